@@ -1,0 +1,282 @@
+//! Identifiers, one type for each kind, so that no function takes two strings that could be
+//! swapped.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+/// A text that is not the identifier it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not {0} hexadecimal digits")]
+pub struct NotAnId(usize);
+
+/// Identifiers of 24 hexadecimal digits (`tr50.md` 2, "Ids").
+macro_rules! object_ids {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 12]);
+
+        impl $name {
+            /// The id with these 12 bytes.
+            pub const fn from_bytes(bytes: [u8; 12]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 12 bytes, for keys in the store.
+            pub const fn as_bytes(&self) -> &[u8; 12] {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAnId;
+
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                from_hex(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_hex(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_hex(&self.0, f)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serialize_hex::<24, S>(&self.0, serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserialize_hex(deserializer).map(Self)
+            }
+        }
+    )*};
+}
+
+object_ids! {
+    /// An organisation.
+    OrgId;
+    /// A user.
+    UserId;
+    /// A role.
+    RoleId;
+    /// An application definition.
+    ApplicationId;
+    /// The handle of an application token; not the token.
+    TokenId;
+    /// A thing.
+    ThingId;
+    /// A thing definition.
+    ThingDefId;
+}
+
+/// The secret id of a session: 24 hexadecimal digits. Whoever has it is the session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SessionId([u8; 24]);
+
+impl SessionId {
+    /// The id made of 12 random bytes.
+    pub fn from_random(bytes: [u8; 12]) -> Self {
+        let mut text = [0; 24];
+        put_hex(&bytes, &mut text);
+        Self(text)
+    }
+
+    /// The id itself. For the one who logged in, and nobody else.
+    pub fn secret(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// Reads an id as a client sends it: exactly 24 hexadecimal digits, as they were given out.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 24] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(secret)")
+    }
+}
+
+/// The public handle of a session: SHA-256 of its secret id's 24 characters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionRef([u8; 32]);
+
+impl SessionRef {
+    /// The handle of the session with this secret id.
+    pub fn of(id: &SessionId) -> Self {
+        Self(Sha256::digest(id.0).into())
+    }
+
+    /// The handle with these 32 bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes, for keys in the store.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl FromStr for SessionRef {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        from_hex(text).map(Self)
+    }
+}
+
+impl fmt::Display for SessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for SessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl Serialize for SessionRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_hex::<64, S>(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize_hex(deserializer).map(Self)
+    }
+}
+
+/// The key of a thing: what the device calls itself, unique in its organisation.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ThingKey(Box<str>);
+
+/// A text that can't be a thing's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a thing key has 1 to {} bytes and no control character, '/', '+' or '#'", ThingKey::BYTES_MAX)]
+pub struct NotAThingKey;
+
+impl ThingKey {
+    /// The longest key in bytes. Clients stop at 64 (`tr50.md` 1.1, "key length"); the rest is room
+    /// for those that put two identifiers together.
+    pub const BYTES_MAX: usize = 128;
+
+    /// Reads a key.
+    pub fn parse(text: &str) -> Result<Self, NotAThingKey> {
+        let fits = (1..=Self::BYTES_MAX).contains(&text.len());
+        let plain = !text.chars().any(|c| c.is_control() || matches!(c, '/' | '+' | '#'));
+        if fits && plain { Ok(Self(text.into())) } else { Err(NotAThingKey) }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ThingKey {
+    type Error = NotAThingKey;
+
+    fn try_from(text: String) -> Result<Self, NotAThingKey> {
+        Self::parse(&text)
+    }
+}
+
+impl fmt::Display for ThingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Writes `bytes` as lower-case hexadecimal digits; `text` is twice as long.
+pub fn put_hex(bytes: &[u8], text: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0x0f)];
+    }
+}
+
+fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotAnId> {
+    let digits = text.as_bytes();
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N {
+        return Err(NotAnId(2 * N));
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let high = char::from(pair[0]).to_digit(16).ok_or(NotAnId(2 * N))?;
+        let low = char::from(pair[1]).to_digit(16).ok_or(NotAnId(2 * N))?;
+        *byte = (high << 4 | low) as u8;
+    }
+    Ok(bytes)
+}
+
+fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+fn serialize_hex<const DIGITS: usize, S: Serializer>(
+    bytes: &[u8],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut text = [0; DIGITS];
+    put_hex(bytes, &mut text);
+    serializer.serialize_str(std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
+}
+
+fn deserialize_hex<'de, const N: usize, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<[u8; N], D::Error> {
+    let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+    from_hex(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_and_written_as_hexadecimal() {
+        let id: OrgId = "52fbe4028a3a515d4aded7f1".parse().expect("24 digits");
+        assert_eq!(id.to_string(), "52fbe4028a3a515d4aded7f1");
+        assert_eq!("52fbe4028a3a515d4aded7f".parse::<OrgId>(), Err(NotAnId(24)));
+        assert_eq!("52fbe4028a3a515d4aded7fz".parse::<OrgId>(), Err(NotAnId(24)));
+        assert_eq!("é2fbe4028a3a515d4aded7f".parse::<OrgId>(), Err(NotAnId(24)));
+    }
+
+    #[test]
+    fn a_ref_is_the_sha256_of_the_24_characters() {
+        let id = SessionId::from_random([0xab; 12]);
+        assert_eq!(id.secret(), "abababababababababababab");
+        let expected: [u8; 32] = Sha256::digest("abababababababababababab").into();
+        assert_eq!(SessionRef::of(&id), SessionRef::from_bytes(expected));
+        assert_eq!(format!("{id:?}"), "SessionId(secret)");
+    }
+
+    #[test]
+    fn thing_keys_can_not_break_a_topic() {
+        assert!(ThingKey::parse("mower-1").is_ok());
+        for bad in ["", "a/b", "a+", "#", "a\nb", &"x".repeat(129)] {
+            assert_eq!(ThingKey::parse(bad), Err(NotAThingKey), "{bad:?}");
+        }
+    }
+}

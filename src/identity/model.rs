@@ -1,0 +1,132 @@
+//! The records of identity: who there is, where, and what they may do.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, ThingId, ThingKey, TokenId, UserId};
+use crate::timestamp::Timestamp;
+
+/// An organisation. The organisations form a tree by `parent`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Org {
+    /// Its id.
+    pub id: OrgId,
+    /// TR50's key, unique without regard to case, such as `BasicOrg`.
+    pub key: String,
+    /// Cognite's name for it, `^[a-z][a-z0-9-]{1,62}[a-z0-9]$`, unique.
+    pub slug: String,
+    /// A name for people.
+    pub name: String,
+    /// The organisation above; none for the root.
+    pub parent: Option<OrgId>,
+    /// When it was made.
+    pub created_on: Timestamp,
+}
+
+/// A named set of permissions.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Role {
+    /// Its id.
+    pub id: RoleId,
+    /// Its key, unique in its organisation, such as `device`.
+    pub key: String,
+    /// A name for people.
+    pub name: String,
+    /// The organisation that owns it; it is known there and below.
+    pub org: OrgId,
+    /// Command names or group names such as `session`. Names of no command are kept.
+    pub permissions: Vec<String>,
+}
+
+/// What a user is in one organisation.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Membership {
+    /// The organisation.
+    pub org: OrgId,
+    /// The roles held there.
+    pub roles: Vec<RoleId>,
+    /// Administrator of this organisation, with every permission in it.
+    pub org_admin: bool,
+    /// May also switch to the organisations below, with the same roles.
+    pub sub_orgs: bool,
+}
+
+/// A person who logs in with e-mail address and password.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct User {
+    /// The id.
+    pub id: UserId,
+    /// The login name, unique without regard to case.
+    pub email: String,
+    /// Argon2id hash of the password, in PHC form.
+    pub password_hash: String,
+    /// First name.
+    pub first_name: String,
+    /// Last name.
+    pub last_name: String,
+    /// The organisation in which a session of this user starts.
+    pub home: OrgId,
+    /// Organisations that the user may work in.
+    pub memberships: Vec<Membership>,
+    /// Every permission in every organisation.
+    pub super_admin: bool,
+    /// May see every organisation and its sessions; changes nothing.
+    pub super_ops: bool,
+    /// `en_US`, or empty.
+    pub locale: String,
+    /// When it was made.
+    pub created_on: Timestamp,
+}
+
+/// An application definition with its token: what devices log in with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Application {
+    /// The id of the definition.
+    pub id: ApplicationId,
+    /// Its name, unique in the organisation.
+    pub name: String,
+    /// The organisation of all things that use it.
+    pub org: OrgId,
+    /// The public handle of the token.
+    pub token_id: TokenId,
+    /// The token's name for people.
+    pub token_name: String,
+    /// SHA-256 of the token. The token itself is not kept.
+    pub token_hash: [u8; 32],
+    /// The roles of every session of this token.
+    pub roles: Vec<RoleId>,
+    /// Registers unknown thing keys at their first login.
+    pub auto_register: bool,
+    /// The definition of things so registered.
+    pub auto_register_def: Option<ThingDefId>,
+    /// Tags of things so registered.
+    pub auto_register_tags: Vec<String>,
+    /// Commands may only name the session's own thing.
+    pub restrict_access_to_self: bool,
+    /// Administrator of its organisation.
+    pub org_admin: bool,
+    /// When it was made.
+    pub created_on: Timestamp,
+}
+
+/// A device, as the organisation knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Thing {
+    /// Its id.
+    pub id: ThingId,
+    /// Its organisation.
+    pub org: OrgId,
+    /// Its key, unique in the organisation.
+    pub key: ThingKey,
+    /// A name for people; `auto:<key>` when it registered itself.
+    pub name: String,
+    /// Its definition.
+    pub def: Option<ThingDefId>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// The application id that it last logged in with.
+    pub app_id: String,
+    /// When it was made.
+    pub created_on: Timestamp,
+    /// Who made it: `AUTOREG`, or a user's e-mail address.
+    pub created_by: String,
+}

@@ -1,0 +1,5 @@
+//! tr50d: a self-hosted TR50 server.
+pub mod id;
+pub mod limits;
+pub mod timestamp;
+pub mod transport;

@@ -1,0 +1,42 @@
+//! Every bound of the program that the configuration does not set, with its reason.
+//!
+//! What an operator may want to change is a key of the configuration (`config.rs`); what is here
+//! follows from the protocol or protects the machine and has no reason to differ between sites.
+
+use std::time::Duration;
+
+/// Commands in one request. The gateways' aggregator fills messages of 20,000 bytes (`tr50.md` 0,
+/// fact 30); the shortest command takes 24 of them.
+pub const COMMANDS_PER_REQUEST: usize = 1000;
+
+/// Time from accept to a finished login (CONNECT, first line, request head). libtr50 waits 5 s for
+/// its CONNACK, a modem on a slow link needs several round trips for TLS.
+pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
+
+/// Time for answers in flight and the journal when the server stops; the whole stop takes 5 s.
+pub const STOP_WAIT: Duration = Duration::from_secs(3);
+
+/// Bytes that may wait for one slow peer before it is dropped: one answer of the largest kind
+/// (`session.list` of 5,000 sessions is about 5 MB) and as much again.
+pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Messages that may wait in a connection's outbox (pushed replies, notices, broker deliveries).
+pub const OUTBOX_MESSAGES_MAX: usize = 1000;
+
+/// Bytes read from a socket at once; one such buffer serves a whole thread.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// Inflated size of an `apiz` request, as a multiple of the frame limit's bytes.
+pub const INFLATE_FACTOR: usize = 4;
+
+/// Password checks waiting for a core: at 30 ms each, 64 are two seconds of a core.
+pub const PASSWORD_QUEUE_MAX: usize = 64;
+
+/// Batches waiting for the store's writer.
+pub const STORE_QUEUE_MAX: usize = 65_536;
+
+/// Sessions that expire in one step before other work gets its turn.
+pub const EXPIRY_STEP: usize = 256;
+
+/// Entries of a session's `orgSwitches`; the oldest go first.
+pub const ORG_SWITCHES_MAX: usize = 100;
