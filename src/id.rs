@@ -167,8 +167,8 @@ impl<'de> Deserialize<'de> for SessionRef {
 
 /// The key of a thing: what the device calls itself, unique in its organisation.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct ThingKey(Box<str>);
+#[serde(try_from = "String", into = "String")]
+pub struct ThingKey(std::sync::Arc<str>);
 
 /// A text that can't be a thing's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -201,6 +201,12 @@ impl TryFrom<String> for ThingKey {
     }
 }
 
+impl From<ThingKey> for String {
+    fn from(key: ThingKey) -> Self {
+        (*key.0).to_owned()
+    }
+}
+
 impl fmt::Display for ThingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -214,6 +220,13 @@ pub fn put_hex(bytes: &[u8], text: &mut [u8]) {
         pair[0] = DIGITS[usize::from(byte >> 4)];
         pair[1] = DIGITS[usize::from(byte & 0x0f)];
     }
+}
+
+/// The bytes as a text of lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = vec![0; 2 * bytes.len()];
+    put_hex(bytes, &mut text);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotAnId> {

@@ -40,3 +40,21 @@ pub const EXPIRY_STEP: usize = 256;
 
 /// Entries of a session's `orgSwitches`; the oldest go first.
 pub const ORG_SWITCHES_MAX: usize = 100;
+
+/// MQTT clients whose subscriptions are kept while they are away; the least used one goes first.
+pub const SAVED_STATES_MAX: usize = 100_000;
+
+/// Subscriptions of one MQTT connection.
+pub const SUBSCRIPTIONS_MAX: usize = 1000;
+
+/// Replies kept for a subscriber with the same login, in case the asker is gone.
+pub const UNCLAIMED_MAX: usize = 100;
+
+/// Time after which an asker that is still there counts as having got its reply.
+pub const UNCLAIMED_WAIT: Duration = Duration::from_secs(2);
+
+/// Packet ids of inbound QoS 2 messages whose PUBREL has not come.
+pub const QOS2_MAX: usize = 1000;
+
+/// Wills that wait for their delay.
+pub const DELAYED_WILLS_MAX: usize = 10_000;

@@ -1,0 +1,390 @@
+//! The shell around the rules: it owns identity, directory and store, gives them time and chance,
+//! and tells every listener of the events.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::directory::event::Event;
+use crate::directory::{
+    Changes, Directory, Full, Lifetime, Outlet, Reason, Session, Start, Terms, Who,
+};
+use crate::id::{SessionId, ThingId};
+use crate::identity::password::Passwords;
+use crate::identity::{Identity, Refusal, Standing};
+use crate::journal;
+use crate::metrics::Metrics;
+use crate::store::writer::Writer;
+use crate::store::{Batch, StoreError};
+use crate::timestamp::Timestamp;
+use crate::tr50::authenticate::Credentials;
+use crate::tr50::error::{Code, Failure};
+use crate::transport::ConnInfo;
+
+/// Everything that handlers and transports share.
+pub struct Core {
+    /// The configuration in force.
+    pub config: Config,
+    /// Who there is.
+    pub identity: Identity,
+    /// Who is connected.
+    pub directory: Directory,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The name of this server in `session.info`.
+    pub server_id: Arc<str>,
+    passwords: Passwords,
+    writer: Writer,
+    /// Sessions that survive a restart and whose counters have changed since they were stored.
+    stale: Mutex<Vec<Arc<Session>>>,
+}
+
+/// How a login arrives on a connection.
+pub struct Arrival {
+    /// From where.
+    pub conn: ConnInfo,
+    /// MQTT client id, or application id.
+    pub client_id: Box<str>,
+    /// Whether it replaces a connection with the same login and client id.
+    pub takes_over: bool,
+    /// The connection that the session is bound to.
+    pub outlet: Arc<dyn Outlet>,
+}
+
+/// Why a login failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// Identity says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The directory is full.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers")]
+    Random(#[from] getrandom::Error),
+}
+
+/// A principal that has proved who it is.
+struct Admitted {
+    who: Who,
+    standing: Arc<Standing>,
+    registration: Option<Batch>,
+    client_id: Option<Box<str>>,
+}
+
+impl Core {
+    /// Puts the parts together.
+    pub fn new(
+        config: Config,
+        identity: Identity,
+        directory: Directory,
+        passwords: Passwords,
+        writer: Writer,
+        metrics: Metrics,
+        server_id: Arc<str>,
+    ) -> Self {
+        let stale = Mutex::new(Vec::new());
+        Self { config, identity, directory, metrics, server_id, passwords, writer, stale }
+    }
+
+    /// The directory's rules, from the configuration.
+    pub fn terms(config: &Config) -> Terms {
+        let sessions = &config.sessions;
+        Terms {
+            ttl_s: sessions.ttl_s,
+            max_age_s: sessions.max_age_s,
+            sessions_max: config.limits.sessions,
+            history_max: sessions.history_max,
+            history_age_s: sessions.history_age_s,
+        }
+    }
+
+    /// Logs in and starts a session that lives as long as its connection.
+    ///
+    /// # Errors
+    ///
+    /// The credentials are refused, or there is no room.
+    pub async fn login_bound(
+        &self,
+        credentials: Credentials,
+        arrival: Arrival,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, LoginError> {
+        let admitted = self.admit(credentials, Some(&arrival.client_id), arrival.conn, now).await?;
+        let client_id = admitted.client_id.unwrap_or(arrival.client_id);
+        let start = Start {
+            id: SessionId::from_random(random()?),
+            who: admitted.who,
+            client_id,
+            standing: admitted.standing,
+            conn: arrival.conn,
+            lifetime: Lifetime::Connection,
+            outlet: Some(arrival.outlet),
+        };
+        self.register(admitted.registration).await?;
+        let (session, changes) = self.directory.start(start, arrival.takes_over, now)?;
+        self.publish(&changes);
+        Ok(session)
+    }
+
+    /// Logs in and starts a session that is bound to no connection. When it returns, the session
+    /// survives a crash of the server.
+    ///
+    /// # Errors
+    ///
+    /// As [`Core::login_bound`], in the words of TR50.
+    pub async fn login_unbound(
+        &self,
+        credentials: Credentials,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Failure> {
+        let start = self.start_unbound(credentials, conn, now).await;
+        start.map_err(|error| login_failure(&error))
+    }
+
+    async fn start_unbound(
+        &self,
+        credentials: Credentials,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, LoginError> {
+        let admitted = self.admit(credentials, None, conn, now).await?;
+        let start = Start {
+            id: SessionId::from_random(random()?),
+            who: admitted.who,
+            client_id: admitted.client_id.unwrap_or_default(),
+            standing: admitted.standing,
+            conn,
+            lifetime: Lifetime::Until(now.plus_seconds(self.directory.terms().max_age_s)),
+            outlet: None,
+        };
+        self.register(admitted.registration).await?;
+        let (session, changes) = self.directory.start(start, false, now)?;
+        self.commit(&changes).await?;
+        Ok(session)
+    }
+
+    async fn admit(
+        &self,
+        credentials: Credentials,
+        client_id: Option<&str>,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Admitted, LoginError> {
+        let admitted = match credentials {
+            Credentials::User { name, password } => {
+                self.admit_user(&name, password, conn, now).await
+            }
+            Credentials::Application { thing_key, token, app_id } => {
+                let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
+                self.admit_application(&thing_key, &token, app_id, now)
+            }
+        };
+        self.metrics.login(admitted.is_ok());
+        admitted
+    }
+
+    async fn admit_user(
+        &self,
+        name: &str,
+        password: String,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Admitted, LoginError> {
+        let user = self.identity.user_by_email(name);
+        let from = conn.remote_addr.ip();
+        let user = self.passwords.verify(user, name, password, from, now).await?;
+        let home = self.identity.org(user.home);
+        let standing = home.and_then(|home| self.identity.user_standing(&user, &home));
+        let standing = Arc::new(standing.ok_or(Refusal::NoAccess)?);
+        Ok(Admitted { who: Who::User(user), standing, registration: None, client_id: None })
+    }
+
+    fn admit_application(
+        &self,
+        thing_key: &str,
+        token: &str,
+        app_id: &str,
+        now: Timestamp,
+    ) -> Result<Admitted, LoginError> {
+        let fresh = ThingId::from_bytes(random()?);
+        let (login, registration) =
+            self.identity.login_application(thing_key, token, app_id, now, fresh)?;
+        let who = Who::Application {
+            application: login.application,
+            thing_id: login.thing.id,
+            thing_key: login.thing.key.clone(),
+        };
+        let client_id = Some(app_id.into());
+        Ok(Admitted { who, standing: Arc::new(login.standing), registration, client_id })
+    }
+
+    async fn register(&self, registration: Option<Batch>) -> Result<(), StoreError> {
+        match registration {
+            Some(batch) => self.writer.submit(batch).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes commands of a session.
+    pub fn touch(&self, session: &Arc<Session>, now: Timestamp, commands: u64) {
+        session.touch(now, commands);
+        if session.lifetime() != Lifetime::Connection && session.mark_stale() {
+            self.stale.lock().push(session.clone());
+        }
+    }
+
+    /// Ends a session whose connection is gone.
+    pub fn end(&self, session: &Arc<Session>, reason: Reason, now: Timestamp) {
+        self.publish(&self.directory.end(session, reason, now));
+    }
+
+    /// Tells everybody of changes and returns when they are durable. Connections are not closed:
+    /// the caller has a reply to send first.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; the changes hold in memory.
+    pub async fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
+        self.count(&changes.events);
+        let batch = journal::batch_of(changes)?;
+        if batch.0.is_empty() { Ok(()) } else { self.writer.submit(batch).await }
+    }
+
+    /// Tells everybody of changes: connections close now, the journal follows.
+    pub fn publish(&self, changes: &Changes) {
+        self.count(&changes.events);
+        for event in &changes.events {
+            if let Event::Ended(session, reason) = event
+                && let Some(outlet) = session.outlet()
+            {
+                outlet.close(*reason);
+            }
+        }
+        let queued = journal::batch_of(changes).and_then(|batch| match batch.0.is_empty() {
+            true => Ok(()),
+            false => self.writer.enqueue(batch),
+        });
+        if let Err(error) = queued {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "a change of the directory was not stored");
+        }
+    }
+
+    fn count(&self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::Started(session) => self.metrics.session_started(session.kind()),
+                Event::Ended(session, reason) => {
+                    self.metrics.session_ended(session.kind(), *reason);
+                }
+                Event::Switched(..) => {}
+            }
+        }
+    }
+
+    /// Expires what is due, in steps between which other work gets its turn, and forgets ended
+    /// sessions that are too old.
+    pub async fn expire(&self, now: Timestamp) {
+        loop {
+            let (changes, more) = self.directory.expire(now, crate::limits::EXPIRY_STEP);
+            self.publish(&changes);
+            if !more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let forgotten = self.directory.prune(now);
+        self.publish(&Changes { events: Vec::new(), forgotten });
+    }
+
+    /// Stores the counters that have changed.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub async fn store_counters(&self) -> Result<(), StoreError> {
+        let stale = std::mem::take(&mut *self.stale.lock());
+        let mut batch = Batch::default();
+        for session in stale {
+            session.clear_stale();
+            if session.end().is_none() {
+                journal::put_live(&mut batch, &session)?;
+            }
+        }
+        if batch.0.is_empty() { Ok(()) } else { self.writer.submit(batch).await }
+    }
+
+    /// Ends every session that is bound to a connection, stores everything and closes the store.
+    pub async fn stop(&self, now: Timestamp) {
+        let mut changes = Changes::default();
+        for session in self.directory.all() {
+            if session.lifetime() == Lifetime::Connection {
+                changes.append(self.directory.end(&session, Reason::ServerStopped, now));
+            }
+        }
+        let stored = match self.commit(&changes).await {
+            Ok(()) => self.store_counters().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            tracing::error!(error = &error as &dyn std::error::Error, "state was not stored");
+        }
+        self.writer.stop().await;
+    }
+
+    /// Changes that wait for the store.
+    pub fn store_queue(&self) -> usize {
+        self.writer.waiting()
+    }
+}
+
+impl Session {
+    /// Notes that the counters have to be stored; false when that was noted already.
+    fn mark_stale(&self) -> bool {
+        !self.stale_flag().swap(true, Ordering::Relaxed)
+    }
+
+    fn clear_stale(&self) {
+        self.stale_flag().store(false, Ordering::Relaxed);
+    }
+}
+
+/// What TR50 says to a failed login.
+pub fn login_failure(error: &LoginError) -> Failure {
+    match error {
+        LoginError::Refused(Refusal::Locked { seconds }) => {
+            let sentence = format!("Too many failed logins; try again in {seconds} seconds.");
+            Failure::new(Code::LOGIN_LOCKED, sentence)
+        }
+        LoginError::Refused(Refusal::Busy) | LoginError::Full(Full) => {
+            Failure::new(Code::BUSY, "The server can't take another login now; try again.")
+        }
+        LoginError::Refused(Refusal::Store(_)) | LoginError::Store(_) | LoginError::Random(_) => {
+            tracing::error!(error = error as &dyn std::error::Error, "a login failed");
+            Failure::new(Code::INTERNAL, "The server could not start a session.")
+        }
+        LoginError::Refused(_) => {
+            let sentence = "Login refused: user name, password, thing key or token is not right.";
+            Failure::new(Code::LOGIN_REFUSED, sentence)
+        }
+    }
+}
+
+/// Random bytes from the system.
+///
+/// # Errors
+///
+/// The system has none.
+pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}

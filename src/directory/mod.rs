@@ -1,0 +1,291 @@
+//! The session directory: every live session, and those that ended lately.
+//!
+//! It knows no socket, no clock and no disk: `now` is an argument, and every change returns the
+//! [`Event`]s that tell it to the rest of the program.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+
+use crate::id::{OrgId, SessionId, SessionRef};
+use crate::identity::Standing;
+use crate::timestamp::Timestamp;
+
+pub mod event;
+pub mod history;
+pub mod query;
+pub mod record;
+pub mod roster;
+pub mod session;
+#[cfg(test)]
+mod tests;
+pub mod wheel;
+
+pub use event::Event;
+pub use session::{
+    End, Kind, Lifetime, OrgSwitch, Outlet, Place, Principal, Reason, Session, Start, Status, Who,
+};
+
+use history::History;
+use roster::Roster;
+use session::Session as Entry;
+use wheel::Wheel;
+
+/// The rules of time and number for sessions, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Seconds after which an idle session expires.
+    pub ttl_s: u64,
+    /// Seconds after which a session over HTTP expires even when used.
+    pub max_age_s: u64,
+    /// Live sessions at most.
+    pub sessions_max: usize,
+    /// Ended sessions kept at most.
+    pub history_max: usize,
+    /// Seconds for which ended sessions are kept.
+    pub history_age_s: u64,
+}
+
+/// There are as many live sessions as the configuration allows.
+#[derive(Debug, thiserror::Error)]
+#[error("the directory is full")]
+pub struct Full;
+
+/// What a session's start or end changes beside the session itself.
+#[derive(Default)]
+pub struct Changes {
+    /// In the order in which they happened.
+    pub events: Vec<Event>,
+    /// Sessions that left the history to make room.
+    pub forgotten: Vec<Arc<Session>>,
+}
+
+/// The session directory.
+pub struct Directory {
+    terms: Terms,
+    sessions: DashMap<SessionRef, Arc<Session>>,
+    by_org: DashMap<OrgId, Arc<RwLock<Roster>>>,
+    by_principal: DashMap<Principal, SmallVec<[Arc<Session>; 1]>>,
+    wheel: Mutex<Wheel>,
+    history: Mutex<History>,
+    next_serial: AtomicU64,
+}
+
+impl Directory {
+    /// An empty directory.
+    pub fn new(terms: Terms, now: Timestamp) -> Self {
+        Self {
+            terms,
+            sessions: DashMap::new(),
+            by_org: DashMap::new(),
+            by_principal: DashMap::new(),
+            wheel: Mutex::new(Wheel::new(now.as_millis() / 1000)),
+            history: Mutex::new(History::new(terms.history_max, terms.history_age_s)),
+            next_serial: AtomicU64::new(0),
+        }
+    }
+
+    /// The rules in force.
+    pub const fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// How many sessions live.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether none lives.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// The live session with this handle.
+    pub fn get(&self, reference: &SessionRef) -> Option<Arc<Session>> {
+        self.sessions.get(reference).map(|entry| entry.value().clone())
+    }
+
+    /// The live session with this secret id.
+    pub fn by_id(&self, id: &SessionId) -> Option<Arc<Session>> {
+        let session = self.get(&SessionRef::of(id))?;
+        session.id.get_or_init(|| *id);
+        Some(session)
+    }
+
+    /// The live sessions of one login.
+    pub fn of_principal(&self, principal: &Principal) -> Vec<Arc<Session>> {
+        self.by_principal.get(principal).map_or_else(Vec::new, |entry| entry.value().to_vec())
+    }
+
+    /// Starts a session. With `takes_over`, connection-bound sessions of the same login with the
+    /// same client id end as replaced (MQTT 3.1.1, \[MQTT-3.1.4-2\]).
+    ///
+    /// # Errors
+    ///
+    /// The directory is full.
+    pub fn start(
+        &self,
+        start: Start,
+        takes_over: bool,
+        now: Timestamp,
+    ) -> Result<(Arc<Session>, Changes), Full> {
+        if self.sessions.len() >= self.terms.sessions_max {
+            return Err(Full);
+        }
+        let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
+        let session = Arc::new(Session::new(start, serial, self.terms.ttl_s, now));
+        let older = self.insert(&session, takes_over);
+        let mut changes = Changes::default();
+        for other in older {
+            changes.append(self.end(&other, Reason::Replaced, now));
+        }
+        changes.events.push(Event::Started(session.clone()));
+        Ok((session, changes))
+    }
+
+    /// Puts a session into every index. Returns the sessions that it replaces.
+    fn insert(&self, session: &Arc<Session>, takes_over: bool) -> SmallVec<[Arc<Session>; 1]> {
+        // Held over all indexes: whoever finds the session through the first of them and ends it
+        // waits until it is in the last.
+        let place = session.place.write();
+        self.roster(place.standing.org.id).write().insert(session.clone());
+        session.timer.store(self.arm(session), Ordering::Relaxed);
+        self.sessions.insert(session.reference, session.clone());
+        let mut siblings = self.by_principal.entry(session.who.principal()).or_default();
+        let replaced = |other: &&Arc<Session>| {
+            other.lifetime == Lifetime::Connection && other.client_id == session.client_id
+        };
+        let older = match takes_over {
+            true => siblings.iter().filter(replaced).cloned().collect(),
+            false => SmallVec::new(),
+        };
+        siblings.push(session.clone());
+        older
+    }
+
+    /// Ends a session; does nothing when it has ended already.
+    pub fn end(&self, session: &Arc<Session>, reason: Reason, now: Timestamp) -> Changes {
+        let place = session.place.write();
+        if session.end.set(End { reason, at: now }).is_err() {
+            return Changes::default();
+        }
+        self.sessions.remove(&session.reference);
+        self.roster(place.standing.org.id).write().remove(session);
+        self.wheel.lock().remove(session.timer.load(Ordering::Relaxed));
+        let principal = session.who.principal();
+        self.by_principal.remove_if_mut(&principal, |_, siblings| {
+            siblings.retain(|other| !Arc::ptr_eq(other, session));
+            siblings.is_empty()
+        });
+        drop(place);
+        let forgotten = self.history.lock().push(session.clone());
+        Changes { events: vec![Event::Ended(session.clone(), reason)], forgotten }
+    }
+
+    /// Moves a session to another organisation, with the rights it has there.
+    pub fn switch(
+        &self,
+        session: &Arc<Session>,
+        standing: Arc<Standing>,
+        now: Timestamp,
+    ) -> Changes {
+        let mut place = session.place.write();
+        if session.end.get().is_some() {
+            return Changes::default();
+        }
+        let org = standing.org.clone();
+        let switch = OrgSwitch { org_id: org.id, org_key: org.key.clone(), ts: now };
+        if place.standing.org.id != org.id {
+            self.roster(place.standing.org.id).write().remove(session);
+            self.roster(org.id).write().insert(session.clone());
+        }
+        place.standing = standing;
+        place.push_switch(switch.clone());
+        drop(place);
+        Changes { events: vec![Event::Switched(session.clone(), switch)], forgotten: Vec::new() }
+    }
+
+    /// Ends at most `max` sessions whose time is over. Fewer than `max` were looked at when the
+    /// flag is false: then nothing more is due.
+    pub fn expire(&self, now: Timestamp, max: usize) -> (Changes, bool) {
+        let mut changes = Changes::default();
+        for _ in 0..max {
+            let Some(session) = self.wheel.lock().pop(now.as_millis() / 1000) else {
+                return (changes, false);
+            };
+            let (due, reason) = session.deadline();
+            if due <= now {
+                changes.append(self.end(&session, reason, now));
+            } else {
+                self.rearm(&session);
+            }
+        }
+        (changes, true)
+    }
+
+    /// Arms a session again that was used since it was armed.
+    fn rearm(&self, session: &Arc<Session>) {
+        // Against an end at the same time, which would leave the new timer behind.
+        let place = session.place.write();
+        if session.end.get().is_none() {
+            session.timer.store(self.arm(session), Ordering::Relaxed);
+        }
+        drop(place);
+    }
+
+    /// Takes ended sessions out of the history that are too old.
+    pub fn prune(&self, now: Timestamp) -> Vec<Arc<Session>> {
+        self.history.lock().prune(now)
+    }
+
+    /// Puts a session back that lived when the server stopped.
+    pub fn restore_live(&self, session: Entry) -> Arc<Session> {
+        let session = Arc::new(session);
+        self.insert(&session, false);
+        session
+    }
+
+    /// Puts an ended session back; they come in the order of their ends.
+    pub fn restore_ended(&self, session: Entry) -> Vec<Arc<Session>> {
+        self.history.lock().push(Arc::new(session))
+    }
+
+    /// The next serial number, for a session that is restored.
+    pub fn take_serial(&self) -> u64 {
+        self.next_serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// All live sessions, in no order. For the stop of the server and for tests: it visits all.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.sessions.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// How many live sessions an organisation has.
+    pub fn count(&self, org: OrgId) -> usize {
+        self.by_org.get(&org).map_or(0, |roster| roster.value().read().len())
+    }
+
+    fn arm(&self, session: &Arc<Session>) -> u32 {
+        // The first second at which the deadline has passed.
+        let second = session.deadline().0.as_millis().div_euclid(1000).saturating_add(1);
+        self.wheel.lock().insert(second, session.clone())
+    }
+
+    fn roster(&self, org: OrgId) -> Arc<RwLock<Roster>> {
+        if let Some(roster) = self.by_org.get(&org) {
+            return roster.value().clone();
+        }
+        self.by_org.entry(org).or_default().value().clone()
+    }
+}
+
+impl Changes {
+    /// Adds later changes.
+    pub fn append(&mut self, mut later: Self) {
+        self.events.append(&mut later.events);
+        self.forgotten.append(&mut later.forgotten);
+    }
+}

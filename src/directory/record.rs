@@ -1,0 +1,118 @@
+//! The form in which sessions are stored.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::session::{End, Lifetime, OrgSwitch, Session, Start, Who};
+use crate::id::{ApplicationId, OrgId, SessionId, SessionRef, ThingId, ThingKey, UserId};
+use crate::identity::{Identity, Standing};
+use crate::timestamp::Timestamp;
+use crate::transport::ConnInfo;
+
+/// A session as it is stored. The secret id is not part of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionRecord {
+    reference: SessionRef,
+    who: WhoRecord,
+    client_id: String,
+    conn: ConnInfo,
+    lifetime: Lifetime,
+    ttl_s: u64,
+    started: Timestamp,
+    last_accessed: Timestamp,
+    command_count: u64,
+    org: OrgId,
+    switches: Vec<OrgSwitch>,
+    end: Option<End>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum WhoRecord {
+    User(UserId),
+    Application { application: ApplicationId, thing_id: ThingId, thing_key: ThingKey },
+}
+
+impl SessionRecord {
+    /// What is to be stored of a session now.
+    pub fn of(session: &Session) -> Self {
+        let place = session.place();
+        Self {
+            reference: session.reference,
+            who: match &session.who {
+                Who::User(user) => WhoRecord::User(user.id),
+                Who::Application { application, thing_id, thing_key } => WhoRecord::Application {
+                    application: application.id,
+                    thing_id: *thing_id,
+                    thing_key: thing_key.clone(),
+                },
+            },
+            client_id: session.client_id.to_string(),
+            conn: session.conn,
+            lifetime: session.lifetime,
+            ttl_s: session.ttl_s,
+            started: session.started,
+            last_accessed: session.last_accessed(),
+            command_count: session.command_count(),
+            org: place.standing.org.id,
+            switches: place.switches,
+            end: session.end(),
+        }
+    }
+
+    /// Whether it was bound to a connection, which is gone after a restart.
+    pub fn is_bound(&self) -> bool {
+        self.lifetime == Lifetime::Connection
+    }
+
+    /// Whether it has ended.
+    pub const fn is_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// The session, with the rights that its principal has now; none when the principal, or its
+    /// right to be in that organisation, is gone. `end` ends a session that was stored as living.
+    pub fn restore(self, identity: &Identity, serial: u64, end: Option<End>) -> Option<Session> {
+        let (who, standing) = self.principal(identity)?;
+        let place = Start {
+            // Replaced below: the secret is not on disk.
+            id: SessionId::from_random([0; 12]),
+            who,
+            client_id: self.client_id.into(),
+            standing,
+            conn: self.conn,
+            lifetime: self.lifetime,
+            outlet: None,
+        };
+        let mut session = Session::new(place, serial, self.ttl_s, self.started);
+        session.reference = self.reference;
+        session.id = OnceLock::new();
+        session.place.get_mut().switches = self.switches;
+        session.last_accessed.store(self.last_accessed.as_millis(), Ordering::Relaxed);
+        session.last_active.store(self.last_accessed.as_millis(), Ordering::Relaxed);
+        session.command_count.store(self.command_count, Ordering::Relaxed);
+        if let Some(end) = self.end.or(end) {
+            session.end = OnceLock::from(end);
+        }
+        Some(session)
+    }
+
+    fn principal(&self, identity: &Identity) -> Option<(Who, Arc<Standing>)> {
+        match &self.who {
+            WhoRecord::User(id) => {
+                let user = identity.user(*id)?;
+                let org = identity.org(self.org)?;
+                let standing = identity.user_standing(&user, &org)?;
+                Some((Who::User(user), Arc::new(standing)))
+            }
+            WhoRecord::Application { application, thing_id, thing_key } => {
+                let application = identity.application(*application)?;
+                let standing = identity.application_standing(&application)?;
+                let (thing_id, thing_key) = (*thing_id, thing_key.clone());
+                let who = Who::Application { application, thing_id, thing_key };
+                Some((who, Arc::new(standing)))
+            }
+        }
+    }
+}

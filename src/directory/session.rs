@@ -1,0 +1,447 @@
+//! A session: who is connected, from where, since when, in which organisation, until when.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{OrgId, SessionId, SessionRef, ThingId, ThingKey, UserId};
+use crate::identity::Standing;
+use crate::identity::model::{Application, User};
+use crate::identity::permission::{Permission, PermissionSet};
+use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::transport::ConnInfo;
+
+/// Who a session belongs to.
+#[derive(Clone, Debug)]
+pub enum Who {
+    /// A person.
+    User(Arc<User>),
+    /// An application on a thing.
+    Application {
+        /// The definition whose token was used.
+        application: Arc<Application>,
+        /// The thing's id.
+        thing_id: ThingId,
+        /// The thing's key.
+        thing_key: ThingKey,
+    },
+}
+
+impl Who {
+    /// The principal, by which sessions of one login are found.
+    pub fn principal(&self) -> Principal {
+        match self {
+            Self::User(user) => Principal::User(user.id),
+            Self::Application { application, thing_key, .. } => {
+                Principal::Thing(application.org, thing_key.clone())
+            }
+        }
+    }
+
+    /// The name for people: e-mail address or thing key.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::User(user) => &user.email,
+            Self::Application { thing_key, .. } => thing_key.as_str(),
+        }
+    }
+}
+
+/// What a login identifies: a user, or a thing of an organisation.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Principal {
+    /// A user.
+    User(UserId),
+    /// A thing.
+    Thing(OrgId, ThingKey),
+}
+
+/// The two kinds of session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// A person's.
+    User,
+    /// A device's.
+    Application,
+}
+
+/// How long a session may live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Lifetime {
+    /// As long as its connection.
+    Connection,
+    /// Until it is idle for its TTL, at the latest until this time. It survives a restart.
+    Until(Timestamp),
+}
+
+/// The status of a session, in Cognite's words (`session-apis.md` A2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status {
+    /// It lives.
+    Active,
+    /// Its owner ended it, or its connection is gone.
+    LoggedOut,
+    /// It was idle, or lived, too long.
+    Expired,
+    /// Somebody else ended it.
+    Revoked,
+}
+
+impl Status {
+    /// All statuses.
+    pub const ALL: [Self; 4] = [Self::Active, Self::LoggedOut, Self::Expired, Self::Revoked];
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::LoggedOut => "LOGGED_OUT",
+            Self::Expired => "EXPIRED",
+            Self::Revoked => "REVOKED",
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// `session.end` or MQTT DISCONNECT by its owner.
+    LoggedOut,
+    /// The connection was closed by the peer or the network.
+    ConnectionLost,
+    /// No packet for too long a part of the keep-alive time.
+    KeepAlive,
+    /// A newer connection with the same login and client id took over.
+    Replaced,
+    /// Idle for longer than its TTL.
+    Idle,
+    /// Older than the longest age.
+    MaxAge,
+    /// Somebody with the right to do so ended it.
+    Revoked,
+    /// The peer broke the protocol.
+    ProtocolError,
+    /// The server stopped.
+    ServerStopped,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 9] = [
+        Self::LoggedOut,
+        Self::ConnectionLost,
+        Self::KeepAlive,
+        Self::Replaced,
+        Self::Idle,
+        Self::MaxAge,
+        Self::Revoked,
+        Self::ProtocolError,
+        Self::ServerStopped,
+    ];
+
+    /// The name on the wire and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LoggedOut => "logged_out",
+            Self::ConnectionLost => "connection_lost",
+            Self::KeepAlive => "keep_alive",
+            Self::Replaced => "replaced",
+            Self::Idle => "idle",
+            Self::MaxAge => "max_age",
+            Self::Revoked => "revoked",
+            Self::ProtocolError => "protocol_error",
+            Self::ServerStopped => "server_stopped",
+        }
+    }
+
+    /// The status of a session that ended so.
+    pub const fn status(self) -> Status {
+        match self {
+            Self::Idle | Self::MaxAge | Self::KeepAlive => Status::Expired,
+            Self::Revoked => Status::Revoked,
+            _ => Status::LoggedOut,
+        }
+    }
+}
+
+/// The end of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct End {
+    /// Why.
+    pub reason: Reason,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One entry of `orgSwitches`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrgSwitch {
+    /// The organisation switched to.
+    pub org_id: OrgId,
+    /// Its key at that time.
+    pub org_key: String,
+    /// When.
+    pub ts: Timestamp,
+}
+
+/// Where a session is and what it may do there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The current organisation and the rights in it.
+    pub standing: Arc<Standing>,
+    /// The switches so far, oldest first.
+    pub switches: Vec<OrgSwitch>,
+}
+
+/// The way to a session's live connection.
+pub trait Outlet: Send + Sync {
+    /// Closes the connection; its session has ended for this reason.
+    fn close(&self, reason: Reason);
+}
+
+/// Everything that a new session is made of.
+pub struct Start {
+    /// The secret id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub who: Who,
+    /// MQTT client id, or the application id of a login over TCP or HTTP.
+    pub client_id: Box<str>,
+    /// The organisation it starts in, and the rights there.
+    pub standing: Arc<Standing>,
+    /// How it is connected.
+    pub conn: ConnInfo,
+    /// How long it may live.
+    pub lifetime: Lifetime,
+    /// The live connection, for a session that is bound to one.
+    pub outlet: Option<Arc<dyn Outlet>>,
+}
+
+/// A session. Only the counters change by themselves; everything else changes through the
+/// [`Directory`](super::Directory).
+pub struct Session {
+    pub(super) reference: SessionRef,
+    /// The secret id, as soon as its owner has shown it to this process: it is never on disk.
+    pub(super) id: OnceLock<SessionId>,
+    /// Tells sessions that started in the same millisecond apart.
+    pub(super) serial: u64,
+    pub(super) who: Who,
+    pub(super) client_id: Box<str>,
+    pub(super) conn: ConnInfo,
+    pub(super) lifetime: Lifetime,
+    pub(super) ttl_s: u64,
+    pub(super) started: Timestamp,
+    pub(super) place: RwLock<Place>,
+    pub(super) end: OnceLock<End>,
+    pub(super) outlet: Option<Arc<dyn Outlet>>,
+    /// Its entry in the timing wheel.
+    pub(super) timer: AtomicU32,
+    /// Whether the counters have changed since they were last stored.
+    pub(super) stale: AtomicBool,
+    pub(super) last_accessed: AtomicI64,
+    pub(super) last_active: AtomicI64,
+    pub(super) command_count: AtomicU64,
+    /// The second (upper half) for which commands are counted (lower half).
+    window: AtomicU64,
+}
+
+impl Session {
+    pub(super) fn new(start: Start, serial: u64, ttl_s: u64, now: Timestamp) -> Self {
+        let reference = SessionRef::of(&start.id);
+        Self {
+            reference,
+            id: OnceLock::from(start.id),
+            serial,
+            who: start.who,
+            client_id: start.client_id,
+            conn: start.conn,
+            lifetime: start.lifetime,
+            ttl_s,
+            started: now,
+            place: RwLock::new(Place { standing: start.standing, switches: Vec::new() }),
+            end: OnceLock::new(),
+            outlet: start.outlet,
+            timer: AtomicU32::new(super::wheel::NO_TIMER),
+            stale: AtomicBool::new(false),
+            last_accessed: AtomicI64::new(now.as_millis()),
+            last_active: AtomicI64::new(now.as_millis()),
+            command_count: AtomicU64::new(0),
+            window: AtomicU64::new(0),
+        }
+    }
+
+    /// The public handle.
+    pub const fn reference(&self) -> SessionRef {
+        self.reference
+    }
+
+    /// The secret id; none for a session from before a restart whose owner has not come back.
+    pub fn id(&self) -> Option<&SessionId> {
+        self.id.get()
+    }
+
+    /// Whose it is.
+    pub const fn who(&self) -> &Who {
+        &self.who
+    }
+
+    /// A number that no other session of this process has.
+    pub const fn number(&self) -> u64 {
+        self.serial
+    }
+
+    /// User or application.
+    pub const fn kind(&self) -> Kind {
+        match self.who {
+            Who::User(_) => Kind::User,
+            Who::Application { .. } => Kind::Application,
+        }
+    }
+
+    /// MQTT client id or application id.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// How it is connected.
+    pub const fn conn(&self) -> &ConnInfo {
+        &self.conn
+    }
+
+    /// Bound to its connection or not.
+    pub const fn lifetime(&self) -> Lifetime {
+        self.lifetime
+    }
+
+    /// Idle time in seconds after which it expires.
+    pub const fn ttl_s(&self) -> u64 {
+        self.ttl_s
+    }
+
+    /// When it started.
+    pub const fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// When its last command came.
+    pub fn last_accessed(&self) -> Timestamp {
+        Timestamp::from_millis(self.last_accessed.load(Ordering::Relaxed))
+    }
+
+    /// How many commands came.
+    pub fn command_count(&self) -> u64 {
+        self.command_count.load(Ordering::Relaxed)
+    }
+
+    /// Its current organisation and rights.
+    pub fn standing(&self) -> Arc<Standing> {
+        self.place.read().standing.clone()
+    }
+
+    /// Its current organisation, rights, and the switches so far.
+    pub fn place(&self) -> Place {
+        self.place.read().clone()
+    }
+
+    /// Whether it may use a command now.
+    pub fn may(&self, permission: Permission) -> bool {
+        self.place.read().standing.permissions.allows(permission)
+    }
+
+    /// Everything that it may use now.
+    pub fn permissions(&self) -> PermissionSet {
+        self.place.read().standing.permissions
+    }
+
+    /// The current organisation's id.
+    pub fn org_id(&self) -> OrgId {
+        self.place.read().standing.org.id
+    }
+
+    /// How it ended; none while it lives.
+    pub fn end(&self) -> Option<End> {
+        self.end.get().copied()
+    }
+
+    /// Its status.
+    pub fn status(&self) -> Status {
+        self.end.get().map_or(Status::Active, |end| end.reason.status())
+    }
+
+    /// The live connection.
+    pub fn outlet(&self) -> Option<&Arc<dyn Outlet>> {
+        self.outlet.as_ref()
+    }
+
+    /// Notes that `commands` commands have come.
+    pub fn touch(&self, now: Timestamp, commands: u64) {
+        self.last_accessed.store(now.as_millis(), Ordering::Relaxed);
+        self.last_active.store(now.as_millis(), Ordering::Relaxed);
+        self.command_count.fetch_add(commands, Ordering::Relaxed);
+    }
+
+    /// Notes that the connection gave a sign of life that is no command.
+    pub fn keep_alive(&self, now: Timestamp) {
+        self.last_active.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Whether one more command fits into the current second, of which at most `limit` are allowed
+    /// (0: any number).
+    pub fn admit(&self, now: Timestamp, limit: u32) -> bool {
+        if limit == 0 {
+            return true;
+        }
+        let second = (now.as_millis() / 1000) as u64 & 0xffff_ffff;
+        let count = |window: u64| if window >> 32 == second { window & 0xffff_ffff } else { 0 };
+        let step = |window| {
+            let counted = count(window);
+            (counted < u64::from(limit)).then_some(second << 32 | (counted + 1))
+        };
+        self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
+    }
+
+    /// When it expires if nothing more comes, and why.
+    pub fn deadline(&self) -> (Timestamp, Reason) {
+        let active = Timestamp::from_millis(self.last_active.load(Ordering::Relaxed));
+        let idle = active.plus_seconds(self.ttl_s);
+        match self.lifetime {
+            Lifetime::Until(end) if end < idle => (end, Reason::MaxAge),
+            _ => (idle, Reason::Idle),
+        }
+    }
+
+    /// Whether the counters have changed since they were last stored; for the one who stores them.
+    pub(crate) const fn stale_flag(&self) -> &AtomicBool {
+        &self.stale
+    }
+
+    /// The key by which sessions are ordered: start, then serial number.
+    pub(super) const fn order(&self) -> (Timestamp, u64) {
+        (self.started, self.serial)
+    }
+}
+
+impl Place {
+    pub(super) fn push_switch(&mut self, switch: OrgSwitch) {
+        if self.switches.len() >= limits::ORG_SWITCHES_MAX {
+            self.switches.remove(0);
+        }
+        self.switches.push(switch);
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("ref", &self.reference)
+            .field("who", &self.who.name())
+            .field("started", &self.started)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,144 @@
+//! The journal: the directory's events as changes of the store, and the directory as the store
+//! remembers it.
+
+use std::ops::Bound;
+
+use crate::directory::event::Event;
+use crate::directory::record::SessionRecord;
+use crate::directory::{Changes, Directory, End, Reason, Session};
+use crate::identity::Identity;
+use crate::store::{Batch, Row, Store, StoreError, Table};
+use crate::timestamp::Timestamp;
+
+/// Rows read at once when the server starts.
+const SCAN_ROWS: usize = 1000;
+
+/// The changes of the store that belong to changes of the directory.
+///
+/// # Errors
+///
+/// A session can't be written as a record; none of ours can't.
+pub fn batch_of(changes: &Changes) -> Result<Batch, StoreError> {
+    let mut batch = Batch::default();
+    for event in &changes.events {
+        match event {
+            Event::Started(session) | Event::Switched(session, _) => {
+                put_live(&mut batch, session)?;
+            }
+            Event::Ended(session, _) => {
+                batch.delete(Table::Sessions, *session.reference().as_bytes());
+                put_ended(&mut batch, session)?;
+            }
+        }
+    }
+    for session in &changes.forgotten {
+        if let Some(end) = session.end() {
+            batch.delete(Table::History, history_key(session, end));
+        }
+    }
+    Ok(batch)
+}
+
+/// Adds a live session to a batch. One that has ended meanwhile is left to the event of its end.
+///
+/// # Errors
+///
+/// As [`batch_of`].
+pub fn put_live(batch: &mut Batch, session: &Session) -> Result<(), StoreError> {
+    if session.end().is_none() {
+        batch.put(Table::Sessions, *session.reference().as_bytes(), record(session)?);
+    }
+    Ok(())
+}
+
+fn put_ended(batch: &mut Batch, session: &Session) -> Result<(), StoreError> {
+    if let Some(end) = session.end() {
+        batch.put(Table::History, history_key(session, end), record(session)?);
+    }
+    Ok(())
+}
+
+fn history_key(session: &Session, end: End) -> Vec<u8> {
+    let mut key = end.at.as_millis().to_be_bytes().to_vec();
+    key.extend_from_slice(session.reference().as_bytes());
+    key
+}
+
+fn record(session: &Session) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(&SessionRecord::of(session)).map_err(|source| StoreError::Record {
+        table: Table::Sessions.name(),
+        key: session.reference().to_string(),
+        source,
+    })
+}
+
+/// Fills a new directory from the store: sessions over HTTP live on, those that were bound to a
+/// connection have ended with the server's stop. Returns how many live on.
+///
+/// # Errors
+///
+/// The store can't be read or written.
+pub fn recover(
+    store: &dyn Store,
+    identity: &Identity,
+    directory: &Directory,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let mut surplus = Changes::default();
+    scan(store, Table::History, |key, record| {
+        let serial = directory.take_serial();
+        match record.restore(identity, serial, None) {
+            Some(session) => surplus.forgotten.extend(directory.restore_ended(session)),
+            None => store.commit(&[delete(Table::History, key)])?,
+        }
+        Ok(())
+    })?;
+    store.commit(&[batch_of(&surplus)?])?;
+    let mut live = 0;
+    scan(store, Table::Sessions, |key, record| {
+        let end = record.is_bound().then_some(End { reason: Reason::ServerStopped, at: now });
+        let serial = directory.take_serial();
+        let Some(session) = record.restore(identity, serial, end) else {
+            return store.commit(&[delete(Table::Sessions, key)]);
+        };
+        if end.is_none() {
+            directory.restore_live(session);
+            live += 1;
+            return Ok(());
+        }
+        let mut batch = delete(Table::Sessions, key);
+        put_ended(&mut batch, &session)?;
+        let forgotten = directory.restore_ended(session);
+        batch.0.extend(batch_of(&Changes { events: Vec::new(), forgotten })?.0);
+        store.commit(&[batch])
+    })?;
+    Ok(live)
+}
+
+fn delete(table: Table, key: &[u8]) -> Batch {
+    let mut batch = Batch::default();
+    batch.delete(table, key);
+    batch
+}
+
+fn scan(
+    store: &dyn Store,
+    table: Table,
+    mut visit: impl FnMut(&[u8], SessionRecord) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut from: Option<Vec<u8>> = None;
+    loop {
+        let start = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rows: Vec<Row> = store.scan(table, start, Bound::Unbounded, SCAN_ROWS)?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        from = Some(last.clone());
+        for (key, value) in &rows {
+            let record = serde_json::from_slice(value).map_err(|source| StoreError::Record {
+                table: table.name(),
+                key: key.iter().map(|byte| format!("{byte:02x}")).collect(),
+                source,
+            })?;
+            visit(key, record)?;
+        }
+    }
+}

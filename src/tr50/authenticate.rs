@@ -1,0 +1,106 @@
+//! Logins: what the member `auth` says, and what `api.authenticate` answers (`tr50.md` 3.1).
+
+use serde_json::value::RawValue;
+
+use super::commands::api::Authenticate;
+use super::envelope::{Members, text_of};
+use super::error::{Code, Failure};
+use super::json::ObjectWriter;
+use super::params::{Params, missing};
+use crate::directory::Session;
+use crate::id::SessionId;
+
+/// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
+pub enum Credentials {
+    /// A person.
+    User {
+        /// E-mail address.
+        name: String,
+        /// Password.
+        password: String,
+    },
+    /// An application on a thing.
+    Application {
+        /// The thing's key.
+        thing_key: String,
+        /// The application's token.
+        token: String,
+        /// What the application calls itself.
+        app_id: String,
+    },
+}
+
+/// What the member `auth` of a request says.
+pub enum Auth {
+    /// The request belongs to this session.
+    Session(Option<SessionId>),
+    /// The request begins with a login.
+    Login {
+        /// Who logs in.
+        credentials: Credentials,
+        /// Whether notifications are wanted (TCP).
+        notify: bool,
+    },
+}
+
+impl Auth {
+    /// Reads the member: a session id, or the command `api.authenticate`.
+    ///
+    /// # Errors
+    ///
+    /// It is neither.
+    pub fn read(auth: &RawValue) -> Result<Self, Failure> {
+        let members = Members::read(Some(auth))
+            .map_err(|_| Failure::new(Code::MALFORMED, "\"auth\" must be an object."))?;
+        if let Some(command) = members.find("command").and_then(text_of) {
+            if !command.eq_ignore_ascii_case("api.authenticate") {
+                let sentence = "The only command that \"auth\" can hold is api.authenticate.";
+                return Err(Failure::new(Code::MALFORMED, sentence));
+            }
+            let params = Authenticate::read(members.find("params"))?;
+            let notify = params.notify.unwrap_or(false);
+            return Ok(Self::Login { credentials: Credentials::from_params(params)?, notify });
+        }
+        match members.find("sessionId").and_then(text_of) {
+            // A text of another form is the id of no session.
+            Some(id) => Ok(Self::Session(SessionId::parse(&id))),
+            None => Err(Failure::authentication_missing()),
+        }
+    }
+}
+
+impl Credentials {
+    /// Reads the parameters of `api.authenticate`. A user name wins over a token, as the oldest
+    /// clients send both.
+    ///
+    /// # Errors
+    ///
+    /// A parameter that goes with the others is missing.
+    pub fn from_params(params: Authenticate) -> Result<Self, Failure> {
+        if let Some(name) = params.username {
+            let password = params.password.ok_or_else(|| missing("password"))?;
+            return Ok(Self::User { name, password });
+        }
+        let token = params.app_token.or(params.application_token);
+        match (token, params.thing_key) {
+            (Some(token), Some(thing_key)) => {
+                let app_id = params.app_id.unwrap_or_default();
+                Ok(Self::Application { thing_key, token, app_id })
+            }
+            (Some(_), None) => Err(missing("thingKey")),
+            (None, Some(_)) => Err(missing("appToken")),
+            (None, None) => Err(missing("username")),
+        }
+    }
+}
+
+/// Appends the reply to a login. `params` comes last and `sessionId` first in it: a firmware looks
+/// for the text `sessionId":"` and for `}}}` (`tr50.md` 0, fact 23).
+pub fn write_login(session: &Session, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"success":true,"params":"#);
+    let mut params = ObjectWriter::new(out);
+    params.string("sessionId", session.id().map_or("", SessionId::secret));
+    params.string("orgKey", &session.standing().org.key);
+    params.end();
+    out.push(b'}');
+}

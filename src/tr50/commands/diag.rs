@@ -1,0 +1,60 @@
+//! `diag.*`: is anybody there.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::tr50::dispatch::{Call, Done, WriteReply};
+use crate::tr50::envelope::Members;
+use crate::tr50::error::Failure;
+use crate::tr50::json;
+use crate::tr50::params::{Field, NoParams, Params};
+
+/// `diag.ping`.
+pub fn ping(_: &Call<'_>, _: NoParams) -> Result<Done, Failure> {
+    Ok(Done)
+}
+
+/// The parameters of `diag.echo`: any object, which is not looked into.
+pub struct Echo(Option<Box<RawValue>>);
+
+impl Params for Echo {
+    const FIELDS: &'static [Field] = &[];
+
+    fn from_members(_: &Members<'_>) -> Result<Self, Failure> {
+        Ok(Self(None))
+    }
+
+    fn read(params: Option<&RawValue>) -> Result<Self, Failure> {
+        Ok(Self(params.map(ToOwned::to_owned)))
+    }
+}
+
+impl WriteReply for EchoReply {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true"#);
+        if let Some(params) = &self.0 {
+            out.extend_from_slice(br#","params":"#);
+            json::push_compact(out, params.get());
+        }
+        out.push(b'}');
+    }
+}
+
+/// What came in.
+pub struct EchoReply(Option<Box<RawValue>>);
+
+/// `diag.echo`: the same object back (`tr50.md` 4.1).
+pub fn echo(_: &Call<'_>, params: Echo) -> Result<EchoReply, Failure> {
+    Ok(EchoReply(params.0))
+}
+
+/// The reply of `diag.time`.
+#[derive(Serialize)]
+pub struct Time {
+    time: i64,
+}
+
+/// `diag.time`: epoch milliseconds as a number (`tr50.md` 4.1).
+pub fn time(call: &Call<'_>, _: NoParams) -> Result<Time, Failure> {
+    Ok(Time { time: call.now.as_millis() })
+}

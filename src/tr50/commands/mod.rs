@@ -1,0 +1,144 @@
+//! The table of commands, and one file for each family: parameters, rule, reply, tests.
+
+use std::sync::LazyLock;
+
+use super::dispatch::{Call, CommandInfo, Handler, WriteReply};
+use super::error::Failure;
+use super::params::{Field, Params};
+use crate::directory::Changes;
+use crate::identity::permission::Permission;
+
+pub mod api;
+pub mod diag;
+pub mod org;
+pub mod session;
+pub mod thing;
+pub mod user;
+mod view;
+
+/// A command answered from memory.
+macro_rules! read {
+    ($name:literal, $handler:path, $doc:literal) => {
+        CommandInfo {
+            name: $name,
+            doc: $doc,
+            params: fields_of_read($handler),
+            handler: Handler::Read(|call, params, out| {
+                $handler(call, Params::read(params)?)?.write_reply(out);
+                Ok(())
+            }),
+        }
+    };
+}
+
+/// A command that changes state.
+macro_rules! change {
+    ($name:literal, $handler:path, $doc:literal) => {
+        CommandInfo {
+            name: $name,
+            doc: $doc,
+            params: fields_of_change($handler),
+            handler: Handler::Change(|call, params, out| {
+                let (reply, changes) = $handler(call, Params::read(params)?)?;
+                reply.write_reply(out);
+                Ok(changes)
+            }),
+        }
+    };
+}
+
+/// Every command, in the order of its name. This is the only place that maps names to handlers.
+pub static COMMANDS: &[CommandInfo] = &[
+    CommandInfo {
+        name: "api.authenticate",
+        doc: "Logs a user or an application in and starts a session for use over HTTP.",
+        params: api::Authenticate::FIELDS,
+        handler: Handler::Later(api::authenticate),
+    },
+    CommandInfo {
+        name: "api.ping",
+        doc: "Answers; needs no session.",
+        params: &[],
+        handler: Handler::Open(api::ping),
+    },
+    read!("diag.echo", diag::echo, "Answers with its parameters."),
+    read!("diag.ping", diag::ping, "Answers."),
+    read!("diag.time", diag::time, "Tells the server's time in milliseconds since 1970."),
+    read!("org.find", org::find, "Shows one organisation; without parameters the current one."),
+    read!("org.list", org::list, "Lists the current organisation and those below it."),
+    change!("session.end", session::end, "Ends a session; without parameters the caller's own."),
+    read!("session.find", session::find, "Shows one session of the current organisation."),
+    read!("session.info", session::info, "Shows the caller's own session."),
+    read!("session.list", session::list, "Lists the sessions of the current organisation."),
+    read!("session.org.list", session::org_list, "Lists the organisations the user may work in."),
+    change!("session.org.switch", session::org_switch, "Moves the session to another organisation."),
+    read!("thing.find", thing::find, "Shows one thing of the current organisation."),
+    read!("thing.list", thing::list, "Lists the things of the current organisation."),
+    read!("user.find", user::find, "Shows one user of the current organisation."),
+    read!("user.list", user::list, "Lists the users of the current organisation."),
+];
+
+const fn fields_of_read<P: Params, R>(
+    _: fn(&Call<'_>, P) -> Result<R, Failure>,
+) -> &'static [Field] {
+    P::FIELDS
+}
+
+const fn fields_of_change<P: Params, R>(
+    _: fn(&Call<'_>, P) -> Result<(R, Changes), Failure>,
+) -> &'static [Field] {
+    P::FIELDS
+}
+
+/// The number of a command in [`COMMANDS`]; names are read without regard to case.
+pub fn find(name: &str) -> Option<usize> {
+    const NAME_MAX: usize = 40;
+    if let Ok(index) = COMMANDS.binary_search_by(|info| info.name.cmp(name)) {
+        return Some(index);
+    }
+    let mut lower = [0; NAME_MAX];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name.as_bytes());
+    lower.make_ascii_lowercase();
+    COMMANDS.binary_search_by(|info| info.name.as_bytes().cmp(lower)).ok()
+}
+
+/// The permission that a command needs: the one of its name.
+pub fn permission(index: usize) -> Permission {
+    static PERMISSIONS: LazyLock<Vec<Permission>> = LazyLock::new(|| {
+        let named = |info: &CommandInfo| Permission::named(info.name);
+        COMMANDS.iter().map(|info| named(info).expect("every command is a permission")).collect()
+    });
+    PERMISSIONS[index]
+}
+
+/// Whether a command may be called before a login (`tr50.md` 3.1).
+pub fn needs_no_session(name: &str) -> bool {
+    matches!(name, "api.authenticate" | "api.ping")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_every_command_has_its_permission() {
+        assert!(COMMANDS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        for (index, info) in COMMANDS.iter().enumerate() {
+            assert_eq!(permission(index).name(), info.name);
+        }
+    }
+
+    #[test]
+    fn names_are_read_without_regard_to_case() {
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(find(name).map(|index| COMMANDS[index].name), expected, "{name}");
+        };
+        check("diag.ping", Some("diag.ping"));
+        check("Session.LIST", Some("session.list"));
+        check("session.lis", None);
+        check("", None);
+        check(&"x".repeat(100), None);
+        check("sessioñ.list", None);
+    }
+}

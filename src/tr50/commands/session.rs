@@ -1,0 +1,447 @@
+//! `session.*`: the session directory in TR50's words (the page `session.list`, and `tr50.md` 3.2
+//! and 3.3).
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::directory::query::{Filter, Listing, Query, SortKey};
+use crate::directory::{Changes, Kind, Principal, Reason, Session, Status, Who};
+use crate::id::{OrgId, SessionId, SessionRef, ThingKey};
+use crate::identity::Standing;
+use crate::identity::model::Org;
+use crate::identity::permission::PermissionSet;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, Done, WriteReply, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::json::{self, ObjectWriter};
+use crate::tr50::params::{NoParams, missing, params};
+use crate::transport::Protocol;
+
+params! {
+    /// The parameters of `session.list`. The page knows none; all are optional.
+    pub struct List {
+        optional offset: u64 = "offset", "Sessions to leave out at the beginning.";
+        optional limit: u64 = "limit", "Sessions to return at most; 0 means as many as allowed.";
+        optional sort: String = "sort",
+            "`-startTime` (default), `startTime`, `lastAccessed`, `commandCount`, `whoAmI`; a leading `-` puts the greatest first.";
+        optional kind: String = "kind", "`user` or `application`.";
+        optional user_name: String = "userName", "Sessions of the user with this e-mail address.";
+        optional thing_key: String = "thingKey", "Sessions of the thing with this key.";
+        optional app_name: String = "appName", "Sessions of applications with this name.";
+        optional protocol: String = "protocol",
+            "`mqtt`, `mqtts`, `ws`, `wss`, `tcp`, `tcps`, `http` or `https`.";
+        optional remote_addr: String = "remoteAddr", "Sessions whose `ip:port` begins so.";
+        optional started_after: Timestamp = "startedAfter", "Sessions that started later.";
+        optional started_before: Timestamp = "startedBefore", "Sessions that started earlier.";
+        optional status: Vec<String> = "status",
+            "`ACTIVE` (default), `LOGGED_OUT`, `EXPIRED`, `REVOKED`, `ENDED` (the last three) or `ALL`.";
+    }
+}
+
+params! {
+    /// Which session.
+    pub struct Which {
+        optional id: String = "id", "The session's secret id.";
+        optional reference: String = "ref", "The session's public handle.";
+    }
+}
+
+params! {
+    /// The parameters of `session.org.list`.
+    pub struct OrgList {
+        optional include_roles: bool = "includeRoles", "Shows the user's roles in each.";
+        optional include_recent_orgs: bool = "includeRecentOrgs",
+            "Adds the organisations that this session was in.";
+    }
+}
+
+params! {
+    /// The parameters of `session.org.switch`.
+    pub struct Switch {
+        optional key: String = "key", "The organisation's key.";
+        optional id: OrgId = "id", "The organisation's id, instead of its key.";
+    }
+}
+
+/// `session.list`.
+pub fn list(call: &Call<'_>, params: List) -> Result<SessionList, Failure> {
+    let org = call.session.org_id();
+    let Some(query) = params.into_query(call, org)? else {
+        return Ok(SessionList(Listing { count: 0, sessions: Vec::new() }));
+    };
+    Ok(SessionList(call.core.directory.list(org, &query)))
+}
+
+impl List {
+    /// The question to the directory; none when it names a user or thing that can't exist.
+    fn into_query(self, call: &Call<'_>, org: OrgId) -> Result<Option<Query>, Failure> {
+        let invalid = |name: &str, value: &str| {
+            let value = shown(value);
+            let sentence = format!("Parameter \"{name}\" can't be \"{value}\".");
+            Failure::new(Code::PARAMETER_INVALID, sentence)
+        };
+        let most = call.core.config.sessions.list_limit;
+        let limit = self.limit.filter(|limit| *limit > 0).unwrap_or(most).min(most);
+        let (sort, ascending) = match self.sort.as_deref() {
+            None | Some("") => (SortKey::StartTime, false),
+            Some(text) => sort_key(text).ok_or_else(|| invalid("sort", text))?,
+        };
+        let kind = match self.kind.as_deref().map(str::to_ascii_lowercase).as_deref() {
+            None => None,
+            Some("user") => Some(Kind::User),
+            Some("application" | "app") => Some(Kind::Application),
+            Some(text) => return Err(invalid("kind", text)),
+        };
+        let protocol = match self.protocol.as_deref() {
+            None => None,
+            Some(text) => Some(protocol(text).ok_or_else(|| invalid("protocol", text))?),
+        };
+        let status = match self.status {
+            None => None,
+            Some(names) => Some(statuses(&names).map_err(|name| invalid("status", &name))?),
+        };
+        let principal = match (&self.thing_key, &self.user_name) {
+            (Some(key), _) => match ThingKey::parse(key) {
+                Ok(key) => Some(Principal::Thing(org, key)),
+                Err(_) => return Ok(None),
+            },
+            (None, Some(name)) => match call.core.identity.user_by_email(name) {
+                Some(user) => Some(Principal::User(user.id)),
+                None => return Ok(None),
+            },
+            (None, None) => None,
+        };
+        let filter = Filter {
+            principal,
+            kind,
+            app_name: self.app_name,
+            protocol,
+            remote_addr: self.remote_addr,
+            started_after: self.started_after,
+            started_before: self.started_before,
+            status,
+        };
+        let offset = usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok(Some(Query { offset, limit, sort, ascending, filter }))
+    }
+}
+
+fn sort_key(text: &str) -> Option<(SortKey, bool)> {
+    let (ascending, name) = match text.strip_prefix('-') {
+        Some(name) => (false, name),
+        None => (true, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let names = [
+        ("startTime", SortKey::StartTime),
+        ("lastAccessed", SortKey::LastAccessed),
+        ("commandCount", SortKey::CommandCount),
+        ("whoAmI", SortKey::WhoAmI),
+        ("userName", SortKey::WhoAmI),
+        ("thingKey", SortKey::WhoAmI),
+    ];
+    let found = names.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, key)| (*key, ascending))
+}
+
+fn protocol(text: &str) -> Option<Protocol> {
+    use Protocol::{Http, Https, Mqtt, Mqtts, Tcp, Tcps, Ws, Wss};
+    let all = [Mqtt, Mqtts, Ws, Wss, Tcp, Tcps, Http, Https];
+    all.into_iter().find(|protocol| protocol.as_str().eq_ignore_ascii_case(text))
+}
+
+fn statuses(names: &[String]) -> Result<Vec<Status>, String> {
+    let mut statuses = Vec::new();
+    for name in names.iter().flat_map(|names| names.split(',')).map(str::trim) {
+        match Status::ALL.iter().find(|status| status.as_str().eq_ignore_ascii_case(name)) {
+            Some(status) => statuses.push(*status),
+            None if name.eq_ignore_ascii_case("ALL") => statuses.extend(Status::ALL),
+            None if name.eq_ignore_ascii_case("ENDED") => statuses.extend(&Status::ALL[1..]),
+            None => return Err(name.to_owned()),
+        }
+    }
+    Ok(statuses)
+}
+
+/// `session.find`: one session of the current organisation, or one of the caller's own.
+pub fn find(call: &Call<'_>, params: Which) -> Result<SessionDetails, Failure> {
+    let session = params.find(call)?.ok_or_else(|| missing("id"))?;
+    Ok(SessionDetails(session))
+}
+
+/// `session.info`: the caller's own session.
+pub fn info(call: &Call<'_>, _: NoParams) -> Result<OwnSession, Failure> {
+    Ok(OwnSession { session: call.session.clone(), server_id: call.core.server_id.clone() })
+}
+
+/// `session.end`: everybody may end the own sessions, an administrator any in the organisation.
+pub fn end(call: &Call<'_>, params: Which) -> Result<(Done, Changes), Failure> {
+    let session = params.find(call)?.unwrap_or_else(|| call.session.clone());
+    let own = session.who().principal() == call.session.who().principal();
+    let standing = call.session.standing();
+    if !own && !standing.super_admin && !standing.org_admin {
+        let sentence = "Only an administrator of the organisation may end sessions of others.";
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
+    let reason = if own { Reason::LoggedOut } else { Reason::Revoked };
+    Ok((Done, call.core.directory.end(&session, reason, call.now)))
+}
+
+impl Which {
+    /// The session that is meant; none when neither parameter is there. What the caller may not
+    /// see does not exist.
+    fn find(&self, call: &Call<'_>) -> Result<Option<Arc<Session>>, Failure> {
+        let Some(text) = self.reference.as_ref().or(self.id.as_ref()) else { return Ok(None) };
+        let directory = &call.core.directory;
+        let found = match (text.parse::<SessionRef>(), SessionId::parse(text)) {
+            (Ok(reference), _) => directory.get(&reference),
+            (_, Some(id)) => directory.by_id(&id),
+            _ => None,
+        };
+        let own = call.session.who().principal();
+        let org = call.session.org_id();
+        let visible = |s: &Arc<Session>| s.org_id() == org || s.who().principal() == own;
+        match found.filter(visible) {
+            Some(session) => Ok(Some(session)),
+            // Not named in full: the text may be somebody's secret id.
+            None => Err(Failure::not_found("The session")),
+        }
+    }
+}
+
+/// `session.org.list`: the organisations that the caller may work in, as a forest.
+pub fn org_list(call: &Call<'_>, params: OrgList) -> Result<OrgForest, Failure> {
+    let identity = &call.core.identity;
+    let (orgs, user) = match call.session.who() {
+        Who::User(user) => (identity.enterable_orgs(user), Some(user)),
+        Who::Application { .. } => (vec![call.session.standing().org.clone()], None),
+    };
+    let roles = |org: &Arc<Org>| {
+        let wanted = params.include_roles.unwrap_or(false);
+        let standing = user.filter(|_| wanted).and_then(|user| identity.user_standing(user, org));
+        wanted.then(|| standing.map_or_else(Vec::new, |standing| standing.role_keys))
+    };
+    let result = forest(&orgs, None, &roles);
+    let wanted = params.include_recent_orgs.unwrap_or(false);
+    Ok(OrgForest { result, recent_orgs: wanted.then(|| recent_orgs(call)) })
+}
+
+/// One organisation of `session.org.list`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrgNode {
+    org_id: OrgId,
+    org_key: String,
+    org_name: String,
+    sub_orgs: Vec<OrgNode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roles: Option<Vec<String>>,
+}
+
+/// The reply of `session.org.list`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrgForest {
+    result: Vec<OrgNode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recent_orgs: Option<Vec<RecentOrg>>,
+}
+
+/// An organisation that the session was in.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentOrg {
+    org_id: OrgId,
+    org_key: String,
+}
+
+/// The organisations below `parent`; without one, those whose parent is not in the list.
+fn forest(
+    orgs: &[Arc<Org>],
+    parent: Option<OrgId>,
+    roles: &dyn Fn(&Arc<Org>) -> Option<Vec<String>>,
+) -> Vec<OrgNode> {
+    let listed = |id: OrgId| orgs.iter().any(|org| org.id == id);
+    let here = |org: &&Arc<Org>| match parent {
+        Some(parent) => org.parent == Some(parent),
+        None => org.parent.is_none_or(|above| !listed(above)),
+    };
+    let node = |org: &Arc<Org>| OrgNode {
+        org_id: org.id,
+        org_key: org.key.clone(),
+        org_name: org.name.clone(),
+        sub_orgs: forest(orgs, Some(org.id), roles),
+        roles: roles(org),
+    };
+    orgs.iter().filter(here).map(node).collect()
+}
+
+fn recent_orgs(call: &Call<'_>) -> Vec<RecentOrg> {
+    let mut recent: Vec<RecentOrg> = Vec::new();
+    for switch in call.session.place().switches.into_iter().rev() {
+        if recent.iter().all(|org| org.org_id != switch.org_id) {
+            recent.push(RecentOrg { org_id: switch.org_id, org_key: switch.org_key });
+        }
+    }
+    recent
+}
+
+/// `session.org.switch`: users only (`tr50.md` 3.1).
+pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<(Done, Changes), Failure> {
+    let Who::User(user) = call.session.who() else {
+        let sentence = "Only user sessions can switch the organisation.";
+        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
+    };
+    let identity = &call.core.identity;
+    let (org, named) = match (&params.key, params.id) {
+        (Some(key), _) => (identity.org_by_key(key), shown(key)),
+        (None, Some(id)) => (identity.org(id), id.to_string()),
+        (None, None) => return Err(missing("key")),
+    };
+    // An organisation that the user may not enter does not exist for the user.
+    let standing = org.and_then(|org| identity.user_standing(user, &org));
+    let standing =
+        standing.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))?;
+    Ok((Done, call.core.directory.switch(call.session, Arc::new(standing), call.now)))
+}
+
+/// The reply of `session.list`.
+pub struct SessionList(Listing);
+
+impl WriteReply for SessionList {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        let mut perms = PermsText::default();
+        out.extend_from_slice(br#"{"success":true,"params":{"count":"#);
+        json::push_value(out, &self.0.count);
+        out.extend_from_slice(br#","result":["#);
+        for (index, session) in self.0.sessions.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            let mut object = ObjectWriter::new(out);
+            write_session(&mut object, session, &mut perms);
+            object.end();
+        }
+        out.extend_from_slice(b"]}}");
+    }
+}
+
+/// The reply of `session.find`.
+pub struct SessionDetails(Arc<Session>);
+
+impl WriteReply for SessionDetails {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true,"params":"#);
+        let mut object = ObjectWriter::new(out);
+        write_session(&mut object, &self.0, &mut PermsText::default());
+        object.end();
+        out.push(b'}');
+    }
+}
+
+/// The reply of `session.info`.
+pub struct OwnSession {
+    session: Arc<Session>,
+    server_id: Arc<str>,
+}
+
+impl WriteReply for OwnSession {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        let session = &self.session;
+        out.extend_from_slice(br#"{"success":true,"params":"#);
+        let mut object = ObjectWriter::new(out);
+        if let Some(id) = session.id() {
+            object.string("id", id.secret());
+        }
+        object.string("serverId", &self.server_id);
+        write_session(&mut object, session, &mut PermsText::default());
+        if session.kind() == Kind::Application {
+            object.string("appId", session.client_id());
+        }
+        object.string("ipAddress", &session.conn().remote_addr.ip().to_string());
+        json::push_value(object.name("roleKeys"), &session.standing().role_keys);
+        object.end();
+        out.push(b'}');
+    }
+}
+
+/// The member `perms` of the last permission set written: sessions of one listing mostly share it.
+#[derive(Default)]
+struct PermsText(Option<(PermissionSet, Vec<u8>)>);
+
+impl PermsText {
+    fn of(&mut self, set: PermissionSet) -> &[u8] {
+        if self.0.as_ref().is_none_or(|(known, _)| *known != set) {
+            let mut text = Vec::new();
+            let mut object = ObjectWriter::new(&mut text);
+            set.names().for_each(|name| object.flag(name, true));
+            object.end();
+            self.0 = Some((set, text));
+        }
+        self.0.as_ref().map_or(b"{}", |(_, text)| text)
+    }
+}
+
+/// The members of the session object that `list`, `find` and `info` share (`tr50.md` 3.3).
+fn write_session(object: &mut ObjectWriter<'_>, session: &Session, perms: &mut PermsText) {
+    let place = session.place();
+    let standing = &place.standing;
+    object.hex("ref", session.reference().as_bytes());
+    object.hex("orgId", standing.org.id.as_bytes());
+    object.string("orgKey", &standing.org.key);
+    let (name, locale) = match session.who() {
+        Who::User(user) => {
+            object.hex("userId", user.id.as_bytes());
+            object.string("userName", &user.email);
+            (user.email.as_str(), user.locale.as_str())
+        }
+        Who::Application { application, thing_key, .. } => {
+            object.string("appName", &application.name);
+            object.hex("tokenId", application.token_id.as_bytes());
+            object.string("tokenName", &application.token_name);
+            object.string("thingKey", thing_key.as_str());
+            (thing_key.as_str(), "")
+        }
+    };
+    object.string("whoAmI", name);
+    write_rights(object, standing, perms);
+    write_conn(object, session);
+    object.integer("ttl", session.ttl_s());
+    object.string("locale", locale);
+    match standing.allow_sub_org_access {
+        Some(allowed) => object.flag("allowSubOrgAccess", allowed),
+        None => object.name("allowSubOrgAccess").extend_from_slice(b"null"),
+    }
+    object.time("startTime", session.started());
+    json::push_value(object.name("orgSwitches"), &place.switches);
+    object.integer("commandCount", session.command_count());
+    object.time("lastAccessed", session.last_accessed());
+    object.flag("allAgreementsSigned", false);
+    if let Some(end) = session.end() {
+        object.string("status", end.reason.status().as_str());
+        object.string("endReason", end.reason.as_str());
+        object.time("endTime", end.at);
+    }
+}
+
+fn write_rights(object: &mut ObjectWriter<'_>, standing: &Standing, perms: &mut PermsText) {
+    object.flag("hasSuperAdmin", standing.super_admin);
+    object.flag("hasSuperOps", standing.super_ops);
+    object.flag("hasOrgAdmin", standing.org_admin);
+    if !standing.super_admin && !standing.org_admin {
+        object.name("perms").extend_from_slice(perms.of(standing.permissions));
+    }
+}
+
+fn write_conn(object: &mut ObjectWriter<'_>, session: &Session) {
+    let conn = session.conn();
+    let out = object.name("connInfo");
+    out.extend_from_slice(br#"{"protocol":""#);
+    out.extend_from_slice(conn.protocol.as_str().as_bytes());
+    out.extend_from_slice(br#"","remoteAddr":""#);
+    // Writing to a Vec can't fail, and an address needs no escapes.
+    let _ = write!(out, "{}", conn.remote_addr);
+    out.extend_from_slice(br#""}"#);
+}

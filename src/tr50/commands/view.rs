@@ -1,0 +1,104 @@
+//! What the list commands have in common: `offset`, `limit`, `sort`, `show`, and the reply with
+//! `count`, `fields` and `result` (`tr50.md` 4.1).
+
+use std::cmp::Ordering;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::tr50::error::{Code, Failure};
+
+/// Records in one reply of a list command at most (`tr50.md` 2, "Limits").
+pub const LIST_MAX: u64 = 2000;
+
+/// The page and form of a list.
+pub struct View {
+    pub offset: Option<u64>,
+    pub limit: Option<u64>,
+    pub sort: Option<String>,
+    pub show: Option<Vec<String>>,
+    pub hide_fields: bool,
+}
+
+/// The reply of a list command.
+#[derive(Serialize)]
+pub struct ListReply {
+    count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<Vec<String>>,
+    result: Vec<Map<String, Value>>,
+}
+
+impl View {
+    /// Sorts, cuts and projects `items`, whose members a client may name are `fields`.
+    ///
+    /// # Errors
+    ///
+    /// `sort` or `show` names no field.
+    pub fn apply<T: Serialize>(&self, fields: &[&str], items: &[T]) -> Result<ListReply, Failure> {
+        let named = |name: &str, parameter: &str| {
+            let field = fields.iter().find(|field| field.eq_ignore_ascii_case(name));
+            field.copied().ok_or_else(|| {
+                let sentence = format!("Parameter \"{parameter}\" names no field: \"{name}\".");
+                Failure::new(Code::PARAMETER_INVALID, sentence)
+            })
+        };
+        let shown: Vec<&str> = match &self.show {
+            Some(show) if !show.is_empty() && show.iter().all(|name| name != "*") => {
+                show.iter().map(|name| named(name, "show")).collect::<Result<_, _>>()?
+            }
+            _ => fields.to_vec(),
+        };
+        let mut rows: Vec<Map<String, Value>> = items.iter().filter_map(members).collect();
+        let sort = self.sort.as_deref().filter(|sort| !sort.is_empty());
+        let (descending, key) = match sort {
+            Some(sort) => match sort.strip_prefix('-') {
+                Some(key) => (true, Some(named(key, "sort")?)),
+                None => (false, Some(named(sort.strip_prefix('+').unwrap_or(sort), "sort")?)),
+            },
+            None => (false, None),
+        };
+        if let Some(key) = key {
+            rows.sort_by(|a, b| {
+                let order = compare(a.get(key), b.get(key));
+                if descending { order.reverse() } else { order }
+            });
+        }
+        let count = rows.len();
+        let (offset, limit) = self.page();
+        let project = |mut row: Map<String, Value>| {
+            row.retain(|name, _| shown.contains(&name.as_str()));
+            row
+        };
+        let result = rows.into_iter().skip(offset).take(limit).map(project).collect();
+        let fields = || shown.iter().map(|name| (*name).to_owned()).collect();
+        Ok(ListReply { count, fields: (!self.hide_fields).then(fields), result })
+    }
+
+    /// Offset and limit; 0 and absent mean as many as allowed.
+    pub fn page(&self) -> (usize, usize) {
+        let limit = self.limit.filter(|limit| *limit > 0).unwrap_or(LIST_MAX).min(LIST_MAX);
+        (usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX), limit as usize)
+    }
+}
+
+/// The members of a serialisable struct.
+pub fn members<T: Serialize>(item: &T) -> Option<Map<String, Value>> {
+    match serde_json::to_value(item) {
+        Ok(Value::Object(members)) => Some(members),
+        _ => None,
+    }
+}
+
+fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
+    match (a, b) {
+        (Some(Value::String(a)), Some(Value::String(b))) => a.to_lowercase().cmp(&b.to_lowercase()),
+        (Some(Value::Number(a)), Some(Value::Number(b))) => {
+            a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal)
+        }
+        (Some(Value::Bool(a)), Some(Value::Bool(b))) => a.cmp(b),
+        (Some(_), None | Some(Value::Null)) => Ordering::Greater,
+        (None | Some(Value::Null), Some(_)) => Ordering::Less,
+        _ => Ordering::Equal,
+    }
+}

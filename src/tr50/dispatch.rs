@@ -1,0 +1,326 @@
+//! The dispatcher: name → permission → handler, in the order of the request, answered under the
+//! same names. It never knows which transport a command came from.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::commands::{self, COMMANDS};
+use super::envelope::{Body, Command};
+use super::error::{Code, Failure};
+use super::json;
+use super::params::Field;
+use crate::core::Core;
+use crate::directory::event::Event;
+use crate::directory::{Changes, Outlet, Reason, Session};
+use crate::timestamp::Timestamp;
+use crate::transport::ConnInfo;
+
+/// A command of the language: everything that is known of it, in one place.
+pub struct CommandInfo {
+    /// Its name, which is also the permission that it needs.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub doc: &'static str,
+    /// Its parameters.
+    pub params: &'static [Field],
+    /// What it does, in code.
+    pub handler: Handler,
+}
+
+/// The three kinds of handler, and the one for commands that need no session.
+pub enum Handler {
+    /// Answers from memory, with or without a session.
+    Open(fn(Option<&RawValue>, &mut Vec<u8>) -> Result<(), Failure>),
+    /// Answers from memory.
+    Read(fn(&Call<'_>, Option<&RawValue>, &mut Vec<u8>) -> Result<(), Failure>),
+    /// Changes state; answered when the change is durable.
+    Change(fn(&Call<'_>, Option<&RawValue>, &mut Vec<u8>) -> Result<Changes, Failure>),
+    /// Takes time, with or without a session.
+    Later(fn(LaterCall, Option<Box<RawValue>>) -> Reply),
+}
+
+/// The reply of a handler that takes time: the text under the command's name.
+pub type Reply = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
+
+/// What a handler gets to know about its caller.
+pub struct Call<'a> {
+    /// Directory, identity and the rest.
+    pub core: &'a Arc<Core>,
+    /// Who asks.
+    pub session: &'a Arc<Session>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// What a handler that takes time gets to know about its caller.
+pub struct LaterCall {
+    /// Directory, identity and the rest.
+    pub core: Arc<Core>,
+    /// Who asks; none before a login.
+    pub session: Option<Arc<Session>>,
+    /// From where.
+    pub conn: ConnInfo,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// Who asks, from where.
+#[derive(Clone)]
+pub struct Caller {
+    /// The session; none before a login.
+    pub session: Option<Arc<Session>>,
+    /// The connection.
+    pub conn: ConnInfo,
+}
+
+/// A reply that took time, and the connections to close when it has gone out.
+#[derive(Default)]
+pub struct Answer {
+    /// The text of the reply.
+    pub bytes: Vec<u8>,
+    closing: Vec<(Arc<dyn Outlet>, Reason)>,
+}
+
+impl Answer {
+    /// An answer that closes nothing.
+    pub const fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self { bytes, closing: Vec::new() }
+    }
+
+    /// Closes the connections whose sessions the request ended. To be called when the reply is on
+    /// its way, so that the caller's own connection does not close before it.
+    pub fn close(self) {
+        for (outlet, reason) in self.closing {
+            outlet.close(reason);
+        }
+    }
+}
+
+/// How far a request got at once.
+pub enum Execution {
+    /// The reply is written.
+    Done,
+    /// The reply takes time; nothing of it is written yet.
+    Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+/// Executes the commands of a request in order and appends the reply, beginning with `head` (the
+/// answer to `auth`, or nothing).
+pub fn execute(
+    core: &Arc<Core>,
+    caller: &Caller,
+    commands: &[Command<'_>],
+    head: &[u8],
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) -> Execution {
+    if let Some(session) = &caller.session {
+        core.touch(session, now, commands.len() as u64);
+    }
+    let start = out.len();
+    out.push(b'{');
+    out.extend_from_slice(head);
+    for (index, command) in commands.iter().enumerate() {
+        push_id(out, &command.id, out.len() > start + 1);
+        if !execute_now(core, caller, &command.body, now, out) {
+            let rest = commands.iter().skip(index).map(OwnedCommand::from).collect();
+            let reply = out.split_off(start);
+            let (core, caller) = (core.clone(), caller.clone());
+            return Execution::Pending(Box::pin(finish(core, caller, rest, reply, now)));
+        }
+    }
+    out.push(b'}');
+    Execution::Done
+}
+
+/// The rest of a request, when it outlives the bytes it came in.
+struct OwnedCommand {
+    id: String,
+    body: Result<(String, Option<Box<RawValue>>), &'static str>,
+}
+
+impl From<&Command<'_>> for OwnedCommand {
+    fn from(command: &Command<'_>) -> Self {
+        let body = |body: &Body<'_>| (body.command.to_string(), body.params.map(ToOwned::to_owned));
+        Self { id: command.id.to_string(), body: command.body.as_ref().map(body).map_err(|e| *e) }
+    }
+}
+
+/// Executes what is left, of which the first command takes time and its name is written.
+async fn finish(
+    core: Arc<Core>,
+    caller: Caller,
+    rest: Vec<OwnedCommand>,
+    reply: Vec<u8>,
+    now: Timestamp,
+) -> Answer {
+    let mut answer = Answer::from_bytes(reply);
+    for (index, OwnedCommand { id, body }) in rest.into_iter().enumerate() {
+        if index > 0 {
+            push_id(&mut answer.bytes, &id, true);
+        }
+        let body = body.as_ref().map(|(command, params)| Body {
+            command: command.as_str().into(),
+            params: params.as_deref(),
+        });
+        let body = body.map_err(|error| *error);
+        if !execute_now(&core, &caller, &body, now, &mut answer.bytes) {
+            execute_later(&core, &caller, &body, now, &mut answer).await;
+        }
+    }
+    answer.bytes.push(b'}');
+    answer
+}
+
+/// Executes one command if it can be done at once; otherwise nothing is written.
+fn execute_now(
+    core: &Arc<Core>,
+    caller: &Caller,
+    body: &Result<Body<'_>, &'static str>,
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) -> bool {
+    let mark = out.len();
+    let done = match admit(core, caller, body, now) {
+        Ok((index, params)) => {
+            let outcome = match (&COMMANDS[index].handler, &caller.session) {
+                (Handler::Open(handler), _) => handler(params, out),
+                (Handler::Read(handler), Some(session)) => {
+                    handler(&Call { core, session, now }, params, out)
+                }
+                _ => return false,
+            };
+            core.metrics.command(index, outcome.is_ok());
+            outcome
+        }
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = done {
+        out.truncate(mark);
+        failure.write(out);
+    }
+    true
+}
+
+/// Executes one command that takes time.
+async fn execute_later(
+    core: &Arc<Core>,
+    caller: &Caller,
+    body: &Result<Body<'_>, &'static str>,
+    now: Timestamp,
+    answer: &mut Answer,
+) {
+    // Admitted by `execute_now`; only the name is looked up again.
+    let found = body.as_ref().ok().and_then(|body| Some((commands::find(&body.command)?, body)));
+    let Some((index, body)) = found else { return };
+    let outcome = match (&COMMANDS[index].handler, &caller.session) {
+        (Handler::Change(handler), Some(session)) => {
+            change(*handler, &Call { core, session, now }, body.params, answer).await
+        }
+        (Handler::Later(handler), session) => {
+            let (core, session) = (core.clone(), session.clone());
+            let call = LaterCall { core, session, conn: caller.conn, now };
+            handler(call, body.params.map(ToOwned::to_owned)).await.map(|reply| {
+                answer.bytes.extend_from_slice(&reply);
+            })
+        }
+        _ => Err(Failure::authentication_missing()),
+    };
+    core.metrics.command(index, outcome.is_ok());
+    if let Err(failure) = outcome {
+        failure.write(&mut answer.bytes);
+    }
+}
+
+async fn change(
+    handler: fn(&Call<'_>, Option<&RawValue>, &mut Vec<u8>) -> Result<Changes, Failure>,
+    call: &Call<'_>,
+    params: Option<&RawValue>,
+    answer: &mut Answer,
+) -> Result<(), Failure> {
+    let mut reply = Vec::new();
+    let changes = handler(call, params, &mut reply)?;
+    answer.closing.extend(changes.events.iter().filter_map(|event| match event {
+        Event::Ended(session, reason) => Some((session.outlet()?.clone(), *reason)),
+        _ => None,
+    }));
+    call.core.commit(&changes).await?;
+    answer.bytes.extend_from_slice(&reply);
+    Ok(())
+}
+
+/// Whether a command may be executed: its number in the table, and its parameters.
+fn admit<'b>(
+    core: &Core,
+    caller: &Caller,
+    body: &'b Result<Body<'_>, &'static str>,
+    now: Timestamp,
+) -> Result<(usize, Option<&'b RawValue>), Failure> {
+    let body = body.as_ref().map_err(|why| Failure::new(Code::MALFORMED, *why))?;
+    let limit = core.config.limits.commands_per_s;
+    if let Some(session) = &caller.session
+        && !session.admit(now, limit)
+    {
+        let sentence = format!("The session sent more than {limit} commands in a second.");
+        return Err(Failure::new(Code::RATE_LIMITED, sentence));
+    }
+    let Some(index) = commands::find(&body.command) else {
+        let sentence = format!("Unknown command \"{}\".", shown(&body.command));
+        return Err(Failure::new(Code::UNKNOWN_COMMAND, sentence));
+    };
+    let info = &COMMANDS[index];
+    match &caller.session {
+        Some(session) if session.may(commands::permission(index)) => Ok((index, body.params)),
+        Some(session) => {
+            let (who, name) = (session.who().name(), info.name);
+            let sentence = format!("{who} has no permission for {name} in this organisation.");
+            Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+        }
+        None if commands::needs_no_session(info.name) => Ok((index, body.params)),
+        None => Err(Failure::authentication_missing()),
+    }
+}
+
+/// A client's text in a message: its beginning, if it is long.
+pub fn shown(text: &str) -> String {
+    const CHARS_MAX: usize = 100;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn push_id(out: &mut Vec<u8>, id: &str, comma: bool) {
+    if comma {
+        out.push(b',');
+    }
+    json::push_string(out, id);
+    out.push(b':');
+}
+
+/// Nothing to say but success.
+pub struct Done;
+
+/// A result under `params`.
+pub trait WriteReply {
+    /// Appends the command's reply object.
+    fn write_reply(&self, out: &mut Vec<u8>);
+}
+
+impl WriteReply for Done {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true}"#);
+    }
+}
+
+impl<T: Serialize> WriteReply for T {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true,"params":"#);
+        json::push_value(out, self);
+        out.push(b'}');
+    }
+}

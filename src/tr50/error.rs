@@ -1,0 +1,172 @@
+//! What a caller is told when something fails: a code and a sentence.
+//!
+//! Codes that a public source names are the cloud's own; all others are ours, from −95000 down,
+//! where no source shows a code of the cloud. `docs/errors.md` is made from [`CODES`].
+
+use std::borrow::Cow;
+
+/// A TR50 error code.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Code(pub i32);
+
+/// One row of the table of codes.
+#[derive(Debug)]
+pub struct CodeInfo {
+    /// The number on the wire.
+    pub code: Code,
+    /// What it says.
+    pub meaning: &'static str,
+    /// What a client should do about it.
+    pub advice: &'static str,
+    /// Where the number comes from.
+    pub source: &'static str,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $meaning:literal, $advice:literal, $source:literal;)*) => {
+        impl Code {
+            $($(#[$doc])* #[doc = $meaning] pub const $name: Self = Self($number);)*
+        }
+
+        /// Every code that this server sends.
+        pub const CODES: &[CodeInfo] = &[
+            $(CodeInfo {
+                code: Code::$name,
+                meaning: $meaning,
+                advice: $advice,
+                source: $source,
+            },)*
+        ];
+    };
+}
+
+codes! {
+    SESSION_INVALID = -90000, "The session is unknown, has ended or has expired.",
+        "Log in again.", "tr50.md 2.1 (client code PX), text from fact 21";
+    NOT_FOUND = -90008, "The object that the command names does not exist here.",
+        "Check the name; nothing was changed.", "tr50.md 2.1 (client code PY)";
+    AUTHENTICATION_MISSING = -99999, "The request carries no authentication.",
+        "Send `auth` or the `sessionId` header.", "tr50.md 2.1 (IP-Symcon module)";
+    MALFORMED = -95001, "The request is not a TR50 request in JSON.",
+        "Mend the request; nothing of it was executed.", "ours";
+    TOO_LARGE = -95002, "The request is larger than `limits.max_frame_bytes`, or has too many commands.",
+        "Send smaller requests.", "ours";
+    UNKNOWN_COMMAND = -95003, "There is no such command.",
+        "See docs/commands.md.", "ours";
+    PARAMETER_MISSING = -95004, "A required parameter is missing.",
+        "The message names it.", "ours";
+    PARAMETER_INVALID = -95005, "A parameter has the wrong type or an impossible value.",
+        "The message names it and says what was expected.", "ours";
+    PERMISSION_DENIED = -95006, "The session may not do this.",
+        "Ask an administrator for the permission that the message names.", "ours";
+    LOGIN_REFUSED = -95007, "User name, password, thing key or token are not right.",
+        "Check the credentials. The server never says which part was wrong.", "ours";
+    LOGIN_LOCKED = -95008, "Too many failed logins for this user from this address.",
+        "Wait as long as the message says.", "ours";
+    WRONG_SESSION_KIND = -95009, "The command is for users, or for applications, and the session is the other.",
+        "Log in the other way.", "ours";
+    RATE_LIMITED = -95010, "The session sent more than `limits.commands_per_s` commands in a second.",
+        "Send again later; this command was not executed.", "ours (limit: tr50.md 1.1, \"rate\")";
+    BUSY = -95011, "The server has too much to do for this command right now, or is full.",
+        "Send again later; this command was not executed.", "ours";
+    INTERNAL = -95012, "The server failed.",
+        "Look into the server's log.", "ours";
+    REPLY_TOO_LARGE = -95013, "The reply is larger than the client said it accepts.",
+        "Ask for fewer records.", "ours (MQTT 5, 3.1.2.11.4)";
+}
+
+/// Why a command failed: what the peer is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The code.
+    pub code: Code,
+    /// A sentence that names the culprit.
+    pub message: Cow<'static, str>,
+}
+
+impl Failure {
+    /// A failure with this code and sentence.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// The session that the request names is gone. Home Assistant's mower integration looks for
+    /// the beginning of this sentence, other clients for the code (`tr50.md` 0, fact 21).
+    pub fn session_invalid(why: &str) -> Self {
+        let sentence = format!("Authentication session is invalid: Error: Session {why}");
+        Self::new(Code::SESSION_INVALID, sentence)
+    }
+
+    /// The request names no session and brings no login.
+    pub fn authentication_missing() -> Self {
+        let sentence = "Authentication session is invalid: Error: Session id is missing; \
+                        send `auth` or the sessionId header.";
+        Self::new(Code::AUTHENTICATION_MISSING, sentence)
+    }
+
+    /// `what` (such as `session 5f…`) does not exist.
+    pub fn not_found(what: impl std::fmt::Display) -> Self {
+        Self::new(Code::NOT_FOUND, format!("{what} was not found."))
+    }
+
+    /// Appends the failure object (`tr50.md` 0, facts 11 and 12).
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        self.write_members(out);
+        out.push(b'}');
+    }
+
+    /// Appends the failure's members without the braces, `success` first.
+    pub fn write_members(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#""success":false,"errorCodes":["#);
+        super::json::push_integer(out, self.code.0.into());
+        out.extend_from_slice(br#"],"errorMessages":["#);
+        super::json::push_string(out, &self.message);
+        out.push(b']');
+    }
+
+    /// The failure object as text.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        self.write(&mut out);
+        out
+    }
+}
+
+impl From<crate::store::StoreError> for Failure {
+    fn from(error: crate::store::StoreError) -> Self {
+        match error {
+            crate::store::StoreError::Busy => {
+                Self::new(Code::BUSY, "The store is behind with its work; try again.")
+            }
+            error => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a command failed");
+                Self::new(Code::INTERNAL, "The server could not read or write its store.")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_written_with_success_first() {
+        let mut out = Vec::new();
+        Failure::new(Code::NOT_FOUND, "Thing \"a\" was not found.").write(&mut out);
+        let expected = concat!(
+            r#"{"success":false,"errorCodes":[-90008],"#,
+            r#""errorMessages":["Thing \"a\" was not found."]}"#
+        );
+        assert_eq!(String::from_utf8(out).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn every_code_has_one_row() {
+        let mut codes: Vec<_> = CODES.iter().map(|info| info.code).collect();
+        codes.sort();
+        codes.dedup();
+        assert_eq!(codes.len(), CODES.len());
+    }
+}

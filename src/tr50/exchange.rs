@@ -1,0 +1,136 @@
+//! What the transports call: one request in, one reply out.
+
+use std::sync::Arc;
+
+use super::authenticate::{Auth, Credentials, write_login};
+use super::dispatch::{Answer, Caller, Execution, execute};
+use super::envelope::{Command, Request};
+use super::error::Failure;
+use crate::core::Core;
+use crate::directory::Session;
+use crate::id::SessionId;
+use crate::timestamp::Timestamp;
+use crate::transport::ConnInfo;
+
+/// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
+/// connection carries the session (`tr50.md` 2).
+pub fn on_connection(
+    core: &Arc<Core>,
+    caller: &Caller,
+    payload: &[u8],
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) -> Execution {
+    match Request::parse(payload) {
+        Ok(request) => execute(core, caller, &request.commands, b"", now, out),
+        Err(failure) => {
+            failure.write(out);
+            Execution::Done
+        }
+    }
+}
+
+/// A request over HTTP. `header` is the header `sessionId`; the member `auth` wins over it.
+pub async fn over_http(
+    core: &Arc<Core>,
+    body: &[u8],
+    header: Option<&str>,
+    conn: ConnInfo,
+    now: Timestamp,
+) -> Answer {
+    let request = match Request::parse(body) {
+        Ok(request) => request,
+        Err(failure) => return Answer::from_bytes(failure.to_json()),
+    };
+    let auth = match request.auth.map(Auth::read) {
+        Some(Ok(auth)) => Some(auth),
+        Some(Err(failure)) => return Answer::from_bytes(failure.to_json()),
+        None => header.map(|id| Auth::Session(SessionId::parse(id.trim()))),
+    };
+    let mut head = Vec::new();
+    let session = match auth {
+        Some(Auth::Login { credentials, .. }) => {
+            match core.login_unbound(credentials, conn, now).await {
+                Ok(session) => {
+                    push_login(&session, &mut head);
+                    Some(session)
+                }
+                Err(failure) => return Answer::from_bytes(login_failed(&failure)),
+            }
+        }
+        Some(Auth::Session(id)) => match session_of(core, id) {
+            Ok(session) => Some(session),
+            Err(failure) => return Answer::from_bytes(failure.to_json()),
+        },
+        None if all_open(&request.commands) => None,
+        None => return Answer::from_bytes(Failure::authentication_missing().to_json()),
+    };
+    let caller = Caller { session, conn };
+    let mut out = Vec::with_capacity(256);
+    match execute(core, &caller, &request.commands, &head, now, &mut out) {
+        Execution::Done => Answer::from_bytes(out),
+        Execution::Pending(pending) => pending.await,
+    }
+}
+
+/// What the member `auth` of a request on a TCP connection asks for, after it was read.
+pub enum TcpAuth {
+    /// Log in; the session is bound to the connection.
+    Login {
+        /// Who logs in.
+        credentials: Credentials,
+        /// Whether notifications are to be pushed.
+        notify: bool,
+    },
+    /// Go on in this session.
+    Session(Arc<Session>),
+    /// Nothing: the connection's session goes on.
+    None,
+}
+
+/// Reads the member `auth` of a request on a TCP connection.
+///
+/// # Errors
+///
+/// The member is wrong, or its session is gone; the request is not executed.
+pub fn tcp_auth(core: &Core, request: &Request<'_>) -> Result<TcpAuth, Failure> {
+    match request.auth.map(Auth::read).transpose()? {
+        None => Ok(TcpAuth::None),
+        Some(Auth::Session(id)) => session_of(core, id).map(TcpAuth::Session),
+        Some(Auth::Login { credentials, notify }) => Ok(TcpAuth::Login { credentials, notify }),
+    }
+}
+
+/// Whether a request can be executed without a session.
+pub fn all_open(commands: &[Command<'_>]) -> bool {
+    let open = |command: &Command<'_>| {
+        command.body.as_ref().is_ok_and(|body| {
+            super::commands::needs_no_session(&body.command.to_ascii_lowercase())
+        })
+    };
+    !commands.is_empty() && commands.iter().all(open)
+}
+
+/// Appends the answer to a login that came as the member `auth`.
+pub fn push_login(session: &Session, head: &mut Vec<u8>) {
+    head.extend_from_slice(br#""auth":"#);
+    write_login(session, head);
+}
+
+/// The reply to a request whose login failed: nothing was executed. The failure stands at the root
+/// for clients that look there, and under `auth` for those that look for the answer to their
+/// command (`tr50.md` 0, facts 11 and 12).
+pub fn login_failed(failure: &Failure) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.push(b'{');
+    failure.write_members(&mut out);
+    out.extend_from_slice(br#","auth":"#);
+    failure.write(&mut out);
+    out.push(b'}');
+    out
+}
+
+fn session_of(core: &Core, id: Option<SessionId>) -> Result<Arc<Session>, Failure> {
+    id.and_then(|id| core.directory.by_id(&id))
+        .ok_or_else(|| Failure::session_invalid("is unknown, has ended or has expired."))
+}

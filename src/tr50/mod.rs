@@ -1,0 +1,16 @@
+//! The language: envelope, errors, parameters, and the dispatcher that maps names to handlers.
+//!
+//! [`authenticate`] reads the member `auth`; [`exchange`] is what the transports call: one request
+//! in, one reply out.
+
+pub mod authenticate;
+pub mod commands;
+pub mod dispatch;
+pub mod envelope;
+pub mod error;
+pub mod exchange;
+pub mod json;
+pub mod params;
+
+pub use dispatch::{Answer, Execution};
+pub use error::{Code, Failure};

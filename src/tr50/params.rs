@@ -1,0 +1,322 @@
+//! Typed parameters, read as leniently as real clients need (`tr50.md` 0, facts 14, 15 and 26):
+//! names without regard to case, numbers as strings, booleans as numbers, null for absent.
+
+use std::str::FromStr;
+
+use serde_json::value::RawValue;
+
+use super::envelope::{Members, text_of};
+use super::error::{Code, Failure};
+use crate::id::{OrgId, SessionRef, ThingId, ThingKey, UserId};
+use crate::timestamp::Timestamp;
+
+/// A parameter of a command, for its documentation.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name; clients may write it in any case.
+    pub name: &'static str,
+    /// What it must be, such as "an integer".
+    pub expected: &'static str,
+    /// Whether the command fails without it.
+    pub required: bool,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// The parameters of a command.
+pub trait Params: Sized {
+    /// Their description.
+    const FIELDS: &'static [Field];
+
+    /// Reads them.
+    ///
+    /// # Errors
+    ///
+    /// A parameter is missing or has the wrong type; the failure names it.
+    fn from_members(members: &Members<'_>) -> Result<Self, Failure>;
+
+    /// Reads them from the raw member `params`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Params::from_members`], or `params` is no object.
+    fn read(params: Option<&RawValue>) -> Result<Self, Failure> {
+        Self::from_members(&Members::read(params)?)
+    }
+}
+
+/// No parameters; whatever is sent is ignored.
+pub struct NoParams;
+
+impl Params for NoParams {
+    const FIELDS: &'static [Field] = &[];
+
+    fn from_members(_: &Members<'_>) -> Result<Self, Failure> {
+        Ok(Self)
+    }
+
+    fn read(_: Option<&RawValue>) -> Result<Self, Failure> {
+        Ok(Self)
+    }
+}
+
+/// A type that a parameter can have.
+pub trait Value: Sized {
+    /// What the value must be, to end the sentence "…must be".
+    const EXPECTED: &'static str;
+
+    /// Reads a value that is not null; none when it is something else.
+    fn from_json(json: &RawValue) -> Option<Self>;
+}
+
+/// Declares the parameters of a command: a struct, how it is read, and its documentation.
+macro_rules! params {
+    ($(#[$meta:meta])* $visibility:vis struct $name:ident {
+        $($presence:ident $field:ident: $type:ty = $wire:literal, $doc:literal;)*
+    }) => {
+        $(#[$meta])*
+        $visibility struct $name {
+            $(#[doc = $doc] pub $field: params!(@type $presence $type),)*
+        }
+
+        impl $crate::tr50::params::Params for $name {
+            const FIELDS: &'static [$crate::tr50::params::Field] = &[
+                $($crate::tr50::params::Field {
+                    name: $wire,
+                    expected: <$type as $crate::tr50::params::Value>::EXPECTED,
+                    required: params!(@required $presence),
+                    doc: $doc,
+                },)*
+            ];
+
+            fn from_members(
+                members: &$crate::tr50::envelope::Members<'_>,
+            ) -> Result<Self, $crate::tr50::error::Failure> {
+                Ok(Self { $($field: $crate::tr50::params::$presence(members, $wire)?,)* })
+            }
+        }
+    };
+    (@type required $type:ty) => { $type };
+    (@type optional $type:ty) => { Option<$type> };
+    (@required required) => { true };
+    (@required optional) => { false };
+}
+
+pub(crate) use params;
+
+/// Reads a parameter that may be absent.
+///
+/// # Errors
+///
+/// It is there and has the wrong type.
+pub fn optional<T: Value>(members: &Members<'_>, name: &str) -> Result<Option<T>, Failure> {
+    let Some(json) = members.find(name) else { return Ok(None) };
+    match T::from_json(json) {
+        Some(value) => Ok(Some(value)),
+        None => {
+            let sentence = format!("Parameter \"{name}\" must be {}.", T::EXPECTED);
+            Err(Failure::new(Code::PARAMETER_INVALID, sentence))
+        }
+    }
+}
+
+/// Reads a parameter that must be there.
+///
+/// # Errors
+///
+/// It is missing or has the wrong type.
+pub fn required<T: Value>(members: &Members<'_>, name: &str) -> Result<T, Failure> {
+    optional(members, name)?.ok_or_else(|| missing(name))
+}
+
+/// The failure for a parameter that is missing.
+pub fn missing(name: &str) -> Failure {
+    Failure::new(Code::PARAMETER_MISSING, format!("Parameter \"{name}\" is missing."))
+}
+
+/// A text; a number or a boolean counts as its digits or letters.
+impl Value for String {
+    const EXPECTED: &'static str = "a string";
+
+    fn from_json(json: &RawValue) -> Option<Self> {
+        match json.get().as_bytes().first()? {
+            b'"' => text_of(json).map(std::borrow::Cow::into_owned),
+            b'{' | b'[' => None,
+            _ => Some(json.get().to_owned()),
+        }
+    }
+}
+
+/// A number, or a string that is one.
+impl Value for f64 {
+    const EXPECTED: &'static str = "a number";
+
+    fn from_json(json: &RawValue) -> Option<Self> {
+        let text = bare_text(json)?;
+        text.trim().parse().ok().filter(|number: &Self| number.is_finite())
+    }
+}
+
+/// A whole number from 0, also written as `5.0` or `"5"`.
+impl Value for u64 {
+    const EXPECTED: &'static str = "a whole number from 0";
+
+    fn from_json(json: &RawValue) -> Option<Self> {
+        let text = bare_text(json)?;
+        if let Ok(number) = text.trim().parse() {
+            return Some(number);
+        }
+        let number = f64::from_json(json)?;
+        let whole = number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number);
+        whole.then_some(number as Self)
+    }
+}
+
+/// A boolean, also written as 0, 1, `0.0`, `"true"`.
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_json(json: &RawValue) -> Option<Self> {
+        let text = bare_text(json)?;
+        let text = text.trim();
+        if text.eq_ignore_ascii_case("true") {
+            return Some(true);
+        }
+        if text.eq_ignore_ascii_case("false") {
+            return Some(false);
+        }
+        match text.parse::<f64>() {
+            Ok(0.0) => Some(false),
+            Ok(1.0) => Some(true),
+            _ => None,
+        }
+    }
+}
+
+/// A list of texts; one text alone is a list of one.
+impl Value for Vec<String> {
+    const EXPECTED: &'static str = "an array of strings";
+
+    fn from_json(json: &RawValue) -> Option<Self> {
+        if json.get().starts_with('[') {
+            let items: Vec<&RawValue> = serde_json::from_str(json.get()).ok()?;
+            items.into_iter().map(String::from_json).collect()
+        } else {
+            String::from_json(json).map(|text| vec![text])
+        }
+    }
+}
+
+/// Any JSON value, kept as it is.
+impl Value for Box<RawValue> {
+    const EXPECTED: &'static str = "a JSON value";
+
+    fn from_json(json: &RawValue) -> Option<Self> {
+        Some(json.to_owned())
+    }
+}
+
+macro_rules! from_text {
+    ($($type:ty, $expected:literal, $read:expr;)*) => {$(
+        impl Value for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn from_json(json: &RawValue) -> Option<Self> {
+                let text = text_of(json)?;
+                let read: fn(&str) -> Option<Self> = $read;
+                read(&text)
+            }
+        }
+    )*};
+}
+
+from_text! {
+    Timestamp, "an RFC 3339 time such as 2021-08-10T14:16:10Z", Self::parse;
+    OrgId, "an organisation id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
+    UserId, "a user id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
+    ThingId, "a thing id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
+    SessionRef, "a session ref of 64 hexadecimal digits", |text| Self::from_str(text).ok();
+    ThingKey, "a thing key of 1 to 128 bytes without control characters, '/', '+' or '#'",
+        |text| Self::parse(text).ok();
+}
+
+/// The text of a string, or the token of a number, boolean or null.
+fn bare_text(json: &RawValue) -> Option<std::borrow::Cow<'_, str>> {
+    match json.get().as_bytes().first()? {
+        b'"' => text_of(json),
+        b'{' | b'[' => None,
+        _ => Some(json.get().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: Value>(json: &str) -> Option<T> {
+        let raw: Box<RawValue> = serde_json::from_str(json).expect("JSON");
+        T::from_json(&raw)
+    }
+
+    #[test]
+    fn numbers_may_be_strings_and_booleans_numbers() {
+        let whole = |json, expected: Option<u64>| assert_eq!(read(json), expected, "{json}");
+        whole("5", Some(5));
+        whole("\"10\"", Some(10));
+        whole("5.0", Some(5));
+        whole("1e3", Some(1000));
+        for bad in ["-1", "1.5", "\"x\"", "\"\"", "[1]", "{}", "1e300", "true"] {
+            whole(bad, None);
+        }
+        let flag = |json, expected: Option<bool>| assert_eq!(read(json), expected, "{json}");
+        flag("true", Some(true));
+        flag("\"false\"", Some(false));
+        flag("0.0", Some(false));
+        flag("1", Some(true));
+        flag("2", None);
+        flag("\"yes\"", None);
+        let number = |json, expected: Option<f64>| assert_eq!(read(json), expected, "{json}");
+        number("\"52.5\"", Some(52.5));
+        number("1e999", None);
+        number("\"NaN\"", None);
+    }
+
+    #[test]
+    fn texts_may_be_numbers_and_lists_single_texts() {
+        assert_eq!(read::<String>("7"), Some("7".to_owned()));
+        assert_eq!(read::<String>(r#""a\nb""#), Some("a\nb".to_owned()));
+        assert_eq!(read::<String>("[]"), None);
+        assert_eq!(read::<Vec<String>>("\"a\""), Some(vec!["a".to_owned()]));
+        assert_eq!(read::<Vec<String>>("[\"a\",1]"), Some(vec!["a".to_owned(), "1".to_owned()]));
+        assert_eq!(read::<Vec<String>>("[[]]"), None);
+    }
+
+    params! {
+        struct Example {
+            required key: String = "key", "The key.";
+            optional limit: u64 = "limit", "How many.";
+        }
+    }
+
+    #[test]
+    fn a_failure_names_the_parameter() {
+        let check = |json: &str, expected: Result<(&str, Option<u64>), &str>| {
+            let raw: Box<RawValue> = serde_json::from_str(json).expect("JSON");
+            let read = Example::read(Some(&raw));
+            let read = read.map(|e| (e.key, e.limit)).map_err(|f| f.message.into_owned());
+            let expected = expected.map(|(key, limit)| (key.to_owned(), limit));
+            assert_eq!(read, expected.map_err(str::to_owned));
+        };
+        check(r#"{"KEY":"a","limit":null}"#, Ok(("a", None)));
+        check(r#"{"key":"a","Limit":"3","more":{}}"#, Ok(("a", Some(3))));
+        check("[]", Err("Parameter \"key\" is missing."));
+        check(r#"{"key":null}"#, Err("Parameter \"key\" is missing."));
+        check(r#"{"key":{}}"#, Err("Parameter \"key\" must be a string."));
+        check(
+            r#"{"key":"a","limit":-1}"#,
+            Err("Parameter \"limit\" must be a whole number from 0."),
+        );
+        check("7", Err("\"params\" must be an object."));
+        assert_eq!(Example::FIELDS.iter().map(|f| f.required).collect::<Vec<_>>(), [true, false]);
+    }
+}

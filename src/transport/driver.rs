@@ -1,0 +1,295 @@
+//! The task of one connection: bytes in, to a [`Peer`]; bytes out.
+//!
+//! Buffers belong to the thread, not to the connection: bytes are read into one shared scratch
+//! buffer and dealt with at once, and all answers of one read go out in one write. A connection
+//! keeps bytes of its own only while half a frame has come or a slow peer has not read its
+//! answers, so an idle one holds none.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::Stream;
+use crate::limits;
+use crate::timestamp::Timestamp;
+
+/// Something that takes time and has to be finished before the next bytes are looked at.
+pub type Work<D> = Pin<Box<dyn Future<Output = D> + Send>>;
+
+/// One side of a conversation: a protocol without its socket and clock.
+pub trait Peer: Send {
+    /// What comes of a [`Work`].
+    type Done: Send;
+    /// Why a connection closes.
+    type Closing: Send;
+
+    /// Deals with bytes. Returns how many were used; the others come again, with more behind them
+    /// or when the work is done. Stops at the first work.
+    ///
+    /// # Errors
+    ///
+    /// The connection has to close.
+    fn receive(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Option<Work<Self::Done>>), Self::Closing>;
+
+    /// Takes what came of a work.
+    ///
+    /// # Errors
+    ///
+    /// The connection has to close.
+    fn finish(&mut self, done: Self::Done, out: &mut Vec<u8>) -> Result<(), Self::Closing>;
+
+    /// Writes what comes from elsewhere, and has the task woken for more. `room`: whether the peer
+    /// reads what is sent to it.
+    ///
+    /// # Errors
+    ///
+    /// The connection has to close.
+    fn poll_pushed(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Self::Closing>;
+
+    /// How long nothing may come, counted from the last bytes; none: for ever. Before the login it
+    /// is counted from the beginning.
+    fn patience(&self) -> Option<Duration>;
+
+    /// Whether the login is done.
+    fn is_online(&self) -> bool;
+
+    /// Bytes came.
+    fn alive(&self, now: Timestamp);
+
+    /// Nothing came for too long.
+    fn silent(&self) -> Self::Closing;
+
+    /// The connection is gone, or the peer sends nothing more.
+    fn lost(&self) -> Self::Closing;
+
+    /// Adds what is to be said before the connection closes.
+    fn last_words(&mut self, closing: &Self::Closing, out: &mut Vec<u8>);
+
+    /// Ends everything that hangs on the connection.
+    fn end(self, closing: Self::Closing) -> impl Future<Output = ()> + Send;
+}
+
+/// What all connections of a thread share.
+struct Scratch {
+    input: Box<[u8]>,
+    output: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        input: vec![0; limits::READ_BYTES].into_boxed_slice(),
+        output: Vec::with_capacity(limits::READ_BYTES),
+    });
+}
+
+/// Serves a connection until it ends.
+pub async fn serve<P: Peer>(peer: P, stream: Stream) {
+    let mut connection = Connection {
+        peer,
+        stream,
+        partial: Vec::new(),
+        unsent: Vec::new(),
+        unflushed: false,
+        work: None,
+        at_end: false,
+        timer: Box::pin(tokio::time::sleep(limits::LOGIN_WAIT)),
+        last_bytes: Instant::now(),
+    };
+    let closing = std::future::poll_fn(|cx| connection.poll(cx)).await;
+    // Boxed: an idle connection need not hold the room for its end.
+    Box::pin(connection.close(closing)).await;
+}
+
+struct Connection<P: Peer> {
+    peer: P,
+    stream: Stream,
+    /// The beginning of a frame whose rest has not come, or what waits for `work`.
+    partial: Vec<u8>,
+    /// Answers that the peer has not taken yet.
+    unsent: Vec<u8>,
+    /// Whether the stream holds written bytes back (TLS, WebSocket).
+    unflushed: bool,
+    work: Option<Work<P::Done>>,
+    /// Whether the peer sends nothing more.
+    at_end: bool,
+    timer: Pin<Box<Sleep>>,
+    last_bytes: Instant,
+}
+
+impl<P: Peer> Connection<P> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
+        SCRATCH.with_borrow_mut(|Scratch { input, output }| {
+            let polled = self.poll_with(cx, input, output);
+            self.unsent.append(output);
+            // One listing of thousands must not keep its megabytes for ever.
+            output.shrink_to(8 * limits::READ_BYTES);
+            polled
+        })
+    }
+
+    fn poll_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut [u8],
+        output: &mut Vec<u8>,
+    ) -> Poll<P::Closing> {
+        loop {
+            if let Err(closing) = self.advance(cx, output) {
+                return Poll::Ready(closing);
+            }
+            if self.poll_write(cx, output).is_err() {
+                return Poll::Ready(self.peer.lost());
+            }
+            if self.work.is_some() || !self.has_room() {
+                break;
+            }
+            if self.at_end {
+                return Poll::Ready(self.peer.lost());
+            }
+            match self.poll_read(cx, input, output) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(closing)) => return Poll::Ready(closing),
+                Poll::Pending => break,
+            }
+        }
+        self.poll_timer(cx)
+    }
+
+    const fn has_room(&self) -> bool {
+        self.unsent.len() < limits::UNSENT_BYTES_MAX
+    }
+
+    /// Deals with everything but new bytes.
+    fn advance(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Result<(), P::Closing> {
+        while let Some(work) = &mut self.work {
+            let Poll::Ready(done) = work.as_mut().poll(cx) else { break };
+            self.work = None;
+            self.peer.finish(done, output)?;
+            if let Some(patience) = self.peer.patience() {
+                self.timer.as_mut().reset(self.last_bytes + patience);
+            }
+            let bytes = std::mem::take(&mut self.partial);
+            self.receive(&bytes, Timestamp::now(), output)?;
+        }
+        let room = self.has_room();
+        self.peer.poll_pushed(cx, room, output)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut [u8],
+        output: &mut Vec<u8>,
+    ) -> Poll<Result<(), P::Closing>> {
+        let mut buffer = ReadBuf::new(input);
+        if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).is_err() {
+            return Poll::Ready(Err(self.peer.lost()));
+        }
+        let bytes = buffer.filled();
+        if bytes.is_empty() {
+            self.at_end = true;
+            return Poll::Ready(Ok(()));
+        }
+        let now = Timestamp::now();
+        self.last_bytes = Instant::now();
+        self.peer.alive(now);
+        if self.partial.is_empty() {
+            return Poll::Ready(self.receive(bytes, now, output));
+        }
+        self.partial.extend_from_slice(bytes);
+        let bytes = std::mem::take(&mut self.partial);
+        Poll::Ready(self.receive(&bytes, now, output))
+    }
+
+    /// Has bytes dealt with and keeps what is left of them.
+    fn receive(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        output: &mut Vec<u8>,
+    ) -> Result<(), P::Closing> {
+        let (used, work) = self.peer.receive(bytes, now, output)?;
+        self.work = work;
+        self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Writes what has gathered in `output`; what the peer does not take stays in `unsent`.
+    fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> io::Result<()> {
+        if !self.unsent.is_empty() {
+            self.unsent.append(output);
+            let mut unsent = std::mem::take(&mut self.unsent);
+            let written = self.write_some(cx, &unsent)?;
+            unsent.drain(..written);
+            if !unsent.is_empty() {
+                self.unsent = unsent;
+            }
+        } else if !output.is_empty() {
+            let written = self.write_some(cx, output)?;
+            self.unsent.extend_from_slice(output.get(written..).unwrap_or_default());
+            output.clear();
+        }
+        if self.unflushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
+    fn write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.stream).poll_write(cx, rest)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(count) => written += count,
+                Poll::Pending => break,
+            }
+        }
+        self.unflushed |= !matches!(self.stream, Stream::Tcp(_));
+        Ok(written)
+    }
+
+    /// Ends the connection when nothing has come for too long. The timer is not moved by every
+    /// packet: when it rings, it is set again for what is left.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
+        loop {
+            let Some(patience) = self.peer.patience() else { return Poll::Pending };
+            ready!(self.timer.as_mut().poll(cx));
+            let due = self.last_bytes + patience;
+            if !self.peer.is_online() || due <= Instant::now() {
+                return Poll::Ready(self.peer.silent());
+            }
+            self.timer.as_mut().reset(due);
+        }
+    }
+
+    /// Sends what is still to be sent and ends everything that hangs on the connection.
+    async fn close(mut self, closing: P::Closing) {
+        const LAST_WORDS: Duration = Duration::from_secs(1);
+        self.peer.last_words(&closing, &mut self.unsent);
+        let last_words = async {
+            self.stream.write_all(&self.unsent).await?;
+            self.stream.flush().await?;
+            self.stream.shutdown().await
+        };
+        // A peer that does not read them does without.
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        drop(self.stream);
+        self.peer.end(closing).await;
+    }
+}

@@ -1,0 +1,61 @@
+//! `apiz…` and `replyz…`: requests and replies as zlib streams (RFC 1950; `tr50.md` 1.1).
+
+use std::io::Read;
+
+use flate2::Compression;
+use flate2::read::{ZlibDecoder, ZlibEncoder};
+
+use crate::tr50::error::{Code, Failure};
+
+/// Inflates a request of at most `max` bytes.
+///
+/// # Errors
+///
+/// It is no zlib stream, or too large.
+pub fn inflate(payload: &[u8], max: usize) -> Result<Vec<u8>, Failure> {
+    let mut text = Vec::new();
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    let read = ZlibDecoder::new(payload).take(limit).read_to_end(&mut text);
+    if read.is_err() {
+        return Err(Failure::new(Code::MALFORMED, "The request is not a zlib stream (RFC 1950)."));
+    }
+    if text.len() > max {
+        let sentence = format!("The request is larger than {max} bytes when it is inflated.");
+        return Err(Failure::new(Code::TOO_LARGE, sentence));
+    }
+    Ok(text)
+}
+
+/// Deflates a reply if the request was deflated.
+pub fn deflate_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
+    if !compressed {
+        return text;
+    }
+    let mut deflated = Vec::with_capacity(text.len() / 2 + 16);
+    // Reading from memory does not fail.
+    let _ = ZlibEncoder::new(text.as_slice(), Compression::default()).read_to_end(&mut deflated);
+    deflated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_deflated_is_inflated() {
+        let text = br#"{"cmd":{"success":true}}"#.repeat(100);
+        let deflated = deflate_if(true, text.clone());
+        // The header byte that clients of the field see.
+        assert_eq!(deflated.first(), Some(&0x78));
+        assert_eq!(inflate(&deflated, text.len()), Ok(text.clone()));
+        assert_eq!(inflate(&deflated, text.len() - 1).unwrap_err().code, Code::TOO_LARGE);
+        assert_eq!(deflate_if(false, text.clone()), text);
+    }
+
+    #[test]
+    fn what_is_no_zlib_stream_is_refused() {
+        for bad in [&b""[..], b"{}", b"\x78\x9c\xff\xff"] {
+            assert_eq!(inflate(bad, 100).unwrap_err().code, Code::MALFORMED, "{bad:?}");
+        }
+    }
+}

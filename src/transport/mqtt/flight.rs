@@ -1,0 +1,104 @@
+//! Deliveries with QoS 1 that the client has not acknowledged (MQTT 4.3.2, 4.9).
+
+use std::collections::{HashMap, VecDeque};
+
+use super::codec::QoS;
+use super::reply::Reply;
+
+/// Packet ids in use, and what waits for one.
+#[derive(Debug)]
+pub struct Flight {
+    /// How many the client takes at once: its receive maximum.
+    max: usize,
+    next: u16,
+    sent: HashMap<u16, Source>,
+    waiting: VecDeque<Reply>,
+}
+
+/// Who wants to know of an acknowledgement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// Nobody: a reply of the dispatcher.
+    Reply,
+    /// The broker, under its own number.
+    Broker(u16),
+}
+
+impl Flight {
+    /// Nothing in flight, `max` at once.
+    pub fn new(max: u16) -> Self {
+        let (sent, waiting) = (HashMap::new(), VecDeque::new());
+        Self { max: usize::from(max), next: 0, sent, waiting }
+    }
+
+    /// Whether one more may be sent.
+    pub fn has_room(&self) -> bool {
+        self.sent.len() < self.max
+    }
+
+    /// Takes a packet id for a delivery; call only when there is room.
+    pub fn begin(&mut self, source: Source) -> u16 {
+        loop {
+            self.next = self.next.wrapping_add(1);
+            if self.next != 0 && !self.sent.contains_key(&self.next) {
+                self.sent.insert(self.next, source);
+                return self.next;
+            }
+        }
+    }
+
+    /// Notes an acknowledgement; none for an id that is not in flight.
+    pub fn end(&mut self, pkid: u16) -> Option<Source> {
+        self.sent.remove(&pkid)
+    }
+
+    /// Keeps a reply until there is room. False when too many wait.
+    pub fn wait(&mut self, reply: Reply) -> bool {
+        let room = self.waiting.len() < crate::limits::OUTBOX_MESSAGES_MAX;
+        if room {
+            self.waiting.push_back(reply);
+        }
+        room
+    }
+
+    /// The next reply that waits, when there is room for it.
+    pub fn next_waiting(&mut self) -> Option<Reply> {
+        if self.has_room() { self.waiting.pop_front() } else { None }
+    }
+}
+
+/// The lower of two qualities of service, at most 1: what a delivery gets.
+pub fn delivered(a: QoS, b: QoS) -> QoS {
+    if a == QoS::AtMostOnce || b == QoS::AtMostOnce { QoS::AtMostOnce } else { QoS::AtLeastOnce }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_never_zero_and_never_twice_in_flight() {
+        let mut flight = Flight::new(u16::MAX);
+        let first = flight.begin(Source::Broker(7));
+        assert_eq!(first, 1);
+        for _ in 0..65_533 {
+            let id = flight.begin(Source::Reply);
+            assert_ne!(id, 0);
+            assert_eq!(flight.end(id), Some(Source::Reply));
+        }
+        assert_eq!(flight.begin(Source::Reply), 65_535);
+        // Round the corner: 0 is no id, 1 is still in flight.
+        assert_eq!(flight.begin(Source::Reply), 2);
+        assert_eq!(flight.end(first), Some(Source::Broker(7)));
+        assert_eq!(flight.end(first), None);
+    }
+
+    #[test]
+    fn no_more_than_the_receive_maximum_is_in_flight() {
+        let mut flight = Flight::new(2);
+        let ids = [flight.begin(Source::Reply), flight.begin(Source::Reply)];
+        assert!(!flight.has_room());
+        assert!(flight.end(ids[0]).is_some());
+        assert!(flight.has_room());
+    }
+}

@@ -1,0 +1,651 @@
+//! A client that is logged in: its packets, and what goes back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Edge;
+use super::client::{Closing, Done, Work};
+use super::codec::encode::{self, PublishHead};
+use super::codec::packet::{Ack, Disconnect};
+use super::codec::{Packet, Publish, PublishProperties, QoS, Version, reason, topic};
+use super::compress;
+use super::flight::{Source, delivered};
+use super::outbox::Outbox;
+use super::reply::{Reply, ReplyTo};
+use super::saved::{Held, Owner};
+use super::topics::{TopicWork, Topics};
+use super::will::Will;
+use crate::broker::Message;
+use crate::directory::{Principal, Session};
+use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Caller, Execution};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::exchange;
+use crate::transport::ConnInfo;
+
+/// What a client said of itself in CONNECT.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The protocol of its frames.
+    pub version: Version,
+    /// How long it may be silent; none: for ever.
+    pub keep_alive: Option<Duration>,
+    /// Bytes of the largest packet that it takes.
+    pub packet_max: usize,
+    /// Deliveries with QoS 1 that it takes at once.
+    pub receive_max: u16,
+}
+
+/// A client that is logged in.
+pub struct Online {
+    caller: Caller,
+    session: Arc<Session>,
+    principal: Principal,
+    terms: Terms,
+    outbox: Arc<Outbox>,
+    /// Subscriptions and what comes of them; most devices have none.
+    topics: Option<Box<Topics>>,
+    will: Option<Box<Will>>,
+    /// Whose state is kept when the connection ends, and for how many seconds.
+    kept: Option<Box<(Owner, u32)>>,
+    /// Inbound QoS 2 messages that were taken and not released.
+    qos2: Vec<u16>,
+    unclaimed: Option<Box<Unclaimed>>,
+}
+
+/// Replies that went to a client which may be gone already, while somebody with the same login
+/// waits for them.
+struct Unclaimed {
+    since: Instant,
+    replies: VecDeque<Reply>,
+}
+
+impl Online {
+    /// A client without subscriptions.
+    pub fn new(
+        session: Arc<Session>,
+        conn: ConnInfo,
+        terms: Terms,
+        will: Option<Box<Will>>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self {
+            caller: Caller { session: Some(session.clone()), conn },
+            principal: session.who().principal(),
+            session,
+            terms,
+            outbox,
+            topics: None,
+            will,
+            kept: None,
+            qos2: Vec::new(),
+            unclaimed: None,
+        }
+    }
+
+    /// The session.
+    pub const fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// How long it may be silent.
+    pub const fn patience(&self) -> Option<Duration> {
+        self.terms.keep_alive
+    }
+
+    /// Keeps the client's subscriptions when it goes, and takes up those of last time.
+    pub async fn keep_state(
+        &mut self,
+        edge: &Arc<Edge>,
+        owner: Owner,
+        expiry_s: u32,
+        held: Vec<Held>,
+    ) {
+        if self.terms.version != Version::V31 || !held.is_empty() {
+            edge.keep(&owner, &held, None).await;
+        }
+        if !held.is_empty() {
+            let topics = Topics::resume(edge, self.topics_owner(Some(&owner)), held).await;
+            self.topics = Some(Box::new(topics));
+        }
+        self.kept = Some(Box::new((owner, expiry_s)));
+    }
+
+    /// Deals with a packet.
+    ///
+    /// # Errors
+    ///
+    /// The connection has to close.
+    pub fn receive(
+        &mut self,
+        edge: &Arc<Edge>,
+        packet: Packet<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work>, Closing> {
+        if !matches!(packet, Packet::Disconnect(_) | Packet::PubAck(_)) {
+            // It is still there: what was sent to it has come to the right place.
+            self.unclaimed = None;
+        }
+        match packet {
+            Packet::Publish(publish) => return self.publish(edge, &publish, now, out),
+            Packet::PingReq => encode::pingresp(out),
+            Packet::PubAck(ack) => self.acknowledged(edge, ack, out),
+            Packet::PubRel(ack) => {
+                let known = take(&mut self.qos2, ack.pkid);
+                let code = if known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
+                encode::pubcomp(out, self.terms.version, ack.pkid, code);
+            }
+            Packet::Subscribe(packet) => {
+                let work = self.subscribe(edge, &packet)?;
+                return Ok(Some(work));
+            }
+            Packet::Unsubscribe(packet) => {
+                let filters = packet.filters.map(Into::into).collect();
+                let topics = self.topics.take();
+                return Ok(Some(Topics::unsubscribe(topics, packet.pkid, filters)));
+            }
+            Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
+            // Nothing is ever sent with QoS 2, so these answer nothing.
+            Packet::PubRec(_) | Packet::PubComp(_) => {}
+            // [MQTT-3.1.0-2]: a second CONNECT is a protocol error; so is what only servers send.
+            _ => return Err(Closing::broken(reason::PROTOCOL_ERROR)),
+        }
+        Ok(None)
+    }
+
+    fn disconnect(&mut self, packet: &Disconnect<'_>) -> Closing {
+        if let (Some(kept), Some(expiry_s)) = (&mut self.kept, packet.properties.session_expiry) {
+            kept.1 = expiry_s;
+        }
+        let will = packet.reason == reason::DISCONNECT_WITH_WILL;
+        Closing { will, code: None, ..Closing::ended(crate::directory::Reason::LoggedOut) }
+    }
+
+    fn publish(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work>, Closing> {
+        if publish.properties.topic_alias.is_some() {
+            // CONNACK promised none ([MQTT-3.3.2-9] of 5).
+            return Err(Closing::broken(reason::TOPIC_ALIAS_INVALID));
+        }
+        if publish.qos == QoS::ExactlyOnce && self.qos2.contains(&publish.pkid) {
+            // Sent again before PUBREC came: it was taken the first time ([MQTT-4.3.3-10]).
+            encode::pubrec(out, self.terms.version, publish.pkid, reason::SUCCESS);
+            return Ok(None);
+        }
+        match Destination::of(publish.topic) {
+            Destination::Dispatcher { compressed, suffix } => {
+                self.acknowledge(publish.qos, publish.pkid, reason::SUCCESS, out)?;
+                self.request(edge, publish, compressed, suffix, now, out);
+                Ok(None)
+            }
+            Destination::Reserved => {
+                let code = reason::NOT_AUTHORIZED;
+                self.acknowledge(publish.qos, publish.pkid, code, out)?;
+                Ok(None)
+            }
+            Destination::Broker => self.forward(edge, publish, out),
+        }
+    }
+
+    /// Acknowledges a PUBLISH as its quality of service asks for.
+    fn acknowledge(
+        &mut self,
+        qos: QoS,
+        pkid: u16,
+        code: u8,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => encode::puback(out, self.terms.version, pkid, code),
+            QoS::ExactlyOnce => {
+                if self.qos2.len() >= limits::QOS2_MAX {
+                    return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
+                }
+                if code < reason::UNSPECIFIED {
+                    self.qos2.push(pkid);
+                }
+                encode::pubrec(out, self.terms.version, pkid, code);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a message to the broker. When the broker is behind, this client waits.
+    fn forward(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work>, Closing> {
+        let mut properties = Vec::new();
+        publish.properties.put_block(&mut properties);
+        let message = Message {
+            topic: publish.topic.to_owned(),
+            payload: Bytes::copy_from_slice(publish.payload),
+            qos: publish.qos,
+            retain: publish.retain,
+            properties,
+            publisher: self.session.number(),
+        };
+        let org = self.session.org_id();
+        let (qos, pkid) = (publish.qos, publish.pkid);
+        match edge.broker.try_publish(org, message) {
+            Ok(()) => {
+                self.acknowledge(qos, pkid, reason::SUCCESS, out)?;
+                Ok(None)
+            }
+            Err(message) => {
+                let edge = edge.clone();
+                Ok(Some(Box::pin(async move {
+                    let taken = edge.broker.publish(org, message).await.is_ok();
+                    Done::Topics(TopicWork::Published { qos, pkid, taken })
+                })))
+            }
+        }
+    }
+
+    /// Executes a TR50 request and answers it.
+    fn request(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        compressed: bool,
+        suffix: &str,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let properties = &publish.properties;
+        let plain = !compressed
+            && properties.response_topic.is_none()
+            && properties.correlation_data.is_none();
+        let to = || ReplyTo {
+            compressed,
+            suffix: suffix.into(),
+            response_topic: properties.response_topic.map(Into::into),
+            correlation_data: properties.correlation_data.map(Into::into),
+            qos: publish.qos,
+        };
+        let core = &edge.core;
+        edge.with_body(|body| {
+            let execution = match self.check(edge, publish, compressed) {
+                Ok(payload) => {
+                    exchange::on_connection(core, &self.caller, &payload, now, body)
+                }
+                Err((failure, ignore_response_topic)) => {
+                    let mut to = to();
+                    if ignore_response_topic {
+                        to.response_topic = None;
+                    }
+                    let body = compress::deflate_if(compressed, failure.to_json());
+                    self.send_reply(edge, Reply { to, body }, out);
+                    return;
+                }
+            };
+            match execution {
+                Execution::Done if plain && self.topics.is_none() => {
+                    self.send_plain(edge, suffix, publish.qos, body, out);
+                }
+                Execution::Done => {
+                    let body = compress::deflate_if(compressed, std::mem::take(body));
+                    self.send_reply(edge, Reply { to: to(), body }, out);
+                }
+                Execution::Pending(pending) => self.promise(edge, to(), pending, out),
+            }
+        });
+    }
+
+    /// The text of a request, if it may be executed; otherwise why not, and whether the response
+    /// topic is to be ignored.
+    fn check<'p>(
+        &self,
+        edge: &Edge,
+        publish: &Publish<'p>,
+        compressed: bool,
+    ) -> Result<std::borrow::Cow<'p, [u8]>, (Failure, bool)> {
+        if let Some(name) = publish.properties.response_topic
+            && !may_respond_on(name)
+        {
+            let sentence = format!(
+                "The response topic \"{}\" is not one that this session may publish to.",
+                crate::tr50::dispatch::shown(name)
+            );
+            return Err((Failure::new(Code::PERMISSION_DENIED, sentence), true));
+        }
+        if !compressed {
+            return Ok(publish.payload.into());
+        }
+        let max = edge.core.config.limits.max_frame_bytes * limits::INFLATE_FACTOR;
+        compress::inflate(publish.payload, max).map(Into::into).map_err(|failure| (failure, false))
+    }
+
+    /// Sends the commonest reply: to the asker, who has no subscriptions, as if it had subscribed.
+    fn send_plain(
+        &mut self,
+        edge: &Edge,
+        suffix: &str,
+        qos: QoS,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        let head = PublishHead {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            pkid: 0,
+            topic: &[b"reply", suffix.as_bytes()],
+            properties: &PublishProperties::default(),
+            subscription_ids: &[],
+        };
+        self.put_limited(&head, body, out);
+        if edge.watchers.has(&self.principal) {
+            let to = ReplyTo {
+                compressed: false,
+                suffix: suffix.into(),
+                response_topic: None,
+                correlation_data: None,
+                qos,
+            };
+            self.leave_unclaimed(Reply { to, body: body.to_vec() });
+        }
+    }
+
+    /// Lets a reply come through the outbox when it is ready; meanwhile the client goes on.
+    fn promise(
+        &mut self,
+        edge: &Arc<Edge>,
+        to: ReplyTo,
+        pending: std::pin::Pin<Box<dyn Future<Output = crate::tr50::Answer> + Send>>,
+        out: &mut Vec<u8>,
+    ) {
+        if !self.outbox.promise() {
+            let failure = Failure::new(Code::BUSY, "Too many requests wait for their replies.");
+            let body = compress::deflate_if(to.compressed, failure.to_json());
+            return self.send_reply(edge, Reply { to, body }, out);
+        }
+        let (edge, outbox) = (edge.clone(), self.outbox.clone());
+        let principal = self.principal.clone();
+        tokio::spawn(async move {
+            let mut answer = pending.await;
+            let body = compress::deflate_if(to.compressed, std::mem::take(&mut answer.bytes));
+            if let Err(reply) = outbox.keep_promise(Reply { to, body }) {
+                edge.watchers.deliver(&principal, &reply);
+            }
+            answer.close();
+        });
+    }
+
+    /// Sends a reply to its asker, on the topic that was asked for.
+    pub fn send_reply(&mut self, edge: &Arc<Edge>, reply: Reply, out: &mut Vec<u8>) {
+        let name = reply.to.topic();
+        if let Some(response_topic) = &reply.to.response_topic
+            && Destination::of(response_topic) == Destination::Broker
+        {
+            return self.respond_through_broker(edge, reply, name);
+        }
+        let granted = self.topics.as_ref().and_then(|topics| topics.granted(&name));
+        let qos = granted.map_or(QoS::AtMostOnce, |granted| delivered(granted, reply.to.qos));
+        let mut pkid = 0;
+        if qos != QoS::AtMostOnce
+            && let Some(topics) = &mut self.topics
+        {
+            if !topics.flight.has_room() {
+                if !topics.flight.wait(reply) {
+                    tracing::debug!("a reply for a client that does not acknowledge was dropped");
+                }
+                return;
+            }
+            pkid = topics.flight.begin(Source::Reply);
+        }
+        let properties = PublishProperties {
+            correlation_data: reply.to.correlation_data.as_deref(),
+            ..PublishProperties::default()
+        };
+        let head = PublishHead {
+            dup: false,
+            qos,
+            retain: false,
+            pkid,
+            topic: &[name.as_bytes()],
+            properties: &properties,
+            subscription_ids: &[],
+        };
+        self.put_limited(&head, &reply.body, out);
+        if granted.is_none() && edge.watchers.has(&self.principal) {
+            self.leave_unclaimed(reply);
+        }
+    }
+
+    /// Sends a response to an application topic, to whoever subscribed to it.
+    fn respond_through_broker(&self, edge: &Arc<Edge>, reply: Reply, name: String) {
+        let mut properties = Vec::new();
+        PublishProperties {
+            correlation_data: reply.to.correlation_data.as_deref(),
+            ..PublishProperties::default()
+        }
+        .put_block(&mut properties);
+        let message = Message {
+            topic: name,
+            payload: reply.body.into(),
+            qos: reply.to.qos,
+            retain: false,
+            properties,
+            publisher: 0,
+        };
+        if edge.broker.try_publish(self.session.org_id(), message).is_err() {
+            tracing::warn!("the broker is behind: a response was dropped");
+        }
+    }
+
+    /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet
+    /// of that size ([MQTT-3.1.2-24] of 5).
+    fn put_limited(&self, head: &PublishHead<'_>, body: &[u8], out: &mut Vec<u8>) {
+        let version = self.terms.version;
+        let start = out.len();
+        let written = encode::publish(out, version, head, body).is_ok();
+        if written && out.len() - start <= self.terms.packet_max {
+            return;
+        }
+        out.truncate(start);
+        let sentence = "The reply is larger than the packets that the client accepts.";
+        let failure = Failure::new(Code::REPLY_TOO_LARGE, sentence).to_json();
+        if encode::publish(out, version, head, &failure).is_err()
+            || out.len() - start > self.terms.packet_max
+        {
+            out.truncate(start);
+        }
+    }
+
+    fn leave_unclaimed(&mut self, reply: Reply) {
+        let fresh = || Box::new(Unclaimed { since: Instant::now(), replies: VecDeque::new() });
+        let unclaimed = self.unclaimed.get_or_insert_with(fresh);
+        unclaimed.since = Instant::now();
+        if unclaimed.replies.len() >= limits::UNCLAIMED_MAX {
+            unclaimed.replies.pop_front();
+        }
+        unclaimed.replies.push_back(reply);
+    }
+
+    fn acknowledged(&mut self, edge: &Arc<Edge>, ack: Ack, out: &mut Vec<u8>) {
+        let Some(topics) = &mut self.topics else { return };
+        topics.acknowledged(ack.pkid);
+        while let Some(reply) = self.topics.as_mut().and_then(|t| t.flight.next_waiting()) {
+            self.send_reply(edge, reply, out);
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        edge: &Arc<Edge>,
+        packet: &super::codec::packet::Subscribe<'_>,
+    ) -> Result<Work, Closing> {
+        let owner = self.topics_owner(self.kept.as_ref().map(|kept| &kept.0));
+        let topics = self.topics.take();
+        Ok(Topics::subscribe(topics, edge.clone(), owner, packet))
+    }
+
+    fn topics_owner(&self, kept: Option<&Owner>) -> super::topics::TopicsOwner {
+        super::topics::TopicsOwner {
+            session: self.session.clone(),
+            outbox: self.outbox.clone(),
+            kept: kept.cloned(),
+            receive_max: self.terms.receive_max,
+        }
+    }
+
+    /// Takes what came of work with the broker.
+    pub fn finish_topics(&mut self, edge: &Arc<Edge>, work: TopicWork, out: &mut Vec<u8>) {
+        let version = self.terms.version;
+        match work {
+            TopicWork::Published { qos, pkid, taken } => {
+                let code = if taken { reason::SUCCESS } else { reason::UNSPECIFIED };
+                // The room for QoS 2 ids was there before; one more does no harm.
+                let _ = self.acknowledge(qos, pkid, code, out);
+            }
+            TopicWork::Subscribed { topics, pkid, codes } => {
+                self.topics = Some(topics);
+                let written = encode::suback(out, version, pkid, &codes);
+                debug_assert!(written.is_ok(), "a SUBACK is shorter than its SUBSCRIBE");
+                self.topics_changed(edge);
+            }
+            TopicWork::Unsubscribed { topics, pkid, codes } => {
+                self.topics = topics;
+                let written = encode::unsuback(out, version, pkid, &codes);
+                debug_assert!(written.is_ok(), "an UNSUBACK is shorter than its UNSUBSCRIBE");
+                self.topics_changed(edge);
+            }
+        }
+    }
+
+    fn topics_changed(&mut self, edge: &Arc<Edge>) {
+        let Some(topics) = &mut self.topics else { return };
+        topics.watch(edge, &self.principal, &self.outbox);
+        if let Some(kept) = &self.kept {
+            edge.keep_now(&kept.0, topics.held());
+        }
+    }
+
+    /// Writes what the broker delivers, as long as the client takes it.
+    pub fn poll_deliveries(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+        if let Some(topics) = &mut self.topics {
+            topics.poll_deliveries(cx, &self.terms, out);
+        }
+    }
+
+    /// Ends everything that hangs on the connection.
+    pub async fn end(mut self, edge: &Arc<Edge>, closing: Closing, unread: VecDeque<Reply>) {
+        let now = Timestamp::now();
+        edge.core.end(&self.session, closing.reason, now);
+        let recent = |unclaimed: &Unclaimed| unclaimed.since.elapsed() < limits::UNCLAIMED_WAIT;
+        let unclaimed = self.unclaimed.take().filter(|unclaimed| recent(unclaimed));
+        if let Some(mut topics) = self.topics.take() {
+            topics.unwatch(edge, &self.principal);
+            topics.close().await;
+        }
+        for reply in unclaimed.into_iter().flat_map(|u| u.replies).chain(unread) {
+            edge.watchers.deliver(&self.principal, &reply);
+        }
+        let replaced = closing.reason == crate::directory::Reason::Replaced;
+        let kept = self.kept.take();
+        if let Some(will) = self.will.take().filter(|_| closing.will) {
+            let expiry_s = kept.as_ref().map_or(0, |kept| kept.1);
+            let owner = kept.as_ref().map(|kept| kept.0.clone());
+            edge.wills.publish(edge, self.session.org_id(), *will, owner, expiry_s);
+        }
+        if let Some((owner, expiry_s)) = kept.map(|kept| *kept)
+            && !replaced
+        {
+            edge.left(&owner, expiry_s, now).await;
+        }
+    }
+}
+
+/// Where a PUBLISH goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Destination<'a> {
+    /// `api…`: a TR50 request.
+    Dispatcher { compressed: bool, suffix: &'a str },
+    /// A topic on which only the server speaks.
+    Reserved,
+    /// Ordinary MQTT.
+    Broker,
+}
+
+impl<'a> Destination<'a> {
+    fn of(name: &'a str) -> Self {
+        let (first, suffix) = name.split_at(name.find('/').unwrap_or(name.len()));
+        match first {
+            "api" => Self::Dispatcher { compressed: false, suffix },
+            "apiz" => Self::Dispatcher { compressed: true, suffix },
+            "reply" | "replyz" | "notify" => Self::Reserved,
+            first if first.starts_with('$') => Self::Reserved,
+            _ => Self::Broker,
+        }
+    }
+}
+
+/// Whether a response may go to this topic: to the asker's own reply topics, or where the asker
+/// could publish itself.
+fn may_respond_on(name: &str) -> bool {
+    match Destination::of(name) {
+        Destination::Broker => topic::valid_topic(name),
+        Destination::Reserved => {
+            let first = name.split('/').next().unwrap_or_default();
+            matches!(first, "reply" | "replyz") && topic::valid_topic(name)
+        }
+        Destination::Dispatcher { .. } => false,
+    }
+}
+
+fn take(ids: &mut Vec<u16>, id: u16) -> bool {
+    match ids.iter().position(|known| *known == id) {
+        Some(index) => {
+            ids.swap_remove(index);
+            true
+        }
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_has_one_destination() {
+        let api = |suffix| Destination::Dispatcher { compressed: false, suffix };
+        let check = |name, expected| assert_eq!(Destination::of(name), expected, "{name}");
+        check("api", api(""));
+        check("api/", api("/"));
+        check("api/0001", api("/0001"));
+        check("api/a/b", api("/a/b"));
+        check("apiz/7", Destination::Dispatcher { compressed: true, suffix: "/7" });
+        check("apis/7", Destination::Broker);
+        check("reply/1", Destination::Reserved);
+        check("notify/mailbox_activity", Destination::Reserved);
+        check("$SYS/broker", Destination::Reserved);
+        check("/api", Destination::Broker);
+        check("plant/7", Destination::Broker);
+    }
+
+    #[test]
+    fn responses_stay_where_the_asker_may_publish() {
+        for name in ["reply", "reply/x", "replyz/1", "my/answers"] {
+            assert!(may_respond_on(name), "{name}");
+        }
+        for name in ["api", "api/1", "notify/mailbox_activity", "$SYS/x", ""] {
+            assert!(!may_respond_on(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Replies on their way: to which topic, and to whom when the asker is gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use super::codec::{QoS, topic};
+use super::outbox::Outbox;
+use crate::directory::Principal;
+
+/// Where the answer to a request goes: `api…` is answered on `reply…`, `apiz…` on `replyz…`, with
+/// the rest of the topic byte for byte (`tr50.md` 0, fact 2).
+#[derive(Clone, Debug)]
+pub struct ReplyTo {
+    /// Deflated, on `replyz…`.
+    pub compressed: bool,
+    /// What followed `api` or `apiz` in the topic: empty, or `/` and more.
+    pub suffix: Box<str>,
+    /// The response topic of MQTT 5, instead.
+    pub response_topic: Option<Box<str>>,
+    /// What MQTT 5 wants back with the response.
+    pub correlation_data: Option<Box<[u8]>>,
+    /// The quality of service of the request.
+    pub qos: QoS,
+}
+
+impl ReplyTo {
+    /// The topic.
+    pub fn topic(&self) -> String {
+        match &self.response_topic {
+            Some(topic) => topic.to_string(),
+            None => [self.stem(), &self.suffix].concat(),
+        }
+    }
+
+    /// `reply` or `replyz`.
+    pub const fn stem(&self) -> &'static str {
+        if self.compressed { "replyz" } else { "reply" }
+    }
+}
+
+/// A reply and where it goes.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Where it goes.
+    pub to: ReplyTo,
+    /// Its text, compressed if that is wanted.
+    pub body: Vec<u8>,
+}
+
+/// Connections that subscribed to reply topics: an operator's `mosquitto_sub` beside short-lived
+/// `mosquitto_pub`s with the same login.
+#[derive(Default)]
+pub struct Watchers {
+    by_principal: DashMap<Principal, Vec<Arc<Watcher>>>,
+    count: AtomicUsize,
+}
+
+/// A connection with subscriptions that reply topics can match.
+pub struct Watcher {
+    outbox: Arc<Outbox>,
+    filters: Mutex<Vec<Box<str>>>,
+}
+
+impl Watcher {
+    /// A watcher without filters that delivers to this connection.
+    pub fn new(outbox: Arc<Outbox>) -> Arc<Self> {
+        Arc::new(Self { outbox, filters: Mutex::default() })
+    }
+
+    /// Sets the filters.
+    pub fn watch(&self, filters: Vec<Box<str>>) {
+        *self.filters.lock() = filters;
+    }
+}
+
+impl Watchers {
+    /// Whether anybody of this login watches.
+    pub fn has(&self, principal: &Principal) -> bool {
+        self.count.load(Ordering::Relaxed) > 0 && self.by_principal.contains_key(principal)
+    }
+
+    /// Adds a connection.
+    pub fn add(&self, principal: Principal, watcher: Arc<Watcher>) {
+        self.by_principal.entry(principal).or_default().push(watcher);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a connection out.
+    pub fn remove(&self, principal: &Principal, watcher: &Arc<Watcher>) {
+        self.by_principal.remove_if_mut(principal, |_, watchers| {
+            let before = watchers.len();
+            watchers.retain(|other| !Arc::ptr_eq(other, watcher));
+            self.count.fetch_sub(before - watchers.len(), Ordering::Relaxed);
+            watchers.is_empty()
+        });
+    }
+
+    /// Gives a reply whose asker is gone to the connections of the same login that subscribed to
+    /// its topic.
+    pub fn deliver(&self, principal: &Principal, reply: &Reply) {
+        if !self.has(principal) {
+            return;
+        }
+        let Some(watchers) = self.by_principal.get(principal).map(|entry| entry.clone()) else {
+            return;
+        };
+        let name = reply.to.topic();
+        for watcher in watchers {
+            let wanted = watcher.filters.lock().iter().any(|f| topic::matches(f, &name));
+            if wanted && watcher.outbox.push(reply.clone()).is_err() {
+                tracing::debug!("a reply for a slow or closing subscriber was dropped");
+            }
+        }
+    }
+}

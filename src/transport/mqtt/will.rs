@@ -1,0 +1,100 @@
+//! Wills: what a client wants published when its connection is lost (MQTT 3.1.2.5, 3.1.3.2 of 5).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use super::Edge;
+use super::codec::packet;
+use super::codec::{reason, topic};
+use super::saved::Owner;
+use crate::broker::Message;
+use crate::id::OrgId;
+use crate::limits;
+
+/// A will, and how long to wait with it.
+pub struct Will {
+    message: Message,
+    delay_s: u32,
+}
+
+impl Will {
+    /// Reads the will of a CONNECT.
+    ///
+    /// # Errors
+    ///
+    /// The reason code to refuse the CONNECT with: the will's topic is not one to publish to.
+    pub fn read(will: &packet::Will<'_>) -> Result<Self, u8> {
+        let first = will.topic.split('/').next().unwrap_or_default();
+        let reserved = matches!(first, "api" | "apiz" | "reply" | "replyz" | "notify");
+        if reserved || first.starts_with('$') || !topic::valid_topic(will.topic) {
+            return Err(reason::TOPIC_INVALID);
+        }
+        let mut properties = Vec::new();
+        will.properties.as_publish().put_block(&mut properties);
+        let message = Message {
+            topic: will.topic.to_owned(),
+            payload: Bytes::copy_from_slice(will.payload),
+            qos: will.qos,
+            retain: will.retain,
+            properties,
+            publisher: 0,
+        };
+        Ok(Self { message, delay_s: will.properties.delay.unwrap_or(0) })
+    }
+}
+
+/// Wills that wait for their delay.
+#[derive(Default)]
+pub struct Wills(Mutex<BTreeMap<Owner, AbortHandle>>);
+
+impl Wills {
+    /// Publishes a will, after its delay or when the client's state ends, whichever comes first
+    /// ([MQTT-3.1.3-9] of 5).
+    pub fn publish(
+        &self,
+        edge: &Arc<Edge>,
+        org: OrgId,
+        will: Will,
+        owner: Option<Owner>,
+        expiry_s: u32,
+    ) {
+        let delay = Duration::from_secs(will.delay_s.min(expiry_s).into());
+        let mut waiting = self.0.lock();
+        waiting.retain(|_, task| !task.is_finished());
+        let (Some(owner), false, true) =
+            (owner, delay.is_zero(), waiting.len() < limits::DELAYED_WILLS_MAX)
+        else {
+            drop(waiting);
+            let edge = edge.clone();
+            tokio::spawn(async move { publish_now(&edge, org, will).await });
+            return;
+        };
+        let edge = edge.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            publish_now(&edge, org, will).await;
+        });
+        if let Some(former) = waiting.insert(owner, task.abort_handle()) {
+            former.abort();
+        }
+    }
+
+    /// The client is back before its will's time.
+    pub fn cancel(&self, owner: &Owner) {
+        let mut waiting = self.0.lock();
+        if let Some(task) = waiting.remove(owner) {
+            task.abort();
+        }
+    }
+}
+
+async fn publish_now(edge: &Edge, org: OrgId, will: Will) {
+    if edge.broker.publish(org, will.message).await.is_err() {
+        tracing::warn!("a will could not be published");
+    }
+}

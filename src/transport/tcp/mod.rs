@@ -1,0 +1,319 @@
+//! The TCP edge: one JSON value a line in, one line out, in order (DESIGN.md, "What users rely
+//! on"). Values without a line end between them are taken as a stream.
+
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use crate::core::{Arrival, Core, LoginError, login_failure};
+use crate::directory::{Outlet, Reason, Session};
+use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::tr50::Answer;
+use crate::tr50::authenticate::Credentials;
+use crate::tr50::dispatch::{Caller, Execution, execute};
+use crate::tr50::envelope::Request;
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::exchange::{self, TcpAuth};
+use crate::tr50::json::ObjectWriter;
+use crate::transport::driver::{self, Peer, Work};
+use crate::transport::{ConnInfo, Stream};
+
+mod framing;
+
+use framing::{Framing, Next};
+
+/// Failed logins on one connection, after which it closes.
+const FAILED_LOGINS_MAX: u32 = 5;
+
+/// Serves a TCP connection until it ends. `full`: the server has no room, and says so.
+pub async fn serve(core: Arc<Core>, stream: Stream, info: ConnInfo, full: bool) {
+    driver::serve(Client::new(core, info, full), stream).await;
+}
+
+/// The order to close a connection.
+#[derive(Default)]
+struct TcpOutlet {
+    waker: AtomicWaker,
+    close: Mutex<Option<Reason>>,
+}
+
+impl Outlet for TcpOutlet {
+    fn close(&self, reason: Reason) {
+        self.close.lock().get_or_insert(reason);
+        self.waker.wake();
+    }
+}
+
+/// A TCP client.
+struct Client {
+    core: Arc<Core>,
+    full: bool,
+    caller: Caller,
+    /// The session that is bound to this connection; the caller may be in another one.
+    bound: Option<Arc<Session>>,
+    notify: bool,
+    outlet: Arc<TcpOutlet>,
+    framing: Framing,
+    failed_logins: u32,
+}
+
+/// What comes of work.
+enum Done {
+    /// A reply that took time.
+    Answer(Answer),
+    /// A login, and the reply to its request.
+    LoggedIn(Arc<Session>, bool, Answer),
+    /// A login that was refused.
+    Refused(LoginError),
+}
+
+impl Client {
+    fn new(core: Arc<Core>, conn: ConnInfo, full: bool) -> Self {
+        Self {
+            core,
+            full,
+            caller: Caller { session: None, conn },
+            bound: None,
+            notify: false,
+            outlet: Arc::default(),
+            framing: Framing::default(),
+            failed_logins: 0,
+        }
+    }
+
+    /// Deals with one value. The answer's line end is added here, or when its work is done.
+    fn value(&mut self, text: &[u8], now: Timestamp, out: &mut Vec<u8>) -> Option<Work<Done>> {
+        match self.try_value(text, now, out) {
+            Ok(Execution::Done) => {
+                out.push(b'\n');
+                None
+            }
+            Ok(Execution::Pending(pending)) => {
+                Some(Box::pin(async move { Done::Answer(pending.await) }))
+            }
+            Err(Refusal::Login(credentials, notify)) => {
+                Some(self.login(credentials, notify, text.to_vec(), now))
+            }
+            Err(Refusal::Failure(failure)) => {
+                write_failure(&failure, out);
+                None
+            }
+        }
+    }
+
+    fn try_value(
+        &mut self,
+        text: &[u8],
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<Execution, Refusal> {
+        let request = Request::parse(text)?;
+        let mut head: &[u8] = b"";
+        match exchange::tcp_auth(&self.core, &request)? {
+            TcpAuth::Login { credentials, notify } => {
+                return Err(Refusal::Login(credentials, notify));
+            }
+            TcpAuth::Session(session) => {
+                self.caller.session = Some(session);
+                head = br#""auth":{"success":true}"#;
+            }
+            TcpAuth::None => match &self.caller.session {
+                None if exchange::all_open(&request.commands) => {}
+                None => return Err(Failure::authentication_missing().into()),
+                Some(session) if session.end().is_some() => {
+                    return Err(Failure::session_invalid("has ended.").into());
+                }
+                Some(_) => {}
+            },
+        }
+        Ok(execute(&self.core, &self.caller, &request.commands, head, now, out))
+    }
+
+    /// Logs in and executes the rest of the request in the new session.
+    fn login(
+        &self,
+        credentials: Credentials,
+        notify: bool,
+        text: Vec<u8>,
+        now: Timestamp,
+    ) -> Work<Done> {
+        let (core, conn) = (self.core.clone(), self.caller.conn);
+        let arrival = Arrival {
+            conn,
+            client_id: Box::default(),
+            takes_over: false,
+            outlet: self.outlet.clone(),
+        };
+        Box::pin(async move {
+            let session = match core.login_bound(credentials, arrival, now).await {
+                Ok(session) => session,
+                Err(error) => return Done::Refused(error),
+            };
+            let (mut head, mut out) = (Vec::new(), Vec::new());
+            exchange::push_login(&session, &mut head);
+            let caller = Caller { session: Some(session.clone()), conn };
+            // It was a request before; it still is.
+            let commands = Request::parse(&text).map(|request| request.commands);
+            let commands = commands.unwrap_or_default();
+            let answer = match execute(&core, &caller, &commands, &head, now, &mut out) {
+                Execution::Done => Answer::from_bytes(out),
+                Execution::Pending(pending) => pending.await,
+            };
+            Done::LoggedIn(session, notify, answer)
+        })
+    }
+
+    fn end_bound(&mut self, reason: Reason) {
+        if let Some(session) = self.bound.take() {
+            self.core.end(&session, reason, Timestamp::now());
+        }
+    }
+}
+
+/// Why a value is not executed at once.
+enum Refusal {
+    Failure(Failure),
+    Login(Credentials, bool),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+fn write_failure(failure: &Failure, out: &mut Vec<u8>) {
+    failure.write(out);
+    out.push(b'\n');
+}
+
+impl Peer for Client {
+    type Done = Done;
+    type Closing = Reason;
+
+    fn receive(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Option<Work<Done>>), Reason> {
+        if self.full {
+            write_failure(&Failure::new(Code::BUSY, "The server is full; try again."), out);
+            return Err(Reason::ProtocolError);
+        }
+        let max = self.core.config.limits.max_frame_bytes;
+        let mut used = 0;
+        loop {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let next = self.framing.next(rest);
+            let length = match next {
+                Next::Value { start, end } => end - start,
+                Next::Garbage { end } => end,
+                Next::Nothing { start } => rest.len() - start,
+            };
+            if length > max {
+                let sentence = format!("The value is larger than {max} bytes.");
+                write_failure(&Failure::new(Code::TOO_LARGE, sentence), out);
+                return Err(Reason::ProtocolError);
+            }
+            match next {
+                Next::Value { start, end } => {
+                    used += end;
+                    let text = rest.get(start..end).unwrap_or_default();
+                    if let Some(work) = self.value(text, now, out) {
+                        return Ok((used, Some(work)));
+                    }
+                }
+                Next::Garbage { end } => {
+                    used += end;
+                    let sentence = "The line is not one JSON object.";
+                    write_failure(&Failure::new(Code::MALFORMED, sentence), out);
+                }
+                Next::Nothing { start } => return Ok((used + start, None)),
+            }
+        }
+    }
+
+    fn finish(&mut self, done: Done, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let answer = match done {
+            Done::Answer(answer) => answer,
+            Done::LoggedIn(session, notify, answer) => {
+                // One connection has one session of its own.
+                self.end_bound(Reason::LoggedOut);
+                self.bound = Some(session.clone());
+                self.caller.session = Some(session);
+                self.notify = notify;
+                answer
+            }
+            Done::Refused(error) => {
+                out.extend_from_slice(&exchange::login_failed(&login_failure(&error)));
+                out.push(b'\n');
+                self.failed_logins += 1;
+                let again = self.failed_logins < FAILED_LOGINS_MAX;
+                return if again { Ok(()) } else { Err(Reason::ProtocolError) };
+            }
+        };
+        out.extend_from_slice(&answer.bytes);
+        out.push(b'\n');
+        answer.close();
+        Ok(())
+    }
+
+    fn poll_pushed(
+        &mut self,
+        cx: &mut Context<'_>,
+        _: bool,
+        _: &mut Vec<u8>,
+    ) -> Result<(), Reason> {
+        self.outlet.waker.register(cx.waker());
+        match *self.outlet.close.lock() {
+            // The session of an earlier login on this connection was ended by the next one.
+            Some(_) if self.bound.as_ref().is_some_and(|bound| bound.end().is_none()) => Ok(()),
+            Some(reason) => Err(reason),
+            None => Ok(()),
+        }
+    }
+
+    /// A silent connection ends with its session's TTL, not by a timer of its own.
+    fn patience(&self) -> Option<Duration> {
+        if self.is_online() { None } else { Some(limits::LOGIN_WAIT) }
+    }
+
+    fn is_online(&self) -> bool {
+        self.caller.session.is_some()
+    }
+
+    fn alive(&self, now: Timestamp) {
+        if let Some(session) = &self.bound {
+            session.keep_alive(now);
+        }
+    }
+
+    fn silent(&self) -> Reason {
+        Reason::ConnectionLost
+    }
+
+    fn lost(&self) -> Reason {
+        Reason::ConnectionLost
+    }
+
+    fn last_words(&mut self, reason: &Reason, out: &mut Vec<u8>) {
+        let told = matches!(reason, Reason::ConnectionLost | Reason::ProtocolError);
+        if let (Some(session), true, false) = (&self.bound, self.notify, told) {
+            out.extend_from_slice(br#"{"notify":{"topic":"session/end","payload":"#);
+            let mut payload = ObjectWriter::new(out);
+            payload.hex("ref", session.reference().as_bytes());
+            payload.string("reason", reason.as_str());
+            payload.end();
+            out.extend_from_slice(b"}}\n");
+        }
+    }
+
+    async fn end(mut self, reason: Reason) {
+        self.end_bound(reason);
+    }
+}
