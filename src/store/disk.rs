@@ -214,6 +214,32 @@ mod tests {
         );
     }
 
+    /// Runs itself a second time, as a process that commits and is gone without a word.
+    #[test]
+    fn a_commit_survives_the_end_of_the_process() {
+        const DIR: &str = "TR50D_TEST_STORE_DIR";
+        if let Some(dir) = std::env::var_os(DIR) {
+            let store = DiskStore::open(Path::new(&dir)).expect("a new store");
+            let mut batch = Batch::default();
+            batch.put(Table::Sessions, "a", "1");
+            store.commit(&[batch]).expect("commit");
+            std::process::abort();
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let child = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "--exact",
+                "store::disk::tests::a_commit_survives_the_end_of_the_process",
+            ])
+            .env(DIR, dir.path())
+            .output()
+            .expect("a process");
+        assert!(!child.status.success(), "it aborts");
+        let store = DiskStore::open(dir.path()).expect("the same store");
+        let found = store.read(Table::Sessions, b"a").expect("read");
+        assert_eq!(found, Some(b"1".to_vec()));
+    }
+
     #[test]
     fn a_directory_has_one_owner() {
         let (dir, _store) = fresh();
