@@ -1,5 +1,7 @@
 //! tr50d: a self-hosted TR50 server.
 pub mod id;
+pub mod identity;
 pub mod limits;
+pub mod store;
 pub mod timestamp;
 pub mod transport;
