@@ -1,5 +1,7 @@
 //! The edges: each frames bytes, knows the peer, and never looks into a command.
 
+pub mod mqtt;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
