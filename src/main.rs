@@ -1,1 +1,181 @@
-fn main() {}
+//! The command line: `serve`, `call`, `fleet`, `check`.
+
+use std::fs::DirBuilder;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tr50d::cli::{CallArgs, FleetArgs};
+use tr50d::config::Config;
+use tr50d::server::Server;
+use tr50d::{cli, logging};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A self-hosted server for TR50, the JSON command protocol of deviceWISE and Helix devices.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the server until SIGTERM or Ctrl-C.
+    Serve(ServeArgs),
+    /// Sends one command and prints the reply.
+    Call(CallArgs),
+    /// Connects a simulated fleet and measures the answers.
+    Fleet(FleetArgs),
+    /// Reads a configuration and says what is wrong with it.
+    Check(CheckArgs),
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    /// Configuration file; config/tr50d.toml is a template with every key.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Starts on loopback with demo organisations, users and tokens, in a fresh directory.
+    #[arg(long)]
+    demo: bool,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// The exit status for wrong use, wrong configuration, and what can't be started.
+const CANNOT: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("can't start: {error}")),
+    };
+    let status = runtime.block_on(async {
+        match command {
+            Command::Serve(args) => serve(args).await.unwrap_or_else(|why| fail(&why)),
+            Command::Call(args) => cli::call(args).await,
+            Command::Fleet(args) => cli::fleet(args).await,
+            Command::Check(args) => check(&args),
+        }
+    });
+    // Nothing that still runs in the background is worth waiting for.
+    runtime.shutdown_background();
+    status
+}
+
+fn fail(why: &str) -> ExitCode {
+    eprintln!("tr50d: {why}");
+    ExitCode::from(CANNOT)
+}
+
+fn check(args: &CheckArgs) -> ExitCode {
+    match Config::load(Some(&args.config), std::env::vars()) {
+        Ok(config) => {
+            let problems = config.check();
+            problems.iter().for_each(|problem| eprintln!("tr50d: {problem}"));
+            if problems.is_empty() {
+                println!("{} is fine", args.config.display());
+                return ExitCode::SUCCESS;
+            }
+            ExitCode::from(CANNOT)
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
+    let sentence = |error: &dyn std::error::Error| error.to_string();
+    let file = args.config.as_deref();
+    let mut config = match (args.demo, file) {
+        (true, file) => Config::demo(file, std::env::vars()),
+        (false, Some(file)) => Config::load(Some(file), std::env::vars()),
+        (false, None) => {
+            return Err("serve needs --config FILE, or --demo for a try".to_owned());
+        }
+    }
+    .map_err(|error| sentence(&error))?;
+    let rust_log = std::env::var("RUST_LOG").ok();
+    logging::start(&config.log, rust_log.as_deref()).map_err(|error| sentence(&error))?;
+    let demo = match args.demo {
+        true => Some(DemoDir::make(&mut config)?),
+        false => None,
+    };
+    let server = Server::start(config).await.map_err(|error| sentence(&error))?;
+    // Before `ready`: whoever reads it may send the signal at once.
+    let stop = stop_signal().map_err(|error| format!("can't wait for signals: {error}"))?;
+    announce(&server, demo.as_ref()).map_err(|error| format!("can't write: {error}"))?;
+    stop.await;
+    server.stop().await;
+    drop(demo);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The demo's directory, unless the configuration names one that is there. It goes with the demo.
+struct DemoDir {
+    path: PathBuf,
+    fresh: bool,
+}
+
+impl DemoDir {
+    fn make(config: &mut Config) -> Result<Self, String> {
+        let path = config.server.data_dir.clone();
+        let failed = |error| format!("can't make the demo's directory {}: {error}", path.display());
+        let fresh = !path.exists();
+        if fresh {
+            DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
+        }
+        let made = Self { path: path.clone(), fresh };
+        if config.server.bootstrap.is_none() {
+            let bootstrap = path.join("bootstrap.toml");
+            std::fs::write(&bootstrap, include_str!("../fixtures/demo.toml")).map_err(failed)?;
+            config.server.bootstrap = Some(bootstrap);
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for DemoDir {
+    fn drop(&mut self) {
+        let below_temp = |path: &Path| path.starts_with(std::env::temp_dir());
+        if self.fresh && below_temp(&self.path) {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Says where the server listens, and with `--demo` how to try it; then `ready`.
+fn announce(server: &Server, demo: Option<&DemoDir>) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for listening in server.listening() {
+        writeln!(out, "listening {} {}", listening.protocol.as_str(), listening.address)?;
+    }
+    if let Some(demo) = demo {
+        cli::demo::write_tour(&mut out, server.listening(), &demo.path)?;
+    }
+    writeln!(out, "ready")?;
+    out.flush()
+}

@@ -1,0 +1,408 @@
+//! The server: start order, listeners, graceful stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::{Broker, BrokerLimits};
+use crate::config::{Config, ConfigError};
+use crate::core::{Core, random};
+use crate::directory::Directory;
+use crate::identity::password::Passwords;
+use crate::identity::{Identity, IdentityError};
+use crate::logging::PeerLog;
+use crate::metrics::Metrics;
+use crate::store::disk::DiskStore;
+use crate::store::writer::Writer;
+use crate::store::{Store, StoreError};
+use crate::timestamp::Timestamp;
+use crate::tr50::commands::COMMANDS;
+use crate::tr50::exchange;
+use crate::transport::http::{self, HttpService, HttpSettings};
+use crate::transport::mqtt::{self, Edge};
+use crate::transport::tls::{self, TlsError};
+use crate::transport::{ConnInfo, Protocol, Stream, proxy, tcp};
+use crate::{journal, limits, peer_log};
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Certificate or key can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address can't be listened on.
+    #[error("can't listen on {address} ({key}): {source}")]
+    Listen {
+        /// The configuration's key.
+        key: String,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The data directory can't be made.
+    #[error("can't make the data directory {}: {source}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The store can't be used.
+    #[error("{}", chain(.0))]
+    Store(#[from] StoreError),
+    /// The organisations and users can't be loaded.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// An error and its causes in one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        sentence = format!("{sentence}: {cause}");
+        source = cause.source();
+    }
+    sentence
+}
+
+/// A listener: what it speaks, and whether over TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listening {
+    /// The protocol of its connections, which is also its name on standard output.
+    pub protocol: Protocol,
+    /// The address that it really has.
+    pub address: SocketAddr,
+}
+
+/// A running server.
+pub struct Server {
+    shared: Arc<Shared>,
+    listening: Vec<Listening>,
+    housekeeping: tokio::task::JoinHandle<()>,
+}
+
+/// What every connection needs.
+struct Shared {
+    core: Arc<Core>,
+    edge: Arc<Edge>,
+    tls: Option<tls::Acceptor>,
+    http: Arc<HttpSettings>,
+    open: AtomicUsize,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Starts everything or nothing: listeners are bound before the store is touched, and take
+    /// connections when all is ready.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is in the way, in one sentence.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let wants_tls = [&config.mqtt.tls_listen, &config.tcp.tls_listen, &config.http.tls_listen];
+        let tls = match wants_tls.iter().any(|address| address.is_some()) {
+            true => Some(tls::Acceptor::new(&config.tls)?),
+            false => None,
+        };
+        let listeners = bind(&config)?;
+        let core = Arc::new(open(config)?);
+        let config = &core.config;
+        let broker = Broker::spawn(BrokerLimits {
+            filters_max: config.limits.broker_filters,
+            links_max: config.limits.broker_links,
+        });
+        let http = Arc::new(HttpSettings {
+            body_bytes_max: config.limits.max_frame_bytes,
+            trusted: config.proxy.trusted.clone(),
+        });
+        let shared = Arc::new(Shared {
+            edge: Arc::new(Edge::new(core.clone(), broker)),
+            core,
+            tls,
+            http,
+            open: AtomicUsize::new(0),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let listening = listeners.iter().map(|(_, listening)| *listening).collect();
+        for (listener, listening) in listeners {
+            shared.tasks.spawn(accept(shared.clone(), listener, listening.protocol));
+        }
+        let housekeeping = tokio::spawn(keep_house(shared.clone()));
+        Ok(Self { shared, listening, housekeeping })
+    }
+
+    /// The listeners, with the addresses that they really have.
+    pub fn listening(&self) -> &[Listening] {
+        &self.listening
+    }
+
+    /// The directory and the rest, for those who embed the server.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.shared.core
+    }
+
+    /// Stops in order: no new connections, answers in flight go out, sessions that are bound to
+    /// connections end, state is on disk.
+    pub async fn stop(self) {
+        let Shared { core, stop, tasks, .. } = &*self.shared;
+        stop.cancel();
+        core.end_bound(Timestamp::now());
+        tasks.close();
+        if tokio::time::timeout(limits::STOP_WAIT, tasks.wait()).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "some connections did not end in time");
+        }
+        self.housekeeping.abort();
+        core.stop().await;
+    }
+}
+
+/// Opens the store, loads who there is, and recovers the sessions.
+fn open(config: Config) -> Result<Core, StartError> {
+    let data_dir = &config.server.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(data_dir)?);
+    let now = Timestamp::now();
+    let bootstrap = config.server.bootstrap.as_deref();
+    let identity = Identity::open(store.clone(), bootstrap, now, &mut |bytes| {
+        // Ids of a few records in a file that is read once: without chance there is no server.
+        getrandom::fill(bytes).expect("the system has random numbers when the program starts");
+    })?;
+    let directory = Directory::new(Core::terms(&config), now);
+    let metrics = Metrics::new(&COMMANDS.iter().map(|command| command.name).collect::<Vec<_>>());
+    let live = journal::recover(&*store, &identity, &directory, now)?;
+    for session in directory.all() {
+        metrics.session_started(session.kind().as_str());
+    }
+    tracing::info!(live, "sessions recovered");
+    let writer = Writer::spawn(store, config.server.durability.into());
+    let passwords = Passwords::new(1);
+    Ok(Core::new(config, identity, directory, passwords, writer, metrics, host_name()))
+}
+
+/// The name of this machine, as `session.info` shows it in `serverId`.
+fn host_name() -> Arc<str> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "tr50d".into(),
+        name => name.into(),
+    }
+}
+
+fn bind(config: &Config) -> Result<Vec<(TcpListener, Listening)>, StartError> {
+    let wanted = [
+        (Protocol::Mqtt, "mqtt.listen", config.mqtt.listen),
+        (Protocol::Mqtts, "mqtt.tls_listen", config.mqtt.tls_listen),
+        (Protocol::Tcp, "tcp.listen", config.tcp.listen),
+        (Protocol::Tcps, "tcp.tls_listen", config.tcp.tls_listen),
+        (Protocol::Http, "http.listen", config.http.listen),
+        (Protocol::Https, "http.tls_listen", config.http.tls_listen),
+    ];
+    let mut listeners = Vec::new();
+    for (protocol, key, address) in wanted {
+        let Some(address) = address else { continue };
+        let failed = |source| StartError::Listen { key: key.to_owned(), address, source };
+        let listener = listen(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        listeners.push((listener, Listening { protocol, address }));
+    }
+    Ok(listeners)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    // A fleet that reconnects comes all at once.
+    const BACKLOG: u32 = 4096;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Takes connections until the server stops. Nothing is done here that waits for a peer.
+async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) {
+    // Connections above the limit that are told so, before any more are just closed.
+    const REFUSALS_MAX: usize = 100;
+    static LOG: PeerLog = PeerLog::new(1);
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: they come back when connections close.
+                peer_log!(LOG, warn, %error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let slot = Slot::new(&shared);
+        let limit = shared.core.config.limits.connections;
+        let full = slot.number >= limit;
+        if full {
+            shared.core.metrics.connection_refused("full");
+            if slot.number >= limit + REFUSALS_MAX {
+                continue;
+            }
+        }
+        let shared = shared.clone();
+        let tasks = shared.tasks.clone();
+        tasks.spawn(async move {
+            let _slot = slot;
+            connection(shared, stream, peer, protocol, full).await;
+        });
+    }
+}
+
+/// A place among the open connections.
+struct Slot {
+    shared: Arc<Shared>,
+    number: usize,
+}
+
+impl Slot {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let number = shared.open.fetch_add(1, Ordering::Relaxed);
+        Self { shared: shared.clone(), number }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn connection(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    protocol: Protocol,
+    full: bool,
+) {
+    // Without it, a small answer waits for the acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    let _open = shared.core.metrics.connection_opened(protocol);
+    let over_tls = matches!(protocol, Protocol::Mqtts | Protocol::Tcps | Protocol::Https);
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let (stream, remote_addr) = if over_tls || shared.http.trusted.contains(peer.ip()) {
+        // Boxed: most connections need no room for it, and none does afterwards.
+        match Box::pin(prepare(&shared, stream, peer, over_tls)).await {
+            Some(prepared) => prepared,
+            None => return,
+        }
+    } else {
+        (Stream::Tcp(stream), peer)
+    };
+    let info = ConnInfo { protocol, remote_addr };
+    match protocol {
+        Protocol::Tcp | Protocol::Tcps => {
+            tcp::serve(shared.core.clone(), stream, info, full).await;
+        }
+        Protocol::Http | Protocol::Https => {
+            let (settings, stop) = (shared.http.clone(), shared.stop.clone());
+            let service = Arc::new(Web { shared: shared.clone(), full });
+            Box::pin(http::serve_connection(stream, info, service, settings, stop)).await;
+        }
+        _ => mqtt::serve(shared.edge.clone(), stream, info, full).await,
+    }
+}
+
+/// Finds the real peer behind a proxy, and does the TLS handshake.
+async fn prepare(
+    shared: &Shared,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    over_tls: bool,
+) -> Option<(Stream, SocketAddr)> {
+    static LOG: PeerLog = PeerLog::new(5);
+    let metrics = &shared.core.metrics;
+    let peer = match proxy::real_peer(&mut stream, peer, &shared.http.trusted).await {
+        Ok(peer) => peer,
+        Err(error) => {
+            metrics.connection_refused("proxy");
+            peer_log!(LOG, info, %peer, %error, "a connection was refused");
+            return None;
+        }
+    };
+    let Some(acceptor) = shared.tls.as_ref().filter(|_| over_tls) else {
+        return Some((Stream::Tcp(stream), peer));
+    };
+    match acceptor.accept(stream).await {
+        Ok(stream) => Some((stream, peer)),
+        Err(error) => {
+            metrics.connection_refused("tls");
+            peer_log!(LOG, info, %peer, %error, "a TLS handshake failed");
+            None
+        }
+    }
+}
+
+/// What the HTTP edge needs of the server.
+struct Web {
+    shared: Arc<Shared>,
+    full: bool,
+}
+
+impl HttpService for Web {
+    async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
+        if self.full {
+            return exchange::server_full();
+        }
+        let core = &self.shared.core;
+        let mut answer =
+            exchange::over_http(core, &body, session, info, Timestamp::now()).await;
+        let reply = std::mem::take(&mut answer.bytes);
+        answer.close();
+        reply
+    }
+
+    async fn mqtt(&self, stream: Stream, info: ConnInfo) {
+        mqtt::serve(self.shared.edge.clone(), stream, info, self.full).await;
+    }
+
+    fn metrics(&self) -> String {
+        self.shared.core.metrics.render()
+    }
+
+    fn ready(&self) -> bool {
+        !self.shared.stop.is_cancelled()
+    }
+}
+
+/// What has to be done from time to time.
+async fn keep_house(shared: Arc<Shared>) {
+    const TICK: Duration = Duration::from_millis(250);
+    const COUNTERS_EVERY: u64 = 20;
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for tick in 0_u64.. {
+        ticks.tick().await;
+        let now = Timestamp::now();
+        shared.core.expire(now).await;
+        shared.core.metrics.store_queue(shared.core.store_queue());
+        if tick % COUNTERS_EVERY == 0 {
+            shared.edge.expire_saved(now).await;
+            if let Err(error) = shared.core.store_counters().await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the sessions' counters were not stored");
+            }
+        }
+    }
+}
