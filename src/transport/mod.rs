@@ -1,5 +1,9 @@
 //! The edges: each frames bytes, knows the peer, and never looks into a command.
 
+pub mod http;
+pub mod proxy;
+pub mod tls;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
