@@ -1,7 +1,32 @@
 //! tr50d: a self-hosted TR50 server.
+//!
+//! The map of the house, from the wire inwards:
+//!
+//! * [`transport`]: MQTT, TCP and HTTP edges; they frame bytes and know the peer.
+//! * [`tr50`]: the language: envelope, errors, dispatcher, one file a command family.
+//! * [`directory`]: live sessions, their indexes, expiry, events and history.
+//! * [`identity`]: organisations, users, applications with tokens, roles, things, logins.
+//! * [`broker`]: ordinary MQTT topics, through the embedded rumqttd router.
+//! * [`store`]: durable state, and [`journal`], which turns events into it.
+//! * [`core`]: the shell that owns the rules and gives them time and chance.
+//! * [`server`]: start order, listeners, graceful stop.
+//! * [`client`], [`fleet`], [`cli`]: the other side, for tests, measurements and users.
+
+pub mod broker;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod core;
+pub mod directory;
+pub mod fleet;
 pub mod id;
 pub mod identity;
+pub mod journal;
 pub mod limits;
+pub mod logging;
+pub mod metrics;
+pub mod server;
 pub mod store;
 pub mod timestamp;
+pub mod tr50;
 pub mod transport;

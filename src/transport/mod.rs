@@ -1,6 +1,11 @@
 //! The edges: each frames bytes, knows the peer, and never looks into a command.
 
+pub mod driver;
+pub mod http;
 pub mod mqtt;
+pub mod proxy;
+pub mod tcp;
+pub mod tls;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,0 +1,694 @@
+//! The configuration: one TOML file, every key of which a variable of the environment can override.
+//!
+//! The variable for key `listen` of section `[mqtt]` is `TR50D_MQTT__LISTEN`; lists are separated
+//! by commas. What is not known is an error that names it, in the file and in the environment.
+
+mod value;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fs, io, process};
+
+use tracing::level_filters::LevelFilter;
+
+use crate::transport::proxy::Trusted;
+use crate::transport::tls;
+use value::{Raw, Value};
+
+/// What `--demo` starts from.
+const DEMO: &str = include_str!("../../config/demo.toml");
+
+/// What every variable of the environment that belongs to the configuration starts with.
+const VARIABLE_PREFIX: &str = "TR50D_";
+
+/// The smallest sensible frame: a login with long names takes a few hundred bytes.
+const FRAME_BYTES_MIN: usize = 1024;
+
+/// The largest frame: MQTT allows 256 MiB, but a frame is held in memory as a whole.
+const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The longest page of `session.list`: twice this many sessions would not fit into
+/// [`crate::limits::UNSENT_BYTES_MAX`].
+const LIST_LIMIT_MAX: usize = 10_000;
+
+/// One declaration of every section, key, type and default; the structs, their defaults and the
+/// look-up by name are made from it.
+macro_rules! sections {
+    ($(
+        $(#[$section_doc:meta])*
+        $section:ident: $Section:ident {
+            $($(#[$key_doc:meta])* $key:ident: $Type:ty = $default:expr,)*
+        }
+    )*) => {
+        /// The configuration, one member a section.
+        #[derive(Clone, PartialEq, Debug, Default)]
+        pub struct Config {
+            $($(#[$section_doc])* pub $section: $Section,)*
+        }
+
+        $(
+            $(#[$section_doc])*
+            #[derive(Clone, PartialEq, Debug)]
+            pub struct $Section {
+                $($(#[$key_doc])* pub $key: $Type,)*
+            }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Self { $($key: $default,)* }
+                }
+            }
+        )*
+
+        impl Config {
+            fn set(&mut self, section: &str, key: &str, raw: Raw<'_>) -> Result<(), NotSet> {
+                match section {
+                    $(stringify!($section) => match key {
+                        $(stringify!($key) => {
+                            self.$section.$key = raw.read().ok_or(NotSet::WrongValue {
+                                expected: <$Type as Value>::EXPECTED,
+                            })?;
+                            Ok(())
+                        })*
+                        _ => Err(NotSet::UnknownKey),
+                    },)*
+                    _ => Err(NotSet::UnknownSection),
+                }
+            }
+        }
+
+        #[cfg(test)]
+        const KEYS: &[(&str, &[&str])] =
+            &[$((stringify!($section), &[$(stringify!($key)),*]),)*];
+    };
+}
+
+sections! {
+    /// `[server]`: the process and its data.
+    server: Server {
+        /// Directory of the durable state, made when it is missing.
+        data_dir: PathBuf = PathBuf::from("data"),
+        /// Organisations, users and tokens in the form of `fixtures/demo.toml`; read once, into an
+        /// empty store.
+        bootstrap: Option<PathBuf> = None,
+        /// What "durable" means in a reply that promises it.
+        durability: Durability = Durability::Os,
+    }
+    /// `[mqtt]`: the MQTT edge.
+    mqtt: Mqtt {
+        /// Plain listener; port 0 asks the system for a free one.
+        listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 1883))),
+        /// TLS listener.
+        tls_listen: Option<SocketAddr> = None,
+    }
+    /// `[tcp]`: the edge for one JSON value a line.
+    tcp: Tcp {
+        /// Plain listener; port 0 asks the system for a free one.
+        listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 5050))),
+        /// TLS listener.
+        tls_listen: Option<SocketAddr> = None,
+    }
+    /// `[http]`: the HTTP edge.
+    http: Http {
+        /// Plain listener; port 0 asks the system for a free one.
+        listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        /// TLS listener.
+        tls_listen: Option<SocketAddr> = None,
+    }
+    /// `[tls]`: what the TLS listeners present, and whom they ask for a certificate.
+    tls: Tls {
+        /// PEM file with the certificate chain, the server's own certificate first.
+        cert: Option<PathBuf> = None,
+        /// PEM file with the private key of the first certificate.
+        key: Option<PathBuf> = None,
+        /// PEM file with the authorities whose client certificates are checked when shown.
+        client_ca: Option<PathBuf> = None,
+    }
+    /// `[sessions]`: how long sessions live, and how many are shown.
+    sessions: Sessions {
+        /// Seconds without a command after which a session expires.
+        ttl_s: u64 = 86_400,
+        /// Seconds after which a session started over HTTP expires in any case.
+        max_age_s: u64 = 259_200,
+        /// Sessions in one answer of `session.list`.
+        list_limit: usize = 5_000,
+        /// Ended sessions that are kept; 0 keeps none.
+        history_max: usize = 10_000,
+        /// Seconds for which an ended session is kept.
+        history_age_s: u64 = 604_800,
+    }
+    /// `[limits]`: what one peer, and all of them together, may use.
+    limits: Limits {
+        /// Bytes of one MQTT packet, one line of JSON or one HTTP body.
+        max_frame_bytes: usize = 1_048_576,
+        /// Connections open at once, over all listeners.
+        connections: usize = 100_000,
+        /// Commands a second for one session; 0 is no limit.
+        commands_per_s: u32 = 100,
+        /// Distinct topic filters in the broker; 0 refuses every subscription to other topics.
+        broker_filters: usize = 1_000,
+        /// Connections that may subscribe in the broker.
+        broker_links: usize = 10_000,
+    }
+    /// `[log]`: what is logged, and how.
+    log: Log {
+        /// The least important level that is logged.
+        level: LevelFilter = LevelFilter::INFO,
+        /// The form of a line.
+        format: LogFormat = LogFormat::Text,
+    }
+    /// `[proxy]`: load balancers and reverse proxies in front of this server.
+    proxy: Proxy {
+        /// Peers whose PROXY protocol header and X-Forwarded-For are believed.
+        trusted: Trusted = Trusted::default(),
+    }
+}
+
+/// What a durable write has survived when it is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// The end of the process: the operating system has it.
+    Os,
+    /// The loss of power: the disk has it.
+    Disk,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A configuration that can't be used. Each message is one sentence for the one who wrote it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("can't read the configuration file {path:?}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{file} is not valid TOML: {source}")]
+    Syntax {
+        /// The file.
+        file: String,
+        /// Where and why; ends with a line end.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// There is no such key or section.
+    #[error("{place}: {what}")]
+    Unknown {
+        /// File or variable.
+        place: String,
+        /// The key and its section.
+        what: String,
+    },
+    /// A key has a value that it can't have.
+    #[error("{place}: key \"{key}\" in section [{section}] must be {expected}, not {found}")]
+    WrongValue {
+        /// File or variable.
+        place: String,
+        /// The section.
+        section: String,
+        /// The key.
+        key: String,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// The values don't fit together.
+    #[error("the configuration can't work: {0}")]
+    Invalid(String),
+}
+
+/// Why [`Config::set`] refused a value.
+enum NotSet {
+    UnknownSection,
+    UnknownKey,
+    WrongValue { expected: &'static str },
+}
+
+impl Config {
+    /// The configuration of `file` (without one, the defaults), overridden by the variables of
+    /// `env` that start with `TR50D_`.
+    ///
+    /// Relative paths in it are relative to the working directory, not to the file.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        Self::default().overlaid(file, env)
+    }
+
+    /// The configuration of `serve --demo`: `config/demo.toml`, in a fresh directory, overridden by
+    /// `file` and `env` as in [`Config::load`]. Every listener must be on loopback, for the demo's
+    /// passwords are public.
+    pub fn demo(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        config.read_toml(DEMO, "the built-in demo configuration")?;
+        config.server.data_dir = demo_dir();
+        let config = config.overlaid(file, env)?;
+        match config
+            .listeners()
+            .into_iter()
+            .find(|(_, addr)| !addr.ip().is_loopback())
+        {
+            None => Ok(config),
+            Some((key, addr)) => Err(ConfigError::Invalid(format!(
+                "the demo's passwords are public, so {key} must be a loopback address, not {addr}"
+            ))),
+        }
+    }
+
+    /// Problems that only the machine can show: files that can't be read, or that hold something
+    /// else. One sentence each, for `tr50d check`.
+    pub fn check(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some(path) = &self.server.bootstrap
+            && let Err(error) = fs::read(path)
+        {
+            problems.push(format!("server.bootstrap: can't read {path:?}: {error}"));
+        }
+        let data_dir = &self.server.data_dir;
+        if data_dir.exists() && !data_dir.is_dir() {
+            problems.push(format!("server.data_dir: {data_dir:?} is not a directory"));
+        }
+        if self.tls.cert.is_some()
+            && let Err(error) = tls::server_config(&self.tls)
+        {
+            problems.push(error.to_string());
+        }
+        problems
+    }
+
+    /// The addresses to listen on, each with the name of its key, such as `mqtt.tls_listen`.
+    fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        [
+            ("mqtt.listen", self.mqtt.listen),
+            ("mqtt.tls_listen", self.mqtt.tls_listen),
+            ("tcp.listen", self.tcp.listen),
+            ("tcp.tls_listen", self.tcp.tls_listen),
+            ("http.listen", self.http.listen),
+            ("http.tls_listen", self.http.tls_listen),
+        ]
+        .into_iter()
+        .filter_map(|(key, addr)| Some((key, addr?)))
+        .collect()
+    }
+
+    fn overlaid(
+        mut self,
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        if let Some(path) = file {
+            let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+            self.read_toml(&text, &path.display().to_string())?;
+        }
+        self.read_env(env)?;
+        self.validate()?;
+        Ok(self)
+    }
+
+    fn read_toml(&mut self, text: &str, file: &str) -> Result<(), ConfigError> {
+        let sections: toml::Table = text.parse().map_err(|source| ConfigError::Syntax {
+            file: file.to_owned(),
+            source: Box::new(source),
+        })?;
+        for (section, keys) in &sections {
+            let toml::Value::Table(keys) = keys else {
+                return Err(ConfigError::Unknown {
+                    place: file.to_owned(),
+                    what: format!("key \"{section}\" stands outside of every section"),
+                });
+            };
+            if keys.is_empty() {
+                // Asked only whether the section exists: no key has this name.
+                self.set_from(file, section, "", Raw::Text(""))?;
+            }
+            for (key, value) in keys {
+                self.set_from(file, section, key, Raw::Toml(value))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_env(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
+        for (name, text) in env {
+            let Some((section, key)) = name
+                .strip_prefix(VARIABLE_PREFIX)
+                .and_then(|name| name.split_once("__"))
+            else {
+                continue;
+            };
+            let place = format!("environment variable {name}");
+            let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
+            self.set_from(&place, &section, &key, Raw::Text(&text))?;
+        }
+        Ok(())
+    }
+
+    fn set_from(
+        &mut self,
+        place: &str,
+        section: &str,
+        key: &str,
+        raw: Raw<'_>,
+    ) -> Result<(), ConfigError> {
+        let unknown = |what| ConfigError::Unknown {
+            place: place.to_owned(),
+            what,
+        };
+        self.set(section, key, raw)
+            .or_else(|refusal| match refusal {
+                NotSet::UnknownSection => Err(unknown(format!("there is no section [{section}]"))),
+                NotSet::UnknownKey if key.is_empty() => Ok(()),
+                NotSet::UnknownKey => Err(unknown(format!(
+                    "there is no key \"{key}\" in section [{section}]"
+                ))),
+                NotSet::WrongValue { expected } => Err(ConfigError::WrongValue {
+                    place: place.to_owned(),
+                    section: section.to_owned(),
+                    key: key.to_owned(),
+                    expected,
+                    found: raw.to_string(),
+                }),
+            })
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        match self.contradiction() {
+            Some(sentence) => Err(ConfigError::Invalid(sentence)),
+            None => Ok(()),
+        }
+    }
+
+    fn contradiction(&self) -> Option<String> {
+        let (tls, sessions, limits) = (&self.tls, &self.sessions, &self.limits);
+        let listeners = self.listeners();
+        if listeners.is_empty() {
+            return Some("every listener is turned off".to_owned());
+        }
+        for (index, (key, addr)) in listeners.iter().enumerate() {
+            let earlier = listeners
+                .iter()
+                .take(index)
+                .find(|(_, other)| other == addr);
+            if let Some((other, _)) = earlier
+                && addr.port() != 0
+            {
+                return Some(format!("{other} and {key} are the same address, {addr}"));
+            }
+            if key.ends_with("tls_listen") && tls.cert.is_none() {
+                return Some(format!("{key} needs tls.cert and tls.key"));
+            }
+        }
+        let frame = limits.max_frame_bytes;
+        let checks = [
+            (
+                tls.cert.is_some() == tls.key.is_some(),
+                "tls.cert and tls.key need each other",
+            ),
+            (
+                tls.client_ca.is_none() || tls.cert.is_some(),
+                "tls.client_ca needs tls.cert",
+            ),
+            (sessions.ttl_s > 0, "sessions.ttl_s must be at least 1"),
+            (
+                sessions.ttl_s <= sessions.max_age_s,
+                "sessions.ttl_s is longer than sessions.max_age_s, so it could never be reached",
+            ),
+            (
+                (1..=LIST_LIMIT_MAX).contains(&sessions.list_limit),
+                "sessions.list_limit must be 1 to 10000",
+            ),
+            (
+                (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame),
+                "limits.max_frame_bytes must be 1024 to 67108864",
+            ),
+            (
+                limits.connections > 0,
+                "limits.connections must be at least 1",
+            ),
+            (
+                limits.broker_filters == 0 || limits.broker_links > 0,
+                "limits.broker_links must be at least 1 when limits.broker_filters allows any",
+            ),
+        ];
+        checks
+            .iter()
+            .find(|(holds, _)| !holds)
+            .map(|(_, sentence)| (*sentence).to_owned())
+    }
+}
+
+/// A directory for one run of the demo: below the system's directory for temporary files, with a
+/// name that no other run has. It is not made yet; whoever makes it must insist on a new one.
+pub fn demo_dir() -> PathBuf {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    std::env::temp_dir().join(format!(
+        "tr50d-demo-{}-{:x}",
+        process::id(),
+        since.as_nanos()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEMPLATE: &str = include_str!("../../config/tr50d.toml");
+
+    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::write(file.path(), text).expect("writing it");
+        Config::load(Some(file.path()), variables(env))
+    }
+
+    fn variables(env: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+        let owned: Vec<_> = env
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect();
+        owned.into_iter()
+    }
+
+    #[test]
+    fn the_template_has_every_key_with_its_default() {
+        assert_eq!(
+            load(TEMPLATE, &[]).expect("the template"),
+            Config::default()
+        );
+        let template: toml::Table = TEMPLATE.parse().expect("TOML");
+        for (section, keys) in KEYS {
+            for key in *keys {
+                let value = template.get(*section).and_then(|table| table.get(*key));
+                assert!(value.is_some(), "config/tr50d.toml lacks {section}.{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_file_overrides_the_defaults_and_the_environment_the_file() {
+        let text = "[mqtt]\nlisten = \"127.0.0.1:1\"\n[tcp]\nlisten = \"none\"\n[log]\n\
+                    format = \"json\"\n[server]\ndurability = \"disk\"";
+        let env = [
+            ("TR50D_MQTT__LISTEN", "127.0.0.1:0"),
+            ("TR50D_PROXY__TRUSTED", "10.0.0.0/8, ::1"),
+            ("TR50D_LIMITS__COMMANDS_PER_S", "0"),
+            ("TR50D_LOG__LEVEL", "debug"),
+            ("TR50D_HOME", "has no section and is none of ours"),
+            ("PATH", "/bin"),
+        ];
+        let config = load(text, &env).expect("a good configuration");
+        assert_eq!(config.mqtt.listen, "127.0.0.1:0".parse().ok());
+        assert_eq!(config.tcp.listen, None);
+        assert_eq!(config.http, Http::default());
+        assert_eq!(
+            config.log,
+            Log {
+                level: LevelFilter::DEBUG,
+                format: LogFormat::Json
+            }
+        );
+        assert_eq!(config.server.durability, Durability::Disk);
+        assert_eq!(config.limits.commands_per_s, 0);
+        assert!(
+            config
+                .proxy
+                .trusted
+                .contains("10.1.2.3".parse().expect("an address"))
+        );
+        assert!(
+            config
+                .proxy
+                .trusted
+                .contains("::1".parse().expect("an address"))
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |text: &str, env: &[(&str, &str)], parts: &[&str]| {
+            let error = load(text, env).expect_err(text).to_string();
+            for part in parts {
+                assert!(error.contains(part), "{error:?} lacks {part:?}");
+            }
+        };
+        check("[mqtt]\nlissen = 1", &[], &["no key \"lissen\"", "[mqtt]"]);
+        check("[mqqt]\nlisten = 1", &[], &["no section [mqqt]"]);
+        check("[mqqt]", &[], &["no section [mqqt]"]);
+        check(
+            "listen = 1",
+            &[],
+            &["\"listen\"", "outside of every section"],
+        );
+        check("[mqtt", &[], &["not valid TOML", "line 1"]);
+        check(
+            "[sessions]\nttl_s = \"a day\"",
+            &[],
+            &["\"ttl_s\"", "[sessions]", "whole number"],
+        );
+        check("[sessions]\nttl_s = -1", &[], &["\"ttl_s\"", "-1"]);
+        check(
+            "[tcp]\nlisten = \"localhost\"",
+            &[],
+            &["address and port", "\"localhost\""],
+        );
+        check(
+            "[server]\ndurability = \"ram\"",
+            &[],
+            &["\"os\" or \"disk\""],
+        );
+        check("[log]\nlevel = \"loud\"", &[], &["[log]", "trace"]);
+        check(
+            "[proxy]\ntrusted = [\"10.0.0.0/33\"]",
+            &[],
+            &["\"trusted\"", "[proxy]"],
+        );
+        check(
+            "",
+            &[("TR50D_MQTT__PORT", "1")],
+            &["TR50D_MQTT__PORT", "\"port\"", "[mqtt]"],
+        );
+        check(
+            "",
+            &[("TR50D_MQQT__LISTEN", "1")],
+            &["TR50D_MQQT__LISTEN", "[mqqt]"],
+        );
+        check(
+            "",
+            &[("TR50D_SESSIONS__TTL_S", "x")],
+            &["TR50D_SESSIONS__TTL_S", "\"x\""],
+        );
+    }
+
+    #[test]
+    fn contradictions_are_told_in_a_sentence() {
+        let check = |env: &[(&str, &str)], part: &str| {
+            let error = load("", env).expect_err(part).to_string();
+            assert!(error.contains(part), "{error:?} lacks {part:?}");
+        };
+        check(
+            &[("TR50D_MQTT__TLS_LISTEN", "127.0.0.1:8883")],
+            "mqtt.tls_listen needs tls.cert",
+        );
+        check(
+            &[("TR50D_TLS__CERT", "a.pem")],
+            "tls.cert and tls.key need each other",
+        );
+        check(
+            &[("TR50D_TLS__CLIENT_CA", "a.pem")],
+            "tls.client_ca needs tls.cert",
+        );
+        check(&[("TR50D_SESSIONS__TTL_S", "0")], "sessions.ttl_s must be");
+        check(
+            &[("TR50D_SESSIONS__TTL_S", "259201")],
+            "longer than sessions.max_age_s",
+        );
+        check(
+            &[("TR50D_SESSIONS__LIST_LIMIT", "0")],
+            "sessions.list_limit",
+        );
+        check(
+            &[("TR50D_LIMITS__MAX_FRAME_BYTES", "0")],
+            "limits.max_frame_bytes",
+        );
+        check(&[("TR50D_LIMITS__CONNECTIONS", "0")], "limits.connections");
+        check(
+            &[("TR50D_LIMITS__BROKER_LINKS", "0")],
+            "limits.broker_links",
+        );
+        check(
+            &[("TR50D_TCP__LISTEN", "127.0.0.1:1883")],
+            "mqtt.listen and tcp.listen",
+        );
+        check(
+            &[
+                ("TR50D_MQTT__LISTEN", ""),
+                ("TR50D_TCP__LISTEN", "none"),
+                ("TR50D_HTTP__LISTEN", ""),
+            ],
+            "every listener",
+        );
+    }
+
+    #[test]
+    fn the_demo_stays_on_loopback() {
+        let config = Config::demo(None, variables(&[])).expect("the demo");
+        assert!(config.server.data_dir.starts_with(std::env::temp_dir()));
+        assert!(!config.server.data_dir.exists());
+        let env = [
+            ("TR50D_SERVER__DATA_DIR", "elsewhere"),
+            ("TR50D_MQTT__LISTEN", "[::1]:0"),
+        ];
+        let config = Config::demo(None, variables(&env)).expect("still loopback");
+        assert_eq!(config.server.data_dir, Path::new("elsewhere"));
+        let env = [("TR50D_HTTP__LISTEN", "0.0.0.0:8080")];
+        let error = Config::demo(None, variables(&env))
+            .expect_err("public")
+            .to_string();
+        assert!(
+            error.contains("http.listen must be a loopback address"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn check_finds_files_that_are_not_there() {
+        let env = [
+            ("TR50D_SERVER__BOOTSTRAP", "/nowhere/demo.toml"),
+            ("TR50D_TLS__CERT", "/nowhere/cert.pem"),
+            ("TR50D_TLS__KEY", "/nowhere/key.pem"),
+        ];
+        let problems = load("", &env).expect("well-formed").check();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].contains("server.bootstrap") && problems[1].contains("cert.pem"));
+        assert!(Config::default().check().is_empty());
+        let missing = Config::load(Some(Path::new("/nowhere/x.toml")), variables(&[]));
+        assert!(
+            missing
+                .expect_err("no file")
+                .to_string()
+                .contains("/nowhere/x.toml")
+        );
+    }
+}

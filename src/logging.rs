@@ -1,0 +1,169 @@
+//! Logs: `tracing` to standard error, as text or as JSON.
+//!
+//! What a peer can cause at will is logged through a [`PeerLog`], so that a flood of bad peers does
+//! not become a flood of lines.
+
+use std::io;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// What other crates may log. The router of rumqttd reports what peers do as errors; the store's
+/// engine tells of every step at info.
+const CRATES: &str = "rumqttd=off,fjall=warn,lsm_tree=warn";
+
+/// Logging can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// `RUST_LOG` is no list of directives.
+    #[error("RUST_LOG is not a list such as info,tr50d=debug: {0}")]
+    Directives(#[from] tracing_subscriber::filter::ParseError),
+    /// The program logs already.
+    #[error("logging was started twice: {0}")]
+    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Starts logging for the whole process, as `[log]` describes it; `rust_log` is the value of
+/// `RUST_LOG`, whose directives come on top.
+pub fn start(log: &Log, rust_log: Option<&str>) -> Result<(), LoggingError> {
+    let filter = filter(log.level, rust_log)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match log.format {
+        LogFormat::Text => lines.with_ansi(false).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    }
+    .map_err(LoggingError::Twice)
+}
+
+fn filter(level: LevelFilter, rust_log: Option<&str>) -> Result<EnvFilter, LoggingError> {
+    // Of two directives for the same target, the later one wins.
+    let own = format!("{level},{CRATES}");
+    let all = match rust_log.map(str::trim) {
+        None | Some("") => own,
+        Some(more) => format!("{own},{more}"),
+    };
+    Ok(EnvFilter::builder().parse(all)?)
+}
+
+/// Lets at most a number of lines a second through, and counts the others. For a `static`, one for
+/// each kind of line; see [`peer_log!`](crate::peer_log).
+pub struct PeerLog {
+    per_second: u32,
+    /// The second (high half) and the lines in it (low half).
+    window: AtomicU64,
+    suppressed: AtomicU64,
+}
+
+impl PeerLog {
+    /// A log of at most `per_second` lines.
+    pub const fn new(per_second: u32) -> Self {
+        Self {
+            per_second,
+            window: AtomicU64::new(0),
+            suppressed: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a line may be written now: then, how many were not since the last one.
+    pub fn admit(&self) -> Option<u64> {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        self.admit_at(START.elapsed().as_secs())
+    }
+
+    fn admit_at(&self, second: u64) -> Option<u64> {
+        let (second, limit) = (second << 32, u64::from(self.per_second));
+        let admitted = self
+            .window
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| {
+                if window & !u64::from(u32::MAX) == second {
+                    (window - second < limit).then_some(window + 1)
+                } else {
+                    (limit > 0).then_some(second + 1)
+                }
+            });
+        match admitted {
+            Ok(_) => Some(self.suppressed.swap(0, Ordering::Relaxed)),
+            Err(_) => {
+                self.suppressed.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+/// Logs at info what a peer has caused, through a [`PeerLog`](crate::logging::PeerLog):
+/// `peer_log!(REFUSED, peer = %addr, "login refused")`. The field `suppressed` says how many such
+/// lines were left out before this one.
+#[macro_export]
+macro_rules! peer_log {
+    ($log:expr, $($line:tt)+) => {
+        if ::tracing::enabled!(::tracing::Level::INFO)
+            && let Some(suppressed) = $log.admit()
+        {
+            ::tracing::info!(suppressed, $($line)+);
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rust_log_refines_the_level() {
+        let check = |level, rust_log: Option<&str>, parts: &[&str]| {
+            let filter = filter(level, rust_log).expect("directives").to_string();
+            for part in parts {
+                assert!(
+                    filter.split(',').any(|have| have == *part),
+                    "{filter} lacks {part}"
+                );
+            }
+        };
+        check(
+            LevelFilter::INFO,
+            None,
+            &["info", "rumqttd=off", "fjall=warn", "lsm_tree=warn"],
+        );
+        check(LevelFilter::OFF, Some(""), &["off"]);
+        check(
+            LevelFilter::INFO,
+            Some("warn,tr50d=debug"),
+            &["warn", "tr50d=debug", "fjall=warn"],
+        );
+        check(
+            LevelFilter::INFO,
+            Some("rumqttd=info"),
+            &["info", "rumqttd=info"],
+        );
+        assert!(filter(LevelFilter::INFO, Some("tr50d=loud")).is_err());
+    }
+
+    #[test]
+    fn lines_are_limited_and_the_others_counted() {
+        let log = PeerLog::new(2);
+        assert_eq!(log.admit_at(0), Some(0));
+        assert_eq!(log.admit_at(0), Some(0));
+        assert_eq!(log.admit_at(0), None);
+        assert_eq!(log.admit_at(0), None);
+        assert_eq!(log.admit_at(1), Some(2));
+        assert_eq!(log.admit_at(1), Some(0));
+        assert_eq!(log.admit_at(1), None);
+        assert_eq!(log.admit_at(9), Some(1));
+        assert_eq!(PeerLog::new(0).admit_at(3), None);
+    }
+
+    #[test]
+    fn the_macro_takes_fields() {
+        static LOG: PeerLog = PeerLog::new(1);
+        peer_log!(LOG, peer = %"192.0.2.1:9", "refused");
+        peer_log!(LOG, "refused {}", 1);
+    }
+}

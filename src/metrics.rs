@@ -1,0 +1,255 @@
+//! What Prometheus sees at `/metrics`.
+//!
+//! Everything a command touches is a handle made at the start: one atomic addition, no look-up.
+//! Labels are `&'static str`, so that no peer can make new ones.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::transport::Protocol;
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Label = (&'static str, &'static str);
+type Counters<const N: usize> = Family<[Label; N], Counter>;
+type Gauges = Family<[Label; 1], Gauge>;
+
+/// The counters and gauges of one server.
+pub struct Metrics {
+    registry: Registry,
+    connections: Gauges,
+    accepted: Counters<1>,
+    refused: Counters<1>,
+    sessions: Gauges,
+    sessions_started: Counters<1>,
+    sessions_ended: Counters<2>,
+    logins: Counters<1>,
+    commands: Box<[Outcomes]>,
+    broker_in: Counter,
+    broker_out: Counter,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    store_queue: Gauge,
+}
+
+/// The counters of one command.
+struct Outcomes {
+    success: Counter<u64, AtomicU64>,
+    failure: Counter<u64, AtomicU64>,
+}
+
+/// An open connection in [`Metrics`]; counts until it is dropped.
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// All at zero. `command_names` are the names of the commands in the order of their indices.
+    pub fn new(command_names: &[&'static str]) -> Self {
+        let mut registry = Registry::with_prefix("tr50d");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", build);
+        let r = &mut registry;
+        let commands: Counters<2> = counters(r, "commands", "Commands answered");
+        let outcome = |name, outcome| {
+            commands.get_or_create_owned(&[("command", name), ("outcome", outcome)])
+        };
+        let handles = command_names.iter().map(|name| Outcomes {
+            success: outcome(name, "success"),
+            failure: outcome(name, "failure"),
+        });
+        Self {
+            commands: handles.collect(),
+            connections: gauges(r, "connections", "Connections open now, by protocol"),
+            accepted: counters(
+                r,
+                "connections_accepted",
+                "Connections accepted, by protocol",
+            ),
+            refused: counters(r, "connections_refused", "Connections refused, by reason"),
+            sessions: gauges(r, "sessions", "Sessions live now, by kind"),
+            sessions_started: counters(r, "sessions_started", "Sessions started, by kind"),
+            sessions_ended: counters(r, "sessions_ended", "Sessions ended, by kind and reason"),
+            logins: counters(r, "logins", "Logins, by outcome"),
+            broker_in: counter(r, "broker_messages_in", "Ordinary MQTT messages received"),
+            broker_out: counter(r, "broker_messages_out", "Ordinary MQTT messages delivered"),
+            bytes_in: counter(r, "received_bytes", "Bytes received from peers"),
+            bytes_out: counter(r, "sent_bytes", "Bytes sent to peers"),
+            store_queue: gauge(r, "store_queue", "Batches waiting for the store"),
+            registry,
+        }
+    }
+
+    /// A connection was accepted; it is open as long as the answer lives.
+    pub fn connection_opened(&self, protocol: Protocol) -> OpenConnection {
+        let label = [("protocol", protocol.as_str())];
+        self.accepted.get_or_create(&label).inc();
+        let open = self.connections.get_or_create_owned(&label);
+        open.inc();
+        OpenConnection(open)
+    }
+
+    /// A connection was refused before its login, for `reason`: `full`, `tls`, `proxy`, …
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A session of this kind (`user`, `application`) started, or was found in the store.
+    pub fn session_started(&self, kind: &'static str) {
+        self.sessions_started.get_or_create(&[("kind", kind)]).inc();
+        self.sessions.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// A session of this kind ended, for `reason`.
+    pub fn session_ended(&self, kind: &'static str, reason: &'static str) {
+        self.sessions_ended
+            .get_or_create(&[("kind", kind), ("reason", reason)])
+            .inc();
+        self.sessions.get_or_create(&[("kind", kind)]).dec();
+    }
+
+    /// A login came to its end: `success`, `bad_credentials`, `locked`, …
+    pub fn login(&self, outcome: &'static str) {
+        self.logins.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// The command with this index was answered. An index beyond the table counts nothing.
+    #[inline]
+    pub fn command(&self, index: usize, success: bool) {
+        if let Some(outcomes) = self.commands.get(index) {
+            if success {
+                outcomes.success.inc()
+            } else {
+                outcomes.failure.inc()
+            };
+        }
+    }
+
+    /// A message went into the broker.
+    pub fn broker_received(&self) {
+        self.broker_in.inc();
+    }
+
+    /// A message of the broker went to a subscriber.
+    pub fn broker_delivered(&self) {
+        self.broker_out.inc();
+    }
+
+    /// Bytes came from a peer. To be called once a read, not once a packet.
+    #[inline]
+    pub fn received(&self, bytes: usize) {
+        self.bytes_in.inc_by(bytes as u64);
+    }
+
+    /// Bytes went to a peer. To be called once a write, not once a packet.
+    #[inline]
+    pub fn sent(&self, bytes: usize) {
+        self.bytes_out.inc_by(bytes as u64);
+    }
+
+    /// So many batches wait for the store.
+    pub fn store_queue(&self, batches: usize) {
+        self.store_queue
+            .set(i64::try_from(batches).unwrap_or(i64::MAX));
+    }
+
+    /// All of them in the OpenMetrics text form, [`CONTENT_TYPE`].
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).expect("writing to a String can't fail");
+        text
+    }
+}
+
+fn counters<const N: usize>(
+    registry: &mut Registry,
+    name: &'static str,
+    help: &'static str,
+) -> Counters<N> {
+    let family = Family::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn gauges(registry: &mut Registry, name: &'static str, help: &'static str) -> Gauges {
+    let family = Family::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn counter(registry: &mut Registry, name: &'static str, help: &'static str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+fn gauge(registry: &mut Registry, name: &'static str, help: &'static str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_is_in_the_text() {
+        let metrics = Metrics::new(&["diag.ping", "session.list"]);
+        let open = metrics.connection_opened(Protocol::Mqtt);
+        drop(metrics.connection_opened(Protocol::Mqtt));
+        metrics.connection_refused("full");
+        metrics.session_started("user");
+        metrics.session_started("user");
+        metrics.session_ended("user", "expired");
+        metrics.login("success");
+        metrics.command(1, true);
+        metrics.command(1, false);
+        metrics.command(7, true);
+        metrics.broker_received();
+        metrics.broker_delivered();
+        metrics.received(10);
+        metrics.sent(20);
+        metrics.store_queue(3);
+        let text = metrics.render();
+        let check = |line: &str| {
+            assert!(
+                text.lines().any(|have| have == line),
+                "{text}\nlacks {line}"
+            );
+        };
+        check(r#"tr50d_connections{protocol="mqtt"} 1"#);
+        check(r#"tr50d_connections_accepted_total{protocol="mqtt"} 2"#);
+        check(r#"tr50d_connections_refused_total{reason="full"} 1"#);
+        check(r#"tr50d_sessions{kind="user"} 1"#);
+        check(r#"tr50d_sessions_started_total{kind="user"} 2"#);
+        check(r#"tr50d_sessions_ended_total{kind="user",reason="expired"} 1"#);
+        check(r#"tr50d_logins_total{outcome="success"} 1"#);
+        check(r#"tr50d_commands_total{command="diag.ping",outcome="success"} 0"#);
+        check(r#"tr50d_commands_total{command="session.list",outcome="success"} 1"#);
+        check(r#"tr50d_commands_total{command="session.list",outcome="failure"} 1"#);
+        check("tr50d_broker_messages_in_total 1");
+        check("tr50d_broker_messages_out_total 1");
+        check("tr50d_received_bytes_total 10");
+        check("tr50d_sent_bytes_total 20");
+        check("tr50d_store_queue 3");
+        check("# EOF");
+        drop(open);
+        assert!(
+            metrics
+                .render()
+                .contains(r#"tr50d_connections{protocol="mqtt"} 0"#)
+        );
+    }
+}

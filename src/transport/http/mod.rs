@@ -1,0 +1,219 @@
+//! The HTTP edge: TR50 at `/api` and in the portal's REST style, MQTT over WebSocket, libtr50's
+//! tunnel, and what operators ask for.
+//!
+//! HTTP itself is hyper's. Around it stand the habits of real clients (`tr50.md` 0, facts 10, 11 and
+//! 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the counted body, any
+//! content type, and always status 200 for what TR50 answers.
+
+mod rest;
+mod routes;
+mod stream;
+mod tunnel;
+mod websocket;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use super::proxy::Trusted;
+use super::{ConnInfo, Stream};
+use crate::limits::{LOGIN_WAIT, STOP_WAIT};
+use routes::Edge;
+use stream::{Replay, WriteClock};
+
+/// What answers a body that is larger than [`HttpSettings::body_bytes_max`].
+pub const OVERSIZE: &str = r#"{"success":false,"errorCodes":[-90002],"errorMessages":["The message is larger than this server allows."]}"#;
+
+/// How long the edge waits for a peer.
+#[derive(Clone, Copy)]
+struct Waits {
+    /// For the first request's head.
+    login: Duration,
+    /// For the next request's head. Browsers and proxies keep a connection for a minute.
+    keep_alive: Duration,
+    /// From a request's head to the end of its body: the largest body at 17 kB/s.
+    body: Duration,
+    /// Until a peer takes the next byte of its answer.
+    write: Duration,
+}
+
+const WAITS: Waits = Waits {
+    login: LOGIN_WAIT,
+    keep_alive: Duration::from_secs(75),
+    body: Duration::from_secs(60),
+    write: Duration::from_secs(30),
+};
+
+/// Bytes of a request's head, and of what hyper buffers at once. Clients send a few hundred.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// After the answer, what still comes is read and thrown away, up to these bounds: closing a socket
+/// that holds unread bytes resets the connection, which can destroy the answer on its way (facts 23
+/// and 24; RFC 9112, section 9.6).
+const LINGER_WAIT: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// What the HTTP edge needs of the server.
+pub trait HttpService: Send + Sync + 'static {
+    /// Answers a TR50 request. `body` is the JSON text as it came, `session` the value of the
+    /// `sessionId` header. The answer is compact JSON; failures are in it (fact 11).
+    fn tr50(
+        &self,
+        body: Bytes,
+        session: Option<&str>,
+        info: ConnInfo,
+    ) -> impl Future<Output = Vec<u8>> + Send;
+
+    /// Serves MQTT on `stream` until its end, from the CONNECT on.
+    fn mqtt(&self, stream: Stream, info: ConnInfo) -> impl Future<Output = ()> + Send;
+
+    /// The metrics, in the form of [`crate::metrics::CONTENT_TYPE`].
+    fn metrics(&self) -> String;
+
+    /// Whether the server takes commands.
+    fn ready(&self) -> bool;
+}
+
+/// What the configuration says about HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// The largest body, and the largest WebSocket message less its MQTT header.
+    pub body_bytes_max: usize,
+    /// Peers whose X-Forwarded-For is believed.
+    pub trusted: Trusted,
+}
+
+/// Serves one connection until its end.
+///
+/// `info` carries `http` or `https` and the socket's (or the PROXY header's) peer. When `stop` is
+/// cancelled, the request in flight is answered and the connection closed; MQTT connections are the
+/// service's to stop.
+pub async fn serve_connection<S: HttpService>(
+    stream: Stream,
+    info: ConnInfo,
+    service: Arc<S>,
+    settings: Arc<HttpSettings>,
+    stop: CancellationToken,
+) {
+    let edge = Edge {
+        service,
+        settings,
+        info,
+        waits: WAITS,
+        websocket: OnceLock::new(),
+    };
+    serve(stream, edge, stop).await;
+}
+
+async fn serve<S: HttpService>(mut stream: Stream, edge: Edge<S>, stop: CancellationToken) {
+    let first = time::timeout(edge.waits.login, read_first_head(&mut stream));
+    let head = tokio::select! {
+        () = stop.cancelled() => return,
+        head = first => match head {
+            Ok(Ok(head)) => head,
+            _ => return,
+        },
+    };
+    if let Some(length) = tunnel::request_length(&head) {
+        let mut rest = head;
+        rest.advance(length);
+        if stream.write_all(tunnel::ANSWER).await.is_ok() && stream.flush().await.is_ok() {
+            let stream = Stream::Boxed(Box::new(Replay::new(stream, rest)));
+            Box::pin(edge.service.mqtt(stream, tunnel::conn_info(edge.info))).await;
+        }
+        return;
+    }
+    let edge = Arc::new(edge);
+    let (stream, unread) = serve_requests(Replay::new(stream, head), &edge, &stop).await;
+    match edge.websocket.get() {
+        Some(info) => {
+            let frame_bytes_max = edge.settings.body_bytes_max;
+            let stream = websocket::byte_stream(stream, unread, frame_bytes_max).await;
+            Box::pin(edge.service.mqtt(stream, *info)).await;
+        }
+        None => linger(stream).await,
+    }
+}
+
+/// Reads until the end of the first request's head, or until it is certain that hyper should see
+/// what there is: its head is too long, or it is no HTTP.
+async fn read_first_head(stream: &mut Stream) -> io::Result<Bytes> {
+    let mut head = BytesMut::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let http = head
+            .first()
+            .is_some_and(|b| b.is_ascii_uppercase() || matches!(b, b'\r' | b'\n'));
+        if !http || head.len() > HEAD_BYTES_MAX || tunnel::head_length(&head).is_some() {
+            return Ok(head.freeze());
+        }
+    }
+}
+
+/// Serves requests until the connection is to be closed, or has become a WebSocket. Gives the stream
+/// back, with the bytes that were read from it and not used.
+async fn serve_requests<S: HttpService>(
+    stream: Replay<Stream>,
+    edge: &Arc<Edge<S>>,
+    stop: &CancellationToken,
+) -> (Replay<Stream>, Bytes) {
+    let handler = service_fn(|request| {
+        let edge = Arc::clone(edge);
+        Box::pin(async move { Ok::<_, std::convert::Infallible>(edge.answer(request).await) })
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(edge.waits.keep_alive)
+        .max_buf_size(HEAD_BYTES_MAX)
+        // A client that shuts its sending side down still reads the answer.
+        .half_close(true)
+        // libtr50 looks for exactly `Content-Length: ` (fact 19).
+        .title_case_headers(true)
+        .serve_connection(
+            TokioIo::new(WriteClock::new(stream, edge.waits.write)),
+            handler,
+        );
+    let ended = tokio::select! {
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
+        () = stop.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
+            time::timeout(STOP_WAIT, last).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %edge.info.remote_addr, %error, "HTTP connection broke");
+    }
+    let parts = connection.into_parts();
+    (parts.io.into_inner().into_inner(), parts.read_buf)
+}
+
+/// Closes the sending side, then reads on for a while, so that the peer gets the whole answer.
+async fn linger(mut stream: Replay<Stream>) {
+    let drained = async {
+        stream.shutdown().await?;
+        let mut rest = stream.take(LINGER_BYTES_MAX);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // Nobody is left to be told of a failure.
+    let _ = time::timeout(LINGER_WAIT, drained).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! Which path is answered by whom.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use tokio::time;
+
+use super::super::ConnInfo;
+use super::rest::{self, LoginAnswer};
+use super::{HttpService, HttpSettings, OVERSIZE, Waits, websocket};
+use crate::metrics;
+
+/// The header that can carry the session instead of the body (`tr50.md` 1.3).
+const SESSION_HEADER: &str = "sessionid";
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+const FRONT_PAGE: &str = include_str!("front_page.html");
+
+type Answer = Response<Full<Bytes>>;
+
+/// The edge of one connection.
+pub(super) struct Edge<S> {
+    pub(super) service: Arc<S>,
+    pub(super) settings: Arc<HttpSettings>,
+    pub(super) info: ConnInfo,
+    pub(super) waits: Waits,
+    /// Set when the connection becomes a WebSocket: the details of the connection inside.
+    pub(super) websocket: OnceLock<ConnInfo>,
+}
+
+/// A request that is refused before anyone looks into it.
+enum Refusal {
+    NoSuchPath,
+    Method { allowed: &'static str },
+    Upgrade,
+    WebSocket(websocket::Refused),
+    Oversize,
+    BodyTimedOut,
+    BodyBroken,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorDetail<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorDetail<'a> {
+    code: u16,
+    message: &'a str,
+}
+
+impl<S: HttpService> Edge<S> {
+    /// Answers one request.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        self.routed(request)
+            .await
+            .unwrap_or_else(Refusal::into_answer)
+    }
+
+    async fn routed(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        match request.uri().path() {
+            "/api" | "/api/" => self.api(request).await,
+            "/mqtt" | "/mqtt-ssl" => self.upgrade(&request),
+            "/rest/auth" | "/rest/auth/" => self.rest_login(request).await,
+            "/metrics" => {
+                let text = |edge: &Self| edge.service.metrics();
+                self.page(&request, metrics::CONTENT_TYPE, text)
+            }
+            "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
+            "/readyz" => self.readiness(&request),
+            "/" => self.page(&request, "text/html; charset=utf-8", |_| {
+                FRONT_PAGE.to_owned()
+            }),
+            path => match path.strip_prefix("/rest/_/").and_then(rest::command_name) {
+                Some(command) => self.rest_command(&command, request).await,
+                None => Err(Refusal::NoSuchPath),
+            },
+        }
+    }
+
+    async fn api(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let (session, info, body) = self.posted(request).await?;
+        let reply = self.service.tr50(body, session.as_deref(), info).await;
+        Ok(answer(StatusCode::OK, JSON, reply))
+    }
+
+    async fn rest_login(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let (_, info, form) = self.posted(request).await?;
+        let login = rest::login_request(&form);
+        let reply = self.service.tr50(login.into(), None, info).await;
+        Ok(match rest::login_answer(reply) {
+            LoginAnswer::Session(session) => answer(StatusCode::OK, TEXT, session),
+            LoginAnswer::Failure(failure) => answer(StatusCode::OK, JSON, failure),
+        })
+    }
+
+    async fn rest_command(
+        &self,
+        command: &str,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
+        let (session, info, form) = self.posted(request).await?;
+        let envelope = rest::command_request(command, &form);
+        let reply = self
+            .service
+            .tr50(envelope.into(), session.as_deref(), info)
+            .await;
+        Ok(answer(StatusCode::OK, JSON, rest::command_answer(reply)))
+    }
+
+    fn upgrade(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+        if request.method() != Method::GET {
+            return Err(Refusal::Method { allowed: "GET" });
+        }
+        if !request.headers().contains_key(UPGRADE) {
+            return Err(Refusal::Upgrade);
+        }
+        let accepted = websocket::handshake(request).map_err(Refusal::WebSocket)?;
+        let info = self.conn_info(request.headers());
+        // The first answer of this kind is also the last of the connection.
+        let _ = self.websocket.set(websocket::conn_info(info));
+        Ok(accepted)
+    }
+
+    fn readiness(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+        if self.service.ready() {
+            return self.page(request, TEXT, |_| "ready\n".to_owned());
+        }
+        let mut answer = self.page(request, TEXT, |_| "not ready\n".to_owned())?;
+        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        Ok(answer)
+    }
+
+    fn page(
+        &self,
+        request: &Request<Incoming>,
+        content_type: &'static str,
+        text: impl FnOnce(&Self) -> String,
+    ) -> Result<Answer, Refusal> {
+        match *request.method() {
+            Method::GET | Method::HEAD => Ok(answer(StatusCode::OK, content_type, text(self))),
+            _ => Err(Refusal::Method {
+                allowed: "GET, HEAD",
+            }),
+        }
+    }
+
+    /// The session header, the real peer and the body of a POST.
+    async fn posted(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<(Option<String>, ConnInfo, Bytes), Refusal> {
+        if request.method() != Method::POST {
+            return Err(Refusal::Method { allowed: "POST" });
+        }
+        let info = self.conn_info(request.headers());
+        let session = request.headers().get(SESSION_HEADER);
+        let session = session
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let body = self.read_body(request.into_body()).await?;
+        Ok((session, info, body))
+    }
+
+    fn conn_info(&self, headers: &HeaderMap) -> ConnInfo {
+        let values: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+        let values = values.iter().filter_map(|value| value.to_str().ok());
+        let remote_addr = self
+            .settings
+            .trusted
+            .forwarded(self.info.remote_addr, values);
+        ConnInfo {
+            remote_addr,
+            ..self.info
+        }
+    }
+
+    async fn read_body(&self, body: Incoming) -> Result<Bytes, Refusal> {
+        let bytes_max = self.settings.body_bytes_max;
+        // Refused by its announced length, a body behind `Expect: 100-continue` is never sent.
+        if body.size_hint().lower() > bytes_max as u64 {
+            return Err(Refusal::Oversize);
+        }
+        match time::timeout(self.waits.body, Limited::new(body, bytes_max).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::Oversize),
+            Ok(Err(_)) => Err(Refusal::BodyBroken),
+            Err(_) => Err(Refusal::BodyTimedOut),
+        }
+    }
+}
+
+impl Refusal {
+    fn into_answer(self) -> Answer {
+        match self {
+            Self::NoSuchPath => error(StatusCode::NOT_FOUND, "there is nothing at this path"),
+            Self::Method { allowed } => {
+                let message = format!("this path takes {allowed}");
+                let refused = error(StatusCode::METHOD_NOT_ALLOWED, &message);
+                with_header(refused, ALLOW, allowed)
+            }
+            Self::Upgrade => {
+                let message = "this path takes WebSocket connections";
+                let refused = error(StatusCode::UPGRADE_REQUIRED, message);
+                with_header(
+                    with_header(refused, UPGRADE, "websocket"),
+                    CONNECTION,
+                    "upgrade",
+                )
+            }
+            Self::WebSocket(refused) => error(StatusCode::BAD_REQUEST, &refused.to_string()),
+            // TR50's failure of the whole request, always with status 200 (fact 11).
+            Self::Oversize => closing(answer(StatusCode::OK, JSON, OVERSIZE)),
+            Self::BodyTimedOut => closing(error(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not come in time",
+            )),
+            Self::BodyBroken => closing(error(
+                StatusCode::BAD_REQUEST,
+                "the body is not what its header says",
+            )),
+        }
+    }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    with_header(answer, CONTENT_TYPE, content_type)
+}
+
+fn error(status: StatusCode, message: &str) -> Answer {
+    let body = ErrorBody {
+        error: ErrorDetail {
+            code: status.as_u16(),
+            message,
+        },
+    };
+    answer(
+        status,
+        JSON,
+        serde_json::to_vec(&body).expect("a number and a text can be written"),
+    )
+}
+
+/// The answer, after which the connection is closed: the rest of the request was not read.
+fn closing(answer: Answer) -> Answer {
+    with_header(answer, CONNECTION, "close")
+}
+
+fn with_header(mut answer: Answer, name: hyper::header::HeaderName, value: &'static str) -> Answer {
+    answer
+        .headers_mut()
+        .insert(name, HeaderValue::from_static(value));
+    answer
+}

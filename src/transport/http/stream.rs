@@ -1,0 +1,164 @@
+//! Streams around a stream: one that gives back what was read too early, and one that gives up on a
+//! peer that does not read.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{self, Sleep};
+
+/// A stream with bytes to be read before its own.
+pub(super) struct Replay<T> {
+    inner: T,
+    first: Bytes,
+}
+
+impl<T> Replay<T> {
+    /// `inner`, with `first` before it.
+    pub(super) fn new(inner: T, first: Bytes) -> Self {
+        Self { inner, first }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Replay<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        take_into(&mut self.first, buf);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Replay<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// Moves as much of `bytes` into `buf` as fits; gives the memory back when all of it is gone.
+pub(super) fn take_into(bytes: &mut Bytes, buf: &mut ReadBuf<'_>) {
+    let count = bytes.len().min(buf.remaining());
+    buf.put_slice(&bytes.split_to(count));
+    if !bytes.has_remaining() {
+        *bytes = Bytes::new();
+    }
+}
+
+/// A stream whose writes fail when the peer takes nothing for a while.
+pub(super) struct WriteClock<T> {
+    inner: T,
+    wait: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> WriteClock<T> {
+    /// `inner`, whose peer may take nothing for as long as `wait`.
+    pub(super) fn new(inner: T, wait: Duration) -> Self {
+        Self {
+            inner,
+            wait,
+            stalled: None,
+        }
+    }
+
+    /// The stream without the clock.
+    pub(super) fn into_inner(self) -> T {
+        self.inner
+    }
+
+    fn watch<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if progress.is_ready() {
+            self.stalled = None;
+            return progress;
+        }
+        let wait = self.wait;
+        let clock = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(time::sleep(wait)));
+        clock
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for WriteClock<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteClock<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let progress = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.watch(cx, progress)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let progress = Pin::new(&mut self.inner).poll_flush(cx);
+        self.watch(cx, progress)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let progress = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.watch(cx, progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn what_was_read_comes_again() {
+        let (mut near, far) = tokio::io::duplex(64);
+        near.write_all(b" world").await.expect("writing");
+        near.shutdown().await.expect("closing");
+        let mut text = String::new();
+        let mut replay = Replay::new(far, Bytes::from_static(b"hello"));
+        replay.read_to_string(&mut text).await.expect("reading");
+        assert_eq!(text, "hello world");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_is_given_up() {
+        let (_near, far) = tokio::io::duplex(4);
+        let mut stream = WriteClock::new(far, Duration::from_millis(10));
+        let error = stream.write_all(b"12345").await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

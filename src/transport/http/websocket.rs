@@ -1,0 +1,179 @@
+//! MQTT over WebSocket (RFC 6455; `tr50.md` 1.1; MQTT 3.1.1 and 5, section 6): the handshake, and
+//! the stream of bytes inside the binary frames.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use hyper::Request;
+use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::super::{ConnInfo, Protocol, Stream};
+use super::stream::{Replay, take_into};
+use crate::limits::UNSENT_BYTES_MAX;
+
+/// The sub-protocols of MQTT 3.1.1 and later, and of MQTT 3.1.
+const SUB_PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// Read buffer of one WebSocket: a device's packets are small, and most connections are idle.
+const READ_BYTES: usize = 4096;
+
+/// Room in a message beside the payload: MQTT's header, topic and properties, or more packets.
+const MESSAGE_EXTRA_BYTES: usize = 128 * 1024;
+
+/// Why a request can't become a WebSocket.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    /// None of the offered sub-protocols is MQTT's.
+    #[error("the sub-protocol must be mqtt or mqttv3.1")]
+    SubProtocol,
+    /// The request breaks RFC 6455.
+    #[error("not a WebSocket handshake: {0}")]
+    Handshake(#[from] Error),
+}
+
+/// The answer to a request for a WebSocket: status 101, with the first sub-protocol that was offered
+/// and is known.
+pub(super) fn handshake<B, T: Default>(
+    request: &Request<B>,
+) -> Result<hyper::Response<T>, Refused> {
+    let sub_protocol = sub_protocol(request.headers()).ok_or(Refused::SubProtocol)?;
+    let mut answer = create_response_with_body(request, T::default)?;
+    let sub_protocol = HeaderValue::from_static(sub_protocol);
+    answer
+        .headers_mut()
+        .insert(SEC_WEBSOCKET_PROTOCOL, sub_protocol);
+    Ok(answer)
+}
+
+/// The details of the MQTT connection inside.
+pub(super) fn conn_info(info: ConnInfo) -> ConnInfo {
+    let protocol = match info.protocol {
+        Protocol::Https => Protocol::Wss,
+        _ => Protocol::Ws,
+    };
+    ConnInfo { protocol, ..info }
+}
+
+/// The bytes inside the WebSocket on `stream`, of which `unread` was read already.
+pub(super) async fn byte_stream(
+    stream: Replay<Stream>,
+    unread: Bytes,
+    frame_bytes_max: usize,
+) -> Stream {
+    let message_bytes_max = frame_bytes_max.saturating_add(MESSAGE_EXTRA_BYTES);
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(UNSENT_BYTES_MAX)
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max));
+    let socket =
+        WebSocketStream::from_partially_read(stream, unread.into(), Role::Server, Some(config))
+            .await;
+    Stream::Boxed(Box::new(Payloads {
+        socket,
+        received: Bytes::new(),
+        unsent: false,
+    }))
+}
+
+fn sub_protocol(headers: &HeaderMap) -> Option<&'static str> {
+    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+    offers
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|offer| {
+            SUB_PROTOCOLS
+                .into_iter()
+                .find(|known| *known == offer.trim())
+        })
+}
+
+/// The payloads of a WebSocket's binary messages as one stream of bytes; packets need not end where
+/// messages do (MQTT 3.1.1, [MQTT-6.0.0-2]).
+struct Payloads<T> {
+    socket: WebSocketStream<T>,
+    received: Bytes,
+    /// Frames (pongs too) may wait in the socket's own buffer.
+    unsent: bool,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Payloads<T> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent {
+            ready!(self.socket.poll_flush_unpin(cx)).map_err(into_io)?;
+            self.unsent = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Payloads<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.received.is_empty() {
+            // A stalled peer does not keep its own messages from being read.
+            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+                return Poll::Ready(Err(error));
+            }
+            match ready!(self.socket.poll_next_unpin(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Ok(Message::Binary(payload))) => self.received = payload,
+                // [MQTT-6.0.0-1]: any other kind of data closes the connection.
+                Some(Ok(Message::Text(_))) => {
+                    let text = io::Error::new(io::ErrorKind::InvalidData, "text, not MQTT");
+                    return Poll::Ready(Err(text));
+                }
+                Some(Ok(_)) => self.unsent = true,
+                Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
+            }
+        }
+        take_into(&mut self.received, buf);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Payloads<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.socket.poll_ready_unpin(cx)).map_err(into_io)?;
+        let message = Message::Binary(Bytes::copy_from_slice(buf));
+        self.socket.start_send_unpin(message).map_err(into_io)?;
+        self.unsent = true;
+        // On a TCP stream a write needs no flush to leave; the edges rely on it.
+        match self.poll_send(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(buf.len())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_close_unpin(cx).map_err(into_io)
+    }
+}
+
+fn into_io(error: Error) -> io::Error {
+    match error {
+        Error::Io(error) => error,
+        Error::ConnectionClosed | Error::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
+        error => io::Error::new(io::ErrorKind::InvalidData, error),
+    }
+}

@@ -1,0 +1,546 @@
+//! Who the peer really is, when load balancers and reverse proxies stand in front: the PROXY
+//! protocol, version 1 and 2 (HAProxy's `proxy-protocol.txt`), and X-Forwarded-For. Both are
+//! believed only when a trusted peer says them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time;
+
+use crate::limits::LOGIN_WAIT;
+
+/// First bytes of a header of version 1.
+const V1_START: &[u8] = b"PROXY ";
+
+/// First bytes of a header of version 2.
+const V2_START: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// The longest header of version 1, its line end included (section 2.1).
+const V1_BYTES_MAX: usize = 107;
+
+/// The shortest header of version 1: `PROXY UNKNOWN` and its line end.
+const V1_BYTES_MIN: usize = 15;
+
+/// Start, command, family and length of version 2.
+const V2_FIXED_BYTES: usize = 16;
+
+/// Addresses and extensions of version 2 together. The largest in use (TLS names, cloud ids) have a
+/// few hundred bytes.
+const V2_VARIABLE_BYTES_MAX: usize = 4096;
+
+/// How long to wait before looking again at a socket that holds half the start of a header.
+const PEEK_AGAIN: Duration = Duration::from_millis(10);
+
+/// An address, or all addresses that begin with the same bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network {
+    addr: IpAddr,
+    prefix_bits: u32,
+}
+
+/// A text that is no address and no network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not an address or a network such as 10.0.0.0/8")]
+pub struct NotANetwork;
+
+impl Network {
+    /// Whether `addr` is in it. An IPv4 address inside an IPv6 one counts as what it is.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        let (own, own_bits) = bits(self.addr);
+        let (other, other_bits) = bits(addr.to_canonical());
+        let differing = (own ^ other)
+            .checked_shr(own_bits - self.prefix_bits)
+            .unwrap_or(0);
+        own_bits == other_bits && differing == 0
+    }
+}
+
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        let (addr, prefix) = match text.split_once('/') {
+            Some((addr, prefix)) => (addr, Some(prefix)),
+            None => (text, None),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| NotANetwork)?;
+        let all_bits = bits(addr).1;
+        let prefix_bits = match prefix {
+            Some(prefix) => prefix.parse().map_err(|_| NotANetwork)?,
+            None => all_bits,
+        };
+        if prefix_bits > all_bits {
+            Err(NotANetwork)
+        } else {
+            Ok(Self { addr, prefix_bits })
+        }
+    }
+}
+
+/// The peers that are believed when they say for whom they speak.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Trusted(Vec<Network>);
+
+impl Trusted {
+    /// Whether `addr` is one of them.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(addr))
+    }
+
+    /// The peer for whom `peer` forwards an HTTP request, by the values of its X-Forwarded-For
+    /// headers in order.
+    ///
+    /// Read from the right, for everything left of the first peer that is not trusted is only that
+    /// peer's own word. The port is 0 where the header names none.
+    pub fn forwarded<'a>(
+        &self,
+        peer: SocketAddr,
+        values: impl DoubleEndedIterator<Item = &'a str>,
+    ) -> SocketAddr {
+        let mut real = peer;
+        for hop in values.rev().flat_map(|value| value.rsplit(',')) {
+            if !self.contains(real.ip()) {
+                break;
+            }
+            match forwarded_addr(hop.trim()) {
+                Some(addr) => real = addr,
+                None => break,
+            }
+        }
+        real
+    }
+}
+
+impl FromIterator<Network> for Trusted {
+    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Self {
+        Self(networks.into_iter().collect())
+    }
+}
+
+/// A connection whose peer can't be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The header breaks the protocol.
+    #[error("bad PROXY protocol header: {0}")]
+    Malformed(&'static str),
+    /// The header did not come in time.
+    #[error("no PROXY protocol header or first byte within {} s", LOGIN_WAIT.as_secs())]
+    TimedOut,
+    /// The connection broke.
+    #[error("while reading the PROXY protocol header: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The real peer of a connection accepted from `socket_peer`: for a trusted one, what its PROXY
+/// header says, which is taken off the stream; a trusted peer may send none.
+///
+/// Waits for the first bytes of a trusted peer, up to [`LOGIN_WAIT`]: never call it on the accept
+/// path.
+pub async fn real_peer(
+    stream: &mut TcpStream,
+    socket_peer: SocketAddr,
+    trusted: &Trusted,
+) -> Result<SocketAddr, ProxyError> {
+    let peer = SocketAddr::new(socket_peer.ip().to_canonical(), socket_peer.port());
+    if !trusted.contains(peer.ip()) {
+        return Ok(peer);
+    }
+    let header = time::timeout(LOGIN_WAIT, read_header(stream)).await;
+    Ok(header.map_err(|_| ProxyError::TimedOut)??.unwrap_or(peer))
+}
+
+async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyError> {
+    if !header_follows(stream).await? {
+        return Ok(None);
+    }
+    // Nothing beyond the header may be read: the rest belongs to TLS or to the protocol.
+    let mut bytes = Vec::with_capacity(V1_BYTES_MAX);
+    loop {
+        match parse(&bytes)? {
+            Parsed::Done(peer) => return Ok(peer),
+            Parsed::Incomplete { missing_min } => {
+                let old = bytes.len();
+                bytes.resize(old + missing_min, 0);
+                stream
+                    .read_exact(bytes.get_mut(old..).unwrap_or_default())
+                    .await?;
+            }
+        }
+    }
+}
+
+/// Whether the stream starts with a header of either version; takes nothing off it.
+async fn header_follows(stream: &TcpStream) -> Result<bool, ProxyError> {
+    let mut start = [0; V2_START.len()];
+    loop {
+        let count = stream.peek(&mut start).await?;
+        let seen = start.get(..count).unwrap_or_default();
+        if seen.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if seen.starts_with(V1_START) || seen.starts_with(V2_START) {
+            return Ok(true);
+        }
+        if !V1_START.starts_with(seen) && !V2_START.starts_with(seen) {
+            return Ok(false);
+        }
+        // The socket stays readable, so waiting for readiness would spin. Half a start in a packet
+        // of its own hardly ever happens.
+        time::sleep(PEEK_AGAIN).await;
+    }
+}
+
+/// What is known from the first bytes of a header.
+#[derive(PartialEq, Eq, Debug)]
+enum Parsed {
+    /// At least so many bytes more belong to the header.
+    Incomplete { missing_min: usize },
+    /// The header is complete. It names the peer, or none (`UNKNOWN`, `LOCAL`, a Unix socket).
+    Done(Option<SocketAddr>),
+}
+
+/// Reads a header, of which `bytes` is the start or the whole.
+fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
+    if bytes.len() < V1_BYTES_MIN {
+        return Ok(Parsed::Incomplete {
+            missing_min: V1_BYTES_MIN - bytes.len(),
+        });
+    }
+    if bytes.starts_with(V2_START) {
+        parse_v2(bytes)
+    } else {
+        parse_v1(bytes)
+    }
+}
+
+fn parse_v1(bytes: &[u8]) -> Result<Parsed, ProxyError> {
+    let Some(line) = bytes.strip_suffix(b"\r\n") else {
+        let missing_min = if bytes.ends_with(b"\r") { 1 } else { 2 };
+        return match bytes.len() + missing_min {
+            ..=V1_BYTES_MAX => Ok(Parsed::Incomplete { missing_min }),
+            _ => Err(ProxyError::Malformed("line too long")),
+        };
+    };
+    let line = std::str::from_utf8(line).map_err(|_| ProxyError::Malformed("not ASCII"))?;
+    let mut words = line.split(' ');
+    if words.next() != Some("PROXY") {
+        return Err(ProxyError::Malformed("does not start with PROXY"));
+    }
+    let family = words.next();
+    if family == Some("UNKNOWN") {
+        return Ok(Parsed::Done(None));
+    }
+    let source: Option<IpAddr> = words.next().and_then(|word| word.parse().ok());
+    let _destination = words.next();
+    let port = words.next().and_then(|word| word.parse().ok());
+    let complete = words.next().is_some() && words.next().is_none();
+    match (family, source, port) {
+        (Some("TCP4"), Some(ip @ IpAddr::V4(_)), Some(port))
+        | (Some("TCP6"), Some(ip @ IpAddr::V6(_)), Some(port))
+            if complete =>
+        {
+            Ok(Parsed::Done(Some(SocketAddr::new(ip.to_canonical(), port))))
+        }
+        _ => Err(ProxyError::Malformed(
+            "not TCP4, TCP6 or UNKNOWN with addresses and ports",
+        )),
+    }
+}
+
+fn parse_v2(bytes: &[u8]) -> Result<Parsed, ProxyError> {
+    let Some((&fixed, variable)) = bytes.split_first_chunk::<V2_FIXED_BYTES>() else {
+        return Ok(Parsed::Incomplete {
+            missing_min: V2_FIXED_BYTES - bytes.len(),
+        });
+    };
+    let [.., version_command, family, high, low] = fixed;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    if length > V2_VARIABLE_BYTES_MAX {
+        return Err(ProxyError::Malformed("too long"));
+    }
+    if variable.len() < length {
+        return Ok(Parsed::Incomplete {
+            missing_min: length - variable.len(),
+        });
+    }
+    match version_command {
+        0x20 => return Ok(Parsed::Done(None)),
+        0x21 => {}
+        _ => {
+            return Err(ProxyError::Malformed(
+                "version is not 2, or no known command",
+            ));
+        }
+    }
+    // Source address, destination address, source port, destination port; then extensions.
+    let short = || ProxyError::Malformed("too short for its addresses");
+    let peer = match family >> 4 {
+        0x1 => {
+            let ([a, b, c, d, _, _, _, _, high, low, _, _], _) =
+                variable.split_first_chunk::<12>().ok_or_else(short)?;
+            let ip = IpAddr::V4(Ipv4Addr::new(*a, *b, *c, *d));
+            Some(SocketAddr::new(ip, u16::from_be_bytes([*high, *low])))
+        }
+        0x2 => {
+            let (source, rest) = variable.split_first_chunk::<16>().ok_or_else(short)?;
+            let (_destination, ports) = rest.split_first_chunk::<16>().ok_or_else(short)?;
+            let ([high, low, _, _], _) = ports.split_first_chunk::<4>().ok_or_else(short)?;
+            let ip = IpAddr::V6(Ipv6Addr::from(*source)).to_canonical();
+            Some(SocketAddr::new(ip, u16::from_be_bytes([*high, *low])))
+        }
+        _ => None,
+    };
+    Ok(Parsed::Done(peer))
+}
+
+/// An address as X-Forwarded-For writes it: with or without a port, IPv6 with or without brackets.
+fn forwarded_addr(text: &str) -> Option<SocketAddr> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    with_port
+        .or_else(|| {
+            let bare = text
+                .strip_prefix('[')
+                .and_then(|text| text.strip_suffix(']'));
+            Some(SocketAddr::new(bare.unwrap_or(text).parse().ok()?, 0))
+        })
+        .map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+}
+
+/// The bits of an address, in the low end, and how many they are.
+fn bits(addr: IpAddr) -> (u128, u32) {
+    match addr {
+        IpAddr::V4(addr) => (u32::from(addr).into(), 32),
+        IpAddr::V6(addr) => (addr.into(), 128),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    fn trusted(networks: &[&str]) -> Trusted {
+        networks
+            .iter()
+            .map(|text| text.parse::<Network>().expect(text))
+            .collect()
+    }
+
+    /// A header of version 2 with the given command, family and variable part.
+    fn v2(command: u8, family: u8, variable: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(variable.len()).expect("short").to_be_bytes();
+        [&V2_START[..], &[command, family], &length, variable].concat()
+    }
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        let check = |network: &str, addr: &str, inside: bool| {
+            let contains = trusted(&[network]).contains(addr.parse().expect(addr));
+            assert_eq!(contains, inside, "{addr} in {network}");
+        };
+        check("10.0.0.0/8", "10.255.1.2", true);
+        check("10.0.0.0/8", "11.0.0.0", false);
+        check("10.0.0.0/8", "::ffff:10.1.2.3", true);
+        check("0.0.0.0/0", "1.2.3.4", true);
+        check("0.0.0.0/0", "::1", false);
+        check("::/0", "::1", true);
+        check("192.0.2.1", "192.0.2.1", true);
+        check("192.0.2.1", "192.0.2.2", false);
+        check("2001:db8::/32", "2001:db8:ffff::1", true);
+        check("2001:db8::/32", "2001:db9::1", false);
+        for bad in [
+            "",
+            "x",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "::/129",
+            "10.0.0.0/-1",
+            "10.0.0",
+        ] {
+            assert_eq!(bad.parse::<Network>(), Err(NotANetwork), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_hops_are_followed() {
+        let proxies = trusted(&["10.0.0.0/8", "fd00::/8"]);
+        let check = |peer: &str, values: &[&str], real: &str| {
+            let real: SocketAddr = real.parse().expect(real);
+            let peer = peer.parse().expect(peer);
+            assert_eq!(
+                proxies.forwarded(peer, values.iter().copied()),
+                real,
+                "{values:?}"
+            );
+        };
+        check("192.0.2.9:5", &["198.51.100.1"], "192.0.2.9:5");
+        check("10.0.0.1:5", &["198.51.100.1"], "198.51.100.1:0");
+        check("10.0.0.1:5", &["6.6.6.6, 198.51.100.1"], "198.51.100.1:0");
+        check(
+            "10.0.0.1:5",
+            &["6.6.6.6", "198.51.100.1:77 ,10.0.0.2"],
+            "198.51.100.1:77",
+        );
+        check(
+            "10.0.0.1:5",
+            &["2001:db8::1, [fd00::1]:9"],
+            "[2001:db8::1]:0",
+        );
+        check(
+            "10.0.0.1:5",
+            &["198.51.100.1, unknown, 10.0.0.3"],
+            "10.0.0.3:0",
+        );
+        check("10.0.0.1:5", &[], "10.0.0.1:5");
+        check("10.0.0.1:5", &[""], "10.0.0.1:5");
+    }
+
+    #[test]
+    fn headers_name_the_peer() {
+        let check = |bytes: &[u8], expected: Option<&str>| {
+            let expected = expected.map(|text| text.parse().expect(text));
+            assert_eq!(
+                parse(bytes).expect("a header"),
+                Parsed::Done(expected),
+                "{bytes:02x?}"
+            );
+        };
+        let v6 = [
+            &[0x20, 0x01, 0x0d, 0xb8][..],
+            &[0; 11],
+            &[1],
+            &[0; 16],
+            &[0, 80, 1, 187],
+        ];
+        check(
+            b"PROXY TCP4 192.0.2.1 10.0.0.1 4000 1883\r\n",
+            Some("192.0.2.1:4000"),
+        );
+        check(
+            b"PROXY TCP6 2001:db8::1 ::1 4000 1883\r\n",
+            Some("[2001:db8::1]:4000"),
+        );
+        check(b"PROXY UNKNOWN\r\n", None);
+        check(b"PROXY UNKNOWN anything at all\r\n", None);
+        check(
+            &v2(0x21, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0]),
+            Some("192.0.2.1:256"),
+        );
+        check(
+            &v2(
+                0x21,
+                0x11,
+                &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0, 4, 0, 0],
+            ),
+            Some("192.0.2.1:256"),
+        );
+        check(&v2(0x21, 0x21, &v6.concat()), Some("[2001:db8::1]:80"));
+        check(&v2(0x20, 0x00, &[]), None);
+        check(&v2(0x21, 0x31, &[0; 216]), None);
+    }
+
+    #[test]
+    fn broken_headers_are_refused() {
+        let check = |bytes: &[u8]| {
+            assert!(
+                matches!(parse(bytes), Err(ProxyError::Malformed(_))),
+                "{bytes:02x?}"
+            );
+        };
+        check(b"PROXY TCP4 ::1 10.0.0.1 4000 1883\r\n");
+        check(b"PROXY TCP4 192.0.2.1 10.0.0.1 70000 1883\r\n");
+        check(b"PROXY TCP4 192.0.2.1 10.0.0.1 4000\r\n");
+        check(b"PROXY TCP4 192.0.2.1 10.0.0.1 4000 1883 5\r\n");
+        check(b"PROXY TCP5 192.0.2.1 10.0.0.1 4000 1883\r\n");
+        check(&[b"PROXY ".as_slice(), &[b'x'; 101]].concat());
+        check(&v2(0x11, 0x11, &[0; 12]));
+        check(&v2(0x22, 0x11, &[0; 12]));
+        check(&v2(0x21, 0x11, &[0; 11]));
+        check(&v2(0x21, 0x21, &[0; 33]));
+        check(&v2(0x21, 0x11, &[0; 4097]));
+    }
+
+    proptest! {
+        /// Whatever comes, the parser asks for more, refuses, or is done; it never asks for bytes
+        /// beyond the header, so that nothing of the protocol behind is swallowed.
+        #[test]
+        fn no_header_reads_beyond_its_end(cut in 0_usize..100, tail in any::<Vec<u8>>()) {
+            for header in [
+                b"PROXY TCP6 2001:db8::1 ::1 4000 1883\r\n".to_vec(),
+                v2(0x21, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0]),
+            ] {
+                if cut < header.len() {
+                    match parse(&header[..cut]) {
+                        Ok(Parsed::Incomplete { missing_min }) => {
+                            prop_assert!(missing_min >= 1 && cut + missing_min <= header.len());
+                        }
+                        other => prop_assert!(false, "{other:?}"),
+                    }
+                }
+            }
+            let _ = parse(&tail);
+            let _ = parse(&[&V2_START[..], &tail].concat());
+            let _ = parse(&[V1_START, &tail, b"\r\n"].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_header_is_taken_off_the_stream_and_nothing_else() {
+        let check = async |pieces: &[&[u8]], networks: &[&str], peer: Option<&str>, rest: &[u8]| {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let addr = listener.local_addr().expect("its address");
+            let mut client = TcpStream::connect(addr).await.expect("connecting");
+            let (mut stream, socket_peer) = listener.accept().await.expect("accepting");
+            let networks = trusted(networks);
+            let send = async {
+                for piece in pieces {
+                    client.write_all(piece).await.expect("writing");
+                    tokio::task::yield_now().await;
+                }
+                client.shutdown().await.expect("closing");
+            };
+            let receive = async {
+                let peer = real_peer(&mut stream, socket_peer, &networks).await;
+                let mut rest = Vec::new();
+                stream.read_to_end(&mut rest).await.expect("reading");
+                (peer.expect("a peer"), rest)
+            };
+            let ((), (real, left)) = tokio::join!(send, receive);
+            let expected = peer.map_or(socket_peer, |peer| peer.parse().expect(peer));
+            assert_eq!((real, left.as_slice()), (expected, rest));
+        };
+        let local = &["127.0.0.0/8"];
+        let v1 = b"PROXY TCP4 192.0.2.1 10.0.0.1 4000 1883\r\n";
+        let v2 = v2(0x21, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0]);
+        check(
+            &[v1, b"\x10\x05abcde"],
+            local,
+            Some("192.0.2.1:4000"),
+            b"\x10\x05abcde",
+        )
+        .await;
+        check(
+            &[&v2, b"\r\n\r\n"],
+            local,
+            Some("192.0.2.1:256"),
+            b"\r\n\r\n",
+        )
+        .await;
+        check(
+            &[&v1[..3], &v1[3..20], &v1[20..]],
+            local,
+            Some("192.0.2.1:4000"),
+            b"",
+        )
+        .await;
+        check(&[b"POST /api HTTP/1.1"], local, None, b"POST /api HTTP/1.1").await;
+        check(&[b"PUT"], local, None, b"PUT").await;
+        check(&[v1], &["10.0.0.0/8"], None, v1).await;
+    }
+}
