@@ -1,0 +1,251 @@
+//! The simulated fleet: many devices at once, for tests, benchmarks and users.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use tr50d::fleet::{Fleet, Plan};
+//!
+//! let url = "mqtt://:demo-token-basicorg@127.0.0.1:1883".parse()?;
+//! let mut fleet = Fleet::connect(&Plan::new(url, 500)).await?;
+//! assert_eq!(fleet.len(), 500);
+//! let replies = fleet.call_all("session.info", None).await;
+//! assert!(replies.iter().all(|reply| reply.as_ref().is_ok_and(|reply| reply.success())));
+//! fleet.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod device;
+mod flow;
+mod histogram;
+mod ordinary;
+mod plan;
+mod report;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+pub use device::Device;
+pub use histogram::Histogram;
+pub use plan::{ClientKind, DEVICES_MAX, Load, Plan, PlanError, Versions, WINDOW_MAX};
+pub use report::{Board, Commands, Connections, Latency, Report};
+
+use crate::client::{ClientError, Options, Reply, Target};
+use device::Work;
+use flow::Pace;
+
+/// Logins on their way at once: enough to keep a server busy, and short of its listen backlog.
+const LOGINS_MAX: usize = 200;
+
+/// Devices that log in, stay connected, and do what they are told together.
+pub struct Fleet {
+    devices: Vec<Device>,
+    board: Arc<Board>,
+    stop: CancellationToken,
+}
+
+impl Fleet {
+    /// Connects the plan's devices. Those that could not are missing from [`Self::len`] and
+    /// counted in the report.
+    pub async fn connect(plan: &Plan) -> Result<Self, PlanError> {
+        Self::connect_watched(plan, Arc::default(), CancellationToken::new()).await
+    }
+
+    /// Connects as [`Self::connect`] does, counting on a board that somebody watches; `stop` ends
+    /// connecting, and later the loads, early.
+    pub async fn connect_watched(
+        plan: &Plan,
+        board: Arc<Board>,
+        stop: CancellationToken,
+    ) -> Result<Self, PlanError> {
+        plan.check()?;
+        let mut targets = Vec::with_capacity(plan.urls.len());
+        for url in &plan.urls {
+            let target = Target::resolve(url).await?;
+            if !plan.beyond_loopback && !target.is_loopback() {
+                return Err(PlanError::NotLoopback(url.to_string()));
+            }
+            targets.push(target);
+        }
+        let permits = Arc::new(Semaphore::new(LOGINS_MAX));
+        let mut logins = JoinSet::new();
+        let mut devices = Vec::with_capacity(plan.devices);
+        let start = Instant::now();
+        for number in 0..plan.devices {
+            let Some((target, url, ordinary)) = plan.device(number) else {
+                break;
+            };
+            let Some(target) = targets.get(target).cloned() else {
+                break;
+            };
+            if plan.connect_rate > 0 {
+                let due = Duration::from_secs_f64(number as f64 / f64::from(plan.connect_rate));
+                sleep_until(start + due).await;
+            }
+            let Ok(permit) = permits.clone().acquire_owned().await else {
+                break;
+            };
+            if stop.is_cancelled() {
+                break;
+            }
+            let options = Options {
+                qos1: plan.qos1,
+                keep_alive_s: plan.keep_alive_s,
+                source: plan.source(number),
+                timeout: plan.connect_timeout,
+            };
+            let board = board.clone();
+            logins.spawn(async move {
+                let _permit = permit;
+                let begin = Instant::now();
+                match Device::open(number, &target, &url, ordinary, options).await {
+                    Ok(device) => {
+                        board.connect.record(begin.elapsed());
+                        board.opened.fetch_add(1, Relaxed);
+                        Some(device)
+                    }
+                    Err(error) => {
+                        board.refused.fetch_add(1, Relaxed);
+                        board.error(error);
+                        None
+                    }
+                }
+            });
+        }
+        while let Some(login) = logins.join_next().await {
+            devices.extend(login.ok().flatten());
+        }
+        devices.sort_unstable_by_key(Device::number);
+        Ok(Self {
+            devices,
+            board,
+            stop,
+        })
+    }
+
+    /// How many devices are in the fleet.
+    pub fn len(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Whether no device is in the fleet.
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+
+    /// The devices, in the order of their numbers.
+    pub fn devices_mut(&mut self) -> &mut [Device] {
+        &mut self.devices
+    }
+
+    /// Sends one command from every device at once and returns the answers in the order of the
+    /// devices' numbers. `params` is a JSON text.
+    pub async fn call_all(
+        &mut self,
+        command: &str,
+        params: Option<&str>,
+    ) -> Vec<Result<Reply, ClientError>> {
+        let (command, params): (Arc<str>, Option<Arc<str>>) =
+            (command.into(), params.map(Into::into));
+        let mut calls = JoinSet::new();
+        for mut device in self.devices.drain(..) {
+            let (command, params) = (command.clone(), params.clone());
+            calls.spawn(async move {
+                let reply = device.call(&command, params.as_deref()).await;
+                (device, reply)
+            });
+        }
+        let mut done: Vec<_> = calls.join_all().await;
+        done.sort_unstable_by_key(|(device, _)| device.number());
+        let (devices, replies) = done.into_iter().unzip();
+        self.devices = devices;
+        replies
+    }
+
+    /// Lets every device send as `load` says, and reports. A device whose connection does not last
+    /// leaves the fleet.
+    pub async fn run(&mut self, load: &Load) -> Report {
+        let load = Arc::new(load.clone());
+        let count = self.devices.len() as f64;
+        let interval = (load.rate > 0.0).then(|| Duration::from_secs_f64(count / load.rate));
+        let start = Instant::now();
+        let end = start + load.duration;
+        let mut workers = JoinSet::new();
+        for (index, mut device) in self.devices.drain(..).enumerate() {
+            let (load, board, stop) = (load.clone(), self.board.clone(), self.stop.clone());
+            // Spread over one interval, or the devices would all send at the same moment.
+            let offset = interval.map_or(Duration::ZERO, |i| i.mul_f64(index as f64 / count));
+            let window = if load.request.is_some() {
+                load.window.clamp(1, WINDOW_MAX)
+            } else {
+                0
+            };
+            let start = start + offset;
+            let pace = Pace {
+                window,
+                start,
+                interval,
+                end,
+                timeout: load.timeout,
+            };
+            workers.spawn(async move {
+                let request = load.request.as_deref();
+                let work = Work {
+                    pace,
+                    request,
+                    board: &board,
+                    stop: &stop,
+                };
+                match device.work(work).await {
+                    Ok(()) => Some(device),
+                    Err(error) => {
+                        board.dropped.fetch_add(1, Relaxed);
+                        board.error(error);
+                        None
+                    }
+                }
+            });
+        }
+        let stop = self.stop.clone();
+        let ended = tokio::spawn(async move {
+            tokio::select! {
+                () = sleep_until(end) => {}
+                () = stop.cancelled() => {}
+            }
+            start.elapsed()
+        });
+        let devices = workers.join_all().await;
+        self.devices = devices.into_iter().flatten().collect();
+        self.devices.sort_unstable_by_key(Device::number);
+        // When every device has dropped, the load is over before its time.
+        let elapsed = if self.devices.is_empty() {
+            ended.abort();
+            start.elapsed()
+        } else {
+            ended.await.unwrap_or(load.duration)
+        };
+        self.board.report(elapsed)
+    }
+
+    /// What was counted so far, as a run of `elapsed`.
+    pub fn report(&self, elapsed: Duration) -> Report {
+        self.board.report(elapsed)
+    }
+
+    /// Logs every device out and closes the connections.
+    pub async fn close(self) {
+        let mut closing = JoinSet::new();
+        for device in self.devices {
+            closing.spawn(device.close());
+        }
+        closing.join_all().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+//! What a fleet counts while it works, and what it says at the end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::histogram::Histogram;
+
+/// Different error texts that are kept; further ones are only counted.
+const ERROR_TEXTS_MAX: usize = 20;
+
+/// The counters that all devices share.
+#[derive(Default)]
+pub struct Board {
+    pub(super) opened: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) sent: AtomicU64,
+    pub(super) answered: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) connect: Histogram,
+    pub(super) latency: Histogram,
+    errors: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Board {
+    /// Counts a failure under its text.
+    pub(super) fn error(&self, text: impl fmt::Display) {
+        let text = text.to_string();
+        let mut errors = self.errors.lock();
+        if errors.len() < ERROR_TEXTS_MAX || errors.contains_key(&text) {
+            *errors.entry(text).or_default() += 1;
+        } else {
+            *errors.entry("other errors".to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Commands answered until now, failures too.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Relaxed)
+    }
+
+    /// One line on how it is going: `per_second` is the rate since the last line.
+    pub fn progress(&self, elapsed: Duration, per_second: f64) -> String {
+        let open = self
+            .opened
+            .load(Relaxed)
+            .saturating_sub(self.dropped.load(Relaxed));
+        format!(
+            "{:>4} s  connections {open}  refused {}  dropped {}  {per_second:.0} commands/s  \
+             failed {}  lost {}  p99 {}",
+            elapsed.as_secs(),
+            self.refused.load(Relaxed),
+            self.dropped.load(Relaxed),
+            self.failed.load(Relaxed),
+            self.lost.load(Relaxed),
+            Millis(self.latency.quantile(0.99)),
+        )
+    }
+
+    /// The final figures of a load that took `elapsed`.
+    pub fn report(&self, elapsed: Duration) -> Report {
+        let answered = self.answered.load(Relaxed);
+        let seconds = elapsed.as_secs_f64();
+        let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        Report {
+            connections: Connections {
+                opened: self.opened.load(Relaxed),
+                failed: self.refused.load(Relaxed),
+                dropped: self.dropped.load(Relaxed),
+                p50_ms: ms(self.connect.quantile(0.5)),
+                p99_ms: ms(self.connect.quantile(0.99)),
+            },
+            commands: Commands {
+                sent: self.sent.load(Relaxed),
+                answered,
+                failed: self.failed.load(Relaxed),
+                lost: self.lost.load(Relaxed),
+                per_second: if seconds > 0.0 {
+                    answered as f64 / seconds
+                } else {
+                    0.0
+                },
+            },
+            latency: Latency {
+                p50_ms: ms(self.latency.quantile(0.5)),
+                p99_ms: ms(self.latency.quantile(0.99)),
+                p999_ms: ms(self.latency.quantile(0.999)),
+                max_ms: ms(self.latency.max()),
+            },
+            seconds,
+            errors: self.errors.lock().clone(),
+        }
+    }
+}
+
+/// The figures of a run. Its `Display` is the report for people, its serde form the one for
+/// programs; times are in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// How connecting went.
+    pub connections: Connections,
+    /// How commands went.
+    pub commands: Commands,
+    /// From sending to the answer.
+    pub latency: Latency,
+    /// How long commands were sent.
+    pub seconds: f64,
+    /// Error texts with their number.
+    pub errors: BTreeMap<String, u64>,
+}
+
+/// How connecting went.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connections {
+    /// Logged in.
+    pub opened: u64,
+    /// Could not connect or log in.
+    pub failed: u64,
+    /// Ended by the other side, or broke.
+    pub dropped: u64,
+    /// Median time from the first packet to the finished login.
+    pub p50_ms: f64,
+    /// 99 % were faster.
+    pub p99_ms: f64,
+}
+
+/// How commands went.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Commands {
+    /// Written to a connection.
+    pub sent: u64,
+    /// Answered, failures too.
+    pub answered: u64,
+    /// Answered with `success` false.
+    pub failed: u64,
+    /// Not answered in time, or on a connection that ended.
+    pub lost: u64,
+    /// Answered in a second.
+    pub per_second: f64,
+}
+
+/// Quantiles of the time from sending to the answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Latency {
+    /// The median.
+    pub p50_ms: f64,
+    /// 99 % were faster.
+    pub p99_ms: f64,
+    /// 99.9 % were faster.
+    pub p999_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
+}
+
+impl Report {
+    /// Whether every connection opened and stayed, and every command was answered with success.
+    pub fn is_clean(&self) -> bool {
+        let troubles = [
+            self.connections.failed,
+            self.connections.dropped,
+            self.commands.failed,
+            self.commands.lost,
+        ];
+        troubles.iter().all(|count| *count == 0)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            connections,
+            commands,
+            latency,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "connections  opened {}  failed {}  dropped {}  (connect p50 {:.2} ms, p99 {:.2} ms)",
+            connections.opened,
+            connections.failed,
+            connections.dropped,
+            connections.p50_ms,
+            connections.p99_ms,
+        )?;
+        writeln!(
+            f,
+            "commands     sent {}  answered {}  failed {}  lost {}",
+            commands.sent, commands.answered, commands.failed, commands.lost,
+        )?;
+        writeln!(
+            f,
+            "rate         {:.0} commands/s over {:.1} s",
+            commands.per_second, self.seconds
+        )?;
+        write!(
+            f,
+            "latency      p50 {:.3} ms  p99 {:.3} ms  p99.9 {:.3} ms  max {:.3} ms",
+            latency.p50_ms, latency.p99_ms, latency.p999_ms, latency.max_ms,
+        )?;
+        self.errors
+            .iter()
+            .try_for_each(|(text, count)| write!(f, "\nerror        {count} × {text}"))
+    }
+}
+
+struct Millis(Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} ms", self.0.as_secs_f64() * 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board() -> Board {
+        let board = Board::default();
+        board.opened.store(3, Relaxed);
+        board.sent.store(1000, Relaxed);
+        board.answered.store(1000, Relaxed);
+        for _ in 0..1000 {
+            board.latency.record(Duration::from_micros(250));
+        }
+        board.connect.record(Duration::from_millis(2));
+        board
+    }
+
+    #[test]
+    fn a_clean_run_says_so_in_text_and_json() {
+        let report = board().report(Duration::from_secs(2));
+        assert!(report.is_clean());
+        assert_eq!(
+            report.to_string(),
+            "connections  opened 3  failed 0  dropped 0  (connect p50 2.00 ms, p99 2.00 ms)\n\
+             commands     sent 1000  answered 1000  failed 0  lost 0\n\
+             rate         500 commands/s over 2.0 s\n\
+             latency      p50 0.250 ms  p99 0.250 ms  p99.9 0.250 ms  max 0.250 ms"
+        );
+        let json = serde_json::to_string(&report).expect("plain numbers");
+        assert_eq!(
+            json,
+            r#"{"connections":{"opened":3,"failed":0,"dropped":0,"p50Ms":2.0,"p99Ms":2.0},"#
+                .to_owned()
+                + r#""commands":{"sent":1000,"answered":1000,"failed":0,"lost":0,"#
+                + r#""perSecond":500.0},"latency":{"p50Ms":0.25,"p99Ms":0.25,"p999Ms":0.25,"#
+                + r#""maxMs":0.25},"seconds":2.0,"errors":{}}"#
+        );
+    }
+
+    #[test]
+    fn troubles_are_counted_by_their_text() {
+        let board = board();
+        board.lost.store(1, Relaxed);
+        board.error("the server closed the connection");
+        board.error("the server closed the connection");
+        let report = board.report(Duration::from_secs(1));
+        assert!(!report.is_clean());
+        let text = report.to_string();
+        assert!(
+            text.ends_with("\nerror        2 × the server closed the connection"),
+            "{text}"
+        );
+        for number in 0..100 {
+            board.error(number);
+        }
+        assert!(board.report(Duration::ZERO).errors.len() <= ERROR_TEXTS_MAX + 1);
+    }
+
+    #[test]
+    fn the_progress_line_has_the_figures_that_change() {
+        let line = board().progress(Duration::from_secs(12), 70_321.4);
+        let expected = "  12 s  connections 3  refused 0  dropped 0  70321 commands/s  failed 0  \
+                        lost 0  p99 0.25 ms";
+        assert_eq!(line, expected);
+    }
+}
