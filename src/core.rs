@@ -39,6 +39,9 @@ pub struct Core {
     writer: Writer,
     /// Sessions that survive a restart and whose counters have changed since they were stored.
     stale: Mutex<Vec<Arc<Session>>>,
+    /// Held from the making of a record to its place in the writer's queue: otherwise the record
+    /// of a live session could come after that of its end, and bring it back after a restart.
+    journal: Mutex<()>,
 }
 
 /// How a login arrives on a connection.
@@ -70,6 +73,18 @@ pub enum LoginError {
     Random(#[from] getrandom::Error),
 }
 
+impl LoginError {
+    /// Its name in metrics.
+    const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::Locked { .. }) => "locked",
+            Self::Refused(Refusal::Busy) | Self::Full(_) => "busy",
+            Self::Refused(Refusal::Store(_)) | Self::Store(_) | Self::Random(_) => "failed",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 /// A principal that has proved who it is.
 struct Admitted {
     who: Who,
@@ -90,7 +105,8 @@ impl Core {
         server_id: Arc<str>,
     ) -> Self {
         let stale = Mutex::new(Vec::new());
-        Self { config, identity, directory, metrics, server_id, passwords, writer, stale }
+        let journal = Mutex::new(());
+        Self { config, identity, directory, metrics, server_id, passwords, writer, stale, journal }
     }
 
     /// The directory's rules, from the configuration.
@@ -187,7 +203,7 @@ impl Core {
                 self.admit_application(&thing_key, &token, app_id, now)
             }
         };
-        self.metrics.login(admitted.is_ok());
+        self.metrics.login(admitted.as_ref().map_or_else(LoginError::outcome, |_| "success"));
         admitted
     }
 
@@ -228,7 +244,7 @@ impl Core {
 
     async fn register(&self, registration: Option<Batch>) -> Result<(), StoreError> {
         match registration {
-            Some(batch) => self.writer.submit(batch).await,
+            Some(batch) => self.writer.hand_over(batch)?.durable().await,
             None => Ok(()),
         }
     }
@@ -254,8 +270,11 @@ impl Core {
     /// The store failed; the changes hold in memory.
     pub async fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         self.count(&changes.events);
-        let batch = journal::batch_of(changes)?;
-        if batch.0.is_empty() { Ok(()) } else { self.writer.submit(batch).await }
+        let written = {
+            let _order = self.journal.lock();
+            self.writer.hand_over(journal::batch_of(changes)?)?
+        };
+        written.durable().await
     }
 
     /// Tells everybody of changes: connections close now, the journal follows.
@@ -268,10 +287,8 @@ impl Core {
                 outlet.close(*reason);
             }
         }
-        let queued = journal::batch_of(changes).and_then(|batch| match batch.0.is_empty() {
-            true => Ok(()),
-            false => self.writer.enqueue(batch),
-        });
+        let _order = self.journal.lock();
+        let queued = journal::batch_of(changes).and_then(|batch| self.writer.hand_over(batch));
         if let Err(error) = queued {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "a change of the directory was not stored");
@@ -281,9 +298,9 @@ impl Core {
     fn count(&self, events: &[Event]) {
         for event in events {
             match event {
-                Event::Started(session) => self.metrics.session_started(session.kind()),
+                Event::Started(session) => self.metrics.session_started(session.kind().as_str()),
                 Event::Ended(session, reason) => {
-                    self.metrics.session_ended(session.kind(), *reason);
+                    self.metrics.session_ended(session.kind().as_str(), reason.as_str());
                 }
                 Event::Switched(..) => {}
             }
@@ -312,32 +329,36 @@ impl Core {
     /// The store failed.
     pub async fn store_counters(&self) -> Result<(), StoreError> {
         let stale = std::mem::take(&mut *self.stale.lock());
-        let mut batch = Batch::default();
-        for session in stale {
-            session.clear_stale();
-            if session.end().is_none() {
+        let written = {
+            let _order = self.journal.lock();
+            let mut batch = Batch::default();
+            for session in stale {
+                session.clear_stale();
                 journal::put_live(&mut batch, &session)?;
             }
-        }
-        if batch.0.is_empty() { Ok(()) } else { self.writer.submit(batch).await }
+            self.writer.hand_over(batch)?
+        };
+        written.durable().await
     }
 
-    /// Ends every session that is bound to a connection, stores everything and closes the store.
-    pub async fn stop(&self, now: Timestamp) {
-        let mut changes = Changes::default();
+    /// Ends every session that is bound to a connection; the connections close.
+    pub fn end_bound(&self, now: Timestamp) {
         for session in self.directory.all() {
             if session.lifetime() == Lifetime::Connection {
-                changes.append(self.directory.end(&session, Reason::ServerStopped, now));
+                self.end(&session, Reason::ServerStopped, now);
             }
         }
-        let stored = match self.commit(&changes).await {
-            Ok(()) => self.store_counters().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = stored {
-            tracing::error!(error = &error as &dyn std::error::Error, "state was not stored");
+    }
+
+    /// Stores everything and closes the store.
+    pub async fn stop(&self) {
+        let stored = self.store_counters().await;
+        for result in [stored, self.writer.stop().await] {
+            if let Err(error) = result {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the last changes were not stored");
+            }
         }
-        self.writer.stop().await;
     }
 
     /// Changes that wait for the store.

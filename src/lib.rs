@@ -12,7 +12,7 @@
 //! * [`server`]: start order, listeners, graceful stop.
 //! * [`client`], [`fleet`], [`cli`]: the other side, for tests, measurements and users.
 
-pub mod broker;
+//pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -25,7 +25,7 @@ pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
-pub mod server;
+//pub mod server;
 pub mod store;
 pub mod timestamp;
 pub mod tr50;

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tr50d::cli::{CallArgs, FleetArgs};
+use tr50d::cli::call::{self, CallArgs};
+use tr50d::cli::demo;
+use tr50d::cli::fleet::{self, FleetArgs};
 use tr50d::config::Config;
+use tr50d::logging;
 use tr50d::server::Server;
-use tr50d::{cli, logging};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -64,8 +66,8 @@ fn main() -> ExitCode {
     let status = runtime.block_on(async {
         match command {
             Command::Serve(args) => serve(args).await.unwrap_or_else(|why| fail(&why)),
-            Command::Call(args) => cli::call(args).await,
-            Command::Fleet(args) => cli::fleet(args).await,
+            Command::Call(args) => call::run(args).await,
+            Command::Fleet(args) => fleet::run(args).await,
             Command::Check(args) => check(&args),
         }
     });
@@ -174,7 +176,7 @@ fn announce(server: &Server, demo: Option<&DemoDir>) -> std::io::Result<()> {
         writeln!(out, "listening {} {}", listening.protocol.as_str(), listening.address)?;
     }
     if let Some(demo) = demo {
-        cli::demo::write_tour(&mut out, server.listening(), &demo.path)?;
+        demo::write_tour(&mut out, server.listening(), &demo.path)?;
     }
     writeln!(out, "ready")?;
     out.flush()

@@ -1,6 +1,7 @@
 //! The subcommands that talk to a server.
 
 pub mod call;
+pub mod demo;
 pub mod fleet;
 
 use std::time::Duration;

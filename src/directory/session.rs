@@ -68,6 +68,16 @@ pub enum Kind {
     Application,
 }
 
+impl Kind {
+    /// The name on the wire and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Application => "application",
+        }
+    }
+}
+
 /// How long a session may live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Lifetime {

@@ -39,33 +39,26 @@ impl Writer {
         Self { queue }
     }
 
-    /// Commits the changes; resolves when they are as durable as promised. While the queue is
-    /// full, it waits for room.
-    ///
-    /// # Errors
-    /// What the store reports, for every batch of the group; [`StoreError::Closed`] after `stop`.
-    pub async fn submit(&self, batch: Batch) -> Result<(), StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let work = Work::Commit(batch, Some(answer));
-        self.queue
-            .send(work)
-            .await
-            .map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
-    }
-
-    /// Hands the changes over and does not wait for them. They are committed after all that was
-    /// handed over before; a failure is logged.
+    /// Hands changes over, to be committed after all that was handed over before. Who does not
+    /// wait for the receipt finds a failure in the log.
     ///
     /// # Errors
     /// [`StoreError::Busy`] when the queue is full, [`StoreError::Closed`] after `stop`.
-    pub fn enqueue(&self, batch: Batch) -> Result<(), StoreError> {
-        self.queue
-            .try_send(Work::Commit(batch, None))
-            .map_err(|refused| match refused {
-                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
-                mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
-            })
+    pub fn hand_over(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        if batch.0.is_empty() {
+            return Ok(Receipt(None));
+        }
+        let (answer, answered) = oneshot::channel();
+        match self.queue.try_send(Work::Commit(batch, answer)) {
+            Ok(()) => Ok(Receipt(Some(answered))),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(StoreError::Busy),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(StoreError::Closed),
+        }
+    }
+
+    /// How many batches wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
     }
 
     /// Commits what waits, makes it survive the loss of power, and ends the thread. Nothing is
@@ -82,10 +75,28 @@ impl Writer {
     }
 }
 
+/// For changes that were handed over.
+#[derive(Debug)]
+#[must_use = "without waiting nobody knows whether the changes are durable"]
+pub struct Receipt(Option<oneshot::Receiver<Result<(), StoreError>>>);
+
+impl Receipt {
+    /// Resolves when the changes are as durable as promised.
+    ///
+    /// # Errors
+    /// What the store reports, for every batch of the group.
+    pub async fn durable(self) -> Result<(), StoreError> {
+        match self.0 {
+            Some(answered) => answered.await.map_err(|_| StoreError::Closed)?,
+            None => Ok(()),
+        }
+    }
+}
+
 type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 enum Work {
-    Commit(Batch, Option<Answer>),
+    Commit(Batch, Answer),
     Stop(Answer),
 }
 
@@ -101,7 +112,7 @@ fn run(store: &dyn Store, durability: Durability, mut queue: mpsc::Receiver<Work
             match item {
                 Work::Commit(batch, answer) => {
                     batches.push(batch);
-                    answers.extend(answer);
+                    answers.push(answer);
                 }
                 Work::Stop(answer) => {
                     queue.close();
@@ -218,7 +229,7 @@ mod tests {
             writer.enqueue(batch(&format!("{number}"))).expect("room");
         }
         drop(closed_gate);
-        writer.submit(batch("last")).await.expect("committed");
+        writer.hand_over(batch("last")).expect("room").durable().await.expect("committed");
         assert!(
             store.commits.load(Ordering::SeqCst) <= 3,
             "the hundred share a commit"
@@ -245,7 +256,7 @@ mod tests {
         }
         assert!(matches!(writer.enqueue(batch("a")), Err(StoreError::Busy)));
         drop(closed_gate);
-        writer.submit(batch("b")).await.expect("waits for room");
+        writer.hand_over(batch("b")).expect("room").durable().await.expect("waits for room");
     }
 
     #[tokio::test]
@@ -261,7 +272,7 @@ mod tests {
             );
         }
         store.broken.store(false, Ordering::SeqCst);
-        writer.submit(batch("a")).await.expect("the writer goes on");
+        writer.hand_over(batch("a")).expect("room").durable().await.expect("the writer goes on");
     }
 
     #[tokio::test]
@@ -275,7 +286,7 @@ mod tests {
         assert!(store.read(Table::Things, b"2999").expect("read").is_some());
         assert_eq!(store.syncs.load(Ordering::SeqCst), 1);
         assert!(matches!(
-            writer.submit(batch("a")).await,
+            writer.hand_over(batch("a")).expect("room").durable().await,
             Err(StoreError::Closed)
         ));
         assert!(matches!(

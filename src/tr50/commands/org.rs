@@ -1,0 +1,96 @@
+//! `org.*`: organisations (`tr50.md` 4.1).
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::view::{ListReply, View};
+use crate::directory::Who;
+use crate::id::OrgId;
+use crate::identity::model::Org;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, shown};
+use crate::tr50::error::Failure;
+use crate::tr50::params::params;
+
+params! {
+    /// The parameters of `org.find`; none means the current organisation.
+    pub struct Find {
+        optional id: OrgId = "id", "The organisation's id.";
+        optional key: String = "key", "The organisation's key.";
+    }
+}
+
+params! {
+    /// The parameters of `org.list`.
+    pub struct List {
+        optional show: Vec<String> = "show", "The members to show; all by default.";
+        optional offset: u64 = "offset", "Organisations to leave out at the beginning.";
+        optional limit: u64 = "limit", "Organisations to return at most, up to 2000.";
+        optional sort: String = "sort", "A member's name, with `-` before it for descending.";
+        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
+    }
+}
+
+/// An organisation on the wire.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrgView {
+    id: OrgId,
+    key: String,
+    name: String,
+    slug: String,
+    parent_id: Option<OrgId>,
+    created_on: Timestamp,
+}
+
+const FIELDS: &[&str] = &["id", "key", "name", "slug", "parentId", "createdOn"];
+
+impl From<&Arc<Org>> for OrgView {
+    fn from(org: &Arc<Org>) -> Self {
+        Self {
+            id: org.id,
+            key: org.key.clone(),
+            name: org.name.clone(),
+            slug: org.slug.clone(),
+            parent_id: org.parent,
+            created_on: org.created_on,
+        }
+    }
+}
+
+/// `org.find`: one organisation that the caller can see.
+pub fn find(call: &Call<'_>, params: Find) -> Result<OrgView, Failure> {
+    let identity = &call.core.identity;
+    let (found, named) = match (params.id, &params.key) {
+        (Some(id), _) => (identity.org(id), id.to_string()),
+        (None, Some(key)) => (identity.org_by_key(key), shown(key)),
+        (None, None) => return Ok((&call.session.standing().org).into()),
+    };
+    let visible = visible(call);
+    let found = found.filter(|org| visible.iter().any(|other| other.id == org.id));
+    found
+        .map(|org| (&org).into())
+        .ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))
+}
+
+/// `org.list`: the organisations that the caller can see, ordered by key.
+pub fn list(call: &Call<'_>, params: List) -> Result<ListReply, Failure> {
+    let orgs: Vec<OrgView> = visible(call).iter().map(OrgView::from).collect();
+    let view = View {
+        offset: params.offset,
+        limit: params.limit,
+        sort: params.sort.or_else(|| Some("+key".to_owned())),
+        show: params.show,
+        hide_fields: params.hide_fields.unwrap_or(false),
+    };
+    view.apply(FIELDS, &orgs)
+}
+
+/// What a caller can see: the current organisation, and for users those they may switch to.
+fn visible(call: &Call<'_>) -> Vec<Arc<Org>> {
+    match call.session.who() {
+        Who::User(user) => call.core.identity.enterable_orgs(user),
+        Who::Application { .. } => vec![call.session.standing().org.clone()],
+    }
+}

@@ -1,0 +1,165 @@
+//! `thing.*`: things, as far as identity and sessions know them (`tr50.md` 4.1 and 4.4).
+
+use serde::Serialize;
+
+use super::view::{ListReply, View};
+use crate::directory::{Lifetime, Principal, Who};
+use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
+use crate::identity::model::Thing;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::Call;
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::{missing, params};
+
+/// Things that one `thing.list` sorts; beyond it, the order is that of the keys.
+const SORTED_MAX: usize = 100_000;
+
+params! {
+    /// The parameters of `thing.find`; an application session without any means its own thing.
+    pub struct Find {
+        optional key: ThingKey = "key", "The thing's key.";
+        optional thing_key: ThingKey = "thingKey", "The same, under another name.";
+        optional id: ThingId = "id", "The thing's id.";
+    }
+}
+
+params! {
+    /// The parameters of `thing.list`.
+    pub struct List {
+        optional show: Vec<String> = "show", "The members to show; all by default.";
+        optional offset: u64 = "offset", "Things to leave out at the beginning.";
+        optional limit: u64 = "limit", "Things to return at most, up to 2000.";
+        optional sort: String = "sort",
+            "A member's name, with `-` before it for descending; `+name` by default.";
+        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
+        optional tags: Vec<String> = "tags", "Only things that have all of these tags.";
+        optional keys: Vec<String> = "keys", "Only things with these keys.";
+    }
+}
+
+/// A thing on the wire.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ThingView {
+    id: ThingId,
+    org_id: OrgId,
+    owner_org_id: OrgId,
+    permission: &'static str,
+    name: String,
+    key: ThingKey,
+    def_id: Option<ThingDefId>,
+    tags: Vec<String>,
+    connected: bool,
+    app_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proto: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_addr: Option<String>,
+    created_by: String,
+    created_on: Timestamp,
+}
+
+const FIELDS: &[&str] = &[
+    "id",
+    "orgId",
+    "ownerOrgId",
+    "permission",
+    "name",
+    "key",
+    "defId",
+    "tags",
+    "connected",
+    "appId",
+    "lastSeen",
+    "proto",
+    "remoteAddr",
+    "createdBy",
+    "createdOn",
+];
+
+impl ThingView {
+    /// A thing, with what its newest live session tells of it.
+    fn of(call: &Call<'_>, thing: Thing) -> Self {
+        let principal = Principal::Thing(thing.org, thing.key.clone());
+        let sessions = call.core.directory.of_principal(&principal);
+        let newest = sessions.iter().max_by_key(|session| (session.started(), session.number()));
+        let bound = |lifetime: Lifetime| lifetime == Lifetime::Connection;
+        Self {
+            id: thing.id,
+            org_id: thing.org,
+            owner_org_id: thing.org,
+            permission: "rw",
+            name: thing.name,
+            key: thing.key,
+            def_id: thing.def,
+            tags: thing.tags,
+            connected: sessions.iter().any(|session| bound(session.lifetime())),
+            app_id: thing.app_id,
+            last_seen: sessions.iter().map(|session| session.last_accessed()).max(),
+            proto: newest.map(|session| session.conn().protocol.as_str()),
+            remote_addr: newest.map(|session| session.conn().remote_addr.to_string()),
+            created_by: thing.created_by,
+            created_on: thing.created_on,
+        }
+    }
+}
+
+/// `thing.find`.
+pub fn find(call: &Call<'_>, params: Find) -> Result<ThingView, Failure> {
+    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let own_key = || match call.session.who() {
+        Who::Application { thing_key, .. } => Some(thing_key.clone()),
+        Who::User(_) => None,
+    };
+    let key = params.key.or(params.thing_key);
+    let (found, named) = match (key, params.id) {
+        (Some(key), _) => (identity.thing(org, &key)?, key.to_string()),
+        (None, Some(id)) => (identity.thing_by_id(org, id)?, id.to_string()),
+        (None, None) => {
+            let key = own_key().ok_or_else(|| missing("key"))?;
+            (identity.thing(org, &key)?, key.to_string())
+        }
+    };
+    let found = found.filter(|thing| !restricted(call) || Some(&thing.key) == own_key().as_ref());
+    let thing = found.ok_or_else(|| Failure::not_found(format!("Thing \"{named}\"")))?;
+    Ok(ThingView::of(call, thing))
+}
+
+/// `thing.list`.
+pub fn list(call: &Call<'_>, params: List) -> Result<ListReply, Failure> {
+    if restricted(call) {
+        let sentence = "The application's token is restricted to its own thing.";
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
+    let things = call.core.identity.things(call.session.org_id(), None, SORTED_MAX)?;
+    let wanted = |thing: &Thing| {
+        let has_tag = |tag: &String| thing.tags.contains(tag);
+        params.tags.as_ref().is_none_or(|tags| tags.iter().all(has_tag))
+            && params
+                .keys
+                .as_ref()
+                .is_none_or(|keys| keys.iter().any(|key| key == thing.key.as_str()))
+    };
+    let things: Vec<ThingView> = things
+        .into_iter()
+        .filter(wanted)
+        .map(|thing| ThingView::of(call, thing))
+        .collect();
+    let view = View {
+        offset: params.offset,
+        limit: params.limit,
+        sort: params.sort.or_else(|| Some("+name".to_owned())),
+        show: params.show,
+        hide_fields: params.hide_fields.unwrap_or(false),
+    };
+    view.apply(FIELDS, &things)
+}
+
+fn restricted(call: &Call<'_>) -> bool {
+    match call.session.who() {
+        Who::Application { application, .. } => application.restrict_access_to_self,
+        Who::User(_) => false,
+    }
+}
