@@ -1,5 +1,7 @@
 //! The records of identity: who there is, where, and what they may do.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, ThingId, ThingKey, TokenId, UserId};
@@ -51,7 +53,7 @@ pub struct Membership {
 }
 
 /// A person who logs in with e-mail address and password.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// The id.
     pub id: UserId,
@@ -77,8 +79,18 @@ pub struct User {
     pub created_on: Timestamp,
 }
 
+/// Without the password's hash, which has no place in a log.
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("email", &self.email)
+            .finish_non_exhaustive()
+    }
+}
+
 /// An application definition with its token: what devices log in with.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Application {
     /// The id of the definition.
     pub id: ApplicationId,
@@ -106,6 +118,17 @@ pub struct Application {
     pub org_admin: bool,
     /// When it was made.
     pub created_on: Timestamp,
+}
+
+/// Without the token's hash, which has no place in a log.
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Application")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("org", &self.org)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A device, as the organisation knows it.

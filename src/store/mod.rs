@@ -4,10 +4,19 @@
 //! embedded engine is in [`disk`]. Writes of many connections are grouped by [`writer`].
 
 use std::ops::Bound;
+use std::path::PathBuf;
 
 pub mod disk;
 pub mod memory;
+#[cfg(test)]
+mod suite;
 pub mod writer;
+
+/// The version of the tables' layout that this program writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The longest key in bytes; the engine's own bound.
+pub const KEY_BYTES_MAX: usize = 65_535;
 
 /// A table of the store. Keys are ordered bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,6 +33,8 @@ pub enum Table {
     Applications,
     /// Things: organisation id (12 bytes), then key.
     Things,
+    /// Keys of things: organisation id (12 bytes), then thing id (12 bytes).
+    ThingIds,
     /// Live sessions, by ref.
     Sessions,
     /// Ended sessions: time of the end (8 bytes, big-endian milliseconds), then ref.
@@ -32,13 +43,14 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Meta,
         Self::Orgs,
         Self::Users,
         Self::Roles,
         Self::Applications,
         Self::Things,
+        Self::ThingIds,
         Self::Sessions,
         Self::History,
     ];
@@ -52,6 +64,7 @@ impl Table {
             Self::Roles => "roles",
             Self::Applications => "applications",
             Self::Things => "things",
+            Self::ThingIds => "thing_ids",
             Self::Sessions => "sessions",
             Self::History => "history",
         }
@@ -114,6 +127,17 @@ pub enum StoreError {
         /// This program's version.
         known: u32,
     },
+    /// Another process works on this directory.
+    #[error("the directory {0} is in use by another process")]
+    InUse(PathBuf),
+    /// A key is empty or longer than [`KEY_BYTES_MAX`].
+    #[error("a key of {bytes} bytes can't be kept in table {table}")]
+    KeyLength {
+        /// The table's name.
+        table: &'static str,
+        /// The key's length.
+        bytes: usize,
+    },
     /// The writer has stopped: no further change is taken.
     #[error("the store is closed")]
     Closed,
@@ -146,4 +170,29 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes all commits so far survive the loss of power.
     fn sync(&self) -> Result<(), StoreError>;
+}
+
+/// Refuses what no engine can keep, before anything is written.
+fn check_keys(batches: &[Batch]) -> Result<(), StoreError> {
+    for change in batches.iter().flat_map(|batch| &batch.0) {
+        let (Change::Put(table, key, _) | Change::Delete(table, key)) = change;
+        if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
+            return Err(StoreError::KeyLength {
+                table: table.name(),
+                bytes: key.len(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether no key can be in the range. Ordered maps panic when asked for a range that ends before
+/// it begins, so this is asked first.
+fn is_empty_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
+        | (Bound::Excluded(from), Bound::Included(to)) => from >= to,
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+    }
 }

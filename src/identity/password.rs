@@ -1,0 +1,434 @@
+//! Passwords: argon2id hashes, checked on threads of their own, and a limit on guessing.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, mpsc};
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+use super::Refusal;
+use super::model::User;
+use crate::limits::PASSWORD_QUEUE_MAX;
+use crate::timestamp::Timestamp;
+
+/// What a hash costs: 19 MiB and two passes, OWASP's first choice for argon2id; about 30 ms of a
+/// core.
+const MEMORY_KIB: u32 = 19_456;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+
+/// What a hash from a bootstrap file may cost: a second of a core, and memory that a small machine
+/// has for each of its cores.
+const MEMORY_KIB_MAX: u32 = 256 * 1024;
+const PASSES_MAX: u32 = 10;
+const LANES_MAX: u32 = 8;
+
+/// The hash that an unknown user is checked against, so that the time tells nobody who exists. It
+/// costs what [`hash_password`]'s cost.
+const NOBODYS_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$\
+                            AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// The longest password that is checked. Nobody types more; hashing megabytes is for attackers.
+const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Failures in a row before a lock (deviceWISE has 8 or more in the same 30 minutes, `tr50.md`
+/// 3.1).
+const FAILURES_MAX: u32 = 10;
+
+/// Failures count together when the first of them is not older than this.
+const FAILURES_WITHIN_MS: u64 = 30 * 60 * 1000;
+
+/// How long a lock lasts: long enough against guessing, short enough for the one who mistyped.
+const LOCK_SECONDS: u64 = 5 * 60;
+
+/// Pairs of name and address whose failures are remembered, about 2 MB. Each costs an attacker a
+/// check of 30 ms, so pushing one's own out takes longer than the lock lasts.
+const FAILING_MAX: usize = 16_384;
+
+/// Checks passwords.
+pub struct Passwords {
+    queue: mpsc::SyncSender<Check>,
+    failures: Mutex<Failures>,
+}
+
+struct Check {
+    user: Option<Arc<User>>,
+    password: String,
+    answer: oneshot::Sender<bool>,
+}
+
+impl Passwords {
+    /// Starts that many threads, at least one; each checks one password at a time. They end with
+    /// this value.
+    pub fn new(workers: usize) -> Self {
+        let (queue, waiting) = mpsc::sync_channel(PASSWORD_QUEUE_MAX);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..workers.max(1) {
+            let waiting = Arc::clone(&waiting);
+            std::thread::Builder::new()
+                .name("password".into())
+                .spawn(move || check_all(&waiting))
+                .expect("the system has a thread left when the program starts");
+        }
+        Self {
+            queue,
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Checks the password of the user whom the caller found under `name`, and returns the user.
+    /// Without a user it takes as long and fails.
+    ///
+    /// # Errors
+    /// [`Refusal::BadCredentials`] for a wrong password, [`Refusal::Locked`] after 10 failures in
+    /// a row for this name from this address (IPv6: this /64) within 30 minutes, for 5 minutes,
+    /// [`Refusal::Busy`] when too many checks wait.
+    pub async fn verify(
+        &self,
+        user: Option<Arc<User>>,
+        name: &str,
+        password: String,
+        from: IpAddr,
+        now: Timestamp,
+    ) -> Result<Arc<User>, Refusal> {
+        let source = Source::new(name, from);
+        self.failures.lock().check(&source, now)?;
+        let fits = password.len() <= PASSWORD_BYTES_MAX;
+        let user = user.filter(|_| fits);
+        let password = if fits { password } else { String::new() };
+        let (answer, answered) = oneshot::channel();
+        let check = Check {
+            user: user.clone(),
+            password,
+            answer,
+        };
+        self.queue.try_send(check).map_err(|_| Refusal::Busy)?;
+        let right = answered.await.map_err(|_| Refusal::Busy)?;
+
+        let mut failures = self.failures.lock();
+        // Guesses sent side by side must not get past a lock that one of them set off, not even
+        // with the right password.
+        failures.check(&source, now)?;
+        match user {
+            Some(user) if right => {
+                failures.forgive(&source);
+                Ok(user)
+            }
+            _ => {
+                failures.count(source, now);
+                Err(Refusal::BadCredentials)
+            }
+        }
+    }
+}
+
+/// Makes the argon2id hash of a password, in PHC form.
+pub fn hash_password(password: &str, salt: [u8; 16]) -> String {
+    let hash: PasswordHash = hasher()
+        .hash_password_with_salt(password.as_bytes(), &salt)
+        .expect("costs and salt are within argon2's bounds, and there are 19 MiB of memory");
+    hash.to_string()
+}
+
+/// Whether the text is an argon2id hash in PHC form that this program would check.
+pub(super) fn is_usable_hash(text: &str) -> bool {
+    let Ok(hash) = PasswordHash::new(text) else {
+        return false;
+    };
+    let cheap = Params::try_from(&hash).is_ok_and(|params| {
+        params.m_cost() <= MEMORY_KIB_MAX
+            && params.t_cost() <= PASSES_MAX
+            && params.p_cost() <= LANES_MAX
+    });
+    let whole = hash.salt.is_some() && hash.hash.is_some();
+    cheap && whole && hash.algorithm.as_str() == Algorithm::Argon2id.as_str()
+}
+
+fn hasher() -> Argon2<'static> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("within argon2's bounds");
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// A thread: checks what waits until the queue is gone.
+fn check_all(waiting: &Mutex<mpsc::Receiver<Check>>) {
+    let argon2 = hasher();
+    loop {
+        let next = waiting.lock().recv();
+        let Ok(Check {
+            user,
+            password,
+            answer,
+        }) = next
+        else {
+            return;
+        };
+        // Who has hung up needs no answer, and must not cost 30 ms.
+        if answer.is_closed() {
+            continue;
+        }
+        let hash = user
+            .as_ref()
+            .map_or(NOBODYS_HASH, |user| &user.password_hash);
+        let right = argon2.verify_password(password.as_bytes(), hash).is_ok();
+        let _ = answer.send(right && user.is_some());
+    }
+}
+
+/// Who fails: a hash of name and network, so that long names cost no memory.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Source([u8; 32]);
+
+impl Source {
+    fn new(name: &str, from: IpAddr) -> Self {
+        // Whoever has an IPv6 address has its whole /64.
+        let network = match from.to_canonical() {
+            IpAddr::V6(address) => {
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+            }
+            v4 => v4,
+        };
+        let mut hash = Sha256::new();
+        hash.update(network.to_string());
+        hash.update([0]);
+        hash.update(name.to_lowercase());
+        Self(hash.finalize().into())
+    }
+}
+
+#[derive(Default)]
+struct Failures {
+    of: HashMap<Source, Failing>,
+    oldest_first: VecDeque<Source>,
+}
+
+struct Failing {
+    count: u32,
+    since: Timestamp,
+    locked_until: Option<Timestamp>,
+}
+
+impl Failures {
+    fn check(&self, source: &Source, now: Timestamp) -> Result<(), Refusal> {
+        let locked_until = self.of.get(source).and_then(|failing| failing.locked_until);
+        match locked_until.map(|until| until.millis_since(now)) {
+            None | Some(0) => Ok(()),
+            Some(millis) => Err(Refusal::Locked {
+                seconds: millis.div_ceil(1000),
+            }),
+        }
+    }
+
+    fn count(&mut self, source: Source, now: Timestamp) {
+        if !self.of.contains_key(&source) {
+            if self.of.len() >= FAILING_MAX
+                && let Some(oldest) = self.oldest_first.pop_front()
+            {
+                self.of.remove(&oldest);
+            }
+            self.oldest_first.push_back(source.clone());
+        }
+        let fresh = Failing {
+            count: 0,
+            since: now,
+            locked_until: None,
+        };
+        let failing = self.of.entry(source).or_insert(fresh);
+        let lapsed =
+            failing.locked_until.is_some() || now.millis_since(failing.since) > FAILURES_WITHIN_MS;
+        if lapsed {
+            *failing = Failing {
+                count: 0,
+                since: now,
+                locked_until: None,
+            };
+        }
+        failing.count += 1;
+        if failing.count >= FAILURES_MAX {
+            failing.locked_until = Some(now.plus_seconds(LOCK_SECONDS));
+        }
+    }
+
+    fn forgive(&mut self, source: &Source) {
+        if let Some(failing) = self.of.get_mut(source) {
+            failing.count = 0;
+            failing.locked_until = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::tests::{NOW, demo};
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const NAME: &str = "viewer@basicorg.example";
+    const PASSWORD: &str = "demo-viewer-password";
+
+    fn viewer() -> Option<Arc<User>> {
+        demo().0.user_by_email(NAME)
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_opens() {
+        let passwords = Passwords::new(2);
+        let user = viewer();
+        let check = async |user: &Option<Arc<User>>, password: &str, welcome: bool| {
+            let outcome = passwords
+                .verify(user.clone(), NAME, password.into(), HERE, NOW)
+                .await;
+            assert_eq!(outcome.is_ok(), welcome, "{password}");
+            assert!(matches!(outcome, Ok(_) | Err(Refusal::BadCredentials)));
+        };
+        check(&user, PASSWORD, true).await;
+        check(&user, "demo-viewer-passwor", false).await;
+        check(&user, "", false).await;
+        check(&user, &"x".repeat(PASSWORD_BYTES_MAX + 1), false).await;
+        check(&None, PASSWORD, false).await;
+        check(&None, "", false).await;
+    }
+
+    #[test]
+    fn nobody_costs_what_everybody_costs() {
+        let params = |hash: &str| Params::try_from(&PasswordHash::new(hash).expect("PHC"));
+        let costs = |hash: &str| {
+            let params = params(hash).expect("argon2's");
+            (
+                params.m_cost(),
+                params.t_cost(),
+                params.p_cost(),
+                params.output_len(),
+            )
+        };
+        assert!(is_usable_hash(NOBODYS_HASH));
+        assert_eq!(costs(NOBODYS_HASH), costs(&hash_password("x", [1; 16])));
+    }
+
+    #[test]
+    fn only_hashes_that_can_be_checked_are_usable() {
+        let good = hash_password("x", [1; 16]);
+        let check = |hash: &str, usable| assert_eq!(is_usable_hash(hash), usable, "{hash}");
+        check(&good, true);
+        check(&good.replace("argon2id", "argon2i"), false);
+        check(&good.replace("m=19456", "m=4194304"), false);
+        check(&good.replace("t=2", "t=1000"), false);
+        check(good.rsplit_once('$').expect("parts").0, false);
+        check("plain", false);
+        check("", false);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_so() {
+        let passwords = Passwords::new(1);
+        let checks: Vec<_> = (0..PASSWORD_QUEUE_MAX + 8)
+            .map(|number| {
+                let name = format!("{number}");
+                async {
+                    let name = name;
+                    passwords
+                        .verify(None, &name, String::new(), HERE, NOW)
+                        .await
+                }
+            })
+            .collect();
+        let outcomes = futures_util::future::join_all(checks).await;
+        let busy = outcomes
+            .iter()
+            .filter(|outcome| matches!(outcome, Err(Refusal::Busy)))
+            .count();
+        assert!((1..=8).contains(&busy), "{busy} were turned away");
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_no_help_to_the_right_password() {
+        let passwords = Passwords::new(2);
+        let user = viewer();
+        let verify = |password: &str, now| {
+            passwords.verify(user.clone(), NAME, password.to_owned(), HERE, now)
+        };
+        for _ in 0..FAILURES_MAX {
+            assert!(matches!(
+                verify("wrong", NOW).await,
+                Err(Refusal::BadCredentials)
+            ));
+        }
+        let locked = verify(PASSWORD, NOW).await;
+        assert!(matches!(
+            locked,
+            Err(Refusal::Locked {
+                seconds: LOCK_SECONDS
+            })
+        ));
+        verify(PASSWORD, NOW.plus_seconds(LOCK_SECONDS))
+            .await
+            .expect("the lock is over");
+    }
+
+    #[test]
+    fn failures_count_in_a_row_and_within_half_an_hour() {
+        let source = Source::new(NAME, HERE);
+        let mut failures = Failures::default();
+        let fail = |failures: &mut Failures, times, at: u64| {
+            for _ in 0..times {
+                failures.count(source.clone(), NOW.plus_seconds(at));
+            }
+            failures.check(&source, NOW.plus_seconds(at)).is_err()
+        };
+        assert!(!fail(&mut failures, 9, 0));
+        failures.forgive(&source);
+        assert!(!fail(&mut failures, 9, 10), "a success starts anew");
+        assert!(!fail(&mut failures, 9, 1811), "the old ones do not count");
+        assert!(fail(&mut failures, 1, 1812));
+        assert!(
+            failures
+                .check(&source, NOW.plus_seconds(1812 + 299))
+                .is_err()
+        );
+        assert!(
+            failures
+                .check(&source, NOW.plus_seconds(1812 + 300))
+                .is_ok()
+        );
+        assert!(
+            !fail(&mut failures, 9, 1812 + 300),
+            "after a lock the count starts anew"
+        );
+    }
+
+    #[test]
+    fn failures_are_those_of_a_name_and_a_network() {
+        let check = |(name, from): (&str, &str), (other, there): (&str, &str), same| {
+            let source = |name, from: &str| Source::new(name, from.parse().expect("an address"));
+            assert_eq!(
+                source(name, from) == source(other, there),
+                same,
+                "{from} {there}"
+            );
+        };
+        check(("a", "10.0.0.1"), ("A", "10.0.0.1"), true);
+        check(("a", "10.0.0.1"), ("b", "10.0.0.1"), false);
+        check(("a", "10.0.0.1"), ("a", "10.0.0.2"), false);
+        check(("a", "10.0.0.1"), ("a", "::ffff:10.0.0.1"), true);
+        check(("a", "2001:db8::1"), ("a", "2001:db8::ffff:1"), true);
+        check(("a", "2001:db8::1"), ("a", "2001:db8:0:1::1"), false);
+    }
+
+    #[test]
+    fn the_memory_for_failures_has_a_bound() {
+        let mut failures = Failures::default();
+        for number in 0..FAILING_MAX + 100 {
+            failures.count(Source::new(&number.to_string(), HERE), NOW);
+        }
+        assert_eq!(
+            (failures.of.len(), failures.oldest_first.len()),
+            (FAILING_MAX, FAILING_MAX)
+        );
+        assert!(!failures.of.contains_key(&Source::new("0", HERE)));
+    }
+}

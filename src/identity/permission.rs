@@ -1,0 +1,473 @@
+//! Permissions: the names of commands, and of groups of commands (`tr50.md` 3.4 and Annex A).
+
+use std::cmp::Ordering;
+
+/// Every permission, sorted: the commands of `tr50.md` 3.2 and 4 and the names of Annex A, each
+/// family's bare name beside its members.
+const NAMES: &[&str] = &[
+    "activity_log",
+    "activity_log.publish",
+    "alarm",
+    "alarm.batch",
+    "alarm.current",
+    "alarm.delete",
+    "alarm.history",
+    "alarm.history.multi",
+    "alarm.publish",
+    "alarm.summary",
+    "api",
+    "api.authenticate",
+    "api.ping",
+    "app",
+    "app.create",
+    "app.delete",
+    "app.find",
+    "app.list",
+    "app.update",
+    "attribute",
+    "attribute.batch",
+    "attribute.current",
+    "attribute.delete",
+    "attribute.history",
+    "attribute.publish",
+    "aws",
+    "aws.kinesis.firehose.put_record",
+    "aws.kinesis.stream.put_record",
+    "aws.lambda.invoke",
+    "azure",
+    "azure.event_hub.send",
+    "azure.service_bus.send",
+    "campaign",
+    "campaign.create",
+    "campaign.find",
+    "campaign.list",
+    "campaign.member.add",
+    "campaign.member.list",
+    "campaign.member.remove",
+    "campaign.pause",
+    "campaign.resume",
+    "campaign.schedule",
+    "campaign.start",
+    "campaign.unschedule",
+    "campaign.update",
+    "cloudsms",
+    "cloudsms.send",
+    "config",
+    "config.get",
+    "config.set",
+    "counter",
+    "counter.count",
+    "counter.fields",
+    "counter.types",
+    "diag",
+    "diag.echo",
+    "diag.ping",
+    "diag.time",
+    "email",
+    "email.send",
+    "export",
+    "export.export_thing",
+    "file",
+    "file.delete",
+    "file.get",
+    "file.list",
+    "file.put",
+    "file.tag.cloud",
+    "geofence",
+    "geofence.create",
+    "geofence.delete",
+    "geofence.find",
+    "geofence.history",
+    "geofence.list",
+    "geofence.locate",
+    "geofence.report",
+    "geofence.summary",
+    "geofence.tag.cloud",
+    "geofence.things.within",
+    "geofence.update",
+    "locale",
+    "locale.get",
+    "locale.list",
+    "locale.set",
+    "location",
+    "location.batch",
+    "location.current",
+    "location.decode",
+    "location.delete",
+    "location.encode",
+    "location.fixtypes",
+    "location.history",
+    "location.network.decode",
+    "location.network.donate",
+    "location.publish",
+    "location.speedlimit",
+    "location.summary",
+    "location.weather",
+    "log",
+    "log.list",
+    "log.publish",
+    "mailbox",
+    "mailbox.ack",
+    "mailbox.alias.create",
+    "mailbox.alias.delete",
+    "mailbox.alias.find",
+    "mailbox.alias.update",
+    "mailbox.check",
+    "mailbox.find",
+    "mailbox.list",
+    "mailbox.purge",
+    "mailbox.send",
+    "mailbox.summary",
+    "mailbox.update",
+    "method",
+    "method.exec",
+    "module",
+    "module.diag",
+    "module.exec",
+    "module.exec.history",
+    "module.locate",
+    "module.ping",
+    "module.register",
+    "org",
+    "org.create",
+    "org.delete",
+    "org.find",
+    "org.list",
+    "org.update",
+    "property",
+    "property.aggregate",
+    "property.batch",
+    "property.current",
+    "property.delete",
+    "property.history",
+    "property.publish",
+    "property.stats",
+    "property.summary",
+    "role",
+    "role.create",
+    "role.delete",
+    "role.find",
+    "role.list",
+    "role.perms",
+    "role.update",
+    "search",
+    "search.omni",
+    "session",
+    "session.end",
+    "session.find",
+    "session.info",
+    "session.list",
+    "session.org.list",
+    "session.org.switch",
+    "slack",
+    "slack.send",
+    "sms",
+    "sms.send",
+    "test",
+    "thing",
+    "thing.appid.reset",
+    "thing.attr.get",
+    "thing.attr.set",
+    "thing.attr.unset",
+    "thing.bind",
+    "thing.bulk.update",
+    "thing.controltag.add",
+    "thing.create",
+    "thing.def.change",
+    "thing.delete",
+    "thing.find",
+    "thing.list",
+    "thing.near",
+    "thing.search",
+    "thing.sectag.add",
+    "thing.sectag.cloud",
+    "thing.sectag.delete",
+    "thing.share.add",
+    "thing.share.remove",
+    "thing.tag.add",
+    "thing.tag.cloud",
+    "thing.tag.delete",
+    "thing.unbind",
+    "thing.update",
+    "thing_def",
+    "thing_def.column_map",
+    "thing_def.create",
+    "thing_def.delete",
+    "thing_def.find",
+    "thing_def.keys",
+    "thing_def.list",
+    "thing_def.update",
+    "trigger",
+    "trigger.create",
+    "trigger.delete",
+    "trigger.dynamic.exec",
+    "trigger.dynamic.list",
+    "trigger.event.list",
+    "trigger.find",
+    "trigger.list",
+    "trigger.report.find",
+    "trigger.report.list",
+    "trigger.reset_counters",
+    "trigger.start",
+    "trigger.stop",
+    "trigger.template.generate",
+    "trigger.template.list",
+    "trigger.update",
+    "tunnel",
+    "tunnel.close",
+    "tunnel.history",
+    "tunnel.open",
+    "twilio",
+    "twilio.sms.send",
+    "usage",
+    "usage.connection.history",
+    "usage.thing.history",
+    "user",
+    "user.create",
+    "user.delete",
+    "user.find",
+    "user.list",
+    "user.org.find",
+    "user.org.list",
+    "user.org.set",
+    "user.update",
+];
+
+/// 64-bit words in a set: a power of two, so that a masked index needs no bounds check.
+const WORDS: usize = NAMES.len().div_ceil(64).next_power_of_two();
+
+/// A permission: the name of a command, or of a family of commands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Permission(u16);
+
+impl Permission {
+    /// The permission with this name, whatever its case; none if no command is called so. For
+    /// start-up: keep what it returns.
+    pub fn named(name: &str) -> Option<Self> {
+        let found = NAMES.binary_search_by(|known| compare_case_blind(known, name));
+        found
+            .ok()
+            .and_then(|index| u16::try_from(index).ok())
+            .map(Self)
+    }
+
+    /// Its name, such as `session.list`.
+    pub fn name(self) -> &'static str {
+        NAMES[usize::from(self.0)]
+    }
+}
+
+/// A set of permissions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PermissionSet([u64; WORDS]);
+
+impl PermissionSet {
+    /// No permission.
+    pub const EMPTY: Self = Self([0; WORDS]);
+
+    /// Every permission.
+    pub const ALL: Self = {
+        let mut words = [0; WORDS];
+        let mut index = 0;
+        while index < NAMES.len() {
+            words[index / 64] |= 1 << (index % 64);
+            index += 1;
+        }
+        Self(words)
+    };
+
+    /// The set that these names grant, whatever their case. A family's bare name (`session`)
+    /// grants the whole family; a name that no command has grants nothing.
+    pub fn from_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Self {
+        let mut set = Self::EMPTY;
+        for name in names {
+            let Some(permission) = Permission::named(name.as_ref()) else {
+                continue;
+            };
+            let granted = permission.name();
+            set.insert(permission);
+            if !granted.contains('.') {
+                set = set.union(&Self::of_names_that(|member| family(member) == granted));
+            }
+        }
+        set
+    }
+
+    /// The set of all permissions whose name passes the test.
+    pub fn of_names_that(pass: impl Fn(&str) -> bool) -> Self {
+        let mut set = Self::EMPTY;
+        for permission in every().filter(|permission| pass(permission.name())) {
+            set.insert(permission);
+        }
+        set
+    }
+
+    /// Whether the permission is in the set. No branch: it is asked for every command.
+    pub const fn allows(&self, permission: Permission) -> bool {
+        let index = permission.0 as usize;
+        self.0[(index / 64) & (WORDS - 1)] >> (index % 64) & 1 == 1
+    }
+
+    /// What is in this set or in the other.
+    pub fn union(mut self, other: &Self) -> Self {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+        self
+    }
+
+    /// The names in the set, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let set = *self;
+        every()
+            .filter(move |permission| set.allows(*permission))
+            .map(Permission::name)
+    }
+
+    fn insert(&mut self, permission: Permission) {
+        let index = usize::from(permission.0);
+        self.0[index / 64] |= 1 << (index % 64);
+    }
+}
+
+impl std::fmt::Debug for PermissionSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+fn every() -> impl Iterator<Item = Permission> {
+    (0..NAMES.len())
+        .filter_map(|index| u16::try_from(index).ok())
+        .map(Permission)
+}
+
+/// The name up to its first dot.
+fn family(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(family, _)| family)
+}
+
+fn compare_case_blind(known: &str, name: &str) -> Ordering {
+    known
+        .bytes()
+        .cmp(name.bytes().map(|byte| byte.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Annex A of `tr50.md`, word by word.
+    const ANNEX_A: &str = "\
+        alarm alarm.batch alarm.current alarm.delete alarm.history alarm.history.multi \
+        alarm.publish alarm.summary attribute attribute.batch attribute.current \
+        attribute.delete attribute.history attribute.publish aws \
+        aws.kinesis.firehose.put_record aws.kinesis.stream.put_record aws.lambda.invoke \
+        azure azure.event_hub.send azure.service_bus.send campaign campaign.create \
+        campaign.find campaign.list campaign.member.add campaign.member.list \
+        campaign.member.remove campaign.pause campaign.resume campaign.schedule \
+        campaign.start campaign.unschedule campaign.update config config.get config.set \
+        counter counter.count counter.fields counter.types email email.send export \
+        export.export_thing file file.delete file.get file.list file.put file.tag.cloud \
+        geofence geofence.create geofence.delete geofence.find geofence.history \
+        geofence.list geofence.locate geofence.report geofence.summary geofence.tag.cloud \
+        geofence.things.within geofence.update location location.batch location.current \
+        location.decode location.delete location.encode location.fixtypes location.history \
+        location.network.decode location.network.donate location.publish location.speedlimit \
+        location.summary location.weather log log.list log.publish mailbox mailbox.ack \
+        mailbox.alias.create mailbox.alias.delete mailbox.alias.find mailbox.alias.update \
+        mailbox.check mailbox.find mailbox.list mailbox.send mailbox.summary mailbox.update \
+        method method.exec module module.exec.history property property.aggregate \
+        property.batch property.current property.delete property.history property.publish \
+        property.stats property.summary search search.omni session session.list \
+        session.org.list slack slack.send sms.send test thing thing.attr.get thing.attr.set \
+        thing.attr.unset thing.bind thing.bulk.update thing.create thing.def.change \
+        thing.delete thing.find thing.list thing.near thing.search thing.sectag.add \
+        thing.sectag.cloud thing.sectag.delete thing.share.add thing.share.remove \
+        thing.tag.add thing.tag.cloud thing.tag.delete thing.unbind thing.update thing_def \
+        thing_def.column_map thing_def.create thing_def.delete thing_def.find thing_def.keys \
+        thing_def.list thing_def.update trigger trigger.create trigger.delete \
+        trigger.dynamic.exec trigger.dynamic.list trigger.find trigger.list \
+        trigger.report.find trigger.report.list trigger.reset_counters trigger.start \
+        trigger.stop trigger.update twilio twilio.sms.send";
+
+    #[test]
+    fn the_vocabulary_is_sorted_and_holds_annex_a() {
+        assert!(NAMES.is_sorted_by(|a, b| a < b));
+        assert!(NAMES.iter().all(|name| *name == name.to_ascii_lowercase()));
+        let annex: Vec<&str> = ANNEX_A.split_whitespace().collect();
+        assert_eq!(annex.len(), 160);
+        for name in annex {
+            assert_eq!(Permission::named(name).map(Permission::name), Some(name));
+        }
+        for name in NAMES {
+            assert!(
+                Permission::named(family(name)).is_some(),
+                "{name} has a family"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_found_whatever_their_case() {
+        let check = |name, found: Option<&str>| {
+            assert_eq!(
+                Permission::named(name).map(Permission::name),
+                found,
+                "{name}"
+            );
+        };
+        check("Session.LIST", Some("session.list"));
+        check("session", Some("session"));
+        check("session.", None);
+        check("sessions", None);
+        check("", None);
+        check("séssion", None);
+    }
+
+    #[test]
+    fn a_family_grants_its_members_and_nothing_else() {
+        let check = |names: &[&str], allowed: &[&str], refused: &[&str]| {
+            let set = PermissionSet::from_names(names);
+            let allows = |name: &str| set.allows(Permission::named(name).expect("a name"));
+            assert!(
+                allowed.iter().all(|name| allows(name)),
+                "{names:?}: {set:?}"
+            );
+            assert!(
+                !refused.iter().any(|name| allows(name)),
+                "{names:?}: {set:?}"
+            );
+        };
+        check(
+            &["session"],
+            &["session.list", "session.org.list", "session"],
+            &["search.omni"],
+        );
+        check(
+            &["Thing"],
+            &["thing.list", "thing.attr.get"],
+            &["thing_def", "thing_def.list"],
+        );
+        check(
+            &["alarm.history"],
+            &["alarm.history"],
+            &["alarm.history.multi", "alarm"],
+        );
+        check(&["no.such.name"], &[], &["session.list"]);
+    }
+
+    #[test]
+    fn all_and_empty_are_what_they_say() {
+        assert_eq!(PermissionSet::ALL.names().count(), NAMES.len());
+        assert_eq!(PermissionSet::EMPTY.names().count(), 0);
+        assert_eq!(
+            PermissionSet::from_names(PermissionSet::ALL.names()),
+            PermissionSet::ALL
+        );
+        assert_eq!(
+            PermissionSet::from_names(NAMES.iter().rev()),
+            PermissionSet::ALL
+        );
+    }
+}

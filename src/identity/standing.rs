@@ -1,0 +1,316 @@
+//! What a principal is and may do in one organisation.
+
+use std::sync::{Arc, LazyLock};
+
+use super::Identity;
+use super::model::{Application, Membership, Org, User};
+use super::permission::PermissionSet;
+use crate::id::{OrgId, RoleId};
+
+/// What everyone who is logged in may do.
+pub const EVERYONE: &[&str] = &[
+    "api.authenticate",
+    "api.ping",
+    "diag.echo",
+    "diag.ping",
+    "diag.time",
+    "session.end",
+    "session.info",
+    "session.org.list",
+    "session.org.switch",
+];
+
+static EVERYONE_SET: LazyLock<PermissionSet> =
+    LazyLock::new(|| PermissionSet::from_names(EVERYONE));
+
+/// What super operators may do everywhere: all that reads, nothing that changes.
+static READING_SET: LazyLock<PermissionSet> =
+    LazyLock::new(|| PermissionSet::of_names_that(only_reads).union(&EVERYONE_SET));
+
+/// What a principal is and may do in one organisation; the flags are those of the session object
+/// (`tr50.md` 3.3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// The organisation.
+    pub org: Arc<Org>,
+    /// What may be done in it.
+    pub permissions: PermissionSet,
+    /// `hasSuperAdmin`: everything, everywhere.
+    pub super_admin: bool,
+    /// `hasSuperOps`: sees everything, everywhere.
+    pub super_ops: bool,
+    /// `hasOrgAdmin`: everything in this organisation.
+    pub org_admin: bool,
+    /// `roleKeys`: the roles held here, sorted; none for administrators, who need none.
+    pub role_keys: Vec<String>,
+    /// `allowSubOrgAccess`: whether a membership reaches below its organisation; none for those
+    /// whose reach does not come from a membership.
+    pub allow_sub_org_access: Option<bool>,
+}
+
+impl Identity {
+    /// What the user is in the organisation; none: the user may not enter it.
+    ///
+    /// A membership counts in its organisation and, for an administrator or with `sub_orgs`, in
+    /// all below. At home everyone may enter.
+    pub fn user_standing(&self, user: &User, org: &Arc<Org>) -> Option<Standing> {
+        let reaching = || {
+            user.memberships
+                .iter()
+                .filter(|held| self.reaches(held, org.id))
+        };
+        let enters = user.super_admin || user.super_ops || user.home == org.id;
+        if !enters && reaching().next().is_none() {
+            return None;
+        }
+        let org_admin = !user.super_admin && reaching().any(|held| held.org_admin);
+        let everything = user.super_admin || org_admin;
+        let roles = reaching().flat_map(|held| held.roles.iter().copied());
+        let (granted, role_keys) = self.granted(roles, org.id, everything);
+        let below = || reaching().any(|held| held.sub_orgs || held.org_admin);
+        Some(Standing {
+            org: org.clone(),
+            permissions: if user.super_ops {
+                granted.union(&READING_SET)
+            } else {
+                granted
+            },
+            super_admin: user.super_admin,
+            super_ops: user.super_ops,
+            org_admin,
+            role_keys,
+            allow_sub_org_access: (!user.super_admin && !user.super_ops).then(below),
+        })
+    }
+
+    /// What sessions of the application are in its organisation; none if that is gone.
+    pub fn application_standing(&self, application: &Application) -> Option<Standing> {
+        let org = self.org(application.org)?;
+        let roles = application.roles.iter().copied();
+        let (permissions, role_keys) = self.granted(roles, org.id, application.org_admin);
+        Some(Standing {
+            org,
+            permissions,
+            super_admin: false,
+            super_ops: false,
+            org_admin: application.org_admin,
+            role_keys,
+            allow_sub_org_access: None,
+        })
+    }
+
+    /// The organisations that the user may enter, ordered by key.
+    pub fn enterable_orgs(&self, user: &User) -> Vec<Arc<Org>> {
+        let mut orgs = self.orgs();
+        if !user.super_admin && !user.super_ops {
+            orgs.retain(|org| {
+                org.id == user.home
+                    || user
+                        .memberships
+                        .iter()
+                        .any(|held| self.reaches(held, org.id))
+            });
+        }
+        orgs
+    }
+
+    fn reaches(&self, held: &Membership, org: OrgId) -> bool {
+        held.org == org || (held.org_admin || held.sub_orgs) && self.is_within(org, held.org)
+    }
+
+    /// What the roles grant in `org`, and their keys.
+    fn granted(
+        &self,
+        roles: impl Iterator<Item = RoleId>,
+        org: OrgId,
+        everything: bool,
+    ) -> (PermissionSet, Vec<String>) {
+        if everything {
+            return (PermissionSet::ALL, Vec::new());
+        }
+        let mut permissions = *EVERYONE_SET;
+        let mut keys = Vec::new();
+        for (role, granted) in roles.filter_map(|id| self.role_within(id, org)) {
+            permissions = permissions.union(granted);
+            keys.push(role.key.clone());
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        (permissions, keys)
+    }
+}
+
+/// Whether the command named so changes nothing, by the habit of TR50's names: the last word says
+/// what is done.
+fn only_reads(name: &str) -> bool {
+    let (family, rest) = name.split_once('.').unwrap_or((name, ""));
+    let verb = rest.rsplit('.').next().unwrap_or_default();
+    let reading = [
+        "aggregate",
+        "cloud",
+        "count",
+        "current",
+        "fields",
+        "find",
+        "get",
+        "history",
+        "info",
+        "keys",
+        "list",
+        "multi",
+        "near",
+        "omni",
+        "perms",
+        "search",
+        "stats",
+        "summary",
+        "types",
+        "within",
+    ];
+    family == "diag" || reading.contains(&verb)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::permission::Permission;
+    use super::super::tests::demo;
+    use super::*;
+
+    fn allows(standing: &Standing, name: &str) -> bool {
+        standing
+            .permissions
+            .allows(Permission::named(name).expect("a command"))
+    }
+
+    fn org(identity: &Identity, key: &str) -> Arc<Org> {
+        identity
+            .org_by_key(key)
+            .expect("an organisation of the demo")
+    }
+
+    fn user(identity: &Identity, email: &str) -> User {
+        User::clone(&identity.user_by_email(email).expect("a user of the demo"))
+    }
+
+    #[test]
+    fn the_super_administrator_may_do_everything_everywhere() {
+        let (identity, _) = demo();
+        let admin = user(&identity, "admin@devicewise.com");
+        for org in identity.orgs() {
+            let standing = identity.user_standing(&admin, &org).expect("enters");
+            assert_eq!(standing.permissions, PermissionSet::ALL);
+            assert!(standing.super_admin && !standing.super_ops && !standing.org_admin);
+            assert_eq!(standing.allow_sub_org_access, None);
+        }
+        assert_eq!(identity.enterable_orgs(&admin), identity.orgs());
+    }
+
+    #[test]
+    fn an_administrator_reaches_the_organisations_below_and_no_other() {
+        let (identity, _) = demo();
+        let mut operator = user(&identity, "operator@basicorg.example");
+        let (system, basic, york) = (
+            org(&identity, "SYSTEM"),
+            org(&identity, "BasicOrg"),
+            org(&identity, "YorkOrg"),
+        );
+        let standing = identity.user_standing(&operator, &basic).expect("enters");
+        assert_eq!(standing.permissions, PermissionSet::ALL);
+        assert!(standing.org_admin && !standing.super_admin);
+        assert_eq!(identity.user_standing(&operator, &york), None);
+        assert_eq!(identity.user_standing(&operator, &system), None);
+        assert_eq!(identity.enterable_orgs(&operator), [basic]);
+
+        operator.memberships[0].org = system.id;
+        assert!(
+            identity
+                .user_standing(&operator, &york)
+                .expect("below")
+                .org_admin
+        );
+        assert_eq!(identity.enterable_orgs(&operator), identity.orgs());
+    }
+
+    #[test]
+    fn without_roles_only_what_everyone_may() {
+        let (identity, _) = demo();
+        let viewer = user(&identity, "viewer@basicorg.example");
+        let basic = org(&identity, "BasicOrg");
+        let standing = identity.user_standing(&viewer, &basic).expect("enters");
+        assert_eq!(standing.permissions.names().collect::<Vec<_>>(), EVERYONE);
+        assert_eq!(standing.allow_sub_org_access, Some(false));
+        assert!(!allows(&standing, "session.list"));
+    }
+
+    #[test]
+    fn roles_reach_below_with_sub_orgs_and_only_where_they_are_known() {
+        let (identity, _) = demo();
+        let (system, york) = (org(&identity, "SYSTEM"), org(&identity, "YorkOrg"));
+        let device = identity.roles_of(system.id)[0].clone();
+        let mut member = user(&identity, "viewer@basicorg.example");
+        member.memberships[0] = Membership {
+            org: system.id,
+            roles: vec![device.id],
+            org_admin: false,
+            sub_orgs: false,
+        };
+        assert_eq!(identity.user_standing(&member, &york), None);
+        member.memberships[0].sub_orgs = true;
+        let standing = identity.user_standing(&member, &york).expect("enters");
+        assert!(allows(&standing, "session.list") && !allows(&standing, "thing.delete"));
+        assert_eq!(standing.role_keys, ["device"]);
+        assert_eq!(standing.allow_sub_org_access, Some(true));
+        assert!(!standing.org_admin);
+    }
+
+    #[test]
+    fn super_operators_see_everything_and_change_nothing() {
+        let (identity, _) = demo();
+        let mut operator = user(&identity, "viewer@basicorg.example");
+        operator.super_ops = true;
+        let standing = identity
+            .user_standing(&operator, &org(&identity, "YorkOrg"))
+            .expect("enters");
+        for name in [
+            "session.list",
+            "org.find",
+            "thing.list",
+            "alarm.history.multi",
+            "diag.ping",
+        ] {
+            assert!(allows(&standing, name), "{name}");
+        }
+        for name in [
+            "thing.delete",
+            "mailbox.check",
+            "user.update",
+            "method.exec",
+            "thing",
+        ] {
+            assert!(!allows(&standing, name), "{name}");
+        }
+        assert!(standing.super_ops && !standing.super_admin && !standing.org_admin);
+    }
+
+    #[test]
+    fn devices_of_the_demo_may_do_what_the_readme_shows() {
+        let (identity, _) = demo();
+        let basic = org(&identity, "BasicOrg");
+        let application = identity.applications_of(basic.id)[0].clone();
+        let standing = identity
+            .application_standing(&application)
+            .expect("the organisation exists");
+        for name in [
+            "session.list",
+            "session.find",
+            "thing.find",
+            "thing.list",
+            "org.find",
+            "mailbox.ack",
+        ] {
+            assert!(allows(&standing, name), "{name}");
+        }
+        assert!(!allows(&standing, "user.list") && !standing.org_admin);
+        assert_eq!(standing.role_keys, ["device"]);
+    }
+}

@@ -1,0 +1,287 @@
+//! Group commit: one thread takes all changes that wait and commits them as one group, so that
+//! many connections share one write and one sync.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::{Batch, Store, StoreError};
+use crate::limits::STORE_QUEUE_MAX;
+
+/// Batches committed as one group. A thousand small ones are some hundred kilobytes: enough to
+/// make the write's own cost vanish, and no batch waits long for its neighbours.
+const GROUP_BATCHES_MAX: usize = 1024;
+
+/// What a commit survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// The end of the process (`kill -9`): the changes are with the operating system.
+    Os,
+    /// The loss of power: the changes are on the disk.
+    Disk,
+}
+
+/// The way to change the store. A clone is a second handle of the same writer.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Work>,
+}
+
+impl Writer {
+    /// Starts the writer's thread.
+    pub fn spawn(store: Arc<dyn Store>, durability: Durability) -> Self {
+        let (queue, waiting) = mpsc::channel(STORE_QUEUE_MAX);
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || run(&*store, durability, waiting))
+            .expect("the system has a thread left when the program starts");
+        Self { queue }
+    }
+
+    /// Commits the changes; resolves when they are as durable as promised. While the queue is
+    /// full, it waits for room.
+    ///
+    /// # Errors
+    /// What the store reports, for every batch of the group; [`StoreError::Closed`] after `stop`.
+    pub async fn submit(&self, batch: Batch) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let work = Work::Commit(batch, Some(answer));
+        self.queue
+            .send(work)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Hands the changes over and does not wait for them. They are committed after all that was
+    /// handed over before; a failure is logged.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when the queue is full, [`StoreError::Closed`] after `stop`.
+    pub fn enqueue(&self, batch: Batch) -> Result<(), StoreError> {
+        self.queue
+            .try_send(Work::Commit(batch, None))
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+            })
+    }
+
+    /// Commits what waits, makes it survive the loss of power, and ends the thread. Nothing is
+    /// taken afterwards; a second call does nothing.
+    ///
+    /// # Errors
+    /// What the store reports for the last sync.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        if self.queue.send(Work::Stop(answer)).await.is_err() {
+            return Ok(());
+        }
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+type Answer = oneshot::Sender<Result<(), StoreError>>;
+
+enum Work {
+    Commit(Batch, Option<Answer>),
+    Stop(Answer),
+}
+
+/// The thread: ends after `stop`, or when the last handle is gone.
+fn run(store: &dyn Store, durability: Durability, mut queue: mpsc::Receiver<Work>) {
+    let mut work = Vec::with_capacity(GROUP_BATCHES_MAX);
+    let mut stops = Vec::new();
+    let mut failing = false;
+    while queue.blocking_recv_many(&mut work, GROUP_BATCHES_MAX) > 0 {
+        let mut batches = Vec::with_capacity(work.len());
+        let mut answers = Vec::new();
+        for item in work.drain(..) {
+            match item {
+                Work::Commit(batch, answer) => {
+                    batches.push(batch);
+                    answers.extend(answer);
+                }
+                Work::Stop(answer) => {
+                    queue.close();
+                    stops.push(answer);
+                }
+            }
+        }
+        let committed = commit(store, durability, &batches).map_err(Arc::new);
+        // A store that failed once fails for good; one line says so, not one for each group.
+        if let (Err(error), false) = (&committed, failing) {
+            error!(
+                error = &**error as &dyn std::error::Error,
+                "changes are lost"
+            );
+        }
+        failing = committed.is_err();
+        answer_all(answers, &committed);
+    }
+    let synced = store.sync().map_err(Arc::new);
+    if let Err(error) = &synced {
+        error!(
+            error = &**error as &dyn std::error::Error,
+            "the last changes may be lost"
+        );
+    }
+    answer_all(stops, &synced);
+}
+
+fn commit(store: &dyn Store, durability: Durability, batches: &[Batch]) -> Result<(), StoreError> {
+    if batches.is_empty() {
+        return Ok(());
+    }
+    store.commit(batches)?;
+    match durability {
+        Durability::Os => Ok(()),
+        Durability::Disk => store.sync(),
+    }
+}
+
+/// Tells everyone who waits. Who has gone meanwhile needs no answer.
+fn answer_all(answers: Vec<Answer>, outcome: &Result<(), Arc<StoreError>>) {
+    for answer in answers {
+        let _ = answer.send(outcome.clone().map_err(|shared| StoreError::Engine {
+            doing: "commit a group of changes",
+            source: Box::new(shared),
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Row, Table};
+
+    /// A store whose commits wait for the gate, and fail when told to.
+    #[derive(Default)]
+    struct Watched {
+        inner: MemoryStore,
+        gate: Mutex<()>,
+        commits: AtomicUsize,
+        syncs: AtomicUsize,
+        broken: AtomicBool,
+    }
+
+    impl Store for Watched {
+        fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.inner.read(table, key)
+        }
+        fn scan(
+            &self,
+            table: Table,
+            from: Bound<&[u8]>,
+            to: Bound<&[u8]>,
+            limit: usize,
+        ) -> Result<Vec<Row>, StoreError> {
+            self.inner.scan(table, from, to, limit)
+        }
+        fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
+            self.commits.fetch_add(1, Ordering::SeqCst);
+            let _open = self.gate.lock();
+            if self.broken.load(Ordering::SeqCst) {
+                return Err(StoreError::Busy);
+            }
+            self.inner.commit(batches)
+        }
+        fn sync(&self) -> Result<(), StoreError> {
+            self.syncs.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    fn batch(key: &str) -> Batch {
+        let mut batch = Batch::default();
+        batch.put(Table::Things, key, "value");
+        batch
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_committed_as_one_group() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Disk);
+        let closed_gate = store.gate.lock();
+        writer.enqueue(batch("first")).expect("room");
+        while store.commits.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        for number in 0..100 {
+            writer.enqueue(batch(&format!("{number}"))).expect("room");
+        }
+        drop(closed_gate);
+        writer.submit(batch("last")).await.expect("committed");
+        assert!(
+            store.commits.load(Ordering::SeqCst) <= 3,
+            "the hundred share a commit"
+        );
+        assert_eq!(
+            store.commits.load(Ordering::SeqCst),
+            store.syncs.load(Ordering::SeqCst)
+        );
+        assert!(store.read(Table::Things, b"99").expect("read").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_so() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let closed_gate = store.gate.lock();
+        let mut taken = 0;
+        while writer.enqueue(batch("a")).is_ok() {
+            taken += 1;
+            assert!(
+                taken <= STORE_QUEUE_MAX + 2 * GROUP_BATCHES_MAX,
+                "the queue has a bound"
+            );
+        }
+        assert!(matches!(writer.enqueue(batch("a")), Err(StoreError::Busy)));
+        drop(closed_gate);
+        writer.submit(batch("b")).await.expect("waits for room");
+    }
+
+    #[tokio::test]
+    async fn a_failed_group_fails_everyone_in_it() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        store.broken.store(true, Ordering::SeqCst);
+        let (one, two) = tokio::join!(writer.submit(batch("a")), writer.submit(batch("b")));
+        for refused in [one, two] {
+            assert!(
+                matches!(refused, Err(StoreError::Engine { .. })),
+                "{refused:?}"
+            );
+        }
+        store.broken.store(false, Ordering::SeqCst);
+        writer.submit(batch("a")).await.expect("the writer goes on");
+    }
+
+    #[tokio::test]
+    async fn stopping_drains_and_closes() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        for number in 0..3000 {
+            writer.enqueue(batch(&format!("{number}"))).expect("room");
+        }
+        writer.clone().stop().await.expect("synced");
+        assert!(store.read(Table::Things, b"2999").expect("read").is_some());
+        assert_eq!(store.syncs.load(Ordering::SeqCst), 1);
+        assert!(matches!(
+            writer.submit(batch("a")).await,
+            Err(StoreError::Closed)
+        ));
+        assert!(matches!(
+            writer.enqueue(batch("a")),
+            Err(StoreError::Closed)
+        ));
+        writer.stop().await.expect("a second stop does nothing");
+    }
+}
