@@ -25,7 +25,7 @@ pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
-//pub mod server;
+pub mod server;
 pub mod store;
 pub mod timestamp;
 pub mod tr50;

@@ -32,9 +32,7 @@ pub enum LoggingError {
 /// `RUST_LOG`, whose directives come on top.
 pub fn start(log: &Log, rust_log: Option<&str>) -> Result<(), LoggingError> {
     let filter = filter(log.level, rust_log)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match log.format {
         LogFormat::Text => lines.with_ansi(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -64,11 +62,7 @@ pub struct PeerLog {
 impl PeerLog {
     /// A log of at most `per_second` lines.
     pub const fn new(per_second: u32) -> Self {
-        Self {
-            per_second,
-            window: AtomicU64::new(0),
-            suppressed: AtomicU64::new(0),
-        }
+        Self { per_second, window: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
     }
 
     /// Whether a line may be written now: then, how many were not since the last one.
@@ -79,15 +73,13 @@ impl PeerLog {
 
     fn admit_at(&self, second: u64) -> Option<u64> {
         let (second, limit) = (second << 32, u64::from(self.per_second));
-        let admitted = self
-            .window
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| {
-                if window & !u64::from(u32::MAX) == second {
-                    (window - second < limit).then_some(window + 1)
-                } else {
-                    (limit > 0).then_some(second + 1)
-                }
-            });
+        let admitted = self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| {
+            if window & !u64::from(u32::MAX) == second {
+                (window - second < limit).then_some(window + 1)
+            } else {
+                (limit > 0).then_some(second + 1)
+            }
+        });
         match admitted {
             Ok(_) => Some(self.suppressed.swap(0, Ordering::Relaxed)),
             Err(_) => {
@@ -121,28 +113,13 @@ mod tests {
         let check = |level, rust_log: Option<&str>, parts: &[&str]| {
             let filter = filter(level, rust_log).expect("directives").to_string();
             for part in parts {
-                assert!(
-                    filter.split(',').any(|have| have == *part),
-                    "{filter} lacks {part}"
-                );
+                assert!(filter.split(',').any(|have| have == *part), "{filter} lacks {part}");
             }
         };
-        check(
-            LevelFilter::INFO,
-            None,
-            &["info", "rumqttd=off", "fjall=warn", "lsm_tree=warn"],
-        );
+        check(LevelFilter::INFO, None, &["info", "rumqttd=off", "fjall=warn", "lsm_tree=warn"]);
         check(LevelFilter::OFF, Some(""), &["off"]);
-        check(
-            LevelFilter::INFO,
-            Some("warn,tr50d=debug"),
-            &["warn", "tr50d=debug", "fjall=warn"],
-        );
-        check(
-            LevelFilter::INFO,
-            Some("rumqttd=info"),
-            &["info", "rumqttd=info"],
-        );
+        check(LevelFilter::INFO, Some("warn,tr50d=debug"), &["warn", "tr50d=debug", "fjall=warn"]);
+        check(LevelFilter::INFO, Some("rumqttd=info"), &["info", "rumqttd=info"]);
         assert!(filter(LevelFilter::INFO, Some("tr50d=loud")).is_err());
     }
 

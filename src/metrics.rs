@@ -3,8 +3,6 @@
 //! Everything a command touches is a handle made at the start: one atomic addition, no look-up.
 //! Labels are `&'static str`, so that no peer can make new ones.
 
-use std::sync::atomic::AtomicU64;
-
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -41,8 +39,8 @@ pub struct Metrics {
 
 /// The counters of one command.
 struct Outcomes {
-    success: Counter<u64, AtomicU64>,
-    failure: Counter<u64, AtomicU64>,
+    success: Counter,
+    failure: Counter,
 }
 
 /// An open connection in [`Metrics`]; counts until it is dropped.
@@ -72,11 +70,7 @@ impl Metrics {
         Self {
             commands: handles.collect(),
             connections: gauges(r, "connections", "Connections open now, by protocol"),
-            accepted: counters(
-                r,
-                "connections_accepted",
-                "Connections accepted, by protocol",
-            ),
+            accepted: counters(r, "connections_accepted", "Connections accepted, by protocol"),
             refused: counters(r, "connections_refused", "Connections refused, by reason"),
             sessions: gauges(r, "sessions", "Sessions live now, by kind"),
             sessions_started: counters(r, "sessions_started", "Sessions started, by kind"),
@@ -113,9 +107,7 @@ impl Metrics {
 
     /// A session of this kind ended, for `reason`.
     pub fn session_ended(&self, kind: &'static str, reason: &'static str) {
-        self.sessions_ended
-            .get_or_create(&[("kind", kind), ("reason", reason)])
-            .inc();
+        self.sessions_ended.get_or_create(&[("kind", kind), ("reason", reason)]).inc();
         self.sessions.get_or_create(&[("kind", kind)]).dec();
     }
 
@@ -160,8 +152,7 @@ impl Metrics {
 
     /// So many batches wait for the store.
     pub fn store_queue(&self, batches: usize) {
-        self.store_queue
-            .set(i64::try_from(batches).unwrap_or(i64::MAX));
+        self.store_queue.set(i64::try_from(batches).unwrap_or(i64::MAX));
     }
 
     /// All of them in the OpenMetrics text form, [`CONTENT_TYPE`].
@@ -224,10 +215,7 @@ mod tests {
         metrics.store_queue(3);
         let text = metrics.render();
         let check = |line: &str| {
-            assert!(
-                text.lines().any(|have| have == line),
-                "{text}\nlacks {line}"
-            );
+            assert!(text.lines().any(|have| have == line), "{text}\nlacks {line}");
         };
         check(r#"tr50d_connections{protocol="mqtt"} 1"#);
         check(r#"tr50d_connections_accepted_total{protocol="mqtt"} 2"#);
@@ -246,10 +234,6 @@ mod tests {
         check("tr50d_store_queue 3");
         check("# EOF");
         drop(open);
-        assert!(
-            metrics
-                .render()
-                .contains(r#"tr50d_connections{protocol="mqtt"} 0"#)
-        );
+        assert!(metrics.render().contains(r#"tr50d_connections{protocol="mqtt"} 0"#));
     }
 }

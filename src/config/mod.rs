@@ -12,6 +12,7 @@ use std::{fs, io, process};
 
 use tracing::level_filters::LevelFilter;
 
+use crate::store::writer::Durability;
 use crate::transport::proxy::Trusted;
 use crate::transport::tls;
 use value::{Raw, Value};
@@ -144,6 +145,8 @@ sections! {
         max_frame_bytes: usize = 1_048_576,
         /// Connections open at once, over all listeners.
         connections: usize = 100_000,
+        /// Sessions live at once.
+        sessions: usize = 1_000_000,
         /// Commands a second for one session; 0 is no limit.
         commands_per_s: u32 = 100,
         /// Distinct topic filters in the broker; 0 refuses every subscription to other topics.
@@ -163,15 +166,6 @@ sections! {
         /// Peers whose PROXY protocol header and X-Forwarded-For are believed.
         trusted: Trusted = Trusted::default(),
     }
-}
-
-/// What a durable write has survived when it is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Durability {
-    /// The end of the process: the operating system has it.
-    Os,
-    /// The loss of power: the disk has it.
-    Disk,
 }
 
 /// The form of a log line.
@@ -261,11 +255,7 @@ impl Config {
         config.read_toml(DEMO, "the built-in demo configuration")?;
         config.server.data_dir = demo_dir();
         let config = config.overlaid(file, env)?;
-        match config
-            .listeners()
-            .into_iter()
-            .find(|(_, addr)| !addr.ip().is_loopback())
-        {
+        match config.listeners().into_iter().find(|(_, addr)| !addr.ip().is_loopback()) {
             None => Ok(config),
             Some((key, addr)) => Err(ConfigError::Invalid(format!(
                 "the demo's passwords are public, so {key} must be a loopback address, not {addr}"
@@ -315,10 +305,8 @@ impl Config {
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         if let Some(path) = file {
-            let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-                path: path.to_owned(),
-                source,
-            })?;
+            let text = fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
             self.read_toml(&text, &path.display().to_string())?;
         }
         self.read_env(env)?;
@@ -351,9 +339,8 @@ impl Config {
 
     fn read_env(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
         for (name, text) in env {
-            let Some((section, key)) = name
-                .strip_prefix(VARIABLE_PREFIX)
-                .and_then(|name| name.split_once("__"))
+            let Some((section, key)) =
+                name.strip_prefix(VARIABLE_PREFIX).and_then(|name| name.split_once("__"))
             else {
                 continue;
             };
@@ -371,25 +358,21 @@ impl Config {
         key: &str,
         raw: Raw<'_>,
     ) -> Result<(), ConfigError> {
-        let unknown = |what| ConfigError::Unknown {
-            place: place.to_owned(),
-            what,
-        };
-        self.set(section, key, raw)
-            .or_else(|refusal| match refusal {
-                NotSet::UnknownSection => Err(unknown(format!("there is no section [{section}]"))),
-                NotSet::UnknownKey if key.is_empty() => Ok(()),
-                NotSet::UnknownKey => Err(unknown(format!(
-                    "there is no key \"{key}\" in section [{section}]"
-                ))),
-                NotSet::WrongValue { expected } => Err(ConfigError::WrongValue {
-                    place: place.to_owned(),
-                    section: section.to_owned(),
-                    key: key.to_owned(),
-                    expected,
-                    found: raw.to_string(),
-                }),
-            })
+        let unknown = |what| ConfigError::Unknown { place: place.to_owned(), what };
+        self.set(section, key, raw).or_else(|refusal| match refusal {
+            NotSet::UnknownSection => Err(unknown(format!("there is no section [{section}]"))),
+            NotSet::UnknownKey if key.is_empty() => Ok(()),
+            NotSet::UnknownKey => {
+                Err(unknown(format!("there is no key \"{key}\" in section [{section}]")))
+            }
+            NotSet::WrongValue { expected } => Err(ConfigError::WrongValue {
+                place: place.to_owned(),
+                section: section.to_owned(),
+                key: key.to_owned(),
+                expected,
+                found: raw.to_string(),
+            }),
+        })
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -406,10 +389,7 @@ impl Config {
             return Some("every listener is turned off".to_owned());
         }
         for (index, (key, addr)) in listeners.iter().enumerate() {
-            let earlier = listeners
-                .iter()
-                .take(index)
-                .find(|(_, other)| other == addr);
+            let earlier = listeners.iter().take(index).find(|(_, other)| other == addr);
             if let Some((other, _)) = earlier
                 && addr.port() != 0
             {
@@ -421,14 +401,8 @@ impl Config {
         }
         let frame = limits.max_frame_bytes;
         let checks = [
-            (
-                tls.cert.is_some() == tls.key.is_some(),
-                "tls.cert and tls.key need each other",
-            ),
-            (
-                tls.client_ca.is_none() || tls.cert.is_some(),
-                "tls.client_ca needs tls.cert",
-            ),
+            (tls.cert.is_some() == tls.key.is_some(), "tls.cert and tls.key need each other"),
+            (tls.client_ca.is_none() || tls.cert.is_some(), "tls.client_ca needs tls.cert"),
             (sessions.ttl_s > 0, "sessions.ttl_s must be at least 1"),
             (
                 sessions.ttl_s <= sessions.max_age_s,
@@ -442,253 +416,23 @@ impl Config {
                 (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame),
                 "limits.max_frame_bytes must be 1024 to 67108864",
             ),
-            (
-                limits.connections > 0,
-                "limits.connections must be at least 1",
-            ),
+            (limits.connections > 0, "limits.connections must be at least 1"),
+            (limits.sessions > 0, "limits.sessions must be at least 1"),
             (
                 limits.broker_filters == 0 || limits.broker_links > 0,
                 "limits.broker_links must be at least 1 when limits.broker_filters allows any",
             ),
         ];
-        checks
-            .iter()
-            .find(|(holds, _)| !holds)
-            .map(|(_, sentence)| (*sentence).to_owned())
+        checks.iter().find(|(holds, _)| !holds).map(|(_, sentence)| (*sentence).to_owned())
     }
 }
 
 /// A directory for one run of the demo: below the system's directory for temporary files, with a
 /// name that no other run has. It is not made yet; whoever makes it must insist on a new one.
 pub fn demo_dir() -> PathBuf {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    std::env::temp_dir().join(format!(
-        "tr50d-demo-{}-{:x}",
-        process::id(),
-        since.as_nanos()
-    ))
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    std::env::temp_dir().join(format!("tr50d-demo-{}-{:x}", process::id(), since.as_nanos()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEMPLATE: &str = include_str!("../../config/tr50d.toml");
-
-    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        fs::write(file.path(), text).expect("writing it");
-        Config::load(Some(file.path()), variables(env))
-    }
-
-    fn variables(env: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-        let owned: Vec<_> = env
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
-        owned.into_iter()
-    }
-
-    #[test]
-    fn the_template_has_every_key_with_its_default() {
-        assert_eq!(
-            load(TEMPLATE, &[]).expect("the template"),
-            Config::default()
-        );
-        let template: toml::Table = TEMPLATE.parse().expect("TOML");
-        for (section, keys) in KEYS {
-            for key in *keys {
-                let value = template.get(*section).and_then(|table| table.get(*key));
-                assert!(value.is_some(), "config/tr50d.toml lacks {section}.{key}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_file_overrides_the_defaults_and_the_environment_the_file() {
-        let text = "[mqtt]\nlisten = \"127.0.0.1:1\"\n[tcp]\nlisten = \"none\"\n[log]\n\
-                    format = \"json\"\n[server]\ndurability = \"disk\"";
-        let env = [
-            ("TR50D_MQTT__LISTEN", "127.0.0.1:0"),
-            ("TR50D_PROXY__TRUSTED", "10.0.0.0/8, ::1"),
-            ("TR50D_LIMITS__COMMANDS_PER_S", "0"),
-            ("TR50D_LOG__LEVEL", "debug"),
-            ("TR50D_HOME", "has no section and is none of ours"),
-            ("PATH", "/bin"),
-        ];
-        let config = load(text, &env).expect("a good configuration");
-        assert_eq!(config.mqtt.listen, "127.0.0.1:0".parse().ok());
-        assert_eq!(config.tcp.listen, None);
-        assert_eq!(config.http, Http::default());
-        assert_eq!(
-            config.log,
-            Log {
-                level: LevelFilter::DEBUG,
-                format: LogFormat::Json
-            }
-        );
-        assert_eq!(config.server.durability, Durability::Disk);
-        assert_eq!(config.limits.commands_per_s, 0);
-        assert!(
-            config
-                .proxy
-                .trusted
-                .contains("10.1.2.3".parse().expect("an address"))
-        );
-        assert!(
-            config
-                .proxy
-                .trusted
-                .contains("::1".parse().expect("an address"))
-        );
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let check = |text: &str, env: &[(&str, &str)], parts: &[&str]| {
-            let error = load(text, env).expect_err(text).to_string();
-            for part in parts {
-                assert!(error.contains(part), "{error:?} lacks {part:?}");
-            }
-        };
-        check("[mqtt]\nlissen = 1", &[], &["no key \"lissen\"", "[mqtt]"]);
-        check("[mqqt]\nlisten = 1", &[], &["no section [mqqt]"]);
-        check("[mqqt]", &[], &["no section [mqqt]"]);
-        check(
-            "listen = 1",
-            &[],
-            &["\"listen\"", "outside of every section"],
-        );
-        check("[mqtt", &[], &["not valid TOML", "line 1"]);
-        check(
-            "[sessions]\nttl_s = \"a day\"",
-            &[],
-            &["\"ttl_s\"", "[sessions]", "whole number"],
-        );
-        check("[sessions]\nttl_s = -1", &[], &["\"ttl_s\"", "-1"]);
-        check(
-            "[tcp]\nlisten = \"localhost\"",
-            &[],
-            &["address and port", "\"localhost\""],
-        );
-        check(
-            "[server]\ndurability = \"ram\"",
-            &[],
-            &["\"os\" or \"disk\""],
-        );
-        check("[log]\nlevel = \"loud\"", &[], &["[log]", "trace"]);
-        check(
-            "[proxy]\ntrusted = [\"10.0.0.0/33\"]",
-            &[],
-            &["\"trusted\"", "[proxy]"],
-        );
-        check(
-            "",
-            &[("TR50D_MQTT__PORT", "1")],
-            &["TR50D_MQTT__PORT", "\"port\"", "[mqtt]"],
-        );
-        check(
-            "",
-            &[("TR50D_MQQT__LISTEN", "1")],
-            &["TR50D_MQQT__LISTEN", "[mqqt]"],
-        );
-        check(
-            "",
-            &[("TR50D_SESSIONS__TTL_S", "x")],
-            &["TR50D_SESSIONS__TTL_S", "\"x\""],
-        );
-    }
-
-    #[test]
-    fn contradictions_are_told_in_a_sentence() {
-        let check = |env: &[(&str, &str)], part: &str| {
-            let error = load("", env).expect_err(part).to_string();
-            assert!(error.contains(part), "{error:?} lacks {part:?}");
-        };
-        check(
-            &[("TR50D_MQTT__TLS_LISTEN", "127.0.0.1:8883")],
-            "mqtt.tls_listen needs tls.cert",
-        );
-        check(
-            &[("TR50D_TLS__CERT", "a.pem")],
-            "tls.cert and tls.key need each other",
-        );
-        check(
-            &[("TR50D_TLS__CLIENT_CA", "a.pem")],
-            "tls.client_ca needs tls.cert",
-        );
-        check(&[("TR50D_SESSIONS__TTL_S", "0")], "sessions.ttl_s must be");
-        check(
-            &[("TR50D_SESSIONS__TTL_S", "259201")],
-            "longer than sessions.max_age_s",
-        );
-        check(
-            &[("TR50D_SESSIONS__LIST_LIMIT", "0")],
-            "sessions.list_limit",
-        );
-        check(
-            &[("TR50D_LIMITS__MAX_FRAME_BYTES", "0")],
-            "limits.max_frame_bytes",
-        );
-        check(&[("TR50D_LIMITS__CONNECTIONS", "0")], "limits.connections");
-        check(
-            &[("TR50D_LIMITS__BROKER_LINKS", "0")],
-            "limits.broker_links",
-        );
-        check(
-            &[("TR50D_TCP__LISTEN", "127.0.0.1:1883")],
-            "mqtt.listen and tcp.listen",
-        );
-        check(
-            &[
-                ("TR50D_MQTT__LISTEN", ""),
-                ("TR50D_TCP__LISTEN", "none"),
-                ("TR50D_HTTP__LISTEN", ""),
-            ],
-            "every listener",
-        );
-    }
-
-    #[test]
-    fn the_demo_stays_on_loopback() {
-        let config = Config::demo(None, variables(&[])).expect("the demo");
-        assert!(config.server.data_dir.starts_with(std::env::temp_dir()));
-        assert!(!config.server.data_dir.exists());
-        let env = [
-            ("TR50D_SERVER__DATA_DIR", "elsewhere"),
-            ("TR50D_MQTT__LISTEN", "[::1]:0"),
-        ];
-        let config = Config::demo(None, variables(&env)).expect("still loopback");
-        assert_eq!(config.server.data_dir, Path::new("elsewhere"));
-        let env = [("TR50D_HTTP__LISTEN", "0.0.0.0:8080")];
-        let error = Config::demo(None, variables(&env))
-            .expect_err("public")
-            .to_string();
-        assert!(
-            error.contains("http.listen must be a loopback address"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn check_finds_files_that_are_not_there() {
-        let env = [
-            ("TR50D_SERVER__BOOTSTRAP", "/nowhere/demo.toml"),
-            ("TR50D_TLS__CERT", "/nowhere/cert.pem"),
-            ("TR50D_TLS__KEY", "/nowhere/key.pem"),
-        ];
-        let problems = load("", &env).expect("well-formed").check();
-        assert_eq!(problems.len(), 2, "{problems:?}");
-        assert!(problems[0].contains("server.bootstrap") && problems[1].contains("cert.pem"));
-        assert!(Config::default().check().is_empty());
-        let missing = Config::load(Some(Path::new("/nowhere/x.toml")), variables(&[]));
-        assert!(
-            missing
-                .expect_err("no file")
-                .to_string()
-                .contains("/nowhere/x.toml")
-        );
-    }
-}
+mod tests;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use tracing::level_filters::LevelFilter;
 
-use super::{Durability, LogFormat};
+use super::LogFormat;
+use crate::store::writer::Durability;
 use crate::transport::proxy::Trusted;
 
 /// A value as it was written.
@@ -126,9 +127,7 @@ impl Value for LevelFilter {
 
     fn from_text(text: &str) -> Option<Self> {
         // The type's own parser also takes numbers and the empty text.
-        text.chars()
-            .all(|c| c.is_ascii_lowercase())
-            .then(|| text.parse().ok())?
+        text.chars().all(|c| c.is_ascii_lowercase()).then(|| text.parse().ok())?
     }
 }
 
@@ -145,10 +144,6 @@ impl Value for Trusted {
     }
 
     fn from_toml(value: &toml::Value) -> Option<Self> {
-        value
-            .as_array()?
-            .iter()
-            .map(|item| item.as_str()?.parse().ok())
-            .collect()
+        value.as_array()?.iter().map(|item| item.as_str()?.parse().ok()).collect()
     }
 }

@@ -52,9 +52,7 @@ impl Network {
     pub fn contains(&self, addr: IpAddr) -> bool {
         let (own, own_bits) = bits(self.addr);
         let (other, other_bits) = bits(addr.to_canonical());
-        let differing = (own ^ other)
-            .checked_shr(own_bits - self.prefix_bits)
-            .unwrap_or(0);
+        let differing = (own ^ other).checked_shr(own_bits - self.prefix_bits).unwrap_or(0);
         own_bits == other_bits && differing == 0
     }
 }
@@ -73,11 +71,7 @@ impl FromStr for Network {
             Some(prefix) => prefix.parse().map_err(|_| NotANetwork)?,
             None => all_bits,
         };
-        if prefix_bits > all_bits {
-            Err(NotANetwork)
-        } else {
-            Ok(Self { addr, prefix_bits })
-        }
+        if prefix_bits > all_bits { Err(NotANetwork) } else { Ok(Self { addr, prefix_bits }) }
     }
 }
 
@@ -165,9 +159,7 @@ async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Proxy
             Parsed::Incomplete { missing_min } => {
                 let old = bytes.len();
                 bytes.resize(old + missing_min, 0);
-                stream
-                    .read_exact(bytes.get_mut(old..).unwrap_or_default())
-                    .await?;
+                stream.read_exact(bytes.get_mut(old..).unwrap_or_default()).await?;
             }
         }
     }
@@ -206,15 +198,9 @@ enum Parsed {
 /// Reads a header, of which `bytes` is the start or the whole.
 fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     if bytes.len() < V1_BYTES_MIN {
-        return Ok(Parsed::Incomplete {
-            missing_min: V1_BYTES_MIN - bytes.len(),
-        });
+        return Ok(Parsed::Incomplete { missing_min: V1_BYTES_MIN - bytes.len() });
     }
-    if bytes.starts_with(V2_START) {
-        parse_v2(bytes)
-    } else {
-        parse_v1(bytes)
-    }
+    if bytes.starts_with(V2_START) { parse_v2(bytes) } else { parse_v1(bytes) }
 }
 
 fn parse_v1(bytes: &[u8]) -> Result<Parsed, ProxyError> {
@@ -245,17 +231,13 @@ fn parse_v1(bytes: &[u8]) -> Result<Parsed, ProxyError> {
         {
             Ok(Parsed::Done(Some(SocketAddr::new(ip.to_canonical(), port))))
         }
-        _ => Err(ProxyError::Malformed(
-            "not TCP4, TCP6 or UNKNOWN with addresses and ports",
-        )),
+        _ => Err(ProxyError::Malformed("not TCP4, TCP6 or UNKNOWN with addresses and ports")),
     }
 }
 
 fn parse_v2(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     let Some((&fixed, variable)) = bytes.split_first_chunk::<V2_FIXED_BYTES>() else {
-        return Ok(Parsed::Incomplete {
-            missing_min: V2_FIXED_BYTES - bytes.len(),
-        });
+        return Ok(Parsed::Incomplete { missing_min: V2_FIXED_BYTES - bytes.len() });
     };
     let [.., version_command, family, high, low] = fixed;
     let length = usize::from(u16::from_be_bytes([high, low]));
@@ -263,17 +245,13 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, ProxyError> {
         return Err(ProxyError::Malformed("too long"));
     }
     if variable.len() < length {
-        return Ok(Parsed::Incomplete {
-            missing_min: length - variable.len(),
-        });
+        return Ok(Parsed::Incomplete { missing_min: length - variable.len() });
     }
     match version_command {
         0x20 => return Ok(Parsed::Done(None)),
         0x21 => {}
         _ => {
-            return Err(ProxyError::Malformed(
-                "version is not 2, or no known command",
-            ));
+            return Err(ProxyError::Malformed("version is not 2, or no known command"));
         }
     }
     // Source address, destination address, source port, destination port; then extensions.
@@ -302,9 +280,7 @@ fn forwarded_addr(text: &str) -> Option<SocketAddr> {
     let with_port = text.parse::<SocketAddr>().ok();
     with_port
         .or_else(|| {
-            let bare = text
-                .strip_prefix('[')
-                .and_then(|text| text.strip_suffix(']'));
+            let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
             Some(SocketAddr::new(bare.unwrap_or(text).parse().ok()?, 0))
         })
         .map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()))
@@ -326,10 +302,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     fn trusted(networks: &[&str]) -> Trusted {
-        networks
-            .iter()
-            .map(|text| text.parse::<Network>().expect(text))
-            .collect()
+        networks.iter().map(|text| text.parse::<Network>().expect(text)).collect()
     }
 
     /// A header of version 2 with the given command, family and variable part.
@@ -354,15 +327,7 @@ mod tests {
         check("192.0.2.1", "192.0.2.2", false);
         check("2001:db8::/32", "2001:db8:ffff::1", true);
         check("2001:db8::/32", "2001:db9::1", false);
-        for bad in [
-            "",
-            "x",
-            "10.0.0.0/33",
-            "10.0.0.0/",
-            "::/129",
-            "10.0.0.0/-1",
-            "10.0.0",
-        ] {
+        for bad in ["", "x", "10.0.0.0/33", "10.0.0.0/", "::/129", "10.0.0.0/-1", "10.0.0"] {
             assert_eq!(bad.parse::<Network>(), Err(NotANetwork), "{bad:?}");
         }
     }
@@ -373,30 +338,14 @@ mod tests {
         let check = |peer: &str, values: &[&str], real: &str| {
             let real: SocketAddr = real.parse().expect(real);
             let peer = peer.parse().expect(peer);
-            assert_eq!(
-                proxies.forwarded(peer, values.iter().copied()),
-                real,
-                "{values:?}"
-            );
+            assert_eq!(proxies.forwarded(peer, values.iter().copied()), real, "{values:?}");
         };
         check("192.0.2.9:5", &["198.51.100.1"], "192.0.2.9:5");
         check("10.0.0.1:5", &["198.51.100.1"], "198.51.100.1:0");
         check("10.0.0.1:5", &["6.6.6.6, 198.51.100.1"], "198.51.100.1:0");
-        check(
-            "10.0.0.1:5",
-            &["6.6.6.6", "198.51.100.1:77 ,10.0.0.2"],
-            "198.51.100.1:77",
-        );
-        check(
-            "10.0.0.1:5",
-            &["2001:db8::1, [fd00::1]:9"],
-            "[2001:db8::1]:0",
-        );
-        check(
-            "10.0.0.1:5",
-            &["198.51.100.1, unknown, 10.0.0.3"],
-            "10.0.0.3:0",
-        );
+        check("10.0.0.1:5", &["6.6.6.6", "198.51.100.1:77 ,10.0.0.2"], "198.51.100.1:77");
+        check("10.0.0.1:5", &["2001:db8::1, [fd00::1]:9"], "[2001:db8::1]:0");
+        check("10.0.0.1:5", &["198.51.100.1, unknown, 10.0.0.3"], "10.0.0.3:0");
         check("10.0.0.1:5", &[], "10.0.0.1:5");
         check("10.0.0.1:5", &[""], "10.0.0.1:5");
     }
@@ -405,39 +354,16 @@ mod tests {
     fn headers_name_the_peer() {
         let check = |bytes: &[u8], expected: Option<&str>| {
             let expected = expected.map(|text| text.parse().expect(text));
-            assert_eq!(
-                parse(bytes).expect("a header"),
-                Parsed::Done(expected),
-                "{bytes:02x?}"
-            );
+            assert_eq!(parse(bytes).expect("a header"), Parsed::Done(expected), "{bytes:02x?}");
         };
-        let v6 = [
-            &[0x20, 0x01, 0x0d, 0xb8][..],
-            &[0; 11],
-            &[1],
-            &[0; 16],
-            &[0, 80, 1, 187],
-        ];
-        check(
-            b"PROXY TCP4 192.0.2.1 10.0.0.1 4000 1883\r\n",
-            Some("192.0.2.1:4000"),
-        );
-        check(
-            b"PROXY TCP6 2001:db8::1 ::1 4000 1883\r\n",
-            Some("[2001:db8::1]:4000"),
-        );
+        let v6 = [&[0x20, 0x01, 0x0d, 0xb8][..], &[0; 11], &[1], &[0; 16], &[0, 80, 1, 187]];
+        check(b"PROXY TCP4 192.0.2.1 10.0.0.1 4000 1883\r\n", Some("192.0.2.1:4000"));
+        check(b"PROXY TCP6 2001:db8::1 ::1 4000 1883\r\n", Some("[2001:db8::1]:4000"));
         check(b"PROXY UNKNOWN\r\n", None);
         check(b"PROXY UNKNOWN anything at all\r\n", None);
+        check(&v2(0x21, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0]), Some("192.0.2.1:256"));
         check(
-            &v2(0x21, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0]),
-            Some("192.0.2.1:256"),
-        );
-        check(
-            &v2(
-                0x21,
-                0x11,
-                &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0, 4, 0, 0],
-            ),
+            &v2(0x21, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0, 4, 0, 0]),
             Some("192.0.2.1:256"),
         );
         check(&v2(0x21, 0x21, &v6.concat()), Some("[2001:db8::1]:80"));
@@ -448,10 +374,7 @@ mod tests {
     #[test]
     fn broken_headers_are_refused() {
         let check = |bytes: &[u8]| {
-            assert!(
-                matches!(parse(bytes), Err(ProxyError::Malformed(_))),
-                "{bytes:02x?}"
-            );
+            assert!(matches!(parse(bytes), Err(ProxyError::Malformed(_))), "{bytes:02x?}");
         };
         check(b"PROXY TCP4 ::1 10.0.0.1 4000 1883\r\n");
         check(b"PROXY TCP4 192.0.2.1 10.0.0.1 70000 1883\r\n");
@@ -518,27 +441,9 @@ mod tests {
         let local = &["127.0.0.0/8"];
         let v1 = b"PROXY TCP4 192.0.2.1 10.0.0.1 4000 1883\r\n";
         let v2 = v2(0x21, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0]);
-        check(
-            &[v1, b"\x10\x05abcde"],
-            local,
-            Some("192.0.2.1:4000"),
-            b"\x10\x05abcde",
-        )
-        .await;
-        check(
-            &[&v2, b"\r\n\r\n"],
-            local,
-            Some("192.0.2.1:256"),
-            b"\r\n\r\n",
-        )
-        .await;
-        check(
-            &[&v1[..3], &v1[3..20], &v1[20..]],
-            local,
-            Some("192.0.2.1:4000"),
-            b"",
-        )
-        .await;
+        check(&[v1, b"\x10\x05abcde"], local, Some("192.0.2.1:4000"), b"\x10\x05abcde").await;
+        check(&[&v2, b"\r\n\r\n"], local, Some("192.0.2.1:256"), b"\r\n\r\n").await;
+        check(&[&v1[..3], &v1[3..20], &v1[20..]], local, Some("192.0.2.1:4000"), b"").await;
         check(&[b"POST /api HTTP/1.1"], local, None, b"POST /api HTTP/1.1").await;
         check(&[b"PUT"], local, None, b"PUT").await;
         check(&[v1], &["10.0.0.0/8"], None, v1).await;

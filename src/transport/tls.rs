@@ -77,16 +77,10 @@ pub fn server_config(files: &Tls) -> Result<ServerConfig, TlsError> {
     let key = files.key.as_deref().ok_or(TlsError::NotSet("tls.key"))?;
     let chain = certificates("tls.cert", cert)?;
     let private_key = PrivateKeyDer::from_pem_file(key).map_err(|source| match source {
-        pem::Error::NoItemsFound => TlsError::Empty {
-            key: "tls.key",
-            path: key.to_owned(),
-            what: "private key",
-        },
-        source => TlsError::File {
-            key: "tls.key",
-            path: key.to_owned(),
-            source,
-        },
+        pem::Error::NoItemsFound => {
+            TlsError::Empty { key: "tls.key", path: key.to_owned(), what: "private key" }
+        }
+        source => TlsError::File { key: "tls.key", path: key.to_owned(), source },
     })?;
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -103,9 +97,7 @@ pub fn server_config(files: &Tls) -> Result<ServerConfig, TlsError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder
-        .with_single_cert(chain, private_key)
-        .map_err(TlsError::Pair)?;
+    let mut config = builder.with_single_cert(chain, private_key).map_err(TlsError::Pair)?;
     // Tickets let a fleet that reconnects resume without a place in memory for each device.
     config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
     Ok(config)
@@ -133,21 +125,13 @@ impl Acceptor {
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |source| TlsError::File {
-        key,
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| TlsError::File { key, path: path.to_owned(), source };
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(failed)?
         .collect::<Result<_, _>>()
         .map_err(failed)?;
     if certificates.is_empty() {
-        return Err(TlsError::Empty {
-            key,
-            path: path.to_owned(),
-            what: "certificate",
-        });
+        return Err(TlsError::Empty { key, path: path.to_owned(), what: "certificate" });
     }
     Ok(certificates)
 }
@@ -155,9 +139,7 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("tls.client_ca", path)? {
-        roots
-            .add(certificate)
-            .map_err(|error| TlsError::ClientCa(error.to_string()))?;
+        roots.add(certificate).map_err(|error| TlsError::ClientCa(error.to_string()))?;
     }
     Ok(roots)
 }
@@ -200,55 +182,13 @@ mod tests {
             }
         };
         assert!(server_config(&good).is_ok());
-        assert!(
-            server_config(&Tls {
-                client_ca: good.cert.clone(),
-                ..good.clone()
-            })
-            .is_ok()
-        );
-        check(
-            Tls {
-                cert: path("none.pem"),
-                ..good.clone()
-            },
-            &["tls.cert", "none.pem"],
-        );
-        check(
-            Tls {
-                cert: path("text.pem"),
-                ..good.clone()
-            },
-            &["tls.cert", "no certificate"],
-        );
-        check(
-            Tls {
-                key: path("text.pem"),
-                ..good.clone()
-            },
-            &["tls.key", "no private key"],
-        );
-        check(
-            Tls {
-                key: path("none.pem"),
-                ..good.clone()
-            },
-            &["tls.key", "none.pem"],
-        );
-        check(
-            Tls {
-                key: path("other.pem"),
-                ..good.clone()
-            },
-            &["tls.cert and tls.key"],
-        );
-        check(
-            Tls {
-                client_ca: path("text.pem"),
-                ..good.clone()
-            },
-            &["tls.client_ca"],
-        );
+        assert!(server_config(&Tls { client_ca: good.cert.clone(), ..good.clone() }).is_ok());
+        check(Tls { cert: path("none.pem"), ..good.clone() }, &["tls.cert", "none.pem"]);
+        check(Tls { cert: path("text.pem"), ..good.clone() }, &["tls.cert", "no certificate"]);
+        check(Tls { key: path("text.pem"), ..good.clone() }, &["tls.key", "no private key"]);
+        check(Tls { key: path("none.pem"), ..good.clone() }, &["tls.key", "none.pem"]);
+        check(Tls { key: path("other.pem"), ..good.clone() }, &["tls.cert and tls.key"]);
+        check(Tls { client_ca: path("text.pem"), ..good.clone() }, &["tls.client_ca"]);
         check(Tls { cert: None, ..good }, &["tls.cert is not set"]);
     }
 
@@ -266,10 +206,7 @@ mod tests {
             stream.write_all(&line).await.expect("writing");
             stream.shutdown().await.expect("closing");
             let (socket, _) = listener.accept().await.expect("accepting");
-            assert!(matches!(
-                acceptor.accept(socket).await,
-                Err(HandshakeError::Failed(_))
-            ));
+            assert!(matches!(acceptor.accept(socket).await, Err(HandshakeError::Failed(_))));
         });
         let mut roots = RootCertStore::empty();
         roots.add(certificate).expect("a root");
@@ -287,10 +224,7 @@ mod tests {
         stream.read_to_end(&mut answer).await.expect("reading");
         assert_eq!(answer, b"ping");
         let mut plain = TcpStream::connect(addr).await.expect("connecting");
-        plain
-            .write_all(b"POST /api HTTP/1.1\r\n\r\n")
-            .await
-            .expect("writing");
+        plain.write_all(b"POST /api HTTP/1.1\r\n\r\n").await.expect("writing");
         server.await.expect("the server's side");
     }
 }

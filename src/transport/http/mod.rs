@@ -1,9 +1,9 @@
 //! The HTTP edge: TR50 at `/api` and in the portal's REST style, MQTT over WebSocket, libtr50's
 //! tunnel, and what operators ask for.
 //!
-//! HTTP itself is hyper's. Around it stand the habits of real clients (`tr50.md` 0, facts 10, 11 and
-//! 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the counted body, any
-//! content type, and always status 200 for what TR50 answers.
+//! HTTP itself is hyper's. Around it stand the habits of real clients (`tr50.md` 0, facts 10, 11
+//! and 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the counted body,
+//! any content type, and always status 200 for what TR50 answers.
 
 mod rest;
 mod routes;
@@ -30,9 +30,6 @@ use super::{ConnInfo, Stream};
 use crate::limits::{LOGIN_WAIT, STOP_WAIT};
 use routes::Edge;
 use stream::{Replay, WriteClock};
-
-/// What answers a body that is larger than [`HttpSettings::body_bytes_max`].
-pub const OVERSIZE: &str = r#"{"success":false,"errorCodes":[-90002],"errorMessages":["The message is larger than this server allows."]}"#;
 
 /// How long the edge waits for a peer.
 #[derive(Clone, Copy)]
@@ -74,6 +71,10 @@ pub trait HttpService: Send + Sync + 'static {
         info: ConnInfo,
     ) -> impl Future<Output = Vec<u8>> + Send;
 
+    /// The failure of a whole request whose body is larger than [`HttpSettings::body_bytes_max`],
+    /// in the form of [`HttpService::tr50`]'s answers.
+    fn too_large(&self) -> Vec<u8>;
+
     /// Serves MQTT on `stream` until its end, from the CONNECT on.
     fn mqtt(&self, stream: Stream, info: ConnInfo) -> impl Future<Output = ()> + Send;
 
@@ -105,13 +106,7 @@ pub async fn serve_connection<S: HttpService>(
     settings: Arc<HttpSettings>,
     stop: CancellationToken,
 ) {
-    let edge = Edge {
-        service,
-        settings,
-        info,
-        waits: WAITS,
-        websocket: OnceLock::new(),
-    };
+    let edge = Edge { service, settings, info, waits: WAITS, websocket: OnceLock::new() };
     serve(stream, edge, stop).await;
 }
 
@@ -153,17 +148,16 @@ async fn read_first_head(stream: &mut Stream) -> io::Result<Bytes> {
         if stream.read_buf(&mut head).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let http = head
-            .first()
-            .is_some_and(|b| b.is_ascii_uppercase() || matches!(b, b'\r' | b'\n'));
+        let http =
+            head.first().is_some_and(|b| b.is_ascii_uppercase() || matches!(b, b'\r' | b'\n'));
         if !http || head.len() > HEAD_BYTES_MAX || tunnel::head_length(&head).is_some() {
             return Ok(head.freeze());
         }
     }
 }
 
-/// Serves requests until the connection is to be closed, or has become a WebSocket. Gives the stream
-/// back, with the bytes that were read from it and not used.
+/// Serves requests until the connection is to be closed, or has become a WebSocket. Gives the
+/// stream back, with the bytes that were read from it and not used.
 async fn serve_requests<S: HttpService>(
     stream: Replay<Stream>,
     edge: &Arc<Edge<S>>,
@@ -181,10 +175,7 @@ async fn serve_requests<S: HttpService>(
         .half_close(true)
         // libtr50 looks for exactly `Content-Length: ` (fact 19).
         .title_case_headers(true)
-        .serve_connection(
-            TokioIo::new(WriteClock::new(stream, edge.waits.write)),
-            handler,
-        );
+        .serve_connection(TokioIo::new(WriteClock::new(stream, edge.waits.write)), handler);
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
         () = stop.cancelled() => None,

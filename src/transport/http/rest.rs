@@ -53,17 +53,9 @@ struct LoginParams {
 
 /// The request for a login with these form fields (`username`, `password`).
 pub(super) fn login_request(form: &[u8]) -> Vec<u8> {
-    let params = fields(form)
-        .map(|(name, value)| (name, Value::String(value)))
-        .collect();
-    let login = Command {
-        command: "api.authenticate",
-        params,
-    };
-    to_json(&Envelope {
-        auth: Some(Auth::Login(login)),
-        cmd: None,
-    })
+    let params = fields(form).map(|(name, value)| (name, Value::String(value))).collect();
+    let login = Command { command: "api.authenticate", params };
+    to_json(&Envelope { auth: Some(Auth::Login(login)), cmd: None })
 }
 
 /// What `/rest/auth` answers: the bare session id, or the failure.
@@ -98,9 +90,7 @@ pub(super) fn command_request(command: &str, form: &[u8]) -> Vec<u8> {
         }
     }
     to_json(&Envelope {
-        auth: session
-            .as_deref()
-            .map(|session_id| Auth::Session { session_id }),
+        auth: session.as_deref().map(|session_id| Auth::Session { session_id }),
         cmd: Some(Command { command, params }),
     })
 }
@@ -134,18 +124,12 @@ fn to_json(envelope: &Envelope<'_>) -> Vec<u8> {
 
 /// The fields of a body of the type `application/x-www-form-urlencoded`.
 fn fields(form: &[u8]) -> impl Iterator<Item = (String, String)> {
-    let pairs = form
-        .trim_ascii()
-        .split(|byte| *byte == b'&')
-        .filter(|pair| !pair.is_empty());
+    let pairs = form.trim_ascii().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
         let mut part = || {
             let raw = parts.next().unwrap_or_default();
-            let spaced: Vec<u8> = raw
-                .iter()
-                .map(|b| if *b == b'+' { b' ' } else { *b })
-                .collect();
+            let spaced: Vec<u8> = raw.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
             percent_decoded(&spaced)
         };
         (part(), part())
@@ -189,19 +173,19 @@ mod tests {
         };
         check(
             login_request(b"username=a%40b.example&password=p+w%2B\r\n"),
-            r#"{"auth":{"command":"api.authenticate","params":{"password":"p w+","username":"a@b.example"}}}"#,
-        );
-        check(
-            command_request(
-                "thing.find",
-                b"sessionid=5f&key=m%C3%B6wer&empty=&flag&&%zz=%4",
+            concat!(
+                r#"{"auth":{"command":"api.authenticate","#,
+                r#""params":{"password":"p w+","username":"a@b.example"}}}"#
             ),
-            r#"{"auth":{"sessionId":"5f"},"cmd":{"command":"thing.find","params":{"%zz":"%4","empty":"","flag":"","key":"möwer"}}}"#,
         );
         check(
-            command_request("diag.ping", b""),
-            r#"{"cmd":{"command":"diag.ping","params":{}}}"#,
+            command_request("thing.find", b"sessionid=5f&key=m%C3%B6wer&empty=&flag&&%zz=%4"),
+            concat!(
+                r#"{"auth":{"sessionId":"5f"},"cmd":{"command":"thing.find","#,
+                r#""params":{"%zz":"%4","empty":"","flag":"","key":"möwer"}}}"#
+            ),
         );
+        check(command_request("diag.ping", b""), r#"{"cmd":{"command":"diag.ping","params":{}}}"#);
     }
 
     #[test]
@@ -215,33 +199,21 @@ mod tests {
             r#"{"cmd":{"success":true,"params":{"a":1}}}"#,
             r#"{"success":true,"params":{"a":1}}"#,
         );
-        check(
-            r#"{"auth":{"success":true},"cmd":{"success":true}}"#,
-            r#"{"success":true}"#,
-        );
+        check(r#"{"auth":{"success":true},"cmd":{"success":true}}"#, r#"{"success":true}"#);
         check(root, root);
         check("no json", "no json");
         let login = |reply: &str| login_answer(reply.into());
         let failed = r#"{"success":false,"errorCodes":[-1],"errorMessages":["no"]}"#;
         let good = r#"{"auth":{"success":true,"params":{"orgKey":"X","sessionId":"5f"}}}"#;
         assert_eq!(login(good), LoginAnswer::Session("5f".to_owned()));
-        assert_eq!(
-            login(&format!(r#"{{"auth":{failed}}}"#)),
-            LoginAnswer::Failure(failed.into())
-        );
+        assert_eq!(login(&format!(r#"{{"auth":{failed}}}"#)), LoginAnswer::Failure(failed.into()));
         assert_eq!(login(root), LoginAnswer::Failure(root.into()));
     }
 
     #[test]
     fn command_names_come_from_the_path() {
-        assert_eq!(
-            command_name("session.list/").as_deref(),
-            Some("session.list")
-        );
-        assert_eq!(
-            command_name("session%2Elist").as_deref(),
-            Some("session.list")
-        );
+        assert_eq!(command_name("session.list/").as_deref(), Some("session.list"));
+        assert_eq!(command_name("session%2Elist").as_deref(), Some("session.list"));
         for bad in ["", "/", "a/b", "a%2fb", "a//"] {
             assert_eq!(command_name(bad), None, "{bad:?}");
         }

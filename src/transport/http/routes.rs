@@ -12,7 +12,7 @@ use tokio::time;
 
 use super::super::ConnInfo;
 use super::rest::{self, LoginAnswer};
-use super::{HttpService, HttpSettings, OVERSIZE, Waits, websocket};
+use super::{HttpService, HttpSettings, Waits, websocket};
 use crate::metrics;
 
 /// The header that can carry the session instead of the body (`tr50.md` 1.3).
@@ -38,10 +38,13 @@ pub(super) struct Edge<S> {
 /// A request that is refused before anyone looks into it.
 enum Refusal {
     NoSuchPath,
-    Method { allowed: &'static str },
+    Method {
+        allowed: &'static str,
+    },
     Upgrade,
     WebSocket(websocket::Refused),
-    Oversize,
+    /// With TR50's failure of the whole request.
+    TooLarge(Vec<u8>),
     BodyTimedOut,
     BodyBroken,
 }
@@ -60,9 +63,7 @@ struct ErrorDetail<'a> {
 impl<S: HttpService> Edge<S> {
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
-        self.routed(request)
-            .await
-            .unwrap_or_else(Refusal::into_answer)
+        self.routed(request).await.unwrap_or_else(Refusal::into_answer)
     }
 
     async fn routed(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
@@ -76,9 +77,7 @@ impl<S: HttpService> Edge<S> {
             }
             "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
             "/readyz" => self.readiness(&request),
-            "/" => self.page(&request, "text/html; charset=utf-8", |_| {
-                FRONT_PAGE.to_owned()
-            }),
+            "/" => self.page(&request, "text/html; charset=utf-8", |_| FRONT_PAGE.to_owned()),
             path => match path.strip_prefix("/rest/_/").and_then(rest::command_name) {
                 Some(command) => self.rest_command(&command, request).await,
                 None => Err(Refusal::NoSuchPath),
@@ -109,10 +108,7 @@ impl<S: HttpService> Edge<S> {
     ) -> Result<Answer, Refusal> {
         let (session, info, form) = self.posted(request).await?;
         let envelope = rest::command_request(command, &form);
-        let reply = self
-            .service
-            .tr50(envelope.into(), session.as_deref(), info)
-            .await;
+        let reply = self.service.tr50(envelope.into(), session.as_deref(), info).await;
         Ok(answer(StatusCode::OK, JSON, rest::command_answer(reply)))
     }
 
@@ -147,9 +143,7 @@ impl<S: HttpService> Edge<S> {
     ) -> Result<Answer, Refusal> {
         match *request.method() {
             Method::GET | Method::HEAD => Ok(answer(StatusCode::OK, content_type, text(self))),
-            _ => Err(Refusal::Method {
-                allowed: "GET, HEAD",
-            }),
+            _ => Err(Refusal::Method { allowed: "GET, HEAD" }),
         }
     }
 
@@ -163,9 +157,7 @@ impl<S: HttpService> Edge<S> {
         }
         let info = self.conn_info(request.headers());
         let session = request.headers().get(SESSION_HEADER);
-        let session = session
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
+        let session = session.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = self.read_body(request.into_body()).await?;
         Ok((session, info, body))
     }
@@ -173,25 +165,20 @@ impl<S: HttpService> Edge<S> {
     fn conn_info(&self, headers: &HeaderMap) -> ConnInfo {
         let values: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
         let values = values.iter().filter_map(|value| value.to_str().ok());
-        let remote_addr = self
-            .settings
-            .trusted
-            .forwarded(self.info.remote_addr, values);
-        ConnInfo {
-            remote_addr,
-            ..self.info
-        }
+        let remote_addr = self.settings.trusted.forwarded(self.info.remote_addr, values);
+        ConnInfo { remote_addr, ..self.info }
     }
 
     async fn read_body(&self, body: Incoming) -> Result<Bytes, Refusal> {
         let bytes_max = self.settings.body_bytes_max;
+        let too_large = || Refusal::TooLarge(self.service.too_large());
         // Refused by its announced length, a body behind `Expect: 100-continue` is never sent.
         if body.size_hint().lower() > bytes_max as u64 {
-            return Err(Refusal::Oversize);
+            return Err(too_large());
         }
         match time::timeout(self.waits.body, Limited::new(body, bytes_max).collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::Oversize),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(_)) => Err(Refusal::BodyBroken),
             Err(_) => Err(Refusal::BodyTimedOut),
         }
@@ -210,23 +197,17 @@ impl Refusal {
             Self::Upgrade => {
                 let message = "this path takes WebSocket connections";
                 let refused = error(StatusCode::UPGRADE_REQUIRED, message);
-                with_header(
-                    with_header(refused, UPGRADE, "websocket"),
-                    CONNECTION,
-                    "upgrade",
-                )
+                with_header(with_header(refused, UPGRADE, "websocket"), CONNECTION, "upgrade")
             }
             Self::WebSocket(refused) => error(StatusCode::BAD_REQUEST, &refused.to_string()),
-            // TR50's failure of the whole request, always with status 200 (fact 11).
-            Self::Oversize => closing(answer(StatusCode::OK, JSON, OVERSIZE)),
-            Self::BodyTimedOut => closing(error(
-                StatusCode::REQUEST_TIMEOUT,
-                "the body did not come in time",
-            )),
-            Self::BodyBroken => closing(error(
-                StatusCode::BAD_REQUEST,
-                "the body is not what its header says",
-            )),
+            // Like every answer of TR50, with status 200 (fact 11).
+            Self::TooLarge(failure) => closing(answer(StatusCode::OK, JSON, failure)),
+            Self::BodyTimedOut => {
+                closing(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))
+            }
+            Self::BodyBroken => {
+                closing(error(StatusCode::BAD_REQUEST, "the body is not what its header says"))
+            }
         }
     }
 }
@@ -238,17 +219,8 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
 }
 
 fn error(status: StatusCode, message: &str) -> Answer {
-    let body = ErrorBody {
-        error: ErrorDetail {
-            code: status.as_u16(),
-            message,
-        },
-    };
-    answer(
-        status,
-        JSON,
-        serde_json::to_vec(&body).expect("a number and a text can be written"),
-    )
+    let body = ErrorBody { error: ErrorDetail { code: status.as_u16(), message } };
+    answer(status, JSON, serde_json::to_vec(&body).expect("a number and a text can be written"))
 }
 
 /// The answer, after which the connection is closed: the rest of the request was not read.
@@ -257,8 +229,6 @@ fn closing(answer: Answer) -> Answer {
 }
 
 fn with_header(mut answer: Answer, name: hyper::header::HeaderName, value: &'static str) -> Answer {
-    answer
-        .headers_mut()
-        .insert(name, HeaderValue::from_static(value));
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
     answer
 }

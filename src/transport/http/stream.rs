@@ -75,11 +75,7 @@ pub(super) struct WriteClock<T> {
 impl<T> WriteClock<T> {
     /// `inner`, whose peer may take nothing for as long as `wait`.
     pub(super) fn new(inner: T, wait: Duration) -> Self {
-        Self {
-            inner,
-            wait,
-            stalled: None,
-        }
+        Self { inner, wait, stalled: None }
     }
 
     /// The stream without the clock.
@@ -97,13 +93,8 @@ impl<T> WriteClock<T> {
             return progress;
         }
         let wait = self.wait;
-        let clock = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(time::sleep(wait)));
-        clock
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let clock = self.stalled.get_or_insert_with(|| Box::pin(time::sleep(wait)));
+        clock.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

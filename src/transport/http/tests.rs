@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
@@ -13,14 +14,25 @@ use crate::transport::proxy::Network;
 
 const BODY_BYTES_MAX: usize = 256;
 
+const TOO_LARGE: &str = r#"{"success":false,"errorCodes":[-1],"errorMessages":["too large"]}"#;
+
 /// Answers TR50 with what it was given, and MQTT with its own bytes behind the protocol's name.
-struct Echo;
+#[derive(Default)]
+struct Echo {
+    /// A request with the body `hold` has arrived.
+    held: Notify,
+    /// It may be answered.
+    release: Notify,
+}
 
 impl HttpService for Echo {
     async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
         let text = String::from_utf8_lossy(&body);
         match text.as_ref() {
-            "slow" => time::sleep(Duration::from_millis(50)).await,
+            "hold" => {
+                self.held.notify_one();
+                self.release.notified().await;
+            }
             // What a login and a command of the portal's style look like inside.
             login if login.contains(r#""username":"good""#) => {
                 return br#"{"auth":{"success":true,"params":{"sessionId":"5f"}}}"#.to_vec();
@@ -34,15 +46,16 @@ impl HttpService for Echo {
     }
 
     async fn mqtt(&self, mut stream: Stream, info: ConnInfo) {
-        stream
-            .write_all(info.protocol.as_str().as_bytes())
-            .await
-            .expect("writing");
+        stream.write_all(info.protocol.as_str().as_bytes()).await.expect("writing");
         let mut buf = [0; 3];
         while let Ok(count @ 1..) = stream.read(&mut buf).await {
             stream.write_all(&buf[..count]).await.expect("writing");
         }
         let _ = stream.shutdown().await;
+    }
+
+    fn too_large(&self) -> Vec<u8> {
+        TOO_LARGE.into()
     }
 
     fn metrics(&self) -> String {
@@ -56,6 +69,7 @@ impl HttpService for Echo {
 
 struct Server {
     addr: SocketAddr,
+    service: Arc<Echo>,
     stop: CancellationToken,
 }
 
@@ -64,30 +78,22 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("its address");
         let stop = CancellationToken::new();
-        let trusted = trusted
-            .iter()
-            .map(|text| text.parse::<Network>().expect(text))
-            .collect();
-        let settings = Arc::new(HttpSettings {
-            body_bytes_max: BODY_BYTES_MAX,
-            trusted,
-        });
-        let (service, token) = (Arc::new(Echo), stop.clone());
+        let trusted = trusted.iter().map(|text| text.parse::<Network>().expect(text)).collect();
+        let settings = Arc::new(HttpSettings { body_bytes_max: BODY_BYTES_MAX, trusted });
+        let (service, token) = (Arc::new(Echo::default()), stop.clone());
+        let served = service.clone();
         tokio::spawn(async move {
             while let Ok((socket, remote_addr)) = listener.accept().await {
                 tokio::spawn(serve_connection(
                     Stream::Tcp(socket),
-                    ConnInfo {
-                        protocol,
-                        remote_addr,
-                    },
-                    service.clone(),
+                    ConnInfo { protocol, remote_addr },
+                    served.clone(),
                     settings.clone(),
                     token.clone(),
                 ));
             }
         });
-        Self { addr, stop }
+        Self { addr, service, stop }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -103,10 +109,7 @@ impl Server {
             tokio::task::yield_now().await;
         }
         let mut answer = String::new();
-        client
-            .read_to_string(&mut answer)
-            .await
-            .expect("reading to the end");
+        client.read_to_string(&mut answer).await.expect("reading to the end");
         answer
     }
 }
@@ -115,22 +118,11 @@ impl Server {
 async fn read_answer(client: &mut TcpStream) -> String {
     let mut bytes = BytesMut::new();
     loop {
-        assert_ne!(
-            client.read_buf(&mut bytes).await.expect("reading"),
-            0,
-            "{bytes:?}"
-        );
+        assert_ne!(client.read_buf(&mut bytes).await.expect("reading"), 0, "{bytes:?}");
         let text = String::from_utf8_lossy(&bytes);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length = head.split("Content-Length: ").nth(1).expect("a length");
-            if body.len()
-                == length
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .parse()
-                    .unwrap_or(0)
-            {
+            if body.len() == length.lines().next().unwrap_or_default().parse().unwrap_or(0) {
                 return text.into_owned();
             }
         }
@@ -153,66 +145,29 @@ async fn habits_of_real_clients() {
     let ok = "200 OK\r\n";
     // Fact 23: 1.0, no blank after the colon, an empty line after the body, wait for the close.
     let firmware = b"POST /api HTTP/1.0\r\nHost:x\r\nContent-Length:4\r\n\r\nbody\r\n";
+    check(&[firmware], &["HTTP/1.0 200 OK", "Content-Length: ", "application/json", "[\"body\""])
+        .await;
+    check(&[&firmware[..20], &firmware[20..50], &firmware[50..]], &[ok, "[\"body\""]).await;
     check(
-        &[firmware],
-        &[
-            "HTTP/1.0 200 OK",
-            "Content-Length: ",
-            "application/json",
-            "[\"body\"",
-        ],
-    )
-    .await;
-    check(
-        &[&firmware[..20], &firmware[20..50], &firmware[50..]],
-        &[ok, "[\"body\""],
-    )
-    .await;
-    check(
-        &[b"POST /api HTTP/1.1\r\nConnection: close\r\nSESSIONID: 5f\r\nContent-Length: 2\r\n\r\n{}"],
+        &[b"POST /api HTTP/1.1\r\nConnection: close\r\nSESSIONID: 5f\r\n\
+            Content-Length: 2\r\n\r\n{}"],
         &["HTTP/1.1 200 OK", "[\"{}\",Some(\"5f\"),127.0.0.1]"],
     )
     .await;
     check(
-        &[
-            b"POST /api/ HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
-            2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
-        ],
+        &[b"POST /api/ HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+            2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"],
         &[ok, "[\"abc\",None"],
     )
     .await;
     check(&[b"GET / HTTP/1.0\n\n"], &[ok, "text/html", "/rest/auth"]).await;
-    check(
-        &[b"HEAD /healthz HTTP/1.0\r\n\r\n"],
-        &[ok, "Content-Length: 3"],
-    )
-    .await;
+    check(&[b"HEAD /healthz HTTP/1.0\r\n\r\n"], &[ok, "Content-Length: 3"]).await;
     check(&[b"GET /healthz HTTP/1.0\r\n\r\n"], &[ok, "\r\n\r\nok\n"]).await;
-    check(
-        &[b"GET /readyz HTTP/1.0\r\n\r\n"],
-        &["503 Service Unavailable", "not ready"],
-    )
-    .await;
-    check(
-        &[b"GET /metrics HTTP/1.0\r\n\r\n"],
-        &[ok, "openmetrics-text", "# EOF"],
-    )
-    .await;
-    check(
-        &[b"GET /nowhere HTTP/1.0\r\n\r\n"],
-        &["404 Not Found", r#"{"error":{"code":404"#],
-    )
-    .await;
-    check(
-        &[b"GET /api HTTP/1.0\r\n\r\n"],
-        &["405 Method", "Allow: POST", r#""code":405"#],
-    )
-    .await;
-    check(
-        &[b"POST /metrics HTTP/1.0\r\n\r\n"],
-        &["405 Method", "Allow: GET, HEAD"],
-    )
-    .await;
+    check(&[b"GET /readyz HTTP/1.0\r\n\r\n"], &["503 Service Unavailable", "not ready"]).await;
+    check(&[b"GET /metrics HTTP/1.0\r\n\r\n"], &[ok, "openmetrics-text", "# EOF"]).await;
+    check(&[b"GET /nowhere HTTP/1.0\r\n\r\n"], &["404 Not Found", r#"{"error":{"code":404"#]).await;
+    check(&[b"GET /api HTTP/1.0\r\n\r\n"], &["405 Method", "Allow: POST", r#""code":405"#]).await;
+    check(&[b"POST /metrics HTTP/1.0\r\n\r\n"], &["405 Method", "Allow: GET, HEAD"]).await;
     check(&[b"GET /mqtt HTTP/1.0\r\n\r\n"], &["426 Upgrade Required"]).await;
     check(&[b"\x16\x03\x01\x02\x00\x01"], &["400 Bad Request"]).await;
 }
@@ -224,25 +179,15 @@ async fn too_much_is_refused_and_the_refusal_arrives() {
         let head = format!("POST /api HTTP/1.1\r\n{head}\r\n\r\n");
         assert_parts(&server.exchange(&[head.as_bytes(), body]).await, parts);
     };
-    let refused = &["200 OK", OVERSIZE, "Connection: close"][..];
+    let refused = &["200 OK", TOO_LARGE, "Connection: close"][..];
     let long = vec![b'x'; 2_000_000];
     check("Content-Length: 257", &[b'x'; 257], refused).await;
     check("Content-Length: 2000000", &long, refused).await;
-    check(
-        "Content-Length: 2000000\r\nExpect: 100-continue",
-        b"",
-        refused,
-    )
-    .await;
+    check("Content-Length: 2000000\r\nExpect: 100-continue", b"", refused).await;
     let chunk = [b"200\r\n".as_slice(), &[b'x'; 0x200], b"\r\n0\r\n\r\n"].concat();
     check("Transfer-Encoding: chunked", &chunk, refused).await;
     let fits = [b'x'; BODY_BYTES_MAX];
-    check(
-        "Connection: close\r\nContent-Length: 256",
-        &fits,
-        &["200 OK", "xxx\",None"],
-    )
-    .await;
+    check("Connection: close\r\nContent-Length: 256", &fits, &["200 OK", "xxx\",None"]).await;
     let head = format!("A: {}", "x".repeat(2 * HEAD_BYTES_MAX));
     check(&head, b"", &["431 "]).await;
 }
@@ -257,10 +202,7 @@ async fn a_connection_serves_one_request_after_the_other() {
         assert_parts(&read_answer(&mut client).await, &["200 OK", body]);
     }
     let expecting = "POST /api HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
-    client
-        .write_all(expecting.as_bytes())
-        .await
-        .expect("writing");
+    client.write_all(expecting.as_bytes()).await.expect("writing");
     let mut go_on = [0; 25];
     client.read_exact(&mut go_on).await.expect("reading");
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -288,31 +230,14 @@ async fn the_portals_style() {
         let request = format!("POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{form}");
         assert_parts(&server.exchange(&[request.as_bytes()]).await, parts);
     };
-    check(
-        "/rest/auth",
-        "username=good&password=x",
-        &["200 OK", "text/plain", "\r\n\r\n5f"],
-    )
-    .await;
-    check(
-        "/rest/auth/",
-        "username=bad",
-        &["200 OK", "application/json", "api.authenticate"],
-    )
-    .await;
+    check("/rest/auth", "username=good&password=x", &["200 OK", "text/plain", "\r\n\r\n5f"]).await;
+    check("/rest/auth/", "username=bad", &["200 OK", "application/json", "api.authenticate"]).await;
     let inside = r#"\r\n\r\n{"success":true,"params":{"auth":{"sessionId":"5f"},"cmd":"#;
     let inside = inside.replace(r"\r\n", "\r\n");
-    check(
-        "/rest/_/diag.echo/",
-        "sessionId=5f&a=b+c",
-        &["200 OK", &inside, r#"{"a":"b c"}"#],
-    )
-    .await;
+    check("/rest/_/diag.echo/", "sessionId=5f&a=b+c", &["200 OK", &inside, r#"{"a":"b c"}"#]).await;
     check("/rest/_/", "", &["404 Not Found"]).await;
     check("/rest/_/a/b", "", &["404 Not Found"]).await;
-    let get = server
-        .exchange(&[b"GET /rest/_/diag.echo HTTP/1.0\r\n\r\n"])
-        .await;
+    let get = server.exchange(&[b"GET /rest/_/diag.echo HTTP/1.0\r\n\r\n"]).await;
     assert_parts(&get, &["405 Method Not Allowed"]);
 }
 
@@ -331,18 +256,8 @@ async fn libtr50s_tunnel() {
         assert_eq!(answer, [b"HTTP/1.1 200 OK\r\n\r\n", bytes].concat());
     };
     let head = b"GET /mqtt HTTP/1.1\r\nhost: tr50.example\r\n\r\n";
-    check(
-        Protocol::Http,
-        &[head, b"\x10\x0cCONNECT"],
-        b"mqtt\x10\x0cCONNECT",
-    )
-    .await;
-    check(
-        Protocol::Https,
-        &[&[head, &b"\x10"[..]].concat()],
-        b"mqtts\x10",
-    )
-    .await;
+    check(Protocol::Http, &[head, b"\x10\x0cCONNECT"], b"mqtt\x10\x0cCONNECT").await;
+    check(Protocol::Https, &[&[head, &b"\x10"[..]].concat()], b"mqtts\x10").await;
     check(Protocol::Http, &[&head[..7], &head[7..]], b"mqtt").await;
 }
 
@@ -355,9 +270,7 @@ async fn websocket(
     let mut request = format!("ws://{}{path}", server.addr).into_client_request()?;
     if let Some(offered) = offered {
         let value = hyper::header::HeaderValue::from_static(offered);
-        request
-            .headers_mut()
-            .insert("sec-websocket-protocol", value);
+        request.headers_mut().insert("sec-websocket-protocol", value);
     }
     let socket = server.connect().await;
     let (socket, answer) = tokio_tungstenite::client_async(request, socket).await?;
@@ -370,9 +283,7 @@ async fn websocket(
 async fn websockets_carry_bytes() {
     let check = async |protocol, path: &str, offered, chosen: &str, name: &str| {
         let server = Server::start(protocol, &[]).await;
-        let (mut socket, have) = websocket(&server, path, Some(offered))
-            .await
-            .expect("opening");
+        let (mut socket, have) = websocket(&server, path, Some(offered)).await.expect("opening");
         assert_eq!(have, chosen);
         let big = vec![7_u8; 100_000];
         let mut expected = name.as_bytes().to_vec();
@@ -381,10 +292,7 @@ async fn websockets_carry_bytes() {
             let message = Message::Binary(Bytes::copy_from_slice(piece));
             socket.send(message).await.expect("sending");
         }
-        socket
-            .send(Message::Ping("?".into()))
-            .await
-            .expect("sending");
+        socket.send(Message::Ping("?".into())).await.expect("sending");
         let (mut bytes, mut pongs) = (Vec::new(), 0);
         while bytes.len() < expected.len() || pongs == 0 {
             match socket.next().await.expect("a message").expect("a good one") {
@@ -400,14 +308,7 @@ async fn websockets_carry_bytes() {
         }
     };
     check(Protocol::Http, "/mqtt", "mqttv3.1", "mqttv3.1", "ws").await;
-    check(
-        Protocol::Https,
-        "/mqtt-ssl",
-        "soap, mqtt,mqttv3.1",
-        "mqtt",
-        "wss",
-    )
-    .await;
+    check(Protocol::Https, "/mqtt-ssl", "soap, mqtt,mqttv3.1", "mqtt", "wss").await;
 }
 
 #[tokio::test]
@@ -422,13 +323,8 @@ async fn websockets_of_others_are_refused() {
     let no_key = b"GET /mqtt HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade, close\r\n\
                    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
     assert_parts(&server.exchange(&[no_key]).await, &["400 Bad Request"]);
-    let (mut socket, _) = websocket(&server, "/mqtt", Some("mqtt"))
-        .await
-        .expect("opening");
-    socket
-        .send(Message::Text("text".into()))
-        .await
-        .expect("sending");
+    let (mut socket, _) = websocket(&server, "/mqtt", Some("mqtt")).await.expect("opening");
+    socket.send(Message::Text("text".into())).await.expect("sending");
     loop {
         match socket.next().await {
             Some(Ok(Message::Binary(_))) => {}
@@ -443,25 +339,20 @@ async fn a_stop_answers_what_is_in_flight() {
     let server = Server::start(Protocol::Http, &[]).await;
     let mut idle = server.connect().await;
     let mut kept = server.connect().await;
-    let request = b"POST /api HTTP/1.1\r\nContent-Length: 4\r\n\r\nslow";
-    kept.write_all(request).await.expect("writing");
+    let request = b"POST /api HTTP/1.1\r\nContent-Length: 4\r\n\r\n";
+    kept.write_all(&[request.as_slice(), b"fast"].concat()).await.expect("writing");
     assert_parts(&read_answer(&mut kept).await, &["200 OK"]);
     let mut busy = server.connect().await;
-    busy.write_all(request).await.expect("writing");
-    // The handler sleeps from here on; what it waits for is the clock, not us.
-    time::sleep(Duration::from_millis(20)).await;
+    busy.write_all(&[request.as_slice(), b"hold"].concat()).await.expect("writing");
+    server.service.held.notified().await;
     server.stop.cancel();
+    server.service.release.notify_one();
     let mut answer = String::new();
-    busy.read_to_string(&mut answer)
-        .await
-        .expect("reading to the end");
-    assert_parts(&answer, &["200 OK", "slow"]);
+    busy.read_to_string(&mut answer).await.expect("reading to the end");
+    assert_parts(&answer, &["200 OK", "hold"]);
     for mut client in [idle.split().0, kept.split().0] {
         let mut rest = Vec::new();
-        client
-            .read_to_end(&mut rest)
-            .await
-            .expect("closed, not reset");
+        client.read_to_end(&mut rest).await.expect("closed, not reset");
         assert!(rest.is_empty());
     }
 }
@@ -472,65 +363,28 @@ async fn silent_and_slow_peers_are_given_up() {
     // Every other wait is far longer than the test, so only the one in question can end it.
     let check = async |bytes: &[u8], waits: Waits, part: &str| {
         let (mut near, far) = tokio::io::duplex(1024);
-        let info = ConnInfo {
-            protocol: Protocol::Http,
-            remote_addr: ([127, 0, 0, 1], 1).into(),
-        };
+        let info = ConnInfo { protocol: Protocol::Http, remote_addr: ([127, 0, 0, 1], 1).into() };
         let trusted = Trusted::default();
-        let settings = Arc::new(HttpSettings {
-            body_bytes_max: BODY_BYTES_MAX,
-            trusted,
-        });
-        let (service, websocket) = (Arc::new(Echo), OnceLock::new());
-        let edge = Edge {
-            service,
-            settings,
-            info,
-            waits,
-            websocket,
-        };
+        let settings = Arc::new(HttpSettings { body_bytes_max: BODY_BYTES_MAX, trusted });
+        let (service, websocket) = (Arc::new(Echo::default()), OnceLock::new());
+        let edge = Edge { service, settings, info, waits, websocket };
         let begin = time::Instant::now();
         let stream = Stream::Boxed(Box::new(far));
         let server = tokio::spawn(serve(stream, edge, CancellationToken::new()));
         near.write_all(bytes).await.expect("writing");
         let mut answer = String::new();
-        near.read_to_string(&mut answer)
-            .await
-            .expect("reading to the end");
+        near.read_to_string(&mut answer).await.expect("reading to the end");
         drop(near);
         server.await.expect("the server's side");
         assert!(answer.contains(part), "{answer:?}");
-        assert!(
-            (SOON..WAITS.login).contains(&begin.elapsed()),
-            "{:?}",
-            begin.elapsed()
-        );
+        assert!((SOON..WAITS.login).contains(&begin.elapsed()), "{:?}", begin.elapsed());
     };
-    let login = Waits {
-        login: SOON,
-        ..WAITS
-    };
+    let login = Waits { login: SOON, ..WAITS };
     check(b"", login, "").await;
     check(b"POST /api HTTP/1.1\r\nContent-Le", login, "").await;
-    let body = Waits {
-        body: SOON,
-        ..WAITS
-    };
-    check(
-        b"POST /api HTTP/1.1\r\nContent-Length: 4\r\n\r\nbod",
-        body,
-        "408 ",
-    )
-    .await;
-    let keep_alive = Waits {
-        keep_alive: SOON,
-        ..WAITS
-    };
+    let body = Waits { body: SOON, ..WAITS };
+    check(b"POST /api HTTP/1.1\r\nContent-Length: 4\r\n\r\nbod", body, "408 ").await;
+    let keep_alive = Waits { keep_alive: SOON, ..WAITS };
     check(b"GET /healthz HTTP/1.1\r\n\r\n", keep_alive, "200 OK").await;
-    check(
-        b"GET /healthz HTTP/1.1\r\n\r\nGET /he",
-        keep_alive,
-        "200 OK",
-    )
-    .await;
+    check(b"GET /healthz HTTP/1.1\r\n\r\nGET /he", keep_alive, "200 OK").await;
 }

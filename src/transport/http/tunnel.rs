@@ -54,10 +54,7 @@ mod tests {
         check(b"GET /mqtt HTTP/1.1\r\nhost: x\r\n\r\n", Some(31));
         check(b"GET /mqtt HTTP/1.1\r\nhost: x\r\n\r\n\x10\x0c", Some(31));
         check(b"GET /mqtt-ssl HTTP/1.1\r\n\r\n", Some(26));
-        check(
-            b"GET /mqtt HTTP/1.1\r\nHost: x\r\nuPgrade: websocket\r\n\r\n",
-            None,
-        );
+        check(b"GET /mqtt HTTP/1.1\r\nHost: x\r\nuPgrade: websocket\r\n\r\n", None);
         check(b"GET /mqtt HTTP/1.1\r\nhost: x\r\n", None);
         check(b"GET /mqtt HTTP/1.0\r\n\r\n", None);
         check(b"GET /mqttx HTTP/1.1\r\n\r\n", None);

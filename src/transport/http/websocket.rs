@@ -39,17 +39,15 @@ pub(super) enum Refused {
     Handshake(#[from] Error),
 }
 
-/// The answer to a request for a WebSocket: status 101, with the first sub-protocol that was offered
-/// and is known.
+/// The answer to a request for a WebSocket: status 101, with the first sub-protocol that was
+/// offered and is known.
 pub(super) fn handshake<B, T: Default>(
     request: &Request<B>,
 ) -> Result<hyper::Response<T>, Refused> {
     let sub_protocol = sub_protocol(request.headers()).ok_or(Refused::SubProtocol)?;
     let mut answer = create_response_with_body(request, T::default)?;
     let sub_protocol = HeaderValue::from_static(sub_protocol);
-    answer
-        .headers_mut()
-        .insert(SEC_WEBSOCKET_PROTOCOL, sub_protocol);
+    answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, sub_protocol);
     Ok(answer)
 }
 
@@ -78,11 +76,7 @@ pub(super) async fn byte_stream(
     let socket =
         WebSocketStream::from_partially_read(stream, unread.into(), Role::Server, Some(config))
             .await;
-    Stream::Boxed(Box::new(Payloads {
-        socket,
-        received: Bytes::new(),
-        unsent: false,
-    }))
+    Stream::Boxed(Box::new(Payloads { socket, received: Bytes::new(), unsent: false }))
 }
 
 fn sub_protocol(headers: &HeaderMap) -> Option<&'static str> {
@@ -90,11 +84,7 @@ fn sub_protocol(headers: &HeaderMap) -> Option<&'static str> {
     offers
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .find_map(|offer| {
-            SUB_PROTOCOLS
-                .into_iter()
-                .find(|known| *known == offer.trim())
-        })
+        .find_map(|offer| SUB_PROTOCOLS.into_iter().find(|known| *known == offer.trim()))
 }
 
 /// The payloads of a WebSocket's binary messages as one stream of bytes; packets need not end where

@@ -1,0 +1,125 @@
+//! Files and variables as operators write them, mistakes included.
+
+use super::*;
+
+const TEMPLATE: &str = include_str!("../../config/tr50d.toml");
+
+fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), text).expect("writing it");
+    Config::load(Some(file.path()), variables(env))
+}
+
+fn variables(env: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    let owned: Vec<_> = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    owned.into_iter()
+}
+
+#[test]
+fn the_template_has_every_key_with_its_default() {
+    assert_eq!(load(TEMPLATE, &[]).expect("the template"), Config::default());
+    let template: toml::Table = TEMPLATE.parse().expect("TOML");
+    for (section, keys) in KEYS {
+        for key in *keys {
+            let value = template.get(*section).and_then(|table| table.get(*key));
+            assert!(value.is_some(), "config/tr50d.toml lacks {section}.{key}");
+        }
+    }
+}
+
+#[test]
+fn the_file_overrides_the_defaults_and_the_environment_the_file() {
+    let text = "[mqtt]\nlisten = \"127.0.0.1:1\"\n[tcp]\nlisten = \"none\"\n[log]\n\
+                format = \"json\"\n[server]\ndurability = \"disk\"";
+    let env = [
+        ("TR50D_MQTT__LISTEN", "127.0.0.1:0"),
+        ("TR50D_PROXY__TRUSTED", "10.0.0.0/8, ::1"),
+        ("TR50D_LIMITS__COMMANDS_PER_S", "0"),
+        ("TR50D_LOG__LEVEL", "debug"),
+        ("TR50D_HOME", "has no section and is none of ours"),
+        ("PATH", "/bin"),
+    ];
+    let config = load(text, &env).expect("a good configuration");
+    assert_eq!(config.mqtt.listen, "127.0.0.1:0".parse().ok());
+    assert_eq!(config.tcp.listen, None);
+    assert_eq!(config.http, Http::default());
+    assert_eq!(config.log, Log { level: LevelFilter::DEBUG, format: LogFormat::Json });
+    assert_eq!(config.server.durability, Durability::Disk);
+    assert_eq!(config.limits.commands_per_s, 0);
+    assert!(config.proxy.trusted.contains("10.1.2.3".parse().expect("an address")));
+    assert!(config.proxy.trusted.contains("::1".parse().expect("an address")));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let check = |text: &str, env: &[(&str, &str)], parts: &[&str]| {
+        let error = load(text, env).expect_err(text).to_string();
+        for part in parts {
+            assert!(error.contains(part), "{error:?} lacks {part:?}");
+        }
+    };
+    check("[mqtt]\nlissen = 1", &[], &["no key \"lissen\"", "[mqtt]"]);
+    check("[mqqt]\nlisten = 1", &[], &["no section [mqqt]"]);
+    check("[mqqt]", &[], &["no section [mqqt]"]);
+    check("listen = 1", &[], &["\"listen\"", "outside of every section"]);
+    check("[mqtt", &[], &["not valid TOML", "line 1"]);
+    check("[sessions]\nttl_s = \"a day\"", &[], &["\"ttl_s\"", "[sessions]", "whole number"]);
+    check("[sessions]\nttl_s = -1", &[], &["\"ttl_s\"", "-1"]);
+    check("[tcp]\nlisten = \"localhost\"", &[], &["address and port", "\"localhost\""]);
+    check("[server]\ndurability = \"ram\"", &[], &["\"os\" or \"disk\""]);
+    check("[log]\nlevel = \"loud\"", &[], &["[log]", "trace"]);
+    check("[proxy]\ntrusted = [\"10.0.0.0/33\"]", &[], &["\"trusted\"", "[proxy]"]);
+    check("", &[("TR50D_MQTT__PORT", "1")], &["TR50D_MQTT__PORT", "\"port\"", "[mqtt]"]);
+    check("", &[("TR50D_MQQT__LISTEN", "1")], &["TR50D_MQQT__LISTEN", "[mqqt]"]);
+    check("", &[("TR50D_SESSIONS__TTL_S", "x")], &["TR50D_SESSIONS__TTL_S", "\"x\""]);
+}
+
+#[test]
+fn contradictions_are_told_in_a_sentence() {
+    let check = |env: &[(&str, &str)], part: &str| {
+        let error = load("", env).expect_err(part).to_string();
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+    };
+    check(&[("TR50D_MQTT__TLS_LISTEN", "127.0.0.1:8883")], "mqtt.tls_listen needs tls.cert");
+    check(&[("TR50D_TLS__CERT", "a.pem")], "tls.cert and tls.key need each other");
+    check(&[("TR50D_TLS__CLIENT_CA", "a.pem")], "tls.client_ca needs tls.cert");
+    check(&[("TR50D_SESSIONS__TTL_S", "0")], "sessions.ttl_s must be");
+    check(&[("TR50D_SESSIONS__TTL_S", "259201")], "longer than sessions.max_age_s");
+    check(&[("TR50D_SESSIONS__LIST_LIMIT", "0")], "sessions.list_limit");
+    check(&[("TR50D_LIMITS__MAX_FRAME_BYTES", "0")], "limits.max_frame_bytes");
+    check(&[("TR50D_LIMITS__CONNECTIONS", "0")], "limits.connections");
+    check(&[("TR50D_LIMITS__BROKER_LINKS", "0")], "limits.broker_links");
+    check(&[("TR50D_TCP__LISTEN", "127.0.0.1:1883")], "mqtt.listen and tcp.listen");
+    check(
+        &[("TR50D_MQTT__LISTEN", ""), ("TR50D_TCP__LISTEN", "none"), ("TR50D_HTTP__LISTEN", "")],
+        "every listener",
+    );
+}
+
+#[test]
+fn the_demo_stays_on_loopback() {
+    let config = Config::demo(None, variables(&[])).expect("the demo");
+    assert!(config.server.data_dir.starts_with(std::env::temp_dir()));
+    assert!(!config.server.data_dir.exists());
+    let env = [("TR50D_SERVER__DATA_DIR", "elsewhere"), ("TR50D_MQTT__LISTEN", "[::1]:0")];
+    let config = Config::demo(None, variables(&env)).expect("still loopback");
+    assert_eq!(config.server.data_dir, Path::new("elsewhere"));
+    let env = [("TR50D_HTTP__LISTEN", "0.0.0.0:8080")];
+    let error = Config::demo(None, variables(&env)).expect_err("public").to_string();
+    assert!(error.contains("http.listen must be a loopback address"), "{error}");
+}
+
+#[test]
+fn check_finds_files_that_are_not_there() {
+    let env = [
+        ("TR50D_SERVER__BOOTSTRAP", "/nowhere/demo.toml"),
+        ("TR50D_TLS__CERT", "/nowhere/cert.pem"),
+        ("TR50D_TLS__KEY", "/nowhere/key.pem"),
+    ];
+    let problems = load("", &env).expect("well-formed").check();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("server.bootstrap") && problems[1].contains("cert.pem"));
+    assert!(Config::default().check().is_empty());
+    let missing = Config::load(Some(Path::new("/nowhere/x.toml")), variables(&[]));
+    assert!(missing.expect_err("no file").to_string().contains("/nowhere/x.toml"));
+}
