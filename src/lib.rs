@@ -12,7 +12,7 @@
 //! * [`server`]: start order, listeners, graceful stop.
 //! * [`client`], [`fleet`], [`cli`]: the other side, for tests, measurements and users.
 
-//pub mod broker;
+pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;

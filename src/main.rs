@@ -76,13 +76,20 @@ fn main() -> ExitCode {
     status
 }
 
+/// The environment's variables; one that is not UTF-8 is none of ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    })
+}
+
 fn fail(why: &str) -> ExitCode {
     eprintln!("tr50d: {why}");
     ExitCode::from(CANNOT)
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
-    match Config::load(Some(&args.config), std::env::vars()) {
+    match Config::load(Some(&args.config), environment()) {
         Ok(config) => {
             let problems = config.check();
             problems.iter().for_each(|problem| eprintln!("tr50d: {problem}"));
@@ -100,8 +107,8 @@ async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let sentence = |error: &dyn std::error::Error| error.to_string();
     let file = args.config.as_deref();
     let mut config = match (args.demo, file) {
-        (true, file) => Config::demo(file, std::env::vars()),
-        (false, Some(file)) => Config::load(Some(file), std::env::vars()),
+        (true, file) => Config::demo(file, environment()),
+        (false, Some(file)) => Config::load(Some(file), environment()),
         (false, None) => {
             return Err("serve needs --config FILE, or --demo for a try".to_owned());
         }

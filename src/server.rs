@@ -190,7 +190,7 @@ fn open(config: Config) -> Result<Core, StartError> {
         metrics.session_started(session.kind().as_str());
     }
     tracing::info!(live, "sessions recovered");
-    let writer = Writer::spawn(store, config.server.durability.into());
+    let writer = Writer::spawn(store, config.server.durability);
     let passwords = Passwords::new(1);
     Ok(Core::new(config, identity, directory, passwords, writer, metrics, host_name()))
 }
@@ -371,6 +371,10 @@ impl HttpService for Web {
         let reply = std::mem::take(&mut answer.bytes);
         answer.close();
         reply
+    }
+
+    fn too_large(&self) -> Vec<u8> {
+        exchange::too_large(self.shared.core.config.limits.max_frame_bytes)
     }
 
     async fn mqtt(&self, stream: Stream, info: ConnInfo) {

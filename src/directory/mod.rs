@@ -152,7 +152,7 @@ impl Directory {
         // waits until it is in the last.
         let place = session.place.write();
         self.roster(place.standing.org.id).write().insert(session.clone());
-        session.timer.store(self.arm(session), Ordering::Relaxed);
+        self.arm(session);
         self.sessions.insert(session.reference, session.clone());
         let mut siblings = self.by_principal.entry(session.who.principal()).or_default();
         let replaced = |other: &&Arc<Session>| {
@@ -174,7 +174,7 @@ impl Directory {
         }
         self.sessions.remove(&session.reference);
         self.roster(place.standing.org.id).write().remove(session);
-        self.wheel.lock().remove(session.timer.load(Ordering::Relaxed));
+        self.wheel.lock().remove(session);
         let principal = session.who.principal();
         self.by_principal.remove_if_mut(&principal, |_, siblings| {
             siblings.retain(|other| !Arc::ptr_eq(other, session));
@@ -231,7 +231,7 @@ impl Directory {
         // Against an end at the same time, which would leave the new timer behind.
         let place = session.place.write();
         if session.end.get().is_none() {
-            session.timer.store(self.arm(session), Ordering::Relaxed);
+            self.arm(session);
         }
         drop(place);
     }
@@ -268,10 +268,10 @@ impl Directory {
         self.by_org.get(&org).map_or(0, |roster| roster.value().read().len())
     }
 
-    fn arm(&self, session: &Arc<Session>) -> u32 {
+    fn arm(&self, session: &Arc<Session>) {
         // The first second at which the deadline has passed.
         let second = session.deadline().0.as_millis().div_euclid(1000).saturating_add(1);
-        self.wheel.lock().insert(second, session.clone())
+        self.wheel.lock().insert(second, session.clone());
     }
 
     fn roster(&self, org: OrgId) -> Arc<RwLock<Roster>> {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::session::Session;
 
@@ -52,12 +53,12 @@ impl Wheel {
         self.len == 0
     }
 
-    /// Arms a session for a second; one that is past is taken for the next. Returns its timer.
-    pub fn insert(&mut self, due: i64, session: Arc<Session>) -> u32 {
+    /// Arms a session that is not armed for a second; one that is past is taken for the next.
+    pub fn insert(&mut self, due: i64, session: Arc<Session>) {
         let due = due.max(self.now + 1);
         let slot = slot_of(due);
         let after = self.slots[slot];
-        let entry = Entry { due, before: NO_TIMER, after, session: Some(session) };
+        let entry = Entry { due, before: NO_TIMER, after, session: Some(session.clone()) };
         let timer = if self.free == NO_TIMER {
             self.entries.push(entry);
             (self.entries.len() - 1) as u32
@@ -72,15 +73,20 @@ impl Wheel {
         }
         self.slots[slot] = timer;
         self.len += 1;
-        timer
+        session.timer.store(timer, Ordering::Relaxed);
     }
 
-    /// Disarms a session.
-    pub fn remove(&mut self, timer: u32) {
-        let Some(entry) = self.entries.get_mut(timer as usize) else { return };
-        if entry.session.take().is_none() {
-            return;
+    /// Disarms a session, if it is armed.
+    pub fn remove(&mut self, session: &Session) {
+        let timer = session.timer.swap(NO_TIMER, Ordering::Relaxed);
+        if let Some(entry) = self.entries.get_mut(timer as usize) {
+            entry.session = None;
+            self.unlink(timer);
         }
+    }
+
+    fn unlink(&mut self, timer: u32) {
+        let entry = &mut self.entries[timer as usize];
         let (slot, before, after) = (slot_of(entry.due), entry.before, entry.after);
         entry.after = self.free;
         self.free = timer;
@@ -112,9 +118,10 @@ impl Wheel {
             let entry = &self.entries[timer as usize];
             let after = entry.after;
             if entry.due <= now {
-                let session = entry.session.clone();
-                self.remove(timer);
-                self.due.extend(session);
+                if let Some(session) = entry.session.clone() {
+                    self.remove(&session);
+                    self.due.push_back(session);
+                }
             }
             timer = after;
         }

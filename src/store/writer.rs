@@ -221,12 +221,12 @@ mod tests {
         let store = Arc::new(Watched::default());
         let writer = Writer::spawn(store.clone(), Durability::Disk);
         let closed_gate = store.gate.lock();
-        writer.enqueue(batch("first")).expect("room");
+        drop(writer.hand_over(batch("first")).expect("room"));
         while store.commits.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
         for number in 0..100 {
-            writer.enqueue(batch(&format!("{number}"))).expect("room");
+            drop(writer.hand_over(batch(&format!("{number}"))).expect("room"));
         }
         drop(closed_gate);
         writer.hand_over(batch("last")).expect("room").durable().await.expect("committed");
@@ -247,16 +247,22 @@ mod tests {
         let writer = Writer::spawn(store.clone(), Durability::Os);
         let closed_gate = store.gate.lock();
         let mut taken = 0;
-        while writer.enqueue(batch("a")).is_ok() {
+        while writer.hand_over(batch("a")).is_ok() {
             taken += 1;
             assert!(
                 taken <= STORE_QUEUE_MAX + 2 * GROUP_BATCHES_MAX,
                 "the queue has a bound"
             );
         }
-        assert!(matches!(writer.enqueue(batch("a")), Err(StoreError::Busy)));
+        assert!(matches!(writer.hand_over(batch("a")), Err(StoreError::Busy)));
         drop(closed_gate);
-        writer.hand_over(batch("b")).expect("room").durable().await.expect("waits for room");
+        let receipt = loop {
+            match writer.hand_over(batch("b")) {
+                Ok(receipt) => break receipt,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        receipt.durable().await.expect("there is room again");
     }
 
     #[tokio::test]
@@ -264,7 +270,8 @@ mod tests {
         let store = Arc::new(Watched::default());
         let writer = Writer::spawn(store.clone(), Durability::Os);
         store.broken.store(true, Ordering::SeqCst);
-        let (one, two) = tokio::join!(writer.submit(batch("a")), writer.submit(batch("b")));
+        let taken = |key| writer.hand_over(batch(key)).expect("room").durable();
+        let (one, two) = tokio::join!(taken("a"), taken("b"));
         for refused in [one, two] {
             assert!(
                 matches!(refused, Err(StoreError::Engine { .. })),
@@ -280,17 +287,13 @@ mod tests {
         let store = Arc::new(Watched::default());
         let writer = Writer::spawn(store.clone(), Durability::Os);
         for number in 0..3000 {
-            writer.enqueue(batch(&format!("{number}"))).expect("room");
+            drop(writer.hand_over(batch(&format!("{number}"))).expect("room"));
         }
         writer.clone().stop().await.expect("synced");
         assert!(store.read(Table::Things, b"2999").expect("read").is_some());
         assert_eq!(store.syncs.load(Ordering::SeqCst), 1);
         assert!(matches!(
-            writer.hand_over(batch("a")).expect("room").durable().await,
-            Err(StoreError::Closed)
-        ));
-        assert!(matches!(
-            writer.enqueue(batch("a")),
+            writer.hand_over(batch("a")),
             Err(StoreError::Closed)
         ));
         writer.stop().await.expect("a second stop does nothing");

@@ -75,7 +75,7 @@ fn first_repeated<'c>(commands: &'c [Command<'_>]) -> Option<&'c str> {
     ids.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Request<'a> {
+impl<'de> Deserialize<'de> for Request<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct RequestVisitor;
 
@@ -108,7 +108,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Request<'a> {
 /// A string, borrowed when it has no escapes.
 struct Text<'a>(Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TextVisitor;
 
@@ -136,7 +136,7 @@ struct MaybeBody<'a>(Result<Body<'a>, &'static str>);
 
 const NOT_A_COMMAND: &str = "an object with the member \"command\" was expected";
 
-impl<'de: 'a, 'a> Deserialize<'de> for MaybeBody<'a> {
+impl<'de> Deserialize<'de> for MaybeBody<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(BodyVisitor)
     }
@@ -243,7 +243,7 @@ impl<'a> Members<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct MembersVisitor;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::authenticate::{Auth, Credentials, write_login};
 use super::dispatch::{Answer, Caller, Execution, execute};
 use super::envelope::{Command, Request};
-use super::error::Failure;
+use super::error::{Code, Failure};
 use crate::core::Core;
 use crate::directory::Session;
 use crate::id::SessionId;
@@ -128,6 +128,16 @@ pub fn login_failed(failure: &Failure) -> Vec<u8> {
     failure.write(&mut out);
     out.push(b'}');
     out
+}
+
+/// The reply to any request when the server has no room for the connection.
+pub fn server_full() -> Vec<u8> {
+    Failure::new(Code::BUSY, "The server is full; try again.").to_json()
+}
+
+/// The reply to a request of more than `max` bytes.
+pub fn too_large(max: usize) -> Vec<u8> {
+    Failure::new(Code::TOO_LARGE, format!("The request is larger than {max} bytes.")).to_json()
 }
 
 fn session_of(core: &Core, id: Option<SessionId>) -> Result<Arc<Session>, Failure> {

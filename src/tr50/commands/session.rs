@@ -83,7 +83,8 @@ impl List {
             Failure::new(Code::PARAMETER_INVALID, sentence)
         };
         let most = call.core.config.sessions.list_limit;
-        let limit = self.limit.filter(|limit| *limit > 0).unwrap_or(most).min(most);
+        let asked = self.limit.filter(|limit| *limit > 0);
+        let limit = asked.map_or(most, |limit| usize::try_from(limit).unwrap_or(most).min(most));
         let (sort, ascending) = match self.sort.as_deref() {
             None | Some("") => (SortKey::StartTime, false),
             Some(text) => sort_key(text).ok_or_else(|| invalid("sort", text))?,
@@ -124,7 +125,6 @@ impl List {
             status,
         };
         let offset = usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         Ok(Some(Query { offset, limit, sort, ascending, filter }))
     }
 }

@@ -10,7 +10,6 @@ use super::codec::packet::Connect;
 use super::codec::{ConnAckProperties, Version, encode, reason};
 use super::online::{Online, Terms};
 use super::outbox::Outbox;
-use super::saved::Held;
 use super::will::Will;
 use crate::core::{Arrival, LoginError, random};
 use crate::id::hex;
@@ -29,7 +28,6 @@ pub struct Login {
     arrival: Arrival,
     assigned_id: bool,
     clean: bool,
-    expiry_s: u32,
     terms: Terms,
     will: Option<Box<Will>>,
     outbox: Arc<Outbox>,
@@ -77,8 +75,8 @@ impl Login {
             arrival: Arrival { conn, client_id, takes_over, outlet },
             assigned_id,
             clean: packet.clean,
-            expiry_s,
             terms: Terms {
+                expiry_s,
                 version: packet.version,
                 keep_alive: keep_alive(packet),
                 packet_max: packet
@@ -94,12 +92,12 @@ impl Login {
 
     /// Logs in, and takes up what was left.
     pub async fn run(self, edge: Arc<Edge>, now: Timestamp) -> Done {
-        let version = self.version;
+        let (version, conn) = (self.version, self.arrival.conn);
         let mut connack = Vec::with_capacity(16);
         match self.try_run(&edge, now, &mut connack).await {
             Ok(online) => Done::Login(Box::new(Welcome { connack, online: Some(online) })),
             Err(error) => {
-                let code = edge.refused(&error);
+                let code = edge.refused(&conn, &error);
                 refuse(version, code, &mut connack);
                 Done::Login(Box::new(Welcome { connack, online: None }))
             }
@@ -117,17 +115,11 @@ impl Login {
         let session = edge.core.login_bound(self.credentials, self.arrival, now).await?;
         let owner = (session.who().principal(), client_id.clone());
         edge.wills.cancel(&owner);
-        let resumed: Option<Vec<Held>> = if self.clean {
-            edge.forget(&owner).await;
-            None
-        } else {
-            edge.saved.find(&owner, now)
-        };
-        let present = resumed.is_some();
-        let mut online = Online::new(session, conn, self.terms, self.will, self.outbox);
-        if self.expiry_s > 0 {
-            online.keep_state(edge, owner, self.expiry_s, resumed.unwrap_or_default()).await;
+        if self.clean {
+            edge.forget(session.org_id(), &owner).await;
         }
+        let mut online = Online::new(session, conn, self.terms, owner, self.will, self.outbox);
+        let present = online.resume(edge, now).await;
         let max = u32::try_from(edge.core.config.limits.max_frame_bytes).unwrap_or(u32::MAX);
         let properties = ConnAckProperties {
             assigned_client_id: self.assigned_id.then_some(&*client_id),

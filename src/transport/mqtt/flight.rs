@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::codec::QoS;
 use super::reply::Reply;
+use crate::broker::AckToken;
 
 /// Packet ids in use, and what waits for one.
 #[derive(Debug)]
@@ -20,8 +21,8 @@ pub struct Flight {
 pub enum Source {
     /// Nobody: a reply of the dispatcher.
     Reply,
-    /// The broker, under its own number.
-    Broker(u16),
+    /// The broker, which calls the delivery so.
+    Broker(AckToken),
 }
 
 impl Flight {
@@ -79,7 +80,7 @@ mod tests {
     #[test]
     fn ids_are_never_zero_and_never_twice_in_flight() {
         let mut flight = Flight::new(u16::MAX);
-        let first = flight.begin(Source::Broker(7));
+        let first = flight.begin(Source::Reply);
         assert_eq!(first, 1);
         for _ in 0..65_533 {
             let id = flight.begin(Source::Reply);
@@ -89,7 +90,7 @@ mod tests {
         assert_eq!(flight.begin(Source::Reply), 65_535);
         // Round the corner: 0 is no id, 1 is still in flight.
         assert_eq!(flight.begin(Source::Reply), 2);
-        assert_eq!(flight.end(first), Some(Source::Broker(7)));
+        assert_eq!(flight.end(first), Some(Source::Reply));
         assert_eq!(flight.end(first), None);
     }
 

@@ -1,3 +1,100 @@
-//! MQTT 3.1, 3.1.1 and 5.
+//! MQTT 3.1, 3.1.1 and 5 on one port.
+//!
+//! [`codec`] turns bytes into packets. A [`client`] takes them, first CONNECT ([`connect`]), then
+//! the others ([`online`]). TR50 topics go to the dispatcher and come back on the same connection
+//! ([`reply`]); every other topic goes through the broker ([`topics`]).
 
+pub mod client;
 pub mod codec;
+mod compress;
+mod connect;
+mod flight;
+mod message;
+mod online;
+mod outbox;
+mod reply;
+mod saved;
+mod topics;
+mod will;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::{Broker, LinkName};
+use crate::core::{Core, LoginError};
+use crate::directory::Principal;
+use crate::id::OrgId;
+use crate::logging::PeerLog;
+use crate::peer_log;
+use crate::timestamp::Timestamp;
+use crate::transport::{ConnInfo, Stream, driver};
+use client::Client;
+use codec::Malformed;
+use reply::Watchers;
+use saved::{Owner, Saved};
+use will::Wills;
+
+/// What all MQTT connections share.
+pub struct Edge {
+    core: Arc<Core>,
+    broker: Broker,
+    watchers: Watchers,
+    saved: Saved,
+    wills: Wills,
+}
+
+/// Serves an MQTT connection until it ends. `full`: the server has no room, and says so.
+pub async fn serve(edge: Arc<Edge>, stream: Stream, info: ConnInfo, full: bool) {
+    driver::serve(Client::new(edge, info, full), stream).await;
+}
+
+impl Edge {
+    /// An edge without connections.
+    pub fn new(core: Arc<Core>, broker: Broker) -> Self {
+        let (watchers, saved, wills) = (Watchers::default(), Saved::default(), Wills::default());
+        Self { core, broker, watchers, saved, wills }
+    }
+
+    /// Forgets the states of clients that did not come back in time. The broker counts the time of
+    /// its own part.
+    pub fn expire_saved(&self, now: Timestamp) {
+        self.saved.expire(now);
+    }
+
+    /// Forgets a client's state: it wants to begin anew.
+    async fn forget(&self, org: OrgId, owner: &Owner) {
+        self.saved.forget(owner);
+        if self.broker.forget(org, link_name(owner)).await.is_err() {
+            tracing::warn!("the broker has stopped");
+        }
+    }
+
+    fn log_broken(&self, info: &ConnInfo, malformed: &Malformed) {
+        static LOG: PeerLog = PeerLog::new(5);
+        self.core.metrics.connection_refused("malformed");
+        let peer = info.remote_addr;
+        peer_log!(LOG, info, %peer, %malformed, "a connection sent what is not MQTT");
+    }
+
+    /// The reason code of MQTT 5 for a login that failed.
+    fn refused(&self, info: &ConnInfo, error: &LoginError) -> u8 {
+        static LOG: PeerLog = PeerLog::new(5);
+        let peer = info.remote_addr;
+        peer_log!(LOG, info, %peer, %error, "a login was refused");
+        connect::refusal_code(error)
+    }
+}
+
+/// The broker's name for a client's session.
+fn link_name(owner: &Owner) -> LinkName {
+    let principal = match &owner.0 {
+        Principal::User(id) => format!("user {id}"),
+        Principal::Thing(org, key) => format!("thing {org} {key}"),
+    };
+    LinkName::new(&principal, &owner.1)
+}
+
+/// For how long the broker keeps a client's session, given the seconds that CONNECT asks for.
+const fn keep_for(expiry_s: u32) -> Duration {
+    if expiry_s == u32::MAX { Duration::MAX } else { Duration::from_secs(expiry_s as u64) }
+}

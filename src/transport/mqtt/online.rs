@@ -1,11 +1,12 @@
 //! A client that is logged in: its packets, and what goes back.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
-
-use bytes::Bytes;
 
 use super::Edge;
 use super::client::{Closing, Done, Work};
@@ -14,16 +15,17 @@ use super::codec::packet::{Ack, Disconnect};
 use super::codec::{Packet, Publish, PublishProperties, QoS, Version, reason, topic};
 use super::compress;
 use super::flight::{Source, delivered};
+use super::message::OwnedMessage;
 use super::outbox::Outbox;
 use super::reply::{Reply, ReplyTo};
-use super::saved::{Held, Owner};
-use super::topics::{TopicWork, Topics};
+use super::saved::Owner;
+use super::topics::{TopicWork, Topics, TopicsOwner};
 use super::will::Will;
-use crate::broker::Message;
-use crate::directory::{Principal, Session};
+use crate::broker::{BrokerError, Message};
+use crate::directory::{Principal, Reason, Session};
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Caller, Execution};
+use crate::tr50::dispatch::{Answer, Caller, Execution, shown};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::exchange;
 use crate::transport::ConnInfo;
@@ -39,6 +41,8 @@ pub struct Terms {
     pub packet_max: usize,
     /// Deliveries with QoS 1 that it takes at once.
     pub receive_max: u16,
+    /// Seconds for which its state is to outlive the connection; `u32::MAX`: for ever.
+    pub expiry_s: u32,
 }
 
 /// A client that is logged in.
@@ -51,11 +55,18 @@ pub struct Online {
     /// Subscriptions and what comes of them; most devices have none.
     topics: Option<Box<Topics>>,
     will: Option<Box<Will>>,
-    /// Whose state is kept when the connection ends, and for how many seconds.
-    kept: Option<Box<(Owner, u32)>>,
+    /// Login and client id, by which the client's state is known.
+    name: Owner,
+    /// Seconds for which the state outlives the connection; `u32::MAX`: for ever.
+    expiry_s: u32,
     /// Inbound QoS 2 messages that were taken and not released.
     qos2: Vec<u16>,
     unclaimed: Option<Box<Unclaimed>>,
+}
+
+thread_local! {
+    /// The reply that is being made: its length has to be known before its packet is written.
+    static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Replies that went to a client which may be gone already, while somebody with the same login
@@ -71,6 +82,7 @@ impl Online {
         session: Arc<Session>,
         conn: ConnInfo,
         terms: Terms,
+        name: Owner,
         will: Option<Box<Will>>,
         outbox: Arc<Outbox>,
     ) -> Self {
@@ -82,7 +94,8 @@ impl Online {
             outbox,
             topics: None,
             will,
-            kept: None,
+            expiry_s: terms.expiry_s,
+            name,
             qos2: Vec::new(),
             unclaimed: None,
         }
@@ -98,22 +111,29 @@ impl Online {
         self.terms.keep_alive
     }
 
-    /// Keeps the client's subscriptions when it goes, and takes up those of last time.
-    pub async fn keep_state(
-        &mut self,
-        edge: &Arc<Edge>,
-        owner: Owner,
-        expiry_s: u32,
-        held: Vec<Held>,
-    ) {
-        if self.terms.version != Version::V31 || !held.is_empty() {
-            edge.keep(&owner, &held, None).await;
-        }
+    /// Takes up what an earlier connection of the client left; whether there was something.
+    pub async fn resume(&mut self, edge: &Arc<Edge>, now: Timestamp) -> bool {
+        let held = edge.saved.find(&self.name, now);
+        let present = held.is_some();
+        let held = held.unwrap_or_default();
         if !held.is_empty() {
-            let topics = Topics::resume(edge, self.topics_owner(Some(&owner)), held).await;
+            let topics = Topics::resume(edge, &self.topics_owner(), held).await;
             self.topics = Some(Box::new(topics));
         }
-        self.kept = Some(Box::new((owner, expiry_s)));
+        self.keep_state(edge, None);
+        present
+    }
+
+    /// Keeps the client's subscriptions for when it comes back, if it wants that. For MQTT 3.1,
+    /// whose CONNACK can't tell of them, only if there are some: a fleet of libtr50 never asks for
+    /// a clean session and never subscribes (`tr50.md` 0, facts 1 and 6).
+    fn keep_state(&self, edge: &Arc<Edge>, until: Option<Timestamp>) {
+        let held = self.topics.as_ref().map_or(&[][..], |topics| topics.held());
+        if self.expiry_s > 0 && (self.terms.version != Version::V31 || !held.is_empty()) {
+            edge.saved.keep(&self.name, held, until);
+        } else {
+            edge.saved.forget(&self.name);
+        }
     }
 
     /// Deals with a packet.
@@ -142,8 +162,8 @@ impl Online {
                 encode::pubcomp(out, self.terms.version, ack.pkid, code);
             }
             Packet::Subscribe(packet) => {
-                let work = self.subscribe(edge, &packet)?;
-                return Ok(Some(work));
+                let (topics, owner) = (self.topics.take(), self.topics_owner());
+                return Ok(Some(Topics::subscribe(topics, edge.clone(), owner, &packet)));
             }
             Packet::Unsubscribe(packet) => {
                 let filters = packet.filters.map(Into::into).collect();
@@ -160,11 +180,11 @@ impl Online {
     }
 
     fn disconnect(&mut self, packet: &Disconnect<'_>) -> Closing {
-        if let (Some(kept), Some(expiry_s)) = (&mut self.kept, packet.properties.session_expiry) {
-            kept.1 = expiry_s;
+        if let Some(expiry_s) = packet.properties.session_expiry.filter(|_| self.expiry_s > 0) {
+            self.expiry_s = expiry_s;
         }
         let will = packet.reason == reason::DISCONNECT_WITH_WILL;
-        Closing { will, code: None, ..Closing::ended(crate::directory::Reason::LoggedOut) }
+        Closing { will, code: None, ..Closing::ended(Reason::LoggedOut) }
     }
 
     fn publish(
@@ -229,29 +249,28 @@ impl Online {
         publish: &Publish<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Option<Work>, Closing> {
-        let mut properties = Vec::new();
-        publish.properties.put_block(&mut properties);
         let message = Message {
-            topic: publish.topic.to_owned(),
-            payload: Bytes::copy_from_slice(publish.payload),
+            topic: publish.topic,
+            payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
-            properties,
+            properties: &publish.properties,
             publisher: self.session.number(),
         };
         let org = self.session.org_id();
         let (qos, pkid) = (publish.qos, publish.pkid);
-        match edge.broker.try_publish(org, message) {
-            Ok(()) => {
-                self.acknowledge(qos, pkid, reason::SUCCESS, out)?;
-                Ok(None)
-            }
-            Err(message) => {
-                let edge = edge.clone();
+        edge.core.metrics.broker_received();
+        match edge.broker.try_publish(org, &message) {
+            Err(BrokerError::Full) => {
+                let (edge, message) = (edge.clone(), OwnedMessage::of(&message));
                 Ok(Some(Box::pin(async move {
-                    let taken = edge.broker.publish(org, message).await.is_ok();
-                    Done::Topics(TopicWork::Published { qos, pkid, taken })
+                    let code = code_of(message.publish(&edge.broker, org).await);
+                    Done::Topics(TopicWork::Published { qos, pkid, code })
                 })))
+            }
+            result => {
+                self.acknowledge(qos, pkid, code_of(result), out)?;
+                Ok(None)
             }
         }
     }
@@ -278,7 +297,8 @@ impl Online {
             qos: publish.qos,
         };
         let core = &edge.core;
-        edge.with_body(|body| {
+        BODY.with_borrow_mut(|body| {
+            body.clear();
             let execution = match self.check(edge, publish, compressed) {
                 Ok(payload) => {
                     exchange::on_connection(core, &self.caller, &payload, now, body)
@@ -313,13 +333,13 @@ impl Online {
         edge: &Edge,
         publish: &Publish<'p>,
         compressed: bool,
-    ) -> Result<std::borrow::Cow<'p, [u8]>, (Failure, bool)> {
+    ) -> Result<Cow<'p, [u8]>, (Failure, bool)> {
         if let Some(name) = publish.properties.response_topic
             && !may_respond_on(name)
         {
             let sentence = format!(
                 "The response topic \"{}\" is not one that this session may publish to.",
-                crate::tr50::dispatch::shown(name)
+                shown(name)
             );
             return Err((Failure::new(Code::PERMISSION_DENIED, sentence), true));
         }
@@ -366,7 +386,7 @@ impl Online {
         &mut self,
         edge: &Arc<Edge>,
         to: ReplyTo,
-        pending: std::pin::Pin<Box<dyn Future<Output = crate::tr50::Answer> + Send>>,
+        pending: Pin<Box<dyn Future<Output = Answer> + Send>>,
         out: &mut Vec<u8>,
     ) {
         if !self.outbox.promise() {
@@ -429,21 +449,19 @@ impl Online {
 
     /// Sends a response to an application topic, to whoever subscribed to it.
     fn respond_through_broker(&self, edge: &Arc<Edge>, reply: Reply, name: String) {
-        let mut properties = Vec::new();
-        PublishProperties {
+        let properties = PublishProperties {
             correlation_data: reply.to.correlation_data.as_deref(),
             ..PublishProperties::default()
-        }
-        .put_block(&mut properties);
+        };
         let message = Message {
-            topic: name,
-            payload: reply.body.into(),
+            topic: &name,
+            payload: &reply.body,
             qos: reply.to.qos,
             retain: false,
-            properties,
+            properties: &properties,
             publisher: 0,
         };
-        if edge.broker.try_publish(self.session.org_id(), message).is_err() {
+        if edge.broker.try_publish(self.session.org_id(), &message).is_err() {
             tracing::warn!("the broker is behind: a response was dropped");
         }
     }
@@ -485,21 +503,12 @@ impl Online {
         }
     }
 
-    fn subscribe(
-        &mut self,
-        edge: &Arc<Edge>,
-        packet: &super::codec::packet::Subscribe<'_>,
-    ) -> Result<Work, Closing> {
-        let owner = self.topics_owner(self.kept.as_ref().map(|kept| &kept.0));
-        let topics = self.topics.take();
-        Ok(Topics::subscribe(topics, edge.clone(), owner, packet))
-    }
-
-    fn topics_owner(&self, kept: Option<&Owner>) -> super::topics::TopicsOwner {
-        super::topics::TopicsOwner {
+    fn topics_owner(&self) -> TopicsOwner {
+        TopicsOwner {
             session: self.session.clone(),
+            name: self.name.clone(),
+            expiry_s: self.expiry_s,
             outbox: self.outbox.clone(),
-            kept: kept.cloned(),
             receive_max: self.terms.receive_max,
         }
     }
@@ -508,8 +517,7 @@ impl Online {
     pub fn finish_topics(&mut self, edge: &Arc<Edge>, work: TopicWork, out: &mut Vec<u8>) {
         let version = self.terms.version;
         match work {
-            TopicWork::Published { qos, pkid, taken } => {
-                let code = if taken { reason::SUCCESS } else { reason::UNSPECIFIED };
+            TopicWork::Published { qos, pkid, code } => {
                 // The room for QoS 2 ids was there before; one more does no harm.
                 let _ = self.acknowledge(qos, pkid, code, out);
             }
@@ -517,29 +525,25 @@ impl Online {
                 self.topics = Some(topics);
                 let written = encode::suback(out, version, pkid, &codes);
                 debug_assert!(written.is_ok(), "a SUBACK is shorter than its SUBSCRIBE");
-                self.topics_changed(edge);
+                self.keep_state(edge, None);
             }
             TopicWork::Unsubscribed { topics, pkid, codes } => {
                 self.topics = topics;
                 let written = encode::unsuback(out, version, pkid, &codes);
                 debug_assert!(written.is_ok(), "an UNSUBACK is shorter than its UNSUBSCRIBE");
-                self.topics_changed(edge);
+                let owner = self.topics_owner();
+                if let Some(topics) = &mut self.topics {
+                    topics.watch(&owner);
+                }
+                self.keep_state(edge, None);
             }
-        }
-    }
-
-    fn topics_changed(&mut self, edge: &Arc<Edge>) {
-        let Some(topics) = &mut self.topics else { return };
-        topics.watch(edge, &self.principal, &self.outbox);
-        if let Some(kept) = &self.kept {
-            edge.keep_now(&kept.0, topics.held());
         }
     }
 
     /// Writes what the broker delivers, as long as the client takes it.
     pub fn poll_deliveries(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         if let Some(topics) = &mut self.topics {
-            topics.poll_deliveries(cx, &self.terms, out);
+            topics.poll_deliveries(&self.session, cx, &self.terms, out);
         }
     }
 
@@ -549,25 +553,32 @@ impl Online {
         edge.core.end(&self.session, closing.reason, now);
         let recent = |unclaimed: &Unclaimed| unclaimed.since.elapsed() < limits::UNCLAIMED_WAIT;
         let unclaimed = self.unclaimed.take().filter(|unclaimed| recent(unclaimed));
-        if let Some(mut topics) = self.topics.take() {
-            topics.unwatch(edge, &self.principal);
-            topics.close().await;
+        // A newer connection of the same client has taken the state over.
+        let replaced = closing.reason == Reason::Replaced;
+        if !replaced {
+            let until = (self.expiry_s != u32::MAX)
+                .then(|| now.plus_seconds(self.expiry_s.into()));
+            self.keep_state(edge, until);
+        }
+        if let Some(topics) = self.topics.take() {
+            topics.close(self.expiry_s).await;
         }
         for reply in unclaimed.into_iter().flat_map(|u| u.replies).chain(unread) {
             edge.watchers.deliver(&self.principal, &reply);
         }
-        let replaced = closing.reason == crate::directory::Reason::Replaced;
-        let kept = self.kept.take();
         if let Some(will) = self.will.take().filter(|_| closing.will) {
-            let expiry_s = kept.as_ref().map_or(0, |kept| kept.1);
-            let owner = kept.as_ref().map(|kept| kept.0.clone());
-            edge.wills.publish(edge, self.session.org_id(), *will, owner, expiry_s);
+            let delay_s = if replaced { 0 } else { self.expiry_s };
+            edge.wills.publish(edge, self.session.org_id(), *will, self.name, delay_s);
         }
-        if let Some((owner, expiry_s)) = kept.map(|kept| *kept)
-            && !replaced
-        {
-            edge.left(&owner, expiry_s, now).await;
-        }
+    }
+}
+
+const fn code_of(published: Result<(), BrokerError>) -> u8 {
+    match published {
+        Ok(()) => reason::SUCCESS,
+        Err(BrokerError::Topic) => reason::TOPIC_INVALID,
+        Err(BrokerError::Full) => reason::QUOTA_EXCEEDED,
+        Err(BrokerError::Gone | BrokerError::Stopped) => reason::UNSPECIFIED,
     }
 }
 

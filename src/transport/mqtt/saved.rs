@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::codec::packet::RetainHandling;
 use super::codec::{QoS, Subscription};
 use crate::directory::Principal;
 use crate::limits;
@@ -39,17 +38,6 @@ impl Held {
             no_local: subscription.no_local,
             retain_as_published: subscription.retain_as_published,
             id,
-        }
-    }
-
-    /// The subscription again, to resume it.
-    pub fn resume(&self) -> Subscription<'_> {
-        Subscription {
-            filter: &self.filter,
-            qos: self.qos,
-            no_local: self.no_local,
-            retain_as_published: self.retain_as_published,
-            retain_handling: RetainHandling::Never,
         }
     }
 }
@@ -86,23 +74,20 @@ impl Saved {
         Some(state.held.clone())
     }
 
-    /// Keeps a client's subscriptions, until a time or for ever. Returns the owner of the state
-    /// that had to go to make room.
-    pub fn keep(&self, owner: &Owner, held: &[Held], until: Option<Timestamp>) -> Option<Owner> {
+    /// Keeps a client's subscriptions, until a time or for ever.
+    pub fn keep(&self, owner: &Owner, held: &[Held], until: Option<Timestamp>) {
         let mut inner = self.0.lock();
         inner.remove(owner);
-        let evicted = match inner.states.len() >= limits::SAVED_STATES_MAX {
-            true => inner.order.first_key_value().map(|(_, oldest)| oldest.clone()),
-            false => None,
-        };
-        if let Some(oldest) = &evicted {
-            inner.remove(oldest);
+        if inner.states.len() >= limits::SAVED_STATES_MAX
+            && let Some((_, oldest)) = inner.order.first_key_value()
+        {
+            let oldest = oldest.clone();
+            inner.remove(&oldest);
         }
         inner.next += 1;
         let turn = inner.next;
         inner.order.insert(turn, owner.clone());
         inner.states.insert(owner.clone(), State { held: held.to_vec(), until, turn });
-        evicted
     }
 
     /// Forgets a client; whether there was something to forget.

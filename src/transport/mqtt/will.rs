@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::Edge;
 use super::codec::packet;
 use super::codec::{reason, topic};
+use super::message::OwnedMessage;
 use super::saved::Owner;
 use crate::broker::Message;
 use crate::id::OrgId;
@@ -18,7 +18,7 @@ use crate::limits;
 
 /// A will, and how long to wait with it.
 pub struct Will {
-    message: Message,
+    message: OwnedMessage,
     delay_s: u32,
 }
 
@@ -34,16 +34,14 @@ impl Will {
         if reserved || first.starts_with('$') || !topic::valid_topic(will.topic) {
             return Err(reason::TOPIC_INVALID);
         }
-        let mut properties = Vec::new();
-        will.properties.as_publish().put_block(&mut properties);
-        let message = Message {
-            topic: will.topic.to_owned(),
-            payload: Bytes::copy_from_slice(will.payload),
+        let message = OwnedMessage::of(&Message {
+            topic: will.topic,
+            payload: will.payload,
             qos: will.qos,
             retain: will.retain,
-            properties,
+            properties: &will.properties.as_publish(),
             publisher: 0,
-        };
+        });
         Ok(Self { message, delay_s: will.properties.delay.unwrap_or(0) })
     }
 }
@@ -60,21 +58,17 @@ impl Wills {
         edge: &Arc<Edge>,
         org: OrgId,
         will: Will,
-        owner: Option<Owner>,
+        owner: Owner,
         expiry_s: u32,
     ) {
         let delay = Duration::from_secs(will.delay_s.min(expiry_s).into());
         let mut waiting = self.0.lock();
         waiting.retain(|_, task| !task.is_finished());
-        let (Some(owner), false, true) =
-            (owner, delay.is_zero(), waiting.len() < limits::DELAYED_WILLS_MAX)
-        else {
-            drop(waiting);
-            let edge = edge.clone();
+        let edge = edge.clone();
+        if delay.is_zero() || waiting.len() >= limits::DELAYED_WILLS_MAX {
             tokio::spawn(async move { publish_now(&edge, org, will).await });
             return;
-        };
-        let edge = edge.clone();
+        }
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             publish_now(&edge, org, will).await;
@@ -94,7 +88,7 @@ impl Wills {
 }
 
 async fn publish_now(edge: &Edge, org: OrgId, will: Will) {
-    if edge.broker.publish(org, will.message).await.is_err() {
+    if will.message.publish(&edge.broker, org).await.is_err() {
         tracing::warn!("a will could not be published");
     }
 }

@@ -1,0 +1,381 @@
+//! The directory against a naive one: a list of sessions that is searched from end to end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::query::{Filter, Query, SortKey};
+use super::wheel::Wheel;
+use super::*;
+use crate::id::{OrgId, SessionId, ThingId, ThingKey, UserId};
+use crate::identity::model::{Application, Org, User};
+use crate::identity::permission::PermissionSet;
+use crate::transport::{ConnInfo, Protocol};
+
+const TTL_S: u64 = 100;
+const MAX_AGE_S: u64 = 300;
+
+fn terms() -> Terms {
+    Terms {
+        ttl_s: TTL_S,
+        max_age_s: MAX_AGE_S,
+        sessions_max: 1000,
+        history_max: 5,
+        history_age_s: 1000,
+    }
+}
+
+fn standing(org: u8) -> Arc<Standing> {
+    let org = Org {
+        id: OrgId::from_bytes([org; 12]),
+        key: format!("Org{org}"),
+        slug: format!("org-{org}"),
+        name: String::new(),
+        parent: None,
+        created_on: Timestamp::default(),
+    };
+    Arc::new(Standing {
+        org: Arc::new(org),
+        permissions: PermissionSet::ALL,
+        super_admin: false,
+        super_ops: false,
+        org_admin: false,
+        role_keys: Vec::new(),
+        allow_sub_org_access: None,
+    })
+}
+
+fn user(number: u8) -> Who {
+    Who::User(Arc::new(User {
+        id: UserId::from_bytes([number; 12]),
+        email: format!("user{number}@example.com"),
+        password_hash: String::new(),
+        first_name: String::new(),
+        last_name: String::new(),
+        home: OrgId::from_bytes([0; 12]),
+        memberships: Vec::new(),
+        super_admin: false,
+        super_ops: false,
+        locale: String::new(),
+        created_on: Timestamp::default(),
+    }))
+}
+
+fn thing(number: u8) -> Who {
+    let application = Application {
+        id: crate::id::ApplicationId::from_bytes([1; 12]),
+        name: "app".to_owned(),
+        org: OrgId::from_bytes([0; 12]),
+        token_id: crate::id::TokenId::from_bytes([2; 12]),
+        token_name: "token".to_owned(),
+        token_hash: [0; 32],
+        roles: Vec::new(),
+        auto_register: true,
+        auto_register_def: None,
+        auto_register_tags: Vec::new(),
+        restrict_access_to_self: false,
+        org_admin: false,
+        created_on: Timestamp::default(),
+    };
+    Who::Application {
+        application: Arc::new(application),
+        thing_id: ThingId::from_bytes([number; 12]),
+        thing_key: ThingKey::parse(&format!("thing-{number}")).expect("a key"),
+    }
+}
+
+fn conn(port: u16) -> ConnInfo {
+    ConnInfo { protocol: Protocol::Mqtt, remote_addr: ([127, 0, 0, 1], port).into() }
+}
+
+fn start(number: u64, who: Who, org: u8, bound: bool, now: Timestamp) -> Start {
+    let mut id = [0; 12];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    let lifetime = match bound {
+        true => Lifetime::Connection,
+        false => Lifetime::Until(now.plus_seconds(MAX_AGE_S)),
+    };
+    Start {
+        id: SessionId::from_random(id),
+        who,
+        client_id: "client".into(),
+        standing: standing(org),
+        conn: conn(1),
+        lifetime,
+        outlet: None,
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_millis(second * 1000)
+}
+
+fn page(offset: usize, limit: usize) -> Query {
+    Query { offset, limit, ..Query::default() }
+}
+
+/// What a naive directory remembers of a session.
+#[derive(Clone)]
+struct Remembered {
+    session: Arc<Session>,
+    org: u8,
+    owner: u8,
+    bound: bool,
+    started: Timestamp,
+    used: Timestamp,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Start { owner: u8, org: u8, bound: bool, takes_over: bool },
+    End { nth: usize },
+    Switch { nth: usize, org: u8 },
+    Touch { nth: usize },
+    Wait { seconds: i64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..4_u8, 0..3_u8, any::<bool>(), any::<bool>()).prop_map(
+            |(owner, org, bound, takes_over)| Step::Start { owner, org, bound, takes_over }
+        ),
+        2 => any::<usize>().prop_map(|nth| Step::End { nth }),
+        2 => (any::<usize>(), 0..3_u8).prop_map(|(nth, org)| Step::Switch { nth, org }),
+        2 => any::<usize>().prop_map(|nth| Step::Touch { nth }),
+        2 => (0..12_i64).prop_map(|tens| Step::Wait { seconds: 10 * tens }),
+    ]
+}
+
+fn nth(live: &[Remembered], nth: usize) -> Option<usize> {
+    (!live.is_empty()).then(|| nth % live.len())
+}
+
+proptest! {
+    #[test]
+    fn it_does_what_a_naive_one_does(steps in prop::collection::vec(step(), 0..80)) {
+        let directory = Directory::new(terms(), at(0));
+        let mut live: Vec<Remembered> = Vec::new();
+        let mut ended: Vec<Arc<Session>> = Vec::new();
+        let mut now = at(0);
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Start { owner, org, bound, takes_over } => {
+                    let takes_over = takes_over && bound;
+                    if takes_over {
+                        let replaced = |r: &Remembered| r.owner == owner && r.bound;
+                        ended.extend(live.iter().filter(|r| replaced(r)).map(|r| r.session.clone()));
+                        live.retain(|r| !replaced(r));
+                    }
+                    let start = start(number as u64, user(owner), org, bound, now);
+                    let (session, changes) =
+                        directory.start(start, takes_over, now).expect("room");
+                    let last = changes.events.last();
+                    prop_assert!(matches!(last, Some(Event::Started(s)) if Arc::ptr_eq(s, &session)));
+                    live.push(Remembered { session, org, owner, bound, started: now, used: now });
+                }
+                Step::End { nth: n } => if let Some(n) = nth(&live, n) {
+                    let gone = live.remove(n);
+                    let changes = directory.end(&gone.session, Reason::LoggedOut, now);
+                    prop_assert_eq!(changes.events.len(), 1);
+                    let again = directory.end(&gone.session, Reason::Revoked, now);
+                    prop_assert!(again.events.is_empty());
+                    ended.push(gone.session);
+                },
+                Step::Switch { nth: n, org } => if let Some(n) = nth(&live, n) {
+                    directory.switch(&live[n].session, standing(org), now);
+                    live[n].org = org;
+                },
+                Step::Touch { nth: n } => if let Some(n) = nth(&live, n) {
+                    live[n].session.touch(now, 1);
+                    live[n].used = now;
+                },
+                Step::Wait { seconds } => {
+                    now = now.plus_millis(seconds * 1000);
+                    // All times are tens of seconds: half-way between them nothing is due just now.
+                    let later = now.plus_millis(5000);
+                    while directory.expire(later, 3).1 {}
+                    let is_over = |r: &Remembered| {
+                        let idle = r.used.plus_seconds(TTL_S);
+                        let end = if r.bound { idle } else {
+                            idle.min(r.started.plus_seconds(MAX_AGE_S))
+                        };
+                        end <= now
+                    };
+                    ended.extend(live.iter().filter(|r| is_over(r)).map(|r| r.session.clone()));
+                    live.retain(|r| !is_over(r));
+                }
+            }
+            compare(&directory, &live)?;
+        }
+        for session in &ended {
+            prop_assert!(session.end().is_some());
+            prop_assert!(directory.get(&session.reference()).is_none());
+        }
+    }
+}
+
+fn compare(directory: &Directory, live: &[Remembered]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(directory.len(), live.len());
+    let mut by_owner: BTreeMap<u8, usize> = BTreeMap::new();
+    live.iter().for_each(|r| *by_owner.entry(r.owner).or_default() += 1);
+    for owner in 0..4 {
+        let found = directory.of_principal(&user(owner).principal()).len();
+        prop_assert_eq!(found, by_owner.get(&owner).copied().unwrap_or(0));
+    }
+    for org in 0..3 {
+        let id = OrgId::from_bytes([org; 12]);
+        let mut expected: Vec<_> = live.iter().filter(|r| r.org == org).collect();
+        expected.sort_by_key(|r| std::cmp::Reverse(r.session.order()));
+        let expected: Vec<_> = expected.iter().map(|r| r.session.reference()).collect();
+        let refs = |query: &Query| {
+            let listing = directory.list(id, query);
+            (listing.count, listing.sessions.iter().map(|s| s.reference()).collect::<Vec<_>>())
+        };
+        prop_assert_eq!(refs(&page(0, 1000)), (expected.len(), expected.clone()));
+        let middle: Vec<_> = expected.iter().skip(1).take(2).copied().collect();
+        prop_assert_eq!(refs(&page(1, 2)), (expected.len(), middle));
+        let ascending = Query { ascending: true, ..page(0, 1000) };
+        let reversed: Vec<_> = expected.iter().rev().copied().collect();
+        prop_assert_eq!(refs(&ascending), (expected.len(), reversed));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_history_keeps_the_last_that_ended() {
+    let directory = Directory::new(terms(), at(0));
+    for number in 0..8 {
+        let start = start(number, user(1), 1, true, at(number as i64));
+        let (session, _) = directory.start(start, false, at(number as i64)).expect("room");
+        let changes = directory.end(&session, Reason::LoggedOut, at(number as i64));
+        assert_eq!(changes.forgotten.len(), usize::from(number >= 5));
+    }
+    let ended = Filter { status: Some(vec![Status::LoggedOut]), ..Filter::default() };
+    let query = Query { filter: ended, ..page(0, 100) };
+    let listing = directory.list(OrgId::from_bytes([1; 12]), &query);
+    assert_eq!(listing.count, 5);
+    assert_eq!(listing.sessions[0].started(), at(7));
+    assert_eq!(directory.prune(at(1005)).len(), 3);
+    assert_eq!(directory.list(OrgId::from_bytes([1; 12]), &query).count, 2);
+}
+
+#[test]
+fn filters_and_sorts() {
+    let directory = Directory::new(terms(), at(0));
+    for number in 0..6_u64 {
+        let who = if number % 2 == 0 { user(number as u8) } else { thing(number as u8) };
+        let mut start = start(number, who, 1, true, at(0));
+        start.conn = conn(1000 + number as u16);
+        let (session, _) =
+            directory.start(start, false, at(number as i64)).expect("room");
+        session.touch(at(100 - number as i64), number);
+    }
+    let org = OrgId::from_bytes([1; 12]);
+    let check = |filter: Filter, expected: &[u64]| {
+        let listing = directory.list(org, &Query { filter, ..page(0, 100) });
+        let found: Vec<_> = listing.sessions.iter().map(|s| s.number()).collect();
+        assert_eq!(found, expected);
+        assert_eq!(listing.count, expected.len());
+    };
+    let all = Filter::default;
+    check(Filter { kind: Some(Kind::User), ..all() }, &[4, 2, 0]);
+    check(Filter { kind: Some(Kind::Application), ..all() }, &[5, 3, 1]);
+    check(Filter { principal: Some(user(2).principal()), ..all() }, &[2]);
+    check(Filter { app_name: Some("APP".to_owned()), ..all() }, &[5, 3, 1]);
+    check(Filter { protocol: Some(Protocol::Http), ..all() }, &[]);
+    check(Filter { remote_addr: Some("127.0.0.1:1003".to_owned()), ..all() }, &[3]);
+    check(Filter { started_after: Some(at(3)), ..all() }, &[5, 4]);
+    check(Filter { started_before: Some(at(2)), ..all() }, &[1, 0]);
+    check(Filter { started_after: Some(at(0)), started_before: Some(at(3)), ..all() }, &[2, 1]);
+    let sorted = |sort, ascending| {
+        let listing = directory.list(org, &Query { sort, ascending, ..page(0, 3) });
+        listing.sessions.iter().map(|s| s.number()).collect::<Vec<_>>()
+    };
+    assert_eq!(sorted(SortKey::LastAccessed, true), [5, 4, 3]);
+    assert_eq!(sorted(SortKey::CommandCount, false), [5, 4, 3]);
+    assert_eq!(sorted(SortKey::WhoAmI, true), [1, 3, 5]);
+    assert_eq!(sorted(SortKey::StartTime, true), [0, 1, 2]);
+}
+
+#[test]
+fn large_organisations_are_cut_into_chunks() {
+    let directory = Directory::new(Terms { sessions_max: 5000, ..terms() }, at(0));
+    let mut sessions = Vec::new();
+    for number in 0..3000_u64 {
+        let start = start(number, user((number % 200) as u8), 1, true, at(0));
+        sessions.push(directory.start(start, false, at(number as i64)).expect("room").0);
+    }
+    // A session with an early start that comes late lands in the middle.
+    let moved = sessions[700].clone();
+    directory.switch(&moved, standing(2), at(3000));
+    directory.switch(&moved, standing(1), at(3000));
+    let org = OrgId::from_bytes([1; 12]);
+    let listing = directory.list(org, &page(2000, 300));
+    let found: Vec<_> = listing.sessions.iter().map(|s| s.number()).collect();
+    assert_eq!(found, (700..1000).rev().collect::<Vec<_>>());
+    assert_eq!(listing.count, 3000);
+    assert!(directory.list(org, &page(3000, 10)).sessions.is_empty());
+    assert!(directory.list(org, &page(usize::MAX, 10)).sessions.is_empty());
+    for session in sessions.iter().filter(|session| session.number() % 7 != 0) {
+        directory.end(session, Reason::LoggedOut, at(3000));
+    }
+    let listing = directory.list(org, &page(0, 10_000));
+    let found: Vec<_> = listing.sessions.iter().map(|s| s.number()).collect();
+    assert_eq!(found, (0..3000).rev().filter(|n| n % 7 == 0).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_directory_takes_no_more() {
+    let directory = Directory::new(Terms { sessions_max: 1, ..terms() }, at(0));
+    assert!(directory.start(start(1, user(1), 1, true, at(0)), false, at(0)).is_ok());
+    assert!(directory.start(start(2, user(2), 1, true, at(0)), false, at(0)).is_err());
+}
+
+#[test]
+fn a_session_is_admitted_so_many_times_a_second() {
+    let session = Session::new(start(1, user(1), 1, true, at(0)), 0, TTL_S, at(0));
+    let admitted = |second| (0..5).filter(|_| session.admit(at(second), 3)).count();
+    assert_eq!(admitted(1), 3);
+    assert_eq!(admitted(1), 0);
+    assert_eq!(admitted(2), 3);
+    assert!((0..1000).all(|_| session.admit(at(3), 0)));
+}
+
+proptest! {
+    #[test]
+    fn the_wheel_lets_go_in_time_and_never_early(
+        times in prop::collection::vec((1_i64..10_000, any::<bool>()), 1..60),
+        steps in prop::collection::vec(1_i64..3000, 1..20),
+    ) {
+        let mut wheel = Wheel::new(0);
+        let mut armed = Vec::new();
+        for (number, (due, removed)) in times.iter().enumerate() {
+            let start = start(number as u64, user(1), 1, true, at(0));
+            let session = Arc::new(Session::new(start, number as u64, TTL_S, at(0)));
+            wheel.insert(*due, session.clone());
+            if *removed {
+                wheel.remove(&session);
+                wheel.remove(&session);
+            } else {
+                armed.push((*due, number as u64));
+            }
+        }
+        prop_assert_eq!(wheel.len(), armed.len());
+        let mut now = 0;
+        for step in steps {
+            now += step;
+            let mut popped = Vec::new();
+            while let Some(session) = wheel.pop(now) {
+                popped.push(session.number());
+            }
+            popped.sort_unstable();
+            let mut due: Vec<_> =
+                armed.iter().filter(|(due, _)| *due <= now).map(|(_, number)| *number).collect();
+            due.sort_unstable();
+            prop_assert_eq!(popped, due);
+            armed.retain(|(due, _)| *due > now);
+        }
+        prop_assert_eq!(wheel.len(), armed.len());
+    }
+}

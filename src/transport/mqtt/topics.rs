@@ -1,0 +1,443 @@
+//! Subscriptions: to the client's own reply topics, which need no broker, and to all others.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::client::{Done, Work};
+use super::codec::encode::{self, PublishHead};
+use super::codec::packet::{RetainHandling, Subscribe};
+use super::codec::{QoS, reason, topic};
+use super::flight::{Flight, Source};
+use super::online::Terms;
+use super::outbox::Outbox;
+use super::reply::Watcher;
+use super::saved::{Held, Owner};
+use super::{Edge, keep_for, link_name};
+use crate::broker::{self, BrokerError, Delivery, Link, OpenOptions, Refusal};
+use crate::directory::{Principal, Session};
+use crate::id::OrgId;
+use crate::limits;
+
+/// Deliveries that wait between the broker and a connection.
+const DELIVERIES_MAX: usize = 64;
+
+/// Whose subscriptions they are.
+#[derive(Clone)]
+pub struct TopicsOwner {
+    /// The session.
+    pub session: Arc<Session>,
+    /// The name under which the broker knows the client.
+    pub name: Owner,
+    /// Seconds for which the client's state outlives the connection.
+    pub expiry_s: u32,
+    /// The way into the connection, for replies to others with the same login.
+    pub outbox: Arc<Outbox>,
+    /// What the client takes at once.
+    pub receive_max: u16,
+}
+
+/// The subscriptions of a connection.
+pub struct Topics {
+    edge: Arc<Edge>,
+    principal: Principal,
+    held: Vec<Held>,
+    link: Option<Linked>,
+    watcher: Option<Arc<Watcher>>,
+    /// Deliveries that the client has not acknowledged.
+    pub flight: Flight,
+}
+
+/// A connection's session in the broker.
+struct Linked {
+    org: OrgId,
+    link: Link,
+    deliveries: mpsc::Receiver<Delivery>,
+    acks: mpsc::UnboundedSender<broker::AckToken>,
+}
+
+/// What came of work with the broker.
+pub enum TopicWork {
+    /// A PUBLISH was handed to the broker, or not.
+    Published {
+        /// Its quality of service.
+        qos: QoS,
+        /// Its packet id.
+        pkid: u16,
+        /// The reason code for its acknowledgement.
+        code: u8,
+    },
+    /// A SUBSCRIBE was worked on.
+    Subscribed {
+        /// All subscriptions.
+        topics: Box<Topics>,
+        /// The packet id.
+        pkid: u16,
+        /// A reason code for each filter.
+        codes: Vec<u8>,
+    },
+    /// An UNSUBSCRIBE was worked on.
+    Unsubscribed {
+        /// The subscriptions that are left.
+        topics: Option<Box<Topics>>,
+        /// The packet id.
+        pkid: u16,
+        /// A reason code for each filter.
+        codes: Vec<u8>,
+    },
+}
+
+/// Who serves a filter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Server {
+    /// The edge: only the dispatcher publishes there.
+    Edge,
+    /// The broker.
+    Broker,
+    /// Nobody: it is not for clients to read.
+    Nobody,
+}
+
+impl Server {
+    fn of(filter: &str) -> Self {
+        match filter.split('/').next().unwrap_or_default() {
+            "reply" | "replyz" | "notify" => Self::Edge,
+            "api" | "apiz" => Self::Nobody,
+            "$share" => Self::Broker,
+            first if first.starts_with('$') => Self::Nobody,
+            _ => Self::Broker,
+        }
+    }
+}
+
+/// A filter of a SUBSCRIBE, kept while the broker works on it.
+struct Wish {
+    held: Held,
+    retain_handling: RetainHandling,
+}
+
+impl Topics {
+    fn new(edge: &Arc<Edge>, owner: &TopicsOwner) -> Self {
+        Self {
+            edge: edge.clone(),
+            principal: owner.session.who().principal(),
+            held: Vec::new(),
+            link: None,
+            watcher: None,
+            flight: Flight::new(owner.receive_max),
+        }
+    }
+
+    /// Takes up the subscriptions of an earlier connection.
+    pub async fn resume(edge: &Arc<Edge>, owner: &TopicsOwner, held: Vec<Held>) -> Self {
+        let mut topics = Self::new(edge, owner);
+        topics.held = held;
+        let in_broker = topics.held.iter().any(|held| Server::of(&held.filter) == Server::Broker);
+        if in_broker && let Err(error) = topics.open(owner, false).await {
+            tracing::warn!(%error, "a client's subscriptions could not be taken up");
+        }
+        topics.watch(owner);
+        topics
+    }
+
+    /// The subscriptions.
+    pub fn held(&self) -> &[Held] {
+        &self.held
+    }
+
+    /// The quality of service of the subscription that a reply topic falls under; none when there
+    /// is none.
+    pub fn granted(&self, name: &str) -> Option<QoS> {
+        let matching = self.held.iter().filter(|held| topic::matches(&held.filter, name));
+        matching.map(|held| held.qos).max()
+    }
+
+    /// Works on a SUBSCRIBE.
+    pub fn subscribe(
+        topics: Option<Box<Self>>,
+        edge: Arc<Edge>,
+        owner: TopicsOwner,
+        packet: &Subscribe<'_>,
+    ) -> Work {
+        let wish = |subscription: super::codec::Subscription<'_>| Wish {
+            held: Held::new(&subscription, packet.subscription_id),
+            retain_handling: subscription.retain_handling,
+        };
+        let wishes: Vec<Wish> = packet.filters.map(wish).collect();
+        let pkid = packet.pkid;
+        Box::pin(async move {
+            let mut topics = topics.unwrap_or_else(|| Box::new(Self::new(&edge, &owner)));
+            let codes = topics.grant(wishes, &owner).await;
+            topics.watch(&owner);
+            Done::Topics(TopicWork::Subscribed { topics, pkid, codes })
+        })
+    }
+
+    async fn grant(&mut self, wishes: Vec<Wish>, owner: &TopicsOwner) -> Vec<u8> {
+        let mut codes = Vec::with_capacity(wishes.len());
+        let mut for_broker = Vec::new();
+        for wish in &wishes {
+            let filter = &*wish.held.filter;
+            let known = self.held.iter().any(|held| *held.filter == *filter);
+            codes.push(match Server::of(filter) {
+                _ if !topic::valid_filter(filter) => reason::FILTER_INVALID,
+                _ if !known && self.held.len() >= limits::SUBSCRIPTIONS_MAX => {
+                    reason::QUOTA_EXCEEDED
+                }
+                Server::Nobody => reason::NOT_AUTHORIZED,
+                Server::Edge => wish.held.qos as u8,
+                Server::Broker => {
+                    for_broker.push(wish);
+                    wish.held.qos as u8
+                }
+            });
+        }
+        if !for_broker.is_empty() {
+            let results = self.grant_in_broker(&for_broker, owner).await;
+            let granted = codes.iter_mut().zip(&wishes).filter(|(code, wish)| {
+                **code < reason::UNSPECIFIED && Server::of(&wish.held.filter) == Server::Broker
+            });
+            for ((code, _), result) in granted.zip(results) {
+                *code = result.err().unwrap_or(*code);
+            }
+        }
+        for (wish, code) in wishes.into_iter().zip(&codes) {
+            if *code < reason::UNSPECIFIED {
+                self.held.retain(|held| held.filter != wish.held.filter);
+                self.held.push(wish.held);
+            }
+        }
+        codes
+    }
+
+    /// Has the broker grant subscriptions; for each the reason code if it does not.
+    async fn grant_in_broker(
+        &mut self,
+        wishes: &[&Wish],
+        owner: &TopicsOwner,
+    ) -> Vec<Result<(), u8>> {
+        let all = |code| vec![Err(code); wishes.len()];
+        if let Err(error) = self.open(owner, self.link.is_none()).await {
+            return all(refusal_code(error));
+        }
+        let Some(linked) = &self.link else { return all(reason::UNSPECIFIED) };
+        let subscription = |wish: &&Wish| broker::Subscription {
+            filter: wish.held.filter.to_string(),
+            qos: wish.held.qos,
+            no_local: wish.held.no_local,
+            retain_as_published: wish.held.retain_as_published,
+            retain_handling: wish.retain_handling,
+            subscription_id: wish.held.id,
+        };
+        match linked.link.subscribe(wishes.iter().map(subscription).collect()).await {
+            Ok(results) => results
+                .into_iter()
+                .map(|result| {
+                    result.map_err(|refusal| match refusal {
+                        Refusal::Filter => reason::NOT_AUTHORIZED,
+                        Refusal::Quota => reason::QUOTA_EXCEEDED,
+                    })
+                })
+                .collect(),
+            Err(error) => all(refusal_code(error)),
+        }
+    }
+
+    /// Opens the client's session in the broker, unless it is open in the session's current
+    /// organisation. A user who switched the organisation leaves the subscriptions behind.
+    async fn open(&mut self, owner: &TopicsOwner, clean: bool) -> Result<(), BrokerError> {
+        let org = owner.session.org_id();
+        if self.link.as_ref().is_some_and(|linked| linked.org == org) {
+            return Ok(());
+        }
+        let clean = clean || self.leave_link();
+        let (sender, deliveries) = mpsc::channel(DELIVERIES_MAX);
+        let options = OpenOptions {
+            clean,
+            keep: keep_for(owner.expiry_s),
+            publisher: owner.session.number(),
+        };
+        let name = link_name(&owner.name);
+        let link = self.edge.broker.open(org, name, options, sender).await?;
+        let acks = link.acks();
+        self.link = Some(Linked { org, link, deliveries, acks });
+        Ok(())
+    }
+
+    /// Gives the broker's session up, and what was subscribed to in it.
+    fn leave_link(&mut self) -> bool {
+        let left = self.link.take().is_some();
+        if left {
+            self.held.retain(|held| Server::of(&held.filter) != Server::Broker);
+        }
+        left
+    }
+
+    /// Works on an UNSUBSCRIBE.
+    pub fn unsubscribe(topics: Option<Box<Self>>, pkid: u16, filters: Vec<String>) -> Work {
+        Box::pin(async move {
+            let Some(mut topics) = topics else {
+                let codes = vec![reason::NO_SUBSCRIPTION_EXISTED; filters.len()];
+                return Done::Topics(TopicWork::Unsubscribed { topics: None, pkid, codes });
+            };
+            let mut codes = Vec::with_capacity(filters.len());
+            for filter in &filters {
+                let before = topics.held.len();
+                topics.held.retain(|held| *held.filter != **filter);
+                let existed = topics.held.len() < before;
+                codes.push(if existed {
+                    reason::SUCCESS
+                } else {
+                    reason::NO_SUBSCRIPTION_EXISTED
+                });
+            }
+            if let Some(linked) = &topics.link {
+                let in_broker = |filter: &String| Server::of(filter) == Server::Broker;
+                let filters = filters.into_iter().filter(in_broker).collect();
+                if linked.link.unsubscribe(filters).await.is_err() {
+                    topics.leave_link();
+                }
+            }
+            Done::Topics(TopicWork::Unsubscribed { topics: Some(topics), pkid, codes })
+        })
+    }
+
+    /// Has this connection see replies to others with the same login, if it subscribed to them.
+    pub fn watch(&mut self, owner: &TopicsOwner) {
+        let may_match = |held: &&Held| {
+            let first = held.filter.split('/').next().unwrap_or_default();
+            matches!(first, "reply" | "replyz" | "+" | "#")
+        };
+        let filters: Vec<Box<str>> =
+            self.held.iter().filter(may_match).map(|held| held.filter.clone()).collect();
+        if filters.is_empty() {
+            self.unwatch();
+            return;
+        }
+        let watcher = self.watcher.get_or_insert_with(|| {
+            let watcher = Watcher::new(owner.outbox.clone());
+            self.edge.watchers.add(self.principal.clone(), watcher.clone());
+            watcher
+        });
+        watcher.watch(filters);
+    }
+
+    fn unwatch(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            self.edge.watchers.remove(&self.principal, &watcher);
+        }
+    }
+
+    /// Notes that the client acknowledged a delivery.
+    pub fn acknowledged(&mut self, pkid: u16) {
+        if let (Some(Source::Broker(token)), Some(linked)) = (self.flight.end(pkid), &self.link) {
+            // A link that is over needs no acknowledgement.
+            let _ = linked.acks.send(token);
+        }
+    }
+
+    /// Writes what the broker delivers, as long as the client takes it.
+    pub fn poll_deliveries(
+        &mut self,
+        session: &Session,
+        cx: &mut Context<'_>,
+        terms: &Terms,
+        out: &mut Vec<u8>,
+    ) {
+        while self.flight.has_room() && out.len() < limits::READ_BYTES {
+            let Some(linked) = &mut self.link else { return };
+            match linked.deliveries.poll_recv(cx) {
+                Poll::Ready(Some(delivery)) => {
+                    if linked.org == session.org_id() {
+                        self.write(&delivery, terms, out);
+                    } else {
+                        self.leave_link();
+                    }
+                }
+                // Taken over by another connection, or the broker gave the session up.
+                Poll::Ready(None) => self.link = None,
+                Poll::Pending => return,
+            }
+        }
+        if out.len() >= limits::READ_BYTES {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn write(&mut self, delivery: &Delivery, terms: &Terms, out: &mut Vec<u8>) {
+        let now = Instant::now();
+        let (mut qos, mut pkid) = (QoS::AtMostOnce, 0);
+        if delivery.expired(now) {
+            return self.skip(delivery);
+        }
+        if let Some(token) = delivery.ack {
+            (qos, pkid) = (QoS::AtLeastOnce, self.flight.begin(Source::Broker(token)));
+        }
+        let ids: Vec<u32> = delivery.subscription_id.into_iter().collect();
+        let head = PublishHead {
+            dup: delivery.dup && qos != QoS::AtMostOnce,
+            qos,
+            retain: delivery.retain,
+            pkid,
+            topic: &[&delivery.topic],
+            properties: &delivery.properties(now),
+            subscription_ids: &ids,
+        };
+        let start = out.len();
+        let written = encode::publish(out, terms.version, &head, &delivery.payload).is_ok();
+        if !written || out.len() - start > terms.packet_max {
+            // [MQTT-3.1.2-25] of 5: as if it had been delivered.
+            out.truncate(start);
+            self.flight.end(pkid);
+            return self.skip(delivery);
+        }
+        self.edge.core.metrics.broker_delivered();
+    }
+
+    /// Treats a delivery as acknowledged that the client does not get.
+    fn skip(&self, delivery: &Delivery) {
+        if let (Some(token), Some(linked)) = (delivery.ack, &self.link) {
+            let _ = linked.acks.send(token);
+        }
+    }
+
+    /// Leaves the broker; its session is kept for some seconds.
+    pub async fn close(mut self, expiry_s: u32) {
+        if let Some(linked) = self.link.take() {
+            linked.link.close(keep_for(expiry_s)).await;
+        }
+    }
+}
+
+impl Drop for Topics {
+    fn drop(&mut self) {
+        self.unwatch();
+    }
+}
+
+const fn refusal_code(error: BrokerError) -> u8 {
+    match error {
+        BrokerError::Full => reason::QUOTA_EXCEEDED,
+        BrokerError::Topic | BrokerError::Gone | BrokerError::Stopped => reason::UNSPECIFIED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_has_one_server() {
+        let check = |filter, expected| assert_eq!(Server::of(filter), expected, "{filter}");
+        check("reply/#", Server::Edge);
+        check("reply", Server::Edge);
+        check("notify/mailbox_activity", Server::Edge);
+        check("api/#", Server::Nobody);
+        check("$SYS/#", Server::Nobody);
+        check("$share/g/a/b", Server::Broker);
+        check("#", Server::Broker);
+        check("replies/1", Server::Broker);
+    }
+}
