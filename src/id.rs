@@ -102,10 +102,7 @@ impl SessionId {
     /// Reads an id as a client sends it: exactly 24 hexadecimal digits, as they were given out.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; 24] = text.as_bytes().try_into().ok()?;
-        bytes
-            .iter()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            .then_some(Self(bytes))
+        bytes.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(bytes))
     }
 }
 
@@ -170,8 +167,8 @@ impl<'de> Deserialize<'de> for SessionRef {
 
 /// The key of a thing: what the device calls itself, unique in its organisation.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct ThingKey(Box<str>);
+#[serde(try_from = "String", into = "String")]
+pub struct ThingKey(std::sync::Arc<str>);
 
 /// A text that can't be a thing's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -189,14 +186,8 @@ impl ThingKey {
     /// Reads a key.
     pub fn parse(text: &str) -> Result<Self, NotAThingKey> {
         let fits = (1..=Self::BYTES_MAX).contains(&text.len());
-        let plain = !text
-            .chars()
-            .any(|c| c.is_control() || matches!(c, '/' | '+' | '#'));
-        if fits && plain {
-            Ok(Self(text.into()))
-        } else {
-            Err(NotAThingKey)
-        }
+        let plain = !text.chars().any(|c| c.is_control() || matches!(c, '/' | '+' | '#'));
+        if fits && plain { Ok(Self(text.into())) } else { Err(NotAThingKey) }
     }
 
     /// The text.
@@ -213,6 +204,12 @@ impl TryFrom<String> for ThingKey {
     }
 }
 
+impl From<ThingKey> for String {
+    fn from(key: ThingKey) -> Self {
+        (*key.0).to_owned()
+    }
+}
+
 impl fmt::Display for ThingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -226,6 +223,13 @@ pub fn put_hex(bytes: &[u8], text: &mut [u8]) {
         pair[0] = DIGITS[usize::from(byte >> 4)];
         pair[1] = DIGITS[usize::from(byte & 0x0f)];
     }
+}
+
+/// The bytes as a text of lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = vec![0; 2 * bytes.len()];
+    put_hex(bytes, &mut text);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotAnId> {
@@ -271,10 +275,7 @@ mod tests {
         let id: OrgId = "52fbe4028a3a515d4aded7f1".parse().expect("24 digits");
         assert_eq!(id.to_string(), "52fbe4028a3a515d4aded7f1");
         assert_eq!("52fbe4028a3a515d4aded7f".parse::<OrgId>(), Err(NotAnId(24)));
-        assert_eq!(
-            "52fbe4028a3a515d4aded7fz".parse::<OrgId>(),
-            Err(NotAnId(24))
-        );
+        assert_eq!("52fbe4028a3a515d4aded7fz".parse::<OrgId>(), Err(NotAnId(24)));
         assert_eq!("é2fbe4028a3a515d4aded7f".parse::<OrgId>(), Err(NotAnId(24)));
     }
 
