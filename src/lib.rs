@@ -1,4 +1,5 @@
 //! tr50d: a self-hosted TR50 server.
+pub mod broker;
 pub mod id;
 pub mod limits;
 pub mod timestamp;
