@@ -102,10 +102,7 @@ impl SessionId {
     /// Reads an id as a client sends it: exactly 24 hexadecimal digits, as they were given out.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; 24] = text.as_bytes().try_into().ok()?;
-        bytes
-            .iter()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            .then_some(Self(bytes))
+        bytes.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(bytes))
     }
 }
 
@@ -189,14 +186,8 @@ impl ThingKey {
     /// Reads a key.
     pub fn parse(text: &str) -> Result<Self, NotAThingKey> {
         let fits = (1..=Self::BYTES_MAX).contains(&text.len());
-        let plain = !text
-            .chars()
-            .any(|c| c.is_control() || matches!(c, '/' | '+' | '#'));
-        if fits && plain {
-            Ok(Self(text.into()))
-        } else {
-            Err(NotAThingKey)
-        }
+        let plain = !text.chars().any(|c| c.is_control() || matches!(c, '/' | '+' | '#'));
+        if fits && plain { Ok(Self(text.into())) } else { Err(NotAThingKey) }
     }
 
     /// The text.
@@ -284,10 +275,7 @@ mod tests {
         let id: OrgId = "52fbe4028a3a515d4aded7f1".parse().expect("24 digits");
         assert_eq!(id.to_string(), "52fbe4028a3a515d4aded7f1");
         assert_eq!("52fbe4028a3a515d4aded7f".parse::<OrgId>(), Err(NotAnId(24)));
-        assert_eq!(
-            "52fbe4028a3a515d4aded7fz".parse::<OrgId>(),
-            Err(NotAnId(24))
-        );
+        assert_eq!("52fbe4028a3a515d4aded7fz".parse::<OrgId>(), Err(NotAnId(24)));
         assert_eq!("é2fbe4028a3a515d4aded7f".parse::<OrgId>(), Err(NotAnId(24)));
     }
 

@@ -49,9 +49,7 @@ impl Timestamp {
     /// Reads RFC 3339 with 0 to 9 digits of fraction and any offset (`Z`, `+00:00`, `-04:00`).
     pub fn parse(text: &str) -> Option<Self> {
         let parsed = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
-        i64::try_from(parsed.unix_timestamp_nanos().div_euclid(1_000_000))
-            .ok()
-            .map(Self)
+        i64::try_from(parsed.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(Self)
     }
 
     /// The 24 characters `2021-08-10T14:16:10.976Z`. Years outside 0..=9999 are clamped.
@@ -60,10 +58,7 @@ impl Timestamp {
         const LAST: i64 = 253_402_300_799_999;
         let millis = self.0.clamp(FIRST, LAST);
         let (seconds, fraction) = (millis.div_euclid(1000), millis.rem_euclid(1000) as u64);
-        let (days, second) = (
-            seconds.div_euclid(86_400),
-            seconds.rem_euclid(86_400) as u64,
-        );
+        let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400) as u64);
         let (year, month, day) = civil_from_days(days);
         let mut text = *b"0000-00-00T00:00:00.000Z";
         put_digits(&mut text[0..4], year);
@@ -109,11 +104,7 @@ fn civil_from_days(days: i64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year as u64, month as u64, day as u64)
 }
@@ -144,19 +135,12 @@ mod tests {
     #[test]
     fn reads_every_fraction_and_offset_that_clients_send() {
         let check = |text: &str, millis| {
-            assert_eq!(
-                Timestamp::parse(text).map(Timestamp::as_millis),
-                millis,
-                "{text}"
-            );
+            assert_eq!(Timestamp::parse(text).map(Timestamp::as_millis), millis, "{text}");
         };
         check("2014-04-05T02:03:04.322Z", Some(1_396_663_384_322));
         check("2015-04-01T12:00:00Z", Some(1_427_889_600_000));
         check("2021-08-10T14:43:13.11Z", Some(1_628_606_593_110));
-        check(
-            "2015-04-01T12:00:00.123456789+00:00",
-            Some(1_427_889_600_123),
-        );
+        check("2015-04-01T12:00:00.123456789+00:00", Some(1_427_889_600_123));
         check("2015-04-01T08:00:00-04:00", Some(1_427_889_600_000));
         check("yesterday", None);
         check("", None);

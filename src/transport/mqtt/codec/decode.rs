@@ -73,11 +73,7 @@ impl Header {
         if length > max {
             return Err(Malformed::TooLarge { length, max });
         }
-        Ok(Some(Self {
-            first,
-            size: 1 + size,
-            length,
-        }))
+        Ok(Some(Self { first, size: 1 + size, length }))
     }
 }
 
@@ -130,11 +126,7 @@ fn publish(first: u8, mut reader: Reader<'_>, version: Version) -> Result<Publis
         return Err(Malformed::DupQoS0);
     }
     let topic = reader.text()?;
-    let pkid = if qos == QoS::AtMostOnce {
-        0
-    } else {
-        reader.u16()?
-    };
+    let pkid = if qos == QoS::AtMostOnce { 0 } else { reader.u16()? };
     let properties = match version {
         Version::V5 => PublishProperties::parse(block(&mut reader)?)?,
         Version::V31 | Version::V311 => PublishProperties::default(),
@@ -146,15 +138,7 @@ fn publish(first: u8, mut reader: Reader<'_>, version: Version) -> Result<Publis
         return Err(Malformed::TopicEmpty);
     }
     let retain = first & 0x01 != 0;
-    Ok(Publish {
-        dup,
-        qos,
-        retain,
-        topic,
-        pkid,
-        properties,
-        payload: reader.rest(),
-    })
+    Ok(Publish { dup, qos, retain, topic, pkid, properties, payload: reader.rest() })
 }
 
 fn connect(mut reader: Reader<'_>) -> Result<Connect<'_>, Malformed> {
@@ -191,16 +175,7 @@ fn connect(mut reader: Reader<'_>) -> Result<Connect<'_>, Malformed> {
     };
     reader.end()?;
     let clean = flags & 0x02 != 0;
-    Ok(Connect {
-        version,
-        clean,
-        keep_alive,
-        client_id,
-        will,
-        username,
-        password,
-        properties,
-    })
+    Ok(Connect { version, clean, keep_alive, client_id, will, username, password, properties })
 }
 
 /// Protocol name and level ([MQTT-3.1.2-1], [MQTT-3.1.2-2]).
@@ -211,9 +186,7 @@ fn protocol(reader: &mut Reader<'_>) -> Result<Version, Malformed> {
         (b"MQTT", 0x04) => Ok(Version::V311),
         (b"MQTT", 0x05) => Ok(Version::V5),
         (b"MQIsdp", 0x03) => Ok(Version::V31),
-        (b"MQTT" | b"MQIsdp", level) => Err(Malformed::UnknownProtocol {
-            level: level.max(1),
-        }),
+        (b"MQTT" | b"MQIsdp", level) => Err(Malformed::UnknownProtocol { level: level.max(1) }),
         _ => Err(Malformed::UnknownProtocol { level: 0 }),
     }
 }
@@ -225,11 +198,7 @@ fn will<'a>(
 ) -> Result<Option<Will<'a>>, Malformed> {
     if flags & 0x04 == 0 {
         let stray = flags & 0x38 != 0 && version != Version::V31;
-        return if stray {
-            Err(Malformed::WillFlags)
-        } else {
-            Ok(None)
-        };
+        return if stray { Err(Malformed::WillFlags) } else { Ok(None) };
     }
     let qos = QoS::from_bits(flags >> 3).ok_or(Malformed::WillFlags)?;
     let properties = match version {
@@ -240,13 +209,7 @@ fn will<'a>(
     let topic = reader.text()?;
     topic_name(topic)?;
     let payload = reader.binary()?;
-    Ok(Some(Will {
-        topic,
-        payload,
-        qos,
-        retain: flags & 0x20 != 0,
-        properties,
-    }))
+    Ok(Some(Will { topic, payload, qos, retain: flags & 0x20 != 0, properties }))
 }
 
 fn connack(mut reader: Reader<'_>, version: Version) -> Result<ConnAck<'_>, Malformed> {
@@ -262,11 +225,7 @@ fn connack(mut reader: Reader<'_>, version: Version) -> Result<ConnAck<'_>, Malf
     };
     reader.end()?;
     let session_present = flags & 0x01 != 0 && version != Version::V31;
-    Ok(ConnAck {
-        session_present,
-        code,
-        properties,
-    })
+    Ok(ConnAck { session_present, code, properties })
 }
 
 /// Reason codes of PUBACK and PUBREC (MQTT 3.4.2.1, 3.5.2.1).
@@ -298,21 +257,14 @@ fn subscribe(mut reader: Reader<'_>, version: Version) -> Result<Subscribe<'_>, 
         Version::V5 => SubscribeProperties::parse(block(&mut reader)?)?.subscription_id,
         Version::V31 | Version::V311 => None,
     };
-    let filters = Subscriptions {
-        bytes: reader.rest(),
-        version,
-    };
+    let filters = Subscriptions { bytes: reader.rest(), version };
     if reader.is_empty() {
         return Err(Malformed::SubscribeEmpty);
     }
     while !reader.is_empty() {
         subscription(&mut reader, version)?;
     }
-    Ok(Subscribe {
-        pkid,
-        subscription_id: subscription_id.map(|id| id.0),
-        filters,
-    })
+    Ok(Subscribe { pkid, subscription_id: subscription_id.map(|id| id.0), filters })
 }
 
 /// A filter and its options (MQTT 3.8.3.1; before MQTT 5 only the QoS).
@@ -343,13 +295,7 @@ pub(super) fn subscription<'a>(
         return Err(Malformed::SharedNoLocal);
     }
     let retain_as_published = options & 0x08 != 0;
-    Ok(Subscription {
-        filter,
-        qos,
-        no_local,
-        retain_as_published,
-        retain_handling,
-    })
+    Ok(Subscription { filter, qos, no_local, retain_as_published, retain_handling })
 }
 
 fn unsubscribe(mut reader: Reader<'_>, version: Version) -> Result<Unsubscribe<'_>, Malformed> {
@@ -375,10 +321,7 @@ fn codes(mut reader: Reader<'_>, version: Version, some: bool) -> Result<Codes<'
     match (some, reader.is_empty()) {
         (true, true) => Err(Malformed::AcknowledgeEmpty),
         (false, false) => Err(Malformed::TrailingBytes),
-        _ => Ok(Codes {
-            pkid,
-            codes: reader.rest(),
-        }),
+        _ => Ok(Codes { pkid, codes: reader.rest() }),
     }
 }
 
@@ -391,10 +334,7 @@ const DISCONNECT_REASONS: &[u8] = &[
 fn disconnect(mut reader: Reader<'_>, version: Version) -> Result<Disconnect<'_>, Malformed> {
     if reader.is_empty() || version != Version::V5 {
         reader.end()?;
-        return Ok(Disconnect {
-            reason: 0,
-            properties: DisconnectProperties::default(),
-        });
+        return Ok(Disconnect { reason: 0, properties: DisconnectProperties::default() });
     }
     let reason = reader.u8()?;
     if !DISCONNECT_REASONS.contains(&reason) {
@@ -411,10 +351,7 @@ fn disconnect(mut reader: Reader<'_>, version: Version) -> Result<Disconnect<'_>
 
 fn auth(mut reader: Reader<'_>) -> Result<Auth<'_>, Malformed> {
     if reader.is_empty() {
-        return Ok(Auth {
-            reason: 0,
-            properties: AuthProperties::default(),
-        });
+        return Ok(Auth { reason: 0, properties: AuthProperties::default() });
     }
     let reason = reader.u8()?;
     if !matches!(reason, 0x00 | 0x18 | 0x19) {
@@ -440,11 +377,7 @@ fn topic_name(name: &str) -> Result<(), Malformed> {
     if name.is_empty() {
         return Err(Malformed::TopicEmpty);
     }
-    if topic::has_wildcard(name) {
-        Err(Malformed::TopicWildcard)
-    } else {
-        Ok(())
-    }
+    if topic::has_wildcard(name) { Err(Malformed::TopicWildcard) } else { Ok(()) }
 }
 
 fn response_topic(name: Option<&str>) -> Result<(), Malformed> {

@@ -192,9 +192,10 @@ pub fn disconnect(out: &mut Vec<u8>, version: Version, reason: u8) {
 /// [`TooLong`]
 pub fn connect(out: &mut Vec<u8>, packet: &Connect<'_>) -> Result<(), TooLong> {
     let (name, level) = packet.version.name_and_level();
-    let will_flags = packet.will.as_ref().map_or(0, |will| {
-        0x04 | (will.qos as u8) << 3 | u8::from(will.retain) << 5
-    });
+    let will_flags = packet
+        .will
+        .as_ref()
+        .map_or(0, |will| 0x04 | (will.qos as u8) << 3 | u8::from(will.retain) << 5);
     let flags = u8::from(packet.username.is_some()) << 7
         | u8::from(packet.password.is_some()) << 6
         | will_flags

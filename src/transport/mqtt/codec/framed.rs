@@ -60,10 +60,7 @@ impl Decoder for MqttCodec {
             return Ok(None);
         }
         let frame = bytes.split_to(length).freeze();
-        Ok(Some(Frame {
-            bytes: frame,
-            version: self.version,
-        }))
+        Ok(Some(Frame { bytes: frame, version: self.version }))
     }
 }
 

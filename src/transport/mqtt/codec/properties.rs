@@ -227,16 +227,17 @@ impl<'a> WillProperties<'a> {
 pub struct Repeated<'a>(&'a [u8]);
 
 impl<'a> Repeated<'a> {
+    /// None.
+    pub const NONE: Self = Self(&[]);
+
     /// User properties, name and value, in order.
     pub fn user_properties(self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.values(USER)
-            .filter_map(|mut reader| Some((reader.text().ok()?, reader.text().ok()?)))
+        self.values(USER).filter_map(|mut reader| Some((reader.text().ok()?, reader.text().ok()?)))
     }
 
     /// Subscription identifiers of a PUBLISH, in order.
     pub fn subscription_ids(self) -> impl Iterator<Item = u32> {
-        self.values(SUBSCRIPTION_ID)
-            .filter_map(|mut reader| reader.variable().ok())
+        self.values(SUBSCRIPTION_ID).filter_map(|mut reader| reader.variable().ok())
     }
 
     /// A reader at each property `wanted`.

@@ -26,11 +26,7 @@ impl<'a> Reader<'a> {
     /// An error if anything is left.
     #[inline]
     pub fn end(self) -> Result<(), Malformed> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Malformed::TrailingBytes)
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed::TrailingBytes) }
     }
 
     #[inline]
@@ -101,9 +97,5 @@ pub(super) fn variable(bytes: &[u8]) -> Result<Option<(u32, usize)>, Malformed> 
             return Ok(Some((value, index + 1)));
         }
     }
-    if bytes.len() < 4 {
-        Ok(None)
-    } else {
-        Err(Malformed::VariableInteger)
-    }
+    if bytes.len() < 4 { Ok(None) } else { Err(Malformed::VariableInteger) }
 }

@@ -17,9 +17,7 @@ const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 const MAX: usize = 1 << 20;
 
 fn whole(bytes: &[u8], version: Version) -> Packet<'_> {
-    let (packet, length) = decode(bytes, version, MAX)
-        .expect("well-formed")
-        .expect("complete");
+    let (packet, length) = decode(bytes, version, MAX).expect("well-formed").expect("complete");
     assert_eq!(length, bytes.len());
     packet
 }
@@ -28,11 +26,7 @@ fn whole(bytes: &[u8], version: Version) -> Packet<'_> {
 fn check_splits(bytes: &[u8], version: Version) {
     for end in 0..bytes.len() {
         let half = bytes.get(..end).expect("shorter");
-        assert_eq!(
-            decode(half, version, MAX),
-            Ok(None),
-            "{version:?} {end} of {bytes:02x?}"
-        );
+        assert_eq!(decode(half, version, MAX), Ok(None), "{version:?} {end} of {bytes:02x?}");
     }
 }
 
@@ -90,18 +84,10 @@ prop_compose! {
 fn same_properties(one: &PublishProperties<'_>, other: &PublishProperties<'_>) -> bool {
     let users = |set: &PublishProperties<'_>| {
         let pairs = set.repeated.user_properties();
-        pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect::<Vec<_>>()
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>()
     };
     let bare = |set: &PublishProperties<'_>| {
-        format!(
-            "{:?}",
-            PublishProperties {
-                repeated: Default::default(),
-                ..*set
-            }
-        )
+        format!("{:?}", PublishProperties { repeated: Default::default(), ..*set })
     };
     users(one) == users(other) && bare(one) == bare(other)
 }
@@ -225,51 +211,18 @@ fn answers_have_the_sizes_that_libtr50_wants() {
         let none = ConnAckProperties::default();
         let connack = |out: &mut Vec<u8>| encode::connack(out, version, false, 4, &none).expect("");
         check(&connack, &[0x20, 2, 0, 4]);
-        check(
-            &|out| encode::suback(out, version, 0, &[0]).expect(""),
-            &[0x90, 3, 0, 0, 0],
-        );
-        check(
-            &|out| encode::suback(out, version, 0, &[0x97]).expect(""),
-            &[0x90, 3, 0, 0, 0x80],
-        );
-        check(
-            &|out| encode::unsuback(out, version, 1, &[0]).expect(""),
-            &[0xb0, 2, 0, 1],
-        );
-        check(
-            &|out| encode::puback(out, version, 1, 0x87),
-            &[0x40, 2, 0, 1],
-        );
+        check(&|out| encode::suback(out, version, 0, &[0]).expect(""), &[0x90, 3, 0, 0, 0]);
+        check(&|out| encode::suback(out, version, 0, &[0x97]).expect(""), &[0x90, 3, 0, 0, 0x80]);
+        check(&|out| encode::unsuback(out, version, 1, &[0]).expect(""), &[0xb0, 2, 0, 1]);
+        check(&|out| encode::puback(out, version, 1, 0x87), &[0x40, 2, 0, 1]);
     }
-    check(
-        &|out| encode::puback(out, Version::V5, 1, 0),
-        &[0x40, 2, 0, 1],
-    );
-    check(
-        &|out| encode::puback(out, Version::V5, 1, 0x87),
-        &[0x40, 3, 0, 1, 0x87],
-    );
-    check(
-        &|out| encode::pubrec(out, Version::V5, 1, 0),
-        &[0x50, 2, 0, 1],
-    );
-    check(
-        &|out| encode::pubrel(out, Version::V5, 1, 0),
-        &[0x62, 2, 0, 1],
-    );
-    check(
-        &|out| encode::pubcomp(out, Version::V5, 1, 0x92),
-        &[0x70, 3, 0, 1, 0x92],
-    );
-    check(
-        &|out| encode::disconnect(out, Version::V311, 0x8e),
-        &[0xe0, 0],
-    );
-    check(
-        &|out| encode::disconnect(out, Version::V5, 0x8e),
-        &[0xe0, 1, 0x8e],
-    );
+    check(&|out| encode::puback(out, Version::V5, 1, 0), &[0x40, 2, 0, 1]);
+    check(&|out| encode::puback(out, Version::V5, 1, 0x87), &[0x40, 3, 0, 1, 0x87]);
+    check(&|out| encode::pubrec(out, Version::V5, 1, 0), &[0x50, 2, 0, 1]);
+    check(&|out| encode::pubrel(out, Version::V5, 1, 0), &[0x62, 2, 0, 1]);
+    check(&|out| encode::pubcomp(out, Version::V5, 1, 0x92), &[0x70, 3, 0, 1, 0x92]);
+    check(&|out| encode::disconnect(out, Version::V311, 0x8e), &[0xe0, 0]);
+    check(&|out| encode::disconnect(out, Version::V5, 0x8e), &[0xe0, 1, 0x8e]);
     check(&encode::pingreq, &[0xc0, 0]);
     check(&encode::pingresp, &[0xd0, 0]);
 }
@@ -282,16 +235,12 @@ fn acknowledgements_come_back() {
             let mut out = Vec::new();
             encode::pubrel(&mut out, version, 0xfffe, code);
             check_splits(&out, version);
-            let Packet::PubRel(ack) = whole(&out, version) else {
-                panic!("not a PUBREL")
-            };
+            let Packet::PubRel(ack) = whole(&out, version) else { panic!("not a PUBREL") };
             assert_eq!((ack.pkid, ack.reason), (0xfffe, expected));
         }
     }
     let long = [0x40, 9, 0, 1, 0x10, 5, 0x1f, 0, 2, b'n', b'o'];
-    let Packet::PubAck(ack) = whole(&long, Version::V5) else {
-        panic!("not a PUBACK")
-    };
+    let Packet::PubAck(ack) = whole(&long, Version::V5) else { panic!("not a PUBACK") };
     assert_eq!((ack.pkid, ack.reason), (1, 0x10));
 }
 
@@ -310,9 +259,7 @@ fn subscription_options_come_back() {
     let mut out = Vec::new();
     encode::subscribe(&mut out, Version::V5, 0, &filters, Some(268_435_455)).expect("fits");
     check_splits(&out, Version::V5);
-    let Packet::Subscribe(read) = whole(&out, Version::V5) else {
-        panic!("not a SUBSCRIBE")
-    };
+    let Packet::Subscribe(read) = whole(&out, Version::V5) else { panic!("not a SUBSCRIBE") };
     assert_eq!((read.pkid, read.subscription_id), (0, Some(268_435_455)));
     assert!(read.filters.eq(filters));
 }
@@ -320,25 +267,16 @@ fn subscription_options_come_back() {
 #[test]
 fn libtr50_connects_with_mqisdp() {
     let bytes = b"\x10\x1c\x00\x06MQIsdp\x03\xc0\x00\x3c\x00\x03app\x00\x02m1\x00\x05token";
-    let Packet::Connect(connect) = whole(bytes, Version::V311) else {
-        panic!("not a CONNECT")
-    };
+    let Packet::Connect(connect) = whole(bytes, Version::V311) else { panic!("not a CONNECT") };
     assert_eq!(connect.version, Version::V31);
     assert!(!connect.clean);
     assert_eq!((connect.keep_alive, connect.client_id), (60, "app"));
-    assert_eq!(
-        (connect.username, connect.password),
-        (Some("m1"), Some(&b"token"[..]))
-    );
+    assert_eq!((connect.username, connect.password), (Some("m1"), Some(&b"token"[..])));
     let zero = b"\x82\x06\x00\x00\x00\x01a\x01";
-    let Packet::Subscribe(subscribe) = whole(zero, Version::V31) else {
-        panic!("no SUBSCRIBE")
-    };
+    let Packet::Subscribe(subscribe) = whole(zero, Version::V31) else { panic!("no SUBSCRIBE") };
     assert_eq!(subscribe.pkid, 0);
     let zero = b"\x32\x06\x00\x01a\x00\x00x";
-    let Packet::Publish(publish) = whole(zero, Version::V31) else {
-        panic!("not a PUBLISH")
-    };
+    let Packet::Publish(publish) = whole(zero, Version::V31) else { panic!("not a PUBLISH") };
     assert_eq!((publish.pkid, publish.payload), (0, &b"x"[..]));
 }
 
@@ -358,9 +296,7 @@ fn mqtt_3_1_is_read_with_tolerance() {
 #[test]
 fn an_alias_stands_for_a_topic() {
     let bytes = b"\x30\x07\x00\x00\x03\x23\x00\x05x";
-    let Packet::Publish(publish) = whole(bytes, Version::V5) else {
-        panic!("not a PUBLISH")
-    };
+    let Packet::Publish(publish) = whole(bytes, Version::V5) else { panic!("not a PUBLISH") };
     assert_eq!(publish.properties.topic_alias, NonZeroU16::new(5));
     assert_eq!((publish.topic, publish.payload), ("", &b"x"[..]));
 }
@@ -368,10 +304,7 @@ fn an_alias_stands_for_a_topic() {
 #[test]
 fn framed_takes_frames_apart() {
     use tokio_util::codec::Decoder;
-    let mut codec = framed::MqttCodec {
-        version: Version::V311,
-        frame_max: 64,
-    };
+    let mut codec = framed::MqttCodec { version: Version::V311, frame_max: 64 };
     let mut bytes = BytesMut::new();
     let stream = Bytes::from_static(b"\xd0\x00\x40\x02\x00\x07\x20");
     let mut kinds = Vec::new();
@@ -386,9 +319,6 @@ fn framed_takes_frames_apart() {
     bytes.extend_from_slice(b"\x30\x7f");
     assert!(matches!(
         codec.decode(&mut bytes),
-        Err(framed::FrameError::Malformed(Malformed::TooLarge {
-            length: 129,
-            max: 64
-        }))
+        Err(framed::FrameError::Malformed(Malformed::TooLarge { length: 129, max: 64 }))
     ));
 }

@@ -139,11 +139,7 @@ mod tests {
             assert_eq!(matches(filter, name), expected, "{filter:?} {name:?}");
         };
         check("sport/tennis/player1/#", "sport/tennis/player1", true);
-        check(
-            "sport/tennis/player1/#",
-            "sport/tennis/player1/ranking",
-            true,
-        );
+        check("sport/tennis/player1/#", "sport/tennis/player1/ranking", true);
         check("sport/#", "sport", true);
         check("sport/#", "sports", false);
         check("#", "a/b", true);

@@ -88,42 +88,21 @@ fn rumqttd_reads_what_a_client_of_ours_writes() {
         let oracle::Packet::Connect(connect, _, Some(will), _, Some(login)) = read else {
             panic!("not that CONNECT: {read:?}");
         };
-        assert_eq!(
-            (connect.keep_alive, connect.client_id.as_str()),
-            (60, "app")
-        );
-        assert_eq!(
-            (login.username.as_str(), login.password.as_str()),
-            ("mower-1", "token")
-        );
-        assert_eq!(
-            (&will.topic[..], &will.message[..]),
-            (&b"w"[..], &b"gone"[..])
-        );
+        assert_eq!((connect.keep_alive, connect.client_id.as_str()), (60, "app"));
+        assert_eq!((login.username.as_str(), login.password.as_str()), ("mower-1", "token"));
+        assert_eq!((&will.topic[..], &will.message[..]), (&b"w"[..], &b"gone"[..]));
 
         bytes.clear();
-        let filters = [
-            Subscription::new("a/#", QoS::AtLeastOnce),
-            Subscription::new("b", QoS::AtMostOnce),
-        ];
+        let filters =
+            [Subscription::new("a/#", QoS::AtLeastOnce), Subscription::new("b", QoS::AtMostOnce)];
         encode::subscribe(&mut bytes, version, 7, &filters, None).expect("fits");
         let read = oracle_reads(&bytes, version);
         let oracle::Packet::Subscribe(subscribe, _) = read else {
             panic!("not that SUBSCRIBE: {read:?}");
         };
-        let paths: Vec<_> = subscribe
-            .filters
-            .iter()
-            .map(|f| (f.path.as_str(), f.qos))
-            .collect();
+        let paths: Vec<_> = subscribe.filters.iter().map(|f| (f.path.as_str(), f.qos)).collect();
         assert_eq!(subscribe.pkid, 7);
-        assert_eq!(
-            paths,
-            [
-                ("a/#", oracle::QoS::AtLeastOnce),
-                ("b", oracle::QoS::AtMostOnce)
-            ]
-        );
+        assert_eq!(paths, [("a/#", oracle::QoS::AtLeastOnce), ("b", oracle::QoS::AtMostOnce)]);
 
         bytes.clear();
         encode::unsubscribe(&mut bytes, version, 8, &["a/#", "b"]).expect("fits");
@@ -131,29 +110,22 @@ fn rumqttd_reads_what_a_client_of_ours_writes() {
         let oracle::Packet::Unsubscribe(unsubscribe, _) = read else {
             panic!("not that UNSUBSCRIBE: {read:?}");
         };
-        assert_eq!(
-            (unsubscribe.pkid, unsubscribe.filters),
-            (8, vec!["a/#".into(), "b".into()])
-        );
+        assert_eq!((unsubscribe.pkid, unsubscribe.filters), (8, vec!["a/#".into(), "b".into()]));
     }
 }
 
 #[test]
 fn we_read_what_rumqttd_writes_as_a_server() {
     for version in [Version::V311, Version::V5] {
-        let connack = oracle::ConnAck {
-            session_present: true,
-            code: oracle::ConnectReturnCode::Success,
-        };
+        let connack =
+            oracle::ConnAck { session_present: true, code: oracle::ConnectReturnCode::Success };
         let properties = oracle::ConnAckProperties {
             topic_alias_max: Some(9),
             reason_string: Some("well".into()),
             ..Default::default()
         };
         let written = oracle_writes(oracle::Packet::ConnAck(connack, Some(properties)), version);
-        let Packet::ConnAck(read) = whole(&written, version) else {
-            panic!("not a CONNACK")
-        };
+        let Packet::ConnAck(read) = whole(&written, version) else { panic!("not a CONNACK") };
         assert!(read.session_present);
         assert_eq!(read.code, reason::SUCCESS);
         if version == Version::V5 {
@@ -169,19 +141,12 @@ fn we_read_what_rumqttd_writes_as_a_server() {
             ],
         };
         let written = oracle_writes(oracle::Packet::SubAck(suback, None), Version::V311);
-        let Packet::SubAck(read) = whole(&written, Version::V311) else {
-            panic!("not a SUBACK")
-        };
+        let Packet::SubAck(read) = whole(&written, Version::V311) else { panic!("not a SUBACK") };
         assert_eq!((read.pkid, read.codes), (3, &[0x01, 0x80][..]));
 
-        let puback = oracle::PubAck {
-            pkid: 4,
-            reason: oracle::PubAckReason::Success,
-        };
+        let puback = oracle::PubAck { pkid: 4, reason: oracle::PubAckReason::Success };
         let written = oracle_writes(oracle::Packet::PubAck(puback, None), version);
-        let Packet::PubAck(read) = whole(&written, version) else {
-            panic!("not a PUBACK")
-        };
+        let Packet::PubAck(read) = whole(&written, version) else { panic!("not a PUBACK") };
         assert_eq!((read.pkid, read.reason), (4, 0));
     }
 }

@@ -15,14 +15,7 @@ fn what_the_specification_forbids_is_refused() {
     check(v4, b"\x80", M::ReservedFlags(0x80));
     check(v4, b"\x30\xff\xff\xff\xff", M::VariableInteger);
     check(v5, b"\xc0\x80\x00", M::VariableInteger);
-    check(
-        v4,
-        b"\x30\x64",
-        M::TooLarge {
-            length: 102,
-            max: 100,
-        },
-    );
+    check(v4, b"\x30\x64", M::TooLarge { length: 102, max: 100 });
     check(v4, b"\x30\x02\x00\x05", M::Truncated);
     check(v4, b"\xc0\x01\x00", M::TrailingBytes);
     check(v4, b"\x40\x03\x00\x01\x00", M::TrailingBytes);
@@ -33,122 +26,46 @@ fn what_the_specification_forbids_is_refused() {
     check(v4, b"\x30\x03\x00\x01#", M::TopicWildcard);
     check(v4, b"\x30\x02\x00\x00", M::TopicEmpty);
     check(v5, b"\x30\x03\x00\x00\x00", M::TopicEmpty);
-    check(
-        v5,
-        b"\x30\x06\x00\x00\x03\x23\x00\x00",
-        M::PropertyValue(0x23),
-    );
+    check(v5, b"\x30\x06\x00\x00\x03\x23\x00\x00", M::PropertyValue(0x23));
     check(v4, b"\x36\x05\x00\x01a\x00\x01", M::QoS3);
     check(v4, b"\x38\x03\x00\x01a", M::DupQoS0);
     check(v4, b"\x82\x02\x00\x01", M::SubscribeEmpty);
     check(v4, b"\x82\x06\x00\x01\x00\x01a\x03", M::SubscribeOptions);
     check(v4, b"\x82\x06\x00\x01\x00\x01a\x04", M::SubscribeOptions);
-    check(
-        v5,
-        b"\x82\x07\x00\x01\x00\x00\x01a\x30",
-        M::SubscribeOptions,
-    );
-    check(
-        v5,
-        b"\x82\x07\x00\x01\x00\x00\x01a\x40",
-        M::SubscribeOptions,
-    );
-    check(
-        v5,
-        b"\x82\x10\x00\x01\x00\x00\x0a$share/g/a\x04",
-        M::SharedNoLocal,
-    );
-    check(
-        v5,
-        b"\x82\x09\x00\x01\x02\x0b\x00\x00\x01a\x00",
-        M::PropertyValue(0x0b),
-    );
+    check(v5, b"\x82\x07\x00\x01\x00\x00\x01a\x30", M::SubscribeOptions);
+    check(v5, b"\x82\x07\x00\x01\x00\x00\x01a\x40", M::SubscribeOptions);
+    check(v5, b"\x82\x10\x00\x01\x00\x00\x0a$share/g/a\x04", M::SharedNoLocal);
+    check(v5, b"\x82\x09\x00\x01\x02\x0b\x00\x00\x01a\x00", M::PropertyValue(0x0b));
     check(v4, b"\xa2\x02\x00\x01", M::UnsubscribeEmpty);
-    check(
-        v5,
-        b"\x30\x08\x00\x01a\x04\x01\x01\x01\x01",
-        M::PropertyTwice(0x01),
-    );
+    check(v5, b"\x30\x08\x00\x01a\x04\x01\x01\x01\x01", M::PropertyTwice(0x01));
     check(v5, b"\x30\x06\x00\x01a\x02\x01\x02", M::PropertyValue(0x01));
-    check(
-        v5,
-        b"\x30\x06\x00\x01a\x02\x17\x01",
-        M::PropertyUnexpected(0x17),
-    );
+    check(v5, b"\x30\x06\x00\x01a\x02\x17\x01", M::PropertyUnexpected(0x17));
     check(v5, b"\x30\x06\x00\x01a\x02\x08\x00", M::Truncated);
     check(v5, b"\x30\x08\x00\x01a\x04\x08\x00\x01#", M::ResponseTopic);
     check(v5, b"\x40\x03\x00\x01\x01", M::ReasonCode(0x01));
     check(v5, b"\xe0\x01\x01", M::ReasonCode(0x01));
-    check(
-        v5,
-        b"\xf0\x05\x18\x03\x16\x00\x00",
-        M::AuthenticationDataAlone,
-    );
+    check(v5, b"\xf0\x05\x18\x03\x16\x00\x00", M::AuthenticationDataAlone);
 }
 
 #[test]
 fn bad_connects_are_refused_with_an_answer_where_one_is_understood() {
     use Malformed as M;
     let check = |bytes: &[u8], expected: Malformed, answer| {
-        assert_eq!(
-            decode(bytes, Version::V311, MAX),
-            Err(expected),
-            "{bytes:02x?}"
-        );
+        assert_eq!(decode(bytes, Version::V311, MAX), Err(expected), "{bytes:02x?}");
         assert_eq!(expected.connack(), answer);
     };
     let v3 = Some((Version::V311, 0x01));
     let v5 = Some((Version::V5, 0x84));
-    check(
-        b"\x10\x0c\x00\x04MQTT\x03\x02\x00\x3c\x00\x00",
-        M::UnknownProtocol { level: 3 },
-        v3,
-    );
-    check(
-        b"\x10\x0c\x00\x04MQTT\x00\x02\x00\x3c\x00\x00",
-        M::UnknownProtocol { level: 1 },
-        v3,
-    );
-    check(
-        b"\x10\x0c\x00\x04MQTT\x06\x02\x00\x3c\x00\x00",
-        M::UnknownProtocol { level: 6 },
-        v5,
-    );
-    check(
-        b"\x10\x0c\x00\x04HTTP\x04\x02\x00\x3c\x00\x00",
-        M::UnknownProtocol { level: 0 },
-        None,
-    );
-    check(
-        b"\x10\x0c\x00\x04MQTT\x04\x03\x00\x3c\x00\x00",
-        M::ConnectFlag,
-        None,
-    );
-    check(
-        b"\x10\x0c\x00\x04MQTT\x04\x42\x00\x3c\x00\x00",
-        M::PasswordAlone,
-        None,
-    );
-    check(
-        b"\x10\x0c\x00\x04MQTT\x04\x22\x00\x3c\x00\x00",
-        M::WillFlags,
-        None,
-    );
-    check(
-        b"\x10\x0c\x00\x04MQTT\x04\x1e\x00\x3c\x00\x00",
-        M::WillFlags,
-        None,
-    );
-    check(
-        b"\x10\x0c\x00\x04MQTT\x04\x82\x00\x3c\x00\x00",
-        M::Truncated,
-        None,
-    );
-    check(
-        b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x00x",
-        M::TrailingBytes,
-        None,
-    );
+    check(b"\x10\x0c\x00\x04MQTT\x03\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 3 }, v3);
+    check(b"\x10\x0c\x00\x04MQTT\x00\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 1 }, v3);
+    check(b"\x10\x0c\x00\x04MQTT\x06\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 6 }, v5);
+    check(b"\x10\x0c\x00\x04HTTP\x04\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 0 }, None);
+    check(b"\x10\x0c\x00\x04MQTT\x04\x03\x00\x3c\x00\x00", M::ConnectFlag, None);
+    check(b"\x10\x0c\x00\x04MQTT\x04\x42\x00\x3c\x00\x00", M::PasswordAlone, None);
+    check(b"\x10\x0c\x00\x04MQTT\x04\x22\x00\x3c\x00\x00", M::WillFlags, None);
+    check(b"\x10\x0c\x00\x04MQTT\x04\x1e\x00\x3c\x00\x00", M::WillFlags, None);
+    check(b"\x10\x0c\x00\x04MQTT\x04\x82\x00\x3c\x00\x00", M::Truncated, None);
+    check(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x00x", M::TrailingBytes, None);
     check(
         b"\x10\x10\x00\x04MQTT\x05\x02\x00\x3c\x03\x16\x00\x00\x00\x00",
         M::AuthenticationDataAlone,
@@ -175,26 +92,11 @@ fn too_long_is_refused_and_nothing_is_written() {
     let short = [&b"a"[..]];
     let filters = [Subscription::new(&text, QoS::AtMostOnce)];
     let expected = Err(encode::TooLong);
-    assert_eq!(
-        encode::publish(&mut out, Version::V311, &head(&one), b""),
-        expected
-    );
+    assert_eq!(encode::publish(&mut out, Version::V311, &head(&one), b""), expected);
     let payload = REMAINING_LENGTH_MAX;
-    assert_eq!(
-        encode::publish_header(&mut out, Version::V5, &head(&short), payload),
-        expected
-    );
-    assert_eq!(
-        encode::subscribe(&mut out, Version::V5, 1, &filters, None),
-        expected
-    );
-    let properties = ConnAckProperties {
-        reason_string: Some(&text),
-        ..Default::default()
-    };
-    assert_eq!(
-        encode::connack(&mut out, Version::V5, false, 0, &properties),
-        expected
-    );
+    assert_eq!(encode::publish_header(&mut out, Version::V5, &head(&short), payload), expected);
+    assert_eq!(encode::subscribe(&mut out, Version::V5, 1, &filters, None), expected);
+    let properties = ConnAckProperties { reason_string: Some(&text), ..Default::default() };
+    assert_eq!(encode::connack(&mut out, Version::V5, false, 0, &properties), expected);
     assert!(out.is_empty());
 }

@@ -1,0 +1,174 @@
+//! Retained messages: the last one of each topic (MQTT 3.3.1.3).
+//!
+//! They are kept here and not in the router: it has no bound for them, forwards at most a hundred,
+//! and loses them when it has to be started again.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::Instant;
+
+use super::message::Parcel;
+use crate::id::OrgId;
+use crate::transport::mqtt::codec::topic;
+
+/// The retained messages of all organisations.
+pub(super) struct Retained {
+    messages: BTreeMap<(OrgId, Box<str>), Kept>,
+    bytes: usize,
+    messages_max: usize,
+    bytes_max: usize,
+}
+
+struct Kept {
+    parcel: Parcel,
+    expires: Option<Instant>,
+}
+
+/// There is no room for another retained message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl Retained {
+    /// Nothing, and room for that many messages and bytes.
+    pub fn new(messages_max: usize, bytes_max: usize) -> Self {
+        Self { messages: BTreeMap::new(), bytes: 0, messages_max, bytes_max }
+    }
+
+    /// Keeps a message in the place of the one before. Without room the one before is gone too:
+    /// it is no longer the last one.
+    pub fn keep(
+        &mut self,
+        org: OrgId,
+        name: &str,
+        parcel: Parcel,
+        expires: Option<Instant>,
+        now: Instant,
+    ) -> Result<(), Full> {
+        self.forget(org, name);
+        let size = name.len() + parcel.bytes().len();
+        if !self.has_room(size) {
+            self.forget_expired(now);
+        }
+        if !self.has_room(size) {
+            return Err(Full);
+        }
+        self.bytes += size;
+        self.messages.insert((org, name.into()), Kept { parcel, expires });
+        Ok(())
+    }
+
+    /// Forgets the message of a topic.
+    pub fn forget(&mut self, org: OrgId, name: &str) {
+        if let Some(kept) = self.messages.remove(&(org, name.into())) {
+            self.bytes -= name.len() + kept.parcel.bytes().len();
+        }
+    }
+
+    /// The messages under a filter that is not shared, `max` at most, by topic.
+    pub fn matching(&self, org: OrgId, filter: &str, max: usize, now: Instant) -> Vec<Parcel> {
+        let valid = |kept: &&Kept| kept.expires.is_none_or(|at| at > now);
+        if !filter.contains(['+', '#']) {
+            let kept = self.messages.get(&(org, filter.into())).filter(valid);
+            return kept.map(|kept| kept.parcel.clone()).into_iter().collect();
+        }
+        // Everything under a filter begins with what stands before its first wildcard, except
+        // that `a/#` matches `a` too.
+        let fixed = filter.split(['+', '#']).next().unwrap_or_default();
+        let fixed = fixed.strip_suffix('/').unwrap_or(fixed);
+        let from = Bound::Included((org, fixed.into()));
+        self.messages
+            .range((from, Bound::Unbounded))
+            .take_while(|((of, name), _)| *of == org && name.starts_with(fixed))
+            .filter(|((_, name), kept)| topic::matches(filter, name) && valid(kept))
+            .map(|(_, kept)| kept.parcel.clone())
+            .take(max)
+            .collect()
+    }
+
+    fn has_room(&self, size: usize) -> bool {
+        self.messages.len() < self.messages_max && self.bytes + size <= self.bytes_max
+    }
+
+    fn forget_expired(&mut self, now: Instant) {
+        let mut freed = 0;
+        self.messages.retain(|(_, name), kept| {
+            let valid = kept.expires.is_none_or(|at| at > now);
+            if !valid {
+                freed += name.len() + kept.parcel.bytes().len();
+            }
+            valid
+        });
+        self.bytes -= freed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Message;
+    use super::*;
+    use crate::transport::mqtt::codec::QoS;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    const ORG: OrgId = OrgId::from_bytes([1; 12]);
+    const OTHER: OrgId = OrgId::from_bytes([2; 12]);
+
+    fn parcel(name: &str, payload: &[u8], now: Instant) -> Parcel {
+        let message = Message {
+            topic: name,
+            payload,
+            qos: QoS::AtMostOnce,
+            retain: true,
+            properties: &Default::default(),
+            publisher: 0,
+        };
+        Parcel::new(&message, now, now).expect("short")
+    }
+
+    fn topics(retained: &Retained, org: OrgId, filter: &str, now: Instant) -> Vec<String> {
+        let found = retained.matching(org, filter, 100, now);
+        let topics = found.iter().filter_map(|parcel| parcel.unpack(now));
+        topics.map(|unpacked| unpacked.topic().to_owned()).collect()
+    }
+
+    #[test]
+    fn full_is_full_until_something_expires() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(2);
+        let mut retained = Retained::new(2, 1000);
+        let soon = Some(now + Duration::from_secs(1));
+        assert_eq!(retained.keep(ORG, "a", parcel("a", b"1", now), soon, now), Ok(()));
+        assert_eq!(retained.keep(ORG, "b", parcel("b", b"1", now), None, now), Ok(()));
+        assert_eq!(retained.keep(ORG, "c", parcel("c", b"1", now), None, now), Err(Full));
+        assert_eq!(topics(&retained, ORG, "#", now), ["a", "b"]);
+        assert_eq!(topics(&retained, ORG, "a", later), [""; 0]);
+        assert_eq!(retained.keep(ORG, "c", parcel("c", b"1", later), None, later), Ok(()));
+        assert_eq!(topics(&retained, ORG, "#", later), ["b", "c"]);
+        let big = parcel("b", &[0; 2000], later);
+        assert_eq!(retained.keep(ORG, "b", big, None, later), Err(Full));
+        assert_eq!(topics(&retained, ORG, "#", later), ["c"]);
+        retained.forget(ORG, "c");
+        assert_eq!(retained.bytes, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_finds_what_a_scan_finds(
+            names in prop::collection::btree_set("[ab]{1,2}(/[ab]{0,2}){0,2}", 0..20),
+            filter in "([ab+]|[ab]{2})(/[ab+]){0,2}(/#)?|#",
+        ) {
+            let now = Instant::now();
+            let mut retained = Retained::new(100, 100_000);
+            for name in &names {
+                for org in [ORG, OTHER] {
+                    retained.keep(org, name, parcel(name, b"", now), None, now).expect("room");
+                }
+            }
+            let expected: BTreeSet<_> =
+                names.into_iter().filter(|name| topic::matches(&filter, name)).collect();
+            let found: BTreeSet<_> = topics(&retained, ORG, &filter, now).into_iter().collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
