@@ -78,9 +78,8 @@ fn main() -> ExitCode {
 
 /// The environment's variables; one that is not UTF-8 is none of ours.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    })
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn fail(why: &str) -> ExitCode {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, BrokerLimits};
 use crate::config::{Config, ConfigError};
-use crate::core::{Core, random};
+use crate::core::Core;
 use crate::directory::Directory;
 use crate::identity::password::Passwords;
 use crate::identity::{Identity, IdentityError};
@@ -247,7 +247,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) 
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: they come back when connections close.
-                peer_log!(LOG, warn, %error, "a connection could not be accepted");
+                peer_log!(LOG, %error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -337,7 +337,7 @@ async fn prepare(
         Ok(peer) => peer,
         Err(error) => {
             metrics.connection_refused("proxy");
-            peer_log!(LOG, info, %peer, %error, "a connection was refused");
+            peer_log!(LOG, %peer, %error, "a connection was refused");
             return None;
         }
     };
@@ -348,7 +348,7 @@ async fn prepare(
         Ok(stream) => Some((stream, peer)),
         Err(error) => {
             metrics.connection_refused("tls");
-            peer_log!(LOG, info, %peer, %error, "a TLS handshake failed");
+            peer_log!(LOG, %peer, %error, "a TLS handshake failed");
             None
         }
     }
@@ -366,8 +366,7 @@ impl HttpService for Web {
             return exchange::server_full();
         }
         let core = &self.shared.core;
-        let mut answer =
-            exchange::over_http(core, &body, session, info, Timestamp::now()).await;
+        let mut answer = exchange::over_http(core, &body, session, info, Timestamp::now()).await;
         let reply = std::mem::take(&mut answer.bytes);
         answer.close();
         reply
@@ -402,7 +401,7 @@ async fn keep_house(shared: Arc<Shared>) {
         shared.core.expire(now).await;
         shared.core.metrics.store_queue(shared.core.store_queue());
         if tick % COUNTERS_EVERY == 0 {
-            shared.edge.expire_saved(now).await;
+            shared.edge.expire_saved(now);
             if let Err(error) = shared.core.store_counters().await {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the sessions' counters were not stored");

@@ -6,8 +6,9 @@ use std::time::Duration;
 /// only adds delay.
 pub(super) const COMMANDS_MAX: usize = 1024;
 
-/// Controls waiting for a session's task: its client's acknowledgements and one change at a time.
-pub(super) const CONTROLS_MAX: usize = 64;
+/// Controls waiting for a session's task: its client's acknowledgements, of which a hundred can be
+/// on the way, and one change at a time.
+pub(super) const CONTROLS_MAX: usize = 128;
 
 /// Deliveries with QoS 1 or 2 that wait for their acknowledgement in one session.
 pub(super) const UNACKED_MAX: usize = 100;

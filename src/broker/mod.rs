@@ -267,9 +267,15 @@ impl Link {
 
     /// Acknowledges a delivery, in any order; an unknown token is ignored. Of a hundred deliveries
     /// without acknowledgement the next ones wait.
-    pub async fn ack(&self, token: AckToken) {
-        // A session that is over waits for nothing.
-        let _ = self.control.send(Control::Ack(token)).await;
+    pub fn ack(&self, token: AckToken) {
+        let Err(mpsc::error::TrySendError::Full(control)) =
+            self.control.try_send(Control::Ack(token))
+        else {
+            // Taken, or the session is over and waits for nothing.
+            return;
+        };
+        let queue = self.control.clone();
+        tokio::spawn(async move { queue.send(control).await });
     }
 
     /// Leaves the session, which is kept for `keep` from now on, whatever was said when it was

@@ -70,10 +70,7 @@ pub async fn run(args: CallArgs) -> ExitCode {
 async fn call(args: &CallArgs) -> Result<crate::client::Reply, ClientError> {
     // Before connecting: a typing mistake needs no server to be found.
     request_text(&args.command, args.params.as_deref())?;
-    let options = Options {
-        timeout: args.timeout,
-        ..Options::default()
-    };
+    let options = Options { timeout: args.timeout, ..Options::default() };
     let target = Target::resolve(&args.url).await?;
     let mut client = Client::connect_to(&target, &args.url, &options).await?;
     let reply = client.call(&args.command, args.params.as_deref()).await;

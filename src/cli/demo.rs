@@ -49,8 +49,7 @@ Logins:
 
 const LIST: &str = r#"{"cmd":{"command":"session.list"}}"#;
 
-const TCP_AUTH: &str =
-    r#""thingKey":"gateway-1","appToken":"demo-token-basicorg","appId":"demo""#;
+const TCP_AUTH: &str = r#""thingKey":"gateway-1","appToken":"demo-token-basicorg","appId":"demo""#;
 
 const HTTP_AUTH: &str =
     r#""username":"operator@basicorg.example","password":"demo-operator-password""#;

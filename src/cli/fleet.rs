@@ -151,9 +151,7 @@ async fn drive(args: FleetArgs) -> Result<Report, Box<dyn std::error::Error>> {
         qos1: args.qos == 1,
         keep_alive_s: args.keep_alive,
         connect_rate: args.connect_rate,
-        sources: args
-            .source_addresses
-            .map_or_else(Vec::new, |sources| sources.0),
+        sources: args.source_addresses.map_or_else(Vec::new, |sources| sources.0),
         connect_timeout: args.connect_timeout,
         beyond_loopback: args.yes_this_is_my_server,
     };
@@ -188,45 +186,29 @@ async fn watch(board: Arc<Board>, stop: CancellationToken) {
 }
 
 fn devices(text: &str) -> Result<usize, String> {
-    let count = text
-        .parse()
-        .ok()
-        .filter(|count| (1..=DEVICES_MAX).contains(count));
+    let count = text.parse().ok().filter(|count| (1..=DEVICES_MAX).contains(count));
     count.ok_or_else(|| format!("not a number from 1 to {DEVICES_MAX}"))
 }
 
 fn window(text: &str) -> Result<usize, String> {
-    let count = text
-        .parse()
-        .ok()
-        .filter(|count| (1..=WINDOW_MAX).contains(count));
+    let count = text.parse().ok().filter(|count| (1..=WINDOW_MAX).contains(count));
     count.ok_or_else(|| format!("not a number from 1 to {WINDOW_MAX}"))
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     let possible = |rate: &f64| *rate == 0.0 || (0.001..=1e9).contains(rate);
-    text.parse()
-        .ok()
-        .filter(possible)
-        .ok_or_else(|| "not 0 or a rate from 0.001".to_owned())
+    text.parse().ok().filter(possible).ok_or_else(|| "not 0 or a rate from 0.001".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = super::seconds(text)?;
-    if duration <= DURATION_MAX {
-        Ok(duration)
-    } else {
-        Err("longer than a day".to_owned())
-    }
+    if duration <= DURATION_MAX { Ok(duration) } else { Err("longer than a day".to_owned()) }
 }
 
 fn versions(text: &str) -> Result<Versions, String> {
     match text {
         "mix" => Ok(Versions::Mix),
-        one => one
-            .parse()
-            .map(Versions::One)
-            .map_err(|_| "not 3.1, 3.1.1, 5 or mix".to_owned()),
+        one => one.parse().map(Versions::One).map_err(|_| "not 3.1, 3.1.1, 5 or mix".to_owned()),
     }
 }
 
@@ -238,23 +220,15 @@ fn addresses(text: &str) -> Result<Sources, String> {
     let range: Vec<IpAddr> = match (read(first)?, read(last)?) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
             let bits = first.to_bits()..=last.to_bits();
-            bits.take(1001)
-                .map(|bits| IpAddr::V4(bits.into()))
-                .collect()
+            bits.take(1001).map(|bits| IpAddr::V4(bits.into())).collect()
         }
         (IpAddr::V6(first), IpAddr::V6(last)) => {
             let bits = first.to_bits()..=last.to_bits();
-            bits.take(1001)
-                .map(|bits| IpAddr::V6(bits.into()))
-                .collect()
+            bits.take(1001).map(|bits| IpAddr::V6(bits.into())).collect()
         }
         _ => return Err(bad()),
     };
-    if (1..=1000).contains(&range.len()) {
-        Ok(Sources(range))
-    } else {
-        Err(bad())
-    }
+    if (1..=1000).contains(&range.len()) { Ok(Sources(range)) } else { Err(bad()) }
 }
 
 #[cfg(test)]
@@ -264,11 +238,7 @@ mod tests {
     #[test]
     fn ranges_of_addresses_are_read() {
         let check = |text: &str, count: Option<usize>| {
-            assert_eq!(
-                addresses(text).ok().map(|sources| sources.0.len()),
-                count,
-                "{text}"
-            );
+            assert_eq!(addresses(text).ok().map(|sources| sources.0.len()), count, "{text}");
         };
         check("127.0.0.1-127.0.0.20", Some(20));
         check("127.0.0.1", Some(1));

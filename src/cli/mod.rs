@@ -10,7 +10,5 @@ use std::time::Duration;
 fn seconds(text: &str) -> Result<Duration, String> {
     let possible = |seconds: &f64| *seconds > 0.0 && *seconds <= 864_000.0;
     let seconds = text.parse().ok().filter(possible);
-    seconds
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| "not a number of seconds".to_owned())
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "not a number of seconds".to_owned())
 }

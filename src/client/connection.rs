@@ -66,17 +66,12 @@ impl Connection {
     pub async fn open(target: &Target, url: &Url, options: &Options) -> Result<Self, ClientError> {
         let wire = match url.protocol {
             Protocol::Tcp | Protocol::Tcps => Wire::Lines,
-            _ => Wire::Mqtt {
-                version: url.version,
-                qos1: options.qos1,
-            },
+            _ => Wire::Mqtt { version: url.version, qos1: options.qos1 },
         };
         let mut connection = Self::over(target.dial(options.source).await?, wire);
         match wire {
             Wire::Mqtt { version, .. } => {
-                connection
-                    .login_mqtt(url, version, options.keep_alive_s)
-                    .await?;
+                connection.login_mqtt(url, version, options.keep_alive_s).await?;
             }
             Wire::Lines => connection.login_tcp(url).await?,
         }
@@ -108,12 +103,7 @@ impl Connection {
             Login::User { email, password } => Some((email.as_str(), password.as_str())),
             Login::Thing { key, token } => Some((key.as_str(), token.as_str())),
         };
-        let connect = Connect {
-            version,
-            client_id: &client_id,
-            login,
-            keep_alive_s,
-        };
+        let connect = Connect { version, client_id: &client_id, login, keep_alive_s };
         connect.put(&mut self.output)?;
         loop {
             self.exchange().await?;
@@ -185,12 +175,10 @@ impl Connection {
         if self.input.len() > REPLY_BYTES_MAX {
             return Err(ClientError::ReplyTooLong);
         }
-        poll_fn(|cx| self.poll_exchange(cx))
-            .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => ClientError::Closed,
-                _ => ClientError::Broken(source),
-            })
+        poll_fn(|cx| self.poll_exchange(cx)).await.map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => ClientError::Closed,
+            _ => ClientError::Broken(source),
+        })
     }
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -209,11 +197,7 @@ impl Connection {
     }
 
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self
-            .output
-            .get(self.written..)
-            .filter(|rest| !rest.is_empty())
-        {
+        while let Some(rest) = self.output.get(self.written..).filter(|rest| !rest.is_empty()) {
             let count = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -248,10 +232,7 @@ impl Connection {
                     frame::put_puback(packet_id, &mut self.output);
                 }
                 Ok(Some(match frame::reply_id(publish.topic) {
-                    Some(id) => Incoming::Reply {
-                        id: Some(id),
-                        text: publish.payload,
-                    },
+                    Some(id) => Incoming::Reply { id: Some(id), text: publish.payload },
                     None => Incoming::Other,
                 }))
             }

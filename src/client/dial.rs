@@ -31,10 +31,7 @@ impl Target {
     /// Resolves the URL's host and loads what its TLS needs.
     pub async fn resolve(url: &Url) -> Result<Self, ClientError> {
         let resolved = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
-        let unknown = |source| ClientError::Resolve {
-            host: url.host.clone(),
-            source,
-        };
+        let unknown = |source| ClientError::Resolve { host: url.host.clone(), source };
         let addresses: Vec<_> = resolved.map_err(unknown)?.collect();
         if addresses.is_empty() {
             return Err(unknown(io::ErrorKind::NotFound.into()));
@@ -47,19 +44,12 @@ impl Target {
             }
             Protocol::Mqtt | Protocol::Ws | Protocol::Tcp | Protocol::Http => None,
         };
-        Ok(Self {
-            protocol: url.protocol,
-            authority: url.authority(),
-            addresses,
-            tls,
-        })
+        Ok(Self { protocol: url.protocol, authority: url.authority(), addresses, tls })
     }
 
     /// Whether every address of the server is this machine's loopback.
     pub fn is_loopback(&self) -> bool {
-        self.addresses
-            .iter()
-            .all(|address| address.ip().to_canonical().is_loopback())
+        self.addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
     }
 
     /// `host:port` as the URL has it.
@@ -98,20 +88,12 @@ impl Target {
     }
 
     fn failed(&self, step: &'static str, source: io::Error) -> ClientError {
-        ClientError::Dial {
-            step,
-            authority: self.authority.clone(),
-            source,
-        }
+        ClientError::Dial { step, authority: self.authority.clone(), source }
     }
 }
 
 async fn dial_one(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = source {
         socket.bind(SocketAddr::new(source, 0))?;
     }
@@ -132,28 +114,19 @@ fn tls_config(trust: &Trust) -> Result<ClientConfig, ClientError> {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
             .with_no_client_auth()),
-        Trust::Ca(file) => Ok(builder
-            .with_root_certificates(roots(file)?)
-            .with_no_client_auth()),
+        Trust::Ca(file) => Ok(builder.with_root_certificates(roots(file)?).with_no_client_auth()),
     }
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, ClientError> {
-    let bad = |reason: String| ClientError::Ca {
-        file: file.display().to_string(),
-        reason,
-    };
+    let bad = |reason: String| ClientError::Ca { file: file.display().to_string(), reason };
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(file).map_err(|e| bad(e.to_string()))?;
     for certificate in certificates {
         let certificate = certificate.map_err(|e| bad(e.to_string()))?;
         roots.add(certificate).map_err(|e| bad(e.to_string()))?;
     }
-    if roots.is_empty() {
-        Err(bad("no certificate in it".to_owned()))
-    } else {
-        Ok(roots)
-    }
+    if roots.is_empty() { Err(bad("no certificate in it".to_owned())) } else { Ok(roots) }
 }
 
 /// Takes any certificate (`insecure=true`), but still wants the peer to hold its key.

@@ -100,10 +100,7 @@ pub fn put_request(
     let packet_id_len = if packet_id.is_some() { 2 } else { 0 };
     let properties_len = usize::from(version == Version::V5);
     out.push(if packet_id.is_some() { 0x32 } else { 0x30 });
-    put_length(
-        2 + topic_len + packet_id_len + properties_len + payload.len(),
-        out,
-    );
+    put_length(2 + topic_len + packet_id_len + properties_len + payload.len(), out);
     out.extend_from_slice(&[0, topic_len as u8]);
     out.extend_from_slice(PREFIX);
     out.extend_from_slice(digits);
@@ -183,11 +180,7 @@ impl<'a> Frame<'a> {
         if version == Version::V5 {
             rest = split_properties(rest)?.ok_or(cut)?.1;
         }
-        Ok(Some(Publish {
-            topic,
-            packet_id,
-            payload: rest,
-        }))
+        Ok(Some(Publish { topic, packet_id, payload: rest }))
     }
 
     /// Reads a CONNACK; `None` if it is another frame.
@@ -284,11 +277,7 @@ fn read_varint(input: &[u8]) -> Result<Option<(usize, usize)>, NotMqtt> {
             return Ok(Some((value, index + 1)));
         }
     }
-    if input.len() >= 4 {
-        Err(NotMqtt("a length of more than 4 bytes"))
-    } else {
-        Ok(None)
-    }
+    if input.len() >= 4 { Err(NotMqtt("a length of more than 4 bytes")) } else { Ok(None) }
 }
 
 fn split_u16(input: &[u8]) -> Option<(u16, &[u8])> {
@@ -300,9 +289,7 @@ fn split_properties(input: &[u8]) -> Result<Option<(&[u8], &[u8])>, NotMqtt> {
     let Some((length, length_bytes)) = read_varint(input)? else {
         return Ok(None);
     };
-    Ok(input
-        .get(length_bytes..)
-        .and_then(|rest| rest.split_at_checked(length)))
+    Ok(input.get(length_bytes..).and_then(|rest| rest.split_at_checked(length)))
 }
 
 /// The Receive Maximum among a CONNACK's properties (MQTT 5, 2.2.2.2 gives their types).
@@ -335,31 +322,14 @@ mod tests {
     fn connects_are_as_the_real_clients_send_them() {
         let check = |version, login, expected: &[u8]| {
             let mut out = Vec::new();
-            let connect = Connect {
-                version,
-                client_id: "c",
-                login,
-                keep_alive_s: 60,
-            };
+            let connect = Connect { version, client_id: "c", login, keep_alive_s: 60 };
             connect.put(&mut out).expect("short texts");
             assert_eq!(out, expected, "{version:?}");
         };
-        check(
-            Version::V31,
-            None,
-            b"\x10\x0f\0\x06MQIsdp\x03\x02\0\x3c\0\x01c",
-        );
+        check(Version::V31, None, b"\x10\x0f\0\x06MQIsdp\x03\x02\0\x3c\0\x01c");
         let login = Some(("u", "pw"));
-        check(
-            Version::V311,
-            login,
-            b"\x10\x14\0\x04MQTT\x04\xc2\0\x3c\0\x01c\0\x01u\0\x02pw",
-        );
-        check(
-            Version::V5,
-            login,
-            b"\x10\x15\0\x04MQTT\x05\xc2\0\x3c\0\0\x01c\0\x01u\0\x02pw",
-        );
+        check(Version::V311, login, b"\x10\x14\0\x04MQTT\x04\xc2\0\x3c\0\x01c\0\x01u\0\x02pw");
+        check(Version::V5, login, b"\x10\x15\0\x04MQTT\x05\xc2\0\x3c\0\0\x01c\0\x01u\0\x02pw");
     }
 
     #[test]
@@ -370,18 +340,8 @@ mod tests {
             assert_eq!(out, expected);
         };
         check(Version::V311, None, 0, b"\x30\x09\0\x05api/0{}");
-        check(
-            Version::V31,
-            Some(258),
-            42,
-            b"\x32\x0c\0\x06api/42\x01\x02{}",
-        );
-        check(
-            Version::V5,
-            None,
-            u32::MAX,
-            b"\x30\x13\0\x0eapi/4294967295\0{}",
-        );
+        check(Version::V31, Some(258), 42, b"\x32\x0c\0\x06api/42\x01\x02{}");
+        check(Version::V5, None, u32::MAX, b"\x30\x13\0\x0eapi/4294967295\0{}");
     }
 
     #[test]
@@ -408,37 +368,15 @@ mod tests {
         check(Version::V311, b"\x20\x02\0\x05", 5, u16::MAX);
         check(Version::V5, b"\x20\x02\0\x01", 1, u16::MAX);
         check(Version::V5, b"\x20\x03\0\0\0", 0, u16::MAX);
-        check(
-            Version::V5,
-            b"\x20\x0c\0\0\x09\x24\x01\x1f\0\x01x\x21\0\x14",
-            0,
-            20,
-        );
+        check(Version::V5, b"\x20\x0c\0\0\x09\x24\x01\x1f\0\x01x\x21\0\x14", 0, 20);
     }
 
     #[test]
     fn what_is_cut_or_foreign_is_an_error() {
-        let frame = Frame {
-            first: 0x32,
-            body: b"\0\x05reply",
-        };
+        let frame = Frame { first: 0x32, body: b"\0\x05reply" };
         assert!(frame.publish(Version::V311).is_err());
-        assert!(
-            Frame {
-                first: 0x30,
-                body: b"\0"
-            }
-            .publish(Version::V311)
-            .is_err()
-        );
-        assert!(
-            Frame {
-                first: 0x20,
-                body: b"\0"
-            }
-            .connack(Version::V311)
-            .is_err()
-        );
+        assert!(Frame { first: 0x30, body: b"\0" }.publish(Version::V311).is_err());
+        assert!(Frame { first: 0x20, body: b"\0" }.connack(Version::V311).is_err());
         assert!(scan(b"\x30\xff\xff\xff\xff\x01").is_err());
     }
 

@@ -37,12 +37,7 @@ impl HttpConnection {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // How the connection ends shows in the next request.
         let driver = AbortOnDropHandle::new(tokio::spawn(async { drop(connection.await) }));
-        let mut http = Self {
-            sender,
-            driver,
-            host,
-            session_id: None,
-        };
+        let mut http = Self { sender, driver, host, session_id: None };
         if let Some(login) = login_text(url) {
             let reply = Reply::parse(&http.post(Bytes::from(login)).await?, "auth")?;
             if !reply.success() {
@@ -70,21 +65,13 @@ impl HttpConnection {
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), REPLY_BYTES_MAX)
-            .collect()
-            .await;
+        let body = Limited::new(response.into_body(), REPLY_BYTES_MAX).collect().await;
         let body = body.map_err(|_| ClientError::Closed)?.to_bytes();
-        if status.is_success() {
-            Ok(body)
-        } else {
-            Err(ClientError::Status(status.as_u16()))
-        }
+        if status.is_success() { Ok(body) } else { Err(ClientError::Status(status.as_u16())) }
     }
 
     pub(super) async fn ask(&mut self, request: &str) -> Result<Reply, ClientError> {
-        let body = self
-            .post(Bytes::copy_from_slice(request.as_bytes()))
-            .await?;
+        let body = self.post(Bytes::copy_from_slice(request.as_bytes())).await?;
         Reply::of_command(&body)
     }
 

@@ -50,12 +50,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            qos1: false,
-            keep_alive_s: 0,
-            source: None,
-            timeout: Duration::from_secs(30),
-        }
+        Self { qos1: false, keep_alive_s: 0, source: None, timeout: Duration::from_secs(30) }
     }
 }
 
@@ -168,11 +163,7 @@ impl Client {
             })
         };
         let link = within(options.timeout, open).await?;
-        Ok(Self {
-            link,
-            timeout: options.timeout,
-            next_id: 0,
-        })
+        Ok(Self { link, timeout: options.timeout, next_id: 0 })
     }
 
     /// Sends one command and waits for its answer. `params` is a JSON text.
@@ -226,9 +217,7 @@ async fn within<T>(
     wait: Duration,
     work: impl Future<Output = Result<T, ClientError>>,
 ) -> Result<T, ClientError> {
-    timeout(wait, work)
-        .await
-        .unwrap_or(Err(ClientError::Timeout(wait)))
+    timeout(wait, work).await.unwrap_or(Err(ClientError::Timeout(wait)))
 }
 
 /// A request with one command under the key `cmd`: compact JSON in one line. `params` is a JSON
@@ -244,15 +233,9 @@ pub fn request_text(command: &str, params: Option<&str>) -> Result<String, Clien
     struct Request<'a> {
         cmd: Command<'a>,
     }
-    let params = params
-        .map(serde_json::from_str)
-        .transpose()
-        .map_err(ClientError::BadParams)?;
-    let text = serde_json::to_string(&Request {
-        cmd: Command { command, params },
-    });
-    text.map(|text| reply::compact(&text))
-        .map_err(ClientError::BadParams)
+    let params = params.map(serde_json::from_str).transpose().map_err(ClientError::BadParams)?;
+    let text = serde_json::to_string(&Request { cmd: Command { command, params } });
+    text.map(|text| reply::compact(&text)).map_err(ClientError::BadParams)
 }
 
 /// The `auth` request of a login over TCP and HTTP (`tr50.md` 3.1); `None` without a login.
@@ -267,9 +250,7 @@ fn login_text(url: &Url) -> Option<String> {
         }
     };
     // `params` last: firmware and its imitators look for the end of the login by its braces.
-    Some(format!(
-        r#"{{"auth":{{"command":"api.authenticate","params":{params}}}}}"#
-    ))
+    Some(format!(r#"{{"auth":{{"command":"api.authenticate","params":{params}}}}}"#))
 }
 
 #[cfg(test)]

@@ -146,45 +146,19 @@ mod tests {
     fn replies_are_read_under_their_key_or_at_the_root() {
         let check = |text: &str, success, codes: &[i64], json: &str| {
             let reply = Reply::parse(text.as_bytes(), "cmd").expect(text);
-            assert_eq!(
-                (reply.success(), reply.error_codes()),
-                (success, codes),
-                "{text}"
-            );
+            assert_eq!((reply.success(), reply.error_codes()), (success, codes), "{text}");
             assert_eq!(reply.as_json(), json, "{text}");
         };
-        check(
-            r#"{"cmd":{"success":true}}"#,
-            true,
-            &[],
-            r#"{"success":true}"#,
-        );
+        check(r#"{"cmd":{"success":true}}"#, true, &[], r#"{"success":true}"#);
         let failure = r#"{"success":false,"errorCodes":[-90000],"errorMessages":["gone"]}"#;
         check(failure, false, &[-90000], failure);
-        check(
-            &format!(r#"{{"auth":{{}},"cmd":{failure}}}"#),
-            false,
-            &[-90000],
-            failure,
-        );
-        check(
-            "{\"cmd\": {\n\"success\" :true}}",
-            true,
-            &[],
-            r#"{"success":true}"#,
-        );
+        check(&format!(r#"{{"auth":{{}},"cmd":{failure}}}"#), false, &[-90000], failure);
+        check("{\"cmd\": {\n\"success\" :true}}", true, &[], r#"{"success":true}"#);
     }
 
     #[test]
     fn anything_else_is_no_reply() {
-        for text in [
-            "",
-            "[]",
-            "{}",
-            "{\"cmd\":1}",
-            "HTTP/1.1 400 Bad Request",
-            "\u{0}",
-        ] {
+        for text in ["", "[]", "{}", "{\"cmd\":1}", "HTTP/1.1 400 Bad Request", "\u{0}"] {
             assert!(Reply::parse(text.as_bytes(), "cmd").is_err(), "{text}");
         }
         assert!(Reply::parse(b"{\"cmd\":{\"success\":true,\"x\":\"\xff\"}}", "cmd").is_err());
@@ -204,9 +178,6 @@ mod tests {
     fn white_space_goes_only_between_tokens() {
         let check = |json, expected| assert_eq!(compact(json), expected);
         check("{ \"a b\" :\t[1 , 2]\r\n}", "{\"a b\":[1,2]}");
-        check(
-            r#"{"a\" b": "c\\" , "d":" e"}"#,
-            r#"{"a\" b":"c\\","d":" e"}"#,
-        );
+        check(r#"{"a\" b": "c\\" , "d":" e"}"#, r#"{"a\" b":"c\\","d":" e"}"#);
     }
 }

@@ -73,10 +73,7 @@ pub(crate) fn tls() -> (String, Speech) {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key.expect("a key"))
         .expect("they belong together");
-    (
-        made.cert.pem(),
-        Speech::TcpOverTls(TlsAcceptor::from(Arc::new(config))),
-    )
+    (made.cert.pem(), Speech::TcpOverTls(TlsAcceptor::from(Arc::new(config))))
 }
 
 fn reply_to(request: &[u8], session: bool) -> Option<&'static str> {
@@ -106,20 +103,16 @@ async fn web_socket(stream: Stream, answers_max: usize) -> Option<()> {
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-    let echo = |request: &Request, mut response: Response| {
-        assert_eq!(request.uri().path(), "/mqtt");
-        let protocol = request.headers().get("Sec-WebSocket-Protocol").cloned();
-        response.headers_mut().extend(protocol.map(|p| {
-            (
-                tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL,
-                p,
-            )
-        }));
-        Ok(response)
-    };
-    let mut socket = tokio_tungstenite::accept_hdr_async(stream, echo)
-        .await
-        .ok()?;
+    let echo =
+        |request: &Request, mut response: Response| {
+            assert_eq!(request.uri().path(), "/mqtt");
+            let protocol = request.headers().get("Sec-WebSocket-Protocol").cloned();
+            response.headers_mut().extend(protocol.map(|p| {
+                (tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL, p)
+            }));
+            Ok(response)
+        };
+    let mut socket = tokio_tungstenite::accept_hdr_async(stream, echo).await.ok()?;
     // One half of a pipe carries the bytes to the MQTT part and back.
     let (near, far) = tokio::io::duplex(4096);
     tokio::spawn(mqtt(far, answers_max));
@@ -213,10 +206,7 @@ async fn lines(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers_max: usi
             if let Some(reply) = reply_to(&line, session) {
                 session |= reply.starts_with(r#"{"auth":{"success":true"#);
                 let notice = r#"{"notify":{"topic":"t","payload":{}}}"#;
-                stream
-                    .write_all(format!("{notice}\n{reply}\n").as_bytes())
-                    .await
-                    .ok()?;
+                stream.write_all(format!("{notice}\n{reply}\n").as_bytes()).await.ok()?;
                 answers += 1;
             }
         }

@@ -8,19 +8,13 @@ async fn connect(url: &str) -> Result<Client, ClientError> {
 async fn check_commands(mut client: Client) {
     let reply = client.call("diag.ping", None).await.expect("an answer");
     assert_eq!(reply.as_json(), r#"{"success":true,"params":{"a":"b c"}}"#);
-    let reply = client
-        .call("diag.fail", Some(r#"{"x":[1, 2]}"#))
-        .await
-        .expect("an answer");
+    let reply = client.call("diag.fail", Some(r#"{"x":[1, 2]}"#)).await.expect("an answer");
     assert!(!reply.success());
     assert_eq!(
         (reply.error_codes(), reply.error_messages()),
         (&[-1][..], &["as you wish".into()][..])
     );
-    let error = client
-        .call("diag.ping", Some("{"))
-        .await
-        .expect_err("not JSON");
+    let error = client.call("diag.ping", Some("{")).await.expect_err("not JSON");
     assert!(matches!(error, ClientError::BadParams(_)), "{error}");
     client.close().await;
 }
@@ -33,10 +27,7 @@ async fn commands_are_answered_over_every_version_of_mqtt() {
             let url = server.url("mqtt", &format!("version={version}"));
             let url: Url = url.parse().expect("a URL");
             let target = Target::resolve(&url).await.expect("an address");
-            let options = Options {
-                qos1,
-                ..Options::default()
-            };
+            let options = Options { qos1, ..Options::default() };
             let client = Client::connect_to(&target, &url, &options).await;
             check_commands(client.expect(version)).await;
         }
@@ -45,11 +36,9 @@ async fn commands_are_answered_over_every_version_of_mqtt() {
 
 #[tokio::test]
 async fn commands_are_answered_over_tcp_http_and_web_socket() {
-    for (speech, scheme) in [
-        (Speech::Tcp, "tcp"),
-        (Speech::Http, "http"),
-        (Speech::MqttOverWebSocket, "ws"),
-    ] {
+    for (speech, scheme) in
+        [(Speech::Tcp, "tcp"), (Speech::Http, "http"), (Speech::MqttOverWebSocket, "ws")]
+    {
         let server = TestServer::start(speech, usize::MAX).await;
         check_commands(connect(&server.url(scheme, "")).await.expect(scheme)).await;
     }
@@ -76,16 +65,8 @@ async fn tls_wants_to_know_whom_to_trust() {
         Err(error) => error.to_string(),
     };
     assert!(refused(String::new()).await.contains("ca=FILE"));
-    assert!(
-        refused(format!("ca={}", other.display()))
-            .await
-            .contains("TLS handshake")
-    );
-    assert!(
-        refused("ca=/nowhere".to_owned())
-            .await
-            .contains("'/nowhere'")
-    );
+    assert!(refused(format!("ca={}", other.display())).await.contains("TLS handshake"));
+    assert!(refused("ca=/nowhere".to_owned()).await.contains("'/nowhere'"));
 }
 
 #[tokio::test]
@@ -98,43 +79,24 @@ async fn a_refused_login_says_why() {
             Err(error) => assert!(error.to_string().contains(text), "{scheme}: {error}"),
         }
     };
-    check(
-        Speech::Mqtt,
-        "mqtt",
-        "refused the login: not authorised (code 5)",
-    )
-    .await;
+    check(Speech::Mqtt, "mqtt", "refused the login: not authorised (code 5)").await;
     check(Speech::Tcp, "tcp", "refused the login: bad token [-90001]").await;
-    check(
-        Speech::Http,
-        "http",
-        "refused the login: bad token [-90001]",
-    )
-    .await;
+    check(Speech::Http, "http", "refused the login: bad token [-90001]").await;
 }
 
 #[tokio::test]
 async fn without_a_session_the_reply_is_the_failure_at_the_root() {
     for (speech, scheme) in [(Speech::Tcp, "tcp"), (Speech::Http, "http")] {
         let server = TestServer::start(speech, usize::MAX).await;
-        let mut client = connect(&format!("{scheme}://{}", server.address))
-            .await
-            .expect(scheme);
+        let mut client = connect(&format!("{scheme}://{}", server.address)).await.expect(scheme);
         let reply = client.call("diag.ping", None).await.expect("an answer");
-        assert_eq!(
-            (reply.success(), reply.error_codes()),
-            (false, &[-90000][..])
-        );
+        assert_eq!((reply.success(), reply.error_codes()), (false, &[-90000][..]));
     }
 }
 
 #[tokio::test]
 async fn the_end_of_a_connection_is_noticed() {
-    for (speech, scheme) in [
-        (Speech::Mqtt, "mqtt"),
-        (Speech::Tcp, "tcp"),
-        (Speech::Http, "http"),
-    ] {
+    for (speech, scheme) in [(Speech::Mqtt, "mqtt"), (Speech::Tcp, "tcp"), (Speech::Http, "http")] {
         let server = TestServer::start(speech, 1).await;
         let mut client = connect(&server.url(scheme, "")).await.expect(scheme);
         client.call("diag.ping", None).await.expect("one answer");
@@ -149,17 +111,9 @@ async fn silence_is_not_waited_for_longer_than_allowed() {
     let server = TestServer::start(Speech::Tcp, usize::MAX).await;
     let url: Url = server.url("tcp", "").parse().expect("a URL");
     let target = Target::resolve(&url).await.expect("an address");
-    let options = Options {
-        timeout: Duration::from_millis(50),
-        ..Options::default()
-    };
-    let mut client = Client::connect_to(&target, &url, &options)
-        .await
-        .expect("a login");
-    let error = client
-        .call("diag.silence", None)
-        .await
-        .expect_err("nothing came");
+    let options = Options { timeout: Duration::from_millis(50), ..Options::default() };
+    let mut client = Client::connect_to(&target, &url, &options).await.expect("a login");
+    let error = client.call("diag.silence", None).await.expect_err("nothing came");
     assert_eq!(error.to_string(), "no answer within 50 ms");
 }
 

@@ -170,10 +170,7 @@ impl FromStr for Url {
             version: Version::V311,
             trust: Trust::Unset,
         };
-        query
-            .split('&')
-            .filter(|option| !option.is_empty())
-            .try_for_each(|o| url.set(o))?;
+        query.split('&').filter(|option| !option.is_empty()).try_for_each(|o| url.set(o))?;
         Ok(url)
     }
 }
@@ -242,15 +239,9 @@ fn read_login(text: &str) -> Result<Login, BadUrl> {
     let (name, password) = text.split_once(':').unwrap_or((text, ""));
     let (name, password) = (percent_decoded(name)?, percent_decoded(password)?);
     Ok(match name.contains('@') {
-        true => Login::User {
-            email: name,
-            password,
-        },
+        true => Login::User { email: name, password },
         false if name.is_empty() && password.is_empty() => Login::None,
-        false => Login::Thing {
-            key: name,
-            token: password,
-        },
+        false => Login::Thing { key: name, token: password },
     })
 }
 
@@ -276,17 +267,11 @@ mod tests {
     use super::*;
 
     fn user(email: &str, password: &str) -> Login {
-        Login::User {
-            email: email.into(),
-            password: password.into(),
-        }
+        Login::User { email: email.into(), password: password.into() }
     }
 
     fn thing(key: &str, token: &str) -> Login {
-        Login::Thing {
-            key: key.into(),
-            token: token.into(),
-        }
+        Login::Thing { key: key.into(), token: token.into() }
     }
 
     #[test]
@@ -300,63 +285,21 @@ mod tests {
             );
             assert_eq!(url.login, login, "{text}");
         };
-        check(
-            "mqtt://localhost",
-            Protocol::Mqtt,
-            "localhost",
-            1883,
-            Login::None,
-        );
+        check("mqtt://localhost", Protocol::Mqtt, "localhost", 1883, Login::None);
         check("mqtts://h", Protocol::Mqtts, "h", 8883, Login::None);
-        check(
-            "tcp://127.0.0.1",
-            Protocol::Tcp,
-            "127.0.0.1",
-            5050,
-            Login::None,
-        );
+        check("tcp://127.0.0.1", Protocol::Tcp, "127.0.0.1", 5050, Login::None);
         check("tcps://h/", Protocol::Tcps, "h", 5051, Login::None);
         check("HTTP://h:81", Protocol::Http, "h", 81, Login::None);
         check("https://h", Protocol::Https, "h", 8443, Login::None);
         check("ws://h", Protocol::Ws, "h", 8080, Login::None);
         check("wss://h", Protocol::Wss, "h", 8443, Login::None);
-        check(
-            "mqtt://[::1]:2000/",
-            Protocol::Mqtt,
-            "::1",
-            2000,
-            Login::None,
-        );
+        check("mqtt://[::1]:2000/", Protocol::Mqtt, "::1", 2000, Login::None);
         check("tcp://[::1]", Protocol::Tcp, "::1", 5050, Login::None);
-        check(
-            "mqtt://dev-1:tok@h",
-            Protocol::Mqtt,
-            "h",
-            1883,
-            thing("dev-1", "tok"),
-        );
+        check("mqtt://dev-1:tok@h", Protocol::Mqtt, "h", 1883, thing("dev-1", "tok"));
         check("mqtt://:tok@h", Protocol::Mqtt, "h", 1883, thing("", "tok"));
-        check(
-            "mqtt://a@b.c:pw@h:1",
-            Protocol::Mqtt,
-            "h",
-            1,
-            user("a@b.c", "pw"),
-        );
-        check(
-            "mqtt://a%40b.c:p%3Aw%2F@h",
-            Protocol::Mqtt,
-            "h",
-            1883,
-            user("a@b.c", "p:w/"),
-        );
-        check(
-            "mqtt://a%40b.c:p:w@h",
-            Protocol::Mqtt,
-            "h",
-            1883,
-            user("a@b.c", "p:w"),
-        );
+        check("mqtt://a@b.c:pw@h:1", Protocol::Mqtt, "h", 1, user("a@b.c", "pw"));
+        check("mqtt://a%40b.c:p%3Aw%2F@h", Protocol::Mqtt, "h", 1883, user("a@b.c", "p:w/"));
+        check("mqtt://a%40b.c:p:w@h", Protocol::Mqtt, "h", 1883, user("a@b.c", "p:w"));
     }
 
     #[test]
@@ -364,17 +307,9 @@ mod tests {
         let url: Url = "mqtts://h?app_id=my%20app&client_id=c&version=3.1&ca=/tmp/ca.pem"
             .parse()
             .expect("good options");
-        assert_eq!(
-            (url.app_id.as_str(), url.client_id.as_deref()),
-            ("my app", Some("c"))
-        );
-        assert_eq!(
-            (url.version, url.trust),
-            (Version::V31, Trust::Ca("/tmp/ca.pem".into()))
-        );
-        let url: Url = "tcps://h/?insecure=true&version=5"
-            .parse()
-            .expect("good options");
+        assert_eq!((url.app_id.as_str(), url.client_id.as_deref()), ("my app", Some("c")));
+        assert_eq!((url.version, url.trust), (Version::V31, Trust::Ca("/tmp/ca.pem".into())));
+        let url: Url = "tcps://h/?insecure=true&version=5".parse().expect("good options");
         assert_eq!((url.version, &url.trust), (Version::V5, &Trust::Insecure));
         assert_eq!(url.client_id(), "tr50d");
     }

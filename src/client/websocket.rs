@@ -26,19 +26,10 @@ pub(super) async fn open(
         authority: authority.to_owned(),
         source: io::Error::other(error),
     };
-    let mut request = format!("ws://{authority}{path}")
-        .into_client_request()
-        .map_err(failed)?;
-    request
-        .headers_mut()
-        .insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
-    let (socket, _) = tokio_tungstenite::client_async(request, stream)
-        .await
-        .map_err(failed)?;
-    Ok(Stream::Boxed(Box::new(Messages {
-        socket,
-        unread: Bytes::new(),
-    })))
+    let mut request = format!("ws://{authority}{path}").into_client_request().map_err(failed)?;
+    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
+    let (socket, _) = tokio_tungstenite::client_async(request, stream).await.map_err(failed)?;
+    Ok(Stream::Boxed(Box::new(Messages { socket, unread: Bytes::new() })))
 }
 
 /// The payloads of the binary messages, one after the other.
@@ -76,24 +67,17 @@ impl AsyncWrite for Messages {
         let mut socket = Pin::new(&mut self.socket);
         ready!(socket.as_mut().poll_ready(cx)).map_err(io::Error::other)?;
         let message = Message::Binary(buf.to_vec().into());
-        socket
-            .as_mut()
-            .start_send(message)
-            .map_err(io::Error::other)?;
+        socket.as_mut().start_send(message).map_err(io::Error::other)?;
         // A caller that writes and then reads does not flush: start that here, finish it there.
         let _ = socket.poll_flush(cx).map_err(io::Error::other)?;
         Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket)
-            .poll_flush(cx)
-            .map_err(io::Error::other)
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(io::Error::other)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket)
-            .poll_close(cx)
-            .map_err(io::Error::other)
+        Pin::new(&mut self.socket).poll_close(cx).map_err(io::Error::other)
     }
 }

@@ -110,9 +110,9 @@ impl Roster {
     ) -> impl Iterator<Item = &Arc<Session>> {
         let from = after.map_or((Timestamp::from_millis(i64::MIN), 0), |t| (t.plus_millis(1), 0));
         let to = before.unwrap_or(Timestamp::from_millis(i64::MAX));
-        let last = self.chunks.partition_point(|chunk| {
-            chunk.first().is_some_and(|(order, _)| order.0 < to)
-        });
+        let last = self
+            .chunks
+            .partition_point(|chunk| chunk.first().is_some_and(|(order, _)| order.0 < to));
         self.chunks[..last]
             .iter()
             .rev()

@@ -267,8 +267,7 @@ fn filters_and_sorts() {
         let who = if number % 2 == 0 { user(number as u8) } else { thing(number as u8) };
         let mut start = start(number, who, 1, true, at(0));
         start.conn = conn(1000 + number as u16);
-        let (session, _) =
-            directory.start(start, false, at(number as i64)).expect("room");
+        let (session, _) = directory.start(start, false, at(number as i64)).expect("room");
         session.touch(at(100 - number as i64), number);
     }
     let org = OrgId::from_bytes([1; 12]);

@@ -54,12 +54,7 @@ impl Device {
         } else {
             DeviceClient::Own(Client::connect_to(target, url, &options).await?)
         };
-        Ok(Self {
-            number,
-            client,
-            options,
-            next_id: 0,
-        })
+        Ok(Self { number, client, options, next_id: 0 })
     }
 
     /// The device's number in its fleet, from 0; its thing key ends with it.
@@ -88,9 +83,7 @@ impl Device {
                     }
                 };
                 let wait = self.options.timeout;
-                timeout(wait, ask)
-                    .await
-                    .unwrap_or(Err(ClientError::Timeout(wait)))
+                timeout(wait, ask).await.unwrap_or(Err(ClientError::Timeout(wait)))
             }
         }
     }
@@ -135,13 +128,7 @@ async fn work_connection(
 ) -> Result<(), ClientError> {
     let window = connection.window(work.pace.window);
     let request = work.request.unwrap_or_default().as_bytes();
-    let mut flow = Flow::new(
-        Pace {
-            window,
-            ..work.pace
-        },
-        work.board,
-    );
+    let mut flow = Flow::new(Pace { window, ..work.pace }, work.board);
     // Three quarters of the keep-alive: in time even if the timer and the network are slow.
     let ping_every = (keep_alive_s > 0).then(|| Duration::from_secs(keep_alive_s.into()) * 3 / 4);
     let mut now = Instant::now();
@@ -220,13 +207,7 @@ async fn work_ordinary(ordinary: &mut Ordinary, work: Work<'_>) -> Result<(), Cl
 
 async fn work_http(http: &mut HttpConnection, work: Work<'_>) -> Result<(), ClientError> {
     let request = Bytes::copy_from_slice(work.request.unwrap_or_default().as_bytes());
-    let mut flow = Flow::new(
-        Pace {
-            window: work.pace.window.min(1),
-            ..work.pace
-        },
-        work.board,
-    );
+    let mut flow = Flow::new(Pace { window: work.pace.window.min(1), ..work.pace }, work.board);
     loop {
         let now = Instant::now();
         if work.stop.is_cancelled() {

@@ -39,14 +39,7 @@ pub(super) struct Flow<'a> {
 impl<'a> Flow<'a> {
     pub fn new(pace: Pace, board: &'a Board) -> Self {
         let sent = VecDeque::new();
-        Self {
-            due: pace.start,
-            pace,
-            board,
-            sent,
-            first_id: 0,
-            held_back: false,
-        }
+        Self { due: pace.start, pace, board, sent, first_id: 0, held_back: false }
     }
 
     /// The id to send a command under, if one is due and the window is open.
@@ -61,8 +54,7 @@ impl<'a> Flow<'a> {
         // A command that waited for the window counts from when it was due: a server that stalls
         // must not look fast because it was asked less. One that waited for the timer's next
         // millisecond counts from now.
-        self.sent
-            .push_back(Some(if self.held_back { self.due } else { now }));
+        self.sent.push_back(Some(if self.held_back { self.due } else { now }));
         self.held_back = false;
         if let Some(interval) = self.pace.interval {
             self.due += interval;
@@ -79,9 +71,7 @@ impl<'a> Flow<'a> {
         let Some(sent) = self.sent.get_mut(index).and_then(Option::take) else {
             return;
         };
-        self.board
-            .latency
-            .record(now.saturating_duration_since(sent));
+        self.board.latency.record(now.saturating_duration_since(sent));
         self.board.answered.fetch_add(1, Relaxed);
         if !success {
             self.board.failed.fetch_add(1, Relaxed);
@@ -106,19 +96,10 @@ impl<'a> Flow<'a> {
 
     /// When there is something to do though nothing was answered.
     pub fn wake(&self, now: Instant) -> Instant {
-        let patience = self
-            .sent
-            .front()
-            .and_then(|sent| Some((*sent)? + self.pace.timeout));
-        let end = if now < self.pace.end {
-            Some(self.pace.end)
-        } else {
-            None
-        };
+        let patience = self.sent.front().and_then(|sent| Some((*sent)? + self.pace.timeout));
+        let end = if now < self.pace.end { Some(self.pace.end) } else { None };
         let open = now < self.pace.end && self.sent.len() < self.pace.window;
-        let due = open
-            .then_some(self.due)
-            .filter(|_| self.pace.interval.is_some());
+        let due = open.then_some(self.due).filter(|_| self.pace.interval.is_some());
         let start = Some(self.pace.start).filter(|start| *start > now);
         let wake = [patience, end, due, start].into_iter().flatten().min();
         wake.unwrap_or(now + self.pace.timeout)
@@ -158,13 +139,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn pace(start: Instant, window: usize, interval: Option<Duration>) -> Pace {
-        Pace {
-            window,
-            start,
-            interval,
-            end: start + 1000 * MS,
-            timeout: 100 * MS,
-        }
+        Pace { window, start, interval, end: start + 1000 * MS, timeout: 100 * MS }
     }
 
     fn counts(board: &Board) -> [u64; 4] {
@@ -180,11 +155,7 @@ mod tests {
             [Some(0), Some(1), None]
         );
         flow.answered(Some(1), true, start + MS);
-        assert_eq!(
-            flow.next(start + MS),
-            None,
-            "the oldest is still on its way"
-        );
+        assert_eq!(flow.next(start + MS), None, "the oldest is still on its way");
         flow.answered(Some(0), false, start + MS);
         assert_eq!(flow.next(start + MS), Some(2));
         flow.answered(Some(7), true, start + MS);
@@ -210,10 +181,7 @@ mod tests {
         let (board, start) = (Board::default(), Instant::now());
         let mut flow = Flow::new(pace(start, 1, Some(10 * MS)), &board);
         assert_eq!(flow.wake(start), start);
-        assert_eq!(
-            [flow.next(start), flow.next(start + 5 * MS)],
-            [Some(0), None]
-        );
+        assert_eq!([flow.next(start), flow.next(start + 5 * MS)], [Some(0), None]);
         assert_eq!(flow.next(start + 10 * MS), None, "the window is full");
         flow.answered(Some(0), true, start + 35 * MS);
         // Due at 10 ms, sent at 35 ms, answered at 36 ms: 26 ms.
@@ -231,10 +199,7 @@ mod tests {
         let mut flow = Flow::new(pace(start, 1, None), &board);
         assert_eq!(flow.next(start), Some(0));
         assert_eq!(flow.wake(start), start + 100 * MS);
-        assert_eq!(
-            (flow.expire(start + 99 * MS), flow.expire(start + 100 * MS)),
-            (0, 1)
-        );
+        assert_eq!((flow.expire(start + 99 * MS), flow.expire(start + 100 * MS)), (0, 1));
         flow.answered(Some(0), true, start + 101 * MS);
         assert_eq!(flow.next(start + 101 * MS), Some(1));
         assert_eq!(counts(&board), [2, 0, 0, 1]);

@@ -20,13 +20,8 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        let buckets = std::iter::repeat_with(AtomicU64::default)
-            .take(BUCKETS)
-            .collect();
-        Self {
-            buckets,
-            max_ns: AtomicU64::new(0),
-        }
+        let buckets = std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect();
+        Self { buckets, max_ns: AtomicU64::new(0) }
     }
 }
 
@@ -87,19 +82,14 @@ mod tests {
 
     fn filled(values: &[u64]) -> Histogram {
         let histogram = Histogram::default();
-        values
-            .iter()
-            .for_each(|ns| histogram.record(Duration::from_nanos(*ns)));
+        values.iter().for_each(|ns| histogram.record(Duration::from_nanos(*ns)));
         histogram
     }
 
     #[test]
     fn nothing_counted_is_zero() {
         let histogram = filled(&[]);
-        assert_eq!(
-            (histogram.quantile(0.5), histogram.max()),
-            (Duration::ZERO, Duration::ZERO)
-        );
+        assert_eq!((histogram.quantile(0.5), histogram.max()), (Duration::ZERO, Duration::ZERO));
     }
 
     #[test]
@@ -107,10 +97,7 @@ mod tests {
         let mut last = 0;
         for value in (0..100_000).chain((17..63).map(|bits| 1 << bits)) {
             let bucket = bucket_of(value);
-            assert!(
-                bucket == last || bucket == last + 1 || value > 100_000,
-                "{value}"
-            );
+            assert!(bucket == last || bucket == last + 1 || value > 100_000, "{value}");
             assert!(bucket < BUCKETS, "{value}");
             last = bucket;
         }

@@ -121,11 +121,7 @@ impl Fleet {
             devices.extend(login.ok().flatten());
         }
         devices.sort_unstable_by_key(Device::number);
-        Ok(Self {
-            devices,
-            board,
-            stop,
-        })
+        Ok(Self { devices, board, stop })
     }
 
     /// How many devices are in the fleet.
@@ -180,27 +176,12 @@ impl Fleet {
             let (load, board, stop) = (load.clone(), self.board.clone(), self.stop.clone());
             // Spread over one interval, or the devices would all send at the same moment.
             let offset = interval.map_or(Duration::ZERO, |i| i.mul_f64(index as f64 / count));
-            let window = if load.request.is_some() {
-                load.window.clamp(1, WINDOW_MAX)
-            } else {
-                0
-            };
+            let window = if load.request.is_some() { load.window.clamp(1, WINDOW_MAX) } else { 0 };
             let start = start + offset;
-            let pace = Pace {
-                window,
-                start,
-                interval,
-                end,
-                timeout: load.timeout,
-            };
+            let pace = Pace { window, start, interval, end, timeout: load.timeout };
             workers.spawn(async move {
                 let request = load.request.as_deref();
-                let work = Work {
-                    pace,
-                    request,
-                    board: &board,
-                    stop: &stop,
-                };
+                let work = Work { pace, request, board: &board, stop: &stop };
                 match device.work(work).await {
                     Ok(()) => Some(device),
                     Err(error) => {

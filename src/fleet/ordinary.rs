@@ -45,12 +45,7 @@ impl Ordinary {
             Version::V5 => open_v5(url, options, sender),
             Version::V31 | Version::V311 => open_v4(url, options, sender),
         };
-        let mut ordinary = Self {
-            publisher,
-            answers,
-            _pump: pump,
-            qos1: options.qos1,
-        };
+        let mut ordinary = Self { publisher, answers, _pump: pump, qos1: options.qos1 };
         match ordinary.answers.recv().await {
             Some(Answer::LoggedIn) => Ok(ordinary),
             Some(Answer::Failed(reason)) => Err(ClientError::Refused(reason)),
@@ -63,31 +58,16 @@ impl Ordinary {
         let topic = format!("api/{id}");
         let sent = match &self.publisher {
             Publisher::V4(client) => {
-                let qos = if self.qos1 {
-                    QoS::AtLeastOnce
-                } else {
-                    QoS::AtMostOnce
-                };
+                let qos = if self.qos1 { QoS::AtLeastOnce } else { QoS::AtMostOnce };
                 client.publish(topic, qos, false, request).await.is_ok()
             }
             Publisher::V5(client) => {
                 use v5::mqttbytes::QoS;
-                let qos = if self.qos1 {
-                    QoS::AtLeastOnce
-                } else {
-                    QoS::AtMostOnce
-                };
-                client
-                    .publish(topic, qos, false, request.to_owned())
-                    .await
-                    .is_ok()
+                let qos = if self.qos1 { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+                client.publish(topic, qos, false, request.to_owned()).await.is_ok()
             }
         };
-        if sent {
-            Ok(())
-        } else {
-            Err(ClientError::Closed)
-        }
+        if sent { Ok(()) } else { Err(ClientError::Closed) }
     }
 
     /// The next answer with its request's id. Cancel safe.

@@ -125,16 +125,11 @@ impl Plan {
 
     /// The local address of the device `number`.
     pub(super) fn source(&self, number: usize) -> Option<IpAddr> {
-        self.sources
-            .get(number.checked_rem(self.sources.len())?)
-            .copied()
+        self.sources.get(number.checked_rem(self.sources.len())?).copied()
     }
 
     fn thing(&self, number: usize, token: String) -> Login {
-        Login::Thing {
-            key: format!("{}{number}", self.key_prefix),
-            token,
-        }
+        Login::Thing { key: format!("{}{number}", self.key_prefix), token }
     }
 }
 
@@ -192,21 +187,12 @@ impl Load {
         duration: Duration,
     ) -> Result<Self, ClientError> {
         let request = Some(request_text(command, params)?);
-        Ok(Self {
-            request,
-            ..Self::idle(duration)
-        })
+        Ok(Self { request, ..Self::idle(duration) })
     }
 
     /// Every device holds its connection for `duration`.
     pub fn idle(duration: Duration) -> Self {
-        Self {
-            request: None,
-            rate: 0.0,
-            window: 1,
-            duration,
-            timeout: Duration::from_secs(10),
-        }
+        Self { request: None, rate: 0.0, window: 1, duration, timeout: Duration::from_secs(10) }
     }
 }
 
@@ -252,32 +238,17 @@ mod tests {
             let result = plan.check().map_err(|error| error.to_string());
             match text {
                 "" => assert_eq!(result, Ok(()), "{url}"),
-                _ => assert!(
-                    result.is_err_and(|error| error.contains(text)),
-                    "{url}: {text}"
-                ),
+                _ => assert!(result.is_err_and(|error| error.contains(text)), "{url}: {text}"),
             }
         };
         check("mqtt://:token@h", |_| {}, "");
         check("mqtt://a@b.c:pw@h", |_| {}, "");
         check("mqtt://h", |plan| plan.token = Some("t".into()), "");
         check("mqtt://key@h", |_| {}, "needs an application token");
-        check(
-            "mqtt://:t@h",
-            |plan| plan.devices = 0,
-            "1 to 1000000 devices",
-        );
+        check("mqtt://:t@h", |plan| plan.devices = 0, "1 to 1000000 devices");
         check("mqtt://:t@h", |plan| plan.urls.clear(), "at least one URL");
-        check(
-            "mqtt://:t@h?version=3.1",
-            |plan| plan.client = ClientKind::Rumqttc,
-            "MQTT 3.1",
-        );
-        check(
-            "mqtts://:t@h",
-            |plan| plan.client = ClientKind::Rumqttc,
-            "TLS",
-        );
+        check("mqtt://:t@h?version=3.1", |plan| plan.client = ClientKind::Rumqttc, "MQTT 3.1");
+        check("mqtts://:t@h", |plan| plan.client = ClientKind::Rumqttc, "TLS");
         check("mqtts://:t@h", |plan| plan.client = ClientKind::Mix, "");
         check("tcp://:t@h", |plan| plan.client = ClientKind::Rumqttc, "");
     }
@@ -290,23 +261,11 @@ mod tests {
         plan.versions = Some(Versions::Mix);
         let device = |number| plan.device(number).expect("there are URLs");
         let (_, url, _) = device(0);
-        assert_eq!(
-            url.login,
-            Login::Thing {
-                key: "fleet-0".into(),
-                token: "token".into()
-            }
-        );
+        assert_eq!(url.login, Login::Thing { key: "fleet-0".into(), token: "token".into() });
         assert_eq!(url.version, Version::V31);
         let (index, url, _) = device(1);
         assert_eq!((index, url.protocol), (1, Protocol::Tcp));
-        assert_eq!(
-            url.login,
-            Login::Thing {
-                key: "fleet-1".into(),
-                token: "other".into()
-            }
-        );
+        assert_eq!(url.login, Login::Thing { key: "fleet-1".into(), token: "other".into() });
         assert_eq!(device(2).1.version, Version::V311);
         assert_eq!(device(4).1.version, Version::V5);
     }

@@ -47,10 +47,7 @@ impl Board {
 
     /// One line on how it is going: `per_second` is the rate since the last line.
     pub fn progress(&self, elapsed: Duration, per_second: f64) -> String {
-        let open = self
-            .opened
-            .load(Relaxed)
-            .saturating_sub(self.dropped.load(Relaxed));
+        let open = self.opened.load(Relaxed).saturating_sub(self.dropped.load(Relaxed));
         format!(
             "{:>4} s  connections {open}  refused {}  dropped {}  {per_second:.0} commands/s  \
              failed {}  lost {}  p99 {}",
@@ -81,11 +78,7 @@ impl Board {
                 answered,
                 failed: self.failed.load(Relaxed),
                 lost: self.lost.load(Relaxed),
-                per_second: if seconds > 0.0 {
-                    answered as f64 / seconds
-                } else {
-                    0.0
-                },
+                per_second: if seconds > 0.0 { answered as f64 / seconds } else { 0.0 },
             },
             latency: Latency {
                 p50_ms: ms(self.latency.quantile(0.5)),
@@ -177,12 +170,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            connections,
-            commands,
-            latency,
-            ..
-        } = self;
+        let Self { connections, commands, latency, .. } = self;
         writeln!(
             f,
             "connections  opened {}  failed {}  dropped {}  (connect p50 {:.2} ms, p99 {:.2} ms)",
@@ -268,10 +256,7 @@ mod tests {
         let report = board.report(Duration::from_secs(1));
         assert!(!report.is_clean());
         let text = report.to_string();
-        assert!(
-            text.ends_with("\nerror        2 × the server closed the connection"),
-            "{text}"
-        );
+        assert!(text.ends_with("\nerror        2 × the server closed the connection"), "{text}");
         for number in 0..100 {
             board.error(number);
         }

@@ -24,26 +24,16 @@ async fn mixed_plan() -> Plan {
 #[tokio::test]
 async fn a_mixed_fleet_calls_and_works() {
     for qos1 in [false, true] {
-        let plan = Plan {
-            qos1,
-            ..mixed_plan().await
-        };
+        let plan = Plan { qos1, ..mixed_plan().await };
         let mut fleet = Fleet::connect(&plan).await.expect("a good plan");
         assert_eq!(fleet.len(), 36);
         let replies = fleet.call_all("diag.ping", None).await;
-        assert!(
-            replies
-                .iter()
-                .all(|reply| reply.as_ref().is_ok_and(Reply::success))
-        );
+        assert!(replies.iter().all(|reply| reply.as_ref().is_ok_and(Reply::success)));
         let mut load = Load::command("diag.ping", None, SHORT).expect("JSON");
         load.window = 30;
         let report = fleet.run(&load).await;
         assert!(report.is_clean(), "{report}");
-        assert!(
-            report.commands.answered >= 36 && report.latency.p50_ms > 0.0,
-            "{report}"
-        );
+        assert!(report.commands.answered >= 36 && report.latency.p50_ms > 0.0, "{report}");
         assert_eq!(report.commands.sent, report.commands.answered);
         assert_eq!(fleet.len(), 36);
         fleet.close().await;
@@ -52,9 +42,7 @@ async fn a_mixed_fleet_calls_and_works() {
 
 #[tokio::test]
 async fn a_rate_is_kept() {
-    let mut fleet = Fleet::connect(&mixed_plan().await)
-        .await
-        .expect("a good plan");
+    let mut fleet = Fleet::connect(&mixed_plan().await).await.expect("a good plan");
     let mut load = Load::command("diag.ping", None, 5 * SHORT).expect("JSON");
     load.rate = 180.0;
     let report = fleet.run(&load).await;
@@ -106,10 +94,8 @@ async fn failures_losses_and_dropped_connections_are_told_apart() {
 #[tokio::test]
 async fn refused_logins_are_counted_with_their_reason() {
     let server = TestServer::start(Speech::Mqtt, usize::MAX).await;
-    for (client, version) in [
-        (ClientKind::Own, Version::V31),
-        (ClientKind::Rumqttc, Version::V311),
-    ] {
+    for (client, version) in [(ClientKind::Own, Version::V31), (ClientKind::Rumqttc, Version::V311)]
+    {
         let text = format!("mqtt://:wrong@{}", server.address);
         let mut plan = Plan::new(text.parse().expect("a URL"), 3);
         plan.client = client;
@@ -117,11 +103,7 @@ async fn refused_logins_are_counted_with_their_reason() {
         let fleet = Fleet::connect(&plan).await.expect("a good plan");
         assert!(fleet.is_empty());
         let report = fleet.report(SHORT);
-        assert_eq!(
-            (report.connections.failed, report.errors.len()),
-            (3, 1),
-            "{report}"
-        );
+        assert_eq!((report.connections.failed, report.errors.len()), (3, 1), "{report}");
     }
 }
 
@@ -129,9 +111,5 @@ async fn refused_logins_are_counted_with_their_reason() {
 async fn other_machines_are_not_loaded_by_mistake() {
     let plan = Plan::new("mqtt://:token@192.0.2.1".parse().expect("a URL"), 1);
     let error = Fleet::connect(&plan).await.err().expect("refused");
-    assert!(
-        error
-            .to_string()
-            .starts_with("mqtt://192.0.2.1:1883 is not on this machine")
-    );
+    assert!(error.to_string().starts_with("mqtt://192.0.2.1:1883 is not on this machine"));
 }

@@ -166,16 +166,8 @@ pub fn read(
     if file.org.is_empty() {
         return Err(Problem::NoOrg);
     }
-    let mut reader = Reader {
-        now,
-        random,
-        names: HashSet::new(),
-        orgs: HashMap::new(),
-    };
-    let mut records = Records {
-        orgs: reader.orgs(file.org)?,
-        ..Records::default()
-    };
+    let mut reader = Reader { now, random, names: HashSet::new(), orgs: HashMap::new() };
+    let mut records = Records { orgs: reader.orgs(file.org)?, ..Records::default() };
     for entry in file.role {
         let role = reader.role(entry)?;
         records.roles.push(role);
@@ -209,9 +201,7 @@ impl Reader<'_> {
             check(is_slug(&entry.slug), holder, "slug", SLUG_RULE)?;
             self.claim("organisation key", &entry.key)?;
             self.claim("slug", &entry.slug)?;
-            let id = entry
-                .id
-                .unwrap_or_else(|| OrgId::from_bytes(self.random_bytes()));
+            let id = entry.id.unwrap_or_else(|| OrgId::from_bytes(self.random_bytes()));
             self.claim("organisation id", &id.to_string())?;
             ids.push(id);
             let place = (id, entry.key.clone(), entry.parent.clone());
@@ -220,11 +210,7 @@ impl Reader<'_> {
         let mut orgs = Vec::with_capacity(entries.len());
         for (entry, id) in entries.into_iter().zip(ids) {
             let holder = || format!("the organisation {:?}", entry.key);
-            let parent = entry
-                .parent
-                .as_deref()
-                .map(|key| self.org(key, holder))
-                .transpose()?;
+            let parent = entry.parent.as_deref().map(|key| self.org(key, holder)).transpose()?;
             self.check_ancestors(&entry.key)?;
             orgs.push(Org {
                 id,
@@ -243,9 +229,7 @@ impl Reader<'_> {
         check(is_name(&entry.key), holder, "key", NAME_RULE)?;
         let org = self.org(&entry.org, holder)?;
         self.claim("role", &format!("{} of {}", entry.key, entry.org))?;
-        let id = entry
-            .id
-            .unwrap_or_else(|| RoleId::from_bytes(self.random_bytes()));
+        let id = entry.id.unwrap_or_else(|| RoleId::from_bytes(self.random_bytes()));
         self.claim("role id", &id.to_string())?;
         Ok(Role {
             id,
@@ -258,16 +242,9 @@ impl Reader<'_> {
 
     fn user(&mut self, entry: UserEntry, roles: &[Role]) -> Result<User, Problem> {
         let holder = || format!("the user {:?}", entry.email);
-        check(
-            is_email(&entry.email),
-            holder,
-            "email",
-            "it is no e-mail address",
-        )?;
+        check(is_email(&entry.email), holder, "email", "it is no e-mail address")?;
         self.claim("email", &entry.email)?;
-        let id = entry
-            .id
-            .unwrap_or_else(|| UserId::from_bytes(self.random_bytes()));
+        let id = entry.id.unwrap_or_else(|| UserId::from_bytes(self.random_bytes()));
         self.claim("user id", &id.to_string())?;
         let home = self.org(&entry.home, holder)?;
         let mut memberships = Vec::with_capacity(entry.membership.len());
@@ -293,11 +270,7 @@ impl Reader<'_> {
             }
             _ => {
                 let rule = "exactly one of password and password_hash is needed";
-                return Err(Problem::Unfit {
-                    holder: holder(),
-                    what: "password",
-                    rule,
-                });
+                return Err(Problem::Unfit { holder: holder(), what: "password", rule });
             }
         };
         Ok(User {
@@ -322,24 +295,15 @@ impl Reader<'_> {
     ) -> Result<Application, Problem> {
         let holder = || format!("the application {:?}", entry.name);
         check(is_name(&entry.name), holder, "name", NAME_RULE)?;
-        check(
-            is_token(&entry.token),
-            holder,
-            "token",
-            "8 to 256 printable ASCII characters",
-        )?;
+        check(is_token(&entry.token), holder, "token", "8 to 256 printable ASCII characters")?;
         let org = self.org(&entry.org, holder)?;
         self.claim("application", &format!("{} of {}", entry.name, entry.org))?;
         if !self.names.insert(("token", entry.token.clone())) {
             return Err(Problem::SameToken(entry.name));
         }
-        let id = entry
-            .id
-            .unwrap_or_else(|| ApplicationId::from_bytes(self.random_bytes()));
+        let id = entry.id.unwrap_or_else(|| ApplicationId::from_bytes(self.random_bytes()));
         self.claim("application id", &id.to_string())?;
-        let token_id = entry
-            .token_id
-            .unwrap_or_else(|| TokenId::from_bytes(self.random_bytes()));
+        let token_id = entry.token_id.unwrap_or_else(|| TokenId::from_bytes(self.random_bytes()));
         self.claim("token id", &token_id.to_string())?;
         Ok(Application {
             roles: self.roles(&entry.roles, &entry.org, roles, holder)?,
@@ -383,13 +347,11 @@ impl Reader<'_> {
             })
         };
         let found = keys.iter().map(|key| {
-            known(key)
-                .map(|role| role.id)
-                .ok_or_else(|| Problem::Unknown {
-                    holder: holder(),
-                    what: "role",
-                    name: key.clone(),
-                })
+            known(key).map(|role| role.id).ok_or_else(|| Problem::Unknown {
+                holder: holder(),
+                what: "role",
+                name: key.clone(),
+            })
         });
         found.collect()
     }
@@ -397,9 +359,7 @@ impl Reader<'_> {
     /// The organisation and all above it, the nearest first. Without end in a ring.
     fn line_of(&self, key: &str) -> impl Iterator<Item = &(OrgId, String, Option<String>)> {
         let org = |key: &str| self.orgs.get(&key.to_lowercase());
-        std::iter::successors(org(key), move |(.., parent)| {
-            parent.as_deref().and_then(org)
-        })
+        std::iter::successors(org(key), move |(.., parent)| parent.as_deref().and_then(org))
     }
 
     fn check_ancestors(&self, key: &str) -> Result<(), Problem> {
@@ -421,10 +381,7 @@ impl Reader<'_> {
         if self.names.insert((what, name.to_lowercase())) {
             return Ok(());
         }
-        Err(Problem::Twice {
-            what,
-            name: name.to_owned(),
-        })
+        Err(Problem::Twice { what, name: name.to_owned() })
     }
 
     fn random_bytes<const N: usize>(&mut self) -> [u8; N] {
@@ -444,15 +401,7 @@ fn check(
     what: &'static str,
     rule: &'static str,
 ) -> Result<(), Problem> {
-    if fits {
-        Ok(())
-    } else {
-        Err(Problem::Unfit {
-            holder: holder(),
-            what,
-            rule,
-        })
-    }
+    if fits { Ok(()) } else { Err(Problem::Unfit { holder: holder(), what, rule }) }
 }
 
 fn is_name(text: &str) -> bool {
@@ -480,10 +429,7 @@ fn is_token(text: &str) -> bool {
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> Problem {
-    let before = error
-        .span()
-        .and_then(|span| text.get(..span.start))
-        .unwrap_or_default();
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     Problem::Syntax {
         line: before.matches('\n').count() + 1,
         message: error.message().lines().collect::<Vec<_>>().join(", "),

@@ -108,12 +108,8 @@ impl Identity {
         now: Timestamp,
         fresh_thing_id: ThingId,
     ) -> Result<(ApplicationLogin, Option<Batch>), Refusal> {
-        let application = self
-            .application_by_token(token)
-            .ok_or(Refusal::BadCredentials)?;
-        let standing = self
-            .application_standing(&application)
-            .ok_or(Refusal::NoAccess)?;
+        let application = self.application_by_token(token).ok_or(Refusal::BadCredentials)?;
+        let standing = self.application_standing(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
         let app_id = shortened(app_id, APP_ID_BYTES_MAX);
 
@@ -135,14 +131,7 @@ impl Identity {
             put_thing(&mut batch, &thing);
             batch
         });
-        Ok((
-            ApplicationLogin {
-                application,
-                thing,
-                standing,
-            },
-            batch,
-        ))
+        Ok((ApplicationLogin { application, thing, standing }, batch))
     }
 
     /// The thing as it is registered: this one, or the one that another login with the same key
@@ -199,16 +188,11 @@ mod tests {
     fn an_unknown_thing_registers_once() {
         let (identity, store) = demo();
         let login = |number| {
-            identity
-                .login_application("mower-1", TOKEN, "app", NOW, id(number))
-                .expect("welcome")
+            identity.login_application("mower-1", TOKEN, "app", NOW, id(number)).expect("welcome")
         };
         let (first, batch) = login(1);
         assert_eq!(first.thing.name, "auto:mower-1");
-        assert_eq!(
-            (first.thing.created_by.as_str(), first.thing.created_on),
-            ("AUTOREG", NOW)
-        );
+        assert_eq!((first.thing.created_by.as_str(), first.thing.created_on), ("AUTOREG", NOW));
         assert_eq!(first.thing.org, first.application.org);
         assert_eq!(first.standing.role_keys, ["device"]);
 
@@ -218,9 +202,7 @@ mod tests {
         assert_eq!(again, batch);
         assert_eq!(identity.count_things(first.thing.org), 1);
 
-        store
-            .commit(&[batch.expect("a registration is stored")])
-            .expect("commit");
+        store.commit(&[batch.expect("a registration is stored")]).expect("commit");
         let (third, batch) = login(3);
         assert_eq!((third.thing, batch), (first.thing.clone(), None));
         let by_id = identity.thing_by_id(first.thing.org, id(1)).expect("read");
@@ -253,15 +235,9 @@ mod tests {
             let login = identity.login_application(key, token, "app", NOW, id(1));
             login.expect_err("refused")
         };
-        assert!(matches!(
-            refused("mower-1", "no such token"),
-            Refusal::BadCredentials
-        ));
+        assert!(matches!(refused("mower-1", "no such token"), Refusal::BadCredentials));
         assert!(matches!(refused("mower-1", ""), Refusal::BadCredentials));
-        assert!(matches!(
-            refused("a/b", "no such token"),
-            Refusal::BadCredentials
-        ));
+        assert!(matches!(refused("a/b", "no such token"), Refusal::BadCredentials));
         assert!(matches!(refused("a/b", TOKEN), Refusal::BadThingKey));
     }
 
@@ -277,9 +253,7 @@ mod tests {
         assert_eq!(login(3, NOW.plus_seconds(60)), id(3));
         for number in 0..2 * REGISTRATIONS_MAX {
             let key = format!("mower-{number}");
-            identity
-                .login_application(&key, TOKEN, "app", NOW, id(9))
-                .expect("welcome");
+            identity.login_application(&key, TOKEN, "app", NOW, id(9)).expect("welcome");
         }
         let registrations = identity.registrations.lock();
         assert_eq!(registrations.things.len(), REGISTRATIONS_MAX);

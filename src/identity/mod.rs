@@ -85,17 +85,10 @@ impl Identity {
         let mut records = Records::load(&*store)?;
         if records.orgs.is_empty() {
             let path = bootstrap.ok_or(IdentityError::NoBootstrap)?;
-            let text =
-                std::fs::read_to_string(path).map_err(|source| IdentityError::Unreadable {
-                    path: path.into(),
-                    source,
-                })?;
-            records = bootstrap::read(&text, now, random).map_err(|problem| {
-                IdentityError::Bootstrap {
-                    path: path.into(),
-                    problem,
-                }
-            })?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
+            records = bootstrap::read(&text, now, random)
+                .map_err(|problem| IdentityError::Bootstrap { path: path.into(), problem })?;
             store.commit(&[records.to_batch()])?;
             store.sync()?;
         }
@@ -143,9 +136,6 @@ mod tests {
         };
         assert!(open(None).contains("server.bootstrap"));
         let missing = open(Some(Path::new("/nowhere/at/all.toml")));
-        assert_eq!(
-            missing,
-            "the bootstrap file /nowhere/at/all.toml can't be read"
-        );
+        assert_eq!(missing, "the bootstrap file /nowhere/at/all.toml can't be read");
     }
 }

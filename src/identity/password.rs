@@ -74,10 +74,7 @@ impl Passwords {
                 .spawn(move || check_all(&waiting))
                 .expect("the system has a thread left when the program starts");
         }
-        Self {
-            queue,
-            failures: Mutex::default(),
-        }
+        Self { queue, failures: Mutex::default() }
     }
 
     /// Checks the password of the user whom the caller found under `name`, and returns the user.
@@ -101,11 +98,7 @@ impl Passwords {
         let user = user.filter(|_| fits);
         let password = if fits { password } else { String::new() };
         let (answer, answered) = oneshot::channel();
-        let check = Check {
-            user: user.clone(),
-            password,
-            answer,
-        };
+        let check = Check { user: user.clone(), password, answer };
         self.queue.try_send(check).map_err(|_| Refusal::Busy)?;
         let right = answered.await.map_err(|_| Refusal::Busy)?;
 
@@ -158,21 +151,14 @@ fn check_all(waiting: &Mutex<mpsc::Receiver<Check>>) {
     let argon2 = hasher();
     loop {
         let next = waiting.lock().recv();
-        let Ok(Check {
-            user,
-            password,
-            answer,
-        }) = next
-        else {
+        let Ok(Check { user, password, answer }) = next else {
             return;
         };
         // Who has hung up needs no answer, and must not cost 30 ms.
         if answer.is_closed() {
             continue;
         }
-        let hash = user
-            .as_ref()
-            .map_or(NOBODYS_HASH, |user| &user.password_hash);
+        let hash = user.as_ref().map_or(NOBODYS_HASH, |user| &user.password_hash);
         let right = argon2.verify_password(password.as_bytes(), hash).is_ok();
         let _ = answer.send(right && user.is_some());
     }
@@ -216,9 +202,7 @@ impl Failures {
         let locked_until = self.of.get(source).and_then(|failing| failing.locked_until);
         match locked_until.map(|until| until.millis_since(now)) {
             None | Some(0) => Ok(()),
-            Some(millis) => Err(Refusal::Locked {
-                seconds: millis.div_ceil(1000),
-            }),
+            Some(millis) => Err(Refusal::Locked { seconds: millis.div_ceil(1000) }),
         }
     }
 
@@ -231,20 +215,12 @@ impl Failures {
             }
             self.oldest_first.push_back(source.clone());
         }
-        let fresh = Failing {
-            count: 0,
-            since: now,
-            locked_until: None,
-        };
+        let fresh = Failing { count: 0, since: now, locked_until: None };
         let failing = self.of.entry(source).or_insert(fresh);
         let lapsed =
             failing.locked_until.is_some() || now.millis_since(failing.since) > FAILURES_WITHIN_MS;
         if lapsed {
-            *failing = Failing {
-                count: 0,
-                since: now,
-                locked_until: None,
-            };
+            *failing = Failing { count: 0, since: now, locked_until: None };
         }
         failing.count += 1;
         if failing.count >= FAILURES_MAX {
@@ -280,9 +256,7 @@ mod tests {
         let passwords = Passwords::new(2);
         let user = viewer();
         let check = async |user: &Option<Arc<User>>, password: &str, welcome: bool| {
-            let outcome = passwords
-                .verify(user.clone(), NAME, password.into(), HERE, NOW)
-                .await;
+            let outcome = passwords.verify(user.clone(), NAME, password.into(), HERE, NOW).await;
             assert_eq!(outcome.is_ok(), welcome, "{password}");
             assert!(matches!(outcome, Ok(_) | Err(Refusal::BadCredentials)));
         };
@@ -299,12 +273,7 @@ mod tests {
         let params = |hash: &str| Params::try_from(&PasswordHash::new(hash).expect("PHC"));
         let costs = |hash: &str| {
             let params = params(hash).expect("argon2's");
-            (
-                params.m_cost(),
-                params.t_cost(),
-                params.p_cost(),
-                params.output_len(),
-            )
+            (params.m_cost(), params.t_cost(), params.p_cost(), params.output_len())
         };
         assert!(is_usable_hash(NOBODYS_HASH));
         assert_eq!(costs(NOBODYS_HASH), costs(&hash_password("x", [1; 16])));
@@ -331,17 +300,12 @@ mod tests {
                 let name = format!("{number}");
                 async {
                     let name = name;
-                    passwords
-                        .verify(None, &name, String::new(), HERE, NOW)
-                        .await
+                    passwords.verify(None, &name, String::new(), HERE, NOW).await
                 }
             })
             .collect();
         let outcomes = futures_util::future::join_all(checks).await;
-        let busy = outcomes
-            .iter()
-            .filter(|outcome| matches!(outcome, Err(Refusal::Busy)))
-            .count();
+        let busy = outcomes.iter().filter(|outcome| matches!(outcome, Err(Refusal::Busy))).count();
         assert!((1..=8).contains(&busy), "{busy} were turned away");
     }
 
@@ -353,21 +317,11 @@ mod tests {
             passwords.verify(user.clone(), NAME, password.to_owned(), HERE, now)
         };
         for _ in 0..FAILURES_MAX {
-            assert!(matches!(
-                verify("wrong", NOW).await,
-                Err(Refusal::BadCredentials)
-            ));
+            assert!(matches!(verify("wrong", NOW).await, Err(Refusal::BadCredentials)));
         }
         let locked = verify(PASSWORD, NOW).await;
-        assert!(matches!(
-            locked,
-            Err(Refusal::Locked {
-                seconds: LOCK_SECONDS
-            })
-        ));
-        verify(PASSWORD, NOW.plus_seconds(LOCK_SECONDS))
-            .await
-            .expect("the lock is over");
+        assert!(matches!(locked, Err(Refusal::Locked { seconds: LOCK_SECONDS })));
+        verify(PASSWORD, NOW.plus_seconds(LOCK_SECONDS)).await.expect("the lock is over");
     }
 
     #[test]
@@ -385,31 +339,16 @@ mod tests {
         assert!(!fail(&mut failures, 9, 10), "a success starts anew");
         assert!(!fail(&mut failures, 9, 1811), "the old ones do not count");
         assert!(fail(&mut failures, 1, 1812));
-        assert!(
-            failures
-                .check(&source, NOW.plus_seconds(1812 + 299))
-                .is_err()
-        );
-        assert!(
-            failures
-                .check(&source, NOW.plus_seconds(1812 + 300))
-                .is_ok()
-        );
-        assert!(
-            !fail(&mut failures, 9, 1812 + 300),
-            "after a lock the count starts anew"
-        );
+        assert!(failures.check(&source, NOW.plus_seconds(1812 + 299)).is_err());
+        assert!(failures.check(&source, NOW.plus_seconds(1812 + 300)).is_ok());
+        assert!(!fail(&mut failures, 9, 1812 + 300), "after a lock the count starts anew");
     }
 
     #[test]
     fn failures_are_those_of_a_name_and_a_network() {
         let check = |(name, from): (&str, &str), (other, there): (&str, &str), same| {
             let source = |name, from: &str| Source::new(name, from.parse().expect("an address"));
-            assert_eq!(
-                source(name, from) == source(other, there),
-                same,
-                "{from} {there}"
-            );
+            assert_eq!(source(name, from) == source(other, there), same, "{from} {there}");
         };
         check(("a", "10.0.0.1"), ("A", "10.0.0.1"), true);
         check(("a", "10.0.0.1"), ("b", "10.0.0.1"), false);
@@ -425,10 +364,7 @@ mod tests {
         for number in 0..FAILING_MAX + 100 {
             failures.count(Source::new(&number.to_string(), HERE), NOW);
         }
-        assert_eq!(
-            (failures.of.len(), failures.oldest_first.len()),
-            (FAILING_MAX, FAILING_MAX)
-        );
+        assert_eq!((failures.of.len(), failures.oldest_first.len()), (FAILING_MAX, FAILING_MAX));
         assert!(!failures.of.contains_key(&Source::new("0", HERE)));
     }
 }

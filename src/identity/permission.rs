@@ -245,10 +245,7 @@ impl Permission {
     /// start-up: keep what it returns.
     pub fn named(name: &str) -> Option<Self> {
         let found = NAMES.binary_search_by(|known| compare_case_blind(known, name));
-        found
-            .ok()
-            .and_then(|index| u16::try_from(index).ok())
-            .map(Self)
+        found.ok().and_then(|index| u16::try_from(index).ok()).map(Self)
     }
 
     /// Its name, such as `session.list`.
@@ -319,9 +316,7 @@ impl PermissionSet {
     /// The names in the set, sorted.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         let set = *self;
-        every()
-            .filter(move |permission| set.allows(*permission))
-            .map(Permission::name)
+        every().filter(move |permission| set.allows(*permission)).map(Permission::name)
     }
 
     fn insert(&mut self, permission: Permission) {
@@ -337,9 +332,7 @@ impl std::fmt::Debug for PermissionSet {
 }
 
 fn every() -> impl Iterator<Item = Permission> {
-    (0..NAMES.len())
-        .filter_map(|index| u16::try_from(index).ok())
-        .map(Permission)
+    (0..NAMES.len()).filter_map(|index| u16::try_from(index).ok()).map(Permission)
 }
 
 /// The name up to its first dot.
@@ -348,9 +341,7 @@ fn family(name: &str) -> &str {
 }
 
 fn compare_case_blind(known: &str, name: &str) -> Ordering {
-    known
-        .bytes()
-        .cmp(name.bytes().map(|byte| byte.to_ascii_lowercase()))
+    known.bytes().cmp(name.bytes().map(|byte| byte.to_ascii_lowercase()))
 }
 
 #[cfg(test)]
@@ -401,21 +392,14 @@ mod tests {
             assert_eq!(Permission::named(name).map(Permission::name), Some(name));
         }
         for name in NAMES {
-            assert!(
-                Permission::named(family(name)).is_some(),
-                "{name} has a family"
-            );
+            assert!(Permission::named(family(name)).is_some(), "{name} has a family");
         }
     }
 
     #[test]
     fn names_are_found_whatever_their_case() {
         let check = |name, found: Option<&str>| {
-            assert_eq!(
-                Permission::named(name).map(Permission::name),
-                found,
-                "{name}"
-            );
+            assert_eq!(Permission::named(name).map(Permission::name), found, "{name}");
         };
         check("Session.LIST", Some("session.list"));
         check("session", Some("session"));
@@ -430,30 +414,12 @@ mod tests {
         let check = |names: &[&str], allowed: &[&str], refused: &[&str]| {
             let set = PermissionSet::from_names(names);
             let allows = |name: &str| set.allows(Permission::named(name).expect("a name"));
-            assert!(
-                allowed.iter().all(|name| allows(name)),
-                "{names:?}: {set:?}"
-            );
-            assert!(
-                !refused.iter().any(|name| allows(name)),
-                "{names:?}: {set:?}"
-            );
+            assert!(allowed.iter().all(|name| allows(name)), "{names:?}: {set:?}");
+            assert!(!refused.iter().any(|name| allows(name)), "{names:?}: {set:?}");
         };
-        check(
-            &["session"],
-            &["session.list", "session.org.list", "session"],
-            &["search.omni"],
-        );
-        check(
-            &["Thing"],
-            &["thing.list", "thing.attr.get"],
-            &["thing_def", "thing_def.list"],
-        );
-        check(
-            &["alarm.history"],
-            &["alarm.history"],
-            &["alarm.history.multi", "alarm"],
-        );
+        check(&["session"], &["session.list", "session.org.list", "session"], &["search.omni"]);
+        check(&["Thing"], &["thing.list", "thing.attr.get"], &["thing_def", "thing_def.list"]);
+        check(&["alarm.history"], &["alarm.history"], &["alarm.history.multi", "alarm"]);
         check(&["no.such.name"], &[], &["session.list"]);
     }
 
@@ -461,13 +427,7 @@ mod tests {
     fn all_and_empty_are_what_they_say() {
         assert_eq!(PermissionSet::ALL.names().count(), NAMES.len());
         assert_eq!(PermissionSet::EMPTY.names().count(), 0);
-        assert_eq!(
-            PermissionSet::from_names(PermissionSet::ALL.names()),
-            PermissionSet::ALL
-        );
-        assert_eq!(
-            PermissionSet::from_names(NAMES.iter().rev()),
-            PermissionSet::ALL
-        );
+        assert_eq!(PermissionSet::from_names(PermissionSet::ALL.names()), PermissionSet::ALL);
+        assert_eq!(PermissionSet::from_names(NAMES.iter().rev()), PermissionSet::ALL);
     }
 }

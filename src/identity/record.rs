@@ -45,11 +45,7 @@ impl Records {
             batch.put(Table::Users, *user.id.as_bytes(), encode(user));
         }
         for application in &self.applications {
-            batch.put(
-                Table::Applications,
-                *application.id.as_bytes(),
-                encode(application),
-            );
+            batch.put(Table::Applications, *application.id.as_bytes(), encode(application));
         }
         batch
     }

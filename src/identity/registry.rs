@@ -62,10 +62,7 @@ impl Registry {
     fn index_roles(&mut self, roles: Vec<Role>) {
         for role in in_order(roles, |role| &role.key) {
             let permissions = PermissionSet::from_names(&role.permissions);
-            self.roles_of
-                .entry(role.org)
-                .or_default()
-                .push(role.clone());
+            self.roles_of.entry(role.org).or_default().push(role.clone());
             self.roles.insert(role.id, (role, permissions));
         }
     }
@@ -79,20 +76,15 @@ impl Registry {
             for org in orgs {
                 self.users_of.entry(org).or_default().push(user.clone());
             }
-            self.users_by_email
-                .insert(user.email.to_lowercase(), user.clone());
+            self.users_by_email.insert(user.email.to_lowercase(), user.clone());
             self.users.insert(user.id, user);
         }
     }
 
     fn index_applications(&mut self, applications: Vec<Application>) {
         for application in in_order(applications, |application| &application.name) {
-            self.applications_of
-                .entry(application.org)
-                .or_default()
-                .push(application.clone());
-            self.applications_by_token
-                .insert(application.token_hash, application.clone());
+            self.applications_of.entry(application.org).or_default().push(application.clone());
+            self.applications_by_token.insert(application.token_hash, application.clone());
             self.applications.insert(application.id, application);
         }
     }
@@ -134,9 +126,7 @@ impl Identity {
     /// Whether `org` is `ancestor` or somewhere below it.
     pub fn is_within(&self, org: OrgId, ancestor: OrgId) -> bool {
         let parent = |org: &OrgId| self.registry.orgs_by_id.get(org).and_then(|org| org.parent);
-        std::iter::successors(Some(org), parent)
-            .take(ORG_DEPTH_MAX)
-            .any(|org| org == ancestor)
+        std::iter::successors(Some(org), parent).take(ORG_DEPTH_MAX).any(|org| org == ancestor)
     }
 
     /// The user with this id.
@@ -146,10 +136,7 @@ impl Identity {
 
     /// The user with this e-mail address, whatever its case.
     pub fn user_by_email(&self, email: &str) -> Option<Arc<User>> {
-        self.registry
-            .users_by_email
-            .get(&email.to_lowercase())
-            .cloned()
+        self.registry.users_by_email.get(&email.to_lowercase()).cloned()
     }
 
     /// The users who are at home or have a membership in the organisation, ordered by address.
@@ -188,8 +175,7 @@ impl Identity {
     /// What the role grants in `org`: nothing unless it is owned there or above.
     pub(super) fn role_within(&self, id: RoleId, org: OrgId) -> Option<(&Role, &PermissionSet)> {
         let (role, permissions) = self.registry.roles.get(&id)?;
-        self.is_within(org, role.org)
-            .then_some((&**role, permissions))
+        self.is_within(org, role.org).then_some((&**role, permissions))
     }
 }
 
@@ -210,24 +196,14 @@ mod tests {
     #[test]
     fn the_tree_is_walked_both_ways() {
         let (identity, _) = demo();
-        let org = |key| {
-            identity
-                .org_by_key(key)
-                .expect("an organisation of the demo")
-        };
+        let org = |key| identity.org_by_key(key).expect("an organisation of the demo");
         let (system, basic, york) = (org("system"), org("BASICORG"), org("YorkOrg"));
         assert_eq!(identity.org(basic.id), Some(basic.clone()));
         assert_eq!(identity.org_by_slug("york-org"), Some(york.clone()));
         assert_eq!(identity.org_by_slug("York-Org"), None);
-        assert_eq!(
-            identity.orgs(),
-            [basic.clone(), system.clone(), york.clone()]
-        );
+        assert_eq!(identity.orgs(), [basic.clone(), system.clone(), york.clone()]);
         assert_eq!(identity.children(system.id), [basic.clone(), york.clone()]);
-        assert_eq!(
-            identity.descendants(system.id),
-            [basic.clone(), york.clone()]
-        );
+        assert_eq!(identity.descendants(system.id), [basic.clone(), york.clone()]);
         assert!(identity.descendants(basic.id).is_empty());
         assert!(identity.is_within(basic.id, system.id) && identity.is_within(basic.id, basic.id));
         assert!(!identity.is_within(system.id, basic.id) && !identity.is_within(york.id, basic.id));
@@ -236,36 +212,21 @@ mod tests {
     #[test]
     fn people_are_found_by_every_name() {
         let (identity, _) = demo();
-        let basic = identity
-            .org_by_key("BasicOrg")
-            .expect("an organisation of the demo");
-        let emails: Vec<_> = identity
-            .users_of(basic.id)
-            .iter()
-            .map(|user| user.email.clone())
-            .collect();
-        assert_eq!(
-            emails,
-            ["operator@basicorg.example", "viewer@basicorg.example"]
-        );
-        let admin = identity
-            .user_by_email("Admin@deviceWISE.com")
-            .expect("the administrator");
+        let basic = identity.org_by_key("BasicOrg").expect("an organisation of the demo");
+        let emails: Vec<_> =
+            identity.users_of(basic.id).iter().map(|user| user.email.clone()).collect();
+        assert_eq!(emails, ["operator@basicorg.example", "viewer@basicorg.example"]);
+        let admin = identity.user_by_email("Admin@deviceWISE.com").expect("the administrator");
         assert_eq!(identity.user(admin.id), Some(admin));
         let applications = identity.applications_of(basic.id);
         assert_eq!(applications.len(), 1);
-        assert_eq!(
-            identity.application(applications[0].id),
-            Some(applications[0].clone())
-        );
+        assert_eq!(identity.application(applications[0].id), Some(applications[0].clone()));
         assert_eq!(
             identity.application_by_token("demo-token-basicorg"),
             applications.first().cloned()
         );
         assert_eq!(identity.application_by_token("demo-token-basicor"), None);
-        let role = identity
-            .role(applications[0].roles[0])
-            .expect("the device role");
+        let role = identity.role(applications[0].roles[0]).expect("the device role");
         assert_eq!(identity.roles_of(role.org), [role]);
     }
 }

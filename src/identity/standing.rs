@@ -54,11 +54,7 @@ impl Identity {
     /// A membership counts in its organisation and, for an administrator or with `sub_orgs`, in
     /// all below. At home everyone may enter.
     pub fn user_standing(&self, user: &User, org: &Arc<Org>) -> Option<Standing> {
-        let reaching = || {
-            user.memberships
-                .iter()
-                .filter(|held| self.reaches(held, org.id))
-        };
+        let reaching = || user.memberships.iter().filter(|held| self.reaches(held, org.id));
         let enters = user.super_admin || user.super_ops || user.home == org.id;
         if !enters && reaching().next().is_none() {
             return None;
@@ -70,11 +66,7 @@ impl Identity {
         let below = || reaching().any(|held| held.sub_orgs || held.org_admin);
         Some(Standing {
             org: org.clone(),
-            permissions: if user.super_ops {
-                granted.union(&READING_SET)
-            } else {
-                granted
-            },
+            permissions: if user.super_ops { granted.union(&READING_SET) } else { granted },
             super_admin: user.super_admin,
             super_ops: user.super_ops,
             org_admin,
@@ -105,10 +97,7 @@ impl Identity {
         if !user.super_admin && !user.super_ops {
             orgs.retain(|org| {
                 org.id == user.home
-                    || user
-                        .memberships
-                        .iter()
-                        .any(|held| self.reaches(held, org.id))
+                    || user.memberships.iter().any(|held| self.reaches(held, org.id))
             });
         }
         orgs
@@ -177,15 +166,11 @@ mod tests {
     use super::*;
 
     fn allows(standing: &Standing, name: &str) -> bool {
-        standing
-            .permissions
-            .allows(Permission::named(name).expect("a command"))
+        standing.permissions.allows(Permission::named(name).expect("a command"))
     }
 
     fn org(identity: &Identity, key: &str) -> Arc<Org> {
-        identity
-            .org_by_key(key)
-            .expect("an organisation of the demo")
+        identity.org_by_key(key).expect("an organisation of the demo")
     }
 
     fn user(identity: &Identity, email: &str) -> User {
@@ -209,11 +194,8 @@ mod tests {
     fn an_administrator_reaches_the_organisations_below_and_no_other() {
         let (identity, _) = demo();
         let mut operator = user(&identity, "operator@basicorg.example");
-        let (system, basic, york) = (
-            org(&identity, "SYSTEM"),
-            org(&identity, "BasicOrg"),
-            org(&identity, "YorkOrg"),
-        );
+        let (system, basic, york) =
+            (org(&identity, "SYSTEM"), org(&identity, "BasicOrg"), org(&identity, "YorkOrg"));
         let standing = identity.user_standing(&operator, &basic).expect("enters");
         assert_eq!(standing.permissions, PermissionSet::ALL);
         assert!(standing.org_admin && !standing.super_admin);
@@ -222,12 +204,7 @@ mod tests {
         assert_eq!(identity.enterable_orgs(&operator), [basic]);
 
         operator.memberships[0].org = system.id;
-        assert!(
-            identity
-                .user_standing(&operator, &york)
-                .expect("below")
-                .org_admin
-        );
+        assert!(identity.user_standing(&operator, &york).expect("below").org_admin);
         assert_eq!(identity.enterable_orgs(&operator), identity.orgs());
     }
 
@@ -268,25 +245,12 @@ mod tests {
         let (identity, _) = demo();
         let mut operator = user(&identity, "viewer@basicorg.example");
         operator.super_ops = true;
-        let standing = identity
-            .user_standing(&operator, &org(&identity, "YorkOrg"))
-            .expect("enters");
-        for name in [
-            "session.list",
-            "org.find",
-            "thing.list",
-            "alarm.history.multi",
-            "diag.ping",
-        ] {
+        let standing =
+            identity.user_standing(&operator, &org(&identity, "YorkOrg")).expect("enters");
+        for name in ["session.list", "org.find", "thing.list", "alarm.history.multi", "diag.ping"] {
             assert!(allows(&standing, name), "{name}");
         }
-        for name in [
-            "thing.delete",
-            "mailbox.check",
-            "user.update",
-            "method.exec",
-            "thing",
-        ] {
+        for name in ["thing.delete", "mailbox.check", "user.update", "method.exec", "thing"] {
             assert!(!allows(&standing, name), "{name}");
         }
         assert!(standing.super_ops && !standing.super_admin && !standing.org_admin);
@@ -297,17 +261,11 @@ mod tests {
         let (identity, _) = demo();
         let basic = org(&identity, "BasicOrg");
         let application = identity.applications_of(basic.id)[0].clone();
-        let standing = identity
-            .application_standing(&application)
-            .expect("the organisation exists");
-        for name in [
-            "session.list",
-            "session.find",
-            "thing.find",
-            "thing.list",
-            "org.find",
-            "mailbox.ack",
-        ] {
+        let standing =
+            identity.application_standing(&application).expect("the organisation exists");
+        for name in
+            ["session.list", "session.find", "thing.find", "thing.list", "org.find", "mailbox.ack"]
+        {
             assert!(allows(&standing, name), "{name}");
         }
         assert!(!allows(&standing, "user.list") && !standing.org_admin);

@@ -18,9 +18,7 @@ impl Identity {
     pub fn thing(&self, org: OrgId, key: &ThingKey) -> Result<Option<Thing>, StoreError> {
         let row = thing_row(org, key.as_str().as_bytes());
         let value = self.store.read(Table::Things, &row)?;
-        value
-            .map(|value| decode(Table::Things, &row, &value))
-            .transpose()
+        value.map(|value| decode(Table::Things, &row, &value)).transpose()
     }
 
     /// The thing with this id in the organisation.
@@ -33,9 +31,7 @@ impl Identity {
         };
         let row = thing_row(org, &key);
         let value = self.store.read(Table::Things, &row)?;
-        value
-            .map(|value| decode(Table::Things, &row, &value))
-            .transpose()
+        value.map(|value| decode(Table::Things, &row, &value)).transpose()
     }
 
     /// At most `limit` things of the organisation, ordered by key, from the first after `after`.
@@ -53,9 +49,7 @@ impl Identity {
         let end = thing_row(org, &[0xff]);
         let (from, to) = (Bound::Excluded(&from[..]), Bound::Excluded(&end[..]));
         let rows = self.store.scan(Table::Things, from, to, limit)?;
-        rows.iter()
-            .map(|(key, value)| decode(Table::Things, key, value))
-            .collect()
+        rows.iter().map(|(key, value)| decode(Table::Things, key, value)).collect()
     }
 
     /// How many things the organisation has. Counted when the program starts and with every
@@ -124,10 +118,7 @@ mod tests {
         let key = ThingKey::parse("mower-3").expect("a key");
         let thing = identity.thing(one, &key).expect("read").expect("there");
         assert_eq!(thing.id, ThingId::from_bytes([3; 12]));
-        assert_eq!(
-            identity.thing_by_id(one, thing.id).expect("read"),
-            Some(thing.clone())
-        );
+        assert_eq!(identity.thing_by_id(one, thing.id).expect("read"), Some(thing.clone()));
         assert_eq!(identity.thing(other, &key).expect("read"), None);
         assert_eq!(identity.thing_by_id(other, thing.id).expect("read"), None);
 
@@ -139,11 +130,7 @@ mod tests {
         assert_eq!(page(Some(&key), 10), [4, 5]);
         assert_eq!(page(ThingKey::parse("z").as_ref().ok(), 10), [0_u8; 0]);
 
-        assert_eq!(
-            identity.count_things(one),
-            0,
-            "not registered by this program"
-        );
+        assert_eq!(identity.count_things(one), 0, "not registered by this program");
         let nowhere = Path::new("/nowhere");
         let again = Identity::open(store, Some(nowhere), NOW, &mut |_| ()).expect("loads");
         assert_eq!((again.count_things(one), again.count_things(other)), (6, 1));

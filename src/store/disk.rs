@@ -63,10 +63,7 @@ impl DiskStore {
         let Ok(keyspaces) = keyspaces.try_into() else {
             unreachable!("one keyspace was opened for each table");
         };
-        let store = Self {
-            database,
-            keyspaces,
-        };
+        let store = Self { database, keyspaces };
         store.check_schema()?;
         Ok(store)
     }
@@ -82,10 +79,7 @@ impl DiskStore {
         let bytes = <[u8; 4]>::try_from(value.as_slice());
         let found = u32::from_be_bytes(bytes.map_err(|e| failed("read its schema version", e))?);
         if found > SCHEMA_VERSION {
-            return Err(StoreError::Newer {
-                found,
-                known: SCHEMA_VERSION,
-            });
+            return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
         }
         Ok(())
     }
@@ -97,10 +91,7 @@ impl DiskStore {
 
 impl Store for DiskStore {
     fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self
-            .keyspace(table)
-            .get(key)
-            .map_err(|e| failed("read a row", e))?;
+        let value = self.keyspace(table).get(key).map_err(|e| failed("read a row", e))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
@@ -114,10 +105,7 @@ impl Store for DiskStore {
         if is_empty_range(from, to) {
             return Ok(Vec::new());
         }
-        let rows = self
-            .keyspace(table)
-            .range::<&[u8], _>((from, to))
-            .take(limit);
+        let rows = self.keyspace(table).range::<&[u8], _>((from, to)).take(limit);
         rows.map(|row| {
             let (key, value) = row.into_inner().map_err(|e| failed("read rows", e))?;
             Ok((key.to_vec(), value.to_vec()))
@@ -149,9 +137,7 @@ impl Store for DiskStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.database
-            .persist(PersistMode::SyncAll)
-            .map_err(|e| failed("sync its journal", e))
+        self.database.persist(PersistMode::SyncAll).map_err(|e| failed("sync its journal", e))
     }
 }
 
@@ -159,10 +145,7 @@ fn failed(
     doing: &'static str,
     source: impl std::error::Error + Send + Sync + 'static,
 ) -> StoreError {
-    StoreError::Engine {
-        doing,
-        source: Box::new(source),
-    }
+    StoreError::Engine { doing, source: Box::new(source) }
 }
 
 /// Makes the directory, if need be, for this user only: it holds password hashes and sessions.
@@ -208,10 +191,7 @@ mod tests {
         drop(store);
         let store = DiskStore::open(&dir.path().join("data")).expect("the same store");
         assert_eq!(store.read(Table::Sessions, b"a").expect("read"), None);
-        assert_eq!(
-            store.read(Table::Sessions, b"b").expect("read"),
-            Some(b"2".to_vec())
-        );
+        assert_eq!(store.read(Table::Sessions, b"b").expect("read"), Some(b"2".to_vec()));
     }
 
     /// Runs itself a second time, as a process that commits and is gone without a word.
@@ -227,10 +207,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().expect("a directory");
         let child = std::process::Command::new(std::env::current_exe().expect("this program"))
-            .args([
-                "--exact",
-                "store::disk::tests::a_commit_survives_the_end_of_the_process",
-            ])
+            .args(["--exact", "store::disk::tests::a_commit_survives_the_end_of_the_process"])
             .env(DIR, dir.path())
             .output()
             .expect("a process");
@@ -245,10 +222,7 @@ mod tests {
         let (dir, _store) = fresh();
         let path = dir.path().join("data");
         let second = DiskStore::open(&path).err().expect("refused");
-        assert!(
-            matches!(&second, StoreError::InUse(dir) if *dir == path),
-            "{second:?}"
-        );
+        assert!(matches!(&second, StoreError::InUse(dir) if *dir == path), "{second:?}");
     }
 
     #[test]
@@ -263,12 +237,6 @@ mod tests {
         write(&store, &(SCHEMA_VERSION + 1).to_be_bytes());
         drop(store);
         let newer = DiskStore::open(&path).err().expect("refused");
-        assert!(matches!(
-            newer,
-            StoreError::Newer {
-                found: 2,
-                known: SCHEMA_VERSION
-            }
-        ));
+        assert!(matches!(newer, StoreError::Newer { found: 2, known: SCHEMA_VERSION }));
     }
 }

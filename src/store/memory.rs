@@ -36,12 +36,8 @@ impl Store for MemoryStore {
             return Ok(Vec::new());
         }
         let tables = self.tables.read();
-        let rows = tables[table as usize]
-            .range::<[u8], _>((from, to))
-            .take(limit);
-        Ok(rows
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect())
+        let rows = tables[table as usize].range::<[u8], _>((from, to)).take(limit);
+        Ok(rows.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {

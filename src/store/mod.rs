@@ -177,10 +177,7 @@ fn check_keys(batches: &[Batch]) -> Result<(), StoreError> {
     for change in batches.iter().flat_map(|batch| &batch.0) {
         let (Change::Put(table, key, _) | Change::Delete(table, key)) = change;
         if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
-            return Err(StoreError::KeyLength {
-                table: table.name(),
-                bytes: key.len(),
-            });
+            return Err(StoreError::KeyLength { table: table.name(), bytes: key.len() });
         }
     }
     Ok(())

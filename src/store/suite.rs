@@ -12,9 +12,7 @@ use super::*;
 pub fn check_store(store: &dyn Store) {
     let rows = |from: Bound<&[u8]>, to: Bound<&[u8]>, limit| {
         let rows = store.scan(Table::Things, from, to, limit).expect("scan");
-        rows.into_iter()
-            .map(|(key, _)| String::from_utf8(key).expect("text"))
-            .collect::<Vec<_>>()
+        rows.into_iter().map(|(key, _)| String::from_utf8(key).expect("text")).collect::<Vec<_>>()
     };
     assert_eq!(store.read(Table::Things, b"a").expect("read"), None);
 
@@ -31,28 +29,13 @@ pub fn check_store(store: &dyn Store) {
     store.commit(&[first, second]).expect("commit");
     store.sync().expect("sync");
 
-    assert_eq!(
-        store.read(Table::Things, b"a").expect("read"),
-        Some(b"3".to_vec())
-    );
+    assert_eq!(store.read(Table::Things, b"a").expect("read"), Some(b"3".to_vec()));
     assert_eq!(store.read(Table::Things, b"c").expect("read"), None);
-    assert_eq!(
-        store.read(Table::Orgs, b"a").expect("read"),
-        Some(b"another table".to_vec())
-    );
-    assert_eq!(
-        rows(Bound::Unbounded, Bound::Unbounded, 10),
-        ["a", "b", "d"]
-    );
+    assert_eq!(store.read(Table::Orgs, b"a").expect("read"), Some(b"another table".to_vec()));
+    assert_eq!(rows(Bound::Unbounded, Bound::Unbounded, 10), ["a", "b", "d"]);
     assert_eq!(rows(Bound::Unbounded, Bound::Unbounded, 2), ["a", "b"]);
-    assert_eq!(
-        rows(Bound::Excluded(b"a"), Bound::Included(b"d"), 10),
-        ["b", "d"]
-    );
-    assert_eq!(
-        rows(Bound::Included(b"b"), Bound::Excluded(b"d"), 10),
-        ["b"]
-    );
+    assert_eq!(rows(Bound::Excluded(b"a"), Bound::Included(b"d"), 10), ["b", "d"]);
+    assert_eq!(rows(Bound::Included(b"b"), Bound::Excluded(b"d"), 10), ["b"]);
     assert!(rows(Bound::Included(b"d"), Bound::Included(b"a"), 10).is_empty());
     assert!(rows(Bound::Excluded(b"a"), Bound::Excluded(b"a"), 10).is_empty());
 
@@ -60,13 +43,7 @@ pub fn check_store(store: &dyn Store) {
     unfit.put(Table::Things, "z", "not to be kept");
     unfit.put(Table::Things, "", "a key of no bytes");
     let refused = store.commit(&[unfit]);
-    assert!(matches!(
-        refused,
-        Err(StoreError::KeyLength {
-            table: "things",
-            bytes: 0
-        })
-    ));
+    assert!(matches!(refused, Err(StoreError::KeyLength { table: "things", bytes: 0 })));
     assert_eq!(store.read(Table::Things, b"z").expect("read"), None);
     store.commit(&[]).expect("nothing to do is no error");
 }
@@ -89,11 +66,7 @@ pub fn check_against_model(cases: u32, store: &dyn Store) {
     };
     let strategy = (groups, bound(), bound(), 0..20_usize);
 
-    let config = Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&strategy, |(groups, from, to, limit)| {
         empty(store);
         let mut model = BTreeMap::new();
@@ -106,21 +79,12 @@ pub fn check_against_model(cases: u32, store: &dyn Store) {
                 };
             }
         }
-        let (from, to) = (
-            from.as_ref().map(Vec::as_slice),
-            to.as_ref().map(Vec::as_slice),
-        );
+        let (from, to) = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
         let inside =
             |key: &Vec<u8>| std::ops::RangeBounds::<[u8]>::contains(&(from, to), key.as_slice());
-        let expected: Vec<Row> = model
-            .into_iter()
-            .filter(|(key, _)| inside(key))
-            .take(limit)
-            .collect();
-        prop_assert_eq!(
-            store.scan(Table::Sessions, from, to, limit).expect("scan"),
-            expected
-        );
+        let expected: Vec<Row> =
+            model.into_iter().filter(|(key, _)| inside(key)).take(limit).collect();
+        prop_assert_eq!(store.scan(Table::Sessions, from, to, limit).expect("scan"), expected);
         Ok(())
     });
     outcome.expect("the store agrees with the model");
@@ -128,12 +92,7 @@ pub fn check_against_model(cases: u32, store: &dyn Store) {
 
 /// A fresh store for each case would cost the disk's a dozen syncs.
 fn empty(store: &dyn Store) {
-    let all = store.scan(
-        Table::Sessions,
-        Bound::Unbounded,
-        Bound::Unbounded,
-        usize::MAX,
-    );
+    let all = store.scan(Table::Sessions, Bound::Unbounded, Bound::Unbounded, usize::MAX);
     let mut batch = Batch::default();
     for (key, _) in all.expect("scan") {
         batch.delete(Table::Sessions, key);

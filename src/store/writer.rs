@@ -123,20 +123,14 @@ fn run(store: &dyn Store, durability: Durability, mut queue: mpsc::Receiver<Work
         let committed = commit(store, durability, &batches).map_err(Arc::new);
         // A store that failed once fails for good; one line says so, not one for each group.
         if let (Err(error), false) = (&committed, failing) {
-            error!(
-                error = &**error as &dyn std::error::Error,
-                "changes are lost"
-            );
+            error!(error = &**error as &dyn std::error::Error, "changes are lost");
         }
         failing = committed.is_err();
         answer_all(answers, &committed);
     }
     let synced = store.sync().map_err(Arc::new);
     if let Err(error) = &synced {
-        error!(
-            error = &**error as &dyn std::error::Error,
-            "the last changes may be lost"
-        );
+        error!(error = &**error as &dyn std::error::Error, "the last changes may be lost");
     }
     answer_all(stops, &synced);
 }
@@ -230,14 +224,8 @@ mod tests {
         }
         drop(closed_gate);
         writer.hand_over(batch("last")).expect("room").durable().await.expect("committed");
-        assert!(
-            store.commits.load(Ordering::SeqCst) <= 3,
-            "the hundred share a commit"
-        );
-        assert_eq!(
-            store.commits.load(Ordering::SeqCst),
-            store.syncs.load(Ordering::SeqCst)
-        );
+        assert!(store.commits.load(Ordering::SeqCst) <= 3, "the hundred share a commit");
+        assert_eq!(store.commits.load(Ordering::SeqCst), store.syncs.load(Ordering::SeqCst));
         assert!(store.read(Table::Things, b"99").expect("read").is_some());
     }
 
@@ -249,10 +237,7 @@ mod tests {
         let mut taken = 0;
         while writer.hand_over(batch("a")).is_ok() {
             taken += 1;
-            assert!(
-                taken <= STORE_QUEUE_MAX + 2 * GROUP_BATCHES_MAX,
-                "the queue has a bound"
-            );
+            assert!(taken <= STORE_QUEUE_MAX + 2 * GROUP_BATCHES_MAX, "the queue has a bound");
         }
         assert!(matches!(writer.hand_over(batch("a")), Err(StoreError::Busy)));
         drop(closed_gate);
@@ -273,10 +258,7 @@ mod tests {
         let taken = |key| writer.hand_over(batch(key)).expect("room").durable();
         let (one, two) = tokio::join!(taken("a"), taken("b"));
         for refused in [one, two] {
-            assert!(
-                matches!(refused, Err(StoreError::Engine { .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(StoreError::Engine { .. })), "{refused:?}");
         }
         store.broken.store(false, Ordering::SeqCst);
         writer.hand_over(batch("a")).expect("room").durable().await.expect("the writer goes on");
@@ -292,10 +274,7 @@ mod tests {
         writer.clone().stop().await.expect("synced");
         assert!(store.read(Table::Things, b"2999").expect("read").is_some());
         assert_eq!(store.syncs.load(Ordering::SeqCst), 1);
-        assert!(matches!(
-            writer.hand_over(batch("a")),
-            Err(StoreError::Closed)
-        ));
+        assert!(matches!(writer.hand_over(batch("a")), Err(StoreError::Closed)));
         writer.stop().await.expect("a second stop does nothing");
     }
 }

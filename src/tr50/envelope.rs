@@ -231,9 +231,8 @@ impl<'a> Members<'a> {
         if json == "null" || empty_array(json) {
             return none();
         }
-        serde_json::from_str(json).map_err(|_| {
-            Failure::new(Code::PARAMETER_INVALID, "\"params\" must be an object.")
-        })
+        serde_json::from_str(json)
+            .map_err(|_| Failure::new(Code::PARAMETER_INVALID, "\"params\" must be an object."))
     }
 
     /// The member with this name, without regard to case (`tr50.md` 0, fact 14). Null is absent.
@@ -347,8 +346,7 @@ mod tests {
             let raw: Box<RawValue> = serde_json::from_str(params).expect("JSON");
             assert!(Members::read(Some(&raw)).is_err(), "{params}");
         }
-        let raw: Box<RawValue> =
-            serde_json::from_str(r#"{"LIMIT":"5","x":null}"#).expect("JSON");
+        let raw: Box<RawValue> = serde_json::from_str(r#"{"LIMIT":"5","x":null}"#).expect("JSON");
         let members = Members::read(Some(&raw)).expect("read");
         assert_eq!(members.find("limit").map(RawValue::get), Some("\"5\""));
         assert!(members.find("x").is_none());

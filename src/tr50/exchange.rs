@@ -104,9 +104,10 @@ pub fn tcp_auth(core: &Core, request: &Request<'_>) -> Result<TcpAuth, Failure> 
 /// Whether a request can be executed without a session.
 pub fn all_open(commands: &[Command<'_>]) -> bool {
     let open = |command: &Command<'_>| {
-        command.body.as_ref().is_ok_and(|body| {
-            super::commands::needs_no_session(&body.command.to_ascii_lowercase())
-        })
+        command
+            .body
+            .as_ref()
+            .is_ok_and(|body| super::commands::needs_no_session(&body.command.to_ascii_lowercase()))
     };
     !commands.is_empty() && commands.iter().all(open)
 }

@@ -42,20 +42,11 @@ fn defaults_are_filled_in() {
     assert_eq!(system.id, OrgId::from_bytes([1; 12]));
     assert_eq!((system.name.as_str(), system.parent), ("SYSTEM", None));
     assert_eq!(basic.id.to_string(), "5cf885f41c5bd771c8065be8");
-    assert_eq!(
-        (basic.name.as_str(), basic.parent),
-        ("Basic", Some(system.id))
-    );
+    assert_eq!((basic.name.as_str(), basic.parent), ("Basic", Some(system.id)));
     let (role, application) = (&records.roles[0], &records.applications[0]);
     assert_eq!(role.permissions, ["session", "no.such.command"]);
-    assert_eq!(
-        (application.org, &application.roles[..]),
-        (basic.id, &[role.id][..])
-    );
-    assert_eq!(
-        application.token_hash[..],
-        Sha256::digest("secret-token")[..]
-    );
+    assert_eq!((application.org, &application.roles[..]), (basic.id, &[role.id][..]));
+    assert_eq!(application.token_hash[..], Sha256::digest("secret-token")[..]);
     assert!(!application.auto_register && !application.org_admin);
 }
 
@@ -85,10 +76,7 @@ fn what_is_wrong_with_an_organisation_is_named() {
     let taken = r#"the slug "basic-org" is given twice"#;
     check("key = 'B'\nslug = 'basic-org'", taken);
     let taken = r#"the organisation id "5cf885f41c5bd771c8065be8" is given twice"#;
-    check(
-        "key = 'B'\nslug = 'b-b'\nid = '5cf885f41c5bd771c8065be8'",
-        taken,
-    );
+    check("key = 'B'\nslug = 'b-b'\nid = '5cf885f41c5bd771c8065be8'", taken);
     let unfit = format!(r#"the organisation " B" has an unfit key: {NAME_RULE}"#);
     check("key = ' B'\nslug = 'b-b'", &unfit);
     for slug in ["Bad", "ab", "1ab", "ab-", "a_b"] {
@@ -97,10 +85,7 @@ fn what_is_wrong_with_an_organisation_is_named() {
     }
     let unknown = r#"the organisation "B" names the organisation "C", which is not there"#;
     check("key = 'B'\nslug = 'b-b'\nparent = 'C'", unknown);
-    check(
-        "key = 'B'\nslug = 'b-b'\nid = 'xyz'",
-        "line 19: not 24 hexadecimal digits",
-    );
+    check("key = 'B'\nslug = 'b-b'\nid = 'xyz'", "line 19: not 24 hexadecimal digits");
 }
 
 #[test]
@@ -111,23 +96,14 @@ fn what_is_wrong_with_a_user_is_named() {
     check("password = 'x'\nhome = 'Nowhere'", unknown);
     let membership = "[[user.membership]]\norg = 'SYSTEM'\nroles = ['nobody']";
     let unknown = r#"the user "a@b" names the role "nobody", which is not there"#;
-    check(
-        &format!("password = 'x'\nhome = 'SYSTEM'\n{membership}"),
-        unknown,
-    );
+    check(&format!("password = 'x'\nhome = 'SYSTEM'\n{membership}"), unknown);
     let unfit = r#"the user "a@b" has an unfit password: exactly one of "#;
     let unfit = &format!("{unfit}password and password_hash is needed");
     check("home = 'SYSTEM'", unfit);
-    check(
-        "home = 'SYSTEM'\npassword = 'x'\npassword_hash = 'x'",
-        unfit,
-    );
+    check("home = 'SYSTEM'\npassword = 'x'\npassword_hash = 'x'", unfit);
     let unfit =
         r#"the user "a@b" has an unfit password_hash: it is no argon2id hash in PHC form, "#;
-    check(
-        "home = 'SYSTEM'\npassword_hash = 'x'",
-        &format!("{unfit}or one that costs too much"),
-    );
+    check("home = 'SYSTEM'\npassword_hash = 'x'", &format!("{unfit}or one that costs too much"));
     let first = entry("password = 'x'\nhome = 'SYSTEM'");
     let both = [first.clone(), first.replace("a@b", "A@B")].concat();
     check_refused(&both, r#"the email "A@B" is given twice"#);
@@ -144,23 +120,12 @@ fn what_is_wrong_with_an_application_is_named() {
     check_refused(&entry("token = 'short'"), unfit);
     let first = entry("token = 'secret-token'");
     let same_token = [first.clone(), first.replace("'app'", "'other'")].concat();
-    check_refused(
-        &same_token,
-        r#"the application "other" has the token of another one"#,
-    );
+    check_refused(&same_token, r#"the application "other" has the token of another one"#);
     let same_name = [first, entry("token = 'another-token'")].concat();
-    check_refused(
-        &same_name,
-        r#"the application "app of SYSTEM" is given twice"#,
-    );
+    check_refused(&same_name, r#"the application "app of SYSTEM" is given twice"#);
     let unknown_key = read_text(&[ORGS, ROLE, &entry("colour = 'red'")].concat());
-    let Err(Problem::Syntax { line: 20, message }) = unknown_key else {
-        panic!("{unknown_key:?}")
-    };
-    assert!(
-        message.starts_with("unknown field `colour`, expected one of"),
-        "{message}"
-    );
+    let Err(Problem::Syntax { line: 20, message }) = unknown_key else { panic!("{unknown_key:?}") };
+    assert!(message.starts_with("unknown field `colour`, expected one of"), "{message}");
 }
 
 #[test]
@@ -169,26 +134,15 @@ fn rings_deep_trees_and_empty_files_are_refused() {
         format!("[[org]]\nkey = \"o{key}\"\nslug = \"slug-{key}\"\nparent = \"o{parent}\"\n")
     };
     let ring = [org(1, 2), org(2, 3), org(3, 1)].concat();
-    assert_eq!(
-        read_text(&ring).expect_err("a ring"),
-        Problem::Ring("o1".into())
-    );
+    assert_eq!(read_text(&ring).expect_err("a ring"), Problem::Ring("o1".into()));
     // One that only hangs below a ring is found all the same.
     let tail = [org(4, 1), org(1, 2), org(2, 1)].concat();
-    assert_eq!(
-        read_text(&tail).expect_err("a ring"),
-        Problem::Ring("o1".into())
-    );
+    assert_eq!(read_text(&tail).expect_err("a ring"), Problem::Ring("o1".into()));
     let root = "[[org]]\nkey = \"o0\"\nslug = \"slug-0\"\n".to_owned();
     let tree = |depth: usize| -> String {
-        std::iter::once(root.clone())
-            .chain((1..depth).map(|level| org(level, level - 1)))
-            .collect()
+        std::iter::once(root.clone()).chain((1..depth).map(|level| org(level, level - 1))).collect()
     };
     assert!(read_text(&tree(ORG_DEPTH_MAX)).is_ok());
-    assert!(matches!(
-        read_text(&tree(ORG_DEPTH_MAX + 1)),
-        Err(Problem::Deep(_))
-    ));
+    assert!(matches!(read_text(&tree(ORG_DEPTH_MAX + 1)), Err(Problem::Deep(_))));
     assert_eq!(read_text("").expect_err("empty"), Problem::NoOrg);
 }

@@ -71,7 +71,11 @@ pub static COMMANDS: &[CommandInfo] = &[
     read!("session.info", session::info, "Shows the caller's own session."),
     read!("session.list", session::list, "Lists the sessions of the current organisation."),
     read!("session.org.list", session::org_list, "Lists the organisations the user may work in."),
-    change!("session.org.switch", session::org_switch, "Moves the session to another organisation."),
+    change!(
+        "session.org.switch",
+        session::org_switch,
+        "Moves the session to another organisation."
+    ),
     read!("thing.find", thing::find, "Shows one thing of the current organisation."),
     read!("thing.list", thing::list, "Lists the things of the current organisation."),
     read!("user.find", user::find, "Shows one user of the current organisation."),

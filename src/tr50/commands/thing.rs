@@ -142,11 +142,8 @@ pub fn list(call: &Call<'_>, params: List) -> Result<ListReply, Failure> {
                 .as_ref()
                 .is_none_or(|keys| keys.iter().any(|key| key == thing.key.as_str()))
     };
-    let things: Vec<ThingView> = things
-        .into_iter()
-        .filter(wanted)
-        .map(|thing| ThingView::of(call, thing))
-        .collect();
+    let things: Vec<ThingView> =
+        things.into_iter().filter(wanted).map(|thing| ThingView::of(call, thing)).collect();
     let view = View {
         offset: params.offset,
         limit: params.limit,

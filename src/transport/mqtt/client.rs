@@ -105,7 +105,7 @@ impl Client {
                     connect::refuse_full(packet.version, out);
                     return Err(Closing::refused());
                 }
-                match Login::read(&packet, self.info, &self.outbox) {
+                match Login::read(&packet, &self.edge, self.info, &self.outbox) {
                     Ok(login) => Ok(Some(Box::pin(login.run(self.edge.clone(), now)))),
                     Err(code) => {
                         connect::refuse(packet.version, code, out);

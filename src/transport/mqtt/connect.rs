@@ -49,6 +49,7 @@ impl Login {
     /// The reason code of MQTT 5 to refuse it with.
     pub fn read(
         packet: &Connect<'_>,
+        edge: &Edge,
         conn: ConnInfo,
         outbox: &Arc<Outbox>,
     ) -> Result<Self, u8> {
@@ -60,7 +61,12 @@ impl Login {
         let (Some(name), Some(password)) = (packet.username, password) else {
             return Err(reason::NOT_AUTHORIZED);
         };
-        let will = packet.will.as_ref().map(Will::read).transpose()?.map(Box::new);
+        let will = packet
+            .will
+            .as_ref()
+            .map(|will| Will::read(will, &edge.broker))
+            .transpose()?
+            .map(Box::new);
         let v5 = packet.version == Version::V5;
         let expiry_s = match (v5, packet.clean) {
             (true, _) => packet.properties.session_expiry.unwrap_or(0),
@@ -127,8 +133,7 @@ impl Login {
             ..ConnAckProperties::default()
         };
         // Its only text is a client id that came in a packet.
-        let written =
-            encode::connack(connack, self.version, present, reason::SUCCESS, &properties);
+        let written = encode::connack(connack, self.version, present, reason::SUCCESS, &properties);
         debug_assert!(written.is_ok());
         Ok(Box::new(online))
     }

@@ -9,7 +9,6 @@ pub mod codec;
 mod compress;
 mod connect;
 mod flight;
-mod message;
 mod online;
 mod outbox;
 mod reply;
@@ -20,7 +19,7 @@ mod will;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{Broker, LinkName};
+use crate::broker::{Broker, BrokerError, LinkName};
 use crate::core::{Core, LoginError};
 use crate::directory::Principal;
 use crate::id::OrgId;
@@ -29,7 +28,7 @@ use crate::peer_log;
 use crate::timestamp::Timestamp;
 use crate::transport::{ConnInfo, Stream, driver};
 use client::Client;
-use codec::Malformed;
+use codec::{Malformed, reason};
 use reply::Watchers;
 use saved::{Owner, Saved};
 use will::Wills;
@@ -73,15 +72,24 @@ impl Edge {
         static LOG: PeerLog = PeerLog::new(5);
         self.core.metrics.connection_refused("malformed");
         let peer = info.remote_addr;
-        peer_log!(LOG, info, %peer, %malformed, "a connection sent what is not MQTT");
+        peer_log!(LOG, %peer, %malformed, "a connection sent what is not MQTT");
     }
 
     /// The reason code of MQTT 5 for a login that failed.
     fn refused(&self, info: &ConnInfo, error: &LoginError) -> u8 {
         static LOG: PeerLog = PeerLog::new(5);
         let peer = info.remote_addr;
-        peer_log!(LOG, info, %peer, %error, "a login was refused");
+        peer_log!(LOG, %peer, %error, "a login was refused");
         connect::refusal_code(error)
+    }
+}
+
+/// The reason code of MQTT 5 for what the broker did not do.
+const fn broker_code(error: BrokerError) -> u8 {
+    match error {
+        BrokerError::Topic => reason::TOPIC_INVALID,
+        BrokerError::Full => reason::QUOTA_EXCEEDED,
+        BrokerError::Gone | BrokerError::Stopped => reason::UNSPECIFIED,
     }
 }
 

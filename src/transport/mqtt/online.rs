@@ -8,20 +8,19 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use super::Edge;
 use super::client::{Closing, Done, Work};
 use super::codec::encode::{self, PublishHead};
 use super::codec::packet::{Ack, Disconnect};
 use super::codec::{Packet, Publish, PublishProperties, QoS, Version, reason, topic};
 use super::compress;
 use super::flight::{Source, delivered};
-use super::message::OwnedMessage;
 use super::outbox::Outbox;
 use super::reply::{Reply, ReplyTo};
 use super::saved::Owner;
 use super::topics::{TopicWork, Topics, TopicsOwner};
 use super::will::Will;
-use crate::broker::{BrokerError, Message};
+use super::{Edge, broker_code};
+use crate::broker::Message;
 use crate::directory::{Principal, Reason, Session};
 use crate::limits;
 use crate::timestamp::Timestamp;
@@ -260,19 +259,23 @@ impl Online {
         let org = self.session.org_id();
         let (qos, pkid) = (publish.qos, publish.pkid);
         edge.core.metrics.broker_received();
-        match edge.broker.try_publish(org, &message) {
-            Err(BrokerError::Full) => {
-                let (edge, message) = (edge.clone(), OwnedMessage::of(&message));
-                Ok(Some(Box::pin(async move {
-                    let code = code_of(message.publish(&edge.broker, org).await);
-                    Done::Topics(TopicWork::Published { qos, pkid, code })
-                })))
+        let handed_over = match edge.broker.pack(&message) {
+            Ok(parcel) => edge.broker.try_publish(org, parcel),
+            Err(error) => {
+                self.acknowledge(qos, pkid, broker_code(error), out)?;
+                return Ok(None);
             }
-            result => {
-                self.acknowledge(qos, pkid, code_of(result), out)?;
-                Ok(None)
-            }
-        }
+        };
+        let Err(parcel) = handed_over else {
+            self.acknowledge(qos, pkid, reason::SUCCESS, out)?;
+            return Ok(None);
+        };
+        let edge = edge.clone();
+        Ok(Some(Box::pin(async move {
+            let published = edge.broker.publish(org, parcel).await;
+            let code = published.map_or_else(broker_code, |()| reason::SUCCESS);
+            Done::Topics(TopicWork::Published { qos, pkid, code })
+        })))
     }
 
     /// Executes a TR50 request and answers it.
@@ -300,9 +303,7 @@ impl Online {
         BODY.with_borrow_mut(|body| {
             body.clear();
             let execution = match self.check(edge, publish, compressed) {
-                Ok(payload) => {
-                    exchange::on_connection(core, &self.caller, &payload, now, body)
-                }
+                Ok(payload) => exchange::on_connection(core, &self.caller, &payload, now, body),
                 Err((failure, ignore_response_topic)) => {
                     let mut to = to();
                     if ignore_response_topic {
@@ -351,14 +352,7 @@ impl Online {
     }
 
     /// Sends the commonest reply: to the asker, who has no subscriptions, as if it had subscribed.
-    fn send_plain(
-        &mut self,
-        edge: &Edge,
-        suffix: &str,
-        qos: QoS,
-        body: &[u8],
-        out: &mut Vec<u8>,
-    ) {
+    fn send_plain(&mut self, edge: &Edge, suffix: &str, qos: QoS, body: &[u8], out: &mut Vec<u8>) {
         let head = PublishHead {
             dup: false,
             qos: QoS::AtMostOnce,
@@ -461,7 +455,9 @@ impl Online {
             properties: &properties,
             publisher: 0,
         };
-        if edge.broker.try_publish(self.session.org_id(), &message).is_err() {
+        let org = self.session.org_id();
+        let taken = edge.broker.pack(&message).map(|parcel| edge.broker.try_publish(org, parcel));
+        if !matches!(taken, Ok(Ok(()))) {
             tracing::warn!("the broker is behind: a response was dropped");
         }
     }
@@ -556,8 +552,7 @@ impl Online {
         // A newer connection of the same client has taken the state over.
         let replaced = closing.reason == Reason::Replaced;
         if !replaced {
-            let until = (self.expiry_s != u32::MAX)
-                .then(|| now.plus_seconds(self.expiry_s.into()));
+            let until = (self.expiry_s != u32::MAX).then(|| now.plus_seconds(self.expiry_s.into()));
             self.keep_state(edge, until);
         }
         if let Some(topics) = self.topics.take() {
@@ -570,15 +565,6 @@ impl Online {
             let delay_s = if replaced { 0 } else { self.expiry_s };
             edge.wills.publish(edge, self.session.org_id(), *will, self.name, delay_s);
         }
-    }
-}
-
-const fn code_of(published: Result<(), BrokerError>) -> u8 {
-    match published {
-        Ok(()) => reason::SUCCESS,
-        Err(BrokerError::Topic) => reason::TOPIC_INVALID,
-        Err(BrokerError::Full) => reason::QUOTA_EXCEEDED,
-        Err(BrokerError::Gone | BrokerError::Stopped) => reason::UNSPECIFIED,
     }
 }
 

@@ -15,7 +15,7 @@ use super::online::Terms;
 use super::outbox::Outbox;
 use super::reply::Watcher;
 use super::saved::{Held, Owner};
-use super::{Edge, keep_for, link_name};
+use super::{Edge, broker_code, keep_for, link_name};
 use crate::broker::{self, BrokerError, Delivery, Link, OpenOptions, Refusal};
 use crate::directory::{Principal, Session};
 use crate::id::OrgId;
@@ -55,7 +55,6 @@ struct Linked {
     org: OrgId,
     link: Link,
     deliveries: mpsc::Receiver<Delivery>,
-    acks: mpsc::UnboundedSender<broker::AckToken>,
 }
 
 /// What came of work with the broker.
@@ -220,7 +219,7 @@ impl Topics {
     ) -> Vec<Result<(), u8>> {
         let all = |code| vec![Err(code); wishes.len()];
         if let Err(error) = self.open(owner, self.link.is_none()).await {
-            return all(refusal_code(error));
+            return all(broker_code(error));
         }
         let Some(linked) = &self.link else { return all(reason::UNSPECIFIED) };
         let subscription = |wish: &&Wish| broker::Subscription {
@@ -241,7 +240,7 @@ impl Topics {
                     })
                 })
                 .collect(),
-            Err(error) => all(refusal_code(error)),
+            Err(error) => all(broker_code(error)),
         }
     }
 
@@ -261,8 +260,7 @@ impl Topics {
         };
         let name = link_name(&owner.name);
         let link = self.edge.broker.open(org, name, options, sender).await?;
-        let acks = link.acks();
-        self.link = Some(Linked { org, link, deliveries, acks });
+        self.link = Some(Linked { org, link, deliveries });
         Ok(())
     }
 
@@ -287,11 +285,7 @@ impl Topics {
                 let before = topics.held.len();
                 topics.held.retain(|held| *held.filter != **filter);
                 let existed = topics.held.len() < before;
-                codes.push(if existed {
-                    reason::SUCCESS
-                } else {
-                    reason::NO_SUBSCRIPTION_EXISTED
-                });
+                codes.push(if existed { reason::SUCCESS } else { reason::NO_SUBSCRIPTION_EXISTED });
             }
             if let Some(linked) = &topics.link {
                 let in_broker = |filter: &String| Server::of(filter) == Server::Broker;
@@ -333,8 +327,7 @@ impl Topics {
     /// Notes that the client acknowledged a delivery.
     pub fn acknowledged(&mut self, pkid: u16) {
         if let (Some(Source::Broker(token)), Some(linked)) = (self.flight.end(pkid), &self.link) {
-            // A link that is over needs no acknowledgement.
-            let _ = linked.acks.send(token);
+            linked.link.ack(token);
         }
     }
 
@@ -399,7 +392,7 @@ impl Topics {
     /// Treats a delivery as acknowledged that the client does not get.
     fn skip(&self, delivery: &Delivery) {
         if let (Some(token), Some(linked)) = (delivery.ack, &self.link) {
-            let _ = linked.acks.send(token);
+            linked.link.ack(token);
         }
     }
 
@@ -414,13 +407,6 @@ impl Topics {
 impl Drop for Topics {
     fn drop(&mut self) {
         self.unwatch();
-    }
-}
-
-const fn refusal_code(error: BrokerError) -> u8 {
-    match error {
-        BrokerError::Full => reason::QUOTA_EXCEEDED,
-        BrokerError::Topic | BrokerError::Gone | BrokerError::Stopped => reason::UNSPECIFIED,
     }
 }
 

@@ -7,18 +7,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::Edge;
 use super::codec::packet;
-use super::codec::{reason, topic};
-use super::message::OwnedMessage;
+use super::codec::reason;
 use super::saved::Owner;
-use crate::broker::Message;
+use super::{Edge, broker_code};
+use crate::broker::{Broker, Message, Parcel};
 use crate::id::OrgId;
 use crate::limits;
 
 /// A will, and how long to wait with it.
 pub struct Will {
-    message: OwnedMessage,
+    parcel: Parcel,
     delay_s: u32,
 }
 
@@ -28,21 +27,21 @@ impl Will {
     /// # Errors
     ///
     /// The reason code to refuse the CONNECT with: the will's topic is not one to publish to.
-    pub fn read(will: &packet::Will<'_>) -> Result<Self, u8> {
+    pub fn read(will: &packet::Will<'_>, broker: &Broker) -> Result<Self, u8> {
         let first = will.topic.split('/').next().unwrap_or_default();
-        let reserved = matches!(first, "api" | "apiz" | "reply" | "replyz" | "notify");
-        if reserved || first.starts_with('$') || !topic::valid_topic(will.topic) {
+        if matches!(first, "api" | "apiz" | "reply" | "replyz" | "notify") {
             return Err(reason::TOPIC_INVALID);
         }
-        let message = OwnedMessage::of(&Message {
+        let message = Message {
             topic: will.topic,
             payload: will.payload,
             qos: will.qos,
             retain: will.retain,
             properties: &will.properties.as_publish(),
             publisher: 0,
-        });
-        Ok(Self { message, delay_s: will.properties.delay.unwrap_or(0) })
+        };
+        let parcel = broker.pack(&message).map_err(broker_code)?;
+        Ok(Self { parcel, delay_s: will.properties.delay.unwrap_or(0) })
     }
 }
 
@@ -53,14 +52,7 @@ pub struct Wills(Mutex<BTreeMap<Owner, AbortHandle>>);
 impl Wills {
     /// Publishes a will, after its delay or when the client's state ends, whichever comes first
     /// ([MQTT-3.1.3-9] of 5).
-    pub fn publish(
-        &self,
-        edge: &Arc<Edge>,
-        org: OrgId,
-        will: Will,
-        owner: Owner,
-        expiry_s: u32,
-    ) {
+    pub fn publish(&self, edge: &Arc<Edge>, org: OrgId, will: Will, owner: Owner, expiry_s: u32) {
         let delay = Duration::from_secs(will.delay_s.min(expiry_s).into());
         let mut waiting = self.0.lock();
         waiting.retain(|_, task| !task.is_finished());
@@ -88,7 +80,7 @@ impl Wills {
 }
 
 async fn publish_now(edge: &Edge, org: OrgId, will: Will) {
-    if will.message.publish(&edge.broker, org).await.is_err() {
+    if edge.broker.publish(org, will.parcel).await.is_err() {
         tracing::warn!("a will could not be published");
     }
 }
