@@ -102,10 +102,13 @@ fn reply_to(request: &[u8], session: bool) -> Option<&'static str> {
 async fn web_socket(stream: Stream, answers_max: usize) -> Option<()> {
     use futures_util::{Sink as _, Stream as _};
     use std::future::poll_fn;
-    use std::pin::Pin;
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
+    #[expect(
+        clippy::result_large_err,
+        reason = "tungstenite gives the type of its callback"
+    )]
     let echo = |request: &Request, mut response: Response| {
         assert_eq!(request.uri().path(), "/mqtt");
         let protocol = request.headers().get("Sec-WebSocket-Protocol").cloned();
