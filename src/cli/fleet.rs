@@ -157,9 +157,10 @@ async fn drive(args: FleetArgs) -> Result<Report, Box<dyn std::error::Error>> {
     };
     let board = Arc::new(Board::default());
     let stop = CancellationToken::new();
-    let _progress = AbortOnDropHandle::new(tokio::spawn(watch(board.clone(), stop.clone())));
+    let progress = AbortOnDropHandle::new(tokio::spawn(watch(board.clone(), stop.clone())));
     let mut fleet = Fleet::connect_watched(&plan, board, stop).await?;
     let report = fleet.run(&load).await;
+    drop(progress);
     fleet.close().await;
     Ok(report)
 }

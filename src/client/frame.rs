@@ -178,7 +178,7 @@ impl<'a> Frame<'a> {
             (packet_id, rest) = (Some(id), after);
         }
         if version == Version::V5 {
-            rest = split_properties(rest)?.ok_or(cut)?.1;
+            rest = split_properties(rest).ok_or(cut)?.1;
         }
         Ok(Some(Publish { topic, packet_id, payload: rest }))
     }
@@ -193,7 +193,7 @@ impl<'a> Frame<'a> {
         let mut receive_max = u16::MAX;
         // A server that knows no MQTT 5 refuses with the two bytes of 3.1.1.
         if version == Version::V5 && !rest.is_empty() {
-            let (properties, _) = split_properties(rest)?.ok_or(cut)?;
+            let (properties, _) = split_properties(rest).ok_or(cut)?;
             receive_max = receive_maximum(properties).unwrap_or(u16::MAX);
         }
         Ok(Some(ConnAck { code, receive_max }))
@@ -285,11 +285,10 @@ fn split_u16(input: &[u8]) -> Option<(u16, &[u8])> {
     Some((u16::from_be_bytes(*bytes), rest))
 }
 
-fn split_properties(input: &[u8]) -> Result<Option<(&[u8], &[u8])>, NotMqtt> {
-    let Some((length, length_bytes)) = read_varint(input)? else {
-        return Ok(None);
-    };
-    Ok(input.get(length_bytes..).and_then(|rest| rest.split_at_checked(length)))
+/// A packet's properties, and what follows them.
+fn split_properties(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, length_bytes) = read_varint(input).ok()??;
+    input.get(length_bytes..)?.split_at_checked(length)
 }
 
 /// The Receive Maximum among a CONNACK's properties (MQTT 5, 2.2.2.2 gives their types).

@@ -97,7 +97,7 @@ struct Members<'k> {
 }
 
 impl Members<'_> {
-    fn find<'a>(self, text: &'a str) -> Result<Option<&'a RawValue>, serde_json::Error> {
+    fn find(self, text: &str) -> Result<Option<&RawValue>, serde_json::Error> {
         let mut json = serde_json::Deserializer::from_str(text);
         serde::Deserializer::deserialize_map(&mut json, self)
     }

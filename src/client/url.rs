@@ -82,7 +82,8 @@ pub enum Trust {
 pub enum BadUrl {
     /// No `://`, or a scheme that is not served.
     #[error(
-        "the URL must begin with mqtt://, mqtts://, ws://, wss://, tcp://, tcps://, http:// or https://"
+        "the URL must begin with mqtt://, mqtts://, ws://, wss://, tcp://, tcps://, http:// or \
+         https://"
     )]
     Scheme,
     /// No host.

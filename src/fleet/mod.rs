@@ -22,7 +22,6 @@ mod plan;
 mod report;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -31,7 +30,6 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use device::Device;
-pub use histogram::Histogram;
 pub use plan::{ClientKind, DEVICES_MAX, Load, Plan, PlanError, Versions, WINDOW_MAX};
 pub use report::{Board, Commands, Connections, Latency, Report};
 
@@ -64,17 +62,9 @@ impl Fleet {
         stop: CancellationToken,
     ) -> Result<Self, PlanError> {
         plan.check()?;
-        let mut targets = Vec::with_capacity(plan.urls.len());
-        for url in &plan.urls {
-            let target = Target::resolve(url).await?;
-            if !plan.beyond_loopback && !target.is_loopback() {
-                return Err(PlanError::NotLoopback(url.to_string()));
-            }
-            targets.push(target);
-        }
+        let targets = resolve(plan).await?;
         let permits = Arc::new(Semaphore::new(LOGINS_MAX));
         let mut logins = JoinSet::new();
-        let mut devices = Vec::with_capacity(plan.devices);
         let start = Instant::now();
         for number in 0..plan.devices {
             let Some((target, url, ordinary)) = plan.device(number) else {
@@ -87,12 +77,11 @@ impl Fleet {
                 let due = Duration::from_secs_f64(number as f64 / f64::from(plan.connect_rate));
                 sleep_until(start + due).await;
             }
-            let Ok(permit) = permits.clone().acquire_owned().await else {
-                break;
+            let permit = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                permit = permits.clone().acquire_owned() => permit,
             };
-            if stop.is_cancelled() {
-                break;
-            }
             let options = Options {
                 qos1: plan.qos1,
                 keep_alive_s: plan.keep_alive_s,
@@ -103,22 +92,23 @@ impl Fleet {
             logins.spawn(async move {
                 let _permit = permit;
                 let begin = Instant::now();
-                match Device::open(number, &target, &url, ordinary, options).await {
-                    Ok(device) => {
-                        board.connect.record(begin.elapsed());
-                        board.opened.fetch_add(1, Relaxed);
-                        Some(device)
-                    }
-                    Err(error) => {
-                        board.refused.fetch_add(1, Relaxed);
-                        board.error(error);
-                        None
-                    }
-                }
+                let device = Device::open(number, &target, &url, ordinary, options).await;
+                board.count_login(begin.elapsed(), device)
             });
         }
-        while let Some(login) = logins.join_next().await {
-            devices.extend(login.ok().flatten());
+        let mut devices = Vec::with_capacity(logins.len());
+        let mut stopped = false;
+        loop {
+            tokio::select! {
+                login = logins.join_next() => match login {
+                    Some(login) => devices.extend(login.ok().flatten()),
+                    None => break,
+                },
+                () = stop.cancelled(), if !stopped => {
+                    stopped = true;
+                    logins.abort_all();
+                }
+            }
         }
         devices.sort_unstable_by_key(Device::number);
         Ok(Self { devices, board, stop })
@@ -185,8 +175,7 @@ impl Fleet {
                 match device.work(work).await {
                     Ok(()) => Some(device),
                     Err(error) => {
-                        board.dropped.fetch_add(1, Relaxed);
-                        board.error(error);
+                        board.count_dropped(error);
                         None
                     }
                 }
@@ -226,6 +215,19 @@ impl Fleet {
         }
         closing.join_all().await;
     }
+}
+
+/// The servers of a plan, in the order of its URLs.
+async fn resolve(plan: &Plan) -> Result<Vec<Target>, PlanError> {
+    let mut targets = Vec::with_capacity(plan.urls.len());
+    for url in &plan.urls {
+        let target = Target::resolve(url).await?;
+        if !plan.beyond_loopback && !target.is_loopback() {
+            return Err(PlanError::NotLoopback(url.to_string()));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS, v5};
+use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Outgoing, Packet, QoS, v5};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -34,6 +34,7 @@ enum Publisher {
 enum Answer {
     LoggedIn,
     Reply(u32, Bytes),
+    Refused(String),
     Failed(String),
 }
 
@@ -48,7 +49,12 @@ impl Ordinary {
         let mut ordinary = Self { publisher, answers, _pump: pump, qos1: options.qos1 };
         match ordinary.answers.recv().await {
             Some(Answer::LoggedIn) => Ok(ordinary),
-            Some(Answer::Failed(reason)) => Err(ClientError::Refused(reason)),
+            Some(Answer::Refused(reason)) => Err(ClientError::Refused(reason)),
+            Some(Answer::Failed(reason)) => Err(ClientError::Dial {
+                step: "connect (rumqttc)",
+                authority: url.authority(),
+                source: io::Error::other(reason),
+            }),
             Some(Answer::Reply(..)) | None => Err(ClientError::Closed),
         }
     }
@@ -75,7 +81,7 @@ impl Ordinary {
         match self.answers.recv().await {
             Some(Answer::Reply(id, text)) => Ok((id, text)),
             Some(Answer::Failed(reason)) => Err(ClientError::Broken(io::Error::other(reason))),
-            Some(Answer::LoggedIn) | None => Err(ClientError::Closed),
+            Some(Answer::LoggedIn | Answer::Refused(_)) | None => Err(ClientError::Closed),
         }
     }
 
@@ -112,11 +118,16 @@ fn open_v4(
                     Answer::Reply(id, publish.payload)
                 }
                 Ok(Event::Incoming(Packet::ConnAck(_))) => Answer::LoggedIn,
+                // Said goodbye: the server may take its time to close.
+                Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
                 Ok(_) => continue,
+                Err(ConnectionError::ConnectionRefused(code)) => {
+                    Answer::Refused(format!("{code:?}"))
+                }
                 Err(error) => Answer::Failed(error.to_string()),
             };
             // Polling again after a failure would connect again: the device counts as dropped.
-            let failed = matches!(answer, Answer::Failed(_));
+            let failed = matches!(answer, Answer::Failed(_) | Answer::Refused(_));
             if sender.send(answer).await.is_err() || failed {
                 return;
             }
@@ -151,10 +162,14 @@ fn open_v5(
                     Answer::Reply(id, publish.payload)
                 }
                 Ok(v5::Event::Incoming(Packet::ConnAck(_))) => Answer::LoggedIn,
+                Ok(v5::Event::Outgoing(Outgoing::Disconnect)) => return,
                 Ok(_) => continue,
+                Err(v5::ConnectionError::ConnectionRefused(code)) => {
+                    Answer::Refused(format!("{code:?}"))
+                }
                 Err(error) => Answer::Failed(error.to_string()),
             };
-            let failed = matches!(answer, Answer::Failed(_));
+            let failed = matches!(answer, Answer::Failed(_) | Answer::Refused(_));
             if sender.send(answer).await.is_err() || failed {
                 return;
             }

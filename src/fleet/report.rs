@@ -29,15 +29,42 @@ pub struct Board {
 }
 
 impl Board {
-    /// Counts a failure under its text.
-    pub(super) fn error(&self, text: impl fmt::Display) {
-        let text = text.to_string();
-        let mut errors = self.errors.lock();
-        if errors.len() < ERROR_TEXTS_MAX || errors.contains_key(&text) {
-            *errors.entry(text).or_default() += 1;
-        } else {
-            *errors.entry("other errors".to_owned()).or_default() += 1;
+    /// Counts a login that took `elapsed`, and passes on what came of it.
+    pub(super) fn count_login<T, E: fmt::Display>(
+        &self,
+        elapsed: Duration,
+        login: Result<T, E>,
+    ) -> Option<T> {
+        match login {
+            Ok(opened) => {
+                self.connect.record(elapsed);
+                self.opened.fetch_add(1, Relaxed);
+                Some(opened)
+            }
+            Err(error) => {
+                self.refused.fetch_add(1, Relaxed);
+                self.count_error(error);
+                None
+            }
         }
+    }
+
+    /// Counts a connection that did not last.
+    pub(super) fn count_dropped(&self, error: impl fmt::Display) {
+        self.dropped.fetch_add(1, Relaxed);
+        self.count_error(error);
+    }
+
+    fn count_error(&self, error: impl fmt::Display) {
+        let text = error.to_string();
+        let mut errors = self.errors.lock();
+        let known = errors.contains_key(&text);
+        let text = if known || errors.len() < ERROR_TEXTS_MAX {
+            text
+        } else {
+            "others".to_owned()
+        };
+        *errors.entry(text).or_default() += 1;
     }
 
     /// Commands answered until now, failures too.
@@ -251,14 +278,14 @@ mod tests {
     fn troubles_are_counted_by_their_text() {
         let board = board();
         board.lost.store(1, Relaxed);
-        board.error("the server closed the connection");
-        board.error("the server closed the connection");
+        board.count_error("the server closed the connection");
+        board.count_error("the server closed the connection");
         let report = board.report(Duration::from_secs(1));
         assert!(!report.is_clean());
         let text = report.to_string();
         assert!(text.ends_with("\nerror        2 × the server closed the connection"), "{text}");
         for number in 0..100 {
-            board.error(number);
+            board.count_error(number);
         }
         assert!(board.report(Duration::ZERO).errors.len() <= ERROR_TEXTS_MAX + 1);
     }
