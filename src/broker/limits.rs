@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Commands waiting for the broker's thread. It executes about a million a second; more than this
-/// only adds delay.
+/// Commands waiting for the broker's thread. It executes some 300,000 a second; more than this only
+/// adds delay.
 pub(super) const COMMANDS_MAX: usize = 1024;
 
 /// Controls waiting for a session's task: its client's acknowledgements, of which a hundred can be
@@ -35,7 +35,7 @@ pub(super) const REPLAY_MAX: usize = 2 * RETAINED_MESSAGES_MAX;
 /// [`SEGMENTS_PER_SLOT`] a subscriber may be 384 KiB behind before it loses messages.
 pub(super) const SEGMENT_BYTES: usize = 128 * 1024;
 
-/// Segments of a slot's log. A log holds 512 KiB, or about 5 MB of memory if all messages are tiny.
+/// Segments of a slot's log. A log holds 512 KiB, or about 4 MB of memory if all messages are tiny.
 pub(super) const SEGMENTS_PER_SLOT: usize = 4;
 
 /// Messages that the router hands to a subscriber in one go.

@@ -96,8 +96,8 @@ pub(super) struct Unpacked {
 }
 
 impl Parcel {
-    /// The parcel of a message that came at `now`; `start` is when the broker started. `None` if the topic
-    /// is too long for MQTT.
+    /// The parcel of a message that came at `now`; `start` is when the broker started. `None` if
+    /// the topic is too long for MQTT.
     pub(super) fn new(message: &Message<'_>, start: Instant, now: Instant) -> Option<Self> {
         let mut block = Vec::new();
         PublishProperties { topic_alias: None, ..*message.properties }.put_block(&mut block);

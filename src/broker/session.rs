@@ -16,7 +16,7 @@ use rumqttd::local::LinkRx;
 use tokio::sync::mpsc;
 
 use super::filters::{SessionKey, Slot};
-use super::limits::{AWAY_BYTES_MAX, AWAY_MESSAGES_MAX, REPLAY_MAX, UNACKED_MAX};
+use super::limits::{AWAY_BYTES_MAX, AWAY_MESSAGES_MAX, REPLAY_MAX, ROUTER_WAIT, UNACKED_MAX};
 use super::message::{AckToken, Delivery, Parcel};
 use super::worker::Command;
 use crate::transport::mqtt::codec::{QoS, topic};
@@ -181,7 +181,10 @@ impl Session {
     /// end, either of which would kill it.
     async fn wake_router(&mut self) {
         let woken = match &self.link {
-            Some(link) => link.wake().await.is_ok(),
+            Some(link) => {
+                let woken = tokio::time::timeout(ROUTER_WAIT, link.wake()).await;
+                woken.is_ok_and(|sent| sent.is_ok())
+            }
             None => true,
         };
         if !woken {
