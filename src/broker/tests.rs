@@ -263,7 +263,7 @@ async fn a_kept_session_gets_what_it_missed() {
     publish(&broker, message("a", "2")).await;
     let (one, two) = (first.next().await, first.next().await);
     assert!(one.ack < two.ack);
-    first.link.ack(one.ack.expect("QoS 1")).await;
+    first.link.ack(one.ack.expect("QoS 1"));
     first.link.close(Duration::MAX).await;
     drop(first.deliveries);
     publish(&broker, message("a", "3")).await;
@@ -277,7 +277,7 @@ async fn a_kept_session_gets_what_it_missed() {
     while seen.len() < 3 {
         let delivery = second.next().await;
         if let Some(token) = delivery.ack {
-            second.link.ack(token).await;
+            second.link.ack(token);
             seen.push((String::from_utf8_lossy(&delivery.payload).into_owned(), delivery.dup));
         }
     }
@@ -372,7 +372,7 @@ async fn a_slow_subscriber_costs_itself_only() {
         let mut last = None;
         while last != Some(COUNT - 1) {
             let delivery = fast.next().await;
-            fast.link.ack(delivery.ack.expect("QoS 1")).await;
+            fast.link.ack(delivery.ack.expect("QoS 1"));
             let text = String::from_utf8_lossy(&delivery.payload).into_owned();
             last = text.split(' ').next().and_then(|number| number.parse().ok());
         }
@@ -384,7 +384,7 @@ async fn a_slow_subscriber_costs_itself_only() {
     let mut token = first.ack;
     let mut seen = 1;
     loop {
-        slow.link.ack(token.expect("QoS 1")).await;
+        slow.link.ack(token.expect("QoS 1"));
         let delivery = slow.next().await;
         token = delivery.ack;
         seen += 1;
@@ -411,7 +411,7 @@ async fn unacknowledged_deliveries_hold_up_the_next_ones() {
     }
     assert!(subscriber.deliveries.try_recv().is_err());
     // Any order will do.
-    subscriber.link.ack(*tokens.last().expect("some")).await;
+    subscriber.link.ack(*tokens.last().expect("some"));
     assert_eq!(subscriber.next_text().await, format!("a {} 1", limits::UNACKED_MAX));
 }
 

@@ -31,41 +31,20 @@ mod tests {
             let read = read.map_err(|error| error.to_string());
             match error {
                 "" => assert_eq!(read, Ok(()), "{line}"),
-                _ => assert!(
-                    read.is_err_and(|text| text.contains(error)),
-                    "{line}: {error}"
-                ),
+                _ => assert!(read.is_err_and(|text| text.contains(error)), "{line}: {error}"),
             }
         };
         check("tr50d call diag.ping --url mqtt://k:t@h", "");
-        check(
-            "tr50d call session.list {} --url http://a@b.c:p@h --timeout 0.5",
-            "",
-        );
+        check("tr50d call session.list {} --url http://a@b.c:p@h --timeout 0.5", "");
         check("tr50d call diag.ping", "--url <URL>");
         check("tr50d call diag.ping --url h:1", "the URL must begin with");
-        check(
-            "tr50d call diag.ping --url tcp://h --timeout 0",
-            "not a number of seconds",
-        );
-        check(
-            "tr50d fleet --url mqtt://:t@h --url tcp://:t@h --devices 5 --json --idle",
-            "",
-        );
-        check(
-            "tr50d fleet --url mqtt://:t@h --mqtt-version mix --client mix --qos 1",
-            "",
-        );
-        check(
-            "tr50d fleet --url mqtt://:t@h --source-addresses 127.0.0.1-127.0.0.9",
-            "",
-        );
+        check("tr50d call diag.ping --url tcp://h --timeout 0", "not a number of seconds");
+        check("tr50d fleet --url mqtt://:t@h --url tcp://:t@h --devices 5 --json --idle", "");
+        check("tr50d fleet --url mqtt://:t@h --mqtt-version mix --client mix --qos 1", "");
+        check("tr50d fleet --url mqtt://:t@h --source-addresses 127.0.0.1-127.0.0.9", "");
         check("tr50d fleet", "--url <URL>");
         check("tr50d fleet --url mqtt://h --qos 2", "2 is not in 0..=1");
-        check(
-            "tr50d fleet --url mqtt://h --mqtt-version 4",
-            "not 3.1, 3.1.1, 5 or mix",
-        );
+        check("tr50d fleet --url mqtt://h --mqtt-version 4", "not 3.1, 3.1.1, 5 or mix");
         check("tr50d fleet --url mqtt://h --rate=-1", "not 0 or a rate");
         check("tr50d fleet --help", "ulimit -n");
     }

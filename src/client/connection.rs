@@ -126,11 +126,7 @@ impl Connection {
             return Ok(());
         };
         let reply = self.ask_for("auth", 0, login.as_bytes()).await?;
-        if reply.success() {
-            Ok(())
-        } else {
-            Err(ClientError::Refused(reply.failure()))
-        }
+        if reply.success() { Ok(()) } else { Err(ClientError::Refused(reply.failure())) }
     }
 
     /// How many requests may wait for their answer: fewer than the caller's `window` if the

@@ -102,24 +102,17 @@ async fn web_socket(stream: Stream, answers_max: usize) -> Option<()> {
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-    #[expect(
-        clippy::result_large_err,
-        reason = "tungstenite gives the type of its callback"
-    )]
-    let echo = |request: &Request, mut response: Response| {
-        assert_eq!(request.uri().path(), "/mqtt");
-        let protocol = request.headers().get("Sec-WebSocket-Protocol").cloned();
-        response.headers_mut().extend(protocol.map(|p| {
-            (
-                tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL,
-                p,
-            )
-        }));
-        Ok(response)
-    };
-    let mut socket = tokio_tungstenite::accept_hdr_async(stream, echo)
-        .await
-        .ok()?;
+    #[expect(clippy::result_large_err, reason = "tungstenite gives the type of its callback")]
+    let echo =
+        |request: &Request, mut response: Response| {
+            assert_eq!(request.uri().path(), "/mqtt");
+            let protocol = request.headers().get("Sec-WebSocket-Protocol").cloned();
+            response.headers_mut().extend(protocol.map(|p| {
+                (tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL, p)
+            }));
+            Ok(response)
+        };
+    let mut socket = tokio_tungstenite::accept_hdr_async(stream, echo).await.ok()?;
     // One half of a pipe carries the bytes to the MQTT part and back.
     let (near, far) = tokio::io::duplex(4096);
     tokio::spawn(mqtt(far, answers_max));

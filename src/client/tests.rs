@@ -136,10 +136,7 @@ fn logins_are_as_the_protocol_has_them() {
         assert_eq!(login_text(&url.parse().expect(url)), expected, "{url}");
     };
     check("tcp://h", None);
-    check(
-        "tcp://a%40b.c:p%22w@h",
-        Some(r#"{"password":"p\"w","username":"a@b.c"}"#),
-    );
+    check("tcp://a%40b.c:p%22w@h", Some(r#"{"password":"p\"w","username":"a@b.c"}"#));
     check(
         "http://dev:tok@h?app_id=app",
         Some(r#"{"appId":"app","appToken":"tok","thingKey":"dev"}"#),

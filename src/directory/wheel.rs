@@ -117,11 +117,11 @@ impl Wheel {
         while timer != NO_TIMER {
             let entry = &self.entries[timer as usize];
             let after = entry.after;
-            if entry.due <= now {
-                if let Some(session) = entry.session.clone() {
-                    self.remove(&session);
-                    self.due.push_back(session);
-                }
+            if entry.due <= now
+                && let Some(session) = entry.session.clone()
+            {
+                self.remove(&session);
+                self.due.push_back(session);
             }
             timer = after;
         }

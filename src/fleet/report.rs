@@ -59,11 +59,7 @@ impl Board {
         let text = error.to_string();
         let mut errors = self.errors.lock();
         let known = errors.contains_key(&text);
-        let text = if known || errors.len() < ERROR_TEXTS_MAX {
-            text
-        } else {
-            "others".to_owned()
-        };
+        let text = if known || errors.len() < ERROR_TEXTS_MAX { text } else { "others".to_owned() };
         *errors.entry(text).or_default() += 1;
     }
 

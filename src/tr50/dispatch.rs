@@ -34,14 +34,23 @@ pub struct CommandInfo {
 /// The three kinds of handler, and the one for commands that need no session.
 pub enum Handler {
     /// Answers from memory, with or without a session.
-    Open(fn(Option<&RawValue>, &mut Vec<u8>) -> Result<(), Failure>),
+    Open(fn(RawParams<'_>, &mut Vec<u8>) -> Result<(), Failure>),
     /// Answers from memory.
-    Read(fn(&Call<'_>, Option<&RawValue>, &mut Vec<u8>) -> Result<(), Failure>),
+    Read(ReadHandler),
     /// Changes state; answered when the change is durable.
-    Change(fn(&Call<'_>, Option<&RawValue>, &mut Vec<u8>) -> Result<Changes, Failure>),
+    Change(ChangeHandler),
     /// Takes time, with or without a session.
     Later(fn(LaterCall, Option<Box<RawValue>>) -> Reply),
 }
+
+/// The member `params`, not yet looked into.
+pub type RawParams<'a> = Option<&'a RawValue>;
+
+/// A handler that appends its reply object.
+pub type ReadHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<(), Failure>;
+
+/// A handler that appends its reply object and says what it changed.
+pub type ChangeHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Changes, Failure>;
 
 /// The reply of a handler that takes time: the text under the command's name.
 pub type Reply = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
@@ -237,7 +246,7 @@ async fn execute_later(
 }
 
 async fn change(
-    handler: fn(&Call<'_>, Option<&RawValue>, &mut Vec<u8>) -> Result<Changes, Failure>,
+    handler: ChangeHandler,
     call: &Call<'_>,
     params: Option<&RawValue>,
     answer: &mut Answer,

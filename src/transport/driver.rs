@@ -22,6 +22,9 @@ use crate::timestamp::Timestamp;
 /// Something that takes time and has to be finished before the next bytes are looked at.
 pub type Work<D> = Pin<Box<dyn Future<Output = D> + Send>>;
 
+/// What came of some bytes: how many were used, and a work that the rest has to wait for.
+pub type Received<P> = Result<(usize, Option<Work<<P as Peer>::Done>>), <P as Peer>::Closing>;
+
 /// One side of a conversation: a protocol without its socket and clock.
 pub trait Peer: Send {
     /// What comes of a [`Work`].
@@ -40,7 +43,9 @@ pub trait Peer: Send {
         bytes: &[u8],
         now: Timestamp,
         out: &mut Vec<u8>,
-    ) -> Result<(usize, Option<Work<Self::Done>>), Self::Closing>;
+    ) -> Received<Self>
+    where
+        Self: Sized;
 
     /// Takes what came of a work.
     ///

@@ -88,9 +88,9 @@ const fn fields_of_read<P: Params, R>(
     P::FIELDS
 }
 
-const fn fields_of_change<P: Params, R>(
-    _: fn(&Call<'_>, P) -> Result<(R, Changes), Failure>,
-) -> &'static [Field] {
+type Changed<R> = Result<(R, Changes), Failure>;
+
+const fn fields_of_change<P: Params, R>(_: fn(&Call<'_>, P) -> Changed<R>) -> &'static [Field] {
     P::FIELDS
 }
 

@@ -1,0 +1,185 @@
+//! Starts `tr50d serve` as a user would, on ports that the system chooses, and talks to it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tr50d::client::{Client, Url};
+
+/// Long enough for anything that happens at once on a slow machine.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A running server in a process of its own. It is killed when this is dropped.
+pub struct TestServer {
+    child: Child,
+    addresses: BTreeMap<String, SocketAddr>,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl TestServer {
+    /// A demo server without a limit of commands a second.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A demo server with more settings, such as `("TR50D_SESSIONS__TTL_S", "1")`.
+    pub fn with(settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data_dir = dir.path().join("data");
+        let mut server = Self::in_dir(&data_dir, settings);
+        server._dir = Some(dir);
+        server
+    }
+
+    /// A demo server whose state is in this directory.
+    pub fn in_dir(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut child = command(data_dir, settings)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server's program");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut addresses = BTreeMap::new();
+        for line in output.lines() {
+            let line = line.expect("a line");
+            if line == "ready" {
+                let (data_dir, _dir) = (data_dir.to_owned(), None);
+                return Self { child, addresses, data_dir, _dir };
+            }
+            if let Some((name, address)) =
+                line.strip_prefix("listening ").and_then(|rest| rest.split_once(' '))
+            {
+                addresses.insert(name.to_owned(), address.parse().expect("an address"));
+            }
+        }
+        panic!("the server ended before it was ready: {:?}", child.wait());
+    }
+
+    /// The address of a listener: `mqtt`, `mqtts`, `tcp`, `tcps`, `http`, `https`.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        self.addresses[listener]
+    }
+
+    /// A URL with a login of the demo: a thing of BasicOrg.
+    pub fn thing_url(&self, listener: &str, thing_key: &str) -> Url {
+        self.url(listener, thing_key, "demo-token-basicorg")
+    }
+
+    /// A URL with a login.
+    pub fn url(&self, listener: &str, user: &str, password: &str) -> Url {
+        let user = user.replace('@', "%40");
+        let url = format!("{listener}://{user}:{password}@{}", self.address(listener));
+        url.parse().expect("a URL")
+    }
+
+    /// A connected client of BasicOrg's administrator.
+    pub async fn operator(&self, listener: &str) -> Client {
+        connect(&self.url(listener, "operator@basicorg.example", "demo-operator-password")).await
+    }
+
+    /// A connected client of the super administrator.
+    pub async fn admin(&self, listener: &str) -> Client {
+        connect(&self.url(listener, "admin@devicewise.com", "demo-admin-password")).await
+    }
+
+    /// A connected client of a thing of BasicOrg.
+    pub async fn thing(&self, listener: &str, thing_key: &str) -> Client {
+        connect(&self.thing_url(listener, thing_key)).await
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal, such as `TERM` or `KILL`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status;
+            }
+            assert!(start.elapsed() < SOON, "the server does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command that serves the demo from this directory, with free ports and more settings.
+pub fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tr50d"));
+    command
+        .args(["serve", "--demo"])
+        .env("TR50D_SERVER__DATA_DIR", data_dir)
+        .env("TR50D_MQTT__LISTEN", "127.0.0.1:0")
+        .env("TR50D_TCP__LISTEN", "127.0.0.1:0")
+        .env("TR50D_HTTP__LISTEN", "127.0.0.1:0")
+        .env("TR50D_LIMITS__COMMANDS_PER_S", "0")
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Runs the program to its end; its status, standard output and standard error.
+pub fn run(mut command: Command) -> (ExitStatus, String, String) {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
+    let read = |stream: Option<Box<dyn Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            let mut stream = stream.expect("piped");
+            stream.read_to_string(&mut text).map(|_| text).expect("UTF-8")
+        })
+    };
+    let out = read(child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
+    let err = read(child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
+    let status = child.wait().expect("a status");
+    (status, out.join().expect("read"), err.join().expect("read"))
+}
+
+/// A connected client.
+pub async fn connect(url: &Url) -> Client {
+    Client::connect(url).await.expect("a connection")
+}
+
+/// The reply to a command, which has to succeed: its `params`.
+pub async fn call(client: &mut Client, command: &str, params: &str) -> Value {
+    let reply = reply(client, command, params).await;
+    assert_eq!(reply["success"], true, "{command} {params}: {reply}");
+    reply["params"].clone()
+}
+
+/// The reply to a command, whatever it is.
+pub async fn reply(client: &mut Client, command: &str, params: &str) -> Value {
+    let params = if params.is_empty() { None } else { Some(params) };
+    let reply = client.call(command, params).await.expect("a reply");
+    serde_json::from_str(reply.as_json()).expect("JSON")
+}
+
+/// Waits until a condition holds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < SOON, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,15 @@
+//! The whole server, through its sockets.
+
+mod harness;
+
+mod command_line;
+mod commands;
+mod durability;
+mod fleet;
+mod http;
+mod mqtt;
+mod mqtt_five;
+mod outside_clients;
+mod tcp;
+mod tls;
+mod topics;
