@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -139,8 +139,13 @@ impl DemoDir {
     fn make(config: &mut Config) -> Result<Self, String> {
         let path = config.server.data_dir.clone();
         let failed = |error| format!("can't make the demo's directory {}: {error}", path.display());
-        let fresh = !path.exists();
-        if fresh {
+        // A directory that the configuration names is the user's, and stays.
+        let fresh = path.parent() == Some(&std::env::temp_dir())
+            && path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("tr50d-demo-"))
+            && !path.exists();
+        if !path.exists() {
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
         }
         let made = Self { path: path.clone(), fresh };
@@ -155,8 +160,7 @@ impl DemoDir {
 
 impl Drop for DemoDir {
     fn drop(&mut self) {
-        let below_temp = |path: &Path| path.starts_with(std::env::temp_dir());
-        if self.fresh && below_temp(&self.path) {
+        if self.fresh {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }

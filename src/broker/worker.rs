@@ -452,7 +452,7 @@ impl Worker {
             if self.relink().is_ok() {
                 return;
             }
-            std::thread::sleep(limits::RESTART_PAUSE);
+            pause();
         }
     }
 
@@ -471,13 +471,19 @@ impl Worker {
     }
 }
 
+/// The broker's thread is not one of the runtime's; it has nothing else to do.
+#[expect(clippy::disallowed_methods, reason = "a thread of its own")]
+fn pause() {
+    std::thread::sleep(limits::RESTART_PAUSE);
+}
+
 impl Running {
     /// Starts a router; tries until one runs.
     fn start(limits: &BrokerLimits, generation: u64) -> Self {
         loop {
             match Self::try_start(limits, generation) {
                 Ok(running) => return running,
-                Err(RouterDead) => std::thread::sleep(limits::RESTART_PAUSE),
+                Err(RouterDead) => pause(),
             }
         }
     }

@@ -7,12 +7,12 @@ mod value;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io, process};
 
 use tracing::level_filters::LevelFilter;
 
 use crate::store::writer::Durability;
+use crate::timestamp::Timestamp;
 use crate::transport::proxy::Trusted;
 use crate::transport::tls;
 use value::{Raw, Value};
@@ -430,8 +430,8 @@ impl Config {
 /// A directory for one run of the demo: below the system's directory for temporary files, with a
 /// name that no other run has. It is not made yet; whoever makes it must insist on a new one.
 pub fn demo_dir() -> PathBuf {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    std::env::temp_dir().join(format!("tr50d-demo-{}-{:x}", process::id(), since.as_nanos()))
+    let now = Timestamp::now().as_millis();
+    std::env::temp_dir().join(format!("tr50d-demo-{}-{now:x}", process::id()))
 }
 
 #[cfg(test)]

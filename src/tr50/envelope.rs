@@ -46,8 +46,17 @@ impl<'a> Request<'a> {
     /// A root-level failure when there is no JSON object, when it has more than
     /// [`limits::COMMANDS_PER_REQUEST`] commands, or the same name twice.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Failure> {
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let mut json = serde_json::Deserializer::from_slice(text);
+        // Checked once as a whole, so that no string has to be checked again. What follows the
+        // first value need not be text.
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+                std::str::from_utf8(valid).unwrap_or_default()
+            }
+        };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut json = serde_json::Deserializer::from_str(text);
         let request = Self::deserialize(&mut json).map_err(|error| {
             Failure::new(Code::MALFORMED, format!("The request is not a JSON object: {error}."))
         })?;
@@ -142,6 +151,36 @@ impl<'de> Deserialize<'de> for MaybeBody<'de> {
     }
 }
 
+/// The visits of values that are not wanted, which are read all the same.
+macro_rules! other_values {
+    ($instead:expr) => {
+        fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Self::Value, S::Error> {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok($instead)
+        }
+
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok($instead)
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok($instead)
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok($instead)
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok($instead)
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok($instead)
+        }
+    };
+}
+
 struct BodyVisitor;
 
 impl<'de> Visitor<'de> for BodyVisitor {
@@ -155,48 +194,58 @@ impl<'de> Visitor<'de> for BodyVisitor {
         let (mut command, mut params) = (None, None);
         while let Some(Text(name)) = map.next_key()? {
             if name.eq_ignore_ascii_case("command") {
-                let value: &RawValue = map.next_value()?;
-                command = Some(value);
+                command = Some(map.next_value::<MaybeText<'de>>()?);
             } else if name.eq_ignore_ascii_case("params") {
                 params = map.next_value::<Option<&RawValue>>()?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        let Some(command) = command else { return Ok(MaybeBody(Err(NOT_A_COMMAND))) };
-        Ok(MaybeBody(match text_of(command) {
-            Some(command) => Ok(Body { command, params }),
-            None => Err("its member \"command\" is not a string"),
+        Ok(MaybeBody(match command {
+            Some(MaybeText(Some(command))) => Ok(Body { command, params }),
+            Some(MaybeText(None)) => Err("its member \"command\" is not a string"),
+            None => Err(NOT_A_COMMAND),
         }))
     }
 
-    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Self::Value, S::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(MaybeBody(Err(NOT_A_COMMAND)))
-    }
+    other_values!(MaybeBody(Err(NOT_A_COMMAND)));
 
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
         Ok(MaybeBody(Err(NOT_A_COMMAND)))
     }
+}
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(MaybeBody(Err(NOT_A_COMMAND)))
-    }
+/// A string, or none for a value of any other kind.
+struct MaybeText<'a>(Option<Cow<'a, str>>);
 
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(MaybeBody(Err(NOT_A_COMMAND)))
-    }
+impl<'de> Deserialize<'de> for MaybeText<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MaybeTextVisitor;
 
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(MaybeBody(Err(NOT_A_COMMAND)))
-    }
+        impl<'de> Visitor<'de> for MaybeTextVisitor {
+            type Value = MaybeText<'de>;
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(MaybeBody(Err(NOT_A_COMMAND)))
-    }
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
 
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(MaybeBody(Err(NOT_A_COMMAND)))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(MaybeText(Some(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(MaybeText(Some(Cow::Owned(text.to_owned()))))
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(MaybeText(None))
+            }
+
+            other_values!(MaybeText(None));
+        }
+
+        deserializer.deserialize_any(MaybeTextVisitor)
     }
 }
 
@@ -312,8 +361,11 @@ mod tests {
             assert_eq!(read[0].1, format!("!{NOT_A_COMMAND}"), "{value}");
             assert_eq!(read[1].1, "a");
         }
-        let read = names(r#"{"x":{"command":7}}"#).expect("a request");
-        assert_eq!(read[0].1, "!its member \"command\" is not a string");
+        for value in ["7", "null", "{\"a\":[1]}", "[{}]", "true", "-1", "0.5"] {
+            let text = format!(r#"{{"x":{{"command":{value},"params":{{}}}}}}"#);
+            let read = names(&text).expect("a request");
+            assert_eq!(read[0].1, "!its member \"command\" is not a string");
+        }
     }
 
     #[test]
@@ -324,6 +376,8 @@ mod tests {
         }
         let invalid_utf8 = b"{\"cmd\":{\"command\":\"\xff\"}}";
         assert!(Request::parse(invalid_utf8).is_err());
+        let trailing_bytes = b"{\"cmd\":{\"command\":\"a\"}}\xff\xfe";
+        assert!(Request::parse(trailing_bytes).is_ok());
         let twice = names(r#"{"a":{"command":"x"},"b":{"command":"x"},"a":{"command":"y"}}"#);
         assert_eq!(twice, Err("The request has two commands named \"a\".".to_owned()));
     }

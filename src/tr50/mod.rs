@@ -6,6 +6,7 @@
 pub mod authenticate;
 pub mod commands;
 pub mod dispatch;
+pub mod docs;
 pub mod envelope;
 pub mod error;
 pub mod exchange;

@@ -38,12 +38,7 @@ pub trait Peer: Send {
     /// # Errors
     ///
     /// The connection has to close.
-    fn receive(
-        &mut self,
-        bytes: &[u8],
-        now: Timestamp,
-        out: &mut Vec<u8>,
-    ) -> Received<Self>
+    fn receive(&mut self, bytes: &[u8], now: Timestamp, out: &mut Vec<u8>) -> Received<Self>
     where
         Self: Sized;
 

@@ -104,6 +104,7 @@ impl TestServer {
     }
 
     /// Waits for the end of the process.
+    #[expect(clippy::disallowed_methods, reason = "a process does not say when it ends")]
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {

@@ -96,15 +96,35 @@ const fn fields_of_change<P: Params, R>(_: fn(&Call<'_>, P) -> Changed<R>) -> &'
 
 /// The number of a command in [`COMMANDS`]; names are read without regard to case.
 pub fn find(name: &str) -> Option<usize> {
-    const NAME_MAX: usize = 40;
-    if let Ok(index) = COMMANDS.binary_search_by(|info| info.name.cmp(name)) {
-        return Some(index);
+    let mut slot = slot_of(name);
+    loop {
+        let index = usize::from(SLOTS[slot].checked_sub(1)?);
+        if COMMANDS[index].name.eq_ignore_ascii_case(name) {
+            return Some(index);
+        }
+        slot = (slot + 1) % SLOTS.len();
     }
-    let mut lower = [0; NAME_MAX];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name.as_bytes());
-    lower.make_ascii_lowercase();
-    COMMANDS.binary_search_by(|info| info.name.as_bytes().cmp(lower)).ok()
+}
+
+/// Where to begin to look for a name: every request looks one up, and a binary search of strings
+/// was the dearest part of it.
+static SLOTS: LazyLock<[u8; 512]> = LazyLock::new(|| {
+    let mut slots = [0; 512];
+    for (index, info) in COMMANDS.iter().enumerate() {
+        let mut slot = slot_of(info.name);
+        while slots[slot] != 0 {
+            slot = (slot + 1) % slots.len();
+        }
+        slots[slot] = u8::try_from(index + 1).expect("at most 255 commands");
+    }
+    slots
+});
+
+/// FNV-1a of the name in lower case.
+fn slot_of(name: &str) -> usize {
+    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193);
+    let hash = name.bytes().fold(0x811c_9dc5, step);
+    (hash ^ hash >> 16) as usize % 512
 }
 
 /// The permission that a command needs: the one of its name.

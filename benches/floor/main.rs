@@ -1,0 +1,106 @@
+//! The floor: the least that a tokio server can do for the same traffic. A task a connection reads
+//! what has come and writes as many frames back; nothing is parsed but frame lengths.
+//!
+//! `cargo run --release --example floor -- mqtt 127.0.0.1:1884`, or `tcp`. MQTT: CONNECT gets a
+//! CONNACK, a PUBLISH goes back with `api` replaced by `reply` in its topic (and a PUBACK before
+//! it with QoS 1). TCP: the first line gets a login reply, every other line goes back as it is.
+
+use std::io;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+#[tokio::main]
+async fn main() -> io::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let (Some(speech), Some(address)) = (args.next(), args.next()) else {
+        eprintln!("usage: floor mqtt|tcp ADDRESS");
+        std::process::exit(2);
+    };
+    let answer = if speech == "mqtt" { answer_mqtt } else { answer_tcp };
+    let listener = TcpListener::bind(address).await?;
+    println!("listening {speech} {}", listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(serve(stream, answer));
+    }
+}
+
+/// Takes whole frames from the bytes, appends the answers, and says how many bytes it took.
+type AnswerFrames = fn(&[u8], &mut Vec<u8>) -> usize;
+
+async fn serve(mut stream: TcpStream, answer: AnswerFrames) -> io::Result<()> {
+    let (mut input, mut output) = (Vec::with_capacity(4096), Vec::with_capacity(4096));
+    loop {
+        input.reserve(4096);
+        if stream.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+        let used = answer(&input, &mut output);
+        input.drain(..used);
+        stream.write_all(&output).await?;
+        output.clear();
+    }
+}
+
+fn answer_mqtt(input: &[u8], output: &mut Vec<u8>) -> usize {
+    let mut used = 0;
+    while let Some((first, body, length)) = frame(&input[used..]) {
+        used += length;
+        match first & 0xf0 {
+            0x10 => output.extend_from_slice(&[0x20, 2, 0, 0]),
+            0x30 => answer_publish(first, body, output),
+            0xc0 => output.extend_from_slice(&[0xd0, 0]),
+            _ => {}
+        }
+    }
+    used
+}
+
+fn answer_publish(first: u8, body: &[u8], output: &mut Vec<u8>) {
+    let topic_len = usize::from(body[0]) << 8 | usize::from(body[1]);
+    let suffix = &body[2 + 3..2 + topic_len];
+    let mut payload = &body[2 + topic_len..];
+    if first & 0x06 != 0 {
+        output.extend_from_slice(&[0x40, 2, payload[0], payload[1]]);
+        payload = &payload[2..];
+    }
+    output.push(0x30);
+    let mut remaining = 2 + 5 + suffix.len() + payload.len();
+    while remaining > 0x7f {
+        output.push(remaining as u8 | 0x80);
+        remaining >>= 7;
+    }
+    output.push(remaining as u8);
+    output.extend_from_slice(&((5 + suffix.len()) as u16).to_be_bytes());
+    output.extend_from_slice(b"reply");
+    output.extend_from_slice(suffix);
+    output.extend_from_slice(payload);
+}
+
+fn frame(input: &[u8]) -> Option<(u8, &[u8], usize)> {
+    let (mut remaining, mut size) = (0, 1);
+    loop {
+        let byte = *input.get(size)?;
+        remaining |= usize::from(byte & 0x7f) << (7 * (size - 1));
+        size += 1;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Some((input[0], input.get(size..size + remaining)?, size + remaining))
+}
+
+fn answer_tcp(input: &[u8], output: &mut Vec<u8>) -> usize {
+    const LOGIN: &[u8] = br#"{"auth":{"success":true,"params":{"sessionId":"0","orgKey":"x"}}}"#;
+    let mut used = 0;
+    while let Some(end) = input[used..].iter().position(|byte| *byte == b'\n') {
+        let line = &input[used..used + end];
+        let login = line.starts_with(br#"{"auth""#);
+        output.extend_from_slice(if login { LOGIN } else { line });
+        output.push(b'\n');
+        used += end + 1;
+    }
+    used
+}

@@ -1,0 +1,84 @@
+//! `docs/commands.md` and `docs/errors.md`, made from the tables that the program uses.
+
+use std::fmt::Write as _;
+
+use super::commands::{COMMANDS, needs_no_session};
+use super::dispatch::{CommandInfo, Handler};
+use super::error::CODES;
+
+/// The text of `docs/commands.md`.
+pub fn commands() -> String {
+    let mut text = String::from(
+        "# Commands\n\n\
+         Every command of this server. Names of commands and parameters are read without regard to \
+         case, numbers may\ncome as strings, `params` may be absent, null or `[]`. The permission \
+         that a command needs has its name; the name of\na family, such as `session`, stands for all \
+         its commands. Failures are in [errors.md](errors.md).\n",
+    );
+    for info in COMMANDS {
+        command(&mut text, info);
+    }
+    text
+}
+
+fn command(text: &mut String, info: &CommandInfo) {
+    let _ = write!(text, "\n## {}\n\n{}", info.name, info.doc);
+    if needs_no_session(info.name) {
+        text.push_str(" It can be sent without a login.");
+    }
+    if matches!(info.handler, Handler::Change(_)) {
+        text.push_str(" The reply is sent when the change is durable.");
+    }
+    text.push('\n');
+    if info.params.is_empty() {
+        return;
+    }
+    text.push_str("\n| parameter | type | | meaning |\n| --- | --- | --- | --- |\n");
+    for field in info.params {
+        let required = if field.required { "required" } else { "" };
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {required} | {} |",
+            field.name, field.expected, field.doc
+        );
+    }
+}
+
+/// The text of `docs/errors.md`.
+pub fn errors() -> String {
+    let mut text = String::from(
+        "# Errors\n\n\
+         A command that fails answers `{\"success\":false,\"errorCodes\":[code],\"errorMessages\":\
+         [\"sentence\"]}` under its name; a\nrequest that fails as a whole answers the same at the \
+         root. Over HTTP the status is 200 in both cases. The sentence\nnames the culprit. Codes from \
+         -95000 down are this server's own.\n\n\
+         | code | meaning | what to do | source |\n| --- | --- | --- | --- |\n",
+    );
+    for info in CODES {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            info.code.0, info.meaning, info.advice, info.source
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    /// Rewrites the file when `TR50D_WRITE_DOCS` is set, else compares.
+    fn check(name: &str, text: &str) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+        if std::env::var_os("TR50D_WRITE_DOCS").is_some() {
+            std::fs::write(&path, text).expect("a writable docs folder");
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == text, "docs/{name} is out of date: TR50D_WRITE_DOCS=1 cargo test docs");
+    }
+
+    #[test]
+    fn the_committed_documents_are_those_of_the_code() {
+        check("commands.md", &super::commands());
+        check("errors.md", &super::errors());
+    }
+}

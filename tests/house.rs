@@ -1,0 +1,66 @@
+//! House rules that the compiler does not know.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(below: &str) -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(dir).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file");
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(below), &mut found);
+    found
+}
+
+#[test]
+fn language_and_rules_know_no_socket_no_clock_and_no_chance() {
+    // The argon2 threads answer through a channel.
+    let excepted = ["password.rs"];
+    let banned = ["tokio::", "std::net::TcpStream", "SystemTime", "Instant::now", "getrandom"];
+    for folder in ["src/tr50", "src/directory", "src/identity"] {
+        for (path, text) in sources(folder) {
+            if excepted.iter().any(|name| path.ends_with(name)) {
+                continue;
+            }
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for word in banned {
+                assert!(!code.contains(word), "{} uses {word}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_unfinished_is_left_in_the_program() {
+    for (path, text) in sources("src") {
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in ["todo!(", "unimplemented!(", "dbg!(", "TODO", "FIXME"] {
+            assert!(!code.contains(word), "{} has {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_configuration_key_of_the_demo_is_one_of_the_template() {
+    let keys = |name: &str| -> Vec<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+        let text = fs::read_to_string(path).expect("a configuration");
+        let key = |line: &str| {
+            let line = line.trim_start_matches(['#', ' ']);
+            line.split_once('=').map(|(key, _)| key.trim().to_owned())
+        };
+        text.lines().filter_map(key).collect()
+    };
+    let known = keys("tr50d.toml");
+    for key in keys("demo.toml") {
+        assert!(known.contains(&key), "{key}");
+    }
+}
