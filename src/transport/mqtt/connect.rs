@@ -57,11 +57,11 @@ impl Login {
             return Err(reason::BAD_AUTHENTICATION_METHOD);
         }
         let (client_id, assigned_id) = client_id(packet)?;
-        let password = packet.password.and_then(|bytes| std::str::from_utf8(bytes).ok());
-        let (Some(name), Some(password)) = (packet.username, password) else {
+        let (Some(name), Some(password)) = (packet.username, packet.password) else {
             return Err(reason::NOT_AUTHORIZED);
         };
         let will = packet
+        let password = std::str::from_utf8(password).map_err(|_| reason::BAD_LOGIN)?;
             .will
             .as_ref()
             .map(|will| Will::read(will, &edge.broker))
