@@ -104,7 +104,11 @@ impl Server {
         match filter.split('/').next().unwrap_or_default() {
             "reply" | "replyz" | "notify" => Self::Edge,
             "api" | "apiz" => Self::Nobody,
-            "$share" => Self::Broker,
+            // The broker shares what it has, and none of these.
+            "$share" => match topic::parse_shared(filter).map(|shared| first(shared.filter)) {
+                Some("reply" | "replyz" | "notify" | "api" | "apiz") => Self::Nobody,
+                _ => Self::Broker,
+            },
             first if first.starts_with('$') => Self::Nobody,
             _ => Self::Broker,
         }
