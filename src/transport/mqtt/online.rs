@@ -409,7 +409,9 @@ impl Online {
             return self.respond_through_broker(edge, reply, name);
         }
         let granted = self.topics.as_ref().and_then(|topics| topics.granted(&name));
-        let qos = granted.map_or(QoS::AtMostOnce, |granted| delivered(granted, reply.to.qos));
+        let claimed = granted.is_some();
+        let (granted, subscription_ids) = granted.unwrap_or_default();
+        let qos = delivered(granted, reply.to.qos);
         let mut pkid = 0;
         if qos != QoS::AtMostOnce
             && let Some(topics) = &mut self.topics
@@ -433,10 +435,10 @@ impl Online {
             pkid,
             topic: &[name.as_bytes()],
             properties: &properties,
-            subscription_ids: &[],
+            subscription_ids: &subscription_ids,
         };
         self.put_limited(&head, &reply.body, out);
-        if granted.is_none() && edge.watchers.has(&self.principal) {
+        if !claimed && edge.watchers.has(&self.principal) {
             self.leave_unclaimed(reply);
         }
     }
