@@ -179,7 +179,11 @@ impl Online {
     }
 
     fn disconnect(&mut self, packet: &Disconnect<'_>) -> Closing {
-        if let Some(expiry_s) = packet.properties.session_expiry.filter(|_| self.expiry_s > 0) {
+        if let Some(expiry_s) = packet.properties.session_expiry {
+            if self.expiry_s == 0 && expiry_s > 0 {
+                // What was not to be kept stays so ([MQTT-3.14.2-2] of 5).
+                return Closing::broken(reason::PROTOCOL_ERROR);
+            }
             self.expiry_s = expiry_s;
         }
         let will = packet.reason == reason::DISCONNECT_WITH_WILL;
@@ -196,6 +200,10 @@ impl Online {
         if publish.properties.topic_alias.is_some() {
             // CONNACK promised none ([MQTT-3.3.2-9] of 5).
             return Err(Closing::broken(reason::TOPIC_ALIAS_INVALID));
+        }
+        if publish.properties.repeated.subscription_ids().next().is_some() {
+            // Only a server says which subscriptions a message falls under ([MQTT-3.3.4-6] of 5).
+            return Err(Closing::broken(reason::PROTOCOL_ERROR));
         }
         if publish.qos == QoS::ExactlyOnce && self.qos2.contains(&publish.pkid) {
             // Sent again before PUBREC came: it was taken the first time ([MQTT-4.3.3-10]).
