@@ -495,6 +495,13 @@ async fn a_will_with_a_delay_waits_for_the_client() {
     drop(gone.open(&server).await);
     assert_eq!(reader.message().await.topic, "wills/gone");
     wire.expect_quiet().await;
+    // Who comes back to begin anew ends what was, and its will does not wait.
+    let hour = mortal("anew", "wills/anew", b"\x18\0\0\x0e\x10");
+    let mut wire = hour.open(&server).await;
+    wire.send(&[0xe0, 1, 4]).await;
+    wire.expect_end().await;
+    drop(Connect { clean: true, will: None, ..hour }.open(&server).await);
+    assert_eq!(reader.message().await.topic, "wills/anew");
     // It comes with the end of the state at the latest.
     let mut short = mortal("short", "wills/short", b"\x18\0\0\x0e\x10");
     short.properties.clear();

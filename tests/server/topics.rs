@@ -355,7 +355,6 @@ async fn a_client_that_comes_back_finds_its_subscriptions_and_what_it_missed() {
         assert_eq!(reader.unacknowledged().await.texts(), ("news/0", "0"));
         reader.send(DISCONNECT).await;
         reader.expect_end().await;
-        writer.tell("quick", "0").await;
         writer.tell("news/1", "1").await;
         writer.tell("news/2", "2").await;
         let mut reader = connect.open(&server).await;

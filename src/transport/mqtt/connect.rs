@@ -121,9 +121,11 @@ impl Login {
         let client_id: Arc<str> = self.arrival.client_id.as_ref().into();
         let session = edge.core.login_bound(self.credentials, self.arrival, now).await?;
         let owner = (session.who().principal(), client_id.clone());
-        edge.wills.cancel(&owner);
         if self.clean {
+            edge.wills.fulfil(edge, &owner).await;
             edge.forget(session.org_id(), &owner).await;
+        } else {
+            edge.wills.cancel(&owner);
         }
         let mut online = Online::new(session, conn, self.terms, owner, self.will, self.outbox);
         let present = online.resume(edge, now).await;

@@ -553,14 +553,13 @@ impl Online {
         }
     }
 
-    /// Ends everything that hangs on the connection.
+    /// Ends everything that hangs on the connection. A client that was lost may be back before the
+    /// loss is noticed: then its new connection has taken the session over, whatever was noticed.
     pub async fn end(mut self, edge: &Arc<Edge>, closing: Closing, unread: VecDeque<Reply>) {
         let now = Timestamp::now();
-        edge.core.end(&self.session, closing.reason, now);
         let recent = |unclaimed: &Unclaimed| unclaimed.since.elapsed() < limits::UNCLAIMED_WAIT;
         let unclaimed = self.unclaimed.take().filter(|unclaimed| recent(unclaimed));
-        // A newer connection of the same client has taken the state over.
-        let replaced = closing.reason == Reason::Replaced;
+        let replaced = closing.reason == Reason::Replaced || self.is_replaced();
         if !replaced {
             let until = (self.expiry_s != u32::MAX).then(|| now.plus_seconds(self.expiry_s.into()));
             self.keep_state(edge, until);
@@ -572,9 +571,18 @@ impl Online {
             edge.watchers.deliver(&self.principal, &reply);
         }
         if let Some(will) = self.will.take().filter(|_| closing.will) {
-            let delay_s = if replaced { 0 } else { self.expiry_s };
-            edge.wills.publish(edge, self.session.org_id(), *will, self.name, delay_s);
+            let (org, owner) = (self.session.org_id(), self.name.clone());
+            edge.wills.publish(edge, org, *will, owner, self.expiry_s);
         }
+        // Last, so that a new connection is the one that takes over until all this is done.
+        edge.core.end(&self.session, closing.reason, now);
+        if self.is_replaced() {
+            edge.wills.cancel(&self.name);
+        }
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.session.end().is_some_and(|end| end.reason == Reason::Replaced)
     }
 }
 
