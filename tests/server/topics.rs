@@ -283,12 +283,14 @@ async fn a_will_comes_when_the_client_is_lost() {
         wire.send(&[0x20, 2, 0, 0]).await;
         assert_eq!(reader.message().await.texts(), ("wills/1", "broken"));
         let _older = mortal("taken over").open(&server).await;
-        let newer = mortal("silent");
-        let newer = Connect { keep_alive_s: 1, ..newer }.open(&server).await;
+        let newer = mortal("lost again").open(&server).await;
         assert_eq!(reader.message().await.texts(), ("wills/1", "taken over"));
-        assert_eq!(reader.message().await.texts(), ("wills/1", "silent"));
         drop(newer);
+        assert_eq!(reader.message().await.texts(), ("wills/1", "lost again"));
     }
+    let silent = Connect::thing(V5, "mortal").will("wills/1", "silent");
+    let _silent = Connect { keep_alive_s: 1, ..silent }.open(&server).await;
+    assert_eq!(reader.message().await.texts(), ("wills/1", "silent"));
     // Retained, if the client wants that.
     let mut connect = Connect::thing(V311, "mortal");
     connect.will = Some(("wills/2", "kept", b"", true));
