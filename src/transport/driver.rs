@@ -284,12 +284,12 @@ impl<P: Peer> Connection<P> {
         self.peer.last_words(&closing, &mut self.unsent);
         let last_words = async {
             self.stream.write_all(&self.unsent).await?;
-            self.stream.flush().await?;
-            self.stream.shutdown().await
+            self.stream.flush().await
         };
         // A peer that does not read them does without.
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
-        drop(self.stream);
         self.peer.end(closing).await;
+        // The end of the stream says that all of it is over: who connects again now begins anew.
+        let _ = tokio::time::timeout(LAST_WORDS, self.stream.shutdown()).await;
     }
 }

@@ -1,5 +1,6 @@
 //! The whole server, through its sockets.
 
+mod frames;
 mod harness;
 
 mod command_line;

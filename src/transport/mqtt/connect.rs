@@ -1,6 +1,6 @@
 //! CONNECT: who is it, may it in, and what was left from last time (MQTT 3.1, 3.2).
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::will::Will;
 use crate::core::{Arrival, LoginError, random};
 use crate::id::hex;
 use crate::identity::Refusal;
+use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::tr50::authenticate::Credentials;
 use crate::transport::ConnInfo;
@@ -57,10 +58,10 @@ impl Login {
             return Err(reason::BAD_AUTHENTICATION_METHOD);
         }
         let (client_id, assigned_id) = client_id(packet)?;
-        let password = packet.password.and_then(|bytes| std::str::from_utf8(bytes).ok());
-        let (Some(name), Some(password)) = (packet.username, password) else {
+        let (Some(name), Some(password)) = (packet.username, packet.password) else {
             return Err(reason::NOT_AUTHORIZED);
         };
+        let password = std::str::from_utf8(password).map_err(|_| reason::BAD_LOGIN)?;
         let will = packet
             .will
             .as_ref()
@@ -120,9 +121,11 @@ impl Login {
         let client_id: Arc<str> = self.arrival.client_id.as_ref().into();
         let session = edge.core.login_bound(self.credentials, self.arrival, now).await?;
         let owner = (session.who().principal(), client_id.clone());
-        edge.wills.cancel(&owner);
         if self.clean {
+            edge.wills.fulfil(edge, &owner).await;
             edge.forget(session.org_id(), &owner).await;
+        } else {
+            edge.wills.cancel(&owner);
         }
         let mut online = Online::new(session, conn, self.terms, owner, self.will, self.outbox);
         let present = online.resume(edge, now).await;
@@ -130,6 +133,7 @@ impl Login {
         let properties = ConnAckProperties {
             assigned_client_id: self.assigned_id.then_some(&*client_id),
             packet_size_max: NonZeroU32::new(max),
+            receive_max: NonZeroU16::new(limits::QOS2_MAX),
             ..ConnAckProperties::default()
         };
         // Its only text is a client id that came in a packet.

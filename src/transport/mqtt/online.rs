@@ -179,7 +179,11 @@ impl Online {
     }
 
     fn disconnect(&mut self, packet: &Disconnect<'_>) -> Closing {
-        if let Some(expiry_s) = packet.properties.session_expiry.filter(|_| self.expiry_s > 0) {
+        if let Some(expiry_s) = packet.properties.session_expiry {
+            if self.expiry_s == 0 && expiry_s > 0 {
+                // What was not to be kept stays so ([MQTT-3.14.2-2] of 5).
+                return Closing::broken(reason::PROTOCOL_ERROR);
+            }
             self.expiry_s = expiry_s;
         }
         let will = packet.reason == reason::DISCONNECT_WITH_WILL;
@@ -196,6 +200,10 @@ impl Online {
         if publish.properties.topic_alias.is_some() {
             // CONNACK promised none ([MQTT-3.3.2-9] of 5).
             return Err(Closing::broken(reason::TOPIC_ALIAS_INVALID));
+        }
+        if publish.properties.repeated.subscription_ids().next().is_some() {
+            // Only a server says which subscriptions a message falls under ([MQTT-3.3.4-6] of 5).
+            return Err(Closing::broken(reason::PROTOCOL_ERROR));
         }
         if publish.qos == QoS::ExactlyOnce && self.qos2.contains(&publish.pkid) {
             // Sent again before PUBREC came: it was taken the first time ([MQTT-4.3.3-10]).
@@ -229,7 +237,7 @@ impl Online {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => encode::puback(out, self.terms.version, pkid, code),
             QoS::ExactlyOnce => {
-                if self.qos2.len() >= limits::QOS2_MAX {
+                if self.qos2.len() >= usize::from(limits::QOS2_MAX) {
                     return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
                 }
                 if code < reason::UNSPECIFIED {
@@ -409,7 +417,9 @@ impl Online {
             return self.respond_through_broker(edge, reply, name);
         }
         let granted = self.topics.as_ref().and_then(|topics| topics.granted(&name));
-        let qos = granted.map_or(QoS::AtMostOnce, |granted| delivered(granted, reply.to.qos));
+        let claimed = granted.is_some();
+        let (granted, subscription_ids) = granted.unwrap_or_default();
+        let qos = delivered(granted, reply.to.qos);
         let mut pkid = 0;
         if qos != QoS::AtMostOnce
             && let Some(topics) = &mut self.topics
@@ -433,10 +443,10 @@ impl Online {
             pkid,
             topic: &[name.as_bytes()],
             properties: &properties,
-            subscription_ids: &[],
+            subscription_ids: &subscription_ids,
         };
         self.put_limited(&head, &reply.body, out);
-        if granted.is_none() && edge.watchers.has(&self.principal) {
+        if !claimed && edge.watchers.has(&self.principal) {
             self.leave_unclaimed(reply);
         }
     }
@@ -543,14 +553,13 @@ impl Online {
         }
     }
 
-    /// Ends everything that hangs on the connection.
+    /// Ends everything that hangs on the connection. A client that was lost may be back before the
+    /// loss is noticed: then its new connection has taken the session over, whatever was noticed.
     pub async fn end(mut self, edge: &Arc<Edge>, closing: Closing, unread: VecDeque<Reply>) {
         let now = Timestamp::now();
-        edge.core.end(&self.session, closing.reason, now);
         let recent = |unclaimed: &Unclaimed| unclaimed.since.elapsed() < limits::UNCLAIMED_WAIT;
         let unclaimed = self.unclaimed.take().filter(|unclaimed| recent(unclaimed));
-        // A newer connection of the same client has taken the state over.
-        let replaced = closing.reason == Reason::Replaced;
+        let replaced = closing.reason == Reason::Replaced || self.is_replaced();
         if !replaced {
             let until = (self.expiry_s != u32::MAX).then(|| now.plus_seconds(self.expiry_s.into()));
             self.keep_state(edge, until);
@@ -562,9 +571,18 @@ impl Online {
             edge.watchers.deliver(&self.principal, &reply);
         }
         if let Some(will) = self.will.take().filter(|_| closing.will) {
-            let delay_s = if replaced { 0 } else { self.expiry_s };
-            edge.wills.publish(edge, self.session.org_id(), *will, self.name, delay_s);
+            let (org, owner) = (self.session.org_id(), self.name.clone());
+            edge.wills.publish(edge, org, *will, owner, self.expiry_s);
         }
+        // Last, so that a new connection is the one that takes over until all this is done.
+        edge.core.end(&self.session, closing.reason, now);
+        if self.is_replaced() {
+            edge.wills.cancel(&self.name);
+        }
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.session.end().is_some_and(|end| end.reason == Reason::Replaced)
     }
 }
 

@@ -101,10 +101,15 @@ enum Server {
 
 impl Server {
     fn of(filter: &str) -> Self {
-        match filter.split('/').next().unwrap_or_default() {
+        let first = |filter| str::split(filter, '/').next().unwrap_or_default();
+        match first(filter) {
             "reply" | "replyz" | "notify" => Self::Edge,
             "api" | "apiz" => Self::Nobody,
-            "$share" => Self::Broker,
+            // The broker shares what it has, and none of these.
+            "$share" => match topic::parse_shared(filter).map(|shared| first(shared.filter)) {
+                Some("reply" | "replyz" | "notify" | "api" | "apiz") => Self::Nobody,
+                _ => Self::Broker,
+            },
             first if first.starts_with('$') => Self::Nobody,
             _ => Self::Broker,
         }
@@ -146,11 +151,12 @@ impl Topics {
         &self.held
     }
 
-    /// The quality of service of the subscription that a reply topic falls under; none when there
-    /// is none.
-    pub fn granted(&self, name: &str) -> Option<QoS> {
-        let matching = self.held.iter().filter(|held| topic::matches(&held.filter, name));
-        matching.map(|held| held.qos).max()
+    /// The quality of service of the subscriptions that a reply topic falls under, and their
+    /// identifiers ([MQTT-3.3.4-3] of 5); none when there are none.
+    pub fn granted(&self, name: &str) -> Option<(QoS, Vec<u32>)> {
+        let matching = || self.held.iter().filter(|held| topic::matches(&held.filter, name));
+        let qos = matching().map(|held| held.qos).max()?;
+        Some((qos, matching().filter_map(|held| held.id).collect()))
     }
 
     /// Works on a SUBSCRIBE.

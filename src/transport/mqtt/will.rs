@@ -47,7 +47,13 @@ impl Will {
 
 /// Wills that wait for their delay.
 #[derive(Default)]
-pub struct Wills(Mutex<BTreeMap<Owner, AbortHandle>>);
+pub struct Wills(Mutex<BTreeMap<Owner, Waiting>>);
+
+struct Waiting {
+    org: OrgId,
+    parcel: Parcel,
+    task: AbortHandle,
+}
 
 impl Wills {
     /// Publishes a will, after its delay or when the client's state ends, whichever comes first
@@ -55,32 +61,45 @@ impl Wills {
     pub fn publish(&self, edge: &Arc<Edge>, org: OrgId, will: Will, owner: Owner, expiry_s: u32) {
         let delay = Duration::from_secs(will.delay_s.min(expiry_s).into());
         let mut waiting = self.0.lock();
-        waiting.retain(|_, task| !task.is_finished());
-        let edge = edge.clone();
+        waiting.retain(|_, will| !will.task.is_finished());
+        let (edge, parcel) = (edge.clone(), will.parcel);
         if delay.is_zero() || waiting.len() >= limits::DELAYED_WILLS_MAX {
-            tokio::spawn(async move { publish_now(&edge, org, will).await });
+            tokio::spawn(async move { publish_now(&edge, org, parcel).await });
             return;
         }
+        let later = parcel.clone();
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
-            publish_now(&edge, org, will).await;
+            publish_now(&edge, org, later).await;
         });
-        if let Some(former) = waiting.insert(owner, task.abort_handle()) {
-            former.abort();
+        let will = Waiting { org, parcel, task: task.abort_handle() };
+        if let Some(former) = waiting.insert(owner, will) {
+            former.task.abort();
         }
     }
 
-    /// The client is back before its will's time.
+    /// The client is back before its will's time, and goes on where it was.
     pub fn cancel(&self, owner: &Owner) {
-        let mut waiting = self.0.lock();
-        if let Some(task) = waiting.remove(owner) {
-            task.abort();
+        let _ = self.take(owner);
+    }
+
+    /// The client is back before its will's time, and begins anew: what it had been has ended.
+    pub async fn fulfil(&self, edge: &Edge, owner: &Owner) {
+        let waiting = self.take(owner);
+        if let Some(will) = waiting {
+            publish_now(edge, will.org, will.parcel).await;
         }
+    }
+
+    fn take(&self, owner: &Owner) -> Option<Waiting> {
+        let will = self.0.lock().remove(owner).filter(|will| !will.task.is_finished())?;
+        will.task.abort();
+        Some(will)
     }
 }
 
-async fn publish_now(edge: &Edge, org: OrgId, will: Will) {
-    if edge.broker.publish(org, will.parcel).await.is_err() {
+async fn publish_now(edge: &Edge, org: OrgId, parcel: Parcel) {
+    if edge.broker.publish(org, parcel).await.is_err() {
         tracing::warn!("a will could not be published");
     }
 }
