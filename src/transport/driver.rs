@@ -38,12 +38,7 @@ pub trait Peer: Send {
     /// # Errors
     ///
     /// The connection has to close.
-    fn receive(
-        &mut self,
-        bytes: &[u8],
-        now: Timestamp,
-        out: &mut Vec<u8>,
-    ) -> Received<Self>
+    fn receive(&mut self, bytes: &[u8], now: Timestamp, out: &mut Vec<u8>) -> Received<Self>
     where
         Self: Sized;
 
@@ -189,8 +184,7 @@ impl<P: Peer> Connection<P> {
             if let Some(patience) = self.peer.patience() {
                 self.timer.as_mut().reset(self.last_bytes + patience);
             }
-            let bytes = std::mem::take(&mut self.partial);
-            self.receive(&bytes, Timestamp::now(), output)?;
+            self.receive_kept(Timestamp::now(), output)?;
         }
         let room = self.has_room();
         self.peer.poll_pushed(cx, room, output)
@@ -218,11 +212,10 @@ impl<P: Peer> Connection<P> {
             return Poll::Ready(self.receive(bytes, now, output));
         }
         self.partial.extend_from_slice(bytes);
-        let bytes = std::mem::take(&mut self.partial);
-        Poll::Ready(self.receive(&bytes, now, output))
+        Poll::Ready(self.receive_kept(now, output))
     }
 
-    /// Has bytes dealt with and keeps what is left of them.
+    /// Has new bytes dealt with and keeps what is left of them.
     fn receive(
         &mut self,
         bytes: &[u8],
@@ -232,6 +225,20 @@ impl<P: Peer> Connection<P> {
         let (used, work) = self.peer.receive(bytes, now, output)?;
         self.work = work;
         self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Has the kept bytes dealt with. What is left of them stays where it is: a frame that comes
+    /// byte by byte must not be copied with every byte.
+    fn receive_kept(&mut self, now: Timestamp, output: &mut Vec<u8>) -> Result<(), P::Closing> {
+        let (used, work) = self.peer.receive(&self.partial, now, output)?;
+        self.work = work;
+        if used >= self.partial.len() {
+            self.partial = Vec::new();
+        } else if used > 0 {
+            self.partial.drain(..used);
+            self.partial.shrink_to(limits::READ_BYTES);
+        }
         Ok(())
     }
 
@@ -296,5 +303,86 @@ impl<P: Peer> Connection<P> {
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
         drop(self.stream);
         self.peer.end(closing).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// What became of a [`Probe`].
+    #[derive(Default)]
+    struct Seen {
+        /// Where the bytes of each call were.
+        places: Vec<usize>,
+    }
+
+    /// Speaks a protocol of one frame, which ends with `!`.
+    struct Probe {
+        seen: Arc<Mutex<Seen>>,
+    }
+
+    impl Peer for Probe {
+        type Done = ();
+        type Closing = ();
+
+        fn receive(&mut self, bytes: &[u8], _: Timestamp, _: &mut Vec<u8>) -> Received<Self> {
+            self.seen.lock().places.push(bytes.as_ptr() as usize);
+            Ok((if bytes.ends_with(b"!") { bytes.len() } else { 0 }, None))
+        }
+
+        fn finish(&mut self, (): (), _: &mut Vec<u8>) -> Result<(), ()> {
+            Ok(())
+        }
+
+        fn poll_pushed(&mut self, _: &mut Context<'_>, _: bool, _: &mut Vec<u8>) -> Result<(), ()> {
+            Ok(())
+        }
+
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+
+        fn is_online(&self) -> bool {
+            true
+        }
+
+        fn alive(&self, _: Timestamp) {}
+
+        fn silent(&self) {}
+
+        fn lost(&self) {}
+
+        fn last_words(&mut self, (): &(), _: &mut Vec<u8>) {}
+
+        async fn end(self, (): ()) {}
+    }
+
+    /// A connection whose peer's words come in pieces of `piece` bytes.
+    fn probe(piece: usize) -> (DuplexStream, Arc<Mutex<Seen>>, impl Future<Output = ()>) {
+        let (near, far) = tokio::io::duplex(piece);
+        let seen = Arc::<Mutex<Seen>>::default();
+        let served = serve(Probe { seen: seen.clone() }, Stream::Boxed(Box::new(far)));
+        (near, seen, served)
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_comes_byte_by_byte_is_not_copied_with_every_byte() {
+        let (mut near, seen, served) = probe(1);
+        let sent = async {
+            near.write_all(&[b'x'; 20_000]).await.expect("sent");
+            near.write_all(b"!").await.expect("sent");
+            drop(near);
+        };
+        tokio::join!(sent, served);
+        let places = &seen.lock().places;
+        assert!(places.len() > 10_000, "{} pieces", places.len());
+        let moves = places.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!(moves < 100, "{moves} copies");
     }
 }
