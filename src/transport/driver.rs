@@ -302,6 +302,12 @@ impl<P: Peer> Connection<P> {
         // A peer that does not read them does without.
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
         drop(self.stream);
+        // A login may have started a session already, and a SUBSCRIBE has the subscriptions with
+        // it: what is given up half-way would never end.
+        if let Some(work) = self.work.take() {
+            // Whatever comes of it, the connection closes, and nobody reads an answer.
+            let _ = self.peer.finish(work.await, &mut Vec::new());
+        }
         self.peer.end(closing).await;
     }
 }
@@ -320,11 +326,15 @@ mod tests {
     struct Seen {
         /// Where the bytes of each call were.
         places: Vec<usize>,
+        /// Whether the work was finished before the end.
+        finished: bool,
     }
 
-    /// Speaks a protocol of one frame, which ends with `!`.
+    /// Speaks a protocol of one frame, which ends with `!`, or with `?` if it causes work, during
+    /// which the connection closes.
     struct Probe {
         seen: Arc<Mutex<Seen>>,
+        works: bool,
     }
 
     impl Peer for Probe {
@@ -333,15 +343,20 @@ mod tests {
 
         fn receive(&mut self, bytes: &[u8], _: Timestamp, _: &mut Vec<u8>) -> Received<Self> {
             self.seen.lock().places.push(bytes.as_ptr() as usize);
+            if bytes.ends_with(b"?") {
+                self.works = true;
+                return Ok((bytes.len(), Some(Box::pin(tokio::task::yield_now()))));
+            }
             Ok((if bytes.ends_with(b"!") { bytes.len() } else { 0 }, None))
         }
 
         fn finish(&mut self, (): (), _: &mut Vec<u8>) -> Result<(), ()> {
+            self.seen.lock().finished = true;
             Ok(())
         }
 
         fn poll_pushed(&mut self, _: &mut Context<'_>, _: bool, _: &mut Vec<u8>) -> Result<(), ()> {
-            Ok(())
+            if self.works { Err(()) } else { Ok(()) }
         }
 
         fn patience(&self) -> Option<Duration> {
@@ -367,7 +382,8 @@ mod tests {
     fn probe(piece: usize) -> (DuplexStream, Arc<Mutex<Seen>>, impl Future<Output = ()>) {
         let (near, far) = tokio::io::duplex(piece);
         let seen = Arc::<Mutex<Seen>>::default();
-        let served = serve(Probe { seen: seen.clone() }, Stream::Boxed(Box::new(far)));
+        let served =
+            serve(Probe { seen: seen.clone(), works: false }, Stream::Boxed(Box::new(far)));
         (near, seen, served)
     }
 
@@ -384,5 +400,13 @@ mod tests {
         assert!(places.len() > 10_000, "{} pieces", places.len());
         let moves = places.windows(2).filter(|pair| pair[0] != pair[1]).count();
         assert!(moves < 100, "{moves} copies");
+    }
+
+    #[tokio::test]
+    async fn work_is_finished_when_the_connection_closes_meanwhile() {
+        let (mut near, seen, served) = probe(16);
+        near.write_all(b"?").await.expect("sent");
+        served.await;
+        assert!(seen.lock().finished);
     }
 }
