@@ -10,6 +10,7 @@ mod http;
 mod mqtt;
 mod mqtt_five;
 mod outside_clients;
+mod review;
 mod tcp;
 mod tls;
 mod topics;
