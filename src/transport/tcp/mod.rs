@@ -299,9 +299,14 @@ impl Peer for Client {
         }
     }
 
-    /// A silent connection ends with its session's TTL, not by a timer of its own.
+    /// A silent connection ends with its session's TTL, not by a timer of its own. One that only
+    /// works in a session from elsewhere is not closed by that session's end.
     fn patience(&self) -> Option<Duration> {
-        if self.is_online() { None } else { Some(limits::LOGIN_WAIT) }
+        match (&self.caller.session, &self.bound) {
+            (None, _) => Some(limits::LOGIN_WAIT),
+            (Some(session), None) => Some(Duration::from_secs(session.ttl_s())),
+            (Some(_), Some(_)) => None,
+        }
     }
 
     fn is_online(&self) -> bool {
@@ -336,5 +341,54 @@ impl Peer for Client {
 
     async fn end(mut self, reason: Reason) {
         self.end_bound(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::directory::Directory;
+    use crate::identity::Identity;
+    use crate::identity::password::Passwords;
+    use crate::metrics::Metrics;
+    use crate::store::memory::MemoryStore;
+    use crate::store::writer::{Durability, Writer};
+    use crate::transport::Protocol;
+
+    fn core(now: Timestamp) -> Arc<Core> {
+        let (config, store) = (Config::default(), Arc::new(MemoryStore::new()));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+        let identity = Identity::open(store.clone(), Some(&path), now, &mut |bytes| bytes.fill(7));
+        let identity = identity.expect("the demo's file is right");
+        let directory = Directory::new(Core::terms(&config), now);
+        let writer = Writer::spawn(store, Durability::Os);
+        let metrics = Metrics::new(&["api.ping"]);
+        let passwords = Passwords::new(1);
+        Arc::new(Core::new(config, identity, directory, passwords, writer, metrics, "x".into()))
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_ends_whatever_its_session() {
+        let now = Timestamp::now();
+        let core = core(now);
+        let conn = ConnInfo {
+            protocol: Protocol::Tcp,
+            remote_addr: "192.0.2.1:5".parse().expect("an address"),
+        };
+        let credentials = Credentials::Application {
+            thing_key: "mower-1".into(),
+            token: "demo-token-basicorg".into(),
+            app_id: String::new(),
+        };
+        let session = core.login_unbound(credentials, conn, now).await.expect("welcome");
+        let mut client = Client::new(core, conn, false);
+        assert_eq!(client.patience(), Some(limits::LOGIN_WAIT));
+        client.caller.session = Some(session.clone());
+        assert_eq!(client.patience(), Some(Duration::from_secs(86_400)));
+        client.bound = Some(session);
+        assert_eq!(client.patience(), None, "its end closes the connection");
     }
 }
