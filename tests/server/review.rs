@@ -20,6 +20,77 @@ fn read_all(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// An MQTT frame: its first byte, then its texts, each with its length, or its bytes.
+fn frame(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let mut frame = vec![first];
+    let mut length = body.len();
+    loop {
+        let more = if length > 0x7f { 0x80 } else { 0 };
+        frame.push((length & 0x7f) as u8 | more);
+        length >>= 7;
+        if length == 0 {
+            break;
+        }
+    }
+    frame.extend_from_slice(&body);
+    frame
+}
+
+/// A text of MQTT.
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A connection that is logged in over MQTT with this level.
+fn mqtt(server: &TestServer, level: u8, client_id: &str, user: &str, password: &str) -> TcpStream {
+    let mut stream = dial(server, "mqtt");
+    let properties: &[u8] = if level == 5 { &[0] } else { &[] };
+    let head = [&text("MQTT")[..], &[level, 0xc2, 0, 60], properties].concat();
+    let parts: [&[u8]; 4] = [&head, &text(client_id), &text(user), &text(password)];
+    stream.write_all(&frame(0x10, &parts)).expect("sent");
+    let (first, body) = read_frame(&mut stream);
+    assert_eq!((first, body.get(1)), (0x20, Some(&0)), "{body:?}");
+    stream
+}
+
+/// The next frame: its first byte and what follows its length.
+fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut byte = [0];
+    stream.read_exact(&mut byte).expect("a frame");
+    let first = byte[0];
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        stream.read_exact(&mut byte).expect("a length");
+        length |= usize::from(byte[0] & 0x7f) << shift;
+        shift += 7;
+        if byte[0] & 0x80 == 0 {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("a body");
+    (first, body)
+}
+
+#[test]
+fn requests_that_are_sent_together_take_effect_in_order() {
+    let server = TestServer::start();
+    let (user, password) = ("admin@devicewise.com", "demo-admin-password");
+    let mut stream = mqtt(&server, 4, "pipeline", user, password);
+    for key in ["BasicOrg", "YorkOrg", "BasicOrg", "SYSTEM"] {
+        let switch =
+            format!(r#"{{"1":{{"command":"session.org.switch","params":{{"key":"{key}"}}}}}}"#);
+        let switch = frame(0x30, &[&text("api/switch"), switch.as_bytes()]);
+        let info = frame(0x30, &[&text("api/info"), br#"{"1":{"command":"session.info"}}"#]);
+        stream.write_all(&[switch, info].concat()).expect("sent");
+        let replies = [read_frame(&mut stream).1, read_frame(&mut stream).1];
+        let replies = replies.map(|reply| String::from_utf8_lossy(&reply).into_owned());
+        let expected = format!(r#""orgKey":"{key}","userId""#);
+        assert!(replies.iter().any(|reply| reply.contains(&expected)), "{key}: {replies:?}");
+    }
+}
+
 #[test]
 fn a_stranger_over_tcp_gets_few_failures() {
     let server = TestServer::start();
