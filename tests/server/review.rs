@@ -112,3 +112,25 @@ fn a_stranger_over_tcp_can_not_have_a_megabyte_kept() {
     let answer = read_all(&mut stream);
     assert!(answer.contains("larger than 65536 bytes"), "{answer}");
 }
+
+#[test]
+fn one_subscribe_gets_no_more_than_the_subscriptions_of_a_connection() {
+    let server = TestServer::start();
+    let mut stream = mqtt(&server, 5, "greedy", "mower-1", "demo-token-basicorg");
+    let mut filters = vec![0, 1, 0];
+    for number in 0..30_000 {
+        filters.extend_from_slice(&text(&format!("reply/{number}")));
+        filters.push(0);
+    }
+    stream.write_all(&frame(0x82, &[&filters])).expect("sent");
+    let (first, body) = read_frame(&mut stream);
+    let granted = body[3..].iter().filter(|code| **code == 0).count();
+    let refused = body[3..].iter().filter(|code| **code == 0x97).count();
+    assert_eq!((first, granted, refused), (0x90, 1000, 29_000));
+
+    let filters = ["reply/7", "reply/7", "reply/2000", "other"].map(text).concat();
+    stream.write_all(&frame(0xa2, &[&[0, 2, 0], &filters])).expect("sent");
+    assert_eq!(read_frame(&mut stream), (0xb0, vec![0, 2, 0, 0, 0x11, 0x11, 0x11]));
+    stream.write_all(&frame(0x82, &[&[0, 3, 0], &text("reply/2000"), &[0]])).expect("sent");
+    assert_eq!(read_frame(&mut stream), (0x90, vec![0, 3, 0, 0]));
+}
