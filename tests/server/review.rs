@@ -134,3 +134,27 @@ fn one_subscribe_gets_no_more_than_the_subscriptions_of_a_connection() {
     stream.write_all(&frame(0x82, &[&[0, 3, 0], &text("reply/2000"), &[0]])).expect("sent");
     assert_eq!(read_frame(&mut stream), (0x90, vec![0, 3, 0, 0]));
 }
+
+#[test]
+fn only_a_normal_disconnect_takes_the_will_back() {
+    let server = TestServer::start();
+    let mut watcher = mqtt(&server, 5, "watcher", "mower-1", "demo-token-basicorg");
+    watcher.write_all(&frame(0x82, &[&[0, 1, 0], &text("wills"), &[0]])).expect("sent");
+    assert_eq!(read_frame(&mut watcher).0, 0x90);
+    for (reason, published) in [(0x80, true), (0x04, true), (0x00, false), (0x82, true)] {
+        let mut stream = dial(&server, "mqtt");
+        let name = format!("will {reason:02x}");
+        let (client, user) = (text("dying"), text("mower-2"));
+        let head = [&text("MQTT")[..], &[5, 0xc6, 0, 60, 0], &client, &[0]].concat();
+        let will = [text("wills"), text(&name)].concat();
+        let parts: [&[u8]; 4] = [&head, &will, &user, &text("demo-token-basicorg")];
+        stream.write_all(&frame(0x10, &parts)).expect("sent");
+        assert_eq!(read_frame(&mut stream).0, 0x20);
+        stream.write_all(&[0xe0, 1, reason]).expect("sent");
+        assert_eq!(read_all(&mut stream), "");
+        if published {
+            let message = read_frame(&mut watcher).1;
+            assert!(message.ends_with(name.as_bytes()), "{message:?}");
+        }
+    }
+}

@@ -182,7 +182,8 @@ impl Online {
         if let Some(expiry_s) = packet.properties.session_expiry.filter(|_| self.expiry_s > 0) {
             self.expiry_s = expiry_s;
         }
-        let will = packet.reason == reason::DISCONNECT_WITH_WILL;
+        // Only a normal end takes the will back ([MQTT-3.14.4-3] of 5).
+        let will = packet.reason != reason::SUCCESS;
         Closing { will, code: None, ..Closing::ended(Reason::LoggedOut) }
     }
 
