@@ -53,8 +53,9 @@ pub const UNCLAIMED_MAX: usize = 100;
 /// Time after which an asker that is still there counts as having got its reply.
 pub const UNCLAIMED_WAIT: Duration = Duration::from_secs(2);
 
-/// Packet ids of inbound QoS 2 messages whose PUBREL has not come.
-pub const QOS2_MAX: usize = 1000;
+/// Packet ids of inbound QoS 2 messages whose PUBREL has not come; the receive maximum that MQTT 5
+/// clients are told.
+pub const QOS2_MAX: u16 = 1000;
 
 /// Wills that wait for their delay.
 pub const DELAYED_WILLS_MAX: usize = 10_000;

@@ -158,3 +158,15 @@ fn only_a_normal_disconnect_takes_the_will_back() {
         }
     }
 }
+
+#[test]
+fn a_client_is_told_how_many_messages_it_may_have_on_the_way() {
+    let server = TestServer::start();
+    let mut stream = dial(&server, "mqtt");
+    let head = [&text("MQTT")[..], &[5, 0xc2, 0, 60, 0]].concat();
+    let parts = [text("told"), text("mower-1"), text("demo-token-basicorg")].concat();
+    stream.write_all(&frame(0x10, &[&head, &parts])).expect("sent");
+    let receive_max = [&[0x21][..], &1000_u16.to_be_bytes()].concat();
+    let (_, connack) = read_frame(&mut stream);
+    assert!(connack.windows(3).any(|property| property == receive_max), "{connack:?}");
+}

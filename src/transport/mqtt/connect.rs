@@ -1,6 +1,6 @@
 //! CONNECT: who is it, may it in, and what was left from last time (MQTT 3.1, 3.2).
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::will::Will;
 use crate::core::{Arrival, LoginError, random};
 use crate::id::hex;
 use crate::identity::Refusal;
+use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::tr50::authenticate::Credentials;
 use crate::transport::ConnInfo;
@@ -130,6 +131,7 @@ impl Login {
         let properties = ConnAckProperties {
             assigned_client_id: self.assigned_id.then_some(&*client_id),
             packet_size_max: NonZeroU32::new(max),
+            receive_max: NonZeroU16::new(limits::QOS2_MAX),
             ..ConnAckProperties::default()
         };
         // Its only text is a client id that came in a packet.

@@ -230,7 +230,7 @@ impl Online {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => encode::puback(out, self.terms.version, pkid, code),
             QoS::ExactlyOnce => {
-                if self.qos2.len() >= limits::QOS2_MAX {
+                if self.qos2.len() >= usize::from(limits::QOS2_MAX) {
                     return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
                 }
                 if code < reason::UNSPECIFIED {
