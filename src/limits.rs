@@ -9,6 +9,10 @@ use std::time::Duration;
 /// fact 30); the shortest command takes 24 of them.
 pub const COMMANDS_PER_REQUEST: usize = 1000;
 
+/// Bytes of a reply, after which the remaining commands of its request are not executed; a listing
+/// of 10,000 sessions, the most that can be asked for, fits.
+pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Time from accept to a finished login (CONNECT, first line, request head). libtr50 waits 5 s for
 /// its CONNACK, a modem on a slow link needs several round trips for TLS.
 pub const LOGIN_WAIT: Duration = Duration::from_secs(15);

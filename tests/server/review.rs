@@ -1,7 +1,7 @@
 //! What went wrong once, through the server's sockets.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use crate::harness::{SOON, TestServer};
 
@@ -169,4 +169,27 @@ fn a_client_is_told_how_many_messages_it_may_have_on_the_way() {
     let receive_max = [&[0x21][..], &1000_u16.to_be_bytes()].concat();
     let (_, connack) = read_frame(&mut stream);
     assert!(connack.windows(3).any(|property| property == receive_max), "{connack:?}");
+}
+
+#[test]
+fn a_request_of_many_listings_does_not_become_gigabytes() {
+    let server = TestServer::start();
+    let things: Vec<_> = (0..40)
+        .map(|number| mqtt(&server, 4, "lister", &format!("mower-{number}"), "demo-token-basicorg"))
+        .collect();
+    let mut stream = dial(&server, "tcp");
+    let login = concat!(
+        r#""auth":{"command":"api.authenticate","params":"#,
+        r#"{"thingKey":"gateway","appToken":"demo-token-basicorg"}}"#
+    );
+    let listing = |number| format!(r#","{number}":{{"command":"session.list"}}"#);
+    let listings: String = (0..1000).map(listing).collect();
+    stream.write_all(format!("{{{login}{listings}}}").as_bytes()).expect("sent");
+    stream.shutdown(Shutdown::Write).expect("a socket");
+    let answer = read_all(&mut stream);
+    let (done, refused) =
+        (answer.matches(r#""success":true"#).count(), answer.matches("[-95013]").count());
+    assert_eq!(done + refused, 1001, "{} bytes", answer.len());
+    assert!(refused > 0 && answer.len() < 17 * 1024 * 1024, "{} bytes", answer.len());
+    drop(things);
 }
