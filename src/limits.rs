@@ -20,8 +20,8 @@ pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
 /// Time for answers in flight and the journal when the server stops; the whole stop takes 5 s.
 pub const STOP_WAIT: Duration = Duration::from_secs(3);
 
-/// Bytes that may wait for one slow peer before it is dropped: one answer of the largest kind
-/// (`session.list` of 5,000 sessions is about 5 MB) and as much again.
+/// Bytes that may wait for one slow peer before no more of its requests are looked at: one answer
+/// of the largest kind (`session.list` of 5,000 sessions is about 5 MB) and as much again.
 pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Messages that may wait in a connection's outbox (pushed replies, notices, broker deliveries).

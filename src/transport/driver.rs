@@ -33,7 +33,8 @@ pub trait Peer: Send {
     type Closing: Send;
 
     /// Deals with bytes. Returns how many were used; the others come again, with more behind them
-    /// or when the work is done. Stops at the first work.
+    /// or when the work is done. Stops at the first work, and when `out` holds
+    /// [`limits::UNSENT_BYTES_MAX`]: small requests can have large answers.
     ///
     /// # Errors
     ///
@@ -104,6 +105,7 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream) {
         peer,
         stream,
         partial: Vec::new(),
+        paused: false,
         unsent: Vec::new(),
         unflushed: false,
         work: None,
@@ -119,8 +121,10 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream) {
 struct Connection<P: Peer> {
     peer: P,
     stream: Stream,
-    /// The beginning of a frame whose rest has not come, or what waits for `work`.
+    /// The beginning of a frame whose rest has not come, or what waits for `work` or for room.
     partial: Vec<u8>,
+    /// Whether there may be whole frames in `partial`, which wait until the peer has read answers.
+    paused: bool,
     /// Answers that the peer has not taken yet.
     unsent: Vec<u8>,
     /// Whether the stream holds written bytes back (TLS, WebSocket).
@@ -158,6 +162,12 @@ impl<P: Peer> Connection<P> {
             }
             if self.work.is_some() || !self.has_room() {
                 break;
+            }
+            if std::mem::take(&mut self.paused) {
+                if let Err(closing) = self.receive_kept(Timestamp::now(), output) {
+                    return Poll::Ready(closing);
+                }
+                continue;
             }
             if self.at_end {
                 return Poll::Ready(self.peer.lost());
@@ -224,6 +234,7 @@ impl<P: Peer> Connection<P> {
     ) -> Result<(), P::Closing> {
         let (used, work) = self.peer.receive(bytes, now, output)?;
         self.work = work;
+        self.paused = output.len() >= limits::UNSENT_BYTES_MAX;
         self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
         Ok(())
     }
@@ -233,6 +244,7 @@ impl<P: Peer> Connection<P> {
     fn receive_kept(&mut self, now: Timestamp, output: &mut Vec<u8>) -> Result<(), P::Closing> {
         let (used, work) = self.peer.receive(&self.partial, now, output)?;
         self.work = work;
+        self.paused = output.len() >= limits::UNSENT_BYTES_MAX;
         if used >= self.partial.len() {
             self.partial = Vec::new();
         } else if used > 0 {
@@ -314,24 +326,29 @@ impl<P: Peer> Connection<P> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::sync::Arc;
 
     use parking_lot::Mutex;
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncReadExt, DuplexStream};
 
     use super::*;
+
+    const MEBIBYTE: usize = 1024 * 1024;
 
     /// What became of a [`Probe`].
     #[derive(Default)]
     struct Seen {
         /// Where the bytes of each call were.
         places: Vec<usize>,
+        /// How many questions were answered.
+        answers: usize,
         /// Whether the work was finished before the end.
         finished: bool,
     }
 
     /// Speaks a protocol of one frame, which ends with `!`, or with `?` if it causes work, during
-    /// which the connection closes.
+    /// which the connection closes; or of questions, `#`, with an answer of a mebibyte each.
     struct Probe {
         seen: Arc<Mutex<Seen>>,
         works: bool,
@@ -341,8 +358,17 @@ mod tests {
         type Done = ();
         type Closing = ();
 
-        fn receive(&mut self, bytes: &[u8], _: Timestamp, _: &mut Vec<u8>) -> Received<Self> {
+        fn receive(&mut self, bytes: &[u8], _: Timestamp, out: &mut Vec<u8>) -> Received<Self> {
             self.seen.lock().places.push(bytes.as_ptr() as usize);
+            let mut used = 0;
+            while bytes.get(used) == Some(&b'#') && out.len() < limits::UNSENT_BYTES_MAX {
+                out.resize(out.len() + MEBIBYTE, b'a');
+                self.seen.lock().answers += 1;
+                used += 1;
+            }
+            if used > 0 {
+                return Ok((used, None));
+            }
             if bytes.ends_with(b"?") {
                 self.works = true;
                 return Ok((bytes.len(), Some(Box::pin(tokio::task::yield_now()))));
@@ -408,5 +434,25 @@ mod tests {
         near.write_all(b"?").await.expect("sent");
         served.await;
         assert!(seen.lock().finished);
+    }
+
+    #[tokio::test]
+    async fn questions_wait_until_the_answers_to_others_are_read() {
+        let (mut near, seen, served) = probe(4 * MEBIBYTE);
+        near.write_all(&[b'#'; 100]).await.expect("sent");
+        let mut served = std::pin::pin!(served);
+        let mut served = std::pin::pin!(served);
+        let pending = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_pending())).await;
+        assert!(pending);
+        let answers = seen.lock().answers;
+        // What one call writes comes on top of what waits already, and some has left.
+        assert!(answers <= 2 * limits::UNSENT_BYTES_MAX / MEBIBYTE + 4, "{answers} in memory");
+        let read = async {
+            let mut answers = vec![0; 100 * MEBIBYTE];
+            near.read_exact(&mut answers).await.expect("all answers");
+            drop(near);
+        };
+        tokio::join!(read, served);
+        assert_eq!(seen.lock().answers, 100);
     }
 }

@@ -226,7 +226,7 @@ impl Peer for Client {
             return Err(Reason::ProtocolError);
         }
         let mut used = 0;
-        loop {
+        while out.len() < limits::UNSENT_BYTES_MAX {
             let max = self.frame_max();
             let rest = bytes.get(used..).unwrap_or_default();
             let next = self.framing.next(rest);
@@ -257,6 +257,7 @@ impl Peer for Client {
                 Next::Nothing { start } => return Ok((used + start, None)),
             }
         }
+        Ok((used, None))
     }
 
     fn finish(&mut self, done: Done, out: &mut Vec<u8>) -> Result<(), Reason> {
