@@ -343,10 +343,15 @@ impl Core {
 
     /// Ends every session that is bound to a connection; the connections close.
     pub fn end_bound(&self, now: Timestamp) {
-        for session in self.directory.all() {
-            if session.lifetime() == Lifetime::Connection {
-                self.end(&session, Reason::ServerStopped, now);
+        let mut sessions = self.directory.all();
+        sessions.retain(|session| session.lifetime() == Lifetime::Connection);
+        // Many in one batch: the writer's queue is shorter than a fleet is large.
+        for step in sessions.chunks(crate::limits::EXPIRY_STEP) {
+            let mut changes = Changes::default();
+            for session in step {
+                changes.append(self.directory.end(session, Reason::ServerStopped, now));
             }
+            self.publish(&changes);
         }
     }
 

@@ -9,6 +9,10 @@ use std::time::Duration;
 /// fact 30); the shortest command takes 24 of them.
 pub const COMMANDS_PER_REQUEST: usize = 1000;
 
+/// Bytes of a reply, after which the remaining commands of its request are not executed; a listing
+/// of 10,000 sessions, the most that can be asked for, fits.
+pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Time from accept to a finished login (CONNECT, first line, request head). libtr50 waits 5 s for
 /// its CONNACK, a modem on a slow link needs several round trips for TLS.
 pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
@@ -16,8 +20,8 @@ pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
 /// Time for answers in flight and the journal when the server stops; the whole stop takes 5 s.
 pub const STOP_WAIT: Duration = Duration::from_secs(3);
 
-/// Bytes that may wait for one slow peer before it is dropped: one answer of the largest kind
-/// (`session.list` of 5,000 sessions is about 5 MB) and as much again.
+/// Bytes that may wait for one slow peer before no more of its requests are looked at: one answer
+/// of the largest kind (`session.list` of 5,000 sessions is about 5 MB) and as much again.
 pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Messages that may wait in a connection's outbox (pushed replies, notices, broker deliveries).
@@ -53,7 +57,8 @@ pub const UNCLAIMED_MAX: usize = 100;
 /// Time after which an asker that is still there counts as having got its reply.
 pub const UNCLAIMED_WAIT: Duration = Duration::from_secs(2);
 
-/// Packet ids of inbound QoS 2 messages whose PUBREL has not come; clients of MQTT 5 are told.
+/// Packet ids of inbound QoS 2 messages whose PUBREL has not come; the receive maximum that MQTT 5
+/// clients are told.
 pub const QOS2_MAX: u16 = 1000;
 
 /// Wills that wait for their delay.

@@ -24,6 +24,10 @@ pub(super) const AWAY_BYTES_MAX: usize = 1024 * 1024;
 /// bytes for each.
 pub(super) const RETAINED_MESSAGES_MAX: usize = 10_000;
 
+/// Topics of retained messages that are looked at for one SUBSCRIBE, some tenths of a second of the
+/// broker's thread; what its filters bring beyond them is not sent.
+pub(super) const RETAINED_LOOKS_MAX: usize = 100 * RETAINED_MESSAGES_MAX;
+
 /// Bytes of all retained messages.
 pub(super) const RETAINED_BYTES_MAX: usize = 64 * 1024 * 1024;
 

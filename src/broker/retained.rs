@@ -64,8 +64,15 @@ impl Retained {
         }
     }
 
-    /// The messages under a filter that is not shared, `max` at most, by topic.
-    pub fn matching(&self, org: OrgId, filter: &str, max: usize, now: Instant) -> Vec<Parcel> {
+    /// The messages under a filter that is not shared, by topic. Each topic that is looked at costs
+    /// one of `looks`; there are no more messages when they are used up.
+    pub fn matching(
+        &self,
+        org: OrgId,
+        filter: &str,
+        looks: &mut usize,
+        now: Instant,
+    ) -> Vec<Parcel> {
         let valid = |kept: &&Kept| kept.expires.is_none_or(|at| at > now);
         if !filter.contains(['+', '#']) {
             let kept = self.messages.get(&(org, filter.into())).filter(valid);
@@ -78,10 +85,12 @@ impl Retained {
         let from = Bound::Included((org, fixed.into()));
         self.messages
             .range((from, Bound::Unbounded))
-            .take_while(|((of, name), _)| *of == org && name.starts_with(fixed))
+            .take_while(|((of, name), _)| {
+                let looks_left = looks.checked_sub(1).map(|left| *looks = left).is_some();
+                looks_left && *of == org && name.starts_with(fixed)
+            })
             .filter(|((_, name), kept)| topic::matches(filter, name) && valid(kept))
             .map(|(_, kept)| kept.parcel.clone())
-            .take(max)
             .collect()
     }
 
@@ -127,9 +136,28 @@ mod tests {
     }
 
     fn topics(retained: &Retained, org: OrgId, filter: &str, now: Instant) -> Vec<String> {
-        let found = retained.matching(org, filter, 100, now);
+        let found = retained.matching(org, filter, &mut 100, now);
         let topics = found.iter().filter_map(|parcel| parcel.unpack(now));
         topics.map(|unpacked| unpacked.topic().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_topic_that_is_looked_at_is_counted() {
+        let now = Instant::now();
+        let mut retained = Retained::new(10, 1000);
+        for name in ["a/1", "a/2", "b/1", "b/2"] {
+            assert_eq!(retained.keep(ORG, name, parcel(name, b"1", now), None, now), Ok(()));
+        }
+        let check = |filter, mut looks, found, left| {
+            let parcels = retained.matching(ORG, filter, &mut looks, now);
+            assert_eq!((parcels.len(), looks), (found, left), "{filter}");
+        };
+        check("#", 10, 4, 6);
+        check("+/1", 10, 2, 6);
+        check("+/3", 10, 0, 6);
+        check("#", 3, 3, 0);
+        check("#", 0, 0, 0);
+        check("a/1", 0, 1, 0);
     }
 
     #[test]

@@ -302,6 +302,7 @@ impl Worker {
         wanted: Vec<Subscription>,
     ) -> Result<Refusals, BrokerError> {
         let mut dead = false;
+        let mut looks = limits::RETAINED_LOOKS_MAX;
         let mut results = Vec::with_capacity(wanted.len());
         let entry = self.sessions.get_mut(&session).ok_or(BrokerError::Gone)?;
         for subscription in wanted {
@@ -321,8 +322,7 @@ impl Worker {
                 RetainHandling::Never => false,
             };
             let retained = if brings {
-                let max = limits::RETAINED_MESSAGES_MAX;
-                self.retained.matching(entry.org, &subscription.filter, max, Instant::now())
+                self.retained.matching(entry.org, &subscription.filter, &mut looks, Instant::now())
             } else {
                 Vec::new()
             };

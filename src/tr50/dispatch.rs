@@ -16,6 +16,7 @@ use super::params::Field;
 use crate::core::Core;
 use crate::directory::event::Event;
 use crate::directory::{Changes, Outlet, Reason, Session};
+use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::transport::ConnInfo;
 
@@ -135,6 +136,10 @@ pub fn execute(
     out.extend_from_slice(head);
     for (index, command) in commands.iter().enumerate() {
         push_id(out, &command.id, out.len() > start + 1);
+        if out.len() - start > limits::REPLY_BYTES_MAX {
+            reply_too_large().write(out);
+            continue;
+        }
         if !execute_now(core, caller, &command.body, now, out) {
             let rest = commands.iter().skip(index).map(OwnedCommand::from).collect();
             let reply = out.split_off(start);
@@ -172,6 +177,10 @@ async fn finish(
         if index > 0 {
             push_id(&mut answer.bytes, &id, true);
         }
+        if answer.bytes.len() > limits::REPLY_BYTES_MAX {
+            reply_too_large().write(&mut answer.bytes);
+            continue;
+        }
         let body = body.as_ref().map(|(command, params)| Body {
             command: command.as_str().into(),
             params: params.as_deref(),
@@ -183,6 +192,14 @@ async fn finish(
     }
     answer.bytes.push(b'}');
     answer
+}
+
+/// The answer to a command for which its request's reply has no room left: a request of a thousand
+/// listings must not become gigabytes.
+fn reply_too_large() -> Failure {
+    let most = limits::REPLY_BYTES_MAX;
+    let sentence = format!("The reply is larger than {most} bytes; this was not executed.");
+    Failure::new(Code::REPLY_TOO_LARGE, sentence)
 }
 
 /// Executes one command if it can be done at once; otherwise nothing is written.

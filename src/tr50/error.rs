@@ -71,8 +71,8 @@ codes! {
         "Send again later; this command was not executed.", "ours";
     INTERNAL = -95012, "The server failed.",
         "Look into the server's log.", "ours";
-    REPLY_TOO_LARGE = -95013, "The reply is larger than the client said it accepts.",
-        "Ask for fewer records.", "ours (MQTT 5, 3.1.2.11.4)";
+    REPLY_TOO_LARGE = -95013, "The reply is larger than the client said it accepts, or than one reply may be.",
+        "Ask for fewer records, or with fewer commands in a request.", "ours (MQTT 5, 3.1.2.11.4)";
 }
 
 /// Why a command failed: what the peer is told.

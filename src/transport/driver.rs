@@ -33,7 +33,8 @@ pub trait Peer: Send {
     type Closing: Send;
 
     /// Deals with bytes. Returns how many were used; the others come again, with more behind them
-    /// or when the work is done. Stops at the first work.
+    /// or when the work is done. Stops at the first work, and when `out` holds
+    /// [`limits::UNSENT_BYTES_MAX`]: small requests can have large answers.
     ///
     /// # Errors
     ///
@@ -104,6 +105,7 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream) {
         peer,
         stream,
         partial: Vec::new(),
+        paused: false,
         unsent: Vec::new(),
         unflushed: false,
         work: None,
@@ -119,8 +121,10 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream) {
 struct Connection<P: Peer> {
     peer: P,
     stream: Stream,
-    /// The beginning of a frame whose rest has not come, or what waits for `work`.
+    /// The beginning of a frame whose rest has not come, or what waits for `work` or for room.
     partial: Vec<u8>,
+    /// Whether there may be whole frames in `partial`, which wait until the peer has read answers.
+    paused: bool,
     /// Answers that the peer has not taken yet.
     unsent: Vec<u8>,
     /// Whether the stream holds written bytes back (TLS, WebSocket).
@@ -159,6 +163,12 @@ impl<P: Peer> Connection<P> {
             if self.work.is_some() || !self.has_room() {
                 break;
             }
+            if std::mem::take(&mut self.paused) {
+                if let Err(closing) = self.receive_kept(Timestamp::now(), output) {
+                    return Poll::Ready(closing);
+                }
+                continue;
+            }
             if self.at_end {
                 return Poll::Ready(self.peer.lost());
             }
@@ -184,8 +194,7 @@ impl<P: Peer> Connection<P> {
             if let Some(patience) = self.peer.patience() {
                 self.timer.as_mut().reset(self.last_bytes + patience);
             }
-            let bytes = std::mem::take(&mut self.partial);
-            self.receive(&bytes, Timestamp::now(), output)?;
+            self.receive_kept(Timestamp::now(), output)?;
         }
         let room = self.has_room();
         self.peer.poll_pushed(cx, room, output)
@@ -213,11 +222,10 @@ impl<P: Peer> Connection<P> {
             return Poll::Ready(self.receive(bytes, now, output));
         }
         self.partial.extend_from_slice(bytes);
-        let bytes = std::mem::take(&mut self.partial);
-        Poll::Ready(self.receive(&bytes, now, output))
+        Poll::Ready(self.receive_kept(now, output))
     }
 
-    /// Has bytes dealt with and keeps what is left of them.
+    /// Has new bytes dealt with and keeps what is left of them.
     fn receive(
         &mut self,
         bytes: &[u8],
@@ -226,7 +234,23 @@ impl<P: Peer> Connection<P> {
     ) -> Result<(), P::Closing> {
         let (used, work) = self.peer.receive(bytes, now, output)?;
         self.work = work;
+        self.paused = output.len() >= limits::UNSENT_BYTES_MAX;
         self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Has the kept bytes dealt with. What is left of them stays where it is: a frame that comes
+    /// byte by byte must not be copied with every byte.
+    fn receive_kept(&mut self, now: Timestamp, output: &mut Vec<u8>) -> Result<(), P::Closing> {
+        let (used, work) = self.peer.receive(&self.partial, now, output)?;
+        self.work = work;
+        self.paused = output.len() >= limits::UNSENT_BYTES_MAX;
+        if used >= self.partial.len() {
+            self.partial = Vec::new();
+        } else if used > 0 {
+            self.partial.drain(..used);
+            self.partial.shrink_to(limits::READ_BYTES);
+        }
         Ok(())
     }
 
@@ -288,8 +312,147 @@ impl<P: Peer> Connection<P> {
         };
         // A peer that does not read them does without.
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        // A login may have started a session already, and a SUBSCRIBE has the subscriptions with
+        // it: what is given up half-way would never end.
+        if let Some(work) = self.work.take() {
+            // Whatever comes of it, the connection closes, and nobody reads an answer.
+            let _ = self.peer.finish(work.await, &mut Vec::new());
+        }
         self.peer.end(closing).await;
         // The end of the stream says that all of it is over: who connects again now begins anew.
         let _ = tokio::time::timeout(LAST_WORDS, self.stream.shutdown()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    use super::*;
+
+    const MEBIBYTE: usize = 1024 * 1024;
+
+    /// What became of a [`Probe`].
+    #[derive(Default)]
+    struct Seen {
+        /// Where the bytes of each call were.
+        places: Vec<usize>,
+        /// How many questions were answered.
+        answers: usize,
+        /// Whether the work was finished before the end.
+        finished: bool,
+    }
+
+    /// Speaks a protocol of one frame, which ends with `!`, or with `?` if it causes work, during
+    /// which the connection closes; or of questions, `#`, with an answer of a mebibyte each.
+    struct Probe {
+        seen: Arc<Mutex<Seen>>,
+        works: bool,
+    }
+
+    impl Peer for Probe {
+        type Done = ();
+        type Closing = ();
+
+        fn receive(&mut self, bytes: &[u8], _: Timestamp, out: &mut Vec<u8>) -> Received<Self> {
+            self.seen.lock().places.push(bytes.as_ptr() as usize);
+            let mut used = 0;
+            while bytes.get(used) == Some(&b'#') && out.len() < limits::UNSENT_BYTES_MAX {
+                out.resize(out.len() + MEBIBYTE, b'a');
+                self.seen.lock().answers += 1;
+                used += 1;
+            }
+            if used > 0 {
+                return Ok((used, None));
+            }
+            if bytes.ends_with(b"?") {
+                self.works = true;
+                return Ok((bytes.len(), Some(Box::pin(tokio::task::yield_now()))));
+            }
+            Ok((if bytes.ends_with(b"!") { bytes.len() } else { 0 }, None))
+        }
+
+        fn finish(&mut self, (): (), _: &mut Vec<u8>) -> Result<(), ()> {
+            self.seen.lock().finished = true;
+            Ok(())
+        }
+
+        fn poll_pushed(&mut self, _: &mut Context<'_>, _: bool, _: &mut Vec<u8>) -> Result<(), ()> {
+            if self.works { Err(()) } else { Ok(()) }
+        }
+
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+
+        fn is_online(&self) -> bool {
+            true
+        }
+
+        fn alive(&self, _: Timestamp) {}
+
+        fn silent(&self) {}
+
+        fn lost(&self) {}
+
+        fn last_words(&mut self, (): &(), _: &mut Vec<u8>) {}
+
+        async fn end(self, (): ()) {}
+    }
+
+    /// A connection whose peer's words come in pieces of `piece` bytes.
+    fn probe(piece: usize) -> (DuplexStream, Arc<Mutex<Seen>>, impl Future<Output = ()>) {
+        let (near, far) = tokio::io::duplex(piece);
+        let seen = Arc::<Mutex<Seen>>::default();
+        let served =
+            serve(Probe { seen: seen.clone(), works: false }, Stream::Boxed(Box::new(far)));
+        (near, seen, served)
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_comes_byte_by_byte_is_not_copied_with_every_byte() {
+        let (mut near, seen, served) = probe(1);
+        let sent = async {
+            near.write_all(&[b'x'; 20_000]).await.expect("sent");
+            near.write_all(b"!").await.expect("sent");
+            drop(near);
+        };
+        tokio::join!(sent, served);
+        let places = &seen.lock().places;
+        assert!(places.len() > 10_000, "{} pieces", places.len());
+        let moves = places.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!(moves < 100, "{moves} copies");
+    }
+
+    #[tokio::test]
+    async fn work_is_finished_when_the_connection_closes_meanwhile() {
+        let (mut near, seen, served) = probe(16);
+        near.write_all(b"?").await.expect("sent");
+        served.await;
+        assert!(seen.lock().finished);
+    }
+
+    #[tokio::test]
+    async fn questions_wait_until_the_answers_to_others_are_read() {
+        let (mut near, seen, served) = probe(4 * MEBIBYTE);
+        near.write_all(&[b'#'; 100]).await.expect("sent");
+        let mut served = std::pin::pin!(served);
+        let mut served = std::pin::pin!(served);
+        let pending = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_pending())).await;
+        assert!(pending);
+        let answers = seen.lock().answers;
+        // What one call writes comes on top of what waits already, and some has left.
+        assert!(answers <= 2 * limits::UNSENT_BYTES_MAX / MEBIBYTE + 4, "{answers} in memory");
+        let read = async {
+            let mut answers = vec![0; 100 * MEBIBYTE];
+            near.read_exact(&mut answers).await.expect("all answers");
+            drop(near);
+        };
+        tokio::join!(read, served);
+        assert_eq!(seen.lock().answers, 100);
     }
 }

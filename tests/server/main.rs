@@ -11,6 +11,7 @@ mod http;
 mod mqtt;
 mod mqtt_five;
 mod outside_clients;
+mod review;
 mod tcp;
 mod tls;
 mod topics;

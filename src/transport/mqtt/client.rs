@@ -145,7 +145,9 @@ impl Peer for Client {
         out: &mut Vec<u8>,
     ) -> Result<(usize, Option<Work>), Closing> {
         let mut used = 0;
-        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty())
+            && out.len() < limits::UNSENT_BYTES_MAX
+        {
             match decode(rest, self.version, self.frame_max()) {
                 Ok(Some((packet, length))) => {
                     used += length;

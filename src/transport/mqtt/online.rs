@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::client::{Closing, Done, Work};
@@ -186,7 +186,8 @@ impl Online {
             }
             self.expiry_s = expiry_s;
         }
-        let will = packet.reason == reason::DISCONNECT_WITH_WILL;
+        // Only a normal end takes the will back ([MQTT-3.14.4-3] of 5).
+        let will = packet.reason != reason::SUCCESS;
         Closing { will, code: None, ..Closing::ended(Reason::LoggedOut) }
     }
 
@@ -388,7 +389,7 @@ impl Online {
         &mut self,
         edge: &Arc<Edge>,
         to: ReplyTo,
-        pending: Pin<Box<dyn Future<Output = Answer> + Send>>,
+        mut pending: Pin<Box<dyn Future<Output = Answer> + Send>>,
         out: &mut Vec<u8>,
     ) {
         if !self.outbox.promise() {
@@ -398,8 +399,14 @@ impl Online {
         }
         let (edge, outbox) = (edge.clone(), self.outbox.clone());
         let principal = self.principal.clone();
+        // What the command changes is changed here, before the client's next request is looked at;
+        // only the wait for the store goes on elsewhere.
+        let begun = pending.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         tokio::spawn(async move {
-            let mut answer = pending.await;
+            let mut answer = match begun {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => pending.await,
+            };
             let body = compress::deflate_if(to.compressed, std::mem::take(&mut answer.bytes));
             if let Err(reply) = outbox.keep_promise(Reply { to, body }) {
                 edge.watchers.deliver(&principal, &reply);

@@ -1,5 +1,6 @@
 //! Subscriptions: to the client's own reply topics, which need no broker, and to all others.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -183,14 +184,18 @@ impl Topics {
     async fn grant(&mut self, wishes: Vec<Wish>, owner: &TopicsOwner) -> Vec<u8> {
         let mut codes = Vec::with_capacity(wishes.len());
         let mut for_broker = Vec::new();
-        for wish in &wishes {
+        let mut new = 0;
+        for (index, wish) in wishes.iter().enumerate() {
             let filter = &*wish.held.filter;
-            let known = self.held.iter().any(|held| *held.filter == *filter);
+            // Each is looked for among all that are held: a packet has room for 250,000.
+            if index >= limits::SUBSCRIPTIONS_MAX {
+                codes.push(reason::QUOTA_EXCEEDED);
+                continue;
+            }
+            new += usize::from(!self.held.iter().any(|held| *held.filter == *filter));
             codes.push(match Server::of(filter) {
                 _ if !topic::valid_filter(filter) => reason::FILTER_INVALID,
-                _ if !known && self.held.len() >= limits::SUBSCRIPTIONS_MAX => {
-                    reason::QUOTA_EXCEEDED
-                }
+                _ if self.held.len() + new > limits::SUBSCRIPTIONS_MAX => reason::QUOTA_EXCEEDED,
                 Server::Nobody => reason::NOT_AUTHORIZED,
                 Server::Edge => wish.held.qos as u8,
                 Server::Broker => {
@@ -286,13 +291,7 @@ impl Topics {
                 let codes = vec![reason::NO_SUBSCRIPTION_EXISTED; filters.len()];
                 return Done::Topics(TopicWork::Unsubscribed { topics: None, pkid, codes });
             };
-            let mut codes = Vec::with_capacity(filters.len());
-            for filter in &filters {
-                let before = topics.held.len();
-                topics.held.retain(|held| *held.filter != **filter);
-                let existed = topics.held.len() < before;
-                codes.push(if existed { reason::SUCCESS } else { reason::NO_SUBSCRIPTION_EXISTED });
-            }
+            let codes = topics.let_go(&filters);
             if let Some(linked) = &topics.link {
                 let in_broker = |filter: &String| Server::of(filter) == Server::Broker;
                 let filters = filters.into_iter().filter(in_broker).collect();
@@ -302,6 +301,19 @@ impl Topics {
             }
             Done::Topics(TopicWork::Unsubscribed { topics: Some(topics), pkid, codes })
         })
+    }
+
+    /// Holds these filters no longer; for each the reason code. One pass over what is held: a
+    /// packet has room for 350,000 filters.
+    fn let_go(&mut self, filters: &[String]) -> Vec<u8> {
+        let wanted: HashSet<&str> = filters.iter().map(String::as_str).collect();
+        let mut gone = HashSet::new();
+        for held in self.held.extract_if(.., |held| wanted.contains(&*held.filter)) {
+            gone.insert(held.filter);
+        }
+        let code =
+            |existed| if existed { reason::SUCCESS } else { reason::NO_SUBSCRIPTION_EXISTED };
+        filters.iter().map(|filter| code(gone.remove(filter.as_str()))).collect()
     }
 
     /// Has this connection see replies to others with the same login, if it subscribed to them.

@@ -26,8 +26,9 @@ mod framing;
 
 use framing::{Framing, Next};
 
-/// Failed logins on one connection, after which it closes.
-const FAILED_LOGINS_MAX: u32 = 5;
+/// Failed logins on one connection, and other failures before its login, after which it closes: a
+/// failure is a hundred times as long as the `{}` that causes it.
+const REFUSALS_MAX: u32 = 5;
 
 /// Serves a TCP connection until it ends. `full`: the server has no room, and says so.
 pub async fn serve(core: Arc<Core>, stream: Stream, info: ConnInfo, full: bool) {
@@ -58,7 +59,7 @@ struct Client {
     notify: bool,
     outlet: Arc<TcpOutlet>,
     framing: Framing,
-    failed_logins: u32,
+    refusals: u32,
 }
 
 /// What comes of work.
@@ -81,28 +82,47 @@ impl Client {
             notify: false,
             outlet: Arc::default(),
             framing: Framing::default(),
-            failed_logins: 0,
+            refusals: 0,
         }
     }
 
     /// Deals with one value. The answer's line end is added here, or when its work is done.
-    fn value(&mut self, text: &[u8], now: Timestamp, out: &mut Vec<u8>) -> Option<Work<Done>> {
+    fn value(
+        &mut self,
+        text: &[u8],
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work<Done>>, Reason> {
         match self.try_value(text, now, out) {
             Ok(Execution::Done) => {
                 out.push(b'\n');
-                None
+                Ok(None)
             }
             Ok(Execution::Pending(pending)) => {
-                Some(Box::pin(async move { Done::Answer(pending.await) }))
+                Ok(Some(Box::pin(async move { Done::Answer(pending.await) })))
             }
             Err(Refusal::Login(credentials, notify)) => {
-                Some(self.login(credentials, notify, text.to_vec(), now))
+                Ok(Some(self.login(credentials, notify, text.to_vec(), now)))
             }
             Err(Refusal::Failure(failure)) => {
                 write_failure(&failure, out);
-                None
+                self.refused()?;
+                Ok(None)
             }
         }
+    }
+
+    /// Bytes of the largest value that is accepted. Before the login it is small: there is no
+    /// reason to buffer a megabyte for a stranger.
+    fn frame_max(&self) -> usize {
+        let max = self.core.config.limits.max_frame_bytes;
+        if self.is_online() { max } else { max.min(limits::READ_BYTES) }
+    }
+
+    /// Notes a failure that is no command's.
+    fn refused(&mut self) -> Result<(), Reason> {
+        self.refusals += u32::from(!self.is_online());
+        if self.refusals < REFUSALS_MAX { Ok(()) } else { Err(Reason::ProtocolError) }
     }
 
     fn try_value(
@@ -205,9 +225,9 @@ impl Peer for Client {
             write_failure(&Failure::new(Code::BUSY, "The server is full; try again."), out);
             return Err(Reason::ProtocolError);
         }
-        let max = self.core.config.limits.max_frame_bytes;
         let mut used = 0;
-        loop {
+        while out.len() < limits::UNSENT_BYTES_MAX {
+            let max = self.frame_max();
             let rest = bytes.get(used..).unwrap_or_default();
             let next = self.framing.next(rest);
             let length = match next {
@@ -224,7 +244,7 @@ impl Peer for Client {
                 Next::Value { start, end } => {
                     used += end;
                     let text = rest.get(start..end).unwrap_or_default();
-                    if let Some(work) = self.value(text, now, out) {
+                    if let Some(work) = self.value(text, now, out)? {
                         return Ok((used, Some(work)));
                     }
                 }
@@ -232,10 +252,12 @@ impl Peer for Client {
                     used += end;
                     let sentence = "The line is not one JSON object.";
                     write_failure(&Failure::new(Code::MALFORMED, sentence), out);
+                    self.refused()?;
                 }
                 Next::Nothing { start } => return Ok((used + start, None)),
             }
         }
+        Ok((used, None))
     }
 
     fn finish(&mut self, done: Done, out: &mut Vec<u8>) -> Result<(), Reason> {
@@ -252,8 +274,8 @@ impl Peer for Client {
             Done::Refused(error) => {
                 out.extend_from_slice(&exchange::login_failed(&login_failure(&error)));
                 out.push(b'\n');
-                self.failed_logins += 1;
-                let again = self.failed_logins < FAILED_LOGINS_MAX;
+                self.refusals += 1;
+                let again = self.refusals < REFUSALS_MAX;
                 return if again { Ok(()) } else { Err(Reason::ProtocolError) };
             }
         };
@@ -278,9 +300,14 @@ impl Peer for Client {
         }
     }
 
-    /// A silent connection ends with its session's TTL, not by a timer of its own.
+    /// A silent connection ends with its session's TTL, not by a timer of its own. One that only
+    /// works in a session from elsewhere is not closed by that session's end.
     fn patience(&self) -> Option<Duration> {
-        if self.is_online() { None } else { Some(limits::LOGIN_WAIT) }
+        match (&self.caller.session, &self.bound) {
+            (None, _) => Some(limits::LOGIN_WAIT),
+            (Some(session), None) => Some(Duration::from_secs(session.ttl_s())),
+            (Some(_), Some(_)) => None,
+        }
     }
 
     fn is_online(&self) -> bool {
@@ -315,5 +342,54 @@ impl Peer for Client {
 
     async fn end(mut self, reason: Reason) {
         self.end_bound(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::directory::Directory;
+    use crate::identity::Identity;
+    use crate::identity::password::Passwords;
+    use crate::metrics::Metrics;
+    use crate::store::memory::MemoryStore;
+    use crate::store::writer::{Durability, Writer};
+    use crate::transport::Protocol;
+
+    fn core(now: Timestamp) -> Arc<Core> {
+        let (config, store) = (Config::default(), Arc::new(MemoryStore::new()));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+        let identity = Identity::open(store.clone(), Some(&path), now, &mut |bytes| bytes.fill(7));
+        let identity = identity.expect("the demo's file is right");
+        let directory = Directory::new(Core::terms(&config), now);
+        let writer = Writer::spawn(store, Durability::Os);
+        let metrics = Metrics::new(&["api.ping"]);
+        let passwords = Passwords::new(1);
+        Arc::new(Core::new(config, identity, directory, passwords, writer, metrics, "x".into()))
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_ends_whatever_its_session() {
+        let now = Timestamp::now();
+        let core = core(now);
+        let conn = ConnInfo {
+            protocol: Protocol::Tcp,
+            remote_addr: "192.0.2.1:5".parse().expect("an address"),
+        };
+        let credentials = Credentials::Application {
+            thing_key: "mower-1".into(),
+            token: "demo-token-basicorg".into(),
+            app_id: String::new(),
+        };
+        let session = core.login_unbound(credentials, conn, now).await.expect("welcome");
+        let mut client = Client::new(core, conn, false);
+        assert_eq!(client.patience(), Some(limits::LOGIN_WAIT));
+        client.caller.session = Some(session.clone());
+        assert_eq!(client.patience(), Some(Duration::from_secs(86_400)));
+        client.bound = Some(session);
+        assert_eq!(client.patience(), None, "its end closes the connection");
     }
 }

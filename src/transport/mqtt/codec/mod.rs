@@ -100,8 +100,6 @@ mod kind {
 pub mod reason {
     /// Success, normal disconnection, granted QoS 0.
     pub const SUCCESS: u8 = 0x00;
-    /// DISCONNECT that wants the will published.
-    pub const DISCONNECT_WITH_WILL: u8 = 0x04;
     /// Nobody was subscribed.
     pub const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
     /// UNSUBSCRIBE of what was not subscribed.

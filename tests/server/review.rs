@@ -1,0 +1,195 @@
+//! What went wrong once, through the server's sockets.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use crate::harness::{SOON, TestServer};
+
+/// A connection to a listener that gives up when nothing comes.
+fn dial(server: &TestServer, listener: &str) -> TcpStream {
+    let stream = TcpStream::connect(server.address(listener)).expect("a connection");
+    stream.set_read_timeout(Some(SOON)).expect("a socket");
+    stream
+}
+
+/// Everything that comes until the server closes the connection.
+fn read_all(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    // A reset is an end too.
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// An MQTT frame: its first byte, then its texts, each with its length, or its bytes.
+fn frame(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let mut frame = vec![first];
+    let mut length = body.len();
+    loop {
+        let more = if length > 0x7f { 0x80 } else { 0 };
+        frame.push((length & 0x7f) as u8 | more);
+        length >>= 7;
+        if length == 0 {
+            break;
+        }
+    }
+    frame.extend_from_slice(&body);
+    frame
+}
+
+/// A text of MQTT.
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A connection that is logged in over MQTT with this level.
+fn mqtt(server: &TestServer, level: u8, client_id: &str, user: &str, password: &str) -> TcpStream {
+    let mut stream = dial(server, "mqtt");
+    let properties: &[u8] = if level == 5 { &[0] } else { &[] };
+    let head = [&text("MQTT")[..], &[level, 0xc2, 0, 60], properties].concat();
+    let parts: [&[u8]; 4] = [&head, &text(client_id), &text(user), &text(password)];
+    stream.write_all(&frame(0x10, &parts)).expect("sent");
+    let (first, body) = read_frame(&mut stream);
+    assert_eq!((first, body.get(1)), (0x20, Some(&0)), "{body:?}");
+    stream
+}
+
+/// The next frame: its first byte and what follows its length.
+fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut byte = [0];
+    stream.read_exact(&mut byte).expect("a frame");
+    let first = byte[0];
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        stream.read_exact(&mut byte).expect("a length");
+        length |= usize::from(byte[0] & 0x7f) << shift;
+        shift += 7;
+        if byte[0] & 0x80 == 0 {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("a body");
+    (first, body)
+}
+
+#[test]
+fn requests_that_are_sent_together_take_effect_in_order() {
+    let server = TestServer::start();
+    let (user, password) = ("admin@devicewise.com", "demo-admin-password");
+    let mut stream = mqtt(&server, 4, "pipeline", user, password);
+    for key in ["BasicOrg", "YorkOrg", "BasicOrg", "SYSTEM"] {
+        let switch =
+            format!(r#"{{"1":{{"command":"session.org.switch","params":{{"key":"{key}"}}}}}}"#);
+        let switch = frame(0x30, &[&text("api/switch"), switch.as_bytes()]);
+        let info = frame(0x30, &[&text("api/info"), br#"{"1":{"command":"session.info"}}"#]);
+        stream.write_all(&[switch, info].concat()).expect("sent");
+        let replies = [read_frame(&mut stream).1, read_frame(&mut stream).1];
+        let replies = replies.map(|reply| String::from_utf8_lossy(&reply).into_owned());
+        let expected = format!(r#""orgKey":"{key}","userId""#);
+        assert!(replies.iter().any(|reply| reply.contains(&expected)), "{key}: {replies:?}");
+    }
+}
+
+#[test]
+fn a_stranger_over_tcp_gets_few_failures() {
+    let server = TestServer::start();
+    for sent in ["{}", "x\n", "{\"a\":{\"command\":\"diag.ping\"}}\n"] {
+        let mut stream = dial(&server, "tcp");
+        stream.write_all(sent.repeat(100).as_bytes()).expect("sent");
+        let answers = read_all(&mut stream);
+        assert_eq!(answers.matches("\"success\":false").count(), 5, "{sent}: {answers}");
+    }
+}
+
+#[test]
+fn a_stranger_over_tcp_can_not_have_a_megabyte_kept() {
+    let server = TestServer::start();
+    let mut stream = dial(&server, "tcp");
+    let mut sent = br#"{"x":""#.to_vec();
+    sent.resize(65_537, b'x');
+    stream.write_all(&sent).expect("sent");
+    let answer = read_all(&mut stream);
+    assert!(answer.contains("larger than 65536 bytes"), "{answer}");
+}
+
+#[test]
+fn one_subscribe_gets_no_more_than_the_subscriptions_of_a_connection() {
+    let server = TestServer::start();
+    let mut stream = mqtt(&server, 5, "greedy", "mower-1", "demo-token-basicorg");
+    let mut filters = vec![0, 1, 0];
+    for number in 0..30_000 {
+        filters.extend_from_slice(&text(&format!("reply/{number}")));
+        filters.push(0);
+    }
+    stream.write_all(&frame(0x82, &[&filters])).expect("sent");
+    let (first, body) = read_frame(&mut stream);
+    let granted = body[3..].iter().filter(|code| **code == 0).count();
+    let refused = body[3..].iter().filter(|code| **code == 0x97).count();
+    assert_eq!((first, granted, refused), (0x90, 1000, 29_000));
+
+    let filters = ["reply/7", "reply/7", "reply/2000", "other"].map(text).concat();
+    stream.write_all(&frame(0xa2, &[&[0, 2, 0], &filters])).expect("sent");
+    assert_eq!(read_frame(&mut stream), (0xb0, vec![0, 2, 0, 0, 0x11, 0x11, 0x11]));
+    stream.write_all(&frame(0x82, &[&[0, 3, 0], &text("reply/2000"), &[0]])).expect("sent");
+    assert_eq!(read_frame(&mut stream), (0x90, vec![0, 3, 0, 0]));
+}
+
+#[test]
+fn only_a_normal_disconnect_takes_the_will_back() {
+    let server = TestServer::start();
+    let mut watcher = mqtt(&server, 5, "watcher", "mower-1", "demo-token-basicorg");
+    watcher.write_all(&frame(0x82, &[&[0, 1, 0], &text("wills"), &[0]])).expect("sent");
+    assert_eq!(read_frame(&mut watcher).0, 0x90);
+    for (reason, published) in [(0x80, true), (0x04, true), (0x00, false), (0x82, true)] {
+        let mut stream = dial(&server, "mqtt");
+        let name = format!("will {reason:02x}");
+        let (client, user) = (text("dying"), text("mower-2"));
+        let head = [&text("MQTT")[..], &[5, 0xc6, 0, 60, 0], &client, &[0]].concat();
+        let will = [text("wills"), text(&name)].concat();
+        let parts: [&[u8]; 4] = [&head, &will, &user, &text("demo-token-basicorg")];
+        stream.write_all(&frame(0x10, &parts)).expect("sent");
+        assert_eq!(read_frame(&mut stream).0, 0x20);
+        stream.write_all(&[0xe0, 1, reason]).expect("sent");
+        assert_eq!(read_all(&mut stream), "");
+        if published {
+            let message = read_frame(&mut watcher).1;
+            assert!(message.ends_with(name.as_bytes()), "{message:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_is_told_how_many_messages_it_may_have_on_the_way() {
+    let server = TestServer::start();
+    let mut stream = dial(&server, "mqtt");
+    let head = [&text("MQTT")[..], &[5, 0xc2, 0, 60, 0]].concat();
+    let parts = [text("told"), text("mower-1"), text("demo-token-basicorg")].concat();
+    stream.write_all(&frame(0x10, &[&head, &parts])).expect("sent");
+    let receive_max = [&[0x21][..], &1000_u16.to_be_bytes()].concat();
+    let (_, connack) = read_frame(&mut stream);
+    assert!(connack.windows(3).any(|property| property == receive_max), "{connack:?}");
+}
+
+#[test]
+fn a_request_of_many_listings_does_not_become_gigabytes() {
+    let server = TestServer::start();
+    let things: Vec<_> = (0..40)
+        .map(|number| mqtt(&server, 4, "lister", &format!("mower-{number}"), "demo-token-basicorg"))
+        .collect();
+    let mut stream = dial(&server, "tcp");
+    let login = concat!(
+        r#""auth":{"command":"api.authenticate","params":"#,
+        r#"{"thingKey":"gateway","appToken":"demo-token-basicorg"}}"#
+    );
+    let listing = |number| format!(r#","{number}":{{"command":"session.list"}}"#);
+    let listings: String = (0..1000).map(listing).collect();
+    stream.write_all(format!("{{{login}{listings}}}").as_bytes()).expect("sent");
+    stream.shutdown(Shutdown::Write).expect("a socket");
+    let answer = read_all(&mut stream);
+    let (done, refused) =
+        (answer.matches(r#""success":true"#).count(), answer.matches("[-95013]").count());
+    assert_eq!(done + refused, 1001, "{} bytes", answer.len());
+    assert!(refused > 0 && answer.len() < 17 * 1024 * 1024, "{} bytes", answer.len());
+    drop(things);
+}
