@@ -38,12 +38,7 @@ pub trait Peer: Send {
     /// # Errors
     ///
     /// The connection has to close.
-    fn receive(
-        &mut self,
-        bytes: &[u8],
-        now: Timestamp,
-        out: &mut Vec<u8>,
-    ) -> Received<Self>
+    fn receive(&mut self, bytes: &[u8], now: Timestamp, out: &mut Vec<u8>) -> Received<Self>
     where
         Self: Sized;
 
@@ -286,6 +281,12 @@ impl<P: Peer> Connection<P> {
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
         const LAST_WORDS: Duration = Duration::from_secs(1);
+        if let Some(work) = self.work.take()
+            && let Ok(done) = tokio::time::timeout(limits::LAST_WORK_WAIT, work).await
+        {
+            // What was begun is answered, for better or worse: the connection closes anyway.
+            let _ = self.peer.finish(done, &mut self.unsent);
+        }
         self.peer.last_words(&closing, &mut self.unsent);
         let last_words = async {
             self.stream.write_all(&self.unsent).await?;
