@@ -29,9 +29,8 @@ struct Cli {
 enum Command {
     /// Runs the server until SIGTERM or Ctrl-C.
     Serve(ServeArgs),
-    /// Sends one command and prints the reply.
+    // Described where their arguments are: a line here would hide the longer text of their --help.
     Call(CallArgs),
-    /// Connects a simulated fleet and measures the answers.
     Fleet(FleetArgs),
     /// Reads a configuration and says what is wrong with it.
     Check(CheckArgs),
