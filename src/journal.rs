@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use crate::directory::event::Event;
 use crate::directory::record::SessionRecord;
-use crate::directory::{Changes, Directory, End, Reason, Session};
+use crate::directory::{Changes, Directory, End, Lifetime, Reason, Session};
 use crate::identity::Identity;
 use crate::store::{Batch, Row, Store, StoreError, Table};
 use crate::timestamp::Timestamp;
@@ -72,8 +72,9 @@ fn record(session: &Session) -> Result<Vec<u8>, StoreError> {
     })
 }
 
-/// Fills a new directory from the store: sessions over HTTP live on, those that were bound to a
-/// connection have ended with the server's stop. Returns how many live on.
+/// Fills a new directory from the store: sessions over HTTP live on if their time is not over,
+/// those that were bound to a connection have ended with the server's stop. Returns how many live
+/// on.
 ///
 /// # Errors
 ///
@@ -87,7 +88,7 @@ pub fn recover(
     let mut surplus = Changes::default();
     scan(store, Table::History, |key, record| {
         let serial = directory.take_serial();
-        match record.restore(identity, serial, None) {
+        match record.restore(identity, serial) {
             Some(session) => surplus.forgotten.extend(directory.restore_ended(session)),
             None => store.commit(&[delete(Table::History, key)])?,
         }
@@ -96,16 +97,22 @@ pub fn recover(
     store.commit(&[batch_of(&surplus)?])?;
     let mut live = 0;
     scan(store, Table::Sessions, |key, record| {
-        let end = record.is_bound().then_some(End { reason: Reason::ServerStopped, at: now });
         let serial = directory.take_serial();
-        let Some(session) = record.restore(identity, serial, end) else {
+        let Some(mut session) = record.restore(identity, serial) else {
             return store.commit(&[delete(Table::Sessions, key)]);
         };
-        if end.is_none() {
-            directory.restore_live(session);
-            live += 1;
-            return Ok(());
-        }
+        let (due, overdue) = session.deadline();
+        let reason = match session.lifetime() {
+            Lifetime::Connection => Reason::ServerStopped,
+            // Now, not at the wheel's next turn: a command before that would bring it to life.
+            Lifetime::Until(_) if due <= now => overdue,
+            Lifetime::Until(_) => {
+                directory.restore_live(session);
+                live += 1;
+                return Ok(());
+            }
+        };
+        session.end_unseen(End { reason, at: now });
         let mut batch = delete(Table::Sessions, key);
         put_ended(&mut batch, &session)?;
         let forgotten = directory.restore_ended(session);

@@ -20,6 +20,10 @@ pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
 /// Time for answers in flight and the journal when the server stops; the whole stop takes 5 s.
 pub const STOP_WAIT: Duration = Duration::from_secs(3);
 
+/// Time for what a connection has begun when it is told to close; with a second for the last words
+/// it fits into [`STOP_WAIT`].
+pub const LAST_WORK_WAIT: Duration = Duration::from_millis(1500);
+
 /// Bytes that may wait for one slow peer before no more of its requests are looked at: one answer
 /// of the largest kind (`session.list` of 5,000 sessions is about 5 MB) and as much again.
 pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;

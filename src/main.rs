@@ -5,14 +5,18 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
-use tr50d::config::Config;
+use tr50d::config::{Config, is_demo_dir};
+use tr50d::identity::Identity;
 use tr50d::logging;
-use tr50d::server::Server;
+use tr50d::server::{Server, chain};
+use tr50d::store::memory::MemoryStore;
+use tr50d::timestamp::Timestamp;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,9 +33,8 @@ struct Cli {
 enum Command {
     /// Runs the server until SIGTERM or Ctrl-C.
     Serve(ServeArgs),
-    /// Sends one command and prints the reply.
+    // Described where their arguments are: a line here would hide the longer text of their --help.
     Call(CallArgs),
-    /// Connects a simulated fleet and measures the answers.
     Fleet(FleetArgs),
     /// Reads a configuration and says what is wrong with it.
     Check(CheckArgs),
@@ -90,7 +93,10 @@ fn fail(why: &str) -> ExitCode {
 fn check(args: &CheckArgs) -> ExitCode {
     match Config::load(Some(&args.config), environment()) {
         Ok(config) => {
-            let problems = config.check();
+            let mut problems = config.check();
+            if problems.is_empty() {
+                problems.extend(check_bootstrap(&config));
+            }
             problems.iter().for_each(|problem| eprintln!("tr50d: {problem}"));
             if problems.is_empty() {
                 println!("{} is fine", args.config.display());
@@ -100,6 +106,15 @@ fn check(args: &CheckArgs) -> ExitCode {
         }
         Err(error) => fail(&error.to_string()),
     }
+}
+
+/// What is wrong with the bootstrap file, if there is one.
+fn check_bootstrap(config: &Config) -> Option<String> {
+    let file = config.server.bootstrap.as_deref()?;
+    let store = Arc::new(MemoryStore::new());
+    // Ids and salts that are forgotten at once need no randomness.
+    let opened = Identity::open(store, Some(file), Timestamp::now(), &mut |bytes| bytes.fill(0));
+    opened.err().map(|error| chain(&error))
 }
 
 async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
@@ -115,11 +130,14 @@ async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     .map_err(|error| sentence(&error))?;
     let rust_log = std::env::var("RUST_LOG").ok();
     logging::start(&config.log, rust_log.as_deref()).map_err(|error| sentence(&error))?;
-    let demo = match args.demo {
+    let mut demo = match args.demo {
         true => Some(DemoDir::make(&mut config)?),
         false => None,
     };
     let server = Server::start(config).await.map_err(|error| sentence(&error))?;
+    if let Some(demo) = &mut demo {
+        demo.keep_if_named();
+    }
     // Before `ready`: whoever reads it may send the signal at once.
     let stop = stop_signal().map_err(|error| format!("can't wait for signals: {error}"))?;
     announce(&server, demo.as_ref()).map_err(|error| format!("can't write: {error}"))?;
@@ -129,26 +147,22 @@ async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The demo's directory, unless the configuration names one that is there. It goes with the demo.
+/// The demo's directory. What was made for the demo goes with it; a directory that the
+/// configuration names stays, once the server has started in it.
 struct DemoDir {
     path: PathBuf,
-    fresh: bool,
+    goes: bool,
 }
 
 impl DemoDir {
     fn make(config: &mut Config) -> Result<Self, String> {
         let path = config.server.data_dir.clone();
         let failed = |error| format!("can't make the demo's directory {}: {error}", path.display());
-        // A directory that the configuration names is the user's, and stays.
-        let fresh = path.parent() == Some(&std::env::temp_dir())
-            && path
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("tr50d-demo-"))
-            && !path.exists();
-        if !path.exists() {
+        let fresh = !path.exists();
+        if fresh {
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
         }
-        let made = Self { path: path.clone(), fresh };
+        let made = Self { path: path.clone(), goes: fresh };
         if config.server.bootstrap.is_none() {
             let bootstrap = path.join("bootstrap.toml");
             std::fs::write(&bootstrap, include_str!("../fixtures/demo.toml")).map_err(failed)?;
@@ -156,11 +170,15 @@ impl DemoDir {
         }
         Ok(made)
     }
+
+    fn keep_if_named(&mut self) {
+        self.goes &= is_demo_dir(&self.path);
+    }
 }
 
 impl Drop for DemoDir {
     fn drop(&mut self) {
-        if self.fresh {
+        if self.goes {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
@@ -186,7 +204,7 @@ fn announce(server: &Server, demo: Option<&DemoDir>) -> std::io::Result<()> {
         writeln!(out, "listening {} {}", listening.protocol.as_str(), listening.address)?;
     }
     if let Some(demo) = demo {
-        demo::write_tour(&mut out, server.listening(), &demo.path)?;
+        demo::write_tour(&mut out, server.listening(), &demo.path, demo.goes)?;
     }
     writeln!(out, "ready")?;
     out.flush()

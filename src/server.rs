@@ -1,8 +1,10 @@
 //! The server: start order, listeners, graceful stop.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -63,12 +65,12 @@ pub enum StartError {
     #[error("{}", chain(.0))]
     Store(#[from] StoreError),
     /// The organisations and users can't be loaded.
-    #[error(transparent)]
+    #[error("{}", chain(.0))]
     Identity(#[from] IdentityError),
 }
 
 /// An error and its causes in one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut sentence = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -171,11 +173,36 @@ impl Server {
     }
 }
 
-/// Opens the store, loads who there is, and recovers the sessions.
+/// Opens the store, loads who there is, and recovers the sessions. A data directory that was made
+/// for it goes again when that fails.
 fn open(config: Config) -> Result<Core, StartError> {
-    let data_dir = &config.server.data_dir;
-    std::fs::create_dir_all(data_dir)
-        .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+    let data_dir = config.server.data_dir.clone();
+    let missing: Vec<&Path> = data_dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    let opened = open_in(&data_dir, config);
+    match &opened {
+        // Made by this start and used by nobody else: the store's lock tells.
+        Err(error) if !matches!(error, StartError::Store(StoreError::InUse(_))) => {
+            unmake(&missing);
+        }
+        _ => {}
+    }
+    opened
+}
+
+/// Removes a directory with all that is in it, and those above it as far as they are empty then.
+fn unmake(made: &[&Path]) {
+    let Some((data_dir, above)) = made.split_first() else { return };
+    // Whoever can't remove them could hardly make them; the start's own error is what counts.
+    let _ = std::fs::remove_dir_all(data_dir);
+    for dir in above {
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
+fn open_in(data_dir: &Path, config: Config) -> Result<Core, StartError> {
+    let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
+    // Hashes of passwords and the names of everybody are for this user only.
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(data_dir)?);
     let now = Timestamp::now();
     let bootstrap = config.server.bootstrap.as_deref();

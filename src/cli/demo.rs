@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::server::Listening;
 use crate::transport::Protocol;
 
-/// Writes the tour for the listeners that there are.
+/// Writes the tour for the listeners that there are. `goes`: whether the state in `data_dir` goes
+/// with the server.
 ///
 /// # Errors
 ///
@@ -15,8 +16,10 @@ pub fn write_tour(
     out: &mut impl Write,
     listening: &[Listening],
     data_dir: &Path,
+    goes: bool,
 ) -> io::Result<()> {
-    writeln!(out, "\nDemo state, gone when the server stops: {}", data_dir.display())?;
+    let state = if goes { "Demo state, gone when the server stops" } else { "Demo state" };
+    writeln!(out, "\n{state}: {}", data_dir.display())?;
     out.write_all(LOGINS.as_bytes())?;
     writeln!(out, "To try:")?;
     let address = |wanted| listening.iter().find(|l| l.protocol == wanted).map(|l| l.address);

@@ -431,7 +431,18 @@ impl Config {
 /// name that no other run has. It is not made yet; whoever makes it must insist on a new one.
 pub fn demo_dir() -> PathBuf {
     let now = Timestamp::now().as_millis();
-    std::env::temp_dir().join(format!("tr50d-demo-{}-{now:x}", process::id()))
+    std::env::temp_dir().join(format!("{}{now:x}", demo_dir_prefix()))
+}
+
+/// Whether this is the directory of this process's demo, and not one that somebody chose.
+pub fn is_demo_dir(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    path.parent() == Some(&std::env::temp_dir())
+        && name.is_some_and(|name| name.starts_with(&demo_dir_prefix()))
+}
+
+fn demo_dir_prefix() -> String {
+    format!("tr50d-demo-{}-", process::id())
 }
 
 #[cfg(test)]

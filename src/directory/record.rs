@@ -61,19 +61,9 @@ impl SessionRecord {
         }
     }
 
-    /// Whether it was bound to a connection, which is gone after a restart.
-    pub fn is_bound(&self) -> bool {
-        self.lifetime == Lifetime::Connection
-    }
-
-    /// Whether it has ended.
-    pub const fn is_ended(&self) -> bool {
-        self.end.is_some()
-    }
-
     /// The session, with the rights that its principal has now; none when the principal, or its
-    /// right to be in that organisation, is gone. `end` ends a session that was stored as living.
-    pub fn restore(self, identity: &Identity, serial: u64, end: Option<End>) -> Option<Session> {
+    /// right to be in that organisation, is gone.
+    pub fn restore(self, identity: &Identity, serial: u64) -> Option<Session> {
         let (who, standing) = self.principal(identity)?;
         let place = Start {
             // Replaced below: the secret is not on disk.
@@ -92,7 +82,7 @@ impl SessionRecord {
         session.last_accessed.store(self.last_accessed.as_millis(), Ordering::Relaxed);
         session.last_active.store(self.last_accessed.as_millis(), Ordering::Relaxed);
         session.command_count.store(self.command_count, Ordering::Relaxed);
-        if let Some(end) = self.end.or(end) {
+        if let Some(end) = self.end {
             session.end = OnceLock::from(end);
         }
         Some(session)

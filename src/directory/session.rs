@@ -426,6 +426,11 @@ impl Session {
         }
     }
 
+    /// Ends a session that came from the store and is in no directory.
+    pub(crate) fn end_unseen(&mut self, end: End) {
+        self.end = OnceLock::from(end);
+    }
+
     /// Whether the counters have changed since they were last stored; for the one who stores them.
     pub(crate) const fn stale_flag(&self) -> &AtomicBool {
         &self.stale

@@ -12,6 +12,9 @@ pub const DEVICES_MAX: usize = 1_000_000;
 /// Requests that one device may have on their way.
 pub const WINDOW_MAX: usize = 10_000;
 
+/// rumqttc's client for MQTT 5 panics when it is given less, even none.
+const RUMQTTC_V5_KEEP_ALIVE_S_MIN: u16 = 5;
+
 /// The devices of a fleet.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -87,6 +90,9 @@ impl Plan {
                 if !self.sources.is_empty() {
                     return Err(PlanError::Rumqttc("source addresses"));
                 }
+                if version == Version::V5 && self.keep_alive_s < RUMQTTC_V5_KEEP_ALIVE_S_MIN {
+                    return Err(PlanError::Rumqttc("MQTT 5 with a keep-alive below 5 s"));
+                }
             }
             if self.client == ClientKind::Rumqttc
                 && matches!(url.protocol, Protocol::Mqtts | Protocol::Ws | Protocol::Wss)
@@ -112,6 +118,7 @@ impl Plan {
         };
         let able = url.protocol == Protocol::Mqtt
             && url.version != Version::V31
+            && (url.version != Version::V5 || self.keep_alive_s >= RUMQTTC_V5_KEEP_ALIVE_S_MIN)
             && self.sources.is_empty();
         let ordinary = able
             && match self.client {
@@ -249,6 +256,8 @@ mod tests {
         check("mqtt://:t@h", |plan| plan.urls.clear(), "at least one URL");
         check("mqtt://:t@h?version=3.1", |plan| plan.client = ClientKind::Rumqttc, "MQTT 3.1");
         check("mqtts://:t@h", |plan| plan.client = ClientKind::Rumqttc, "TLS");
+        check("mqtt://:t@h?version=5", |plan| plan.client = ClientKind::Rumqttc, "below 5 s");
+        check("mqtt://:t@h?version=5", |plan| plan.client = ClientKind::Mix, "");
         check("mqtts://:t@h", |plan| plan.client = ClientKind::Mix, "");
         check("tcp://:t@h", |plan| plan.client = ClientKind::Rumqttc, "");
     }
@@ -275,6 +284,7 @@ mod tests {
         let mut plan = plan("mqtt://:token@h");
         plan.versions = Some(Versions::Mix);
         plan.client = ClientKind::Mix;
+        plan.keep_alive_s = 60;
         let seen: std::collections::HashSet<(&str, bool)> = (0..24)
             .filter_map(|number| plan.device(number))
             .map(|(_, url, ordinary)| (url.version.as_str(), ordinary))

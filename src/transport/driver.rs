@@ -305,6 +305,14 @@ impl<P: Peer> Connection<P> {
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
         const LAST_WORDS: Duration = Duration::from_secs(1);
+        let mut begun = self.work.take();
+        if let Some(work) = &mut begun
+            && let Ok(done) = tokio::time::timeout(limits::LAST_WORK_WAIT, work).await
+        {
+            // What was begun is answered, for better or worse: the connection closes anyway.
+            let _ = self.peer.finish(done, &mut self.unsent);
+            begun = None;
+        }
         self.peer.last_words(&closing, &mut self.unsent);
         let last_words = async {
             self.stream.write_all(&self.unsent).await?;
@@ -312,10 +320,9 @@ impl<P: Peer> Connection<P> {
         };
         // A peer that does not read them does without.
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
-        // A login may have started a session already, and a SUBSCRIBE has the subscriptions with
-        // it: what is given up half-way would never end.
-        if let Some(work) = self.work.take() {
-            // Whatever comes of it, the connection closes, and nobody reads an answer.
+        // A login may have started a session, and a SUBSCRIBE has the subscriptions with it: what is
+        // given up half-way would never end.
+        if let Some(work) = begun {
             let _ = self.peer.finish(work.await, &mut Vec::new());
         }
         self.peer.end(closing).await;

@@ -17,6 +17,8 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub struct TestServer {
     child: Child,
     addresses: BTreeMap<String, SocketAddr>,
+    /// What it wrote to standard output, `ready` included.
+    pub lines: Vec<String>,
     /// Its data directory.
     pub data_dir: PathBuf,
     _dir: Option<tempfile::TempDir>,
@@ -39,17 +41,23 @@ impl TestServer {
 
     /// A demo server whose state is in this directory.
     pub fn in_dir(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = command(data_dir, settings)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server's program");
+        let mut server = Self::spawn(command(data_dir, settings));
+        data_dir.clone_into(&mut server.data_dir);
+        server
+    }
+
+    /// What a command serves; its data directory is the caller's to know.
+    pub fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the server's program");
         let output = BufReader::new(child.stdout.take().expect("its output"));
-        let mut addresses = BTreeMap::new();
+        let (mut addresses, mut lines) = (BTreeMap::new(), Vec::new());
         for line in output.lines() {
             let line = line.expect("a line");
+            lines.push(line.clone());
             if line == "ready" {
-                let (data_dir, _dir) = (data_dir.to_owned(), None);
-                return Self { child, addresses, data_dir, _dir };
+                let (data_dir, _dir) = (PathBuf::new(), None);
+                return Self { child, addresses, lines, data_dir, _dir };
             }
             if let Some((name, address)) =
                 line.strip_prefix("listening ").and_then(|rest| rest.split_once(' '))
@@ -134,16 +142,14 @@ pub fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
         .env("TR50D_TCP__LISTEN", "127.0.0.1:0")
         .env("TR50D_HTTP__LISTEN", "127.0.0.1:0")
         .env("TR50D_LIMITS__COMMANDS_PER_S", "0")
-        .envs(settings.iter().copied())
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
+        .envs(settings.iter().copied());
     command
 }
 
 /// Runs the program to its end; its status, standard output and standard error.
 pub fn run(mut command: Command) -> (ExitStatus, String, String) {
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program");
     let read = |stream: Option<Box<dyn Read + Send>>| {
         std::thread::spawn(move || {
             let mut text = String::new();
@@ -153,7 +159,16 @@ pub fn run(mut command: Command) -> (ExitStatus, String, String) {
     };
     let out = read(child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
     let err = read(child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
-    let status = child.wait().expect("a status");
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a status") {
+            break status;
+        }
+        if start.elapsed() > SOON {
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     (status, out.join().expect("read"), err.join().expect("read"))
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::reply::Reply;
 use crate::directory::{Outlet, Reason};
@@ -51,8 +51,9 @@ impl Outbox {
     ///
     /// The reply itself, when the connection is gone.
     pub fn keep_promise(&self, reply: Reply) -> Result<(), Reply> {
-        self.inner.lock().promised -= 1;
-        self.push(reply)
+        let mut inner = self.inner.lock();
+        inner.promised -= 1;
+        self.put(inner, reply)
     }
 
     /// Puts a reply in.
@@ -61,7 +62,10 @@ impl Outbox {
     ///
     /// The reply itself, when the connection is gone or does not read.
     pub fn push(&self, reply: Reply) -> Result<(), Reply> {
-        let mut inner = self.inner.lock();
+        self.put(self.inner.lock(), reply)
+    }
+
+    fn put(&self, mut inner: MutexGuard<'_, Inner>, reply: Reply) -> Result<(), Reply> {
         if inner.shut || inner.replies.len() >= 2 * limits::OUTBOX_MESSAGES_MAX {
             return Err(reply);
         }
@@ -71,13 +75,16 @@ impl Outbox {
         Ok(())
     }
 
-    /// Takes what has come: replies, and the order to close after them.
+    /// Takes what has come: replies, and the order to close after them. When the server stops, the
+    /// replies that are promised come first.
     pub fn take(&self) -> Option<(VecDeque<Reply>, Option<Reason>)> {
         if !self.filled.swap(false, Ordering::AcqRel) {
             return None;
         }
         let mut inner = self.inner.lock();
-        Some((std::mem::take(&mut inner.replies), inner.close))
+        let waits = |reason: &Reason| *reason == Reason::ServerStopped && inner.promised > 0;
+        let close = inner.close.filter(|reason| !waits(reason));
+        Some((std::mem::take(&mut inner.replies), close))
     }
 
     /// Takes nothing more; returns what nobody will read.
