@@ -29,6 +29,10 @@ use framing::{Framing, Next};
 /// Failed logins on one connection, after which it closes.
 const FAILED_LOGINS_MAX: u32 = 5;
 
+/// The longest silence in seconds that is measured, a year: a point in time more than centuries
+/// away can't be told.
+const SILENCE_S_MAX: u64 = 365 * 86_400;
+
 /// Serves a TCP connection until it ends. `full`: the server has no room, and says so.
 pub async fn serve(core: Arc<Core>, stream: Stream, info: ConnInfo, full: bool) {
     driver::serve(Client::new(core, info, full), stream).await;
@@ -278,9 +282,14 @@ impl Peer for Client {
         }
     }
 
-    /// A silent connection ends with its session's TTL, not by a timer of its own.
+    /// A silent connection ends with its own session's TTL, not by a timer of its own. One that
+    /// only uses a session that is not bound to it would outlive that for ever.
     fn patience(&self) -> Option<Duration> {
-        if self.is_online() { None } else { Some(limits::LOGIN_WAIT) }
+        match (&self.bound, &self.caller.session) {
+            (Some(_), _) => None,
+            (None, Some(session)) => Some(Duration::from_secs(session.ttl_s().min(SILENCE_S_MAX))),
+            (None, None) => Some(limits::LOGIN_WAIT),
+        }
     }
 
     fn is_online(&self) -> bool {
