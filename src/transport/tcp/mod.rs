@@ -274,11 +274,12 @@ impl Peer for Client {
         _: &mut Vec<u8>,
     ) -> Result<(), Reason> {
         self.outlet.waker.register(cx.waker());
-        match *self.outlet.close.lock() {
-            // The session of an earlier login on this connection was ended by the next one.
-            Some(_) if self.bound.as_ref().is_some_and(|bound| bound.end().is_none()) => Ok(()),
-            Some(reason) => Err(reason),
-            None => Ok(()),
+        let Some(reason) = *self.outlet.close.lock() else { return Ok(()) };
+        // The order may have been meant for the session of an earlier login on this connection,
+        // which the next login ended: what counts is how the present one is.
+        match &self.bound {
+            Some(bound) => bound.end().map_or(Ok(()), |end| Err(end.reason)),
+            None => Err(reason),
         }
     }
 
