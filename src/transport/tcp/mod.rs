@@ -70,9 +70,24 @@ enum Done {
     /// A reply that took time.
     Answer(Answer),
     /// A login, and the reply to its request.
-    LoggedIn(Arc<Session>, bool, Answer),
+    LoggedIn(Unbound, bool, Answer),
     /// A login that was refused.
     Refused(LoginError),
+}
+
+/// A session that has started and is not yet the connection's: it ends when that never comes to be,
+/// because the connection closed while the rest of the login's request was executed.
+struct Unbound {
+    core: Arc<Core>,
+    session: Option<Arc<Session>>,
+}
+
+impl Drop for Unbound {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.core.end(&session, Reason::ConnectionLost, Timestamp::now());
+        }
+    }
 }
 
 impl Client {
@@ -157,9 +172,10 @@ impl Client {
                 Ok(session) => session,
                 Err(error) => return Done::Refused(error),
             };
+            let unbound = Unbound { core: core.clone(), session: Some(session.clone()) };
             let (mut head, mut out) = (Vec::new(), Vec::new());
             exchange::push_login(&session, &mut head);
-            let caller = Caller { session: Some(session.clone()), conn };
+            let caller = Caller { session: Some(session), conn };
             // It was a request before; it still is.
             let commands = Request::parse(&text).map(|request| request.commands);
             let commands = commands.unwrap_or_default();
@@ -167,7 +183,7 @@ impl Client {
                 Execution::Done => Answer::from_bytes(out),
                 Execution::Pending(pending) => pending.await,
             };
-            Done::LoggedIn(session, notify, answer)
+            Done::LoggedIn(unbound, notify, answer)
         })
     }
 
@@ -245,11 +261,11 @@ impl Peer for Client {
     fn finish(&mut self, done: Done, out: &mut Vec<u8>) -> Result<(), Reason> {
         let answer = match done {
             Done::Answer(answer) => answer,
-            Done::LoggedIn(session, notify, answer) => {
+            Done::LoggedIn(mut unbound, notify, answer) => {
                 // One connection has one session of its own.
                 self.end_bound(Reason::LoggedOut);
-                self.bound = Some(session.clone());
-                self.caller.session = Some(session);
+                self.bound = unbound.session.take();
+                self.caller.session.clone_from(&self.bound);
                 self.notify = notify;
                 answer
             }
