@@ -13,6 +13,52 @@ use tr50d::client::{Client, Url};
 /// Long enough for anything that happens at once on a slow machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// The text of a failure with this code and message, which is written as in JSON.
+macro_rules! failure {
+    ($code:literal, $message:literal) => {
+        concat!(
+            r#"{"success":false,"errorCodes":["#,
+            $code,
+            r#"],"errorMessages":[""#,
+            $message,
+            r#""]}"#
+        )
+    };
+}
+
+pub(crate) use failure;
+
+/// The failure of a refused login.
+pub const LOGIN_REFUSED: &str =
+    failure!(-95007, "Login refused: user name, password, thing key or token is not right.");
+
+/// The failure of a request without a session.
+pub const SESSION_MISSING: &str = failure!(
+    -99999,
+    "Authentication session is invalid: Error: Session id is missing; \
+     send `auth` or the sessionId header."
+);
+
+/// A login of BasicOrg's administrator.
+pub const OPERATOR_LOGIN: &str = concat!(
+    r#"{"auth":{"command":"api.authenticate","params":{"#,
+    r#""username":"operator@basicorg.example","password":"demo-operator-password"}}}"#
+);
+
+/// What a login is answered with that was refused.
+pub fn login_refused() -> String {
+    format!("{},\"auth\":{LOGIN_REFUSED}}}", LOGIN_REFUSED.trim_end_matches('}'))
+}
+
+/// Compares a reply; an `…` stands for anything.
+pub fn assert_reply(reply: &str, expected: &str) {
+    let matches = match expected.split_once('…') {
+        Some((start, end)) => reply.starts_with(start) && reply.ends_with(end),
+        None => reply == expected,
+    };
+    assert!(matches, "{reply}\nis not\n{expected}");
+}
+
 /// A running server in a process of its own. It is killed when this is dropped.
 pub struct TestServer {
     child: Child,
@@ -41,14 +87,28 @@ impl TestServer {
 
     /// A demo server whose state is in this directory.
     pub fn in_dir(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut server = Self::spawn(command(data_dir, settings));
+        let mut command = command(data_dir, settings);
+        command.stderr(Stdio::null());
+        let mut server = Self::spawn(command);
         data_dir.clone_into(&mut server.data_dir);
+        server
+    }
+
+    /// A demo server that writes its log to this file.
+    pub fn logging(log: &Path, settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data_dir = dir.path().join("data");
+        let mut command = command(&data_dir, settings);
+        command.stderr(std::fs::File::create(log).expect("a file"));
+        let mut server = Self::spawn(command);
+        server.data_dir = data_dir;
+        server._dir = Some(dir);
         server
     }
 
     /// What a command serves; its data directory is the caller's to know.
     pub fn spawn(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the server's program");
         let output = BufReader::new(child.stdout.take().expect("its output"));
         let (mut addresses, mut lines) = (BTreeMap::new(), Vec::new());

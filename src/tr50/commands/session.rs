@@ -99,12 +99,14 @@ impl List {
             None => None,
             Some(text) => Some(protocol(text).ok_or_else(|| invalid("protocol", text))?),
         };
-        let status = match self.status {
+        let status = match self.status.filter(|names| !names.is_empty()) {
             None => None,
             Some(names) => Some(statuses(&names).map_err(|name| invalid("status", &name))?),
         };
         let principal = match (&self.thing_key, &self.user_name) {
-            (Some(key), _) => match ThingKey::parse(key) {
+            // No session is both a thing's and a user's.
+            (Some(_), Some(_)) => return Ok(None),
+            (Some(key), None) => match ThingKey::parse(key) {
                 Ok(key) => Some(Principal::Thing(org, key)),
                 Err(_) => return Ok(None),
             },

@@ -63,7 +63,9 @@ impl Framing {
         Next::Nothing { start }
     }
 
-    /// Takes one more byte of a value; true when it is the last.
+    /// Takes one more byte of a value; true when it is the last. Only braces are counted: in JSON,
+    /// brackets close between them, and a line with a bracket in the wrong place is one mistake and
+    /// gets one answer.
     #[inline]
     const fn step(&mut self, byte: u8) -> bool {
         if self.in_string {
@@ -78,8 +80,8 @@ impl Framing {
         }
         match byte {
             b'"' => self.in_string = true,
-            b'{' | b'[' => self.depth += 1,
-            b'}' | b']' => {
+            b'{' => self.depth += 1,
+            b'}' => {
                 self.depth -= 1;
                 return self.depth == 0;
             }
@@ -128,6 +130,7 @@ mod tests {
         check("{\"a\":\"}\\\"{\"}{}", &["{\"a\":\"}\\\"{\"}", "{}"]);
         check("hello\n{}", &["!hello", "{}"]);
         check("{}}\n{}", &["{}", "!}", "{}"]);
+        check("{\"a\":]}\n{\"a\":[}\n{]\n{}", &["{\"a\":]}", "{\"a\":[}", "!{]", "{}"]);
         // A line that ends inside a value: the next line is a new beginning.
         check("{\"a\":{\n{}", &["!{\"a\":{", "{}"]);
         check("{\"a\":\"x\n{}", &["!{\"a\":\"x", "{}"]);

@@ -30,6 +30,10 @@ use framing::{Framing, Next};
 /// failure is a hundred times as long as the `{}` that causes it.
 const REFUSALS_MAX: u32 = 5;
 
+/// The longest silence in seconds that is measured, a year: a point in time more than centuries
+/// away can't be told.
+const SILENCE_S_MAX: u64 = 365 * 86_400;
+
 /// Serves a TCP connection until it ends. `full`: the server has no room, and says so.
 pub async fn serve(core: Arc<Core>, stream: Stream, info: ConnInfo, full: bool) {
     driver::serve(Client::new(core, info, full), stream).await;
@@ -67,9 +71,24 @@ enum Done {
     /// A reply that took time.
     Answer(Answer),
     /// A login, and the reply to its request.
-    LoggedIn(Arc<Session>, bool, Answer),
+    LoggedIn(Unbound, bool, Answer),
     /// A login that was refused.
     Refused(LoginError),
+}
+
+/// A session that has started and is not yet the connection's: it ends when that never comes to be,
+/// because the connection closed while the rest of the login's request was executed.
+struct Unbound {
+    core: Arc<Core>,
+    session: Option<Arc<Session>>,
+}
+
+impl Drop for Unbound {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.core.end(&session, Reason::ConnectionLost, Timestamp::now());
+        }
+    }
 }
 
 impl Client {
@@ -173,9 +192,10 @@ impl Client {
                 Ok(session) => session,
                 Err(error) => return Done::Refused(error),
             };
+            let unbound = Unbound { core: core.clone(), session: Some(session.clone()) };
             let (mut head, mut out) = (Vec::new(), Vec::new());
             exchange::push_login(&session, &mut head);
-            let caller = Caller { session: Some(session.clone()), conn };
+            let caller = Caller { session: Some(session), conn };
             // It was a request before; it still is.
             let commands = Request::parse(&text).map(|request| request.commands);
             let commands = commands.unwrap_or_default();
@@ -183,7 +203,7 @@ impl Client {
                 Execution::Done => Answer::from_bytes(out),
                 Execution::Pending(pending) => pending.await,
             };
-            Done::LoggedIn(session, notify, answer)
+            Done::LoggedIn(unbound, notify, answer)
         })
     }
 
@@ -263,11 +283,11 @@ impl Peer for Client {
     fn finish(&mut self, done: Done, out: &mut Vec<u8>) -> Result<(), Reason> {
         let answer = match done {
             Done::Answer(answer) => answer,
-            Done::LoggedIn(session, notify, answer) => {
+            Done::LoggedIn(mut unbound, notify, answer) => {
                 // One connection has one session of its own.
                 self.end_bound(Reason::LoggedOut);
-                self.bound = Some(session.clone());
-                self.caller.session = Some(session);
+                self.bound = unbound.session.take();
+                self.caller.session.clone_from(&self.bound);
                 self.notify = notify;
                 answer
             }
@@ -292,21 +312,22 @@ impl Peer for Client {
         _: &mut Vec<u8>,
     ) -> Result<(), Reason> {
         self.outlet.waker.register(cx.waker());
-        match *self.outlet.close.lock() {
-            // The session of an earlier login on this connection was ended by the next one.
-            Some(_) if self.bound.as_ref().is_some_and(|bound| bound.end().is_none()) => Ok(()),
-            Some(reason) => Err(reason),
-            None => Ok(()),
+        let Some(reason) = *self.outlet.close.lock() else { return Ok(()) };
+        // The order may have been meant for the session of an earlier login on this connection,
+        // which the next login ended: what counts is how the present one is.
+        match &self.bound {
+            Some(bound) => bound.end().map_or(Ok(()), |end| Err(end.reason)),
+            None => Err(reason),
         }
     }
 
-    /// A silent connection ends with its session's TTL, not by a timer of its own. One that only
-    /// works in a session from elsewhere is not closed by that session's end.
+    /// A silent connection ends with its own session's TTL, not by a timer of its own. One that
+    /// only uses a session that is not bound to it would outlive that for ever.
     fn patience(&self) -> Option<Duration> {
-        match (&self.caller.session, &self.bound) {
-            (None, _) => Some(limits::LOGIN_WAIT),
-            (Some(session), None) => Some(Duration::from_secs(session.ttl_s())),
-            (Some(_), Some(_)) => None,
+        match (&self.bound, &self.caller.session) {
+            (Some(_), _) => None,
+            (None, Some(session)) => Some(Duration::from_secs(session.ttl_s().min(SILENCE_S_MAX))),
+            (None, None) => Some(limits::LOGIN_WAIT),
         }
     }
 

@@ -1,0 +1,263 @@
+//! Runs the data files of `fixtures/replies`; `fixtures/replies/README.md` describes their form.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use crate::harness::TestServer;
+use crate::http::post_with;
+use crate::tcp::Lines;
+
+/// The directory of the data files.
+pub fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/replies")
+}
+
+/// Runs one data file against a server of its own.
+pub async fn check(file: &str) {
+    let text = std::fs::read_to_string(directory().join(file)).expect(file);
+    let steps = read(&text);
+    let settings: Vec<(&str, &str)> = steps
+        .iter()
+        .filter(|step| step.kind == Kind::Setting)
+        .map(|step| step.text.split_once('=').expect("KEY=VALUE"))
+        .collect();
+    let server = TestServer::with(&settings);
+    let mut run = Run { server, names: Names::default(), over: Over::Http(None), last: None };
+    let mut connections = BTreeMap::new();
+    for step in &steps {
+        if let Err(why) = run.step(step, &mut connections).await {
+            panic!("{file}, line {}: {why}", step.line);
+        }
+    }
+    if let Some(reply) = run.last {
+        panic!("{file}: nothing is expected for {reply}");
+    }
+}
+
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Kind {
+    Setting,
+    Over,
+    Request,
+    Reply,
+    Closed,
+}
+
+struct Step {
+    line: usize,
+    kind: Kind,
+    text: String,
+}
+
+fn read(text: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for (number, content) in text.lines().enumerate() {
+        let line = number + 1;
+        let mut push = |kind, text: &str| steps.push(Step { line, kind, text: text.to_owned() });
+        if let Some(text) = content.strip_prefix("server ") {
+            push(Kind::Setting, text);
+        } else if let Some(text) = content.strip_prefix("> ") {
+            push(Kind::Request, text);
+        } else if let Some(text) = content.strip_prefix("< ") {
+            push(Kind::Reply, text);
+        } else if let Some(over) = content.strip_prefix('[').and_then(|c| c.strip_suffix(']')) {
+            push(Kind::Over, over);
+        } else if content == "closed" {
+            push(Kind::Closed, "");
+        } else if content.starts_with(' ') {
+            steps.last_mut().expect("a beginning").text.push_str(content.trim());
+        } else {
+            assert!(content.is_empty() || content.starts_with('#'), "line {line}: {content}");
+        }
+    }
+    steps
+}
+
+/// How requests are sent.
+enum Over {
+    /// By POST, with the session of this name in the header.
+    Http(Option<String>),
+    /// On the connection of this name.
+    Tcp(String),
+}
+
+struct Run {
+    server: TestServer,
+    names: Names,
+    over: Over,
+    /// The answer to the last POST.
+    last: Option<String>,
+}
+
+impl Run {
+    async fn step(
+        &mut self,
+        step: &Step,
+        connections: &mut BTreeMap<String, Lines>,
+    ) -> Result<(), String> {
+        if let (Some(reply), false) = (&self.last, step.kind == Kind::Reply) {
+            return Err(format!("nothing is expected for {reply}"));
+        }
+        let connection = match &self.over {
+            Over::Http(_) => None,
+            Over::Tcp(name) => connections.get_mut(name),
+        };
+        match step.kind {
+            Kind::Setting => {}
+            Kind::Over => match step.text.split_once(' ') {
+                Some(("tcp", name)) => {
+                    if !connections.contains_key(name) {
+                        connections.insert(name.to_owned(), Lines::connect(&self.server).await);
+                    }
+                    self.over = Over::Tcp(name.to_owned());
+                }
+                Some(("http", name)) => self.over = Over::Http(Some(name.to_owned())),
+                None if step.text == "http" => self.over = Over::Http(None),
+                _ => return Err(format!("no way to send: {}", step.text)),
+            },
+            Kind::Request => {
+                let request = self.names.fill(&step.text)?;
+                match (connection, &self.over) {
+                    (Some(lines), _) => lines.send(&request).await,
+                    (None, Over::Http(Some(name))) => {
+                        let header = self.names.fill(&format!("sessionId: <id:{name}>\r\n"))?;
+                        self.last = Some(post_with(&self.server, &header, &request).await);
+                    }
+                    (None, _) => self.last = Some(post_with(&self.server, "", &request).await),
+                }
+            }
+            Kind::Reply => {
+                let reply = match connection {
+                    Some(lines) => lines.line().await,
+                    None => self.last.take().ok_or("a reply without a request")?,
+                };
+                self.names.compare(&compact(&step.text), &reply)?;
+            }
+            Kind::Closed => {
+                let lines = connection.ok_or("only TCP connections close")?;
+                let line = lines.line().await;
+                if !line.is_empty() {
+                    return Err(format!("not closed: {line}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the named placeholders stand for.
+#[derive(Default)]
+struct Names(BTreeMap<String, String>);
+
+impl Names {
+    /// Puts known values in the place of placeholders.
+    fn fill(&self, text: &str) -> Result<String, String> {
+        let mut filled = String::new();
+        let mut rest = text;
+        while let Some((before, placeholder, after)) = next_placeholder(rest) {
+            filled.push_str(before);
+            filled.push_str(self.0.get(placeholder).ok_or(format!("<{placeholder}> is unknown"))?);
+            rest = after;
+        }
+        Ok(filled + rest)
+    }
+
+    /// Compares a reply to what is expected, and learns the values of new names.
+    fn compare(&mut self, expected: &str, reply: &str) -> Result<(), String> {
+        let (mut wanted, mut rest) = (expected, reply);
+        let differs = |wanted: &str, rest: &str| {
+            Err(format!("{reply}\nis not\n{expected}\nfrom\n{rest}\nwhich should be\n{wanted}"))
+        };
+        while let Some((before, placeholder, after)) = next_placeholder(wanted) {
+            let Some(value) = rest.strip_prefix(before) else { return differs(wanted, rest) };
+            let kind = placeholder.split(':').next().unwrap_or_default();
+            let length = length_of(kind, value).ok_or(format!("no <{placeholder}> in {value}"))?;
+            let (value, tail) = value.split_at(length);
+            if placeholder.contains(':') {
+                self.learn(placeholder, value)?;
+            }
+            (wanted, rest) = (after, tail);
+        }
+        if wanted == rest { Ok(()) } else { differs(wanted, rest) }
+    }
+
+    fn learn(&mut self, placeholder: &str, value: &str) -> Result<(), String> {
+        let known = self.0.entry(placeholder.to_owned()).or_insert_with(|| value.to_owned());
+        if known != value {
+            return Err(format!("<{placeholder}> was {known} and is {value}"));
+        }
+        // A session's handle is the SHA-256 of its id.
+        if let Some(name) = placeholder.strip_prefix("id:") {
+            let digits = |byte: &u8| format!("{byte:02x}");
+            let reference: String = Sha256::digest(value).iter().map(digits).collect();
+            self.0.insert(format!("ref:{name}"), reference);
+        }
+        Ok(())
+    }
+}
+
+/// The text before the first placeholder, the placeholder, and the text after it.
+fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('<')?;
+    let (placeholder, after) = rest.split_once('>')?;
+    Some((before, placeholder, after))
+}
+
+/// The length of a value of this kind at the beginning of the text.
+fn length_of(kind: &str, text: &str) -> Option<usize> {
+    let run = |text: &str, is: fn(&u8) -> bool| text.bytes().take_while(is).count();
+    let hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    match kind {
+        "id" => (run(text, hex) == 24).then_some(24),
+        "ref" => (run(text, hex) == 64).then_some(64),
+        "millis" => (run(text, u8::is_ascii_digit) == 13).then_some(13),
+        "host" => Some(run(text, |byte| *byte != b'"')).filter(|length| *length > 0),
+        "addr" => {
+            let port = run(text.strip_prefix("127.0.0.1:")?, u8::is_ascii_digit);
+            (port > 0).then_some("127.0.0.1:".len() + port)
+        }
+        "time" => {
+            let form = "0000-00-00T00:00:00.000Z";
+            let fits = |(byte, form): (u8, u8)| match form {
+                b'0' => byte.is_ascii_digit(),
+                form => byte == form,
+            };
+            let time = text.get(..form.len())?;
+            time.bytes().zip(form.bytes()).all(fits).then_some(form.len())
+        }
+        _ => None,
+    }
+}
+
+/// The text without the blanks between JSON's tokens.
+fn compact(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let keep = |c: &char| {
+        let quote = *c == '"' && !escaped;
+        escaped = in_string && *c == '\\' && !escaped;
+        in_string ^= quote;
+        in_string || *c != ' '
+    };
+    json.chars().filter(keep).collect()
+}
+
+#[test]
+fn replies_are_compared_byte_for_byte_but_for_placeholders() {
+    let reply = format!(r#"{{"a":"{}","t":"2021-08-10T14:16:10.976Z"}}"#, "0a".repeat(12));
+    let check = |expected: &str, fits: bool| {
+        let mut names = Names::default();
+        names.learn("id:b", &"0b".repeat(12)).expect("new");
+        let compared = names.compare(&compact(expected), &reply);
+        assert_eq!(compared.is_ok(), fits, "{expected}: {compared:?}");
+    };
+    check(r#"{"a": "<id>", "t": "<time>"}"#, true);
+    check(r#"{"a":"<id:a>","t":"<time>"}"#, true);
+    check(r#"{"a":"<id:b>","t":"<time>"}"#, false);
+    check(r#"{"a":"<ref>","t":"<time>"}"#, false);
+    check(r#"{"a":"<id>","t":"<time>"}}"#, false);
+    check(r#"{"a":"<id> ","t":"<time>"}"#, false);
+    check(r#"{"t":"<time>","a":"<id>"}"#, false);
+    assert_eq!(compact(r#"{ "a b\" c" : "\\" , "d" : 1 }"#), r#"{"a b\" c":"\\","d":1}"#);
+}
