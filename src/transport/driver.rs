@@ -304,7 +304,8 @@ impl<P: Peer> Connection<P> {
 
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
-        const LAST_WORDS: Duration = Duration::from_secs(1);
+        // Who has only ended its own side (`nc -N`) is reading still, maybe over a slow link.
+        let wait = Duration::from_secs(if self.at_end { 30 } else { 1 });
         self.peer.last_words(&closing, &mut self.unsent);
         let last_words = async {
             self.stream.write_all(&self.unsent).await?;
@@ -312,7 +313,7 @@ impl<P: Peer> Connection<P> {
             self.stream.shutdown().await
         };
         // A peer that does not read them does without.
-        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        let _ = tokio::time::timeout(wait, last_words).await;
         drop(self.stream);
         // A login may have started a session already, and a SUBSCRIBE has the subscriptions with
         // it: what is given up half-way would never end.
@@ -454,5 +455,21 @@ mod tests {
         };
         tokio::join!(read, served);
         assert_eq!(seen.lock().answers, 100);
+    }
+
+    #[tokio::test]
+    async fn who_has_ended_its_own_side_gets_the_whole_answer() {
+        let (mut near, _, served) = probe(MEBIBYTE);
+        near.write_all(b"####").await.expect("sent");
+        near.shutdown().await.expect("ended");
+        let read = async {
+            // Longer than others are waited for.
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+            let mut answers = Vec::new();
+            near.read_to_end(&mut answers).await.expect("answers");
+            answers.len()
+        };
+        let (length, ()) = tokio::join!(read, served);
+        assert_eq!(length, 4 * MEBIBYTE);
     }
 }
