@@ -442,7 +442,6 @@ mod tests {
         let (mut near, seen, served) = probe(4 * MEBIBYTE);
         near.write_all(&[b'#'; 100]).await.expect("sent");
         let mut served = std::pin::pin!(served);
-        let mut served = std::pin::pin!(served);
         let pending = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_pending())).await;
         assert!(pending);
         let answers = seen.lock().answers;
