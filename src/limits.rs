@@ -24,6 +24,12 @@ pub const STOP_WAIT: Duration = Duration::from_secs(3);
 /// it fits into [`STOP_WAIT`].
 pub const LAST_WORK_WAIT: Duration = Duration::from_millis(1500);
 
+/// Time for the last words to a peer whose connection closes.
+pub const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
+
+/// Time for the last answers to a peer that has ended its own side and may read slowly.
+pub const SLOW_READER_WAIT: Duration = Duration::from_secs(30);
+
 /// Bytes that may wait for one slow peer before no more of its requests are looked at: one answer
 /// of the largest kind (`session.list` of 5,000 sessions is about 5 MB) and as much again.
 pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;

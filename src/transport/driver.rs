@@ -304,7 +304,6 @@ impl<P: Peer> Connection<P> {
 
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
-        const LAST_WORDS: Duration = Duration::from_secs(1);
         let mut begun = self.work.take();
         if let Some(work) = &mut begun
             && let Ok(done) = tokio::time::timeout(limits::LAST_WORK_WAIT, work).await
@@ -313,13 +312,15 @@ impl<P: Peer> Connection<P> {
             let _ = self.peer.finish(done, &mut self.unsent);
             begun = None;
         }
+        // Who has only ended its own side (`nc -N`) is reading still, maybe over a slow link.
+        let wait = if self.at_end { limits::SLOW_READER_WAIT } else { limits::LAST_WORDS_WAIT };
         self.peer.last_words(&closing, &mut self.unsent);
         let last_words = async {
             self.stream.write_all(&self.unsent).await?;
             self.stream.flush().await
         };
         // A peer that does not read them does without.
-        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        let _ = tokio::time::timeout(wait, last_words).await;
         // A login may have started a session, and a SUBSCRIBE has the subscriptions with it: what is
         // given up half-way would never end.
         if let Some(work) = begun {
@@ -327,7 +328,7 @@ impl<P: Peer> Connection<P> {
         }
         self.peer.end(closing).await;
         // The end of the stream says that all of it is over: who connects again now begins anew.
-        let _ = tokio::time::timeout(LAST_WORDS, self.stream.shutdown()).await;
+        let _ = tokio::time::timeout(limits::LAST_WORDS_WAIT, self.stream.shutdown()).await;
     }
 }
 
@@ -460,5 +461,21 @@ mod tests {
         };
         tokio::join!(read, served);
         assert_eq!(seen.lock().answers, 100);
+    }
+
+    #[tokio::test]
+    async fn who_has_ended_its_own_side_gets_the_whole_answer() {
+        let (mut near, _, served) = probe(MEBIBYTE);
+        near.write_all(b"####").await.expect("sent");
+        near.shutdown().await.expect("ended");
+        let read = async {
+            // Longer than others are waited for.
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+            let mut answers = Vec::new();
+            near.read_to_end(&mut answers).await.expect("answers");
+            answers.len()
+        };
+        let (length, ()) = tokio::join!(read, served);
+        assert_eq!(length, 4 * MEBIBYTE);
     }
 }
