@@ -62,6 +62,7 @@ const CANNOT: u8 = 2;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
+    raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("can't start: {error}")),
@@ -88,6 +89,14 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 fn fail(why: &str) -> ExitCode {
     eprintln!("tr50d: {why}");
     ExitCode::from(CANNOT)
+}
+
+/// Asks for as many open files as this user may have: every connection is one, and the usual
+/// default of 1024 is meant for programs of another kind. What is refused shows when it is needed.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn check(args: &CheckArgs) -> ExitCode {

@@ -32,8 +32,6 @@ pub struct Metrics {
     commands: Box<[Outcomes]>,
     broker_in: Counter,
     broker_out: Counter,
-    bytes_in: Counter,
-    bytes_out: Counter,
     store_queue: Gauge,
 }
 
@@ -78,8 +76,6 @@ impl Metrics {
             logins: counters(r, "logins", "Logins, by outcome"),
             broker_in: counter(r, "broker_messages_in", "Ordinary MQTT messages received"),
             broker_out: counter(r, "broker_messages_out", "Ordinary MQTT messages delivered"),
-            bytes_in: counter(r, "received_bytes", "Bytes received from peers"),
-            bytes_out: counter(r, "sent_bytes", "Bytes sent to peers"),
             store_queue: gauge(r, "store_queue", "Batches waiting for the store"),
             registry,
         }
@@ -136,18 +132,6 @@ impl Metrics {
     /// A message of the broker went to a subscriber.
     pub fn broker_delivered(&self) {
         self.broker_out.inc();
-    }
-
-    /// Bytes came from a peer. To be called once a read, not once a packet.
-    #[inline]
-    pub fn received(&self, bytes: usize) {
-        self.bytes_in.inc_by(bytes as u64);
-    }
-
-    /// Bytes went to a peer. To be called once a write, not once a packet.
-    #[inline]
-    pub fn sent(&self, bytes: usize) {
-        self.bytes_out.inc_by(bytes as u64);
     }
 
     /// So many batches wait for the store.
@@ -210,8 +194,6 @@ mod tests {
         metrics.command(7, true);
         metrics.broker_received();
         metrics.broker_delivered();
-        metrics.received(10);
-        metrics.sent(20);
         metrics.store_queue(3);
         let text = metrics.render();
         let check = |line: &str| {
@@ -229,8 +211,6 @@ mod tests {
         check(r#"tr50d_commands_total{command="session.list",outcome="failure"} 1"#);
         check("tr50d_broker_messages_in_total 1");
         check("tr50d_broker_messages_out_total 1");
-        check("tr50d_received_bytes_total 10");
-        check("tr50d_sent_bytes_total 20");
         check("tr50d_store_queue 3");
         check("# EOF");
         drop(open);

@@ -415,8 +415,8 @@ fn protocol(scheme: &str) -> tr50d::transport::Protocol {
 
 /// Sends secrets where they do not belong: in broken, oversize and misplaced requests.
 async fn send_badly(server: &TestServer, secrets: &[String]) {
-    let mut lines = Lines::connect(server).await;
     for secret in secrets {
+        let mut lines = Lines::connect(server).await;
         let broken = format!(r#"{{"auth":{{"command":"{secret}","params":{{"password":"{secret}""#);
         post(server, &broken).await;
         post(server, &format!(r#"{{"{secret}":{{"command":"{secret}"}}}}"#)).await;

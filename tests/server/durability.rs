@@ -230,7 +230,7 @@ async fn sessions_of_connections_are_shown_as_ended() {
 async fn what_was_ended_or_revoked_stays_so() {
     let mut phoenix = Phoenix::start();
     let operator = phoenix.login(OPERATOR).await;
-    let [ended, revoked, kept] = ["ended", "revoked", "kept"].map(|key| thing(key));
+    let [ended, revoked, kept] = ["ended", "revoked", "kept"].map(thing);
     let ended = phoenix.login(&ended).await;
     let revoked = phoenix.login(&revoked).await;
     let kept = phoenix.login(&kept).await;

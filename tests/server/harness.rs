@@ -207,6 +207,7 @@ pub fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
 }
 
 /// Runs the program to its end; its status, standard output and standard error.
+#[expect(clippy::disallowed_methods, reason = "a process does not say when it ends")]
 pub fn run(mut command: Command) -> (ExitStatus, String, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program");
