@@ -3,14 +3,16 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tr50d::client::{Connection, HttpConnection, Incoming, Options, Target, Url};
-use tr50d::fleet::{ClientKind, Fleet, Plan, Versions};
+use tr50d::fleet::{Board, ClientKind, Fleet, Load, Plan, Versions};
 use tr50d::transport::Protocol;
 
 use super::harness::{SOON, TestServer, call, command, connect, eventually, run};
@@ -227,8 +229,8 @@ fn a_store_in_use_by_another_process_is_left_alone() {
     assert_eq!(files(&server.data_dir), before);
 }
 
-#[test]
-fn the_demo_stays_on_loopback_and_cleans_up() {
+#[tokio::test]
+async fn the_demo_stays_on_loopback_and_cleans_up() {
     let site = Site::new();
     let demo = |settings: &[(&str, &str)]| {
         let mut demo = tr50d(&["serve", "--demo"]);
@@ -257,16 +259,16 @@ fn the_demo_stays_on_loopback_and_cleans_up() {
     let mut server = TestServer::spawn(demo(&[]));
     assert_eq!(std::fs::read_dir(site.dir.path()).expect("a directory").count(), 1);
     server.signal("TERM");
-    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.wait().await.code(), Some(0));
     assert!(site.files().is_empty(), "{:?}", site.files());
 }
 
-#[test]
-fn a_demo_in_a_directory_of_the_users_choice_keeps_it() {
+#[tokio::test]
+async fn a_demo_in_a_directory_of_the_users_choice_keeps_it() {
     let site = Site::new();
     let mut server = TestServer::in_dir(&site.path("mine"), &[]);
     server.signal("TERM");
-    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.wait().await.code(), Some(0));
     assert!(site.path("mine").is_dir());
 }
 
@@ -374,10 +376,10 @@ fn fleet_reports_and_tells_by_its_exit_status() {
 }
 
 /// Stops the server with this signal; it has to end well, and in time.
-fn stops(server: &mut TestServer, signal: &str) {
+async fn stops(server: &mut TestServer, signal: &str) {
     let start = Instant::now();
     server.signal(signal);
-    assert_eq!(server.wait().code(), Some(0), "SIG{signal}");
+    assert_eq!(server.wait().await.code(), Some(0), "SIG{signal}");
     assert!(start.elapsed() < STOP_MAX, "SIG{signal} took {:?}", start.elapsed());
 }
 
@@ -424,7 +426,7 @@ async fn a_stop_closes_connections_of_every_kind_in_time() {
         }
         let ready = raw(server.address("http"), b"GET /readyz HTTP/1.0\r\n\r\n").await;
         assert!(read_all(ready).await.starts_with(b"HTTP/1.0 200"));
-        stops(&mut server, signal);
+        stops(&mut server, signal).await;
         websocket.closed().await;
         for device in fleet.devices_mut() {
             device.closed().await;
@@ -474,7 +476,7 @@ async fn answers_in_flight_go_out_before_the_end() {
         list["count"].as_u64() >= Some(3)
     })
     .await;
-    stops(&mut server, "TERM");
+    stops(&mut server, "TERM").await;
     for request in requests {
         let (scheme, reply) = request.await.expect("an answer");
         for number in 0..SLOW {
@@ -512,6 +514,27 @@ async fn ask_slowly(url: &Url) -> Value {
             return serde_json::from_slice(text).expect("JSON");
         }
     }
+}
+
+#[tokio::test]
+async fn a_stop_in_the_middle_of_a_load_is_in_time() {
+    let mut server = TestServer::start();
+    let mut plan = Plan::new(server.url("mqtt", "admin@devicewise.com", "demo-admin-password"), 6);
+    plan.urls.push(server.url("tcp", "admin@devicewise.com", "demo-admin-password"));
+    plan.urls.push(server.url("http", "admin@devicewise.com", "demo-admin-password"));
+    // Every one of these commands waits for the store.
+    let switch = Some(r#"{"key":"BasicOrg"}"#);
+    let mut load = Load::command("session.org.switch", switch, 2 * SOON).expect("JSON");
+    load.window = 50;
+    let board = Arc::new(Board::default());
+    let fleet = Fleet::connect_watched(&plan, board.clone(), CancellationToken::new()).await;
+    let mut fleet = fleet.expect("a plan that works");
+    assert_eq!(fleet.len(), 6);
+    let run = tokio::spawn(async move { fleet.run(&load).await });
+    eventually("the load is on its way", async || board.answered() > 500).await;
+    stops(&mut server, "TERM").await;
+    let report = timeout(SOON, run).await.expect("the connections close").expect("a report");
+    assert_eq!(report.connections.dropped, 6, "{report}");
 }
 
 #[tokio::test]
@@ -553,5 +576,5 @@ async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
         timeout(SOON, sent).await.expect("the server never stops reading");
         deaf.push(stream);
     }
-    stops(&mut server, "TERM");
+    stops(&mut server, "TERM").await;
 }

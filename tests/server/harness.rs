@@ -171,16 +171,15 @@ impl TestServer {
         assert!(sent.expect("kill").success());
     }
 
-    /// Waits for the end of the process.
-    #[expect(clippy::disallowed_methods, reason = "a process does not say when it ends")]
-    pub fn wait(&mut self) -> ExitStatus {
+    /// Waits for the end of the process; the test's own tasks go on meanwhile.
+    pub async fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a status") {
                 return status;
             }
             assert!(start.elapsed() < SOON, "the server does not end");
-            std::thread::sleep(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
