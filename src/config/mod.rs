@@ -190,13 +190,14 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is not TOML.
-    #[error("{file} is not valid TOML: {source}")]
+    #[error("{file} is not valid TOML: line {line}: {message}")]
     Syntax {
         /// The file.
         file: String,
-        /// Where and why; ends with a line end.
-        #[source]
-        source: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
     },
     /// There is no such key or section.
     #[error("{place}: {what}")]
@@ -315,9 +316,9 @@ impl Config {
     }
 
     fn read_toml(&mut self, text: &str, file: &str) -> Result<(), ConfigError> {
-        let sections: toml::Table = text.parse().map_err(|source| ConfigError::Syntax {
-            file: file.to_owned(),
-            source: Box::new(source),
+        let sections: toml::Table = text.parse().map_err(|error| {
+            let (line, message) = place_of(text, &error);
+            ConfigError::Syntax { file: file.to_owned(), line, message }
         })?;
         for (section, keys) in &sections {
             let toml::Value::Table(keys) = keys else {
@@ -425,6 +426,13 @@ impl Config {
         ];
         checks.iter().find(|(holds, _)| !holds).map(|(_, sentence)| (*sentence).to_owned())
     }
+}
+
+/// Where a TOML text is wrong, as a line from 1, and why, in one line.
+pub fn place_of(text: &str, error: &toml::de::Error) -> (usize, String) {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let message = error.message().lines().collect::<Vec<_>>().join(", ");
+    (before.matches('\n').count() + 1, message)
 }
 
 /// A directory for one run of the demo: below the system's directory for temporary files, with a

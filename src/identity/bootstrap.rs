@@ -429,11 +429,8 @@ fn is_token(text: &str) -> bool {
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> Problem {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    Problem::Syntax {
-        line: before.matches('\n').count() + 1,
-        message: error.message().lines().collect::<Vec<_>>().join(", "),
-    }
+    let (line, message) = crate::config::place_of(text, error);
+    Problem::Syntax { line, message }
 }
 
 #[cfg(test)]

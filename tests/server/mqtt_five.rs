@@ -519,7 +519,7 @@ async fn a_server_that_stops_says_so() {
     server.signal("TERM");
     wire.expect(&[0xe0, 1, 0x8b]).await;
     wire.expect_end().await;
-    assert!(server.wait().success());
+    assert!(server.wait().await.success());
 }
 
 #[tokio::test]
