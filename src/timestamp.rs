@@ -1,5 +1,6 @@
 //! Points in time, as TR50, Cognite and Element write them.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -60,17 +61,33 @@ impl Timestamp {
         let millis = self.0.clamp(FIRST, LAST);
         let (seconds, fraction) = (millis.div_euclid(1000), millis.rem_euclid(1000) as u64);
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400) as u64);
-        let (year, month, day) = civil_from_days(days);
         let mut text = *b"0000-00-00T00:00:00.000Z";
-        put_digits(&mut text[0..4], year);
-        put_digits(&mut text[5..7], month);
-        put_digits(&mut text[8..10], day);
+        text[0..10].copy_from_slice(&date_of(days));
         put_digits(&mut text[11..13], second / 3600);
         put_digits(&mut text[14..16], second / 60 % 60);
         put_digits(&mut text[17..19], second % 60);
         put_digits(&mut text[20..23], fraction);
         text
     }
+}
+
+/// The ten characters of a day counted from 1970-01-01. The last one is remembered: the times of a
+/// listing are mostly of one day.
+fn date_of(days: i64) -> [u8; 10] {
+    thread_local! {
+        static LAST: Cell<(i64, [u8; 10])> = const { Cell::new((0, *b"1970-01-01")) };
+    }
+    let (known, text) = LAST.get();
+    if known == days {
+        return text;
+    }
+    let (year, month, day) = civil_from_days(days);
+    let mut text = *b"0000-00-00";
+    put_digits(&mut text[0..4], year);
+    put_digits(&mut text[5..7], month);
+    put_digits(&mut text[8..10], day);
+    LAST.set((days, text));
+    text
 }
 
 impl fmt::Display for Timestamp {

@@ -359,6 +359,12 @@ impl Session {
         self.place.read().clone()
     }
 
+    /// As [`Session::place`], without a copy; `look` must be short, for nobody can end or move the
+    /// session meanwhile.
+    pub fn with_place<T>(&self, look: impl FnOnce(&Place) -> T) -> T {
+        look(&self.place.read())
+    }
+
     /// Whether it may use a command now.
     pub fn may(&self, permission: Permission) -> bool {
         self.place.read().standing.permissions.allows(permission)

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use super::commands::api::Authenticate;
 use super::envelope::{Members, text_of};
 use super::error::{Code, Failure};
-use super::json::ObjectWriter;
+use super::json::{ObjectWriter, key};
 use super::params::{Params, missing};
 use crate::directory::Session;
 use crate::id::SessionId;
@@ -99,8 +99,8 @@ impl Credentials {
 pub fn write_login(session: &Session, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"success":true,"params":"#);
     let mut params = ObjectWriter::new(out);
-    params.string("sessionId", session.id().map_or("", SessionId::secret));
-    params.string("orgKey", &session.standing().org.key);
+    params.string(key!("sessionId"), session.id().map_or("", SessionId::secret));
+    params.string(key!("orgKey"), &session.standing().org.key);
     params.end();
     out.push(b'}');
 }

@@ -1,13 +1,12 @@
 //! `session.*`: the session directory in TR50's words (the page `session.list`, and `tr50.md` 3.2
 //! and 3.3).
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::directory::query::{Filter, Listing, Query, SortKey};
-use crate::directory::{Changes, Kind, Principal, Reason, Session, Status, Who};
+use crate::directory::{Changes, Kind, Place, Principal, Reason, Session, Status, Who};
 use crate::id::{OrgId, SessionId, SessionRef, ThingKey};
 use crate::identity::Standing;
 use crate::identity::model::Org;
@@ -15,7 +14,7 @@ use crate::identity::permission::PermissionSet;
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{Call, Done, WriteReply, shown};
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::json::{self, ObjectWriter};
+use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::{NoParams, missing, params};
 use crate::transport::Protocol;
 
@@ -355,15 +354,15 @@ impl WriteReply for OwnSession {
         out.extend_from_slice(br#"{"success":true,"params":"#);
         let mut object = ObjectWriter::new(out);
         if let Some(id) = session.id() {
-            object.string("id", id.secret());
+            object.string(key!("id"), id.secret());
         }
-        object.string("serverId", &self.server_id);
+        object.string(key!("serverId"), &self.server_id);
         write_session(&mut object, session, &mut PermsText::default());
         if session.kind() == Kind::Application {
-            object.string("appId", session.client_id());
+            object.string(key!("appId"), session.client_id());
         }
-        object.string("ipAddress", &session.conn().remote_addr.ip().to_string());
-        json::push_value(object.name("roleKeys"), &session.standing().role_keys);
+        object.string(key!("ipAddress"), &session.conn().remote_addr.ip().to_string());
+        json::push_value(object.name(key!("roleKeys")), &session.standing().role_keys);
         object.end();
         out.push(b'}');
     }
@@ -376,10 +375,15 @@ struct PermsText(Option<(PermissionSet, Vec<u8>)>);
 impl PermsText {
     fn of(&mut self, set: PermissionSet) -> &[u8] {
         if self.0.as_ref().is_none_or(|(known, _)| *known != set) {
-            let mut text = Vec::new();
-            let mut object = ObjectWriter::new(&mut text);
-            set.names().for_each(|name| object.flag(name, true));
-            object.end();
+            let mut text = vec![b'{'];
+            for (index, name) in set.names().enumerate() {
+                if index > 0 {
+                    text.push(b',');
+                }
+                json::push_string(&mut text, name);
+                text.extend_from_slice(b":true");
+            }
+            text.push(b'}');
             self.0 = Some((set, text));
         }
         self.0.as_ref().map_or(b"{}", |(_, text)| text)
@@ -388,62 +392,69 @@ impl PermsText {
 
 /// The members of the session object that `list`, `find` and `info` share (`tr50.md` 3.3).
 fn write_session(object: &mut ObjectWriter<'_>, session: &Session, perms: &mut PermsText) {
-    let place = session.place();
+    session.with_place(|place| write_placed(object, session, place, perms));
+}
+
+fn write_placed(
+    object: &mut ObjectWriter<'_>,
+    session: &Session,
+    place: &Place,
+    perms: &mut PermsText,
+) {
     let standing = &place.standing;
-    object.hex("ref", session.reference().as_bytes());
-    object.hex("orgId", standing.org.id.as_bytes());
-    object.string("orgKey", &standing.org.key);
+    object.hex(key!("ref"), session.reference().as_bytes());
+    object.hex(key!("orgId"), standing.org.id.as_bytes());
+    object.string(key!("orgKey"), &standing.org.key);
     let (name, locale) = match session.who() {
         Who::User(user) => {
-            object.hex("userId", user.id.as_bytes());
-            object.string("userName", &user.email);
+            object.hex(key!("userId"), user.id.as_bytes());
+            object.string(key!("userName"), &user.email);
             (user.email.as_str(), user.locale.as_str())
         }
         Who::Application { application, thing_key, .. } => {
-            object.string("appName", &application.name);
-            object.hex("tokenId", application.token_id.as_bytes());
-            object.string("tokenName", &application.token_name);
-            object.string("thingKey", thing_key.as_str());
+            object.string(key!("appName"), &application.name);
+            object.hex(key!("tokenId"), application.token_id.as_bytes());
+            object.string(key!("tokenName"), &application.token_name);
+            object.string(key!("thingKey"), thing_key.as_str());
             (thing_key.as_str(), "")
         }
     };
-    object.string("whoAmI", name);
+    object.string(key!("whoAmI"), name);
     write_rights(object, standing, perms);
     write_conn(object, session);
-    object.integer("ttl", session.ttl_s());
-    object.string("locale", locale);
+    object.integer(key!("ttl"), session.ttl_s());
+    object.string(key!("locale"), locale);
     match standing.allow_sub_org_access {
-        Some(allowed) => object.flag("allowSubOrgAccess", allowed),
-        None => object.name("allowSubOrgAccess").extend_from_slice(b"null"),
+        Some(allowed) => object.flag(key!("allowSubOrgAccess"), allowed),
+        None => object.name(key!("allowSubOrgAccess")).extend_from_slice(b"null"),
     }
-    object.time("startTime", session.started());
-    json::push_value(object.name("orgSwitches"), &place.switches);
-    object.integer("commandCount", session.command_count());
-    object.time("lastAccessed", session.last_accessed());
-    object.flag("allAgreementsSigned", false);
+    object.time(key!("startTime"), session.started());
+    json::push_value(object.name(key!("orgSwitches")), &place.switches);
+    object.integer(key!("commandCount"), session.command_count());
+    object.time(key!("lastAccessed"), session.last_accessed());
+    object.flag(key!("allAgreementsSigned"), false);
     if let Some(end) = session.end() {
-        object.string("status", end.reason.status().as_str());
-        object.string("endReason", end.reason.as_str());
-        object.time("endTime", end.at);
+        object.string(key!("status"), end.reason.status().as_str());
+        object.string(key!("endReason"), end.reason.as_str());
+        object.time(key!("endTime"), end.at);
     }
 }
 
 fn write_rights(object: &mut ObjectWriter<'_>, standing: &Standing, perms: &mut PermsText) {
-    object.flag("hasSuperAdmin", standing.super_admin);
-    object.flag("hasSuperOps", standing.super_ops);
-    object.flag("hasOrgAdmin", standing.org_admin);
+    object.flag(key!("hasSuperAdmin"), standing.super_admin);
+    object.flag(key!("hasSuperOps"), standing.super_ops);
+    object.flag(key!("hasOrgAdmin"), standing.org_admin);
     if !standing.super_admin && !standing.org_admin {
-        object.name("perms").extend_from_slice(perms.of(standing.permissions));
+        object.name(key!("perms")).extend_from_slice(perms.of(standing.permissions));
     }
 }
 
 fn write_conn(object: &mut ObjectWriter<'_>, session: &Session) {
     let conn = session.conn();
-    let out = object.name("connInfo");
+    let out = object.name(key!("connInfo"));
     out.extend_from_slice(br#"{"protocol":""#);
     out.extend_from_slice(conn.protocol.as_str().as_bytes());
     out.extend_from_slice(br#"","remoteAddr":""#);
-    // Writing to a Vec can't fail, and an address needs no escapes.
-    let _ = write!(out, "{}", conn.remote_addr);
+    json::push_address(out, conn.remote_addr);
     out.extend_from_slice(br#""}"#);
 }

@@ -18,7 +18,7 @@ use crate::tr50::dispatch::{Caller, Execution, execute};
 use crate::tr50::envelope::Request;
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::exchange::{self, TcpAuth};
-use crate::tr50::json::ObjectWriter;
+use crate::tr50::json::{ObjectWriter, key};
 use crate::transport::driver::{self, Peer, Work};
 use crate::transport::{ConnInfo, Stream};
 
@@ -354,8 +354,8 @@ impl Peer for Client {
         if let (Some(session), true, false) = (&self.bound, self.notify, told) {
             out.extend_from_slice(br#"{"notify":{"topic":"session/end","payload":"#);
             let mut payload = ObjectWriter::new(out);
-            payload.hex("ref", session.reference().as_bytes());
-            payload.string("reason", reason.as_str());
+            payload.hex(key!("ref"), session.reference().as_bytes());
+            payload.string(key!("reason"), reason.as_str());
             payload.end();
             out.extend_from_slice(b"}}\n");
         }
