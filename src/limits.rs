@@ -58,6 +58,12 @@ pub const ORG_SWITCHES_MAX: usize = 100;
 /// MQTT clients whose subscriptions are kept while they are away; the least used one goes first.
 pub const SAVED_STATES_MAX: usize = 100_000;
 
+/// Of these, those of one login, whose client ids a client may make up.
+pub const PRINCIPAL_SAVED_STATES_MAX: usize = 100;
+
+/// Bytes of a topic filter. Real ones have some tens; a client's thousand may be kept for days.
+pub const FILTER_BYTES_MAX: usize = 1024;
+
 /// Subscriptions of one MQTT connection.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;
 

@@ -112,7 +112,12 @@ impl Online {
 
     /// Takes up what an earlier connection of the client left; whether there was something.
     pub async fn resume(&mut self, edge: &Arc<Edge>, now: Timestamp) -> bool {
-        let held = edge.saved.find(&self.name, now);
+        let org = self.session.org_id();
+        let held = edge.saved.find(&self.name, org, now);
+        if held.is_none() {
+            // What the broker may have is of no use without the subscriptions.
+            edge.forget(org, &self.name).await;
+        }
         let present = held.is_some();
         let held = held.unwrap_or_default();
         if !held.is_empty() {
@@ -127,9 +132,10 @@ impl Online {
     /// whose CONNACK can't tell of them, only if there are some: a fleet of libtr50 never asks for
     /// a clean session and never subscribes (`tr50.md` 0, facts 1 and 6).
     fn keep_state(&self, edge: &Arc<Edge>, until: Option<Timestamp>) {
-        let held = self.topics.as_ref().map_or(&[][..], |topics| topics.held());
+        let org = self.session.org_id();
+        let held = self.topics.as_ref().map_or_else(Vec::new, |topics| topics.held_in(org));
         if self.expiry_s > 0 && (self.terms.version != Version::V31 || !held.is_empty()) {
-            edge.saved.keep(&self.name, held, until);
+            edge.saved.keep(&self.name, org, held, until);
         } else {
             edge.saved.forget(&self.name);
         }
@@ -572,7 +578,7 @@ impl Online {
             self.keep_state(edge, until);
         }
         if let Some(topics) = self.topics.take() {
-            topics.close(self.expiry_s).await;
+            topics.close(self.session.org_id(), self.expiry_s).await;
         }
         for reply in unclaimed.into_iter().flat_map(|u| u.replies).chain(unread) {
             edge.watchers.deliver(&self.principal, &reply);
