@@ -18,7 +18,6 @@ use super::outbox::Outbox;
 use super::reply::{Reply, ReplyTo};
 use super::saved::Owner;
 use super::topics::{TopicWork, Topics, TopicsOwner};
-use super::will::Will;
 use super::{Edge, broker_code};
 use crate::broker::Message;
 use crate::directory::{Principal, Reason, Session};
@@ -53,7 +52,7 @@ pub struct Online {
     outbox: Arc<Outbox>,
     /// Subscriptions and what comes of them; most devices have none.
     topics: Option<Box<Topics>>,
-    will: Option<Box<Will>>,
+    has_will: bool,
     /// Login and client id, by which the client's state is known.
     name: Owner,
     /// Seconds for which the state outlives the connection; `u32::MAX`: for ever.
@@ -82,7 +81,7 @@ impl Online {
         conn: ConnInfo,
         terms: Terms,
         name: Owner,
-        will: Option<Box<Will>>,
+        has_will: bool,
         outbox: Arc<Outbox>,
     ) -> Self {
         Self {
@@ -92,7 +91,7 @@ impl Online {
             terms,
             outbox,
             topics: None,
-            will,
+            has_will,
             expiry_s: terms.expiry_s,
             name,
             qos2: Vec::new(),
@@ -572,8 +571,7 @@ impl Online {
         let now = Timestamp::now();
         let recent = |unclaimed: &Unclaimed| unclaimed.since.elapsed() < limits::UNCLAIMED_WAIT;
         let unclaimed = self.unclaimed.take().filter(|unclaimed| recent(unclaimed));
-        let replaced = closing.reason == Reason::Replaced || self.is_replaced();
-        if !replaced {
+        if self.session.end().is_none_or(|end| end.reason != Reason::Replaced) {
             let until = (self.expiry_s != u32::MAX).then(|| now.plus_seconds(self.expiry_s.into()));
             self.keep_state(edge, until);
         }
@@ -583,19 +581,12 @@ impl Online {
         for reply in unclaimed.into_iter().flat_map(|u| u.replies).chain(unread) {
             edge.watchers.deliver(&self.principal, &reply);
         }
-        if let Some(will) = self.will.take().filter(|_| closing.will) {
-            let (org, owner) = (self.session.org_id(), self.name.clone());
-            edge.wills.publish(edge, org, *will, owner, self.expiry_s);
+        if self.has_will {
+            let last = (closing.will, self.expiry_s);
+            edge.wills.leave(edge, &self.name, &self.session, last);
         }
         // Last, so that a new connection is the one that takes over until all this is done.
         edge.core.end(&self.session, closing.reason, now);
-        if self.is_replaced() {
-            edge.wills.cancel(&self.name);
-        }
-    }
-
-    fn is_replaced(&self) -> bool {
-        self.session.end().is_some_and(|end| end.reason == Reason::Replaced)
     }
 }
 
