@@ -30,6 +30,11 @@ pub const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
 /// Time for the last answers to a peer that has ended its own side and may read slowly.
 pub const SLOW_READER_WAIT: Duration = Duration::from_secs(30);
 
+/// Time in which a peer takes not one byte of what waits for it, after which its connection closes.
+/// The answers would be kept for as long as it sends a PINGREQ now and then; a modem that hands
+/// over between cells is back in less.
+pub const WRITE_STALL_WAIT: Duration = Duration::from_secs(30);
+
 /// Bytes that may wait for one slow peer before no more of its requests are looked at: one answer
 /// of the largest kind (`session.list` of 5,000 sessions is about 5 MB) and as much again.
 pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
