@@ -48,6 +48,14 @@ pub const READ_BYTES: usize = 64 * 1024;
 /// Inflated size of an `apiz` request, as a multiple of the frame limit's bytes.
 pub const INFLATE_FACTOR: usize = 4;
 
+/// Inflated size of an `apiz` request, as a multiple of its deflated size. Commands with names
+/// and values of their own stay far below it; zeros reach 1000.
+pub const INFLATE_RATIO_MAX: usize = 100;
+
+/// Bytes of the longest reply that is deflated at once, in a millisecond or two; longer ones are
+/// deflated on a thread of their own.
+pub const DEFLATE_AT_ONCE_BYTES: usize = 64 * 1024;
+
 /// Password checks waiting for a core: at 30 ms each, 64 are two seconds of a core.
 pub const PASSWORD_QUEUE_MAX: usize = 64;
 

@@ -23,7 +23,7 @@ use crate::broker::Message;
 use crate::directory::{Principal, Reason, Session};
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Answer, Caller, Execution, shown};
+use crate::tr50::dispatch::{Answer, Caller, Execution, charge, shown};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::exchange;
 use crate::transport::ConnInfo;
@@ -316,7 +316,7 @@ impl Online {
         let core = &edge.core;
         BODY.with_borrow_mut(|body| {
             body.clear();
-            let execution = match self.check(edge, publish, compressed) {
+            let execution = match self.check(edge, publish, compressed, now) {
                 Ok(payload) => exchange::on_connection(core, &self.caller, &payload, now, body),
                 Err((failure, ignore_response_topic)) => {
                     let mut to = to();
@@ -331,6 +331,10 @@ impl Online {
             match execution {
                 Execution::Done if plain && self.topics.is_none() => {
                     self.send_plain(edge, suffix, publish.qos, body, out);
+                }
+                Execution::Done if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
+                    let answer = Answer::from_bytes(std::mem::take(body));
+                    self.promise(edge, to(), Box::pin(std::future::ready(answer)), out);
                 }
                 Execution::Done => {
                     let body = compress::deflate_if(compressed, std::mem::take(body));
@@ -348,6 +352,7 @@ impl Online {
         edge: &Edge,
         publish: &Publish<'p>,
         compressed: bool,
+        now: Timestamp,
     ) -> Result<Cow<'p, [u8]>, (Failure, bool)> {
         if let Some(name) = publish.properties.response_topic
             && !may_respond_on(name)
@@ -361,8 +366,12 @@ impl Online {
         if !compressed {
             return Ok(publish.payload.into());
         }
-        let max = edge.core.config.limits.max_frame_bytes * limits::INFLATE_FACTOR;
-        compress::inflate(publish.payload, max).map(Into::into).map_err(|failure| (failure, false))
+        let frame_max = edge.core.config.limits.max_frame_bytes;
+        // Whether or not it is a request: who sends only zeros pays for them.
+        charge(&edge.core, &self.session, now)
+            .and_then(|()| compress::inflate(publish.payload, frame_max))
+            .map(Into::into)
+            .map_err(|failure| (failure, false))
     }
 
     /// Sends the commonest reply: to the asker, who has no subscriptions, as if it had subscribed.
@@ -412,7 +421,8 @@ impl Online {
                 Poll::Ready(answer) => answer,
                 Poll::Pending => pending.await,
             };
-            let body = compress::deflate_if(to.compressed, std::mem::take(&mut answer.bytes));
+            let text = std::mem::take(&mut answer.bytes);
+            let body = compress::deflate_aside_if(to.compressed, text).await;
             if let Err(reply) = outbox.keep_promise(Reply { to, body }) {
                 edge.watchers.deliver(&principal, &reply);
             }
