@@ -503,11 +503,12 @@ mod tests {
             let (mut near, _, served) = probe(16);
             near.write_all(b"#").await.expect("sent");
             let peer = async {
-                while takes {
+                loop {
                     tokio::time::sleep(Probe::STALL_WAIT / 10).await;
-                    near.read_exact(&mut [0]).await.expect("a byte");
+                    if takes {
+                        near.read_exact(&mut [0]).await.expect("a byte");
+                    }
                 }
-                std::future::pending().await
             };
             let ended = tokio::select! {
                 () = served => true,
