@@ -30,6 +30,11 @@ pub const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
 /// Time for the last answers to a peer that has ended its own side and may read slowly.
 pub const SLOW_READER_WAIT: Duration = Duration::from_secs(30);
 
+/// Time in which a peer takes not one byte of what waits for it, after which its connection closes.
+/// The answers would be kept for as long as it sends a PINGREQ now and then; a modem that hands
+/// over between cells is back in less.
+pub const WRITE_STALL_WAIT: Duration = Duration::from_secs(30);
+
 /// Bytes that may wait for one slow peer before no more of its requests are looked at: one answer
 /// of the largest kind (`session.list` of 5,000 sessions is about 5 MB) and as much again.
 pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -42,6 +47,14 @@ pub const READ_BYTES: usize = 64 * 1024;
 
 /// Inflated size of an `apiz` request, as a multiple of the frame limit's bytes.
 pub const INFLATE_FACTOR: usize = 4;
+
+/// Inflated size of an `apiz` request, as a multiple of its deflated size. Commands with names
+/// and values of their own stay far below it; zeros reach 1000.
+pub const INFLATE_RATIO_MAX: usize = 100;
+
+/// Bytes of the longest reply that is deflated at once, in a millisecond or two; longer ones are
+/// deflated on a thread of their own.
+pub const DEFLATE_AT_ONCE_BYTES: usize = 64 * 1024;
 
 /// Password checks waiting for a core: at 30 ms each, 64 are two seconds of a core.
 pub const PASSWORD_QUEUE_MAX: usize = 64;
@@ -57,6 +70,12 @@ pub const ORG_SWITCHES_MAX: usize = 100;
 
 /// MQTT clients whose subscriptions are kept while they are away; the least used one goes first.
 pub const SAVED_STATES_MAX: usize = 100_000;
+
+/// Of these, those of one login, whose client ids a client may make up.
+pub const PRINCIPAL_SAVED_STATES_MAX: usize = 100;
+
+/// Bytes of a topic filter. Real ones have some tens; a client's thousand may be kept for days.
+pub const FILTER_BYTES_MAX: usize = 1024;
 
 /// Subscriptions of one MQTT connection.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use super::limits;
 use crate::id::OrgId;
 use crate::transport::mqtt::codec::topic::{self, Shared};
 
@@ -19,7 +20,7 @@ pub(super) struct Slot(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SessionKey(pub u64);
 
-/// No slot is free.
+/// No slot is free for this organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -41,6 +42,8 @@ struct Index {
     wild: HashMap<Box<str>, Entry>,
     /// Shared subscriptions, by group and filter.
     groups: HashMap<(Box<str>, Box<str>), Group>,
+    /// Slots that all these have.
+    slots: usize,
 }
 
 struct Entry {
@@ -67,14 +70,17 @@ impl Filters {
         filter: &str,
         session: SessionKey,
     ) -> Result<Slot, Full> {
+        let alone = self.orgs.keys().all(|other| *other == org);
+        let share = limits::org_filters_max(self.max, alone);
         let index = self.orgs.entry(org).or_default();
         if let Some(entry) = index.entries(filter).get_mut(filter) {
             entry.subscribers += 1;
             return Ok(entry.slot);
         }
-        let slot = match self.free.pop() {
+        let free = if index.slots < share { self.free.pop() } else { None };
+        let slot = match free {
             Some(slot) => slot,
-            None if self.used < self.max => {
+            None if index.slots < share && self.used < self.max => {
                 self.used += 1;
                 Slot(self.used - 1)
             }
@@ -83,6 +89,7 @@ impl Filters {
                 return Err(Full);
             }
         };
+        index.slots += 1;
         if let Some(shared) = topic::parse_shared(filter) {
             index.groups.entry(key(shared)).or_default().members.push((session, slot));
         } else {
@@ -102,6 +109,7 @@ impl Filters {
                 let gone = group.members.iter().position(|member| member.0 == session);
                 if let Some(position) = gone {
                     self.free.push(group.members.remove(position).1);
+                    index.slots -= 1;
                 }
                 if group.members.is_empty() {
                     index.groups.remove(&key);
@@ -111,6 +119,7 @@ impl Filters {
             entry.subscribers -= 1;
             if entry.subscribers == 0 {
                 self.free.push(entry.slot);
+                index.slots -= 1;
                 index.entries(filter).remove(filter);
             }
         }
@@ -203,6 +212,25 @@ mod tests {
         filters.unsubscribe(ORG, "b", one);
         filters.unsubscribe(OTHER, "a", two);
         assert!(filters.orgs.is_empty());
+    }
+
+    #[test]
+    fn an_organisation_leaves_room_for_others() {
+        let mut filters = Filters::new(20);
+        let one = SessionKey(1);
+        let granted = |filters: &mut Filters, org| {
+            (0..30).filter(|n| filters.subscribe(org, &format!("{n}"), one).is_ok()).count()
+        };
+        assert_eq!(granted(&mut filters, ORG), 18);
+        assert_eq!(granted(&mut filters, OTHER), 2);
+        for number in 0..18 {
+            filters.unsubscribe(ORG, &number.to_string(), one);
+        }
+        filters.unsubscribe(OTHER, "0", one);
+        assert_eq!(filters.subscribe(ORG, "a", one), Ok(Slot(18)));
+        assert_eq!(granted(&mut filters, OTHER), 10);
+        assert_eq!(granted(&mut filters, ORG), 9);
+        assert_eq!(filters.subscribe(ORG, "#", one), Err(Full));
     }
 
     #[test]

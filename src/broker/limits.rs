@@ -20,6 +20,18 @@ pub(super) const AWAY_MESSAGES_MAX: usize = 1000;
 /// Bytes kept for a session whose client is away.
 pub(super) const AWAY_BYTES_MAX: usize = 1024 * 1024;
 
+/// Filters of one session, of `max` in all: a tenth, so that no client takes all of them; but ten,
+/// which any client may need, however few there are.
+pub(super) const fn session_filters_max(max: usize) -> usize {
+    if max / 10 > 10 { max / 10 } else { 10 }
+}
+
+/// Filters of one organisation, of `max` in all: half. One that has the broker to itself may have
+/// more, but a tenth stays free, so that another one can begin.
+pub(super) const fn org_filters_max(max: usize, alone: bool) -> usize {
+    if alone { max - max / 10 } else { max.div_ceil(2) }
+}
+
 /// Retained messages of all organisations. A subscription to everything gets a list of them: 32
 /// bytes for each.
 pub(super) const RETAINED_MESSAGES_MAX: usize = 10_000;

@@ -353,6 +353,19 @@ async fn filters_and_sessions_are_counted_and_refused_above_the_cap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_gets_its_share_of_the_filters() {
+    let broker = Broker::spawn(LIMITS);
+    let greedy = Subscriber::open(&broker, ORG, 1).await;
+    for number in 0..10 {
+        assert_eq!(greedy.subscribe(&format!("a/{number}"), QoS::AtMostOnce).await, Ok(()));
+    }
+    assert_eq!(greedy.subscribe("b", QoS::AtMostOnce).await, Err(Refusal::Quota));
+    assert_eq!(greedy.subscribe("a/1", QoS::AtLeastOnce).await, Ok(()));
+    let other = Subscriber::open(&broker, ORG, 2).await;
+    assert_eq!(other.subscribe("b", QoS::AtMostOnce).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_subscriber_costs_itself_only() {
     const COUNT: usize = 20_000;
     let broker = Broker::spawn(LIMITS);

@@ -14,7 +14,7 @@ use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, PingReq};
 use rumqttd::{Notification, Router, RouterConfig};
 use tokio::sync::{mpsc, oneshot};
 
-use super::filters::{Filters, SessionKey, Slot};
+use super::filters::{Filters, Full, SessionKey, Slot};
 use super::limits;
 use super::message::Parcel;
 use super::retained::Retained;
@@ -304,12 +304,14 @@ impl Worker {
         let mut dead = false;
         let mut looks = limits::RETAINED_LOOKS_MAX;
         let mut results = Vec::with_capacity(wanted.len());
+        let share = limits::session_filters_max(self.limits.filters_max);
         let entry = self.sessions.get_mut(&session).ok_or(BrokerError::Gone)?;
         for subscription in wanted {
             let shared = topic::parse_shared(&subscription.filter);
             let known = entry.slots.get(subscription.filter.as_str()).copied();
             let slot = match known {
                 Some(slot) => Ok(slot),
+                None if entry.slots.len() >= share => Err(Full),
                 None => self.filters.subscribe(entry.org, &subscription.filter, session),
             };
             let Ok(slot) = slot else {

@@ -147,9 +147,10 @@ sections! {
         connections: usize = 100_000,
         /// Sessions live at once.
         sessions: usize = 1_000_000,
-        /// Commands a second for one session; 0 is no limit.
+        /// Commands a second for one session; a deflated request counts as one more. 0 is no limit.
         commands_per_s: u32 = 100,
-        /// Distinct topic filters in the broker; 0 refuses every subscription to other topics.
+        /// Distinct topic filters in the broker, of which a client gets a tenth (but ten) and an
+        /// organisation half when there are others; 0 refuses every subscription to other topics.
         broker_filters: usize = 1_000,
         /// Connections that may subscribe in the broker.
         broker_links: usize = 10_000,

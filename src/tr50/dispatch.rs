@@ -287,12 +287,8 @@ fn admit<'b>(
     now: Timestamp,
 ) -> Result<(usize, Option<&'b RawValue>), Failure> {
     let body = body.as_ref().map_err(|why| Failure::new(Code::MALFORMED, *why))?;
-    let limit = core.config.limits.commands_per_s;
-    if let Some(session) = &caller.session
-        && !session.admit(now, limit)
-    {
-        let sentence = format!("The session sent more than {limit} commands in a second.");
-        return Err(Failure::new(Code::RATE_LIMITED, sentence));
+    if let Some(session) = &caller.session {
+        charge(core, session, now)?;
     }
     let Some(index) = commands::find(&body.command) else {
         let sentence = format!("Unknown command \"{}\".", shown(&body.command));
@@ -309,6 +305,20 @@ fn admit<'b>(
         None if commands::needs_no_session(info.name) => Ok((index, body.params)),
         None => Err(Failure::authentication_missing()),
     }
+}
+
+/// Counts a command of a session, or work that costs as much.
+///
+/// # Errors
+///
+/// The session sent too many in this second.
+pub fn charge(core: &Core, session: &Session, now: Timestamp) -> Result<(), Failure> {
+    let limit = core.config.limits.commands_per_s;
+    if session.admit(now, limit) {
+        return Ok(());
+    }
+    let sentence = format!("The session sent more than {limit} commands in a second.");
+    Err(Failure::new(Code::RATE_LIMITED, sentence))
 }
 
 /// A client's text in a message: its beginning, if it is long.

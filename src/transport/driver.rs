@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -31,6 +32,9 @@ pub trait Peer: Send {
     type Done: Send;
     /// Why a connection closes.
     type Closing: Send;
+
+    /// For how long the other side may take nothing of what waits for it.
+    const STALL_WAIT: Duration = limits::WRITE_STALL_WAIT;
 
     /// Deals with bytes. Returns how many were used; the others come again, with more behind them
     /// or when the work is done. Stops at the first work, and when `out` holds
@@ -106,7 +110,8 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream) {
         stream,
         partial: Vec::new(),
         paused: false,
-        unsent: Vec::new(),
+        unsent: BytesMut::new(),
+        stalled: None,
         unflushed: false,
         work: None,
         at_end: false,
@@ -126,7 +131,9 @@ struct Connection<P: Peer> {
     /// Whether there may be whole frames in `partial`, which wait until the peer has read answers.
     paused: bool,
     /// Answers that the peer has not taken yet.
-    unsent: Vec<u8>,
+    unsent: BytesMut,
+    /// Runs while the peer takes none of them.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// Whether the stream holds written bytes back (TLS, WebSocket).
     unflushed: bool,
     work: Option<Work<P::Done>>,
@@ -140,7 +147,8 @@ impl<P: Peer> Connection<P> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
         SCRATCH.with_borrow_mut(|Scratch { input, output }| {
             let polled = self.poll_with(cx, input, output);
-            self.unsent.append(output);
+            self.unsent.extend_from_slice(output);
+            output.clear();
             // One listing of thousands must not keep its megabytes for ever.
             output.shrink_to(8 * limits::READ_BYTES);
             polled
@@ -181,7 +189,7 @@ impl<P: Peer> Connection<P> {
         self.poll_timer(cx)
     }
 
-    const fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.unsent.len() < limits::UNSENT_BYTES_MAX
     }
 
@@ -256,26 +264,47 @@ impl<P: Peer> Connection<P> {
 
     /// Writes what has gathered in `output`; what the peer does not take stays in `unsent`.
     fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> io::Result<()> {
-        if !self.unsent.is_empty() {
-            self.unsent.append(output);
+        let written = if self.unsent.is_empty() {
+            let written = self.write_some(cx, output)?;
+            self.unsent.extend_from_slice(output.get(written..).unwrap_or_default());
+            written
+        } else {
+            self.unsent.extend_from_slice(output);
             let mut unsent = std::mem::take(&mut self.unsent);
             let written = self.write_some(cx, &unsent)?;
-            unsent.drain(..written);
+            unsent.advance(written);
             if !unsent.is_empty() {
                 self.unsent = unsent;
             }
-        } else if !output.is_empty() {
-            let written = self.write_some(cx, output)?;
-            self.unsent.extend_from_slice(output.get(written..).unwrap_or_default());
-            output.clear();
-        }
+            written
+        };
+        output.clear();
+        self.watch_peer(cx, written > 0)?;
         if self.unflushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
             self.unflushed = false;
         }
         Ok(())
     }
 
+    /// Fails when the peer has taken nothing of what waits for it for too long.
+    fn watch_peer(&mut self, cx: &mut Context<'_>, takes: bool) -> io::Result<()> {
+        if takes || self.unsent.is_empty() {
+            self.stalled = None;
+        }
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        let clock = || Box::pin(tokio::time::sleep(P::STALL_WAIT));
+        match self.stalled.get_or_insert_with(clock).as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
     fn write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
         let mut written = 0;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut self.stream).poll_write(cx, rest)? {
@@ -305,18 +334,19 @@ impl<P: Peer> Connection<P> {
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
         let mut begun = self.work.take();
+        let mut unsent = Vec::from(std::mem::take(&mut self.unsent));
         if let Some(work) = &mut begun
             && let Ok(done) = tokio::time::timeout(limits::LAST_WORK_WAIT, work).await
         {
             // What was begun is answered, for better or worse: the connection closes anyway.
-            let _ = self.peer.finish(done, &mut self.unsent);
+            let _ = self.peer.finish(done, &mut unsent);
             begun = None;
         }
         // Who has only ended its own side (`nc -N`) is reading still, maybe over a slow link.
         let wait = if self.at_end { limits::SLOW_READER_WAIT } else { limits::LAST_WORDS_WAIT };
-        self.peer.last_words(&closing, &mut self.unsent);
+        self.peer.last_words(&closing, &mut unsent);
         let last_words = async {
-            self.stream.write_all(&self.unsent).await?;
+            self.stream.write_all(&unsent).await?;
             self.stream.flush().await
         };
         // A peer that does not read them does without.
@@ -365,6 +395,8 @@ mod tests {
     impl Peer for Probe {
         type Done = ();
         type Closing = ();
+
+        const STALL_WAIT: Duration = Duration::from_millis(200);
 
         fn receive(&mut self, bytes: &[u8], _: Timestamp, out: &mut Vec<u8>) -> Received<Self> {
             self.seen.lock().places.push(bytes.as_ptr() as usize);
@@ -461,6 +493,30 @@ mod tests {
         };
         tokio::join!(read, served);
         assert_eq!(seen.lock().answers, 100);
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_given_up_and_who_is_slow_is_not() {
+        // Its last words are waited for as well.
+        let wait = limits::LAST_WORDS_WAIT + 2 * Probe::STALL_WAIT;
+        for takes in [false, true] {
+            let (mut near, _, served) = probe(16);
+            near.write_all(b"#").await.expect("sent");
+            let peer = async {
+                loop {
+                    tokio::time::sleep(Probe::STALL_WAIT / 10).await;
+                    if takes {
+                        near.read_exact(&mut [0]).await.expect("a byte");
+                    }
+                }
+            };
+            let ended = tokio::select! {
+                () = served => true,
+                () = peer => false,
+                () = tokio::time::sleep(wait) => false,
+            };
+            assert_eq!(ended, !takes);
+        }
     }
 
     #[tokio::test]

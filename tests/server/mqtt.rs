@@ -175,6 +175,23 @@ async fn what_is_no_request_is_answered_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn who_sends_what_inflates_to_nothing_good_is_slowed_down() {
+    const RATE_LIMITED: i64 = -95010;
+    let server = TestServer::with(&[("TR50D_LIMITS__COMMANDS_PER_S", "5")]);
+    let mut wire = Connect::thing(V311, "bomber").open(&server).await;
+    let bomb = deflate(&" ".repeat(1 << 20));
+    let bombs = wire.publish(0, 0, "apiz/1", bomb).repeat(50);
+    wire.send(&bombs).await;
+    let mut refused = 0;
+    for _ in 0..50 {
+        let reply = inflate(&wire.message().await.payload);
+        refused += usize::from(root_failure(reply.as_bytes()) == RATE_LIMITED);
+    }
+    // The fifty may take more than a second.
+    assert!((1..=45).contains(&refused), "{refused}");
+}
+
+#[tokio::test]
 async fn requests_and_replies_are_as_large_as_a_frame_may_be() {
     let server = TestServer::start();
     let mut wire = Connect::thing(V311, "talker").open(&server).await;
@@ -188,9 +205,15 @@ async fn requests_and_replies_are_as_large_as_a_frame_may_be() {
     let reply: Value = serde_json::from_slice(&wire.message().await.payload).expect("JSON");
     assert_eq!(reply["1"]["params"]["text"].as_str().map(str::len), Some(largest));
     // Inflated, a request may be larger than its frame.
-    wire.send(&wire.publish(0, 0, "apiz/1", deflate(&echo(2 << 20)))).await;
+    let numbers: String = (0..300_000).map(|number| format!("{number:07}")).collect();
+    let request = echo(0).replace(r#""text":"""#, &format!(r#""text":"{numbers}""#));
+    wire.send(&wire.publish(0, 0, "apiz/1", deflate(&request))).await;
     let reply: Value = serde_json::from_str(&inflate(&wire.message().await.payload)).expect("JSON");
-    assert_eq!(reply["1"]["params"]["text"].as_str().map(str::len), Some(2 << 20));
+    assert_eq!(reply["1"]["params"]["text"], numbers);
+    // But not out of all proportion.
+    wire.send(&wire.publish(0, 0, "apiz/1", deflate(&echo(2 << 20)))).await;
+    let reply = inflate(&wire.message().await.payload);
+    assert_eq!(root_failure(reply.as_bytes()), -95002);
     // One byte more: its header is enough.
     let over = wire.publish(0, 0, "api/1", echo(largest + 1));
     wire.send(over.get(..4).expect("a header")).await;

@@ -511,6 +511,39 @@ async fn a_will_with_a_delay_waits_for_the_client() {
 }
 
 #[tokio::test]
+async fn a_take_over_decides_on_the_will() {
+    let server = TestServer::start();
+    let mut reader = thing(&server, "reader").await;
+    assert_eq!(reader.subscribe("wills/#", 1).await, 1);
+    let hour: &[u8] = b"\x18\0\0\x0e\x10";
+    // Whether the newcomer begins anew, the will's delay, whether the state outlives the connection.
+    let cases = [
+        ("wills/1", true, hour, true, true),
+        ("wills/2", false, hour, true, false),
+        ("wills/3", true, b"", true, true),
+        ("wills/4", false, b"", true, true),
+        ("wills/5", false, hour, false, true),
+    ];
+    for (topic, clean, delay, outlives, published) in cases {
+        let mut connect = Connect::thing(V5, "mortal").resuming();
+        if !outlives {
+            connect.properties.clear();
+        }
+        connect.will = Some((topic, "", delay, false));
+        let mut old = connect.open(&server).await;
+        let mut new = Connect { clean, will: None, ..connect }.open(&server).await;
+        old.expect(&[0xe0, 1, 0x8e]).await;
+        old.expect_end().await;
+        if published {
+            assert_eq!(reader.message().await.topic, topic);
+        }
+        new.send(DISCONNECT).await;
+        new.expect_end().await;
+        reader.expect_quiet().await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_stops_says_so() {
     let mut server = TestServer::start();
     let mut wire = thing(&server, "mower").await;

@@ -426,3 +426,51 @@ async fn a_user_who_switches_the_organisation_leaves_its_topics_behind() {
     assert_eq!(york.message().await.texts(), ("orders", "go"));
     basic.expect_quiet().await;
 }
+
+#[tokio::test]
+async fn a_state_is_not_taken_to_another_organisation() {
+    let server = TestServer::start();
+    let mut basic = thing(&server, "basic").await;
+    let user = Connect::login(V311, "console", "admin@devicewise.com", "demo-admin-password");
+    let user = user.resuming();
+    for subscribe_first in [false, true] {
+        let mut wire = user.open(&server).await;
+        let subscribe = async |wire: &mut Wire| {
+            assert_eq!(wire.subscribe("plant/#", 1).await, 1);
+            assert_eq!(wire.subscribe("reply/#", 1).await, 1);
+        };
+        if subscribe_first {
+            subscribe(&mut wire).await;
+        }
+        let body = r#"{"1":{"command":"session.org.switch","params":{"key":"BasicOrg"}}}"#;
+        wire.send(&wire.publish(0, 0, "api", body)).await;
+        assert_eq!(wire.message().await.texts(), ("reply", DONE));
+        if !subscribe_first {
+            subscribe(&mut wire).await;
+        }
+        wire.send(DISCONNECT).await;
+        wire.expect_end().await;
+        basic.tell("plant/7", "of basic").await;
+        // Back, in the user's own organisation.
+        let mut wire = user.open(&server).await;
+        assert_eq!(wire.connack[2], 0, "{subscribe_first}");
+        wire.expect_quiet().await;
+        wire.send(DISCONNECT).await;
+        wire.expect_end().await;
+        drop(Connect { clean: true, ..user.clone() }.open(&server).await);
+    }
+}
+
+#[tokio::test]
+async fn a_filter_has_a_length() {
+    let server = TestServer::start();
+    for version in ALL {
+        let mut wire = Connect::thing(version, "talker").open(&server).await;
+        let code = if version == V5 { 0x8f } else { FAILURE };
+        for stem in ["reply", "plant"] {
+            let filter = format!("{stem}/{}", "x".repeat(1018));
+            assert_eq!(wire.subscribe(&filter, 1).await, 1);
+            assert_eq!(wire.subscribe(&format!("{filter}x"), 1).await, code);
+        }
+    }
+}

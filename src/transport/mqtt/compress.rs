@@ -5,14 +5,16 @@ use std::io::Read;
 use flate2::Compression;
 use flate2::read::{ZlibDecoder, ZlibEncoder};
 
+use crate::limits;
 use crate::tr50::error::{Code, Failure};
 
-/// Inflates a request of at most `max` bytes.
+/// Inflates a request that came in a frame of at most `frame_max` bytes.
 ///
 /// # Errors
 ///
 /// It is no zlib stream, or too large.
-pub fn inflate(payload: &[u8], max: usize) -> Result<Vec<u8>, Failure> {
+pub fn inflate(payload: &[u8], frame_max: usize) -> Result<Vec<u8>, Failure> {
+    let max = (frame_max * limits::INFLATE_FACTOR).min(payload.len() * limits::INFLATE_RATIO_MAX);
     let mut text = Vec::new();
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     let read = ZlibDecoder::new(payload).take(limit).read_to_end(&mut text);
@@ -37,6 +39,15 @@ pub fn deflate_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
     deflated
 }
 
+/// As [`deflate_if`]; what takes long is done where it holds nobody up.
+pub async fn deflate_aside_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
+    if !compressed || text.len() <= limits::DEFLATE_AT_ONCE_BYTES {
+        return deflate_if(compressed, text);
+    }
+    // It does not panic; when the server stops, nobody waits for the reply.
+    tokio::task::spawn_blocking(move || deflate_if(true, text)).await.unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,9 +58,17 @@ mod tests {
         let deflated = deflate_if(true, text.clone());
         // The header byte that clients of the field see.
         assert_eq!(deflated.first(), Some(&0x78));
-        assert_eq!(inflate(&deflated, text.len()), Ok(text.clone()));
-        assert_eq!(inflate(&deflated, text.len() - 1).unwrap_err().code, Code::TOO_LARGE);
+        let frame_max = text.len() / limits::INFLATE_FACTOR;
+        assert_eq!(inflate(&deflated, frame_max), Ok(text.clone()));
+        assert_eq!(inflate(&deflated, frame_max - 1).unwrap_err().code, Code::TOO_LARGE);
         assert_eq!(deflate_if(false, text.clone()), text);
+    }
+
+    #[test]
+    fn what_inflates_to_a_hundred_times_its_size_is_no_request() {
+        let zeros = deflate_if(true, vec![b'0'; 100_000]);
+        assert!(zeros.len() < 1000);
+        assert_eq!(inflate(&zeros, 1 << 20).unwrap_err().code, Code::TOO_LARGE);
     }
 
     #[test]

@@ -121,13 +121,13 @@ impl Login {
         let client_id: Arc<str> = self.arrival.client_id.as_ref().into();
         let session = edge.core.login_bound(self.credentials, self.arrival, now).await?;
         let owner = (session.who().principal(), client_id.clone());
+        let has_will = self.will.is_some();
+        let will = (self.will, self.terms.expiry_s);
+        edge.wills.arrive(edge, &owner, &session, self.clean, will).await;
         if self.clean {
-            edge.wills.fulfil(edge, &owner).await;
             edge.forget(session.org_id(), &owner).await;
-        } else {
-            edge.wills.cancel(&owner);
         }
-        let mut online = Online::new(session, conn, self.terms, owner, self.will, self.outbox);
+        let mut online = Online::new(session, conn, self.terms, owner, has_will, self.outbox);
         let present = online.resume(edge, now).await;
         let max = u32::try_from(edge.core.config.limits.max_frame_bytes).unwrap_or(u32::MAX);
         let properties = ConnAckProperties {

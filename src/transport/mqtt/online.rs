@@ -1,32 +1,27 @@
 //! A client that is logged in: its packets, and what goes back.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+mod request;
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use self::request::Unclaimed;
 use super::client::{Closing, Done, Work};
-use super::codec::encode::{self, PublishHead};
+use super::codec::encode;
 use super::codec::packet::{Ack, Disconnect};
-use super::codec::{Packet, Publish, PublishProperties, QoS, Version, reason, topic};
-use super::compress;
-use super::flight::{Source, delivered};
+use super::codec::{Packet, Publish, QoS, Version, reason};
 use super::outbox::Outbox;
-use super::reply::{Reply, ReplyTo};
+use super::reply::Reply;
 use super::saved::Owner;
 use super::topics::{TopicWork, Topics, TopicsOwner};
-use super::will::Will;
 use super::{Edge, broker_code};
 use crate::broker::Message;
 use crate::directory::{Principal, Reason, Session};
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Answer, Caller, Execution, shown};
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::exchange;
+use crate::tr50::dispatch::Caller;
 use crate::transport::ConnInfo;
 
 /// What a client said of itself in CONNECT.
@@ -53,7 +48,7 @@ pub struct Online {
     outbox: Arc<Outbox>,
     /// Subscriptions and what comes of them; most devices have none.
     topics: Option<Box<Topics>>,
-    will: Option<Box<Will>>,
+    has_will: bool,
     /// Login and client id, by which the client's state is known.
     name: Owner,
     /// Seconds for which the state outlives the connection; `u32::MAX`: for ever.
@@ -63,18 +58,6 @@ pub struct Online {
     unclaimed: Option<Box<Unclaimed>>,
 }
 
-thread_local! {
-    /// The reply that is being made: its length has to be known before its packet is written.
-    static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Replies that went to a client which may be gone already, while somebody with the same login
-/// waits for them.
-struct Unclaimed {
-    since: Instant,
-    replies: VecDeque<Reply>,
-}
-
 impl Online {
     /// A client without subscriptions.
     pub fn new(
@@ -82,7 +65,7 @@ impl Online {
         conn: ConnInfo,
         terms: Terms,
         name: Owner,
-        will: Option<Box<Will>>,
+        has_will: bool,
         outbox: Arc<Outbox>,
     ) -> Self {
         Self {
@@ -92,7 +75,7 @@ impl Online {
             terms,
             outbox,
             topics: None,
-            will,
+            has_will,
             expiry_s: terms.expiry_s,
             name,
             qos2: Vec::new(),
@@ -112,7 +95,12 @@ impl Online {
 
     /// Takes up what an earlier connection of the client left; whether there was something.
     pub async fn resume(&mut self, edge: &Arc<Edge>, now: Timestamp) -> bool {
-        let held = edge.saved.find(&self.name, now);
+        let org = self.session.org_id();
+        let held = edge.saved.find(&self.name, org, now);
+        if held.is_none() {
+            // What the broker may have is of no use without the subscriptions.
+            edge.forget(org, &self.name).await;
+        }
         let present = held.is_some();
         let held = held.unwrap_or_default();
         if !held.is_empty() {
@@ -127,9 +115,10 @@ impl Online {
     /// whose CONNACK can't tell of them, only if there are some: a fleet of libtr50 never asks for
     /// a clean session and never subscribes (`tr50.md` 0, facts 1 and 6).
     fn keep_state(&self, edge: &Arc<Edge>, until: Option<Timestamp>) {
-        let held = self.topics.as_ref().map_or(&[][..], |topics| topics.held());
+        let org = self.session.org_id();
+        let held = self.topics.as_ref().map_or_else(Vec::new, |topics| topics.held_in(org));
         if self.expiry_s > 0 && (self.terms.version != Version::V31 || !held.is_empty()) {
-            edge.saved.keep(&self.name, held, until);
+            edge.saved.keep(&self.name, org, held, until);
         } else {
             edge.saved.forget(&self.name);
         }
@@ -287,227 +276,6 @@ impl Online {
         })))
     }
 
-    /// Executes a TR50 request and answers it.
-    fn request(
-        &mut self,
-        edge: &Arc<Edge>,
-        publish: &Publish<'_>,
-        compressed: bool,
-        suffix: &str,
-        now: Timestamp,
-        out: &mut Vec<u8>,
-    ) {
-        let properties = &publish.properties;
-        let plain = !compressed
-            && properties.response_topic.is_none()
-            && properties.correlation_data.is_none();
-        let to = || ReplyTo {
-            compressed,
-            suffix: suffix.into(),
-            response_topic: properties.response_topic.map(Into::into),
-            correlation_data: properties.correlation_data.map(Into::into),
-            qos: publish.qos,
-        };
-        let core = &edge.core;
-        BODY.with_borrow_mut(|body| {
-            body.clear();
-            let execution = match self.check(edge, publish, compressed) {
-                Ok(payload) => exchange::on_connection(core, &self.caller, &payload, now, body),
-                Err((failure, ignore_response_topic)) => {
-                    let mut to = to();
-                    if ignore_response_topic {
-                        to.response_topic = None;
-                    }
-                    let body = compress::deflate_if(compressed, failure.to_json());
-                    self.send_reply(edge, Reply { to, body }, out);
-                    return;
-                }
-            };
-            match execution {
-                Execution::Done if plain && self.topics.is_none() => {
-                    self.send_plain(edge, suffix, publish.qos, body, out);
-                }
-                Execution::Done => {
-                    let body = compress::deflate_if(compressed, std::mem::take(body));
-                    self.send_reply(edge, Reply { to: to(), body }, out);
-                }
-                Execution::Pending(pending) => self.promise(edge, to(), pending, out),
-            }
-        });
-    }
-
-    /// The text of a request, if it may be executed; otherwise why not, and whether the response
-    /// topic is to be ignored.
-    fn check<'p>(
-        &self,
-        edge: &Edge,
-        publish: &Publish<'p>,
-        compressed: bool,
-    ) -> Result<Cow<'p, [u8]>, (Failure, bool)> {
-        if let Some(name) = publish.properties.response_topic
-            && !may_respond_on(name)
-        {
-            let sentence = format!(
-                "The response topic \"{}\" is not one that this session may publish to.",
-                shown(name)
-            );
-            return Err((Failure::new(Code::PERMISSION_DENIED, sentence), true));
-        }
-        if !compressed {
-            return Ok(publish.payload.into());
-        }
-        let max = edge.core.config.limits.max_frame_bytes * limits::INFLATE_FACTOR;
-        compress::inflate(publish.payload, max).map(Into::into).map_err(|failure| (failure, false))
-    }
-
-    /// Sends the commonest reply: to the asker, who has no subscriptions, as if it had subscribed.
-    fn send_plain(&mut self, edge: &Edge, suffix: &str, qos: QoS, body: &[u8], out: &mut Vec<u8>) {
-        let head = PublishHead {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            pkid: 0,
-            topic: &[b"reply", suffix.as_bytes()],
-            properties: &PublishProperties::default(),
-            subscription_ids: &[],
-        };
-        self.put_limited(&head, body, out);
-        if edge.watchers.has(&self.principal) {
-            let to = ReplyTo {
-                compressed: false,
-                suffix: suffix.into(),
-                response_topic: None,
-                correlation_data: None,
-                qos,
-            };
-            self.leave_unclaimed(Reply { to, body: body.to_vec() });
-        }
-    }
-
-    /// Lets a reply come through the outbox when it is ready; meanwhile the client goes on.
-    fn promise(
-        &mut self,
-        edge: &Arc<Edge>,
-        to: ReplyTo,
-        mut pending: Pin<Box<dyn Future<Output = Answer> + Send>>,
-        out: &mut Vec<u8>,
-    ) {
-        if !self.outbox.promise() {
-            let failure = Failure::new(Code::BUSY, "Too many requests wait for their replies.");
-            let body = compress::deflate_if(to.compressed, failure.to_json());
-            return self.send_reply(edge, Reply { to, body }, out);
-        }
-        let (edge, outbox) = (edge.clone(), self.outbox.clone());
-        let principal = self.principal.clone();
-        // What the command changes is changed here, before the client's next request is looked at;
-        // only the wait for the store goes on elsewhere.
-        let begun = pending.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        tokio::spawn(async move {
-            let mut answer = match begun {
-                Poll::Ready(answer) => answer,
-                Poll::Pending => pending.await,
-            };
-            let body = compress::deflate_if(to.compressed, std::mem::take(&mut answer.bytes));
-            if let Err(reply) = outbox.keep_promise(Reply { to, body }) {
-                edge.watchers.deliver(&principal, &reply);
-            }
-            answer.close();
-        });
-    }
-
-    /// Sends a reply to its asker, on the topic that was asked for.
-    pub fn send_reply(&mut self, edge: &Arc<Edge>, reply: Reply, out: &mut Vec<u8>) {
-        let name = reply.to.topic();
-        if let Some(response_topic) = &reply.to.response_topic
-            && Destination::of(response_topic) == Destination::Broker
-        {
-            return self.respond_through_broker(edge, reply, name);
-        }
-        let granted = self.topics.as_ref().and_then(|topics| topics.granted(&name));
-        let claimed = granted.is_some();
-        let (granted, subscription_ids) = granted.unwrap_or_default();
-        let qos = delivered(granted, reply.to.qos);
-        let mut pkid = 0;
-        if qos != QoS::AtMostOnce
-            && let Some(topics) = &mut self.topics
-        {
-            if !topics.flight.has_room() {
-                if !topics.flight.wait(reply) {
-                    tracing::debug!("a reply for a client that does not acknowledge was dropped");
-                }
-                return;
-            }
-            pkid = topics.flight.begin(Source::Reply);
-        }
-        let properties = PublishProperties {
-            correlation_data: reply.to.correlation_data.as_deref(),
-            ..PublishProperties::default()
-        };
-        let head = PublishHead {
-            dup: false,
-            qos,
-            retain: false,
-            pkid,
-            topic: &[name.as_bytes()],
-            properties: &properties,
-            subscription_ids: &subscription_ids,
-        };
-        self.put_limited(&head, &reply.body, out);
-        if !claimed && edge.watchers.has(&self.principal) {
-            self.leave_unclaimed(reply);
-        }
-    }
-
-    /// Sends a response to an application topic, to whoever subscribed to it.
-    fn respond_through_broker(&self, edge: &Arc<Edge>, reply: Reply, name: String) {
-        let properties = PublishProperties {
-            correlation_data: reply.to.correlation_data.as_deref(),
-            ..PublishProperties::default()
-        };
-        let message = Message {
-            topic: &name,
-            payload: &reply.body,
-            qos: reply.to.qos,
-            retain: false,
-            properties: &properties,
-            publisher: 0,
-        };
-        let org = self.session.org_id();
-        let taken = edge.broker.pack(&message).map(|parcel| edge.broker.try_publish(org, parcel));
-        if !matches!(taken, Ok(Ok(()))) {
-            tracing::warn!("the broker is behind: a response was dropped");
-        }
-    }
-
-    /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet
-    /// of that size ([MQTT-3.1.2-24] of 5).
-    fn put_limited(&self, head: &PublishHead<'_>, body: &[u8], out: &mut Vec<u8>) {
-        let version = self.terms.version;
-        let start = out.len();
-        let written = encode::publish(out, version, head, body).is_ok();
-        if written && out.len() - start <= self.terms.packet_max {
-            return;
-        }
-        out.truncate(start);
-        let sentence = "The reply is larger than the packets that the client accepts.";
-        let failure = Failure::new(Code::REPLY_TOO_LARGE, sentence).to_json();
-        if encode::publish(out, version, head, &failure).is_err()
-            || out.len() - start > self.terms.packet_max
-        {
-            out.truncate(start);
-        }
-    }
-
-    fn leave_unclaimed(&mut self, reply: Reply) {
-        let fresh = || Box::new(Unclaimed { since: Instant::now(), replies: VecDeque::new() });
-        let unclaimed = self.unclaimed.get_or_insert_with(fresh);
-        unclaimed.since = Instant::now();
-        if unclaimed.replies.len() >= limits::UNCLAIMED_MAX {
-            unclaimed.replies.pop_front();
-        }
-        unclaimed.replies.push_back(reply);
-    }
-
     fn acknowledged(&mut self, edge: &Arc<Edge>, ack: Ack, out: &mut Vec<u8>) {
         let Some(topics) = &mut self.topics else { return };
         topics.acknowledged(ack.pkid);
@@ -564,32 +332,23 @@ impl Online {
     /// loss is noticed: then its new connection has taken the session over, whatever was noticed.
     pub async fn end(mut self, edge: &Arc<Edge>, closing: Closing, unread: VecDeque<Reply>) {
         let now = Timestamp::now();
-        let recent = |unclaimed: &Unclaimed| unclaimed.since.elapsed() < limits::UNCLAIMED_WAIT;
-        let unclaimed = self.unclaimed.take().filter(|unclaimed| recent(unclaimed));
-        let replaced = closing.reason == Reason::Replaced || self.is_replaced();
-        if !replaced {
+        let unclaimed = self.unclaimed.take().map(|unclaimed| unclaimed.recent());
+        if self.session.end().is_none_or(|end| end.reason != Reason::Replaced) {
             let until = (self.expiry_s != u32::MAX).then(|| now.plus_seconds(self.expiry_s.into()));
             self.keep_state(edge, until);
         }
         if let Some(topics) = self.topics.take() {
-            topics.close(self.expiry_s).await;
+            topics.close(self.session.org_id(), self.expiry_s).await;
         }
-        for reply in unclaimed.into_iter().flat_map(|u| u.replies).chain(unread) {
+        for reply in unclaimed.into_iter().flatten().chain(unread) {
             edge.watchers.deliver(&self.principal, &reply);
         }
-        if let Some(will) = self.will.take().filter(|_| closing.will) {
-            let (org, owner) = (self.session.org_id(), self.name.clone());
-            edge.wills.publish(edge, org, *will, owner, self.expiry_s);
+        if self.has_will {
+            let last = (closing.will, self.expiry_s);
+            edge.wills.leave(edge, &self.name, &self.session, last);
         }
         // Last, so that a new connection is the one that takes over until all this is done.
         edge.core.end(&self.session, closing.reason, now);
-        if self.is_replaced() {
-            edge.wills.cancel(&self.name);
-        }
-    }
-
-    fn is_replaced(&self) -> bool {
-        self.session.end().is_some_and(|end| end.reason == Reason::Replaced)
     }
 }
 
@@ -614,19 +373,6 @@ impl<'a> Destination<'a> {
             first if first.starts_with('$') => Self::Reserved,
             _ => Self::Broker,
         }
-    }
-}
-
-/// Whether a response may go to this topic: to the asker's own reply topics, or where the asker
-/// could publish itself.
-fn may_respond_on(name: &str) -> bool {
-    match Destination::of(name) {
-        Destination::Broker => topic::valid_topic(name),
-        Destination::Reserved => {
-            let first = name.split('/').next().unwrap_or_default();
-            matches!(first, "reply" | "replyz") && topic::valid_topic(name)
-        }
-        Destination::Dispatcher { .. } => false,
     }
 }
 
@@ -659,15 +405,5 @@ mod tests {
         check("$SYS/broker", Destination::Reserved);
         check("/api", Destination::Broker);
         check("plant/7", Destination::Broker);
-    }
-
-    #[test]
-    fn responses_stay_where_the_asker_may_publish() {
-        for name in ["reply", "reply/x", "replyz/1", "my/answers"] {
-            assert!(may_respond_on(name), "{name}");
-        }
-        for name in ["api", "api/1", "notify/mailbox_activity", "$SYS/x", ""] {
-            assert!(!may_respond_on(name), "{name}");
-        }
     }
 }

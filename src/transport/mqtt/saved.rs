@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::codec::{QoS, Subscription};
 use crate::directory::Principal;
+use crate::id::OrgId;
 use crate::limits;
 use crate::timestamp::Timestamp;
 
@@ -51,10 +52,14 @@ struct Inner {
     states: BTreeMap<Owner, State>,
     /// The order in which states were last used: the least used one goes first.
     order: BTreeMap<u64, Owner>,
+    /// The states that have an end, by it and their turn.
+    due: BTreeMap<(Timestamp, u64), Owner>,
     next: u64,
 }
 
 struct State {
+    /// The organisation whose topics the subscriptions are to.
+    org: OrgId,
     held: Vec<Held>,
     /// When it is over; none while the client is connected or for ever.
     until: Option<Timestamp>,
@@ -62,32 +67,34 @@ struct State {
 }
 
 impl Saved {
-    /// The subscriptions of a client that comes back; none when there is no state, or it is over.
-    pub fn find(&self, owner: &Owner, now: Timestamp) -> Option<Vec<Held>> {
-        let mut inner = self.0.lock();
-        let state = inner.states.get_mut(owner)?;
-        if state.until.is_some_and(|until| until <= now) {
-            inner.remove(owner);
-            return None;
+    /// The subscriptions of a client that comes back; none when there is no state, it is over, or
+    /// it is of another organisation.
+    pub fn find(&self, owner: &Owner, org: OrgId, now: Timestamp) -> Option<Vec<Held>> {
+        let mut guard = self.0.lock();
+        let inner = &mut *guard;
+        let state = inner.states.get_mut(owner).filter(|state| state.org == org)?;
+        if let Some(until) = state.until.take() {
+            inner.due.remove(&(until, state.turn));
+            if until <= now {
+                inner.remove(owner);
+                return None;
+            }
         }
-        state.until = None;
         Some(state.held.clone())
     }
 
-    /// Keeps a client's subscriptions, until a time or for ever.
-    pub fn keep(&self, owner: &Owner, held: &[Held], until: Option<Timestamp>) {
+    /// Keeps a client's subscriptions in an organisation, until a time or for ever.
+    pub fn keep(&self, owner: &Owner, org: OrgId, held: Vec<Held>, until: Option<Timestamp>) {
         let mut inner = self.0.lock();
         inner.remove(owner);
-        if inner.states.len() >= limits::SAVED_STATES_MAX
-            && let Some((_, oldest)) = inner.order.first_key_value()
-        {
-            let oldest = oldest.clone();
-            inner.remove(&oldest);
-        }
+        inner.make_room(&owner.0);
         inner.next += 1;
         let turn = inner.next;
         inner.order.insert(turn, owner.clone());
-        inner.states.insert(owner.clone(), State { held: held.to_vec(), until, turn });
+        if let Some(until) = until {
+            inner.due.insert((until, turn), owner.clone());
+        }
+        inner.states.insert(owner.clone(), State { org, held, until, turn });
     }
 
     /// Forgets a client; whether there was something to forget.
@@ -95,23 +102,47 @@ impl Saved {
         self.0.lock().remove(owner)
     }
 
-    /// Forgets and returns those whose time is over.
-    pub fn expire(&self, now: Timestamp) -> Vec<Owner> {
+    /// Forgets those whose time is over.
+    pub fn expire(&self, now: Timestamp) {
         let mut inner = self.0.lock();
-        let over = |state: &State| state.until.is_some_and(|until| until <= now);
-        let due: Vec<Owner> =
-            inner.states.iter().filter(|(_, s)| over(s)).map(|(owner, _)| owner.clone()).collect();
-        for owner in &due {
-            inner.remove(owner);
+        while let Some((&(until, _), owner)) = inner.due.first_key_value()
+            && until <= now
+        {
+            let owner = owner.clone();
+            inner.remove(&owner);
         }
-        due
     }
 }
 
 impl Inner {
+    /// Makes room for one more state, at the cost of the least used one, of this principal if it
+    /// has its share already.
+    fn make_room(&mut self, principal: &Principal) {
+        let from = (principal.clone(), Arc::from(""));
+        let own = self.states.range(from..).take_while(|((other, _), _)| other == principal);
+        let (mut count, mut oldest) = (0, u64::MAX);
+        for (_, state) in own {
+            count += 1;
+            oldest = oldest.min(state.turn);
+        }
+        let least_used = if count >= limits::PRINCIPAL_SAVED_STATES_MAX {
+            self.order.get(&oldest)
+        } else if self.states.len() >= limits::SAVED_STATES_MAX {
+            self.order.values().next()
+        } else {
+            None
+        };
+        if let Some(owner) = least_used.cloned() {
+            self.remove(&owner);
+        }
+    }
+
     fn remove(&mut self, owner: &Owner) -> bool {
         let Some(state) = self.states.remove(owner) else { return false };
         self.order.remove(&state.turn);
+        if let Some(until) = state.until {
+            self.due.remove(&(until, state.turn));
+        }
         true
     }
 }
@@ -121,23 +152,55 @@ mod tests {
     use super::*;
     use crate::id::UserId;
 
+    const ORG: OrgId = OrgId::from_bytes([1; 12]);
+    const OTHER: OrgId = OrgId::from_bytes([2; 12]);
+
     fn owner(name: &str) -> Owner {
         (Principal::User(UserId::from_bytes([1; 12])), name.into())
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
     }
 
     #[test]
     fn state_lives_until_its_time() {
         let saved = Saved::default();
-        let at = Timestamp::from_millis;
-        assert_eq!(saved.find(&owner("a"), at(0)), None);
-        saved.keep(&owner("a"), &[], Some(at(10)));
-        saved.keep(&owner("b"), &[], None);
-        saved.keep(&owner("c"), &[], Some(at(10)));
-        assert!(saved.find(&owner("a"), at(9)).is_some());
+        assert_eq!(saved.find(&owner("a"), ORG, at(0)), None);
+        saved.keep(&owner("a"), ORG, Vec::new(), Some(at(10)));
+        saved.keep(&owner("b"), ORG, Vec::new(), None);
+        saved.keep(&owner("c"), ORG, Vec::new(), Some(at(10)));
+        saved.keep(&owner("d"), ORG, Vec::new(), Some(at(11)));
+        assert!(saved.find(&owner("a"), ORG, at(9)).is_some());
         // Found again: it is in use and has no end.
-        assert_eq!(saved.expire(at(10)), [owner("c")]);
-        assert!(saved.find(&owner("a"), at(1000)).is_some());
+        saved.expire(at(10));
+        assert!(!saved.forget(&owner("c")));
+        assert!(saved.find(&owner("a"), ORG, at(1000)).is_some());
         assert!(saved.forget(&owner("b")));
         assert!(!saved.forget(&owner("b")));
+        assert_eq!(saved.find(&owner("d"), ORG, at(11)), None);
+        assert!(!saved.forget(&owner("d")));
+        assert!(saved.0.lock().due.is_empty());
+    }
+
+    #[test]
+    fn state_is_of_one_organisation() {
+        let saved = Saved::default();
+        saved.keep(&owner("a"), ORG, Vec::new(), None);
+        assert_eq!(saved.find(&owner("a"), OTHER, at(0)), None);
+        assert!(saved.find(&owner("a"), ORG, at(0)).is_some());
+    }
+
+    #[test]
+    fn a_principal_with_many_clients_loses_its_own_states() {
+        let saved = Saved::default();
+        let other = (Principal::User(UserId::from_bytes([2; 12])), "".into());
+        saved.keep(&other, ORG, Vec::new(), None);
+        for number in 0..=limits::PRINCIPAL_SAVED_STATES_MAX {
+            saved.keep(&owner(&number.to_string()), ORG, Vec::new(), None);
+        }
+        let found = |owner: &Owner| saved.find(owner, ORG, at(0)).is_some();
+        assert!(!found(&owner("0")) && found(&owner("1")) && found(&other));
+        assert_eq!(saved.0.lock().states.len(), limits::PRINCIPAL_SAVED_STATES_MAX + 1);
     }
 }

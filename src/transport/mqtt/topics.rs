@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -147,9 +147,12 @@ impl Topics {
         topics
     }
 
-    /// The subscriptions.
-    pub fn held(&self) -> &[Held] {
-        &self.held
+    /// The subscriptions that hold in an organisation: the broker's are those of the one in which
+    /// they were made.
+    pub fn held_in(&self, org: OrgId) -> Vec<Held> {
+        let all = self.link.as_ref().is_none_or(|linked| linked.org == org);
+        let holds = |held: &&Held| all || Server::of(&held.filter) != Server::Broker;
+        self.held.iter().filter(holds).cloned().collect()
     }
 
     /// The quality of service of the subscriptions that a reply topic falls under, and their
@@ -194,6 +197,7 @@ impl Topics {
             }
             new += usize::from(!self.held.iter().any(|held| *held.filter == *filter));
             codes.push(match Server::of(filter) {
+                _ if filter.len() > limits::FILTER_BYTES_MAX => reason::FILTER_INVALID,
                 _ if !topic::valid_filter(filter) => reason::FILTER_INVALID,
                 _ if self.held.len() + new > limits::SUBSCRIPTIONS_MAX => reason::QUOTA_EXCEEDED,
                 Server::Nobody => reason::NOT_AUTHORIZED,
@@ -414,10 +418,12 @@ impl Topics {
         }
     }
 
-    /// Leaves the broker; its session is kept for some seconds.
-    pub async fn close(mut self, expiry_s: u32) {
+    /// Leaves the broker; its session is kept for some seconds if it is in the organisation in
+    /// which the client was last.
+    pub async fn close(mut self, org: OrgId, expiry_s: u32) {
         if let Some(linked) = self.link.take() {
-            linked.link.close(keep_for(expiry_s)).await;
+            let keep = if linked.org == org { keep_for(expiry_s) } else { Duration::ZERO };
+            linked.link.close(keep).await;
         }
     }
 }

@@ -12,6 +12,7 @@ use super::codec::reason;
 use super::saved::Owner;
 use super::{Edge, broker_code};
 use crate::broker::{Broker, Message, Parcel};
+use crate::directory::Session;
 use crate::id::OrgId;
 use crate::limits;
 
@@ -45,25 +46,93 @@ impl Will {
     }
 }
 
-/// Wills that wait for their delay.
+/// The wills of clients that are connected, and those that wait for their delay. They are here and
+/// not with their connections because a client that comes back decides on what it left, which may
+/// be still connected, ending or gone.
 #[derive(Default)]
-pub struct Wills(Mutex<BTreeMap<Owner, Waiting>>);
+pub struct Wills(Mutex<Inner>);
 
+#[derive(Default)]
+struct Inner {
+    live: BTreeMap<Owner, Live>,
+    waiting: BTreeMap<Owner, Waiting>,
+}
+
+/// The will of a client that is connected.
+struct Live {
+    session: Arc<Session>,
+    will: Box<Will>,
+    /// Seconds for which the client's state outlives the connection.
+    expiry_s: u32,
+}
+
+/// The will of a client that is gone.
 struct Waiting {
     org: OrgId,
     parcel: Parcel,
     task: AbortHandle,
 }
 
-impl Wills {
-    /// Publishes a will, after its delay or when the client's state ends, whichever comes first
+impl Live {
+    /// How long it waits after the connection's end: not longer than the client's state lives
     /// ([MQTT-3.1.3-9] of 5).
-    pub fn publish(&self, edge: &Arc<Edge>, org: OrgId, will: Will, owner: Owner, expiry_s: u32) {
-        let delay = Duration::from_secs(will.delay_s.min(expiry_s).into());
-        let mut waiting = self.0.lock();
-        waiting.retain(|_, will| !will.task.is_finished());
-        let (edge, parcel) = (edge.clone(), will.parcel);
-        if delay.is_zero() || waiting.len() >= limits::DELAYED_WILLS_MAX {
+    fn delay(&self) -> Duration {
+        Duration::from_secs(self.will.delay_s.min(self.expiry_s).into())
+    }
+}
+
+impl Wills {
+    /// A client has logged in, maybe with a will. The one that it left is published if it would
+    /// not have waited, or if the client begins anew: then what it was has ended. If it goes on
+    /// where it was before its will's time, the will is dropped (MQTT 5, 3.1.2.5 and 3.1.3.2.2).
+    pub async fn arrive(
+        &self,
+        edge: &Edge,
+        owner: &Owner,
+        session: &Arc<Session>,
+        clean: bool,
+        (will, expiry_s): (Option<Box<Will>>, u32),
+    ) {
+        let due = {
+            let mut inner = self.0.lock();
+            if session.end().is_some() {
+                // A newer connection has taken over already; what there is is its.
+                return;
+            }
+            let (live, waiting) = (inner.live.remove(owner), inner.take_waiting(owner));
+            if let Some(will) = will {
+                let live = Live { session: session.clone(), will, expiry_s };
+                inner.live.insert(owner.clone(), live);
+            }
+            let live = live.filter(|live| clean || live.delay().is_zero());
+            let live = live.map(|live| (live.session.org_id(), live.will.parcel));
+            let waiting = waiting.filter(|_| clean).map(|will| (will.org, will.parcel));
+            live.into_iter().chain(waiting)
+        };
+        for (org, parcel) in due {
+            publish_now(edge, org, parcel).await;
+        }
+    }
+
+    /// A connection ends, with `expiry_s` for its client's state. Its will, if nobody has dealt
+    /// with it, is published after its delay, if it is `wanted`.
+    pub fn leave(
+        &self,
+        edge: &Arc<Edge>,
+        owner: &Owner,
+        session: &Arc<Session>,
+        (wanted, expiry_s): (bool, u32),
+    ) {
+        let mut inner = self.0.lock();
+        if inner.live.get(owner).is_none_or(|live| !Arc::ptr_eq(&live.session, session)) {
+            return;
+        }
+        let Some(live) = inner.live.remove(owner).filter(|_| wanted) else { return };
+        let live = Live { expiry_s, ..live };
+        let (org, delay) = (session.org_id(), live.delay());
+        let (edge, parcel) = (edge.clone(), live.will.parcel);
+        inner.waiting.retain(|_, will| !will.task.is_finished());
+        if delay.is_zero() || inner.waiting.len() >= limits::DELAYED_WILLS_MAX {
             tokio::spawn(async move { publish_now(&edge, org, parcel).await });
             return;
         }
@@ -73,26 +142,15 @@ impl Wills {
             publish_now(&edge, org, later).await;
         });
         let will = Waiting { org, parcel, task: task.abort_handle() };
-        if let Some(former) = waiting.insert(owner, will) {
+        if let Some(former) = inner.waiting.insert(owner.clone(), will) {
             former.task.abort();
         }
     }
+}
 
-    /// The client is back before its will's time, and goes on where it was.
-    pub fn cancel(&self, owner: &Owner) {
-        let _ = self.take(owner);
-    }
-
-    /// The client is back before its will's time, and begins anew: what it had been has ended.
-    pub async fn fulfil(&self, edge: &Edge, owner: &Owner) {
-        let waiting = self.take(owner);
-        if let Some(will) = waiting {
-            publish_now(edge, will.org, will.parcel).await;
-        }
-    }
-
-    fn take(&self, owner: &Owner) -> Option<Waiting> {
-        let will = self.0.lock().remove(owner).filter(|will| !will.task.is_finished())?;
+impl Inner {
+    fn take_waiting(&mut self, owner: &Owner) -> Option<Waiting> {
+        let will = self.waiting.remove(owner).filter(|will| !will.task.is_finished())?;
         will.task.abort();
         Some(will)
     }

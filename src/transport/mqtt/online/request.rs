@@ -1,0 +1,302 @@
+//! The TR50 requests of a client, and the replies to them.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::{Destination, Online};
+use crate::broker::Message;
+use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Answer, Execution, charge, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::exchange;
+use crate::transport::mqtt::codec::encode::{self, PublishHead};
+use crate::transport::mqtt::codec::{Publish, PublishProperties, QoS, topic};
+use crate::transport::mqtt::flight::{Source, delivered};
+use crate::transport::mqtt::reply::{Reply, ReplyTo};
+use crate::transport::mqtt::{Edge, compress};
+
+thread_local! {
+    /// The reply that is being made: its length has to be known before its packet is written.
+    static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Replies that went to a client which may be gone already, while somebody with the same login
+/// waits for them.
+pub(super) struct Unclaimed {
+    since: Instant,
+    replies: VecDeque<Reply>,
+}
+
+impl Unclaimed {
+    /// The replies, if the last of them is so young that the asker may have gone without it.
+    pub fn recent(self) -> VecDeque<Reply> {
+        if self.since.elapsed() < limits::UNCLAIMED_WAIT { self.replies } else { VecDeque::new() }
+    }
+}
+
+impl Online {
+    /// Executes a TR50 request and answers it.
+    pub(super) fn request(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        compressed: bool,
+        suffix: &str,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let properties = &publish.properties;
+        let plain = !compressed
+            && properties.response_topic.is_none()
+            && properties.correlation_data.is_none();
+        let to = || ReplyTo {
+            compressed,
+            suffix: suffix.into(),
+            response_topic: properties.response_topic.map(Into::into),
+            correlation_data: properties.correlation_data.map(Into::into),
+            qos: publish.qos,
+        };
+        let core = &edge.core;
+        BODY.with_borrow_mut(|body| {
+            body.clear();
+            let execution = match self.check(edge, publish, compressed, now) {
+                Ok(payload) => exchange::on_connection(core, &self.caller, &payload, now, body),
+                Err((failure, ignore_response_topic)) => {
+                    let mut to = to();
+                    if ignore_response_topic {
+                        to.response_topic = None;
+                    }
+                    let body = compress::deflate_if(compressed, failure.to_json());
+                    self.send_reply(edge, Reply { to, body }, out);
+                    return;
+                }
+            };
+            match execution {
+                Execution::Done if plain && self.topics.is_none() => {
+                    self.send_plain(edge, suffix, publish.qos, body, out);
+                }
+                Execution::Done if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
+                    let answer = Answer::from_bytes(std::mem::take(body));
+                    self.promise(edge, to(), Box::pin(std::future::ready(answer)), out);
+                }
+                Execution::Done => {
+                    let body = compress::deflate_if(compressed, std::mem::take(body));
+                    self.send_reply(edge, Reply { to: to(), body }, out);
+                }
+                Execution::Pending(pending) => self.promise(edge, to(), pending, out),
+            }
+        });
+    }
+
+    /// The text of a request, if it may be executed; otherwise why not, and whether the response
+    /// topic is to be ignored.
+    fn check<'p>(
+        &self,
+        edge: &Edge,
+        publish: &Publish<'p>,
+        compressed: bool,
+        now: Timestamp,
+    ) -> Result<Cow<'p, [u8]>, (Failure, bool)> {
+        if let Some(name) = publish.properties.response_topic
+            && !may_respond_on(name)
+        {
+            let sentence = format!(
+                "The response topic \"{}\" is not one that this session may publish to.",
+                shown(name)
+            );
+            return Err((Failure::new(Code::PERMISSION_DENIED, sentence), true));
+        }
+        if !compressed {
+            return Ok(publish.payload.into());
+        }
+        let frame_max = edge.core.config.limits.max_frame_bytes;
+        // Whether or not it is a request: who sends only zeros pays for them.
+        charge(&edge.core, &self.session, now)
+            .and_then(|()| compress::inflate(publish.payload, frame_max))
+            .map(Into::into)
+            .map_err(|failure| (failure, false))
+    }
+
+    /// Sends the commonest reply: to the asker, who has no subscriptions, as if it had subscribed.
+    fn send_plain(&mut self, edge: &Edge, suffix: &str, qos: QoS, body: &[u8], out: &mut Vec<u8>) {
+        let head = PublishHead {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            pkid: 0,
+            topic: &[b"reply", suffix.as_bytes()],
+            properties: &PublishProperties::default(),
+            subscription_ids: &[],
+        };
+        self.put_limited(&head, body, out);
+        if edge.watchers.has(&self.principal) {
+            let to = ReplyTo {
+                compressed: false,
+                suffix: suffix.into(),
+                response_topic: None,
+                correlation_data: None,
+                qos,
+            };
+            self.leave_unclaimed(Reply { to, body: body.to_vec() });
+        }
+    }
+
+    /// Lets a reply come through the outbox when it is ready; meanwhile the client goes on.
+    fn promise(
+        &mut self,
+        edge: &Arc<Edge>,
+        to: ReplyTo,
+        mut pending: Pin<Box<dyn Future<Output = Answer> + Send>>,
+        out: &mut Vec<u8>,
+    ) {
+        if !self.outbox.promise() {
+            let failure = Failure::new(Code::BUSY, "Too many requests wait for their replies.");
+            let body = compress::deflate_if(to.compressed, failure.to_json());
+            return self.send_reply(edge, Reply { to, body }, out);
+        }
+        let (edge, outbox) = (edge.clone(), self.outbox.clone());
+        let principal = self.principal.clone();
+        // What the command changes is changed here, before the client's next request is looked at;
+        // only the wait for the store goes on elsewhere.
+        let begun = pending.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        tokio::spawn(async move {
+            let mut answer = match begun {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => pending.await,
+            };
+            let text = std::mem::take(&mut answer.bytes);
+            let body = compress::deflate_aside_if(to.compressed, text).await;
+            if let Err(reply) = outbox.keep_promise(Reply { to, body }) {
+                edge.watchers.deliver(&principal, &reply);
+            }
+            answer.close();
+        });
+    }
+
+    /// Sends a reply to its asker, on the topic that was asked for.
+    pub fn send_reply(&mut self, edge: &Arc<Edge>, reply: Reply, out: &mut Vec<u8>) {
+        let name = reply.to.topic();
+        if let Some(response_topic) = &reply.to.response_topic
+            && Destination::of(response_topic) == Destination::Broker
+        {
+            return self.respond_through_broker(edge, reply, name);
+        }
+        let granted = self.topics.as_ref().and_then(|topics| topics.granted(&name));
+        let claimed = granted.is_some();
+        let (granted, subscription_ids) = granted.unwrap_or_default();
+        let qos = delivered(granted, reply.to.qos);
+        let mut pkid = 0;
+        if qos != QoS::AtMostOnce
+            && let Some(topics) = &mut self.topics
+        {
+            if !topics.flight.has_room() {
+                if !topics.flight.wait(reply) {
+                    tracing::debug!("a reply for a client that does not acknowledge was dropped");
+                }
+                return;
+            }
+            pkid = topics.flight.begin(Source::Reply);
+        }
+        let properties = PublishProperties {
+            correlation_data: reply.to.correlation_data.as_deref(),
+            ..PublishProperties::default()
+        };
+        let head = PublishHead {
+            dup: false,
+            qos,
+            retain: false,
+            pkid,
+            topic: &[name.as_bytes()],
+            properties: &properties,
+            subscription_ids: &subscription_ids,
+        };
+        self.put_limited(&head, &reply.body, out);
+        if !claimed && edge.watchers.has(&self.principal) {
+            self.leave_unclaimed(reply);
+        }
+    }
+
+    /// Sends a response to an application topic, to whoever subscribed to it.
+    fn respond_through_broker(&self, edge: &Arc<Edge>, reply: Reply, name: String) {
+        let properties = PublishProperties {
+            correlation_data: reply.to.correlation_data.as_deref(),
+            ..PublishProperties::default()
+        };
+        let message = Message {
+            topic: &name,
+            payload: &reply.body,
+            qos: reply.to.qos,
+            retain: false,
+            properties: &properties,
+            publisher: 0,
+        };
+        let org = self.session.org_id();
+        let taken = edge.broker.pack(&message).map(|parcel| edge.broker.try_publish(org, parcel));
+        if !matches!(taken, Ok(Ok(()))) {
+            tracing::warn!("the broker is behind: a response was dropped");
+        }
+    }
+
+    /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet
+    /// of that size ([MQTT-3.1.2-24] of 5).
+    fn put_limited(&self, head: &PublishHead<'_>, body: &[u8], out: &mut Vec<u8>) {
+        let version = self.terms.version;
+        let start = out.len();
+        let written = encode::publish(out, version, head, body).is_ok();
+        if written && out.len() - start <= self.terms.packet_max {
+            return;
+        }
+        out.truncate(start);
+        let sentence = "The reply is larger than the packets that the client accepts.";
+        let failure = Failure::new(Code::REPLY_TOO_LARGE, sentence).to_json();
+        if encode::publish(out, version, head, &failure).is_err()
+            || out.len() - start > self.terms.packet_max
+        {
+            out.truncate(start);
+        }
+    }
+
+    fn leave_unclaimed(&mut self, reply: Reply) {
+        let fresh = || Box::new(Unclaimed { since: Instant::now(), replies: VecDeque::new() });
+        let unclaimed = self.unclaimed.get_or_insert_with(fresh);
+        unclaimed.since = Instant::now();
+        if unclaimed.replies.len() >= limits::UNCLAIMED_MAX {
+            unclaimed.replies.pop_front();
+        }
+        unclaimed.replies.push_back(reply);
+    }
+}
+
+/// Whether a response may go to this topic: to the asker's own reply topics, or where the asker
+/// could publish itself.
+fn may_respond_on(name: &str) -> bool {
+    match Destination::of(name) {
+        Destination::Broker => topic::valid_topic(name),
+        Destination::Reserved => {
+            let first = name.split('/').next().unwrap_or_default();
+            matches!(first, "reply" | "replyz") && topic::valid_topic(name)
+        }
+        Destination::Dispatcher { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_stay_where_the_asker_may_publish() {
+        for name in ["reply", "reply/x", "replyz/1", "my/answers"] {
+            assert!(may_respond_on(name), "{name}");
+        }
+        for name in ["api", "api/1", "notify/mailbox_activity", "$SYS/x", ""] {
+            assert!(!may_respond_on(name), "{name}");
+        }
+    }
+}
