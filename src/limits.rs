@@ -46,6 +46,10 @@ pub const INFLATE_FACTOR: usize = 4;
 /// Password checks waiting for a core: at 30 ms each, 64 are two seconds of a core.
 pub const PASSWORD_QUEUE_MAX: usize = 64;
 
+/// Password checks of one network (IPv4: an address, IPv6: a /64) that wait or are being made: an
+/// eighth of the queue, so that one guesser does not keep everybody else out.
+pub const PASSWORDS_PER_NETWORK_MAX: usize = PASSWORD_QUEUE_MAX / 8;
+
 /// Batches waiting for the store's writer.
 pub const STORE_QUEUE_MAX: usize = 65_536;
 
