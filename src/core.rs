@@ -62,7 +62,7 @@ pub enum LoginError {
     /// Identity says no.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The directory is full.
+    /// The directory has no room for it.
     #[error(transparent)]
     Full(#[from] Full),
     /// The store failed.
@@ -116,6 +116,7 @@ impl Core {
             ttl_s: sessions.ttl_s,
             max_age_s: sessions.max_age_s,
             sessions_max: config.limits.sessions,
+            per_principal_max: config.limits.sessions_per_principal,
             history_max: sessions.history_max,
             history_age_s: sessions.history_age_s,
         }

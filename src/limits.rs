@@ -9,6 +9,10 @@ use std::time::Duration;
 /// fact 30); the shortest command takes 24 of them.
 pub const COMMANDS_PER_REQUEST: usize = 1000;
 
+/// Logins in one request. A gateway logs its things in one by one; more in one go only serve to
+/// flood the directory and the password checks.
+pub const LOGINS_PER_REQUEST: usize = 10;
+
 /// Bytes of a reply, after which the remaining commands of its request are not executed; a listing
 /// of 10,000 sessions, the most that can be asked for, fits.
 pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -193,3 +193,44 @@ fn a_request_of_many_listings_does_not_become_gigabytes() {
     assert!(refused > 0 && answer.len() < 17 * 1024 * 1024, "{} bytes", answer.len());
     drop(things);
 }
+
+/// The answer to one request over HTTP: its head and body.
+fn post(server: &TestServer, body: &str) -> String {
+    let mut stream = dial(server, "http");
+    let head = format!("POST /api HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
+    read_all(&mut stream)
+}
+
+/// The parameters of a login of a thing.
+const MOWER: &str = r#"{"thingKey":"mower-1","appToken":"demo-token-basicorg"}"#;
+
+/// So many logins of one thing as commands.
+fn logins(count: usize) -> String {
+    let login = |n| format!(r#""{n}":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    (0..count).map(login).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn one_request_can_not_fill_the_directory() {
+    let server = TestServer::with(&[("TR50D_LIMITS__SESSIONS_PER_PRINCIPAL", "4")]);
+    let answer = post(&server, &format!("{{{}}}", logins(1000)));
+    let (done, refused) =
+        (answer.matches(r#""success":true"#).count(), answer.matches("[-95011]").count());
+    assert_eq!((done, refused), (10, 990), "{answer}");
+    let auth = format!(r#""auth":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    let list = r#""list":{"command":"session.list","params":{"limit":1}}"#;
+    let answer = post(&server, &format!("{{{auth},{list}}}"));
+    assert!(answer.contains(r#""count":4,"#), "{answer}");
+    let ended = r#""list":{"command":"session.list","params":{"status":"LOGGED_OUT"}}"#;
+    let answer = post(&server, &format!("{{{auth},{ended}}}"));
+    assert_eq!(answer.matches(r#""endReason":"replaced""#).count(), 8, "{answer}");
+}
+
+#[test]
+fn logins_count_as_commands_of_their_session() {
+    let server = TestServer::with(&[("TR50D_LIMITS__COMMANDS_PER_S", "3")]);
+    let auth = format!(r#""auth":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    let answer = post(&server, &format!("{{{auth},{}}}", logins(8)));
+    assert_eq!(answer.matches("[-95010]").count(), 5, "{answer}");
+}

@@ -53,7 +53,7 @@ pub static COMMANDS: &[CommandInfo] = &[
         name: "api.authenticate",
         doc: "Logs a user or an application in and starts a session for use over HTTP.",
         params: api::Authenticate::FIELDS,
-        handler: Handler::Later(api::authenticate),
+        handler: Handler::Login(api::authenticate),
     },
     CommandInfo {
         name: "api.ping",
