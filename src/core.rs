@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::directory::event::Event;
@@ -42,6 +43,8 @@ pub struct Core {
     /// Held from the making of a record to its place in the writer's queue: otherwise the record
     /// of a live session could come after that of its end, and bring it back after a restart.
     journal: Mutex<()>,
+    /// Turns of [`Core::apart`].
+    heavy: Arc<Semaphore>,
 }
 
 /// How a login arrives on a connection.
@@ -104,9 +107,19 @@ impl Core {
         metrics: Metrics,
         server_id: Arc<str>,
     ) -> Self {
-        let stale = Mutex::new(Vec::new());
-        let journal = Mutex::new(());
-        Self { config, identity, directory, metrics, server_id, passwords, writer, stale, journal }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            config,
+            identity,
+            directory,
+            metrics,
+            server_id,
+            passwords,
+            writer,
+            stale: Mutex::default(),
+            journal: Mutex::default(),
+            heavy: Arc::new(Semaphore::new(cores)),
+        }
     }
 
     /// The directory's rules, from the configuration.
@@ -365,6 +378,29 @@ impl Core {
                 tracing::error!(error, "the last changes were not stored");
             }
         }
+    }
+
+    /// Runs work that takes long on a thread that serves no connection. At most as much as there
+    /// are cores runs at once, for each holds what it reads in memory; the rest waits.
+    ///
+    /// # Errors
+    ///
+    /// The work failed in a way that is a mistake of this program.
+    pub async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            tracing::error!(error, "a command failed");
+            Failure::new(Code::INTERNAL, "The server failed.")
+        };
+        let turn = self.heavy.clone().acquire_owned().await.map_err(|error| failed(&error))?;
+        let done = tokio::task::spawn_blocking(move || {
+            // Given back when the work is done, whether or not somebody still waits for it.
+            let _turn = turn;
+            work()
+        });
+        done.await.map_err(|error| failed(&error))
     }
 
     /// Changes that wait for the store.

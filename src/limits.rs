@@ -60,6 +60,10 @@ pub const STORE_QUEUE_MAX: usize = 65_536;
 /// Sessions that expire in one step before other work gets its turn.
 pub const EXPIRY_STEP: usize = 256;
 
+/// Sessions of an organisation that a listing with a filter or another order looks through at once;
+/// with more, some milliseconds' work, it runs apart from the connections.
+pub const LISTED_AT_ONCE_MAX: usize = 10_000;
+
 /// Entries of a session's `orgSwitches`; the oldest go first.
 pub const ORG_SWITCHES_MAX: usize = 100;
 

@@ -32,12 +32,19 @@ pub struct CommandInfo {
     pub handler: Handler,
 }
 
-/// The three kinds of handler, and the one for commands that need no session.
+/// The kinds of handler.
 pub enum Handler {
     /// Answers from memory, with or without a session.
     Open(fn(RawParams<'_>, &mut Vec<u8>) -> Result<(), Failure>),
     /// Answers from memory.
     Read(ReadHandler),
+    /// Reads so much, sometimes, that it runs apart from the threads that serve connections.
+    Heavy {
+        /// Whether it does so this time.
+        is_heavy: fn(&Call<'_>, RawParams<'_>) -> bool,
+        /// What it does.
+        handler: ReadHandler,
+    },
     /// Changes state; answered when the change is durable.
     Change(ChangeHandler),
     /// Logs in, which takes time, with or without a session.
@@ -227,6 +234,13 @@ fn execute_now(
                 (Handler::Read(handler), Some(session)) => {
                     handler(&Call { core, session, now }, params, out)
                 }
+                (Handler::Heavy { is_heavy, handler }, Some(session)) => {
+                    let call = Call { core, session, now };
+                    if is_heavy(&call, params) {
+                        return false;
+                    }
+                    handler(&call, params, out)
+                }
                 _ => return false,
             };
             core.metrics.command(index, outcome.is_ok());
@@ -257,6 +271,12 @@ async fn execute_later(
         (Handler::Change(handler), Some(session)) => {
             change(*handler, &Call { core, session, now }, body.params, answer).await
         }
+        (Handler::Heavy { handler, .. }, Some(session)) => {
+            let call = Call { core, session, now };
+            heavy(*handler, &call, body.params).await.map(|reply| {
+                answer.bytes.extend_from_slice(&reply);
+            })
+        }
         (Handler::Login(_), _) if *logins_left == 0 => Err(too_many_logins()),
         (Handler::Login(handler), session) => {
             *logins_left -= 1;
@@ -272,6 +292,21 @@ async fn execute_later(
     if let Err(failure) = outcome {
         failure.write(&mut answer.bytes);
     }
+}
+
+async fn heavy(
+    handler: ReadHandler,
+    call: &Call<'_>,
+    params: Option<&RawValue>,
+) -> Result<Vec<u8>, Failure> {
+    let (core, session, now) = (call.core.clone(), call.session.clone(), call.now);
+    let params = params.map(ToOwned::to_owned);
+    let work = move || {
+        let mut reply = Vec::new();
+        let call = Call { core: &core, session: &session, now };
+        handler(&call, params.as_deref(), &mut reply).map(|()| reply)
+    };
+    call.core.apart(work).await?
 }
 
 async fn change(

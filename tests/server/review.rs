@@ -234,3 +234,27 @@ fn logins_count_as_commands_of_their_session() {
     let answer = post(&server, &format!("{{{auth},{}}}", logins(8)));
     assert_eq!(answer.matches("[-95010]").count(), 5, "{answer}");
 }
+
+#[test]
+fn things_are_listed_by_key_page_by_page() {
+    let server = TestServer::start();
+    for key in ["b", "a", "d", "C"] {
+        mqtt(&server, 4, "lister", key, "demo-token-basicorg");
+    }
+    let auth = format!(r#""auth":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    let check = |params: &str, count: usize, keys: &[&str]| {
+        let list = format!(r#""l":{{"command":"thing.list","params":{{{params}"show":"key"}}}}"#);
+        let answer = post(&server, &format!("{{{auth},{list}}}"));
+        let keys: Vec<_> = keys.iter().map(|key| format!(r#"{{"key":"{key}"}}"#)).collect();
+        let expected =
+            format!(r#""count":{count},"fields":["key"],"result":[{}]}}"#, keys.join(","));
+        assert!(answer.contains(&expected), "{params}: {answer}");
+    };
+    check("", 5, &["C", "a", "b", "d", "mower-1"]);
+    check(r#""limit":1,"#, 5, &["C"]);
+    check(r#""offset":3,"limit":1,"#, 5, &["d"]);
+    check(r#""offset":5,"#, 5, &[]);
+    check(r#""sort":"name","limit":3,"#, 5, &["a", "b", "C"]);
+    check(r#""sort":"-key","limit":1,"#, 5, &["mower-1"]);
+    check(r#""keys":["d","x"],"#, 1, &["d"]);
+}
