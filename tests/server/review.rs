@@ -258,3 +258,16 @@ fn things_are_listed_by_key_page_by_page() {
     check(r#""sort":"-key","limit":1,"#, 5, &["mower-1"]);
     check(r#""keys":["d","x"],"#, 1, &["d"]);
 }
+
+#[test]
+fn a_modems_identifier_is_not_the_own_thing() {
+    let server = TestServer::start();
+    let auth = format!(r#""auth":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    for name in ["imei", "iccid", "esn", "meid", "imsi", "msisdn"] {
+        let find =
+            format!(r#""f":{{"command":"thing.find","params":{{"{name}":490154203237518}}}}"#);
+        let answer = post(&server, &format!("{{{auth},{find}}}"));
+        let told = format!(r#"[-90008],"errorMessages":["Thing with {name} \"490154203237518\""#);
+        assert!(answer.contains(&told), "{answer}");
+    }
+}

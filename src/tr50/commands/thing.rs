@@ -7,7 +7,7 @@ use crate::directory::{Lifetime, Principal, Who};
 use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
 use crate::identity::model::Thing;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, RawParams};
+use crate::tr50::dispatch::{Call, RawParams, shown};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
 
@@ -21,6 +21,12 @@ params! {
         optional key: ThingKey = "key", "The thing's key.";
         optional thing_key: ThingKey = "thingKey", "The same, under another name.";
         optional id: ThingId = "id", "The thing's id.";
+        optional imei: String = "imei", "Its IMEI. No thing has any of these six yet.";
+        optional iccid: String = "iccid", "Its ICCID.";
+        optional esn: String = "esn", "Its ESN.";
+        optional meid: String = "meid", "Its MEID.";
+        optional imsi: String = "imsi", "Its IMSI.";
+        optional msisdn: String = "msisdn", "Its MSISDN.";
     }
 }
 
@@ -107,6 +113,22 @@ impl ThingView {
     }
 }
 
+impl Find {
+    /// The modem's identifier by which a thing is asked for (`tr50.md` 2, "Thing identifier
+    /// parameters"). No thing has one, but whoever names one does not mean the own thing.
+    fn identifier(&self) -> Option<(&'static str, String)> {
+        let named = [
+            ("imei", &self.imei),
+            ("iccid", &self.iccid),
+            ("esn", &self.esn),
+            ("meid", &self.meid),
+            ("imsi", &self.imsi),
+            ("msisdn", &self.msisdn),
+        ];
+        named.into_iter().find_map(|(name, value)| Some((name, value.clone()?)))
+    }
+}
+
 /// `thing.find`.
 pub fn find(call: &Call<'_>, params: Find) -> Result<ThingView, Failure> {
     let (identity, org) = (&call.core.identity, call.session.org_id());
@@ -114,11 +136,16 @@ pub fn find(call: &Call<'_>, params: Find) -> Result<ThingView, Failure> {
         Who::Application { thing_key, .. } => Some(thing_key.clone()),
         Who::User(_) => None,
     };
+    let identifier = params.identifier();
     let key = params.key.or(params.thing_key);
     let (found, named) = match (key, params.id) {
         (Some(key), _) => (identity.thing(org, &key)?, key.to_string()),
         (None, Some(id)) => (identity.thing_by_id(org, id)?, id.to_string()),
         (None, None) => {
+            if let Some((name, value)) = identifier {
+                let what = format!("Thing with {name} \"{}\"", shown(&value));
+                return Err(Failure::not_found(what));
+            }
             let key = own_key().ok_or_else(|| missing("key"))?;
             (identity.thing(org, &key)?, key.to_string())
         }
