@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use crate::harness::{SOON, TestServer};
+use crate::harness::{OPERATOR_LOGIN, SOON, TestServer};
 
 /// A connection to a listener that gives up when nothing comes.
 fn dial(server: &TestServer, listener: &str) -> TcpStream {
@@ -257,6 +257,31 @@ fn things_are_listed_by_key_page_by_page() {
     check(r#""sort":"name","limit":3,"#, 5, &["a", "b", "C"]);
     check(r#""sort":"-key","limit":1,"#, 5, &["mower-1"]);
     check(r#""keys":["d","x"],"#, 1, &["d"]);
+}
+
+#[test]
+fn the_app_id_of_other_things_is_for_administrators() {
+    let server = TestServer::start();
+    let thing = |key: &str| {
+        let token = "demo-token-basicorg";
+        let params = format!(r#"{{"appId":"app-{key}","thingKey":"{key}","appToken":"{token}"}}"#);
+        format!(r#""auth":{{"command":"api.authenticate","params":{params}}}"#)
+    };
+    let asked = r#""f":{"command":"thing.find","params":{"key":"a"}},"l":{"command":"thing.list"}"#;
+    let check = |auth: &str, shown: &[&str]| {
+        let answer = post(&server, &format!("{{{auth},{asked}}}"));
+        assert_eq!(answer.matches(r#""key":"a""#).count(), 2, "{answer}");
+        for app_id in ["app-a", "app-b"] {
+            let count = shown.iter().filter(|id| **id == app_id).count();
+            assert_eq!(answer.matches(app_id).count(), count, "{app_id}: {answer}");
+        }
+    };
+    post(&server, &format!("{{{}}}", thing("a")));
+    check(&thing("b"), &["app-b"]);
+    check(&thing("a"), &["app-a", "app-a"]);
+    let all = ["app-a", "app-a", "app-b"];
+    let operator = &OPERATOR_LOGIN[1..OPERATOR_LOGIN.len() - 1];
+    check(operator, &all);
 }
 
 #[test]

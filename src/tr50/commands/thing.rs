@@ -57,7 +57,9 @@ pub struct ThingView {
     def_id: Option<ThingDefId>,
     tags: Vec<String>,
     connected: bool,
-    app_id: String,
+    /// A secret of the application (`tr50.md` 1.1): for the thing itself and for administrators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +94,8 @@ impl ThingView {
         let principal = Principal::Thing(thing.org, thing.key.clone());
         let sessions = call.core.directory.of_principal(&principal);
         let newest = sessions.iter().max_by_key(|session| (session.started(), session.number()));
+        let (standing, own) = (call.session.standing(), call.session.who().principal());
+        let trusted = standing.super_admin || standing.org_admin || own == principal;
         let bound = |lifetime: Lifetime| lifetime == Lifetime::Connection;
         Self {
             id: thing.id,
@@ -103,7 +107,7 @@ impl ThingView {
             def_id: thing.def,
             tags: thing.tags,
             connected: sessions.iter().any(|session| bound(session.lifetime())),
-            app_id: thing.app_id,
+            app_id: trusted.then_some(thing.app_id),
             last_seen: sessions.iter().map(|session| session.last_accessed()).max(),
             proto: newest.map(|session| session.conn().protocol.as_str()),
             remote_addr: newest.map(|session| session.conn().remote_addr.to_string()),
