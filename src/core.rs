@@ -16,8 +16,9 @@ use crate::id::{SessionId, ThingId};
 use crate::identity::password::Passwords;
 use crate::identity::{Identity, Refusal, Standing};
 use crate::journal;
+use crate::limits;
 use crate::metrics::Metrics;
-use crate::store::writer::Writer;
+use crate::store::writer::{Receipt, Writer};
 use crate::store::{Batch, StoreError};
 use crate::timestamp::Timestamp;
 use crate::tr50::authenticate::Credentials;
@@ -325,7 +326,7 @@ impl Core {
     /// sessions that are too old.
     pub async fn expire(&self, now: Timestamp) {
         loop {
-            let (changes, more) = self.directory.expire(now, crate::limits::EXPIRY_STEP);
+            let (changes, more) = self.directory.expire(now, limits::EXPIRY_STEP);
             self.publish(&changes);
             if !more {
                 break;
@@ -336,23 +337,34 @@ impl Core {
         self.publish(&Changes { events: Vec::new(), forgotten });
     }
 
-    /// Stores the counters that have changed.
+    /// Stores the counters that have changed, in steps between which other work gets its turn and
+    /// the journal its other changes.
     ///
     /// # Errors
     ///
     /// The store failed.
     pub async fn store_counters(&self) -> Result<(), StoreError> {
         let stale = std::mem::take(&mut *self.stale.lock());
-        let written = {
-            let _order = self.journal.lock();
-            let mut batch = Batch::default();
-            for session in stale {
-                session.clear_stale();
-                journal::put_live(&mut batch, &session)?;
-            }
-            self.writer.hand_over(batch)?
-        };
-        written.durable().await
+        // Before anything can fail: what is not stored now is noted again with its next command.
+        stale.iter().for_each(|session| session.clear_stale());
+        let mut written = Vec::new();
+        for step in stale.chunks(limits::EXPIRY_STEP) {
+            written.push(self.store_step(step)?);
+            tokio::task::yield_now().await;
+        }
+        for receipt in written {
+            receipt.durable().await?;
+        }
+        Ok(())
+    }
+
+    fn store_step(&self, sessions: &[Arc<Session>]) -> Result<Receipt, StoreError> {
+        let _order = self.journal.lock();
+        let mut batch = Batch::default();
+        for session in sessions {
+            journal::put_live(&mut batch, session)?;
+        }
+        self.writer.hand_over(batch)
     }
 
     /// Ends every session that is bound to a connection; the connections close.
@@ -360,7 +372,7 @@ impl Core {
         let mut sessions = self.directory.all();
         sessions.retain(|session| session.lifetime() == Lifetime::Connection);
         // Many in one batch: the writer's queue is shorter than a fleet is large.
-        for step in sessions.chunks(crate::limits::EXPIRY_STEP) {
+        for step in sessions.chunks(limits::EXPIRY_STEP) {
             let mut changes = Changes::default();
             for session in step {
                 changes.append(self.directory.end(session, Reason::ServerStopped, now));
@@ -450,4 +462,91 @@ pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound;
+    use std::path::Path;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::writer::Durability;
+    use crate::store::{Row, Store, Table};
+    use crate::transport::Protocol;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+
+    /// A store that remembers its largest batch.
+    #[derive(Default)]
+    struct Watched {
+        inner: MemoryStore,
+        largest: AtomicUsize,
+    }
+
+    impl Store for Watched {
+        fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.inner.read(table, key)
+        }
+
+        fn scan(
+            &self,
+            table: Table,
+            from: Bound<&[u8]>,
+            to: Bound<&[u8]>,
+            limit: usize,
+        ) -> Result<Vec<Row>, StoreError> {
+            self.inner.scan(table, from, to, limit)
+        }
+
+        fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
+            let largest = batches.iter().map(|batch| batch.0.len()).max().unwrap_or(0);
+            self.largest.fetch_max(largest, Ordering::Relaxed);
+            self.inner.commit(batches)
+        }
+
+        fn sync(&self) -> Result<(), StoreError> {
+            self.inner.sync()
+        }
+    }
+
+    fn core() -> (Core, Arc<Watched>) {
+        let (config, store) = (Config::default(), Arc::new(Watched::default()));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+        let identity = Identity::open(store.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
+        let identity = identity.expect("the demo's file is right");
+        let directory = Directory::new(Core::terms(&config), NOW);
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let (metrics, passwords) = (Metrics::new(&[]), Passwords::new(1));
+        store.largest.store(0, Ordering::Relaxed);
+        (Core::new(config, identity, directory, passwords, writer, metrics, "x".into()), store)
+    }
+
+    async fn login(core: &Core) -> Result<Arc<Session>, Failure> {
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let conn = ConnInfo { protocol: Protocol::Http, remote_addr };
+        let credentials = Credentials::Application {
+            thing_key: "mower-1".into(),
+            token: "demo-token-basicorg".into(),
+            app_id: String::new(),
+        };
+        core.login_unbound(credentials, conn, NOW).await
+    }
+
+    #[tokio::test]
+    async fn counters_are_stored_in_steps() {
+        let (core, store) = core();
+        let count = limits::EXPIRY_STEP * 2 + 1;
+        for _ in 0..count {
+            let session = login(&core).await.expect("welcome");
+            core.touch(&session, NOW, 7);
+        }
+        core.store_counters().await.expect("stored");
+        assert_eq!(store.largest.load(Ordering::Relaxed), limits::EXPIRY_STEP);
+        let rows = store.scan(Table::Sessions, Bound::Unbounded, Bound::Unbounded, usize::MAX);
+        let rows = rows.expect("read");
+        let counted = |row: &&Row| String::from_utf8_lossy(&row.1).contains(":7");
+        assert_eq!((rows.len(), rows.iter().filter(counted).count()), (count, count));
+    }
 }

@@ -57,7 +57,7 @@ pub const PASSWORDS_PER_NETWORK_MAX: usize = PASSWORD_QUEUE_MAX / 8;
 /// Batches waiting for the store's writer.
 pub const STORE_QUEUE_MAX: usize = 65_536;
 
-/// Sessions that expire in one step before other work gets its turn.
+/// Sessions that expire, or whose counters are stored, in one step before other work gets its turn.
 pub const EXPIRY_STEP: usize = 256;
 
 /// Sessions of an organisation that a listing with a filter or another order looks through at once;
