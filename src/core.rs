@@ -198,7 +198,11 @@ impl Core {
         };
         self.register(admitted.registration).await?;
         let (session, changes) = self.directory.start(start, false, now)?;
-        self.commit(&changes).await?;
+        if let Err(error) = self.commit(&changes).await {
+            // Nobody gets its id.
+            self.end(&session, Reason::LoggedOut, now);
+            return Err(error.into());
+        }
         Ok(session)
     }
 
@@ -468,7 +472,7 @@ pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
 mod tests {
     use std::ops::Bound;
     use std::path::Path;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
 
     use super::*;
     use crate::store::memory::MemoryStore;
@@ -478,10 +482,11 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 
-    /// A store that remembers its largest batch.
+    /// A store that fails when it is told to, and remembers its largest batch.
     #[derive(Default)]
     struct Watched {
         inner: MemoryStore,
+        failing: AtomicBool,
         largest: AtomicUsize,
     }
 
@@ -501,6 +506,9 @@ mod tests {
         }
 
         fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
+            if self.failing.load(Ordering::Relaxed) {
+                return Err(StoreError::Closed);
+            }
             let largest = batches.iter().map(|batch| batch.0.len()).max().unwrap_or(0);
             self.largest.fetch_max(largest, Ordering::Relaxed);
             self.inner.commit(batches)
@@ -548,5 +556,15 @@ mod tests {
         let rows = rows.expect("read");
         let counted = |row: &&Row| String::from_utf8_lossy(&row.1).contains(":7");
         assert_eq!((rows.len(), rows.iter().filter(counted).count()), (count, count));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_not_stored_does_not_live() {
+        let (core, store) = core();
+        let session = login(&core).await.expect("welcome");
+        store.failing.store(true, Ordering::Relaxed);
+        let failure = login(&core).await.expect_err("not stored");
+        assert_eq!(failure.code, Code::INTERNAL);
+        assert_eq!(core.directory.of_principal(&session.who().principal()).len(), 1);
     }
 }
