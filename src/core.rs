@@ -478,6 +478,9 @@ mod tests {
     use crate::store::memory::MemoryStore;
     use crate::store::writer::Durability;
     use crate::store::{Row, Store, Table};
+    use crate::tr50::commands::COMMANDS;
+    use crate::tr50::dispatch::{Caller, Execution, execute};
+    use crate::tr50::envelope::Request;
     use crate::transport::Protocol;
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
@@ -520,13 +523,18 @@ mod tests {
     }
 
     fn core() -> (Core, Arc<Watched>) {
-        let (config, store) = (Config::default(), Arc::new(Watched::default()));
+        core_with(Config::default())
+    }
+
+    fn core_with(config: Config) -> (Core, Arc<Watched>) {
+        let store = Arc::new(Watched::default());
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
         let identity = Identity::open(store.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
         let identity = identity.expect("the demo's file is right");
         let directory = Directory::new(Core::terms(&config), NOW);
         let writer = Writer::spawn(store.clone(), Durability::Os);
-        let (metrics, passwords) = (Metrics::new(&[]), Passwords::new(1));
+        let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+        let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
         store.largest.store(0, Ordering::Relaxed);
         (Core::new(config, identity, directory, passwords, writer, metrics, "x".into()), store)
     }
@@ -556,6 +564,50 @@ mod tests {
         let rows = rows.expect("read");
         let counted = |row: &&Row| String::from_utf8_lossy(&row.1).contains(":7");
         assert_eq!((rows.len(), rows.iter().filter(counted).count()), (count, count));
+    }
+
+    #[tokio::test]
+    async fn only_long_listings_run_apart() {
+        let mut config = Config::default();
+        config.limits.sessions_per_principal = usize::MAX;
+        config.limits.commands_per_s = 0;
+        let (core, _) = core_with(config);
+        let core = Arc::new(core);
+        let session = login(&core).await.expect("welcome");
+        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let check = async |command: &str, apart: bool| {
+            let request = format!(r#"{{"l":{{"command":{command}}}}}"#);
+            let request = Request::parse(request.as_bytes()).expect("a request");
+            let mut out = Vec::new();
+            let execution = execute(&core, &caller, &request.commands, b"", NOW, &mut out);
+            assert_eq!(matches!(execution, Execution::Pending(_)), apart, "{command}");
+            if let Execution::Pending(pending) = execution {
+                out = pending.await.bytes;
+            }
+            String::from_utf8(out).expect("text")
+        };
+        let sorted = r#""session.list","params":{"sort":"whoAmI","limit":1}"#;
+        check(sorted, false).await;
+        for number in 0..limits::LISTED_AT_ONCE_MAX as u64 {
+            let mut id = [0; 12];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            let start = Start {
+                id: SessionId::from_random(id),
+                who: session.who().clone(),
+                client_id: "".into(),
+                standing: session.standing(),
+                conn: *session.conn(),
+                lifetime: session.lifetime(),
+                outlet: None,
+            };
+            core.directory.start(start, false, NOW).expect("room");
+        }
+        let reply = check(sorted, true).await;
+        assert!(reply.contains(r#""count":10001,"result":[{"#), "{reply}");
+        check(r#""session.list","params":{"remoteAddr":"192.","limit":1}"#, true).await;
+        check(r#""session.list","params":{"limit":1}"#, false).await;
+        check(r#""session.list","params":{"sort":"colour"}"#, false).await;
+        check(r#""thing.list""#, true).await;
     }
 
     #[tokio::test]
