@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::directory::event::Event;
@@ -15,8 +16,9 @@ use crate::id::{SessionId, ThingId};
 use crate::identity::password::Passwords;
 use crate::identity::{Identity, Refusal, Standing};
 use crate::journal;
+use crate::limits;
 use crate::metrics::Metrics;
-use crate::store::writer::Writer;
+use crate::store::writer::{Receipt, Writer};
 use crate::store::{Batch, StoreError};
 use crate::timestamp::Timestamp;
 use crate::tr50::authenticate::Credentials;
@@ -42,6 +44,8 @@ pub struct Core {
     /// Held from the making of a record to its place in the writer's queue: otherwise the record
     /// of a live session could come after that of its end, and bring it back after a restart.
     journal: Mutex<()>,
+    /// Turns of [`Core::apart`].
+    heavy: Arc<Semaphore>,
 }
 
 /// How a login arrives on a connection.
@@ -62,7 +66,7 @@ pub enum LoginError {
     /// Identity says no.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The directory is full.
+    /// The directory has no room for it.
     #[error(transparent)]
     Full(#[from] Full),
     /// The store failed.
@@ -104,9 +108,19 @@ impl Core {
         metrics: Metrics,
         server_id: Arc<str>,
     ) -> Self {
-        let stale = Mutex::new(Vec::new());
-        let journal = Mutex::new(());
-        Self { config, identity, directory, metrics, server_id, passwords, writer, stale, journal }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            config,
+            identity,
+            directory,
+            metrics,
+            server_id,
+            passwords,
+            writer,
+            stale: Mutex::default(),
+            journal: Mutex::default(),
+            heavy: Arc::new(Semaphore::new(cores)),
+        }
     }
 
     /// The directory's rules, from the configuration.
@@ -116,6 +130,7 @@ impl Core {
             ttl_s: sessions.ttl_s,
             max_age_s: sessions.max_age_s,
             sessions_max: config.limits.sessions,
+            per_principal_max: config.limits.sessions_per_principal,
             history_max: sessions.history_max,
             history_age_s: sessions.history_age_s,
         }
@@ -183,7 +198,11 @@ impl Core {
         };
         self.register(admitted.registration).await?;
         let (session, changes) = self.directory.start(start, false, now)?;
-        self.commit(&changes).await?;
+        if let Err(error) = self.commit(&changes).await {
+            // Nobody gets its id.
+            self.end(&session, Reason::LoggedOut, now);
+            return Err(error.into());
+        }
         Ok(session)
     }
 
@@ -311,7 +330,7 @@ impl Core {
     /// sessions that are too old.
     pub async fn expire(&self, now: Timestamp) {
         loop {
-            let (changes, more) = self.directory.expire(now, crate::limits::EXPIRY_STEP);
+            let (changes, more) = self.directory.expire(now, limits::EXPIRY_STEP);
             self.publish(&changes);
             if !more {
                 break;
@@ -322,23 +341,34 @@ impl Core {
         self.publish(&Changes { events: Vec::new(), forgotten });
     }
 
-    /// Stores the counters that have changed.
+    /// Stores the counters that have changed, in steps between which other work gets its turn and
+    /// the journal its other changes.
     ///
     /// # Errors
     ///
     /// The store failed.
     pub async fn store_counters(&self) -> Result<(), StoreError> {
         let stale = std::mem::take(&mut *self.stale.lock());
-        let written = {
-            let _order = self.journal.lock();
-            let mut batch = Batch::default();
-            for session in stale {
-                session.clear_stale();
-                journal::put_live(&mut batch, &session)?;
-            }
-            self.writer.hand_over(batch)?
-        };
-        written.durable().await
+        // Before anything can fail: what is not stored now is noted again with its next command.
+        stale.iter().for_each(|session| session.clear_stale());
+        let mut written = Vec::new();
+        for step in stale.chunks(limits::EXPIRY_STEP) {
+            written.push(self.store_step(step)?);
+            tokio::task::yield_now().await;
+        }
+        for receipt in written {
+            receipt.durable().await?;
+        }
+        Ok(())
+    }
+
+    fn store_step(&self, sessions: &[Arc<Session>]) -> Result<Receipt, StoreError> {
+        let _order = self.journal.lock();
+        let mut batch = Batch::default();
+        for session in sessions {
+            journal::put_live(&mut batch, session)?;
+        }
+        self.writer.hand_over(batch)
     }
 
     /// Ends every session that is bound to a connection; the connections close.
@@ -346,7 +376,7 @@ impl Core {
         let mut sessions = self.directory.all();
         sessions.retain(|session| session.lifetime() == Lifetime::Connection);
         // Many in one batch: the writer's queue is shorter than a fleet is large.
-        for step in sessions.chunks(crate::limits::EXPIRY_STEP) {
+        for step in sessions.chunks(limits::EXPIRY_STEP) {
             let mut changes = Changes::default();
             for session in step {
                 changes.append(self.directory.end(session, Reason::ServerStopped, now));
@@ -364,6 +394,29 @@ impl Core {
                 tracing::error!(error, "the last changes were not stored");
             }
         }
+    }
+
+    /// Runs work that takes long on a thread that serves no connection. At most as much as there
+    /// are cores runs at once, for each holds what it reads in memory; the rest waits.
+    ///
+    /// # Errors
+    ///
+    /// The work failed in a way that is a mistake of this program.
+    pub async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            tracing::error!(error, "a command failed");
+            Failure::new(Code::INTERNAL, "The server failed.")
+        };
+        let turn = self.heavy.clone().acquire_owned().await.map_err(|error| failed(&error))?;
+        let done = tokio::task::spawn_blocking(move || {
+            // Given back when the work is done, whether or not somebody still waits for it.
+            let _turn = turn;
+            work()
+        });
+        done.await.map_err(|error| failed(&error))
     }
 
     /// Changes that wait for the store.
@@ -413,4 +466,157 @@ pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::writer::Durability;
+    use crate::store::{Row, Store, Table};
+    use crate::tr50::commands::COMMANDS;
+    use crate::tr50::dispatch::{Caller, Execution, execute};
+    use crate::tr50::envelope::Request;
+    use crate::transport::Protocol;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+
+    /// A store that fails when it is told to, and remembers its largest batch.
+    #[derive(Default)]
+    struct Watched {
+        inner: MemoryStore,
+        failing: AtomicBool,
+        largest: AtomicUsize,
+    }
+
+    impl Store for Watched {
+        fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.inner.read(table, key)
+        }
+
+        fn scan(
+            &self,
+            table: Table,
+            from: Bound<&[u8]>,
+            to: Bound<&[u8]>,
+            limit: usize,
+        ) -> Result<Vec<Row>, StoreError> {
+            self.inner.scan(table, from, to, limit)
+        }
+
+        fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
+            if self.failing.load(Ordering::Relaxed) {
+                return Err(StoreError::Closed);
+            }
+            let largest = batches.iter().map(|batch| batch.0.len()).max().unwrap_or(0);
+            self.largest.fetch_max(largest, Ordering::Relaxed);
+            self.inner.commit(batches)
+        }
+
+        fn sync(&self) -> Result<(), StoreError> {
+            self.inner.sync()
+        }
+    }
+
+    fn core() -> (Core, Arc<Watched>) {
+        core_with(Config::default())
+    }
+
+    fn core_with(config: Config) -> (Core, Arc<Watched>) {
+        let store = Arc::new(Watched::default());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+        let identity = Identity::open(store.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
+        let identity = identity.expect("the demo's file is right");
+        let directory = Directory::new(Core::terms(&config), NOW);
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+        let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
+        store.largest.store(0, Ordering::Relaxed);
+        (Core::new(config, identity, directory, passwords, writer, metrics, "x".into()), store)
+    }
+
+    async fn login(core: &Core) -> Result<Arc<Session>, Failure> {
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let conn = ConnInfo { protocol: Protocol::Http, remote_addr };
+        let credentials = Credentials::Application {
+            thing_key: "mower-1".into(),
+            token: "demo-token-basicorg".into(),
+            app_id: String::new(),
+        };
+        core.login_unbound(credentials, conn, NOW).await
+    }
+
+    #[tokio::test]
+    async fn counters_are_stored_in_steps() {
+        let (core, store) = core();
+        let count = limits::EXPIRY_STEP * 2 + 1;
+        for _ in 0..count {
+            let session = login(&core).await.expect("welcome");
+            core.touch(&session, NOW, 7);
+        }
+        core.store_counters().await.expect("stored");
+        assert_eq!(store.largest.load(Ordering::Relaxed), limits::EXPIRY_STEP);
+        let rows = store.scan(Table::Sessions, Bound::Unbounded, Bound::Unbounded, usize::MAX);
+        let rows = rows.expect("read");
+        let counted = |row: &&Row| String::from_utf8_lossy(&row.1).contains(":7");
+        assert_eq!((rows.len(), rows.iter().filter(counted).count()), (count, count));
+    }
+
+    #[tokio::test]
+    async fn only_long_listings_run_apart() {
+        let mut config = Config::default();
+        config.limits.sessions_per_principal = usize::MAX;
+        config.limits.commands_per_s = 0;
+        let (core, _) = core_with(config);
+        let core = Arc::new(core);
+        let session = login(&core).await.expect("welcome");
+        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let check = async |command: &str, apart: bool| {
+            let request = format!(r#"{{"l":{{"command":{command}}}}}"#);
+            let request = Request::parse(request.as_bytes()).expect("a request");
+            let mut out = Vec::new();
+            let execution = execute(&core, &caller, &request.commands, b"", NOW, &mut out);
+            assert_eq!(matches!(execution, Execution::Pending(_)), apart, "{command}");
+            if let Execution::Pending(pending) = execution {
+                out = pending.await.bytes;
+            }
+            String::from_utf8(out).expect("text")
+        };
+        let sorted = r#""session.list","params":{"sort":"whoAmI","limit":1}"#;
+        check(sorted, false).await;
+        for number in 0..limits::LISTED_AT_ONCE_MAX as u64 {
+            let mut id = [0; 12];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            let start = Start {
+                id: SessionId::from_random(id),
+                who: session.who().clone(),
+                client_id: "".into(),
+                standing: session.standing(),
+                conn: *session.conn(),
+                lifetime: session.lifetime(),
+                outlet: None,
+            };
+            core.directory.start(start, false, NOW).expect("room");
+        }
+        let reply = check(sorted, true).await;
+        assert!(reply.contains(r#""count":10001,"result":[{"#), "{reply}");
+        check(r#""session.list","params":{"remoteAddr":"192.","limit":1}"#, true).await;
+        check(r#""session.list","params":{"limit":1}"#, false).await;
+        check(r#""session.list","params":{"sort":"colour"}"#, false).await;
+        check(r#""thing.list""#, true).await;
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_not_stored_does_not_live() {
+        let (core, store) = core();
+        let session = login(&core).await.expect("welcome");
+        store.failing.store(true, Ordering::Relaxed);
+        let failure = login(&core).await.expect_err("not stored");
+        assert_eq!(failure.code, Code::INTERNAL);
+        assert_eq!(core.directory.of_principal(&session.who().principal()).len(), 1);
+    }
 }

@@ -9,6 +9,10 @@ use std::time::Duration;
 /// fact 30); the shortest command takes 24 of them.
 pub const COMMANDS_PER_REQUEST: usize = 1000;
 
+/// Logins in one request. A gateway logs its things in one by one; more in one go only serve to
+/// flood the directory and the password checks.
+pub const LOGINS_PER_REQUEST: usize = 10;
+
 /// Bytes of a reply, after which the remaining commands of its request are not executed; a listing
 /// of 10,000 sessions, the most that can be asked for, fits.
 pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -59,11 +63,19 @@ pub const DEFLATE_AT_ONCE_BYTES: usize = 64 * 1024;
 /// Password checks waiting for a core: at 30 ms each, 64 are two seconds of a core.
 pub const PASSWORD_QUEUE_MAX: usize = 64;
 
+/// Password checks of one network (IPv4: an address, IPv6: a /64) that wait or are being made: an
+/// eighth of the queue, so that one guesser does not keep everybody else out.
+pub const PASSWORDS_PER_NETWORK_MAX: usize = PASSWORD_QUEUE_MAX / 8;
+
 /// Batches waiting for the store's writer.
 pub const STORE_QUEUE_MAX: usize = 65_536;
 
-/// Sessions that expire in one step before other work gets its turn.
+/// Sessions that expire, or whose counters are stored, in one step before other work gets its turn.
 pub const EXPIRY_STEP: usize = 256;
+
+/// Sessions of an organisation that a listing with a filter or another order looks through at once;
+/// with more, some milliseconds' work, it runs apart from the connections.
+pub const LISTED_AT_ONCE_MAX: usize = 10_000;
 
 /// Entries of a session's `orgSwitches`; the oldest go first.
 pub const ORG_SWITCHES_MAX: usize = 100;

@@ -218,7 +218,9 @@ fn open_in(data_dir: &Path, config: Config) -> Result<Core, StartError> {
     }
     tracing::info!(live, "sessions recovered");
     let writer = Writer::spawn(store, config.server.durability);
-    let passwords = Passwords::new(1);
+    // Half the cores: a flood of logins leaves the others to those who are in.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let passwords = Passwords::new(cores / 2);
     Ok(Core::new(config, identity, directory, passwords, writer, metrics, host_name()))
 }
 

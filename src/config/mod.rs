@@ -147,6 +147,8 @@ sections! {
         connections: usize = 100_000,
         /// Sessions live at once.
         sessions: usize = 1_000_000,
+        /// Sessions of one user or thing live at once; one more ends the oldest over HTTP.
+        sessions_per_principal: usize = 10_000,
         /// Commands a second for one session; a deflated request counts as one more. 0 is no limit.
         commands_per_s: u32 = 100,
         /// Distinct topic filters in the broker, of which a client gets a tenth (but ten) and an
@@ -420,6 +422,7 @@ impl Config {
             ),
             (limits.connections > 0, "limits.connections must be at least 1"),
             (limits.sessions > 0, "limits.sessions must be at least 1"),
+            (limits.sessions_per_principal > 0, "limits.sessions_per_principal must be at least 1"),
             (
                 limits.broker_filters == 0 || limits.broker_links > 0,
                 "limits.broker_links must be at least 1 when limits.broker_filters allows any",

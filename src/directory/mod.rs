@@ -43,15 +43,17 @@ pub struct Terms {
     pub max_age_s: u64,
     /// Live sessions at most.
     pub sessions_max: usize,
+    /// Live sessions of one login at most.
+    pub per_principal_max: usize,
     /// Ended sessions kept at most.
     pub history_max: usize,
     /// Seconds for which ended sessions are kept.
     pub history_age_s: u64,
 }
 
-/// There are as many live sessions as the configuration allows.
+/// There are as many live sessions as the configuration allows, in all or of this login.
 #[derive(Debug, thiserror::Error)]
-#[error("the directory is full")]
+#[error("the directory has no room for the session")]
 pub struct Full;
 
 /// What a session's start or end changes beside the session itself.
@@ -121,11 +123,12 @@ impl Directory {
     }
 
     /// Starts a session. With `takes_over`, connection-bound sessions of the same login with the
-    /// same client id end as replaced (MQTT 3.1.1, \[MQTT-3.1.4-2\]).
+    /// same client id end as replaced (MQTT 3.1.1, \[MQTT-3.1.4-2\]). If the login has as many
+    /// sessions as it may, its oldest one over HTTP ends as replaced.
     ///
     /// # Errors
     ///
-    /// The directory is full.
+    /// The directory is full, or the login has all its sessions bound to connections.
     pub fn start(
         &self,
         start: Start,
@@ -137,7 +140,7 @@ impl Directory {
         }
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(start, serial, self.terms.ttl_s, now));
-        let older = self.insert(&session, takes_over);
+        let older = self.insert(&session, takes_over, self.terms.per_principal_max)?;
         let mut changes = Changes::default();
         for other in older {
             changes.append(self.end(&other, Reason::Replaced, now));
@@ -146,24 +149,43 @@ impl Directory {
         Ok((session, changes))
     }
 
-    /// Puts a session into every index. Returns the sessions that it replaces.
-    fn insert(&self, session: &Arc<Session>, takes_over: bool) -> SmallVec<[Arc<Session>; 1]> {
+    /// Puts a session into every index, or into none if its login has `siblings_max` sessions that
+    /// can't be replaced. Returns the sessions that it replaces.
+    fn insert(
+        &self,
+        session: &Arc<Session>,
+        takes_over: bool,
+        siblings_max: usize,
+    ) -> Result<SmallVec<[Arc<Session>; 1]>, Full> {
         // Held over all indexes: whoever finds the session through the first of them and ends it
         // waits until it is in the last.
         let place = session.place.write();
+        let older = self.join(session, takes_over, siblings_max)?;
         self.roster(place.standing.org.id).write().insert(session.clone());
         self.arm(session);
         self.sessions.insert(session.reference, session.clone());
+        Ok(older)
+    }
+
+    /// Puts a session beside the others of its login, as [`Directory::insert`] says.
+    fn join(
+        &self,
+        session: &Arc<Session>,
+        takes_over: bool,
+        siblings_max: usize,
+    ) -> Result<SmallVec<[Arc<Session>; 1]>, Full> {
         let mut siblings = self.by_principal.entry(session.who.principal()).or_default();
+        let bound = |other: &Session| other.lifetime == Lifetime::Connection;
         let replaced = |other: &&Arc<Session>| {
-            other.lifetime == Lifetime::Connection && other.client_id == session.client_id
+            takes_over && bound(other) && other.client_id == session.client_id
         };
-        let older = match takes_over {
-            true => siblings.iter().filter(replaced).cloned().collect(),
-            false => SmallVec::new(),
-        };
+        let mut older: SmallVec<_> = siblings.iter().filter(replaced).cloned().collect();
+        if siblings.len() - older.len() >= siblings_max {
+            let unbound = siblings.iter().filter(|other| !bound(other));
+            older.push(unbound.min_by_key(|other| other.order()).ok_or(Full)?.clone());
+        }
         siblings.push(session.clone());
-        older
+        Ok(older)
     }
 
     /// Ends a session; does nothing when it has ended already.
@@ -244,7 +266,8 @@ impl Directory {
     /// Puts a session back that lived when the server stopped.
     pub fn restore_live(&self, session: Entry) -> Arc<Session> {
         let session = Arc::new(session);
-        self.insert(&session, false);
+        // Those of a login that may have fewer now go when it starts the next.
+        let _ = self.insert(&session, false, usize::MAX);
         session
     }
 

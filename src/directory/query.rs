@@ -67,6 +67,14 @@ pub struct Listing {
     pub sessions: Vec<Arc<Session>>,
 }
 
+impl Query {
+    /// Whether it asks for a page in the directory's own order, which costs the page and not the
+    /// organisation.
+    pub fn is_page(&self) -> bool {
+        self.filter.is_empty() && self.sort == SortKey::StartTime
+    }
+}
+
 impl Filter {
     fn is_empty(&self) -> bool {
         self.principal.is_none()
@@ -107,17 +115,22 @@ impl Directory {
     /// Without filter and sort it costs the page, not the organisation. A filter by principal
     /// costs that principal's sessions; any other filter or sort visits the organisation once.
     pub fn list(&self, org: OrgId, query: &Query) -> Listing {
-        if query.filter.is_empty() && query.sort == SortKey::StartTime {
+        if query.is_page() {
             return self.page(org, query);
         }
         let mut found = self.matching(org, &query.filter);
+        // The counters go on changing; a sort has to see each of them once.
         match (query.sort, query.ascending) {
             (SortKey::StartTime, true) => found.sort_by_key(|s| s.order()),
             (SortKey::StartTime, false) => found.sort_by_key(|s| Reverse(s.order())),
-            (SortKey::LastAccessed, true) => found.sort_by_key(|s| s.last_accessed()),
-            (SortKey::LastAccessed, false) => found.sort_by_key(|s| Reverse(s.last_accessed())),
-            (SortKey::CommandCount, true) => found.sort_by_key(|s| s.command_count()),
-            (SortKey::CommandCount, false) => found.sort_by_key(|s| Reverse(s.command_count())),
+            (SortKey::LastAccessed, true) => found.sort_by_cached_key(|s| s.last_accessed()),
+            (SortKey::LastAccessed, false) => {
+                found.sort_by_cached_key(|s| Reverse(s.last_accessed()));
+            }
+            (SortKey::CommandCount, true) => found.sort_by_cached_key(|s| s.command_count()),
+            (SortKey::CommandCount, false) => {
+                found.sort_by_cached_key(|s| Reverse(s.command_count()));
+            }
             (SortKey::WhoAmI, true) => found.sort_by(|a, b| a.who().name().cmp(b.who().name())),
             (SortKey::WhoAmI, false) => found.sort_by(|a, b| b.who().name().cmp(a.who().name())),
         }
@@ -136,22 +149,21 @@ impl Directory {
     }
 
     fn matching(&self, org: OrgId, filter: &Filter) -> Vec<Arc<Session>> {
+        // Compared when no lock is held any more: logins and ends would wait for the comparisons.
         let mut found = Vec::new();
         if filter.wants(Status::Active) {
             if let Some(principal) = &filter.principal {
-                let here = |s: &Arc<Session>| s.org_id() == org && filter.matches(s);
-                found.extend(self.of_principal(principal).into_iter().filter(here));
+                found = self.of_principal(principal);
             } else if let Some(roster) = self.by_org.get(&org).map(|r| r.value().clone()) {
                 let roster = roster.read();
                 let times = roster.newest_first(filter.started_after, filter.started_before);
-                found.extend(times.filter(|session| filter.matches(session)).cloned());
+                found.extend(times.cloned());
             }
         }
         if Status::ALL[1..].iter().any(|status| filter.wants(*status)) {
-            let history = self.history.lock();
-            let here = |s: &&Arc<Session>| s.org_id() == org && filter.matches(s);
-            found.extend(history.iter().filter(here).cloned());
+            found.extend(self.history.lock().iter().cloned());
         }
+        found.retain(|session| session.org_id() == org && filter.matches(session));
         found
     }
 }

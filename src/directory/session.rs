@@ -126,7 +126,8 @@ pub enum Reason {
     ConnectionLost,
     /// No packet for too long a part of the keep-alive time.
     KeepAlive,
-    /// A newer connection with the same login and client id took over.
+    /// A newer connection with the same login and client id took over, or the login had as many
+    /// sessions as it may.
     Replaced,
     /// Idle for longer than its TTL.
     Idle,

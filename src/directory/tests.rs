@@ -21,6 +21,7 @@ fn terms() -> Terms {
         ttl_s: TTL_S,
         max_age_s: MAX_AGE_S,
         sessions_max: 1000,
+        per_principal_max: 1000,
         history_max: 5,
         history_age_s: 1000,
     }
@@ -329,6 +330,37 @@ fn a_full_directory_takes_no_more() {
     let directory = Directory::new(Terms { sessions_max: 1, ..terms() }, at(0));
     assert!(directory.start(start(1, user(1), 1, true, at(0)), false, at(0)).is_ok());
     assert!(directory.start(start(2, user(2), 1, true, at(0)), false, at(0)).is_err());
+}
+
+#[test]
+fn a_login_has_so_many_sessions_and_the_oldest_over_http_goes_first() {
+    let terms = Terms { per_principal_max: 3, ..terms() };
+    let directory = Directory::new(terms, at(0));
+    let begin = |number: u64, bound, takes_over| {
+        let now = at(number as i64);
+        directory.start(start(number, user(1), 1, bound, now), takes_over, now)
+    };
+    let replaced = |number: u64, bound, takes_over| {
+        let (_, changes) = begin(number, bound, takes_over).expect("room");
+        let ended = changes.events.iter().filter_map(|event| match event {
+            Event::Ended(session, Reason::Replaced) => Some(session.number()),
+            _ => None,
+        });
+        ended.collect::<Vec<_>>()
+    };
+    for (number, bound) in [(0, true), (1, false), (2, false)] {
+        assert!(replaced(number, bound, false).is_empty());
+    }
+    assert_eq!(replaced(3, false, false), [1]);
+    assert_eq!(replaced(4, true, false), [2]);
+    assert_eq!(replaced(5, true, false), [3]);
+    assert!(begin(6, false, false).is_err(), "all are bound to connections");
+    assert_eq!(directory.len(), 3);
+    assert_eq!(directory.count(OrgId::from_bytes([1; 12])), 3, "the refused one is nowhere");
+    // The refused one took a number.
+    assert_eq!(replaced(7, true, true), [0, 4, 5], "the client id's own do not count");
+    let other = directory.start(start(8, user(2), 1, false, at(8)), false, at(8));
+    assert!(other.is_ok_and(|(_, changes)| changes.events.len() == 1), "nobody else's");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Passwords: argon2id hashes, checked on threads of their own, and a limit on guessing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, mpsc};
 
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Refusal;
 use super::model::User;
-use crate::limits::PASSWORD_QUEUE_MAX;
+use crate::limits::{PASSWORD_QUEUE_MAX, PASSWORDS_PER_NETWORK_MAX};
 use crate::timestamp::Timestamp;
 
 /// What a hash costs: 19 MiB and two passes, OWASP's first choice for argon2id; about 30 ms of a
@@ -52,6 +53,7 @@ const FAILING_MAX: usize = 16_384;
 /// Checks passwords.
 pub struct Passwords {
     queue: mpsc::SyncSender<Check>,
+    waiting: Arc<Waiting>,
     failures: Mutex<Failures>,
 }
 
@@ -59,22 +61,56 @@ struct Check {
     user: Option<Arc<User>>,
     password: String,
     answer: oneshot::Sender<bool>,
+    place: Place,
+}
+
+/// Checks of each network that wait or are being made.
+type Waiting = Mutex<HashMap<IpAddr, usize>>;
+
+/// A place in the queue, given back when the check is made. It belongs to the check and not to the
+/// caller, so that hanging up gives nobody a second one.
+struct Place {
+    waiting: Arc<Waiting>,
+    network: IpAddr,
+}
+
+impl Place {
+    fn take(waiting: &Arc<Waiting>, network: IpAddr) -> Result<Self, Refusal> {
+        let mut counts = waiting.lock();
+        let count = counts.entry(network).or_default();
+        if *count >= PASSWORDS_PER_NETWORK_MAX {
+            return Err(Refusal::Busy);
+        }
+        *count += 1;
+        Ok(Self { waiting: waiting.clone(), network })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = self.waiting.lock().entry(self.network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 impl Passwords {
     /// Starts that many threads, at least one; each checks one password at a time. They end with
     /// this value.
     pub fn new(workers: usize) -> Self {
-        let (queue, waiting) = mpsc::sync_channel(PASSWORD_QUEUE_MAX);
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (queue, checks) = mpsc::sync_channel(PASSWORD_QUEUE_MAX);
+        let checks = Arc::new(Mutex::new(checks));
         for _ in 0..workers.max(1) {
-            let waiting = Arc::clone(&waiting);
+            let checks = Arc::clone(&checks);
             std::thread::Builder::new()
                 .name("password".into())
-                .spawn(move || check_all(&waiting))
+                .spawn(move || check_all(&checks))
                 .expect("the system has a thread left when the program starts");
         }
-        Self { queue, failures: Mutex::default() }
+        Self { queue, waiting: Arc::default(), failures: Mutex::default() }
     }
 
     /// Checks the password of the user whom the caller found under `name`, and returns the user.
@@ -83,7 +119,7 @@ impl Passwords {
     /// # Errors
     /// [`Refusal::BadCredentials`] for a wrong password, [`Refusal::Locked`] after 10 failures in
     /// a row for this name from this address (IPv6: this /64) within 30 minutes, for 5 minutes,
-    /// [`Refusal::Busy`] when too many checks wait.
+    /// [`Refusal::Busy`] when too many checks wait, in all or from this network.
     pub async fn verify(
         &self,
         user: Option<Arc<User>>,
@@ -92,13 +128,15 @@ impl Passwords {
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
-        let source = Source::new(name, from);
+        let network = network_of(from);
+        let source = Source::new(name, network);
         self.failures.lock().check(&source, now)?;
         let fits = password.len() <= PASSWORD_BYTES_MAX;
         let user = user.filter(|_| fits);
         let password = if fits { password } else { String::new() };
         let (answer, answered) = oneshot::channel();
-        let check = Check { user: user.clone(), password, answer };
+        let place = Place::take(&self.waiting, network)?;
+        let check = Check { user: user.clone(), password, answer, place };
         self.queue.try_send(check).map_err(|_| Refusal::Busy)?;
         let right = answered.await.map_err(|_| Refusal::Busy)?;
 
@@ -147,11 +185,11 @@ fn hasher() -> Argon2<'static> {
 }
 
 /// A thread: checks what waits until the queue is gone.
-fn check_all(waiting: &Mutex<mpsc::Receiver<Check>>) {
+fn check_all(checks: &Mutex<mpsc::Receiver<Check>>) {
     let argon2 = hasher();
     loop {
-        let next = waiting.lock().recv();
-        let Ok(Check { user, password, answer }) = next else {
+        let next = checks.lock().recv();
+        let Ok(Check { user, password, answer, place }) = next else {
             return;
         };
         // Who has hung up needs no answer, and must not cost 30 ms.
@@ -160,7 +198,18 @@ fn check_all(waiting: &Mutex<mpsc::Receiver<Check>>) {
         }
         let hash = user.as_ref().map_or(NOBODYS_HASH, |user| &user.password_hash);
         let right = argon2.verify_password(password.as_bytes(), hash).is_ok();
+        drop(place);
         let _ = answer.send(right && user.is_some());
+    }
+}
+
+/// The network of one customer: whoever has an IPv6 address has its whole /64.
+fn network_of(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+        v4 => v4,
     }
 }
 
@@ -169,14 +218,7 @@ fn check_all(waiting: &Mutex<mpsc::Receiver<Check>>) {
 struct Source([u8; 32]);
 
 impl Source {
-    fn new(name: &str, from: IpAddr) -> Self {
-        // Whoever has an IPv6 address has its whole /64.
-        let network = match from.to_canonical() {
-            IpAddr::V6(address) => {
-                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
-            }
-            v4 => v4,
-        };
+    fn new(name: &str, network: IpAddr) -> Self {
         let mut hash = Sha256::new();
         hash.update(network.to_string());
         hash.update([0]);
@@ -297,16 +339,32 @@ mod tests {
         let passwords = Passwords::new(1);
         let checks: Vec<_> = (0..PASSWORD_QUEUE_MAX + 8)
             .map(|number| {
-                let name = format!("{number}");
-                async {
-                    let name = name;
-                    passwords.verify(None, &name, String::new(), HERE, NOW).await
-                }
+                let from = IpAddr::V4(Ipv4Addr::from_bits(number as u32));
+                passwords.verify(None, NAME, String::new(), from, NOW)
             })
             .collect();
         let outcomes = futures_util::future::join_all(checks).await;
         let busy = outcomes.iter().filter(|outcome| matches!(outcome, Err(Refusal::Busy))).count();
         assert!((1..=8).contains(&busy), "{busy} were turned away");
+    }
+
+    #[tokio::test]
+    async fn one_network_does_not_fill_the_queue() {
+        let passwords = Passwords::new(1);
+        let user = viewer();
+        let names: Vec<_> = (0..90).map(|number| number.to_string()).collect();
+        let guesses =
+            names.iter().map(|name| passwords.verify(None, name, String::new(), HERE, NOW));
+        let guesses = futures_util::future::join_all(guesses);
+        let there = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let other = passwords.verify(user.clone(), NAME, PASSWORD.into(), there, NOW);
+        let (guesses, other) = futures_util::future::join(guesses, other).await;
+        let busy = guesses.iter().filter(|guess| matches!(guess, Err(Refusal::Busy))).count();
+        assert_eq!(busy, names.len() - PASSWORDS_PER_NETWORK_MAX);
+        other.expect("another network is not kept out");
+        assert!(passwords.waiting.lock().is_empty());
+        let here = passwords.verify(user, NAME, PASSWORD.into(), HERE, NOW).await;
+        here.expect("the places are given back");
     }
 
     #[tokio::test]
@@ -347,7 +405,8 @@ mod tests {
     #[test]
     fn failures_are_those_of_a_name_and_a_network() {
         let check = |(name, from): (&str, &str), (other, there): (&str, &str), same| {
-            let source = |name, from: &str| Source::new(name, from.parse().expect("an address"));
+            let source =
+                |name, from: &str| Source::new(name, network_of(from.parse().expect("an address")));
             assert_eq!(source(name, from) == source(other, there), same, "{from} {there}");
         };
         check(("a", "10.0.0.1"), ("A", "10.0.0.1"), true);

@@ -32,16 +32,23 @@ pub struct CommandInfo {
     pub handler: Handler,
 }
 
-/// The three kinds of handler, and the one for commands that need no session.
+/// The kinds of handler.
 pub enum Handler {
     /// Answers from memory, with or without a session.
     Open(fn(RawParams<'_>, &mut Vec<u8>) -> Result<(), Failure>),
     /// Answers from memory.
     Read(ReadHandler),
+    /// Reads so much, sometimes, that it runs apart from the threads that serve connections.
+    Heavy {
+        /// Whether it does so this time.
+        is_heavy: fn(&Call<'_>, RawParams<'_>) -> bool,
+        /// What it does.
+        handler: ReadHandler,
+    },
     /// Changes state; answered when the change is durable.
     Change(ChangeHandler),
-    /// Takes time, with or without a session.
-    Later(fn(LaterCall, Option<Box<RawValue>>) -> Reply),
+    /// Logs in, which takes time, with or without a session.
+    Login(fn(LoginCall, Option<Box<RawValue>>) -> Reply),
 }
 
 /// The member `params`, not yet looked into.
@@ -53,7 +60,7 @@ pub type ReadHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<(), 
 /// A handler that appends its reply object and says what it changed.
 pub type ChangeHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Changes, Failure>;
 
-/// The reply of a handler that takes time: the text under the command's name.
+/// The reply of a login: the text under the command's name.
 pub type Reply = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
 
 /// What a handler gets to know about its caller.
@@ -66,8 +73,8 @@ pub struct Call<'a> {
     pub now: Timestamp,
 }
 
-/// What a handler that takes time gets to know about its caller.
-pub struct LaterCall {
+/// What a login gets to know about its caller.
+pub struct LoginCall {
     /// Directory, identity and the rest.
     pub core: Arc<Core>,
     /// Who asks; none before a login.
@@ -164,7 +171,8 @@ impl From<&Command<'_>> for OwnedCommand {
     }
 }
 
-/// Executes what is left, of which the first command takes time and its name is written.
+/// Executes what is left, of which the first command is admitted, takes time and has its name
+/// written.
 async fn finish(
     core: Arc<Core>,
     caller: Caller,
@@ -173,6 +181,7 @@ async fn finish(
     now: Timestamp,
 ) -> Answer {
     let mut answer = Answer::from_bytes(reply);
+    let mut logins_left = limits::LOGINS_PER_REQUEST;
     for (index, OwnedCommand { id, body }) in rest.into_iter().enumerate() {
         if index > 0 {
             push_id(&mut answer.bytes, &id, true);
@@ -186,8 +195,9 @@ async fn finish(
             params: params.as_deref(),
         });
         let body = body.map_err(|error| *error);
-        if !execute_now(&core, &caller, &body, now, &mut answer.bytes) {
-            execute_later(&core, &caller, &body, now, &mut answer).await;
+        // The first is not admitted again: it would count twice.
+        if index == 0 || !execute_now(&core, &caller, &body, now, &mut answer.bytes) {
+            execute_later(&core, &caller, &body, now, &mut logins_left, &mut answer).await;
         }
     }
     answer.bytes.push(b'}');
@@ -200,6 +210,12 @@ fn reply_too_large() -> Failure {
     let most = limits::REPLY_BYTES_MAX;
     let sentence = format!("The reply is larger than {most} bytes; this was not executed.");
     Failure::new(Code::REPLY_TOO_LARGE, sentence)
+}
+
+fn too_many_logins() -> Failure {
+    let most = limits::LOGINS_PER_REQUEST;
+    let sentence = format!("A request can log in {most} times; this was not executed.");
+    Failure::new(Code::BUSY, sentence)
 }
 
 /// Executes one command if it can be done at once; otherwise nothing is written.
@@ -217,6 +233,13 @@ fn execute_now(
                 (Handler::Open(handler), _) => handler(params, out),
                 (Handler::Read(handler), Some(session)) => {
                     handler(&Call { core, session, now }, params, out)
+                }
+                (Handler::Heavy { is_heavy, handler }, Some(session)) => {
+                    let call = Call { core, session, now };
+                    if is_heavy(&call, params) {
+                        return false;
+                    }
+                    handler(&call, params, out)
                 }
                 _ => return false,
             };
@@ -238,6 +261,7 @@ async fn execute_later(
     caller: &Caller,
     body: &Result<Body<'_>, &'static str>,
     now: Timestamp,
+    logins_left: &mut usize,
     answer: &mut Answer,
 ) {
     // Admitted by `execute_now`; only the name is looked up again.
@@ -247,9 +271,17 @@ async fn execute_later(
         (Handler::Change(handler), Some(session)) => {
             change(*handler, &Call { core, session, now }, body.params, answer).await
         }
-        (Handler::Later(handler), session) => {
+        (Handler::Heavy { handler, .. }, Some(session)) => {
+            let call = Call { core, session, now };
+            heavy(*handler, &call, body.params).await.map(|reply| {
+                answer.bytes.extend_from_slice(&reply);
+            })
+        }
+        (Handler::Login(_), _) if *logins_left == 0 => Err(too_many_logins()),
+        (Handler::Login(handler), session) => {
+            *logins_left -= 1;
             let (core, session) = (core.clone(), session.clone());
-            let call = LaterCall { core, session, conn: caller.conn, now };
+            let call = LoginCall { core, session, conn: caller.conn, now };
             handler(call, body.params.map(ToOwned::to_owned)).await.map(|reply| {
                 answer.bytes.extend_from_slice(&reply);
             })
@@ -260,6 +292,21 @@ async fn execute_later(
     if let Err(failure) = outcome {
         failure.write(&mut answer.bytes);
     }
+}
+
+async fn heavy(
+    handler: ReadHandler,
+    call: &Call<'_>,
+    params: Option<&RawValue>,
+) -> Result<Vec<u8>, Failure> {
+    let (core, session, now) = (call.core.clone(), call.session.clone(), call.now);
+    let params = params.map(ToOwned::to_owned);
+    let work = move || {
+        let mut reply = Vec::new();
+        let call = Call { core: &core, session: &session, now };
+        handler(&call, params.as_deref(), &mut reply).map(|()| reply)
+    };
+    call.core.apart(work).await?
 }
 
 async fn change(

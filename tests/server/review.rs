@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use crate::harness::{SOON, TestServer};
+use crate::harness::{OPERATOR_LOGIN, SOON, TestServer};
 
 /// A connection to a listener that gives up when nothing comes.
 fn dial(server: &TestServer, listener: &str) -> TcpStream {
@@ -192,4 +192,107 @@ fn a_request_of_many_listings_does_not_become_gigabytes() {
     assert_eq!(done + refused, 1001, "{} bytes", answer.len());
     assert!(refused > 0 && answer.len() < 17 * 1024 * 1024, "{} bytes", answer.len());
     drop(things);
+}
+
+/// The answer to one request over HTTP: its head and body.
+fn post(server: &TestServer, body: &str) -> String {
+    let mut stream = dial(server, "http");
+    let head = format!("POST /api HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
+    read_all(&mut stream)
+}
+
+/// The parameters of a login of a thing.
+const MOWER: &str = r#"{"thingKey":"mower-1","appToken":"demo-token-basicorg"}"#;
+
+/// So many logins of one thing as commands.
+fn logins(count: usize) -> String {
+    let login = |n| format!(r#""{n}":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    (0..count).map(login).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn one_request_can_not_fill_the_directory() {
+    let server = TestServer::with(&[("TR50D_LIMITS__SESSIONS_PER_PRINCIPAL", "4")]);
+    let answer = post(&server, &format!("{{{}}}", logins(1000)));
+    let (done, refused) =
+        (answer.matches(r#""success":true"#).count(), answer.matches("[-95011]").count());
+    assert_eq!((done, refused), (10, 990), "{answer}");
+    let auth = format!(r#""auth":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    let list = r#""list":{"command":"session.list","params":{"limit":1}}"#;
+    let answer = post(&server, &format!("{{{auth},{list}}}"));
+    assert!(answer.contains(r#""count":4,"#), "{answer}");
+    let ended = r#""list":{"command":"session.list","params":{"status":"LOGGED_OUT"}}"#;
+    let answer = post(&server, &format!("{{{auth},{ended}}}"));
+    assert_eq!(answer.matches(r#""endReason":"replaced""#).count(), 8, "{answer}");
+}
+
+#[test]
+fn logins_count_as_commands_of_their_session() {
+    let server = TestServer::with(&[("TR50D_LIMITS__COMMANDS_PER_S", "3")]);
+    let auth = format!(r#""auth":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    let answer = post(&server, &format!("{{{auth},{}}}", logins(8)));
+    assert_eq!(answer.matches("[-95010]").count(), 5, "{answer}");
+}
+
+#[test]
+fn things_are_listed_by_key_page_by_page() {
+    let server = TestServer::start();
+    for key in ["b", "a", "d", "C"] {
+        mqtt(&server, 4, "lister", key, "demo-token-basicorg");
+    }
+    let auth = format!(r#""auth":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    let check = |params: &str, count: usize, keys: &[&str]| {
+        let list = format!(r#""l":{{"command":"thing.list","params":{{{params}"show":"key"}}}}"#);
+        let answer = post(&server, &format!("{{{auth},{list}}}"));
+        let keys: Vec<_> = keys.iter().map(|key| format!(r#"{{"key":"{key}"}}"#)).collect();
+        let expected =
+            format!(r#""count":{count},"fields":["key"],"result":[{}]}}"#, keys.join(","));
+        assert!(answer.contains(&expected), "{params}: {answer}");
+    };
+    check("", 5, &["C", "a", "b", "d", "mower-1"]);
+    check(r#""limit":1,"#, 5, &["C"]);
+    check(r#""offset":3,"limit":1,"#, 5, &["d"]);
+    check(r#""offset":5,"#, 5, &[]);
+    check(r#""sort":"name","limit":3,"#, 5, &["a", "b", "C"]);
+    check(r#""sort":"-key","limit":1,"#, 5, &["mower-1"]);
+    check(r#""keys":["d","x"],"#, 1, &["d"]);
+}
+
+#[test]
+fn the_app_id_of_other_things_is_for_administrators() {
+    let server = TestServer::start();
+    let thing = |key: &str| {
+        let token = "demo-token-basicorg";
+        let params = format!(r#"{{"appId":"app-{key}","thingKey":"{key}","appToken":"{token}"}}"#);
+        format!(r#""auth":{{"command":"api.authenticate","params":{params}}}"#)
+    };
+    let asked = r#""f":{"command":"thing.find","params":{"key":"a"}},"l":{"command":"thing.list"}"#;
+    let check = |auth: &str, shown: &[&str]| {
+        let answer = post(&server, &format!("{{{auth},{asked}}}"));
+        assert_eq!(answer.matches(r#""key":"a""#).count(), 2, "{answer}");
+        for app_id in ["app-a", "app-b"] {
+            let count = shown.iter().filter(|id| **id == app_id).count();
+            assert_eq!(answer.matches(app_id).count(), count, "{app_id}: {answer}");
+        }
+    };
+    post(&server, &format!("{{{}}}", thing("a")));
+    check(&thing("b"), &["app-b"]);
+    check(&thing("a"), &["app-a", "app-a"]);
+    let all = ["app-a", "app-a", "app-b"];
+    let operator = &OPERATOR_LOGIN[1..OPERATOR_LOGIN.len() - 1];
+    check(operator, &all);
+}
+
+#[test]
+fn a_modems_identifier_is_not_the_own_thing() {
+    let server = TestServer::start();
+    let auth = format!(r#""auth":{{"command":"api.authenticate","params":{MOWER}}}"#);
+    for name in ["imei", "iccid", "esn", "meid", "imsi", "msisdn"] {
+        let find =
+            format!(r#""f":{{"command":"thing.find","params":{{"{name}":490154203237518}}}}"#);
+        let answer = post(&server, &format!("{{{auth},{find}}}"));
+        let told = format!(r#"[-90008],"errorMessages":["Thing with {name} \"490154203237518\""#);
+        assert!(answer.contains(&told), "{answer}");
+    }
 }

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::tr50::authenticate::Credentials;
-use crate::tr50::dispatch::{Done, LaterCall, Reply, WriteReply};
+use crate::tr50::dispatch::{Done, LoginCall, Reply, WriteReply};
 use crate::tr50::error::Failure;
 use crate::tr50::params::{Params, params};
 
@@ -28,7 +28,7 @@ pub fn ping(_: Option<&RawValue>, out: &mut Vec<u8>) -> Result<(), Failure> {
 }
 
 /// `api.authenticate` as an ordinary command: starts a session that is bound to no connection.
-pub fn authenticate(call: LaterCall, params: Option<Box<RawValue>>) -> Reply {
+pub fn authenticate(call: LoginCall, params: Option<Box<RawValue>>) -> Reply {
     Box::pin(async move {
         let credentials = Credentials::from_params(Authenticate::read(params.as_deref())?)?;
         let session = call.core.login_unbound(credentials, call.conn, call.now).await?;

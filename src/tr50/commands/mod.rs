@@ -31,6 +31,22 @@ macro_rules! read {
     };
 }
 
+/// A command that reads so much, sometimes, that it runs apart.
+macro_rules! heavy {
+    ($name:literal, $handler:path, $is_heavy:path, $doc:literal) => {
+        CommandInfo {
+            handler: Handler::Heavy {
+                is_heavy: $is_heavy,
+                handler: |call, params, out| {
+                    $handler(call, Params::read(params)?)?.write_reply(out);
+                    Ok(())
+                },
+            },
+            ..read!($name, $handler, $doc)
+        }
+    };
+}
+
 /// A command that changes state.
 macro_rules! change {
     ($name:literal, $handler:path, $doc:literal) => {
@@ -53,7 +69,7 @@ pub static COMMANDS: &[CommandInfo] = &[
         name: "api.authenticate",
         doc: "Logs a user or an application in and starts a session for use over HTTP.",
         params: api::Authenticate::FIELDS,
-        handler: Handler::Later(api::authenticate),
+        handler: Handler::Login(api::authenticate),
     },
     CommandInfo {
         name: "api.ping",
@@ -69,7 +85,12 @@ pub static COMMANDS: &[CommandInfo] = &[
     change!("session.end", session::end, "Ends a session; without parameters the caller's own."),
     read!("session.find", session::find, "Shows one session of the current organisation."),
     read!("session.info", session::info, "Shows the caller's own session."),
-    read!("session.list", session::list, "Lists the sessions of the current organisation."),
+    heavy!(
+        "session.list",
+        session::list,
+        session::is_long_list,
+        "Lists the sessions of the current organisation."
+    ),
     read!("session.org.list", session::org_list, "Lists the organisations the user may work in."),
     change!(
         "session.org.switch",
@@ -77,7 +98,12 @@ pub static COMMANDS: &[CommandInfo] = &[
         "Moves the session to another organisation."
     ),
     read!("thing.find", thing::find, "Shows one thing of the current organisation."),
-    read!("thing.list", thing::list, "Lists the things of the current organisation."),
+    heavy!(
+        "thing.list",
+        thing::list,
+        thing::is_long_list,
+        "Lists the things of the current organisation."
+    ),
     read!("user.find", user::find, "Shows one user of the current organisation."),
     read!("user.list", user::list, "Lists the users of the current organisation."),
 ];

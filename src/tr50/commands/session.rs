@@ -11,11 +11,12 @@ use crate::id::{OrgId, SessionId, SessionRef, ThingKey};
 use crate::identity::Standing;
 use crate::identity::model::Org;
 use crate::identity::permission::PermissionSet;
+use crate::limits::LISTED_AT_ONCE_MAX;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, Done, WriteReply, shown};
+use crate::tr50::dispatch::{Call, Done, RawParams, WriteReply, shown};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::json::{self, ObjectWriter, key};
-use crate::tr50::params::{NoParams, missing, params};
+use crate::tr50::params::{NoParams, Params, missing, params};
 use crate::transport::Protocol;
 
 params! {
@@ -71,6 +72,15 @@ pub fn list(call: &Call<'_>, params: List) -> Result<SessionList, Failure> {
         return Ok(SessionList(Listing { count: 0, sessions: Vec::new() }));
     };
     Ok(SessionList(call.core.directory.list(org, &query)))
+}
+
+/// Whether a `session.list` takes so long that connections must not wait for it. What is wrong
+/// with the parameters is told at once.
+pub fn is_long_list(call: &Call<'_>, params: RawParams<'_>) -> bool {
+    let org = call.session.org_id();
+    let query = |params: List| params.into_query(call, org);
+    call.core.directory.count(org) > LISTED_AT_ONCE_MAX
+        && List::read(params).and_then(query).is_ok_and(|q| q.is_some_and(|q| !q.is_page()))
 }
 
 impl List {

@@ -2,17 +2,18 @@
 
 use serde::Serialize;
 
-use super::view::{ListReply, View};
+use super::view::{ListReply, View, members};
 use crate::directory::{Lifetime, Principal, Who};
 use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
 use crate::identity::model::Thing;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::Call;
+use crate::tr50::dispatch::{Call, RawParams, shown};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
 
-/// Things that one `thing.list` sorts; beyond it, the order is that of the keys.
-const SORTED_MAX: usize = 100_000;
+/// Things that one `thing.list` with a filter or an order of its own looks through: some hundred
+/// megabytes while it runs.
+const SEARCHED_MAX: usize = 100_000;
 
 params! {
     /// The parameters of `thing.find`; an application session without any means its own thing.
@@ -20,6 +21,12 @@ params! {
         optional key: ThingKey = "key", "The thing's key.";
         optional thing_key: ThingKey = "thingKey", "The same, under another name.";
         optional id: ThingId = "id", "The thing's id.";
+        optional imei: String = "imei", "Its IMEI. No thing has any of these six yet.";
+        optional iccid: String = "iccid", "Its ICCID.";
+        optional esn: String = "esn", "Its ESN.";
+        optional meid: String = "meid", "Its MEID.";
+        optional imsi: String = "imsi", "Its IMSI.";
+        optional msisdn: String = "msisdn", "Its MSISDN.";
     }
 }
 
@@ -30,7 +37,7 @@ params! {
         optional offset: u64 = "offset", "Things to leave out at the beginning.";
         optional limit: u64 = "limit", "Things to return at most, up to 2000.";
         optional sort: String = "sort",
-            "A member's name, with `-` before it for descending; `+name` by default.";
+            "A member's name, with `-` before it for descending; by key, in the order of its bytes, by default.";
         optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
         optional tags: Vec<String> = "tags", "Only things that have all of these tags.";
         optional keys: Vec<String> = "keys", "Only things with these keys.";
@@ -50,7 +57,9 @@ pub struct ThingView {
     def_id: Option<ThingDefId>,
     tags: Vec<String>,
     connected: bool,
-    app_id: String,
+    /// A secret of the application (`tr50.md` 1.1): for the thing itself and for administrators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +94,8 @@ impl ThingView {
         let principal = Principal::Thing(thing.org, thing.key.clone());
         let sessions = call.core.directory.of_principal(&principal);
         let newest = sessions.iter().max_by_key(|session| (session.started(), session.number()));
+        let (standing, own) = (call.session.standing(), call.session.who().principal());
+        let trusted = standing.super_admin || standing.org_admin || own == principal;
         let bound = |lifetime: Lifetime| lifetime == Lifetime::Connection;
         Self {
             id: thing.id,
@@ -96,13 +107,29 @@ impl ThingView {
             def_id: thing.def,
             tags: thing.tags,
             connected: sessions.iter().any(|session| bound(session.lifetime())),
-            app_id: thing.app_id,
+            app_id: trusted.then_some(thing.app_id),
             last_seen: sessions.iter().map(|session| session.last_accessed()).max(),
             proto: newest.map(|session| session.conn().protocol.as_str()),
             remote_addr: newest.map(|session| session.conn().remote_addr.to_string()),
             created_by: thing.created_by,
             created_on: thing.created_on,
         }
+    }
+}
+
+impl Find {
+    /// The modem's identifier by which a thing is asked for (`tr50.md` 2, "Thing identifier
+    /// parameters"). No thing has one, but whoever names one does not mean the own thing.
+    fn identifier(&self) -> Option<(&'static str, String)> {
+        let named = [
+            ("imei", &self.imei),
+            ("iccid", &self.iccid),
+            ("esn", &self.esn),
+            ("meid", &self.meid),
+            ("imsi", &self.imsi),
+            ("msisdn", &self.msisdn),
+        ];
+        named.into_iter().find_map(|(name, value)| Some((name, value.clone()?)))
     }
 }
 
@@ -113,11 +140,16 @@ pub fn find(call: &Call<'_>, params: Find) -> Result<ThingView, Failure> {
         Who::Application { thing_key, .. } => Some(thing_key.clone()),
         Who::User(_) => None,
     };
+    let identifier = params.identifier();
     let key = params.key.or(params.thing_key);
     let (found, named) = match (key, params.id) {
         (Some(key), _) => (identity.thing(org, &key)?, key.to_string()),
         (None, Some(id)) => (identity.thing_by_id(org, id)?, id.to_string()),
         (None, None) => {
+            if let Some((name, value)) = identifier {
+                let what = format!("Thing with {name} \"{}\"", shown(&value));
+                return Err(Failure::not_found(what));
+            }
             let key = own_key().ok_or_else(|| missing("key"))?;
             (identity.thing(org, &key)?, key.to_string())
         }
@@ -133,7 +165,22 @@ pub fn list(call: &Call<'_>, params: List) -> Result<ListReply, Failure> {
         let sentence = "The application's token is restricted to its own thing.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
-    let things = call.core.identity.things(call.session.org_id(), None, SORTED_MAX)?;
+    let view = View {
+        offset: params.offset,
+        limit: params.limit,
+        sort: params.sort.filter(|sort| !sort.is_empty()),
+        show: params.show,
+        hide_fields: params.hide_fields.unwrap_or(false),
+    };
+    let (identity, org) = (&call.core.identity, call.session.org_id());
+    if view.sort.is_none() && params.tags.is_none() && params.keys.is_none() {
+        let (offset, limit) = view.page();
+        let things = identity.things(org, offset, limit)?;
+        let count = usize::try_from(identity.count_things(org)).unwrap_or(usize::MAX);
+        let page = things.into_iter().filter_map(|thing| members(&ThingView::of(call, thing)));
+        return view.reply(FIELDS, count, page);
+    }
+    let things = identity.things(org, 0, SEARCHED_MAX)?;
     let wanted = |thing: &Thing| {
         let has_tag = |tag: &String| thing.tags.contains(tag);
         params.tags.as_ref().is_none_or(|tags| tags.iter().all(has_tag))
@@ -144,14 +191,12 @@ pub fn list(call: &Call<'_>, params: List) -> Result<ListReply, Failure> {
     };
     let things: Vec<ThingView> =
         things.into_iter().filter(wanted).map(|thing| ThingView::of(call, thing)).collect();
-    let view = View {
-        offset: params.offset,
-        limit: params.limit,
-        sort: params.sort.or_else(|| Some("+name".to_owned())),
-        show: params.show,
-        hide_fields: params.hide_fields.unwrap_or(false),
-    };
     view.apply(FIELDS, &things)
+}
+
+/// Every `thing.list` reads the store's tables, and may have a way to go to its page.
+pub fn is_long_list(_: &Call<'_>, _: RawParams<'_>) -> bool {
+    true
 }
 
 fn restricted(call: &Call<'_>) -> bool {

@@ -36,25 +36,13 @@ impl View {
     ///
     /// `sort` or `show` names no field.
     pub fn apply<T: Serialize>(&self, fields: &[&str], items: &[T]) -> Result<ListReply, Failure> {
-        let named = |name: &str, parameter: &str| {
-            let field = fields.iter().find(|field| field.eq_ignore_ascii_case(name));
-            field.copied().ok_or_else(|| {
-                let sentence = format!("Parameter \"{parameter}\" names no field: \"{name}\".");
-                Failure::new(Code::PARAMETER_INVALID, sentence)
-            })
-        };
-        let shown: Vec<&str> = match &self.show {
-            Some(show) if !show.is_empty() && show.iter().all(|name| name != "*") => {
-                show.iter().map(|name| named(name, "show")).collect::<Result<_, _>>()?
-            }
-            _ => fields.to_vec(),
-        };
+        let named = |name| named(fields, name, "sort");
         let mut rows: Vec<Map<String, Value>> = items.iter().filter_map(members).collect();
         let sort = self.sort.as_deref().filter(|sort| !sort.is_empty());
         let (descending, key) = match sort {
             Some(sort) => match sort.strip_prefix('-') {
-                Some(key) => (true, Some(named(key, "sort")?)),
-                None => (false, Some(named(sort.strip_prefix('+').unwrap_or(sort), "sort")?)),
+                Some(key) => (true, Some(named(key)?)),
+                None => (false, Some(named(sort.strip_prefix('+').unwrap_or(sort))?)),
             },
             None => (false, None),
         };
@@ -66,11 +54,31 @@ impl View {
         }
         let count = rows.len();
         let (offset, limit) = self.page();
+        self.reply(fields, count, rows.into_iter().skip(offset).take(limit))
+    }
+
+    /// The reply with a page that is cut already, of `count` records in all.
+    ///
+    /// # Errors
+    ///
+    /// `show` names no field.
+    pub fn reply(
+        &self,
+        fields: &[&str],
+        count: usize,
+        page: impl Iterator<Item = Map<String, Value>>,
+    ) -> Result<ListReply, Failure> {
+        let shown: Vec<&str> = match &self.show {
+            Some(show) if !show.is_empty() && show.iter().all(|name| name != "*") => {
+                show.iter().map(|name| named(fields, name, "show")).collect::<Result<_, _>>()?
+            }
+            _ => fields.to_vec(),
+        };
         let project = |mut row: Map<String, Value>| {
             row.retain(|name, _| shown.contains(&name.as_str()));
             row
         };
-        let result = rows.into_iter().skip(offset).take(limit).map(project).collect();
+        let result = page.map(project).collect();
         let fields = || shown.iter().map(|name| (*name).to_owned()).collect();
         Ok(ListReply { count, fields: (!self.hide_fields).then(fields), result })
     }
@@ -80,6 +88,14 @@ impl View {
         let limit = self.limit.filter(|limit| *limit > 0).unwrap_or(LIST_MAX).min(LIST_MAX);
         (usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX), limit as usize)
     }
+}
+
+fn named<'f>(fields: &[&'f str], name: &str, parameter: &str) -> Result<&'f str, Failure> {
+    let field = fields.iter().find(|field| field.eq_ignore_ascii_case(name));
+    field.copied().ok_or_else(|| {
+        let sentence = format!("Parameter \"{parameter}\" names no field: \"{name}\".");
+        Failure::new(Code::PARAMETER_INVALID, sentence)
+    })
 }
 
 /// The members of a serialisable struct.
