@@ -69,9 +69,9 @@ params! {
 pub fn list(call: &Call<'_>, params: List) -> Result<SessionList, Failure> {
     let org = call.session.org_id();
     let Some(query) = params.into_query(call, org)? else {
-        return Ok(SessionList(Listing { count: 0, sessions: Vec::new() }));
+        return Ok(SessionList { org, listing: Listing { count: 0, sessions: Vec::new() } });
     };
-    Ok(SessionList(call.core.directory.list(org, &query)))
+    Ok(SessionList { org, listing: call.core.directory.list(org, &query) })
 }
 
 /// Whether a `session.list` takes so long that connections must not wait for it. What is wrong
@@ -319,21 +319,32 @@ pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<(Done, Changes), Fa
 }
 
 /// The reply of `session.list`.
-pub struct SessionList(Listing);
+pub struct SessionList {
+    org: OrgId,
+    listing: Listing,
+}
 
 impl WriteReply for SessionList {
     fn write_reply(&self, out: &mut Vec<u8>) {
         let mut perms = PermsText::default();
         out.extend_from_slice(br#"{"success":true,"params":{"count":"#);
-        json::push_value(out, &self.0.count);
+        json::push_value(out, &self.listing.count);
         out.extend_from_slice(br#","result":["#);
-        for (index, session) in self.0.sessions.iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            let mut object = ObjectWriter::new(out);
-            write_session(&mut object, session, &mut perms);
-            object.end();
+        let mut comma = false;
+        for session in &self.listing.sessions {
+            session.with_place(|place| {
+                // It may have gone to another organisation since the page was taken.
+                if place.standing.org.id != self.org {
+                    return;
+                }
+                if comma {
+                    out.push(b',');
+                }
+                comma = true;
+                let mut object = ObjectWriter::new(out);
+                write_placed(&mut object, session, place, &mut perms);
+                object.end();
+            });
         }
         out.extend_from_slice(b"]}}");
     }
