@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -266,7 +266,14 @@ impl<P: Peer> Connection<P> {
     fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> io::Result<()> {
         let written = if self.unsent.is_empty() {
             let written = self.write_some(cx, output)?;
-            self.unsent.extend_from_slice(output.get(written..).unwrap_or_default());
+            if output.len() - written > limits::READ_BYTES {
+                // A listing of thousands is megabytes: it is handed over as it is.
+                let whole = std::mem::replace(output, Vec::with_capacity(limits::READ_BYTES));
+                self.unsent = Bytes::from(whole).into();
+                self.unsent.advance(written);
+            } else {
+                self.unsent.extend_from_slice(output.get(written..).unwrap_or_default());
+            }
             written
         } else {
             self.unsent.extend_from_slice(output);
