@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Stream;
 use crate::limits;
@@ -104,7 +105,9 @@ thread_local! {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve<P: Peer>(peer: P, stream: Stream) {
+///
+/// Until its login it also ends when `stop` is cancelled; afterwards it ends with its session.
+pub async fn serve<P: Peer>(peer: P, stream: Stream, stop: CancellationToken) {
     let mut connection = Connection {
         peer,
         stream,
@@ -117,6 +120,7 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream) {
         at_end: false,
         timer: Box::pin(tokio::time::sleep(limits::LOGIN_WAIT)),
         last_bytes: Instant::now(),
+        stopping: Some(Box::pin(stop.cancelled_owned())),
     };
     let closing = std::future::poll_fn(|cx| connection.poll(cx)).await;
     // Boxed: an idle connection need not hold the room for its end.
@@ -141,6 +145,8 @@ struct Connection<P: Peer> {
     at_end: bool,
     timer: Pin<Box<Sleep>>,
     last_bytes: Instant,
+    /// Resolves when the server stops; there until the login.
+    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl<P: Peer> Connection<P> {
@@ -185,6 +191,14 @@ impl<P: Peer> Connection<P> {
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
                 Poll::Pending => break,
             }
+        }
+        if self.peer.is_online() {
+            self.stopping = None;
+        }
+        if let Some(stopping) = &mut self.stopping
+            && stopping.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(self.peer.lost());
         }
         self.poll_timer(cx)
     }
@@ -455,8 +469,8 @@ mod tests {
     fn probe(piece: usize) -> (DuplexStream, Arc<Mutex<Seen>>, impl Future<Output = ()>) {
         let (near, far) = tokio::io::duplex(piece);
         let seen = Arc::<Mutex<Seen>>::default();
-        let served =
-            serve(Probe { seen: seen.clone(), works: false }, Stream::Boxed(Box::new(far)));
+        let probe = Probe { seen: seen.clone(), works: false };
+        let served = serve(probe, Stream::Boxed(Box::new(far)), CancellationToken::new());
         (near, seen, served)
     }
 

@@ -440,6 +440,29 @@ async fn a_stop_closes_connections_of_every_kind_in_time() {
 }
 
 /// A URL with the login of a thing, and trust in any certificate.
+#[tokio::test]
+async fn strangers_who_say_nothing_are_not_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let mut server = TestServer::logging(&log, &[]);
+    let mut strangers = Vec::new();
+    for listener in ["mqtt", "tcp"] {
+        strangers.push(raw(server.address(listener), b"").await);
+        strangers.push(raw(server.address(listener), b"\x10").await);
+    }
+    eventually("the strangers are served", async || {
+        let stream = raw(server.address("http"), b"GET /metrics HTTP/1.0\r\n\r\n").await;
+        let metrics = String::from_utf8(read_all(stream).await).expect("UTF-8");
+        metrics.contains(r#"tr50d_connections{protocol="mqtt"} 2"#)
+            && metrics.contains(r#"tr50d_connections{protocol="tcp"} 2"#)
+    })
+    .await;
+    server.signal("TERM");
+    assert!(server.wait().await.success());
+    let log = std::fs::read_to_string(&log).expect("the log");
+    assert!(!log.contains("did not end in time"), "{log}");
+}
+
 fn thing_url(server: &TestServer, scheme: &str) -> Url {
     let address = server.address(scheme);
     let url = format!("{scheme}://stop:demo-token-basicorg@{address}/?insecure=true");
