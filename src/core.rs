@@ -2,7 +2,6 @@
 //! and tells every listener of the events.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -425,17 +424,6 @@ impl Core {
     }
 }
 
-impl Session {
-    /// Notes that the counters have to be stored; false when that was noted already.
-    fn mark_stale(&self) -> bool {
-        !self.stale_flag().swap(true, Ordering::Relaxed)
-    }
-
-    fn clear_stale(&self) {
-        self.stale_flag().store(false, Ordering::Relaxed);
-    }
-}
-
 /// What TR50 says to a failed login.
 pub fn login_failure(error: &LoginError) -> Failure {
     match error {
@@ -472,7 +460,7 @@ pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
 mod tests {
     use std::ops::Bound;
     use std::path::Path;
-    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
     use crate::store::memory::MemoryStore;

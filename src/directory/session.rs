@@ -438,9 +438,14 @@ impl Session {
         self.end = OnceLock::from(end);
     }
 
-    /// Whether the counters have changed since they were last stored; for the one who stores them.
-    pub(crate) const fn stale_flag(&self) -> &AtomicBool {
-        &self.stale
+    /// Notes that the counters have to be stored; false when that was noted already.
+    pub(crate) fn mark_stale(&self) -> bool {
+        !self.stale.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes that the counters are about to be stored as they are now.
+    pub(crate) fn clear_stale(&self) {
+        self.stale.store(false, Ordering::Relaxed);
     }
 
     /// The key by which sessions are ordered: start, then serial number.
