@@ -27,7 +27,7 @@ pub struct CommandInfo {
     /// What it does, in one line.
     pub doc: &'static str,
     /// Its parameters.
-    pub params: &'static [Field],
+    pub params: fn() -> Vec<Field>,
     /// What it does, in code.
     pub handler: Handler,
 }

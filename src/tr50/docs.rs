@@ -30,11 +30,12 @@ fn command(text: &mut String, info: &CommandInfo) {
         text.push_str(" The reply is sent when the change is durable.");
     }
     text.push('\n');
-    if info.params.is_empty() {
+    let params = (info.params)();
+    if params.is_empty() {
         return;
     }
     text.push_str("\n| parameter | type | | meaning |\n| --- | --- | --- | --- |\n");
-    for field in info.params {
+    for field in params {
         let required = if field.required { "required" } else { "" };
         let _ = writeln!(
             text,

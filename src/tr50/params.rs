@@ -26,7 +26,7 @@ pub struct Field {
 /// The parameters of a command.
 pub trait Params: Sized {
     /// Their description.
-    const FIELDS: &'static [Field];
+    fn fields() -> Vec<Field>;
 
     /// Reads them.
     ///
@@ -49,7 +49,9 @@ pub trait Params: Sized {
 pub struct NoParams;
 
 impl Params for NoParams {
-    const FIELDS: &'static [Field] = &[];
+    fn fields() -> Vec<Field> {
+        Vec::new()
+    }
 
     fn from_members(_: &Members<'_>) -> Result<Self, Failure> {
         Ok(Self)
@@ -57,6 +59,17 @@ impl Params for NoParams {
 
     fn read(_: Option<&RawValue>) -> Result<Self, Failure> {
         Ok(Self)
+    }
+}
+
+/// Those that commands have in common, and those of one command.
+impl<A: Params, B: Params> Params for (A, B) {
+    fn fields() -> Vec<Field> {
+        [A::fields(), B::fields()].concat()
+    }
+
+    fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
+        Ok((A::from_members(members)?, B::from_members(members)?))
     }
 }
 
@@ -80,14 +93,14 @@ macro_rules! params {
         }
 
         impl $crate::tr50::params::Params for $name {
-            const FIELDS: &'static [$crate::tr50::params::Field] = &[
-                $($crate::tr50::params::Field {
+            fn fields() -> Vec<$crate::tr50::params::Field> {
+                vec![$($crate::tr50::params::Field {
                     name: $wire,
                     expected: <$type as $crate::tr50::params::Value>::EXPECTED,
                     required: params!(@required $presence),
                     doc: $doc,
-                },)*
-            ];
+                },)*]
+            }
 
             fn from_members(
                 members: &$crate::tr50::envelope::Members<'_>,
@@ -317,6 +330,6 @@ mod tests {
             Err("Parameter \"limit\" must be a whole number from 0."),
         );
         check("7", Err("\"params\" must be an object."));
-        assert_eq!(Example::FIELDS.iter().map(|f| f.required).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(Example::fields().iter().map(|f| f.required).collect::<Vec<_>>(), [true, false]);
     }
 }

@@ -18,7 +18,9 @@ pub fn ping(_: &Call<'_>, _: NoParams) -> Result<Done, Failure> {
 pub struct Echo(Option<Box<RawValue>>);
 
 impl Params for Echo {
-    const FIELDS: &'static [Field] = &[];
+    fn fields() -> Vec<Field> {
+        Vec::new()
+    }
 
     fn from_members(_: &Members<'_>) -> Result<Self, Failure> {
         Ok(Self(None))

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::dispatch::{Call, CommandInfo, Handler, WriteReply};
 use super::error::Failure;
-use super::params::{Field, Params};
+use super::params::{Field, NoParams, Params};
 use crate::directory::Changes;
 use crate::identity::permission::Permission;
 
@@ -68,20 +68,24 @@ pub static COMMANDS: &[CommandInfo] = &[
     CommandInfo {
         name: "api.authenticate",
         doc: "Logs a user or an application in and starts a session for use over HTTP.",
-        params: api::Authenticate::FIELDS,
+        params: api::Authenticate::fields,
         handler: Handler::Login(api::authenticate),
     },
     CommandInfo {
         name: "api.ping",
         doc: "Answers; needs no session.",
-        params: &[],
+        params: NoParams::fields,
         handler: Handler::Open(api::ping),
     },
     read!("diag.echo", diag::echo, "Answers with its parameters."),
     read!("diag.ping", diag::ping, "Answers."),
     read!("diag.time", diag::time, "Tells the server's time in milliseconds since 1970."),
     read!("org.find", org::find, "Shows one organisation; without parameters the current one."),
-    read!("org.list", org::list, "Lists the current organisation and those below it."),
+    read!(
+        "org.list",
+        org::list,
+        "Lists the current organisation and, for a user, all that the user may work in; by key."
+    ),
     change!("session.end", session::end, "Ends a session; without parameters the caller's own."),
     read!("session.find", session::find, "Shows one session of the current organisation."),
     read!("session.info", session::info, "Shows the caller's own session."),
@@ -102,22 +106,26 @@ pub static COMMANDS: &[CommandInfo] = &[
         "thing.list",
         thing::list,
         thing::is_long_list,
-        "Lists the things of the current organisation."
+        "Lists the things of the current organisation, by key, in the order of its bytes."
     ),
     read!("user.find", user::find, "Shows one user of the current organisation."),
-    read!("user.list", user::list, "Lists the users of the current organisation."),
+    read!(
+        "user.list",
+        user::list,
+        "Lists the users of the current organisation, by e-mail address."
+    ),
 ];
 
 const fn fields_of_read<P: Params, R>(
     _: fn(&Call<'_>, P) -> Result<R, Failure>,
-) -> &'static [Field] {
-    P::FIELDS
+) -> fn() -> Vec<Field> {
+    P::fields
 }
 
 type Changed<R> = Result<(R, Changes), Failure>;
 
-const fn fields_of_change<P: Params, R>(_: fn(&Call<'_>, P) -> Changed<R>) -> &'static [Field] {
-    P::FIELDS
+const fn fields_of_change<P: Params, R>(_: fn(&Call<'_>, P) -> Changed<R>) -> fn() -> Vec<Field> {
+    P::fields
 }
 
 /// The number of a command in [`COMMANDS`]; names are read without regard to case.

@@ -21,17 +21,6 @@ params! {
     }
 }
 
-params! {
-    /// The parameters of `org.list`.
-    pub struct List {
-        optional show: Vec<String> = "show", "The members to show; all by default.";
-        optional offset: u64 = "offset", "Organisations to leave out at the beginning.";
-        optional limit: u64 = "limit", "Organisations to return at most, up to 2000.";
-        optional sort: String = "sort", "A member's name, with `-` before it for descending.";
-        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
-    }
-}
-
 /// An organisation on the wire.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -75,16 +64,9 @@ pub fn find(call: &Call<'_>, params: Find) -> Result<OrgView, Failure> {
 }
 
 /// `org.list`: the organisations that the caller can see, ordered by key.
-pub fn list(call: &Call<'_>, params: List) -> Result<ListReply, Failure> {
+pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
     let orgs: Vec<OrgView> = visible(call).iter().map(OrgView::from).collect();
-    let view = View {
-        offset: params.offset,
-        limit: params.limit,
-        sort: params.sort.or_else(|| Some("+key".to_owned())),
-        show: params.show,
-        hide_fields: params.hide_fields.unwrap_or(false),
-    };
-    view.apply(FIELDS, &orgs)
+    view.or_sorted_by("key").apply(FIELDS, &orgs)
 }
 
 /// What a caller can see: the current organisation, and for users those they may switch to.

@@ -31,14 +31,8 @@ params! {
 }
 
 params! {
-    /// The parameters of `thing.list`.
-    pub struct List {
-        optional show: Vec<String> = "show", "The members to show; all by default.";
-        optional offset: u64 = "offset", "Things to leave out at the beginning.";
-        optional limit: u64 = "limit", "Things to return at most, up to 2000.";
-        optional sort: String = "sort",
-            "A member's name, with `-` before it for descending; by key, in the order of its bytes, by default.";
-        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
+    /// The parameters of `thing.list` beside those of every list.
+    pub struct Wanted {
         optional tags: Vec<String> = "tags", "Only things that have all of these tags.";
         optional keys: Vec<String> = "keys", "Only things with these keys.";
     }
@@ -133,6 +127,15 @@ impl Find {
     }
 }
 
+impl Wanted {
+    fn has(&self, thing: &Thing) -> bool {
+        let has_tag = |tag: &String| thing.tags.contains(tag);
+        let has_key = |key: &String| *key == *thing.key.as_str();
+        self.tags.as_ref().is_none_or(|tags| tags.iter().all(has_tag))
+            && self.keys.as_ref().is_none_or(|keys| keys.iter().any(has_key))
+    }
+}
+
 /// `thing.find`.
 pub fn find(call: &Call<'_>, params: Find) -> Result<ThingView, Failure> {
     let (identity, org) = (&call.core.identity, call.session.org_id());
@@ -159,21 +162,14 @@ pub fn find(call: &Call<'_>, params: Find) -> Result<ThingView, Failure> {
     Ok(ThingView::of(call, thing))
 }
 
-/// `thing.list`.
-pub fn list(call: &Call<'_>, params: List) -> Result<ListReply, Failure> {
+/// `thing.list`: the things of the current organisation, ordered by key.
+pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
     if restricted(call) {
         let sentence = "The application's token is restricted to its own thing.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
-    let view = View {
-        offset: params.offset,
-        limit: params.limit,
-        sort: params.sort.filter(|sort| !sort.is_empty()),
-        show: params.show,
-        hide_fields: params.hide_fields.unwrap_or(false),
-    };
     let (identity, org) = (&call.core.identity, call.session.org_id());
-    if view.sort.is_none() && params.tags.is_none() && params.keys.is_none() {
+    if view.sort().is_none() && wanted.tags.is_none() && wanted.keys.is_none() {
         let (offset, limit) = view.page();
         let things = identity.things(org, offset, limit)?;
         let count = usize::try_from(identity.count_things(org)).unwrap_or(usize::MAX);
@@ -181,16 +177,11 @@ pub fn list(call: &Call<'_>, params: List) -> Result<ListReply, Failure> {
         return view.reply(FIELDS, count, page);
     }
     let things = identity.things(org, 0, SEARCHED_MAX)?;
-    let wanted = |thing: &Thing| {
-        let has_tag = |tag: &String| thing.tags.contains(tag);
-        params.tags.as_ref().is_none_or(|tags| tags.iter().all(has_tag))
-            && params
-                .keys
-                .as_ref()
-                .is_none_or(|keys| keys.iter().any(|key| key == thing.key.as_str()))
-    };
-    let things: Vec<ThingView> =
-        things.into_iter().filter(wanted).map(|thing| ThingView::of(call, thing)).collect();
+    let things: Vec<ThingView> = things
+        .into_iter()
+        .filter(|thing| wanted.has(thing))
+        .map(|thing| ThingView::of(call, thing))
+        .collect();
     view.apply(FIELDS, &things)
 }
 

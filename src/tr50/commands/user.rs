@@ -22,13 +22,8 @@ params! {
 }
 
 params! {
-    /// The parameters of `user.list`.
-    pub struct List {
-        optional show: Vec<String> = "show", "The members to show; all by default.";
-        optional offset: u64 = "offset", "Users to leave out at the beginning.";
-        optional limit: u64 = "limit", "Users to return at most, up to 2000.";
-        optional sort: String = "sort", "A member's name, with `-` before it for descending.";
-        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
+    /// The parameters of `user.list` beside those of every list.
+    pub struct Wanted {
         optional admins: bool = "admins", "Only administrators of the organisation.";
     }
 }
@@ -97,21 +92,14 @@ pub fn find(call: &Call<'_>, params: Find) -> Result<UserView, Failure> {
 }
 
 /// `user.list`: the users of the current organisation, ordered by e-mail address.
-pub fn list(call: &Call<'_>, params: List) -> Result<ListReply, Failure> {
+pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
     let org = call.session.org_id();
-    let only_admins = params.admins.unwrap_or(false);
+    let only_admins = wanted.admins.unwrap_or(false);
     let users = call.core.identity.users_of(org);
     let users: Vec<UserView> = users
         .iter()
         .map(|user| UserView::of(user, org))
         .filter(|user| !only_admins || user.is_org_admin)
         .collect();
-    let view = View {
-        offset: params.offset,
-        limit: params.limit,
-        sort: params.sort.or_else(|| Some("+emailAddress".to_owned())),
-        show: params.show,
-        hide_fields: params.hide_fields.unwrap_or(false),
-    };
-    view.apply(FIELDS, &users)
+    view.or_sorted_by("emailAddress").apply(FIELDS, &users)
 }

@@ -7,17 +7,20 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::params;
 
 /// Records in one reply of a list command at most (`tr50.md` 2, "Limits").
 pub const LIST_MAX: u64 = 2000;
 
-/// The page and form of a list.
-pub struct View {
-    pub offset: Option<u64>,
-    pub limit: Option<u64>,
-    pub sort: Option<String>,
-    pub show: Option<Vec<String>>,
-    pub hide_fields: bool,
+params! {
+    /// The page and form of a list: the parameters that all list commands but `session.list` take.
+    pub struct View {
+        optional show: Vec<String> = "show", "The members to show; all by default.";
+        optional offset: u64 = "offset", "Records to leave out at the beginning.";
+        optional limit: u64 = "limit", "Records to return at most, up to 2000.";
+        optional sort: String = "sort", "A member's name, with `-` before it for descending.";
+        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
+    }
 }
 
 /// The reply of a list command.
@@ -30,6 +33,18 @@ pub struct ListReply {
 }
 
 impl View {
+    /// The member's name by which the client wants the list sorted, if any.
+    pub fn sort(&self) -> Option<&str> {
+        self.sort.as_deref().filter(|sort| !sort.is_empty())
+    }
+
+    /// As it is, but sorted by this member if the client does not name one.
+    #[must_use]
+    pub fn or_sorted_by(self, member: &str) -> Self {
+        let sort = self.sort.filter(|sort| !sort.is_empty()).or_else(|| Some(member.to_owned()));
+        Self { sort, ..self }
+    }
+
     /// Sorts, cuts and projects `items`, whose members a client may name are `fields`.
     ///
     /// # Errors
@@ -38,8 +53,7 @@ impl View {
     pub fn apply<T: Serialize>(&self, fields: &[&str], items: &[T]) -> Result<ListReply, Failure> {
         let named = |name| named(fields, name, "sort");
         let mut rows: Vec<Map<String, Value>> = items.iter().filter_map(members).collect();
-        let sort = self.sort.as_deref().filter(|sort| !sort.is_empty());
-        let (descending, key) = match sort {
+        let (descending, key) = match self.sort() {
             Some(sort) => match sort.strip_prefix('-') {
                 Some(key) => (true, Some(named(key)?)),
                 None => (false, Some(named(sort.strip_prefix('+').unwrap_or(sort))?)),
@@ -80,7 +94,8 @@ impl View {
         };
         let result = page.map(project).collect();
         let fields = || shown.iter().map(|name| (*name).to_owned()).collect();
-        Ok(ListReply { count, fields: (!self.hide_fields).then(fields), result })
+        let hidden = self.hide_fields.unwrap_or(false);
+        Ok(ListReply { count, fields: (!hidden).then(fields), result })
     }
 
     /// Offset and limit; 0 and absent mean as many as allowed.
