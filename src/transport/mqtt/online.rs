@@ -15,7 +15,7 @@ use super::codec::{Packet, Publish, QoS, Version, reason};
 use super::outbox::Outbox;
 use super::reply::Reply;
 use super::saved::Owner;
-use super::topics::{TopicWork, Topics, TopicsOwner};
+use super::topics::{Subscriber, TopicWork, Topics};
 use super::{Edge, broker_code};
 use crate::broker::Message;
 use crate::directory::{Principal, Reason, Session};
@@ -35,7 +35,8 @@ pub struct Terms {
     pub packet_max: usize,
     /// Deliveries with QoS 1 that it takes at once.
     pub receive_max: u16,
-    /// Seconds for which its state is to outlive the connection; `u32::MAX`: for ever.
+    /// Seconds for which its state is to outlive the connection; `u32::MAX`: for ever. A DISCONNECT
+    /// of MQTT 5 may set it anew.
     pub expiry_s: u32,
 }
 
@@ -51,8 +52,6 @@ pub struct Online {
     has_will: bool,
     /// Login and client id, by which the client's state is known.
     name: Owner,
-    /// Seconds for which the state outlives the connection; `u32::MAX`: for ever.
-    expiry_s: u32,
     /// Inbound QoS 2 messages that were taken and not released.
     qos2: Vec<u16>,
     unclaimed: Option<Box<Unclaimed>>,
@@ -76,7 +75,6 @@ impl Online {
             outbox,
             topics: None,
             has_will,
-            expiry_s: terms.expiry_s,
             name,
             qos2: Vec::new(),
             unclaimed: None,
@@ -104,8 +102,9 @@ impl Online {
         let present = held.is_some();
         let held = held.unwrap_or_default();
         if !held.is_empty() {
-            let topics = Topics::resume(edge, &self.topics_owner(), held).await;
-            self.topics = Some(Box::new(topics));
+            let mut topics = self.no_topics(edge);
+            topics.resume(held).await;
+            self.topics = Some(topics);
         }
         self.keep_state(edge, None);
         present
@@ -117,7 +116,7 @@ impl Online {
     fn keep_state(&self, edge: &Arc<Edge>, until: Option<Timestamp>) {
         let org = self.session.org_id();
         let held = self.topics.as_ref().map_or_else(Vec::new, |topics| topics.held_in(org));
-        if self.expiry_s > 0 && (self.terms.version != Version::V31 || !held.is_empty()) {
+        if self.terms.expiry_s > 0 && (self.terms.version != Version::V31 || !held.is_empty()) {
             edge.saved.keep(&self.name, org, held, until);
         } else {
             edge.saved.forget(&self.name);
@@ -150,13 +149,13 @@ impl Online {
                 encode::pubcomp(out, self.terms.version, ack.pkid, code);
             }
             Packet::Subscribe(packet) => {
-                let (topics, owner) = (self.topics.take(), self.topics_owner());
-                return Ok(Some(Topics::subscribe(topics, edge.clone(), owner, &packet)));
+                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(edge));
+                return Ok(Some(topics.subscribe(&packet)));
             }
             Packet::Unsubscribe(packet) => {
                 let filters = packet.filters.map(Into::into).collect();
-                let topics = self.topics.take();
-                return Ok(Some(Topics::unsubscribe(topics, packet.pkid, filters)));
+                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(edge));
+                return Ok(Some(topics.unsubscribe(packet.pkid, filters)));
             }
             Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
             // Nothing is ever sent with QoS 2, so these answer nothing.
@@ -169,11 +168,11 @@ impl Online {
 
     fn disconnect(&mut self, packet: &Disconnect<'_>) -> Closing {
         if let Some(expiry_s) = packet.properties.session_expiry {
-            if self.expiry_s == 0 && expiry_s > 0 {
+            if self.terms.expiry_s == 0 && expiry_s > 0 {
                 // What was not to be kept stays so ([MQTT-3.14.2-2] of 5).
                 return Closing::broken(reason::PROTOCOL_ERROR);
             }
-            self.expiry_s = expiry_s;
+            self.terms.expiry_s = expiry_s;
         }
         // Only a normal end takes the will back ([MQTT-3.14.4-3] of 5).
         let will = packet.reason != reason::SUCCESS;
@@ -284,14 +283,14 @@ impl Online {
         }
     }
 
-    fn topics_owner(&self) -> TopicsOwner {
-        TopicsOwner {
+    fn no_topics(&self, edge: &Arc<Edge>) -> Box<Topics> {
+        let subscriber = Subscriber {
             session: self.session.clone(),
             name: self.name.clone(),
-            expiry_s: self.expiry_s,
+            terms: self.terms,
             outbox: self.outbox.clone(),
-            receive_max: self.terms.receive_max,
-        }
+        };
+        Box::new(Topics::new(edge.clone(), subscriber))
     }
 
     /// Takes what came of work with the broker.
@@ -309,13 +308,9 @@ impl Online {
                 self.keep_state(edge, None);
             }
             TopicWork::Unsubscribed { topics, pkid, codes } => {
-                self.topics = topics;
+                self.topics = Some(topics);
                 let written = encode::unsuback(out, version, pkid, &codes);
                 debug_assert!(written.is_ok(), "an UNSUBACK is shorter than its UNSUBSCRIBE");
-                let owner = self.topics_owner();
-                if let Some(topics) = &mut self.topics {
-                    topics.watch(&owner);
-                }
                 self.keep_state(edge, None);
             }
         }
@@ -324,7 +319,7 @@ impl Online {
     /// Writes what the broker delivers, as long as the client takes it.
     pub fn poll_deliveries(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         if let Some(topics) = &mut self.topics {
-            topics.poll_deliveries(&self.session, cx, &self.terms, out);
+            topics.poll_deliveries(cx, out);
         }
     }
 
@@ -334,17 +329,18 @@ impl Online {
         let now = Timestamp::now();
         let unclaimed = self.unclaimed.take().map(|unclaimed| unclaimed.recent());
         if self.session.end().is_none_or(|end| end.reason != Reason::Replaced) {
-            let until = (self.expiry_s != u32::MAX).then(|| now.plus_seconds(self.expiry_s.into()));
+            let until = (self.terms.expiry_s != u32::MAX)
+                .then(|| now.plus_seconds(self.terms.expiry_s.into()));
             self.keep_state(edge, until);
         }
         if let Some(topics) = self.topics.take() {
-            topics.close(self.session.org_id(), self.expiry_s).await;
+            topics.close(self.session.org_id(), self.terms.expiry_s).await;
         }
         for reply in unclaimed.into_iter().flatten().chain(unread) {
             edge.watchers.deliver(&self.principal, &reply);
         }
         if self.has_will {
-            let last = (closing.will, self.expiry_s);
+            let last = (closing.will, self.terms.expiry_s);
             edge.wills.leave(edge, &self.name, &self.session, last);
         }
         // Last, so that a new connection is the one that takes over until all this is done.

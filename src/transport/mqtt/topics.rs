@@ -18,7 +18,7 @@ use super::reply::Watcher;
 use super::saved::{Held, Owner};
 use super::{Edge, broker_code, keep_for, link_name};
 use crate::broker::{self, BrokerError, Delivery, Link, OpenOptions, Refusal};
-use crate::directory::{Principal, Session};
+use crate::directory::Session;
 use crate::id::OrgId;
 use crate::limits;
 
@@ -26,24 +26,21 @@ use crate::limits;
 const DELIVERIES_MAX: usize = 64;
 
 /// Whose subscriptions they are.
-#[derive(Clone)]
-pub struct TopicsOwner {
+pub struct Subscriber {
     /// The session.
     pub session: Arc<Session>,
     /// The name under which the broker knows the client.
     pub name: Owner,
-    /// Seconds for which the client's state outlives the connection.
-    pub expiry_s: u32,
+    /// What the client said in CONNECT.
+    pub terms: Terms,
     /// The way into the connection, for replies to others with the same login.
     pub outbox: Arc<Outbox>,
-    /// What the client takes at once.
-    pub receive_max: u16,
 }
 
 /// The subscriptions of a connection.
 pub struct Topics {
     edge: Arc<Edge>,
-    principal: Principal,
+    subscriber: Subscriber,
     held: Vec<Held>,
     link: Option<Linked>,
     watcher: Option<Arc<Watcher>>,
@@ -81,7 +78,7 @@ pub enum TopicWork {
     /// An UNSUBSCRIBE was worked on.
     Unsubscribed {
         /// The subscriptions that are left.
-        topics: Option<Box<Topics>>,
+        topics: Box<Topics>,
         /// The packet id.
         pkid: u16,
         /// A reason code for each filter.
@@ -124,27 +121,20 @@ struct Wish {
 }
 
 impl Topics {
-    fn new(edge: &Arc<Edge>, owner: &TopicsOwner) -> Self {
-        Self {
-            edge: edge.clone(),
-            principal: owner.session.who().principal(),
-            held: Vec::new(),
-            link: None,
-            watcher: None,
-            flight: Flight::new(owner.receive_max),
-        }
+    /// No subscriptions.
+    pub fn new(edge: Arc<Edge>, subscriber: Subscriber) -> Self {
+        let flight = Flight::new(subscriber.terms.receive_max);
+        Self { edge, subscriber, held: Vec::new(), link: None, watcher: None, flight }
     }
 
     /// Takes up the subscriptions of an earlier connection.
-    pub async fn resume(edge: &Arc<Edge>, owner: &TopicsOwner, held: Vec<Held>) -> Self {
-        let mut topics = Self::new(edge, owner);
-        topics.held = held;
-        let in_broker = topics.held.iter().any(|held| Server::of(&held.filter) == Server::Broker);
-        if in_broker && let Err(error) = topics.open(owner, false).await {
+    pub async fn resume(&mut self, held: Vec<Held>) {
+        self.held = held;
+        let in_broker = self.held.iter().any(|held| Server::of(&held.filter) == Server::Broker);
+        if in_broker && let Err(error) = self.open(false).await {
             tracing::warn!(%error, "a client's subscriptions could not be taken up");
         }
-        topics.watch(owner);
-        topics
+        self.watch();
     }
 
     /// The subscriptions that hold in an organisation: the broker's are those of the one in which
@@ -164,12 +154,7 @@ impl Topics {
     }
 
     /// Works on a SUBSCRIBE.
-    pub fn subscribe(
-        topics: Option<Box<Self>>,
-        edge: Arc<Edge>,
-        owner: TopicsOwner,
-        packet: &Subscribe<'_>,
-    ) -> Work {
+    pub fn subscribe(mut self: Box<Self>, packet: &Subscribe<'_>) -> Work {
         let wish = |subscription: super::codec::Subscription<'_>| Wish {
             held: Held::new(&subscription, packet.subscription_id),
             retain_handling: subscription.retain_handling,
@@ -177,14 +162,13 @@ impl Topics {
         let wishes: Vec<Wish> = packet.filters.map(wish).collect();
         let pkid = packet.pkid;
         Box::pin(async move {
-            let mut topics = topics.unwrap_or_else(|| Box::new(Self::new(&edge, &owner)));
-            let codes = topics.grant(wishes, &owner).await;
-            topics.watch(&owner);
-            Done::Topics(TopicWork::Subscribed { topics, pkid, codes })
+            let codes = self.grant(wishes).await;
+            self.watch();
+            Done::Topics(TopicWork::Subscribed { topics: self, pkid, codes })
         })
     }
 
-    async fn grant(&mut self, wishes: Vec<Wish>, owner: &TopicsOwner) -> Vec<u8> {
+    async fn grant(&mut self, wishes: Vec<Wish>) -> Vec<u8> {
         let mut codes = Vec::with_capacity(wishes.len());
         let mut for_broker = Vec::new();
         let mut new = 0;
@@ -209,7 +193,7 @@ impl Topics {
             });
         }
         if !for_broker.is_empty() {
-            let results = self.grant_in_broker(&for_broker, owner).await;
+            let results = self.grant_in_broker(&for_broker).await;
             let granted = codes.iter_mut().zip(&wishes).filter(|(code, wish)| {
                 **code < reason::UNSPECIFIED && Server::of(&wish.held.filter) == Server::Broker
             });
@@ -227,13 +211,9 @@ impl Topics {
     }
 
     /// Has the broker grant subscriptions; for each the reason code if it does not.
-    async fn grant_in_broker(
-        &mut self,
-        wishes: &[&Wish],
-        owner: &TopicsOwner,
-    ) -> Vec<Result<(), u8>> {
+    async fn grant_in_broker(&mut self, wishes: &[&Wish]) -> Vec<Result<(), u8>> {
         let all = |code| vec![Err(code); wishes.len()];
-        if let Err(error) = self.open(owner, self.link.is_none()).await {
+        if let Err(error) = self.open(self.link.is_none()).await {
             return all(broker_code(error));
         }
         let Some(linked) = &self.link else { return all(reason::UNSPECIFIED) };
@@ -261,8 +241,8 @@ impl Topics {
 
     /// Opens the client's session in the broker, unless it is open in the session's current
     /// organisation. A user who switched the organisation leaves the subscriptions behind.
-    async fn open(&mut self, owner: &TopicsOwner, clean: bool) -> Result<(), BrokerError> {
-        let org = owner.session.org_id();
+    async fn open(&mut self, clean: bool) -> Result<(), BrokerError> {
+        let org = self.subscriber.session.org_id();
         if self.link.as_ref().is_some_and(|linked| linked.org == org) {
             return Ok(());
         }
@@ -270,10 +250,10 @@ impl Topics {
         let (sender, deliveries) = mpsc::channel(DELIVERIES_MAX);
         let options = OpenOptions {
             clean,
-            keep: keep_for(owner.expiry_s),
-            publisher: owner.session.number(),
+            keep: keep_for(self.subscriber.terms.expiry_s),
+            publisher: self.subscriber.session.number(),
         };
-        let name = link_name(&owner.name);
+        let name = link_name(&self.subscriber.name);
         let link = self.edge.broker.open(org, name, options, sender).await?;
         self.link = Some(Linked { org, link, deliveries });
         Ok(())
@@ -289,21 +269,18 @@ impl Topics {
     }
 
     /// Works on an UNSUBSCRIBE.
-    pub fn unsubscribe(topics: Option<Box<Self>>, pkid: u16, filters: Vec<String>) -> Work {
+    pub fn unsubscribe(mut self: Box<Self>, pkid: u16, filters: Vec<String>) -> Work {
         Box::pin(async move {
-            let Some(mut topics) = topics else {
-                let codes = vec![reason::NO_SUBSCRIPTION_EXISTED; filters.len()];
-                return Done::Topics(TopicWork::Unsubscribed { topics: None, pkid, codes });
-            };
-            let codes = topics.let_go(&filters);
-            if let Some(linked) = &topics.link {
+            let codes = self.let_go(&filters);
+            if let Some(linked) = &self.link {
                 let in_broker = |filter: &String| Server::of(filter) == Server::Broker;
                 let filters = filters.into_iter().filter(in_broker).collect();
                 if linked.link.unsubscribe(filters).await.is_err() {
-                    topics.leave_link();
+                    self.leave_link();
                 }
             }
-            Done::Topics(TopicWork::Unsubscribed { topics: Some(topics), pkid, codes })
+            self.watch();
+            Done::Topics(TopicWork::Unsubscribed { topics: self, pkid, codes })
         })
     }
 
@@ -321,7 +298,7 @@ impl Topics {
     }
 
     /// Has this connection see replies to others with the same login, if it subscribed to them.
-    pub fn watch(&mut self, owner: &TopicsOwner) {
+    fn watch(&mut self) {
         let may_match = |held: &&Held| {
             let first = held.filter.split('/').next().unwrap_or_default();
             matches!(first, "reply" | "replyz" | "+" | "#")
@@ -333,8 +310,8 @@ impl Topics {
             return;
         }
         let watcher = self.watcher.get_or_insert_with(|| {
-            let watcher = Watcher::new(owner.outbox.clone());
-            self.edge.watchers.add(self.principal.clone(), watcher.clone());
+            let watcher = Watcher::new(self.subscriber.outbox.clone());
+            self.edge.watchers.add(self.subscriber.name.0.clone(), watcher.clone());
             watcher
         });
         watcher.watch(filters);
@@ -342,7 +319,7 @@ impl Topics {
 
     fn unwatch(&mut self) {
         if let Some(watcher) = self.watcher.take() {
-            self.edge.watchers.remove(&self.principal, &watcher);
+            self.edge.watchers.remove(&self.subscriber.name.0, &watcher);
         }
     }
 
@@ -354,19 +331,13 @@ impl Topics {
     }
 
     /// Writes what the broker delivers, as long as the client takes it.
-    pub fn poll_deliveries(
-        &mut self,
-        session: &Session,
-        cx: &mut Context<'_>,
-        terms: &Terms,
-        out: &mut Vec<u8>,
-    ) {
+    pub fn poll_deliveries(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         while self.flight.has_room() && out.len() < limits::READ_BYTES {
             let Some(linked) = &mut self.link else { return };
             match linked.deliveries.poll_recv(cx) {
                 Poll::Ready(Some(delivery)) => {
-                    if linked.org == session.org_id() {
-                        self.write(&delivery, terms, out);
+                    if linked.org == self.subscriber.session.org_id() {
+                        self.write(&delivery, out);
                     } else {
                         self.leave_link();
                     }
@@ -381,7 +352,8 @@ impl Topics {
         }
     }
 
-    fn write(&mut self, delivery: &Delivery, terms: &Terms, out: &mut Vec<u8>) {
+    fn write(&mut self, delivery: &Delivery, out: &mut Vec<u8>) {
+        let terms = self.subscriber.terms;
         let now = Instant::now();
         let (mut qos, mut pkid) = (QoS::AtMostOnce, 0);
         if delivery.expired(now) {
