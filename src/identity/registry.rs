@@ -1,7 +1,6 @@
 //! The records of identity in memory, with an index for every way to ask for them.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -24,16 +23,12 @@ pub struct Registry {
     orgs: Vec<Arc<Org>>,
     orgs_by_id: HashMap<OrgId, Arc<Org>>,
     orgs_by_key: HashMap<String, Arc<Org>>,
-    orgs_by_slug: HashMap<String, Arc<Org>>,
-    children: HashMap<OrgId, Vec<Arc<Org>>>,
-    roles: HashMap<RoleId, (Arc<Role>, PermissionSet)>,
-    roles_of: HashMap<OrgId, Vec<Arc<Role>>>,
+    roles: HashMap<RoleId, (Role, PermissionSet)>,
     users: HashMap<UserId, Arc<User>>,
     users_by_email: HashMap<String, Arc<User>>,
     users_of: HashMap<OrgId, Vec<Arc<User>>>,
     applications: HashMap<ApplicationId, Arc<Application>>,
     applications_by_token: HashMap<[u8; 32], Arc<Application>>,
-    applications_of: HashMap<OrgId, Vec<Arc<Application>>>,
 }
 
 impl Registry {
@@ -52,17 +47,12 @@ impl Registry {
         for org in &self.orgs {
             self.orgs_by_id.insert(org.id, org.clone());
             self.orgs_by_key.insert(org.key.to_lowercase(), org.clone());
-            self.orgs_by_slug.insert(org.slug.clone(), org.clone());
-            if let Some(parent) = org.parent {
-                self.children.entry(parent).or_default().push(org.clone());
-            }
         }
     }
 
     fn index_roles(&mut self, roles: Vec<Role>) {
-        for role in in_order(roles, |role| &role.key) {
+        for role in roles {
             let permissions = PermissionSet::from_names(&role.permissions);
-            self.roles_of.entry(role.org).or_default().push(role.clone());
             self.roles.insert(role.id, (role, permissions));
         }
     }
@@ -82,8 +72,7 @@ impl Registry {
     }
 
     fn index_applications(&mut self, applications: Vec<Application>) {
-        for application in in_order(applications, |application| &application.name) {
-            self.applications_of.entry(application.org).or_default().push(application.clone());
+        for application in applications.into_iter().map(Arc::new) {
             self.applications_by_token.insert(application.token_hash, application.clone());
             self.applications.insert(application.id, application);
         }
@@ -102,25 +91,9 @@ impl Identity {
         self.registry.orgs_by_key.get(&key.to_lowercase()).cloned()
     }
 
-    /// The organisation with this slug.
-    pub fn org_by_slug(&self, slug: &str) -> Option<Arc<Org>> {
-        self.registry.orgs_by_slug.get(slug).cloned()
-    }
-
     /// All organisations, ordered by key.
     pub fn orgs(&self) -> Vec<Arc<Org>> {
         self.registry.orgs.clone()
-    }
-
-    /// The organisations directly below, ordered by key.
-    pub fn children(&self, org: OrgId) -> Vec<Arc<Org>> {
-        list(&self.registry.children, org)
-    }
-
-    /// All organisations below, at every level, without `org` itself; ordered by key.
-    pub fn descendants(&self, org: OrgId) -> Vec<Arc<Org>> {
-        let below = |other: &&Arc<Org>| other.id != org && self.is_within(other.id, org);
-        self.registry.orgs.iter().filter(below).cloned().collect()
     }
 
     /// Whether `org` is `ancestor` or somewhere below it.
@@ -141,27 +114,12 @@ impl Identity {
 
     /// The users who are at home or have a membership in the organisation, ordered by address.
     pub fn users_of(&self, org: OrgId) -> Vec<Arc<User>> {
-        list(&self.registry.users_of, org)
+        self.registry.users_of.get(&org).cloned().unwrap_or_default()
     }
 
     /// The application with this id.
     pub fn application(&self, id: ApplicationId) -> Option<Arc<Application>> {
         self.registry.applications.get(&id).cloned()
-    }
-
-    /// The applications of the organisation, ordered by name.
-    pub fn applications_of(&self, org: OrgId) -> Vec<Arc<Application>> {
-        list(&self.registry.applications_of, org)
-    }
-
-    /// The role with this id.
-    pub fn role(&self, id: RoleId) -> Option<Arc<Role>> {
-        self.registry.roles.get(&id).map(|(role, _)| role.clone())
-    }
-
-    /// The roles that the organisation itself owns, ordered by key.
-    pub fn roles_of(&self, org: OrgId) -> Vec<Arc<Role>> {
-        list(&self.registry.roles_of, org)
     }
 
     /// The application with this token. The map is asked for the token's hash, which tells a
@@ -175,7 +133,7 @@ impl Identity {
     /// What the role grants in `org`: nothing unless it is owned there or above.
     pub(super) fn role_within(&self, id: RoleId, org: OrgId) -> Option<(&Role, &PermissionSet)> {
         let (role, permissions) = self.registry.roles.get(&id)?;
-        self.is_within(org, role.org).then_some((&**role, permissions))
+        self.is_within(org, role.org).then_some((role, permissions))
     }
 }
 
@@ -185,26 +143,17 @@ fn in_order<T>(records: Vec<T>, name: impl Fn(&T) -> &str) -> Vec<Arc<T>> {
     records
 }
 
-fn list<K: Eq + Hash, V>(lists: &HashMap<K, Vec<Arc<V>>>, key: K) -> Vec<Arc<V>> {
-    lists.get(&key).cloned().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::demo;
 
     #[test]
-    fn the_tree_is_walked_both_ways() {
+    fn organisations_are_below_others() {
         let (identity, _) = demo();
         let org = |key| identity.org_by_key(key).expect("an organisation of the demo");
         let (system, basic, york) = (org("system"), org("BASICORG"), org("YorkOrg"));
         assert_eq!(identity.org(basic.id), Some(basic.clone()));
-        assert_eq!(identity.org_by_slug("york-org"), Some(york.clone()));
-        assert_eq!(identity.org_by_slug("York-Org"), None);
         assert_eq!(identity.orgs(), [basic.clone(), system.clone(), york.clone()]);
-        assert_eq!(identity.children(system.id), [basic.clone(), york.clone()]);
-        assert_eq!(identity.descendants(system.id), [basic.clone(), york.clone()]);
-        assert!(identity.descendants(basic.id).is_empty());
         assert!(identity.is_within(basic.id, system.id) && identity.is_within(basic.id, basic.id));
         assert!(!identity.is_within(system.id, basic.id) && !identity.is_within(york.id, basic.id));
     }
@@ -218,15 +167,12 @@ mod tests {
         assert_eq!(emails, ["operator@basicorg.example", "viewer@basicorg.example"]);
         let admin = identity.user_by_email("Admin@deviceWISE.com").expect("the administrator");
         assert_eq!(identity.user(admin.id), Some(admin));
-        let applications = identity.applications_of(basic.id);
-        assert_eq!(applications.len(), 1);
-        assert_eq!(identity.application(applications[0].id), Some(applications[0].clone()));
-        assert_eq!(
-            identity.application_by_token("demo-token-basicorg"),
-            applications.first().cloned()
-        );
+        let application = identity.application_by_token("demo-token-basicorg");
+        let application = application.expect("the application of the demo");
+        assert_eq!(application.org, basic.id);
+        assert_eq!(identity.application(application.id), Some(application.clone()));
         assert_eq!(identity.application_by_token("demo-token-basicor"), None);
-        let role = identity.role(applications[0].roles[0]).expect("the device role");
-        assert_eq!(identity.roles_of(role.org), [role]);
+        let role = identity.role_within(application.roles[0], basic.id);
+        assert!(role.is_some_and(|(role, _)| role.id == application.roles[0]));
     }
 }

@@ -223,14 +223,11 @@ mod tests {
     fn roles_reach_below_with_sub_orgs_and_only_where_they_are_known() {
         let (identity, _) = demo();
         let (system, york) = (org(&identity, "SYSTEM"), org(&identity, "YorkOrg"));
-        let device = identity.roles_of(system.id)[0].clone();
+        let application = identity.application_by_token("demo-token-basicorg");
+        let device = application.expect("the application of the demo").roles[0];
         let mut member = user(&identity, "viewer@basicorg.example");
-        member.memberships[0] = Membership {
-            org: system.id,
-            roles: vec![device.id],
-            org_admin: false,
-            sub_orgs: false,
-        };
+        member.memberships[0] =
+            Membership { org: system.id, roles: vec![device], org_admin: false, sub_orgs: false };
         assert_eq!(identity.user_standing(&member, &york), None);
         member.memberships[0].sub_orgs = true;
         let standing = identity.user_standing(&member, &york).expect("enters");
@@ -259,8 +256,8 @@ mod tests {
     #[test]
     fn devices_of_the_demo_may_do_what_the_readme_shows() {
         let (identity, _) = demo();
-        let basic = org(&identity, "BasicOrg");
-        let application = identity.applications_of(basic.id)[0].clone();
+        let application = identity.application_by_token("demo-token-basicorg");
+        let application = application.expect("the application of the demo");
         let standing =
             identity.application_standing(&application).expect("the organisation exists");
         for name in
