@@ -34,19 +34,6 @@ pub fn decode(
     Ok(Some((packet, header.length)))
 }
 
-/// The length in bytes of the frame that `bytes` begins with, or `None` if its fixed header is not
-/// complete. The frame itself need not be complete.
-///
-/// # Errors
-/// As [`decode`], for the fixed header.
-pub fn frame_length(
-    bytes: &[u8],
-    version: Version,
-    max: usize,
-) -> Result<Option<usize>, Malformed> {
-    Ok(Header::read(bytes, version, max)?.map(|header| header.length))
-}
-
 /// The fixed header (MQTT 2.1.1).
 struct Header {
     first: u8,

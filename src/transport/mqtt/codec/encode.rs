@@ -120,11 +120,6 @@ pub fn pubrec(out: &mut Vec<u8>, version: Version, pkid: u16, reason: u8) {
     ack(out, kind::PUBREC, version, pkid, reason);
 }
 
-/// PUBREL; before MQTT 5 without the reason.
-pub fn pubrel(out: &mut Vec<u8>, version: Version, pkid: u16, reason: u8) {
-    ack(out, kind::PUBREL | 0x02, version, pkid, reason);
-}
-
 /// PUBCOMP; before MQTT 5 without the reason.
 pub fn pubcomp(out: &mut Vec<u8>, version: Version, pkid: u16, reason: u8) {
     ack(out, kind::PUBCOMP, version, pkid, reason);
@@ -165,11 +160,6 @@ pub fn unsuback(
             body.put(codes);
         }
     })
-}
-
-/// PINGREQ.
-pub fn pingreq(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[kind::PINGREQ, 0]);
 }
 
 /// PINGRESP.

@@ -11,7 +11,6 @@
 //! ([MQTT-3.3.4-6]).
 
 pub mod encode;
-pub mod framed;
 pub mod malformed;
 pub mod packet;
 pub mod properties;
@@ -22,7 +21,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{decode, frame_length};
+pub use decode::decode;
 pub use malformed::Malformed;
 pub use packet::{Packet, Publish, Subscription};
 pub use properties::{ConnAckProperties, ConnectProperties, PublishProperties, WillProperties};

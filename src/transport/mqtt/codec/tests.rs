@@ -6,7 +6,6 @@ mod refusals;
 
 use std::num::NonZeroU16;
 
-use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::encode::PublishHead;
@@ -219,11 +218,9 @@ fn answers_have_the_sizes_that_libtr50_wants() {
     check(&|out| encode::puback(out, Version::V5, 1, 0), &[0x40, 2, 0, 1]);
     check(&|out| encode::puback(out, Version::V5, 1, 0x87), &[0x40, 3, 0, 1, 0x87]);
     check(&|out| encode::pubrec(out, Version::V5, 1, 0), &[0x50, 2, 0, 1]);
-    check(&|out| encode::pubrel(out, Version::V5, 1, 0), &[0x62, 2, 0, 1]);
     check(&|out| encode::pubcomp(out, Version::V5, 1, 0x92), &[0x70, 3, 0, 1, 0x92]);
     check(&|out| encode::disconnect(out, Version::V311, 0x8e), &[0xe0, 0]);
     check(&|out| encode::disconnect(out, Version::V5, 0x8e), &[0xe0, 1, 0x8e]);
-    check(&encode::pingreq, &[0xc0, 0]);
     check(&encode::pingresp, &[0xd0, 0]);
 }
 
@@ -232,10 +229,10 @@ fn acknowledgements_come_back() {
     for version in VERSIONS {
         for code in [0x00, 0x92] {
             let expected = if version == Version::V5 { code } else { 0 };
-            let mut out = Vec::new();
-            encode::pubrel(&mut out, version, 0xfffe, code);
-            check_splits(&out, version);
-            let Packet::PubRel(ack) = whole(&out, version) else { panic!("not a PUBREL") };
+            let long: &[u8] = &[0x62, 3, 0xff, 0xfe, code];
+            let out = if expected == 0 { &[0x62, 2, 0xff, 0xfe] } else { long };
+            check_splits(out, version);
+            let Packet::PubRel(ack) = whole(out, version) else { panic!("not a PUBREL") };
             assert_eq!((ack.pkid, ack.reason), (0xfffe, expected));
         }
     }
@@ -299,26 +296,4 @@ fn an_alias_stands_for_a_topic() {
     let Packet::Publish(publish) = whole(bytes, Version::V5) else { panic!("not a PUBLISH") };
     assert_eq!(publish.properties.topic_alias, NonZeroU16::new(5));
     assert_eq!((publish.topic, publish.payload), ("", &b"x"[..]));
-}
-
-#[test]
-fn framed_takes_frames_apart() {
-    use tokio_util::codec::Decoder;
-    let mut codec = framed::MqttCodec { version: Version::V311, frame_max: 64 };
-    let mut bytes = BytesMut::new();
-    let stream = Bytes::from_static(b"\xd0\x00\x40\x02\x00\x07\x20");
-    let mut kinds = Vec::new();
-    for byte in stream {
-        bytes.extend_from_slice(&[byte]);
-        while let Some(frame) = codec.decode(&mut bytes).expect("well-formed") {
-            kinds.push(format!("{:?}", frame.packet().expect("well-formed")));
-        }
-    }
-    assert_eq!(kinds, ["PingResp", "PubAck(Ack { pkid: 7, reason: 0 })"]);
-    bytes.clear();
-    bytes.extend_from_slice(b"\x30\x7f");
-    assert!(matches!(
-        codec.decode(&mut bytes),
-        Err(framed::FrameError::Malformed(Malformed::TooLarge { length: 129, max: 64 }))
-    ));
 }
