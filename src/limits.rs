@@ -1,6 +1,6 @@
 //! Every bound of the program that the configuration does not set, with its reason.
 //!
-//! What an operator may want to change is a key of the configuration (`config.rs`); what is here
+//! What an operator may want to change is a key of the configuration (`config/`); what is here
 //! follows from the protocol or protects the machine and has no reason to differ between sites.
 
 use std::time::Duration;
@@ -20,6 +20,21 @@ pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Time from accept to a finished login (CONNECT, first line, request head). libtr50 waits 5 s for
 /// its CONNACK, a modem on a slow link needs several round trips for TLS.
 pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
+
+/// Connections that the system holds until they are accepted: a fleet that reconnects comes all at
+/// once.
+pub const ACCEPT_BACKLOG: u32 = 4096;
+
+/// Connections above the limit that are told so, before any more are just closed.
+pub const TOLD_FULL_MAX: usize = 100;
+
+/// Addresses and extensions of a PROXY header of version 2 together. The largest in use (TLS names,
+/// cloud ids) have a few hundred bytes.
+pub const PROXY_V2_BYTES_MAX: usize = 4096;
+
+/// Failed logins on one TCP connection, and other failures before its login, after which it closes:
+/// a failure is a hundred times as long as the `{}` that causes it.
+pub const TCP_REFUSALS_MAX: u32 = 5;
 
 /// Time for answers in flight and the journal when the server stops; the whole stop takes 5 s.
 pub const STOP_WAIT: Duration = Duration::from_secs(3);
@@ -49,6 +64,31 @@ pub const OUTBOX_MESSAGES_MAX: usize = 1000;
 /// Bytes read from a socket at once; one such buffer serves a whole thread.
 pub const READ_BYTES: usize = 64 * 1024;
 
+/// Bytes of an HTTP request's head, and of what hyper buffers at once. Clients send a few hundred.
+pub const HTTP_HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Time until the next request's head on an HTTP connection: browsers and proxies keep one for a
+/// minute.
+pub const HTTP_KEEP_ALIVE_WAIT: Duration = Duration::from_secs(75);
+
+/// Time from an HTTP request's head to the end of its body: the largest body at 17 kB/s.
+pub const HTTP_BODY_WAIT: Duration = Duration::from_secs(60);
+
+/// Time in which, after the last answer over HTTP, what still comes is read and thrown away:
+/// closing a socket that holds unread bytes resets the connection, which can destroy the answer on
+/// its way (`tr50.md` 0, facts 23 and 24; RFC 9112, section 9.6).
+pub const HTTP_LINGER_WAIT: Duration = Duration::from_secs(2);
+
+/// Bytes that are thrown away so.
+pub const HTTP_LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Read buffer of one WebSocket: a device's packets are small, and most connections are idle.
+pub const WEBSOCKET_READ_BYTES: usize = 4096;
+
+/// Room in a WebSocket message beside the payload: MQTT's header, topic and properties, or more
+/// packets.
+pub const WEBSOCKET_EXTRA_BYTES: usize = 128 * 1024;
+
 /// Inflated size of an `apiz` request, as a multiple of the frame limit's bytes.
 pub const INFLATE_FACTOR: usize = 4;
 
@@ -67,8 +107,45 @@ pub const PASSWORD_QUEUE_MAX: usize = 64;
 /// eighth of the queue, so that one guesser does not keep everybody else out.
 pub const PASSWORDS_PER_NETWORK_MAX: usize = PASSWORD_QUEUE_MAX / 8;
 
+/// The longest password that is checked. Nobody types more; hashing megabytes is for attackers.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Failed logins in a row before a lock (deviceWISE has 8 or more in the same 30 minutes, `tr50.md`
+/// 3.1).
+pub const LOGIN_FAILURES_MAX: u32 = 10;
+
+/// Failed logins count together when the first of them is not older than this.
+pub const LOGIN_FAILURES_WITHIN_MS: u64 = 30 * 60 * 1000;
+
+/// How long a lock lasts: long enough against guessing, short enough for the one who mistyped.
+pub const LOGIN_LOCK_S: u64 = 5 * 60;
+
+/// Pairs of name and address whose failed logins are remembered, about 2 MB. Each costs an attacker
+/// a check of 30 ms, so pushing one's own out takes longer than the lock lasts.
+pub const FAILING_LOGINS_MAX: usize = 16_384;
+
+/// Registrations of things remembered until the store has them: a device that connects twice at
+/// once is one thing. The writer needs milliseconds; a minute is beyond doubt.
+pub const REGISTRATION_KEPT_MS: u64 = 60_000;
+
+/// Registrations remembered at most, about 2 MB; at ten thousand new devices a second they still
+/// cover many times what the writer needs.
+pub const REGISTRATIONS_MAX: usize = 4096;
+
+/// Bytes of an application id that are kept. Clients send up to 64 (`tr50.md` 1.1); MQTT would
+/// allow 65,535.
+pub const APP_ID_BYTES_MAX: usize = 128;
+
+/// Levels of the tree of organisations. Real ones have three or four; the bound keeps every walk
+/// up the tree short, and finite should a damaged store hold a ring.
+pub const ORG_DEPTH_MAX: usize = 32;
+
 /// Batches waiting for the store's writer.
 pub const STORE_QUEUE_MAX: usize = 65_536;
+
+/// Batches committed as one group. A thousand small ones are some hundred kilobytes: enough to
+/// make the write's own cost vanish, and no batch waits long for its neighbours.
+pub const GROUP_BATCHES_MAX: usize = 1024;
 
 /// Sessions that expire, or whose counters are stored, in one step before other work gets its turn.
 pub const EXPIRY_STEP: usize = 256;
@@ -76,6 +153,13 @@ pub const EXPIRY_STEP: usize = 256;
 /// Sessions of an organisation that a listing with a filter or another order looks through at once;
 /// with more, some milliseconds' work, it runs apart from the connections.
 pub const LISTED_AT_ONCE_MAX: usize = 10_000;
+
+/// Records in one reply of a list command at most (`tr50.md` 2, "Limits").
+pub const LIST_MAX: u64 = 2000;
+
+/// Things that one `thing.list` with a filter or an order of its own looks through: some hundred
+/// megabytes while it runs.
+pub const THINGS_SEARCHED_MAX: usize = 100_000;
 
 /// Entries of a session's `orgSwitches`; the oldest go first.
 pub const ORG_SWITCHES_MAX: usize = 100;
@@ -101,6 +185,12 @@ pub const UNCLAIMED_WAIT: Duration = Duration::from_secs(2);
 /// Packet ids of inbound QoS 2 messages whose PUBREL has not come; the receive maximum that MQTT 5
 /// clients are told.
 pub const QOS2_MAX: u16 = 1000;
+
+/// Bytes of the longest client id; clients use up to 23, or a UUID and a name.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;
+
+/// Deliveries that wait between the broker and a connection.
+pub const DELIVERIES_MAX: usize = 64;
 
 /// Wills that wait for their delay.
 pub const DELAYED_WILLS_MAX: usize = 10_000;

@@ -14,8 +14,8 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Log, LogFormat};
 
 /// What other crates may log. The router of rumqttd reports what peers do as errors; the store's
-/// engine tells of every step at info; the WebSocket's frames, which tungstenite shows at trace, hold
-/// passwords.
+/// engine tells of every step at info; the WebSocket's frames, which tungstenite shows at trace,
+/// hold passwords.
 const CRATES: &str = "rumqttd=off,fjall=warn,lsm_tree=warn,tungstenite=warn,tokio_tungstenite=warn";
 
 /// Logging can't start.

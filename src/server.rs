@@ -254,18 +254,14 @@ fn bind(config: &Config) -> Result<Vec<(TcpListener, Listening)>, StartError> {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    // A fleet that reconnects comes all at once.
-    const BACKLOG: u32 = 4096;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(limits::ACCEPT_BACKLOG)
 }
 
 /// Takes connections until the server stops. Nothing is done here that waits for a peer.
 async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) {
-    // Connections above the limit that are told so, before any more are just closed.
-    const REFUSALS_MAX: usize = 100;
     static LOG: PeerLog = PeerLog::new(1);
     loop {
         let accepted = tokio::select! {
@@ -286,7 +282,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) 
         let full = slot.number >= limit;
         if full {
             shared.core.metrics.connection_refused("full");
-            if slot.number >= limit + REFUSALS_MAX {
+            if slot.number >= limit + limits::TOLD_FULL_MAX {
                 continue;
             }
         }

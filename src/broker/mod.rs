@@ -44,8 +44,8 @@ use crate::transport::mqtt::codec::{QoS, topic};
 pub struct BrokerLimits {
     /// Different filters subscribed to at once, in all organisations; each member of a shared
     /// subscription counts. A session gets a tenth of them (but ten), an organisation half, or
-    /// nine tenths while no other has any. A filter's log holds 512 KiB, up to 4 MB of memory if its messages are
-    /// tiny.
+    /// nine tenths while no other has any. A filter's log holds 512 KiB, up to 4 MB of memory if
+    /// its messages are tiny.
     pub filters_max: usize,
     /// Sessions with subscriptions at once, with or without connection. One costs about 40 kB, busy
     /// ones 110 kB.

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use super::model::{Application, Membership, Org, Role, User};
 use super::password::{hash_password, is_usable_hash};
 use super::record::Records;
-use super::registry::ORG_DEPTH_MAX;
 use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, TokenId, UserId};
+use crate::limits;
 use crate::timestamp::Timestamp;
 
 /// What is wrong with a bootstrap file: a part of a sentence that names the culprit, never a
@@ -63,7 +63,7 @@ pub enum Problem {
     #[error("the organisation {0:?} is below itself")]
     Ring(String),
     /// The tree is too deep.
-    #[error("the organisation {0:?} is more than {ORG_DEPTH_MAX} levels deep")]
+    #[error("the organisation {0:?} is more than {max} levels deep", max = limits::ORG_DEPTH_MAX)]
     Deep(String),
 }
 
@@ -340,7 +340,7 @@ impl Reader<'_> {
         holder: impl Fn() -> String,
     ) -> Result<Vec<RoleId>, Problem> {
         let known = |key: &String| {
-            self.line_of(org).take(ORG_DEPTH_MAX).find_map(|(org, ..)| {
+            self.line_of(org).take(limits::ORG_DEPTH_MAX).find_map(|(org, ..)| {
                 roles
                     .iter()
                     .find(|role| role.org == *org && role.key.to_lowercase() == key.to_lowercase())
@@ -369,7 +369,7 @@ impl Reader<'_> {
                 return Err(Problem::Ring(above.clone()));
             }
             seen.push(*id);
-            if seen.len() > ORG_DEPTH_MAX {
+            if seen.len() > limits::ORG_DEPTH_MAX {
                 return Err(Problem::Deep(key.to_owned()));
             }
         }

@@ -8,20 +8,9 @@ use super::model::{Application, Thing};
 use super::standing::Standing;
 use super::thing::put_thing;
 use crate::id::{OrgId, ThingId, ThingKey};
+use crate::limits;
 use crate::store::{Batch, StoreError};
 use crate::timestamp::Timestamp;
-
-/// Registrations remembered until the store has them: a device that connects twice at once is one
-/// thing. The writer needs milliseconds; a minute is beyond doubt.
-const REGISTRATION_KEPT_MS: u64 = 60_000;
-
-/// Registrations remembered at most, about 2 MB; at ten thousand new devices a second they still
-/// cover many times what the writer needs.
-const REGISTRATIONS_MAX: usize = 4096;
-
-/// Bytes of an application id that are kept. Clients send up to 64 (`tr50.md` 1.1); MQTT would
-/// allow 65,535.
-const APP_ID_BYTES_MAX: usize = 128;
 
 /// A device that has logged in.
 #[derive(Clone, Debug)]
@@ -75,8 +64,8 @@ impl Registrations {
     /// The thing registered under this thing's key, which may be another one; whether it is new.
     fn add(&mut self, thing: Arc<Thing>, now: Timestamp) -> (Arc<Thing>, bool) {
         while let Some((at, key)) = self.oldest_first.front()
-            && (now.millis_since(*at) >= REGISTRATION_KEPT_MS
-                || self.oldest_first.len() >= REGISTRATIONS_MAX)
+            && (now.millis_since(*at) >= limits::REGISTRATION_KEPT_MS
+                || self.oldest_first.len() >= limits::REGISTRATIONS_MAX)
         {
             self.things.remove(key);
             self.oldest_first.pop_front();
@@ -111,7 +100,7 @@ impl Identity {
         let application = self.application_by_token(token).ok_or(Refusal::BadCredentials)?;
         let standing = self.application_standing(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
-        let app_id = shortened(app_id, APP_ID_BYTES_MAX);
+        let app_id = shortened(app_id, limits::APP_ID_BYTES_MAX);
 
         let (mut thing, mut changed) = match self.thing(application.org, &key)? {
             Some(thing) => (Arc::new(thing), false),
@@ -223,9 +212,9 @@ mod tests {
         assert_eq!(login("first"), ("first".into(), false));
         assert_eq!(login("second"), ("second".into(), true));
         assert_eq!(login(""), ("second".into(), false));
-        let long = "é".repeat(APP_ID_BYTES_MAX);
-        assert_eq!(login(&long), ("é".repeat(APP_ID_BYTES_MAX / 2), true));
-        assert_eq!(login(&long), ("é".repeat(APP_ID_BYTES_MAX / 2), false));
+        let long = "é".repeat(limits::APP_ID_BYTES_MAX);
+        assert_eq!(login(&long), ("é".repeat(limits::APP_ID_BYTES_MAX / 2), true));
+        assert_eq!(login(&long), ("é".repeat(limits::APP_ID_BYTES_MAX / 2), false));
     }
 
     #[test]
@@ -251,12 +240,12 @@ mod tests {
         assert_eq!(login(1, NOW), id(1));
         assert_eq!(login(2, NOW.plus_seconds(59)), id(1));
         assert_eq!(login(3, NOW.plus_seconds(60)), id(3));
-        for number in 0..2 * REGISTRATIONS_MAX {
+        for number in 0..2 * limits::REGISTRATIONS_MAX {
             let key = format!("mower-{number}");
             identity.login_application(&key, TOKEN, "app", NOW, id(9)).expect("welcome");
         }
         let registrations = identity.registrations.lock();
-        assert_eq!(registrations.things.len(), REGISTRATIONS_MAX);
-        assert_eq!(registrations.oldest_first.len(), REGISTRATIONS_MAX);
+        assert_eq!(registrations.things.len(), limits::REGISTRATIONS_MAX);
+        assert_eq!(registrations.oldest_first.len(), limits::REGISTRATIONS_MAX);
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Refusal;
 use super::model::User;
-use crate::limits::{PASSWORD_QUEUE_MAX, PASSWORDS_PER_NETWORK_MAX};
+use crate::limits;
 use crate::timestamp::Timestamp;
 
 /// What a hash costs: 19 MiB and two passes, OWASP's first choice for argon2id; about 30 ms of a
@@ -32,23 +32,6 @@ const LANES_MAX: u32 = 8;
 /// costs what [`hash_password`]'s cost.
 const NOBODYS_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$\
                             AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-
-/// The longest password that is checked. Nobody types more; hashing megabytes is for attackers.
-const PASSWORD_BYTES_MAX: usize = 1024;
-
-/// Failures in a row before a lock (deviceWISE has 8 or more in the same 30 minutes, `tr50.md`
-/// 3.1).
-const FAILURES_MAX: u32 = 10;
-
-/// Failures count together when the first of them is not older than this.
-const FAILURES_WITHIN_MS: u64 = 30 * 60 * 1000;
-
-/// How long a lock lasts: long enough against guessing, short enough for the one who mistyped.
-const LOCK_SECONDS: u64 = 5 * 60;
-
-/// Pairs of name and address whose failures are remembered, about 2 MB. Each costs an attacker a
-/// check of 30 ms, so pushing one's own out takes longer than the lock lasts.
-const FAILING_MAX: usize = 16_384;
 
 /// Checks passwords.
 pub struct Passwords {
@@ -78,7 +61,7 @@ impl Place {
     fn take(waiting: &Arc<Waiting>, network: IpAddr) -> Result<Self, Refusal> {
         let mut counts = waiting.lock();
         let count = counts.entry(network).or_default();
-        if *count >= PASSWORDS_PER_NETWORK_MAX {
+        if *count >= limits::PASSWORDS_PER_NETWORK_MAX {
             return Err(Refusal::Busy);
         }
         *count += 1;
@@ -101,7 +84,7 @@ impl Passwords {
     /// Starts that many threads, at least one; each checks one password at a time. They end with
     /// this value.
     pub fn new(workers: usize) -> Self {
-        let (queue, checks) = mpsc::sync_channel(PASSWORD_QUEUE_MAX);
+        let (queue, checks) = mpsc::sync_channel(limits::PASSWORD_QUEUE_MAX);
         let checks = Arc::new(Mutex::new(checks));
         for _ in 0..workers.max(1) {
             let checks = Arc::clone(&checks);
@@ -131,7 +114,7 @@ impl Passwords {
         let network = network_of(from);
         let source = Source::new(name, network);
         self.failures.lock().check(&source, now)?;
-        let fits = password.len() <= PASSWORD_BYTES_MAX;
+        let fits = password.len() <= limits::PASSWORD_BYTES_MAX;
         let user = user.filter(|_| fits);
         let password = if fits { password } else { String::new() };
         let (answer, answered) = oneshot::channel();
@@ -250,7 +233,7 @@ impl Failures {
 
     fn count(&mut self, source: Source, now: Timestamp) {
         if !self.of.contains_key(&source) {
-            if self.of.len() >= FAILING_MAX
+            if self.of.len() >= limits::FAILING_LOGINS_MAX
                 && let Some(oldest) = self.oldest_first.pop_front()
             {
                 self.of.remove(&oldest);
@@ -259,14 +242,14 @@ impl Failures {
         }
         let fresh = Failing { count: 0, since: now, locked_until: None };
         let failing = self.of.entry(source).or_insert(fresh);
-        let lapsed =
-            failing.locked_until.is_some() || now.millis_since(failing.since) > FAILURES_WITHIN_MS;
+        let lapsed = failing.locked_until.is_some()
+            || now.millis_since(failing.since) > limits::LOGIN_FAILURES_WITHIN_MS;
         if lapsed {
             *failing = Failing { count: 0, since: now, locked_until: None };
         }
         failing.count += 1;
-        if failing.count >= FAILURES_MAX {
-            failing.locked_until = Some(now.plus_seconds(LOCK_SECONDS));
+        if failing.count >= limits::LOGIN_FAILURES_MAX {
+            failing.locked_until = Some(now.plus_seconds(limits::LOGIN_LOCK_S));
         }
     }
 
@@ -305,7 +288,7 @@ mod tests {
         check(&user, PASSWORD, true).await;
         check(&user, "demo-viewer-passwor", false).await;
         check(&user, "", false).await;
-        check(&user, &"x".repeat(PASSWORD_BYTES_MAX + 1), false).await;
+        check(&user, &"x".repeat(limits::PASSWORD_BYTES_MAX + 1), false).await;
         check(&None, PASSWORD, false).await;
         check(&None, "", false).await;
     }
@@ -337,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_says_so() {
         let passwords = Passwords::new(1);
-        let checks: Vec<_> = (0..PASSWORD_QUEUE_MAX + 8)
+        let checks: Vec<_> = (0..limits::PASSWORD_QUEUE_MAX + 8)
             .map(|number| {
                 let from = IpAddr::V4(Ipv4Addr::from_bits(number as u32));
                 passwords.verify(None, NAME, String::new(), from, NOW)
@@ -360,7 +343,7 @@ mod tests {
         let other = passwords.verify(user.clone(), NAME, PASSWORD.into(), there, NOW);
         let (guesses, other) = futures_util::future::join(guesses, other).await;
         let busy = guesses.iter().filter(|guess| matches!(guess, Err(Refusal::Busy))).count();
-        assert_eq!(busy, names.len() - PASSWORDS_PER_NETWORK_MAX);
+        assert_eq!(busy, names.len() - limits::PASSWORDS_PER_NETWORK_MAX);
         other.expect("another network is not kept out");
         assert!(passwords.waiting.lock().is_empty());
         let here = passwords.verify(user, NAME, PASSWORD.into(), HERE, NOW).await;
@@ -374,12 +357,12 @@ mod tests {
         let verify = |password: &str, now| {
             passwords.verify(user.clone(), NAME, password.to_owned(), HERE, now)
         };
-        for _ in 0..FAILURES_MAX {
+        for _ in 0..limits::LOGIN_FAILURES_MAX {
             assert!(matches!(verify("wrong", NOW).await, Err(Refusal::BadCredentials)));
         }
         let locked = verify(PASSWORD, NOW).await;
-        assert!(matches!(locked, Err(Refusal::Locked { seconds: LOCK_SECONDS })));
-        verify(PASSWORD, NOW.plus_seconds(LOCK_SECONDS)).await.expect("the lock is over");
+        assert!(matches!(locked, Err(Refusal::Locked { seconds: limits::LOGIN_LOCK_S })));
+        verify(PASSWORD, NOW.plus_seconds(limits::LOGIN_LOCK_S)).await.expect("the lock is over");
     }
 
     #[test]
@@ -420,10 +403,13 @@ mod tests {
     #[test]
     fn the_memory_for_failures_has_a_bound() {
         let mut failures = Failures::default();
-        for number in 0..FAILING_MAX + 100 {
+        for number in 0..limits::FAILING_LOGINS_MAX + 100 {
             failures.count(Source::new(&number.to_string(), HERE), NOW);
         }
-        assert_eq!((failures.of.len(), failures.oldest_first.len()), (FAILING_MAX, FAILING_MAX));
+        assert_eq!(
+            (failures.of.len(), failures.oldest_first.len()),
+            (limits::FAILING_LOGINS_MAX, limits::FAILING_LOGINS_MAX)
+        );
         assert!(!failures.of.contains_key(&Source::new("0", HERE)));
     }
 }

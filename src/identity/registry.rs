@@ -11,10 +11,7 @@ use super::model::{Application, Org, Role, User};
 use super::permission::PermissionSet;
 use super::record::Records;
 use crate::id::{ApplicationId, OrgId, RoleId, UserId};
-
-/// Levels of the tree of organisations. Real ones have three or four; the bound keeps every walk
-/// up the tree short, and finite should a damaged store hold a ring.
-pub const ORG_DEPTH_MAX: usize = 32;
+use crate::limits;
 
 /// The records, indexed. It never changes after it was made, so that reading takes no lock.
 #[derive(Default)]
@@ -99,7 +96,9 @@ impl Identity {
     /// Whether `org` is `ancestor` or somewhere below it.
     pub fn is_within(&self, org: OrgId, ancestor: OrgId) -> bool {
         let parent = |org: &OrgId| self.registry.orgs_by_id.get(org).and_then(|org| org.parent);
-        std::iter::successors(Some(org), parent).take(ORG_DEPTH_MAX).any(|org| org == ancestor)
+        std::iter::successors(Some(org), parent)
+            .take(limits::ORG_DEPTH_MAX)
+            .any(|org| org == ancestor)
     }
 
     /// The user with this id.

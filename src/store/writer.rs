@@ -7,11 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::{Batch, Store, StoreError};
-use crate::limits::STORE_QUEUE_MAX;
-
-/// Batches committed as one group. A thousand small ones are some hundred kilobytes: enough to
-/// make the write's own cost vanish, and no batch waits long for its neighbours.
-const GROUP_BATCHES_MAX: usize = 1024;
+use crate::limits;
 
 /// What a commit survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +27,7 @@ pub struct Writer {
 impl Writer {
     /// Starts the writer's thread.
     pub fn spawn(store: Arc<dyn Store>, durability: Durability) -> Self {
-        let (queue, waiting) = mpsc::channel(STORE_QUEUE_MAX);
+        let (queue, waiting) = mpsc::channel(limits::STORE_QUEUE_MAX);
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || run(&*store, durability, waiting))
@@ -102,10 +98,10 @@ enum Work {
 
 /// The thread: ends after `stop`, or when the last handle is gone.
 fn run(store: &dyn Store, durability: Durability, mut queue: mpsc::Receiver<Work>) {
-    let mut work = Vec::with_capacity(GROUP_BATCHES_MAX);
+    let mut work = Vec::with_capacity(limits::GROUP_BATCHES_MAX);
     let mut stops = Vec::new();
     let mut failing = false;
-    while queue.blocking_recv_many(&mut work, GROUP_BATCHES_MAX) > 0 {
+    while queue.blocking_recv_many(&mut work, limits::GROUP_BATCHES_MAX) > 0 {
         let mut batches = Vec::with_capacity(work.len());
         let mut answers = Vec::new();
         for item in work.drain(..) {
@@ -237,7 +233,10 @@ mod tests {
         let mut taken = 0;
         while writer.hand_over(batch("a")).is_ok() {
             taken += 1;
-            assert!(taken <= STORE_QUEUE_MAX + 2 * GROUP_BATCHES_MAX, "the queue has a bound");
+            assert!(
+                taken <= limits::STORE_QUEUE_MAX + 2 * limits::GROUP_BATCHES_MAX,
+                "the queue has a bound"
+            );
         }
         assert!(matches!(writer.hand_over(batch("a")), Err(StoreError::Busy)));
         drop(closed_gate);

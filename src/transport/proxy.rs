@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time;
 
-use crate::limits::LOGIN_WAIT;
+use crate::limits;
 
 /// First bytes of a header of version 1.
 const V1_START: &[u8] = b"PROXY ";
@@ -27,10 +27,6 @@ const V1_BYTES_MIN: usize = 15;
 
 /// Start, command, family and length of version 2.
 const V2_FIXED_BYTES: usize = 16;
-
-/// Addresses and extensions of version 2 together. The largest in use (TLS names, cloud ids) have a
-/// few hundred bytes.
-const V2_VARIABLE_BYTES_MAX: usize = 4096;
 
 /// How long to wait before looking again at a socket that holds half the start of a header.
 const PEEK_AGAIN: Duration = Duration::from_millis(10);
@@ -122,7 +118,7 @@ pub enum ProxyError {
     #[error("bad PROXY protocol header: {0}")]
     Malformed(&'static str),
     /// The header did not come in time.
-    #[error("no PROXY protocol header or first byte within {} s", LOGIN_WAIT.as_secs())]
+    #[error("no PROXY protocol header or first byte within {} s", limits::LOGIN_WAIT.as_secs())]
     TimedOut,
     /// The connection broke.
     #[error("while reading the PROXY protocol header: {0}")]
@@ -132,8 +128,8 @@ pub enum ProxyError {
 /// The real peer of a connection accepted from `socket_peer`: for a trusted one, what its PROXY
 /// header says, which is taken off the stream; a trusted peer may send none.
 ///
-/// Waits for the first bytes of a trusted peer, up to [`LOGIN_WAIT`]: never call it on the accept
-/// path.
+/// Waits for the first bytes of a trusted peer, up to [`limits::LOGIN_WAIT`]: never call it on the
+/// accept path.
 pub async fn real_peer(
     stream: &mut TcpStream,
     socket_peer: SocketAddr,
@@ -143,7 +139,7 @@ pub async fn real_peer(
     if !trusted.contains(peer.ip()) {
         return Ok(peer);
     }
-    let header = time::timeout(LOGIN_WAIT, read_header(stream)).await;
+    let header = time::timeout(limits::LOGIN_WAIT, read_header(stream)).await;
     Ok(header.map_err(|_| ProxyError::TimedOut)??.unwrap_or(peer))
 }
 
@@ -241,7 +237,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     };
     let [.., version_command, family, high, low] = fixed;
     let length = usize::from(u16::from_be_bytes([high, low]));
-    if length > V2_VARIABLE_BYTES_MAX {
+    if length > limits::PROXY_V2_BYTES_MAX {
         return Err(ProxyError::Malformed("too long"));
     }
     if variable.len() < length {

@@ -142,7 +142,7 @@ fn rings_deep_trees_and_empty_files_are_refused() {
     let tree = |depth: usize| -> String {
         std::iter::once(root.clone()).chain((1..depth).map(|level| org(level, level - 1))).collect()
     };
-    assert!(read_text(&tree(ORG_DEPTH_MAX)).is_ok());
-    assert!(matches!(read_text(&tree(ORG_DEPTH_MAX + 1)), Err(Problem::Deep(_))));
+    assert!(read_text(&tree(limits::ORG_DEPTH_MAX)).is_ok());
+    assert!(matches!(read_text(&tree(limits::ORG_DEPTH_MAX + 1)), Err(Problem::Deep(_))));
     assert_eq!(read_text("").expect_err("empty"), Problem::NoOrg);
 }

@@ -6,14 +6,11 @@ use super::view::{ListReply, View, members};
 use crate::directory::{Lifetime, Principal, Who};
 use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
 use crate::identity::model::Thing;
+use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{Call, RawParams, shown};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
-
-/// Things that one `thing.list` with a filter or an order of its own looks through: some hundred
-/// megabytes while it runs.
-const SEARCHED_MAX: usize = 100_000;
 
 params! {
     /// The parameters of `thing.find`; an application session without any means its own thing.
@@ -176,7 +173,7 @@ pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply
         let page = things.into_iter().filter_map(|thing| members(&ThingView::of(call, thing)));
         return view.reply(FIELDS, count, page);
     }
-    let things = identity.things(org, 0, SEARCHED_MAX)?;
+    let things = identity.things(org, 0, limits::THINGS_SEARCHED_MAX)?;
     let things: Vec<ThingView> = things
         .into_iter()
         .filter(|thing| wanted.has(thing))

@@ -6,11 +6,9 @@ use std::cmp::Ordering;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::limits;
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
-
-/// Records in one reply of a list command at most (`tr50.md` 2, "Limits").
-pub const LIST_MAX: u64 = 2000;
 
 params! {
     /// The page and form of a list: the parameters that all list commands but `session.list` take.
@@ -100,7 +98,8 @@ impl View {
 
     /// Offset and limit; 0 and absent mean as many as allowed.
     pub fn page(&self) -> (usize, usize) {
-        let limit = self.limit.filter(|limit| *limit > 0).unwrap_or(LIST_MAX).min(LIST_MAX);
+        let limit =
+            self.limit.filter(|limit| *limit > 0).unwrap_or(limits::LIST_MAX).min(limits::LIST_MAX);
         (usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX), limit as usize)
     }
 }

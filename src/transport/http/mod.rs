@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::proxy::Trusted;
 use super::{ConnInfo, Stream};
-use crate::limits::{LOGIN_WAIT, STOP_WAIT};
+use crate::limits;
 use routes::Edge;
 use stream::{Replay, WriteClock};
 
@@ -36,29 +36,20 @@ use stream::{Replay, WriteClock};
 struct Waits {
     /// For the first request's head.
     login: Duration,
-    /// For the next request's head. Browsers and proxies keep a connection for a minute.
+    /// For the next request's head.
     keep_alive: Duration,
-    /// From a request's head to the end of its body: the largest body at 17 kB/s.
+    /// From a request's head to the end of its body.
     body: Duration,
     /// Until a peer takes the next byte of its answer.
     write: Duration,
 }
 
 const WAITS: Waits = Waits {
-    login: LOGIN_WAIT,
-    keep_alive: Duration::from_secs(75),
-    body: Duration::from_secs(60),
-    write: Duration::from_secs(30),
+    login: limits::LOGIN_WAIT,
+    keep_alive: limits::HTTP_KEEP_ALIVE_WAIT,
+    body: limits::HTTP_BODY_WAIT,
+    write: limits::WRITE_STALL_WAIT,
 };
-
-/// Bytes of a request's head, and of what hyper buffers at once. Clients send a few hundred.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
-
-/// After the answer, what still comes is read and thrown away, up to these bounds: closing a socket
-/// that holds unread bytes resets the connection, which can destroy the answer on its way (facts 23
-/// and 24; RFC 9112, section 9.6).
-const LINGER_WAIT: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What the HTTP edge needs of the server.
 pub trait HttpService: Send + Sync + 'static {
@@ -150,7 +141,8 @@ async fn read_first_head(stream: &mut Stream) -> io::Result<Bytes> {
         }
         let http =
             head.first().is_some_and(|b| b.is_ascii_uppercase() || matches!(b, b'\r' | b'\n'));
-        if !http || head.len() > HEAD_BYTES_MAX || tunnel::head_length(&head).is_some() {
+        if !http || head.len() > limits::HTTP_HEAD_BYTES_MAX || tunnel::head_length(&head).is_some()
+        {
             return Ok(head.freeze());
         }
     }
@@ -170,7 +162,7 @@ async fn serve_requests<S: HttpService>(
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(edge.waits.keep_alive)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
         // A client that shuts its sending side down still reads the answer.
         .half_close(true)
         // libtr50 looks for exactly `Content-Length: ` (fact 19).
@@ -185,7 +177,7 @@ async fn serve_requests<S: HttpService>(
         None => {
             Pin::new(&mut connection).graceful_shutdown();
             let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
-            time::timeout(STOP_WAIT, last).await.unwrap_or(Ok(()))
+            time::timeout(limits::STOP_WAIT, last).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
@@ -199,11 +191,11 @@ async fn serve_requests<S: HttpService>(
 async fn linger(mut stream: Replay<Stream>) {
     let drained = async {
         stream.shutdown().await?;
-        let mut rest = stream.take(LINGER_BYTES_MAX);
+        let mut rest = stream.take(limits::HTTP_LINGER_BYTES_MAX);
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };
     // Nobody is left to be told of a failure.
-    let _ = time::timeout(LINGER_WAIT, drained).await;
+    let _ = time::timeout(limits::HTTP_LINGER_WAIT, drained).await;
 }
 
 #[cfg(test)]

@@ -188,7 +188,7 @@ async fn too_much_is_refused_and_the_refusal_arrives() {
     check("Transfer-Encoding: chunked", &chunk, refused).await;
     let fits = [b'x'; BODY_BYTES_MAX];
     check("Connection: close\r\nContent-Length: 256", &fits, &["200 OK", "xxx\",None"]).await;
-    let head = format!("A: {}", "x".repeat(2 * HEAD_BYTES_MAX));
+    let head = format!("A: {}", "x".repeat(2 * limits::HTTP_HEAD_BYTES_MAX));
     check(&head, b"", &["431 "]).await;
 }
 

@@ -17,16 +17,10 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::super::{ConnInfo, Protocol, Stream};
 use super::stream::{Replay, take_into};
-use crate::limits::UNSENT_BYTES_MAX;
+use crate::limits;
 
 /// The sub-protocols of MQTT 3.1.1 and later, and of MQTT 3.1.
 const SUB_PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
-
-/// Read buffer of one WebSocket: a device's packets are small, and most connections are idle.
-const READ_BYTES: usize = 4096;
-
-/// Room in a message beside the payload: MQTT's header, topic and properties, or more packets.
-const MESSAGE_EXTRA_BYTES: usize = 128 * 1024;
 
 /// Why a request can't become a WebSocket.
 #[derive(Debug, thiserror::Error)]
@@ -66,11 +60,11 @@ pub(super) async fn byte_stream(
     unread: Bytes,
     frame_bytes_max: usize,
 ) -> Stream {
-    let message_bytes_max = frame_bytes_max.saturating_add(MESSAGE_EXTRA_BYTES);
+    let message_bytes_max = frame_bytes_max.saturating_add(limits::WEBSOCKET_EXTRA_BYTES);
     let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BYTES)
+        .read_buffer_size(limits::WEBSOCKET_READ_BYTES)
         .write_buffer_size(0)
-        .max_write_buffer_size(UNSENT_BYTES_MAX)
+        .max_write_buffer_size(limits::UNSENT_BYTES_MAX)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max));
     let socket =

@@ -19,9 +19,6 @@ use crate::timestamp::Timestamp;
 use crate::tr50::authenticate::Credentials;
 use crate::transport::ConnInfo;
 
-/// Bytes of the longest client id; clients use up to 23, or a UUID and a name.
-const CLIENT_ID_BYTES_MAX: usize = 256;
-
 /// A CONNECT that makes sense so far.
 pub struct Login {
     version: Version,
@@ -158,7 +155,7 @@ fn client_id(packet: &Connect<'_>) -> Result<(Box<str>, bool), u8> {
             Ok((format!("auto-{}", hex(&bytes)).into(), true))
         }
         true => Err(reason::CLIENT_ID_INVALID),
-        false if id.len() > CLIENT_ID_BYTES_MAX || id.chars().any(char::is_control) => {
+        false if id.len() > limits::CLIENT_ID_BYTES_MAX || id.chars().any(char::is_control) => {
             Err(reason::CLIENT_ID_INVALID)
         }
         false => Ok((id.into(), false)),

@@ -22,9 +22,6 @@ use crate::directory::Session;
 use crate::id::OrgId;
 use crate::limits;
 
-/// Deliveries that wait between the broker and a connection.
-const DELIVERIES_MAX: usize = 64;
-
 /// Whose subscriptions they are.
 pub struct Subscriber {
     /// The session.
@@ -247,7 +244,7 @@ impl Topics {
             return Ok(());
         }
         let clean = clean || self.leave_link();
-        let (sender, deliveries) = mpsc::channel(DELIVERIES_MAX);
+        let (sender, deliveries) = mpsc::channel(limits::DELIVERIES_MAX);
         let options = OpenOptions {
             clean,
             keep: keep_for(self.subscriber.terms.expiry_s),

@@ -27,10 +27,6 @@ mod framing;
 
 use framing::{Framing, Next};
 
-/// Failed logins on one connection, and other failures before its login, after which it closes: a
-/// failure is a hundred times as long as the `{}` that causes it.
-const REFUSALS_MAX: u32 = 5;
-
 /// The longest silence in seconds that is measured, a year: a point in time more than centuries
 /// away can't be told.
 const SILENCE_S_MAX: u64 = 365 * 86_400;
@@ -148,7 +144,7 @@ impl Client {
     /// Notes a failure that is no command's.
     fn refused(&mut self) -> Result<(), Reason> {
         self.refusals += u32::from(!self.is_online());
-        if self.refusals < REFUSALS_MAX { Ok(()) } else { Err(Reason::ProtocolError) }
+        if self.refusals < limits::TCP_REFUSALS_MAX { Ok(()) } else { Err(Reason::ProtocolError) }
     }
 
     fn try_value(
@@ -302,7 +298,7 @@ impl Peer for Client {
                 out.extend_from_slice(&exchange::login_failed(&login_failure(&error)));
                 out.push(b'\n');
                 self.refusals += 1;
-                let again = self.refusals < REFUSALS_MAX;
+                let again = self.refusals < limits::TCP_REFUSALS_MAX;
                 return if again { Ok(()) } else { Err(Reason::ProtocolError) };
             }
         };
