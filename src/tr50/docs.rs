@@ -51,8 +51,9 @@ pub fn errors() -> String {
         "# Errors\n\n\
          A command that fails answers `{\"success\":false,\"errorCodes\":[code],\"errorMessages\":\
          [\"sentence\"]}` under its name; a\nrequest that fails as a whole answers the same at the \
-         root. Over HTTP the status is 200 in both cases. The sentence\nnames the culprit. Codes from \
-         -95000 down are this server's own.\n\n\
+         root. Over HTTP the status is 200 in both cases. The sentence\nnames the culprit. Codes whose \
+         source is \"ours\" are this server's own; the others are the vendor's, as clients know\nthem \
+         (`tr50.md` is the description of the protocol, see ARCHITECTURE.md).\n\n\
          | code | meaning | what to do | source |\n| --- | --- | --- | --- |\n",
     );
     for info in CODES {
