@@ -332,9 +332,10 @@ async fn connection(
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let (stream, remote_addr) = if over_tls || shared.http.trusted.contains(peer.ip()) {
         // Boxed: most connections need no room for it, and none does afterwards.
-        match Box::pin(prepare(&shared, stream, peer, over_tls)).await {
-            Some(prepared) => prepared,
-            None => return,
+        let prepared = Box::pin(prepare(&shared, stream, peer, over_tls));
+        match shared.stop.run_until_cancelled(prepared).await {
+            Some(Some(prepared)) => prepared,
+            Some(None) | None => return,
         }
     } else {
         (Stream::Tcp(stream), peer)
@@ -342,14 +343,14 @@ async fn connection(
     let info = ConnInfo { protocol, remote_addr };
     match protocol {
         Protocol::Tcp | Protocol::Tcps => {
-            tcp::serve(shared.core.clone(), stream, info, full).await;
+            tcp::serve(shared.core.clone(), stream, info, full, shared.stop.clone()).await;
         }
         Protocol::Http | Protocol::Https => {
             let (settings, stop) = (shared.http.clone(), shared.stop.clone());
             let service = Arc::new(Web { shared: shared.clone(), full });
             Box::pin(http::serve_connection(stream, info, service, settings, stop)).await;
         }
-        _ => mqtt::serve(shared.edge.clone(), stream, info, full).await,
+        _ => mqtt::serve(shared.edge.clone(), stream, info, full, shared.stop.clone()).await,
     }
 }
 
@@ -406,7 +407,8 @@ impl HttpService for Web {
     }
 
     async fn mqtt(&self, stream: Stream, info: ConnInfo) {
-        mqtt::serve(self.shared.edge.clone(), stream, info, self.full).await;
+        let (edge, stop) = (self.shared.edge.clone(), self.shared.stop.clone());
+        mqtt::serve(edge, stream, info, self.full, stop).await;
     }
 
     fn metrics(&self) -> String {

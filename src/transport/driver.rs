@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Stream;
 use crate::limits;
@@ -74,6 +75,9 @@ pub trait Peer: Send {
     /// Whether the login is done.
     fn is_online(&self) -> bool;
 
+    /// Whether a session is bound to the connection, which is told to close when the server stops.
+    fn is_bound(&self) -> bool;
+
     /// Bytes came.
     fn alive(&self, now: Timestamp);
 
@@ -103,8 +107,8 @@ thread_local! {
     });
 }
 
-/// Serves a connection until it ends.
-pub async fn serve<P: Peer>(peer: P, stream: Stream) {
+/// Serves a connection until it ends; without a session of its own, until `stop`.
+pub async fn serve<P: Peer>(peer: P, stream: Stream, stop: CancellationToken) {
     let mut connection = Connection {
         peer,
         stream,
@@ -115,6 +119,7 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream) {
         unflushed: false,
         work: None,
         at_end: false,
+        stop: Some(Box::pin(stop.cancelled_owned())),
         timer: Box::pin(tokio::time::sleep(limits::LOGIN_WAIT)),
         last_bytes: Instant::now(),
     };
@@ -139,6 +144,8 @@ struct Connection<P: Peer> {
     work: Option<Work<P::Done>>,
     /// Whether the peer sends nothing more.
     at_end: bool,
+    /// Until a session is bound: an idle connection need not hold the room for it.
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     timer: Pin<Box<Sleep>>,
     last_bytes: Instant,
 }
@@ -203,6 +210,15 @@ impl<P: Peer> Connection<P> {
                 self.timer.as_mut().reset(self.last_bytes + patience);
             }
             self.receive_kept(Timestamp::now(), output)?;
+        }
+        if self.peer.is_bound() {
+            self.stop = None;
+        }
+        if self.work.is_none()
+            && let Some(stop) = &mut self.stop
+            && stop.as_mut().poll(cx).is_ready()
+        {
+            return Err(self.peer.lost());
         }
         let room = self.has_room();
         self.peer.poll_pushed(cx, room, output)
@@ -429,6 +445,10 @@ mod tests {
             None
         }
 
+        fn is_bound(&self) -> bool {
+            true
+        }
+
         fn is_online(&self) -> bool {
             true
         }
@@ -448,8 +468,11 @@ mod tests {
     fn probe(piece: usize) -> (DuplexStream, Arc<Mutex<Seen>>, impl Future<Output = ()>) {
         let (near, far) = tokio::io::duplex(piece);
         let seen = Arc::<Mutex<Seen>>::default();
-        let served =
-            serve(Probe { seen: seen.clone(), works: false }, Stream::Boxed(Box::new(far)));
+        let served = serve(
+            Probe { seen: seen.clone(), works: false },
+            Stream::Boxed(Box::new(far)),
+            CancellationToken::new(),
+        );
         (near, seen, served)
     }
 

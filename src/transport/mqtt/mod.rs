@@ -19,6 +19,8 @@ mod will;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::broker::{Broker, BrokerError, LinkName};
 use crate::core::{Core, LoginError};
 use crate::directory::Principal;
@@ -42,9 +44,16 @@ pub struct Edge {
     wills: Wills,
 }
 
-/// Serves an MQTT connection until it ends. `full`: the server has no room, and says so.
-pub async fn serve(edge: Arc<Edge>, stream: Stream, info: ConnInfo, full: bool) {
-    driver::serve(Client::new(edge, info, full), stream).await;
+/// Serves an MQTT connection until it ends, or until `stop` before its login. `full`: the server
+/// has no room, and says so.
+pub async fn serve(
+    edge: Arc<Edge>,
+    stream: Stream,
+    info: ConnInfo,
+    full: bool,
+    stop: CancellationToken,
+) {
+    driver::serve(Client::new(edge, info, full), stream, stop).await;
 }
 
 impl Edge {

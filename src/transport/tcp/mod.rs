@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::core::{Arrival, Core, LoginError, login_failure};
 use crate::directory::{Outlet, Reason, Session};
@@ -34,9 +35,16 @@ const REFUSALS_MAX: u32 = 5;
 /// away can't be told.
 const SILENCE_S_MAX: u64 = 365 * 86_400;
 
-/// Serves a TCP connection until it ends. `full`: the server has no room, and says so.
-pub async fn serve(core: Arc<Core>, stream: Stream, info: ConnInfo, full: bool) {
-    driver::serve(Client::new(core, info, full), stream).await;
+/// Serves a TCP connection until it ends, or until `stop` when no session is bound to it. `full`:
+/// the server has no room, and says so.
+pub async fn serve(
+    core: Arc<Core>,
+    stream: Stream,
+    info: ConnInfo,
+    full: bool,
+    stop: CancellationToken,
+) {
+    driver::serve(Client::new(core, info, full), stream, stop).await;
 }
 
 /// The order to close a connection.
@@ -333,6 +341,10 @@ impl Peer for Client {
 
     fn is_online(&self) -> bool {
         self.caller.session.is_some()
+    }
+
+    fn is_bound(&self) -> bool {
+        self.bound.is_some()
     }
 
     fn alive(&self, now: Timestamp) {
