@@ -329,9 +329,9 @@ async fn connection(
     let (stream, remote_addr) = if over_tls || shared.http.trusted.contains(peer.ip()) {
         // Boxed: most connections need no room for it, and none does afterwards.
         let prepared = Box::pin(prepare(&shared, stream, peer, over_tls));
-        match shared.stop.run_until_cancelled(prepared).await.flatten() {
-            Some(prepared) => prepared,
-            None => return,
+        match shared.stop.run_until_cancelled(prepared).await {
+            Some(Some(prepared)) => prepared,
+            Some(None) | None => return,
         }
     } else {
         (Stream::Tcp(stream), peer)
@@ -403,8 +403,8 @@ impl HttpService for Web {
     }
 
     async fn mqtt(&self, stream: Stream, info: ConnInfo) {
-        let stop = self.shared.stop.clone();
-        mqtt::serve(self.shared.edge.clone(), stream, info, self.full, stop).await;
+        let (edge, stop) = (self.shared.edge.clone(), self.shared.stop.clone());
+        mqtt::serve(edge, stream, info, self.full, stop).await;
     }
 
     fn metrics(&self) -> String {

@@ -75,6 +75,9 @@ pub trait Peer: Send {
     /// Whether the login is done.
     fn is_online(&self) -> bool;
 
+    /// Whether a session is bound to the connection, which is told to close when the server stops.
+    fn is_bound(&self) -> bool;
+
     /// Bytes came.
     fn alive(&self, now: Timestamp);
 
@@ -104,9 +107,7 @@ thread_local! {
     });
 }
 
-/// Serves a connection until it ends.
-///
-/// Until its login it also ends when `stop` is cancelled; afterwards it ends with its session.
+/// Serves a connection until it ends; without a session of its own, until `stop`.
 pub async fn serve<P: Peer>(peer: P, stream: Stream, stop: CancellationToken) {
     let mut connection = Connection {
         peer,
@@ -118,6 +119,7 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream, stop: CancellationToken) {
         unflushed: false,
         work: None,
         at_end: false,
+        stop: Some(Box::pin(stop.cancelled_owned())),
         timer: Box::pin(tokio::time::sleep(limits::LOGIN_WAIT)),
         last_bytes: Instant::now(),
         stopping: Some(Box::pin(stop.cancelled_owned())),
@@ -143,6 +145,8 @@ struct Connection<P: Peer> {
     work: Option<Work<P::Done>>,
     /// Whether the peer sends nothing more.
     at_end: bool,
+    /// Until a session is bound: an idle connection need not hold the room for it.
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     timer: Pin<Box<Sleep>>,
     last_bytes: Instant,
     /// Resolves when the server stops; there until the login.
@@ -217,6 +221,15 @@ impl<P: Peer> Connection<P> {
                 self.timer.as_mut().reset(self.last_bytes + patience);
             }
             self.receive_kept(Timestamp::now(), output)?;
+        }
+        if self.peer.is_bound() {
+            self.stop = None;
+        }
+        if self.work.is_none()
+            && let Some(stop) = &mut self.stop
+            && stop.as_mut().poll(cx).is_ready()
+        {
+            return Err(self.peer.lost());
         }
         let room = self.has_room();
         self.peer.poll_pushed(cx, room, output)
@@ -450,6 +463,10 @@ mod tests {
             None
         }
 
+        fn is_bound(&self) -> bool {
+            true
+        }
+
         fn is_online(&self) -> bool {
             true
         }
@@ -469,8 +486,11 @@ mod tests {
     fn probe(piece: usize) -> (DuplexStream, Arc<Mutex<Seen>>, impl Future<Output = ()>) {
         let (near, far) = tokio::io::duplex(piece);
         let seen = Arc::<Mutex<Seen>>::default();
-        let probe = Probe { seen: seen.clone(), works: false };
-        let served = serve(probe, Stream::Boxed(Box::new(far)), CancellationToken::new());
+        let served = serve(
+            Probe { seen: seen.clone(), works: false },
+            Stream::Boxed(Box::new(far)),
+            CancellationToken::new(),
+        );
         (near, seen, served)
     }
 

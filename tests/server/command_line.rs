@@ -399,6 +399,24 @@ fn tls_settings(dir: &Path) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_strangers() {
+    let mut server = TestServer::start();
+    let mut strangers = Vec::new();
+    for (scheme, beginning) in [("mqtt", &b"\x10\x20\0\x04MQ"[..]), ("tcp", b"{\"auth\":")] {
+        strangers.push(raw(server.address(scheme), b"").await);
+        strangers.push(raw(server.address(scheme), beginning).await);
+    }
+    // By now they have all been accepted.
+    for scheme in ["mqtt", "tcp"] {
+        drop(server.thing(scheme, "mower").await);
+    }
+    server.signal("TERM");
+    let start = Instant::now();
+    assert!(server.wait().await.success());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_stop_closes_connections_of_every_kind_in_time() {
     for signal in ["TERM", "INT"] {
         let site = Site::new();

@@ -208,6 +208,10 @@ impl Peer for Client {
         self.online.is_some()
     }
 
+    fn is_bound(&self) -> bool {
+        self.is_online()
+    }
+
     fn alive(&self, now: Timestamp) {
         if let Some(online) = &self.online {
             online.session().keep_alive(now);

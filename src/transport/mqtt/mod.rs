@@ -44,7 +44,8 @@ pub struct Edge {
     wills: Wills,
 }
 
-/// Serves an MQTT connection until it ends. `full`: the server has no room, and says so.
+/// Serves an MQTT connection until it ends, or until `stop` before its login. `full`: the server
+/// has no room, and says so.
 pub async fn serve(
     edge: Arc<Edge>,
     stream: Stream,

@@ -31,7 +31,8 @@ use framing::{Framing, Next};
 /// away can't be told.
 const SILENCE_S_MAX: u64 = 365 * 86_400;
 
-/// Serves a TCP connection until it ends. `full`: the server has no room, and says so.
+/// Serves a TCP connection until it ends, or until `stop` when no session is bound to it. `full`:
+/// the server has no room, and says so.
 pub async fn serve(
     core: Arc<Core>,
     stream: Stream,
@@ -336,6 +337,10 @@ impl Peer for Client {
 
     fn is_online(&self) -> bool {
         self.caller.session.is_some()
+    }
+
+    fn is_bound(&self) -> bool {
+        self.bound.is_some()
     }
 
     fn alive(&self, now: Timestamp) {

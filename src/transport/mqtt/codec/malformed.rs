@@ -129,7 +129,8 @@ impl Malformed {
     pub const fn connack(self) -> Option<(Version, u8)> {
         match self {
             Self::UnknownProtocol { level: 0 } => None,
-            Self::UnknownProtocol { level: 1..=4 } => {
+            // With the highest bit: mosquitto's bridges, who connect without it once they are told.
+            Self::UnknownProtocol { level: 1..=4 | 0x81..=0x84 } => {
                 Some((Version::V311, reason::v3::UNSUPPORTED_VERSION))
             }
             Self::UnknownProtocol { .. } => Some((Version::V5, reason::UNSUPPORTED_VERSION)),

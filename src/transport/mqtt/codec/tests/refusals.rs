@@ -59,6 +59,7 @@ fn bad_connects_are_refused_with_an_answer_where_one_is_understood() {
     check(b"\x10\x0c\x00\x04MQTT\x03\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 3 }, v3);
     check(b"\x10\x0c\x00\x04MQTT\x00\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 1 }, v3);
     check(b"\x10\x0c\x00\x04MQTT\x06\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 6 }, v5);
+    check(b"\x10\x0c\x00\x04MQTT\x84\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 0x84 }, v3);
     check(b"\x10\x0c\x00\x04HTTP\x04\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 0 }, None);
     check(b"\x10\x0c\x00\x04MQTT\x04\x03\x00\x3c\x00\x00", M::ConnectFlag, None);
     check(b"\x10\x0c\x00\x04MQTT\x04\x42\x00\x3c\x00\x00", M::PasswordAlone, None);
