@@ -122,7 +122,6 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream, stop: CancellationToken) {
         stop: Some(Box::pin(stop.cancelled_owned())),
         timer: Box::pin(tokio::time::sleep(limits::LOGIN_WAIT)),
         last_bytes: Instant::now(),
-        stopping: Some(Box::pin(stop.cancelled_owned())),
     };
     let closing = std::future::poll_fn(|cx| connection.poll(cx)).await;
     // Boxed: an idle connection need not hold the room for its end.
@@ -149,8 +148,6 @@ struct Connection<P: Peer> {
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     timer: Pin<Box<Sleep>>,
     last_bytes: Instant,
-    /// Resolves when the server stops; there until the login.
-    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl<P: Peer> Connection<P> {
@@ -195,14 +192,6 @@ impl<P: Peer> Connection<P> {
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
                 Poll::Pending => break,
             }
-        }
-        if self.peer.is_online() {
-            self.stopping = None;
-        }
-        if let Some(stopping) = &mut self.stopping
-            && stopping.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(self.peer.lost());
         }
         self.poll_timer(cx)
     }
