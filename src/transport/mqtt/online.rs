@@ -361,7 +361,8 @@ enum Destination<'a> {
 
 impl<'a> Destination<'a> {
     fn of(name: &'a str) -> Self {
-        let (first, suffix) = name.split_at(name.find('/').unwrap_or(name.len()));
+        let (first, suffix) =
+            name.split_at(name.bytes().position(|byte| byte == b'/').unwrap_or(name.len()));
         match first {
             "api" => Self::Dispatcher { compressed: false, suffix },
             "apiz" => Self::Dispatcher { compressed: true, suffix },
