@@ -82,7 +82,7 @@ impl Login {
             terms: Terms {
                 expiry_s,
                 version: packet.version,
-                keep_alive: keep_alive(packet),
+                keep_alive: keep_alive(packet.version, packet.keep_alive),
                 packet_max: packet
                     .properties
                     .packet_size_max
@@ -177,13 +177,12 @@ fn credentials(name: &str, password: &str) -> Credentials {
 
 /// How long the client may be silent: twice its keep-alive for 3.1 and 3.1.1 (`tr50.md` 0, fact
 /// 28), one and a half times for 5 ([MQTT-3.1.2-22]); 0 turns it off.
-fn keep_alive(packet: &Connect<'_>) -> Option<Duration> {
-    let half_s = match packet.version {
+fn keep_alive(version: Version, seconds: u16) -> Option<Duration> {
+    let halves = match version {
         Version::V5 => 3,
         Version::V31 | Version::V311 => 4,
     };
-    let seconds = u64::from(packet.keep_alive);
-    (seconds > 0).then(|| Duration::from_millis(seconds * half_s * 500))
+    (seconds > 0).then(|| Duration::from_millis(u64::from(seconds) * halves * 500))
 }
 
 /// Appends the CONNACK of a refusal, given as a reason code of MQTT 5.
@@ -222,5 +221,24 @@ pub fn refusal_code(error: &LoginError) -> u8 {
         },
         LoginError::Full(_) => reason::SERVER_BUSY,
         LoginError::Store(_) | LoginError::Random(_) => reason::SERVER_UNAVAILABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_borne_for_twice_the_keep_alive_and_in_mqtt_5_for_one_and_a_half() {
+        let check = |version, seconds, wait: Option<u64>| {
+            assert_eq!(keep_alive(version, seconds), wait.map(Duration::from_millis));
+        };
+        check(Version::V31, 60, Some(120_000));
+        check(Version::V311, 1, Some(2000));
+        check(Version::V5, 1, Some(1500));
+        check(Version::V5, u16::MAX, Some(98_302_500));
+        for version in [Version::V31, Version::V311, Version::V5] {
+            check(version, 0, None);
+        }
     }
 }

@@ -348,9 +348,9 @@ impl Online {
     }
 }
 
-/// Where a PUBLISH goes.
+/// Where a PUBLISH, or a will, goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Destination<'a> {
+pub(super) enum Destination<'a> {
     /// `api…`: a TR50 request.
     Dispatcher { compressed: bool, suffix: &'a str },
     /// A topic on which only the server speaks.
@@ -360,7 +360,7 @@ enum Destination<'a> {
 }
 
 impl<'a> Destination<'a> {
-    fn of(name: &'a str) -> Self {
+    pub(super) fn of(name: &'a str) -> Self {
         let (first, suffix) =
             name.split_at(name.bytes().position(|byte| byte == b'/').unwrap_or(name.len()));
         match first {

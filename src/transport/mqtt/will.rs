@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::codec::packet;
 use super::codec::reason;
+use super::online::Destination;
 use super::saved::Owner;
 use super::{Edge, broker_code};
 use crate::broker::{Broker, Message, Parcel};
@@ -29,8 +30,7 @@ impl Will {
     ///
     /// The reason code to refuse the CONNECT with: the will's topic is not one to publish to.
     pub fn read(will: &packet::Will<'_>, broker: &Broker) -> Result<Self, u8> {
-        let first = will.topic.split('/').next().unwrap_or_default();
-        if matches!(first, "api" | "apiz" | "reply" | "replyz" | "notify") {
+        if Destination::of(will.topic) != Destination::Broker {
             return Err(reason::TOPIC_INVALID);
         }
         let message = Message {
