@@ -1,13 +1,15 @@
 //! The embedded engine: fjall, one keyspace for each table, in one directory.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use parking_lot::RwLock;
 
 use super::{
-    Batch, Change, Row, SCHEMA_VERSION, Store, StoreError, Table, check_keys, is_empty_range,
+    Batch, Change, Month, Row, SCHEMA_VERSION, Store, StoreError, Table, check_keys, is_empty_range,
 };
 
 /// Blocks of the tables' files kept in memory. What is hot (sessions, identity) is held by the
@@ -30,10 +32,15 @@ const OPEN_FILES: usize = 256;
 /// Where the schema version is, in [`Table::Meta`]: 4 bytes, big-endian.
 const SCHEMA_KEY: &[u8] = b"schema";
 
+/// The names of telemetry's partitions, before the number of the month.
+const MONTH_PREFIX: &str = "telemetry_";
+
 /// Durable state in a directory.
 pub struct DiskStore {
     database: Database,
-    keyspaces: [Keyspace; Table::ALL.len()],
+    keyspaces: HashMap<Table, Keyspace>,
+    /// The partitions of telemetry; they come with the first point of a month.
+    months: RwLock<BTreeMap<Month, Keyspace>>,
 }
 
 impl DiskStore {
@@ -54,44 +61,91 @@ impl DiskStore {
             fjall::Error::Locked => StoreError::InUse(dir.to_path_buf()),
             other => failed("open its files", other),
         })?;
-        let mut keyspaces = Vec::with_capacity(Table::ALL.len());
+        check_schema(&database)?;
+        let mut keyspaces = HashMap::new();
         for table in Table::ALL {
-            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-            let keyspace = database.keyspace(table.name(), options);
-            keyspaces.push(keyspace.map_err(|source| failed("open a table", source))?);
+            keyspaces.insert(table, keyspace(&database, table.name())?);
         }
-        let Ok(keyspaces) = keyspaces.try_into() else {
-            unreachable!("one keyspace was opened for each table");
-        };
-        let store = Self { database, keyspaces };
-        store.check_schema()?;
-        Ok(store)
+        let mut months = BTreeMap::new();
+        for name in database.list_keyspace_names() {
+            if let Some(month) = name.strip_prefix(MONTH_PREFIX).and_then(|m| m.parse().ok()) {
+                months.insert(Month(month), keyspace(&database, &name)?);
+            }
+        }
+        Ok(Self { database, keyspaces, months: RwLock::new(months) })
     }
 
-    /// Writes the schema version into a new store; refuses a store of a newer program.
-    fn check_schema(&self) -> Result<(), StoreError> {
-        let Some(value) = self.read(Table::Meta, SCHEMA_KEY)? else {
-            let mut batch = Batch::default();
-            batch.put(Table::Meta, SCHEMA_KEY, SCHEMA_VERSION.to_be_bytes());
-            self.commit(&[batch])?;
-            return self.sync();
-        };
-        let bytes = <[u8; 4]>::try_from(value.as_slice());
-        let found = u32::from_be_bytes(bytes.map_err(|e| failed("read its schema version", e))?);
-        if found > SCHEMA_VERSION {
-            return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
+    /// The keyspace of a table; none for a month without telemetry.
+    fn keyspace(&self, table: Table) -> Option<Keyspace> {
+        match table {
+            Table::Telemetry(month) => self.months.read().get(&month).cloned(),
+            table => self.keyspaces.get(&table).cloned(),
         }
-        Ok(())
     }
 
-    fn keyspace(&self, table: Table) -> &Keyspace {
-        &self.keyspaces[table as usize]
+    /// The keyspace of a table, made if it is a month's first.
+    fn keyspace_for_writing(&self, table: Table) -> Result<Keyspace, StoreError> {
+        if let Some(keyspace) = self.keyspace(table) {
+            return Ok(keyspace);
+        }
+        let name = match table {
+            Table::Telemetry(Month(month)) => format!("{MONTH_PREFIX}{month}"),
+            table => table.name().to_owned(),
+        };
+        let made = keyspace(&self.database, &name)?;
+        if let Table::Telemetry(month) = table {
+            self.months.write().insert(month, made.clone());
+        }
+        Ok(made)
     }
+
+    fn rows<'a>(
+        &self,
+        table: Table,
+        from: Bound<&'a [u8]>,
+        to: Bound<&'a [u8]>,
+    ) -> Option<fjall::Iter> {
+        if is_empty_range(from, to) {
+            return None;
+        }
+        Some(self.keyspace(table)?.range::<&[u8], _>((from, to)))
+    }
+}
+
+/// Opens a keyspace, or makes it.
+fn keyspace(database: &Database, name: &str) -> Result<Keyspace, StoreError> {
+    let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+    database.keyspace(name, options).map_err(|source| failed("open a table", source))
+}
+
+/// Writes the schema version into a store that is new or of an older program; refuses a store of a
+/// newer one, before any other table is touched.
+fn check_schema(database: &Database) -> Result<(), StoreError> {
+    let meta = keyspace(database, Table::Meta.name())?;
+    let read = |e| failed("read its schema version", e);
+    if let Some(value) = meta.get(SCHEMA_KEY).map_err(|e| failed("read its schema version", e))? {
+        let found = u32::from_be_bytes(<[u8; 4]>::try_from(&*value).map_err(read)?);
+        match found.cmp(&SCHEMA_VERSION) {
+            Ordering::Greater => {
+                return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
+            }
+            Ordering::Equal => return Ok(()),
+            Ordering::Less => {}
+        }
+    }
+    let wrote = meta.insert(SCHEMA_KEY, SCHEMA_VERSION.to_be_bytes());
+    wrote.and_then(|()| database.persist(PersistMode::SyncAll)).map_err(|e| failed("write", e))
+}
+
+fn row(guard: fjall::Guard) -> Result<Row, StoreError> {
+    let (key, value) = guard.into_inner().map_err(|e| failed("read rows", e))?;
+    Ok((key.to_vec(), value.to_vec()))
 }
 
 impl Store for DiskStore {
     fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.keyspace(table).get(key).map_err(|e| failed("read a row", e))?;
+        let Some(keyspace) = self.keyspace(table) else { return Ok(None) };
+        let value = keyspace.get(key).map_err(|e| failed("read a row", e))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
@@ -102,15 +156,27 @@ impl Store for DiskStore {
         to: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        if is_empty_range(from, to) {
-            return Ok(Vec::new());
-        }
-        let rows = self.keyspace(table).range::<&[u8], _>((from, to)).take(limit);
-        rows.map(|row| {
-            let (key, value) = row.into_inner().map_err(|e| failed("read rows", e))?;
-            Ok((key.to_vec(), value.to_vec()))
-        })
-        .collect()
+        self.rows(table, from, to).into_iter().flatten().take(limit).map(row).collect()
+    }
+
+    fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let rows = self.rows(table, from, to).into_iter();
+        rows.flat_map(Iterator::rev).take(limit).map(row).collect()
+    }
+
+    fn months(&self) -> Vec<Month> {
+        self.months.read().keys().copied().collect()
+    }
+
+    fn drop_month(&self, month: Month) -> Result<(), StoreError> {
+        let Some(keyspace) = self.months.write().remove(&month) else { return Ok(()) };
+        self.database.delete_keyspace(keyspace).map_err(|e| failed("drop a month", e))
     }
 
     /// All batches go into one record of the engine's journal: one write for the group. That makes
@@ -118,19 +184,35 @@ impl Store for DiskStore {
     fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
         check_keys(batches)?;
         // Everything in one record has one sequence number, so a key may occur in it only once:
-        // the last change of a key is the one that counts.
+        // the last change of a key is the one that counts. Points of telemetry have keys of their
+        // own and go in as they come.
         let mut changes = BTreeMap::new();
+        let mut record = self.database.batch().durability(Some(PersistMode::Buffer));
+        let mut month: Option<(Table, Keyspace)> = None;
         for change in batches.iter().flat_map(|batch| &batch.0) {
             match change {
-                Change::Put(table, key, value) => changes.insert((*table, key), Some(value)),
-                Change::Delete(table, key) => changes.insert((*table, key), None),
-            };
+                Change::Put(table @ Table::Telemetry(_), key, value) => {
+                    if month.as_ref().is_none_or(|(last, _)| last != table) {
+                        month = Some((*table, self.keyspace_for_writing(*table)?));
+                    }
+                    if let Some((_, keyspace)) = &month {
+                        record.insert(keyspace, &key[..], &value[..]);
+                    }
+                }
+                Change::Put(table, key, value) => {
+                    changes.insert((*table, key), Some(value));
+                }
+                Change::Delete(table, key) => {
+                    changes.insert((*table, key), None);
+                }
+            }
         }
-        let mut record = self.database.batch().durability(Some(PersistMode::Buffer));
         for ((table, key), value) in changes {
-            match value {
-                Some(value) => record.insert(self.keyspace(table), &key[..], &value[..]),
-                None => record.remove(self.keyspace(table), &key[..]),
+            match (value, self.keyspace(table)) {
+                (Some(value), Some(keyspace)) => record.insert(&keyspace, &key[..], &value[..]),
+                (None, Some(keyspace)) => record.remove(&keyspace, &key[..]),
+                // A month without telemetry has nothing to delete.
+                (_, None) => {}
             }
         }
         record.commit().map_err(|e| failed("write its journal", e))
@@ -237,6 +319,7 @@ mod tests {
         write(&store, &(SCHEMA_VERSION + 1).to_be_bytes());
         drop(store);
         let newer = DiskStore::open(&path).err().expect("refused");
-        assert!(matches!(newer, StoreError::Newer { found: 2, known: SCHEMA_VERSION }));
+        let expected = SCHEMA_VERSION + 1;
+        assert!(matches!(newer, StoreError::Newer { found, .. } if found == expected));
     }
 }

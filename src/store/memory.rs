@@ -5,12 +5,12 @@ use std::ops::Bound;
 
 use parking_lot::RwLock;
 
-use super::{Batch, Change, Row, Store, StoreError, Table, check_keys, is_empty_range};
+use super::{Batch, Change, Month, Row, Store, StoreError, Table, check_keys, is_empty_range};
 
 /// A store that forgets everything with the process.
 #[derive(Default)]
 pub struct MemoryStore {
-    tables: RwLock<[BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()]>,
+    tables: RwLock<BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>>,
 }
 
 impl MemoryStore {
@@ -22,7 +22,7 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tables.read()[table as usize].get(key).cloned())
+        Ok(self.tables.read().get(&table).and_then(|rows| rows.get(key)).cloned())
     }
 
     fn scan(
@@ -36,8 +36,38 @@ impl Store for MemoryStore {
             return Ok(Vec::new());
         }
         let tables = self.tables.read();
-        let rows = tables[table as usize].range::<[u8], _>((from, to)).take(limit);
-        Ok(rows.map(|(key, value)| (key.clone(), value.clone())).collect())
+        let rows =
+            tables.get(&table).into_iter().flat_map(|rows| rows.range::<[u8], _>((from, to)));
+        Ok(rows.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        if is_empty_range(from, to) {
+            return Ok(Vec::new());
+        }
+        let tables = self.tables.read();
+        let rows = tables.get(&table).into_iter();
+        let rows = rows.flat_map(|rows| rows.range::<[u8], _>((from, to)).rev());
+        Ok(rows.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn months(&self) -> Vec<Month> {
+        let month = |table: &Table| match table {
+            Table::Telemetry(month) => Some(*month),
+            _ => None,
+        };
+        self.tables.read().keys().filter_map(month).collect()
+    }
+
+    fn drop_month(&self, month: Month) -> Result<(), StoreError> {
+        self.tables.write().remove(&Table::Telemetry(month));
+        Ok(())
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
@@ -46,10 +76,10 @@ impl Store for MemoryStore {
         for change in batches.iter().flat_map(|batch| &batch.0) {
             match change {
                 Change::Put(table, key, value) => {
-                    tables[*table as usize].insert(key.clone(), value.clone());
+                    tables.entry(*table).or_default().insert(key.clone(), value.clone());
                 }
                 Change::Delete(table, key) => {
-                    tables[*table as usize].remove(key);
+                    tables.entry(*table).or_default().remove(key);
                 }
             }
         }

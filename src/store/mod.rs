@@ -10,10 +10,14 @@ pub mod disk;
 pub mod memory;
 #[cfg(test)]
 mod suite;
+mod tables;
 pub mod writer;
 
-/// The version of the tables' layout that this program writes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub use tables::Tables;
+
+/// The version of the tables' layout that this program writes. Version 1 knew no more of things
+/// than that they exist; its tables are read as they are.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// The longest key in bytes; the engine's own bound.
 pub const KEY_BYTES_MAX: usize = 65_535;
@@ -31,26 +35,52 @@ pub enum Table {
     Roles,
     /// Application definitions with their tokens' hashes, by id.
     Applications,
+    /// Definitions of things: organisation id (12 bytes), then definition id.
+    ThingDefs,
     /// Things: organisation id (12 bytes), then key.
     Things,
     /// Keys of things: organisation id (12 bytes), then thing id (12 bytes).
     ThingIds,
+    /// Keys of things by their modems' identifiers: organisation id (12 bytes), the kind of
+    /// identifier (1 byte), then the identifier.
+    ThingAliases,
+    /// Keys of bound things: id of the thing that they are bound to (12 bytes), then their own id.
+    Children,
+    /// Series of telemetry with their newest point: id of the owner (12 bytes), the kind (1 byte),
+    /// then the name.
+    Series,
+    /// Points of telemetry of one month: series number (8 bytes), time, arrival.
+    Telemetry(Month),
+    /// Messages to things.
+    Mails,
+    /// Files of things and organisations.
+    Files,
     /// Live sessions, by ref.
     Sessions,
     /// Ended sessions: time of the end (8 bytes, big-endian milliseconds), then ref.
     History,
 }
 
+/// A calendar month in UTC, counted from January 1970; the partitions of telemetry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Month(pub u16);
+
 impl Table {
-    /// All tables.
-    pub const ALL: [Self; 9] = [
+    /// All tables but the partitions of telemetry, of which there are as many as there is data.
+    pub const ALL: [Self; 15] = [
         Self::Meta,
         Self::Orgs,
         Self::Users,
         Self::Roles,
         Self::Applications,
+        Self::ThingDefs,
         Self::Things,
         Self::ThingIds,
+        Self::ThingAliases,
+        Self::Children,
+        Self::Series,
+        Self::Mails,
+        Self::Files,
         Self::Sessions,
         Self::History,
     ];
@@ -63,11 +93,24 @@ impl Table {
             Self::Users => "users",
             Self::Roles => "roles",
             Self::Applications => "applications",
+            Self::ThingDefs => "thing_defs",
             Self::Things => "things",
             Self::ThingIds => "thing_ids",
+            Self::ThingAliases => "thing_aliases",
+            Self::Children => "children",
+            Self::Series => "series",
+            Self::Telemetry(_) => "telemetry",
+            Self::Mails => "mails",
+            Self::Files => "files",
             Self::Sessions => "sessions",
             Self::History => "history",
         }
+    }
+
+    /// Whether a read by key sees what waits for the writer. Nobody reads a point of telemetry or a
+    /// session by key, so they are spared the cost.
+    const fn shows_waiting(self) -> bool {
+        !matches!(self, Self::Telemetry(_) | Self::Sessions | Self::History)
     }
 }
 
@@ -163,6 +206,21 @@ pub trait Store: Send + Sync + 'static {
         to: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError>;
+
+    /// At most `limit` rows with keys in the range, in descending order of keys.
+    fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// The months that have telemetry, in order.
+    fn months(&self) -> Vec<Month>;
+
+    /// Drops all telemetry of a month at once.
+    fn drop_month(&self, month: Month) -> Result<(), StoreError>;
 
     /// Applies several batches, each atomically; when it returns they survive the end of this
     /// process (`kill -9`).

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use super::{Batch, Store, StoreError};
+use super::{Batch, Change, Store, StoreError, Table};
 use crate::limits;
 
 /// What a commit survives.
@@ -22,17 +24,51 @@ pub enum Durability {
 #[derive(Clone)]
 pub struct Writer {
     queue: mpsc::Sender<Work>,
+    /// The number of the next batch. Held until the batch is in the queue, so that what waits for a
+    /// key is always the last that was handed over.
+    next: Arc<Mutex<u64>>,
+    waiting: Arc<Waiting>,
+}
+
+/// What was handed over and is not committed, for readers that must not miss it: the value (none: a
+/// removal) and the number of its batch.
+#[derive(Default)]
+struct Waiting(DashMap<(Table, Vec<u8>), (u64, Option<Vec<u8>>)>);
+
+impl Waiting {
+    fn add(&self, number: u64, batch: &Batch) {
+        for change in &batch.0 {
+            let (table, key, value) = match change {
+                Change::Put(table, key, value) => (table, key, Some(value)),
+                Change::Delete(table, key) => (table, key, None),
+            };
+            if table.shows_waiting() {
+                self.0.insert((*table, key.clone()), (number, value.cloned()));
+            }
+        }
+    }
+
+    fn remove(&self, number: u64, batch: Batch) {
+        for change in batch.0 {
+            let (Change::Put(table, key, _) | Change::Delete(table, key)) = change;
+            if table.shows_waiting() {
+                self.0.remove_if(&(table, key), |_, (last, _)| *last == number);
+            }
+        }
+    }
 }
 
 impl Writer {
     /// Starts the writer's thread.
     pub fn spawn(store: Arc<dyn Store>, durability: Durability) -> Self {
-        let (queue, waiting) = mpsc::channel(limits::STORE_QUEUE_MAX);
+        let (queue, work) = mpsc::channel(limits::STORE_QUEUE_MAX);
+        let waiting = Arc::<Waiting>::default();
+        let shared = waiting.clone();
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || run(&*store, durability, waiting))
+            .spawn(move || run(&*store, durability, &shared, work))
             .expect("the system has a thread left when the program starts");
-        Self { queue }
+        Self { queue, next: Arc::default(), waiting }
     }
 
     /// Hands changes over, to be committed after all that was handed over before. Who does not
@@ -45,11 +81,24 @@ impl Writer {
             return Ok(Receipt(None));
         }
         let (answer, answered) = oneshot::channel();
-        match self.queue.try_send(Work::Commit(batch, answer)) {
-            Ok(()) => Ok(Receipt(Some(answered))),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(StoreError::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(StoreError::Closed),
+        let mut next = self.next.lock();
+        let place = self.queue.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(()) => StoreError::Closed,
+        })?;
+        let number = *next;
+        *next += 1;
+        self.waiting.add(number, &batch);
+        place.send(Work::Commit(number, batch, answer));
+        Ok(Receipt(Some(answered)))
+    }
+
+    /// The value that waits to be committed under this key; `Some(None)` when its removal waits.
+    pub(super) fn waiting_value(&self, table: Table, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        if self.waiting.0.is_empty() {
+            return None;
         }
+        self.waiting.0.get(&(table, key.to_vec())).map(|entry| entry.1.clone())
     }
 
     /// How many batches wait.
@@ -77,6 +126,11 @@ impl Writer {
 pub struct Receipt(Option<oneshot::Receiver<Result<(), StoreError>>>);
 
 impl Receipt {
+    /// Resolves at once: there was nothing to store.
+    pub const fn nothing() -> Self {
+        Self(None)
+    }
+
     /// Resolves when the changes are as durable as promised.
     ///
     /// # Errors
@@ -92,21 +146,27 @@ impl Receipt {
 type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 enum Work {
-    Commit(Batch, Answer),
+    Commit(u64, Batch, Answer),
     Stop(Answer),
 }
 
 /// The thread: ends after `stop`, or when the last handle is gone.
-fn run(store: &dyn Store, durability: Durability, mut queue: mpsc::Receiver<Work>) {
+fn run(
+    store: &dyn Store,
+    durability: Durability,
+    waiting: &Waiting,
+    mut queue: mpsc::Receiver<Work>,
+) {
     let mut work = Vec::with_capacity(limits::GROUP_BATCHES_MAX);
     let mut stops = Vec::new();
     let mut failing = false;
     while queue.blocking_recv_many(&mut work, limits::GROUP_BATCHES_MAX) > 0 {
         let mut batches = Vec::with_capacity(work.len());
-        let mut answers = Vec::new();
+        let (mut numbers, mut answers) = (Vec::new(), Vec::new());
         for item in work.drain(..) {
             match item {
-                Work::Commit(batch, answer) => {
+                Work::Commit(number, batch, answer) => {
+                    numbers.push(number);
                     batches.push(batch);
                     answers.push(answer);
                 }
@@ -122,6 +182,10 @@ fn run(store: &dyn Store, durability: Durability, mut queue: mpsc::Receiver<Work
             error!(error = &**error as &dyn std::error::Error, "changes are lost");
         }
         failing = committed.is_err();
+        // Committed or lost: in either case the store is the one to ask from now on.
+        for (number, batch) in numbers.into_iter().zip(batches) {
+            waiting.remove(number, batch);
+        }
         answer_all(answers, &committed);
     }
     let synced = store.sync().map_err(Arc::new);
@@ -161,7 +225,7 @@ mod tests {
 
     use super::*;
     use crate::store::memory::MemoryStore;
-    use crate::store::{Row, Table};
+    use crate::store::{Month, Row};
 
     /// A store whose commits wait for the gate, and fail when told to.
     #[derive(Default)]
@@ -185,6 +249,21 @@ mod tests {
             limit: usize,
         ) -> Result<Vec<Row>, StoreError> {
             self.inner.scan(table, from, to, limit)
+        }
+        fn scan_back(
+            &self,
+            table: Table,
+            from: Bound<&[u8]>,
+            to: Bound<&[u8]>,
+            limit: usize,
+        ) -> Result<Vec<Row>, StoreError> {
+            self.inner.scan_back(table, from, to, limit)
+        }
+        fn months(&self) -> Vec<Month> {
+            self.inner.months()
+        }
+        fn drop_month(&self, month: Month) -> Result<(), StoreError> {
+            self.inner.drop_month(month)
         }
         fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
             self.commits.fetch_add(1, Ordering::SeqCst);
@@ -223,6 +302,25 @@ mod tests {
         assert!(store.commits.load(Ordering::SeqCst) <= 3, "the hundred share a commit");
         assert_eq!(store.commits.load(Ordering::SeqCst), store.syncs.load(Ordering::SeqCst));
         assert!(store.read(Table::Things, b"99").expect("read").is_some());
+    }
+
+    #[tokio::test]
+    async fn what_waits_can_be_read() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let read = |key: &str| writer.waiting_value(Table::Things, key.as_bytes());
+        let closed_gate = store.gate.lock();
+        drop(writer.hand_over(batch("a")).expect("room"));
+        assert_eq!(read("a"), Some(Some(b"value".to_vec())));
+        let mut removal = Batch::default();
+        removal.delete(Table::Things, "a");
+        let removed = writer.hand_over(removal).expect("room");
+        assert_eq!(read("a"), Some(None));
+        assert_eq!(read("b"), None);
+        drop(closed_gate);
+        removed.durable().await.expect("committed");
+        assert_eq!(read("a"), None);
+        assert_eq!(store.read(Table::Things, b"a").expect("read"), None);
     }
 
     #[tokio::test]
