@@ -17,8 +17,12 @@ use crate::identity::{Identity, Refusal, Standing};
 use crate::journal;
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::store::writer::{Receipt, Writer};
-use crate::store::{Batch, StoreError};
+use crate::store::writer::Receipt;
+use crate::store::{Batch, StoreError, Tables};
+use crate::things::feed::Feed;
+use crate::things::files::Files;
+use crate::things::mailbox::Mailbox;
+use crate::things::telemetry::Telemetry;
 use crate::timestamp::Timestamp;
 use crate::tr50::authenticate::Credentials;
 use crate::tr50::error::{Code, Failure};
@@ -34,10 +38,18 @@ pub struct Core {
     pub directory: Directory,
     /// What is counted.
     pub metrics: Metrics,
+    /// What things have measured.
+    pub telemetry: Telemetry,
+    /// What waits for things.
+    pub mailbox: Mailbox,
+    /// What things have stored.
+    pub files: Files,
+    /// Who wants to know of changes of things.
+    pub feed: Feed,
     /// The name of this server in `session.info`.
     pub server_id: Arc<str>,
+    tables: Tables,
     passwords: Passwords,
-    writer: Writer,
     /// Sessions that survive a restart and whose counters have changed since they were stored.
     stale: Mutex<Vec<Arc<Session>>>,
     /// Held from the making of a record to its place in the writer's queue: otherwise the record
@@ -92,7 +104,8 @@ impl LoginError {
 struct Admitted {
     who: Who,
     standing: Arc<Standing>,
-    registration: Option<Batch>,
+    /// For the registration of its thing.
+    registration: Receipt,
     client_id: Option<Box<str>>,
 }
 
@@ -100,10 +113,10 @@ impl Core {
     /// Puts the parts together.
     pub fn new(
         config: Config,
+        tables: Tables,
         identity: Identity,
         directory: Directory,
         passwords: Passwords,
-        writer: Writer,
         metrics: Metrics,
         server_id: Arc<str>,
     ) -> Self {
@@ -113,9 +126,13 @@ impl Core {
             identity,
             directory,
             metrics,
+            telemetry: Telemetry::new(tables.clone()),
+            mailbox: Mailbox::new(tables.clone()),
+            files: Files::new(tables.clone()),
+            feed: Feed::default(),
             server_id,
+            tables,
             passwords,
-            writer,
             stale: Mutex::default(),
             journal: Mutex::default(),
             heavy: Arc::new(Semaphore::new(cores)),
@@ -157,7 +174,7 @@ impl Core {
             lifetime: Lifetime::Connection,
             outlet: Some(arrival.outlet),
         };
-        self.register(admitted.registration).await?;
+        admitted.registration.durable().await?;
         let (session, changes) = self.directory.start(start, arrival.takes_over, now)?;
         self.publish(&changes);
         Ok(session)
@@ -195,7 +212,7 @@ impl Core {
             lifetime: Lifetime::Until(now.plus_seconds(self.directory.terms().max_age_s)),
             outlet: None,
         };
-        self.register(admitted.registration).await?;
+        admitted.registration.durable().await?;
         let (session, changes) = self.directory.start(start, false, now)?;
         if let Err(error) = self.commit(&changes).await {
             // Nobody gets its id.
@@ -238,7 +255,12 @@ impl Core {
         let home = self.identity.org(user.home);
         let standing = home.and_then(|home| self.identity.user_standing(&user, &home));
         let standing = Arc::new(standing.ok_or(Refusal::NoAccess)?);
-        Ok(Admitted { who: Who::User(user), standing, registration: None, client_id: None })
+        Ok(Admitted {
+            who: Who::User(user),
+            standing,
+            registration: Receipt::nothing(),
+            client_id: None,
+        })
     }
 
     fn admit_application(
@@ -258,13 +280,6 @@ impl Core {
         };
         let client_id = Some(app_id.into());
         Ok(Admitted { who, standing: Arc::new(login.standing), registration, client_id })
-    }
-
-    async fn register(&self, registration: Option<Batch>) -> Result<(), StoreError> {
-        match registration {
-            Some(batch) => self.writer.hand_over(batch)?.durable().await,
-            None => Ok(()),
-        }
     }
 
     /// Notes commands of a session.
@@ -290,7 +305,7 @@ impl Core {
         self.count(&changes.events);
         let written = {
             let _order = self.journal.lock();
-            self.writer.hand_over(journal::batch_of(changes)?)?
+            self.tables.hand_over(journal::batch_of(changes)?)?
         };
         written.durable().await
     }
@@ -306,7 +321,7 @@ impl Core {
             }
         }
         let _order = self.journal.lock();
-        let queued = journal::batch_of(changes).and_then(|batch| self.writer.hand_over(batch));
+        let queued = journal::batch_of(changes).and_then(|batch| self.tables.hand_over(batch));
         if let Err(error) = queued {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "a change of the directory was not stored");
@@ -367,7 +382,7 @@ impl Core {
         for session in sessions {
             journal::put_live(&mut batch, session)?;
         }
-        self.writer.hand_over(batch)
+        self.tables.hand_over(batch)
     }
 
     /// Ends every session that is bound to a connection; the connections close.
@@ -387,7 +402,7 @@ impl Core {
     /// Stores everything and closes the store.
     pub async fn stop(&self) {
         let stored = self.store_counters().await;
-        for result in [stored, self.writer.stop().await] {
+        for result in [stored, self.tables.writer().stop().await] {
             if let Err(error) = result {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the last changes were not stored");
@@ -420,7 +435,7 @@ impl Core {
 
     /// Changes that wait for the store.
     pub fn store_queue(&self) -> usize {
-        self.writer.waiting()
+        self.tables.writer().waiting()
     }
 }
 
@@ -465,7 +480,7 @@ mod tests {
     use super::*;
     use crate::store::memory::MemoryStore;
     use crate::store::writer::Durability;
-    use crate::store::{Row, Store, Table};
+    use crate::store::{Month, Row, Store, Table};
     use crate::tr50::commands::COMMANDS;
     use crate::tr50::dispatch::{Caller, Execution, execute};
     use crate::tr50::envelope::Request;
@@ -496,6 +511,24 @@ mod tests {
             self.inner.scan(table, from, to, limit)
         }
 
+        fn scan_back(
+            &self,
+            table: Table,
+            from: Bound<&[u8]>,
+            to: Bound<&[u8]>,
+            limit: usize,
+        ) -> Result<Vec<Row>, StoreError> {
+            self.inner.scan_back(table, from, to, limit)
+        }
+
+        fn months(&self) -> Vec<Month> {
+            self.inner.months()
+        }
+
+        fn drop_month(&self, month: Month) -> Result<(), StoreError> {
+            self.inner.drop_month(month)
+        }
+
         fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
             if self.failing.load(Ordering::Relaxed) {
                 return Err(StoreError::Closed);
@@ -517,14 +550,14 @@ mod tests {
     fn core_with(config: Config) -> (Core, Arc<Watched>) {
         let store = Arc::new(Watched::default());
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
-        let identity = Identity::open(store.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
+        let tables = Tables::new(store.clone(), Durability::Os);
+        let identity = Identity::open(tables.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
         let identity = identity.expect("the demo's file is right");
         let directory = Directory::new(Core::terms(&config), NOW);
-        let writer = Writer::spawn(store.clone(), Durability::Os);
         let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
         let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
         store.largest.store(0, Ordering::Relaxed);
-        (Core::new(config, identity, directory, passwords, writer, metrics, "x".into()), store)
+        (Core::new(config, tables, identity, directory, passwords, metrics, "x".into()), store)
     }
 
     async fn login(core: &Core) -> Result<Arc<Session>, Failure> {

@@ -27,6 +27,7 @@ pub mod logging;
 pub mod metrics;
 pub mod server;
 pub mod store;
+pub mod things;
 pub mod timestamp;
 pub mod tr50;
 pub mod transport;

@@ -124,14 +124,6 @@ pub const LOGIN_LOCK_S: u64 = 5 * 60;
 /// a check of 30 ms, so pushing one's own out takes longer than the lock lasts.
 pub const FAILING_LOGINS_MAX: usize = 16_384;
 
-/// Registrations of things remembered until the store has them: a device that connects twice at
-/// once is one thing. The writer needs milliseconds; a minute is beyond doubt.
-pub const REGISTRATION_KEPT_MS: u64 = 60_000;
-
-/// Registrations remembered at most, about 2 MB; at ten thousand new devices a second they still
-/// cover many times what the writer needs.
-pub const REGISTRATIONS_MAX: usize = 4096;
-
 /// Bytes of an application id that are kept. Clients send up to 64 (`tr50.md` 1.1); MQTT would
 /// allow 65,535.
 pub const APP_ID_BYTES_MAX: usize = 128;
@@ -160,6 +152,9 @@ pub const LIST_MAX: u64 = 2000;
 /// Things that one `thing.list` with a filter or an order of its own looks through: some hundred
 /// megabytes while it runs.
 pub const THINGS_SEARCHED_MAX: usize = 100_000;
+
+/// Things bound to one. Gateways have some hundred.
+pub const CHILDREN_MAX: usize = 10_000;
 
 /// Entries of a session's `orgSwitches`; the oldest go first.
 pub const ORG_SWITCHES_MAX: usize = 100;

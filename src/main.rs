@@ -15,7 +15,9 @@ use tr50d::config::{Config, is_demo_dir};
 use tr50d::identity::Identity;
 use tr50d::logging;
 use tr50d::server::{Server, chain};
+use tr50d::store::Tables;
 use tr50d::store::memory::MemoryStore;
+use tr50d::store::writer::Durability;
 use tr50d::timestamp::Timestamp;
 
 #[global_allocator]
@@ -120,9 +122,9 @@ fn check(args: &CheckArgs) -> ExitCode {
 /// What is wrong with the bootstrap file, if there is one.
 fn check_bootstrap(config: &Config) -> Option<String> {
     let file = config.server.bootstrap.as_deref()?;
-    let store = Arc::new(MemoryStore::new());
+    let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
     // Ids and salts that are forgotten at once need no randomness.
-    let opened = Identity::open(store, Some(file), Timestamp::now(), &mut |bytes| bytes.fill(0));
+    let opened = Identity::open(tables, Some(file), Timestamp::now(), &mut |bytes| bytes.fill(0));
     opened.err().map(|error| chain(&error))
 }
 

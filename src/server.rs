@@ -23,8 +23,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::logging::PeerLog;
 use crate::metrics::Metrics;
 use crate::store::disk::DiskStore;
-use crate::store::writer::Writer;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tables};
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange;
@@ -206,22 +205,22 @@ fn open_in(data_dir: &Path, config: Config) -> Result<Core, StartError> {
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(data_dir)?);
     let now = Timestamp::now();
     let bootstrap = config.server.bootstrap.as_deref();
-    let identity = Identity::open(store.clone(), bootstrap, now, &mut |bytes| {
+    let tables = Tables::new(store, config.server.durability);
+    let identity = Identity::open(tables.clone(), bootstrap, now, &mut |bytes| {
         // Ids of a few records in a file that is read once: without chance there is no server.
         getrandom::fill(bytes).expect("the system has random numbers when the program starts");
     })?;
     let directory = Directory::new(Core::terms(&config), now);
     let metrics = Metrics::new(&COMMANDS.iter().map(|command| command.name).collect::<Vec<_>>());
-    let live = journal::recover(&*store, &identity, &directory, now)?;
+    let live = journal::recover(tables.store(), &identity, &directory, now)?;
     for session in directory.all() {
         metrics.session_started(session.kind().as_str());
     }
     tracing::info!(live, "sessions recovered");
-    let writer = Writer::spawn(store, config.server.durability);
     // Half the cores: a flood of logins leaves the others to those who are in.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let passwords = Passwords::new(cores / 2);
-    Ok(Core::new(config, identity, directory, passwords, writer, metrics, host_name()))
+    Ok(Core::new(config, tables, identity, directory, passwords, metrics, host_name()))
 }
 
 /// The name of this machine, as `session.info` shows it in `serverId`.

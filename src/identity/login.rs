@@ -1,14 +1,13 @@
 //! Logins of devices with an application's token (`tr50.md` 1.1, "app login"; 3.1).
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Identity;
 use super::model::{Application, Thing};
 use super::standing::Standing;
-use super::thing::put_thing;
-use crate::id::{OrgId, ThingId, ThingKey};
+use crate::id::{ThingId, ThingKey};
 use crate::limits;
+use crate::store::writer::Receipt;
 use crate::store::{Batch, StoreError};
 use crate::timestamp::Timestamp;
 
@@ -53,36 +52,9 @@ pub enum Refusal {
     Store(#[from] StoreError),
 }
 
-/// Things that registered a moment ago and are perhaps not in the store yet.
-#[derive(Default)]
-pub struct Registrations {
-    things: HashMap<(OrgId, ThingKey), Arc<Thing>>,
-    oldest_first: VecDeque<(Timestamp, (OrgId, ThingKey))>,
-}
-
-impl Registrations {
-    /// The thing registered under this thing's key, which may be another one; whether it is new.
-    fn add(&mut self, thing: Arc<Thing>, now: Timestamp) -> (Arc<Thing>, bool) {
-        while let Some((at, key)) = self.oldest_first.front()
-            && (now.millis_since(*at) >= limits::REGISTRATION_KEPT_MS
-                || self.oldest_first.len() >= limits::REGISTRATIONS_MAX)
-        {
-            self.things.remove(key);
-            self.oldest_first.pop_front();
-        }
-        let key = (thing.org, thing.key.clone());
-        if let Some(known) = self.things.get(&key) {
-            return (known.clone(), false);
-        }
-        self.oldest_first.push_back((now, key.clone()));
-        self.things.insert(key, thing.clone());
-        (thing, true)
-    }
-}
-
 impl Identity {
-    /// Logs a device in. When its thing is new or has another application id than before, there is
-    /// a batch to be stored.
+    /// Logs a device in. When its thing is new or has another application id than before, the
+    /// receipt is for that.
     ///
     /// `fresh_thing_id` is the id of the thing, should it register now.
     ///
@@ -96,41 +68,30 @@ impl Identity {
         app_id: &str,
         now: Timestamp,
         fresh_thing_id: ThingId,
-    ) -> Result<(ApplicationLogin, Option<Batch>), Refusal> {
+    ) -> Result<(ApplicationLogin, Receipt), Refusal> {
         let application = self.application_by_token(token).ok_or(Refusal::BadCredentials)?;
         let standing = self.application_standing(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
         let app_id = shortened(app_id, limits::APP_ID_BYTES_MAX);
 
-        let (mut thing, mut changed) = match self.thing(application.org, &key)? {
-            Some(thing) => (Arc::new(thing), false),
-            None if application.auto_register => {
-                let thing = new_thing(&application, key, app_id, now, fresh_thing_id);
-                (self.register(thing, now), true)
-            }
+        let _lock = self.lock_thing(application.org, &key);
+        let before = self.thing(application.org, &key)?;
+        let mut thing = match &before {
+            Some(thing) => thing.clone(),
+            None if application.auto_register => new_thing(&application, key, now, fresh_thing_id),
             None => return Err(Refusal::UnknownThing),
         };
         // A client that sends no application id has not changed it.
-        if !app_id.is_empty() && thing.app_id != app_id {
-            Arc::make_mut(&mut thing).app_id = app_id.to_owned();
-            changed = true;
+        if !app_id.is_empty() {
+            app_id.clone_into(&mut thing.app_id);
         }
-        let batch = changed.then(|| {
+        let mut receipt = Receipt::nothing();
+        if before.as_ref() != Some(&thing) {
             let mut batch = Batch::default();
-            put_thing(&mut batch, &thing);
-            batch
-        });
-        Ok((ApplicationLogin { application, thing, standing }, batch))
-    }
-
-    /// The thing as it is registered: this one, or the one that another login with the same key
-    /// registered a moment ago and that is not stored yet.
-    fn register(&self, thing: Thing, now: Timestamp) -> Arc<Thing> {
-        let (thing, is_new) = self.registrations.lock().add(Arc::new(thing), now);
-        if is_new {
-            *self.thing_counts.lock().entry(thing.org).or_insert(0) += 1;
+            self.put_thing(&mut batch, &thing, before.as_ref());
+            receipt = self.tables.hand_over(batch)?;
         }
-        thing
+        Ok((ApplicationLogin { application, thing: Arc::new(thing), standing }, receipt))
     }
 }
 
@@ -141,23 +102,12 @@ fn shortened(text: &str, bytes_max: usize) -> &str {
 }
 
 /// The thing that registers itself, named as deviceWISE does (`tr50.md` 1.1, "auto-registration").
-fn new_thing(
-    application: &Application,
-    key: ThingKey,
-    app_id: &str,
-    now: Timestamp,
-    id: ThingId,
-) -> Thing {
+fn new_thing(application: &Application, key: ThingKey, now: Timestamp, id: ThingId) -> Thing {
     Thing {
-        id,
-        org: application.org,
         name: format!("auto:{key}"),
-        key,
         def: application.auto_register_def,
         tags: application.auto_register_tags.clone(),
-        app_id: app_id.to_owned(),
-        created_on: now,
-        created_by: "AUTOREG".to_owned(),
+        ..Thing::new(id, application.org, key, "AUTOREG", now)
     }
 }
 
@@ -165,7 +115,6 @@ fn new_thing(
 mod tests {
     use super::super::tests::{NOW, demo};
     use super::*;
-    use crate::store::Store;
 
     const TOKEN: &str = "demo-token-basicorg";
 
@@ -173,48 +122,42 @@ mod tests {
         ThingId::from_bytes([number; 12])
     }
 
-    #[test]
-    fn an_unknown_thing_registers_once() {
-        let (identity, store) = demo();
+    #[tokio::test]
+    async fn an_unknown_thing_registers_once() {
+        let (identity, _) = demo();
         let login = |number| {
             identity.login_application("mower-1", TOKEN, "app", NOW, id(number)).expect("welcome")
         };
-        let (first, batch) = login(1);
+        let (first, stored) = login(1);
         assert_eq!(first.thing.name, "auto:mower-1");
         assert_eq!((first.thing.created_by.as_str(), first.thing.created_on), ("AUTOREG", NOW));
         assert_eq!(first.thing.org, first.application.org);
         assert_eq!(first.standing.role_keys, ["device"]);
 
-        // Before it is stored it must not become a second thing; both batches say the same.
-        let (second, again) = login(2);
+        // Before it is stored it must not become a second thing.
+        let (second, _) = login(2);
         assert_eq!(second.thing, first.thing);
-        assert_eq!(again, batch);
         assert_eq!(identity.count_things(first.thing.org), 1);
 
-        store.commit(&[batch.expect("a registration is stored")]).expect("commit");
-        let (third, batch) = login(3);
-        assert_eq!((third.thing, batch), (first.thing.clone(), None));
+        stored.durable().await.expect("stored");
+        let (third, _) = login(3);
+        assert_eq!(third.thing, first.thing);
         let by_id = identity.thing_by_id(first.thing.org, id(1)).expect("read");
         assert_eq!(by_id.as_ref(), Some(&*first.thing));
     }
 
     #[test]
     fn another_application_id_is_kept() {
-        let (identity, store) = demo();
+        let (identity, _) = demo();
         let login = |app_id: &str| {
             let login = identity.login_application("mower-1", TOKEN, app_id, NOW, id(1));
-            let (login, batch) = login.expect("welcome");
-            let stored = batch.is_some();
-            store.commit(batch.as_slice()).expect("commit");
-            (login.thing.app_id.clone(), stored)
+            login.expect("welcome").0.thing.app_id.clone()
         };
-        assert_eq!(login("first"), ("first".into(), true));
-        assert_eq!(login("first"), ("first".into(), false));
-        assert_eq!(login("second"), ("second".into(), true));
-        assert_eq!(login(""), ("second".into(), false));
+        assert_eq!(login("first"), "first");
+        assert_eq!(login("second"), "second");
+        assert_eq!(login(""), "second");
         let long = "é".repeat(limits::APP_ID_BYTES_MAX);
-        assert_eq!(login(&long), ("é".repeat(limits::APP_ID_BYTES_MAX / 2), true));
-        assert_eq!(login(&long), ("é".repeat(limits::APP_ID_BYTES_MAX / 2), false));
+        assert_eq!(login(&long), "é".repeat(limits::APP_ID_BYTES_MAX / 2));
     }
 
     #[test]
@@ -228,24 +171,5 @@ mod tests {
         assert!(matches!(refused("mower-1", ""), Refusal::BadCredentials));
         assert!(matches!(refused("a/b", "no such token"), Refusal::BadCredentials));
         assert!(matches!(refused("a/b", TOKEN), Refusal::BadThingKey));
-    }
-
-    #[test]
-    fn registrations_are_remembered_for_a_while_and_bounded() {
-        let (identity, _) = demo();
-        let login = |number: u8, now| {
-            let login = identity.login_application("mower-1", TOKEN, "app", now, id(number));
-            login.expect("welcome").0.thing.id
-        };
-        assert_eq!(login(1, NOW), id(1));
-        assert_eq!(login(2, NOW.plus_seconds(59)), id(1));
-        assert_eq!(login(3, NOW.plus_seconds(60)), id(3));
-        for number in 0..2 * limits::REGISTRATIONS_MAX {
-            let key = format!("mower-{number}");
-            identity.login_application(&key, TOKEN, "app", NOW, id(9)).expect("welcome");
-        }
-        let registrations = identity.registrations.lock();
-        assert_eq!(registrations.things.len(), limits::REGISTRATIONS_MAX);
-        assert_eq!(registrations.oldest_first.len(), limits::REGISTRATIONS_MAX);
     }
 }

@@ -7,12 +7,11 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::id::OrgId;
-use crate::store::{Store, StoreError};
+use crate::store::{StoreError, Tables};
 use crate::timestamp::Timestamp;
 
 mod bootstrap;
@@ -29,15 +28,13 @@ pub use bootstrap::Problem;
 pub use login::{ApplicationLogin, Refusal};
 pub use standing::{EVERYONE, Standing};
 
-use login::Registrations;
 use record::Records;
 use registry::Registry;
 
 /// Organisations, users, roles, applications and things of a store.
 pub struct Identity {
-    store: Arc<dyn Store>,
+    tables: Tables,
     registry: Registry,
-    registrations: Mutex<Registrations>,
     thing_counts: Mutex<HashMap<OrgId, u64>>,
 }
 
@@ -77,26 +74,25 @@ impl Identity {
     /// # Errors
     /// When the store fails, or when the bootstrap file is needed and is missing or wrong.
     pub fn open(
-        store: Arc<dyn Store>,
+        tables: Tables,
         bootstrap: Option<&Path>,
         now: Timestamp,
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Result<Self, IdentityError> {
-        let mut records = Records::load(&*store)?;
+        let mut records = Records::load(tables.store())?;
         if records.orgs.is_empty() {
             let path = bootstrap.ok_or(IdentityError::NoBootstrap)?;
             let text = std::fs::read_to_string(path)
                 .map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
             records = bootstrap::read(&text, now, random)
                 .map_err(|problem| IdentityError::Bootstrap { path: path.into(), problem })?;
-            store.commit(&[records.to_batch()])?;
-            store.sync()?;
+            tables.store().commit(&[records.to_batch()])?;
+            tables.store().sync()?;
         }
-        let thing_counts = thing::count_all(&*store)?;
+        let thing_counts = thing::count_all(tables.store())?;
         Ok(Self {
-            store,
+            tables,
             registry: Registry::new(records),
-            registrations: Mutex::default(),
             thing_counts: Mutex::new(thing_counts),
         })
     }
@@ -104,14 +100,18 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::store::memory::MemoryStore;
+    use crate::store::writer::Durability;
 
     /// Identity as `serve --demo` has it, and its store.
     pub fn demo() -> (Identity, Arc<MemoryStore>) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
         let store = Arc::new(MemoryStore::new());
-        let opened = Identity::open(store.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
+        let tables = Tables::new(store.clone(), Durability::Os);
+        let opened = Identity::open(tables, Some(&path), NOW, &mut |bytes| bytes.fill(7));
         (opened.expect("the demo's file is right"), store)
     }
 
@@ -121,7 +121,8 @@ mod tests {
     fn the_file_is_read_once_into_an_empty_store() {
         let (first, store) = demo();
         let nowhere = Some(Path::new("/nowhere/at/all.toml"));
-        let again = Identity::open(store, nowhere, NOW, &mut |_| ()).expect("needs no file");
+        let tables = Tables::new(store, Durability::Os);
+        let again = Identity::open(tables, nowhere, NOW, &mut |_| ()).expect("needs no file");
         assert_eq!(again.orgs(), first.orgs());
         assert_eq!(again.orgs().len(), 3);
     }
@@ -130,7 +131,8 @@ mod tests {
     fn an_empty_store_needs_a_file() {
         let open = |file: Option<&Path>| {
             let store = Arc::new(MemoryStore::new());
-            let opened = Identity::open(store.clone(), file, NOW, &mut |_| ());
+            let tables = Tables::new(store.clone(), Durability::Os);
+            let opened = Identity::open(tables, file, NOW, &mut |_| ());
             assert!(Records::load(&*store).expect("readable").orgs.is_empty());
             opened.err().expect("refused").to_string()
         };

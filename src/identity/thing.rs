@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Bound;
 
 use super::Identity;
-use super::model::Thing;
+use super::model::{Alias, Thing};
 use super::record::{decode, encode, for_each_row};
 use crate::id::{OrgId, ThingId, ThingKey};
 use crate::store::{Batch, Row, Store, StoreError, Table};
@@ -19,9 +19,7 @@ impl Identity {
     /// # Errors
     /// What the store reports.
     pub fn thing(&self, org: OrgId, key: &ThingKey) -> Result<Option<Thing>, StoreError> {
-        let row = thing_row(org, key.as_str().as_bytes());
-        let value = self.store.read(Table::Things, &row)?;
-        value.map(|value| decode(Table::Things, &row, &value)).transpose()
+        self.thing_at(&thing_row(org, key.as_str().as_bytes()))
     }
 
     /// The thing with this id in the organisation.
@@ -29,12 +27,48 @@ impl Identity {
     /// # Errors
     /// What the store reports.
     pub fn thing_by_id(&self, org: OrgId, id: ThingId) -> Result<Option<Thing>, StoreError> {
-        let Some(key) = self.store.read(Table::ThingIds, &id_row(org, id))? else {
-            return Ok(None);
+        match self.tables.read(Table::ThingIds, &id_row(org, id))? {
+            Some(key) => self.thing_at(&thing_row(org, &key)),
+            None => Ok(None),
+        }
+    }
+
+    /// The thing with this identifier in the organisation.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn thing_by_alias(
+        &self,
+        org: OrgId,
+        alias: Alias,
+        value: &str,
+    ) -> Result<Option<Thing>, StoreError> {
+        match self.tables.read(Table::ThingAliases, &alias_row(org, alias, value))? {
+            Some(key) => self.thing_at(&thing_row(org, &key)),
+            None => Ok(None),
+        }
+    }
+
+    /// Ids and keys of the things that are bound to this one, at most `limit`.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn children(
+        &self,
+        parent: ThingId,
+        limit: usize,
+    ) -> Result<Vec<(ThingId, ThingKey)>, StoreError> {
+        let rows = self.tables.scan_prefix(Table::Children, parent.as_bytes(), None, limit)?;
+        let child = |(row, key): Row| {
+            let id = row.last_chunk::<12>().map(|id| ThingId::from_bytes(*id))?;
+            Some((id, ThingKey::parse(std::str::from_utf8(&key).ok()?).ok()?))
         };
-        let row = thing_row(org, &key);
-        let value = self.store.read(Table::Things, &row)?;
-        value.map(|value| decode(Table::Things, &row, &value)).transpose()
+        Ok(rows.into_iter().filter_map(child).collect())
+    }
+
+    fn thing_at(&self, row: &[u8]) -> Result<Option<Thing>, StoreError> {
+        let value = self.tables.read(Table::Things, row)?;
+        value.map(|value| decode(Table::Things, row, &value)).transpose()
     }
 
     /// At most `limit` things of the organisation, ordered by key, after the first `offset`.
@@ -65,7 +99,7 @@ impl Identity {
         // Keys are UTF-8, which has no byte 0xff: this row is behind all of the organisation.
         let end = thing_row(org, &[0xff]);
         let (from, to) = (Bound::Excluded(after), Bound::Excluded(&end[..]));
-        self.store.scan(Table::Things, from, to, limit)
+        self.tables.scan(Table::Things, from, to, limit)
     }
 
     /// How many things the organisation has. Counted when the program starts and with every
@@ -87,11 +121,57 @@ pub fn count_all(store: &dyn Store) -> Result<HashMap<OrgId, u64>, StoreError> {
     Ok(counts)
 }
 
-/// Adds a thing's rows to the batch, its index too.
-pub fn put_thing(batch: &mut Batch, thing: &Thing) {
-    let key = thing.key.as_str().as_bytes();
-    batch.put(Table::Things, thing_row(thing.org, key), encode(thing));
-    batch.put(Table::ThingIds, id_row(thing.org, thing.id), key);
+/// Changes of things. Who changes one holds [`Identity::lock_thing`] from its reading on.
+impl Identity {
+    /// Keeps others from changing the thing with this key, and from making one.
+    pub fn lock_thing(&self, org: OrgId, key: &ThingKey) -> parking_lot::MutexGuard<'_, ()> {
+        self.tables.exclusive(&thing_row(org, key.as_str().as_bytes()))
+    }
+
+    /// Adds the rows of a thing to the batch, its indexes too; `before` is what it was.
+    pub fn put_thing(&self, batch: &mut Batch, thing: &Thing, before: Option<&Thing>) {
+        if let Some(before) = before {
+            delete_indexes(batch, before);
+        } else {
+            *self.thing_counts.lock().entry(thing.org).or_insert(0) += 1;
+        }
+        let key = thing.key.as_str().as_bytes();
+        batch.put(Table::Things, thing_row(thing.org, key), encode(thing));
+        batch.put(Table::ThingIds, id_row(thing.org, thing.id), key);
+        for (alias, value) in &thing.aliases {
+            batch.put(Table::ThingAliases, alias_row(thing.org, *alias, value), key);
+        }
+        if let Some(parent) = thing.bound_to {
+            batch.put(Table::Children, child_row(parent, thing.id), key);
+        }
+    }
+
+    /// Adds the removal of a thing to the batch, its indexes too.
+    pub fn delete_thing(&self, batch: &mut Batch, thing: &Thing) {
+        delete_indexes(batch, thing);
+        batch.delete(Table::Things, thing_row(thing.org, thing.key.as_str().as_bytes()));
+        if let Some(count) = self.thing_counts.lock().get_mut(&thing.org) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+fn delete_indexes(batch: &mut Batch, thing: &Thing) {
+    batch.delete(Table::ThingIds, id_row(thing.org, thing.id));
+    for (alias, value) in &thing.aliases {
+        batch.delete(Table::ThingAliases, alias_row(thing.org, *alias, value));
+    }
+    if let Some(parent) = thing.bound_to {
+        batch.delete(Table::Children, child_row(parent, thing.id));
+    }
+}
+
+fn alias_row(org: OrgId, alias: Alias, value: &str) -> Vec<u8> {
+    [&org.as_bytes()[..], &[alias as u8], value.as_bytes()].concat()
+}
+
+fn child_row(parent: ThingId, child: ThingId) -> Vec<u8> {
+    [*parent.as_bytes(), *child.as_bytes()].concat()
 }
 
 fn thing_row(org: OrgId, key: &[u8]) -> Vec<u8> {
@@ -108,6 +188,8 @@ mod tests {
 
     use super::super::tests::{NOW, demo};
     use super::*;
+    use crate::store::Tables;
+    use crate::store::writer::Durability;
 
     #[test]
     fn things_are_read_by_key_by_id_and_in_pages_of_their_organisation() {
@@ -116,18 +198,13 @@ mod tests {
         let (one, other) = (orgs[0].id, orgs[1].id);
         let mut batch = Batch::default();
         for number in 0..7_u8 {
-            let thing = Thing {
-                id: ThingId::from_bytes([number; 12]),
-                org: if number == 6 { other } else { one },
-                key: ThingKey::parse(&format!("mower-{number}")).expect("a key"),
-                name: String::new(),
-                def: None,
-                tags: Vec::new(),
-                app_id: String::new(),
-                created_on: NOW,
-                created_by: "admin@devicewise.com".into(),
-            };
-            put_thing(&mut batch, &thing);
+            let key = ThingKey::parse(&format!("mower-{number}")).expect("a key");
+            let org = if number == 6 { other } else { one };
+            let id = ThingId::from_bytes([number; 12]);
+            let mut thing = Thing::new(id, org, key, "admin@devicewise.com", NOW);
+            thing.aliases.insert(Alias::Imei, format!("35{number}"));
+            thing.bound_to = (number == 2).then_some(ThingId::from_bytes([1; 12]));
+            identity.put_thing(&mut batch, &thing, None);
         }
         store.commit(&[batch]).expect("commit");
 
@@ -137,10 +214,16 @@ mod tests {
         assert_eq!(identity.thing_by_id(one, thing.id).expect("read"), Some(thing.clone()));
         assert_eq!(identity.thing(other, &key).expect("read"), None);
         assert_eq!(identity.thing_by_id(other, thing.id).expect("read"), None);
+        let by_imei = |org, imei| identity.thing_by_alias(org, Alias::Imei, imei).expect("read");
+        assert_eq!(by_imei(one, "353"), Some(thing.clone()));
+        assert_eq!(by_imei(other, "353"), None);
+        let children = identity.children(ThingId::from_bytes([1; 12]), 9).expect("read");
+        assert_eq!(children.len(), 1);
+        assert_eq!(children[0].1.as_str(), "mower-2");
 
-        assert_eq!(identity.count_things(one), 0, "not registered by this program");
         let nowhere = Path::new("/nowhere");
-        let again = Identity::open(store, Some(nowhere), NOW, &mut |_| ()).expect("loads");
+        let tables = Tables::new(store.clone(), Durability::Os);
+        let again = Identity::open(tables, Some(nowhere), NOW, &mut |_| ()).expect("loads");
         assert_eq!((again.count_things(one), again.count_things(other)), (6, 1));
 
         let page = |offset, limit| -> Vec<u8> {
@@ -151,5 +234,19 @@ mod tests {
         assert_eq!(page(4, 10), [4, 5]);
         assert_eq!(page(6, 10), [0_u8; 0]);
         assert_eq!(page(usize::MAX, 10), [0_u8; 0]);
+
+        let mut changed = thing.clone();
+        changed.aliases.insert(Alias::Imei, "99".into());
+        let mut batch = Batch::default();
+        identity.put_thing(&mut batch, &changed, Some(&thing));
+        store.commit(&[batch]).expect("commit");
+        assert_eq!(by_imei(one, "353"), None);
+        assert_eq!(by_imei(one, "99"), Some(changed.clone()));
+        let mut batch = Batch::default();
+        identity.delete_thing(&mut batch, &changed);
+        store.commit(&[batch]).expect("commit");
+        assert_eq!(identity.thing(one, &key).expect("read"), None);
+        assert_eq!(identity.thing_by_id(one, changed.id).expect("read"), None);
+        assert_eq!((by_imei(one, "99"), identity.count_things(one)), (None, 5));
     }
 }

@@ -1,0 +1,6 @@
+//! What things do: publish telemetry, fetch their mail, move files; and who is told of it.
+
+pub mod feed;
+pub mod files;
+pub mod mailbox;
+pub mod telemetry;
