@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::directory::event::Event;
 use crate::directory::{Changes, Outlet, Reason, Session};
 use crate::limits;
+use crate::store::writer::Receipt;
 use crate::timestamp::Timestamp;
 use crate::transport::ConnInfo;
 
@@ -26,6 +27,10 @@ pub struct CommandInfo {
     pub name: &'static str,
     /// What it does, in one line.
     pub doc: &'static str,
+    /// What is under `params` in its reply; empty: nothing.
+    pub reply: &'static str,
+    /// The codes of its failures, beside those that every command can have.
+    pub errors: &'static [Code],
     /// Its parameters.
     pub params: fn() -> Vec<Field>,
     /// What it does, in code.
@@ -47,6 +52,10 @@ pub enum Handler {
     },
     /// Changes state; answered when the change is durable.
     Change(ChangeHandler),
+    /// Changes other state; answered when the change is durable.
+    Store(StoreHandler),
+    /// Waits for something else than the store, such as a device.
+    Wait(WaitHandler),
     /// Logs in, which takes time, with or without a session.
     Login(fn(LoginCall, Option<Box<RawValue>>) -> Reply),
 }
@@ -60,7 +69,13 @@ pub type ReadHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<(), 
 /// A handler that appends its reply object and says what it changed.
 pub type ChangeHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Changes, Failure>;
 
-/// The reply of a login: the text under the command's name.
+/// A handler that hands a change to the store, appends its reply object and returns the receipt.
+pub type StoreHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Receipt, Failure>;
+
+/// A handler that begins its work and says how to wait for the end of it.
+pub type WaitHandler = fn(&Call<'_>, RawParams<'_>) -> Result<Reply, Failure>;
+
+/// A reply that takes time: the text under the command's name.
 pub type Reply = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
 
 /// What a handler gets to know about its caller.
@@ -271,6 +286,12 @@ async fn execute_later(
         (Handler::Change(handler), Some(session)) => {
             change(*handler, &Call { core, session, now }, body.params, answer).await
         }
+        (Handler::Store(handler), Some(session)) => {
+            store(*handler, &Call { core, session, now }, body.params, answer).await
+        }
+        (Handler::Wait(handler), Some(session)) => {
+            wait(*handler, &Call { core, session, now }, body.params, answer).await
+        }
         (Handler::Heavy { handler, .. }, Some(session)) => {
             let call = Call { core, session, now };
             heavy(*handler, &call, body.params).await.map(|reply| {
@@ -322,6 +343,29 @@ async fn change(
         _ => None,
     }));
     call.core.commit(&changes).await?;
+    answer.bytes.extend_from_slice(&reply);
+    Ok(())
+}
+
+async fn store(
+    handler: StoreHandler,
+    call: &Call<'_>,
+    params: Option<&RawValue>,
+    answer: &mut Answer,
+) -> Result<(), Failure> {
+    let mut reply = Vec::new();
+    handler(call, params, &mut reply)?.durable().await?;
+    answer.bytes.extend_from_slice(&reply);
+    Ok(())
+}
+
+async fn wait(
+    handler: WaitHandler,
+    call: &Call<'_>,
+    params: Option<&RawValue>,
+    answer: &mut Answer,
+) -> Result<(), Failure> {
+    let reply = handler(call, params)?.await?;
     answer.bytes.extend_from_slice(&reply);
     Ok(())
 }

@@ -13,9 +13,11 @@ pub fn commands() -> String {
          Every command of this server. Names of commands and parameters are read without regard to \
          case, numbers may\ncome as strings, `params` may be absent, null or `[]`. The permission \
          that a command needs has its name; the name of\na family, such as `session`, stands for all \
-         its commands. Failures are in [errors.md](errors.md).\n",
+         its commands. Failures are in [errors.md](errors.md); every \
+         command can have those of a malformed, forbidden or\nunknown one (-95001 to -95006, \
+         -90000, -99999), and -95010 to -95013.\n",
     );
-    for info in COMMANDS {
+    for info in COMMANDS.iter() {
         command(&mut text, info);
     }
     text
@@ -26,8 +28,17 @@ fn command(text: &mut String, info: &CommandInfo) {
     if needs_no_session(info.name) {
         text.push_str(" It can be sent without a login.");
     }
-    if matches!(info.handler, Handler::Change(_)) {
+    if matches!(info.handler, Handler::Change(_) | Handler::Store(_)) {
         text.push_str(" The reply is sent when the change is durable.");
+    }
+    text.push_str(match info.reply {
+        "" => "\n\nReply: nothing but success.",
+        _ => "\n\nReply: ",
+    });
+    text.push_str(info.reply);
+    if !info.errors.is_empty() {
+        let codes: Vec<_> = info.errors.iter().map(|code| code.0.to_string()).collect();
+        let _ = write!(text, "\n\nFailures: {}.", codes.join(", "));
     }
     text.push('\n');
     let params = (info.params)();

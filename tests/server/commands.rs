@@ -48,7 +48,7 @@ fn every_command_and_every_error_is_in_a_data_file() {
     assert_eq!(files, REPLIES.iter().map(|name| (*name).to_owned()).collect());
     let read = |name: &String| fs::read_to_string(replies::directory().join(name)).expect("text");
     let text: String = files.iter().map(read).collect();
-    for command in tr50d::tr50::commands::COMMANDS {
+    for command in tr50d::tr50::commands::COMMANDS.iter() {
         let sent = format!(r#"{{"command":"{}""#, command.name);
         assert!(text.contains(&sent), "{} is in no file", command.name);
     }

@@ -3,9 +3,29 @@
 use serde_json::value::RawValue;
 
 use crate::tr50::authenticate::Credentials;
-use crate::tr50::dispatch::{Done, LoginCall, Reply, WriteReply};
-use crate::tr50::error::Failure;
-use crate::tr50::params::{Params, params};
+use crate::tr50::dispatch::{CommandInfo, Done, Handler, LoginCall, Reply, WriteReply};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::{NoParams, Params, params};
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    CommandInfo {
+        name: "api.authenticate",
+        doc: "Logs a user or an application in and starts a session for use over HTTP.",
+        reply: "`sessionId`, `orgKey`",
+        errors: &[Code::LOGIN_REFUSED, Code::LOGIN_LOCKED, Code::BUSY],
+        params: Authenticate::fields,
+        handler: Handler::Login(authenticate),
+    },
+    CommandInfo {
+        name: "api.ping",
+        doc: "Answers; needs no session.",
+        reply: "",
+        errors: &[],
+        params: NoParams::fields,
+        handler: Handler::Open(ping),
+    },
+];
 
 params! {
     /// The parameters of `api.authenticate`: a user's, or an application's (`tr50.md` 3.1).

@@ -2,29 +2,37 @@
 
 use std::sync::LazyLock;
 
-use super::dispatch::{Call, CommandInfo, Handler, WriteReply};
+use super::dispatch::{Call, CommandInfo, Reply};
 use super::error::Failure;
-use super::params::{Field, NoParams, Params};
+use super::params::{Field, Params};
 use crate::directory::Changes;
 use crate::identity::permission::Permission;
+use crate::store::writer::Receipt;
 
 pub mod api;
 pub mod diag;
 pub mod org;
 pub mod session;
+mod target;
 pub mod thing;
 pub mod user;
 mod view;
 
-/// A command answered from memory.
+/// A command answered from memory: name, handler, what it does, members of `params` in the reply,
+/// and codes of failures that not every command has.
 macro_rules! read {
-    ($name:literal, $handler:path, $doc:literal) => {
-        CommandInfo {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+        $crate::tr50::dispatch::CommandInfo {
             name: $name,
             doc: $doc,
-            params: fields_of_read($handler),
-            handler: Handler::Read(|call, params, out| {
-                $handler(call, Params::read(params)?)?.write_reply(out);
+            reply: $reply,
+            errors: &[$($crate::tr50::error::Code::$error),*],
+            params: $crate::tr50::commands::fields_of_read($handler),
+            handler: $crate::tr50::dispatch::Handler::Read(|call, params, out| {
+                $crate::tr50::dispatch::WriteReply::write_reply(
+                    &$handler(call, $crate::tr50::params::Params::read(params)?)?,
+                    out,
+                );
                 Ok(())
             }),
         }
@@ -33,88 +41,93 @@ macro_rules! read {
 
 /// A command that reads so much, sometimes, that it runs apart.
 macro_rules! heavy {
-    ($name:literal, $handler:path, $is_heavy:path, $doc:literal) => {
-        CommandInfo {
-            handler: Handler::Heavy {
+    ($name:literal, $handler:path, $is_heavy:path, $doc:literal, $reply:literal, $errors:tt) => {
+        $crate::tr50::dispatch::CommandInfo {
+            handler: $crate::tr50::dispatch::Handler::Heavy {
                 is_heavy: $is_heavy,
                 handler: |call, params, out| {
-                    $handler(call, Params::read(params)?)?.write_reply(out);
+                    $crate::tr50::dispatch::WriteReply::write_reply(
+                        &$handler(call, $crate::tr50::params::Params::read(params)?)?,
+                        out,
+                    );
                     Ok(())
                 },
             },
-            ..read!($name, $handler, $doc)
+            ..$crate::tr50::commands::read!($name, $handler, $doc, $reply, $errors)
         }
     };
 }
 
-/// A command that changes state.
+/// A command that changes sessions.
 macro_rules! change {
-    ($name:literal, $handler:path, $doc:literal) => {
-        CommandInfo {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+        $crate::tr50::dispatch::CommandInfo {
             name: $name,
             doc: $doc,
-            params: fields_of_change($handler),
-            handler: Handler::Change(|call, params, out| {
-                let (reply, changes) = $handler(call, Params::read(params)?)?;
-                reply.write_reply(out);
+            reply: $reply,
+            errors: &[$($crate::tr50::error::Code::$error),*],
+            params: $crate::tr50::commands::fields_of_change($handler),
+            handler: $crate::tr50::dispatch::Handler::Change(|call, params, out| {
+                let params = $crate::tr50::params::Params::read(params)?;
+                let (reply, changes) = $handler(call, params)?;
+                $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
                 Ok(changes)
             }),
         }
     };
 }
 
-/// Every command, in the order of its name. This is the only place that maps names to handlers.
-pub static COMMANDS: &[CommandInfo] = &[
-    CommandInfo {
-        name: "api.authenticate",
-        doc: "Logs a user or an application in and starts a session for use over HTTP.",
-        params: api::Authenticate::fields,
-        handler: Handler::Login(api::authenticate),
-    },
-    CommandInfo {
-        name: "api.ping",
-        doc: "Answers; needs no session.",
-        params: NoParams::fields,
-        handler: Handler::Open(api::ping),
-    },
-    read!("diag.echo", diag::echo, "Answers with its parameters."),
-    read!("diag.ping", diag::ping, "Answers."),
-    read!("diag.time", diag::time, "Tells the server's time in milliseconds since 1970."),
-    read!("org.find", org::find, "Shows one organisation; without parameters the current one."),
-    read!(
-        "org.list",
-        org::list,
-        "Lists the current organisation and, for a user, all that the user may work in; by key."
-    ),
-    change!("session.end", session::end, "Ends a session; without parameters the caller's own."),
-    read!("session.find", session::find, "Shows one session of the current organisation."),
-    read!("session.info", session::info, "Shows the caller's own session."),
-    heavy!(
-        "session.list",
-        session::list,
-        session::is_long_list,
-        "Lists the sessions of the current organisation."
-    ),
-    read!("session.org.list", session::org_list, "Lists the organisations the user may work in."),
-    change!(
-        "session.org.switch",
-        session::org_switch,
-        "Moves the session to another organisation."
-    ),
-    read!("thing.find", thing::find, "Shows one thing of the current organisation."),
-    heavy!(
-        "thing.list",
-        thing::list,
-        thing::is_long_list,
-        "Lists the things of the current organisation, by key, in the order of its bytes."
-    ),
-    read!("user.find", user::find, "Shows one user of the current organisation."),
-    read!(
-        "user.list",
-        user::list,
-        "Lists the users of the current organisation, by e-mail address."
-    ),
-];
+/// A command that changes other state.
+macro_rules! store {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+        $crate::tr50::dispatch::CommandInfo {
+            name: $name,
+            doc: $doc,
+            reply: $reply,
+            errors: &[$($crate::tr50::error::Code::$error),*],
+            params: $crate::tr50::commands::fields_of_store($handler),
+            handler: $crate::tr50::dispatch::Handler::Store(|call, params, out| {
+                let params = $crate::tr50::params::Params::read(params)?;
+                let (reply, receipt) = $handler(call, params)?;
+                $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
+                Ok(receipt)
+            }),
+        }
+    };
+}
+
+/// A command that waits for something else than the store.
+macro_rules! wait {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+        $crate::tr50::dispatch::CommandInfo {
+            name: $name,
+            doc: $doc,
+            reply: $reply,
+            errors: &[$($crate::tr50::error::Code::$error),*],
+            params: $crate::tr50::commands::fields_of_wait($handler),
+            handler: $crate::tr50::dispatch::Handler::Wait(|call, params| {
+                $handler(call, $crate::tr50::params::Params::read(params)?)
+            }),
+        }
+    };
+}
+
+pub(crate) use {change, heavy, read, store, wait};
+
+/// Every command, in the order of its name. A family's rows are in its file.
+pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
+    let families: [&'static [CommandInfo]; 6] = [
+        api::COMMANDS,
+        diag::COMMANDS,
+        org::COMMANDS,
+        session::COMMANDS,
+        thing::COMMANDS,
+        user::COMMANDS,
+    ];
+    let mut commands: Vec<_> = families.into_iter().flatten().collect();
+    commands.sort_unstable_by_key(|info| info.name);
+    commands
+});
 
 const fn fields_of_read<P: Params, R>(
     _: fn(&Call<'_>, P) -> Result<R, Failure>,
@@ -125,6 +138,18 @@ const fn fields_of_read<P: Params, R>(
 type Changed<R> = Result<(R, Changes), Failure>;
 
 const fn fields_of_change<P: Params, R>(_: fn(&Call<'_>, P) -> Changed<R>) -> fn() -> Vec<Field> {
+    P::fields
+}
+
+const fn fields_of_store<P: Params, R>(
+    _: fn(&Call<'_>, P) -> Result<(R, Receipt), Failure>,
+) -> fn() -> Vec<Field> {
+    P::fields
+}
+
+const fn fields_of_wait<P: Params>(
+    _: fn(&Call<'_>, P) -> Result<Reply, Failure>,
+) -> fn() -> Vec<Field> {
     P::fields
 }
 
@@ -140,16 +165,19 @@ pub fn find(name: &str) -> Option<usize> {
     }
 }
 
+/// Several times as many as there are commands, so that few names share one.
+const SLOTS_LEN: usize = 1024;
+
 /// Where to begin to look for a name: every request looks one up, and a binary search of strings
 /// was the dearest part of it.
-static SLOTS: LazyLock<[u8; 512]> = LazyLock::new(|| {
-    let mut slots = [0; 512];
+static SLOTS: LazyLock<[u16; SLOTS_LEN]> = LazyLock::new(|| {
+    let mut slots = [0; SLOTS_LEN];
     for (index, info) in COMMANDS.iter().enumerate() {
         let mut slot = slot_of(info.name);
         while slots[slot] != 0 {
             slot = (slot + 1) % slots.len();
         }
-        slots[slot] = u8::try_from(index + 1).expect("at most 255 commands");
+        slots[slot] = u16::try_from(index + 1).expect("some hundred commands");
     }
     slots
 });
@@ -158,7 +186,7 @@ static SLOTS: LazyLock<[u8; 512]> = LazyLock::new(|| {
 fn slot_of(name: &str) -> usize {
     let step = |hash: u32, byte: u8| (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193);
     let hash = name.bytes().fold(0x811c_9dc5, step);
-    (hash ^ hash >> 16) as usize % 512
+    (hash ^ hash >> 16) as usize % SLOTS_LEN
 }
 
 /// The permission that a command needs: the one of its name.

@@ -4,14 +4,33 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::read;
 use super::view::{ListReply, View};
 use crate::directory::Who;
 use crate::id::OrgId;
 use crate::identity::model::Org;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, shown};
+use crate::tr50::dispatch::{Call, CommandInfo, shown};
 use crate::tr50::error::Failure;
 use crate::tr50::params::params;
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    read!(
+        "org.find",
+        find,
+        "Shows one organisation; without parameters the current one.",
+        "the organisation",
+        [NOT_FOUND]
+    ),
+    read!(
+        "org.list",
+        list,
+        "Lists the current organisation and, for a user, all that the user may work in; by key.",
+        "`count`, `fields`, `result`",
+        []
+    ),
+];
 
 params! {
     /// The parameters of `org.find`; none means the current organisation.

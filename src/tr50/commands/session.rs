@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::{change, heavy, read};
 use crate::directory::query::{Filter, Listing, Query, SortKey};
 use crate::directory::{Changes, Kind, Place, Principal, Reason, Session, Status, Who};
 use crate::id::{OrgId, SessionId, SessionRef, ThingKey};
@@ -13,11 +14,52 @@ use crate::identity::model::Org;
 use crate::identity::permission::PermissionSet;
 use crate::limits::LISTED_AT_ONCE_MAX;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, Done, RawParams, WriteReply, shown};
+use crate::tr50::dispatch::{Call, CommandInfo, Done, RawParams, WriteReply, shown};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::{NoParams, Params, missing, params};
 use crate::transport::Protocol;
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    change!(
+        "session.end",
+        end,
+        "Ends a session; without parameters the caller's own.",
+        "",
+        [NOT_FOUND]
+    ),
+    read!(
+        "session.find",
+        find,
+        "Shows one session of the current organisation.",
+        "the session",
+        [NOT_FOUND]
+    ),
+    read!("session.info", info, "Shows the caller's own session.", "the session", []),
+    heavy!(
+        "session.list",
+        list,
+        is_long_list,
+        "Lists the sessions of the current organisation.",
+        "`count`, `result`",
+        []
+    ),
+    read!(
+        "session.org.list",
+        org_list,
+        "Lists the organisations the user may work in.",
+        "`result`, `recentOrgs`",
+        [WRONG_SESSION_KIND]
+    ),
+    change!(
+        "session.org.switch",
+        org_switch,
+        "Moves the session to another organisation.",
+        "",
+        [NOT_FOUND, WRONG_SESSION_KIND]
+    ),
+];
 
 params! {
     /// The parameters of `session.list`. The page knows none; all are optional.

@@ -2,30 +2,36 @@
 
 use serde::Serialize;
 
+use super::target::{ByKey, Target};
 use super::view::{ListReply, View, members};
+use super::{heavy, read};
 use crate::directory::{Lifetime, Principal, Who};
 use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
 use crate::identity::model::Thing;
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, RawParams, shown};
+use crate::tr50::dispatch::{Call, CommandInfo, RawParams};
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::params::{missing, params};
+use crate::tr50::params::params;
 
-params! {
-    /// The parameters of `thing.find`; an application session without any means its own thing.
-    pub struct Find {
-        optional key: ThingKey = "key", "The thing's key.";
-        optional thing_key: ThingKey = "thingKey", "The same, under another name.";
-        optional id: ThingId = "id", "The thing's id.";
-        optional imei: String = "imei", "Its IMEI. No thing has any of these six yet.";
-        optional iccid: String = "iccid", "Its ICCID.";
-        optional esn: String = "esn", "Its ESN.";
-        optional meid: String = "meid", "Its MEID.";
-        optional imsi: String = "imsi", "Its IMSI.";
-        optional msisdn: String = "msisdn", "Its MSISDN.";
-    }
-}
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    read!(
+        "thing.find",
+        find,
+        "Shows one thing of the current organisation.",
+        "the thing",
+        [NOT_FOUND]
+    ),
+    heavy!(
+        "thing.list",
+        list,
+        is_long_list,
+        "Lists the things of the current organisation, by key, in the order of its bytes.",
+        "`count`, `fields`, `result`",
+        []
+    ),
+];
 
 params! {
     /// The parameters of `thing.list` beside those of every list.
@@ -108,22 +114,6 @@ impl ThingView {
     }
 }
 
-impl Find {
-    /// The modem's identifier by which a thing is asked for (`tr50.md` 2, "Thing identifier
-    /// parameters"). No thing has one, but whoever names one does not mean the own thing.
-    fn identifier(&self) -> Option<(&'static str, String)> {
-        let named = [
-            ("imei", &self.imei),
-            ("iccid", &self.iccid),
-            ("esn", &self.esn),
-            ("meid", &self.meid),
-            ("imsi", &self.imsi),
-            ("msisdn", &self.msisdn),
-        ];
-        named.into_iter().find_map(|(name, value)| Some((name, value.clone()?)))
-    }
-}
-
 impl Wanted {
     fn has(&self, thing: &Thing) -> bool {
         let has_tag = |tag: &String| thing.tags.contains(tag);
@@ -134,29 +124,8 @@ impl Wanted {
 }
 
 /// `thing.find`.
-pub fn find(call: &Call<'_>, params: Find) -> Result<ThingView, Failure> {
-    let (identity, org) = (&call.core.identity, call.session.org_id());
-    let own_key = || match call.session.who() {
-        Who::Application { thing_key, .. } => Some(thing_key.clone()),
-        Who::User(_) => None,
-    };
-    let identifier = params.identifier();
-    let key = params.key.or(params.thing_key);
-    let (found, named) = match (key, params.id) {
-        (Some(key), _) => (identity.thing(org, &key)?, key.to_string()),
-        (None, Some(id)) => (identity.thing_by_id(org, id)?, id.to_string()),
-        (None, None) => {
-            if let Some((name, value)) = identifier {
-                let what = format!("Thing with {name} \"{}\"", shown(&value));
-                return Err(Failure::not_found(what));
-            }
-            let key = own_key().ok_or_else(|| missing("key"))?;
-            (identity.thing(org, &key)?, key.to_string())
-        }
-    };
-    let found = found.filter(|thing| !restricted(call) || Some(&thing.key) == own_key().as_ref());
-    let thing = found.ok_or_else(|| Failure::not_found(format!("Thing \"{named}\"")))?;
-    Ok(ThingView::of(call, thing))
+pub fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<ThingView, Failure> {
+    target.thing_by_key(by_key, call).map(|thing| ThingView::of(call, thing))
 }
 
 /// `thing.list`: the things of the current organisation, ordered by key.

@@ -4,13 +4,32 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::read;
 use super::view::{ListReply, View};
 use crate::id::{OrgId, UserId};
 use crate::identity::model::User;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, shown};
+use crate::tr50::dispatch::{Call, CommandInfo, shown};
 use crate::tr50::error::Failure;
 use crate::tr50::params::{missing, params};
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    read!(
+        "user.find",
+        find,
+        "Shows one user of the current organisation.",
+        "the user",
+        [NOT_FOUND]
+    ),
+    read!(
+        "user.list",
+        list,
+        "Lists the users of the current organisation, by e-mail address.",
+        "`count`, `fields`, `result`",
+        []
+    ),
+];
 
 params! {
     /// The parameters of `user.find`.

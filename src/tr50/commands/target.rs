@@ -1,0 +1,140 @@
+//! Which thing a command is about (`tr50.md` 2, "Thing identifier parameters").
+
+use crate::directory::Who;
+use crate::id::{ThingId, ThingKey};
+use crate::identity::model::{Alias, Thing};
+use crate::limits;
+use crate::tr50::dispatch::{Call, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::{missing, params};
+
+params! {
+    /// The parameters by which a command names a thing. An application that gives none means its
+    /// own; a user has to name one.
+    pub struct Target {
+        optional thing_key: ThingKey = "thingKey", "The thing's key; own thing by default.";
+        optional thing_id: ThingId = "thingId", "Its id, instead.";
+        optional iccid: String = "iccid", "Its ICCID, instead.";
+        optional esn: String = "esn", "Its ESN, instead.";
+        optional imei: String = "imei", "Its IMEI, instead.";
+        optional meid: String = "meid", "Its MEID, instead.";
+        optional imsi: String = "imsi", "Its IMSI, instead.";
+        optional msisdn: String = "msisdn", "Its telephone number, instead.";
+    }
+}
+
+params! {
+    /// What commands of the family `thing` take beside that.
+    pub struct ByKey {
+        optional key: ThingKey = "key", "The thing's key; own thing by default.";
+        optional id: ThingId = "id", "Its id, instead.";
+    }
+}
+
+/// The thing that a command is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subject {
+    /// Its id.
+    pub id: ThingId,
+    /// Its key.
+    pub key: ThingKey,
+}
+
+impl Target {
+    /// The thing meant, without a look into the store when it is the caller's own.
+    ///
+    /// # Errors
+    ///
+    /// There is no such thing here, the caller may not name it, or a user names none.
+    pub fn subject(&self, call: &Call<'_>) -> Result<Subject, Failure> {
+        if let Who::Application { thing_id, thing_key, .. } = call.session.who()
+            && self.is_or_defaults_to(*thing_id, thing_key)
+        {
+            return Ok(Subject { id: *thing_id, key: thing_key.clone() });
+        }
+        self.thing(call).map(|thing| Subject { id: thing.id, key: thing.key })
+    }
+
+    /// The thing meant, as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::subject`].
+    pub fn thing(&self, call: &Call<'_>) -> Result<Thing, Failure> {
+        self.find(call, "thingKey")
+    }
+
+    /// The thing meant by a command of the family `thing`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::subject`].
+    pub fn thing_by_key(mut self, by_key: ByKey, call: &Call<'_>) -> Result<Thing, Failure> {
+        self.thing_key = by_key.key.or(self.thing_key);
+        self.thing_id = by_key.id.or(self.thing_id);
+        self.find(call, "key")
+    }
+
+    fn find(&self, call: &Call<'_>, parameter: &str) -> Result<Thing, Failure> {
+        let (identity, org) = (&call.core.identity, call.session.org_id());
+        let (found, named) = if let Some(key) = &self.thing_key {
+            (identity.thing(org, key)?, format!("\"{key}\""))
+        } else if let Some(id) = self.thing_id {
+            (identity.thing_by_id(org, id)?, format!("\"{id}\""))
+        } else if let Some((alias, value)) = self.alias() {
+            let named = format!("with {} \"{}\"", alias.as_str(), shown(value));
+            (identity.thing_by_alias(org, alias, value)?, named)
+        } else if let Who::Application { thing_key, .. } = call.session.who() {
+            (identity.thing(org, thing_key)?, format!("\"{thing_key}\""))
+        } else {
+            return Err(missing(parameter));
+        };
+        let thing = found.ok_or_else(|| Failure::not_found(format!("Thing {named}")))?;
+        if may_name(call, &thing) {
+            return Ok(thing);
+        }
+        let sentence = "The application's token is restricted to its own thing.";
+        Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+    }
+
+    fn alias(&self) -> Option<(Alias, &str)> {
+        let named = [&self.iccid, &self.esn, &self.imei, &self.meid, &self.imsi, &self.msisdn];
+        let mut named = Alias::ALL.into_iter().zip(named);
+        named.find_map(|(alias, value)| Some((alias, value.as_deref()?)))
+    }
+
+    fn is_or_defaults_to(&self, own_id: ThingId, own_key: &ThingKey) -> bool {
+        match (&self.thing_key, self.thing_id) {
+            (Some(key), _) => key == own_key,
+            (None, Some(id)) => id == own_id,
+            (None, None) => self.alias().is_none(),
+        }
+    }
+}
+
+/// Whether the caller may name this thing: every thing of its organisation, or, with a restricted
+/// token, its own and those that are bound to it.
+pub fn may_name(call: &Call<'_>, thing: &Thing) -> bool {
+    match call.session.who() {
+        Who::Application { application, thing_id, .. } if application.restrict_access_to_self => {
+            thing.id == *thing_id || thing.bound_to == Some(*thing_id)
+        }
+        _ => true,
+    }
+}
+
+/// Keys and ids of the things that the caller's connection serves: its own, and those bound to it.
+///
+/// # Errors
+///
+/// The caller is a user, or the store fails.
+pub fn served(call: &Call<'_>) -> Result<Vec<Subject>, Failure> {
+    let Who::Application { thing_id, thing_key, .. } = call.session.who() else {
+        let sentence = "Only applications have a thing of their own.";
+        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
+    };
+    let mut served = vec![Subject { id: *thing_id, key: thing_key.clone() }];
+    let children = call.core.identity.children(*thing_id, limits::CHILDREN_MAX)?;
+    served.extend(children.into_iter().map(|(id, key)| Subject { id, key }));
+    Ok(served)
+}
