@@ -26,7 +26,8 @@ pub mod wheel;
 
 pub use event::Event;
 pub use session::{
-    End, Kind, Lifetime, OrgSwitch, Outlet, Place, Principal, Reason, Session, Start, Status, Who,
+    End, Kind, Lifetime, OrgSwitch, Outlet, Place, Principal, Pushed, Reason, Session, Start,
+    Status, Who,
 };
 
 use history::History;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
@@ -214,6 +215,18 @@ pub struct Place {
 pub trait Outlet: Send + Sync {
     /// Closes the connection; its session has ended for this reason.
     fn close(&self, reason: Reason);
+
+    /// Sends a message that was not asked for, if the connection takes such messages and has room.
+    fn push(&self, message: Pushed);
+}
+
+/// A message from the server on one of its own topics.
+#[derive(Clone, Debug)]
+pub struct Pushed {
+    /// The topic, such as `notify/mailbox_activity`.
+    pub topic: Arc<str>,
+    /// The payload.
+    pub payload: Bytes,
 }
 
 /// Everything that a new session is made of.

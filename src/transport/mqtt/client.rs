@@ -182,10 +182,10 @@ impl Peer for Client {
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         self.outbox.register(cx.waker());
-        if let Some((replies, close)) = self.outbox.take() {
+        if let Some((items, close)) = self.outbox.take() {
             if let Some(online) = &mut self.online {
-                for reply in replies {
-                    online.send_reply(&self.edge, reply, out);
+                for item in items {
+                    online.send(&self.edge, item, out);
                 }
             }
             if let Some(reason) = close {

@@ -7,9 +7,28 @@ use std::task::Waker;
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::codec::QoS;
 use super::reply::Reply;
-use crate::directory::{Outlet, Reason};
+use crate::directory::{Outlet, Pushed, Reason};
 use crate::limits;
+
+/// What others put into a connection.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A reply.
+    Reply(Reply),
+    /// A message on one of the server's own topics.
+    Message(Pushed),
+    /// The acknowledgement of a PUBLISH that was to be stored first.
+    Ack {
+        /// Its quality of service.
+        qos: QoS,
+        /// Its packet id.
+        pkid: u16,
+        /// The reason code.
+        code: u8,
+    },
+}
 
 /// The way into a connection's task.
 #[derive(Default)]
@@ -22,8 +41,8 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Inner {
-    replies: VecDeque<Reply>,
-    /// Replies that somebody is working on.
+    items: VecDeque<Item>,
+    /// Replies and acknowledgements that somebody is working on.
     promised: usize,
     close: Option<Reason>,
     /// The connection is gone.
@@ -36,7 +55,7 @@ impl Outbox {
         self.waker.register(waker);
     }
 
-    /// Announces a reply that will take time. False when too many are announced already: a client
+    /// Announces a reply or an acknowledgement that will take time. False when too many are announced already: a client
     /// that sends faster than it is served must wait.
     pub fn promise(&self) -> bool {
         let mut inner = self.inner.lock();
@@ -45,53 +64,57 @@ impl Outbox {
         room
     }
 
-    /// Puts in the reply that was announced.
+    /// Puts in what was announced.
     ///
     /// # Errors
     ///
-    /// The reply itself, when the connection is gone.
-    pub fn keep_promise(&self, reply: Reply) -> Result<(), Reply> {
+    /// The item itself, when the connection is gone.
+    pub fn keep_promise(&self, item: Item) -> Result<(), Item> {
         let mut inner = self.inner.lock();
         inner.promised -= 1;
-        self.put(inner, reply)
+        self.put(inner, item)
     }
 
-    /// Puts a reply in.
+    /// Puts something in.
     ///
     /// # Errors
     ///
-    /// The reply itself, when the connection is gone or does not read.
-    pub fn push(&self, reply: Reply) -> Result<(), Reply> {
-        self.put(self.inner.lock(), reply)
+    /// The item itself, when the connection is gone or does not read.
+    pub fn put_in(&self, item: Item) -> Result<(), Item> {
+        self.put(self.inner.lock(), item)
     }
 
-    fn put(&self, mut inner: MutexGuard<'_, Inner>, reply: Reply) -> Result<(), Reply> {
-        if inner.shut || inner.replies.len() >= 2 * limits::OUTBOX_MESSAGES_MAX {
-            return Err(reply);
+    fn put(&self, mut inner: MutexGuard<'_, Inner>, item: Item) -> Result<(), Item> {
+        if inner.shut || inner.items.len() >= 2 * limits::OUTBOX_MESSAGES_MAX {
+            return Err(item);
         }
-        inner.replies.push_back(reply);
+        inner.items.push_back(item);
         drop(inner);
         self.wake();
         Ok(())
     }
 
-    /// Takes what has come: replies, and the order to close after them. When the server stops, the
-    /// replies that are promised come first.
-    pub fn take(&self) -> Option<(VecDeque<Reply>, Option<Reason>)> {
+    /// Takes what has come, and the order to close after it. When the server stops, what is
+    /// promised comes first.
+    pub fn take(&self) -> Option<(VecDeque<Item>, Option<Reason>)> {
         if !self.filled.swap(false, Ordering::AcqRel) {
             return None;
         }
         let mut inner = self.inner.lock();
         let waits = |reason: &Reason| *reason == Reason::ServerStopped && inner.promised > 0;
         let close = inner.close.filter(|reason| !waits(reason));
-        Some((std::mem::take(&mut inner.replies), close))
+        Some((std::mem::take(&mut inner.items), close))
     }
 
-    /// Takes nothing more; returns what nobody will read.
+    /// Takes nothing more; returns the replies that nobody will read.
     pub fn shut(&self) -> VecDeque<Reply> {
         let mut inner = self.inner.lock();
         inner.shut = true;
-        std::mem::take(&mut inner.replies)
+        let reply = |item| match item {
+            Item::Reply(reply) => Some(reply),
+            Item::Message(_) | Item::Ack { .. } => None,
+        };
+        std::mem::take(&mut inner.items).into_iter().filter_map(reply).collect()
     }
 
     fn wake(&self) {
@@ -104,5 +127,11 @@ impl Outlet for Outbox {
     fn close(&self, reason: Reason) {
         self.inner.lock().close.get_or_insert(reason);
         self.wake();
+    }
+
+    fn push(&self, message: Pushed) {
+        if self.put_in(Item::Message(message)).is_err() {
+            tracing::debug!("a message for a slow or closing client was dropped");
+        }
     }
 }

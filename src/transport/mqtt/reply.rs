@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::codec::{QoS, topic};
-use super::outbox::Outbox;
+use super::outbox::{Item, Outbox};
 use crate::directory::Principal;
 
 /// Where the answer to a request goes: `api…` is answered on `reply…`, `apiz…` on `replyz…`, with
@@ -110,7 +110,7 @@ impl Watchers {
         let name = reply.to.topic();
         for watcher in watchers {
             let wanted = watcher.filters.lock().iter().any(|f| topic::matches(f, &name));
-            if wanted && watcher.outbox.push(reply.clone()).is_err() {
+            if wanted && watcher.outbox.put_in(Item::Reply(reply.clone())).is_err() {
                 tracing::debug!("a reply for a slow or closing subscriber was dropped");
             }
         }

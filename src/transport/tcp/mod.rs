@@ -1,7 +1,9 @@
 //! The TCP edge: one JSON value a line in, one line out, in order (DESIGN.md, "What users rely
 //! on"). Values without a line end between them are taken as a stream.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::{Arrival, Core, LoginError, login_failure};
-use crate::directory::{Outlet, Reason, Session};
+use crate::directory::{Outlet, Pushed, Reason, Session};
 use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::tr50::Answer;
@@ -19,7 +21,7 @@ use crate::tr50::dispatch::{Caller, Execution, execute};
 use crate::tr50::envelope::Request;
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::exchange::{self, TcpAuth};
-use crate::tr50::json::{ObjectWriter, key};
+use crate::tr50::json::{ObjectWriter, key, push_string};
 use crate::transport::driver::{self, Peer, Work};
 use crate::transport::{ConnInfo, Stream};
 
@@ -43,10 +45,12 @@ pub async fn serve(
     driver::serve(Client::new(core, info, full), stream, stop).await;
 }
 
-/// The order to close a connection.
+/// What others put into a connection: messages, if it asked for them, and the order to close.
 #[derive(Default)]
 struct TcpOutlet {
     waker: AtomicWaker,
+    notify: AtomicBool,
+    messages: Mutex<VecDeque<Pushed>>,
     close: Mutex<Option<Reason>>,
 }
 
@@ -54,6 +58,18 @@ impl Outlet for TcpOutlet {
     fn close(&self, reason: Reason) {
         self.close.lock().get_or_insert(reason);
         self.waker.wake();
+    }
+
+    fn push(&self, message: Pushed) {
+        if !self.notify.load(Ordering::Acquire) {
+            return;
+        }
+        let mut messages = self.messages.lock();
+        if messages.len() < limits::OUTBOX_MESSAGES_MAX {
+            messages.push_back(message);
+            drop(messages);
+            self.waker.wake();
+        }
     }
 }
 
@@ -64,7 +80,6 @@ struct Client {
     caller: Caller,
     /// The session that is bound to this connection; the caller may be in another one.
     bound: Option<Arc<Session>>,
-    notify: bool,
     outlet: Arc<TcpOutlet>,
     framing: Framing,
     refusals: u32,
@@ -102,7 +117,6 @@ impl Client {
             full,
             caller: Caller { session: None, conn },
             bound: None,
-            notify: false,
             outlet: Arc::default(),
             framing: Framing::default(),
             refusals: 0,
@@ -230,6 +244,15 @@ impl From<Failure> for Refusal {
     }
 }
 
+/// Appends the line of a message that was not asked for. Payloads on `notify/…` are JSON.
+fn push_notice(message: &Pushed, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"notify":{"topic":"#);
+    push_string(out, &message.topic);
+    out.extend_from_slice(br#","payload":"#);
+    out.extend_from_slice(&message.payload);
+    out.extend_from_slice(b"}}\n");
+}
+
 fn write_failure(failure: &Failure, out: &mut Vec<u8>) {
     failure.write(out);
     out.push(b'\n');
@@ -292,7 +315,7 @@ impl Peer for Client {
                 self.end_bound(Reason::LoggedOut);
                 self.bound = unbound.session.take();
                 self.caller.session.clone_from(&self.bound);
-                self.notify = notify;
+                self.outlet.notify.store(notify, Ordering::Release);
                 answer
             }
             Done::Refused(error) => {
@@ -312,10 +335,14 @@ impl Peer for Client {
     fn poll_pushed(
         &mut self,
         cx: &mut Context<'_>,
-        _: bool,
-        _: &mut Vec<u8>,
+        room: bool,
+        out: &mut Vec<u8>,
     ) -> Result<(), Reason> {
         self.outlet.waker.register(cx.waker());
+        if room {
+            let messages = std::mem::take(&mut *self.outlet.messages.lock());
+            messages.iter().for_each(|message| push_notice(message, out));
+        }
         let Some(reason) = *self.outlet.close.lock() else { return Ok(()) };
         // The order may have been meant for the session of an earlier login on this connection,
         // which the next login ended: what counts is how the present one is.
@@ -359,13 +386,14 @@ impl Peer for Client {
 
     fn last_words(&mut self, reason: &Reason, out: &mut Vec<u8>) {
         let told = matches!(reason, Reason::ConnectionLost | Reason::ProtocolError);
-        if let (Some(session), true, false) = (&self.bound, self.notify, told) {
-            out.extend_from_slice(br#"{"notify":{"topic":"session/end","payload":"#);
-            let mut payload = ObjectWriter::new(out);
+        let notify = self.outlet.notify.load(Ordering::Acquire);
+        if let (Some(session), true, false) = (&self.bound, notify, told) {
+            let mut text = Vec::new();
+            let mut payload = ObjectWriter::new(&mut text);
             payload.hex(key!("ref"), session.reference().as_bytes());
             payload.string(key!("reason"), reason.as_str());
             payload.end();
-            out.extend_from_slice(b"}}\n");
+            push_notice(&Pushed { topic: "session/end".into(), payload: text.into() }, out);
         }
     }
 
@@ -384,20 +412,21 @@ mod tests {
     use crate::identity::Identity;
     use crate::identity::password::Passwords;
     use crate::metrics::Metrics;
+    use crate::store::Tables;
     use crate::store::memory::MemoryStore;
-    use crate::store::writer::{Durability, Writer};
+    use crate::store::writer::Durability;
     use crate::transport::Protocol;
 
     fn core(now: Timestamp) -> Arc<Core> {
-        let (config, store) = (Config::default(), Arc::new(MemoryStore::new()));
+        let config = Config::default();
+        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
-        let identity = Identity::open(store.clone(), Some(&path), now, &mut |bytes| bytes.fill(7));
+        let identity = Identity::open(tables.clone(), Some(&path), now, &mut |bytes| bytes.fill(7));
         let identity = identity.expect("the demo's file is right");
         let directory = Directory::new(Core::terms(&config), now);
-        let writer = Writer::spawn(store, Durability::Os);
         let metrics = Metrics::new(&["api.ping"]);
         let passwords = Passwords::new(1);
-        Arc::new(Core::new(config, identity, directory, passwords, writer, metrics, "x".into()))
+        Arc::new(Core::new(config, tables, identity, directory, passwords, metrics, "x".into()))
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::{Destination, Online};
 use crate::broker::Message;
+use crate::directory::Pushed;
 use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{Answer, Execution, charge, shown};
@@ -18,6 +19,7 @@ use crate::tr50::exchange;
 use crate::transport::mqtt::codec::encode::{self, PublishHead};
 use crate::transport::mqtt::codec::{Publish, PublishProperties, QoS, topic};
 use crate::transport::mqtt::flight::{Source, delivered};
+use crate::transport::mqtt::outbox::Item;
 use crate::transport::mqtt::reply::{Reply, ReplyTo};
 use crate::transport::mqtt::{Edge, compress};
 
@@ -172,11 +174,46 @@ impl Online {
             };
             let text = std::mem::take(&mut answer.bytes);
             let body = compress::deflate_aside_if(to.compressed, text).await;
-            if let Err(reply) = outbox.keep_promise(Reply { to, body }) {
+            if let Err(Item::Reply(reply)) = outbox.keep_promise(Item::Reply(Reply { to, body })) {
                 edge.watchers.deliver(&principal, &reply);
             }
             answer.close();
         });
+    }
+
+    /// Sends what others put into the connection.
+    pub fn send(&mut self, edge: &Arc<Edge>, item: Item, out: &mut Vec<u8>) {
+        match item {
+            Item::Reply(reply) => self.send_reply(edge, reply, out),
+            Item::Message(message) => self.send_message(&message, out),
+            // The room for QoS 2 ids was there before; one more does no harm.
+            Item::Ack { qos, pkid, code } => drop(self.acknowledge(qos, pkid, code, out)),
+        }
+    }
+
+    /// Sends a message on one of the server's own topics: with the quality of service of the
+    /// client's subscriptions, or as if it had subscribed with QoS 0 (`tr50.md` 0, fact 1).
+    fn send_message(&mut self, message: &Pushed, out: &mut Vec<u8>) {
+        let granted = self.topics.as_ref().and_then(|topics| topics.granted(&message.topic));
+        let (qos, subscription_ids) = granted.unwrap_or_default();
+        let (mut qos, mut pkid) = (qos.min(QoS::AtLeastOnce), 0);
+        match &mut self.topics {
+            Some(topics) if qos != QoS::AtMostOnce && topics.flight.has_room() => {
+                pkid = topics.flight.begin(Source::Reply);
+            }
+            // Better once without an acknowledgement than not at all.
+            _ => qos = QoS::AtMostOnce,
+        }
+        let head = PublishHead {
+            dup: false,
+            qos,
+            retain: false,
+            pkid,
+            topic: &[message.topic.as_bytes()],
+            properties: &PublishProperties::default(),
+            subscription_ids: &subscription_ids,
+        };
+        self.put_limited(&head, &message.payload, out);
     }
 
     /// Sends a reply to its asker, on the topic that was asked for.
