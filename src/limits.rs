@@ -128,6 +128,9 @@ pub const FAILING_LOGINS_MAX: usize = 16_384;
 /// allow 65,535.
 pub const APP_ID_BYTES_MAX: usize = 128;
 
+/// Bytes of a text message (`sms.send`): ten parts of 160 characters are more than a network sends.
+pub const SMS_BYTES_MAX: usize = 1600;
+
 /// Levels of the tree of organisations. Real ones have three or four; the bound keeps every walk
 /// up the tree short, and finite should a damaged store hold a ring.
 pub const ORG_DEPTH_MAX: usize = 32;

@@ -32,6 +32,7 @@ pub struct Metrics {
     commands: Box<[Outcomes]>,
     broker_in: Counter,
     broker_out: Counter,
+    sms: Counter,
     store_queue: Gauge,
 }
 
@@ -76,6 +77,7 @@ impl Metrics {
             logins: counters(r, "logins", "Logins, by outcome"),
             broker_in: counter(r, "broker_messages_in", "Ordinary MQTT messages received"),
             broker_out: counter(r, "broker_messages_out", "Ordinary MQTT messages delivered"),
+            sms: counter(r, "sms", "Text messages asked for by sms.send and written to the log"),
             store_queue: gauge(r, "store_queue", "Batches waiting for the store"),
             registry,
         }
@@ -132,6 +134,11 @@ impl Metrics {
     /// A message of the broker went to a subscriber.
     pub fn broker_delivered(&self) {
         self.broker_out.inc();
+    }
+
+    /// A text message was asked for.
+    pub fn sms_logged(&self) {
+        self.sms.inc();
     }
 
     /// So many batches wait for the store.
@@ -194,6 +201,7 @@ mod tests {
         metrics.command(7, true);
         metrics.broker_received();
         metrics.broker_delivered();
+        metrics.sms_logged();
         metrics.store_queue(3);
         let text = metrics.render();
         let check = |line: &str| {
@@ -211,6 +219,7 @@ mod tests {
         check(r#"tr50d_commands_total{command="session.list",outcome="failure"} 1"#);
         check("tr50d_broker_messages_in_total 1");
         check("tr50d_broker_messages_out_total 1");
+        check("tr50d_sms_total 1");
         check("tr50d_store_queue 3");
         check("# EOF");
         drop(open);

@@ -382,8 +382,7 @@ fn admit<'b>(
         charge(core, session, now)?;
     }
     let Some(index) = commands::find(&body.command) else {
-        let sentence = format!("Unknown command \"{}\".", shown(&body.command));
-        return Err(Failure::new(Code::UNKNOWN_COMMAND, sentence));
+        return Err(not_executable(caller, &body.command));
     };
     let info = &COMMANDS[index];
     match &caller.session {
@@ -396,6 +395,21 @@ fn admit<'b>(
         None if commands::needs_no_session(info.name) => Ok((index, body.params)),
         None => Err(Failure::authentication_missing()),
     }
+}
+
+/// Why a name that is in no row can't be executed. What is not here needs no permission: nobody
+/// should ask an administrator for one in vain.
+fn not_executable(caller: &Caller, name: &str) -> Failure {
+    if commands::is_not_configured(name) {
+        return match caller.session {
+            Some(_) => {
+                let sentence = format!("{} is not configured here.", shown(name));
+                Failure::new(Code::NOT_CONFIGURED, sentence)
+            }
+            None => Failure::authentication_missing(),
+        };
+    }
+    Failure::new(Code::UNKNOWN_COMMAND, format!("Unknown command \"{}\".", shown(name)))
 }
 
 /// Counts a command of a session, or work that costs as much.

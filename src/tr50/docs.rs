@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::commands::{COMMANDS, needs_no_session};
+use super::commands::{COMMANDS, needs_no_session, not_configured};
 use super::dispatch::{CommandInfo, Handler};
 use super::error::CODES;
 
@@ -17,10 +17,38 @@ pub fn commands() -> String {
          command can have those of a malformed, forbidden or\nunknown one (-95001 to -95006, \
          -90000, -99999), and -95010 to -95013.\n",
     );
+    absent(&mut text);
     for info in COMMANDS.iter() {
         command(&mut text, info);
     }
     text
+}
+
+/// The names that are known and that nobody implements, a line for each family.
+fn absent(text: &mut String) {
+    text.push_str(
+        "\n## What is not here\n\n\
+         These commands of TR50 need a foreign service, or another of the vendor's products. In a \
+         session they answer\n-95014, \"not configured here\"; a name that TR50 does not have \
+         answers -95003.\n",
+    );
+    let mut last = "";
+    for name in not_configured() {
+        let (family, member) = name.split_once('.').unwrap_or((name, ""));
+        let start = if family == last { ", ".to_owned() } else { format!("\n* {family}: ") };
+        last = family;
+        text.push_str(&start);
+        match member.strip_suffix('.').unwrap_or(member) {
+            "" => text.push_str("everything"),
+            group if group.len() < member.len() => {
+                let _ = write!(text, "`{group}.` and what follows");
+            }
+            _ => {
+                let _ = write!(text, "`{member}`");
+            }
+        }
+    }
+    text.push('\n');
 }
 
 fn command(text: &mut String, info: &CommandInfo) {

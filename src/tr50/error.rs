@@ -73,6 +73,8 @@ codes! {
         "Look into the server's log.", "ours";
     REPLY_TOO_LARGE = -95013, "The reply is larger than the client said it accepts, or than one reply may be.",
         "Ask for fewer records, or with fewer commands in a request.", "ours (MQTT 5, 3.1.2.11.4)";
+    NOT_CONFIGURED = -95014, "The command needs a service or a product that is not part of this server.",
+        "Do without it; docs/commands.md lists these commands.", "ours";
 }
 
 /// Why a command failed: what the peer is told.

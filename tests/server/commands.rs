@@ -32,8 +32,10 @@ replies! {
     the_replies_of_limits: "limits.txt";
     the_replies_of_diag: "diag.txt";
     the_replies_of_org: "org.txt";
+    the_replies_of_what_is_not_configured: "not_configured.txt";
     the_replies_of_session: "session.txt";
     the_replies_of_session_list: "session_list.txt";
+    the_replies_of_sms: "sms.txt";
     the_replies_of_tcp: "tcp.txt";
     the_replies_of_thing: "thing.txt";
     the_replies_of_user: "user.txt";

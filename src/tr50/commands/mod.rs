@@ -6,13 +6,14 @@ use super::dispatch::{Call, CommandInfo, Reply};
 use super::error::Failure;
 use super::params::{Field, Params};
 use crate::directory::Changes;
-use crate::identity::permission::Permission;
+use crate::identity::permission::{Permission, PermissionSet};
 use crate::store::writer::Receipt;
 
 pub mod api;
 pub mod diag;
 pub mod org;
 pub mod session;
+pub mod sms;
 mod target;
 pub mod thing;
 pub mod user;
@@ -116,11 +117,12 @@ pub(crate) use {change, heavy, read, store, wait};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 6] = [
+    let families: [&'static [CommandInfo]; 7] = [
         api::COMMANDS,
         diag::COMMANDS,
         org::COMMANDS,
         session::COMMANDS,
+        sms::COMMANDS,
         thing::COMMANDS,
         user::COMMANDS,
     ];
@@ -189,6 +191,27 @@ fn slot_of(name: &str) -> usize {
     (hash ^ hash >> 16) as usize % SLOTS_LEN
 }
 
+/// Families of names that clients may know, of which nobody has a list: the portal's passwords, and
+/// the gateways of the API of 2012 (`tr50.md` 4.1 and 4.5).
+const UNLISTED: [&str; 2] = ["gateway.", "user.password."];
+
+/// Whether the name is one of TR50's commands that no family here implements. They need a foreign
+/// service (telephone, weather, mail) or another of the vendor's products (triggers, campaigns).
+pub fn is_not_configured(name: &str) -> bool {
+    let listed = Permission::named(name).is_some_and(|known| known.name().contains('.'));
+    let unlisted = |family: &&str| {
+        name.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family))
+    };
+    find(name).is_none() && (listed || UNLISTED.iter().any(|family| unlisted(&family)))
+}
+
+/// The names that [`is_not_configured`], sorted; `gateway.` stands for all that begin so.
+pub fn not_configured() -> impl Iterator<Item = &'static str> {
+    let mut names: Vec<_> = PermissionSet::ALL.names().chain(UNLISTED).collect();
+    names.sort_unstable();
+    names.into_iter().filter(|name| is_not_configured(name))
+}
+
 /// The permission that a command needs: the one of its name.
 pub fn permission(index: usize) -> Permission {
     static PERMISSIONS: LazyLock<Vec<Permission>> = LazyLock::new(|| {
@@ -213,6 +236,23 @@ mod tests {
         for (index, info) in COMMANDS.iter().enumerate() {
             assert_eq!(permission(index).name(), info.name);
         }
+    }
+
+    #[test]
+    fn what_nobody_implements_is_told_from_what_nobody_knows() {
+        let check = |name: &str, expected| assert_eq!(is_not_configured(name), expected, "{name}");
+        check("twilio.sms.send", true);
+        check("Campaign.START", true);
+        check("gateway.list", true);
+        check("USER.PASSWORD.reset", true);
+        check("diag.ping", false);
+        check("twilio", false);
+        check("twilio.sms.snd", false);
+        check("gateway", false);
+        check("gatewäy.list", false);
+        check("", false);
+        assert!(not_configured().all(|name| COMMANDS.iter().all(|info| info.name != name)));
+        assert!(not_configured().any(|name| name == "gateway."));
     }
 
     #[test]

@@ -1,0 +1,47 @@
+//! `sms.send`: there is no telephone network here, but who sends must not fail (`tr50.md` 4.1).
+
+use super::read;
+use super::target::Target;
+use crate::limits;
+use crate::tr50::dispatch::{Call, CommandInfo, Done, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::params;
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[read!(
+    "sms.send",
+    send,
+    "Writes a text message to a thing into the server's log (target `sms`) instead of sending it, \
+     and counts it in the metrics, so that clients that wake a device by SMS go on.",
+    "",
+    [NOT_FOUND]
+)];
+
+params! {
+    /// The parameters of `sms.send` beside those that name the thing.
+    pub struct Text {
+        required message: String = "message", "The text.";
+        optional coding: String = "coding", "How it would be coded, such as `SEVEN_BIT`.";
+    }
+}
+
+/// `sms.send`: whoever collects the log's lines with the target `sms` can send them.
+pub fn send(call: &Call<'_>, (target, text): (Target, Text)) -> Result<Done, Failure> {
+    if text.message.len() > limits::SMS_BYTES_MAX {
+        let most = limits::SMS_BYTES_MAX;
+        let sentence = format!("Parameter \"message\" is longer than {most} bytes.");
+        return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+    }
+    let thing = target.subject(call)?;
+    tracing::info!(
+        target: "sms",
+        org = call.session.standing().org.key,
+        from = call.session.who().name(),
+        thing = thing.key.as_str(),
+        coding = text.coding.as_deref().map(shown),
+        text = text.message,
+        "a text message to a thing"
+    );
+    call.core.metrics.sms_logged();
+    Ok(Done)
+}
