@@ -95,9 +95,6 @@ impl Writer {
 
     /// The value that waits to be committed under this key; `Some(None)` when its removal waits.
     pub(super) fn waiting_value(&self, table: Table, key: &[u8]) -> Option<Option<Vec<u8>>> {
-        if self.waiting.0.is_empty() {
-            return None;
-        }
         self.waiting.0.get(&(table, key.to_vec())).map(|entry| entry.1.clone())
     }
 
