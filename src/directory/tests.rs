@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::query::{Filter, Query, SortKey};
 use super::wheel::Wheel;
 use super::*;
 use crate::id::{OrgId, SessionId, ThingId, ThingKey, UserId};
-use crate::identity::model::{Application, Org, User};
 use crate::identity::permission::PermissionSet;
 use crate::transport::{ConnInfo, Protocol};
 
@@ -28,59 +28,43 @@ fn terms() -> Terms {
 }
 
 fn standing(org: u8) -> Arc<Standing> {
-    let org = Org {
-        id: OrgId::from_bytes([org; 12]),
-        key: format!("Org{org}"),
-        slug: format!("org-{org}"),
-        name: String::new(),
-        parent: None,
-        created_on: Timestamp::default(),
-    };
+    let id = OrgId::from_bytes([org; 12]);
+    let org = json!({
+        "id": id, "key": format!("Org{org}"), "slug": "", "name": "", "parent": null,
+        "created_on": Timestamp::default(),
+    });
     Arc::new(Standing {
-        org: Arc::new(org),
+        org: Arc::new(serde_json::from_value(org).expect("an organisation")),
         permissions: PermissionSet::ALL,
         super_admin: false,
         super_ops: false,
         org_admin: false,
+        restricted_to_self: false,
         role_keys: Vec::new(),
         allow_sub_org_access: None,
     })
 }
 
 fn user(number: u8) -> Who {
-    Who::User(Arc::new(User {
-        id: UserId::from_bytes([number; 12]),
-        email: format!("user{number}@example.com"),
-        password_hash: String::new(),
-        first_name: String::new(),
-        last_name: String::new(),
-        home: OrgId::from_bytes([0; 12]),
-        memberships: Vec::new(),
-        super_admin: false,
-        super_ops: false,
-        locale: String::new(),
-        created_on: Timestamp::default(),
-    }))
+    let user = json!({
+        "id": UserId::from_bytes([number; 12]), "email": format!("user{number}@example.com"),
+        "password_hash": "", "first_name": "", "last_name": "",
+        "home": OrgId::from_bytes([0; 12]), "memberships": [], "super_admin": false,
+        "super_ops": false, "locale": "", "created_on": Timestamp::default(),
+    });
+    Who::User(Arc::new(serde_json::from_value(user).expect("a user")))
 }
 
 fn thing(number: u8) -> Who {
-    let application = Application {
-        id: crate::id::ApplicationId::from_bytes([1; 12]),
-        name: "app".to_owned(),
-        org: OrgId::from_bytes([0; 12]),
-        token_id: crate::id::TokenId::from_bytes([2; 12]),
-        token_name: "token".to_owned(),
-        token_hash: [0; 32],
-        roles: Vec::new(),
-        auto_register: true,
-        auto_register_def: None,
-        auto_register_tags: Vec::new(),
-        restrict_access_to_self: false,
-        org_admin: false,
-        created_on: Timestamp::default(),
-    };
+    let application = json!({
+        "id": crate::id::ApplicationId::from_bytes([1; 12]), "name": "app",
+        "org": OrgId::from_bytes([0; 12]), "token_id": crate::id::TokenId::from_bytes([2; 12]),
+        "token_name": "token", "token_hash": vec![0; 32], "roles": [], "auto_register": true,
+        "auto_register_def": null, "auto_register_tags": [], "restrict_access_to_self": false,
+        "org_admin": false, "created_on": Timestamp::default(),
+    });
     Who::Application {
-        application: Arc::new(application),
+        application: Arc::new(serde_json::from_value(application).expect("an application")),
         thing_id: ThingId::from_bytes([number; 12]),
         thing_key: ThingKey::parse(&format!("thing-{number}")).expect("a key"),
     }

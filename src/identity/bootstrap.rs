@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::model::{Application, Membership, Org, Role, User};
+use super::model::{Application, Membership, Org, Role, User, system};
 use super::password::{hash_password, is_usable_hash};
 use super::record::Records;
 use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, TokenId, UserId};
@@ -218,7 +218,15 @@ impl Reader<'_> {
                 key: entry.key,
                 slug: entry.slug,
                 parent,
+                desc: String::new(),
+                locale: String::new(),
+                domain: String::new(),
+                customer_ref_id: String::new(),
+                tags: Vec::new(),
+                no_sub_orgs: false,
                 created_on: self.now,
+                created_by: system(),
+                updated: None,
             });
         }
         Ok(orgs)
@@ -237,6 +245,12 @@ impl Reader<'_> {
             key: entry.key,
             org,
             permissions: entry.permissions,
+            desc: String::new(),
+            view_tags: Vec::new(),
+            update_tags: Vec::new(),
+            created_on: self.now,
+            created_by: system(),
+            updated: None,
         })
     }
 
@@ -256,6 +270,9 @@ impl Reader<'_> {
                 roles: self.roles(&held.roles, &held.org, roles, holder)?,
                 org_admin: held.org_admin,
                 sub_orgs: held.sub_orgs,
+                tags: Vec::new(),
+                added_on: self.now,
+                added_by: system(),
             });
         }
         let password_hash = match (&entry.password, entry.password_hash) {
@@ -284,7 +301,13 @@ impl Reader<'_> {
             super_admin: entry.super_admin,
             super_ops: entry.super_ops,
             locale: entry.locale,
+            company: String::new(),
+            title: String::new(),
+            office_phone: String::new(),
+            mobile_phone: String::new(),
             created_on: self.now,
+            created_by: system(),
+            updated: None,
         })
     }
 
@@ -318,7 +341,14 @@ impl Reader<'_> {
             auto_register_tags: entry.auto_register_tags,
             restrict_access_to_self: entry.restrict_access_to_self,
             org_admin: entry.org_admin,
+            super_admin: false,
+            super_ops: false,
+            desc: String::new(),
+            auto_register_sec_tags: Vec::new(),
+            license: String::new(),
             created_on: self.now,
+            created_by: system(),
+            updated: None,
         })
     }
 

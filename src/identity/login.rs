@@ -107,6 +107,7 @@ fn new_thing(application: &Application, key: ThingKey, now: Timestamp, id: Thing
         name: format!("auto:{key}"),
         def: application.auto_register_def,
         tags: application.auto_register_tags.clone(),
+        sec_tags: application.auto_register_sec_tags.clone(),
         ..Thing::new(id, application.org, key, "AUTOREG", now)
     }
 }

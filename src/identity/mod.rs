@@ -1,20 +1,21 @@
 //! Who there is, where, and what they may do: organisations, users, roles, applications, things.
 //!
-//! All but the things are held in memory and read without a lock or a disk access; a fleet may
-//! have a million things, so these stay in the store and are read when they are asked for.
+//! All but the things are held in memory and read without a disk access; a fleet may have a
+//! million things, so these stay in the store and are read when they are asked for.
 //!
 //! The rules here know no clock and no randomness: `now`, ids and salts are arguments.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::id::OrgId;
 use crate::store::{StoreError, Tables};
 use crate::timestamp::Timestamp;
 
 mod bootstrap;
+mod change;
 mod login;
 pub mod model;
 pub mod password;
@@ -23,10 +24,15 @@ mod record;
 mod registry;
 mod standing;
 mod thing;
+mod thing_def;
 
 pub use bootstrap::Problem;
+pub use change::Changing;
 pub use login::{ApplicationLogin, Refusal};
+pub use record::Record;
+pub use registry::Granted;
 pub use standing::{EVERYONE, Standing};
+pub use thing_def::ThingDef;
 
 use record::Records;
 use registry::Registry;
@@ -34,7 +40,9 @@ use registry::Registry;
 /// Organisations, users, roles, applications and things of a store.
 pub struct Identity {
     tables: Tables,
-    registry: Registry,
+    registry: RwLock<Registry>,
+    /// Whose turn it is to change the registry.
+    changes: Mutex<()>,
     thing_counts: Mutex<HashMap<OrgId, u64>>,
 }
 
@@ -92,7 +100,8 @@ impl Identity {
         let thing_counts = thing::count_all(tables.store())?;
         Ok(Self {
             tables,
-            registry: Registry::new(records),
+            registry: RwLock::new(Registry::new(records)),
+            changes: Mutex::default(),
             thing_counts: Mutex::new(thing_counts),
         })
     }

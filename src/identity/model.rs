@@ -21,8 +21,32 @@ pub struct Org {
     pub name: String,
     /// The organisation above; none for the root.
     pub parent: Option<OrgId>,
+    /// What it is, for people.
+    #[serde(default)]
+    pub desc: String,
+    /// The locale of its users, `en_US` or empty.
+    #[serde(default)]
+    pub locale: String,
+    /// The internet domain that it claims, or empty; for people.
+    #[serde(default)]
+    pub domain: String,
+    /// What its customer calls it, or empty.
+    #[serde(default)]
+    pub customer_ref_id: String,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// No organisation can be made below it.
+    #[serde(default)]
+    pub no_sub_orgs: bool,
     /// When it was made.
     pub created_on: Timestamp,
+    /// By whom: an e-mail address, a thing's key, or `SYSTEM`.
+    #[serde(default = "system")]
+    pub created_by: String,
+    /// When it was last changed, and by whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<(Timestamp, String)>,
 }
 
 /// A named set of permissions.
@@ -38,6 +62,24 @@ pub struct Role {
     pub org: OrgId,
     /// Command names or group names such as `session`. Names of no command are kept.
     pub permissions: Vec<String>,
+    /// What it is for, for people.
+    #[serde(default)]
+    pub desc: String,
+    /// Security tags of things that its holders may see. Kept, and without effect here.
+    #[serde(default)]
+    pub view_tags: Vec<String>,
+    /// Security tags of things that its holders may change. Kept, and without effect here.
+    #[serde(default)]
+    pub update_tags: Vec<String>,
+    /// When it was made.
+    #[serde(default = "long_ago")]
+    pub created_on: Timestamp,
+    /// By whom: an e-mail address, a thing's key, or `SYSTEM`.
+    #[serde(default = "system")]
+    pub created_by: String,
+    /// When it was last changed, and by whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<(Timestamp, String)>,
 }
 
 /// What a user is in one organisation.
@@ -51,6 +93,15 @@ pub struct Membership {
     pub org_admin: bool,
     /// May also switch to the organisations below, with the same roles.
     pub sub_orgs: bool,
+    /// Security tags. Kept, and without effect here.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// When it was made.
+    #[serde(default = "long_ago")]
+    pub added_on: Timestamp,
+    /// By whom: an e-mail address, a thing's key, or `SYSTEM`.
+    #[serde(default = "system")]
+    pub added_by: String,
 }
 
 /// A person who logs in with e-mail address and password.
@@ -76,8 +127,26 @@ pub struct User {
     pub super_ops: bool,
     /// `en_US`, or empty.
     pub locale: String,
+    /// The employer, or empty, as all that follows.
+    #[serde(default)]
+    pub company: String,
+    /// The post.
+    #[serde(default)]
+    pub title: String,
+    /// The telephone in the office.
+    #[serde(default)]
+    pub office_phone: String,
+    /// The mobile telephone.
+    #[serde(default)]
+    pub mobile_phone: String,
     /// When it was made.
     pub created_on: Timestamp,
+    /// By whom: an e-mail address, a thing's key, or `SYSTEM`.
+    #[serde(default = "system")]
+    pub created_by: String,
+    /// When it was last changed, and by whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<(Timestamp, String)>,
 }
 
 /// Without the password's hash, which has no place in a log.
@@ -117,8 +186,29 @@ pub struct Application {
     pub restrict_access_to_self: bool,
     /// Administrator of its organisation.
     pub org_admin: bool,
+    /// Every permission.
+    #[serde(default)]
+    pub super_admin: bool,
+    /// May see everything; changes nothing.
+    #[serde(default)]
+    pub super_ops: bool,
+    /// What it is for, for people.
+    #[serde(default)]
+    pub desc: String,
+    /// Security tags of things so registered.
+    #[serde(default)]
+    pub auto_register_sec_tags: Vec<String>,
+    /// A text that goes with it. Kept, and without effect here.
+    #[serde(default)]
+    pub license: String,
     /// When it was made.
     pub created_on: Timestamp,
+    /// By whom: an e-mail address, a thing's key, or `SYSTEM`.
+    #[serde(default = "system")]
+    pub created_by: String,
+    /// When it was last changed, and by whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<(Timestamp, String)>,
 }
 
 /// Without the token's hash, which has no place in a log.
@@ -130,6 +220,16 @@ impl fmt::Debug for Application {
             .field("org", &self.org)
             .finish_non_exhaustive()
     }
+}
+
+/// Who made the records that come with the bootstrap file, in the vendor's word (`tr50.md` 4.1).
+pub fn system() -> String {
+    "SYSTEM".to_owned()
+}
+
+/// When the records were made that do not know it.
+const fn long_ago() -> Timestamp {
+    Timestamp::from_millis(0)
 }
 
 /// A device, as the organisation knows it.

@@ -35,16 +35,15 @@ const NOBODYS_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAA
 
 /// Checks passwords.
 pub struct Passwords {
-    queue: mpsc::SyncSender<Check>,
+    queue: mpsc::SyncSender<Work>,
     waiting: Arc<Waiting>,
     failures: Mutex<Failures>,
 }
 
-struct Check {
-    user: Option<Arc<User>>,
-    password: String,
-    answer: oneshot::Sender<bool>,
-    place: Place,
+/// What the threads do; both take the same time.
+enum Work {
+    Check { user: Option<Arc<User>>, password: String, answer: oneshot::Sender<bool>, place: Place },
+    Hash { password: String, salt: [u8; 16], answer: oneshot::Sender<String>, place: Place },
 }
 
 /// Checks of each network that wait or are being made.
@@ -84,13 +83,13 @@ impl Passwords {
     /// Starts that many threads, at least one; each checks one password at a time. They end with
     /// this value.
     pub fn new(workers: usize) -> Self {
-        let (queue, checks) = mpsc::sync_channel(limits::PASSWORD_QUEUE_MAX);
-        let checks = Arc::new(Mutex::new(checks));
+        let (queue, work) = mpsc::sync_channel(limits::PASSWORD_QUEUE_MAX);
+        let work = Arc::new(Mutex::new(work));
         for _ in 0..workers.max(1) {
-            let checks = Arc::clone(&checks);
+            let work = Arc::clone(&work);
             std::thread::Builder::new()
                 .name("password".into())
-                .spawn(move || check_all(&checks))
+                .spawn(move || work_off(&work))
                 .expect("the system has a thread left when the program starts");
         }
         Self { queue, waiting: Arc::default(), failures: Mutex::default() }
@@ -119,7 +118,7 @@ impl Passwords {
         let password = if fits { password } else { String::new() };
         let (answer, answered) = oneshot::channel();
         let place = Place::take(&self.waiting, network)?;
-        let check = Check { user: user.clone(), password, answer, place };
+        let check = Work::Check { user: user.clone(), password, answer, place };
         self.queue.try_send(check).map_err(|_| Refusal::Busy)?;
         let right = answered.await.map_err(|_| Refusal::Busy)?;
 
@@ -137,6 +136,25 @@ impl Passwords {
                 Err(Refusal::BadCredentials)
             }
         }
+    }
+}
+
+impl Passwords {
+    /// Makes the argon2id hash of a new password, in PHC form, as one of the checks that wait.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] when too many checks wait, in all or from this network.
+    pub async fn hash(
+        &self,
+        password: String,
+        salt: [u8; 16],
+        from: IpAddr,
+    ) -> Result<String, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let place = Place::take(&self.waiting, network_of(from))?;
+        let work = Work::Hash { password, salt, answer, place };
+        self.queue.try_send(work).map_err(|_| Refusal::Busy)?;
+        answered.await.map_err(|_| Refusal::Busy)
     }
 }
 
@@ -167,22 +185,27 @@ fn hasher() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
-/// A thread: checks what waits until the queue is gone.
-fn check_all(checks: &Mutex<mpsc::Receiver<Check>>) {
+/// A thread: does what waits until the queue is gone. Who has hung up needs no answer, and must not
+/// cost 30 ms.
+fn work_off(queue: &Mutex<mpsc::Receiver<Work>>) {
     let argon2 = hasher();
     loop {
-        let next = checks.lock().recv();
-        let Ok(Check { user, password, answer, place }) = next else {
-            return;
-        };
-        // Who has hung up needs no answer, and must not cost 30 ms.
-        if answer.is_closed() {
-            continue;
+        let next = queue.lock().recv();
+        match next {
+            Ok(Work::Check { user, password, answer, place }) if !answer.is_closed() => {
+                let hash = user.as_ref().map_or(NOBODYS_HASH, |user| &user.password_hash);
+                let right = argon2.verify_password(password.as_bytes(), hash).is_ok();
+                drop(place);
+                let _ = answer.send(right && user.is_some());
+            }
+            Ok(Work::Hash { password, salt, answer, place }) if !answer.is_closed() => {
+                let hash = hash_password(&password, salt);
+                drop(place);
+                let _ = answer.send(hash);
+            }
+            Ok(_) => {}
+            Err(_) => return,
         }
-        let hash = user.as_ref().map_or(NOBODYS_HASH, |user| &user.password_hash);
-        let right = argon2.verify_password(password.as_bytes(), hash).is_ok();
-        drop(place);
-        let _ = answer.send(right && user.is_some());
     }
 }
 
@@ -315,6 +338,21 @@ mod tests {
         check(good.rsplit_once('$').expect("parts").0, false);
         check("plain", false);
         check("", false);
+    }
+
+    #[tokio::test]
+    async fn a_new_password_opens() {
+        let passwords = Passwords::new(1);
+        let hash = passwords.hash("new password".into(), [3; 16], HERE).await.expect("room");
+        assert_eq!(hash, hash_password("new password", [3; 16]));
+        let mut user = User::clone(&viewer().expect("a user of the demo"));
+        user.password_hash = hash;
+        let verify = |password: &str| {
+            passwords.verify(Some(Arc::new(user.clone())), NAME, password.into(), HERE, NOW)
+        };
+        verify("new password").await.expect("the new one");
+        assert!(matches!(verify(PASSWORD).await, Err(Refusal::BadCredentials)));
+        assert!(passwords.waiting.lock().is_empty());
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::ThingDef;
 use super::model::{Application, Org, Role, User};
 use crate::store::{Batch, Row, Store, StoreError, Table};
 
@@ -19,6 +20,69 @@ pub struct Records {
     pub roles: Vec<Role>,
     pub users: Vec<User>,
     pub applications: Vec<Application>,
+    pub thing_defs: Vec<ThingDef>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// An organisation.
+    Org(Org),
+    /// A role.
+    Role(Role),
+    /// A user.
+    User(User),
+    /// An application.
+    Application(Application),
+    /// A definition of things.
+    ThingDef(ThingDef),
+}
+
+macro_rules! records {
+    ($($kind:ident),*) => {$(
+        impl From<$kind> for Record {
+            fn from(record: $kind) -> Self {
+                Self::$kind(record)
+            }
+        }
+    )*};
+}
+
+records!(Org, Role, User, Application, ThingDef);
+
+impl Record {
+    /// Adds its row to the batch.
+    pub fn put(&self, batch: &mut Batch) {
+        let (table, key) = self.row();
+        let value = match self {
+            Self::Org(record) => encode(record),
+            Self::Role(record) => encode(record),
+            Self::User(record) => encode(record),
+            Self::Application(record) => encode(record),
+            Self::ThingDef(record) => encode(record),
+        };
+        batch.put(table, key, value);
+    }
+
+    /// Adds the removal of its row to the batch.
+    pub fn delete(&self, batch: &mut Batch) {
+        let (table, key) = self.row();
+        batch.delete(table, key);
+    }
+
+    fn row(&self) -> (Table, Vec<u8>) {
+        match self {
+            Self::Org(org) => (Table::Orgs, org.id.as_bytes().to_vec()),
+            Self::Role(role) => (Table::Roles, role.id.as_bytes().to_vec()),
+            Self::User(user) => (Table::Users, user.id.as_bytes().to_vec()),
+            Self::Application(application) => {
+                (Table::Applications, application.id.as_bytes().to_vec())
+            }
+            Self::ThingDef(def) => {
+                (Table::ThingDefs, [*def.org.as_bytes(), *def.id.as_bytes()].concat())
+            }
+        }
+    }
 }
 
 impl Records {
@@ -29,24 +93,20 @@ impl Records {
             roles: load_table(store, Table::Roles)?,
             users: load_table(store, Table::Users)?,
             applications: load_table(store, Table::Applications)?,
+            thing_defs: load_table(store, Table::ThingDefs)?,
         })
     }
 
     /// The batch that writes them all.
     pub fn to_batch(&self) -> Batch {
         let mut batch = Batch::default();
-        for org in &self.orgs {
-            batch.put(Table::Orgs, *org.id.as_bytes(), encode(org));
-        }
-        for role in &self.roles {
-            batch.put(Table::Roles, *role.id.as_bytes(), encode(role));
-        }
-        for user in &self.users {
-            batch.put(Table::Users, *user.id.as_bytes(), encode(user));
-        }
+        self.orgs.iter().for_each(|org| Record::from(org.clone()).put(&mut batch));
+        self.roles.iter().for_each(|role| Record::from(role.clone()).put(&mut batch));
+        self.users.iter().for_each(|user| Record::from(user.clone()).put(&mut batch));
         for application in &self.applications {
-            batch.put(Table::Applications, *application.id.as_bytes(), encode(application));
+            Record::from(application.clone()).put(&mut batch);
         }
+        self.thing_defs.iter().for_each(|def| Record::from(def.clone()).put(&mut batch));
         batch
     }
 }

@@ -6,140 +6,335 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Identity;
 use super::model::{Application, Org, Role, User};
 use super::permission::PermissionSet;
-use super::record::Records;
-use crate::id::{ApplicationId, OrgId, RoleId, UserId};
+use super::record::{Record, Records};
+use super::{Identity, ThingDef};
+use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
 use crate::limits;
 
-/// The records, indexed. It never changes after it was made, so that reading takes no lock.
+/// The records, indexed. A change keeps every index, so that nothing is ever built anew.
+///
+/// Its own functions take no lock: whoever holds one calls these and not those of [`Identity`].
 #[derive(Default)]
 pub struct Registry {
     /// Ordered by key, without regard to case; so are all lists below, by key, e-mail or name.
     orgs: Vec<Arc<Org>>,
     orgs_by_id: HashMap<OrgId, Arc<Org>>,
     orgs_by_key: HashMap<String, Arc<Org>>,
-    roles: HashMap<RoleId, (Role, PermissionSet)>,
+    roles: HashMap<RoleId, Arc<Granted>>,
+    roles_of: HashMap<OrgId, Vec<Arc<Granted>>>,
     users: HashMap<UserId, Arc<User>>,
     users_by_email: HashMap<String, Arc<User>>,
     users_of: HashMap<OrgId, Vec<Arc<User>>>,
     applications: HashMap<ApplicationId, Arc<Application>>,
     applications_by_token: HashMap<[u8; 32], Arc<Application>>,
+    applications_of: HashMap<OrgId, Vec<Arc<Application>>>,
+    thing_defs: HashMap<ThingDefId, Arc<ThingDef>>,
+    thing_defs_of: HashMap<OrgId, Vec<Arc<ThingDef>>>,
+}
+
+/// A role, and what it grants.
+#[derive(Debug)]
+pub struct Granted {
+    /// The role.
+    pub role: Role,
+    /// What its names grant.
+    pub permissions: PermissionSet,
 }
 
 impl Registry {
     /// Indexes the records.
-    pub fn new(records: Records) -> Self {
+    pub fn new(mut records: Records) -> Self {
+        // In their order, so that each goes to the end of its lists.
+        records.orgs.sort_by_cached_key(|org| org.key.to_lowercase());
+        records.roles.sort_by_cached_key(|role| role.key.to_lowercase());
+        records.users.sort_by_cached_key(|user| user.email.to_lowercase());
+        records.applications.sort_by_cached_key(|application| application.name.to_lowercase());
+        records.thing_defs.sort_by_cached_key(|def| def.key.to_lowercase());
         let mut registry = Self::default();
-        registry.index_orgs(records.orgs);
-        registry.index_roles(records.roles);
-        registry.index_users(records.users);
-        registry.index_applications(records.applications);
+        records.orgs.into_iter().for_each(|org| registry.put_org(org));
+        records.roles.into_iter().for_each(|role| registry.put_role(role));
+        records.users.into_iter().for_each(|user| registry.put_user(user));
+        for application in records.applications {
+            registry.put_application(application);
+        }
+        records.thing_defs.into_iter().for_each(|def| registry.put_thing_def(def));
         registry
     }
 
-    fn index_orgs(&mut self, orgs: Vec<Org>) {
-        self.orgs = in_order(orgs, |org| &org.key);
-        for org in &self.orgs {
-            self.orgs_by_id.insert(org.id, org.clone());
-            self.orgs_by_key.insert(org.key.to_lowercase(), org.clone());
+    /// Adds a record, or replaces the one with its id.
+    pub fn put(&mut self, record: Record) {
+        self.remove(&record);
+        match record {
+            Record::Org(org) => self.put_org(org),
+            Record::Role(role) => self.put_role(role),
+            Record::User(user) => self.put_user(user),
+            Record::Application(application) => self.put_application(application),
+            Record::ThingDef(def) => self.put_thing_def(def),
         }
     }
 
-    fn index_roles(&mut self, roles: Vec<Role>) {
-        for role in roles {
-            let permissions = PermissionSet::from_names(&role.permissions);
-            self.roles.insert(role.id, (role, permissions));
+    /// Takes the record with this one's id out, if it is there.
+    pub fn remove(&mut self, record: &Record) {
+        match record {
+            Record::Org(org) => self.remove_org(org.id),
+            Record::Role(role) => self.remove_role(role.id),
+            Record::User(user) => self.remove_user(user.id),
+            Record::Application(application) => self.remove_application(application.id),
+            Record::ThingDef(def) => self.remove_thing_def(def.id),
         }
     }
 
-    fn index_users(&mut self, users: Vec<User>) {
-        for user in in_order(users, |user| &user.email) {
-            let mut orgs: Vec<OrgId> = user.memberships.iter().map(|held| held.org).collect();
-            orgs.push(user.home);
-            orgs.sort_unstable();
-            orgs.dedup();
-            for org in orgs {
-                self.users_of.entry(org).or_default().push(user.clone());
-            }
-            self.users_by_email.insert(user.email.to_lowercase(), user.clone());
-            self.users.insert(user.id, user);
-        }
+    fn put_org(&mut self, org: Org) {
+        let org = Arc::new(org);
+        insert(&mut self.orgs, &org, |org| &org.key);
+        self.orgs_by_key.insert(org.key.to_lowercase(), org.clone());
+        self.orgs_by_id.insert(org.id, org);
     }
 
-    fn index_applications(&mut self, applications: Vec<Application>) {
-        for application in applications.into_iter().map(Arc::new) {
-            self.applications_by_token.insert(application.token_hash, application.clone());
-            self.applications.insert(application.id, application);
-        }
+    fn remove_org(&mut self, id: OrgId) {
+        let Some(org) = self.orgs_by_id.remove(&id) else { return };
+        self.orgs.retain(|other| other.id != id);
+        self.orgs_by_key.remove(&org.key.to_lowercase());
     }
-}
 
-/// Reads of the records. None of them blocks.
-impl Identity {
+    fn put_role(&mut self, role: Role) {
+        let permissions = PermissionSet::from_names(&role.permissions);
+        let granted = Arc::new(Granted { role, permissions });
+        let list = self.roles_of.entry(granted.role.org).or_default();
+        insert(list, &granted, |granted| &granted.role.key);
+        self.roles.insert(granted.role.id, granted);
+    }
+
+    fn remove_role(&mut self, id: RoleId) {
+        let Some(granted) = self.roles.remove(&id) else { return };
+        take_out(&mut self.roles_of, granted.role.org, |other| other.role.id == id);
+    }
+
+    fn put_user(&mut self, user: User) {
+        let user = Arc::new(user);
+        for org in orgs_of(&user) {
+            insert(self.users_of.entry(org).or_default(), &user, |user| &user.email);
+        }
+        self.users_by_email.insert(user.email.to_lowercase(), user.clone());
+        self.users.insert(user.id, user);
+    }
+
+    fn remove_user(&mut self, id: UserId) {
+        let Some(user) = self.users.remove(&id) else { return };
+        for org in orgs_of(&user) {
+            take_out(&mut self.users_of, org, |other| other.id == id);
+        }
+        self.users_by_email.remove(&user.email.to_lowercase());
+    }
+
+    fn put_application(&mut self, application: Application) {
+        let application = Arc::new(application);
+        let list = self.applications_of.entry(application.org).or_default();
+        insert(list, &application, |application| &application.name);
+        self.applications_by_token.insert(application.token_hash, application.clone());
+        self.applications.insert(application.id, application);
+    }
+
+    fn remove_application(&mut self, id: ApplicationId) {
+        let Some(application) = self.applications.remove(&id) else { return };
+        take_out(&mut self.applications_of, application.org, |other| other.id == id);
+        self.applications_by_token.remove(&application.token_hash);
+    }
+
+    fn put_thing_def(&mut self, def: ThingDef) {
+        let def = Arc::new(def);
+        insert(self.thing_defs_of.entry(def.org).or_default(), &def, |def| &def.key);
+        self.thing_defs.insert(def.id, def);
+    }
+
+    fn remove_thing_def(&mut self, id: ThingDefId) {
+        let Some(def) = self.thing_defs.remove(&id) else { return };
+        take_out(&mut self.thing_defs_of, def.org, |other| other.id == id);
+    }
+
     /// The organisation with this id.
-    pub fn org(&self, id: OrgId) -> Option<Arc<Org>> {
-        self.registry.orgs_by_id.get(&id).cloned()
-    }
-
-    /// The organisation with this key, whatever its case.
-    pub fn org_by_key(&self, key: &str) -> Option<Arc<Org>> {
-        self.registry.orgs_by_key.get(&key.to_lowercase()).cloned()
+    pub fn org(&self, id: OrgId) -> Option<&Arc<Org>> {
+        self.orgs_by_id.get(&id)
     }
 
     /// All organisations, ordered by key.
-    pub fn orgs(&self) -> Vec<Arc<Org>> {
-        self.registry.orgs.clone()
+    pub fn orgs(&self) -> &[Arc<Org>] {
+        &self.orgs
+    }
+
+    /// The organisation and all above it, the nearest first.
+    pub fn line_of(&self, org: OrgId) -> impl Iterator<Item = OrgId> {
+        let parent = |org: &OrgId| self.orgs_by_id.get(org).and_then(|org| org.parent);
+        std::iter::successors(Some(org), parent).take(limits::ORG_DEPTH_MAX)
     }
 
     /// Whether `org` is `ancestor` or somewhere below it.
     pub fn is_within(&self, org: OrgId, ancestor: OrgId) -> bool {
-        let parent = |org: &OrgId| self.registry.orgs_by_id.get(org).and_then(|org| org.parent);
-        std::iter::successors(Some(org), parent)
-            .take(limits::ORG_DEPTH_MAX)
-            .any(|org| org == ancestor)
+        self.line_of(org).any(|org| org == ancestor)
+    }
+
+    /// The role, if it is known in `org`: owned there or above.
+    pub fn role_within(&self, id: RoleId, org: OrgId) -> Option<&Arc<Granted>> {
+        self.roles.get(&id).filter(|granted| self.is_within(org, granted.role.org))
+    }
+}
+
+/// Reads of the records. They block for as long as another thread changes one, which is some
+/// microseconds.
+impl Identity {
+    /// The organisation with this id.
+    pub fn org(&self, id: OrgId) -> Option<Arc<Org>> {
+        self.registry.read().org(id).cloned()
+    }
+
+    /// The organisation with this key, whatever its case.
+    pub fn org_by_key(&self, key: &str) -> Option<Arc<Org>> {
+        self.registry.read().orgs_by_key.get(&key.to_lowercase()).cloned()
+    }
+
+    /// All organisations, ordered by key.
+    pub fn orgs(&self) -> Vec<Arc<Org>> {
+        self.registry.read().orgs.clone()
+    }
+
+    /// Whether `org` is `ancestor` or somewhere below it.
+    pub fn is_within(&self, org: OrgId, ancestor: OrgId) -> bool {
+        self.registry.read().is_within(org, ancestor)
+    }
+
+    /// How many organisations are above this one, itself included.
+    pub fn depth(&self, org: OrgId) -> usize {
+        self.registry.read().line_of(org).count()
     }
 
     /// The user with this id.
     pub fn user(&self, id: UserId) -> Option<Arc<User>> {
-        self.registry.users.get(&id).cloned()
+        self.registry.read().users.get(&id).cloned()
     }
 
     /// The user with this e-mail address, whatever its case.
     pub fn user_by_email(&self, email: &str) -> Option<Arc<User>> {
-        self.registry.users_by_email.get(&email.to_lowercase()).cloned()
+        self.registry.read().users_by_email.get(&email.to_lowercase()).cloned()
     }
 
     /// The users who are at home or have a membership in the organisation, ordered by address.
     pub fn users_of(&self, org: OrgId) -> Vec<Arc<User>> {
-        self.registry.users_of.get(&org).cloned().unwrap_or_default()
+        self.registry.read().users_of.get(&org).cloned().unwrap_or_default()
     }
 
     /// The application with this id.
     pub fn application(&self, id: ApplicationId) -> Option<Arc<Application>> {
-        self.registry.applications.get(&id).cloned()
+        self.registry.read().applications.get(&id).cloned()
     }
 
     /// The application with this token. The map is asked for the token's hash, which tells a
     /// listener to our timing nothing about the token; the hashes are compared in constant time.
-    pub(super) fn application_by_token(&self, token: &str) -> Option<Arc<Application>> {
+    pub fn application_by_token(&self, token: &str) -> Option<Arc<Application>> {
         let hash: [u8; 32] = Sha256::digest(token).into();
-        let application = self.registry.applications_by_token.get(&hash)?;
+        let registry = self.registry.read();
+        let application = registry.applications_by_token.get(&hash)?;
         bool::from(application.token_hash.ct_eq(&hash)).then(|| application.clone())
     }
 
-    /// What the role grants in `org`: nothing unless it is owned there or above.
-    pub(super) fn role_within(&self, id: RoleId, org: OrgId) -> Option<(&Role, &PermissionSet)> {
-        let (role, permissions) = self.registry.roles.get(&id)?;
-        self.is_within(org, role.org).then_some((role, permissions))
+    /// The applications of the organisation, ordered by name.
+    pub fn applications_of(&self, org: OrgId) -> Vec<Arc<Application>> {
+        self.registry.read().applications_of.get(&org).cloned().unwrap_or_default()
+    }
+
+    /// The role with this id, if it is known in `org`: owned there or above.
+    pub fn role_within(&self, id: RoleId, org: OrgId) -> Option<Arc<Granted>> {
+        self.registry.read().role_within(id, org).cloned()
+    }
+
+    /// The role with this key, whatever its case, that is known in `org`: its own, else the
+    /// nearest above.
+    pub fn role_by_key(&self, org: OrgId, key: &str) -> Option<Arc<Granted>> {
+        let registry = self.registry.read();
+        let mut line = registry.line_of(org);
+        line.find_map(|org| find(registry.roles_of.get(&org)?, key, |granted| &granted.role.key))
+    }
+
+    /// The roles that are known in the organisation: its own, by key, then those from above.
+    pub fn roles_of(&self, org: OrgId) -> Vec<Arc<Granted>> {
+        let registry = self.registry.read();
+        let own = registry.line_of(org).filter_map(|org| registry.roles_of.get(&org));
+        own.flatten().cloned().collect()
+    }
+
+    /// Whether a user or an application holds the role. It looks at all of them.
+    pub fn is_held(&self, role: RoleId) -> bool {
+        let registry = self.registry.read();
+        let holds = |user: &Arc<User>| user.memberships.iter().any(|m| m.roles.contains(&role));
+        registry.users.values().any(holds)
+            || registry.applications.values().any(|held| held.roles.contains(&role))
+    }
+
+    /// The definition with this id, if it is known in `org`: owned there or above.
+    pub fn thing_def(&self, org: OrgId, id: ThingDefId) -> Option<Arc<ThingDef>> {
+        let registry = self.registry.read();
+        let def = registry.thing_defs.get(&id)?;
+        registry.is_within(org, def.org).then(|| def.clone())
+    }
+
+    /// The definition with this key, whatever its case, that is known in `org`: its own, else the
+    /// nearest above.
+    pub fn thing_def_by_key(&self, org: OrgId, key: &str) -> Option<Arc<ThingDef>> {
+        let registry = self.registry.read();
+        let mut line = registry.line_of(org);
+        line.find_map(|org| find(registry.thing_defs_of.get(&org)?, key, |def| &def.key))
+    }
+
+    /// The definitions that are known in the organisation: its own, by key, then those from above.
+    pub fn thing_defs_of(&self, org: OrgId) -> Vec<Arc<ThingDef>> {
+        let registry = self.registry.read();
+        let own = registry.line_of(org).filter_map(|org| registry.thing_defs_of.get(&org));
+        own.flatten().cloned().collect()
+    }
+
+    /// Whether an application registers things with the definition. It looks at all of them.
+    pub fn registers(&self, def: ThingDefId) -> bool {
+        let registry = self.registry.read();
+        registry.applications.values().any(|other| other.auto_register_def == Some(def))
     }
 }
 
-fn in_order<T>(records: Vec<T>, name: impl Fn(&T) -> &str) -> Vec<Arc<T>> {
-    let mut records: Vec<Arc<T>> = records.into_iter().map(Arc::new).collect();
-    records.sort_by_cached_key(|record| name(record).to_lowercase());
-    records
+/// Where the user is listed: at home and wherever there is a membership.
+fn orgs_of(user: &User) -> Vec<OrgId> {
+    let mut orgs: Vec<OrgId> = user.memberships.iter().map(|held| held.org).collect();
+    orgs.push(user.home);
+    orgs.sort_unstable();
+    orgs.dedup();
+    orgs
+}
+
+/// Puts a record into a list that is ordered by name, without regard to case.
+fn insert<T>(list: &mut Vec<Arc<T>>, record: &Arc<T>, name: impl Fn(&T) -> &str) {
+    let own = name(record).to_lowercase();
+    let place = list.partition_point(|other| name(other).to_lowercase() < own);
+    list.insert(place, record.clone());
+}
+
+/// Takes a record out of an organisation's list.
+fn take_out<T>(
+    lists: &mut HashMap<OrgId, Vec<Arc<T>>>,
+    org: OrgId,
+    is_it: impl Fn(&Arc<T>) -> bool,
+) {
+    if let Some(list) = lists.get_mut(&org) {
+        list.retain(|other| !is_it(other));
+        if list.is_empty() {
+            lists.remove(&org);
+        }
+    }
+}
+
+/// The record with this name, whatever its case, in a list that is ordered so.
+fn find<T>(list: &[Arc<T>], wanted: &str, name: impl Fn(&T) -> &str) -> Option<Arc<T>> {
+    let wanted = wanted.to_lowercase();
+    let place = list.partition_point(|other| name(other).to_lowercase() < wanted);
+    list.get(place).filter(|found| name(found).to_lowercase() == wanted).cloned()
 }
 
 #[cfg(test)]
@@ -172,6 +367,6 @@ mod tests {
         assert_eq!(identity.application(application.id), Some(application.clone()));
         assert_eq!(identity.application_by_token("demo-token-basicor"), None);
         let role = identity.role_within(application.roles[0], basic.id);
-        assert!(role.is_some_and(|(role, _)| role.id == application.roles[0]));
+        assert!(role.is_some_and(|held| held.role.id == application.roles[0]));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use super::Identity;
 use super::model::{Application, Membership, Org, User};
 use super::permission::PermissionSet;
+use super::registry::Registry;
 use crate::id::{OrgId, RoleId};
 
 /// What everyone who is logged in may do.
@@ -41,6 +42,9 @@ pub struct Standing {
     pub super_ops: bool,
     /// `hasOrgAdmin`: everything in this organisation.
     pub org_admin: bool,
+    /// Whether commands may only name the session's own thing and those bound to it; never for
+    /// administrators (`tr50.md` 5, restrictAccessToSelf).
+    pub restricted_to_self: bool,
     /// `roleKeys`: the roles held here, sorted; none for administrators, who need none.
     pub role_keys: Vec<String>,
     /// `allowSubOrgAccess`: whether a membership reaches below its organisation; none for those
@@ -54,7 +58,8 @@ impl Identity {
     /// A membership counts in its organisation and, for an administrator or with `sub_orgs`, in
     /// all below. At home everyone may enter.
     pub fn user_standing(&self, user: &User, org: &Arc<Org>) -> Option<Standing> {
-        let reaching = || user.memberships.iter().filter(|held| self.reaches(held, org.id));
+        let registry = self.registry.read();
+        let reaching = || user.memberships.iter().filter(|held| reaches(&registry, held, org.id));
         let enters = user.super_admin || user.super_ops || user.home == org.id;
         if !enters && reaching().next().is_none() {
             return None;
@@ -62,7 +67,7 @@ impl Identity {
         let org_admin = !user.super_admin && reaching().any(|held| held.org_admin);
         let everything = user.super_admin || org_admin;
         let roles = reaching().flat_map(|held| held.roles.iter().copied());
-        let (granted, role_keys) = self.granted(roles, org.id, everything);
+        let (granted, role_keys) = granted(&registry, roles, org.id, everything);
         let below = || reaching().any(|held| held.sub_orgs || held.org_admin);
         Some(Standing {
             org: org.clone(),
@@ -70,6 +75,7 @@ impl Identity {
             super_admin: user.super_admin,
             super_ops: user.super_ops,
             org_admin,
+            restricted_to_self: false,
             role_keys,
             allow_sub_org_access: (!user.super_admin && !user.super_ops).then(below),
         })
@@ -77,15 +83,18 @@ impl Identity {
 
     /// What sessions of the application are in its organisation; none if that is gone.
     pub fn application_standing(&self, application: &Application) -> Option<Standing> {
-        let org = self.org(application.org)?;
+        let registry = self.registry.read();
+        let org = registry.org(application.org)?.clone();
         let roles = application.roles.iter().copied();
-        let (permissions, role_keys) = self.granted(roles, org.id, application.org_admin);
+        let everything = application.org_admin || application.super_admin;
+        let (granted, role_keys) = granted(&registry, roles, org.id, everything);
         Some(Standing {
             org,
-            permissions,
-            super_admin: false,
-            super_ops: false,
-            org_admin: application.org_admin,
+            permissions: if application.super_ops { granted.union(&READING_SET) } else { granted },
+            super_admin: application.super_admin,
+            super_ops: application.super_ops,
+            org_admin: application.org_admin && !application.super_admin,
+            restricted_to_self: application.restrict_access_to_self && !everything,
             role_keys,
             allow_sub_org_access: None,
         })
@@ -93,40 +102,39 @@ impl Identity {
 
     /// The organisations that the user may enter, ordered by key.
     pub fn enterable_orgs(&self, user: &User) -> Vec<Arc<Org>> {
-        let mut orgs = self.orgs();
+        let registry = self.registry.read();
+        let mut orgs = registry.orgs().to_vec();
         if !user.super_admin && !user.super_ops {
-            orgs.retain(|org| {
-                org.id == user.home
-                    || user.memberships.iter().any(|held| self.reaches(held, org.id))
-            });
+            let member = |org| user.memberships.iter().any(|held| reaches(&registry, held, org));
+            orgs.retain(|org| org.id == user.home || member(org.id));
         }
         orgs
     }
+}
 
-    fn reaches(&self, held: &Membership, org: OrgId) -> bool {
-        held.org == org || (held.org_admin || held.sub_orgs) && self.is_within(org, held.org)
-    }
+fn reaches(registry: &Registry, held: &Membership, org: OrgId) -> bool {
+    held.org == org || (held.org_admin || held.sub_orgs) && registry.is_within(org, held.org)
+}
 
-    /// What the roles grant in `org`, and their keys.
-    fn granted(
-        &self,
-        roles: impl Iterator<Item = RoleId>,
-        org: OrgId,
-        everything: bool,
-    ) -> (PermissionSet, Vec<String>) {
-        if everything {
-            return (PermissionSet::ALL, Vec::new());
-        }
-        let mut permissions = *EVERYONE_SET;
-        let mut keys = Vec::new();
-        for (role, granted) in roles.filter_map(|id| self.role_within(id, org)) {
-            permissions = permissions.union(granted);
-            keys.push(role.key.clone());
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        (permissions, keys)
+/// What the roles grant in `org`, and their keys.
+fn granted(
+    registry: &Registry,
+    roles: impl Iterator<Item = RoleId>,
+    org: OrgId,
+    everything: bool,
+) -> (PermissionSet, Vec<String>) {
+    if everything {
+        return (PermissionSet::ALL, Vec::new());
     }
+    let mut permissions = *EVERYONE_SET;
+    let mut keys = Vec::new();
+    for granted in roles.filter_map(|id| registry.role_within(id, org)) {
+        permissions = permissions.union(&granted.permissions);
+        keys.push(granted.role.key.clone());
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    (permissions, keys)
 }
 
 /// Whether the command named so changes nothing, by the habit of TR50's names: the last word says
@@ -227,7 +235,7 @@ mod tests {
         let device = application.expect("the application of the demo").roles[0];
         let mut member = user(&identity, "viewer@basicorg.example");
         member.memberships[0] =
-            Membership { org: system.id, roles: vec![device], org_admin: false, sub_orgs: false };
+            Membership { org: system.id, roles: vec![device], ..member.memberships[0].clone() };
         assert_eq!(identity.user_standing(&member, &york), None);
         member.memberships[0].sub_orgs = true;
         let standing = identity.user_standing(&member, &york).expect("enters");

@@ -116,7 +116,7 @@ impl Target {
 /// token, its own and those that are bound to it.
 pub fn may_name(call: &Call<'_>, thing: &Thing) -> bool {
     match call.session.who() {
-        Who::Application { application, thing_id, .. } if application.restrict_access_to_self => {
+        Who::Application { thing_id, .. } if call.session.standing().restricted_to_self => {
             thing.id == *thing_id || thing.bound_to == Some(*thing_id)
         }
         _ => true,

@@ -1,0 +1,188 @@
+//! Changes of organisations, roles, users, applications and definitions of things.
+
+use parking_lot::MutexGuard;
+
+use super::Identity;
+use super::record::Record;
+use crate::store::writer::Receipt;
+use crate::store::{Batch, StoreError};
+
+/// The turn to change records. Whoever has it sees them as they are: what is asked of [`Identity`]
+/// meanwhile is still true when the change is made, and the order of rows in the store is that of
+/// the changes in memory. Never held across an await.
+pub struct Changing<'a> {
+    identity: &'a Identity,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Identity {
+    /// Waits for the turn to change records.
+    pub fn changing(&self) -> Changing<'_> {
+        Changing { identity: self, _turn: self.changes.lock() }
+    }
+}
+
+impl Changing<'_> {
+    /// Adds a record, or replaces the one with its id. It holds at once; the receipt says when it
+    /// is durable.
+    ///
+    /// # Errors
+    /// The store takes no more changes; then nothing has changed.
+    pub fn put(&self, record: impl Into<Record>) -> Result<Receipt, StoreError> {
+        let record = record.into();
+        let mut batch = Batch::default();
+        record.put(&mut batch);
+        let receipt = self.identity.tables.hand_over(batch)?;
+        self.identity.registry.write().put(record);
+        Ok(receipt)
+    }
+
+    /// Takes records out, all at once or none.
+    ///
+    /// # Errors
+    /// As [`Changing::put`].
+    pub fn delete(&self, records: &[Record]) -> Result<Receipt, StoreError> {
+        let mut batch = Batch::default();
+        records.iter().for_each(|record| record.delete(&mut batch));
+        let receipt = self.identity.tables.hand_over(batch)?;
+        let mut registry = self.identity.registry.write();
+        records.iter().for_each(|record| registry.remove(record));
+        Ok(receipt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::model::{Application, Org, Role, User};
+    use super::super::tests::{NOW, demo};
+    use super::super::{Identity, ThingDef};
+    use super::*;
+    use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
+    use crate::store::Tables;
+    use crate::store::writer::Durability;
+
+    fn org(identity: &Identity, key: &str) -> Org {
+        Org::clone(&identity.org_by_key(key).expect("an organisation of the demo"))
+    }
+
+    fn def(number: u8, org: OrgId, key: &str) -> ThingDef {
+        ThingDef {
+            id: ThingDefId::from_bytes([number; 12]),
+            org,
+            key: key.into(),
+            name: key.into(),
+            version: 1,
+            auto_def_props: None,
+            auto_def_attrs: None,
+            members: serde_json::Map::new(),
+            created_on: NOW,
+            created_by: "SYSTEM".into(),
+            updated: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn every_index_follows_and_a_restart_finds_the_same() {
+        let (identity, store) = demo();
+        let (system, basic) = (org(&identity, "SYSTEM"), org(&identity, "BasicOrg"));
+        let below = Org { id: OrgId::from_bytes([1; 12]), key: "Below".into(), ..basic.clone() };
+        let below = Org { parent: Some(basic.id), slug: "below".into(), ..below };
+        let device = identity.role_by_key(basic.id, "DEVICE").expect("the role of the demo");
+        let own = Role { id: RoleId::from_bytes([2; 12]), org: basic.id, ..device.role.clone() };
+        let viewer = identity.user_by_email("viewer@basicorg.example").expect("a user");
+        let moved = User { email: "a@b".into(), home: below.id, ..User::clone(&viewer) };
+        let fresh = User { id: UserId::from_bytes([3; 12]), email: "z@b".into(), ..moved.clone() };
+        let application =
+            identity.application_by_token("demo-token-basicorg").expect("of the demo");
+        let renamed = Application { token_hash: [4; 32], ..Application::clone(&application) };
+        let other = Application {
+            id: ApplicationId::from_bytes([5; 12]),
+            name: "Another".into(),
+            token_hash: [5; 32],
+            ..renamed.clone()
+        };
+        let changing = identity.changing();
+        let mut receipts = Vec::new();
+        let records: [Record; 9] = [
+            below.clone().into(),
+            own.clone().into(),
+            moved.clone().into(),
+            fresh.clone().into(),
+            renamed.clone().into(),
+            other.into(),
+            def(6, system.id, "mower").into(),
+            def(7, basic.id, "Mower").into(),
+            def(8, basic.id, "car").into(),
+        ];
+        for record in records {
+            receipts.push(changing.put(record).expect("room"));
+        }
+        drop(changing);
+        for receipt in receipts {
+            receipt.durable().await.expect("stored");
+        }
+        let tables = Tables::new(store, Durability::Os);
+        let again = Identity::open(tables, Some(Path::new("/nowhere")), NOW, &mut |_| ());
+        for identity in [&identity, &again.expect("loads")] {
+            let keys: Vec<_> = identity.orgs().iter().map(|org| org.key.clone()).collect();
+            assert_eq!(keys, ["BasicOrg", "Below", "SYSTEM", "YorkOrg"]);
+            assert_eq!((identity.depth(below.id), identity.depth(system.id)), (3, 1));
+            let role = |org| identity.role_by_key(org, "device").map(|granted| granted.role.id);
+            assert_eq!((role(below.id), role(system.id)), (Some(own.id), Some(device.role.id)));
+            assert_eq!(identity.roles_of(below.id).len(), 2);
+            assert!(identity.is_held(device.role.id) && !identity.is_held(own.id));
+            let emails = |org| -> Vec<_> {
+                identity.users_of(org).iter().map(|user| user.email.clone()).collect()
+            };
+            assert_eq!(emails(below.id), ["a@b", "z@b"]);
+            assert_eq!(emails(basic.id), ["a@b", "operator@basicorg.example", "z@b"]);
+            assert_eq!(identity.user_by_email("viewer@basicorg.example"), None);
+            assert_eq!(identity.application_by_token("demo-token-basicorg"), None);
+            let names: Vec<_> =
+                identity.applications_of(basic.id).iter().map(|app| app.name.clone()).collect();
+            assert_eq!(names, ["Another", "demo-app"]);
+            let by_key = |org, key| identity.thing_def_by_key(org, key).map(|d| d.id.as_bytes()[0]);
+            assert_eq!((by_key(below.id, "MOWER"), by_key(system.id, "mower")), (Some(7), Some(6)));
+            assert_eq!((by_key(below.id, "car"), by_key(system.id, "car")), (Some(8), None));
+            assert_eq!(identity.thing_defs_of(basic.id).len(), 3);
+            let car = ThingDefId::from_bytes([8; 12]);
+            assert!(identity.thing_def(below.id, car).is_some());
+            assert!(identity.thing_def(system.id, car).is_none() && !identity.registers(car));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_deleted_is_found_by_no_name() {
+        let (identity, store) = demo();
+        let basic = org(&identity, "BasicOrg");
+        let viewer = identity.user_by_email("viewer@basicorg.example").expect("a user");
+        let application =
+            identity.application_by_token("demo-token-basicorg").expect("of the demo");
+        let device = identity.role_by_key(basic.id, "device").expect("the role of the demo");
+        let records: [Record; 5] = [
+            basic.clone().into(),
+            User::clone(&viewer).into(),
+            Application::clone(&application).into(),
+            device.role.clone().into(),
+            // One that is not there.
+            def(9, basic.id, "car").into(),
+        ];
+        let deleted = identity.changing().delete(&records).expect("room");
+        deleted.durable().await.expect("stored");
+        let tables = Tables::new(store, Durability::Os);
+        let again = Identity::open(tables, Some(Path::new("/nowhere")), NOW, &mut |_| ());
+        for identity in [&identity, &again.expect("loads")] {
+            assert!(identity.org(basic.id).is_none() && identity.org_by_key("basicorg").is_none());
+            assert_eq!(identity.orgs().len(), 2);
+            assert!(identity.user(viewer.id).is_none());
+            assert!(identity.user_by_email(&viewer.email).is_none());
+            assert_eq!(identity.users_of(basic.id).len(), 1);
+            assert!(identity.application(application.id).is_none());
+            assert!(identity.application_by_token("demo-token-basicorg").is_none());
+            assert!(identity.applications_of(basic.id).is_empty());
+            assert!(identity.role_by_key(basic.id, "device").is_none());
+        }
+    }
+}
