@@ -9,9 +9,9 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::directory::event::Event;
 use crate::directory::{
-    Changes, Directory, Full, Lifetime, Outlet, Reason, Session, Start, Terms, Who,
+    Changes, Directory, End, Full, Lifetime, Outlet, Principal, Reason, Session, Start, Terms, Who,
 };
-use crate::id::{SessionId, ThingId};
+use crate::id::{OrgId, SessionId, ThingId, UserId};
 use crate::identity::password::Passwords;
 use crate::identity::{Identity, Refusal, Standing};
 use crate::journal;
@@ -69,6 +69,17 @@ pub struct Arrival {
     pub takes_over: bool,
     /// The connection that the session is bound to.
     pub outlet: Arc<dyn Outlet>,
+}
+
+/// Whose rights have changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Affected {
+    /// A user's.
+    User(UserId),
+    /// Those of principals that may have a session in this organisation.
+    Org(OrgId),
+    /// The same, for the organisation and all below it.
+    Within(OrgId),
 }
 
 /// Why a login failed.
@@ -177,6 +188,7 @@ impl Core {
         admitted.registration.durable().await?;
         let (session, changes) = self.directory.start(start, arrival.takes_over, now)?;
         self.publish(&changes);
+        self.follow_start(&session, now)?;
         Ok(session)
     }
 
@@ -219,7 +231,81 @@ impl Core {
             self.end(&session, Reason::LoggedOut, now);
             return Err(error.into());
         }
+        self.follow_start(&session, now)?;
         Ok(session)
+    }
+
+    /// Looks again at who has just got a session: what an administrator changed since the
+    /// credentials were checked did not find it.
+    fn follow_start(&self, session: &Arc<Session>, now: Timestamp) -> Result<(), LoginError> {
+        self.publish(&self.refresh(session, now));
+        match session.end() {
+            Some(End { reason: Reason::Revoked, .. }) => Err(Refusal::NoAccess.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a session the rights that its principal has now; the changes are to be committed.
+    fn refresh(&self, session: &Arc<Session>, now: Timestamp) -> Changes {
+        let identity = &self.identity;
+        self.directory.refresh(session, now, |who, org| match who {
+            Who::User(user) => {
+                identity.user_standing(&*identity.user(user.id)?, &identity.org(org)?)
+            }
+            Who::Application { application: before, .. } => {
+                let now = identity.application(before.id)?;
+                // Another token: who has the old one is not welcome any more.
+                let same = now.token_hash == before.token_hash;
+                same.then(|| identity.application_standing(&now))?
+            }
+        })
+    }
+
+    /// Lets live sessions follow a change of what their principals may do: they have their new
+    /// rights, or have ended, when this returns. The connections of those that have ended close.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; the changes hold in memory.
+    pub async fn follow(
+        self: &Arc<Self>,
+        affected: Affected,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let changes = if matches!(affected, Affected::User(_)) {
+            self.refresh_all(&affected, now)
+        } else {
+            let core = self.clone();
+            self.apart(move || core.refresh_all(&affected, now)).await?
+        };
+        self.commit(&changes).await?;
+        self.close_ended(&changes);
+        Ok(())
+    }
+
+    fn refresh_all(&self, affected: &Affected, now: Timestamp) -> Changes {
+        let mut changes = Changes::default();
+        match affected {
+            Affected::User(id) => {
+                for session in self.directory.of_principal(&Principal::User(*id)) {
+                    changes.append(self.refresh(&session, now));
+                }
+            }
+            Affected::Within(top) => {
+                let orgs = self.identity.orgs();
+                for org in orgs.iter().filter(|org| self.identity.is_within(org.id, *top)) {
+                    for session in self.directory.in_org(org.id) {
+                        changes.append(self.refresh(&session, now));
+                    }
+                }
+            }
+            Affected::Org(org) => {
+                for session in self.directory.in_org(*org) {
+                    changes.append(self.refresh(&session, now));
+                }
+            }
+        }
+        changes
     }
 
     async fn admit(
@@ -313,18 +399,22 @@ impl Core {
     /// Tells everybody of changes: connections close now, the journal follows.
     pub fn publish(&self, changes: &Changes) {
         self.count(&changes.events);
+        self.close_ended(changes);
+        let _order = self.journal.lock();
+        let queued = journal::batch_of(changes).and_then(|batch| self.tables.hand_over(batch));
+        if let Err(error) = queued {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "a change of the directory was not stored");
+        }
+    }
+
+    fn close_ended(&self, changes: &Changes) {
         for event in &changes.events {
             if let Event::Ended(session, reason) = event
                 && let Some(outlet) = session.outlet()
             {
                 outlet.close(*reason);
             }
-        }
-        let _order = self.journal.lock();
-        let queued = journal::batch_of(changes).and_then(|batch| self.tables.hand_over(batch));
-        if let Err(error) = queued {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "a change of the directory was not stored");
         }
     }
 
@@ -335,7 +425,7 @@ impl Core {
                 Event::Ended(session, reason) => {
                     self.metrics.session_ended(session.kind().as_str(), reason.as_str());
                 }
-                Event::Switched(..) => {}
+                Event::Switched(..) | Event::RightsChanged(_) => {}
             }
         }
     }

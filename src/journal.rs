@@ -25,6 +25,8 @@ pub fn batch_of(changes: &Changes) -> Result<Batch, StoreError> {
             Event::Started(session) | Event::Switched(session, _) => {
                 put_live(&mut batch, session)?;
             }
+            // A record says who and where; rights follow from that.
+            Event::RightsChanged(_) => {}
             Event::Ended(session, _) => {
                 batch.delete(Table::Sessions, *session.reference().as_bytes());
                 put_ended(&mut batch, session)?;

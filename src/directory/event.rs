@@ -12,6 +12,8 @@ pub enum Event {
     Started(Arc<Session>),
     /// A session went to another organisation.
     Switched(Arc<Session>, OrgSwitch),
+    /// The rights of a session changed where it is.
+    RightsChanged(Arc<Session>),
     /// A session ended.
     Ended(Arc<Session>, Reason),
 }

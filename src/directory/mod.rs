@@ -231,6 +231,37 @@ impl Directory {
         Changes { events: vec![Event::Switched(session.clone(), switch)], forgotten: Vec::new() }
     }
 
+    /// Gives a session the rights that it has now in its organisation, as `standing_of` says; none:
+    /// it may not be there any more, and ends as revoked.
+    ///
+    /// Rights are asked for while nobody else can set them: of two changes at the same time, the
+    /// later one wins.
+    pub fn refresh(
+        &self,
+        session: &Arc<Session>,
+        now: Timestamp,
+        standing_of: impl FnOnce(&Who, OrgId) -> Option<Standing>,
+    ) -> Changes {
+        let mut place = session.place.write();
+        if session.end.get().is_some() {
+            return Changes::default();
+        }
+        match standing_of(&session.who, place.standing.org.id) {
+            Some(standing) if standing == *place.standing => Changes::default(),
+            Some(standing) => {
+                place.standing = Arc::new(standing);
+                Changes {
+                    events: vec![Event::RightsChanged(session.clone())],
+                    ..Changes::default()
+                }
+            }
+            None => {
+                drop(place);
+                self.end(session, Reason::Revoked, now)
+            }
+        }
+    }
+
     /// Ends at most `max` sessions whose time is over. Fewer than `max` were looked at when the
     /// flag is false: then nothing more is due.
     pub fn expire(&self, now: Timestamp, max: usize) -> (Changes, bool) {
@@ -285,6 +316,15 @@ impl Directory {
     /// All live sessions, in no order. For the stop of the server and for tests: it visits all.
     pub fn all(&self) -> Vec<Arc<Session>> {
         self.sessions.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// The live sessions that are in an organisation, oldest first.
+    pub fn in_org(&self, org: OrgId) -> Vec<Arc<Session>> {
+        let Some(roster) = self.by_org.get(&org).map(|roster| roster.value().clone()) else {
+            return Vec::new();
+        };
+        let sessions = roster.read().page(false, 0, usize::MAX);
+        sessions
     }
 
     /// How many live sessions an organisation has.
