@@ -523,6 +523,18 @@ impl Core {
         done.await.map_err(|error| failed(&error))
     }
 
+    /// The bytes of a new object's id.
+    ///
+    /// # Errors
+    ///
+    /// The system has no random numbers.
+    pub fn fresh_id(&self) -> Result<[u8; 12], Failure> {
+        random().map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "no random numbers");
+            Failure::new(Code::INTERNAL, "The server failed.")
+        })
+    }
+
     /// Changes that wait for the store.
     pub fn store_queue(&self) -> usize {
         self.tables.writer().waiting()

@@ -241,6 +241,13 @@ pub fn hex(bytes: &[u8]) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
+/// The bytes that hexadecimal digits stand for.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |digit: &u8| char::from(*digit).to_digit(16);
+    let byte = |pair: &[u8]| Some((digit(pair.first()?)? << 4 | digit(pair.get(1)?)?) as u8);
+    text.as_bytes().chunks(2).map(byte).collect()
+}
+
 fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotAnId> {
     let digits = text.as_bytes();
     let mut bytes = [0; N];

@@ -156,6 +156,16 @@ pub const LIST_MAX: u64 = 2000;
 /// megabytes while it runs.
 pub const THINGS_SEARCHED_MAX: usize = 100_000;
 
+/// Bytes of a name, description, tag or identifier of a thing: each is read whenever the thing is,
+/// and people write lines, not books.
+pub const THING_TEXT_BYTES_MAX: usize = 2048;
+
+/// Tags, or security tags, of a thing. Portals show some ten.
+pub const THING_TAGS_MAX: usize = 100;
+
+/// Things that are changed in one step before other work gets its turn.
+pub const THINGS_STEP: usize = 1000;
+
 /// Things bound to one. Gateways have some hundred.
 pub const CHILDREN_MAX: usize = 10_000;
 

@@ -358,6 +358,11 @@ impl Session {
         Timestamp::from_millis(self.last_accessed.load(Ordering::Relaxed))
     }
 
+    /// When its last sign of life came, be it a command or not.
+    pub fn last_active(&self) -> Timestamp {
+        Timestamp::from_millis(self.last_active.load(Ordering::Relaxed))
+    }
+
     /// How many commands came.
     pub fn command_count(&self) -> u64 {
         self.command_count.load(Ordering::Relaxed)
@@ -438,8 +443,7 @@ impl Session {
 
     /// When it expires if nothing more comes, and why.
     pub fn deadline(&self) -> (Timestamp, Reason) {
-        let active = Timestamp::from_millis(self.last_active.load(Ordering::Relaxed));
-        let idle = active.plus_seconds(self.ttl_s);
+        let idle = self.last_active().plus_seconds(self.ttl_s);
         match self.lifetime {
             Lifetime::Until(end) if end < idle => (end, Reason::MaxAge),
             _ => (idle, Reason::Idle),

@@ -24,6 +24,7 @@ mod record;
 mod registry;
 mod standing;
 mod thing;
+mod thing_change;
 mod thing_def;
 
 pub use bootstrap::Problem;
@@ -32,6 +33,7 @@ pub use login::{ApplicationLogin, Refusal};
 pub use record::Record;
 pub use registry::Granted;
 pub use standing::{EVERYONE, Standing};
+pub use thing_change::ThingConflict;
 pub use thing_def::ThingDef;
 
 use record::Records;
@@ -44,6 +46,8 @@ pub struct Identity {
     /// Whose turn it is to change the registry.
     changes: Mutex<()>,
     thing_counts: Mutex<HashMap<OrgId, u64>>,
+    /// Held, behind the lock of a thing, while it claims identifiers that no other may have.
+    aliases: Mutex<()>,
 }
 
 /// Why identity can't be loaded. Each is one sentence for the operator.
@@ -103,6 +107,7 @@ impl Identity {
             registry: RwLock::new(Registry::new(records)),
             changes: Mutex::default(),
             thing_counts: Mutex::new(thing_counts),
+            aliases: Mutex::default(),
         })
     }
 }

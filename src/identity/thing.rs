@@ -95,6 +95,21 @@ impl Identity {
         rows.iter().map(|(key, value)| decode(Table::Things, key, value)).collect()
     }
 
+    /// At most `limit` things of the organisation, ordered by key, after the one with this key.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn things_after(
+        &self,
+        org: OrgId,
+        after: Option<&ThingKey>,
+        limit: usize,
+    ) -> Result<Vec<Thing>, StoreError> {
+        let after = after.map_or("", ThingKey::as_str);
+        let rows = self.thing_rows(org, &thing_row(org, after.as_bytes()), limit)?;
+        rows.iter().map(|(key, value)| decode(Table::Things, key, value)).collect()
+    }
+
     fn thing_rows(&self, org: OrgId, after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         // Keys are UTF-8, which has no byte 0xff: this row is behind all of the organisation.
         let end = thing_row(org, &[0xff]);

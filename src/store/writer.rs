@@ -128,6 +128,11 @@ impl Receipt {
         Self(None)
     }
 
+    /// This receipt, or the other one if this is for nothing.
+    pub fn or(self, other: Self) -> Self {
+        if self.0.is_some() { self } else { other }
+    }
+
     /// Resolves when the changes are as durable as promised.
     ///
     /// # Errors

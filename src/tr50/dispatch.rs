@@ -67,7 +67,21 @@ pub type RawParams<'a> = Option<&'a RawValue>;
 pub type ReadHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<(), Failure>;
 
 /// A handler that appends its reply object and says what it changed.
-pub type ChangeHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Changes, Failure>;
+pub type ChangeHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Changed, Failure>;
+
+/// What a command changed: sessions, and maybe other state that it handed to the store.
+pub struct Changed {
+    /// Of the directory; they are not stored yet.
+    pub changes: Changes,
+    /// For the rest.
+    pub receipt: Receipt,
+}
+
+impl From<Changes> for Changed {
+    fn from(changes: Changes) -> Self {
+        Self { changes, receipt: Receipt::nothing() }
+    }
+}
 
 /// A handler that hands a change to the store, appends its reply object and returns the receipt.
 pub type StoreHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Receipt, Failure>;
@@ -337,12 +351,13 @@ async fn change(
     answer: &mut Answer,
 ) -> Result<(), Failure> {
     let mut reply = Vec::new();
-    let changes = handler(call, params, &mut reply)?;
+    let Changed { changes, receipt } = handler(call, params, &mut reply)?;
     answer.closing.extend(changes.events.iter().filter_map(|event| match event {
         Event::Ended(session, reason) => Some((session.outlet()?.clone(), *reason)),
         _ => None,
     }));
     call.core.commit(&changes).await?;
+    receipt.durable().await?;
     answer.bytes.extend_from_slice(&reply);
     Ok(())
 }

@@ -45,6 +45,8 @@ codes! {
         "Log in again.", "tr50.md 2.1 (client code PX), text from fact 21";
     NOT_FOUND = -90008, "The object that the command names does not exist here.",
         "Check the name; nothing was changed.", "tr50.md 2.1 (client code PY)";
+    END_OF_RESULTS = -90058, "A listing with an iterator has no more to show.",
+        "Stop; all was shown.", "tr50.md 2.1 (documentation of thing.list)";
     AUTHENTICATION_MISSING = -99999, "The request carries no authentication.",
         "Send `auth` or the `sessionId` header.", "tr50.md 2.1 (IP-Symcon module)";
     MALFORMED = -95001, "The request is not a TR50 request in JSON.",
@@ -75,6 +77,8 @@ codes! {
         "Ask for fewer records, or with fewer commands in a request.", "ours (MQTT 5, 3.1.2.11.4)";
     NOT_CONFIGURED = -95014, "The command needs a service or a product that is not part of this server.",
         "Do without it; docs/commands.md lists these commands.", "ours";
+    ALREADY_EXISTS = -95015, "Something else has this key, name or identifier already.",
+        "Choose another, or change the one that the message names.", "ours";
 }
 
 /// Why a command failed: what the peer is told.

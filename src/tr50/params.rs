@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::envelope::{Members, text_of};
 use super::error::{Code, Failure};
-use crate::id::{OrgId, SessionRef, ThingId, ThingKey, UserId};
+use crate::id::{OrgId, SessionRef, ThingDefId, ThingId, ThingKey, UserId};
 use crate::timestamp::Timestamp;
 
 /// A parameter of a command, for its documentation.
@@ -248,6 +248,8 @@ from_text! {
     OrgId, "an organisation id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     UserId, "a user id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     ThingId, "a thing id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
+    ThingDefId, "a thing definition id of 24 hexadecimal digits",
+        |text| Self::from_str(text).ok();
     SessionRef, "a session ref of 64 hexadecimal digits", |text| Self::from_str(text).ok();
     ThingKey, "a thing key of 1 to 128 bytes without control characters, '/', '+' or '#'",
         |text| Self::parse(text).ok();

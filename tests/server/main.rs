@@ -13,5 +13,6 @@ mod mqtt_five;
 mod outside_clients;
 mod review;
 mod tcp;
+mod things;
 mod tls;
 mod topics;

@@ -2,10 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::dispatch::{Call, CommandInfo, Reply};
+use super::dispatch::{Call, Changed, CommandInfo, Reply};
 use super::error::Failure;
 use super::params::{Field, Params};
-use crate::directory::Changes;
 use crate::identity::permission::{Permission, PermissionSet};
 use crate::store::writer::Receipt;
 
@@ -59,7 +58,7 @@ macro_rules! heavy {
     };
 }
 
-/// A command that changes sessions.
+/// A command that changes sessions, and maybe other state with them.
 macro_rules! change {
     ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
         $crate::tr50::dispatch::CommandInfo {
@@ -70,9 +69,9 @@ macro_rules! change {
             params: $crate::tr50::commands::fields_of_change($handler),
             handler: $crate::tr50::dispatch::Handler::Change(|call, params, out| {
                 let params = $crate::tr50::params::Params::read(params)?;
-                let (reply, changes) = $handler(call, params)?;
+                let (reply, changed) = $handler(call, params)?;
                 $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
-                Ok(changes)
+                Ok(changed.into())
             }),
         }
     };
@@ -137,14 +136,16 @@ const fn fields_of_read<P: Params, R>(
     P::fields
 }
 
-type Changed<R> = Result<(R, Changes), Failure>;
+type Answered<R, C> = Result<(R, C), Failure>;
 
-const fn fields_of_change<P: Params, R>(_: fn(&Call<'_>, P) -> Changed<R>) -> fn() -> Vec<Field> {
+const fn fields_of_change<P: Params, R, C: Into<Changed>>(
+    _: fn(&Call<'_>, P) -> Answered<R, C>,
+) -> fn() -> Vec<Field> {
     P::fields
 }
 
 const fn fields_of_store<P: Params, R>(
-    _: fn(&Call<'_>, P) -> Result<(R, Receipt), Failure>,
+    _: fn(&Call<'_>, P) -> Answered<R, Receipt>,
 ) -> fn() -> Vec<Field> {
     P::fields
 }
@@ -202,7 +203,7 @@ pub fn is_not_configured(name: &str) -> bool {
     let unlisted = |family: &&str| {
         name.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family))
     };
-    find(name).is_none() && (listed || UNLISTED.iter().any(|family| unlisted(&family)))
+    find(name).is_none() && (listed || UNLISTED.iter().any(unlisted))
 }
 
 /// The names that [`is_not_configured`], sorted; `gateway.` stands for all that begin so.

@@ -1,5 +1,7 @@
 //! Which thing a command is about (`tr50.md` 2, "Thing identifier parameters").
 
+use std::collections::BTreeMap;
+
 use crate::directory::Who;
 use crate::id::{ThingId, ThingKey};
 use crate::identity::model::{Alias, Thing};
@@ -11,6 +13,7 @@ use crate::tr50::params::{missing, params};
 params! {
     /// The parameters by which a command names a thing. An application that gives none means its
     /// own; a user has to name one.
+    #[derive(Default)]
     pub struct Target {
         optional thing_key: ThingKey = "thingKey", "The thing's key; own thing by default.";
         optional thing_id: ThingId = "thingId", "Its id, instead.";
@@ -95,6 +98,21 @@ impl Target {
         }
         let sentence = "The application's token is restricted to its own thing.";
         Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+    }
+
+    /// Has a user who names no thing mean the one with the first of these identifiers.
+    pub fn set_alias_of_user(&mut self, call: &Call<'_>, aliases: &BTreeMap<Alias, String>) {
+        if let (Who::User(_), Some((alias, value))) = (call.session.who(), aliases.iter().next()) {
+            let parameter = match alias {
+                Alias::Iccid => &mut self.iccid,
+                Alias::Esn => &mut self.esn,
+                Alias::Imei => &mut self.imei,
+                Alias::Meid => &mut self.meid,
+                Alias::Imsi => &mut self.imsi,
+                Alias::Msisdn => &mut self.msisdn,
+            };
+            *parameter = Some(value.clone());
+        }
     }
 
     fn alias(&self) -> Option<(Alias, &str)> {

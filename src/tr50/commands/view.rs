@@ -24,10 +24,27 @@ params! {
 /// The reply of a list command.
 #[derive(Serialize)]
 pub struct ListReply {
-    count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iterator: Option<String>,
     result: Vec<Map<String, Value>>,
+}
+
+impl ListReply {
+    /// Without the number of all records.
+    #[must_use]
+    pub fn without_count(self) -> Self {
+        Self { count: None, ..self }
+    }
+
+    /// With the text by which the client asks for the next page.
+    #[must_use]
+    pub fn with_iterator(self, iterator: String) -> Self {
+        Self { iterator: Some(iterator), ..self }
+    }
 }
 
 impl View {
@@ -43,30 +60,49 @@ impl View {
         Self { sort, ..self }
     }
 
+    /// As it is, but without members in `show` that this server has not; the key is shown if they
+    /// were all.
+    #[must_use]
+    pub fn without_shown(mut self, foreign: &[&str]) -> Self {
+        if let Some(show) = self.show.as_mut().filter(|show| !show.is_empty()) {
+            show.retain(|name| !foreign.iter().any(|known| known.eq_ignore_ascii_case(name)));
+            if show.is_empty() {
+                show.push("key".to_owned());
+            }
+        }
+        self
+    }
+
     /// Sorts, cuts and projects `items`, whose members a client may name are `fields`.
     ///
     /// # Errors
     ///
     /// `sort` or `show` names no field.
     pub fn apply<T: Serialize>(&self, fields: &[&str], items: &[T]) -> Result<ListReply, Failure> {
-        let named = |name| named(fields, name, "sort");
         let mut rows: Vec<Map<String, Value>> = items.iter().filter_map(members).collect();
-        let (descending, key) = match self.sort() {
-            Some(sort) => match sort.strip_prefix('-') {
-                Some(key) => (true, Some(named(key)?)),
-                None => (false, Some(named(sort.strip_prefix('+').unwrap_or(sort))?)),
-            },
-            None => (false, None),
-        };
-        if let Some(key) = key {
-            rows.sort_by(|a, b| {
-                let order = compare(a.get(key), b.get(key));
-                if descending { order.reverse() } else { order }
-            });
-        }
+        self.order(fields, &mut rows)?;
         let count = rows.len();
         let (offset, limit) = self.page();
         self.reply(fields, count, rows.into_iter().skip(offset).take(limit))
+    }
+
+    /// Sorts rows as the client wants it; without a wish they stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// `sort` names no field.
+    pub fn order(&self, fields: &[&str], rows: &mut [Map<String, Value>]) -> Result<(), Failure> {
+        let Some(sort) = self.sort() else { return Ok(()) };
+        let (descending, name) = match sort.strip_prefix('-') {
+            Some(name) => (true, name),
+            None => (false, sort.strip_prefix('+').unwrap_or(sort)),
+        };
+        let key = named(fields, name, "sort")?;
+        rows.sort_by(|a, b| {
+            let order = compare(a.get(key), b.get(key));
+            if descending { order.reverse() } else { order }
+        });
+        Ok(())
     }
 
     /// The reply with a page that is cut already, of `count` records in all.
@@ -93,7 +129,8 @@ impl View {
         let result = page.map(project).collect();
         let fields = || shown.iter().map(|name| (*name).to_owned()).collect();
         let hidden = self.hide_fields.unwrap_or(false);
-        Ok(ListReply { count, fields: (!hidden).then(fields), result })
+        let fields = (!hidden).then(fields);
+        Ok(ListReply { count: Some(count), fields, iterator: None, result })
     }
 
     /// Offset and limit; 0 and absent mean as many as allowed.

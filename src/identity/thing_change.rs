@@ -1,0 +1,216 @@
+//! Changes of things, one at a time: what is read, checked and written of one belongs together.
+
+use super::Identity;
+use super::model::{Alias, Thing};
+use crate::id::{OrgId, ThingId, ThingKey};
+use crate::store::writer::Receipt;
+use crate::store::{Batch, StoreError};
+
+/// Why a thing can't be made or changed so.
+#[derive(Debug, thiserror::Error)]
+pub enum ThingConflict {
+    /// There is a thing with this key.
+    #[error("the organisation has a thing with this key")]
+    Key,
+    /// Another thing has this identifier.
+    #[error("the organisation has another thing with {} {value}", alias.as_str())]
+    Alias {
+        /// The kind of identifier.
+        alias: Alias,
+        /// The identifier.
+        value: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Identity {
+    /// Makes a thing.
+    ///
+    /// # Errors
+    /// Its key or one of its identifiers is taken, or the store failed.
+    pub fn create_thing(&self, thing: &Thing) -> Result<Receipt, ThingConflict> {
+        let _lock = self.lock_thing(thing.org, &thing.key);
+        if self.thing(thing.org, &thing.key)?.is_some() {
+            return Err(ThingConflict::Key);
+        }
+        self.put_checked(thing, None)
+    }
+
+    /// Changes a thing, if it is there: what it is then, and the receipt for it. Nothing is stored
+    /// when `edit` changes nothing.
+    ///
+    /// # Errors
+    /// One of its new identifiers is taken, or the store failed.
+    pub fn change_thing(
+        &self,
+        org: OrgId,
+        key: &ThingKey,
+        edit: impl FnOnce(&mut Thing),
+    ) -> Result<Option<(Thing, Receipt)>, ThingConflict> {
+        let _lock = self.lock_thing(org, key);
+        let Some(before) = self.thing(org, key)? else { return Ok(None) };
+        let mut thing = before.clone();
+        edit(&mut thing);
+        if thing == before {
+            return Ok(Some((thing, Receipt::nothing())));
+        }
+        let receipt = self.put_checked(&thing, Some(&before))?;
+        Ok(Some((thing, receipt)))
+    }
+
+    /// Removes a thing, if it is there, with what `also` adds to the batch. Things that are bound
+    /// to it are free again.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn remove_thing(
+        &self,
+        org: OrgId,
+        key: &ThingKey,
+        also: impl FnOnce(&Thing, &mut Batch) -> Result<(), StoreError>,
+    ) -> Result<Option<(Thing, Receipt)>, StoreError> {
+        let lock = self.lock_thing(org, key);
+        let Some(thing) = self.thing(org, key)? else { return Ok(None) };
+        let mut batch = Batch::default();
+        also(&thing, &mut batch)?;
+        self.delete_thing(&mut batch, &thing);
+        let mut receipt = match self.tables.hand_over(batch) {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                *self.thing_counts.lock().entry(org).or_insert(0) += 1;
+                return Err(error);
+            }
+        };
+        // One lock at a time: that of a child may be this one.
+        drop(lock);
+        for (_, child) in self.children(thing.id, usize::MAX)? {
+            if let Some(freed) = self.unbind(org, &child, thing.id)? {
+                // The writer goes in order: the last receipt is for all.
+                receipt = freed;
+            }
+        }
+        Ok(Some((thing, receipt)))
+    }
+
+    /// Frees a thing that is bound to this parent.
+    fn unbind(
+        &self,
+        org: OrgId,
+        key: &ThingKey,
+        parent: ThingId,
+    ) -> Result<Option<Receipt>, StoreError> {
+        let free = |thing: &mut Thing| {
+            thing.bound_to = thing.bound_to.filter(|bound_to| *bound_to != parent);
+        };
+        match self.change_thing(org, key, free) {
+            Ok(changed) => Ok(changed.map(|(_, receipt)| receipt)),
+            Err(ThingConflict::Store(error)) => Err(error),
+            // It claims no identifier.
+            Err(ThingConflict::Key | ThingConflict::Alias { .. }) => Ok(None),
+        }
+    }
+
+    /// Hands a thing over that nobody else changes meanwhile; `before` is what it was.
+    fn put_checked(&self, thing: &Thing, before: Option<&Thing>) -> Result<Receipt, ThingConflict> {
+        let had = |alias, value| before.and_then(|before| before.aliases.get(alias)) == Some(value);
+        let mut claimed =
+            thing.aliases.iter().filter(|(alias, value)| !had(alias, value)).peekable();
+        let _lock = claimed.peek().is_some().then(|| self.aliases.lock());
+        for (alias, value) in claimed {
+            let holder = self.thing_by_alias(thing.org, *alias, value)?;
+            if holder.is_some_and(|holder| holder.id != thing.id) {
+                return Err(ThingConflict::Alias { alias: *alias, value: value.clone() });
+            }
+        }
+        let mut batch = Batch::default();
+        self.put_thing(&mut batch, thing, before);
+        self.tables.hand_over(batch).map_err(|error| {
+            if before.is_none()
+                && let Some(count) = self.thing_counts.lock().get_mut(&thing.org)
+            {
+                *count = count.saturating_sub(1);
+            }
+            error.into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, demo};
+    use super::*;
+
+    fn key(text: &str) -> ThingKey {
+        ThingKey::parse(text).expect("a key")
+    }
+
+    #[tokio::test]
+    async fn keys_and_identifiers_are_of_one_thing() {
+        let (identity, _) = demo();
+        let orgs = identity.orgs();
+        let (org, other) = (orgs[0].id, orgs[1].id);
+        let with = |number: u8, org, name: &str, imei: &str| {
+            let id = ThingId::from_bytes([number; 12]);
+            let mut thing = Thing::new(id, org, key(name), "x", NOW);
+            thing.aliases.insert(Alias::Imei, imei.to_owned());
+            thing
+        };
+        let create = |number, org, name: &str, imei: &str| {
+            identity.create_thing(&with(number, org, name, imei)).map(drop)
+        };
+        create(1, org, "a", "11").expect("room");
+        create(2, other, "a", "11").expect("another organisation");
+        assert!(matches!(create(3, org, "a", "33"), Err(ThingConflict::Key)));
+        let taken = create(4, org, "b", "11").expect_err("taken");
+        assert_eq!(taken.to_string(), "the organisation has another thing with imei 11");
+        assert_eq!(identity.count_things(org), 1);
+
+        create(5, org, "b", "22").expect("room");
+        let rename = |name: &str, imei: &str| {
+            identity.change_thing(org, &key(name), |thing| {
+                thing.aliases.insert(Alias::Imei, imei.to_owned());
+            })
+        };
+        assert!(matches!(rename("b", "11"), Err(ThingConflict::Alias { .. })));
+        assert!(rename("c", "11").expect("no conflict").is_none());
+        drop(rename("a", "44").expect("free").expect("there"));
+        let (changed, receipt) = rename("b", "11").expect("free again").expect("there");
+        receipt.durable().await.expect("stored");
+        let found = identity.thing_by_alias(org, Alias::Imei, "11").expect("read");
+        assert_eq!(found, Some(changed));
+        assert_eq!(identity.thing_by_alias(org, Alias::Imei, "22").expect("read"), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_bound_to_a_removed_thing_is_free() {
+        let (identity, _) = demo();
+        let org = identity.orgs()[0].id;
+        let parent = ThingId::from_bytes([1; 12]);
+        let mut receipts = Vec::new();
+        for (number, name) in [(1, "parent"), (2, "child"), (3, "other")] {
+            let id = ThingId::from_bytes([number; 12]);
+            let mut thing = Thing::new(id, org, key(name), "x", NOW);
+            thing.bound_to = match name {
+                "child" => Some(parent),
+                "other" => Some(ThingId::from_bytes([2; 12])),
+                _ => None,
+            };
+            receipts.push(identity.create_thing(&thing).expect("room"));
+        }
+        for receipt in receipts {
+            receipt.durable().await.expect("stored");
+        }
+        let remove = || identity.remove_thing(org, &key("parent"), |_, _| Ok(())).expect("read");
+        let (_, receipt) = remove().expect("there");
+        receipt.durable().await.expect("stored");
+        assert!(remove().is_none());
+        let bound_to =
+            |name: &str| identity.thing(org, &key(name)).expect("read").expect("there").bound_to;
+        assert_eq!(bound_to("child"), None);
+        assert_eq!(bound_to("other"), Some(ThingId::from_bytes([2; 12])));
+        assert_eq!(identity.children(parent, 9).expect("read"), []);
+        assert_eq!(identity.count_things(org), 2);
+    }
+}

@@ -1,0 +1,131 @@
+//! `thing.bind` and `thing.unbind`: things that are served by the connection of another one, such
+//! as the sensors of a gateway (`tr50.md` 4.1 and 4.2).
+
+use super::change::{change, check_tags, check_text, conflict_failure, distinct, gone};
+use super::find::restricted;
+use crate::directory::Who;
+use crate::id::{ThingId, ThingKey};
+use crate::identity::ThingConflict;
+use crate::identity::model::Thing;
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::tr50::commands::target::{Subject, may_name};
+use crate::tr50::dispatch::{Call, Done};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::params;
+
+params! {
+    /// The parameters of `thing.bind`.
+    pub struct Bind {
+        required key: ThingKey = "key", "The thing to bind; an unknown one is made.";
+        optional auto_def_thing_name: String = "autoDefThingName",
+            "The name of a thing that is made; `auto:` and the key by default.";
+        optional auto_def_tags: Vec<String> = "autoDefTags", "The tags of a thing that is made.";
+        optional auto_def_sec_tags: Vec<String> = "autoDefSecTags",
+            "The security tags of a thing that is made.";
+        optional bind_to: ThingKey = "bindTo", "The thing to bind it to; own thing by default.";
+    }
+}
+
+params! {
+    /// The parameters of `thing.unbind`.
+    pub struct Unbind {
+        required key: ThingKey = "key", "The thing to unbind.";
+    }
+}
+
+/// `thing.bind`. A token that is restricted to its own thing binds new things, and those that are
+/// bound to its own already: whatever else it bound, it could read afterwards.
+pub fn bind(call: &Call<'_>, params: Bind) -> Result<(Done, Receipt), Failure> {
+    let parent = parent(call, params.bind_to.as_ref())?;
+    let (identity, org, key) = (&call.core.identity, call.session.org_id(), &params.key);
+    if *key == parent.key {
+        let sentence = "Parameter \"key\" must be another thing than the one to bind it to.";
+        return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+    }
+    for (name, tags) in
+        [("autoDefTags", &params.auto_def_tags), ("autoDefSecTags", &params.auto_def_sec_tags)]
+    {
+        tags.as_deref().map_or(Ok(()), |tags| check_tags(name, tags))?;
+    }
+    if let Some(name) = &params.auto_def_thing_name {
+        check_text("autoDefThingName", name)?;
+    }
+    let known = identity.thing(org, key)?;
+    if known.as_ref().is_none_or(|thing| thing.bound_to != Some(parent.id)) {
+        check_room(call, &parent)?;
+    }
+    match known {
+        Some(thing) => bind_known(call, &thing, parent.id),
+        None => make(call, &params, parent.id),
+    }
+    .map(|receipt| (Done, receipt))
+}
+
+/// The thing to bind to.
+fn parent(call: &Call<'_>, bind_to: Option<&ThingKey>) -> Result<Subject, Failure> {
+    let Who::Application { thing_id, thing_key, .. } = call.session.who() else {
+        let sentence = "Only applications bind things; users update them.";
+        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
+    };
+    let Some(key) = bind_to.filter(|key| *key != thing_key) else {
+        return Ok(Subject { id: *thing_id, key: thing_key.clone() });
+    };
+    let parent = call.core.identity.thing(call.session.org_id(), key)?;
+    let parent = parent.ok_or_else(|| gone(key))?;
+    check_name(call, &parent)?;
+    Ok(Subject { id: parent.id, key: parent.key })
+}
+
+fn check_name(call: &Call<'_>, thing: &Thing) -> Result<(), Failure> {
+    if may_name(call, thing) {
+        return Ok(());
+    }
+    let sentence = "The application's token is restricted to its own thing.";
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
+fn check_room(call: &Call<'_>, parent: &Subject) -> Result<(), Failure> {
+    let most = limits::CHILDREN_MAX;
+    if call.core.identity.children(parent.id, most)?.len() < most {
+        return Ok(());
+    }
+    let sentence =
+        format!("Thing \"{}\" has {most} bound things, the most it may have.", parent.key);
+    Err(Failure::new(Code::BUSY, sentence))
+}
+
+fn bind_known(call: &Call<'_>, thing: &Thing, parent: ThingId) -> Result<Receipt, Failure> {
+    check_name(call, thing)?;
+    change(call, &thing.key, |thing| thing.bound_to = Some(parent))
+}
+
+/// Makes the thing that is to be bound.
+fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Failure> {
+    let id = ThingId::from_bytes(call.core.fresh_id()?);
+    let (org, key) = (call.session.org_id(), &params.key);
+    let mut thing = Thing::new(id, org, key.clone(), call.session.who().name(), call.now);
+    let name = params.auto_def_thing_name.clone().filter(|name| !name.is_empty());
+    thing.name = name.unwrap_or_else(|| format!("auto:{key}"));
+    thing.tags = distinct(params.auto_def_tags.clone().unwrap_or_default());
+    thing.sec_tags = distinct(params.auto_def_sec_tags.clone().unwrap_or_default());
+    thing.bound_to = Some(parent);
+    match call.core.identity.create_thing(&thing) {
+        Ok(receipt) => Ok(receipt),
+        // Somebody made it just now; an unrestricted token may bind it all the same.
+        Err(ThingConflict::Key) if !restricted(call) => {
+            change(call, key, |thing| thing.bound_to = Some(parent))
+        }
+        Err(conflict) => Err(conflict_failure(conflict, key)),
+    }
+}
+
+/// `thing.unbind`: of a thing that is bound to another one than the caller's too, unless the token
+/// is restricted. One that is not bound stays so.
+pub fn unbind(call: &Call<'_>, params: Unbind) -> Result<(Done, Receipt), Failure> {
+    let found = call.core.identity.thing(call.session.org_id(), &params.key)?;
+    let thing = found.ok_or_else(|| gone(&params.key))?;
+    check_name(call, &thing)?;
+    let receipt = change(call, &thing.key, |thing| thing.bound_to = None)?;
+    Ok((Done, receipt))
+}

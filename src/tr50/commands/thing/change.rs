@@ -1,0 +1,311 @@
+//! `thing.create`, `thing.update`, `thing.delete` and `thing.appid.reset`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::find::restricted;
+use crate::directory::{Changes, Principal, Reason, Session};
+use crate::id::{ThingId, ThingKey};
+use crate::identity::ThingConflict;
+use crate::identity::model::{Alias, Thing};
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::timestamp::Timestamp;
+use crate::tr50::commands::target::{ByKey, Target};
+use crate::tr50::dispatch::{Call, Changed, Done, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::{missing, params};
+
+params! {
+    /// The parameters of `thing.create`.
+    pub struct Create {
+        required key: ThingKey = "key", "The new thing's key, unique in the organisation.";
+        optional name: String = "name", "Its name for people; the key by default.";
+        optional desc: String = "desc", "What it is, for people.";
+        optional tags: Vec<String> = "tags", "Its tags.";
+        optional sec_tags: Vec<String> = "secTags", "Its security tags.";
+        optional loc_enabled: bool = "locEnabled", "Whether its location is of interest.";
+        optional iccid: String = "iccid", "The ICCID of its SIM card.";
+        optional esn: String = "esn", "Its electronic serial number.";
+        optional imei: String = "imei", "The IMEI of its modem.";
+        optional meid: String = "meid", "The MEID of its modem.";
+        optional imsi: String = "imsi", "The IMSI of its subscriber.";
+        optional msisdn: String = "msisdn", "Its telephone number.";
+    }
+}
+
+params! {
+    /// The parameters of `thing.update`.
+    pub struct Update {
+        optional key: ThingKey = "key", "The thing's key; own thing by default.";
+        optional id: ThingId = "id", "Its id, instead.";
+        optional thing_key: ThingKey = "thingKey", "The same as `key`.";
+        optional thing_id: ThingId = "thingId", "The same as `id`.";
+        optional name: String = "name", "Its name for people.";
+        optional desc: String = "desc", "What it is, for people.";
+        optional tags: Vec<String> = "tags", "All of its tags.";
+        optional sec_tags: Vec<String> = "secTags", "All of its security tags.";
+        optional loc_enabled: bool = "locEnabled", "Whether its location is of interest.";
+        optional iccid: String = "iccid", "The ICCID of its SIM card; empty: none.";
+        optional esn: String = "esn", "Its electronic serial number.";
+        optional imei: String = "imei", "The IMEI of its modem.";
+        optional meid: String = "meid", "The MEID of its modem.";
+        optional imsi: String = "imsi", "The IMSI of its subscriber.";
+        optional msisdn: String = "msisdn", "Its telephone number.";
+        optional unset: Vec<String> = "unset",
+            "Names of `desc`, `tags`, `secTags` and identifiers that it is to have no more.";
+    }
+}
+
+/// The reply of `thing.create`.
+#[derive(Serialize)]
+pub struct Created {
+    id: ThingId,
+}
+
+/// `thing.create`.
+pub fn create(call: &Call<'_>, params: Create) -> Result<(Created, Receipt), Failure> {
+    if restricted(call) {
+        let sentence = "The application's token is restricted to its own thing.";
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
+    let id = ThingId::from_bytes(call.core.fresh_id()?);
+    let (org, by) = (call.session.org_id(), call.session.who().name());
+    let mut thing = Thing::new(id, org, params.key, by, call.now);
+    let aliases = [params.iccid, params.esn, params.imei, params.meid, params.imsi, params.msisdn];
+    let edit = Edit {
+        name: params.name.filter(|name| !name.is_empty()),
+        desc: params.desc,
+        tags: params.tags,
+        sec_tags: params.sec_tags,
+        loc_enabled: params.loc_enabled,
+        aliases: named(aliases),
+    };
+    edit.check()?;
+    edit.apply(&mut thing);
+    let receipt = call.core.identity.create_thing(&thing);
+    let receipt = receipt.map_err(|conflict| conflict_failure(conflict, &thing.key))?;
+    Ok((Created { id }, receipt))
+}
+
+/// `thing.update`. Identifiers are new values, so the thing is named by its key or id (`tr50.md`
+/// 4.1); a user who names none means the thing that has the first of the identifiers.
+pub fn update(call: &Call<'_>, params: Update) -> Result<(Done, Receipt), Failure> {
+    let aliases =
+        named([params.iccid, params.esn, params.imei, params.meid, params.imsi, params.msisdn]);
+    let mut target = Target {
+        thing_key: params.key.or(params.thing_key),
+        thing_id: params.id.or(params.thing_id),
+        ..Target::default()
+    };
+    if target.thing_key.is_none() && target.thing_id.is_none() {
+        target.set_alias_of_user(call, &aliases);
+    }
+    let thing = target.thing(call)?;
+    let mut edit = Edit {
+        name: params.name,
+        desc: params.desc,
+        tags: params.tags,
+        sec_tags: params.sec_tags,
+        loc_enabled: params.loc_enabled,
+        aliases,
+    };
+    for member in params.unset.unwrap_or_default() {
+        edit.unset(&member)?;
+    }
+    edit.check()?;
+    change(call, &thing.key, |thing| edit.apply(thing)).map(|receipt| (Done, receipt))
+}
+
+/// `thing.delete`: the thing, what it measured and stored, and its live sessions.
+pub fn delete(
+    call: &Call<'_>,
+    (by_key, target): (ByKey, Target),
+) -> Result<(Done, Changed), Failure> {
+    let thing = target.thing_by_key(by_key, call)?;
+    let removed = call.core.identity.remove_thing(thing.org, &thing.key, |_, _| Ok(()))?;
+    let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;
+    let mut changes = Changes::default();
+    // Behind the removal: a login that is let in now makes the thing anew.
+    for session in sessions_of(call, &thing) {
+        changes.append(call.core.directory.end(&session, Reason::Revoked, call.now));
+    }
+    Ok((Done, Changed { changes, receipt }))
+}
+
+fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<std::sync::Arc<Session>> {
+    let principal = Principal::Thing(thing.org, thing.key.clone());
+    call.core.directory.of_principal(&principal)
+}
+
+/// `thing.appid.reset`: forgets the application id that the thing last logged in with. For
+/// administrators only (`tr50.md` 0, fact 29).
+pub fn reset_app_id(
+    call: &Call<'_>,
+    (by_key, target): (ByKey, Target),
+) -> Result<(Done, Receipt), Failure> {
+    let standing = call.session.standing();
+    if !standing.super_admin && !standing.org_admin {
+        let sentence = "Only an administrator of the organisation may reset an application id.";
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
+    let thing = target.thing_by_key(by_key, call)?;
+    let receipt = change(call, &thing.key, |thing| thing.app_id.clear())?;
+    Ok((Done, receipt))
+}
+
+/// Changes a thing and notes who did it, unless `edit` changes nothing.
+pub(super) fn change(
+    call: &Call<'_>,
+    key: &ThingKey,
+    edit: impl FnOnce(&mut Thing),
+) -> Result<Receipt, Failure> {
+    let (org, by) = (call.session.org_id(), call.session.who().name());
+    change_as(&call.core.identity, org, key, (call.now, by), edit)
+}
+
+/// As [`change`], where there is no call.
+pub(super) fn change_as(
+    identity: &crate::identity::Identity,
+    org: crate::id::OrgId,
+    key: &ThingKey,
+    (now, by): (Timestamp, &str),
+    edit: impl FnOnce(&mut Thing),
+) -> Result<Receipt, Failure> {
+    let edit = |thing: &mut Thing| {
+        let before = thing.clone();
+        edit(thing);
+        if *thing != before {
+            thing.updated = Some((now, by.to_owned()));
+        }
+    };
+    let changed = identity.change_thing(org, key, edit);
+    let changed = changed.map_err(|conflict| conflict_failure(conflict, key))?;
+    changed.map(|(_, receipt)| receipt).ok_or_else(|| gone(key))
+}
+
+/// The failure for a thing that was there a moment ago.
+pub(super) fn gone(key: &ThingKey) -> Failure {
+    Failure::not_found(format!("Thing \"{key}\""))
+}
+
+/// What a conflict is called in TR50; `key` is that of the thing that was to be made or changed.
+pub(super) fn conflict_failure(conflict: ThingConflict, key: &ThingKey) -> Failure {
+    match conflict {
+        ThingConflict::Key => {
+            Failure::new(Code::ALREADY_EXISTS, format!("Thing \"{key}\" exists already."))
+        }
+        ThingConflict::Alias { alias, value } => {
+            let (alias, value) = (alias.as_str(), shown(&value));
+            let sentence = format!("Another thing has the {alias} \"{value}\" already.");
+            Failure::new(Code::ALREADY_EXISTS, sentence)
+        }
+        ThingConflict::Store(error) => error.into(),
+    }
+}
+
+/// What is to become of a thing.
+struct Edit {
+    name: Option<String>,
+    desc: Option<String>,
+    tags: Option<Vec<String>>,
+    sec_tags: Option<Vec<String>>,
+    loc_enabled: Option<bool>,
+    /// An empty one goes.
+    aliases: BTreeMap<Alias, String>,
+}
+
+fn named(values: [Option<String>; 6]) -> BTreeMap<Alias, String> {
+    Alias::ALL.into_iter().zip(values).filter_map(|(alias, value)| Some((alias, value?))).collect()
+}
+
+impl Edit {
+    /// Notes that the thing is to have this member no more.
+    fn unset(&mut self, member: &str) -> Result<(), Failure> {
+        let alias = |alias: &Alias| alias.as_str().eq_ignore_ascii_case(member);
+        match member.to_ascii_lowercase().as_str() {
+            "desc" => self.desc = Some(String::new()),
+            "tags" => self.tags = Some(Vec::new()),
+            "sectags" => self.sec_tags = Some(Vec::new()),
+            "locenabled" => self.loc_enabled = Some(false),
+            _ => match Alias::ALL.into_iter().find(alias) {
+                Some(alias) => drop(self.aliases.insert(alias, String::new())),
+                None => {
+                    let name = shown(member);
+                    let sentence = format!("Parameter \"unset\" names \"{name}\", which can't go.");
+                    return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let texts = [("name", &self.name), ("desc", &self.desc)];
+        for (parameter, text) in texts {
+            text.as_deref().map_or(Ok(()), |text| check_text(parameter, text))?;
+        }
+        if self.name.as_deref().is_some_and(str::is_empty) {
+            return Err(missing("name"));
+        }
+        for (alias, value) in &self.aliases {
+            check_text(alias.as_str(), value)?;
+        }
+        for (parameter, tags) in [("tags", &self.tags), ("secTags", &self.sec_tags)] {
+            tags.as_deref().map_or(Ok(()), |tags| check_tags(parameter, tags))?;
+        }
+        Ok(())
+    }
+
+    fn apply(self, thing: &mut Thing) {
+        if let Some(name) = self.name {
+            thing.name = name;
+        }
+        if let Some(desc) = self.desc {
+            thing.desc = desc;
+        }
+        if let Some(tags) = self.tags {
+            thing.tags = distinct(tags);
+        }
+        if let Some(tags) = self.sec_tags {
+            thing.sec_tags = distinct(tags);
+        }
+        if let Some(loc_enabled) = self.loc_enabled {
+            thing.loc_enabled = loc_enabled;
+        }
+        thing.aliases.extend(self.aliases);
+        thing.aliases.retain(|_, value| !value.is_empty());
+    }
+}
+
+/// Checks a text that is to be a thing's.
+pub(super) fn check_text(parameter: &str, text: &str) -> Result<(), Failure> {
+    if text.len() <= limits::THING_TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    let most = limits::THING_TEXT_BYTES_MAX;
+    let sentence = format!("Parameter \"{parameter}\" has more than {most} bytes.");
+    Err(Failure::new(Code::PARAMETER_INVALID, sentence))
+}
+
+/// Checks tags that are to be a thing's.
+pub(super) fn check_tags(parameter: &str, tags: &[String]) -> Result<(), Failure> {
+    if tags.len() > limits::THING_TAGS_MAX {
+        let most = limits::THING_TAGS_MAX;
+        let sentence = format!("A thing can have {most} tags; parameter \"{parameter}\" has more.");
+        return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+    }
+    tags.iter().try_for_each(|tag| check_text(parameter, tag))
+}
+
+/// Every text once, where it first comes; none that is empty.
+pub(super) fn distinct(texts: Vec<String>) -> Vec<String> {
+    let mut distinct: Vec<String> = Vec::with_capacity(texts.len());
+    for text in texts {
+        if !text.is_empty() && !distinct.contains(&text) {
+            distinct.push(text);
+        }
+    }
+    distinct
+}

@@ -1,0 +1,264 @@
+//! `thing.find`, `thing.list` and `thing.search`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::object::{FIELDS, FOREIGN_FIELDS, ThingObject};
+use super::query::Query;
+use crate::directory::Who;
+use crate::id::{OrgId, ThingKey, hex, unhex};
+use crate::identity::Identity;
+use crate::identity::model::Thing;
+use crate::limits;
+use crate::store::StoreError;
+use crate::tr50::commands::target::{ByKey, Target};
+use crate::tr50::commands::view::{ListReply, View};
+use crate::tr50::dispatch::{Call, RawParams};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::params;
+
+params! {
+    /// The parameters of `thing.list` and `thing.search` beside those of every list.
+    pub struct Wanted {
+        optional tags: Vec<String> = "tags", "Only things that have all of these tags.";
+        optional keys: Vec<String> = "keys", "Only things with these keys.";
+        optional show_count: bool = "showCount", "False leaves `count` out of the reply.";
+        optional iterator: String = "iterator",
+            "`new`, or what the last reply gave, for the next things by key; its page has the \
+             filters of the first, and no other order.";
+    }
+}
+
+params! {
+    /// What `thing.search` takes beside that.
+    pub struct Search {
+        required query: String = "query",
+            "Words that have to occur in key, name, description, tags or identifiers; `*` stands \
+             for any text, `field:word` looks in one field.";
+    }
+}
+
+/// Which things a listing is about.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct Selection {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tags: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keys: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+}
+
+/// Where a listing in pages stands. The client keeps it, so that it costs nothing here and
+/// outlives a restart; the cloud's own is a text of the same kind (`tr50.md` 4.1).
+#[derive(Serialize, Deserialize)]
+struct Iterator {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<ThingKey>,
+    /// There is nothing behind that.
+    done: bool,
+    count: usize,
+    selection: Selection,
+}
+
+/// Things that are read at once on the way to a page.
+const STEP: usize = 1000;
+
+/// `thing.find`.
+pub fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<ThingObject, Failure> {
+    let thing = target.thing_by_key(by_key, call)?;
+    Ok(ThingObject::of(call, thing)?)
+}
+
+/// `thing.list`: the things of the current organisation, ordered by key.
+pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
+    listing(call, view, wanted, None)
+}
+
+/// `thing.search`.
+pub fn search(
+    call: &Call<'_>,
+    (view, (wanted, search)): (View, (Wanted, Search)),
+) -> Result<ListReply, Failure> {
+    listing(call, view, wanted, Some(search.query))
+}
+
+/// Every listing reads the store's tables, and may have a way to go to its page.
+pub fn is_long_list(_: &Call<'_>, _: RawParams<'_>) -> bool {
+    true
+}
+
+fn listing(
+    call: &Call<'_>,
+    view: View,
+    wanted: Wanted,
+    query: Option<String>,
+) -> Result<ListReply, Failure> {
+    if restricted(call) {
+        let sentence = "The application's token is restricted to its own thing.";
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
+    let view = view.without_shown(FOREIGN_FIELDS);
+    let selection = Selection::of(wanted.tags, wanted.keys, query);
+    let reply = match &wanted.iterator {
+        Some(iterator) => next_page(call, &view, selection, iterator)?,
+        None => page(call, &view, &selection)?,
+    };
+    Ok(if wanted.show_count == Some(false) { reply.without_count() } else { reply })
+}
+
+fn page(call: &Call<'_>, view: &View, selection: &Selection) -> Result<ListReply, Failure> {
+    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let (offset, limit) = view.page();
+    if view.sort().is_none() && selection.is_all() {
+        let things = identity.things(org, offset, limit)?;
+        return view.reply(FIELDS, selection.count(call)?, rows(call, things)?.into_iter());
+    }
+    let things = selection.things(call)?;
+    let count = things.len();
+    if view.sort().is_none() {
+        let page = things.into_iter().skip(offset).take(limit).collect();
+        return view.reply(FIELDS, count, rows(call, page)?.into_iter());
+    }
+    let mut rows = rows(call, things)?;
+    view.order(FIELDS, &mut rows)?;
+    view.reply(FIELDS, count, rows.into_iter().skip(offset).take(limit))
+}
+
+fn rows(call: &Call<'_>, things: Vec<Thing>) -> Result<Vec<Map<String, Value>>, StoreError> {
+    things.into_iter().map(|thing| ThingObject::row(call, thing)).collect()
+}
+
+/// The next things by key, and where the listing stands then.
+fn next_page(
+    call: &Call<'_>,
+    view: &View,
+    selection: Selection,
+    iterator: &str,
+) -> Result<ListReply, Failure> {
+    let mut iterator = if iterator.eq_ignore_ascii_case("new") {
+        Iterator { after: None, done: false, count: selection.count(call)?, selection }
+    } else {
+        Iterator::read(iterator)?
+    };
+    if iterator.done {
+        return Err(Failure::new(Code::END_OF_RESULTS, "Search has reached end of results."));
+    }
+    let things = iterator.advance(call, view.page().1)?;
+    let reply = view.reply(FIELDS, iterator.count, rows(call, things)?.into_iter())?;
+    Ok(reply.with_iterator(iterator.text()))
+}
+
+impl Selection {
+    fn is_all(&self) -> bool {
+        self.tags.is_none() && self.keys.is_none() && self.query.is_none()
+    }
+
+    fn count(&self, call: &Call<'_>) -> Result<usize, StoreError> {
+        if self.is_all() {
+            let count = call.core.identity.count_things(call.session.org_id());
+            return Ok(usize::try_from(count).unwrap_or(usize::MAX));
+        }
+        Ok(self.things(call)?.len())
+    }
+
+    /// Things with these tags, with these keys, that a query finds.
+    pub(super) const fn of(
+        tags: Option<Vec<String>>,
+        keys: Option<Vec<String>>,
+        query: Option<String>,
+    ) -> Self {
+        Self { tags, keys, query }
+    }
+
+    fn things(&self, call: &Call<'_>) -> Result<Vec<Thing>, StoreError> {
+        self.things_of(&call.core.identity, call.session.org_id())
+    }
+
+    /// All that it selects, by key; of a large organisation's things, the first
+    /// [`limits::THINGS_SEARCHED_MAX`] are looked at.
+    pub(super) fn things_of(
+        &self,
+        identity: &Identity,
+        org: OrgId,
+    ) -> Result<Vec<Thing>, StoreError> {
+        let has = self.filter();
+        if let Some(keys) = &self.keys {
+            let mut keys: Vec<_> =
+                keys.iter().filter_map(|key| ThingKey::parse(key).ok()).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            let mut things = Vec::new();
+            for key in keys {
+                things.extend(identity.thing(org, &key)?.filter(&has));
+            }
+            return Ok(things);
+        }
+        let mut things = identity.things(org, 0, limits::THINGS_SEARCHED_MAX)?;
+        things.retain(has);
+        Ok(things)
+    }
+
+    fn filter(&self) -> impl Fn(&Thing) -> bool {
+        let query = self.query.as_deref().map(Query::read);
+        move |thing| {
+            let has_tag = |tag: &String| thing.tags.contains(tag);
+            self.tags.as_ref().is_none_or(|tags| tags.iter().all(has_tag))
+                && query.as_ref().is_none_or(|query| query.matches(thing))
+        }
+    }
+}
+
+impl Iterator {
+    fn read(text: &str) -> Result<Self, Failure> {
+        let read = unhex(text).and_then(|json| serde_json::from_slice(&json).ok());
+        read.ok_or_else(|| {
+            let sentence = "Parameter \"iterator\" must be \"new\" or what the last reply gave.";
+            Failure::new(Code::PARAMETER_INVALID, sentence)
+        })
+    }
+
+    fn text(&self) -> String {
+        // Texts and a number: there is nothing in it that JSON can't say.
+        hex(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// The next things, at most `limit`; fewer, when [`limits::THINGS_SEARCHED_MAX`] were looked at.
+    fn advance(&mut self, call: &Call<'_>, limit: usize) -> Result<Vec<Thing>, StoreError> {
+        let (identity, org) = (&call.core.identity, call.session.org_id());
+        if self.selection.keys.is_some() {
+            let mut things = self.selection.things(call)?;
+            things.retain(|thing| self.after.as_ref().is_none_or(|after| thing.key > *after));
+            self.done = things.len() <= limit;
+            things.truncate(limit);
+            self.after = things.last().map(|thing| thing.key.clone());
+            return Ok(things);
+        }
+        let has = self.selection.filter();
+        let mut found = Vec::new();
+        for _ in 0..limits::THINGS_SEARCHED_MAX / STEP {
+            let things = identity.things_after(org, self.after.as_ref(), STEP)?;
+            self.done = things.len() < STEP;
+            for thing in things {
+                if found.len() == limit {
+                    self.done = false;
+                    return Ok(found);
+                }
+                self.after = Some(thing.key.clone());
+                found.extend(Some(thing).filter(&has));
+            }
+            if self.done {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether the caller may only name its own thing and those that are bound to it.
+pub fn restricted(call: &Call<'_>) -> bool {
+    match call.session.who() {
+        Who::Application { application, .. } => application.restrict_access_to_self,
+        Who::User(_) => false,
+    }
+}

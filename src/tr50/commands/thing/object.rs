@@ -1,0 +1,172 @@
+//! A thing on the wire (`tr50.md` 4.4).
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::directory::{Lifetime, Principal, Session};
+use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
+use crate::identity::model::{Alias, Thing};
+use crate::store::StoreError;
+use crate::timestamp::Timestamp;
+use crate::tr50::commands::view::members;
+use crate::tr50::dispatch::Call;
+
+/// The members of a thing, as `show` and `sort` may name them.
+pub const FIELDS: &[&str] = &[
+    "id",
+    "orgId",
+    "ownerOrgId",
+    "permission",
+    "name",
+    "key",
+    "desc",
+    "defId",
+    "tags",
+    "secTags",
+    "iccid",
+    "esn",
+    "imei",
+    "meid",
+    "imsi",
+    "msisdn",
+    "connected",
+    "appId",
+    "lastSeen",
+    "lastCommunication",
+    "boundTo",
+    "locEnabled",
+    "proto",
+    "remoteAddr",
+    "createdBy",
+    "createdOn",
+    "updatedBy",
+    "updatedOn",
+];
+
+/// Members that the cloud shows and this server has not (`tr50.md` 4.4): clients may ask for them.
+pub const FOREIGN_FIELDS: &[&str] = &[
+    "apiCounts",
+    "apiCounts.daily",
+    "apiCounts.monthToDate",
+    "apiCounts.total",
+    "data",
+    "gateway",
+    "storage",
+    "tunnelActualHost",
+    "tunnelVirtualHost",
+    "varBillingPlanCode",
+    "varVasPackageCode",
+];
+
+/// A thing on the wire.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ThingObject {
+    id: ThingId,
+    org_id: OrgId,
+    owner_org_id: OrgId,
+    permission: &'static str,
+    name: String,
+    key: ThingKey,
+    desc: String,
+    def_id: Option<ThingDefId>,
+    tags: Vec<String>,
+    sec_tags: Vec<String>,
+    #[serde(flatten)]
+    aliases: std::collections::BTreeMap<Alias, String>,
+    /// Whether its own connection, or that of the thing that it is bound to, is there.
+    connected: bool,
+    /// A secret of the application (`tr50.md` 1.1): for the thing itself and for administrators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_id: Option<String>,
+    /// The last sign of life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<Timestamp>,
+    /// The last command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_communication: Option<Timestamp>,
+    /// The key of the thing that it is bound to; ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound_to: Option<ThingKey>,
+    loc_enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proto: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_addr: Option<String>,
+    created_by: String,
+    created_on: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_on: Option<Timestamp>,
+}
+
+impl ThingObject {
+    /// A thing, with what the newest live session that serves it tells of it.
+    ///
+    /// # Errors
+    ///
+    /// What the store reports.
+    pub fn of(call: &Call<'_>, thing: Thing) -> Result<Self, StoreError> {
+        let own = Principal::Thing(thing.org, thing.key.clone());
+        let parent = match thing.bound_to {
+            Some(parent) => call.core.identity.thing_by_id(thing.org, parent)?,
+            None => None,
+        };
+        let bound_to = parent.map(|parent| parent.key);
+        let sessions = serving(call, &own, bound_to.as_ref());
+        let newest = sessions.iter().max_by_key(|session| (session.started(), session.number()));
+        let standing = call.session.standing();
+        let trusted =
+            standing.super_admin || standing.org_admin || call.session.who().principal() == own;
+        let (updated_on, updated_by) = thing.updated.unzip();
+        Ok(Self {
+            id: thing.id,
+            org_id: thing.org,
+            owner_org_id: thing.org,
+            permission: "rw",
+            name: thing.name,
+            key: thing.key,
+            desc: thing.desc,
+            def_id: thing.def,
+            tags: thing.tags,
+            sec_tags: thing.sec_tags,
+            aliases: thing.aliases,
+            connected: sessions.iter().any(|session| session.lifetime() == Lifetime::Connection),
+            app_id: trusted.then_some(thing.app_id),
+            last_seen: sessions.iter().map(|session| session.last_active()).max(),
+            last_communication: sessions.iter().map(|session| session.last_accessed()).max(),
+            bound_to,
+            loc_enabled: thing.loc_enabled,
+            proto: newest.map(|session| session.conn().protocol.as_str()),
+            remote_addr: newest.map(|session| session.conn().remote_addr.to_string()),
+            created_by: thing.created_by,
+            created_on: thing.created_on,
+            updated_by,
+            updated_on,
+        })
+    }
+
+    /// As a row of a list.
+    ///
+    /// # Errors
+    ///
+    /// As [`ThingObject::of`].
+    pub fn row(call: &Call<'_>, thing: Thing) -> Result<Map<String, Value>, StoreError> {
+        Ok(members(&Self::of(call, thing)?).unwrap_or_default())
+    }
+}
+
+/// The live sessions of a thing, and of the one that it is bound to (`tr50.md` 0, fact 28).
+fn serving(
+    call: &Call<'_>,
+    own: &Principal,
+    bound_to: Option<&ThingKey>,
+) -> Vec<std::sync::Arc<Session>> {
+    let directory = &call.core.directory;
+    let mut sessions = directory.of_principal(own);
+    if let (Principal::Thing(org, _), Some(parent)) = (own, bound_to) {
+        sessions.extend(directory.of_principal(&Principal::Thing(*org, parent.clone())));
+    }
+    sessions
+}
