@@ -17,10 +17,10 @@ use crate::identity::{Identity, Refusal, Standing};
 use crate::journal;
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::store::writer::Receipt;
+use crate::store::writer::{Durability, Receipt};
 use crate::store::{Batch, StoreError, Tables};
 use crate::things::feed::Feed;
-use crate::things::files::Files;
+use crate::things::files::{FileTerms, Files};
 use crate::things::mailbox::Mailbox;
 use crate::things::telemetry::Telemetry;
 use crate::timestamp::Timestamp;
@@ -43,7 +43,7 @@ pub struct Core {
     /// What waits for things.
     pub mailbox: Mailbox,
     /// What things have stored.
-    pub files: Files,
+    pub files: Arc<Files>,
     /// Who wants to know of changes of things.
     pub feed: Feed,
     /// The name of this server in `session.info`.
@@ -132,6 +132,7 @@ impl Core {
         server_id: Arc<str>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let files = Arc::new(Files::new(tables.clone(), file_terms(&config)));
         Self {
             config,
             identity,
@@ -139,7 +140,7 @@ impl Core {
             metrics,
             telemetry: Telemetry::new(tables.clone()),
             mailbox: Mailbox::new(tables.clone()),
-            files: Files::new(tables.clone()),
+            files,
             feed: Feed::default(),
             server_id,
             tables,
@@ -541,6 +542,16 @@ impl Core {
     }
 }
 
+/// What the configuration says about files.
+fn file_terms(config: &Config) -> FileTerms {
+    FileTerms {
+        dir: config.server.data_dir.join("files"),
+        sync: config.server.durability == Durability::Disk,
+        bytes_max: config.files.max_bytes,
+        org_bytes_max: config.files.org_max_bytes,
+    }
+}
+
 /// What TR50 says to a failed login.
 pub fn login_failure(error: &LoginError) -> Failure {
     match error {
@@ -581,7 +592,6 @@ mod tests {
 
     use super::*;
     use crate::store::memory::MemoryStore;
-    use crate::store::writer::Durability;
     use crate::store::{Month, Row, Store, Table};
     use crate::tr50::commands::COMMANDS;
     use crate::tr50::dispatch::{Caller, Execution, execute};

@@ -80,6 +80,36 @@ object_ids! {
     ThingId;
     /// A thing definition.
     ThingDefId;
+    /// A file.
+    FileId;
+}
+
+/// The secret under which a file is moved over HTTP: 24 hexadecimal digits, the `fileId` of `file.put`
+/// and `file.get` (`tr50.md` 4.3). Whoever has it may move the file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TicketId([u8; 12]);
+
+impl TicketId {
+    /// The id made of 12 random bytes.
+    pub const fn from_random(bytes: [u8; 12]) -> Self {
+        Self(bytes)
+    }
+
+    /// The id itself. For the one who asked for it, and nobody else.
+    pub fn secret(&self) -> String {
+        hex(&self.0)
+    }
+
+    /// Reads an id as a client sends it.
+    pub fn parse(text: &str) -> Option<Self> {
+        from_hex(text).ok().map(Self)
+    }
+}
+
+impl fmt::Debug for TicketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketId(secret)")
+    }
 }
 
 /// The secret id of a session: 24 hexadecimal digits. Whoever has it is the session.

@@ -82,6 +82,46 @@ pub const HTTP_LINGER_WAIT: Duration = Duration::from_secs(2);
 /// Bytes that are thrown away so.
 pub const HTTP_LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// Seconds for which a file's ticket is good (`tr50.md` 0, fact 18).
+pub const FILE_TICKET_S: u64 = 300;
+
+/// Seconds from its issue after which a ticket is over, however often its transfer broke: a gigabyte
+/// over a slow modem takes most of a day.
+pub const FILE_TICKET_LIFE_S: u64 = 86_400;
+
+/// Seconds after a complete download in which its rest may be fetched again: the server can't know
+/// that its last bytes arrived, and a device that lost its cell is back in less.
+pub const FILE_REST_S: u64 = 30;
+
+/// Tickets for files, about 50 MB.
+pub const FILE_TICKETS_MAX: usize = 100_000;
+
+/// Of these, those that one user or thing asked for.
+pub const FILE_TICKETS_OF_ONE_MAX: usize = 1000;
+
+/// Files moved at once: each takes a buffer on its way to or from the disk, together 256 MB.
+pub const FILE_TRANSFERS_MAX: usize = 1000;
+
+/// Transfers at once with one ticket: a device that has lost its connection tries again before the
+/// server knows.
+pub const FILE_TRANSFERS_OF_TICKET_MAX: usize = 4;
+
+/// Bytes of an upload that are gathered for one write to the disk.
+pub const FILE_WRITE_BYTES: usize = 256 * 1024;
+
+/// Bytes of a download that are read from the disk at once.
+pub const FILE_READ_BYTES: usize = 128 * 1024;
+
+/// Time without a byte after which an upload is given up.
+pub const FILE_STALL_WAIT: Duration = Duration::from_secs(60);
+
+/// Bytes a second of the slowest upload that is taken, after [`FILE_STALL_WAIT`]: GPRS at its worst
+/// has a kilobyte.
+pub const FILE_UPLOAD_RATE_MIN: u64 = 256;
+
+/// Files of one owner that a listing looks through: some ten megabytes while it runs.
+pub const FILES_SEARCHED_MAX: usize = 100_000;
+
 /// Read buffer of one WebSocket: a device's packets are small, and most connections are idle.
 pub const WEBSOCKET_READ_BYTES: usize = 4096;
 

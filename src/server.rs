@@ -24,6 +24,8 @@ use crate::logging::PeerLog;
 use crate::metrics::Metrics;
 use crate::store::disk::DiskStore;
 use crate::store::{Store, StoreError, Tables};
+use crate::things::files::Files;
+use crate::things::files::transfer::TransferError;
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange;
@@ -63,6 +65,9 @@ pub enum StartError {
     /// The store can't be used.
     #[error("{}", chain(.0))]
     Store(#[from] StoreError),
+    /// The files can't be put in order.
+    #[error("can't put the stored files in order: {}", chain(.0))]
+    Files(#[from] TransferError),
     /// The organisations and users can't be loaded.
     #[error("{}", chain(.0))]
     Identity(#[from] IdentityError),
@@ -220,7 +225,9 @@ fn open_in(data_dir: &Path, config: Config) -> Result<Core, StartError> {
     // Half the cores: a flood of logins leaves the others to those who are in.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let passwords = Passwords::new(cores / 2);
-    Ok(Core::new(config, tables, identity, directory, passwords, metrics, host_name()))
+    let core = Core::new(config, tables, identity, directory, passwords, metrics, host_name());
+    core.files.recover()?;
+    Ok(core)
 }
 
 /// The name of this machine, as `session.info` shows it in `serverId`.
@@ -410,6 +417,10 @@ impl HttpService for Web {
         self.shared.core.metrics.render()
     }
 
+    fn files(&self) -> Option<&Arc<Files>> {
+        (!self.full).then_some(&self.shared.core.files)
+    }
+
     fn ready(&self) -> bool {
         !self.shared.stop.is_cancelled()
     }
@@ -427,6 +438,7 @@ async fn keep_house(shared: Arc<Shared>) {
         shared.core.expire(now).await;
         shared.core.metrics.store_queue(shared.core.store_queue());
         if tick % COUNTERS_EVERY == 0 {
+            keep_files(&shared.core);
             shared.edge.expire_saved(now);
             if let Err(error) = shared.core.store_counters().await {
                 let error = &error as &dyn std::error::Error;
@@ -434,4 +446,15 @@ async fn keep_house(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+/// Lets go what is over of files, on a thread that may wait for the disk.
+fn keep_files(core: &Arc<Core>) {
+    let files = core.files.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = files.keep_house(Timestamp::now()) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "files that are over were not removed");
+        }
+    });
 }

@@ -157,6 +157,13 @@ sections! {
         /// Connections that may subscribe in the broker.
         broker_links: usize = 10_000,
     }
+    /// `[files]`: what things and organisations may store.
+    files: Files {
+        /// Bytes of one file.
+        max_bytes: u64 = 1_073_741_824,
+        /// Bytes of all files of an organisation, in blocks of 4 KiB; 0 is no limit.
+        org_max_bytes: u64 = 0,
+    }
     /// `[log]`: what is logged, and how.
     log: Log {
         /// The least important level that is logged.

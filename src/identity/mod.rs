@@ -20,7 +20,7 @@ mod login;
 pub mod model;
 pub mod password;
 pub mod permission;
-mod record;
+pub(crate) mod record;
 mod registry;
 mod standing;
 mod thing;

@@ -53,8 +53,11 @@ pub enum Table {
     Telemetry(Month),
     /// Messages to things.
     Mails,
-    /// Files of things and organisations.
+    /// Files of things and organisations: organisation id (12 bytes), thing id (12 bytes, zero for
+    /// the organisation's own), then the name.
     Files,
+    /// Files with an end: its time (8 bytes, big-endian milliseconds), then the key in `Files`.
+    FileEnds,
     /// Live sessions, by ref.
     Sessions,
     /// Ended sessions: time of the end (8 bytes, big-endian milliseconds), then ref.
@@ -67,7 +70,7 @@ pub struct Month(pub u16);
 
 impl Table {
     /// All tables but the partitions of telemetry, of which there are as many as there is data.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Meta,
         Self::Orgs,
         Self::Users,
@@ -81,6 +84,7 @@ impl Table {
         Self::Series,
         Self::Mails,
         Self::Files,
+        Self::FileEnds,
         Self::Sessions,
         Self::History,
     ];
@@ -102,6 +106,7 @@ impl Table {
             Self::Telemetry(_) => "telemetry",
             Self::Mails => "mails",
             Self::Files => "files",
+            Self::FileEnds => "file_ends",
             Self::Sessions => "sessions",
             Self::History => "history",
         }

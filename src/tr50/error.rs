@@ -79,6 +79,8 @@ codes! {
         "Do without it; docs/commands.md lists these commands.", "ours";
     ALREADY_EXISTS = -95015, "Something else has this key, name or identifier already.",
         "Choose another, or change the one that the message names.", "ours";
+    STORAGE_FULL = -95016, "The organisation's files take all the room of `files.org_max_bytes`.",
+        "Delete files; nothing was stored.", "ours";
 }
 
 /// Why a command failed: what the peer is told.

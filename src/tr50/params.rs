@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::envelope::{Members, text_of};
 use super::error::{Code, Failure};
 use crate::id::{OrgId, SessionRef, ThingDefId, ThingId, ThingKey, UserId};
+use crate::things::files::FileName;
 use crate::timestamp::Timestamp;
 
 /// A parameter of a command, for its documentation.
@@ -251,6 +252,8 @@ from_text! {
     ThingDefId, "a thing definition id of 24 hexadecimal digits",
         |text| Self::from_str(text).ok();
     SessionRef, "a session ref of 64 hexadecimal digits", |text| Self::from_str(text).ok();
+    FileName, "a file name of 1 to 255 bytes without control characters",
+        Self::parse;
     ThingKey, "a thing key of 1 to 128 bytes without control characters, '/', '+' or '#'",
         |text| Self::parse(text).ok();
 }

@@ -31,6 +31,7 @@ replies! {
     the_replies_of_the_envelope: "envelope.txt";
     the_replies_of_limits: "limits.txt";
     the_replies_of_diag: "diag.txt";
+    the_replies_of_file: "file.txt";
     the_replies_of_org: "org.txt";
     the_replies_of_what_is_not_configured: "not_configured.txt";
     the_replies_of_session: "session.txt";

@@ -31,7 +31,7 @@ pub async fn metrics(server: &TestServer) -> String {
 }
 
 /// Writes bytes and reads until the server closes.
-async fn exchange(server: &TestServer, request: &[u8]) -> String {
+pub async fn exchange(server: &TestServer, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.address("http")).await.expect("a connection");
     stream.write_all(request).await.expect("written");
     let mut answer = String::new();

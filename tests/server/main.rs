@@ -6,6 +6,7 @@ mod harness;
 mod command_line;
 mod commands;
 mod durability;
+mod files;
 mod fleet;
 mod http;
 mod mqtt;

@@ -10,6 +10,7 @@ use crate::store::writer::Receipt;
 
 pub mod api;
 pub mod diag;
+pub mod file;
 pub mod org;
 pub mod session;
 pub mod sms;
@@ -116,9 +117,10 @@ pub(crate) use {change, heavy, read, store, wait};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 7] = [
+    let families: [&'static [CommandInfo]; 8] = [
         api::COMMANDS,
         diag::COMMANDS,
+        file::COMMANDS,
         org::COMMANDS,
         session::COMMANDS,
         sms::COMMANDS,

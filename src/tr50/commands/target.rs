@@ -141,6 +141,14 @@ pub fn may_name(call: &Call<'_>, thing: &Thing) -> bool {
     }
 }
 
+/// Whether the caller's token is restricted to its own thing.
+pub fn is_restricted(call: &Call<'_>) -> bool {
+    match call.session.who() {
+        Who::Application { application, .. } => application.restrict_access_to_self,
+        Who::User(_) => false,
+    }
+}
+
 /// Keys and ids of the things that the caller's connection serves: its own, and those bound to it.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! and 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the counted body,
 //! any content type, and always status 200 for what TR50 answers.
 
+mod file;
 mod rest;
 mod routes;
 mod stream;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::proxy::Trusted;
 use super::{ConnInfo, Stream};
 use crate::limits;
+use crate::things::files::Files;
 use routes::Edge;
 use stream::{Replay, WriteClock};
 
@@ -42,6 +44,8 @@ struct Waits {
     body: Duration,
     /// Until a peer takes the next byte of its answer.
     write: Duration,
+    /// Until the next bytes of a file that comes in.
+    stall: Duration,
 }
 
 const WAITS: Waits = Waits {
@@ -49,6 +53,7 @@ const WAITS: Waits = Waits {
     keep_alive: limits::HTTP_KEEP_ALIVE_WAIT,
     body: limits::HTTP_BODY_WAIT,
     write: limits::WRITE_STALL_WAIT,
+    stall: limits::FILE_STALL_WAIT,
 };
 
 /// What the HTTP edge needs of the server.
@@ -71,6 +76,9 @@ pub trait HttpService: Send + Sync + 'static {
 
     /// The metrics, in the form of [`crate::metrics::CONTENT_TYPE`].
     fn metrics(&self) -> String;
+
+    /// The files that can be moved; none when this connection is one too many.
+    fn files(&self) -> Option<&Arc<Files>>;
 
     /// Whether the server takes commands.
     fn ready(&self) -> bool;

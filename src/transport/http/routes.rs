@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::time;
 
 use super::super::ConnInfo;
+use super::file::{FileBody, FileRefusal};
 use super::rest::{self, LoginAnswer};
 use super::{HttpService, HttpSettings, Waits, websocket};
 use crate::metrics;
@@ -23,7 +24,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 const FRONT_PAGE: &str = include_str!("front_page.html");
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Either<Full<Bytes>, FileBody>>;
 
 /// The edge of one connection.
 pub(super) struct Edge<S> {
@@ -36,7 +37,7 @@ pub(super) struct Edge<S> {
 }
 
 /// A request that is refused before anyone looks into it.
-enum Refusal {
+pub(super) enum Refusal {
     NoSuchPath,
     Method {
         allowed: &'static str,
@@ -47,6 +48,13 @@ enum Refusal {
     TooLarge(Vec<u8>),
     BodyTimedOut,
     BodyBroken,
+    File(FileRefusal),
+}
+
+impl From<FileRefusal> for Refusal {
+    fn from(refusal: FileRefusal) -> Self {
+        Self::File(refusal)
+    }
 }
 
 #[derive(Serialize)]
@@ -78,10 +86,18 @@ impl<S: HttpService> Edge<S> {
             "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
             "/readyz" => self.readiness(&request),
             "/" => self.page(&request, "text/html; charset=utf-8", |_| FRONT_PAGE.to_owned()),
-            path => match path.strip_prefix("/rest/_/").and_then(rest::command_name) {
-                Some(command) => self.rest_command(&command, request).await,
-                None => Err(Refusal::NoSuchPath),
-            },
+            path => self.below(&path.to_owned(), request).await,
+        }
+    }
+
+    /// What has a name of its own in the path.
+    async fn below(&self, path: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        if let Some(id) = path.strip_prefix("/file/") {
+            return self.file(id, request).await;
+        }
+        match path.strip_prefix("/rest/_/").and_then(rest::command_name) {
+            Some(command) => self.rest_command(&command, request).await,
+            None => Err(Refusal::NoSuchPath),
         }
     }
 
@@ -120,6 +136,7 @@ impl<S: HttpService> Edge<S> {
             return Err(Refusal::Upgrade);
         }
         let accepted = websocket::handshake(request).map_err(Refusal::WebSocket)?;
+        let accepted = accepted.map(Either::Left);
         let info = self.conn_info(request.headers());
         // The first answer of this kind is also the last of the connection.
         let _ = self.websocket.set(websocket::conn_info(info));
@@ -188,6 +205,7 @@ impl<S: HttpService> Edge<S> {
 impl Refusal {
     fn into_answer(self) -> Answer {
         match self {
+            Self::File(refusal) => refusal.into_answer(),
             Self::NoSuchPath => error(StatusCode::NOT_FOUND, "there is nothing at this path"),
             Self::Method { allowed } => {
                 let message = format!("this path takes {allowed}");
@@ -213,22 +231,26 @@ impl Refusal {
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Either::Left(Full::new(body.into())));
     *answer.status_mut() = status;
     with_header(answer, CONTENT_TYPE, content_type)
 }
 
-fn error(status: StatusCode, message: &str) -> Answer {
+pub(super) fn error(status: StatusCode, message: &str) -> Answer {
     let body = ErrorBody { error: ErrorDetail { code: status.as_u16(), message } };
     answer(status, JSON, serde_json::to_vec(&body).expect("a number and a text can be written"))
 }
 
 /// The answer, after which the connection is closed: the rest of the request was not read.
-fn closing(answer: Answer) -> Answer {
+pub(super) fn closing(answer: Answer) -> Answer {
     with_header(answer, CONNECTION, "close")
 }
 
-fn with_header(mut answer: Answer, name: hyper::header::HeaderName, value: &'static str) -> Answer {
+pub(super) fn with_header(
+    mut answer: Answer,
+    name: hyper::header::HeaderName,
+    value: &'static str,
+) -> Answer {
     answer.headers_mut().insert(name, HeaderValue::from_static(value));
     answer
 }

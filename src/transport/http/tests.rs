@@ -62,6 +62,10 @@ impl HttpService for Echo {
         "# EOF\n".to_owned()
     }
 
+    fn files(&self) -> Option<&Arc<Files>> {
+        None
+    }
+
     fn ready(&self) -> bool {
         false
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use crate::harness::TestServer;
-use crate::http::post_with;
+use crate::http::{exchange, post_with};
 use crate::tcp::Lines;
 
 /// The directory of the data files.
@@ -41,6 +41,8 @@ enum Kind {
     Setting,
     Over,
     Request,
+    Upload,
+    Download,
     Reply,
     Closed,
 }
@@ -64,6 +66,10 @@ fn read(text: &str) -> Vec<Step> {
             push(Kind::Reply, text);
         } else if let Some(over) = content.strip_prefix('[').and_then(|c| c.strip_suffix(']')) {
             push(Kind::Over, over);
+        } else if let Some(text) = content.strip_prefix("upload ") {
+            push(Kind::Upload, text);
+        } else if let Some(text) = content.strip_prefix("download ") {
+            push(Kind::Download, text);
         } else if content == "closed" {
             push(Kind::Closed, "");
         } else if content.starts_with(' ') {
@@ -128,6 +134,18 @@ impl Run {
                     (None, _) => self.last = Some(post_with(&self.server, "", &request).await),
                 }
             }
+            Kind::Upload => {
+                let (name, body) = step.text.split_once(' ').ok_or("no body")?;
+                let path = self.names.fill(&format!("/file/<id:{name}>"))?;
+                let length = body.len();
+                let head = format!("POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n");
+                self.last = Some(status_and_body(&self.server, &head, body).await);
+            }
+            Kind::Download => {
+                let path = self.names.fill(&format!("/file/<id:{}>", step.text))?;
+                let head = format!("GET {path} HTTP/1.0\r\n");
+                self.last = Some(status_and_body(&self.server, &head, "").await);
+            }
             Kind::Reply => {
                 let reply = match connection {
                     Some(lines) => lines.line().await,
@@ -145,6 +163,14 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// The status and the body of an answer, without a blank between them.
+async fn status_and_body(server: &TestServer, head: &str, body: &str) -> String {
+    let answer = exchange(server, format!("{head}\r\n{body}").as_bytes()).await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).expect("a status");
+    format!("{status}{body}")
 }
 
 /// What the named placeholders stand for.

@@ -1,0 +1,481 @@
+//! Files of things and organisations (`tr50.md` 4.3): names and what is known of them are rows of
+//! the store, the bytes are files beside it.
+//!
+//! A file is there when its record is: the bytes are complete and in their place before. The bytes
+//! of a replaced or deleted file go later, when the change is committed and nobody holds a ticket
+//! to fetch them.
+
+pub mod blobs;
+pub mod ticket;
+pub mod transfer;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::directory::Principal;
+use crate::id::{FileId, OrgId, ThingId, TicketId};
+use crate::identity::record::{decode, encode};
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::store::{Batch, StoreError, Table, Tables};
+use crate::timestamp::Timestamp;
+use blobs::{Blobs, Incoming};
+use ticket::{Purpose, TicketError, Tickets};
+use transfer::TransferError;
+
+/// Whose file it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Owner {
+    /// The organisation.
+    pub org: OrgId,
+    /// The thing; none for a file of the organisation itself (`global`).
+    pub thing: Option<ThingId>,
+}
+
+impl Owner {
+    /// What the keys of all its rows begin with.
+    fn prefix(&self) -> Vec<u8> {
+        let thing = self.thing.unwrap_or(ThingId::from_bytes([0; 12]));
+        [*self.org.as_bytes(), *thing.as_bytes()].concat()
+    }
+
+    fn row(&self, name: &FileName) -> Vec<u8> {
+        [&self.prefix(), name.0.as_bytes()].concat()
+    }
+}
+
+/// The name of a file: what a device calls it, flat, unique for its owner.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct FileName(String);
+
+impl FileName {
+    /// The longest name in bytes, as in file systems.
+    pub const BYTES_MAX: usize = 255;
+
+    /// Reads a name. It may have any character but control characters: a `/` means nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=Self::BYTES_MAX).contains(&text.len());
+        (fits && !text.chars().any(char::is_control)).then(|| Self(text.to_owned()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A file to be, as `file.put` announced it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Put {
+    /// Its name.
+    pub name: FileName,
+    /// The CRC-32 that its bytes must have.
+    pub crc32: Option<u32>,
+    /// Whether other organisations may see it.
+    pub public: bool,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its security tags.
+    pub sec_tags: Vec<String>,
+    /// Seconds for which it is kept; none: for ever.
+    pub ttl_s: Option<u64>,
+    /// Whether its SHA-256 is wanted.
+    pub with_sha256: bool,
+}
+
+/// What is known of a file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Its id, under which its bytes are kept. A file that is replaced gets a new one.
+    pub id: FileId,
+    /// Its name.
+    pub name: FileName,
+    /// How many bytes it has.
+    pub length: u64,
+    /// Their CRC-32 (IEEE 802.3).
+    pub crc32: u32,
+    /// Their SHA-256 in hexadecimal, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// When it was complete.
+    pub upload_date: Timestamp,
+    /// Whether other organisations may see it.
+    pub public: bool,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its security tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sec_tags: Vec<String>,
+    /// When it goes by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+impl FileRecord {
+    fn lives(&self, now: Timestamp) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+
+    #[cfg(test)]
+    fn example(name: &str) -> Self {
+        Self {
+            id: FileId::from_bytes([7; 12]),
+            name: FileName::parse(name).expect("a name"),
+            length: 3,
+            crc32: 0,
+            sha256: None,
+            upload_date: Timestamp::default(),
+            public: false,
+            tags: Vec::new(),
+            sec_tags: Vec::new(),
+            expires: None,
+        }
+    }
+}
+
+/// What the configuration says about files.
+#[derive(Clone, Debug)]
+pub struct FileTerms {
+    /// The directory of their bytes.
+    pub dir: PathBuf,
+    /// Whether a stored file has to survive the loss of power.
+    pub sync: bool,
+    /// Bytes of one file.
+    pub bytes_max: u64,
+    /// Bytes of all files of an organisation; 0 is no limit.
+    pub org_bytes_max: u64,
+}
+
+/// Bytes that are to be removed once their record is gone.
+struct Doomed {
+    row: Vec<u8>,
+    id: FileId,
+}
+
+/// The files of all things and organisations.
+pub struct Files {
+    tables: Tables,
+    blobs: Blobs,
+    tickets: Tickets,
+    terms: FileTerms,
+    /// Bytes in use, in blocks.
+    used: Mutex<HashMap<OrgId, u64>>,
+    doomed: Mutex<Vec<Doomed>>,
+}
+
+/// Rows read at once when all files are looked at: some hundred kilobytes.
+const PAGE_ROWS: usize = 1000;
+
+/// The unit of room.
+const BLOCK: u64 = 4096;
+
+/// What a file takes of its organisation's room: whole blocks, and at least one, so that many empty
+/// files are not free.
+const fn room_of(length: u64) -> u64 {
+    let blocks = length.div_ceil(BLOCK);
+    (if blocks == 0 { 1 } else { blocks }).saturating_mul(BLOCK)
+}
+
+impl Files {
+    /// The files in these tables. Nothing is touched before [`Files::recover`].
+    pub fn new(tables: Tables, terms: FileTerms) -> Self {
+        Self {
+            tables,
+            blobs: Blobs::new(terms.dir.clone(), terms.sync),
+            tickets: Tickets::default(),
+            terms,
+            used: Mutex::default(),
+            doomed: Mutex::default(),
+        }
+    }
+
+    /// Puts the directory in order when the program starts: what an upload or a removal left behind
+    /// when the last run ended goes.
+    ///
+    /// # Errors
+    /// What the store or the system reports.
+    pub fn recover(&self) -> Result<(), TransferError> {
+        self.blobs.clear_incoming()?;
+        let (mut known, mut used) = (HashSet::new(), HashMap::new());
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.tables.scan_prefix(Table::Files, &[], after.as_deref(), PAGE_ROWS)?;
+            for (row, value) in &page {
+                let record: FileRecord = decode(Table::Files, row, value)?;
+                if let Some(org) = row.first_chunk::<12>() {
+                    *used.entry(OrgId::from_bytes(*org)).or_insert(0) += room_of(record.length);
+                }
+                known.insert(record.id);
+            }
+            match page.into_iter().next_back() {
+                Some((last, _)) => after = Some(last),
+                None => break,
+            }
+        }
+        *self.used.lock() = used;
+        let missing = self.blobs.keep_only(known)?.len();
+        if missing > 0 {
+            tracing::error!(missing, "files have lost their bytes; they can't be downloaded");
+        }
+        Ok(())
+    }
+
+    /// Bytes that one file may have.
+    pub const fn bytes_max(&self) -> u64 {
+        self.terms.bytes_max
+    }
+
+    /// Bytes that a file with this name may have before the organisation's room is full.
+    ///
+    /// # Errors
+    /// [`TransferError::Full`] if it is so already; what the store reports.
+    pub fn room(&self, owner: Owner, name: &FileName) -> Result<u64, TransferError> {
+        if self.terms.org_bytes_max == 0 {
+            return Ok(u64::MAX);
+        }
+        let freed = self.record(&owner.row(name))?.map_or(0, |record| room_of(record.length));
+        let used = self.used.lock().get(&owner.org).copied().unwrap_or(0).saturating_sub(freed);
+        match self.terms.org_bytes_max.saturating_sub(used) / BLOCK {
+            0 => Err(TransferError::Full),
+            blocks => Ok(blocks * BLOCK),
+        }
+    }
+
+    /// What is known of a file.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn find(
+        &self,
+        owner: Owner,
+        name: &FileName,
+        now: Timestamp,
+    ) -> Result<Option<FileRecord>, StoreError> {
+        Ok(self.record(&owner.row(name))?.filter(|record| record.lives(now)))
+    }
+
+    fn record(&self, row: &[u8]) -> Result<Option<FileRecord>, StoreError> {
+        let value = self.tables.read(Table::Files, row)?;
+        value.map(|value| decode(Table::Files, row, &value)).transpose()
+    }
+
+    /// The files of an owner, ordered by name, at most [`limits::FILES_SEARCHED_MAX`].
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn list(&self, owner: Owner, now: Timestamp) -> Result<Vec<FileRecord>, StoreError> {
+        let most = limits::FILES_SEARCHED_MAX;
+        let rows = self.tables.scan_prefix(Table::Files, &owner.prefix(), None, most)?;
+        let records = rows.iter().map(|(row, value)| decode(Table::Files, row, value));
+        records
+            .filter(|r: &Result<FileRecord, _>| r.as_ref().map_or(true, |r| r.lives(now)))
+            .collect()
+    }
+
+    /// Issues the ticket for an upload.
+    ///
+    /// # Errors
+    /// [`TicketError::TooMany`].
+    pub fn announce(
+        &self,
+        id: TicketId,
+        asker: Principal,
+        owner: Owner,
+        put: Put,
+        now: Timestamp,
+    ) -> Result<(), TicketError> {
+        self.tickets.issue(id, asker, owner, Purpose::Upload(Arc::new(put)), now)
+    }
+
+    /// Issues the ticket for a download.
+    ///
+    /// # Errors
+    /// [`TicketError::TooMany`].
+    pub fn lend(
+        &self,
+        id: TicketId,
+        asker: Principal,
+        owner: Owner,
+        record: FileRecord,
+        now: Timestamp,
+    ) -> Result<(), TicketError> {
+        self.tickets.issue(id, asker, owner, Purpose::Download(Arc::new(record)), now)
+    }
+
+    /// Stores a file all of whose bytes have come. The ticket is used up, and only then.
+    fn store(
+        &self,
+        ticket: TicketId,
+        owner: Owner,
+        put: &Put,
+        incoming: &Incoming,
+        now: Timestamp,
+    ) -> Result<Receipt, TransferError> {
+        let digests = incoming.digests();
+        if let Some(expected) = put.crc32.filter(|expected| *expected != digests.crc32) {
+            return Err(TransferError::Checksum { expected, found: digests.crc32 });
+        }
+        let record = FileRecord {
+            id: incoming.id,
+            name: put.name.clone(),
+            length: digests.length,
+            crc32: digests.crc32,
+            sha256: digests.sha256,
+            upload_date: now,
+            public: put.public,
+            tags: put.tags.clone(),
+            sec_tags: put.sec_tags.clone(),
+            expires: put.ttl_s.map(|ttl_s| now.plus_seconds(ttl_s)),
+        };
+        let taken = self.tickets.take(ticket)?;
+        let placed = self.blobs.place(incoming).map_err(TransferError::from);
+        let stored = placed.and_then(|()| self.put(owner, &record));
+        if stored.is_err() {
+            self.blobs.remove(incoming.id);
+            self.tickets.give_back(ticket, taken);
+        }
+        stored
+    }
+
+    /// Hands a file's record over, in place of the one with its name.
+    fn put(&self, owner: Owner, record: &FileRecord) -> Result<Receipt, TransferError> {
+        let row = owner.row(&record.name);
+        let _changing = self.tables.exclusive(&row);
+        let before = self.record(&row)?;
+        let freed = before.as_ref().map_or(0, |before| room_of(before.length));
+        let mut used = self.used.lock();
+        let total = used.entry(owner.org).or_insert(0);
+        let after = total.saturating_sub(freed).saturating_add(room_of(record.length));
+        if self.terms.org_bytes_max > 0 && after > self.terms.org_bytes_max {
+            return Err(TransferError::Full);
+        }
+        let mut batch = Batch::default();
+        if let Some(expires) = before.as_ref().and_then(|before| before.expires) {
+            batch.delete(Table::FileEnds, end_row(expires, &row));
+        }
+        if let Some(expires) = record.expires {
+            batch.put(Table::FileEnds, end_row(expires, &row), "");
+        }
+        batch.put(Table::Files, &*row, encode(record));
+        let receipt = self.tables.hand_over(batch)?;
+        *total = after;
+        drop(used);
+        if let Some(before) = before {
+            self.doomed.lock().push(Doomed { row, id: before.id });
+        }
+        Ok(receipt)
+    }
+
+    /// Deletes a file; none when there is no such file.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn delete(
+        &self,
+        owner: Owner,
+        name: &FileName,
+        now: Timestamp,
+    ) -> Result<Option<Receipt>, StoreError> {
+        self.delete_row(owner.row(name), |record| record.lives(now))
+    }
+
+    fn delete_row(
+        &self,
+        row: Vec<u8>,
+        is_meant: impl FnOnce(&FileRecord) -> bool,
+    ) -> Result<Option<Receipt>, StoreError> {
+        let _changing = self.tables.exclusive(&row);
+        let Some(record) = self.record(&row)?.filter(is_meant) else { return Ok(None) };
+        let mut batch = Batch::default();
+        batch.delete(Table::Files, &*row);
+        if let Some(expires) = record.expires {
+            batch.delete(Table::FileEnds, end_row(expires, &row));
+        }
+        let receipt = self.tables.hand_over(batch)?;
+        if let Some(org) = row.first_chunk::<12>()
+            && let Some(used) = self.used.lock().get_mut(&OrgId::from_bytes(*org))
+        {
+            *used = used.saturating_sub(room_of(record.length));
+        }
+        self.doomed.lock().push(Doomed { row, id: record.id });
+        Ok(Some(receipt))
+    }
+
+    /// Deletes all files of an owner, which is being deleted itself, and ends the tickets for them.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn forget(&self, owner: Owner) -> Result<(), StoreError> {
+        self.tickets.forget(owner);
+        let (prefix, mut after) = (owner.prefix(), None);
+        loop {
+            let page =
+                self.tables.scan_prefix(Table::Files, &prefix, after.as_deref(), PAGE_ROWS)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for (row, _) in page {
+                // In the order of the writer's queue: who waits for what is handed over later
+                // waits for this, too.
+                let _ = self.delete_row(row, |_| true)?;
+            }
+        }
+    }
+
+    /// Ends tickets and files that are over, and removes bytes that nobody needs.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn keep_house(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.tickets.sweep(now);
+        let end = end_row(now.plus_millis(1), &[]);
+        let bounds = (std::ops::Bound::Unbounded, std::ops::Bound::Excluded(&end[..]));
+        let due = self.tables.scan(Table::FileEnds, bounds.0, bounds.1, PAGE_ROWS)?;
+        for (end, _) in due {
+            let row = end.get(8..).unwrap_or_default().to_vec();
+            if self.delete_row(row, |record| !record.lives(now))?.is_none() {
+                // An end without its file would be looked at for ever.
+                let mut batch = Batch::default();
+                batch.delete(Table::FileEnds, end);
+                let _ = self.tables.hand_over(batch)?;
+            }
+        }
+        self.remove_doomed()
+    }
+
+    fn remove_doomed(&self) -> Result<(), StoreError> {
+        let Some(_removing) = self.blobs.may_remove() else { return Ok(()) };
+        let doomed = std::mem::take(&mut *self.doomed.lock());
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        let (lent, mut kept) = (self.tickets.downloads(), Vec::new());
+        for doomed in doomed {
+            let committed = self.tables.store().read(Table::Files, &doomed.row)?;
+            let committed = committed.map(|v| decode::<FileRecord>(Table::Files, &doomed.row, &v));
+            let stands = committed.transpose()?.is_some_and(|record| record.id == doomed.id);
+            if stands || lent.contains(&doomed.id) || !self.blobs.remove(doomed.id) {
+                kept.push(doomed);
+            }
+        }
+        self.doomed.lock().append(&mut kept);
+        Ok(())
+    }
+}
+
+fn end_row(expires: Timestamp, row: &[u8]) -> Vec<u8> {
+    [&expires.as_millis().max(0).to_be_bytes(), row].concat()
+}
+
+impl From<io::Error> for TransferError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::Disk(error),
+        }
+    }
+}

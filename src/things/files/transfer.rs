@@ -1,0 +1,267 @@
+//! Files on their way: between the network, which waits, and the disk, which blocks. The disk's part
+//! runs on threads that serve no connection; nothing more than one buffer of a transfer is in
+//! memory.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::blobs::Incoming;
+use super::ticket::{Purpose, TicketError};
+use super::{FileRecord, Files, Owner, Put};
+use crate::core::random;
+use crate::id::{FileId, TicketId};
+use crate::limits;
+use crate::store::StoreError;
+use crate::timestamp::Timestamp;
+
+/// Why a file can't be moved.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The ticket says no.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// The ticket is for an upload.
+    #[error("this file id is for an upload")]
+    OnlyUpload,
+    /// The ticket is for a download.
+    #[error("this file id is for a download")]
+    OnlyDownload,
+    /// The upload is larger than a file may be.
+    #[error("the file is larger than {0} bytes")]
+    TooLarge(u64),
+    /// The organisation has no room.
+    #[error("the files of the organisation take all the room that it has")]
+    Full,
+    /// The disk has no room.
+    #[error("the server's disk is full")]
+    DiskFull,
+    /// The bytes are not those that were announced.
+    #[error("the file's crc32 is {found}, not {expected} as announced; it was not stored")]
+    Checksum {
+        /// What `file.put` said.
+        expected: u32,
+        /// What the bytes have.
+        found: u32,
+    },
+    /// The disk failed.
+    #[error("the server can't read or write its files")]
+    Disk(#[source] io::Error),
+    /// The store failed.
+    #[error("the server can't read or write its store")]
+    Store(#[from] StoreError),
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers")]
+    Random(#[from] getrandom::Error),
+}
+
+/// A transfer under way; when it is dropped, the transfer is over.
+struct Move {
+    files: Arc<Files>,
+    ticket: TicketId,
+}
+
+impl Move {
+    fn begin(
+        files: &Arc<Files>,
+        ticket: TicketId,
+        rest: bool,
+        now: Timestamp,
+    ) -> Result<Self, TransferError> {
+        files.tickets.begin(ticket, rest, now)?;
+        Ok(Self { files: files.clone(), ticket })
+    }
+}
+
+impl Drop for Move {
+    fn drop(&mut self) {
+        self.files.tickets.end(self.ticket, Timestamp::now());
+    }
+}
+
+/// Runs what blocks on a thread that serves no connection.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
+) -> Result<T, TransferError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(TransferError::Disk(io::Error::other(error))))
+}
+
+/// A file that comes in. What has come goes when this is dropped before it is finished.
+pub struct Upload {
+    moved: Move,
+    owner: Owner,
+    put: Arc<Put>,
+    /// Here but while a write is under way.
+    incoming: Option<Incoming>,
+    received: u64,
+    /// Bytes for which there was room when it began.
+    room: u64,
+    /// What is not written yet.
+    waiting: Vec<Bytes>,
+    waiting_bytes: usize,
+}
+
+impl Upload {
+    /// Begins an upload of `length` bytes, if that is known.
+    ///
+    /// # Errors
+    /// The ticket is not good for it, or there is no room.
+    pub async fn begin(
+        files: &Arc<Files>,
+        ticket: TicketId,
+        length: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Self, TransferError> {
+        let (owner, put) = match files.tickets.look_up(ticket, now)? {
+            (owner, Purpose::Upload(put)) => (owner, put),
+            (_, Purpose::Download(_)) => return Err(TransferError::OnlyDownload),
+        };
+        let moved = Move::begin(files, ticket, false, now)?;
+        let room = files.room(owner, &put.name)?;
+        check_size(files, room, length.unwrap_or(0))?;
+        let id = FileId::from_bytes(random()?);
+        let (files, with_sha256) = (files.clone(), put.with_sha256);
+        let incoming = apart(move || Ok(files.blobs.create(id, with_sha256)?)).await?;
+        Ok(Self {
+            moved,
+            owner,
+            put,
+            incoming: Some(incoming),
+            received: 0,
+            room,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+        })
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// There are too many, or the disk fails.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), TransferError> {
+        self.received += bytes.len() as u64;
+        check_size(&self.moved.files, self.room, self.received)?;
+        self.waiting_bytes += bytes.len();
+        self.waiting.push(bytes);
+        if self.waiting_bytes >= limits::FILE_WRITE_BYTES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that have come so far.
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    async fn flush(&mut self) -> Result<(), TransferError> {
+        let Some(mut incoming) = self.incoming.take() else {
+            let broken = "an earlier write of the same file failed";
+            return Err(TransferError::Disk(io::Error::other(broken)));
+        };
+        let bytes = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        let written = apart(move || {
+            incoming.append(&bytes)?;
+            Ok(incoming)
+        });
+        self.incoming = Some(written.await?);
+        Ok(())
+    }
+
+    /// Stores the file, all of whose bytes have come. When this returns, it is as durable as the
+    /// configuration promises; until then, the file that it replaces is there.
+    ///
+    /// # Errors
+    /// The checksum is wrong, the disk or the store fails, or another upload with the same ticket
+    /// was faster.
+    pub async fn finish(mut self, now: Timestamp) -> Result<(), TransferError> {
+        self.flush().await?;
+        let Self { moved, owner, put, incoming, .. } = self;
+        let receipt = apart(move || match incoming {
+            Some(incoming) => moved.files.store(moved.ticket, owner, &put, &incoming, now),
+            None => Err(TicketError::Unknown.into()),
+        });
+        Ok(receipt.await?.durable().await?)
+    }
+}
+
+fn check_size(files: &Files, room: u64, bytes: u64) -> Result<(), TransferError> {
+    match files.bytes_max() {
+        most if bytes > most => Err(TransferError::TooLarge(most)),
+        _ if bytes > room => Err(TransferError::Full),
+        _ => Ok(()),
+    }
+}
+
+/// The file that can be downloaded with a ticket.
+///
+/// # Errors
+/// The ticket is not good for a download.
+pub fn offered(
+    files: &Files,
+    ticket: TicketId,
+    now: Timestamp,
+) -> Result<Arc<FileRecord>, TransferError> {
+    match files.tickets.look_up(ticket, now)? {
+        (_, Purpose::Download(record)) => Ok(record),
+        (_, Purpose::Upload(_)) => Err(TransferError::OnlyUpload),
+    }
+}
+
+/// A file that goes out, or a part of it. The file is open: whatever becomes of its name, these are
+/// its bytes.
+pub struct Download {
+    moved: Move,
+    file: Arc<File>,
+    length: u64,
+    position: u64,
+    end: u64,
+}
+
+impl Download {
+    /// Begins a download of the bytes from `start` to before `end`.
+    ///
+    /// # Errors
+    /// The ticket is not good for it, or the disk fails.
+    pub async fn begin(
+        files: &Arc<Files>,
+        ticket: TicketId,
+        record: &FileRecord,
+        (start, end): (u64, u64),
+        now: Timestamp,
+    ) -> Result<Self, TransferError> {
+        let moved = Move::begin(files, ticket, start > 0, now)?;
+        let (files, id) = (files.clone(), record.id);
+        let file = Arc::new(apart(move || Ok(files.blobs.open(id)?)).await?);
+        Ok(Self { moved, file, length: record.length, position: start, end })
+    }
+
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// The disk fails, or the file is shorter than its record says.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, TransferError> {
+        if self.position >= self.end {
+            if self.end == self.length {
+                self.moved.files.tickets.downloaded(self.moved.ticket, Timestamp::now());
+            }
+            return Ok(None);
+        }
+        let most = limits::FILE_READ_BYTES as u64;
+        let count = (self.end - self.position).min(most) as usize;
+        let (file, position) = (self.file.clone(), self.position);
+        let bytes = apart(move || {
+            let mut bytes = vec![0; count];
+            file.read_exact_at(&mut bytes, position)?;
+            Ok(Bytes::from(bytes))
+        });
+        let bytes = bytes.await?;
+        self.position += bytes.len() as u64;
+        Ok(Some(bytes))
+    }
+}

@@ -1,0 +1,257 @@
+//! `file.*`: what is known of files, and the ids under which they are moved over HTTP
+//! (`tr50.md` 4.1 and 4.3).
+
+use serde::Serialize;
+
+use super::target::{Target, is_restricted};
+use super::view::{ListReply, View};
+use super::{heavy, read, store};
+use crate::core::random;
+use crate::id::{FileId, TicketId};
+use crate::store::writer::Receipt;
+use crate::things::files::ticket::TicketError;
+use crate::things::files::transfer::TransferError;
+use crate::things::files::{FileName, FileRecord, Owner, Put};
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, CommandInfo, Done, RawParams};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::params;
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    store!(
+        "file.delete",
+        delete,
+        "Deletes a file. A download that has begun goes on.",
+        "",
+        [NOT_FOUND]
+    ),
+    read!(
+        "file.get",
+        get,
+        "Reserves a file for one download: `GET /file/<fileId>`, within 300 seconds.",
+        "`fileId`, `fileSize`, `crc32`, `sha256` if it was asked for",
+        [NOT_FOUND]
+    ),
+    heavy!(
+        "file.list",
+        list,
+        is_long_list,
+        "Lists the files of a thing, or of the organisation, by name.",
+        "`count`, `result`",
+        [NOT_FOUND]
+    ),
+    read!(
+        "file.put",
+        put,
+        "Announces one upload: `POST /file/<fileId>`, within 300 seconds. The file is there, in place \
+         of an older one with its name, when that was answered.",
+        "`fileId`",
+        [NOT_FOUND, STORAGE_FULL]
+    ),
+];
+
+params! {
+    /// Whose files a command is about.
+    pub struct Whose {
+        optional global: bool = "global", "A file of the organisation; no thing is meant then.";
+    }
+}
+
+params! {
+    /// The file that a command is about.
+    pub struct Name {
+        required file_name: FileName = "fileName", "The file's name.";
+    }
+}
+
+params! {
+    /// The parameters of `file.put` beside those.
+    pub struct Announced {
+        optional crc32: u64 = "crc32", "The CRC-32 (IEEE) that the bytes must have, unsigned.";
+        optional public: bool = "public", "Whether other organisations may see it.";
+        optional tags: Vec<String> = "tags", "Its tags.";
+        optional sec_tags: Vec<String> = "secTags", "Its security tags.";
+        optional ttl: u64 = "ttl", "Seconds after which it goes by itself; by default it stays.";
+        optional sha256: bool = "calculateSha256", "Whether its SHA-256 is to be kept.";
+    }
+}
+
+params! {
+    /// The parameters of `file.list` beside those of every list.
+    pub struct Wanted {
+        optional tags: Vec<String> = "tags", "Only files that have all of these tags.";
+    }
+}
+
+/// The reply of `file.put`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ticket {
+    file_id: String,
+}
+
+/// The reply of `file.get`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Offer {
+    file_id: String,
+    file_size: u64,
+    crc32: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+}
+
+/// A file in a listing.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FileView {
+    id: FileId,
+    file_name: FileName,
+    length: u64,
+    upload_date: Timestamp,
+    public: bool,
+    tags: Vec<String>,
+}
+
+const FIELDS: &[&str] = &["id", "fileName", "length", "uploadDate", "public", "tags"];
+
+impl Whose {
+    fn is_global(&self) -> bool {
+        self.global.unwrap_or(false)
+    }
+
+    /// Whose files are meant.
+    fn owner(&self, target: &Target, call: &Call<'_>) -> Result<Owner, Failure> {
+        let org = call.session.org_id();
+        let thing = if self.is_global() { None } else { Some(target.subject(call)?.id) };
+        Ok(Owner { org, thing })
+    }
+
+    /// The same for a change. A token that is restricted to its own thing may read the
+    /// organisation's files, for its firmware is among them, and change none.
+    fn owner_to_change(&self, target: &Target, call: &Call<'_>) -> Result<Owner, Failure> {
+        if self.is_global() && is_restricted(call) {
+            let sentence = "The application's token is restricted to its own thing.";
+            return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+        }
+        self.owner(target, call)
+    }
+}
+
+/// `file.put`.
+pub fn put(
+    call: &Call<'_>,
+    (target, (whose, (name, announced))): (Target, (Whose, (Name, Announced))),
+) -> Result<Ticket, Failure> {
+    let owner = whose.owner_to_change(&target, call)?;
+    let crc32 = announced.crc32.map(u32::try_from).transpose().map_err(|_| {
+        let sentence = "Parameter \"crc32\" must be a whole number from 0 to 4294967295.";
+        Failure::new(Code::PARAMETER_INVALID, sentence)
+    })?;
+    call.core.files.room(owner, &name.file_name).map_err(no_room)?;
+    let put = Put {
+        name: name.file_name,
+        crc32,
+        public: announced.public.unwrap_or(false),
+        tags: announced.tags.unwrap_or_default(),
+        sec_tags: announced.sec_tags.unwrap_or_default(),
+        ttl_s: announced.ttl.filter(|ttl| *ttl > 0),
+        with_sha256: announced.sha256.unwrap_or(false),
+    };
+    let (id, asker) = (ticket_id()?, call.session.who().principal());
+    call.core.files.announce(id, asker, owner, put, call.now).map_err(too_many)?;
+    Ok(Ticket { file_id: id.secret() })
+}
+
+/// `file.get`.
+pub fn get(
+    call: &Call<'_>,
+    (target, (whose, name)): (Target, (Whose, Name)),
+) -> Result<Offer, Failure> {
+    let owner = whose.owner(&target, call)?;
+    let found = call.core.files.find(owner, &name.file_name, call.now)?;
+    let record = found.ok_or_else(|| not_found(&name))?;
+    let id = ticket_id()?;
+    let offer = Offer {
+        file_id: id.secret(),
+        file_size: record.length,
+        crc32: record.crc32,
+        sha256: record.sha256.clone(),
+    };
+    let asker = call.session.who().principal();
+    call.core.files.lend(id, asker, owner, record, call.now).map_err(too_many)?;
+    Ok(offer)
+}
+
+/// `file.list`.
+pub fn list(
+    call: &Call<'_>,
+    (view, (target, (whose, wanted))): (View, (Target, (Whose, Wanted))),
+) -> Result<ListReply, Failure> {
+    let owner = whose.owner(&target, call)?;
+    let mut records = call.core.files.list(owner, call.now)?;
+    let tags = wanted.tags.unwrap_or_default();
+    records.retain(|record| tags.iter().all(|tag| record.tags.contains(tag)));
+    let views: Vec<_> = records.into_iter().map(FileView::from).collect();
+    // Unlike other lists, this one has no `fields` unless they are asked for.
+    let hide_fields = view.hide_fields.or(Some(true));
+    View { hide_fields, ..view }.apply(FIELDS, &views)
+}
+
+/// Every `file.list` reads the store's tables.
+pub fn is_long_list(_: &Call<'_>, _: RawParams<'_>) -> bool {
+    true
+}
+
+/// `file.delete`.
+pub fn delete(
+    call: &Call<'_>,
+    (target, (whose, name)): (Target, (Whose, Name)),
+) -> Result<(Done, Receipt), Failure> {
+    let owner = whose.owner_to_change(&target, call)?;
+    let deleted = call.core.files.delete(owner, &name.file_name, call.now)?;
+    Ok((Done, deleted.ok_or_else(|| not_found(&name))?))
+}
+
+impl From<FileRecord> for FileView {
+    fn from(record: FileRecord) -> Self {
+        Self {
+            id: record.id,
+            file_name: record.name,
+            length: record.length,
+            upload_date: record.upload_date,
+            public: record.public,
+            tags: record.tags,
+        }
+    }
+}
+
+/// In the cloud's words (`tr50.md` 4.3).
+fn not_found(name: &Name) -> Failure {
+    let sentence = format!("File {} not found", name.file_name.as_str());
+    Failure::new(Code::NOT_FOUND, sentence)
+}
+
+fn ticket_id() -> Result<TicketId, Failure> {
+    let bytes = random().map_err(|error| {
+        tracing::error!(%error, "a file id could not be made");
+        Failure::new(Code::INTERNAL, "The server has no random numbers.")
+    })?;
+    Ok(TicketId::from_random(bytes))
+}
+
+fn no_room(error: TransferError) -> Failure {
+    match error {
+        TransferError::Store(error) => error.into(),
+        _ => {
+            let sentence = "The files of the organisation take all the room that it has.";
+            Failure::new(Code::STORAGE_FULL, sentence)
+        }
+    }
+}
+
+fn too_many(error: TicketError) -> Failure {
+    tracing::info!(%error, "a file id was refused");
+    Failure::new(Code::BUSY, "Too many transfers of files are waiting; try again later.")
+}

@@ -1,0 +1,288 @@
+//! `/file/<id>`: files, streamed to and from the disk (`tr50.md` 4.3).
+//!
+//! The id, from `file.put` or `file.get`, is the only secret. Downloads are always chunked, for
+//! libtr50 reads `Content-Length` as hexadecimal (fact 19); so an upload is answered with length 0,
+//! and a refusal with the end of the connection.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE,
+    HeaderValue, RANGE,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::time::{Instant, timeout};
+
+use super::HttpService;
+use super::routes::{Answer, Edge, Refusal, closing, error, with_header};
+use crate::id::TicketId;
+use crate::limits;
+use crate::store::StoreError;
+use crate::things::files::ticket::TicketError;
+use crate::things::files::transfer::{Download, TransferError, Upload, offered};
+use crate::things::files::{FileName, Files};
+use crate::timestamp::Timestamp;
+
+/// A body that comes from the disk.
+pub(super) type FileBody =
+    StreamBody<Pin<Box<dyn Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static>>>;
+
+/// Why a file is not moved.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileRefusal {
+    /// For a reason of the files.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The connection is one too many.
+    #[error("the server is full; try again")]
+    Full,
+    /// The wanted part begins behind the end of the file.
+    #[error("the file has only {0} bytes")]
+    Range(u64),
+    /// Nothing came for a while, or too little.
+    #[error("the file did not come in time")]
+    Stalled,
+    /// The connection or the framing of the body broke.
+    #[error("the body is not what its header says")]
+    Broken,
+}
+
+impl<S: HttpService> Edge<S> {
+    /// Moves a file.
+    pub(super) async fn file(
+        &self,
+        id: &str,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
+        let files = self.service.files().ok_or(FileRefusal::Full)?;
+        let unknown = FileRefusal::Transfer(TicketError::Unknown.into());
+        let ticket = TicketId::parse(id.trim_end_matches('/')).ok_or(unknown)?;
+        match *request.method() {
+            Method::GET | Method::HEAD => Ok(download(files, ticket, &request).await?),
+            Method::POST | Method::PUT => {
+                let body = request.into_body();
+                Ok(upload(files, ticket, body, self.waits.stall).await?)
+            }
+            _ => Err(Refusal::Method { allowed: "GET, HEAD, POST, PUT" }),
+        }
+    }
+}
+
+async fn upload(
+    files: &Arc<Files>,
+    ticket: TicketId,
+    mut body: Incoming,
+    stall: Duration,
+) -> Result<Answer, FileRefusal> {
+    let length = body.size_hint().exact();
+    let mut upload = Upload::begin(files, ticket, length, Timestamp::now()).await?;
+    let started = Instant::now();
+    loop {
+        let frame = match timeout(stall, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => break,
+            Ok(Some(Err(_))) => return Err(FileRefusal::Broken),
+            Err(_) => return Err(FileRefusal::Stalled),
+        };
+        if let Ok(bytes) = frame.into_data() {
+            upload.write(bytes).await?;
+        }
+        let enough = upload.received() / limits::FILE_UPLOAD_RATE_MIN;
+        if started.elapsed() > stall + Duration::from_secs(enough) {
+            return Err(FileRefusal::Stalled);
+        }
+    }
+    upload.finish(Timestamp::now()).await?;
+    Ok(Response::new(Either::Left(Full::default())))
+}
+
+async fn download(
+    files: &Arc<Files>,
+    ticket: TicketId,
+    request: &Request<Incoming>,
+) -> Result<Answer, FileRefusal> {
+    let record = offered(files, ticket, Timestamp::now())?;
+    let range = request.headers().get(RANGE).and_then(|value| value.to_str().ok());
+    let part = match range.and_then(|range| wanted_part(range, record.length)) {
+        Some(Part::Bytes(start, end)) => Some((start, end)),
+        Some(Part::None) => return Err(FileRefusal::Range(record.length)),
+        None => None,
+    };
+    let (start, end) = part.unwrap_or((0, record.length));
+    let body = if request.method() == Method::HEAD {
+        body_of(stream::empty())
+    } else {
+        let range = (start, end);
+        let download = Download::begin(files, ticket, &record, range, Timestamp::now()).await?;
+        body_of(stream::unfold(Some(download), frame))
+    };
+    let mut answer = Response::new(Either::Right(body));
+    if part.is_some() {
+        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let range = format!("bytes {start}-{}/{}", end - 1, record.length);
+        set(&mut answer, CONTENT_RANGE, range);
+    }
+    set(&mut answer, CONTENT_DISPOSITION, disposition(&record.name));
+    let answer = with_header(answer, CONTENT_TYPE, "application/octet-stream");
+    // The address is a secret and soon over.
+    let answer = with_header(answer, CACHE_CONTROL, "no-store");
+    Ok(with_header(answer, ACCEPT_RANGES, "bytes"))
+}
+
+fn body_of(frames: impl Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static) -> FileBody {
+    StreamBody::new(Box::pin(frames))
+}
+
+/// The next piece of a download. After a failure there is none: the connection breaks, and the peer
+/// knows by the missing end.
+async fn frame(download: Option<Download>) -> Option<(io::Result<Frame<Bytes>>, Option<Download>)> {
+    let mut download = download?;
+    match download.next().await {
+        Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(download))),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a download broke");
+            Some((Err(io::Error::other(error)), None))
+        }
+    }
+}
+
+/// What a `Range` asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    /// From the first position to before the second.
+    Bytes(u64, u64),
+    /// Nothing that there is.
+    None,
+}
+
+/// Reads `bytes=N-`, `bytes=N-M` and `bytes=-N` (RFC 9110, 14.1.2). Anything else, such as several
+/// ranges, is as if there were no header: the whole file.
+fn wanted_part(range: &str, length: u64) -> Option<Part> {
+    let (unit, range) = range.split_once('=')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (first.trim(), last.trim());
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let number = |text: &str| -> Option<u64> {
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+    };
+    let (start, end) = match (first, last) {
+        ("", last) => (length.saturating_sub(number(last)?), length),
+        (first, "") => (number(first)?, length),
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            if last < first {
+                return None;
+            }
+            (first, last.saturating_add(1).min(length))
+        }
+    };
+    Some(if start < end { Part::Bytes(start, end) } else { Part::None })
+}
+
+/// Says that the body is a file to be saved, and how it is called (RFC 6266, RFC 8187). A page that
+/// somebody stored is not shown as one of this server's.
+fn disposition(name: &FileName) -> String {
+    let mut text = "attachment; filename*=UTF-8''".to_owned();
+    for byte in name.as_str().bytes() {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'.' | b'_' | b'-' | b'~' => {
+                text.push(char::from(byte));
+            }
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
+fn set(answer: &mut Answer, name: hyper::header::HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        answer.headers_mut().insert(name, value);
+    }
+}
+
+impl FileRefusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Stalled => StatusCode::REQUEST_TIMEOUT,
+            Self::Broken => StatusCode::BAD_REQUEST,
+            Self::Transfer(error) => match error {
+                TransferError::Ticket(TicketError::Unknown) => StatusCode::NOT_FOUND,
+                TransferError::Ticket(_) | TransferError::Store(StoreError::Busy) => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+                TransferError::OnlyUpload | TransferError::OnlyDownload => {
+                    StatusCode::METHOD_NOT_ALLOWED
+                }
+                TransferError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+                TransferError::Full | TransferError::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+                TransferError::Checksum { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+                TransferError::Disk(_) | TransferError::Store(_) | TransferError::Random(_) => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
+            },
+        }
+    }
+
+    /// The answer, after which the connection closes.
+    pub(super) fn into_answer(self) -> Answer {
+        let status = self.status();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = &self as &dyn std::error::Error, "a file was not moved");
+        }
+        let mut answer = closing(error(status, &self.to_string()));
+        match self {
+            Self::Range(length) => set(&mut answer, CONTENT_RANGE, format!("bytes */{length}")),
+            Self::Transfer(TransferError::OnlyUpload) => {
+                answer = with_header(answer, ALLOW, "POST, PUT");
+            }
+            Self::Transfer(TransferError::OnlyDownload) => {
+                answer = with_header(answer, ALLOW, "GET, HEAD");
+            }
+            _ => {}
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_or_ignored() {
+        let check = |range: &str, expected| assert_eq!(wanted_part(range, 10), expected, "{range}");
+        check("bytes=0-", Some(Part::Bytes(0, 10)));
+        check("bytes=4-", Some(Part::Bytes(4, 10)));
+        check("Bytes = 4 - 6", Some(Part::Bytes(4, 7)));
+        check("bytes=4-99999999999999999999", None);
+        check("bytes=4-18446744073709551615", Some(Part::Bytes(4, 10)));
+        check("bytes=-3", Some(Part::Bytes(7, 10)));
+        check("bytes=-30", Some(Part::Bytes(0, 10)));
+        check("bytes=-0", Some(Part::None));
+        check("bytes=10-", Some(Part::None));
+        check("bytes=9-9", Some(Part::Bytes(9, 10)));
+        for ignored in ["bytes=6-4", "bytes=0-1,4-5", "lines=1-2", "bytes", "bytes=+1-", "bytes=-"]
+        {
+            check(ignored, None);
+        }
+        assert_eq!(wanted_part("bytes=0-", 0), Some(Part::None));
+    }
+
+    #[test]
+    fn a_name_can_not_break_the_header() {
+        let name = FileName::parse("a b\";é/..").expect("a name");
+        assert_eq!(disposition(&name), "attachment; filename*=UTF-8''a%20b%22%3B%C3%A9%2F..");
+    }
+}

@@ -1,0 +1,376 @@
+//! Files: `/file/<id>` through raw sockets, as devices with habits of their own use it.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tr50d::client::Client;
+
+use super::harness::{SOON, TestServer, call, connect, eventually, reply};
+
+/// An answer over HTTP.
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The answer in all that came until the end of the connection.
+    fn read(bytes: &[u8]) -> Self {
+        let end = find(bytes, b"\r\n\r\n").unwrap_or_else(|| {
+            panic!("no head: {:?}", String::from_utf8_lossy(bytes));
+        });
+        let head = String::from_utf8(bytes[..end].to_vec()).expect("text");
+        let mut body = bytes[end + 4..].to_vec();
+        if head.contains("\r\nTransfer-Encoding: chunked") {
+            body = unchunked(&body);
+        }
+        let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+        Self { status, head, body }
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+/// The body inside complete chunks.
+fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let end = find(bytes, b"\r\n").expect("a chunk's head");
+        let size = std::str::from_utf8(&bytes[..end]).expect("text");
+        let size = usize::from_str_radix(size, 16).expect("hexadecimal");
+        bytes = &bytes[end + 2..];
+        if size == 0 {
+            assert_eq!(bytes, b"\r\n", "nothing behind the last chunk");
+            return body;
+        }
+        body.extend_from_slice(&bytes[..size]);
+        bytes = bytes[size..].strip_prefix(b"\r\n").expect("a chunk's end");
+    }
+}
+
+/// Bytes that do not repeat soon.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_u32;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+async fn dial(server: &TestServer) -> TcpStream {
+    TcpStream::connect(server.address("http")).await.expect("a connection")
+}
+
+/// Sends a request and reads until the server closes.
+async fn send(server: &TestServer, head: &str, body: &[u8]) -> Answer {
+    let mut stream = dial(server).await;
+    stream
+        .write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes())
+        .await
+        .expect("sent");
+    // Who is refused may not get rid of it all.
+    let _ = stream.write_all(body).await;
+    rest(&mut stream).await
+}
+
+async fn rest(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("in time").expect("closed");
+    Answer::read(&bytes)
+}
+
+pub async fn get(server: &TestServer, id: &str, headers: &str) -> Answer {
+    send(server, &format!("GET /file/{id} HTTP/1.1\r\nHost: x{headers}"), b"").await
+}
+
+pub async fn post(server: &TestServer, id: &str, body: &[u8]) -> Answer {
+    let length = body.len();
+    let head = format!("POST /file/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}");
+    send(server, &head, body).await
+}
+
+/// The id for an upload.
+pub async fn put_id(client: &mut Client, params: Value) -> String {
+    let params = call(client, "file.put", &params.to_string()).await;
+    params["fileId"].as_str().expect("an id").to_owned()
+}
+
+/// The id for a download.
+pub async fn get_id(client: &mut Client, params: Value) -> String {
+    let params = call(client, "file.get", &params.to_string()).await;
+    params["fileId"].as_str().expect("an id").to_owned()
+}
+
+/// Stores a file of the client's own thing.
+async fn store(server: &TestServer, client: &mut Client, name: &str, bytes: &[u8]) {
+    let id = put_id(client, json!({ "fileName": name })).await;
+    let answer = post(server, &id, bytes).await;
+    assert_eq!((answer.status, answer.text()), (200, ""));
+}
+
+/// The files below a directory, the empty directories not counted.
+pub fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_file_goes_there_and_back_chunked_and_counted() {
+    let server = TestServer::start();
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    let bytes = noise(700_000);
+
+    // libtr50's way: chunks, and port 80 in the header.
+    let id = put_id(&mut mower, json!({"fileName": "a", "calculateSha256": true})).await;
+    let mut body = Vec::new();
+    for chunk in bytes.chunks(33_333) {
+        body.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        body.extend_from_slice(chunk);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"0\r\n\r\n");
+    let head = format!("POST /file/{id} HTTP/1.1\r\nHost: x:80\r\nTransfer-Encoding: chunked");
+    let answer = send(&server, &head, &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    // The one length that is the same in hexadecimal.
+    assert!(answer.head.contains("\r\nContent-Length: 0"), "{}", answer.head);
+
+    let offer = call(&mut mower, "file.get", r#"{"fileName":"a"}"#).await;
+    assert_eq!(offer["fileSize"], bytes.len());
+    assert_eq!(offer["crc32"], crc32fast::hash(&bytes));
+    assert_eq!(offer["sha256"].as_str().map(str::len), Some(64));
+    let id = offer["fileId"].as_str().expect("an id");
+    let head = send(&server, &format!("HEAD /file/{id} HTTP/1.1\r\nHost: x"), b"").await;
+    assert_eq!((head.status, head.body.len()), (200, 0), "and does not count");
+    let answer = get(&server, id, "").await;
+    assert!(answer.status == 200 && answer.body == bytes, "{}", answer.head);
+    assert!(answer.head.contains("\r\nTransfer-Encoding: chunked"), "{}", answer.head);
+    assert!(!answer.head.contains("Content-Length"), "{}", answer.head);
+    assert_eq!(get(&server, id, "").await.status, 404);
+
+    // HTTP/1.0 knows no chunks: the end is the end of the connection.
+    let id = get_id(&mut mower, json!({"fileName": "a"})).await;
+    let answer = send(&server, &format!("GET /file/{id} HTTP/1.0"), b"").await;
+    assert!(answer.status == 200 && answer.body == bytes, "{}", answer.head);
+
+    // An empty file is one, too; and a PUT is as good.
+    let id = put_id(&mut mower, json!({"fileName": "empty", "crc32": "0"})).await;
+    let head = format!("PUT /file/{id}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0");
+    assert_eq!(send(&server, &head, b"").await.status, 200);
+    let id = get_id(&mut mower, json!({"fileName": "empty"})).await;
+    let answer = get(&server, &id, "").await;
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+}
+
+#[tokio::test]
+async fn a_broken_download_is_resumed_with_the_same_id() {
+    let server = TestServer::start();
+    let mut mower = server.thing("tcp", "mower-1").await;
+    let bytes = noise(20_000_000);
+    store(&server, &mut mower, "big", &bytes).await;
+    let id = get_id(&mut mower, json!({"fileName": "big"})).await;
+    let mut broken = dial(&server).await;
+    broken.write_all(format!("GET /file/{id} HTTP/1.1\r\n\r\n").as_bytes()).await.expect("sent");
+    let mut start = vec![0; 100_000];
+    broken.read_exact(&mut start).await.expect("the beginning");
+    drop(broken);
+    let part = get(&server, &id, "\r\nRange: bytes=100-199").await;
+    assert_eq!(part.status, 206);
+    assert_eq!(part.body, &bytes[100..200]);
+    let answer = get(&server, &id, "\r\nRange: bytes=12345678-").await;
+    assert_eq!(answer.status, 206);
+    let range = "\r\nContent-Range: bytes 12345678-19999999/20000000\r\n";
+    assert!(answer.head.contains(range), "{}", answer.head);
+    assert!(answer.head.contains("\r\nTransfer-Encoding: chunked"), "{}", answer.head);
+    assert_eq!(answer.body, &bytes[12_345_678..]);
+    assert_eq!(get(&server, &id, "").await.status, 404, "used up by its last byte");
+
+    let id = get_id(&mut mower, json!({"fileName": "big"})).await;
+    let behind = get(&server, &id, "\r\nRange: bytes=20000000-").await;
+    assert_eq!(behind.status, 416);
+    assert!(behind.head.contains("\r\nContent-Range: bytes */20000000"), "{}", behind.head);
+    assert_eq!(get(&server, &id, "\r\nRange: bytes=0-1,4-5").await.status, 200, "as without");
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_leaves_nothing_and_may_be_tried_again() {
+    let server = TestServer::with(&[("TR50D_FILES__MAX_BYTES", "1000000")]);
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    store(&server, &mut mower, "a", b"old").await;
+    let bytes = noise(900_000);
+    let crc32 = crc32fast::hash(&bytes);
+    let id = put_id(&mut mower, json!({"fileName": "a", "crc32": crc32})).await;
+    let incoming = server.data_dir.join("files/incoming");
+
+    let mut broken = dial(&server).await;
+    let head = format!("POST /file/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n");
+    broken.write_all(head.as_bytes()).await.expect("sent");
+    broken.write_all(&bytes[..600_000]).await.expect("sent");
+    eventually("something arrives", async || {
+        let sizes = files_below(&incoming).into_iter().map(|path| path.metadata().map(|m| m.len()));
+        sizes.flatten().sum::<u64>() > 0
+    })
+    .await;
+    drop(broken);
+    eventually("it goes again", async || files_below(&incoming).is_empty()).await;
+
+    let mut wrong = bytes.clone();
+    wrong[450_000] ^= 1;
+    let answer = post(&server, &id, &wrong).await;
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    let large = noise(1_000_001);
+    assert_eq!(post(&server, &id, &large).await.status, 413);
+    let head = format!("POST /file/{id} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked");
+    let chunk = [format!("{:x}\r\n", large.len()).as_bytes(), &large, b"\r\n0\r\n\r\n"].concat();
+    assert_eq!(send(&server, &head, &chunk).await.status, 413);
+    let old = get_id(&mut mower, json!({"fileName": "a"})).await;
+    assert_eq!(get(&server, &old, "").await.body, b"old");
+
+    assert_eq!(post(&server, &id, &bytes).await.status, 200);
+    assert_eq!(post(&server, &id, &bytes).await.status, 404);
+    let new = get_id(&mut mower, json!({"fileName": "a"})).await;
+    assert_eq!(get(&server, &new, "").await.body, bytes);
+    assert!(files_below(&incoming).is_empty());
+    let data = server.data_dir.join("files");
+    // The old bytes stay for those who hold a ticket that may fetch a lost rest.
+    eventually("only the new bytes", async || files_below(&data).len() <= 2).await;
+}
+
+#[tokio::test]
+async fn a_download_goes_on_while_its_file_is_replaced_and_deleted() {
+    let server = TestServer::start();
+    let mut operator = server.operator("tcp").await;
+    let global = json!({"fileName": "big", "global": true});
+    let bytes = noise(20_000_000);
+    let id = put_id(&mut operator, global.clone()).await;
+    assert_eq!(post(&server, &id, &bytes).await.status, 200);
+    let id = get_id(&mut operator, global.clone()).await;
+    let later = get_id(&mut operator, global.clone()).await;
+    let mut download = dial(&server).await;
+    let head = format!("GET /file/{id} HTTP/1.1\r\nConnection: close\r\n\r\n");
+    download.write_all(head.as_bytes()).await.expect("sent");
+    let mut all = vec![0; 1000];
+    download.read_exact(&mut all).await.expect("the beginning");
+
+    let id = put_id(&mut operator, global.clone()).await;
+    assert_eq!(post(&server, &id, b"new").await.status, 200);
+    call(&mut operator, "file.delete", &global.to_string()).await;
+    let gone = reply(&mut operator, "file.get", &global.to_string()).await;
+    assert_eq!(gone["errorMessages"][0], "File big not found");
+    let files = server.data_dir.join("files");
+    eventually("the bytes without a ticket go", async || files_below(&files).len() == 1).await;
+    timeout(SOON, download.read_to_end(&mut all)).await.expect("in time").expect("read");
+    assert!(Answer::read(&all).body == bytes);
+    assert!(get(&server, &later, "").await.body == bytes, "what was offered is kept for a while");
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_only_when_it_will_be_taken() {
+    let server = TestServer::with(&[("TR50D_FILES__MAX_BYTES", "10")]);
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    let id = put_id(&mut mower, json!({"fileName": "a"})).await;
+    let head = |length: usize, id: &str| {
+        format!(
+            "POST /file/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\
+             Expect: 100-continue\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let ask = async |head: String| {
+        let mut stream = dial(&server).await;
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        stream
+    };
+    assert_eq!(rest(&mut ask(head(11, &id)).await).await.status, 413);
+    assert_eq!(rest(&mut ask(head(3, &"0".repeat(24))).await).await.status, 404);
+    let mut stream = ask(head(3, &id)).await;
+    let mut go_on = [0; 25];
+    timeout(SOON, stream.read_exact(&mut go_on)).await.expect("in time").expect("read");
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"abc").await.expect("sent");
+    assert_eq!(rest(&mut stream).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_id_is_for_one_way_and_one_form() {
+    let server = TestServer::start();
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    let id = put_id(&mut mower, json!({"fileName": "../../etc/passwd"})).await;
+    let check = async |request: &str, status: u16, allowed: &str| {
+        let answer = send(&server, &format!("{request} HTTP/1.1\r\nHost: x"), b"").await;
+        assert_eq!(answer.status, status, "{request}");
+        assert!(answer.head.contains(allowed), "{request}: {}", answer.head);
+    };
+    check(&format!("GET /file/{id}"), 405, "\r\nAllow: POST, PUT").await;
+    check(&format!("DELETE /file/{id}"), 405, "\r\nAllow: GET, HEAD, POST, PUT").await;
+    for unknown in ["", "x", "../data", &"0".repeat(24), &id[..23], &format!("{id}0")] {
+        check(&format!("GET /file/{unknown}"), 404, "application/json").await;
+    }
+    assert_eq!(post(&server, &id, b"mine").await.status, 200);
+    let below = files_below(&server.data_dir.join("files"));
+    let name = below[0].file_name().and_then(|name| name.to_str()).expect("text");
+    assert_eq!((below.len(), name.len()), (1, 24), "no name of a client's is a path");
+    // Things see their own files, and those of their organisation only by name.
+    let mut other = server.thing("mqtt", "mower-2").await;
+    let own = json!({"fileName": "../../etc/passwd"}).to_string();
+    assert_eq!(reply(&mut other, "file.get", &own).await["errorCodes"][0], -90008);
+    let mut york = connect(&server.url("mqtt", "mower-1", "demo-token-yorkorg")).await;
+    assert_eq!(reply(&mut york, "file.get", &own).await["errorCodes"][0], -90008);
+}
+
+#[tokio::test]
+async fn files_and_their_ends_survive_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    for durability in ["os", "disk"] {
+        let settings = [("TR50D_SERVER__DURABILITY", durability)];
+        let mut server = TestServer::in_dir(&data_dir, &settings);
+        let mut mower = server.thing("mqtt", "mower-1").await;
+        store(&server, &mut mower, "kept", durability.as_bytes()).await;
+        let id = put_id(&mut mower, json!({"fileName": "short", "ttl": "1"})).await;
+        assert_eq!(post(&server, &id, b"x").await.status, 200);
+        let unused = put_id(&mut mower, json!({"fileName": "unused"})).await;
+        server.signal("KILL");
+        server.wait().await;
+
+        // What an upload left behind, what lost its record, and what is not ours.
+        let files = data_dir.join("files");
+        std::fs::write(files.join("incoming/00000000000000000000000a"), "part").expect("written");
+        std::fs::create_dir_all(files.join("00")).expect("made");
+        std::fs::write(files.join("00/00000000000000000000000b"), "orphan").expect("written");
+        std::fs::write(files.join("00/note"), "of the operator").expect("written");
+        let server = TestServer::in_dir(&data_dir, &settings);
+        let mut mower = server.thing("mqtt", "mower-1").await;
+        let id = get_id(&mut mower, json!({"fileName": "kept"})).await;
+        assert_eq!(get(&server, &id, "").await.body, durability.as_bytes());
+        assert_eq!(post(&server, &unused, b"x").await.status, 404);
+        let mut operator = server.operator("mqtt").await;
+        eventually("the short one ends", async || {
+            let listed = call(&mut operator, "file.list", r#"{"thingKey":"mower-1"}"#).await;
+            listed["count"] == 1
+        })
+        .await;
+        eventually("its bytes go", async || files_below(&files).len() == 2).await;
+        std::fs::remove_file(files.join("00/note")).expect("there");
+    }
+}
