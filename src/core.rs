@@ -133,12 +133,15 @@ impl Core {
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let files = Arc::new(Files::new(tables.clone(), file_terms(&config)));
+        // Grows from start to start, unless more than a thousand points a second were recorded.
+        let arrival = Timestamp::now().as_millis() as u32;
+        let retention_months = config.telemetry.retention_months;
         Self {
             config,
             identity,
             directory,
             metrics,
-            telemetry: Telemetry::new(tables.clone()),
+            telemetry: Telemetry::new(tables.clone(), arrival, retention_months),
             mailbox: Mailbox::new(tables.clone()),
             files,
             feed: Feed::default(),
@@ -474,6 +477,31 @@ impl Core {
             journal::put_live(&mut batch, session)?;
         }
         self.tables.hand_over(batch)
+    }
+
+    /// Removes some of the telemetry whose thing is gone; with `expire`, also the months that are
+    /// too old.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub async fn sweep_telemetry(
+        self: &Arc<Self>,
+        expire: bool,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let core = self.clone();
+        let work = move || {
+            let months = if expire { core.telemetry.expire(now)? } else { 0 };
+            if months > 0 {
+                tracing::info!(months, "telemetry that is too old was dropped");
+            }
+            core.telemetry.sweep()
+        };
+        if let Some(receipt) = self.apart(work).await?? {
+            receipt.durable().await?;
+        }
+        Ok(())
     }
 
     /// Ends every session that is bound to a connection; the connections close.

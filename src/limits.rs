@@ -242,3 +242,51 @@ pub const DELIVERIES_MAX: usize = 64;
 
 /// Wills that wait for their delay.
 pub const DELAYED_WILLS_MAX: usize = 10_000;
+
+/// Points of telemetry in one `*.batch`. A frame of the default size holds half as many of the
+/// shortest kind.
+pub const BATCH_ITEMS_MAX: usize = 100_000;
+
+/// Bytes of the name of a property, alarm or attribute.
+pub const SERIES_NAME_BYTES_MAX: usize = 256;
+
+/// Bytes of a correlation id; clients use UUIDs and counters.
+pub const CORR_ID_BYTES_MAX: usize = 256;
+
+/// Bytes of an attribute's value: a serial number, a version, sometimes a small document. All of a
+/// thing's are shown by `thing.find`.
+pub const ATTRIBUTE_BYTES_MAX: usize = 16_384;
+
+/// Bytes of the message of an alarm or a log's entry: a stack trace fits.
+pub const MESSAGE_BYTES_MAX: usize = 16_384;
+
+/// Bytes of a line of an address, or of the name of a way to find a position.
+pub const ADDRESS_LINE_BYTES_MAX: usize = 256;
+
+/// Points in one reply of a history (`tr50.md` 2, "Limits").
+pub const HISTORY_MAX: u64 = 5000;
+
+/// Bytes of points collected for one reply of a history; their JSON is at most six times as long,
+/// and usually hardly longer.
+pub const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Points that a history with a filter or a count looks through.
+pub const POINTS_SEARCHED_MAX: usize = 100_000;
+
+/// Points read at once on the way through a history: 16 MB of the longest kind.
+pub const POINTS_PAGE: usize = 1000;
+
+/// Points that one `property.aggregate` looks through: about a second of a core.
+pub const AGGREGATED_MAX: usize = 2_000_000;
+
+/// Series whose names one command takes (`alarm.history.multi`, `property.summary`).
+pub const SERIES_PER_COMMAND: usize = 100;
+
+/// Current values of one thing that are shown with it. Devices have some tens.
+pub const CURRENTS_MAX: usize = 10_000;
+
+/// Points of deleted things that are removed in one step: some tens of milliseconds of the writer.
+pub const SWEEP_POINTS: usize = 10_000;
+
+/// Series of deleted things that are removed in one step.
+pub const SWEEP_SERIES: usize = 1000;

@@ -430,6 +430,8 @@ impl HttpService for Web {
 async fn keep_house(shared: Arc<Shared>) {
     const TICK: Duration = Duration::from_millis(250);
     const COUNTERS_EVERY: u64 = 20;
+    const SWEEP_EVERY: u64 = 4;
+    const EXPIRE_EVERY: u64 = 4 * 3600;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for tick in 0_u64.. {
@@ -437,6 +439,11 @@ async fn keep_house(shared: Arc<Shared>) {
         let now = Timestamp::now();
         shared.core.expire(now).await;
         shared.core.metrics.store_queue(shared.core.store_queue());
+        if tick % SWEEP_EVERY == 0 {
+            let expire = tick % EXPIRE_EVERY == 0;
+            // A failure is in the log already.
+            let _ = shared.core.sweep_telemetry(expire, now).await;
+        }
         if tick % COUNTERS_EVERY == 0 {
             keep_files(&shared.core);
             shared.edge.expire_saved(now);

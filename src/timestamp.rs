@@ -54,11 +54,22 @@ impl Timestamp {
         i64::try_from(parsed.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(Self)
     }
 
+    /// The calendar month in UTC, counted from January 1970. Years outside 0..=9999 are clamped.
+    pub fn month(self) -> i64 {
+        let days = self.0.clamp(Self::FIRST, Self::LAST).div_euclid(86_400_000);
+        let (year, month, _) = civil_from_days(days);
+        (year as i64 - 1970) * 12 + month as i64 - 1
+    }
+
+    /// The first millisecond of the year 0.
+    const FIRST: i64 = -62_167_219_200_000;
+
+    /// The last millisecond of the year 9999.
+    const LAST: i64 = 253_402_300_799_999;
+
     /// The 24 characters `2021-08-10T14:16:10.976Z`. Years outside 0..=9999 are clamped.
     pub fn to_rfc3339(self) -> [u8; 24] {
-        const FIRST: i64 = -62_167_219_200_000;
-        const LAST: i64 = 253_402_300_799_999;
-        let millis = self.0.clamp(FIRST, LAST);
+        let millis = self.0.clamp(Self::FIRST, Self::LAST);
         let (seconds, fraction) = (millis.div_euclid(1000), millis.rem_euclid(1000) as u64);
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400) as u64);
         let mut text = *b"0000-00-00T00:00:00.000Z";
@@ -162,6 +173,17 @@ mod tests {
         check("2015-04-01T08:00:00-04:00", Some(1_427_889_600_000));
         check("yesterday", None);
         check("", None);
+    }
+
+    #[test]
+    fn months_are_counted_from_1970() {
+        let check = |text: &str, month| {
+            assert_eq!(Timestamp::parse(text).map(Timestamp::month), Some(month), "{text}");
+        };
+        check("1970-01-31T23:59:59.999Z", 0);
+        check("1969-12-31T23:59:59.999Z", -1);
+        check("2021-08-10T14:16:10.976Z", 619);
+        check("0001-01-01T00:00:00Z", -1969 * 12);
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use std::{fs, io, process};
 use tracing::level_filters::LevelFilter;
 
 use crate::store::writer::Durability;
+use crate::things::telemetry::RETENTION_MONTHS_MAX;
 use crate::timestamp::Timestamp;
 use crate::transport::proxy::Trusted;
 use crate::transport::tls;
@@ -138,6 +139,11 @@ sections! {
         history_max: usize = 10_000,
         /// Seconds for which an ended session is kept.
         history_age_s: u64 = 604_800,
+    }
+    /// `[telemetry]`: what things have measured.
+    telemetry: Telemetry {
+        /// Calendar months that are kept before the current one; 0 keeps everything.
+        retention_months: u32 = 0,
     }
     /// `[limits]`: what one peer, and all of them together, may use.
     limits: Limits {
@@ -426,6 +432,10 @@ impl Config {
             (
                 (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame),
                 "limits.max_frame_bytes must be 1024 to 67108864",
+            ),
+            (
+                i64::from(self.telemetry.retention_months) <= RETENTION_MONTHS_MAX,
+                "telemetry.retention_months must be 0 to 120",
             ),
             (limits.connections > 0, "limits.connections must be at least 1"),
             (limits.sessions > 0, "limits.sessions must be at least 1"),

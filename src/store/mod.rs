@@ -142,6 +142,14 @@ impl Batch {
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
         self.0.push(Change::Delete(table, key.into()));
     }
+
+    /// The value that the change at this place puts.
+    pub fn value_at(&self, index: usize) -> Option<&[u8]> {
+        match self.0.get(index)? {
+            Change::Put(_, _, value) => Some(value),
+            Change::Delete(..) => None,
+        }
+    }
 }
 
 /// What can go wrong with durable state.

@@ -1,0 +1,270 @@
+//! Properties, alarms, attributes, locations and logs of things, over time.
+//!
+//! A *series* is all of one property (alarm, attribute …) of one thing. Its row in
+//! [`Table::Series`] has its number and its newest point, so that a current value is one read by
+//! key and all current values of a thing are one scan. Its points are in [`Table::Telemetry`], in
+//! partitions of a month, under series number, time and arrival.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::store::writer::Receipt;
+use crate::store::{Batch, Month, StoreError, Table, Tables};
+use crate::timestamp::Timestamp;
+
+mod currents;
+mod history;
+mod keep;
+mod partition;
+pub mod point;
+mod series;
+
+pub use currents::{AlarmNow, AttributeNow, Currents, LocationNow, PropertyNow, whole};
+pub use history::{Points, Span};
+pub use partition::MONTHS_BEFORE as RETENTION_MONTHS_MAX;
+pub use series::{Owner, Series, point_time};
+
+use point::{Kind, Value};
+use series::{Numbers, point_key, row_key};
+
+/// The telemetry of all things.
+pub struct Telemetry {
+    tables: Tables,
+    numbers: Numbers,
+    /// Tells points of one series and time apart, and keeps their order.
+    arrival: AtomicU32,
+    /// Whole months that are kept before the current one; 0 keeps everything.
+    retention_months: u32,
+}
+
+/// A point that is to be recorded.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewPoint {
+    /// The name of the series; empty for locations and logs.
+    pub name: String,
+    /// When it was measured; none: now.
+    pub ts: Option<Timestamp>,
+    /// What was measured.
+    pub value: Value<'static>,
+    /// The client's word by which points belong together.
+    pub corr_id: Option<String>,
+    /// Records an alarm's state or an attribute's value even if it has not changed.
+    pub republish: bool,
+}
+
+/// What became of new points.
+#[derive(Debug)]
+pub struct Published {
+    /// Resolves when they are durable.
+    pub receipt: Receipt,
+    /// Which of them, by their place, were not recorded because nothing had changed.
+    pub unchanged: Vec<usize>,
+}
+
+/// Bytes of a point or a series that don't read back.
+#[derive(Debug, thiserror::Error)]
+#[error("a point of series {0} is damaged")]
+struct Damaged(u64);
+
+impl Damaged {
+    fn error(series: u64) -> StoreError {
+        StoreError::Engine { doing: "read telemetry", source: Box::new(Self(series)) }
+    }
+}
+
+impl Telemetry {
+    /// The telemetry in these tables. `arrival` is where the count of arrivals begins; to keep the
+    /// order of points with one time across a restart, it should grow from start to start.
+    pub fn new(tables: Tables, arrival: u32, retention_months: u32) -> Self {
+        let arrival = AtomicU32::new(arrival);
+        Self { tables, numbers: Numbers::default(), arrival, retention_months }
+    }
+
+    /// Whether a point of this time is young enough to be kept.
+    pub fn keeps(&self, ts: Timestamp, now: Timestamp) -> bool {
+        self.retention_months == 0 || ts.month() >= now.month() - i64::from(self.retention_months)
+    }
+
+    /// Records points of one kind, all of one owner, in order and in one batch. Points without a
+    /// time are of now.
+    ///
+    /// An alarm's state or an attribute's value that is the same as the newest one is not recorded
+    /// again unless the point asks for it (`tr50.md` 4.1, `alarm.publish`). A point that is older
+    /// than the newest is always recorded: it comes from a device that was off the line.
+    ///
+    /// # Errors
+    /// What the store reports; nothing is recorded then.
+    pub fn publish(
+        &self,
+        owner: Owner,
+        kind: Kind,
+        points: &[NewPoint],
+        now: Timestamp,
+    ) -> Result<Published, StoreError> {
+        let _order = self.tables.exclusive(owner.as_bytes());
+        let mut batch = Batch(Vec::with_capacity(points.len() + 1));
+        let (mut open, mut by_name) = (Vec::<Open>::new(), HashMap::<&str, usize>::new());
+        let mut unchanged = Vec::new();
+        for (index, point) in points.iter().enumerate() {
+            let at = match by_name.get(point.name.as_str()) {
+                Some(at) => *at,
+                None => {
+                    open.push(self.open(owner, kind, &point.name)?);
+                    by_name.insert(&point.name, open.len() - 1);
+                    open.len() - 1
+                }
+            };
+            let Some(series) = open.get_mut(at) else { continue };
+            let ts = point.ts.unwrap_or(now);
+            if !point.republish && series.repeats(&batch, ts, &point.value) {
+                unchanged.push(index);
+                continue;
+            }
+            let number = match series.number {
+                Some(number) => number,
+                None => *series.number.insert(self.numbers.next(&self.tables)?),
+            };
+            let key = point_key(number, ts, self.arrival.fetch_add(1, Ordering::Relaxed));
+            let value = point::encode(&point.value, point.corr_id.as_deref());
+            series.advance(&batch, ts, &point.value);
+            batch.put(Table::Telemetry(partition::of(ts, now)), key, value);
+        }
+        for series in &open {
+            series.close(&mut batch);
+        }
+        Ok(Published { receipt: self.tables.hand_over(batch)?, unchanged })
+    }
+
+    fn open(&self, owner: Owner, kind: Kind, name: &str) -> Result<Open, StoreError> {
+        let key = row_key(owner, kind, name);
+        let series = self.series_at(kind, &key)?;
+        Ok(match series {
+            Some(series) => Open {
+                key,
+                number: Some(series.number),
+                since: series.since,
+                ts: series.ts,
+                newest: Newest::Stored(kind, series.newest),
+            },
+            None => Open {
+                key,
+                number: None,
+                since: Timestamp::default(),
+                ts: Timestamp::default(),
+                newest: Newest::None,
+            },
+        })
+    }
+
+    /// A series with its newest point, also when that is not committed yet.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn series(
+        &self,
+        owner: Owner,
+        kind: Kind,
+        name: &str,
+    ) -> Result<Option<Series>, StoreError> {
+        self.series_at(kind, &row_key(owner, kind, name))
+    }
+
+    fn series_at(&self, kind: Kind, key: &[u8]) -> Result<Option<Series>, StoreError> {
+        let Some(row) = self.tables.read(Table::Series, key)? else { return Ok(None) };
+        Series::from_row(kind, &row).map(Some).ok_or_else(|| Damaged::error(0))
+    }
+
+    /// The months that have points, in order, without those of [`partition::OUTLIERS`].
+    fn months(&self) -> Vec<Month> {
+        let mut months = self.tables.months();
+        months.retain(|month| *month != partition::OUTLIERS);
+        months
+    }
+}
+
+/// A series while points are recorded.
+struct Open {
+    key: Vec<u8>,
+    /// None before its first point.
+    number: Option<u64>,
+    since: Timestamp,
+    ts: Timestamp,
+    newest: Newest,
+}
+
+/// Where the bytes of a series' newest point are.
+enum Newest {
+    /// There is none.
+    None,
+    /// In the series' row.
+    Stored(Kind, Vec<u8>),
+    /// In the batch, at this place.
+    InBatch(Kind, usize),
+}
+
+impl Open {
+    fn newest<'b>(&'b self, batch: &'b Batch) -> Option<Value<'b>> {
+        let (kind, bytes) = match &self.newest {
+            Newest::None => return None,
+            Newest::Stored(kind, bytes) => (*kind, bytes.as_slice()),
+            Newest::InBatch(kind, at) => (*kind, batch.value_at(*at)?),
+        };
+        point::decode(kind, bytes).map(|(value, _)| value)
+    }
+
+    /// Whether a point only says what holds already.
+    fn repeats(&self, batch: &Batch, ts: Timestamp, value: &Value<'_>) -> bool {
+        match (value, &self.newest) {
+            (Value::Attribute(None), Newest::None) => true,
+            (Value::Alarm(_) | Value::Attribute(_), Newest::Stored(..) | Newest::InBatch(..)) => {
+                ts >= self.ts && self.newest(batch).is_some_and(|newest| same(&newest, value))
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes a point that is about to be put into the batch.
+    fn advance(&mut self, batch: &Batch, ts: Timestamp, value: &Value<'_>) {
+        let first = matches!(self.newest, Newest::None);
+        if !first && ts < self.ts {
+            return;
+        }
+        if first || !self.newest(batch).is_some_and(|newest| same(&newest, value)) {
+            self.since = ts;
+        }
+        self.ts = ts;
+        self.newest = Newest::InBatch(kind_of(value), batch.0.len());
+    }
+
+    /// Puts the row of a series that has a newer point into the batch.
+    fn close(&self, batch: &mut Batch) {
+        if let (Some(number), Newest::InBatch(_, at)) = (self.number, &self.newest)
+            && let Some(newest) = batch.value_at(*at)
+        {
+            let row = Series::row(number, self.since, self.ts, newest);
+            batch.put(Table::Series, self.key.as_slice(), row);
+        }
+    }
+}
+
+/// Whether two values are the same state of an alarm or the same value of an attribute.
+fn same(one: &Value<'_>, other: &Value<'_>) -> bool {
+    match (one, other) {
+        (Value::Alarm(one), Value::Alarm(other)) => one.state == other.state,
+        (Value::Attribute(one), Value::Attribute(other)) => one == other,
+        _ => false,
+    }
+}
+
+const fn kind_of(value: &Value<'_>) -> Kind {
+    match value {
+        Value::Property(_) => Kind::Property,
+        Value::Alarm(_) => Kind::Alarm,
+        Value::Attribute(_) => Kind::Attribute,
+        Value::Location(_) => Kind::Location,
+        Value::Log(_) => Kind::Log,
+    }
+}
+
+#[cfg(test)]
+mod tests;

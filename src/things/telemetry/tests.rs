@@ -1,0 +1,219 @@
+//! The rules of series and points, on a store in memory.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::point::Alarm;
+use super::*;
+use crate::id::ThingId;
+use crate::store::memory::MemoryStore;
+use crate::store::writer::Durability;
+
+const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+const MINE: ThingId = ThingId::from_bytes([7; 12]);
+const ALL: Span = Span {
+    from: Timestamp::from_millis(i64::MIN),
+    to: Timestamp::from_millis(i64::MAX),
+    backwards: false,
+};
+
+struct Bench {
+    store: Arc<MemoryStore>,
+    telemetry: Telemetry,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    fn new(retention_months: u32) -> Self {
+        Self::on(Arc::default(), retention_months)
+    }
+
+    fn on(store: Arc<MemoryStore>, retention_months: u32) -> Self {
+        let tables = Tables::new(store.clone(), Durability::Os);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        Self { store, telemetry: Telemetry::new(tables, 5, retention_months), runtime }
+    }
+
+    fn publish(&self, kind: Kind, points: &[NewPoint]) -> Vec<usize> {
+        let published = self.telemetry.publish(MINE.into(), kind, points, NOW).expect("taken");
+        self.runtime.block_on(published.receipt.durable()).expect("stored");
+        published.unchanged
+    }
+
+    fn series(&self, kind: Kind, name: &str) -> Series {
+        self.telemetry.series(MINE.into(), kind, name).expect("read").expect("there")
+    }
+
+    /// Times and values of a property.
+    fn values(&self, name: &str, span: Span, page: usize) -> Vec<(i64, f64)> {
+        let series = self.series(Kind::Property, name);
+        let points = self.telemetry.points(&series, span, page);
+        points.map(|row| pair(&row.expect("read"))).collect()
+    }
+
+    fn sweep(&self) -> usize {
+        let mut steps = 0;
+        while let Some(receipt) = self.telemetry.sweep().expect("swept") {
+            self.runtime.block_on(receipt.durable()).expect("stored");
+            steps += 1;
+        }
+        steps
+    }
+}
+
+fn pair(row: &crate::store::Row) -> (i64, f64) {
+    let point = Points::decode(Kind::Property, row).expect("a point");
+    match point.value {
+        Value::Property(value) => (point.ts.as_millis(), value),
+        other => panic!("no property: {other:?}"),
+    }
+}
+
+fn new(name: &str, ts: i64, value: Value<'static>) -> NewPoint {
+    let ts = Some(Timestamp::from_millis(ts));
+    NewPoint { name: name.to_owned(), ts, value, corr_id: None, republish: false }
+}
+
+fn property(name: &str, ts: i64, value: f64) -> NewPoint {
+    new(name, ts, Value::Property(value))
+}
+
+fn alarm(ts: i64, state: i64) -> NewPoint {
+    new("a", ts, Value::Alarm(Alarm { state, msg: None, place: None }))
+}
+
+#[test]
+fn the_newest_point_is_that_of_the_latest_time() {
+    let bench = Bench::new(0);
+    let points = [property("v", 20, 2.0), property("w", 5, 9.0), property("v", 10, 1.0)];
+    assert!(bench.publish(Kind::Property, &points).is_empty());
+    let series = bench.series(Kind::Property, "v");
+    assert_eq!(pair(&series.into_newest_row()), (20, 2.0));
+    // Two points with one time are both kept, and the later one counts.
+    bench.publish(Kind::Property, &[property("v", 20, 3.0), property("v", 19, 4.0)]);
+    let series = bench.series(Kind::Property, "v");
+    assert_eq!(pair(&series.into_newest_row()), (20, 3.0));
+    let all = [(10, 1.0), (19, 4.0), (20, 2.0), (20, 3.0)];
+    assert_eq!(bench.values("v", ALL, 2), all);
+    assert_eq!(bench.values("w", ALL, 2), [(5, 9.0)]);
+}
+
+#[test]
+fn a_state_is_recorded_when_it_changes_or_when_asked_for() {
+    let bench = Bench::new(0);
+    let again = NewPoint { republish: true, ..alarm(40, 1) };
+    let points =
+        [alarm(10, 1), alarm(20, 1), alarm(30, 2), alarm(31, 1), again, alarm(5, 1), alarm(40, 1)];
+    assert_eq!(bench.publish(Kind::Alarm, &points), [1, 6]);
+    let series = bench.series(Kind::Alarm, "a");
+    assert_eq!((series.ts.as_millis(), series.since.as_millis()), (40, 31));
+    assert_eq!(bench.publish(Kind::Alarm, &[alarm(50, 1), alarm(40, 2)]), [0]);
+    let series = bench.series(Kind::Alarm, "a");
+    assert_eq!((series.ts.as_millis(), series.since.as_millis()), (40, 40));
+}
+
+#[test]
+fn what_was_never_set_is_not_unset() {
+    let bench = Bench::new(0);
+    let set =
+        |ts, value: Option<&'static str>| new("a", ts, Value::Attribute(value.map(Into::into)));
+    let points = [set(1, None), set(2, Some("x")), set(3, None), set(4, None), set(5, Some("x"))];
+    assert_eq!(bench.publish(Kind::Attribute, &points), [0, 3]);
+    let currents = bench.telemetry.currents(MINE).expect("read");
+    let (attribute, time) = (&currents.attributes["a"], Timestamp::from_millis(5));
+    assert_eq!((attribute.value.as_str(), attribute.ts, attribute.since), ("x", time, time));
+    bench.publish(Kind::Attribute, &[set(6, None)]);
+    assert_eq!(bench.telemetry.currents(MINE).expect("read"), Currents::default());
+}
+
+#[test]
+fn numbers_are_not_used_again_after_a_restart() {
+    let bench = Bench::new(0);
+    bench.publish(Kind::Property, &[property("v", 1, 1.0)]);
+    let other = Bench::on(bench.store.clone(), 0);
+    other.publish(Kind::Property, &[property("w", 1, 1.0)]);
+    let (first, second) =
+        (other.series(Kind::Property, "v").number, other.series(Kind::Property, "w").number);
+    assert!(first < second, "{first} {second}");
+    assert_eq!(other.values("v", ALL, 9), [(1, 1.0)]);
+}
+
+#[test]
+fn months_that_are_too_old_are_dropped() {
+    let bench = Bench::new(2);
+    let months_ago = |months: i64| NOW.as_millis() - months * 31 * 86_400_000;
+    let times = [months_ago(0), months_ago(1), months_ago(2)];
+    let points = times.map(|ts| property("v", ts, 1.0));
+    assert!(points.iter().all(|point| bench.telemetry.keeps(point.ts.expect("a time"), NOW)));
+    assert!(!bench.telemetry.keeps(Timestamp::from_millis(months_ago(3)), NOW));
+    bench.publish(Kind::Property, &points);
+    assert_eq!(bench.telemetry.expire(NOW).expect("dropped"), 0);
+    assert_eq!(bench.values("v", ALL, 9).len(), 3);
+    let next_month = NOW.plus_millis(31 * 86_400_000);
+    assert_eq!(bench.telemetry.expire(next_month).expect("dropped"), 1);
+    assert_eq!(bench.values("v", ALL, 9).len(), 2);
+}
+
+#[test]
+fn nothing_is_left_of_a_thing_that_is_forgotten() {
+    let bench = Bench::new(0);
+    let times = [NOW.as_millis(), NOW.as_millis() - 40 * 86_400_000, -7];
+    let points: Vec<_> = times.iter().map(|ts| property("v", *ts, 1.0)).collect();
+    for _ in 0..2 {
+        bench.publish(Kind::Property, &points);
+    }
+    bench.publish(Kind::Alarm, &[alarm(1, 1)]);
+    let series = bench.series(Kind::Property, "v");
+    assert_eq!(bench.sweep(), 0);
+    let mut batch = Batch::default();
+    bench.telemetry.forget(&mut batch, MINE);
+    let receipt = bench.telemetry.tables.hand_over(batch).expect("room");
+    bench.runtime.block_on(receipt.durable()).expect("stored");
+    assert_eq!(bench.sweep(), 2);
+    assert_eq!(bench.telemetry.currents(MINE).expect("read"), Currents::default());
+    assert_eq!(bench.telemetry.points(&series, ALL, 9).count(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Points of any time, near and far, are read as a sorted list would be.
+    #[test]
+    fn a_span_is_what_a_sorted_list_has_there(
+        times in prop::collection::vec(
+            prop_oneof![
+                3 => (-400..40_i64).prop_map(|days| NOW.as_millis() + days * 86_400_000),
+                1 => -5..5_i64,
+                1 => Just(253_402_300_799_999_i64),
+            ],
+            1..40,
+        ),
+        bounds in (-420..60_i64, -420..60_i64),
+        backwards in any::<bool>(),
+        page in 1..10_usize,
+    ) {
+        let bench = Bench::new(0);
+        let points: Vec<_> =
+            times.iter().enumerate().map(|(n, ts)| property("v", *ts, n as f64)).collect();
+        for step in points.chunks(7) {
+            bench.publish(Kind::Property, step);
+        }
+        let mut model: Vec<_> = times.iter().enumerate().map(|(n, ts)| (*ts, n as f64)).collect();
+        model.sort_by_key(|(ts, _)| *ts);
+        let day = |days: i64| Timestamp::from_millis(NOW.as_millis() + days * 86_400_000);
+        for (from, to) in [(day(bounds.0), day(bounds.1)), (ALL.from, ALL.to)] {
+            let within = |(ts, _): &&(i64, f64)| {
+                (from.as_millis()..=to.as_millis()).contains(ts)
+            };
+            let mut expected: Vec<_> = model.iter().filter(within).copied().collect();
+            if backwards {
+                expected.reverse();
+            }
+            let span = Span { from, to, backwards };
+            prop_assert_eq!(bench.values("v", span, page), expected);
+        }
+        let newest = model.last().copied();
+        prop_assert_eq!(Some(pair(&bench.series(Kind::Property, "v").into_newest_row())), newest);
+    }
+}
