@@ -47,6 +47,8 @@ codes! {
         "Check the name; nothing was changed.", "tr50.md 2.1 (client code PY)";
     END_OF_RESULTS = -90058, "A listing with an iterator has no more to show.",
         "Stop; all was shown.", "tr50.md 2.1 (documentation of thing.list)";
+    ATTRIBUTE_MISSING = -91006, "The attribute has no value on that thing.",
+        "Use a default of your own, or set it.", "tr50.md 2.1 (client code TH)";
     AUTHENTICATION_MISSING = -99999, "The request carries no authentication.",
         "Send `auth` or the `sessionId` header.", "tr50.md 2.1 (IP-Symcon module)";
     MALFORMED = -95001, "The request is not a TR50 request in JSON.",

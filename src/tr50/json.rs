@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use crate::things::telemetry::whole;
+
 /// Appends `text` as a JSON string.
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
     // Without an early end the compiler looks at many bytes at once.
@@ -31,6 +33,15 @@ pub fn push_value<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 /// Appends a decimal integer.
 pub fn push_integer(out: &mut Vec<u8>, value: i64) {
     push_value(out, &value);
+}
+
+/// Appends a number, a whole one without a fraction, as Go writes it. What is no number in JSON
+/// becomes `null`; no client can send one.
+pub fn push_number(out: &mut Vec<u8>, value: f64) {
+    match whole(value) {
+        Some(whole) => push_integer(out, whole),
+        None => push_value(out, &value),
+    }
 }
 
 /// Appends valid JSON text without the blanks and line ends between its tokens: a reply over TCP
@@ -98,6 +109,11 @@ impl<'a> ObjectWriter<'a> {
         push_value(self.name(key), &value);
     }
 
+    /// A member that is a number.
+    pub fn number(&mut self, key: Key, value: f64) {
+        push_number(self.name(key), value);
+    }
+
     /// A member that is true or false.
     pub fn flag(&mut self, key: Key, value: bool) {
         self.name(key).extend_from_slice(if value { b"true" } else { b"false" });
@@ -150,6 +166,21 @@ mod tests {
         };
         check("{ \"a b\" : [ 1 ,\n2 ] }", r#"{"a b":[1,2]}"#);
         check(r#"{"a":" \" \\" , "b":1}"#, r#"{"a":" \" \\","b":1}"#);
+    }
+
+    #[test]
+    fn whole_numbers_have_no_fraction() {
+        let check = |value: f64, expected: &str| {
+            let mut out = Vec::new();
+            push_number(&mut out, value);
+            assert_eq!(String::from_utf8_lossy(&out), expected);
+        };
+        check(21.0, "21");
+        check(-0.0, "0");
+        check(-2.5, "-2.5");
+        check(1e16, "1e+16");
+        check(9_007_199_254_740_992.0, "9007199254740992");
+        check(f64::NAN, "null");
     }
 
     #[test]

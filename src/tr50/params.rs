@@ -186,6 +186,21 @@ impl Value for u64 {
     }
 }
 
+/// A whole number, also written as `-5.0` or `"-5"`.
+impl Value for i64 {
+    const EXPECTED: &'static str = "a whole number";
+
+    fn from_json(json: &RawValue) -> Option<Self> {
+        let text = bare_text(json)?;
+        if let Ok(number) = text.trim().parse() {
+            return Some(number);
+        }
+        let number = f64::from_json(json)?;
+        let exact = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+        exact.then_some(number as Self)
+    }
+}
+
 /// A boolean, also written as 0, 1, `0.0`, `"true"`.
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
@@ -285,6 +300,14 @@ mod tests {
         whole("1e3", Some(1000));
         for bad in ["-1", "1.5", "\"x\"", "\"\"", "[1]", "{}", "1e300", "true"] {
             whole(bad, None);
+        }
+        let signed = |json, expected: Option<i64>| assert_eq!(read(json), expected, "{json}");
+        signed("-1", Some(-1));
+        signed("\"0.0\"", Some(0));
+        signed("-2.0", Some(-2));
+        signed("9223372036854775807", Some(i64::MAX));
+        for bad in ["0.5", "1e300", "\"\"", "true", "[]"] {
+            signed(bad, None);
         }
         let flag = |json, expected: Option<bool>| assert_eq!(read(json), expected, "{json}");
         flag("true", Some(true));

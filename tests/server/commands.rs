@@ -30,15 +30,21 @@ replies! {
     the_replies_of_logins: "login.txt";
     the_replies_of_the_envelope: "envelope.txt";
     the_replies_of_limits: "limits.txt";
+    the_replies_of_alarm: "alarm.txt";
+    the_replies_of_attribute: "attribute.txt";
     the_replies_of_diag: "diag.txt";
     the_replies_of_file: "file.txt";
+    the_replies_of_location: "location.txt";
+    the_replies_of_log: "log.txt";
     the_replies_of_org: "org.txt";
     the_replies_of_what_is_not_configured: "not_configured.txt";
+    the_replies_of_property: "property.txt";
     the_replies_of_session: "session.txt";
     the_replies_of_session_list: "session_list.txt";
     the_replies_of_sms: "sms.txt";
     the_replies_of_tcp: "tcp.txt";
     the_replies_of_thing: "thing.txt";
+    the_replies_of_thing_attr: "thing_attr.txt";
     the_replies_of_user: "user.txt";
 }
 

@@ -8,14 +8,22 @@ use super::params::{Field, Params};
 use crate::identity::permission::{Permission, PermissionSet};
 use crate::store::writer::Receipt;
 
+pub mod alarm;
 pub mod api;
+pub mod attribute;
 pub mod diag;
 pub mod file;
+pub mod location;
+pub mod log;
 pub mod org;
+pub mod points;
+pub mod property;
 pub mod session;
 pub mod sms;
+mod span;
 mod target;
 pub mod thing;
+pub mod thing_attr;
 pub mod user;
 mod view;
 
@@ -117,14 +125,20 @@ pub(crate) use {change, heavy, read, store, wait};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 8] = [
+    let families: [&'static [CommandInfo]; 14] = [
+        alarm::COMMANDS,
         api::COMMANDS,
+        attribute::COMMANDS,
         diag::COMMANDS,
         file::COMMANDS,
+        location::COMMANDS,
+        log::COMMANDS,
         org::COMMANDS,
+        property::COMMANDS,
         session::COMMANDS,
         sms::COMMANDS,
         thing::COMMANDS,
+        thing_attr::COMMANDS,
         user::COMMANDS,
     ];
     let mut commands: Vec<_> = families.into_iter().flatten().collect();

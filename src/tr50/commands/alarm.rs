@@ -1,0 +1,180 @@
+//! `alarm.*`: states of things that somebody should know of (`tr50.md` 4.1).
+
+use super::points::{self, Item, Message, Name, Source, field, required_field};
+use super::span::{self, At, Form, Held, History, Range, Wanted};
+use super::target::Target;
+use super::{heavy, store, wait};
+use crate::limits;
+use crate::things::telemetry::NewPoint;
+use crate::things::telemetry::point::{Alarm as State, Kind, Value};
+use crate::tr50::dispatch::{Call, CommandInfo, WriteReply, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::json;
+use crate::tr50::params::{Field, params};
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    wait!(
+        "alarm.batch",
+        points::batch::<Alarm>,
+        "Records states of alarms, in the order of their times, up to the first that is wrong. The \
+         reply is sent when what came before that is durable.",
+        "",
+        [NOT_FOUND]
+    ),
+    heavy!(
+        "alarm.current",
+        current,
+        span::asks_for_a_time,
+        "Shows the state of an alarm.",
+        "`state`, `duration` (milliseconds in this state), `msg`, `ts`, `corrId`, `lat`, `lng`",
+        [NOT_FOUND]
+    ),
+    heavy!(
+        "alarm.history",
+        history,
+        span::always,
+        "Lists states of an alarm, oldest first, at most 5000.",
+        "`values`, an array of `state`, `msg`, `ts`, `corrId`, `lat` and `lng`; with `split`: \
+         `values` and `ts`, two arrays",
+        [NOT_FOUND]
+    ),
+    heavy!(
+        "alarm.history.multi",
+        history_multi,
+        span::always,
+        "Lists states of several alarms, oldest first, at most 5000 in all.",
+        "`values`, an object with the reply of `alarm.history` for each key",
+        [NOT_FOUND]
+    ),
+    store!(
+        "alarm.publish",
+        points::publish::<Alarm>,
+        "Records the state of an alarm. The state that it has already is only recorded again with \
+         `republish`.",
+        "",
+        [NOT_FOUND]
+    ),
+];
+
+/// A state of an alarm.
+pub struct Alarm;
+
+impl Item for Alarm {
+    const KIND: Kind = Kind::Alarm;
+    const SORTED: bool = true;
+
+    fn fields() -> Vec<Field> {
+        vec![
+            required_field::<Name>("key", "The alarm's name."),
+            required_field::<i64>("state", "The state."),
+            field::<Message>("msg", "What there is to say about it."),
+            field::<f64>("lat", "The latitude of the event."),
+            field::<f64>("lng", "The longitude of the event."),
+            field::<bool>("republish", "Records the state even if it has not changed."),
+        ]
+    }
+
+    fn read(source: &Source<'_, '_, '_>) -> Result<NewPoint, Failure> {
+        let Name(name) = source.required("key")?;
+        let state = source.required("state")?;
+        let msg = source.optional::<Message>("msg")?.map(|msg| msg.0.into());
+        let place = source.optional("lat")?.zip(source.optional("lng")?);
+        let republish = source.optional("republish")?.unwrap_or(false);
+        let value = Value::Alarm(State { state, msg, place });
+        Ok(NewPoint { republish, ..source.point(name, value)? })
+    }
+}
+
+/// `alarm.current`.
+pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Held, Failure> {
+    let owner = target.subject(call)?.id.into();
+    let held = span::held(call, owner, Kind::Alarm, &at.key.0, at.ts)?;
+    held.ok_or_else(|| Failure::not_found(format!("A state of alarm \"{}\"", shown(&at.key.0))))
+}
+
+params! {
+    /// Which alarm, and in which form.
+    pub struct Which {
+        required key: Name = "key", "The alarm's name.";
+        optional split: bool = "split", "States and times in arrays of their own.";
+    }
+}
+
+/// `alarm.history`.
+pub fn history(
+    call: &Call<'_>,
+    (target, (which, range)): (Target, (Which, Range)),
+) -> Result<History, Failure> {
+    let series = span::series_of(call, &target, Kind::Alarm, &which.key.0)?;
+    let (span, limit) = range.span(call.now);
+    let wanted = Wanted { span, limit, offset: None, filter: None };
+    let form = Form { split: which.split.unwrap_or(false), ..Form::default() };
+    span::history(call, series.as_ref(), &wanted, form)
+}
+
+params! {
+    /// Which alarms, and in which form.
+    pub struct WhichOfMany {
+        required keys: Vec<String> = "keys", "The alarms' names, at most 100.";
+        optional split: bool = "split", "States and times in arrays of their own.";
+    }
+}
+
+/// Histories by their alarms' names, in the order of the request.
+pub struct Histories(Vec<(String, History)>);
+
+/// `alarm.history.multi`. No source shows its reply; this one has the reply of `alarm.history`
+/// under each key.
+pub fn history_multi(
+    call: &Call<'_>,
+    (target, (which, range)): (Target, (WhichOfMany, Range)),
+) -> Result<Histories, Failure> {
+    let WhichOfMany { mut keys, split } = which;
+    if keys.len() > limits::SERIES_PER_COMMAND {
+        let sentence = "Parameter \"keys\" must have at most 100 names.";
+        return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+    }
+    let mut seen = std::collections::HashSet::new();
+    keys.retain(|key| seen.insert(key.clone()));
+    let owner = target.subject(call)?.id.into();
+    let (span, mut limit) = range.span(call.now);
+    let form = Form { split: split.unwrap_or(false), ..Form::default() };
+    let asked = limit;
+    let (mut room, mut bytes) = (limits::HISTORY_MAX as usize, 0);
+    let mut histories = Vec::new();
+    for key in keys {
+        limit = asked.min(room);
+        let series = call.core.telemetry.series(owner, Kind::Alarm, &key)?;
+        let wanted = Wanted { span, limit, offset: None, filter: None };
+        let history = if limit == 0 {
+            span::history(call, None, &wanted, form)?
+        } else {
+            span::history(call, series.as_ref(), &wanted, form)?
+        };
+        room -= history.len();
+        bytes += history.bytes();
+        if bytes > limits::HISTORY_BYTES_MAX {
+            return Err(span::too_large());
+        }
+        histories.push((key, history));
+    }
+    Ok(Histories(histories))
+}
+
+impl WriteReply for Histories {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true,"params":{"values":{"#);
+        for (index, (name, history)) in self.0.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            json::push_string(out, name);
+            out.push(b':');
+            let mut object = json::ObjectWriter::new(out);
+            history.write_members(&mut object);
+            object.end();
+        }
+        out.extend_from_slice(b"}}}");
+    }
+}

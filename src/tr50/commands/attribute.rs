@@ -1,0 +1,140 @@
+//! `attribute.*`: texts that things say about themselves (`tr50.md` 4.1). They are the ones that
+//! `thing.attr.*` sets and gets.
+
+use super::points::{self, AttributeText, Item, Name, Source, field, required_field};
+use super::span::{self, At, Form, Held, History, Range, Wanted};
+use super::target::Target;
+use super::{heavy, store, wait};
+use crate::limits;
+use crate::things::telemetry::NewPoint;
+use crate::things::telemetry::point::{Kind, Value};
+use crate::tr50::dispatch::{Call, CommandInfo, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::{Field, params};
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    wait!(
+        "attribute.batch",
+        points::batch::<Attribute>,
+        "Sets attributes, in order, up to the first that is wrong. The reply is sent when what \
+         came before that is durable.",
+        "",
+        [NOT_FOUND]
+    ),
+    heavy!(
+        "attribute.current",
+        current,
+        span::asks_for_a_time,
+        "Shows the value of an attribute.",
+        "`value`, `ts`, `corrId`",
+        [NOT_FOUND]
+    ),
+    heavy!(
+        "attribute.history",
+        history,
+        span::always,
+        "Lists values of an attribute, oldest first, at most 5000; null where it was unset.",
+        "`count`, `values`, an array of `value`, `ts` and `corrId`; with `split`: `values` and \
+         `ts`, two arrays",
+        [NOT_FOUND]
+    ),
+    store!(
+        "attribute.publish",
+        points::publish::<Attribute>,
+        "Sets an attribute; null unsets it. The value that it has already is only recorded again \
+         with `republish`.",
+        "",
+        [NOT_FOUND]
+    ),
+];
+
+/// A value of an attribute.
+pub struct Attribute;
+
+impl Item for Attribute {
+    const KIND: Kind = Kind::Attribute;
+
+    fn fields() -> Vec<Field> {
+        vec![
+            required_field::<Name>("key", "The attribute's name."),
+            required_field::<AttributeText>("value", "The value; null unsets it."),
+            field::<bool>("republish", "Records the value even if it has not changed."),
+        ]
+    }
+
+    fn read(source: &Source<'_, '_, '_>) -> Result<NewPoint, Failure> {
+        let Name(name) = source.required("key")?;
+        let value = source.nullable::<AttributeText>("value")?.map(|value| value.0.into());
+        let republish = source.optional("republish")?.unwrap_or(false);
+        Ok(NewPoint { republish, ..source.point(name, Value::Attribute(value))? })
+    }
+}
+
+/// `attribute.current`.
+pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Held, Failure> {
+    let owner = target.subject(call)?.id.into();
+    let held = span::held(call, owner, Kind::Attribute, &at.key.0, at.ts)?;
+    held.ok_or_else(|| Failure::not_found(format!("A value of attribute \"{}\"", shown(&at.key.0))))
+}
+
+params! {
+    /// Which attribute, and in which form.
+    pub struct Which {
+        required key: Name = "key", "The attribute's name.";
+        optional offset: u64 = "offset",
+            "Values to leave out: the oldest with `start`, the newest without.";
+        optional limit: u64 = "limit", "Values to return at most, up to 5000.";
+        optional sort: String = "sort", "`ts` (default) or `-ts`, the newest first.";
+        optional split: bool = "split", "Values and times in arrays of their own.";
+    }
+}
+
+/// `attribute.history`.
+pub fn history(
+    call: &Call<'_>,
+    (target, (which, range)): (Target, (Which, Range)),
+) -> Result<History, Failure> {
+    let newest_first = newest_first(which.sort.as_deref())?;
+    let series = span::series_of(call, &target, Kind::Attribute, &which.key.0)?;
+    let (span, limit) = range.span(call.now);
+    let wanted = Wanted {
+        span,
+        limit: limited(which.limit, limit),
+        offset: Some(offset(which.offset)),
+        filter: None,
+    };
+    let form = Form { split: which.split.unwrap_or(false), ..Form::default() };
+    let history = span::history(call, series.as_ref(), &wanted, form)?;
+    Ok(history.newest_first(newest_first))
+}
+
+/// Reads `sort` of a history, which can only be sorted by time.
+///
+/// # Errors
+///
+/// It names something else.
+pub fn newest_first(sort: Option<&str>) -> Result<bool, Failure> {
+    let sort = sort.unwrap_or_default();
+    let (descending, name) = match sort.strip_prefix('-') {
+        Some(name) => (true, name),
+        None => (false, sort.strip_prefix('+').unwrap_or(sort)),
+    };
+    if name.is_empty() || name.eq_ignore_ascii_case("ts") {
+        return Ok(descending);
+    }
+    let sentence = format!("Parameter \"sort\" names no field: \"{}\".", shown(sort));
+    Err(Failure::new(Code::PARAMETER_INVALID, sentence))
+}
+
+/// The smaller of what a client wants and what it may have; 0 and absent mean as many as allowed.
+pub fn limited(wanted: Option<u64>, most: usize) -> usize {
+    let wanted = wanted.filter(|limit| *limit > 0).and_then(|limit| usize::try_from(limit).ok());
+    wanted.unwrap_or(most).min(most)
+}
+
+/// How many points to leave out.
+pub fn offset(wanted: Option<u64>) -> usize {
+    let wanted = usize::try_from(wanted.unwrap_or(0)).unwrap_or(usize::MAX);
+    wanted.min(limits::POINTS_SEARCHED_MAX)
+}

@@ -1,0 +1,178 @@
+//! `log.*`: what things say happened to them (`tr50.md` 4.1).
+
+use super::attribute::{limited, offset};
+use super::points::{self, CorrId, Message};
+use super::span::{self, Ago, Form, History, Range, Wanted};
+use super::target::{Subject, Target};
+use super::{heavy, store};
+use crate::directory::Who;
+use crate::id::{ThingId, ThingKey};
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::things::telemetry::point::{Entry, Kind, Point, Value};
+use crate::things::telemetry::{NewPoint, Owner};
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, CommandInfo, Done, WriteReply};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::json::{self, ObjectWriter, key};
+use crate::tr50::params::params;
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    heavy!(
+        "log.list",
+        list,
+        span::always,
+        "Lists entries of a thing's log, or of the organisation's, oldest first.",
+        "`count`, `result`, an array of `id`, `ts`, `thingId`, `thingKey`, `type`, `corrId`, \
+         `level` and `msg`",
+        [NOT_FOUND]
+    ),
+    store!(
+        "log.publish",
+        publish,
+        "Adds an entry to a thing's log, or to the organisation's.",
+        "",
+        [NOT_FOUND]
+    ),
+];
+
+/// The level of an entry that does not say so: information.
+const LEVEL_DEFAULT: u64 = 2;
+
+params! {
+    /// An entry.
+    pub struct NewEntry {
+        required msg: Message = "msg", "The message.";
+        optional level: u64 = "level", "0 error, 1 warning, 2 information (default).";
+        optional ts: Timestamp = "ts", "When it happened; now by default.";
+        optional corr_id: CorrId = "corrId", "A word of the client by which entries belong together.";
+        optional global: bool = "global", "Adds it to the organisation's log, not to a thing's.";
+    }
+}
+
+/// `log.publish`.
+pub fn publish(
+    call: &Call<'_>,
+    (target, entry): (Target, NewEntry),
+) -> Result<(Done, Receipt), Failure> {
+    let level = entry.level.unwrap_or(LEVEL_DEFAULT);
+    let Some(level) = u8::try_from(level).ok().filter(|level| u64::from(*level) <= LEVEL_DEFAULT)
+    else {
+        let sentence = "Parameter \"level\" must be 0, 1 or 2.";
+        return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+    };
+    let place = Place::of(call, &target, entry.global)?;
+    let point = NewPoint {
+        name: String::new(),
+        ts: entry.ts,
+        value: Value::Log(Entry { level, msg: entry.msg.0.into() }),
+        corr_id: entry.corr_id.map(|id| id.0),
+        republish: false,
+    };
+    points::check_age(call, &point)?;
+    let published = call.core.telemetry.publish(place.owner, Kind::Log, &[point], call.now)?;
+    Ok((Done, published.receipt))
+}
+
+/// Whose log.
+struct Place {
+    owner: Owner,
+    /// None for the organisation's.
+    thing: Option<(ThingId, ThingKey)>,
+}
+
+impl Place {
+    fn of(call: &Call<'_>, target: &Target, global: Option<bool>) -> Result<Self, Failure> {
+        if !global.unwrap_or(false) {
+            let Subject { id, key } = target.subject(call)?;
+            return Ok(Self { owner: id.into(), thing: Some((id, key)) });
+        }
+        if let Who::Application { application, .. } = call.session.who()
+            && application.restrict_access_to_self
+        {
+            let sentence = "The application's token is restricted to its own thing.";
+            return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+        }
+        Ok(Self { owner: call.session.org_id().into(), thing: None })
+    }
+}
+
+params! {
+    /// Which entries.
+    pub struct Which {
+        optional level: u64 = "level", "Only entries of this level.";
+        optional corr_id: String = "corrId", "Only entries with this correlation id.";
+        optional kind: String = "type", "`thing`, or `system` for the organisation's log.";
+        optional global: bool = "global", "The organisation's log.";
+        optional last: Ago = "last", "The entries of this time until now.";
+        optional start: Timestamp = "start", "The first time; without it the newest entries are taken.";
+        optional end: Timestamp = "end", "The last time.";
+        optional offset: u64 = "offset",
+            "Entries to leave out: the oldest with `start`, the newest without.";
+        optional limit: u64 = "limit", "Entries to return at most, up to 2000.";
+    }
+}
+
+/// The reply of `log.list`.
+pub struct Entries {
+    history: History,
+    thing: Option<(ThingId, ThingKey)>,
+}
+
+/// `log.list`. Entries of other types than a thing's and the organisation's are not kept here: a
+/// list of them is empty.
+pub fn list(call: &Call<'_>, (target, which): (Target, Which)) -> Result<Entries, Failure> {
+    let kind = which.kind.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let place = Place::of(call, &target, which.global.or(Some(kind == "system")))?;
+    let series = call.core.telemetry.series(place.owner, Kind::Log, "")?;
+    let series = series.filter(|_| matches!(kind.as_str(), "" | "thing" | "system"));
+    let range = Range { records: None, last: which.last, start: which.start, end: which.end };
+    let (span, _) = range.span(call.now);
+    let (level, corr_id) = (which.level, which.corr_id.filter(|id| !id.is_empty()));
+    let fits = |point: &Point<'_>| {
+        let of_level = match &point.value {
+            Value::Log(entry) => level.is_none_or(|level| level == u64::from(entry.level)),
+            _ => false,
+        };
+        of_level && (corr_id.is_none() || point.corr_id.as_deref() == corr_id.as_deref())
+    };
+    let wanted = Wanted {
+        span,
+        limit: limited(which.limit, limits::LIST_MAX as usize),
+        offset: Some(offset(which.offset)),
+        filter: Some(&fits),
+    };
+    let history = span::history(call, series.as_ref(), &wanted, Form::default())?;
+    Ok(Entries { history, thing: place.thing })
+}
+
+impl WriteReply for Entries {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true,"params":{"count":"#);
+        json::push_value(out, &self.history.count());
+        out.extend_from_slice(br#","result":["#);
+        let start = out.len();
+        for (row, point) in self.history.rows() {
+            let Value::Log(entry) = &point.value else { continue };
+            if out.len() > start {
+                out.push(b',');
+            }
+            let mut object = ObjectWriter::new(out);
+            object.string(key!("id"), &span::point_id(row));
+            object.time(key!("ts"), point.ts);
+            if let Some((id, thing_key)) = &self.thing {
+                object.hex(key!("thingId"), id.as_bytes());
+                object.string(key!("thingKey"), thing_key.as_str());
+            }
+            object.string(key!("type"), if self.thing.is_some() { "thing" } else { "system" });
+            if let Some(corr_id) = &point.corr_id {
+                object.string(key!("corrId"), corr_id);
+            }
+            object.integer(key!("level"), entry.level.into());
+            object.string(key!("msg"), &entry.msg);
+            object.end();
+        }
+        out.extend_from_slice(b"]}}");
+    }
+}

@@ -1,0 +1,388 @@
+//! What all commands that publish telemetry have in common: one point, or a batch of them.
+
+use std::marker::PhantomData;
+
+use serde_json::value::RawValue;
+
+use super::target::{Subject, Target};
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::things::feed::Topic;
+use crate::things::telemetry::NewPoint;
+use crate::things::telemetry::point::{Kind, Location, Value};
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, Done, Reply};
+use crate::tr50::envelope::Members;
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::json;
+use crate::tr50::params::{self, Field, Params, missing};
+
+/// Declares texts with a bound: a newtype, and what a parameter of that type must be.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident: $least:literal to $most:path, $expected:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, PartialEq, Eq, Debug)]
+            pub struct $name(pub String);
+
+            impl params::Value for $name {
+                const EXPECTED: &'static str = $expected;
+
+                fn from_json(json: &RawValue) -> Option<Self> {
+                    let text = String::from_json(json)?;
+                    ($least..=$most).contains(&text.len()).then_some(Self(text))
+                }
+            }
+        )*
+
+        #[cfg(test)]
+        const BOUNDS: &[(&str, usize)] = &[$(($expected, $most)),*];
+    };
+}
+
+texts! {
+    /// The name of a property, alarm or attribute.
+    Name: 1 to limits::SERIES_NAME_BYTES_MAX, "a name of 1 to 256 bytes";
+    /// A client's word by which points belong together.
+    CorrId: 0 to limits::CORR_ID_BYTES_MAX, "a string of at most 256 bytes";
+    /// The value of an attribute.
+    AttributeText: 0 to limits::ATTRIBUTE_BYTES_MAX, "a string of at most 16384 bytes";
+    /// The message of an alarm or of a log's entry.
+    Message: 0 to limits::MESSAGE_BYTES_MAX, "a string of at most 16384 bytes";
+    /// A line of an address, or a word.
+    Line: 0 to limits::ADDRESS_LINE_BYTES_MAX, "a string of at most 256 bytes";
+}
+
+/// Where the members of a point come from: from itself, or, in a batch, from beside the list.
+pub struct Source<'m, 'o, 'd> {
+    own: &'m Members<'o>,
+    defaults: Option<&'m Members<'d>>,
+}
+
+impl Source<'_, '_, '_> {
+    /// A member that may be absent. A default of the wrong type counts as absent: one client puts
+    /// a title where the default value belongs (`tr50.md` 0, fact 15).
+    ///
+    /// # Errors
+    ///
+    /// The point's own member has the wrong type.
+    pub fn optional<T: params::Value>(&self, name: &str) -> Result<Option<T>, Failure> {
+        if let Some(own) = params::optional(self.own, name)? {
+            return Ok(Some(own));
+        }
+        Ok(self.defaults.and_then(|defaults| params::optional(defaults, name).ok().flatten()))
+    }
+
+    /// A member that must be there.
+    ///
+    /// # Errors
+    ///
+    /// It is missing or has the wrong type.
+    pub fn required<T: params::Value>(&self, name: &str) -> Result<T, Failure> {
+        self.optional(name)?.ok_or_else(|| missing(name))
+    }
+
+    /// A member that may also be null, which is not the same as absent: none, when it is null.
+    ///
+    /// # Errors
+    ///
+    /// It is missing or has the wrong type.
+    pub fn nullable<T: params::Value>(&self, name: &str) -> Result<Option<T>, Failure> {
+        if is_null(self.own, name) {
+            return Ok(None);
+        }
+        match self.optional(name)? {
+            None if self.defaults.is_some_and(|defaults| is_null(defaults, name)) => Ok(None),
+            None => Err(missing(name)),
+            found => Ok(found),
+        }
+    }
+
+    /// Whether the point itself has this member.
+    pub fn has(&self, name: &str) -> bool {
+        self.own.find(name).is_some()
+    }
+
+    /// The members that all points have.
+    ///
+    /// # Errors
+    ///
+    /// One of them has the wrong type.
+    pub fn point(&self, name: String, value: Value<'static>) -> Result<NewPoint, Failure> {
+        Ok(NewPoint {
+            name,
+            ts: self.optional("ts")?,
+            value,
+            corr_id: self.optional::<CorrId>("corrId")?.map(|id| id.0),
+            republish: false,
+        })
+    }
+}
+
+fn is_null(members: &Members<'_>, name: &str) -> bool {
+    let mut members = members.0.iter();
+    members.any(|(member, value)| member.eq_ignore_ascii_case(name) && value.get() == "null")
+}
+
+/// A kind of point as clients write it.
+pub trait Item: 'static {
+    /// What it is about.
+    const KIND: Kind;
+
+    /// Whether the points of a batch are put into the order of their times first (`tr50.md` 4.1,
+    /// `alarm.batch`).
+    const SORTED: bool = false;
+
+    /// Its members.
+    fn fields() -> Vec<Field>;
+
+    /// Reads one.
+    ///
+    /// # Errors
+    ///
+    /// A member is missing or has the wrong type; the failure names it.
+    fn read(source: &Source<'_, '_, '_>) -> Result<NewPoint, Failure>;
+}
+
+/// A parameter for the documentation.
+pub const fn field<T: params::Value>(name: &'static str, doc: &'static str) -> Field {
+    Field { name, expected: T::EXPECTED, required: false, doc }
+}
+
+/// A parameter that must be there, for the documentation.
+pub const fn required_field<T: params::Value>(name: &'static str, doc: &'static str) -> Field {
+    Field { name, expected: T::EXPECTED, required: true, doc }
+}
+
+/// The parameters that all points have, for the documentation.
+pub fn common_fields() -> [Field; 2] {
+    [
+        field::<Timestamp>("ts", "When it was measured; now by default."),
+        field::<CorrId>("corrId", "A word of the client by which points belong together."),
+    ]
+}
+
+/// The parameters of a command that publishes one point.
+pub struct One<I>(NewPoint, PhantomData<fn() -> I>);
+
+impl<I: Item> Params for One<I> {
+    fn fields() -> Vec<Field> {
+        [I::fields(), common_fields().into()].concat()
+    }
+
+    fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
+        I::read(&Source { own: members, defaults: None }).map(|point| Self(point, PhantomData))
+    }
+}
+
+/// `*.publish`.
+pub fn publish<I: Item>(
+    call: &Call<'_>,
+    (target, one): (Target, One<I>),
+) -> Result<(Done, Receipt), Failure> {
+    let subject = target.subject(call)?;
+    check_age(call, &one.0)?;
+    Ok((Done, record(call, &subject, I::KIND, &[one.0])?))
+}
+
+/// The parameters of a batch.
+pub struct Many<I>(Vec<BatchItem>, PhantomData<fn() -> I>);
+
+struct BatchItem {
+    index: usize,
+    ts: Option<Timestamp>,
+    point: Result<NewPoint, Failure>,
+}
+
+impl<I: Item> Params for Many<I> {
+    fn fields() -> Vec<Field> {
+        let data = Field {
+            name: "data",
+            expected: "an array of objects",
+            required: true,
+            doc: "The points, each with the members below; what stands beside the array holds \
+                  for those that don't say otherwise.",
+        };
+        let default = |field: Field| Field { required: false, ..field };
+        let members = [I::fields(), common_fields().into()].concat().into_iter().map(default);
+        [data].into_iter().chain(members).collect()
+    }
+
+    fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
+        let data = members.find("data").ok_or_else(|| missing("data"))?;
+        let items: Vec<&RawValue> = serde_json::from_str(data.get()).map_err(|_| {
+            let sentence = "Parameter \"data\" must be an array of objects.";
+            Failure::new(Code::PARAMETER_INVALID, sentence)
+        })?;
+        let mut read = Vec::with_capacity(items.len().min(limits::BATCH_ITEMS_MAX));
+        for (index, item) in items.into_iter().enumerate() {
+            let item = read_item::<I>(index, item, members);
+            let failed = item.point.is_err();
+            read.push(item);
+            if (failed && !I::SORTED) || index > limits::BATCH_ITEMS_MAX {
+                break;
+            }
+        }
+        Ok(Self(read, PhantomData))
+    }
+}
+
+fn read_item<I: Item>(index: usize, item: &RawValue, defaults: &Members<'_>) -> BatchItem {
+    let refused = |failure| BatchItem { index, ts: None, point: Err(failure) };
+    if index >= limits::BATCH_ITEMS_MAX {
+        let sentence = format!("A batch has at most {} points.", limits::BATCH_ITEMS_MAX);
+        return refused(Failure::new(Code::TOO_LARGE, sentence));
+    }
+    let own = match serde_json::from_str::<Members<'_>>(item.get()) {
+        Ok(own) => own,
+        Err(_) => {
+            return refused(Failure::new(Code::PARAMETER_INVALID, "It must be an object."));
+        }
+    };
+    let source = Source { own: &own, defaults: Some(defaults) };
+    let point = I::read(&source);
+    let ts = match &point {
+        Ok(point) => point.ts,
+        Err(_) => source.optional("ts").ok().flatten(),
+    };
+    BatchItem { index, ts, point }
+}
+
+/// `*.batch`: in order, up to the first point that is wrong. What came before it is kept, and the
+/// failure, which names it by its place, is sent when that is durable.
+pub fn batch<I: Item>(
+    call: &Call<'_>,
+    (target, many): (Target, Many<I>),
+) -> Result<Reply, Failure> {
+    let subject = target.subject(call)?;
+    let Many(mut items, _) = many;
+    if I::SORTED {
+        items.sort_by_key(|item| item.ts.unwrap_or(call.now));
+    }
+    let (mut points, mut failed) = (Vec::with_capacity(items.len()), None);
+    for BatchItem { index, point, .. } in items {
+        match point.and_then(|point| check_age(call, &point).map(|()| point)) {
+            Ok(point) => points.push(point),
+            Err(failure) => {
+                let sentence = format!("data[{index}]: {}", failure.message);
+                failed = Some(Failure::new(failure.code, sentence));
+                break;
+            }
+        }
+    }
+    let receipt = record(call, &subject, I::KIND, &points)?;
+    Ok(Box::pin(async move {
+        receipt.durable().await?;
+        match failed {
+            Some(failure) => Err(failure),
+            None => Ok(br#"{"success":true}"#.to_vec()),
+        }
+    }))
+}
+
+/// Refuses a point that would be dropped at once.
+///
+/// # Errors
+///
+/// It is older than telemetry is kept.
+pub fn check_age(call: &Call<'_>, point: &NewPoint) -> Result<(), Failure> {
+    match point.ts {
+        Some(ts) if !call.core.telemetry.keeps(ts, call.now) => {
+            let months = call.core.config.telemetry.retention_months;
+            let sentence = format!(
+                "Parameter \"ts\" is {ts}, which is longer ago than the {months} months for which \
+                 telemetry is kept."
+            );
+            Err(Failure::new(Code::PARAMETER_INVALID, sentence))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Records points of a thing and tells those who subscribed to them.
+///
+/// # Errors
+///
+/// The store can't take them.
+pub fn record(
+    call: &Call<'_>,
+    subject: &Subject,
+    kind: Kind,
+    points: &[NewPoint],
+) -> Result<Receipt, Failure> {
+    let published = call.core.telemetry.publish(subject.id.into(), kind, points, call.now)?;
+    let org = call.session.org_id();
+    for (index, point) in points.iter().enumerate() {
+        if published.unchanged.binary_search(&index).is_err()
+            && let Some(topic) = topic(point)
+        {
+            call.core.feed.publish(org, &subject.key, topic, || payload(&point.value));
+        }
+    }
+    Ok(published.receipt)
+}
+
+/// The topic on which a point is told; a log's entry is not.
+const fn topic(point: &NewPoint) -> Option<Topic<'_>> {
+    let name = point.name.as_str();
+    match point.value {
+        Value::Property(_) => Some(Topic::Property(name)),
+        Value::Alarm(_) => Some(Topic::Alarm(name)),
+        Value::Attribute(_) => Some(Topic::Attribute(name)),
+        Value::Location(_) => Some(Topic::Location),
+        Value::Log(_) => None,
+    }
+}
+
+/// The text of a value on its topic (`tr50.md` 5). An attribute that has none any more is an empty
+/// text; the members of a location are separated by commas, and empty when they are absent.
+fn payload(value: &Value<'_>) -> String {
+    match value {
+        Value::Property(value) => number(*value),
+        Value::Alarm(alarm) => alarm.state.to_string(),
+        Value::Attribute(value) => value.clone().unwrap_or_default().into_owned(),
+        Value::Location(location) => position(location),
+        Value::Log(entry) => entry.msg.clone().into_owned(),
+    }
+}
+
+fn position(location: &Location<'_>) -> String {
+    let Location { lat, lng, heading, speed, altitude, fix_type, .. } = location;
+    let numbers = [Some(*lat), Some(*lng), *heading, *speed, *altitude];
+    let mut text: String =
+        numbers.into_iter().map(|member| member.map(number).unwrap_or_default() + ",").collect();
+    text.push_str(fix_type.as_deref().unwrap_or_default());
+    text
+}
+
+fn number(value: f64) -> String {
+    let mut text = Vec::new();
+    json::push_number(&mut text, value);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_text_must_be_names_its_bound() {
+        for (expected, most) in BOUNDS {
+            assert!(expected.ends_with(&format!("{most} bytes")), "{expected}: {most}");
+        }
+    }
+
+    #[test]
+    fn a_location_is_told_with_empty_places() {
+        let location = Location { lat: 1.5, lng: -2.0, ..Location::default() };
+        assert_eq!(position(&location), "1.5,-2,,,,");
+        let location = Location {
+            heading: Some(90.0),
+            speed: Some(0.25),
+            altitude: Some(-3.0),
+            fix_type: Some("gps".into()),
+            ..location
+        };
+        assert_eq!(position(&location), "1.5,-2,90,0.25,-3,gps");
+    }
+}

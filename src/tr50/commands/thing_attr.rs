@@ -1,0 +1,87 @@
+//! `thing.attr.*`: the attributes of `attribute.*` under older names (`tr50.md` 4.1).
+
+use serde::Serialize;
+
+use super::attribute::Attribute;
+use super::points::{self, CorrId, Name};
+use super::target::Target;
+use super::{read, store};
+use crate::store::writer::Receipt;
+use crate::things::telemetry::NewPoint;
+use crate::things::telemetry::point::{Kind, Value};
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, CommandInfo, Done, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::params;
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    read!(
+        "thing.attr.get",
+        get,
+        "Shows an attribute of a thing.",
+        "`value`, `ts`",
+        [NOT_FOUND, ATTRIBUTE_MISSING]
+    ),
+    store!(
+        "thing.attr.set",
+        points::publish::<Attribute>,
+        "Sets an attribute of a thing, as `attribute.publish` does.",
+        "",
+        [NOT_FOUND]
+    ),
+    store!("thing.attr.unset", unset, "Unsets an attribute of a thing.", "", [NOT_FOUND]),
+];
+
+params! {
+    /// Which attribute.
+    pub struct Which {
+        required key: Name = "key", "The attribute's name.";
+    }
+}
+
+/// The reply of `thing.attr.get`.
+#[derive(Serialize)]
+pub struct AttributeValue {
+    value: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ts: Option<Timestamp>,
+}
+
+/// `thing.attr.get`.
+pub fn get(call: &Call<'_>, (target, which): (Target, Which)) -> Result<AttributeValue, Failure> {
+    let subject = target.subject(call)?;
+    let name = which.key.0;
+    let series = call.core.telemetry.series(subject.id.into(), Kind::Attribute, &name)?;
+    if let Some(series) = series
+        && let Value::Attribute(Some(value)) = series.newest_point()?.value
+    {
+        return Ok(AttributeValue { value: value.into_owned(), ts: Some(series.ts) });
+    }
+    let sentence = format!("Attribute \"{}\" has no value.", shown(&name));
+    Err(Failure::new(Code::ATTRIBUTE_MISSING, sentence))
+}
+
+params! {
+    /// What is unset, and in which connection.
+    pub struct Unset {
+        required key: Name = "key", "The attribute's name.";
+        optional corr_id: CorrId = "corrId", "A word of the client by which points belong together.";
+    }
+}
+
+/// `thing.attr.unset`. An attribute that has no value stays as it is.
+pub fn unset(
+    call: &Call<'_>,
+    (target, which): (Target, Unset),
+) -> Result<(Done, Receipt), Failure> {
+    let subject = target.subject(call)?;
+    let point = NewPoint {
+        name: which.key.0,
+        ts: None,
+        value: Value::Attribute(None),
+        corr_id: which.corr_id.map(|id| id.0),
+        republish: false,
+    };
+    Ok((Done, points::record(call, &subject, Kind::Attribute, &[point])?))
+}
