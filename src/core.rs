@@ -21,7 +21,7 @@ use crate::store::writer::{Durability, Receipt};
 use crate::store::{Batch, StoreError, Tables};
 use crate::things::feed::Feed;
 use crate::things::files::{FileTerms, Files};
-use crate::things::mailbox::Mailbox;
+use crate::things::mailbox::{self, Mailbox};
 use crate::things::telemetry::Telemetry;
 use crate::timestamp::Timestamp;
 use crate::tr50::authenticate::Credentials;
@@ -136,13 +136,17 @@ impl Core {
         // Grows from start to start, unless more than a thousand points a second were recorded.
         let arrival = Timestamp::now().as_millis() as u32;
         let retention_months = config.telemetry.retention_months;
+        let mail_rules = mailbox::Rules {
+            waiting_max: config.mailbox.waiting_max,
+            keep_s: config.mailbox.keep_s,
+        };
         Self {
             config,
             identity,
             directory,
             metrics,
             telemetry: Telemetry::new(tables.clone(), arrival, retention_months),
-            mailbox: Mailbox::new(tables.clone()),
+            mailbox: Mailbox::new(tables.clone(), mail_rules),
             files,
             feed: Feed::default(),
             server_id,
@@ -393,6 +397,7 @@ impl Core {
     /// The store failed; the changes hold in memory.
     pub async fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         self.count(&changes.events);
+        self.return_mail(&changes.events);
         let written = {
             let _order = self.journal.lock();
             self.tables.hand_over(journal::batch_of(changes)?)?
@@ -404,6 +409,7 @@ impl Core {
     pub fn publish(&self, changes: &Changes) {
         self.count(&changes.events);
         self.close_ended(changes);
+        self.return_mail(&changes.events);
         let _order = self.journal.lock();
         let queued = journal::batch_of(changes).and_then(|batch| self.tables.hand_over(batch));
         if let Err(error) = queued {
@@ -447,6 +453,31 @@ impl Core {
         }
         let forgotten = self.directory.prune(now);
         self.publish(&Changes { events: Vec::new(), forgotten });
+    }
+
+    /// Ends the mails whose time is over, in steps between which other work gets its turn.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; the mails are looked at again the next time.
+    pub async fn expire_mail(&self, now: Timestamp) -> Result<(), StoreError> {
+        while self.mailbox.expire(now)? {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Forgets mails that were done long ago. It reads the disk, so it runs apart.
+    pub async fn prune_mail(self: &Arc<Self>, now: Timestamp) {
+        let core = self.clone();
+        let pruned = self.apart(move || {
+            while core.mailbox.prune(now)? {}
+            Ok::<_, StoreError>(())
+        });
+        if let Ok(Err(error)) = pruned.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "old mails were not forgotten");
+        }
     }
 
     /// Stores the counters that have changed, in steps between which other work gets its turn and

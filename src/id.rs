@@ -82,6 +82,8 @@ object_ids! {
     ThingDefId;
     /// A file.
     FileId;
+    /// A mail: the milliseconds of its creation (6 bytes), then chance, so that ids are in order.
+    MailId;
 }
 
 /// The secret under which a file is moved over HTTP: 24 hexadecimal digits, the `fileId` of `file.put`

@@ -290,3 +290,37 @@ pub const SWEEP_POINTS: usize = 10_000;
 
 /// Series of deleted things that are removed in one step.
 pub const SWEEP_SERIES: usize = 1000;
+/// Mails in one reply to `mailbox.check`: a device works on one after the other, and is told of the
+/// rest by another notice.
+pub const MAILS_PER_CHECK: usize = 100;
+
+/// Bytes of mails in one reply to `mailbox.check`, beside the first: libtr50 and other small
+/// devices hold the whole reply in memory.
+pub const CHECKED_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of all mails that wait, in memory: a hundred for each of ten thousand devices, of half a
+/// kilobyte each.
+pub const MAILS_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Steps of a mail's history that are kept: a thing may report its progress for ever.
+pub const MAIL_HISTORY_MAX: usize = 100;
+
+/// Bytes of a text that a thing says to a mail; the rest is cut off.
+pub const MAIL_TEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// Mails that one `mailbox.list` or `mailbox.summary` looks through; it runs apart.
+pub const MAILS_SEARCHED_MAX: usize = 100_000;
+
+/// Callers that wait for things' answers, about a kilobyte each.
+pub const WAITING_CALLS_MAX: usize = 100_000;
+
+/// The longest time in seconds for which a caller waits for a thing's answer (`tr50.md` 2,
+/// "Limits").
+pub const ACK_WAIT_S_MAX: f64 = 300.0;
+
+/// The time in seconds for which a caller waits that does not say how long: what mower
+/// integrations ask for (`tr50.md` 4.1, HA).
+pub const ACK_WAIT_S: f64 = 30.0;
+
+/// Requests on one TCP connection that wait for things' answers.
+pub const TCP_WAITING_MAX: usize = 1000;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -97,7 +98,7 @@ pub struct Listening {
 pub struct Server {
     shared: Arc<Shared>,
     listening: Vec<Listening>,
-    housekeeping: tokio::task::JoinHandle<()>,
+    housekeeping: JoinHandle<()>,
 }
 
 /// What every connection needs.
@@ -167,6 +168,7 @@ impl Server {
     pub async fn stop(self) {
         let Shared { core, stop, tasks, .. } = &*self.shared;
         stop.cancel();
+        core.mailbox.stop_calls();
         core.end_bound(Timestamp::now());
         tasks.close();
         if tokio::time::timeout(limits::STOP_WAIT, tasks.wait()).await.is_err() {
@@ -227,6 +229,8 @@ fn open_in(data_dir: &Path, config: Config) -> Result<Core, StartError> {
     let passwords = Passwords::new(cores / 2);
     let core = Core::new(config, tables, identity, directory, passwords, metrics, host_name());
     core.files.recover()?;
+    let waiting = core.mailbox.load()?;
+    tracing::info!(waiting, "mails loaded");
     Ok(core)
 }
 
@@ -432,17 +436,27 @@ async fn keep_house(shared: Arc<Shared>) {
     const COUNTERS_EVERY: u64 = 20;
     const SWEEP_EVERY: u64 = 4;
     const EXPIRE_EVERY: u64 = 4 * 3600;
+    const PRUNE_EVERY: u64 = 40;
+    let mut pruning: Option<JoinHandle<()>> = None;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for tick in 0_u64.. {
         ticks.tick().await;
         let now = Timestamp::now();
         shared.core.expire(now).await;
+        if let Err(error) = shared.core.expire_mail(now).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "mails did not expire");
+        }
         shared.core.metrics.store_queue(shared.core.store_queue());
         if tick % SWEEP_EVERY == 0 {
             let expire = tick % EXPIRE_EVERY == 0;
             // A failure is in the log already.
             let _ = shared.core.sweep_telemetry(expire, now).await;
+        }
+        if tick % PRUNE_EVERY == 0 && pruning.as_ref().is_none_or(JoinHandle::is_finished) {
+            let core = shared.core.clone();
+            pruning = Some(tokio::spawn(async move { core.prune_mail(now).await }));
         }
         if tick % COUNTERS_EVERY == 0 {
             keep_files(&shared.core);

@@ -145,6 +145,13 @@ sections! {
         /// Calendar months that are kept before the current one; 0 keeps everything.
         retention_months: u32 = 0,
     }
+    /// `[mailbox]`: messages to things.
+    mailbox: Mailbox {
+        /// Mails that may wait for one thing.
+        waiting_max: usize = 1_000,
+        /// Seconds for which a mail is kept that is completed, expired or purged.
+        keep_s: u64 = 604_800,
+    }
     /// `[limits]`: what one peer, and all of them together, may use.
     limits: Limits {
         /// Bytes of one MQTT packet, one line of JSON or one HTTP body.
@@ -437,6 +444,7 @@ impl Config {
                 i64::from(self.telemetry.retention_months) <= RETENTION_MONTHS_MAX,
                 "telemetry.retention_months must be 0 to 120",
             ),
+            (self.mailbox.waiting_max > 0, "mailbox.waiting_max must be at least 1"),
             (limits.connections > 0, "limits.connections must be at least 1"),
             (limits.sessions > 0, "limits.sessions must be at least 1"),
             (limits.sessions_per_principal > 0, "limits.sessions_per_principal must be at least 1"),

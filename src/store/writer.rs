@@ -143,6 +143,19 @@ impl Receipt {
             None => Ok(()),
         }
     }
+
+    /// The same receipt, for who has something to do as soon as the changes are durable, or lost,
+    /// whether or not somebody still waits for it.
+    pub fn followed_by(self, work: impl FnOnce(&Result<(), StoreError>) + Send + 'static) -> Self {
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            let stored = self.durable().await;
+            work(&stored);
+            // Nobody need wait for it.
+            let _ = answer.send(stored);
+        });
+        Self(Some(answered))
+    }
 }
 
 type Answer = oneshot::Sender<Result<(), StoreError>>;

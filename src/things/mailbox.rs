@@ -1,15 +1,499 @@
 //! Messages to things, and their way there and back (`tr50.md` 4.2).
+//!
+//! A mail is new, then in flight (fetched by a session), then in progress, then done. Those that
+//! are not done are in memory, and what is there counts; the store follows in the same step. Who
+//! has a mail in flight is known in memory only: after a restart it is new again.
 
-use crate::store::Tables;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::id::{MailId, OrgId, ThingId, ThingKey};
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::store::{Batch, Row, StoreError, Table, Tables};
+use crate::timestamp::Timestamp;
+
+mod callers;
+mod delivery;
+pub mod mail;
+mod rows;
+mod waiting;
+
+use callers::Callers;
+pub use callers::{Answer, Calling};
+pub use delivery::notice_to;
+use mail::{Letter, METHOD_EXEC, Mail, Outcome, Status};
+use waiting::Waiting;
+
+/// Rows read at once from the store.
+const SCAN_ROWS: usize = 1000;
 
 /// The mailboxes of all things.
 pub struct Mailbox {
-    _tables: Tables,
+    tables: Tables,
+    rules: Rules,
+    state: Arc<Mutex<State>>,
+}
+
+/// What the configuration says of mailboxes.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Mails that may wait for one thing.
+    pub waiting_max: usize,
+    /// Seconds for which a mail that is done is kept.
+    pub keep_s: u64,
+}
+
+/// Changed under one lock, which is held until the change is with the store's writer: so the order
+/// of the records is the order of the changes.
+#[derive(Default)]
+struct State {
+    waiting: Waiting,
+    callers: Callers,
+}
+
+/// A mail that is to be made.
+pub struct Draft {
+    /// The organisation of the thing.
+    pub org: OrgId,
+    /// The thing that it is for.
+    pub thing: ThingId,
+    /// Its key.
+    pub thing_key: ThingKey,
+    /// What is to be done.
+    pub command: String,
+    /// The method, if the command is `method.exec`.
+    pub method: Option<String>,
+    /// The command's parameters.
+    pub params: Option<Box<RawValue>>,
+    /// Who sends it.
+    pub from: String,
+    /// When it expires; none: it waits until it is done.
+    pub expires: Option<Timestamp>,
+    /// Whether it is made only if none like it waits.
+    pub singleton: bool,
+    /// How long the sender waits for what becomes of it; none: not at all.
+    pub wait: Option<Duration>,
+}
+
+/// A mail that was made, or one like it that waits already.
+pub struct Posted {
+    /// What was sent.
+    pub letter: Arc<Letter>,
+    /// Whether it was made, and the thing is to be told.
+    pub is_new: bool,
+    /// When it is durable.
+    pub receipt: Receipt,
+    /// The sender's own end, if it waits.
+    pub calling: Option<Calling>,
+}
+
+/// Why a mail could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    /// As many mails wait for the thing as may.
+    #[error("{0} mails wait for the thing, as many as may")]
+    Full(usize),
+    /// As many callers wait, or as many bytes of mail, as may in the whole server.
+    #[error("the server has no room for the mail or its caller")]
+    Busy,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What `mailbox.check` gives out.
+pub struct Handed {
+    /// The mails, oldest first.
+    pub mails: Vec<Mail>,
+    /// When what has changed is durable.
+    pub receipt: Receipt,
+    /// One that is still new.
+    pub next: Option<Arc<Letter>>,
+}
+
+/// Which mails a listing is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope {
+    /// Those of an organisation.
+    Org(OrgId),
+    /// Those of a thing.
+    Thing(OrgId, ThingId),
 }
 
 impl Mailbox {
-    /// The mailboxes in these tables.
-    pub const fn new(tables: Tables) -> Self {
-        Self { _tables: tables }
+    /// The mailboxes in these tables, without the mails that wait there.
+    pub fn new(tables: Tables, rules: Rules) -> Self {
+        Self { tables, rules, state: Arc::default() }
     }
+
+    /// Reads the mails that are not done; how many there are.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn load(&self) -> Result<usize, StoreError> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let open = rows::open(None);
+            let page = self.tables.scan_prefix(Table::Mails, &open, after.as_deref(), SCAN_ROWS)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (mut key, _) in page {
+                if let Some(kind) = key.first_mut() {
+                    *kind = b'm';
+                }
+                if let Some(mail) = self.read(&key)? {
+                    self.state.lock().waiting.insert(mail);
+                }
+            }
+        }
+        Ok(self.state.lock().waiting.len())
+    }
+
+    /// Makes a mail, unless it is a singleton and one like it waits: then that one's result is the
+    /// answer to this sender too. Its id is made of the time and of `chance`.
+    ///
+    /// # Errors
+    /// There is no room for it, or the store fails.
+    pub fn post(
+        &self,
+        draft: Draft,
+        chance: [u8; 6],
+        session: u64,
+        now: Timestamp,
+    ) -> Result<Posted, PostError> {
+        let deadline = draft.wait.map(|wait| Instant::now() + wait);
+        let mut state = self.state.lock();
+        if deadline.is_some() && !state.callers.has_room() {
+            return Err(PostError::Busy);
+        }
+        let twin = draft.singleton.then(|| {
+            state.waiting.twin(draft.thing, &draft.command, draft.method.as_deref()).cloned()
+        });
+        let (letter, receipt, is_new) = match twin.flatten() {
+            // Written again, so that the receipt speaks for the mail.
+            Some(mail) => {
+                (mail.letter.clone(), self.tables.hand_over(rows::changed(&mail))?, false)
+            }
+            None => {
+                let mail = self.make(&mut state, draft, chance, now)?;
+                let letter = mail.letter.clone();
+                let receipt = self.tables.hand_over(rows::created(&mail))?;
+                state.waiting.insert(mail);
+                (letter, receipt, true)
+            }
+        };
+        let calling = deadline
+            .map(|deadline| state.callers.add(letter.id, session, deadline, self.state.clone()));
+        Ok(Posted { letter, is_new, receipt, calling })
+    }
+
+    fn make(
+        &self,
+        state: &mut State,
+        draft: Draft,
+        chance: [u8; 6],
+        now: Timestamp,
+    ) -> Result<Mail, PostError> {
+        if state.waiting.count(draft.thing) >= self.rules.waiting_max {
+            return Err(PostError::Full(self.rules.waiting_max));
+        }
+        let letter = Letter {
+            id: state.waiting.next_id(now, chance),
+            org: draft.org,
+            thing: draft.thing,
+            thing_key: draft.thing_key,
+            command: draft.command,
+            method: draft.method,
+            params: draft.params,
+            from: draft.from,
+            created: now,
+            expires: draft.expires,
+        };
+        if state.waiting.bytes() + letter.bytes() > limits::MAILS_BYTES_MAX {
+            return Err(PostError::Busy);
+        }
+        Ok(Mail::new(letter))
+    }
+
+    /// Gives out the oldest new mails of these things to a session: at most `count_max`. They are
+    /// in flight then, or, with `auto_complete`, done.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn hand_out(
+        &self,
+        things: &[ThingId],
+        session: u64,
+        count_max: usize,
+        auto_complete: bool,
+        now: Timestamp,
+    ) -> Result<Handed, StoreError> {
+        let mut state = self.state.lock();
+        let count_max = count_max.min(limits::MAILS_PER_CHECK);
+        let ids = state.waiting.fresh(things, count_max, limits::CHECKED_BYTES_MAX);
+        let (mails, receipt) = if auto_complete {
+            let mails = ids.iter().filter_map(|id| state.waiting.get(*id).cloned()).collect();
+            (mails, self.end(&mut state, &ids, Status::CompletedAuto, None, now)?)
+        } else {
+            let hold = |id| state.waiting.hold(id, session, now);
+            (ids.into_iter().filter_map(hold).collect(), Receipt::nothing())
+        };
+        let next = self.first_fresh(&state, things);
+        Ok(Handed { mails, receipt, next })
+    }
+
+    /// One of the new mails of these things.
+    pub fn new_for(&self, things: &[ThingId]) -> Option<Arc<Letter>> {
+        self.first_fresh(&self.state.lock(), things)
+    }
+
+    fn first_fresh(&self, state: &State, things: &[ThingId]) -> Option<Arc<Letter>> {
+        let first = state.waiting.fresh(things, 1, usize::MAX);
+        first.first().and_then(|id| state.waiting.get(*id)).map(|mail| mail.letter.clone())
+    }
+
+    /// Notes that the thing works on a mail; none when the mail is not waiting.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn update(
+        &self,
+        id: MailId,
+        msg: Option<String>,
+        now: Timestamp,
+    ) -> Result<Option<Receipt>, StoreError> {
+        let mut state = self.state.lock();
+        let Some(mut mail) = state.waiting.get(id).cloned() else { return Ok(None) };
+        mail.step(Status::InProgress, now, msg);
+        let receipt = self.tables.hand_over(rows::changed(&mail))?;
+        state.waiting.work_on(mail);
+        Ok(Some(receipt))
+    }
+
+    /// Completes a mail; none when it is not waiting. Who waits for it is told when that is
+    /// durable.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn complete(
+        &self,
+        id: MailId,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Result<Option<Receipt>, StoreError> {
+        let status = if outcome.code == 0 { Status::CompletedOk } else { Status::CompletedError };
+        let mut state = self.state.lock();
+        if state.waiting.get(id).is_none() {
+            return Ok(None);
+        }
+        self.end(&mut state, &[id], status, Some(Arc::new(outcome)), now).map(Some)
+    }
+
+    /// Takes a mail back; none when it is not waiting.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn purge(&self, id: MailId, now: Timestamp) -> Result<Option<Receipt>, StoreError> {
+        let mut state = self.state.lock();
+        if state.waiting.get(id).is_none() {
+            return Ok(None);
+        }
+        self.end(&mut state, &[id], Status::Purged, None, now).map(Some)
+    }
+
+    /// Takes all mails of a thing back; how many.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn purge_thing(
+        &self,
+        thing: ThingId,
+        now: Timestamp,
+    ) -> Result<(usize, Receipt), StoreError> {
+        let mut state = self.state.lock();
+        let ids: Vec<_> = state.waiting.of_thing(thing).map(Mail::id).collect();
+        Ok((ids.len(), self.end(&mut state, &ids, Status::Purged, None, now)?))
+    }
+
+    /// Ends mails whose time is over, some at once; whether there may be more.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn expire(&self, now: Timestamp) -> Result<bool, StoreError> {
+        let mut state = self.state.lock();
+        let ids: Vec<_> = state.waiting.due(now).take(limits::EXPIRY_STEP).collect();
+        drop(self.end(&mut state, &ids, Status::Expired, None, now)?);
+        Ok(ids.len() == limits::EXPIRY_STEP)
+    }
+
+    /// Ends mails that wait, in one batch.
+    fn end(
+        &self,
+        state: &mut State,
+        ids: &[MailId],
+        status: Status,
+        outcome: Option<Arc<Outcome>>,
+        now: Timestamp,
+    ) -> Result<Receipt, StoreError> {
+        let mut batch = Batch::default();
+        for mail in ids.iter().filter_map(|id| state.waiting.get(*id)) {
+            let mut mail = mail.clone();
+            mail.step(status, now, None);
+            mail.outcome.clone_from(&outcome);
+            rows::finish(&mut batch, &mail, now);
+        }
+        let mut receipt = self.tables.hand_over(batch)?;
+        let answer = match (status, outcome) {
+            (Status::Expired, _) => Answer::Expired,
+            (Status::Purged, _) => Answer::Purged,
+            (_, outcome) => Answer::Completed(outcome.unwrap_or_default()),
+        };
+        for id in ids {
+            state.waiting.remove(*id);
+            let (told, answer) = (state.callers.take(*id), answer.clone());
+            if !told.is_empty() {
+                receipt = receipt.followed_by(move |stored| {
+                    told.tell(if stored.is_ok() { &answer } else { &Answer::NotStored });
+                });
+            }
+        }
+        Ok(receipt)
+    }
+
+    /// Makes new again what a session has in flight, because it has ended; these mails.
+    pub fn session_ended(&self, session: u64, now: Timestamp) -> Vec<Arc<Letter>> {
+        let mut state = self.state.lock();
+        let ids = state.waiting.release(session, now);
+        let letter = |id: MailId| state.waiting.get(id).map(|mail| mail.letter.clone());
+        ids.into_iter().filter_map(letter).collect()
+    }
+
+    /// Answers those who called from a session and can't hear it any more.
+    pub fn hang_up(&self, session: u64) {
+        self.state.lock().callers.hang_up(session);
+    }
+
+    /// Answers all who wait: the server stops.
+    pub fn stop_calls(&self) {
+        self.state.lock().callers.stop();
+    }
+
+    /// How many mails wait, and how many callers.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.waiting.len(), state.callers.len())
+    }
+
+    /// A mail of the organisation, done or not.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn find(&self, org: OrgId, id: MailId) -> Result<Option<Mail>, StoreError> {
+        match self.waiting(id) {
+            Some(mail) => Ok(Some(mail).filter(|mail| mail.letter.org == org)),
+            None => self.read(&rows::of_org(org, Some(id))),
+        }
+    }
+
+    /// A mail that is not done.
+    pub fn waiting(&self, id: MailId) -> Option<Mail> {
+        self.state.lock().waiting.get(id).cloned()
+    }
+
+    fn read(&self, key: &[u8]) -> Result<Option<Mail>, StoreError> {
+        self.tables.read(Table::Mails, key)?.map(|value| decode(key, &value)).transpose()
+    }
+
+    /// Visits mails, newest first, at most `limit` of them.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn visit(
+        &self,
+        scope: Scope,
+        limit: usize,
+        mut visit: impl FnMut(Mail),
+    ) -> Result<(), StoreError> {
+        let prefix = match scope {
+            Scope::Org(org) => rows::of_org(org, None),
+            Scope::Thing(_, thing) => rows::of_thing(thing, None),
+        };
+        let mut end = [&prefix[..], &[0xff; 12]].concat();
+        let (mut left, mut first) = (limit, true);
+        while left > 0 {
+            let to = if first {
+                std::ops::Bound::Included(&end[..])
+            } else {
+                std::ops::Bound::Excluded(&end[..])
+            };
+            first = false;
+            let from = std::ops::Bound::Included(&prefix[..]);
+            let page = self.tables.scan_back(Table::Mails, from, to, left.min(SCAN_ROWS))?;
+            left -= page.len();
+            let Some((last, _)) = page.last() else { break };
+            end.clone_from(last);
+            for row in page {
+                if let Some(mail) = self.mail_in(scope, row)? {
+                    visit(mail);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The mail that a row tells of; what is in memory counts.
+    fn mail_in(&self, scope: Scope, (key, value): Row) -> Result<Option<Mail>, StoreError> {
+        let Some(id) = rows::mail_of(&key) else { return Ok(None) };
+        match scope {
+            Scope::Thing(org, _) => self.find(org, id),
+            Scope::Org(_) => match self.waiting(id) {
+                Some(mail) => Ok(Some(mail)),
+                None => decode(&key, &value).map(Some),
+            },
+        }
+    }
+
+    /// Forgets mails that were done long ago, some at once; whether there may be more.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn prune(&self, now: Timestamp) -> Result<bool, StoreError> {
+        let keep_ms = i64::try_from(self.rules.keep_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let until = now.as_millis().saturating_sub(keep_ms).max(0);
+        let (from, to) = (
+            rows::ended(Timestamp::default(), None),
+            rows::ended(Timestamp::from_millis(until), None),
+        );
+        let (from, to) = (std::ops::Bound::Included(&from[..]), std::ops::Bound::Excluded(&to[..]));
+        let page = self.tables.scan(Table::Mails, from, to, SCAN_ROWS)?;
+        let mut batch = Batch::default();
+        page.iter().for_each(|(key, _)| rows::forget(&mut batch, key));
+        drop(self.tables.hand_over(batch)?);
+        Ok(page.len() == SCAN_ROWS)
+    }
+}
+
+/// The method that a mail's parameters name.
+pub fn method_in(command: &str, params: Option<&RawValue>) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        method: Option<String>,
+    }
+    if command != METHOD_EXEC {
+        return None;
+    }
+    serde_json::from_str::<Named>(params?.get()).ok()?.method
+}
+
+fn decode(key: &[u8], value: &[u8]) -> Result<Mail, StoreError> {
+    Mail::from_record(value).map_err(|source| StoreError::Record {
+        table: Table::Mails.name(),
+        key: crate::id::hex(key),
+        source,
+    })
 }

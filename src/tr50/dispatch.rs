@@ -15,7 +15,7 @@ use super::json;
 use super::params::Field;
 use crate::core::Core;
 use crate::directory::event::Event;
-use crate::directory::{Changes, Outlet, Reason, Session};
+use crate::directory::{Changes, Outlet, Pushed, Reason, Session};
 use crate::limits;
 use crate::store::writer::Receipt;
 use crate::timestamp::Timestamp;
@@ -54,6 +54,9 @@ pub enum Handler {
     Change(ChangeHandler),
     /// Changes other state; answered when the change is durable.
     Store(StoreHandler),
+    /// Changes other state, and has something to say to the caller after its reply, which is sent
+    /// when the change is durable.
+    Fetch(FetchHandler),
     /// Waits for something else than the store, such as a device.
     Wait(WaitHandler),
     /// Logs in, which takes time, with or without a session.
@@ -85,6 +88,14 @@ impl From<Changes> for Changed {
 
 /// A handler that hands a change to the store, appends its reply object and returns the receipt.
 pub type StoreHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Receipt, Failure>;
+
+/// A handler that hands a change to the store, appends its reply object, and returns the receipt
+/// and what follows the reply.
+pub type FetchHandler =
+    fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<(Receipt, Option<Sequel>), Failure>;
+
+/// A message for a connection.
+pub type Sequel = (Arc<dyn Outlet>, Pushed);
 
 /// A handler that begins its work and says how to wait for the end of it.
 pub type WaitHandler = fn(&Call<'_>, RawParams<'_>) -> Result<Reply, Failure>;
@@ -123,23 +134,29 @@ pub struct Caller {
     pub conn: ConnInfo,
 }
 
-/// A reply that took time, and the connections to close when it has gone out.
+/// A reply that took time, and what is to be done when it has gone out: messages to send,
+/// connections to close.
 #[derive(Default)]
 pub struct Answer {
     /// The text of the reply.
     pub bytes: Vec<u8>,
+    sequels: Vec<Sequel>,
     closing: Vec<(Arc<dyn Outlet>, Reason)>,
 }
 
 impl Answer {
-    /// An answer that closes nothing.
+    /// An answer that nothing follows.
     pub const fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self { bytes, closing: Vec::new() }
+        Self { bytes, sequels: Vec::new(), closing: Vec::new() }
     }
 
-    /// Closes the connections whose sessions the request ended. To be called when the reply is on
-    /// its way, so that the caller's own connection does not close before it.
+    /// Sends what follows the reply, and closes the connections whose sessions the request ended.
+    /// To be called when the reply is on its way, so that the caller's own connection does not
+    /// close before it.
     pub fn close(self) {
+        for (outlet, message) in self.sequels {
+            outlet.push(message);
+        }
         for (outlet, reason) in self.closing {
             outlet.close(reason);
         }
@@ -151,8 +168,14 @@ pub enum Execution {
     /// The reply is written.
     Done,
     /// The reply takes time; nothing of it is written yet.
-    Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    Pending(Pending),
+    /// The same, but it may take very long, for it waits for a device: what the client sends next
+    /// is not to wait for it.
+    Waiting(Pending),
 }
+
+/// An answer that takes time.
+pub type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// Executes the commands of a request in order and appends the reply, beginning with `head` (the
 /// answer to `auth`, or nothing).
@@ -177,14 +200,22 @@ pub fn execute(
             continue;
         }
         if !execute_now(core, caller, &command.body, now, out) {
-            let rest = commands.iter().skip(index).map(OwnedCommand::from).collect();
+            let rest = commands.iter().skip(index);
+            let waits = rest.clone().any(waits_for_a_device);
+            let rest = rest.map(OwnedCommand::from).collect();
             let reply = out.split_off(start);
             let (core, caller) = (core.clone(), caller.clone());
-            return Execution::Pending(Box::pin(finish(core, caller, rest, reply, now)));
+            let pending = Box::pin(finish(core, caller, rest, reply, now));
+            return if waits { Execution::Waiting(pending) } else { Execution::Pending(pending) };
         }
     }
     out.push(b'}');
     Execution::Done
+}
+
+fn waits_for_a_device(command: &Command<'_>) -> bool {
+    let found = command.body.as_ref().ok().and_then(|body| commands::find(&body.command));
+    found.is_some_and(|index| matches!(COMMANDS[index].handler, Handler::Wait(_)))
 }
 
 /// The rest of a request, when it outlives the bytes it came in.
@@ -303,6 +334,9 @@ async fn execute_later(
         (Handler::Store(handler), Some(session)) => {
             store(*handler, &Call { core, session, now }, body.params, answer).await
         }
+        (Handler::Fetch(handler), Some(session)) => {
+            fetch(*handler, &Call { core, session, now }, body.params, answer).await
+        }
         (Handler::Wait(handler), Some(session)) => {
             wait(*handler, &Call { core, session, now }, body.params, answer).await
         }
@@ -370,6 +404,20 @@ async fn store(
 ) -> Result<(), Failure> {
     let mut reply = Vec::new();
     handler(call, params, &mut reply)?.durable().await?;
+    answer.bytes.extend_from_slice(&reply);
+    Ok(())
+}
+
+async fn fetch(
+    handler: FetchHandler,
+    call: &Call<'_>,
+    params: Option<&RawValue>,
+    answer: &mut Answer,
+) -> Result<(), Failure> {
+    let mut reply = Vec::new();
+    let (receipt, sequel) = handler(call, params, &mut reply)?;
+    receipt.durable().await?;
+    answer.sequels.extend(sequel);
     answer.bytes.extend_from_slice(&reply);
     Ok(())
 }

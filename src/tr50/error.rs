@@ -83,6 +83,12 @@ codes! {
         "Choose another, or change the one that the message names.", "ours";
     STORAGE_FULL = -95016, "The organisation's files take all the room of `files.org_max_bytes`.",
         "Delete files; nothing was stored.", "ours";
+    NO_ANSWER = -95020, "The thing has not answered in the time that the caller waits, or the mail expired or was purged before.",
+        "Find out whether the thing is connected. A mail whose `ttl` lasts still waits for it; `mailbox.find` tells.", "ours";
+    MAILBOX_FULL = -95021, "As many mails wait for the thing as `mailbox.waiting_max` allows.",
+        "Wait until the thing has fetched its mail, or take it back by `mailbox.purge`.", "ours";
+    MAIL_ENDED = -95022, "The mail is completed, expired or purged.",
+        "Nothing; `mailbox.find` tells what became of it.", "ours";
 }
 
 /// Why a command failed: what the peer is told.

@@ -69,7 +69,7 @@ pub async fn over_http(
     let mut out = Vec::with_capacity(256);
     match execute(core, &caller, &request.commands, &head, now, &mut out) {
         Execution::Done => Answer::from_bytes(out),
-        Execution::Pending(pending) => pending.await,
+        Execution::Pending(pending) | Execution::Waiting(pending) => pending.await,
     }
 }
 

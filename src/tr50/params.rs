@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::envelope::{Members, text_of};
 use super::error::{Code, Failure};
-use crate::id::{OrgId, SessionRef, ThingDefId, ThingId, ThingKey, UserId};
+use crate::id::{MailId, OrgId, SessionRef, ThingDefId, ThingId, ThingKey, UserId};
 use crate::things::files::FileName;
 use crate::timestamp::Timestamp;
 
@@ -263,6 +263,7 @@ from_text! {
     Timestamp, "an RFC 3339 time such as 2021-08-10T14:16:10Z", Self::parse;
     OrgId, "an organisation id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     UserId, "a user id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
+    MailId, "a mail id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     ThingId, "a thing id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     ThingDefId, "a thing definition id of 24 hexadecimal digits",
         |text| Self::from_str(text).ok();

@@ -68,6 +68,12 @@ pub trait Peer: Send {
         out: &mut Vec<u8>,
     ) -> Result<(), Self::Closing>;
 
+    /// What is still to be waited for when the other side has only ended its own (`nc -N`):
+    /// answers that take long.
+    fn last_work(&mut self) -> Option<Work<Self::Done>> {
+        None
+    }
+
     /// How long nothing may come, counted from the last bytes; none: for ever. Before the login it
     /// is counted from the beginning.
     fn patience(&self) -> Option<Duration>;
@@ -364,6 +370,12 @@ impl<P: Peer> Connection<P> {
             // What was begun is answered, for better or worse: the connection closes anyway.
             let _ = self.peer.finish(done, &mut unsent);
             begun = None;
+        }
+        if self.at_end
+            && let Some(work) = self.peer.last_work()
+            && let Ok(done) = tokio::time::timeout(limits::SLOW_READER_WAIT, work).await
+        {
+            let _ = self.peer.finish(done, &mut unsent);
         }
         // Who has only ended its own side (`nc -N`) is reading still, maybe over a slow link.
         let wait = if self.at_end { limits::SLOW_READER_WAIT } else { limits::LAST_WORDS_WAIT };

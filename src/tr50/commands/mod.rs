@@ -15,6 +15,8 @@ pub mod diag;
 pub mod file;
 pub mod location;
 pub mod log;
+pub mod mailbox;
+pub mod method;
 pub mod org;
 pub mod points;
 pub mod property;
@@ -125,7 +127,7 @@ pub(crate) use {change, heavy, read, store, wait};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 14] = [
+    let families: [&'static [CommandInfo]; 16] = [
         alarm::COMMANDS,
         api::COMMANDS,
         attribute::COMMANDS,
@@ -133,6 +135,8 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         file::COMMANDS,
         location::COMMANDS,
         log::COMMANDS,
+        mailbox::COMMANDS,
+        method::COMMANDS,
         org::COMMANDS,
         property::COMMANDS,
         session::COMMANDS,

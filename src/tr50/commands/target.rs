@@ -115,6 +115,11 @@ impl Target {
         }
     }
 
+    /// Whether no thing is named.
+    pub fn names_nothing(&self) -> bool {
+        self.thing_key.is_none() && self.thing_id.is_none() && self.alias().is_none()
+    }
+
     fn alias(&self) -> Option<(Alias, &str)> {
         let named = [&self.iccid, &self.esn, &self.imei, &self.meid, &self.imsi, &self.msisdn];
         let mut named = Alias::ALL.into_iter().zip(named);

@@ -167,7 +167,8 @@ impl Peer for Client {
             (Done::Login(welcome), _) => {
                 let Welcome { connack, online } = *welcome;
                 out.extend_from_slice(&connack);
-                self.online = Some(online.ok_or(Closing::refused())?);
+                let online = self.online.insert(online.ok_or(Closing::refused())?);
+                online.greet(&self.edge, out);
             }
             (Done::Topics(work), Some(online)) => online.finish_topics(&self.edge, work, out),
             (Done::Topics(_), None) => {}

@@ -336,6 +336,10 @@ impl Online {
         if let Some(topics) = self.topics.take() {
             topics.close(self.session.org_id(), self.terms.expiry_s).await;
         }
+        if !edge.watchers.has(&self.principal) {
+            // Nobody is left who could get the answers of devices.
+            edge.core.mailbox.hang_up(self.session.number());
+        }
         for reply in unclaimed.into_iter().flatten().chain(unread) {
             edge.watchers.deliver(&self.principal, &reply);
         }

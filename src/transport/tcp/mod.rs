@@ -1,12 +1,17 @@
 //! The TCP edge: one JSON value a line in, one line out, in order (DESIGN.md, "What users rely
 //! on"). Values without a line end between them are taken as a stream.
+//!
+//! Only a request that waits for a device (`method.exec`, `mailbox.send`) is answered when its
+//! answer is there: the device may be this connection's own, which has to fetch its mail meanwhile.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +22,7 @@ use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::tr50::Answer;
 use crate::tr50::authenticate::Credentials;
-use crate::tr50::dispatch::{Caller, Execution, execute};
+use crate::tr50::dispatch::{Caller, Execution, Pending, execute};
 use crate::tr50::envelope::Request;
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::exchange::{self, TcpAuth};
@@ -83,14 +88,20 @@ struct Client {
     outlet: Arc<TcpOutlet>,
     framing: Framing,
     refusals: u32,
+    /// Requests that wait for devices.
+    waiting: FuturesUnordered<Pending>,
 }
 
 /// What comes of work.
 enum Done {
     /// A reply that took time.
     Answer(Answer),
+    /// Replies that took long, until the other side had ended its own.
+    LastAnswers(Vec<Answer>),
     /// A login, and the reply to its request.
     LoggedIn(Unbound, bool, Answer),
+    /// A login, and the reply to its request, which takes long.
+    LoggedInWaiting(Unbound, bool, Pending),
     /// A login that was refused.
     Refused(LoginError),
 }
@@ -120,6 +131,7 @@ impl Client {
             outlet: Arc::default(),
             framing: Framing::default(),
             refusals: 0,
+            waiting: FuturesUnordered::new(),
         }
     }
 
@@ -138,6 +150,10 @@ impl Client {
             Ok(Execution::Pending(pending)) => {
                 Ok(Some(Box::pin(async move { Done::Answer(pending.await) })))
             }
+            Ok(Execution::Waiting(pending)) => {
+                self.wait_for(pending, out);
+                Ok(None)
+            }
             Err(Refusal::Login(credentials, notify)) => {
                 Ok(Some(self.login(credentials, notify, text.to_vec(), now)))
             }
@@ -146,6 +162,37 @@ impl Client {
                 self.refused()?;
                 Ok(None)
             }
+        }
+    }
+
+    /// Lets an answer come when it is ready; meanwhile the client goes on. What the request changes
+    /// is changed here, before the next line is looked at.
+    fn wait_for(&mut self, mut pending: Pending, out: &mut Vec<u8>) {
+        if self.waiting.len() >= limits::TCP_WAITING_MAX {
+            let sentence = "Too many requests wait for their replies.";
+            return write_failure(&Failure::new(Code::BUSY, sentence), out);
+        }
+        match pending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => write_answer(answer, out),
+            Poll::Pending => self.waiting.push(pending),
+        }
+    }
+
+    /// Makes a session the connection's own.
+    fn bind(&mut self, mut unbound: Unbound, notify: bool) {
+        // One connection has one session of its own.
+        self.end_bound(Reason::LoggedOut);
+        self.bound = unbound.session.take();
+        self.caller.session.clone_from(&self.bound);
+        self.outlet.notify.store(notify, Ordering::Release);
+    }
+
+    /// Tells a client that has logged in and asked for notices of mail that waits for it.
+    fn greet(&self, out: &mut Vec<u8>) {
+        if self.outlet.notify.load(Ordering::Acquire)
+            && let Some(message) = self.bound.as_ref().and_then(|s| self.core.waiting_mail(s))
+        {
+            push_notice(&message, out);
         }
     }
 
@@ -220,6 +267,9 @@ impl Client {
             let answer = match execute(&core, &caller, &commands, &head, now, &mut out) {
                 Execution::Done => Answer::from_bytes(out),
                 Execution::Pending(pending) => pending.await,
+                Execution::Waiting(pending) => {
+                    return Done::LoggedInWaiting(unbound, notify, pending);
+                }
             };
             Done::LoggedIn(unbound, notify, answer)
         })
@@ -251,6 +301,12 @@ fn push_notice(message: &Pushed, out: &mut Vec<u8>) {
     out.extend_from_slice(br#","payload":"#);
     out.extend_from_slice(&message.payload);
     out.extend_from_slice(b"}}\n");
+}
+
+fn write_answer(answer: Answer, out: &mut Vec<u8>) {
+    out.extend_from_slice(&answer.bytes);
+    out.push(b'\n');
+    answer.close();
 }
 
 fn write_failure(failure: &Failure, out: &mut Vec<u8>) {
@@ -308,27 +364,30 @@ impl Peer for Client {
     }
 
     fn finish(&mut self, done: Done, out: &mut Vec<u8>) -> Result<(), Reason> {
-        let answer = match done {
-            Done::Answer(answer) => answer,
-            Done::LoggedIn(mut unbound, notify, answer) => {
-                // One connection has one session of its own.
-                self.end_bound(Reason::LoggedOut);
-                self.bound = unbound.session.take();
-                self.caller.session.clone_from(&self.bound);
-                self.outlet.notify.store(notify, Ordering::Release);
-                answer
+        match done {
+            Done::Answer(answer) => write_answer(answer, out),
+            Done::LastAnswers(answers) => {
+                answers.into_iter().for_each(|answer| write_answer(answer, out));
+            }
+            Done::LoggedIn(unbound, notify, answer) => {
+                self.bind(unbound, notify);
+                write_answer(answer, out);
+                self.greet(out);
+            }
+            Done::LoggedInWaiting(unbound, notify, pending) => {
+                self.bind(unbound, notify);
+                self.wait_for(pending, out);
+                self.greet(out);
             }
             Done::Refused(error) => {
                 out.extend_from_slice(&exchange::login_failed(&login_failure(&error)));
                 out.push(b'\n');
                 self.refusals += 1;
-                let again = self.refusals < limits::TCP_REFUSALS_MAX;
-                return if again { Ok(()) } else { Err(Reason::ProtocolError) };
+                if self.refusals >= limits::TCP_REFUSALS_MAX {
+                    return Err(Reason::ProtocolError);
+                }
             }
-        };
-        out.extend_from_slice(&answer.bytes);
-        out.push(b'\n');
-        answer.close();
+        }
         Ok(())
     }
 
@@ -342,6 +401,14 @@ impl Peer for Client {
         if room {
             let messages = std::mem::take(&mut *self.outlet.messages.lock());
             messages.iter().for_each(|message| push_notice(message, out));
+            while let Poll::Ready(Some(answer)) = self.waiting.poll_next_unpin(cx) {
+                write_answer(answer, out);
+                if out.len() >= limits::UNSENT_BYTES_MAX {
+                    // The others come when these are read.
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+            }
         }
         let Some(reason) = *self.outlet.close.lock() else { return Ok(()) };
         // The order may have been meant for the session of an earlier login on this connection,
@@ -350,6 +417,13 @@ impl Peer for Client {
             Some(bound) => bound.end().map_or(Ok(()), |end| Err(end.reason)),
             None => Err(reason),
         }
+    }
+
+    fn last_work(&mut self) -> Option<Work<Done>> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let some = !waiting.is_empty();
+        let answers = async { Done::LastAnswers(waiting.collect().await) };
+        some.then(|| Box::pin(answers) as Work<Done>)
     }
 
     /// A silent connection ends with its own session's TTL, not by a timer of its own. One that

@@ -91,7 +91,9 @@ impl Online {
                     let body = compress::deflate_if(compressed, std::mem::take(body));
                     self.send_reply(edge, Reply { to: to(), body }, out);
                 }
-                Execution::Pending(pending) => self.promise(edge, to(), pending, out),
+                Execution::Pending(pending) | Execution::Waiting(pending) => {
+                    self.promise(edge, to(), pending, out)
+                }
             }
         });
     }
@@ -179,6 +181,14 @@ impl Online {
             }
             answer.close();
         });
+    }
+
+    /// Tells a client of the mail that waits for it, right after its CONNACK: some never ask by
+    /// themselves (`tr50.md` 4.2).
+    pub fn greet(&mut self, edge: &Edge, out: &mut Vec<u8>) {
+        if let Some(message) = edge.core.waiting_mail(&self.session) {
+            self.send_message(&message, out);
+        }
     }
 
     /// Sends what others put into the connection.

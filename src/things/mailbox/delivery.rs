@@ -1,0 +1,134 @@
+//! Mail on its way: to whom a notice goes, and when (`tr50.md` 4.2 and 5).
+
+use std::sync::{Arc, LazyLock};
+
+use serde::Serialize;
+
+use super::mail::Letter;
+use super::{Draft, PostError, Posted};
+use crate::core::{Core, random};
+use crate::directory::event::Event;
+use crate::directory::{Lifetime, Outlet, Principal, Pushed, Session, Who};
+use crate::id::{ThingId, ThingKey};
+use crate::limits;
+use crate::store::StoreError;
+use crate::timestamp::Timestamp;
+
+/// The topic of the notice.
+static TOPIC: LazyLock<Arc<str>> = LazyLock::new(|| "notify/mailbox_activity".into());
+
+/// The notice that mail waits (`tr50.md` 0, fact 17): the session that is told, and the thing that
+/// the mail is for, which may be one that is bound to the session's own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Notice<'a> {
+    session_id: &'a str,
+    thing_key: &'a ThingKey,
+}
+
+/// A notice for a session that is bound to a connection.
+pub fn notice(session: &Session, letter: &Letter) -> Pushed {
+    let session_id = session.id().map_or("", |id| id.secret());
+    let notice = Notice { session_id, thing_key: &letter.thing_key };
+    let payload = serde_json::to_vec(&notice).expect("two texts");
+    Pushed { topic: TOPIC.clone(), payload: payload.into() }
+}
+
+/// The connection of a session that is bound to one, with a notice for it.
+pub fn notice_to(session: &Session, letter: &Letter) -> Option<(Arc<dyn Outlet>, Pushed)> {
+    let outlet = session.outlet().filter(|_| session.lifetime() == Lifetime::Connection)?;
+    Some((outlet.clone(), notice(session, letter)))
+}
+
+impl Core {
+    /// Makes a mail and tells the connections that serve the thing at once, without waiting for
+    /// the store.
+    ///
+    /// # Errors
+    /// As [`Mailbox::post`](super::Mailbox::post), or the system has no random numbers.
+    pub fn post_mail(
+        &self,
+        draft: Draft,
+        caller: &Session,
+        now: Timestamp,
+    ) -> Result<Posted, PostError> {
+        let chance = random().map_err(|_| PostError::Busy)?;
+        let posted = self.mailbox.post(draft, chance, caller.number(), now)?;
+        if posted.is_new {
+            self.notify_mail(&posted.letter);
+        }
+        Ok(posted)
+    }
+
+    /// The notice for a session that begins, if mail waits for it.
+    pub fn waiting_mail(&self, session: &Session) -> Option<Pushed> {
+        if self.mailbox.counts().0 == 0 {
+            return None;
+        }
+        let things = match self.served_by(session) {
+            Ok(things) => things,
+            Err(error) => {
+                log_unread(&error);
+                return None;
+            }
+        };
+        self.mailbox.new_for(&things).map(|letter| notice(session, &letter))
+    }
+
+    /// The things that a session serves: its own, and those bound to it.
+    fn served_by(&self, session: &Session) -> Result<Vec<ThingId>, StoreError> {
+        let Who::Application { thing_id, .. } = session.who() else { return Ok(Vec::new()) };
+        let children = self.identity.children(*thing_id, limits::CHILDREN_MAX)?;
+        Ok(std::iter::once(*thing_id).chain(children.into_iter().map(|(id, _)| id)).collect())
+    }
+
+    /// Makes new again what ended sessions have in flight, and tells the other connections that
+    /// serve those things.
+    pub fn return_mail(&self, events: &[Event]) {
+        for event in events {
+            if let Event::Ended(session, _) = event
+                && let Some(end) = session.end()
+            {
+                self.return_mail_of(session, end.at);
+            }
+        }
+    }
+
+    /// As [`Core::return_mail`], for one ended session.
+    pub fn return_mail_of(&self, session: &Session, now: Timestamp) {
+        for letter in self.mailbox.session_ended(session.number(), now) {
+            self.notify_mail(&letter);
+        }
+    }
+
+    /// Tells every connection that serves the mail's thing: its own, and that of the thing which
+    /// it is bound to.
+    fn notify_mail(&self, letter: &Letter) {
+        let org = letter.org;
+        self.push_notices(letter, Principal::Thing(org, letter.thing_key.clone()));
+        let parent = self.identity.thing(org, &letter.thing_key).and_then(|thing| {
+            match thing.and_then(|thing| thing.bound_to) {
+                Some(parent) => self.identity.thing_by_id(org, parent),
+                None => Ok(None),
+            }
+        });
+        match parent {
+            Ok(Some(parent)) => self.push_notices(letter, Principal::Thing(org, parent.key)),
+            Ok(None) => {}
+            Err(error) => log_unread(&error),
+        }
+    }
+
+    fn push_notices(&self, letter: &Letter, principal: Principal) {
+        for session in self.directory.of_principal(&principal) {
+            if let Some((outlet, message)) = notice_to(&session, letter) {
+                outlet.push(message);
+            }
+        }
+    }
+}
+
+fn log_unread(error: &StoreError) {
+    let error = error as &dyn std::error::Error;
+    tracing::error!(error, "who serves a thing could not be read");
+}

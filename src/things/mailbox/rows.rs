@@ -1,0 +1,91 @@
+//! The rows of table `mails`, by the first byte of their keys. All four belong to one mail and are
+//! written in one batch.
+//!
+//! | key | value | for |
+//! | --- | --- | --- |
+//! | `m`, organisation, mail | the mail | a mail by its id; those of an organisation in time order |
+//! | `t`, thing, mail | organisation | those of a thing in time order |
+//! | `o`, organisation, mail | nothing | those that are not done, when the server starts |
+//! | `e`, time of the end, organisation, thing, mail | nothing | those that are done, to forget them |
+
+use super::mail::{Letter, Mail};
+use crate::id::{MailId, OrgId, ThingId};
+use crate::store::{Batch, Table};
+use crate::timestamp::Timestamp;
+
+/// The rows of a mail that was made.
+pub fn created(mail: &Mail) -> Batch {
+    let mut batch = changed(mail);
+    let letter = &mail.letter;
+    batch.put(Table::Mails, of_thing(letter.thing, Some(letter.id)), *letter.org.as_bytes());
+    batch.put(Table::Mails, open(Some((letter.org, letter.id))), "");
+    batch
+}
+
+/// The row of a mail that has changed and is not done.
+pub fn changed(mail: &Mail) -> Batch {
+    let mut batch = Batch::default();
+    batch.put(Table::Mails, of_org(mail.letter.org, Some(mail.letter.id)), mail.to_record());
+    batch
+}
+
+/// Adds the rows of a mail that is done.
+pub fn finish(batch: &mut Batch, mail: &Mail, now: Timestamp) {
+    let letter = &mail.letter;
+    batch.put(Table::Mails, of_org(letter.org, Some(letter.id)), mail.to_record());
+    batch.delete(Table::Mails, open(Some((letter.org, letter.id))));
+    batch.put(Table::Mails, ended(now, Some(letter)), "");
+}
+
+/// Adds the removal of a mail that is done, by its key under `e`.
+pub fn forget(batch: &mut Batch, key: &[u8]) {
+    let id = |at: usize| key.get(at..at + 12).and_then(|id| <[u8; 12]>::try_from(id).ok());
+    if let (Some(org), Some(thing), Some(mail)) = (id(9), id(21), id(33)) {
+        let mail = Some(MailId::from_bytes(mail));
+        batch.delete(Table::Mails, of_org(OrgId::from_bytes(org), mail));
+        batch.delete(Table::Mails, of_thing(ThingId::from_bytes(thing), mail));
+    }
+    batch.delete(Table::Mails, key);
+}
+
+/// The key of a mail, or the beginning of the keys of an organisation.
+pub fn of_org(org: OrgId, mail: Option<MailId>) -> Vec<u8> {
+    key(b'm', &[org.as_bytes()], mail)
+}
+
+/// The key of a mail under its thing, or the beginning of those of a thing.
+pub fn of_thing(thing: ThingId, mail: Option<MailId>) -> Vec<u8> {
+    key(b't', &[thing.as_bytes()], mail)
+}
+
+/// The key of a mail among those that are not done, or the beginning of them.
+pub fn open(mail: Option<(OrgId, MailId)>) -> Vec<u8> {
+    match mail {
+        Some((org, mail)) => key(b'o', &[org.as_bytes()], Some(mail)),
+        None => vec![b'o'],
+    }
+}
+
+/// The key of a mail that was done at this time, or what is before all of them.
+pub fn ended(at: Timestamp, letter: Option<&Letter>) -> Vec<u8> {
+    let mut row = vec![b'e'];
+    row.extend_from_slice(&at.as_millis().to_be_bytes());
+    if let Some(letter) = letter {
+        row.extend_from_slice(letter.org.as_bytes());
+        row.extend_from_slice(letter.thing.as_bytes());
+        row.extend_from_slice(letter.id.as_bytes());
+    }
+    row
+}
+
+/// The mail at the end of a key.
+pub fn mail_of(key: &[u8]) -> Option<MailId> {
+    key.last_chunk::<12>().map(|id| MailId::from_bytes(*id))
+}
+
+fn key(kind: u8, parts: &[&[u8; 12]], mail: Option<MailId>) -> Vec<u8> {
+    let mut row = vec![kind];
+    parts.iter().for_each(|part| row.extend_from_slice(*part));
+    row.extend(mail.iter().flat_map(|mail| mail.as_bytes()));
+    row
+}

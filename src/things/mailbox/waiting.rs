@@ -1,0 +1,199 @@
+//! The mails that are not done yet: whose they are, who has fetched them, when they expire.
+//!
+//! Rules without I/O; the clock and chance are arguments. What the store has to know is the
+//! caller's business: nothing here changes a mail before its record is handed over.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::mail::{Mail, Status};
+use crate::id::{MailId, ThingId};
+use crate::timestamp::Timestamp;
+
+/// All mails that are not done.
+#[derive(Default, Debug)]
+pub struct Waiting {
+    mails: HashMap<MailId, Waits>,
+    boxes: HashMap<ThingId, Mailbox>,
+    /// What each session has in flight.
+    held: HashMap<u64, BTreeSet<MailId>>,
+    /// When they expire, those that do.
+    due: BTreeSet<(Timestamp, MailId)>,
+    /// The newest id so far.
+    last: [u8; 12],
+    bytes: usize,
+}
+
+/// A mail, and the session that has it in flight.
+#[derive(Debug)]
+struct Waits {
+    mail: Mail,
+    holder: Option<u64>,
+}
+
+/// The mails of a thing, in their order.
+#[derive(Default, Debug)]
+struct Mailbox {
+    all: BTreeSet<MailId>,
+    /// Those that are new.
+    fresh: BTreeSet<MailId>,
+}
+
+impl Waiting {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.mails.len()
+    }
+
+    /// How many a thing has.
+    pub fn count(&self, thing: ThingId) -> usize {
+        self.boxes.get(&thing).map_or(0, |mailbox| mailbox.all.len())
+    }
+
+    /// Bytes of all of them, roughly.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The id of the next mail: the time, then chance, but always behind the last one, so that
+    /// mails of one millisecond stay in the order in which they were made.
+    pub fn next_id(&mut self, now: Timestamp, chance: [u8; 6]) -> MailId {
+        let mut id = [0; 12];
+        id[..6].copy_from_slice(&now.as_millis().to_be_bytes()[2..]);
+        id[6..].copy_from_slice(&chance);
+        if id <= self.last {
+            id = self.last;
+            for byte in id.iter_mut().rev() {
+                *byte = byte.wrapping_add(1);
+                if *byte != 0 {
+                    break;
+                }
+            }
+        }
+        self.last = id;
+        MailId::from_bytes(id)
+    }
+
+    /// A mail.
+    pub fn get(&self, id: MailId) -> Option<&Mail> {
+        self.mails.get(&id).map(|waits| &waits.mail)
+    }
+
+    /// The mails of a thing, oldest first.
+    pub fn of_thing(&self, thing: ThingId) -> impl Iterator<Item = &Mail> {
+        let ids = self.boxes.get(&thing).into_iter().flat_map(|mailbox| &mailbox.all);
+        ids.filter_map(|id| self.get(*id))
+    }
+
+    /// A mail to the thing with the same command and, for `method.exec`, the same method.
+    pub fn twin(&self, thing: ThingId, command: &str, method: Option<&str>) -> Option<&Mail> {
+        self.of_thing(thing)
+            .find(|mail| mail.letter.command == command && mail.letter.method.as_deref() == method)
+    }
+
+    /// Adds a mail that is new or in progress.
+    pub fn insert(&mut self, mail: Mail) {
+        let (id, letter) = (mail.id(), mail.letter.clone());
+        self.last = self.last.max(*id.as_bytes());
+        self.bytes += letter.bytes();
+        let mailbox = self.boxes.entry(letter.thing).or_default();
+        mailbox.all.insert(id);
+        if mail.status() == Status::New {
+            mailbox.fresh.insert(id);
+        }
+        self.due.extend(letter.expires.map(|expires| (expires, id)));
+        self.mails.insert(id, Waits { mail, holder: None });
+    }
+
+    /// The oldest new mails of these things: at most `count_max`, and no more after `bytes_max`
+    /// bytes.
+    pub fn fresh(&self, things: &[ThingId], count_max: usize, bytes_max: usize) -> Vec<MailId> {
+        let of_one = |thing| self.boxes.get(thing).map(|mailbox| mailbox.fresh.iter().copied());
+        let mut ids: Vec<MailId> =
+            things.iter().filter_map(of_one).flat_map(|fresh| fresh.take(count_max)).collect();
+        ids.sort_unstable();
+        ids.truncate(count_max);
+        let mut bytes = 0;
+        let fits = |id: &&MailId| {
+            let before = bytes;
+            bytes += self.get(**id).map_or(0, |mail| mail.letter.bytes());
+            before == 0 || bytes <= bytes_max
+        };
+        let count = ids.iter().take_while(fits).count();
+        ids.truncate(count);
+        ids
+    }
+
+    /// Notes that a session has fetched a new mail; the mail as it is then.
+    pub fn hold(&mut self, id: MailId, session: u64, now: Timestamp) -> Option<Mail> {
+        let waits = self.mails.get_mut(&id)?;
+        let mailbox = self.boxes.get_mut(&waits.mail.letter.thing)?;
+        if !mailbox.fresh.remove(&id) {
+            return None;
+        }
+        waits.mail.step(Status::InFlight, now, None);
+        waits.holder = Some(session);
+        self.held.entry(session).or_default().insert(id);
+        Some(waits.mail.clone())
+    }
+
+    /// Makes new again what a session has in flight, because it has ended; these mails.
+    pub fn release(&mut self, session: u64, now: Timestamp) -> Vec<MailId> {
+        let held = self.held.remove(&session).unwrap_or_default();
+        for id in &held {
+            let Some(waits) = self.mails.get_mut(id) else { continue };
+            waits.holder = None;
+            waits.mail.step(Status::New, now, None);
+            if let Some(mailbox) = self.boxes.get_mut(&waits.mail.letter.thing) {
+                mailbox.fresh.insert(*id);
+            }
+        }
+        held.into_iter().collect()
+    }
+
+    /// Puts a mail that the thing works on in the place of what it was.
+    pub fn work_on(&mut self, mail: Mail) {
+        let id = mail.id();
+        self.let_go(id);
+        if let Some(waits) = self.mails.get_mut(&id) {
+            waits.mail = mail;
+        }
+    }
+
+    /// Takes a mail out that is done.
+    pub fn remove(&mut self, id: MailId) {
+        self.let_go(id);
+        let Some(Waits { mail, .. }) = self.mails.remove(&id) else { return };
+        let letter = &mail.letter;
+        self.bytes -= letter.bytes();
+        if let Some(expires) = letter.expires {
+            self.due.remove(&(expires, id));
+        }
+        if let Some(mailbox) = self.boxes.get_mut(&letter.thing) {
+            mailbox.all.remove(&id);
+            if mailbox.all.is_empty() {
+                self.boxes.remove(&letter.thing);
+            }
+        }
+    }
+
+    /// The mails whose time is over, the first of them first.
+    pub fn due(&self, now: Timestamp) -> impl Iterator<Item = MailId> {
+        self.due.iter().take_while(move |(expires, _)| *expires <= now).map(|(_, id)| *id)
+    }
+
+    /// Makes a mail neither new nor in flight.
+    fn let_go(&mut self, id: MailId) {
+        let Some(waits) = self.mails.get_mut(&id) else { return };
+        if let Some(mailbox) = self.boxes.get_mut(&waits.mail.letter.thing) {
+            mailbox.fresh.remove(&id);
+        }
+        if let Some(session) = waits.holder.take()
+            && let Some(held) = self.held.get_mut(&session)
+        {
+            held.remove(&id);
+            if held.is_empty() {
+                self.held.remove(&session);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Looking at mails, and taking them back: `mailbox.find`, `.list`, `.summary` and `.purge`.
+
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+use super::{ended, may_see, not_found};
+use crate::directory::Kind;
+use crate::id::MailId;
+use crate::limits;
+use crate::store::StoreError;
+use crate::store::writer::Receipt;
+use crate::things::mailbox::Scope;
+use crate::things::mailbox::mail::{Mail, Status};
+use crate::tr50::commands::target::Target;
+use crate::tr50::dispatch::{Call, RawParams};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::params;
+
+params! {
+    /// The parameters of `mailbox.find`.
+    pub struct Find {
+        required id: MailId = "id", "The mail's id.";
+    }
+}
+
+params! {
+    /// The parameters of `mailbox.list` beside the thing.
+    pub struct List {
+        optional status: Vec<String> = "status", "Only mails with one of these statuses.";
+        optional offset: u64 = "offset", "How many to leave out from the beginning.";
+        optional limit: u64 = "limit", "At most so many; at most, and by default, 2000.";
+    }
+}
+
+params! {
+    /// The parameters of `mailbox.purge` beside the thing.
+    pub struct Purge {
+        optional id: MailId = "id", "The mail's id; without it, all mails of the thing are meant.";
+    }
+}
+
+/// A mail on the wire.
+pub struct MailView(Mail);
+
+/// The reply of `mailbox.list`.
+#[derive(Serialize)]
+pub struct ListReply {
+    count: usize,
+    result: Vec<MailView>,
+}
+
+/// The reply of `mailbox.summary`.
+#[derive(Default)]
+pub struct Summary([usize; Status::ALL.len()]);
+
+/// The reply of `mailbox.purge`.
+#[derive(Serialize)]
+pub struct Purged {
+    count: usize,
+}
+
+impl Serialize for MailView {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(Mail { letter, history, outcome }) = self;
+        let mut view = serializer.serialize_struct("mail", 12)?;
+        view.serialize_field("id", &letter.id)?;
+        view.serialize_field("thingKey", &letter.thing_key)?;
+        view.serialize_field("command", &letter.command)?;
+        if let Some(params) = &letter.params {
+            view.serialize_field("params", params)?;
+        }
+        view.serialize_field("from", &letter.from)?;
+        view.serialize_field("createdOn", &letter.created)?;
+        if let Some(expires) = &letter.expires {
+            view.serialize_field("expires", expires)?;
+        }
+        view.serialize_field("status", &self.0.status())?;
+        if let Some(outcome) = outcome {
+            view.serialize_field("errorCode", &outcome.code)?;
+            if let Some(message) = &outcome.message {
+                view.serialize_field("errorMessage", message)?;
+            }
+            if let Some(params) = &outcome.params {
+                view.serialize_field("ackParams", params)?;
+            }
+        }
+        view.serialize_field("history", history)?;
+        view.end()
+    }
+}
+
+impl Serialize for Summary {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut view = serializer.serialize_struct("summary", 1 + Status::ALL.len())?;
+        view.serialize_field("total", &self.0.iter().sum::<usize>())?;
+        for (status, count) in Status::ALL.iter().zip(&self.0) {
+            view.serialize_field(status.as_str(), count)?;
+        }
+        view.end()
+    }
+}
+
+/// `mailbox.find`.
+pub fn find(call: &Call<'_>, Find { id }: Find) -> Result<MailView, Failure> {
+    let mail = call.core.mailbox.find(call.session.org_id(), id)?;
+    let mail = mail.ok_or_else(|| not_found(id))?;
+    if may_see(call, &mail)? { Ok(MailView(mail)) } else { Err(not_found(id)) }
+}
+
+/// Every listing reads the store.
+pub fn is_long(_: &Call<'_>, _: RawParams<'_>) -> bool {
+    true
+}
+
+/// `mailbox.list`.
+pub fn list(call: &Call<'_>, (target, list): (Target, List)) -> Result<ListReply, Failure> {
+    let statuses = list.status.map(|names| statuses(&names)).transpose()?;
+    let limit = match list.limit {
+        None | Some(0) => limits::LIST_MAX,
+        Some(limit) => limit.min(limits::LIST_MAX),
+    };
+    let offset = list.offset.and_then(|offset| usize::try_from(offset).ok()).unwrap_or(0);
+    let end = offset.saturating_add(limit as usize);
+    let mut reply = ListReply { count: 0, result: Vec::new() };
+    visit(call, &target, |mail| {
+        if statuses.as_ref().is_none_or(|wanted| wanted.contains(&mail.status())) {
+            if (offset..end).contains(&reply.count) {
+                reply.result.push(MailView(mail));
+            }
+            reply.count += 1;
+        }
+    })?;
+    Ok(reply)
+}
+
+/// `mailbox.summary`.
+pub fn summary(call: &Call<'_>, target: Target) -> Result<Summary, Failure> {
+    let mut summary = Summary::default();
+    visit(call, &target, |mail| summary.0[mail.status() as usize] += 1)?;
+    Ok(summary)
+}
+
+/// `mailbox.purge`.
+pub fn purge(
+    call: &Call<'_>,
+    (target, Purge { id }): (Target, Purge),
+) -> Result<(Purged, Receipt), Failure> {
+    let mailbox = &call.core.mailbox;
+    let Some(id) = id else {
+        let subject = target.subject(call)?;
+        let (count, receipt) = mailbox.purge_thing(subject.id, call.now)?;
+        return Ok((Purged { count }, receipt));
+    };
+    find(call, Find { id })?;
+    let receipt = mailbox.purge(id, call.now)?.ok_or_else(|| ended(id))?;
+    Ok((Purged { count: 1 }, receipt))
+}
+
+/// Visits the mails of the thing, or, for a user who names none, of the organisation.
+fn visit(call: &Call<'_>, target: &Target, visit: impl FnMut(Mail)) -> Result<(), Failure> {
+    let org = call.session.org_id();
+    let scope = if call.session.kind() == Kind::User && target.names_nothing() {
+        Scope::Org(org)
+    } else {
+        Scope::Thing(org, target.subject(call)?.id)
+    };
+    let visited = call.core.mailbox.visit(scope, limits::MAILS_SEARCHED_MAX, visit);
+    visited.map_err(|error: StoreError| error.into())
+}
+
+fn statuses(names: &[String]) -> Result<Vec<Status>, Failure> {
+    let read = |name: &String| {
+        Status::parse(name).ok_or_else(|| {
+            let known: Vec<_> = Status::ALL.iter().map(|status| status.as_str()).collect();
+            let sentence = format!("Parameter \"status\" must be of {}.", known.join(", "));
+            Failure::new(Code::PARAMETER_INVALID, sentence)
+        })
+    };
+    names.iter().map(read).collect()
+}

@@ -1,0 +1,261 @@
+//! `mailbox.*`: what a thing's connection fetches, and what becomes of it (`tr50.md` 4.2).
+
+use serde_json::value::RawValue;
+
+use super::target::{may_name, served};
+use super::{heavy, read, store, wait};
+use crate::directory::Who;
+use crate::id::MailId;
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::things::mailbox::mail::{Mail, Outcome};
+use crate::things::mailbox::{Handed, notice_to};
+use crate::tr50::dispatch::{Call, CommandInfo, Done, Handler, RawParams, Sequel};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::json::{ObjectWriter, key};
+use crate::tr50::params::{Params, Value, params};
+
+mod listing;
+pub mod sending;
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    store!(
+        "mailbox.ack",
+        ack,
+        "Completes a mail to the own thing, or to one that is bound to it. Whoever waits for the \
+         mail's result gets code, text and parameters as they are.",
+        "",
+        [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND]
+    ),
+    CommandInfo {
+        name: "mailbox.check",
+        doc: "Fetches the new mails of the own thing and of those that are bound to it, the oldest \
+              first. They are in flight then: nobody gets them again, unless the session ends \
+              before they are completed. When more remain, a notice follows the reply.",
+        reply: "`messages`: each with `id`, `thingKey`, `command`, `params`, `from` and, unless it \
+                waits for ever, `expires`",
+        errors: &[Code::WRONG_SESSION_KIND],
+        params: Check::fields,
+        handler: Handler::Fetch(check),
+    },
+    read!(
+        "mailbox.find",
+        listing::find,
+        "Shows one mail of the current organisation, done or not, with its history.",
+        "`id`, `thingKey`, `command`, `params`, `from`, `createdOn`, `expires`, `status` (new, \
+         in-flight, in-progress, completed-ok, completed-error, completed-auto, expired, purged), \
+         `history`: each with `status`, `ts`, `msg`; of a completed one also `errorCode`, \
+         `errorMessage` and `ackParams` as the thing gave them",
+        [NOT_FOUND]
+    ),
+    heavy!(
+        "mailbox.list",
+        listing::list,
+        listing::is_long,
+        "Lists mails of a thing, or, for users who name none, of the current organisation: the \
+         newest first, also those that are done, as long as they are kept.",
+        "`count` (of those among the newest 100,000), `result`: each as in mailbox.find",
+        [NOT_FOUND]
+    ),
+    store!(
+        "mailbox.purge",
+        listing::purge,
+        "Takes back one mail that is not done, or all of a thing.",
+        "`count`: how many",
+        [NOT_FOUND, MAIL_ENDED]
+    ),
+    wait!(
+        "mailbox.send",
+        sending::send,
+        "Sends a command to a thing and waits for its answer. A singleton is not sent while a mail \
+         with the same command waits for the thing: then the answer is that one's.",
+        "what the thing gives to mailbox.ack; if it is not waited for: `id`",
+        [NOT_FOUND, WRONG_SESSION_KIND, NO_ANSWER, MAILBOX_FULL]
+    ),
+    heavy!(
+        "mailbox.summary",
+        listing::summary,
+        listing::is_long,
+        "Counts the mails that mailbox.list would list, by their status.",
+        "`total` and one member for each status",
+        [NOT_FOUND]
+    ),
+    store!(
+        "mailbox.update",
+        update,
+        "Tells that the thing works on a mail. It is in progress then, and stays so when the \
+         session ends.",
+        "",
+        [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND]
+    ),
+];
+
+params! {
+    /// The parameters of `mailbox.check`.
+    pub struct Check {
+        optional auto_complete: bool = "autoComplete",
+            "Whether the mails are completed by being fetched; false by default.";
+        optional limit: u64 = "limit",
+            "At most so many mails; by default, and at most, 100 and 256 kB.";
+    }
+}
+
+params! {
+    /// The parameters of `mailbox.update`.
+    pub struct Update {
+        required id: MailId = "id", "The mail's id.";
+        optional msg: String = "msg", "What there is to say, for the mail's history.";
+    }
+}
+
+params! {
+    /// The parameters of `mailbox.ack`.
+    pub struct Ack {
+        required id: MailId = "id", "The mail's id.";
+        optional error_code: ErrorCode = "errorCode", "0, or absent, is success.";
+        optional error_message: String = "errorMessage", "What there is to say to an error.";
+        optional params: Box<RawValue> = "params", "What the thing answers.";
+    }
+}
+
+/// A device's error code: any whole number, as number or text (`tr50.md` 4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ErrorCode(pub i64);
+
+impl Value for ErrorCode {
+    const EXPECTED: &'static str = "a whole number";
+
+    fn from_json(json: &RawValue) -> Option<Self> {
+        let text = String::from_json(json)?;
+        match text.trim() {
+            "" => Some(Self(0)),
+            text => text.parse().ok().or_else(|| whole(text)).map(Self),
+        }
+    }
+}
+
+fn whole(text: &str) -> Option<i64> {
+    let number: f64 = text.parse().ok()?;
+    (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
+}
+
+/// `mailbox.check`.
+fn check(
+    call: &Call<'_>,
+    params: RawParams<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(Receipt, Option<Sequel>), Failure> {
+    let Check { auto_complete, limit } = Check::read(params)?;
+    let things: Vec<_> = served(call)?.into_iter().map(|subject| subject.id).collect();
+    let count_max = match limit.map(usize::try_from) {
+        None | Some(Ok(0) | Err(_)) => usize::MAX,
+        Some(Ok(limit)) => limit,
+    };
+    let (mailbox, session) = (&call.core.mailbox, call.session);
+    let auto_complete = auto_complete.unwrap_or(false);
+    let handed = mailbox.hand_out(&things, session.number(), count_max, auto_complete, call.now)?;
+    let Handed { mails, receipt, next } = handed;
+    if session.end().is_some() {
+        // It ended meanwhile, and may have given its mails back already.
+        call.core.return_mail_of(session, call.now);
+    }
+    write_messages(&mails, out);
+    Ok((receipt, next.and_then(|letter| notice_to(session, &letter))))
+}
+
+fn write_messages(mails: &[Mail], out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"success":true,"params":{"messages":["#);
+    for (index, mail) in mails.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        let letter = &mail.letter;
+        let mut object = ObjectWriter::new(out);
+        object.hex(key!("id"), letter.id.as_bytes());
+        object.string(key!("thingKey"), letter.thing_key.as_str());
+        object.string(key!("command"), &letter.command);
+        let params = letter.params.as_ref().map_or("{}", |params| params.get());
+        object.name(key!("params")).extend_from_slice(params.as_bytes());
+        object.string(key!("from"), &letter.from);
+        if let Some(expires) = letter.expires {
+            object.time(key!("expires"), expires);
+        }
+        object.end();
+    }
+    out.extend_from_slice(b"]}}");
+}
+
+/// `mailbox.update`.
+pub fn update(call: &Call<'_>, Update { id, msg }: Update) -> Result<(Done, Receipt), Failure> {
+    check_serves(call, id)?;
+    let msg = msg.map(shortened);
+    let receipt = call.core.mailbox.update(id, msg, call.now)?;
+    receipt.map(|receipt| (Done, receipt)).ok_or_else(|| ended(id))
+}
+
+/// `mailbox.ack`.
+pub fn ack(call: &Call<'_>, ack: Ack) -> Result<(Done, Receipt), Failure> {
+    check_serves(call, ack.id)?;
+    let outcome = Outcome {
+        code: ack.error_code.map_or(0, |code| code.0),
+        message: ack.error_message,
+        params: ack.params.map(sending::compact),
+    };
+    let receipt = call.core.mailbox.complete(ack.id, outcome, call.now)?;
+    receipt.map(|receipt| (Done, receipt)).ok_or_else(|| ended(ack.id))
+}
+
+/// A thing's text as far as it is kept.
+fn shortened(mut text: String) -> String {
+    let mut end = limits::MAIL_TEXT_BYTES_MAX.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+/// Whether the caller's session is one that serves the mail's thing, and the mail waits.
+///
+/// # Errors
+///
+/// The caller is a user; there is no such mail for these things; it is done.
+fn check_serves(call: &Call<'_>, id: MailId) -> Result<(), Failure> {
+    let Who::Application { thing_id, .. } = call.session.who() else {
+        let sentence = "Only applications have a thing of their own.";
+        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
+    };
+    let org = call.session.org_id();
+    let Some(mail) = call.core.mailbox.find(org, id)? else { return Err(not_found(id)) };
+    let letter = &mail.letter;
+    if letter.thing != *thing_id {
+        let thing = call.core.identity.thing(org, &letter.thing_key)?;
+        if thing.is_none_or(|thing| thing.bound_to != Some(*thing_id)) {
+            return Err(not_found(id));
+        }
+    }
+    if mail.status().is_final() { Err(ended(id)) } else { Ok(()) }
+}
+
+/// Whether the caller may know of the mail.
+fn may_see(call: &Call<'_>, mail: &Mail) -> Result<bool, Failure> {
+    let letter = &mail.letter;
+    match call.session.who() {
+        Who::Application { application, thing_id, .. }
+            if application.restrict_access_to_self && letter.thing != *thing_id =>
+        {
+            let thing = call.core.identity.thing(letter.org, &letter.thing_key)?;
+            Ok(thing.is_some_and(|thing| may_name(call, &thing)))
+        }
+        _ => Ok(true),
+    }
+}
+
+fn not_found(id: MailId) -> Failure {
+    Failure::not_found(format_args!("Mail \"{id}\""))
+}
+
+fn ended(id: MailId) -> Failure {
+    Failure::new(Code::MAIL_ENDED, format!("Mail \"{id}\" does not wait any more."))
+}

@@ -1,0 +1,45 @@
+//! `method.*`: asking a thing to do something (`tr50.md` 4.1 and 4.2).
+
+use serde_json::value::RawValue;
+
+use super::mailbox::sending::{Order, Terms, deliver, method_params};
+use super::target::Target;
+use super::wait;
+use crate::limits;
+use crate::things::mailbox::mail::METHOD_EXEC;
+use crate::tr50::dispatch::{Call, CommandInfo, Reply};
+use crate::tr50::error::Failure;
+use crate::tr50::params::params;
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[wait!(
+    "method.exec",
+    exec,
+    "Lets a thing execute a method and waits for its answer: code, text and parameters are the \
+     thing's own. A singleton is not sent while a mail for the same method waits for the thing: \
+     then the answer is that one's.",
+    "what the thing gives to mailbox.ack; if it is not waited for: `id`",
+    [NOT_FOUND, NO_ANSWER, MAILBOX_FULL]
+)];
+
+params! {
+    /// The parameters of `method.exec` beside the thing and the times.
+    pub struct Exec {
+        required method: String = "method", "The method's key.";
+        optional params: Box<RawValue> = "params", "What the method is to work with.";
+        optional parameters: Box<RawValue> = "parameters", "The same under another name.";
+    }
+}
+
+/// `method.exec`.
+pub fn exec(
+    call: &Call<'_>,
+    (target, (exec, terms)): (Target, (Exec, Terms)),
+) -> Result<Reply, Failure> {
+    let subject = target.subject(call)?;
+    let params = exec.params.or(exec.parameters);
+    let params = method_params(&exec.method, params.as_deref())?;
+    let order =
+        Order { command: METHOD_EXEC.to_owned(), params: Some(params), wait_s: limits::ACK_WAIT_S };
+    deliver(call, subject, order, &terms)
+}
