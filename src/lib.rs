@@ -12,10 +12,12 @@
 //! * [`server`]: start order, listeners, graceful stop.
 //! * [`client`], [`fleet`], [`cli`]: the other side, for tests, measurements and users.
 
+pub mod backup;
 pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod core;
 pub mod directory;
 pub mod fleet;

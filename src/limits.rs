@@ -122,6 +122,12 @@ pub const FILE_UPLOAD_RATE_MIN: u64 = 256;
 /// Files of one owner that a listing looks through: some ten megabytes while it runs.
 pub const FILES_SEARCHED_MAX: usize = 100_000;
 
+/// Bytes of an order through the control socket: a path and a few words.
+pub const CONTROL_ORDER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Time until the control socket is tried again that could not take a connection.
+pub const CONTROL_PAUSE: Duration = Duration::from_millis(50);
+
 /// Read buffer of one WebSocket: a device's packets are small, and most connections are idle.
 pub const WEBSOCKET_READ_BYTES: usize = 4096;
 

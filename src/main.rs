@@ -1,13 +1,14 @@
-//! The command line: `serve`, `call`, `fleet`, `check`.
+//! The command line: `serve`, `call`, `fleet`, `check`, `backup`, `restore`.
 
 use std::fs::DirBuilder;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use tr50d::cli::backup::{self, BackupArgs, RestoreArgs};
 use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
@@ -40,6 +41,8 @@ enum Command {
     Fleet(FleetArgs),
     /// Reads a configuration and says what is wrong with it.
     Check(CheckArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
 }
 
 #[derive(Args)]
@@ -75,6 +78,12 @@ fn main() -> ExitCode {
             Command::Call(args) => call::run(args).await,
             Command::Fleet(args) => fleet::run(args).await,
             Command::Check(args) => check(&args),
+            Command::Backup(args) => {
+                with_config(args.config.as_deref(), |config| backup::back_up(&args, config))
+            }
+            Command::Restore(args) => {
+                with_config(args.config.as_deref(), |config| backup::restore(&args, config))
+            }
         }
     });
     // Nothing that still runs in the background is worth waiting for.
@@ -99,6 +108,15 @@ fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// Does something with a configuration, or says why not.
+fn with_config(file: Option<&Path>, work: impl FnOnce(&Config) -> Result<(), String>) -> ExitCode {
+    let config = Config::load(file, environment()).map_err(|error| error.to_string());
+    match config.and_then(|config| work(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => fail(&why),
+    }
 }
 
 fn check(args: &CheckArgs) -> ExitCode {

@@ -15,8 +15,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backup::{self, BackupError};
 use crate::broker::{Broker, BrokerLimits};
 use crate::config::{Config, ConfigError};
+use crate::control::Control;
 use crate::core::Core;
 use crate::directory::Directory;
 use crate::identity::password::Passwords;
@@ -69,6 +71,17 @@ pub enum StartError {
     /// The files can't be put in order.
     #[error("can't put the stored files in order: {}", chain(.0))]
     Files(#[from] TransferError),
+    /// A restore was not finished.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The control socket can't be made.
+    #[error("can't make the control socket in {}: {source}", path.display())]
+    Control {
+        /// The data directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The organisations and users can't be loaded.
     #[error("{}", chain(.0))]
     Identity(#[from] IdentityError),
@@ -126,7 +139,8 @@ impl Server {
             false => None,
         };
         let listeners = bind(&config)?;
-        let core = Arc::new(open(config)?);
+        let (core, store, control) = open(config)?;
+        let core = Arc::new(core);
         let config = &core.config;
         let broker = Broker::spawn(BrokerLimits {
             filters_max: config.limits.broker_filters,
@@ -149,6 +163,8 @@ impl Server {
         for (listener, listening) in listeners {
             shared.tasks.spawn(accept(shared.clone(), listener, listening.protocol));
         }
+        let (files, stop) = (shared.core.files.clone(), shared.stop.clone());
+        shared.tasks.spawn(control.serve(store, files, stop, shared.tasks.clone()));
         let housekeeping = tokio::spawn(keep_house(shared.clone()));
         Ok(Self { shared, listening, housekeeping })
     }
@@ -179,9 +195,12 @@ impl Server {
     }
 }
 
+/// All that a data directory has: the rest is made of it.
+type Opened = (Core, Arc<DiskStore>, Control);
+
 /// Opens the store, loads who there is, and recovers the sessions. A data directory that was made
 /// for it goes again when that fails.
-fn open(config: Config) -> Result<Core, StartError> {
+fn open(config: Config) -> Result<Opened, StartError> {
     let data_dir = config.server.data_dir.clone();
     let missing: Vec<&Path> = data_dir.ancestors().take_while(|dir| !dir.exists()).collect();
     let opened = open_in(&data_dir, config);
@@ -205,11 +224,13 @@ fn unmake(made: &[&Path]) {
     }
 }
 
-fn open_in(data_dir: &Path, config: Config) -> Result<Core, StartError> {
+fn open_in(data_dir: &Path, config: Config) -> Result<Opened, StartError> {
     let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     // Hashes of passwords and the names of everybody are for this user only.
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(data_dir)?);
+    backup::check_restored(data_dir)?;
+    let disk = Arc::new(DiskStore::open(data_dir)?);
+    let store: Arc<dyn Store> = disk.clone();
     let now = Timestamp::now();
     let bootstrap = config.server.bootstrap.as_deref();
     let tables = Tables::new(store, config.server.durability);
@@ -231,7 +252,9 @@ fn open_in(data_dir: &Path, config: Config) -> Result<Core, StartError> {
     core.files.recover()?;
     let waiting = core.mailbox.load()?;
     tracing::info!(waiting, "mails loaded");
-    Ok(core)
+    let failed = |source| StartError::Control { path: data_dir.to_owned(), source };
+    let control = Control::bind(data_dir).map_err(failed)?;
+    Ok((core, disk, control))
 }
 
 /// The name of this machine, as `session.info` shows it in `serverId`.

@@ -1,5 +1,6 @@
 //! The subcommands that talk to a server.
 
+pub mod backup;
 pub mod call;
 pub mod demo;
 pub mod fleet;

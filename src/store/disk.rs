@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use parking_lot::RwLock;
 
 use super::{
@@ -31,6 +31,9 @@ const OPEN_FILES: usize = 256;
 
 /// Where the schema version is, in [`Table::Meta`]: 4 bytes, big-endian.
 const SCHEMA_KEY: &[u8] = b"schema";
+
+/// What the engine keeps in every directory of a store.
+const VERSION_FILE: &str = "version";
 
 /// The names of telemetry's partitions, before the number of the month.
 const MONTH_PREFIX: &str = "telemetry_";
@@ -99,6 +102,59 @@ impl DiskStore {
         Ok(made)
     }
 
+    /// The store as it is now, whatever is written meanwhile. To be let go soon: the engine keeps
+    /// what was replaced since.
+    pub fn moment(&self) -> Moment<'_> {
+        Moment { store: self, snapshot: self.database.snapshot() }
+    }
+
+    /// Whether there is a store in `dir`.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(VERSION_FILE).exists()
+    }
+
+    /// Puts a few rows into a table.
+    ///
+    /// # Errors
+    /// What the engine reports, or the rows bring.
+    pub fn put_all(
+        &self,
+        table: Table,
+        rows: impl Iterator<Item = Result<Row, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for row in rows {
+            let (key, value) = row?;
+            batch.put(table, key, value);
+        }
+        self.commit(&[batch])?;
+        self.sync()
+    }
+
+    /// Fills an empty table with rows in the order of their keys, past the journal: durable when all
+    /// of them are there, and not before.
+    ///
+    /// # Errors
+    /// What the engine reports, or the rows bring.
+    pub fn fill(
+        &self,
+        table: Table,
+        rows: impl Iterator<Item = Result<Row, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let mut rows = rows.peekable();
+        if rows.peek().is_none() {
+            return Ok(());
+        }
+        let keyspace = self.keyspace_for_writing(table)?;
+        let bulk = || failed_to("fill a table");
+        let mut ingestion = keyspace.start_ingestion().map_err(bulk())?;
+        for row in rows {
+            let (key, value) = row?;
+            ingestion.write(key, value).map_err(bulk())?;
+        }
+        ingestion.finish().map_err(bulk())
+    }
+
     fn rows<'a>(
         &self,
         table: Table,
@@ -109,6 +165,27 @@ impl DiskStore {
             return None;
         }
         Some(self.keyspace(table)?.range::<&[u8], _>((from, to)))
+    }
+}
+
+/// One moment of a store.
+pub struct Moment<'a> {
+    store: &'a DiskStore,
+    snapshot: Snapshot,
+}
+
+impl Moment<'_> {
+    /// All tables, the months of telemetry among them.
+    pub fn tables(&self) -> Vec<Table> {
+        let months = self.store.months().into_iter().map(Table::Telemetry);
+        Table::ALL.into_iter().chain(months).collect()
+    }
+
+    /// The rows of a table, in the order of their keys. A month that was dropped meanwhile has none.
+    pub fn rows(&self, table: Table) -> impl Iterator<Item = Result<Row, StoreError>> {
+        let keyspace = self.store.keyspace(table);
+        let rows = keyspace.map(|keyspace| self.snapshot.iter(&keyspace));
+        rows.into_iter().flatten().map(row)
     }
 }
 
@@ -221,6 +298,12 @@ impl Store for DiskStore {
     fn sync(&self) -> Result<(), StoreError> {
         self.database.persist(PersistMode::SyncAll).map_err(|e| failed("sync its journal", e))
     }
+}
+
+fn failed_to<E: std::error::Error + Send + Sync + 'static>(
+    doing: &'static str,
+) -> impl Fn(E) -> StoreError {
+    move |source| failed(doing, source)
 }
 
 fn failed(

@@ -122,11 +122,13 @@ fn every_command_explains_itself() {
             assert!(out.contains(word), "{args:?}: no {word:?} in {out}");
         }
     };
-    check(&["--help"], &["serve", "call", "fleet", "check"]);
+    check(&["--help"], &["serve", "call", "fleet", "check", "backup", "restore"]);
     check(&["serve", "--help"], &["--config", "--demo"]);
     check(&["call", "--help"], &["PARAMS-JSON", "--url", "mqtt://", "exit status"]);
     check(&["fleet", "--help"], &["--url", "--devices", "--json", "--mqtt-version"]);
     check(&["check", "--help"], &["--config"]);
+    check(&["backup", "--help"], &["<DIR>", "--config", "goes on serving"]);
+    check(&["restore", "--help"], &["<DIR>", "--config", "must be empty or absent"]);
     check(&["--version"], &[env!("CARGO_PKG_VERSION")]);
 }
 

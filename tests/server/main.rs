@@ -3,6 +3,7 @@
 mod frames;
 mod harness;
 
+mod backup;
 mod command_line;
 mod commands;
 mod durability;

@@ -225,6 +225,11 @@ impl Files {
         Ok(())
     }
 
+    /// The bytes of all files.
+    pub const fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     /// Bytes that one file may have.
     pub const fn bytes_max(&self) -> u64 {
         self.terms.bytes_max
@@ -407,6 +412,7 @@ impl Files {
     }
 
     /// Deletes all files of an owner, which is being deleted itself, and ends the tickets for them.
+    /// Who waits for a change that is handed over later waits for this, too.
     ///
     /// # Errors
     /// What the store reports.
@@ -419,8 +425,6 @@ impl Files {
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             for (row, _) in page {
-                // In the order of the writer's queue: who waits for what is handed over later
-                // waits for this, too.
                 let _ = self.delete_row(row, |_| true)?;
             }
         }

@@ -86,12 +86,13 @@ impl<S: HttpService> Edge<S> {
             "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
             "/readyz" => self.readiness(&request),
             "/" => self.page(&request, "text/html; charset=utf-8", |_| FRONT_PAGE.to_owned()),
-            path => self.below(&path.to_owned(), request).await,
+            _ => self.below(request).await,
         }
     }
 
     /// What has a name of its own in the path.
-    async fn below(&self, path: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    async fn below(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let path = request.uri().path().to_owned();
         if let Some(id) = path.strip_prefix("/file/") {
             return self.file(id, request).await;
         }

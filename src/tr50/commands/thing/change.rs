@@ -11,6 +11,7 @@ use crate::identity::ThingConflict;
 use crate::identity::model::{Alias, Thing};
 use crate::limits;
 use crate::store::writer::Receipt;
+use crate::things::files::Owner;
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::target::{ByKey, Target};
 use crate::tr50::dispatch::{Call, Changed, Done, shown};
@@ -124,6 +125,8 @@ pub fn delete(
     (by_key, target): (ByKey, Target),
 ) -> Result<(Done, Changed), Failure> {
     let thing = target.thing_by_key(by_key, call)?;
+    // Before the thing: its removal is answered when this is durable, too.
+    call.core.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
     let removed = call.core.identity.remove_thing(thing.org, &thing.key, |_, _| Ok(()))?;
     let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;
     let mut changes = Changes::default();

@@ -1,0 +1,206 @@
+//! Orders to a running server, through a socket in its data directory: who may open that may give
+//! them. There is one: to make a backup.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backup::{self, BackupError, Contents};
+use crate::limits;
+use crate::server::chain;
+use crate::store::disk::DiskStore;
+use crate::things::files::Files;
+use crate::timestamp::Timestamp;
+
+const SOCKET: &str = "control";
+
+/// What the server is to do.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Order {
+    /// To copy its state to this directory.
+    Backup(PathBuf),
+}
+
+/// How it went.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Outcome {
+    Done(Contents),
+    /// Why not, in one sentence.
+    Failed(String),
+}
+
+/// Calls `work` with a path for the socket of this data directory. A socket's address has room for
+/// about a hundred bytes; a longer one is reached through the open directory.
+fn with_address<T>(data_dir: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    const BYTES_MAX: usize = 100;
+    let path = data_dir.join(SOCKET);
+    if path.as_os_str().len() <= BYTES_MAX {
+        return work(&path);
+    }
+    let dir = File::open(data_dir)?;
+    work(&PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd())))
+}
+
+/// The socket of a server; its file goes when this is dropped.
+pub struct Control {
+    listener: tokio::net::UnixListener,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Makes the socket in a data directory whose store this process has opened, so that no other
+    /// server can be using it.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn bind(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(SOCKET);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = with_address(data_dir, |address| UnixListener::bind(address))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: tokio::net::UnixListener::from_std(listener)?, path })
+    }
+
+    /// Takes orders until the server stops.
+    pub async fn serve(
+        self,
+        store: Arc<DiskStore>,
+        files: Arc<Files>,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) {
+        let turn = Arc::new(Semaphore::new(1));
+        while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
+            let Ok((stream, _)) = accepted else {
+                // Out of file descriptors, most likely.
+                tokio::time::sleep(limits::CONTROL_PAUSE).await;
+                continue;
+            };
+            let (store, files) = (store.clone(), files.clone());
+            let (stop, turn) = (stop.clone(), turn.clone());
+            tasks.spawn(async move {
+                if let Err(error) = take_order(stream, store, files, &stop, &turn).await {
+                    tracing::info!(%error, "an order through the control socket broke off");
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn take_order(
+    mut stream: tokio::net::UnixStream,
+    store: Arc<DiskStore>,
+    files: Arc<Files>,
+    stop: &CancellationToken,
+    turn: &Semaphore,
+) -> io::Result<()> {
+    let (reading, mut writing) = stream.split();
+    let mut reading = tokio::io::BufReader::new(reading.take(limits::CONTROL_ORDER_BYTES_MAX));
+    let mut line = Vec::new();
+    reading.read_until(b'\n', &mut line).await?;
+    let outcome = match serde_json::from_slice(&line) {
+        Ok(Order::Backup(dir)) => match turn.try_acquire() {
+            Ok(_turn) => {
+                let mut rest = [0];
+                let gone = async {
+                    // It says nothing more: the end is all that can come.
+                    let _ = reading.read(&mut rest).await;
+                };
+                back_up(store, files, dir, gone, stop).await
+            }
+            Err(_) => Err(BackupError::Busy),
+        }
+        .map_or_else(|error| Outcome::Failed(chain(&error)), Outcome::Done),
+        Err(error) => Outcome::Failed(format!("the server does not know this order: {error}")),
+    };
+    let mut answer = serde_json::to_vec(&outcome)?;
+    answer.push(b'\n');
+    writing.write_all(&answer).await
+}
+
+/// Makes a backup on a thread of its own, until the one who wants it is gone or the server stops.
+async fn back_up(
+    store: Arc<DiskStore>,
+    files: Arc<Files>,
+    dir: PathBuf,
+    gone: impl Future<Output = ()>,
+    stop: &CancellationToken,
+) -> Result<Contents, BackupError> {
+    tracing::info!(dir = %dir.display(), "a backup begins");
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let watched = cancelled.clone();
+    let to = dir.clone();
+    let mut work = tokio::task::spawn_blocking(move || {
+        backup::make(&store, files.blobs(), &to, Timestamp::now(), &watched)
+    });
+    let done = tokio::select! {
+        done = &mut work => done,
+        () = async { tokio::select! { () = gone => {}, () = stop.cancelled() => {} } } => {
+            cancelled.store(true, Ordering::Relaxed);
+            work.await
+        }
+    };
+    let made = done.unwrap_or_else(|error| {
+        let source = io::Error::other(error);
+        Err(BackupError::Io { doing: "make the backup in", path: dir, source })
+    });
+    match &made {
+        Ok(contents) => tracing::info!(?contents, "the backup is complete"),
+        Err(error) => tracing::warn!(error = chain(error), "the backup failed"),
+    }
+    made
+}
+
+/// Asks the server that works on this data directory for a backup, and waits for it; none when no
+/// server does.
+///
+/// # Errors
+/// Why it was not made, in one sentence.
+pub fn ask_for_backup(data_dir: &Path, dir: &Path) -> Result<Option<Contents>, String> {
+    let stream = match with_address(data_dir, |address| UnixStream::connect(address)) {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(format!("can't reach the server of {data_dir:?}: {error}")),
+    };
+    let mut line = String::new();
+    let asked = serde_json::to_string(&Order::Backup(dir.to_owned()))
+        .map_err(io::Error::from)
+        .and_then(|order| writeln!(&stream, "{order}"))
+        .and_then(|()| BufReader::new(&stream).read_line(&mut line));
+    asked.map_err(|error| format!("the server did not answer: {error}"))?;
+    match serde_json::from_str(&line) {
+        Ok(Outcome::Done(contents)) => Ok(Some(contents)),
+        Ok(Outcome::Failed(sentence)) => Err(sentence),
+        Err(_) => Err("the server ended before the backup was complete".to_owned()),
+    }
+}
