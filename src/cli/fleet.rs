@@ -13,8 +13,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::client::Url;
 use crate::fleet::{
-    Board, ClientKind, DEVICES_MAX, Fleet, Load, Plan, Report, Versions, WINDOW_MAX,
+    Board, ClientKind, DEVICES_MAX, Fleet, Load, Plan, ROWS_MAX, Report, Versions, WINDOW_MAX,
 };
+use crate::timestamp::Timestamp;
 
 /// Something failed, was lost or dropped.
 const NOT_CLEAN: u8 = 1;
@@ -40,6 +41,7 @@ Examples:
   tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 50 --window 20
   tr50d fleet --url mqtt://127.0.0.1 --url tcp://127.0.0.1 --token demo-token-basicorg \\
       --devices 500 --rate 1000 --mqtt-version mix --client mix
+  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --telemetry 100 --window 4
   tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 100000 --idle \\
       --source-addresses 127.0.0.2-127.0.0.5
 
@@ -67,6 +69,9 @@ pub struct FleetArgs {
     /// Its parameters, a JSON text
     #[arg(long, value_name = "JSON")]
     params: Option<String>,
+    /// Publish telemetry instead: batches of so many rows
+    #[arg(long, value_name = "ROWS", value_parser = rows, conflicts_with_all = ["command", "params", "idle"])]
+    telemetry: Option<usize>,
     /// Send nothing, only hold the connections
     #[arg(long)]
     idle: bool,
@@ -136,9 +141,10 @@ pub async fn run(args: FleetArgs) -> ExitCode {
 }
 
 async fn drive(args: FleetArgs) -> Result<Report, Box<dyn std::error::Error>> {
-    let mut load = match args.idle {
-        true => Load::idle(args.duration),
-        false => Load::command(&args.command, args.params.as_deref(), args.duration)?,
+    let mut load = match args.telemetry {
+        Some(rows) => Load::telemetry(rows, args.duration, Timestamp::now())?,
+        None if args.idle => Load::idle(args.duration),
+        None => Load::command(&args.command, args.params.as_deref(), args.duration)?,
     };
     (load.rate, load.window, load.timeout) = (args.rate, args.window, args.timeout);
     let plan = Plan {
@@ -189,6 +195,11 @@ async fn watch(board: Arc<Board>, stop: CancellationToken) {
 fn devices(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=DEVICES_MAX).contains(count));
     count.ok_or_else(|| format!("not a number from 1 to {DEVICES_MAX}"))
+}
+
+fn rows(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=ROWS_MAX).contains(count));
+    count.ok_or_else(|| format!("not a number from 1 to {ROWS_MAX}"))
 }
 
 fn window(text: &str) -> Result<usize, String> {
@@ -254,6 +265,7 @@ mod tests {
     #[test]
     fn numbers_have_bounds() {
         assert!(devices("0").is_err() && devices("1000001").is_err() && devices("5").is_ok());
+        assert!(rows("0").is_err() && rows("10001").is_err() && rows("100").is_ok());
         assert!(window("0").is_err() && window("10001").is_err() && window("20").is_ok());
         assert!(rate("-1").is_err() && rate("NaN").is_err() && rate("inf").is_err());
         assert_eq!((rate("0"), rate("2.5")), (Ok(0.0), Ok(2.5)));

@@ -30,8 +30,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use device::Device;
-pub use plan::{ClientKind, DEVICES_MAX, Load, Plan, PlanError, Versions, WINDOW_MAX};
-pub use report::{Board, Commands, Connections, Latency, Report};
+pub use plan::{ClientKind, DEVICES_MAX, Load, Plan, PlanError, ROWS_MAX, Versions, WINDOW_MAX};
+pub use report::{Board, Commands, Connections, Latency, Report, Rows};
 
 use crate::client::{ClientError, Options, Reply, Target};
 use device::Work;
@@ -156,6 +156,7 @@ impl Fleet {
     /// Lets every device send as `load` says, and reports. A device whose connection does not last
     /// leaves the fleet.
     pub async fn run(&mut self, load: &Load) -> Report {
+        let rows = load.rows;
         let load = Arc::new(load.clone());
         let count = self.devices.len() as f64;
         let interval = (load.rate > 0.0).then(|| Duration::from_secs_f64(count / load.rate));
@@ -199,7 +200,8 @@ impl Fleet {
         } else {
             ended.await.unwrap_or(load.duration)
         };
-        self.board.report(elapsed)
+        let report = self.board.report(elapsed);
+        Report { rows: (rows > 0).then(|| Rows::of(&report, rows)), ..report }
     }
 
     /// What was counted so far, as a run of `elapsed`.

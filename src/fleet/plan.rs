@@ -4,10 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::client::{ClientError, Login, Url, Version, request_text};
+use crate::timestamp::Timestamp;
 use crate::transport::Protocol;
 
 /// Devices of one fleet at most: beyond that a run needs more than one machine.
 pub const DEVICES_MAX: usize = 1_000_000;
+
+/// Rows of telemetry in one batch: some 64 bytes each, and a frame of the default size.
+pub const ROWS_MAX: usize = 10_000;
 
 /// Requests that one device may have on their way.
 pub const WINDOW_MAX: usize = 10_000;
@@ -180,6 +184,8 @@ pub struct Load {
     pub rate: f64,
     /// Requests that one device may have on their way. HTTP has one at a time.
     pub window: usize,
+    /// Rows of telemetry in each request; 0 for a load of something else.
+    pub(super) rows: usize,
     /// How long commands are sent.
     pub duration: Duration,
     /// After this time without an answer a command counts as lost.
@@ -197,9 +203,23 @@ impl Load {
         Ok(Self { request, ..Self::idle(duration) })
     }
 
+    /// Every device publishes batches of `rows` values of ten properties, a second apart and the
+    /// last of now, as a gateway does that has collected them.
+    pub fn telemetry(rows: usize, duration: Duration, now: Timestamp) -> Result<Self, ClientError> {
+        let row = |number: usize| {
+            let ts = now.plus_seconds(number as u64).plus_millis(-1000 * rows as i64);
+            let (property, value) = (number % 10, number as f64 / 8.0);
+            format!(r#"{{"key":"property{property}","value":{value},"ts":"{ts}"}}"#)
+        };
+        let data: Vec<_> = (0..rows).map(row).collect();
+        let params = format!(r#"{{"data":[{}]}}"#, data.join(","));
+        Ok(Self { rows, ..Self::command("property.batch", Some(&params), duration)? })
+    }
+
     /// Every device holds its connection for `duration`.
     pub fn idle(duration: Duration) -> Self {
-        Self { request: None, rate: 0.0, window: 1, duration, timeout: Duration::from_secs(10) }
+        let timeout = Duration::from_secs(10);
+        Self { request: None, rate: 0.0, window: 1, rows: 0, duration, timeout }
     }
 }
 

@@ -109,6 +109,7 @@ impl Board {
                 p999_ms: ms(self.latency.quantile(0.999)),
                 max_ms: ms(self.latency.max()),
             },
+            rows: None,
             seconds,
             errors: self.errors.lock().clone(),
         }
@@ -126,6 +127,9 @@ pub struct Report {
     pub commands: Commands,
     /// From sending to the answer.
     pub latency: Latency,
+    /// Rows of telemetry, if that was the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Rows>,
     /// How long commands were sent.
     pub seconds: f64,
     /// Error texts with their number.
@@ -162,6 +166,26 @@ pub struct Commands {
     pub lost: u64,
     /// Answered in a second.
     pub per_second: f64,
+}
+
+/// Rows of telemetry in commands that succeeded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rows {
+    /// All of them.
+    pub recorded: u64,
+    /// In a second.
+    pub per_second: f64,
+}
+
+impl Rows {
+    /// The rows of a run whose commands had this many each.
+    pub(super) fn of(report: &Report, each: usize) -> Self {
+        let succeeded = report.commands.answered.saturating_sub(report.commands.failed);
+        let recorded = succeeded * each as u64;
+        let per_second = if report.seconds > 0.0 { recorded as f64 / report.seconds } else { 0.0 };
+        Self { recorded, per_second }
+    }
 }
 
 /// Quantiles of the time from sending to the answer.
@@ -213,6 +237,9 @@ impl fmt::Display for Report {
             "rate         {:.0} commands/s over {:.1} s",
             commands.per_second, self.seconds
         )?;
+        if let Some(Rows { recorded, per_second }) = &self.rows {
+            writeln!(f, "telemetry    {recorded} rows  {per_second:.0} rows/s")?;
+        }
         write!(
             f,
             "latency      p50 {:.3} ms  p99 {:.3} ms  p99.9 {:.3} ms  max {:.3} ms",
