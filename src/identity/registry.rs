@@ -293,6 +293,13 @@ impl Identity {
         own.flatten().cloned().collect()
     }
 
+    /// Whether a definition that is known in the organisation refuses what it does not define.
+    pub fn has_closed_thing_def(&self, org: OrgId) -> bool {
+        let registry = self.registry.read();
+        let mut defs = registry.line_of(org).filter_map(|org| registry.thing_defs_of.get(&org));
+        defs.any(|defs| defs.iter().any(|def| def.is_closed()))
+    }
+
     /// Whether an application registers things with the definition. It looks at all of them.
     pub fn registers(&self, def: ThingDefId) -> bool {
         let registry = self.registry.read();

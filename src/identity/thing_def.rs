@@ -37,6 +37,11 @@ pub struct ThingDef {
 }
 
 impl ThingDef {
+    /// Whether it refuses any property or attribute.
+    pub fn is_closed(&self) -> bool {
+        self.auto_def_props == Some(false) || self.auto_def_attrs == Some(false)
+    }
+
     /// Whether a thing of this definition may publish this property.
     pub fn admits_property(&self, key: &str) -> bool {
         self.auto_def_props != Some(false) || self.part("properties", key).is_some()
@@ -97,6 +102,7 @@ mod tests {
             assert!(def.admits_property("temp") && def.admits_attribute("owner"));
             assert_eq!(def.admits_property("speed"), undefined);
             assert_eq!(def.admits_attribute("temp"), undefined);
+            assert_eq!(def.is_closed(), !undefined);
         }
         let def = def(None);
         assert_eq!(def.attribute_default("vin"), Some("none"));

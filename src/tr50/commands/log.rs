@@ -1,7 +1,7 @@
 //! `log.*`: what things say happened to them (`tr50.md` 4.1).
 
 use super::attribute::{limited, offset};
-use super::points::{self, CorrId, Message};
+use super::points::{CorrId, Gate, Message};
 use super::span::{self, Ago, Form, History, Range, Wanted};
 use super::target::{Subject, Target};
 use super::{heavy, store};
@@ -70,7 +70,7 @@ pub fn publish(
         corr_id: entry.corr_id.map(|id| id.0),
         republish: false,
     };
-    points::check_age(call, &point)?;
+    Gate::open(call).admit(&point)?;
     let published = call.core.telemetry.publish(place.owner, Kind::Log, &[point], call.now)?;
     Ok((Done, published.receipt))
 }

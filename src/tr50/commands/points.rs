@@ -1,17 +1,19 @@
 //! What all commands that publish telemetry have in common: one point, or a batch of them.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::target::{Subject, Target};
+use crate::identity::ThingDef;
 use crate::limits;
 use crate::store::writer::Receipt;
 use crate::things::feed::Topic;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Location, Value};
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, Done, Reply};
+use crate::tr50::dispatch::{Call, Done, Reply, shown};
 use crate::tr50::envelope::Members;
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::json;
@@ -181,8 +183,22 @@ pub fn publish<I: Item>(
     (target, one): (Target, One<I>),
 ) -> Result<(Done, Receipt), Failure> {
     let subject = target.subject(call)?;
-    check_age(call, &one.0)?;
-    Ok((Done, record(call, &subject, I::KIND, &[one.0])?))
+    Ok((Done, publish_one(call, &subject, I::KIND, one.0)?))
+}
+
+/// Records a point of a thing if it passes the [`Gate`].
+///
+/// # Errors
+///
+/// It does not, or the store can't take it.
+pub fn publish_one(
+    call: &Call<'_>,
+    subject: &Subject,
+    kind: Kind,
+    point: NewPoint,
+) -> Result<Receipt, Failure> {
+    Gate::of(call, subject)?.admit(&point)?;
+    record(call, subject, kind, &[point])
 }
 
 /// The parameters of a batch.
@@ -259,9 +275,10 @@ pub fn batch<I: Item>(
     if I::SORTED {
         items.sort_by_key(|item| item.ts.unwrap_or(call.now));
     }
+    let gate = Gate::of(call, &subject)?;
     let (mut points, mut failed) = (Vec::with_capacity(items.len()), None);
     for BatchItem { index, point, .. } in items {
-        match point.and_then(|point| check_age(call, &point).map(|()| point)) {
+        match point.and_then(|point| gate.admit(&point).map(|()| point)) {
             Ok(point) => points.push(point),
             Err(failure) => {
                 let sentence = format!("data[{index}]: {}", failure.message);
@@ -280,22 +297,62 @@ pub fn batch<I: Item>(
     }))
 }
 
-/// Refuses a point that would be dropped at once.
-///
-/// # Errors
-///
-/// It is older than telemetry is kept.
-pub fn check_age(call: &Call<'_>, point: &NewPoint) -> Result<(), Failure> {
-    match point.ts {
-        Some(ts) if !call.core.telemetry.keeps(ts, call.now) => {
-            let months = call.core.config.telemetry.retention_months;
+/// What a point has to pass before it is recorded.
+pub struct Gate<'c> {
+    call: &'c Call<'c>,
+    /// The definition of the thing, if there can be something that it refuses.
+    def: Option<Arc<ThingDef>>,
+}
+
+impl<'c> Gate<'c> {
+    /// The gate of a thing. Its record is only read when some definition of its organisation
+    /// refuses what it does not define.
+    ///
+    /// # Errors
+    ///
+    /// The store fails.
+    pub fn of(call: &'c Call<'c>, subject: &Subject) -> Result<Self, Failure> {
+        let (identity, org) = (&call.core.identity, call.session.org_id());
+        if !identity.has_closed_thing_def(org) {
+            return Ok(Self::open(call));
+        }
+        let thing = identity.thing(org, &subject.key)?;
+        let def = thing.and_then(|thing| identity.thing_def(org, thing.def?));
+        Ok(Self { call, def })
+    }
+
+    /// The gate of what has no definition.
+    pub const fn open(call: &'c Call<'c>) -> Self {
+        Self { call, def: None }
+    }
+
+    /// Lets a point pass.
+    ///
+    /// # Errors
+    ///
+    /// The point is older than telemetry is kept, or the thing's definition says that things may
+    /// only publish what it defines (`autoDefProps`, `autoDefAttrs`) and has no such name.
+    pub fn admit(&self, point: &NewPoint) -> Result<(), Failure> {
+        let (telemetry, now) = (&self.call.core.telemetry, self.call.now);
+        if let Some(ts) = point.ts.filter(|ts| !telemetry.keeps(*ts, now)) {
+            let months = self.call.core.config.telemetry.retention_months;
             let sentence = format!(
                 "Parameter \"ts\" is {ts}, which is longer ago than the {months} months for which \
                  telemetry is kept."
             );
-            Err(Failure::new(Code::PARAMETER_INVALID, sentence))
+            return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
         }
-        _ => Ok(()),
+        let Some(def) = &self.def else { return Ok(()) };
+        let (admitted, what) = match point.value {
+            Value::Property(_) => (def.admits_property(&point.name), "Property"),
+            Value::Attribute(_) => (def.admits_attribute(&point.name), "Attribute"),
+            _ => return Ok(()),
+        };
+        if admitted {
+            return Ok(());
+        }
+        let (name, key) = (shown(&point.name), &def.key);
+        Err(Failure::not_found(format!("{what} \"{name}\" of the definition \"{key}\"")))
     }
 }
 

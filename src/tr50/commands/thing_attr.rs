@@ -48,7 +48,8 @@ pub struct AttributeValue {
     ts: Option<Timestamp>,
 }
 
-/// `thing.attr.get`.
+/// `thing.attr.get`. An attribute that has no value has that of the thing's definition, if there is
+/// one, and then no time.
 pub fn get(call: &Call<'_>, (target, which): (Target, Which)) -> Result<AttributeValue, Failure> {
     let subject = target.subject(call)?;
     let name = which.key.0;
@@ -57,6 +58,12 @@ pub fn get(call: &Call<'_>, (target, which): (Target, Which)) -> Result<Attribut
         && let Value::Attribute(Some(value)) = series.newest_point()?.value
     {
         return Ok(AttributeValue { value: value.into_owned(), ts: Some(series.ts) });
+    }
+    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let def = identity.thing(org, &subject.key)?.and_then(|thing| thing.def);
+    let def = def.and_then(|def| identity.thing_def(org, def));
+    if let Some(default) = def.as_ref().and_then(|def| def.attribute_default(&name)) {
+        return Ok(AttributeValue { value: default.to_owned(), ts: None });
     }
     let sentence = format!("Attribute \"{}\" has no value.", shown(&name));
     Err(Failure::new(Code::ATTRIBUTE_MISSING, sentence))
