@@ -15,6 +15,7 @@ mod mqtt_five;
 mod outside_clients;
 mod review;
 mod tcp;
+mod telemetry;
 mod things;
 mod tls;
 mod topics;

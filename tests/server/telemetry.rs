@@ -1,0 +1,402 @@
+//! Telemetry: what was acknowledged is there after a kill, histories are read in order from
+//! wherever they are, and no value of a parameter does harm.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tr50d::client::{Client, Url};
+use tr50d::fleet::{Fleet, Load, Plan};
+use tr50d::timestamp::Timestamp;
+
+use super::harness::{TestServer, call, eventually, reply};
+
+/// A directory that outlives its servers.
+struct Home {
+    dir: PathBuf,
+    _temporary: tempfile::TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        let temporary = tempfile::tempdir().expect("a directory");
+        Self { dir: temporary.path().join("data"), _temporary: temporary }
+    }
+
+    fn serve(&self) -> TestServer {
+        TestServer::in_dir(&self.dir, &[])
+    }
+}
+
+/// The values of a property, of up to `records` points.
+async fn history(operator: &mut Client, thing: &str, key: &str, more: Value) -> Vec<Value> {
+    let mut params = json!({"thingKey": thing, "key": key});
+    for (name, value) in more.as_object().expect("an object") {
+        params[name] = value.clone();
+    }
+    let reply = call(operator, "property.history", &params.to_string()).await;
+    reply["values"].as_array().expect("values").clone()
+}
+
+fn numbers(values: &[Value]) -> Vec<f64> {
+    values.iter().map(|value| value["value"].as_f64().expect("a number")).collect()
+}
+
+/// Rows of a batch; a restart must find all of them or none.
+const ROWS: u64 = 20;
+
+/// What became of the batches of one client.
+#[derive(Clone, Default)]
+struct Sent {
+    /// The number of the next batch.
+    next: u64,
+    /// Batches that were on their way when the server was killed: they may be on disk or not.
+    uncertain: Vec<u64>,
+}
+
+/// Publishes batches one after the other until the server is gone, and counts those that were
+/// acknowledged. The rows of batch `n` have the value `n` and times of their own.
+async fn publish_batches(url: Url, mut sent: Sent, acknowledged: Arc<AtomicU64>) -> Sent {
+    let Ok(mut client) = Client::connect(&url).await else { return sent };
+    loop {
+        let row = |row: u64| {
+            let ts = Timestamp::from_millis(1_600_000_000_000 + (sent.next * ROWS + row) as i64);
+            json!({"key": "load", "value": sent.next, "ts": ts.to_string()})
+        };
+        let params = json!({"data": (0..ROWS).map(row).collect::<Vec<_>>()});
+        sent.next += 1;
+        match client.call("property.batch", Some(&params.to_string())).await {
+            Ok(reply) => assert!(reply.success(), "{}", reply.as_json()),
+            Err(_) => {
+                sent.uncertain.push(sent.next - 1);
+                return sent;
+            }
+        }
+        acknowledged.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn every_acknowledged_row_is_there_after_a_kill_and_no_batch_is_half() {
+    const KILLS: u64 = 5;
+    const CLIENTS: usize = 4;
+    let home = Home::new();
+    let mut server = home.serve();
+    let mut sent = vec![Sent::default(); CLIENTS];
+    let acknowledged: Vec<_> = (0..CLIENTS).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    for round in 1..=KILLS {
+        let load: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let url = server.thing_url("mqtt", &format!("load-{number}"));
+                let (sent, acknowledged) = (sent[number].clone(), acknowledged[number].clone());
+                tokio::spawn(publish_batches(url, sent, acknowledged))
+            })
+            .collect();
+        eventually("enough is acknowledged", async || {
+            acknowledged.iter().all(|count| count.load(Ordering::SeqCst) >= round * 10)
+        })
+        .await;
+        server.signal("KILL");
+        server.wait().await;
+        for (number, client) in load.into_iter().enumerate() {
+            sent[number] = client.await.expect("the load went as it should");
+        }
+        server = home.serve();
+        let mut operator = server.operator("tcp").await;
+        for (number, sent) in sent.iter().enumerate() {
+            verify(&mut operator, &format!("load-{number}"), sent).await;
+        }
+    }
+}
+
+async fn verify(operator: &mut Client, thing: &str, sent: &Sent) {
+    let batches = batches(operator, thing).await;
+    assert!(batches.iter().all(|(_, rows)| *rows == ROWS), "a batch is half: {batches:?}");
+    let certain = (0..sent.next).filter(|batch| !sent.uncertain.contains(batch));
+    for batch in certain {
+        let found = batches.iter().any(|(found, _)| *found == batch);
+        assert!(found, "batch {batch} of {thing} is lost");
+    }
+    assert!(batches.iter().all(|(batch, _)| *batch < sent.next));
+    let params = json!({"thingKey": thing, "key": "load"}).to_string();
+    let current = call(operator, "property.current", &params).await;
+    let last = batches.last().expect("some").0;
+    assert_eq!(current["value"], last, "the current value is that of the last batch");
+}
+
+/// The batches of a thing and how many rows each has.
+async fn batches(operator: &mut Client, thing: &str) -> Vec<(u64, u64)> {
+    let mut batches: Vec<(u64, u64)> = Vec::new();
+    let mut start = "2020-01-01T00:00:00Z".to_owned();
+    loop {
+        let page = history(operator, thing, "load", json!({"start": start})).await;
+        for value in &page {
+            let batch = value["value"].as_u64().expect("a whole number");
+            match batches.last_mut() {
+                Some((last, rows)) if *last == batch => *rows += 1,
+                _ => batches.push((batch, 1)),
+            }
+        }
+        let Some(last) = page.last().filter(|_| page.len() == 5000) else { return batches };
+        let last = Timestamp::parse(last["ts"].as_str().expect("a time")).expect("a time");
+        start = last.plus_millis(1).to_string();
+    }
+}
+
+#[tokio::test]
+async fn a_restart_finds_every_kind_of_value() {
+    let home = Home::new();
+    let mut server = home.serve();
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let ts = "2021-08-10T14:16:10.976Z";
+    let published = [
+        ("property.publish", json!({"key": "p", "value": 1.5, "ts": ts, "corrId": "c"})),
+        ("alarm.publish", json!({"key": "a", "state": 2, "msg": "Stuck.", "ts": ts})),
+        ("attribute.publish", json!({"key": "t", "value": "x", "ts": ts})),
+        ("location.publish", json!({"lat": 1, "lng": 2, "heading": 3, "ts": ts})),
+        ("log.publish", json!({"msg": "Started.", "ts": ts})),
+    ];
+    for (command, params) in &published {
+        call(&mut thing, command, &params.to_string()).await;
+    }
+    let asked = [
+        ("property.current", json!({"key": "p"})),
+        ("alarm.current", json!({"key": "a", "ts": "2021-08-10T15:00:00Z"})),
+        ("attribute.current", json!({"key": "t"})),
+        ("thing.attr.get", json!({"key": "t"})),
+        ("location.current", json!({})),
+        ("log.list", json!({})),
+    ];
+    let mut before = Vec::new();
+    for signal in ["", "KILL", "TERM"] {
+        if !signal.is_empty() {
+            server.signal(signal);
+            server.wait().await;
+            server = home.serve();
+        }
+        let mut operator = server.operator("mqtt").await;
+        let mut found = Vec::new();
+        for (command, params) in &asked {
+            let mut params = params.clone();
+            params["thingKey"] = "mower-1".into();
+            found.push(call(&mut operator, command, &params.to_string()).await);
+        }
+        if before.is_empty() {
+            before.clone_from(&found);
+        }
+        assert_eq!(found, before, "{signal}");
+    }
+    assert_eq!(before[0], json!({"value": 1.5, "ts": ts, "corrId": "c"}));
+    assert_eq!(before[5]["count"], 1);
+}
+
+#[tokio::test]
+async fn a_long_history_is_read_in_order_from_all_its_months() {
+    const COUNT: usize = 12_000;
+    const HOURS_APART: i64 = 2;
+    let server = TestServer::start();
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let now = Timestamp::now();
+    let time =
+        |number: usize| now.plus_millis((number as i64 - COUNT as i64) * HOURS_APART * 3_600_000);
+    // Not in the order of their times.
+    let numbers_sent: Vec<usize> = (0..COUNT).map(|n| n * 7919 % COUNT).collect();
+    for part in numbers_sent.chunks(4000) {
+        let row = |n: &usize| json!({"value": n, "ts": time(*n).to_string()});
+        let data: Vec<_> = part.iter().map(row).collect();
+        let params = json!({"key": "v", "data": data}).to_string();
+        call(&mut thing, "property.batch", &params).await;
+    }
+    let mut operator = server.operator("mqtt").await;
+    let mut read =
+        async |params: Value| numbers(&history(&mut operator, "mower-1", "v", params).await);
+    let expect = |from: usize, to: usize| (from..to).map(|n| n as f64).collect::<Vec<_>>();
+    assert_eq!(read(json!({})).await, expect(COUNT - 5000, COUNT));
+    assert_eq!(read(json!({"records": 3})).await, expect(COUNT - 3, COUNT));
+    assert_eq!(read(json!({"last": "9h"})).await, expect(COUNT - 4, COUNT));
+    let start = time(100).to_string();
+    assert_eq!(read(json!({"start": start})).await, expect(100, 5100));
+    let end = time(11_000).to_string();
+    assert_eq!(read(json!({"start": end, "end": start})).await, expect(100, 5100));
+    assert_eq!(read(json!({"end": start})).await, expect(0, 101));
+    let params = json!({"thingKey": "mower-1", "key": "v", "calc": "count"}).to_string();
+    let counted = call(&mut operator, "property.aggregate", &params).await;
+    assert_eq!(counted["values"][0]["value"], COUNT);
+    let params = json!({"key": "v", "ts": time(5000).plus_millis(1).to_string()}).to_string();
+    assert_eq!(call(&mut thing, "property.current", &params).await["value"], 5000);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_does_no_harm() {
+    let server = TestServer::start();
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    for (value, year) in ["0001", "1969", "1980", "2021", "9999"].iter().enumerate() {
+        let ts = format!("{year}-06-01T00:00:00Z");
+        let params = json!({"key": "v", "value": value, "ts": ts}).to_string();
+        call(&mut thing, "property.publish", &params).await;
+    }
+    let mut operator = server.operator("mqtt").await;
+    let values = history(&mut operator, "mower-1", "v", json!({})).await;
+    assert_eq!(numbers(&values), [0.0, 1.0, 2.0, 3.0, 4.0]);
+    let range = json!({"start": "1970-01-01T00:00:00Z", "end": "2022-01-01T00:00:00Z"});
+    let values = history(&mut operator, "mower-1", "v", range).await;
+    assert_eq!(numbers(&values), [2.0, 3.0]);
+    let months = std::fs::read_dir(server.data_dir.join("keyspaces")).expect("the store").count();
+    assert!(months < 40, "{months} keyspaces");
+}
+
+#[tokio::test]
+async fn what_is_too_old_to_be_kept_is_refused() {
+    let server = TestServer::with(&[("TR50D_TELEMETRY__RETENTION_MONTHS", "2")]);
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let days_ago = |days: i64| Timestamp::now().plus_millis(-days * 86_400_000).to_string();
+    let row = |days: i64| json!({"key": "v", "value": days, "ts": days_ago(days)});
+    call(&mut thing, "property.publish", &row(1).to_string()).await;
+    let params = json!({"data": [row(2), row(100), row(3)]}).to_string();
+    let refused = reply(&mut thing, "property.batch", &params).await;
+    assert_eq!(refused["errorCodes"], json!([-95005]));
+    let message = refused["errorMessages"][0].as_str().expect("a message");
+    assert!(message.starts_with("data[1]: Parameter \"ts\" is "), "{message}");
+    assert!(message.ends_with("than the 2 months for which telemetry is kept."), "{message}");
+    let params = json!({"msg": "x", "ts": days_ago(100)}).to_string();
+    assert_eq!(reply(&mut thing, "log.publish", &params).await["success"], false);
+    let mut operator = server.operator("mqtt").await;
+    let values = history(&mut operator, "mower-1", "v", json!({})).await;
+    assert_eq!(numbers(&values), [2.0, 1.0]);
+}
+
+/// JSON values of every kind, of which most are wrong most of the time.
+const KINDS: [&str; 14] = [
+    "null",
+    "true",
+    "0",
+    "-1",
+    "0.5",
+    "1e400",
+    "99999999999999999999",
+    "\"\"",
+    "\"x\"",
+    "\"2021-08-10T14:16:10Z\"",
+    "[]",
+    "[[]]",
+    "{}",
+    "[{\"key\":{},\"value\":[]}]",
+];
+
+#[tokio::test]
+async fn no_value_of_a_parameter_does_harm() {
+    let server = TestServer::start();
+    let mut operator = server.operator("tcp").await;
+    call(&mut server.thing("tcp", "mower-1").await, "diag.ping", "").await;
+    let families = ["property.", "alarm.", "attribute.", "location.", "log.", "thing.attr."];
+    let right = [
+        ("thingKey", "\"mower-1\""),
+        ("key", "\"k\""),
+        ("keys", "[\"k\"]"),
+        ("value", "1"),
+        ("state", "1"),
+        ("lat", "1"),
+        ("lng", "1"),
+        ("msg", "\"m\""),
+        ("calc", "\"avg\""),
+        ("data", "[{}]"),
+    ];
+    for info in tr50d::tr50::commands::COMMANDS.iter() {
+        if !families.iter().any(|family| info.name.starts_with(family)) {
+            continue;
+        }
+        for field in (info.params)() {
+            for kind in KINDS {
+                let mut params: Vec<_> = right
+                    .iter()
+                    .filter(|(name, _)| *name != field.name)
+                    .map(|(name, value)| format!("\"{name}\":{value}"))
+                    .collect();
+                params.push(format!("\"{}\":{kind}", field.name));
+                let params = format!("{{{}}}", params.join(","));
+                let reply = reply(&mut operator, info.name, &params).await;
+                let code = &reply["errorCodes"][0];
+                let expected = [-90008, -91006, -95004, -95005, -95014];
+                let fine = reply["success"] == true || expected.iter().any(|known| code == known);
+                assert!(fine, "{} {params}: {reply}", info.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reply_has_a_bound_of_bytes() {
+    let server = TestServer::start();
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let value = "x".repeat(16_384);
+    let item = |number: usize| json!({"key": "t", "value": format!("{number:03}{}", &value[3..])});
+    for part in 0..8 {
+        let data: Vec<_> = (0..40).map(|n| item(part * 40 + n)).collect();
+        call(&mut thing, "attribute.batch", &json!({"data": data}).to_string()).await;
+    }
+    let mut operator = server.operator("mqtt").await;
+    let params =
+        |limit: u64| json!({"thingKey": "mower-1", "key": "t", "limit": limit}).to_string();
+    let fits = call(&mut operator, "attribute.history", &params(200)).await;
+    assert_eq!((&fits["count"], fits["values"].as_array().map(Vec::len)), (&320.into(), Some(200)));
+    let refused = reply(&mut operator, "attribute.history", &params(0)).await;
+    assert_eq!(refused["errorCodes"], json!([-95013]), "{refused}");
+    let long = json!({"key": "t", "value": format!("{value}x")}).to_string();
+    assert_eq!(reply(&mut thing, "attribute.publish", &long).await["errorCodes"], json!([-95005]));
+}
+
+#[tokio::test]
+async fn a_fleet_publishes_batches() {
+    let server = TestServer::start();
+    let mut fleet = Fleet::connect(&Plan::new(server.thing_url("mqtt", "-"), 4)).await.expect("on");
+    let load = Load::telemetry(50, Duration::from_millis(300), Timestamp::now()).expect("a load");
+    let report = fleet.run(&load).await;
+    assert!(report.is_clean(), "{report}");
+    let rows = report.rows.clone().expect("telemetry was the load");
+    assert_eq!(rows.recorded, report.commands.answered * 50);
+    fleet.close().await;
+    let mut operator = server.operator("mqtt").await;
+    let mut counted = 0;
+    for device in 0..4 {
+        let mut params = json!({"thingKey": format!("fleet-{device}"), "calc": "count"});
+        for property in 0..10 {
+            params["key"] = format!("property{property}").into();
+            let reply = call(&mut operator, "property.aggregate", &params.to_string()).await;
+            counted += reply["values"][0]["value"].as_u64().expect("a count");
+        }
+    }
+    assert_eq!(counted, rows.recorded);
+}
+
+/// Commands of many connections for one thing come in some order, and none is lost.
+#[tokio::test]
+async fn connections_of_one_thing_do_not_lose_each_others_points() {
+    const CLIENTS: usize = 8;
+    const EACH: usize = 50;
+    let server = TestServer::start();
+    let mut tasks = Vec::new();
+    for client in 0..CLIENTS {
+        let mut thing = server.thing("tcp", "mower-1").await;
+        tasks.push(tokio::spawn(async move {
+            for number in 0..EACH {
+                let key = ["a", "b", "c"][number % 3];
+                let value = client * EACH + number;
+                let params = json!({"key": key, "value": value}).to_string();
+                call(&mut thing, "property.publish", &params).await;
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.expect("all was acknowledged");
+    }
+    let mut operator = server.operator("mqtt").await;
+    let mut found = Vec::new();
+    for key in ["a", "b", "c"] {
+        found.extend(numbers(&history(&mut operator, "mower-1", key, json!({})).await));
+    }
+    found.sort_by(f64::total_cmp);
+    let expected: Vec<_> = (0..CLIENTS * EACH).map(|n| n as f64).collect();
+    assert_eq!(found, expected);
+}
