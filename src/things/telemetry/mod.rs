@@ -12,6 +12,7 @@ use crate::store::writer::Receipt;
 use crate::store::{Batch, Month, StoreError, Table, Tables};
 use crate::timestamp::Timestamp;
 
+pub mod aggregate;
 mod currents;
 mod history;
 mod keep;

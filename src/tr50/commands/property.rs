@@ -1,17 +1,31 @@
 //! `property.*`: numbers that things measure (`tr50.md` 4.1).
 
 use super::points::{self, Item, Name, Source, required_field};
-use super::span::{self, At, Form, Held, History, Range, Wanted};
+use super::span::{self, Ago, At, Form, Held, History, Range, Wanted};
 use super::target::Target;
 use super::{heavy, store, wait};
-use crate::things::telemetry::NewPoint;
+use crate::limits;
+use crate::store::Row;
+use crate::things::telemetry::aggregate::{Aggregation, Calc, Step};
 use crate::things::telemetry::point::{Kind, Value};
-use crate::tr50::dispatch::{Call, CommandInfo, shown};
-use crate::tr50::error::Failure;
+use crate::things::telemetry::{NewPoint, Points, Span};
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, CommandInfo, WriteReply, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::{Field, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
+    heavy!(
+        "property.aggregate",
+        aggregate,
+        span::always,
+        "Calculates one value of a property for each hour or day, or for the whole span.",
+        "`values`, an array of `value` and `ts`, the beginning of the hour or day; with `split`: \
+         `values` and `ts`, two arrays",
+        [NOT_FOUND]
+    ),
     wait!(
         "property.batch",
         points::batch::<Property>,
@@ -96,4 +110,131 @@ pub fn history(
         addresses: false,
     };
     span::history(call, series.as_ref(), &wanted, form)
+}
+
+params! {
+    /// What is calculated.
+    pub struct Calculation {
+        required key: Name = "key", "The property's name.";
+        required calc: String = "calc",
+            "`avg`, `wavg` (weighted with the time for which a value holds), `nzwavg` (the same without zeros), `sum`, `max`, `min` or `count`.";
+        optional series: String = "series", "`hour` or `day`, in UTC; one value for all by default.";
+        optional last: Ago = "last", "The values of this time until now, such as `24h` or `7d`.";
+        optional start: Timestamp = "start", "The first time.";
+        optional end: Timestamp = "end", "The last time; swapped with `start` if it is earlier.";
+        optional split: bool = "split", "Values and times in arrays of their own.";
+    }
+}
+
+impl Calculation {
+    fn calc(&self) -> Result<Calc, Failure> {
+        let named = |(name, _): &&(&str, Calc)| name.eq_ignore_ascii_case(&self.calc);
+        let found = Calc::NAMES.iter().find(named).map(|(_, calc)| *calc);
+        found.ok_or_else(|| impossible("calc", &self.calc))
+    }
+
+    fn step(&self) -> Result<Step, Failure> {
+        match self.series.as_deref().map(str::to_ascii_lowercase).as_deref() {
+            None | Some("") => Ok(Step::Whole),
+            Some("hour") => Ok(Step::Hour),
+            Some("day") => Ok(Step::Day),
+            Some(other) => Err(impossible("series", other)),
+        }
+    }
+}
+
+fn impossible(name: &str, value: &str) -> Failure {
+    let sentence = format!("Parameter \"{name}\" can't be \"{}\".", shown(value));
+    Failure::new(Code::PARAMETER_INVALID, sentence)
+}
+
+/// The reply of `property.aggregate`.
+pub struct Aggregated {
+    values: Vec<(Timestamp, f64)>,
+    split: bool,
+}
+
+/// `property.aggregate`. It is calculated from the points when it is asked for, whether or not the
+/// definition of the thing says `calcAggregates`.
+pub fn aggregate(
+    call: &Call<'_>,
+    (target, wanted): (Target, Calculation),
+) -> Result<Aggregated, Failure> {
+    let (calc, step) = (wanted.calc()?, wanted.step()?);
+    let split = wanted.split.unwrap_or(false);
+    let series = span::series_of(call, &target, Kind::Property, &wanted.key.0)?;
+    let Some(series) = series else { return Ok(Aggregated { values: Vec::new(), split }) };
+    let range = Range { records: None, last: wanted.last, start: wanted.start, end: wanted.end };
+    let (span, _) = range.span(call.now);
+    let span = Span { backwards: false, ..span };
+    let before = span.from.plus_millis(-1);
+    let carried = match call.core.telemetry.point_at(&series, before)? {
+        Some(row) if calc.is_weighted() => value_of(&row)?.map(|(_, value)| value),
+        _ => None,
+    };
+    let points = call.core.telemetry.points(&series, span, limits::POINTS_PAGE);
+    let mut points = points.take(limits::AGGREGATED_MAX + 1).peekable();
+    // What is not bounded begins with the first value, and does not go beyond this moment.
+    let first = match points.peek() {
+        Some(Ok(row)) if carried.is_none() => value_of(row)?.map_or(span.from, |(ts, _)| ts),
+        _ => span.from,
+    };
+    let from = if wanted.start.is_some() || wanted.last.is_some() { span.from } else { first };
+    let bounds = (from, span.to.min(call.now));
+    let mut aggregation =
+        Aggregation::new(calc, step, bounds, carried, limits::HISTORY_MAX as usize);
+    for (index, row) in points.enumerate() {
+        let Some((ts, value)) = value_of(&row?)? else { continue };
+        if index == limits::AGGREGATED_MAX || !aggregation.add(ts, value) {
+            return Err(too_much());
+        }
+    }
+    let values = aggregation.finish().ok_or_else(too_much)?;
+    Ok(Aggregated { values, split })
+}
+
+fn value_of(row: &Row) -> Result<Option<(Timestamp, f64)>, Failure> {
+    let point = Points::decode(Kind::Property, row)?;
+    Ok(match point.value {
+        Value::Property(value) => Some((point.ts, value)),
+        _ => None,
+    })
+}
+
+fn too_much() -> Failure {
+    let (points, values) = (limits::AGGREGATED_MAX, limits::HISTORY_MAX);
+    let sentence = format!(
+        "The span has more than {points} points or gives more than {values} values; ask for a \
+         shorter one."
+    );
+    Failure::new(Code::REPLY_TOO_LARGE, sentence)
+}
+
+impl WriteReply for Aggregated {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true,"params":"#);
+        let mut object = ObjectWriter::new(out);
+        if self.split {
+            span::write_array(
+                object.name(key!("values")),
+                self.values.iter(),
+                |out, (_, value)| {
+                    json::push_number(out, *value);
+                },
+            );
+            span::write_array(object.name(key!("ts")), self.values.iter(), |out, (ts, _)| {
+                json::push_value(out, ts);
+            });
+        } else {
+            let out = object.name(key!("values"));
+            span::write_array(out, self.values.iter(), |out, (ts, value)| {
+                let mut object = ObjectWriter::new(out);
+                object.number(key!("value"), *value);
+                object.time(key!("ts"), *ts);
+                object.end();
+            });
+        }
+        object.end();
+        out.push(b'}');
+    }
 }

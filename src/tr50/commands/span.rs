@@ -333,7 +333,8 @@ impl WriteReply for History {
     }
 }
 
-fn write_array<T>(
+/// Appends an array.
+pub fn write_array<T>(
     out: &mut Vec<u8>,
     items: impl Iterator<Item = T>,
     mut write: impl FnMut(&mut Vec<u8>, T),
