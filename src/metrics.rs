@@ -34,6 +34,8 @@ pub struct Metrics {
     broker_out: Counter,
     sms: Counter,
     store_queue: Gauge,
+    mails: Gauge,
+    mail_callers: Gauge,
 }
 
 /// The counters of one command.
@@ -79,6 +81,8 @@ impl Metrics {
             broker_out: counter(r, "broker_messages_out", "Ordinary MQTT messages delivered"),
             sms: counter(r, "sms", "Text messages asked for by sms.send and written to the log"),
             store_queue: gauge(r, "store_queue", "Batches waiting for the store"),
+            mails: gauge(r, "mails", "Mails waiting for things"),
+            mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
             registry,
         }
     }
@@ -146,6 +150,12 @@ impl Metrics {
         self.store_queue.set(i64::try_from(batches).unwrap_or(i64::MAX));
     }
 
+    /// So many mails wait for things, and so many callers for their answers.
+    pub fn mailbox(&self, mails: usize, callers: usize) {
+        self.mails.set(i64::try_from(mails).unwrap_or(i64::MAX));
+        self.mail_callers.set(i64::try_from(callers).unwrap_or(i64::MAX));
+    }
+
     /// All of them in the OpenMetrics text form, [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -203,6 +213,7 @@ mod tests {
         metrics.broker_delivered();
         metrics.sms_logged();
         metrics.store_queue(3);
+        metrics.mailbox(5, 2);
         let text = metrics.render();
         let check = |line: &str| {
             assert!(text.lines().any(|have| have == line), "{text}\nlacks {line}");
@@ -221,6 +232,8 @@ mod tests {
         check("tr50d_broker_messages_out_total 1");
         check("tr50d_sms_total 1");
         check("tr50d_store_queue 3");
+        check("tr50d_mails 5");
+        check("tr50d_mail_callers 2");
         check("# EOF");
         drop(open);
         assert!(metrics.render().contains(r#"tr50d_connections{protocol="mqtt"} 0"#));

@@ -459,7 +459,7 @@ async fn keep_house(shared: Arc<Shared>) {
     const COUNTERS_EVERY: u64 = 20;
     const SWEEP_EVERY: u64 = 4;
     const EXPIRE_EVERY: u64 = 4 * 3600;
-    const PRUNE_EVERY: u64 = 40;
+    const PRUNE_EVERY: u64 = 20;
     let mut pruning: Option<JoinHandle<()>> = None;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -472,6 +472,8 @@ async fn keep_house(shared: Arc<Shared>) {
             tracing::error!(error, "mails did not expire");
         }
         shared.core.metrics.store_queue(shared.core.store_queue());
+        let (mails, callers) = shared.core.mailbox.counts();
+        shared.core.metrics.mailbox(mails, callers);
         if tick % SWEEP_EVERY == 0 {
             let expire = tick % EXPIRE_EVERY == 0;
             // A failure is in the log already.

@@ -21,6 +21,8 @@ mod callers;
 mod delivery;
 pub mod mail;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use callers::Callers;

@@ -10,6 +10,7 @@ mod durability;
 mod files;
 mod fleet;
 mod http;
+mod mailbox;
 mod mqtt;
 mod mqtt_five;
 mod outside_clients;

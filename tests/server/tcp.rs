@@ -41,8 +41,13 @@ impl Lines {
         timeout(SOON, self.0.get_mut().write_all(bytes)).await.expect("in time").expect("written");
     }
 
+    /// Ends the connection at once: the server is told that nobody is there.
+    pub fn reset(self) {
+        self.0.into_inner().set_zero_linger().expect("a socket");
+    }
+
     /// Ends the own side.
-    async fn half_close(&mut self) {
+    pub async fn half_close(&mut self) {
         self.0.get_mut().shutdown().await.expect("a half-closed connection");
     }
 

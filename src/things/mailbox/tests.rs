@@ -1,0 +1,351 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::memory::MemoryStore;
+use crate::store::writer::Durability;
+
+const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+const RULES: Rules = Rules { waiting_max: 4, keep_s: 60 };
+
+fn thing(number: u8) -> ThingId {
+    ThingId::from_bytes([number; 12])
+}
+
+fn draft(number: u8, method: &str, ttl_s: Option<u64>) -> Draft {
+    Draft {
+        org: OrgId::from_bytes([9; 12]),
+        thing: thing(number),
+        thing_key: ThingKey::parse(&format!("thing-{number}")).expect("a key"),
+        command: METHOD_EXEC.to_owned(),
+        method: Some(method.to_owned()),
+        params: None,
+        from: "operator@basicorg.example".to_owned(),
+        expires: ttl_s.map(|ttl_s| NOW.plus_seconds(ttl_s)),
+        singleton: false,
+        wait: None,
+    }
+}
+
+fn tables() -> (Tables, Arc<MemoryStore>) {
+    let store = Arc::new(MemoryStore::new());
+    (Tables::new(store.clone(), Durability::Os), store)
+}
+
+/// The mailboxes as a server that starts now finds them.
+async fn reopened(tables: &Tables) -> Mailbox {
+    let mut batch = Batch::default();
+    batch.put(Table::Meta, "all before it is committed", "");
+    tables.hand_over(batch).expect("room").durable().await.expect("committed");
+    let mailbox = Mailbox::new(tables.clone(), RULES);
+    mailbox.load().expect("read");
+    mailbox
+}
+
+#[tokio::test]
+async fn ids_of_one_millisecond_are_in_order_whatever_chance_says() {
+    let (tables, _) = tables();
+    let mailbox = Mailbox::new(tables, RULES);
+    let mut last = None;
+    for chance in [[0xff; 6], [0; 6], [7; 6]] {
+        let posted = mailbox.post(draft(1, "m", None), chance, 0, NOW).expect("room");
+        assert!(last < Some(posted.letter.id));
+        last = Some(posted.letter.id);
+    }
+    // Also when the clock goes back.
+    let early = mailbox.post(draft(2, "m", None), [0; 6], 0, Timestamp::default());
+    assert!(last < Some(early.expect("room").letter.id));
+}
+
+#[tokio::test]
+async fn a_full_mailbox_is_one_thing_s_own() {
+    let (tables, _) = tables();
+    let mailbox = Mailbox::new(tables, RULES);
+    for _ in 0..RULES.waiting_max {
+        mailbox.post(draft(1, "m", None), [0; 6], 0, NOW).expect("room");
+    }
+    let refused = mailbox.post(draft(1, "m", None), [0; 6], 0, NOW).map(|_| ());
+    assert!(matches!(refused, Err(PostError::Full(4))));
+    mailbox.post(draft(2, "m", None), [0; 6], 0, NOW).expect("room");
+}
+
+#[tokio::test]
+async fn a_caller_is_told_when_the_answer_is_durable_and_only_once() {
+    let (tables, _) = tables();
+    let mailbox = Mailbox::new(tables, RULES);
+    let waiting = |singleton| Draft {
+        singleton,
+        wait: Some(Duration::from_secs(300)),
+        ..draft(1, "m", None)
+    };
+    let first = mailbox.post(waiting(false), [0; 6], 1, NOW).expect("room");
+    let second = mailbox.post(waiting(true), [1; 6], 2, NOW).expect("room");
+    assert_eq!(first.letter.id, second.letter.id);
+    assert!(first.is_new && !second.is_new);
+    assert_eq!(mailbox.counts(), (1, 2));
+    let outcome = Outcome { code: 5, ..Outcome::default() };
+    let receipt = mailbox.complete(first.letter.id, outcome, NOW).expect("stored");
+    receipt.expect("it waits").durable().await.expect("stored");
+    for posted in [first, second] {
+        let answer = posted.calling.expect("it waits").answered().await;
+        assert!(matches!(answer, Answer::Completed(outcome) if outcome.code == 5));
+    }
+    assert_eq!(mailbox.counts(), (0, 0));
+}
+
+#[tokio::test]
+async fn who_stops_listening_is_forgotten() {
+    let (tables, _) = tables();
+    let mailbox = Mailbox::new(tables, RULES);
+    let waiting = |wait| Draft { wait: Some(wait), ..draft(1, "m", None) };
+    let posted = mailbox.post(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room");
+    mailbox.hang_up(8);
+    assert_eq!(mailbox.counts(), (1, 1));
+    mailbox.hang_up(7);
+    assert_eq!(mailbox.counts(), (1, 0));
+    let answer = posted.calling.expect("it waits").answered().await;
+    assert!(matches!(answer, Answer::HungUp));
+    let posted = mailbox.post(waiting(Duration::ZERO), [0; 6], 7, NOW).expect("room");
+    let answer = posted.calling.expect("it waits").answered().await;
+    assert!(matches!(answer, Answer::NotInTime));
+    drop(mailbox.post(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room"));
+    assert_eq!(mailbox.counts(), (3, 0));
+    let posted = mailbox.post(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room");
+    mailbox.stop_calls();
+    let answer = posted.calling.expect("it waits").answered().await;
+    assert!(matches!(answer, Answer::Stopped));
+    let refused = mailbox.post(waiting(Duration::from_secs(1)), [0; 6], 7, NOW).map(|_| ());
+    assert!(matches!(refused, Err(PostError::Full(_) | PostError::Busy)));
+}
+
+#[tokio::test]
+async fn what_is_forgotten_leaves_no_row() {
+    let (tables, store) = tables();
+    let mailbox = Mailbox::new(tables.clone(), RULES);
+    let mut receipts = Vec::new();
+    for number in 0..3 {
+        let posted = mailbox.post(draft(number, "m", Some(1)), [number; 6], 0, NOW).expect("room");
+        receipts.push(posted.receipt);
+    }
+    assert!(!mailbox.expire(NOW.plus_seconds(1)).expect("stored"));
+    for receipt in receipts {
+        receipt.durable().await.expect("stored");
+    }
+    drop(reopened(&tables).await);
+    assert!(!mailbox.prune(NOW.plus_seconds(60)).expect("read"));
+    let rows = || {
+        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+        crate::store::Store::scan(&*store, Table::Mails, all.0, all.1, 100).expect("read").len()
+    };
+    drop(reopened(&tables).await);
+    assert_eq!(rows(), 9);
+    assert!(!mailbox.prune(NOW.plus_seconds(62)).expect("read"));
+    drop(reopened(&tables).await);
+    assert_eq!(rows(), 0);
+}
+
+/// What happens to mailboxes.
+#[derive(Clone, Debug)]
+enum Deed {
+    Post { thing: u8, ttl_s: Option<u64>, singleton: bool },
+    Check { session: u64, things: Vec<u8>, limit: usize, auto: bool },
+    Update(usize),
+    Complete(usize, i64),
+    Purge(usize),
+    PurgeThing(u8),
+    End(u64),
+    Wait(u64),
+    Restart,
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let ttl_s = prop::option::of(1_u64..20);
+    let things = prop::collection::vec(0_u8..3, 0..3);
+    let deed = prop_oneof![
+        4 => (0_u8..3, ttl_s, any::<bool>())
+            .prop_map(|(thing, ttl_s, singleton)| Deed::Post { thing, ttl_s, singleton }),
+        4 => (0_u64..3, things, 0_usize..4, prop::bool::weighted(0.2))
+            .prop_map(|(session, things, limit, auto)| Deed::Check { session, things, limit, auto }),
+        2 => (0_usize..30).prop_map(Deed::Update),
+        2 => (0_usize..30, -1_i64..2).prop_map(|(mail, code)| Deed::Complete(mail, code)),
+        1 => (0_usize..30).prop_map(Deed::Purge),
+        1 => (0_u8..3).prop_map(Deed::PurgeThing),
+        2 => (0_u64..3).prop_map(Deed::End),
+        2 => (1_u64..5).prop_map(Deed::Wait),
+        1 => Just(Deed::Restart),
+    ];
+    prop::collection::vec(deed, 1..60)
+}
+
+/// A mail as the simplest program would keep it.
+#[derive(Clone, Debug)]
+struct Model {
+    thing: u8,
+    expires: Option<Timestamp>,
+    status: Status,
+    holder: Option<u64>,
+}
+
+#[derive(Default)]
+struct Models {
+    mails: BTreeMap<MailId, Model>,
+    ids: Vec<MailId>,
+}
+
+impl Models {
+    fn waiting(&mut self, id: Option<MailId>) -> Option<&mut Model> {
+        self.mails.get_mut(&id?).filter(|mail| !mail.status.is_final())
+    }
+
+    fn id(&self, number: usize) -> Option<MailId> {
+        self.ids.get(number % self.ids.len().max(1)).copied()
+    }
+}
+
+async fn check_deeds(deeds: Vec<Deed>) {
+    let (tables, _) = tables();
+    let mut mailbox = Mailbox::new(tables.clone(), RULES);
+    let (mut models, mut now) = (Models::default(), NOW);
+    for deed in deeds {
+        match deed {
+            Deed::Post { thing, ttl_s, singleton } => {
+                let expires = ttl_s.map(|ttl_s| now.plus_seconds(ttl_s));
+                let draft = Draft { singleton, expires, ..draft(thing, "m", None) };
+                let posted = mailbox.post(draft, [0; 6], 0, now);
+                let mut twins = models.mails.iter().filter(|(_, mail)| mail.thing == thing);
+                let twins: Vec<_> = twins.by_ref().filter(|(_, m)| !m.status.is_final()).collect();
+                match posted {
+                    Ok(posted) if posted.is_new => {
+                        assert!(
+                            twins.len() < RULES.waiting_max && !(singleton && !twins.is_empty())
+                        );
+                        let id = posted.letter.id;
+                        let model = Model { thing, expires, status: Status::New, holder: None };
+                        assert!(models.ids.last().is_none_or(|last| *last < id));
+                        models.mails.insert(id, model);
+                        models.ids.push(id);
+                    }
+                    Ok(posted) => assert_eq!(Some(&posted.letter.id), twins.first().map(|t| t.0)),
+                    Err(_) => assert_eq!(twins.len(), RULES.waiting_max),
+                }
+            }
+            Deed::Check { session, things, limit, auto } => {
+                let things: BTreeSet<u8> = things.into_iter().collect();
+                let ids: Vec<_> = things.iter().map(|number| thing(*number)).collect();
+                let handed = mailbox.hand_out(&ids, session, limit, auto, now).expect("stored");
+                let is_new =
+                    |mail: &Model| mail.status == Status::New && things.contains(&mail.thing);
+                let mut fresh = models.mails.iter_mut().filter(|(_, mail)| is_new(mail));
+                let expected: Vec<_> = fresh.by_ref().take(limit).collect();
+                let got: Vec<_> = handed.mails.iter().map(Mail::id).collect();
+                assert_eq!(got, expected.iter().map(|(id, _)| **id).collect::<Vec<_>>());
+                for (_, mail) in expected {
+                    mail.status = if auto { Status::CompletedAuto } else { Status::InFlight };
+                    mail.holder = (!auto).then_some(session);
+                }
+                assert_eq!(handed.next.map(|letter| letter.id), fresh.next().map(|(id, _)| *id));
+            }
+            Deed::Update(number) => {
+                let id = models.id(number);
+                let model = models.waiting(id);
+                let updated = id.and_then(|id| mailbox.update(id, None, now).expect("stored"));
+                assert_eq!(updated.is_some(), model.is_some());
+                if let Some(model) = model {
+                    (model.status, model.holder) = (Status::InProgress, None);
+                }
+            }
+            Deed::Complete(number, code) => {
+                let id = models.id(number);
+                let model = models.waiting(id);
+                let outcome = Outcome { code, ..Outcome::default() };
+                let done = id.and_then(|id| mailbox.complete(id, outcome, now).expect("stored"));
+                assert_eq!(done.is_some(), model.is_some());
+                let status = if code == 0 { Status::CompletedOk } else { Status::CompletedError };
+                if let Some(model) = model {
+                    model.status = status;
+                }
+            }
+            Deed::Purge(number) => {
+                let id = models.id(number);
+                let model = models.waiting(id);
+                let purged = id.and_then(|id| mailbox.purge(id, now).expect("stored"));
+                assert_eq!(purged.is_some(), model.is_some());
+                if let Some(model) = model {
+                    model.status = Status::Purged;
+                }
+            }
+            Deed::PurgeThing(number) => {
+                let (count, _) = mailbox.purge_thing(thing(number), now).expect("stored");
+                let waits = |mail: &&mut Model| mail.thing == number && !mail.status.is_final();
+                let purged = models.mails.values_mut().filter(waits);
+                assert_eq!(count, purged.map(|mail| mail.status = Status::Purged).count());
+            }
+            Deed::End(session) => {
+                let back = mailbox.session_ended(session, now);
+                let held = |mail: &&mut Model| {
+                    mail.status == Status::InFlight && mail.holder == Some(session)
+                };
+                let released = models.mails.values_mut().filter(held);
+                assert_eq!(back.len(), released.map(|mail| mail.status = Status::New).count());
+            }
+            Deed::Wait(seconds) => {
+                now = now.plus_seconds(seconds);
+                assert!(!mailbox.expire(now).expect("stored"));
+                for mail in models.mails.values_mut().filter(|mail| !mail.status.is_final()) {
+                    if mail.expires.is_some_and(|expires| expires <= now) {
+                        mail.status = Status::Expired;
+                    }
+                }
+            }
+            Deed::Restart => {
+                mailbox = reopened(&tables).await;
+                // A server does not start in the millisecond in which it was killed.
+                now = now.plus_millis(1);
+                for mail in models.mails.values_mut() {
+                    if mail.status == Status::InFlight {
+                        mail.status = Status::New;
+                    }
+                }
+            }
+        }
+        let waiting = models.mails.values().filter(|mail| !mail.status.is_final()).count();
+        assert_eq!(mailbox.counts().0, waiting);
+    }
+    drop(reopened(&tables).await);
+    let org = OrgId::from_bytes([9; 12]);
+    let mut listed = BTreeMap::new();
+    let visited = mailbox.visit(Scope::Org(org), 1000, |mail| {
+        listed.insert(mail.id(), mail.status());
+    });
+    visited.expect("read");
+    let expected: BTreeMap<_, _> = models.mails.iter().map(|(id, m)| (*id, m.status)).collect();
+    assert_eq!(listed, expected);
+    for number in 0..3 {
+        let mut ids = Vec::new();
+        let visited = mailbox.visit(Scope::Thing(org, thing(number)), 1000, |m| ids.push(m.id()));
+        visited.expect("read");
+        let of_thing = models.mails.iter().filter(|(_, mail)| mail.thing == number);
+        let expected: Vec<_> = of_thing.map(|(id, _)| *id).rev().collect();
+        assert_eq!(ids, expected);
+    }
+    // Nothing is left behind when all is done.
+    for number in 0..3 {
+        drop(mailbox.purge_thing(thing(number), now).expect("stored").1);
+    }
+    let state = mailbox.state.lock();
+    assert_eq!((state.waiting.len(), state.waiting.bytes()), (0, 0));
+    assert_eq!(format!("{:?}", state.waiting.due(Timestamp::from_millis(i64::MAX)).next()), "None");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn mailboxes_are_what_the_simplest_program_would_make_of_them(deeds in deeds()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(check_deeds(deeds));
+    }
+}
