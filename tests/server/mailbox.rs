@@ -586,3 +586,23 @@ async fn a_server_can_begin_with_a_store_of_many_mails() {
     let refused = reply(&mut operator, "mailbox.send", full).await;
     assert_eq!(refused["errorCodes"], json!([-95021]));
 }
+
+#[tokio::test]
+async fn the_mail_of_a_deleted_thing_is_taken_back() {
+    let server = TestServer::start();
+    register(&server, "mower").await;
+    let mut caller = server.operator("http").await;
+    let mut operator = server.operator("http").await;
+    let id = send(&mut operator, "mower", -1).await;
+    let exec = tokio::spawn(async move {
+        reply(&mut caller, "method.exec", r#"{"thingKey":"mower","method":"m"}"#).await
+    });
+    eventually("the caller waits", async || {
+        metrics(&server).await.contains("tr50d_mail_callers 1")
+    })
+    .await;
+    call(&mut operator, "thing.delete", r#"{"key":"mower"}"#).await;
+    let told = exec.await.expect("an answer");
+    assert_eq!(told["errorCodes"], json!([-95020]), "{told}");
+    assert_eq!(status(&mut operator, &id).await, "purged");
+}

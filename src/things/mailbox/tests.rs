@@ -220,7 +220,7 @@ async fn check_deeds(deeds: Vec<Deed>) {
                 match posted {
                     Ok(posted) if posted.is_new => {
                         assert!(
-                            twins.len() < RULES.waiting_max && !(singleton && !twins.is_empty())
+                            twins.len() < RULES.waiting_max && (twins.is_empty() || !singleton)
                         );
                         let id = posted.letter.id;
                         let model = Model { thing, expires, status: Status::New, holder: None };

@@ -3,8 +3,9 @@
 use serde_json::value::RawValue;
 
 use super::mailbox::sending::{Order, Terms, deliver, method_params};
-use super::target::Target;
+use super::target::{Subject, Target};
 use super::wait;
+use crate::identity::model::Thing;
 use crate::limits;
 use crate::things::mailbox::mail::METHOD_EXEC;
 use crate::tr50::dispatch::{Call, CommandInfo, Reply};
@@ -36,10 +37,23 @@ pub fn exec(
     call: &Call<'_>,
     (target, (exec, terms)): (Target, (Exec, Terms)),
 ) -> Result<Reply, Failure> {
-    let subject = target.subject(call)?;
+    let (subject, wait_s) = match terms.ack_timeout {
+        Some(wait_s) => (target.subject(call)?, wait_s),
+        None => {
+            let thing = target.thing(call)?;
+            let wait_s = default_wait_s(call, &thing, &exec.method);
+            (Subject { id: thing.id, key: thing.key }, wait_s)
+        }
+    };
     let params = exec.params.or(exec.parameters);
     let params = method_params(&exec.method, params.as_deref())?;
-    let order =
-        Order { command: METHOD_EXEC.to_owned(), params: Some(params), wait_s: limits::ACK_WAIT_S };
+    let order = Order { command: METHOD_EXEC.to_owned(), params: Some(params), wait_s };
     deliver(call, subject, order, &terms)
+}
+
+/// How long the answer of a method is waited for if the caller does not say: as long as the thing's
+/// definition says (`tr50.md` 4.1, `defaultAckTimeout`).
+fn default_wait_s(call: &Call<'_>, thing: &Thing, method: &str) -> f64 {
+    let def = thing.def.and_then(|id| call.core.identity.thing_def(thing.org, id));
+    def.and_then(|def| def.default_ack_timeout_s(method)).unwrap_or(limits::ACK_WAIT_S)
 }

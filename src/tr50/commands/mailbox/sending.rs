@@ -20,7 +20,7 @@ params! {
     /// What a sender says of the time that the mail has.
     pub struct Terms {
         optional ack_timeout: f64 = "ackTimeout",
-            "Seconds to wait for the answer, at most 300; less than 1: not at all, the mail's id is the answer. 30 by default.";
+            "Seconds to wait for the answer, at most 300; less than 1: not at all, the mail's id is the answer. By default as long as the thing's definition says of the method, or 30.";
         optional ttl: f64 = "ttl",
             "Seconds for which the mail waits for the thing; negative: until it is done. As long as ackTimeout by default.";
         optional singleton: bool = "singleton",

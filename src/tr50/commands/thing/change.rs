@@ -127,6 +127,7 @@ pub fn delete(
     let thing = target.thing_by_key(by_key, call)?;
     // Before the thing: its removal is answered when this is durable, too.
     call.core.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
+    drop(call.core.mailbox.purge_thing(thing.id, call.now)?.1);
     let removed = call.core.identity.remove_thing(thing.org, &thing.key, |_, _| Ok(()))?;
     let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;
     let mut changes = Changes::default();
