@@ -45,7 +45,7 @@ pub struct Core {
     /// What things have stored.
     pub files: Arc<Files>,
     /// Who wants to know of changes of things.
-    pub feed: Feed,
+    pub feed: Arc<Feed>,
     /// The name of this server in `session.info`.
     pub server_id: Arc<str>,
     tables: Tables,
@@ -148,7 +148,7 @@ impl Core {
             telemetry: Telemetry::new(tables.clone(), arrival, retention_months),
             mailbox: Mailbox::new(tables.clone(), mail_rules),
             files,
-            feed: Feed::default(),
+            feed: Arc::default(),
             server_id,
             tables,
             passwords,

@@ -230,6 +230,9 @@ pub const FILTER_BYTES_MAX: usize = 1024;
 /// Subscriptions of one MQTT connection.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;
 
+/// Subscriptions to topics of things, of all connections; one costs about 300 bytes.
+pub const FEED_SUBSCRIPTIONS_MAX: usize = 1_000_000;
+
 /// Replies kept for a subscriber with the same login, in case the asker is gone.
 pub const UNCLAIMED_MAX: usize = 100;
 

@@ -1,6 +1,27 @@
 //! Changes of things, told to those who subscribed to their topics (`tr50.md` 5).
+//!
+//! A subscription to one topic is a look-up; the message goes straight to the subscriber's
+//! connection. Filters with wildcards are the broker's, which is only told of a change when the
+//! organisation has one that matches. Without subscribers a change costs one load.
+//!
+//! What a subscriber may read is asked for each message, where it is written to the connection
+//! ([`may_read`]): rights and bindings change while subscriptions last.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+
+use crate::directory::{Pushed, Session, Who};
 use crate::id::{OrgId, ThingKey};
+use crate::identity::Identity;
+use crate::identity::permission::Permission;
+use crate::limits;
+use crate::store::StoreError;
+use crate::transport::mqtt::codec::topic;
 
 /// What of a thing has changed: the rest of its topic, behind `thing/<key>/`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,23 +34,319 @@ pub enum Topic<'a> {
     Attribute(&'a str),
     /// `location`: latitude, longitude, heading, speed, altitude, fix type.
     Location,
-    /// `connected`: whether the thing has a connection.
+    /// `connected`: whether the thing has a connection. Name and payload (`true` or `false`) are
+    /// ours; no public source shows the cloud's.
     Connected,
+}
+
+impl<'a> Topic<'a> {
+    /// The command whose permission reading this takes.
+    fn permission(self) -> Permission {
+        static PERMISSIONS: LazyLock<[Permission; 5]> = LazyLock::new(|| {
+            let names = [
+                "property.current",
+                "alarm.current",
+                "attribute.current",
+                "location.current",
+                "thing.find",
+            ];
+            names.map(|name| Permission::named(name).expect("a permission of the table"))
+        });
+        PERMISSIONS[match self {
+            Self::Property(_) => 0,
+            Self::Alarm(_) => 1,
+            Self::Attribute(_) => 2,
+            Self::Location => 3,
+            Self::Connected => 4,
+        }]
+    }
+
+    fn parse(text: &'a str) -> Option<Self> {
+        if let Some((kind, name)) = text.split_once('/') {
+            return match kind {
+                _ if name.is_empty() => None,
+                "property" => Some(Self::Property(name)),
+                "alarm" => Some(Self::Alarm(name)),
+                "attribute" => Some(Self::Attribute(name)),
+                _ => None,
+            };
+        }
+        match text {
+            "location" => Some(Self::Location),
+            "connected" => Some(Self::Connected),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Topic<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Property(name) => write!(f, "property/{name}"),
+            Self::Alarm(name) => write!(f, "alarm/{name}"),
+            Self::Attribute(name) => write!(f, "attribute/{name}"),
+            Self::Location => f.write_str("location"),
+            Self::Connected => f.write_str("connected"),
+        }
+    }
+}
+
+/// One of the server's own topics about a thing, `thing/<key or self>/…`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ThingTopic<'a> {
+    /// The thing's key, or `self`.
+    pub thing: &'a str,
+    /// What of it.
+    pub topic: Topic<'a>,
+}
+
+impl<'a> ThingTopic<'a> {
+    /// Reads a topic's name; none for other topics.
+    pub fn parse(name: &'a str) -> Option<Self> {
+        let (thing, rest) = name.strip_prefix("thing/")?.split_once('/')?;
+        let topic = Topic::parse(rest)?;
+        (!thing.is_empty()).then_some(Self { thing, topic })
+    }
+
+    /// Whether clients may publish to it.
+    pub const fn is_published(&self) -> bool {
+        matches!(self.topic, Topic::Property(_) | Topic::Alarm(_) | Topic::Attribute(_))
+    }
+
+    /// The key of the thing, where `self` is the session's own; none if a user says `self`, or for
+    /// a text that is no key.
+    pub fn key(&self, session: &Session) -> Option<ThingKey> {
+        match session.who() {
+            Who::Application { thing_key, .. } if self.thing == "self" => Some(thing_key.clone()),
+            Who::User(_) if self.thing == "self" => None,
+            _ => ThingKey::parse(self.thing).ok(),
+        }
+    }
+}
+
+/// Whether a session may read a topic of a thing of its organisation now.
+///
+/// # Errors
+///
+/// What the store reports, which is asked for the things that are bound to a restricted one.
+pub fn may_read(
+    identity: &Identity,
+    session: &Session,
+    thing: &ThingKey,
+    topic: Topic<'_>,
+) -> Result<bool, StoreError> {
+    if !session.may(topic.permission()) {
+        return Ok(false);
+    }
+    match session.who() {
+        Who::Application { application, thing_id, thing_key }
+            if application.restrict_access_to_self && thing != thing_key =>
+        {
+            let found = identity.thing(application.org, thing)?;
+            Ok(found.is_some_and(|found| found.bound_to == Some(*thing_id)))
+        }
+        _ => Ok(true),
+    }
+}
+
+/// Whether a filter with wildcards may match a topic of things.
+pub fn may_match(filter: &str) -> bool {
+    let mut levels = filter.split('/');
+    let first = levels.next().unwrap_or_default();
+    first == "#" || matches!(first, "thing" | "+") && levels.next().is_some()
+}
+
+/// Whether a session may read anything that a filter below `thing/` matches: the kinds, not the
+/// things.
+pub fn may_subscribe(session: &Session, filter: &str) -> bool {
+    let kinds = [
+        (Topic::Property("x"), "property"),
+        (Topic::Alarm("x"), "alarm"),
+        (Topic::Attribute("x"), "attribute"),
+        (Topic::Location, "location"),
+        (Topic::Connected, "connected"),
+    ];
+    let kind = filter.split('/').nth(2).unwrap_or("#");
+    kinds.into_iter().any(|(topic, name)| {
+        matches!(kind, "#" | "+") | (kind == name) && session.may(topic.permission())
+    })
+}
+
+/// The way to those whose filters have wildcards.
+pub trait Wildcards: Send + Sync {
+    /// Publishes to the organisation; drops the message if it would have to wait.
+    fn publish(&self, org: OrgId, topic: &str, payload: &str);
 }
 
 /// Those who want to know.
 #[derive(Default)]
-pub struct Feed {}
+pub struct Feed {
+    /// Of all organisations; spares most changes the look-up.
+    subscriptions: AtomicUsize,
+    orgs: RwLock<HashMap<OrgId, Readers>>,
+    wildcards: OnceLock<Box<dyn Wildcards>>,
+}
+
+/// Those of an organisation.
+#[derive(Default)]
+struct Readers {
+    /// By the topic, with the thing's key.
+    exact: HashMap<Box<str>, SmallVec<[Arc<Reader>; 1]>>,
+    /// Filters with wildcards, and how often each is subscribed to.
+    wild: HashMap<Box<str>, usize>,
+}
+
+struct Reader {
+    session: Arc<Session>,
+    /// The topic as it was subscribed to: with `self`, if the client said so, for clients sort
+    /// messages by their filters (MQTT 4.7.3).
+    name: Arc<str>,
+}
+
+/// A subscription; it ends when this is dropped.
+pub struct Subscription {
+    feed: Arc<Feed>,
+    org: OrgId,
+    what: What,
+}
+
+enum What {
+    Exact(Box<str>, Arc<Reader>),
+    Wild(Box<str>),
+}
 
 impl Feed {
+    /// Has changes for filters with wildcards go this way from now on.
+    pub fn forward_to(&self, wildcards: Box<dyn Wildcards>) {
+        // There is one broker, for good.
+        let _ = self.wildcards.set(wildcards);
+    }
+
+    /// Subscribes a session's connection to one topic of a thing of its current organisation; none
+    /// when there are as many subscriptions as there may be. `name` is the topic to show.
+    pub fn subscribe(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        thing: &ThingKey,
+        topic: Topic<'_>,
+        name: &str,
+    ) -> Option<Subscription> {
+        let org = session.org_id();
+        let reader = Arc::new(Reader { session: session.clone(), name: name.into() });
+        let topic = name_of(thing, topic).into_boxed_str();
+        self.add(org, What::Exact(topic, reader))
+    }
+
+    /// Notes that somebody in the organisation has subscribed to this filter, which
+    /// [`may_match`]; none when there are as many subscriptions as there may be.
+    pub fn subscribe_wild(self: &Arc<Self>, org: OrgId, filter: &str) -> Option<Subscription> {
+        self.add(org, What::Wild(filter.into()))
+    }
+
+    fn add(self: &Arc<Self>, org: OrgId, what: What) -> Option<Subscription> {
+        let mut orgs = self.orgs.write();
+        if self.subscriptions.load(Ordering::Relaxed) >= limits::FEED_SUBSCRIPTIONS_MAX {
+            return None;
+        }
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        let readers = orgs.entry(org).or_default();
+        match &what {
+            What::Exact(topic, reader) => {
+                readers.exact.entry(topic.clone()).or_default().push(reader.clone());
+            }
+            What::Wild(filter) => *readers.wild.entry(filter.clone()).or_default() += 1,
+        }
+        Some(Subscription { feed: self.clone(), org, what })
+    }
+
+    /// Whether anybody in the organisation has subscribed to anything.
+    pub fn is_watched(&self, org: OrgId) -> bool {
+        self.subscriptions.load(Ordering::Relaxed) > 0 && self.orgs.read().contains_key(&org)
+    }
+
     /// Tells everybody who subscribed to it of a change. `payload` is only made if there is
     /// somebody.
     pub fn publish(
         &self,
-        _org: OrgId,
-        _thing: &ThingKey,
-        _topic: Topic<'_>,
-        _payload: impl FnOnce() -> String,
+        org: OrgId,
+        thing: &ThingKey,
+        topic: Topic<'_>,
+        payload: impl FnOnce() -> String,
     ) {
+        if self.subscriptions.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let (name, readers, wild) = {
+            let orgs = self.orgs.read();
+            let Some(of_org) = orgs.get(&org) else { return };
+            let name = name_of(thing, topic);
+            // A name that was published by a command may have what no topic has.
+            if !topic::valid_topic(&name) {
+                return;
+            }
+            let readers = of_org.exact.get(name.as_str()).cloned().unwrap_or_default();
+            let wild = of_org.wild.keys().any(|filter| topic::matches(filter, &name));
+            (name, readers, wild)
+        };
+        if readers.is_empty() && !wild {
+            return;
+        }
+        let payload = payload();
+        if let (true, Some(wildcards)) = (wild, self.wildcards.get()) {
+            wildcards.publish(org, &name, &payload);
+        }
+        let payload = Bytes::from(payload);
+        for reader in readers {
+            // Who has gone to another organisation has left this one's topics.
+            if let Some(outlet) = reader.session.outlet()
+                && reader.session.org_id() == org
+            {
+                outlet.push(Pushed { topic: reader.name.clone(), payload: payload.clone() });
+            }
+        }
     }
+
+    fn remove(&self, org: OrgId, what: &What) {
+        let mut orgs = self.orgs.write();
+        let Some(readers) = orgs.get_mut(&org) else { return };
+        match what {
+            What::Exact(topic, reader) => {
+                if let Some(held) = readers.exact.get_mut(topic) {
+                    held.retain(|other| !Arc::ptr_eq(other, reader));
+                    if held.is_empty() {
+                        readers.exact.remove(topic);
+                    }
+                }
+            }
+            What::Wild(filter) => {
+                if let Some(count) = readers.wild.get_mut(filter) {
+                    *count -= 1;
+                    if *count == 0 {
+                        readers.wild.remove(filter);
+                    }
+                }
+            }
+        }
+        if readers.exact.is_empty() && readers.wild.is_empty() {
+            orgs.remove(&org);
+        }
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Subscription {
+    /// The organisation whose things it is about.
+    pub const fn org(&self) -> OrgId {
+        self.org
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.feed.remove(self.org, &self.what);
+    }
+}
+
+fn name_of(thing: &ThingKey, topic: Topic<'_>) -> String {
+    format!("thing/{thing}/{topic}")
 }

@@ -214,8 +214,7 @@ pub fn execute(
 }
 
 fn waits_for_a_device(command: &Command<'_>) -> bool {
-    let found = command.body.as_ref().ok().and_then(|body| commands::find(&body.command));
-    found.is_some_and(|index| matches!(COMMANDS[index].handler, Handler::Wait(_)))
+    command.body.as_ref().is_ok_and(|body| commands::waits_for_a_device(&body.command))
 }
 
 /// The rest of a request, when it outlives the bytes it came in.

@@ -1,6 +1,10 @@
 //! What the transports call: one request in, one reply out.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use serde::Deserialize;
 
 use super::authenticate::{Auth, Credentials, write_login};
 use super::dispatch::{Answer, Caller, Execution, execute};
@@ -144,4 +148,32 @@ pub fn too_large(max: usize) -> Vec<u8> {
 fn session_of(core: &Core, id: Option<SessionId>) -> Result<Arc<Session>, Failure> {
     id.and_then(|id| core.directory.by_id(&id))
         .ok_or_else(|| Failure::session_invalid("is unknown, has ended or has expired."))
+}
+/// What became of the only command of a request, read from its reply.
+///
+/// # Errors
+///
+/// The failure in the reply.
+pub fn outcome(reply: &[u8]) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Outcome {
+        success: bool,
+        #[serde(default)]
+        error_codes: Vec<i32>,
+        #[serde(default)]
+        error_messages: Vec<String>,
+    }
+
+    let read: Result<BTreeMap<Cow<'_, str>, Outcome>, _> = serde_json::from_slice(reply);
+    let outcome = read.ok().and_then(|outcomes| outcomes.into_values().next());
+    match outcome {
+        Some(outcome) if outcome.success => Ok(()),
+        Some(outcome) => {
+            let code = outcome.error_codes.first().map_or(Code::INTERNAL, |code| Code(*code));
+            let message = outcome.error_messages.into_iter().next().unwrap_or_default();
+            Err(Failure::new(code, message))
+        }
+        None => Err(Failure::new(Code::INTERNAL, "The reply can't be read.")),
+    }
 }

@@ -15,6 +15,7 @@ mod mqtt;
 mod mqtt_five;
 mod outside_clients;
 mod review;
+mod server_topics;
 mod tcp;
 mod telemetry;
 mod things;

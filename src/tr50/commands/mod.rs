@@ -247,6 +247,12 @@ pub fn needs_no_session(name: &str) -> bool {
     matches!(name, "api.authenticate" | "api.ping")
 }
 
+/// Whether a command waits for what a device does with a mail, which may take minutes. Other
+/// commands take time as well, but only for the store: their answers stay in order.
+pub fn waits_for_a_device(name: &str) -> bool {
+    ["mailbox.send", "method.exec"].iter().any(|waits| waits.eq_ignore_ascii_case(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -183,6 +183,10 @@ impl Peer for Client {
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         self.outbox.register(cx.waker());
+        if !room {
+            // What comes meanwhile waits, as much as the outbox takes.
+            return self.outbox.closing().map_or(Ok(()), |reason| Err(Closing::ended(reason)));
+        }
         if let Some((items, close)) = self.outbox.take() {
             if let Some(online) = &mut self.online {
                 for item in items {
@@ -193,9 +197,7 @@ impl Peer for Client {
                 return Err(Closing::ended(reason));
             }
         }
-        if let Some(online) = &mut self.online
-            && room
-        {
+        if let Some(online) = &mut self.online {
             online.poll_deliveries(cx, out);
         }
         Ok(())

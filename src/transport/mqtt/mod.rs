@@ -21,16 +21,17 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError, LinkName};
+use crate::broker::{Broker, BrokerError, LinkName, Message};
 use crate::core::{Core, LoginError};
 use crate::directory::Principal;
 use crate::id::OrgId;
 use crate::logging::PeerLog;
 use crate::peer_log;
+use crate::things::feed::Wildcards;
 use crate::timestamp::Timestamp;
 use crate::transport::{ConnInfo, Stream, driver};
 use client::Client;
-use codec::{Malformed, reason};
+use codec::{Malformed, PublishProperties, QoS, reason};
 use reply::Watchers;
 use saved::{Owner, Saved};
 use will::Wills;
@@ -56,10 +57,31 @@ pub async fn serve(
     driver::serve(Client::new(edge, info, full), stream, stop).await;
 }
 
+/// Changes of things for filters with wildcards.
+struct ByBroker(Broker);
+
+impl Wildcards for ByBroker {
+    fn publish(&self, org: OrgId, topic: &str, payload: &str) {
+        let message = Message {
+            topic,
+            payload: payload.as_bytes(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: &PublishProperties::default(),
+            publisher: 0,
+        };
+        let taken = self.0.pack(&message).map(|parcel| self.0.try_publish(org, parcel));
+        if !matches!(taken, Ok(Ok(()))) {
+            tracing::debug!("the broker is behind: a change of a thing was dropped");
+        }
+    }
+}
+
 impl Edge {
     /// An edge without connections.
     pub fn new(core: Arc<Core>, broker: Broker) -> Self {
         let (watchers, saved, wills) = (Watchers::default(), Saved::default(), Wills::default());
+        core.feed.forward_to(Box::new(ByBroker(broker.clone())));
         Self { core, broker, watchers, saved, wills }
     }
 

@@ -1,13 +1,17 @@
 //! A client that is logged in: its packets, and what goes back.
 
+mod acks;
 mod request;
+mod thing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use self::acks::Acks;
 use self::request::Unclaimed;
+pub use self::thing::ThingCommand;
 use super::client::{Closing, Done, Work};
 use super::codec::encode;
 use super::codec::packet::{Ack, Disconnect};
@@ -20,6 +24,7 @@ use super::{Edge, broker_code};
 use crate::broker::Message;
 use crate::directory::{Principal, Reason, Session};
 use crate::limits;
+use crate::things::feed::ThingTopic;
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::Caller;
 use crate::transport::ConnInfo;
@@ -54,6 +59,8 @@ pub struct Online {
     name: Owner,
     /// Inbound QoS 2 messages that were taken and not released.
     qos2: Vec<u16>,
+    /// Acknowledgements that wait for a command, and those behind them.
+    acks: Acks,
     unclaimed: Option<Box<Unclaimed>>,
 }
 
@@ -77,6 +84,7 @@ impl Online {
             has_will,
             name,
             qos2: Vec::new(),
+            acks: Acks::default(),
             unclaimed: None,
         }
     }
@@ -196,7 +204,9 @@ impl Online {
         }
         if publish.qos == QoS::ExactlyOnce && self.qos2.contains(&publish.pkid) {
             // Sent again before PUBREC came: it was taken the first time ([MQTT-4.3.3-10]).
-            encode::pubrec(out, self.terms.version, publish.pkid, reason::SUCCESS);
+            if !self.acks.waits(publish.qos, publish.pkid) {
+                encode::pubrec(out, self.terms.version, publish.pkid, reason::SUCCESS);
+            }
             return Ok(None);
         }
         match Destination::of(publish.topic) {
@@ -205,6 +215,7 @@ impl Online {
                 self.request(edge, publish, compressed, suffix, now, out);
                 Ok(None)
             }
+            Destination::Thing(topic) => self.command(edge, publish, topic, now, out),
             Destination::Reserved => {
                 let code = reason::NOT_AUTHORIZED;
                 self.acknowledge(publish.qos, publish.pkid, code, out)?;
@@ -214,7 +225,8 @@ impl Online {
         }
     }
 
-    /// Acknowledges a PUBLISH as its quality of service asks for.
+    /// Acknowledges a PUBLISH as its quality of service asks for: behind those before it
+    /// ([MQTT-4.6.0-2], [MQTT-4.6.0-3]).
     fn acknowledge(
         &mut self,
         qos: QoS,
@@ -222,20 +234,54 @@ impl Online {
         code: u8,
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
+        if qos == QoS::AtMostOnce {
+            return Ok(());
+        }
+        if code < reason::UNSPECIFIED {
+            self.take_id(qos, pkid)?;
+        }
+        if self.acks.is_empty() {
+            self.write_ack(qos, pkid, code, out);
+            return Ok(());
+        }
+        let room = self.acks.push(qos, pkid, Some(code));
+        if room { Ok(()) } else { Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED)) }
+    }
+
+    /// Notes that a message with QoS 2 was taken, until its PUBREL comes.
+    fn take_id(&mut self, qos: QoS, pkid: u16) -> Result<(), Closing> {
+        if qos == QoS::ExactlyOnce && !self.qos2.contains(&pkid) {
+            if self.qos2.len() >= usize::from(limits::QOS2_MAX) {
+                return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
+            }
+            self.qos2.push(pkid);
+        }
+        Ok(())
+    }
+
+    /// Forgets the id of a message with QoS 2 that was refused: no PUBREL comes for it.
+    fn give_back(&mut self, qos: QoS, pkid: u16, code: u8) {
+        if qos == QoS::ExactlyOnce && code >= reason::UNSPECIFIED {
+            take(&mut self.qos2, pkid);
+        }
+    }
+
+    /// Takes the acknowledgement that a command was to bring first, and writes those that waited
+    /// for it.
+    fn keep_ack(&mut self, qos: QoS, pkid: u16, code: u8, out: &mut Vec<u8>) {
+        self.give_back(qos, pkid, code);
+        self.acks.keep(qos, pkid, code);
+        while let Some((qos, pkid, code)) = self.acks.next() {
+            self.write_ack(qos, pkid, code, out);
+        }
+    }
+
+    fn write_ack(&self, qos: QoS, pkid: u16, code: u8, out: &mut Vec<u8>) {
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => encode::puback(out, self.terms.version, pkid, code),
-            QoS::ExactlyOnce => {
-                if self.qos2.len() >= usize::from(limits::QOS2_MAX) {
-                    return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
-                }
-                if code < reason::UNSPECIFIED {
-                    self.qos2.push(pkid);
-                }
-                encode::pubrec(out, self.terms.version, pkid, code);
-            }
+            QoS::ExactlyOnce => encode::pubrec(out, self.terms.version, pkid, code),
         }
-        Ok(())
     }
 
     /// Hands a message to the broker. When the broker is behind, this client waits.
@@ -298,6 +344,7 @@ impl Online {
         let version = self.terms.version;
         match work {
             TopicWork::Published { qos, pkid, code } => {
+                self.give_back(qos, pkid, code);
                 // The room for QoS 2 ids was there before; one more does no harm.
                 let _ = self.acknowledge(qos, pkid, code, out);
             }
@@ -357,6 +404,8 @@ impl Online {
 pub(super) enum Destination<'a> {
     /// `api…`: a TR50 request.
     Dispatcher { compressed: bool, suffix: &'a str },
+    /// A topic of a thing: a command.
+    Thing(ThingTopic<'a>),
     /// A topic on which only the server speaks.
     Reserved,
     /// Ordinary MQTT.
@@ -372,6 +421,10 @@ impl<'a> Destination<'a> {
             "apiz" => Self::Dispatcher { compressed: true, suffix },
             "reply" | "replyz" | "notify" => Self::Reserved,
             first if first.starts_with('$') => Self::Reserved,
+            "thing" if !suffix.is_empty() => match ThingTopic::parse(name) {
+                Some(thing) if thing.is_published() => Self::Thing(thing),
+                _ => Self::Reserved,
+            },
             _ => Self::Broker,
         }
     }
@@ -390,6 +443,7 @@ fn take(ids: &mut Vec<u16>, id: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::things::feed::Topic;
 
     #[test]
     fn a_topic_has_one_destination() {
@@ -406,5 +460,15 @@ mod tests {
         check("$SYS/broker", Destination::Reserved);
         check("/api", Destination::Broker);
         check("plant/7", Destination::Broker);
+        let topic = Topic::Property("temp");
+        check("thing/a/property/temp", Destination::Thing(ThingTopic { thing: "a", topic }));
+        let topic = Topic::Alarm("x/y");
+        check("thing/self/alarm/x/y", Destination::Thing(ThingTopic { thing: "self", topic }));
+        check("thing/a/location", Destination::Reserved);
+        check("thing/a/connected", Destination::Reserved);
+        check("thing/a", Destination::Reserved);
+        check("thing/", Destination::Reserved);
+        check("thing", Destination::Broker);
+        check("things/a/property/temp", Destination::Broker);
     }
 }

@@ -72,26 +72,31 @@ impl Outbox {
     pub fn keep_promise(&self, item: Item) -> Result<(), Item> {
         let mut inner = self.inner.lock();
         inner.promised -= 1;
-        self.put(inner, item)
+        self.put(inner, item, 2 * limits::OUTBOX_MESSAGES_MAX)
     }
 
-    /// Puts something in.
+    /// Puts something in that nobody announced; room for what was announced is left.
     ///
     /// # Errors
     ///
     /// The item itself, when the connection is gone or does not read.
     pub fn put_in(&self, item: Item) -> Result<(), Item> {
-        self.put(self.inner.lock(), item)
+        self.put(self.inner.lock(), item, limits::OUTBOX_MESSAGES_MAX)
     }
 
-    fn put(&self, mut inner: MutexGuard<'_, Inner>, item: Item) -> Result<(), Item> {
-        if inner.shut || inner.items.len() >= 2 * limits::OUTBOX_MESSAGES_MAX {
+    fn put(&self, mut inner: MutexGuard<'_, Inner>, item: Item, max: usize) -> Result<(), Item> {
+        if inner.shut || inner.items.len() >= max {
             return Err(item);
         }
         inner.items.push_back(item);
         drop(inner);
         self.wake();
         Ok(())
+    }
+
+    /// The order to close a connection that has no room for what has come.
+    pub fn closing(&self) -> Option<Reason> {
+        self.filled.load(Ordering::Acquire).then(|| self.inner.lock().close).flatten()
     }
 
     /// Takes what has come, and the order to close after it. When the server stops, what is

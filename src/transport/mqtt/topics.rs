@@ -1,5 +1,7 @@
-//! Subscriptions: to the client's own reply topics, which need no broker, and to all others.
+//! Subscriptions: to the client's own reply topics and to topics of things, which need no broker,
+//! and to all others.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,9 +20,10 @@ use super::reply::Watcher;
 use super::saved::{Held, Owner};
 use super::{Edge, broker_code, keep_for, link_name};
 use crate::broker::{self, BrokerError, Delivery, Link, OpenOptions, Refusal};
-use crate::directory::Session;
+use crate::directory::{Session, Who};
 use crate::id::OrgId;
 use crate::limits;
+use crate::things::feed::{self, ThingTopic};
 
 /// Whose subscriptions they are.
 pub struct Subscriber {
@@ -39,6 +42,8 @@ pub struct Topics {
     edge: Arc<Edge>,
     subscriber: Subscriber,
     held: Vec<Held>,
+    /// Those of `held` that changes of things fall under.
+    feed: Vec<(Box<str>, feed::Subscription)>,
     link: Option<Linked>,
     watcher: Option<Arc<Watcher>>,
     /// Deliveries that the client has not acknowledged.
@@ -88,7 +93,9 @@ pub enum TopicWork {
 enum Server {
     /// The edge: only the dispatcher publishes there.
     Edge,
-    /// The broker.
+    /// The feed of changes of things: one of its topics, without wildcards.
+    Feed,
+    /// The broker; also for topics of things, if there are wildcards.
     Broker,
     /// Nobody: it is not for clients to read.
     Nobody,
@@ -100,6 +107,9 @@ impl Server {
         match first(filter) {
             "reply" | "replyz" | "notify" => Self::Edge,
             "api" | "apiz" => Self::Nobody,
+            "thing" if filter.contains(['+', '#']) || filter == "thing" => Self::Broker,
+            "thing" if ThingTopic::parse(filter).is_some() => Self::Feed,
+            "thing" => Self::Nobody,
             // The broker shares what it has, and none of these.
             "$share" => match topic::parse_shared(filter).map(|shared| first(shared.filter)) {
                 Some("reply" | "replyz" | "notify" | "api" | "apiz") => Self::Nobody,
@@ -121,7 +131,8 @@ impl Topics {
     /// No subscriptions.
     pub fn new(edge: Arc<Edge>, subscriber: Subscriber) -> Self {
         let flight = Flight::new(subscriber.terms.receive_max);
-        Self { edge, subscriber, held: Vec::new(), link: None, watcher: None, flight }
+        let (held, feed) = (Vec::new(), Vec::new());
+        Self { edge, subscriber, held, feed, link: None, watcher: None, flight }
     }
 
     /// Takes up the subscriptions of an earlier connection.
@@ -131,14 +142,31 @@ impl Topics {
         if in_broker && let Err(error) = self.open(false).await {
             tracing::warn!(%error, "a client's subscriptions could not be taken up");
         }
+        // What was not kept while the client was away is not told later; rights are asked for with
+        // each message.
+        let filters: Vec<Box<str>> = self.held.iter().map(|held| held.filter.clone()).collect();
+        for filter in filters {
+            if let Err(code) = self.feed_in(&filter) {
+                tracing::warn!(code, "a client's subscription to a thing could not be taken up");
+            }
+        }
         self.watch();
     }
 
-    /// The subscriptions that hold in an organisation: the broker's are those of the one in which
-    /// they were made.
+    /// The subscriptions that hold in an organisation: the broker's, and those to things, are those
+    /// of the one in which they were made.
     pub fn held_in(&self, org: OrgId) -> Vec<Held> {
-        let all = self.link.as_ref().is_none_or(|linked| linked.org == org);
-        let holds = |held: &&Held| all || Server::of(&held.filter) != Server::Broker;
+        let linked = self.link.as_ref().is_none_or(|linked| linked.org == org);
+        let fed = |filter: &str| {
+            self.feed
+                .iter()
+                .any(|(held, subscription)| &**held == filter && subscription.org() == org)
+        };
+        let holds = |held: &&Held| match Server::of(&held.filter) {
+            Server::Broker => linked,
+            Server::Feed => fed(&held.filter),
+            Server::Edge | Server::Nobody => true,
+        };
         self.held.iter().filter(holds).cloned().collect()
     }
 
@@ -183,10 +211,16 @@ impl Topics {
                 _ if self.held.len() + new > limits::SUBSCRIPTIONS_MAX => reason::QUOTA_EXCEEDED,
                 Server::Nobody => reason::NOT_AUTHORIZED,
                 Server::Edge => wish.held.qos as u8,
-                Server::Broker => {
-                    for_broker.push(wish);
-                    wish.held.qos as u8
+                Server::Feed => {
+                    self.check_feed(filter).map_or_else(|c| c, |()| wish.held.qos as u8)
                 }
+                Server::Broker => match self.in_broker(filter) {
+                    Some(_) => {
+                        for_broker.push(wish);
+                        wish.held.qos as u8
+                    }
+                    None => reason::NOT_AUTHORIZED,
+                },
             });
         }
         if !for_broker.is_empty() {
@@ -198,13 +232,78 @@ impl Topics {
                 *code = result.err().unwrap_or(*code);
             }
         }
-        for (wish, code) in wishes.into_iter().zip(&codes) {
+        for (wish, code) in wishes.into_iter().zip(&mut codes) {
             if *code < reason::UNSPECIFIED {
-                self.held.retain(|held| held.filter != wish.held.filter);
-                self.held.push(wish.held);
+                match self.feed_in(&wish.held.filter) {
+                    Ok(()) => {
+                        self.held.retain(|held| held.filter != wish.held.filter);
+                        self.held.push(wish.held);
+                    }
+                    Err(refused) => *code = refused,
+                }
             }
         }
         codes
+    }
+
+    /// Whether the client may subscribe to this topic of a thing now; otherwise the reason code.
+    fn check_feed(&self, filter: &str) -> Result<(), u8> {
+        let session = &self.subscriber.session;
+        let named =
+            ThingTopic::parse(filter).and_then(|name| Some((name.key(session)?, name.topic)));
+        let Some((thing, topic)) = named else { return Err(reason::NOT_AUTHORIZED) };
+        match feed::may_read(&self.edge.core.identity, session, &thing, topic) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(reason::NOT_AUTHORIZED),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "no rights to be read");
+                Err(reason::UNSPECIFIED)
+            }
+        }
+    }
+
+    /// Has changes of things come that fall under a filter which the client holds from now on;
+    /// otherwise the reason code.
+    fn feed_in(&mut self, filter: &str) -> Result<(), u8> {
+        let session = &self.subscriber.session;
+        let feed = &self.edge.core.feed;
+        let subscription = match (Server::of(filter), ThingTopic::parse(filter)) {
+            (Server::Feed, Some(name)) => {
+                let Some(thing) = name.key(session) else { return Err(reason::NOT_AUTHORIZED) };
+                feed.subscribe(session, &thing, name.topic, filter)
+            }
+            (Server::Broker, _) => match self.in_broker(filter) {
+                Some(mapped) if feed::may_match(unshared(&mapped)) => {
+                    feed.subscribe_wild(session.org_id(), unshared(&mapped))
+                }
+                _ => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        let subscription = subscription.ok_or(reason::QUOTA_EXCEEDED)?;
+        self.feed.retain(|(held, _)| **held != *filter);
+        self.feed.push((filter.into(), subscription));
+        Ok(())
+    }
+
+    /// A filter as the broker knows it: with the thing's key for `self`. None if the client may not
+    /// subscribe to it: a user has no thing of its own, and who may read no topic of any thing has
+    /// no use for a filter of theirs. Filters that match more are granted, and what the client may
+    /// not read is left out of what they bring.
+    fn in_broker<'f>(&self, filter: &'f str) -> Option<Cow<'f, str>> {
+        let session = &self.subscriber.session;
+        let inner = unshared(filter);
+        let Some(below) = inner.strip_prefix("thing/") else { return Some(filter.into()) };
+        if !feed::may_subscribe(session, inner) {
+            return None;
+        }
+        let rest = match below.strip_prefix("self") {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
+            _ => return Some(filter.into()),
+        };
+        let Who::Application { thing_key, .. } = session.who() else { return None };
+        let before = filter.get(..filter.len() - below.len()).unwrap_or_default();
+        Some(format!("{before}{thing_key}{rest}").into())
     }
 
     /// Has the broker grant subscriptions; for each the reason code if it does not.
@@ -215,7 +314,7 @@ impl Topics {
         }
         let Some(linked) = &self.link else { return all(reason::UNSPECIFIED) };
         let subscription = |wish: &&Wish| broker::Subscription {
-            filter: wish.held.filter.to_string(),
+            filter: self.in_broker(&wish.held.filter).unwrap_or_default().into_owned(),
             qos: wish.held.qos,
             no_local: wish.held.no_local,
             retain_as_published: wish.held.retain_as_published,
@@ -261,6 +360,7 @@ impl Topics {
         let left = self.link.take().is_some();
         if left {
             self.held.retain(|held| Server::of(&held.filter) != Server::Broker);
+            self.feed.retain(|(filter, _)| Server::of(filter) != Server::Broker);
         }
         left
     }
@@ -269,9 +369,10 @@ impl Topics {
     pub fn unsubscribe(mut self: Box<Self>, pkid: u16, filters: Vec<String>) -> Work {
         Box::pin(async move {
             let codes = self.let_go(&filters);
+            let held: HashSet<&str> = self.held.iter().map(|held| &*held.filter).collect();
+            self.feed.retain(|(filter, _)| held.contains(&**filter));
             if let Some(linked) = &self.link {
-                let in_broker = |filter: &String| Server::of(filter) == Server::Broker;
-                let filters = filters.into_iter().filter(in_broker).collect();
+                let filters = self.left_in_broker(&filters);
                 if linked.link.unsubscribe(filters).await.is_err() {
                     self.leave_link();
                 }
@@ -279,6 +380,18 @@ impl Topics {
             self.watch();
             Done::Topics(TopicWork::Unsubscribed { topics: self, pkid, codes })
         })
+    }
+
+    /// The broker's names of filters that are held no longer, unless one that is held has the same.
+    fn left_in_broker(&self, filters: &[String]) -> Vec<String> {
+        let mapped = |filter: &str| {
+            let of_broker = Server::of(filter) == Server::Broker;
+            of_broker.then(|| self.in_broker(filter))?.map(Cow::into_owned)
+        };
+        let held: HashSet<String> =
+            self.held.iter().filter_map(|held| mapped(&held.filter)).collect();
+        let left = filters.iter().filter_map(|filter| mapped(filter));
+        left.filter(|filter| !held.contains(filter)).collect()
     }
 
     /// Holds these filters no longer; for each the reason code. One pass over what is held: a
@@ -356,6 +469,7 @@ impl Topics {
         if delivery.expired(now) {
             return self.skip(delivery);
         }
+        let Some(name) = self.shown_name(delivery) else { return self.skip(delivery) };
         if let Some(token) = delivery.ack {
             (qos, pkid) = (QoS::AtLeastOnce, self.flight.begin(Source::Broker(token)));
         }
@@ -365,7 +479,7 @@ impl Topics {
             qos,
             retain: delivery.retain,
             pkid,
-            topic: &[&delivery.topic],
+            topic: &[name.as_deref().map_or(&delivery.topic, str::as_bytes)],
             properties: &delivery.properties(now),
             subscription_ids: &ids,
         };
@@ -378,6 +492,29 @@ impl Topics {
             return self.skip(delivery);
         }
         self.edge.core.metrics.broker_delivered();
+    }
+
+    /// The name to show for a delivery's topic, if it is another one; none if the client is not to
+    /// get it: a topic of a thing that it may not read, or that it gets from the feed.
+    fn shown_name(&self, delivery: &Delivery) -> Option<Option<String>> {
+        let name = std::str::from_utf8(&delivery.topic).unwrap_or_default();
+        if !name.starts_with("thing/") {
+            return Some(None);
+        }
+        let readable = self.check_feed(name).is_ok();
+        if !readable || self.held.iter().any(|held| *held.filter == *name) {
+            return None;
+        }
+        if self.held.iter().any(|held| topic::matches(unshared(&held.filter), name)) {
+            return Some(None);
+        }
+        // Subscribed to with `self`: clients sort messages by their filters.
+        let Who::Application { thing_key, .. } = self.subscriber.session.who() else {
+            return Some(None);
+        };
+        let rest =
+            name.strip_prefix("thing/").and_then(|rest| rest.strip_prefix(thing_key.as_str()));
+        Some(rest.map(|rest| format!("thing/self{rest}")))
     }
 
     /// Treats a delivery as acknowledged that the client does not get.
@@ -395,6 +532,11 @@ impl Topics {
             linked.link.close(keep).await;
         }
     }
+}
+
+/// The filter of a shared subscription, or the filter itself.
+fn unshared(filter: &str) -> &str {
+    topic::parse_shared(filter).map_or(filter, |shared| shared.filter)
 }
 
 impl Drop for Topics {
@@ -418,5 +560,15 @@ mod tests {
         check("$share/g/a/b", Server::Broker);
         check("#", Server::Broker);
         check("replies/1", Server::Broker);
+        check("thing/mower-1/property/temp", Server::Feed);
+        check("thing/self/location", Server::Feed);
+        check("thing/mower-1/property/a/b", Server::Feed);
+        check("thing/mower-1/property/+", Server::Broker);
+        check("$share/g/thing/mower-1/location", Server::Broker);
+        check("thing", Server::Broker);
+        check("thing/mower-1", Server::Nobody);
+        check("thing/mower-1/property", Server::Nobody);
+        check("thing/mower-1/property/", Server::Nobody);
+        check("thing//location", Server::Nobody);
     }
 }

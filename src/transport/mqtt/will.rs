@@ -1,4 +1,5 @@
 //! Wills: what a client wants published when its connection is lost (MQTT 3.1.2.5, 3.1.3.2 of 5).
+//! A will on a topic of a thing is a command, executed with the rights of the session that left it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,18 +10,27 @@ use tokio::task::AbortHandle;
 
 use super::codec::packet;
 use super::codec::reason;
-use super::online::Destination;
+use super::online::{Destination, ThingCommand};
 use super::saved::Owner;
 use super::{Edge, broker_code};
 use crate::broker::{Broker, Message, Parcel};
-use crate::directory::Session;
+use crate::directory::{Reason, Session};
 use crate::id::OrgId;
 use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::Caller;
 
 /// A will, and how long to wait with it.
 pub struct Will {
-    parcel: Parcel,
+    last: Last,
     delay_s: u32,
+}
+
+/// What is to happen.
+#[derive(Clone)]
+enum Last {
+    Message(Parcel),
+    Command(ThingCommand),
 }
 
 impl Will {
@@ -30,8 +40,17 @@ impl Will {
     ///
     /// The reason code to refuse the CONNECT with: the will's topic is not one to publish to.
     pub fn read(will: &packet::Will<'_>, broker: &Broker) -> Result<Self, u8> {
-        if Destination::of(will.topic) != Destination::Broker {
-            return Err(reason::TOPIC_INVALID);
+        let delay_s = will.properties.delay.unwrap_or(0);
+        match Destination::of(will.topic) {
+            Destination::Broker => {}
+            Destination::Thing(topic) => {
+                let command = ThingCommand::read(topic, will.payload);
+                let last = Last::Command(command.ok_or(reason::PAYLOAD_FORMAT_INVALID)?);
+                return Ok(Self { last, delay_s });
+            }
+            Destination::Dispatcher { .. } | Destination::Reserved => {
+                return Err(reason::TOPIC_INVALID);
+            }
         }
         let message = Message {
             topic: will.topic,
@@ -42,7 +61,7 @@ impl Will {
             publisher: 0,
         };
         let parcel = broker.pack(&message).map_err(broker_code)?;
-        Ok(Self { parcel, delay_s: will.properties.delay.unwrap_or(0) })
+        Ok(Self { last: Last::Message(parcel), delay_s })
     }
 }
 
@@ -68,12 +87,23 @@ struct Live {
 
 /// The will of a client that is gone.
 struct Waiting {
-    org: OrgId,
-    parcel: Parcel,
+    left: Left,
     task: AbortHandle,
 }
 
+/// A will whose time has come, or comes when it has waited.
+#[derive(Clone)]
+struct Left {
+    org: OrgId,
+    session: Arc<Session>,
+    last: Last,
+}
+
 impl Live {
+    fn left(self) -> Left {
+        Left { org: self.session.org_id(), session: self.session, last: self.will.last }
+    }
+
     /// How long it waits after the connection's end: not longer than the client's state lives
     /// ([MQTT-3.1.3-9] of 5).
     fn delay(&self) -> Duration {
@@ -105,12 +135,11 @@ impl Wills {
                 inner.live.insert(owner.clone(), live);
             }
             let live = live.filter(|live| clean || live.delay().is_zero());
-            let live = live.map(|live| (live.session.org_id(), live.will.parcel));
-            let waiting = waiting.filter(|_| clean).map(|will| (will.org, will.parcel));
-            live.into_iter().chain(waiting)
+            let waiting = waiting.filter(|_| clean).map(|will| will.left);
+            live.map(Live::left).into_iter().chain(waiting)
         };
-        for (org, parcel) in due {
-            publish_now(edge, org, parcel).await;
+        for left in due {
+            left.happen(edge).await;
         }
     }
 
@@ -129,19 +158,19 @@ impl Wills {
         }
         let Some(live) = inner.live.remove(owner).filter(|_| wanted) else { return };
         let live = Live { expiry_s, ..live };
-        let (org, delay) = (session.org_id(), live.delay());
-        let (edge, parcel) = (edge.clone(), live.will.parcel);
+        let delay = live.delay();
+        let (edge, left) = (edge.clone(), live.left());
         inner.waiting.retain(|_, will| !will.task.is_finished());
         if delay.is_zero() || inner.waiting.len() >= limits::DELAYED_WILLS_MAX {
-            tokio::spawn(async move { publish_now(&edge, org, parcel).await });
+            tokio::spawn(async move { left.happen(&edge).await });
             return;
         }
-        let later = parcel.clone();
+        let later = left.clone();
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
-            publish_now(&edge, org, later).await;
+            later.happen(&edge).await;
         });
-        let will = Waiting { org, parcel, task: task.abort_handle() };
+        let will = Waiting { left, task: task.abort_handle() };
         if let Some(former) = inner.waiting.insert(owner.clone(), will) {
             former.task.abort();
         }
@@ -156,8 +185,24 @@ impl Inner {
     }
 }
 
-async fn publish_now(edge: &Edge, org: OrgId, parcel: Parcel) {
-    if edge.broker.publish(org, parcel).await.is_err() {
-        tracing::warn!("a will could not be published");
+impl Left {
+    async fn happen(self, edge: &Edge) {
+        match self.last {
+            Last::Message(parcel) => {
+                if edge.broker.publish(self.org, parcel).await.is_err() {
+                    tracing::warn!("a will could not be published");
+                }
+            }
+            // Who was thrown out, or whose thing was deleted, has nothing more to say of things.
+            Last::Command(_)
+                if self.session.end().is_some_and(|end| end.reason == Reason::Revoked) => {}
+            Last::Command(command) => {
+                let conn = *self.session.conn();
+                let caller = Caller { session: Some(self.session), conn };
+                if let Err(pending) = command.begin(&edge.core, &caller, Timestamp::now()) {
+                    pending.await;
+                }
+            }
+        }
     }
 }

@@ -187,7 +187,7 @@ impl Online {
     /// themselves (`tr50.md` 4.2).
     pub fn greet(&mut self, edge: &Edge, out: &mut Vec<u8>) {
         if let Some(message) = edge.core.waiting_mail(&self.session) {
-            self.send_message(&message, out);
+            self.send_message(edge, &message, out);
         }
     }
 
@@ -195,15 +195,17 @@ impl Online {
     pub fn send(&mut self, edge: &Arc<Edge>, item: Item, out: &mut Vec<u8>) {
         match item {
             Item::Reply(reply) => self.send_reply(edge, reply, out),
-            Item::Message(message) => self.send_message(&message, out),
-            // The room for QoS 2 ids was there before; one more does no harm.
-            Item::Ack { qos, pkid, code } => drop(self.acknowledge(qos, pkid, code, out)),
+            Item::Message(message) => self.send_message(edge, &message, out),
+            Item::Ack { qos, pkid, code } => self.keep_ack(qos, pkid, code, out),
         }
     }
 
     /// Sends a message on one of the server's own topics: with the quality of service of the
     /// client's subscriptions, or as if it had subscribed with QoS 0 (`tr50.md` 0, fact 1).
-    fn send_message(&mut self, message: &Pushed, out: &mut Vec<u8>) {
+    fn send_message(&mut self, edge: &Edge, message: &Pushed, out: &mut Vec<u8>) {
+        if message.topic.starts_with("thing/") && !self.may_read(edge, &message.topic) {
+            return;
+        }
         let granted = self.topics.as_ref().and_then(|topics| topics.granted(&message.topic));
         let (qos, subscription_ids) = granted.unwrap_or_default();
         let (mut qos, mut pkid) = (qos.min(QoS::AtLeastOnce), 0);
@@ -329,7 +331,7 @@ fn may_respond_on(name: &str) -> bool {
             let first = name.split('/').next().unwrap_or_default();
             matches!(first, "reply" | "replyz") && topic::valid_topic(name)
         }
-        Destination::Dispatcher { .. } => false,
+        Destination::Dispatcher { .. } | Destination::Thing(_) => false,
     }
 }
 
@@ -342,7 +344,8 @@ mod tests {
         for name in ["reply", "reply/x", "replyz/1", "my/answers"] {
             assert!(may_respond_on(name), "{name}");
         }
-        for name in ["api", "api/1", "notify/mailbox_activity", "$SYS/x", ""] {
+        for name in ["thing/a/property/b", "api", "api/1", "notify/mailbox_activity", "$SYS/x", ""]
+        {
             assert!(!may_respond_on(name), "{name}");
         }
     }
