@@ -12,6 +12,7 @@ use crate::directory::{
     Changes, Directory, End, Full, Lifetime, Outlet, Principal, Reason, Session, Start, Terms, Who,
 };
 use crate::id::{OrgId, SessionId, ThingId, UserId};
+use crate::identity::model::User;
 use crate::identity::password::Passwords;
 use crate::identity::{Identity, Refusal, Standing};
 use crate::journal;
@@ -247,6 +248,14 @@ impl Core {
     /// credentials were checked did not find it.
     fn follow_start(&self, session: &Arc<Session>, now: Timestamp) -> Result<(), LoginError> {
         self.publish(&self.refresh(session, now));
+        if let Who::User(before) = session.who()
+            && self
+                .identity
+                .user(before.id)
+                .is_some_and(|u| u.password_hash != before.password_hash)
+        {
+            self.end(session, Reason::Revoked, now);
+        }
         match session.end() {
             Some(End { reason: Reason::Revoked, .. }) => Err(Refusal::NoAccess.into()),
             _ => Ok(()),
@@ -254,7 +263,7 @@ impl Core {
     }
 
     /// Gives a session the rights that its principal has now; the changes are to be committed.
-    fn refresh(&self, session: &Arc<Session>, now: Timestamp) -> Changes {
+    pub fn refresh(&self, session: &Arc<Session>, now: Timestamp) -> Changes {
         let identity = &self.identity;
         self.directory.refresh(session, now, |who, org| match who {
             Who::User(user) => {
@@ -270,7 +279,8 @@ impl Core {
     }
 
     /// Lets live sessions follow a change of what their principals may do: they have their new
-    /// rights, or have ended, when this returns. The connections of those that have ended close.
+    /// rights, or have ended, when this returns. Connections are not closed: the caller has a reply
+    /// to send first.
     ///
     /// # Errors
     ///
@@ -279,7 +289,7 @@ impl Core {
         self: &Arc<Self>,
         affected: Affected,
         now: Timestamp,
-    ) -> Result<(), Failure> {
+    ) -> Result<Changes, Failure> {
         let changes = if matches!(affected, Affected::User(_)) {
             self.refresh_all(&affected, now)
         } else {
@@ -287,8 +297,67 @@ impl Core {
             self.apart(move || core.refresh_all(&affected, now)).await?
         };
         self.commit(&changes).await?;
+        Ok(changes)
+    }
+
+    /// Ends all other sessions of the caller's login as revoked; their connections close.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; the changes hold in memory.
+    pub async fn end_others(
+        &self,
+        principal: &Principal,
+        caller: &Arc<Session>,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let mut changes = Changes::default();
+        for session in self.directory.of_principal(principal) {
+            if !Arc::ptr_eq(&session, caller) {
+                changes.append(self.directory.end(&session, Reason::Revoked, now));
+            }
+        }
+        self.commit(&changes).await?;
         self.close_ended(&changes);
         Ok(())
+    }
+
+    /// Checks a user's password as a login does; the failures count with those of logins.
+    ///
+    /// # Errors
+    ///
+    /// It is wrong, or can't be checked now.
+    pub async fn verify_password(
+        &self,
+        user: &Arc<User>,
+        password: String,
+        from: &ConnInfo,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let from = from.remote_addr.ip();
+        let checked = self.passwords.verify(Some(user.clone()), &user.email, password, from, now);
+        match checked.await {
+            Ok(_) => Ok(()),
+            Err(Refusal::BadCredentials) => {
+                let sentence = "Parameter \"oldPassword\" is not the user's password.";
+                Err(Failure::new(Code::LOGIN_REFUSED, sentence))
+            }
+            Err(refusal) => Err(login_failure(&refusal.into())),
+        }
+    }
+
+    /// Makes the hash of a new password.
+    ///
+    /// # Errors
+    ///
+    /// Too many passwords wait.
+    pub async fn hash_password(
+        &self,
+        password: String,
+        from: &ConnInfo,
+    ) -> Result<String, Failure> {
+        let hash = self.passwords.hash(password, chance()?, from.remote_addr.ip()).await;
+        hash.map_err(|refusal| login_failure(&refusal.into()))
     }
 
     fn refresh_all(&self, affected: &Affected, now: Timestamp) -> Changes {
@@ -418,7 +487,8 @@ impl Core {
         }
     }
 
-    fn close_ended(&self, changes: &Changes) {
+    /// Closes the connections whose sessions ended with these changes.
+    pub fn close_ended(&self, changes: &Changes) {
         for event in &changes.events {
             if let Event::Ended(session, reason) = event
                 && let Some(outlet) = session.outlet()
@@ -630,6 +700,18 @@ pub fn login_failure(error: &LoginError) -> Failure {
             Failure::new(Code::LOGIN_REFUSED, sentence)
         }
     }
+}
+
+/// Random bytes for a command: for an id, a salt, a token.
+///
+/// # Errors
+///
+/// The system has none.
+pub fn chance<const N: usize>() -> Result<[u8; N], Failure> {
+    random().map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "a command failed");
+        Failure::new(Code::INTERNAL, "The server has no random numbers.")
+    })
 }
 
 /// Random bytes from the system.

@@ -177,6 +177,27 @@ pub const APP_ID_BYTES_MAX: usize = 128;
 /// Bytes of a text message (`sms.send`): ten parts of 160 characters are more than a network sends.
 pub const SMS_BYTES_MAX: usize = 1600;
 
+/// Records of one kind (roles, users, applications, definitions, organisations directly below) that
+/// an organisation owns: all are in memory.
+pub const RECORDS_PER_ORG_MAX: usize = 10_000;
+
+/// Bytes of a text in such a record: a description, a telephone number, a tag.
+pub const RECORD_TEXT_BYTES_MAX: usize = 1024;
+
+/// Texts in a list of such a record: tags, roles, permissions, of which there are some 230.
+pub const RECORD_LIST_MAX: usize = 500;
+
+/// Bytes of a thing definition's members. The largest real ones have some hundred properties of a
+/// hundred bytes.
+pub const THING_DEF_BYTES_MAX: usize = 256 * 1024;
+
+/// The shortest password that a user may be given (NIST SP 800-63B, 5.1.1.1); those of the
+/// bootstrap file are the operator's business.
+pub const PASSWORD_BYTES_MIN: usize = 8;
+
+/// The shortest token that an application may be given (the vendor's page of `app.create`).
+pub const TOKEN_BYTES_MIN: usize = 16;
+
 /// Levels of the tree of organisations. Real ones have three or four; the bound keeps every walk
 /// up the tree short, and finite should a damaged store hold a ring.
 pub const ORG_DEPTH_MAX: usize = 32;

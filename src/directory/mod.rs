@@ -320,11 +320,14 @@ impl Directory {
 
     /// The live sessions that are in an organisation, oldest first.
     pub fn in_org(&self, org: OrgId) -> Vec<Arc<Session>> {
-        let Some(roster) = self.by_org.get(&org).map(|roster| roster.value().clone()) else {
-            return Vec::new();
-        };
-        let sessions = roster.read().page(false, 0, usize::MAX);
-        sessions
+        let roster = self.by_org.get(&org).map(|roster| roster.value().clone());
+        roster.map_or_else(Vec::new, |roster| roster.read().page(false, 0, usize::MAX))
+    }
+
+    /// Whether a live session in an organisation passes the test, which must be short.
+    pub fn any_in_org(&self, org: OrgId, test: impl Fn(&Session) -> bool) -> bool {
+        let roster = self.by_org.get(&org).map(|roster| roster.value().clone());
+        roster.is_some_and(|roster| roster.read().newest_first(None, None).any(|s| test(s)))
     }
 
     /// How many live sessions an organisation has.

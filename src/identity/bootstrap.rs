@@ -421,9 +421,12 @@ impl Reader<'_> {
     }
 }
 
-const NAME_RULE: &str = "1 to 64 bytes without control characters and without blanks at the ends";
+/// The rule of names and keys.
+pub const NAME_RULE: &str =
+    "1 to 64 bytes without control characters and without blanks at the ends";
 
-const SLUG_RULE: &str = "3 to 64 of a-z, 0-9 and '-', the first a letter, the last no '-'";
+/// The rule of slugs.
+pub const SLUG_RULE: &str = "3 to 64 of a-z, 0-9 and '-', the first a letter, the last no '-'";
 
 fn check(
     fits: bool,
@@ -434,13 +437,14 @@ fn check(
     if fits { Ok(()) } else { Err(Problem::Unfit { holder: holder(), what, rule }) }
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether the text follows [`NAME_RULE`].
+pub fn is_name(text: &str) -> bool {
     let plain = !text.chars().any(char::is_control) && text.trim() == text;
     (1..=64).contains(&text.len()) && plain
 }
 
 /// `^[a-z][a-z0-9-]{1,62}[a-z0-9]$`
-fn is_slug(text: &str) -> bool {
+pub fn is_slug(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (3..=64).contains(&text.len())
         && text.starts_with(|first: char| first.is_ascii_lowercase())
@@ -448,13 +452,15 @@ fn is_slug(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-fn is_email(text: &str) -> bool {
+/// Whether the text looks like an e-mail address.
+pub fn is_email(text: &str) -> bool {
     let parts = text.split_once('@');
     let plain = !text.chars().any(|c| c.is_control() || c.is_whitespace());
     plain && text.len() <= 254 && parts.is_some_and(|(who, at)| !who.is_empty() && !at.is_empty())
 }
 
-fn is_token(text: &str) -> bool {
+/// Whether the text can be an application's token.
+pub fn is_token(text: &str) -> bool {
     (8..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

@@ -27,7 +27,7 @@ mod thing;
 mod thing_change;
 mod thing_def;
 
-pub use bootstrap::Problem;
+pub use bootstrap::{NAME_RULE, Problem, SLUG_RULE, is_email, is_name, is_slug, is_token};
 pub use change::Changing;
 pub use login::{ApplicationLogin, Refusal};
 pub use record::Record;

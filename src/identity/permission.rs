@@ -227,9 +227,12 @@ const NAMES: &[&str] = &[
     "user.delete",
     "user.find",
     "user.list",
+    "user.org.add",
     "user.org.find",
     "user.org.list",
+    "user.org.remove",
     "user.org.set",
+    "user.org.update",
     "user.update",
 ];
 
@@ -311,6 +314,11 @@ impl PermissionSet {
             *word |= more;
         }
         self
+    }
+
+    /// Whether everything of the other set is in this one.
+    pub fn contains(&self, other: &Self) -> bool {
+        self.union(other) == *self
     }
 
     /// The names in the set, sorted.
@@ -429,5 +437,8 @@ mod tests {
         assert_eq!(PermissionSet::EMPTY.names().count(), 0);
         assert_eq!(PermissionSet::from_names(PermissionSet::ALL.names()), PermissionSet::ALL);
         assert_eq!(PermissionSet::from_names(NAMES.iter().rev()), PermissionSet::ALL);
+        let (some, more) = (["org.find"], ["org.find", "org.list"]);
+        let (some, more) = (PermissionSet::from_names(some), PermissionSet::from_names(more));
+        assert!(more.contains(&some) && more.contains(&more) && !some.contains(&more));
     }
 }

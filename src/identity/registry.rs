@@ -219,6 +219,11 @@ impl Identity {
         self.registry.read().users_by_email.get(&email.to_lowercase()).cloned()
     }
 
+    /// All users, in no order.
+    pub fn users(&self) -> Vec<Arc<User>> {
+        self.registry.read().users.values().cloned().collect()
+    }
+
     /// The users who are at home or have a membership in the organisation, ordered by address.
     pub fn users_of(&self, org: OrgId) -> Vec<Arc<User>> {
         self.registry.read().users_of.get(&org).cloned().unwrap_or_default()

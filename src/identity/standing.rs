@@ -8,17 +8,23 @@ use super::permission::PermissionSet;
 use super::registry::Registry;
 use crate::id::{OrgId, RoleId};
 
-/// What everyone who is logged in may do.
+/// What everyone who is logged in may do. Of users, to themselves.
 pub const EVERYONE: &[&str] = &[
     "api.authenticate",
     "api.ping",
     "diag.echo",
     "diag.ping",
     "diag.time",
+    "locale.get",
+    "locale.list",
+    "locale.set",
     "session.end",
     "session.info",
     "session.org.list",
     "session.org.switch",
+    "user.org.list",
+    "user.org.set",
+    "user.update",
 ];
 
 static EVERYONE_SET: LazyLock<PermissionSet> =
@@ -255,7 +261,7 @@ mod tests {
         for name in ["session.list", "org.find", "thing.list", "alarm.history.multi", "diag.ping"] {
             assert!(allows(&standing, name), "{name}");
         }
-        for name in ["thing.delete", "mailbox.check", "user.update", "method.exec", "thing"] {
+        for name in ["thing.delete", "mailbox.check", "user.delete", "method.exec", "thing"] {
             assert!(!allows(&standing, name), "{name}");
         }
         assert!(standing.super_ops && !standing.super_admin && !standing.org_admin);

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use super::Identity;
 use super::model::{Alias, Thing};
 use super::record::{decode, encode, for_each_row};
-use crate::id::{OrgId, ThingId, ThingKey};
+use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
 use crate::store::{Batch, Row, Store, StoreError, Table};
 
 /// Rows read at once on the way to a page: a few hundred kilobytes.
@@ -64,6 +64,16 @@ impl Identity {
             Some((id, ThingKey::parse(std::str::from_utf8(&key).ok()?).ok()?))
         };
         Ok(rows.into_iter().filter_map(child).collect())
+    }
+
+    /// Whether a thing has this definition. One that registers in this very moment may be missed,
+    /// and be left with the id of a definition that is gone, which is as good as none.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn is_used(&self, def: ThingDefId) -> Result<bool, StoreError> {
+        let rows = self.tables.scan_prefix(Table::ThingsOfDef, def.as_bytes(), None, 1)?;
+        Ok(!rows.is_empty())
     }
 
     fn thing_at(&self, row: &[u8]) -> Result<Option<Thing>, StoreError> {
@@ -159,6 +169,9 @@ impl Identity {
         if let Some(parent) = thing.bound_to {
             batch.put(Table::Children, child_row(parent, thing.id), key);
         }
+        if let Some(def) = thing.def {
+            batch.put(Table::ThingsOfDef, def_row(def, thing.id), key);
+        }
     }
 
     /// Adds the removal of a thing to the batch, its indexes too.
@@ -179,6 +192,9 @@ fn delete_indexes(batch: &mut Batch, thing: &Thing) {
     if let Some(parent) = thing.bound_to {
         batch.delete(Table::Children, child_row(parent, thing.id));
     }
+    if let Some(def) = thing.def {
+        batch.delete(Table::ThingsOfDef, def_row(def, thing.id));
+    }
 }
 
 fn alias_row(org: OrgId, alias: Alias, value: &str) -> Vec<u8> {
@@ -187,6 +203,10 @@ fn alias_row(org: OrgId, alias: Alias, value: &str) -> Vec<u8> {
 
 fn child_row(parent: ThingId, child: ThingId) -> Vec<u8> {
     [*parent.as_bytes(), *child.as_bytes()].concat()
+}
+
+fn def_row(def: ThingDefId, thing: ThingId) -> Vec<u8> {
+    [*def.as_bytes(), *thing.as_bytes()].concat()
 }
 
 fn thing_row(org: OrgId, key: &[u8]) -> Vec<u8> {
@@ -219,6 +239,7 @@ mod tests {
             let mut thing = Thing::new(id, org, key, "admin@devicewise.com", NOW);
             thing.aliases.insert(Alias::Imei, format!("35{number}"));
             thing.bound_to = (number == 2).then_some(ThingId::from_bytes([1; 12]));
+            thing.def = (number == 3).then_some(ThingDefId::from_bytes([8; 12]));
             identity.put_thing(&mut batch, &thing, None);
         }
         store.commit(&[batch]).expect("commit");
@@ -250,18 +271,23 @@ mod tests {
         assert_eq!(page(6, 10), [0_u8; 0]);
         assert_eq!(page(usize::MAX, 10), [0_u8; 0]);
 
+        let used = |def| identity.is_used(ThingDefId::from_bytes([def; 12])).expect("read");
+        assert!(used(8) && !used(9));
         let mut changed = thing.clone();
+        changed.def = Some(ThingDefId::from_bytes([9; 12]));
         changed.aliases.insert(Alias::Imei, "99".into());
         let mut batch = Batch::default();
         identity.put_thing(&mut batch, &changed, Some(&thing));
         store.commit(&[batch]).expect("commit");
         assert_eq!(by_imei(one, "353"), None);
         assert_eq!(by_imei(one, "99"), Some(changed.clone()));
+        assert!(!used(8) && used(9));
         let mut batch = Batch::default();
         identity.delete_thing(&mut batch, &changed);
         store.commit(&[batch]).expect("commit");
         assert_eq!(identity.thing(one, &key).expect("read"), None);
         assert_eq!(identity.thing_by_id(one, changed.id).expect("read"), None);
         assert_eq!((by_imei(one, "99"), identity.count_things(one)), (None, 5));
+        assert!(!used(9));
     }
 }

@@ -46,6 +46,8 @@ pub enum Table {
     ThingAliases,
     /// Keys of bound things: id of the thing that they are bound to (12 bytes), then their own id.
     Children,
+    /// Keys of things by their definition: id of the definition (12 bytes), then of the thing.
+    ThingsOfDef,
     /// Series of telemetry with their newest point: id of the owner (12 bytes), the kind (1 byte),
     /// then the name.
     Series,
@@ -70,7 +72,7 @@ pub struct Month(pub u16);
 
 impl Table {
     /// All tables but the partitions of telemetry, of which there are as many as there is data.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Meta,
         Self::Orgs,
         Self::Users,
@@ -81,6 +83,7 @@ impl Table {
         Self::ThingIds,
         Self::ThingAliases,
         Self::Children,
+        Self::ThingsOfDef,
         Self::Series,
         Self::Mails,
         Self::Files,
@@ -102,6 +105,7 @@ impl Table {
             Self::ThingIds => "thing_ids",
             Self::ThingAliases => "thing_aliases",
             Self::Children => "children",
+            Self::ThingsOfDef => "things_of_def",
             Self::Series => "series",
             Self::Telemetry(_) => "telemetry",
             Self::Mails => "mails",

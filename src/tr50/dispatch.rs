@@ -13,9 +13,10 @@ use super::envelope::{Body, Command};
 use super::error::{Code, Failure};
 use super::json;
 use super::params::Field;
-use crate::core::Core;
+use crate::core::{Affected, Core};
 use crate::directory::event::Event;
-use crate::directory::{Changes, Outlet, Pushed, Reason, Session};
+use crate::directory::{Changes, Outlet, Pushed, Reason, Session, Who};
+use crate::identity::model::User;
 use crate::limits;
 use crate::store::writer::Receipt;
 use crate::timestamp::Timestamp;
@@ -57,6 +58,8 @@ pub enum Handler {
     /// Changes other state, and has something to say to the caller after its reply, which is sent
     /// when the change is durable.
     Fetch(FetchHandler),
+    /// Changes records of identity; answered when live sessions follow and it is durable.
+    Record(RecordHandler),
     /// Waits for something else than the store, such as a device.
     Wait(WaitHandler),
     /// Logs in, which takes time, with or without a session.
@@ -97,6 +100,29 @@ pub type FetchHandler =
 /// A message for a connection.
 pub type Sequel = (Arc<dyn Outlet>, Pushed);
 
+/// A handler that changes records of identity and appends its reply object.
+pub type RecordHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Recorded, Failure>;
+
+/// A change of records that was handed to the store.
+pub struct Recorded {
+    /// For the rows.
+    pub receipt: Receipt,
+    /// The sessions that have to follow.
+    pub affected: Option<Affected>,
+}
+
+impl Recorded {
+    /// A change that no session has to follow.
+    pub const fn quiet(receipt: Receipt) -> Self {
+        Self { receipt, affected: None }
+    }
+
+    /// A change that these sessions have to follow.
+    pub const fn followed(receipt: Receipt, affected: Affected) -> Self {
+        Self { receipt, affected: Some(affected) }
+    }
+}
+
 /// A handler that begins its work and says how to wait for the end of it.
 pub type WaitHandler = fn(&Call<'_>, RawParams<'_>) -> Result<Reply, Failure>;
 
@@ -111,6 +137,17 @@ pub struct Call<'a> {
     pub session: &'a Arc<Session>,
     /// When.
     pub now: Timestamp,
+}
+
+impl Call<'_> {
+    /// The user who asks, as known now: the session keeps the record with which it started. None
+    /// for an application, or a user who has just been deleted.
+    pub fn user(&self) -> Option<Arc<User>> {
+        match self.session.who() {
+            Who::User(user) => self.core.identity.user(user.id),
+            Who::Application { .. } => None,
+        }
+    }
 }
 
 /// What a login gets to know about its caller.
@@ -148,6 +185,14 @@ impl Answer {
     /// An answer that nothing follows.
     pub const fn from_bytes(bytes: Vec<u8>) -> Self {
         Self { bytes, sequels: Vec::new(), closing: Vec::new() }
+    }
+
+    /// Notes the connections whose sessions ended with these changes.
+    fn close_after(&mut self, changes: &Changes) {
+        self.closing.extend(changes.events.iter().filter_map(|event| match event {
+            Event::Ended(session, reason) => Some((session.outlet()?.clone(), *reason)),
+            _ => None,
+        }));
     }
 
     /// Sends what follows the reply, and closes the connections whose sessions the request ended.
@@ -336,6 +381,9 @@ async fn execute_later(
         (Handler::Fetch(handler), Some(session)) => {
             fetch(*handler, &Call { core, session, now }, body.params, answer).await
         }
+        (Handler::Record(handler), Some(session)) => {
+            record(*handler, &Call { core, session, now }, body.params, answer).await
+        }
         (Handler::Wait(handler), Some(session)) => {
             wait(*handler, &Call { core, session, now }, body.params, answer).await
         }
@@ -385,10 +433,7 @@ async fn change(
 ) -> Result<(), Failure> {
     let mut reply = Vec::new();
     let Changed { changes, receipt } = handler(call, params, &mut reply)?;
-    answer.closing.extend(changes.events.iter().filter_map(|event| match event {
-        Event::Ended(session, reason) => Some((session.outlet()?.clone(), *reason)),
-        _ => None,
-    }));
+    answer.close_after(&changes);
     call.core.commit(&changes).await?;
     receipt.durable().await?;
     answer.bytes.extend_from_slice(&reply);
@@ -417,6 +462,23 @@ async fn fetch(
     let (receipt, sequel) = handler(call, params, &mut reply)?;
     receipt.durable().await?;
     answer.sequels.extend(sequel);
+    answer.bytes.extend_from_slice(&reply);
+    Ok(())
+}
+
+async fn record(
+    handler: RecordHandler,
+    call: &Call<'_>,
+    params: Option<&RawValue>,
+    answer: &mut Answer,
+) -> Result<(), Failure> {
+    let mut reply = Vec::new();
+    let Recorded { receipt, affected } = handler(call, params, &mut reply)?;
+    if let Some(affected) = affected {
+        let changes = call.core.follow(affected, call.now).await?;
+        answer.close_after(&changes);
+    }
+    receipt.durable().await?;
     answer.bytes.extend_from_slice(&reply);
     Ok(())
 }

@@ -56,7 +56,10 @@ fn command(text: &mut String, info: &CommandInfo) {
     if needs_no_session(info.name) {
         text.push_str(" It can be sent without a login.");
     }
-    if matches!(info.handler, Handler::Change(_) | Handler::Store(_) | Handler::Fetch(_)) {
+    if matches!(
+        info.handler,
+        Handler::Change(_) | Handler::Store(_) | Handler::Fetch(_) | Handler::Record(_)
+    ) {
         text.push_str(" The reply is sent when the change is durable.");
     }
     text.push_str(match info.reply {

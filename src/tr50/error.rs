@@ -89,6 +89,8 @@ codes! {
         "Wait until the thing has fetched its mail, or take it back by `mailbox.purge`.", "ours";
     MAIL_ENDED = -95022, "The mail is completed, expired or purged.",
         "Nothing; `mailbox.find` tells what became of it.", "ours";
+    IN_USE = -95030, "The object can't go, or change so, while something else needs it.",
+        "The message names what; change or delete that first.", "ours";
 }
 
 /// Why a command failed: what the peer is told.

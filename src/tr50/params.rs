@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 
 use super::envelope::{Members, text_of};
 use super::error::{Code, Failure};
-use crate::id::{MailId, OrgId, SessionRef, ThingDefId, ThingId, ThingKey, UserId};
+use crate::id::{
+    ApplicationId, MailId, OrgId, RoleId, SessionRef, ThingDefId, ThingId, ThingKey, UserId,
+};
 use crate::things::files::FileName;
 use crate::timestamp::Timestamp;
 
@@ -71,6 +73,16 @@ impl<A: Params, B: Params> Params for (A, B) {
 
     fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
         Ok((A::from_members(members)?, B::from_members(members)?))
+    }
+}
+
+impl<A: Params, B: Params, C: Params> Params for (A, B, C) {
+    fn fields() -> Vec<Field> {
+        [A::fields(), B::fields(), C::fields()].concat()
+    }
+
+    fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
+        Ok((A::from_members(members)?, B::from_members(members)?, C::from_members(members)?))
     }
 }
 
@@ -265,6 +277,9 @@ from_text! {
     UserId, "a user id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     MailId, "a mail id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     ThingId, "a thing id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
+    RoleId, "a role id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
+    ApplicationId, "an application id of 24 hexadecimal digits",
+        |text| Self::from_str(text).ok();
     ThingDefId, "a thing definition id of 24 hexadecimal digits",
         |text| Self::from_str(text).ok();
     SessionRef, "a session ref of 64 hexadecimal digits", |text| Self::from_str(text).ok();

@@ -28,6 +28,11 @@ macro_rules! replies {
 
 replies! {
     the_replies_of_logins: "login.txt";
+    the_replies_of_app: "app.txt";
+    the_replies_of_locale: "locale.txt";
+    the_replies_of_role: "role.txt";
+    the_replies_of_thing_def: "thing_def.txt";
+    the_replies_of_user_org: "user_org.txt";
     the_replies_of_the_envelope: "envelope.txt";
     the_replies_of_limits: "limits.txt";
     the_replies_of_alarm: "alarm.txt";

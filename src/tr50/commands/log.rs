@@ -3,9 +3,8 @@
 use super::attribute::{limited, offset};
 use super::points::{CorrId, Gate, Message};
 use super::span::{self, Ago, Form, History, Range, Wanted};
-use super::target::{Subject, Target};
+use super::target::{Subject, Target, is_restricted};
 use super::{heavy, store};
-use crate::directory::Who;
 use crate::id::{ThingId, ThingKey};
 use crate::limits;
 use crate::store::writer::Receipt;
@@ -88,9 +87,7 @@ impl Place {
             let Subject { id, key } = target.subject(call)?;
             return Ok(Self { owner: id.into(), thing: Some((id, key)) });
         }
-        if let Who::Application { application, .. } = call.session.who()
-            && application.restrict_access_to_self
-        {
+        if is_restricted(call) {
             let sentence = "The application's token is restricted to its own thing.";
             return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
         }

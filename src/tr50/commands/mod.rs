@@ -2,17 +2,20 @@
 
 use std::sync::LazyLock;
 
-use super::dispatch::{Call, Changed, CommandInfo, Reply};
+use super::dispatch::{Call, Changed, CommandInfo, Recorded, Reply};
 use super::error::Failure;
 use super::params::{Field, Params};
 use crate::identity::permission::{Permission, PermissionSet};
 use crate::store::writer::Receipt;
 
+mod admin;
 pub mod alarm;
 pub mod api;
+pub mod app;
 pub mod attribute;
 pub mod diag;
 pub mod file;
+pub mod locale;
 pub mod location;
 pub mod log;
 pub mod mailbox;
@@ -20,13 +23,16 @@ pub mod method;
 pub mod org;
 pub mod points;
 pub mod property;
+pub mod role;
 pub mod session;
 pub mod sms;
 mod span;
 mod target;
 pub mod thing;
 pub mod thing_attr;
+pub mod thing_def;
 pub mod user;
+pub mod user_org;
 mod view;
 
 /// A command answered from memory: name, handler, what it does, members of `params` in the reply,
@@ -107,6 +113,25 @@ macro_rules! store {
     };
 }
 
+/// A command that changes records of identity, which live sessions may have to follow.
+macro_rules! record {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+        $crate::tr50::dispatch::CommandInfo {
+            name: $name,
+            doc: $doc,
+            reply: $reply,
+            errors: &[$($crate::tr50::error::Code::$error),*],
+            params: $crate::tr50::commands::fields_of_record($handler),
+            handler: $crate::tr50::dispatch::Handler::Record(|call, params, out| {
+                let params = $crate::tr50::params::Params::read(params)?;
+                let (reply, recorded) = $handler(call, params)?;
+                $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
+                Ok(recorded)
+            }),
+        }
+    };
+}
+
 /// A command that waits for something else than the store.
 macro_rules! wait {
     ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
@@ -123,27 +148,32 @@ macro_rules! wait {
     };
 }
 
-pub(crate) use {change, heavy, read, store, wait};
+pub(crate) use {change, heavy, read, record, store, wait};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 16] = [
+    let families: [&'static [CommandInfo]; 21] = [
         alarm::COMMANDS,
         api::COMMANDS,
+        app::COMMANDS,
         attribute::COMMANDS,
         diag::COMMANDS,
         file::COMMANDS,
+        locale::COMMANDS,
         location::COMMANDS,
         log::COMMANDS,
         mailbox::COMMANDS,
         method::COMMANDS,
         org::COMMANDS,
         property::COMMANDS,
+        role::COMMANDS,
         session::COMMANDS,
         sms::COMMANDS,
         thing::COMMANDS,
         thing_attr::COMMANDS,
+        thing_def::COMMANDS,
         user::COMMANDS,
+        user_org::COMMANDS,
     ];
     let mut commands: Vec<_> = families.into_iter().flatten().collect();
     commands.sort_unstable_by_key(|info| info.name);
@@ -166,6 +196,14 @@ const fn fields_of_change<P: Params, R, C: Into<Changed>>(
 
 const fn fields_of_store<P: Params, R>(
     _: fn(&Call<'_>, P) -> Answered<R, Receipt>,
+) -> fn() -> Vec<Field> {
+    P::fields
+}
+
+type RecordedReply<R> = Result<(R, Recorded), Failure>;
+
+const fn fields_of_record<P: Params, R>(
+    _: fn(&Call<'_>, P) -> RecordedReply<R>,
 ) -> fn() -> Vec<Field> {
     P::fields
 }

@@ -4,18 +4,36 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::read;
+use super::admin::{self, Edit};
 use super::view::{ListReply, View};
-use crate::directory::Who;
+use super::{read, record};
+use crate::core::chance;
 use crate::id::OrgId;
 use crate::identity::model::Org;
+use crate::identity::{Record, SLUG_RULE, is_slug};
+use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, shown};
-use crate::tr50::error::Failure;
-use crate::tr50::params::params;
+use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::{missing, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
+    record!(
+        "org.create",
+        create,
+        "Makes an organisation below the current one.",
+        "`id`",
+        [ALREADY_EXISTS, IN_USE, BUSY]
+    ),
+    record!(
+        "org.delete",
+        delete,
+        "Deletes an organisation below the current one, with its roles and definitions of things. It \
+         must have no organisations below it, users, applications and things.",
+        "",
+        [NOT_FOUND, IN_USE]
+    ),
     read!(
         "org.find",
         find,
@@ -30,6 +48,14 @@ pub const COMMANDS: &[CommandInfo] = &[
         "`count`, `fields`, `result`",
         []
     ),
+    record!(
+        "org.update",
+        update,
+        "Changes an organisation; without a key the current one. Administrators can change those \
+         below as well.",
+        "",
+        [NOT_FOUND]
+    ),
 ];
 
 params! {
@@ -37,7 +63,64 @@ params! {
     pub struct Find {
         optional id: OrgId = "id", "The organisation's id.";
         optional key: String = "key", "The organisation's key.";
+        optional domain: String = "domain", "The internet domain that it claims.";
+        optional customer_ref_id: String = "customerRefId", "What its customer calls it.";
     }
+}
+
+params! {
+    /// The parameters of `org.list` beside those of every list.
+    pub struct Wanted {
+        optional can_have_sub_orgs: bool = "canHaveSubOrgs",
+            "Only those below which others can be made.";
+        optional root: bool = "root", "Only those that are below no other.";
+    }
+}
+
+params! {
+    /// The names of a new organisation.
+    pub struct New {
+        required key: String = "key", "Its key, unique on this server in any case.";
+        optional slug: String = "slug",
+            "Its name in paths, unique on this server; made of the key by default.";
+        optional parent_id: OrgId = "parentId",
+            "The organisation above it; the current one by default.";
+    }
+}
+
+params! {
+    /// Which organisation.
+    pub struct Which {
+        optional key: String = "key", "The organisation's key.";
+        optional id: OrgId = "id", "The organisation's id, instead.";
+    }
+}
+
+params! {
+    /// An organisation's other members.
+    pub struct Members {
+        optional name: String = "name", "A name for people; the key by default.";
+        optional desc: String = "desc", "What it is.";
+        optional locale: String = "locale", "The locale of its users, such as `en_US`.";
+        optional domain: String = "domain", "The internet domain that it claims.";
+        optional customer_ref_id: String = "customerRefId", "What its customer calls it.";
+        optional tags: Vec<String> = "tags", "Its tags.";
+        optional allow_sub_orgs: bool = "allowSubOrgs",
+            "Whether others can be made below it; true by default.";
+    }
+}
+
+params! {
+    /// What `org.update` takes beside that.
+    pub struct Unset {
+        optional unset: Vec<String> = "unset", "Members to empty.";
+    }
+}
+
+/// The reply to what makes an organisation.
+#[derive(Serialize)]
+pub struct Made {
+    id: OrgId,
 }
 
 /// An organisation on the wire.
@@ -49,49 +132,266 @@ pub struct OrgView {
     name: String,
     slug: String,
     parent_id: Option<OrgId>,
+    desc: String,
+    locale: String,
+    domain: String,
+    customer_ref_id: String,
+    tags: Vec<String>,
+    allow_sub_orgs: bool,
+    created_by: String,
     created_on: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_on: Option<Timestamp>,
 }
 
-const FIELDS: &[&str] = &["id", "key", "name", "slug", "parentId", "createdOn"];
+const FIELDS: &[&str] = &[
+    "id",
+    "key",
+    "name",
+    "slug",
+    "parentId",
+    "desc",
+    "locale",
+    "domain",
+    "customerRefId",
+    "tags",
+    "allowSubOrgs",
+    "createdBy",
+    "createdOn",
+    "updatedBy",
+    "updatedOn",
+];
 
 impl From<&Arc<Org>> for OrgView {
     fn from(org: &Arc<Org>) -> Self {
+        let (updated_on, updated_by) = org.updated.clone().unzip();
         Self {
             id: org.id,
             key: org.key.clone(),
             name: org.name.clone(),
             slug: org.slug.clone(),
             parent_id: org.parent,
+            desc: org.desc.clone(),
+            locale: org.locale.clone(),
+            domain: org.domain.clone(),
+            customer_ref_id: org.customer_ref_id.clone(),
+            tags: org.tags.clone(),
+            allow_sub_orgs: !org.no_sub_orgs,
+            created_by: org.created_by.clone(),
             created_on: org.created_on,
+            updated_by,
+            updated_on,
         }
+    }
+}
+
+impl Members {
+    fn apply(self, org: &mut Org, edit: &Edit) -> Result<(), Failure> {
+        if let Some(name) = self.name {
+            admin::check_name("name", &name)?;
+            org.name = name;
+        }
+        edit.text("desc", &mut org.desc, self.desc)?;
+        edit.text("locale", &mut org.locale, self.locale)?;
+        edit.text("domain", &mut org.domain, self.domain)?;
+        edit.text("customerRefId", &mut org.customer_ref_id, self.customer_ref_id)?;
+        edit.list("tags", &mut org.tags, self.tags)?;
+        let forbidden = self.allow_sub_orgs.map(|allowed| !allowed);
+        edit.flag("allowSubOrgs", &mut org.no_sub_orgs, forbidden);
+        Ok(())
+    }
+}
+
+impl Which {
+    /// The organisation, if the caller may act in it; without parameters the current one.
+    fn find(&self, call: &Call<'_>) -> Result<Arc<Org>, Failure> {
+        let (None, Some(key)) = (self.id, &self.key) else {
+            return admin::org_meant(call, self.id);
+        };
+        let found = call.core.identity.org_by_key(key);
+        found
+            .filter(|org| admin::may_act_in(call, org.id))
+            .ok_or_else(|| Failure::not_found(format!("Organisation \"{}\"", shown(key))))
     }
 }
 
 /// `org.find`: one organisation that the caller can see.
 pub fn find(call: &Call<'_>, params: Find) -> Result<OrgView, Failure> {
-    let identity = &call.core.identity;
-    let (found, named) = match (params.id, &params.key) {
-        (Some(id), _) => (identity.org(id), id.to_string()),
-        (None, Some(key)) => (identity.org_by_key(key), shown(key)),
-        (None, None) => return Ok((&call.session.standing().org).into()),
-    };
     let visible = visible(call);
-    let found = found.filter(|org| visible.iter().any(|other| other.id == org.id));
-    found
-        .map(|org| (&org).into())
-        .ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))
+    let find = |test: &dyn Fn(&Org) -> bool| visible.iter().find(|org| test(org));
+    let (found, named) = if let Some(id) = params.id {
+        (find(&|org| org.id == id), id.to_string())
+    } else if let Some(domain) = &params.domain {
+        (find(&|org| org.domain.eq_ignore_ascii_case(domain)), shown(domain))
+    } else if let Some(key) = &params.key {
+        (find(&|org| org.key.to_lowercase() == key.to_lowercase()), shown(key))
+    } else if let Some(reference) = &params.customer_ref_id {
+        (find(&|org| org.customer_ref_id == *reference), shown(reference))
+    } else {
+        let current = call.session.org_id();
+        (find(&|org| org.id == current), current.to_string())
+    };
+    found.map(OrgView::from).ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))
 }
 
 /// `org.list`: the organisations that the caller can see, ordered by key.
-pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
-    let orgs: Vec<OrgView> = visible(call).iter().map(OrgView::from).collect();
+pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
+    let mut orgs = visible(call);
+    orgs.retain(|org| {
+        wanted.can_have_sub_orgs.is_none_or(|can| can != org.no_sub_orgs)
+            && wanted.root.is_none_or(|root| root == org.parent.is_none())
+    });
+    let orgs: Vec<OrgView> = orgs.iter().map(OrgView::from).collect();
     view.or_sorted_by("key").apply(FIELDS, &orgs)
 }
 
 /// What a caller can see: the current organisation, and for users those they may switch to.
 fn visible(call: &Call<'_>) -> Vec<Arc<Org>> {
-    match call.session.who() {
-        Who::User(user) => call.core.identity.enterable_orgs(user),
-        Who::Application { .. } => vec![call.session.standing().org.clone()],
+    let identity = &call.core.identity;
+    match call.user() {
+        Some(user) => identity.enterable_orgs(&user),
+        None => identity.org(call.session.org_id()).into_iter().collect(),
+    }
+}
+
+/// `org.create`: below the current organisation, or one below that.
+pub fn create(
+    call: &Call<'_>,
+    (new, members): (New, Members),
+) -> Result<(Made, Recorded), Failure> {
+    admin::check_name("key", &new.key)?;
+    if new.slug.as_ref().is_some_and(|slug| !is_slug(slug)) {
+        return Err(admin::unfit("slug", SLUG_RULE));
+    }
+    let identity = &call.core.identity;
+    let id = OrgId::from_bytes(chance()?);
+    let changing = identity.changing();
+    let parent = admin::org_meant(call, new.parent_id)?;
+    check_below(call, &parent)?;
+    if identity.org_by_key(&new.key).is_some() {
+        return Err(admin::already_exists("Organisation", &new.key));
+    }
+    let orgs = identity.orgs();
+    let taken = |slug: &str| orgs.iter().any(|org| org.slug == slug);
+    let slug = match new.slug {
+        Some(slug) if taken(&slug) => return Err(admin::already_exists("Slug", &slug)),
+        Some(slug) => slug,
+        None => slug_of(&new.key, taken),
+    };
+    let mut org = Org {
+        id,
+        name: new.key.clone(),
+        key: new.key,
+        slug,
+        parent: Some(parent.id),
+        desc: String::new(),
+        locale: String::new(),
+        domain: String::new(),
+        customer_ref_id: String::new(),
+        tags: Vec::new(),
+        no_sub_orgs: false,
+        created_on: call.now,
+        created_by: admin::author(call),
+        updated: None,
+    };
+    members.apply(&mut org, &Edit::new(None))?;
+    Ok((Made { id }, Recorded::quiet(changing.put(org)?)))
+}
+
+/// Fails when no organisation can be made below this one.
+fn check_below(call: &Call<'_>, parent: &Org) -> Result<(), Failure> {
+    let identity = &call.core.identity;
+    if parent.no_sub_orgs || identity.depth(parent.id) >= limits::ORG_DEPTH_MAX {
+        let sentence = format!("Organisation \"{}\" can have none below it.", parent.key);
+        return Err(Failure::new(Code::IN_USE, sentence));
+    }
+    let orgs = identity.orgs();
+    let below = orgs.iter().filter(|org| org.parent == Some(parent.id)).count();
+    admin::check_room(below, "organisations below it")
+}
+
+/// A slug that is like the key and not taken.
+fn slug_of(key: &str, taken: impl Fn(&str) -> bool) -> String {
+    let plain = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_lowercase() || c.is_ascii_digit() => c,
+        _ => '-',
+    };
+    let slug: String = key.chars().map(plain).take(50).collect();
+    let slug = slug.trim_matches('-');
+    let named = slug.len() >= 3 && slug.starts_with(|first: char| first.is_ascii_lowercase());
+    let slug = if named { slug.to_owned() } else { format!("org-{slug}-0") };
+    let numbered = (2_u32..).map(|number| format!("{slug}-{number}"));
+    let mut free = std::iter::once(slug.clone()).chain(numbered).filter(|slug| !taken(slug));
+    free.next().unwrap_or_default()
+}
+
+/// `org.update`.
+pub fn update(
+    call: &Call<'_>,
+    (which, members, unset): (Which, Members, Unset),
+) -> Result<(Done, Recorded), Failure> {
+    let changing = call.core.identity.changing();
+    let mut org = Org::clone(&*which.find(call)?);
+    members.apply(&mut org, &Edit::new(unset.unset))?;
+    org.updated = admin::stamp(call);
+    Ok((Done, Recorded::quiet(changing.put(org)?)))
+}
+
+/// `org.delete`: never the current organisation, whose session would go with it.
+pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
+    if which.id.is_none() && which.key.is_none() {
+        return Err(missing("id"));
+    }
+    let identity = &call.core.identity;
+    let changing = identity.changing();
+    let org = which.find(call)?;
+    let in_use = |why: &str| {
+        let sentence = format!("Organisation \"{}\" {why}.", org.key);
+        Err(Failure::new(Code::IN_USE, sentence))
+    };
+    if org.id == call.session.org_id() {
+        return in_use("is the session's current one");
+    }
+    if identity.orgs().iter().any(|other| other.parent == Some(org.id)) {
+        return in_use("has organisations below it");
+    }
+    if !identity.users_of(org.id).is_empty() {
+        return in_use("has users");
+    }
+    if !identity.applications_of(org.id).is_empty() {
+        return in_use("has applications");
+    }
+    if identity.count_things(org.id) > 0 {
+        return in_use("has things");
+    }
+    let roles = identity.roles_of(org.id).into_iter().filter(|role| role.role.org == org.id);
+    let defs = identity.thing_defs_of(org.id).into_iter().filter(|def| def.org == org.id);
+    let mut records: Vec<Record> = vec![Org::clone(&org).into()];
+    records.extend(roles.map(|granted| granted.role.clone().into()));
+    records.extend(defs.map(|def| Record::ThingDef((*def).clone())));
+    let receipt = changing.delete(&records)?;
+    // Of those who may enter without belonging to it, some may be in it.
+    Ok((Done, Recorded::followed(receipt, crate::core::Affected::Org(org.id))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slug_is_made_of_the_key() {
+        let check = |key: &str, taken: &[&str], expected: &str| {
+            let slug = slug_of(key, |slug| taken.contains(&slug));
+            assert_eq!(slug, expected, "{key}");
+            assert!(is_slug(&slug), "{slug}");
+        };
+        check("BasicOrg", &[], "basicorg");
+        check("Acme & Söhne", &["acme---s-hne"], "acme---s-hne-2");
+        check("7 Oaks", &[], "org-7-oaks-0");
+        check("X", &["org-x-0", "org-x-0-2"], "org-x-0-3");
+        check("***", &[], "org--0");
+        check(&"long".repeat(16), &[], &"long".repeat(16)[..50]);
     }
 }

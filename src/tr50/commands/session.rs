@@ -267,13 +267,15 @@ impl Which {
 /// `session.org.list`: the organisations that the caller may work in, as a forest.
 pub fn org_list(call: &Call<'_>, params: OrgList) -> Result<OrgForest, Failure> {
     let identity = &call.core.identity;
-    let (orgs, user) = match call.session.who() {
-        Who::User(user) => (identity.enterable_orgs(user), Some(user)),
-        Who::Application { .. } => (vec![call.session.standing().org.clone()], None),
+    let user = call.user();
+    let orgs = match &user {
+        Some(user) => identity.enterable_orgs(user),
+        None => identity.org(call.session.org_id()).into_iter().collect(),
     };
     let roles = |org: &Arc<Org>| {
         let wanted = params.include_roles.unwrap_or(false);
-        let standing = user.filter(|_| wanted).and_then(|user| identity.user_standing(user, org));
+        let standing = user.as_ref().filter(|_| wanted);
+        let standing = standing.and_then(|user| identity.user_standing(user, org));
         wanted.then(|| standing.map_or_else(Vec::new, |standing| standing.role_keys))
     };
     let result = forest(&orgs, None, &roles);
@@ -343,7 +345,7 @@ fn recent_orgs(call: &Call<'_>) -> Vec<RecentOrg> {
 
 /// `session.org.switch`: users only (`tr50.md` 3.1).
 pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<(Done, Changes), Failure> {
-    let Who::User(user) = call.session.who() else {
+    let Some(user) = call.user() else {
         let sentence = "Only user sessions can switch the organisation.";
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
     };
@@ -354,10 +356,13 @@ pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<(Done, Changes), Fa
         (None, None) => return Err(missing("key")),
     };
     // An organisation that the user may not enter does not exist for the user.
-    let standing = org.and_then(|org| identity.user_standing(user, &org));
+    let standing = org.and_then(|org| identity.user_standing(&user, &org));
     let standing =
         standing.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))?;
-    Ok((Done, call.core.directory.switch(call.session, Arc::new(standing), call.now)))
+    let mut changes = call.core.directory.switch(call.session, Arc::new(standing), call.now);
+    // What was changed since the rights were looked up did not find the session there.
+    changes.append(call.core.refresh(call.session, call.now));
+    Ok((Done, changes))
 }
 
 /// The reply of `session.list`.

@@ -139,19 +139,16 @@ impl Target {
 /// token, its own and those that are bound to it.
 pub fn may_name(call: &Call<'_>, thing: &Thing) -> bool {
     match call.session.who() {
-        Who::Application { thing_id, .. } if call.session.standing().restricted_to_self => {
+        Who::Application { thing_id, .. } if is_restricted(call) => {
             thing.id == *thing_id || thing.bound_to == Some(*thing_id)
         }
         _ => true,
     }
 }
 
-/// Whether the caller's token is restricted to its own thing.
+/// Whether the caller's token is restricted to its own thing, as it is now.
 pub fn is_restricted(call: &Call<'_>) -> bool {
-    match call.session.who() {
-        Who::Application { application, .. } => application.restrict_access_to_self,
-        Who::User(_) => false,
-    }
+    call.session.standing().restricted_to_self
 }
 
 /// Keys and ids of the things that the caller's connection serves: its own, and those bound to it.

@@ -1,20 +1,40 @@
-//! `user.*`: users (`tr50.md` 4.1).
+//! `user.*`: users (`tr50.md` 4.1); their organisations are in [`user_org`](super::user_org).
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::read;
+use super::admin::{self, Edit};
 use super::view::{ListReply, View};
+use super::{read, record, wait};
+use crate::core::{Affected, Core, chance};
+use crate::directory::{Principal, Session};
 use crate::id::{OrgId, UserId};
+use crate::identity::is_email;
 use crate::identity::model::User;
+use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, shown};
-use crate::tr50::error::Failure;
+use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, Reply, WriteReply, shown};
+use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
+    wait!(
+        "user.create",
+        create,
+        "Makes a user, who is at home in the current organisation or in one below it and may do \
+         little there before `user.org.add`. The reply is sent when the change is durable.",
+        "`id`",
+        [NOT_FOUND, ALREADY_EXISTS, BUSY]
+    ),
+    record!(
+        "user.delete",
+        delete,
+        "Deletes a user; the user's live sessions end as revoked. Nobody can delete themselves.",
+        "",
+        [NOT_FOUND, IN_USE]
+    ),
     read!(
         "user.find",
         find,
@@ -29,11 +49,21 @@ pub const COMMANDS: &[CommandInfo] = &[
         "`count`, `fields`, `result`",
         []
     ),
+    wait!(
+        "user.update",
+        update,
+        "Changes a user: everybody themselves, but for the e-mail address and the flags, and \
+         administrators the users who belong to their organisation and those below alone. A new \
+         password ends the user's other sessions as revoked. The reply is sent when the change is \
+         durable.",
+        "",
+        [NOT_FOUND, ALREADY_EXISTS, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND]
+    ),
 ];
 
 params! {
-    /// The parameters of `user.find`.
-    pub struct Find {
+    /// Which user.
+    pub struct Which {
         optional email_address: String = "emailAddress", "The user's e-mail address.";
         optional username: String = "username", "The same, as older clients call it.";
         optional id: UserId = "id", "The user's id.";
@@ -44,7 +74,51 @@ params! {
     /// The parameters of `user.list` beside those of every list.
     pub struct Wanted {
         optional admins: bool = "admins", "Only administrators of the organisation.";
+        optional show_all: bool = "showAll",
+            "The users of all organisations, for super administrators and operators.";
     }
+}
+
+params! {
+    /// A new user's login.
+    pub struct New {
+        required email_address: String = "emailAddress",
+            "The e-mail address, unique on this server in any case.";
+        required password: String = "password", "The password: 8 to 1024 bytes.";
+    }
+}
+
+params! {
+    /// The new login of a user that is there.
+    pub struct Login {
+        optional password: String = "password", "A new password: 8 to 1024 bytes.";
+        optional old_password: String = "oldPassword",
+            "The present password; required with `password` from users who change their own.";
+        optional unset: Vec<String> = "unset", "Members to empty.";
+    }
+}
+
+params! {
+    /// A user's other members.
+    pub struct Members {
+        optional default_org_id: OrgId = "defaultOrgId",
+            "The organisation in which sessions start; for a new user, the current one by default.";
+        optional first_name: String = "firstName", "First name.";
+        optional last_name: String = "lastName", "Last name.";
+        optional company: String = "company", "The employer.";
+        optional title: String = "title", "The post.";
+        optional office_phone: String = "officePhone", "The telephone in the office.";
+        optional mobile_phone: String = "mobilePhone", "The mobile telephone.";
+        optional locale: String = "locale", "The locale, such as `en_US`.";
+        optional is_super_admin: bool = "isSuperAdmin", "Everything in every organisation.";
+        optional is_super_ops: bool = "isSuperOps", "Sees every organisation.";
+    }
+}
+
+/// The reply of `user.create`.
+#[derive(Serialize)]
+struct Made {
+    id: UserId,
 }
 
 /// A user on the wire.
@@ -56,10 +130,20 @@ pub struct UserView {
     default_org_id: OrgId,
     first_name: String,
     last_name: String,
+    company: String,
+    title: String,
+    office_phone: String,
+    mobile_phone: String,
+    locale: String,
     is_super_admin: bool,
     is_super_ops: bool,
     is_org_admin: bool,
+    created_by: String,
     created_on: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_on: Option<Timestamp>,
 }
 
 const FIELDS: &[&str] = &[
@@ -68,57 +152,316 @@ const FIELDS: &[&str] = &[
     "defaultOrgId",
     "firstName",
     "lastName",
+    "company",
+    "title",
+    "officePhone",
+    "mobilePhone",
+    "locale",
     "isSuperAdmin",
     "isSuperOps",
     "isOrgAdmin",
+    "createdBy",
     "createdOn",
+    "updatedBy",
+    "updatedOn",
 ];
 
 impl UserView {
     fn of(user: &User, org: OrgId) -> Self {
         let membership = user.memberships.iter().find(|membership| membership.org == org);
+        let (updated_on, updated_by) = user.updated.clone().unzip();
         Self {
             id: user.id,
             email_address: user.email.clone(),
             default_org_id: user.home,
             first_name: user.first_name.clone(),
             last_name: user.last_name.clone(),
+            company: user.company.clone(),
+            title: user.title.clone(),
+            office_phone: user.office_phone.clone(),
+            mobile_phone: user.mobile_phone.clone(),
+            locale: user.locale.clone(),
             is_super_admin: user.super_admin,
             is_super_ops: user.super_ops,
             is_org_admin: membership.is_some_and(|membership| membership.org_admin),
+            created_by: user.created_by.clone(),
             created_on: user.created_on,
+            updated_by,
+            updated_on,
         }
     }
 }
 
-/// `user.find`: a user of the current organisation, or for super administrators any.
-pub fn find(call: &Call<'_>, params: Find) -> Result<UserView, Failure> {
-    let identity = &call.core.identity;
-    let name = params.email_address.or(params.username);
-    let (found, named) = match (&name, params.id) {
-        (Some(name), _) => (identity.user_by_email(name), shown(name)),
-        (None, Some(id)) => (identity.user(id), id.to_string()),
-        (None, None) => return Err(missing("emailAddress")),
-    };
+impl Which {
+    /// The user, if the caller can see it.
+    fn find(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
+        let identity = &call.core.identity;
+        let name = self.email_address.as_ref().or(self.username.as_ref());
+        let (found, named) = match (self.id, name) {
+            (Some(id), _) => (identity.user(id), id.to_string()),
+            (None, Some(name)) => (identity.user_by_email(name), shown(name)),
+            (None, None) => return Err(missing("emailAddress")),
+        };
+        found
+            .filter(|user| is_visible(call, user))
+            .ok_or_else(|| Failure::not_found(format!("User \"{named}\"")))
+    }
+}
+
+/// Whether the caller can see a user: oneself, those of the current organisation, administrators
+/// also those at home below it, super administrators and operators all.
+pub fn is_visible(call: &Call<'_>, user: &User) -> bool {
     let standing = call.session.standing();
-    let here = |user: &Arc<User>| {
-        standing.super_admin || identity.users_of(standing.org.id).iter().any(|u| u.id == user.id)
-    };
-    found
-        .filter(here)
-        .map(|user| UserView::of(&user, standing.org.id))
-        .ok_or_else(|| Failure::not_found(format!("User \"{named}\"")))
+    let here = user.home == standing.org.id
+        || user.memberships.iter().any(|held| held.org == standing.org.id);
+    let own = call.session.who().principal() == Principal::User(user.id);
+    own || here || standing.super_ops || admin::may_act_in(call, user.home)
+}
+
+/// `user.find`.
+pub fn find(call: &Call<'_>, which: Which) -> Result<UserView, Failure> {
+    which.find(call).map(|user| UserView::of(&user, call.session.org_id()))
 }
 
 /// `user.list`: the users of the current organisation, ordered by e-mail address.
 pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
-    let org = call.session.org_id();
+    let (org, standing) = (call.session.org_id(), call.session.standing());
+    let sees_all = standing.super_admin || standing.super_ops;
+    let users = match wanted.show_all {
+        Some(true) if sees_all => call.core.identity.users(),
+        _ => call.core.identity.users_of(org),
+    };
     let only_admins = wanted.admins.unwrap_or(false);
-    let users = call.core.identity.users_of(org);
     let users: Vec<UserView> = users
         .iter()
         .map(|user| UserView::of(user, org))
         .filter(|user| !only_admins || user.is_org_admin)
         .collect();
     view.or_sorted_by("emailAddress").apply(FIELDS, &users)
+}
+
+impl Members {
+    /// Changes the user; the caller has been looked at.
+    fn apply(self, call: &Call<'_>, user: &mut User, edit: &Edit) -> Result<(), Failure> {
+        edit.text("firstName", &mut user.first_name, self.first_name)?;
+        edit.text("lastName", &mut user.last_name, self.last_name)?;
+        edit.text("company", &mut user.company, self.company)?;
+        edit.text("title", &mut user.title, self.title)?;
+        edit.text("officePhone", &mut user.office_phone, self.office_phone)?;
+        edit.text("mobilePhone", &mut user.mobile_phone, self.mobile_phone)?;
+        edit.text("locale", &mut user.locale, self.locale)?;
+        let before = (user.super_admin, user.super_ops);
+        edit.flag("isSuperAdmin", &mut user.super_admin, self.is_super_admin);
+        edit.flag("isSuperOps", &mut user.super_ops, self.is_super_ops);
+        if before != (user.super_admin, user.super_ops) {
+            admin::check_flags(call, true, false)?;
+        }
+        let Some(home) = self.default_org_id else { return Ok(()) };
+        let enters = |user: &User| {
+            let org = call.core.identity.org(home)?;
+            call.core.identity.user_standing(user, &org)
+        };
+        if enters(user).is_none() {
+            admin::org_meant(call, Some(home))?;
+        }
+        user.home = home;
+        Ok(())
+    }
+}
+
+fn check_email(call: &Call<'_>, email: &str) -> Result<(), Failure> {
+    if !is_email(email) {
+        return Err(admin::unfit("emailAddress", "an e-mail address"));
+    }
+    match call.core.identity.user_by_email(email) {
+        Some(_) => Err(admin::already_exists("User", email)),
+        None => Ok(()),
+    }
+}
+
+fn check_password(password: &str) -> Result<(), Failure> {
+    let fits = limits::PASSWORD_BYTES_MIN..=limits::PASSWORD_BYTES_MAX;
+    if fits.contains(&password.len()) {
+        return Ok(());
+    }
+    let rule = format!("{} to {} bytes long", fits.start(), fits.end());
+    Err(admin::unfit("password", &rule))
+}
+
+/// Fails unless the caller may change or delete another user: one who belongs to the caller's
+/// organisation and those below alone, and may do nothing that the caller may not.
+fn check_manages(call: &Call<'_>, user: &User) -> Result<(), Failure> {
+    if call.session.standing().super_admin {
+        return Ok(());
+    }
+    let mut orgs = user.memberships.iter().map(|held| held.org).chain([user.home]);
+    let more = user.super_admin || user.super_ops;
+    let admin = user.memberships.iter().any(|held| held.org_admin);
+    if more || admin && !admin::administers(call) || !orgs.all(|org| admin::may_act_in(call, org)) {
+        let (who, email) = (call.session.who().name(), &user.email);
+        let sentence = format!("{who} can't change {email}, who may do more, or elsewhere.");
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
+    user.memberships.iter().try_for_each(|held| admin::check_held(call, held.org, &held.roles))
+}
+
+/// `user.create`.
+pub fn create(call: &Call<'_>, (new, members): (New, Members)) -> Result<Reply, Failure> {
+    check_email(call, &new.email_address)?;
+    check_password(&new.password)?;
+    let home = admin::org_meant(call, members.default_org_id)?.id;
+    let (core, session, now) = (call.core.clone(), call.session.clone(), call.now);
+    Ok(Box::pin(async move {
+        let password_hash = core.hash_password(new.password, session.conn()).await?;
+        let mut user = User {
+            id: UserId::from_bytes(chance()?),
+            email: new.email_address,
+            password_hash,
+            first_name: String::new(),
+            last_name: String::new(),
+            home,
+            memberships: Vec::new(),
+            super_admin: false,
+            super_ops: false,
+            locale: String::new(),
+            company: String::new(),
+            title: String::new(),
+            office_phone: String::new(),
+            mobile_phone: String::new(),
+            created_on: now,
+            created_by: session.who().name().to_owned(),
+            updated: None,
+        };
+        let id = user.id;
+        let receipt = {
+            let call = Call { core: &core, session: &session, now };
+            let changing = core.identity.changing();
+            // Again, for it took a while.
+            admin::org_meant(&call, Some(home))?;
+            check_email(&call, &user.email)?;
+            admin::check_room(core.identity.users_of(home).len(), "users")?;
+            members.apply(&call, &mut user, &Edit::new(None))?;
+            changing.put(user)?
+        };
+        receipt.durable().await?;
+        let mut reply = Vec::new();
+        Made { id }.write_reply(&mut reply);
+        Ok(reply)
+    }))
+}
+
+/// `user.update`; without an id or an e-mail address the caller.
+pub fn update(
+    call: &Call<'_>,
+    (which, login, members): (Which, Login, Members),
+) -> Result<Reply, Failure> {
+    let named = which.id.is_some() || which.email_address.is_some() || which.username.is_some();
+    let user = if named { which.find(call)? } else { own(call)? };
+    let is_own = call.session.who().principal() == Principal::User(user.id);
+    if !is_own {
+        check_administers(call)?;
+        check_manages(call, &user)?;
+    }
+    let email = which.id.and(which.email_address).filter(|email| *email != user.email);
+    if is_own && email.is_some() {
+        check_administers(call)?;
+    }
+    if let Some(password) = &login.password {
+        check_password(password)?;
+        if is_own && login.old_password.is_none() {
+            return Err(missing("oldPassword"));
+        }
+    }
+    let change = Update { id: user.id, is_own, email, login, members };
+    let (core, session, now) = (call.core.clone(), call.session.clone(), call.now);
+    Ok(Box::pin(async move {
+        change.run(&core, &session, now).await?;
+        let mut reply = Vec::new();
+        Done.write_reply(&mut reply);
+        Ok(reply)
+    }))
+}
+
+fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
+    call.user().ok_or_else(|| {
+        let sentence = "An application is no user; name one.";
+        Failure::new(Code::WRONG_SESSION_KIND, sentence)
+    })
+}
+
+fn check_administers(call: &Call<'_>) -> Result<(), Failure> {
+    if admin::administers(call) {
+        return Ok(());
+    }
+    let sentence = "Only administrators may change other users, and e-mail addresses.";
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
+/// A change of a user that the caller may make.
+struct Update {
+    id: UserId,
+    is_own: bool,
+    email: Option<String>,
+    login: Login,
+    members: Members,
+}
+
+impl Update {
+    async fn run(
+        self,
+        core: &Arc<Core>,
+        session: &Arc<Session>,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let gone = || Failure::not_found(format!("User \"{}\"", self.id));
+        let is_new_password = self.login.password.is_some();
+        let mut hash = None;
+        if let Some(password) = self.login.password {
+            if let (true, Some(old)) = (self.is_own, self.login.old_password) {
+                let user = core.identity.user(self.id).ok_or_else(gone)?;
+                core.verify_password(&user, old, session.conn(), now).await?;
+            }
+            hash = Some(core.hash_password(password, session.conn()).await?);
+        }
+        let receipt = {
+            let call = Call { core, session, now };
+            let changing = core.identity.changing();
+            let mut user = User::clone(&*core.identity.user(self.id).ok_or_else(gone)?);
+            // Again, for it took a while.
+            if !self.is_own {
+                check_manages(&call, &user)?;
+            }
+            if let Some(email) = self.email {
+                let renamed = email.to_lowercase() != user.email.to_lowercase();
+                if renamed || !is_email(&email) {
+                    check_email(&call, &email)?;
+                }
+                user.email = email;
+            }
+            self.members.apply(&call, &mut user, &Edit::new(self.login.unset))?;
+            user.password_hash = hash.unwrap_or(user.password_hash);
+            user.updated = admin::stamp(&call);
+            changing.put(user)?
+        };
+        let changes = core.follow(Affected::User(self.id), now).await?;
+        core.close_ended(&changes);
+        if is_new_password {
+            core.end_others(&Principal::User(self.id), session, now).await?;
+        }
+        receipt.durable().await?;
+        Ok(())
+    }
+}
+
+/// `user.delete`.
+pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
+    let changing = call.core.identity.changing();
+    let user = which.find(call)?;
+    if call.session.who().principal() == Principal::User(user.id) {
+        return Err(Failure::new(Code::IN_USE, "Nobody can delete themselves."));
+    }
+    check_manages(call, &user)?;
+    let affected = Affected::User(user.id);
+    let receipt = changing.delete(&[User::clone(&*user).into()])?;
+    Ok((Done, Recorded::followed(receipt, affected)))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::target::{may_name, served};
+use super::target::{is_restricted, may_name, served};
 use super::{heavy, read, store, wait};
 use crate::directory::Who;
 use crate::id::MailId;
@@ -242,9 +242,7 @@ fn check_serves(call: &Call<'_>, id: MailId) -> Result<(), Failure> {
 fn may_see(call: &Call<'_>, mail: &Mail) -> Result<bool, Failure> {
     let letter = &mail.letter;
     match call.session.who() {
-        Who::Application { application, thing_id, .. }
-            if application.restrict_access_to_self && letter.thing != *thing_id =>
-        {
+        Who::Application { thing_id, .. } if is_restricted(call) && letter.thing != *thing_id => {
             let thing = call.core.identity.thing(letter.org, &letter.thing_key)?;
             Ok(thing.is_some_and(|thing| may_name(call, &thing)))
         }

@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 
 use super::object::{FIELDS, FOREIGN_FIELDS, ThingObject};
 use super::query::Query;
-use crate::directory::Who;
 use crate::id::{OrgId, ThingKey, hex, unhex};
 use crate::identity::Identity;
 use crate::identity::model::Thing;
@@ -257,8 +256,5 @@ impl Iterator {
 
 /// Whether the caller may only name its own thing and those that are bound to it.
 pub fn restricted(call: &Call<'_>) -> bool {
-    match call.session.who() {
-        Who::Application { application, .. } => application.restrict_access_to_self,
-        Who::User(_) => false,
-    }
+    call.session.standing().restricted_to_self
 }

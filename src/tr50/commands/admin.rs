@@ -1,0 +1,218 @@
+//! What the commands that change records of identity have in common: whose they may be, who may
+//! grant what, and the rules of names and texts.
+//!
+//! Administrators act in their current organisation and below, holders of the command's permission
+//! in the current organisation, super administrators everywhere. Nobody grants what they do not
+//! hold there.
+
+use std::sync::Arc;
+
+use crate::id::{OrgId, RoleId};
+use crate::identity::model::Org;
+use crate::identity::permission::PermissionSet;
+use crate::identity::{Granted, NAME_RULE, is_name};
+use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, shown};
+use crate::tr50::error::{Code, Failure};
+
+/// The caller's name in `createdBy` and its like.
+pub fn author(call: &Call<'_>) -> String {
+    call.session.who().name().to_owned()
+}
+
+/// Now and the caller's name, for `updatedOn` and `updatedBy`.
+pub fn stamp(call: &Call<'_>) -> Option<(Timestamp, String)> {
+    Some((call.now, author(call)))
+}
+
+/// Whether the caller is an administrator of the current organisation.
+pub fn administers(call: &Call<'_>) -> bool {
+    let standing = call.session.standing();
+    standing.super_admin || standing.org_admin
+}
+
+/// Whether the caller may act in this organisation.
+pub fn may_act_in(call: &Call<'_>, org: OrgId) -> bool {
+    let standing = call.session.standing();
+    let below = || standing.org_admin && call.core.identity.is_within(org, standing.org.id);
+    standing.super_admin || org == standing.org.id || below()
+}
+
+/// The organisation with this id, in which the caller may act; without one the current one.
+pub fn org_meant(call: &Call<'_>, id: Option<OrgId>) -> Result<Arc<Org>, Failure> {
+    let id = id.unwrap_or_else(|| call.session.org_id());
+    let org = call.core.identity.org(id).filter(|org| may_act_in(call, org.id));
+    org.ok_or_else(|| Failure::not_found(format!("Organisation \"{id}\"")))
+}
+
+/// Fails unless the caller holds all of these permissions.
+pub fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failure> {
+    let own = call.session.permissions();
+    if own.contains(wanted) {
+        return Ok(());
+    }
+    let missing = wanted.names().find(|name| {
+        let permission = crate::identity::permission::Permission::named(name);
+        permission.is_some_and(|permission| !own.allows(permission))
+    });
+    let (who, missing) = (call.session.who().name(), missing.unwrap_or_default());
+    let sentence = format!("{who} can't grant {missing}, which {who} does not hold.");
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
+/// Fails unless the caller may grant these flags.
+pub fn check_flags(call: &Call<'_>, supers: bool, org_admin: bool) -> Result<(), Failure> {
+    let standing = call.session.standing();
+    let sentence = if supers && !standing.super_admin {
+        "Only super administrators can grant isSuperAdmin and isSuperOps."
+    } else if org_admin && !administers(call) {
+        "Only administrators can grant isOrgAdmin and allowSubOrgAccess."
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
+/// The roles with these ids or keys, which the caller may grant in this organisation.
+pub fn roles_meant(call: &Call<'_>, org: OrgId, named: &[String]) -> Result<Vec<RoleId>, Failure> {
+    check_list("roles", named)?;
+    let mut roles = Vec::with_capacity(named.len());
+    for name in named.iter().filter(|name| !name.is_empty()) {
+        let granted = role_meant(call, org, name)?;
+        check_grant(call, &granted.permissions)?;
+        if !roles.contains(&granted.role.id) {
+            roles.push(granted.role.id);
+        }
+    }
+    Ok(roles)
+}
+
+/// The role with this id or key that is known in this organisation.
+pub fn role_meant(call: &Call<'_>, org: OrgId, name: &str) -> Result<Arc<Granted>, Failure> {
+    let identity = &call.core.identity;
+    let by_id = name.parse().ok().and_then(|id| identity.role_within(id, org));
+    let found = by_id.or_else(|| identity.role_by_key(org, name));
+    found.ok_or_else(|| Failure::not_found(format!("Role \"{}\"", shown(name))))
+}
+
+/// Fails unless the caller may grant what these roles grant in this organisation.
+pub fn check_held(call: &Call<'_>, org: OrgId, roles: &[RoleId]) -> Result<(), Failure> {
+    for role in roles {
+        if let Some(granted) = call.core.identity.role_within(*role, org) {
+            check_grant(call, &granted.permissions)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails when an organisation has so many records of a kind already.
+pub fn check_room(count: usize, kind: &str) -> Result<(), Failure> {
+    if count < limits::RECORDS_PER_ORG_MAX {
+        return Ok(());
+    }
+    let sentence = format!("The organisation has {count} {kind}, which is all it can have.");
+    Err(Failure::new(Code::BUSY, sentence))
+}
+
+/// Fails unless the text is a name or key.
+pub fn check_name(parameter: &str, text: &str) -> Result<(), Failure> {
+    if is_name(text) { Ok(()) } else { Err(unfit(parameter, NAME_RULE)) }
+}
+
+/// Fails when a list has too many texts or one of them is too long.
+pub fn check_list(parameter: &str, texts: &[String]) -> Result<(), Failure> {
+    let most = limits::RECORD_LIST_MAX;
+    if texts.len() > most {
+        return Err(unfit(parameter, &format!("at most {most} texts")));
+    }
+    texts.iter().try_for_each(|text| check_text(parameter, text))
+}
+
+fn check_text(parameter: &str, text: &str) -> Result<(), Failure> {
+    let most = limits::RECORD_TEXT_BYTES_MAX;
+    if text.len() <= most {
+        return Ok(());
+    }
+    Err(unfit(parameter, &format!("at most {most} bytes")))
+}
+
+/// The failure for a parameter that breaks a rule.
+pub fn unfit(parameter: &str, rule: &str) -> Failure {
+    let sentence = format!("Parameter \"{parameter}\" must be {rule}.");
+    Failure::new(Code::PARAMETER_INVALID, sentence)
+}
+
+/// The failure for a name that is taken, such as `Role "device"`.
+pub fn already_exists(what: &str, name: &str) -> Failure {
+    let sentence = format!("{what} \"{}\" exists already.", shown(name));
+    Failure::new(Code::ALREADY_EXISTS, sentence)
+}
+
+/// A change of a record by the parameters that are there, and by `unset`, which empties what it
+/// names (`tr50.md` 4.1).
+pub struct Edit {
+    unset: Vec<String>,
+}
+
+impl Edit {
+    /// With the members that `unset` names.
+    pub fn new(unset: Option<Vec<String>>) -> Self {
+        Self { unset: unset.unwrap_or_default() }
+    }
+
+    /// Whether the member is to be emptied.
+    pub fn unsets(&self, name: &str) -> bool {
+        self.unset.iter().any(|unset| unset.eq_ignore_ascii_case(name))
+    }
+
+    /// Changes a text.
+    ///
+    /// # Errors
+    ///
+    /// It is too long.
+    pub fn text(
+        &self,
+        name: &str,
+        field: &mut String,
+        value: Option<String>,
+    ) -> Result<(), Failure> {
+        if let Some(value) = value {
+            check_text(name, &value)?;
+            *field = value;
+        } else if self.unsets(name) {
+            field.clear();
+        }
+        Ok(())
+    }
+
+    /// Changes a list of texts; empty ones are left out.
+    ///
+    /// # Errors
+    ///
+    /// It has too many, or one is too long.
+    pub fn list(
+        &self,
+        name: &str,
+        field: &mut Vec<String>,
+        value: Option<Vec<String>>,
+    ) -> Result<(), Failure> {
+        if let Some(mut value) = value {
+            value.retain(|text| !text.is_empty());
+            check_list(name, &value)?;
+            *field = value;
+        } else if self.unsets(name) {
+            field.clear();
+        }
+        Ok(())
+    }
+
+    /// Changes a flag.
+    pub fn flag(&self, name: &str, field: &mut bool, value: Option<bool>) {
+        if let Some(value) = value {
+            *field = value;
+        } else if self.unsets(name) {
+            *field = false;
+        }
+    }
+}

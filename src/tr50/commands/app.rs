@@ -1,0 +1,413 @@
+//! `app.*`: applications, whose tokens devices log in with (`tr50.md` 3.4 and 4.1).
+//!
+//! A token is shown once, in the reply to the command that made it; afterwards only its hash is
+//! known, and listings show `tokenId`.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::admin::{self, Edit};
+use super::view::{ListReply, View};
+use super::{read, record};
+use crate::core::{Affected, chance};
+use crate::directory::{Session, Who};
+use crate::id::{ApplicationId, RoleId, ThingDefId, TokenId};
+use crate::identity::is_token;
+use crate::identity::model::Application;
+use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, shown};
+use crate::tr50::error::Failure;
+use crate::tr50::params::{missing, params};
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    record!(
+        "app.create",
+        create,
+        "Makes an application and its token in the current organisation. Without `token` the server \
+         makes one. The reply is the only place where the token is ever shown.",
+        "`id`, `token`, `tokenId`",
+        [NOT_FOUND, ALREADY_EXISTS, BUSY]
+    ),
+    record!(
+        "app.delete",
+        delete,
+        "Deletes an application; the live sessions of its token end as revoked.",
+        "",
+        [NOT_FOUND]
+    ),
+    read!(
+        "app.find",
+        find,
+        "Shows an application of the current organisation, never its token.",
+        "the application",
+        [NOT_FOUND]
+    ),
+    read!(
+        "app.list",
+        list,
+        "Lists the applications of the current organisation, by name, without their tokens.",
+        "`count`, `fields`, `result`",
+        []
+    ),
+    record!(
+        "app.update",
+        update,
+        "Changes an application, found by `id`, or by `token` if there is such a token, or by \
+         `name`. Its live sessions have the new rights when the reply comes; after a change of the \
+         token they have ended as revoked.",
+        "",
+        [NOT_FOUND, ALREADY_EXISTS]
+    ),
+];
+
+params! {
+    /// Which application.
+    pub struct Which {
+        optional id: ApplicationId = "id", "The application's id.";
+        optional token: String = "token", "Its token.";
+        optional name: String = "name", "Its name, unique in the organisation in any case.";
+    }
+}
+
+params! {
+    /// An application's members.
+    pub struct Members {
+        optional desc: String = "desc", "What it is for.";
+        optional auto_register: bool = "autoRegister",
+            "Whether unknown thing keys register at their first login; by default, if `autoRegThingDefId` is there.";
+        optional auto_register_def: String = "autoRegThingDefId",
+            "The definition of things so registered, by id or key; an empty text means none.";
+        optional auto_register_tags: Vec<String> = "autoRegTags", "Their tags.";
+        optional auto_register_sec_tags: Vec<String> = "autoRegSecTags", "Their security tags.";
+        optional roles: Vec<String> = "roles", "The roles of its sessions, by id or key.";
+        optional is_super_admin: bool = "isSuperAdmin", "May do everything.";
+        optional is_super_ops: bool = "isSuperOps", "May see everything.";
+        optional is_org_admin: bool = "isOrgAdmin", "May do everything in its organisation.";
+        optional restrict: bool = "restrictAccessToSelf",
+            "Commands may only name the session's own thing, and those bound to it.";
+        optional license: String = "license", "A text; kept, without effect here.";
+    }
+}
+
+params! {
+    /// What `app.update` takes beside that.
+    pub struct Unset {
+        optional unset: Vec<String> = "unset", "Members to empty.";
+    }
+}
+
+/// The reply of `app.create`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Made {
+    id: ApplicationId,
+    token: String,
+    token_id: TokenId,
+}
+
+/// An application on the wire.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppView {
+    id: ApplicationId,
+    name: String,
+    desc: String,
+    token_id: TokenId,
+    token_name: String,
+    auto_register: bool,
+    auto_reg_thing_def_id: Option<ThingDefId>,
+    auto_reg_tags: Vec<String>,
+    auto_reg_sec_tags: Vec<String>,
+    roles: Vec<RoleId>,
+    is_super_admin: bool,
+    is_super_ops: bool,
+    is_org_admin: bool,
+    restrict_access_to_self: bool,
+    license: String,
+    created_by: String,
+    created_on: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_on: Option<Timestamp>,
+}
+
+const FIELDS: &[&str] = &[
+    "id",
+    "name",
+    "desc",
+    "tokenId",
+    "tokenName",
+    "autoRegister",
+    "autoRegThingDefId",
+    "autoRegTags",
+    "autoRegSecTags",
+    "roles",
+    "isSuperAdmin",
+    "isSuperOps",
+    "isOrgAdmin",
+    "restrictAccessToSelf",
+    "license",
+    "createdBy",
+    "createdOn",
+    "updatedBy",
+    "updatedOn",
+];
+
+/// The reply of `app.find`.
+#[derive(Serialize)]
+pub struct Found {
+    #[serde(flatten)]
+    application: AppView,
+    connected: bool,
+}
+
+impl From<&Arc<Application>> for AppView {
+    fn from(application: &Arc<Application>) -> Self {
+        let (updated_on, updated_by) = application.updated.clone().unzip();
+        Self {
+            id: application.id,
+            name: application.name.clone(),
+            desc: application.desc.clone(),
+            token_id: application.token_id,
+            token_name: application.token_name.clone(),
+            auto_register: application.auto_register,
+            auto_reg_thing_def_id: application.auto_register_def,
+            auto_reg_tags: application.auto_register_tags.clone(),
+            auto_reg_sec_tags: application.auto_register_sec_tags.clone(),
+            roles: application.roles.clone(),
+            is_super_admin: application.super_admin,
+            is_super_ops: application.super_ops,
+            is_org_admin: application.org_admin,
+            restrict_access_to_self: application.restrict_access_to_self,
+            license: application.license.clone(),
+            created_by: application.created_by.clone(),
+            created_on: application.created_on,
+            updated_by,
+            updated_on,
+        }
+    }
+}
+
+impl Members {
+    /// Changes the application. What it may do then, the caller must be able to grant: whoever
+    /// changes its token has all of that.
+    fn apply(
+        self,
+        call: &Call<'_>,
+        application: &mut Application,
+        edit: &Edit,
+    ) -> Result<(), Failure> {
+        edit.text("desc", &mut application.desc, self.desc)?;
+        edit.text("license", &mut application.license, self.license)?;
+        edit.list("autoRegTags", &mut application.auto_register_tags, self.auto_register_tags)?;
+        let sec_tags = &mut application.auto_register_sec_tags;
+        edit.list("autoRegSecTags", sec_tags, self.auto_register_sec_tags)?;
+        if let Some(def) = self.auto_register_def {
+            application.auto_register_def = def_meant(call, &def)?;
+            application.auto_register = application.auto_register_def.is_some();
+        } else if edit.unsets("autoRegThingDefId") {
+            application.auto_register_def = None;
+        }
+        edit.flag("autoRegister", &mut application.auto_register, self.auto_register);
+        edit.flag("isSuperAdmin", &mut application.super_admin, self.is_super_admin);
+        edit.flag("isSuperOps", &mut application.super_ops, self.is_super_ops);
+        edit.flag("isOrgAdmin", &mut application.org_admin, self.is_org_admin);
+        edit.flag("restrictAccessToSelf", &mut application.restrict_access_to_self, self.restrict);
+        if let Some(roles) = self.roles {
+            application.roles = admin::roles_meant(call, application.org, &roles)?;
+        } else if edit.unsets("roles") {
+            application.roles.clear();
+        }
+        let supers = application.super_admin || application.super_ops;
+        admin::check_flags(call, supers, application.org_admin)?;
+        admin::check_held(call, application.org, &application.roles)
+    }
+}
+
+/// The definition with this id or key; none for an empty text.
+fn def_meant(call: &Call<'_>, name: &str) -> Result<Option<ThingDefId>, Failure> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let by_id = name.parse().ok().and_then(|id| identity.thing_def(org, id));
+    match by_id.or_else(|| identity.thing_def_by_key(org, name)) {
+        Some(def) => Ok(Some(def.id)),
+        None => Err(Failure::not_found(format!("Thing definition \"{}\"", shown(name)))),
+    }
+}
+
+impl Which {
+    /// The application of the current organisation. A token is not repeated in the failure.
+    fn find(&self, call: &Call<'_>) -> Result<Arc<Application>, Failure> {
+        let org = call.session.org_id();
+        let identity = &call.core.identity;
+        let by_name = |name: &String| {
+            let all = identity.applications_of(org);
+            all.into_iter().find(|other| other.name.to_lowercase() == name.to_lowercase())
+        };
+        let by_token = |token: &String| identity.application_by_token(token);
+        let found = match self.id {
+            Some(id) => identity.application(id),
+            None => {
+                let by_token = self.token.as_ref().and_then(by_token);
+                by_token.or_else(|| self.name.as_ref().and_then(by_name))
+            }
+        };
+        let named = match (self.id, &self.name) {
+            (Some(id), _) => format!("Application \"{id}\""),
+            (None, Some(name)) => format!("Application \"{}\"", shown(name)),
+            (None, None) if self.token.is_some() => "Application with this token".to_owned(),
+            (None, None) => return Err(missing("name")),
+        };
+        found.filter(|found| found.org == org).ok_or_else(|| Failure::not_found(named))
+    }
+}
+
+/// `app.create`.
+pub fn create(
+    call: &Call<'_>,
+    (which, members): (Which, Members),
+) -> Result<(Made, Recorded), Failure> {
+    let name = which.name.ok_or_else(|| missing("name"))?;
+    let token = match which.token.filter(|token| !token.is_empty()) {
+        Some(token) => token,
+        None => new_token(chance()?),
+    };
+    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let made = Made {
+        id: ApplicationId::from_bytes(chance()?),
+        token_id: TokenId::from_bytes(chance()?),
+        token,
+    };
+    let mut application = Application {
+        id: made.id,
+        token_name: name.clone(),
+        name,
+        org,
+        token_id: made.token_id,
+        token_hash: Sha256::digest(&made.token).into(),
+        roles: Vec::new(),
+        auto_register: false,
+        auto_register_def: None,
+        auto_register_tags: Vec::new(),
+        restrict_access_to_self: false,
+        org_admin: false,
+        super_admin: false,
+        super_ops: false,
+        desc: String::new(),
+        auto_register_sec_tags: Vec::new(),
+        license: String::new(),
+        created_on: call.now,
+        created_by: admin::author(call),
+        updated: None,
+    };
+    let changing = identity.changing();
+    check_names(call, &application, Some(&made.token))?;
+    admin::check_room(identity.applications_of(org).len(), "applications")?;
+    members.apply(call, &mut application, &Edit::new(None))?;
+    Ok((made, Recorded::quiet(changing.put(application)?)))
+}
+
+/// Fails when another application has the name, or the new token, or when these can't be such.
+fn check_names(
+    call: &Call<'_>,
+    application: &Application,
+    new_token: Option<&String>,
+) -> Result<(), Failure> {
+    admin::check_name("name", &application.name)?;
+    let identity = &call.core.identity;
+    let others = identity.applications_of(application.org);
+    let same = |other: &&Arc<Application>| {
+        other.id != application.id && other.name.to_lowercase() == application.name.to_lowercase()
+    };
+    if others.iter().find(same).is_some() {
+        return Err(admin::already_exists("Application", &application.name));
+    }
+    let Some(token) = new_token else { return Ok(()) };
+    if !is_token(token) || token.len() < limits::TOKEN_BYTES_MIN {
+        return Err(admin::unfit("token", "16 to 256 printable ASCII characters"));
+    }
+    if identity.application_by_token(token).is_some() {
+        let sentence = "An application with this token exists already.";
+        return Err(Failure::new(crate::tr50::error::Code::ALREADY_EXISTS, sentence));
+    }
+    Ok(())
+}
+
+/// A token of 192 random bits, in letters, digits, `-` and `_`.
+fn new_token(random: [u8; 32]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    random.iter().map(|byte| char::from(DIGITS[usize::from(byte % 64)])).collect()
+}
+
+/// `app.find`.
+pub fn find(call: &Call<'_>, which: Which) -> Result<Found, Failure> {
+    let application = which.find(call)?;
+    let of_it = |session: &Session| match session.who() {
+        Who::Application { application: other, .. } => other.id == application.id,
+        Who::User(_) => false,
+    };
+    let connected = call.core.directory.any_in_org(application.org, of_it);
+    Ok(Found { application: AppView::from(&application), connected })
+}
+
+/// `app.list`.
+pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
+    let applications = call.core.identity.applications_of(call.session.org_id());
+    let applications: Vec<_> = applications.iter().map(AppView::from).collect();
+    view.or_sorted_by("name").apply(FIELDS, &applications)
+}
+
+/// `app.update`.
+pub fn update(
+    call: &Call<'_>,
+    (which, members, unset): (Which, Members, Unset),
+) -> Result<(Done, Recorded), Failure> {
+    let changing = call.core.identity.changing();
+    let before = which.find(call)?;
+    let mut application = Application::clone(&*before);
+    let token = which.token.filter(|token| !token.is_empty());
+    if let Some(token) = &token {
+        application.token_hash = Sha256::digest(token).into();
+    }
+    let new_token = token.filter(|_| application.token_hash != before.token_hash);
+    if new_token.is_some() {
+        application.token_id = TokenId::from_bytes(chance()?);
+    }
+    if let Some(name) = which.name {
+        application.name.clone_from(&name);
+        application.token_name = name;
+    }
+    check_names(call, &application, new_token.as_ref())?;
+    members.apply(call, &mut application, &Edit::new(unset.unset))?;
+    application.updated = admin::stamp(call);
+    let affected = Affected::Org(application.org);
+    Ok((Done, Recorded::followed(changing.put(application)?, affected)))
+}
+
+/// `app.delete`.
+pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
+    let changing = call.core.identity.changing();
+    let application = which.find(call)?;
+    let affected = Affected::Org(application.org);
+    let receipt = changing.delete(&[Application::clone(&*application).into()])?;
+    Ok((Done, Recorded::followed(receipt, affected)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_are_made_are_tokens() {
+        let token = new_token(std::array::from_fn(|index| (index * 8 + 7) as u8));
+        assert!(is_token(&token) && token.len() >= limits::TOKEN_BYTES_MIN, "{token}");
+        assert_eq!(new_token([63; 32]), "_".repeat(32));
+    }
+}

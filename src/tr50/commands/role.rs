@@ -1,0 +1,285 @@
+//! `role.*`: roles, which are sets of permissions (`tr50.md` 3.4 and 4.1).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::admin::{self, Edit};
+use super::view::{ListReply, View};
+use super::{read, record};
+use crate::core::{Affected, chance};
+use crate::id::{OrgId, RoleId};
+use crate::identity::Granted;
+use crate::identity::model::Role;
+use crate::identity::permission::PermissionSet;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::{NoParams, missing, params};
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    record!(
+        "role.create",
+        create,
+        "Makes a role in the current organisation. Nobody can put into it what they do not hold.",
+        "`id`",
+        [ALREADY_EXISTS, BUSY]
+    ),
+    record!(
+        "role.delete",
+        delete,
+        "Deletes a role of the current organisation that nobody holds.",
+        "",
+        [NOT_FOUND, IN_USE]
+    ),
+    read!(
+        "role.find",
+        find,
+        "Shows a role that is known in the current organisation: its own or one from above.",
+        "the role",
+        [NOT_FOUND]
+    ),
+    read!(
+        "role.list",
+        list,
+        "Lists the roles that are known in an organisation, by key; `readOnly` are those from above.",
+        "`count`, `fields`, `result`",
+        [NOT_FOUND]
+    ),
+    read!("role.perms", perms, "Lists all permissions.", "for each family its commands", []),
+    record!(
+        "role.update",
+        update,
+        "Changes a role of the current organisation. Live sessions of those who hold it have the \
+         new rights when the reply comes.",
+        "",
+        [NOT_FOUND]
+    ),
+];
+
+params! {
+    /// A role's members.
+    pub struct Members {
+        optional name: String = "name", "A name for people; the key by default.";
+        optional desc: String = "desc", "What it is for.";
+        optional perms: Vec<String> = "perms",
+            "Names of commands, or of families such as `thing`, which stand for all their commands.";
+        optional view_tags: Vec<String> = "viewTags", "Security tags; kept, without effect here.";
+        optional update_tags: Vec<String> = "updateTags", "Security tags; kept, without effect here.";
+    }
+}
+
+params! {
+    /// The key of a new role.
+    pub struct NewKey {
+        required key: String = "key", "Its key, unique in the organisation in any case.";
+    }
+}
+
+params! {
+    /// Which role.
+    pub struct Which {
+        optional key: String = "key", "The role's key.";
+        optional id: RoleId = "id", "The role's id, instead.";
+    }
+}
+
+params! {
+    /// What `role.update` takes beside that.
+    pub struct Unset {
+        optional unset: Vec<String> = "unset", "Members to empty.";
+    }
+}
+
+params! {
+    /// The parameters of `role.list` beside those of every list.
+    pub struct Wanted {
+        optional org_id: OrgId = "orgId", "Another organisation, for administrators.";
+    }
+}
+
+/// The reply to what makes something.
+#[derive(Serialize)]
+pub struct Made {
+    id: RoleId,
+}
+
+/// A role on the wire.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleView {
+    id: RoleId,
+    key: String,
+    org_id: OrgId,
+    name: String,
+    desc: String,
+    perms: Vec<String>,
+    view_tags: Vec<String>,
+    update_tags: Vec<String>,
+    read_only: bool,
+    created_by: String,
+    created_on: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_on: Option<Timestamp>,
+}
+
+const FIELDS: &[&str] = &[
+    "id",
+    "key",
+    "orgId",
+    "name",
+    "desc",
+    "perms",
+    "viewTags",
+    "updateTags",
+    "readOnly",
+    "createdBy",
+    "createdOn",
+    "updatedBy",
+    "updatedOn",
+];
+
+impl RoleView {
+    fn of(role: &Role, org: OrgId) -> Self {
+        let (updated_on, updated_by) = role.updated.clone().unzip();
+        Self {
+            id: role.id,
+            key: role.key.clone(),
+            org_id: role.org,
+            name: role.name.clone(),
+            desc: role.desc.clone(),
+            perms: role.permissions.clone(),
+            view_tags: role.view_tags.clone(),
+            update_tags: role.update_tags.clone(),
+            read_only: role.org != org,
+            created_by: role.created_by.clone(),
+            created_on: role.created_on,
+            updated_by,
+            updated_on,
+        }
+    }
+}
+
+impl Members {
+    fn apply(self, call: &Call<'_>, role: &mut Role, edit: &Edit) -> Result<(), Failure> {
+        if let Some(name) = self.name {
+            admin::check_name("name", &name)?;
+            role.name = name;
+        }
+        if let Some(perms) = self.perms {
+            admin::check_list("perms", &perms)?;
+            admin::check_grant(call, &PermissionSet::from_names(&perms))?;
+            role.permissions = perms;
+        }
+        edit.text("desc", &mut role.desc, self.desc)?;
+        edit.list("viewTags", &mut role.view_tags, self.view_tags)?;
+        edit.list("updateTags", &mut role.update_tags, self.update_tags)
+    }
+}
+
+impl Which {
+    fn find(&self, call: &Call<'_>) -> Result<Arc<Granted>, Failure> {
+        let (identity, org) = (&call.core.identity, call.session.org_id());
+        let (found, named) = match (self.id, &self.key) {
+            (Some(id), _) => (identity.role_within(id, org), id.to_string()),
+            (None, Some(key)) => (identity.role_by_key(org, key), shown(key)),
+            (None, None) => return Err(missing("key")),
+        };
+        found.ok_or_else(|| Failure::not_found(format!("Role \"{named}\"")))
+    }
+
+    /// The same, if it is the current organisation's own.
+    fn find_own(&self, call: &Call<'_>) -> Result<Arc<Granted>, Failure> {
+        let granted = self.find(call)?;
+        if granted.role.org == call.session.org_id() {
+            return Ok(granted);
+        }
+        let key = &granted.role.key;
+        let sentence = format!("Role \"{key}\" belongs to an organisation above this one.");
+        Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+    }
+}
+
+/// `role.create`.
+pub fn create(
+    call: &Call<'_>,
+    (new, members): (NewKey, Members),
+) -> Result<(Made, Recorded), Failure> {
+    admin::check_name("key", &new.key)?;
+    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let mut role = Role {
+        id: RoleId::from_bytes(chance()?),
+        name: new.key.clone(),
+        key: new.key,
+        org,
+        permissions: Vec::new(),
+        desc: String::new(),
+        view_tags: Vec::new(),
+        update_tags: Vec::new(),
+        created_on: call.now,
+        created_by: admin::author(call),
+        updated: None,
+    };
+    members.apply(call, &mut role, &Edit::new(None))?;
+    let id = role.id;
+    let changing = identity.changing();
+    if identity.role_by_key(org, &role.key).is_some_and(|other| other.role.org == org) {
+        return Err(admin::already_exists("Role", &role.key));
+    }
+    admin::check_room(identity.roles_of(org).len(), "roles")?;
+    Ok((Made { id }, Recorded::quiet(changing.put(role)?)))
+}
+
+/// `role.find`.
+pub fn find(call: &Call<'_>, which: Which) -> Result<RoleView, Failure> {
+    which.find(call).map(|granted| RoleView::of(&granted.role, call.session.org_id()))
+}
+
+/// `role.list`.
+pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
+    let org = admin::org_meant(call, wanted.org_id)?.id;
+    let roles = call.core.identity.roles_of(org);
+    let roles: Vec<_> = roles.iter().map(|granted| RoleView::of(&granted.role, org)).collect();
+    view.or_sorted_by("key").apply(FIELDS, &roles)
+}
+
+/// `role.update`.
+pub fn update(
+    call: &Call<'_>,
+    (which, members, unset): (Which, Members, Unset),
+) -> Result<(Done, Recorded), Failure> {
+    let changing = call.core.identity.changing();
+    let mut role = which.find_own(call)?.role.clone();
+    members.apply(call, &mut role, &Edit::new(unset.unset))?;
+    role.updated = admin::stamp(call);
+    let affected = Affected::Within(role.org);
+    Ok((Done, Recorded::followed(changing.put(role)?, affected)))
+}
+
+/// `role.delete`.
+pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
+    let identity = &call.core.identity;
+    let changing = identity.changing();
+    let role = which.find_own(call)?.role.clone();
+    if identity.is_held(role.id) {
+        let sentence = format!("Role \"{}\" is held by users or applications.", role.key);
+        return Err(Failure::new(Code::IN_USE, sentence));
+    }
+    Ok((Done, Recorded::quiet(changing.delete(&[role.into()])?)))
+}
+
+/// `role.perms`: every service with its methods.
+pub fn perms(
+    _: &Call<'_>,
+    _: NoParams,
+) -> Result<BTreeMap<&'static str, Vec<&'static str>>, Failure> {
+    let mut families: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (family, command) in PermissionSet::ALL.names().filter_map(|name| name.split_once('.')) {
+        families.entry(family).or_default().push(command);
+    }
+    Ok(families)
+}

@@ -1,0 +1,285 @@
+//! `user.org.*`: what users are in organisations (`tr50.md` 4.1 and 4.5).
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::admin::{self, Edit};
+use super::session::org_switch;
+use super::user::is_visible;
+use super::{change, read, record};
+use crate::core::Affected;
+use crate::id::{OrgId, RoleId, UserId};
+use crate::identity::model::{Membership, Org, User};
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::{missing, params};
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[
+    record!(
+        "user.org.add",
+        add,
+        "Makes a user a member of an organisation. Nobody can grant what they do not hold there.",
+        "",
+        [NOT_FOUND, ALREADY_EXISTS, BUSY]
+    ),
+    read!(
+        "user.org.find",
+        find,
+        "Shows what a user is in an organisation.",
+        "`addedBy`, `addedOn`, `allowSubOrgAccess`, `orgId`, `orgKey`, `isOrgAdmin`, `roles`, `tags`",
+        [NOT_FOUND]
+    ),
+    read!(
+        "user.org.list",
+        list,
+        "Lists what a user is in all organisations; without parameters the caller.",
+        "`result`",
+        [NOT_FOUND]
+    ),
+    record!(
+        "user.org.remove",
+        remove,
+        "Ends a user's membership of an organisation. The user's live sessions there end as revoked.",
+        "",
+        [NOT_FOUND, IN_USE]
+    ),
+    change!(
+        "user.org.set",
+        org_switch,
+        "Moves the session to another organisation, as `session.org.switch`; the name of the API of \
+         2012.",
+        "",
+        [NOT_FOUND, WRONG_SESSION_KIND]
+    ),
+    record!(
+        "user.org.update",
+        update,
+        "Changes what a user is in an organisation. The user's live sessions have the new rights when \
+         the reply comes.",
+        "",
+        [NOT_FOUND]
+    ),
+];
+
+params! {
+    /// Which user in which organisation.
+    pub struct Which {
+        optional user_id: UserId = "userId", "The user's id; the caller by default.";
+        optional email_address: String = "emailAddress", "The user's e-mail address, instead.";
+        optional org_id: OrgId = "orgId", "The organisation's id; the current one by default.";
+    }
+}
+
+params! {
+    /// What the user is there.
+    pub struct Members {
+        optional roles: Vec<String> = "roles", "The roles held there, by id or key.";
+        optional is_org_admin: bool = "isOrgAdmin", "Everything there and below.";
+        optional sub_orgs: bool = "allowSubOrgAccess", "The same roles in all organisations below.";
+        optional tags: Vec<String> = "tags", "Security tags; kept, without effect here.";
+        optional unset: Vec<String> = "unset", "Members to empty.";
+    }
+}
+
+/// What a user is in an organisation, on the wire.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessView {
+    added_by: String,
+    added_on: Timestamp,
+    allow_sub_org_access: bool,
+    org_id: OrgId,
+    org_key: String,
+    is_org_admin: bool,
+    roles: Vec<RoleId>,
+    tags: Vec<String>,
+}
+
+/// The reply of `user.org.list`.
+#[derive(Serialize)]
+pub struct AccessList {
+    result: Vec<AccessView>,
+}
+
+impl AccessView {
+    /// A membership; without one what the user is all the same, at home or as super administrator.
+    fn of(call: &Call<'_>, user: &User, org: &Arc<Org>) -> Option<Self> {
+        let standing = call.core.identity.user_standing(user, org)?;
+        let held = user.memberships.iter().find(|held| held.org == org.id);
+        let (added_by, added_on) = match held {
+            Some(held) => (&held.added_by, held.added_on),
+            None => (&user.created_by, user.created_on),
+        };
+        Some(Self {
+            added_by: added_by.clone(),
+            added_on,
+            allow_sub_org_access: standing.allow_sub_org_access.unwrap_or(true),
+            org_id: org.id,
+            org_key: org.key.clone(),
+            is_org_admin: standing.org_admin || standing.super_admin,
+            roles: held.map_or_else(Vec::new, |held| held.roles.clone()),
+            tags: held.map_or_else(Vec::new, |held| held.tags.clone()),
+        })
+    }
+}
+
+impl Which {
+    /// The user; without parameters the caller.
+    fn user(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
+        if self.user_id.is_none() && self.email_address.is_none() {
+            return call.user().ok_or_else(|| missing("userId"));
+        }
+        self.named(call).ok_or_else(|| self.not_found())
+    }
+
+    /// The user that the parameters name, even one whom the caller can't see yet.
+    fn named(&self, call: &Call<'_>) -> Option<Arc<User>> {
+        let identity = &call.core.identity;
+        match (self.user_id, &self.email_address) {
+            (Some(id), _) => identity.user(id),
+            (None, Some(email)) => identity.user_by_email(email),
+            (None, None) => None,
+        }
+    }
+
+    fn not_found(&self) -> Failure {
+        let id = self.user_id.map(|id| id.to_string());
+        let named = id.or_else(|| self.email_address.clone()).unwrap_or_default();
+        Failure::not_found(format!("User \"{}\"", crate::tr50::dispatch::shown(&named)))
+    }
+
+    /// The user that the caller wants to change, and the organisation, in which the caller may act.
+    fn subject(&self, call: &Call<'_>) -> Result<(User, Arc<Org>), Failure> {
+        if self.user_id.is_none() && self.email_address.is_none() {
+            return Err(missing("userId"));
+        }
+        let org = admin::org_meant(call, self.org_id)?;
+        let user = self.named(call).ok_or_else(|| self.not_found())?;
+        Ok((User::clone(&user), org))
+    }
+}
+
+impl Members {
+    /// Changes the membership. The caller must be able to grant what it was and what it becomes.
+    fn apply(self, call: &Call<'_>, held: &mut Membership) -> Result<(), Failure> {
+        check_may_grant(call, held)?;
+        let edit = Edit::new(self.unset);
+        if let Some(roles) = self.roles {
+            held.roles = admin::roles_meant(call, held.org, &roles)?;
+        } else if edit.unsets("roles") {
+            held.roles.clear();
+        }
+        edit.flag("isOrgAdmin", &mut held.org_admin, self.is_org_admin);
+        edit.flag("allowSubOrgAccess", &mut held.sub_orgs, self.sub_orgs);
+        edit.list("tags", &mut held.tags, self.tags)?;
+        check_may_grant(call, held)
+    }
+}
+
+/// Fails unless the caller may grant the membership, and so change or end it.
+fn check_may_grant(call: &Call<'_>, held: &Membership) -> Result<(), Failure> {
+    admin::check_flags(call, false, held.org_admin || held.sub_orgs)?;
+    admin::check_held(call, held.org, &held.roles)
+}
+
+/// `user.org.find`.
+pub fn find(call: &Call<'_>, which: Which) -> Result<AccessView, Failure> {
+    let user = which.user(call)?;
+    let identity = &call.core.identity;
+    let id = which.org_id.unwrap_or_else(|| call.session.org_id());
+    let own = call.user().is_some_and(|caller| caller.id == user.id);
+    let standing = call.session.standing();
+    let org = identity.org(id).filter(|org| {
+        own || standing.super_ops || admin::may_act_in(call, org.id) && is_visible(call, &user)
+    });
+    let found = org.and_then(|org| AccessView::of(call, &user, &org));
+    found.ok_or_else(|| {
+        Failure::not_found(format!("Access of \"{}\" to organisation \"{id}\"", user.id))
+    })
+}
+
+/// `user.org.list`: of another user only what is in the caller's reach.
+pub fn list(call: &Call<'_>, which: Which) -> Result<AccessList, Failure> {
+    let user = which.user(call)?;
+    let own = call.user().is_some_and(|caller| caller.id == user.id);
+    if !own && !is_visible(call, &user) {
+        return Err(which.not_found());
+    }
+    let standing = call.session.standing();
+    let identity = &call.core.identity;
+    let orgs = user.memberships.iter().map(|held| held.org);
+    let mut orgs: Vec<_> = orgs.chain([user.home]).filter_map(|org| identity.org(org)).collect();
+    orgs.sort_by_cached_key(|org| org.key.to_lowercase());
+    orgs.dedup_by_key(|org| org.id);
+    orgs.retain(|org| own || standing.super_ops || admin::may_act_in(call, org.id));
+    let result = orgs.iter().filter_map(|org| AccessView::of(call, &user, org)).collect();
+    Ok(AccessList { result })
+}
+
+/// `user.org.add`.
+pub fn add(
+    call: &Call<'_>,
+    (which, members): (Which, Members),
+) -> Result<(Done, Recorded), Failure> {
+    let identity = &call.core.identity;
+    let changing = identity.changing();
+    let (mut user, org) = which.subject(call)?;
+    if user.memberships.iter().any(|held| held.org == org.id) {
+        let sentence = format!("{} is a member of {} already.", user.email, org.key);
+        return Err(Failure::new(Code::ALREADY_EXISTS, sentence));
+    }
+    admin::check_room(identity.users_of(org.id).len(), "users")?;
+    admin::check_room(user.memberships.len(), "members like this user")?;
+    let mut held = Membership {
+        org: org.id,
+        roles: Vec::new(),
+        org_admin: false,
+        sub_orgs: false,
+        tags: Vec::new(),
+        added_on: call.now,
+        added_by: admin::author(call),
+    };
+    members.apply(call, &mut held)?;
+    user.memberships.push(held);
+    let affected = Affected::User(user.id);
+    Ok((Done, Recorded::followed(changing.put(user)?, affected)))
+}
+
+/// `user.org.update`.
+pub fn update(
+    call: &Call<'_>,
+    (which, members): (Which, Members),
+) -> Result<(Done, Recorded), Failure> {
+    let changing = call.core.identity.changing();
+    let (mut user, org) = which.subject(call)?;
+    let held = user.memberships.iter_mut().find(|held| held.org == org.id);
+    members.apply(call, held.ok_or_else(|| no_member(&which, &org))?)?;
+    let affected = Affected::User(user.id);
+    Ok((Done, Recorded::followed(changing.put(user)?, affected)))
+}
+
+/// `user.org.remove`. At home everyone may enter, so a membership there would be gone and the access
+/// not.
+pub fn remove(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
+    let changing = call.core.identity.changing();
+    let (mut user, org) = which.subject(call)?;
+    let Some(place) = user.memberships.iter().position(|held| held.org == org.id) else {
+        return Err(no_member(&which, &org));
+    };
+    if user.home == org.id {
+        let sentence = format!("{} is at home in {}; change `defaultOrgId`.", user.email, org.key);
+        return Err(Failure::new(Code::IN_USE, sentence));
+    }
+    check_may_grant(call, &user.memberships.remove(place))?;
+    let affected = Affected::User(user.id);
+    Ok((Done, Recorded::followed(changing.put(user)?, affected)))
+}
+
+fn no_member(which: &Which, org: &Org) -> Failure {
+    let id = which.user_id.map(|id| id.to_string());
+    let named = id.or_else(|| which.email_address.clone()).unwrap_or_default();
+    Failure::not_found(format!("Member \"{named}\" of {}", org.key))
+}
