@@ -205,6 +205,10 @@ pub const ORG_DEPTH_MAX: usize = 32;
 /// Batches waiting for the store's writer.
 pub const STORE_QUEUE_MAX: usize = 65_536;
 
+/// Memory of the batches that wait for the store's writer: a million points of telemetry, which it
+/// writes in two seconds. Who comes when it is full is told to come again.
+pub const STORE_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
 /// Batches committed as one group. A thousand small ones are some hundred kilobytes: enough to
 /// make the write's own cost vanish, and no batch waits long for its neighbours.
 pub const GROUP_BATCHES_MAX: usize = 1024;

@@ -147,6 +147,15 @@ impl Batch {
         self.0.push(Change::Delete(table, key.into()));
     }
 
+    /// The memory that it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        let heap = |change: &Change| match change {
+            Change::Put(_, key, value) => key.len() + value.len(),
+            Change::Delete(_, key) => key.len(),
+        };
+        self.0.iter().map(|change| size_of::<Change>() + heap(change)).sum()
+    }
+
     /// The value that the change at this place puts.
     pub fn value_at(&self, index: usize) -> Option<&[u8]> {
         match self.0.get(index)? {

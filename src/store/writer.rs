@@ -2,6 +2,7 @@
 //! many connections share one write and one sync.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -33,7 +34,11 @@ pub struct Writer {
 /// What was handed over and is not committed, for readers that must not miss it: the value (none: a
 /// removal) and the number of its batch.
 #[derive(Default)]
-struct Waiting(DashMap<(Table, Vec<u8>), (u64, Option<Vec<u8>>)>);
+struct Waiting {
+    values: DashMap<(Table, Vec<u8>), (u64, Option<Vec<u8>>)>,
+    /// The memory that all batches take which are not committed.
+    bytes: AtomicUsize,
+}
 
 impl Waiting {
     fn add(&self, number: u64, batch: &Batch) {
@@ -43,7 +48,7 @@ impl Waiting {
                 Change::Delete(table, key) => (table, key, None),
             };
             if table.shows_waiting() {
-                self.0.insert((*table, key.clone()), (number, value.cloned()));
+                self.values.insert((*table, key.clone()), (number, value.cloned()));
             }
         }
     }
@@ -52,7 +57,7 @@ impl Waiting {
         for change in batch.0 {
             let (Change::Put(table, key, _) | Change::Delete(table, key)) = change;
             if table.shows_waiting() {
-                self.0.remove_if(&(table, key), |_, (last, _)| *last == number);
+                self.values.remove_if(&(table, key), |_, (last, _)| *last == number);
             }
         }
     }
@@ -82,12 +87,18 @@ impl Writer {
         }
         let (answer, answered) = oneshot::channel();
         let mut next = self.next.lock();
+        let (bytes, waiting) = (batch.bytes(), self.waiting.bytes.load(Ordering::Relaxed));
+        // One that is larger than that goes alone.
+        if waiting > 0 && waiting + bytes > limits::STORE_QUEUE_BYTES_MAX {
+            return Err(StoreError::Busy);
+        }
         let place = self.queue.try_reserve().map_err(|error| match error {
             mpsc::error::TrySendError::Full(()) => StoreError::Busy,
             mpsc::error::TrySendError::Closed(()) => StoreError::Closed,
         })?;
         let number = *next;
         *next += 1;
+        self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.waiting.add(number, &batch);
         place.send(Work::Commit(number, batch, answer));
         Ok(Receipt(Some(answered)))
@@ -95,7 +106,7 @@ impl Writer {
 
     /// The value that waits to be committed under this key; `Some(None)` when its removal waits.
     pub(super) fn waiting_value(&self, table: Table, key: &[u8]) -> Option<Option<Vec<u8>>> {
-        self.waiting.0.get(&(table, key.to_vec())).map(|entry| entry.1.clone())
+        self.waiting.values.get(&(table, key.to_vec())).map(|entry| entry.1.clone())
     }
 
     /// How many batches wait.
@@ -198,9 +209,11 @@ fn run(
         }
         failing = committed.is_err();
         // Committed or lost: in either case the store is the one to ask from now on.
+        let bytes = batches.iter().map(Batch::bytes).sum();
         for (number, batch) in numbers.into_iter().zip(batches) {
             waiting.remove(number, batch);
         }
+        waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);
         answer_all(answers, &committed);
     }
     let synced = store.sync().map_err(Arc::new);
@@ -234,7 +247,7 @@ fn answer_all(answers: Vec<Answer>, outcome: &Result<(), Arc<StoreError>>) {
 #[cfg(test)]
 mod tests {
     use std::ops::Bound;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     use parking_lot::Mutex;
 
@@ -360,6 +373,27 @@ mod tests {
             }
         };
         receipt.durable().await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn large_batches_wait_for_each_other_elsewhere() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let large = |bytes: usize| {
+            let mut batch = Batch::default();
+            batch.put(Table::Telemetry(Month(600)), "a", vec![0; bytes]);
+            batch
+        };
+        let closed_gate = store.gate.lock();
+        let half = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX / 2)).expect("room");
+        let refused = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX / 2));
+        assert!(matches!(refused, Err(StoreError::Busy)));
+        let small = writer.hand_over(batch("small")).expect("room");
+        drop(closed_gate);
+        half.durable().await.expect("committed");
+        small.durable().await.expect("committed");
+        let whole = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX + 1)).expect("alone");
+        whole.durable().await.expect("committed");
     }
 
     #[tokio::test]
