@@ -400,3 +400,19 @@ async fn connections_of_one_thing_do_not_lose_each_others_points() {
     let expected: Vec<_> = (0..CLIENTS * EACH).map(|n| n as f64).collect();
     assert_eq!(found, expected);
 }
+
+#[tokio::test]
+async fn a_thing_that_is_made_anew_has_no_past() {
+    let server = TestServer::start();
+    let mut operator = server.operator("mqtt").await;
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    call(&mut thing, "property.publish", r#"{"key":"v","value":1}"#).await;
+    call(&mut thing, "log.publish", r#"{"msg":"Started."}"#).await;
+    call(&mut operator, "thing.delete", r#"{"key":"mower-1"}"#).await;
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let current = reply(&mut thing, "property.current", r#"{"key":"v"}"#).await;
+    assert_eq!(current["errorCodes"], json!([-90008]));
+    assert!(history(&mut operator, "mower-1", "v", json!({})).await.is_empty());
+    let list = call(&mut operator, "log.list", r#"{"thingKey":"mower-1"}"#).await;
+    assert_eq!(list["count"], 0);
+}

@@ -128,7 +128,10 @@ pub fn delete(
     // Before the thing: its removal is answered when this is durable, too.
     call.core.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
     drop(call.core.mailbox.purge_thing(thing.id, call.now)?.1);
-    let removed = call.core.identity.remove_thing(thing.org, &thing.key, |_, _| Ok(()))?;
+    let removed = call.core.identity.remove_thing(thing.org, &thing.key, |thing, batch| {
+        call.core.telemetry.forget(batch, thing.id);
+        Ok(())
+    })?;
     let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;
     let mut changes = Changes::default();
     // Behind the removal: a login that is let in now makes the thing anew.
