@@ -42,6 +42,7 @@ Examples:
   tr50d fleet --url mqtt://127.0.0.1 --url tcp://127.0.0.1 --token demo-token-basicorg \\
       --devices 500 --rate 1000 --mqtt-version mix --client mix
   tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --telemetry 100 --window 4
+  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 10000 --methods 1 --rate 100
   tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 100000 --idle \\
       --source-addresses 127.0.0.2-127.0.0.5
 
@@ -72,6 +73,9 @@ pub struct FleetArgs {
     /// Publish telemetry instead: batches of so many rows
     #[arg(long, value_name = "ROWS", value_parser = rows, conflicts_with_all = ["command", "params", "idle"])]
     telemetry: Option<usize>,
+    /// Methods instead: the first N devices have the others execute them; the others answer
+    #[arg(long, value_name = "N", value_parser = devices, conflicts_with_all = ["command", "params", "idle", "telemetry"])]
+    methods: Option<usize>,
     /// Send nothing, only hold the connections
     #[arg(long)]
     idle: bool,
@@ -141,10 +145,11 @@ pub async fn run(args: FleetArgs) -> ExitCode {
 }
 
 async fn drive(args: FleetArgs) -> Result<Report, Box<dyn std::error::Error>> {
-    let mut load = match args.telemetry {
-        Some(rows) => Load::telemetry(rows, args.duration, Timestamp::now())?,
-        None if args.idle => Load::idle(args.duration),
-        None => Load::command(&args.command, args.params.as_deref(), args.duration)?,
+    let mut load = match (args.telemetry, args.methods) {
+        (Some(rows), _) => Load::telemetry(rows, args.duration, Timestamp::now())?,
+        (None, Some(callers)) => Load::methods(callers, args.duration),
+        (None, None) if args.idle => Load::idle(args.duration),
+        (None, None) => Load::command(&args.command, args.params.as_deref(), args.duration)?,
     };
     (load.rate, load.window, load.timeout) = (args.rate, args.window, args.timeout);
     let plan = Plan {
@@ -161,6 +166,7 @@ async fn drive(args: FleetArgs) -> Result<Report, Box<dyn std::error::Error>> {
         connect_timeout: args.connect_timeout,
         beyond_loopback: args.yes_this_is_my_server,
     };
+    plan.check_load(&load)?;
     let board = Arc::new(Board::default());
     let stop = CancellationToken::new();
     let progress = AbortOnDropHandle::new(tokio::spawn(watch(board.clone(), stop.clone())));

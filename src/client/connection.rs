@@ -22,6 +22,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// Bytes of buffer that a connection keeps once they are read or written.
 const KEPT_BYTES: usize = 64 * 1024;
 
+/// The topic of the notice that mail waits.
+const MAIL_TOPIC: &[u8] = b"notify/mailbox_activity";
+
 /// How requests and replies are framed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Wire {
@@ -57,7 +60,9 @@ pub enum Incoming<'a> {
         /// The JSON text.
         text: &'a [u8],
     },
-    /// An acknowledgement, a notice, a PINGRESP: nothing that a request waits for.
+    /// The notice that mail waits (`notify/mailbox_activity`).
+    Notice,
+    /// An acknowledgement, a PINGRESP: nothing that a request waits for.
     Other,
 }
 
@@ -233,6 +238,7 @@ impl Connection {
                 }
                 Ok(Some(match frame::reply_id(publish.topic) {
                     Some(id) => Incoming::Reply { id: Some(id), text: publish.payload },
+                    None if publish.topic == MAIL_TOPIC => Incoming::Notice,
                     None => Incoming::Other,
                 }))
             }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::flow::{Flow, Pace};
+use super::methods::{self, Exchange};
 use super::ordinary::Ordinary;
 use super::report::Board;
 use crate::client::{
@@ -36,6 +37,8 @@ pub(super) struct Work<'a> {
     pub pace: Pace,
     /// A JSON text in one line; `None` to hold the connection only.
     pub request: Option<&'a str>,
+    /// What is shared where devices have others execute methods.
+    pub exchange: Option<&'a Exchange>,
     pub board: &'a Board,
     pub stop: &'a CancellationToken,
 }
@@ -113,7 +116,14 @@ impl Device {
             DeviceClient::Rumqttc(ordinary) => work_ordinary(ordinary, work).await,
             DeviceClient::Own(client) => match client.link_mut() {
                 Link::Connection(connection) => {
-                    work_connection(connection, self.options.keep_alive_s, work).await
+                    let keep_alive_s = self.options.keep_alive_s;
+                    match work.exchange.filter(|exchange| !exchange.calls(self.number)) {
+                        Some(exchange) => {
+                            let shared = (work.board, work.stop);
+                            methods::answer(connection, keep_alive_s, exchange, shared).await
+                        }
+                        None => work_connection(connection, self.number, keep_alive_s, work).await,
+                    }
                 }
                 Link::Http(http) => work_http(http, work).await,
             },
@@ -123,6 +133,7 @@ impl Device {
 
 async fn work_connection(
     connection: &mut Connection,
+    number: usize,
     keep_alive_s: u16,
     work: Work<'_>,
 ) -> Result<(), ClientError> {
@@ -138,7 +149,13 @@ async fn work_connection(
     let mut stopping = false;
     loop {
         while let Some(id) = flow.next(now) {
-            connection.queue(id, request);
+            match work.exchange {
+                Some(exchange) => {
+                    let request = exchange.request(number, id, now, work.pace.timeout);
+                    connection.queue(id, request.as_bytes());
+                }
+                None => connection.queue(id, request),
+            }
         }
         if flow.is_over(now) {
             return Ok(());

@@ -17,6 +17,7 @@
 mod device;
 mod flow;
 mod histogram;
+mod methods;
 mod ordinary;
 mod plan;
 mod report;
@@ -31,11 +32,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use device::Device;
 pub use plan::{ClientKind, DEVICES_MAX, Load, Plan, PlanError, ROWS_MAX, Versions, WINDOW_MAX};
-pub use report::{Board, Commands, Connections, Latency, Report, Rows};
+pub use report::{Board, Commands, Connections, Latency, Mail, Report, Rows};
 
 use crate::client::{ClientError, Options, Reply, Target};
 use device::Work;
 use flow::Pace;
+use methods::Exchange;
 
 /// Logins on their way at once: enough to keep a server busy, and short of its listen backlog.
 const LOGINS_MAX: usize = 200;
@@ -45,6 +47,9 @@ pub struct Fleet {
     devices: Vec<Device>,
     board: Arc<Board>,
     stop: CancellationToken,
+    key_prefix: String,
+    /// How many devices the plan has.
+    planned: usize,
 }
 
 impl Fleet {
@@ -111,7 +116,8 @@ impl Fleet {
             }
         }
         devices.sort_unstable_by_key(Device::number);
-        Ok(Self { devices, board, stop })
+        let (key_prefix, planned) = (plan.key_prefix.clone(), plan.devices);
+        Ok(Self { devices, board, stop, key_prefix, planned })
     }
 
     /// How many devices are in the fleet.
@@ -158,7 +164,9 @@ impl Fleet {
     pub async fn run(&mut self, load: &Load) -> Report {
         let rows = load.rows;
         let load = Arc::new(load.clone());
-        let count = self.devices.len() as f64;
+        let exchange = (load.callers > 0).then(|| Arc::new(self.exchange(load.callers)));
+        let senders = exchange.as_ref().map_or(self.devices.len(), |_| load.callers);
+        let count = senders as f64;
         let interval = (load.rate > 0.0).then(|| Duration::from_secs_f64(count / load.rate));
         let start = Instant::now();
         let end = start + load.duration;
@@ -169,11 +177,18 @@ impl Fleet {
             let offset = interval.map_or(Duration::ZERO, |i| i.mul_f64(index as f64 / count));
             let window = if load.request.is_some() { load.window.clamp(1, WINDOW_MAX) } else { 0 };
             let start = start + offset;
+            let exchange = exchange.clone();
             let pace = Pace { window, start, interval, end, timeout: load.timeout };
             workers.spawn(async move {
                 let request = load.request.as_deref();
-                let work = Work { pace, request, board: &board, stop: &stop };
-                match device.work(work).await {
+                let exchange = exchange.as_deref();
+                let work = Work { pace, request, exchange, board: &board, stop: &stop };
+                let worked = device.work(work).await;
+                if let Some(exchange) = exchange.filter(|exchange| exchange.calls(device.number()))
+                {
+                    exchange.called();
+                }
+                match worked {
                     Ok(()) => Some(device),
                     Err(error) => {
                         board.count_dropped(error);
@@ -202,6 +217,23 @@ impl Fleet {
         };
         let report = self.board.report(elapsed);
         Report { rows: (rows > 0).then(|| Rows::of(&report, rows)), ..report }
+    }
+
+    /// What devices share of which the first `callers` have the others execute methods.
+    fn exchange(&self, callers: usize) -> Exchange {
+        let calling = self.devices.iter().filter(|device| device.number() < callers).count();
+        let done = CancellationToken::new();
+        if calling == 0 {
+            done.cancel();
+        }
+        Exchange {
+            callers,
+            devices: self.planned,
+            key_prefix: self.key_prefix.clone(),
+            epoch: Instant::now(),
+            calling: calling.into(),
+            done,
+        }
     }
 
     /// What was counted so far, as a run of `elapsed`.

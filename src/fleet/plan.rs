@@ -107,6 +107,20 @@ impl Plan {
         Ok(())
     }
 
+    /// Checks what a load asks of the fleet's devices.
+    pub fn check_load(&self, load: &Load) -> Result<(), PlanError> {
+        let over_mqtt = |url: &Url| {
+            matches!(url.protocol, Protocol::Mqtt | Protocol::Mqtts | Protocol::Ws | Protocol::Wss)
+        };
+        let able = self.client == ClientKind::Own
+            && load.callers < self.devices
+            && self
+                .urls
+                .iter()
+                .all(|url| over_mqtt(url) && !matches!(url.login, Login::User { .. }));
+        if load.callers == 0 || able { Ok(()) } else { Err(PlanError::Methods) }
+    }
+
     /// The URL with the login of the device `number`, and whether rumqttc is to be its client.
     pub(super) fn device(&self, number: usize) -> Option<(usize, Url, bool)> {
         let index = number.checked_rem(self.urls.len())?;
@@ -186,6 +200,8 @@ pub struct Load {
     pub window: usize,
     /// Rows of telemetry in each request; 0 for a load of something else.
     pub(super) rows: usize,
+    /// Devices that ask the others to run a method; 0 for a load of something else.
+    pub(super) callers: usize,
     /// How long commands are sent.
     pub duration: Duration,
     /// After this time without an answer a command counts as lost.
@@ -216,10 +232,16 @@ impl Load {
         Ok(Self { rows, ..Self::command("property.batch", Some(&params), duration)? })
     }
 
+    /// The first `callers` devices have the others execute methods (`method.exec`), as fast as they
+    /// answer; the others fetch their mail when they are told of it, and answer.
+    pub fn methods(callers: usize, duration: Duration) -> Self {
+        Self { request: Some(String::new()), callers, ..Self::idle(duration) }
+    }
+
     /// Every device holds its connection for `duration`.
     pub fn idle(duration: Duration) -> Self {
         let timeout = Duration::from_secs(10);
-        Self { request: None, rate: 0.0, window: 1, rows: 0, duration, timeout }
+        Self { request: None, rate: 0.0, window: 1, rows: 0, callers: 0, duration, timeout }
     }
 }
 
@@ -238,6 +260,9 @@ pub enum PlanError {
     /// Something that rumqttc is not able to do.
     #[error("the client rumqttc cannot do {0} here; use --client own or mix")]
     Rumqttc(&'static str),
+    /// Methods, which need notices and somebody who answers.
+    #[error("methods need MQTT with --client own, and more devices than callers")]
+    Methods,
     /// A server that may be somebody else's.
     #[error(
         "{0} is not on this machine's loopback; a fleet loads other machines only with \
@@ -280,6 +305,24 @@ mod tests {
         check("mqtt://:t@h?version=5", |plan| plan.client = ClientKind::Mix, "");
         check("mqtts://:t@h", |plan| plan.client = ClientKind::Mix, "");
         check("tcp://:t@h", |plan| plan.client = ClientKind::Rumqttc, "");
+    }
+
+    #[test]
+    fn methods_need_notices_and_somebody_who_answers() {
+        let check = |url: &str, callers: usize, able: bool| {
+            let load = Load::methods(callers, Duration::from_secs(1));
+            assert_eq!(plan(url).check_load(&load).is_ok(), able, "{url} {callers}");
+        };
+        check("mqtt://:token@h", 9, true);
+        check("wss://:token@h", 1, true);
+        check("mqtt://:token@h", 10, false);
+        check("tcp://:token@h", 1, false);
+        check("http://:token@h", 1, false);
+        check("mqtt://a@b.c:pw@h", 1, false);
+        let mut plan = plan("mqtt://:token@h");
+        plan.client = ClientKind::Mix;
+        assert!(plan.check_load(&Load::methods(1, Duration::from_secs(1))).is_err());
+        assert!(plan.check_load(&Load::idle(Duration::from_secs(1))).is_ok());
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub struct Board {
     pub(super) lost: AtomicU64,
     pub(super) connect: Histogram,
     pub(super) latency: Histogram,
+    /// Mails that devices have fetched.
+    pub(super) mails: AtomicU64,
+    /// From the sending of a method to the notice on the device's socket.
+    pub(super) notice: Histogram,
     errors: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -52,6 +56,12 @@ impl Board {
     /// Counts a connection that did not last.
     pub(super) fn count_dropped(&self, error: impl fmt::Display) {
         self.dropped.fetch_add(1, Relaxed);
+        self.count_error(error);
+    }
+
+    /// Counts something that went wrong with a device's mail.
+    pub(super) fn count_mail_error(&self, error: impl fmt::Display) {
+        self.failed.fetch_add(1, Relaxed);
         self.count_error(error);
     }
 
@@ -88,6 +98,14 @@ impl Board {
         let answered = self.answered.load(Relaxed);
         let seconds = elapsed.as_secs_f64();
         let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let mails = self.mails.load(Relaxed);
+        let mail = (mails > 0).then(|| Mail {
+            fetched: mails,
+            p50_ms: ms(self.notice.quantile(0.5)),
+            p99_ms: ms(self.notice.quantile(0.99)),
+            p999_ms: ms(self.notice.quantile(0.999)),
+            max_ms: ms(self.notice.max()),
+        });
         Report {
             connections: Connections {
                 opened: self.opened.load(Relaxed),
@@ -110,6 +128,7 @@ impl Board {
                 max_ms: ms(self.latency.max()),
             },
             rows: None,
+            mail,
             seconds,
             errors: self.errors.lock().clone(),
         }
@@ -130,6 +149,9 @@ pub struct Report {
     /// Rows of telemetry, if that was the load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<Rows>,
+    /// Mail to devices, if that was the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail: Option<Mail>,
     /// How long commands were sent.
     pub seconds: f64,
     /// Error texts with their number.
@@ -166,6 +188,22 @@ pub struct Commands {
     pub lost: u64,
     /// Answered in a second.
     pub per_second: f64,
+}
+
+/// Mail to devices; the times are from the sending of a method to the notice on the device's socket.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mail {
+    /// Mails that devices have fetched.
+    pub fetched: u64,
+    /// Half were faster.
+    pub p50_ms: f64,
+    /// 99 % were faster.
+    pub p99_ms: f64,
+    /// 99.9 % were faster.
+    pub p999_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
 }
 
 /// Rows of telemetry in commands that succeeded.
@@ -240,6 +278,14 @@ impl fmt::Display for Report {
         if let Some(Rows { recorded, per_second }) = &self.rows {
             writeln!(f, "telemetry    {recorded} rows  {per_second:.0} rows/s")?;
         }
+        if let Some(mail) = &self.mail {
+            writeln!(
+                f,
+                "mail         fetched {}  to the device p50 {:.3} ms  p99 {:.3} ms  p99.9 {:.3} ms  \
+                 max {:.3} ms",
+                mail.fetched, mail.p50_ms, mail.p99_ms, mail.p999_ms, mail.max_ms,
+            )?;
+        }
         write!(
             f,
             "latency      p50 {:.3} ms  p99 {:.3} ms  p99.9 {:.3} ms  max {:.3} ms",
@@ -295,6 +341,18 @@ mod tests {
                 + r#""perSecond":500.0},"latency":{"p50Ms":0.25,"p99Ms":0.25,"p999Ms":0.25,"#
                 + r#""maxMs":0.25},"seconds":2.0,"errors":{}}"#
         );
+    }
+
+    #[test]
+    fn mail_is_reported_if_there_was_some() {
+        let board = board();
+        assert!(board.report(Duration::from_secs(1)).mail.is_none());
+        board.mails.store(7, Relaxed);
+        board.notice.record(Duration::from_micros(500));
+        let text = board.report(Duration::from_secs(1)).to_string();
+        let line = "mail         fetched 7  to the device p50 0.500 ms  p99 0.500 ms  \
+                    p99.9 0.500 ms  max 0.500 ms";
+        assert!(text.lines().any(|have| have == line), "{text}");
     }
 
     #[test]

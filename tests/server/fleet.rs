@@ -261,3 +261,20 @@ async fn whoever_gives_a_sign_of_life_does_not_expire() {
     let (count, _) = list(&mut operator, &json!({"kind": "application"})).await;
     assert_eq!(count, 60);
 }
+
+#[tokio::test]
+async fn devices_answer_the_methods_that_others_have_them_execute() {
+    let server = TestServer::start();
+    let mut plan = Plan::new(server.thing_url("mqtt", "-"), 20);
+    plan.versions = Some(Versions::Mix);
+    let mut load = Load::methods(2, Duration::from_millis(500));
+    load.window = 5;
+    plan.check_load(&load).expect("a load that works");
+    let mut fleet = Fleet::connect(&plan).await.expect("a plan that works");
+    let report = fleet.run(&load).await;
+    assert!(report.is_clean(), "{report}");
+    let mail = report.mail.expect("mails");
+    assert!(mail.fetched > 0 && mail.fetched == report.commands.sent, "{mail:?}");
+    assert_eq!(fleet.len(), 20);
+    fleet.close().await;
+}
