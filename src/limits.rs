@@ -177,6 +177,9 @@ pub const APP_ID_BYTES_MAX: usize = 128;
 /// Bytes of a text message (`sms.send`): ten parts of 160 characters are more than a network sends.
 pub const SMS_BYTES_MAX: usize = 1600;
 
+/// Characters that are kept of each text by which a modem registers; real ones have some twenty.
+pub const MODEM_TEXT_CHARS_MAX: usize = 200;
+
 /// Records of one kind (roles, users, applications, definitions, organisations directly below) that
 /// an organisation owns: all are in memory.
 pub const RECORDS_PER_ORG_MAX: usize = 10_000;

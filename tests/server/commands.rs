@@ -30,6 +30,7 @@ replies! {
     the_replies_of_logins: "login.txt";
     the_replies_of_app: "app.txt";
     the_replies_of_locale: "locale.txt";
+    the_replies_of_module: "module.txt";
     the_replies_of_role: "role.txt";
     the_replies_of_thing_def: "thing_def.txt";
     the_replies_of_user_org: "user_org.txt";

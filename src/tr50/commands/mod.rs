@@ -20,6 +20,7 @@ pub mod location;
 pub mod log;
 pub mod mailbox;
 pub mod method;
+pub mod module;
 pub mod org;
 pub mod points;
 pub mod property;
@@ -152,7 +153,7 @@ pub(crate) use {change, heavy, read, record, store, wait};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 21] = [
+    let families: [&'static [CommandInfo]; 22] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
@@ -164,6 +165,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         log::COMMANDS,
         mailbox::COMMANDS,
         method::COMMANDS,
+        module::COMMANDS,
         org::COMMANDS,
         property::COMMANDS,
         role::COMMANDS,

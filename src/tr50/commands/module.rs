@@ -1,0 +1,58 @@
+//! `module.register`: what a modem says of itself (`tr50.md` 4.1).
+
+use super::points;
+use super::store;
+use super::target::Target;
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::things::telemetry::NewPoint;
+use crate::things::telemetry::point::{Kind, Value};
+use crate::tr50::dispatch::{Call, CommandInfo, Done};
+use crate::tr50::error::Failure;
+use crate::tr50::params::params;
+
+/// The family's rows in the table of commands.
+pub const COMMANDS: &[CommandInfo] = &[store!(
+    "module.register",
+    register,
+    "Notes what the thing's modem is, in the attributes `module.make`, `module.model`, \
+     `module.fwVersion` and `module.remAt`, whatever its definition says of attributes.",
+    "",
+    [NOT_FOUND]
+)];
+
+params! {
+    /// The parameters of `module.register` beside those that name the thing.
+    pub struct Modem {
+        optional make: String = "make", "Who made the modem.";
+        optional model: String = "model", "Its model.";
+        optional firmware: String = "fwVersion", "The version of its firmware.";
+        optional remote_at: bool = "remAt", "Whether it takes AT commands from afar.";
+    }
+}
+
+/// `module.register`. libtr50 on a modem goes no further when it fails, so what is too long is cut.
+pub fn register(
+    call: &Call<'_>,
+    (target, modem): (Target, Modem),
+) -> Result<(Done, Receipt), Failure> {
+    let subject = target.subject(call)?;
+    let facts = [
+        ("module.make", modem.make),
+        ("module.model", modem.model),
+        ("module.fwVersion", modem.firmware),
+        ("module.remAt", modem.remote_at.map(|remote| remote.to_string())),
+    ];
+    let attribute = |(name, value): (&str, Option<String>)| {
+        let value: String = value?.chars().take(limits::MODEM_TEXT_CHARS_MAX).collect();
+        Some(NewPoint {
+            name: name.to_owned(),
+            ts: None,
+            value: Value::Attribute(Some(value.into())),
+            corr_id: None,
+            republish: false,
+        })
+    };
+    let points: Vec<_> = facts.into_iter().filter_map(attribute).collect();
+    Ok((Done, points::record(call, &subject, Kind::Attribute, &points)?))
+}
