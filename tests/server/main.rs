@@ -3,6 +3,7 @@
 mod frames;
 mod harness;
 
+mod administration;
 mod backup;
 mod command_line;
 mod commands;
