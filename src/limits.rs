@@ -110,7 +110,7 @@ pub const FILE_TRANSFERS_OF_TICKET_MAX: usize = 4;
 pub const FILE_WRITE_BYTES: usize = 256 * 1024;
 
 /// Bytes of a download that are read from the disk at once.
-pub const FILE_READ_BYTES: usize = 128 * 1024;
+pub const FILE_READ_BYTES: usize = 64 * 1024;
 
 /// Time without a byte after which an upload is given up.
 pub const FILE_STALL_WAIT: Duration = Duration::from_secs(60);
