@@ -21,9 +21,11 @@ use crate::metrics::Metrics;
 use crate::store::writer::{Durability, Receipt};
 use crate::store::{Batch, StoreError, Tables};
 use crate::things::feed::Feed;
+use crate::things::files::transfer::Stored;
 use crate::things::files::{FileTerms, Files};
 use crate::things::mailbox::{self, Mailbox};
-use crate::things::telemetry::Telemetry;
+use crate::things::telemetry::point::{Entry, Kind, Value};
+use crate::things::telemetry::{NewPoint, Telemetry};
 use crate::timestamp::Timestamp;
 use crate::tr50::authenticate::Credentials;
 use crate::tr50::error::{Code, Failure};
@@ -627,6 +629,27 @@ impl Core {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the last changes were not stored");
             }
+        }
+    }
+
+    /// Adds to its owner's log that a file has come, if that is wanted (`logComplete`).
+    pub fn note_stored(&self, stored: &Stored, now: Timestamp) {
+        if !stored.put.log_complete {
+            return;
+        }
+        let owner = stored.owner.thing.map_or_else(|| stored.owner.org.into(), Into::into);
+        let msg = format!("File {} was uploaded.", stored.put.name.as_str()).into();
+        let point = NewPoint {
+            name: String::new(),
+            ts: None,
+            value: Value::Log(Entry { level: 2, msg }),
+            corr_id: None,
+            republish: false,
+        };
+        // The file is stored in any case; the writer says when it loses something.
+        if let Err(error) = self.telemetry.publish(owner, Kind::Log, &[point], now) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "the end of an upload was not logged");
         }
     }
 

@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::store::disk::DiskStore;
 use crate::store::{Store, StoreError, Tables};
 use crate::things::files::Files;
-use crate::things::files::transfer::TransferError;
+use crate::things::files::transfer::{Stored, TransferError};
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange;
@@ -446,6 +446,10 @@ impl HttpService for Web {
 
     fn files(&self) -> Option<&Arc<Files>> {
         (!self.full).then_some(&self.shared.core.files)
+    }
+
+    fn file_stored(&self, stored: &Stored) {
+        self.shared.core.note_stored(stored, Timestamp::now());
     }
 
     fn ready(&self) -> bool {

@@ -374,3 +374,80 @@ async fn files_and_their_ends_survive_a_restart() {
         std::fs::remove_file(files.join("00/note")).expect("there");
     }
 }
+
+#[tokio::test]
+async fn a_file_can_have_a_password_and_its_end_can_be_logged() {
+    let server = TestServer::start();
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    let auth = json!({"username": "Aladdin", "password": "open sesame"});
+    let announced = json!({"fileName": "a", "basicAuth": auth, "logComplete": true});
+    let id = put_id(&mut mower, announced).await;
+    assert_eq!(post(&server, &id, b"secret").await.status, 200);
+    let mut operator = server.operator("tcp").await;
+    eventually("it is logged", async || {
+        let logged = call(&mut operator, "log.list", r#"{"thingKey":"mower-1"}"#).await;
+        logged["result"][0]["msg"] == "File a was uploaded."
+    })
+    .await;
+
+    let id = get_id(&mut mower, json!({"fileName": "a"})).await;
+    for wrong in ["", "\r\nAuthorization: Basic eDp5", "\r\nAuthorization: Bearer x"] {
+        let refused = get(&server, &id, wrong).await;
+        assert_eq!(refused.status, 401);
+        assert!(refused.head.contains("\r\nWww-Authenticate: Basic realm="), "{}", refused.head);
+    }
+    // The example of RFC 7617.
+    let right = "\r\nAuthorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
+    assert_eq!(get(&server, &id, right).await.body, b"secret");
+    let half = json!({"fileName": "b", "basicAuth": {"username": "x"}});
+    let id = put_id(&mut mower, half).await;
+    assert_eq!(post(&server, &id, b"open").await.status, 200);
+    let id = get_id(&mut mower, json!({"fileName": "b"})).await;
+    assert_eq!(get(&server, &id, "").await.body, b"open");
+}
+
+#[tokio::test]
+async fn a_thing_takes_its_files_along() {
+    let server = TestServer::start();
+    let mut operator = server.operator("tcp").await;
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    for name in ["a", "b"] {
+        store(&server, &mut mower, name, b"mine").await;
+    }
+    let open = put_id(&mut mower, json!({"fileName": "c"})).await;
+    mower.close().await;
+    call(&mut operator, "thing.delete", r#"{"key":"mower-1"}"#).await;
+    assert_eq!(post(&server, &open, b"too late").await.status, 404);
+    let files = server.data_dir.join("files");
+    eventually("the bytes go", async || files_below(&files).is_empty()).await;
+    let mut again = server.thing("mqtt", "mower-1").await;
+    assert_eq!(reply(&mut again, "file.get", r#"{"fileName":"a"}"#).await["errorCodes"][0], -90008);
+}
+
+#[tokio::test]
+async fn a_restricted_token_reads_the_organisations_files_and_changes_none() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+    let demo = std::fs::read_to_string(demo).expect("the demo's file");
+    let restricted = "auto_register = true\nrestrict_access_to_self = true";
+    let bootstrap = dir.path().join("bootstrap.toml");
+    let restricted = demo.replacen("auto_register = true", restricted, 1);
+    std::fs::write(&bootstrap, restricted).expect("written");
+    let bootstrap = bootstrap.to_str().expect("text");
+    let server = TestServer::with(&[("TR50D_SERVER__BOOTSTRAP", bootstrap)]);
+    let mut operator = server.operator("tcp").await;
+    let mut other = server.thing("mqtt", "mower-2").await;
+    store(&server, &mut other, "a", b"of another").await;
+    let firmware = json!({"fileName": "firmware", "global": true});
+    let id = put_id(&mut operator, firmware.clone()).await;
+    assert_eq!(post(&server, &id, b"new").await.status, 200);
+
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    let id = get_id(&mut mower, firmware.clone()).await;
+    assert_eq!(get(&server, &id, "").await.body, b"new");
+    let refused = reply(&mut mower, "file.put", &firmware.to_string()).await;
+    assert_eq!(refused["errorCodes"][0], -95006);
+    let others = r#"{"fileName":"a","thingKey":"mower-2"}"#;
+    assert_eq!(reply(&mut mower, "file.get", others).await["errorCodes"][0], -95006);
+    assert_eq!(reply(&mut mower, "file.put", others).await["errorCodes"][0], -95006);
+}

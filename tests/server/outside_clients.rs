@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::files::noise;
 use super::harness::{SOON, TestServer, call, eventually};
 
 /// Whether the clients are wanted; then one that is missing fails its test.
@@ -425,6 +426,48 @@ fn curl_gets_what_real_clients_ask_for() {
     let session = format!("sessionId={}", session.trim());
     let list = curl(&["-d", &session], "/rest/_/session.list/");
     assert!(list.starts_with(r#"{"success":true,"params":{"count":"#), "{list}");
+}
+
+#[tokio::test]
+async fn curl_moves_files_there_and_back() {
+    if !wanted() {
+        return;
+    }
+    let server = TestServer::start();
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    let address = server.address("http");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (there, back) = (dir.path().join("there"), dir.path().join("back"));
+    let bytes = noise(3_000_000);
+    std::fs::write(&there, &bytes).expect("written");
+    let data = format!("@{}", there.display());
+    // A form is announced with `Expect: 100-continue` when it is large; -T puts, in chunks or not.
+    let there = there.to_str().expect("text");
+    let ways: [&[&str]; 4] = [
+        &["--data-binary", &data],
+        &["-T", there],
+        &["-T", there, "-H", "Transfer-Encoding: chunked"],
+        &["-T", there, "-X", "POST", "--http1.0"],
+    ];
+    for way in ways {
+        let put = call(&mut mower, "file.put", r#"{"fileName":"a"}"#).await;
+        let get = async |mower: &mut _| call(mower, "file.get", r#"{"fileName":"a"}"#).await;
+        let url = |ticket: &Value| {
+            format!("http://{address}/file/{}", ticket["fileId"].as_str().expect("an id"))
+        };
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--fail-with-body"]).args(way).arg(url(&put));
+        assert_eq!(succeeds(curl), "", "{way:?}");
+        // The first part, and the rest as curl resumes: behind what the file has.
+        let offer = get(&mut mower).await;
+        for range in [["-r", "0-1234566"], ["-C", "-"]] {
+            let mut curl = Command::new("curl");
+            curl.args(["-sS", "--fail"]).args(range).arg("-o").arg(&back).arg(url(&offer));
+            succeeds(curl);
+        }
+        assert!(std::fs::read(&back).expect("written") == bytes, "{way:?}");
+        std::fs::remove_file(&back).expect("there");
+    }
 }
 
 #[tokio::test]

@@ -10,15 +10,17 @@ pub mod ticket;
 pub mod transfer;
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use crate::directory::Principal;
-use crate::id::{FileId, OrgId, ThingId, TicketId};
+use crate::id::{FileId, OrgId, ThingId, TicketId, hex};
 use crate::identity::record::{decode, encode};
 use crate::limits;
 use crate::store::writer::Receipt;
@@ -86,6 +88,28 @@ pub struct Put {
     pub ttl_s: Option<u64>,
     /// Whether its SHA-256 is wanted.
     pub with_sha256: bool,
+    /// Whether the owner's log is to say when it is complete.
+    pub log_complete: bool,
+    /// What its downloads have to be authenticated with.
+    pub basic_auth: Option<Credentials>,
+}
+
+/// User name and password of a protected file (`basicAuth`), joined by a colon as HTTP sends them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials(pub String);
+
+/// Without the password, which has no place in a log.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(secret)")
+    }
+}
+
+impl Credentials {
+    /// What is kept of them: SHA-256 of the file's id and them, in hexadecimal.
+    fn hash(&self, file: FileId) -> String {
+        hex(&Sha256::new().chain_update(file.as_bytes()).chain_update(&self.0).finalize())
+    }
 }
 
 /// What is known of a file.
@@ -111,6 +135,9 @@ pub struct FileRecord {
     /// Its security tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sec_tags: Vec<String>,
+    /// The hash of what its downloads have to be authenticated with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_hash: Option<String>,
     /// When it goes by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
@@ -119,6 +146,13 @@ pub struct FileRecord {
 impl FileRecord {
     fn lives(&self, now: Timestamp) -> bool {
         self.expires.is_none_or(|expires| now < expires)
+    }
+
+    /// Whether a download that brings these credentials is allowed.
+    pub fn opens_with(&self, credentials: Option<&Credentials>) -> bool {
+        let Some(wanted) = &self.credentials_hash else { return true };
+        let hash = credentials.map(|credentials| credentials.hash(self.id));
+        hash.is_some_and(|hash| hash.as_bytes().ct_eq(wanted.as_bytes()).into())
     }
 
     #[cfg(test)]
@@ -133,6 +167,7 @@ impl FileRecord {
             public: false,
             tags: Vec::new(),
             sec_tags: Vec::new(),
+            credentials_hash: None,
             expires: None,
         }
     }
@@ -335,6 +370,7 @@ impl Files {
             public: put.public,
             tags: put.tags.clone(),
             sec_tags: put.sec_tags.clone(),
+            credentials_hash: put.basic_auth.as_ref().map(|auth| auth.hash(incoming.id)),
             expires: put.ttl_s.map(|ttl_s| now.plus_seconds(ttl_s)),
         };
         let taken = self.tickets.take(ticket)?;

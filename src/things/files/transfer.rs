@@ -179,15 +179,25 @@ impl Upload {
     /// # Errors
     /// The checksum is wrong, the disk or the store fails, or another upload with the same ticket
     /// was faster.
-    pub async fn finish(mut self, now: Timestamp) -> Result<(), TransferError> {
+    pub async fn finish(mut self, now: Timestamp) -> Result<Stored, TransferError> {
         self.flush().await?;
         let Self { moved, owner, put, incoming, .. } = self;
+        let stored = Stored { owner, put: put.clone() };
         let receipt = apart(move || match incoming {
             Some(incoming) => moved.files.store(moved.ticket, owner, &put, &incoming, now),
             None => Err(TicketError::Unknown.into()),
         });
-        Ok(receipt.await?.durable().await?)
+        receipt.await?.durable().await?;
+        Ok(stored)
     }
+}
+
+/// A file that was stored.
+pub struct Stored {
+    /// Whose it is.
+    pub owner: Owner,
+    /// As it was announced.
+    pub put: Arc<Put>,
 }
 
 fn check_size(files: &Files, room: u64, bytes: u64) -> Result<(), TransferError> {

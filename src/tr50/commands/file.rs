@@ -2,6 +2,7 @@
 //! (`tr50.md` 4.1 and 4.3).
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::target::{Target, is_restricted};
 use super::view::{ListReply, View};
@@ -11,11 +12,12 @@ use crate::id::{FileId, TicketId};
 use crate::store::writer::Receipt;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
-use crate::things::files::{FileName, FileRecord, Owner, Put};
+use crate::things::files::{Credentials, FileName, FileRecord, Owner, Put};
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{Call, CommandInfo, Done, RawParams};
+use crate::tr50::envelope::Members;
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::params::params;
+use crate::tr50::params::{Value, optional, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
@@ -73,7 +75,28 @@ params! {
         optional tags: Vec<String> = "tags", "Its tags.";
         optional sec_tags: Vec<String> = "secTags", "Its security tags.";
         optional ttl: u64 = "ttl", "Seconds after which it goes by itself; by default it stays.";
+        optional log_complete: bool = "logComplete", "Whether the log is to say when it has come.";
+        optional basic_auth: Login = "basicAuth", "What downloads have to be authenticated with.";
         optional sha256: bool = "calculateSha256", "Whether its SHA-256 is to be kept.";
+    }
+}
+
+/// User name and password; without either of them there is no protection.
+pub struct Login(Option<Credentials>);
+
+impl Value for Login {
+    const EXPECTED: &'static str = "an object with `username`, without a colon, and `password`";
+
+    fn from_json(json: &RawValue) -> Option<Self> {
+        let members = Members::read(Some(json)).ok()?;
+        let member = |name| optional::<String>(&members, name);
+        let (name, password) = (member("username").ok()?, member("password").ok()?);
+        // A colon divides them on the wire.
+        if name.as_ref().is_some_and(|name| name.contains(':')) {
+            return None;
+        }
+        let both = name.zip(password).filter(|(name, word)| !name.is_empty() && !word.is_empty());
+        Some(Self(both.map(|(name, password)| Credentials(format!("{name}:{password}")))))
     }
 }
 
@@ -158,6 +181,8 @@ pub fn put(
         sec_tags: announced.sec_tags.unwrap_or_default(),
         ttl_s: announced.ttl.filter(|ttl| *ttl > 0),
         with_sha256: announced.sha256.unwrap_or(false),
+        log_complete: announced.log_complete.unwrap_or(false),
+        basic_auth: announced.basic_auth.and_then(|login| login.0),
     };
     let (id, asker) = (ticket_id()?, call.session.who().principal());
     call.core.files.announce(id, asker, owner, put, call.now).map_err(too_many)?;

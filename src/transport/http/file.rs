@@ -1,6 +1,7 @@
 //! `/file/<id>`: files, streamed to and from the disk (`tr50.md` 4.3).
 //!
-//! The id, from `file.put` or `file.get`, is the only secret. Downloads are always chunked, for
+//! The id, from `file.put` or `file.get`, is the only secret, unless the file was stored with a
+//! password. Downloads are always chunked, for
 //! libtr50 reads `Content-Length` as hexadecimal (fact 19); so an upload is answered with length 0,
 //! and a refusal with the end of the connection.
 
@@ -10,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 use futures_util::{Stream, stream};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE,
-    HeaderValue, RANGE,
+    ACCEPT_RANGES, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE,
+    CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
@@ -26,8 +28,8 @@ use crate::id::TicketId;
 use crate::limits;
 use crate::store::StoreError;
 use crate::things::files::ticket::TicketError;
-use crate::things::files::transfer::{Download, TransferError, Upload, offered};
-use crate::things::files::{FileName, Files};
+use crate::things::files::transfer::{Download, Stored, TransferError, Upload, offered};
+use crate::things::files::{Credentials, FileName, Files};
 use crate::timestamp::Timestamp;
 
 /// A body that comes from the disk.
@@ -43,6 +45,9 @@ pub(super) enum FileRefusal {
     /// The connection is one too many.
     #[error("the server is full; try again")]
     Full,
+    /// The file was stored with a password.
+    #[error("this file needs a user name and a password")]
+    Protected,
     /// The wanted part begins behind the end of the file.
     #[error("the file has only {0} bytes")]
     Range(u64),
@@ -68,7 +73,9 @@ impl<S: HttpService> Edge<S> {
             Method::GET | Method::HEAD => Ok(download(files, ticket, &request).await?),
             Method::POST | Method::PUT => {
                 let body = request.into_body();
-                Ok(upload(files, ticket, body, self.waits.stall).await?)
+                let stored = upload(files, ticket, body, self.waits.stall).await?;
+                self.service.file_stored(&stored);
+                Ok(Response::new(Either::Left(Full::default())))
             }
             _ => Err(Refusal::Method { allowed: "GET, HEAD, POST, PUT" }),
         }
@@ -80,7 +87,7 @@ async fn upload(
     ticket: TicketId,
     mut body: Incoming,
     stall: Duration,
-) -> Result<Answer, FileRefusal> {
+) -> Result<Stored, FileRefusal> {
     let length = body.size_hint().exact();
     let mut upload = Upload::begin(files, ticket, length, Timestamp::now()).await?;
     let started = Instant::now();
@@ -99,8 +106,7 @@ async fn upload(
             return Err(FileRefusal::Stalled);
         }
     }
-    upload.finish(Timestamp::now()).await?;
-    Ok(Response::new(Either::Left(Full::default())))
+    Ok(upload.finish(Timestamp::now()).await?)
 }
 
 async fn download(
@@ -109,6 +115,9 @@ async fn download(
     request: &Request<Incoming>,
 ) -> Result<Answer, FileRefusal> {
     let record = offered(files, ticket, Timestamp::now())?;
+    if !record.opens_with(credentials(request.headers()).as_ref()) {
+        return Err(FileRefusal::Protected);
+    }
     let range = request.headers().get(RANGE).and_then(|value| value.to_str().ok());
     let part = match range.and_then(|range| wanted_part(range, record.length)) {
         Some(Part::Bytes(start, end)) => Some((start, end)),
@@ -134,6 +143,14 @@ async fn download(
     // The address is a secret and soon over.
     let answer = with_header(answer, CACHE_CONTROL, "no-store");
     Ok(with_header(answer, ACCEPT_RANGES, "bytes"))
+}
+
+/// User name and password of HTTP's basic authentication (RFC 7617).
+fn credentials(headers: &HeaderMap) -> Option<Credentials> {
+    let (scheme, text) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let is_basic = scheme.eq_ignore_ascii_case("basic");
+    let bytes = BASE64.decode(text.trim().as_bytes()).ok().filter(|_| is_basic)?;
+    String::from_utf8(bytes).ok().map(Credentials)
 }
 
 fn body_of(frames: impl Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static) -> FileBody {
@@ -214,6 +231,7 @@ impl FileRefusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Protected => StatusCode::UNAUTHORIZED,
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             Self::Broken => StatusCode::BAD_REQUEST,
@@ -244,6 +262,9 @@ impl FileRefusal {
         let mut answer = closing(error(status, &self.to_string()));
         match self {
             Self::Range(length) => set(&mut answer, CONTENT_RANGE, format!("bytes */{length}")),
+            Self::Protected => {
+                answer = with_header(answer, WWW_AUTHENTICATE, "Basic realm=\"file\"");
+            }
             Self::Transfer(TransferError::OnlyUpload) => {
                 answer = with_header(answer, ALLOW, "POST, PUT");
             }

@@ -30,6 +30,7 @@ use super::proxy::Trusted;
 use super::{ConnInfo, Stream};
 use crate::limits;
 use crate::things::files::Files;
+use crate::things::files::transfer::Stored;
 use routes::Edge;
 use stream::{Replay, WriteClock};
 
@@ -79,6 +80,9 @@ pub trait HttpService: Send + Sync + 'static {
 
     /// The files that can be moved; none when this connection is one too many.
     fn files(&self) -> Option<&Arc<Files>>;
+
+    /// Notes that a file has come.
+    fn file_stored(&self, stored: &Stored);
 
     /// Whether the server takes commands.
     fn ready(&self) -> bool;

@@ -9,6 +9,13 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
+use crate::directory::Principal;
+use crate::id::{OrgId, TicketId, UserId};
+use crate::store::Tables;
+use crate::store::memory::MemoryStore;
+use crate::store::writer::Durability;
+use crate::things::files::{FileName, FileTerms, Owner, Put};
+use crate::timestamp::Timestamp;
 use crate::transport::Protocol;
 use crate::transport::proxy::Network;
 
@@ -23,6 +30,8 @@ struct Echo {
     held: Notify,
     /// It may be answered.
     release: Notify,
+    /// None: as if the server were full.
+    files: Option<Arc<Files>>,
 }
 
 impl HttpService for Echo {
@@ -63,8 +72,10 @@ impl HttpService for Echo {
     }
 
     fn files(&self) -> Option<&Arc<Files>> {
-        None
+        self.files.as_ref()
     }
+
+    fn file_stored(&self, _: &Stored) {}
 
     fn ready(&self) -> bool {
         false
@@ -361,16 +372,52 @@ async fn a_stop_answers_what_is_in_flight() {
     }
 }
 
+/// Files in a directory, of which one is awaited under the id 0101….
+fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
+    let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+    let dir = dir.to_owned();
+    let terms = FileTerms { dir, sync: false, bytes_max: 10, org_bytes_max: 0 };
+    let files = Files::new(tables, terms);
+    files.recover().expect("an empty directory");
+    let owner = Owner { org: OrgId::from_bytes([1; 12]), thing: None };
+    let put = Put {
+        name: FileName::parse("a").expect("a name"),
+        crc32: None,
+        public: false,
+        tags: Vec::new(),
+        sec_tags: Vec::new(),
+        ttl_s: None,
+        with_sha256: false,
+        log_complete: false,
+        basic_auth: None,
+    };
+    let ticket = TicketId::from_random([1; 12]);
+    let asker = Principal::User(UserId::from_bytes([1; 12]));
+    files.announce(ticket, asker, owner, put, Timestamp::now()).expect("room");
+    Arc::new(files)
+}
+
+#[tokio::test]
+async fn a_full_server_moves_no_files() {
+    let server = Server::start(Protocol::Http, &[]).await;
+    let request = b"GET /file/010101010101010101010101 HTTP/1.0\r\n\r\n";
+    let parts = ["503 Service Unavailable", r#""message":"the server is full; try again""#];
+    assert_parts(&server.exchange(&[request]).await, &parts);
+}
+
 #[tokio::test]
 async fn silent_and_slow_peers_are_given_up() {
     const SOON: Duration = Duration::from_millis(50);
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = Some(files_with_a_ticket(dir.path()));
     // Every other wait is far longer than the test, so only the one in question can end it.
     let check = async |bytes: &[u8], waits: Waits, part: &str| {
         let (mut near, far) = tokio::io::duplex(1024);
         let info = ConnInfo { protocol: Protocol::Http, remote_addr: ([127, 0, 0, 1], 1).into() };
         let trusted = Trusted::default();
         let settings = Arc::new(HttpSettings { body_bytes_max: BODY_BYTES_MAX, trusted });
-        let (service, websocket) = (Arc::new(Echo::default()), OnceLock::new());
+        let echo = Echo { files: files.clone(), ..Echo::default() };
+        let (service, websocket) = (Arc::new(echo), OnceLock::new());
         let edge = Edge { service, settings, info, waits, websocket };
         let begin = time::Instant::now();
         let stream = Stream::Boxed(Box::new(far));
@@ -388,6 +435,11 @@ async fn silent_and_slow_peers_are_given_up() {
     check(b"POST /api HTTP/1.1\r\nContent-Le", login, "").await;
     let body = Waits { body: SOON, ..WAITS };
     check(b"POST /api HTTP/1.1\r\nContent-Length: 4\r\n\r\nbod", body, "408 ").await;
+    let stall = Waits { stall: SOON, ..WAITS };
+    let upload = "POST /file/010101010101010101010101 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbod";
+    check(upload.as_bytes(), stall, "408 ").await;
+    let incoming = dir.path().join("incoming").read_dir().expect("a directory");
+    assert_eq!(incoming.count(), 0, "what has come is gone again");
     let keep_alive = Waits { keep_alive: SOON, ..WAITS };
     check(b"GET /healthz HTTP/1.1\r\n\r\n", keep_alive, "200 OK").await;
     check(b"GET /healthz HTTP/1.1\r\n\r\nGET /he", keep_alive, "200 OK").await;
