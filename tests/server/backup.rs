@@ -45,9 +45,16 @@ async fn write(server: &TestServer, number: usize, done: &Mutex<Vec<(String, u32
         let bytes = noise(1 + 977 * (count % 50));
         let id = put_id(&mut operator, json!({"fileName": name, "global": true})).await;
         assert_eq!(post(server, &id, &bytes).await.status, 200);
-        server.thing("tcp", &name).await.close().await;
+        let mut thing = server.thing("tcp", &name).await;
+        let point = json!({"key": "count", "value": count});
+        call(&mut thing, "property.publish", &point.to_string()).await;
+        thing.close().await;
         done.lock().push((name, crc32fast::hash(&bytes)));
     }
+}
+
+fn count_of(name: &str) -> usize {
+    name.split('-').nth(1).expect("a number").parse().expect("a number")
 }
 
 #[tokio::test]
@@ -77,6 +84,9 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_and_nothing_half() {
     for (name, crc32) in &before {
         let found = call(&mut operator, "thing.find", &json!({ "key": name }).to_string()).await;
         assert_eq!(found["name"], format!("auto:{name}"));
+        let property = json!({"thingKey": name, "key": "count"}).to_string();
+        let value = &call(&mut operator, "property.current", &property).await["value"];
+        assert_eq!(value.as_f64(), Some(count_of(name) as f64), "{name}");
         let file = json!({"fileName": name, "global": true}).to_string();
         assert_eq!(call(&mut operator, "file.get", &file).await["crc32"], *crc32);
     }
@@ -86,8 +96,8 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_and_nothing_half() {
     for file in listed {
         let name = file["fileName"].as_str().expect("a name");
         let id = get_id(&mut operator, json!({"fileName": name, "global": true})).await;
-        let count: usize = name.split('-').nth(1).expect("a number").parse().expect("a number");
-        assert!(get(&server, &id, "").await.body == noise(1 + 977 * (count % 50)), "{name}");
+        let bytes = noise(1 + 977 * (count_of(name) % 50));
+        assert!(get(&server, &id, "").await.body == bytes, "{name}");
     }
     let things = call(&mut operator, "thing.list", r#"{"limit":1}"#).await;
     assert!(things["count"].as_u64().expect("a number") >= before.len() as u64);
