@@ -58,6 +58,8 @@ pub struct Core {
     /// Held from the making of a record to its place in the writer's queue: otherwise the record
     /// of a live session could come after that of its end, and bring it back after a restart.
     journal: Mutex<()>,
+    /// Whose turn it is to tell of a thing's connection.
+    pub(crate) telling: Mutex<()>,
     /// Turns of [`Core::apart`].
     heavy: Arc<Semaphore>,
 }
@@ -157,6 +159,7 @@ impl Core {
             passwords,
             stale: Mutex::default(),
             journal: Mutex::default(),
+            telling: Mutex::default(),
             heavy: Arc::new(Semaphore::new(cores)),
         }
     }
@@ -469,11 +472,19 @@ impl Core {
     pub async fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         self.count(&changes.events);
         self.return_mail(&changes.events);
+        self.tell_connections(&changes.events);
         let written = {
             let _order = self.journal.lock();
-            self.tables.hand_over(journal::batch_of(changes)?)?
+            self.tables.hand_over(self.records_of(changes)?)?
         };
         written.durable().await
+    }
+
+    /// What is stored of changes; the journal's lock is held.
+    fn records_of(&self, changes: &Changes) -> Result<Batch, StoreError> {
+        let mut batch = journal::batch_of(changes)?;
+        self.keep_seen(&mut batch, &changes.events)?;
+        Ok(batch)
     }
 
     /// Tells everybody of changes: connections close now, the journal follows.
@@ -481,8 +492,9 @@ impl Core {
         self.count(&changes.events);
         self.close_ended(changes);
         self.return_mail(&changes.events);
+        self.tell_connections(&changes.events);
         let _order = self.journal.lock();
-        let queued = journal::batch_of(changes).and_then(|batch| self.tables.hand_over(batch));
+        let queued = self.records_of(changes).and_then(|batch| self.tables.hand_over(batch));
         if let Err(error) = queued {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "a change of the directory was not stored");

@@ -5,8 +5,8 @@ use std::ops::Bound;
 
 use crate::directory::event::Event;
 use crate::directory::record::SessionRecord;
-use crate::directory::{Changes, Directory, End, Lifetime, Reason, Session};
-use crate::identity::Identity;
+use crate::directory::{Changes, Directory, End, Lifetime, Reason, Session, Who};
+use crate::identity::{Identity, Seen};
 use crate::store::{Batch, Row, Store, StoreError, Table};
 use crate::timestamp::Timestamp;
 
@@ -117,6 +117,9 @@ pub fn recover(
         session.end_unseen(End { reason, at: now });
         let mut batch = delete(Table::Sessions, key);
         put_ended(&mut batch, &session)?;
+        if let Who::Application { application, thing_id, .. } = session.who() {
+            identity.put_seen(&mut batch, application.org, *thing_id, Seen::of(&session))?;
+        }
         let forgotten = directory.restore_ended(session);
         batch.0.extend(batch_of(&Changes { events: Vec::new(), forgotten })?.0);
         store.commit(&[batch])

@@ -33,6 +33,14 @@ impl Identity {
         }
     }
 
+    /// Whether there is a thing with this id in the organisation.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn has_thing(&self, org: OrgId, id: ThingId) -> Result<bool, StoreError> {
+        Ok(self.tables.read(Table::ThingIds, &id_row(org, id))?.is_some())
+    }
+
     /// The thing with this identifier in the organisation.
     ///
     /// # Errors
@@ -177,6 +185,7 @@ impl Identity {
     /// Adds the removal of a thing to the batch, its indexes too.
     pub fn delete_thing(&self, batch: &mut Batch, thing: &Thing) {
         delete_indexes(batch, thing);
+        batch.delete(Table::Seen, *thing.id.as_bytes());
         batch.delete(Table::Things, thing_row(thing.org, thing.key.as_str().as_bytes()));
         if let Some(count) = self.thing_counts.lock().get_mut(&thing.org) {
             *count = count.saturating_sub(1);

@@ -69,12 +69,12 @@ impl Identity {
         &self,
         org: OrgId,
         key: &ThingKey,
-        also: impl FnOnce(&Thing, &mut Batch) -> Result<(), StoreError>,
+        also: impl FnOnce(&Thing, &mut Batch),
     ) -> Result<Option<(Thing, Receipt)>, StoreError> {
         let lock = self.lock_thing(org, key);
         let Some(thing) = self.thing(org, key)? else { return Ok(None) };
         let mut batch = Batch::default();
-        also(&thing, &mut batch)?;
+        also(&thing, &mut batch);
         self.delete_thing(&mut batch, &thing);
         let mut receipt = match self.tables.hand_over(batch) {
             Ok(receipt) => receipt,
@@ -202,7 +202,7 @@ mod tests {
         for receipt in receipts {
             receipt.durable().await.expect("stored");
         }
-        let remove = || identity.remove_thing(org, &key("parent"), |_, _| Ok(())).expect("read");
+        let remove = || identity.remove_thing(org, &key("parent"), |_, _| ()).expect("read");
         let (_, receipt) = remove().expect("there");
         receipt.durable().await.expect("stored");
         assert!(remove().is_none());

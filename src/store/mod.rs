@@ -48,6 +48,8 @@ pub enum Table {
     Children,
     /// Keys of things by their definition: id of the definition (12 bytes), then of the thing.
     ThingsOfDef,
+    /// When things whose sessions have ended were last seen: thing id (12 bytes).
+    Seen,
     /// Series of telemetry with their newest point: id of the owner (12 bytes), the kind (1 byte),
     /// then the name.
     Series,
@@ -72,7 +74,7 @@ pub struct Month(pub u16);
 
 impl Table {
     /// All tables but the partitions of telemetry, of which there are as many as there is data.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Meta,
         Self::Orgs,
         Self::Users,
@@ -84,6 +86,7 @@ impl Table {
         Self::ThingAliases,
         Self::Children,
         Self::ThingsOfDef,
+        Self::Seen,
         Self::Series,
         Self::Mails,
         Self::Files,
@@ -106,6 +109,7 @@ impl Table {
             Self::ThingAliases => "thing_aliases",
             Self::Children => "children",
             Self::ThingsOfDef => "things_of_def",
+            Self::Seen => "seen",
             Self::Series => "series",
             Self::Telemetry(_) => "telemetry",
             Self::Mails => "mails",

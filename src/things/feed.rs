@@ -135,14 +135,15 @@ pub fn may_read(
     thing: &ThingKey,
     topic: Topic<'_>,
 ) -> Result<bool, StoreError> {
-    if !session.may(topic.permission()) {
+    let standing = session.standing();
+    if !standing.permissions.allows(topic.permission()) {
         return Ok(false);
     }
     match session.who() {
-        Who::Application { application, thing_id, thing_key }
-            if application.restrict_access_to_self && thing != thing_key =>
+        Who::Application { thing_id, thing_key, .. }
+            if standing.restricted_to_self && thing != thing_key =>
         {
-            let found = identity.thing(application.org, thing)?;
+            let found = identity.thing(standing.org.id, thing)?;
             Ok(found.is_some_and(|found| found.bound_to == Some(*thing_id)))
         }
         _ => Ok(true),

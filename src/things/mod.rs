@@ -3,4 +3,5 @@
 pub mod feed;
 pub mod files;
 pub mod mailbox;
+pub mod presence;
 pub mod telemetry;

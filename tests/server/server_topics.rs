@@ -458,3 +458,43 @@ async fn a_slow_subscriber_loses_messages_and_delays_nobody() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn connections_are_told_when_the_first_comes_and_the_last_goes() {
+    let server = TestServer::start();
+    let mut reader = user(&server, V311, OPERATOR, "reader").await;
+    for key in ["gateway", "sensor"] {
+        let filter = format!("thing/{key}/connected");
+        assert_eq!(reader.subscribe(&filter, 0).await, 0);
+    }
+    let mut gateway = Connect::thing(V311, "gateway").open(&server).await;
+    assert_eq!(reader.message().await.texts(), ("thing/gateway/connected", "true"));
+    // A bound thing follows its parent.
+    let mut over_http = server.thing("http", "gateway").await;
+    call(&mut over_http, "thing.bind", r#"{"key":"sensor"}"#).await;
+    assert_eq!(reader.message().await.texts(), ("thing/sensor/connected", "true"));
+    // A second connection, one that takes over, and one of the bound thing itself change nothing.
+    let second = server.thing("tcp", "gateway").await;
+    let mut again = Connect::thing(V311, "gateway").open(&server).await;
+    gateway.expect_end().await;
+    drop(second);
+    let own = server.thing("tcp", "sensor").await;
+    call(&mut over_http, "thing.unbind", r#"{"key":"sensor"}"#).await;
+    call(&mut over_http, "thing.bind", r#"{"key":"sensor"}"#).await;
+    drop(own);
+    let mut operator = server.operator("http").await;
+    let live = r#"{"protocol":"tcp"}"#;
+    eventually("the connections over TCP end", async || {
+        call(&mut operator, "session.list", live).await["count"] == 0
+    })
+    .await;
+    reader.expect_quiet().await;
+    again.send(DISCONNECT).await;
+    assert_eq!(reader.message().await.texts(), ("thing/gateway/connected", "false"));
+    assert_eq!(reader.message().await.texts(), ("thing/sensor/connected", "false"));
+    // Wildcards bring it as well.
+    assert_eq!(reader.subscribe("thing/+/connected", 0).await, 0);
+    let _other = server.thing("tcp", "other").await;
+    assert_eq!(reader.message().await.texts(), ("thing/other/connected", "true"));
+    reader.expect_quiet().await;
+}

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tr50d::client::Version::V311;
 
-use crate::frames::{Connect, end_reason};
+use crate::frames::{Connect, DISCONNECT, end_reason};
 use crate::harness::{TestServer, call, connect, eventually, reply};
 
 const NOT_FOUND: i64 = -90008;
@@ -141,4 +141,41 @@ async fn a_listing_in_pages_shows_each_thing_once() {
         check("thing.search", r#""query":"name:1","#, limit, 12).await;
         check("thing.list", r#""keys":["k24","k03","k11","none"],"#, limit, 3).await;
     }
+}
+
+#[tokio::test]
+async fn when_a_thing_was_last_seen_outlives_its_sessions_and_a_restart() {
+    let server = TestServer::start();
+    let mut operator = server.operator("tcp").await;
+    let seen = async |operator: &mut tr50d::client::Client, key: &str| {
+        let found = call(operator, "thing.find", &format!(r#"{{"key":"{key}"}}"#)).await;
+        let text = |member: &str| found[member].as_str().unwrap_or_default().to_owned();
+        (text("lastSeen"), text("lastCommunication"))
+    };
+    call(&mut operator, "thing.create", r#"{"key":"never"}"#).await;
+    assert_eq!(seen(&mut operator, "never").await, (String::new(), String::new()));
+    let mut mower = Connect::thing(V311, "mower").open(&server).await;
+    mower.tell("thing/self/property/temp", "1").await;
+    mower.expect_quiet().await;
+    let live = seen(&mut operator, "mower").await;
+    assert!(live.0 >= live.1 && !live.1.is_empty(), "{live:?}");
+    mower.send(DISCONNECT).await;
+    mower.expect_end().await;
+    assert_eq!(end_reason(&mut operator, "mower").await, "logged_out");
+    let ended = seen(&mut operator, "mower").await;
+    assert!(ended.0 >= live.0 && ended.1 == live.1, "{live:?} {ended:?}");
+    // One that was connected when the server was killed was seen when it came at least.
+    let _alive = Connect::thing(V311, "alive").open(&server).await;
+    let alive = seen(&mut operator, "alive").await;
+    call(&mut operator, "thing.create", r#"{"key":"barrier"}"#).await;
+    server.signal("KILL");
+    let (data_dir, mut server) = (server.data_dir.clone(), server);
+    server.wait().await;
+    let again = TestServer::in_dir(&data_dir, &[]);
+    let mut operator = again.operator("tcp").await;
+    assert_eq!(seen(&mut operator, "mower").await, ended);
+    assert_eq!(seen(&mut operator, "alive").await.1, alive.1);
+    call(&mut operator, "thing.delete", r#"{"key":"mower"}"#).await;
+    call(&mut operator, "thing.create", r#"{"key":"mower"}"#).await;
+    assert_eq!(seen(&mut operator, "mower").await, (String::new(), String::new()));
 }

@@ -73,6 +73,13 @@ impl View {
         self
     }
 
+    /// Whether the rows show this member.
+    pub fn shows(&self, field: &str) -> bool {
+        let all = |show: &Vec<String>| show.is_empty() || show.iter().any(|name| name == "*");
+        let named = |show: &Vec<String>| show.iter().any(|name| name.eq_ignore_ascii_case(field));
+        self.show.as_ref().is_none_or(|show| all(show) || named(show))
+    }
+
     /// Sorts, cuts and projects `items`, whose members a client may name are `fields`.
     ///
     /// # Errors

@@ -1,15 +1,14 @@
 //! `thing.bind` and `thing.unbind`: things that are served by the connection of another one, such
 //! as the sensors of a gateway (`tr50.md` 4.1 and 4.2).
 
-use super::change::{change, check_tags, check_text, conflict_failure, distinct, gone};
-use super::find::restricted;
+use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
 use crate::directory::Who;
 use crate::id::{ThingId, ThingKey};
 use crate::identity::ThingConflict;
 use crate::identity::model::Thing;
 use crate::limits;
 use crate::store::writer::Receipt;
-use crate::tr50::commands::target::{Subject, may_name};
+use crate::tr50::commands::target::{Subject, is_restricted, may_name};
 use crate::tr50::dispatch::{Call, Done};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
@@ -18,6 +17,8 @@ params! {
     /// The parameters of `thing.bind`.
     pub struct Bind {
         required key: ThingKey = "key", "The thing to bind; an unknown one is made.";
+        optional auto_def_key: String = "autoDefKey",
+            "The key of the definition of a thing that is made.";
         optional auto_def_thing_name: String = "autoDefThingName",
             "The name of a thing that is made; `auto:` and the key by default.";
         optional auto_def_tags: Vec<String> = "autoDefTags", "The tags of a thing that is made.";
@@ -97,7 +98,20 @@ fn check_room(call: &Call<'_>, parent: &Subject) -> Result<(), Failure> {
 
 fn bind_known(call: &Call<'_>, thing: &Thing, parent: ThingId) -> Result<Receipt, Failure> {
     check_name(call, thing)?;
-    change(call, &thing.key, |thing| thing.bound_to = Some(parent))
+    rebind(call, &thing.key, Some(parent))
+}
+
+/// Binds a thing to another one, or to none, and tells of its connection.
+fn rebind(call: &Call<'_>, key: &ThingKey, parent: Option<ThingId>) -> Result<Receipt, Failure> {
+    let mut before = None;
+    let receipt = change(call, key, |thing| {
+        before = thing.bound_to;
+        thing.bound_to = parent;
+    })?;
+    if let Some(thing) = call.core.identity.thing(call.session.org_id(), key)? {
+        call.core.tell_binding(&thing, before)?;
+    }
+    Ok(receipt)
 }
 
 /// Makes the thing that is to be bound.
@@ -109,13 +123,15 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
     thing.name = name.unwrap_or_else(|| format!("auto:{key}"));
     thing.tags = distinct(params.auto_def_tags.clone().unwrap_or_default());
     thing.sec_tags = distinct(params.auto_def_sec_tags.clone().unwrap_or_default());
+    thing.def = definition(call, params.auto_def_key.as_deref(), None)?.map(|def| def.id);
     thing.bound_to = Some(parent);
     match call.core.identity.create_thing(&thing) {
-        Ok(receipt) => Ok(receipt),
-        // Somebody made it just now; an unrestricted token may bind it all the same.
-        Err(ThingConflict::Key) if !restricted(call) => {
-            change(call, key, |thing| thing.bound_to = Some(parent))
+        Ok(receipt) => {
+            call.core.tell_binding(&thing, None)?;
+            Ok(receipt)
         }
+        // Somebody made it just now; an unrestricted token may bind it all the same.
+        Err(ThingConflict::Key) if !is_restricted(call) => rebind(call, key, Some(parent)),
         Err(conflict) => Err(conflict_failure(conflict, key)),
     }
 }
@@ -126,6 +142,5 @@ pub fn unbind(call: &Call<'_>, params: Unbind) -> Result<(Done, Receipt), Failur
     let found = call.core.identity.thing(call.session.org_id(), &params.key)?;
     let thing = found.ok_or_else(|| gone(&params.key))?;
     check_name(call, &thing)?;
-    let receipt = change(call, &thing.key, |thing| thing.bound_to = None)?;
-    Ok((Done, receipt))
+    Ok((Done, rebind(call, &thing.key, None)?))
 }

@@ -1,32 +1,42 @@
-//! `thing.create`, `thing.update`, `thing.delete` and `thing.appid.reset`.
+//! `thing.create`, `thing.update`, `thing.delete`, `thing.def.change` and `thing.appid.reset`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::find::restricted;
 use crate::directory::{Changes, Principal, Reason, Session};
-use crate::id::{ThingId, ThingKey};
-use crate::identity::ThingConflict;
+use crate::id::{ThingDefId, ThingId, ThingKey};
 use crate::identity::model::{Alias, Thing};
+use crate::identity::{ThingConflict, ThingDef};
 use crate::limits;
+use crate::store::Batch;
 use crate::store::writer::Receipt;
 use crate::things::files::Owner;
+use crate::things::telemetry::NewPoint;
+use crate::things::telemetry::point::{Kind, Value};
 use crate::timestamp::Timestamp;
-use crate::tr50::commands::target::{ByKey, Target};
+use crate::tr50::commands::points::{self, AttributeText};
+use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted};
 use crate::tr50::dispatch::{Call, Changed, Done, shown};
+use crate::tr50::envelope::Members;
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::params::{missing, params};
+use crate::tr50::params::{Value as _, missing, params};
 
 params! {
     /// The parameters of `thing.create`.
     pub struct Create {
         required key: ThingKey = "key", "The new thing's key, unique in the organisation.";
         optional name: String = "name", "Its name for people; the key by default.";
+        optional def_key: String = "defKey", "The key of its definition; none by default.";
+        optional def_id: ThingDefId = "defId", "The id of its definition, instead.";
         optional desc: String = "desc", "What it is, for people.";
         optional tags: Vec<String> = "tags", "Its tags.";
         optional sec_tags: Vec<String> = "secTags", "Its security tags.";
         optional loc_enabled: bool = "locEnabled", "Whether its location is of interest.";
+        optional attrs: Box<RawValue> = "attrs",
+            "Its attributes: an object of texts by name, or of objects with a text `value`.";
         optional iccid: String = "iccid", "The ICCID of its SIM card.";
         optional esn: String = "esn", "Its electronic serial number.";
         optional imei: String = "imei", "The IMEI of its modem.";
@@ -67,7 +77,7 @@ pub struct Created {
 
 /// `thing.create`.
 pub fn create(call: &Call<'_>, params: Create) -> Result<(Created, Receipt), Failure> {
-    if restricted(call) {
+    if is_restricted(call) {
         let sentence = "The application's token is restricted to its own thing.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
@@ -85,9 +95,99 @@ pub fn create(call: &Call<'_>, params: Create) -> Result<(Created, Receipt), Fai
     };
     edit.check()?;
     edit.apply(&mut thing);
+    let def = definition(call, params.def_key.as_deref(), params.def_id)?;
+    thing.def = def.as_ref().map(|def| def.id);
+    let attributes = read_attributes(params.attrs.as_deref(), def.as_deref())?;
     let receipt = call.core.identity.create_thing(&thing);
     let receipt = receipt.map_err(|conflict| conflict_failure(conflict, &thing.key))?;
+    if attributes.is_empty() {
+        return Ok((Created { id }, receipt));
+    }
+    // The writer goes in order: what is durable with them is the thing, too.
+    let subject = Subject { id, key: thing.key };
+    let receipt = points::record(call, &subject, Kind::Attribute, &attributes)?;
     Ok((Created { id }, receipt))
+}
+
+/// The definition that a command names, if it names one.
+pub(super) fn definition(
+    call: &Call<'_>,
+    key: Option<&str>,
+    id: Option<ThingDefId>,
+) -> Result<Option<Arc<ThingDef>>, Failure> {
+    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let (found, named) = match (key.filter(|key| !key.is_empty()), id) {
+        (Some(key), _) => (identity.thing_def_by_key(org, key), shown(key)),
+        (None, Some(id)) => (identity.thing_def(org, id), id.to_string()),
+        (None, None) => return Ok(None),
+    };
+    let not_found = || Failure::not_found(format!("Thing definition \"{named}\""));
+    found.ok_or_else(not_found).map(Some)
+}
+
+/// The attributes of a thing that is to be made.
+fn read_attributes(
+    attributes: Option<&RawValue>,
+    def: Option<&ThingDef>,
+) -> Result<Vec<NewPoint>, Failure> {
+    let Some(attributes) = attributes else { return Ok(Vec::new()) };
+    let wrong = |what: &str| {
+        let sentence = format!("Parameter \"attrs\" must be an object of {what}.");
+        Failure::new(Code::PARAMETER_INVALID, sentence)
+    };
+    let Ok(members) = serde_json::from_str::<Members<'_>>(attributes.get()) else {
+        return Err(wrong("texts by name"));
+    };
+    let attribute = |(name, value): &(std::borrow::Cow<'_, str>, &RawValue)| {
+        if !(1..=limits::SERIES_NAME_BYTES_MAX).contains(&name.len()) {
+            return Err(wrong("texts, with names of 1 to 256 bytes"));
+        }
+        if def.is_some_and(|def| !def.admits_attribute(name)) {
+            let named = shown(name);
+            return Err(Failure::not_found(format!("Attribute \"{named}\" in the definition")));
+        }
+        let nested = serde_json::from_str::<Members<'_>>(value.get()).ok();
+        let text = match &nested {
+            Some(members) => members.find("value").and_then(AttributeText::from_json),
+            None => AttributeText::from_json(value),
+        };
+        let text = text.ok_or_else(|| wrong("texts of at most 16384 bytes"))?;
+        let (name, value) = (name.to_string(), Value::Attribute(Some(text.0.into())));
+        Ok(NewPoint { name, ts: None, value, corr_id: None, republish: false })
+    };
+    members.0.iter().map(attribute).collect()
+}
+
+params! {
+    /// The parameters of `thing.def.change`.
+    pub struct ChangeDef {
+        required new_def_key: String = "newDefKey", "The key of the new definition.";
+        optional drop_props: bool = "dropProps",
+            "What the new definition does not know stays; true is refused.";
+        optional drop_attrs: bool = "dropAttrs", "The same of attributes.";
+        optional drop_alarms: bool = "dropAlarms", "The same of alarms.";
+    }
+}
+
+/// `thing.def.change`. What was measured stays: it can't be told from what is of use.
+pub fn change_def(
+    call: &Call<'_>,
+    (params, (by_key, target)): (ChangeDef, (ByKey, Target)),
+) -> Result<(Done, Receipt), Failure> {
+    let drops = [
+        ("dropProps", params.drop_props),
+        ("dropAttrs", params.drop_attrs),
+        ("dropAlarms", params.drop_alarms),
+    ];
+    if let Some((name, _)) = drops.into_iter().find(|(_, drop)| *drop == Some(true)) {
+        let sentence = format!("Parameter \"{name}\" must be false: what was measured stays.");
+        return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+    }
+    let thing = target.thing_by_key(by_key, call)?;
+    let def = definition(call, Some(&params.new_def_key), None)?;
+    let def = def.ok_or_else(|| missing("newDefKey"))?.id;
+    let receipt = change(call, &thing.key, |thing| thing.def = Some(def))?;
+    Ok((Done, receipt))
 }
 
 /// `thing.update`. Identifiers are new values, so the thing is named by its key or id (`tr50.md`
@@ -128,10 +228,8 @@ pub fn delete(
     // Before the thing: its removal is answered when this is durable, too.
     call.core.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
     drop(call.core.mailbox.purge_thing(thing.id, call.now)?.1);
-    let removed = call.core.identity.remove_thing(thing.org, &thing.key, |thing, batch| {
-        call.core.telemetry.forget(batch, thing.id);
-        Ok(())
-    })?;
+    let forget = |thing: &Thing, batch: &mut Batch| call.core.telemetry.forget(batch, thing.id);
+    let removed = call.core.identity.remove_thing(thing.org, &thing.key, forget)?;
     let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;
     let mut changes = Changes::default();
     // Behind the removal: a login that is let in now makes the thing anew.

@@ -3,15 +3,16 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::object::{FIELDS, FOREIGN_FIELDS, ThingObject};
+use super::object::{CurrentValues, FIELDS, FOREIGN_FIELDS, ThingObject};
 use super::query::Query;
+use crate::core::Core;
 use crate::id::{OrgId, ThingKey, hex, unhex};
-use crate::identity::Identity;
 use crate::identity::model::Thing;
 use crate::limits;
 use crate::store::StoreError;
-use crate::tr50::commands::target::{ByKey, Target};
-use crate::tr50::commands::view::{ListReply, View};
+use crate::things::telemetry::point::Kind;
+use crate::tr50::commands::target::{ByKey, Target, is_restricted};
+use crate::tr50::commands::view::{ListReply, View, members};
 use crate::tr50::dispatch::{Call, RawParams};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
@@ -21,6 +22,7 @@ params! {
     pub struct Wanted {
         optional tags: Vec<String> = "tags", "Only things that have all of these tags.";
         optional keys: Vec<String> = "keys", "Only things with these keys.";
+        optional has_loc: bool = "hasLoc", "Only things whose location is known; false: the others.";
         optional show_count: bool = "showCount", "False leaves `count` out of the reply.";
         optional iterator: String = "iterator",
             "`new`, or what the last reply gave, for the next things by key; its page has the \
@@ -46,6 +48,8 @@ pub(super) struct Selection {
     keys: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     query: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    has_loc: Option<bool>,
 }
 
 /// Where a listing in pages stands. The client keeps it, so that it costs nothing here and
@@ -63,10 +67,20 @@ struct Iterator {
 /// Things that are read at once on the way to a page.
 const STEP: usize = 1000;
 
+/// The reply of `thing.find`.
+#[derive(Serialize)]
+pub struct Found {
+    #[serde(flatten)]
+    thing: ThingObject,
+    #[serde(flatten)]
+    values: CurrentValues,
+}
+
 /// `thing.find`.
-pub fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<ThingObject, Failure> {
+pub fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<Found, Failure> {
     let thing = target.thing_by_key(by_key, call)?;
-    Ok(ThingObject::of(call, thing)?)
+    let values = CurrentValues::of(call, thing.id)?;
+    Ok(Found { thing: ThingObject::of(call, thing)?, values })
 }
 
 /// `thing.list`: the things of the current organisation, ordered by key.
@@ -93,12 +107,13 @@ fn listing(
     wanted: Wanted,
     query: Option<String>,
 ) -> Result<ListReply, Failure> {
-    if restricted(call) {
+    if is_restricted(call) {
         let sentence = "The application's token is restricted to its own thing.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
     let view = view.without_shown(FOREIGN_FIELDS);
-    let selection = Selection::of(wanted.tags, wanted.keys, query);
+    let mut selection = Selection::of(wanted.tags, wanted.keys, query);
+    selection.has_loc = wanted.has_loc;
     let reply = match &wanted.iterator {
         Some(iterator) => next_page(call, &view, selection, iterator)?,
         None => page(call, &view, &selection)?,
@@ -110,18 +125,37 @@ fn page(call: &Call<'_>, view: &View, selection: &Selection) -> Result<ListReply
     let (identity, org) = (&call.core.identity, call.session.org_id());
     let (offset, limit) = view.page();
     if view.sort().is_none() && selection.is_all() {
-        let things = identity.things(org, offset, limit)?;
-        return view.reply(FIELDS, selection.count(call)?, rows(call, things)?.into_iter());
+        let page = rows(call, identity.things(org, offset, limit)?)?;
+        return filled(call, view, selection.count(call)?, page);
     }
     let things = selection.things(call)?;
     let count = things.len();
     if view.sort().is_none() {
         let page = things.into_iter().skip(offset).take(limit).collect();
-        return view.reply(FIELDS, count, rows(call, page)?.into_iter());
+        return filled(call, view, count, rows(call, page)?);
     }
     let mut rows = rows(call, things)?;
     view.order(FIELDS, &mut rows)?;
-    view.reply(FIELDS, count, rows.into_iter().skip(offset).take(limit))
+    filled(call, view, count, rows.into_iter().skip(offset).take(limit).collect())
+}
+
+/// The reply with a page, to which the current values are added if they are asked for: of no more
+/// things than are shown.
+fn filled(
+    call: &Call<'_>,
+    view: &View,
+    count: usize,
+    mut page: Vec<Map<String, Value>>,
+) -> Result<ListReply, Failure> {
+    if CurrentValues::FIELDS.iter().any(|field| view.shows(field)) {
+        for row in &mut page {
+            let id = row.get("id").and_then(|id| id.as_str()?.parse().ok());
+            if let Some(id) = id {
+                row.extend(members(&CurrentValues::of(call, id)?).unwrap_or_default());
+            }
+        }
+    }
+    view.reply(FIELDS, count, page.into_iter())
 }
 
 fn rows(call: &Call<'_>, things: Vec<Thing>) -> Result<Vec<Map<String, Value>>, StoreError> {
@@ -144,13 +178,14 @@ fn next_page(
         return Err(Failure::new(Code::END_OF_RESULTS, "Search has reached end of results."));
     }
     let things = iterator.advance(call, view.page().1)?;
-    let reply = view.reply(FIELDS, iterator.count, rows(call, things)?.into_iter())?;
+    let reply = filled(call, view, iterator.count, rows(call, things)?)?;
     Ok(reply.with_iterator(iterator.text()))
 }
 
 impl Selection {
     fn is_all(&self) -> bool {
-        self.tags.is_none() && self.keys.is_none() && self.query.is_none()
+        let unasked = self.tags.is_none() && self.keys.is_none();
+        unasked && self.query.is_none() && self.has_loc.is_none()
     }
 
     fn count(&self, call: &Call<'_>) -> Result<usize, StoreError> {
@@ -167,21 +202,18 @@ impl Selection {
         keys: Option<Vec<String>>,
         query: Option<String>,
     ) -> Self {
-        Self { tags, keys, query }
+        Self { tags, keys, query, has_loc: None }
     }
 
     fn things(&self, call: &Call<'_>) -> Result<Vec<Thing>, StoreError> {
-        self.things_of(&call.core.identity, call.session.org_id())
+        self.things_of(call.core, call.session.org_id())
     }
 
     /// All that it selects, by key; of a large organisation's things, the first
     /// [`limits::THINGS_SEARCHED_MAX`] are looked at.
-    pub(super) fn things_of(
-        &self,
-        identity: &Identity,
-        org: OrgId,
-    ) -> Result<Vec<Thing>, StoreError> {
-        let has = self.filter();
+    pub(super) fn things_of(&self, core: &Core, org: OrgId) -> Result<Vec<Thing>, StoreError> {
+        let identity = &core.identity;
+        let has = self.filter(core);
         if let Some(keys) = &self.keys {
             let mut keys: Vec<_> =
                 keys.iter().filter_map(|key| ThingKey::parse(key).ok()).collect();
@@ -198,12 +230,13 @@ impl Selection {
         Ok(things)
     }
 
-    fn filter(&self) -> impl Fn(&Thing) -> bool {
+    fn filter(&self, core: &Core) -> impl Fn(&Thing) -> bool {
         let query = self.query.as_deref().map(Query::read);
         move |thing| {
             let has_tag = |tag: &String| thing.tags.contains(tag);
             self.tags.as_ref().is_none_or(|tags| tags.iter().all(has_tag))
                 && query.as_ref().is_none_or(|query| query.matches(thing))
+                && self.has_loc.is_none_or(|wanted| wanted == is_located(core, thing))
         }
     }
 }
@@ -233,7 +266,7 @@ impl Iterator {
             self.after = things.last().map(|thing| thing.key.clone());
             return Ok(things);
         }
-        let has = self.selection.filter();
+        let has = self.selection.filter(call.core);
         let mut found = Vec::new();
         for _ in 0..limits::THINGS_SEARCHED_MAX / STEP {
             let things = identity.things_after(org, self.after.as_ref(), STEP)?;
@@ -254,7 +287,8 @@ impl Iterator {
     }
 }
 
-/// Whether the caller may only name its own thing and those that are bound to it.
-pub fn restricted(call: &Call<'_>) -> bool {
-    call.session.standing().restricted_to_self
+fn is_located(core: &Core, thing: &Thing) -> bool {
+    let series = core.telemetry.series(thing.id.into(), Kind::Location, "");
+    // What can't be read is not known.
+    series.is_ok_and(|series| series.is_some())
 }

@@ -27,7 +27,14 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND, WRONG_SESSION_KIND]
     ),
-    store!("thing.create", change::create, "Makes a thing.", "`id`", [ALREADY_EXISTS]),
+    store!("thing.create", change::create, "Makes a thing.", "`id`", [ALREADY_EXISTS, NOT_FOUND]),
+    store!(
+        "thing.def.change",
+        change::change_def,
+        "Gives a thing another definition.",
+        "",
+        [NOT_FOUND]
+    ),
     change!(
         "thing.delete",
         change::delete,

@@ -1,12 +1,17 @@
 //! A thing on the wire (`tr50.md` 4.4).
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::directory::{Lifetime, Principal, Session};
 use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
+use crate::identity::Seen;
 use crate::identity::model::{Alias, Thing};
 use crate::store::StoreError;
+use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::view::members;
 use crate::tr50::dispatch::Call;
@@ -21,6 +26,8 @@ pub const FIELDS: &[&str] = &[
     "key",
     "desc",
     "defId",
+    "defKey",
+    "defName",
     "tags",
     "secTags",
     "iccid",
@@ -35,6 +42,11 @@ pub const FIELDS: &[&str] = &[
     "lastCommunication",
     "boundTo",
     "locEnabled",
+    "locUpdated",
+    "loc",
+    "attrs",
+    "properties",
+    "alarms",
     "proto",
     "remoteAddr",
     "createdBy",
@@ -70,10 +82,14 @@ pub struct ThingObject {
     key: ThingKey,
     desc: String,
     def_id: Option<ThingDefId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    def_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    def_name: Option<String>,
     tags: Vec<String>,
     sec_tags: Vec<String>,
     #[serde(flatten)]
-    aliases: std::collections::BTreeMap<Alias, String>,
+    aliases: BTreeMap<Alias, String>,
     /// Whether its own connection, or that of the thing that it is bound to, is there.
     connected: bool,
     /// A secret of the application (`tr50.md` 1.1): for the thing itself and for administrators.
@@ -116,6 +132,12 @@ impl ThingObject {
         let bound_to = parent.map(|parent| parent.key);
         let sessions = serving(call, &own, bound_to.as_ref());
         let newest = sessions.iter().max_by_key(|session| (session.started(), session.number()));
+        let seen = sessions.iter().map(|session| Seen::of(session)).reduce(Seen::latest);
+        let seen = match (seen, call.core.identity.seen(thing.id)?) {
+            (Some(live), Some(ended)) => Some(live.latest(ended)),
+            (live, ended) => live.or(ended),
+        };
+        let def = thing.def.and_then(|def| call.core.identity.thing_def(thing.org, def));
         let standing = call.session.standing();
         let trusted =
             standing.super_admin || standing.org_admin || call.session.who().principal() == own;
@@ -129,13 +151,15 @@ impl ThingObject {
             key: thing.key,
             desc: thing.desc,
             def_id: thing.def,
+            def_key: def.as_ref().map(|def| def.key.clone()),
+            def_name: def.as_ref().map(|def| def.name.clone()),
             tags: thing.tags,
             sec_tags: thing.sec_tags,
             aliases: thing.aliases,
             connected: sessions.iter().any(|session| session.lifetime() == Lifetime::Connection),
             app_id: trusted.then_some(thing.app_id),
-            last_seen: sessions.iter().map(|session| session.last_active()).max(),
-            last_communication: sessions.iter().map(|session| session.last_accessed()).max(),
+            last_seen: seen.map(|seen| seen.alive),
+            last_communication: seen.map(|seen| seen.command),
             bound_to,
             loc_enabled: thing.loc_enabled,
             proto: newest.map(|session| session.conn().protocol.as_str()),
@@ -147,7 +171,7 @@ impl ThingObject {
         })
     }
 
-    /// As a row of a list.
+    /// As a row of a list, without its current values.
     ///
     /// # Errors
     ///
@@ -157,12 +181,42 @@ impl ThingObject {
     }
 }
 
+/// What a thing measured last (`tr50.md` 4.4).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CurrentValues {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loc_updated: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loc: Option<LocationNow>,
+    attrs: BTreeMap<String, AttributeNow>,
+    properties: BTreeMap<String, PropertyNow>,
+    alarms: BTreeMap<String, AlarmNow>,
+}
+
+impl CurrentValues {
+    /// The members that come from here.
+    pub const FIELDS: [&'static str; 5] = ["locUpdated", "loc", "attrs", "properties", "alarms"];
+
+    /// The current values of a thing: one scan.
+    ///
+    /// # Errors
+    ///
+    /// What the store reports.
+    pub fn of(call: &Call<'_>, thing: ThingId) -> Result<Self, StoreError> {
+        let currents = call.core.telemetry.currents(thing)?;
+        Ok(Self {
+            loc_updated: currents.location.as_ref().map(|location| location.since),
+            loc: currents.location,
+            attrs: currents.attributes,
+            properties: currents.properties,
+            alarms: currents.alarms,
+        })
+    }
+}
+
 /// The live sessions of a thing, and of the one that it is bound to (`tr50.md` 0, fact 28).
-fn serving(
-    call: &Call<'_>,
-    own: &Principal,
-    bound_to: Option<&ThingKey>,
-) -> Vec<std::sync::Arc<Session>> {
+fn serving(call: &Call<'_>, own: &Principal, bound_to: Option<&ThingKey>) -> Vec<Arc<Session>> {
     let directory = &call.core.directory;
     let mut sessions = directory.of_principal(own);
     if let (Principal::Thing(org, _), Some(parent)) = (own, bound_to) {

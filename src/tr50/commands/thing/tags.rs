@@ -6,14 +6,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::change::{change_as, check_tags, distinct};
-use super::find::{Selection, restricted};
+use super::find::Selection;
 use crate::core::Core;
 use crate::id::{OrgId, ThingId, ThingKey};
 use crate::identity::model::Thing;
 use crate::limits;
 use crate::store::writer::Receipt;
 use crate::timestamp::Timestamp;
-use crate::tr50::commands::target::Target;
+use crate::tr50::commands::target::{Target, is_restricted};
 use crate::tr50::dispatch::{Call, Done, RawParams, Reply, WriteReply};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
@@ -159,7 +159,7 @@ impl Things {
         let (org, now) = (call.session.org_id(), call.now);
         let by = call.session.who().name().to_owned();
         if let Some(selection) = self.selection() {
-            if restricted(call) {
+            if is_restricted(call) {
                 let sentence = "The application's token is restricted to its own thing.";
                 return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
             }
@@ -209,7 +209,7 @@ async fn edit_selected(
     (now, by): (Timestamp, String),
 ) -> Result<Vec<u8>, Failure> {
     let shared = core.clone();
-    let selected = core.apart(move || selection.things_of(&shared.identity, org)).await??;
+    let selected = core.apart(move || selection.things_of(&shared, org)).await??;
     let keys: Vec<ThingKey> = selected.into_iter().map(|thing| thing.key).collect();
     let edit = Arc::new((edit, by));
     for step in keys.chunks(limits::THINGS_STEP) {
@@ -242,7 +242,7 @@ pub fn is_long_cloud(_: &Call<'_>, _: RawParams<'_>) -> bool {
 }
 
 fn count(call: &Call<'_>, params: Cloud, kind: Kind) -> Result<TagCloud, Failure> {
-    if restricted(call) {
+    if is_restricted(call) {
         let sentence = "The application's token is restricted to its own thing.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
@@ -252,7 +252,7 @@ fn count(call: &Call<'_>, params: Cloud, kind: Kind) -> Result<TagCloud, Failure
         wanted.into_iter().all(|tag| thing.sec_tags.contains(tag))
     };
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let things = selection.things_of(&call.core.identity, call.session.org_id())?;
+    let things = selection.things_of(call.core, call.session.org_id())?;
     for thing in things.iter().filter(|thing| has(thing)) {
         for tag in kind.of(thing) {
             *counts.entry(tag.clone()).or_default() += 1;

@@ -1,0 +1,151 @@
+//! Whether things are connected: who wants to know is told when that changes (`tr50.md` 5, the
+//! connection-state topic), and for those that are gone it is kept when they were last seen.
+//!
+//! A thing is connected while its own connection, or that of the thing it is bound to, is there
+//! (`tr50.md` 0, fact 28). Sessions over HTTP are no connections.
+
+use std::collections::BTreeMap;
+
+use crate::core::Core;
+use crate::directory::{Event, Lifetime, Principal, Session, Who};
+use crate::id::{OrgId, ThingId, ThingKey};
+use crate::identity::Seen;
+use crate::identity::model::Thing;
+use crate::limits;
+use crate::store::{Batch, StoreError};
+use crate::things::feed::Topic;
+
+impl Core {
+    /// Whether a thing has a connection of its own.
+    pub fn has_connection(&self, org: OrgId, thing: &ThingKey) -> bool {
+        let sessions = self.directory.of_principal(&Principal::Thing(org, thing.clone()));
+        sessions.iter().any(|session| session.lifetime() == Lifetime::Connection)
+    }
+
+    /// Tells of things whose first connection has come, or whose last one has gone.
+    pub(crate) fn tell_connections(&self, events: &[Event]) {
+        for event in events {
+            let (session, came) = match event {
+                Event::Started(session) => (session, true),
+                Event::Ended(session, _) => (session, false),
+                Event::Switched(..) | Event::RightsChanged(_) => continue,
+            };
+            let Some((org, id, key)) = connection_of(session) else { continue };
+            if !self.feed.is_watched(org) || is_replaced(events, session, came) {
+                continue;
+            }
+            // One at a time, and what is told is what holds then: so the last word is right.
+            let _turn = self.telling.lock();
+            let principal = Principal::Thing(org, key.clone());
+            let sessions = self.directory.of_principal(&principal);
+            let count = sessions.iter().filter(|other| connection_of(other).is_some()).count();
+            if count != usize::from(came) {
+                continue;
+            }
+            if let Err(error) = self.tell_family(org, id, key, came) {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "a thing's connection can't be told of");
+            }
+        }
+    }
+
+    /// Tells of a thing whose own connection came or went, unless it is connected by another one,
+    /// and of the things that are bound to it, as far as they have no connection of their own.
+    fn tell_family(
+        &self,
+        org: OrgId,
+        id: ThingId,
+        key: &ThingKey,
+        connected: bool,
+    ) -> Result<(), StoreError> {
+        let parent = self.identity.thing(org, key)?.and_then(|thing| thing.bound_to);
+        if !self.is_parent_connected(org, parent)? {
+            self.feed.publish(org, key, Topic::Connected, || connected.to_string());
+        }
+        for (_, child) in self.identity.children(id, limits::CHILDREN_MAX)? {
+            self.tell_bound(org, &child, connected);
+        }
+        Ok(())
+    }
+
+    fn is_parent_connected(&self, org: OrgId, parent: Option<ThingId>) -> Result<bool, StoreError> {
+        let Some(parent) = parent else { return Ok(false) };
+        let found = self.identity.thing_by_id(org, parent)?;
+        Ok(found.is_some_and(|parent| self.has_connection(org, &parent.key)))
+    }
+
+    /// Tells of a thing that is connected, or not, by the one that it is bound to.
+    fn tell_bound(&self, org: OrgId, child: &ThingKey, connected: bool) {
+        if !self.has_connection(org, child) {
+            self.feed.publish(org, child, Topic::Connected, || connected.to_string());
+        }
+    }
+
+    /// Tells of a thing that was bound to another one than before, or to none.
+    ///
+    /// # Errors
+    ///
+    /// What the store reports.
+    pub fn tell_binding(&self, thing: &Thing, before: Option<ThingId>) -> Result<(), StoreError> {
+        if !self.feed.is_watched(thing.org) || before == thing.bound_to {
+            return Ok(());
+        }
+        let _turn = self.telling.lock();
+        let now = self.is_parent_connected(thing.org, thing.bound_to)?;
+        if now != self.is_parent_connected(thing.org, before)? {
+            self.tell_bound(thing.org, &thing.key, now);
+        }
+        Ok(())
+    }
+
+    /// Adds to the batch when the things whose sessions have ended were last seen.
+    ///
+    /// # Errors
+    ///
+    /// What the store reports.
+    pub(crate) fn keep_seen(&self, batch: &mut Batch, events: &[Event]) -> Result<(), StoreError> {
+        let mut last: BTreeMap<(OrgId, ThingId), Seen> = BTreeMap::new();
+        for event in events {
+            if let Event::Ended(session, _) = event
+                && let Who::Application { application, thing_id, .. } = session.who()
+            {
+                let seen = Seen::of(session);
+                let entry = last.entry((application.org, *thing_id)).or_insert(seen);
+                *entry = entry.latest(seen);
+            }
+        }
+        let mut last = last.into_iter();
+        last.try_for_each(|((org, thing), seen)| self.identity.put_seen(batch, org, thing, seen))
+    }
+}
+
+impl Seen {
+    /// The last signs of life of a session.
+    pub fn of(session: &Session) -> Self {
+        Self { alive: session.last_active(), command: session.last_accessed() }
+    }
+}
+
+/// The thing whose connection a session is, if it is one.
+fn connection_of(session: &Session) -> Option<(OrgId, ThingId, &ThingKey)> {
+    match session.who() {
+        Who::Application { application, thing_id, thing_key }
+            if session.lifetime() == Lifetime::Connection =>
+        {
+            Some((application.org, *thing_id, thing_key))
+        }
+        _ => None,
+    }
+}
+
+/// Whether, in the same moment, another connection of the thing came as this one went, or the other
+/// way round.
+fn is_replaced(events: &[Event], session: &Session, came: bool) -> bool {
+    let Some((org, _, key)) = connection_of(session) else { return false };
+    let same = |other: &Session| connection_of(other).is_some_and(|o| (o.0, o.2) == (org, key));
+    events.iter().any(|event| match event {
+        Event::Started(other) => !came && same(other),
+        Event::Ended(other, _) => came && same(other),
+        Event::Switched(..) | Event::RightsChanged(_) => false,
+    })
+}
