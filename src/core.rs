@@ -295,11 +295,12 @@ impl Core {
         affected: Affected,
         now: Timestamp,
     ) -> Result<Changes, Failure> {
-        let changes = if matches!(affected, Affected::User(_)) {
-            self.refresh_all(&affected, now)
+        let sessions = self.sessions_of(affected);
+        let changes = if sessions.len() <= limits::EXPIRY_STEP {
+            self.refresh_all(&sessions, now)
         } else {
             let core = self.clone();
-            self.apart(move || core.refresh_all(&affected, now)).await?
+            self.apart(move || core.refresh_all(&sessions, now)).await?
         };
         self.commit(&changes).await?;
         Ok(changes)
@@ -365,27 +366,24 @@ impl Core {
         hash.map_err(|refusal| login_failure(&refusal.into()))
     }
 
-    fn refresh_all(&self, affected: &Affected, now: Timestamp) -> Changes {
-        let mut changes = Changes::default();
+    /// Every session whose rights may have changed. Those that begin later, or go to another
+    /// organisation, find the change themselves.
+    fn sessions_of(&self, affected: Affected) -> Vec<Arc<Session>> {
         match affected {
-            Affected::User(id) => {
-                for session in self.directory.of_principal(&Principal::User(*id)) {
-                    changes.append(self.refresh(&session, now));
-                }
-            }
+            Affected::User(id) => self.directory.of_principal(&Principal::User(id)),
+            Affected::Org(org) => self.directory.in_org(org),
             Affected::Within(top) => {
                 let orgs = self.identity.orgs();
-                for org in orgs.iter().filter(|org| self.identity.is_within(org.id, *top)) {
-                    for session in self.directory.in_org(org.id) {
-                        changes.append(self.refresh(&session, now));
-                    }
-                }
+                let within = orgs.iter().filter(|org| self.identity.is_within(org.id, top));
+                within.flat_map(|org| self.directory.in_org(org.id)).collect()
             }
-            Affected::Org(org) => {
-                for session in self.directory.in_org(*org) {
-                    changes.append(self.refresh(&session, now));
-                }
-            }
+        }
+    }
+
+    fn refresh_all(&self, sessions: &[Arc<Session>], now: Timestamp) -> Changes {
+        let mut changes = Changes::default();
+        for session in sessions {
+            changes.append(self.refresh(session, now));
         }
         changes
     }

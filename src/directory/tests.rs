@@ -317,6 +317,32 @@ fn a_full_directory_takes_no_more() {
 }
 
 #[test]
+fn a_session_follows_its_rights_where_it_is() {
+    let directory = Directory::new(terms(), at(0));
+    let (session, _) =
+        directory.start(start(1, user(1), 1, false, at(0)), false, at(0)).expect("room");
+    let org = OrgId::from_bytes([1; 12]);
+    assert_eq!(directory.in_org(org).len(), 1);
+    assert!(directory.any_in_org(org, |s| s.number() == session.number()));
+    let refresh = |standing: Option<Standing>| {
+        directory.refresh(&session, at(5), |who, asked| {
+            assert_eq!((who.name(), asked), ("user1@example.com", org));
+            standing
+        })
+    };
+    let same = Standing::clone(&session.standing());
+    assert!(refresh(Some(same.clone())).events.is_empty());
+    let less = Standing { permissions: PermissionSet::EMPTY, ..same };
+    let changes = refresh(Some(less.clone()));
+    assert!(matches!(&changes.events[..], [Event::RightsChanged(_)]));
+    assert_eq!(*session.standing(), less);
+    let changes = refresh(None);
+    assert!(matches!(&changes.events[..], [Event::Ended(_, Reason::Revoked)]));
+    assert!(directory.in_org(org).is_empty() && session.status() == Status::Revoked);
+    assert!(directory.refresh(&session, at(6), |_, _| None).events.is_empty());
+}
+
+#[test]
 fn a_login_has_so_many_sessions_and_the_oldest_over_http_goes_first() {
     let terms = Terms { per_principal_max: 3, ..terms() };
     let directory = Directory::new(terms, at(0));

@@ -153,6 +153,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn closed_definitions_are_counted() {
+        let (identity, _) = demo();
+        let (system, basic) = (org(&identity, "SYSTEM").id, org(&identity, "BasicOrg").id);
+        let york = org(&identity, "YorkOrg").id;
+        let closed = |org| ThingDef { auto_def_props: Some(false), ..def(1, org, "mower") };
+        let changing = identity.changing();
+        let check = |expected: [bool; 3]| {
+            let found = [system, basic, york].map(|org| identity.has_closed_thing_def(org));
+            assert_eq!(found, expected);
+        };
+        check([false, false, false]);
+        let _ = changing.put(closed(basic)).expect("room");
+        check([false, true, false]);
+        let _ = changing.put(ThingDef { version: 2, ..closed(basic) }).expect("room");
+        let _ = changing.put(ThingDef { id: ThingDefId::from_bytes([2; 12]), ..closed(system) });
+        check([true, true, true]);
+        let _ = changing.put(def(1, basic, "mower")).expect("room");
+        let above = ThingDef { id: ThingDefId::from_bytes([2; 12]), ..closed(system) };
+        let _ = changing.delete(&[above.clone().into(), above.into()]).expect("room");
+        check([false, false, false]);
+    }
+
     #[tokio::test]
     async fn what_is_deleted_is_found_by_no_name() {
         let (identity, store) = demo();

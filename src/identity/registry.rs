@@ -32,6 +32,8 @@ pub struct Registry {
     applications_of: HashMap<OrgId, Vec<Arc<Application>>>,
     thing_defs: HashMap<ThingDefId, Arc<ThingDef>>,
     thing_defs_of: HashMap<OrgId, Vec<Arc<ThingDef>>>,
+    /// How many of these are closed; asked for every point of telemetry.
+    closed_thing_defs: HashMap<OrgId, usize>,
 }
 
 /// A role, and what it grants.
@@ -146,12 +148,18 @@ impl Registry {
     fn put_thing_def(&mut self, def: ThingDef) {
         let def = Arc::new(def);
         insert(self.thing_defs_of.entry(def.org).or_default(), &def, |def| &def.key);
+        if def.is_closed() {
+            *self.closed_thing_defs.entry(def.org).or_default() += 1;
+        }
         self.thing_defs.insert(def.id, def);
     }
 
     fn remove_thing_def(&mut self, id: ThingDefId) {
         let Some(def) = self.thing_defs.remove(&id) else { return };
         take_out(&mut self.thing_defs_of, def.org, |other| other.id == id);
+        if let (true, Some(count)) = (def.is_closed(), self.closed_thing_defs.get_mut(&def.org)) {
+            *count -= 1;
+        }
     }
 
     /// The organisation with this id.
@@ -301,8 +309,8 @@ impl Identity {
     /// Whether a definition that is known in the organisation refuses what it does not define.
     pub fn has_closed_thing_def(&self, org: OrgId) -> bool {
         let registry = self.registry.read();
-        let mut defs = registry.line_of(org).filter_map(|org| registry.thing_defs_of.get(&org));
-        defs.any(|defs| defs.iter().any(|def| def.is_closed()))
+        let mut line = registry.line_of(org);
+        line.any(|org| registry.closed_thing_defs.get(&org).is_some_and(|count| *count > 0))
     }
 
     /// Whether an application registers things with the definition. It looks at all of them.
