@@ -22,6 +22,7 @@ pub const EVERYONE: &[&str] = &[
     "session.info",
     "session.org.list",
     "session.org.switch",
+    "user.org.find",
     "user.org.list",
     "user.org.set",
     "user.update",

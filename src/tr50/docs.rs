@@ -30,7 +30,7 @@ fn absent(text: &mut String) {
         "\n## What is not here\n\n\
          These commands of TR50 need a foreign service, or another of the vendor's products. In a \
          session they answer\n-95014, \"not configured here\"; a name that TR50 does not have \
-         answers -95003.\n",
+         answers -95003. (A password is changed by `user.update`.)\n",
     );
     let mut last = "";
     for name in not_configured() {

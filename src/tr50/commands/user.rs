@@ -356,10 +356,15 @@ pub fn update(
     (which, login, members): (Which, Login, Members),
 ) -> Result<Reply, Failure> {
     let named = which.id.is_some() || which.email_address.is_some() || which.username.is_some();
-    let user = if named { which.find(call)? } else { own(call)? };
-    let is_own = call.session.who().principal() == Principal::User(user.id);
-    if !is_own {
+    let found = if named { which.find(call) } else { own(call) };
+    let is_self = |user: &Arc<User>| call.session.who().principal() == Principal::User(user.id);
+    let is_own = found.as_ref().is_ok_and(is_self);
+    if named && !is_own {
+        // First, so that who may change nobody else learns nothing of who exists.
         check_administers(call)?;
+    }
+    let user = found?;
+    if !is_own {
         check_manages(call, &user)?;
     }
     let email = which.id.and(which.email_address).filter(|email| *email != user.email);

@@ -9,8 +9,10 @@ use super::session::org_switch;
 use super::user::is_visible;
 use super::{change, read, record};
 use crate::core::Affected;
+use crate::directory::Principal;
 use crate::id::{OrgId, RoleId, UserId};
 use crate::identity::model::{Membership, Org, User};
+use crate::identity::permission::Permission;
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded};
 use crate::tr50::error::{Code, Failure};
@@ -127,12 +129,17 @@ impl AccessView {
 }
 
 impl Which {
-    /// The user; without parameters the caller.
+    /// The user; without parameters the caller. Who may ask for nobody else learns nothing of who
+    /// exists.
     fn user(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
         if self.user_id.is_none() && self.email_address.is_none() {
             return call.user().ok_or_else(|| missing("userId"));
         }
-        self.named(call).ok_or_else(|| self.not_found())
+        match self.named(call) {
+            Some(user) => Ok(user),
+            None if may_ask(call) => Err(self.not_found()),
+            None => Err(only_themselves()),
+        }
     }
 
     /// The user that the parameters name, even one whom the caller can't see yet.
@@ -185,12 +192,29 @@ fn check_may_grant(call: &Call<'_>, held: &Membership) -> Result<(), Failure> {
     admin::check_held(call, held.org, &held.roles)
 }
 
+/// Whether the user is the caller. Of others, only who may use `user.find` can ask.
+fn is_own(call: &Call<'_>, user: &User) -> Result<bool, Failure> {
+    if call.session.who().principal() == Principal::User(user.id) {
+        return Ok(true);
+    }
+    if may_ask(call) { Ok(false) } else { Err(only_themselves()) }
+}
+
+fn may_ask(call: &Call<'_>) -> bool {
+    Permission::named("user.find").is_some_and(|find| call.session.may(find))
+}
+
+fn only_themselves() -> Failure {
+    let sentence = "Without permission for user.find, users can ask for themselves only.";
+    Failure::new(Code::PERMISSION_DENIED, sentence)
+}
+
 /// `user.org.find`.
 pub fn find(call: &Call<'_>, which: Which) -> Result<AccessView, Failure> {
     let user = which.user(call)?;
+    let own = is_own(call, &user)?;
     let identity = &call.core.identity;
     let id = which.org_id.unwrap_or_else(|| call.session.org_id());
-    let own = call.user().is_some_and(|caller| caller.id == user.id);
     let standing = call.session.standing();
     let org = identity.org(id).filter(|org| {
         own || standing.super_ops || admin::may_act_in(call, org.id) && is_visible(call, &user)
@@ -204,8 +228,8 @@ pub fn find(call: &Call<'_>, which: Which) -> Result<AccessView, Failure> {
 /// `user.org.list`: of another user only what is in the caller's reach.
 pub fn list(call: &Call<'_>, which: Which) -> Result<AccessList, Failure> {
     let user = which.user(call)?;
-    let own = call.user().is_some_and(|caller| caller.id == user.id);
-    if !own && !is_visible(call, &user) {
+    let own = is_own(call, &user)?;
+    if !is_visible(call, &user) {
         return Err(which.not_found());
     }
     let standing = call.session.standing();
