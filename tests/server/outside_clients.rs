@@ -12,7 +12,7 @@ use super::files::noise;
 use super::harness::{SOON, TestServer, call, eventually};
 
 /// Whether the clients are wanted; then one that is missing fails its test.
-fn wanted() -> bool {
+pub fn wanted() -> bool {
     let wanted = std::env::var_os("TR50D_TEST_CLIENTS").is_some();
     if !wanted {
         eprintln!("TR50D_TEST_CLIENTS is not set: no outside client is run");
@@ -64,21 +64,17 @@ const MOWER: (&str, &str) = ("mower-1", "demo-token-basicorg");
 const OPERATOR: (&str, &str) = ("operator@basicorg.example", "demo-operator-password");
 const YORK: (&str, &str) = ("mower-1", "demo-token-yorkorg");
 
-/// A `mosquitto_sub` that is subscribed, and the lines that it prints.
-struct Subscriber {
+/// A client that runs, and the lines that it prints. It is killed when this is dropped.
+pub struct Running {
     child: Child,
     lines: Receiver<String>,
 }
 
-impl Subscriber {
-    /// `args` without `-d`, by which it is seen that the subscription stands.
-    fn start(server: &TestServer, login: (&str, &str), args: &[&str]) -> Self {
-        // Line by line: into a pipe, its words about itself would wait for a full buffer.
-        let mut command = Command::new("stdbuf");
-        let subscribe = mosquitto("mosquitto_sub", server, login, args);
-        command.arg("-oL").arg(subscribe.get_program()).args(subscribe.get_args());
-        command.arg("-d").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().expect("mosquitto_sub");
+impl Running {
+    /// Starts it.
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -88,7 +84,41 @@ impl Subscriber {
                 }
             }
         });
-        let mut subscriber = Self { child, lines };
+        Self { child, lines }
+    }
+
+    /// The next line.
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(SOON).expect("a line")
+    }
+
+    /// Waits for its end, without another line.
+    pub fn ends_well(mut self) {
+        let more = self.lines.recv_timeout(SOON);
+        assert_eq!(more, Err(RecvTimeoutError::Disconnected));
+        assert!(self.child.wait().expect("a status").success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A `mosquitto_sub` that is subscribed.
+struct Subscriber(Running);
+
+impl Subscriber {
+    /// `args` without `-d`, by which it is seen that the subscription stands.
+    fn start(server: &TestServer, login: (&str, &str), args: &[&str]) -> Self {
+        // Line by line: into a pipe, its words about itself would wait for a full buffer.
+        let mut command = Command::new("stdbuf");
+        let subscribe = mosquitto("mosquitto_sub", server, login, args);
+        command.arg("-oL").arg(subscribe.get_program()).args(subscribe.get_args());
+        command.arg("-d");
+        let mut subscriber = Self(Running::start(command));
         subscriber.until("SUBACK");
         subscriber
     }
@@ -98,7 +128,7 @@ impl Subscriber {
         let end = Instant::now() + SOON;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
+            match self.0.lines.recv_timeout(left) {
                 Ok(line) if line.contains(part) => return line,
                 Ok(_) => {}
                 Err(error) => panic!("{error}: no line with {part:?}"),
@@ -109,7 +139,7 @@ impl Subscriber {
     /// The next line that is a message, not a word of the client about itself.
     fn message(&mut self) -> String {
         loop {
-            let line = self.lines.recv_timeout(SOON).expect("a message");
+            let line = self.0.lines.recv_timeout(SOON).expect("a message");
             if !is_debug(&line) {
                 return line;
             }
@@ -119,19 +149,12 @@ impl Subscriber {
     /// Nothing more has come when the other side has been heard of.
     fn has_nothing(&mut self) {
         loop {
-            match self.lines.recv_timeout(Duration::from_millis(300)) {
+            match self.0.lines.recv_timeout(Duration::from_millis(300)) {
                 Ok(line) => assert!(is_debug(&line), "one more message: {line}"),
                 Err(RecvTimeoutError::Timeout) => return,
                 Err(RecvTimeoutError::Disconnected) => panic!("mosquitto_sub has ended"),
             }
         }
-    }
-}
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
