@@ -195,5 +195,5 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
             *last = device.verify(&mut operator, &since).await.max(*last);
         }
     }
-    assert!(acknowledged > KILLS, "the load was none: {acknowledged}");
+    assert!(acknowledged > KILLS * DEVICES, "the load was next to none: {acknowledged}");
 }
