@@ -342,8 +342,9 @@ pub const MAILS_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Steps of a mail's history that are kept: a thing may report its progress for ever.
 pub const MAIL_HISTORY_MAX: usize = 100;
 
-/// Bytes of a text that a thing says to a mail; the rest is cut off.
-pub const MAIL_TEXT_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of what a thing says of its work on a mail, for the history: a line or two. The rest is cut
+/// off.
+pub const MAIL_TEXT_BYTES_MAX: usize = 1024;
 
 /// Mails that one `mailbox.list` or `mailbox.summary` looks through; it runs apart.
 pub const MAILS_SEARCHED_MAX: usize = 100_000;

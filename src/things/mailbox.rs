@@ -4,6 +4,7 @@
 //! are not done are in memory, and what is there counts; the store follows in the same step. Who
 //! has a mail in flight is known in memory only: after a restart it is new again.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,11 +145,10 @@ impl Mailbox {
             let page = self.tables.scan_prefix(Table::Mails, &open, after.as_deref(), SCAN_ROWS)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
-            for (mut key, _) in page {
-                if let Some(kind) = key.first_mut() {
-                    *kind = b'm';
-                }
-                if let Some(mail) = self.read(&key)? {
+            for (key, _) in page {
+                if let (Some(org), Some(id)) = (rows::org_of(&key), rows::mail_of(&key))
+                    && let Some(mail) = self.read(org, id)?
+                {
                     self.state.lock().waiting.insert(mail);
                 }
             }
@@ -271,6 +271,8 @@ impl Mailbox {
     ) -> Result<Option<Receipt>, StoreError> {
         let mut state = self.state.lock();
         let Some(mut mail) = state.waiting.get(id).cloned() else { return Ok(None) };
+        // That it works counts more than what it says.
+        let msg = msg.filter(|_| state.waiting.bytes() < limits::MAILS_BYTES_MAX);
         mail.step(Status::InProgress, now, msg);
         let receipt = self.tables.hand_over(rows::changed(&mail))?;
         state.waiting.work_on(mail);
@@ -370,9 +372,15 @@ impl Mailbox {
     /// Makes new again what a session has in flight, because it has ended; these mails.
     pub fn session_ended(&self, session: u64, now: Timestamp) -> Vec<Arc<Letter>> {
         let mut state = self.state.lock();
-        let ids = state.waiting.release(session, now);
+        let ids = state.waiting.release(session, None, now);
         let letter = |id: MailId| state.waiting.get(id).map(|mail| mail.letter.clone());
         ids.into_iter().filter_map(letter).collect()
+    }
+
+    /// Makes new again what a session has in flight for a thing, because it does not serve it any
+    /// more.
+    pub fn give_back(&self, session: u64, thing: ThingId, now: Timestamp) {
+        self.state.lock().waiting.release(session, Some(thing), now);
     }
 
     /// Answers those who called from a session and can't hear it any more.
@@ -398,7 +406,7 @@ impl Mailbox {
     pub fn find(&self, org: OrgId, id: MailId) -> Result<Option<Mail>, StoreError> {
         match self.waiting(id) {
             Some(mail) => Ok(Some(mail).filter(|mail| mail.letter.org == org)),
-            None => self.read(&rows::of_org(org, Some(id))),
+            None => self.read(org, id),
         }
     }
 
@@ -407,8 +415,28 @@ impl Mailbox {
         self.state.lock().waiting.get(id).cloned()
     }
 
-    fn read(&self, key: &[u8]) -> Result<Option<Mail>, StoreError> {
-        self.tables.read(Table::Mails, key)?.map(|value| decode(key, &value)).transpose()
+    fn read(&self, org: OrgId, id: MailId) -> Result<Option<Mail>, StoreError> {
+        match self.tables.read(Table::Mails, &rows::letter_of(org, Some(id)))? {
+            Some(letter) => self.with_state(org, id, &letter),
+            None => Ok(None),
+        }
+    }
+
+    /// The mail of a letter that is stored. None: it was forgotten just now.
+    fn with_state(
+        &self,
+        org: OrgId,
+        id: MailId,
+        letter: &[u8],
+    ) -> Result<Option<Mail>, StoreError> {
+        let key = rows::state_of(org, id);
+        let Some(state) = self.tables.read(Table::Mails, &key)? else { return Ok(None) };
+        let mail = Mail::from_records(letter, &state);
+        mail.map(Some).map_err(|source| StoreError::Record {
+            table: Table::Mails.name(),
+            key: crate::id::hex(&key),
+            source,
+        })
     }
 
     /// Visits mails, newest first, at most `limit` of them.
@@ -422,19 +450,15 @@ impl Mailbox {
         mut visit: impl FnMut(Mail),
     ) -> Result<(), StoreError> {
         let prefix = match scope {
-            Scope::Org(org) => rows::of_org(org, None),
+            Scope::Org(org) => rows::letter_of(org, None),
             Scope::Thing(_, thing) => rows::of_thing(thing, None),
         };
         let mut end = [&prefix[..], &[0xff; 12]].concat();
         let (mut left, mut first) = (limit, true);
         while left > 0 {
-            let to = if first {
-                std::ops::Bound::Included(&end[..])
-            } else {
-                std::ops::Bound::Excluded(&end[..])
-            };
+            let to = if first { Bound::Included(&end[..]) } else { Bound::Excluded(&end[..]) };
             first = false;
-            let from = std::ops::Bound::Included(&prefix[..]);
+            let from = Bound::Included(&prefix[..]);
             let page = self.tables.scan_back(Table::Mails, from, to, left.min(SCAN_ROWS))?;
             left -= page.len();
             let Some((last, _)) = page.last() else { break };
@@ -453,9 +477,9 @@ impl Mailbox {
         let Some(id) = rows::mail_of(&key) else { return Ok(None) };
         match scope {
             Scope::Thing(org, _) => self.find(org, id),
-            Scope::Org(_) => match self.waiting(id) {
+            Scope::Org(org) => match self.waiting(id) {
                 Some(mail) => Ok(Some(mail)),
-                None => decode(&key, &value).map(Some),
+                None => self.with_state(org, id, &value),
             },
         }
     }
@@ -471,7 +495,7 @@ impl Mailbox {
             rows::ended(Timestamp::default(), None),
             rows::ended(Timestamp::from_millis(until), None),
         );
-        let (from, to) = (std::ops::Bound::Included(&from[..]), std::ops::Bound::Excluded(&to[..]));
+        let (from, to) = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
         let page = self.tables.scan(Table::Mails, from, to, SCAN_ROWS)?;
         let mut batch = Batch::default();
         page.iter().for_each(|(key, _)| rows::forget(&mut batch, key));
@@ -490,12 +514,4 @@ pub fn method_in(command: &str, params: Option<&RawValue>) -> Option<String> {
         return None;
     }
     serde_json::from_str::<Named>(params?.get()).ok()?.method
-}
-
-fn decode(key: &[u8], value: &[u8]) -> Result<Mail, StoreError> {
-    Mail::from_record(value).map_err(|source| StoreError::Record {
-        table: Table::Mails.name(),
-        key: crate::id::hex(key),
-        source,
-    })
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tr50d::client::{Client, Version};
 
 use crate::frames::{ALL, Connect, DISCONNECT, TOKEN, Wire};
-use crate::harness::{OPERATOR_LOGIN, SOON, TestServer, call, eventually, reply};
+use crate::harness::{OPERATOR_LOGIN, SOON, TestServer, call, connect, eventually, reply};
 use crate::http::metrics;
 use crate::tcp::Lines;
 
@@ -460,10 +460,16 @@ async fn a_gateway_serves_the_things_that_are_bound_to_it() {
     send(&mut operator, "sensor", 600).await;
     let mut gateway = Device::connect(&server, "gateway", "g").await;
     assert_eq!(gateway.noticed().await, "sensor");
-    // Unbound, it is not the gateway's any more.
+    // Unbound, it is not the gateway's any more, nor is what it has in flight.
+    let id = id_of(&gateway.check().await[0]);
     let unbound = gateway.ask("thing.unbind", json!({ "key": "sensor" })).await;
     assert_eq!(unbound, json!({ "success": true }));
     assert_eq!(gateway.check().await.len(), 0);
+    assert_eq!(status(&mut operator, &id).await, "new");
+    let bound = gateway.ask("thing.bind", json!({ "key": "sensor" })).await;
+    assert_eq!(bound["success"], true, "{bound}");
+    assert_eq!(gateway.noticed().await, "sensor");
+    assert_eq!(id_of(&gateway.check().await[0]), id);
 }
 
 #[tokio::test]
@@ -605,4 +611,54 @@ async fn the_mail_of_a_deleted_thing_is_taken_back() {
     let told = exec.await.expect("an answer");
     assert_eq!(told["errorCodes"], json!([-95020]), "{told}");
     assert_eq!(status(&mut operator, &id).await, "purged");
+}
+
+#[tokio::test]
+async fn a_method_is_waited_for_as_long_as_its_definition_says() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let methods = json!({ "nod": { "defaultAckTimeout": 1 }, "blink": { "defaultAckTimeout": 0 } });
+    let def = json!({ "key": "robot", "name": "Robot", "methods": methods });
+    call(&mut operator, "thing_def.create", &def.to_string()).await;
+    let app =
+        json!({ "name": "robots", "token": "token-of-robots-1", "autoRegThingDefId": "robot" });
+    call(&mut operator, "app.create", &app.to_string()).await;
+    connect(&server.url("http", "robot-1", "token-of-robots-1")).await.close().await;
+    let exec = |method: &str| json!({ "thingKey": "robot-1", "method": method }).to_string();
+    let failed = reply(&mut operator, "method.exec", &exec("nod")).await;
+    let sentence = failed["errorMessages"][0].as_str().expect("a sentence");
+    assert!(sentence.ends_with(" in 1 s."), "{sentence}");
+    let posted = call(&mut operator, "method.exec", &exec("blink")).await;
+    assert_eq!(status(&mut operator, &id_of(&posted)).await, "new");
+}
+
+#[tokio::test]
+async fn a_restricted_token_sees_its_own_mail_only() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let role = json!({ "key": "mail", "name": "Mail", "perms": ["mailbox", "method"] });
+    call(&mut operator, "role.create", &role.to_string()).await;
+    let app = json!({ "name": "kept-in", "token": "token-of-kept-in-1", "autoRegister": true,
+        "restrictAccessToSelf": true, "roles": ["mail"] });
+    call(&mut operator, "app.create", &app.to_string()).await;
+    register(&server, "other").await;
+    let mut thing = connect(&server.url("http", "kept-in-1", "token-of-kept-in-1")).await;
+    let (own, other) =
+        (send(&mut operator, "kept-in-1", 600).await, send(&mut operator, "other", 600).await);
+    let found = async |thing: &mut Client, id: &str| {
+        reply(thing, "mailbox.find", &json!({ "id": id }).to_string()).await
+    };
+    assert_eq!(found(&mut thing, &own).await["success"], true);
+    assert_eq!(found(&mut thing, &other).await["errorCodes"][0], -90008);
+    let purge = json!({ "id": other }).to_string();
+    assert_eq!(reply(&mut thing, "mailbox.purge", &purge).await["errorCodes"][0], -90008);
+    for command in ["mailbox.list", "mailbox.summary", "mailbox.purge"] {
+        let refused = reply(&mut thing, command, r#"{"thingKey":"other"}"#).await;
+        assert_eq!(refused["errorCodes"][0], -95006, "{command}: {refused}");
+    }
+    let exec = reply(&mut thing, "method.exec", r#"{"thingKey":"other","method":"m"}"#).await;
+    assert_eq!(exec["errorCodes"][0], -95006, "{exec}");
+    // Without a name, its own.
+    let listed = call(&mut thing, "mailbox.list", "").await;
+    assert_eq!((&listed["count"], &listed["result"][0]["id"]), (&json!(1), &json!(own)));
 }

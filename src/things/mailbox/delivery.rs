@@ -101,6 +101,13 @@ impl Core {
         }
     }
 
+    /// Tells those who serve a thing of mail that waits for it, for they have changed.
+    pub fn announce_mail(&self, thing: ThingId) {
+        if let Some(letter) = self.mailbox.new_for(&[thing]) {
+            self.notify_mail(&letter);
+        }
+    }
+
     /// Tells every connection that serves the mail's thing: its own, and that of the thing which
     /// it is bound to.
     fn notify_mail(&self, letter: &Letter) {

@@ -145,19 +145,17 @@ pub struct Mail {
     pub outcome: Option<Arc<Outcome>>,
 }
 
-/// A mail as it is stored.
+/// What is stored of a mail beside the letter.
 #[derive(Serialize)]
-struct RecordOf<'a> {
-    letter: &'a Letter,
+struct StateOf<'a> {
     history: &'a [Step],
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'a Outcome>,
 }
 
-/// A mail as it is read.
+/// The same, as it is read.
 #[derive(Deserialize)]
-struct Record {
-    letter: Letter,
+struct State {
     history: Vec<Step>,
     #[serde(default)]
     outcome: Option<Outcome>,
@@ -175,6 +173,13 @@ impl Mail {
         self.letter.id
     }
 
+    /// Bytes that it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        let text = |step: &Step| step.msg.as_ref().map_or(0, String::len);
+        let steps: usize = self.history.iter().map(|step| size_of::<Step>() + text(step)).sum();
+        self.letter.bytes() + steps
+    }
+
     /// How far it has come.
     pub fn status(&self) -> Status {
         self.history.last().map_or(Status::New, |step| step.status)
@@ -188,19 +193,24 @@ impl Mail {
         self.history.push(Step { status, ts, msg });
     }
 
-    /// The value of its row.
-    pub fn to_record(&self) -> Vec<u8> {
-        let (letter, outcome) = (&*self.letter, self.outcome.as_deref());
-        serde_json::to_vec(&RecordOf { letter, history: &self.history, outcome })
-            .expect("a mail has no map with keys that are not text")
+    /// The letter as a row's value. It is written once; what changes is much smaller.
+    pub fn letter_record(&self) -> Vec<u8> {
+        serde_json::to_vec(&*self.letter).expect("a letter has no map")
     }
 
-    /// The mail in a row. What was in flight when it was written is new again: nobody has it.
+    /// Everything else as a row's value.
+    pub fn state_record(&self) -> Vec<u8> {
+        let state = StateOf { history: &self.history, outcome: self.outcome.as_deref() };
+        serde_json::to_vec(&state).expect("a mail's state has no map")
+    }
+
+    /// The mail in two rows. What was in flight when it was written is new again: nobody has it.
     ///
     /// # Errors
-    /// The row was written by a newer program, or is damaged.
-    pub fn from_record(value: &[u8]) -> Result<Self, serde_json::Error> {
-        let Record { letter, history, outcome } = serde_json::from_slice(value)?;
+    /// A row was written by a newer program, or is damaged.
+    pub fn from_records(letter: &[u8], state: &[u8]) -> Result<Self, serde_json::Error> {
+        let letter: Letter = serde_json::from_slice(letter)?;
+        let State { history, outcome } = serde_json::from_slice(state)?;
         let mut mail = Self { letter: Arc::new(letter), history, outcome: outcome.map(Arc::new) };
         if mail.status() == Status::InFlight {
             let ts = mail.history.last().map_or(mail.letter.created, |step| step.ts);

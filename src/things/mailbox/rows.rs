@@ -1,9 +1,10 @@
-//! The rows of table `mails`, by the first byte of their keys. All four belong to one mail and are
-//! written in one batch.
+//! The rows of table `mails`, by the first byte of their keys. What changes together is written in
+//! one batch.
 //!
 //! | key | value | for |
 //! | --- | --- | --- |
-//! | `m`, organisation, mail | the mail | a mail by its id; those of an organisation in time order |
+//! | `m`, organisation, mail | the letter | a mail by its id; those of an organisation in time order |
+//! | `s`, organisation, mail | its state | history and outcome, without writing the letter again |
 //! | `t`, thing, mail | organisation | those of a thing in time order |
 //! | `o`, organisation, mail | nothing | those that are not done, when the server starts |
 //! | `e`, time of the end, organisation, thing, mail | nothing | those that are done, to forget them |
@@ -17,6 +18,7 @@ use crate::timestamp::Timestamp;
 pub fn created(mail: &Mail) -> Batch {
     let mut batch = changed(mail);
     let letter = &mail.letter;
+    batch.put(Table::Mails, letter_of(letter.org, Some(letter.id)), mail.letter_record());
     batch.put(Table::Mails, of_thing(letter.thing, Some(letter.id)), *letter.org.as_bytes());
     batch.put(Table::Mails, open(Some((letter.org, letter.id))), "");
     batch
@@ -25,14 +27,14 @@ pub fn created(mail: &Mail) -> Batch {
 /// The row of a mail that has changed and is not done.
 pub fn changed(mail: &Mail) -> Batch {
     let mut batch = Batch::default();
-    batch.put(Table::Mails, of_org(mail.letter.org, Some(mail.letter.id)), mail.to_record());
+    batch.put(Table::Mails, state_of(mail.letter.org, mail.letter.id), mail.state_record());
     batch
 }
 
 /// Adds the rows of a mail that is done.
 pub fn finish(batch: &mut Batch, mail: &Mail, now: Timestamp) {
     let letter = &mail.letter;
-    batch.put(Table::Mails, of_org(letter.org, Some(letter.id)), mail.to_record());
+    batch.put(Table::Mails, state_of(letter.org, letter.id), mail.state_record());
     batch.delete(Table::Mails, open(Some((letter.org, letter.id))));
     batch.put(Table::Mails, ended(now, Some(letter)), "");
 }
@@ -41,15 +43,21 @@ pub fn finish(batch: &mut Batch, mail: &Mail, now: Timestamp) {
 pub fn forget(batch: &mut Batch, key: &[u8]) {
     let id = |at: usize| key.get(at..at + 12).and_then(|id| <[u8; 12]>::try_from(id).ok());
     if let (Some(org), Some(thing), Some(mail)) = (id(9), id(21), id(33)) {
-        let mail = Some(MailId::from_bytes(mail));
-        batch.delete(Table::Mails, of_org(OrgId::from_bytes(org), mail));
-        batch.delete(Table::Mails, of_thing(ThingId::from_bytes(thing), mail));
+        let (org, mail) = (OrgId::from_bytes(org), MailId::from_bytes(mail));
+        batch.delete(Table::Mails, letter_of(org, Some(mail)));
+        batch.delete(Table::Mails, state_of(org, mail));
+        batch.delete(Table::Mails, of_thing(ThingId::from_bytes(thing), Some(mail)));
     }
     batch.delete(Table::Mails, key);
 }
 
-/// The key of a mail, or the beginning of the keys of an organisation.
-pub fn of_org(org: OrgId, mail: Option<MailId>) -> Vec<u8> {
+/// The key of a mail's state.
+pub fn state_of(org: OrgId, mail: MailId) -> Vec<u8> {
+    key(b's', &[org.as_bytes()], Some(mail))
+}
+
+/// The key of a letter, or the beginning of the keys of an organisation.
+pub fn letter_of(org: OrgId, mail: Option<MailId>) -> Vec<u8> {
     key(b'm', &[org.as_bytes()], mail)
 }
 
@@ -76,6 +84,11 @@ pub fn ended(at: Timestamp, letter: Option<&Letter>) -> Vec<u8> {
         row.extend_from_slice(letter.id.as_bytes());
     }
     row
+}
+
+/// The organisation in a key under `o`.
+pub fn org_of(key: &[u8]) -> Option<OrgId> {
+    key.get(1..)?.first_chunk::<12>().map(|id| OrgId::from_bytes(*id))
 }
 
 /// The mail at the end of a key.

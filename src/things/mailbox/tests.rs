@@ -141,7 +141,7 @@ async fn what_is_forgotten_leaves_no_row() {
         crate::store::Store::scan(&*store, Table::Mails, all.0, all.1, 100).expect("read").len()
     };
     drop(reopened(&tables).await);
-    assert_eq!(rows(), 9);
+    assert_eq!(rows(), 12);
     assert!(!mailbox.prune(NOW.plus_seconds(62)).expect("read"));
     drop(reopened(&tables).await);
     assert_eq!(rows(), 0);

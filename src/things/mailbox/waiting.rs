@@ -94,7 +94,7 @@ impl Waiting {
     pub fn insert(&mut self, mail: Mail) {
         let (id, letter) = (mail.id(), mail.letter.clone());
         self.last = self.last.max(*id.as_bytes());
-        self.bytes += letter.bytes();
+        self.bytes += mail.bytes();
         let mailbox = self.boxes.entry(letter.thing).or_default();
         mailbox.all.insert(id);
         if mail.status() == Status::New {
@@ -130,24 +130,31 @@ impl Waiting {
         if !mailbox.fresh.remove(&id) {
             return None;
         }
+        let before = waits.mail.bytes();
         waits.mail.step(Status::InFlight, now, None);
+        self.bytes = self.bytes + waits.mail.bytes() - before;
         waits.holder = Some(session);
         self.held.entry(session).or_default().insert(id);
         Some(waits.mail.clone())
     }
 
-    /// Makes new again what a session has in flight, because it has ended; these mails.
-    pub fn release(&mut self, session: u64, now: Timestamp) -> Vec<MailId> {
-        let held = self.held.remove(&session).unwrap_or_default();
-        for id in &held {
+    /// Makes new again what a session has in flight, for one thing or for all; these mails.
+    pub fn release(&mut self, session: u64, thing: Option<ThingId>, now: Timestamp) -> Vec<MailId> {
+        let mut ids: Vec<_> = self.held.get(&session).into_iter().flatten().copied().collect();
+        if let Some(thing) = thing {
+            ids.retain(|id| self.get(*id).is_some_and(|mail| mail.letter.thing == thing));
+        }
+        for id in &ids {
+            self.let_go(*id);
             let Some(waits) = self.mails.get_mut(id) else { continue };
-            waits.holder = None;
+            let before = waits.mail.bytes();
             waits.mail.step(Status::New, now, None);
+            self.bytes = self.bytes + waits.mail.bytes() - before;
             if let Some(mailbox) = self.boxes.get_mut(&waits.mail.letter.thing) {
                 mailbox.fresh.insert(*id);
             }
         }
-        held.into_iter().collect()
+        ids
     }
 
     /// Puts a mail that the thing works on in the place of what it was.
@@ -155,6 +162,7 @@ impl Waiting {
         let id = mail.id();
         self.let_go(id);
         if let Some(waits) = self.mails.get_mut(&id) {
+            self.bytes = self.bytes + mail.bytes() - waits.mail.bytes();
             waits.mail = mail;
         }
     }
@@ -164,7 +172,7 @@ impl Waiting {
         self.let_go(id);
         let Some(Waits { mail, .. }) = self.mails.remove(&id) else { return };
         let letter = &mail.letter;
-        self.bytes -= letter.bytes();
+        self.bytes -= mail.bytes();
         if let Some(expires) = letter.expires {
             self.due.remove(&(expires, id));
         }

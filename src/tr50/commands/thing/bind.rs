@@ -57,7 +57,11 @@ pub fn bind(call: &Call<'_>, params: Bind) -> Result<(Done, Receipt), Failure> {
         check_room(call, &parent)?;
     }
     match known {
-        Some(thing) => bind_known(call, &thing, parent.id),
+        Some(thing) => {
+            let receipt = bind_known(call, &thing, parent.id)?;
+            call.core.announce_mail(thing.id);
+            Ok(receipt)
+        }
         None => make(call, &params, parent.id),
     }
     .map(|receipt| (Done, receipt))
@@ -142,5 +146,8 @@ pub fn unbind(call: &Call<'_>, params: Unbind) -> Result<(Done, Receipt), Failur
     let found = call.core.identity.thing(call.session.org_id(), &params.key)?;
     let thing = found.ok_or_else(|| gone(&params.key))?;
     check_name(call, &thing)?;
-    Ok((Done, rebind(call, &thing.key, None)?))
+    let receipt = rebind(call, &thing.key, None)?;
+    call.core.mailbox.give_back(call.session.number(), thing.id, call.now);
+    call.core.announce_mail(thing.id);
+    Ok((Done, receipt))
 }
