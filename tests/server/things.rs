@@ -179,3 +179,25 @@ async fn when_a_thing_was_last_seen_outlives_its_sessions_and_a_restart() {
     call(&mut operator, "thing.create", r#"{"key":"mower"}"#).await;
     assert_eq!(seen(&mut operator, "mower").await, (String::new(), String::new()));
 }
+
+#[tokio::test]
+async fn mail_that_waits_for_a_bound_thing_is_announced() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    call(&mut operator, "thing.create", r#"{"key":"sensor"}"#).await;
+    let mail = r#"{"thingKey":"sensor","method":"measure","ackTimeout":0,"ttl":-1}"#;
+    call(&mut operator, "method.exec", mail).await;
+    let mut gateway = Connect::thing(V311, "gateway").open(&server).await;
+    gateway.expect_quiet().await;
+    let bind = r#"{"b":{"command":"thing.bind","params":{"key":"sensor"}}}"#;
+    gateway.send(&gateway.publish(0, 0, "api", bind)).await;
+    let mut got = [gateway.message().await, gateway.message().await];
+    got.sort_by(|a, b| a.topic.cmp(&b.topic));
+    assert_eq!(got[0].topic, "notify/mailbox_activity");
+    assert!(got[0].texts().1.contains(r#""thingKey":"sensor""#));
+    assert_eq!(got[1].texts(), ("reply", r#"{"b":{"success":true}}"#));
+    let check = r#"{"c":{"command":"mailbox.check"}}"#;
+    gateway.send(&gateway.publish(0, 0, "api", check)).await;
+    let mails = gateway.message().await;
+    assert!(mails.texts().1.contains(r#""thingKey":"sensor""#), "{:?}", mails.texts());
+}

@@ -9,7 +9,7 @@ use crate::identity::model::Thing;
 use crate::limits;
 use crate::store::writer::Receipt;
 use crate::tr50::commands::target::{Subject, is_restricted, may_name};
-use crate::tr50::dispatch::{Call, Done};
+use crate::tr50::dispatch::{Call, Done, Reply, WriteReply};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
 
@@ -36,8 +36,22 @@ params! {
 }
 
 /// `thing.bind`. A token that is restricted to its own thing binds new things, and those that are
-/// bound to its own already: whatever else it bound, it could read afterwards.
-pub fn bind(call: &Call<'_>, params: Bind) -> Result<(Done, Receipt), Failure> {
+/// bound to its own already: whatever else it bound, it could read afterwards. If mail waits for the
+/// thing, the connections that serve it now are told.
+pub fn bind(call: &Call<'_>, params: Bind) -> Result<Reply, Failure> {
+    let (core, org, key) = (call.core.clone(), call.session.org_id(), params.key.clone());
+    let receipt = bind_at_once(call, params)?;
+    Ok(Box::pin(async move {
+        // Not before: whoever is told asks at once.
+        receipt.durable().await?;
+        core.tell_of_mail(org, &key);
+        let mut reply = Vec::new();
+        Done.write_reply(&mut reply);
+        Ok(reply)
+    }))
+}
+
+fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<Receipt, Failure> {
     let parent = parent(call, params.bind_to.as_ref())?;
     let (identity, org, key) = (&call.core.identity, call.session.org_id(), &params.key);
     if *key == parent.key {
@@ -64,7 +78,6 @@ pub fn bind(call: &Call<'_>, params: Bind) -> Result<(Done, Receipt), Failure> {
         }
         None => make(call, &params, parent.id),
     }
-    .map(|receipt| (Done, receipt))
 }
 
 /// The thing to bind to.

@@ -19,7 +19,7 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND]
     ),
-    store!(
+    wait!(
         "thing.bind",
         bind::bind,
         "Binds a thing to the application's own: its connection serves both. An unknown one is \
