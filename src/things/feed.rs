@@ -351,3 +351,159 @@ impl Drop for Subscription {
 fn name_of(thing: &ThingKey, topic: Topic<'_>) -> String {
     format!("thing/{thing}/{topic}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::AtomicU64;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::directory::{Directory, Lifetime, Outlet, Reason, Start, Terms};
+    use crate::id::{SessionId, ThingId};
+    use crate::store::Tables;
+    use crate::store::memory::MemoryStore;
+    use crate::store::writer::Durability;
+    use crate::timestamp::Timestamp;
+    use crate::transport::{ConnInfo, Protocol};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+
+    /// What was pushed or published, as `topic=payload`.
+    #[derive(Clone, Default)]
+    struct Got(Arc<Mutex<Vec<String>>>);
+
+    impl Got {
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut *self.0.lock())
+        }
+    }
+
+    impl Outlet for Got {
+        fn close(&self, _: Reason) {}
+
+        fn push(&self, message: Pushed) {
+            let payload = String::from_utf8_lossy(&message.payload).into_owned();
+            self.0.lock().push(format!("{}={payload}", message.topic));
+        }
+    }
+
+    impl Wildcards for Got {
+        fn publish(&self, _: OrgId, topic: &str, payload: &str) {
+            self.0.lock().push(format!("{topic}={payload}"));
+        }
+    }
+
+    /// A session of the demo's application on this thing, and what its connection gets.
+    fn session(directory: &Directory, identity: &Identity, key: &str) -> (Arc<Session>, Got) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut id = [0; 12];
+        id[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        let application = identity.application_by_token("demo-token-basicorg").expect("the demo's");
+        let got = Got::default();
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let start = Start {
+            id: SessionId::from_random(id),
+            standing: Arc::new(identity.application_standing(&application).expect("the demo's")),
+            who: Who::Application {
+                application,
+                thing_id: ThingId::from_bytes(id),
+                thing_key: ThingKey::parse(key).expect("a key"),
+            },
+            client_id: "".into(),
+            conn: ConnInfo { protocol: Protocol::Mqtt, remote_addr },
+            lifetime: Lifetime::Connection,
+            outlet: Some(Arc::new(got.clone())),
+        };
+        let (session, _) = directory.start(start, false, NOW).expect("room");
+        (session, got)
+    }
+
+    fn demo() -> (Directory, Identity) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+        let identity = Identity::open(tables, Some(&path), NOW, &mut |bytes| bytes.fill(7));
+        let terms = Terms {
+            ttl_s: 60,
+            max_age_s: 60,
+            sessions_max: 9,
+            per_principal_max: 9,
+            history_max: 0,
+            history_age_s: 0,
+        };
+        (Directory::new(terms, NOW), identity.expect("the demo's file is right"))
+    }
+
+    #[test]
+    fn names_are_read_and_written() {
+        let check = |name: &str, expected: Option<(&str, Topic<'_>)>| {
+            let read = ThingTopic::parse(name);
+            assert_eq!(read.map(|read| (read.thing, read.topic)), expected, "{name}");
+            if let Some((thing, topic)) = expected {
+                assert_eq!(format!("thing/{thing}/{topic}"), name);
+            }
+        };
+        check("thing/a/property/t", Some(("a", Topic::Property("t"))));
+        check("thing/a/alarm/t/u", Some(("a", Topic::Alarm("t/u"))));
+        check("thing/self/attribute/ ", Some(("self", Topic::Attribute(" "))));
+        check("thing/a/location", Some(("a", Topic::Location)));
+        check("thing/a/connected", Some(("a", Topic::Connected)));
+        for other in [
+            "thing",
+            "thing/",
+            "thing/a",
+            "thing//location",
+            "thing/a/property",
+            "thing/a/property/",
+            "thing/a/location/x",
+            "thing/a/Property/t",
+            "things/a/location",
+        ] {
+            check(other, None);
+        }
+    }
+
+    #[test]
+    fn filters_that_may_match_are_known() {
+        for filter in ["#", "+/#", "+/+/location", "thing/#", "thing/+/property/+", "thing/a/#"] {
+            assert!(may_match(filter), "{filter}");
+        }
+        for filter in ["+", "a/#", "things/#", "thing", "/thing/#"] {
+            assert!(!may_match(filter), "{filter}");
+        }
+    }
+
+    #[test]
+    fn subscribers_are_told_until_they_leave() {
+        let (directory, identity) = demo();
+        let (one, first) = session(&directory, &identity, "one");
+        let (two, second) = session(&directory, &identity, "two");
+        let (feed, broker) = (Arc::<Feed>::default(), Got::default());
+        feed.forward_to(Box::new(broker.clone()));
+        let (org, thing) = (one.org_id(), ThingKey::parse("one").expect("a key"));
+        let topic = Topic::Property("t");
+        let publish = |org, value: &str| feed.publish(org, &thing, topic, || value.to_owned());
+        feed.publish(org, &thing, topic, || unreachable!("nobody wants to know"));
+
+        let own = feed.subscribe(&one, &thing, topic, "thing/self/property/t").expect("room");
+        let other = feed.subscribe(&two, &thing, topic, "thing/one/property/t").expect("room");
+        assert!(feed.is_watched(org));
+        publish(org, "1");
+        publish(OrgId::from_bytes([9; 12]), "2");
+        assert_eq!(first.take(), ["thing/self/property/t=1"]);
+        assert_eq!(second.take(), ["thing/one/property/t=1"]);
+        feed.publish(org, &thing, Topic::Property("u"), || unreachable!("another name"));
+        feed.publish(org, &thing, Topic::Property("a+b"), || unreachable!("no name of a topic"));
+        assert!(broker.take().is_empty());
+
+        let wild = feed.subscribe_wild(org, "thing/+/property/t").expect("room");
+        let again = feed.subscribe_wild(org, "thing/+/property/t").expect("room");
+        drop((own, wild));
+        publish(org, "3");
+        assert_eq!((first.take().len(), second.take().len(), broker.take().len()), (0, 1, 1));
+        drop((other, again));
+        feed.publish(org, &thing, topic, || unreachable!("all have left"));
+        assert!(!feed.is_watched(org) && feed.orgs.read().is_empty());
+    }
+}

@@ -177,3 +177,22 @@ pub fn outcome(reply: &[u8]) -> Result<(), Failure> {
         None => Err(Failure::new(Code::INTERNAL, "The reply can't be read.")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outcome_of_a_command_is_read_from_its_reply() {
+        let check = |reply: &str, expected: Result<(), (i32, &str)>| {
+            let read = outcome(reply.as_bytes()).map_err(|f| (f.code.0, f.message.into_owned()));
+            assert_eq!(read, expected.map_err(|(code, text)| (code, text.to_owned())), "{reply}");
+        };
+        check(r#"{"":{"success":true}}"#, Ok(()));
+        check(r#"{"":{"success":true,"params":{"id":"x"}}}"#, Ok(()));
+        let failure = Failure::new(Code::NOT_FOUND, "No \"x\".");
+        let reply = [b"{\"\":".as_slice(), &failure.to_json(), b"}"].concat();
+        check(std::str::from_utf8(&reply).expect("text"), Err((-90008, "No \"x\".")));
+        check("{}", Err((Code::INTERNAL.0, "The reply can't be read.")));
+    }
+}

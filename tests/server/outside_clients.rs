@@ -511,3 +511,32 @@ async fn an_operator_sees_who_came_with_mosquitto_and_that_they_went() {
     })
     .await;
 }
+
+#[test]
+fn mosquitto_sub_is_told_of_changes_of_things() {
+    if !wanted() {
+        return;
+    }
+    let server = TestServer::start();
+    for version in ["mqttv31", "mqttv311", "mqttv5"] {
+        let all = ["-V", version, "-t", "thing/+/property/+", "-q", "1", "-v"];
+        let one = ["-V", version, "-t", "thing/mower-1/alarm/door", "-v"];
+        let mut all = Subscriber::start(&server, OPERATOR, &all);
+        let mut one = Subscriber::start(&server, OPERATOR, &one);
+        let mut york = Subscriber::start(&server, YORK, &["-t", "thing/#", "-v"]);
+        for (topic, value) in
+            [("thing/self/property/temp", "21.5"), ("thing/mower-1/alarm/door", "2")]
+        {
+            let args = ["-V", version, "-q", "1", "-t", topic, "-m", value];
+            succeeds(mosquitto("mosquitto_pub", &server, MOWER, &args));
+        }
+        assert_eq!(all.message(), "thing/mower-1/property/temp 21.5", "{version}");
+        assert_eq!(one.message(), "thing/mower-1/alarm/door 2", "{version}");
+        // The same state again is not told; the next values are the next that come.
+        let args = ["-V", version, "-q", "2", "-t", "thing/self/alarm/door", "-m", "0"];
+        succeeds(mosquitto("mosquitto_pub", &server, MOWER, &args));
+        assert_eq!(one.message(), "thing/mower-1/alarm/door 0", "{version}");
+        all.has_nothing();
+        york.has_nothing();
+    }
+}

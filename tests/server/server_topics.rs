@@ -498,3 +498,34 @@ async fn connections_are_told_when_the_first_comes_and_the_last_goes() {
     assert_eq!(reader.message().await.texts(), ("thing/other/connected", "true"));
     reader.expect_quiet().await;
 }
+
+#[tokio::test]
+async fn a_change_of_rights_holds_at_once() {
+    let (server, _dir) = server_with_more();
+    let mut operator = server.operator("http").await;
+    let mut mower = Connect::thing(V311, "mower").open(&server).await;
+    let login = ("narrow@basicorg.example", "demo-narrow-password");
+    let mut narrow = user(&server, V311, login, "narrow").await;
+    for filter in ["thing/mower/property/t", "thing/+/property/u"] {
+        assert_eq!(narrow.subscribe(filter, 0).await, 0);
+    }
+    let tell = async |mower: &mut Wire, value: &str| {
+        for key in ["t", "u"] {
+            mower.tell(&format!("thing/self/property/{key}"), value).await;
+        }
+    };
+    tell(&mut mower, "1").await;
+    for key in ["t", "u"] {
+        let topic = format!("thing/mower/property/{key}");
+        assert_eq!(narrow.message().await.texts(), (&*topic, "1"));
+    }
+    call(&mut operator, "role.update", r#"{"key":"narrow","perms":["thing.list"]}"#).await;
+    tell(&mut mower, "2").await;
+    narrow.expect_quiet().await;
+    assert_eq!(narrow.subscribe("thing/mower/property/v", 0).await, REFUSED);
+    call(&mut operator, "role.update", r#"{"key":"narrow","perms":["property.current"]}"#).await;
+    tell(&mut mower, "3").await;
+    for _ in ["t", "u"] {
+        assert_eq!(narrow.message().await.payload, b"3");
+    }
+}
