@@ -36,6 +36,8 @@ pub struct Metrics {
     store_queue: Gauge,
     mails: Gauge,
     mail_callers: Gauge,
+    file_transfers: Gauge,
+    file_bytes: Gauge,
 }
 
 /// The counters of one command.
@@ -83,6 +85,8 @@ impl Metrics {
             store_queue: gauge(r, "store_queue", "Batches waiting for the store"),
             mails: gauge(r, "mails", "Mails waiting for things"),
             mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
+            file_transfers: gauge(r, "file_transfers", "Files being uploaded or downloaded"),
+            file_bytes: gauge(r, "file_bytes", "Bytes of stored files, in blocks of 4096"),
             registry,
         }
     }
@@ -154,6 +158,12 @@ impl Metrics {
     pub fn mailbox(&self, mails: usize, callers: usize) {
         self.mails.set(i64::try_from(mails).unwrap_or(i64::MAX));
         self.mail_callers.set(i64::try_from(callers).unwrap_or(i64::MAX));
+    }
+
+    /// So many files are on their way, and so many bytes are stored.
+    pub fn files(&self, moving: usize, bytes: u64) {
+        self.file_transfers.set(i64::try_from(moving).unwrap_or(i64::MAX));
+        self.file_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// All of them in the OpenMetrics text form, [`CONTENT_TYPE`].

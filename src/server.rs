@@ -500,6 +500,8 @@ async fn keep_house(shared: Arc<Shared>) {
 
 /// Lets go what is over of files, on a thread that may wait for the disk.
 fn keep_files(core: &Arc<Core>) {
+    let (moving, bytes) = core.files.load();
+    core.metrics.files(moving, bytes);
     let files = core.files.clone();
     tokio::task::spawn_blocking(move || {
         if let Err(error) = files.keep_house(Timestamp::now()) {

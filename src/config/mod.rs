@@ -445,6 +445,7 @@ impl Config {
                 "telemetry.retention_months must be 0 to 120",
             ),
             (self.mailbox.waiting_max > 0, "mailbox.waiting_max must be at least 1"),
+            (self.files.max_bytes > 0, "files.max_bytes must be at least 1"),
             (limits.connections > 0, "limits.connections must be at least 1"),
             (limits.sessions > 0, "limits.sessions must be at least 1"),
             (limits.sessions_per_principal > 0, "limits.sessions_per_principal must be at least 1"),

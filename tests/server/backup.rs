@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use super::files::{files_below, get, get_id, noise, post, put_id};
 use super::harness::{TestServer, call, eventually, run};
@@ -190,4 +192,38 @@ async fn a_long_path_is_no_obstacle() {
     let copy = dir.path().join("copy");
     succeeds(&data_dir, &["backup", text(&copy)]).await;
     assert!(copy.join("backup.json").exists());
+}
+
+#[tokio::test]
+async fn the_control_socket_explains_what_it_does_not_know_and_drops_what_nobody_waits_for() {
+    let server = TestServer::start();
+    let socket = server.data_dir.join("control");
+    let answer = async |order: &str| {
+        let mut stream = UnixStream::connect(&socket).await.expect("a connection");
+        stream.write_all(order.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    };
+    for order in ["hello\n", "{\"dance\":1}\n", "\n", "[]\n"] {
+        let said = answer(order).await;
+        assert!(said.starts_with(r#"{"failed":"the server does not know this order: "#), "{said}");
+    }
+    // Whether it is done before the one who asked has gone is open; half of it never stays.
+    let dir = tempfile::tempdir().expect("a directory");
+    for round in 0..5 {
+        let copy = dir.path().join(round.to_string());
+        let mut stream = UnixStream::connect(&socket).await.expect("a connection");
+        let order = json!({ "backup": copy }).to_string();
+        stream.write_all(format!("{order}\n").as_bytes()).await.expect("written");
+        drop(stream);
+        let another = dir.path().join(format!("{round}-later"));
+        eventually("there is a turn again", async || {
+            let said = answer(&format!("{}\n", json!({ "backup": another }))).await;
+            said.starts_with(r#"{"done":"#)
+        })
+        .await;
+        assert_eq!(copy.exists(), copy.join("backup.json").exists());
+        assert!(!copy.join("INCOMPLETE").exists());
+    }
 }

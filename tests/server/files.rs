@@ -1,7 +1,10 @@
 //! Files: `/file/<id>` through raw sockets, as devices with habits of their own use it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -450,4 +453,79 @@ async fn a_restricted_token_reads_the_organisations_files_and_changes_none() {
     let others = r#"{"fileName":"a","thingKey":"mower-2"}"#;
     assert_eq!(reply(&mut mower, "file.get", others).await["errorCodes"][0], -95006);
     assert_eq!(reply(&mut mower, "file.put", others).await["errorCodes"][0], -95006);
+}
+
+/// Stores files, over and over the same few names; what was acknowledged is noted before and after:
+/// a name may have what was sent last as well.
+async fn keep_storing(server: &TestServer, number: usize, sent: &Mutex<BTreeMap<String, Sent>>) {
+    let mut mower = server.thing("mqtt", &format!("mower-{number}")).await;
+    for count in 0_usize.. {
+        let name = format!("{number}-{}", count % 5);
+        let bytes = noise(1 + count * 7919 % 300_000);
+        let id = put_id(&mut mower, json!({"fileName": name})).await;
+        let crc32 = crc32fast::hash(&bytes);
+        sent.lock().entry(name.clone()).or_default().maybe.push(crc32);
+        assert_eq!(post(server, &id, &bytes).await.status, 200);
+        sent.lock().insert(name, Sent { maybe: vec![crc32], sure: true });
+    }
+}
+
+#[derive(Default, Clone)]
+struct Sent {
+    /// The checksums that the file may have.
+    maybe: Vec<u32>,
+    /// Whether it has to be there.
+    sure: bool,
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_whole_after_every_crash() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data_dir = dir.path().join("data");
+    let sent = Arc::new(Mutex::new(BTreeMap::<String, Sent>::new()));
+    for round in 1..=8_usize {
+        let server = Arc::new(TestServer::in_dir(&data_dir, &[]));
+        let mut operator = server.operator("tcp").await;
+        let mut count = 0;
+        for number in 0..3 {
+            let params = json!({"thingKey": format!("mower-{number}")}).to_string();
+            let listed = reply(&mut operator, "file.list", &params).await;
+            count += listed["params"]["count"].as_u64().unwrap_or(0);
+        }
+        let whole = files_below(&data_dir.join("files"));
+        assert_eq!(whole.len() as u64, count, "round {round}: no bytes without a record");
+        let before = sent.lock().clone();
+        for (name, Sent { maybe, sure }) in before {
+            let key = format!("mower-{}", &name[..1]);
+            let file = json!({"thingKey": key, "fileName": name});
+            let offer = reply(&mut operator, "file.get", &file.to_string()).await;
+            if !sure && offer["success"] == false {
+                continue;
+            }
+            let crc32 = offer["params"]["crc32"].as_u64().expect("a number") as u32;
+            assert!(maybe.contains(&crc32), "round {round}, {name}: {offer}");
+            let id = offer["params"]["fileId"].as_str().expect("an id");
+            let bytes = get(&server, id, "").await.body;
+            assert_eq!(crc32fast::hash(&bytes), crc32, "round {round}, {name}");
+            sent.lock().insert(name, Sent { maybe: vec![crc32], sure: true });
+        }
+        let writers: Vec<_> = (0..3)
+            .map(|number| {
+                let (server, sent) = (server.clone(), sent.clone());
+                tokio::spawn(async move { keep_storing(&server, number, &sent).await })
+            })
+            .collect();
+        // A moment that no clock picks: when so many bytes of some upload are on the disk.
+        let incoming = data_dir.join("files/incoming");
+        eventually("an upload is under way", async || {
+            std::fs::read_dir(&incoming).expect("a directory").count() > 0
+                && sent.lock().len() >= round.min(10)
+        })
+        .await;
+        server.signal("KILL");
+        for writer in writers {
+            assert!(writer.await.is_err(), "no server, no answer");
+        }
+    }
+    assert!(sent.lock().values().any(|sent| sent.sure));
 }

@@ -265,6 +265,11 @@ impl Files {
         &self.blobs
     }
 
+    /// How many transfers are under way, and how many bytes are stored, in blocks.
+    pub fn load(&self) -> (usize, u64) {
+        (self.tickets.moving(), self.used.lock().values().sum())
+    }
+
     /// Bytes that one file may have.
     pub const fn bytes_max(&self) -> u64 {
         self.terms.bytes_max
@@ -373,12 +378,12 @@ impl Files {
             credentials_hash: put.basic_auth.as_ref().map(|auth| auth.hash(incoming.id)),
             expires: put.ttl_s.map(|ttl_s| now.plus_seconds(ttl_s)),
         };
-        let taken = self.tickets.take(ticket)?;
+        self.tickets.take(ticket)?;
         let placed = self.blobs.place(incoming).map_err(TransferError::from);
         let stored = placed.and_then(|()| self.put(owner, &record));
         if stored.is_err() {
             self.blobs.remove(incoming.id);
-            self.tickets.give_back(ticket, taken);
+            self.tickets.give_back(ticket);
         }
         stored
     }

@@ -55,6 +55,11 @@ impl Ticket {
     fn lives(&self, now: Timestamp) -> bool {
         self.moving > 0 || now < self.expires
     }
+
+    /// Whether a transfer may begin: after a complete one, only that of a download's rest.
+    const fn serves(&self, rest: bool) -> bool {
+        !self.used || (rest && matches!(self.purpose, Purpose::Download(_)))
+    }
 }
 
 /// All tickets, in memory: a restart ends them.
@@ -78,12 +83,6 @@ impl State {
             }
             kept
         });
-    }
-
-    fn remove(&mut self, id: TicketId) -> Option<Ticket> {
-        let ticket = self.tickets.remove(&id)?;
-        release(&mut self.askers, &ticket.asker);
-        Some(ticket)
     }
 }
 
@@ -133,7 +132,7 @@ impl Tickets {
     /// [`TicketError::Unknown`].
     pub fn look_up(&self, id: TicketId, now: Timestamp) -> Result<(Owner, Purpose), TicketError> {
         let state = self.0.lock();
-        let ticket = state.tickets.get(&id).filter(|ticket| ticket.lives(now));
+        let ticket = state.tickets.get(&id).filter(|t| t.lives(now) && t.serves(true));
         ticket.map(|t| (t.owner, t.purpose.clone())).ok_or(TicketError::Unknown)
     }
 
@@ -145,7 +144,7 @@ impl Tickets {
     pub fn begin(&self, id: TicketId, rest: bool, now: Timestamp) -> Result<(), TicketError> {
         let state = &mut *self.0.lock();
         let found = state.tickets.get_mut(&id).filter(|ticket| ticket.lives(now));
-        let ticket = found.filter(|t| rest || !t.used).ok_or(TicketError::Unknown)?;
+        let ticket = found.filter(|ticket| ticket.serves(rest)).ok_or(TicketError::Unknown)?;
         if state.moving >= limits::FILE_TRANSFERS_MAX
             || ticket.moving >= limits::FILE_TRANSFERS_OF_TICKET_MAX
         {
@@ -168,6 +167,10 @@ impl Tickets {
                 let again = now.plus_seconds(limits::FILE_TICKET_S).min(last);
                 ticket.expires = ticket.expires.max(again);
             }
+            if ticket.moving == 0 && !ticket.serves(true) {
+                release(&mut state.askers, &ticket.asker);
+                state.tickets.remove(&id);
+            }
         }
     }
 
@@ -183,15 +186,18 @@ impl Tickets {
     ///
     /// # Errors
     /// [`TicketError::Unknown`].
-    pub fn take(&self, id: TicketId) -> Result<Taken, TicketError> {
-        self.0.lock().remove(id).map(Taken).ok_or(TicketError::Unknown)
+    pub fn take(&self, id: TicketId) -> Result<(), TicketError> {
+        let state = &mut *self.0.lock();
+        let ticket = state.tickets.get_mut(&id).filter(|ticket| !ticket.used);
+        ticket.ok_or(TicketError::Unknown)?.used = true;
+        Ok(())
     }
 
     /// Gives back the ticket of an upload that could not be stored.
-    pub fn give_back(&self, id: TicketId, Taken(ticket): Taken) {
-        let state = &mut *self.0.lock();
-        *state.askers.entry(ticket.asker.clone()).or_insert(0) += 1;
-        state.tickets.insert(id, ticket);
+    pub fn give_back(&self, id: TicketId) {
+        if let Some(ticket) = self.0.lock().tickets.get_mut(&id) {
+            ticket.used = false;
+        }
     }
 
     /// Forgets all tickets for files of this owner.
@@ -204,6 +210,11 @@ impl Tickets {
         self.0.lock().retain(|ticket| ticket.lives(now));
     }
 
+    /// How many transfers are under way.
+    pub fn moving(&self) -> usize {
+        self.0.lock().moving
+    }
+
     /// The files that can be downloaded with some ticket.
     pub fn downloads(&self) -> HashSet<FileId> {
         let state = self.0.lock();
@@ -214,9 +225,6 @@ impl Tickets {
         downloads.collect()
     }
 }
-
-/// A ticket that was taken.
-pub struct Taken(Ticket);
 
 #[cfg(test)]
 mod tests {
@@ -287,9 +295,10 @@ mod tests {
         issue(&tickets, 1_000_001, 2).expect("another one's");
         tickets.downloaded(id(0), NOW);
         issue(&tickets, 1_000_000, 1).expect("room again");
-        let taken = tickets.take(id(1)).expect("there");
+        tickets.take(id(1)).expect("there");
         assert!(tickets.take(id(1)).is_err(), "once");
-        tickets.give_back(id(1), taken);
+        tickets.give_back(id(1));
+        tickets.take(id(1)).expect("again");
         tickets.forget(OWNER);
         assert!(tickets.0.lock().tickets.is_empty() && tickets.0.lock().askers.is_empty());
     }

@@ -12,6 +12,7 @@ use crate::id::OrgId;
 use crate::identity::model::Org;
 use crate::identity::{Record, SLUG_RULE, is_slug};
 use crate::limits;
+use crate::things::files::Owner;
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, shown};
 use crate::tr50::error::{Code, Failure};
@@ -371,6 +372,8 @@ pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure
     let mut records: Vec<Record> = vec![Org::clone(&org).into()];
     records.extend(roles.map(|granted| granted.role.clone().into()));
     records.extend(defs.map(|def| Record::ThingDef((*def).clone())));
+    // Before the organisation: its removal is answered when this is durable, too.
+    call.core.files.forget(Owner { org: org.id, thing: None })?;
     let receipt = changing.delete(&records)?;
     // Of those who may enter without belonging to it, some may be in it.
     Ok((Done, Recorded::followed(receipt, crate::core::Affected::Org(org.id))))
