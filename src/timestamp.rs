@@ -50,6 +50,10 @@ impl Timestamp {
 
     /// Reads RFC 3339 with 0 to 9 digits of fraction and any offset (`Z`, `+00:00`, `-04:00`).
     pub fn parse(text: &str) -> Option<Self> {
+        parse_usual(text.as_bytes()).or_else(|| Self::parse_any(text))
+    }
+
+    fn parse_any(text: &str) -> Option<Self> {
         let parsed = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
         i64::try_from(parsed.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(Self)
     }
@@ -138,6 +142,51 @@ fn civil_from_days(days: i64) -> (u64, u64, u64) {
     (year as u64, month as u64, day as u64)
 }
 
+/// Reads `2021-08-10T14:16:10Z`, with or without three digits of fraction: what nearly all devices
+/// write, a batch of telemetry a thousand times. None for everything else, right or wrong.
+fn parse_usual(text: &[u8]) -> Option<Timestamp> {
+    let (text, fraction) = match text {
+        [text @ .., b'.', a, b, c, b'Z'] => (text, [*a, *b, *c]),
+        [text @ .., b'Z'] => (text, *b"000"),
+        _ => return None,
+    };
+    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', i0, i1, b':', s0, s1] =
+        text
+    else {
+        return None;
+    };
+    let year = digits(&[*y0, *y1, *y2, *y3])?;
+    let (month, day) = (digits(&[*m0, *m1])?, digits(&[*d0, *d1])?);
+    let (hour, minute, second) = (digits(&[*h0, *h1])?, digits(&[*i0, *i1])?, digits(&[*s0, *s1])?);
+    let millis = digits(&fraction)?;
+    // The last days of months and leap seconds are left to those who know them.
+    if !(1..=12).contains(&month) || !(1..=28).contains(&day) || hour > 23 || minute > 59 {
+        return None;
+    }
+    if second > 59 {
+        return None;
+    }
+    let days = days_from_civil(year, month, day);
+    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+    Some(Timestamp(seconds * 1000 + millis))
+}
+
+fn digits(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |number, digit| {
+        digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0'))
+    })
+}
+
+/// The inverse of [`civil_from_days`].
+const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let month_from_march = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
 fn put_digits(field: &mut [u8], mut value: u64) {
     for digit in field.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;
@@ -191,6 +240,16 @@ mod tests {
         fn what_is_written_is_read_back(millis in -62_135_596_800_000_i64..253_402_300_799_999) {
             let time = Timestamp::from_millis(millis);
             prop_assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
+            prop_assert_eq!(Timestamp::parse_any(&time.to_string()), Some(time));
+        }
+
+        #[test]
+        fn the_short_way_leads_where_the_long_one_does(
+            text in "[0-2][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{3})?Z"
+        ) {
+            if let Some(time) = parse_usual(text.as_bytes()) {
+                prop_assert_eq!(Timestamp::parse_any(&text), Some(time));
+            }
         }
     }
 }
