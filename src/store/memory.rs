@@ -7,10 +7,13 @@ use parking_lot::RwLock;
 
 use super::{Batch, Change, Month, Row, Store, StoreError, Table, check_keys, is_empty_range};
 
+/// The rows of a table.
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// A store that forgets everything with the process.
 #[derive(Default)]
 pub struct MemoryStore {
-    tables: RwLock<BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>>,
+    tables: RwLock<BTreeMap<Table, Rows>>,
 }
 
 impl MemoryStore {

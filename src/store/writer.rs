@@ -31,11 +31,13 @@ pub struct Writer {
     waiting: Arc<Waiting>,
 }
 
-/// What was handed over and is not committed, for readers that must not miss it: the value (none: a
-/// removal) and the number of its batch.
+/// The number of a batch and the value that it puts; none: it removes the key.
+type NumberedValue = (u64, Option<Vec<u8>>);
+
+/// What was handed over and is not committed, for readers that must not miss it.
 #[derive(Default)]
 struct Waiting {
-    values: DashMap<(Table, Vec<u8>), (u64, Option<Vec<u8>>)>,
+    values: DashMap<(Table, Vec<u8>), NumberedValue>,
     /// The memory that all batches take which are not committed.
     bytes: AtomicUsize,
 }
