@@ -33,6 +33,7 @@ pub struct Metrics {
     broker_in: Counter,
     broker_out: Counter,
     sms: Counter,
+    points: Counter,
     store_queue: Gauge,
     mails: Gauge,
     mail_callers: Gauge,
@@ -82,6 +83,7 @@ impl Metrics {
             broker_in: counter(r, "broker_messages_in", "Ordinary MQTT messages received"),
             broker_out: counter(r, "broker_messages_out", "Ordinary MQTT messages delivered"),
             sms: counter(r, "sms", "Text messages asked for by sms.send and written to the log"),
+            points: counter(r, "telemetry_points", "Points of telemetry recorded"),
             store_queue: gauge(r, "store_queue", "Batches waiting for the store"),
             mails: gauge(r, "mails", "Mails waiting for things"),
             mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
@@ -142,6 +144,11 @@ impl Metrics {
     /// A message of the broker went to a subscriber.
     pub fn broker_delivered(&self) {
         self.broker_out.inc();
+    }
+
+    /// Notes points of telemetry that were taken.
+    pub fn points_recorded(&self, count: usize) {
+        self.points.inc_by(count as u64);
     }
 
     /// A text message was asked for.
@@ -222,6 +229,7 @@ mod tests {
         metrics.broker_received();
         metrics.broker_delivered();
         metrics.sms_logged();
+        metrics.points_recorded(3);
         metrics.store_queue(3);
         metrics.mailbox(5, 2);
         let text = metrics.render();
@@ -241,6 +249,7 @@ mod tests {
         check("tr50d_broker_messages_in_total 1");
         check("tr50d_broker_messages_out_total 1");
         check("tr50d_sms_total 1");
+        check("tr50d_telemetry_points_total 3");
         check("tr50d_store_queue 3");
         check("tr50d_mails 5");
         check("tr50d_mail_callers 2");

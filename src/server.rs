@@ -462,9 +462,10 @@ async fn keep_house(shared: Arc<Shared>) {
     const TICK: Duration = Duration::from_millis(250);
     const COUNTERS_EVERY: u64 = 20;
     const SWEEP_EVERY: u64 = 4;
-    const EXPIRE_EVERY: u64 = 4 * 3600;
+    const EXPIRE_EVERY_S: u64 = 3600;
     const PRUNE_EVERY: u64 = 20;
-    let mut pruning: Option<JoinHandle<()>> = None;
+    let (mut pruning, mut sweeping) = (None::<JoinHandle<()>>, None::<JoinHandle<()>>);
+    let mut expire_at = Timestamp::now();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for tick in 0_u64.. {
@@ -478,10 +479,14 @@ async fn keep_house(shared: Arc<Shared>) {
         shared.core.metrics.store_queue(shared.core.store_queue());
         let (mails, callers) = shared.core.mailbox.counts();
         shared.core.metrics.mailbox(mails, callers);
-        if tick % SWEEP_EVERY == 0 {
-            let expire = tick % EXPIRE_EVERY == 0;
+        if tick % SWEEP_EVERY == 0 && sweeping.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (core, expire) = (shared.core.clone(), now >= expire_at);
+            if expire {
+                expire_at = now.plus_seconds(EXPIRE_EVERY_S);
+            }
             // A failure is in the log already.
-            let _ = shared.core.sweep_telemetry(expire, now).await;
+            let sweep = async move { core.sweep_telemetry(expire, now).await.unwrap_or_default() };
+            sweeping = Some(tokio::spawn(sweep));
         }
         if tick % PRUNE_EVERY == 0 && pruning.as_ref().is_none_or(JoinHandle::is_finished) {
             let core = shared.core.clone();

@@ -71,6 +71,7 @@ pub fn publish(
     };
     Gate::open(call).admit(&point)?;
     let published = call.core.telemetry.publish(place.owner, Kind::Log, &[point], call.now)?;
+    call.core.metrics.points_recorded(1);
     Ok((Done, published.receipt))
 }
 

@@ -368,6 +368,7 @@ pub fn record(
     points: &[NewPoint],
 ) -> Result<Receipt, Failure> {
     let published = call.core.telemetry.publish(subject.id.into(), kind, points, call.now)?;
+    call.core.metrics.points_recorded(points.len() - published.unchanged.len());
     let org = call.session.org_id();
     for (index, point) in points.iter().enumerate() {
         if published.unchanged.binary_search(&index).is_err()
