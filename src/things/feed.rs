@@ -281,8 +281,9 @@ impl Feed {
             let orgs = self.orgs.read();
             let Some(of_org) = orgs.get(&org) else { return };
             let name = name_of(thing, topic);
-            // A name that was published by a command may have what no topic has.
-            if !topic::valid_topic(&name) {
+            // A name that was published by a command may have what no topic has. And a thing that
+            // calls itself `self` has no topics: they are each reader's own.
+            if !topic::valid_topic(&name) || thing.as_str() == "self" {
                 return;
             }
             let readers = of_org.exact.get(name.as_str()).cloned().unwrap_or_default();
@@ -495,6 +496,8 @@ mod tests {
         assert_eq!(second.take(), ["thing/one/property/t=1"]);
         feed.publish(org, &thing, Topic::Property("u"), || unreachable!("another name"));
         feed.publish(org, &thing, Topic::Property("a+b"), || unreachable!("no name of a topic"));
+        let strange = ThingKey::parse("self").expect("a key");
+        feed.publish(org, &strange, topic, || unreachable!("that is everybody's own"));
         assert!(broker.take().is_empty());
 
         let wild = feed.subscribe_wild(org, "thing/+/property/t").expect("room");

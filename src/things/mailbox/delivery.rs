@@ -9,7 +9,7 @@ use super::{Draft, PostError, Posted};
 use crate::core::{Core, random};
 use crate::directory::event::Event;
 use crate::directory::{Lifetime, Outlet, Principal, Pushed, Session, Who};
-use crate::id::{OrgId, ThingId, ThingKey};
+use crate::id::{ThingId, ThingKey};
 use crate::limits;
 use crate::store::StoreError;
 use crate::timestamp::Timestamp;
@@ -58,22 +58,6 @@ impl Core {
             self.notify_mail(&posted.letter);
         }
         Ok(posted)
-    }
-
-    /// Tells the connections that serve a thing of the mail that waits for it, if there is some.
-    pub fn tell_of_mail(&self, org: OrgId, thing: &ThingKey) {
-        if self.mailbox.counts().0 == 0 {
-            return;
-        }
-        match self.identity.thing(org, thing) {
-            Ok(Some(thing)) => {
-                if let Some(letter) = self.mailbox.new_for(&[thing.id]) {
-                    self.notify_mail(&letter);
-                }
-            }
-            Ok(None) => {}
-            Err(error) => log_unread(&error),
-        }
     }
 
     /// The notice for a session that begins, if mail waits for it.

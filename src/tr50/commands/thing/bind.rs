@@ -39,19 +39,22 @@ params! {
 /// bound to its own already: whatever else it bound, it could read afterwards. If mail waits for the
 /// thing, the connections that serve it now are told.
 pub fn bind(call: &Call<'_>, params: Bind) -> Result<Reply, Failure> {
-    let (core, org, key) = (call.core.clone(), call.session.org_id(), params.key.clone());
-    let receipt = bind_at_once(call, params)?;
+    let core = call.core.clone();
+    let (known, receipt) = bind_at_once(call, params)?;
     Ok(Box::pin(async move {
-        // Not before: whoever is told asks at once.
+        // Not before: whoever is told asks at once, and what it serves is read from the store.
         receipt.durable().await?;
-        core.tell_of_mail(org, &key);
+        if let Some(thing) = known {
+            core.announce_mail(thing);
+        }
         let mut reply = Vec::new();
         Done.write_reply(&mut reply);
         Ok(reply)
     }))
 }
 
-fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<Receipt, Failure> {
+/// Binds the thing; which one, if it was known.
+fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<(Option<ThingId>, Receipt), Failure> {
     let parent = parent(call, params.bind_to.as_ref())?;
     let (identity, org, key) = (&call.core.identity, call.session.org_id(), &params.key);
     if *key == parent.key {
@@ -70,14 +73,11 @@ fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<Receipt, Failure> {
     if known.as_ref().is_none_or(|thing| thing.bound_to != Some(parent.id)) {
         check_room(call, &parent)?;
     }
-    match known {
-        Some(thing) => {
-            let receipt = bind_known(call, &thing, parent.id)?;
-            call.core.announce_mail(thing.id);
-            Ok(receipt)
-        }
-        None => make(call, &params, parent.id),
-    }
+    let receipt = match &known {
+        Some(thing) => bind_known(call, thing, parent.id)?,
+        None => make(call, &params, parent.id)?,
+    };
+    Ok((known.map(|thing| thing.id), receipt))
 }
 
 /// The thing to bind to.
