@@ -13,9 +13,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::client::Url;
 use crate::fleet::{
-    Board, ClientKind, DEVICES_MAX, Fleet, Load, Plan, ROWS_MAX, Report, Versions, WINDOW_MAX,
+    Board, ClientKind, DEVICES_MAX, FILE_BYTES_MAX, Fleet, Load, Plan, PlanError, ROWS_MAX, Report,
+    Versions, WINDOW_MAX,
 };
 use crate::timestamp::Timestamp;
+use crate::transport::Protocol;
 
 /// Something failed, was lost or dropped.
 const NOT_CLEAN: u8 = 1;
@@ -43,6 +45,8 @@ Examples:
       --devices 500 --rate 1000 --mqtt-version mix --client mix
   tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --telemetry 100 --window 4
   tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 10000 --methods 1 --rate 100
+  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --files 1000000 \\
+      --files-url http://127.0.0.1:8080
   tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 100000 --idle \\
       --source-addresses 127.0.0.2-127.0.0.5
 
@@ -76,6 +80,12 @@ pub struct FleetArgs {
     /// Methods instead: the first N devices have the others execute them; the others answer
     #[arg(long, value_name = "N", value_parser = devices, conflicts_with_all = ["command", "params", "idle", "telemetry"])]
     methods: Option<usize>,
+    /// Files instead: every device stores one of so many bytes, fetches it again and compares
+    #[arg(long, value_name = "BYTES", value_parser = file_bytes, conflicts_with_all = ["command", "params", "idle", "telemetry", "methods"])]
+    files: Option<usize>,
+    /// Where files move, if no --url is of HTTP
+    #[arg(long, value_name = "URL", requires = "files")]
+    files_url: Option<Url>,
     /// Send nothing, only hold the connections
     #[arg(long)]
     idle: bool,
@@ -145,11 +155,16 @@ pub async fn run(args: FleetArgs) -> ExitCode {
 }
 
 async fn drive(args: FleetArgs) -> Result<Report, Box<dyn std::error::Error>> {
-    let mut load = match (args.telemetry, args.methods) {
-        (Some(rows), _) => Load::telemetry(rows, args.duration, Timestamp::now())?,
-        (None, Some(callers)) => Load::methods(callers, args.duration),
-        (None, None) if args.idle => Load::idle(args.duration),
-        (None, None) => Load::command(&args.command, args.params.as_deref(), args.duration)?,
+    let over_http = |url: &&Url| matches!(url.protocol, Protocol::Http | Protocol::Https);
+    let mut load = match (args.files, args.telemetry, args.methods) {
+        (Some(bytes), ..) => {
+            let url = args.files_url.as_ref().or_else(|| args.urls.iter().find(over_http));
+            Load::files(bytes, url.ok_or(PlanError::Files)?, args.duration).await?
+        }
+        (_, Some(rows), _) => Load::telemetry(rows, args.duration, Timestamp::now())?,
+        (_, _, Some(callers)) => Load::methods(callers, args.duration),
+        _ if args.idle => Load::idle(args.duration),
+        _ => Load::command(&args.command, args.params.as_deref(), args.duration)?,
     };
     (load.rate, load.window, load.timeout) = (args.rate, args.window, args.timeout);
     let plan = Plan {
@@ -206,6 +221,11 @@ fn devices(text: &str) -> Result<usize, String> {
 fn rows(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=ROWS_MAX).contains(count));
     count.ok_or_else(|| format!("not a number from 1 to {ROWS_MAX}"))
+}
+
+fn file_bytes(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=FILE_BYTES_MAX).contains(count));
+    count.ok_or_else(|| format!("not a number from 1 to {FILE_BYTES_MAX}"))
 }
 
 fn window(text: &str) -> Result<usize, String> {

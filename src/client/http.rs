@@ -70,6 +70,38 @@ impl HttpConnection {
         if status.is_success() { Ok(body) } else { Err(ClientError::Status(status.as_u16())) }
     }
 
+    /// Stores the bytes of a file under the id of a `file.put` (`tr50.md` 4.3).
+    pub async fn store_file(&mut self, id: &str, bytes: Bytes) -> Result<(), ClientError> {
+        self.move_file(Method::POST, id, bytes, 0).await.map(drop)
+    }
+
+    /// Fetches the bytes of a file, at most so many, under the id of a `file.get`.
+    pub async fn fetch_file(&mut self, id: &str, bytes_max: usize) -> Result<Bytes, ClientError> {
+        self.move_file(Method::GET, id, Bytes::new(), bytes_max).await
+    }
+
+    async fn move_file(
+        &mut self,
+        method: Method,
+        id: &str,
+        body: Bytes,
+        answer_bytes_max: usize,
+    ) -> Result<Bytes, ClientError> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        let uri = format!("/file/{id}").parse();
+        *request.uri_mut() = uri.map_err(|_| ClientError::NotAReply(format!("file id {id:?}")))?;
+        request.headers_mut().insert(HOST, self.host.clone());
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(ClientError::Status(status.as_u16()));
+        }
+        let body = Limited::new(response.into_body(), answer_bytes_max).collect().await;
+        Ok(body.map_err(|_| ClientError::Closed)?.to_bytes())
+    }
+
     pub(super) async fn ask(&mut self, request: &str) -> Result<Reply, ClientError> {
         let body = self.post(Bytes::copy_from_slice(request.as_bytes())).await?;
         Reply::of_command(&body)

@@ -83,7 +83,7 @@ impl Reply {
     }
 
     /// Messages and codes in one text, for people.
-    pub(super) fn failure(&self) -> String {
+    pub(crate) fn failure(&self) -> String {
         match (self.error_messages.as_slice(), self.error_codes.as_slice()) {
             ([], []) => "no reason given".to_owned(),
             (messages, codes) => format!("{} {codes:?}", messages.join(", ")),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::files::{self, FileLoad};
 use super::flow::{Flow, Pace};
 use super::methods::{self, Exchange};
 use super::ordinary::Ordinary;
@@ -17,7 +18,7 @@ use crate::client::{
 };
 
 /// Time for the answers on their way when a run is ended early.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A logged-in device.
 pub struct Device {
@@ -39,6 +40,7 @@ pub(super) struct Work<'a> {
     pub request: Option<&'a str>,
     /// What is shared where devices have others execute methods.
     pub exchange: Option<&'a Exchange>,
+    pub files: Option<&'a FileLoad>,
     pub board: &'a Board,
     pub stop: &'a CancellationToken,
 }
@@ -63,6 +65,10 @@ impl Device {
     /// The device's number in its fleet, from 0; its thing key ends with it.
     pub fn number(&self) -> usize {
         self.number
+    }
+
+    pub(super) const fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Sends one command and waits for its answer. `params` is a JSON text.
@@ -112,6 +118,9 @@ impl Device {
 
     /// Sends commands until the pace's end or `stop`; an error if the connection does not last.
     pub(super) async fn work(&mut self, work: Work<'_>) -> Result<(), ClientError> {
+        if let Some(load) = work.files {
+            return files::work(self, load, work).await;
+        }
         match &mut self.client {
             DeviceClient::Rumqttc(ordinary) => work_ordinary(ordinary, work).await,
             DeviceClient::Own(client) => match client.link_mut() {

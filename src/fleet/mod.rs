@@ -15,6 +15,7 @@
 //! ```
 
 mod device;
+mod files;
 mod flow;
 mod histogram;
 mod methods;
@@ -31,8 +32,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use device::Device;
-pub use plan::{ClientKind, DEVICES_MAX, Load, Plan, PlanError, ROWS_MAX, Versions, WINDOW_MAX};
-pub use report::{Board, Commands, Connections, Latency, Mail, Report, Rows};
+pub use plan::{
+    ClientKind, DEVICES_MAX, FILE_BYTES_MAX, Load, Plan, PlanError, ROWS_MAX, Versions, WINDOW_MAX,
+};
+pub use report::{Board, Commands, Connections, Files, Latency, Mail, Report, Rows};
 
 use crate::client::{ClientError, Options, Reply, Target};
 use device::Work;
@@ -162,7 +165,7 @@ impl Fleet {
     /// Lets every device send as `load` says, and reports. A device whose connection does not last
     /// leaves the fleet.
     pub async fn run(&mut self, load: &Load) -> Report {
-        let rows = load.rows;
+        let (rows, file_bytes) = (load.rows, load.files.as_ref().map(|files| files.bytes()));
         let load = Arc::new(load.clone());
         let exchange = (load.callers > 0).then(|| Arc::new(self.exchange(load.callers)));
         let senders = exchange.as_ref().map_or(self.devices.len(), |_| load.callers);
@@ -182,7 +185,8 @@ impl Fleet {
             workers.spawn(async move {
                 let request = load.request.as_deref();
                 let exchange = exchange.as_deref();
-                let work = Work { pace, request, exchange, board: &board, stop: &stop };
+                let files = load.files.as_deref();
+                let work = Work { pace, request, exchange, files, board: &board, stop: &stop };
                 let worked = device.work(work).await;
                 if let Some(exchange) = exchange.filter(|exchange| exchange.calls(device.number()))
                 {
@@ -216,7 +220,8 @@ impl Fleet {
             ended.await.unwrap_or(load.duration)
         };
         let report = self.board.report(elapsed);
-        Report { rows: (rows > 0).then(|| Rows::of(&report, rows)), ..report }
+        let files = file_bytes.map(|bytes| Files::of(&report, bytes));
+        Report { rows: (rows > 0).then(|| Rows::of(&report, rows)), files, ..report }
     }
 
     /// What devices share of which the first `callers` have the others execute methods.

@@ -1,8 +1,10 @@
 //! What a fleet is made of and what it does.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::files::FileLoad;
 use crate::client::{ClientError, Login, Url, Version, request_text};
 use crate::timestamp::Timestamp;
 use crate::transport::Protocol;
@@ -12,6 +14,9 @@ pub const DEVICES_MAX: usize = 1_000_000;
 
 /// Rows of telemetry in one batch: some 64 bytes each, and a frame of the default size.
 pub const ROWS_MAX: usize = 10_000;
+
+/// Bytes of one file that devices move: each holds it in memory.
+pub const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Requests that one device may have on their way.
 pub const WINDOW_MAX: usize = 10_000;
@@ -118,6 +123,12 @@ impl Plan {
                 .urls
                 .iter()
                 .all(|url| over_mqtt(url) && !matches!(url.login, Login::User { .. }));
+        if let Some(files) = &load.files
+            && !self.beyond_loopback
+            && !files.target.is_loopback()
+        {
+            return Err(PlanError::NotLoopback(files.target.authority().to_owned()));
+        }
         if load.callers == 0 || able { Ok(()) } else { Err(PlanError::Methods) }
     }
 
@@ -202,6 +213,8 @@ pub struct Load {
     pub(super) rows: usize,
     /// Devices that ask the others to run a method; 0 for a load of something else.
     pub(super) callers: usize,
+    /// Files that every device moves; none for a load of something else.
+    pub(super) files: Option<Arc<FileLoad>>,
     /// How long commands are sent.
     pub duration: Duration,
     /// After this time without an answer a command counts as lost.
@@ -238,10 +251,21 @@ impl Load {
         Self { request: Some(String::new()), callers, ..Self::idle(duration) }
     }
 
+    /// Every device stores a file of so many bytes and fetches it again, over HTTP at `url`.
+    ///
+    /// # Errors
+    /// The URL is none of HTTP, or its host has no address.
+    pub async fn files(bytes: usize, url: &Url, duration: Duration) -> Result<Self, PlanError> {
+        let files = FileLoad::new(bytes, url).await?.ok_or(PlanError::Files)?;
+        let files = Some(Arc::new(files));
+        Ok(Self { request: Some(String::new()), files, ..Self::idle(duration) })
+    }
+
     /// Every device holds its connection for `duration`.
     pub fn idle(duration: Duration) -> Self {
         let timeout = Duration::from_secs(10);
-        Self { request: None, rate: 0.0, window: 1, rows: 0, callers: 0, duration, timeout }
+        let (request, files) = (None, None);
+        Self { request, rate: 0.0, window: 1, rows: 0, callers: 0, files, duration, timeout }
     }
 }
 
@@ -263,6 +287,9 @@ pub enum PlanError {
     /// Methods, which need notices and somebody who answers.
     #[error("methods need MQTT with --client own, and more devices than callers")]
     Methods,
+    /// Files, which move over HTTP.
+    #[error("files need a URL of HTTP beside the others, or --files-url")]
+    Files,
     /// A server that may be somebody else's.
     #[error(
         "{0} is not on this machine's loopback; a fleet loads other machines only with \

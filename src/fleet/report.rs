@@ -65,7 +65,7 @@ impl Board {
         self.count_error(error);
     }
 
-    fn count_error(&self, error: impl fmt::Display) {
+    pub(super) fn count_error(&self, error: impl fmt::Display) {
         let text = error.to_string();
         let mut errors = self.errors.lock();
         let known = errors.contains_key(&text);
@@ -128,6 +128,7 @@ impl Board {
                 max_ms: ms(self.latency.max()),
             },
             rows: None,
+            files: None,
             mail,
             seconds,
             errors: self.errors.lock().clone(),
@@ -149,6 +150,9 @@ pub struct Report {
     /// Rows of telemetry, if that was the load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<Rows>,
+    /// Files moved, if that was the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
     /// Mail to devices, if that was the load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mail: Option<Mail>,
@@ -226,6 +230,26 @@ impl Rows {
     }
 }
 
+/// Files in rounds that succeeded, each there and back.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Files {
+    /// Uploads and downloads.
+    pub moved: u64,
+    /// Their bytes in a second.
+    pub bytes_per_second: f64,
+}
+
+impl Files {
+    /// The files of a run whose rounds moved this many bytes each way.
+    pub(super) fn of(report: &Report, bytes: usize) -> Self {
+        let moved = 2 * report.commands.answered.saturating_sub(report.commands.failed);
+        let all = moved as f64 * bytes as f64;
+        let bytes_per_second = if report.seconds > 0.0 { all / report.seconds } else { 0.0 };
+        Self { moved, bytes_per_second }
+    }
+}
+
 /// Quantiles of the time from sending to the answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -277,6 +301,10 @@ impl fmt::Display for Report {
         )?;
         if let Some(Rows { recorded, per_second }) = &self.rows {
             writeln!(f, "telemetry    {recorded} rows  {per_second:.0} rows/s")?;
+        }
+        if let Some(Files { moved, bytes_per_second }) = &self.files {
+            let megabytes = bytes_per_second / 1e6;
+            writeln!(f, "files        {moved} moved  {megabytes:.1} MB/s")?;
         }
         if let Some(mail) = &self.mail {
             writeln!(

@@ -278,3 +278,26 @@ async fn devices_answer_the_methods_that_others_have_them_execute() {
     assert_eq!(fleet.len(), 20);
     fleet.close().await;
 }
+
+#[tokio::test]
+async fn devices_move_files_there_and_back() {
+    let server = TestServer::start();
+    let http = server.thing_url("http", "-");
+    for dialect in ["mqtt", "tcp", "http"] {
+        let plan = Plan::new(server.thing_url(dialect, "-"), 5);
+        let load = Load::files(300_000, &http, Duration::from_millis(500)).await;
+        let load = load.expect("a URL of HTTP");
+        plan.check_load(&load).expect("a load that works");
+        let mut fleet = Fleet::connect(&plan).await.expect("a plan that works");
+        let report = fleet.run(&load).await;
+        assert!(report.is_clean(), "{report}");
+        let files = report.files.clone().expect("files");
+        assert!(files.moved >= 10 && files.moved == 2 * report.commands.answered, "{report}");
+        assert!(report.to_string().contains("\nfiles        "), "{report}");
+        assert_eq!(fleet.len(), 5);
+        fleet.close().await;
+    }
+    let mqtt = server.thing_url("mqtt", "-");
+    let refused = Load::files(1, &mqtt, Duration::from_secs(1)).await.expect_err("not over MQTT");
+    assert!(refused.to_string().starts_with("files need a URL of HTTP"), "{refused}");
+}
