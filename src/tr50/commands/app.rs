@@ -212,6 +212,7 @@ impl Members {
             application.auto_register = application.auto_register_def.is_some();
         } else if edit.unsets("autoRegThingDefId") {
             application.auto_register_def = None;
+            application.auto_register = false;
         }
         edit.flag("autoRegister", &mut application.auto_register, self.auto_register);
         edit.flag("isSuperAdmin", &mut application.super_admin, self.is_super_admin);
@@ -380,7 +381,7 @@ pub fn update(
     if new_token.is_some() {
         application.token_id = TokenId::from_bytes(chance()?);
     }
-    if let Some(name) = which.name {
+    if let Some(name) = which.name.filter(|name| *name != before.name) {
         application.name.clone_from(&name);
         application.token_name = name;
     }

@@ -1,6 +1,6 @@
 //! `thing_def.*`: definitions of things (`tr50.md` 4.1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -50,6 +50,13 @@ pub const COMMANDS: &[CommandInfo] = &[
         "Shows a definition that is known in the current organisation: its own or one from above.",
         "the definition",
         [NOT_FOUND]
+    ),
+    read!(
+        "thing_def.keys",
+        keys,
+        "Lists the keys of the definitions that are known in the current organisation.",
+        "`result`",
+        []
     ),
     read!(
         "thing_def.list",
@@ -355,6 +362,18 @@ pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
     let defs = call.core.identity.thing_defs_of(call.session.org_id());
     let defs: Vec<_> = defs.iter().map(Summary::from).collect();
     view.or_sorted_by("name").apply(FIELDS, &defs)
+}
+
+/// The reply of `thing_def.keys`.
+#[derive(Serialize)]
+pub struct Keys {
+    result: BTreeSet<String>,
+}
+
+/// `thing_def.keys`. No source shows its reply; this is the form of the other lists.
+pub fn keys(call: &Call<'_>, _: NoParams) -> Result<Keys, Failure> {
+    let defs = call.core.identity.thing_defs_of(call.session.org_id());
+    Ok(Keys { result: defs.iter().map(|def| def.key.clone()).collect() })
 }
 
 /// The reply of `thing_def.column_map`.
