@@ -38,7 +38,7 @@ enum Command {
     Serve(ServeArgs),
     // Described where their arguments are: a line here would hide the longer text of their --help.
     Call(CallArgs),
-    Fleet(FleetArgs),
+    Fleet(Box<FleetArgs>),
     /// Reads a configuration and says what is wrong with it.
     Check(CheckArgs),
     Backup(BackupArgs),
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         match command {
             Command::Serve(args) => serve(args).await.unwrap_or_else(|why| fail(&why)),
             Command::Call(args) => call::run(args).await,
-            Command::Fleet(args) => fleet::run(args).await,
+            Command::Fleet(args) => fleet::run(*args).await,
             Command::Check(args) => check(&args),
             Command::Backup(args) => {
                 with_config(args.config.as_deref(), |config| backup::back_up(&args, config))

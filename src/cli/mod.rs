@@ -22,7 +22,7 @@ mod tests {
     #[derive(Parser)]
     enum Line {
         Call(call::CallArgs),
-        Fleet(fleet::FleetArgs),
+        Fleet(Box<fleet::FleetArgs>),
     }
 
     #[test]
