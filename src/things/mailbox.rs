@@ -115,8 +115,6 @@ pub struct Handed {
     pub mails: Vec<Mail>,
     /// When what has changed is durable.
     pub receipt: Receipt,
-    /// One that is still new.
-    pub next: Option<Arc<Letter>>,
 }
 
 /// Which mails a listing is about.
@@ -245,16 +243,12 @@ impl Mailbox {
             let hold = |id| state.waiting.hold(id, session, now);
             (ids.into_iter().filter_map(hold).collect(), Receipt::nothing())
         };
-        let next = self.first_fresh(&state, things);
-        Ok(Handed { mails, receipt, next })
+        Ok(Handed { mails, receipt })
     }
 
     /// One of the new mails of these things.
     pub fn new_for(&self, things: &[ThingId]) -> Option<Arc<Letter>> {
-        self.first_fresh(&self.state.lock(), things)
-    }
-
-    fn first_fresh(&self, state: &State, things: &[ThingId]) -> Option<Arc<Letter>> {
+        let state = self.state.lock();
         let first = state.waiting.fresh(things, 1, usize::MAX);
         first.first().and_then(|id| state.waiting.get(*id)).map(|mail| mail.letter.clone())
     }

@@ -15,7 +15,7 @@ use super::json;
 use super::params::Field;
 use crate::core::{Affected, Core};
 use crate::directory::event::Event;
-use crate::directory::{Changes, Outlet, Pushed, Reason, Session, Who};
+use crate::directory::{Changes, Outlet, Reason, Session, Who};
 use crate::identity::model::User;
 use crate::limits;
 use crate::store::writer::Receipt;
@@ -97,8 +97,8 @@ pub type StoreHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Rec
 pub type FetchHandler =
     fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<(Receipt, Option<Sequel>), Failure>;
 
-/// A message for a connection.
-pub type Sequel = (Arc<dyn Outlet>, Pushed);
+/// What is done when a reply is on its way, such as sending a message behind it.
+pub type Sequel = Box<dyn FnOnce() + Send>;
 
 /// A handler that changes records of identity and appends its reply object.
 pub type RecordHandler = fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Recorded, Failure>;
@@ -171,8 +171,7 @@ pub struct Caller {
     pub conn: ConnInfo,
 }
 
-/// A reply that took time, and what is to be done when it has gone out: messages to send,
-/// connections to close.
+/// A reply that took time, and what is to be done when it is on its way.
 #[derive(Default)]
 pub struct Answer {
     /// The text of the reply.
@@ -195,13 +194,11 @@ impl Answer {
         }));
     }
 
-    /// Sends what follows the reply, and closes the connections whose sessions the request ended.
+    /// Does what follows the reply, and closes the connections whose sessions the request ended.
     /// To be called when the reply is on its way, so that the caller's own connection does not
     /// close before it.
     pub fn close(self) {
-        for (outlet, message) in self.sequels {
-            outlet.push(message);
-        }
+        self.sequels.into_iter().for_each(|sequel| sequel());
         for (outlet, reason) in self.closing {
             outlet.close(reason);
         }

@@ -662,3 +662,25 @@ async fn a_restricted_token_sees_its_own_mail_only() {
     let listed = call(&mut thing, "mailbox.list", "").await;
     assert_eq!((&listed["count"], &listed["result"][0]["id"]), (&json!(1), &json!(own)));
 }
+
+#[tokio::test]
+async fn a_caller_that_goes_leaves_the_answer_to_a_subscriber_with_its_login() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    call(&mut operator, "thing.create", r#"{"key":"mower","name":"M","imei":"351"}"#).await;
+    let mut device = Device::connect(&server, "mower", "a").await;
+    let mut subscriber = Connect::thing(Version::V311, "caller").id("s").open(&server).await;
+    subscriber.subscribe("reply/#", 0).await;
+    // As mosquitto_pub does; the mower is named as its integration in Home Assistant names it.
+    let mut publisher = Connect::thing(Version::V311, "caller").id("p").open(&server).await;
+    let params = json!({ "imei": "351", "method": "m", "params": { "a": [1] }, "ackTimeout": 30,
+        "singleton": true });
+    let exec = json!({ "cmd": { "command": "method.exec", "params": params } }).to_string();
+    publisher.send(&publisher.publish(0, 0, "api/7", exec)).await;
+    publisher.send(DISCONNECT).await;
+    publisher.expect_end().await;
+    device.noticed().await;
+    device.answer_one().await;
+    let expected = r#"{"cmd":{"success":true,"params":{"a":[1]}}}"#;
+    assert_eq!(subscriber.message().await.texts(), ("reply/7", expected));
+}

@@ -246,7 +246,8 @@ async fn check_deeds(deeds: Vec<Deed>) {
                     mail.status = if auto { Status::CompletedAuto } else { Status::InFlight };
                     mail.holder = (!auto).then_some(session);
                 }
-                assert_eq!(handed.next.map(|letter| letter.id), fresh.next().map(|(id, _)| *id));
+                let next = mailbox.new_for(&ids).map(|letter| letter.id);
+                assert_eq!(next, fresh.next().map(|(id, _)| *id));
             }
             Deed::Update(number) => {
                 let id = models.id(number);

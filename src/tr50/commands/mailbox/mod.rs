@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use super::target::{is_restricted, may_name, served};
 use super::{heavy, read, store, wait};
 use crate::directory::Who;
-use crate::id::MailId;
+use crate::id::{MailId, ThingId};
 use crate::limits;
 use crate::store::writer::Receipt;
 use crate::things::mailbox::mail::{Mail, Outcome};
@@ -155,13 +155,26 @@ fn check(
     let (mailbox, session) = (&call.core.mailbox, call.session);
     let auto_complete = auto_complete.unwrap_or(false);
     let handed = mailbox.hand_out(&things, session.number(), count_max, auto_complete, call.now)?;
-    let Handed { mails, receipt, next } = handed;
+    let Handed { mails, receipt } = handed;
     if session.end().is_some() {
         // It ended meanwhile, and may have given its mails back already.
         call.core.return_mail_of(session, call.now);
     }
     write_messages(&mails, out);
-    Ok((receipt, next.and_then(|letter| notice_to(session, &letter))))
+    Ok((receipt, notice_of_more(call, things)))
+}
+
+/// Tells of mail that is left, or has come meanwhile, behind the reply: device-cloud-lib does not
+/// listen to notices while it waits for one (`tr50.md` 4.2).
+fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<Sequel> {
+    call.session.outlet()?;
+    let (core, session) = (call.core.clone(), call.session.clone());
+    Some(Box::new(move || {
+        let more = core.mailbox.new_for(&things);
+        if let Some((outlet, message)) = more.and_then(|letter| notice_to(&session, &letter)) {
+            outlet.push(message);
+        }
+    }))
 }
 
 fn write_messages(mails: &[Mail], out: &mut Vec<u8>) {

@@ -107,7 +107,7 @@ pub fn deliver(
     let posted = call
         .core
         .post_mail(draft, call.session, call.now)
-        .map_err(|error| post_failure(&error, &subject))?;
+        .map_err(|error| post_failure(error, &subject))?;
     Ok(Box::pin(async move {
         posted.receipt.durable().await?;
         let id = posted.letter.id;
@@ -149,7 +149,7 @@ fn expires(ttl_s: Option<f64>, wait: Option<Duration>, now: Timestamp) -> Option
     (ttl_s > 0.0).then(|| now.plus_millis((ttl_s * 1000.0) as i64))
 }
 
-fn post_failure(error: &PostError, subject: &Subject) -> Failure {
+fn post_failure(error: PostError, subject: &Subject) -> Failure {
     match error {
         PostError::Full(count) => {
             let thing = &subject.key;
@@ -159,10 +159,7 @@ fn post_failure(error: &PostError, subject: &Subject) -> Failure {
         PostError::Busy => {
             Failure::new(Code::BUSY, "The server has no room for another mail now; try again.")
         }
-        PostError::Store(_) => {
-            tracing::error!(error = error as &dyn std::error::Error, "a mail was not stored");
-            Failure::new(Code::INTERNAL, "The server could not store the mail.")
-        }
+        PostError::Store(error) => error.into(),
     }
 }
 
