@@ -60,8 +60,10 @@ pub enum Handler {
     Fetch(FetchHandler),
     /// Changes records of identity; answered when live sessions follow and it is durable.
     Record(RecordHandler),
-    /// Waits for something else than the store, such as a device.
+    /// Waits for something else than one receipt of the store.
     Wait(WaitHandler),
+    /// Waits for a device, maybe for minutes: what the client sends next is not to wait for it.
+    Device(WaitHandler),
     /// Logs in, which takes time, with or without a session.
     Login(fn(LoginCall, Option<Box<RawValue>>) -> Reply),
 }
@@ -381,7 +383,7 @@ async fn execute_later(
         (Handler::Record(handler), Some(session)) => {
             record(*handler, &Call { core, session, now }, body.params, answer).await
         }
-        (Handler::Wait(handler), Some(session)) => {
+        (Handler::Wait(handler) | Handler::Device(handler), Some(session)) => {
             wait(*handler, &Call { core, session, now }, body.params, answer).await
         }
         (Handler::Heavy { handler, .. }, Some(session)) => {

@@ -153,6 +153,9 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
+/// Half of the mails are never fetched.
+const SETTINGS: &[(&str, &str)] = &[("TR50D_MAILBOX__WAITING_MAX", "1000000")];
+
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -162,7 +165,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
         .map(Arc::new)
         .collect();
     let mut last = [0; DEVICES];
-    let mut server = TestServer::in_dir(&data_dir, &[]);
+    let mut server = TestServer::in_dir(&data_dir, SETTINGS);
     let mut acknowledged = 0;
     for _ in 0..KILLS {
         let mut operator = server.operator("tcp").await;
@@ -188,7 +191,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
         }
         acknowledged += devices.iter().map(|d| d.ledger.lock().batches.len()).sum::<usize>();
 
-        server = TestServer::in_dir(&data_dir, &[]);
+        server = TestServer::in_dir(&data_dir, SETTINGS);
         let url = server.url("tcp", "operator@basicorg.example", "demo-operator-password");
         let mut operator = connect(&url).await;
         for (device, last) in devices.iter().zip(&mut last) {

@@ -684,3 +684,38 @@ async fn a_caller_that_goes_leaves_the_answer_to_a_subscriber_with_its_login() {
     let expected = r#"{"cmd":{"success":true,"params":{"a":[1]}}}"#;
     assert_eq!(subscriber.message().await.texts(), ("reply/7", expected));
 }
+
+#[tokio::test]
+async fn only_what_waits_for_a_device_is_answered_out_of_turn() {
+    let server = TestServer::start();
+    register(&server, "asleep").await;
+    let mut lines = Lines::connect(&server).await;
+    let login = json!({ "auth": { "command": "api.authenticate", "params": {
+        "appToken": TOKEN, "thingKey": "gateway" } } });
+    lines.ask(&login.to_string()).await;
+    let ordered = [
+        ("property.batch", json!({ "data": [{ "key": "t", "value": 1 }] })),
+        ("attribute.batch", json!({ "data": [{ "key": "a", "value": "1" }] })),
+        ("location.batch", json!({ "data": [{ "lat": 1, "lng": 2 }] })),
+        ("alarm.batch", json!({ "data": [{ "key": "a", "state": 1 }] })),
+        ("property.publish", json!({ "key": "t", "value": 2 })),
+        ("thing.bind", json!({ "key": "sensor" })),
+        ("mailbox.check", json!({ "autoComplete": true })),
+        ("diag.ping", json!({})),
+    ];
+    let mut text = json!({ "m": { "command": "method.exec", "params": {
+        "thingKey": "asleep", "method": "m", "ackTimeout": 1 } } })
+    .to_string();
+    for (command, params) in &ordered {
+        text += &json!({ *command: { "command": command, "params": params } }).to_string();
+    }
+    lines.send(&text).await;
+    for (command, _) in &ordered {
+        let line = lines.line().await;
+        assert!(
+            line.starts_with(&format!(r#"{{"{command}":{{"success":true"#)),
+            "{command}: {line}"
+        );
+    }
+    assert!(lines.line().await.starts_with(r#"{"m":{"success":false"#));
+}

@@ -2,9 +2,9 @@
 
 use serde_json::value::RawValue;
 
+use super::device;
 use super::mailbox::sending::{Order, Terms, deliver, method_params};
 use super::target::{Subject, Target};
-use super::wait;
 use crate::identity::model::Thing;
 use crate::limits;
 use crate::things::mailbox::mail::METHOD_EXEC;
@@ -13,7 +13,7 @@ use crate::tr50::error::Failure;
 use crate::tr50::params::params;
 
 /// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[wait!(
+pub const COMMANDS: &[CommandInfo] = &[device!(
     "method.exec",
     exec,
     "Lets a thing execute a method and waits for its answer: code, text and parameters are the \

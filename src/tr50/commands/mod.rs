@@ -149,7 +149,19 @@ macro_rules! wait {
     };
 }
 
-pub(crate) use {change, heavy, read, record, store, wait};
+/// A command that waits for a device.
+macro_rules! device {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
+        $crate::tr50::dispatch::CommandInfo {
+            handler: $crate::tr50::dispatch::Handler::Device(|call, params| {
+                $handler(call, $crate::tr50::params::Params::read(params)?)
+            }),
+            ..$crate::tr50::commands::wait!($name, $handler, $doc, $reply, $errors)
+        }
+    };
+}
+
+pub(crate) use {change, device, heavy, read, record, store, wait};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::target::{is_restricted, may_name, served};
-use super::{heavy, read, store, wait};
+use super::{device, heavy, read, store};
 use crate::directory::Who;
 use crate::id::{MailId, ThingId};
 use crate::limits;
@@ -65,7 +65,7 @@ pub const COMMANDS: &[CommandInfo] = &[
         "`count`: how many",
         [NOT_FOUND, MAIL_ENDED]
     ),
-    wait!(
+    device!(
         "mailbox.send",
         sending::send,
         "Sends a command to a thing and waits for its answer. A singleton is not sent while a mail \
