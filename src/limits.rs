@@ -284,6 +284,10 @@ pub const DELAYED_WILLS_MAX: usize = 10_000;
 /// shortest kind.
 pub const BATCH_ITEMS_MAX: usize = 100_000;
 
+/// Bytes of a batch of telemetry that is read at once, in a millisecond or two; longer ones are read
+/// on a thread of their own.
+pub const BATCH_AT_ONCE_BYTES: usize = 64 * 1024;
+
 /// Bytes of the name of a property, alarm or attribute.
 pub const SERIES_NAME_BYTES_MAX: usize = 256;
 

@@ -264,14 +264,58 @@ fn read_item<I: Item>(index: usize, item: &RawValue, defaults: &Members<'_>) -> 
     BatchItem { index, ts, point }
 }
 
+/// The parameters of a batch, not yet looked into.
+pub struct BatchText<I>(Option<Box<RawValue>>, PhantomData<fn() -> I>);
+
+impl<I: Item> Params for BatchText<I> {
+    fn fields() -> Vec<Field> {
+        <(Target, Many<I>)>::fields()
+    }
+
+    fn from_members(_: &Members<'_>) -> Result<Self, Failure> {
+        Ok(Self(None, PhantomData))
+    }
+
+    fn read(params: Option<&RawValue>) -> Result<Self, Failure> {
+        Ok(Self(params.map(ToOwned::to_owned), PhantomData))
+    }
+}
+
 /// `*.batch`: in order, up to the first point that is wrong. What came before it is kept, and the
-/// failure, which names it by its place, is sent when that is durable.
-pub fn batch<I: Item>(
-    call: &Call<'_>,
-    (target, many): (Target, Many<I>),
-) -> Result<Reply, Failure> {
+/// failure, which names it by its place, is sent when that is durable. A long batch is read on a
+/// thread that serves no connection.
+pub fn batch<I: Item>(call: &Call<'_>, text: BatchText<I>) -> Result<Reply, Failure> {
+    let bytes = text.0.as_ref().map_or(0, |text| text.get().len());
+    if bytes <= limits::BATCH_AT_ONCE_BYTES {
+        return Ok(Box::pin(take(call, &text)?.finish()));
+    }
+    let (core, session, now) = (call.core.clone(), call.session.clone(), call.now);
+    Ok(Box::pin(async move {
+        let inner = core.clone();
+        let work = move || take(&Call { core: &inner, session: &session, now }, &text);
+        core.apart(work).await??.finish().await
+    }))
+}
+
+/// A batch that was handed over to the store as far as it is right.
+struct Taken {
+    receipt: Receipt,
+    failed: Option<Failure>,
+}
+
+impl Taken {
+    async fn finish(self) -> Result<Vec<u8>, Failure> {
+        self.receipt.durable().await?;
+        match self.failed {
+            Some(failure) => Err(failure),
+            None => Ok(br#"{"success":true}"#.to_vec()),
+        }
+    }
+}
+
+fn take<I: Item>(call: &Call<'_>, text: &BatchText<I>) -> Result<Taken, Failure> {
+    let (target, Many(mut items, _)) = <(Target, Many<I>)>::read(text.0.as_deref())?;
     let subject = target.subject(call)?;
-    let Many(mut items, _) = many;
     if I::SORTED {
         items.sort_by_key(|item| item.ts.unwrap_or(call.now));
     }
@@ -287,14 +331,7 @@ pub fn batch<I: Item>(
             }
         }
     }
-    let receipt = record(call, &subject, I::KIND, &points)?;
-    Ok(Box::pin(async move {
-        receipt.durable().await?;
-        match failed {
-            Some(failure) => Err(failure),
-            None => Ok(br#"{"success":true}"#.to_vec()),
-        }
-    }))
+    Ok(Taken { receipt: record(call, &subject, I::KIND, &points)?, failed })
 }
 
 /// What a point has to pass before it is recorded.
