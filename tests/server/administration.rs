@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tr50d::client::Client;
 
 use super::harness::{TestServer, call, connect, eventually, reply};
+use super::http::metrics;
 
 const VIEWER: &str = "viewer@basicorg.example";
 const VIEWER_ID: &str = "5cf885f41c5bd771c8065bf2";
@@ -239,4 +240,24 @@ async fn the_last_of_many_changes_holds() {
         let reply = reply(&mut viewer, "session.list", "").await;
         assert_eq!(reply["success"], allowed, "round {round}: {reply}");
     }
+}
+
+#[tokio::test]
+async fn a_text_message_is_in_the_log_and_counted() {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let server = TestServer::logging(log.path(), &[("TR50D_LOG__FORMAT", "json")]);
+    server.thing("tcp", "mower-1").await;
+    let mut operator = server.operator("http").await;
+    let sms = r#"{"coding":"SEVEN_BIT","thingKey":"mower-1","message":"UP\nand \"away\""}"#;
+    call(&mut operator, "sms.send", sms).await;
+    let line = async || {
+        let text = std::fs::read_to_string(log.path()).expect("the log");
+        text.lines().find(|line| line.contains(r#""target":"sms""#)).map(str::to_owned)
+    };
+    eventually("the line", async || line().await.is_some()).await;
+    let line: Value = serde_json::from_str(&line().await.expect("seen")).expect("JSON");
+    assert_eq!((&line["thing"], &line["org"]), (&json!("mower-1"), &json!("BasicOrg")));
+    assert_eq!((&line["text"], &line["coding"]), (&json!("UP\nand \"away\""), &json!("SEVEN_BIT")));
+    assert_eq!(line["from"], "operator@basicorg.example");
+    assert!(metrics(&server).await.contains("\ntr50d_sms_total 1\n"));
 }
