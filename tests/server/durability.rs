@@ -426,7 +426,8 @@ fn only_its_owner_can_read_the_state() {
 async fn the_secret_of_a_session_is_not_on_disk() {
     let server = TestServer::start();
     let session = Http::open(server.address("http")).await.login(&thing("secret")).await;
-    for entry in walk(&server.data_dir) {
+    // Sockets hold nothing.
+    for entry in walk(&server.data_dir).into_iter().filter(|path| path.is_file()) {
         let bytes = std::fs::read(&entry).expect("readable");
         let found = bytes.windows(session.len()).any(|window| window == session.as_bytes());
         assert!(!found, "the session's id is in {}", entry.display());

@@ -31,14 +31,27 @@ async fn nobody_sees_another_organisations_topics() {
     }
     assert!(got.iter().all(|m| m.texts() == ("plant/7", "of basic") && !m.retain), "{got:?}");
     drop(Connect::thing(V311, "mortal").will("plant/8", "of basic").open(&server).await);
-    for _ in 0..4 {
-        assert_eq!(basic.message().await.texts(), ("plant/8", "of basic"));
+    // `#` is told of the thing's connection, and of its end, as well.
+    let mut heard = Vec::new();
+    for _ in 0..6 {
+        let message = basic.message().await;
+        let (topic, payload) = message.texts();
+        heard.push((topic.to_owned(), payload.to_owned()));
     }
+    heard.sort_unstable();
+    let (wills, connected) = heard.split_at(4);
+    assert!(
+        wills.iter().all(|(topic, text)| topic == "plant/8" && text == "of basic"),
+        "{heard:?}"
+    );
+    let connection = |payload: &str| ("thing/mortal/connected".to_owned(), payload.to_owned());
+    assert_eq!(connected, [connection("false"), connection("true")]);
     basic.retain("plant/kept", "of basic").await;
     for _ in 0..4 {
         assert_eq!(basic.message().await.texts(), ("plant/kept", "of basic"));
     }
     let mut later = Connect::login(V311, "later", "later", YORK).open(&server).await;
+    assert_eq!(york.message().await.texts(), ("thing/later/connected", "true"));
     assert_eq!(later.subscribe("#", 1).await, 1);
     later.expect_quiet().await;
     // The first that comes to the others is their own.
