@@ -21,7 +21,7 @@ mod tests {
 
     #[derive(Parser)]
     enum Line {
-        Call(call::CallArgs),
+        Call(Box<call::CallArgs>),
         Fleet(Box<fleet::FleetArgs>),
     }
 
