@@ -157,15 +157,16 @@ impl Receipt {
         }
     }
 
-    /// The same receipt, for who has something to do as soon as the changes are durable, or lost,
-    /// whether or not somebody still waits for it.
-    pub fn followed_by(self, work: impl FnOnce(&Result<(), StoreError>) + Send + 'static) -> Self {
+    /// The same receipt, for who has something to do as soon as the changes are durable (true) or
+    /// lost, whether or not somebody still waits for it. Who waits for the receipt is told first.
+    pub fn followed_by(self, work: impl FnOnce(bool) + Send + 'static) -> Self {
         let (answer, answered) = oneshot::channel();
         tokio::spawn(async move {
             let stored = self.durable().await;
-            work(&stored);
+            let durable = stored.is_ok();
             // Nobody need wait for it.
             let _ = answer.send(stored);
+            work(durable);
         });
         Self(Some(answered))
     }

@@ -355,8 +355,8 @@ impl Mailbox {
             state.waiting.remove(*id);
             let (told, answer) = (state.callers.take(*id), answer.clone());
             if !told.is_empty() {
-                receipt = receipt.followed_by(move |stored| {
-                    told.tell(if stored.is_ok() { &answer } else { &Answer::NotStored });
+                receipt = receipt.followed_by(move |durable| {
+                    told.tell(if durable { &answer } else { &Answer::NotStored });
                 });
             }
         }

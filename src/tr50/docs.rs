@@ -62,6 +62,9 @@ fn command(text: &mut String, info: &CommandInfo) {
     ) {
         text.push_str(" The reply is sent when the change is durable.");
     }
+    if matches!(info.handler, Handler::Device(_)) {
+        text.push_str(" What comes behind it on a connection does not wait for it.");
+    }
     text.push_str(match info.reply {
         "" => "\n\nReply: nothing but success.",
         _ => "\n\nReply: ",
