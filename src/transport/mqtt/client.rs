@@ -118,6 +118,17 @@ impl Client {
         }
     }
 
+    /// Sends what others have put into the connection, and obeys the order to close it.
+    fn send_pushed(&mut self, out: &mut Vec<u8>) -> Result<(), Closing> {
+        let Some((items, close)) = self.outbox.take() else { return Ok(()) };
+        if let Some(online) = &mut self.online {
+            for item in items {
+                online.send(&self.edge, item, out);
+            }
+        }
+        close.map_or(Ok(()), |reason| Err(Closing::ended(reason)))
+    }
+
     /// Answers to bytes that are no MQTT.
     fn refuse(&self, malformed: Malformed, out: &mut Vec<u8>) -> Closing {
         self.edge.log_broken(&self.info, &malformed);
@@ -170,7 +181,13 @@ impl Peer for Client {
                 let online = self.online.insert(online.ok_or(Closing::refused())?);
                 online.greet(&self.edge, out);
             }
-            (Done::Topics(work), Some(online)) => online.finish_topics(&self.edge, work, out),
+            (Done::Topics(work), Some(online)) => {
+                online.finish_topics(&self.edge, work, out);
+                // What came meanwhile makes room for what the client sends next.
+                if out.len() < limits::UNSENT_BYTES_MAX {
+                    self.send_pushed(out)?;
+                }
+            }
             (Done::Topics(_), None) => {}
         }
         Ok(())
@@ -187,16 +204,7 @@ impl Peer for Client {
             // What comes meanwhile waits, as much as the outbox takes.
             return self.outbox.closing().map_or(Ok(()), |reason| Err(Closing::ended(reason)));
         }
-        if let Some((items, close)) = self.outbox.take() {
-            if let Some(online) = &mut self.online {
-                for item in items {
-                    online.send(&self.edge, item, out);
-                }
-            }
-            if let Some(reason) = close {
-                return Err(Closing::ended(reason));
-            }
-        }
+        self.send_pushed(out)?;
         if let Some(online) = &mut self.online {
             online.poll_deliveries(cx, out);
         }

@@ -44,6 +44,8 @@ struct Inner {
     items: VecDeque<Item>,
     /// Replies and acknowledgements that somebody is working on.
     promised: usize,
+    /// Those of `items` that were promised.
+    kept: usize,
     close: Option<Reason>,
     /// The connection is gone.
     shut: bool,
@@ -59,12 +61,12 @@ impl Outbox {
     /// that sends faster than it is served must wait.
     pub fn promise(&self) -> bool {
         let mut inner = self.inner.lock();
-        let room = inner.promised < limits::OUTBOX_MESSAGES_MAX;
+        let room = inner.promised + inner.kept < limits::OUTBOX_MESSAGES_MAX;
         inner.promised += usize::from(room);
         room
     }
 
-    /// Puts in what was announced.
+    /// Puts in what was announced; there is room for it.
     ///
     /// # Errors
     ///
@@ -72,26 +74,32 @@ impl Outbox {
     pub fn keep_promise(&self, item: Item) -> Result<(), Item> {
         let mut inner = self.inner.lock();
         inner.promised -= 1;
-        self.put(inner, item, 2 * limits::OUTBOX_MESSAGES_MAX)
+        if inner.shut {
+            return Err(item);
+        }
+        inner.kept += 1;
+        self.put(inner, item);
+        Ok(())
     }
 
-    /// Puts something in that nobody announced; room for what was announced is left.
+    /// Puts something in that nobody announced.
     ///
     /// # Errors
     ///
     /// The item itself, when the connection is gone or does not read.
     pub fn put_in(&self, item: Item) -> Result<(), Item> {
-        self.put(self.inner.lock(), item, limits::OUTBOX_MESSAGES_MAX)
-    }
-
-    fn put(&self, mut inner: MutexGuard<'_, Inner>, item: Item, max: usize) -> Result<(), Item> {
-        if inner.shut || inner.items.len() >= max {
+        let inner = self.inner.lock();
+        if inner.shut || inner.items.len() - inner.kept >= limits::OUTBOX_MESSAGES_MAX {
             return Err(item);
         }
+        self.put(inner, item);
+        Ok(())
+    }
+
+    fn put(&self, mut inner: MutexGuard<'_, Inner>, item: Item) {
         inner.items.push_back(item);
         drop(inner);
         self.wake();
-        Ok(())
     }
 
     /// The order to close a connection that has no room for what has come.
@@ -108,6 +116,7 @@ impl Outbox {
         let mut inner = self.inner.lock();
         let waits = |reason: &Reason| *reason == Reason::ServerStopped && inner.promised > 0;
         let close = inner.close.filter(|reason| !waits(reason));
+        inner.kept = 0;
         Some((std::mem::take(&mut inner.items), close))
     }
 
@@ -138,5 +147,37 @@ impl Outlet for Outbox {
         if self.put_in(Item::Message(message)).is_err() {
             tracing::debug!("a message for a slow or closing client was dropped");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_promised_finds_room_and_what_was_not_takes_none_from_it() {
+        let outbox = Outbox::default();
+        let ack = || Item::Ack { qos: QoS::AtLeastOnce, pkid: 1, code: 0 };
+        let message = || Item::Message(Pushed { topic: "a".into(), payload: "b".into() });
+        while outbox.put_in(message()).is_ok() {}
+        let mut promised = 0;
+        while outbox.promise() {
+            // Some are kept before the connection looks.
+            if promised % 2 == 0 {
+                outbox.keep_promise(ack()).expect("room");
+            }
+            promised += 1;
+        }
+        assert_eq!(promised, limits::OUTBOX_MESSAGES_MAX);
+        let (items, _) = outbox.take().expect("filled");
+        assert_eq!(items.len(), limits::OUTBOX_MESSAGES_MAX * 3 / 2);
+        assert!(outbox.take().is_none() && outbox.put_in(message()).is_ok());
+        for _ in 0..limits::OUTBOX_MESSAGES_MAX / 2 {
+            assert!(outbox.promise());
+            outbox.keep_promise(ack()).expect("room");
+        }
+        assert!(!outbox.promise());
+        outbox.shut();
+        assert!(outbox.keep_promise(ack()).is_err() && outbox.put_in(message()).is_err());
     }
 }
