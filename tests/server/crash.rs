@@ -68,18 +68,18 @@ impl Device {
         );
         let mail = text(&try_call(client, "mailbox.send", &send).await?["id"]);
         self.ledger.lock().mails.push(mail.clone());
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             try_call(client, "mailbox.check", r#"{"limit":100}"#).await?;
             try_call(client, "mailbox.ack", &format!(r#"{{"id":"{mail}"}}"#)).await?;
             self.ledger.lock().completed.push(mail);
         }
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             let key = format!("{}-made-{number}", self.key);
             let create = format!(r#"{{"key":"{key}","name":"made"}}"#);
             try_call(client, "thing.create", &create).await?;
             self.ledger.lock().things.push(key);
         }
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             let name = format!("file-{number}");
             let put = format!(r#"{{"fileName":"{name}"}}"#);
             let ticket = try_call(client, "file.put", &put).await?;
