@@ -78,6 +78,22 @@ fn every_command_and_every_error_is_in_a_data_file() {
     }
 }
 
+#[test]
+fn every_command_is_shown_with_its_success_and_each_of_its_failures() {
+    use tr50d::tr50::error::Code;
+    // Ten failed logins lock, and a hundred thousand records are too many: tested elsewhere.
+    let elsewhere = [Code::LOGIN_LOCKED, Code::BUSY];
+    let shown = replies::shown();
+    for command in tr50d::tr50::commands::COMMANDS.iter() {
+        let none = BTreeSet::new();
+        let shown = shown.get(command.name).unwrap_or(&none);
+        assert!(shown.contains(&0), "no success of {}", command.name);
+        for code in command.errors.iter().filter(|code| !elsewhere.contains(code)) {
+            assert!(shown.contains(&code.0.into()), "{} does not fail with {code:?}", command.name);
+        }
+    }
+}
+
 /// The `whoAmI` of every session in a listing, and its count.
 fn names(listed: &Value) -> (Vec<&str>, u64) {
     let result = listed["result"].as_array().expect("a list");

@@ -1,8 +1,9 @@
 //! Runs the data files of `fixtures/replies`; `fixtures/replies/README.md` describes their form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::harness::TestServer;
@@ -79,6 +80,42 @@ fn read(text: &str) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// What the data files show of each command: the code of its failure, or 0 for a success.
+pub fn shown() -> BTreeMap<String, BTreeSet<i64>> {
+    let mut shown: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+    for entry in std::fs::read_dir(directory()).expect("the directory") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "txt") {
+            continue;
+        }
+        // Replies follow soon, but not always at once: some devices take their time.
+        let mut sent: VecDeque<Value> = VecDeque::new();
+        for step in read(&std::fs::read_to_string(path).expect("text")) {
+            let Ok(value) = serde_json::from_str::<Value>(&step.text) else { continue };
+            if step.kind == Kind::Request {
+                sent.push_front(value);
+                sent.truncate(6);
+            } else if step.kind == Kind::Reply {
+                note(&sent, &value, &mut shown);
+            }
+        }
+    }
+    shown
+}
+
+fn note(sent: &VecDeque<Value>, reply: &Value, shown: &mut BTreeMap<String, BTreeSet<i64>>) {
+    for (id, answer) in reply.as_object().into_iter().flatten() {
+        let code = match &answer["success"] {
+            Value::Bool(true) => 0,
+            Value::Bool(false) => answer["errorCodes"][0].as_i64().expect("a code"),
+            _ => continue,
+        };
+        for command in sent.iter().filter_map(|request| request[id]["command"].as_str()) {
+            shown.entry(command.to_ascii_lowercase()).or_default().insert(code);
+        }
+    }
 }
 
 /// How requests are sent.
