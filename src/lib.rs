@@ -6,8 +6,10 @@
 //! * [`tr50`]: the language: envelope, errors, dispatcher, one file a command family.
 //! * [`directory`]: live sessions, their indexes, expiry, events and history.
 //! * [`identity`]: organisations, users, applications with tokens, roles, things, logins.
+//! * [`things`]: what things do: telemetry, mailboxes, files, and who is told of changes.
 //! * [`broker`]: ordinary MQTT topics, through the embedded rumqttd router.
 //! * [`store`]: durable state, and [`journal`], which turns events into it.
+//! * [`backup`], [`control`]: copies of a running store, and orders to it on its own machine.
 //! * [`core`]: the shell that owns the rules and gives them time and chance.
 //! * [`server`]: start order, listeners, graceful stop.
 //! * [`client`], [`fleet`], [`cli`]: the other side, for tests, measurements and users.
