@@ -93,11 +93,16 @@ pub const FILE_TICKET_LIFE_S: u64 = 86_400;
 /// that its last bytes arrived, and a device that lost its cell is back in less.
 pub const FILE_REST_S: u64 = 30;
 
-/// Tickets for files, about 50 MB.
+/// Tickets for files, about 50 MB; 300 MB if all are for files with all that
+/// [`FILE_EXTRAS_BYTES_MAX`] allows.
 pub const FILE_TICKETS_MAX: usize = 100_000;
 
 /// Of these, those that one user or thing asked for.
 pub const FILE_TICKETS_OF_ONE_MAX: usize = 1000;
+
+/// Bytes of the tags, the security tags and the login of a file in all: each of its tickets holds
+/// them, and so does each of its rows in a listing.
+pub const FILE_EXTRAS_BYTES_MAX: usize = 2048;
 
 /// Files moved at once: each takes a buffer on its way to or from the disk, together 256 MB.
 pub const FILE_TRANSFERS_MAX: usize = 1000;

@@ -9,6 +9,7 @@ use super::view::{ListReply, View};
 use super::{heavy, read, store};
 use crate::core::random;
 use crate::id::{FileId, TicketId};
+use crate::limits;
 use crate::store::writer::Receipt;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
@@ -78,6 +79,31 @@ params! {
         optional log_complete: bool = "logComplete", "Whether the log is to say when it has come.";
         optional basic_auth: Login = "basicAuth", "What downloads have to be authenticated with.";
         optional sha256: bool = "calculateSha256", "Whether its SHA-256 is to be kept.";
+    }
+}
+
+impl Announced {
+    /// Fails when what is to be kept of the file, beside its bytes, is too much.
+    fn check(&self) -> Result<(), Failure> {
+        let mut bytes = 0;
+        for (name, tags) in [("tags", &self.tags), ("secTags", &self.sec_tags)] {
+            let tags = tags.as_deref().unwrap_or_default();
+            let most = limits::THING_TAGS_MAX;
+            if tags.len() > most {
+                let sentence = format!("Parameter \"{name}\" has more than {most} tags.");
+                return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+            }
+            bytes += tags.iter().map(String::len).sum::<usize>();
+        }
+        let login = self.basic_auth.as_ref().and_then(|login| login.0.as_ref());
+        bytes += login.map_or(0, |login| login.0.len());
+        let most = limits::FILE_EXTRAS_BYTES_MAX;
+        if bytes <= most {
+            return Ok(());
+        }
+        let sentence =
+            format!("The tags, secTags and basicAuth of a file have more than {most} bytes.");
+        Err(Failure::new(Code::PARAMETER_INVALID, sentence))
     }
 }
 
@@ -172,6 +198,7 @@ pub fn put(
         let sentence = "Parameter \"crc32\" must be a whole number from 0 to 4294967295.";
         Failure::new(Code::PARAMETER_INVALID, sentence)
     })?;
+    announced.check()?;
     call.core.files.room(owner, &name.file_name).map_err(no_room)?;
     let put = Put {
         name: name.file_name,
