@@ -102,6 +102,7 @@ pub struct Upload {
     room: u64,
     /// What is not written yet.
     waiting: Vec<Bytes>,
+    /// The memory that it takes.
     waiting_bytes: usize,
 }
 
@@ -145,7 +146,8 @@ impl Upload {
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), TransferError> {
         self.received += bytes.len() as u64;
         check_size(&self.moved.files, self.room, self.received)?;
-        self.waiting_bytes += bytes.len();
+        // A piece takes room itself, and a peer may send its bytes one by one.
+        self.waiting_bytes += bytes.len() + size_of::<Bytes>();
         self.waiting.push(bytes);
         if self.waiting_bytes >= limits::FILE_WRITE_BYTES {
             self.flush().await?;
@@ -273,5 +275,54 @@ impl Download {
         let bytes = bytes.await?;
         self.position += bytes.len() as u64;
         Ok(Some(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::{FileName, FileTerms};
+    use super::*;
+    use crate::directory::Principal;
+    use crate::id::{OrgId, UserId};
+    use crate::store::Tables;
+    use crate::store::memory::MemoryStore;
+    use crate::store::writer::Durability;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+
+    fn files(dir: PathBuf) -> Arc<Files> {
+        let tables = Tables::new(Arc::new(MemoryStore::default()), Durability::Os);
+        let terms = FileTerms { dir, sync: false, bytes_max: 1 << 30, org_bytes_max: 0 };
+        Arc::new(Files::new(tables, terms))
+    }
+
+    #[tokio::test]
+    async fn bytes_that_come_one_by_one_take_no_more_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = files(dir.path().to_owned());
+        files.recover().expect("an empty directory");
+        let put = Put {
+            name: FileName::parse("a").expect("a name"),
+            crc32: None,
+            public: false,
+            tags: Vec::new(),
+            sec_tags: Vec::new(),
+            ttl_s: None,
+            with_sha256: false,
+            log_complete: false,
+            basic_auth: None,
+        };
+        let (ticket, asker) = (TicketId::from_random([1; 12]), UserId::from_bytes([2; 12]));
+        let owner = Owner { org: OrgId::from_bytes([3; 12]), thing: None };
+        files.announce(ticket, Principal::User(asker), owner, put, NOW).expect("room");
+        let mut upload = Upload::begin(&files, ticket, None, NOW).await.expect("valid");
+        for _ in 0..limits::FILE_WRITE_BYTES / 2 {
+            upload.write(Bytes::from_static(b"x")).await.expect("written");
+            let taken = upload.waiting.len() * size_of::<Bytes>();
+            assert!(taken <= limits::FILE_WRITE_BYTES, "{taken}");
+        }
+        upload.finish(NOW).await.expect("stored");
     }
 }
