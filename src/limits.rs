@@ -235,6 +235,10 @@ pub const LIST_MAX: u64 = 2000;
 /// megabytes while it runs.
 pub const THINGS_SEARCHED_MAX: usize = 100_000;
 
+/// Bytes of the query of one `thing.search`: every thing is searched for every word, a hundred
+/// thousand of them. People look for two or three.
+pub const QUERY_BYTES_MAX: usize = 256;
+
 /// Bytes of a name, description, tag or identifier of a thing: each is read whenever the thing is,
 /// and people write lines, not books.
 pub const THING_TEXT_BYTES_MAX: usize = 2048;

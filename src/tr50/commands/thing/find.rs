@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::change::check_tags;
 use super::object::{CurrentValues, FIELDS, FOREIGN_FIELDS, ThingObject};
 use super::query::Query;
 use crate::core::Core;
@@ -114,6 +115,7 @@ fn listing(
     let view = view.without_shown(FOREIGN_FIELDS);
     let mut selection = Selection::of(wanted.tags, wanted.keys, query);
     selection.has_loc = wanted.has_loc;
+    selection.check()?;
     let reply = match &wanted.iterator {
         Some(iterator) => next_page(call, &view, selection, iterator)?,
         None => page(call, &view, &selection)?,
@@ -174,6 +176,8 @@ fn next_page(
     } else {
         Iterator::read(iterator)?
     };
+    // The client could have changed it.
+    iterator.selection.check()?;
     if iterator.done {
         return Err(Failure::new(Code::END_OF_RESULTS, "Search has reached end of results."));
     }
@@ -186,6 +190,17 @@ impl Selection {
     fn is_all(&self) -> bool {
         let unasked = self.tags.is_none() && self.keys.is_none();
         unasked && self.query.is_none() && self.has_loc.is_none()
+    }
+
+    /// Fails when it asks so much of each thing that to look at all would take minutes.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        check_tags("tags", self.tags.as_deref().unwrap_or_default())?;
+        let most = limits::QUERY_BYTES_MAX;
+        if self.query.as_ref().is_none_or(|query| query.len() <= most) {
+            return Ok(());
+        }
+        let sentence = format!("The query has more than {most} bytes.");
+        Err(Failure::new(Code::PARAMETER_INVALID, sentence))
     }
 
     fn count(&self, call: &Call<'_>) -> Result<usize, StoreError> {

@@ -163,6 +163,7 @@ impl Things {
                 let sentence = "The application's token is restricted to its own thing.";
                 return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
             }
+            selection.check()?;
             return Ok(Box::pin(edit_selected(call.core.clone(), org, selection, edit, (now, by))));
         }
         let keys = self.named(call)?;
@@ -247,6 +248,8 @@ fn count(call: &Call<'_>, params: Cloud, kind: Kind) -> Result<TagCloud, Failure
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
     let selection = Selection::of(params.tags, params.keys, None);
+    selection.check()?;
+    check_tags("secTags", params.sec_tags.as_deref().unwrap_or_default())?;
     let has = |thing: &Thing| {
         let wanted = params.sec_tags.iter().flatten();
         wanted.into_iter().all(|tag| thing.sec_tags.contains(tag))
