@@ -918,6 +918,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn many_named_things_are_changed_apart() {
+        let (core, _) = core();
+        let core = Arc::new(core);
+        let session = login(&core).await.expect("welcome");
+        let rights = |_: &Who, org| {
+            let application = core.identity.application_by_token("demo-token-basicorg")?;
+            let standing = core.identity.application_standing(&application)?;
+            let permissions = crate::identity::permission::PermissionSet::ALL;
+            let org = core.identity.org(org)?;
+            Some(Standing { org, permissions, ..standing })
+        };
+        core.directory.refresh(&session, NOW, rights);
+        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let apart = async |count: usize, tag: &str| {
+            let keys = vec![r#""mower-1""#; count].join(",");
+            let params = format!(r#"{{"thingKey":[{keys}],"tags":["{tag}"]}}"#);
+            let request = format!(r#"{{"t":{{"command":"thing.tag.add","params":{params}}}}}"#);
+            let request = Request::parse(request.as_bytes()).expect("a request");
+            let mut out = Vec::new();
+            let execution = execute(&core, &caller, &request.commands, b"", NOW, &mut out);
+            let Execution::Pending(mut pending) = execution else { panic!("it takes time") };
+            let turns = core.heavy.available_permits() as u32;
+            let turns = core.heavy.clone().acquire_many_owned(turns).await.expect("turns");
+            let waker = std::task::Waker::noop();
+            let polled = pending.as_mut().poll(&mut std::task::Context::from_waker(waker));
+            let key = crate::id::ThingKey::parse("mower-1").expect("a key");
+            let thing = core.identity.thing(session.org_id(), &key).expect("read");
+            let changed = thing.expect("it is there").tags.iter().any(|held| held == tag);
+            drop(turns);
+            let answer = match polled {
+                std::task::Poll::Ready(answer) => answer,
+                std::task::Poll::Pending => pending.await,
+            };
+            let reply = String::from_utf8(answer.bytes).expect("text");
+            assert_eq!(reply, r#"{"t":{"success":true}}"#);
+            !changed
+        };
+        assert!(!apart(limits::THINGS_AT_ONCE_MAX, "few").await);
+        assert!(apart(limits::THINGS_AT_ONCE_MAX + 1, "many").await);
+    }
+
+    #[tokio::test]
     async fn a_session_that_is_not_stored_does_not_live() {
         let (core, store) = core();
         let session = login(&core).await.expect("welcome");

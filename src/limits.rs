@@ -246,6 +246,10 @@ pub const THING_TEXT_BYTES_MAX: usize = 2048;
 /// Tags, or security tags, of a thing. Portals show some ten.
 pub const THING_TAGS_MAX: usize = 100;
 
+/// Things that one command changes at once, each in some microseconds; more are changed on a thread
+/// that serves no connection.
+pub const THINGS_AT_ONCE_MAX: usize = 100;
+
 /// Things that are changed in one step before other work gets its turn.
 pub const THINGS_STEP: usize = 1000;
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::change::{change_as, check_tags, distinct};
 use super::find::Selection;
 use crate::core::Core;
+use crate::directory::Session;
 use crate::id::{OrgId, ThingId, ThingKey};
 use crate::identity::model::Thing;
 use crate::limits;
@@ -166,6 +167,10 @@ impl Things {
             selection.check()?;
             return Ok(Box::pin(edit_selected(call.core.clone(), org, selection, edit, (now, by))));
         }
+        if self.texts().len() > limits::THINGS_AT_ONCE_MAX {
+            let (core, session) = (call.core.clone(), call.session.clone());
+            return Ok(Box::pin(edit_named(core, session, self, edit, (now, by))));
+        }
         let keys = self.named(call)?;
         let receipt = edit.apply_to(call.core, org, &keys, (now, &by))?;
         Ok(Box::pin(async move {
@@ -183,11 +188,16 @@ impl Things {
             .then(|| Selection::of(self.thing_tag.clone(), None, self.thing_query.clone()))
     }
 
+    /// What is given as keys.
+    fn texts(&self) -> &[String] {
+        self.thing_key.as_ref().or(self.key.as_ref()).map_or(&[], Vec::as_slice)
+    }
+
     /// The keys of the things that are named one by one. All have to be there.
-    fn named(self, call: &Call<'_>) -> Result<Vec<ThingKey>, Failure> {
+    fn named(&self, call: &Call<'_>) -> Result<Vec<ThingKey>, Failure> {
         let mut keys = Vec::new();
-        for text in self.thing_key.or(self.key).unwrap_or_default() {
-            let key = ThingKey::parse(&text).map_err(|why| {
+        for text in self.texts() {
+            let key = ThingKey::parse(text).map_err(|why| {
                 let sentence = format!("Parameter \"thingKey\" names no thing: {why}.");
                 Failure::new(Code::PARAMETER_INVALID, sentence)
             })?;
@@ -200,6 +210,23 @@ impl Things {
         }
         Ok(keys)
     }
+}
+
+async fn edit_named(
+    core: Arc<Core>,
+    session: Arc<Session>,
+    things: Things,
+    edit: Edit,
+    (now, by): (Timestamp, String),
+) -> Result<Vec<u8>, Failure> {
+    let shared = core.clone();
+    let work = move || {
+        let call = Call { core: &shared, session: &session, now };
+        let keys = things.named(&call)?;
+        edit.apply_to(&shared, session.org_id(), &keys, (now, &by))
+    };
+    core.apart(work).await??.durable().await?;
+    Ok(done())
 }
 
 async fn edit_selected(
