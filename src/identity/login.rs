@@ -89,7 +89,7 @@ impl Identity {
         if before.as_ref() != Some(&thing) {
             let mut batch = Batch::default();
             self.put_thing(&mut batch, &thing, before.as_ref());
-            receipt = self.tables.hand_over(batch)?;
+            receipt = self.hand_over_thing(batch, &thing, before.as_ref())?;
         }
         Ok((ApplicationLogin { application, thing: Arc::new(thing), standing }, receipt))
     }
@@ -145,6 +145,16 @@ mod tests {
         assert_eq!(third.thing, first.thing);
         let by_id = identity.thing_by_id(first.thing.org, id(1)).expect("read");
         assert_eq!(by_id.as_ref(), Some(&*first.thing));
+    }
+
+    #[tokio::test]
+    async fn a_thing_that_the_store_does_not_take_is_not_counted() {
+        let (identity, _) = demo();
+        identity.tables.writer().stop().await.expect("stopped");
+        let login = identity.login_application("mower-1", TOKEN, "app", NOW, id(1));
+        assert!(matches!(login, Err(Refusal::Store(_))));
+        let org = identity.application_by_token(TOKEN).expect("of the demo").org;
+        assert_eq!(identity.count_things(org), 0);
     }
 
     #[test]

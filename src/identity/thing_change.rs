@@ -126,13 +126,26 @@ impl Identity {
         }
         let mut batch = Batch::default();
         self.put_thing(&mut batch, thing, before);
-        self.tables.hand_over(batch).map_err(|error| {
+        Ok(self.hand_over_thing(batch, thing, before)?)
+    }
+
+    /// Hands the batch of a thing over to which [`Identity::put_thing`] has added it. One that is
+    /// new is not counted if that fails.
+    ///
+    /// # Errors
+    /// The store takes no more changes.
+    pub fn hand_over_thing(
+        &self,
+        batch: Batch,
+        thing: &Thing,
+        before: Option<&Thing>,
+    ) -> Result<Receipt, StoreError> {
+        self.tables.hand_over(batch).inspect_err(|_| {
             if before.is_none()
                 && let Some(count) = self.thing_counts.lock().get_mut(&thing.org)
             {
                 *count = count.saturating_sub(1);
             }
-            error.into()
         })
     }
 }
