@@ -261,3 +261,24 @@ async fn a_text_message_is_in_the_log_and_counted() {
     assert_eq!(line["from"], "operator@basicorg.example");
     assert!(metrics(&server).await.contains("\ntr50d_sms_total 1\n"));
 }
+
+#[tokio::test]
+async fn a_restricted_token_gives_its_rights_to_nobody() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let perms = r#"{"key":"maker","perms":["app","role","user","property"]}"#;
+    call(&mut operator, "role.create", perms).await;
+    let token = r#"{"name":"narrow","token":"a-narrow-token-12","autoRegister":true,
+        "restrictAccessToSelf":true,"roles":["maker"]}"#;
+    call(&mut operator, "app.create", token).await;
+    let mut narrow = connect(&server.url("http", "mower-1", "a-narrow-token-12")).await;
+    for (command, params) in [
+        ("app.create", r#"{"name":"wide","token":"a-wide-token-1234","roles":["maker"]}"#),
+        ("app.update", r#"{"name":"narrow","restrictAccessToSelf":false}"#),
+        ("role.create", r#"{"key":"other","perms":["property"]}"#),
+        ("user.org.update", &format!(r#"{{"userId":"{VIEWER_ID}","roles":["maker"]}}"#)),
+    ] {
+        let refused = reply(&mut narrow, command, params).await;
+        assert_eq!(code(&refused), -95006, "{command}: {refused}");
+    }
+}

@@ -46,9 +46,14 @@ pub fn org_meant(call: &Call<'_>, id: Option<OrgId>) -> Result<Arc<Org>, Failure
     org.ok_or_else(|| Failure::not_found(format!("Organisation \"{id}\"")))
 }
 
-/// Fails unless the caller holds all of these permissions.
+/// Fails unless the caller holds all of these permissions, for all things.
 pub fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failure> {
-    let own = call.session.permissions();
+    let standing = call.session.standing();
+    let own = standing.permissions;
+    if standing.restricted_to_self && *wanted != PermissionSet::EMPTY {
+        let sentence = "A token that is restricted to its own thing can grant nothing.";
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
     if own.contains(wanted) {
         return Ok(());
     }
