@@ -269,8 +269,13 @@ impl Core {
 
     /// Gives a session the rights that its principal has now; the changes are to be committed.
     pub fn refresh(&self, session: &Arc<Session>, now: Timestamp) -> Changes {
+        self.directory.refresh(session, now, |who, org| self.standing_now(who, org))
+    }
+
+    /// What a principal is in an organisation now; none if it may not be there.
+    fn standing_now(&self, who: &Who, org: OrgId) -> Option<Standing> {
         let identity = &self.identity;
-        self.directory.refresh(session, now, |who, org| match who {
+        match who {
             Who::User(user) => {
                 identity.user_standing(&*identity.user(user.id)?, &identity.org(org)?)
             }
@@ -280,7 +285,24 @@ impl Core {
                 let same = now.token_hash == before.token_hash;
                 same.then(|| identity.application_standing(&now))?
             }
-        })
+        }
+    }
+
+    /// Whether who had a session, which may have ended long ago, still has the rights of then: the
+    /// standing of a session that has ended follows no change.
+    ///
+    /// # Errors
+    ///
+    /// What the store reports, which is asked for an application's thing.
+    pub fn stands_as_then(&self, session: &Session) -> Result<bool, StoreError> {
+        let then = session.standing();
+        if self.standing_now(session.who(), then.org.id).is_none_or(|now| now != *then) {
+            return Ok(false);
+        }
+        match session.who() {
+            Who::User(_) => Ok(true),
+            Who::Application { thing_id, .. } => self.identity.has_thing(then.org.id, *thing_id),
+        }
     }
 
     /// Lets live sessions follow a change of what their principals may do: they have their new

@@ -419,6 +419,31 @@ async fn a_will_on_a_topic_of_a_thing_is_a_command() {
 }
 
 #[tokio::test]
+async fn a_will_that_waited_has_the_rights_of_its_time() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let token = r#"{"name":"brief","token":"a-brief-token-123","autoRegister":true,
+        "roles":["device"]}"#;
+    call(&mut operator, "app.create", token).await;
+    let mut reader = user(&server, V311, OPERATOR, "reader").await;
+    assert_eq!(reader.subscribe("thing/+/property/alive", 0).await, 0);
+    for (key, token) in [("brief", "a-brief-token-123"), ("mower", "demo-token-basicorg")] {
+        let mut connect = Connect::login(V5, key, key, token).resuming();
+        connect.will = Some(("thing/self/property/alive", "0", b"\x18\0\0\0\x02", false));
+        drop(connect.open(&server).await);
+    }
+    eventually("the connection is gone", async || {
+        call(&mut operator, "thing.find", r#"{"key":"brief"}"#).await["connected"] == false
+    })
+    .await;
+    call(&mut operator, "app.delete", r#"{"name":"brief"}"#).await;
+    assert_eq!(reader.message().await.texts(), ("thing/mower/property/alive", "0"));
+    reader.expect_quiet().await;
+    let params = r#"{"thingKey":"brief","key":"alive"}"#;
+    assert_eq!(reply(&mut operator, "property.current", params).await["errorCodes"][0], -90008);
+}
+
+#[tokio::test]
 async fn a_slow_subscriber_loses_messages_and_delays_nobody() {
     let server = TestServer::start();
     let mut slow = user(&server, V311, OPERATOR, "slow").await;

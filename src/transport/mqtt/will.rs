@@ -196,6 +196,8 @@ impl Left {
             // Who was thrown out, or whose thing was deleted, has nothing more to say of things.
             Last::Command(_)
                 if self.session.end().is_some_and(|end| end.reason == Reason::Revoked) => {}
+            // While it waited, its rights may have gone.
+            Last::Command(_) if !edge.core.stands_as_then(&self.session).unwrap_or(false) => {}
             Last::Command(command) => {
                 let conn = *self.session.conn();
                 let caller = Caller { session: Some(self.session), conn };
