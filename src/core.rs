@@ -311,7 +311,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// The store failed; the changes hold in memory.
+    /// The store failed; the changes hold in memory, and connections are closed.
     pub async fn follow(
         self: &Arc<Self>,
         affected: Affected,
@@ -324,7 +324,11 @@ impl Core {
             let core = self.clone();
             self.apart(move || core.refresh_all(&sessions, now)).await?
         };
-        self.commit(&changes).await?;
+        if let Err(error) = self.commit(&changes).await {
+            // Nobody else would: these are known here only.
+            self.close_ended(&changes);
+            return Err(error.into());
+        }
         Ok(changes)
     }
 
@@ -345,9 +349,9 @@ impl Core {
                 changes.append(self.directory.end(&session, Reason::Revoked, now));
             }
         }
-        self.commit(&changes).await?;
+        let stored = self.commit(&changes).await;
         self.close_ended(&changes);
-        Ok(())
+        Ok(stored?)
     }
 
     /// Checks a user's password as a login does; the failures count with those of logins.
@@ -979,6 +983,47 @@ mod tests {
         };
         assert!(!apart(limits::THINGS_AT_ONCE_MAX, "few").await);
         assert!(apart(limits::THINGS_AT_ONCE_MAX + 1, "many").await);
+    }
+
+    /// A connection that notes when it is closed.
+    #[derive(Default)]
+    struct Noted(AtomicBool);
+
+    impl Outlet for Noted {
+        fn close(&self, _: Reason) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+
+        fn push(&self, _: crate::directory::Pushed) {}
+    }
+
+    /// A connection of the thing, as the directory has it; nobody was told.
+    fn connect(core: &Core, session: &Arc<Session>, number: u8) -> (Arc<Session>, Arc<Noted>) {
+        let outlet = Arc::new(Noted::default());
+        let start = Start {
+            id: SessionId::from_random([number; 12]),
+            who: session.who().clone(),
+            client_id: number.to_string().into(),
+            standing: session.standing(),
+            conn: *session.conn(),
+            lifetime: Lifetime::Connection,
+            outlet: Some(outlet.clone()),
+        };
+        (core.directory.start(start, false, NOW).expect("room").0, outlet)
+    }
+
+    #[tokio::test]
+    async fn who_lost_all_rights_is_out_even_if_that_is_not_stored() {
+        let (core, store) = core();
+        let core = Arc::new(core);
+        let session = login(&core).await.expect("welcome");
+        let (_, first) = connect(&core, &session, 1);
+        let Who::Application { application, .. } = session.who() else { panic!("a thing") };
+        let gone = core.identity.changing().delete(&[(**application).clone().into()]);
+        gone.expect("room").durable().await.expect("stored");
+        store.failing.store(true, Ordering::Relaxed);
+        assert!(core.follow(Affected::Org(application.org), NOW).await.is_err());
+        assert!(first.0.load(Ordering::Relaxed));
     }
 
     #[tokio::test]
