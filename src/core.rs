@@ -1027,6 +1027,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_two_first_connections_one_tells() {
+        struct Heard(Mutex<Vec<String>>);
+
+        impl crate::things::feed::Wildcards for Arc<Heard> {
+            fn publish(&self, _: OrgId, topic: &str, payload: &str) {
+                self.0.lock().push(format!("{topic} {payload}"));
+            }
+        }
+
+        let (core, _) = core();
+        let session = login(&core).await.expect("welcome");
+        let heard = Arc::new(Heard(Mutex::default()));
+        core.feed.forward_to(Box::new(heard.clone()));
+        let _watch = core.feed.subscribe_wild(session.org_id(), "#").expect("room");
+        // Both are there before anybody is told of one.
+        let (first, second) = (connect(&core, &session, 1).0, connect(&core, &session, 2).0);
+        core.tell_connections(&[Event::Started(second.clone())]);
+        core.tell_connections(&[Event::Started(first.clone())]);
+        core.end(&first, Reason::LoggedOut, NOW);
+        core.end(&second, Reason::LoggedOut, NOW);
+        let told = ["thing/mower-1/connected true", "thing/mower-1/connected false"];
+        assert_eq!(*heard.0.lock(), told);
+    }
+
+    #[tokio::test]
     async fn a_session_that_is_not_stored_does_not_live() {
         let (core, store) = core();
         let session = login(&core).await.expect("welcome");

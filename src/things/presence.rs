@@ -38,8 +38,11 @@ impl Core {
             let _turn = self.telling.lock();
             let principal = Principal::Thing(org, key.clone());
             let sessions = self.directory.of_principal(&principal);
-            let count = sessions.iter().filter(|other| connection_of(other).is_some()).count();
-            if count != usize::from(came) {
+            let connections = sessions.iter().filter(|other| connection_of(other).is_some());
+            let first = connections.min_by_key(|other| other.number());
+            // Of several that came in the same moment, the first tells.
+            let is_turn = first.map_or(!came, |first| came && first.number() == session.number());
+            if !is_turn {
                 continue;
             }
             if let Err(error) = self.tell_family(org, id, key, came) {
