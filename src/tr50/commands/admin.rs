@@ -5,6 +5,7 @@
 //! in the current organisation, super administrators everywhere. Nobody grants what they do not
 //! hold there.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::id::{OrgId, RoleId};
@@ -157,18 +158,20 @@ pub fn already_exists(what: &str, name: &str) -> Failure {
 /// A change of a record by the parameters that are there, and by `unset`, which empties what it
 /// names (`tr50.md` 4.1).
 pub struct Edit {
-    unset: Vec<String>,
+    /// In lower case.
+    unset: HashSet<String>,
 }
 
 impl Edit {
     /// With the members that `unset` names.
     pub fn new(unset: Option<Vec<String>>) -> Self {
-        Self { unset: unset.unwrap_or_default() }
+        let unset = unset.into_iter().flatten();
+        Self { unset: unset.map(|name| name.to_ascii_lowercase()).collect() }
     }
 
     /// Whether the member is to be emptied.
     pub fn unsets(&self, name: &str) -> bool {
-        self.unset.iter().any(|unset| unset.eq_ignore_ascii_case(name))
+        !self.unset.is_empty() && self.unset.contains(&name.to_ascii_lowercase())
     }
 
     /// Changes a text.
