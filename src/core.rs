@@ -261,6 +261,11 @@ impl Core {
         {
             self.end(session, Reason::Revoked, now);
         }
+        if let Who::Application { application, thing_id, .. } = session.who()
+            && !self.identity.has_thing(application.org, *thing_id)?
+        {
+            self.end(session, Reason::Revoked, now);
+        }
         match session.end() {
             Some(End { reason: Reason::Revoked, .. }) => Err(Refusal::NoAccess.into()),
             _ => Ok(()),
@@ -948,14 +953,7 @@ mod tests {
         let (core, _) = core();
         let core = Arc::new(core);
         let session = login(&core).await.expect("welcome");
-        let rights = |_: &Who, org| {
-            let application = core.identity.application_by_token("demo-token-basicorg")?;
-            let standing = core.identity.application_standing(&application)?;
-            let permissions = crate::identity::permission::PermissionSet::ALL;
-            let org = core.identity.org(org)?;
-            Some(Standing { org, permissions, ..standing })
-        };
-        core.directory.refresh(&session, NOW, rights);
+        permit_all(&core, &session);
         let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
         let apart = async |count: usize, tag: &str| {
             let keys = vec![r#""mower-1""#; count].join(",");
@@ -999,10 +997,19 @@ mod tests {
 
     /// A connection of the thing, as the directory has it; nobody was told.
     fn connect(core: &Core, session: &Arc<Session>, number: u8) -> (Arc<Session>, Arc<Noted>) {
+        connect_as(core, session, session.who().clone(), number)
+    }
+
+    fn connect_as(
+        core: &Core,
+        session: &Arc<Session>,
+        who: Who,
+        number: u8,
+    ) -> (Arc<Session>, Arc<Noted>) {
         let outlet = Arc::new(Noted::default());
         let start = Start {
             id: SessionId::from_random([number; 12]),
-            who: session.who().clone(),
+            who,
             client_id: number.to_string().into(),
             standing: session.standing(),
             conn: *session.conn(),
@@ -1024,6 +1031,43 @@ mod tests {
         store.failing.store(true, Ordering::Relaxed);
         assert!(core.follow(Affected::Org(application.org), NOW).await.is_err());
         assert!(first.0.load(Ordering::Relaxed));
+    }
+
+    /// Gives a session every permission.
+    fn permit_all(core: &Core, session: &Arc<Session>) {
+        let permissions = crate::identity::permission::PermissionSet::ALL;
+        let standing = Standing { permissions, ..Standing::clone(&session.standing()) };
+        core.directory.refresh(session, NOW, |_, _| Some(standing));
+    }
+
+    #[tokio::test]
+    async fn a_deleted_thing_leaves_no_session_and_takes_no_other() {
+        let (core, _) = core();
+        let core = Arc::new(core);
+        let session = login(&core).await.expect("welcome");
+        permit_all(&core, &session);
+        let Who::Application { application, thing_key, .. } = session.who() else {
+            panic!("a thing");
+        };
+        // One that has just registered anew under the same key.
+        let who = Who::Application {
+            application: application.clone(),
+            thing_id: ThingId::from_bytes([9; 12]),
+            thing_key: thing_key.clone(),
+        };
+        let (newer, _) = connect_as(&core, &session, who, 1);
+        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let request = Request::parse(br#"{"d":{"command":"thing.delete"}}"#).expect("a request");
+        let mut out = Vec::new();
+        let execution = execute(&core, &caller, &request.commands, b"", NOW, &mut out);
+        let Execution::Pending(pending) = execution else { panic!("it takes time") };
+        assert_eq!(pending.await.bytes, br#"{"d":{"success":true}}"#);
+        assert_eq!(session.end().map(|end| end.reason), Some(Reason::Revoked));
+        assert_eq!(newer.end(), None);
+        // One whose login was let in before, and whose session begins only now.
+        let (late, _) = connect(&core, &session, 2);
+        assert!(core.follow_start(&late, NOW).is_err());
+        assert_eq!(late.end().map(|end| end.reason), Some(Reason::Revoked));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::directory::{Changes, Principal, Reason, Session};
+use crate::directory::{Changes, Principal, Reason, Session, Who};
 use crate::id::{ThingDefId, ThingId, ThingKey};
 use crate::identity::model::{Alias, Thing};
 use crate::identity::{ThingConflict, ThingDef};
@@ -232,16 +232,20 @@ pub fn delete(
     let removed = call.core.identity.remove_thing(thing.org, &thing.key, forget)?;
     let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;
     let mut changes = Changes::default();
-    // Behind the removal: a login that is let in now makes the thing anew.
+    // Behind the removal: a login that is let in now makes the thing anew, and is not meant.
     for session in sessions_of(call, &thing) {
         changes.append(call.core.directory.end(&session, Reason::Revoked, call.now));
     }
     Ok((Done, Changed { changes, receipt }))
 }
 
-fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<std::sync::Arc<Session>> {
+fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<Arc<Session>> {
     let principal = Principal::Thing(thing.org, thing.key.clone());
-    call.core.directory.of_principal(&principal)
+    let mut sessions = call.core.directory.of_principal(&principal);
+    sessions.retain(
+        |other| matches!(other.who(), Who::Application { thing_id, .. } if *thing_id == thing.id),
+    );
+    sessions
 }
 
 /// `thing.appid.reset`: forgets the application id that the thing last logged in with. For
