@@ -3,6 +3,7 @@
 use super::Identity;
 use super::model::{Alias, Thing};
 use crate::id::{OrgId, ThingId, ThingKey};
+use crate::limits;
 use crate::store::writer::Receipt;
 use crate::store::{Batch, StoreError};
 
@@ -85,10 +86,12 @@ impl Identity {
         };
         // One lock at a time: that of a child may be this one.
         drop(lock);
-        for (_, child) in self.children(thing.id, usize::MAX)? {
-            if let Some(freed) = self.unbind(org, &child, thing.id)? {
+        // The thing is gone, so this must not fail any more: its sessions have to end. A child that
+        // keeps the id of a parent that is gone is as good as free.
+        for (_, child) in self.children(thing.id, limits::CHILDREN_MAX).unwrap_or_default() {
+            if let Ok(Some(freed)) = self.unbind(org, &child, thing.id) {
                 // The writer goes in order: the last receipt is for all.
-                receipt = freed;
+                receipt = freed.or(receipt);
             }
         }
         Ok(Some((thing, receipt)))
