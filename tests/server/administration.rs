@@ -282,3 +282,20 @@ async fn a_restricted_token_gives_its_rights_to_nobody() {
         assert_eq!(code(&refused), -95006, "{command}: {refused}");
     }
 }
+
+#[tokio::test]
+async fn nobody_stays_in_an_organisation_by_being_at_home_there() {
+    let server = TestServer::start();
+    let mut admin = server.admin("http").await;
+    let place = json!({"userId": VIEWER_ID, "orgId": YORK}).to_string();
+    call(&mut admin, "user.org.add", &place).await;
+    let mut viewer = server.viewer("http").await;
+    let home = json!({"defaultOrgId": YORK}).to_string();
+    call(&mut viewer, "user.update", &home).await;
+    call(&mut admin, "user.org.remove", &place).await;
+    let mut viewer = server.viewer("http").await;
+    let info = call(&mut viewer, "session.info", "").await;
+    assert_eq!(info["orgKey"], "BasicOrg");
+    let refused = reply(&mut viewer, "session.org.switch", r#"{"key":"YorkOrg"}"#).await;
+    assert_ne!(code(&refused), 0);
+}

@@ -44,7 +44,8 @@ pub const COMMANDS: &[CommandInfo] = &[
     record!(
         "user.org.remove",
         remove,
-        "Ends a user's membership of an organisation. The user's live sessions there end as revoked.",
+        "Ends a user's membership of an organisation. The user's live sessions there end as revoked. \
+         Who was at home there is so in another organisation of theirs; it must not be the only one.",
         "",
         [NOT_FOUND, IN_USE]
     ),
@@ -286,18 +287,24 @@ pub fn update(
 }
 
 /// `user.org.remove`. At home everyone may enter, so a membership there would be gone and the access
-/// not.
+/// not: a user who is a member elsewhere is at home there from then on. Otherwise whoever chose an
+/// organisation as home could not be removed from it by its administrators.
 pub fn remove(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
     let changing = call.core.identity.changing();
     let (mut user, org) = which.subject(call)?;
     let Some(place) = user.memberships.iter().position(|held| held.org == org.id) else {
         return Err(no_member(&which, &org));
     };
+    let removed = user.memberships.remove(place);
     if user.home == org.id {
-        let sentence = format!("{} is at home in {}; change `defaultOrgId`.", user.email, org.key);
-        return Err(Failure::new(Code::IN_USE, sentence));
+        let Some(other) = user.memberships.first() else {
+            let (email, key) = (&user.email, &org.key);
+            let sentence = format!("{email} is at home in {key}; change `defaultOrgId`.");
+            return Err(Failure::new(Code::IN_USE, sentence));
+        };
+        user.home = other.org;
     }
-    check_may_grant(call, &user.memberships.remove(place))?;
+    check_may_grant(call, &removed)?;
     let affected = Affected::User(user.id);
     Ok((Done, Recorded::followed(changing.put(user)?, affected)))
 }
