@@ -2,11 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::dispatch::{Call, Changed, CommandInfo, Recorded, Reply};
-use super::error::Failure;
+use super::dispatch::{Call, CommandInfo};
 use super::params::{Field, Params};
 use crate::identity::permission::{Permission, PermissionSet};
-use crate::store::writer::Receipt;
 
 mod admin;
 pub mod alarm;
@@ -36,132 +34,115 @@ pub mod user;
 pub mod user_org;
 mod view;
 
-/// A command answered from memory: name, handler, what it does, members of `params` in the reply,
-/// and codes of failures that not every command has.
-macro_rules! read {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+/// A row of the table: name, handler, what it does, members of `params` in the reply, codes of
+/// failures that not every command has, and how the handler is called.
+macro_rules! row {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*], $call:expr) => {
         $crate::tr50::dispatch::CommandInfo {
             name: $name,
             doc: $doc,
             reply: $reply,
             errors: &[$($crate::tr50::error::Code::$error),*],
-            params: $crate::tr50::commands::fields_of_read($handler),
-            handler: $crate::tr50::dispatch::Handler::Read(|call, params, out| {
-                $crate::tr50::dispatch::WriteReply::write_reply(
-                    &$handler(call, $crate::tr50::params::Params::read(params)?)?,
-                    out,
-                );
-                Ok(())
-            }),
+            params: $crate::tr50::commands::fields_of($handler),
+            handler: $call,
         }
+    };
+}
+
+/// How a handler is called whose result is its reply.
+macro_rules! replying {
+    ($handler:path) => {
+        |call, params, out| {
+            let reply = $handler(call, $crate::tr50::params::Params::read(params)?)?;
+            $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
+            Ok(())
+        }
+    };
+}
+
+/// How a handler is called that also says what it changed.
+macro_rules! changing {
+    ($handler:path) => {
+        |call, params, out| {
+            let params = $crate::tr50::params::Params::read(params)?;
+            let (reply, changed) = $handler(call, params)?;
+            $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
+            Ok(changed.into())
+        }
+    };
+}
+
+/// A command answered from memory.
+macro_rules! read {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
+        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
+            $crate::tr50::dispatch::Handler::Read($crate::tr50::commands::replying!($handler))
+        })
     };
 }
 
 /// A command that reads so much, sometimes, that it runs apart.
 macro_rules! heavy {
     ($name:literal, $handler:path, $is_heavy:path, $doc:literal, $reply:literal, $errors:tt) => {
-        $crate::tr50::dispatch::CommandInfo {
-            handler: $crate::tr50::dispatch::Handler::Heavy {
+        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
+            $crate::tr50::dispatch::Handler::Heavy {
                 is_heavy: $is_heavy,
-                handler: |call, params, out| {
-                    $crate::tr50::dispatch::WriteReply::write_reply(
-                        &$handler(call, $crate::tr50::params::Params::read(params)?)?,
-                        out,
-                    );
-                    Ok(())
-                },
-            },
-            ..$crate::tr50::commands::read!($name, $handler, $doc, $reply, $errors)
-        }
+                handler: $crate::tr50::commands::replying!($handler),
+            }
+        })
     };
 }
 
 /// A command that changes sessions, and maybe other state with them.
 macro_rules! change {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
-        $crate::tr50::dispatch::CommandInfo {
-            name: $name,
-            doc: $doc,
-            reply: $reply,
-            errors: &[$($crate::tr50::error::Code::$error),*],
-            params: $crate::tr50::commands::fields_of_change($handler),
-            handler: $crate::tr50::dispatch::Handler::Change(|call, params, out| {
-                let params = $crate::tr50::params::Params::read(params)?;
-                let (reply, changed) = $handler(call, params)?;
-                $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
-                Ok(changed.into())
-            }),
-        }
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
+        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
+            $crate::tr50::dispatch::Handler::Change($crate::tr50::commands::changing!($handler))
+        })
     };
 }
 
 /// A command that changes other state.
 macro_rules! store {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
-        $crate::tr50::dispatch::CommandInfo {
-            name: $name,
-            doc: $doc,
-            reply: $reply,
-            errors: &[$($crate::tr50::error::Code::$error),*],
-            params: $crate::tr50::commands::fields_of_store($handler),
-            handler: $crate::tr50::dispatch::Handler::Store(|call, params, out| {
-                let params = $crate::tr50::params::Params::read(params)?;
-                let (reply, receipt) = $handler(call, params)?;
-                $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
-                Ok(receipt)
-            }),
-        }
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
+        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
+            $crate::tr50::dispatch::Handler::Store($crate::tr50::commands::changing!($handler))
+        })
     };
 }
 
 /// A command that changes records of identity, which live sessions may have to follow.
 macro_rules! record {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
-        $crate::tr50::dispatch::CommandInfo {
-            name: $name,
-            doc: $doc,
-            reply: $reply,
-            errors: &[$($crate::tr50::error::Code::$error),*],
-            params: $crate::tr50::commands::fields_of_record($handler),
-            handler: $crate::tr50::dispatch::Handler::Record(|call, params, out| {
-                let params = $crate::tr50::params::Params::read(params)?;
-                let (reply, recorded) = $handler(call, params)?;
-                $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
-                Ok(recorded)
-            }),
-        }
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
+        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
+            $crate::tr50::dispatch::Handler::Record($crate::tr50::commands::changing!($handler))
+        })
     };
 }
 
 /// A command that waits for something else than the store.
 macro_rules! wait {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
-        $crate::tr50::dispatch::CommandInfo {
-            name: $name,
-            doc: $doc,
-            reply: $reply,
-            errors: &[$($crate::tr50::error::Code::$error),*],
-            params: $crate::tr50::commands::fields_of_wait($handler),
-            handler: $crate::tr50::dispatch::Handler::Wait(|call, params| {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
+        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
+            $crate::tr50::dispatch::Handler::Wait(|call, params| {
                 $handler(call, $crate::tr50::params::Params::read(params)?)
-            }),
-        }
+            })
+        })
     };
 }
 
 /// A command that waits for a device.
 macro_rules! device {
     ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
-        $crate::tr50::dispatch::CommandInfo {
-            handler: $crate::tr50::dispatch::Handler::Device(|call, params| {
+        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
+            $crate::tr50::dispatch::Handler::Device(|call, params| {
                 $handler(call, $crate::tr50::params::Params::read(params)?)
-            }),
-            ..$crate::tr50::commands::wait!($name, $handler, $doc, $reply, $errors)
-        }
+            })
+        })
     };
 }
 
-pub(crate) use {change, device, heavy, read, record, store, wait};
+pub(crate) use {change, changing, device, heavy, read, record, replying, row, store, wait};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
@@ -194,37 +175,8 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
     commands
 });
 
-const fn fields_of_read<P: Params, R>(
-    _: fn(&Call<'_>, P) -> Result<R, Failure>,
-) -> fn() -> Vec<Field> {
-    P::fields
-}
-
-type Answered<R, C> = Result<(R, C), Failure>;
-
-const fn fields_of_change<P: Params, R, C: Into<Changed>>(
-    _: fn(&Call<'_>, P) -> Answered<R, C>,
-) -> fn() -> Vec<Field> {
-    P::fields
-}
-
-const fn fields_of_store<P: Params, R>(
-    _: fn(&Call<'_>, P) -> Answered<R, Receipt>,
-) -> fn() -> Vec<Field> {
-    P::fields
-}
-
-type RecordedReply<R> = Result<(R, Recorded), Failure>;
-
-const fn fields_of_record<P: Params, R>(
-    _: fn(&Call<'_>, P) -> RecordedReply<R>,
-) -> fn() -> Vec<Field> {
-    P::fields
-}
-
-const fn fields_of_wait<P: Params>(
-    _: fn(&Call<'_>, P) -> Result<Reply, Failure>,
-) -> fn() -> Vec<Field> {
+/// The parameters of a handler.
+const fn fields_of<P: Params, R>(_: fn(&Call<'_>, P) -> R) -> fn() -> Vec<Field> {
     P::fields
 }
 
