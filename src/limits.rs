@@ -61,6 +61,13 @@ pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Messages that may wait in a connection's outbox (pushed replies, notices, broker deliveries).
 pub const OUTBOX_MESSAGES_MAX: usize = 1000;
 
+/// Bytes of the requests of one connection that are worked on, and of the replies that wait there
+/// until it reads: four of the largest replies. A thousand of either would be gigabytes.
+pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of a reply that finds room in any case: what a thousand of them may have together.
+pub const OUTBOX_SHARE_BYTES: usize = OUTBOX_BYTES_MAX / OUTBOX_MESSAGES_MAX;
+
 /// Bytes read from a socket at once; one such buffer serves a whole thread.
 pub const READ_BYTES: usize = 64 * 1024;
 

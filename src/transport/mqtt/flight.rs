@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::codec::QoS;
 use super::reply::Reply;
 use crate::broker::AckToken;
+use crate::limits;
 
 /// Packet ids in use, and what waits for one.
 #[derive(Debug)]
@@ -55,7 +56,9 @@ impl Flight {
 
     /// Keeps a reply until there is room. False when too many wait.
     pub fn wait(&mut self, reply: Reply) -> bool {
-        let room = self.waiting.len() < crate::limits::OUTBOX_MESSAGES_MAX;
+        let bytes: usize = self.waiting.iter().map(|reply| reply.body.len()).sum();
+        let room = self.waiting.len() < limits::OUTBOX_MESSAGES_MAX
+            && bytes + reply.body.len() <= limits::OUTBOX_BYTES_MAX;
         if room {
             self.waiting.push_back(reply);
         }

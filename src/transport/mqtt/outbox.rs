@@ -8,9 +8,11 @@ use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::codec::QoS;
+use super::compress;
 use super::reply::Reply;
 use crate::directory::{Outlet, Pushed, Reason};
 use crate::limits;
+use crate::tr50::error::{Code, Failure};
 
 /// What others put into a connection.
 #[derive(Clone, Debug)]
@@ -30,6 +32,16 @@ pub enum Item {
     },
 }
 
+impl Item {
+    /// The bytes that it takes if it is a reply; the others are small.
+    fn reply_bytes(&self) -> usize {
+        match self {
+            Self::Reply(reply) => reply.body.len(),
+            Self::Message(_) | Self::Ack { .. } => 0,
+        }
+    }
+}
+
 /// The way into a connection's task.
 #[derive(Default)]
 pub struct Outbox {
@@ -46,6 +58,10 @@ struct Inner {
     promised: usize,
     /// Those of `items` that were promised.
     kept: usize,
+    /// Bytes of the requests whose replies and acknowledgements are promised.
+    requests: usize,
+    /// Bytes of the replies in `items`.
+    replies: usize,
     close: Option<Reason>,
     /// The connection is gone.
     shut: bool,
@@ -57,25 +73,42 @@ impl Outbox {
         self.waker.register(waker);
     }
 
-    /// Announces a reply or an acknowledgement that will take time. False when too many are announced already: a client
-    /// that sends faster than it is served must wait.
-    pub fn promise(&self) -> bool {
+    /// Announces a reply or an acknowledgement that will take time, to a request of so many bytes.
+    /// False when too many are announced already, or their requests are too large together: a
+    /// client that sends faster than it is served must wait.
+    pub fn promise(&self, request: usize) -> bool {
         let mut inner = self.inner.lock();
-        let room = inner.promised + inner.kept < limits::OUTBOX_MESSAGES_MAX;
-        inner.promised += usize::from(room);
+        let few = inner.promised + inner.kept < limits::OUTBOX_MESSAGES_MAX;
+        let small = inner.requests + request <= limits::OUTBOX_BYTES_MAX;
+        // One that is larger than that goes alone.
+        let room = few && (small || inner.requests == 0);
+        if room {
+            inner.promised += 1;
+            inner.requests += request;
+        }
         room
     }
 
-    /// Puts in what was announced; there is room for it.
+    /// Puts in what was announced with a request of so many bytes. There is room for it, unless it
+    /// is a long reply to a client that does not read those before it: a failure takes its place.
     ///
     /// # Errors
     ///
     /// The item itself, when the connection is gone.
-    pub fn keep_promise(&self, item: Item) -> Result<(), Item> {
+    pub fn keep_promise(&self, request: usize, mut item: Item) -> Result<(), Item> {
         let mut inner = self.inner.lock();
         inner.promised -= 1;
+        inner.requests -= request;
         if inner.shut {
             return Err(item);
+        }
+        if let Item::Reply(reply) = &mut item
+            && reply.body.len() > limits::OUTBOX_SHARE_BYTES
+            && inner.replies + reply.body.len() > limits::OUTBOX_BYTES_MAX
+        {
+            let sentence = "Too many replies wait to be read; this one was dropped.";
+            let failure = Failure::new(Code::REPLY_TOO_LARGE, sentence).to_json();
+            reply.body = compress::deflate_if(reply.to.compressed, failure);
         }
         inner.kept += 1;
         self.put(inner, item);
@@ -89,7 +122,10 @@ impl Outbox {
     /// The item itself, when the connection is gone or does not read.
     pub fn put_in(&self, item: Item) -> Result<(), Item> {
         let inner = self.inner.lock();
-        if inner.shut || inner.items.len() - inner.kept >= limits::OUTBOX_MESSAGES_MAX {
+        let many = inner.items.len() - inner.kept >= limits::OUTBOX_MESSAGES_MAX;
+        let bytes = item.reply_bytes();
+        let large = bytes > 0 && inner.replies + bytes > limits::OUTBOX_BYTES_MAX;
+        if inner.shut || many || large {
             return Err(item);
         }
         self.put(inner, item);
@@ -97,6 +133,7 @@ impl Outbox {
     }
 
     fn put(&self, mut inner: MutexGuard<'_, Inner>, item: Item) {
+        inner.replies += item.reply_bytes();
         inner.items.push_back(item);
         drop(inner);
         self.wake();
@@ -116,7 +153,7 @@ impl Outbox {
         let mut inner = self.inner.lock();
         let waits = |reason: &Reason| *reason == Reason::ServerStopped && inner.promised > 0;
         let close = inner.close.filter(|reason| !waits(reason));
-        inner.kept = 0;
+        (inner.kept, inner.replies) = (0, 0);
         Some((std::mem::take(&mut inner.items), close))
     }
 
@@ -124,6 +161,7 @@ impl Outbox {
     pub fn shut(&self) -> VecDeque<Reply> {
         let mut inner = self.inner.lock();
         inner.shut = true;
+        (inner.kept, inner.replies) = (0, 0);
         let reply = |item| match item {
             Item::Reply(reply) => Some(reply),
             Item::Message(_) | Item::Ack { .. } => None,
@@ -153,6 +191,7 @@ impl Outlet for Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::mqtt::reply::ReplyTo;
 
     #[test]
     fn what_was_promised_finds_room_and_what_was_not_takes_none_from_it() {
@@ -161,10 +200,10 @@ mod tests {
         let message = || Item::Message(Pushed { topic: "a".into(), payload: "b".into() });
         while outbox.put_in(message()).is_ok() {}
         let mut promised = 0;
-        while outbox.promise() {
+        while outbox.promise(1) {
             // Some are kept before the connection looks.
             if promised % 2 == 0 {
-                outbox.keep_promise(ack()).expect("room");
+                outbox.keep_promise(1, ack()).expect("room");
             }
             promised += 1;
         }
@@ -173,11 +212,49 @@ mod tests {
         assert_eq!(items.len(), limits::OUTBOX_MESSAGES_MAX * 3 / 2);
         assert!(outbox.take().is_none() && outbox.put_in(message()).is_ok());
         for _ in 0..limits::OUTBOX_MESSAGES_MAX / 2 {
-            assert!(outbox.promise());
-            outbox.keep_promise(ack()).expect("room");
+            assert!(outbox.promise(1));
+            outbox.keep_promise(1, ack()).expect("room");
         }
-        assert!(!outbox.promise());
+        assert!(!outbox.promise(1));
         outbox.shut();
-        assert!(outbox.keep_promise(ack()).is_err() && outbox.put_in(message()).is_err());
+        assert!(outbox.keep_promise(1, ack()).is_err() && outbox.put_in(message()).is_err());
+    }
+
+    #[test]
+    fn requests_and_replies_have_a_bound_of_bytes() {
+        const LONG: usize = limits::OUTBOX_BYTES_MAX / 4;
+        let outbox = Outbox::default();
+        let reply = |bytes| {
+            let to = ReplyTo {
+                compressed: false,
+                suffix: "".into(),
+                response_topic: None,
+                correlation_data: None,
+                qos: QoS::AtMostOnce,
+            };
+            Item::Reply(Reply { to, body: vec![b' '; bytes] })
+        };
+        let promised = (0..100).take_while(|_| outbox.promise(LONG)).count();
+        assert_eq!(promised, 4);
+        outbox.keep_promise(LONG, reply(LONG)).expect("there");
+        assert!(outbox.promise(LONG), "what is answered makes room");
+        for _ in 0..4 {
+            outbox.keep_promise(LONG, reply(LONG)).expect("there");
+        }
+        assert!(outbox.promise(2 * limits::OUTBOX_BYTES_MAX), "it is alone");
+        assert!(!outbox.promise(1));
+        outbox.keep_promise(2 * limits::OUTBOX_BYTES_MAX, reply(1000)).expect("there");
+        assert!(outbox.put_in(reply(1)).is_err());
+        let lengths = || -> Vec<_> {
+            let (items, _) = outbox.take().expect("filled");
+            items.iter().map(Item::reply_bytes).collect()
+        };
+        let all = lengths();
+        assert_eq!(all[..4], [LONG; 4]);
+        assert!(all[4] < 200, "a failure in place of the fifth: {}", all[4]);
+        assert_eq!(all[5..], [1000], "a short one is never refused");
+        assert!(outbox.promise(1));
+        outbox.keep_promise(1, reply(LONG)).expect("there");
+        assert_eq!(lengths(), [LONG], "what was read makes room");
     }
 }

@@ -67,8 +67,12 @@ impl Online {
         let core = &edge.core;
         BODY.with_borrow_mut(|body| {
             body.clear();
-            let execution = match self.check(edge, publish, compressed, now) {
-                Ok(payload) => exchange::on_connection(core, &self.caller, &payload, now, body),
+            let (bytes, execution) = match self.check(edge, publish, compressed, now) {
+                Ok(payload) => {
+                    let caller = &self.caller;
+                    let execution = exchange::on_connection(core, caller, &payload, now, body);
+                    (payload.len(), execution)
+                }
                 Err((failure, ignore_response_topic)) => {
                     let mut to = to();
                     if ignore_response_topic {
@@ -85,14 +89,14 @@ impl Online {
                 }
                 Execution::Done if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
                     let answer = Answer::from_bytes(std::mem::take(body));
-                    self.promise(edge, to(), Box::pin(std::future::ready(answer)), out);
+                    self.promise(edge, to(), bytes, Box::pin(std::future::ready(answer)), out);
                 }
                 Execution::Done => {
                     let body = compress::deflate_if(compressed, std::mem::take(body));
                     self.send_reply(edge, Reply { to: to(), body }, out);
                 }
                 Execution::Pending(pending) | Execution::Waiting(pending) => {
-                    self.promise(edge, to(), pending, out)
+                    self.promise(edge, to(), bytes, pending, out)
                 }
             }
         });
@@ -151,15 +155,17 @@ impl Online {
         }
     }
 
-    /// Lets a reply come through the outbox when it is ready; meanwhile the client goes on.
+    /// Lets the reply to a request of so many bytes come through the outbox when it is ready;
+    /// meanwhile the client goes on.
     fn promise(
         &mut self,
         edge: &Arc<Edge>,
         to: ReplyTo,
+        bytes: usize,
         mut pending: Pin<Box<dyn Future<Output = Answer> + Send>>,
         out: &mut Vec<u8>,
     ) {
-        if !self.outbox.promise() {
+        if !self.outbox.promise(bytes) {
             let failure = Failure::new(Code::BUSY, "Too many requests wait for their replies.");
             let body = compress::deflate_if(to.compressed, failure.to_json());
             return self.send_reply(edge, Reply { to, body }, out);
@@ -176,7 +182,8 @@ impl Online {
             };
             let text = std::mem::take(&mut answer.bytes);
             let body = compress::deflate_aside_if(to.compressed, text).await;
-            if let Err(Item::Reply(reply)) = outbox.keep_promise(Item::Reply(Reply { to, body })) {
+            let reply = Item::Reply(Reply { to, body });
+            if let Err(Item::Reply(reply)) = outbox.keep_promise(bytes, reply) {
                 edge.watchers.deliver(&principal, &reply);
             }
             answer.close();

@@ -119,7 +119,8 @@ impl Online {
             }
             Err(pending) => pending,
         };
-        if !self.outbox.promise() {
+        let bytes = publish.payload.len();
+        if !self.outbox.promise(bytes) {
             return Ok(Some(Box::pin(async move {
                 let code = pending.await;
                 Done::Topics(TopicWork::Published { qos, pkid, code })
@@ -132,7 +133,7 @@ impl Online {
         tokio::spawn(async move {
             let code = pending.await;
             // A connection that is gone needs no acknowledgement.
-            let _ = outbox.keep_promise(Item::Ack { qos, pkid, code });
+            let _ = outbox.keep_promise(bytes, Item::Ack { qos, pkid, code });
         });
         Ok(None)
     }
