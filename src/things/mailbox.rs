@@ -172,7 +172,8 @@ impl Mailbox {
             return Err(PostError::Busy);
         }
         let twin = draft.singleton.then(|| {
-            state.waiting.twin(draft.thing, &draft.command, draft.method.as_deref()).cloned()
+            let method = draft.method.as_deref();
+            state.waiting.twin(draft.thing, &draft.command, method, now).cloned()
         });
         let (letter, receipt, is_new) = match twin.flatten() {
             // Written again, so that the receipt speaks for the mail.

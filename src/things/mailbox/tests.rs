@@ -97,6 +97,20 @@ async fn a_caller_is_told_when_the_answer_is_durable_and_only_once() {
 }
 
 #[tokio::test]
+async fn a_singleton_is_sent_again_when_the_time_of_the_first_is_over() {
+    let (tables, _) = tables();
+    let mailbox = Mailbox::new(tables, RULES);
+    let singleton =
+        |ttl_s, now| mailbox.post(Draft { singleton: true, ..draft(1, "m", ttl_s) }, [0; 6], 0, now);
+    let first = singleton(Some(30), NOW).expect("room").letter.id;
+    let just_before = singleton(None, NOW.plus_millis(29_999)).expect("room");
+    assert!(!just_before.is_new && just_before.letter.id == first);
+    // Whoever asked first is told now that there was no answer, and may ask again at once.
+    let again = singleton(None, NOW.plus_seconds(30)).expect("room");
+    assert!(again.is_new && again.letter.id != first);
+}
+
+#[tokio::test]
 async fn who_stops_listening_is_forgotten() {
     let (tables, _) = tables();
     let mailbox = Mailbox::new(tables, RULES);
@@ -217,10 +231,12 @@ async fn check_deeds(deeds: Vec<Deed>) {
                 let posted = mailbox.post(draft, [0; 6], 0, now);
                 let mut twins = models.mails.iter().filter(|(_, mail)| mail.thing == thing);
                 let twins: Vec<_> = twins.by_ref().filter(|(_, m)| !m.status.is_final()).collect();
+                let lives = |mail: &Model| mail.expires.is_none_or(|expires| expires > now);
+                let twin = twins.iter().find(|(_, mail)| lives(mail)).map(|(id, _)| *id);
                 match posted {
                     Ok(posted) if posted.is_new => {
                         assert!(
-                            twins.len() < RULES.waiting_max && (twins.is_empty() || !singleton)
+                            twins.len() < RULES.waiting_max && (twin.is_none() || !singleton)
                         );
                         let id = posted.letter.id;
                         let model = Model { thing, expires, status: Status::New, holder: None };
@@ -228,7 +244,7 @@ async fn check_deeds(deeds: Vec<Deed>) {
                         models.mails.insert(id, model);
                         models.ids.push(id);
                     }
-                    Ok(posted) => assert_eq!(Some(&posted.letter.id), twins.first().map(|t| t.0)),
+                    Ok(posted) => assert_eq!(Some(&posted.letter.id), twin),
                     Err(_) => assert_eq!(twins.len(), RULES.waiting_max),
                 }
             }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::mail::{Mail, Status};
+use super::mail::{Letter, Mail, Status};
 use crate::id::{MailId, ThingId};
 use crate::timestamp::Timestamp;
 
@@ -84,10 +84,21 @@ impl Waiting {
         ids.filter_map(|id| self.get(*id))
     }
 
-    /// A mail to the thing with the same command and, for `method.exec`, the same method.
-    pub fn twin(&self, thing: ThingId, command: &str, method: Option<&str>) -> Option<&Mail> {
-        self.of_thing(thing)
-            .find(|mail| mail.letter.command == command && mail.letter.method.as_deref() == method)
+    /// A mail to the thing with the same command and, for `method.exec`, the same method, whose time
+    /// is not over.
+    pub fn twin(
+        &self,
+        thing: ThingId,
+        command: &str,
+        method: Option<&str>,
+        now: Timestamp,
+    ) -> Option<&Mail> {
+        let is_twin = |letter: &Letter| {
+            letter.command == command
+                && letter.method.as_deref() == method
+                && letter.expires.is_none_or(|expires| expires > now)
+        };
+        self.of_thing(thing).find(|mail| is_twin(&mail.letter))
     }
 
     /// Adds a mail that is new or in progress.
