@@ -112,7 +112,8 @@ impl Aggregation {
     pub fn add(&mut self, ts: Timestamp, value: f64) -> bool {
         let ts = ts.as_millis();
         if self.calc.is_weighted() {
-            self.hold_until(ts);
+            // A clock that runs ahead must not let a value hold in the years to come.
+            self.hold_until(ts.min(self.to));
             self.current = Some((ts, value));
             return !self.overflowed;
         }
@@ -240,6 +241,15 @@ mod tests {
         check(Calc::Wavg, Step::Whole, None, &[(4, 1.0), (7, 5.0)], &[(0, 2.0)]);
         check(Calc::Nzwavg, Step::Whole, Some(0.0), &[(4, 4.0)], &[(0, 4.0)]);
         check(Calc::Wavg, Step::Day, None, &[], &[]);
+    }
+
+    #[test]
+    fn no_value_holds_beyond_the_span() {
+        // The last value is of a clock that runs a century ahead.
+        let values = [(0, 2.0), (4, 6.0), (2_000_000, 9.0)];
+        let hours = [(0, 2.0), (2, 2.0), (4, 6.0), (6, 6.0)];
+        check(Calc::Wavg, Step::Hour, None, &values, &hours);
+        check(Calc::Wavg, Step::Whole, None, &values, &[(0, 4.0)]);
     }
 
     #[test]
