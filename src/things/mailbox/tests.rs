@@ -100,8 +100,9 @@ async fn a_caller_is_told_when_the_answer_is_durable_and_only_once() {
 async fn a_singleton_is_sent_again_when_the_time_of_the_first_is_over() {
     let (tables, _) = tables();
     let mailbox = Mailbox::new(tables, RULES);
-    let singleton =
-        |ttl_s, now| mailbox.post(Draft { singleton: true, ..draft(1, "m", ttl_s) }, [0; 6], 0, now);
+    let singleton = |ttl_s, now| {
+        mailbox.post(Draft { singleton: true, ..draft(1, "m", ttl_s) }, [0; 6], 0, now)
+    };
     let first = singleton(Some(30), NOW).expect("room").letter.id;
     let just_before = singleton(None, NOW.plus_millis(29_999)).expect("room");
     assert!(!just_before.is_new && just_before.letter.id == first);
@@ -235,9 +236,7 @@ async fn check_deeds(deeds: Vec<Deed>) {
                 let twin = twins.iter().find(|(_, mail)| lives(mail)).map(|(id, _)| *id);
                 match posted {
                     Ok(posted) if posted.is_new => {
-                        assert!(
-                            twins.len() < RULES.waiting_max && (twin.is_none() || !singleton)
-                        );
+                        assert!(twins.len() < RULES.waiting_max && (twin.is_none() || !singleton));
                         let id = posted.letter.id;
                         let model = Model { thing, expires, status: Status::New, holder: None };
                         assert!(models.ids.last().is_none_or(|last| *last < id));

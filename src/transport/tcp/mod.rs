@@ -5,6 +5,7 @@
 //! answer is there: the device may be this connection's own, which has to fetch its mail meanwhile.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -89,8 +90,13 @@ struct Client {
     framing: Framing,
     refusals: u32,
     /// Requests that wait for devices.
-    waiting: FuturesUnordered<Pending>,
+    waiting: FuturesUnordered<Waiting>,
+    /// Their bytes.
+    waiting_bytes: usize,
 }
+
+/// A request that waits for a device: how many bytes it had, and its answer.
+type Waiting = Pin<Box<dyn Future<Output = (usize, Answer)> + Send>>;
 
 /// What comes of work.
 enum Done {
@@ -100,8 +106,8 @@ enum Done {
     LastAnswers(Vec<Answer>),
     /// A login, and the reply to its request.
     LoggedIn(Unbound, bool, Answer),
-    /// A login, and the reply to its request, which takes long.
-    LoggedInWaiting(Unbound, bool, Pending),
+    /// A login, the bytes of its request, and the reply, which takes long.
+    LoggedInWaiting(Unbound, bool, usize, Pending),
     /// A login that was refused.
     Refused(LoginError),
 }
@@ -132,6 +138,7 @@ impl Client {
             framing: Framing::default(),
             refusals: 0,
             waiting: FuturesUnordered::new(),
+            waiting_bytes: 0,
         }
     }
 
@@ -151,7 +158,7 @@ impl Client {
                 Ok(Some(Box::pin(async move { Done::Answer(pending.await) })))
             }
             Ok(Execution::Waiting(pending)) => {
-                self.wait_for(pending, out);
+                self.wait_for(text.len(), pending, out);
                 Ok(None)
             }
             Err(Refusal::Login(credentials, notify)) => {
@@ -165,16 +172,21 @@ impl Client {
         }
     }
 
-    /// Lets an answer come when it is ready; meanwhile the client goes on. What the request changes
+    /// Lets the answer to a request of so many bytes come when it is ready; meanwhile the client goes on. What the request changes
     /// is changed here, before the next line is looked at.
-    fn wait_for(&mut self, mut pending: Pending, out: &mut Vec<u8>) {
-        if self.waiting.len() >= limits::TCP_WAITING_MAX {
+    fn wait_for(&mut self, bytes: usize, mut pending: Pending, out: &mut Vec<u8>) {
+        if self.waiting.len() >= limits::TCP_WAITING_MAX
+            || self.waiting_bytes + bytes > limits::OUTBOX_BYTES_MAX
+        {
             let sentence = "Too many requests wait for their replies.";
             return write_failure(&Failure::new(Code::BUSY, sentence), out);
         }
         match pending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(answer) => write_answer(answer, out),
-            Poll::Pending => self.waiting.push(pending),
+            Poll::Pending => {
+                self.waiting_bytes += bytes;
+                self.waiting.push(Box::pin(async move { (bytes, pending.await) }));
+            }
         }
     }
 
@@ -268,7 +280,7 @@ impl Client {
                 Execution::Done => Answer::from_bytes(out),
                 Execution::Pending(pending) => pending.await,
                 Execution::Waiting(pending) => {
-                    return Done::LoggedInWaiting(unbound, notify, pending);
+                    return Done::LoggedInWaiting(unbound, notify, text.len(), pending);
                 }
             };
             Done::LoggedIn(unbound, notify, answer)
@@ -374,9 +386,9 @@ impl Peer for Client {
                 write_answer(answer, out);
                 self.greet(out);
             }
-            Done::LoggedInWaiting(unbound, notify, pending) => {
+            Done::LoggedInWaiting(unbound, notify, bytes, pending) => {
                 self.bind(unbound, notify);
-                self.wait_for(pending, out);
+                self.wait_for(bytes, pending, out);
                 self.greet(out);
             }
             Done::Refused(error) => {
@@ -401,7 +413,8 @@ impl Peer for Client {
         if room {
             let messages = std::mem::take(&mut *self.outlet.messages.lock());
             messages.iter().for_each(|message| push_notice(message, out));
-            while let Poll::Ready(Some(answer)) = self.waiting.poll_next_unpin(cx) {
+            while let Poll::Ready(Some((bytes, answer))) = self.waiting.poll_next_unpin(cx) {
+                self.waiting_bytes -= bytes;
                 write_answer(answer, out);
                 if out.len() >= limits::UNSENT_BYTES_MAX {
                     // The others come when these are read.
@@ -421,8 +434,10 @@ impl Peer for Client {
 
     fn last_work(&mut self) -> Option<Work<Done>> {
         let waiting = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
         let some = !waiting.is_empty();
-        let answers = async { Done::LastAnswers(waiting.collect().await) };
+        let answers =
+            async { Done::LastAnswers(waiting.map(|(_, answer)| answer).collect().await) };
         some.then(|| Box::pin(answers) as Work<Done>)
     }
 
@@ -501,6 +516,31 @@ mod tests {
         let metrics = Metrics::new(&["api.ping"]);
         let passwords = Passwords::new(1);
         Arc::new(Core::new(config, tables, identity, directory, passwords, metrics, "x".into()))
+    }
+
+    #[tokio::test]
+    async fn requests_that_wait_have_a_bound_of_bytes() {
+        let conn = ConnInfo {
+            protocol: Protocol::Tcp,
+            remote_addr: "192.0.2.1:5".parse().expect("an address"),
+        };
+        let mut client = Client::new(core(Timestamp::now()), conn, false);
+        let mut out = Vec::new();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let first = async { answered.await.unwrap_or_default() };
+        client.wait_for(limits::OUTBOX_BYTES_MAX / 2, Box::pin(first), &mut out);
+        let never = || Box::pin(std::future::pending());
+        client.wait_for(limits::OUTBOX_BYTES_MAX / 2, never(), &mut out);
+        assert!(out.is_empty());
+        client.wait_for(1, never(), &mut out);
+        assert!(String::from_utf8_lossy(&out).contains("Too many requests wait"));
+        out.clear();
+        answer.send(Answer::from_bytes(b"{}".to_vec())).map_err(drop).expect("it is waited for");
+        let mut cx = Context::from_waker(Waker::noop());
+        client.poll_pushed(&mut cx, true, &mut out).expect("no end");
+        assert_eq!(out, b"{}\n");
+        client.wait_for(limits::OUTBOX_BYTES_MAX / 2, never(), &mut out);
+        assert_eq!((out.len(), client.waiting.len()), (3, 2), "the answer made room");
     }
 
     #[tokio::test]
