@@ -35,6 +35,9 @@ use waiting::Waiting;
 /// Rows read at once from the store.
 const SCAN_ROWS: usize = 1000;
 
+/// Letters read at once: each may be as long as a frame.
+const SCAN_LETTERS: usize = 16;
+
 /// The mailboxes of all things.
 pub struct Mailbox {
     tables: Tables,
@@ -444,9 +447,9 @@ impl Mailbox {
         limit: usize,
         mut visit: impl FnMut(Mail),
     ) -> Result<(), StoreError> {
-        let prefix = match scope {
-            Scope::Org(org) => rows::letter_of(org, None),
-            Scope::Thing(_, thing) => rows::of_thing(thing, None),
+        let (prefix, page_max) = match scope {
+            Scope::Org(org) => (rows::letter_of(org, None), SCAN_LETTERS),
+            Scope::Thing(_, thing) => (rows::of_thing(thing, None), SCAN_ROWS),
         };
         let mut end = [&prefix[..], &[0xff; 12]].concat();
         let (mut left, mut first) = (limit, true);
@@ -454,7 +457,7 @@ impl Mailbox {
             let to = if first { Bound::Included(&end[..]) } else { Bound::Excluded(&end[..]) };
             first = false;
             let from = Bound::Included(&prefix[..]);
-            let page = self.tables.scan_back(Table::Mails, from, to, left.min(SCAN_ROWS))?;
+            let page = self.tables.scan_back(Table::Mails, from, to, left.min(page_max))?;
             left -= page.len();
             let Some((last, _)) = page.last() else { break };
             end.clone_from(last);

@@ -356,6 +356,32 @@ async fn mails_that_are_done_are_forgotten_after_a_time() {
 }
 
 #[tokio::test]
+async fn a_listing_of_mails_has_a_bound_of_bytes() {
+    let server = TestServer::start();
+    let _mower = Device::connect(&server, "mower", "a").await;
+    let mut operator = server.operator("http").await;
+    let params = json!({
+        "thingKey": "mower", "command": "c", "ackTimeout": 0, "ttl": -1,
+        "params": { "text": "x".repeat(900_000) },
+    });
+    for _ in 0..20 {
+        call(&mut operator, "mailbox.send", &params.to_string()).await;
+    }
+    for scope in [json!({}), json!({ "thingKey": "mower" })] {
+        let listed = reply(&mut operator, "mailbox.list", &scope.to_string()).await;
+        assert_eq!(listed["errorCodes"], json!([-95013]));
+        let mut few = scope.clone();
+        few["limit"] = json!(3);
+        let listed = call(&mut operator, "mailbox.list", &few.to_string()).await;
+        assert_eq!(
+            (&listed["count"], listed["result"].as_array().map(Vec::len)),
+            (&json!(20), Some(3))
+        );
+        assert_eq!(call(&mut operator, "mailbox.summary", &scope.to_string()).await["new"], 20);
+    }
+}
+
+#[tokio::test]
 async fn callers_of_a_singleton_share_its_answer() {
     let server = TestServer::start();
     let mut device = Device::connect(&server, "mower", "a").await;

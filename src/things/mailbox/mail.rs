@@ -134,6 +134,14 @@ pub struct Outcome {
     pub params: Option<Box<RawValue>>,
 }
 
+impl Outcome {
+    /// Bytes that it takes, roughly.
+    fn bytes(&self) -> usize {
+        let params = self.params.as_ref().map_or(0, |params| params.get().len());
+        self.message.as_ref().map_or(0, String::len) + params
+    }
+}
+
 /// A mail.
 #[derive(Clone, Debug)]
 pub struct Mail {
@@ -177,7 +185,8 @@ impl Mail {
     pub fn bytes(&self) -> usize {
         let text = |step: &Step| step.msg.as_ref().map_or(0, String::len);
         let steps: usize = self.history.iter().map(|step| size_of::<Step>() + text(step)).sum();
-        self.letter.bytes() + steps
+        let outcome = self.outcome.as_ref().map_or(0, |outcome| outcome.bytes());
+        self.letter.bytes() + steps + outcome
     }
 
     /// How far it has come.

@@ -121,15 +121,23 @@ pub fn list(call: &Call<'_>, (target, list): (Target, List)) -> Result<ListReply
     };
     let offset = list.offset.and_then(|offset| usize::try_from(offset).ok()).unwrap_or(0);
     let end = offset.saturating_add(limit as usize);
-    let mut reply = ListReply { count: 0, result: Vec::new() };
+    let (mut reply, mut bytes) = (ListReply { count: 0, result: Vec::new() }, 0);
     visit(call, &target, |mail| {
         if statuses.as_ref().is_none_or(|wanted| wanted.contains(&mail.status())) {
             if (offset..end).contains(&reply.count) {
-                reply.result.push(MailView(mail));
+                bytes += mail.bytes();
+                if bytes <= limits::REPLY_BYTES_MAX {
+                    reply.result.push(MailView(mail));
+                }
             }
             reply.count += 1;
         }
     })?;
+    if bytes > limits::REPLY_BYTES_MAX {
+        let most = limits::REPLY_BYTES_MAX;
+        let sentence = format!("The mails have more than {most} bytes; ask for fewer.");
+        return Err(Failure::new(Code::REPLY_TOO_LARGE, sentence));
+    }
     Ok(reply)
 }
 
