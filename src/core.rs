@@ -1071,6 +1071,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_list_of_very_large_things_is_refused() {
+        let (core, _) = core();
+        let core = Arc::new(core);
+        let session = login(&core).await.expect("welcome");
+        permit_all(&core, &session);
+        let Who::Application { thing_id, .. } = session.who() else { panic!("a thing") };
+        let value = "x".repeat(limits::ATTRIBUTE_BYTES_MAX);
+        let count = limits::LISTED_VALUES_BYTES_MAX / value.len();
+        for number in 0..count {
+            let point = NewPoint {
+                name: number.to_string(),
+                ts: None,
+                value: Value::Attribute(Some(value.clone().into())),
+                corr_id: None,
+                republish: false,
+            };
+            let stored = core.telemetry.publish((*thing_id).into(), Kind::Attribute, &[point], NOW);
+            stored.expect("room").receipt.durable().await.expect("stored");
+        }
+        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let list = async |params: &str| {
+            let request = format!(r#"{{"l":{{"command":"thing.list","params":{params}}}}}"#);
+            let request = Request::parse(request.as_bytes()).expect("a request");
+            let mut out = Vec::new();
+            match execute(&core, &caller, &request.commands, b"", NOW, &mut out) {
+                Execution::Pending(pending) => pending.await.bytes,
+                _ => out,
+            }
+        };
+        let refused = String::from_utf8(list("{}").await).expect("text");
+        let code = Code::REPLY_TOO_LARGE.0;
+        assert!(refused.contains(&format!(r#""errorCodes":[{code}]"#)), "{:.200}", refused);
+        let keys = list(r#"{"show":["key"],"hideFields":true}"#).await;
+        let expected =
+            r#"{"l":{"success":true,"params":{"count":1,"result":[{"key":"mower-1"}]}}}"#;
+        assert_eq!(String::from_utf8(keys).expect("text"), expected);
+    }
+
+    #[tokio::test]
     async fn of_two_first_connections_one_tells() {
         struct Heard(Mutex<Vec<String>>);
 

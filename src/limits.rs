@@ -253,6 +253,10 @@ pub const THING_TEXT_BYTES_MAX: usize = 2048;
 /// Tags, or security tags, of a thing. Portals show some ten.
 pub const THING_TAGS_MAX: usize = 100;
 
+/// Bytes of current values in one `thing.list`: two thousand things of three hundred properties. A
+/// thing may have a hundred megabytes of attributes.
+pub const LISTED_VALUES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Things that one command changes at once, each in some microseconds; more are changed on a thread
 /// that serves no connection.
 pub const THINGS_AT_ONCE_MAX: usize = 100;

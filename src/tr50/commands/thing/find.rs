@@ -150,14 +150,28 @@ fn filled(
     mut page: Vec<Map<String, Value>>,
 ) -> Result<ListReply, Failure> {
     if CurrentValues::FIELDS.iter().any(|field| view.shows(field)) {
+        let mut bytes = 0;
         for row in &mut page {
             let id = row.get("id").and_then(|id| id.as_str()?.parse().ok());
-            if let Some(id) = id {
-                row.extend(members(&CurrentValues::of(call, id)?).unwrap_or_default());
+            let Some(id) = id else { continue };
+            let values = CurrentValues::of(call, id)?;
+            bytes += values.bytes();
+            if bytes > limits::LISTED_VALUES_BYTES_MAX {
+                return Err(too_much());
             }
+            row.extend(members(&values).unwrap_or_default());
         }
     }
     view.reply(FIELDS, count, page.into_iter())
+}
+
+fn too_much() -> Failure {
+    let most = limits::LISTED_VALUES_BYTES_MAX;
+    let sentence = format!(
+        "The current values of these things are more than {most} bytes; ask for fewer things, or \
+         with `show` for other members."
+    );
+    Failure::new(Code::REPLY_TOO_LARGE, sentence)
 }
 
 fn rows(call: &Call<'_>, things: Vec<Thing>) -> Result<Vec<Map<String, Value>>, StoreError> {

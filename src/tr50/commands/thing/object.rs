@@ -213,6 +213,16 @@ impl CurrentValues {
             alarms: currents.alarms,
         })
     }
+
+    /// About how many bytes they take in a reply.
+    pub fn bytes(&self) -> usize {
+        /// Of the times, the numbers and the names of members of one value.
+        const EACH: usize = 96;
+        let attributes = self.attrs.iter().map(|(name, now)| name.len() + now.value.len());
+        let properties = self.properties.keys().map(String::len);
+        let alarms = self.alarms.iter().map(|(name, now)| name.len() + now.msg.len());
+        attributes.chain(properties).chain(alarms).map(|bytes| bytes + EACH).sum()
+    }
 }
 
 /// The live sessions of a thing, and of the one that it is bound to (`tr50.md` 0, fact 28).
