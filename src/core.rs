@@ -796,6 +796,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
+    use crate::id::ThingKey;
+    use crate::identity::model::Thing;
     use crate::store::memory::MemoryStore;
     use crate::store::{Month, Row, Store, Table};
     use crate::tr50::commands::COMMANDS;
@@ -1076,18 +1078,22 @@ mod tests {
         let core = Arc::new(core);
         let session = login(&core).await.expect("welcome");
         permit_all(&core, &session);
-        let Who::Application { thing_id, .. } = session.who() else { panic!("a thing") };
         let value = "x".repeat(limits::ATTRIBUTE_BYTES_MAX);
-        let count = limits::LISTED_VALUES_BYTES_MAX / value.len();
-        for number in 0..count {
-            let point = NewPoint {
-                name: number.to_string(),
-                ts: None,
-                value: Value::Attribute(Some(value.clone().into())),
-                corr_id: None,
-                republish: false,
-            };
-            let stored = core.telemetry.publish((*thing_id).into(), Kind::Attribute, &[point], NOW);
+        let point = |number: usize| NewPoint {
+            name: number.to_string(),
+            ts: None,
+            value: Value::Attribute(Some(value.clone().into())),
+            corr_id: None,
+            republish: false,
+        };
+        let points: Vec<_> = (0..=limits::CURRENTS_BYTES_MAX / value.len()).map(point).collect();
+        let things = limits::LISTED_VALUES_BYTES_MAX / limits::CURRENTS_BYTES_MAX + 2;
+        for number in 0..things {
+            let id = ThingId::from_bytes([number as u8; 12]);
+            let key = ThingKey::parse(&format!("large-{number}")).expect("a key");
+            let thing = Thing::new(id, session.org_id(), key, "", NOW);
+            drop(core.identity.create_thing(&thing).expect("made"));
+            let stored = core.telemetry.publish(id.into(), Kind::Attribute, &points, NOW);
             stored.expect("room").receipt.durable().await.expect("stored");
         }
         let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
@@ -1103,7 +1109,7 @@ mod tests {
         let refused = String::from_utf8(list("{}").await).expect("text");
         let code = Code::REPLY_TOO_LARGE.0;
         assert!(refused.contains(&format!(r#""errorCodes":[{code}]"#)), "{:.200}", refused);
-        let keys = list(r#"{"show":["key"],"hideFields":true}"#).await;
+        let keys = list(r#"{"show":["key"],"keys":["mower-1"],"hideFields":true}"#).await;
         let expected =
             r#"{"l":{"success":true,"params":{"count":1,"result":[{"key":"mower-1"}]}}}"#;
         assert_eq!(String::from_utf8(keys).expect("text"), expected);

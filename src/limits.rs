@@ -350,6 +350,10 @@ pub const SERIES_PER_COMMAND: usize = 100;
 /// Current values of one thing that are shown with it. Devices have some tens.
 pub const CURRENTS_MAX: usize = 10_000;
 
+/// Bytes of the series of one thing that are shown with it: some hundred of the largest values, or
+/// [`CURRENTS_MAX`] of the usual ones.
+pub const CURRENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// Points of deleted things that are removed in one step: some tens of milliseconds of the writer.
 pub const SWEEP_POINTS: usize = 10_000;
 
@@ -366,6 +370,9 @@ pub const CHECKED_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of all mails that wait, in memory: a hundred for each of ten thousand devices, of half a
 /// kilobyte each.
 pub const MAILS_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Of these, those of one organisation: nobody takes all the room from the others.
+pub const ORG_MAILS_BYTES_MAX: usize = MAILS_BYTES_MAX / 2;
 
 /// Steps of a mail's history that are kept: a thing may report its progress for ever.
 pub const MAIL_HISTORY_MAX: usize = 100;

@@ -218,7 +218,10 @@ impl Mailbox {
             created: now,
             expires: draft.expires,
         };
-        if state.waiting.bytes() + letter.bytes() > limits::MAILS_BYTES_MAX {
+        let bytes = letter.bytes();
+        if state.waiting.bytes() + bytes > limits::MAILS_BYTES_MAX
+            || state.waiting.org_bytes(letter.org) + bytes > limits::ORG_MAILS_BYTES_MAX
+        {
             return Err(PostError::Busy);
         }
         Ok(Mail::new(letter))

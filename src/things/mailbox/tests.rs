@@ -73,6 +73,23 @@ async fn a_full_mailbox_is_one_thing_s_own() {
 }
 
 #[tokio::test]
+async fn an_organisation_leaves_room_for_the_others() {
+    let (tables, _) = tables();
+    let mailbox = Mailbox::new(tables, Rules { waiting_max: usize::MAX, ..RULES });
+    let large = || serde_json::value::to_raw_value(&"x".repeat(1 << 20)).expect("JSON");
+    let draft = |org| Draft { org, params: Some(large()), ..draft(1, "m", None) };
+    let [one, other] = [1, 2].map(|number| OrgId::from_bytes([number; 12]));
+    let mut last = None;
+    while let Ok(posted) = mailbox.post(draft(one), [0; 6], 0, NOW) {
+        last = Some(posted.letter.id);
+    }
+    assert!(mailbox.counts().0 <= limits::ORG_MAILS_BYTES_MAX >> 20);
+    mailbox.post(draft(other), [0; 6], 0, NOW).expect("room for another organisation");
+    drop(mailbox.purge(last.expect("some"), NOW).expect("stored"));
+    mailbox.post(draft(one), [0; 6], 0, NOW).expect("room again");
+}
+
+#[tokio::test]
 async fn a_caller_is_told_when_the_answer_is_durable_and_only_once() {
     let (tables, _) = tables();
     let mailbox = Mailbox::new(tables, RULES);

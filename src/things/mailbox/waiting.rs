@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::mail::{Letter, Mail, Status};
-use crate::id::{MailId, ThingId};
+use crate::id::{MailId, OrgId, ThingId};
 use crate::timestamp::Timestamp;
 
 /// All mails that are not done.
@@ -21,6 +21,8 @@ pub struct Waiting {
     /// The newest id so far.
     last: [u8; 12],
     bytes: usize,
+    /// Bytes of what was sent to each organisation's things.
+    org_bytes: HashMap<OrgId, usize>,
 }
 
 /// A mail, and the session that has it in flight.
@@ -52,6 +54,11 @@ impl Waiting {
     /// Bytes of all of them, roughly.
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of what was sent to an organisation's things and waits there.
+    pub fn org_bytes(&self, org: OrgId) -> usize {
+        self.org_bytes.get(&org).copied().unwrap_or(0)
     }
 
     /// The id of the next mail: the time, then chance, but always behind the last one, so that
@@ -106,6 +113,7 @@ impl Waiting {
         let (id, letter) = (mail.id(), mail.letter.clone());
         self.last = self.last.max(*id.as_bytes());
         self.bytes += mail.bytes();
+        *self.org_bytes.entry(letter.org).or_insert(0) += letter.bytes();
         let mailbox = self.boxes.entry(letter.thing).or_default();
         mailbox.all.insert(id);
         if mail.status() == Status::New {
@@ -184,6 +192,9 @@ impl Waiting {
         let Some(Waits { mail, .. }) = self.mails.remove(&id) else { return };
         let letter = &mail.letter;
         self.bytes -= mail.bytes();
+        if let Some(bytes) = self.org_bytes.get_mut(&mail.letter.org) {
+            *bytes = bytes.saturating_sub(mail.letter.bytes());
+        }
         if let Some(expires) = letter.expires {
             self.due.remove(&(expires, id));
         }

@@ -102,20 +102,33 @@ impl LocationNow {
     }
 }
 
+/// Rows read at once; an attribute has up to 16 kB.
+const PAGE_ROWS: usize = 100;
+
 impl Telemetry {
-    /// The current values of a thing, as they are committed: one scan of its series, at most
-    /// [`limits::CURRENTS_MAX`] of them.
+    /// The current values of a thing, as they are committed: one scan of its series. What is
+    /// beyond [`limits::CURRENTS_MAX`] or [`limits::CURRENTS_BYTES_MAX`] is left out.
     ///
     /// # Errors
     /// What the store reports.
     pub fn currents(&self, thing: ThingId) -> Result<Currents, StoreError> {
         let mut currents = Currents::default();
         let prefix = thing.as_bytes();
-        let rows = self.tables.scan_prefix(Table::Series, prefix, None, limits::CURRENTS_MAX)?;
-        for (key, row) in rows {
-            let Some((kind, name)) = kind_and_name(&key) else { continue };
-            let series = Series::from_row(kind, &row).ok_or_else(|| Damaged::error(0))?;
-            currents.add(name.to_owned(), &series)?;
+        let (mut after, mut bytes) = (None::<Vec<u8>>, 0);
+        for _ in 0..limits::CURRENTS_MAX / PAGE_ROWS {
+            let after_key = after.as_deref();
+            let rows = self.tables.scan_prefix(Table::Series, prefix, after_key, PAGE_ROWS)?;
+            let Some((last, _)) = rows.last() else { break };
+            after = Some(last.clone());
+            for (key, row) in rows {
+                bytes += key.len() + row.len();
+                if bytes > limits::CURRENTS_BYTES_MAX {
+                    return Ok(currents);
+                }
+                let Some((kind, name)) = kind_and_name(&key) else { continue };
+                let series = Series::from_row(kind, &row).ok_or_else(|| Damaged::error(0))?;
+                currents.add(name.to_owned(), &series)?;
+            }
         }
         Ok(currents)
     }

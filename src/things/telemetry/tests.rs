@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::point::Alarm;
 use super::*;
 use crate::id::ThingId;
+use crate::limits;
 use crate::store::memory::MemoryStore;
 use crate::store::writer::Durability;
 
@@ -216,4 +217,14 @@ proptest! {
         let newest = model.last().copied();
         prop_assert_eq!(Some(pair(&bench.series(Kind::Property, "v").into_newest_row())), newest);
     }
+}
+
+#[test]
+fn what_is_shown_with_a_thing_has_a_bound() {
+    let bench = Bench::new(0);
+    let value = || Value::Attribute(Some("x".repeat(limits::ATTRIBUTE_BYTES_MAX).into()));
+    let points: Vec<_> = (0..300).map(|n| new(&format!("a{n}"), 10, value())).collect();
+    bench.publish(Kind::Attribute, &points);
+    let shown = bench.telemetry.currents(MINE).expect("read").attributes.len();
+    assert_eq!(shown, limits::CURRENTS_BYTES_MAX / (limits::ATTRIBUTE_BYTES_MAX + 45));
 }

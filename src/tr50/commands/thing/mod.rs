@@ -1,6 +1,6 @@
 //! `thing.*`: things (`tr50.md` 4.1, 4.4 and 4.5).
 
-use super::{change, heavy, read, store, wait};
+use super::{change, heavy, store, wait};
 use crate::tr50::dispatch::CommandInfo;
 
 mod bind;
@@ -43,9 +43,10 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND]
     ),
-    read!(
+    heavy!(
         "thing.find",
         find::find,
+        find::is_long_list,
         "Shows one thing of the current organisation.",
         "the thing",
         [NOT_FOUND]
