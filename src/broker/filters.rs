@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::limits;
 use crate::id::OrgId;
-use crate::transport::mqtt::codec::topic::{self, Shared};
+use crate::topic::{self, Shared};
 
 /// A log of the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -36,8 +36,9 @@ use self::filters::SessionKey;
 use self::session::{Attached, Control};
 use self::worker::{Command, Names, Open, Worker};
 use crate::id::OrgId;
+use crate::topic;
+use crate::transport::mqtt::codec::QoS;
 use crate::transport::mqtt::codec::packet::RetainHandling;
-use crate::transport::mqtt::codec::{QoS, topic};
 
 /// How large the broker may get.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::message::Parcel;
 use crate::id::OrgId;
-use crate::transport::mqtt::codec::topic;
+use crate::topic;
 
 /// The retained messages of all organisations.
 pub(super) struct Retained {

@@ -21,8 +21,8 @@ use super::retained::Retained;
 use super::session::{Attached, Control, Session, State, Status, Terms};
 use super::{BrokerError, BrokerLimits, LinkName, Refusal, Subscription};
 use crate::id::OrgId;
+use crate::topic;
 use crate::transport::mqtt::codec::packet::RetainHandling;
-use crate::transport::mqtt::codec::topic;
 
 /// What the broker's thread is asked to do.
 pub(super) enum Command {

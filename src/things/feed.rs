@@ -21,7 +21,7 @@ use crate::identity::Identity;
 use crate::identity::permission::Permission;
 use crate::limits;
 use crate::store::StoreError;
-use crate::transport::mqtt::codec::topic;
+use crate::topic;
 
 /// What of a thing has changed: the rest of its topic, behind `thing/<key>/`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

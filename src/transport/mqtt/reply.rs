@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use super::codec::{QoS, topic};
+use super::codec::QoS;
 use super::outbox::{Item, Outbox};
 use crate::directory::Principal;
+use crate::topic;
 
 /// Where the answer to a request goes: `api…` is answered on `reply…`, `apiz…` on `replyz…`, with
 /// the rest of the topic byte for byte (`tr50.md` 0, fact 2).

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::client::{Done, Work};
 use super::codec::encode::{self, PublishHead};
 use super::codec::packet::{RetainHandling, Subscribe};
-use super::codec::{QoS, reason, topic};
+use super::codec::{QoS, reason};
 use super::flight::{Flight, Source};
 use super::online::Terms;
 use super::outbox::Outbox;
@@ -24,6 +24,7 @@ use crate::directory::{Session, Who};
 use crate::id::OrgId;
 use crate::limits;
 use crate::things::feed::{self, ThingTopic};
+use crate::topic;
 
 /// Whose subscriptions they are.
 pub struct Subscriber {

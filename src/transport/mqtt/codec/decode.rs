@@ -9,7 +9,8 @@ use super::properties::{
     PublishProperties, SubscribeProperties, UnsubscribeProperties, WillProperties,
 };
 use super::reader::{Reader, variable};
-use super::{Malformed, QoS, Version, kind, topic};
+use super::{Malformed, QoS, Version, kind};
+use crate::topic;
 
 /// Decodes the packet at the beginning of `bytes`, and says how many bytes it took; `None` if
 /// there are too few yet.

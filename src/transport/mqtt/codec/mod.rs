@@ -7,14 +7,13 @@
 //!
 //! What depends on state is not judged here: a second CONNECT, an identifier in use, a topic alias
 //! that was never set, a filter that is well-formed text but no filter
-//! ([`topic::valid_filter`]), a client's PUBLISH with a subscription identifier
+//! ([`crate::topic::valid_filter`]), a client's PUBLISH with a subscription identifier
 //! ([MQTT-3.3.4-6]).
 
 pub mod encode;
 pub mod malformed;
 pub mod packet;
 pub mod properties;
-pub mod topic;
 
 mod decode;
 mod reader;
