@@ -8,6 +8,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::id::{OrgId, RoleId};
 use crate::identity::model::Org;
 use crate::identity::permission::PermissionSet;
@@ -16,6 +18,28 @@ use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{Call, shown};
 use crate::tr50::error::{Code, Failure};
+use crate::tr50::params::params;
+
+params! {
+    /// The key of a new record.
+    pub struct NewKey {
+        required key: String = "key", "Its key, unique in the organisation in any case.";
+    }
+}
+
+params! {
+    /// What commands that change a record take beside its members.
+    pub struct Unset {
+        optional unset: Vec<String> = "unset", "Members to empty.";
+    }
+}
+
+/// The reply to what makes a record.
+#[derive(Serialize)]
+pub struct Made<Id> {
+    /// Its id.
+    pub id: Id,
+}
 
 /// The caller's name in `createdBy` and its like.
 pub fn author(call: &Call<'_>) -> String {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::admin::{self, Edit};
+use super::admin::{self, Edit, Unset};
 use super::view::{ListReply, View};
 use super::{read, record};
 use crate::core::{Affected, chance};
@@ -90,13 +90,6 @@ params! {
         optional restrict: bool = "restrictAccessToSelf",
             "Commands may only name the session's own thing, and those bound to it.";
         optional license: String = "license", "A text; kept, without effect here.";
-    }
-}
-
-params! {
-    /// What `app.update` takes beside that.
-    pub struct Unset {
-        optional unset: Vec<String> = "unset", "Members to empty.";
     }
 }
 

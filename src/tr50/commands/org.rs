@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::admin::{self, Edit};
+use super::admin::{self, Edit, Made, Unset};
 use super::view::{ListReply, View};
 use super::{read, record};
 use crate::core::chance;
@@ -109,19 +109,6 @@ params! {
         optional allow_sub_orgs: bool = "allowSubOrgs",
             "Whether others can be made below it; true by default.";
     }
-}
-
-params! {
-    /// What `org.update` takes beside that.
-    pub struct Unset {
-        optional unset: Vec<String> = "unset", "Members to empty.";
-    }
-}
-
-/// The reply to what makes an organisation.
-#[derive(Serialize)]
-pub struct Made {
-    id: OrgId,
 }
 
 /// An organisation on the wire.
@@ -261,7 +248,7 @@ fn visible(call: &Call<'_>) -> Vec<Arc<Org>> {
 pub fn create(
     call: &Call<'_>,
     (new, members): (New, Members),
-) -> Result<(Made, Recorded), Failure> {
+) -> Result<(Made<OrgId>, Recorded), Failure> {
     admin::check_name("key", &new.key)?;
     if new.slug.as_ref().is_some_and(|slug| !is_slug(slug)) {
         return Err(admin::unfit("slug", SLUG_RULE));

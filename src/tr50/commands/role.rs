@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::admin::{self, Edit};
+use super::admin::{self, Edit, Made, NewKey, Unset};
 use super::view::{ListReply, View};
 use super::{read, record};
 use crate::core::{Affected, chance};
@@ -72,13 +72,6 @@ params! {
 }
 
 params! {
-    /// The key of a new role.
-    pub struct NewKey {
-        required key: String = "key", "Its key, unique in the organisation in any case.";
-    }
-}
-
-params! {
     /// Which role.
     pub struct Which {
         optional key: String = "key", "The role's key.";
@@ -87,23 +80,10 @@ params! {
 }
 
 params! {
-    /// What `role.update` takes beside that.
-    pub struct Unset {
-        optional unset: Vec<String> = "unset", "Members to empty.";
-    }
-}
-
-params! {
     /// The parameters of `role.list` beside those of every list.
     pub struct Wanted {
         optional org_id: OrgId = "orgId", "Another organisation, for administrators.";
     }
-}
-
-/// The reply to what makes something.
-#[derive(Serialize)]
-pub struct Made {
-    id: RoleId,
 }
 
 /// A role on the wire.
@@ -208,7 +188,7 @@ impl Which {
 pub fn create(
     call: &Call<'_>,
     (new, members): (NewKey, Members),
-) -> Result<(Made, Recorded), Failure> {
+) -> Result<(Made<RoleId>, Recorded), Failure> {
     admin::check_name("key", &new.key)?;
     let (identity, org) = (&call.core.identity, call.session.org_id());
     let mut role = Role {

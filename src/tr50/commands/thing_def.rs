@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::admin::{self, Edit};
+use super::admin::{self, Edit, Made, NewKey};
 use super::view::{ListReply, View};
 use super::{read, record};
 use crate::core::chance;
@@ -93,13 +93,6 @@ const OWN: [&str; 12] = [
     "updatedOn",
     "unset",
 ];
-
-params! {
-    /// The key of a new definition.
-    pub struct NewKey {
-        required key: String = "key", "Its key, unique in the organisation in any case.";
-    }
-}
 
 params! {
     /// Which definition.
@@ -228,12 +221,6 @@ impl Definition {
     }
 }
 
-/// The reply to what makes a definition.
-#[derive(Serialize)]
-pub struct Made {
-    id: ThingDefId,
-}
-
 /// A definition on the wire, in its short form.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -325,7 +312,7 @@ impl Which {
 pub fn create(
     call: &Call<'_>,
     (NewKey { key }, definition): (NewKey, Definition),
-) -> Result<(Made, Recorded), Failure> {
+) -> Result<(Made<ThingDefId>, Recorded), Failure> {
     admin::check_name("key", &key)?;
     let (identity, org) = (&call.core.identity, call.session.org_id());
     let mut def = ThingDef {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::admin::{self, Edit};
+use super::admin::{self, Edit, Made};
 use super::view::{ListReply, View};
 use super::{read, record, wait};
 use crate::core::{Affected, Core, chance};
@@ -113,12 +113,6 @@ params! {
         optional is_super_admin: bool = "isSuperAdmin", "Everything in every organisation.";
         optional is_super_ops: bool = "isSuperOps", "Sees every organisation.";
     }
-}
-
-/// The reply of `user.create`.
-#[derive(Serialize)]
-struct Made {
-    id: UserId,
 }
 
 /// A user on the wire.
