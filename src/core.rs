@@ -8,17 +8,13 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::directory::event::Event;
-use crate::directory::{
-    Changes, Directory, End, Full, Lifetime, Outlet, Principal, Reason, Session, Start, Terms, Who,
-};
-use crate::id::{OrgId, SessionId, ThingId, UserId};
-use crate::identity::model::User;
+use crate::directory::{Changes, Directory, Lifetime, Reason, Session, Terms};
+use crate::identity::Identity;
 use crate::identity::password::Passwords;
-use crate::identity::{Identity, Refusal, Standing};
 use crate::journal;
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::store::writer::{Durability, Receipt};
+use crate::store::writer::Durability;
 use crate::store::{Batch, StoreError, Tables};
 use crate::things::feed::Feed;
 use crate::things::files::transfer::Stored;
@@ -27,9 +23,14 @@ use crate::things::mailbox::{self, Mailbox};
 use crate::things::telemetry::point::{Entry, Kind, Value};
 use crate::things::telemetry::{NewPoint, Telemetry};
 use crate::timestamp::Timestamp;
-use crate::tr50::authenticate::Credentials;
 use crate::tr50::error::{Code, Failure};
-use crate::transport::ConnInfo;
+
+mod housekeeping;
+mod login;
+mod rights;
+
+pub use login::{Arrival, LoginError, login_failure};
+pub use rights::Affected;
 
 /// Everything that handlers and transports share.
 pub struct Core {
@@ -62,67 +63,6 @@ pub struct Core {
     pub(crate) telling: Mutex<()>,
     /// Turns of [`Core::apart`].
     heavy: Arc<Semaphore>,
-}
-
-/// How a login arrives on a connection.
-pub struct Arrival {
-    /// From where.
-    pub conn: ConnInfo,
-    /// MQTT client id, or application id.
-    pub client_id: Box<str>,
-    /// Whether it replaces a connection with the same login and client id.
-    pub takes_over: bool,
-    /// The connection that the session is bound to.
-    pub outlet: Arc<dyn Outlet>,
-}
-
-/// Whose rights have changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Affected {
-    /// A user's.
-    User(UserId),
-    /// Those of principals that may have a session in this organisation.
-    Org(OrgId),
-    /// The same, for the organisation and all below it.
-    Within(OrgId),
-}
-
-/// Why a login failed.
-#[derive(Debug, thiserror::Error)]
-pub enum LoginError {
-    /// Identity says no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The directory has no room for it.
-    #[error(transparent)]
-    Full(#[from] Full),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The system has no random numbers.
-    #[error("the system gives no random numbers")]
-    Random(#[from] getrandom::Error),
-}
-
-impl LoginError {
-    /// Its name in metrics.
-    const fn outcome(&self) -> &'static str {
-        match self {
-            Self::Refused(Refusal::Locked { .. }) => "locked",
-            Self::Refused(Refusal::Busy) | Self::Full(_) => "busy",
-            Self::Refused(Refusal::Store(_)) | Self::Store(_) | Self::Random(_) => "failed",
-            Self::Refused(_) => "refused",
-        }
-    }
-}
-
-/// A principal that has proved who it is.
-struct Admitted {
-    who: Who,
-    standing: Arc<Standing>,
-    /// For the registration of its thing.
-    registration: Receipt,
-    client_id: Option<Box<str>>,
 }
 
 impl Core {
@@ -175,308 +115,6 @@ impl Core {
             history_max: sessions.history_max,
             history_age_s: sessions.history_age_s,
         }
-    }
-
-    /// Logs in and starts a session that lives as long as its connection.
-    ///
-    /// # Errors
-    ///
-    /// The credentials are refused, or there is no room.
-    pub async fn login_bound(
-        &self,
-        credentials: Credentials,
-        arrival: Arrival,
-        now: Timestamp,
-    ) -> Result<Arc<Session>, LoginError> {
-        let admitted = self.admit(credentials, Some(&arrival.client_id), arrival.conn, now).await?;
-        let client_id = admitted.client_id.unwrap_or(arrival.client_id);
-        let start = Start {
-            id: SessionId::from_random(random()?),
-            who: admitted.who,
-            client_id,
-            standing: admitted.standing,
-            conn: arrival.conn,
-            lifetime: Lifetime::Connection,
-            outlet: Some(arrival.outlet),
-        };
-        admitted.registration.durable().await?;
-        let (session, changes) = self.directory.start(start, arrival.takes_over, now)?;
-        self.publish(&changes);
-        self.follow_start(&session, now)?;
-        Ok(session)
-    }
-
-    /// Logs in and starts a session that is bound to no connection. When it returns, the session
-    /// survives a crash of the server.
-    ///
-    /// # Errors
-    ///
-    /// As [`Core::login_bound`], in the words of TR50.
-    pub async fn login_unbound(
-        &self,
-        credentials: Credentials,
-        conn: ConnInfo,
-        now: Timestamp,
-    ) -> Result<Arc<Session>, Failure> {
-        let start = self.start_unbound(credentials, conn, now).await;
-        start.map_err(|error| login_failure(&error))
-    }
-
-    async fn start_unbound(
-        &self,
-        credentials: Credentials,
-        conn: ConnInfo,
-        now: Timestamp,
-    ) -> Result<Arc<Session>, LoginError> {
-        let admitted = self.admit(credentials, None, conn, now).await?;
-        let start = Start {
-            id: SessionId::from_random(random()?),
-            who: admitted.who,
-            client_id: admitted.client_id.unwrap_or_default(),
-            standing: admitted.standing,
-            conn,
-            lifetime: Lifetime::Until(now.plus_seconds(self.directory.terms().max_age_s)),
-            outlet: None,
-        };
-        admitted.registration.durable().await?;
-        let (session, changes) = self.directory.start(start, false, now)?;
-        if let Err(error) = self.commit(&changes).await {
-            // Nobody gets its id.
-            self.end(&session, Reason::LoggedOut, now);
-            return Err(error.into());
-        }
-        self.follow_start(&session, now)?;
-        Ok(session)
-    }
-
-    /// Looks again at who has just got a session: what an administrator changed since the
-    /// credentials were checked did not find it.
-    fn follow_start(&self, session: &Arc<Session>, now: Timestamp) -> Result<(), LoginError> {
-        self.publish(&self.refresh(session, now));
-        if let Who::User(before) = session.who()
-            && self
-                .identity
-                .user(before.id)
-                .is_some_and(|u| u.password_hash != before.password_hash)
-        {
-            self.end(session, Reason::Revoked, now);
-        }
-        if let Who::Application { application, thing_id, .. } = session.who()
-            && !self.identity.has_thing(application.org, *thing_id)?
-        {
-            self.end(session, Reason::Revoked, now);
-        }
-        match session.end() {
-            Some(End { reason: Reason::Revoked, .. }) => Err(Refusal::NoAccess.into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Gives a session the rights that its principal has now; the changes are to be committed.
-    pub fn refresh(&self, session: &Arc<Session>, now: Timestamp) -> Changes {
-        self.directory.refresh(session, now, |who, org| self.standing_now(who, org))
-    }
-
-    /// What a principal is in an organisation now; none if it may not be there.
-    fn standing_now(&self, who: &Who, org: OrgId) -> Option<Standing> {
-        let identity = &self.identity;
-        match who {
-            Who::User(user) => {
-                identity.user_standing(&*identity.user(user.id)?, &identity.org(org)?)
-            }
-            Who::Application { application: before, .. } => {
-                let now = identity.application(before.id)?;
-                // Another token: who has the old one is not welcome any more.
-                let same = now.token_hash == before.token_hash;
-                same.then(|| identity.application_standing(&now))?
-            }
-        }
-    }
-
-    /// Whether who had a session, which may have ended long ago, still has the rights of then: the
-    /// standing of a session that has ended follows no change.
-    ///
-    /// # Errors
-    ///
-    /// What the store reports, which is asked for an application's thing.
-    pub fn stands_as_then(&self, session: &Session) -> Result<bool, StoreError> {
-        let then = session.standing();
-        if self.standing_now(session.who(), then.org.id).is_none_or(|now| now != *then) {
-            return Ok(false);
-        }
-        match session.who() {
-            Who::User(_) => Ok(true),
-            Who::Application { thing_id, .. } => self.identity.has_thing(then.org.id, *thing_id),
-        }
-    }
-
-    /// Lets live sessions follow a change of what their principals may do: they have their new
-    /// rights, or have ended, when this returns. Connections are not closed: the caller has a reply
-    /// to send first.
-    ///
-    /// # Errors
-    ///
-    /// The store failed; the changes hold in memory, and connections are closed.
-    pub async fn follow(
-        self: &Arc<Self>,
-        affected: Affected,
-        now: Timestamp,
-    ) -> Result<Changes, Failure> {
-        let sessions = self.sessions_of(affected);
-        let changes = if sessions.len() <= limits::EXPIRY_STEP {
-            self.refresh_all(&sessions, now)
-        } else {
-            let core = self.clone();
-            self.apart(move || core.refresh_all(&sessions, now)).await?
-        };
-        if let Err(error) = self.commit(&changes).await {
-            // Nobody else would: these are known here only.
-            self.close_ended(&changes);
-            return Err(error.into());
-        }
-        Ok(changes)
-    }
-
-    /// Ends all other sessions of the caller's login as revoked; their connections close.
-    ///
-    /// # Errors
-    ///
-    /// The store failed; the changes hold in memory.
-    pub async fn end_others(
-        &self,
-        principal: &Principal,
-        caller: &Arc<Session>,
-        now: Timestamp,
-    ) -> Result<(), Failure> {
-        let mut changes = Changes::default();
-        for session in self.directory.of_principal(principal) {
-            if !Arc::ptr_eq(&session, caller) {
-                changes.append(self.directory.end(&session, Reason::Revoked, now));
-            }
-        }
-        let stored = self.commit(&changes).await;
-        self.close_ended(&changes);
-        Ok(stored?)
-    }
-
-    /// Checks a user's password as a login does; the failures count with those of logins.
-    ///
-    /// # Errors
-    ///
-    /// It is wrong, or can't be checked now.
-    pub async fn verify_password(
-        &self,
-        user: &Arc<User>,
-        password: String,
-        from: &ConnInfo,
-        now: Timestamp,
-    ) -> Result<(), Failure> {
-        let from = from.remote_addr.ip();
-        let checked = self.passwords.verify(Some(user.clone()), &user.email, password, from, now);
-        match checked.await {
-            Ok(_) => Ok(()),
-            Err(Refusal::BadCredentials) => {
-                let sentence = "Parameter \"oldPassword\" is not the user's password.";
-                Err(Failure::new(Code::LOGIN_REFUSED, sentence))
-            }
-            Err(refusal) => Err(login_failure(&refusal.into())),
-        }
-    }
-
-    /// Makes the hash of a new password.
-    ///
-    /// # Errors
-    ///
-    /// Too many passwords wait.
-    pub async fn hash_password(
-        &self,
-        password: String,
-        from: &ConnInfo,
-    ) -> Result<String, Failure> {
-        let hash = self.passwords.hash(password, chance()?, from.remote_addr.ip()).await;
-        hash.map_err(|refusal| login_failure(&refusal.into()))
-    }
-
-    /// Every session whose rights may have changed. Those that begin later, or go to another
-    /// organisation, find the change themselves.
-    fn sessions_of(&self, affected: Affected) -> Vec<Arc<Session>> {
-        match affected {
-            Affected::User(id) => self.directory.of_principal(&Principal::User(id)),
-            Affected::Org(org) => self.directory.in_org(org),
-            Affected::Within(top) => {
-                let orgs = self.identity.orgs();
-                let within = orgs.iter().filter(|org| self.identity.is_within(org.id, top));
-                within.flat_map(|org| self.directory.in_org(org.id)).collect()
-            }
-        }
-    }
-
-    fn refresh_all(&self, sessions: &[Arc<Session>], now: Timestamp) -> Changes {
-        let mut changes = Changes::default();
-        for session in sessions {
-            changes.append(self.refresh(session, now));
-        }
-        changes
-    }
-
-    async fn admit(
-        &self,
-        credentials: Credentials,
-        client_id: Option<&str>,
-        conn: ConnInfo,
-        now: Timestamp,
-    ) -> Result<Admitted, LoginError> {
-        let admitted = match credentials {
-            Credentials::User { name, password } => {
-                self.admit_user(&name, password, conn, now).await
-            }
-            Credentials::Application { thing_key, token, app_id } => {
-                let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
-                self.admit_application(&thing_key, &token, app_id, now)
-            }
-        };
-        self.metrics.login(admitted.as_ref().map_or_else(LoginError::outcome, |_| "success"));
-        admitted
-    }
-
-    async fn admit_user(
-        &self,
-        name: &str,
-        password: String,
-        conn: ConnInfo,
-        now: Timestamp,
-    ) -> Result<Admitted, LoginError> {
-        let user = self.identity.user_by_email(name);
-        let from = conn.remote_addr.ip();
-        let user = self.passwords.verify(user, name, password, from, now).await?;
-        let home = self.identity.org(user.home);
-        let standing = home.and_then(|home| self.identity.user_standing(&user, &home));
-        let standing = Arc::new(standing.ok_or(Refusal::NoAccess)?);
-        Ok(Admitted {
-            who: Who::User(user),
-            standing,
-            registration: Receipt::nothing(),
-            client_id: None,
-        })
-    }
-
-    fn admit_application(
-        &self,
-        thing_key: &str,
-        token: &str,
-        app_id: &str,
-        now: Timestamp,
-    ) -> Result<Admitted, LoginError> {
-        let fresh = ThingId::from_bytes(random()?);
-        let (login, registration) =
-            self.identity.login_application(thing_key, token, app_id, now, fresh)?;
-        let who = Who::Application {
-            application: login.application,
-            thing_id: login.thing.id,
-            thing_key: login.thing.key.clone(),
-        };
-        let client_id = Some(app_id.into());
-        Ok(Admitted { who, standing: Arc::new(login.standing), registration, client_id })
     }
 
     /// Notes commands of a session.
@@ -553,101 +191,6 @@ impl Core {
         }
     }
 
-    /// Expires what is due, in steps between which other work gets its turn, and forgets ended
-    /// sessions that are too old.
-    pub async fn expire(&self, now: Timestamp) {
-        loop {
-            let (changes, more) = self.directory.expire(now, limits::EXPIRY_STEP);
-            self.publish(&changes);
-            if !more {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        let forgotten = self.directory.prune(now);
-        self.publish(&Changes { events: Vec::new(), forgotten });
-    }
-
-    /// Ends the mails whose time is over, in steps between which other work gets its turn.
-    ///
-    /// # Errors
-    ///
-    /// The store failed; the mails are looked at again the next time.
-    pub async fn expire_mail(&self, now: Timestamp) -> Result<(), StoreError> {
-        while self.mailbox.expire(now)? {
-            tokio::task::yield_now().await;
-        }
-        Ok(())
-    }
-
-    /// Forgets mails that were done long ago. It reads the disk, so it runs apart.
-    pub async fn prune_mail(self: &Arc<Self>, now: Timestamp) {
-        let core = self.clone();
-        let pruned = self.apart(move || {
-            while core.mailbox.prune(now)? {}
-            Ok::<_, StoreError>(())
-        });
-        if let Ok(Err(error)) = pruned.await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "old mails were not forgotten");
-        }
-    }
-
-    /// Stores the counters that have changed, in steps between which other work gets its turn and
-    /// the journal its other changes.
-    ///
-    /// # Errors
-    ///
-    /// The store failed.
-    pub async fn store_counters(&self) -> Result<(), StoreError> {
-        let stale = std::mem::take(&mut *self.stale.lock());
-        // Before anything can fail: what is not stored now is noted again with its next command.
-        stale.iter().for_each(|session| session.clear_stale());
-        let mut written = Vec::new();
-        for step in stale.chunks(limits::EXPIRY_STEP) {
-            written.push(self.store_step(step)?);
-            tokio::task::yield_now().await;
-        }
-        for receipt in written {
-            receipt.durable().await?;
-        }
-        Ok(())
-    }
-
-    fn store_step(&self, sessions: &[Arc<Session>]) -> Result<Receipt, StoreError> {
-        let _order = self.journal.lock();
-        let mut batch = Batch::default();
-        for session in sessions {
-            journal::put_live(&mut batch, session)?;
-        }
-        self.tables.hand_over(batch)
-    }
-
-    /// Removes some of the telemetry whose thing is gone; with `expire`, also the months that are
-    /// too old.
-    ///
-    /// # Errors
-    ///
-    /// The store failed.
-    pub async fn sweep_telemetry(
-        self: &Arc<Self>,
-        expire: bool,
-        now: Timestamp,
-    ) -> Result<(), Failure> {
-        let core = self.clone();
-        let work = move || {
-            let months = if expire { core.telemetry.expire(now)? } else { 0 };
-            if months > 0 {
-                tracing::info!(months, "telemetry that is too old was dropped");
-            }
-            core.telemetry.sweep()
-        };
-        if let Some(receipt) = self.apart(work).await?? {
-            receipt.durable().await?;
-        }
-        Ok(())
-    }
-
     /// Ends every session that is bound to a connection; the connections close.
     pub fn end_bound(&self, now: Timestamp) {
         let mut sessions = self.directory.all();
@@ -717,18 +260,6 @@ impl Core {
         done.await.map_err(|error| failed(&error))
     }
 
-    /// The bytes of a new object's id.
-    ///
-    /// # Errors
-    ///
-    /// The system has no random numbers.
-    pub fn fresh_id(&self) -> Result<[u8; 12], Failure> {
-        random().map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "no random numbers");
-            Failure::new(Code::INTERNAL, "The server failed.")
-        })
-    }
-
     /// Changes that wait for the store.
     pub fn store_queue(&self) -> usize {
         self.tables.writer().waiting()
@@ -742,27 +273,6 @@ fn file_terms(config: &Config) -> FileTerms {
         sync: config.server.durability == Durability::Disk,
         bytes_max: config.files.max_bytes,
         org_bytes_max: config.files.org_max_bytes,
-    }
-}
-
-/// What TR50 says to a failed login.
-pub fn login_failure(error: &LoginError) -> Failure {
-    match error {
-        LoginError::Refused(Refusal::Locked { seconds }) => {
-            let sentence = format!("Too many failed logins; try again in {seconds} seconds.");
-            Failure::new(Code::LOGIN_LOCKED, sentence)
-        }
-        LoginError::Refused(Refusal::Busy) | LoginError::Full(Full) => {
-            Failure::new(Code::BUSY, "The server can't take another login now; try again.")
-        }
-        LoginError::Refused(Refusal::Store(_)) | LoginError::Store(_) | LoginError::Random(_) => {
-            tracing::error!(error = error as &dyn std::error::Error, "a login failed");
-            Failure::new(Code::INTERNAL, "The server could not start a session.")
-        }
-        LoginError::Refused(_) => {
-            let sentence = "Login refused: user name, password, thing key or token is not right.";
-            Failure::new(Code::LOGIN_REFUSED, sentence)
-        }
     }
 }
 
@@ -793,74 +303,22 @@ pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
 mod tests {
     use std::ops::Bound;
     use std::path::Path;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::id::ThingKey;
+    use crate::directory::{Outlet, Start, Who};
+    use crate::id::{OrgId, SessionId, ThingId, ThingKey};
+    use crate::identity::Standing;
     use crate::identity::model::Thing;
-    use crate::store::memory::MemoryStore;
-    use crate::store::{Month, Row, Store, Table};
+    use crate::store::watched::Watched;
+    use crate::store::{Row, Store, Table};
+    use crate::tr50::authenticate::Credentials;
     use crate::tr50::commands::COMMANDS;
     use crate::tr50::dispatch::{Caller, Execution, execute};
     use crate::tr50::envelope::Request;
-    use crate::transport::Protocol;
+    use crate::transport::{ConnInfo, Protocol};
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
-
-    /// A store that fails when it is told to, and remembers its largest batch.
-    #[derive(Default)]
-    struct Watched {
-        inner: MemoryStore,
-        failing: AtomicBool,
-        largest: AtomicUsize,
-    }
-
-    impl Store for Watched {
-        fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-            self.inner.read(table, key)
-        }
-
-        fn scan(
-            &self,
-            table: Table,
-            from: Bound<&[u8]>,
-            to: Bound<&[u8]>,
-            limit: usize,
-        ) -> Result<Vec<Row>, StoreError> {
-            self.inner.scan(table, from, to, limit)
-        }
-
-        fn scan_back(
-            &self,
-            table: Table,
-            from: Bound<&[u8]>,
-            to: Bound<&[u8]>,
-            limit: usize,
-        ) -> Result<Vec<Row>, StoreError> {
-            self.inner.scan_back(table, from, to, limit)
-        }
-
-        fn months(&self) -> Vec<Month> {
-            self.inner.months()
-        }
-
-        fn drop_month(&self, month: Month) -> Result<(), StoreError> {
-            self.inner.drop_month(month)
-        }
-
-        fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
-            if self.failing.load(Ordering::Relaxed) {
-                return Err(StoreError::Closed);
-            }
-            let largest = batches.iter().map(|batch| batch.0.len()).max().unwrap_or(0);
-            self.largest.fetch_max(largest, Ordering::Relaxed);
-            self.inner.commit(batches)
-        }
-
-        fn sync(&self) -> Result<(), StoreError> {
-            self.inner.sync()
-        }
-    }
 
     fn core() -> (Core, Arc<Watched>) {
         core_with(Config::default())

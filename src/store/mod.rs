@@ -11,6 +11,8 @@ pub mod memory;
 #[cfg(test)]
 mod suite;
 mod tables;
+#[cfg(test)]
+pub(crate) mod watched;
 pub mod writer;
 
 pub use tables::Tables;

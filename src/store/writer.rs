@@ -249,66 +249,9 @@ fn answer_all(answers: Vec<Answer>, outcome: &Result<(), Arc<StoreError>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Bound;
-    use std::sync::atomic::AtomicBool;
-
-    use parking_lot::Mutex;
-
     use super::*;
-    use crate::store::memory::MemoryStore;
-    use crate::store::{Month, Row};
-
-    /// A store whose commits wait for the gate, and fail when told to.
-    #[derive(Default)]
-    struct Watched {
-        inner: MemoryStore,
-        gate: Mutex<()>,
-        commits: AtomicUsize,
-        syncs: AtomicUsize,
-        broken: AtomicBool,
-    }
-
-    impl Store for Watched {
-        fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-            self.inner.read(table, key)
-        }
-        fn scan(
-            &self,
-            table: Table,
-            from: Bound<&[u8]>,
-            to: Bound<&[u8]>,
-            limit: usize,
-        ) -> Result<Vec<Row>, StoreError> {
-            self.inner.scan(table, from, to, limit)
-        }
-        fn scan_back(
-            &self,
-            table: Table,
-            from: Bound<&[u8]>,
-            to: Bound<&[u8]>,
-            limit: usize,
-        ) -> Result<Vec<Row>, StoreError> {
-            self.inner.scan_back(table, from, to, limit)
-        }
-        fn months(&self) -> Vec<Month> {
-            self.inner.months()
-        }
-        fn drop_month(&self, month: Month) -> Result<(), StoreError> {
-            self.inner.drop_month(month)
-        }
-        fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
-            self.commits.fetch_add(1, Ordering::SeqCst);
-            let _open = self.gate.lock();
-            if self.broken.load(Ordering::SeqCst) {
-                return Err(StoreError::Busy);
-            }
-            self.inner.commit(batches)
-        }
-        fn sync(&self) -> Result<(), StoreError> {
-            self.syncs.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        }
-    }
+    use crate::store::Month;
+    use crate::store::watched::Watched;
 
     fn batch(key: &str) -> Batch {
         let mut batch = Batch::default();
@@ -403,13 +346,13 @@ mod tests {
     async fn a_failed_group_fails_everyone_in_it() {
         let store = Arc::new(Watched::default());
         let writer = Writer::spawn(store.clone(), Durability::Os);
-        store.broken.store(true, Ordering::SeqCst);
+        store.failing.store(true, Ordering::SeqCst);
         let taken = |key| writer.hand_over(batch(key)).expect("room").durable();
         let (one, two) = tokio::join!(taken("a"), taken("b"));
         for refused in [one, two] {
             assert!(matches!(refused, Err(StoreError::Engine { .. })), "{refused:?}");
         }
-        store.broken.store(false, Ordering::SeqCst);
+        store.failing.store(false, Ordering::SeqCst);
         writer.hand_over(batch("a")).expect("room").durable().await.expect("the writer goes on");
     }
 

@@ -2,6 +2,7 @@
 //! as the sensors of a gateway (`tr50.md` 4.1 and 4.2).
 
 use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
+use crate::core::chance;
 use crate::directory::Who;
 use crate::id::{ThingId, ThingKey};
 use crate::identity::ThingConflict;
@@ -133,7 +134,7 @@ fn rebind(call: &Call<'_>, key: &ThingKey, parent: Option<ThingId>) -> Result<Re
 
 /// Makes the thing that is to be bound.
 fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Failure> {
-    let id = ThingId::from_bytes(call.core.fresh_id()?);
+    let id = ThingId::from_bytes(chance()?);
     let (org, key) = (call.session.org_id(), &params.key);
     let mut thing = Thing::new(id, org, key.clone(), call.session.who().name(), call.now);
     let name = params.auto_def_thing_name.clone().filter(|name| !name.is_empty());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::core::chance;
 use crate::directory::{Changes, Principal, Reason, Session, Who};
 use crate::id::{ThingDefId, ThingId, ThingKey};
 use crate::identity::model::{Alias, Thing};
@@ -81,7 +82,7 @@ pub fn create(call: &Call<'_>, params: Create) -> Result<(Created, Receipt), Fai
         let sentence = "The application's token is restricted to its own thing.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
-    let id = ThingId::from_bytes(call.core.fresh_id()?);
+    let id = ThingId::from_bytes(chance()?);
     let (org, by) = (call.session.org_id(), call.session.who().name());
     let mut thing = Thing::new(id, org, params.key, by, call.now);
     let aliases = [params.iccid, params.esn, params.imei, params.meid, params.imsi, params.msisdn];

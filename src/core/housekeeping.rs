@@ -1,0 +1,108 @@
+//! What is to be done from time to time: expiry, counters, and what nobody needs any more.
+
+use std::sync::Arc;
+
+use super::Core;
+use crate::directory::{Changes, Session};
+use crate::store::writer::Receipt;
+use crate::store::{Batch, StoreError};
+use crate::timestamp::Timestamp;
+use crate::tr50::error::Failure;
+use crate::{journal, limits};
+
+impl Core {
+    /// Expires what is due, in steps between which other work gets its turn, and forgets ended
+    /// sessions that are too old.
+    pub async fn expire(&self, now: Timestamp) {
+        loop {
+            let (changes, more) = self.directory.expire(now, limits::EXPIRY_STEP);
+            self.publish(&changes);
+            if !more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let forgotten = self.directory.prune(now);
+        self.publish(&Changes { events: Vec::new(), forgotten });
+    }
+
+    /// Ends the mails whose time is over, in steps between which other work gets its turn.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; the mails are looked at again the next time.
+    pub async fn expire_mail(&self, now: Timestamp) -> Result<(), StoreError> {
+        while self.mailbox.expire(now)? {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Forgets mails that were done long ago. It reads the disk, so it runs apart.
+    pub async fn prune_mail(self: &Arc<Self>, now: Timestamp) {
+        let core = self.clone();
+        let pruned = self.apart(move || {
+            while core.mailbox.prune(now)? {}
+            Ok::<_, StoreError>(())
+        });
+        if let Ok(Err(error)) = pruned.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "old mails were not forgotten");
+        }
+    }
+
+    /// Stores the counters that have changed, in steps between which other work gets its turn and
+    /// the journal its other changes.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub async fn store_counters(&self) -> Result<(), StoreError> {
+        let stale = std::mem::take(&mut *self.stale.lock());
+        // Before anything can fail: what is not stored now is noted again with its next command.
+        stale.iter().for_each(|session| session.clear_stale());
+        let mut written = Vec::new();
+        for step in stale.chunks(limits::EXPIRY_STEP) {
+            written.push(self.store_step(step)?);
+            tokio::task::yield_now().await;
+        }
+        for receipt in written {
+            receipt.durable().await?;
+        }
+        Ok(())
+    }
+
+    fn store_step(&self, sessions: &[Arc<Session>]) -> Result<Receipt, StoreError> {
+        let _order = self.journal.lock();
+        let mut batch = Batch::default();
+        for session in sessions {
+            journal::put_live(&mut batch, session)?;
+        }
+        self.tables.hand_over(batch)
+    }
+
+    /// Removes some of the telemetry whose thing is gone; with `expire`, also the months that are
+    /// too old.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub async fn sweep_telemetry(
+        self: &Arc<Self>,
+        expire: bool,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let core = self.clone();
+        let work = move || {
+            let months = if expire { core.telemetry.expire(now)? } else { 0 };
+            if months > 0 {
+                tracing::info!(months, "telemetry that is too old was dropped");
+            }
+            core.telemetry.sweep()
+        };
+        if let Some(receipt) = self.apart(work).await?? {
+            receipt.durable().await?;
+        }
+        Ok(())
+    }
+}
