@@ -130,6 +130,24 @@ impl Core {
         self.publish(&self.directory.end(session, reason, now));
     }
 
+    /// Revokes sessions: their connections close at once. When it returns, that is durable.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; the sessions have ended all the same.
+    pub async fn revoke(
+        &self,
+        sessions: &[Arc<Session>],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        for session in sessions {
+            changes.append(self.directory.revoke(session, now));
+        }
+        self.close_ended(&changes);
+        self.commit(&changes).await
+    }
+
     /// Tells everybody of changes and returns when they are durable. Connections are not closed:
     /// the caller has a reply to send first.
     ///
@@ -186,7 +204,7 @@ impl Core {
                 Event::Ended(session, reason) => {
                     self.metrics.session_ended(session.kind().as_str(), reason.as_str());
                 }
-                Event::Switched(..) | Event::RightsChanged(_) => {}
+                Event::Switched(..) | Event::RightsChanged(_) | Event::Revoked(_) => {}
             }
         }
     }

@@ -163,6 +163,15 @@ impl SessionRef {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// The same handle for dialects that name sessions by UUID.
+    pub fn uuid(&self) -> SessionUuid {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.0[..16]);
+        bytes[6] = bytes[6] & 0x0f | 0x80;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        SessionUuid(bytes)
+    }
 }
 
 impl FromStr for SessionRef {
@@ -194,6 +203,67 @@ impl Serialize for SessionRef {
 impl<'de> Deserialize<'de> for SessionRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserialize_hex(deserializer).map(Self)
+    }
+}
+
+/// A session's handle in the dialects of Element and Cognite: a UUID of version 8 (RFC 9562, 5.8)
+/// whose 122 free bits are the first ones of its [`SessionRef`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionUuid([u8; 16]);
+
+impl SessionUuid {
+    /// The UUID with these 16 bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// A text that is no UUID in its usual form of 36 characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a UUID")]
+pub struct NotAUuid;
+
+impl FromStr for SessionUuid {
+    type Err = NotAUuid;
+
+    fn from_str(text: &str) -> Result<Self, NotAUuid> {
+        let bytes = text.as_bytes();
+        let dash = |index: usize| matches!(index, 8 | 13 | 18 | 23);
+        let dashes = (0..36).all(|index| (bytes.get(index) == Some(&b'-')) == dash(index));
+        if bytes.len() != 36 || !dashes {
+            return Err(NotAUuid);
+        }
+        from_hex(&text.replace('-', "")).map(Self).map_err(|_| NotAUuid)
+    }
+}
+
+impl fmt::Display for SessionUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let groups = [0..4, 4..6, 6..8, 8..10, 10..16];
+        for (number, group) in groups.into_iter().enumerate() {
+            if number > 0 {
+                f.write_str("-")?;
+            }
+            write_hex(&self.0[group], f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SessionUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for SessionUuid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -334,6 +404,27 @@ mod tests {
         let expected: [u8; 32] = Sha256::digest("abababababababababababab").into();
         assert_eq!(SessionRef::of(&id), SessionRef::from_bytes(expected));
         assert_eq!(format!("{id:?}"), "SessionId(secret)");
+    }
+
+    #[test]
+    fn a_uuid_is_the_beginning_of_the_ref() {
+        let reference = SessionRef::from_bytes([0xff; 32]);
+        let uuid = reference.uuid();
+        assert_eq!(uuid.to_string(), "ffffffff-ffff-8fff-bfff-ffffffffffff");
+        assert_eq!(uuid.to_string().parse(), Ok(uuid));
+        assert_eq!("FFFFFFFF-FFFF-8FFF-BFFF-FFFFFFFFFFFF".parse(), Ok(uuid));
+        for bad in [
+            "",
+            "ffffffffffff8fffbfffffffffffffff",
+            "fffffffff-fff-8fff-bfff-ffffffffffff",
+            "ffffffff-ffff-8fff-bfff-fffffffffff",
+            "gfffffff-ffff-8fff-bfff-ffffffffffff",
+            "{fffffff-ffff-8fff-bfff-fffffffffff}",
+            "-fffffff-ffff-8fff-bfff-ffffffffffff",
+            "ffffffff-ffff-8fff-bfff-ffffffffffé",
+        ] {
+            assert_eq!(bad.parse::<SessionUuid>(), Err(NotAUuid), "{bad}");
+        }
     }
 
     #[test]

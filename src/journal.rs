@@ -31,6 +31,7 @@ pub fn batch_of(changes: &Changes) -> Result<Batch, StoreError> {
                 batch.delete(Table::Sessions, *session.reference().as_bytes());
                 put_ended(&mut batch, session)?;
             }
+            Event::Revoked(session) => put_ended(&mut batch, session)?,
         }
     }
     for session in &changes.forgotten {

@@ -4,6 +4,7 @@
 //!
 //! * [`transport`]: MQTT, TCP and HTTP edges; they frame bytes and know the peer.
 //! * [`tr50`]: the language: envelope, errors, dispatcher, one file a command family.
+//! * [`cognite`], [`element`]: two other dialects for the same sessions and principals.
 //! * [`directory`]: live sessions, their indexes, expiry, events and history.
 //! * [`identity`]: organisations, users, applications with tokens, roles, things, logins.
 //! * [`things`]: what things do: telemetry, mailboxes, files, and who is told of changes.
@@ -19,10 +20,12 @@ pub mod backup;
 pub mod broker;
 pub mod cli;
 pub mod client;
+pub mod cognite;
 pub mod config;
 pub mod control;
 pub mod core;
 pub mod directory;
+pub mod element;
 pub mod fleet;
 pub mod id;
 pub mod identity;

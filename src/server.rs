@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,11 +33,11 @@ use crate::things::files::transfer::{Stored, TransferError};
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange;
-use crate::transport::http::{self, HttpService, HttpSettings};
+use crate::transport::http::{self, Dialect, HttpService, HttpSettings};
 use crate::transport::mqtt::{self, Edge};
 use crate::transport::tls::{self, TlsError};
 use crate::transport::{ConnInfo, Protocol, Stream, proxy, tcp};
-use crate::{journal, limits, peer_log};
+use crate::{cognite, element, journal, limits, peer_log};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -429,6 +430,19 @@ impl HttpService for Web {
         let reply = std::mem::take(&mut answer.bytes);
         answer.close();
         reply
+    }
+
+    async fn dialect(
+        &self,
+        dialect: Dialect,
+        request: Request<Bytes>,
+        info: ConnInfo,
+    ) -> Response<Bytes> {
+        let (core, now) = (&self.shared.core, Timestamp::now());
+        match dialect {
+            Dialect::Cognite => cognite::answer(core, request, info, self.full, now).await,
+            Dialect::Element => element::answer(core, request, info, self.full, now).await,
+        }
     }
 
     fn too_large(&self) -> Vec<u8> {

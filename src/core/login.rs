@@ -164,6 +164,25 @@ impl Core {
         }
     }
 
+    /// Who a user is that shows e-mail address and password with every request; no session starts.
+    /// It counts as a login does.
+    ///
+    /// # Errors
+    ///
+    /// The credentials are refused, or can't be checked now.
+    pub async fn recognise(
+        &self,
+        name: &str,
+        password: String,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<User>, LoginError> {
+        let user = self.check_password(name, password, conn, now).await;
+        let user = user.map_err(LoginError::from);
+        self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
+        user
+    }
+
     /// Checks a user's password as a login does; the failures count with those of logins.
     ///
     /// # Errors
@@ -229,9 +248,7 @@ impl Core {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
-        let user = self.identity.user_by_email(name);
-        let from = conn.remote_addr.ip();
-        let user = self.passwords.verify(user, name, password, from, now).await?;
+        let user = self.check_password(name, password, conn, now).await?;
         let home = self.identity.org(user.home);
         let standing = home.and_then(|home| self.identity.user_standing(&user, &home));
         let standing = Arc::new(standing.ok_or(Refusal::NoAccess)?);
@@ -241,6 +258,17 @@ impl Core {
             registration: Receipt::nothing(),
             client_id: None,
         })
+    }
+
+    async fn check_password(
+        &self,
+        name: &str,
+        password: String,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<User>, Refusal> {
+        let user = self.identity.user_by_email(name);
+        self.passwords.verify(user, name, password, conn.remote_addr.ip(), now).await
     }
 
     fn admit_application(

@@ -16,4 +16,6 @@ pub enum Event {
     RightsChanged(Arc<Session>),
     /// A session ended.
     Ended(Arc<Session>, Reason),
+    /// A session was revoked that had ended already.
+    Revoked(Arc<Session>),
 }

@@ -3,6 +3,7 @@
 //! It knows no socket, no clock and no disk: `now` is an argument, and every change returns the
 //! [`Event`]s that tell it to the rest of the program.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +11,7 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
-use crate::id::{OrgId, SessionId, SessionRef};
+use crate::id::{OrgId, SessionId, SessionRef, SessionUuid};
 use crate::identity::Standing;
 use crate::timestamp::Timestamp;
 
@@ -20,6 +21,7 @@ pub mod query;
 pub mod record;
 pub mod roster;
 pub mod session;
+pub mod siblings;
 #[cfg(test)]
 mod tests;
 pub mod wheel;
@@ -33,6 +35,7 @@ pub use session::{
 use history::History;
 use roster::Roster;
 use session::Session as Entry;
+use siblings::{Mark, Siblings};
 use wheel::Wheel;
 
 /// The rules of time and number for sessions, from the configuration.
@@ -69,9 +72,10 @@ pub struct Changes {
 /// The session directory.
 pub struct Directory {
     terms: Terms,
-    sessions: DashMap<SessionRef, Arc<Session>>,
+    /// By UUID, which is a part of the handle: one index serves both.
+    sessions: DashMap<SessionUuid, Arc<Session>>,
     by_org: DashMap<OrgId, Arc<RwLock<Roster>>>,
-    by_principal: DashMap<Principal, SmallVec<[Arc<Session>; 1]>>,
+    by_principal: DashMap<Principal, Siblings>,
     wheel: Mutex<Wheel>,
     history: Mutex<History>,
     next_serial: AtomicU64,
@@ -108,7 +112,14 @@ impl Directory {
 
     /// The live session with this handle.
     pub fn get(&self, reference: &SessionRef) -> Option<Arc<Session>> {
-        self.sessions.get(reference).map(|entry| entry.value().clone())
+        let found = self.sessions.get(&reference.uuid())?;
+        (found.reference == *reference).then(|| found.value().clone())
+    }
+
+    /// The session with this UUID, if it lives or ended lately.
+    pub fn by_uuid(&self, uuid: SessionUuid) -> Option<Arc<Session>> {
+        let live = self.sessions.get(&uuid).map(|entry| entry.value().clone());
+        live.or_else(|| self.history.lock().get(uuid).cloned())
     }
 
     /// The live session with this secret id.
@@ -120,7 +131,32 @@ impl Directory {
 
     /// The live sessions of one login.
     pub fn of_principal(&self, principal: &Principal) -> Vec<Arc<Session>> {
-        self.by_principal.get(principal).map_or_else(Vec::new, |entry| entry.value().to_vec())
+        let siblings = self.by_principal.get(principal);
+        siblings.map_or_else(Vec::new, |siblings| siblings.iter().cloned().collect())
+    }
+
+    /// At most `max` sessions of one login that pass the test, which must be short: those that live
+    /// and those that ended lately, the last that started first, from behind the mark on.
+    ///
+    /// A session keeps its place when it ends, so that whoever goes on behind the last session of a
+    /// page sees none twice and misses none, whatever happens in between.
+    pub fn sessions_of(
+        &self,
+        principal: &Principal,
+        after: Option<Mark>,
+        max: usize,
+        test: impl Fn(&Session) -> bool,
+    ) -> Vec<Arc<Session>> {
+        let page = |siblings: &Siblings| -> Vec<Arc<Session>> {
+            siblings.older_than(after).filter(|session| test(session)).take(max).cloned().collect()
+        };
+        // In this order: what ends meanwhile is in both rather than in none.
+        let mut found = self.by_principal.get(principal).map_or_else(Vec::new, |live| page(&live));
+        found.extend(self.history.lock().of_principal(principal).map_or_else(Vec::new, page));
+        found.sort_by_key(|session| Reverse(session.mark()));
+        found.dedup_by_key(|session| session.mark());
+        found.truncate(max);
+        found
     }
 
     /// Starts a session. With `takes_over`, connection-bound sessions of the same login with the
@@ -164,7 +200,7 @@ impl Directory {
         let older = self.join(session, takes_over, siblings_max)?;
         self.roster(place.standing.org.id).write().insert(session.clone());
         self.arm(session);
-        self.sessions.insert(session.reference, session.clone());
+        self.sessions.insert(session.uuid(), session.clone());
         Ok(older)
     }
 
@@ -182,10 +218,10 @@ impl Directory {
         };
         let mut older: SmallVec<_> = siblings.iter().filter(replaced).cloned().collect();
         if siblings.len() - older.len() >= siblings_max {
-            let unbound = siblings.iter().filter(|other| !bound(other));
-            older.push(unbound.min_by_key(|other| other.order()).ok_or(Full)?.clone());
+            let oldest = siblings.iter().find(|other| !bound(other));
+            older.push(oldest.ok_or(Full)?.clone());
         }
-        siblings.push(session.clone());
+        siblings.insert(session.clone());
         Ok(older)
     }
 
@@ -195,17 +231,33 @@ impl Directory {
         if session.end.set(End { reason, at: now }).is_err() {
             return Changes::default();
         }
-        self.sessions.remove(&session.reference);
+        // First into the history: who looks for it here and there finds it.
+        let forgotten = self.history.lock().push(session.clone());
+        self.sessions.remove(&session.uuid());
         self.roster(place.standing.org.id).write().remove(session);
         self.wheel.lock().remove(session);
         let principal = session.who.principal();
         self.by_principal.remove_if_mut(&principal, |_, siblings| {
-            siblings.retain(|other| !Arc::ptr_eq(other, session));
+            siblings.remove(session);
             siblings.is_empty()
         });
         drop(place);
-        let forgotten = self.history.lock().push(session.clone());
         Changes { events: vec![Event::Ended(session.clone(), reason)], forgotten }
+    }
+
+    /// Ends a session as revoked. One that has ended otherwise is revoked too: it keeps the time of
+    /// its end. Does nothing when it is revoked already.
+    pub fn revoke(&self, session: &Arc<Session>, now: Timestamp) -> Changes {
+        let changes = self.end(session, Reason::Revoked, now);
+        let history = self.history.lock();
+        // Only what is still known: a record that was forgotten must not come back.
+        let known = history.get(session.uuid()).is_some();
+        if !known || session.end().is_none_or(|end| end.reason == Reason::Revoked) {
+            return changes;
+        }
+        session.revoked.store(true, Ordering::Relaxed);
+        drop(history);
+        Changes { events: vec![Event::Revoked(session.clone())], ..changes }
     }
 
     /// Moves a session to another organisation, with the rights it has there.

@@ -161,7 +161,13 @@ impl Directory {
             }
         }
         if Status::ALL[1..].iter().any(|status| filter.wants(*status)) {
+            let live = found.len();
             found.extend(self.history.lock().iter().cloned());
+            if live > 0 {
+                // What ended in between is in both.
+                found.sort_by_key(|session| session.order());
+                found.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            }
         }
         found.retain(|session| session.org_id() == org && filter.matches(session));
         found

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{OrgId, SessionId, SessionRef, ThingId, ThingKey, UserId};
+use super::siblings::Mark;
+use crate::id::{OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey, UserId};
 use crate::identity::Standing;
 use crate::identity::model::{Application, User};
 use crate::identity::permission::{Permission, PermissionSet};
@@ -263,6 +264,8 @@ pub struct Session {
     pub(super) started: Timestamp,
     pub(super) place: RwLock<Place>,
     pub(super) end: OnceLock<End>,
+    /// Whether it was revoked after it had ended otherwise.
+    pub(super) revoked: AtomicBool,
     pub(super) outlet: Option<Arc<dyn Outlet>>,
     /// Its entry in the timing wheel.
     pub(super) timer: AtomicU32,
@@ -290,6 +293,7 @@ impl Session {
             started: now,
             place: RwLock::new(Place { standing: start.standing, switches: Vec::new() }),
             end: OnceLock::new(),
+            revoked: AtomicBool::new(false),
             outlet: start.outlet,
             timer: AtomicU32::new(super::wheel::NO_TIMER),
             stale: AtomicBool::new(false),
@@ -308,6 +312,16 @@ impl Session {
     /// The secret id; none for a session from before a restart whose owner has not come back.
     pub fn id(&self) -> Option<&SessionId> {
         self.id.get()
+    }
+
+    /// The public handle as Element and Cognite have it.
+    pub fn uuid(&self) -> SessionUuid {
+        self.reference.uuid()
+    }
+
+    /// Its place among the sessions of its login.
+    pub fn mark(&self) -> Mark {
+        Mark { started: self.started, uuid: self.uuid() }
     }
 
     /// Whose it is.
@@ -401,12 +415,14 @@ impl Session {
 
     /// How it ended; none while it lives.
     pub fn end(&self) -> Option<End> {
-        self.end.get().copied()
+        let end = *self.end.get()?;
+        let revoked = self.revoked.load(Ordering::Relaxed);
+        Some(if revoked { End { reason: Reason::Revoked, ..end } } else { end })
     }
 
     /// Its status.
     pub fn status(&self) -> Status {
-        self.end.get().map_or(Status::Active, |end| end.reason.status())
+        self.end().map_or(Status::Active, |end| end.reason.status())
     }
 
     /// The live connection.

@@ -420,3 +420,66 @@ proptest! {
         prop_assert_eq!(wheel.len(), armed.len());
     }
 }
+
+#[test]
+fn a_login_is_paged_through_while_its_sessions_come_and_go() {
+    let directory = Directory::new(Terms { history_max: 100, ..terms() }, at(0));
+    let begin = |number: u64| {
+        let (session, _) = directory
+            .start(
+                start(number, user(1), 0, false, at(number as i64 / 10)),
+                false,
+                at(number as i64 / 10),
+            )
+            .expect("room");
+        session
+    };
+    let sessions: Vec<_> = (0..50).map(begin).collect();
+    let (mut seen, mut mark, mut number) = (Vec::new(), None, 50);
+    loop {
+        let page = directory.sessions_of(&user(1).principal(), mark, 7, |_| true);
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 7 && page.is_sorted_by_key(|session| Reverse(session.mark())));
+        mark = Some(last.mark());
+        seen.extend(page.iter().map(|session| session.uuid()));
+        // Every second one of those seen and not seen ends; new ones start.
+        for session in sessions.iter().skip(number as usize % 2).step_by(4) {
+            directory.end(session, Reason::LoggedOut, at(20));
+        }
+        begin(number);
+        number += 1;
+    }
+    let mut expected: Vec<_> = sessions.iter().map(|session| session.mark()).collect();
+    expected.sort_by_key(|mark| Reverse(*mark));
+    assert_eq!(seen, expected.iter().map(|mark| mark.uuid).collect::<Vec<_>>());
+    let live = |session: &Session| session.end().is_none();
+    assert_eq!(directory.sessions_of(&user(1).principal(), mark, 7, live).len(), 0);
+    let lasting = directory.sessions_of(&user(1).principal(), None, 100, live);
+    assert_eq!(lasting.len(), directory.of_principal(&user(1).principal()).len());
+    assert!(directory.sessions_of(&user(2).principal(), None, 100, |_| true).is_empty());
+}
+
+#[test]
+fn what_has_ended_can_be_revoked_and_keeps_its_time() {
+    let directory = Directory::new(Terms { history_max: 1, ..terms() }, at(0));
+    let begin = |number| {
+        let start = start(number, user(1), 0, false, at(0));
+        directory.start(start, false, at(0)).expect("room").0
+    };
+    let (first, second) = (begin(1), begin(2));
+    let known = |session: &Arc<Session>| directory.by_uuid(session.uuid()).is_some();
+    directory.end(&first, Reason::LoggedOut, at(1));
+    assert!(known(&first) && known(&second));
+    let changes = directory.revoke(&first, at(2));
+    assert!(matches!(&changes.events[..], [Event::Revoked(_)]));
+    assert_eq!(first.status(), Status::Revoked);
+    assert_eq!(first.end(), Some(End { reason: Reason::Revoked, at: at(1) }));
+    assert!(directory.revoke(&first, at(3)).events.is_empty(), "it is revoked already");
+
+    let changes = directory.revoke(&second, at(4));
+    assert!(matches!(&changes.events[..], [Event::Ended(_, Reason::Revoked)]));
+    assert_eq!(second.end(), Some(End { reason: Reason::Revoked, at: at(4) }));
+    assert!(!known(&first) && known(&second), "the history has room for one");
+    directory.revoke(&first, at(5));
+    assert_eq!(directory.sessions_of(&user(1).principal(), None, 9, |_| true).len(), 1);
+}

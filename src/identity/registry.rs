@@ -22,6 +22,9 @@ pub struct Registry {
     orgs: Vec<Arc<Org>>,
     orgs_by_id: HashMap<OrgId, Arc<Org>>,
     orgs_by_key: HashMap<String, Arc<Org>>,
+    orgs_by_slug: HashMap<String, Arc<Org>>,
+    /// By the organisation above.
+    orgs_below: HashMap<OrgId, Vec<Arc<Org>>>,
     roles: HashMap<RoleId, Arc<Granted>>,
     roles_of: HashMap<OrgId, Vec<Arc<Granted>>>,
     users: HashMap<UserId, Arc<User>>,
@@ -91,14 +94,22 @@ impl Registry {
     fn put_org(&mut self, org: Org) {
         let org = Arc::new(org);
         insert(&mut self.orgs, &org, |org| &org.key);
+        if let Some(parent) = org.parent {
+            insert(self.orgs_below.entry(parent).or_default(), &org, |org| &org.key);
+        }
         self.orgs_by_key.insert(org.key.to_lowercase(), org.clone());
+        self.orgs_by_slug.insert(org.slug.clone(), org.clone());
         self.orgs_by_id.insert(org.id, org);
     }
 
     fn remove_org(&mut self, id: OrgId) {
         let Some(org) = self.orgs_by_id.remove(&id) else { return };
         self.orgs.retain(|other| other.id != id);
+        if let Some(parent) = org.parent {
+            take_out(&mut self.orgs_below, parent, |other| other.id == id);
+        }
         self.orgs_by_key.remove(&org.key.to_lowercase());
+        self.orgs_by_slug.remove(&org.slug);
     }
 
     fn put_role(&mut self, role: Role) {
@@ -200,6 +211,16 @@ impl Identity {
     /// The organisation with this key, whatever its case.
     pub fn org_by_key(&self, key: &str) -> Option<Arc<Org>> {
         self.registry.read().orgs_by_key.get(&key.to_lowercase()).cloned()
+    }
+
+    /// The organisation with this slug.
+    pub fn org_by_slug(&self, slug: &str) -> Option<Arc<Org>> {
+        self.registry.read().orgs_by_slug.get(slug).cloned()
+    }
+
+    /// The organisations right below this one, ordered by key.
+    pub fn orgs_below(&self, org: OrgId) -> Vec<Arc<Org>> {
+        self.registry.read().orgs_below.get(&org).cloned().unwrap_or_default()
     }
 
     /// All organisations, ordered by key.

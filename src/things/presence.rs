@@ -28,7 +28,7 @@ impl Core {
             let (session, came) = match event {
                 Event::Started(session) => (session, true),
                 Event::Ended(session, _) => (session, false),
-                Event::Switched(..) | Event::RightsChanged(_) => continue,
+                Event::Switched(..) | Event::RightsChanged(_) | Event::Revoked(_) => continue,
             };
             let Some((org, id, key)) = connection_of(session) else { continue };
             if !self.feed.is_watched(org) || is_replaced(events, session, came) {
@@ -149,6 +149,6 @@ fn is_replaced(events: &[Event], session: &Session, came: bool) -> bool {
     events.iter().any(|event| match event {
         Event::Started(other) => !came && same(other),
         Event::Ended(other, _) => came && same(other),
-        Event::Switched(..) | Event::RightsChanged(_) => false,
+        Event::Switched(..) | Event::RightsChanged(_) | Event::Revoked(_) => false,
     })
 }

@@ -6,6 +6,7 @@
 //! any content type, and always status 200 for what TR50 answers.
 
 mod file;
+mod inflate;
 mod rest;
 mod routes;
 mod stream;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time;
@@ -33,6 +35,24 @@ use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use routes::Edge;
 use stream::{Replay, WriteClock};
+
+/// The dialects beside TR50 that have paths of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// `/api/v1/…` and `/openapi.json`: Cognite's.
+    Cognite,
+    /// `/json-rpc/<version>`: NetApp Element's.
+    Element,
+}
+
+impl Dialect {
+    fn of(path: &str) -> Option<Self> {
+        if path == "/openapi.json" || path == "/api/v1" || path.starts_with("/api/v1/") {
+            return Some(Self::Cognite);
+        }
+        (path == "/json-rpc" || path.starts_with("/json-rpc/")).then_some(Self::Element)
+    }
+}
 
 /// How long the edge waits for a peer.
 #[derive(Clone, Copy)]
@@ -71,6 +91,15 @@ pub trait HttpService: Send + Sync + 'static {
     /// The failure of a whole request whose body is larger than [`HttpSettings::body_bytes_max`],
     /// in the form of [`HttpService::tr50`]'s answers.
     fn too_large(&self) -> Vec<u8>;
+
+    /// Answers a request of another dialect, on a path of its own.
+    /// The body is whole and not compressed any more.
+    fn dialect(
+        &self,
+        dialect: Dialect,
+        request: Request<Bytes>,
+        info: ConnInfo,
+    ) -> impl Future<Output = Response<Bytes>> + Send;
 
     /// Serves MQTT on `stream` until its end, from the CONNECT on.
     fn mqtt(&self, stream: Stream, info: ConnInfo) -> impl Future<Output = ()> + Send;

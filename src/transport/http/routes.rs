@@ -13,7 +13,7 @@ use tokio::time;
 use super::super::ConnInfo;
 use super::file::{FileBody, FileRefusal};
 use super::rest::{self, LoginAnswer};
-use super::{HttpService, HttpSettings, Waits, websocket};
+use super::{Dialect, HttpService, HttpSettings, Waits, inflate, websocket};
 use crate::metrics;
 
 /// The header that can carry the session instead of the body (`tr50.md` 1.3).
@@ -46,6 +46,9 @@ pub(super) enum Refusal {
     WebSocket(websocket::Refused),
     /// With TR50's failure of the whole request.
     TooLarge(Vec<u8>),
+    /// In a dialect that has statuses for it.
+    ContentTooLarge,
+    Compressed(inflate::Refused),
     BodyTimedOut,
     BodyBroken,
     File(FileRefusal),
@@ -93,6 +96,9 @@ impl<S: HttpService> Edge<S> {
     /// What has a name of its own in the path.
     async fn below(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let path = request.uri().path().to_owned();
+        if let Some(dialect) = Dialect::of(&path) {
+            return self.dialect(dialect, request).await;
+        }
         if let Some(id) = path.strip_prefix("/file/") {
             return self.file(id, request).await;
         }
@@ -106,6 +112,21 @@ impl<S: HttpService> Edge<S> {
         let (session, info, body) = self.posted(request).await?;
         let reply = self.service.tr50(body, session.as_deref(), info).await;
         Ok(answer(StatusCode::OK, JSON, reply))
+    }
+
+    async fn dialect(
+        &self,
+        dialect: Dialect,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
+        let (head, body) = request.into_parts();
+        let body = self.read_body(body).await.map_err(Refusal::outside_tr50)?;
+        let bytes_max = self.settings.body_bytes_max;
+        let body =
+            inflate::inflated(&head.headers, body, bytes_max).map_err(Refusal::Compressed)?;
+        let info = self.conn_info(&head.headers);
+        let answer = self.service.dialect(dialect, Request::from_parts(head, body), info).await;
+        Ok(answer.map(|body| Either::Left(Full::new(body))))
     }
 
     async fn rest_login(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
@@ -204,6 +225,14 @@ impl<S: HttpService> Edge<S> {
 }
 
 impl Refusal {
+    /// The same for a dialect that is not TR50.
+    fn outside_tr50(self) -> Self {
+        match self {
+            Self::TooLarge(_) => Self::ContentTooLarge,
+            other => other,
+        }
+    }
+
     fn into_answer(self) -> Answer {
         match self {
             Self::File(refusal) => refusal.into_answer(),
@@ -221,6 +250,19 @@ impl Refusal {
             Self::WebSocket(refused) => error(StatusCode::BAD_REQUEST, &refused.to_string()),
             // Like every answer of TR50, with status 200 (fact 11).
             Self::TooLarge(failure) => closing(answer(StatusCode::OK, JSON, failure)),
+            Self::ContentTooLarge => {
+                closing(error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))
+            }
+            Self::Compressed(inflate::Refused::TooLarge) => {
+                error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large when it is inflated")
+            }
+            Self::Compressed(inflate::Refused::Unknown) => {
+                let message = "bodies can be compressed with gzip or deflate";
+                error(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
+            }
+            Self::Compressed(inflate::Refused::Broken) => {
+                error(StatusCode::BAD_REQUEST, "the body is not compressed as its header says")
+            }
             Self::BodyTimedOut => {
                 closing(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))
             }

@@ -54,6 +54,17 @@ impl HttpService for Echo {
         format!("[{text:?},{session:?},{}]", info.remote_addr.ip()).into_bytes()
     }
 
+    async fn dialect(
+        &self,
+        dialect: Dialect,
+        request: Request<Bytes>,
+        info: ConnInfo,
+    ) -> Response<Bytes> {
+        let (method, target, body) = (request.method(), request.uri(), request.body());
+        let text = format!("{dialect:?} {method} {target} {body:?} {}", info.remote_addr.ip());
+        Response::new(text.into())
+    }
+
     async fn mqtt(&self, mut stream: Stream, info: ConnInfo) {
         stream.write_all(info.protocol.as_str().as_bytes()).await.expect("writing");
         let mut buf = [0; 3];
@@ -149,6 +160,35 @@ fn assert_parts(answer: &str, parts: &[&str]) {
     for part in parts {
         assert!(answer.contains(part), "{answer:?} lacks {part:?}");
     }
+}
+
+#[tokio::test]
+async fn other_dialects_get_whole_requests() {
+    let server = Server::start(Protocol::Http, &["127.0.0.1/32"]).await;
+    let check = async |head: &str, body: &[u8], parts: &[&str]| {
+        let length = body.len();
+        let head = format!("{head} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n");
+        let coding =
+            if body.starts_with(&[0x1f]) { "Content-Encoding: gzip\r\n\r\n" } else { "\r\n" };
+        assert_parts(&server.exchange(&[head.as_bytes(), coding.as_bytes(), body]).await, parts);
+    };
+    // `{}` as the vendor's toolkit sends it with every GET.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, b"{}").expect("memory");
+    let empty = gzip.finish().expect("memory");
+    let ok = "200 OK";
+    check(
+        "GET /api/v1/orgs/a?limit=2",
+        &empty,
+        &[ok, "Cognite GET /api/v1/orgs/a?limit=2 b\"{}\""],
+    )
+    .await;
+    check("GET /openapi.json", b"", &[ok, "Cognite GET /openapi.json b\"\" 127.0.0.1"]).await;
+    check("POST /json-rpc/12.3", b"{}", &[ok, "Element POST /json-rpc/12.3 b\"{}\""]).await;
+    check("POST /api/v1/x", &empty[..9], &["400 Bad Request", r#"{"error":{"code":400"#]).await;
+    check("GET /api/v2", b"", &["404 Not Found"]).await;
+    let large = vec![b' '; BODY_BYTES_MAX + 1];
+    check("POST /api/v1/x", &large, &["413 Payload Too Large", r#"{"error":{"code":413"#]).await;
 }
 
 #[tokio::test]

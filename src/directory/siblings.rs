@@ -1,0 +1,63 @@
+//! The sessions of one login in the order in which they started.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::session::Session;
+use crate::id::SessionUuid;
+use crate::timestamp::Timestamp;
+
+/// A place in the order of one login's sessions. It stays the same over restarts of the server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Mark {
+    /// When the session started.
+    pub started: Timestamp,
+    /// Tells those of the same millisecond apart.
+    pub uuid: SessionUuid,
+}
+
+/// Sessions of one login, oldest first. Most logins have one.
+#[derive(Default)]
+pub struct Siblings(SmallVec<[Arc<Session>; 1]>);
+
+impl Siblings {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Session>> {
+        self.0.iter()
+    }
+
+    /// Adds a session.
+    pub fn insert(&mut self, session: Arc<Session>) {
+        let position = self.before(session.mark());
+        self.0.insert(position, session);
+    }
+
+    /// Takes a session out, if it is there.
+    pub fn remove(&mut self, session: &Arc<Session>) {
+        let position = self.before(session.mark());
+        if self.0.get(position).is_some_and(|other| Arc::ptr_eq(other, session)) {
+            self.0.remove(position);
+        }
+    }
+
+    /// Those that started before the mark, the newest of them first; without one, all.
+    pub fn older_than(&self, mark: Option<Mark>) -> impl Iterator<Item = &Arc<Session>> {
+        let end = mark.map_or(self.0.len(), |mark| self.before(mark));
+        self.0[..end].iter().rev()
+    }
+
+    fn before(&self, mark: Mark) -> usize {
+        self.0.partition_point(|other| other.mark() < mark)
+    }
+}

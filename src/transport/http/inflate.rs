@@ -1,0 +1,90 @@
+//! Bodies that come compressed (RFC 9110, 8.4): gzip, which the SDKs of Cognite use for every body,
+//! and the older deflate.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use flate2::read::{GzDecoder, ZlibDecoder};
+use hyper::HeaderMap;
+use hyper::header::CONTENT_ENCODING;
+
+/// Why a body can't be had.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    /// It is compressed in a way that nobody here knows.
+    Unknown,
+    /// It is not what its header says.
+    Broken,
+    /// It is too large when it is inflated.
+    TooLarge,
+}
+
+/// The body as it was before it was compressed. A body of no bytes is one whatever its header says:
+/// some clients announce a compressed body and send none.
+pub(super) fn inflated(headers: &HeaderMap, body: Bytes, max: usize) -> Result<Bytes, Refused> {
+    let Some(coding) = headers.get(CONTENT_ENCODING).filter(|_| !body.is_empty()) else {
+        return Ok(body);
+    };
+    match coding.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Ok(body),
+        "gzip" | "x-gzip" => read(GzDecoder::new(&body[..]), max),
+        "deflate" => read(ZlibDecoder::new(&body[..]), max),
+        _ => Err(Refused::Unknown),
+    }
+}
+
+fn read(decoder: impl Read, max: usize) -> Result<Bytes, Refused> {
+    let mut inflated = Vec::new();
+    let read = decoder.take(max as u64 + 1).read_to_end(&mut inflated);
+    match read.map_err(|_: io::Error| Refused::Broken)? {
+        length if length > max => Err(Refused::TooLarge),
+        _ => Ok(inflated.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::{GzEncoder, ZlibEncoder};
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn check(coding: &'static str, body: &[u8], expected: Result<&[u8], Refused>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+        let inflated = inflated(&headers, Bytes::copy_from_slice(body), 100);
+        assert_eq!(inflated.as_deref(), expected.as_deref(), "{coding}");
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    #[test]
+    fn bodies_come_as_they_were() {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(b"{}").expect("memory");
+        let deflated = encoder.finish().expect("memory");
+        check("gzip", &gzip(b"{}"), Ok(b"{}"));
+        check("X-GZIP", &gzip(b"{}"), Ok(b"{}"));
+        check("deflate", &deflated, Ok(b"{}"));
+        check("identity", b"{}", Ok(b"{}"));
+        check("gzip", b"", Ok(b""));
+        check("br", b"", Ok(b""));
+        check("gzip", &gzip(&[b' '; 100]), Ok(&[b' '; 100]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_apart() {
+        check("br", b"{}", Err(Refused::Unknown));
+        check("gzip", b"{}", Err(Refused::Broken));
+        check("gzip", &gzip(b"{}")[..12], Err(Refused::Broken));
+        check("gzip", &gzip(&[b' '; 101]), Err(Refused::TooLarge));
+        check("gzip", &gzip(&[b' '; 1_000_000]), Err(Refused::TooLarge));
+    }
+}
