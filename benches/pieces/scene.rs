@@ -1,0 +1,238 @@
+//! A server without sockets: organisations, sessions in them, and one device that asks.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+use tr50d::config::Config;
+use tr50d::core::{Arrival, Core};
+use tr50d::directory::{Directory, Outlet, Pushed, Reason, Session, Start, Who};
+use tr50d::id::{SessionId, ThingId, ThingKey};
+use tr50d::identity::Identity;
+use tr50d::identity::password::Passwords;
+use tr50d::metrics::Metrics;
+use tr50d::store::memory::MemoryStore;
+use tr50d::store::writer::Durability;
+use tr50d::store::{Batch, Change, Month, Row, Store, StoreError, Table, Tables};
+use tr50d::timestamp::Timestamp;
+use tr50d::tr50::authenticate::Credentials;
+use tr50d::tr50::commands::COMMANDS;
+use tr50d::tr50::dispatch::{Caller, Execution};
+use tr50d::tr50::exchange;
+use tr50d::transport::{ConnInfo, Protocol};
+
+/// When everything happens: nothing here looks at a clock.
+pub const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
+
+/// The organisations of a scene.
+const ORGS: usize = 200;
+
+/// One session in so many is in the organisation of the device that asks, so that of 100,000 it
+/// sees 5,000, which is the longest list that a reply may hold.
+const HOME_SHARE: usize = 20;
+
+/// A server with sessions, and a device that asks.
+pub struct Scene {
+    /// The server.
+    pub core: Arc<Core>,
+    caller: Caller,
+    runtime: Runtime,
+}
+
+impl Scene {
+    /// A server with so many sessions beside the caller's, in 200 organisations.
+    pub fn with_sessions(count: usize) -> Self {
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let core = Arc::new(core());
+        let mut logins = (0..ORGS).map(|org| runtime.block_on(login(&core, org, "device-0")));
+        let home = logins.next().expect("there are organisations");
+        let others: Vec<_> = logins.collect();
+        for number in 0..count {
+            let like = match number % HOME_SHARE {
+                0 => &home,
+                _ => &others[number % others.len()],
+            };
+            start_like(&core, like, number);
+        }
+        let caller = Caller { conn: *home.conn(), session: Some(home) };
+        Self { core, caller, runtime }
+    }
+
+    /// Answers a request of the device as its MQTT connection would: `out` has the reply.
+    pub fn answer(&self, request: &str, out: &mut Vec<u8>) {
+        out.clear();
+        match exchange::on_connection(&self.core, &self.caller, request.as_bytes(), NOW, out) {
+            Execution::Done => {}
+            Execution::Pending(pending) | Execution::Waiting(pending) => {
+                out.extend_from_slice(&self.runtime.block_on(pending).bytes);
+            }
+        }
+    }
+
+    /// The session of the device that asks.
+    pub fn session(&self) -> &Session {
+        self.caller.session.as_ref().expect("it has logged in")
+    }
+
+    /// Logs a device in that is known, by its token, in place of its last connection.
+    pub fn login(&self) {
+        self.runtime.block_on(login(&self.core, 0, "device-1"));
+    }
+
+    /// Ends every session that nobody uses for as long as one may stay idle.
+    pub fn expire(&self) {
+        let late = NOW.plus_seconds(2 * self.core.config.sessions.ttl_s);
+        self.runtime.block_on(self.core.expire(late));
+        assert!(self.core.directory.is_empty(), "all were due");
+    }
+}
+
+/// A server as it starts, in memory, with the organisations and their tokens.
+fn core() -> Core {
+    let mut config = Config::default();
+    // Counted, and never reached.
+    config.limits.commands_per_s = u32::MAX;
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(bootstrap().as_bytes()).expect("room for it");
+    let tables = Tables::new(Arc::new(NoPoints::default()), Durability::Os);
+    let mut fresh = 0_u8;
+    let identity = Identity::open(tables.clone(), Some(file.path()), NOW, &mut |bytes| {
+        fresh = fresh.wrapping_add(1);
+        bytes.fill(fresh);
+    });
+    let identity = identity.expect("the bootstrap file is right");
+    let directory = Directory::new(Core::terms(&config), NOW);
+    let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+    let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
+    Core::new(config, tables, identity, directory, passwords, metrics, "bench".into())
+}
+
+/// The organisations, their tokens, and the role of devices: what `fixtures/demo.toml` gives them,
+/// as far as it is used here.
+fn bootstrap() -> String {
+    let mut text = String::new();
+    for org in 0..ORGS {
+        let parent = if org == 0 { "" } else { "parent = \"ORG-0\"\n" };
+        write!(
+            text,
+            "[[org]]\nid = \"{org:024x}\"\nkey = \"ORG-{org}\"\nslug = \"org-{org}\"\n{parent}\
+             [[application]]\nid = \"a{org:023x}\"\nname = \"mower\"\norg = \"ORG-{org}\"\n\
+             token = \"token-of-{org}\"\ntoken_id = \"b{org:023x}\"\ntoken_name = \"fleet\"\n\
+             roles = [\"device\"]\nauto_register = true\n"
+        )
+        .expect("a string takes it");
+    }
+    text.push_str(
+        "[[role]]\nid = \"c00000000000000000000000\"\nkey = \"device\"\norg = \"ORG-0\"\n",
+    );
+    text.push_str("permissions = [\"property.publish\", \"property.batch\", \"session.list\"]\n");
+    text
+}
+
+/// Logs a device in over MQTT.
+async fn login(core: &Core, org: usize, thing_key: &str) -> Arc<Session> {
+    let credentials = Credentials::Application {
+        thing_key: thing_key.into(),
+        token: format!("token-of-{org}"),
+        app_id: String::new(),
+    };
+    let arrival = Arrival {
+        conn: conn(org),
+        client_id: "device-cloud".into(),
+        takes_over: true,
+        outlet: Arc::new(Nowhere),
+    };
+    core.login_bound(credentials, arrival, NOW).await.expect("the token is right")
+}
+
+/// Starts the session of another device, as its login would.
+fn start_like(core: &Core, like: &Session, number: usize) {
+    let Who::Application { application, .. } = like.who() else {
+        unreachable!("devices are applications")
+    };
+    let mut id = [0; 12];
+    id[4..].copy_from_slice(&(number as u64).to_be_bytes());
+    let start = Start {
+        id: SessionId::from_random(id),
+        who: Who::Application {
+            application: application.clone(),
+            thing_id: ThingId::from_bytes(id),
+            thing_key: ThingKey::parse(&format!("mower-{number}")).expect("a key"),
+        },
+        client_id: "device-cloud".into(),
+        // Every login makes its own.
+        standing: Arc::new((*like.standing()).clone()),
+        conn: conn(number),
+        lifetime: like.lifetime(),
+        outlet: Some(Arc::new(Nowhere)),
+    };
+    // A hundred start in the same millisecond.
+    let now = NOW.plus_millis(number as i64 / 100);
+    assert!(core.directory.start(start, true, now).is_ok(), "there is room");
+}
+
+fn conn(number: usize) -> ConnInfo {
+    let ip = Ipv4Addr::from(0x0a00_0000 + number as u32);
+    let remote_addr = SocketAddr::new(IpAddr::V4(ip), 50_000);
+    ConnInfo { protocol: Protocol::Mqtt, remote_addr }
+}
+
+/// A connection that nothing is sent to.
+struct Nowhere;
+
+impl Outlet for Nowhere {
+    fn close(&self, _: Reason) {}
+
+    fn push(&self, _: Pushed) {}
+}
+
+/// A store in memory that drops the points of telemetry: a bench makes them for seconds.
+#[derive(Default)]
+struct NoPoints(MemoryStore);
+
+impl Store for NoPoints {
+    fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.read(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.0.scan(table, from, to, limit)
+    }
+
+    fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.0.scan_back(table, from, to, limit)
+    }
+
+    fn months(&self) -> Vec<Month> {
+        self.0.months()
+    }
+
+    fn drop_month(&self, month: Month) -> Result<(), StoreError> {
+        self.0.drop_month(month)
+    }
+
+    fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
+        let point = |change: &&Change| matches!(change, Change::Put(Table::Telemetry(_), ..));
+        let kept = |batch: &Batch| Batch(batch.0.iter().filter(|c| !point(c)).cloned().collect());
+        self.0.commit(&batches.iter().map(kept).collect::<Vec<_>>())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.0.sync()
+    }
+}

@@ -1,0 +1,187 @@
+//! The pieces of the server's work: what is timed by `cargo bench --bench pieces`, and what is
+//! counted by `tests/counts.rs`.
+
+use std::hint::black_box;
+use std::rc::Rc;
+
+use tr50d::limits;
+use tr50d::tr50::dispatch::{Done, WriteReply};
+use tr50d::tr50::envelope::Request;
+use tr50d::tr50::error::{Code, Failure};
+use tr50d::tr50::exchange;
+use tr50d::transport::mqtt::codec::encode::{self, PublishHead};
+use tr50d::transport::mqtt::codec::{PublishProperties, QoS, Version, decode};
+
+use super::scene::{NOW, Scene};
+
+/// A piece of work that is done again and again.
+pub struct Piece {
+    /// What one step does.
+    pub name: &'static str,
+    /// Makes ready what a step needs.
+    pub prepare: fn(&Rc<Scene>) -> Step,
+}
+
+/// Does a piece of work once.
+pub type Step = Box<dyn FnMut()>;
+
+/// Every piece but the expiry, which leaves nothing to be done again.
+pub const PIECES: &[Piece] = &[
+    Piece { name: "parse", prepare: parse },
+    Piece { name: "write", prepare: write },
+    Piece { name: "decode 20 frames", prepare: decode_frames },
+    Piece { name: "encode 20 frames", prepare: encode_frames },
+    Piece { name: "touch 1,000 sessions", prepare: touch },
+    Piece { name: "diag.ping", prepare: ping },
+    Piece { name: PAGE, prepare: list_page },
+    Piece { name: "session.list, all", prepare: list_all },
+    Piece { name: "property.publish", prepare: publish },
+    Piece { name: "property.batch, 200 rows", prepare: batch },
+    Piece { name: "login", prepare: login },
+];
+
+/// The name of the piece that lists 50 sessions.
+pub const PAGE: &str = "session.list, 50";
+
+/// Frames of one read.
+const FRAMES: u64 = 20;
+
+/// Sessions that are touched in one step.
+const TOUCHED: usize = 1000;
+
+/// Rows of one batch of telemetry.
+const ROWS: u64 = 200;
+
+/// What the browser client of TR50's documentation sends, and every benchmark.
+const PING: &str = r#"{"cmd":{"command":"diag.ping"}}"#;
+
+/// A sample of a device that writes JSON as Python does.
+const PUBLISH: &str = concat!(
+    r#"{"1": {"command": "property.publish", "params": {"thingKey": "device-0", "#,
+    r#""key": "battery-voltage", "value": 24.125, "ts": "2025-11-22T00:00:00.000Z"}}}"#,
+);
+
+fn parse(_: &Rc<Scene>) -> Step {
+    Box::new(|| {
+        let request = Request::parse(black_box(PUBLISH.as_bytes()));
+        black_box(request).expect("a request");
+    })
+}
+
+/// A reply with a login's answer, a success with something to say, one without, and a failure.
+fn write(scene: &Rc<Scene>) -> Step {
+    let (scene, mut out) = (scene.clone(), Vec::new());
+    let text = "The temperature is 21.5 \u{b0}C; \"high\" begins at 30.";
+    let failure = Failure::new(Code::NOT_FOUND, "Thing \"mower-7\" was not found.");
+    Box::new(move || {
+        out.clear();
+        exchange::push_login(scene.session(), &mut out);
+        black_box(text).write_reply(&mut out);
+        Done.write_reply(&mut out);
+        black_box(&failure).write(&mut out);
+        black_box(&out);
+    })
+}
+
+/// What one read brings of a client with 20 requests on their way.
+fn decode_frames(_: &Rc<Scene>) -> Step {
+    let mut bytes = Vec::new();
+    for pkid in 1..=FRAMES as u16 {
+        let topic = format!("api/{pkid:04}");
+        put_publish(&mut bytes, QoS::AtLeastOnce, pkid, &[topic.as_bytes()], PUBLISH.as_bytes());
+    }
+    Box::new(move || {
+        let mut rest = black_box(bytes.as_slice());
+        while !rest.is_empty() {
+            let decoded = decode(rest, Version::V311, usize::MAX).expect("well-formed");
+            let (packet, size) = decoded.expect("complete");
+            black_box(packet);
+            rest = &rest[size..];
+        }
+    })
+}
+
+/// What one write takes to it: acknowledgements and replies.
+fn encode_frames(_: &Rc<Scene>) -> Step {
+    let mut out = Vec::new();
+    Box::new(move || {
+        out.clear();
+        for pkid in 1..=FRAMES as u16 {
+            encode::puback(&mut out, Version::V311, pkid, 0);
+            let topic: &[&[u8]] = black_box(&[b"reply", b"/0001"]);
+            put_publish(&mut out, QoS::AtMostOnce, 0, topic, br#"{"1":{"success":true}}"#);
+        }
+        black_box(&out);
+    })
+}
+
+fn put_publish(out: &mut Vec<u8>, qos: QoS, pkid: u16, topic: &[&[u8]], payload: &[u8]) {
+    let properties = &PublishProperties::default();
+    let (dup, retain, subscription_ids) = (false, false, [].as_slice());
+    let head = PublishHead { dup, qos, retain, pkid, topic, properties, subscription_ids };
+    encode::publish(out, Version::V311, &head, payload).expect("it is short");
+}
+
+fn touch(scene: &Rc<Scene>) -> Step {
+    let scene = scene.clone();
+    let mut sessions = scene.core.directory.all();
+    sessions.truncate(TOUCHED);
+    Box::new(move || {
+        for session in &sessions {
+            scene.core.touch(session, black_box(NOW), 1);
+        }
+    })
+}
+
+fn ping(scene: &Rc<Scene>) -> Step {
+    request(scene, PING.to_owned())
+}
+
+fn list_page(scene: &Rc<Scene>) -> Step {
+    let command = r#"{"cmd":{"command":"session.list","params":{"offset":100,"limit":50}}}"#;
+    request(scene, command.to_owned())
+}
+
+fn list_all(scene: &Rc<Scene>) -> Step {
+    request(scene, r#"{"cmd":{"command":"session.list"}}"#.to_owned())
+}
+
+fn publish(scene: &Rc<Scene>) -> Step {
+    request(scene, PUBLISH.to_owned())
+}
+
+/// A gateway's batch: values of ten properties, a second apart (`tr50.md` 0, fact 30).
+fn batch(scene: &Rc<Scene>) -> Step {
+    let row = |number: u64| {
+        let (property, value) = (number % 10, number as f64 / 8.0);
+        let ts = NOW.plus_seconds(number);
+        format!(r#"{{"key":"property{property}","value":{value},"ts":"{ts}"}}"#)
+    };
+    let rows: Vec<_> = (0..ROWS).map(row).collect();
+    let command = r#"{"cmd":{"command":"property.batch","params":{"data":["#;
+    request(scene, format!("{command}{}]}}}}}}", rows.join(",")))
+}
+
+/// A request, from its bytes to those of the reply, without the transport.
+fn request(scene: &Rc<Scene>, request: String) -> Step {
+    let (scene, mut out) = (scene.clone(), Vec::with_capacity(limits::REPLY_BYTES_MAX / 8));
+    scene.answer(&request, &mut out);
+    let text = String::from_utf8_lossy(&out);
+    let done = text.contains(r#""success":true"#) && !text.contains(r#""success":false"#);
+    assert!(done, "{request}: {text}");
+    Box::new(move || {
+        scene.answer(black_box(&request), &mut out);
+        black_box(&out);
+    })
+}
+
+fn login(scene: &Rc<Scene>) -> Step {
+    let scene = scene.clone();
+    Box::new(move || scene.login())
+}
+
+/// The expiry of so many sessions that are all due; to be done once.
+pub fn expiry(sessions: usize) -> Step {
+    let scene = Scene::with_sessions(sessions);
+    Box::new(move || scene.expire())
+}
