@@ -32,6 +32,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use device::Device;
+pub use histogram::Histogram;
 pub use plan::{
     ClientKind, DEVICES_MAX, FILE_BYTES_MAX, Load, Plan, PlanError, ROWS_MAX, Versions, WINDOW_MAX,
 };

@@ -1,36 +1,37 @@
 //! The floor: the least that a tokio server can do for the same traffic. A task a connection reads
 //! what has come and writes as many frames back; nothing is parsed but frame lengths.
 //!
-//! `cargo run --release --example floor -- mqtt 127.0.0.1:1884`, or `tcp`. MQTT: CONNECT gets a
-//! CONNACK, a PUBLISH goes back with `api` replaced by `reply` in its topic (and a PUBACK before
-//! it with QoS 1). TCP: the first line gets a login reply, every other line goes back as it is.
+//! MQTT: CONNECT gets a CONNACK, a PUBLISH goes back with `api` replaced by `reply` in its topic
+//! (and a PUBACK before it with QoS 1), with its own payload or the one that is prepared. TCP: the
+//! first line gets a login reply, every other line goes back as it is.
 
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-#[tokio::main]
-async fn main() -> io::Result<()> {
-    let mut args = std::env::args().skip(1);
-    let (Some(speech), Some(address)) = (args.next(), args.next()) else {
-        eprintln!("usage: floor mqtt|tcp ADDRESS");
-        std::process::exit(2);
-    };
-    let answer = if speech == "mqtt" { answer_mqtt } else { answer_tcp };
-    let listener = TcpListener::bind(address).await?;
-    println!("listening {speech} {}", listener.local_addr()?);
+/// Serves on a free port of loopback, which it prints, until the process is killed. `speech` is
+/// `mqtt` or `tcp`; `prepared`, if any, is the payload of all answers over MQTT.
+pub async fn serve(speech: &str, prepared: Option<&'static [u8]>) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("listening {speech} {}\nready", listener.local_addr()?);
+    let over_mqtt = speech == "mqtt";
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(serve(stream, answer));
+        if over_mqtt {
+            tokio::spawn(echo(stream, move |input, output| answer_mqtt(input, prepared, output)));
+        } else {
+            tokio::spawn(echo(stream, answer_tcp));
+        }
     }
 }
 
-/// Takes whole frames from the bytes, appends the answers, and says how many bytes it took.
-type AnswerFrames = fn(&[u8], &mut Vec<u8>) -> usize;
-
-async fn serve(mut stream: TcpStream, answer: AnswerFrames) -> io::Result<()> {
+/// `answer` takes whole frames from the bytes, appends the answers, and says how many bytes it took.
+async fn echo(
+    mut stream: TcpStream,
+    answer: impl Fn(&[u8], &mut Vec<u8>) -> usize,
+) -> io::Result<()> {
     let (mut input, mut output) = (Vec::with_capacity(4096), Vec::with_capacity(4096));
     loop {
         input.reserve(4096);
@@ -44,13 +45,13 @@ async fn serve(mut stream: TcpStream, answer: AnswerFrames) -> io::Result<()> {
     }
 }
 
-fn answer_mqtt(input: &[u8], output: &mut Vec<u8>) -> usize {
+fn answer_mqtt(input: &[u8], prepared: Option<&[u8]>, output: &mut Vec<u8>) -> usize {
     let mut used = 0;
     while let Some((first, body, length)) = frame(&input[used..]) {
         used += length;
         match first & 0xf0 {
             0x10 => output.extend_from_slice(&[0x20, 2, 0, 0]),
-            0x30 => answer_publish(first, body, output),
+            0x30 => answer_publish(first, body, prepared, output),
             0xc0 => output.extend_from_slice(&[0xd0, 0]),
             _ => {}
         }
@@ -58,7 +59,7 @@ fn answer_mqtt(input: &[u8], output: &mut Vec<u8>) -> usize {
     used
 }
 
-fn answer_publish(first: u8, body: &[u8], output: &mut Vec<u8>) {
+fn answer_publish(first: u8, body: &[u8], prepared: Option<&[u8]>, output: &mut Vec<u8>) {
     let topic_len = usize::from(body[0]) << 8 | usize::from(body[1]);
     let suffix = &body[2 + 3..2 + topic_len];
     let mut payload = &body[2 + topic_len..];
@@ -66,6 +67,7 @@ fn answer_publish(first: u8, body: &[u8], output: &mut Vec<u8>) {
         output.extend_from_slice(&[0x40, 2, payload[0], payload[1]]);
         payload = &payload[2..];
     }
+    let payload = prepared.unwrap_or(payload);
     output.push(0x30);
     let mut remaining = 2 + 5 + suffix.len() + payload.len();
     while remaining > 0x7f {

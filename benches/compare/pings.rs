@@ -1,0 +1,93 @@
+//! Clients that send diag.ping at a rate and remember how long each took, and when.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tr50d::client::Client;
+
+use super::Result;
+use super::process::Server;
+use super::round_trips::CLIENTS;
+
+/// All clients together.
+const PINGS_PER_S: u32 = 2000;
+
+/// Clients that ping until they are told to stop.
+pub struct Pings {
+    working: JoinSet<std::result::Result<Vec<Ping>, String>>,
+    stop: CancellationToken,
+}
+
+/// One diag.ping.
+#[derive(Clone, Copy)]
+struct Ping {
+    due: Instant,
+    took: Duration,
+}
+
+/// All that were answered.
+pub struct Pinged(Vec<Ping>);
+
+impl Pings {
+    /// Connects the clients over MQTT and lets them begin.
+    pub async fn start(server: &Server, token: &str) -> Result<Self> {
+        let (mut working, stop) = (JoinSet::new(), CancellationToken::new());
+        let interval = Duration::from_secs(1) * CLIENTS as u32 / PINGS_PER_S;
+        for number in 0..CLIENTS {
+            let url = server.url_of("mqtt", &format!("pinging-{number}"), token)?;
+            let client = Client::connect(&url).await?;
+            // Spread over one interval, or they would all send at the same moment.
+            let first = Instant::now() + interval.mul_f64(number as f64 / CLIENTS as f64);
+            working.spawn(ping(client, first, interval, stop.clone()));
+        }
+        Ok(Self { working, stop })
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) -> Result<Pinged> {
+        self.stop.cancel();
+        let mut all = Vec::new();
+        while let Some(done) = self.working.join_next().await {
+            all.extend(done??);
+        }
+        Ok(Pinged(all))
+    }
+}
+
+async fn ping(
+    mut client: Client,
+    first: Instant,
+    interval: Duration,
+    stop: CancellationToken,
+) -> std::result::Result<Vec<Ping>, String> {
+    let (mut pings, mut due) = (Vec::new(), first);
+    while !stop.is_cancelled() {
+        let late = Instant::now() > due;
+        sleep_until(due).await;
+        // One that waited for its forerunner counts from when it was due: a server that stalls must
+        // not look fast because it was asked less. One that waited for the timer counts from now.
+        let begin = if late { due } else { Instant::now() };
+        let reply = client.call("diag.ping", None).await.map_err(|error| error.to_string())?;
+        if !reply.success() {
+            return Err(format!("a diag.ping failed: {}", reply.as_json()));
+        }
+        pings.push(Ping { due, took: begin.elapsed() });
+        due += interval;
+    }
+    client.close().await;
+    Ok(pings)
+}
+
+impl Pinged {
+    /// The time in milliseconds within which 99 % of those were answered that were due in a span;
+    /// none if there were none.
+    pub fn p99_ms(&self, from: Instant, until: Instant) -> Option<f64> {
+        let within = |ping: &&Ping| (from..until).contains(&ping.due);
+        let mut took: Vec<_> = self.0.iter().filter(within).map(|ping| ping.took).collect();
+        took.sort_unstable();
+        let rank = (took.len() * 99).div_ceil(100).checked_sub(1)?;
+        took.get(rank).map(|took| took.as_secs_f64() * 1000.0)
+    }
+}

@@ -1,0 +1,183 @@
+//! Servers in processes of their own, and what the system says of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, sleep};
+use tr50d::client::Url;
+
+use super::{Bench, Result};
+
+/// A token of the demo organisation BasicOrg.
+pub const TOKEN: &str = "demo-token-basicorg";
+
+/// Time for a server to start and to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server. It is killed when this is dropped.
+pub struct Server {
+    child: Child,
+    addresses: BTreeMap<String, SocketAddr>,
+}
+
+impl Server {
+    /// `tr50d serve --demo` without a limit of commands a second, with its state in this folder,
+    /// and with more settings, such as `("TR50D_SESSIONS__TTL_S", "1")`.
+    pub fn ours(bench: &Bench, data_dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tr50d"));
+        command
+            .args(["serve", "--demo"])
+            .env("TR50D_SERVER__DATA_DIR", data_dir)
+            .env("TR50D_MQTT__LISTEN", "127.0.0.1:0")
+            .env("TR50D_TCP__LISTEN", "127.0.0.1:0")
+            .env("TR50D_HTTP__LISTEN", "127.0.0.1:0")
+            .env("TR50D_LIMITS__COMMANDS_PER_S", "0")
+            .envs(settings.iter().copied());
+        Self::announced(bench, command)
+    }
+
+    /// The floor, over `mqtt` or `tcp`; over MQTT with a prepared payload in all answers, if any.
+    pub fn floor(bench: &Bench, speech: &str, prepared: Option<&Path>) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args([super::SERVE_FLOOR, speech]).args(prepared);
+        Self::announced(bench, command)
+    }
+
+    /// The worker that answers requests through this broker.
+    pub fn worker(bench: &Bench, broker: SocketAddr) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args([super::SERVE_WORKER, &broker.to_string()]);
+        Self::announced(bench, command)
+    }
+
+    /// mosquitto, as fast as its configuration lets it be; none if it is not installed.
+    pub async fn mosquitto(bench: &Bench) -> Result<Option<Self>> {
+        let Some(program) = find_mosquitto() else { return Ok(None) };
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let file = bench.folder()?.join("mosquitto.conf");
+        let lines = [
+            &format!("listener {} 127.0.0.1", address.port()),
+            "allow_anonymous true",
+            "set_tcp_nodelay true",
+            "persistence false",
+            "log_dest none",
+        ];
+        fs::write(&file, lines.join("\n"))?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut addresses = BTreeMap::new();
+        addresses.insert("mqtt".to_owned(), address);
+        let server = Self { child: spawn(bench, command)?, addresses };
+        let start = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if start.elapsed() > PATIENCE {
+                return Err("mosquitto does not listen".into());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(Some(server))
+    }
+
+    /// A server that says where it listens (`listening NAME ADDRESS`), then `ready`.
+    fn announced(bench: &Bench, mut command: Command) -> Result<Self> {
+        let log = bench.folder()?.join("log");
+        command.stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
+        let mut child = spawn(bench, command)?;
+        let output = child.stdout.take();
+        let mut server = Self { child, addresses: BTreeMap::new() };
+        for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()) {
+            let line = line?;
+            if line == "ready" {
+                return Ok(server);
+            }
+            let listening = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' '));
+            if let Some((name, address)) = listening {
+                server.addresses.insert(name.to_owned(), address.parse()?);
+            }
+        }
+        let log = fs::read_to_string(log)?;
+        Err(format!("a server ended before it was ready: {}", log.trim()).into())
+    }
+
+    /// The address of a listener.
+    pub fn address(&self, listener: &str) -> Result<SocketAddr> {
+        let address = self.addresses.get(listener).copied();
+        address.ok_or_else(|| format!("no listener for {listener}").into())
+    }
+
+    /// A URL with this token; each device of a fleet logs in with its own thing key.
+    pub fn url(&self, listener: &str, token: &str) -> Result<Url> {
+        self.url_of(listener, "", token)
+    }
+
+    /// A URL with the login of one thing.
+    pub fn url_of(&self, listener: &str, key: &str, token: &str) -> Result<Url> {
+        Ok(format!("{listener}://{key}:{token}@{}", self.address(listener)?).parse()?)
+    }
+
+    /// What its threads have used of the cores, in user mode and in the system.
+    pub fn cpu(&self) -> Result<Duration> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The second field is the program's name in parentheses, which may hold anything.
+        let (_, fields) = text.rsplit_once(") ").ok_or("no fields in stat")?;
+        let ticks: u64 =
+            fields.split(' ').skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
+        let ticks_per_s = rustix::param::clock_ticks_per_second();
+        Ok(Duration::from_secs_f64(ticks as f64 / ticks_per_s as f64))
+    }
+
+    /// Bytes of its memory that are in use.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(1024 * kibibytes.ok_or("no VmRSS in status")?.parse::<u64>()?)
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn stop(mut self) -> Result<()> {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            kill_process(pid, Signal::TERM)?;
+        }
+        let start = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if start.elapsed() > PATIENCE {
+                return Err("a server does not end".into());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a process where servers run.
+fn spawn(bench: &Bench, mut command: Command) -> Result<Child> {
+    command.stdin(Stdio::null());
+    // A process has the cores of the thread that starts it.
+    bench.cores.take_server(bench.pinning)?;
+    let child = command.spawn();
+    bench.cores.take_load(bench.pinning)?;
+    let program = command.get_program().to_string_lossy();
+    child.map_err(|error| format!("can't start {program}: {error}").into())
+}
+
+fn find_mosquitto() -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let usual = ["/usr/sbin".into(), "/usr/local/sbin".into()];
+    let folders = std::env::split_paths(&path).chain(usual);
+    folders.map(|folder| folder.join("mosquitto")).find(|program| program.is_file())
+}
