@@ -13,7 +13,7 @@
 //! * [`store`]: durable state, and [`journal`], which turns events into it.
 //! * [`backup`], [`control`]: copies of a running store, and orders to it on its own machine.
 //! * [`core`]: the shell that owns the rules and gives them time and chance.
-//! * [`server`]: start order, listeners, graceful stop.
+//! * [`server`]: start order, listeners, graceful stop; [`descriptors`]: how many connections fit.
 //! * [`client`], [`fleet`], [`cli`]: the other side, for tests, measurements and users.
 
 pub mod backup;
@@ -24,6 +24,7 @@ pub mod cognite;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod descriptors;
 pub mod directory;
 pub mod element;
 pub mod fleet;

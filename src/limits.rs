@@ -25,6 +25,11 @@ pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
 /// once.
 pub const ACCEPT_BACKLOG: u32 = 4096;
 
+/// File descriptors that connections leave to others: the store keeps up to 900 files open, as many
+/// files may be moved as [`FILE_TRANSFERS_MAX`] says, and there are listeners and pipes. Of a small
+/// limit (`ulimit -n`) it is a quarter.
+pub const FILES_OPEN_MAX: u64 = 2048;
+
 /// Connections above the limit that are told so, before any more are just closed.
 pub const TOLD_FULL_MAX: usize = 100;
 

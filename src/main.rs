@@ -13,6 +13,7 @@ use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
 use tr50d::config::{Config, is_demo_dir};
+use tr50d::descriptors;
 use tr50d::identity::Identity;
 use tr50d::logging;
 use tr50d::server::{Server, chain};
@@ -67,7 +68,7 @@ const CANNOT: u8 = 2;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    raise_file_limit();
+    descriptors::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("can't start: {error}")),
@@ -100,14 +101,6 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 fn fail(why: &str) -> ExitCode {
     eprintln!("tr50d: {why}");
     ExitCode::from(CANNOT)
-}
-
-/// Asks for as many open files as this user may have: every connection is one, and the usual
-/// default of 1024 is meant for programs of another kind. What is refused shows when it is needed.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// Does something with a configuration, or says why not.

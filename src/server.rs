@@ -37,7 +37,7 @@ use crate::transport::http::{self, Dialect, HttpService, HttpSettings};
 use crate::transport::mqtt::{self, Edge};
 use crate::transport::tls::{self, TlsError};
 use crate::transport::{ConnInfo, Protocol, Stream, proxy, tcp};
-use crate::{cognite, element, journal, limits, peer_log};
+use crate::{cognite, descriptors, element, journal, limits, peer_log};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +121,7 @@ struct Shared {
     edge: Arc<Edge>,
     tls: Option<tls::Acceptor>,
     http: Arc<HttpSettings>,
+    connections_max: usize,
     open: AtomicUsize,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -143,6 +144,7 @@ impl Server {
         let (core, store, control) = open(config)?;
         let core = Arc::new(core);
         let config = &core.config;
+        let connections_max = descriptors::connections_max(config.limits.connections);
         let broker = Broker::spawn(BrokerLimits {
             filters_max: config.limits.broker_filters,
             links_max: config.limits.broker_links,
@@ -156,6 +158,7 @@ impl Server {
             core,
             tls,
             http,
+            connections_max,
             open: AtomicUsize::new(0),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -312,7 +315,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) 
             }
         };
         let slot = Slot::new(&shared);
-        let limit = shared.core.config.limits.connections;
+        let limit = shared.connections_max;
         let full = slot.number >= limit;
         if full {
             shared.core.metrics.connection_refused("full");

@@ -8,6 +8,7 @@ mod backup;
 mod command_line;
 mod commands;
 mod crash;
+mod descriptors;
 mod durability;
 mod files;
 mod fleet;

@@ -1,0 +1,43 @@
+//! How many connections there is room for.
+
+use std::fs::{self, File};
+use std::process::Command;
+
+use tr50d::client::{Client, ClientError};
+use tr50d::fleet::{Fleet, Plan};
+
+use super::harness::{TestServer, command, eventually};
+
+/// Descriptors that the server may have: three quarters of them are for connections.
+const DESCRIPTORS: usize = 200;
+
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised_and_what_does_not_fit_is_told_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let serve = command(&dir.path().join("data"), &[]);
+    let mut limited = Command::new("sh");
+    let script = format!("ulimit -Sn 60; ulimit -Hn {DESCRIPTORS}; exec \"$0\" \"$@\"");
+    limited.args(["-c", &script]).arg(serve.get_program()).args(serve.get_args());
+    limited.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited.stderr(File::create(&log).expect("a file"));
+    let server = TestServer::spawn(limited);
+
+    let room = DESCRIPTORS * 3 / 4;
+    let plan = Plan::new(server.thing_url("mqtt", "x"), room);
+    let mut fleet = Fleet::connect(&plan).await.expect("a plan that works");
+    assert_eq!(fleet.len(), room);
+    let refused = Client::connect(&server.thing_url("mqtt", "late")).await;
+    assert!(matches!(refused, Err(ClientError::Refused(_))), "{:?}", refused.err());
+    // What needs files goes on.
+    let publish = r#"{"key":"t","value":1}"#;
+    let replies = fleet.call_all("property.publish", Some(publish)).await;
+    assert!(replies.iter().all(|reply| reply.as_ref().is_ok_and(|reply| reply.success())));
+    fleet.close().await;
+    eventually("there is room again", async || {
+        Client::connect(&server.thing_url("mqtt", "late")).await.is_ok()
+    })
+    .await;
+    let log = fs::read_to_string(log).expect("a log");
+    assert!(log.contains("limits.connections does not fit"), "{log}");
+}
