@@ -1,0 +1,115 @@
+//! Many connections to one server: how fast they come, what they cost, and whether others notice.
+//!
+//! `cargo bench --bench many` starts the server as a process of its own and connects as many idle
+//! MQTT devices as the limit of open files lets have, 50,000 at most, from processes of their own
+//! and over several loopback addresses.
+//!
+//! Fifty other devices send commands all the time; what they wait tells what a step costs others.
+//! Server and load are pinned to cores of their own where there are two and `taskset` is installed.
+
+mod crowd;
+mod pinned;
+mod probe;
+mod server;
+mod sockets;
+mod storm;
+mod table;
+mod told;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crowd::CrowdArgs;
+use probe::ProbeArgs;
+
+/// What is wanted of the server, `../shared/PERFORMANCE.md` and the issue say.
+const CONNECTIONS: usize = 50_000;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Many connections to one server.
+#[derive(Parser)]
+struct Args {
+    /// How many; otherwise 50,000, or as many as the limit of open files lets have
+    #[arg(long, value_name = "N")]
+    connections: Option<usize>,
+    /// Only this step, and what it needs
+    #[arg(long)]
+    step: Option<Step>,
+    /// What cargo says to every bench
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What is done with the connections, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// Page by page through all sessions
+    List,
+    /// All devices are killed at once, and come back
+    Lose,
+    /// The server is told to stop, and all come back
+    Stop,
+    /// The server is killed, and all come back
+    Kill,
+    /// All sessions are due in the same second
+    Expire,
+    /// People log in by password
+    Storm,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// A part of the devices, told over standard input what to do
+    #[command(hide = true)]
+    Crowd(CrowdArgs),
+    /// Devices that send commands, and say how long the answers took
+    #[command(hide = true)]
+    Probe(ProbeArgs),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tr50d::descriptors::raise();
+    let cores = match &args.part {
+        Some(Part::Probe(_)) => None,
+        Some(Part::Crowd(_)) => {
+            // These must not keep those from the core that measure. Where it is not allowed, the
+            // figures are a little worse.
+            let _ = rustix::process::nice(10);
+            None
+        }
+        None => pinned::pin_load(),
+    };
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match built {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let done = runtime.block_on(async {
+        match args.part {
+            Some(Part::Crowd(crowd)) => crowd::run(crowd).await,
+            Some(Part::Probe(probe)) => probe::run(probe).await,
+            None => {
+                let count = args.connections.unwrap_or_else(most);
+                sockets::run(count, args.step, cores.as_ref()).await
+            }
+        }
+    });
+    runtime.shutdown_background();
+    done.map_or_else(|error| fail(&*error), |()| ExitCode::SUCCESS)
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("many: {error}");
+    ExitCode::FAILURE
+}
+
+/// As many as the server can have beside those that measure.
+fn most() -> usize {
+    let others = 2 * probe::DEVICES;
+    tr50d::descriptors::connections_max(CONNECTIONS + others).saturating_sub(others)
+}

@@ -1,0 +1,100 @@
+//! Others, who send commands all the time, from a process of their own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tr50d::client::Url;
+use tr50d::fleet::{Board, Fleet, Load, Plan};
+
+use crate::Outcome;
+use crate::server::DEVICE_TOKEN;
+use crate::told::{Told, answer, orders};
+
+/// How many.
+pub const DEVICES: usize = 50;
+
+/// Commands a second of all together.
+const RATE: f64 = 2000.0;
+
+/// Longer than any step.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// What the process is told at its start.
+#[derive(Args)]
+pub struct ProbeArgs {
+    url: Url,
+}
+
+/// How long the answers took, in milliseconds.
+#[derive(Serialize, Deserialize)]
+pub struct Waited {
+    /// Half of them took no longer.
+    pub p50_ms: f64,
+    /// 99 of 100 took no longer.
+    pub p99_ms: f64,
+    /// None took longer.
+    pub max_ms: f64,
+    /// So many never came.
+    pub lost: u64,
+}
+
+/// The devices' side: answers when they have connected, and, at the next order, how it was.
+pub async fn run(args: ProbeArgs) -> Outcome<()> {
+    let mut orders = orders();
+    let plan = Plan {
+        token: Some(DEVICE_TOKEN.to_owned()),
+        key_prefix: "probe-".to_owned(),
+        ..Plan::new(args.url, DEVICES)
+    };
+    let stop = CancellationToken::new();
+    let board = Arc::<Board>::default();
+    let mut fleet = Fleet::connect_watched(&plan, board, stop.clone()).await?;
+    answer(&fleet.len())?;
+    let mut load = Load::command("diag.ping", None, LONGEST)?;
+    load.rate = RATE;
+    let load = tokio::spawn(async move {
+        let report = fleet.run(&load).await;
+        fleet.close().await;
+        report
+    });
+    let _ = orders.recv().await;
+    stop.cancel();
+    let report = load.await?;
+    let (latency, commands) = (report.latency, report.commands);
+    answer(&Waited {
+        p50_ms: latency.p50_ms,
+        p99_ms: latency.p99_ms,
+        max_ms: latency.max_ms,
+        lost: commands.sent - commands.answered,
+    })
+}
+
+/// Devices that send diag.ping until they are asked how it was.
+pub struct Probe(Told);
+
+impl Probe {
+    /// Connects them and lets them send.
+    pub async fn start(mqtt: &Url) -> Outcome<Self> {
+        let mut process = Told::spawn(&["probe", &mqtt.to_string()])?;
+        if process.answer::<usize>().await? < DEVICES {
+            return Err("the devices that measure could not connect".into());
+        }
+        Ok(Self(process))
+    }
+
+    /// Lets them stop, and reports.
+    pub async fn stop(mut self) -> Outcome<Waited> {
+        self.0.order(&"stop")?;
+        self.0.answer().await
+    }
+
+    /// Has them send for a while.
+    pub async fn during(mqtt: &Url, wait: Duration) -> Outcome<Waited> {
+        let probe = Self::start(mqtt).await?;
+        tokio::time::sleep(wait).await;
+        probe.stop().await
+    }
+}
