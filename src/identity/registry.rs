@@ -1,6 +1,7 @@
 //! The records of identity in memory, with an index for every way to ask for them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -25,19 +26,26 @@ pub struct Registry {
     orgs_by_slug: HashMap<String, Arc<Org>>,
     /// By the organisation above.
     orgs_below: HashMap<OrgId, Vec<Arc<Org>>>,
+    org_ids_below: ById<OrgId, Org>,
     roles: HashMap<RoleId, Arc<Granted>>,
     roles_of: HashMap<OrgId, Vec<Arc<Granted>>>,
     users: HashMap<UserId, Arc<User>>,
     users_by_email: HashMap<String, Arc<User>>,
     users_of: HashMap<OrgId, Vec<Arc<User>>>,
+    user_ids_of: ById<UserId, User>,
     applications: HashMap<ApplicationId, Arc<Application>>,
     applications_by_token: HashMap<[u8; 32], Arc<Application>>,
     applications_of: HashMap<OrgId, Vec<Arc<Application>>>,
+    application_ids_of: ById<ApplicationId, Application>,
     thing_defs: HashMap<ThingDefId, Arc<ThingDef>>,
     thing_defs_of: HashMap<OrgId, Vec<Arc<ThingDef>>>,
     /// How many of these are closed; asked for every point of telemetry.
     closed_thing_defs: HashMap<OrgId, usize>,
 }
+
+/// Records by their organisation in the order of their ids, which no change of a name moves: whoever
+/// reads page by page misses none and sees none twice.
+type ById<Id, T> = HashMap<OrgId, BTreeMap<Id, Arc<T>>>;
 
 /// A role, and what it grants.
 #[derive(Debug)]
@@ -96,6 +104,7 @@ impl Registry {
         insert(&mut self.orgs, &org, |org| &org.key);
         if let Some(parent) = org.parent {
             insert(self.orgs_below.entry(parent).or_default(), &org, |org| &org.key);
+            self.org_ids_below.entry(parent).or_default().insert(org.id, org.clone());
         }
         self.orgs_by_key.insert(org.key.to_lowercase(), org.clone());
         self.orgs_by_slug.insert(org.slug.clone(), org.clone());
@@ -107,6 +116,7 @@ impl Registry {
         self.orgs.retain(|other| other.id != id);
         if let Some(parent) = org.parent {
             take_out(&mut self.orgs_below, parent, |other| other.id == id);
+            take_out_by_id(&mut self.org_ids_below, parent, id);
         }
         self.orgs_by_key.remove(&org.key.to_lowercase());
         self.orgs_by_slug.remove(&org.slug);
@@ -129,6 +139,7 @@ impl Registry {
         let user = Arc::new(user);
         for org in orgs_of(&user) {
             insert(self.users_of.entry(org).or_default(), &user, |user| &user.email);
+            self.user_ids_of.entry(org).or_default().insert(user.id, user.clone());
         }
         self.users_by_email.insert(user.email.to_lowercase(), user.clone());
         self.users.insert(user.id, user);
@@ -138,6 +149,7 @@ impl Registry {
         let Some(user) = self.users.remove(&id) else { return };
         for org in orgs_of(&user) {
             take_out(&mut self.users_of, org, |other| other.id == id);
+            take_out_by_id(&mut self.user_ids_of, org, id);
         }
         self.users_by_email.remove(&user.email.to_lowercase());
     }
@@ -146,6 +158,8 @@ impl Registry {
         let application = Arc::new(application);
         let list = self.applications_of.entry(application.org).or_default();
         insert(list, &application, |application| &application.name);
+        let ids = self.application_ids_of.entry(application.org).or_default();
+        ids.insert(application.id, application.clone());
         self.applications_by_token.insert(application.token_hash, application.clone());
         self.applications.insert(application.id, application);
     }
@@ -153,6 +167,7 @@ impl Registry {
     fn remove_application(&mut self, id: ApplicationId) {
         let Some(application) = self.applications.remove(&id) else { return };
         take_out(&mut self.applications_of, application.org, |other| other.id == id);
+        take_out_by_id(&mut self.application_ids_of, application.org, id);
         self.applications_by_token.remove(&application.token_hash);
     }
 
@@ -223,6 +238,11 @@ impl Identity {
         self.registry.read().orgs_below.get(&org).cloned().unwrap_or_default()
     }
 
+    /// At most `max` of the organisations right below this one, ordered by id, from behind `after`.
+    pub fn orgs_below_page(&self, org: OrgId, after: Option<OrgId>, max: usize) -> Vec<Arc<Org>> {
+        page(&self.registry.read().org_ids_below, org, after, max)
+    }
+
     /// All organisations, ordered by key.
     pub fn orgs(&self) -> Vec<Arc<Org>> {
         self.registry.read().orgs.clone()
@@ -258,6 +278,17 @@ impl Identity {
         self.registry.read().users_of.get(&org).cloned().unwrap_or_default()
     }
 
+    /// At most `max` of the users who are at home or have a membership in the organisation, ordered
+    /// by id, from behind `after`.
+    pub fn users_page(&self, org: OrgId, after: Option<UserId>, max: usize) -> Vec<Arc<User>> {
+        page(&self.registry.read().user_ids_of, org, after, max)
+    }
+
+    /// The user with this id, if at home or with a membership in the organisation.
+    pub fn user_in(&self, org: OrgId, id: UserId) -> Option<Arc<User>> {
+        self.registry.read().user_ids_of.get(&org)?.get(&id).cloned()
+    }
+
     /// The application with this id.
     pub fn application(&self, id: ApplicationId) -> Option<Arc<Application>> {
         self.registry.read().applications.get(&id).cloned()
@@ -275,6 +306,27 @@ impl Identity {
     /// The applications of the organisation, ordered by name.
     pub fn applications_of(&self, org: OrgId) -> Vec<Arc<Application>> {
         self.registry.read().applications_of.get(&org).cloned().unwrap_or_default()
+    }
+
+    /// At most `max` of the applications of the organisation, ordered by id, from behind `after`.
+    pub fn applications_page(
+        &self,
+        org: OrgId,
+        after: Option<ApplicationId>,
+        max: usize,
+    ) -> Vec<Arc<Application>> {
+        page(&self.registry.read().application_ids_of, org, after, max)
+    }
+
+    /// The application of the organisation with this id.
+    pub fn application_in(&self, org: OrgId, id: ApplicationId) -> Option<Arc<Application>> {
+        self.registry.read().application_ids_of.get(&org)?.get(&id).cloned()
+    }
+
+    /// The application of the organisation with this name, whatever its case.
+    pub fn application_by_name(&self, org: OrgId, name: &str) -> Option<Arc<Application>> {
+        let registry = self.registry.read();
+        find(registry.applications_of.get(&org)?, name, |application| &application.name)
     }
 
     /// The role with this id, if it is known in `org`: owned there or above.
@@ -371,6 +423,30 @@ fn take_out<T>(
     }
 }
 
+/// Takes a record out of an organisation's records by id.
+fn take_out_by_id<Id: Ord, T>(records: &mut ById<Id, T>, org: OrgId, id: Id) {
+    if let Some(of_org) = records.get_mut(&org) {
+        of_org.remove(&id);
+        if of_org.is_empty() {
+            records.remove(&org);
+        }
+    }
+}
+
+/// At most `max` records of an organisation, from behind `after`.
+fn page<Id: Ord, T>(
+    records: &ById<Id, T>,
+    org: OrgId,
+    after: Option<Id>,
+    max: usize,
+) -> Vec<Arc<T>> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let page = |of_org: &BTreeMap<Id, Arc<T>>| {
+        of_org.range((from, Bound::Unbounded)).take(max).map(|(_, record)| record.clone()).collect()
+    };
+    records.get(&org).map_or_else(Vec::new, page)
+}
+
 /// The record with this name, whatever its case, in a list that is ordered so.
 fn find<T>(list: &[Arc<T>], wanted: &str, name: impl Fn(&T) -> &str) -> Option<Arc<T>> {
     let wanted = wanted.to_lowercase();
@@ -380,6 +456,7 @@ fn find<T>(list: &[Arc<T>], wanted: &str, name: impl Fn(&T) -> &str) -> Option<A
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::{Application, User};
     use super::super::tests::demo;
 
     #[test]
@@ -409,5 +486,39 @@ mod tests {
         assert_eq!(identity.application_by_token("demo-token-basicor"), None);
         let role = identity.role_within(application.roles[0], basic.id);
         assert!(role.is_some_and(|held| held.role.id == application.roles[0]));
+    }
+
+    #[tokio::test]
+    async fn pages_are_in_an_order_that_no_name_moves() {
+        let (identity, _) = demo();
+        let basic = identity.org_by_key("BasicOrg").expect("an organisation of the demo").id;
+        let viewer = identity.user_by_email("viewer@basicorg.example").expect("a user");
+        let operator = identity.user_by_email("operator@basicorg.example").expect("a user");
+        let ids = |after, max| -> Vec<_> {
+            identity.users_page(basic, after, max).iter().map(|user| user.id).collect()
+        };
+        assert_eq!(ids(None, 1), [operator.id]);
+        let renamed = User { email: "a@basicorg.example".into(), ..User::clone(&viewer) };
+        drop(identity.changing().put(renamed.clone()).expect("room"));
+        assert_eq!(identity.users_of(basic)[0].id, viewer.id);
+        assert_eq!(ids(Some(operator.id), 9), [viewer.id]);
+        assert_eq!(ids(Some(viewer.id), 9), []);
+        assert_eq!(identity.user_in(basic, viewer.id).as_deref(), Some(&renamed));
+        let moved = User { home: identity.org_by_key("YorkOrg").expect("York").id, ..renamed };
+        drop(identity.changing().put(User { memberships: Vec::new(), ..moved }).expect("room"));
+        assert_eq!((ids(None, 9), identity.user_in(basic, viewer.id)), (vec![operator.id], None));
+
+        let system = identity.org_by_key("SYSTEM").expect("an organisation of the demo").id;
+        let below = identity.orgs_below_page(system, None, 1);
+        assert_eq!(below[0].key, "YorkOrg");
+        let rest = identity.orgs_below_page(system, Some(below[0].id), 9);
+        assert_eq!((rest.len(), rest[0].id), (1, basic));
+        let application = identity.applications_page(basic, None, 9).remove(0);
+        assert_eq!(identity.application_in(basic, application.id), Some(application.clone()));
+        assert_eq!(identity.application_in(system, application.id), None);
+        assert_eq!(identity.application_by_name(basic, "DEMO-app"), Some(application.clone()));
+        drop(identity.changing().delete(&[Application::clone(&application).into()]).expect("room"));
+        assert_eq!(identity.applications_page(basic, None, 9), []);
+        assert_eq!(identity.application_by_name(basic, "demo-app"), None);
     }
 }
