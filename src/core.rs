@@ -28,9 +28,11 @@ use crate::tr50::error::{Code, Failure};
 mod housekeeping;
 mod login;
 mod rights;
+mod secret;
 
 pub use login::{Arrival, LoginError, login_failure};
 pub use rights::Affected;
+pub use secret::SecretError;
 
 /// Everything that handlers and transports share.
 pub struct Core {
@@ -54,6 +56,7 @@ pub struct Core {
     pub server_id: Arc<str>,
     tables: Tables,
     passwords: Passwords,
+    page_secret: secret::PageSecret,
     /// Sessions that survive a restart and whose counters have changed since they were stored.
     stale: Mutex<Vec<Arc<Session>>>,
     /// Held from the making of a record to its place in the writer's queue: otherwise the record
@@ -97,6 +100,7 @@ impl Core {
             server_id,
             tables,
             passwords,
+            page_secret: secret::PageSecret::default(),
             stale: Mutex::default(),
             journal: Mutex::default(),
             telling: Mutex::default(),

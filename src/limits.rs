@@ -402,3 +402,29 @@ pub const ACK_WAIT_S: f64 = 30.0;
 
 /// Requests on one TCP connection that wait for things' answers.
 pub const TCP_WAITING_MAX: usize = 1000;
+
+/// Principals on a page of Cognite's list (`session-apis.md` A4).
+pub const PRINCIPALS_PAGE_MAX: usize = 100;
+
+/// Principals that one request of Cognite's dialect can name. The vendor's page says 100, its Python
+/// SDK sends 1000 (`session-apis.md` A5).
+pub const PRINCIPALS_NAMED_MAX: usize = 1000;
+
+/// Login sessions on a page of Cognite's list that does not say how many: what its toolkit asks for.
+pub const LOGIN_SESSIONS_PAGE: usize = 100;
+
+/// Login sessions on a page of Cognite's list at most (`session-apis.md` A2).
+pub const LOGIN_SESSIONS_PAGE_MAX: usize = 1000;
+
+/// Sessions of a user that such a page looks at, most of which may be in other organisations: some
+/// hundred microseconds of work. A page that stops there is shorter, and the next goes on.
+pub const LOGIN_SESSIONS_LOOKED_AT_MAX: usize = 4 * LOGIN_SESSIONS_PAGE_MAX;
+
+/// Login sessions that one request of Cognite's dialect revokes (`session-apis.md` A5).
+pub const LOGIN_SESSIONS_REVOKED_MAX: usize = 10;
+
+/// Organisations on a page of Cognite's list, which has no parameter for it.
+pub const ORGS_PAGE: usize = 1000;
+
+/// Bytes of a request's id that is sent back as it came; a UUID has 36.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;

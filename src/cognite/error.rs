@@ -1,43 +1,152 @@
 //! Errors in the one form that the clients read: `{"error":{"code":…,"message":…}}`, and nothing
 //! beside `error` (`session-apis.md` A6).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::store::StoreError;
+use crate::tr50::dispatch::shown;
 
 /// A request that failed.
 #[derive(Debug)]
 pub struct Error {
     status: StatusCode,
-    message: String,
+    message: Cow<'static, str>,
+    missing: Vec<Reference>,
+    header: Option<(HeaderName, &'static str)>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// The body of every answer that is no success.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct Body<'a> {
     error: Detail<'a>,
 }
 
-#[derive(Serialize)]
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ErrorDetail)]
 struct Detail<'a> {
+    /// The status of the answer.
     code: u16,
+    /// One sentence for people.
     message: &'a str,
+    /// What was named in the request and does not exist.
+    #[serde(skip_serializing_if = "no_items")]
+    #[schema(required = false)]
+    missing: &'a [Reference],
+}
+
+fn no_items(items: &&[Reference]) -> bool {
+    items.is_empty()
+}
+
+/// A name of something: exactly one of the two.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Reference {
+    /// Its id.
+    Id(String),
+    /// Its `externalId`.
+    ExternalId(String),
 }
 
 impl Error {
-    /// A failure with this status and sentence.
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+    fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into(), missing: Vec::new(), header: None }
+    }
+
+    /// 400: the request is not what it should be.
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 400 for a parameter of the query or a member of the body.
+    pub fn parameter(name: &str, rule: &str) -> Self {
+        Self::bad_request(format!("Parameter \"{name}\" {rule}."))
+    }
+
+    /// 401: nobody, or somebody who is not known any more. Which of them, a stranger does not learn.
+    pub fn unauthorized() -> Self {
+        let message = "The bearer token is missing, unknown or has ended.";
+        let header = Some((WWW_AUTHENTICATE, "Bearer"));
+        Self { header, ..Self::new(StatusCode::UNAUTHORIZED, message) }
+    }
+
+    /// 403 for an organisation; the same whether it exists or not.
+    pub fn forbidden(org: &str) -> Self {
+        let org = shown(org);
+        let message = format!("The caller has no access to this in organisation \"{org}\".");
+        Self::new(StatusCode::FORBIDDEN, message)
+    }
+
+    /// 403: a service account has no login sessions (`session-apis.md` A2).
+    pub fn service_account() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "A service account has no login sessions.")
+    }
+
+    /// 404.
+    pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// The same failure, which also lists what is missing.
+    #[must_use]
+    pub fn with_missing(self, missing: Vec<Reference>) -> Self {
+        Self { missing, ..self }
+    }
+
+    /// 405: the path takes these methods.
+    pub fn method(allowed: &'static str) -> Self {
+        let message = format!("This path takes {allowed}.");
+        let header = Some((ALLOW, allowed));
+        Self { header, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message) }
+    }
+
+    /// 429: the session has sent as many requests in this second as it may.
+    pub fn too_many_requests() -> Self {
+        let message = "Too many requests in this second; try again in the next.";
+        let header = Some((RETRY_AFTER, "1"));
+        Self { header, ..Self::new(StatusCode::TOO_MANY_REQUESTS, message) }
+    }
+
+    /// 503: there is no room; the clients try again.
+    pub fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "The server is full; try again.")
+    }
+
+    /// 500: the reason is for the log, where it is noted now.
+    pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, "a request of the organisation API failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed.")
     }
 
     /// The answer.
     pub fn into_response(self) -> Response<Bytes> {
-        let detail = Detail { code: self.status.as_u16(), message: &self.message };
-        let body = serde_json::to_vec(&Body { error: detail }).expect("a number and a text");
+        let code = self.status.as_u16();
+        let detail = Detail { code, message: &self.message, missing: &self.missing };
+        let body = serde_json::to_vec(&Body { error: detail }).expect("numbers and texts");
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.status;
-        let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(CONTENT_TYPE, json);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some((name, value)) = self.header {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
         response
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Busy => Self::unavailable(),
+            error => Self::internal(&error),
+        }
     }
 }

@@ -90,8 +90,21 @@ pub enum Lifetime {
 }
 
 /// The status of a session, in Cognite's words (`session-apis.md` A2).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = LoginStatus)]
 pub enum Status {
     /// It lives.
     Active,

@@ -5,6 +5,7 @@ mod harness;
 
 mod administration;
 mod backup;
+mod cognite;
 mod command_line;
 mod commands;
 mod crash;

@@ -1,0 +1,130 @@
+//! The description of this dialect, made from the types that are sent and the functions that send
+//! them. It is served at `/openapi.json`, and committed as `docs/openapi.json`.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use super::{orgs, principals, sessions};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "tr50d: organisations, principals and login sessions",
+        description = "The sessions of tr50d in the words of Cognite's organisation API. The bearer \
+            token is the session id that a login at `/api` or `/rest/auth` answers, or an \
+            application's token. Every answer has the header `x-request-id`; every failure has the \
+            body of `Error` and nothing beside it. Beyond the answers below: 404 for an unknown path, 405 with \
+            `Allow`, 408, 413 and 415 for the body, 429 with `Retry-After` when a session sends too much \
+            in a second, 503 when the server is full. Bodies may be compressed with gzip or deflate.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    paths(
+        principals::list,
+        principals::by_ids,
+        principals::me,
+        sessions::list,
+        sessions::revoke,
+        orgs::org,
+        orgs::below,
+        orgs::projects,
+        orgs::project,
+        orgs::inspect,
+    ),
+    security(("bearer" = [])),
+    modifiers(&Bearer),
+    tags(
+        (name = "Login sessions", description = "Who is logged in, and their end."),
+        (name = "Principals", description = "Users and service accounts."),
+        (name = "Organisations", description = "Organisations, their projects, and the caller's token."),
+    ),
+)]
+struct Api;
+
+/// Adds the one way in which callers show who they are.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    }
+}
+
+static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
+    let mut text = Api::openapi().to_pretty_json().expect("a document of texts and numbers");
+    text.push('\n');
+    text.into()
+});
+
+/// The document, as JSON.
+pub fn document() -> Bytes {
+    TEXT.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use hyper::Method;
+    use serde_json::Value;
+
+    use super::super::Resource;
+    use super::*;
+
+    fn parsed() -> Value {
+        serde_json::from_slice(&document()).expect("JSON")
+    }
+
+    #[test]
+    fn the_document_in_docs_is_that_of_the_code() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+        if std::env::var_os("TR50D_WRITE_DOCS").is_some() {
+            std::fs::write(&path, document()).expect("a writable docs folder");
+        }
+        let written = std::fs::read(&path).unwrap_or_default();
+        let hint = "docs/openapi.json is out of date: TR50D_WRITE_DOCS=1 cargo test docs";
+        assert!(written == document(), "{hint}");
+    }
+
+    #[test]
+    fn every_path_is_served_with_the_methods_that_are_described() {
+        let document = parsed();
+        let paths = document["paths"].as_object().expect("paths");
+        let mut kinds = Vec::new();
+        for (path, operations) in paths {
+            let resource = Resource::of(path).expect("a path that is served");
+            let described: Vec<&String> =
+                operations.as_object().expect("operations").keys().collect();
+            let method = if resource.takes(&Method::POST) { "post" } else { "get" };
+            assert_eq!(described, [method], "{path}");
+            kinds.push(std::mem::discriminant(&resource));
+        }
+        kinds.dedup();
+        // All but the document itself.
+        assert_eq!((paths.len(), kinds.len()), (10, 10));
+    }
+
+    #[test]
+    fn every_operation_says_what_it_does_and_how_it_fails() {
+        let document = parsed();
+        let paths = document["paths"].as_object().expect("paths");
+        for (path, operations) in paths {
+            for operation in operations.as_object().expect("operations").values() {
+                assert!(operation["summary"].is_string(), "{path}");
+                assert!(operation["responses"]["401"].is_object(), "{path}");
+                let failures = operation["responses"].as_object().expect("responses");
+                for (status, failure) in failures {
+                    if !status.starts_with('4') {
+                        continue;
+                    }
+                    let schema = &failure["content"]["application/json"]["schema"];
+                    assert_eq!(schema["$ref"], "#/components/schemas/Error", "{path} {status}");
+                }
+            }
+        }
+    }
+}
