@@ -4,14 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tr50d::client::ClientError;
 use tr50d::fleet::{Fleet, Plan};
 
+use super::broker::Client;
 use super::process::{Server, TOKEN};
 use super::table::{Figure, Goal, Row, Unit};
 use super::{Bench, Result};
-
-/// What a server does after logins that nobody waits for (counters, the store) is over by then.
-const SETTLING: Duration = Duration::from_secs(1);
 
 /// What one connection costs.
 struct Cost {
@@ -34,7 +33,7 @@ pub async fn rows(bench: &Bench) -> Result<Vec<Row>> {
         memory.floor.push(floor.resident_kb);
         connect.floor.push(floor.connect_us);
         if let Some(mosquitto) = Server::mosquitto(bench).await? {
-            let peer = hold(bench, mosquitto, count).await?;
+            let peer = hold_clients(bench, mosquitto, count).await?;
             memory.peer.push(peer.resident_kb);
             connect.peer.push(peer.connect_us);
         }
@@ -52,21 +51,66 @@ fn ours(bench: &Bench, data_dir: &Path) -> Result<Server> {
     Server::ours(bench, data_dir, &[])
 }
 
-/// Connects so many, looks what that cost, and ends them and the server.
+/// Connects a fleet, looks what that cost, and ends it and the server.
 async fn hold(bench: &Bench, server: Server, count: usize) -> Result<Cost> {
     let plan = Plan::new(server.url("mqtt", TOKEN)?, count);
-    let (cpu, resident) = (server.cpu()?, server.resident_bytes()?);
-    let fleet = Fleet::connect(&plan).await?;
-    sleep(SETTLING.min(bench.step)).await;
-    let cpu = server.cpu()? - cpu;
-    let resident = server.resident_bytes()?.saturating_sub(resident);
-    let missing = count - fleet.len();
+    let before = Used::by(&server)?;
+    let mut fleet = Fleet::connect(&plan).await?;
+    sleep(bench.settling()).await;
+    let cost = Used::by(&server)?.since(&before, count);
+    // Whether they were there all the time. What the floor sends back is no reply, but it comes.
+    let replies = fleet.call_all("diag.ping", None).await;
+    let has_come = |reply: &_| matches!(reply, Ok(_) | Err(ClientError::NotAReply(_)));
+    let there = replies.iter().filter(|reply| has_come(reply)).count();
     fleet.close().await;
     server.stop().await?;
-    if missing > 0 {
-        return Err(format!("{missing} connections of {count} were refused").into());
+    all_there(there, count).map(|()| cost)
+}
+
+/// The same with clients of an ordinary broker, which wants a client id of each.
+async fn hold_clients(bench: &Bench, server: Server, count: usize) -> Result<Cost> {
+    let broker = server.address("mqtt")?;
+    let before = Used::by(&server)?;
+    let mut clients = Vec::with_capacity(count);
+    for number in 0..count {
+        clients.push(Client::connect(broker, &format!("idle-{number}")).await?);
     }
-    let each = |total: f64| Figure::from(total / count as f64);
-    let (connect_us, resident_kb) = (each(cpu.as_secs_f64() * 1e6), each(resident as f64 / 1000.0));
-    Ok(Cost { connect_us, resident_kb })
+    sleep(bench.settling()).await;
+    let cost = Used::by(&server)?.since(&before, count);
+    let mut there = 0;
+    for client in &mut clients {
+        there += usize::from(client.subscribe("idle").await.is_ok());
+    }
+    drop(clients);
+    server.stop().await?;
+    all_there(there, count).map(|()| cost)
+}
+
+fn all_there(there: usize, count: usize) -> Result<()> {
+    match there == count {
+        true => Ok(()),
+        false => Err(format!("of {count} connections {there} lasted").into()),
+    }
+}
+
+/// What a process has used.
+struct Used {
+    cpu: Duration,
+    resident_bytes: u64,
+}
+
+impl Used {
+    fn by(server: &Server) -> Result<Self> {
+        Ok(Self { cpu: server.cpu()?, resident_bytes: server.resident_bytes()? })
+    }
+
+    fn since(&self, before: &Self, connections: usize) -> Cost {
+        let each = |total: f64| Figure::from(total / connections as f64);
+        let cpu = self.cpu.saturating_sub(before.cpu);
+        let resident_bytes = self.resident_bytes.saturating_sub(before.resident_bytes);
+        Cost {
+            connect_us: each(cpu.as_secs_f64() * 1e6),
+            resident_kb: each(resident_bytes as f64 / 1000.0),
+        }
+    }
 }

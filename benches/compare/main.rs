@@ -176,6 +176,11 @@ impl Bench {
         })
     }
 
+    /// What a server does after logins that nobody waits for (counters, the store) is over by then.
+    fn settling(&self) -> Duration {
+        self.step.min(Duration::from_secs(1))
+    }
+
     /// A new folder.
     fn folder(&self) -> Result<PathBuf> {
         let number = self.folders.replace(self.folders.get() + 1);
