@@ -14,7 +14,7 @@ use crate::identity::password::Passwords;
 use crate::journal;
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::store::writer::Durability;
+use crate::store::writer::{Durability, Receipt};
 use crate::store::{Batch, StoreError, Tables};
 use crate::things::feed::Feed;
 use crate::things::files::transfer::Stored;
@@ -26,10 +26,12 @@ use crate::timestamp::Timestamp;
 use crate::tr50::error::{Code, Failure};
 
 mod housekeeping;
+mod idle;
 mod login;
 mod rights;
 mod secret;
 
+pub use idle::stored_ttl_s;
 pub use login::{Arrival, LoginError, login_failure};
 pub use rights::Affected;
 pub use secret::SecretError;
@@ -159,14 +161,16 @@ impl Core {
     ///
     /// The store failed; the changes hold in memory.
     pub async fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
+        self.hand_over(changes)?.durable().await
+    }
+
+    /// As [`Core::commit`]; the receipt says when it is durable.
+    fn hand_over(&self, changes: &Changes) -> Result<Receipt, StoreError> {
         self.count(&changes.events);
         self.return_mail(&changes.events);
         self.tell_connections(&changes.events);
-        let written = {
-            let _order = self.journal.lock();
-            self.tables.hand_over(self.records_of(changes)?)?
-        };
-        written.durable().await
+        let _order = self.journal.lock();
+        self.tables.hand_over(self.records_of(changes)?)
     }
 
     /// What is stored of changes; the journal's lock is held.

@@ -20,7 +20,7 @@ use crate::backup::{self, BackupError};
 use crate::broker::{Broker, BrokerLimits};
 use crate::config::{Config, ConfigError};
 use crate::control::Control;
-use crate::core::Core;
+use crate::core::{Core, stored_ttl_s};
 use crate::directory::Directory;
 use crate::identity::password::Passwords;
 use crate::identity::{Identity, IdentityError};
@@ -243,6 +243,9 @@ fn open_in(data_dir: &Path, config: Config) -> Result<Opened, StartError> {
         getrandom::fill(bytes).expect("the system has random numbers when the program starts");
     })?;
     let directory = Directory::new(Core::terms(&config), now);
+    if let Some(ttl_s) = stored_ttl_s(tables.store(), config.sessions.max_age_s)? {
+        directory.set_ttl_s(ttl_s);
+    }
     let metrics = Metrics::new(&COMMANDS.iter().map(|command| command.name).collect::<Vec<_>>());
     let live = journal::recover(tables.store(), &identity, &directory, now)?;
     for session in directory.all() {

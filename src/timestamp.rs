@@ -23,6 +23,9 @@ impl Timestamp {
         Self(since.map_or(0, |elapsed| elapsed.as_millis() as i64))
     }
 
+    /// The end of what never ends: the last time there is.
+    pub const NEVER: Self = Self(i64::MAX);
+
     /// Milliseconds since 1970, the form of Cognite's times.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)

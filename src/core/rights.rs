@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::Core;
+use crate::directory::event::Event;
 use crate::directory::{Changes, Principal, Reason, Session, Who};
 use crate::id::{OrgId, UserId};
 use crate::identity::Standing;
 use crate::limits;
 use crate::store::StoreError;
+use crate::store::writer::Receipt;
 use crate::timestamp::Timestamp;
 use crate::tr50::error::Failure;
 
@@ -108,6 +110,50 @@ impl Core {
         let stored = self.commit(&changes).await;
         self.close_ended(&changes);
         Ok(stored?)
+    }
+
+    /// Ends sessions for somebody, as [`Directory::end_for`] says; their connections close at once.
+    /// Returns those that it ended, when that is durable.
+    ///
+    /// [`Directory::end_for`]: crate::directory::Directory::end_for
+    ///
+    /// # Errors
+    ///
+    /// The store failed; the sessions have ended all the same.
+    pub async fn end_for(
+        self: &Arc<Self>,
+        sessions: Vec<Arc<Session>>,
+        by: &Principal,
+        now: Timestamp,
+    ) -> Result<Vec<Arc<Session>>, Failure> {
+        let (changes, receipt) = if sessions.len() <= limits::EXPIRY_STEP {
+            self.end_all_for(&sessions, by, now)
+        } else {
+            let (core, by) = (self.clone(), by.clone());
+            self.apart(move || core.end_all_for(&sessions, &by, now)).await?
+        };
+        receipt?.durable().await?;
+        let ended = changes.events.into_iter().filter_map(|event| match event {
+            Event::Ended(session, _) => Some(session),
+            _ => None,
+        });
+        Ok(ended.collect())
+    }
+
+    /// All that must happen even if nobody waits for it any more.
+    fn end_all_for(
+        &self,
+        sessions: &[Arc<Session>],
+        by: &Principal,
+        now: Timestamp,
+    ) -> (Changes, Result<Receipt, StoreError>) {
+        let mut changes = Changes::default();
+        for session in sessions {
+            changes.append(self.directory.end_for(session, by, now));
+        }
+        self.close_ended(&changes);
+        let receipt = self.hand_over(&changes);
+        (changes, receipt)
     }
 
     /// Every session whose rights may have changed. Those that begin later, or go to another

@@ -41,7 +41,7 @@ use wheel::Wheel;
 /// The rules of time and number for sessions, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// Seconds after which an idle session expires.
+    /// Seconds after which an idle session expires; 0: never. [`Directory::set_ttl_s`] changes it.
     pub ttl_s: u64,
     /// Seconds after which a session over HTTP expires even when used.
     pub max_age_s: u64,
@@ -72,6 +72,8 @@ pub struct Changes {
 /// The session directory.
 pub struct Directory {
     terms: Terms,
+    /// The idle time of sessions that start from now on.
+    ttl_s: AtomicU64,
     /// By UUID, which is a part of the handle: one index serves both.
     sessions: DashMap<SessionUuid, Arc<Session>>,
     by_org: DashMap<OrgId, Arc<RwLock<Roster>>>,
@@ -86,6 +88,7 @@ impl Directory {
     pub fn new(terms: Terms, now: Timestamp) -> Self {
         Self {
             terms,
+            ttl_s: AtomicU64::new(terms.ttl_s),
             sessions: DashMap::new(),
             by_org: DashMap::new(),
             by_principal: DashMap::new(),
@@ -98,6 +101,17 @@ impl Directory {
     /// The rules in force.
     pub const fn terms(&self) -> &Terms {
         &self.terms
+    }
+
+    /// Seconds after which a session that starts now expires when it is idle; 0: never.
+    pub fn ttl_s(&self) -> u64 {
+        self.ttl_s.load(Ordering::Relaxed)
+    }
+
+    /// Sets the idle time of sessions that start from now on. Those that live keep theirs, for
+    /// which their timers are set.
+    pub fn set_ttl_s(&self, ttl_s: u64) {
+        self.ttl_s.store(ttl_s, Ordering::Relaxed);
     }
 
     /// How many sessions live.
@@ -176,7 +190,7 @@ impl Directory {
             return Err(Full);
         }
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new(start, serial, self.terms.ttl_s, now));
+        let session = Arc::new(Session::new(start, serial, self.ttl_s(), now));
         let older = self.insert(&session, takes_over, self.terms.per_principal_max)?;
         let mut changes = Changes::default();
         for other in older {
@@ -243,6 +257,12 @@ impl Directory {
         });
         drop(place);
         Changes { events: vec![Event::Ended(session.clone(), reason)], forgotten }
+    }
+
+    /// Ends a session for somebody: one of their own as logged out, any other as revoked.
+    pub fn end_for(&self, session: &Arc<Session>, by: &Principal, now: Timestamp) -> Changes {
+        let own = session.who.principal() == *by;
+        self.end(session, if own { Reason::LoggedOut } else { Reason::Revoked }, now)
     }
 
     /// Ends a session as revoked. One that has ended otherwise is revoked too: it keeps the time of

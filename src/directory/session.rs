@@ -370,7 +370,7 @@ impl Session {
         self.lifetime
     }
 
-    /// Idle time in seconds after which it expires.
+    /// Idle time in seconds after which it expires; 0: never.
     pub const fn ttl_s(&self) -> u64 {
         self.ttl_s
     }
@@ -472,7 +472,10 @@ impl Session {
 
     /// When it expires if nothing more comes, and why.
     pub fn deadline(&self) -> (Timestamp, Reason) {
-        let idle = self.last_active().plus_seconds(self.ttl_s);
+        let idle = match self.ttl_s {
+            0 => Timestamp::NEVER,
+            ttl_s => self.last_active().plus_seconds(ttl_s),
+        };
         match self.lifetime {
             Lifetime::Until(end) if end < idle => (end, Reason::MaxAge),
             _ => (idle, Reason::Idle),

@@ -483,3 +483,42 @@ fn what_has_ended_can_be_revoked_and_keeps_its_time() {
     directory.revoke(&first, at(5));
     assert_eq!(directory.sessions_of(&user(1).principal(), None, 9, |_| true).len(), 1);
 }
+
+#[test]
+fn sessions_keep_the_idle_time_with_which_they_began() {
+    let directory = Directory::new(terms(), at(0));
+    let begin = |number: u64, bound: bool| {
+        let start = start(number, user(1), 1, bound, at(0));
+        directory.start(start, false, at(0)).expect("room").0
+    };
+    let usual = begin(1, true);
+    directory.set_ttl_s(0);
+    let (bound, free) = (begin(2, true), begin(3, false));
+    assert_eq!((usual.ttl_s(), bound.ttl_s(), free.ttl_s()), (TTL_S, 0, 0));
+    assert_eq!(bound.deadline().0, Timestamp::NEVER);
+    assert_eq!(free.deadline(), (at(MAX_AGE_S as i64), Reason::MaxAge));
+    for second in (0..=3 * MAX_AGE_S as i64).step_by(50) {
+        directory.expire(at(second), usize::MAX);
+    }
+    let reason = |session: &Session| session.end().map(|end| end.reason);
+    assert_eq!(reason(&usual), Some(Reason::Idle));
+    assert_eq!((reason(&free), reason(&bound)), (Some(Reason::MaxAge), None));
+    directory.set_ttl_s(60);
+    assert_eq!(begin(4, false).ttl_s(), 60);
+}
+
+#[test]
+fn own_sessions_are_logged_out_and_others_revoked() {
+    let directory = Directory::new(terms(), at(0));
+    let begin = |number: u64, who: Who| {
+        directory.start(start(number, who, 1, false, at(0)), false, at(0)).expect("room").0
+    };
+    let (own, other) = (begin(1, user(1)), begin(2, thing(1)));
+    let by = user(1).principal();
+    for session in [&own, &other] {
+        assert_eq!(directory.end_for(session, &by, at(1)).events.len(), 1);
+        assert!(directory.end_for(session, &by, at(2)).events.is_empty());
+    }
+    let end = |reason| Some(End { reason, at: at(1) });
+    assert_eq!((own.end(), other.end()), (end(Reason::LoggedOut), end(Reason::Revoked)));
+}

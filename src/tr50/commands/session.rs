@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{change, heavy, read};
 use crate::directory::query::{Filter, Listing, Query, SortKey};
-use crate::directory::{Changes, Kind, Place, Principal, Reason, Session, Status, Who};
+use crate::directory::{Changes, Kind, Place, Principal, Session, Status, Who};
 use crate::id::{OrgId, SessionId, SessionRef, ThingKey};
 use crate::identity::Standing;
 use crate::identity::model::Org;
@@ -238,8 +238,8 @@ pub fn end(call: &Call<'_>, params: Which) -> Result<(Done, Changes), Failure> {
         let sentence = "Only an administrator of the organisation may end sessions of others.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
-    let reason = if own { Reason::LoggedOut } else { Reason::Revoked };
-    Ok((Done, call.core.directory.end(&session, reason, call.now)))
+    let by = call.session.who().principal();
+    Ok((Done, call.core.directory.end_for(&session, &by, call.now)))
 }
 
 impl Which {

@@ -446,7 +446,11 @@ impl Peer for Client {
     fn patience(&self) -> Option<Duration> {
         match (&self.bound, &self.caller.session) {
             (Some(_), _) => None,
-            (None, Some(session)) => Some(Duration::from_secs(session.ttl_s().min(SILENCE_S_MAX))),
+            (None, Some(session)) => {
+                let ttl_s = Some(session.ttl_s()).filter(|ttl_s| *ttl_s > 0);
+                let silence_s = ttl_s.map_or(SILENCE_S_MAX, |ttl_s| ttl_s.min(SILENCE_S_MAX));
+                Some(Duration::from_secs(silence_s))
+            }
             (None, None) => Some(limits::LOGIN_WAIT),
         }
     }
