@@ -240,6 +240,18 @@ pub const EXPIRY_STEP: usize = 256;
 /// with more, some milliseconds' work, it runs apart from the connections.
 pub const LISTED_AT_ONCE_MAX: usize = 10_000;
 
+/// Sessions, or users, in one list in Element's words, which have no pages: some 40 MB. With more,
+/// the list is refused rather than cut.
+pub const ELEMENT_LISTED_MAX: usize = 100_000;
+
+/// Such lists that are made or on their way, on a server with more than [`LISTED_AT_ONCE_MAX`]
+/// sessions: 160 MB, while their peers read.
+pub const ELEMENT_LONG_ANSWERS_MAX: usize = 4;
+
+/// Sessions that one method of Element's ends: they are one commit of some ten megabytes. Of one
+/// login it ends all, however many the configuration allows.
+pub const ELEMENT_ENDED_MAX: usize = 10_000;
+
 /// Records in one reply of a list command at most (`tr50.md` 2, "Limits").
 pub const LIST_MAX: u64 = 2000;
 

@@ -1,14 +1,60 @@
 //! The session directory in the words of NetApp Element's API (`session-apis.md` B): JSON-RPC at
 //! `/json-rpc/<version>`.
+//!
+//! It translates and has nothing of its own: sessions are the directory's, cluster administrators
+//! are identity's users, and the timeout of logins is the idle time of all sessions.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::core::Core;
+use crate::core::{Core, LoginError};
+use crate::identity::Refusal;
+use crate::limits;
 use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::shown;
+use crate::tr50::json;
 use crate::transport::ConnInfo;
+
+mod admins;
+mod auth;
+pub mod docs;
+mod error;
+mod methods;
+mod page;
+mod request;
+mod sessions;
+mod timeout;
+
+use auth::{Caller, Unknown};
+use error::Error;
+use methods::{Call, Method, Task};
+use request::{Body, Params};
+use sessions::Wanted;
+
+/// Long answers that are made or on their way: each is held in memory until its peer has it.
+static LONG_ANSWERS: Semaphore = Semaphore::const_new(limits::ELEMENT_LONG_ANSWERS_MAX);
+
+/// A long answer, with its place among those that there may be.
+struct LongAnswer {
+    bytes: Vec<u8>,
+    _place: SemaphorePermit<'static>,
+}
+
+impl AsRef<[u8]> for LongAnswer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// An answer in the making: its beginning, and what goes behind its result.
+struct Draft {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
 
 /// Answers a request. With `full` the server has no room for the connection.
 pub async fn answer(
@@ -18,8 +64,166 @@ pub async fn answer(
     full: bool,
     now: Timestamp,
 ) -> Response<Bytes> {
-    let _ = (core, request, conn, full, now);
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
+    if let Some(refused) = page::unfit(&request) {
+        return refused;
+    }
+    let caller = match full {
+        true => Err(Unknown::Refused(Refusal::Busy.into())),
+        false => auth::caller(core, request.headers(), conn, now).await,
+    };
+    let caller = match caller {
+        Ok(caller) => Arc::new(caller),
+        Err(unknown) => return refusal(&unknown, request.body()),
+    };
+    let Body { id, request } = Body::parse(request.body());
+    let answered = match request {
+        Ok(request) => call(core, &caller, id, &request, now).await,
+        Err(error) => Err(error),
+    };
+    answered.map_or_else(|error| failed(&error, id), page::json)
+}
+
+/// What a caller is told whom nobody knows, or can check now.
+fn refusal(unknown: &Unknown, body: &[u8]) -> Response<Bytes> {
+    let failed = |error: &Error| failed(error, Body::parse(body).id);
+    match unknown {
+        Unknown::Refused(LoginError::Refused(Refusal::Locked { seconds })) => {
+            page::locked(*seconds)
+        }
+        Unknown::Refused(LoginError::Refused(Refusal::Busy)) => failed(&Error::busy()),
+        Unknown::Refused(LoginError::Refused(Refusal::Store(_))) => {
+            failed(&Error::new(error::INTERNAL, "The credentials can't be checked."))
+        }
+        _ => page::unauthorized(),
+    }
+}
+
+/// The answer of a method that failed: with status 200, but when it is worth another try.
+fn failed(error: &Error, id: Option<&RawValue>) -> Response<Bytes> {
+    let mut body = head(id);
+    body.extend_from_slice(br#""error":"#);
+    body.extend_from_slice(&error.to_json());
+    body.push(b'}');
+    match error.name {
+        error::BUSY => page::busy(body.into()),
+        _ => page::json(body.into()),
+    }
+}
+
+/// The beginning of every answer: the request's id, if it has one.
+fn head(id: Option<&RawValue>) -> Vec<u8> {
+    let mut head = vec![b'{'];
+    if let Some(id) = id {
+        head.extend_from_slice(br#""id":"#);
+        json::push_compact(&mut head, id.get());
+        head.push(b',');
+    }
+    head
+}
+
+/// Calls a method; the whole answer.
+async fn call(
+    core: &Arc<Core>,
+    caller: &Arc<Caller>,
+    id: Option<&RawValue>,
+    request: &request::Request<'_>,
+    now: Timestamp,
+) -> Result<Bytes, Error> {
+    let method = methods::find(&request.method).ok_or_else(|| {
+        Error::new(error::UNKNOWN_METHOD, format!("method={}", shown(&request.method)))
+    })?;
+    request.params.check(method)?;
+    let task = (method.handler)(&Call { core, caller }, &request.params)?;
+    let draft = Draft::new(id, &request.params, method);
+    perform(core, caller, task, draft, now).await
+}
+
+async fn perform(
+    core: &Arc<Core>,
+    caller: &Arc<Caller>,
+    task: Task,
+    draft: Draft,
+    now: Timestamp,
+) -> Result<Bytes, Error> {
+    match task {
+        Task::Answer(result) => Ok(draft.finish(|out| out.extend_from_slice(&result))),
+        Task::List(wanted) => {
+            let all = matches!(wanted, Wanted::All);
+            list(core, caller, draft, all, move |out, core, caller| {
+                sessions::write_list(out, core, caller, &wanted)
+            })
+            .await
+        }
+        Task::ListAdmins => list(core, caller, draft, true, admins::write_list).await,
+        Task::EndOne(session) => {
+            let ended = core.end_for(vec![session], &caller.principal(), now).await?;
+            // Somebody else may have been faster.
+            let session = ended.first().ok_or_else(sessions::no_such_session)?;
+            Ok(draft.finish(|out| sessions::write_ended(out, session)))
+        }
+        Task::End(wanted) => {
+            let ended = core.end_for(wanted, &caller.principal(), now).await?;
+            Ok(draft.finish(|out| sessions::write_all_ended(out, &ended)))
+        }
+        Task::SetTimeout(seconds) => {
+            core.set_ttl_s(seconds).await?;
+            Ok(draft.finish(|out| out.extend_from_slice(b"{}")))
+        }
+    }
+}
+
+/// Writes a list: at once on a small server, else on a thread that serves no connection. One that
+/// may be of `all` there are takes a place among the long answers then.
+async fn list(
+    core: &Arc<Core>,
+    caller: &Arc<Caller>,
+    draft: Draft,
+    all: bool,
+    write: impl FnOnce(&mut Vec<u8>, &Core, &Caller) -> Result<(), Error> + Send + 'static,
+) -> Result<Bytes, Error> {
+    let Draft { mut head, tail } = draft;
+    let many = core.directory.len().max(core.identity.user_count());
+    if many <= limits::LISTED_AT_ONCE_MAX {
+        write(&mut head, core, caller)?;
+        head.extend_from_slice(&tail);
+        return Ok(head.into());
+    }
+    let place = match all {
+        true => Some(LONG_ANSWERS.try_acquire().map_err(|_| Error::busy())?),
+        false => None,
+    };
+    let (shared, caller) = (core.clone(), caller.clone());
+    let work = move || {
+        write(&mut head, &shared, &caller)?;
+        head.extend_from_slice(&tail);
+        Ok::<_, Error>((head, place))
+    };
+    let (bytes, place) = core.apart(work).await??;
+    Ok(match place {
+        Some(place) => Bytes::from_owner(LongAnswer { bytes, _place: place }),
+        None => bytes.into(),
+    })
+}
+
+impl Draft {
+    fn new(id: Option<&RawValue>, params: &Params<'_>, method: &Method) -> Self {
+        let mut head = head(id);
+        head.extend_from_slice(br#""result":"#);
+        let mut tail = Vec::new();
+        let unused = params.unused(method);
+        if !unused.is_empty() {
+            tail.extend_from_slice(br#","unusedParameters":"#);
+            json::push_value(&mut tail, &unused);
+        }
+        tail.push(b'}');
+        Self { head, tail }
+    }
+
+    /// The whole answer.
+    fn finish(self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        let Self { head: mut answer, tail } = self;
+        write(&mut answer);
+        answer.extend_from_slice(&tail);
+        answer.into()
+    }
 }

@@ -273,6 +273,11 @@ impl Identity {
         self.registry.read().users.values().cloned().collect()
     }
 
+    /// How many users there are.
+    pub fn user_count(&self) -> usize {
+        self.registry.read().users.len()
+    }
+
     /// The users who are at home or have a membership in the organisation, ordered by address.
     pub fn users_of(&self, org: OrgId) -> Vec<Arc<User>> {
         self.registry.read().users_of.get(&org).cloned().unwrap_or_default()

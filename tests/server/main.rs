@@ -11,6 +11,7 @@ mod commands;
 mod crash;
 mod descriptors;
 mod durability;
+mod element;
 mod files;
 mod fleet;
 mod http;
