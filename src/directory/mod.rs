@@ -297,7 +297,7 @@ impl Directory {
             self.roster(place.standing.org.id).write().remove(session);
             self.roster(org.id).write().insert(session.clone());
         }
-        place.standing = standing;
+        session.stand(&mut place, standing);
         place.push_switch(switch.clone());
         drop(place);
         Changes { events: vec![Event::Switched(session.clone(), switch)], forgotten: Vec::new() }
@@ -321,7 +321,7 @@ impl Directory {
         match standing_of(&session.who, place.standing.org.id) {
             Some(standing) if standing == *place.standing => Changes::default(),
             Some(standing) => {
-                place.standing = Arc::new(standing);
+                session.stand(&mut place, Arc::new(standing));
                 Changes {
                     events: vec![Event::RightsChanged(session.clone())],
                     ..Changes::default()

@@ -11,7 +11,7 @@ use super::siblings::Mark;
 use crate::id::{OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey, UserId};
 use crate::identity::Standing;
 use crate::identity::model::{Application, User};
-use crate::identity::permission::{Permission, PermissionSet};
+use crate::identity::permission::{Permission, PermissionSet, SharedPermissions};
 use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::transport::ConnInfo;
@@ -276,6 +276,8 @@ pub struct Session {
     pub(super) ttl_s: u64,
     pub(super) started: Timestamp,
     pub(super) place: RwLock<Place>,
+    /// Those of `place`, where every command can ask for its own without the lock.
+    permissions: SharedPermissions,
     pub(super) end: OnceLock<End>,
     /// Whether it was revoked after it had ended otherwise.
     pub(super) revoked: AtomicBool,
@@ -304,6 +306,7 @@ impl Session {
             lifetime: start.lifetime,
             ttl_s,
             started: now,
+            permissions: start.standing.permissions.into(),
             place: RwLock::new(Place { standing: start.standing, switches: Vec::new() }),
             end: OnceLock::new(),
             revoked: AtomicBool::new(false),
@@ -413,7 +416,7 @@ impl Session {
 
     /// Whether it may use a command now.
     pub fn may(&self, permission: Permission) -> bool {
-        self.place.read().standing.permissions.allows(permission)
+        self.permissions.allows(permission)
     }
 
     /// Everything that it may use now.
@@ -500,6 +503,14 @@ impl Session {
     /// The key by which sessions are ordered: start, then serial number.
     pub(super) const fn order(&self) -> (Timestamp, u64) {
         (self.started, self.serial)
+    }
+}
+
+impl Session {
+    /// Gives the session other rights, maybe elsewhere; `place` is its own, which is locked.
+    pub(super) fn stand(&self, place: &mut Place, standing: Arc<Standing>) {
+        self.permissions.set(standing.permissions);
+        place.standing = standing;
     }
 }
 

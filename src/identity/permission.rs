@@ -1,6 +1,7 @@
 //! Permissions: the names of commands, and of groups of commands (`tr50.md` 3.4 and Annex A).
 
 use std::cmp::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering as Memory};
 
 /// Every permission, sorted: the commands of `tr50.md` 3.2 and 4 and the names of Annex A, each
 /// family's bare name beside its members.
@@ -333,6 +334,32 @@ impl PermissionSet {
     }
 }
 
+/// A set that is asked while it changes. Each permission is in one word, so that an answer is never
+/// a mixture.
+#[derive(Debug)]
+pub struct SharedPermissions([AtomicU64; WORDS]);
+
+impl SharedPermissions {
+    /// Whether the permission is in the set.
+    pub fn allows(&self, permission: Permission) -> bool {
+        let index = usize::from(permission.0);
+        self.0[(index / 64) & (WORDS - 1)].load(Memory::Acquire) >> (index % 64) & 1 == 1
+    }
+
+    /// Takes the place of the set.
+    pub fn set(&self, permissions: PermissionSet) {
+        for (word, new) in self.0.iter().zip(permissions.0) {
+            word.store(new, Memory::Release);
+        }
+    }
+}
+
+impl From<PermissionSet> for SharedPermissions {
+    fn from(permissions: PermissionSet) -> Self {
+        Self(permissions.0.map(AtomicU64::new))
+    }
+}
+
 impl std::fmt::Debug for PermissionSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.names()).finish()
@@ -429,6 +456,17 @@ mod tests {
         check(&["Thing"], &["thing.list", "thing.attr.get"], &["thing_def", "thing_def.list"]);
         check(&["alarm.history"], &["alarm.history"], &["alarm.history.multi", "alarm"]);
         check(&["no.such.name"], &[], &["session.list"]);
+    }
+
+    #[test]
+    fn a_shared_set_is_asked_as_it_is_now() {
+        let few = PermissionSet::from_names(["api.ping", "user"]);
+        let shared = SharedPermissions::from(few);
+        assert!(every().all(|permission| shared.allows(permission) == few.allows(permission)));
+        shared.set(PermissionSet::ALL);
+        assert!(every().all(|permission| shared.allows(permission)));
+        shared.set(PermissionSet::EMPTY);
+        assert!(!every().any(|permission| shared.allows(permission)));
     }
 
     #[test]
