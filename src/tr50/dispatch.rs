@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::commands::{self, COMMANDS};
+use super::commands::{self, Row};
 use super::envelope::{Body, Command};
 use super::error::{Code, Failure};
 use super::json;
@@ -331,8 +331,8 @@ fn execute_now(
 ) -> bool {
     let mark = out.len();
     let done = match admit(core, caller, body, now) {
-        Ok((index, params)) => {
-            let outcome = match (&COMMANDS[index].handler, &caller.session) {
+        Ok((row, params)) => {
+            let outcome = match (&row.info.handler, &caller.session) {
                 (Handler::Open(handler), _) => handler(params, out),
                 (Handler::Read(handler), Some(session)) => {
                     handler(&Call { core, session, now }, params, out)
@@ -346,7 +346,7 @@ fn execute_now(
                 }
                 _ => return false,
             };
-            core.metrics.command(index, outcome.is_ok());
+            core.metrics.command(row.index, outcome.is_ok());
             outcome
         }
         Err(failure) => Err(failure),
@@ -369,8 +369,8 @@ async fn execute_later(
 ) {
     // Admitted by `execute_now`; only the name is looked up again.
     let found = body.as_ref().ok().and_then(|body| Some((commands::find(&body.command)?, body)));
-    let Some((index, body)) = found else { return };
-    let outcome = match (&COMMANDS[index].handler, &caller.session) {
+    let Some((row, body)) = found else { return };
+    let outcome = match (&row.info.handler, &caller.session) {
         (Handler::Change(handler), Some(session)) => {
             change(*handler, &Call { core, session, now }, body.params, answer).await
         }
@@ -403,7 +403,7 @@ async fn execute_later(
         }
         _ => Err(Failure::authentication_missing()),
     };
-    core.metrics.command(index, outcome.is_ok());
+    core.metrics.command(row.index, outcome.is_ok());
     if let Err(failure) = outcome {
         failure.write(&mut answer.bytes);
     }
@@ -493,29 +493,28 @@ async fn wait(
     Ok(())
 }
 
-/// Whether a command may be executed: its number in the table, and its parameters.
+/// Whether a command may be executed: its row in the table, and its parameters.
 fn admit<'b>(
     core: &Core,
     caller: &Caller,
     body: &'b Result<Body<'_>, &'static str>,
     now: Timestamp,
-) -> Result<(usize, Option<&'b RawValue>), Failure> {
+) -> Result<(&'static Row, Option<&'b RawValue>), Failure> {
     let body = body.as_ref().map_err(|why| Failure::new(Code::MALFORMED, *why))?;
     if let Some(session) = &caller.session {
         charge(core, session, now)?;
     }
-    let Some(index) = commands::find(&body.command) else {
+    let Some(row) = commands::find(&body.command) else {
         return Err(not_executable(caller, &body.command));
     };
-    let info = &COMMANDS[index];
     match &caller.session {
-        Some(session) if session.may(commands::permission(index)) => Ok((index, body.params)),
+        Some(session) if session.may(row.permission) => Ok((row, body.params)),
         Some(session) => {
-            let (who, name) = (session.who().name(), info.name);
+            let (who, name) = (session.who().name(), row.info.name);
             let sentence = format!("{who} has no permission for {name} in this organisation.");
             Err(Failure::new(Code::PERMISSION_DENIED, sentence))
         }
-        None if commands::needs_no_session(info.name) => Ok((index, body.params)),
+        None if commands::needs_no_session(row.info.name) => Ok((row, body.params)),
         None => Err(Failure::authentication_missing()),
     }
 }

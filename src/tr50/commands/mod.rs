@@ -180,40 +180,68 @@ const fn fields_of<P: Params, R>(_: fn(&Call<'_>, P) -> R) -> fn() -> Vec<Field>
     P::fields
 }
 
-/// The number of a command in [`COMMANDS`]; names are read without regard to case.
-pub fn find(name: &str) -> Option<usize> {
-    let mut slot = slot_of(name);
+/// A command as it is looked up.
+pub struct Row {
+    /// Its number in [`COMMANDS`].
+    pub index: usize,
+    /// The permission that it needs: the one of its name.
+    pub permission: Permission,
+    /// Everything else.
+    pub info: &'static CommandInfo,
+}
+
+/// The command with this name, read without regard to case.
+pub fn find(name: &str) -> Option<&'static Row> {
+    let Table { rows, slots } = &*TABLE;
+    let mut slot = slot_of(name.as_bytes());
     loop {
-        let index = usize::from(SLOTS[slot].checked_sub(1)?);
-        if COMMANDS[index].name.eq_ignore_ascii_case(name) {
-            return Some(index);
+        let row = rows.get(usize::from(slots[slot]))?;
+        if row.info.name == name || row.info.name.eq_ignore_ascii_case(name) {
+            return Some(row);
         }
-        slot = (slot + 1) % SLOTS.len();
+        slot = (slot + 1) % SLOTS;
     }
 }
 
 /// Several times as many as there are commands, so that few names share one.
-const SLOTS_LEN: usize = 1024;
+const SLOTS: usize = 1024;
 
-/// Where to begin to look for a name: every request looks one up, and a binary search of strings
-/// was the dearest part of it.
-static SLOTS: LazyLock<[u16; SLOTS_LEN]> = LazyLock::new(|| {
-    let mut slots = [0; SLOTS_LEN];
-    for (index, info) in COMMANDS.iter().enumerate() {
-        let mut slot = slot_of(info.name);
-        while slots[slot] != 0 {
-            slot = (slot + 1) % slots.len();
+/// Where to find a name: every request looks one up, and a binary search of strings was the dearest
+/// part of it.
+struct Table {
+    rows: Vec<Row>,
+    /// Indices of rows; [`NO_ROW`] where none is.
+    slots: [u16; SLOTS],
+}
+
+const NO_ROW: u16 = u16::MAX;
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let row = |(index, info): (usize, &&'static CommandInfo)| {
+        let permission = Permission::named(info.name).expect("every command is a permission");
+        Row { index, permission, info }
+    };
+    let rows: Vec<_> = COMMANDS.iter().enumerate().map(row).collect();
+    let mut slots = [NO_ROW; SLOTS];
+    for row in &rows {
+        let mut slot = slot_of(row.info.name.as_bytes());
+        while slots[slot] != NO_ROW {
+            slot = (slot + 1) % SLOTS;
         }
-        slots[slot] = u16::try_from(index + 1).expect("some hundred commands");
+        slots[slot] = u16::try_from(row.index).expect("some hundred commands");
     }
-    slots
+    Table { rows, slots }
 });
 
-/// FNV-1a of the name in lower case.
-fn slot_of(name: &str) -> usize {
-    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193);
-    let hash = name.bytes().fold(0x811c_9dc5, step);
-    (hash ^ hash >> 16) as usize % SLOTS_LEN
+/// Mixes the length of a name and its first and last eight letters, in lower case: all of them, one
+/// by one, would take several times as long. Shorter names share a slot; no command has one.
+fn slot_of(name: &[u8]) -> usize {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) else { return 0 };
+    let (first, last) = (u64::from_le_bytes(*first) | LOWER, u64::from_le_bytes(*last) | LOWER);
+    let mixed =
+        (first ^ last.rotate_left(29) ^ name.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 48) as usize % SLOTS
 }
 
 /// Families of names that clients may know, of which nobody has a list: the portal's passwords, and
@@ -237,15 +265,6 @@ pub fn not_configured() -> impl Iterator<Item = &'static str> {
     names.into_iter().filter(|name| is_not_configured(name))
 }
 
-/// The permission that a command needs: the one of its name.
-pub fn permission(index: usize) -> Permission {
-    static PERMISSIONS: LazyLock<Vec<Permission>> = LazyLock::new(|| {
-        let named = |info: &CommandInfo| Permission::named(info.name);
-        COMMANDS.iter().map(|info| named(info).expect("every command is a permission")).collect()
-    });
-    PERMISSIONS[index]
-}
-
 /// Whether a command may be called before a login (`tr50.md` 3.1).
 pub fn needs_no_session(name: &str) -> bool {
     matches!(name, "api.authenticate" | "api.ping")
@@ -265,7 +284,8 @@ mod tests {
     fn the_table_is_sorted_and_every_command_has_its_permission() {
         assert!(COMMANDS.windows(2).all(|pair| pair[0].name < pair[1].name));
         for (index, info) in COMMANDS.iter().enumerate() {
-            assert_eq!(permission(index).name(), info.name);
+            let row = find(info.name).expect("a row");
+            assert_eq!((row.index, row.permission.name()), (index, info.name));
         }
     }
 
@@ -289,7 +309,7 @@ mod tests {
     #[test]
     fn names_are_read_without_regard_to_case() {
         let check = |name: &str, expected: Option<&str>| {
-            assert_eq!(find(name).map(|index| COMMANDS[index].name), expected, "{name}");
+            assert_eq!(find(name).map(|row| row.info.name), expected, "{name}");
         };
         check("diag.ping", Some("diag.ping"));
         check("Session.LIST", Some("session.list"));
