@@ -9,7 +9,7 @@
 //! * [`identity`]: organisations, users, applications with tokens, roles, things, logins.
 //! * [`things`]: what things do: telemetry, mailboxes, files, and who is told of changes.
 //! * [`broker`]: ordinary MQTT topics, through the embedded rumqttd router.
-//! * [`topic`]: names and filters of MQTT topics.
+//! * [`topic`]: names and filters of MQTT topics; [`utf8`]: text from bytes.
 //! * [`store`]: durable state, and [`journal`], which turns events into it.
 //! * [`backup`], [`control`]: copies of a running store, and orders to it on its own machine.
 //! * [`core`]: the shell that owns the rules and gives them time and chance.
@@ -41,3 +41,4 @@ pub mod timestamp;
 pub mod topic;
 pub mod tr50;
 pub mod transport;
+pub mod utf8;

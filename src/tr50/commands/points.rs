@@ -249,11 +249,8 @@ fn read_item<I: Item>(index: usize, item: &RawValue, defaults: &Members<'_>) -> 
         let sentence = format!("A batch has at most {} points.", limits::BATCH_ITEMS_MAX);
         return refused(Failure::new(Code::TOO_LARGE, sentence));
     }
-    let own = match serde_json::from_str::<Members<'_>>(item.get()) {
-        Ok(own) => own,
-        Err(_) => {
-            return refused(Failure::new(Code::PARAMETER_INVALID, "It must be an object."));
-        }
+    let Some(own) = Members::of(item) else {
+        return refused(Failure::new(Code::PARAMETER_INVALID, "It must be an object."));
     };
     let source = Source { own: &own, defaults: Some(defaults) };
     let point = I::read(&source);

@@ -136,7 +136,7 @@ fn read_attributes(
         let sentence = format!("Parameter \"attrs\" must be an object of {what}.");
         Failure::new(Code::PARAMETER_INVALID, sentence)
     };
-    let Ok(members) = serde_json::from_str::<Members<'_>>(attributes.get()) else {
+    let Some(members) = Members::of(attributes) else {
         return Err(wrong("texts by name"));
     };
     let attribute = |(name, value): &(std::borrow::Cow<'_, str>, &RawValue)| {
@@ -147,7 +147,7 @@ fn read_attributes(
             let named = shown(name);
             return Err(Failure::not_found(format!("Attribute \"{named}\" in the definition")));
         }
-        let nested = serde_json::from_str::<Members<'_>>(value.get()).ok();
+        let nested = Members::of(value);
         let text = match &nested {
             Some(members) => members.find("value").and_then(AttributeText::from_json),
             None => AttributeText::from_json(value),
