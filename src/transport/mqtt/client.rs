@@ -8,7 +8,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use super::Edge;
-use super::codec::{Malformed, Packet, Version, decode, encode, reason};
+use super::codec::{Frame, Malformed, Packet, Version, encode, reason};
 use super::connect::{self, Login, Welcome};
 use super::online::Online;
 use super::outbox::Outbox;
@@ -89,8 +89,28 @@ impl Client {
         if self.online.is_some() { max } else { max.min(limits::READ_BYTES) }
     }
 
-    /// Deals with a packet.
+    /// Deals with a frame.
     #[inline]
+    fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work>, Closing> {
+        if let Some(online) = &mut self.online {
+            match frame.publish(self.version) {
+                Ok(Some(publish)) => return online.publish(&self.edge, &publish, now, out),
+                Ok(None) => {}
+                Err(malformed) => return Err(self.refuse(malformed, out)),
+            }
+        }
+        match frame.packet(self.version) {
+            Ok(packet) => self.packet(packet, now, out),
+            Err(malformed) => Err(self.refuse(malformed, out)),
+        }
+    }
+
+    /// Deals with a packet that is no PUBLISH of a client that is logged in.
     fn packet(
         &mut self,
         packet: Packet<'_>,
@@ -98,7 +118,7 @@ impl Client {
         out: &mut Vec<u8>,
     ) -> Result<Option<Work>, Closing> {
         match (&mut self.online, packet) {
-            (Some(online), packet) => online.receive(&self.edge, packet, now, out),
+            (Some(online), packet) => online.receive(&self.edge, packet, out),
             (None, Packet::Connect(packet)) => {
                 self.version = packet.version;
                 if self.full {
@@ -159,10 +179,10 @@ impl Peer for Client {
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty())
             && out.len() < limits::UNSENT_BYTES_MAX
         {
-            match decode(rest, self.version, self.frame_max()) {
-                Ok(Some((packet, length))) => {
-                    used += length;
-                    if let Some(work) = self.packet(packet, now, out)? {
+            match Frame::find(rest, self.version, self.frame_max()) {
+                Ok(Some(frame)) => {
+                    used += frame.length;
+                    if let Some(work) = self.frame(&frame, now, out)? {
                         return Ok((used, Some(work)));
                     }
                 }

@@ -131,7 +131,7 @@ impl Online {
         }
     }
 
-    /// Deals with a packet.
+    /// Deals with a packet other than PUBLISH.
     ///
     /// # Errors
     ///
@@ -140,15 +140,12 @@ impl Online {
         &mut self,
         edge: &Arc<Edge>,
         packet: Packet<'_>,
-        now: Timestamp,
         out: &mut Vec<u8>,
     ) -> Result<Option<Work>, Closing> {
         if !matches!(packet, Packet::Disconnect(_) | Packet::PubAck(_)) {
-            // It is still there: what was sent to it has come to the right place.
-            self.unclaimed = None;
+            self.claim();
         }
         match packet {
-            Packet::Publish(publish) => return self.publish(edge, &publish, now, out),
             Packet::PingReq => encode::pingresp(out),
             Packet::PubAck(ack) => self.acknowledged(edge, ack, out),
             Packet::PubRel(ack) => {
@@ -187,13 +184,24 @@ impl Online {
         Closing { will, code: None, ..Closing::ended(Reason::LoggedOut) }
     }
 
-    fn publish(
+    /// Notes that the client is still there: what was sent to it has come to the right place.
+    fn claim(&mut self) {
+        self.unclaimed = None;
+    }
+
+    /// Deals with a PUBLISH.
+    ///
+    /// # Errors
+    ///
+    /// The connection has to close.
+    pub fn publish(
         &mut self,
         edge: &Arc<Edge>,
         publish: &Publish<'_>,
         now: Timestamp,
         out: &mut Vec<u8>,
     ) -> Result<Option<Work>, Closing> {
+        self.claim();
         if publish.properties.topic_alias.is_some() {
             // CONNACK promised none ([MQTT-3.3.2-9] of 5).
             return Err(Closing::broken(reason::TOPIC_ALIAS_INVALID));
@@ -414,10 +422,19 @@ pub(super) enum Destination<'a> {
 
 impl<'a> Destination<'a> {
     pub(super) fn of(name: &'a str) -> Self {
+        match name.strip_prefix("api") {
+            Some(suffix) if suffix.is_empty() || suffix.starts_with('/') => {
+                Self::Dispatcher { compressed: false, suffix }
+            }
+            _ => Self::of_other(name),
+        }
+    }
+
+    /// The same for all topics but the commonest.
+    fn of_other(name: &'a str) -> Self {
         let (first, suffix) =
             name.split_at(name.bytes().position(|byte| byte == b'/').unwrap_or(name.len()));
         match first {
-            "api" => Self::Dispatcher { compressed: false, suffix },
             "apiz" => Self::Dispatcher { compressed: true, suffix },
             "reply" | "replyz" | "notify" => Self::Reserved,
             first if first.starts_with('$') => Self::Reserved,

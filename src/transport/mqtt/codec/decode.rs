@@ -25,14 +25,55 @@ pub fn decode(
     version: Version,
     max: usize,
 ) -> Result<Option<(Packet<'_>, usize)>, Malformed> {
-    let Some(header) = Header::read(bytes, version, max)? else {
+    let Some(frame) = Frame::find(bytes, version, max)? else {
         return Ok(None);
     };
-    let Some(body) = bytes.get(header.size..header.length) else {
-        return Ok(None);
-    };
-    let packet = body_of(header.first, body, version)?;
-    Ok(Some((packet, header.length)))
+    Ok(Some((frame.packet(version)?, frame.length)))
+}
+
+/// The bytes of a whole packet, of which only the fixed header was looked at. What comes most,
+/// PUBLISH, need not go through [`Packet`], which has room for the largest.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    first: u8,
+    body: &'a [u8],
+    /// How many bytes it takes.
+    pub length: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// The frame at the beginning of `bytes`; `None` if there are too few yet.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    #[inline]
+    pub fn find(bytes: &'a [u8], version: Version, max: usize) -> Result<Option<Self>, Malformed> {
+        let Some(header) = Header::read(bytes, version, max)? else {
+            return Ok(None);
+        };
+        let body = bytes.get(header.size..header.length);
+        Ok(body.map(|body| Self { first: header.first, body, length: header.length }))
+    }
+
+    /// Decodes a PUBLISH; `None` for all other packets.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    #[inline]
+    pub fn publish(&self, version: Version) -> Result<Option<Publish<'a>>, Malformed> {
+        if self.first & 0xf0 != kind::PUBLISH {
+            return Ok(None);
+        }
+        publish(self.first, Reader::new(self.body), version).map(Some)
+    }
+
+    /// Decodes any packet.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn packet(&self, version: Version) -> Result<Packet<'a>, Malformed> {
+        body_of(self.first, self.body, version)
+    }
 }
 
 /// The fixed header (MQTT 2.1.1).
@@ -84,7 +125,6 @@ fn check_first(first: u8, version: Version) -> Result<(), Malformed> {
     }
 }
 
-#[inline]
 fn body_of(first: u8, body: &[u8], version: Version) -> Result<Packet<'_>, Malformed> {
     let reader = Reader::new(body);
     Ok(match first & 0xf0 {
@@ -113,16 +153,14 @@ fn publish(first: u8, mut reader: Reader<'_>, version: Version) -> Result<Publis
     if dup && qos == QoS::AtMostOnce && version != Version::V31 {
         return Err(Malformed::DupQoS0);
     }
-    let topic = reader.text()?;
+    let topic = reader.name()?;
     let pkid = if qos == QoS::AtMostOnce { 0 } else { reader.u16()? };
     let properties = match version {
         Version::V5 => PublishProperties::parse(block(&mut reader)?)?,
         Version::V31 | Version::V311 => PublishProperties::default(),
     };
     response_topic(properties.response_topic)?;
-    if !topic.is_empty() {
-        topic_name(topic)?;
-    } else if properties.topic_alias.is_none() {
+    if topic.is_empty() && properties.topic_alias.is_none() {
         return Err(Malformed::TopicEmpty);
     }
     let retain = first & 0x01 != 0;
@@ -194,8 +232,10 @@ fn will<'a>(
         Version::V31 | Version::V311 => WillProperties::default(),
     };
     response_topic(properties.response_topic)?;
-    let topic = reader.text()?;
-    topic_name(topic)?;
+    let topic = reader.name()?;
+    if topic.is_empty() {
+        return Err(Malformed::TopicEmpty);
+    }
     let payload = reader.binary()?;
     Ok(Some(Will { topic, payload, qos, retain: flags & 0x20 != 0, properties }))
 }
@@ -358,14 +398,6 @@ fn auth(mut reader: Reader<'_>) -> Result<Auth<'_>, Malformed> {
 fn block<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
     let length = reader.variable()?;
     reader.take(length as usize)
-}
-
-#[inline]
-fn topic_name(name: &str) -> Result<(), Malformed> {
-    if name.is_empty() {
-        return Err(Malformed::TopicEmpty);
-    }
-    if topic::has_wildcard(name) { Err(Malformed::TopicWildcard) } else { Ok(()) }
 }
 
 fn response_topic(name: Option<&str>) -> Result<(), Malformed> {

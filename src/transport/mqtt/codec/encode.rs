@@ -61,22 +61,32 @@ pub fn publish(
     head: &PublishHead<'_>,
     payload: &[u8],
 ) -> Result<(), TooLong> {
-    publish_header(out, version, head, payload.len())?;
+    begin_publish(out, version, head, payload.len())?;
     out.extend_from_slice(payload);
     Ok(())
 }
 
-/// All of a PUBLISH but its payload, which the caller appends: `payload_len` bytes.
+/// A PUBLISH whose payload is being written behind its head.
+#[derive(Clone, Copy, Debug)]
+pub struct BegunPublish {
+    /// Where the remaining length stands.
+    length: usize,
+    /// Where what it counts begins.
+    counted: usize,
+}
+
+/// Begins a PUBLISH: everything but its payload, which the caller appends. If that has not just
+/// `expected` bytes, [`BegunPublish::end`] has to be called.
 ///
 /// # Errors
 /// [`TooLong`]
 #[inline]
-pub fn publish_header(
+pub fn begin_publish(
     out: &mut Vec<u8>,
     version: Version,
     head: &PublishHead<'_>,
-    payload_len: usize,
-) -> Result<(), TooLong> {
+    expected: usize,
+) -> Result<BegunPublish, TooLong> {
     let topic_len: usize = head.topic.iter().map(|part| part.len()).sum();
     let topic_len_bytes = u16::try_from(topic_len).map_err(|_| TooLong)?.to_be_bytes();
     let pkid_len = if head.qos == QoS::AtMostOnce { 0 } else { 2 };
@@ -87,14 +97,16 @@ pub fn publish_header(
         }
         Version::V31 | Version::V311 => (0, 0),
     };
-    let remaining = (2 + topic_len + pkid_len + block_size).saturating_add(payload_len);
+    let remaining = (2 + topic_len + pkid_len + block_size).saturating_add(expected);
     if remaining > REMAINING_LENGTH_MAX {
         return Err(TooLong);
     }
     out.reserve(5 + remaining);
     let flags = u8::from(head.dup) << 3 | (head.qos as u8) << 1 | u8::from(head.retain);
     out.push(kind::PUBLISH | flags);
+    let length = out.len();
     put_variable(out, remaining as u32);
+    let counted = out.len();
     out.extend_from_slice(&topic_len_bytes);
     for part in head.topic {
         out.extend_from_slice(part);
@@ -106,7 +118,32 @@ pub fn publish_header(
         put_variable(out, block);
         put_publish_properties(out, head);
     }
-    Ok(())
+    Ok(BegunPublish { length, counted })
+}
+
+impl BegunPublish {
+    /// Puts the remaining length right, for everything that is in `out` now.
+    ///
+    /// # Errors
+    /// [`TooLong`]; what was written is still there.
+    #[inline]
+    pub fn end(self, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        let remaining = out.len() - self.counted;
+        if remaining > REMAINING_LENGTH_MAX {
+            return Err(TooLong);
+        }
+        let size = variable_size(remaining as u32);
+        if size != self.counted - self.length {
+            out.splice(self.length..self.counted, std::iter::repeat_n(0, size));
+        }
+        let mut rest = remaining;
+        for byte in out.iter_mut().skip(self.length).take(size) {
+            let more = if rest > 0x7f { 0x80 } else { 0x00 };
+            *byte = rest as u8 & 0x7f | more;
+            rest >>= 7;
+        }
+        Ok(())
+    }
 }
 
 /// PUBACK; before MQTT 5 without the reason.

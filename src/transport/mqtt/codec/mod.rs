@@ -20,7 +20,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use decode::decode;
+pub use decode::{Frame, decode};
 pub use malformed::Malformed;
 pub use packet::{Packet, Publish, Subscription};
 pub use properties::{ConnAckProperties, ConnectProperties, PublishProperties, WillProperties};

@@ -1,6 +1,7 @@
 //! The data types of MQTT 1.5, read from a slice.
 
 use super::Malformed;
+use crate::utf8;
 
 /// What is left of a packet.
 #[derive(Clone, Copy)]
@@ -78,11 +79,28 @@ impl<'a> Reader<'a> {
     /// Text: two bytes of length, then UTF-8 without U+0000 (MQTT 1.5.4).
     #[inline]
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
-        let text = std::str::from_utf8(self.binary()?).map_err(|_| Malformed::Utf8)?;
+        let text = self.utf8()?;
         if text.as_bytes().contains(&0) {
             return Err(Malformed::Nul);
         }
         Ok(text)
+    }
+
+    /// A topic name, maybe empty: text without wildcards (MQTT 4.7.1). Names are short, so that a
+    /// plain loop is the fastest.
+    #[inline]
+    pub fn name(&mut self) -> Result<&'a str, Malformed> {
+        let name = self.utf8()?;
+        match name.bytes().find(|byte| matches!(byte, 0x00 | b'+' | b'#')) {
+            None => Ok(name),
+            Some(0x00) => Err(Malformed::Nul),
+            Some(_) => Err(Malformed::TopicWildcard),
+        }
+    }
+
+    #[inline]
+    fn utf8(&mut self) -> Result<&'a str, Malformed> {
+        utf8::text(self.binary()?).map_err(|_| Malformed::Utf8)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The TR50 requests of a client, and the replies to them.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,17 +16,18 @@ use crate::topic;
 use crate::tr50::dispatch::{Answer, Execution, charge, shown};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::exchange;
-use crate::transport::mqtt::codec::encode::{self, PublishHead};
+use crate::transport::mqtt::codec::encode::{self, PublishHead, begin_publish};
 use crate::transport::mqtt::codec::{Publish, PublishProperties, QoS};
 use crate::transport::mqtt::flight::{Source, delivered};
 use crate::transport::mqtt::outbox::Item;
 use crate::transport::mqtt::reply::{Reply, ReplyTo};
 use crate::transport::mqtt::{Edge, compress};
 
-thread_local! {
-    /// The reply that is being made: its length has to be known before its packet is written.
-    static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+/// Bytes of the longest suffix with which `reply` is a topic still; `api` is shorter.
+const SUFFIX_BYTES_MAX: usize = topic::TOPIC_BYTES_MAX - "reply".len();
+
+/// Bytes that a short reply has, for which its packet is begun.
+const REPLY_BYTES: usize = 32;
 
 /// Replies that went to a client which may be gone already, while somebody with the same login
 /// waits for them.
@@ -58,49 +58,87 @@ impl Online {
         let plain = !compressed
             && properties.response_topic.is_none()
             && properties.correlation_data.is_none();
-        let to = || ReplyTo {
+        if plain && self.topics.is_none() && suffix.len() <= SUFFIX_BYTES_MAX {
+            return self.plain_request(edge, publish, suffix, now, out);
+        }
+        let mut to = ReplyTo {
             compressed,
             suffix: suffix.into(),
             response_topic: properties.response_topic.map(Into::into),
             correlation_data: properties.correlation_data.map(Into::into),
             qos: publish.qos,
         };
-        let core = &edge.core;
-        BODY.with_borrow_mut(|body| {
-            body.clear();
-            let (bytes, execution) = match self.check(edge, publish, compressed, now) {
-                Ok(payload) => {
-                    let caller = &self.caller;
-                    let execution = exchange::on_connection(core, caller, &payload, now, body);
-                    (payload.len(), execution)
+        let payload = match self.check(edge, publish, compressed, now) {
+            Ok(payload) => payload,
+            Err((failure, ignore_response_topic)) => {
+                if ignore_response_topic {
+                    to.response_topic = None;
                 }
-                Err((failure, ignore_response_topic)) => {
-                    let mut to = to();
-                    if ignore_response_topic {
-                        to.response_topic = None;
-                    }
-                    let body = compress::deflate_if(compressed, failure.to_json());
-                    self.send_reply(edge, Reply { to, body }, out);
-                    return;
+                let body = compress::deflate_if(compressed, failure.to_json());
+                return self.send_reply(edge, Reply { to, body }, out);
+            }
+        };
+        let mut body = Vec::new();
+        match exchange::on_connection(&edge.core, &self.caller, &payload, now, &mut body) {
+            Execution::Done if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
+                let pending = Box::pin(std::future::ready(Answer::from_bytes(body)));
+                self.promise(edge, to, payload.len(), pending, out);
+            }
+            Execution::Done => {
+                let body = compress::deflate_if(compressed, body);
+                self.send_reply(edge, Reply { to, body }, out);
+            }
+            Execution::Pending(pending) | Execution::Waiting(pending) => {
+                self.promise(edge, to, payload.len(), pending, out);
+            }
+        }
+    }
+
+    /// The commonest request: answered without MQTT 5's properties, to an asker who has no
+    /// subscriptions, as if it had subscribed. The reply is written where it is sent from.
+    fn plain_request(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        suffix: &str,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let head = PublishHead {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            pkid: 0,
+            topic: &[b"reply", suffix.as_bytes()],
+            properties: &PublishProperties::default(),
+            subscription_ids: &[],
+        };
+        let to = || ReplyTo {
+            compressed: false,
+            suffix: suffix.into(),
+            response_topic: None,
+            correlation_data: None,
+            qos: publish.qos,
+        };
+        let start = out.len();
+        let Ok(begun) = begin_publish(out, self.terms.version, &head, REPLY_BYTES) else { return };
+        let body = out.len();
+        match exchange::on_connection(&edge.core, &self.caller, publish.payload, now, out) {
+            Execution::Done => {
+                if edge.watchers.has(&self.principal) {
+                    let body = out.get(body..).unwrap_or_default().to_vec();
+                    self.leave_unclaimed(Reply { to: to(), body });
                 }
-            };
-            match execution {
-                Execution::Done if plain && self.topics.is_none() => {
-                    self.send_plain(edge, suffix, publish.qos, body, out);
-                }
-                Execution::Done if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
-                    let answer = Answer::from_bytes(std::mem::take(body));
-                    self.promise(edge, to(), bytes, Box::pin(std::future::ready(answer)), out);
-                }
-                Execution::Done => {
-                    let body = compress::deflate_if(compressed, std::mem::take(body));
-                    self.send_reply(edge, Reply { to: to(), body }, out);
-                }
-                Execution::Pending(pending) | Execution::Waiting(pending) => {
-                    self.promise(edge, to(), bytes, pending, out)
+                if begun.end(out).is_err() || out.len() - start > self.terms.packet_max {
+                    out.truncate(start);
+                    self.put_too_large(&head, out);
                 }
             }
-        });
+            Execution::Pending(pending) | Execution::Waiting(pending) => {
+                out.truncate(start);
+                self.promise(edge, to(), publish.payload.len(), pending, out);
+            }
+        }
     }
 
     /// The text of a request, if it may be executed; otherwise why not, and whether the response
@@ -130,30 +168,6 @@ impl Online {
             .and_then(|()| compress::inflate(publish.payload, frame_max))
             .map(Into::into)
             .map_err(|failure| (failure, false))
-    }
-
-    /// Sends the commonest reply: to the asker, who has no subscriptions, as if it had subscribed.
-    fn send_plain(&mut self, edge: &Edge, suffix: &str, qos: QoS, body: &[u8], out: &mut Vec<u8>) {
-        let head = PublishHead {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            pkid: 0,
-            topic: &[b"reply", suffix.as_bytes()],
-            properties: &PublishProperties::default(),
-            subscription_ids: &[],
-        };
-        self.put_limited(&head, body, out);
-        if edge.watchers.has(&self.principal) {
-            let to = ReplyTo {
-                compressed: false,
-                suffix: suffix.into(),
-                response_topic: None,
-                correlation_data: None,
-                qos,
-            };
-            self.leave_unclaimed(Reply { to, body: body.to_vec() });
-        }
     }
 
     /// Lets the reply to a request of so many bytes come through the outbox when it is ready;
@@ -310,9 +324,15 @@ impl Online {
             return;
         }
         out.truncate(start);
+        self.put_too_large(head, out);
+    }
+
+    /// Writes the failure in place of a reply that is too large, if the client takes that.
+    fn put_too_large(&self, head: &PublishHead<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
         let sentence = "The reply is larger than the packets that the client accepts.";
         let failure = Failure::new(Code::REPLY_TOO_LARGE, sentence).to_json();
-        if encode::publish(out, version, head, &failure).is_err()
+        if encode::publish(out, self.terms.version, head, &failure).is_err()
             || out.len() - start > self.terms.packet_max
         {
             out.truncate(start);
