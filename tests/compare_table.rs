@@ -24,6 +24,9 @@ fn a_row_has_figures_ratios_and_a_verdict() {
     let text = row.to_string();
     assert!(text.contains("| 152,000 (p50 2 ms) |"), "{text}");
     assert!(text.ends_with("| 4 × mosquitto: **missed** |"), "{text}");
+    row.unit = Unit::Micros;
+    let text = row.to_string();
+    assert!(text.contains("| 0.9 × | 2.2 × |"), "{text}");
     let table = markdown(&[row.clone(), row]);
     let columns = |line: &str| line.matches('|').count();
     assert_eq!(table.lines().map(columns).collect::<Vec<_>>(), [8; 4], "{table}");

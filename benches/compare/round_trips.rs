@@ -132,7 +132,8 @@ async fn echo_through(bench: &Bench, broker: &Server, ask: &Ask) -> Result<Figur
     Ok(a_core(outcome.answered, broker.cpu()? - before))
 }
 
-fn a_core(answered: u64, cpu: Duration) -> Figure {
+/// Round trips for each second of CPU.
+pub fn a_core(answered: u64, cpu: Duration) -> Figure {
     // A step so short that the system counted nothing took less than one of its ticks.
     (answered as f64 / cpu.as_secs_f64().max(0.01)).into()
 }

@@ -90,11 +90,15 @@ impl Row {
         texts.join("; ")
     }
 
-    fn ratios(&self) -> String {
-        let floor = self.ratio(&self.floor).map(|ratio| format!("{:.0} %", 100.0 * ratio));
-        let peer = self.ratio(&self.peer).map(|ratio| format!("{ratio:.1} ×"));
-        let none = || "-".to_owned();
-        format!("{} | {}", floor.unwrap_or_else(none), peer.unwrap_or_else(none))
+    /// A rate is a part of another, up to its double; a cost is always so many times another.
+    fn ratio_text(&self, others: &[Figure]) -> String {
+        match self.ratio(others) {
+            None => "-".to_owned(),
+            Some(ratio) if self.unit == Unit::Count && ratio < 2.0 => {
+                format!("{:.0} %", 100.0 * ratio)
+            }
+            Some(ratio) => format!("{ratio:.1} ×"),
+        }
     }
 
     fn goal(&self) -> String {
@@ -118,8 +122,9 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [floor, peer, ours] = [&self.floor, &self.peer, &self.ours].map(|f| self.cell(f));
-        let (ratios, goal) = (self.ratios(), self.goal());
-        write!(f, "| {} | {floor} | {peer} | {ours} | {ratios} | {goal} |", self.what)
+        let [of_floor, of_peer] = [&self.floor, &self.peer].map(|f| self.ratio_text(f));
+        let (what, goal) = (&self.what, self.goal());
+        write!(f, "| {what} | {floor} | {peer} | {ours} | {of_floor} | {of_peer} | {goal} |")
     }
 }
 

@@ -7,7 +7,7 @@ use tr50d::transport::mqtt::codec::Packet;
 
 use super::broker::{self, Client, Talk, Talkers};
 use super::process::{Server, TOKEN};
-use super::round_trips::{Ask, CLIENTS, PING};
+use super::round_trips::{Ask, CLIENTS, PING, a_core};
 use super::table::{Figure, Goal, Row, Unit};
 use super::{Bench, Result};
 
@@ -18,28 +18,38 @@ const TALK: Talk =
 /// What the worker answers: as long as tr50d's answer to a diag.ping.
 const REPLY: &[u8] = br#"{"cmd":{"success":true}}"#;
 
-/// The row, measured.
+/// The rows, measured.
 pub async fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let what = "request and reply through a broker to a worker (tr50d by itself), w=1, a second";
-    let mut row = Row::new(what, Unit::Count, Goal::TimesPeer(4.0));
+    let mut by_clock = Row::new(what, Unit::Count, Goal::TimesPeer(4.0));
+    let what = "the same, round trips a core (broker and worker together)";
+    let mut a_core = Row::new(what, Unit::Count, Goal::None);
     let ours = Server::ours(bench, &bench.folder()?, &[])?;
     for _ in 0..bench.rounds {
         if let Some(broker) = Server::mosquitto(bench).await? {
-            row.peer.push(through(bench, &broker).await?);
+            let (second, core) = through(bench, &broker).await?;
+            by_clock.peer.push(second);
+            a_core.peer.push(core);
         }
-        let report = Ask::new("mqtt", 1).run(bench, &ours, TOKEN).await?.report;
-        row.ours.push(figure(report.commands.per_second, report.latency.p50_ms));
+        let asked = Ask::new("mqtt", 1).run(bench, &ours, TOKEN).await?;
+        let (commands, latency) = (&asked.report.commands, &asked.report.latency);
+        by_clock.ours.push(figure(commands.per_second, latency.p50_ms));
+        a_core.ours.push(asked.a_core());
     }
-    Ok(vec![row])
+    Ok(vec![by_clock, a_core])
 }
 
-async fn through(bench: &Bench, broker: &Server) -> Result<Figure> {
+/// Round trips a second, and a core.
+async fn through(bench: &Bench, broker: &Server) -> Result<(Figure, Figure)> {
     let address = broker.address("mqtt")?;
-    let _worker = Server::worker(bench, address)?;
+    let worker = Server::worker(bench, address)?;
     let talkers = Talkers::connect(address, CLIENTS, &TALK).await?;
+    let before = broker.cpu()? + worker.cpu()?;
     let outcome = talkers.run(&TALK, bench.step).await?;
+    let cpu = broker.cpu()? + worker.cpu()? - before;
     let p50_ms = outcome.latency.quantile(0.5).as_secs_f64() * 1000.0;
-    Ok(figure(outcome.answered as f64 / bench.step.as_secs_f64(), p50_ms))
+    let second = figure(outcome.answered as f64 / bench.step.as_secs_f64(), p50_ms);
+    Ok((second, a_core(outcome.answered, cpu)))
 }
 
 fn figure(value: f64, p50_ms: f64) -> Figure {
