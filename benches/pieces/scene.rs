@@ -110,8 +110,7 @@ fn core() -> Core {
     Core::new(config, tables, identity, directory, passwords, metrics, "bench".into())
 }
 
-/// The organisations, their tokens, and the role of devices: what `fixtures/demo.toml` gives them,
-/// as far as it is used here.
+/// The organisations, their tokens, and the demo's role of devices.
 fn bootstrap() -> String {
     let mut text = String::new();
     for org in 0..ORGS {
@@ -125,11 +124,11 @@ fn bootstrap() -> String {
         )
         .expect("a string takes it");
     }
-    text.push_str(
-        "[[role]]\nid = \"c00000000000000000000000\"\nkey = \"device\"\norg = \"ORG-0\"\n",
-    );
-    text.push_str("permissions = [\"property.publish\", \"property.batch\", \"session.list\"]\n");
-    text
+    let demo: toml::Table = include_str!("../../fixtures/demo.toml").parse().expect("the demo");
+    let role = demo["role"].as_array().and_then(|roles| roles.first()).expect("it has one role");
+    let mut role = role.as_table().expect("a table").clone();
+    role.insert("org".to_owned(), "ORG-0".into());
+    text + "[[role]]\n" + &role.to_string()
 }
 
 /// Logs a device in over MQTT.

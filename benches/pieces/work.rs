@@ -142,6 +142,7 @@ fn list_page(scene: &Rc<Scene>) -> Step {
     request(scene, command.to_owned())
 }
 
+/// As many as a reply may hold: 5,000 of 100,000 sessions.
 fn list_all(scene: &Rc<Scene>) -> Step {
     request(scene, r#"{"cmd":{"command":"session.list"}}"#.to_owned())
 }
