@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
+#[path = "../benches/pieces/device.rs"]
+mod device;
 #[path = "../benches/pieces/scene.rs"]
 mod scene;
 #[path = "../benches/pieces/work.rs"]
@@ -37,16 +39,16 @@ const SESSIONS: usize = 10_000;
 /// Enough for a page of 50 from the hundredth on.
 const FEWER_SESSIONS: usize = 4_000;
 
-const EXPIRING: usize = 2_000;
+const EXPIRING: usize = 1_000;
 
 /// How often each piece is done while it is counted.
-const STEPS: u64 = 20;
+const STEPS: u64 = 10;
 
 /// The page of a directory with fewer sessions.
 const PAGE_OF_FEWER: &str = "session.list, 50, of fewer sessions";
 
 /// The expiry of [`EXPIRING`] sessions that are due at the same time.
-const EXPIRY: &str = "expire 2,000 sessions";
+const EXPIRY: &str = "expire 1,000 sessions";
 
 /// What a piece may not take, in terms of what it took.
 const GROWTH_MAX: f64 = 1.5;
@@ -137,7 +139,7 @@ fn count() -> BTreeMap<String, u64> {
     valgrind.arg("--dump-after=*write_count_after*");
     valgrind.arg(format!("--callgrind-out-file={}", out.display()));
     valgrind.arg(env::current_exe().expect("this program"));
-    valgrind.args(["--exact", "do_the_work_that_is_counted", "--test-threads=1"]);
+    valgrind.args(["--exact", "do_the_work_that_is_counted", "--test-threads=1", "--nocapture"]);
     let output = valgrind.env(COUNTED, "1").output().expect("valgrind runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");

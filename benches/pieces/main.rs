@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
+mod device;
 mod scene;
 mod work;
 

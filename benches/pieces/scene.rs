@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
+use tr50d::broker::{Broker, BrokerLimits};
 use tr50d::config::Config;
 use tr50d::core::{Arrival, Core};
 use tr50d::directory::{Directory, Outlet, Pushed, Reason, Session, Start, Who};
@@ -22,10 +23,14 @@ use tr50d::tr50::authenticate::Credentials;
 use tr50d::tr50::commands::COMMANDS;
 use tr50d::tr50::dispatch::{Caller, Execution};
 use tr50d::tr50::exchange;
+use tr50d::transport::mqtt::Edge;
 use tr50d::transport::{ConnInfo, Protocol};
 
 /// When everything happens: nothing here looks at a clock.
 pub const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
+
+/// The thing key of the device that asks.
+const ASKING: &str = "device-0";
 
 /// The organisations of a scene.
 const ORGS: usize = 200;
@@ -38,16 +43,19 @@ const HOME_SHARE: usize = 20;
 pub struct Scene {
     /// The server.
     pub core: Arc<Core>,
+    /// Its edge for MQTT.
+    pub edge: Arc<Edge>,
+    /// What waits for it.
+    pub runtime: Runtime,
     caller: Caller,
-    runtime: Runtime,
 }
 
 impl Scene {
     /// A server with so many sessions beside the caller's, in 200 organisations.
     pub fn with_sessions(count: usize) -> Self {
-        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         let core = Arc::new(core());
-        let mut logins = (0..ORGS).map(|org| runtime.block_on(login(&core, org, "device-0")));
+        let mut logins = (0..ORGS).map(|org| runtime.block_on(login(&core, org, ASKING)));
         let home = logins.next().expect("there are organisations");
         let others: Vec<_> = logins.collect();
         for number in 0..count {
@@ -58,7 +66,11 @@ impl Scene {
             start_like(&core, like, number);
         }
         let caller = Caller { conn: *home.conn(), session: Some(home) };
-        Self { core, caller, runtime }
+        let entered = runtime.enter();
+        let broker = Broker::spawn(BrokerLimits { filters_max: 100, links_max: 100 });
+        drop(entered);
+        let edge = Arc::new(Edge::new(core.clone(), broker));
+        Self { core, edge, runtime, caller }
     }
 
     /// Answers a request of the device as its MQTT connection would: `out` has the reply.
@@ -75,11 +87,6 @@ impl Scene {
     /// The session of the device that asks.
     pub fn session(&self) -> &Session {
         self.caller.session.as_ref().expect("it has logged in")
-    }
-
-    /// Logs a device in that is known, by its token, in place of its last connection.
-    pub fn login(&self) {
-        self.runtime.block_on(login(&self.core, 0, "device-1"));
     }
 
     /// Ends every session that nobody uses for as long as one may stay idle.
@@ -173,7 +180,8 @@ fn start_like(core: &Core, like: &Session, number: usize) {
     assert!(core.directory.start(start, true, now).is_ok(), "there is room");
 }
 
-fn conn(number: usize) -> ConnInfo {
+/// Where a device connects from.
+pub fn conn(number: usize) -> ConnInfo {
     let ip = Ipv4Addr::from(0x0a00_0000 + number as u32);
     let remote_addr = SocketAddr::new(IpAddr::V4(ip), 50_000);
     ConnInfo { protocol: Protocol::Mqtt, remote_addr }

@@ -12,6 +12,7 @@ use tr50d::tr50::exchange;
 use tr50d::transport::mqtt::codec::encode::{self, PublishHead};
 use tr50d::transport::mqtt::codec::{PublishProperties, QoS, Version, decode};
 
+use super::device::Device;
 use super::scene::{NOW, Scene};
 
 /// A piece of work that is done again and again.
@@ -37,14 +38,15 @@ pub const PIECES: &[Piece] = &[
     Piece { name: "session.list, all", prepare: list_all },
     Piece { name: "property.publish", prepare: publish },
     Piece { name: "property.batch, 200 rows", prepare: batch },
-    Piece { name: "login", prepare: login },
+    Piece { name: "MQTT, 20 diag.ping", prepare: mqtt_pings },
+    Piece { name: "MQTT, CONNECT to end", prepare: mqtt_connection },
 ];
 
 /// The name of the piece that lists 50 sessions.
 pub const PAGE: &str = "session.list, 50";
 
 /// Frames of one read.
-const FRAMES: u64 = 20;
+const FRAMES: u16 = 20;
 
 /// Sessions that are touched in one step.
 const TOUCHED: usize = 1000;
@@ -86,7 +88,7 @@ fn write(scene: &Rc<Scene>) -> Step {
 /// What one read brings of a client with 20 requests on their way.
 fn decode_frames(_: &Rc<Scene>) -> Step {
     let mut bytes = Vec::new();
-    for pkid in 1..=FRAMES as u16 {
+    for pkid in 1..=FRAMES {
         let topic = format!("api/{pkid:04}");
         put_publish(&mut bytes, QoS::AtLeastOnce, pkid, &[topic.as_bytes()], PUBLISH.as_bytes());
     }
@@ -106,7 +108,7 @@ fn encode_frames(_: &Rc<Scene>) -> Step {
     let mut out = Vec::new();
     Box::new(move || {
         out.clear();
-        for pkid in 1..=FRAMES as u16 {
+        for pkid in 1..=FRAMES {
             encode::puback(&mut out, Version::V311, pkid, 0);
             let topic: &[&[u8]] = black_box(&[b"reply", b"/0001"]);
             put_publish(&mut out, QoS::AtMostOnce, 0, topic, br#"{"1":{"success":true}}"#);
@@ -176,9 +178,27 @@ fn request(scene: &Rc<Scene>, request: String) -> Step {
     })
 }
 
-fn login(scene: &Rc<Scene>) -> Step {
-    let scene = scene.clone();
-    Box::new(move || scene.login())
+/// One read of a client with 20 requests on their way, from the bytes to those of the write.
+fn mqtt_pings(scene: &Rc<Scene>) -> Step {
+    let mut device = Device::connect(scene, &Device::connect_frame("device-1"));
+    let (mut frames, mut out) = (Vec::new(), Vec::new());
+    for number in 1..=FRAMES {
+        let topic = format!("api/{number}");
+        put_publish(&mut frames, QoS::AtMostOnce, 0, &[topic.as_bytes()], PING.as_bytes());
+    }
+    device.send(&frames, &mut out);
+    let answers = out.windows(7).filter(|bytes| bytes == b"success").count();
+    assert_eq!(answers, usize::from(FRAMES));
+    Box::new(move || {
+        device.send(black_box(&frames), &mut out);
+        black_box(&out);
+    })
+}
+
+/// A connection of a device that is known, from its CONNECT with a token to its end.
+fn mqtt_connection(scene: &Rc<Scene>) -> Step {
+    let (scene, frame) = (scene.clone(), Device::connect_frame("device-2"));
+    Box::new(move || Device::connect(&scene, black_box(&frame)).disconnect())
 }
 
 /// The expiry of so many sessions that are all due; to be done once.

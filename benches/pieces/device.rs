@@ -1,0 +1,63 @@
+//! A device's MQTT connection without its socket.
+
+use std::rc::Rc;
+
+use tr50d::directory::Reason;
+use tr50d::transport::driver::Peer;
+use tr50d::transport::mqtt::client::{Client, Closing};
+use tr50d::transport::mqtt::codec::packet::Connect;
+use tr50d::transport::mqtt::codec::{ConnectProperties, Version, encode};
+
+use super::scene::{NOW, Scene, conn};
+
+/// A device that is connected.
+pub struct Device {
+    scene: Rc<Scene>,
+    peer: Client,
+}
+
+impl Device {
+    /// The CONNECT of a device of the first organisation, as device-cloud-python sends it.
+    pub fn connect_frame(thing_key: &str) -> Vec<u8> {
+        let packet = Connect {
+            version: Version::V311,
+            clean: true,
+            keep_alive: 60,
+            client_id: "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
+            will: None,
+            username: Some(thing_key),
+            password: Some(b"token-of-0"),
+            properties: ConnectProperties::default(),
+        };
+        let mut frame = Vec::new();
+        encode::connect(&mut frame, &packet).expect("it is short");
+        frame
+    }
+
+    /// Connects with this CONNECT.
+    pub fn connect(scene: &Rc<Scene>, frame: &[u8]) -> Self {
+        let mut peer = Client::new(scene.edge.clone(), conn(0), false);
+        let mut out = Vec::new();
+        let (_, login) = received(peer.receive(frame, NOW, &mut out));
+        let done = scene.runtime.block_on(login.expect("a login takes time"));
+        assert!(peer.finish(done, &mut out).is_ok(), "the token is right");
+        assert!(peer.is_online());
+        Self { scene: scene.clone(), peer }
+    }
+
+    /// Sends frames whose answers take no time; `out` has the answers.
+    pub fn send(&mut self, frames: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        let (used, work) = received(self.peer.receive(frames, NOW, out));
+        assert!(used == frames.len() && work.is_none(), "all of it is answered at once");
+    }
+
+    /// Disconnects.
+    pub fn disconnect(self) {
+        self.scene.runtime.block_on(self.peer.end(Closing::ended(Reason::LoggedOut)));
+    }
+}
+
+fn received<T>(received: Result<T, Closing>) -> T {
+    received.unwrap_or_else(|_| panic!("the frames are right"))
+}
