@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -55,8 +55,11 @@ pub trait Peer: Send {
     /// The connection has to close.
     fn finish(&mut self, done: Self::Done, out: &mut Vec<u8>) -> Result<(), Self::Closing>;
 
-    /// Writes what comes from elsewhere, and has the task woken for more. `room`: whether the peer
-    /// reads what is sent to it.
+    /// Has the task woken when something comes from elsewhere. Asked for whenever the task runs,
+    /// before it looks.
+    fn register(&self, waker: &Waker);
+
+    /// Writes what comes from elsewhere. `room`: whether the peer reads what is sent to it.
     ///
     /// # Errors
     ///
@@ -158,6 +161,7 @@ struct Connection<P: Peer> {
 
 impl<P: Peer> Connection<P> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
+        self.peer.register(cx.waker());
         SCRATCH.with_borrow_mut(|Scratch { input, output }| {
             let polled = self.poll_with(cx, input, output);
             self.unsent.extend_from_slice(output);
@@ -455,6 +459,8 @@ mod tests {
             self.seen.lock().finished = true;
             Ok(())
         }
+
+        fn register(&self, _: &Waker) {}
 
         fn poll_pushed(&mut self, _: &mut Context<'_>, _: bool, _: &mut Vec<u8>) -> Result<(), ()> {
             if self.works { Err(()) } else { Ok(()) }

@@ -4,7 +4,7 @@
 //! back as [`Work`], which has to be finished before the next packet.
 
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::Edge;
@@ -213,13 +213,16 @@ impl Peer for Client {
         Ok(())
     }
 
+    fn register(&self, waker: &Waker) {
+        self.outbox.register(waker);
+    }
+
     fn poll_pushed(
         &mut self,
         cx: &mut Context<'_>,
         room: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
-        self.outbox.register(cx.waker());
         if !room {
             // What comes meanwhile waits, as much as the outbox takes.
             return self.outbox.closing().map_or(Ok(()), |reason| Err(Closing::ended(reason)));

@@ -51,30 +51,59 @@ pub async fn serve(
     driver::serve(Client::new(core, info, full), stream, stop).await;
 }
 
-/// What others put into a connection: messages, if it asked for them, and the order to close.
+/// The way into a connection's task.
 #[derive(Default)]
 struct TcpOutlet {
     waker: AtomicWaker,
+    /// Whether the client asked for messages.
     notify: AtomicBool,
-    messages: Mutex<VecDeque<Pushed>>,
-    close: Mutex<Option<Reason>>,
+    /// Whether there is something in `put`; spares the connection the lock.
+    filled: AtomicBool,
+    put: Mutex<Put>,
+}
+
+/// What others put into a connection: messages, and the order to close.
+#[derive(Default)]
+struct Put {
+    messages: VecDeque<Pushed>,
+    close: Option<Reason>,
+}
+
+impl TcpOutlet {
+    fn wake(&self) {
+        self.filled.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// The messages that have come, if there is room for them, and the order to close after them,
+    /// which stays.
+    fn take(&self, room: bool) -> (VecDeque<Pushed>, Option<Reason>) {
+        if !self.filled.load(Ordering::Acquire) {
+            return (VecDeque::new(), None);
+        }
+        let mut put = self.put.lock();
+        let messages = if room { std::mem::take(&mut put.messages) } else { VecDeque::new() };
+        let more = !put.messages.is_empty() || put.close.is_some();
+        self.filled.store(more, Ordering::Release);
+        (messages, put.close)
+    }
 }
 
 impl Outlet for TcpOutlet {
     fn close(&self, reason: Reason) {
-        self.close.lock().get_or_insert(reason);
-        self.waker.wake();
+        self.put.lock().close.get_or_insert(reason);
+        self.wake();
     }
 
     fn push(&self, message: Pushed) {
         if !self.notify.load(Ordering::Acquire) {
             return;
         }
-        let mut messages = self.messages.lock();
-        if messages.len() < limits::OUTBOX_MESSAGES_MAX {
-            messages.push_back(message);
-            drop(messages);
-            self.waker.wake();
+        let mut put = self.put.lock();
+        if put.messages.len() < limits::OUTBOX_MESSAGES_MAX {
+            put.messages.push_back(message);
+            drop(put);
+            self.wake();
         }
     }
 }
@@ -186,6 +215,19 @@ impl Client {
             Poll::Pending => {
                 self.waiting_bytes += bytes;
                 self.waiting.push(Box::pin(async move { (bytes, pending.await) }));
+            }
+        }
+    }
+
+    /// Writes the answers that were waited for.
+    fn write_waited(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+        while let Poll::Ready(Some((bytes, answer))) = self.waiting.poll_next_unpin(cx) {
+            self.waiting_bytes -= bytes;
+            write_answer(answer, out);
+            if out.len() >= limits::UNSENT_BYTES_MAX {
+                // The others come when these are read.
+                cx.waker().wake_by_ref();
+                break;
             }
         }
     }
@@ -403,27 +445,22 @@ impl Peer for Client {
         Ok(())
     }
 
+    fn register(&self, waker: &Waker) {
+        self.outlet.waker.register(waker);
+    }
+
     fn poll_pushed(
         &mut self,
         cx: &mut Context<'_>,
         room: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Reason> {
-        self.outlet.waker.register(cx.waker());
-        if room {
-            let messages = std::mem::take(&mut *self.outlet.messages.lock());
-            messages.iter().for_each(|message| push_notice(message, out));
-            while let Poll::Ready(Some((bytes, answer))) = self.waiting.poll_next_unpin(cx) {
-                self.waiting_bytes -= bytes;
-                write_answer(answer, out);
-                if out.len() >= limits::UNSENT_BYTES_MAX {
-                    // The others come when these are read.
-                    cx.waker().wake_by_ref();
-                    break;
-                }
-            }
+        let (messages, close) = self.outlet.take(room);
+        messages.iter().for_each(|message| push_notice(message, out));
+        if room && !self.waiting.is_empty() {
+            self.write_waited(cx, out);
         }
-        let Some(reason) = *self.outlet.close.lock() else { return Ok(()) };
+        let Some(reason) = close else { return Ok(()) };
         // The order may have been meant for the session of an earlier login on this connection,
         // which the next login ended: what counts is how the present one is.
         match &self.bound {
