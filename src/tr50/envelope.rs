@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::error::{Code, Failure};
+use super::json::first_special;
 use crate::limits;
 use crate::utf8;
 
@@ -104,7 +105,7 @@ impl<'a> Reader<'a> {
     /// The request; none if the text does not begin with a JSON object.
     fn request(&mut self, request: &mut Request<'a>) -> Option<()> {
         self.object(|reader, id| {
-            if id.eq_ignore_ascii_case("auth") {
+            if is_named(&id, "auth") {
                 request.auth = reader.value_unless_null()?;
             } else {
                 let body = reader.body()?;
@@ -122,9 +123,9 @@ impl<'a> Reader<'a> {
         }
         let (mut command, mut params) = (Err(NOT_A_COMMAND), None);
         self.object(|reader, name| {
-            if name.eq_ignore_ascii_case("command") {
+            if is_named(&name, "command") {
                 command = reader.text_or("its member \"command\" is not a string")?;
-            } else if name.eq_ignore_ascii_case("params") {
+            } else if is_named(&name, "params") {
                 params = reader.value_unless_null()?;
             } else {
                 reader.value()?;
@@ -161,8 +162,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         let start = self.at + 1;
-        let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0x00..0x20);
-        let end = start + self.text.as_bytes().get(start..)?.iter().position(special)?;
+        let end = start + first_special(self.text.as_bytes().get(start..)?)?;
         if self.text.as_bytes().get(end) != Some(&b'"') {
             return self.parse().map(Cow::Owned);
         }
@@ -213,6 +213,12 @@ impl<'a> Reader<'a> {
     fn take(&mut self, byte: u8) -> Option<()> {
         (self.peek()? == byte).then(|| self.at += 1)
     }
+}
+
+/// Whether a member has this name, in any case (`tr50.md` 0, fact 14), which is mostly this one.
+#[inline]
+fn is_named(name: &str, wanted: &str) -> bool {
+    name == wanted || name.eq_ignore_ascii_case(wanted)
 }
 
 /// Why a text does not begin with a JSON object, as serde_json tells it.

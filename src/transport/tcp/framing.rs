@@ -1,5 +1,7 @@
 //! Where one JSON value ends and the next begins.
 
+use crate::tr50::json::first_special;
+
 /// The next thing in the bytes that have come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
@@ -49,7 +51,14 @@ impl Framing {
                 None => Next::Nothing { start },
             };
         }
-        for (position, byte) in text.iter().enumerate().skip(looked) {
+        let mut position = looked;
+        loop {
+            if self.in_string && !self.escaped {
+                // Nothing else in a string matters.
+                let rest = text.get(position..).unwrap_or_default();
+                position += first_special(rest).unwrap_or(rest.len());
+            }
+            let Some(byte) = text.get(position) else { break };
             if *byte == b'\n' {
                 *self = Self::default();
                 return Next::Garbage { end: start + position + 1 };
@@ -58,6 +67,7 @@ impl Framing {
                 *self = Self::default();
                 return Next::Value { start, end: start + position + 1 };
             }
+            position += 1;
         }
         self.looked = text.len();
         Next::Nothing { start }
