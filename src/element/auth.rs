@@ -69,7 +69,8 @@ fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
 }
 
 impl Caller {
-    fn new(core: &Core, user: Arc<User>) -> Self {
+    /// What this user may see.
+    pub fn new(core: &Core, user: Arc<User>) -> Self {
         let identity = &core.identity;
         let mut administered = HashSet::new();
         if !user.super_admin && user.memberships.iter().any(|held| held.org_admin) {

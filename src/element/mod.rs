@@ -227,3 +227,132 @@ impl Draft {
         answer.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use hyper::StatusCode;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::directory::{Directory, Lifetime, Start, Who};
+    use crate::id::{SessionId, ThingId, ThingKey};
+    use crate::identity::Identity;
+    use crate::identity::password::Passwords;
+    use crate::metrics::Metrics;
+    use crate::store::Tables;
+    use crate::store::memory::MemoryStore;
+    use crate::store::writer::Durability;
+    use crate::transport::Protocol;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+
+    fn core() -> Arc<Core> {
+        let mut config = Config::default();
+        config.limits.sessions_per_principal = usize::MAX;
+        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+        let identity = Identity::open(tables.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
+        let identity = identity.expect("the demo's file is right");
+        let directory = Directory::new(Core::terms(&config), NOW);
+        let (metrics, passwords) = (Metrics::new(&[]), Passwords::new(1));
+        let name = "x".into();
+        Arc::new(Core::new(config, tables, identity, directory, passwords, metrics, name))
+    }
+
+    fn caller(core: &Core, email: &str) -> Arc<Caller> {
+        let user = core.identity.user_by_email(email).expect("a user of the demo");
+        Arc::new(Caller::new(core, user))
+    }
+
+    /// A thing of the operator's organisation.
+    fn thing(core: &Core, number: usize) -> Who {
+        let application = core.identity.application_by_token("demo-token-basicorg");
+        let thing_key = ThingKey::parse(&format!("thing-{number}")).expect("a key");
+        let thing_id = ThingId::from_bytes([7; 12]);
+        Who::Application { application: application.expect("of the demo"), thing_id, thing_key }
+    }
+
+    /// Starts sessions at the operator's home, numbered from `from` to before `to`.
+    fn fill(core: &Core, from: usize, to: usize, who: impl Fn(usize) -> Who) {
+        let user = core.identity.user_by_email("operator@basicorg.example").expect("a user");
+        let org = core.identity.org(user.home).expect("the home");
+        let standing = Arc::new(core.identity.user_standing(&user, &org).expect("at home"));
+        for number in from..to {
+            let mut id = [0; 12];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            let start = Start {
+                id: SessionId::from_random(id),
+                who: who(number),
+                client_id: "".into(),
+                standing: standing.clone(),
+                conn: ConnInfo {
+                    protocol: Protocol::Http,
+                    remote_addr: ([127, 0, 0, 1], 1).into(),
+                },
+                lifetime: Lifetime::Until(NOW.plus_seconds(1000)),
+                outlet: None,
+            };
+            core.directory.start(start, false, NOW.plus_millis(number as i64)).expect("room");
+        }
+    }
+
+    async fn called(core: &Arc<Core>, caller: &Arc<Caller>, text: &str) -> Result<Bytes, Error> {
+        let body = Body::parse(text.as_bytes());
+        let request = body.request.expect("a request");
+        call(core, caller, body.id, &request, NOW).await
+    }
+
+    #[tokio::test]
+    async fn long_lists_are_few_and_never_cut() {
+        let core = core();
+        let admin = caller(&core, "admin@devicewise.com");
+        let operator = caller(&core, "operator@basicorg.example");
+        let viewer = caller(&core, "viewer@basicorg.example");
+        let many = limits::LISTED_AT_ONCE_MAX + 1;
+        fill(&core, 0, many, |number| thing(&core, number));
+        let all = r#"{"method":"ListActiveAuthSessions","x":0}"#;
+        let mut held = Vec::new();
+        for _ in 0..limits::ELEMENT_LONG_ANSWERS_MAX {
+            for caller in [&admin, &operator] {
+                let answer = called(&core, caller, all).await.expect("a place");
+                let text = std::str::from_utf8(&answer).expect("text");
+                assert_eq!(text.matches("\"sessionID\"").count(), many);
+                assert!(text.starts_with(r#"{"result":{"sessions":[{"accessGroupList":"#));
+                assert!(text.ends_with(r#"}]},"unusedParameters":{"x":0}}"#));
+                held.truncate(limits::ELEMENT_LONG_ANSWERS_MAX - 2);
+                held.push(answer);
+            }
+        }
+        // One place is left; with it taken, the next list has to come again.
+        held.push(called(&core, &admin, all).await.expect("a place"));
+        let busy = called(&core, &admin, all).await.expect_err("no place");
+        assert_eq!(failed(&busy, None).status(), StatusCode::SERVICE_UNAVAILABLE);
+        // Which holds up nobody who asks for less.
+        let own = r#"{"method":"ListAuthSessionsByUsername"}"#;
+        let answer = called(&core, &viewer, own).await.expect("no place is needed");
+        assert_eq!(answer, r#"{"result":{"sessions":[]}}"#);
+        held.clear();
+
+        fill(&core, many, limits::ELEMENT_LISTED_MAX + 1, |number| thing(&core, number));
+        for (caller, text) in [(&admin, all), (&operator, all)] {
+            let refused = called(&core, caller, text).await.expect_err("too long");
+            assert_eq!(refused.name, error::EXCEEDED_LIMIT, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_login_ends_all_its_sessions_at_once() {
+        let core = core();
+        let operator = caller(&core, "operator@basicorg.example");
+        let many = limits::ELEMENT_ENDED_MAX + 1;
+        let user = operator.user();
+        fill(&core, 0, many, |_| Who::User(user.clone()));
+        let end = r#"{"method":"DeleteAuthSessionsByUsername"}"#;
+        let answer = called(&core, &operator, end).await.expect("all have ended");
+        let text = std::str::from_utf8(&answer).expect("text");
+        assert_eq!(text.matches("\"sessionID\"").count(), many);
+        assert!(core.directory.is_empty());
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::process::Command;
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -10,7 +11,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tr50d::timestamp::Timestamp;
 
-use crate::harness::{SOON, TestServer, call, reply};
+use crate::harness::{SOON, TestServer, call, reply, run};
+use crate::outside_clients::wanted;
+use crate::paho::python;
+use crate::tls::Tls;
 
 const ADMIN: &str = "admin@devicewise.com:demo-admin-password";
 const OPERATOR: &str = "operator@basicorg.example:demo-operator-password";
@@ -667,4 +671,32 @@ async fn a_list_is_whole_while_others_come_and_go() {
         }
     };
     tokio::join!(going, listing);
+}
+
+/// NetApp's own SDK for Python, over TLS. Runs when `TR50D_TEST_CLIENTS` is set.
+#[tokio::test]
+async fn the_vendors_sdk_lists_and_ends_sessions() {
+    if !wanted() {
+        return;
+    }
+    let tls = Tls::start(false);
+    let server = &tls.server;
+    let _kept = server.thing("mqtt", "mower-1").await;
+    let mut devices = [server.thing("mqtt", "mower-2").await, server.thing("tcp", "mower-3").await];
+    let viewer = server.url("http", "viewer@basicorg.example", "demo-viewer-password");
+    let mut viewers =
+        [crate::harness::connect(&viewer).await, crate::harness::connect(&viewer).await];
+    let address = server.address("https");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/element_sdk.py");
+    let mut command = Command::new(python());
+    command.args([script, &address.ip().to_string(), &address.port().to_string()]);
+    let output = tokio::task::spawn_blocking(move || run(command)).await.expect("no panic");
+    assert!(output.0.success(), "{output:?}");
+    for device in &mut devices {
+        timeout(SOON, device.closed()).await.expect("closed with its session");
+    }
+    for viewer in &mut viewers {
+        let refused = reply(viewer, "session.info", "").await;
+        assert_eq!(refused["errorCodes"][0], -90000, "{refused}");
+    }
 }
