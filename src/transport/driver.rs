@@ -435,7 +435,8 @@ mod tests {
         type Done = ();
         type Closing = ();
 
-        const STALL_WAIT: Duration = Duration::from_millis(200);
+        // Long enough for a busy machine that moves a hundred megabytes.
+        const STALL_WAIT: Duration = Duration::from_secs(1);
 
         fn receive(&mut self, bytes: &[u8], _: Timestamp, out: &mut Vec<u8>) -> Received<Self> {
             self.seen.lock().places.push(bytes.as_ptr() as usize);
