@@ -336,9 +336,9 @@ mod tests {
         held.clear();
 
         fill(&core, many, limits::ELEMENT_LISTED_MAX + 1, |number| thing(&core, number));
-        for (caller, text) in [(&admin, all), (&operator, all)] {
-            let refused = called(&core, caller, text).await.expect_err("too long");
-            assert_eq!(refused.name, error::EXCEEDED_LIMIT, "{text}");
+        for caller in [&admin, &operator] {
+            let refused = called(&core, caller, all).await.expect_err("too long");
+            assert_eq!(refused.name, error::EXCEEDED_LIMIT);
         }
     }
 

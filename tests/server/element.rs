@@ -6,7 +6,7 @@ use std::process::Command;
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tr50d::timestamp::Timestamp;
@@ -91,6 +91,26 @@ fn by_name(result: &Value) -> BTreeMap<String, Value> {
 
 fn names(result: &Value) -> Vec<String> {
     by_name(result).into_keys().collect()
+}
+
+/// Uses a session twice over a TCP connection that it is not bound to: without an idle time, that
+/// connection does not end with its first silence.
+async fn use_over_tcp(server: &TestServer) {
+    let login = r#"{"auth":{"command":"api.authenticate","params":{"thingKey":"far","appToken":"demo-token-basicorg","appId":"a"}}}"#;
+    let reply: Value = serde_json::from_str(&crate::http::post(server, login).await).expect("JSON");
+    let id = reply["auth"]["params"]["sessionId"].as_str().expect("a session id");
+    let line =
+        format!("{{\"auth\":{{\"sessionId\":\"{id}\"}},\"p\":{{\"command\":\"diag.ping\"}}}}\n");
+    let stream = TcpStream::connect(server.address("tcp")).await.expect("a connection");
+    let mut stream = BufReader::new(stream);
+    for _ in 0..3 {
+        stream.get_mut().write_all(line.as_bytes()).await.expect("written");
+        let mut pong = String::new();
+        timeout(SOON, stream.read_line(&mut pong)).await.expect("in time").expect("a line");
+        assert!(pong.contains(r#""p":{"success":true}"#), "{pong}");
+        // A round trip on another connection is a silence on this one.
+        result(server, ADMIN, "GetLoginSessionInfo", &json!({})).await;
+    }
 }
 
 /// The session of this name, in the eyes of the super administrator.
@@ -624,6 +644,7 @@ async fn the_idle_time_of_sessions_is_shown_and_set() {
     let params = json!({"username": "bound"});
     let bound = result(&server, ADMIN, "ListAuthSessionsByUsername", &params).await;
     assert_eq!(bound["sessions"][0]["lastAccessTimeout"], NEVER, "{bound}");
+    use_over_tcp(&server).await;
     // Those that lived before keep theirs.
     assert_eq!(call(&mut before, "session.info", "").await["ttl"], 86_400);
 
