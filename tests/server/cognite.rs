@@ -15,8 +15,8 @@ use tr50d::client::Client;
 use super::harness::{SOON, TestServer, call, connect, eventually};
 use super::http::{exchange, post};
 
-pub const OPERATOR: &str = "5cf885f41c5bd771c8065bf1";
-const VIEWER: &str = "5cf885f41c5bd771c8065bf2";
+const OPERATOR: &str = "5cf885f41c5bd771c8065bf1";
+pub const VIEWER: &str = "5cf885f41c5bd771c8065bf2";
 const ADMIN: &str = "52fbe4028a3a515d4aded7f6";
 const APPLICATION: &str = "5cf885f41c5bd771c8065c01";
 const TOKEN: &str = "demo-token-basicorg";
@@ -1009,4 +1009,170 @@ async fn the_description_is_served_without_a_login() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json(), serde_json::from_str::<Value>(&answer.text).expect("JSON"));
     assert!(answer.text == std::fs::read_to_string(file).expect("the committed document"));
+}
+
+/// A bootstrap file in which the viewer's password is checked in no time.
+pub fn quick_bootstrap(dir: &std::path::Path) -> std::path::PathBuf {
+    use argon2::password_hash::phc::PasswordHash;
+    use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
+    let params = Params::new(8, 1, 1, None).expect("within bounds");
+    let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hash: PasswordHash =
+        hasher.hash_password_with_salt(b"demo-viewer-password", &[7; 16]).expect("a hash");
+    let demo = include_str!("../../fixtures/demo.toml");
+    let quick =
+        demo.replace("password = \"demo-viewer-password\"", &format!("password_hash = \"{hash}\""));
+    assert_ne!(quick, demo);
+    let path = dir.join("bootstrap.toml");
+    std::fs::write(&path, quick).expect("written");
+    path
+}
+
+/// Starts sessions of the viewer over HTTP, ten a request; their secret ids.
+pub async fn many_viewers(server: &TestServer, count: usize) -> Vec<String> {
+    let params =
+        json!({ "username": "viewer@basicorg.example", "password": "demo-viewer-password" });
+    let login = json!({ "command": "api.authenticate", "params": params });
+    let mut ids = Vec::with_capacity(count);
+    while ids.len() < count {
+        let logins: serde_json::Map<String, Value> =
+            (0..(count - ids.len()).min(10)).map(|n| (n.to_string(), login.clone())).collect();
+        let reply = post(server, &Value::from(logins).to_string()).await;
+        let reply: Value = serde_json::from_str(&reply).expect("JSON");
+        for login in reply.as_object().expect("an object").values() {
+            ids.push(login["params"]["sessionId"].as_str().expect("an id").to_owned());
+        }
+    }
+    ids
+}
+
+/// The pages of the viewer's list, which a walk through it takes while `meanwhile` happens after each
+/// of them: the ids in the order in which they came.
+async fn walked(
+    server: &TestServer,
+    token: &str,
+    limit: impl Fn(usize) -> usize,
+    mut meanwhile: impl AsyncFnMut(usize),
+) -> Vec<String> {
+    let (mut ids, mut cursor) = (Vec::new(), String::new());
+    for number in 0.. {
+        let path = format!("{}?limit={}{cursor}", sessions_of(VIEWER), limit(number));
+        let page = got(server, token, &path).await;
+        let items = page["items"].as_array().expect("items");
+        assert!((1..=limit(number)).contains(&items.len()));
+        ids.extend(items.iter().map(|item| item["id"].as_str().expect("an id").to_owned()));
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+        meanwhile(number).await;
+    }
+    ids
+}
+
+/// How often each of them is there.
+fn counted(ids: &[String]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for id in ids {
+        *counts.entry(id.as_str()).or_insert(0) += 1;
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_sessions_are_seen_once_each_while_others_come_and_go() {
+    const STAYING: usize = 10_000;
+    const GOING: usize = 600;
+    let dir = tempfile::tempdir().expect("a directory");
+    let bootstrap = quick_bootstrap(dir.path());
+    let settings = [
+        ("TR50D_SERVER__BOOTSTRAP", bootstrap.to_str().expect("UTF-8")),
+        ("TR50D_LIMITS__SESSIONS_PER_PRINCIPAL", "20000"),
+        ("TR50D_SESSIONS__HISTORY_MAX", "1000"),
+    ];
+    let server = TestServer::with(&settings);
+    let bearer = operator(&server).await;
+    // Those that go are everywhere in the list.
+    let (mut staying, mut going) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        going.extend(many_viewers(&server, GOING / 20).await);
+        staying.extend(many_viewers(&server, STAYING / 20).await);
+    }
+    let uuid = |id: &String| {
+        let id = tr50d::id::SessionId::parse(id).expect("an id");
+        tr50d::id::SessionRef::of(&id).uuid().to_string()
+    };
+    let staying: Vec<String> = staying.iter().map(uuid).collect();
+
+    let mut going = going.into_iter();
+    let churn = async |_: usize| {
+        let ending: Vec<String> = going.by_ref().take(4).collect();
+        // Some end themselves, some are revoked, and others begin.
+        for id in &ending[ending.len() / 2..] {
+            command(&server, id, "session.end", json!({})).await;
+        }
+        let revoked: Vec<String> = ending[..ending.len() / 2].iter().map(uuid).collect();
+        if !revoked.is_empty() {
+            let body = named(&revoked.iter().map(String::as_str).collect::<Vec<_>>());
+            let path = format!("{}/revoke", sessions_of(VIEWER));
+            let answer = ask(&server, &bearer, "POST", &path, &body).await;
+            assert_eq!(answer.status, 204, "{answer:?}");
+        }
+        many_viewers(&server, 5).await;
+    };
+    // Others go on meanwhile, at no moment that the walk chooses.
+    let beside = async {
+        loop {
+            for id in many_viewers(&server, 10).await {
+                command(&server, &id, "session.end", json!({})).await;
+            }
+        }
+    };
+    let sizes = |number: usize| [100, 7, 1000, 1, 64][number % 5];
+    let seen = tokio::select! {
+        () = beside => unreachable!("it goes on for ever"),
+        seen = walked(&server, &bearer, sizes, churn) => seen,
+    };
+    let counts = counted(&seen);
+    let missed = staying.iter().filter(|id| !counts.contains_key(id.as_str())).count();
+    let twice = counts.values().filter(|count| **count > 1).count();
+    assert_eq!((missed, twice, counts.len() >= STAYING), (0, 0, true));
+}
+
+/// Of a user's sessions in two organisations, each list shows its own, page by page.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_elsewhere_cost_pages_and_lose_none() {
+    const HERE: usize = 50;
+    const ELSEWHERE: usize = 9_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let bootstrap = quick_bootstrap(dir.path());
+    let server =
+        TestServer::with(&[("TR50D_SERVER__BOOTSTRAP", bootstrap.to_str().expect("UTF-8"))]);
+    let (bearer, admin) = (operator(&server).await, admin(&server).await);
+    let york = json!({ "userId": VIEWER, "orgId": "533ef300310046187700007f" });
+    command(&server, &admin, "user.org.add", york.clone()).await;
+    many_viewers(&server, HERE).await;
+    // At home in York for a while, all begin there.
+    let home = |org: &str| json!({ "id": VIEWER, "defaultOrgId": org });
+    command(&server, &admin, "user.update", home("533ef300310046187700007f")).await;
+    many_viewers(&server, ELSEWHERE).await;
+    let mut pages = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let path = format!("{}?limit=40{cursor}", sessions_of(VIEWER));
+        let page = got(&server, &bearer, &path).await;
+        pages.push(page["items"].as_array().expect("items").len());
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    // Shorter pages, and still the way on, until all of the others are passed.
+    assert_eq!(pages.iter().sum::<usize>(), HERE, "{pages:?}");
+    assert!((3..=6).contains(&pages.len()), "{pages:?}");
+    command(&server, &admin, "session.org.switch", json!({ "key": "YorkOrg" })).await;
+    let path = format!("/api/v1/orgs/york-org/principals/{VIEWER}/sessions?limit=1000");
+    let page = got(&server, &admin, &path).await;
+    assert_eq!(page["items"].as_array().map(Vec::len), Some(1000));
+    assert!(page["nextCursor"].is_string());
 }

@@ -6,6 +6,7 @@ mod harness;
 mod administration;
 mod backup;
 mod cognite;
+mod cognite_sdk;
 mod command_line;
 mod commands;
 mod crash;
