@@ -432,6 +432,10 @@ pub const LOGIN_SESSIONS_PAGE_MAX: usize = 1000;
 /// hundred microseconds of work. A page that stops there is shorter, and the next goes on.
 pub const LOGIN_SESSIONS_LOOKED_AT_MAX: usize = 4 * LOGIN_SESSIONS_PAGE_MAX;
 
+/// Sessions that it looks at in one go at least: fetching so many costs little more than the way to
+/// the first.
+pub const LOGIN_SESSIONS_STEP_MIN: usize = 64;
+
 /// Login sessions that one request of Cognite's dialect revokes (`session-apis.md` A5).
 pub const LOGIN_SESSIONS_REVOKED_MAX: usize = 10;
 

@@ -174,8 +174,8 @@ fn page(
 ) -> (Vec<Arc<Session>>, Option<Mark>) {
     let (mut found, mut looked_at) = (Vec::new(), 0);
     loop {
-        // One more tells whether another page follows.
-        let wanted = limit + 1 - found.len();
+        // One more tells whether another page follows. Not one by one: most may be elsewhere.
+        let wanted = (limit + 1 - found.len()).max(limits::LOGIN_SESSIONS_STEP_MIN);
         let step = core.directory.sessions_of(&Principal::User(user.id), after, wanted, |_| true);
         looked_at += step.len();
         let last = step.last().map(|session| session.mark());
