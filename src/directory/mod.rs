@@ -227,10 +227,12 @@ impl Directory {
     ) -> Result<SmallVec<[Arc<Session>; 1]>, Full> {
         let mut siblings = self.by_principal.entry(session.who.principal()).or_default();
         let bound = |other: &Session| other.lifetime == Lifetime::Connection;
-        let replaced = |other: &&Arc<Session>| {
-            takes_over && bound(other) && other.client_id == session.client_id
+        let replaced = |other: &&Arc<Session>| bound(other) && other.client_id == session.client_id;
+        let mut older = match takes_over {
+            true => siblings.iter().filter(replaced).cloned().collect(),
+            // Most logins of one principal with thousands of sessions: they look at none.
+            false => SmallVec::<[_; 1]>::new(),
         };
-        let mut older: SmallVec<_> = siblings.iter().filter(replaced).cloned().collect();
         if siblings.len() - older.len() >= siblings_max {
             let oldest = siblings.iter().find(|other| !bound(other));
             older.push(oldest.ok_or(Full)?.clone());
