@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::directory::event::Event;
 use crate::directory::{Changes, Directory, Lifetime, Reason, Session, Terms};
-use crate::identity::Identity;
+use crate::id::ApplicationId;
 use crate::identity::password::Passwords;
+use crate::identity::{Identity, Standing};
 use crate::journal;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -59,6 +61,8 @@ pub struct Core {
     tables: Tables,
     passwords: Passwords,
     page_secret: secret::PageSecret,
+    /// What sessions of an application got last: those of a fleet share it.
+    standings: DashMap<ApplicationId, Arc<Standing>>,
     /// Sessions that survive a restart and whose counters have changed since they were stored.
     stale: Mutex<Vec<Arc<Session>>>,
     /// Held from the making of a record to its place in the writer's queue: otherwise the record
@@ -103,6 +107,7 @@ impl Core {
             tables,
             passwords,
             page_secret: secret::PageSecret::default(),
+            standings: DashMap::new(),
             stale: Mutex::default(),
             journal: Mutex::default(),
             telling: Mutex::default(),
@@ -334,7 +339,6 @@ mod tests {
     use super::*;
     use crate::directory::{Outlet, Start, Who};
     use crate::id::{OrgId, SessionId, ThingId, ThingKey};
-    use crate::identity::Standing;
     use crate::identity::model::Thing;
     use crate::store::watched::Watched;
     use crate::store::{Row, Store, Table};

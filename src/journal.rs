@@ -1,17 +1,22 @@
 //! The journal: the directory's events as changes of the store, and the directory as the store
 //! remembers it.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::directory::event::Event;
 use crate::directory::record::SessionRecord;
 use crate::directory::{Changes, Directory, End, Lifetime, Reason, Session, Who};
+use crate::id::{OrgId, ThingId};
 use crate::identity::{Identity, Seen};
 use crate::store::{Batch, Row, Store, StoreError, Table};
 use crate::timestamp::Timestamp;
 
 /// Rows read at once when the server starts.
 const SCAN_ROWS: usize = 1000;
+
+/// Changes stored at once when the server starts, some hundred kilobytes.
+const GROUP_CHANGES: usize = 1000;
 
 /// The changes of the store that belong to changes of the directory.
 ///
@@ -98,7 +103,7 @@ pub fn recover(
         Ok(())
     })?;
     store.commit(&[batch_of(&surplus)?])?;
-    let mut live = 0;
+    let (mut live, mut ends) = (0, Ends::default());
     scan(store, Table::Sessions, |key, record| {
         let serial = directory.take_serial();
         let Some(mut session) = record.restore(identity, serial) else {
@@ -116,16 +121,44 @@ pub fn recover(
             }
         };
         session.end_unseen(End { reason, at: now });
-        let mut batch = delete(Table::Sessions, key);
-        put_ended(&mut batch, &session)?;
-        if let Who::Application { application, thing_id, .. } = session.who() {
-            identity.put_seen(&mut batch, application.org, *thing_id, Seen::of(&session))?;
-        }
+        ends.add(key, &session)?;
         let forgotten = directory.restore_ended(session);
-        batch.0.extend(batch_of(&Changes { events: Vec::new(), forgotten })?.0);
-        store.commit(&[batch])
+        ends.batch.0.extend(batch_of(&Changes { events: Vec::new(), forgotten })?.0);
+        if ends.batch.0.len() >= GROUP_CHANGES {
+            ends.store(store, identity)?;
+        }
+        Ok(())
     })?;
+    ends.store(store, identity)?;
     Ok(live)
+}
+
+/// Sessions that have ended with the server's stop, to be stored together: there may be as many as
+/// there were connections.
+#[derive(Default)]
+struct Ends {
+    batch: Batch,
+    seen: BTreeMap<(OrgId, ThingId), Seen>,
+}
+
+impl Ends {
+    fn add(&mut self, key: &[u8], session: &Session) -> Result<(), StoreError> {
+        self.batch.delete(Table::Sessions, key);
+        put_ended(&mut self.batch, session)?;
+        if let Who::Application { application, thing_id, .. } = session.who() {
+            let seen = Seen::of(session);
+            let entry = self.seen.entry((application.org, *thing_id)).or_insert(seen);
+            *entry = entry.latest(seen);
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, store: &dyn Store, identity: &Identity) -> Result<(), StoreError> {
+        for ((org, thing), seen) in std::mem::take(&mut self.seen) {
+            identity.put_seen(&mut self.batch, org, thing, seen)?;
+        }
+        store.commit(&[std::mem::take(&mut self.batch)])
+    }
 }
 
 fn delete(table: Table, key: &[u8]) -> Batch {

@@ -183,6 +183,18 @@ impl Server {
         &self.shared.core
     }
 
+    /// Serves MQTT on a stream that whoever embeds the server has made. Such streams do not count
+    /// for `limits.connections`: they need no file descriptor.
+    pub fn serve_mqtt(&self, stream: Stream, info: ConnInfo) {
+        let shared = &self.shared;
+        let open = shared.core.metrics.connection_opened(info.protocol);
+        let served = mqtt::serve(shared.edge.clone(), stream, info, false, shared.stop.clone());
+        shared.tasks.spawn(async move {
+            served.await;
+            drop(open);
+        });
+    }
+
     /// Stops in order: no new connections, answers in flight go out, sessions that are bound to
     /// connections end, state is on disk.
     pub async fn stop(self) {
@@ -326,12 +338,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) 
                 continue;
             }
         }
-        let shared = shared.clone();
-        let tasks = shared.tasks.clone();
-        tasks.spawn(async move {
-            let _slot = slot;
-            connection(shared, stream, peer, protocol, full).await;
-        });
+        shared.tasks.spawn(connection(slot, stream, peer, protocol, full));
     }
 }
 
@@ -354,13 +361,16 @@ impl Drop for Slot {
     }
 }
 
+/// Serves a connection. Whatever is here when the protocol is served is held by every idle
+/// connection.
 async fn connection(
-    shared: Arc<Shared>,
+    slot: Slot,
     stream: TcpStream,
     peer: SocketAddr,
     protocol: Protocol,
     full: bool,
 ) {
+    let shared = &slot.shared;
     // Without it, a small answer waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let _open = shared.core.metrics.connection_opened(protocol);
@@ -368,7 +378,7 @@ async fn connection(
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let (stream, remote_addr) = if over_tls || shared.http.trusted.contains(peer.ip()) {
         // Boxed: most connections need no room for it, and none does afterwards.
-        let prepared = Box::pin(prepare(&shared, stream, peer, over_tls));
+        let prepared = Box::pin(prepare(shared, stream, peer, over_tls));
         match shared.stop.run_until_cancelled(prepared).await {
             Some(Some(prepared)) => prepared,
             Some(None) | None => return,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Core, chance, random};
 use crate::directory::{End, Full, Lifetime, Outlet, Reason, Session, Start, Who};
-use crate::id::{SessionId, ThingId};
+use crate::id::{ApplicationId, SessionId, ThingId};
 use crate::identity::model::User;
 use crate::identity::{Refusal, Standing};
 use crate::store::StoreError;
@@ -281,13 +281,24 @@ impl Core {
         let fresh = ThingId::from_bytes(random()?);
         let (login, registration) =
             self.identity.login_application(thing_key, token, app_id, now, fresh)?;
+        let standing = self.share_standing(login.application.id, login.standing);
         let who = Who::Application {
             application: login.application,
             thing_id: login.thing.id,
             thing_key: login.thing.key.clone(),
         };
         let client_id = Some(app_id.into());
-        Ok(Admitted { who, standing: Arc::new(login.standing), registration, client_id })
+        Ok(Admitted { who, standing, registration, client_id })
+    }
+
+    /// The same value for all sessions of an application, as long as it does not change.
+    fn share_standing(&self, application: ApplicationId, standing: Standing) -> Arc<Standing> {
+        let known = self.standings.get(&application).map(|entry| entry.value().clone());
+        known.filter(|known| **known == standing).unwrap_or_else(|| {
+            let standing = Arc::new(standing);
+            self.standings.insert(application, standing.clone());
+            standing
+        })
     }
 }
 

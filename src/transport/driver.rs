@@ -117,7 +117,13 @@ thread_local! {
 }
 
 /// Serves a connection until it ends; without a session of its own, until `stop`.
-pub async fn serve<P: Peer>(peer: P, stream: Stream, stop: CancellationToken) {
+///
+/// Made at once and not in the future, which would hold its arguments beside what is made of them.
+pub fn serve<P: Peer>(
+    peer: P,
+    stream: Stream,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send {
     let mut connection = Connection {
         peer,
         stream,
@@ -132,9 +138,11 @@ pub async fn serve<P: Peer>(peer: P, stream: Stream, stop: CancellationToken) {
         timer: Box::pin(tokio::time::sleep(limits::LOGIN_WAIT)),
         last_bytes: Instant::now(),
     };
-    let closing = std::future::poll_fn(|cx| connection.poll(cx)).await;
-    // Boxed: an idle connection need not hold the room for its end.
-    Box::pin(connection.close(closing)).await;
+    async move {
+        let closing = std::future::poll_fn(|cx| connection.poll(cx)).await;
+        // Boxed: an idle connection need not hold the room for its end.
+        Box::pin(connection.close(closing)).await;
+    }
 }
 
 struct Connection<P: Peer> {

@@ -47,14 +47,14 @@ pub struct Edge {
 
 /// Serves an MQTT connection until it ends, or until `stop` before its login. `full`: the server
 /// has no room, and says so.
-pub async fn serve(
+pub fn serve(
     edge: Arc<Edge>,
     stream: Stream,
     info: ConnInfo,
     full: bool,
     stop: CancellationToken,
-) {
-    driver::serve(Client::new(edge, info, full), stream, stop).await;
+) -> impl Future<Output = ()> + Send {
+    driver::serve(Client::new(edge, info, full), stream, stop)
 }
 
 /// Changes of things for filters with wildcards.

@@ -41,14 +41,14 @@ const SILENCE_S_MAX: u64 = 365 * 86_400;
 
 /// Serves a TCP connection until it ends, or until `stop` when no session is bound to it. `full`:
 /// the server has no room, and says so.
-pub async fn serve(
+pub fn serve(
     core: Arc<Core>,
     stream: Stream,
     info: ConnInfo,
     full: bool,
     stop: CancellationToken,
-) {
-    driver::serve(Client::new(core, info, full), stream, stop).await;
+) -> impl Future<Output = ()> + Send {
+    driver::serve(Client::new(core, info, full), stream, stop)
 }
 
 /// The way into a connection's task.
