@@ -2,12 +2,16 @@
 //!
 //! `cargo bench --bench many` starts the server as a process of its own and connects as many idle
 //! MQTT devices as the limit of open files lets have, 50,000 at most, from processes of their own
-//! and over several loopback addresses.
+//! and over several loopback addresses. `cargo bench --bench many -- --inside` has 50,000 of them
+//! in any case, as streams in memory that the real MQTT edge serves in this process, and measures
+//! what a connection takes, part by part.
 //!
 //! Fifty other devices send commands all the time; what they wait tells what a step costs others.
 //! Server and load are pinned to cores of their own where there are two and `taskset` is installed.
 
 mod crowd;
+mod inside;
+mod parts;
 mod pinned;
 mod probe;
 mod server;
@@ -15,13 +19,19 @@ mod sockets;
 mod storm;
 mod table;
 mod told;
+mod wire;
 
 use std::process::ExitCode;
 
+use cap::Cap;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crowd::CrowdArgs;
 use probe::ProbeArgs;
+
+/// Says how much the program holds; the server in its own process has another one.
+#[global_allocator]
+static ALLOCATOR: Cap<mimalloc::MiMalloc> = Cap::new(mimalloc::MiMalloc, usize::MAX);
 
 /// What is wanted of the server, `../shared/PERFORMANCE.md` and the issue say.
 const CONNECTIONS: usize = 50_000;
@@ -34,6 +44,9 @@ struct Args {
     /// How many; otherwise 50,000, or as many as the limit of open files lets have
     #[arg(long, value_name = "N")]
     connections: Option<usize>,
+    /// Streams in memory, and the server in this process: what a connection takes, by part
+    #[arg(long, conflicts_with = "step")]
+    inside: bool,
     /// Only this step, and what it needs
     #[arg(long)]
     step: Option<Step>,
@@ -82,6 +95,7 @@ fn main() -> ExitCode {
             let _ = rustix::process::nice(10);
             None
         }
+        None if args.inside => None,
         None => pinned::pin_load(),
     };
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -93,6 +107,7 @@ fn main() -> ExitCode {
         match args.part {
             Some(Part::Crowd(crowd)) => crowd::run(crowd).await,
             Some(Part::Probe(probe)) => probe::run(probe).await,
+            None if args.inside => inside::run(args.connections.unwrap_or(CONNECTIONS)).await,
             None => {
                 let count = args.connections.unwrap_or_else(most);
                 sockets::run(count, args.step, cores.as_ref()).await

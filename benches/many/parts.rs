@@ -1,0 +1,171 @@
+//! What an idle connection takes, part by part: the parts are built one by one, and what the
+//! program holds more after each is counted.
+
+use std::sync::Arc;
+
+use tr50d::core::Core;
+use tr50d::directory::{Lifetime, Session, Start, Who};
+use tr50d::id::{SessionId, ThingId};
+use tr50d::identity::{ApplicationLogin, Standing};
+use tr50d::timestamp::Timestamp;
+use tr50d::transport::{ConnInfo, Protocol};
+
+use crate::inside::{Inside, here, until};
+use crate::server::DEVICE_TOKEN;
+use crate::table::{Table, thousands};
+use crate::{ALLOCATOR, Outcome};
+
+/// What the counts of an `Arc` take.
+const ARC_BYTES: usize = 16;
+
+/// Adds the parts to the table.
+pub async fn add_to(table: &mut Table, count: usize) -> Outcome<()> {
+    let parts = Parts::measure(count).await?;
+    let whole = Whole::measure(count).await?;
+    let rest = whole.online.saturating_sub(parts.sum() + whole.accepted);
+    let mut row = |what: &str, bytes: usize| {
+        table.row(what, &format!("{} bytes", thousands(bytes)), None);
+    };
+    row("a connection in all, without the kernel's part", whole.online);
+    row("— task, buffers (none), timer, before the login", whole.accepted);
+    row("— what MQTT keeps of the client, less what is only there before the login", rest);
+    row("— the session itself", size_of::<Session>() + ARC_BYTES);
+    row("— its texts", parts.texts);
+    row("— its places in the directory's indexes", parts.indexes);
+    row("— the record of the session, in the store's memory until it is flushed", parts.record);
+    row("— the thing that registered, in the store's memory until it is flushed", parts.thing);
+    Ok(())
+}
+
+/// Bytes of each of the things that a session is made of.
+struct Parts {
+    thing: usize,
+    texts: usize,
+    indexes: usize,
+    record: usize,
+}
+
+impl Parts {
+    fn sum(&self) -> usize {
+        let session = size_of::<Session>() + ARC_BYTES;
+        self.thing + self.texts + self.indexes + self.record + session
+    }
+
+    async fn measure(count: usize) -> Outcome<Self> {
+        let inside = Inside::start(&[]).await?;
+        let core = inside.core();
+        let before = ALLOCATOR.allocated();
+        for number in 0..count {
+            let id = ThingId::from_bytes(tr50d::core::random()?);
+            let key = key(number);
+            // Its receipt: all are waited for at once.
+            let _ = core.identity.login_application(&key, DEVICE_TOKEN, &key, now(), id)?;
+            if number % 1000 == 0 {
+                stored(core).await?;
+            }
+        }
+        stored(core).await?;
+        let registered = ALLOCATOR.allocated();
+        let standing = Arc::new(login_of(core, 0)?.standing);
+        let start = |number| start_of(core, number, &standing);
+        let starts = (0..count).map(start).collect::<Outcome<Vec<_>>>()?;
+        let texts = (ALLOCATOR.allocated() - registered) / count - size_of::<Start>();
+        let mut started = Vec::with_capacity(count);
+        for start in starts {
+            started.push(core.directory.start(start, false, now())?);
+        }
+        let listed = ALLOCATOR.allocated() - capacity_bytes(&started) - events_bytes(&started);
+        for (_, changes) in &started {
+            core.publish(changes);
+            if core.store_queue() > 1000 {
+                stored(core).await?;
+            }
+        }
+        stored(core).await?;
+        let written = ALLOCATOR.allocated() - capacity_bytes(&started) - events_bytes(&started);
+        let session = size_of::<Session>() + ARC_BYTES + texts;
+        let parts = Self {
+            thing: (registered - before) / count,
+            texts,
+            indexes: ((listed - registered) / count).saturating_sub(session),
+            record: written.saturating_sub(listed) / count,
+        };
+        drop(started);
+        inside.stop().await;
+        Ok(parts)
+    }
+}
+
+/// What a connection takes before and after its login.
+struct Whole {
+    accepted: usize,
+    online: usize,
+}
+
+impl Whole {
+    async fn measure(count: usize) -> Outcome<Self> {
+        let mut inside = Inside::start(&[]).await?;
+        let far = inside.prepare(count);
+        let before = ALLOCATOR.allocated();
+        inside.accept(far);
+        until("all are accepted", || inside.all_are_awaited()).await?;
+        let accepted = ALLOCATOR.allocated().saturating_sub(before) / count;
+        inside.login("parts-").await?;
+        stored(inside.core()).await?;
+        let online = ALLOCATOR.allocated().saturating_sub(before) / count;
+        inside.stop().await;
+        Ok(Self { accepted, online })
+    }
+}
+
+type Started = Vec<(Arc<Session>, tr50d::directory::Changes)>;
+
+/// What the list of what was started takes, which no server keeps.
+fn capacity_bytes(started: &Started) -> usize {
+    started.capacity() * size_of::<(Arc<Session>, tr50d::directory::Changes)>()
+}
+
+fn events_bytes(started: &Started) -> usize {
+    let bytes = |changes: &tr50d::directory::Changes| {
+        changes.events.capacity() * size_of::<tr50d::directory::Event>()
+    };
+    started.iter().map(|(_, changes)| bytes(changes)).sum()
+}
+
+/// What a session is made of; those of an application share their rights, as the server has it.
+fn start_of(core: &Core, number: usize, standing: &Arc<Standing>) -> Outcome<Start> {
+    let login = login_of(core, number)?;
+    Ok(Start {
+        id: SessionId::from_random(tr50d::core::random()?),
+        who: Who::Application {
+            application: login.application,
+            thing_id: login.thing.id,
+            thing_key: login.thing.key.clone(),
+        },
+        client_id: key(number).into(),
+        standing: standing.clone(),
+        conn: ConnInfo { protocol: Protocol::Mqtt, remote_addr: here() },
+        lifetime: Lifetime::Connection,
+        outlet: None,
+    })
+}
+
+/// Logs a device in that registered before.
+fn login_of(core: &Core, number: usize) -> Outcome<ApplicationLogin> {
+    let id = ThingId::from_bytes(tr50d::core::random()?);
+    let key = key(number);
+    let (login, _) = core.identity.login_application(&key, DEVICE_TOKEN, &key, now(), id)?;
+    Ok(login)
+}
+
+async fn stored(core: &Core) -> Outcome<()> {
+    until("all is stored", || core.store_queue() == 0).await
+}
+
+fn key(number: usize) -> String {
+    format!("parts-{number}")
+}
+
+fn now() -> Timestamp {
+    Timestamp::now()
+}
