@@ -219,7 +219,13 @@ type Opened = (Core, Arc<DiskStore>, Control);
 fn open(config: Config) -> Result<Opened, StartError> {
     let data_dir = config.server.data_dir.clone();
     let missing: Vec<&Path> = data_dir.ancestors().take_while(|dir| !dir.exists()).collect();
-    let opened = open_in(&data_dir, config);
+    let opened = open_store(&data_dir).and_then(|disk| {
+        let opened = open_on(disk.clone(), &data_dir, config);
+        if opened.is_err() {
+            close(disk);
+        }
+        opened
+    });
     match &opened {
         // Made by this start and used by nobody else: the store's lock tells.
         Err(error) if !matches!(error, StartError::Store(StoreError::InUse(_))) => {
@@ -240,12 +246,27 @@ fn unmake(made: &[&Path]) {
     }
 }
 
-fn open_in(data_dir: &Path, config: Config) -> Result<Opened, StartError> {
+fn open_store(data_dir: &Path) -> Result<Arc<DiskStore>, StartError> {
     let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     // Hashes of passwords and the names of everybody are for this user only.
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
     backup::check_restored(data_dir)?;
-    let disk = Arc::new(DiskStore::open(data_dir)?);
+    Ok(Arc::new(DiskStore::open(data_dir)?))
+}
+
+/// Closes the store of a start that failed. The writer's thread lets go of it a little later than
+/// all others, and the engine has to be done with its files before they are removed.
+#[expect(clippy::disallowed_methods, reason = "the start has failed: nobody else waits for a turn")]
+fn close(disk: Arc<DiskStore>) {
+    for _ in 0..1000 {
+        if Arc::strong_count(&disk) == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn open_on(disk: Arc<DiskStore>, data_dir: &Path, config: Config) -> Result<Opened, StartError> {
     let store: Arc<dyn Store> = disk.clone();
     let now = Timestamp::now();
     let bootstrap = config.server.bootstrap.as_deref();
