@@ -107,6 +107,16 @@ impl<'a> ObjectWriter<'a> {
         Self { out, empty: true }
     }
 
+    /// Goes on with an object that has members already.
+    pub const fn further(out: &'a mut Vec<u8>) -> Self {
+        Self { out, empty: false }
+    }
+
+    /// Members that [`ObjectWriter::further`] has written, behind at least one other.
+    pub fn members(&mut self, written: &[u8]) {
+        self.out.extend_from_slice(written);
+    }
+
     /// Ends the object.
     pub fn end(self) {
         self.out.push(b'}');

@@ -10,7 +10,7 @@ use crate::directory::query::{Filter, Listing, Query, SortKey};
 use crate::directory::{Changes, Kind, Place, Principal, Session, Status, Who};
 use crate::id::{OrgId, SessionId, SessionRef, ThingKey};
 use crate::identity::Standing;
-use crate::identity::model::Org;
+use crate::identity::model::{Application, Org};
 use crate::identity::permission::PermissionSet;
 use crate::limits::LISTED_AT_ONCE_MAX;
 use crate::timestamp::Timestamp;
@@ -373,12 +373,13 @@ pub struct SessionList {
 
 impl WriteReply for SessionList {
     fn write_reply(&self, out: &mut Vec<u8>) {
-        let mut perms = PermsText::default();
+        let mut texts = SharedTexts::default();
         out.extend_from_slice(br#"{"success":true,"params":{"count":"#);
         json::push_value(out, &self.listing.count);
         out.extend_from_slice(br#","result":["#);
         let mut comma = false;
-        for session in &self.listing.sessions {
+        for (index, session) in self.listing.sessions.iter().enumerate() {
+            let start = out.len();
             session.with_place(|place| {
                 // It may have gone to another organisation since the page was taken.
                 if place.standing.org.id != self.org {
@@ -389,9 +390,13 @@ impl WriteReply for SessionList {
                 }
                 comma = true;
                 let mut object = ObjectWriter::new(out);
-                write_placed(&mut object, session, place, &mut perms);
+                write_placed(&mut object, session, place, &mut texts);
                 object.end();
             });
+            if index == 0 {
+                // Most are about as long as the first: the text need not move as it grows.
+                out.reserve((out.len() - start + 16) * self.listing.sessions.len());
+            }
         }
         out.extend_from_slice(b"]}}");
     }
@@ -404,7 +409,7 @@ impl WriteReply for SessionDetails {
     fn write_reply(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"success":true,"params":"#);
         let mut object = ObjectWriter::new(out);
-        write_session(&mut object, &self.0, &mut PermsText::default());
+        write_session(&mut object, &self.0);
         object.end();
         out.push(b'}');
     }
@@ -425,7 +430,7 @@ impl WriteReply for OwnSession {
             object.string(key!("id"), id.secret());
         }
         object.string(key!("serverId"), &self.server_id);
-        write_session(&mut object, session, &mut PermsText::default());
+        write_session(&mut object, session);
         if session.kind() == Kind::Application {
             object.string(key!("appId"), session.client_id());
         }
@@ -436,43 +441,90 @@ impl WriteReply for OwnSession {
     }
 }
 
-/// The member `perms` of the last permission set written: sessions of one listing mostly share it.
+/// The texts that sessions of one listing mostly share: those that were written last.
 #[derive(Default)]
-struct PermsText(Option<(PermissionSet, Vec<u8>)>);
+struct SharedTexts {
+    standing: Option<StandingTexts>,
+    application: Option<(Arc<Application>, Vec<u8>)>,
+}
 
-impl PermsText {
-    fn of(&mut self, set: PermissionSet) -> &[u8] {
-        if self.0.as_ref().is_none_or(|(known, _)| *known != set) {
-            let mut text = vec![b'{'];
-            for (index, name) in set.names().enumerate() {
-                if index > 0 {
-                    text.push(b',');
-                }
-                json::push_string(&mut text, name);
-                text.extend_from_slice(b":true");
-            }
-            text.push(b'}');
-            self.0 = Some((set, text));
-        }
-        self.0.as_ref().map_or(b"{}", |(_, text)| text)
+/// What a standing makes of a session.
+struct StandingTexts {
+    standing: Arc<Standing>,
+    org: Vec<u8>,
+    rights: Vec<u8>,
+}
+
+impl SharedTexts {
+    fn of_standing<'a>(
+        last: &'a mut Option<StandingTexts>,
+        standing: &Arc<Standing>,
+    ) -> &'a StandingTexts {
+        let known = last.take().filter(|known| known.standing == *standing);
+        last.insert(known.unwrap_or_else(|| StandingTexts::of(standing)))
+    }
+
+    fn of_application<'a>(
+        last: &'a mut Option<(Arc<Application>, Vec<u8>)>,
+        application: &Arc<Application>,
+    ) -> &'a [u8] {
+        let known = last.take().filter(|(known, _)| Arc::ptr_eq(known, application));
+        let texts = || {
+            let mut text = Vec::new();
+            let mut object = ObjectWriter::further(&mut text);
+            object.string(key!("appName"), &application.name);
+            object.hex(key!("tokenId"), application.token_id.as_bytes());
+            object.string(key!("tokenName"), &application.token_name);
+            (application.clone(), text)
+        };
+        &last.insert(known.unwrap_or_else(texts)).1
     }
 }
 
+impl StandingTexts {
+    fn of(standing: &Arc<Standing>) -> Self {
+        let (mut org, mut rights) = (Vec::new(), Vec::new());
+        let mut object = ObjectWriter::further(&mut org);
+        object.hex(key!("orgId"), standing.org.id.as_bytes());
+        object.string(key!("orgKey"), &standing.org.key);
+        let mut object = ObjectWriter::further(&mut rights);
+        object.flag(key!("hasSuperAdmin"), standing.super_admin);
+        object.flag(key!("hasSuperOps"), standing.super_ops);
+        object.flag(key!("hasOrgAdmin"), standing.org_admin);
+        if !standing.super_admin && !standing.org_admin {
+            write_perms(object.name(key!("perms")), standing.permissions);
+        }
+        Self { standing: standing.clone(), org, rights }
+    }
+}
+
+fn write_perms(out: &mut Vec<u8>, set: PermissionSet) {
+    out.push(b'{');
+    for (index, name) in set.names().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json::push_string(out, name);
+        out.extend_from_slice(b":true");
+    }
+    out.push(b'}');
+}
+
 /// The members of the session object that `list`, `find` and `info` share (`tr50.md` 3.3).
-fn write_session(object: &mut ObjectWriter<'_>, session: &Session, perms: &mut PermsText) {
-    session.with_place(|place| write_placed(object, session, place, perms));
+fn write_session(object: &mut ObjectWriter<'_>, session: &Session) {
+    session.with_place(|place| write_placed(object, session, place, &mut SharedTexts::default()));
 }
 
 fn write_placed(
     object: &mut ObjectWriter<'_>,
     session: &Session,
     place: &Place,
-    perms: &mut PermsText,
+    texts: &mut SharedTexts,
 ) {
     let standing = &place.standing;
+    let shared = SharedTexts::of_standing(&mut texts.standing, standing);
     object.hex(key!("ref"), session.reference().as_bytes());
-    object.hex(key!("orgId"), standing.org.id.as_bytes());
-    object.string(key!("orgKey"), &standing.org.key);
+    object.members(&shared.org);
     let (name, locale) = match session.who() {
         Who::User(user) => {
             object.hex(key!("userId"), user.id.as_bytes());
@@ -480,15 +532,13 @@ fn write_placed(
             (user.email.as_str(), user.locale.as_str())
         }
         Who::Application { application, thing_key, .. } => {
-            object.string(key!("appName"), &application.name);
-            object.hex(key!("tokenId"), application.token_id.as_bytes());
-            object.string(key!("tokenName"), &application.token_name);
+            object.members(SharedTexts::of_application(&mut texts.application, application));
             object.string(key!("thingKey"), thing_key.as_str());
             (thing_key.as_str(), "")
         }
     };
     object.string(key!("whoAmI"), name);
-    write_rights(object, standing, perms);
+    object.members(&shared.rights);
     write_conn(object, session);
     object.integer(key!("ttl"), session.ttl_s());
     object.string(key!("locale"), locale);
@@ -505,15 +555,6 @@ fn write_placed(
         object.string(key!("status"), end.reason.status().as_str());
         object.string(key!("endReason"), end.reason.as_str());
         object.time(key!("endTime"), end.at);
-    }
-}
-
-fn write_rights(object: &mut ObjectWriter<'_>, standing: &Standing, perms: &mut PermsText) {
-    object.flag(key!("hasSuperAdmin"), standing.super_admin);
-    object.flag(key!("hasSuperOps"), standing.super_ops);
-    object.flag(key!("hasOrgAdmin"), standing.org_admin);
-    if !standing.super_admin && !standing.org_admin {
-        object.name(key!("perms")).extend_from_slice(perms.of(standing.permissions));
     }
 }
 
