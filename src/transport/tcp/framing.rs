@@ -46,8 +46,11 @@ impl Framing {
             return Next::Nothing { start };
         };
         if *first != b'{' {
-            return match text.iter().position(|byte| *byte == b'\n') {
-                Some(line_end) => Next::Garbage { end: start + line_end + 1 },
+            let rest = text.get(looked..).unwrap_or_default();
+            let line_end = rest.iter().position(|byte| *byte == b'\n');
+            self.looked = line_end.map_or(text.len(), |_| 0);
+            return match line_end {
+                Some(line_end) => Next::Garbage { end: start + looked + line_end + 1 },
                 None => Next::Nothing { start },
             };
         }
@@ -145,6 +148,21 @@ mod tests {
         check("{\"a\":{\n{}", &["!{\"a\":{", "{}"]);
         check("{\"a\":\"x\n{}", &["!{\"a\":\"x", "{}"]);
         check("\n\n  {", &[]);
+    }
+
+    #[test]
+    fn no_byte_is_looked_at_twice() {
+        for begin in ["{\"a\":\"", "garbage"] {
+            let (mut framing, mut bytes) = (Framing::default(), begin.as_bytes().to_vec());
+            assert_eq!(framing.next(&bytes), Next::Nothing { start: 0 });
+            // Only who looks once more sees this.
+            bytes[begin.len() - 1] = b'\n';
+            bytes.push(b'a');
+            assert_eq!(framing.next(&bytes), Next::Nothing { start: 0 }, "{begin}");
+            bytes.push(b'\n');
+            assert_eq!(framing.next(&bytes), Next::Garbage { end: bytes.len() }, "{begin}");
+            assert_eq!(framing.next(b"{}"), Next::Value { start: 0, end: 2 }, "{begin}");
+        }
     }
 
     proptest! {
