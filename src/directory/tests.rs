@@ -496,6 +496,7 @@ fn sessions_keep_the_idle_time_with_which_they_began() {
     let (bound, free) = (begin(2, true), begin(3, false));
     assert_eq!((usual.ttl_s(), bound.ttl_s(), free.ttl_s()), (TTL_S, 0, 0));
     assert_eq!(bound.deadline().0, Timestamp::NEVER);
+    assert_eq!(directory.wheel.lock().len(), 2, "what is never due needs no timer");
     assert_eq!(free.deadline(), (at(MAX_AGE_S as i64), Reason::MaxAge));
     for second in (0..=3 * MAX_AGE_S as i64).step_by(50) {
         directory.expire(at(second), usize::MAX);
