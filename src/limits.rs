@@ -155,8 +155,8 @@ pub const WEBSOCKET_EXTRA_BYTES: usize = 128 * 1024;
 /// Inflated size of an `apiz` request, as a multiple of the frame limit's bytes.
 pub const INFLATE_FACTOR: usize = 4;
 
-/// Inflated size of an `apiz` request, as a multiple of its deflated size. Commands with names
-/// and values of their own stay far below it; zeros reach 1000.
+/// Inflated size of an `apiz` request, or of a body over HTTP, as a multiple of its deflated size.
+/// Requests with names and values of their own stay far below it; zeros reach 1000.
 pub const INFLATE_RATIO_MAX: usize = 100;
 
 /// Bytes of the longest reply that is deflated at once, in a millisecond or two; longer ones are

@@ -8,6 +8,8 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use hyper::HeaderMap;
 use hyper::header::CONTENT_ENCODING;
 
+use crate::limits;
+
 /// Why a body can't be had.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Refused {
@@ -20,15 +22,17 @@ pub(super) enum Refused {
 }
 
 /// The body as it was before it was compressed. A body of no bytes is one whatever its header says:
-/// some clients announce a compressed body and send none.
+/// some clients announce a compressed body and send none. Nobody has shown who they are yet, so that
+/// few bytes may not become many ([`limits::INFLATE_RATIO_MAX`]).
 pub(super) fn inflated(headers: &HeaderMap, body: Bytes, max: usize) -> Result<Bytes, Refused> {
     let Some(coding) = headers.get(CONTENT_ENCODING).filter(|_| !body.is_empty()) else {
         return Ok(body);
     };
+    let inflated_max = max.min(body.len().saturating_mul(limits::INFLATE_RATIO_MAX));
     match coding.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "" | "identity" => Ok(body),
-        "gzip" | "x-gzip" => read(GzDecoder::new(&body[..]), max),
-        "deflate" => read(ZlibDecoder::new(&body[..]), max),
+        "gzip" | "x-gzip" => read(GzDecoder::new(&body[..]), inflated_max),
+        "deflate" => read(ZlibDecoder::new(&body[..]), inflated_max),
         _ => Err(Refused::Unknown),
     }
 }
@@ -86,5 +90,18 @@ mod tests {
         check("gzip", &gzip(b"{}")[..12], Err(Refused::Broken));
         check("gzip", &gzip(&[b' '; 101]), Err(Refused::TooLarge));
         check("gzip", &gzip(&[b' '; 1_000_000]), Err(Refused::TooLarge));
+    }
+
+    #[test]
+    fn few_bytes_do_not_become_many() {
+        let headers = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))].into_iter().collect();
+        let check = |text: &[u8], expected: Result<usize, Refused>| {
+            let inflated = inflated(&headers, gzip(text).into(), 1_000_000);
+            assert_eq!(inflated.map(|body| body.len()), expected);
+        };
+        check(&[b' '; 1_000_000], Err(Refused::TooLarge));
+        let ids: String =
+            (0..10_000).map(|number| format!("{{\"id\":\"{number:024x}\"}},")).collect();
+        check(ids.as_bytes(), Ok(ids.len()));
     }
 }
