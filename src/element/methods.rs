@@ -147,7 +147,7 @@ pub const METHODS: &[Method] = &[
     Method {
         name: "GetLoginSessionInfo",
         doc: "Shows after which idle time sessions that start now expire.",
-        right: "super administrators and super operators",
+        right: "administrators and super operators",
         result: "`loginSessionInfo` with `timeout`: H:mm:ss without leading zeros; 0:00 is never",
         params: &[],
         handler: timeout::show,

@@ -13,8 +13,8 @@ const SECONDS_MIN: u64 = 60;
 
 /// `GetLoginSessionInfo`.
 pub fn show(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
-    if !call.caller.sees_all() {
-        return Err(Error::denied("Only super administrators may see this."));
+    if !call.caller.sees_others() {
+        return Err(Error::denied("Only administrators may see this."));
     }
     let mut result = br#"{"loginSessionInfo":{"timeout":"#.to_vec();
     json::push_string(&mut result, &text_of(call.core.directory.ttl_s()));
