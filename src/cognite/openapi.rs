@@ -35,6 +35,8 @@ use super::{orgs, principals, sessions};
         orgs::project,
         orgs::inspect,
     ),
+    // Named by a parameter of a query only, where it is not found.
+    components(schemas(principals::PrincipalType)),
     security(("bearer" = [])),
     modifiers(&Bearer),
     tags(
@@ -108,6 +110,21 @@ mod tests {
         kinds.dedup();
         // All but the document itself.
         assert_eq!((paths.len(), kinds.len()), (10, 10));
+    }
+
+    #[test]
+    fn every_schema_that_is_named_is_there() {
+        let document = parsed();
+        let text = document.to_string();
+        let named: Vec<&str> = text
+            .split("\"#/components/schemas/")
+            .skip(1)
+            .filter_map(|rest| rest.split_once('"').map(|(name, _)| name))
+            .collect();
+        assert!(named.contains(&"PrincipalType"), "{named:?}");
+        for name in named {
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+        }
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub struct SessionReferences {
 #[derive(Deserialize, ToSchema)]
 pub struct SessionReference {
     /// The session's UUID.
+    #[schema(format = "uuid")]
     id: String,
 }
 
