@@ -132,7 +132,7 @@ impl Caller {
             Account::User(user) => user.super_ops,
             Account::Application(application) => application.super_ops,
         };
-        self.administers(org) || super_ops && self.org.id == org
+        self.administers(org) || super_ops && !self.restricted && self.org.id == org
     }
 
     /// Whether the caller is an administrator of the organisation or of one above.

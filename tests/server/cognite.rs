@@ -251,8 +251,13 @@ async fn callers(server: &TestServer) -> BTreeMap<&'static str, String> {
     for (name, token, flag) in [
         ("restricted", "restricted-token-1", "restrictAccessToSelf"),
         ("ruling", "ruling-token-number-1", "isOrgAdmin"),
+        ("watching", "watching-token-number-1", "isSuperOps"),
+        ("restricted watching", "restricted-watching-1", "isSuperOps"),
     ] {
-        let app = json!({ "name": name, "token": token, flag: true, "autoRegister": true });
+        let mut app = json!({ "name": name, "token": token, flag: true, "autoRegister": true });
+        if name.starts_with("restricted") {
+            app["restrictAccessToSelf"] = true.into();
+        }
         command(server, &here, "app.create", app).await;
     }
     BTreeMap::from([
@@ -272,6 +277,8 @@ async fn callers(server: &TestServer) -> BTreeMap<&'static str, String> {
         ("restricted thing", login(server, "r-1", "restricted-token-1").await),
         ("ruling token", "ruling-token-number-1".to_owned()),
         ("ruling thing", login(server, "r-2", "ruling-token-number-1").await),
+        ("watching token", "watching-token-number-1".to_owned()),
+        ("restricted watching token", "restricted-watching-1".to_owned()),
     ])
 }
 
@@ -299,6 +306,8 @@ async fn who_may_see_and_do_what() {
         ("restricted thing", [403, 403, 403, 200]),
         ("ruling token", [200, 200, 400, 200]),
         ("ruling thing", [200, 200, 400, 200]),
+        ("watching token", [200, 200, 403, 200]),
+        ("restricted watching token", [403, 403, 403, 200]),
     ];
     assert_eq!(rules.len(), callers.len());
     let unknown = json!({ "items": [{ "id": VIEWER }] }).to_string();
