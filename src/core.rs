@@ -628,6 +628,25 @@ mod tests {
         assert_eq!(*heard.0.lock(), told);
     }
 
+    /// Clients try again what failed: then the promise of the answer has to hold.
+    #[tokio::test]
+    async fn a_revocation_that_was_lost_is_stored_with_the_next_try() {
+        let (core, store) = core();
+        let session = login(&core).await.expect("welcome");
+        let rows = |table| {
+            let rows = store.scan(table, Bound::Unbounded, Bound::Unbounded, usize::MAX);
+            rows.expect("read").len()
+        };
+        store.failing.store(true, Ordering::Relaxed);
+        let sessions = [session.clone()];
+        assert!(core.revoke(&sessions, NOW).await.is_err());
+        assert_eq!((session.end().is_some(), rows(Table::Sessions)), (true, 1));
+        store.failing.store(false, Ordering::Relaxed);
+        core.revoke(&sessions, NOW.plus_seconds(1)).await.expect("stored");
+        assert_eq!((rows(Table::Sessions), rows(Table::History)), (0, 1));
+        assert_eq!(session.end().map(|end| end.at), Some(NOW));
+    }
+
     #[tokio::test]
     async fn a_session_that_is_not_stored_does_not_live() {
         let (core, store) = core();

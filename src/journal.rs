@@ -32,11 +32,11 @@ pub fn batch_of(changes: &Changes) -> Result<Batch, StoreError> {
             }
             // A record says who and where; rights follow from that.
             Event::RightsChanged(_) => {}
-            Event::Ended(session, _) => {
+            // Of an end that was told of before, the record may be lost.
+            Event::Ended(session, _) | Event::Revoked(session) => {
                 batch.delete(Table::Sessions, *session.reference().as_bytes());
                 put_ended(&mut batch, session)?;
             }
-            Event::Revoked(session) => put_ended(&mut batch, session)?,
         }
     }
     for session in &changes.forgotten {

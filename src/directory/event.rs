@@ -16,6 +16,6 @@ pub enum Event {
     RightsChanged(Arc<Session>),
     /// A session ended.
     Ended(Arc<Session>, Reason),
-    /// A session was revoked that had ended already.
+    /// A session was revoked that had ended already, maybe in the same way.
     Revoked(Arc<Session>),
 }

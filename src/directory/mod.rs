@@ -268,13 +268,13 @@ impl Directory {
     }
 
     /// Ends a session as revoked. One that has ended otherwise is revoked too: it keeps the time of
-    /// its end. Does nothing when it is revoked already.
+    /// its end. One that is revoked already stays as it is, but is told of again: the record of
+    /// its end may be lost, or not stored yet.
     pub fn revoke(&self, session: &Arc<Session>, now: Timestamp) -> Changes {
         let changes = self.end(session, Reason::Revoked, now);
         let history = self.history.lock();
         // Only what is still known: a record that was forgotten must not come back.
-        let known = history.get(session.uuid()).is_some();
-        if !known || session.end().is_none_or(|end| end.reason == Reason::Revoked) {
+        if !changes.events.is_empty() || history.get(session.uuid()).is_none() {
             return changes;
         }
         session.revoked.store(true, Ordering::Relaxed);
