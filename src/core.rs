@@ -339,7 +339,7 @@ mod tests {
     use super::*;
     use crate::directory::{Outlet, Start, Who};
     use crate::id::{OrgId, SessionId, ThingId, ThingKey};
-    use crate::identity::model::Thing;
+    use crate::identity::model::{Thing, User};
     use crate::store::watched::Watched;
     use crate::store::{Row, Store, Table};
     use crate::tr50::authenticate::Credentials;
@@ -626,6 +626,33 @@ mod tests {
         core.end(&second, Reason::LoggedOut, NOW);
         let told = ["thing/mower-1/connected true", "thing/mower-1/connected false"];
         assert_eq!(*heard.0.lock(), told);
+    }
+
+    #[tokio::test]
+    async fn rights_are_those_after_the_check_of_the_password() {
+        let (core, _) = core();
+        let conn = ConnInfo {
+            protocol: Protocol::Http,
+            remote_addr: "192.0.2.1:5".parse().expect("an address"),
+        };
+        let user = |email: &str| core.identity.user_by_email(email).expect("a user of the demo");
+        let put = |user: User| drop(core.identity.changing().put(user).expect("room"));
+        let (admin, viewer) = (user("admin@devicewise.com"), user("viewer@basicorg.example"));
+        let recognise = async |email: &str, password: &str, change: &dyn Fn()| {
+            let checked = core.recognise(email, password.into(), conn, NOW);
+            let mut checked = Box::pin(checked);
+            let waker = std::task::Waker::noop();
+            let polled = checked.as_mut().poll(&mut std::task::Context::from_waker(waker));
+            assert!(polled.is_pending(), "it waits for the check");
+            change();
+            checked.await
+        };
+        let demote = || put(User { super_admin: false, ..User::clone(&admin) });
+        let found = recognise("admin@devicewise.com", "demo-admin-password", &demote).await;
+        assert!(!found.expect("welcome").super_admin);
+        let lock_out = || put(User { password_hash: String::new(), ..User::clone(&viewer) });
+        let refused = recognise("viewer@basicorg.example", "demo-viewer-password", &lock_out).await;
+        assert!(refused.is_err());
     }
 
     /// Clients try again what failed: then the promise of the answer has to hold.

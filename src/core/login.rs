@@ -178,9 +178,17 @@ impl Core {
         now: Timestamp,
     ) -> Result<Arc<User>, LoginError> {
         let user = self.check_password(name, password, conn, now).await;
-        let user = user.map_err(LoginError::from);
+        let user = user.and_then(|checked| self.as_now(&checked)).map_err(LoginError::from);
         self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
         user
+    }
+
+    /// The record of a user whose password was right, as it is now: checks wait for their turn, and
+    /// an administrator may have changed it meanwhile.
+    fn as_now(&self, checked: &User) -> Result<Arc<User>, Refusal> {
+        let now = self.identity.user(checked.id);
+        let same = now.filter(|now| now.password_hash == checked.password_hash);
+        same.ok_or(Refusal::NoAccess)
     }
 
     /// Checks a user's password as a login does; the failures count with those of logins.
