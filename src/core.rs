@@ -519,8 +519,10 @@ mod tests {
         let gone = core.identity.changing().delete(&[(**application).clone().into()]);
         gone.expect("room").durable().await.expect("stored");
         store.failing.store(true, Ordering::Relaxed);
+        assert_eq!(core.standings.len(), 1);
         assert!(core.follow(Affected::Org(application.org), NOW).await.is_err());
         assert!(first.0.load(Ordering::Relaxed));
+        assert!(core.standings.is_empty(), "what is gone is not kept");
     }
 
     /// Gives a session every permission.

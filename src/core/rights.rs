@@ -75,6 +75,10 @@ impl Core {
         affected: Affected,
         now: Timestamp,
     ) -> Result<Changes, Failure> {
+        if !matches!(affected, Affected::User(_)) {
+            // Out of date, or of applications that are gone.
+            self.standings.clear();
+        }
         let sessions = self.sessions_of(affected);
         let changes = if sessions.len() <= limits::EXPIRY_STEP {
             self.refresh_all(&sessions, now)
