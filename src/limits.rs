@@ -236,6 +236,10 @@ pub const GROUP_BATCHES_MAX: usize = 1024;
 /// Sessions that expire, or whose counters are stored, in one step before other work gets its turn.
 pub const EXPIRY_STEP: usize = 256;
 
+/// What closing a connection takes of one core (measured: 49 µs): expiry goes on when those that it
+/// closed have had so much.
+pub const CLOSE_WAIT: Duration = Duration::from_micros(60);
+
 /// Sessions of an organisation that a listing with a filter or another order looks through at once;
 /// with more, some milliseconds' work, it runs apart from the connections.
 pub const LISTED_AT_ONCE_MAX: usize = 10_000;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Core;
-use crate::directory::{Changes, Session};
+use crate::directory::{Changes, Event, Session};
 use crate::store::writer::Receipt;
 use crate::store::{Batch, StoreError};
 use crate::timestamp::Timestamp;
@@ -20,7 +20,13 @@ impl Core {
             if !more {
                 break;
             }
-            tokio::task::yield_now().await;
+            // The tasks of closed connections wait in one queue with those that have commands:
+            // without a pause, commands would wait until all of them have closed.
+            let closed = changes.events.iter().filter(|event| closes(event)).count() as u32;
+            match closed {
+                0 => tokio::task::yield_now().await,
+                _ => tokio::time::sleep(limits::CLOSE_WAIT * closed).await,
+            }
         }
         let forgotten = self.directory.prune(now);
         self.publish(&Changes { events: Vec::new(), forgotten });
@@ -105,4 +111,9 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Whether a connection closes with this change.
+fn closes(event: &Event) -> bool {
+    matches!(event, Event::Ended(session, _) if session.outlet().is_some())
 }
