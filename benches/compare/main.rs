@@ -90,7 +90,7 @@ impl Options {
             connections: 50,
             sessions: 200,
             million: false,
-            ttl: 4,
+            ttl: 10,
             write: false,
             bench: false,
         }
