@@ -86,6 +86,22 @@ pub struct Page<T> {
     next_cursor: Option<String>,
 }
 
+impl<T> Page<T> {
+    /// The page of what was found, which is more than `limit` if another page follows; `cursor`
+    /// says where that begins if this is the last on the page.
+    fn of<F>(
+        mut found: Vec<F>,
+        limit: usize,
+        cursor: impl Fn(&F) -> String,
+        item: impl Fn(&F) -> T,
+    ) -> Self {
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next_cursor = found.last().filter(|_| more).map(cursor);
+        Self { items: found.iter().map(item).collect(), next_cursor }
+    }
+}
+
 /// Answers a request. With `full` the server has no room for the connection.
 pub async fn answer(
     core: &Arc<Core>,

@@ -146,11 +146,8 @@ pub fn below(asked: &Asked<'_>, org: &str) -> Result<Page<Organization>, Error> 
     let after = cursors.read(&asked.query)?.map(OrgId::from_bytes);
     let (identity, limit) = (&asked.core.identity, limits::ORGS_PAGE);
     let found = identity.orgs_below_page(org.id, after, limit + 1);
-    let page = &found[..limit.min(found.len())];
-    let more = found.len() > limit;
-    let next_cursor = page.last().filter(|_| more).map(|last| cursors.write(last.id.as_bytes()));
-    let items = page.iter().map(|org| Organization::of(identity, org)).collect();
-    Ok(Page { items, next_cursor })
+    let cursor = |last: &Arc<Org>| cursors.write(last.id.as_bytes());
+    Ok(Page::of(found, limit, cursor, |org| Organization::of(identity, org)))
 }
 
 /// Lists the projects of an organisation: the one that it has. Access as for its principals.

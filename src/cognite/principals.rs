@@ -173,12 +173,8 @@ pub fn list(asked: &Asked<'_>, org: &str) -> Result<Page<Principal>, Error> {
     let identity = &asked.core.identity;
     // One more tells whether another page follows.
     let found = accounts(identity, org.id, &types, after, limit + 1);
-    let page = &found[..limit.min(found.len())];
-    let more = found.len() > limit;
-    let next_cursor =
-        page.last().filter(|_| more).map(|last| cursors.write(&Key::of(last).bytes()));
-    let items = page.iter().map(|account| Principal::of(identity, account)).collect();
-    Ok(Page { items, next_cursor })
+    let cursor = |last: &Account| cursors.write(&Key::of(last).bytes());
+    Ok(Page::of(found, limit, cursor, |account| Principal::of(identity, account)))
 }
 
 /// Shows principals by their ids, or service accounts by their `externalId`.
