@@ -149,20 +149,19 @@ impl Directory {
         siblings.map_or_else(Vec::new, |siblings| siblings.iter().cloned().collect())
     }
 
-    /// At most `max` sessions of one login that pass the test, which must be short: those that live
-    /// and those that ended lately, the last that started first, from behind the mark on.
+    /// At most `max` sessions of one login: those that live and those that ended lately, the last
+    /// that started first, from behind the mark on.
     ///
     /// A session keeps its place when it ends, so that whoever goes on behind the last session of a
     /// page sees none twice and misses none, whatever happens in between.
-    pub fn sessions_of(
+    pub fn page_of_principal(
         &self,
         principal: &Principal,
         after: Option<Mark>,
         max: usize,
-        test: impl Fn(&Session) -> bool,
     ) -> Vec<Arc<Session>> {
         let page = |siblings: &Siblings| -> Vec<Arc<Session>> {
-            siblings.older_than(after).filter(|session| test(session)).take(max).cloned().collect()
+            siblings.older_than(after).take(max).cloned().collect()
         };
         // In this order: what ends meanwhile is in both rather than in none.
         let mut found = self.by_principal.get(principal).map_or_else(Vec::new, |live| page(&live));
