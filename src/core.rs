@@ -187,13 +187,8 @@ impl Core {
 
     /// Tells everybody of changes: connections close now, the journal follows.
     pub fn publish(&self, changes: &Changes) {
-        self.count(&changes.events);
         self.close_ended(changes);
-        self.return_mail(&changes.events);
-        self.tell_connections(&changes.events);
-        let _order = self.journal.lock();
-        let queued = self.records_of(changes).and_then(|batch| self.tables.hand_over(batch));
-        if let Err(error) = queued {
+        if let Err(error) = self.hand_over(changes) {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "a change of the directory was not stored");
         }
