@@ -12,7 +12,7 @@ use crate::id::{OrgId, SessionId, SessionRef, ThingKey};
 use crate::identity::Standing;
 use crate::identity::model::{Application, Org};
 use crate::identity::permission::PermissionSet;
-use crate::limits::LISTED_AT_ONCE_MAX;
+use crate::limits::{LISTED_AT_ONCE_MAX, LISTING_BYTES_RESERVED_MAX};
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{Call, CommandInfo, Done, RawParams, WriteReply, shown};
 use crate::tr50::error::{Code, Failure};
@@ -395,7 +395,8 @@ impl WriteReply for SessionList {
             });
             if index == 0 {
                 // Most are about as long as the first: the text need not move as it grows.
-                out.reserve((out.len() - start + 16) * self.listing.sessions.len());
+                let all = (out.len() - start + 16) * self.listing.sessions.len();
+                out.reserve(all.min(LISTING_BYTES_RESERVED_MAX));
             }
         }
         out.extend_from_slice(b"]}}");

@@ -201,8 +201,8 @@ impl Client {
         }
     }
 
-    /// Lets the answer to a request of so many bytes come when it is ready; meanwhile the client goes on. What the request changes
-    /// is changed here, before the next line is looked at.
+    /// Lets the answer to a request of so many bytes come when it is ready; meanwhile the client
+    /// goes on. What the request changes is changed here, before the next line is looked at.
     fn wait_for(&mut self, bytes: usize, mut pending: Pending, out: &mut Vec<u8>) {
         if self.waiting.len() >= limits::TCP_WAITING_MAX
             || self.waiting_bytes + bytes > limits::OUTBOX_BYTES_MAX
