@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backup::{self, BackupError, Contents};
 use crate::limits;
-use crate::server::chain;
+use crate::serve::chain;
 use crate::store::disk::DiskStore;
 use crate::things::files::Files;
 use crate::timestamp::Timestamp;

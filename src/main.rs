@@ -16,7 +16,7 @@ use tr50d::config::{Config, is_demo_dir};
 use tr50d::descriptors;
 use tr50d::identity::Identity;
 use tr50d::logging;
-use tr50d::server::{Server, chain};
+use tr50d::serve::{Server, chain};
 use tr50d::store::Tables;
 use tr50d::store::memory::MemoryStore;
 use tr50d::store::writer::Durability;

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tr50d::app::App;
 use tr50d::client::Url;
 use tr50d::config::Config;
-use tr50d::core::Core;
 use tr50d::directory::query::Query;
-use tr50d::server::Server;
-use tr50d::transport::{ConnInfo, Protocol, Stream};
+use tr50d::edge::{ConnInfo, Protocol, Stream};
+use tr50d::serve::Server;
 
 use crate::probe::{DEVICES, Probe};
-use crate::server::{DEVICE_TOKEN, cpu_of, resident_of};
+use crate::serve::{DEVICE_TOKEN, cpu_of, resident_of};
 use crate::table::{Table, each, rate, thousands};
 use crate::wire::{Far, Near, pair};
 use crate::{Outcome, parts};
@@ -75,8 +75,8 @@ impl Inside {
     }
 
     /// What it serves from.
-    pub fn core(&self) -> &Arc<Core> {
-        self.server.core()
+    pub fn app(&self) -> &Arc<App> {
+        self.server.app()
     }
 
     /// Whether the server has closed all connections.
@@ -106,14 +106,14 @@ impl Inside {
 
     /// Logs all devices in, and waits until they are.
     pub async fn login(&self, key_prefix: &str) -> Outcome<()> {
-        let wanted = self.core().directory.len() + self.devices.len();
+        let wanted = self.app().directory.len() + self.devices.len();
         for (number, device) in self.devices.iter().enumerate() {
             device.connect(&format!("{key_prefix}{number}"), DEVICE_TOKEN);
             if number % 100 == 0 {
                 tokio::task::yield_now().await;
             }
         }
-        until("all are logged in", || self.core().directory.len() >= wanted).await
+        until("all are logged in", || self.app().directory.len() >= wanted).await
     }
 
     async fn come(&mut self, table: &mut Table, what: &str, count: usize) -> Outcome<()> {
@@ -132,7 +132,7 @@ impl Inside {
 
     /// The first page of sessions, and the last.
     fn list(&self, table: &mut Table) -> Outcome<()> {
-        let directory = &self.core().directory;
+        let directory = &self.app().directory;
         let session = directory.all().into_iter().next().ok_or("nobody is there")?;
         let org = session.org_id();
         for offset in [0, directory.len() - PAGE.min(directory.len())] {
@@ -154,7 +154,7 @@ impl Inside {
         tokio::time::sleep(Duration::from_secs(TTL_S - 1)).await;
         let probe = Probe::start(&self.mqtt()?).await?;
         let cpu = cpu_of("self")?;
-        until("all have expired", || self.core().directory.len() <= DEVICES).await?;
+        until("all have expired", || self.app().directory.len() <= DEVICES).await?;
         until("all are closed", || self.all_are_closed()).await?;
         let cpu = cpu_of("self")? - cpu;
         let late = touched.elapsed().saturating_sub(Duration::from_secs(TTL_S));

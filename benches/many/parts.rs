@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use tr50d::core::Core;
+use tr50d::app::App;
 use tr50d::directory::{Lifetime, Session, Start, Who};
+use tr50d::edge::{ConnInfo, Protocol};
 use tr50d::id::{SessionId, ThingId};
-use tr50d::identity::{ApplicationLogin, Standing};
+use tr50d::identity::{Access, ApplicationLogin};
 use tr50d::timestamp::Timestamp;
-use tr50d::transport::{ConnInfo, Protocol};
 
 use crate::inside::{Inside, here, until};
-use crate::server::DEVICE_TOKEN;
+use crate::serve::DEVICE_TOKEN;
 use crate::table::{Table, thousands};
 use crate::{ALLOCATOR, Outcome};
 
@@ -53,35 +53,35 @@ impl Parts {
 
     async fn measure(count: usize) -> Outcome<Self> {
         let inside = Inside::start(&[]).await?;
-        let core = inside.core();
+        let app = inside.app();
         let before = ALLOCATOR.allocated();
         for number in 0..count {
-            let id = ThingId::from_bytes(tr50d::core::random()?);
+            let id = ThingId::from_bytes(tr50d::app::random()?);
             let key = key(number);
             // Its receipt: all are waited for at once.
-            let _ = core.identity.login_application(&key, DEVICE_TOKEN, &key, now(), id)?;
+            let _ = app.identity().login_application(&key, DEVICE_TOKEN, &key, now(), id)?;
             if number % 1000 == 0 {
-                stored(core).await?;
+                stored(app).await?;
             }
         }
-        stored(core).await?;
+        stored(app).await?;
         let registered = ALLOCATOR.allocated();
-        let standing = Arc::new(login_of(core, 0)?.standing);
-        let start = |number| start_of(core, number, &standing);
+        let access = Arc::new(login_of(app, 0)?.access);
+        let start = |number| start_of(app, number, &access);
         let starts = (0..count).map(start).collect::<Outcome<Vec<_>>>()?;
         let texts = (ALLOCATOR.allocated() - registered) / count - size_of::<Start>();
         let mut started = Vec::with_capacity(count);
         for start in starts {
-            started.push(core.directory.start(start, false, now())?);
+            started.push(app.directory().start(start, false, now())?);
         }
         let listed = ALLOCATOR.allocated() - capacity_bytes(&started) - events_bytes(&started);
         for (_, changes) in &started {
-            core.publish(changes);
-            if core.store_queue() > 1000 {
-                stored(core).await?;
+            app.publish(changes);
+            if app.store_queue() > 1000 {
+                stored(app).await?;
             }
         }
-        stored(core).await?;
+        stored(app).await?;
         let written = ALLOCATOR.allocated() - capacity_bytes(&started) - events_bytes(&started);
         let session = size_of::<Session>() + ARC_BYTES + texts;
         let parts = Self {
@@ -111,7 +111,7 @@ impl Whole {
         until("all are accepted", || inside.all_are_awaited()).await?;
         let accepted = ALLOCATOR.allocated().saturating_sub(before) / count;
         inside.login("parts-").await?;
-        stored(inside.core()).await?;
+        stored(inside.app()).await?;
         let online = ALLOCATOR.allocated().saturating_sub(before) / count;
         inside.stop().await;
         Ok(Self { accepted, online })
@@ -133,17 +133,17 @@ fn events_bytes(started: &Started) -> usize {
 }
 
 /// What a session is made of; those of an application share their rights, as the server has it.
-fn start_of(core: &Core, number: usize, standing: &Arc<Standing>) -> Outcome<Start> {
-    let login = login_of(core, number)?;
+fn start_of(app: &App, number: usize, access: &Arc<Access>) -> Outcome<Start> {
+    let login = login_of(app, number)?;
     Ok(Start {
-        id: SessionId::from_random(tr50d::core::random()?),
+        id: SessionId::from_random(tr50d::app::random()?),
         who: Who::Application {
             application: login.application,
             thing_id: login.thing.id,
             thing_key: login.thing.key.clone(),
         },
         client_id: key(number).into(),
-        standing: standing.clone(),
+        access: access.clone(),
         conn: ConnInfo { protocol: Protocol::Mqtt, remote_addr: here() },
         lifetime: Lifetime::Connection,
         outlet: None,
@@ -151,15 +151,15 @@ fn start_of(core: &Core, number: usize, standing: &Arc<Standing>) -> Outcome<Sta
 }
 
 /// Logs a device in that registered before.
-fn login_of(core: &Core, number: usize) -> Outcome<ApplicationLogin> {
-    let id = ThingId::from_bytes(tr50d::core::random()?);
+fn login_of(app: &App, number: usize) -> Outcome<ApplicationLogin> {
+    let id = ThingId::from_bytes(tr50d::app::random()?);
     let key = key(number);
-    let (login, _) = core.identity.login_application(&key, DEVICE_TOKEN, &key, now(), id)?;
+    let (login, _) = app.identity().login_application(&key, DEVICE_TOKEN, &key, now(), id)?;
     Ok(login)
 }
 
-async fn stored(core: &Core) -> Outcome<()> {
-    until("all is stored", || core.store_queue() == 0).await
+async fn stored(app: &App) -> Outcome<()> {
+    until("all is stored", || app.store_queue() == 0).await
 }
 
 fn key(number: usize) -> String {

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use tr50d::directory::Reason;
-use tr50d::transport::driver::Peer;
-use tr50d::transport::mqtt::client::{Client, Closing};
-use tr50d::transport::mqtt::codec::packet::Connect;
-use tr50d::transport::mqtt::codec::{ConnectProperties, Version, encode};
+use tr50d::edge::driver::Peer;
+use tr50d::edge::mqtt::client::{Client, Closing};
+use tr50d::edge::mqtt::codec::packet::Connect;
+use tr50d::edge::mqtt::codec::{ConnectProperties, Version, encode};
 
 use super::scene::{NOW, Scene, conn};
 

@@ -7,10 +7,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
+use tr50d::app::{App, Arrival};
 use tr50d::broker::{Broker, BrokerLimits};
 use tr50d::config::Config;
-use tr50d::core::{Arrival, Core};
 use tr50d::directory::{Directory, Outlet, Pushed, Reason, Session, Start, Who};
+use tr50d::edge::mqtt::Edge;
+use tr50d::edge::{ConnInfo, Protocol};
 use tr50d::id::{SessionId, ThingId, ThingKey};
 use tr50d::identity::Identity;
 use tr50d::identity::password::Passwords;
@@ -23,8 +25,6 @@ use tr50d::tr50::authenticate::Credentials;
 use tr50d::tr50::commands::COMMANDS;
 use tr50d::tr50::dispatch::{Caller, Execution};
 use tr50d::tr50::exchange;
-use tr50d::transport::mqtt::Edge;
-use tr50d::transport::{ConnInfo, Protocol};
 
 /// When everything happens: nothing here looks at a clock.
 pub const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
@@ -42,7 +42,7 @@ const HOME_SHARE: usize = 20;
 /// A server with sessions, and a device that asks.
 pub struct Scene {
     /// The server.
-    pub core: Arc<Core>,
+    pub app: Arc<App>,
     /// Its edge for MQTT.
     pub edge: Arc<Edge>,
     /// What waits for it.
@@ -54,8 +54,8 @@ impl Scene {
     /// A server with so many sessions beside the caller's, in 200 organisations.
     pub fn with_sessions(count: usize) -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let core = Arc::new(core());
-        let mut logins = (0..ORGS).map(|org| runtime.block_on(login(&core, org, ASKING)));
+        let app = Arc::new(app());
+        let mut logins = (0..ORGS).map(|org| runtime.block_on(login(&app, org, ASKING)));
         let home = logins.next().expect("there are organisations");
         let others: Vec<_> = logins.collect();
         for number in 0..count {
@@ -63,20 +63,20 @@ impl Scene {
                 0 => &home,
                 _ => &others[number % others.len()],
             };
-            start_like(&core, like, number);
+            start_like(&app, like, number);
         }
         let caller = Caller { conn: *home.conn(), session: Some(home) };
         let entered = runtime.enter();
         let broker = Broker::spawn(BrokerLimits { filters_max: 100, links_max: 100 });
         drop(entered);
-        let edge = Arc::new(Edge::new(core.clone(), broker));
-        Self { core, edge, runtime, caller }
+        let edge = Arc::new(Edge::new(app.clone(), broker));
+        Self { app, edge, runtime, caller }
     }
 
     /// Answers a request of the device as its MQTT connection would: `out` has the reply.
     pub fn answer(&self, request: &str, out: &mut Vec<u8>) {
         out.clear();
-        match exchange::on_connection(&self.core, &self.caller, request.as_bytes(), NOW, out) {
+        match exchange::on_connection(&self.app, &self.caller, request.as_bytes(), NOW, out) {
             Execution::Done => {}
             Execution::Pending(pending) | Execution::Waiting(pending) => {
                 out.extend_from_slice(&self.runtime.block_on(pending).bytes);
@@ -91,14 +91,14 @@ impl Scene {
 
     /// Ends every session that nobody uses for as long as one may stay idle.
     pub fn expire(&self) {
-        let late = NOW.plus_seconds(2 * self.core.config.sessions.ttl_s);
-        self.runtime.block_on(self.core.expire(late));
-        assert!(self.core.directory.is_empty(), "all were due");
+        let late = NOW.plus_seconds(2 * self.app.config.sessions.ttl_s);
+        self.runtime.block_on(self.app.expire(late));
+        assert!(self.app.directory().is_empty(), "all were due");
     }
 }
 
 /// A server as it starts, in memory, with the organisations and their tokens.
-fn core() -> Core {
+fn app() -> App {
     let mut config = Config::default();
     // Counted, and never reached.
     config.limits.commands_per_s = u32::MAX;
@@ -111,10 +111,10 @@ fn core() -> Core {
         bytes.fill(fresh);
     });
     let identity = identity.expect("the bootstrap file is right");
-    let directory = Directory::new(Core::terms(&config), NOW);
+    let directory = Directory::new(App::terms(&config), NOW);
     let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
     let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
-    Core::new(config, tables, identity, directory, passwords, metrics, "bench".into())
+    App::new(config, tables, identity, directory, passwords, metrics, "bench".into())
 }
 
 /// The organisations, their tokens, and the demo's role of devices.
@@ -139,7 +139,7 @@ fn bootstrap() -> String {
 }
 
 /// Logs a device in over MQTT.
-async fn login(core: &Core, org: usize, thing_key: &str) -> Arc<Session> {
+async fn login(app: &App, org: usize, thing_key: &str) -> Arc<Session> {
     let credentials = Credentials::Application {
         thing_key: thing_key.into(),
         token: format!("token-of-{org}"),
@@ -151,11 +151,11 @@ async fn login(core: &Core, org: usize, thing_key: &str) -> Arc<Session> {
         takes_over: true,
         outlet: Arc::new(Nowhere),
     };
-    core.login_bound(credentials, arrival, NOW).await.expect("the token is right")
+    app.login_bound(credentials, arrival, NOW).await.expect("the token is right")
 }
 
 /// Starts the session of another device, as its login would.
-fn start_like(core: &Core, like: &Session, number: usize) {
+fn start_like(app: &App, like: &Session, number: usize) {
     let Who::Application { application, .. } = like.who() else {
         unreachable!("devices are applications")
     };
@@ -170,14 +170,14 @@ fn start_like(core: &Core, like: &Session, number: usize) {
         },
         client_id: "device-cloud".into(),
         // Every login makes its own.
-        standing: Arc::new((*like.standing()).clone()),
+        access: Arc::new((*like.access()).clone()),
         conn: conn(number),
         lifetime: like.lifetime(),
         outlet: Some(Arc::new(Nowhere)),
     };
     // A hundred start in the same millisecond.
     let now = NOW.plus_millis(number as i64 / 100);
-    assert!(core.directory.start(start, true, now).is_ok(), "there is room");
+    assert!(app.directory().start(start, true, now).is_ok(), "there is room");
 }
 
 /// Where a device connects from.

@@ -4,13 +4,13 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
+use tr50d::edge::mqtt::codec::encode::{self, PublishHead};
+use tr50d::edge::mqtt::codec::{PublishProperties, QoS, Version, decode};
 use tr50d::limits;
 use tr50d::tr50::dispatch::{Done, WriteReply};
 use tr50d::tr50::envelope::Request;
 use tr50d::tr50::error::{Code, Failure};
 use tr50d::tr50::exchange;
-use tr50d::transport::mqtt::codec::encode::{self, PublishHead};
-use tr50d::transport::mqtt::codec::{PublishProperties, QoS, Version, decode};
 
 use super::device::Device;
 use super::scene::{NOW, Scene};
@@ -126,11 +126,11 @@ fn put_publish(out: &mut Vec<u8>, qos: QoS, pkid: u16, topic: &[&[u8]], payload:
 
 fn touch(scene: &Rc<Scene>) -> Step {
     let scene = scene.clone();
-    let mut sessions = scene.core.directory.all();
+    let mut sessions = scene.app.directory().all();
     sessions.truncate(TOUCHED);
     Box::new(move || {
         for session in &sessions {
-            scene.core.touch(session, black_box(NOW), 1);
+            scene.app.touch(session, black_box(NOW), 1);
         }
     })
 }

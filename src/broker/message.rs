@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::transport::mqtt::codec::{PublishProperties, QoS};
+use crate::edge::mqtt::codec::{PublishProperties, QoS};
 
 /// A message to publish.
 #[derive(Clone, Copy, Debug)]

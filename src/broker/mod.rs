@@ -35,10 +35,10 @@ pub use message::{AckToken, Delivery, Message, Parcel};
 use self::filters::SessionKey;
 use self::session::{Attached, Control};
 use self::worker::{Command, Names, Open, Worker};
+use crate::edge::mqtt::codec::QoS;
+use crate::edge::mqtt::codec::packet::RetainHandling;
 use crate::id::OrgId;
 use crate::topic;
-use crate::transport::mqtt::codec::QoS;
-use crate::transport::mqtt::codec::packet::RetainHandling;
 
 /// How large the broker may get.
 #[derive(Clone, Copy, Debug)]

@@ -115,7 +115,7 @@ impl Retained {
 mod tests {
     use super::super::message::Message;
     use super::*;
-    use crate::transport::mqtt::codec::QoS;
+    use crate::edge::mqtt::codec::QoS;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
     use std::time::Duration;

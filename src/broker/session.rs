@@ -19,8 +19,8 @@ use super::filters::{SessionKey, Slot};
 use super::limits::{AWAY_BYTES_MAX, AWAY_MESSAGES_MAX, REPLAY_MAX, ROUTER_WAIT, UNACKED_MAX};
 use super::message::{AckToken, Delivery, Parcel};
 use super::worker::Command;
+use crate::edge::mqtt::codec::QoS;
 use crate::topic;
-use crate::transport::mqtt::codec::QoS;
 
 /// What the broker's thread and the session's connection tell its task.
 pub(super) enum Control {

@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use super::*;
-use crate::transport::mqtt::codec::PublishProperties;
+use crate::edge::mqtt::codec::PublishProperties;
 
 const ORG: OrgId = OrgId::from_bytes([1; 12]);
 const OTHER: OrgId = OrgId::from_bytes([2; 12]);
@@ -73,7 +73,7 @@ fn message<'a>(topic: &'a str, payload: &'a str) -> Message<'a> {
         response_topic: None,
         correlation_data: None,
         topic_alias: None,
-        repeated: crate::transport::mqtt::codec::properties::Repeated::NONE,
+        repeated: crate::edge::mqtt::codec::properties::Repeated::NONE,
     };
     let (payload, qos) = (payload.as_bytes(), QoS::AtLeastOnce);
     Message { topic, payload, qos, retain: false, properties: NONE, publisher: 0 }

@@ -20,9 +20,9 @@ use super::message::Parcel;
 use super::retained::Retained;
 use super::session::{Attached, Control, Session, State, Status, Terms};
 use super::{BrokerError, BrokerLimits, LinkName, Refusal, Subscription};
+use crate::edge::mqtt::codec::packet::RetainHandling;
 use crate::id::OrgId;
 use crate::topic;
-use crate::transport::mqtt::codec::packet::RetainHandling;
 
 /// What the broker's thread is asked to do.
 pub(super) enum Command {

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::backup::{self, BackupError, Contents, FILES};
 use crate::config::Config;
 use crate::control;
-use crate::server::chain;
+use crate::serve::chain;
 use crate::store::disk::DiskStore;
 use crate::things::files::blobs::Blobs;
 use crate::timestamp::Timestamp;

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::client::Url;
+use crate::edge::Protocol;
 use crate::fleet::{
     Board, ClientKind, DEVICES_MAX, FILE_BYTES_MAX, Fleet, Load, Plan, PlanError, ROWS_MAX, Report,
     Versions, WINDOW_MAX,
 };
 use crate::timestamp::Timestamp;
-use crate::transport::Protocol;
 
 /// Something failed, was lost or dropped.
 const NOT_CLEAN: u8 = 1;

@@ -14,7 +14,7 @@ use super::frame::{self, Connect, Version};
 use super::reply::Reply;
 use super::url::{Login, Url};
 use super::{ClientError, Options, REPLY_BYTES_MAX, login_text};
-use crate::transport::{Protocol, Stream};
+use crate::edge::{Protocol, Stream};
 
 /// Bytes read at once. The buffer is on the stack: a waiting connection holds none.
 const READ_BYTES: usize = 16 * 1024;

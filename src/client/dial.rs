@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::ClientError;
 use super::url::{Trust, Url};
 use super::websocket;
-use crate::transport::{Protocol, Stream};
+use crate::edge::{Protocol, Stream};
 
 /// A server whose name is resolved and whose certificates are loaded: what many connections share.
 #[derive(Clone)]

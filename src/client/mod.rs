@@ -27,7 +27,7 @@ pub use http::HttpConnection;
 pub use reply::Reply;
 pub use url::{BadUrl, Login, Trust, Url};
 
-use crate::transport::Protocol;
+use crate::edge::Protocol;
 
 /// The key under which [`request_text`] puts its command.
 const COMMAND_KEY: &str = "cmd";

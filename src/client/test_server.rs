@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::frame::{self, Version};
-use crate::transport::Stream;
+use crate::edge::Stream;
 
 /// The token (and password) that the server takes.
 pub(crate) const TOKEN: &str = "sesame";

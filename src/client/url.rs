@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::frame::Version;
-use crate::transport::Protocol;
+use crate::edge::Protocol;
 
 /// The application id of a thing's login when the URL names none.
 const APP_ID: &str = "tr50d";

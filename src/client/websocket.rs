@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::ClientError;
-use crate::transport::Stream;
+use crate::edge::Stream;
 
 /// Shakes hands at `path` with sub-protocol `mqtt` (`tr50.md` 1.1, "MQTT over WebSocket").
 pub(super) async fn open(

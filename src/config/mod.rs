@@ -11,11 +11,11 @@ use std::{fs, io, process};
 
 use tracing::level_filters::LevelFilter;
 
+use crate::edge::proxy::Trusted;
+use crate::edge::tls;
 use crate::store::writer::Durability;
 use crate::things::telemetry::RETENTION_MONTHS_MAX;
 use crate::timestamp::Timestamp;
-use crate::transport::proxy::Trusted;
-use crate::transport::tls;
 use value::{Raw, Value};
 
 /// What `--demo` starts from.

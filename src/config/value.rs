@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use tracing::level_filters::LevelFilter;
 
 use super::LogFormat;
+use crate::edge::proxy::Trusted;
 use crate::store::writer::Durability;
-use crate::transport::proxy::Trusted;
 
 /// A value as it was written.
 #[derive(Clone, Copy)]

@@ -1,9 +1,11 @@
 //! The session directory: every live session, and those that ended lately.
 //!
 //! It knows no socket, no clock and no disk: `now` is an argument, and every change returns the
-//! [`Event`]s that tell it to the rest of the program.
+//! [`Events`] that tell it to the rest of the program. Everybody may read the [`Directory`]; only who
+//! has the [`DirectoryWriter`] can change a session.
 
 use std::cmp::Reverse;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use crate::id::{OrgId, SessionId, SessionRef, SessionUuid};
-use crate::identity::Standing;
+use crate::identity::Access;
 use crate::timestamp::Timestamp;
 
 pub mod event;
@@ -26,7 +28,7 @@ pub mod siblings;
 mod tests;
 pub mod wheel;
 
-pub use event::Event;
+pub use event::{Event, Events};
 pub use session::{
     End, Kind, Lifetime, OrgSwitch, Outlet, Place, Principal, Pushed, Reason, Session, Start,
     Status, Who,
@@ -60,16 +62,7 @@ pub struct Terms {
 #[error("the directory has no room for the session")]
 pub struct Full;
 
-/// What a session's start or end changes beside the session itself.
-#[derive(Default)]
-pub struct Changes {
-    /// In the order in which they happened.
-    pub events: Vec<Event>,
-    /// Sessions that left the history to make room.
-    pub forgotten: Vec<Arc<Session>>,
-}
-
-/// The session directory.
+/// The session directory, for those who read it.
 pub struct Directory {
     terms: Terms,
     /// The idle time of sessions that start from now on.
@@ -83,9 +76,19 @@ pub struct Directory {
     next_serial: AtomicU64,
 }
 
+/// The session directory, for the one who changes it.
+pub struct DirectoryWriter(Directory);
+
+impl Deref for DirectoryWriter {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        &self.0
+    }
+}
+
 impl Directory {
-    /// An empty directory.
-    pub fn new(terms: Terms, now: Timestamp) -> Self {
+    fn new(terms: Terms, now: Timestamp) -> Self {
         Self {
             terms,
             ttl_s: AtomicU64::new(terms.ttl_s),
@@ -106,12 +109,6 @@ impl Directory {
     /// Seconds after which a session that starts now expires when it is idle; 0: never.
     pub fn ttl_s(&self) -> u64 {
         self.ttl_s.load(Ordering::Relaxed)
-    }
-
-    /// Sets the idle time of sessions that start from now on. Those that live keep theirs, for
-    /// which their timers are set.
-    pub fn set_ttl_s(&self, ttl_s: u64) {
-        self.ttl_s.store(ttl_s, Ordering::Relaxed);
     }
 
     /// How many sessions live.
@@ -172,6 +169,41 @@ impl Directory {
         found
     }
 
+    /// All live sessions, in no order. For the stop of the server and for tests: it visits all.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.sessions.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// The live sessions that are in an organisation, oldest first.
+    pub fn in_org(&self, org: OrgId) -> Vec<Arc<Session>> {
+        let roster = self.by_org.get(&org).map(|roster| roster.value().clone());
+        roster.map_or_else(Vec::new, |roster| roster.read().page(false, 0, usize::MAX))
+    }
+
+    /// Whether a live session in an organisation passes the test, which must be short.
+    pub fn any_in_org(&self, org: OrgId, test: impl Fn(&Session) -> bool) -> bool {
+        let roster = self.by_org.get(&org).map(|roster| roster.value().clone());
+        roster.is_some_and(|roster| roster.read().newest_first(None, None).any(|s| test(s)))
+    }
+
+    /// How many live sessions an organisation has.
+    pub fn count(&self, org: OrgId) -> usize {
+        self.by_org.get(&org).map_or(0, |roster| roster.value().read().len())
+    }
+}
+
+impl DirectoryWriter {
+    /// An empty directory.
+    pub fn new(terms: Terms, now: Timestamp) -> Self {
+        Self(Directory::new(terms, now))
+    }
+
+    /// Sets the idle time of sessions that start from now on. Those that live keep theirs, for
+    /// which their timers are set.
+    pub fn set_ttl_s(&self, ttl_s: u64) {
+        self.ttl_s.store(ttl_s, Ordering::Relaxed);
+    }
+
     /// Starts a session. With `takes_over`, connection-bound sessions of the same login with the
     /// same client id end as replaced (MQTT 3.1.1, \[MQTT-3.1.4-2\]). If the login has as many
     /// sessions as it may, its oldest one over HTTP ends as replaced.
@@ -184,19 +216,19 @@ impl Directory {
         start: Start,
         takes_over: bool,
         now: Timestamp,
-    ) -> Result<(Arc<Session>, Changes), Full> {
+    ) -> Result<(Arc<Session>, Events), Full> {
         if self.sessions.len() >= self.terms.sessions_max {
             return Err(Full);
         }
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(start, serial, self.ttl_s(), now));
         let older = self.insert(&session, takes_over, self.terms.per_principal_max)?;
-        let mut changes = Changes::default();
+        let mut events = Events::default();
         for other in older {
-            changes.append(self.end(&other, Reason::Replaced, now));
+            events.append(self.end(&other, Reason::Replaced, now));
         }
-        changes.events.push(Event::Started(session.clone()));
-        Ok((session, changes))
+        events.push(Event::Started(session.clone()));
+        Ok((session, events))
     }
 
     /// Puts a session into every index, or into none if its login has `siblings_max` sessions that
@@ -211,7 +243,7 @@ impl Directory {
         // waits until it is in the last.
         let place = session.place.write();
         let older = self.join(session, takes_over, siblings_max)?;
-        self.roster(place.standing.org.id).write().insert(session.clone());
+        self.roster(place.access.org.id).write().insert(session.clone());
         self.arm(session);
         self.sessions.insert(session.uuid(), session.clone());
         Ok(older)
@@ -241,15 +273,15 @@ impl Directory {
     }
 
     /// Ends a session; does nothing when it has ended already.
-    pub fn end(&self, session: &Arc<Session>, reason: Reason, now: Timestamp) -> Changes {
+    pub fn end(&self, session: &Arc<Session>, reason: Reason, now: Timestamp) -> Events {
         let place = session.place.write();
         if session.end.set(End { reason, at: now }).is_err() {
-            return Changes::default();
+            return Events::default();
         }
         // First into the history: who looks for it here and there finds it.
         let forgotten = self.history.lock().push(session.clone());
         self.sessions.remove(&session.uuid());
-        self.roster(place.standing.org.id).write().remove(session);
+        self.roster(place.access.org.id).write().remove(session);
         self.wheel.lock().remove(session);
         let principal = session.who.principal();
         self.by_principal.remove_if_mut(&principal, |_, siblings| {
@@ -257,11 +289,12 @@ impl Directory {
             siblings.is_empty()
         });
         drop(place);
-        Changes { events: vec![Event::Ended(session.clone(), reason)], forgotten }
+        let ended = Event::Ended(session.clone(), reason);
+        std::iter::once(ended).chain(forgotten.into_iter().map(Event::Forgotten)).collect()
     }
 
     /// Ends a session for somebody: one of their own as logged out, any other as revoked.
-    pub fn end_for(&self, session: &Arc<Session>, by: &Principal, now: Timestamp) -> Changes {
+    pub fn end_for(&self, session: &Arc<Session>, by: &Principal, now: Timestamp) -> Events {
         let own = session.who.principal() == *by;
         self.end(session, if own { Reason::LoggedOut } else { Reason::Revoked }, now)
     }
@@ -269,42 +302,37 @@ impl Directory {
     /// Ends a session as revoked. One that has ended otherwise is revoked too: it keeps the time of
     /// its end. One that is revoked already stays as it is, but is told of again: the record of
     /// its end may be lost, or not stored yet.
-    pub fn revoke(&self, session: &Arc<Session>, now: Timestamp) -> Changes {
-        let changes = self.end(session, Reason::Revoked, now);
+    pub fn revoke(&self, session: &Arc<Session>, now: Timestamp) -> Events {
+        let events = self.end(session, Reason::Revoked, now);
         let history = self.history.lock();
         // Only what is still known: a record that was forgotten must not come back.
-        if !changes.events.is_empty() || history.get(session.uuid()).is_none() {
-            return changes;
+        if !events.is_empty() || history.get(session.uuid()).is_none() {
+            return events;
         }
         session.revoked.store(true, Ordering::Relaxed);
         drop(history);
-        Changes { events: vec![Event::Revoked(session.clone())], ..changes }
+        Event::Revoked(session.clone()).into()
     }
 
     /// Moves a session to another organisation, with the rights it has there.
-    pub fn switch(
-        &self,
-        session: &Arc<Session>,
-        standing: Arc<Standing>,
-        now: Timestamp,
-    ) -> Changes {
+    pub fn switch(&self, session: &Arc<Session>, access: Arc<Access>, now: Timestamp) -> Events {
         let mut place = session.place.write();
         if session.end.get().is_some() {
-            return Changes::default();
+            return Events::default();
         }
-        let org = standing.org.clone();
+        let org = access.org.clone();
         let switch = OrgSwitch { org_id: org.id, org_key: org.key.clone(), ts: now };
-        if place.standing.org.id != org.id {
-            self.roster(place.standing.org.id).write().remove(session);
+        if place.access.org.id != org.id {
+            self.roster(place.access.org.id).write().remove(session);
             self.roster(org.id).write().insert(session.clone());
         }
-        session.stand(&mut place, standing);
-        place.push_switch(switch.clone());
+        session.stand(&mut place, access);
+        place.push_switch(switch);
         drop(place);
-        Changes { events: vec![Event::Switched(session.clone(), switch)], forgotten: Vec::new() }
+        Event::Switched(session.clone()).into()
     }
 
-    /// Gives a session the rights that it has now in its organisation, as `standing_of` says; none:
+    /// Gives a session the rights that it has now in its organisation, as `access_of` says; none:
     /// it may not be there any more, and ends as revoked.
     ///
     /// Rights are asked for while nobody else can set them: of two changes at the same time, the
@@ -313,20 +341,17 @@ impl Directory {
         &self,
         session: &Arc<Session>,
         now: Timestamp,
-        standing_of: impl FnOnce(&Who, OrgId) -> Option<Standing>,
-    ) -> Changes {
+        access_of: impl FnOnce(&Who, OrgId) -> Option<Access>,
+    ) -> Events {
         let mut place = session.place.write();
         if session.end.get().is_some() {
-            return Changes::default();
+            return Events::default();
         }
-        match standing_of(&session.who, place.standing.org.id) {
-            Some(standing) if standing == *place.standing => Changes::default(),
-            Some(standing) => {
-                session.stand(&mut place, Arc::new(standing));
-                Changes {
-                    events: vec![Event::RightsChanged(session.clone())],
-                    ..Changes::default()
-                }
+        match access_of(&session.who, place.access.org.id) {
+            Some(access) if access == *place.access => Events::default(),
+            Some(access) => {
+                session.stand(&mut place, Arc::new(access));
+                Event::RightsChanged(session.clone()).into()
             }
             None => {
                 drop(place);
@@ -337,20 +362,20 @@ impl Directory {
 
     /// Ends at most `max` sessions whose time is over. Fewer than `max` were looked at when the
     /// flag is false: then nothing more is due.
-    pub fn expire(&self, now: Timestamp, max: usize) -> (Changes, bool) {
-        let mut changes = Changes::default();
+    pub fn expire(&self, now: Timestamp, max: usize) -> (Events, bool) {
+        let mut events = Events::default();
         for _ in 0..max {
             let Some(session) = self.wheel.lock().pop(now.as_millis() / 1000) else {
-                return (changes, false);
+                return (events, false);
             };
             let (due, reason) = session.deadline();
             if due <= now {
-                changes.append(self.end(&session, reason, now));
+                events.append(self.end(&session, reason, now));
             } else {
                 self.rearm(&session);
             }
         }
-        (changes, true)
+        (events, true)
     }
 
     /// Arms a session again that was used since it was armed.
@@ -364,8 +389,8 @@ impl Directory {
     }
 
     /// Takes ended sessions out of the history that are too old.
-    pub fn prune(&self, now: Timestamp) -> Vec<Arc<Session>> {
-        self.history.lock().prune(now)
+    pub fn prune(&self, now: Timestamp) -> Events {
+        self.history.lock().prune(now).into_iter().map(Event::Forgotten).collect()
     }
 
     /// Puts a session back that lived when the server stopped.
@@ -377,35 +402,14 @@ impl Directory {
     }
 
     /// Puts an ended session back; they come in the order of their ends.
-    pub fn restore_ended(&self, session: Entry) -> Vec<Arc<Session>> {
-        self.history.lock().push(Arc::new(session))
+    pub fn restore_ended(&self, session: Entry) -> Events {
+        let forgotten = self.history.lock().push(Arc::new(session));
+        forgotten.into_iter().map(Event::Forgotten).collect()
     }
 
     /// The next serial number, for a session that is restored.
     pub fn take_serial(&self) -> u64 {
         self.next_serial.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// All live sessions, in no order. For the stop of the server and for tests: it visits all.
-    pub fn all(&self) -> Vec<Arc<Session>> {
-        self.sessions.iter().map(|entry| entry.value().clone()).collect()
-    }
-
-    /// The live sessions that are in an organisation, oldest first.
-    pub fn in_org(&self, org: OrgId) -> Vec<Arc<Session>> {
-        let roster = self.by_org.get(&org).map(|roster| roster.value().clone());
-        roster.map_or_else(Vec::new, |roster| roster.read().page(false, 0, usize::MAX))
-    }
-
-    /// Whether a live session in an organisation passes the test, which must be short.
-    pub fn any_in_org(&self, org: OrgId, test: impl Fn(&Session) -> bool) -> bool {
-        let roster = self.by_org.get(&org).map(|roster| roster.value().clone());
-        roster.is_some_and(|roster| roster.read().newest_first(None, None).any(|s| test(s)))
-    }
-
-    /// How many live sessions an organisation has.
-    pub fn count(&self, org: OrgId) -> usize {
-        self.by_org.get(&org).map_or(0, |roster| roster.value().read().len())
     }
 
     fn arm(&self, session: &Arc<Session>) {
@@ -424,13 +428,5 @@ impl Directory {
             return roster.value().clone();
         }
         self.by_org.entry(org).or_default().value().clone()
-    }
-}
-
-impl Changes {
-    /// Adds later changes.
-    pub fn append(&mut self, mut later: Self) {
-        self.events.append(&mut later.events);
-        self.forgotten.append(&mut later.forgotten);
     }
 }

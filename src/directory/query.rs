@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::session::{Kind, Principal, Session, Status, Who};
 use super::{Directory, OrgId};
+use crate::edge::Protocol;
 use crate::timestamp::Timestamp;
-use crate::transport::Protocol;
 
 /// What a listing is sorted by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

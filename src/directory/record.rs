@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use super::session::{End, Lifetime, OrgSwitch, Session, Start, Who};
+use crate::edge::ConnInfo;
 use crate::id::{ApplicationId, OrgId, SessionId, SessionRef, ThingId, ThingKey, UserId};
-use crate::identity::{Identity, Standing};
+use crate::identity::{Access, Identity};
 use crate::timestamp::Timestamp;
-use crate::transport::ConnInfo;
 
 /// A session as it is stored. The secret id is not part of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ impl SessionRecord {
             started: session.started,
             last_accessed: session.last_accessed(),
             command_count: session.command_count(),
-            org: place.standing.org.id,
+            org: place.access.org.id,
             switches: place.switches,
             end: session.end(),
         }
@@ -64,13 +64,13 @@ impl SessionRecord {
     /// The session, with the rights that its principal has now; none when the principal, or its
     /// right to be in that organisation, is gone.
     pub fn restore(self, identity: &Identity, serial: u64) -> Option<Session> {
-        let (who, standing) = self.principal(identity)?;
+        let (who, access) = self.principal(identity)?;
         let place = Start {
             // Replaced below: the secret is not on disk.
             id: SessionId::from_random([0; 12]),
             who,
             client_id: self.client_id.into(),
-            standing,
+            access,
             conn: self.conn,
             lifetime: self.lifetime,
             outlet: None,
@@ -88,20 +88,20 @@ impl SessionRecord {
         Some(session)
     }
 
-    fn principal(&self, identity: &Identity) -> Option<(Who, Arc<Standing>)> {
+    fn principal(&self, identity: &Identity) -> Option<(Who, Arc<Access>)> {
         match &self.who {
             WhoRecord::User(id) => {
                 let user = identity.user(*id)?;
                 let org = identity.org(self.org)?;
-                let standing = identity.user_standing(&user, &org)?;
-                Some((Who::User(user), Arc::new(standing)))
+                let access = identity.user_access(&user, &org)?;
+                Some((Who::User(user), Arc::new(access)))
             }
             WhoRecord::Application { application, thing_id, thing_key } => {
                 let application = identity.application(*application)?;
-                let standing = identity.application_standing(&application)?;
+                let access = identity.application_access(&application)?;
                 let (thing_id, thing_key) = (*thing_id, thing_key.clone());
                 let who = Who::Application { application, thing_id, thing_key };
-                Some((who, Arc::new(standing)))
+                Some((who, Arc::new(access)))
             }
         }
     }

@@ -8,13 +8,13 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::siblings::Mark;
+use crate::edge::ConnInfo;
 use crate::id::{OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey, UserId};
-use crate::identity::Standing;
+use crate::identity::Access;
 use crate::identity::model::{Application, User};
 use crate::identity::permission::{Permission, PermissionSet, SharedPermissions};
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::transport::ConnInfo;
 
 /// Who a session belongs to.
 #[derive(Clone, Debug)]
@@ -220,7 +220,7 @@ pub struct OrgSwitch {
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The current organisation and the rights in it.
-    pub standing: Arc<Standing>,
+    pub access: Arc<Access>,
     /// The switches so far, oldest first.
     pub switches: Vec<OrgSwitch>,
 }
@@ -252,7 +252,7 @@ pub struct Start {
     /// MQTT client id, or the application id of a login over TCP or HTTP.
     pub client_id: Box<str>,
     /// The organisation it starts in, and the rights there.
-    pub standing: Arc<Standing>,
+    pub access: Arc<Access>,
     /// How it is connected.
     pub conn: ConnInfo,
     /// How long it may live.
@@ -306,8 +306,8 @@ impl Session {
             lifetime: start.lifetime,
             ttl_s,
             started: now,
-            permissions: start.standing.permissions.into(),
-            place: RwLock::new(Place { standing: start.standing, switches: Vec::new() }),
+            permissions: start.access.permissions.into(),
+            place: RwLock::new(Place { access: start.access, switches: Vec::new() }),
             end: OnceLock::new(),
             revoked: AtomicBool::new(false),
             outlet: start.outlet,
@@ -399,8 +399,8 @@ impl Session {
     }
 
     /// Its current organisation and rights.
-    pub fn standing(&self) -> Arc<Standing> {
-        self.place.read().standing.clone()
+    pub fn access(&self) -> Arc<Access> {
+        self.place.read().access.clone()
     }
 
     /// Its current organisation, rights, and the switches so far.
@@ -421,12 +421,12 @@ impl Session {
 
     /// Everything that it may use now.
     pub fn permissions(&self) -> PermissionSet {
-        self.place.read().standing.permissions
+        self.place.read().access.permissions
     }
 
     /// The current organisation's id.
     pub fn org_id(&self) -> OrgId {
-        self.place.read().standing.org.id
+        self.place.read().access.org.id
     }
 
     /// How it ended; none while it lives.
@@ -508,9 +508,9 @@ impl Session {
 
 impl Session {
     /// Gives the session other rights, maybe elsewhere; `place` is its own, which is locked.
-    pub(super) fn stand(&self, place: &mut Place, standing: Arc<Standing>) {
-        self.permissions.set(standing.permissions);
-        place.standing = standing;
+    pub(super) fn stand(&self, place: &mut Place, access: Arc<Access>) {
+        self.permissions.set(access.permissions);
+        place.access = access;
     }
 }
 

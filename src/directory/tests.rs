@@ -9,9 +9,9 @@ use serde_json::json;
 use super::query::{Filter, Query, SortKey};
 use super::wheel::Wheel;
 use super::*;
+use crate::edge::{ConnInfo, Protocol};
 use crate::id::{OrgId, SessionId, ThingId, ThingKey, UserId};
 use crate::identity::permission::PermissionSet;
-use crate::transport::{ConnInfo, Protocol};
 
 const TTL_S: u64 = 100;
 const MAX_AGE_S: u64 = 300;
@@ -27,13 +27,13 @@ fn terms() -> Terms {
     }
 }
 
-fn standing(org: u8) -> Arc<Standing> {
+fn access(org: u8) -> Arc<Access> {
     let id = OrgId::from_bytes([org; 12]);
     let org = json!({
         "id": id, "key": format!("Org{org}"), "slug": "", "name": "", "parent": null,
         "created_on": Timestamp::default(),
     });
-    Arc::new(Standing {
+    Arc::new(Access {
         org: Arc::new(serde_json::from_value(org).expect("an organisation")),
         permissions: PermissionSet::ALL,
         super_admin: false,
@@ -85,7 +85,7 @@ fn start(number: u64, who: Who, org: u8, bound: bool, now: Timestamp) -> Start {
         id: SessionId::from_random(id),
         who,
         client_id: "client".into(),
-        standing: standing(org),
+        access: access(org),
         conn: conn(1),
         lifetime,
         outlet: None,
@@ -168,7 +168,7 @@ proptest! {
                     ended.push(gone.session);
                 },
                 Step::Switch { nth: n, org } => if let Some(n) = nth(&live, n) {
-                    directory.switch(&live[n].session, standing(org), now);
+                    directory.switch(&live[n].session, access(org), now);
                     live[n].org = org;
                 },
                 Step::Touch { nth: n } => if let Some(n) = nth(&live, n) {
@@ -292,8 +292,8 @@ fn large_organisations_are_cut_into_chunks() {
     }
     // A session with an early start that comes late lands in the middle.
     let moved = sessions[700].clone();
-    directory.switch(&moved, standing(2), at(3000));
-    directory.switch(&moved, standing(1), at(3000));
+    directory.switch(&moved, access(2), at(3000));
+    directory.switch(&moved, access(1), at(3000));
     let org = OrgId::from_bytes([1; 12]);
     let listing = directory.list(org, &page(2000, 300));
     let found: Vec<_> = listing.sessions.iter().map(|s| s.number()).collect();
@@ -324,18 +324,18 @@ fn a_session_follows_its_rights_where_it_is() {
     let org = OrgId::from_bytes([1; 12]);
     assert_eq!(directory.in_org(org).len(), 1);
     assert!(directory.any_in_org(org, |s| s.number() == session.number()));
-    let refresh = |standing: Option<Standing>| {
+    let refresh = |access: Option<Access>| {
         directory.refresh(&session, at(5), |who, asked| {
             assert_eq!((who.name(), asked), ("user1@example.com", org));
-            standing
+            access
         })
     };
-    let same = Standing::clone(&session.standing());
+    let same = Access::clone(&session.access());
     assert!(refresh(Some(same.clone())).events.is_empty());
-    let less = Standing { permissions: PermissionSet::EMPTY, ..same };
+    let less = Access { permissions: PermissionSet::EMPTY, ..same };
     let changes = refresh(Some(less.clone()));
     assert!(matches!(&changes.events[..], [Event::RightsChanged(_)]));
-    assert_eq!(*session.standing(), less);
+    assert_eq!(*session.access(), less);
     let changes = refresh(None);
     assert!(matches!(&changes.events[..], [Event::Ended(_, Reason::Revoked)]));
     assert!(directory.in_org(org).is_empty() && session.status() == Status::Revoked);

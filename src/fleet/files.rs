@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::device::{Device, STOP_PATIENCE, Work};
 use super::flow::{Flow, Pace};
 use crate::client::{ClientError, HttpConnection, Login, Options, Reply, Target, Url};
-use crate::transport::Protocol;
+use crate::edge::Protocol;
 
 /// What the devices move, and where to.
 pub(super) struct FileLoad {

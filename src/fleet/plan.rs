@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::files::FileLoad;
 use crate::client::{ClientError, Login, Url, Version, request_text};
+use crate::edge::Protocol;
 use crate::timestamp::Timestamp;
-use crate::transport::Protocol;
 
 /// Devices of one fleet at most: beyond that a run needs more than one machine.
 pub const DEVICES_MAX: usize = 1_000_000;

@@ -1,53 +1,73 @@
 //! Changes of organisations, roles, users, applications and definitions of things.
 
-use parking_lot::MutexGuard;
+use std::sync::Arc;
 
-use super::Identity;
+use parking_lot::lock_api::ArcMutexGuard;
+use parking_lot::{Mutex, RawMutex};
+use smallvec::{SmallVec, smallvec};
+
 use super::record::Record;
-use crate::store::writer::Receipt;
-use crate::store::{Batch, StoreError};
+use super::{Identity, IdentityWriter};
 
 /// The turn to change records. Whoever has it sees them as they are: what is asked of [`Identity`]
 /// meanwhile is still true when the change is made, and the order of rows in the store is that of
 /// the changes in memory. Never held across an await.
-pub struct Changing<'a> {
-    identity: &'a Identity,
-    _turn: MutexGuard<'a, ()>,
+pub struct Turn(ArcMutexGuard<RawMutex, ()>);
+
+/// What is to be changed, by who has the turn.
+#[must_use = "nothing is changed until the writer applies it"]
+pub struct RecordChanges {
+    changes: SmallVec<[RecordChange; 1]>,
+    _turn: Turn,
+}
+
+/// A change of one record.
+#[derive(Debug)]
+pub enum RecordChange {
+    /// Adds it, or replaces the one with its id.
+    Put(Record),
+    /// Takes it out.
+    Delete(Record),
 }
 
 impl Identity {
     /// Waits for the turn to change records.
-    pub fn changing(&self) -> Changing<'_> {
-        Changing { identity: self, _turn: self.changes.lock() }
+    pub fn turn(&self) -> Turn {
+        Turn(Mutex::lock_arc(&self.turns))
     }
 }
 
-impl Changing<'_> {
-    /// Adds a record, or replaces the one with its id. It holds at once; the receipt says when it
-    /// is durable.
-    ///
-    /// # Errors
-    /// The store takes no more changes; then nothing has changed.
-    pub fn put(&self, record: impl Into<Record>) -> Result<Receipt, StoreError> {
-        let record = record.into();
-        let mut batch = Batch::default();
-        record.put(&mut batch);
-        let receipt = self.identity.tables.hand_over(batch)?;
-        self.identity.registry.write().put(record);
-        Ok(receipt)
+impl Turn {
+    /// Adds a record, or replaces the one with its id.
+    pub fn put(self, record: impl Into<Record>) -> RecordChanges {
+        RecordChanges { changes: smallvec![RecordChange::Put(record.into())], _turn: self }
     }
 
     /// Takes records out, all at once or none.
-    ///
-    /// # Errors
-    /// As [`Changing::put`].
-    pub fn delete(&self, records: &[Record]) -> Result<Receipt, StoreError> {
-        let mut batch = Batch::default();
-        records.iter().for_each(|record| record.delete(&mut batch));
-        let receipt = self.identity.tables.hand_over(batch)?;
-        let mut registry = self.identity.registry.write();
-        records.iter().for_each(|record| registry.remove(record));
-        Ok(receipt)
+    pub fn delete(self, records: impl IntoIterator<Item = Record>) -> RecordChanges {
+        let changes = records.into_iter().map(RecordChange::Delete).collect();
+        RecordChanges { changes, _turn: self }
+    }
+}
+
+impl RecordChanges {
+    /// The changes, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &RecordChange> {
+        self.changes.iter()
+    }
+}
+
+impl IdentityWriter {
+    /// Makes the changes, all at once; the turn is over.
+    pub fn apply(&self, changes: RecordChanges) {
+        let RecordChanges { changes, _turn } = changes;
+        let mut registry = self.registry.write();
+        for change in changes {
+            match change {
+                RecordChange::Put(record) => registry.put(record),
+                RecordChange::Delete(record) => registry.remove(&record),
+            }
+        }
     }
 }
 
@@ -121,7 +141,7 @@ mod tests {
         }
         drop(changing);
         for receipt in receipts {
-            receipt.durable().await.expect("stored");
+            receipt.await.expect("stored");
         }
         let tables = Tables::new(store, Durability::Os);
         let again = Identity::open(tables, Some(Path::new("/nowhere")), NOW, &mut |_| ());
@@ -193,7 +213,7 @@ mod tests {
             def(9, basic.id, "car").into(),
         ];
         let deleted = identity.changing().delete(&records).expect("room");
-        deleted.durable().await.expect("stored");
+        deleted.await.expect("stored");
         let tables = Tables::new(store, Durability::Os);
         let again = Identity::open(tables, Some(Path::new("/nowhere")), NOW, &mut |_| ());
         for identity in [&identity, &again.expect("loads")] {

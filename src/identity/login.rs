@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Identity;
+use super::access::Access;
 use super::model::{Application, Thing};
-use super::standing::Standing;
 use crate::id::{ThingId, ThingKey};
 use crate::limits;
 use crate::store::writer::Receipt;
@@ -19,7 +19,7 @@ pub struct ApplicationLogin {
     /// The thing that it is.
     pub thing: Arc<Thing>,
     /// What it may do.
-    pub standing: Standing,
+    pub access: Access,
 }
 
 /// Why a login is refused. For the log and for choosing an error code; a peer that failed must not
@@ -70,7 +70,7 @@ impl Identity {
         fresh_thing_id: ThingId,
     ) -> Result<(ApplicationLogin, Receipt), Refusal> {
         let application = self.application_by_token(token).ok_or(Refusal::BadCredentials)?;
-        let standing = self.application_standing(&application).ok_or(Refusal::NoAccess)?;
+        let access = self.application_access(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
         let app_id = shortened(app_id, limits::APP_ID_BYTES_MAX);
 
@@ -91,7 +91,7 @@ impl Identity {
             self.put_thing(&mut batch, &thing, before.as_ref());
             receipt = self.hand_over_thing(batch, &thing, before.as_ref())?;
         }
-        Ok((ApplicationLogin { application, thing: Arc::new(thing), standing }, receipt))
+        Ok((ApplicationLogin { application, thing: Arc::new(thing), access }, receipt))
     }
 }
 
@@ -133,14 +133,14 @@ mod tests {
         assert_eq!(first.thing.name, "auto:mower-1");
         assert_eq!((first.thing.created_by.as_str(), first.thing.created_on), ("AUTOREG", NOW));
         assert_eq!(first.thing.org, first.application.org);
-        assert_eq!(first.standing.role_keys, ["device"]);
+        assert_eq!(first.access.role_keys, ["device"]);
 
         // Before it is stored it must not become a second thing.
         let (second, _) = login(2);
         assert_eq!(second.thing, first.thing);
         assert_eq!(identity.count_things(first.thing.org), 1);
 
-        stored.durable().await.expect("stored");
+        stored.await.expect("stored");
         let (third, _) = login(3);
         assert_eq!(third.thing, first.thing);
         let by_id = identity.thing_by_id(first.thing.org, id(1)).expect("read");

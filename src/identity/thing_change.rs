@@ -91,7 +91,7 @@ impl Identity {
         for (_, child) in self.children(thing.id, limits::CHILDREN_MAX).unwrap_or_default() {
             if let Ok(Some(freed)) = self.unbind(org, &child, thing.id) {
                 // The writer goes in order: the last receipt is for all.
-                receipt = freed.or(receipt);
+                receipt = receipt.and(freed);
             }
         }
         Ok(Some((thing, receipt)))
@@ -193,7 +193,7 @@ mod tests {
         assert!(rename("c", "11").expect("no conflict").is_none());
         drop(rename("a", "44").expect("free").expect("there"));
         let (changed, receipt) = rename("b", "11").expect("free again").expect("there");
-        receipt.durable().await.expect("stored");
+        receipt.await.expect("stored");
         let found = identity.thing_by_alias(org, Alias::Imei, "11").expect("read");
         assert_eq!(found, Some(changed));
         assert_eq!(identity.thing_by_alias(org, Alias::Imei, "22").expect("read"), None);
@@ -216,11 +216,11 @@ mod tests {
             receipts.push(identity.create_thing(&thing).expect("room"));
         }
         for receipt in receipts {
-            receipt.durable().await.expect("stored");
+            receipt.await.expect("stored");
         }
         let remove = || identity.remove_thing(org, &key("parent"), |_, _| ()).expect("read");
         let (_, receipt) = remove().expect("there");
-        receipt.durable().await.expect("stored");
+        receipt.await.expect("stored");
         assert!(remove().is_none());
         let bound_to =
             |name: &str| identity.thing(org, &key(name)).expect("read").expect("there").bound_to;

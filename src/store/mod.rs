@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 pub mod disk;
 pub mod memory;
+pub mod rows;
 #[cfg(test)]
 mod suite;
 mod tables;

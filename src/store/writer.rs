@@ -1,11 +1,15 @@
 //! Group commit: one thread takes all changes that wait and commits them as one group, so that
 //! many connections share one write and one sync.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
@@ -85,7 +89,7 @@ impl Writer {
     /// [`StoreError::Busy`] when the queue is full, [`StoreError::Closed`] after `stop`.
     pub fn hand_over(&self, batch: Batch) -> Result<Receipt, StoreError> {
         if batch.0.is_empty() {
-            return Ok(Receipt(None));
+            return Ok(Receipt::nothing());
         }
         let (answer, answered) = oneshot::channel();
         let mut next = self.next.lock();
@@ -103,7 +107,7 @@ impl Writer {
         self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.waiting.add(number, &batch);
         place.send(Work::Commit(number, batch, answer));
-        Ok(Receipt(Some(answered)))
+        Ok(Receipt(smallvec![answered]))
     }
 
     /// The value that waits to be committed under this key; `Some(None)` when its removal waits.
@@ -130,31 +134,30 @@ impl Writer {
     }
 }
 
-/// For changes that were handed over.
-#[derive(Debug)]
+/// For changes that were handed over: resolves when they are as durable as promised. Whoever does
+/// not wait for it finds a failure in the log.
+#[derive(Debug, Default)]
 #[must_use = "without waiting nobody knows whether the changes are durable"]
-pub struct Receipt(Option<oneshot::Receiver<Result<(), StoreError>>>);
+pub struct Receipt(SmallVec<[oneshot::Receiver<Stored>; 2]>);
+
+/// What became of a batch.
+type Stored = Result<(), StoreError>;
 
 impl Receipt {
     /// Resolves at once: there was nothing to store.
-    pub const fn nothing() -> Self {
-        Self(None)
+    pub fn nothing() -> Self {
+        Self::default()
     }
 
-    /// This receipt, or the other one if this is for nothing.
-    pub fn or(self, other: Self) -> Self {
-        if self.0.is_some() { self } else { other }
+    /// Whether it is for nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_empty()
     }
 
-    /// Resolves when the changes are as durable as promised.
-    ///
-    /// # Errors
-    /// What the store reports, for every batch of the group.
-    pub async fn durable(self) -> Result<(), StoreError> {
-        match self.0 {
-            Some(answered) => answered.await.map_err(|_| StoreError::Closed)?,
-            None => Ok(()),
-        }
+    /// A receipt for both.
+    pub fn and(mut self, mut other: Self) -> Self {
+        self.0.append(&mut other.0);
+        self
     }
 
     /// The same receipt, for who has something to do as soon as the changes are durable (true) or
@@ -162,17 +165,31 @@ impl Receipt {
     pub fn followed_by(self, work: impl FnOnce(bool) + Send + 'static) -> Self {
         let (answer, answered) = oneshot::channel();
         tokio::spawn(async move {
-            let stored = self.durable().await;
+            let stored = self.await;
             let durable = stored.is_ok();
             // Nobody need wait for it.
             let _ = answer.send(stored);
             work(durable);
         });
-        Self(Some(answered))
+        Self(smallvec![answered])
     }
 }
 
-type Answer = oneshot::Sender<Result<(), StoreError>>;
+impl Future for Receipt {
+    type Output = Stored;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stored> {
+        // The writer goes in order: the last is the one to wait for, those before it are there then.
+        while let Some(last) = self.0.last_mut() {
+            let stored = ready!(Pin::new(last).poll(cx)).unwrap_or(Err(StoreError::Closed));
+            self.0.pop();
+            stored?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+type Answer = oneshot::Sender<Stored>;
 
 enum Work {
     Commit(u64, Batch, Answer),
@@ -272,7 +289,7 @@ mod tests {
             drop(writer.hand_over(batch(&format!("{number}"))).expect("room"));
         }
         drop(closed_gate);
-        writer.hand_over(batch("last")).expect("room").durable().await.expect("committed");
+        writer.hand_over(batch("last")).expect("room").await.expect("committed");
         assert!(store.commits.load(Ordering::SeqCst) <= 3, "the hundred share a commit");
         assert_eq!(store.commits.load(Ordering::SeqCst), store.syncs.load(Ordering::SeqCst));
         assert!(store.read(Table::Things, b"99").expect("read").is_some());
@@ -292,7 +309,7 @@ mod tests {
         assert_eq!(read("a"), Some(None));
         assert_eq!(read("b"), None);
         drop(closed_gate);
-        removed.durable().await.expect("committed");
+        removed.await.expect("committed");
         assert_eq!(read("a"), None);
         assert_eq!(store.read(Table::Things, b"a").expect("read"), None);
     }
@@ -318,7 +335,7 @@ mod tests {
                 Err(_) => tokio::task::yield_now().await,
             }
         };
-        receipt.durable().await.expect("there is room again");
+        receipt.await.expect("there is room again");
     }
 
     #[tokio::test]
@@ -336,10 +353,10 @@ mod tests {
         assert!(matches!(refused, Err(StoreError::Busy)));
         let small = writer.hand_over(batch("small")).expect("room");
         drop(closed_gate);
-        half.durable().await.expect("committed");
-        small.durable().await.expect("committed");
+        half.await.expect("committed");
+        small.await.expect("committed");
         let whole = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX + 1)).expect("alone");
-        whole.durable().await.expect("committed");
+        whole.await.expect("committed");
     }
 
     #[tokio::test]
@@ -347,13 +364,13 @@ mod tests {
         let store = Arc::new(Watched::default());
         let writer = Writer::spawn(store.clone(), Durability::Os);
         store.failing.store(true, Ordering::SeqCst);
-        let taken = |key| writer.hand_over(batch(key)).expect("room").durable();
+        let taken = |key| writer.hand_over(batch(key)).expect("room");
         let (one, two) = tokio::join!(taken("a"), taken("b"));
         for refused in [one, two] {
             assert!(matches!(refused, Err(StoreError::Engine { .. })), "{refused:?}");
         }
         store.failing.store(false, Ordering::SeqCst);
-        writer.hand_over(batch("a")).expect("room").durable().await.expect("the writer goes on");
+        writer.hand_over(batch("a")).expect("room").await.expect("the writer goes on");
     }
 
     #[tokio::test]

@@ -135,15 +135,15 @@ pub fn may_read(
     thing: &ThingKey,
     topic: Topic<'_>,
 ) -> Result<bool, StoreError> {
-    let standing = session.standing();
-    if !standing.permissions.allows(topic.permission()) {
+    let access = session.access();
+    if !access.permissions.allows(topic.permission()) {
         return Ok(false);
     }
     match session.who() {
         Who::Application { thing_id, thing_key, .. }
-            if standing.restricted_to_self && thing != thing_key =>
+            if access.restricted_to_self && thing != thing_key =>
         {
-            let found = identity.thing(standing.org.id, thing)?;
+            let found = identity.thing(access.org.id, thing)?;
             Ok(found.is_some_and(|found| found.bound_to == Some(*thing_id)))
         }
         _ => Ok(true),
@@ -362,12 +362,12 @@ mod tests {
 
     use super::*;
     use crate::directory::{Directory, Lifetime, Outlet, Reason, Start, Terms};
+    use crate::edge::{ConnInfo, Protocol};
     use crate::id::{SessionId, ThingId};
     use crate::store::Tables;
     use crate::store::memory::MemoryStore;
     use crate::store::writer::Durability;
     use crate::timestamp::Timestamp;
-    use crate::transport::{ConnInfo, Protocol};
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 
@@ -406,7 +406,7 @@ mod tests {
         let remote_addr = "192.0.2.1:5".parse().expect("an address");
         let start = Start {
             id: SessionId::from_random(id),
-            standing: Arc::new(identity.application_standing(&application).expect("the demo's")),
+            access: Arc::new(identity.application_access(&application).expect("the demo's")),
             who: Who::Application {
                 application,
                 thing_id: ThingId::from_bytes(id),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::Core;
+use crate::app::App;
 use crate::directory::{Event, Lifetime, Principal, Session, Who};
 use crate::id::{OrgId, ThingId, ThingKey};
 use crate::identity::Seen;
@@ -15,7 +15,7 @@ use crate::limits;
 use crate::store::{Batch, StoreError};
 use crate::things::feed::Topic;
 
-impl Core {
+impl App {
     /// Whether a thing has a connection of its own.
     pub fn has_connection(&self, org: OrgId, thing: &ThingKey) -> bool {
         let sessions = self.directory.of_principal(&Principal::Thing(org, thing.clone()));

@@ -94,13 +94,22 @@ impl Credentials {
     }
 }
 
+/// The reply to a login.
+pub struct LoggedIn(pub Arc<Session>);
+
+impl WriteReply for LoggedIn {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        write_login(&self.0, out);
+    }
+}
+
 /// Appends the reply to a login. `params` comes last and `sessionId` first in it: a firmware looks
 /// for the text `sessionId":"` and for `}}}` (`tr50.md` 0, fact 23).
 pub fn write_login(session: &Session, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"success":true,"params":"#);
     let mut params = ObjectWriter::new(out);
     params.string(key!("sessionId"), session.id().map_or("", SessionId::secret));
-    params.string(key!("orgKey"), &session.standing().org.key);
+    params.string(key!("orgKey"), &session.access().org.key);
     params.end();
     out.push(b'}');
 }

@@ -165,6 +165,15 @@ impl From<crate::store::StoreError> for Failure {
     }
 }
 
+/// A client's text in a message: its beginning, if it is long.
+pub fn excerpt(text: &str) -> String {
+    const CHARS_MAX: usize = 100;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,23 +10,23 @@ use super::authenticate::{Auth, Credentials, write_login};
 use super::dispatch::{Answer, Caller, Execution, execute};
 use super::envelope::{Command, Request};
 use super::error::{Code, Failure};
-use crate::core::Core;
+use crate::app::App;
 use crate::directory::Session;
+use crate::edge::ConnInfo;
 use crate::id::SessionId;
 use crate::timestamp::Timestamp;
-use crate::transport::ConnInfo;
 
 /// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
 /// connection carries the session (`tr50.md` 2).
 pub fn on_connection(
-    core: &Arc<Core>,
+    app: &Arc<App>,
     caller: &Caller,
     payload: &[u8],
     now: Timestamp,
     out: &mut Vec<u8>,
 ) -> Execution {
     match Request::parse(payload) {
-        Ok(request) => execute(core, caller, &request.commands, b"", now, out),
+        Ok(request) => execute(app, caller, &request.commands, b"", now, out),
         Err(failure) => {
             failure.write(out);
             Execution::Done
@@ -36,7 +36,7 @@ pub fn on_connection(
 
 /// A request over HTTP. `header` is the header `sessionId`; the member `auth` wins over it.
 pub async fn over_http(
-    core: &Arc<Core>,
+    app: &Arc<App>,
     body: &[u8],
     header: Option<&str>,
     conn: ConnInfo,
@@ -54,7 +54,7 @@ pub async fn over_http(
     let mut head = Vec::new();
     let session = match auth {
         Some(Auth::Login { credentials, .. }) => {
-            match core.login_unbound(credentials, conn, now).await {
+            match app.login_unbound(credentials, conn, now).await {
                 Ok(session) => {
                     push_login(&session, &mut head);
                     Some(session)
@@ -62,7 +62,7 @@ pub async fn over_http(
                 Err(failure) => return Answer::from_bytes(login_failed(&failure)),
             }
         }
-        Some(Auth::Session(id)) => match session_of(core, id) {
+        Some(Auth::Session(id)) => match session_of(app, id) {
             Ok(session) => Some(session),
             Err(failure) => return Answer::from_bytes(failure.to_json()),
         },
@@ -71,7 +71,7 @@ pub async fn over_http(
     };
     let caller = Caller { session, conn };
     let mut out = Vec::with_capacity(256);
-    match execute(core, &caller, &request.commands, &head, now, &mut out) {
+    match execute(app, &caller, &request.commands, &head, now, &mut out) {
         Execution::Done => Answer::from_bytes(out),
         Execution::Pending(pending) | Execution::Waiting(pending) => pending.await,
     }
@@ -97,10 +97,10 @@ pub enum TcpAuth {
 /// # Errors
 ///
 /// The member is wrong, or its session is gone; the request is not executed.
-pub fn tcp_auth(core: &Core, request: &Request<'_>) -> Result<TcpAuth, Failure> {
+pub fn tcp_auth(app: &App, request: &Request<'_>) -> Result<TcpAuth, Failure> {
     match request.auth.map(Auth::read).transpose()? {
         None => Ok(TcpAuth::None),
-        Some(Auth::Session(id)) => session_of(core, id).map(TcpAuth::Session),
+        Some(Auth::Session(id)) => session_of(app, id).map(TcpAuth::Session),
         Some(Auth::Login { credentials, notify }) => Ok(TcpAuth::Login { credentials, notify }),
     }
 }
@@ -145,8 +145,8 @@ pub fn too_large(max: usize) -> Vec<u8> {
     Failure::new(Code::TOO_LARGE, format!("The request is larger than {max} bytes.")).to_json()
 }
 
-fn session_of(core: &Core, id: Option<SessionId>) -> Result<Arc<Session>, Failure> {
-    id.and_then(|id| core.directory.by_id(&id))
+fn session_of(app: &App, id: Option<SessionId>) -> Result<Arc<Session>, Failure> {
+    id.and_then(|id| app.directory().by_id(&id))
         .ok_or_else(|| Failure::session_invalid("is unknown, has ended or has expired."))
 }
 /// What became of the only command of a request, read from its reply.

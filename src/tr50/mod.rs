@@ -12,6 +12,7 @@ pub mod error;
 pub mod exchange;
 pub mod json;
 pub mod params;
+pub mod step;
 
-pub use dispatch::{Answer, Execution};
+pub use dispatch::{Pending, Reply};
 pub use error::{Code, Failure};

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tr50d::client::{Connection, HttpConnection, Incoming, Options, Target, Url};
+use tr50d::edge::Protocol;
 use tr50d::fleet::{Board, ClientKind, Fleet, Load, Plan, Versions};
-use tr50d::transport::Protocol;
 
 use super::harness::{SOON, TestServer, call, command, connect, eventually, run};
 

@@ -442,7 +442,7 @@ async fn no_secret_is_in_any_listing_or_log_line() {
     }
 }
 
-fn protocol(scheme: &str) -> tr50d::transport::Protocol {
+fn protocol(scheme: &str) -> tr50d::edge::Protocol {
     format!("{scheme}://h").parse::<tr50d::client::Url>().expect("a URL").protocol
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::blobs::Incoming;
 use super::ticket::{Purpose, TicketError};
 use super::{FileRecord, Files, Owner, Put};
-use crate::core::random;
+use crate::app::random;
 use crate::id::{FileId, TicketId};
 use crate::limits;
 use crate::store::StoreError;
@@ -189,7 +189,7 @@ impl Upload {
             Some(incoming) => moved.files.store(moved.ticket, owner, &put, &incoming, now),
             None => Err(TicketError::Unknown.into()),
         });
-        receipt.await?.durable().await?;
+        receipt.await?.await?;
         Ok(stored)
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::mail::Letter;
 use super::{Draft, PostError, Posted};
-use crate::core::{Core, random};
+use crate::app::{App, random};
 use crate::directory::event::Event;
 use crate::directory::{Lifetime, Outlet, Principal, Pushed, Session, Who};
 use crate::id::{ThingId, ThingKey};
@@ -40,7 +40,7 @@ pub fn notice_to(session: &Session, letter: &Letter) -> Option<(Arc<dyn Outlet>,
     Some((outlet.clone(), notice(session, letter)))
 }
 
-impl Core {
+impl App {
     /// Makes a mail and tells the connections that serve the thing at once, without waiting for
     /// the store.
     ///
@@ -94,7 +94,7 @@ impl Core {
         }
     }
 
-    /// As [`Core::return_mail`], for one ended session.
+    /// As [`App::return_mail`], for one ended session.
     pub fn return_mail_of(&self, session: &Session, now: Timestamp) {
         for letter in self.mailbox.session_ended(session.number(), now) {
             self.notify_mail(&letter);

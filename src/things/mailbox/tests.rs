@@ -39,7 +39,7 @@ fn tables() -> (Tables, Arc<MemoryStore>) {
 async fn reopened(tables: &Tables) -> Mailbox {
     let mut batch = Batch::default();
     batch.put(Table::Meta, "all before it is committed", "");
-    tables.hand_over(batch).expect("room").durable().await.expect("committed");
+    tables.hand_over(batch).expect("room").await.expect("committed");
     let mailbox = Mailbox::new(tables.clone(), RULES);
     mailbox.load().expect("read");
     mailbox
@@ -105,7 +105,7 @@ async fn a_caller_is_told_when_the_answer_is_durable_and_only_once() {
     assert_eq!(mailbox.counts(), (1, 2));
     let outcome = Outcome { code: 5, ..Outcome::default() };
     let receipt = mailbox.complete(first.letter.id, outcome, NOW).expect("stored");
-    receipt.expect("it waits").durable().await.expect("stored");
+    receipt.expect("it waits").await.expect("stored");
     for posted in [first, second] {
         let answer = posted.calling.expect("it waits").answered().await;
         assert!(matches!(answer, Answer::Completed(outcome) if outcome.code == 5));
@@ -164,7 +164,7 @@ async fn what_is_forgotten_leaves_no_row() {
     }
     assert!(!mailbox.expire(NOW.plus_seconds(1)).expect("stored"));
     for receipt in receipts {
-        receipt.durable().await.expect("stored");
+        receipt.await.expect("stored");
     }
     drop(reopened(&tables).await);
     assert!(!mailbox.prune(NOW.plus_seconds(60)).expect("read"));

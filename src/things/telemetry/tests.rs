@@ -38,7 +38,7 @@ impl Bench {
 
     fn publish(&self, kind: Kind, points: &[NewPoint]) -> Vec<usize> {
         let published = self.telemetry.publish(MINE.into(), kind, points, NOW).expect("taken");
-        self.runtime.block_on(published.receipt.durable()).expect("stored");
+        self.runtime.block_on(published.receipt).expect("stored");
         published.unchanged
     }
 
@@ -56,7 +56,7 @@ impl Bench {
     fn sweep(&self) -> usize {
         let mut steps = 0;
         while let Some(receipt) = self.telemetry.sweep().expect("swept") {
-            self.runtime.block_on(receipt.durable()).expect("stored");
+            self.runtime.block_on(receipt).expect("stored");
             steps += 1;
         }
         steps
@@ -170,7 +170,7 @@ fn nothing_is_left_of_a_thing_that_is_forgotten() {
     let mut batch = Batch::default();
     bench.telemetry.forget(&mut batch, MINE);
     let receipt = bench.telemetry.tables.hand_over(batch).expect("room");
-    bench.runtime.block_on(receipt.durable()).expect("stored");
+    bench.runtime.block_on(receipt).expect("stored");
     assert_eq!(bench.sweep(), 2);
     assert_eq!(bench.telemetry.currents(MINE).expect("read"), Currents::default());
     assert_eq!(bench.telemetry.points(&series, ALL, 9).count(), 0);

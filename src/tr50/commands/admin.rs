@@ -5,6 +5,8 @@
 //! in the current organisation, super administrators everywhere. Nobody grants what they do not
 //! hold there.
 
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::Call;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -16,8 +18,6 @@ use crate::identity::permission::PermissionSet;
 use crate::identity::{Granted, NAME_RULE, is_name};
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, shown};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
 
 params! {
@@ -53,29 +53,29 @@ pub fn stamp(call: &Call<'_>) -> Option<(Timestamp, String)> {
 
 /// Whether the caller is an administrator of the current organisation.
 pub fn administers(call: &Call<'_>) -> bool {
-    let standing = call.session.standing();
-    standing.super_admin || standing.org_admin
+    let access = call.session.access();
+    access.super_admin || access.org_admin
 }
 
 /// Whether the caller may act in this organisation.
 pub fn may_act_in(call: &Call<'_>, org: OrgId) -> bool {
-    let standing = call.session.standing();
-    let below = || standing.org_admin && call.core.identity.is_within(org, standing.org.id);
-    standing.super_admin || org == standing.org.id || below()
+    let access = call.session.access();
+    let below = || access.org_admin && call.app.identity().is_within(org, access.org.id);
+    access.super_admin || org == access.org.id || below()
 }
 
 /// The organisation with this id, in which the caller may act; without one the current one.
 pub fn org_meant(call: &Call<'_>, id: Option<OrgId>) -> Result<Arc<Org>, Failure> {
     let id = id.unwrap_or_else(|| call.session.org_id());
-    let org = call.core.identity.org(id).filter(|org| may_act_in(call, org.id));
+    let org = call.app.identity().org(id).filter(|org| may_act_in(call, org.id));
     org.ok_or_else(|| Failure::not_found(format!("Organisation \"{id}\"")))
 }
 
 /// Fails unless the caller holds all of these permissions, for all things.
 pub fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failure> {
-    let standing = call.session.standing();
-    let own = standing.permissions;
-    if standing.restricted_to_self && *wanted != PermissionSet::EMPTY {
+    let access = call.session.access();
+    let own = access.permissions;
+    if access.restricted_to_self && *wanted != PermissionSet::EMPTY {
         let sentence = "A token that is restricted to its own thing can grant nothing.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
@@ -93,8 +93,8 @@ pub fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failur
 
 /// Fails unless the caller may grant these flags.
 pub fn check_flags(call: &Call<'_>, supers: bool, org_admin: bool) -> Result<(), Failure> {
-    let standing = call.session.standing();
-    let sentence = if supers && !standing.super_admin {
+    let access = call.session.access();
+    let sentence = if supers && !access.super_admin {
         "Only super administrators can grant isSuperAdmin and isSuperOps."
     } else if org_admin && !administers(call) {
         "Only administrators can grant isOrgAdmin and allowSubOrgAccess."
@@ -120,16 +120,16 @@ pub fn roles_meant(call: &Call<'_>, org: OrgId, named: &[String]) -> Result<Vec<
 
 /// The role with this id or key that is known in this organisation.
 pub fn role_meant(call: &Call<'_>, org: OrgId, name: &str) -> Result<Arc<Granted>, Failure> {
-    let identity = &call.core.identity;
+    let identity = &call.app.identity();
     let by_id = name.parse().ok().and_then(|id| identity.role_within(id, org));
     let found = by_id.or_else(|| identity.role_by_key(org, name));
-    found.ok_or_else(|| Failure::not_found(format!("Role \"{}\"", shown(name))))
+    found.ok_or_else(|| Failure::not_found(format!("Role \"{}\"", excerpt(name))))
 }
 
 /// Fails unless the caller may grant what these roles grant in this organisation.
 pub fn check_held(call: &Call<'_>, org: OrgId, roles: &[RoleId]) -> Result<(), Failure> {
     for role in roles {
-        if let Some(granted) = call.core.identity.role_within(*role, org) {
+        if let Some(granted) = call.app.identity().role_within(*role, org) {
             check_grant(call, &granted.permissions)?;
         }
     }
@@ -175,7 +175,7 @@ pub fn unfit(parameter: &str, rule: &str) -> Failure {
 
 /// The failure for a name that is taken, such as `Role "device"`.
 pub fn already_exists(what: &str, name: &str) -> Failure {
-    let sentence = format!("{what} \"{}\" exists already.", shown(name));
+    let sentence = format!("{what} \"{}\" exists already.", excerpt(name));
     Failure::new(Code::ALREADY_EXISTS, sentence)
 }
 

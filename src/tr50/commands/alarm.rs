@@ -1,20 +1,20 @@
 //! `alarm.*`: states of things that somebody should know of (`tr50.md` 4.1).
 
+use super::command;
 use super::points::{self, Item, Message, Name, Source, field, required_field};
 use super::span::{self, At, Form, Held, History, Range, Wanted};
 use super::target::Target;
-use super::{heavy, store, wait};
 use crate::limits;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Alarm as State, Kind, Value};
-use crate::tr50::dispatch::{Call, CommandInfo, WriteReply, shown};
-use crate::tr50::error::{Code, Failure};
+use crate::tr50::error::{Code, Failure, excerpt};
 use crate::tr50::json;
 use crate::tr50::params::{Field, params};
+use crate::tr50::step::{Call, CommandInfo, Later, Looked, WriteReply};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    wait!(
+    command!(
         "alarm.batch",
         points::batch::<Alarm>,
         "Records states of alarms, in the order of their times, up to the first that is wrong. The \
@@ -22,32 +22,29 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "alarm.current",
         current,
-        span::asks_for_a_time,
         "Shows the state of an alarm.",
         "`state`, `duration` (milliseconds in this state), `msg`, `ts`, `corrId`, `lat`, `lng`",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "alarm.history",
         history,
-        span::always,
         "Lists states of an alarm, oldest first, at most 5000.",
         "`values`, an array of `state`, `msg`, `ts`, `corrId`, `lat` and `lng`; with `split`: \
          `values` and `ts`, two arrays",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "alarm.history.multi",
         history_multi,
-        span::always,
         "Lists states of several alarms, oldest first, at most 5000 in all.",
         "`values`, an object with the reply of `alarm.history` for each key",
         [NOT_FOUND]
     ),
-    store!(
+    command!(
         "alarm.publish",
         points::publish::<Alarm>,
         "Records the state of an alarm. The state that it has already is only recorded again with \
@@ -87,10 +84,14 @@ impl Item for Alarm {
 }
 
 /// `alarm.current`.
-pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Held, Failure> {
-    let owner = target.subject(call)?.id.into();
-    let held = span::held(call, owner, Kind::Alarm, &at.key.0, at.ts)?;
-    held.ok_or_else(|| Failure::not_found(format!("A state of alarm \"{}\"", shown(&at.key.0))))
+pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<Held>, Failure> {
+    call.look(at.ts.is_some(), move |call| {
+        let owner = target.subject(call)?.id.into();
+        let held = span::held(call, owner, Kind::Alarm, &at.key.0, at.ts)?;
+        held.ok_or_else(|| {
+            Failure::not_found(format!("A state of alarm \"{}\"", excerpt(&at.key.0)))
+        })
+    })
 }
 
 params! {
@@ -105,12 +106,14 @@ params! {
 pub fn history(
     call: &Call<'_>,
     (target, (which, range)): (Target, (Which, Range)),
-) -> Result<History, Failure> {
-    let series = span::series_of(call, &target, Kind::Alarm, &which.key.0)?;
-    let (span, limit) = range.span(call.now);
-    let wanted = Wanted { span, limit, offset: None, filter: None };
-    let form = Form { split: which.split.unwrap_or(false), ..Form::default() };
-    span::history(call, series.as_ref(), &wanted, form)
+) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let series = span::series_of(call, &target, Kind::Alarm, &which.key.0)?;
+        let (span, limit) = range.span(call.now);
+        let wanted = Wanted { span, limit, offset: None, filter: None };
+        let form = Form { split: which.split.unwrap_or(false), ..Form::default() };
+        span::history(call, series.as_ref(), &wanted, form)
+    })
 }
 
 params! {
@@ -129,37 +132,39 @@ pub struct Histories(Vec<(String, History)>);
 pub fn history_multi(
     call: &Call<'_>,
     (target, (which, range)): (Target, (WhichOfMany, Range)),
-) -> Result<Histories, Failure> {
-    let WhichOfMany { mut keys, split } = which;
-    if keys.len() > limits::SERIES_PER_COMMAND {
-        let sentence = "Parameter \"keys\" must have at most 100 names.";
-        return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
-    }
-    let mut seen = std::collections::HashSet::new();
-    keys.retain(|key| seen.insert(key.clone()));
-    let owner = target.subject(call)?.id.into();
-    let (span, mut limit) = range.span(call.now);
-    let form = Form { split: split.unwrap_or(false), ..Form::default() };
-    let asked = limit;
-    let (mut room, mut bytes) = (limits::HISTORY_MAX as usize, 0);
-    let mut histories = Vec::new();
-    for key in keys {
-        limit = asked.min(room);
-        let series = call.core.telemetry.series(owner, Kind::Alarm, &key)?;
-        let wanted = Wanted { span, limit, offset: None, filter: None };
-        let history = if limit == 0 {
-            span::history(call, None, &wanted, form)?
-        } else {
-            span::history(call, series.as_ref(), &wanted, form)?
-        };
-        room -= history.len();
-        bytes += history.bytes();
-        if bytes > limits::HISTORY_BYTES_MAX {
-            return Err(span::too_large());
+) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let WhichOfMany { mut keys, split } = which;
+        if keys.len() > limits::SERIES_PER_COMMAND {
+            let sentence = "Parameter \"keys\" must have at most 100 names.";
+            return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
         }
-        histories.push((key, history));
-    }
-    Ok(Histories(histories))
+        let mut seen = std::collections::HashSet::new();
+        keys.retain(|key| seen.insert(key.clone()));
+        let owner = target.subject(call)?.id.into();
+        let (span, mut limit) = range.span(call.now);
+        let form = Form { split: split.unwrap_or(false), ..Form::default() };
+        let asked = limit;
+        let (mut room, mut bytes) = (limits::HISTORY_MAX as usize, 0);
+        let mut histories = Vec::new();
+        for key in keys {
+            limit = asked.min(room);
+            let series = call.app.telemetry.series(owner, Kind::Alarm, &key)?;
+            let wanted = Wanted { span, limit, offset: None, filter: None };
+            let history = if limit == 0 {
+                span::history(call, None, &wanted, form)?
+            } else {
+                span::history(call, series.as_ref(), &wanted, form)?
+            };
+            room -= history.len();
+            bytes += history.bytes();
+            if bytes > limits::HISTORY_BYTES_MAX {
+                return Err(span::too_large());
+            }
+            histories.push((key, history));
+        }
+        Ok(Histories(histories))
+    })
 }
 
 impl WriteReply for Histories {

@@ -1,30 +1,22 @@
 //! `api.*`: login as a command.
 
-use serde_json::value::RawValue;
-
-use crate::tr50::authenticate::Credentials;
-use crate::tr50::dispatch::{CommandInfo, Done, Handler, LoginCall, Reply, WriteReply};
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::params::{NoParams, Params, params};
+use super::command;
+use crate::app::Effects;
+use crate::tr50::authenticate::{Credentials, LoggedIn};
+use crate::tr50::error::Failure;
+use crate::tr50::params::{NoParams, params};
+use crate::tr50::step::{CommandInfo, Done, Later, OpenCall};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    CommandInfo {
-        name: "api.authenticate",
-        doc: "Logs a user or an application in and starts a session for use over HTTP.",
-        reply: "`sessionId`, `orgKey`",
-        errors: &[Code::LOGIN_REFUSED, Code::LOGIN_LOCKED, Code::BUSY],
-        params: Authenticate::fields,
-        handler: Handler::Login(authenticate),
-    },
-    CommandInfo {
-        name: "api.ping",
-        doc: "Answers; needs no session.",
-        reply: "",
-        errors: &[],
-        params: NoParams::fields,
-        handler: Handler::Open(ping),
-    },
+    command!(
+        open "api.authenticate",
+        authenticate,
+        "Logs a user or an application in and starts a session for use over HTTP.",
+        "`sessionId`, `orgKey`",
+        [LOGIN_REFUSED, LOGIN_LOCKED, BUSY]
+    ),
+    command!(open "api.ping", ping, "Answers; needs no session.", "", []),
 ];
 
 params! {
@@ -42,18 +34,16 @@ params! {
 }
 
 /// `api.ping`: needs no session and takes no parameters.
-pub fn ping(_: Option<&RawValue>, out: &mut Vec<u8>) -> Result<(), Failure> {
-    Done.write_reply(out);
-    Ok(())
+pub fn ping(_: &OpenCall<'_>, _: NoParams) -> Result<Done, Failure> {
+    Ok(Done)
 }
 
 /// `api.authenticate` as an ordinary command: starts a session that is bound to no connection.
-pub fn authenticate(call: LoginCall, params: Option<Box<RawValue>>) -> Reply {
-    Box::pin(async move {
-        let credentials = Credentials::from_params(Authenticate::read(params.as_deref())?)?;
-        let session = call.core.login_unbound(credentials, call.conn, call.now).await?;
-        let mut out = Vec::new();
-        crate::tr50::authenticate::write_login(&session, &mut out);
-        Ok(out)
-    })
+pub fn authenticate(call: &OpenCall<'_>, params: Authenticate) -> Result<Later, Failure> {
+    let credentials = Credentials::from_params(params)?;
+    let (app, conn, now) = (call.app.clone(), call.conn, call.now);
+    Ok(Later::new(async move {
+        let session = app.login_unbound(credentials, conn, now).await?;
+        Ok(After(LoggedIn(session), Effects::default()))
+    }))
 }

@@ -3,28 +3,28 @@
 //! A token is shown once, in the reply to the command that made it; afterwards only its hash is
 //! known, and listings show `tokenId`.
 
+use crate::app::{Affected, Effects, random};
+use crate::tr50::error::{Failure, excerpt};
+use crate::tr50::step::{Call, CommandInfo, Done};
 use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::admin::{self, Edit, Unset};
+use super::command;
 use super::view::{ListReply, View};
-use super::{read, record};
-use crate::core::{Affected, chance};
 use crate::directory::{Session, Who};
 use crate::id::{ApplicationId, RoleId, ThingDefId, TokenId};
 use crate::identity::is_token;
 use crate::identity::model::Application;
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, shown};
-use crate::tr50::error::Failure;
 use crate::tr50::params::{missing, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    record!(
+    command!(
         "app.create",
         create,
         "Makes an application and its token in the current organisation. Without `token` the server \
@@ -32,28 +32,28 @@ pub const COMMANDS: &[CommandInfo] = &[
         "`id`, `token`, `tokenId`",
         [NOT_FOUND, ALREADY_EXISTS, BUSY]
     ),
-    record!(
+    command!(
         "app.delete",
         delete,
         "Deletes an application; the live sessions of its token end as revoked.",
         "",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "app.find",
         find,
         "Shows an application of the current organisation, never its token.",
         "the application",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "app.list",
         list,
         "Lists the applications of the current organisation, by name, without their tokens.",
         "`count`, `fields`, `result`",
         []
     ),
-    record!(
+    command!(
         "app.update",
         update,
         "Changes an application, found by `id`, or by `token` if there is such a token, or by \
@@ -228,11 +228,11 @@ fn def_meant(call: &Call<'_>, name: &str) -> Result<Option<ThingDefId>, Failure>
     if name.is_empty() {
         return Ok(None);
     }
-    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let (identity, org) = (&call.app.identity(), call.session.org_id());
     let by_id = name.parse().ok().and_then(|id| identity.thing_def(org, id));
     match by_id.or_else(|| identity.thing_def_by_key(org, name)) {
         Some(def) => Ok(Some(def.id)),
-        None => Err(Failure::not_found(format!("Thing definition \"{}\"", shown(name)))),
+        None => Err(Failure::not_found(format!("Thing definition \"{}\"", excerpt(name)))),
     }
 }
 
@@ -240,7 +240,7 @@ impl Which {
     /// The application of the current organisation. A token is not repeated in the failure.
     fn find(&self, call: &Call<'_>) -> Result<Arc<Application>, Failure> {
         let org = call.session.org_id();
-        let identity = &call.core.identity;
+        let identity = &call.app.identity();
         let by_name = |name: &String| {
             let all = identity.applications_of(org);
             all.into_iter().find(|other| other.name.to_lowercase() == name.to_lowercase())
@@ -255,7 +255,7 @@ impl Which {
         };
         let named = match (self.id, &self.name) {
             (Some(id), _) => format!("Application \"{id}\""),
-            (None, Some(name)) => format!("Application \"{}\"", shown(name)),
+            (None, Some(name)) => format!("Application \"{}\"", excerpt(name)),
             (None, None) if self.token.is_some() => "Application with this token".to_owned(),
             (None, None) => return Err(missing("name")),
         };
@@ -267,16 +267,16 @@ impl Which {
 pub fn create(
     call: &Call<'_>,
     (which, members): (Which, Members),
-) -> Result<(Made, Recorded), Failure> {
+) -> Result<After<Made>, Failure> {
     let name = which.name.ok_or_else(|| missing("name"))?;
     let token = match which.token.filter(|token| !token.is_empty()) {
         Some(token) => token,
-        None => new_token(chance()?),
+        None => new_token(random()?),
     };
-    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let (identity, org) = (&call.app.identity(), call.session.org_id());
     let made = Made {
-        id: ApplicationId::from_bytes(chance()?),
-        token_id: TokenId::from_bytes(chance()?),
+        id: ApplicationId::from_bytes(random()?),
+        token_id: TokenId::from_bytes(random()?),
         token,
     };
     let mut application = Application {
@@ -301,11 +301,11 @@ pub fn create(
         created_by: admin::author(call),
         updated: None,
     };
-    let changing = identity.changing();
+    let turn = identity.turn();
     check_names(call, &application, Some(&made.token))?;
     admin::check_room(identity.applications_of(org).len(), "applications")?;
     members.apply(call, &mut application, &Edit::new(None))?;
-    Ok((made, Recorded::quiet(changing.put(application)?)))
+    Ok(After(made, turn.put(application).into()))
 }
 
 /// Fails when another application has the name, or the new token, or when these can't be such.
@@ -315,7 +315,7 @@ fn check_names(
     new_token: Option<&String>,
 ) -> Result<(), Failure> {
     admin::check_name("name", &application.name)?;
-    let identity = &call.core.identity;
+    let identity = &call.app.identity();
     let others = identity.applications_of(application.org);
     let same = |other: &&Arc<Application>| {
         other.id != application.id && other.name.to_lowercase() == application.name.to_lowercase()
@@ -347,13 +347,13 @@ pub fn find(call: &Call<'_>, which: Which) -> Result<Found, Failure> {
         Who::Application { application: other, .. } => other.id == application.id,
         Who::User(_) => false,
     };
-    let connected = call.core.directory.any_in_org(application.org, of_it);
+    let connected = call.app.directory().any_in_org(application.org, of_it);
     Ok(Found { application: AppView::from(&application), connected })
 }
 
 /// `app.list`.
 pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
-    let applications = call.core.identity.applications_of(call.session.org_id());
+    let applications = call.app.identity().applications_of(call.session.org_id());
     let applications: Vec<_> = applications.iter().map(AppView::from).collect();
     view.or_sorted_by("name").apply(FIELDS, &applications)
 }
@@ -362,8 +362,8 @@ pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
 pub fn update(
     call: &Call<'_>,
     (which, members, unset): (Which, Members, Unset),
-) -> Result<(Done, Recorded), Failure> {
-    let changing = call.core.identity.changing();
+) -> Result<After<Done>, Failure> {
+    let turn = call.app.identity().turn();
     let before = which.find(call)?;
     let mut application = Application::clone(&*before);
     let token = which.token.filter(|token| !token.is_empty());
@@ -372,7 +372,7 @@ pub fn update(
     }
     let new_token = token.filter(|_| application.token_hash != before.token_hash);
     if new_token.is_some() {
-        application.token_id = TokenId::from_bytes(chance()?);
+        application.token_id = TokenId::from_bytes(random()?);
     }
     if let Some(name) = which.name.filter(|name| *name != before.name) {
         application.name.clone_from(&name);
@@ -382,16 +382,16 @@ pub fn update(
     members.apply(call, &mut application, &Edit::new(unset.unset))?;
     application.updated = admin::stamp(call);
     let affected = Affected::Org(application.org);
-    Ok((Done, Recorded::followed(changing.put(application)?, affected)))
+    Ok(After(Done, Effects::from(turn.put(application)).followed_by(affected)))
 }
 
 /// `app.delete`.
-pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
-    let changing = call.core.identity.changing();
+pub fn delete(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
+    let turn = call.app.identity().turn();
     let application = which.find(call)?;
     let affected = Affected::Org(application.org);
-    let receipt = changing.delete(&[Application::clone(&*application).into()])?;
-    Ok((Done, Recorded::followed(receipt, affected)))
+    let deleted = turn.delete([Application::clone(&*application).into()]);
+    Ok(After(Done, Effects::from(deleted).followed_by(affected)))
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
 //! `attribute.*`: texts that things say about themselves (`tr50.md` 4.1). They are the ones that
 //! `thing.attr.*` sets and gets.
 
+use super::command;
 use super::points::{self, AttributeText, Item, Name, Source, field, required_field};
 use super::span::{self, At, Form, Held, History, Range, Wanted};
 use super::target::Target;
-use super::{heavy, store, wait};
 use crate::limits;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
-use crate::tr50::dispatch::{Call, CommandInfo, shown};
-use crate::tr50::error::{Code, Failure};
+use crate::tr50::error::{Code, Failure, excerpt};
 use crate::tr50::params::{Field, params};
+use crate::tr50::step::{Call, CommandInfo, Later, Looked};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    wait!(
+    command!(
         "attribute.batch",
         points::batch::<Attribute>,
         "Sets attributes, in order, up to the first that is wrong. The reply is sent when what \
@@ -22,24 +22,22 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "attribute.current",
         current,
-        span::asks_for_a_time,
         "Shows the value of an attribute.",
         "`value`, `ts`, `corrId`",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "attribute.history",
         history,
-        span::always,
         "Lists values of an attribute, oldest first, at most 5000; null where it was unset.",
         "`count`, `values`, an array of `value`, `ts` and `corrId`; with `split`: `values` and \
          `ts`, two arrays",
         [NOT_FOUND]
     ),
-    store!(
+    command!(
         "attribute.publish",
         points::publish::<Attribute>,
         "Sets an attribute; null unsets it. The value that it has already is only recorded again \
@@ -72,10 +70,14 @@ impl Item for Attribute {
 }
 
 /// `attribute.current`.
-pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Held, Failure> {
-    let owner = target.subject(call)?.id.into();
-    let held = span::held(call, owner, Kind::Attribute, &at.key.0, at.ts)?;
-    held.ok_or_else(|| Failure::not_found(format!("A value of attribute \"{}\"", shown(&at.key.0))))
+pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<Held>, Failure> {
+    call.look(at.ts.is_some(), move |call| {
+        let owner = target.subject(call)?.id.into();
+        let held = span::held(call, owner, Kind::Attribute, &at.key.0, at.ts)?;
+        held.ok_or_else(|| {
+            Failure::not_found(format!("A value of attribute \"{}\"", excerpt(&at.key.0)))
+        })
+    })
 }
 
 params! {
@@ -94,19 +96,21 @@ params! {
 pub fn history(
     call: &Call<'_>,
     (target, (which, range)): (Target, (Which, Range)),
-) -> Result<History, Failure> {
-    let newest_first = newest_first(which.sort.as_deref())?;
-    let series = span::series_of(call, &target, Kind::Attribute, &which.key.0)?;
-    let (span, limit) = range.span(call.now);
-    let wanted = Wanted {
-        span,
-        limit: limited(which.limit, limit),
-        offset: Some(offset(which.offset)),
-        filter: None,
-    };
-    let form = Form { split: which.split.unwrap_or(false), ..Form::default() };
-    let history = span::history(call, series.as_ref(), &wanted, form)?;
-    Ok(history.newest_first(newest_first))
+) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let newest_first = newest_first(which.sort.as_deref())?;
+        let series = span::series_of(call, &target, Kind::Attribute, &which.key.0)?;
+        let (span, limit) = range.span(call.now);
+        let wanted = Wanted {
+            span,
+            limit: limited(which.limit, limit),
+            offset: Some(offset(which.offset)),
+            filter: None,
+        };
+        let form = Form { split: which.split.unwrap_or(false), ..Form::default() };
+        let history = span::history(call, series.as_ref(), &wanted, form)?;
+        Ok(history.newest_first(newest_first))
+    })
 }
 
 /// Reads `sort` of a history, which can only be sorted by time.
@@ -123,7 +127,7 @@ pub fn newest_first(sort: Option<&str>) -> Result<bool, Failure> {
     if name.is_empty() || name.eq_ignore_ascii_case("ts") {
         return Ok(descending);
     }
-    let sentence = format!("Parameter \"sort\" names no field: \"{}\".", shown(sort));
+    let sentence = format!("Parameter \"sort\" names no field: \"{}\".", excerpt(sort));
     Err(Failure::new(Code::PARAMETER_INVALID, sentence))
 }
 

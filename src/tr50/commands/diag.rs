@@ -1,20 +1,20 @@
 //! `diag.*`: is anybody there.
 
+use crate::tr50::error::Failure;
+use crate::tr50::step::{Call, CommandInfo, Done, WriteReply};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::read;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, WriteReply};
+use super::command;
 use crate::tr50::envelope::Members;
-use crate::tr50::error::Failure;
 use crate::tr50::json;
 use crate::tr50::params::{Field, NoParams, Params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    read!("diag.echo", echo, "Answers with its parameters.", "the parameters", []),
-    read!("diag.ping", ping, "Answers.", "", []),
-    read!("diag.time", time, "Tells the server's time.", "`time`: milliseconds since 1970", []),
+    command!("diag.echo", echo, "Answers with its parameters.", "the parameters", []),
+    command!("diag.ping", ping, "Answers.", "", []),
+    command!("diag.time", time, "Tells the server's time.", "`time`: milliseconds since 1970", []),
 ];
 
 /// `diag.ping`.

@@ -1,50 +1,48 @@
 //! `file.*`: what is known of files, and the ids under which they are moved over HTTP
 //! (`tr50.md` 4.1 and 4.3).
 
+use crate::app::{Effects, random};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::step::{Call, CommandInfo, Done, Later};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::command;
 use super::target::{Target, is_restricted};
 use super::view::{ListReply, View};
-use super::{heavy, read, store};
-use crate::core::random;
 use crate::id::{FileId, TicketId};
 use crate::limits;
-use crate::store::writer::Receipt;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
 use crate::things::files::{Credentials, FileName, FileRecord, Owner, Put};
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, RawParams};
 use crate::tr50::envelope::Members;
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{Value, optional, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    store!(
+    command!(
         "file.delete",
         delete,
         "Deletes a file. A download that has begun goes on.",
         "",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "file.get",
         get,
         "Reserves a file for one download: `GET /file/<fileId>`, within 300 seconds.",
         "`fileId`, `fileSize`, `crc32`, `sha256` if it was asked for",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "file.list",
         list,
-        is_long_list,
         "Lists the files of a thing, or of the organisation, by name.",
         "`count`, `result`",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "file.put",
         put,
         "Announces one upload: `POST /file/<fileId>`, within 300 seconds. The file is there, in place \
@@ -199,7 +197,7 @@ pub fn put(
         Failure::new(Code::PARAMETER_INVALID, sentence)
     })?;
     announced.check()?;
-    call.core.files.room(owner, &name.file_name).map_err(no_room)?;
+    call.app.files.room(owner, &name.file_name).map_err(no_room)?;
     let put = Put {
         name: name.file_name,
         crc32,
@@ -212,7 +210,7 @@ pub fn put(
         basic_auth: announced.basic_auth.and_then(|login| login.0),
     };
     let (id, asker) = (ticket_id()?, call.session.who().principal());
-    call.core.files.announce(id, asker, owner, put, call.now).map_err(too_many)?;
+    call.app.files.announce(id, asker, owner, put, call.now).map_err(too_many)?;
     Ok(Ticket { file_id: id.secret() })
 }
 
@@ -222,7 +220,7 @@ pub fn get(
     (target, (whose, name)): (Target, (Whose, Name)),
 ) -> Result<Offer, Failure> {
     let owner = whose.owner(&target, call)?;
-    let found = call.core.files.find(owner, &name.file_name, call.now)?;
+    let found = call.app.files.find(owner, &name.file_name, call.now)?;
     let record = found.ok_or_else(|| not_found(&name))?;
     let id = ticket_id()?;
     let offer = Offer {
@@ -232,7 +230,7 @@ pub fn get(
         sha256: record.sha256.clone(),
     };
     let asker = call.session.who().principal();
-    call.core.files.lend(id, asker, owner, record, call.now).map_err(too_many)?;
+    call.app.files.lend(id, asker, owner, record, call.now).map_err(too_many)?;
     Ok(offer)
 }
 
@@ -240,30 +238,27 @@ pub fn get(
 pub fn list(
     call: &Call<'_>,
     (view, (target, (whose, wanted))): (View, (Target, (Whose, Wanted))),
-) -> Result<ListReply, Failure> {
-    let owner = whose.owner(&target, call)?;
-    let mut records = call.core.files.list(owner, call.now)?;
-    let tags = wanted.tags.unwrap_or_default();
-    records.retain(|record| tags.iter().all(|tag| record.tags.contains(tag)));
-    let views: Vec<_> = records.into_iter().map(FileView::from).collect();
-    // Unlike other lists, this one has no `fields` unless they are asked for.
-    let hide_fields = view.hide_fields.or(Some(true));
-    View { hide_fields, ..view }.apply(FIELDS, &views)
-}
-
-/// Every `file.list` reads the store's tables.
-pub fn is_long_list(_: &Call<'_>, _: RawParams<'_>) -> bool {
-    true
+) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let owner = whose.owner(&target, call)?;
+        let mut records = call.app.files.list(owner, call.now)?;
+        let tags = wanted.tags.unwrap_or_default();
+        records.retain(|record| tags.iter().all(|tag| record.tags.contains(tag)));
+        let views: Vec<_> = records.into_iter().map(FileView::from).collect();
+        // Unlike other lists, this one has no `fields` unless they are asked for.
+        let hide_fields = view.hide_fields.or(Some(true));
+        View { hide_fields, ..view }.apply(FIELDS, &views)
+    })
 }
 
 /// `file.delete`.
 pub fn delete(
     call: &Call<'_>,
     (target, (whose, name)): (Target, (Whose, Name)),
-) -> Result<(Done, Receipt), Failure> {
+) -> Result<After<Done>, Failure> {
     let owner = whose.owner_to_change(&target, call)?;
-    let deleted = call.core.files.delete(owner, &name.file_name, call.now)?;
-    Ok((Done, deleted.ok_or_else(|| not_found(&name))?))
+    let deleted = call.app.files.delete(owner, &name.file_name, call.now)?;
+    Ok(After(Done, deleted.ok_or_else(|| not_found(&name))?.into()))
 }
 
 impl From<FileRecord> for FileView {

@@ -1,30 +1,31 @@
 //! `locale.*`: the language and country of a user (`tr50.md` 4.1).
 
+use crate::app::Effects;
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::step::{Call, CommandInfo, Done};
 use serde::Serialize;
 
-use super::{read, record};
+use super::command;
 use crate::identity::model::User;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{NoParams, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    read!(
+    command!(
         "locale.get",
         get,
         "Shows the locale of the user, else of the current organisation; empty: none is set.",
         "`locale`",
         []
     ),
-    read!(
+    command!(
         "locale.list",
         list,
         "Lists locales to choose from; any other of the form `ll` or `ll_CC` can be set as well.",
         "`result` with `locale` and `name`",
         []
     ),
-    record!(
+    command!(
         "locale.set",
         set,
         "Sets the locale of the user. Sessions show it from their next login on.",
@@ -81,7 +82,7 @@ pub struct Choice {
 /// `locale.get`.
 pub fn get(call: &Call<'_>, _: NoParams) -> Result<Current, Failure> {
     let own = call.user().map(|user| user.locale.clone()).filter(|locale| !locale.is_empty());
-    let org = || call.core.identity.org(call.session.org_id()).map(|org| org.locale.clone());
+    let org = || call.app.identity().org(call.session.org_id()).map(|org| org.locale.clone());
     Ok(Current { locale: own.or_else(org).unwrap_or_default() })
 }
 
@@ -91,18 +92,18 @@ pub fn list(_: &Call<'_>, _: NoParams) -> Result<Choice, Failure> {
 }
 
 /// `locale.set`.
-pub fn set(call: &Call<'_>, params: Set) -> Result<(Done, Recorded), Failure> {
+pub fn set(call: &Call<'_>, params: Set) -> Result<After<Done>, Failure> {
     if !is_locale(&params.locale) {
         let sentence = "Parameter \"locale\" must be a locale such as en_US, or empty.";
         return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
     }
-    let changing = call.core.identity.changing();
+    let turn = call.app.identity().turn();
     let Some(user) = call.user() else {
         let sentence = "Only users have a locale.";
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
     };
-    let receipt = changing.put(User { locale: params.locale, ..User::clone(&*user) })?;
-    Ok((Done, Recorded::quiet(receipt)))
+    let user = User { locale: params.locale, ..User::clone(&*user) };
+    Ok(After(Done, turn.put(user).into()))
 }
 
 /// Whether the text is empty, or a language and maybe a country.

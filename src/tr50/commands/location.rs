@@ -1,20 +1,20 @@
 //! `location.*`: where things are and were (`tr50.md` 4.1).
 
 use super::attribute::{limited, offset};
+use super::command;
 use super::points::{self, Item, Line, Source, field, required_field};
 use super::span::{self, Form, Held, History, Range, Wanted};
 use super::target::Target;
-use super::{heavy, store, wait};
 use crate::things::telemetry::point::{Kind, Location as Position, Point, Text, Value};
 use crate::things::telemetry::{LocationNow, NewPoint};
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{Field, params};
+use crate::tr50::step::{Call, CommandInfo, Later, Looked};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    wait!(
+    command!(
         "location.batch",
         points::batch::<Location>,
         "Records positions of a thing, in order, up to the first that is wrong. The reply is sent \
@@ -22,24 +22,22 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND, NOT_CONFIGURED]
     ),
-    heavy!(
+    command!(
         "location.current",
         current,
-        span::asks_for_a_time,
         "Shows the position of a thing.",
         "`lat`, `lng`, `heading`, `altitude`, `speed`, `fixAcc`, `fixType`, `addr`, `ts`, \
          `corrId`; what was not published is absent",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "location.history",
         history,
-        span::always,
         "Lists positions of a thing, oldest first, at most 5000.",
         "`count`, `values`, an array of what `location.current` shows",
         [NOT_FOUND]
     ),
-    store!(
+    command!(
         "location.publish",
         points::publish::<Location>,
         "Records the position of a thing. Radio cells and networks instead of coordinates would \
@@ -119,10 +117,12 @@ params! {
 }
 
 /// `location.current`.
-pub fn current(call: &Call<'_>, (target, when): (Target, When)) -> Result<Held, Failure> {
-    let subject = target.subject(call)?;
-    let held = span::held(call, subject.id.into(), Kind::Location, "", when.ts)?;
-    held.ok_or_else(|| Failure::not_found(format!("A location of thing \"{}\"", subject.key)))
+pub fn current(call: &Call<'_>, (target, when): (Target, When)) -> Result<Looked<Held>, Failure> {
+    call.look(when.ts.is_some(), move |call| {
+        let subject = target.subject(call)?;
+        let held = span::held(call, subject.id.into(), Kind::Location, "", when.ts)?;
+        held.ok_or_else(|| Failure::not_found(format!("A location of thing \"{}\"", subject.key)))
+    })
 }
 
 params! {
@@ -142,26 +142,28 @@ params! {
 pub fn history(
     call: &Call<'_>,
     (target, (which, range)): (Target, (Which, Range)),
-) -> Result<History, Failure> {
-    let series = span::series_of(call, &target, Kind::Location, "")?;
-    let (span, limit) = range.span(call.now);
-    let fix_type = which.fix_type.filter(|fix_type| !fix_type.is_empty());
-    let found_so = |point: &Point<'_>| match (&point.value, &fix_type) {
-        (Value::Location(location), Some(wanted)) => {
-            location.fix_type.as_ref().is_some_and(|is| is.eq_ignore_ascii_case(wanted))
-        }
-        _ => true,
-    };
-    let wanted = Wanted {
-        span,
-        limit: limited(which.limit, limit),
-        offset: Some(offset(which.offset)),
-        filter: fix_type.is_some().then_some(&found_so),
-    };
-    let form = Form {
-        split: false,
-        ids: which.return_ids.unwrap_or(false),
-        addresses: which.show_address.unwrap_or(false),
-    };
-    span::history(call, series.as_ref(), &wanted, form)
+) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let series = span::series_of(call, &target, Kind::Location, "")?;
+        let (span, limit) = range.span(call.now);
+        let fix_type = which.fix_type.filter(|fix_type| !fix_type.is_empty());
+        let found_so = |point: &Point<'_>| match (&point.value, &fix_type) {
+            (Value::Location(location), Some(wanted)) => {
+                location.fix_type.as_ref().is_some_and(|is| is.eq_ignore_ascii_case(wanted))
+            }
+            _ => true,
+        };
+        let wanted = Wanted {
+            span,
+            limit: limited(which.limit, limit),
+            offset: Some(offset(which.offset)),
+            filter: fix_type.is_some().then_some(&found_so),
+        };
+        let form = Form {
+            split: false,
+            ids: which.return_ids.unwrap_or(false),
+            addresses: which.show_address.unwrap_or(false),
+        };
+        span::history(call, series.as_ref(), &wanted, form)
+    })
 }

@@ -1,33 +1,32 @@
 //! `log.*`: what things say happened to them (`tr50.md` 4.1).
 
 use super::attribute::{limited, offset};
+use super::command;
 use super::points::{CorrId, Gate, Message};
 use super::span::{self, Ago, Form, History, Range, Wanted};
 use super::target::{Subject, Target, is_restricted};
-use super::{heavy, store};
+use crate::app::Effects;
 use crate::id::{ThingId, ThingKey};
 use crate::limits;
-use crate::store::writer::Receipt;
 use crate::things::telemetry::point::{Entry, Kind, Point, Value};
 use crate::things::telemetry::{NewPoint, Owner};
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, WriteReply};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::params;
+use crate::tr50::step::{Call, CommandInfo, Done, Later, WriteReply};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    heavy!(
+    command!(
         "log.list",
         list,
-        span::always,
         "Lists entries of a thing's log, or of the organisation's, oldest first.",
         "`count`, `result`, an array of `id`, `ts`, `thingId`, `thingKey`, `type`, `corrId`, \
          `level` and `msg`",
         [NOT_FOUND]
     ),
-    store!(
+    command!(
         "log.publish",
         publish,
         "Adds an entry to a thing's log, or to the organisation's.",
@@ -54,7 +53,7 @@ params! {
 pub fn publish(
     call: &Call<'_>,
     (target, entry): (Target, NewEntry),
-) -> Result<(Done, Receipt), Failure> {
+) -> Result<After<Done>, Failure> {
     let level = entry.level.unwrap_or(LEVEL_DEFAULT);
     let Some(level) = u8::try_from(level).ok().filter(|level| u64::from(*level) <= LEVEL_DEFAULT)
     else {
@@ -70,9 +69,9 @@ pub fn publish(
         republish: false,
     };
     Gate::open(call).admit(&point)?;
-    let published = call.core.telemetry.publish(place.owner, Kind::Log, &[point], call.now)?;
-    call.core.metrics.points_recorded(1);
-    Ok((Done, published.receipt))
+    let published = call.app.telemetry.publish(place.owner, Kind::Log, &[point], call.now)?;
+    call.app.metrics.points_recorded(1);
+    Ok(After(Done, published.receipt))
 }
 
 /// Whose log.
@@ -120,29 +119,31 @@ pub struct Entries {
 
 /// `log.list`. Entries of other types than a thing's and the organisation's are not kept here: a
 /// list of them is empty.
-pub fn list(call: &Call<'_>, (target, which): (Target, Which)) -> Result<Entries, Failure> {
-    let kind = which.kind.as_deref().unwrap_or_default().to_ascii_lowercase();
-    let place = Place::of(call, &target, which.global.or(Some(kind == "system")))?;
-    let series = call.core.telemetry.series(place.owner, Kind::Log, "")?;
-    let series = series.filter(|_| matches!(kind.as_str(), "" | "thing" | "system"));
-    let range = Range { records: None, last: which.last, start: which.start, end: which.end };
-    let (span, _) = range.span(call.now);
-    let (level, corr_id) = (which.level, which.corr_id.filter(|id| !id.is_empty()));
-    let fits = |point: &Point<'_>| {
-        let of_level = match &point.value {
-            Value::Log(entry) => level.is_none_or(|level| level == u64::from(entry.level)),
-            _ => false,
+pub fn list(call: &Call<'_>, (target, which): (Target, Which)) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let kind = which.kind.as_deref().unwrap_or_default().to_ascii_lowercase();
+        let place = Place::of(call, &target, which.global.or(Some(kind == "system")))?;
+        let series = call.app.telemetry.series(place.owner, Kind::Log, "")?;
+        let series = series.filter(|_| matches!(kind.as_str(), "" | "thing" | "system"));
+        let range = Range { records: None, last: which.last, start: which.start, end: which.end };
+        let (span, _) = range.span(call.now);
+        let (level, corr_id) = (which.level, which.corr_id.filter(|id| !id.is_empty()));
+        let fits = |point: &Point<'_>| {
+            let of_level = match &point.value {
+                Value::Log(entry) => level.is_none_or(|level| level == u64::from(entry.level)),
+                _ => false,
+            };
+            of_level && (corr_id.is_none() || point.corr_id.as_deref() == corr_id.as_deref())
         };
-        of_level && (corr_id.is_none() || point.corr_id.as_deref() == corr_id.as_deref())
-    };
-    let wanted = Wanted {
-        span,
-        limit: limited(which.limit, limits::LIST_MAX as usize),
-        offset: Some(offset(which.offset)),
-        filter: Some(&fits),
-    };
-    let history = span::history(call, series.as_ref(), &wanted, Form::default())?;
-    Ok(Entries { history, thing: place.thing })
+        let wanted = Wanted {
+            span,
+            limit: limited(which.limit, limits::LIST_MAX as usize),
+            offset: Some(offset(which.offset)),
+            filter: Some(&fits),
+        };
+        let history = span::history(call, series.as_ref(), &wanted, Form::default())?;
+        Ok(Entries { history, thing: place.thing })
+    })
 }
 
 impl WriteReply for Entries {

@@ -1,19 +1,19 @@
 //! `method.*`: asking a thing to do something (`tr50.md` 4.1 and 4.2).
 
+use crate::tr50::error::Failure;
+use crate::tr50::step::{Call, CommandInfo, FromDevice};
 use serde_json::value::RawValue;
 
-use super::device;
+use super::command;
 use super::mailbox::sending::{Order, Terms, deliver, method_params};
 use super::target::{Subject, Target};
 use crate::identity::model::Thing;
 use crate::limits;
 use crate::things::mailbox::mail::METHOD_EXEC;
-use crate::tr50::dispatch::{Call, CommandInfo, Reply};
-use crate::tr50::error::Failure;
 use crate::tr50::params::params;
 
 /// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[device!(
+pub const COMMANDS: &[CommandInfo] = &[command!(
     "method.exec",
     exec,
     "Lets a thing execute a method and waits for its answer: code, text and parameters are the \
@@ -36,7 +36,7 @@ params! {
 pub fn exec(
     call: &Call<'_>,
     (target, (exec, terms)): (Target, (Exec, Terms)),
-) -> Result<Reply, Failure> {
+) -> Result<FromDevice, Failure> {
     let (subject, wait_s) = match terms.ack_timeout {
         Some(wait_s) => (target.subject(call)?, wait_s),
         None => {
@@ -54,6 +54,6 @@ pub fn exec(
 /// How long the answer of a method is waited for if the caller does not say: as long as the thing's
 /// definition says (`tr50.md` 4.1, `defaultAckTimeout`).
 fn default_wait_s(call: &Call<'_>, thing: &Thing, method: &str) -> f64 {
-    let def = thing.def.and_then(|id| call.core.identity.thing_def(thing.org, id));
+    let def = thing.def.and_then(|id| call.app.identity().thing_def(thing.org, id));
     def.and_then(|def| def.default_ack_timeout_s(method)).unwrap_or(limits::ACK_WAIT_S)
 }

@@ -2,8 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::dispatch::{Call, CommandInfo};
+use super::error::Failure;
 use super::params::{Field, Params};
+use super::step::{Call, CommandInfo, IntoStep, OpenCall, Waits};
 use crate::identity::permission::{Permission, PermissionSet};
 
 mod admin;
@@ -34,115 +35,42 @@ pub mod user;
 pub mod user_org;
 mod view;
 
-/// A row of the table: name, handler, what it does, members of `params` in the reply, codes of
-/// failures that not every command has, and how the handler is called.
-macro_rules! row {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*], $call:expr) => {
-        $crate::tr50::dispatch::CommandInfo {
+/// A row of the table: name, handler, what it does, members of `params` in the reply, and codes of
+/// failures that not every command has. How the reply is waited for is said by the handler's type.
+macro_rules! command {
+    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+        $crate::tr50::commands::command!(
+            InSession, $name, $handler, $doc, $reply, [$($error),*],
+            $crate::tr50::commands::fields_of($handler),
+            $crate::tr50::commands::waits_of($handler)
+        )
+    };
+    // A command that needs no session.
+    (open $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+        $crate::tr50::commands::command!(
+            Open, $name, $handler, $doc, $reply, [$($error),*],
+            $crate::tr50::commands::open_fields_of($handler),
+            $crate::tr50::commands::open_waits_of($handler)
+        )
+    };
+    ($kind:ident, $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*],
+     $params:expr, $waits:expr) => {
+        $crate::tr50::step::CommandInfo {
             name: $name,
             doc: $doc,
             reply: $reply,
             errors: &[$($crate::tr50::error::Code::$error),*],
-            params: $crate::tr50::commands::fields_of($handler),
-            handler: $call,
+            params: $params,
+            waits: $waits,
+            handler: $crate::tr50::step::Handler::$kind(|call, params, out| {
+                let done = $handler(call, $crate::tr50::params::Params::read(params)?)?;
+                Ok($crate::tr50::step::IntoStep::into_step(done, out))
+            }),
         }
     };
 }
 
-/// How a handler is called whose result is its reply.
-macro_rules! replying {
-    ($handler:path) => {
-        |call, params, out| {
-            let reply = $handler(call, $crate::tr50::params::Params::read(params)?)?;
-            $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
-            Ok(())
-        }
-    };
-}
-
-/// How a handler is called that also says what it changed.
-macro_rules! changing {
-    ($handler:path) => {
-        |call, params, out| {
-            let params = $crate::tr50::params::Params::read(params)?;
-            let (reply, changed) = $handler(call, params)?;
-            $crate::tr50::dispatch::WriteReply::write_reply(&reply, out);
-            Ok(changed.into())
-        }
-    };
-}
-
-/// A command answered from memory.
-macro_rules! read {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
-        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
-            $crate::tr50::dispatch::Handler::Read($crate::tr50::commands::replying!($handler))
-        })
-    };
-}
-
-/// A command that reads so much, sometimes, that it runs apart.
-macro_rules! heavy {
-    ($name:literal, $handler:path, $is_heavy:path, $doc:literal, $reply:literal, $errors:tt) => {
-        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
-            $crate::tr50::dispatch::Handler::Heavy {
-                is_heavy: $is_heavy,
-                handler: $crate::tr50::commands::replying!($handler),
-            }
-        })
-    };
-}
-
-/// A command that changes sessions, and maybe other state with them.
-macro_rules! change {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
-        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
-            $crate::tr50::dispatch::Handler::Change($crate::tr50::commands::changing!($handler))
-        })
-    };
-}
-
-/// A command that changes other state.
-macro_rules! store {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
-        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
-            $crate::tr50::dispatch::Handler::Store($crate::tr50::commands::changing!($handler))
-        })
-    };
-}
-
-/// A command that changes records of identity, which live sessions may have to follow.
-macro_rules! record {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
-        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
-            $crate::tr50::dispatch::Handler::Record($crate::tr50::commands::changing!($handler))
-        })
-    };
-}
-
-/// A command that waits for something else than the store.
-macro_rules! wait {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
-        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
-            $crate::tr50::dispatch::Handler::Wait(|call, params| {
-                $handler(call, $crate::tr50::params::Params::read(params)?)
-            })
-        })
-    };
-}
-
-/// A command that waits for a device.
-macro_rules! device {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, $errors:tt) => {
-        $crate::tr50::commands::row!($name, $handler, $doc, $reply, $errors, {
-            $crate::tr50::dispatch::Handler::Device(|call, params| {
-                $handler(call, $crate::tr50::params::Params::read(params)?)
-            })
-        })
-    };
-}
-
-pub(crate) use {change, changing, device, heavy, read, record, replying, row, store, wait};
+pub(crate) use command;
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
@@ -178,6 +106,21 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
 /// The parameters of a handler.
 const fn fields_of<P: Params, R>(_: fn(&Call<'_>, P) -> R) -> fn() -> Vec<Field> {
     P::fields
+}
+
+/// What the reply of a handler waits for.
+const fn waits_of<P, S: IntoStep>(_: fn(&Call<'_>, P) -> Result<S, Failure>) -> Waits {
+    S::WAITS
+}
+
+/// As [`fields_of`], for a handler that needs no session.
+const fn open_fields_of<P: Params, R>(_: fn(&OpenCall<'_>, P) -> R) -> fn() -> Vec<Field> {
+    P::fields
+}
+
+/// As [`waits_of`], for a handler that needs no session.
+const fn open_waits_of<P, S: IntoStep>(_: fn(&OpenCall<'_>, P) -> Result<S, Failure>) -> Waits {
+    S::WAITS
 }
 
 /// A command as it is looked up.
@@ -263,17 +206,6 @@ pub fn not_configured() -> impl Iterator<Item = &'static str> {
     let mut names: Vec<_> = PermissionSet::ALL.names().chain(UNLISTED).collect();
     names.sort_unstable();
     names.into_iter().filter(|name| is_not_configured(name))
-}
-
-/// Whether a command may be called before a login (`tr50.md` 3.1).
-pub fn needs_no_session(name: &str) -> bool {
-    matches!(name, "api.authenticate" | "api.ping")
-}
-
-/// Whether a command waits for what a device does with a mail, which may take minutes. Other
-/// commands take time as well, but only for the store: their answers stay in order.
-pub fn waits_for_a_device(name: &str) -> bool {
-    ["mailbox.send", "method.exec"].iter().any(|waits| waits.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
 //! `module.register`: what a modem says of itself (`tr50.md` 4.1).
 
+use super::command;
 use super::points;
-use super::store;
 use super::target::Target;
+use crate::app::Effects;
 use crate::limits;
-use crate::store::writer::Receipt;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
-use crate::tr50::dispatch::{Call, CommandInfo, Done};
 use crate::tr50::error::Failure;
 use crate::tr50::params::params;
+use crate::tr50::step::{Call, CommandInfo, Done};
 
 /// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[store!(
+pub const COMMANDS: &[CommandInfo] = &[command!(
     "module.register",
     register,
     "Notes what the thing's modem is, in the attributes `module.make`, `module.model`, \
@@ -35,7 +35,7 @@ params! {
 pub fn register(
     call: &Call<'_>,
     (target, modem): (Target, Modem),
-) -> Result<(Done, Receipt), Failure> {
+) -> Result<After<Done>, Failure> {
     let subject = target.subject(call)?;
     let facts = [
         ("module.make", modem.make),
@@ -54,5 +54,5 @@ pub fn register(
         })
     };
     let points: Vec<_> = facts.into_iter().filter_map(attribute).collect();
-    Ok((Done, points::record(call, &subject, Kind::Attribute, &points)?))
+    Ok(After(Done, points::record(call, &subject, Kind::Attribute, &points)?))
 }

@@ -1,33 +1,33 @@
 //! `org.*`: organisations (`tr50.md` 4.1).
 
+use crate::app::{Affected, Effects, random};
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::{Call, CommandInfo, Done};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made, Unset};
+use super::command;
 use super::view::{ListReply, View};
-use super::{read, record};
-use crate::core::chance;
 use crate::id::OrgId;
 use crate::identity::model::Org;
 use crate::identity::{Record, SLUG_RULE, is_slug};
 use crate::limits;
 use crate::things::files::Owner;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, shown};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    record!(
+    command!(
         "org.create",
         create,
         "Makes an organisation below the current one.",
         "`id`",
         [ALREADY_EXISTS, IN_USE, BUSY]
     ),
-    record!(
+    command!(
         "org.delete",
         delete,
         "Deletes an organisation below the current one, with its roles and definitions of things. It \
@@ -35,21 +35,21 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND, IN_USE]
     ),
-    read!(
+    command!(
         "org.find",
         find,
         "Shows one organisation; without parameters the current one.",
         "the organisation",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "org.list",
         list,
         "Lists the current organisation and, for a user, all that the user may work in; by key.",
         "`count`, `fields`, `result`",
         []
     ),
-    record!(
+    command!(
         "org.update",
         update,
         "Changes an organisation; without a key the current one. Administrators can change those \
@@ -198,10 +198,10 @@ impl Which {
         let (None, Some(key)) = (self.id, &self.key) else {
             return admin::org_meant(call, self.id);
         };
-        let found = call.core.identity.org_by_key(key);
+        let found = call.app.identity().org_by_key(key);
         found
             .filter(|org| admin::may_act_in(call, org.id))
-            .ok_or_else(|| Failure::not_found(format!("Organisation \"{}\"", shown(key))))
+            .ok_or_else(|| Failure::not_found(format!("Organisation \"{}\"", excerpt(key))))
     }
 }
 
@@ -212,11 +212,11 @@ pub fn find(call: &Call<'_>, params: Find) -> Result<OrgView, Failure> {
     let (found, named) = if let Some(id) = params.id {
         (find(&|org| org.id == id), id.to_string())
     } else if let Some(domain) = &params.domain {
-        (find(&|org| org.domain.eq_ignore_ascii_case(domain)), shown(domain))
+        (find(&|org| org.domain.eq_ignore_ascii_case(domain)), excerpt(domain))
     } else if let Some(key) = &params.key {
-        (find(&|org| org.key.to_lowercase() == key.to_lowercase()), shown(key))
+        (find(&|org| org.key.to_lowercase() == key.to_lowercase()), excerpt(key))
     } else if let Some(reference) = &params.customer_ref_id {
-        (find(&|org| org.customer_ref_id == *reference), shown(reference))
+        (find(&|org| org.customer_ref_id == *reference), excerpt(reference))
     } else {
         let current = call.session.org_id();
         (find(&|org| org.id == current), current.to_string())
@@ -237,7 +237,7 @@ pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply
 
 /// What a caller can see: the current organisation, and for users those they may switch to.
 fn visible(call: &Call<'_>) -> Vec<Arc<Org>> {
-    let identity = &call.core.identity;
+    let identity = &call.app.identity();
     match call.user() {
         Some(user) => identity.enterable_orgs(&user),
         None => identity.org(call.session.org_id()).into_iter().collect(),
@@ -248,14 +248,14 @@ fn visible(call: &Call<'_>) -> Vec<Arc<Org>> {
 pub fn create(
     call: &Call<'_>,
     (new, members): (New, Members),
-) -> Result<(Made<OrgId>, Recorded), Failure> {
+) -> Result<After<Made<OrgId>>, Failure> {
     admin::check_name("key", &new.key)?;
     if new.slug.as_ref().is_some_and(|slug| !is_slug(slug)) {
         return Err(admin::unfit("slug", SLUG_RULE));
     }
-    let identity = &call.core.identity;
-    let id = OrgId::from_bytes(chance()?);
-    let changing = identity.changing();
+    let identity = &call.app.identity();
+    let id = OrgId::from_bytes(random()?);
+    let turn = identity.turn();
     let parent = admin::org_meant(call, new.parent_id)?;
     check_below(call, &parent)?;
     if identity.org_by_key(&new.key).is_some() {
@@ -285,12 +285,12 @@ pub fn create(
         updated: None,
     };
     members.apply(&mut org, &Edit::new(None))?;
-    Ok((Made { id }, Recorded::quiet(changing.put(org)?)))
+    Ok(After(Made { id }, turn.put(org).into()))
 }
 
 /// Fails when no organisation can be made below this one.
 fn check_below(call: &Call<'_>, parent: &Org) -> Result<(), Failure> {
-    let identity = &call.core.identity;
+    let identity = &call.app.identity();
     if parent.no_sub_orgs || identity.depth(parent.id) >= limits::ORG_DEPTH_MAX {
         let sentence = format!("Organisation \"{}\" can have none below it.", parent.key);
         return Err(Failure::new(Code::IN_USE, sentence));
@@ -319,21 +319,21 @@ fn slug_of(key: &str, taken: impl Fn(&str) -> bool) -> String {
 pub fn update(
     call: &Call<'_>,
     (which, members, unset): (Which, Members, Unset),
-) -> Result<(Done, Recorded), Failure> {
-    let changing = call.core.identity.changing();
+) -> Result<After<Done>, Failure> {
+    let turn = call.app.identity().turn();
     let mut org = Org::clone(&*which.find(call)?);
     members.apply(&mut org, &Edit::new(unset.unset))?;
     org.updated = admin::stamp(call);
-    Ok((Done, Recorded::quiet(changing.put(org)?)))
+    Ok(After(Done, turn.put(org).into()))
 }
 
 /// `org.delete`: never the current organisation, whose session would go with it.
-pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
+pub fn delete(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
     if which.id.is_none() && which.key.is_none() {
         return Err(missing("id"));
     }
-    let identity = &call.core.identity;
-    let changing = identity.changing();
+    let identity = &call.app.identity();
+    let turn = identity.turn();
     let org = which.find(call)?;
     let in_use = |why: &str| {
         let sentence = format!("Organisation \"{}\" {why}.", org.key);
@@ -360,10 +360,9 @@ pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure
     records.extend(roles.map(|granted| granted.role.clone().into()));
     records.extend(defs.map(|def| Record::ThingDef((*def).clone())));
     // Before the organisation: its removal is answered when this is durable, too.
-    call.core.files.forget(Owner { org: org.id, thing: None })?;
-    let receipt = changing.delete(&records)?;
+    call.app.files.forget(Owner { org: org.id, thing: None })?;
     // Of those who may enter without belonging to it, some may be in it.
-    Ok((Done, Recorded::followed(receipt, crate::core::Affected::Org(org.id))))
+    Ok(After(Done, Effects::from(turn.delete(records)).followed_by(Affected::Org(org.id))))
 }
 
 #[cfg(test)]

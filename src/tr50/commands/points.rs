@@ -8,14 +8,11 @@ use serde_json::value::RawValue;
 use super::target::{Subject, Target};
 use crate::identity::ThingDef;
 use crate::limits;
-use crate::store::writer::Receipt;
 use crate::things::feed::Topic;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Location, Value};
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, Done, Reply, shown};
 use crate::tr50::envelope::Members;
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::json;
 use crate::tr50::params::{self, Field, Params, missing};
 
@@ -181,9 +178,9 @@ impl<I: Item> Params for One<I> {
 pub fn publish<I: Item>(
     call: &Call<'_>,
     (target, one): (Target, One<I>),
-) -> Result<(Done, Receipt), Failure> {
+) -> Result<After<Done>, Failure> {
     let subject = target.subject(call)?;
-    Ok((Done, publish_one(call, &subject, I::KIND, one.0)?))
+    Ok(After(Done, publish_one(call, &subject, I::KIND, one.0)?.into()))
 }
 
 /// Records a point of a thing if it passes the [`Gate`].
@@ -281,16 +278,16 @@ impl<I: Item> Params for BatchText<I> {
 /// `*.batch`: in order, up to the first point that is wrong. What came before it is kept, and the
 /// failure, which names it by its place, is sent when that is durable. A long batch is read on a
 /// thread that serves no connection.
-pub fn batch<I: Item>(call: &Call<'_>, text: BatchText<I>) -> Result<Reply, Failure> {
+pub fn batch<I: Item>(call: &Call<'_>, text: BatchText<I>) -> Result<Later, Failure> {
     let bytes = text.0.as_ref().map_or(0, |text| text.get().len());
     if bytes <= limits::BATCH_AT_ONCE_BYTES {
-        return Ok(Box::pin(take(call, &text)?.finish()));
+        return Ok(Later::new(take(call, &text)?.finish()));
     }
-    let (core, session, now) = (call.core.clone(), call.session.clone(), call.now);
-    Ok(Box::pin(async move {
-        let inner = core.clone();
-        let work = move || take(&Call { core: &inner, session: &session, now }, &text);
-        core.apart(work).await??.finish().await
+    let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
+    Ok(Later::new(async move {
+        let inner = app.clone();
+        let work = move || take(&Call { app: &inner, session: &session, now }, &text);
+        app.offload(work).await??.finish().await
     }))
 }
 
@@ -301,12 +298,9 @@ struct Taken {
 }
 
 impl Taken {
-    async fn finish(self) -> Result<Vec<u8>, Failure> {
-        self.receipt.durable().await?;
-        match self.failed {
-            Some(failure) => Err(failure),
-            None => Ok(br#"{"success":true}"#.to_vec()),
-        }
+    async fn finish(self) -> Result<After<Done>, Failure> {
+        self.receipt.await?;
+        self.failed.map_or(Ok(After(Done, Effects::default())), Err)
     }
 }
 
@@ -346,7 +340,7 @@ impl<'c> Gate<'c> {
     ///
     /// The store fails.
     pub fn of(call: &'c Call<'c>, subject: &Subject) -> Result<Self, Failure> {
-        let (identity, org) = (&call.core.identity, call.session.org_id());
+        let (identity, org) = (&call.app.identity(), call.session.org_id());
         if !identity.has_closed_thing_def(org) {
             return Ok(Self::open(call));
         }
@@ -367,9 +361,9 @@ impl<'c> Gate<'c> {
     /// The point is older than telemetry is kept, or the thing's definition says that things may
     /// only publish what it defines (`autoDefProps`, `autoDefAttrs`) and has no such name.
     pub fn admit(&self, point: &NewPoint) -> Result<(), Failure> {
-        let (telemetry, now) = (&self.call.core.telemetry, self.call.now);
+        let (telemetry, now) = (&self.call.app.telemetry, self.call.now);
         if let Some(ts) = point.ts.filter(|ts| !telemetry.keeps(*ts, now)) {
-            let months = self.call.core.config.telemetry.retention_months;
+            let months = self.call.app.config.telemetry.retention_months;
             let sentence = format!(
                 "Parameter \"ts\" is {ts}, which is longer ago than the {months} months for which \
                  telemetry is kept."
@@ -385,7 +379,7 @@ impl<'c> Gate<'c> {
         if admitted {
             return Ok(());
         }
-        let (name, key) = (shown(&point.name), &def.key);
+        let (name, key) = (excerpt(&point.name), &def.key);
         Err(Failure::not_found(format!("{what} \"{name}\" of the definition \"{key}\"")))
     }
 }
@@ -401,14 +395,14 @@ pub fn record(
     kind: Kind,
     points: &[NewPoint],
 ) -> Result<Receipt, Failure> {
-    let published = call.core.telemetry.publish(subject.id.into(), kind, points, call.now)?;
-    call.core.metrics.points_recorded(points.len() - published.unchanged.len());
+    let published = call.app.telemetry.publish(subject.id.into(), kind, points, call.now)?;
+    call.app.metrics.points_recorded(points.len() - published.unchanged.len());
     let org = call.session.org_id();
     for (index, point) in points.iter().enumerate() {
         if published.unchanged.binary_search(&index).is_err()
             && let Some(topic) = topic(point)
         {
-            call.core.feed.publish(org, &subject.key, topic, || payload(&point.value));
+            call.app.feed.publish(org, &subject.key, topic, || payload(&point.value));
         }
     }
     Ok(published.receipt)

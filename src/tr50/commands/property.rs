@@ -1,32 +1,31 @@
 //! `property.*`: numbers that things measure (`tr50.md` 4.1).
 
+use super::command;
 use super::points::{self, Item, Name, Source, required_field};
 use super::span::{self, Ago, At, Form, Held, History, Range, Wanted};
 use super::target::Target;
-use super::{heavy, store, wait};
 use crate::limits;
 use crate::store::Row;
 use crate::things::telemetry::aggregate::{Aggregation, Calc, Step};
 use crate::things::telemetry::point::{Kind, Value};
 use crate::things::telemetry::{NewPoint, Points, Span};
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, WriteReply, shown};
-use crate::tr50::error::{Code, Failure};
+use crate::tr50::error::{Code, Failure, excerpt};
 use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::{Field, params};
+use crate::tr50::step::{Call, CommandInfo, Later, Looked, WriteReply};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    heavy!(
+    command!(
         "property.aggregate",
         aggregate,
-        span::always,
         "Calculates one value of a property for each hour or day, or for the whole span.",
         "`values`, an array of `value` and `ts`, the beginning of the hour or day; with `split`: \
          `values` and `ts`, two arrays",
         [NOT_FOUND]
     ),
-    wait!(
+    command!(
         "property.batch",
         points::batch::<Property>,
         "Records values of properties, in order, up to the first that is wrong. The reply is sent \
@@ -34,24 +33,22 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "property.current",
         current,
-        span::asks_for_a_time,
         "Shows the value of a property.",
         "`value`, `ts`, `corrId`",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "property.history",
         history,
-        span::always,
         "Lists values of a property, oldest first, at most 5000.",
         "`values`, an array of `id` (if asked for), `value`, `ts` and `corrId`; with `split`: \
          `values`, `ts` and `ids`, three arrays",
         [NOT_FOUND]
     ),
-    store!(
+    command!(
         "property.publish",
         points::publish::<Property>,
         "Records a value of a property.",
@@ -81,10 +78,14 @@ impl Item for Property {
 }
 
 /// `property.current`.
-pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Held, Failure> {
-    let owner = target.subject(call)?.id.into();
-    let held = span::held(call, owner, Kind::Property, &at.key.0, at.ts)?;
-    held.ok_or_else(|| Failure::not_found(format!("A value of property \"{}\"", shown(&at.key.0))))
+pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<Held>, Failure> {
+    call.look(at.ts.is_some(), move |call| {
+        let owner = target.subject(call)?.id.into();
+        let held = span::held(call, owner, Kind::Property, &at.key.0, at.ts)?;
+        held.ok_or_else(|| {
+            Failure::not_found(format!("A value of property \"{}\"", excerpt(&at.key.0)))
+        })
+    })
 }
 
 params! {
@@ -100,16 +101,18 @@ params! {
 pub fn history(
     call: &Call<'_>,
     (target, (which, range)): (Target, (Which, Range)),
-) -> Result<History, Failure> {
-    let series = span::series_of(call, &target, Kind::Property, &which.key.0)?;
-    let (span, limit) = range.span(call.now);
-    let wanted = Wanted { span, limit, offset: None, filter: None };
-    let form = Form {
-        split: which.split.unwrap_or(false),
-        ids: which.return_ids.unwrap_or(false),
-        addresses: false,
-    };
-    span::history(call, series.as_ref(), &wanted, form)
+) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let series = span::series_of(call, &target, Kind::Property, &which.key.0)?;
+        let (span, limit) = range.span(call.now);
+        let wanted = Wanted { span, limit, offset: None, filter: None };
+        let form = Form {
+            split: which.split.unwrap_or(false),
+            ids: which.return_ids.unwrap_or(false),
+            addresses: false,
+        };
+        span::history(call, series.as_ref(), &wanted, form)
+    })
 }
 
 params! {
@@ -144,7 +147,7 @@ impl Calculation {
 }
 
 fn impossible(name: &str, value: &str) -> Failure {
-    let sentence = format!("Parameter \"{name}\" can't be \"{}\".", shown(value));
+    let sentence = format!("Parameter \"{name}\" can't be \"{}\".", excerpt(value));
     Failure::new(Code::PARAMETER_INVALID, sentence)
 }
 
@@ -159,38 +162,41 @@ pub struct Aggregated {
 pub fn aggregate(
     call: &Call<'_>,
     (target, wanted): (Target, Calculation),
-) -> Result<Aggregated, Failure> {
-    let (calc, step) = (wanted.calc()?, wanted.step()?);
-    let split = wanted.split.unwrap_or(false);
-    let series = span::series_of(call, &target, Kind::Property, &wanted.key.0)?;
-    let Some(series) = series else { return Ok(Aggregated { values: Vec::new(), split }) };
-    let range = Range { records: None, last: wanted.last, start: wanted.start, end: wanted.end };
-    let (span, _) = range.span(call.now);
-    let span = Span { backwards: false, ..span };
-    let before = span.from.plus_millis(-1);
-    let carried = match call.core.telemetry.point_at(&series, before)? {
-        Some(row) if calc.is_weighted() => value_of(&row)?.map(|(_, value)| value),
-        _ => None,
-    };
-    let points = call.core.telemetry.points(&series, span, limits::POINTS_PAGE);
-    let mut points = points.take(limits::AGGREGATED_MAX + 1).peekable();
-    // What is not bounded begins with the first value, and does not go beyond this moment.
-    let first = match points.peek() {
-        Some(Ok(row)) if carried.is_none() => value_of(row)?.map_or(span.from, |(ts, _)| ts),
-        _ => span.from,
-    };
-    let from = if wanted.start.is_some() || wanted.last.is_some() { span.from } else { first };
-    let bounds = (from, span.to.min(call.now));
-    let mut aggregation =
-        Aggregation::new(calc, step, bounds, carried, limits::HISTORY_MAX as usize);
-    for (index, row) in points.enumerate() {
-        let Some((ts, value)) = value_of(&row?)? else { continue };
-        if index == limits::AGGREGATED_MAX || !aggregation.add(ts, value) {
-            return Err(too_much());
+) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let (calc, step) = (wanted.calc()?, wanted.step()?);
+        let split = wanted.split.unwrap_or(false);
+        let series = span::series_of(call, &target, Kind::Property, &wanted.key.0)?;
+        let Some(series) = series else { return Ok(Aggregated { values: Vec::new(), split }) };
+        let range =
+            Range { records: None, last: wanted.last, start: wanted.start, end: wanted.end };
+        let (span, _) = range.span(call.now);
+        let span = Span { backwards: false, ..span };
+        let before = span.from.plus_millis(-1);
+        let carried = match call.app.telemetry.point_at(&series, before)? {
+            Some(row) if calc.is_weighted() => value_of(&row)?.map(|(_, value)| value),
+            _ => None,
+        };
+        let points = call.app.telemetry.points(&series, span, limits::POINTS_PAGE);
+        let mut points = points.take(limits::AGGREGATED_MAX + 1).peekable();
+        // What is not bounded begins with the first value, and does not go beyond this moment.
+        let first = match points.peek() {
+            Some(Ok(row)) if carried.is_none() => value_of(row)?.map_or(span.from, |(ts, _)| ts),
+            _ => span.from,
+        };
+        let from = if wanted.start.is_some() || wanted.last.is_some() { span.from } else { first };
+        let bounds = (from, span.to.min(call.now));
+        let mut aggregation =
+            Aggregation::new(calc, step, bounds, carried, limits::HISTORY_MAX as usize);
+        for (index, row) in points.enumerate() {
+            let Some((ts, value)) = value_of(&row?)? else { continue };
+            if index == limits::AGGREGATED_MAX || !aggregation.add(ts, value) {
+                return Err(too_much());
+            }
         }
-    }
-    let values = aggregation.finish().ok_or_else(too_much)?;
-    Ok(Aggregated { values, split })
+        let values = aggregation.finish().ok_or_else(too_much)?;
+        Ok(Aggregated { values, split })
+    })
 }
 
 fn value_of(row: &Row) -> Result<Option<(Timestamp, f64)>, Failure> {

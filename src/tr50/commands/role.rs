@@ -1,55 +1,55 @@
 //! `role.*`: roles, which are sets of permissions (`tr50.md` 3.4 and 4.1).
 
+use crate::app::{Affected, Effects, random};
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::{Call, CommandInfo, Done};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made, NewKey, Unset};
+use super::command;
 use super::view::{ListReply, View};
-use super::{read, record};
-use crate::core::{Affected, chance};
 use crate::id::{OrgId, RoleId};
 use crate::identity::Granted;
 use crate::identity::model::Role;
 use crate::identity::permission::PermissionSet;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, shown};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{NoParams, missing, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    record!(
+    command!(
         "role.create",
         create,
         "Makes a role in the current organisation. Nobody can put into it what they do not hold.",
         "`id`",
         [ALREADY_EXISTS, BUSY]
     ),
-    record!(
+    command!(
         "role.delete",
         delete,
         "Deletes a role of the current organisation that nobody holds.",
         "",
         [NOT_FOUND, IN_USE]
     ),
-    read!(
+    command!(
         "role.find",
         find,
         "Shows a role that is known in the current organisation: its own or one from above.",
         "the role",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "role.list",
         list,
         "Lists the roles that are known in an organisation, by key; `readOnly` are those from above.",
         "`count`, `fields`, `result`",
         [NOT_FOUND]
     ),
-    read!("role.perms", perms, "Lists all permissions.", "for each family its commands", []),
-    record!(
+    command!("role.perms", perms, "Lists all permissions.", "for each family its commands", []),
+    command!(
         "role.update",
         update,
         "Changes a role of the current organisation. Live sessions of those who hold it have the \
@@ -163,10 +163,10 @@ impl Members {
 
 impl Which {
     fn find(&self, call: &Call<'_>) -> Result<Arc<Granted>, Failure> {
-        let (identity, org) = (&call.core.identity, call.session.org_id());
+        let (identity, org) = (&call.app.identity(), call.session.org_id());
         let (found, named) = match (self.id, &self.key) {
             (Some(id), _) => (identity.role_within(id, org), id.to_string()),
-            (None, Some(key)) => (identity.role_by_key(org, key), shown(key)),
+            (None, Some(key)) => (identity.role_by_key(org, key), excerpt(key)),
             (None, None) => return Err(missing("key")),
         };
         found.ok_or_else(|| Failure::not_found(format!("Role \"{named}\"")))
@@ -188,11 +188,11 @@ impl Which {
 pub fn create(
     call: &Call<'_>,
     (new, members): (NewKey, Members),
-) -> Result<(Made<RoleId>, Recorded), Failure> {
+) -> Result<After<Made<RoleId>>, Failure> {
     admin::check_name("key", &new.key)?;
-    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let (identity, org) = (&call.app.identity(), call.session.org_id());
     let mut role = Role {
-        id: RoleId::from_bytes(chance()?),
+        id: RoleId::from_bytes(random()?),
         name: new.key.clone(),
         key: new.key,
         org,
@@ -206,12 +206,12 @@ pub fn create(
     };
     members.apply(call, &mut role, &Edit::new(None))?;
     let id = role.id;
-    let changing = identity.changing();
+    let turn = identity.turn();
     if identity.role_by_key(org, &role.key).is_some_and(|other| other.role.org == org) {
         return Err(admin::already_exists("Role", &role.key));
     }
     admin::check_room(identity.roles_of(org).len(), "roles")?;
-    Ok((Made { id }, Recorded::quiet(changing.put(role)?)))
+    Ok(After(Made { id }, turn.put(role).into()))
 }
 
 /// `role.find`.
@@ -222,7 +222,7 @@ pub fn find(call: &Call<'_>, which: Which) -> Result<RoleView, Failure> {
 /// `role.list`.
 pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
     let org = admin::org_meant(call, wanted.org_id)?.id;
-    let roles = call.core.identity.roles_of(org);
+    let roles = call.app.identity().roles_of(org);
     let roles: Vec<_> = roles.iter().map(|granted| RoleView::of(&granted.role, org)).collect();
     view.or_sorted_by("key").apply(FIELDS, &roles)
 }
@@ -231,25 +231,25 @@ pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply
 pub fn update(
     call: &Call<'_>,
     (which, members, unset): (Which, Members, Unset),
-) -> Result<(Done, Recorded), Failure> {
-    let changing = call.core.identity.changing();
+) -> Result<After<Done>, Failure> {
+    let turn = call.app.identity().turn();
     let mut role = which.find_own(call)?.role.clone();
     members.apply(call, &mut role, &Edit::new(unset.unset))?;
     role.updated = admin::stamp(call);
     let affected = Affected::Within(role.org);
-    Ok((Done, Recorded::followed(changing.put(role)?, affected)))
+    Ok(After(Done, Effects::from(turn.put(role)).followed_by(affected)))
 }
 
 /// `role.delete`.
-pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
-    let identity = &call.core.identity;
-    let changing = identity.changing();
+pub fn delete(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
+    let identity = &call.app.identity();
+    let turn = identity.turn();
     let role = which.find_own(call)?.role.clone();
     if identity.is_held(role.id) {
         let sentence = format!("Role \"{}\" is held by users or applications.", role.key);
         return Err(Failure::new(Code::IN_USE, sentence));
     }
-    Ok((Done, Recorded::quiet(changing.delete(&[role.into()])?)))
+    Ok(After(Done, turn.delete([role.into()]).into()))
 }
 
 /// `role.perms`: every service with its methods.

@@ -1,58 +1,58 @@
 //! `session.*`: the session directory in TR50's words (the page `session.list`, and `tr50.md` 3.2
 //! and 3.3).
 
+use crate::app::{Effects, SessionChange};
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::{Call, CommandInfo, Done, Looked, WriteReply};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{change, heavy, read};
+use super::command;
 use crate::directory::query::{Filter, Listing, Query, SortKey};
-use crate::directory::{Changes, Kind, Place, Principal, Session, Status, Who};
+use crate::directory::{Kind, Place, Principal, Session, Status, Who};
+use crate::edge::Protocol;
 use crate::id::{OrgId, SessionId, SessionRef, ThingKey};
-use crate::identity::Standing;
+use crate::identity::Access;
 use crate::identity::model::{Application, Org};
 use crate::identity::permission::PermissionSet;
 use crate::limits::{LISTED_AT_ONCE_MAX, LISTING_BYTES_RESERVED_MAX};
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, RawParams, WriteReply, shown};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::{NoParams, Params, missing, params};
-use crate::transport::Protocol;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    change!(
+    command!(
         "session.end",
         end,
         "Ends a session; without parameters the caller's own.",
         "",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "session.find",
         find,
         "Shows one session of the current organisation.",
         "the session",
         [NOT_FOUND]
     ),
-    read!("session.info", info, "Shows the caller's own session.", "the session", []),
-    heavy!(
+    command!("session.info", info, "Shows the caller's own session.", "the session", []),
+    command!(
         "session.list",
         list,
-        is_long_list,
         "Lists the sessions of the current organisation.",
         "`count`, `result`",
         []
     ),
-    read!(
+    command!(
         "session.org.list",
         org_list,
         "Lists the organisations the user may work in.",
         "`result`, `recentOrgs`",
         [WRONG_SESSION_KIND]
     ),
-    change!(
+    command!(
         "session.org.switch",
         org_switch,
         "Moves the session to another organisation.",
@@ -107,33 +107,29 @@ params! {
     }
 }
 
-/// `session.list`.
-pub fn list(call: &Call<'_>, params: List) -> Result<SessionList, Failure> {
+/// `session.list`. What is no page of a large organisation is looked for on another thread; what is
+/// wrong with the parameters is told at once.
+pub fn list(call: &Call<'_>, params: List) -> Result<Looked<SessionList>, Failure> {
     let org = call.session.org_id();
     let Some(query) = params.into_query(call, org)? else {
-        return Ok(SessionList { org, listing: Listing { count: 0, sessions: Vec::new() } });
+        let listing = Listing { count: 0, sessions: Vec::new() };
+        return Ok(Looked::Done(SessionList { org, listing }));
     };
-    Ok(SessionList { org, listing: call.core.directory.list(org, &query) })
-}
-
-/// Whether a `session.list` takes so long that connections must not wait for it. What is wrong
-/// with the parameters is told at once.
-pub fn is_long_list(call: &Call<'_>, params: RawParams<'_>) -> bool {
-    let org = call.session.org_id();
-    let query = |params: List| params.into_query(call, org);
-    call.core.directory.count(org) > LISTED_AT_ONCE_MAX
-        && List::read(params).and_then(query).is_ok_and(|q| q.is_some_and(|q| !q.is_page()))
+    let long = !query.is_page() && call.app.directory().count(org) > LISTED_AT_ONCE_MAX;
+    call.look(long, move |call| {
+        Ok(SessionList { org, listing: call.app.directory().list(org, &query) })
+    })
 }
 
 impl List {
     /// The question to the directory; none when it names a user or thing that can't exist.
     fn into_query(self, call: &Call<'_>, org: OrgId) -> Result<Option<Query>, Failure> {
         let invalid = |name: &str, value: &str| {
-            let value = shown(value);
+            let value = excerpt(value);
             let sentence = format!("Parameter \"{name}\" can't be \"{value}\".");
             Failure::new(Code::PARAMETER_INVALID, sentence)
         };
-        let most = call.core.config.sessions.list_limit;
+        let most = call.app.config.sessions.list_limit;
         let asked = self.limit.filter(|limit| *limit > 0);
         let limit = asked.map_or(most, |limit| usize::try_from(limit).unwrap_or(most).min(most));
         let (sort, ascending) = match self.sort.as_deref() {
@@ -161,7 +157,7 @@ impl List {
                 Ok(key) => Some(Principal::Thing(org, key)),
                 Err(_) => return Ok(None),
             },
-            (None, Some(name)) => match call.core.identity.user_by_email(name) {
+            (None, Some(name)) => match call.app.identity().user_by_email(name) {
                 Some(user) => Some(Principal::User(user.id)),
                 None => return Ok(None),
             },
@@ -226,20 +222,20 @@ pub fn find(call: &Call<'_>, params: Which) -> Result<SessionDetails, Failure> {
 
 /// `session.info`: the caller's own session.
 pub fn info(call: &Call<'_>, _: NoParams) -> Result<OwnSession, Failure> {
-    Ok(OwnSession { session: call.session.clone(), server_id: call.core.server_id.clone() })
+    Ok(OwnSession { session: call.session.clone(), server_id: call.app.server_id.clone() })
 }
 
 /// `session.end`: everybody may end the own sessions, an administrator any in the organisation.
-pub fn end(call: &Call<'_>, params: Which) -> Result<(Done, Changes), Failure> {
+pub fn end(call: &Call<'_>, params: Which) -> Result<After<Done>, Failure> {
     let session = params.find(call)?.unwrap_or_else(|| call.session.clone());
     let own = session.who().principal() == call.session.who().principal();
-    let standing = call.session.standing();
-    if !own && !standing.super_admin && !standing.org_admin {
+    let access = call.session.access();
+    if !own && !access.super_admin && !access.org_admin {
         let sentence = "Only an administrator of the organisation may end sessions of others.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
     let by = call.session.who().principal();
-    Ok((Done, call.core.directory.end_for(&session, &by, call.now)))
+    Ok(After(Done, SessionChange::EndFor(session, by).into()))
 }
 
 impl Which {
@@ -247,7 +243,7 @@ impl Which {
     /// see does not exist.
     fn find(&self, call: &Call<'_>) -> Result<Option<Arc<Session>>, Failure> {
         let Some(text) = self.reference.as_ref().or(self.id.as_ref()) else { return Ok(None) };
-        let directory = &call.core.directory;
+        let directory = &call.app.directory();
         let found = match (text.parse::<SessionRef>(), SessionId::parse(text)) {
             (Ok(reference), _) => directory.get(&reference),
             (_, Some(id)) => directory.by_id(&id),
@@ -266,7 +262,7 @@ impl Which {
 
 /// `session.org.list`: the organisations that the caller may work in, as a forest.
 pub fn org_list(call: &Call<'_>, params: OrgList) -> Result<OrgForest, Failure> {
-    let identity = &call.core.identity;
+    let identity = &call.app.identity();
     let user = call.user();
     let orgs = match &user {
         Some(user) => identity.enterable_orgs(user),
@@ -274,9 +270,9 @@ pub fn org_list(call: &Call<'_>, params: OrgList) -> Result<OrgForest, Failure> 
     };
     let roles = |org: &Arc<Org>| {
         let wanted = params.include_roles.unwrap_or(false);
-        let standing = user.as_ref().filter(|_| wanted);
-        let standing = standing.and_then(|user| identity.user_standing(user, org));
-        wanted.then(|| standing.map_or_else(Vec::new, |standing| standing.role_keys))
+        let access = user.as_ref().filter(|_| wanted);
+        let access = access.and_then(|user| identity.user_access(user, org));
+        wanted.then(|| access.map_or_else(Vec::new, |access| access.role_keys))
     };
     let result = forest(&orgs, None, &roles);
     let wanted = params.include_recent_orgs.unwrap_or(false);
@@ -344,25 +340,24 @@ fn recent_orgs(call: &Call<'_>) -> Vec<RecentOrg> {
 }
 
 /// `session.org.switch`: users only (`tr50.md` 3.1).
-pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<(Done, Changes), Failure> {
+pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<After<Done>, Failure> {
     let Some(user) = call.user() else {
         let sentence = "Only user sessions can switch the organisation.";
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
     };
-    let identity = &call.core.identity;
+    let identity = &call.app.identity();
     let (org, named) = match (&params.key, params.id) {
-        (Some(key), _) => (identity.org_by_key(key), shown(key)),
+        (Some(key), _) => (identity.org_by_key(key), excerpt(key)),
         (None, Some(id)) => (identity.org(id), id.to_string()),
         (None, None) => return Err(missing("key")),
     };
     // An organisation that the user may not enter does not exist for the user.
-    let standing = org.and_then(|org| identity.user_standing(&user, &org));
-    let standing =
-        standing.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))?;
-    let mut changes = call.core.directory.switch(call.session, Arc::new(standing), call.now);
+    let access = org.and_then(|org| identity.user_access(&user, &org));
+    let access = access.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))?;
+    let switch = SessionChange::Switch(call.session.clone(), Arc::new(access));
     // What was changed since the rights were looked up did not find the session there.
-    changes.append(call.core.refresh(call.session, call.now));
-    Ok((Done, changes))
+    let refresh = SessionChange::Refresh(call.session.clone());
+    Ok(After(Done, Effects::on_sessions([switch, refresh])))
 }
 
 /// The reply of `session.list`.
@@ -382,7 +377,7 @@ impl WriteReply for SessionList {
             let start = out.len();
             session.with_place(|place| {
                 // It may have gone to another organisation since the page was taken.
-                if place.standing.org.id != self.org {
+                if place.access.org.id != self.org {
                     return;
                 }
                 if comma {
@@ -436,7 +431,7 @@ impl WriteReply for OwnSession {
             object.string(key!("appId"), session.client_id());
         }
         object.string(key!("ipAddress"), &session.conn().remote_addr.ip().to_string());
-        json::push_value(object.name(key!("roleKeys")), &session.standing().role_keys);
+        json::push_value(object.name(key!("roleKeys")), &session.access().role_keys);
         object.end();
         out.push(b'}');
     }
@@ -445,13 +440,13 @@ impl WriteReply for OwnSession {
 /// The texts that sessions of one listing mostly share: those that were written last.
 #[derive(Default)]
 struct SharedTexts {
-    standing: Option<StandingTexts>,
+    access: Option<StandingTexts>,
     application: Option<(Arc<Application>, Vec<u8>)>,
 }
 
-/// What a standing makes of a session.
+/// What a access makes of a session.
 struct StandingTexts {
-    standing: Arc<Standing>,
+    access: Arc<Access>,
     org: Vec<u8>,
     rights: Vec<u8>,
 }
@@ -459,10 +454,10 @@ struct StandingTexts {
 impl SharedTexts {
     fn of_standing<'a>(
         last: &'a mut Option<StandingTexts>,
-        standing: &Arc<Standing>,
+        access: &Arc<Access>,
     ) -> &'a StandingTexts {
-        let known = last.take().filter(|known| known.standing == *standing);
-        last.insert(known.unwrap_or_else(|| StandingTexts::of(standing)))
+        let known = last.take().filter(|known| known.access == *access);
+        last.insert(known.unwrap_or_else(|| StandingTexts::of(access)))
     }
 
     fn of_application<'a>(
@@ -483,19 +478,19 @@ impl SharedTexts {
 }
 
 impl StandingTexts {
-    fn of(standing: &Arc<Standing>) -> Self {
+    fn of(access: &Arc<Access>) -> Self {
         let (mut org, mut rights) = (Vec::new(), Vec::new());
         let mut object = ObjectWriter::further(&mut org);
-        object.hex(key!("orgId"), standing.org.id.as_bytes());
-        object.string(key!("orgKey"), &standing.org.key);
+        object.hex(key!("orgId"), access.org.id.as_bytes());
+        object.string(key!("orgKey"), &access.org.key);
         let mut object = ObjectWriter::further(&mut rights);
-        object.flag(key!("hasSuperAdmin"), standing.super_admin);
-        object.flag(key!("hasSuperOps"), standing.super_ops);
-        object.flag(key!("hasOrgAdmin"), standing.org_admin);
-        if !standing.super_admin && !standing.org_admin {
-            write_perms(object.name(key!("perms")), standing.permissions);
+        object.flag(key!("hasSuperAdmin"), access.super_admin);
+        object.flag(key!("hasSuperOps"), access.super_ops);
+        object.flag(key!("hasOrgAdmin"), access.org_admin);
+        if !access.super_admin && !access.org_admin {
+            write_perms(object.name(key!("perms")), access.permissions);
         }
-        Self { standing: standing.clone(), org, rights }
+        Self { access: access.clone(), org, rights }
     }
 }
 
@@ -522,8 +517,8 @@ fn write_placed(
     place: &Place,
     texts: &mut SharedTexts,
 ) {
-    let standing = &place.standing;
-    let shared = SharedTexts::of_standing(&mut texts.standing, standing);
+    let access = &place.access;
+    let shared = SharedTexts::of_standing(&mut texts.access, access);
     object.hex(key!("ref"), session.reference().as_bytes());
     object.members(&shared.org);
     let (name, locale) = match session.who() {
@@ -543,7 +538,7 @@ fn write_placed(
     write_conn(object, session);
     object.integer(key!("ttl"), session.ttl_s());
     object.string(key!("locale"), locale);
-    match standing.allow_sub_org_access {
+    match access.allow_sub_org_access {
         Some(allowed) => object.flag(key!("allowSubOrgAccess"), allowed),
         None => object.name(key!("allowSubOrgAccess")).extend_from_slice(b"null"),
     }

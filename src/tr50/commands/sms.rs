@@ -1,14 +1,14 @@
 //! `sms.send`: there is no telephone network here, but who sends must not fail (`tr50.md` 4.1).
 
-use super::read;
+use super::command;
 use super::target::Target;
 use crate::limits;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, shown};
-use crate::tr50::error::{Code, Failure};
+use crate::tr50::error::{Code, Failure, excerpt};
 use crate::tr50::params::params;
+use crate::tr50::step::{Call, CommandInfo, Done};
 
 /// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[read!(
+pub const COMMANDS: &[CommandInfo] = &[command!(
     "sms.send",
     send,
     "Writes a text message to a thing into the server's log (target `sms`) instead of sending it, \
@@ -35,13 +35,13 @@ pub fn send(call: &Call<'_>, (target, text): (Target, Text)) -> Result<Done, Fai
     let thing = target.subject(call)?;
     tracing::info!(
         target: "sms",
-        org = call.session.standing().org.key,
+        org = call.session.access().org.key,
         from = call.session.who().name(),
         thing = thing.key.as_str(),
-        coding = text.coding.as_deref().map(shown),
+        coding = text.coding.as_deref().map(excerpt),
         text = text.message,
         "a text message to a thing"
     );
-    call.core.metrics.sms_logged();
+    call.app.metrics.sms_logged();
     Ok(Done)
 }

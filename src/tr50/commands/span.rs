@@ -1,5 +1,7 @@
 //! What all commands that read telemetry have in common: the span of time, and the reply.
 
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::step::{Call, WriteReply};
 use serde_json::value::RawValue;
 
 use super::points::Name;
@@ -10,9 +12,7 @@ use crate::store::Row;
 use crate::things::telemetry::point::{Alarm, Kind, Location, Point, Value};
 use crate::things::telemetry::{LocationNow, Owner, Points, Series, Span};
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, RawParams, WriteReply};
 use crate::tr50::envelope::{Members, text_of};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::json::{self, Key, ObjectWriter, key};
 use crate::tr50::params::{self, params};
 
@@ -95,16 +95,6 @@ params! {
     }
 }
 
-/// Whether a command has to look into the points: it asks for a time.
-pub fn asks_for_a_time(_: &Call<'_>, params: RawParams<'_>) -> bool {
-    Members::read(params).is_ok_and(|members| members.find("ts").is_some())
-}
-
-/// Every history reads the store's tables.
-pub fn always(_: &Call<'_>, _: RawParams<'_>) -> bool {
-    true
-}
-
 /// A value that held at a time.
 pub struct Held {
     kind: Kind,
@@ -125,7 +115,7 @@ pub fn held(
     name: &str,
     ts: Option<Timestamp>,
 ) -> Result<Option<Held>, Failure> {
-    let telemetry = &call.core.telemetry;
+    let telemetry = &call.app.telemetry;
     let Some(series) = telemetry.series(owner, kind, name)? else { return Ok(None) };
     let at = ts.unwrap_or(call.now);
     let held = if ts.is_none_or(|ts| series.ts <= ts) {
@@ -210,7 +200,7 @@ pub fn history(
         return Ok(History { count: counted.then_some(0), form, ..History::default() });
     };
     let page = if counted || wanted.filter.is_some() { limits::POINTS_PAGE } else { wanted.limit };
-    let points = call.core.telemetry.points(series, wanted.span, page);
+    let points = call.app.telemetry.points(series, wanted.span, page);
     let (offset, mut count, mut bytes) = (wanted.offset.unwrap_or(0), 0, 0);
     let mut rows = Vec::new();
     for row in points.take(limits::POINTS_SEARCHED_MAX) {
@@ -466,7 +456,7 @@ pub fn series_of(
     name: &str,
 ) -> Result<Option<Series>, Failure> {
     let owner = target.subject(call)?.id.into();
-    Ok(call.core.telemetry.series(owner, kind, name)?)
+    Ok(call.app.telemetry.series(owner, kind, name)?)
 }
 
 #[cfg(test)]

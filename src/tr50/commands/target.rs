@@ -1,13 +1,13 @@
 //! Which thing a command is about (`tr50.md` 2, "Thing identifier parameters").
 
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::Call;
 use std::collections::BTreeMap;
 
 use crate::directory::Who;
 use crate::id::{ThingId, ThingKey};
 use crate::identity::model::{Alias, Thing};
 use crate::limits;
-use crate::tr50::dispatch::{Call, shown};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
 
 params! {
@@ -79,13 +79,13 @@ impl Target {
     }
 
     fn find(&self, call: &Call<'_>, parameter: &str) -> Result<Thing, Failure> {
-        let (identity, org) = (&call.core.identity, call.session.org_id());
+        let (identity, org) = (&call.app.identity(), call.session.org_id());
         let (found, named) = if let Some(key) = &self.thing_key {
             (identity.thing(org, key)?, format!("\"{key}\""))
         } else if let Some(id) = self.thing_id {
             (identity.thing_by_id(org, id)?, format!("\"{id}\""))
         } else if let Some((alias, value)) = self.alias() {
-            let named = format!("with {} \"{}\"", alias.as_str(), shown(value));
+            let named = format!("with {} \"{}\"", alias.as_str(), excerpt(value));
             (identity.thing_by_alias(org, alias, value)?, named)
         } else if let Who::Application { thing_key, .. } = call.session.who() {
             (identity.thing(org, thing_key)?, format!("\"{thing_key}\""))
@@ -148,7 +148,7 @@ pub fn may_name(call: &Call<'_>, thing: &Thing) -> bool {
 
 /// Whether the caller's token is restricted to its own thing, as it is now.
 pub fn is_restricted(call: &Call<'_>) -> bool {
-    call.session.standing().restricted_to_self
+    call.session.access().restricted_to_self
 }
 
 /// Keys and ids of the things that the caller's connection serves: its own, and those bound to it.
@@ -162,7 +162,7 @@ pub fn served(call: &Call<'_>) -> Result<Vec<Subject>, Failure> {
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
     };
     let mut served = vec![Subject { id: *thing_id, key: thing_key.clone() }];
-    let children = call.core.identity.children(*thing_id, limits::CHILDREN_MAX)?;
+    let children = call.app.identity().children(*thing_id, limits::CHILDREN_MAX)?;
     served.extend(children.into_iter().map(|(id, key)| Subject { id, key }));
     Ok(served)
 }

@@ -1,36 +1,36 @@
 //! `thing.attr.*`: the attributes of `attribute.*` under older names (`tr50.md` 4.1).
 
+use crate::app::Effects;
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::{Call, CommandInfo, Done};
 use serde::Serialize;
 
 use super::attribute::Attribute;
+use super::command;
 use super::points::{self, CorrId, Name};
 use super::target::Target;
-use super::{read, store};
-use crate::store::writer::Receipt;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, shown};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    read!(
+    command!(
         "thing.attr.get",
         get,
         "Shows an attribute of a thing.",
         "`value`, `ts`",
         [NOT_FOUND, ATTRIBUTE_MISSING]
     ),
-    store!(
+    command!(
         "thing.attr.set",
         points::publish::<Attribute>,
         "Sets an attribute of a thing, as `attribute.publish` does.",
         "",
         [NOT_FOUND]
     ),
-    store!("thing.attr.unset", unset, "Unsets an attribute of a thing.", "", [NOT_FOUND]),
+    command!("thing.attr.unset", unset, "Unsets an attribute of a thing.", "", [NOT_FOUND]),
 ];
 
 params! {
@@ -53,19 +53,19 @@ pub struct AttributeValue {
 pub fn get(call: &Call<'_>, (target, which): (Target, Which)) -> Result<AttributeValue, Failure> {
     let subject = target.subject(call)?;
     let name = which.key.0;
-    let series = call.core.telemetry.series(subject.id.into(), Kind::Attribute, &name)?;
+    let series = call.app.telemetry.series(subject.id.into(), Kind::Attribute, &name)?;
     if let Some(series) = series
         && let Value::Attribute(Some(value)) = series.newest_point()?.value
     {
         return Ok(AttributeValue { value: value.into_owned(), ts: Some(series.ts) });
     }
-    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let (identity, org) = (&call.app.identity(), call.session.org_id());
     let def = identity.thing(org, &subject.key)?.and_then(|thing| thing.def);
     let def = def.and_then(|def| identity.thing_def(org, def));
     if let Some(default) = def.as_ref().and_then(|def| def.attribute_default(&name)) {
         return Ok(AttributeValue { value: default.to_owned(), ts: None });
     }
-    let sentence = format!("Attribute \"{}\" has no value.", shown(&name));
+    let sentence = format!("Attribute \"{}\" has no value.", excerpt(&name));
     Err(Failure::new(Code::ATTRIBUTE_MISSING, sentence))
 }
 
@@ -81,7 +81,7 @@ params! {
 pub fn unset(
     call: &Call<'_>,
     (target, which): (Target, Unset),
-) -> Result<(Done, Receipt), Failure> {
+) -> Result<After<Done>, Failure> {
     let subject = target.subject(call)?;
     let point = NewPoint {
         name: which.key.0,
@@ -90,5 +90,5 @@ pub fn unset(
         corr_id: which.corr_id.map(|id| id.0),
         republish: false,
     };
-    Ok((Done, points::record(call, &subject, Kind::Attribute, &[point])?))
+    Ok(After(Done, points::record(call, &subject, Kind::Attribute, &[point])?))
 }

@@ -1,5 +1,8 @@
 //! `thing_def.*`: definitions of things (`tr50.md` 4.1).
 
+use crate::app::{Effects, random};
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::{Call, CommandInfo, Done};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -7,28 +10,25 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::admin::{self, Edit, Made, NewKey};
+use super::command;
 use super::view::{ListReply, View};
-use super::{read, record};
-use crate::core::chance;
 use crate::id::{OrgId, ThingDefId};
 use crate::identity::ThingDef;
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, shown};
 use crate::tr50::envelope::Members;
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{Field, NoParams, Params, missing, optional, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    read!(
+    command!(
         "thing_def.column_map",
         column_map,
         "Shows the keys and names of all alarms, attributes and properties that are defined here.",
         "`result` with `alarms`, `attributes`, `properties`",
         []
     ),
-    record!(
+    command!(
         "thing_def.create",
         create,
         "Makes a definition of things in the current organisation. Members that the server does not \
@@ -36,7 +36,7 @@ pub const COMMANDS: &[CommandInfo] = &[
         "`id`",
         [ALREADY_EXISTS, BUSY]
     ),
-    record!(
+    command!(
         "thing_def.delete",
         delete,
         "Deletes a definition that neither things nor applications use; with lists of keys, only these \
@@ -44,28 +44,28 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND, IN_USE]
     ),
-    read!(
+    command!(
         "thing_def.find",
         find,
         "Shows a definition that is known in the current organisation: its own or one from above.",
         "the definition",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "thing_def.keys",
         keys,
         "Lists the keys of the definitions that are known in the current organisation.",
         "`result`",
         []
     ),
-    read!(
+    command!(
         "thing_def.list",
         list,
         "Lists the definitions that are known in the current organisation, by name.",
         "`count`, `fields`, `result`",
         []
     ),
-    record!(
+    command!(
         "thing_def.update",
         update,
         "Changes a definition of the current organisation. Properties, attributes and the like are \
@@ -286,10 +286,10 @@ const FIELDS: &[&str] = &[
 
 impl Which {
     fn find(&self, call: &Call<'_>) -> Result<Arc<ThingDef>, Failure> {
-        let (identity, org) = (&call.core.identity, call.session.org_id());
+        let (identity, org) = (&call.app.identity(), call.session.org_id());
         let (found, named) = match (self.id, &self.key) {
             (Some(id), _) => (identity.thing_def(org, id), id.to_string()),
-            (None, Some(key)) => (identity.thing_def_by_key(org, key), shown(key)),
+            (None, Some(key)) => (identity.thing_def_by_key(org, key), excerpt(key)),
             (None, None) => return Err(missing("key")),
         };
         found.ok_or_else(|| Failure::not_found(format!("Thing definition \"{named}\"")))
@@ -312,11 +312,11 @@ impl Which {
 pub fn create(
     call: &Call<'_>,
     (NewKey { key }, definition): (NewKey, Definition),
-) -> Result<(Made<ThingDefId>, Recorded), Failure> {
+) -> Result<After<Made<ThingDefId>>, Failure> {
     admin::check_name("key", &key)?;
-    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let (identity, org) = (&call.app.identity(), call.session.org_id());
     let mut def = ThingDef {
-        id: ThingDefId::from_bytes(chance()?),
+        id: ThingDefId::from_bytes(random()?),
         org,
         name: key.clone(),
         key,
@@ -330,12 +330,12 @@ pub fn create(
     };
     definition.apply(&mut def, &Edit::new(None))?;
     let id = def.id;
-    let changing = identity.changing();
+    let turn = identity.turn();
     if identity.thing_def_by_key(org, &def.key).is_some_and(|other| other.org == org) {
         return Err(admin::already_exists("Thing definition", &def.key));
     }
     admin::check_room(identity.thing_defs_of(org).len(), "definitions of things")?;
-    Ok((Made { id }, Recorded::quiet(changing.put(def)?)))
+    Ok(After(Made { id }, turn.put(def).into()))
 }
 
 /// `thing_def.find`.
@@ -346,7 +346,7 @@ pub fn find(call: &Call<'_>, which: Which) -> Result<Whole, Failure> {
 
 /// `thing_def.list`.
 pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
-    let defs = call.core.identity.thing_defs_of(call.session.org_id());
+    let defs = call.app.identity().thing_defs_of(call.session.org_id());
     let defs: Vec<_> = defs.iter().map(Summary::from).collect();
     view.or_sorted_by("name").apply(FIELDS, &defs)
 }
@@ -359,7 +359,7 @@ pub struct Keys {
 
 /// `thing_def.keys`. No source shows its reply; this is the form of the other lists.
 pub fn keys(call: &Call<'_>, _: NoParams) -> Result<Keys, Failure> {
-    let defs = call.core.identity.thing_defs_of(call.session.org_id());
+    let defs = call.app.identity().thing_defs_of(call.session.org_id());
     Ok(Keys { result: defs.iter().map(|def| def.key.clone()).collect() })
 }
 
@@ -372,7 +372,7 @@ pub struct ColumnMap {
 /// `thing_def.column_map`: key → name, of all definitions; without a name the key.
 pub fn column_map(call: &Call<'_>, _: NoParams) -> Result<ColumnMap, Failure> {
     let mut result: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-    let defs = call.core.identity.thing_defs_of(call.session.org_id());
+    let defs = call.app.identity().thing_defs_of(call.session.org_id());
     for section in ["alarms", "attributes", "properties"] {
         let columns = result.entry(section).or_default();
         // The nearest definition is the first, and its names the ones that count.
@@ -391,23 +391,20 @@ pub fn column_map(call: &Call<'_>, _: NoParams) -> Result<ColumnMap, Failure> {
 pub fn update(
     call: &Call<'_>,
     (which, definition, unset): (Which, Definition, Unset),
-) -> Result<(Done, Recorded), Failure> {
-    let changing = call.core.identity.changing();
+) -> Result<After<Done>, Failure> {
+    let turn = call.app.identity().turn();
     let mut def = ThingDef::clone(&*which.find_own(call)?);
     definition.apply(&mut def, &Edit::new(unset.unset))?;
     def.version = def.version.saturating_add(1);
     def.updated = admin::stamp(call);
-    Ok((Done, Recorded::quiet(changing.put(def)?)))
+    Ok(After(Done, turn.put(def).into()))
 }
 
 /// `thing_def.delete`: the definition, or parts of it. What things have published under a key that
 /// is gone stays.
-pub fn delete(
-    call: &Call<'_>,
-    (which, parts): (Which, Parts),
-) -> Result<(Done, Recorded), Failure> {
-    let identity = &call.core.identity;
-    let changing = identity.changing();
+pub fn delete(call: &Call<'_>, (which, parts): (Which, Parts)) -> Result<After<Done>, Failure> {
+    let identity = &call.app.identity();
+    let turn = identity.turn();
     let def = which.find_own(call)?;
     let named = [
         ("properties", parts.properties),
@@ -431,7 +428,7 @@ pub fn delete(
         nothing.apply(&mut def, &Edit::new(Some(unset.collect())))?;
         def.version = def.version.saturating_add(1);
         def.updated = admin::stamp(call);
-        return Ok((Done, Recorded::quiet(changing.put(def)?)));
+        return Ok(After(Done, turn.put(def).into()));
     }
     let in_use = |what: &str| {
         let sentence = format!("Thing definition \"{}\" is used by {what}.", def.key);
@@ -443,5 +440,5 @@ pub fn delete(
     if identity.is_used(def.id)? {
         return in_use("things");
     }
-    Ok((Done, Recorded::quiet(changing.delete(&[ThingDef::clone(&*def).into()])?)))
+    Ok(After(Done, turn.delete([ThingDef::clone(&*def).into()]).into()))
 }

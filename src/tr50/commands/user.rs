@@ -1,26 +1,26 @@
 //! `user.*`: users (`tr50.md` 4.1); their organisations are in [`user_org`](super::user_org).
 
+use crate::app::{Affected, App, Effects, SessionChange, random};
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::{Call, CommandInfo, Done, Later};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made};
+use super::command;
 use super::view::{ListReply, View};
-use super::{read, record, wait};
-use crate::core::{Affected, Core, chance};
 use crate::directory::{Principal, Session};
 use crate::id::{OrgId, UserId};
 use crate::identity::is_email;
 use crate::identity::model::User;
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded, Reply, WriteReply, shown};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    wait!(
+    command!(
         "user.create",
         create,
         "Makes a user, who is at home in the current organisation or in one below it and may do \
@@ -28,28 +28,28 @@ pub const COMMANDS: &[CommandInfo] = &[
         "`id`",
         [NOT_FOUND, ALREADY_EXISTS, BUSY]
     ),
-    record!(
+    command!(
         "user.delete",
         delete,
         "Deletes a user; the user's live sessions end as revoked. Nobody can delete themselves.",
         "",
         [NOT_FOUND, IN_USE]
     ),
-    read!(
+    command!(
         "user.find",
         find,
         "Shows one user of the current organisation.",
         "the user",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "user.list",
         list,
         "Lists the users of the current organisation, by e-mail address.",
         "`count`, `fields`, `result`",
         []
     ),
-    wait!(
+    command!(
         "user.update",
         update,
         "Changes a user: everybody themselves, but for the e-mail address and the flags, and \
@@ -189,11 +189,11 @@ impl UserView {
 impl Which {
     /// The user, if the caller can see it.
     fn find(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
-        let identity = &call.core.identity;
+        let identity = &call.app.identity();
         let name = self.email_address.as_ref().or(self.username.as_ref());
         let (found, named) = match (self.id, name) {
             (Some(id), _) => (identity.user(id), id.to_string()),
-            (None, Some(name)) => (identity.user_by_email(name), shown(name)),
+            (None, Some(name)) => (identity.user_by_email(name), excerpt(name)),
             (None, None) => return Err(missing("emailAddress")),
         };
         found
@@ -205,11 +205,11 @@ impl Which {
 /// Whether the caller can see a user: oneself, those of the current organisation, administrators
 /// also those at home below it, super administrators and operators all.
 pub fn is_visible(call: &Call<'_>, user: &User) -> bool {
-    let standing = call.session.standing();
-    let here = user.home == standing.org.id
-        || user.memberships.iter().any(|held| held.org == standing.org.id);
+    let access = call.session.access();
+    let here =
+        user.home == access.org.id || user.memberships.iter().any(|held| held.org == access.org.id);
     let own = call.session.who().principal() == Principal::User(user.id);
-    own || here || standing.super_ops || admin::may_act_in(call, user.home)
+    own || here || access.super_ops || admin::may_act_in(call, user.home)
 }
 
 /// `user.find`.
@@ -219,11 +219,11 @@ pub fn find(call: &Call<'_>, which: Which) -> Result<UserView, Failure> {
 
 /// `user.list`: the users of the current organisation, ordered by e-mail address.
 pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
-    let (org, standing) = (call.session.org_id(), call.session.standing());
-    let sees_all = standing.super_admin || standing.super_ops;
+    let (org, access) = (call.session.org_id(), call.session.access());
+    let sees_all = access.super_admin || access.super_ops;
     let users = match wanted.show_all {
-        Some(true) if sees_all => call.core.identity.users(),
-        _ => call.core.identity.users_of(org),
+        Some(true) if sees_all => call.app.identity().users(),
+        _ => call.app.identity().users_of(org),
     };
     let only_admins = wanted.admins.unwrap_or(false);
     let users: Vec<UserView> = users
@@ -252,8 +252,8 @@ impl Members {
         }
         let Some(home) = self.default_org_id else { return Ok(()) };
         let enters = |user: &User| {
-            let org = call.core.identity.org(home)?;
-            call.core.identity.user_standing(user, &org)
+            let org = call.app.identity().org(home)?;
+            call.app.identity().user_access(user, &org)
         };
         if enters(user).is_none() {
             admin::org_meant(call, Some(home))?;
@@ -267,7 +267,7 @@ fn check_email(call: &Call<'_>, email: &str) -> Result<(), Failure> {
     if !is_email(email) {
         return Err(admin::unfit("emailAddress", "an e-mail address"));
     }
-    match call.core.identity.user_by_email(email) {
+    match call.app.identity().user_by_email(email) {
         Some(_) => Err(admin::already_exists("User", email)),
         None => Ok(()),
     }
@@ -285,7 +285,7 @@ fn check_password(password: &str) -> Result<(), Failure> {
 /// Fails unless the caller may change or delete another user: one who belongs to the caller's
 /// organisation and those below alone, and may do nothing that the caller may not.
 fn check_manages(call: &Call<'_>, user: &User) -> Result<(), Failure> {
-    if call.session.standing().super_admin {
+    if call.session.access().super_admin {
         return Ok(());
     }
     let mut orgs = user.memberships.iter().map(|held| held.org).chain([user.home]);
@@ -300,15 +300,15 @@ fn check_manages(call: &Call<'_>, user: &User) -> Result<(), Failure> {
 }
 
 /// `user.create`.
-pub fn create(call: &Call<'_>, (new, members): (New, Members)) -> Result<Reply, Failure> {
+pub fn create(call: &Call<'_>, (new, members): (New, Members)) -> Result<Later, Failure> {
     check_email(call, &new.email_address)?;
     check_password(&new.password)?;
     let home = admin::org_meant(call, members.default_org_id)?.id;
-    let (core, session, now) = (call.core.clone(), call.session.clone(), call.now);
-    Ok(Box::pin(async move {
-        let password_hash = core.hash_password(new.password, session.conn()).await?;
+    let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
+    Ok(Later::new(async move {
+        let password_hash = app.hash_password(new.password, session.conn()).await?;
         let mut user = User {
-            id: UserId::from_bytes(chance()?),
+            id: UserId::from_bytes(random()?),
             email: new.email_address,
             password_hash,
             first_name: String::new(),
@@ -327,20 +327,14 @@ pub fn create(call: &Call<'_>, (new, members): (New, Members)) -> Result<Reply, 
             updated: None,
         };
         let id = user.id;
-        let receipt = {
-            let call = Call { core: &core, session: &session, now };
-            let changing = core.identity.changing();
-            // Again, for it took a while.
-            admin::org_meant(&call, Some(home))?;
-            check_email(&call, &user.email)?;
-            admin::check_room(core.identity.users_of(home).len(), "users")?;
-            members.apply(&call, &mut user, &Edit::new(None))?;
-            changing.put(user)?
-        };
-        receipt.durable().await?;
-        let mut reply = Vec::new();
-        Made { id }.write_reply(&mut reply);
-        Ok(reply)
+        let call = Call { app: &app, session: &session, now };
+        let turn = app.identity().turn();
+        // Again, for it took a while.
+        admin::org_meant(&call, Some(home))?;
+        check_email(&call, &user.email)?;
+        admin::check_room(app.identity().users_of(home).len(), "users")?;
+        members.apply(&call, &mut user, &Edit::new(None))?;
+        Ok(After(Made { id }, turn.put(user).into()))
     }))
 }
 
@@ -348,7 +342,7 @@ pub fn create(call: &Call<'_>, (new, members): (New, Members)) -> Result<Reply, 
 pub fn update(
     call: &Call<'_>,
     (which, login, members): (Which, Login, Members),
-) -> Result<Reply, Failure> {
+) -> Result<Later, Failure> {
     let named = which.id.is_some() || which.email_address.is_some() || which.username.is_some();
     let found = if named { which.find(call) } else { own(call) };
     let is_self = |user: &Arc<User>| call.session.who().principal() == Principal::User(user.id);
@@ -372,13 +366,8 @@ pub fn update(
         }
     }
     let change = Update { id: user.id, is_own, email, login, members };
-    let (core, session, now) = (call.core.clone(), call.session.clone(), call.now);
-    Ok(Box::pin(async move {
-        change.run(&core, &session, now).await?;
-        let mut reply = Vec::new();
-        Done.write_reply(&mut reply);
-        Ok(reply)
-    }))
+    let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
+    Ok(Later::new(async move { Ok(After(Done, change.run(&app, &session, now).await?)) }))
 }
 
 fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
@@ -408,59 +397,54 @@ struct Update {
 impl Update {
     async fn run(
         self,
-        core: &Arc<Core>,
+        app: &Arc<App>,
         session: &Arc<Session>,
         now: Timestamp,
-    ) -> Result<(), Failure> {
+    ) -> Result<Effects, Failure> {
         let gone = || Failure::not_found(format!("User \"{}\"", self.id));
         let is_new_password = self.login.password.is_some();
         let mut hash = None;
         if let Some(password) = self.login.password {
             if let (true, Some(old)) = (self.is_own, self.login.old_password) {
-                let user = core.identity.user(self.id).ok_or_else(gone)?;
-                core.verify_password(&user, old, session.conn(), now).await?;
+                let user = app.identity().user(self.id).ok_or_else(gone)?;
+                app.verify_password(&user, old, session.conn(), now).await?;
             }
-            hash = Some(core.hash_password(password, session.conn()).await?);
+            hash = Some(app.hash_password(password, session.conn()).await?);
         }
-        let receipt = {
-            let call = Call { core, session, now };
-            let changing = core.identity.changing();
-            let mut user = User::clone(&*core.identity.user(self.id).ok_or_else(gone)?);
-            // Again, for it took a while.
-            if !self.is_own {
-                check_manages(&call, &user)?;
-            }
-            if let Some(email) = self.email {
-                let renamed = email.to_lowercase() != user.email.to_lowercase();
-                if renamed || !is_email(&email) {
-                    check_email(&call, &email)?;
-                }
-                user.email = email;
-            }
-            self.members.apply(&call, &mut user, &Edit::new(self.login.unset))?;
-            user.password_hash = hash.unwrap_or(user.password_hash);
-            user.updated = admin::stamp(&call);
-            changing.put(user)?
-        };
-        let changes = core.follow(Affected::User(self.id), now).await?;
-        core.close_ended(&changes);
-        if is_new_password {
-            core.end_others(&Principal::User(self.id), session, now).await?;
+        let call = Call { app, session, now };
+        let turn = app.identity().turn();
+        let mut user = User::clone(&*app.identity().user(self.id).ok_or_else(gone)?);
+        // Again, for it took a while.
+        if !self.is_own {
+            check_manages(&call, &user)?;
         }
-        receipt.durable().await?;
-        Ok(())
+        if let Some(email) = self.email {
+            let renamed = email.to_lowercase() != user.email.to_lowercase();
+            if renamed || !is_email(&email) {
+                check_email(&call, &email)?;
+            }
+            user.email = email;
+        }
+        self.members.apply(&call, &mut user, &Edit::new(self.login.unset))?;
+        user.password_hash = hash.unwrap_or(user.password_hash);
+        user.updated = admin::stamp(&call);
+        let effects = Effects::from(turn.put(user)).followed_by(Affected::User(self.id));
+        // Whoever had the old password is out.
+        let others = is_new_password
+            .then(|| SessionChange::EndOthers(Principal::User(self.id), session.clone()));
+        Ok(effects.and_sessions(others))
     }
 }
 
 /// `user.delete`.
-pub fn delete(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
-    let changing = call.core.identity.changing();
+pub fn delete(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
+    let turn = call.app.identity().turn();
     let user = which.find(call)?;
     if call.session.who().principal() == Principal::User(user.id) {
         return Err(Failure::new(Code::IN_USE, "Nobody can delete themselves."));
     }
     check_manages(call, &user)?;
     let affected = Affected::User(user.id);
-    let receipt = changing.delete(&[User::clone(&*user).into()])?;
-    Ok((Done, Recorded::followed(receipt, affected)))
+    let deleted = turn.delete([User::clone(&*user).into()]);
+    Ok(After(Done, Effects::from(deleted).followed_by(affected)))
 }

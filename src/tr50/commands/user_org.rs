@@ -1,47 +1,47 @@
 //! `user.org.*`: what users are in organisations (`tr50.md` 4.1 and 4.5).
 
+use crate::app::{Affected, Effects};
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::{Call, CommandInfo, Done};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::admin::{self, Edit};
+use super::command;
 use super::session::org_switch;
 use super::user::is_visible;
-use super::{change, read, record};
-use crate::core::Affected;
 use crate::directory::Principal;
 use crate::id::{OrgId, RoleId, UserId};
 use crate::identity::model::{Membership, Org, User};
 use crate::identity::permission::Permission;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::{Call, CommandInfo, Done, Recorded};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    record!(
+    command!(
         "user.org.add",
         add,
         "Makes a user a member of an organisation. Nobody can grant what they do not hold there.",
         "",
         [NOT_FOUND, ALREADY_EXISTS, BUSY]
     ),
-    read!(
+    command!(
         "user.org.find",
         find,
         "Shows what a user is in an organisation.",
         "`addedBy`, `addedOn`, `allowSubOrgAccess`, `orgId`, `orgKey`, `isOrgAdmin`, `roles`, `tags`",
         [NOT_FOUND]
     ),
-    read!(
+    command!(
         "user.org.list",
         list,
         "Lists what a user is in all organisations; without parameters the caller.",
         "`result`",
         [NOT_FOUND]
     ),
-    record!(
+    command!(
         "user.org.remove",
         remove,
         "Ends a user's membership of an organisation. The user's live sessions there end as revoked. \
@@ -49,7 +49,7 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND, IN_USE]
     ),
-    change!(
+    command!(
         "user.org.set",
         org_switch,
         "Moves the session to another organisation, as `session.org.switch`; the name of the API of \
@@ -57,7 +57,7 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND, WRONG_SESSION_KIND]
     ),
-    record!(
+    command!(
         "user.org.update",
         update,
         "Changes what a user is in an organisation. The user's live sessions have the new rights when \
@@ -110,7 +110,7 @@ pub struct AccessList {
 impl AccessView {
     /// A membership; without one what the user is all the same, at home or as super administrator.
     fn of(call: &Call<'_>, user: &User, org: &Arc<Org>) -> Option<Self> {
-        let standing = call.core.identity.user_standing(user, org)?;
+        let access = call.app.identity().user_access(user, org)?;
         let held = user.memberships.iter().find(|held| held.org == org.id);
         let (added_by, added_on) = match held {
             Some(held) => (&held.added_by, held.added_on),
@@ -119,10 +119,10 @@ impl AccessView {
         Some(Self {
             added_by: added_by.clone(),
             added_on,
-            allow_sub_org_access: standing.allow_sub_org_access.unwrap_or(true),
+            allow_sub_org_access: access.allow_sub_org_access.unwrap_or(true),
             org_id: org.id,
             org_key: org.key.clone(),
-            is_org_admin: standing.org_admin || standing.super_admin,
+            is_org_admin: access.org_admin || access.super_admin,
             roles: held.map_or_else(Vec::new, |held| held.roles.clone()),
             tags: held.map_or_else(Vec::new, |held| held.tags.clone()),
         })
@@ -145,7 +145,7 @@ impl Which {
 
     /// The user that the parameters name, even one whom the caller can't see yet.
     fn named(&self, call: &Call<'_>) -> Option<Arc<User>> {
-        let identity = &call.core.identity;
+        let identity = &call.app.identity();
         match (self.user_id, &self.email_address) {
             (Some(id), _) => identity.user(id),
             (None, Some(email)) => identity.user_by_email(email),
@@ -156,7 +156,7 @@ impl Which {
     fn not_found(&self) -> Failure {
         let id = self.user_id.map(|id| id.to_string());
         let named = id.or_else(|| self.email_address.clone()).unwrap_or_default();
-        Failure::not_found(format!("User \"{}\"", crate::tr50::dispatch::shown(&named)))
+        Failure::not_found(format!("User \"{}\"", excerpt(&named)))
     }
 
     /// The user that the caller wants to change, and the organisation, in which the caller may act.
@@ -214,11 +214,11 @@ fn only_themselves() -> Failure {
 pub fn find(call: &Call<'_>, which: Which) -> Result<AccessView, Failure> {
     let user = which.user(call)?;
     let own = is_own(call, &user)?;
-    let identity = &call.core.identity;
+    let identity = &call.app.identity();
     let id = which.org_id.unwrap_or_else(|| call.session.org_id());
-    let standing = call.session.standing();
+    let access = call.session.access();
     let org = identity.org(id).filter(|org| {
-        own || standing.super_ops || admin::may_act_in(call, org.id) && is_visible(call, &user)
+        own || access.super_ops || admin::may_act_in(call, org.id) && is_visible(call, &user)
     });
     let found = org.and_then(|org| AccessView::of(call, &user, &org));
     found.ok_or_else(|| {
@@ -233,13 +233,13 @@ pub fn list(call: &Call<'_>, which: Which) -> Result<AccessList, Failure> {
     if !is_visible(call, &user) {
         return Err(which.not_found());
     }
-    let standing = call.session.standing();
-    let identity = &call.core.identity;
+    let access = call.session.access();
+    let identity = &call.app.identity();
     let orgs = user.memberships.iter().map(|held| held.org);
     let mut orgs: Vec<_> = orgs.chain([user.home]).filter_map(|org| identity.org(org)).collect();
     orgs.sort_by_cached_key(|org| org.key.to_lowercase());
     orgs.dedup_by_key(|org| org.id);
-    orgs.retain(|org| own || standing.super_ops || admin::may_act_in(call, org.id));
+    orgs.retain(|org| own || access.super_ops || admin::may_act_in(call, org.id));
     let result = orgs.iter().filter_map(|org| AccessView::of(call, &user, org)).collect();
     Ok(AccessList { result })
 }
@@ -248,9 +248,9 @@ pub fn list(call: &Call<'_>, which: Which) -> Result<AccessList, Failure> {
 pub fn add(
     call: &Call<'_>,
     (which, members): (Which, Members),
-) -> Result<(Done, Recorded), Failure> {
-    let identity = &call.core.identity;
-    let changing = identity.changing();
+) -> Result<After<Done>, Failure> {
+    let identity = &call.app.identity();
+    let turn = identity.turn();
     let (mut user, org) = which.subject(call)?;
     if user.memberships.iter().any(|held| held.org == org.id) {
         let sentence = format!("{} is a member of {} already.", user.email, org.key);
@@ -270,27 +270,27 @@ pub fn add(
     members.apply(call, &mut held)?;
     user.memberships.push(held);
     let affected = Affected::User(user.id);
-    Ok((Done, Recorded::followed(changing.put(user)?, affected)))
+    Ok(After(Done, Effects::from(turn.put(user)).followed_by(affected)))
 }
 
 /// `user.org.update`.
 pub fn update(
     call: &Call<'_>,
     (which, members): (Which, Members),
-) -> Result<(Done, Recorded), Failure> {
-    let changing = call.core.identity.changing();
+) -> Result<After<Done>, Failure> {
+    let turn = call.app.identity().turn();
     let (mut user, org) = which.subject(call)?;
     let held = user.memberships.iter_mut().find(|held| held.org == org.id);
     members.apply(call, held.ok_or_else(|| no_member(&which, &org))?)?;
     let affected = Affected::User(user.id);
-    Ok((Done, Recorded::followed(changing.put(user)?, affected)))
+    Ok(After(Done, Effects::from(turn.put(user)).followed_by(affected)))
 }
 
 /// `user.org.remove`. At home everyone may enter, so a membership there would be gone and the access
 /// not: a user who is a member elsewhere is at home there from then on. Otherwise whoever chose an
 /// organisation as home could not be removed from it by its administrators.
-pub fn remove(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure> {
-    let changing = call.core.identity.changing();
+pub fn remove(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
+    let turn = call.app.identity().turn();
     let (mut user, org) = which.subject(call)?;
     let Some(place) = user.memberships.iter().position(|held| held.org == org.id) else {
         return Err(no_member(&which, &org));
@@ -306,7 +306,7 @@ pub fn remove(call: &Call<'_>, which: Which) -> Result<(Done, Recorded), Failure
     }
     check_may_grant(call, &removed)?;
     let affected = Affected::User(user.id);
-    Ok((Done, Recorded::followed(changing.put(user)?, affected)))
+    Ok(After(Done, Effects::from(turn.put(user)).followed_by(affected)))
 }
 
 fn no_member(which: &Which, org: &Org) -> Failure {

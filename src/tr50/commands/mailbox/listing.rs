@@ -1,5 +1,8 @@
 //! Looking at mails, and taking them back: `mailbox.find`, `.list`, `.summary` and `.purge`.
 
+use crate::app::Effects;
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::step::{Call, Later};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
@@ -8,12 +11,9 @@ use crate::directory::Kind;
 use crate::id::MailId;
 use crate::limits;
 use crate::store::StoreError;
-use crate::store::writer::Receipt;
 use crate::things::mailbox::Scope;
 use crate::things::mailbox::mail::{Mail, Status};
 use crate::tr50::commands::target::Target;
-use crate::tr50::dispatch::{Call, RawParams};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
 
 params! {
@@ -102,66 +102,65 @@ impl Serialize for Summary {
 
 /// `mailbox.find`.
 pub fn find(call: &Call<'_>, Find { id }: Find) -> Result<MailView, Failure> {
-    let mail = call.core.mailbox.find(call.session.org_id(), id)?;
+    let mail = call.app.mailbox.find(call.session.org_id(), id)?;
     let mail = mail.ok_or_else(|| not_found(id))?;
     if may_see(call, &mail)? { Ok(MailView(mail)) } else { Err(not_found(id)) }
 }
 
-/// Every listing reads the store.
-pub fn is_long(_: &Call<'_>, _: RawParams<'_>) -> bool {
-    true
-}
-
 /// `mailbox.list`.
-pub fn list(call: &Call<'_>, (target, list): (Target, List)) -> Result<ListReply, Failure> {
-    let statuses = list.status.map(|names| statuses(&names)).transpose()?;
-    let limit = match list.limit {
-        None | Some(0) => limits::LIST_MAX,
-        Some(limit) => limit.min(limits::LIST_MAX),
-    };
-    let offset = list.offset.and_then(|offset| usize::try_from(offset).ok()).unwrap_or(0);
-    let end = offset.saturating_add(limit as usize);
-    let (mut reply, mut bytes) = (ListReply { count: 0, result: Vec::new() }, 0);
-    visit(call, &target, |mail| {
-        if statuses.as_ref().is_none_or(|wanted| wanted.contains(&mail.status())) {
-            if (offset..end).contains(&reply.count) {
-                bytes += mail.bytes();
-                if bytes <= limits::REPLY_BYTES_MAX {
-                    reply.result.push(MailView(mail));
+pub fn list(call: &Call<'_>, (target, list): (Target, List)) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let statuses = list.status.map(|names| statuses(&names)).transpose()?;
+        let limit = match list.limit {
+            None | Some(0) => limits::LIST_MAX,
+            Some(limit) => limit.min(limits::LIST_MAX),
+        };
+        let offset = list.offset.and_then(|offset| usize::try_from(offset).ok()).unwrap_or(0);
+        let end = offset.saturating_add(limit as usize);
+        let (mut reply, mut bytes) = (ListReply { count: 0, result: Vec::new() }, 0);
+        visit(call, &target, |mail| {
+            if statuses.as_ref().is_none_or(|wanted| wanted.contains(&mail.status())) {
+                if (offset..end).contains(&reply.count) {
+                    bytes += mail.bytes();
+                    if bytes <= limits::REPLY_BYTES_MAX {
+                        reply.result.push(MailView(mail));
+                    }
                 }
+                reply.count += 1;
             }
-            reply.count += 1;
+        })?;
+        if bytes > limits::REPLY_BYTES_MAX {
+            let most = limits::REPLY_BYTES_MAX;
+            let sentence = format!("The mails have more than {most} bytes; ask for fewer.");
+            return Err(Failure::new(Code::REPLY_TOO_LARGE, sentence));
         }
-    })?;
-    if bytes > limits::REPLY_BYTES_MAX {
-        let most = limits::REPLY_BYTES_MAX;
-        let sentence = format!("The mails have more than {most} bytes; ask for fewer.");
-        return Err(Failure::new(Code::REPLY_TOO_LARGE, sentence));
-    }
-    Ok(reply)
+        Ok(reply)
+    })
 }
 
 /// `mailbox.summary`.
-pub fn summary(call: &Call<'_>, target: Target) -> Result<Summary, Failure> {
-    let mut summary = Summary::default();
-    visit(call, &target, |mail| summary.0[mail.status() as usize] += 1)?;
-    Ok(summary)
+pub fn summary(call: &Call<'_>, target: Target) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let mut summary = Summary::default();
+        visit(call, &target, |mail| summary.0[mail.status() as usize] += 1)?;
+        Ok(summary)
+    })
 }
 
 /// `mailbox.purge`.
 pub fn purge(
     call: &Call<'_>,
     (target, Purge { id }): (Target, Purge),
-) -> Result<(Purged, Receipt), Failure> {
-    let mailbox = &call.core.mailbox;
+) -> Result<After<Purged>, Failure> {
+    let mailbox = &call.app.mailbox;
     let Some(id) = id else {
         let subject = target.subject(call)?;
         let (count, receipt) = mailbox.purge_thing(subject.id, call.now)?;
-        return Ok((Purged { count }, receipt));
+        return Ok(After(Purged { count }, receipt.into()));
     };
     find(call, Find { id })?;
     let receipt = mailbox.purge(id, call.now)?.ok_or_else(|| ended(id))?;
-    Ok((Purged { count: 1 }, receipt))
+    Ok(After(Purged { count: 1 }, receipt.into()))
 }
 
 /// Visits the mails of the thing, or, for a user who names none, of the organisation.
@@ -172,7 +171,7 @@ fn visit(call: &Call<'_>, target: &Target, visit: impl FnMut(Mail)) -> Result<()
     } else {
         Scope::Thing(org, target.subject(call)?.id)
     };
-    let visited = call.core.mailbox.visit(scope, limits::MAILS_SEARCHED_MAX, visit);
+    let visited = call.app.mailbox.visit(scope, limits::MAILS_SEARCHED_MAX, visit);
     visited.map_err(|error: StoreError| error.into())
 }
 

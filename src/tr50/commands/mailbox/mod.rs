@@ -1,17 +1,17 @@
 //! `mailbox.*`: what a thing's connection fetches, and what becomes of it (`tr50.md` 4.2).
 
+use crate::app::{Effects, Sequel};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::step::{Call, CommandInfo, Done, WriteReply};
 use serde_json::value::RawValue;
 
+use super::command;
 use super::target::{is_restricted, may_name, served};
-use super::{device, heavy, read, store};
 use crate::directory::Who;
 use crate::id::{MailId, ThingId};
 use crate::limits;
-use crate::store::writer::Receipt;
 use crate::things::mailbox::mail::{Mail, Outcome};
 use crate::things::mailbox::{Handed, notice_to};
-use crate::tr50::dispatch::{Call, CommandInfo, Done, Handler, RawParams, Sequel};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::json::{ObjectWriter, key};
 use crate::tr50::params::{Params, Value, params};
 
@@ -20,7 +20,7 @@ pub mod sending;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
-    store!(
+    command!(
         "mailbox.ack",
         ack,
         "Completes a mail to the own thing, or to one that is bound to it. Whoever waits for the \
@@ -28,18 +28,17 @@ pub const COMMANDS: &[CommandInfo] = &[
         "",
         [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND]
     ),
-    CommandInfo {
-        name: "mailbox.check",
-        doc: "Fetches the new mails of the own thing and of those that are bound to it, the oldest \
-              first. They are in flight then: nobody gets them again, unless the session ends \
-              before they are completed. When more remain, a notice follows the reply.",
-        reply: "`messages`: each with `id`, `thingKey`, `command`, `params`, `from` and, unless it \
-                waits for ever, `expires`",
-        errors: &[Code::WRONG_SESSION_KIND],
-        params: Check::fields,
-        handler: Handler::Fetch(check),
-    },
-    read!(
+    command!(
+        "mailbox.check",
+        check,
+        "Fetches the new mails of the own thing and of those that are bound to it, the oldest \
+         first. They are in flight then: nobody gets them again, unless the session ends before \
+         they are completed. When more remain, a notice follows the reply.",
+        "`messages`: each with `id`, `thingKey`, `command`, `params`, `from` and, unless it waits \
+         for ever, `expires`",
+        [WRONG_SESSION_KIND]
+    ),
+    command!(
         "mailbox.find",
         listing::find,
         "Shows one mail of the current organisation, done or not, with its history.",
@@ -49,23 +48,22 @@ pub const COMMANDS: &[CommandInfo] = &[
          `errorMessage` and `ackParams` as the thing gave them",
         [NOT_FOUND]
     ),
-    heavy!(
+    command!(
         "mailbox.list",
         listing::list,
-        listing::is_long,
         "Lists mails of a thing, or, for users who name none, of the current organisation: the \
          newest first, also those that are done, as long as they are kept.",
         "`count` (of those among the newest 100,000), `result`: each as in mailbox.find",
         [NOT_FOUND]
     ),
-    store!(
+    command!(
         "mailbox.purge",
         listing::purge,
         "Takes back one mail that is not done, or all of a thing.",
         "`count`: how many",
         [NOT_FOUND, MAIL_ENDED]
     ),
-    device!(
+    command!(
         "mailbox.send",
         sending::send,
         "Sends a command to a thing and waits for its answer. A singleton is not sent while a mail \
@@ -73,15 +71,14 @@ pub const COMMANDS: &[CommandInfo] = &[
         "what the thing gives to mailbox.ack; if it is not waited for: `id`",
         [NOT_FOUND, WRONG_SESSION_KIND, NO_ANSWER, MAILBOX_FULL]
     ),
-    heavy!(
+    command!(
         "mailbox.summary",
         listing::summary,
-        listing::is_long,
         "Counts the mails that mailbox.list would list, by their status.",
         "`total` and one member for each status",
         [NOT_FOUND]
     ),
-    store!(
+    command!(
         "mailbox.update",
         update,
         "Tells that the thing works on a mail. It is in progress then, and stays so when the \
@@ -143,80 +140,82 @@ fn whole(text: &str) -> Option<i64> {
 /// `mailbox.check`.
 fn check(
     call: &Call<'_>,
-    params: RawParams<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(Receipt, Option<Sequel>), Failure> {
-    let Check { auto_complete, limit } = Check::read(params)?;
+    Check { auto_complete, limit }: Check,
+) -> Result<After<Messages>, Failure> {
     let things: Vec<_> = served(call)?.into_iter().map(|subject| subject.id).collect();
     let count_max = match limit.map(usize::try_from) {
         None | Some(Ok(0) | Err(_)) => usize::MAX,
         Some(Ok(limit)) => limit,
     };
-    let (mailbox, session) = (&call.core.mailbox, call.session);
+    let (mailbox, session) = (&call.app.mailbox, call.session);
     let auto_complete = auto_complete.unwrap_or(false);
     let handed = mailbox.hand_out(&things, session.number(), count_max, auto_complete, call.now)?;
     let Handed { mails, receipt } = handed;
     if session.end().is_some() {
         // It ended meanwhile, and may have given its mails back already.
-        call.core.return_mail_of(session, call.now);
+        call.app.return_mail_of(session, call.now);
     }
-    write_messages(&mails, out);
-    Ok((receipt, notice_of_more(call, things)))
+    Ok(After(Messages(mails), Effects::from(receipt).and_then(notice_of_more(call, things))))
 }
 
 /// Tells of mail that is left, or has come meanwhile, behind the reply: device-cloud-lib does not
 /// listen to notices while it waits for one (`tr50.md` 4.2).
 fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<Sequel> {
     call.session.outlet()?;
-    let (core, session) = (call.core.clone(), call.session.clone());
+    let (app, session) = (call.app.clone(), call.session.clone());
     Some(Box::new(move || {
-        let more = core.mailbox.new_for(&things);
+        let more = app.mailbox.new_for(&things);
         if let Some((outlet, message)) = more.and_then(|letter| notice_to(&session, &letter)) {
             outlet.push(message);
         }
     }))
 }
 
-fn write_messages(mails: &[Mail], out: &mut Vec<u8>) {
-    out.extend_from_slice(br#"{"success":true,"params":{"messages":["#);
-    for (index, mail) in mails.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
+/// The reply of `mailbox.check`.
+struct Messages(Vec<Mail>);
+
+impl WriteReply for Messages {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true,"params":{"messages":["#);
+        for (index, mail) in self.0.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            let letter = &mail.letter;
+            let mut object = ObjectWriter::new(out);
+            object.hex(key!("id"), letter.id.as_bytes());
+            object.string(key!("thingKey"), letter.thing_key.as_str());
+            object.string(key!("command"), &letter.command);
+            let params = letter.params.as_ref().map_or("{}", |params| params.get());
+            object.name(key!("params")).extend_from_slice(params.as_bytes());
+            object.string(key!("from"), &letter.from);
+            if let Some(expires) = letter.expires {
+                object.time(key!("expires"), expires);
+            }
+            object.end();
         }
-        let letter = &mail.letter;
-        let mut object = ObjectWriter::new(out);
-        object.hex(key!("id"), letter.id.as_bytes());
-        object.string(key!("thingKey"), letter.thing_key.as_str());
-        object.string(key!("command"), &letter.command);
-        let params = letter.params.as_ref().map_or("{}", |params| params.get());
-        object.name(key!("params")).extend_from_slice(params.as_bytes());
-        object.string(key!("from"), &letter.from);
-        if let Some(expires) = letter.expires {
-            object.time(key!("expires"), expires);
-        }
-        object.end();
+        out.extend_from_slice(b"]}}");
     }
-    out.extend_from_slice(b"]}}");
 }
 
 /// `mailbox.update`.
-pub fn update(call: &Call<'_>, Update { id, msg }: Update) -> Result<(Done, Receipt), Failure> {
+pub fn update(call: &Call<'_>, Update { id, msg }: Update) -> Result<After<Done>, Failure> {
     check_serves(call, id)?;
     let msg = msg.map(shortened);
-    let receipt = call.core.mailbox.update(id, msg, call.now)?;
-    receipt.map(|receipt| (Done, receipt)).ok_or_else(|| ended(id))
+    let receipt = call.app.mailbox.update(id, msg, call.now)?;
+    receipt.map(|receipt| (Done, receipt.into())).ok_or_else(|| ended(id))
 }
 
 /// `mailbox.ack`.
-pub fn ack(call: &Call<'_>, ack: Ack) -> Result<(Done, Receipt), Failure> {
+pub fn ack(call: &Call<'_>, ack: Ack) -> Result<After<Done>, Failure> {
     check_serves(call, ack.id)?;
     let outcome = Outcome {
         code: ack.error_code.map_or(0, |code| code.0),
         message: ack.error_message,
         params: ack.params.map(sending::compact),
     };
-    let receipt = call.core.mailbox.complete(ack.id, outcome, call.now)?;
-    receipt.map(|receipt| (Done, receipt)).ok_or_else(|| ended(ack.id))
+    let receipt = call.app.mailbox.complete(ack.id, outcome, call.now)?;
+    receipt.map(|receipt| (Done, receipt.into())).ok_or_else(|| ended(ack.id))
 }
 
 /// A thing's text as far as it is kept.
@@ -240,10 +239,10 @@ fn check_serves(call: &Call<'_>, id: MailId) -> Result<(), Failure> {
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
     };
     let org = call.session.org_id();
-    let Some(mail) = call.core.mailbox.find(org, id)? else { return Err(not_found(id)) };
+    let Some(mail) = call.app.mailbox.find(org, id)? else { return Err(not_found(id)) };
     let letter = &mail.letter;
     if letter.thing != *thing_id {
-        let thing = call.core.identity.thing(org, &letter.thing_key)?;
+        let thing = call.app.identity().thing(org, &letter.thing_key)?;
         if thing.is_none_or(|thing| thing.bound_to != Some(*thing_id)) {
             return Err(not_found(id));
         }
@@ -256,7 +255,7 @@ fn may_see(call: &Call<'_>, mail: &Mail) -> Result<bool, Failure> {
     let letter = &mail.letter;
     match call.session.who() {
         Who::Application { thing_id, .. } if is_restricted(call) && letter.thing != *thing_id => {
-            let thing = call.core.identity.thing(letter.org, &letter.thing_key)?;
+            let thing = call.app.identity().thing(letter.org, &letter.thing_key)?;
             Ok(thing.is_some_and(|thing| may_name(call, &thing)))
         }
         _ => Ok(true),

@@ -1,5 +1,8 @@
 //! Sending a mail and waiting for what becomes of it: `mailbox.send` and `method.exec`.
 
+use crate::app::Effects;
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::step::{Call, FromDevice, Later, WriteReply};
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -11,8 +14,6 @@ use crate::things::mailbox::mail::Outcome;
 use crate::things::mailbox::{Answer, Draft, PostError, method_in};
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::target::{Subject, Target};
-use crate::tr50::dispatch::{Call, Reply};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::params;
 
@@ -52,7 +53,7 @@ pub struct Order {
 pub fn send(
     call: &Call<'_>,
     (target, (send, terms)): (Target, (Send, Terms)),
-) -> Result<Reply, Failure> {
+) -> Result<FromDevice, Failure> {
     let subject = match &send.session_id {
         Some(id) => thing_of_session(call, id, target)?,
         None => target.subject(call)?,
@@ -68,7 +69,7 @@ pub fn send(
 
 /// The thing of a live session of the caller's organisation.
 fn thing_of_session(call: &Call<'_>, id: &str, mut target: Target) -> Result<Subject, Failure> {
-    let found = SessionId::parse(id).and_then(|id| call.core.directory.by_id(&id));
+    let found = SessionId::parse(id).and_then(|id| call.app.directory().by_id(&id));
     let found = found.filter(|session| session.org_id() == call.session.org_id());
     let session = found.ok_or_else(|| Failure::not_found("The session"))?;
     let Who::Application { thing_key, .. } = session.who() else {
@@ -89,7 +90,7 @@ pub fn deliver(
     subject: Subject,
     order: Order,
     terms: &Terms,
-) -> Result<Reply, Failure> {
+) -> Result<FromDevice, Failure> {
     let wait_s = terms.ack_timeout.unwrap_or(order.wait_s);
     let wait = (wait_s >= 1.0).then(|| Duration::from_secs_f64(wait_s.min(limits::ACK_WAIT_S_MAX)));
     let draft = Draft {
@@ -105,16 +106,17 @@ pub fn deliver(
         wait,
     };
     let posted = call
-        .core
+        .app
         .post_mail(draft, call.session, call.now)
         .map_err(|error| post_failure(error, &subject))?;
-    Ok(Box::pin(async move {
-        posted.receipt.durable().await?;
+    Ok(FromDevice(Later::new(async move {
+        posted.receipt.await?;
         let id = posted.letter.id;
-        let Some(calling) = posted.calling else { return Ok(id_reply(id)) };
+        let effects = Effects::default();
+        let Some(calling) = posted.calling else { return Ok(After(Sent::Unanswered(id), effects)) };
         let thing = &subject.key;
         let why = match calling.answered().await {
-            Answer::Completed(outcome) => return Ok(outcome_reply(&outcome)),
+            Answer::Completed(outcome) => return Ok(After(Sent::Answered(outcome), effects)),
             Answer::Expired => format!("Mail \"{id}\" expired before thing \"{thing}\" answered."),
             Answer::Purged => {
                 format!("Mail \"{id}\" was purged before thing \"{thing}\" answered.")
@@ -135,7 +137,7 @@ pub fn deliver(
             }
         };
         Err(Failure::new(Code::NO_ANSWER, why))
-    }))
+    })))
 }
 
 /// When a mail expires. 0 seconds mean the same as none given, as in the cloud, whose programs
@@ -163,27 +165,40 @@ fn post_failure(error: PostError, subject: &Subject) -> Failure {
     }
 }
 
-fn id_reply(id: crate::id::MailId) -> Vec<u8> {
-    let mut out = br#"{"success":true,"params":"#.to_vec();
-    let mut params = ObjectWriter::new(&mut out);
-    params.hex(key!("id"), id.as_bytes());
-    params.end();
-    out.push(b'}');
-    out
+/// What came of a mail.
+enum Sent {
+    /// It is on its way, and nobody waits for the answer.
+    Unanswered(MailId),
+    /// What the thing answered.
+    Answered(Arc<Outcome>),
+}
+
+impl WriteReply for Sent {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Unanswered(id) => {
+                out.extend_from_slice(br#"{"success":true,"params":"#);
+                let mut params = ObjectWriter::new(out);
+                params.hex(key!("id"), id.as_bytes());
+                params.end();
+                out.push(b'}');
+            }
+            Self::Answered(outcome) => write_outcome(outcome, out),
+        }
+    }
 }
 
 /// What the thing answered, with its code, text and parameters as they came. The command did what
 /// it had to do, whatever the thing says of itself.
-fn outcome_reply(outcome: &Outcome) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
+fn write_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
     if outcome.code == 0 {
         out.extend_from_slice(br#"{"success":true"#);
     } else {
         out.extend_from_slice(br#"{"success":false,"errorCodes":["#);
-        json::push_integer(&mut out, outcome.code);
+        json::push_integer(out, outcome.code);
         out.extend_from_slice(br#"],"errorMessages":["#);
         let unsaid = "The thing reports an error without a message.";
-        json::push_string(&mut out, outcome.message.as_deref().unwrap_or(unsaid));
+        json::push_string(out, outcome.message.as_deref().unwrap_or(unsaid));
         out.push(b']');
     }
     if let Some(params) = &outcome.params {
@@ -191,7 +206,6 @@ fn outcome_reply(outcome: &Outcome) -> Vec<u8> {
         out.extend_from_slice(params.get().as_bytes());
     }
     out.push(b'}');
-    out
 }
 
 /// The same value without blanks between its tokens: a reply over TCP is one line.
@@ -245,7 +259,9 @@ mod tests {
         let check = |code, message: Option<&str>, params: Option<&str>, expected: &str| {
             let params = params.map(|text| RawValue::from_string(text.to_owned()).expect("JSON"));
             let outcome = Outcome { code, message: message.map(str::to_owned), params };
-            assert_eq!(String::from_utf8_lossy(&outcome_reply(&outcome)), expected);
+            let mut out = Vec::new();
+            write_outcome(&outcome, &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), expected);
         };
         check(0, None, None, r#"{"success":true}"#);
         check(0, Some("ignored"), Some(r#"{"a":1.0}"#), r#"{"success":true,"params":{"a":1.0}}"#);

@@ -2,7 +2,7 @@
 //! as the sensors of a gateway (`tr50.md` 4.1 and 4.2).
 
 use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
-use crate::core::chance;
+use crate::app::{Effects, random};
 use crate::directory::Who;
 use crate::id::{ThingId, ThingKey};
 use crate::identity::ThingConflict;
@@ -10,9 +10,9 @@ use crate::identity::model::Thing;
 use crate::limits;
 use crate::store::writer::Receipt;
 use crate::tr50::commands::target::{Subject, is_restricted, may_name};
-use crate::tr50::dispatch::{Call, Done, Reply, WriteReply};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
+use crate::tr50::step::{Call, Done, Later};
 
 params! {
     /// The parameters of `thing.bind`.
@@ -39,14 +39,14 @@ params! {
 /// `thing.bind`. A token that is restricted to its own thing binds new things, and those that are
 /// bound to its own already: whatever else it bound, it could read afterwards. If mail waits for the
 /// thing, the connections that serve it now are told.
-pub fn bind(call: &Call<'_>, params: Bind) -> Result<Reply, Failure> {
-    let core = call.core.clone();
+pub fn bind(call: &Call<'_>, params: Bind) -> Result<Later, Failure> {
+    let app = call.app.clone();
     let (known, receipt) = bind_at_once(call, params)?;
     Ok(Box::pin(async move {
         // Not before: whoever is told asks at once, and what it serves is read from the store.
-        receipt.durable().await?;
+        receipt.await?;
         if let Some(thing) = known {
-            core.announce_mail(thing);
+            app.announce_mail(thing);
         }
         let mut reply = Vec::new();
         Done.write_reply(&mut reply);
@@ -55,9 +55,9 @@ pub fn bind(call: &Call<'_>, params: Bind) -> Result<Reply, Failure> {
 }
 
 /// Binds the thing; which one, if it was known.
-fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<(Option<ThingId>, Receipt), Failure> {
+fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<After<Option<ThingId>>, Failure> {
     let parent = parent(call, params.bind_to.as_ref())?;
-    let (identity, org, key) = (&call.core.identity, call.session.org_id(), &params.key);
+    let (identity, org, key) = (&call.app.identity(), call.session.org_id(), &params.key);
     if *key == parent.key {
         let sentence = "Parameter \"key\" must be another thing than the one to bind it to.";
         return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
@@ -90,7 +90,7 @@ fn parent(call: &Call<'_>, bind_to: Option<&ThingKey>) -> Result<Subject, Failur
     let Some(key) = bind_to.filter(|key| *key != thing_key) else {
         return Ok(Subject { id: *thing_id, key: thing_key.clone() });
     };
-    let parent = call.core.identity.thing(call.session.org_id(), key)?;
+    let parent = call.app.identity().thing(call.session.org_id(), key)?;
     let parent = parent.ok_or_else(|| gone(key))?;
     check_name(call, &parent)?;
     Ok(Subject { id: parent.id, key: parent.key })
@@ -106,7 +106,7 @@ fn check_name(call: &Call<'_>, thing: &Thing) -> Result<(), Failure> {
 
 fn check_room(call: &Call<'_>, parent: &Subject) -> Result<(), Failure> {
     let most = limits::CHILDREN_MAX;
-    if call.core.identity.children(parent.id, most)?.len() < most {
+    if call.app.identity().children(parent.id, most)?.len() < most {
         return Ok(());
     }
     let sentence =
@@ -126,15 +126,15 @@ fn rebind(call: &Call<'_>, key: &ThingKey, parent: Option<ThingId>) -> Result<Re
         before = thing.bound_to;
         thing.bound_to = parent;
     })?;
-    if let Some(thing) = call.core.identity.thing(call.session.org_id(), key)? {
-        call.core.tell_binding(&thing, before)?;
+    if let Some(thing) = call.app.identity().thing(call.session.org_id(), key)? {
+        call.app.tell_binding(&thing, before)?;
     }
     Ok(receipt)
 }
 
 /// Makes the thing that is to be bound.
 fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Failure> {
-    let id = ThingId::from_bytes(chance()?);
+    let id = ThingId::from_bytes(random()?);
     let (org, key) = (call.session.org_id(), &params.key);
     let mut thing = Thing::new(id, org, key.clone(), call.session.who().name(), call.now);
     let name = params.auto_def_thing_name.clone().filter(|name| !name.is_empty());
@@ -143,9 +143,9 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
     thing.sec_tags = distinct(params.auto_def_sec_tags.clone().unwrap_or_default());
     thing.def = definition(call, params.auto_def_key.as_deref(), None)?.map(|def| def.id);
     thing.bound_to = Some(parent);
-    match call.core.identity.create_thing(&thing) {
+    match call.app.identity().create_thing(&thing) {
         Ok(receipt) => {
-            call.core.tell_binding(&thing, None)?;
+            call.app.tell_binding(&thing, None)?;
             Ok(receipt)
         }
         // Somebody made it just now; an unrestricted token may bind it all the same.
@@ -156,12 +156,12 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
 
 /// `thing.unbind`: of a thing that is bound to another one than the caller's too, unless the token
 /// is restricted. One that is not bound stays so.
-pub fn unbind(call: &Call<'_>, params: Unbind) -> Result<(Done, Receipt), Failure> {
-    let found = call.core.identity.thing(call.session.org_id(), &params.key)?;
+pub fn unbind(call: &Call<'_>, params: Unbind) -> Result<After<Done>, Failure> {
+    let found = call.app.identity().thing(call.session.org_id(), &params.key)?;
     let thing = found.ok_or_else(|| gone(&params.key))?;
     check_name(call, &thing)?;
     let receipt = rebind(call, &thing.key, None)?;
-    call.core.mailbox.give_back(call.session.number(), thing.id, call.now);
-    call.core.announce_mail(thing.id);
-    Ok((Done, receipt))
+    call.app.mailbox.give_back(call.session.number(), thing.id, call.now);
+    call.app.announce_mail(thing.id);
+    Ok(After(Done, receipt))
 }

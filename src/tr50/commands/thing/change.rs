@@ -1,28 +1,28 @@
 //! `thing.create`, `thing.update`, `thing.delete`, `thing.def.change` and `thing.appid.reset`.
 
+use crate::app::{Effects, SessionChange, random};
+use crate::store::writer::Receipt;
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::{Call, Done};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::core::chance;
-use crate::directory::{Changes, Principal, Reason, Session, Who};
+use crate::directory::{Principal, Reason, Session, Who};
 use crate::id::{ThingDefId, ThingId, ThingKey};
 use crate::identity::model::{Alias, Thing};
 use crate::identity::{ThingConflict, ThingDef};
 use crate::limits;
 use crate::store::Batch;
-use crate::store::writer::Receipt;
 use crate::things::files::Owner;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::points::{self, AttributeText};
 use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted};
-use crate::tr50::dispatch::{Call, Changed, Done, shown};
 use crate::tr50::envelope::Members;
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{Value as _, missing, params};
 
 params! {
@@ -77,12 +77,12 @@ pub struct Created {
 }
 
 /// `thing.create`.
-pub fn create(call: &Call<'_>, params: Create) -> Result<(Created, Receipt), Failure> {
+pub fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, Failure> {
     if is_restricted(call) {
         let sentence = "The application's token is restricted to its own thing.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
-    let id = ThingId::from_bytes(chance()?);
+    let id = ThingId::from_bytes(random()?);
     let (org, by) = (call.session.org_id(), call.session.who().name());
     let mut thing = Thing::new(id, org, params.key, by, call.now);
     let aliases = [params.iccid, params.esn, params.imei, params.meid, params.imsi, params.msisdn];
@@ -99,7 +99,7 @@ pub fn create(call: &Call<'_>, params: Create) -> Result<(Created, Receipt), Fai
     let def = definition(call, params.def_key.as_deref(), params.def_id)?;
     thing.def = def.as_ref().map(|def| def.id);
     let attributes = read_attributes(params.attrs.as_deref(), def.as_deref())?;
-    let receipt = call.core.identity.create_thing(&thing);
+    let receipt = call.app.identity().create_thing(&thing);
     let receipt = receipt.map_err(|conflict| conflict_failure(conflict, &thing.key))?;
     if attributes.is_empty() {
         return Ok((Created { id }, receipt));
@@ -116,9 +116,9 @@ pub(super) fn definition(
     key: Option<&str>,
     id: Option<ThingDefId>,
 ) -> Result<Option<Arc<ThingDef>>, Failure> {
-    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let (identity, org) = (&call.app.identity(), call.session.org_id());
     let (found, named) = match (key.filter(|key| !key.is_empty()), id) {
-        (Some(key), _) => (identity.thing_def_by_key(org, key), shown(key)),
+        (Some(key), _) => (identity.thing_def_by_key(org, key), excerpt(key)),
         (None, Some(id)) => (identity.thing_def(org, id), id.to_string()),
         (None, None) => return Ok(None),
     };
@@ -144,7 +144,7 @@ fn read_attributes(
             return Err(wrong("texts, with names of 1 to 256 bytes"));
         }
         if def.is_some_and(|def| !def.admits_attribute(name)) {
-            let named = shown(name);
+            let named = excerpt(name);
             return Err(Failure::not_found(format!("Attribute \"{named}\" in the definition")));
         }
         let nested = Members::of(value);
@@ -174,7 +174,7 @@ params! {
 pub fn change_def(
     call: &Call<'_>,
     (params, (by_key, target)): (ChangeDef, (ByKey, Target)),
-) -> Result<(Done, Receipt), Failure> {
+) -> Result<After<Done>, Failure> {
     let drops = [
         ("dropProps", params.drop_props),
         ("dropAttrs", params.drop_attrs),
@@ -188,12 +188,12 @@ pub fn change_def(
     let def = definition(call, Some(&params.new_def_key), None)?;
     let def = def.ok_or_else(|| missing("newDefKey"))?.id;
     let receipt = change(call, &thing.key, |thing| thing.def = Some(def))?;
-    Ok((Done, receipt))
+    Ok(After(Done, receipt.into()))
 }
 
 /// `thing.update`. Identifiers are new values, so the thing is named by its key or id (`tr50.md`
 /// 4.1); a user who names none means the thing that has the first of the identifiers.
-pub fn update(call: &Call<'_>, params: Update) -> Result<(Done, Receipt), Failure> {
+pub fn update(call: &Call<'_>, params: Update) -> Result<After<Done>, Failure> {
     let aliases =
         named([params.iccid, params.esn, params.imei, params.meid, params.imsi, params.msisdn]);
     let mut target = Target {
@@ -224,25 +224,23 @@ pub fn update(call: &Call<'_>, params: Update) -> Result<(Done, Receipt), Failur
 pub fn delete(
     call: &Call<'_>,
     (by_key, target): (ByKey, Target),
-) -> Result<(Done, Changed), Failure> {
+) -> Result<After<Done>, Failure> {
     let thing = target.thing_by_key(by_key, call)?;
     // Before the thing: its removal is answered when this is durable, too.
-    call.core.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
-    drop(call.core.mailbox.purge_thing(thing.id, call.now)?.1);
-    let forget = |thing: &Thing, batch: &mut Batch| call.core.telemetry.forget(batch, thing.id);
-    let removed = call.core.identity.remove_thing(thing.org, &thing.key, forget)?;
+    call.app.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
+    drop(call.app.mailbox.purge_thing(thing.id, call.now)?.1);
+    let forget = |thing: &Thing, batch: &mut Batch| call.app.telemetry.forget(batch, thing.id);
+    let removed = call.app.identity().remove_thing(thing.org, &thing.key, forget)?;
     let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;
-    let mut changes = Changes::default();
     // Behind the removal: a login that is let in now makes the thing anew, and is not meant.
-    for session in sessions_of(call, &thing) {
-        changes.append(call.core.directory.end(&session, Reason::Revoked, call.now));
-    }
-    Ok((Done, Changed { changes, receipt }))
+    let sessions = sessions_of(call, &thing).into_iter();
+    let ends = sessions.map(|session| SessionChange::End(session, Reason::Revoked));
+    Ok(After(Done, Effects::from(receipt).and_sessions(ends)))
 }
 
 fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<Arc<Session>> {
     let principal = Principal::Thing(thing.org, thing.key.clone());
-    let mut sessions = call.core.directory.of_principal(&principal);
+    let mut sessions = call.app.directory().of_principal(&principal);
     sessions.retain(
         |other| matches!(other.who(), Who::Application { thing_id, .. } if *thing_id == thing.id),
     );
@@ -254,15 +252,15 @@ fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<Arc<Session>> {
 pub fn reset_app_id(
     call: &Call<'_>,
     (by_key, target): (ByKey, Target),
-) -> Result<(Done, Receipt), Failure> {
-    let standing = call.session.standing();
-    if !standing.super_admin && !standing.org_admin {
+) -> Result<After<Done>, Failure> {
+    let access = call.session.access();
+    if !access.super_admin && !access.org_admin {
         let sentence = "Only an administrator of the organisation may reset an application id.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
     let thing = target.thing_by_key(by_key, call)?;
     let receipt = change(call, &thing.key, |thing| thing.app_id.clear())?;
-    Ok((Done, receipt))
+    Ok(After(Done, receipt.into()))
 }
 
 /// Changes a thing and notes who did it, unless `edit` changes nothing.
@@ -272,7 +270,7 @@ pub(super) fn change(
     edit: impl FnOnce(&mut Thing),
 ) -> Result<Receipt, Failure> {
     let (org, by) = (call.session.org_id(), call.session.who().name());
-    change_as(&call.core.identity, org, key, (call.now, by), edit)
+    change_as(&call.app.identity(), org, key, (call.now, by), edit)
 }
 
 /// As [`change`], where there is no call.
@@ -307,7 +305,7 @@ pub(super) fn conflict_failure(conflict: ThingConflict, key: &ThingKey) -> Failu
             Failure::new(Code::ALREADY_EXISTS, format!("Thing \"{key}\" exists already."))
         }
         ThingConflict::Alias { alias, value } => {
-            let (alias, value) = (alias.as_str(), shown(&value));
+            let (alias, value) = (alias.as_str(), excerpt(&value));
             let sentence = format!("Another thing has the {alias} \"{value}\" already.");
             Failure::new(Code::ALREADY_EXISTS, sentence)
         }
@@ -342,7 +340,7 @@ impl Edit {
             _ => match Alias::ALL.into_iter().find(alias) {
                 Some(alias) => drop(self.aliases.insert(alias, String::new())),
                 None => {
-                    let name = shown(member);
+                    let name = excerpt(member);
                     let sentence = format!("Parameter \"unset\" names \"{name}\", which can't go.");
                     return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
                 }

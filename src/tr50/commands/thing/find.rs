@@ -1,12 +1,14 @@
 //! `thing.find`, `thing.list` and `thing.search`.
 
+use crate::app::App;
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::step::{Call, Later};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::change::check_tags;
 use super::object::{CurrentValues, FIELDS, FOREIGN_FIELDS, ThingObject};
 use super::query::Query;
-use crate::core::Core;
 use crate::id::{OrgId, ThingKey, hex, unhex};
 use crate::identity::model::Thing;
 use crate::limits;
@@ -14,8 +16,6 @@ use crate::store::StoreError;
 use crate::things::telemetry::point::Kind;
 use crate::tr50::commands::target::{ByKey, Target, is_restricted};
 use crate::tr50::commands::view::{ListReply, View, members};
-use crate::tr50::dispatch::{Call, RawParams};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
 
 params! {
@@ -78,28 +78,25 @@ pub struct Found {
 }
 
 /// `thing.find`.
-pub fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<Found, Failure> {
-    let thing = target.thing_by_key(by_key, call)?;
-    let values = CurrentValues::of(call, thing.id)?;
-    Ok(Found { thing: ThingObject::of(call, thing)?, values })
+pub fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<Later, Failure> {
+    call.look_later(move |call| {
+        let thing = target.thing_by_key(by_key, call)?;
+        let values = CurrentValues::of(call, thing.id)?;
+        Ok(Found { thing: ThingObject::of(call, thing)?, values })
+    })
 }
 
 /// `thing.list`: the things of the current organisation, ordered by key.
-pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
-    listing(call, view, wanted, None)
+pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<Later, Failure> {
+    call.look_later(move |call| listing(call, view, wanted, None))
 }
 
 /// `thing.search`.
 pub fn search(
     call: &Call<'_>,
     (view, (wanted, search)): (View, (Wanted, Search)),
-) -> Result<ListReply, Failure> {
-    listing(call, view, wanted, Some(search.query))
-}
-
-/// Every listing reads the store's tables, and may have a way to go to its page.
-pub fn is_long_list(_: &Call<'_>, _: RawParams<'_>) -> bool {
-    true
+) -> Result<Later, Failure> {
+    call.look_later(move |call| listing(call, view, wanted, Some(search.query)))
 }
 
 fn listing(
@@ -124,7 +121,7 @@ fn listing(
 }
 
 fn page(call: &Call<'_>, view: &View, selection: &Selection) -> Result<ListReply, Failure> {
-    let (identity, org) = (&call.core.identity, call.session.org_id());
+    let (identity, org) = (&call.app.identity(), call.session.org_id());
     let (offset, limit) = view.page();
     if view.sort().is_none() && selection.is_all() {
         let page = rows(call, identity.things(org, offset, limit)?)?;
@@ -219,7 +216,7 @@ impl Selection {
 
     fn count(&self, call: &Call<'_>) -> Result<usize, StoreError> {
         if self.is_all() {
-            let count = call.core.identity.count_things(call.session.org_id());
+            let count = call.app.identity().count_things(call.session.org_id());
             return Ok(usize::try_from(count).unwrap_or(usize::MAX));
         }
         Ok(self.things(call)?.len())
@@ -235,14 +232,14 @@ impl Selection {
     }
 
     fn things(&self, call: &Call<'_>) -> Result<Vec<Thing>, StoreError> {
-        self.things_of(call.core, call.session.org_id())
+        self.things_of(call.app, call.session.org_id())
     }
 
     /// All that it selects, by key; of a large organisation's things, the first
     /// [`limits::THINGS_SEARCHED_MAX`] are looked at.
-    pub(super) fn things_of(&self, core: &Core, org: OrgId) -> Result<Vec<Thing>, StoreError> {
-        let identity = &core.identity;
-        let has = self.filter(core);
+    pub(super) fn things_of(&self, app: &App, org: OrgId) -> Result<Vec<Thing>, StoreError> {
+        let identity = &app.identity();
+        let has = self.filter(app);
         if let Some(keys) = &self.keys {
             let mut keys: Vec<_> =
                 keys.iter().filter_map(|key| ThingKey::parse(key).ok()).collect();
@@ -259,13 +256,13 @@ impl Selection {
         Ok(things)
     }
 
-    fn filter(&self, core: &Core) -> impl Fn(&Thing) -> bool {
+    fn filter(&self, app: &App) -> impl Fn(&Thing) -> bool {
         let query = self.query.as_deref().map(Query::read);
         move |thing| {
             let has_tag = |tag: &String| thing.tags.contains(tag);
             self.tags.as_ref().is_none_or(|tags| tags.iter().all(has_tag))
                 && query.as_ref().is_none_or(|query| query.matches(thing))
-                && self.has_loc.is_none_or(|wanted| wanted == is_located(core, thing))
+                && self.has_loc.is_none_or(|wanted| wanted == is_located(app, thing))
         }
     }
 }
@@ -286,7 +283,7 @@ impl Iterator {
 
     /// The next things, at most `limit`; fewer, when [`limits::THINGS_SEARCHED_MAX`] were looked at.
     fn advance(&mut self, call: &Call<'_>, limit: usize) -> Result<Vec<Thing>, StoreError> {
-        let (identity, org) = (&call.core.identity, call.session.org_id());
+        let (identity, org) = (&call.app.identity(), call.session.org_id());
         if self.selection.keys.is_some() {
             let mut things = self.selection.things(call)?;
             things.retain(|thing| self.after.as_ref().is_none_or(|after| thing.key > *after));
@@ -295,7 +292,7 @@ impl Iterator {
             self.after = things.last().map(|thing| thing.key.clone());
             return Ok(things);
         }
-        let has = self.selection.filter(call.core);
+        let has = self.selection.filter(call.app);
         let mut found = Vec::new();
         for _ in 0..limits::THINGS_SEARCHED_MAX / STEP {
             let things = identity.things_after(org, self.after.as_ref(), STEP)?;
@@ -316,8 +313,8 @@ impl Iterator {
     }
 }
 
-fn is_located(core: &Core, thing: &Thing) -> bool {
-    let series = core.telemetry.series(thing.id.into(), Kind::Location, "");
+fn is_located(app: &App, thing: &Thing) -> bool {
+    let series = app.telemetry.series(thing.id.into(), Kind::Location, "");
     // What can't be read is not known.
     series.is_ok_and(|series| series.is_some())
 }

@@ -1,5 +1,6 @@
 //! A thing on the wire (`tr50.md` 4.4).
 
+use crate::tr50::step::Call;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,7 +15,6 @@ use crate::store::StoreError;
 use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::view::members;
-use crate::tr50::dispatch::Call;
 
 /// The members of a thing, as `show` and `sort` may name them.
 pub const FIELDS: &[&str] = &[
@@ -126,21 +126,21 @@ impl ThingObject {
     pub fn of(call: &Call<'_>, thing: Thing) -> Result<Self, StoreError> {
         let own = Principal::Thing(thing.org, thing.key.clone());
         let parent = match thing.bound_to {
-            Some(parent) => call.core.identity.thing_by_id(thing.org, parent)?,
+            Some(parent) => call.app.identity().thing_by_id(thing.org, parent)?,
             None => None,
         };
         let bound_to = parent.map(|parent| parent.key);
         let sessions = serving(call, &own, bound_to.as_ref());
         let newest = sessions.iter().max_by_key(|session| (session.started(), session.number()));
         let seen = sessions.iter().map(|session| Seen::of(session)).reduce(Seen::latest);
-        let seen = match (seen, call.core.identity.seen(thing.id)?) {
+        let seen = match (seen, call.app.identity().seen(thing.id)?) {
             (Some(live), Some(ended)) => Some(live.latest(ended)),
             (live, ended) => live.or(ended),
         };
-        let def = thing.def.and_then(|def| call.core.identity.thing_def(thing.org, def));
-        let standing = call.session.standing();
+        let def = thing.def.and_then(|def| call.app.identity().thing_def(thing.org, def));
+        let access = call.session.access();
         let trusted =
-            standing.super_admin || standing.org_admin || call.session.who().principal() == own;
+            access.super_admin || access.org_admin || call.session.who().principal() == own;
         let (updated_on, updated_by) = thing.updated.unzip();
         Ok(Self {
             id: thing.id,
@@ -204,7 +204,7 @@ impl CurrentValues {
     ///
     /// What the store reports.
     pub fn of(call: &Call<'_>, thing: ThingId) -> Result<Self, StoreError> {
-        let currents = call.core.telemetry.currents(thing)?;
+        let currents = call.app.telemetry.currents(thing)?;
         Ok(Self {
             loc_updated: currents.location.as_ref().map(|location| location.since),
             loc: currents.location,
@@ -227,7 +227,7 @@ impl CurrentValues {
 
 /// The live sessions of a thing, and of the one that it is bound to (`tr50.md` 0, fact 28).
 fn serving(call: &Call<'_>, own: &Principal, bound_to: Option<&ThingKey>) -> Vec<Arc<Session>> {
-    let directory = &call.core.directory;
+    let directory = &call.app.directory();
     let mut sessions = directory.of_principal(own);
     if let (Principal::Thing(org, _), Some(parent)) = (own, bound_to) {
         sessions.extend(directory.of_principal(&Principal::Thing(*org, parent.clone())));

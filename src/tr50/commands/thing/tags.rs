@@ -1,5 +1,9 @@
 //! `thing.tag.*` and `thing.sectag.*`: tags of one thing or of many.
 
+use crate::app::{App, Effects};
+use crate::store::writer::Receipt;
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::step::{Call, Done, Later};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,16 +11,12 @@ use serde::Serialize;
 
 use super::change::{change_as, check_tags, distinct};
 use super::find::Selection;
-use crate::core::Core;
 use crate::directory::Session;
 use crate::id::{OrgId, ThingId, ThingKey};
 use crate::identity::model::Thing;
 use crate::limits;
-use crate::store::writer::Receipt;
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::target::{Target, is_restricted};
-use crate::tr50::dispatch::{Call, Done, RawParams, Reply, WriteReply};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{missing, params};
 
 params! {
@@ -65,22 +65,22 @@ pub struct TagCloud {
 }
 
 /// `thing.tag.add`.
-pub fn add(call: &Call<'_>, (things, tags): (Things, Tags)) -> Result<Reply, Failure> {
+pub fn add(call: &Call<'_>, (things, tags): (Things, Tags)) -> Result<Later, Failure> {
     things.edit(call, Edit { kind: Kind::Plain, adds: true, tags: tags.tags })
 }
 
 /// `thing.tag.delete`.
-pub fn delete(call: &Call<'_>, (things, tags): (Things, Tags)) -> Result<Reply, Failure> {
+pub fn delete(call: &Call<'_>, (things, tags): (Things, Tags)) -> Result<Later, Failure> {
     things.edit(call, Edit { kind: Kind::Plain, adds: false, tags: tags.tags })
 }
 
 /// `thing.sectag.add`.
-pub fn sec_add(call: &Call<'_>, (things, tags): (Things, SecTags)) -> Result<Reply, Failure> {
+pub fn sec_add(call: &Call<'_>, (things, tags): (Things, SecTags)) -> Result<Later, Failure> {
     things.edit(call, Edit { kind: Kind::Security, adds: true, tags: tags.all()? })
 }
 
 /// `thing.sectag.delete`.
-pub fn sec_delete(call: &Call<'_>, (things, tags): (Things, SecTags)) -> Result<Reply, Failure> {
+pub fn sec_delete(call: &Call<'_>, (things, tags): (Things, SecTags)) -> Result<Later, Failure> {
     things.edit(call, Edit { kind: Kind::Security, adds: false, tags: tags.all()? })
 }
 
@@ -132,30 +132,30 @@ impl Edit {
         }
     }
 
-    /// Changes some things; the receipt is for all of them, because the writer goes in order.
+    /// Changes some things; the receipt is for all of them.
     fn apply_to(
         &self,
-        core: &Core,
+        app: &App,
         org: OrgId,
         keys: &[ThingKey],
         by: (Timestamp, &str),
     ) -> Result<Receipt, Failure> {
-        let mut last = Receipt::nothing();
+        let mut stored = Receipt::nothing();
         for key in keys {
-            match change_as(&core.identity, org, key, by, |thing| self.apply(thing)) {
-                Ok(receipt) => last = receipt.or(last),
+            match change_as(&app.identity(), org, key, by, |thing| self.apply(thing)) {
+                Ok(receipt) => stored = stored.and(receipt),
                 // It was deleted meanwhile.
                 Err(failure) if failure.code == Code::NOT_FOUND => {}
                 Err(failure) => return Err(failure),
             }
         }
-        Ok(last)
+        Ok(stored)
     }
 }
 
 impl Things {
     /// Edits the tags of all things that are meant: some at once, many apart, in steps.
-    fn edit(self, call: &Call<'_>, edit: Edit) -> Result<Reply, Failure> {
+    fn edit(self, call: &Call<'_>, edit: Edit) -> Result<Later, Failure> {
         check_tags(if edit.kind == Kind::Plain { "tags" } else { "secTags" }, &edit.tags)?;
         let (org, now) = (call.session.org_id(), call.now);
         let by = call.session.who().name().to_owned();
@@ -165,18 +165,21 @@ impl Things {
                 return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
             }
             selection.check()?;
-            return Ok(Box::pin(edit_selected(call.core.clone(), org, selection, edit, (now, by))));
+            return Ok(Later::new(edit_selected(
+                call.app.clone(),
+                org,
+                selection,
+                edit,
+                (now, by),
+            )));
         }
         if self.texts().len() > limits::THINGS_AT_ONCE_MAX {
-            let (core, session) = (call.core.clone(), call.session.clone());
-            return Ok(Box::pin(edit_named(core, session, self, edit, (now, by))));
+            let (app, session) = (call.app.clone(), call.session.clone());
+            return Ok(Later::new(edit_named(app, session, self, edit, (now, by))));
         }
         let keys = self.named(call)?;
-        let receipt = edit.apply_to(call.core, org, &keys, (now, &by))?;
-        Ok(Box::pin(async move {
-            receipt.durable().await?;
-            Ok(done())
-        }))
+        let receipt = edit.apply_to(call.app, org, &keys, (now, &by))?;
+        Ok(Later::new(async { Ok(After(Done, receipt.into())) }))
     }
 
     /// The things meant, if they are not named one by one.
@@ -213,60 +216,48 @@ impl Things {
 }
 
 async fn edit_named(
-    core: Arc<Core>,
+    app: Arc<App>,
     session: Arc<Session>,
     things: Things,
     edit: Edit,
     (now, by): (Timestamp, String),
-) -> Result<Vec<u8>, Failure> {
-    let shared = core.clone();
+) -> Result<After<Done>, Failure> {
+    let shared = app.clone();
     let work = move || {
-        let call = Call { core: &shared, session: &session, now };
+        let call = Call { app: &shared, session: &session, now };
         let keys = things.named(&call)?;
         edit.apply_to(&shared, session.org_id(), &keys, (now, &by))
     };
-    core.apart(work).await??.durable().await?;
-    Ok(done())
+    Ok(After(Done, app.offload(work).await??.into()))
 }
 
 async fn edit_selected(
-    core: Arc<Core>,
+    app: Arc<App>,
     org: OrgId,
     selection: Selection,
     edit: Edit,
     (now, by): (Timestamp, String),
-) -> Result<Vec<u8>, Failure> {
-    let shared = core.clone();
-    let selected = core.apart(move || selection.things_of(&shared, org)).await??;
+) -> Result<After<Done>, Failure> {
+    let shared = app.clone();
+    let selected = app.offload(move || selection.things_of(&shared, org)).await??;
     let keys: Vec<ThingKey> = selected.into_iter().map(|thing| thing.key).collect();
     let edit = Arc::new((edit, by));
     for step in keys.chunks(limits::THINGS_STEP) {
-        let (shared, edit, step) = (core.clone(), edit.clone(), step.to_vec());
+        let (shared, edit, step) = (app.clone(), edit.clone(), step.to_vec());
         let work = move || edit.0.apply_to(&shared, org, &step, (now, &edit.1));
-        core.apart(work).await??.durable().await?;
+        app.offload(work).await??.await?;
     }
-    Ok(done())
-}
-
-fn done() -> Vec<u8> {
-    let mut reply = Vec::new();
-    Done.write_reply(&mut reply);
-    reply
+    Ok(After(Done, Effects::default()))
 }
 
 /// `thing.tag.cloud`: how many things have each tag.
-pub fn cloud(call: &Call<'_>, params: Cloud) -> Result<TagCloud, Failure> {
-    count(call, params, Kind::Plain)
+pub fn cloud(call: &Call<'_>, params: Cloud) -> Result<Later, Failure> {
+    call.look_later(move |call| count(call, params, Kind::Plain))
 }
 
 /// `thing.sectag.cloud`: how many things have each security tag.
-pub fn sec_cloud(call: &Call<'_>, params: Cloud) -> Result<TagCloud, Failure> {
-    count(call, params, Kind::Security)
-}
-
-/// Every cloud looks at all things.
-pub fn is_long_cloud(_: &Call<'_>, _: RawParams<'_>) -> bool {
-    true
+pub fn sec_cloud(call: &Call<'_>, params: Cloud) -> Result<Later, Failure> {
+    call.look_later(move |call| count(call, params, Kind::Security))
 }
 
 fn count(call: &Call<'_>, params: Cloud, kind: Kind) -> Result<TagCloud, Failure> {
@@ -282,7 +273,7 @@ fn count(call: &Call<'_>, params: Cloud, kind: Kind) -> Result<TagCloud, Failure
         wanted.into_iter().all(|tag| thing.sec_tags.contains(tag))
     };
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let things = selection.things_of(call.core, call.session.org_id())?;
+    let things = selection.things_of(call.app, call.session.org_id())?;
     for thing in things.iter().filter(|thing| has(thing)) {
         for tag in kind.of(thing) {
             *counts.entry(tag.clone()).or_default() += 1;

@@ -1,0 +1,153 @@
+//! The one door for changes: effects of commands, the ends of connections, expiry.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
+use super::{App, journal, records};
+use crate::directory::{Event, Events, Lifetime, Reason, Session};
+use crate::identity::RecordChanges;
+use crate::limits;
+use crate::store::StoreError;
+use crate::store::writer::Receipt;
+use crate::timestamp::Timestamp;
+
+impl App {
+    /// Carries effects out: records, then sessions, and tells everybody. When this returns they
+    /// hold, unless many sessions change: those change on another thread. What it returns says when
+    /// they are durable.
+    pub fn apply(self: &Arc<Self>, effects: Effects, now: Timestamp) -> Applied {
+        let Effects { receipt, records, affected, sessions, sequel } = effects;
+        debug_assert!(sequel.is_none(), "who sends the reply has taken what comes behind it");
+        let stored = records.map_or(Ok(Receipt::nothing()), |records| self.change_records(records));
+        let receipt = match stored {
+            Ok(stored) => receipt.and(stored),
+            Err(error) => return Applied::new(Err(error), Goodbyes::default()),
+        };
+        // Looked for behind the change of records: who logs in later finds that.
+        let followers = affected.map_or_else(Vec::new, |affected| self.followers(affected));
+        let mut changes: SmallVec<[_; 1]> =
+            followers.into_iter().map(SessionChange::Refresh).collect();
+        for change in sessions {
+            match change {
+                SessionChange::EndOthers(principal, session) => {
+                    let mut others = self.sessions.of_principal(&principal);
+                    others.retain(|other| !Arc::ptr_eq(other, &session));
+                    let end = |other| SessionChange::End(other, Reason::Revoked);
+                    changes.extend(others.into_iter().map(end));
+                }
+                change => changes.push(change),
+            }
+        }
+        if changes.len() <= limits::EXPIRY_STEP {
+            let events = self.change_sessions(changes, now);
+            let queued = self.record(&events).map(|recorded| receipt.and(recorded));
+            return Applied::new(queued, Goodbyes::of(&events));
+        }
+        let app = self.clone();
+        Applied::offloaded(async move {
+            let work = {
+                let app = app.clone();
+                move || {
+                    let events = app.change_sessions(changes, now);
+                    Applied::new(app.record(&events), Goodbyes::of(&events))
+                }
+            };
+            let outcome = match app.offload(work).await {
+                Ok(applied) => applied.await,
+                Err(failure) => Outcome { stored: Err(failure), goodbyes: Goodbyes::default() },
+            };
+            let stored = receipt.await.map_err(Into::into);
+            Outcome { stored: outcome.stored.and(stored), ..outcome }
+        })
+    }
+
+    /// Ends a session whose connection is gone.
+    pub fn end(&self, session: &Arc<Session>, reason: Reason, now: Timestamp) {
+        self.tell(&self.sessions.end(session, reason, now));
+    }
+
+    /// Ends every session that is bound to a connection; the connections close.
+    pub fn end_bound(&self, now: Timestamp) {
+        let mut sessions = self.sessions.all();
+        sessions.retain(|session| session.lifetime() == Lifetime::Connection);
+        // Many in one batch: the writer's queue is shorter than a fleet is large.
+        for step in sessions.chunks(limits::EXPIRY_STEP) {
+            let mut events = Events::default();
+            for session in step {
+                events.append(self.sessions.end(session, Reason::ServerStopped, now));
+            }
+            self.tell(&events);
+        }
+    }
+
+    /// Records what nobody waits for; connections of ended sessions close now.
+    pub(super) fn tell(&self, events: &Events) {
+        let goodbyes = Goodbyes::of(events);
+        Applied::new(self.record(events), goodbyes).detach();
+    }
+
+    /// Tells everybody of changes of sessions, and hands them to the store.
+    pub(super) fn record(&self, events: &Events) -> Result<Receipt, StoreError> {
+        self.count(events);
+        self.return_mail(events);
+        self.tell_connections(events);
+        let _order = self.journal.lock();
+        let mut batch = journal::batch_of(events)?;
+        self.keep_seen(&mut batch, events)?;
+        self.tables.hand_over(batch)
+    }
+
+    /// To the store first, then in memory: what the store does not take has not happened.
+    fn change_records(&self, records: RecordChanges) -> Result<Receipt, StoreError> {
+        let receipt = self.tables.hand_over(records::batch_of(&records))?;
+        self.records.apply(records);
+        Ok(receipt)
+    }
+
+    /// Every session whose rights may have changed. Those that begin later, or go to another
+    /// organisation, find the change themselves.
+    fn followers(&self, affected: Affected) -> Vec<Arc<Session>> {
+        if !matches!(affected, Affected::User(_)) {
+            // Out of date, or of applications that are gone.
+            self.accesses.clear();
+        }
+        self.sessions_of(affected)
+    }
+
+    fn change_sessions(
+        &self,
+        changes: impl IntoIterator<Item = SessionChange>,
+        now: Timestamp,
+    ) -> Events {
+        let sessions = &self.sessions;
+        let mut events = Events::default();
+        for change in changes {
+            events.append(match change {
+                SessionChange::End(session, reason) => sessions.end(&session, reason, now),
+                SessionChange::EndFor(session, by) => sessions.end_for(&session, &by, now),
+                SessionChange::Revoke(session) => sessions.revoke(&session, now),
+                SessionChange::Switch(session, access) => sessions.switch(&session, access, now),
+                SessionChange::Refresh(session) => self.refresh_access(&session, now),
+                SessionChange::EndOthers(..) => continue,
+            });
+        }
+        events
+    }
+
+    fn count(&self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::Started(session) => self.metrics.session_started(session.kind().as_str()),
+                Event::Ended(session, reason) => {
+                    self.metrics.session_ended(session.kind().as_str(), reason.as_str());
+                }
+                Event::Switched(_)
+                | Event::RightsChanged(_)
+                | Event::Revoked(_)
+                | Event::Forgotten(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What a command did: all of it goes through [`App::apply`](super::App::apply).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::directory::{Event, Events, Principal, Reason, Session};
+use crate::id::{OrgId, UserId};
+use crate::identity::{Access, RecordChanges};
+use crate::store::StoreError;
+use crate::store::writer::Receipt;
+use crate::tr50::error::Failure;
+
+/// All that a command did beside its reply. The reply waits until it is durable.
+#[derive(Default)]
+#[must_use = "nothing has changed and nobody knows of it until this is applied"]
+pub struct Effects {
+    /// For what is in the store's queue already: rows of things.
+    pub(super) receipt: Receipt,
+    /// Records of identity.
+    pub(super) records: Option<RecordChanges>,
+    /// Whose sessions follow the change of records.
+    pub(super) affected: Option<Affected>,
+    /// Changes of sessions, in order.
+    pub(super) sessions: SmallVec<[SessionChange; 1]>,
+    /// What is done behind the reply.
+    pub(super) sequel: Option<Sequel>,
+}
+
+/// Something that is done when a reply is on its way, such as sending a message behind it.
+pub type Sequel = Box<dyn FnOnce() + Send>;
+
+/// Whose rights have changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Affected {
+    /// A user's.
+    User(UserId),
+    /// Those of principals that may have a session in this organisation.
+    Org(OrgId),
+    /// The same, for the organisation and all below it.
+    Within(OrgId),
+}
+
+/// A change of sessions.
+#[derive(Clone)]
+pub enum SessionChange {
+    /// It ends.
+    End(Arc<Session>, Reason),
+    /// Somebody ends it: one of their own as logged out, any other as revoked.
+    EndFor(Arc<Session>, Principal),
+    /// It is revoked, even if it has ended otherwise.
+    Revoke(Arc<Session>),
+    /// It goes to another organisation, with the rights it has there.
+    Switch(Arc<Session>, Arc<Access>),
+    /// It gets the rights that its principal has now.
+    Refresh(Arc<Session>),
+    /// All sessions of a login but this one end as revoked.
+    EndOthers(Principal, Arc<Session>),
+}
+
+impl Effects {
+    /// Changes of these sessions.
+    pub fn on_sessions(changes: impl IntoIterator<Item = SessionChange>) -> Self {
+        Self { sessions: changes.into_iter().collect(), ..Self::default() }
+    }
+
+    /// The same, and changes of these sessions after all else.
+    pub fn and_sessions(mut self, changes: impl IntoIterator<Item = SessionChange>) -> Self {
+        self.sessions.extend(changes);
+        self
+    }
+
+    /// The same, with a change of rights that live sessions follow.
+    pub fn followed_by(mut self, affected: Affected) -> Self {
+        self.affected = Some(affected);
+        self
+    }
+
+    /// The same, with something to do behind the reply.
+    pub fn and_then(mut self, sequel: Option<Sequel>) -> Self {
+        self.sequel = sequel;
+        self
+    }
+
+    /// Takes out what is done behind the reply.
+    pub fn take_sequel(&mut self) -> Option<Sequel> {
+        self.sequel.take()
+    }
+}
+
+impl From<Receipt> for Effects {
+    fn from(receipt: Receipt) -> Self {
+        Self { receipt, ..Self::default() }
+    }
+}
+
+impl From<RecordChanges> for Effects {
+    fn from(records: RecordChanges) -> Self {
+        Self { records: Some(records), ..Self::default() }
+    }
+}
+
+impl From<SessionChange> for Effects {
+    fn from(change: SessionChange) -> Self {
+        Self { sessions: smallvec![change], ..Self::default() }
+    }
+}
+
+/// Connections whose sessions have ended. They close when this is dropped: behind a reply if it
+/// goes with the reply, at once otherwise.
+#[derive(Default)]
+pub struct Goodbyes(SmallVec<[(Arc<Session>, Reason); 1]>);
+
+impl Goodbyes {
+    pub(super) fn of(events: &Events) -> Self {
+        let ended = |event: &Event| match event {
+            Event::Ended(session, reason) => Some((session.clone(), *reason)),
+            _ => None,
+        };
+        Self(events.iter().filter_map(ended).collect())
+    }
+
+    /// Those of both.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// The sessions that have ended.
+    pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.0.iter().map(|(session, _)| session)
+    }
+
+    /// Whether no session has ended.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Drop for Goodbyes {
+    fn drop(&mut self) {
+        for (session, reason) in &self.0 {
+            if let Some(outlet) = session.outlet() {
+                outlet.close(*reason);
+            }
+        }
+    }
+}
+
+/// Effects that hold. Resolves when they are durable. Who does not wait drops it: then connections
+/// whose sessions ended close now.
+#[must_use = "the connections of ended sessions close when this is dropped"]
+pub struct Applied(Work);
+
+/// What became of effects.
+pub struct Outcome {
+    /// Whether they are durable. They hold in memory either way, unless the records were refused.
+    pub stored: Result<(), Failure>,
+    /// The connections that they close.
+    pub goodbyes: Goodbyes,
+}
+
+enum Work {
+    /// Everything is in the store's queue.
+    Queued { receipt: Receipt, goodbyes: Goodbyes },
+    /// The store took no more.
+    Refused(Option<StoreError>, Goodbyes),
+    /// Many sessions change on a thread that serves no connection.
+    Offloaded(Pin<Box<dyn Future<Output = Outcome> + Send>>),
+}
+
+impl Applied {
+    pub(super) fn new(queued: Result<Receipt, StoreError>, goodbyes: Goodbyes) -> Self {
+        Self(match queued {
+            Ok(receipt) => Work::Queued { receipt, goodbyes },
+            Err(error) => Work::Refused(Some(error), goodbyes),
+        })
+    }
+
+    pub(super) fn offloaded(work: impl Future<Output = Outcome> + Send + 'static) -> Self {
+        Self(Work::Offloaded(Box::pin(work)))
+    }
+
+    /// Whether there is nothing to wait for and no connection to close.
+    pub fn is_nothing(&self) -> bool {
+        match &self.0 {
+            Work::Queued { receipt, goodbyes } => receipt.is_nothing() && goodbyes.is_empty(),
+            Work::Refused(..) | Work::Offloaded(_) => false,
+        }
+    }
+
+    /// Waits for nothing; a failure is in the log.
+    pub fn detach(self) {
+        if let Work::Refused(Some(error), _) = &self.0 {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, "a change of the directory was not stored");
+        }
+    }
+}
+
+impl Future for Applied {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let (stored, goodbyes) = match &mut self.0 {
+            Work::Queued { receipt, goodbyes } => match Pin::new(receipt).poll(cx) {
+                Poll::Ready(stored) => (stored.map_err(Failure::from), goodbyes),
+                Poll::Pending => return Poll::Pending,
+            },
+            Work::Refused(error, goodbyes) => {
+                (error.take().map_or(Ok(()), |error| Err(error.into())), goodbyes)
+            }
+            Work::Offloaded(work) => return work.as_mut().poll(cx),
+        };
+        Poll::Ready(Outcome { stored, goodbyes: std::mem::take(goodbyes) })
+    }
+}

@@ -1,0 +1,119 @@
+//! What is to be done from time to time: expiry, counters, and what nobody needs any more.
+
+use std::sync::Arc;
+
+use super::App;
+use super::journal;
+use crate::directory::{Event, Session};
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::store::{Batch, StoreError};
+use crate::timestamp::Timestamp;
+use crate::tr50::error::Failure;
+
+impl App {
+    /// Expires what is due, in steps between which other work gets its turn, and forgets ended
+    /// sessions that are too old.
+    pub async fn expire(&self, now: Timestamp) {
+        loop {
+            let (events, more) = self.sessions.expire(now, limits::EXPIRY_STEP);
+            self.tell(&events);
+            if !more {
+                break;
+            }
+            // The tasks of closed connections wait in one queue with those that have commands:
+            // without a pause, commands would wait until all of them have closed.
+            let closed = events.iter().filter(|event| closes(event)).count() as u32;
+            match closed {
+                0 => tokio::task::yield_now().await,
+                _ => tokio::time::sleep(limits::CLOSE_WAIT * closed).await,
+            }
+        }
+        self.tell(&self.sessions.prune(now));
+    }
+
+    /// Ends the mails whose time is over, in steps between which other work gets its turn.
+    ///
+    /// # Errors
+    ///
+    /// The store failed; the mails are looked at again the next time.
+    pub async fn expire_mail(&self, now: Timestamp) -> Result<(), StoreError> {
+        while self.mailbox.expire(now)? {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Forgets mails that were done long ago. It reads the disk, so it runs offload.
+    pub async fn prune_mail(self: &Arc<Self>, now: Timestamp) {
+        let app = self.clone();
+        let pruned = self.offload(move || {
+            while app.mailbox.prune(now)? {}
+            Ok::<_, StoreError>(())
+        });
+        if let Ok(Err(error)) = pruned.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "old mails were not forgotten");
+        }
+    }
+
+    /// Stores the counters that have changed, in steps between which other work gets its turn and
+    /// the journal its other changes.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub async fn store_counters(&self) -> Result<(), StoreError> {
+        let stale = std::mem::take(&mut *self.stale.lock());
+        // Before anything can fail: what is not stored now is noted again with its next command.
+        stale.iter().for_each(|session| session.clear_stale());
+        let mut written = Vec::new();
+        for step in stale.chunks(limits::EXPIRY_STEP) {
+            written.push(self.store_step(step)?);
+            tokio::task::yield_now().await;
+        }
+        for receipt in written {
+            receipt.await?;
+        }
+        Ok(())
+    }
+
+    fn store_step(&self, sessions: &[Arc<Session>]) -> Result<Receipt, StoreError> {
+        let _order = self.journal.lock();
+        let mut batch = Batch::default();
+        for session in sessions {
+            journal::put_live(&mut batch, session)?;
+        }
+        self.tables.hand_over(batch)
+    }
+
+    /// Removes some of the telemetry whose thing is gone; with `expire`, also the months that are
+    /// too old.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub async fn sweep_telemetry(
+        self: &Arc<Self>,
+        expire: bool,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let app = self.clone();
+        let work = move || {
+            let months = if expire { app.telemetry.expire(now)? } else { 0 };
+            if months > 0 {
+                tracing::info!(months, "telemetry that is too old was dropped");
+            }
+            app.telemetry.sweep()
+        };
+        if let Some(receipt) = self.offload(work).await?? {
+            receipt.await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a connection closes with this change.
+fn closes(event: &Event) -> bool {
+    matches!(event, Event::Ended(session, _) if session.outlet().is_some())
+}

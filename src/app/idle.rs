@@ -1,0 +1,49 @@
+//! The idle time of sessions, which an administrator can change while the server runs.
+//!
+//! What was set is stored, and wins over `sessions.ttl_s` of the configuration from then on; only
+//! `sessions.max_age_s` bounds it.
+
+use super::App;
+use crate::store::{Batch, Store, StoreError, Table};
+
+/// Where it is in [`Table::Meta`]: seconds as a decimal number, 0 for never.
+const KEY: &[u8] = b"sessions_ttl_s";
+
+impl App {
+    /// Sets the idle time of sessions that start from now on, in seconds, 0 for never. When it
+    /// returns, that survives a crash of the server.
+    ///
+    /// # Errors
+    ///
+    /// The store failed. What can't be handed over does not hold.
+    pub async fn set_ttl_s(&self, ttl_s: u64) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.put(Table::Meta, KEY, ttl_s.to_string());
+        let receipt = {
+            let _turn = self.tables.exclusive(KEY);
+            let receipt = self.tables.hand_over(batch)?;
+            self.sessions.set_ttl_s(ttl_s);
+            receipt
+        };
+        receipt.await
+    }
+}
+
+/// The idle time that was set, if one was. It is never longer than what the configuration says now
+/// about the age of sessions.
+///
+/// # Errors
+///
+/// What the store reports.
+pub(super) fn stored_ttl_s(store: &dyn Store, max_age_s: u64) -> Result<Option<u64>, StoreError> {
+    let Some(row) = store.read(Table::Meta, KEY)? else { return Ok(None) };
+    let ttl_s: u64 = serde_json::from_slice(&row).map_err(|source| StoreError::Record {
+        table: Table::Meta.name(),
+        key: String::from_utf8_lossy(KEY).into_owned(),
+        source,
+    })?;
+    if ttl_s > max_age_s {
+        tracing::warn!(ttl_s, max_age_s, "the idle time that was set is longer than sessions live");
+    }
+    Ok(Some(ttl_s.min(max_age_s)))
+}

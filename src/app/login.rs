@@ -1,0 +1,333 @@
+//! Logins: credentials in, a session out; and the passwords of users who are in.
+
+use std::sync::Arc;
+
+use super::{App, NoRandom, random};
+use crate::directory::{End, Full, Lifetime, Outlet, Reason, Session, Start, Who};
+use crate::edge::ConnInfo;
+use crate::id::{ApplicationId, SessionId, ThingId};
+use crate::identity::model::User;
+use crate::identity::{Access, Refusal};
+use crate::store::StoreError;
+use crate::store::writer::Receipt;
+use crate::timestamp::Timestamp;
+use crate::tr50::authenticate::Credentials;
+use crate::tr50::error::{Code, Failure};
+
+/// How a login arrives on a connection.
+pub struct Arrival {
+    /// From where.
+    pub conn: ConnInfo,
+    /// MQTT client id, or application id.
+    pub client_id: Box<str>,
+    /// Whether it replaces a connection with the same login and client id.
+    pub takes_over: bool,
+    /// The connection that the session is bound to.
+    pub outlet: Arc<dyn Outlet>,
+}
+
+/// Why a login failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// Identity says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The directory has no room for it.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no random numbers.
+    #[error(transparent)]
+    Random(#[from] NoRandom),
+}
+
+impl LoginError {
+    /// Its name in metrics.
+    const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::Locked { .. }) => "locked",
+            Self::Refused(Refusal::Busy) | Self::Full(_) => "busy",
+            Self::Refused(Refusal::Store(_)) | Self::Store(_) | Self::Random(_) => "failed",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// A principal that has proved who it is.
+struct Admitted {
+    who: Who,
+    access: Arc<Access>,
+    /// For the registration of its thing.
+    registration: Receipt,
+    client_id: Option<Box<str>>,
+}
+
+impl App {
+    /// Logs in and starts a session that lives as long as its connection.
+    ///
+    /// # Errors
+    ///
+    /// The credentials are refused, or there is no room.
+    pub async fn login_bound(
+        &self,
+        credentials: Credentials,
+        arrival: Arrival,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, LoginError> {
+        let admitted = self.admit(credentials, Some(&arrival.client_id), arrival.conn, now).await?;
+        let client_id = admitted.client_id.unwrap_or(arrival.client_id);
+        let start = Start {
+            id: SessionId::from_random(random()?),
+            who: admitted.who,
+            client_id,
+            access: admitted.access,
+            conn: arrival.conn,
+            lifetime: Lifetime::Connection,
+            outlet: Some(arrival.outlet),
+        };
+        admitted.registration.await?;
+        let (session, events) = self.sessions.start(start, arrival.takes_over, now)?;
+        self.tell(&events);
+        self.follow_start(&session, now)?;
+        Ok(session)
+    }
+
+    /// Logs in and starts a session that is bound to no connection. When it returns, the session
+    /// survives a crash of the server.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::login_bound`], in the words of TR50.
+    pub async fn login_unbound(
+        &self,
+        credentials: Credentials,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Failure> {
+        let start = self.start_unbound(credentials, conn, now).await;
+        start.map_err(|error| login_failure(&error))
+    }
+
+    async fn start_unbound(
+        &self,
+        credentials: Credentials,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, LoginError> {
+        let admitted = self.admit(credentials, None, conn, now).await?;
+        let start = Start {
+            id: SessionId::from_random(random()?),
+            who: admitted.who,
+            client_id: admitted.client_id.unwrap_or_default(),
+            access: admitted.access,
+            conn,
+            lifetime: Lifetime::Until(now.plus_seconds(self.sessions.terms().max_age_s)),
+            outlet: None,
+        };
+        admitted.registration.await?;
+        let (session, events) = self.sessions.start(start, false, now)?;
+        let stored = match self.record(&events) {
+            Ok(receipt) => receipt.await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            // Nobody gets its id.
+            self.end(&session, Reason::LoggedOut, now);
+            return Err(error.into());
+        }
+        self.follow_start(&session, now)?;
+        Ok(session)
+    }
+
+    /// Looks again at who has just got a session: what an administrator changed since the
+    /// credentials were checked did not find it.
+    pub(super) fn follow_start(
+        &self,
+        session: &Arc<Session>,
+        now: Timestamp,
+    ) -> Result<(), LoginError> {
+        self.tell(&self.refresh_access(session, now));
+        if let Who::User(before) = session.who()
+            && self.records.user(before.id).is_some_and(|u| u.password_hash != before.password_hash)
+        {
+            self.end(session, Reason::Revoked, now);
+        }
+        if let Who::Application { application, thing_id, .. } = session.who()
+            && !self.records.has_thing(application.org, *thing_id)?
+        {
+            self.end(session, Reason::Revoked, now);
+        }
+        match session.end() {
+            Some(End { reason: Reason::Revoked, .. }) => Err(Refusal::NoAccess.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who a user is that shows e-mail address and password with every request; no session starts.
+    /// It counts as a login does.
+    ///
+    /// # Errors
+    ///
+    /// The credentials are refused, or can't be checked now.
+    pub async fn recognise(
+        &self,
+        name: &str,
+        password: String,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<User>, LoginError> {
+        let user = self.check_password(name, password, conn, now).await;
+        let user = user.and_then(|checked| self.as_now(&checked)).map_err(LoginError::from);
+        self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
+        user
+    }
+
+    /// The record of a user whose password was right, as it is now: checks wait for their turn, and
+    /// an administrator may have changed it meanwhile.
+    fn as_now(&self, checked: &User) -> Result<Arc<User>, Refusal> {
+        let now = self.records.user(checked.id);
+        let same = now.filter(|now| now.password_hash == checked.password_hash);
+        same.ok_or(Refusal::NoAccess)
+    }
+
+    /// Checks a user's password as a login does; the failures count with those of logins.
+    ///
+    /// # Errors
+    ///
+    /// It is wrong, or can't be checked now.
+    pub async fn verify_password(
+        &self,
+        user: &Arc<User>,
+        password: String,
+        from: &ConnInfo,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let from = from.remote_addr.ip();
+        let checked = self.passwords.verify(Some(user.clone()), &user.email, password, from, now);
+        match checked.await {
+            Ok(_) => Ok(()),
+            Err(Refusal::BadCredentials) => {
+                let sentence = "Parameter \"oldPassword\" is not the user's password.";
+                Err(Failure::new(Code::LOGIN_REFUSED, sentence))
+            }
+            Err(refusal) => Err(login_failure(&refusal.into())),
+        }
+    }
+
+    /// Makes the hash of a new password.
+    ///
+    /// # Errors
+    ///
+    /// Too many passwords wait.
+    pub async fn hash_password(
+        &self,
+        password: String,
+        from: &ConnInfo,
+    ) -> Result<String, Failure> {
+        let hash = self.passwords.hash(password, random()?, from.remote_addr.ip()).await;
+        hash.map_err(|refusal| login_failure(&refusal.into()))
+    }
+
+    async fn admit(
+        &self,
+        credentials: Credentials,
+        client_id: Option<&str>,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Admitted, LoginError> {
+        let admitted = match credentials {
+            Credentials::User { name, password } => {
+                self.admit_user(&name, password, conn, now).await
+            }
+            Credentials::Application { thing_key, token, app_id } => {
+                let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
+                self.admit_application(&thing_key, &token, app_id, now)
+            }
+        };
+        self.metrics.login(admitted.as_ref().map_or_else(LoginError::outcome, |_| "success"));
+        admitted
+    }
+
+    async fn admit_user(
+        &self,
+        name: &str,
+        password: String,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Admitted, LoginError> {
+        let user = self.check_password(name, password, conn, now).await?;
+        let home = self.records.org(user.home);
+        let access = home.and_then(|home| self.records.user_access(&user, &home));
+        let access = Arc::new(access.ok_or(Refusal::NoAccess)?);
+        Ok(Admitted {
+            who: Who::User(user),
+            access,
+            registration: Receipt::nothing(),
+            client_id: None,
+        })
+    }
+
+    async fn check_password(
+        &self,
+        name: &str,
+        password: String,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<User>, Refusal> {
+        let user = self.records.user_by_email(name);
+        self.passwords.verify(user, name, password, conn.remote_addr.ip(), now).await
+    }
+
+    fn admit_application(
+        &self,
+        thing_key: &str,
+        token: &str,
+        app_id: &str,
+        now: Timestamp,
+    ) -> Result<Admitted, LoginError> {
+        let fresh = ThingId::from_bytes(random()?);
+        let (login, registration) =
+            self.records.login_application(thing_key, token, app_id, now, fresh)?;
+        let access = self.share_access(login.application.id, login.access);
+        let who = Who::Application {
+            application: login.application,
+            thing_id: login.thing.id,
+            thing_key: login.thing.key.clone(),
+        };
+        let client_id = Some(app_id.into());
+        Ok(Admitted { who, access, registration, client_id })
+    }
+
+    /// The same value for all sessions of an application, as long as it does not change.
+    fn share_access(&self, application: ApplicationId, access: Access) -> Arc<Access> {
+        let known = self.accesses.get(&application).map(|entry| entry.value().clone());
+        known.filter(|known| **known == access).unwrap_or_else(|| {
+            let access = Arc::new(access);
+            self.accesses.insert(application, access.clone());
+            access
+        })
+    }
+}
+
+/// What TR50 says to a failed login.
+pub fn login_failure(error: &LoginError) -> Failure {
+    match error {
+        LoginError::Refused(Refusal::Locked { seconds }) => {
+            let sentence = format!("Too many failed logins; try again in {seconds} seconds.");
+            Failure::new(Code::LOGIN_LOCKED, sentence)
+        }
+        LoginError::Refused(Refusal::Busy) | LoginError::Full(Full) => {
+            Failure::new(Code::BUSY, "The server can't take another login now; try again.")
+        }
+        LoginError::Refused(Refusal::Store(_)) | LoginError::Store(_) | LoginError::Random(_) => {
+            tracing::error!(error = error as &dyn std::error::Error, "a login failed");
+            Failure::new(Code::INTERNAL, "The server could not start a session.")
+        }
+        LoginError::Refused(_) => {
+            let sentence = "Login refused: user name, password, thing key or token is not right.";
+            Failure::new(Code::LOGIN_REFUSED, sentence)
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! The parts of the server together, and the one door through which they change:
+//! [`App::apply`]. It gives the rules time and random numbers, and tells every listener of what
+//! happened.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::directory::{Directory, DirectoryWriter, Lifetime, Session};
+use crate::id::ApplicationId;
+use crate::identity::{Access, Identity, IdentityWriter};
+use crate::metrics::Metrics;
+use crate::store::Tables;
+use crate::things::feed::Feed;
+use crate::things::files::Files;
+use crate::things::files::transfer::Stored;
+use crate::things::mailbox::Mailbox;
+use crate::things::telemetry::point::{Entry, Kind, Value};
+use crate::things::telemetry::{NewPoint, Telemetry};
+use crate::timestamp::Timestamp;
+use crate::tr50::error::{Code, Failure};
+
+mod access;
+mod apply;
+mod effects;
+mod housekeeping;
+mod idle;
+mod journal;
+mod login;
+mod open;
+mod passwords;
+mod random;
+mod records;
+mod secret;
+
+pub use effects::{Affected, Applied, Effects, Goodbyes, Outcome, Sequel, SessionChange};
+pub use login::{Arrival, LoginError, login_failure};
+pub use open::OpenError;
+pub use random::{NoRandom, random};
+pub use records::IdentityError;
+pub use secret::SecretError;
+
+use passwords::Passwords;
+
+/// Everything that handlers and edges share.
+pub struct App {
+    /// The configuration in force.
+    pub config: Config,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What things have measured.
+    pub telemetry: Telemetry,
+    /// What waits for things.
+    pub mailbox: Mailbox,
+    /// What things have stored.
+    pub files: Arc<Files>,
+    /// Who wants to know of changes of things.
+    pub feed: Arc<Feed>,
+    /// The name of this server in `session.info`.
+    pub server_id: Arc<str>,
+    /// Who there is.
+    records: IdentityWriter,
+    /// Who is connected.
+    sessions: DirectoryWriter,
+    tables: Tables,
+    passwords: Passwords,
+    page_secret: secret::PageSecret,
+    /// What sessions of an application got last: those of a fleet share it.
+    accesses: DashMap<ApplicationId, Arc<Access>>,
+    /// Sessions that survive a restart and whose counters have changed since they were stored.
+    stale: Mutex<Vec<Arc<Session>>>,
+    /// Held from the making of a record to its place in the writer's queue: otherwise the record
+    /// of a live session could come after that of its end, and bring it back after a restart.
+    journal: Mutex<()>,
+    /// Whose turn it is to tell of a thing's connection.
+    telling: Mutex<()>,
+    /// Turns of [`App::offload`].
+    offload_turns: Arc<Semaphore>,
+}
+
+impl App {
+    /// Who there is.
+    pub fn identity(&self) -> &Identity {
+        &self.records
+    }
+
+    /// Who is connected.
+    pub fn directory(&self) -> &Directory {
+        &self.sessions
+    }
+
+    /// Notes commands of a session.
+    pub fn touch(&self, session: &Arc<Session>, now: Timestamp, commands: u64) {
+        session.touch(now, commands);
+        if session.lifetime() != Lifetime::Connection && session.mark_stale() {
+            self.stale.lock().push(session.clone());
+        }
+    }
+
+    /// Stores everything and closes the store.
+    pub async fn stop(&self) {
+        let stored = self.store_counters().await;
+        for result in [stored, self.tables.writer().stop().await] {
+            if let Err(error) = result {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the last changes were not stored");
+            }
+        }
+    }
+
+    /// Adds to its owner's log that a file has come, if that is wanted (`logComplete`).
+    pub fn note_stored(&self, stored: &Stored, now: Timestamp) {
+        if !stored.put.log_complete {
+            return;
+        }
+        let owner = stored.owner.thing.map_or_else(|| stored.owner.org.into(), Into::into);
+        let msg = format!("File {} was uploaded.", stored.put.name.as_str()).into();
+        let point = NewPoint {
+            name: String::new(),
+            ts: None,
+            value: Value::Log(Entry { level: 2, msg }),
+            corr_id: None,
+            republish: false,
+        };
+        // The file is stored in any case; the writer says when it loses something.
+        if let Err(error) = self.telemetry.publish(owner, Kind::Log, &[point], now) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "the end of an upload was not logged");
+        }
+    }
+
+    /// Runs work that takes long on a thread that serves no connection. At most as much as there
+    /// are cores runs at once, for each holds what it reads in memory; the rest waits.
+    ///
+    /// # Errors
+    ///
+    /// The work failed in a way that is a mistake of this program.
+    pub async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            tracing::error!(error, "a command failed");
+            Failure::new(Code::INTERNAL, "The server failed.")
+        };
+        let turn =
+            self.offload_turns.clone().acquire_owned().await.map_err(|error| failed(&error))?;
+        let done = tokio::task::spawn_blocking(move || {
+            // Given back when the work is done, whether or not somebody still waits for it.
+            let _turn = turn;
+            work()
+        });
+        done.await.map_err(|error| failed(&error))
+    }
+
+    /// Changes that wait for the store.
+    pub fn store_queue(&self) -> usize {
+        self.tables.writer().waiting()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::directory::{Outlet, Start, Who};
+    use crate::edge::{ConnInfo, Protocol};
+    use crate::id::{OrgId, SessionId, ThingId, ThingKey};
+    use crate::identity::model::{Thing, User};
+    use crate::store::watched::Watched;
+    use crate::store::{Row, Store, Table};
+    use crate::tr50::authenticate::Credentials;
+    use crate::tr50::commands::COMMANDS;
+    use crate::tr50::dispatch::{Caller, Execution, execute};
+    use crate::tr50::envelope::Request;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+
+    fn app() -> (App, Arc<Watched>) {
+        core_with(Config::default())
+    }
+
+    fn core_with(config: Config) -> (App, Arc<Watched>) {
+        let store = Arc::new(Watched::default());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+        let tables = Tables::new(store.clone(), Durability::Os);
+        let identity = Identity::open(tables.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
+        let identity = identity.expect("the demo's file is right");
+        let directory = Directory::new(App::terms(&config), NOW);
+        let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+        let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
+        store.largest.store(0, Ordering::Relaxed);
+        (App::new(config, tables, identity, directory, passwords, metrics, "x".into()), store)
+    }
+
+    async fn login(app: &App) -> Result<Arc<Session>, Failure> {
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let conn = ConnInfo { protocol: Protocol::Http, remote_addr };
+        let credentials = Credentials::Application {
+            thing_key: "mower-1".into(),
+            token: "demo-token-basicorg".into(),
+            app_id: String::new(),
+        };
+        app.login_unbound(credentials, conn, NOW).await
+    }
+
+    #[tokio::test]
+    async fn counters_are_stored_in_steps() {
+        let (app, store) = app();
+        let count = limits::EXPIRY_STEP * 2 + 1;
+        for _ in 0..count {
+            let session = login(&app).await.expect("welcome");
+            app.touch(&session, NOW, 7);
+        }
+        app.store_counters().await.expect("stored");
+        assert_eq!(store.largest.load(Ordering::Relaxed), limits::EXPIRY_STEP);
+        let rows = store.scan(Table::Sessions, Bound::Unbounded, Bound::Unbounded, usize::MAX);
+        let rows = rows.expect("read");
+        let counted = |row: &&Row| String::from_utf8_lossy(&row.1).contains(":7");
+        assert_eq!((rows.len(), rows.iter().filter(counted).count()), (count, count));
+    }
+
+    #[tokio::test]
+    async fn only_long_listings_run_apart() {
+        let mut config = Config::default();
+        config.limits.sessions_per_principal = usize::MAX;
+        config.limits.commands_per_s = 0;
+        let (app, _) = core_with(config);
+        let app = Arc::new(app);
+        let session = login(&app).await.expect("welcome");
+        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let check = async |command: &str, apart: bool| {
+            let request = format!(r#"{{"l":{{"command":{command}}}}}"#);
+            let request = Request::parse(request.as_bytes()).expect("a request");
+            let mut out = Vec::new();
+            let execution = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
+            assert_eq!(matches!(execution, Execution::Pending(_)), apart, "{command}");
+            if let Execution::Pending(pending) = execution {
+                out = pending.await.bytes;
+            }
+            String::from_utf8(out).expect("text")
+        };
+        let sorted = r#""session.list","params":{"sort":"whoAmI","limit":1}"#;
+        check(sorted, false).await;
+        for number in 0..limits::LISTED_AT_ONCE_MAX as u64 {
+            let mut id = [0; 12];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            let start = Start {
+                id: SessionId::from_random(id),
+                who: session.who().clone(),
+                client_id: "".into(),
+                access: session.access(),
+                conn: *session.conn(),
+                lifetime: session.lifetime(),
+                outlet: None,
+            };
+            app.directory().start(start, false, NOW).expect("room");
+        }
+        let reply = check(sorted, true).await;
+        assert!(reply.contains(r#""count":10001,"result":[{"#), "{reply}");
+        check(r#""session.list","params":{"remoteAddr":"192.","limit":1}"#, true).await;
+        check(r#""session.list","params":{"limit":1}"#, false).await;
+        check(r#""session.list","params":{"sort":"colour"}"#, false).await;
+        check(r#""thing.list""#, true).await;
+    }
+
+    #[tokio::test]
+    async fn many_named_things_are_changed_apart() {
+        let (app, _) = app();
+        let app = Arc::new(app);
+        let session = login(&app).await.expect("welcome");
+        permit_all(&app, &session);
+        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let apart = async |count: usize, tag: &str| {
+            let keys = vec![r#""mower-1""#; count].join(",");
+            let params = format!(r#"{{"thingKey":[{keys}],"tags":["{tag}"]}}"#);
+            let request = format!(r#"{{"t":{{"command":"thing.tag.add","params":{params}}}}}"#);
+            let request = Request::parse(request.as_bytes()).expect("a request");
+            let mut out = Vec::new();
+            let execution = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
+            let Execution::Pending(mut pending) = execution else { panic!("it takes time") };
+            let turns = app.heavy.available_permits() as u32;
+            let turns = app.heavy.clone().acquire_many_owned(turns).await.expect("turns");
+            let waker = std::task::Waker::noop();
+            let polled = pending.as_mut().poll(&mut std::task::Context::from_waker(waker));
+            let key = crate::id::ThingKey::parse("mower-1").expect("a key");
+            let thing = app.identity().thing(session.org_id(), &key).expect("read");
+            let changed = thing.expect("it is there").tags.iter().any(|held| held == tag);
+            drop(turns);
+            let answer = match polled {
+                std::task::Poll::Ready(answer) => answer,
+                std::task::Poll::Pending => pending.await,
+            };
+            let reply = String::from_utf8(answer.bytes).expect("text");
+            assert_eq!(reply, r#"{"t":{"success":true}}"#);
+            !changed
+        };
+        assert!(!apart(limits::THINGS_AT_ONCE_MAX, "few").await);
+        assert!(apart(limits::THINGS_AT_ONCE_MAX + 1, "many").await);
+    }
+
+    /// A connection that notes when it is closed.
+    #[derive(Default)]
+    struct Noted(AtomicBool);
+
+    impl Outlet for Noted {
+        fn close(&self, _: Reason) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+
+        fn push(&self, _: crate::directory::Pushed) {}
+    }
+
+    /// A connection of the thing, as the directory has it; nobody was told.
+    fn connect(app: &App, session: &Arc<Session>, number: u8) -> (Arc<Session>, Arc<Noted>) {
+        connect_as(app, session, session.who().clone(), number)
+    }
+
+    fn connect_as(
+        app: &App,
+        session: &Arc<Session>,
+        who: Who,
+        number: u8,
+    ) -> (Arc<Session>, Arc<Noted>) {
+        let outlet = Arc::new(Noted::default());
+        let start = Start {
+            id: SessionId::from_random([number; 12]),
+            who,
+            client_id: number.to_string().into(),
+            access: session.access(),
+            conn: *session.conn(),
+            lifetime: Lifetime::Connection,
+            outlet: Some(outlet.clone()),
+        };
+        (app.directory().start(start, false, NOW).expect("room").0, outlet)
+    }
+
+    #[tokio::test]
+    async fn who_lost_all_rights_is_out_even_if_that_is_not_stored() {
+        let (app, store) = app();
+        let app = Arc::new(app);
+        let session = login(&app).await.expect("welcome");
+        let (_, first) = connect(&app, &session, 1);
+        let Who::Application { application, .. } = session.who() else { panic!("a thing") };
+        let gone = app.identity().changing().delete(&[(**application).clone().into()]);
+        gone.expect("room").await.expect("stored");
+        store.failing.store(true, Ordering::Relaxed);
+        assert_eq!(app.accesses.len(), 1);
+        assert!(app.follow(Affected::Org(application.org), NOW).await.is_err());
+        assert!(first.0.load(Ordering::Relaxed));
+        assert!(app.accesses.is_empty(), "what is gone is not kept");
+    }
+
+    /// Gives a session every permission.
+    fn permit_all(app: &App, session: &Arc<Session>) {
+        let permissions = crate::identity::permission::PermissionSet::ALL;
+        let access = Access { permissions, ..Access::clone(&session.access()) };
+        app.directory().refresh(session, NOW, |_, _| Some(access));
+    }
+
+    #[tokio::test]
+    async fn a_deleted_thing_leaves_no_session_and_takes_no_other() {
+        let (app, _) = app();
+        let app = Arc::new(app);
+        let session = login(&app).await.expect("welcome");
+        permit_all(&app, &session);
+        let Who::Application { application, thing_key, .. } = session.who() else {
+            panic!("a thing");
+        };
+        // One that has just registered anew under the same key.
+        let who = Who::Application {
+            application: application.clone(),
+            thing_id: ThingId::from_bytes([9; 12]),
+            thing_key: thing_key.clone(),
+        };
+        let (newer, _) = connect_as(&app, &session, who, 1);
+        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let request = Request::parse(br#"{"d":{"command":"thing.delete"}}"#).expect("a request");
+        let mut out = Vec::new();
+        let execution = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
+        let Execution::Pending(pending) = execution else { panic!("it takes time") };
+        assert_eq!(pending.await.bytes, br#"{"d":{"success":true}}"#);
+        assert_eq!(session.end().map(|end| end.reason), Some(Reason::Revoked));
+        assert_eq!(newer.end(), None);
+        // One whose login was let in before, and whose session begins only now.
+        let (late, _) = connect(&app, &session, 2);
+        assert!(app.follow_start(&late, NOW).is_err());
+        assert_eq!(late.end().map(|end| end.reason), Some(Reason::Revoked));
+    }
+
+    #[tokio::test]
+    async fn a_list_of_very_large_things_is_refused() {
+        let (app, _) = app();
+        let app = Arc::new(app);
+        let session = login(&app).await.expect("welcome");
+        permit_all(&app, &session);
+        let value = "x".repeat(limits::ATTRIBUTE_BYTES_MAX);
+        let point = |number: usize| NewPoint {
+            name: number.to_string(),
+            ts: None,
+            value: Value::Attribute(Some(value.clone().into())),
+            corr_id: None,
+            republish: false,
+        };
+        let points: Vec<_> = (0..=limits::CURRENTS_BYTES_MAX / value.len()).map(point).collect();
+        let things = limits::LISTED_VALUES_BYTES_MAX / limits::CURRENTS_BYTES_MAX + 2;
+        for number in 0..things {
+            let id = ThingId::from_bytes([number as u8; 12]);
+            let key = ThingKey::parse(&format!("large-{number}")).expect("a key");
+            let thing = Thing::new(id, session.org_id(), key, "", NOW);
+            drop(app.identity().create_thing(&thing).expect("made"));
+            let stored = app.telemetry.publish(id.into(), Kind::Attribute, &points, NOW);
+            stored.expect("room").receipt.await.expect("stored");
+        }
+        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let list = async |params: &str| {
+            let request = format!(r#"{{"l":{{"command":"thing.list","params":{params}}}}}"#);
+            let request = Request::parse(request.as_bytes()).expect("a request");
+            let mut out = Vec::new();
+            match execute(&app, &caller, &request.commands, b"", NOW, &mut out) {
+                Execution::Pending(pending) => pending.await.bytes,
+                _ => out,
+            }
+        };
+        let refused = String::from_utf8(list("{}").await).expect("text");
+        let code = Code::REPLY_TOO_LARGE.0;
+        assert!(refused.contains(&format!(r#""errorCodes":[{code}]"#)), "{:.200}", refused);
+        let keys = list(r#"{"show":["key"],"keys":["mower-1"],"hideFields":true}"#).await;
+        let expected =
+            r#"{"l":{"success":true,"params":{"count":1,"result":[{"key":"mower-1"}]}}}"#;
+        assert_eq!(String::from_utf8(keys).expect("text"), expected);
+    }
+
+    #[tokio::test]
+    async fn of_two_first_connections_one_tells() {
+        struct Heard(Mutex<Vec<String>>);
+
+        impl crate::things::feed::Wildcards for Arc<Heard> {
+            fn publish(&self, _: OrgId, topic: &str, payload: &str) {
+                self.0.lock().push(format!("{topic} {payload}"));
+            }
+        }
+
+        let (app, _) = app();
+        let session = login(&app).await.expect("welcome");
+        let heard = Arc::new(Heard(Mutex::default()));
+        app.feed.forward_to(Box::new(heard.clone()));
+        let _watch = app.feed.subscribe_wild(session.org_id(), "#").expect("room");
+        // Both are there before anybody is told of one.
+        let (first, second) = (connect(&app, &session, 1).0, connect(&app, &session, 2).0);
+        app.tell_connections(&[Event::Started(second.clone())]);
+        app.tell_connections(&[Event::Started(first.clone())]);
+        app.end(&first, Reason::LoggedOut, NOW);
+        app.end(&second, Reason::LoggedOut, NOW);
+        let told = ["thing/mower-1/connected true", "thing/mower-1/connected false"];
+        assert_eq!(*heard.0.lock(), told);
+    }
+
+    #[tokio::test]
+    async fn rights_are_those_after_the_check_of_the_password() {
+        let (app, _) = app();
+        let conn = ConnInfo {
+            protocol: Protocol::Http,
+            remote_addr: "192.0.2.1:5".parse().expect("an address"),
+        };
+        let user = |email: &str| app.identity().user_by_email(email).expect("a user of the demo");
+        let put = |user: User| drop(app.identity().changing().put(user).expect("room"));
+        let (admin, viewer) = (user("admin@devicewise.com"), user("viewer@basicorg.example"));
+        let recognise = async |email: &str, password: &str, change: &dyn Fn()| {
+            let checked = app.recognise(email, password.into(), conn, NOW);
+            let mut checked = Box::pin(checked);
+            let waker = std::task::Waker::noop();
+            let polled = checked.as_mut().poll(&mut std::task::Context::from_waker(waker));
+            assert!(polled.is_pending(), "it waits for the check");
+            change();
+            checked.await
+        };
+        let demote = || put(User { super_admin: false, ..User::clone(&admin) });
+        let found = recognise("admin@devicewise.com", "demo-admin-password", &demote).await;
+        assert!(!found.expect("welcome").super_admin);
+        let lock_out = || put(User { password_hash: String::new(), ..User::clone(&viewer) });
+        let refused = recognise("viewer@basicorg.example", "demo-viewer-password", &lock_out).await;
+        assert!(refused.is_err());
+    }
+
+    /// Clients try again what failed: then the promise of the answer has to hold.
+    #[tokio::test]
+    async fn a_revocation_that_was_lost_is_stored_with_the_next_try() {
+        let (app, store) = app();
+        let session = login(&app).await.expect("welcome");
+        let rows = |table| {
+            let rows = store.scan(table, Bound::Unbounded, Bound::Unbounded, usize::MAX);
+            rows.expect("read").len()
+        };
+        store.failing.store(true, Ordering::Relaxed);
+        let sessions = [session.clone()];
+        assert!(app.revoke(&sessions, NOW).await.is_err());
+        assert_eq!((session.end().is_some(), rows(Table::Sessions)), (true, 1));
+        store.failing.store(false, Ordering::Relaxed);
+        app.revoke(&sessions, NOW.plus_seconds(1)).await.expect("stored");
+        assert_eq!((rows(Table::Sessions), rows(Table::History)), (0, 1));
+        assert_eq!(session.end().map(|end| end.at), Some(NOW));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_not_stored_does_not_live() {
+        let (app, store) = app();
+        let session = login(&app).await.expect("welcome");
+        store.failing.store(true, Ordering::Relaxed);
+        let failure = login(&app).await.expect_err("not stored");
+        assert_eq!(failure.code, Code::INTERNAL);
+        assert_eq!(app.directory().of_principal(&session.who().principal()).len(), 1);
+    }
+}

@@ -1,0 +1,139 @@
+//! The start: all parts from the store and the configuration.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::passwords::Passwords;
+use super::{App, IdentityError, idle, journal, records, secret};
+use crate::config::Config;
+use crate::directory::{self, DirectoryWriter};
+use crate::identity::IdentityWriter;
+use crate::metrics::Metrics;
+use crate::store::writer::Durability;
+use crate::store::{Store, StoreError, Tables};
+use crate::things::feed::Feed;
+use crate::things::files::transfer::TransferError;
+use crate::things::files::{FileTerms, Files};
+use crate::things::mailbox::{self, Mailbox};
+use crate::things::telemetry::Telemetry;
+use crate::timestamp::Timestamp;
+
+/// Why the parts can't be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The organisations and users can't be loaded.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The files can't be put in order.
+    #[error(transparent)]
+    Files(#[from] TransferError),
+}
+
+impl App {
+    /// Loads who there is, recovers the sessions that survive a restart, and puts files and mails
+    /// in order. `commands` are the names under which commands are counted.
+    ///
+    /// # Errors
+    ///
+    /// The store failed, or there is nobody to log in.
+    pub fn open(
+        config: Config,
+        store: Arc<dyn Store>,
+        commands: &[&'static str],
+        now: Timestamp,
+    ) -> Result<Self, OpenError> {
+        let tables = Tables::new(store, config.server.durability);
+        let store = tables.store();
+        let bootstrap = config.server.bootstrap.as_deref();
+        let records = records::load(store, bootstrap, now, &mut |bytes| {
+            // Ids of a few records in a file that is read once, when the program starts.
+            getrandom::fill(bytes).expect("the system has random numbers when the program starts");
+        })?;
+        let records = IdentityWriter::new(records);
+        let sessions = DirectoryWriter::new(session_terms(&config), now);
+        if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
+            sessions.set_ttl_s(ttl_s);
+        }
+        let metrics = Metrics::new(commands);
+        let files = Arc::new(Files::new(tables.clone(), file_terms(&config)));
+        // Grows from start to start, unless more than a thousand points a second were recorded.
+        let arrival = now.as_millis() as u32;
+        let mail_rules = mailbox::Rules {
+            waiting_max: config.mailbox.waiting_max,
+            keep_s: config.mailbox.keep_s,
+        };
+        // Half the cores: a flood of logins leaves the others to those who are in.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let app = Self {
+            telemetry: Telemetry::new(tables.clone(), arrival, config.telemetry.retention_months),
+            mailbox: Mailbox::new(tables.clone(), mail_rules),
+            config,
+            metrics,
+            files,
+            feed: Arc::<Feed>::default(),
+            server_id: host_name(),
+            records,
+            sessions,
+            tables,
+            passwords: Passwords::new(cores / 2),
+            page_secret: secret::PageSecret::default(),
+            accesses: DashMap::new(),
+            stale: Mutex::default(),
+            journal: Mutex::default(),
+            telling: Mutex::default(),
+            offload_turns: Arc::new(Semaphore::new(cores)),
+        };
+        app.recover(now)?;
+        Ok(app)
+    }
+
+    fn recover(&self, now: Timestamp) -> Result<(), OpenError> {
+        let live = journal::recover(self.tables.store(), &self.records, &self.sessions, now)?;
+        for session in self.sessions.all() {
+            self.metrics.session_started(session.kind().as_str());
+        }
+        tracing::info!(live, "sessions recovered");
+        self.files.recover()?;
+        let waiting = self.mailbox.load()?;
+        tracing::info!(waiting, "mails loaded");
+        Ok(())
+    }
+}
+
+/// What the configuration says about sessions.
+fn session_terms(config: &Config) -> directory::Terms {
+    let sessions = &config.sessions;
+    directory::Terms {
+        ttl_s: sessions.ttl_s,
+        max_age_s: sessions.max_age_s,
+        sessions_max: config.limits.sessions,
+        per_principal_max: config.limits.sessions_per_principal,
+        history_max: sessions.history_max,
+        history_age_s: sessions.history_age_s,
+    }
+}
+
+/// What the configuration says about files.
+fn file_terms(config: &Config) -> FileTerms {
+    FileTerms {
+        dir: config.server.data_dir.join("files"),
+        sync: config.server.durability == Durability::Disk,
+        bytes_max: config.files.max_bytes,
+        org_bytes_max: config.files.org_max_bytes,
+    }
+}
+
+/// The name of this machine, as `session.info` shows it in `serverId`.
+fn host_name() -> Arc<str> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "tr50d".into(),
+        name => name.into(),
+    }
+}

@@ -1,0 +1,383 @@
+//! Passwords are checked on threads of their own, and guessing has a limit.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, mpsc};
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+use crate::identity::Refusal;
+use crate::identity::model::User;
+use crate::identity::password::{NOBODYS_HASH, hash_password, is_right};
+use crate::limits;
+use crate::timestamp::Timestamp;
+
+/// Checks passwords.
+pub struct Passwords {
+    queue: mpsc::SyncSender<Work>,
+    waiting: Arc<Waiting>,
+    failures: Mutex<Failures>,
+}
+
+/// What the threads do; both take the same time.
+enum Work {
+    Check { user: Option<Arc<User>>, password: String, answer: oneshot::Sender<bool>, place: Place },
+    Hash { password: String, salt: [u8; 16], answer: oneshot::Sender<String>, place: Place },
+}
+
+/// Checks of each network that wait or are being made.
+type Waiting = Mutex<HashMap<IpAddr, usize>>;
+
+/// A place in the queue, given back when the check is made. It belongs to the check and not to the
+/// caller, so that hanging up gives nobody a second one.
+struct Place {
+    waiting: Arc<Waiting>,
+    network: IpAddr,
+}
+
+impl Place {
+    fn take(waiting: &Arc<Waiting>, network: IpAddr) -> Result<Self, Refusal> {
+        let mut counts = waiting.lock();
+        let count = counts.entry(network).or_default();
+        if *count >= limits::PASSWORDS_PER_NETWORK_MAX {
+            return Err(Refusal::Busy);
+        }
+        *count += 1;
+        Ok(Self { waiting: waiting.clone(), network })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = self.waiting.lock().entry(self.network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+impl Passwords {
+    /// Starts that many threads, at least one; each checks one password at a time. They end with
+    /// this value.
+    pub fn new(workers: usize) -> Self {
+        let (queue, work) = mpsc::sync_channel(limits::PASSWORD_QUEUE_MAX);
+        let work = Arc::new(Mutex::new(work));
+        for _ in 0..workers.max(1) {
+            let work = Arc::clone(&work);
+            std::thread::Builder::new()
+                .name("password".into())
+                .spawn(move || work_off(&work))
+                .expect("the system has a thread left when the program starts");
+        }
+        Self { queue, waiting: Arc::default(), failures: Mutex::default() }
+    }
+
+    /// Checks the password of the user whom the caller found under `name`, and returns the user.
+    /// Without a user it takes as long and fails.
+    ///
+    /// # Errors
+    /// [`Refusal::BadCredentials`] for a wrong password, [`Refusal::Locked`] after 10 failures in
+    /// a row for this name from this address (IPv6: this /64) within 30 minutes, for 5 minutes,
+    /// [`Refusal::Busy`] when too many checks wait, in all or from this network.
+    pub async fn verify(
+        &self,
+        user: Option<Arc<User>>,
+        name: &str,
+        password: String,
+        from: IpAddr,
+        now: Timestamp,
+    ) -> Result<Arc<User>, Refusal> {
+        let network = network_of(from);
+        let source = Source::new(name, network);
+        self.failures.lock().check(&source, now)?;
+        let fits = password.len() <= limits::PASSWORD_BYTES_MAX;
+        let user = user.filter(|_| fits);
+        let password = if fits { password } else { String::new() };
+        let (answer, answered) = oneshot::channel();
+        let place = Place::take(&self.waiting, network)?;
+        let check = Work::Check { user: user.clone(), password, answer, place };
+        self.queue.try_send(check).map_err(|_| Refusal::Busy)?;
+        let right = answered.await.map_err(|_| Refusal::Busy)?;
+
+        let mut failures = self.failures.lock();
+        // Guesses sent side by side must not get past a lock that one of them set off, not even
+        // with the right password.
+        failures.check(&source, now)?;
+        match user {
+            Some(user) if right => {
+                failures.forgive(&source);
+                Ok(user)
+            }
+            _ => {
+                failures.count(source, now);
+                Err(Refusal::BadCredentials)
+            }
+        }
+    }
+}
+
+impl Passwords {
+    /// Makes the argon2id hash of a new password, in PHC form, as one of the checks that wait.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] when too many checks wait, in all or from this network.
+    pub async fn hash(
+        &self,
+        password: String,
+        salt: [u8; 16],
+        from: IpAddr,
+    ) -> Result<String, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let place = Place::take(&self.waiting, network_of(from))?;
+        let work = Work::Hash { password, salt, answer, place };
+        self.queue.try_send(work).map_err(|_| Refusal::Busy)?;
+        answered.await.map_err(|_| Refusal::Busy)
+    }
+}
+
+/// A thread: does what waits until the queue is gone. Who has hung up needs no answer, and must not
+/// cost 30 ms.
+fn work_off(queue: &Mutex<mpsc::Receiver<Work>>) {
+    loop {
+        let next = queue.lock().recv();
+        match next {
+            Ok(Work::Check { user, password, answer, place }) if !answer.is_closed() => {
+                let hash = user.as_ref().map_or(NOBODYS_HASH, |user| &user.password_hash);
+                let right = is_right(&password, hash);
+                drop(place);
+                let _ = answer.send(right && user.is_some());
+            }
+            Ok(Work::Hash { password, salt, answer, place }) if !answer.is_closed() => {
+                let hash = hash_password(&password, salt);
+                drop(place);
+                let _ = answer.send(hash);
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The network of one customer: whoever has an IPv6 address has its whole /64.
+fn network_of(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+        v4 => v4,
+    }
+}
+
+/// Who fails: a hash of name and network, so that long names cost no memory.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Source([u8; 32]);
+
+impl Source {
+    fn new(name: &str, network: IpAddr) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(network.to_string());
+        hash.update([0]);
+        hash.update(name.to_lowercase());
+        Self(hash.finalize().into())
+    }
+}
+
+#[derive(Default)]
+struct Failures {
+    of: HashMap<Source, Failing>,
+    oldest_first: VecDeque<Source>,
+}
+
+struct Failing {
+    count: u32,
+    since: Timestamp,
+    locked_until: Option<Timestamp>,
+}
+
+impl Failures {
+    fn check(&self, source: &Source, now: Timestamp) -> Result<(), Refusal> {
+        let locked_until = self.of.get(source).and_then(|failing| failing.locked_until);
+        match locked_until.map(|until| until.millis_since(now)) {
+            None | Some(0) => Ok(()),
+            Some(millis) => Err(Refusal::Locked { seconds: millis.div_ceil(1000) }),
+        }
+    }
+
+    fn count(&mut self, source: Source, now: Timestamp) {
+        if !self.of.contains_key(&source) {
+            if self.of.len() >= limits::FAILING_LOGINS_MAX
+                && let Some(oldest) = self.oldest_first.pop_front()
+            {
+                self.of.remove(&oldest);
+            }
+            self.oldest_first.push_back(source.clone());
+        }
+        let fresh = Failing { count: 0, since: now, locked_until: None };
+        let failing = self.of.entry(source).or_insert(fresh);
+        let lapsed = failing.locked_until.is_some()
+            || now.millis_since(failing.since) > limits::LOGIN_FAILURES_WITHIN_MS;
+        if lapsed {
+            *failing = Failing { count: 0, since: now, locked_until: None };
+        }
+        failing.count += 1;
+        if failing.count >= limits::LOGIN_FAILURES_MAX {
+            failing.locked_until = Some(now.plus_seconds(limits::LOGIN_LOCK_S));
+        }
+    }
+
+    fn forgive(&mut self, source: &Source) {
+        if let Some(failing) = self.of.get_mut(source) {
+            failing.count = 0;
+            failing.locked_until = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::identity::tests::{NOW, demo};
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const NAME: &str = "viewer@basicorg.example";
+    const PASSWORD: &str = "demo-viewer-password";
+
+    fn viewer() -> Option<Arc<User>> {
+        demo().user_by_email(NAME)
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_opens() {
+        let passwords = Passwords::new(2);
+        let user = viewer();
+        let check = async |user: &Option<Arc<User>>, password: &str, welcome: bool| {
+            let outcome = passwords.verify(user.clone(), NAME, password.into(), HERE, NOW).await;
+            assert_eq!(outcome.is_ok(), welcome, "{password}");
+            assert!(matches!(outcome, Ok(_) | Err(Refusal::BadCredentials)));
+        };
+        check(&user, PASSWORD, true).await;
+        check(&user, "demo-viewer-passwor", false).await;
+        check(&user, "", false).await;
+        check(&user, &"x".repeat(limits::PASSWORD_BYTES_MAX + 1), false).await;
+        check(&None, PASSWORD, false).await;
+        check(&None, "", false).await;
+    }
+
+    #[tokio::test]
+    async fn a_new_password_opens() {
+        let passwords = Passwords::new(1);
+        let hash = passwords.hash("new password".into(), [3; 16], HERE).await.expect("room");
+        assert_eq!(hash, hash_password("new password", [3; 16]));
+        let mut user = User::clone(&viewer().expect("a user of the demo"));
+        user.password_hash = hash;
+        let verify = |password: &str| {
+            passwords.verify(Some(Arc::new(user.clone())), NAME, password.into(), HERE, NOW)
+        };
+        verify("new password").await.expect("the new one");
+        assert!(matches!(verify(PASSWORD).await, Err(Refusal::BadCredentials)));
+        assert!(passwords.waiting.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_so() {
+        let passwords = Passwords::new(1);
+        let checks: Vec<_> = (0..limits::PASSWORD_QUEUE_MAX + 8)
+            .map(|number| {
+                let from = IpAddr::V4(Ipv4Addr::from_bits(number as u32));
+                passwords.verify(None, NAME, String::new(), from, NOW)
+            })
+            .collect();
+        let outcomes = futures_util::future::join_all(checks).await;
+        let busy = outcomes.iter().filter(|outcome| matches!(outcome, Err(Refusal::Busy))).count();
+        assert!((1..=8).contains(&busy), "{busy} were turned away");
+    }
+
+    #[tokio::test]
+    async fn one_network_does_not_fill_the_queue() {
+        let passwords = Passwords::new(1);
+        let user = viewer();
+        let names: Vec<_> = (0..90).map(|number| number.to_string()).collect();
+        let guesses =
+            names.iter().map(|name| passwords.verify(None, name, String::new(), HERE, NOW));
+        let guesses = futures_util::future::join_all(guesses);
+        let there = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let other = passwords.verify(user.clone(), NAME, PASSWORD.into(), there, NOW);
+        let (guesses, other) = futures_util::future::join(guesses, other).await;
+        let busy = guesses.iter().filter(|guess| matches!(guess, Err(Refusal::Busy))).count();
+        assert_eq!(busy, names.len() - limits::PASSWORDS_PER_NETWORK_MAX);
+        other.expect("another network is not kept out");
+        assert!(passwords.waiting.lock().is_empty());
+        let here = passwords.verify(user, NAME, PASSWORD.into(), HERE, NOW).await;
+        here.expect("the places are given back");
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_no_help_to_the_right_password() {
+        let passwords = Passwords::new(2);
+        let user = viewer();
+        let verify = |password: &str, now| {
+            passwords.verify(user.clone(), NAME, password.to_owned(), HERE, now)
+        };
+        for _ in 0..limits::LOGIN_FAILURES_MAX {
+            assert!(matches!(verify("wrong", NOW).await, Err(Refusal::BadCredentials)));
+        }
+        let locked = verify(PASSWORD, NOW).await;
+        assert!(matches!(locked, Err(Refusal::Locked { seconds: limits::LOGIN_LOCK_S })));
+        verify(PASSWORD, NOW.plus_seconds(limits::LOGIN_LOCK_S)).await.expect("the lock is over");
+    }
+
+    #[test]
+    fn failures_count_in_a_row_and_within_half_an_hour() {
+        let source = Source::new(NAME, HERE);
+        let mut failures = Failures::default();
+        let fail = |failures: &mut Failures, times, at: u64| {
+            for _ in 0..times {
+                failures.count(source.clone(), NOW.plus_seconds(at));
+            }
+            failures.check(&source, NOW.plus_seconds(at)).is_err()
+        };
+        assert!(!fail(&mut failures, 9, 0));
+        failures.forgive(&source);
+        assert!(!fail(&mut failures, 9, 10), "a success starts anew");
+        assert!(!fail(&mut failures, 9, 1811), "the old ones do not count");
+        assert!(fail(&mut failures, 1, 1812));
+        assert!(failures.check(&source, NOW.plus_seconds(1812 + 299)).is_err());
+        assert!(failures.check(&source, NOW.plus_seconds(1812 + 300)).is_ok());
+        assert!(!fail(&mut failures, 9, 1812 + 300), "after a lock the count starts anew");
+    }
+
+    #[test]
+    fn failures_are_those_of_a_name_and_a_network() {
+        let check = |(name, from): (&str, &str), (other, there): (&str, &str), same| {
+            let source =
+                |name, from: &str| Source::new(name, network_of(from.parse().expect("an address")));
+            assert_eq!(source(name, from) == source(other, there), same, "{from} {there}");
+        };
+        check(("a", "10.0.0.1"), ("A", "10.0.0.1"), true);
+        check(("a", "10.0.0.1"), ("b", "10.0.0.1"), false);
+        check(("a", "10.0.0.1"), ("a", "10.0.0.2"), false);
+        check(("a", "10.0.0.1"), ("a", "::ffff:10.0.0.1"), true);
+        check(("a", "2001:db8::1"), ("a", "2001:db8::ffff:1"), true);
+        check(("a", "2001:db8::1"), ("a", "2001:db8:0:1::1"), false);
+    }
+
+    #[test]
+    fn the_memory_for_failures_has_a_bound() {
+        let mut failures = Failures::default();
+        for number in 0..limits::FAILING_LOGINS_MAX + 100 {
+            failures.count(Source::new(&number.to_string(), HERE), NOW);
+        }
+        assert_eq!(
+            (failures.of.len(), failures.oldest_first.len()),
+            (limits::FAILING_LOGINS_MAX, limits::FAILING_LOGINS_MAX)
+        );
+        assert!(!failures.of.contains_key(&Source::new("0", HERE)));
+    }
+}

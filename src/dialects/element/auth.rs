@@ -1,0 +1,170 @@
+//! Who calls: HTTP Basic with a user's e-mail address and password on every request
+//! (`session-apis.md` B1). No session starts, and none is shown for the call.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use data_encoding::{BASE64, BASE64_NOPAD};
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
+
+use crate::app::{App, LoginError};
+use crate::directory::{Principal, Session};
+use crate::edge::ConnInfo;
+use crate::id::OrgId;
+use crate::identity::model::User;
+use crate::timestamp::Timestamp;
+
+/// A user who calls, and what they may see: super administrators and super operators everything,
+/// administrators of organisations what is in these or below, everybody what is their own. Super
+/// operators end nothing but their own sessions.
+#[derive(Debug)]
+pub struct Caller {
+    user: Arc<User>,
+    /// Where the user is administrator; not filled for super administrators.
+    administered: HashSet<OrgId>,
+}
+
+/// Why nobody is known to call.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    /// There are no credentials of this kind.
+    #[error("the request has no credentials")]
+    Missing,
+    /// They are refused, or can't be checked now.
+    #[error(transparent)]
+    Refused(#[from] LoginError),
+}
+
+/// Finds out who calls.
+///
+/// # Errors
+///
+/// The credentials are missing, wrong, or can't be checked now.
+pub async fn caller(
+    app: &App,
+    headers: &HeaderMap,
+    conn: ConnInfo,
+    now: Timestamp,
+) -> Result<Caller, Unknown> {
+    let (name, password) = credentials(headers).ok_or(Unknown::Missing)?;
+    let user = app.recognise(&name, password, conn, now).await?;
+    Ok(Caller::new(app, user))
+}
+
+/// Name and password of a Basic header (RFC 7617). Not all clients write UTF-8: `requests` for
+/// Python has Latin-1.
+fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let encoded = encoded.trim().as_bytes();
+    let bytes = BASE64.decode(encoded).or_else(|_| BASE64_NOPAD.decode(encoded)).ok()?;
+    let text = String::from_utf8(bytes)
+        .unwrap_or_else(|error| error.as_bytes().iter().copied().map(char::from).collect());
+    let (name, password) = text.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
+}
+
+impl Caller {
+    /// What this user may see.
+    pub fn new(app: &App, user: Arc<User>) -> Self {
+        let identity = &app.identity();
+        let mut administered = HashSet::new();
+        if !user.super_admin && user.memberships.iter().any(|held| held.org_admin) {
+            let orgs = identity.enterable_orgs(&user);
+            let access = |org| identity.user_access(&user, org);
+            let own = orgs.iter().filter(|org| access(org).is_some_and(|held| held.org_admin));
+            administered = own.map(|org| org.id).collect();
+        }
+        Self { user, administered }
+    }
+
+    /// The user.
+    pub const fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    /// The login of the user's sessions.
+    pub fn principal(&self) -> Principal {
+        Principal::User(self.user.id)
+    }
+
+    /// Whether the user is an administrator of everything.
+    pub fn is_super_admin(&self) -> bool {
+        self.user.super_admin
+    }
+
+    /// Whether the user sees everything.
+    pub fn sees_all(&self) -> bool {
+        self.user.super_admin || self.user.super_ops
+    }
+
+    /// Whether the user may end sessions of others, somewhere.
+    pub fn ends_others(&self) -> bool {
+        self.user.super_admin || !self.administered.is_empty()
+    }
+
+    /// Whether the user sees sessions of others, somewhere.
+    pub fn sees_others(&self) -> bool {
+        self.user.super_ops || self.ends_others()
+    }
+
+    /// The organisations whose sessions the user sees.
+    pub fn orgs(&self, app: &App) -> Vec<OrgId> {
+        match self.sees_all() {
+            true => app.identity().orgs().iter().map(|org| org.id).collect(),
+            false => self.administered.iter().copied().collect(),
+        }
+    }
+
+    /// Whether the user sees this session in this organisation.
+    pub fn sees_in(&self, session: &Session, org: OrgId) -> bool {
+        self.sees_all() || self.administered.contains(&org) || self.owns(session)
+    }
+
+    /// Whether the user sees this session where it is now.
+    pub fn sees(&self, session: &Session) -> bool {
+        self.sees_in(session, session.org_id())
+    }
+
+    /// Whether the user may end this session.
+    pub fn may_end(&self, session: &Session) -> bool {
+        let administers = |org| self.user.super_admin || self.administered.contains(&org);
+        self.owns(session) || administers(session.org_id())
+    }
+
+    fn owns(&self, session: &Session) -> bool {
+        session.who().principal() == self.principal()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_as_clients_write_them() {
+        let check = |value: &'static str, expected: Option<(&str, &str)>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
+            let read = credentials(&headers);
+            let read = read.as_ref().map(|(name, password)| (name.as_str(), password.as_str()));
+            assert_eq!(read, expected, "{value}");
+        };
+        check("Basic YTpiOmM=", Some(("a", "b:c")));
+        check("basic  YTpiOmM", Some(("a", "b:c")));
+        check("Basic YTo=", Some(("a", "")));
+        check("Basic w6Q6", Some(("ä", "")));
+        check("Basic 5Do=", Some(("ä", "")));
+        check("Basic YQ==", None);
+        check("Basic !", None);
+        check("Basic", None);
+        check("Bearer YTpiOmM=", None);
+        assert_eq!(credentials(&HeaderMap::new()), None);
+    }
+}

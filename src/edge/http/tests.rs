@@ -1,0 +1,486 @@
+//! The edge against raw bytes, as real clients send them, and against a WebSocket client.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use super::*;
+use crate::directory::Principal;
+use crate::edge::Protocol;
+use crate::edge::proxy::Network;
+use crate::id::{OrgId, TicketId, UserId};
+use crate::store::Tables;
+use crate::store::memory::MemoryStore;
+use crate::store::writer::Durability;
+use crate::things::files::{FileName, FileTerms, Owner, Put};
+use crate::timestamp::Timestamp;
+
+const BODY_BYTES_MAX: usize = 256;
+
+const TOO_LARGE: &str = r#"{"success":false,"errorCodes":[-1],"errorMessages":["too large"]}"#;
+
+/// Answers TR50 with what it was given, and MQTT with its own bytes behind the protocol's name.
+#[derive(Default)]
+struct Echo {
+    /// A request with the body `hold` has arrived.
+    held: Notify,
+    /// It may be answered.
+    release: Notify,
+    /// None: as if the server were full.
+    files: Option<Arc<Files>>,
+}
+
+impl HttpService for Echo {
+    async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
+        let text = String::from_utf8_lossy(&body);
+        match text.as_ref() {
+            "hold" => {
+                self.held.notify_one();
+                self.release.notified().await;
+            }
+            // What a login and a command of the portal's style look like inside.
+            login if login.contains(r#""username":"good""#) => {
+                return br#"{"auth":{"success":true,"params":{"sessionId":"5f"}}}"#.to_vec();
+            }
+            command if command.contains(r#""command":"diag.echo""#) => {
+                return format!(r#"{{"cmd":{{"success":true,"params":{command}}}}}"#).into_bytes();
+            }
+            _ => {}
+        }
+        format!("[{text:?},{session:?},{}]", info.remote_addr.ip()).into_bytes()
+    }
+
+    async fn dialect(
+        &self,
+        dialect: Dialect,
+        request: Request<Bytes>,
+        info: ConnInfo,
+    ) -> Response<Bytes> {
+        let (method, target, body) = (request.method(), request.uri(), request.body());
+        let text = format!("{dialect:?} {method} {target} {body:?} {}", info.remote_addr.ip());
+        Response::new(text.into())
+    }
+
+    async fn mqtt(&self, mut stream: Stream, info: ConnInfo) {
+        stream.write_all(info.protocol.as_str().as_bytes()).await.expect("writing");
+        let mut buf = [0; 3];
+        while let Ok(count @ 1..) = stream.read(&mut buf).await {
+            stream.write_all(&buf[..count]).await.expect("writing");
+        }
+        let _ = stream.shutdown().await;
+    }
+
+    fn too_large(&self) -> Vec<u8> {
+        TOO_LARGE.into()
+    }
+
+    fn metrics(&self) -> String {
+        "# EOF\n".to_owned()
+    }
+
+    fn files(&self) -> Option<&Arc<Files>> {
+        self.files.as_ref()
+    }
+
+    fn file_stored(&self, _: &Stored) {}
+
+    fn ready(&self) -> bool {
+        false
+    }
+}
+
+struct Server {
+    addr: SocketAddr,
+    service: Arc<Echo>,
+    stop: CancellationToken,
+}
+
+impl Server {
+    async fn start(protocol: Protocol, trusted: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("its address");
+        let stop = CancellationToken::new();
+        let trusted = trusted.iter().map(|text| text.parse::<Network>().expect(text)).collect();
+        let settings = Arc::new(HttpSettings { body_bytes_max: BODY_BYTES_MAX, trusted });
+        let (service, token) = (Arc::new(Echo::default()), stop.clone());
+        let served = service.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, remote_addr)) = listener.accept().await {
+                tokio::spawn(serve_connection(
+                    Stream::Tcp(socket),
+                    ConnInfo { protocol, remote_addr },
+                    served.clone(),
+                    settings.clone(),
+                    token.clone(),
+                ));
+            }
+        });
+        Self { addr, service, stop }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.expect("connecting")
+    }
+
+    /// Sends the pieces and reads until the server closes. A reset would be an error.
+    async fn exchange(&self, pieces: &[&[u8]]) -> String {
+        let mut client = self.connect().await;
+        for piece in pieces {
+            client.write_all(piece).await.expect("writing");
+            client.flush().await.expect("flushing");
+            tokio::task::yield_now().await;
+        }
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("reading to the end");
+        answer
+    }
+}
+
+/// Reads one answer with a Content-Length, without waiting for the end of the connection.
+async fn read_answer(client: &mut TcpStream) -> String {
+    let mut bytes = BytesMut::new();
+    loop {
+        assert_ne!(client.read_buf(&mut bytes).await.expect("reading"), 0, "{bytes:?}");
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.split("Content-Length: ").nth(1).expect("a length");
+            if body.len() == length.lines().next().unwrap_or_default().parse().unwrap_or(0) {
+                return text.into_owned();
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn assert_parts(answer: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(answer.contains(part), "{answer:?} lacks {part:?}");
+    }
+}
+
+#[tokio::test]
+async fn other_dialects_get_whole_requests() {
+    let server = Server::start(Protocol::Http, &["127.0.0.1/32"]).await;
+    let check = async |head: &str, body: &[u8], parts: &[&str]| {
+        let length = body.len();
+        let head = format!("{head} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n");
+        let coding =
+            if body.starts_with(&[0x1f]) { "Content-Encoding: gzip\r\n\r\n" } else { "\r\n" };
+        assert_parts(&server.exchange(&[head.as_bytes(), coding.as_bytes(), body]).await, parts);
+    };
+    // `{}` as the vendor's toolkit sends it with every GET.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, b"{}").expect("memory");
+    let empty = gzip.finish().expect("memory");
+    let ok = "200 OK";
+    check(
+        "GET /api/v1/orgs/a?limit=2",
+        &empty,
+        &[ok, "Cognite GET /api/v1/orgs/a?limit=2 b\"{}\""],
+    )
+    .await;
+    check("GET /openapi.json", b"", &[ok, "Cognite GET /openapi.json b\"\" 127.0.0.1"]).await;
+    check("POST /json-rpc/12.3", b"{}", &[ok, "Element POST /json-rpc/12.3 b\"{}\""]).await;
+    check("POST /api/v1/x", &empty[..9], &["400 Bad Request", r#"{"error":{"code":400"#]).await;
+    check("GET /api/v2", b"", &["404 Not Found"]).await;
+    let large = vec![b' '; BODY_BYTES_MAX + 1];
+    check("POST /api/v1/x", &large, &["413 Payload Too Large", r#"{"error":{"code":413"#]).await;
+}
+
+#[tokio::test]
+async fn habits_of_real_clients() {
+    let server = Server::start(Protocol::Http, &[]).await;
+    let check = async |pieces: &[&[u8]], parts: &[&str]| {
+        assert_parts(&server.exchange(pieces).await, parts);
+    };
+    let ok = "200 OK\r\n";
+    // Fact 23: 1.0, no blank after the colon, an empty line after the body, wait for the close.
+    let firmware = b"POST /api HTTP/1.0\r\nHost:x\r\nContent-Length:4\r\n\r\nbody\r\n";
+    check(&[firmware], &["HTTP/1.0 200 OK", "Content-Length: ", "application/json", "[\"body\""])
+        .await;
+    check(&[&firmware[..20], &firmware[20..50], &firmware[50..]], &[ok, "[\"body\""]).await;
+    check(
+        &[b"POST /api HTTP/1.1\r\nConnection: close\r\nSESSIONID: 5f\r\n\
+            Content-Length: 2\r\n\r\n{}"],
+        &["HTTP/1.1 200 OK", "[\"{}\",Some(\"5f\"),127.0.0.1]"],
+    )
+    .await;
+    check(
+        &[b"POST /api/ HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+            2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"],
+        &[ok, "[\"abc\",None"],
+    )
+    .await;
+    check(&[b"GET / HTTP/1.0\n\n"], &[ok, "text/html", "/rest/auth"]).await;
+    check(&[b"HEAD /healthz HTTP/1.0\r\n\r\n"], &[ok, "Content-Length: 3"]).await;
+    check(&[b"GET /healthz HTTP/1.0\r\n\r\n"], &[ok, "\r\n\r\nok\n"]).await;
+    check(&[b"GET /readyz HTTP/1.0\r\n\r\n"], &["503 Service Unavailable", "not ready"]).await;
+    check(&[b"GET /metrics HTTP/1.0\r\n\r\n"], &[ok, "openmetrics-text", "# EOF"]).await;
+    check(&[b"GET /nowhere HTTP/1.0\r\n\r\n"], &["404 Not Found", r#"{"error":{"code":404"#]).await;
+    check(&[b"GET /api HTTP/1.0\r\n\r\n"], &["405 Method", "Allow: POST", r#""code":405"#]).await;
+    check(&[b"POST /metrics HTTP/1.0\r\n\r\n"], &["405 Method", "Allow: GET, HEAD"]).await;
+    check(&[b"GET /mqtt HTTP/1.0\r\n\r\n"], &["426 Upgrade Required"]).await;
+    check(&[b"\x16\x03\x01\x02\x00\x01"], &["400 Bad Request"]).await;
+}
+
+#[tokio::test]
+async fn too_much_is_refused_and_the_refusal_arrives() {
+    let server = Server::start(Protocol::Http, &[]).await;
+    let check = async |head: &str, body: &[u8], parts: &[&str]| {
+        let head = format!("POST /api HTTP/1.1\r\n{head}\r\n\r\n");
+        assert_parts(&server.exchange(&[head.as_bytes(), body]).await, parts);
+    };
+    let refused = &["200 OK", TOO_LARGE, "Connection: close"][..];
+    let long = vec![b'x'; 2_000_000];
+    check("Content-Length: 257", &[b'x'; 257], refused).await;
+    check("Content-Length: 2000000", &long, refused).await;
+    check("Content-Length: 2000000\r\nExpect: 100-continue", b"", refused).await;
+    let chunk = [b"200\r\n".as_slice(), &[b'x'; 0x200], b"\r\n0\r\n\r\n"].concat();
+    check("Transfer-Encoding: chunked", &chunk, refused).await;
+    let fits = [b'x'; BODY_BYTES_MAX];
+    check("Connection: close\r\nContent-Length: 256", &fits, &["200 OK", "xxx\",None"]).await;
+    let head = format!("A: {}", "x".repeat(2 * limits::HTTP_HEAD_BYTES_MAX));
+    check(&head, b"", &["431 "]).await;
+}
+
+#[tokio::test]
+async fn a_connection_serves_one_request_after_the_other() {
+    let server = Server::start(Protocol::Http, &[]).await;
+    let mut client = server.connect().await;
+    for body in ["one", "two"] {
+        let request = format!("POST /api HTTP/1.1\r\nContent-Length: 3\r\n\r\n{body}");
+        client.write_all(request.as_bytes()).await.expect("writing");
+        assert_parts(&read_answer(&mut client).await, &["200 OK", body]);
+    }
+    let expecting = "POST /api HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    client.write_all(expecting.as_bytes()).await.expect("writing");
+    let mut go_on = [0; 25];
+    client.read_exact(&mut go_on).await.expect("reading");
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"xyz").await.expect("writing");
+    // The sending side is closed; the answer comes all the same.
+    client.shutdown().await.expect("closing");
+    assert_parts(&read_answer(&mut client).await, &["200 OK", "xyz"]);
+}
+
+#[tokio::test]
+async fn forwarded_peers_are_believed_from_trusted_ones_only() {
+    let request = b"POST /api HTTP/1.0\r\nX-Forwarded-For: 6.6.6.6\r\n\
+                    x-forwarded-for: 192.0.2.7, 127.0.0.9\r\nContent-Length: 0\r\n\r\n";
+    let open = Server::start(Protocol::Http, &[]).await;
+    assert_parts(&open.exchange(&[request]).await, &["127.0.0.1]"]);
+    let behind = Server::start(Protocol::Http, &["127.0.0.0/8"]).await;
+    assert_parts(&behind.exchange(&[request]).await, &["192.0.2.7]"]);
+}
+
+#[tokio::test]
+async fn the_portals_style() {
+    let server = Server::start(Protocol::Http, &[]).await;
+    let check = async |path: &str, form: &str, parts: &[&str]| {
+        let length = form.len();
+        let request = format!("POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{form}");
+        assert_parts(&server.exchange(&[request.as_bytes()]).await, parts);
+    };
+    check("/rest/auth", "username=good&password=x", &["200 OK", "text/plain", "\r\n\r\n5f"]).await;
+    check("/rest/auth/", "username=bad", &["200 OK", "application/json", "api.authenticate"]).await;
+    let inside = r#"\r\n\r\n{"success":true,"params":{"auth":{"sessionId":"5f"},"cmd":"#;
+    let inside = inside.replace(r"\r\n", "\r\n");
+    check("/rest/_/diag.echo/", "sessionId=5f&a=b+c", &["200 OK", &inside, r#"{"a":"b c"}"#]).await;
+    check("/rest/_/", "", &["404 Not Found"]).await;
+    check("/rest/_/a/b", "", &["404 Not Found"]).await;
+    let get = server.exchange(&[b"GET /rest/_/diag.echo HTTP/1.0\r\n\r\n"]).await;
+    assert_parts(&get, &["405 Method Not Allowed"]);
+}
+
+#[tokio::test]
+async fn libtr50s_tunnel() {
+    let check = async |protocol, pieces: &[&[u8]], bytes: &[u8]| {
+        let server = Server::start(protocol, &[]).await;
+        let mut client = server.connect().await;
+        for piece in pieces {
+            client.write_all(piece).await.expect("writing");
+            tokio::task::yield_now().await;
+        }
+        client.shutdown().await.expect("closing");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("reading");
+        assert_eq!(answer, [b"HTTP/1.1 200 OK\r\n\r\n", bytes].concat());
+    };
+    let head = b"GET /mqtt HTTP/1.1\r\nhost: tr50.example\r\n\r\n";
+    check(Protocol::Http, &[head, b"\x10\x0cCONNECT"], b"mqtt\x10\x0cCONNECT").await;
+    check(Protocol::Https, &[&[head, &b"\x10"[..]].concat()], b"mqtts\x10").await;
+    check(Protocol::Http, &[&head[..7], &head[7..]], b"mqtt").await;
+}
+
+/// Opens a WebSocket with these sub-protocols offered.
+async fn websocket(
+    server: &Server,
+    path: &str,
+    offered: Option<&'static str>,
+) -> tungstenite::Result<(tokio_tungstenite::WebSocketStream<TcpStream>, String)> {
+    let mut request = format!("ws://{}{path}", server.addr).into_client_request()?;
+    if let Some(offered) = offered {
+        let value = hyper::header::HeaderValue::from_static(offered);
+        request.headers_mut().insert("sec-websocket-protocol", value);
+    }
+    let socket = server.connect().await;
+    let (socket, answer) = tokio_tungstenite::client_async(request, socket).await?;
+    let chosen = answer.headers().get("sec-websocket-protocol").cloned();
+    let chosen = chosen.and_then(|value| value.to_str().ok().map(str::to_owned));
+    Ok((socket, chosen.unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn websockets_carry_bytes() {
+    let check = async |protocol, path: &str, offered, chosen: &str, name: &str| {
+        let server = Server::start(protocol, &[]).await;
+        let (mut socket, have) = websocket(&server, path, Some(offered)).await.expect("opening");
+        assert_eq!(have, chosen);
+        let big = vec![7_u8; 100_000];
+        let mut expected = name.as_bytes().to_vec();
+        for piece in [&b"\x10"[..], b"", b"\x0cCONN", &big] {
+            expected.extend_from_slice(piece);
+            let message = Message::Binary(Bytes::copy_from_slice(piece));
+            socket.send(message).await.expect("sending");
+        }
+        socket.send(Message::Ping("?".into())).await.expect("sending");
+        let (mut bytes, mut pongs) = (Vec::new(), 0);
+        while bytes.len() < expected.len() || pongs == 0 {
+            match socket.next().await.expect("a message").expect("a good one") {
+                Message::Binary(payload) => bytes.extend_from_slice(&payload),
+                Message::Pong(_) => pongs += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((bytes == expected, pongs), (true, 1));
+        socket.close(None).await.expect("closing");
+        while let Some(message) = socket.next().await {
+            assert!(matches!(message, Ok(Message::Close(_))), "{message:?}");
+        }
+    };
+    check(Protocol::Http, "/mqtt", "mqttv3.1", "mqttv3.1", "ws").await;
+    check(Protocol::Https, "/mqtt-ssl", "soap, mqtt,mqttv3.1", "mqtt", "wss").await;
+}
+
+#[tokio::test]
+async fn websockets_of_others_are_refused() {
+    let server = Server::start(Protocol::Http, &[]).await;
+    for offered in [None, Some("soap")] {
+        match websocket(&server, "/mqtt", offered).await {
+            Err(tungstenite::Error::Http(answer)) => assert_eq!(answer.status(), 400),
+            other => panic!("{:?}", other.map(|(_, chosen)| chosen)),
+        }
+    }
+    let no_key = b"GET /mqtt HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade, close\r\n\
+                   Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    assert_parts(&server.exchange(&[no_key]).await, &["400 Bad Request"]);
+    let (mut socket, _) = websocket(&server, "/mqtt", Some("mqtt")).await.expect("opening");
+    socket.send(Message::Text("text".into())).await.expect("sending");
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Binary(_))) => {}
+            Some(Ok(Message::Close(_)) | Err(_)) | None => break,
+            Some(Ok(other)) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_answers_what_is_in_flight() {
+    let server = Server::start(Protocol::Http, &[]).await;
+    let mut idle = server.connect().await;
+    let mut kept = server.connect().await;
+    let request = b"POST /api HTTP/1.1\r\nContent-Length: 4\r\n\r\n";
+    kept.write_all(&[request.as_slice(), b"fast"].concat()).await.expect("writing");
+    assert_parts(&read_answer(&mut kept).await, &["200 OK"]);
+    let mut busy = server.connect().await;
+    busy.write_all(&[request.as_slice(), b"hold"].concat()).await.expect("writing");
+    server.service.held.notified().await;
+    server.stop.cancel();
+    server.service.release.notify_one();
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).await.expect("reading to the end");
+    assert_parts(&answer, &["200 OK", "hold"]);
+    for mut client in [idle.split().0, kept.split().0] {
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.expect("closed, not reset");
+        assert!(rest.is_empty());
+    }
+}
+
+/// Files in a directory, of which one is awaited under the id 0101….
+fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
+    let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+    let dir = dir.to_owned();
+    let terms = FileTerms { dir, sync: false, bytes_max: 10, org_bytes_max: 0 };
+    let files = Files::new(tables, terms);
+    files.recover().expect("an empty directory");
+    let owner = Owner { org: OrgId::from_bytes([1; 12]), thing: None };
+    let put = Put {
+        name: FileName::parse("a").expect("a name"),
+        crc32: None,
+        public: false,
+        tags: Vec::new(),
+        sec_tags: Vec::new(),
+        ttl_s: None,
+        with_sha256: false,
+        log_complete: false,
+        basic_auth: None,
+    };
+    let ticket = TicketId::from_random([1; 12]);
+    let asker = Principal::User(UserId::from_bytes([1; 12]));
+    files.announce(ticket, asker, owner, put, Timestamp::now()).expect("room");
+    Arc::new(files)
+}
+
+#[tokio::test]
+async fn a_full_server_moves_no_files() {
+    let server = Server::start(Protocol::Http, &[]).await;
+    let request = b"GET /file/010101010101010101010101 HTTP/1.0\r\n\r\n";
+    let parts = ["503 Service Unavailable", r#""message":"the server is full; try again""#];
+    assert_parts(&server.exchange(&[request]).await, &parts);
+}
+
+#[tokio::test]
+async fn silent_and_slow_peers_are_given_up() {
+    const SOON: Duration = Duration::from_millis(50);
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = Some(files_with_a_ticket(dir.path()));
+    // Every other wait is far longer than the test, so only the one in question can end it.
+    let check = async |bytes: &[u8], waits: Waits, part: &str| {
+        let (mut near, far) = tokio::io::duplex(1024);
+        let info = ConnInfo { protocol: Protocol::Http, remote_addr: ([127, 0, 0, 1], 1).into() };
+        let trusted = Trusted::default();
+        let settings = Arc::new(HttpSettings { body_bytes_max: BODY_BYTES_MAX, trusted });
+        let echo = Echo { files: files.clone(), ..Echo::default() };
+        let (service, websocket) = (Arc::new(echo), OnceLock::new());
+        let edge = Edge { service, settings, info, waits, websocket };
+        let begin = time::Instant::now();
+        let stream = Stream::Boxed(Box::new(far));
+        let server = tokio::spawn(serve(stream, edge, CancellationToken::new()));
+        near.write_all(bytes).await.expect("writing");
+        let mut answer = String::new();
+        near.read_to_string(&mut answer).await.expect("reading to the end");
+        drop(near);
+        server.await.expect("the server's side");
+        assert!(answer.contains(part), "{answer:?}");
+        assert!((SOON..WAITS.login).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    };
+    let login = Waits { login: SOON, ..WAITS };
+    check(b"", login, "").await;
+    check(b"POST /api HTTP/1.1\r\nContent-Le", login, "").await;
+    let body = Waits { body: SOON, ..WAITS };
+    check(b"POST /api HTTP/1.1\r\nContent-Length: 4\r\n\r\nbod", body, "408 ").await;
+    let stall = Waits { stall: SOON, ..WAITS };
+    let upload = "POST /file/010101010101010101010101 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbod";
+    check(upload.as_bytes(), stall, "408 ").await;
+    let incoming = dir.path().join("incoming").read_dir().expect("a directory");
+    assert_eq!(incoming.count(), 0, "what has come is gone again");
+    let keep_alive = Waits { keep_alive: SOON, ..WAITS };
+    check(b"GET /healthz HTTP/1.1\r\n\r\n", keep_alive, "200 OK").await;
+    check(b"GET /healthz HTTP/1.1\r\n\r\nGET /he", keep_alive, "200 OK").await;
+}

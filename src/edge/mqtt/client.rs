@@ -1,0 +1,283 @@
+//! What an MQTT client says, packet by packet: CONNECT first, then everything else.
+//!
+//! No socket and no clock: packets and `now` come in, bytes go out, and what takes time is handed
+//! back as [`Work`], which has to be finished before the next packet.
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use super::Edge;
+use super::codec::{Frame, Malformed, Packet, Version, encode, reason};
+use super::connect::{self, Login, Welcome};
+use super::online::Online;
+use super::outbox::Outbox;
+use super::topics::TopicWork;
+use crate::directory::Reason;
+use crate::edge::ConnInfo;
+use crate::edge::driver::{self, Peer};
+use crate::limits;
+use crate::timestamp::Timestamp;
+
+/// Why a connection closes, and what the client is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Closing {
+    /// Why the session ends.
+    pub reason: Reason,
+    /// The reason code of a DISCONNECT from the server (MQTT 5); none when there is nothing to say.
+    pub code: Option<u8>,
+    /// Whether the will is published.
+    pub will: bool,
+}
+
+impl Closing {
+    /// The connection is gone.
+    pub const fn lost() -> Self {
+        Self { reason: Reason::ConnectionLost, code: None, will: true }
+    }
+
+    /// The client broke the protocol.
+    pub const fn broken(code: u8) -> Self {
+        Self { reason: Reason::ProtocolError, code: Some(code), will: true }
+    }
+
+    /// The session ended for another reason.
+    pub const fn ended(reason: Reason) -> Self {
+        let code = match reason {
+            Reason::Replaced => reason::TAKEN_OVER,
+            Reason::KeepAlive => reason::KEEP_ALIVE_TIMEOUT,
+            Reason::ServerStopped => reason::SHUTTING_DOWN,
+            Reason::LoggedOut => reason::SUCCESS,
+            _ => reason::ADMINISTRATIVE_ACTION,
+        };
+        Self { reason, code: Some(code), will: !matches!(reason, Reason::LoggedOut) }
+    }
+}
+
+/// Something that takes time, and what comes of it.
+pub type Work = driver::Work<Done>;
+
+/// What came of a [`Work`].
+pub enum Done {
+    /// A login: the CONNACK to send, and the client's state if it is welcome.
+    Login(Box<Welcome>),
+    /// Topics of the broker.
+    Topics(TopicWork),
+}
+
+/// A client, before and after its login.
+pub struct Client {
+    edge: Arc<Edge>,
+    info: ConnInfo,
+    full: bool,
+    version: Version,
+    outbox: Arc<Outbox>,
+    online: Option<Box<Online>>,
+}
+
+impl Client {
+    /// A client that has said nothing yet.
+    pub fn new(edge: Arc<Edge>, info: ConnInfo, full: bool) -> Self {
+        let outbox = Arc::new(Outbox::default());
+        Self { edge, info, full, version: Version::V311, outbox, online: None }
+    }
+
+    /// Bytes of the largest frame that is accepted. Before the login it is small: there is no
+    /// reason to buffer a megabyte for a stranger.
+    fn frame_max(&self) -> usize {
+        let max = self.edge.app.config.limits.max_frame_bytes;
+        if self.online.is_some() { max } else { max.min(limits::READ_BYTES) }
+    }
+
+    /// Deals with a frame.
+    #[inline]
+    fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work>, Closing> {
+        if let Some(online) = &mut self.online {
+            match frame.publish(self.version) {
+                Ok(Some(publish)) => return online.publish(&self.edge, &publish, now, out),
+                Ok(None) => {}
+                Err(malformed) => return Err(self.refuse(malformed, out)),
+            }
+        }
+        match frame.packet(self.version) {
+            Ok(packet) => self.packet(packet, now, out),
+            Err(malformed) => Err(self.refuse(malformed, out)),
+        }
+    }
+
+    /// Deals with a packet that is no PUBLISH of a client that is logged in.
+    fn packet(
+        &mut self,
+        packet: Packet<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work>, Closing> {
+        match (&mut self.online, packet) {
+            (Some(online), packet) => online.receive(&self.edge, packet, out),
+            (None, Packet::Connect(packet)) => {
+                self.version = packet.version;
+                if self.full {
+                    connect::refuse_full(packet.version, out);
+                    return Err(Closing::refused());
+                }
+                match Login::read(&packet, &self.edge, self.info, &self.outbox) {
+                    Ok(login) => Ok(Some(Box::pin(login.run(self.edge.clone(), now)))),
+                    Err(code) => {
+                        connect::refuse(packet.version, code, out);
+                        Err(Closing::refused())
+                    }
+                }
+            }
+            // [MQTT-3.1.0-1]: the first packet is CONNECT.
+            (None, _) => Err(Closing::lost()),
+        }
+    }
+
+    /// Sends what others have put into the connection, and obeys the order to close it.
+    fn send_pushed(&mut self, out: &mut Vec<u8>) -> Result<(), Closing> {
+        let Some((items, close)) = self.outbox.take() else { return Ok(()) };
+        if let Some(online) = &mut self.online {
+            for item in items {
+                online.send(&self.edge, item, out);
+            }
+        }
+        close.map_or(Ok(()), |reason| Err(Closing::ended(reason)))
+    }
+
+    /// Answers to bytes that are no MQTT.
+    fn refuse(&self, malformed: Malformed, out: &mut Vec<u8>) -> Closing {
+        self.edge.log_broken(&self.info, &malformed);
+        if self.online.is_some() {
+            return Closing::broken(malformed.reason());
+        }
+        match malformed.connack() {
+            Some((version, code)) => {
+                connect::refuse(version, code, out);
+                Closing::refused()
+            }
+            None => Closing::lost(),
+        }
+    }
+}
+
+impl Peer for Client {
+    type Done = Done;
+    type Closing = Closing;
+
+    fn receive(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Option<Work>), Closing> {
+        let mut used = 0;
+        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty())
+            && out.len() < limits::UNSENT_BYTES_MAX
+        {
+            match Frame::find(rest, self.version, self.frame_max()) {
+                Ok(Some(frame)) => {
+                    used += frame.length;
+                    if let Some(work) = self.frame(&frame, now, out)? {
+                        return Ok((used, Some(work)));
+                    }
+                }
+                Ok(None) => break,
+                Err(malformed) => return Err(self.refuse(malformed, out)),
+            }
+        }
+        Ok((used, None))
+    }
+
+    fn finish(&mut self, done: Done, out: &mut Vec<u8>) -> Result<(), Closing> {
+        match (done, &mut self.online) {
+            (Done::Login(welcome), _) => {
+                let Welcome { connack, online } = *welcome;
+                out.extend_from_slice(&connack);
+                let online = self.online.insert(online.ok_or(Closing::refused())?);
+                online.greet(&self.edge, out);
+            }
+            (Done::Topics(work), Some(online)) => {
+                online.finish_topics(&self.edge, work, out);
+                // What came meanwhile makes room for what the client sends next.
+                if out.len() < limits::UNSENT_BYTES_MAX {
+                    self.send_pushed(out)?;
+                }
+            }
+            (Done::Topics(_), None) => {}
+        }
+        Ok(())
+    }
+
+    fn register(&self, waker: &Waker) {
+        self.outbox.register(waker);
+    }
+
+    fn poll_pushed(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
+        if !room {
+            // What comes meanwhile waits, as much as the outbox takes.
+            return self.outbox.closing().map_or(Ok(()), |reason| Err(Closing::ended(reason)));
+        }
+        self.send_pushed(out)?;
+        if let Some(online) = &mut self.online {
+            online.poll_deliveries(cx, out);
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.online.as_ref().map_or(Some(limits::LOGIN_WAIT), |online| online.patience())
+    }
+
+    fn is_online(&self) -> bool {
+        self.online.is_some()
+    }
+
+    fn is_bound(&self) -> bool {
+        self.is_online()
+    }
+
+    fn alive(&self, now: Timestamp) {
+        if let Some(online) = &self.online {
+            online.session().keep_alive(now);
+        }
+    }
+
+    fn silent(&self) -> Closing {
+        if self.online.is_some() { Closing::ended(Reason::KeepAlive) } else { Closing::lost() }
+    }
+
+    fn lost(&self) -> Closing {
+        Closing::lost()
+    }
+
+    fn last_words(&mut self, closing: &Closing, out: &mut Vec<u8>) {
+        // Only MQTT 5 knows a DISCONNECT from the server.
+        if let (Some(code), Version::V5, true) = (closing.code, self.version, self.is_online()) {
+            encode::disconnect(out, self.version, code);
+        }
+    }
+
+    async fn end(self, closing: Closing) {
+        let unread = self.outbox.shut();
+        if let Some(online) = self.online {
+            online.end(&self.edge, closing, unread).await;
+        }
+    }
+}
+
+impl Closing {
+    /// A client that was refused: what was written still goes out.
+    const fn refused() -> Self {
+        Self { reason: Reason::ProtocolError, code: None, will: false }
+    }
+}

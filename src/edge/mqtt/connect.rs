@@ -1,0 +1,244 @@
+//! CONNECT: who is it, may it in, and what was left from last time (MQTT 3.1, 3.2).
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Edge;
+use super::client::Done;
+use super::codec::packet::Connect;
+use super::codec::{ConnAckProperties, Version, encode, reason};
+use super::online::{Online, Terms};
+use super::outbox::Outbox;
+use super::will::Will;
+use crate::app::{Arrival, LoginError, random};
+use crate::edge::ConnInfo;
+use crate::id::hex;
+use crate::identity::Refusal;
+use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::tr50::authenticate::Credentials;
+
+/// A CONNECT that makes sense so far.
+pub struct Login {
+    version: Version,
+    credentials: Credentials,
+    arrival: Arrival,
+    assigned_id: bool,
+    clean: bool,
+    terms: Terms,
+    will: Option<Box<Will>>,
+    outbox: Arc<Outbox>,
+}
+
+/// The answer to a CONNECT.
+pub struct Welcome {
+    /// The CONNACK.
+    pub connack: Vec<u8>,
+    /// The client's state; none when it was refused.
+    pub online: Option<Box<Online>>,
+}
+
+impl Login {
+    /// Reads a CONNECT.
+    ///
+    /// # Errors
+    ///
+    /// The reason code of MQTT 5 to refuse it with.
+    pub fn read(
+        packet: &Connect<'_>,
+        edge: &Edge,
+        conn: ConnInfo,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Self, u8> {
+        if packet.properties.auth_method.is_some() {
+            return Err(reason::BAD_AUTHENTICATION_METHOD);
+        }
+        let (client_id, assigned_id) = client_id(packet)?;
+        let (Some(name), Some(password)) = (packet.username, packet.password) else {
+            return Err(reason::NOT_AUTHORIZED);
+        };
+        let password = std::str::from_utf8(password).map_err(|_| reason::BAD_LOGIN)?;
+        let will = packet
+            .will
+            .as_ref()
+            .map(|will| Will::read(will, &edge.broker))
+            .transpose()?
+            .map(Box::new);
+        let v5 = packet.version == Version::V5;
+        let expiry_s = match (v5, packet.clean) {
+            (true, _) => packet.properties.session_expiry.unwrap_or(0),
+            (false, true) => 0,
+            (false, false) => u32::MAX,
+        };
+        let outlet = outbox.clone();
+        let takes_over = !assigned_id;
+        Ok(Self {
+            version: packet.version,
+            credentials: credentials(name, password),
+            arrival: Arrival { conn, client_id, takes_over, outlet },
+            assigned_id,
+            clean: packet.clean,
+            terms: Terms {
+                expiry_s,
+                version: packet.version,
+                keep_alive: keep_alive(packet.version, packet.keep_alive),
+                packet_max: packet
+                    .properties
+                    .packet_size_max
+                    .map_or(usize::MAX, |max| max.get() as usize),
+                receive_max: packet.properties.receive_max.map_or(u16::MAX, |max| max.get()),
+            },
+            will,
+            outbox: outbox.clone(),
+        })
+    }
+
+    /// Logs in, and takes up what was left.
+    pub async fn run(self, edge: Arc<Edge>, now: Timestamp) -> Done {
+        let (version, conn) = (self.version, self.arrival.conn);
+        let mut connack = Vec::with_capacity(16);
+        match self.try_run(&edge, now, &mut connack).await {
+            Ok(online) => Done::Login(Box::new(Welcome { connack, online: Some(online) })),
+            Err(error) => {
+                let code = edge.refused(&conn, &error);
+                refuse(version, code, &mut connack);
+                Done::Login(Box::new(Welcome { connack, online: None }))
+            }
+        }
+    }
+
+    async fn try_run(
+        self,
+        edge: &Arc<Edge>,
+        now: Timestamp,
+        connack: &mut Vec<u8>,
+    ) -> Result<Box<Online>, LoginError> {
+        let conn = self.arrival.conn;
+        let client_id: Arc<str> = self.arrival.client_id.as_ref().into();
+        let session = edge.app.login_bound(self.credentials, self.arrival, now).await?;
+        let owner = (session.who().principal(), client_id.clone());
+        let has_will = self.will.is_some();
+        let will = (self.will, self.terms.expiry_s);
+        edge.wills.arrive(edge, &owner, &session, self.clean, will).await;
+        if self.clean {
+            edge.forget(session.org_id(), &owner).await;
+        }
+        let mut online = Online::new(session, conn, self.terms, owner, has_will, self.outbox);
+        let present = online.resume(edge, now).await;
+        let max = u32::try_from(edge.app.config.limits.max_frame_bytes).unwrap_or(u32::MAX);
+        let properties = ConnAckProperties {
+            assigned_client_id: self.assigned_id.then_some(&*client_id),
+            packet_size_max: NonZeroU32::new(max),
+            receive_max: NonZeroU16::new(limits::QOS2_MAX),
+            ..ConnAckProperties::default()
+        };
+        // Its only text is a client id that came in a packet.
+        let written = encode::connack(connack, self.version, present, reason::SUCCESS, &properties);
+        debug_assert!(written.is_ok());
+        Ok(Box::new(online))
+    }
+}
+
+/// The client id, and whether the server chose it ([MQTT-3.1.3-6], [MQTT-3.1.3-8] of 3.1.1; 3.1
+/// knows no empty one).
+fn client_id(packet: &Connect<'_>) -> Result<(Box<str>, bool), u8> {
+    let id = packet.client_id;
+    let may_be_empty = match packet.version {
+        Version::V31 => false,
+        Version::V311 => packet.clean,
+        Version::V5 => true,
+    };
+    match id.is_empty() {
+        true if may_be_empty => {
+            let bytes: [u8; 12] = random().map_err(|_| reason::SERVER_UNAVAILABLE)?;
+            Ok((format!("auto-{}", hex(&bytes)).into(), true))
+        }
+        true => Err(reason::CLIENT_ID_INVALID),
+        false if id.len() > limits::CLIENT_ID_BYTES_MAX || id.chars().any(char::is_control) => {
+            Err(reason::CLIENT_ID_INVALID)
+        }
+        false => Ok((id.into(), false)),
+    }
+}
+
+/// A user's name is an e-mail address; a thing key is not (`tr50.md` 1.1, user and app login).
+fn credentials(name: &str, password: &str) -> Credentials {
+    if name.contains('@') {
+        Credentials::User { name: name.to_owned(), password: password.to_owned() }
+    } else {
+        Credentials::Application {
+            thing_key: name.to_owned(),
+            token: password.to_owned(),
+            app_id: String::new(),
+        }
+    }
+}
+
+/// How long the client may be silent: twice its keep-alive for 3.1 and 3.1.1 (`tr50.md` 0, fact
+/// 28), one and a half times for 5 ([MQTT-3.1.2-22]); 0 turns it off.
+fn keep_alive(version: Version, seconds: u16) -> Option<Duration> {
+    let halves = match version {
+        Version::V5 => 3,
+        Version::V31 | Version::V311 => 4,
+    };
+    (seconds > 0).then(|| Duration::from_millis(u64::from(seconds) * halves * 500))
+}
+
+/// Appends the CONNACK of a refusal, given as a reason code of MQTT 5.
+pub fn refuse(version: Version, code: u8, out: &mut Vec<u8>) {
+    let code = match version {
+        Version::V5 => code,
+        Version::V31 | Version::V311 => match code {
+            reason::UNSUPPORTED_VERSION => reason::v3::UNSUPPORTED_VERSION,
+            reason::CLIENT_ID_INVALID => reason::v3::CLIENT_ID_REFUSED,
+            reason::BAD_LOGIN => reason::v3::BAD_LOGIN,
+            reason::SERVER_UNAVAILABLE | reason::SERVER_BUSY | reason::QUOTA_EXCEEDED => {
+                reason::v3::SERVER_UNAVAILABLE
+            }
+            // A malformed refusal code before MQTT 5: already in the old form.
+            code if code < 0x80 => code,
+            _ => reason::v3::NOT_AUTHORIZED,
+        },
+    };
+    let written = encode::connack(out, version, false, code, &ConnAckProperties::default());
+    debug_assert!(written.is_ok());
+}
+
+/// Appends the CONNACK of a server that has no room.
+pub fn refuse_full(version: Version, out: &mut Vec<u8>) {
+    refuse(version, reason::SERVER_BUSY, out);
+}
+
+/// The reason code of MQTT 5 for a failed login.
+pub fn refusal_code(error: &LoginError) -> u8 {
+    match error {
+        LoginError::Refused(refusal) => match refusal {
+            Refusal::Busy => reason::SERVER_BUSY,
+            Refusal::Store(_) => reason::SERVER_UNAVAILABLE,
+            Refusal::NoAccess | Refusal::Locked { .. } => reason::NOT_AUTHORIZED,
+            _ => reason::BAD_LOGIN,
+        },
+        LoginError::Full(_) => reason::SERVER_BUSY,
+        LoginError::Store(_) | LoginError::Random(_) => reason::SERVER_UNAVAILABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_borne_for_twice_the_keep_alive_and_in_mqtt_5_for_one_and_a_half() {
+        let check = |version, seconds, wait: Option<u64>| {
+            assert_eq!(keep_alive(version, seconds), wait.map(Duration::from_millis));
+        };
+        check(Version::V31, 60, Some(120_000));
+        check(Version::V311, 1, Some(2000));
+        check(Version::V5, 1, Some(1500));
+        check(Version::V5, u16::MAX, Some(98_302_500));
+        for version in [Version::V31, Version::V311, Version::V5] {
+            check(version, 0, None);
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! A client that is logged in: its packets, and what goes back.
+
+mod acks;
+mod request;
+mod thing;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use self::acks::Acks;
+use self::request::Unclaimed;
+pub use self::thing::ThingCommand;
+use super::client::{Closing, Done, Work};
+use super::codec::encode;
+use super::codec::packet::{Ack, Disconnect};
+use super::codec::{Packet, Publish, QoS, Version, reason};
+use super::outbox::Outbox;
+use super::reply::Reply;
+use super::saved::Owner;
+use super::topics::{Subscriber, TopicWork, Topics};
+use super::{Edge, broker_code};
+use crate::broker::Message;
+use crate::directory::{Principal, Reason, Session};
+use crate::edge::ConnInfo;
+use crate::limits;
+use crate::things::feed::ThingTopic;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::Caller;
+
+/// What a client said of itself in CONNECT.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The protocol of its frames.
+    pub version: Version,
+    /// How long it may be silent; none: for ever.
+    pub keep_alive: Option<Duration>,
+    /// Bytes of the largest packet that it takes.
+    pub packet_max: usize,
+    /// Deliveries with QoS 1 that it takes at once.
+    pub receive_max: u16,
+    /// Seconds for which its state is to outlive the connection; `u32::MAX`: for ever. A DISCONNECT
+    /// of MQTT 5 may set it anew.
+    pub expiry_s: u32,
+}
+
+/// A client that is logged in.
+pub struct Online {
+    caller: Caller,
+    session: Arc<Session>,
+    principal: Principal,
+    terms: Terms,
+    outbox: Arc<Outbox>,
+    /// Subscriptions and what comes of them; most devices have none.
+    topics: Option<Box<Topics>>,
+    has_will: bool,
+    /// Login and client id, by which the client's state is known.
+    name: Owner,
+    /// Inbound QoS 2 messages that were taken and not released.
+    qos2: Vec<u16>,
+    /// Acknowledgements that wait for a command, and those behind them.
+    acks: Acks,
+    unclaimed: Option<Box<Unclaimed>>,
+}
+
+impl Online {
+    /// A client without subscriptions.
+    pub fn new(
+        session: Arc<Session>,
+        conn: ConnInfo,
+        terms: Terms,
+        name: Owner,
+        has_will: bool,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self {
+            caller: Caller { session: Some(session.clone()), conn },
+            principal: session.who().principal(),
+            session,
+            terms,
+            outbox,
+            topics: None,
+            has_will,
+            name,
+            qos2: Vec::new(),
+            acks: Acks::default(),
+            unclaimed: None,
+        }
+    }
+
+    /// The session.
+    pub const fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// How long it may be silent.
+    pub const fn patience(&self) -> Option<Duration> {
+        self.terms.keep_alive
+    }
+
+    /// Takes up what an earlier connection of the client left; whether there was something.
+    pub async fn resume(&mut self, edge: &Arc<Edge>, now: Timestamp) -> bool {
+        let org = self.session.org_id();
+        let held = edge.saved.find(&self.name, org, now);
+        if held.is_none() {
+            // What the broker may have is of no use without the subscriptions.
+            edge.forget(org, &self.name).await;
+        }
+        let present = held.is_some();
+        let held = held.unwrap_or_default();
+        if !held.is_empty() {
+            let mut topics = self.no_topics(edge);
+            topics.resume(held).await;
+            self.topics = Some(topics);
+        }
+        self.keep_state(edge, None);
+        present
+    }
+
+    /// Keeps the client's subscriptions for when it comes back, if it wants that. For MQTT 3.1,
+    /// whose CONNACK can't tell of them, only if there are some: a fleet of libtr50 never asks for
+    /// a clean session and never subscribes (`tr50.md` 0, facts 1 and 6).
+    fn keep_state(&self, edge: &Arc<Edge>, until: Option<Timestamp>) {
+        let org = self.session.org_id();
+        let held = self.topics.as_ref().map_or_else(Vec::new, |topics| topics.held_in(org));
+        if self.terms.expiry_s > 0 && (self.terms.version != Version::V31 || !held.is_empty()) {
+            edge.saved.keep(&self.name, org, held, until);
+        } else {
+            edge.saved.forget(&self.name);
+        }
+    }
+
+    /// Deals with a packet other than PUBLISH.
+    ///
+    /// # Errors
+    ///
+    /// The connection has to close.
+    pub fn receive(
+        &mut self,
+        edge: &Arc<Edge>,
+        packet: Packet<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work>, Closing> {
+        if !matches!(packet, Packet::Disconnect(_) | Packet::PubAck(_)) {
+            self.claim();
+        }
+        match packet {
+            Packet::PingReq => encode::pingresp(out),
+            Packet::PubAck(ack) => self.acknowledged(edge, ack, out),
+            Packet::PubRel(ack) => {
+                let known = take(&mut self.qos2, ack.pkid);
+                let code = if known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
+                encode::pubcomp(out, self.terms.version, ack.pkid, code);
+            }
+            Packet::Subscribe(packet) => {
+                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(edge));
+                return Ok(Some(topics.subscribe(&packet)));
+            }
+            Packet::Unsubscribe(packet) => {
+                let filters = packet.filters.map(Into::into).collect();
+                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(edge));
+                return Ok(Some(topics.unsubscribe(packet.pkid, filters)));
+            }
+            Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
+            // Nothing is ever sent with QoS 2, so these answer nothing.
+            Packet::PubRec(_) | Packet::PubComp(_) => {}
+            // [MQTT-3.1.0-2]: a second CONNECT is a protocol error; so is what only servers send.
+            _ => return Err(Closing::broken(reason::PROTOCOL_ERROR)),
+        }
+        Ok(None)
+    }
+
+    fn disconnect(&mut self, packet: &Disconnect<'_>) -> Closing {
+        if let Some(expiry_s) = packet.properties.session_expiry {
+            if self.terms.expiry_s == 0 && expiry_s > 0 {
+                // What was not to be kept stays so ([MQTT-3.14.2-2] of 5).
+                return Closing::broken(reason::PROTOCOL_ERROR);
+            }
+            self.terms.expiry_s = expiry_s;
+        }
+        // Only a normal end takes the will back ([MQTT-3.14.4-3] of 5).
+        let will = packet.reason != reason::SUCCESS;
+        Closing { will, code: None, ..Closing::ended(Reason::LoggedOut) }
+    }
+
+    /// Notes that the client is still there: what was sent to it has come to the right place.
+    fn claim(&mut self) {
+        self.unclaimed = None;
+    }
+
+    /// Deals with a PUBLISH.
+    ///
+    /// # Errors
+    ///
+    /// The connection has to close.
+    pub fn publish(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work>, Closing> {
+        self.claim();
+        if publish.properties.topic_alias.is_some() {
+            // CONNACK promised none ([MQTT-3.3.2-9] of 5).
+            return Err(Closing::broken(reason::TOPIC_ALIAS_INVALID));
+        }
+        if publish.properties.repeated.subscription_ids().next().is_some() {
+            // Only a server says which subscriptions a message falls under ([MQTT-3.3.4-6] of 5).
+            return Err(Closing::broken(reason::PROTOCOL_ERROR));
+        }
+        if publish.qos == QoS::ExactlyOnce && self.qos2.contains(&publish.pkid) {
+            // Sent again before PUBREC came: it was taken the first time ([MQTT-4.3.3-10]).
+            if !self.acks.waits(publish.qos, publish.pkid) {
+                encode::pubrec(out, self.terms.version, publish.pkid, reason::SUCCESS);
+            }
+            return Ok(None);
+        }
+        match Destination::of(publish.topic) {
+            Destination::Dispatcher { compressed, suffix } => {
+                self.acknowledge(publish.qos, publish.pkid, reason::SUCCESS, out)?;
+                self.request(edge, publish, compressed, suffix, now, out);
+                Ok(None)
+            }
+            Destination::Thing(topic) => self.command(edge, publish, topic, now, out),
+            Destination::Reserved => {
+                let code = reason::NOT_AUTHORIZED;
+                self.acknowledge(publish.qos, publish.pkid, code, out)?;
+                Ok(None)
+            }
+            Destination::Broker => self.forward(edge, publish, out),
+        }
+    }
+
+    /// Acknowledges a PUBLISH as its quality of service asks for: behind those before it
+    /// ([MQTT-4.6.0-2], [MQTT-4.6.0-3]).
+    fn acknowledge(
+        &mut self,
+        qos: QoS,
+        pkid: u16,
+        code: u8,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
+        if qos == QoS::AtMostOnce {
+            return Ok(());
+        }
+        if code < reason::UNSPECIFIED {
+            self.take_id(qos, pkid)?;
+        }
+        if self.acks.is_empty() {
+            self.write_ack(qos, pkid, code, out);
+            return Ok(());
+        }
+        let room = self.acks.push(qos, pkid, Some(code));
+        if room { Ok(()) } else { Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED)) }
+    }
+
+    /// Notes that a message with QoS 2 was taken, until its PUBREL comes.
+    fn take_id(&mut self, qos: QoS, pkid: u16) -> Result<(), Closing> {
+        if qos == QoS::ExactlyOnce && !self.qos2.contains(&pkid) {
+            if self.qos2.len() >= usize::from(limits::QOS2_MAX) {
+                return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
+            }
+            self.qos2.push(pkid);
+        }
+        Ok(())
+    }
+
+    /// Forgets the id of a message with QoS 2 that was refused: no PUBREL comes for it.
+    fn give_back(&mut self, qos: QoS, pkid: u16, code: u8) {
+        if qos == QoS::ExactlyOnce && code >= reason::UNSPECIFIED {
+            take(&mut self.qos2, pkid);
+        }
+    }
+
+    /// Takes the acknowledgement that a command was to bring first, and writes those that waited
+    /// for it.
+    fn keep_ack(&mut self, qos: QoS, pkid: u16, code: u8, out: &mut Vec<u8>) {
+        self.give_back(qos, pkid, code);
+        self.acks.keep(qos, pkid, code);
+        while let Some((qos, pkid, code)) = self.acks.next() {
+            self.write_ack(qos, pkid, code, out);
+        }
+    }
+
+    fn write_ack(&self, qos: QoS, pkid: u16, code: u8, out: &mut Vec<u8>) {
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => encode::puback(out, self.terms.version, pkid, code),
+            QoS::ExactlyOnce => encode::pubrec(out, self.terms.version, pkid, code),
+        }
+    }
+
+    /// Hands a message to the broker. When the broker is behind, this client waits.
+    fn forward(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Work>, Closing> {
+        let message = Message {
+            topic: publish.topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: &publish.properties,
+            publisher: self.session.number(),
+        };
+        let org = self.session.org_id();
+        let (qos, pkid) = (publish.qos, publish.pkid);
+        edge.app.metrics.broker_received();
+        let handed_over = match edge.broker.pack(&message) {
+            Ok(parcel) => edge.broker.try_publish(org, parcel),
+            Err(error) => {
+                self.acknowledge(qos, pkid, broker_code(error), out)?;
+                return Ok(None);
+            }
+        };
+        let Err(parcel) = handed_over else {
+            self.acknowledge(qos, pkid, reason::SUCCESS, out)?;
+            return Ok(None);
+        };
+        let edge = edge.clone();
+        Ok(Some(Box::pin(async move {
+            let published = edge.broker.publish(org, parcel).await;
+            let code = published.map_or_else(broker_code, |()| reason::SUCCESS);
+            Done::Topics(TopicWork::Published { qos, pkid, code })
+        })))
+    }
+
+    fn acknowledged(&mut self, edge: &Arc<Edge>, ack: Ack, out: &mut Vec<u8>) {
+        let Some(topics) = &mut self.topics else { return };
+        topics.acknowledged(ack.pkid);
+        while let Some(reply) = self.topics.as_mut().and_then(|t| t.flight.next_waiting()) {
+            self.send_reply(edge, reply, out);
+        }
+    }
+
+    fn no_topics(&self, edge: &Arc<Edge>) -> Box<Topics> {
+        let subscriber = Subscriber {
+            session: self.session.clone(),
+            name: self.name.clone(),
+            terms: self.terms,
+            outbox: self.outbox.clone(),
+        };
+        Box::new(Topics::new(edge.clone(), subscriber))
+    }
+
+    /// Takes what came of work with the broker.
+    pub fn finish_topics(&mut self, edge: &Arc<Edge>, work: TopicWork, out: &mut Vec<u8>) {
+        let version = self.terms.version;
+        match work {
+            TopicWork::Published { qos, pkid, code } => {
+                self.give_back(qos, pkid, code);
+                // The room for QoS 2 ids was there before; one more does no harm.
+                let _ = self.acknowledge(qos, pkid, code, out);
+            }
+            TopicWork::Subscribed { topics, pkid, codes } => {
+                self.topics = Some(topics);
+                let written = encode::suback(out, version, pkid, &codes);
+                debug_assert!(written.is_ok(), "a SUBACK is shorter than its SUBSCRIBE");
+                self.keep_state(edge, None);
+            }
+            TopicWork::Unsubscribed { topics, pkid, codes } => {
+                self.topics = Some(topics);
+                let written = encode::unsuback(out, version, pkid, &codes);
+                debug_assert!(written.is_ok(), "an UNSUBACK is shorter than its UNSUBSCRIBE");
+                self.keep_state(edge, None);
+            }
+        }
+    }
+
+    /// Writes what the broker delivers, as long as the client takes it.
+    pub fn poll_deliveries(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+        if let Some(topics) = &mut self.topics {
+            topics.poll_deliveries(cx, out);
+        }
+    }
+
+    /// Ends everything that hangs on the connection. A client that was lost may be back before the
+    /// loss is noticed: then its new connection has taken the session over, whatever was noticed.
+    pub async fn end(mut self, edge: &Arc<Edge>, closing: Closing, unread: VecDeque<Reply>) {
+        let now = Timestamp::now();
+        let unclaimed = self.unclaimed.take().map(|unclaimed| unclaimed.recent());
+        if self.session.end().is_none_or(|end| end.reason != Reason::Replaced) {
+            let until = (self.terms.expiry_s != u32::MAX)
+                .then(|| now.plus_seconds(self.terms.expiry_s.into()));
+            self.keep_state(edge, until);
+        }
+        if let Some(topics) = self.topics.take() {
+            topics.close(self.session.org_id(), self.terms.expiry_s).await;
+        }
+        if !edge.watchers.has(&self.principal) {
+            // Nobody is left who could get the answers of devices.
+            edge.app.mailbox.hang_up(self.session.number());
+        }
+        for reply in unclaimed.into_iter().flatten().chain(unread) {
+            edge.watchers.deliver(&self.principal, &reply);
+        }
+        if self.has_will {
+            let last = (closing.will, self.terms.expiry_s);
+            edge.wills.leave(edge, &self.name, &self.session, last);
+        }
+        // Last, so that a new connection is the one that takes over until all this is done.
+        edge.app.end(&self.session, closing.reason, now);
+    }
+}
+
+/// Where a PUBLISH, or a will, goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Destination<'a> {
+    /// `api…`: a TR50 request.
+    Dispatcher { compressed: bool, suffix: &'a str },
+    /// A topic of a thing: a command.
+    Thing(ThingTopic<'a>),
+    /// A topic on which only the server speaks.
+    Reserved,
+    /// Ordinary MQTT.
+    Broker,
+}
+
+impl<'a> Destination<'a> {
+    pub(super) fn of(name: &'a str) -> Self {
+        match name.strip_prefix("api") {
+            Some(suffix) if suffix.is_empty() || suffix.starts_with('/') => {
+                Self::Dispatcher { compressed: false, suffix }
+            }
+            _ => Self::of_other(name),
+        }
+    }
+
+    /// The same for all topics but the commonest.
+    fn of_other(name: &'a str) -> Self {
+        let (first, suffix) =
+            name.split_at(name.bytes().position(|byte| byte == b'/').unwrap_or(name.len()));
+        match first {
+            "apiz" => Self::Dispatcher { compressed: true, suffix },
+            "reply" | "replyz" | "notify" => Self::Reserved,
+            first if first.starts_with('$') => Self::Reserved,
+            "thing" if !suffix.is_empty() => match ThingTopic::parse(name) {
+                Some(thing) if thing.is_published() => Self::Thing(thing),
+                _ => Self::Reserved,
+            },
+            _ => Self::Broker,
+        }
+    }
+}
+
+fn take(ids: &mut Vec<u16>, id: u16) -> bool {
+    match ids.iter().position(|known| *known == id) {
+        Some(index) => {
+            ids.swap_remove(index);
+            true
+        }
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::things::feed::Topic;
+
+    #[test]
+    fn a_topic_has_one_destination() {
+        let api = |suffix| Destination::Dispatcher { compressed: false, suffix };
+        let check = |name, expected| assert_eq!(Destination::of(name), expected, "{name}");
+        check("api", api(""));
+        check("api/", api("/"));
+        check("api/0001", api("/0001"));
+        check("api/a/b", api("/a/b"));
+        check("apiz/7", Destination::Dispatcher { compressed: true, suffix: "/7" });
+        check("apis/7", Destination::Broker);
+        check("reply/1", Destination::Reserved);
+        check("notify/mailbox_activity", Destination::Reserved);
+        check("$SYS/broker", Destination::Reserved);
+        check("/api", Destination::Broker);
+        check("plant/7", Destination::Broker);
+        let topic = Topic::Property("temp");
+        check("thing/a/property/temp", Destination::Thing(ThingTopic { thing: "a", topic }));
+        let topic = Topic::Alarm("x/y");
+        check("thing/self/alarm/x/y", Destination::Thing(ThingTopic { thing: "self", topic }));
+        check("thing/a/location", Destination::Reserved);
+        check("thing/a/connected", Destination::Reserved);
+        check("thing/a", Destination::Reserved);
+        check("thing/", Destination::Reserved);
+        check("thing", Destination::Broker);
+        check("things/a/property/temp", Destination::Broker);
+    }
+}

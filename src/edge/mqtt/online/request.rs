@@ -1,0 +1,380 @@
+//! The TR50 requests of a client, and the replies to them.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::{Destination, Online};
+use crate::broker::Message;
+use crate::directory::Pushed;
+use crate::edge::mqtt::codec::encode::{self, PublishHead, begin_publish};
+use crate::edge::mqtt::codec::{Publish, PublishProperties, QoS};
+use crate::edge::mqtt::flight::{Source, delivered};
+use crate::edge::mqtt::outbox::Item;
+use crate::edge::mqtt::reply::{Reply, ReplyTo};
+use crate::edge::mqtt::{Edge, compress};
+use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::topic;
+use crate::tr50::dispatch::{Answer, Execution, charge, shown};
+use crate::tr50::error::{Code, Failure};
+use crate::tr50::exchange;
+
+/// Bytes of the longest suffix with which `reply` is a topic still; `api` is shorter.
+const SUFFIX_BYTES_MAX: usize = topic::TOPIC_BYTES_MAX - "reply".len();
+
+/// Bytes that a short reply has, for which its packet is begun.
+const REPLY_BYTES: usize = 32;
+
+/// Replies that went to a client which may be gone already, while somebody with the same login
+/// waits for them.
+pub(super) struct Unclaimed {
+    since: Instant,
+    replies: VecDeque<Reply>,
+}
+
+impl Unclaimed {
+    /// The replies, if the last of them is so young that the asker may have gone without it.
+    pub fn recent(self) -> VecDeque<Reply> {
+        if self.since.elapsed() < limits::UNCLAIMED_WAIT { self.replies } else { VecDeque::new() }
+    }
+}
+
+impl Online {
+    /// Executes a TR50 request and answers it.
+    pub(super) fn request(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        compressed: bool,
+        suffix: &str,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let properties = &publish.properties;
+        let plain = !compressed
+            && properties.response_topic.is_none()
+            && properties.correlation_data.is_none();
+        if plain && self.topics.is_none() && suffix.len() <= SUFFIX_BYTES_MAX {
+            return self.plain_request(edge, publish, suffix, now, out);
+        }
+        let mut to = ReplyTo {
+            compressed,
+            suffix: suffix.into(),
+            response_topic: properties.response_topic.map(Into::into),
+            correlation_data: properties.correlation_data.map(Into::into),
+            qos: publish.qos,
+        };
+        let payload = match self.check(edge, publish, compressed, now) {
+            Ok(payload) => payload,
+            Err((failure, ignore_response_topic)) => {
+                if ignore_response_topic {
+                    to.response_topic = None;
+                }
+                let body = compress::deflate_if(compressed, failure.to_json());
+                return self.send_reply(edge, Reply { to, body }, out);
+            }
+        };
+        let mut body = Vec::new();
+        match exchange::on_connection(&edge.app, &self.caller, &payload, now, &mut body) {
+            Execution::Done if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
+                let pending = Box::pin(std::future::ready(Answer::from_bytes(body)));
+                self.promise(edge, to, payload.len(), pending, out);
+            }
+            Execution::Done => {
+                let body = compress::deflate_if(compressed, body);
+                self.send_reply(edge, Reply { to, body }, out);
+            }
+            Execution::Pending(pending) | Execution::Waiting(pending) => {
+                self.promise(edge, to, payload.len(), pending, out);
+            }
+        }
+    }
+
+    /// The commonest request: answered without MQTT 5's properties, to an asker who has no
+    /// subscriptions, as if it had subscribed. The reply is written where it is sent from.
+    fn plain_request(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        suffix: &str,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        let head = PublishHead {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            pkid: 0,
+            topic: &[b"reply", suffix.as_bytes()],
+            properties: &PublishProperties::default(),
+            subscription_ids: &[],
+        };
+        let to = || ReplyTo {
+            compressed: false,
+            suffix: suffix.into(),
+            response_topic: None,
+            correlation_data: None,
+            qos: publish.qos,
+        };
+        let start = out.len();
+        let Ok(begun) = begin_publish(out, self.terms.version, &head, REPLY_BYTES) else { return };
+        let body = out.len();
+        match exchange::on_connection(&edge.app, &self.caller, publish.payload, now, out) {
+            Execution::Done => {
+                if edge.watchers.has(&self.principal) {
+                    let body = out.get(body..).unwrap_or_default().to_vec();
+                    self.leave_unclaimed(Reply { to: to(), body });
+                }
+                if begun.end(out).is_err() || out.len() - start > self.terms.packet_max {
+                    out.truncate(start);
+                    self.put_too_large(&head, out);
+                }
+            }
+            Execution::Pending(pending) | Execution::Waiting(pending) => {
+                out.truncate(start);
+                self.promise(edge, to(), publish.payload.len(), pending, out);
+            }
+        }
+    }
+
+    /// The text of a request, if it may be executed; otherwise why not, and whether the response
+    /// topic is to be ignored.
+    fn check<'p>(
+        &self,
+        edge: &Edge,
+        publish: &Publish<'p>,
+        compressed: bool,
+        now: Timestamp,
+    ) -> Result<Cow<'p, [u8]>, (Failure, bool)> {
+        if let Some(name) = publish.properties.response_topic
+            && !may_respond_on(name)
+        {
+            let sentence = format!(
+                "The response topic \"{}\" is not one that this session may publish to.",
+                shown(name)
+            );
+            return Err((Failure::new(Code::PERMISSION_DENIED, sentence), true));
+        }
+        if !compressed {
+            return Ok(publish.payload.into());
+        }
+        let frame_max = edge.app.config.limits.max_frame_bytes;
+        // Whether or not it is a request: who sends only zeros pays for them.
+        charge(&edge.app, &self.session, now)
+            .and_then(|()| compress::inflate(publish.payload, frame_max))
+            .map(Into::into)
+            .map_err(|failure| (failure, false))
+    }
+
+    /// Lets the reply to a request of so many bytes come through the outbox when it is ready;
+    /// meanwhile the client goes on.
+    fn promise(
+        &mut self,
+        edge: &Arc<Edge>,
+        to: ReplyTo,
+        bytes: usize,
+        mut pending: Pin<Box<dyn Future<Output = Answer> + Send>>,
+        out: &mut Vec<u8>,
+    ) {
+        if !self.outbox.promise(bytes) {
+            let failure = Failure::new(Code::BUSY, "Too many requests wait for their replies.");
+            let body = compress::deflate_if(to.compressed, failure.to_json());
+            return self.send_reply(edge, Reply { to, body }, out);
+        }
+        let (edge, outbox) = (edge.clone(), self.outbox.clone());
+        let principal = self.principal.clone();
+        // What the command changes is changed here, before the client's next request is looked at;
+        // only the wait for the store goes on elsewhere.
+        let begun = pending.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        tokio::spawn(async move {
+            let mut answer = match begun {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => pending.await,
+            };
+            let text = std::mem::take(&mut answer.bytes);
+            let body = compress::deflate_aside_if(to.compressed, text).await;
+            let reply = Item::Reply(Reply { to, body });
+            if let Err(Item::Reply(reply)) = outbox.keep_promise(bytes, reply) {
+                edge.watchers.deliver(&principal, &reply);
+            }
+            answer.close();
+        });
+    }
+
+    /// Tells a client of the mail that waits for it, right after its CONNACK: some never ask by
+    /// themselves (`tr50.md` 4.2).
+    pub fn greet(&mut self, edge: &Edge, out: &mut Vec<u8>) {
+        if let Some(message) = edge.app.waiting_mail(&self.session) {
+            self.send_message(edge, &message, out);
+        }
+    }
+
+    /// Sends what others put into the connection.
+    pub fn send(&mut self, edge: &Arc<Edge>, item: Item, out: &mut Vec<u8>) {
+        match item {
+            Item::Reply(reply) => self.send_reply(edge, reply, out),
+            Item::Message(message) => self.send_message(edge, &message, out),
+            Item::Ack { qos, pkid, code } => self.keep_ack(qos, pkid, code, out),
+        }
+    }
+
+    /// Sends a message on one of the server's own topics: with the quality of service of the
+    /// client's subscriptions, or as if it had subscribed with QoS 0 (`tr50.md` 0, fact 1).
+    fn send_message(&mut self, edge: &Edge, message: &Pushed, out: &mut Vec<u8>) {
+        if message.topic.starts_with("thing/") && !self.may_read(edge, &message.topic) {
+            return;
+        }
+        let granted = self.topics.as_ref().and_then(|topics| topics.granted(&message.topic));
+        let (qos, subscription_ids) = granted.unwrap_or_default();
+        let (mut qos, mut pkid) = (qos.min(QoS::AtLeastOnce), 0);
+        match &mut self.topics {
+            Some(topics) if qos != QoS::AtMostOnce && topics.flight.has_room() => {
+                pkid = topics.flight.begin(Source::Reply);
+            }
+            // Better once without an acknowledgement than not at all.
+            _ => qos = QoS::AtMostOnce,
+        }
+        let head = PublishHead {
+            dup: false,
+            qos,
+            retain: false,
+            pkid,
+            topic: &[message.topic.as_bytes()],
+            properties: &PublishProperties::default(),
+            subscription_ids: &subscription_ids,
+        };
+        self.put_limited(&head, &message.payload, out);
+    }
+
+    /// Sends a reply to its asker, on the topic that was asked for.
+    pub fn send_reply(&mut self, edge: &Arc<Edge>, reply: Reply, out: &mut Vec<u8>) {
+        let name = reply.to.topic();
+        if let Some(response_topic) = &reply.to.response_topic
+            && Destination::of(response_topic) == Destination::Broker
+        {
+            return self.respond_through_broker(edge, reply, name);
+        }
+        let granted = self.topics.as_ref().and_then(|topics| topics.granted(&name));
+        let claimed = granted.is_some();
+        let (granted, subscription_ids) = granted.unwrap_or_default();
+        let qos = delivered(granted, reply.to.qos);
+        let mut pkid = 0;
+        if qos != QoS::AtMostOnce
+            && let Some(topics) = &mut self.topics
+        {
+            if !topics.flight.has_room() {
+                if !topics.flight.wait(reply) {
+                    tracing::debug!("a reply for a client that does not acknowledge was dropped");
+                }
+                return;
+            }
+            pkid = topics.flight.begin(Source::Reply);
+        }
+        let properties = PublishProperties {
+            correlation_data: reply.to.correlation_data.as_deref(),
+            ..PublishProperties::default()
+        };
+        let head = PublishHead {
+            dup: false,
+            qos,
+            retain: false,
+            pkid,
+            topic: &[name.as_bytes()],
+            properties: &properties,
+            subscription_ids: &subscription_ids,
+        };
+        self.put_limited(&head, &reply.body, out);
+        if !claimed && edge.watchers.has(&self.principal) {
+            self.leave_unclaimed(reply);
+        }
+    }
+
+    /// Sends a response to an application topic, to whoever subscribed to it.
+    fn respond_through_broker(&self, edge: &Arc<Edge>, reply: Reply, name: String) {
+        let properties = PublishProperties {
+            correlation_data: reply.to.correlation_data.as_deref(),
+            ..PublishProperties::default()
+        };
+        let message = Message {
+            topic: &name,
+            payload: &reply.body,
+            qos: reply.to.qos,
+            retain: false,
+            properties: &properties,
+            publisher: 0,
+        };
+        let org = self.session.org_id();
+        let taken = edge.broker.pack(&message).map(|parcel| edge.broker.try_publish(org, parcel));
+        if !matches!(taken, Ok(Ok(()))) {
+            tracing::warn!("the broker is behind: a response was dropped");
+        }
+    }
+
+    /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet
+    /// of that size ([MQTT-3.1.2-24] of 5).
+    fn put_limited(&self, head: &PublishHead<'_>, body: &[u8], out: &mut Vec<u8>) {
+        let version = self.terms.version;
+        let start = out.len();
+        let written = encode::publish(out, version, head, body).is_ok();
+        if written && out.len() - start <= self.terms.packet_max {
+            return;
+        }
+        out.truncate(start);
+        self.put_too_large(head, out);
+    }
+
+    /// Writes the failure in place of a reply that is too large, if the client takes that.
+    fn put_too_large(&self, head: &PublishHead<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        let sentence = "The reply is larger than the packets that the client accepts.";
+        let failure = Failure::new(Code::REPLY_TOO_LARGE, sentence).to_json();
+        if encode::publish(out, self.terms.version, head, &failure).is_err()
+            || out.len() - start > self.terms.packet_max
+        {
+            out.truncate(start);
+        }
+    }
+
+    fn leave_unclaimed(&mut self, reply: Reply) {
+        let fresh = || Box::new(Unclaimed { since: Instant::now(), replies: VecDeque::new() });
+        let unclaimed = self.unclaimed.get_or_insert_with(fresh);
+        unclaimed.since = Instant::now();
+        if unclaimed.replies.len() >= limits::UNCLAIMED_MAX {
+            unclaimed.replies.pop_front();
+        }
+        unclaimed.replies.push_back(reply);
+    }
+}
+
+/// Whether a response may go to this topic: to the asker's own reply topics, or where the asker
+/// could publish itself.
+fn may_respond_on(name: &str) -> bool {
+    match Destination::of(name) {
+        Destination::Broker => topic::valid_topic(name),
+        Destination::Reserved => {
+            let first = name.split('/').next().unwrap_or_default();
+            matches!(first, "reply" | "replyz") && topic::valid_topic(name)
+        }
+        Destination::Dispatcher { .. } | Destination::Thing(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_stay_where_the_asker_may_publish() {
+        for name in ["reply", "reply/x", "replyz/1", "my/answers"] {
+            assert!(may_respond_on(name), "{name}");
+        }
+        for name in ["thing/a/property/b", "api", "api/1", "notify/mailbox_activity", "$SYS/x", ""]
+        {
+            assert!(!may_respond_on(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Wills: what a client wants published when its connection is lost (MQTT 3.1.2.5, 3.1.3.2 of 5).
+//! A will on a topic of a thing is a command, executed with the rights of the session that left it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use super::codec::packet;
+use super::codec::reason;
+use super::online::{Destination, ThingCommand};
+use super::saved::Owner;
+use super::{Edge, broker_code};
+use crate::broker::{Broker, Message, Parcel};
+use crate::directory::{Reason, Session};
+use crate::id::OrgId;
+use crate::limits;
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::Caller;
+
+/// A will, and how long to wait with it.
+pub struct Will {
+    last: Last,
+    delay_s: u32,
+}
+
+/// What is to happen.
+#[derive(Clone)]
+enum Last {
+    Message(Parcel),
+    Command(ThingCommand),
+}
+
+impl Will {
+    /// Reads the will of a CONNECT.
+    ///
+    /// # Errors
+    ///
+    /// The reason code to refuse the CONNECT with: the will's topic is not one to publish to.
+    pub fn read(will: &packet::Will<'_>, broker: &Broker) -> Result<Self, u8> {
+        let delay_s = will.properties.delay.unwrap_or(0);
+        match Destination::of(will.topic) {
+            Destination::Broker => {}
+            Destination::Thing(topic) => {
+                let command = ThingCommand::read(topic, will.payload);
+                let last = Last::Command(command.ok_or(reason::PAYLOAD_FORMAT_INVALID)?);
+                return Ok(Self { last, delay_s });
+            }
+            Destination::Dispatcher { .. } | Destination::Reserved => {
+                return Err(reason::TOPIC_INVALID);
+            }
+        }
+        let message = Message {
+            topic: will.topic,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            properties: &will.properties.as_publish(),
+            publisher: 0,
+        };
+        let parcel = broker.pack(&message).map_err(broker_code)?;
+        Ok(Self { last: Last::Message(parcel), delay_s })
+    }
+}
+
+/// The wills of clients that are connected, and those that wait for their delay. They are here and
+/// not with their connections because a client that comes back decides on what it left, which may
+/// be still connected, ending or gone.
+#[derive(Default)]
+pub struct Wills(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    live: BTreeMap<Owner, Live>,
+    waiting: BTreeMap<Owner, Waiting>,
+}
+
+/// The will of a client that is connected.
+struct Live {
+    session: Arc<Session>,
+    will: Box<Will>,
+    /// Seconds for which the client's state outlives the connection.
+    expiry_s: u32,
+}
+
+/// The will of a client that is gone.
+struct Waiting {
+    left: Left,
+    task: AbortHandle,
+}
+
+/// A will whose time has come, or comes when it has waited.
+#[derive(Clone)]
+struct Left {
+    org: OrgId,
+    session: Arc<Session>,
+    last: Last,
+}
+
+impl Live {
+    fn left(self) -> Left {
+        Left { org: self.session.org_id(), session: self.session, last: self.will.last }
+    }
+
+    /// How long it waits after the connection's end: not longer than the client's state lives
+    /// ([MQTT-3.1.3-9] of 5).
+    fn delay(&self) -> Duration {
+        Duration::from_secs(self.will.delay_s.min(self.expiry_s).into())
+    }
+}
+
+impl Wills {
+    /// A client has logged in, maybe with a will. The one that it left is published if it would
+    /// not have waited, or if the client begins anew: then what it was has ended. If it goes on
+    /// where it was before its will's time, the will is dropped (MQTT 5, 3.1.2.5 and 3.1.3.2.2).
+    pub async fn arrive(
+        &self,
+        edge: &Edge,
+        owner: &Owner,
+        session: &Arc<Session>,
+        clean: bool,
+        (will, expiry_s): (Option<Box<Will>>, u32),
+    ) {
+        let due = {
+            let mut inner = self.0.lock();
+            if session.end().is_some() {
+                // A newer connection has taken over already; what there is is its.
+                return;
+            }
+            let (live, waiting) = (inner.live.remove(owner), inner.take_waiting(owner));
+            if let Some(will) = will {
+                let live = Live { session: session.clone(), will, expiry_s };
+                inner.live.insert(owner.clone(), live);
+            }
+            let live = live.filter(|live| clean || live.delay().is_zero());
+            let waiting = waiting.filter(|_| clean).map(|will| will.left);
+            live.map(Live::left).into_iter().chain(waiting)
+        };
+        for left in due {
+            left.happen(edge).await;
+        }
+    }
+
+    /// A connection ends, with `expiry_s` for its client's state. Its will, if nobody has dealt
+    /// with it, is published after its delay, if it is `wanted`.
+    pub fn leave(
+        &self,
+        edge: &Arc<Edge>,
+        owner: &Owner,
+        session: &Arc<Session>,
+        (wanted, expiry_s): (bool, u32),
+    ) {
+        let mut inner = self.0.lock();
+        if inner.live.get(owner).is_none_or(|live| !Arc::ptr_eq(&live.session, session)) {
+            return;
+        }
+        let Some(live) = inner.live.remove(owner).filter(|_| wanted) else { return };
+        let live = Live { expiry_s, ..live };
+        let delay = live.delay();
+        let (edge, left) = (edge.clone(), live.left());
+        inner.waiting.retain(|_, will| !will.task.is_finished());
+        if delay.is_zero() || inner.waiting.len() >= limits::DELAYED_WILLS_MAX {
+            tokio::spawn(async move { left.happen(&edge).await });
+            return;
+        }
+        let later = left.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            later.happen(&edge).await;
+        });
+        let will = Waiting { left, task: task.abort_handle() };
+        if let Some(former) = inner.waiting.insert(owner.clone(), will) {
+            former.task.abort();
+        }
+    }
+}
+
+impl Inner {
+    fn take_waiting(&mut self, owner: &Owner) -> Option<Waiting> {
+        let will = self.waiting.remove(owner).filter(|will| !will.task.is_finished())?;
+        will.task.abort();
+        Some(will)
+    }
+}
+
+impl Left {
+    async fn happen(self, edge: &Edge) {
+        match self.last {
+            Last::Message(parcel) => {
+                if edge.broker.publish(self.org, parcel).await.is_err() {
+                    tracing::warn!("a will could not be published");
+                }
+            }
+            // Who was thrown out, or whose thing was deleted, has nothing more to say of things.
+            Last::Command(_)
+                if self.session.end().is_some_and(|end| end.reason == Reason::Revoked) => {}
+            // While it waited, its rights may have gone.
+            Last::Command(_) if !edge.app.has_access_of_then(&self.session).unwrap_or(false) => {}
+            Last::Command(command) => {
+                let conn = *self.session.conn();
+                let caller = Caller { session: Some(self.session), conn };
+                if let Err(pending) = command.begin(&edge.app, &caller, Timestamp::now()) {
+                    pending.await;
+                }
+            }
+        }
+    }
+}

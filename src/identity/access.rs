@@ -1,0 +1,284 @@
+//! What a principal is and may do in one organisation.
+
+use std::sync::{Arc, LazyLock};
+
+use super::Identity;
+use super::model::{Application, Membership, Org, User};
+use super::permission::PermissionSet;
+use super::registry::Registry;
+use crate::id::{OrgId, RoleId};
+
+/// What everyone who is logged in may do. Of users, to themselves.
+pub const EVERYONE: &[&str] = &[
+    "api.authenticate",
+    "api.ping",
+    "diag.echo",
+    "diag.ping",
+    "diag.time",
+    "locale.get",
+    "locale.list",
+    "locale.set",
+    "session.end",
+    "session.info",
+    "session.org.list",
+    "session.org.switch",
+    "user.org.find",
+    "user.org.list",
+    "user.org.set",
+    "user.update",
+];
+
+static EVERYONE_SET: LazyLock<PermissionSet> =
+    LazyLock::new(|| PermissionSet::from_names(EVERYONE));
+
+/// What super operators may do everywhere: all that reads, nothing that changes.
+static READING_SET: LazyLock<PermissionSet> =
+    LazyLock::new(|| PermissionSet::of_names_that(only_reads).union(&EVERYONE_SET));
+
+/// What a principal is and may do in one organisation; the flags are those of the session object
+/// (`tr50.md` 3.3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// The organisation.
+    pub org: Arc<Org>,
+    /// What may be done in it.
+    pub permissions: PermissionSet,
+    /// `hasSuperAdmin`: everything, everywhere.
+    pub super_admin: bool,
+    /// `hasSuperOps`: sees everything, everywhere.
+    pub super_ops: bool,
+    /// `hasOrgAdmin`: everything in this organisation.
+    pub org_admin: bool,
+    /// Whether commands may only name the session's own thing and those bound to it; never for
+    /// administrators (`tr50.md` 5, restrictAccessToSelf).
+    pub restricted_to_self: bool,
+    /// `roleKeys`: the roles held here, sorted; none for administrators, who need none.
+    pub role_keys: Vec<String>,
+    /// `allowSubOrgAccess`: whether a membership reaches below its organisation; none for those
+    /// whose reach does not come from a membership.
+    pub allow_sub_org_access: Option<bool>,
+}
+
+impl Identity {
+    /// What the user is in the organisation; none: the user may not enter it.
+    ///
+    /// A membership counts in its organisation and, for an administrator or with `sub_orgs`, in
+    /// all below. At home everyone may enter.
+    pub fn user_access(&self, user: &User, org: &Arc<Org>) -> Option<Access> {
+        let registry = self.registry.read();
+        let reaching = || user.memberships.iter().filter(|held| reaches(&registry, held, org.id));
+        let enters = user.super_admin || user.super_ops || user.home == org.id;
+        if !enters && reaching().next().is_none() {
+            return None;
+        }
+        let org_admin = !user.super_admin && reaching().any(|held| held.org_admin);
+        let everything = user.super_admin || org_admin;
+        let roles = reaching().flat_map(|held| held.roles.iter().copied());
+        let (granted, role_keys) = granted(&registry, roles, org.id, everything);
+        let below = || reaching().any(|held| held.sub_orgs || held.org_admin);
+        Some(Access {
+            org: org.clone(),
+            permissions: if user.super_ops { granted.union(&READING_SET) } else { granted },
+            super_admin: user.super_admin,
+            super_ops: user.super_ops,
+            org_admin,
+            restricted_to_self: false,
+            role_keys,
+            allow_sub_org_access: (!user.super_admin && !user.super_ops).then(below),
+        })
+    }
+
+    /// What sessions of the application are in its organisation; none if that is gone.
+    pub fn application_access(&self, application: &Application) -> Option<Access> {
+        let registry = self.registry.read();
+        let org = registry.org(application.org)?.clone();
+        let roles = application.roles.iter().copied();
+        let everything = application.org_admin || application.super_admin;
+        let (granted, role_keys) = granted(&registry, roles, org.id, everything);
+        Some(Access {
+            org,
+            permissions: if application.super_ops { granted.union(&READING_SET) } else { granted },
+            super_admin: application.super_admin,
+            super_ops: application.super_ops,
+            org_admin: application.org_admin && !application.super_admin,
+            restricted_to_self: application.restrict_access_to_self && !everything,
+            role_keys,
+            allow_sub_org_access: None,
+        })
+    }
+
+    /// The organisations that the user may enter, ordered by key.
+    pub fn enterable_orgs(&self, user: &User) -> Vec<Arc<Org>> {
+        let registry = self.registry.read();
+        let mut orgs = registry.orgs().to_vec();
+        if !user.super_admin && !user.super_ops {
+            let member = |org| user.memberships.iter().any(|held| reaches(&registry, held, org));
+            orgs.retain(|org| org.id == user.home || member(org.id));
+        }
+        orgs
+    }
+}
+
+fn reaches(registry: &Registry, held: &Membership, org: OrgId) -> bool {
+    held.org == org || (held.org_admin || held.sub_orgs) && registry.is_within(org, held.org)
+}
+
+/// What the roles grant in `org`, and their keys.
+fn granted(
+    registry: &Registry,
+    roles: impl Iterator<Item = RoleId>,
+    org: OrgId,
+    everything: bool,
+) -> (PermissionSet, Vec<String>) {
+    if everything {
+        return (PermissionSet::ALL, Vec::new());
+    }
+    let mut permissions = *EVERYONE_SET;
+    let mut keys = Vec::new();
+    for granted in roles.filter_map(|id| registry.role_within(id, org)) {
+        permissions = permissions.union(&granted.permissions);
+        keys.push(granted.role.key.clone());
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    (permissions, keys)
+}
+
+/// Whether the command named so changes nothing, by the habit of TR50's names: the last word says
+/// what is done.
+fn only_reads(name: &str) -> bool {
+    let (family, rest) = name.split_once('.').unwrap_or((name, ""));
+    let verb = rest.rsplit('.').next().unwrap_or_default();
+    let reading = [
+        "aggregate",
+        "cloud",
+        "count",
+        "current",
+        "fields",
+        "find",
+        "get",
+        "history",
+        "info",
+        "keys",
+        "list",
+        "multi",
+        "near",
+        "omni",
+        "perms",
+        "search",
+        "stats",
+        "summary",
+        "types",
+        "within",
+    ];
+    family == "diag" || reading.contains(&verb)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::permission::Permission;
+    use super::super::tests::demo;
+    use super::*;
+
+    fn allows(access: &Access, name: &str) -> bool {
+        access.permissions.allows(Permission::named(name).expect("a command"))
+    }
+
+    fn org(identity: &Identity, key: &str) -> Arc<Org> {
+        identity.org_by_key(key).expect("an organisation of the demo")
+    }
+
+    fn user(identity: &Identity, email: &str) -> User {
+        User::clone(&identity.user_by_email(email).expect("a user of the demo"))
+    }
+
+    #[test]
+    fn the_super_administrator_may_do_everything_everywhere() {
+        let (identity, _) = demo();
+        let admin = user(&identity, "admin@devicewise.com");
+        for org in identity.orgs() {
+            let access = identity.user_access(&admin, &org).expect("enters");
+            assert_eq!(access.permissions, PermissionSet::ALL);
+            assert!(access.super_admin && !access.super_ops && !access.org_admin);
+            assert_eq!(access.allow_sub_org_access, None);
+        }
+        assert_eq!(identity.enterable_orgs(&admin), identity.orgs());
+    }
+
+    #[test]
+    fn an_administrator_reaches_the_organisations_below_and_no_other() {
+        let (identity, _) = demo();
+        let mut operator = user(&identity, "operator@basicorg.example");
+        let (system, basic, york) =
+            (org(&identity, "SYSTEM"), org(&identity, "BasicOrg"), org(&identity, "YorkOrg"));
+        let access = identity.user_access(&operator, &basic).expect("enters");
+        assert_eq!(access.permissions, PermissionSet::ALL);
+        assert!(access.org_admin && !access.super_admin);
+        assert_eq!(identity.user_access(&operator, &york), None);
+        assert_eq!(identity.user_access(&operator, &system), None);
+        assert_eq!(identity.enterable_orgs(&operator), [basic]);
+
+        operator.memberships[0].org = system.id;
+        assert!(identity.user_access(&operator, &york).expect("below").org_admin);
+        assert_eq!(identity.enterable_orgs(&operator), identity.orgs());
+    }
+
+    #[test]
+    fn without_roles_only_what_everyone_may() {
+        let (identity, _) = demo();
+        let viewer = user(&identity, "viewer@basicorg.example");
+        let basic = org(&identity, "BasicOrg");
+        let access = identity.user_access(&viewer, &basic).expect("enters");
+        assert_eq!(access.permissions.names().collect::<Vec<_>>(), EVERYONE);
+        assert_eq!(access.allow_sub_org_access, Some(false));
+        assert!(!allows(&access, "session.list"));
+    }
+
+    #[test]
+    fn roles_reach_below_with_sub_orgs_and_only_where_they_are_known() {
+        let (identity, _) = demo();
+        let (system, york) = (org(&identity, "SYSTEM"), org(&identity, "YorkOrg"));
+        let application = identity.application_by_token("demo-token-basicorg");
+        let device = application.expect("the application of the demo").roles[0];
+        let mut member = user(&identity, "viewer@basicorg.example");
+        member.memberships[0] =
+            Membership { org: system.id, roles: vec![device], ..member.memberships[0].clone() };
+        assert_eq!(identity.user_access(&member, &york), None);
+        member.memberships[0].sub_orgs = true;
+        let access = identity.user_access(&member, &york).expect("enters");
+        assert!(allows(&access, "session.list") && !allows(&access, "thing.delete"));
+        assert_eq!(access.role_keys, ["device"]);
+        assert_eq!(access.allow_sub_org_access, Some(true));
+        assert!(!access.org_admin);
+    }
+
+    #[test]
+    fn super_operators_see_everything_and_change_nothing() {
+        let (identity, _) = demo();
+        let mut operator = user(&identity, "viewer@basicorg.example");
+        operator.super_ops = true;
+        let access = identity.user_access(&operator, &org(&identity, "YorkOrg")).expect("enters");
+        for name in ["session.list", "org.find", "thing.list", "alarm.history.multi", "diag.ping"] {
+            assert!(allows(&access, name), "{name}");
+        }
+        for name in ["thing.delete", "mailbox.check", "user.delete", "method.exec", "thing"] {
+            assert!(!allows(&access, name), "{name}");
+        }
+        assert!(access.super_ops && !access.super_admin && !access.org_admin);
+    }
+
+    #[test]
+    fn devices_of_the_demo_may_do_what_the_readme_shows() {
+        let (identity, _) = demo();
+        let application = identity.application_by_token("demo-token-basicorg");
+        let application = application.expect("the application of the demo");
+        let access = identity.application_access(&application).expect("the organisation exists");
+        for name in
+            ["session.list", "session.find", "thing.find", "thing.list", "org.find", "mailbox.ack"]
+        {
+            assert!(allows(&access, name), "{name}");
+        }
+        assert!(!allows(&access, "user.list") && !access.org_admin);
+        assert_eq!(access.role_keys, ["device"]);
+    }
+}

@@ -1,0 +1,568 @@
+//! The server: start order, listeners, graceful stop.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{Request, Response};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{App, stored_ttl_s};
+use crate::backup::{self, BackupError};
+use crate::broker::{Broker, BrokerLimits};
+use crate::config::{Config, ConfigError};
+use crate::control::Control;
+use crate::directory::Directory;
+use crate::edge::http::{self, Dialect, HttpService, HttpSettings};
+use crate::edge::mqtt::{self, Edge};
+use crate::edge::tls::{self, TlsError};
+use crate::edge::{ConnInfo, Protocol, Stream, proxy, tcp};
+use crate::identity::password::Passwords;
+use crate::identity::{Identity, IdentityError};
+use crate::logging::PeerLog;
+use crate::metrics::Metrics;
+use crate::store::disk::DiskStore;
+use crate::store::{Store, StoreError, Tables};
+use crate::things::files::Files;
+use crate::things::files::transfer::{Stored, TransferError};
+use crate::timestamp::Timestamp;
+use crate::tr50::commands::COMMANDS;
+use crate::tr50::exchange;
+use crate::{cognite, descriptors, element, journal, limits, peer_log};
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Certificate or key can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address can't be listened on.
+    #[error("can't listen on {address} ({key}): {source}")]
+    Listen {
+        /// The configuration's key.
+        key: String,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The data directory can't be made.
+    #[error("can't make the data directory {}: {source}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The store can't be used.
+    #[error("{}", chain(.0))]
+    Store(#[from] StoreError),
+    /// The files can't be put in order.
+    #[error("can't put the stored files in order: {}", chain(.0))]
+    Files(#[from] TransferError),
+    /// A restore was not finished.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The control socket can't be made.
+    #[error("can't make the control socket in {}: {source}", path.display())]
+    Control {
+        /// The data directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The organisations and users can't be loaded.
+    #[error("{}", chain(.0))]
+    Identity(#[from] IdentityError),
+}
+
+/// An error and its causes in one sentence.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        sentence = format!("{sentence}: {cause}");
+        source = cause.source();
+    }
+    sentence
+}
+
+/// A listener: what it speaks, and whether over TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listening {
+    /// The protocol of its connections, which is also its name on standard output.
+    pub protocol: Protocol,
+    /// The address that it really has.
+    pub address: SocketAddr,
+}
+
+/// A running server.
+pub struct Server {
+    shared: Arc<Shared>,
+    listening: Vec<Listening>,
+    housekeeping: JoinHandle<()>,
+}
+
+/// What every connection needs.
+struct Shared {
+    app: Arc<App>,
+    edge: Arc<Edge>,
+    tls: Option<tls::Acceptor>,
+    http: Arc<HttpSettings>,
+    connections_max: usize,
+    open: AtomicUsize,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Starts everything or nothing: listeners are bound before the store is touched, and take
+    /// connections when all is ready.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is in the way, in one sentence.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let wants_tls = [&config.mqtt.tls_listen, &config.tcp.tls_listen, &config.http.tls_listen];
+        let tls = match wants_tls.iter().any(|address| address.is_some()) {
+            true => Some(tls::Acceptor::new(&config.tls)?),
+            false => None,
+        };
+        let listeners = bind(&config)?;
+        let (app, store, control) = open(config)?;
+        let app = Arc::new(app);
+        let config = &app.config;
+        let connections_max = descriptors::connections_max(config.limits.connections);
+        let broker = Broker::spawn(BrokerLimits {
+            filters_max: config.limits.broker_filters,
+            links_max: config.limits.broker_links,
+        });
+        let http = Arc::new(HttpSettings {
+            body_bytes_max: config.limits.max_frame_bytes,
+            trusted: config.proxy.trusted.clone(),
+        });
+        let shared = Arc::new(Shared {
+            edge: Arc::new(Edge::new(app.clone(), broker)),
+            app,
+            tls,
+            http,
+            connections_max,
+            open: AtomicUsize::new(0),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let listening = listeners.iter().map(|(_, listening)| *listening).collect();
+        for (listener, listening) in listeners {
+            shared.tasks.spawn(accept(shared.clone(), listener, listening.protocol));
+        }
+        let (files, stop) = (shared.app.files.clone(), shared.stop.clone());
+        shared.tasks.spawn(control.serve(store, files, stop, shared.tasks.clone()));
+        let housekeeping = tokio::spawn(keep_house(shared.clone()));
+        Ok(Self { shared, listening, housekeeping })
+    }
+
+    /// The listeners, with the addresses that they really have.
+    pub fn listening(&self) -> &[Listening] {
+        &self.listening
+    }
+
+    /// The directory and the rest, for those who embed the server.
+    pub fn app(&self) -> &Arc<App> {
+        &self.shared.app
+    }
+
+    /// Serves MQTT on a stream that whoever embeds the server has made. Such streams do not count
+    /// for `limits.connections`: they need no file descriptor.
+    pub fn serve_mqtt(&self, stream: Stream, info: ConnInfo) {
+        let shared = &self.shared;
+        let open = shared.app.metrics.connection_opened(info.protocol);
+        let served = mqtt::serve(shared.edge.clone(), stream, info, false, shared.stop.clone());
+        shared.tasks.spawn(async move {
+            served.await;
+            drop(open);
+        });
+    }
+
+    /// Stops in order: no new connections, answers in flight go out, sessions that are bound to
+    /// connections end, state is on disk.
+    pub async fn stop(self) {
+        let Shared { app, stop, tasks, .. } = &*self.shared;
+        stop.cancel();
+        app.mailbox.stop_calls();
+        app.end_bound(Timestamp::now());
+        tasks.close();
+        if tokio::time::timeout(limits::STOP_WAIT, tasks.wait()).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "some connections did not end in time");
+        }
+        self.housekeeping.abort();
+        app.stop().await;
+    }
+}
+
+/// All that a data directory has: the rest is made of it.
+type Opened = (App, Arc<DiskStore>, Control);
+
+/// Opens the store, loads who there is, and recovers the sessions. A data directory that was made
+/// for it goes again when that fails.
+fn open(config: Config) -> Result<Opened, StartError> {
+    let data_dir = config.server.data_dir.clone();
+    let missing: Vec<&Path> = data_dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    let opened = open_store(&data_dir).and_then(|disk| {
+        let opened = open_on(disk.clone(), &data_dir, config);
+        if opened.is_err() {
+            close(disk);
+        }
+        opened
+    });
+    match &opened {
+        // Made by this start and used by nobody else: the store's lock tells.
+        Err(error) if !matches!(error, StartError::Store(StoreError::InUse(_))) => {
+            unmake(&missing);
+        }
+        _ => {}
+    }
+    opened
+}
+
+/// Removes a directory with all that is in it, and those above it as far as they are empty then.
+fn unmake(made: &[&Path]) {
+    let Some((data_dir, above)) = made.split_first() else { return };
+    // Whoever can't remove them could hardly make them; the start's own error is what counts.
+    let _ = std::fs::remove_dir_all(data_dir);
+    for dir in above {
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
+fn open_store(data_dir: &Path) -> Result<Arc<DiskStore>, StartError> {
+    let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
+    // Hashes of passwords and the names of everybody are for this user only.
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    backup::check_restored(data_dir)?;
+    Ok(Arc::new(DiskStore::open(data_dir)?))
+}
+
+/// Closes the store of a start that failed. The writer's thread lets go of it a little later than
+/// all others, and the engine has to be done with its files before they are removed.
+#[expect(clippy::disallowed_methods, reason = "the start has failed: nobody else waits for a turn")]
+fn close(disk: Arc<DiskStore>) {
+    for _ in 0..1000 {
+        if Arc::strong_count(&disk) == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn open_on(disk: Arc<DiskStore>, data_dir: &Path, config: Config) -> Result<Opened, StartError> {
+    let store: Arc<dyn Store> = disk.clone();
+    let now = Timestamp::now();
+    let bootstrap = config.server.bootstrap.as_deref();
+    let tables = Tables::new(store, config.server.durability);
+    let identity = Identity::open(tables.clone(), bootstrap, now, &mut |bytes| {
+        // Ids of a few records in a file that is read once: without chance there is no server.
+        getrandom::fill(bytes).expect("the system has random numbers when the program starts");
+    })?;
+    let directory = Directory::new(App::terms(&config), now);
+    if let Some(ttl_s) = stored_ttl_s(tables.store(), config.sessions.max_age_s)? {
+        directory.set_ttl_s(ttl_s);
+    }
+    let metrics = Metrics::new(&COMMANDS.iter().map(|command| command.name).collect::<Vec<_>>());
+    let live = journal::recover(tables.store(), &identity, &directory, now)?;
+    for session in directory.all() {
+        metrics.session_started(session.kind().as_str());
+    }
+    tracing::info!(live, "sessions recovered");
+    // Half the cores: a flood of logins leaves the others to those who are in.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let passwords = Passwords::new(cores / 2);
+    let app = App::new(config, tables, identity, directory, passwords, metrics, host_name());
+    app.files.recover()?;
+    let waiting = app.mailbox.load()?;
+    tracing::info!(waiting, "mails loaded");
+    let failed = |source| StartError::Control { path: data_dir.to_owned(), source };
+    let control = Control::bind(data_dir).map_err(failed)?;
+    Ok((app, disk, control))
+}
+
+/// The name of this machine, as `session.info` shows it in `serverId`.
+fn host_name() -> Arc<str> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "tr50d".into(),
+        name => name.into(),
+    }
+}
+
+fn bind(config: &Config) -> Result<Vec<(TcpListener, Listening)>, StartError> {
+    let wanted = [
+        (Protocol::Mqtt, "mqtt.listen", config.mqtt.listen),
+        (Protocol::Mqtts, "mqtt.tls_listen", config.mqtt.tls_listen),
+        (Protocol::Tcp, "tcp.listen", config.tcp.listen),
+        (Protocol::Tcps, "tcp.tls_listen", config.tcp.tls_listen),
+        (Protocol::Http, "http.listen", config.http.listen),
+        (Protocol::Https, "http.tls_listen", config.http.tls_listen),
+    ];
+    let mut listeners = Vec::new();
+    for (protocol, key, address) in wanted {
+        let Some(address) = address else { continue };
+        let failed = |source| StartError::Listen { key: key.to_owned(), address, source };
+        let listener = listen(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        listeners.push((listener, Listening { protocol, address }));
+    }
+    Ok(listeners)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(limits::ACCEPT_BACKLOG)
+}
+
+/// Takes connections until the server stops. Nothing is done here that waits for a peer.
+async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) {
+    static LOG: PeerLog = PeerLog::new(1);
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: they come back when connections close.
+                peer_log!(LOG, %error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let slot = Slot::new(&shared);
+        let limit = shared.connections_max;
+        let full = slot.number >= limit;
+        if full {
+            shared.app.metrics.connection_refused("full");
+            if slot.number >= limit + limits::TOLD_FULL_MAX {
+                continue;
+            }
+        }
+        shared.tasks.spawn(connection(slot, stream, peer, protocol, full));
+    }
+}
+
+/// A place among the open connections.
+struct Slot {
+    shared: Arc<Shared>,
+    number: usize,
+}
+
+impl Slot {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let number = shared.open.fetch_add(1, Ordering::Relaxed);
+        Self { shared: shared.clone(), number }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves a connection. Whatever is here when the protocol is served is held by every idle
+/// connection.
+async fn connection(
+    slot: Slot,
+    stream: TcpStream,
+    peer: SocketAddr,
+    protocol: Protocol,
+    full: bool,
+) {
+    let shared = &slot.shared;
+    // Without it, a small answer waits for the acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    let _open = shared.app.metrics.connection_opened(protocol);
+    let over_tls = matches!(protocol, Protocol::Mqtts | Protocol::Tcps | Protocol::Https);
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let (stream, remote_addr) = if over_tls || shared.http.trusted.contains(peer.ip()) {
+        // Boxed: most connections need no room for it, and none does afterwards.
+        let prepared = Box::pin(prepare(shared, stream, peer, over_tls));
+        match shared.stop.run_until_cancelled(prepared).await {
+            Some(Some(prepared)) => prepared,
+            Some(None) | None => return,
+        }
+    } else {
+        (Stream::Tcp(stream), peer)
+    };
+    let info = ConnInfo { protocol, remote_addr };
+    match protocol {
+        Protocol::Tcp | Protocol::Tcps => {
+            tcp::serve(shared.app.clone(), stream, info, full, shared.stop.clone()).await;
+        }
+        Protocol::Http | Protocol::Https => {
+            let (settings, stop) = (shared.http.clone(), shared.stop.clone());
+            let service = Arc::new(Web { shared: shared.clone(), full });
+            Box::pin(http::serve_connection(stream, info, service, settings, stop)).await;
+        }
+        _ => mqtt::serve(shared.edge.clone(), stream, info, full, shared.stop.clone()).await,
+    }
+}
+
+/// Finds the real peer behind a proxy, and does the TLS handshake.
+async fn prepare(
+    shared: &Shared,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    over_tls: bool,
+) -> Option<(Stream, SocketAddr)> {
+    static LOG: PeerLog = PeerLog::new(5);
+    let metrics = &shared.app.metrics;
+    let peer = match proxy::real_peer(&mut stream, peer, &shared.http.trusted).await {
+        Ok(peer) => peer,
+        Err(error) => {
+            metrics.connection_refused("proxy");
+            peer_log!(LOG, %peer, %error, "a connection was refused");
+            return None;
+        }
+    };
+    let Some(acceptor) = shared.tls.as_ref().filter(|_| over_tls) else {
+        return Some((Stream::Tcp(stream), peer));
+    };
+    match acceptor.accept(stream).await {
+        Ok(stream) => Some((stream, peer)),
+        Err(error) => {
+            metrics.connection_refused("tls");
+            peer_log!(LOG, %peer, %error, "a TLS handshake failed");
+            None
+        }
+    }
+}
+
+/// What the HTTP edge needs of the server.
+struct Web {
+    shared: Arc<Shared>,
+    full: bool,
+}
+
+impl HttpService for Web {
+    async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
+        if self.full {
+            return exchange::server_full();
+        }
+        let app = &self.shared.app;
+        let mut answer = exchange::over_http(app, &body, session, info, Timestamp::now()).await;
+        let reply = std::mem::take(&mut answer.bytes);
+        answer.close();
+        reply
+    }
+
+    async fn dialect(
+        &self,
+        dialect: Dialect,
+        request: Request<Bytes>,
+        info: ConnInfo,
+    ) -> Response<Bytes> {
+        let (app, now) = (&self.shared.app, Timestamp::now());
+        match dialect {
+            Dialect::Cognite => cognite::answer(app, request, info, self.full, now).await,
+            Dialect::Element => element::answer(app, request, info, self.full, now).await,
+        }
+    }
+
+    fn too_large(&self) -> Vec<u8> {
+        exchange::too_large(self.shared.app.config.limits.max_frame_bytes)
+    }
+
+    async fn mqtt(&self, stream: Stream, info: ConnInfo) {
+        let (edge, stop) = (self.shared.edge.clone(), self.shared.stop.clone());
+        mqtt::serve(edge, stream, info, self.full, stop).await;
+    }
+
+    fn metrics(&self) -> String {
+        self.shared.app.metrics.render()
+    }
+
+    fn files(&self) -> Option<&Arc<Files>> {
+        (!self.full).then_some(&self.shared.app.files)
+    }
+
+    fn file_stored(&self, stored: &Stored) {
+        self.shared.app.note_stored(stored, Timestamp::now());
+    }
+
+    fn ready(&self) -> bool {
+        !self.shared.stop.is_cancelled()
+    }
+}
+
+/// What has to be done from time to time.
+async fn keep_house(shared: Arc<Shared>) {
+    const TICK: Duration = Duration::from_millis(250);
+    const COUNTERS_EVERY: u64 = 20;
+    const SWEEP_EVERY: u64 = 4;
+    const EXPIRE_EVERY_S: u64 = 3600;
+    const PRUNE_EVERY: u64 = 20;
+    let (mut pruning, mut sweeping) = (None::<JoinHandle<()>>, None::<JoinHandle<()>>);
+    let mut expire_at = Timestamp::now();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for tick in 0_u64.. {
+        ticks.tick().await;
+        let now = Timestamp::now();
+        shared.app.expire(now).await;
+        if let Err(error) = shared.app.expire_mail(now).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "mails did not expire");
+        }
+        shared.app.metrics.store_queue(shared.app.store_queue());
+        let (mails, callers) = shared.app.mailbox.counts();
+        shared.app.metrics.mailbox(mails, callers);
+        if tick % SWEEP_EVERY == 0 && sweeping.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (app, expire) = (shared.app.clone(), now >= expire_at);
+            if expire {
+                expire_at = now.plus_seconds(EXPIRE_EVERY_S);
+            }
+            // A failure is in the log already.
+            let sweep = async move { app.sweep_telemetry(expire, now).await.unwrap_or_default() };
+            sweeping = Some(tokio::spawn(sweep));
+        }
+        if tick % PRUNE_EVERY == 0 && pruning.as_ref().is_none_or(JoinHandle::is_finished) {
+            let app = shared.app.clone();
+            pruning = Some(tokio::spawn(async move { app.prune_mail(now).await }));
+        }
+        if tick % COUNTERS_EVERY == 0 {
+            keep_files(&shared.app);
+            shared.edge.expire_saved(now);
+            if let Err(error) = shared.app.store_counters().await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the sessions' counters were not stored");
+            }
+        }
+    }
+}
+
+/// Lets go what is over of files, on a thread that may wait for the disk.
+fn keep_files(app: &Arc<App>) {
+    let (moving, bytes) = app.files.load();
+    app.metrics.files(moving, bytes);
+    let files = app.files.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = files.keep_house(Timestamp::now()) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "files that are over were not removed");
+        }
+    });
+}

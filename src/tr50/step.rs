@@ -1,0 +1,261 @@
+//! How the reply to a command is waited for: the type of its handler says it, and nothing else.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::error::{Code, Failure};
+use super::json;
+use super::params::Field;
+use crate::app::{App, Effects};
+use crate::directory::{Session, Who};
+use crate::edge::ConnInfo;
+use crate::identity::model::User;
+use crate::timestamp::Timestamp;
+
+/// A command of the language: everything that is known of it, in one place.
+pub struct CommandInfo {
+    /// Its name, which is also the permission that it needs.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub doc: &'static str,
+    /// What is under `params` in its reply; empty: nothing.
+    pub reply: &'static str,
+    /// The codes of its failures, beside those that every command can have.
+    pub errors: &'static [Code],
+    /// Its parameters.
+    pub params: fn() -> Vec<Field>,
+    /// What its reply waits for.
+    pub waits: Waits,
+    /// What it does, in code.
+    pub handler: Handler,
+}
+
+impl CommandInfo {
+    /// Whether it may be called before a login (`tr50.md` 3.1).
+    pub const fn is_open(&self) -> bool {
+        matches!(self.handler, Handler::Open(_))
+    }
+}
+
+/// What is called for a command. It appends the command's reply object, if the reply is known at
+/// once.
+pub enum Handler {
+    /// Without a session, too.
+    Open(fn(&OpenCall<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Step, Failure>),
+    /// In a session.
+    InSession(fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Step, Failure>),
+}
+
+/// The member `params`, not yet looked into.
+pub type RawParams<'a> = Option<&'a RawValue>;
+
+/// What a handler gets to know about its caller.
+pub struct Call<'a> {
+    /// The parts of the server.
+    pub app: &'a Arc<App>,
+    /// Who asks.
+    pub session: &'a Arc<Session>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// The same where nobody need be logged in.
+pub struct OpenCall<'a> {
+    /// The parts of the server.
+    pub app: &'a Arc<App>,
+    /// From where.
+    pub conn: ConnInfo,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// How far a command got at once.
+pub enum Step {
+    /// The reply is written.
+    Done,
+    /// The reply is written, and sent when these effects are durable.
+    After(Effects),
+    /// The reply comes later.
+    Later(Later),
+}
+
+/// A reply that comes later, and what the command did.
+pub struct Later(Pin<Box<dyn Future<Output = Result<After<Vec<u8>>, Failure>> + Send>>);
+
+/// A reply for which a device is waited, maybe for minutes: what the client sends next is not to
+/// wait for it.
+pub struct FromDevice(pub Later);
+
+/// A reply that comes at once, or later if there is much to look through.
+pub enum Looked<R> {
+    /// Little.
+    Done(R),
+    /// Much.
+    Later(Later),
+}
+
+/// What the reply to a command waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Waits {
+    /// For nothing, or for a look through much.
+    No,
+    /// Until the change is durable.
+    Durable,
+    /// For work that takes time.
+    Work,
+    /// For a device.
+    Device,
+}
+
+/// What a handler can return.
+pub trait IntoStep {
+    /// What the reply waits for.
+    const WAITS: Waits;
+
+    /// Appends the reply object, if it is known.
+    fn into_step(self, out: &mut Vec<u8>) -> Step;
+}
+
+impl<R: WriteReply> IntoStep for R {
+    const WAITS: Waits = Waits::No;
+
+    fn into_step(self, out: &mut Vec<u8>) -> Step {
+        self.write_reply(out);
+        Step::Done
+    }
+}
+
+impl<R: WriteReply> IntoStep for (R, Effects) {
+    const WAITS: Waits = Waits::Durable;
+
+    fn into_step(self, out: &mut Vec<u8>) -> Step {
+        let (reply, effects) = self;
+        reply.write_reply(out);
+        Step::After(effects)
+    }
+}
+
+impl IntoStep for Later {
+    const WAITS: Waits = Waits::Work;
+
+    fn into_step(self, _: &mut Vec<u8>) -> Step {
+        Step::Later(self)
+    }
+}
+
+impl IntoStep for FromDevice {
+    const WAITS: Waits = Waits::Device;
+
+    fn into_step(self, _: &mut Vec<u8>) -> Step {
+        Step::Later(self.0)
+    }
+}
+
+impl<R: WriteReply> IntoStep for Looked<R> {
+    const WAITS: Waits = Waits::No;
+
+    fn into_step(self, out: &mut Vec<u8>) -> Step {
+        match self {
+            Self::Done(reply) => reply.into_step(out),
+            Self::Later(later) => Step::Later(later),
+        }
+    }
+}
+
+impl Later {
+    /// What comes of this work.
+    pub fn new<R: WriteReply>(
+        work: impl Future<Output = Result<After<R>, Failure>> + Send + 'static,
+    ) -> Self {
+        Self(Box::pin(async move {
+            let (reply, effects) = work.await?;
+            let mut text = Vec::new();
+            reply.write_reply(&mut text);
+            Ok((text, effects))
+        }))
+    }
+
+    /// The reply object and what the command did.
+    ///
+    /// # Errors
+    ///
+    /// The command failed.
+    pub async fn done(self) -> Result<After<Vec<u8>>, Failure> {
+        self.0.await
+    }
+}
+
+impl Call<'_> {
+    /// The user who asks, as known now: the session keeps the record with which it started. None
+    /// for an application, or a user who has just been deleted.
+    pub fn user(&self) -> Option<Arc<User>> {
+        match self.session.who() {
+            Who::User(user) => self.app.identity().user(user.id),
+            Who::Application { .. } => None,
+        }
+    }
+
+    /// Looks for a reply: at once, or if that takes `long` on a thread that serves no connection.
+    ///
+    /// # Errors
+    ///
+    /// What `look` returns when it looks at once.
+    pub fn look<R: WriteReply + 'static>(
+        &self,
+        long: bool,
+        look: impl FnOnce(&Call<'_>) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<Looked<R>, Failure> {
+        if long { self.look_later(look).map(Looked::Later) } else { look(self).map(Looked::Done) }
+    }
+
+    /// As [`Call::look`], always on another thread; the reply is written there as well.
+    ///
+    /// # Errors
+    ///
+    /// None: it fails later.
+    pub fn look_later<R: WriteReply + 'static>(
+        &self,
+        look: impl FnOnce(&Call<'_>) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<Later, Failure> {
+        let (app, session, now) = (self.app.clone(), self.session.clone(), self.now);
+        Ok(Later(Box::pin(async move {
+            let work = {
+                let app = app.clone();
+                move || {
+                    let reply = look(&Call { app: &app, session: &session, now })?;
+                    let mut text = Vec::new();
+                    reply.write_reply(&mut text);
+                    Ok((text, Effects::default()))
+                }
+            };
+            app.offload(work).await?
+        })))
+    }
+}
+
+/// Nothing to say but success.
+pub struct Done;
+
+/// A result under `params`.
+pub trait WriteReply {
+    /// Appends the command's reply object.
+    fn write_reply(&self, out: &mut Vec<u8>);
+}
+
+impl WriteReply for Done {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true}"#);
+    }
+}
+
+impl<T: Serialize> WriteReply for T {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true,"params":"#);
+        json::push_value(out, self);
+        out.push(b'}');
+    }
+}
