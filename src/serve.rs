@@ -34,6 +34,7 @@ use crate::store::disk::DiskStore;
 use crate::store::{Store, StoreError, Tables};
 use crate::things::files::Files;
 use crate::things::files::transfer::{Stored, TransferError};
+use crate::things::registry::Things;
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange;
@@ -275,12 +276,13 @@ fn open_on(disk: Arc<DiskStore>, data_dir: &Path, config: Config) -> Result<Open
         // Ids of a few records in a file that is read once: without chance there is no server.
         getrandom::fill(bytes).expect("the system has random numbers when the program starts");
     })?;
+    let things = Things::open(tables.clone())?;
     let directory = Directory::new(App::terms(&config), now);
     if let Some(ttl_s) = stored_ttl_s(tables.store(), config.sessions.max_age_s)? {
         directory.set_ttl_s(ttl_s);
     }
     let metrics = Metrics::new(&COMMANDS.iter().map(|command| command.name).collect::<Vec<_>>());
-    let live = journal::recover(tables.store(), &identity, &directory, now)?;
+    let live = journal::recover(tables.store(), &identity, &things, &directory, now)?;
     for session in directory.all() {
         metrics.session_started(session.kind().as_str());
     }
@@ -288,7 +290,10 @@ fn open_on(disk: Arc<DiskStore>, data_dir: &Path, config: Config) -> Result<Open
     // Half the cores: a flood of logins leaves the others to those who are in.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let passwords = Passwords::new(cores / 2);
-    let app = App::new(config, tables, identity, directory, passwords, metrics, host_name());
+    let server_id = host_name();
+    let parts =
+        Parts { config, tables, identity, things, directory, passwords, metrics, server_id };
+    let app = App::new(parts);
     app.files.recover()?;
     let waiting = app.mailbox.load()?;
     tracing::info!(waiting, "mails loaded");

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use tr50d::app::App;
 use tr50d::directory::{Lifetime, Session, Start, Who};
 use tr50d::edge::{ConnInfo, Protocol};
-use tr50d::id::{SessionId, ThingId};
-use tr50d::identity::{Access, ApplicationLogin};
+use tr50d::id::{SessionId, ThingId, ThingKey};
+use tr50d::identity::Access;
+use tr50d::identity::model::Application;
+use tr50d::store::writer::Receipt;
+use tr50d::things::registry::Thing;
 use tr50d::timestamp::Timestamp;
 
 use crate::inside::{Inside, here, until};
@@ -54,19 +57,18 @@ impl Parts {
     async fn measure(count: usize) -> Outcome<Self> {
         let inside = Inside::start(&[]).await?;
         let app = inside.app();
+        let (application, access) = app.identity().admit_application(DEVICE_TOKEN)?;
+        let access = Arc::new(access);
         let before = ALLOCATOR.allocated();
         for number in 0..count {
-            let id = ThingId::from_bytes(tr50d::app::random()?);
-            let key = key(number);
             // Its receipt: all are waited for at once.
-            let _ = app.identity().login_application(&key, DEVICE_TOKEN, &key, now(), id)?;
+            let _ = thing_of(app, &application, number)?;
             if number % 1000 == 0 {
                 stored(app).await?;
             }
         }
         stored(app).await?;
         let registered = ALLOCATOR.allocated();
-        let access = Arc::new(login_of(app, 0)?.access);
         let start = |number| start_of(app, number, &access);
         let starts = (0..count).map(start).collect::<Outcome<Vec<_>>>()?;
         let texts = (ALLOCATOR.allocated() - registered) / count - size_of::<Start>();
@@ -134,14 +136,11 @@ fn events_bytes(started: &Started) -> usize {
 
 /// What a session is made of; those of an application share their rights, as the server has it.
 fn start_of(app: &App, number: usize, access: &Arc<Access>) -> Outcome<Start> {
-    let login = login_of(app, number)?;
+    let (application, _) = app.identity().admit_application(DEVICE_TOKEN)?;
+    let (thing, _) = thing_of(app, &application, number)?;
     Ok(Start {
-        id: SessionId::from_random(tr50d::app::random()?),
-        who: Who::Application {
-            application: login.application,
-            thing_id: login.thing.id,
-            thing_key: login.thing.key.clone(),
-        },
+        id: SessionId::from_random(tr50d::random::random()?),
+        who: Who::Application { application, thing_id: thing.id, thing_key: thing.key },
         client_id: key(number).into(),
         access: access.clone(),
         conn: ConnInfo { protocol: Protocol::Mqtt, remote_addr: here() },
@@ -150,12 +149,13 @@ fn start_of(app: &App, number: usize, access: &Arc<Access>) -> Outcome<Start> {
     })
 }
 
-/// Logs a device in that registered before.
-fn login_of(app: &App, number: usize) -> Outcome<ApplicationLogin> {
-    let id = ThingId::from_bytes(tr50d::app::random()?);
-    let key = key(number);
-    let (login, _) = app.identity().login_application(&key, DEVICE_TOKEN, &key, now(), id)?;
-    Ok(login)
+/// The thing of a device that logs in; it registers if it is new.
+fn thing_of(app: &App, application: &Application, number: usize) -> Outcome<(Thing, Receipt)> {
+    let id = ThingId::from_bytes(tr50d::random::random()?);
+    let app_id = key(number);
+    let key = ThingKey::parse(&app_id)?;
+    let found = app.things.log_in(application, key, &app_id, now(), id)?;
+    Ok(found.ok_or("the token registers none")?)
 }
 
 async fn stored(app: &App) -> Outcome<()> {

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
-use tr50d::app::{App, Arrival};
+use tr50d::app::{App, Arrival, Parts};
 use tr50d::broker::{Broker, BrokerLimits};
 use tr50d::config::Config;
 use tr50d::directory::{Directory, Outlet, Pushed, Reason, Session, Start, Who};
@@ -20,6 +20,7 @@ use tr50d::metrics::Metrics;
 use tr50d::store::memory::MemoryStore;
 use tr50d::store::writer::Durability;
 use tr50d::store::{Batch, Change, Month, Row, Store, StoreError, Table, Tables};
+use tr50d::things::registry::Things;
 use tr50d::timestamp::Timestamp;
 use tr50d::tr50::authenticate::Credentials;
 use tr50d::tr50::commands::COMMANDS;
@@ -111,10 +112,14 @@ fn app() -> App {
         bytes.fill(fresh);
     });
     let identity = identity.expect("the bootstrap file is right");
+    let things = Things::open(tables.clone()).expect("empty");
     let directory = Directory::new(App::terms(&config), NOW);
     let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
     let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
-    App::new(config, tables, identity, directory, passwords, metrics, "bench".into())
+    let server_id = "bench".into();
+    let parts =
+        Parts { config, tables, identity, things, directory, passwords, metrics, server_id };
+    App::new(parts)
 }
 
 /// The organisations, their tokens, and the demo's role of devices.

@@ -43,7 +43,7 @@ impl App {
         }
         match session.who() {
             Who::User(_) => Ok(true),
-            Who::Application { thing_id, .. } => self.records.has_thing(then.org.id, *thing_id),
+            Who::Application { thing_id, .. } => self.things.has(then.org.id, *thing_id),
         }
     }
 

@@ -7,8 +7,9 @@ use std::ops::Bound;
 use crate::directory::record::SessionRecord;
 use crate::directory::{DirectoryWriter, End, Event, Events, Lifetime, Reason, Session, Who};
 use crate::id::{OrgId, ThingId};
-use crate::identity::{Identity, Seen};
+use crate::identity::Identity;
 use crate::store::{Batch, Row, Store, StoreError, Table};
+use crate::things::registry::{Seen, Things};
 use crate::timestamp::Timestamp;
 
 /// Rows read at once when the server starts.
@@ -89,6 +90,7 @@ fn record(session: &Session) -> Result<Vec<u8>, StoreError> {
 pub fn recover(
     store: &dyn Store,
     identity: &Identity,
+    things: &Things,
     directory: &DirectoryWriter,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
@@ -123,11 +125,11 @@ pub fn recover(
         ends.add(key, &session)?;
         ends.batch.0.extend(batch_of(&directory.restore_ended(session))?.0);
         if ends.batch.0.len() >= GROUP_CHANGES {
-            ends.store(store, identity)?;
+            ends.store(store, things)?;
         }
         Ok(())
     })?;
-    ends.store(store, identity)?;
+    ends.store(store, things)?;
     Ok(live)
 }
 
@@ -151,9 +153,9 @@ impl Ends {
         Ok(())
     }
 
-    fn store(&mut self, store: &dyn Store, identity: &Identity) -> Result<(), StoreError> {
+    fn store(&mut self, store: &dyn Store, things: &Things) -> Result<(), StoreError> {
         for ((org, thing), seen) in std::mem::take(&mut self.seen) {
-            identity.put_seen(&mut self.batch, org, thing, seen)?;
+            things.put_seen(&mut self.batch, org, thing, seen)?;
         }
         store.commit(&[std::mem::take(&mut self.batch)])
     }

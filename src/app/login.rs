@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{App, NoRandom, random};
+use super::App;
+use crate::random::{NoRandom, random};
 use crate::directory::{End, Full, Lifetime, Outlet, Reason, Session, Start, Who};
 use crate::edge::ConnInfo;
-use crate::id::{ApplicationId, SessionId, ThingId};
+use crate::id::{ApplicationId, SessionId, ThingId, ThingKey};
 use crate::identity::model::User;
 use crate::identity::{Access, Refusal};
 use crate::store::StoreError;
@@ -49,7 +50,7 @@ impl LoginError {
         match self {
             Self::Refused(Refusal::Locked { .. }) => "locked",
             Self::Refused(Refusal::Busy) | Self::Full(_) => "busy",
-            Self::Refused(Refusal::Store(_)) | Self::Store(_) | Self::Random(_) => "failed",
+            Self::Store(_) | Self::Random(_) => "failed",
             Self::Refused(_) => "refused",
         }
     }
@@ -155,7 +156,7 @@ impl App {
             self.end(session, Reason::Revoked, now);
         }
         if let Who::Application { application, thing_id, .. } = session.who()
-            && !self.records.has_thing(application.org, *thing_id)?
+            && !self.things.has(application.org, *thing_id)?
         {
             self.end(session, Reason::Revoked, now);
         }
@@ -287,15 +288,13 @@ impl App {
         app_id: &str,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
+        let (application, access) = self.records.admit_application(token)?;
+        let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
         let fresh = ThingId::from_bytes(random()?);
-        let (login, registration) =
-            self.records.login_application(thing_key, token, app_id, now, fresh)?;
-        let access = self.share_access(login.application.id, login.access);
-        let who = Who::Application {
-            application: login.application,
-            thing_id: login.thing.id,
-            thing_key: login.thing.key.clone(),
-        };
+        let found = self.things.log_in(&application, key, app_id, now, fresh)?;
+        let (thing, registration) = found.ok_or(Refusal::UnknownThing)?;
+        let access = self.share_access(application.id, access);
+        let who = Who::Application { application, thing_id: thing.id, thing_key: thing.key };
         let client_id = Some(app_id.into());
         Ok(Admitted { who, access, registration, client_id })
     }
@@ -321,7 +320,7 @@ pub fn login_failure(error: &LoginError) -> Failure {
         LoginError::Refused(Refusal::Busy) | LoginError::Full(Full) => {
             Failure::new(Code::BUSY, "The server can't take another login now; try again.")
         }
-        LoginError::Refused(Refusal::Store(_)) | LoginError::Store(_) | LoginError::Random(_) => {
+        LoginError::Store(_) | LoginError::Random(_) => {
             tracing::error!(error = error as &dyn std::error::Error, "a login failed");
             Failure::new(Code::INTERNAL, "The server could not start a session.")
         }
@@ -329,5 +328,36 @@ pub fn login_failure(error: &LoginError) -> Failure {
             let sentence = "Login refused: user name, password, thing key or token is not right.";
             Failure::new(Code::LOGIN_REFUSED, sentence)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::app;
+    use super::*;
+    use crate::identity::model::Application;
+
+    #[tokio::test]
+    async fn refusals_say_the_token_first() {
+        let (app, _) = app();
+        let refused = |key: &str, token: &str| {
+            let admitted = app.admit_application(key, token, "app", Timestamp::from_millis(0));
+            admitted.map(|_| "admitted").expect_err("refused")
+        };
+        let token = "demo-token-basicorg";
+        for (key, token) in
+            [("mower-1", "no such token"), ("mower-1", ""), ("a/b", "no such token")]
+        {
+            let error = refused(key, token);
+            assert!(matches!(error, LoginError::Refused(Refusal::BadCredentials)), "{key} {token}");
+        }
+        let error = refused("a/b", token);
+        assert!(matches!(error, LoginError::Refused(Refusal::BadThingKey)));
+        let application = app.identity().application_by_token(token).expect("of the demo");
+        let strict = Application { auto_register: false, ..Application::clone(&application) };
+        drop(app.identity().changing().put(strict).expect("room"));
+        let error = refused("mower-1", token);
+        assert!(matches!(error, LoginError::Refused(Refusal::UnknownThing)));
+        assert_eq!(app.things.count(application.org), 0);
     }
 }

@@ -18,6 +18,7 @@ use crate::things::feed::Feed;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use crate::things::mailbox::Mailbox;
+use crate::things::registry::Things;
 use crate::things::telemetry::point::{Entry, Kind, Value};
 use crate::things::telemetry::{NewPoint, Telemetry};
 use crate::timestamp::Timestamp;
@@ -25,6 +26,7 @@ use crate::tr50::error::{Code, Failure};
 
 mod access;
 mod apply;
+mod delivery;
 mod effects;
 mod housekeeping;
 mod idle;
@@ -32,14 +34,14 @@ mod journal;
 mod login;
 mod open;
 mod passwords;
-mod random;
+mod presence;
 mod records;
 mod secret;
 
+pub use delivery::notice_to;
 pub use effects::{Affected, Applied, Effects, Goodbyes, Outcome, Sequel, SessionChange};
 pub use login::{Arrival, LoginError, login_failure};
 pub use open::OpenError;
-pub use random::{NoRandom, random};
 pub use records::IdentityError;
 pub use secret::SecretError;
 
@@ -49,6 +51,8 @@ use passwords::Passwords;
 pub struct App {
     /// The configuration in force.
     pub config: Config,
+    /// The things themselves.
+    pub things: Things,
     /// What is counted.
     pub metrics: Metrics,
     /// What things have measured.
@@ -172,9 +176,10 @@ mod tests {
     use crate::directory::{Outlet, Start, Who};
     use crate::edge::{ConnInfo, Protocol};
     use crate::id::{OrgId, SessionId, ThingId, ThingKey};
-    use crate::identity::model::{Thing, User};
+    use crate::identity::model::User;
     use crate::store::watched::Watched;
     use crate::store::{Row, Store, Table};
+    use crate::things::registry::Thing;
     use crate::tr50::authenticate::Credentials;
     use crate::tr50::commands::COMMANDS;
     use crate::tr50::dispatch::{Caller, Execution, execute};
@@ -182,7 +187,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 
-    fn app() -> (App, Arc<Watched>) {
+    pub fn app() -> (App, Arc<Watched>) {
         core_with(Config::default())
     }
 
@@ -192,11 +197,15 @@ mod tests {
         let tables = Tables::new(store.clone(), Durability::Os);
         let identity = Identity::open(tables.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
         let identity = identity.expect("the demo's file is right");
+        let things = Things::open(tables.clone()).expect("empty");
         let directory = Directory::new(App::terms(&config), NOW);
         let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
         let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
         store.largest.store(0, Ordering::Relaxed);
-        (App::new(config, tables, identity, directory, passwords, metrics, "x".into()), store)
+        let server_id = "x".into();
+        let parts =
+            Parts { config, tables, identity, things, directory, passwords, metrics, server_id };
+        (App::new(parts), store)
     }
 
     async fn login(app: &App) -> Result<Arc<Session>, Failure> {
@@ -290,7 +299,7 @@ mod tests {
             let waker = std::task::Waker::noop();
             let polled = pending.as_mut().poll(&mut std::task::Context::from_waker(waker));
             let key = crate::id::ThingKey::parse("mower-1").expect("a key");
-            let thing = app.identity().thing(session.org_id(), &key).expect("read");
+            let thing = app.things.get(session.org_id(), &key).expect("read");
             let changed = thing.expect("it is there").tags.iter().any(|held| held == tag);
             drop(turns);
             let answer = match polled {
@@ -414,7 +423,7 @@ mod tests {
             let id = ThingId::from_bytes([number as u8; 12]);
             let key = ThingKey::parse(&format!("large-{number}")).expect("a key");
             let thing = Thing::new(id, session.org_id(), key, "", NOW);
-            drop(app.identity().create_thing(&thing).expect("made"));
+            drop(app.things.create(&thing).expect("made"));
             let stored = app.telemetry.publish(id.into(), Kind::Attribute, &points, NOW);
             stored.expect("room").receipt.await.expect("stored");
         }

@@ -2,7 +2,8 @@
 
 use tokio::sync::OnceCell;
 
-use super::{App, NoRandom, random};
+use super::App;
+use crate::random::{NoRandom, random};
 use crate::store::{Batch, StoreError, Table, Tables};
 
 /// Where it is, in [`Table::Meta`]: 32 bytes.

@@ -16,6 +16,7 @@ use crate::edge::tls;
 use crate::store::writer::Durability;
 use crate::things::telemetry::RETENTION_MONTHS_MAX;
 use crate::timestamp::Timestamp;
+use crate::toml_error;
 use value::{Raw, Value};
 
 /// What `--demo` starts from.
@@ -340,7 +341,7 @@ impl Config {
 
     fn read_toml(&mut self, text: &str, file: &str) -> Result<(), ConfigError> {
         let sections: toml::Table = text.parse().map_err(|error| {
-            let (line, message) = place_of(text, &error);
+            let (line, message) = toml_error::place_of(text, &error);
             ConfigError::Syntax { file: file.to_owned(), line, message }
         })?;
         for (section, keys) in &sections {
@@ -456,13 +457,6 @@ impl Config {
         ];
         checks.iter().find(|(holds, _)| !holds).map(|(_, sentence)| (*sentence).to_owned())
     }
-}
-
-/// Where a TOML text is wrong, as a line from 1, and why, in one line.
-pub fn place_of(text: &str, error: &toml::de::Error) -> (usize, String) {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    (before.matches('\n').count() + 1, message)
 }
 
 /// A directory for one run of the demo: below the system's directory for temporary files, with a

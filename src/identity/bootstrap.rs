@@ -465,7 +465,7 @@ pub fn is_token(text: &str) -> bool {
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> Problem {
-    let (line, message) = crate::config::place_of(text, error);
+    let (line, message) = crate::toml_error::place_of(text, error);
     Problem::Syntax { line, message }
 }
 

@@ -17,10 +17,10 @@ use smallvec::SmallVec;
 
 use crate::directory::{Pushed, Session, Who};
 use crate::id::{OrgId, ThingKey};
-use crate::identity::Identity;
 use crate::identity::permission::Permission;
 use crate::limits;
 use crate::store::StoreError;
+use crate::things::registry::Things;
 use crate::topic;
 
 /// What of a thing has changed: the rest of its topic, behind `thing/<key>/`.
@@ -130,7 +130,7 @@ impl<'a> ThingTopic<'a> {
 ///
 /// What the store reports, which is asked for the things that are bound to a restricted one.
 pub fn may_read(
-    identity: &Identity,
+    things: &Things,
     session: &Session,
     thing: &ThingKey,
     topic: Topic<'_>,
@@ -143,7 +143,7 @@ pub fn may_read(
         Who::Application { thing_id, thing_key, .. }
             if access.restricted_to_self && thing != thing_key =>
         {
-            let found = identity.thing(access.org.id, thing)?;
+            let found = things.get(access.org.id, thing)?;
             Ok(found.is_some_and(|found| found.bound_to == Some(*thing_id)))
         }
         _ => Ok(true),
@@ -364,6 +364,7 @@ mod tests {
     use crate::directory::{Directory, Lifetime, Outlet, Reason, Start, Terms};
     use crate::edge::{ConnInfo, Protocol};
     use crate::id::{SessionId, ThingId};
+    use crate::identity::Identity;
     use crate::store::Tables;
     use crate::store::memory::MemoryStore;
     use crate::store::writer::Durability;

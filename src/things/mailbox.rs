@@ -19,7 +19,6 @@ use crate::store::{Batch, Row, StoreError, Table, Tables};
 use crate::timestamp::Timestamp;
 
 mod callers;
-mod delivery;
 pub mod mail;
 mod rows;
 #[cfg(test)]
@@ -28,7 +27,6 @@ mod waiting;
 
 use callers::Callers;
 pub use callers::{Answer, Calling};
-pub use delivery::notice_to;
 use mail::{Letter, METHOD_EXEC, Mail, Outcome, Status};
 use waiting::Waiting;
 

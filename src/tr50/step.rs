@@ -83,6 +83,9 @@ pub enum Step {
     Later(Later),
 }
 
+/// A reply that is sent when what the command did is durable.
+pub struct After<R>(pub R, pub Effects);
+
 /// A reply that comes later, and what the command did.
 pub struct Later(Pin<Box<dyn Future<Output = Result<After<Vec<u8>>, Failure>> + Send>>);
 
@@ -129,11 +132,11 @@ impl<R: WriteReply> IntoStep for R {
     }
 }
 
-impl<R: WriteReply> IntoStep for (R, Effects) {
+impl<R: WriteReply> IntoStep for After<R> {
     const WAITS: Waits = Waits::Durable;
 
     fn into_step(self, out: &mut Vec<u8>) -> Step {
-        let (reply, effects) = self;
+        let Self(reply, effects) = self;
         reply.write_reply(out);
         Step::After(effects)
     }
@@ -172,7 +175,7 @@ impl Later {
         work: impl Future<Output = Result<After<R>, Failure>> + Send + 'static,
     ) -> Self {
         Self(Box::pin(async move {
-            let (reply, effects) = work.await?;
+            let After(reply, effects) = work.await?;
             let mut text = Vec::new();
             reply.write_reply(&mut text);
             Ok((text, effects))

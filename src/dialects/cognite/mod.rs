@@ -25,7 +25,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
-use crate::app::{App, random};
+use crate::app::App;
+use crate::random::random;
 use crate::edge::{ConnInfo, Protocol};
 use crate::id::OrgId;
 use crate::identity::model::Org;

@@ -91,7 +91,7 @@ fn refusal(unknown: &Unknown, body: &[u8]) -> Response<Bytes> {
             page::locked(*seconds)
         }
         Unknown::Refused(LoginError::Refused(Refusal::Busy)) => failed(&Error::busy()),
-        Unknown::Refused(LoginError::Refused(Refusal::Store(_))) => {
+        Unknown::Refused(LoginError::Store(_)) => {
             failed(&Error::new(error::INTERNAL, "The credentials can't be checked."))
         }
         _ => page::unauthorized(),
@@ -236,6 +236,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::app::Parts;
     use crate::directory::{Directory, Lifetime, Start, Who};
     use crate::edge::Protocol;
     use crate::id::{SessionId, ThingId, ThingKey};
@@ -255,10 +256,13 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
         let identity = Identity::open(tables.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
         let identity = identity.expect("the demo's file is right");
+        let things = Things::open(tables.clone()).expect("empty");
         let directory = Directory::new(App::terms(&config), NOW);
         let (metrics, passwords) = (Metrics::new(&[]), Passwords::new(1));
-        let name = "x".into();
-        Arc::new(App::new(config, tables, identity, directory, passwords, metrics, name))
+        let server_id = "x".into();
+        let parts =
+            Parts { config, tables, identity, things, directory, passwords, metrics, server_id };
+        Arc::new(App::new(parts))
     }
 
     fn caller(app: &App, email: &str) -> Arc<Caller> {

@@ -11,7 +11,8 @@ use super::codec::{ConnAckProperties, Version, encode, reason};
 use super::online::{Online, Terms};
 use super::outbox::Outbox;
 use super::will::Will;
-use crate::app::{Arrival, LoginError, random};
+use crate::app::{Arrival, LoginError};
+use crate::random::random;
 use crate::edge::ConnInfo;
 use crate::id::hex;
 use crate::identity::Refusal;
@@ -215,7 +216,6 @@ pub fn refusal_code(error: &LoginError) -> u8 {
     match error {
         LoginError::Refused(refusal) => match refusal {
             Refusal::Busy => reason::SERVER_BUSY,
-            Refusal::Store(_) => reason::SERVER_UNAVAILABLE,
             Refusal::NoAccess | Refusal::Locked { .. } => reason::NOT_AUTHORIZED,
             _ => reason::BAD_LOGIN,
         },

@@ -253,7 +253,7 @@ impl Topics {
         let named =
             ThingTopic::parse(filter).and_then(|name| Some((name.key(session)?, name.topic)));
         let Some((thing, topic)) = named else { return Err(reason::NOT_AUTHORIZED) };
-        match feed::may_read(&self.edge.app.identity(), session, &thing, topic) {
+        match feed::may_read(&self.edge.app.things, session, &thing, topic) {
             Ok(true) => Ok(()),
             Ok(false) => Err(reason::NOT_AUTHORIZED),
             Err(error) => {

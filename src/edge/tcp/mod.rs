@@ -538,6 +538,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::app::Parts;
     use crate::directory::Directory;
     use crate::edge::Protocol;
     use crate::identity::Identity;
@@ -553,10 +554,14 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
         let identity = Identity::open(tables.clone(), Some(&path), now, &mut |bytes| bytes.fill(7));
         let identity = identity.expect("the demo's file is right");
+        let things = Things::open(tables.clone()).expect("empty");
         let directory = Directory::new(App::terms(&config), now);
         let metrics = Metrics::new(&["api.ping"]);
         let passwords = Passwords::new(1);
-        Arc::new(App::new(config, tables, identity, directory, passwords, metrics, "x".into()))
+        let server_id = "x".into();
+        let parts =
+            Parts { config, tables, identity, things, directory, passwords, metrics, server_id };
+        Arc::new(App::new(parts))
     }
 
     #[tokio::test]

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use super::blobs::Incoming;
 use super::ticket::{Purpose, TicketError};
 use super::{FileRecord, Files, Owner, Put};
-use crate::app::random;
 use crate::id::{FileId, TicketId};
 use crate::limits;
+use crate::random::random;
 use crate::store::StoreError;
 use crate::timestamp::Timestamp;
 

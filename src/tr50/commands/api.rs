@@ -5,7 +5,7 @@ use crate::app::Effects;
 use crate::tr50::authenticate::{Credentials, LoggedIn};
 use crate::tr50::error::Failure;
 use crate::tr50::params::{NoParams, params};
-use crate::tr50::step::{CommandInfo, Done, Later, OpenCall};
+use crate::tr50::step::{After, CommandInfo, Done, Later, OpenCall};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -3,9 +3,10 @@
 //! A token is shown once, in the reply to the command that made it; afterwards only its hash is
 //! known, and listings show `tokenId`.
 
-use crate::app::{Affected, Effects, random};
+use crate::app::{Affected, Effects};
+use crate::random::random;
 use crate::tr50::error::{Failure, excerpt};
-use crate::tr50::step::{Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::sync::Arc;
 
 use serde::Serialize;

@@ -1,9 +1,10 @@
 //! `file.*`: what is known of files, and the ids under which they are moved over HTTP
 //! (`tr50.md` 4.1 and 4.3).
 
-use crate::app::{Effects, random};
+use crate::app::Effects;
+use crate::random::random;
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{Call, CommandInfo, Done, Later};
+use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
 use serde::Serialize;
 use serde_json::value::RawValue;
 

@@ -2,7 +2,7 @@
 
 use crate::app::Effects;
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 use serde::Serialize;
 
 use super::command;

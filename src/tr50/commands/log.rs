@@ -14,7 +14,7 @@ use crate::timestamp::Timestamp;
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::params;
-use crate::tr50::step::{Call, CommandInfo, Done, Later, WriteReply};
+use crate::tr50::step::{After, Call, CommandInfo, Done, Later, WriteReply};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

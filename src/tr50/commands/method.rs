@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 use super::command;
 use super::mailbox::sending::{Order, Terms, deliver, method_params};
 use super::target::{Subject, Target};
-use crate::identity::model::Thing;
 use crate::limits;
 use crate::things::mailbox::mail::METHOD_EXEC;
+use crate::things::registry::Thing;
 use crate::tr50::params::params;
 
 /// The family's rows in the table of commands.

@@ -1,8 +1,9 @@
 //! `org.*`: organisations (`tr50.md` 4.1).
 
-use crate::app::{Affected, Effects, random};
+use crate::app::{Affected, Effects};
+use crate::random::random;
 use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -351,7 +352,7 @@ pub fn delete(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
     if !identity.applications_of(org.id).is_empty() {
         return in_use("has applications");
     }
-    if identity.count_things(org.id) > 0 {
+    if call.app.things.count(org.id) > 0 {
         return in_use("has things");
     }
     let roles = identity.roles_of(org.id).into_iter().filter(|role| role.role.org == org.id);

@@ -344,7 +344,7 @@ impl<'c> Gate<'c> {
         if !identity.has_closed_thing_def(org) {
             return Ok(Self::open(call));
         }
-        let thing = identity.thing(org, &subject.key)?;
+        let thing = call.app.things.get(org, &subject.key)?;
         let def = thing.and_then(|thing| identity.thing_def(org, thing.def?));
         Ok(Self { call, def })
     }

@@ -1,8 +1,9 @@
 //! `role.*`: roles, which are sets of permissions (`tr50.md` 3.4 and 4.1).
 
-use crate::app::{Affected, Effects, random};
+use crate::app::{Affected, Effects};
+use crate::random::random;
 use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

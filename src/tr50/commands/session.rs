@@ -3,7 +3,7 @@
 
 use crate::app::{Effects, SessionChange};
 use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{Call, CommandInfo, Done, Looked, WriteReply};
+use crate::tr50::step::{After, Call, CommandInfo, Done, Looked, WriteReply};
 use std::sync::Arc;
 
 use serde::Serialize;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use crate::directory::Who;
 use crate::id::{ThingId, ThingKey};
-use crate::identity::model::{Alias, Thing};
 use crate::limits;
+use crate::things::registry::{Alias, Thing};
 use crate::tr50::params::{missing, params};
 
 params! {
@@ -79,16 +79,16 @@ impl Target {
     }
 
     fn find(&self, call: &Call<'_>, parameter: &str) -> Result<Thing, Failure> {
-        let (identity, org) = (&call.app.identity(), call.session.org_id());
+        let (things, org) = (&call.app.things, call.session.org_id());
         let (found, named) = if let Some(key) = &self.thing_key {
-            (identity.thing(org, key)?, format!("\"{key}\""))
+            (things.get(org, key)?, format!("\"{key}\""))
         } else if let Some(id) = self.thing_id {
-            (identity.thing_by_id(org, id)?, format!("\"{id}\""))
+            (things.by_id(org, id)?, format!("\"{id}\""))
         } else if let Some((alias, value)) = self.alias() {
             let named = format!("with {} \"{}\"", alias.as_str(), excerpt(value));
-            (identity.thing_by_alias(org, alias, value)?, named)
+            (things.by_alias(org, alias, value)?, named)
         } else if let Who::Application { thing_key, .. } = call.session.who() {
-            (identity.thing(org, thing_key)?, format!("\"{thing_key}\""))
+            (things.get(org, thing_key)?, format!("\"{thing_key}\""))
         } else {
             return Err(missing(parameter));
         };
@@ -162,7 +162,7 @@ pub fn served(call: &Call<'_>) -> Result<Vec<Subject>, Failure> {
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
     };
     let mut served = vec![Subject { id: *thing_id, key: thing_key.clone() }];
-    let children = call.app.identity().children(*thing_id, limits::CHILDREN_MAX)?;
+    let children = call.app.things.children(*thing_id, limits::CHILDREN_MAX)?;
     served.extend(children.into_iter().map(|(id, key)| Subject { id, key }));
     Ok(served)
 }

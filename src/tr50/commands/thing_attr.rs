@@ -2,7 +2,7 @@
 
 use crate::app::Effects;
 use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 use serde::Serialize;
 
 use super::attribute::Attribute;
@@ -60,7 +60,7 @@ pub fn get(call: &Call<'_>, (target, which): (Target, Which)) -> Result<Attribut
         return Ok(AttributeValue { value: value.into_owned(), ts: Some(series.ts) });
     }
     let (identity, org) = (&call.app.identity(), call.session.org_id());
-    let def = identity.thing(org, &subject.key)?.and_then(|thing| thing.def);
+    let def = call.app.things.get(org, &subject.key)?.and_then(|thing| thing.def);
     let def = def.and_then(|def| identity.thing_def(org, def));
     if let Some(default) = def.as_ref().and_then(|def| def.attribute_default(&name)) {
         return Ok(AttributeValue { value: default.to_owned(), ts: None });

@@ -1,8 +1,9 @@
 //! `thing_def.*`: definitions of things (`tr50.md` 4.1).
 
-use crate::app::{Effects, random};
+use crate::app::Effects;
+use crate::random::random;
 use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -437,7 +438,7 @@ pub fn delete(call: &Call<'_>, (which, parts): (Which, Parts)) -> Result<After<D
     if identity.registers(def.id) {
         return in_use("applications");
     }
-    if identity.is_used(def.id)? {
+    if call.app.things.is_used(def.id)? {
         return in_use("things");
     }
     Ok(After(Done, turn.delete([ThingDef::clone(&*def).into()]).into()))

@@ -1,8 +1,9 @@
 //! `user.*`: users (`tr50.md` 4.1); their organisations are in [`user_org`](super::user_org).
 
-use crate::app::{Affected, App, Effects, SessionChange, random};
+use crate::app::{Affected, App, Effects, SessionChange};
+use crate::random::random;
 use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{Call, CommandInfo, Done, Later};
+use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
 use std::sync::Arc;
 
 use serde::Serialize;

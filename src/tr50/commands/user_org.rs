@@ -2,7 +2,7 @@
 
 use crate::app::{Affected, Effects};
 use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::sync::Arc;
 
 use serde::Serialize;

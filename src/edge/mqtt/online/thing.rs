@@ -143,6 +143,6 @@ impl Online {
         let named =
             ThingTopic::parse(name).and_then(|name| Some((name.key(&self.session)?, name.topic)));
         let Some((thing, topic)) = named else { return false };
-        feed::may_read(&edge.app.identity(), &self.session, &thing, topic).unwrap_or(false)
+        feed::may_read(&edge.app.things, &self.session, &thing, topic).unwrap_or(false)
     }
 }

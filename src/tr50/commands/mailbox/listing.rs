@@ -2,7 +2,7 @@
 
 use crate::app::Effects;
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{Call, Later};
+use crate::tr50::step::{After, Call, Later};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 

@@ -2,16 +2,17 @@
 
 use crate::app::{Effects, Sequel};
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{Call, CommandInfo, Done, WriteReply};
+use crate::tr50::step::{After, Call, CommandInfo, Done, WriteReply};
 use serde_json::value::RawValue;
 
 use super::command;
 use super::target::{is_restricted, may_name, served};
+use crate::app::notice_to;
 use crate::directory::Who;
 use crate::id::{MailId, ThingId};
 use crate::limits;
+use crate::things::mailbox::Handed;
 use crate::things::mailbox::mail::{Mail, Outcome};
-use crate::things::mailbox::{Handed, notice_to};
 use crate::tr50::json::{ObjectWriter, key};
 use crate::tr50::params::{Params, Value, params};
 
@@ -242,7 +243,7 @@ fn check_serves(call: &Call<'_>, id: MailId) -> Result<(), Failure> {
     let Some(mail) = call.app.mailbox.find(org, id)? else { return Err(not_found(id)) };
     let letter = &mail.letter;
     if letter.thing != *thing_id {
-        let thing = call.app.identity().thing(org, &letter.thing_key)?;
+        let thing = call.app.things.get(org, &letter.thing_key)?;
         if thing.is_none_or(|thing| thing.bound_to != Some(*thing_id)) {
             return Err(not_found(id));
         }
@@ -255,7 +256,7 @@ fn may_see(call: &Call<'_>, mail: &Mail) -> Result<bool, Failure> {
     let letter = &mail.letter;
     match call.session.who() {
         Who::Application { thing_id, .. } if is_restricted(call) && letter.thing != *thing_id => {
-            let thing = call.app.identity().thing(letter.org, &letter.thing_key)?;
+            let thing = call.app.things.get(letter.org, &letter.thing_key)?;
             Ok(thing.is_some_and(|thing| may_name(call, &thing)))
         }
         _ => Ok(true),

@@ -2,7 +2,7 @@
 
 use crate::app::Effects;
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{Call, FromDevice, Later, WriteReply};
+use crate::tr50::step::{After, Call, FromDevice, Later, WriteReply};
 use std::time::Duration;
 
 use serde_json::value::RawValue;

@@ -2,17 +2,17 @@
 //! as the sensors of a gateway (`tr50.md` 4.1 and 4.2).
 
 use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
-use crate::app::{Effects, random};
+use crate::app::Effects;
+use crate::random::random;
 use crate::directory::Who;
 use crate::id::{ThingId, ThingKey};
-use crate::identity::ThingConflict;
-use crate::identity::model::Thing;
 use crate::limits;
 use crate::store::writer::Receipt;
+use crate::things::registry::{Thing, ThingConflict};
 use crate::tr50::commands::target::{Subject, is_restricted, may_name};
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
-use crate::tr50::step::{Call, Done, Later};
+use crate::tr50::step::{After, Call, Done, Later};
 
 params! {
     /// The parameters of `thing.bind`.
@@ -57,7 +57,7 @@ pub fn bind(call: &Call<'_>, params: Bind) -> Result<Later, Failure> {
 /// Binds the thing; which one, if it was known.
 fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<After<Option<ThingId>>, Failure> {
     let parent = parent(call, params.bind_to.as_ref())?;
-    let (identity, org, key) = (&call.app.identity(), call.session.org_id(), &params.key);
+    let (org, key) = (call.session.org_id(), &params.key);
     if *key == parent.key {
         let sentence = "Parameter \"key\" must be another thing than the one to bind it to.";
         return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
@@ -70,7 +70,7 @@ fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<After<Option<ThingId>>,
     if let Some(name) = &params.auto_def_thing_name {
         check_text("autoDefThingName", name)?;
     }
-    let known = identity.thing(org, key)?;
+    let known = call.app.things.get(org, key)?;
     if known.as_ref().is_none_or(|thing| thing.bound_to != Some(parent.id)) {
         check_room(call, &parent)?;
     }
@@ -90,7 +90,7 @@ fn parent(call: &Call<'_>, bind_to: Option<&ThingKey>) -> Result<Subject, Failur
     let Some(key) = bind_to.filter(|key| *key != thing_key) else {
         return Ok(Subject { id: *thing_id, key: thing_key.clone() });
     };
-    let parent = call.app.identity().thing(call.session.org_id(), key)?;
+    let parent = call.app.things.get(call.session.org_id(), key)?;
     let parent = parent.ok_or_else(|| gone(key))?;
     check_name(call, &parent)?;
     Ok(Subject { id: parent.id, key: parent.key })
@@ -106,7 +106,7 @@ fn check_name(call: &Call<'_>, thing: &Thing) -> Result<(), Failure> {
 
 fn check_room(call: &Call<'_>, parent: &Subject) -> Result<(), Failure> {
     let most = limits::CHILDREN_MAX;
-    if call.app.identity().children(parent.id, most)?.len() < most {
+    if call.app.things.children(parent.id, most)?.len() < most {
         return Ok(());
     }
     let sentence =
@@ -126,7 +126,7 @@ fn rebind(call: &Call<'_>, key: &ThingKey, parent: Option<ThingId>) -> Result<Re
         before = thing.bound_to;
         thing.bound_to = parent;
     })?;
-    if let Some(thing) = call.app.identity().thing(call.session.org_id(), key)? {
+    if let Some(thing) = call.app.things.get(call.session.org_id(), key)? {
         call.app.tell_binding(&thing, before)?;
     }
     Ok(receipt)
@@ -143,7 +143,7 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
     thing.sec_tags = distinct(params.auto_def_sec_tags.clone().unwrap_or_default());
     thing.def = definition(call, params.auto_def_key.as_deref(), None)?.map(|def| def.id);
     thing.bound_to = Some(parent);
-    match call.app.identity().create_thing(&thing) {
+    match call.app.things.create(&thing) {
         Ok(receipt) => {
             call.app.tell_binding(&thing, None)?;
             Ok(receipt)
@@ -157,7 +157,7 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
 /// `thing.unbind`: of a thing that is bound to another one than the caller's too, unless the token
 /// is restricted. One that is not bound stays so.
 pub fn unbind(call: &Call<'_>, params: Unbind) -> Result<After<Done>, Failure> {
-    let found = call.app.identity().thing(call.session.org_id(), &params.key)?;
+    let found = call.app.things.get(call.session.org_id(), &params.key)?;
     let thing = found.ok_or_else(|| gone(&params.key))?;
     check_name(call, &thing)?;
     let receipt = rebind(call, &thing.key, None)?;

@@ -1,9 +1,10 @@
 //! `thing.create`, `thing.update`, `thing.delete`, `thing.def.change` and `thing.appid.reset`.
 
-use crate::app::{Effects, SessionChange, random};
+use crate::app::{Effects, SessionChange};
+use crate::random::random;
 use crate::store::writer::Receipt;
 use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{Call, Done};
+use crate::tr50::step::{After, Call, Done};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,11 +13,11 @@ use serde_json::value::RawValue;
 
 use crate::directory::{Principal, Reason, Session, Who};
 use crate::id::{ThingDefId, ThingId, ThingKey};
-use crate::identity::model::{Alias, Thing};
-use crate::identity::{ThingConflict, ThingDef};
+use crate::identity::ThingDef;
 use crate::limits;
 use crate::store::Batch;
 use crate::things::files::Owner;
+use crate::things::registry::{Alias, Thing, ThingConflict, Things};
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::timestamp::Timestamp;
@@ -99,7 +100,7 @@ pub fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, Failure
     let def = definition(call, params.def_key.as_deref(), params.def_id)?;
     thing.def = def.as_ref().map(|def| def.id);
     let attributes = read_attributes(params.attrs.as_deref(), def.as_deref())?;
-    let receipt = call.app.identity().create_thing(&thing);
+    let receipt = call.app.things.create(&thing);
     let receipt = receipt.map_err(|conflict| conflict_failure(conflict, &thing.key))?;
     if attributes.is_empty() {
         return Ok((Created { id }, receipt));
@@ -230,7 +231,7 @@ pub fn delete(
     call.app.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
     drop(call.app.mailbox.purge_thing(thing.id, call.now)?.1);
     let forget = |thing: &Thing, batch: &mut Batch| call.app.telemetry.forget(batch, thing.id);
-    let removed = call.app.identity().remove_thing(thing.org, &thing.key, forget)?;
+    let removed = call.app.things.remove(thing.org, &thing.key, forget)?;
     let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;
     // Behind the removal: a login that is let in now makes the thing anew, and is not meant.
     let sessions = sessions_of(call, &thing).into_iter();
@@ -270,12 +271,12 @@ pub(super) fn change(
     edit: impl FnOnce(&mut Thing),
 ) -> Result<Receipt, Failure> {
     let (org, by) = (call.session.org_id(), call.session.who().name());
-    change_as(&call.app.identity(), org, key, (call.now, by), edit)
+    change_as(&call.app.things, org, key, (call.now, by), edit)
 }
 
 /// As [`change`], where there is no call.
 pub(super) fn change_as(
-    identity: &crate::identity::Identity,
+    things: &Things,
     org: crate::id::OrgId,
     key: &ThingKey,
     (now, by): (Timestamp, &str),
@@ -288,7 +289,7 @@ pub(super) fn change_as(
             thing.updated = Some((now, by.to_owned()));
         }
     };
-    let changed = identity.change_thing(org, key, edit);
+    let changed = things.change(org, key, edit);
     let changed = changed.map_err(|conflict| conflict_failure(conflict, key))?;
     changed.map(|(_, receipt)| receipt).ok_or_else(|| gone(key))
 }

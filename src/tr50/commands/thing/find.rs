@@ -10,9 +10,9 @@ use super::change::check_tags;
 use super::object::{CurrentValues, FIELDS, FOREIGN_FIELDS, ThingObject};
 use super::query::Query;
 use crate::id::{OrgId, ThingKey, hex, unhex};
-use crate::identity::model::Thing;
 use crate::limits;
 use crate::store::StoreError;
+use crate::things::registry::Thing;
 use crate::things::telemetry::point::Kind;
 use crate::tr50::commands::target::{ByKey, Target, is_restricted};
 use crate::tr50::commands::view::{ListReply, View, members};
@@ -121,10 +121,9 @@ fn listing(
 }
 
 fn page(call: &Call<'_>, view: &View, selection: &Selection) -> Result<ListReply, Failure> {
-    let (identity, org) = (&call.app.identity(), call.session.org_id());
     let (offset, limit) = view.page();
     if view.sort().is_none() && selection.is_all() {
-        let page = rows(call, identity.things(org, offset, limit)?)?;
+        let page = rows(call, call.app.things.page(call.session.org_id(), offset, limit)?)?;
         return filled(call, view, selection.count(call)?, page);
     }
     let things = selection.things(call)?;
@@ -216,7 +215,7 @@ impl Selection {
 
     fn count(&self, call: &Call<'_>) -> Result<usize, StoreError> {
         if self.is_all() {
-            let count = call.app.identity().count_things(call.session.org_id());
+            let count = call.app.things.count(call.session.org_id());
             return Ok(usize::try_from(count).unwrap_or(usize::MAX));
         }
         Ok(self.things(call)?.len())
@@ -238,7 +237,6 @@ impl Selection {
     /// All that it selects, by key; of a large organisation's things, the first
     /// [`limits::THINGS_SEARCHED_MAX`] are looked at.
     pub(super) fn things_of(&self, app: &App, org: OrgId) -> Result<Vec<Thing>, StoreError> {
-        let identity = &app.identity();
         let has = self.filter(app);
         if let Some(keys) = &self.keys {
             let mut keys: Vec<_> =
@@ -247,11 +245,11 @@ impl Selection {
             keys.dedup();
             let mut things = Vec::new();
             for key in keys {
-                things.extend(identity.thing(org, &key)?.filter(&has));
+                things.extend(app.things.get(org, &key)?.filter(&has));
             }
             return Ok(things);
         }
-        let mut things = identity.things(org, 0, limits::THINGS_SEARCHED_MAX)?;
+        let mut things = app.things.page(org, 0, limits::THINGS_SEARCHED_MAX)?;
         things.retain(has);
         Ok(things)
     }
@@ -283,7 +281,7 @@ impl Iterator {
 
     /// The next things, at most `limit`; fewer, when [`limits::THINGS_SEARCHED_MAX`] were looked at.
     fn advance(&mut self, call: &Call<'_>, limit: usize) -> Result<Vec<Thing>, StoreError> {
-        let (identity, org) = (&call.app.identity(), call.session.org_id());
+        let org = call.session.org_id();
         if self.selection.keys.is_some() {
             let mut things = self.selection.things(call)?;
             things.retain(|thing| self.after.as_ref().is_none_or(|after| thing.key > *after));
@@ -295,7 +293,7 @@ impl Iterator {
         let has = self.selection.filter(call.app);
         let mut found = Vec::new();
         for _ in 0..limits::THINGS_SEARCHED_MAX / STEP {
-            let things = identity.things_after(org, self.after.as_ref(), STEP)?;
+            let things = call.app.things.page_after(org, self.after.as_ref(), STEP)?;
             self.done = things.len() < STEP;
             for thing in things {
                 if found.len() == limit {

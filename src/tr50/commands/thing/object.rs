@@ -9,9 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::directory::{Lifetime, Principal, Session};
 use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
-use crate::identity::Seen;
-use crate::identity::model::{Alias, Thing};
 use crate::store::StoreError;
+use crate::things::registry::{Alias, Seen, Thing};
 use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::view::members;
@@ -126,14 +125,14 @@ impl ThingObject {
     pub fn of(call: &Call<'_>, thing: Thing) -> Result<Self, StoreError> {
         let own = Principal::Thing(thing.org, thing.key.clone());
         let parent = match thing.bound_to {
-            Some(parent) => call.app.identity().thing_by_id(thing.org, parent)?,
+            Some(parent) => call.app.things.by_id(thing.org, parent)?,
             None => None,
         };
         let bound_to = parent.map(|parent| parent.key);
         let sessions = serving(call, &own, bound_to.as_ref());
         let newest = sessions.iter().max_by_key(|session| (session.started(), session.number()));
         let seen = sessions.iter().map(|session| Seen::of(session)).reduce(Seen::latest);
-        let seen = match (seen, call.app.identity().seen(thing.id)?) {
+        let seen = match (seen, call.app.things.seen(thing.id)?) {
             (Some(live), Some(ended)) => Some(live.latest(ended)),
             (live, ended) => live.or(ended),
         };

@@ -5,7 +5,7 @@
 //! description, a tag or an identifier of a thing. `*` stands for any text, `field:word` looks in
 //! one field only, and quotes keep blanks in a word. No words match every thing.
 
-use crate::identity::model::{Alias, Thing};
+use crate::things::registry::{Alias, Thing};
 
 /// A query, read.
 pub struct Query(Vec<Term>);

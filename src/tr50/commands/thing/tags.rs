@@ -3,7 +3,7 @@
 use crate::app::{App, Effects};
 use crate::store::writer::Receipt;
 use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{Call, Done, Later};
+use crate::tr50::step::{After, Call, Done, Later};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use super::change::{change_as, check_tags, distinct};
 use super::find::Selection;
 use crate::directory::Session;
 use crate::id::{OrgId, ThingId, ThingKey};
-use crate::identity::model::Thing;
 use crate::limits;
+use crate::things::registry::Thing;
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::target::{Target, is_restricted};
 use crate::tr50::params::{missing, params};
@@ -142,7 +142,7 @@ impl Edit {
     ) -> Result<Receipt, Failure> {
         let mut stored = Receipt::nothing();
         for key in keys {
-            match change_as(&app.identity(), org, key, by, |thing| self.apply(thing)) {
+            match change_as(&app.things, org, key, by, |thing| self.apply(thing)) {
                 Ok(receipt) => stored = stored.and(receipt),
                 // It was deleted meanwhile.
                 Err(failure) if failure.code == Code::NOT_FOUND => {}

@@ -3,32 +3,31 @@
 use std::collections::HashMap;
 use std::ops::Bound;
 
-use super::Identity;
-use super::model::{Alias, Thing};
-use super::record::{decode, encode, for_each_row};
+use super::{Alias, Thing, Things};
 use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
+use crate::identity::record::{decode, encode, for_each_row};
 use crate::store::{Batch, Row, Store, StoreError, Table};
 
 /// Rows read at once on the way to a page: a few hundred kilobytes.
 const SKIP_ROWS: usize = 1000;
 
 /// Reads of things. All of them access the disk.
-impl Identity {
+impl Things {
     /// The thing with this key in the organisation.
     ///
     /// # Errors
     /// What the store reports.
-    pub fn thing(&self, org: OrgId, key: &ThingKey) -> Result<Option<Thing>, StoreError> {
-        self.thing_at(&thing_row(org, key.as_str().as_bytes()))
+    pub fn get(&self, org: OrgId, key: &ThingKey) -> Result<Option<Thing>, StoreError> {
+        self.at(&thing_row(org, key.as_str().as_bytes()))
     }
 
     /// The thing with this id in the organisation.
     ///
     /// # Errors
     /// What the store reports.
-    pub fn thing_by_id(&self, org: OrgId, id: ThingId) -> Result<Option<Thing>, StoreError> {
+    pub fn by_id(&self, org: OrgId, id: ThingId) -> Result<Option<Thing>, StoreError> {
         match self.tables.read(Table::ThingIds, &id_row(org, id))? {
-            Some(key) => self.thing_at(&thing_row(org, &key)),
+            Some(key) => self.at(&thing_row(org, &key)),
             None => Ok(None),
         }
     }
@@ -37,7 +36,7 @@ impl Identity {
     ///
     /// # Errors
     /// What the store reports.
-    pub fn has_thing(&self, org: OrgId, id: ThingId) -> Result<bool, StoreError> {
+    pub fn has(&self, org: OrgId, id: ThingId) -> Result<bool, StoreError> {
         Ok(self.tables.read(Table::ThingIds, &id_row(org, id))?.is_some())
     }
 
@@ -45,14 +44,14 @@ impl Identity {
     ///
     /// # Errors
     /// What the store reports.
-    pub fn thing_by_alias(
+    pub fn by_alias(
         &self,
         org: OrgId,
         alias: Alias,
         value: &str,
     ) -> Result<Option<Thing>, StoreError> {
         match self.tables.read(Table::ThingAliases, &alias_row(org, alias, value))? {
-            Some(key) => self.thing_at(&thing_row(org, &key)),
+            Some(key) => self.at(&thing_row(org, &key)),
             None => Ok(None),
         }
     }
@@ -84,7 +83,7 @@ impl Identity {
         Ok(!rows.is_empty())
     }
 
-    fn thing_at(&self, row: &[u8]) -> Result<Option<Thing>, StoreError> {
+    fn at(&self, row: &[u8]) -> Result<Option<Thing>, StoreError> {
         let value = self.tables.read(Table::Things, row)?;
         value.map(|value| decode(Table::Things, row, &value)).transpose()
     }
@@ -93,23 +92,18 @@ impl Identity {
     ///
     /// # Errors
     /// What the store reports.
-    pub fn things(
-        &self,
-        org: OrgId,
-        offset: usize,
-        limit: usize,
-    ) -> Result<Vec<Thing>, StoreError> {
-        if self.count_things(org) <= offset as u64 {
+    pub fn page(&self, org: OrgId, offset: usize, limit: usize) -> Result<Vec<Thing>, StoreError> {
+        if self.count(org) <= offset as u64 {
             return Ok(Vec::new());
         }
         let (mut after, mut skip) = (thing_row(org, &[]), offset);
         while skip > 0 {
-            let rows = self.thing_rows(org, &after, skip.min(SKIP_ROWS))?;
+            let rows = self.rows(org, &after, skip.min(SKIP_ROWS))?;
             skip -= rows.len();
             let Some((last, _)) = rows.into_iter().next_back() else { return Ok(Vec::new()) };
             after = last;
         }
-        let rows = self.thing_rows(org, &after, limit)?;
+        let rows = self.rows(org, &after, limit)?;
         rows.iter().map(|(key, value)| decode(Table::Things, key, value)).collect()
     }
 
@@ -117,18 +111,18 @@ impl Identity {
     ///
     /// # Errors
     /// What the store reports.
-    pub fn things_after(
+    pub fn page_after(
         &self,
         org: OrgId,
         after: Option<&ThingKey>,
         limit: usize,
     ) -> Result<Vec<Thing>, StoreError> {
         let after = after.map_or("", ThingKey::as_str);
-        let rows = self.thing_rows(org, &thing_row(org, after.as_bytes()), limit)?;
+        let rows = self.rows(org, &thing_row(org, after.as_bytes()), limit)?;
         rows.iter().map(|(key, value)| decode(Table::Things, key, value)).collect()
     }
 
-    fn thing_rows(&self, org: OrgId, after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+    fn rows(&self, org: OrgId, after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         // Keys are UTF-8, which has no byte 0xff: this row is behind all of the organisation.
         let end = thing_row(org, &[0xff]);
         let (from, to) = (Bound::Excluded(after), Bound::Excluded(&end[..]));
@@ -137,13 +131,13 @@ impl Identity {
 
     /// How many things the organisation has. Counted when the program starts and with every
     /// registration; it does not touch the disk.
-    pub fn count_things(&self, org: OrgId) -> u64 {
-        self.thing_counts.lock().get(&org).copied().unwrap_or(0)
+    pub fn count(&self, org: OrgId) -> u64 {
+        self.counts.lock().get(&org).copied().unwrap_or(0)
     }
 }
 
 /// Counts the things of every organisation, once, by reading the index of ids.
-pub fn count_all(store: &dyn Store) -> Result<HashMap<OrgId, u64>, StoreError> {
+pub(super) fn count_all(store: &dyn Store) -> Result<HashMap<OrgId, u64>, StoreError> {
     let mut counts = HashMap::new();
     for_each_row(store, Table::ThingIds, |(row, _)| {
         if let Some(org) = row.first_chunk::<12>() {
@@ -154,19 +148,19 @@ pub fn count_all(store: &dyn Store) -> Result<HashMap<OrgId, u64>, StoreError> {
     Ok(counts)
 }
 
-/// Changes of things. Who changes one holds [`Identity::lock_thing`] from its reading on.
-impl Identity {
+/// Changes of things. Who changes one holds `Things::lock` from its reading on.
+impl Things {
     /// Keeps others from changing the thing with this key, and from making one.
-    pub fn lock_thing(&self, org: OrgId, key: &ThingKey) -> parking_lot::MutexGuard<'_, ()> {
+    pub(super) fn lock(&self, org: OrgId, key: &ThingKey) -> parking_lot::MutexGuard<'_, ()> {
         self.tables.exclusive(&thing_row(org, key.as_str().as_bytes()))
     }
 
     /// Adds the rows of a thing to the batch, its indexes too; `before` is what it was.
-    pub fn put_thing(&self, batch: &mut Batch, thing: &Thing, before: Option<&Thing>) {
+    pub(super) fn put(&self, batch: &mut Batch, thing: &Thing, before: Option<&Thing>) {
         if let Some(before) = before {
             delete_indexes(batch, before);
         } else {
-            *self.thing_counts.lock().entry(thing.org).or_insert(0) += 1;
+            *self.counts.lock().entry(thing.org).or_insert(0) += 1;
         }
         let key = thing.key.as_str().as_bytes();
         batch.put(Table::Things, thing_row(thing.org, key), encode(thing));
@@ -183,11 +177,11 @@ impl Identity {
     }
 
     /// Adds the removal of a thing to the batch, its indexes too.
-    pub fn delete_thing(&self, batch: &mut Batch, thing: &Thing) {
+    pub(super) fn delete(&self, batch: &mut Batch, thing: &Thing) {
         delete_indexes(batch, thing);
         batch.delete(Table::Seen, *thing.id.as_bytes());
         batch.delete(Table::Things, thing_row(thing.org, thing.key.as_str().as_bytes()));
-        if let Some(count) = self.thing_counts.lock().get_mut(&thing.org) {
+        if let Some(count) = self.counts.lock().get_mut(&thing.org) {
             *count = count.saturating_sub(1);
         }
     }
@@ -228,18 +222,15 @@ fn id_row(org: OrgId, id: ThingId) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::super::tests::{NOW, demo};
+    use super::super::tests::{NOW, things};
     use super::*;
     use crate::store::Tables;
     use crate::store::writer::Durability;
 
     #[test]
     fn things_are_read_by_key_by_id_and_in_pages_of_their_organisation() {
-        let (identity, store) = demo();
-        let orgs = identity.orgs();
-        let (one, other) = (orgs[0].id, orgs[1].id);
+        let (things, store) = things();
+        let (one, other) = (OrgId::from_bytes([1; 12]), OrgId::from_bytes([2; 12]));
         let mut batch = Batch::default();
         for number in 0..7_u8 {
             let key = ThingKey::parse(&format!("mower-{number}")).expect("a key");
@@ -249,54 +240,53 @@ mod tests {
             thing.aliases.insert(Alias::Imei, format!("35{number}"));
             thing.bound_to = (number == 2).then_some(ThingId::from_bytes([1; 12]));
             thing.def = (number == 3).then_some(ThingDefId::from_bytes([8; 12]));
-            identity.put_thing(&mut batch, &thing, None);
+            things.put(&mut batch, &thing, None);
         }
         store.commit(&[batch]).expect("commit");
 
         let key = ThingKey::parse("mower-3").expect("a key");
-        let thing = identity.thing(one, &key).expect("read").expect("there");
+        let thing = things.get(one, &key).expect("read").expect("there");
         assert_eq!(thing.id, ThingId::from_bytes([3; 12]));
-        assert_eq!(identity.thing_by_id(one, thing.id).expect("read"), Some(thing.clone()));
-        assert_eq!(identity.thing(other, &key).expect("read"), None);
-        assert_eq!(identity.thing_by_id(other, thing.id).expect("read"), None);
-        let by_imei = |org, imei| identity.thing_by_alias(org, Alias::Imei, imei).expect("read");
+        assert_eq!(things.by_id(one, thing.id).expect("read"), Some(thing.clone()));
+        assert_eq!(things.get(other, &key).expect("read"), None);
+        assert_eq!(things.by_id(other, thing.id).expect("read"), None);
+        let by_imei = |org, imei| things.by_alias(org, Alias::Imei, imei).expect("read");
         assert_eq!(by_imei(one, "353"), Some(thing.clone()));
         assert_eq!(by_imei(other, "353"), None);
-        let children = identity.children(ThingId::from_bytes([1; 12]), 9).expect("read");
+        let children = things.children(ThingId::from_bytes([1; 12]), 9).expect("read");
         assert_eq!(children.len(), 1);
         assert_eq!(children[0].1.as_str(), "mower-2");
 
-        let nowhere = Path::new("/nowhere");
         let tables = Tables::new(store.clone(), Durability::Os);
-        let again = Identity::open(tables, Some(nowhere), NOW, &mut |_| ()).expect("loads");
-        assert_eq!((again.count_things(one), again.count_things(other)), (6, 1));
+        let again = Things::open(tables).expect("loads");
+        assert_eq!((again.count(one), again.count(other)), (6, 1));
 
         let page = |offset, limit| -> Vec<u8> {
-            let things = again.things(one, offset, limit).expect("read");
-            things.iter().map(|thing| thing.id.as_bytes()[0]).collect()
+            let page = again.page(one, offset, limit).expect("read");
+            page.iter().map(|thing| thing.id.as_bytes()[0]).collect()
         };
         assert_eq!(page(0, 3), [0, 1, 2]);
         assert_eq!(page(4, 10), [4, 5]);
         assert_eq!(page(6, 10), [0_u8; 0]);
         assert_eq!(page(usize::MAX, 10), [0_u8; 0]);
 
-        let used = |def| identity.is_used(ThingDefId::from_bytes([def; 12])).expect("read");
+        let used = |def| things.is_used(ThingDefId::from_bytes([def; 12])).expect("read");
         assert!(used(8) && !used(9));
         let mut changed = thing.clone();
         changed.def = Some(ThingDefId::from_bytes([9; 12]));
         changed.aliases.insert(Alias::Imei, "99".into());
         let mut batch = Batch::default();
-        identity.put_thing(&mut batch, &changed, Some(&thing));
+        things.put(&mut batch, &changed, Some(&thing));
         store.commit(&[batch]).expect("commit");
         assert_eq!(by_imei(one, "353"), None);
         assert_eq!(by_imei(one, "99"), Some(changed.clone()));
         assert!(!used(8) && used(9));
         let mut batch = Batch::default();
-        identity.delete_thing(&mut batch, &changed);
+        things.delete(&mut batch, &changed);
         store.commit(&[batch]).expect("commit");
-        assert_eq!(identity.thing(one, &key).expect("read"), None);
-        assert_eq!(identity.thing_by_id(one, changed.id).expect("read"), None);
-        assert_eq!((by_imei(one, "99"), identity.count_things(one)), (None, 5));
+        assert_eq!(things.get(one, &key).expect("read"), None);
+        assert_eq!(things.by_id(one, changed.id).expect("read"), None);
+        assert_eq!((by_imei(one, "99"), things.count(one)), (None, 5));
         assert!(!used(9));
     }
 }

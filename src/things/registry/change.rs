@@ -1,7 +1,6 @@
 //! Changes of things, one at a time: what is read, checked and written of one belongs together.
 
-use super::Identity;
-use super::model::{Alias, Thing};
+use super::{Alias, Thing, Things};
 use crate::id::{OrgId, ThingId, ThingKey};
 use crate::limits;
 use crate::store::writer::Receipt;
@@ -26,14 +25,14 @@ pub enum ThingConflict {
     Store(#[from] StoreError),
 }
 
-impl Identity {
+impl Things {
     /// Makes a thing.
     ///
     /// # Errors
     /// Its key or one of its identifiers is taken, or the store failed.
-    pub fn create_thing(&self, thing: &Thing) -> Result<Receipt, ThingConflict> {
-        let _lock = self.lock_thing(thing.org, &thing.key);
-        if self.thing(thing.org, &thing.key)?.is_some() {
+    pub fn create(&self, thing: &Thing) -> Result<Receipt, ThingConflict> {
+        let _lock = self.lock(thing.org, &thing.key);
+        if self.get(thing.org, &thing.key)?.is_some() {
             return Err(ThingConflict::Key);
         }
         self.put_checked(thing, None)
@@ -44,14 +43,14 @@ impl Identity {
     ///
     /// # Errors
     /// One of its new identifiers is taken, or the store failed.
-    pub fn change_thing(
+    pub fn change(
         &self,
         org: OrgId,
         key: &ThingKey,
         edit: impl FnOnce(&mut Thing),
     ) -> Result<Option<(Thing, Receipt)>, ThingConflict> {
-        let _lock = self.lock_thing(org, key);
-        let Some(before) = self.thing(org, key)? else { return Ok(None) };
+        let _lock = self.lock(org, key);
+        let Some(before) = self.get(org, key)? else { return Ok(None) };
         let mut thing = before.clone();
         edit(&mut thing);
         if thing == before {
@@ -66,21 +65,21 @@ impl Identity {
     ///
     /// # Errors
     /// The store failed.
-    pub fn remove_thing(
+    pub fn remove(
         &self,
         org: OrgId,
         key: &ThingKey,
         also: impl FnOnce(&Thing, &mut Batch),
     ) -> Result<Option<(Thing, Receipt)>, StoreError> {
-        let lock = self.lock_thing(org, key);
-        let Some(thing) = self.thing(org, key)? else { return Ok(None) };
+        let lock = self.lock(org, key);
+        let Some(thing) = self.get(org, key)? else { return Ok(None) };
         let mut batch = Batch::default();
         also(&thing, &mut batch);
-        self.delete_thing(&mut batch, &thing);
+        self.delete(&mut batch, &thing);
         let mut receipt = match self.tables.hand_over(batch) {
             Ok(receipt) => receipt,
             Err(error) => {
-                *self.thing_counts.lock().entry(org).or_insert(0) += 1;
+                *self.counts.lock().entry(org).or_insert(0) += 1;
                 return Err(error);
             }
         };
@@ -107,7 +106,7 @@ impl Identity {
         let free = |thing: &mut Thing| {
             thing.bound_to = thing.bound_to.filter(|bound_to| *bound_to != parent);
         };
-        match self.change_thing(org, key, free) {
+        match self.change(org, key, free) {
             Ok(changed) => Ok(changed.map(|(_, receipt)| receipt)),
             Err(ThingConflict::Store(error)) => Err(error),
             // It claims no identifier.
@@ -122,22 +121,22 @@ impl Identity {
             thing.aliases.iter().filter(|(alias, value)| !had(alias, value)).peekable();
         let _lock = claimed.peek().is_some().then(|| self.aliases.lock());
         for (alias, value) in claimed {
-            let holder = self.thing_by_alias(thing.org, *alias, value)?;
+            let holder = self.by_alias(thing.org, *alias, value)?;
             if holder.is_some_and(|holder| holder.id != thing.id) {
                 return Err(ThingConflict::Alias { alias: *alias, value: value.clone() });
             }
         }
         let mut batch = Batch::default();
-        self.put_thing(&mut batch, thing, before);
-        Ok(self.hand_over_thing(batch, thing, before)?)
+        self.put(&mut batch, thing, before);
+        Ok(self.hand_over(batch, thing, before)?)
     }
 
-    /// Hands the batch of a thing over to which [`Identity::put_thing`] has added it. One that is
+    /// Hands the batch of a thing over to which [`Things::put`] has added it. One that is
     /// new is not counted if that fails.
     ///
     /// # Errors
     /// The store takes no more changes.
-    pub fn hand_over_thing(
+    pub(super) fn hand_over(
         &self,
         batch: Batch,
         thing: &Thing,
@@ -145,7 +144,7 @@ impl Identity {
     ) -> Result<Receipt, StoreError> {
         self.tables.hand_over(batch).inspect_err(|_| {
             if before.is_none()
-                && let Some(count) = self.thing_counts.lock().get_mut(&thing.org)
+                && let Some(count) = self.counts.lock().get_mut(&thing.org)
             {
                 *count = count.saturating_sub(1);
             }
@@ -155,7 +154,7 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOW, demo};
+    use super::super::tests::{NOW, things};
     use super::*;
 
     fn key(text: &str) -> ThingKey {
@@ -164,9 +163,8 @@ mod tests {
 
     #[tokio::test]
     async fn keys_and_identifiers_are_of_one_thing() {
-        let (identity, _) = demo();
-        let orgs = identity.orgs();
-        let (org, other) = (orgs[0].id, orgs[1].id);
+        let (things, _) = things();
+        let (org, other) = (OrgId::from_bytes([8; 12]), OrgId::from_bytes([9; 12]));
         let with = |number: u8, org, name: &str, imei: &str| {
             let id = ThingId::from_bytes([number; 12]);
             let mut thing = Thing::new(id, org, key(name), "x", NOW);
@@ -174,18 +172,18 @@ mod tests {
             thing
         };
         let create = |number, org, name: &str, imei: &str| {
-            identity.create_thing(&with(number, org, name, imei)).map(drop)
+            things.create(&with(number, org, name, imei)).map(drop)
         };
         create(1, org, "a", "11").expect("room");
         create(2, other, "a", "11").expect("another organisation");
         assert!(matches!(create(3, org, "a", "33"), Err(ThingConflict::Key)));
         let taken = create(4, org, "b", "11").expect_err("taken");
         assert_eq!(taken.to_string(), "the organisation has another thing with imei 11");
-        assert_eq!(identity.count_things(org), 1);
+        assert_eq!(things.count(org), 1);
 
         create(5, org, "b", "22").expect("room");
         let rename = |name: &str, imei: &str| {
-            identity.change_thing(org, &key(name), |thing| {
+            things.change(org, &key(name), |thing| {
                 thing.aliases.insert(Alias::Imei, imei.to_owned());
             })
         };
@@ -194,15 +192,15 @@ mod tests {
         drop(rename("a", "44").expect("free").expect("there"));
         let (changed, receipt) = rename("b", "11").expect("free again").expect("there");
         receipt.await.expect("stored");
-        let found = identity.thing_by_alias(org, Alias::Imei, "11").expect("read");
+        let found = things.by_alias(org, Alias::Imei, "11").expect("read");
         assert_eq!(found, Some(changed));
-        assert_eq!(identity.thing_by_alias(org, Alias::Imei, "22").expect("read"), None);
+        assert_eq!(things.by_alias(org, Alias::Imei, "22").expect("read"), None);
     }
 
     #[tokio::test]
     async fn what_was_bound_to_a_removed_thing_is_free() {
-        let (identity, _) = demo();
-        let org = identity.orgs()[0].id;
+        let (things, _) = things();
+        let org = OrgId::from_bytes([8; 12]);
         let parent = ThingId::from_bytes([1; 12]);
         let mut receipts = Vec::new();
         for (number, name) in [(1, "parent"), (2, "child"), (3, "other")] {
@@ -213,20 +211,20 @@ mod tests {
                 "other" => Some(ThingId::from_bytes([2; 12])),
                 _ => None,
             };
-            receipts.push(identity.create_thing(&thing).expect("room"));
+            receipts.push(things.create(&thing).expect("room"));
         }
         for receipt in receipts {
             receipt.await.expect("stored");
         }
-        let remove = || identity.remove_thing(org, &key("parent"), |_, _| ()).expect("read");
+        let remove = || things.remove(org, &key("parent"), |_, _| ()).expect("read");
         let (_, receipt) = remove().expect("there");
         receipt.await.expect("stored");
         assert!(remove().is_none());
         let bound_to =
-            |name: &str| identity.thing(org, &key(name)).expect("read").expect("there").bound_to;
+            |name: &str| things.get(org, &key(name)).expect("read").expect("there").bound_to;
         assert_eq!(bound_to("child"), None);
         assert_eq!(bound_to("other"), Some(ThingId::from_bytes([2; 12])));
-        assert_eq!(identity.children(parent, 9).expect("read"), []);
-        assert_eq!(identity.count_things(org), 2);
+        assert_eq!(things.children(parent, 9).expect("read"), []);
+        assert_eq!(things.count(org), 2);
     }
 }

@@ -1,6 +1,7 @@
 //! When things that have no session any more gave their last sign of life.
 
-use super::Identity;
+use super::Things;
+use crate::directory::Session;
 use crate::id::{OrgId, ThingId};
 use crate::store::{Batch, StoreError, Table};
 use crate::timestamp::Timestamp;
@@ -15,6 +16,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// The last signs of life of a session.
+    pub fn of(session: &Session) -> Self {
+        Self { alive: session.last_active(), command: session.last_accessed() }
+    }
+
     /// The later of both signs.
     #[must_use]
     pub fn latest(self, other: Self) -> Self {
@@ -32,7 +38,7 @@ impl Seen {
     }
 }
 
-impl Identity {
+impl Things {
     /// The last signs of life of the sessions of a thing that have ended.
     ///
     /// # Errors
@@ -56,7 +62,7 @@ impl Identity {
     ) -> Result<(), StoreError> {
         let stored = self.seen(thing)?;
         let latest = stored.map_or(seen, |stored| stored.latest(seen));
-        if stored != Some(latest) && self.has_thing(org, thing)? {
+        if stored != Some(latest) && self.has(org, thing)? {
             batch.put(Table::Seen, *thing.as_bytes(), latest.to_row());
         }
         Ok(())
@@ -65,37 +71,37 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::Thing;
-    use super::super::tests::{NOW, demo};
+    use super::super::Thing;
+    use super::super::tests::{NOW, things};
     use super::*;
     use crate::id::ThingKey;
     use crate::store::Store as _;
 
     #[test]
     fn only_later_signs_of_things_that_are_there_are_kept() {
-        let (identity, store) = demo();
-        let (org, id) = (identity.orgs()[0].id, ThingId::from_bytes([1; 12]));
+        let (things, store) = things();
+        let (org, id) = (OrgId::from_bytes([8; 12]), ThingId::from_bytes([1; 12]));
         let seen = |alive, command| Seen {
             alive: Timestamp::from_millis(alive),
             command: Timestamp::from_millis(command),
         };
         let put = |sign| {
             let mut batch = Batch::default();
-            identity.put_seen(&mut batch, org, id, sign).expect("read");
+            things.put_seen(&mut batch, org, id, sign).expect("read");
             store.commit(&[batch]).expect("commit");
-            identity.seen(id).expect("read")
+            things.seen(id).expect("read")
         };
         assert_eq!(put(seen(5, 5)), None);
         let mut batch = Batch::default();
         let thing = Thing::new(id, org, ThingKey::parse("a").expect("a key"), "x", NOW);
-        identity.put_thing(&mut batch, &thing, None);
+        things.put(&mut batch, &thing, None);
         store.commit(&[batch]).expect("commit");
         assert_eq!(put(seen(5, 3)), Some(seen(5, 3)));
         assert_eq!(put(seen(4, 4)), Some(seen(5, 4)));
         assert_eq!(put(seen(-1, -1)), Some(seen(5, 4)));
         let mut batch = Batch::default();
-        identity.delete_thing(&mut batch, &thing);
+        things.delete(&mut batch, &thing);
         store.commit(&[batch]).expect("commit");
-        assert_eq!(identity.seen(id).expect("read"), None);
+        assert_eq!(things.seen(id).expect("read"), None);
     }
 }

@@ -4,14 +4,14 @@ use std::sync::{Arc, LazyLock};
 
 use serde::Serialize;
 
-use super::mail::Letter;
-use super::{Draft, PostError, Posted};
-use crate::app::{App, random};
+use super::{App, random};
 use crate::directory::event::Event;
 use crate::directory::{Lifetime, Outlet, Principal, Pushed, Session, Who};
 use crate::id::{ThingId, ThingKey};
 use crate::limits;
 use crate::store::StoreError;
+use crate::things::mailbox::mail::Letter;
+use crate::things::mailbox::{Draft, PostError, Posted};
 use crate::timestamp::Timestamp;
 
 /// The topic of the notice.
@@ -45,7 +45,9 @@ impl App {
     /// the store.
     ///
     /// # Errors
-    /// As [`Mailbox::post`](super::Mailbox::post), or the system has no random numbers.
+    /// As [`Mailbox::post`], or the system has no random numbers.
+    ///
+    /// [`Mailbox::post`]: crate::things::mailbox::Mailbox::post
     pub fn post_mail(
         &self,
         draft: Draft,
@@ -78,7 +80,7 @@ impl App {
     /// The things that a session serves: its own, and those bound to it.
     fn served_by(&self, session: &Session) -> Result<Vec<ThingId>, StoreError> {
         let Who::Application { thing_id, .. } = session.who() else { return Ok(Vec::new()) };
-        let children = self.identity.children(*thing_id, limits::CHILDREN_MAX)?;
+        let children = self.things.children(*thing_id, limits::CHILDREN_MAX)?;
         Ok(std::iter::once(*thing_id).chain(children.into_iter().map(|(id, _)| id)).collect())
     }
 
@@ -113,9 +115,9 @@ impl App {
     fn notify_mail(&self, letter: &Letter) {
         let org = letter.org;
         self.push_notices(letter, Principal::Thing(org, letter.thing_key.clone()));
-        let parent = self.identity.thing(org, &letter.thing_key).and_then(|thing| {
+        let parent = self.things.get(org, &letter.thing_key).and_then(|thing| {
             match thing.and_then(|thing| thing.bound_to) {
-                Some(parent) => self.identity.thing_by_id(org, parent),
+                Some(parent) => self.things.by_id(org, parent),
                 None => Ok(None),
             }
         });

@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::app::App;
+use super::App;
 use crate::directory::{Event, Lifetime, Principal, Session, Who};
 use crate::id::{OrgId, ThingId, ThingKey};
-use crate::identity::Seen;
-use crate::identity::model::Thing;
 use crate::limits;
 use crate::store::{Batch, StoreError};
 use crate::things::feed::Topic;
+use crate::things::registry::{Seen, Thing};
 
 impl App {
     /// Whether a thing has a connection of its own.
@@ -23,7 +22,7 @@ impl App {
     }
 
     /// Tells of things whose first connection has come, or whose last one has gone.
-    pub(crate) fn tell_connections(&self, events: &[Event]) {
+    pub(super) fn tell_connections(&self, events: &[Event]) {
         for event in events {
             let (session, came) = match event {
                 Event::Started(session) => (session, true),
@@ -61,11 +60,11 @@ impl App {
         key: &ThingKey,
         connected: bool,
     ) -> Result<(), StoreError> {
-        let parent = self.identity.thing(org, key)?.and_then(|thing| thing.bound_to);
+        let parent = self.things.get(org, key)?.and_then(|thing| thing.bound_to);
         if !self.is_parent_connected(org, parent)? {
             self.feed.publish(org, key, Topic::Connected, || connected.to_string());
         }
-        for (_, child) in self.identity.children(id, limits::CHILDREN_MAX)? {
+        for (_, child) in self.things.children(id, limits::CHILDREN_MAX)? {
             self.tell_bound(org, &child, connected);
         }
         Ok(())
@@ -73,7 +72,7 @@ impl App {
 
     fn is_parent_connected(&self, org: OrgId, parent: Option<ThingId>) -> Result<bool, StoreError> {
         let Some(parent) = parent else { return Ok(false) };
-        let found = self.identity.thing_by_id(org, parent)?;
+        let found = self.things.by_id(org, parent)?;
         Ok(found.is_some_and(|parent| self.has_connection(org, &parent.key)))
     }
 
@@ -106,7 +105,7 @@ impl App {
     /// # Errors
     ///
     /// What the store reports.
-    pub(crate) fn keep_seen(&self, batch: &mut Batch, events: &[Event]) -> Result<(), StoreError> {
+    pub(super) fn keep_seen(&self, batch: &mut Batch, events: &[Event]) -> Result<(), StoreError> {
         let mut last: BTreeMap<(OrgId, ThingId), Seen> = BTreeMap::new();
         for event in events {
             if let Event::Ended(session, _) = event
@@ -118,14 +117,7 @@ impl App {
             }
         }
         let mut last = last.into_iter();
-        last.try_for_each(|((org, thing), seen)| self.identity.put_seen(batch, org, thing, seen))
-    }
-}
-
-impl Seen {
-    /// The last signs of life of a session.
-    pub fn of(session: &Session) -> Self {
-        Self { alive: session.last_active(), command: session.last_accessed() }
+        last.try_for_each(|((org, thing), seen)| self.things.put_seen(batch, org, thing, seen))
     }
 }
 

@@ -1,0 +1,150 @@
+//! A device's login finds its thing, or registers it (`tr50.md` 1.1, "auto-registration").
+
+use super::{Thing, Things};
+use crate::id::{ThingId, ThingKey};
+use crate::identity::model::Application;
+use crate::limits;
+use crate::store::writer::Receipt;
+use crate::store::{Batch, StoreError};
+use crate::timestamp::Timestamp;
+
+impl Things {
+    /// The thing with this key, for a device that logs in with the application's token. When it is
+    /// new or has another application id than before, the receipt is for that. None: it is unknown,
+    /// and the token registers none.
+    ///
+    /// `fresh_id` is the id of the thing, should it register now.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn log_in(
+        &self,
+        application: &Application,
+        key: ThingKey,
+        app_id: &str,
+        now: Timestamp,
+        fresh_id: ThingId,
+    ) -> Result<Option<(Thing, Receipt)>, StoreError> {
+        let app_id = shortened(app_id, limits::APP_ID_BYTES_MAX);
+        let _lock = self.lock(application.org, &key);
+        let before = self.get(application.org, &key)?;
+        let mut thing = match &before {
+            Some(thing) => thing.clone(),
+            None if application.auto_register => new_thing(application, key, now, fresh_id),
+            None => return Ok(None),
+        };
+        // A client that sends no application id has not changed it.
+        if !app_id.is_empty() {
+            app_id.clone_into(&mut thing.app_id);
+        }
+        let mut receipt = Receipt::nothing();
+        if before.as_ref() != Some(&thing) {
+            let mut batch = Batch::default();
+            self.put(&mut batch, &thing, before.as_ref());
+            receipt = self.hand_over(batch, &thing, before.as_ref())?;
+        }
+        Ok(Some((thing, receipt)))
+    }
+}
+
+/// As much of the text as fits, in whole characters.
+fn shortened(text: &str, bytes_max: usize) -> &str {
+    let mut ends = (0..=bytes_max.min(text.len())).rev();
+    ends.find_map(|end| text.get(..end)).unwrap_or_default()
+}
+
+/// The thing that registers itself, named as deviceWISE does (`tr50.md` 1.1, "auto-registration").
+fn new_thing(application: &Application, key: ThingKey, now: Timestamp, id: ThingId) -> Thing {
+    Thing {
+        name: format!("auto:{key}"),
+        def: application.auto_register_def,
+        tags: application.auto_register_tags.clone(),
+        sec_tags: application.auto_register_sec_tags.clone(),
+        ..Thing::new(id, application.org, key, "AUTOREG", now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::super::tests::NOW;
+    use super::*;
+    use crate::identity::Identity;
+    use crate::store::Tables;
+    use crate::store::memory::MemoryStore;
+    use crate::store::writer::Durability;
+
+    /// The things of an empty store, and the application of the demo.
+    fn demo() -> (Things, Arc<Application>) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+        let identity = Identity::open(tables.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
+        let identity = identity.expect("the demo's file is right");
+        let application = identity.application_by_token("demo-token-basicorg");
+        (Things::open(tables).expect("empty"), application.expect("of the demo"))
+    }
+
+    fn id(number: u8) -> ThingId {
+        ThingId::from_bytes([number; 12])
+    }
+
+    fn key() -> ThingKey {
+        ThingKey::parse("mower-1").expect("a key")
+    }
+
+    #[tokio::test]
+    async fn an_unknown_thing_registers_once() {
+        let (things, application) = demo();
+        let login = |number| {
+            let login = things.log_in(&application, key(), "app", NOW, id(number));
+            login.expect("stored").expect("it registers")
+        };
+        let (first, stored) = login(1);
+        assert_eq!(first.name, "auto:mower-1");
+        assert_eq!((first.created_by.as_str(), first.created_on), ("AUTOREG", NOW));
+        assert_eq!(first.org, application.org);
+
+        // Before it is stored it must not become a second thing.
+        let (second, _) = login(2);
+        assert_eq!(second, first);
+        assert_eq!(things.count(first.org), 1);
+
+        stored.await.expect("stored");
+        let (third, _) = login(3);
+        assert_eq!(third, first);
+        assert_eq!(things.by_id(first.org, id(1)).expect("read"), Some(first));
+    }
+
+    #[test]
+    fn an_unknown_thing_stays_out_if_the_token_registers_none() {
+        let (things, application) = demo();
+        let strict = Application { auto_register: false, ..Application::clone(&application) };
+        let login = things.log_in(&strict, key(), "app", NOW, id(1)).expect("read");
+        assert!(login.is_none());
+        assert_eq!(things.count(strict.org), 0);
+    }
+
+    #[tokio::test]
+    async fn a_thing_that_the_store_does_not_take_is_not_counted() {
+        let (things, application) = demo();
+        things.tables.writer().stop().await.expect("stopped");
+        assert!(things.log_in(&application, key(), "app", NOW, id(1)).is_err());
+        assert_eq!(things.count(application.org), 0);
+    }
+
+    #[test]
+    fn another_application_id_is_kept() {
+        let (things, application) = demo();
+        let login = |app_id: &str| {
+            let login = things.log_in(&application, key(), app_id, NOW, id(1));
+            login.expect("stored").expect("it registers").0.app_id
+        };
+        assert_eq!(login("first"), "first");
+        assert_eq!(login("second"), "second");
+        assert_eq!(login(""), "second");
+        let long = "é".repeat(limits::APP_ID_BYTES_MAX);
+        assert_eq!(login(&long), "é".repeat(limits::APP_ID_BYTES_MAX / 2));
+    }
+}
