@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::record::decode;
 use crate::store::disk::DiskStore;
+use crate::store::rows::decode;
 use crate::store::{Row, SCHEMA_VERSION, StoreError, Table};
 use crate::things::files::FileRecord;
 use crate::things::files::blobs::{Blobs, make_private, relative_path};

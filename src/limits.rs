@@ -63,15 +63,15 @@ pub const WRITE_STALL_WAIT: Duration = Duration::from_secs(30);
 /// of the largest kind (`session.list` of 5,000 sessions is about 5 MB) and as much again.
 pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Messages that may wait in a connection's outbox (pushed replies, notices, broker deliveries).
+/// Messages that may wait in a connection's outbox.
 pub const OUTBOX_MESSAGES_MAX: usize = 1000;
+
+/// Replies of one connection that take time and are promised at once.
+pub const PENDING_MAX: usize = 1000;
 
 /// Bytes of the requests of one connection that are worked on, and of the replies that wait there
 /// until it reads: four of the largest replies. A thousand of either would be gigabytes.
 pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Bytes of a reply that finds room in any case: what a thousand of them may have together.
-pub const OUTBOX_SHARE_BYTES: usize = OUTBOX_BYTES_MAX / OUTBOX_MESSAGES_MAX;
 
 /// Bytes read from a socket at once; one such buffer serves a whole thread.
 pub const READ_BYTES: usize = 64 * 1024;
@@ -419,9 +419,6 @@ pub const ACK_WAIT_S_MAX: f64 = 300.0;
 /// The time in seconds for which a caller waits that does not say how long: what mower
 /// integrations ask for (`tr50.md` 4.1, HA).
 pub const ACK_WAIT_S: f64 = 30.0;
-
-/// Requests on one TCP connection that wait for things' answers.
-pub const TCP_WAITING_MAX: usize = 1000;
 
 /// Principals on a page of Cognite's list (`session-apis.md` A4).
 pub const PRINCIPALS_PAGE_MAX: usize = 100;

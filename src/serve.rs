@@ -16,29 +16,25 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, stored_ttl_s};
+use crate::app::{App, IdentityError, OpenError};
 use crate::backup::{self, BackupError};
 use crate::broker::{Broker, BrokerLimits};
 use crate::config::{Config, ConfigError};
 use crate::control::Control;
-use crate::directory::Directory;
+use crate::dialects::{cognite, element};
 use crate::edge::http::{self, Dialect, HttpService, HttpSettings};
 use crate::edge::mqtt::{self, Edge};
 use crate::edge::tls::{self, TlsError};
 use crate::edge::{ConnInfo, Protocol, Stream, proxy, tcp};
-use crate::identity::password::Passwords;
-use crate::identity::{Identity, IdentityError};
 use crate::logging::PeerLog;
-use crate::metrics::Metrics;
+use crate::store::StoreError;
 use crate::store::disk::DiskStore;
-use crate::store::{Store, StoreError, Tables};
 use crate::things::files::Files;
 use crate::things::files::transfer::{Stored, TransferError};
-use crate::things::registry::Things;
 use crate::timestamp::Timestamp;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange;
-use crate::{cognite, descriptors, element, journal, limits, peer_log};
+use crate::{descriptors, limits, peer_log};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +83,16 @@ pub enum StartError {
     /// The organisations and users can't be loaded.
     #[error("{}", chain(.0))]
     Identity(#[from] IdentityError),
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Store(error) => Self::Store(error),
+            OpenError::Identity(error) => Self::Identity(error),
+            OpenError::Files(error) => Self::Files(error),
+        }
+    }
 }
 
 /// An error and its causes in one sentence.
@@ -268,47 +274,11 @@ fn close(disk: Arc<DiskStore>) {
 }
 
 fn open_on(disk: Arc<DiskStore>, data_dir: &Path, config: Config) -> Result<Opened, StartError> {
-    let store: Arc<dyn Store> = disk.clone();
-    let now = Timestamp::now();
-    let bootstrap = config.server.bootstrap.as_deref();
-    let tables = Tables::new(store, config.server.durability);
-    let identity = Identity::open(tables.clone(), bootstrap, now, &mut |bytes| {
-        // Ids of a few records in a file that is read once: without chance there is no server.
-        getrandom::fill(bytes).expect("the system has random numbers when the program starts");
-    })?;
-    let things = Things::open(tables.clone())?;
-    let directory = Directory::new(App::terms(&config), now);
-    if let Some(ttl_s) = stored_ttl_s(tables.store(), config.sessions.max_age_s)? {
-        directory.set_ttl_s(ttl_s);
-    }
-    let metrics = Metrics::new(&COMMANDS.iter().map(|command| command.name).collect::<Vec<_>>());
-    let live = journal::recover(tables.store(), &identity, &things, &directory, now)?;
-    for session in directory.all() {
-        metrics.session_started(session.kind().as_str());
-    }
-    tracing::info!(live, "sessions recovered");
-    // Half the cores: a flood of logins leaves the others to those who are in.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let passwords = Passwords::new(cores / 2);
-    let server_id = host_name();
-    let parts =
-        Parts { config, tables, identity, things, directory, passwords, metrics, server_id };
-    let app = App::new(parts);
-    app.files.recover()?;
-    let waiting = app.mailbox.load()?;
-    tracing::info!(waiting, "mails loaded");
+    let commands: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+    let app = App::open(config, disk.clone(), &commands, Timestamp::now())?;
     let failed = |source| StartError::Control { path: data_dir.to_owned(), source };
     let control = Control::bind(data_dir).map_err(failed)?;
     Ok((app, disk, control))
-}
-
-/// The name of this machine, as `session.info` shows it in `serverId`.
-fn host_name() -> Arc<str> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => "tr50d".into(),
-        name => name.into(),
-    }
 }
 
 fn bind(config: &Config) -> Result<Vec<(TcpListener, Listening)>, StartError> {
@@ -468,10 +438,8 @@ impl HttpService for Web {
             return exchange::server_full();
         }
         let app = &self.shared.app;
-        let mut answer = exchange::over_http(app, &body, session, info, Timestamp::now()).await;
-        let reply = std::mem::take(&mut answer.bytes);
-        answer.close();
-        reply
+        let reply = exchange::over_http(app, &body, session, info, Timestamp::now()).await;
+        reply.send(|text| text)
     }
 
     async fn dialect(

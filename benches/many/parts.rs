@@ -145,7 +145,7 @@ fn start_of(app: &App, number: usize, access: &Arc<Access>) -> Outcome<Start> {
         access: access.clone(),
         conn: ConnInfo { protocol: Protocol::Mqtt, remote_addr: here() },
         lifetime: Lifetime::Connection,
-        outlet: None,
+        outbox: None,
     })
 }
 

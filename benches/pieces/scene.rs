@@ -10,7 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tr50d::app::{App, Arrival, Parts};
 use tr50d::broker::{Broker, BrokerLimits};
 use tr50d::config::Config;
-use tr50d::directory::{Directory, Outlet, Pushed, Reason, Session, Start, Who};
+use tr50d::directory::{Directory, Outbox, Push, Reason, Session, Start, Who};
 use tr50d::edge::mqtt::Edge;
 use tr50d::edge::{ConnInfo, Protocol};
 use tr50d::id::{SessionId, ThingId, ThingKey};
@@ -154,7 +154,7 @@ async fn login(app: &App, org: usize, thing_key: &str) -> Arc<Session> {
         conn: conn(org),
         client_id: "device-cloud".into(),
         takes_over: true,
-        outlet: Arc::new(Nowhere),
+        outbox: Arc::new(Nowhere),
     };
     app.login_bound(credentials, arrival, NOW).await.expect("the token is right")
 }
@@ -178,7 +178,7 @@ fn start_like(app: &App, like: &Session, number: usize) {
         access: Arc::new((*like.access()).clone()),
         conn: conn(number),
         lifetime: like.lifetime(),
-        outlet: Some(Arc::new(Nowhere)),
+        outbox: Some(Arc::new(Nowhere)),
     };
     // A hundred start in the same millisecond.
     let now = NOW.plus_millis(number as i64 / 100);
@@ -195,10 +195,10 @@ pub fn conn(number: usize) -> ConnInfo {
 /// A connection that nothing is sent to.
 struct Nowhere;
 
-impl Outlet for Nowhere {
+impl Outbox for Nowhere {
     fn close(&self, _: Reason) {}
 
-    fn push(&self, _: Pushed) {}
+    fn push(&self, _: Push) {}
 }
 
 /// A store in memory that drops the points of telemetry: a bench makes them for seconds.

@@ -4,11 +4,12 @@ use std::sync::{Arc, LazyLock};
 
 use serde::Serialize;
 
-use super::{App, random};
+use super::App;
 use crate::directory::event::Event;
-use crate::directory::{Lifetime, Outlet, Principal, Pushed, Session, Who};
+use crate::directory::{Lifetime, Outbox, Principal, Push, Session, Who};
 use crate::id::{ThingId, ThingKey};
 use crate::limits;
+use crate::random::random;
 use crate::store::StoreError;
 use crate::things::mailbox::mail::Letter;
 use crate::things::mailbox::{Draft, PostError, Posted};
@@ -27,17 +28,17 @@ struct Notice<'a> {
 }
 
 /// A notice for a session that is bound to a connection.
-pub fn notice(session: &Session, letter: &Letter) -> Pushed {
+pub fn notice(session: &Session, letter: &Letter) -> Push {
     let session_id = session.id().map_or("", |id| id.secret());
     let notice = Notice { session_id, thing_key: &letter.thing_key };
     let payload = serde_json::to_vec(&notice).expect("two texts");
-    Pushed { topic: TOPIC.clone(), payload: payload.into() }
+    Push::message(TOPIC.clone(), payload.into())
 }
 
 /// The connection of a session that is bound to one, with a notice for it.
-pub fn notice_to(session: &Session, letter: &Letter) -> Option<(Arc<dyn Outlet>, Pushed)> {
-    let outlet = session.outlet().filter(|_| session.lifetime() == Lifetime::Connection)?;
-    Some((outlet.clone(), notice(session, letter)))
+pub fn notice_to(session: &Session, letter: &Letter) -> Option<(Arc<Outbox>, Push)> {
+    let outbox = session.outbox().filter(|_| session.lifetime() == Lifetime::Connection)?;
+    Some((outbox.clone(), notice(session, letter)))
 }
 
 impl App {
@@ -63,7 +64,7 @@ impl App {
     }
 
     /// The notice for a session that begins, if mail waits for it.
-    pub fn waiting_mail(&self, session: &Session) -> Option<Pushed> {
+    pub fn waiting_mail(&self, session: &Session) -> Option<Push> {
         if self.mailbox.counts().0 == 0 {
             return None;
         }
@@ -129,9 +130,9 @@ impl App {
     }
 
     fn push_notices(&self, letter: &Letter, principal: Principal) {
-        for session in self.directory.of_principal(&principal) {
-            if let Some((outlet, message)) = notice_to(&session, letter) {
-                outlet.push(message);
+        for session in self.sessions.of_principal(&principal) {
+            if let Some((outbox, message)) = notice_to(&session, letter) {
+                outbox.push(message);
             }
         }
     }

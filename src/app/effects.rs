@@ -142,8 +142,8 @@ impl Goodbyes {
 impl Drop for Goodbyes {
     fn drop(&mut self) {
         for (session, reason) in &self.0 {
-            if let Some(outlet) = session.outlet() {
-                outlet.close(*reason);
+            if let Some(outbox) = session.outbox() {
+                outbox.close(*reason);
             }
         }
     }

@@ -115,5 +115,5 @@ impl App {
 
 /// Whether a connection closes with this change.
 fn closes(event: &Event) -> bool {
-    matches!(event, Event::Ended(session, _) if session.outlet().is_some())
+    matches!(event, Event::Ended(session, _) if session.outbox().is_some())
 }

@@ -3,17 +3,36 @@
 use std::sync::Arc;
 
 use super::App;
-use crate::random::{NoRandom, random};
-use crate::directory::{End, Full, Lifetime, Outlet, Reason, Session, Start, Who};
+use crate::directory::{End, Full, Lifetime, Outbox, Reason, Session, Start, Who};
 use crate::edge::ConnInfo;
 use crate::id::{ApplicationId, SessionId, ThingId, ThingKey};
 use crate::identity::model::User;
 use crate::identity::{Access, Refusal};
+use crate::random::{NoRandom, random};
 use crate::store::StoreError;
 use crate::store::writer::Receipt;
 use crate::timestamp::Timestamp;
-use crate::tr50::authenticate::Credentials;
 use crate::tr50::error::{Code, Failure};
+
+/// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
+pub enum Credentials {
+    /// A person.
+    User {
+        /// E-mail address.
+        name: String,
+        /// Password.
+        password: String,
+    },
+    /// An application on a thing.
+    Application {
+        /// The thing's key.
+        thing_key: String,
+        /// The application's token.
+        token: String,
+        /// What the application calls itself.
+        app_id: String,
+    },
+}
 
 /// How a login arrives on a connection.
 pub struct Arrival {
@@ -24,7 +43,7 @@ pub struct Arrival {
     /// Whether it replaces a connection with the same login and client id.
     pub takes_over: bool,
     /// The connection that the session is bound to.
-    pub outlet: Arc<dyn Outlet>,
+    pub outbox: Arc<Outbox>,
 }
 
 /// Why a login failed.
@@ -86,7 +105,7 @@ impl App {
             access: admitted.access,
             conn: arrival.conn,
             lifetime: Lifetime::Connection,
-            outlet: Some(arrival.outlet),
+            outbox: Some(arrival.outbox),
         };
         admitted.registration.await?;
         let (session, events) = self.sessions.start(start, arrival.takes_over, now)?;
@@ -125,7 +144,7 @@ impl App {
             access: admitted.access,
             conn,
             lifetime: Lifetime::Until(now.plus_seconds(self.sessions.terms().max_age_s)),
-            outlet: None,
+            outbox: None,
         };
         admitted.registration.await?;
         let (session, events) = self.sessions.start(start, false, now)?;

@@ -40,7 +40,7 @@ mod secret;
 
 pub use delivery::notice_to;
 pub use effects::{Affected, Applied, Effects, Goodbyes, Outcome, Sequel, SessionChange};
-pub use login::{Arrival, LoginError, login_failure};
+pub use login::{Arrival, Credentials, LoginError, login_failure};
 pub use open::OpenError;
 pub use records::IdentityError;
 pub use secret::SecretError;
@@ -167,45 +167,40 @@ impl App {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::ops::Bound;
     use std::path::Path;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::directory::{Outlet, Start, Who};
+    use crate::directory::{Event, Reason};
+    use crate::directory::{Outbox, Start, Who};
     use crate::edge::{ConnInfo, Protocol};
     use crate::id::{OrgId, SessionId, ThingId, ThingKey};
     use crate::identity::model::User;
+    use crate::limits;
     use crate::store::watched::Watched;
     use crate::store::{Row, Store, Table};
     use crate::things::registry::Thing;
-    use crate::tr50::authenticate::Credentials;
     use crate::tr50::commands::COMMANDS;
-    use crate::tr50::dispatch::{Caller, Execution, execute};
+    use crate::tr50::dispatch::{Caller, execute};
     use crate::tr50::envelope::Request;
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 
-    pub fn app() -> (App, Arc<Watched>) {
-        core_with(Config::default())
+    /// The server of the demo, on a store that is watched.
+    pub(crate) fn demo() -> (Arc<App>, Arc<Watched>) {
+        demo_with(Config::default())
     }
 
-    fn core_with(config: Config) -> (App, Arc<Watched>) {
+    pub(crate) fn demo_with(mut config: Config) -> (Arc<App>, Arc<Watched>) {
+        let bootstrap = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
+        config.server.bootstrap = Some(bootstrap);
         let store = Arc::new(Watched::default());
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
-        let tables = Tables::new(store.clone(), Durability::Os);
-        let identity = Identity::open(tables.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
-        let identity = identity.expect("the demo's file is right");
-        let things = Things::open(tables.clone()).expect("empty");
-        let directory = Directory::new(App::terms(&config), NOW);
         let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
-        let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
+        let app = App::open(config, store.clone(), &names, NOW).expect("the demo's file is right");
         store.largest.store(0, Ordering::Relaxed);
-        let server_id = "x".into();
-        let parts =
-            Parts { config, tables, identity, things, directory, passwords, metrics, server_id };
-        (App::new(parts), store)
+        (Arc::new(app), store)
     }
 
     async fn login(app: &App) -> Result<Arc<Session>, Failure> {
@@ -221,7 +216,7 @@ mod tests {
 
     #[tokio::test]
     async fn counters_are_stored_in_steps() {
-        let (app, store) = app();
+        let (app, store) = demo();
         let count = limits::EXPIRY_STEP * 2 + 1;
         for _ in 0..count {
             let session = login(&app).await.expect("welcome");
@@ -240,18 +235,17 @@ mod tests {
         let mut config = Config::default();
         config.limits.sessions_per_principal = usize::MAX;
         config.limits.commands_per_s = 0;
-        let (app, _) = core_with(config);
-        let app = Arc::new(app);
+        let (app, _) = demo_with(config);
         let session = login(&app).await.expect("welcome");
         let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
         let check = async |command: &str, apart: bool| {
             let request = format!(r#"{{"l":{{"command":{command}}}}}"#);
             let request = Request::parse(request.as_bytes()).expect("a request");
             let mut out = Vec::new();
-            let execution = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
-            assert_eq!(matches!(execution, Execution::Pending(_)), apart, "{command}");
-            if let Execution::Pending(pending) = execution {
-                out = pending.await.bytes;
+            let pending = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
+            assert_eq!(pending.is_some(), apart, "{command}");
+            if let Some(pending) = pending {
+                out = pending.await.send(|text| text);
             }
             String::from_utf8(out).expect("text")
         };
@@ -267,9 +261,9 @@ mod tests {
                 access: session.access(),
                 conn: *session.conn(),
                 lifetime: session.lifetime(),
-                outlet: None,
+                outbox: None,
             };
-            app.directory().start(start, false, NOW).expect("room");
+            drop(app.sessions.start(start, false, NOW).expect("room"));
         }
         let reply = check(sorted, true).await;
         assert!(reply.contains(r#""count":10001,"result":[{"#), "{reply}");
@@ -281,8 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_named_things_are_changed_apart() {
-        let (app, _) = app();
-        let app = Arc::new(app);
+        let (app, _) = demo();
         let session = login(&app).await.expect("welcome");
         permit_all(&app, &session);
         let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
@@ -292,12 +285,13 @@ mod tests {
             let request = format!(r#"{{"t":{{"command":"thing.tag.add","params":{params}}}}}"#);
             let request = Request::parse(request.as_bytes()).expect("a request");
             let mut out = Vec::new();
-            let execution = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
-            let Execution::Pending(mut pending) = execution else { panic!("it takes time") };
-            let turns = app.heavy.available_permits() as u32;
-            let turns = app.heavy.clone().acquire_many_owned(turns).await.expect("turns");
+            let turns = app.offload_turns.available_permits() as u32;
+            let turns = app.offload_turns.clone().acquire_many_owned(turns).await.expect("turns");
+            let pending = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
+            let mut pending = pending.expect("it takes time");
             let waker = std::task::Waker::noop();
-            let polled = pending.as_mut().poll(&mut std::task::Context::from_waker(waker));
+            let polled =
+                std::pin::Pin::new(&mut pending).poll(&mut std::task::Context::from_waker(waker));
             let key = crate::id::ThingKey::parse("mower-1").expect("a key");
             let thing = app.things.get(session.org_id(), &key).expect("read");
             let changed = thing.expect("it is there").tags.iter().any(|held| held == tag);
@@ -306,7 +300,7 @@ mod tests {
                 std::task::Poll::Ready(answer) => answer,
                 std::task::Poll::Pending => pending.await,
             };
-            let reply = String::from_utf8(answer.bytes).expect("text");
+            let reply = String::from_utf8(answer.send(|text| text)).expect("text");
             assert_eq!(reply, r#"{"t":{"success":true}}"#);
             !changed
         };
@@ -314,20 +308,8 @@ mod tests {
         assert!(apart(limits::THINGS_AT_ONCE_MAX + 1, "many").await);
     }
 
-    /// A connection that notes when it is closed.
-    #[derive(Default)]
-    struct Noted(AtomicBool);
-
-    impl Outlet for Noted {
-        fn close(&self, _: Reason) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-
-        fn push(&self, _: crate::directory::Pushed) {}
-    }
-
     /// A connection of the thing, as the directory has it; nobody was told.
-    fn connect(app: &App, session: &Arc<Session>, number: u8) -> (Arc<Session>, Arc<Noted>) {
+    fn connect(app: &App, session: &Arc<Session>, number: u8) -> (Arc<Session>, Arc<Outbox>) {
         connect_as(app, session, session.who().clone(), number)
     }
 
@@ -336,8 +318,8 @@ mod tests {
         session: &Arc<Session>,
         who: Who,
         number: u8,
-    ) -> (Arc<Session>, Arc<Noted>) {
-        let outlet = Arc::new(Noted::default());
+    ) -> (Arc<Session>, Arc<Outbox>) {
+        let outbox = Arc::new(Outbox::new(true));
         let start = Start {
             id: SessionId::from_random([number; 12]),
             who,
@@ -345,24 +327,26 @@ mod tests {
             access: session.access(),
             conn: *session.conn(),
             lifetime: Lifetime::Connection,
-            outlet: Some(outlet.clone()),
+            outbox: Some(outbox.clone()),
         };
-        (app.directory().start(start, false, NOW).expect("room").0, outlet)
+        let (session, events) = app.sessions.start(start, false, NOW).expect("room");
+        drop(events);
+        (session, outbox)
     }
 
     #[tokio::test]
     async fn who_lost_all_rights_is_out_even_if_that_is_not_stored() {
-        let (app, store) = app();
-        let app = Arc::new(app);
+        let (app, store) = demo();
         let session = login(&app).await.expect("welcome");
         let (_, first) = connect(&app, &session, 1);
         let Who::Application { application, .. } = session.who() else { panic!("a thing") };
-        let gone = app.identity().changing().delete(&[(**application).clone().into()]);
-        gone.expect("room").await.expect("stored");
+        let deleted = app.records.turn().delete([(**application).clone().into()]);
+        app.records.apply(deleted);
         store.failing.store(true, Ordering::Relaxed);
         assert_eq!(app.accesses.len(), 1);
-        assert!(app.follow(Affected::Org(application.org), NOW).await.is_err());
-        assert!(first.0.load(Ordering::Relaxed));
+        let effects = Effects::default().followed_by(Affected::Org(application.org));
+        assert!(app.apply(effects, NOW).await.stored.is_err());
+        assert_eq!(first.take(true).1, Some(Reason::Revoked));
         assert!(app.accesses.is_empty(), "what is gone is not kept");
     }
 
@@ -370,13 +354,12 @@ mod tests {
     fn permit_all(app: &App, session: &Arc<Session>) {
         let permissions = crate::identity::permission::PermissionSet::ALL;
         let access = Access { permissions, ..Access::clone(&session.access()) };
-        app.directory().refresh(session, NOW, |_, _| Some(access));
+        drop(app.sessions.refresh(session, NOW, |_, _| Some(access)));
     }
 
     #[tokio::test]
     async fn a_deleted_thing_leaves_no_session_and_takes_no_other() {
-        let (app, _) = app();
-        let app = Arc::new(app);
+        let (app, _) = demo();
         let session = login(&app).await.expect("welcome");
         permit_all(&app, &session);
         let Who::Application { application, thing_key, .. } = session.who() else {
@@ -392,9 +375,9 @@ mod tests {
         let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
         let request = Request::parse(br#"{"d":{"command":"thing.delete"}}"#).expect("a request");
         let mut out = Vec::new();
-        let execution = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
-        let Execution::Pending(pending) = execution else { panic!("it takes time") };
-        assert_eq!(pending.await.bytes, br#"{"d":{"success":true}}"#);
+        let pending = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
+        let reply = pending.expect("it takes time").await.send(|text| text);
+        assert_eq!(reply, br#"{"d":{"success":true}}"#);
         assert_eq!(session.end().map(|end| end.reason), Some(Reason::Revoked));
         assert_eq!(newer.end(), None);
         // One whose login was let in before, and whose session begins only now.
@@ -405,8 +388,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_of_very_large_things_is_refused() {
-        let (app, _) = app();
-        let app = Arc::new(app);
+        let (app, _) = demo();
         let session = login(&app).await.expect("welcome");
         permit_all(&app, &session);
         let value = "x".repeat(limits::ATTRIBUTE_BYTES_MAX);
@@ -433,8 +415,8 @@ mod tests {
             let request = Request::parse(request.as_bytes()).expect("a request");
             let mut out = Vec::new();
             match execute(&app, &caller, &request.commands, b"", NOW, &mut out) {
-                Execution::Pending(pending) => pending.await.bytes,
-                _ => out,
+                Some(pending) => pending.await.send(|text| text),
+                None => out,
             }
         };
         let refused = String::from_utf8(list("{}").await).expect("text");
@@ -456,7 +438,7 @@ mod tests {
             }
         }
 
-        let (app, _) = app();
+        let (app, _) = demo();
         let session = login(&app).await.expect("welcome");
         let heard = Arc::new(Heard(Mutex::default()));
         app.feed.forward_to(Box::new(heard.clone()));
@@ -473,13 +455,13 @@ mod tests {
 
     #[tokio::test]
     async fn rights_are_those_after_the_check_of_the_password() {
-        let (app, _) = app();
+        let (app, _) = demo();
         let conn = ConnInfo {
             protocol: Protocol::Http,
             remote_addr: "192.0.2.1:5".parse().expect("an address"),
         };
         let user = |email: &str| app.identity().user_by_email(email).expect("a user of the demo");
-        let put = |user: User| drop(app.identity().changing().put(user).expect("room"));
+        let put = |user: User| app.records.apply(app.records.turn().put(user));
         let (admin, viewer) = (user("admin@devicewise.com"), user("viewer@basicorg.example"));
         let recognise = async |email: &str, password: &str, change: &dyn Fn()| {
             let checked = app.recognise(email, password.into(), conn, NOW);
@@ -501,25 +483,25 @@ mod tests {
     /// Clients try again what failed: then the promise of the answer has to hold.
     #[tokio::test]
     async fn a_revocation_that_was_lost_is_stored_with_the_next_try() {
-        let (app, store) = app();
+        let (app, store) = demo();
         let session = login(&app).await.expect("welcome");
         let rows = |table| {
             let rows = store.scan(table, Bound::Unbounded, Bound::Unbounded, usize::MAX);
             rows.expect("read").len()
         };
         store.failing.store(true, Ordering::Relaxed);
-        let sessions = [session.clone()];
-        assert!(app.revoke(&sessions, NOW).await.is_err());
+        let revoke = |now| app.apply(SessionChange::Revoke(session.clone()).into(), now);
+        assert!(revoke(NOW).await.stored.is_err());
         assert_eq!((session.end().is_some(), rows(Table::Sessions)), (true, 1));
         store.failing.store(false, Ordering::Relaxed);
-        app.revoke(&sessions, NOW.plus_seconds(1)).await.expect("stored");
+        revoke(NOW.plus_seconds(1)).await.stored.expect("stored");
         assert_eq!((rows(Table::Sessions), rows(Table::History)), (0, 1));
         assert_eq!(session.end().map(|end| end.at), Some(NOW));
     }
 
     #[tokio::test]
     async fn a_session_that_is_not_stored_does_not_live() {
-        let (app, store) = app();
+        let (app, store) = demo();
         let session = login(&app).await.expect("welcome");
         store.failing.store(true, Ordering::Relaxed);
         let failure = login(&app).await.expect_err("not stored");

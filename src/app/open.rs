@@ -18,6 +18,7 @@ use crate::things::feed::Feed;
 use crate::things::files::transfer::TransferError;
 use crate::things::files::{FileTerms, Files};
 use crate::things::mailbox::{self, Mailbox};
+use crate::things::registry::Things;
 use crate::things::telemetry::Telemetry;
 use crate::timestamp::Timestamp;
 
@@ -60,7 +61,6 @@ impl App {
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
             sessions.set_ttl_s(ttl_s);
         }
-        let metrics = Metrics::new(commands);
         let files = Arc::new(Files::new(tables.clone(), file_terms(&config)));
         // Grows from start to start, unless more than a thousand points a second were recorded.
         let arrival = now.as_millis() as u32;
@@ -74,7 +74,8 @@ impl App {
             telemetry: Telemetry::new(tables.clone(), arrival, config.telemetry.retention_months),
             mailbox: Mailbox::new(tables.clone(), mail_rules),
             config,
-            metrics,
+            metrics: Metrics::new(commands),
+            things: Things::open(tables.clone())?,
             files,
             feed: Arc::<Feed>::default(),
             server_id: host_name(),
@@ -94,7 +95,13 @@ impl App {
     }
 
     fn recover(&self, now: Timestamp) -> Result<(), OpenError> {
-        let live = journal::recover(self.tables.store(), &self.records, &self.sessions, now)?;
+        let live = journal::recover(
+            self.tables.store(),
+            &self.records,
+            &self.things,
+            &self.sessions,
+            now,
+        )?;
         for session in self.sessions.all() {
             self.metrics.session_started(session.kind().as_str());
         }

@@ -17,7 +17,7 @@ use crate::things::registry::{Seen, Thing};
 impl App {
     /// Whether a thing has a connection of its own.
     pub fn has_connection(&self, org: OrgId, thing: &ThingKey) -> bool {
-        let sessions = self.directory.of_principal(&Principal::Thing(org, thing.clone()));
+        let sessions = self.sessions.of_principal(&Principal::Thing(org, thing.clone()));
         sessions.iter().any(|session| session.lifetime() == Lifetime::Connection)
     }
 
@@ -27,7 +27,10 @@ impl App {
             let (session, came) = match event {
                 Event::Started(session) => (session, true),
                 Event::Ended(session, _) => (session, false),
-                Event::Switched(..) | Event::RightsChanged(_) | Event::Revoked(_) => continue,
+                Event::Switched(_)
+                | Event::RightsChanged(_)
+                | Event::Revoked(_)
+                | Event::Forgotten(_) => continue,
             };
             let Some((org, id, key)) = connection_of(session) else { continue };
             if !self.feed.is_watched(org) || is_replaced(events, session, came) {
@@ -36,7 +39,7 @@ impl App {
             // One at a time, and what is told is what holds then: so the last word is right.
             let _turn = self.telling.lock();
             let principal = Principal::Thing(org, key.clone());
-            let sessions = self.directory.of_principal(&principal);
+            let sessions = self.sessions.of_principal(&principal);
             let connections = sessions.iter().filter(|other| connection_of(other).is_some());
             let first = connections.min_by_key(|other| other.number());
             // Of several that came in the same moment, the first tells.
@@ -141,6 +144,6 @@ fn is_replaced(events: &[Event], session: &Session, came: bool) -> bool {
     events.iter().any(|event| match event {
         Event::Started(other) => !came && same(other),
         Event::Ended(other, _) => came && same(other),
-        Event::Switched(..) | Event::RightsChanged(_) | Event::Revoked(_) => false,
+        _ => false,
     })
 }

@@ -19,6 +19,7 @@ use crate::timestamp::Timestamp;
 
 pub mod event;
 pub mod history;
+pub mod outbox;
 pub mod query;
 pub mod record;
 pub mod roster;
@@ -29,9 +30,9 @@ mod tests;
 pub mod wheel;
 
 pub use event::{Event, Events};
+pub use outbox::{Outbox, Push, Replied};
 pub use session::{
-    End, Kind, Lifetime, OrgSwitch, Outlet, Place, Principal, Pushed, Reason, Session, Start,
-    Status, Who,
+    End, Kind, Lifetime, OrgSwitch, Place, Principal, Reason, Session, Start, Status, Who,
 };
 
 use history::History;

@@ -73,7 +73,7 @@ impl SessionRecord {
             access,
             conn: self.conn,
             lifetime: self.lifetime,
-            outlet: None,
+            outbox: None,
         };
         let mut session = Session::new(place, serial, self.ttl_s, self.started);
         session.reference = self.reference;

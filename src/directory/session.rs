@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+use super::outbox::Outbox;
 use super::siblings::Mark;
 use crate::edge::ConnInfo;
 use crate::id::{OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey, UserId};
@@ -225,24 +225,6 @@ pub struct Place {
     pub switches: Vec<OrgSwitch>,
 }
 
-/// The way to a session's live connection.
-pub trait Outlet: Send + Sync {
-    /// Closes the connection; its session has ended for this reason.
-    fn close(&self, reason: Reason);
-
-    /// Sends a message that was not asked for, if the connection takes such messages and has room.
-    fn push(&self, message: Pushed);
-}
-
-/// A message from the server on one of its own topics.
-#[derive(Clone, Debug)]
-pub struct Pushed {
-    /// The topic, such as `notify/mailbox_activity`.
-    pub topic: Arc<str>,
-    /// The payload.
-    pub payload: Bytes,
-}
-
 /// Everything that a new session is made of.
 pub struct Start {
     /// The secret id.
@@ -258,7 +240,7 @@ pub struct Start {
     /// How long it may live.
     pub lifetime: Lifetime,
     /// The live connection, for a session that is bound to one.
-    pub outlet: Option<Arc<dyn Outlet>>,
+    pub outbox: Option<Arc<Outbox>>,
 }
 
 /// A session. Only the counters change by themselves; everything else changes through the
@@ -281,7 +263,7 @@ pub struct Session {
     pub(super) end: OnceLock<End>,
     /// Whether it was revoked after it had ended otherwise.
     pub(super) revoked: AtomicBool,
-    pub(super) outlet: Option<Arc<dyn Outlet>>,
+    pub(super) outbox: Option<Arc<Outbox>>,
     /// Its entry in the timing wheel.
     pub(super) timer: AtomicU32,
     /// Whether the counters have changed since they were last stored.
@@ -310,7 +292,7 @@ impl Session {
             place: RwLock::new(Place { access: start.access, switches: Vec::new() }),
             end: OnceLock::new(),
             revoked: AtomicBool::new(false),
-            outlet: start.outlet,
+            outbox: start.outbox,
             timer: AtomicU32::new(super::wheel::NO_TIMER),
             stale: AtomicBool::new(false),
             last_accessed: AtomicI64::new(now.as_millis()),
@@ -442,8 +424,8 @@ impl Session {
     }
 
     /// The live connection.
-    pub fn outlet(&self) -> Option<&Arc<dyn Outlet>> {
-        self.outlet.as_ref()
+    pub fn outbox(&self) -> Option<&Arc<Outbox>> {
+        self.outbox.as_ref()
     }
 
     /// Notes that `commands` commands have come.

@@ -88,7 +88,7 @@ fn start(number: u64, who: Who, org: u8, bound: bool, now: Timestamp) -> Start {
         access: access(org),
         conn: conn(1),
         lifetime,
-        outlet: None,
+        outbox: None,
     }
 }
 

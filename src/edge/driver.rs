@@ -18,19 +18,30 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Stream;
+use super::pending::Pending;
 use crate::limits;
 use crate::timestamp::Timestamp;
 
-/// Something that takes time and has to be finished before the next bytes are looked at.
-pub type Work<D> = Pin<Box<dyn Future<Output = D> + Send>>;
+/// The replies that a connection of this peer owes.
+pub type Owed<P> = Pending<<P as Peer>::Reply>;
 
-/// What came of some bytes: how many were used, and a work that the rest has to wait for.
-pub type Received<P> = Result<(usize, Option<Work<<P as Peer>::Done>>), <P as Peer>::Closing>;
+/// Which replies are still waited for when a connection closes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LastReplies {
+    /// None: nobody reads them.
+    None,
+    /// All that wait for no device.
+    NoDevices,
+    /// All.
+    All,
+}
 
 /// One side of a conversation: a protocol without its socket and clock.
-pub trait Peer: Send {
-    /// What comes of a [`Work`].
+pub trait Peer: Send + Sized {
+    /// What comes of work and of a reply that takes time.
     type Done: Send;
+    /// A reply that takes time.
+    type Reply: Future<Output = Self::Done> + Send + Unpin;
     /// Why a connection closes.
     type Closing: Send;
 
@@ -38,26 +49,35 @@ pub trait Peer: Send {
     const STALL_WAIT: Duration = limits::WRITE_STALL_WAIT;
 
     /// Deals with bytes. Returns how many were used; the others come again, with more behind them
-    /// or when the work is done. Stops at the first work, and when `out` holds
+    /// or when the work is done. Stops when `owed` is blocked, and when `out` holds
     /// [`limits::UNSENT_BYTES_MAX`]: small requests can have large answers.
     ///
     /// # Errors
     ///
     /// The connection has to close.
-    fn receive(&mut self, bytes: &[u8], now: Timestamp, out: &mut Vec<u8>) -> Received<Self>
-    where
-        Self: Sized;
+    fn receive(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        out: &mut Vec<u8>,
+        owed: &mut Owed<Self>,
+    ) -> Result<usize, Self::Closing>;
 
-    /// Takes what came of a work.
+    /// Takes what came of work, or a reply that is there.
     ///
     /// # Errors
     ///
     /// The connection has to close.
-    fn finish(&mut self, done: Self::Done, out: &mut Vec<u8>) -> Result<(), Self::Closing>;
+    fn finish(
+        &mut self,
+        done: Self::Done,
+        out: &mut Vec<u8>,
+        owed: &mut Owed<Self>,
+    ) -> Result<(), Self::Closing>;
 
     /// Has the task woken when something comes from elsewhere. Asked for whenever the task runs,
     /// before it looks.
-    fn register(&self, waker: &Waker);
+    fn set_waker(&self, waker: &Waker);
 
     /// Writes what comes from elsewhere. `room`: whether the peer reads what is sent to it.
     ///
@@ -71,15 +91,13 @@ pub trait Peer: Send {
         out: &mut Vec<u8>,
     ) -> Result<(), Self::Closing>;
 
-    /// What is still to be waited for when the other side has only ended its own (`nc -N`):
-    /// answers that take long.
-    fn last_work(&mut self) -> Option<Work<Self::Done>> {
-        None
-    }
+    /// Which replies are waited for before the connection closes. `half_closed`: the other side has
+    /// only ended its own (`nc -N`), or is gone.
+    fn last_replies(&self, closing: &Self::Closing, half_closed: bool) -> LastReplies;
 
     /// How long nothing may come, counted from the last bytes; none: for ever. Before the login it
     /// is counted from the beginning.
-    fn patience(&self) -> Option<Duration>;
+    fn idle_timeout(&self) -> Option<Duration>;
 
     /// Whether the login is done.
     fn is_online(&self) -> bool;
@@ -88,19 +106,19 @@ pub trait Peer: Send {
     fn is_bound(&self) -> bool;
 
     /// Bytes came.
-    fn alive(&self, now: Timestamp);
+    fn on_bytes(&self, now: Timestamp);
 
     /// Nothing came for too long.
-    fn silent(&self) -> Self::Closing;
+    fn on_timeout(&self) -> Self::Closing;
 
     /// The connection is gone, or the peer sends nothing more.
-    fn lost(&self) -> Self::Closing;
+    fn on_eof(&self) -> Self::Closing;
 
     /// Adds what is to be said before the connection closes.
-    fn last_words(&mut self, closing: &Self::Closing, out: &mut Vec<u8>);
+    fn farewell(&mut self, closing: &Self::Closing, out: &mut Vec<u8>);
 
-    /// Ends everything that hangs on the connection.
-    fn end(self, closing: Self::Closing) -> impl Future<Output = ()> + Send;
+    /// Ends everything that hangs on the connection. Nobody reads what is still owed.
+    fn end(self, closing: Self::Closing, owed: Owed<Self>) -> impl Future<Output = ()> + Send;
 }
 
 /// What all connections of a thread share.
@@ -132,7 +150,7 @@ pub fn serve<P: Peer>(
         unsent: BytesMut::new(),
         stalled: None,
         unflushed: false,
-        work: None,
+        owed: Pending::default(),
         at_end: false,
         stop: Some(Box::pin(stop.cancelled_owned())),
         timer: Box::pin(tokio::time::sleep(limits::LOGIN_WAIT)),
@@ -148,7 +166,7 @@ pub fn serve<P: Peer>(
 struct Connection<P: Peer> {
     peer: P,
     stream: Stream,
-    /// The beginning of a frame whose rest has not come, or what waits for `work` or for room.
+    /// The beginning of a frame whose rest has not come, or what waits for work or for room.
     partial: Vec<u8>,
     /// Whether there may be whole frames in `partial`, which wait until the peer has read answers.
     paused: bool,
@@ -158,7 +176,7 @@ struct Connection<P: Peer> {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Whether the stream holds written bytes back (TLS, WebSocket).
     unflushed: bool,
-    work: Option<Work<P::Done>>,
+    owed: Owed<P>,
     /// Whether the peer sends nothing more.
     at_end: bool,
     /// Until a session is bound: an idle connection need not hold the room for it.
@@ -169,7 +187,7 @@ struct Connection<P: Peer> {
 
 impl<P: Peer> Connection<P> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
-        self.peer.register(cx.waker());
+        self.peer.set_waker(cx.waker());
         SCRATCH.with_borrow_mut(|Scratch { input, output }| {
             let polled = self.poll_with(cx, input, output);
             self.unsent.extend_from_slice(output);
@@ -191,9 +209,9 @@ impl<P: Peer> Connection<P> {
                 return Poll::Ready(closing);
             }
             if self.poll_write(cx, output).is_err() {
-                return Poll::Ready(self.peer.lost());
+                return Poll::Ready(self.peer.on_eof());
             }
-            if self.work.is_some() || !self.has_room() {
+            if self.owed.is_blocked() || !self.has_room() {
                 break;
             }
             if std::mem::take(&mut self.paused) {
@@ -203,7 +221,7 @@ impl<P: Peer> Connection<P> {
                 continue;
             }
             if self.at_end {
-                return Poll::Ready(self.peer.lost());
+                return Poll::Ready(self.peer.on_eof());
             }
             match self.poll_read(cx, input, output) {
                 Poll::Ready(Ok(())) => {}
@@ -220,23 +238,30 @@ impl<P: Peer> Connection<P> {
 
     /// Deals with everything but new bytes.
     fn advance(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Result<(), P::Closing> {
-        while let Some(work) = &mut self.work {
-            let Poll::Ready(done) = work.as_mut().poll(cx) else { break };
-            self.work = None;
-            self.peer.finish(done, output)?;
-            if let Some(patience) = self.peer.patience() {
-                self.timer.as_mut().reset(self.last_bytes + patience);
+        while self.owed.is_blocked() {
+            let Poll::Ready(Some(done)) = self.owed.poll_work(cx) else { break };
+            self.peer.finish(done, output, &mut self.owed)?;
+            if let Some(timeout) = self.peer.idle_timeout() {
+                self.timer.as_mut().reset(self.last_bytes + timeout);
             }
-            self.receive_kept(Timestamp::now(), output)?;
+            if !self.owed.is_blocked() {
+                self.receive_kept(Timestamp::now(), output)?;
+            }
         }
         if self.peer.is_bound() {
             self.stop = None;
         }
-        if self.work.is_none()
+        if !self.owed.is_blocked()
             && let Some(stop) = &mut self.stop
             && stop.as_mut().poll(cx).is_ready()
         {
-            return Err(self.peer.lost());
+            return Err(self.peer.on_eof());
+        }
+        // What is there waits until the peer has read what was sent before.
+        while self.unsent.len() + output.len() < limits::UNSENT_BYTES_MAX
+            && let Poll::Ready(Some(done)) = self.owed.poll_reply(cx, true)
+        {
+            self.peer.finish(done, output, &mut self.owed)?;
         }
         let room = self.has_room();
         self.peer.poll_pushed(cx, room, output)
@@ -250,7 +275,7 @@ impl<P: Peer> Connection<P> {
     ) -> Poll<Result<(), P::Closing>> {
         let mut buffer = ReadBuf::new(input);
         if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).is_err() {
-            return Poll::Ready(Err(self.peer.lost()));
+            return Poll::Ready(Err(self.peer.on_eof()));
         }
         let bytes = buffer.filled();
         if bytes.is_empty() {
@@ -259,7 +284,7 @@ impl<P: Peer> Connection<P> {
         }
         let now = Timestamp::now();
         self.last_bytes = Instant::now();
-        self.peer.alive(now);
+        self.peer.on_bytes(now);
         if self.partial.is_empty() {
             return Poll::Ready(self.receive(bytes, now, output));
         }
@@ -274,8 +299,7 @@ impl<P: Peer> Connection<P> {
         now: Timestamp,
         output: &mut Vec<u8>,
     ) -> Result<(), P::Closing> {
-        let (used, work) = self.peer.receive(bytes, now, output)?;
-        self.work = work;
+        let used = self.peer.receive(bytes, now, output, &mut self.owed)?;
         self.paused = output.len() >= limits::UNSENT_BYTES_MAX;
         self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
         Ok(())
@@ -284,8 +308,7 @@ impl<P: Peer> Connection<P> {
     /// Has the kept bytes dealt with. What is left of them stays where it is: a frame that comes
     /// byte by byte must not be copied with every byte.
     fn receive_kept(&mut self, now: Timestamp, output: &mut Vec<u8>) -> Result<(), P::Closing> {
-        let (used, work) = self.peer.receive(&self.partial, now, output)?;
-        self.work = work;
+        let used = self.peer.receive(&self.partial, now, output, &mut self.owed)?;
         self.paused = output.len() >= limits::UNSENT_BYTES_MAX;
         if used >= self.partial.len() {
             self.partial = Vec::new();
@@ -362,11 +385,11 @@ impl<P: Peer> Connection<P> {
     /// packet: when it rings, it is set again for what is left.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
         loop {
-            let Some(patience) = self.peer.patience() else { return Poll::Pending };
+            let Some(timeout) = self.peer.idle_timeout() else { return Poll::Pending };
             ready!(self.timer.as_mut().poll(cx));
-            let due = self.last_bytes + patience;
+            let due = self.last_bytes + timeout;
             if !self.peer.is_online() || due <= Instant::now() {
-                return Poll::Ready(self.peer.silent());
+                return Poll::Ready(self.peer.on_timeout());
             }
             self.timer.as_mut().reset(due);
         }
@@ -374,24 +397,27 @@ impl<P: Peer> Connection<P> {
 
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
-        let mut begun = self.work.take();
         let mut unsent = Vec::from(std::mem::take(&mut self.unsent));
-        if let Some(work) = &mut begun
-            && let Ok(done) = tokio::time::timeout(limits::LAST_WORK_WAIT, work).await
-        {
-            // What was begun is answered, for better or worse: the connection closes anyway.
-            let _ = self.peer.finish(done, &mut unsent);
-            begun = None;
+        let (last, wait) = match self.peer.last_replies(&closing, self.at_end) {
+            LastReplies::All if self.at_end => (LastReplies::All, limits::SLOW_READER_WAIT),
+            last => (last, limits::LAST_WORK_WAIT),
+        };
+        // What was begun is answered, for better or worse: the connection closes anyway.
+        let until = Instant::now() + limits::LAST_WORK_WAIT;
+        while let Ok(Some(done)) = tokio::time::timeout_at(until, self.owed.worked()).await {
+            let _ = self.peer.finish(done, &mut unsent, &mut self.owed);
         }
-        if self.at_end
-            && let Some(work) = self.peer.last_work()
-            && let Ok(done) = tokio::time::timeout(limits::SLOW_READER_WAIT, work).await
-        {
-            let _ = self.peer.finish(done, &mut unsent);
+        if last != LastReplies::None {
+            let replies = async {
+                while let Some(done) = self.owed.next(last == LastReplies::All).await {
+                    let _ = self.peer.finish(done, &mut unsent, &mut self.owed);
+                }
+            };
+            let _ = tokio::time::timeout(wait, replies).await;
         }
         // Who has only ended its own side (`nc -N`) is reading still, maybe over a slow link.
         let wait = if self.at_end { limits::SLOW_READER_WAIT } else { limits::LAST_WORDS_WAIT };
-        self.peer.last_words(&closing, &mut unsent);
+        self.peer.farewell(&closing, &mut unsent);
         let last_words = async {
             self.stream.write_all(&unsent).await?;
             self.stream.flush().await
@@ -400,10 +426,10 @@ impl<P: Peer> Connection<P> {
         let _ = tokio::time::timeout(wait, last_words).await;
         // A login may have started a session, and a SUBSCRIBE has the subscriptions with it: what is
         // given up half-way would never end.
-        if let Some(work) = begun {
-            let _ = self.peer.finish(work.await, &mut Vec::new());
+        while let Some(done) = self.owed.worked().await {
+            let _ = self.peer.finish(done, &mut Vec::new(), &mut self.owed);
         }
-        self.peer.end(closing).await;
+        self.peer.end(closing, self.owed).await;
         // The end of the stream says that all of it is over: who connects again now begins anew.
         let _ = tokio::time::timeout(limits::LAST_WORDS_WAIT, self.stream.shutdown()).await;
     }
@@ -441,12 +467,19 @@ mod tests {
 
     impl Peer for Probe {
         type Done = ();
+        type Reply = std::future::Pending<()>;
         type Closing = ();
 
         // Long enough for a busy machine that moves a hundred megabytes.
         const STALL_WAIT: Duration = Duration::from_secs(1);
 
-        fn receive(&mut self, bytes: &[u8], _: Timestamp, out: &mut Vec<u8>) -> Received<Self> {
+        fn receive(
+            &mut self,
+            bytes: &[u8],
+            _: Timestamp,
+            out: &mut Vec<u8>,
+            owed: &mut Owed<Self>,
+        ) -> Result<usize, ()> {
             self.seen.lock().places.push(bytes.as_ptr() as usize);
             let mut used = 0;
             while bytes.get(used) == Some(&b'#') && out.len() < limits::UNSENT_BYTES_MAX {
@@ -455,27 +488,32 @@ mod tests {
                 used += 1;
             }
             if used > 0 {
-                return Ok((used, None));
+                return Ok(used);
             }
             if bytes.ends_with(b"?") {
                 self.works = true;
-                return Ok((bytes.len(), Some(Box::pin(tokio::task::yield_now()))));
+                owed.block(Box::pin(tokio::task::yield_now()));
+                return Ok(bytes.len());
             }
-            Ok((if bytes.ends_with(b"!") { bytes.len() } else { 0 }, None))
+            Ok(if bytes.ends_with(b"!") { bytes.len() } else { 0 })
         }
 
-        fn finish(&mut self, (): (), _: &mut Vec<u8>) -> Result<(), ()> {
+        fn finish(&mut self, (): (), _: &mut Vec<u8>, _: &mut Owed<Self>) -> Result<(), ()> {
             self.seen.lock().finished = true;
             Ok(())
         }
 
-        fn register(&self, _: &Waker) {}
+        fn set_waker(&self, _: &Waker) {}
 
         fn poll_pushed(&mut self, _: &mut Context<'_>, _: bool, _: &mut Vec<u8>) -> Result<(), ()> {
             if self.works { Err(()) } else { Ok(()) }
         }
 
-        fn patience(&self) -> Option<Duration> {
+        fn last_replies(&self, (): &(), _: bool) -> LastReplies {
+            LastReplies::None
+        }
+
+        fn idle_timeout(&self) -> Option<Duration> {
             None
         }
 
@@ -487,15 +525,15 @@ mod tests {
             true
         }
 
-        fn alive(&self, _: Timestamp) {}
+        fn on_bytes(&self, _: Timestamp) {}
 
-        fn silent(&self) {}
+        fn on_timeout(&self) {}
 
-        fn lost(&self) {}
+        fn on_eof(&self) {}
 
-        fn last_words(&mut self, (): &(), _: &mut Vec<u8>) {}
+        fn farewell(&mut self, (): &(), _: &mut Vec<u8>) {}
 
-        async fn end(self, (): ()) {}
+        async fn end(self, (): (), _: Owed<Self>) {}
     }
 
     /// A connection whose peer's words come in pieces of `piece` bytes.

@@ -3,6 +3,7 @@
 pub mod driver;
 pub mod http;
 pub mod mqtt;
+pub mod pending;
 pub mod proxy;
 pub mod tcp;
 pub mod tls;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use crate::directory::{Pushed, Session, Who};
+use crate::directory::{Push, Session, Who};
 use crate::id::{OrgId, ThingKey};
 use crate::identity::permission::Permission;
 use crate::limits;
@@ -300,10 +300,10 @@ impl Feed {
         let payload = Bytes::from(payload);
         for reader in readers {
             // Who has gone to another organisation has left this one's topics.
-            if let Some(outlet) = reader.session.outlet()
+            if let Some(outbox) = reader.session.outbox()
                 && reader.session.org_id() == org
             {
-                outlet.push(Pushed { topic: reader.name.clone(), payload: payload.clone() });
+                outbox.push(Push::message(reader.name.clone(), payload.clone()));
             }
         }
     }
@@ -361,7 +361,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::directory::{Directory, Lifetime, Outlet, Reason, Start, Terms};
+    use crate::directory::{Directory, Lifetime, Outbox, Reason, Start, Terms};
     use crate::edge::{ConnInfo, Protocol};
     use crate::id::{SessionId, ThingId};
     use crate::identity::Identity;
@@ -382,10 +382,10 @@ mod tests {
         }
     }
 
-    impl Outlet for Got {
+    impl Outbox for Got {
         fn close(&self, _: Reason) {}
 
-        fn push(&self, message: Pushed) {
+        fn push(&self, message: Push) {
             let payload = String::from_utf8_lossy(&message.payload).into_owned();
             self.0.lock().push(format!("{}={payload}", message.topic));
         }
@@ -416,7 +416,7 @@ mod tests {
             client_id: "".into(),
             conn: ConnInfo { protocol: Protocol::Mqtt, remote_addr },
             lifetime: Lifetime::Connection,
-            outlet: Some(Arc::new(got.clone())),
+            outbox: Some(Arc::new(got.clone())),
         };
         let (session, _) = directory.start(start, false, NOW).expect("room");
         (session, got)

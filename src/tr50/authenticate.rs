@@ -1,5 +1,7 @@
 //! Logins: what the member `auth` says, and what `api.authenticate` answers (`tr50.md` 3.1).
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use super::commands::api::Authenticate;
@@ -7,28 +9,10 @@ use super::envelope::{Members, text_of};
 use super::error::{Code, Failure};
 use super::json::{ObjectWriter, key};
 use super::params::{Params, missing};
+use super::step::WriteReply;
+use crate::app::Credentials;
 use crate::directory::Session;
 use crate::id::SessionId;
-
-/// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
-pub enum Credentials {
-    /// A person.
-    User {
-        /// E-mail address.
-        name: String,
-        /// Password.
-        password: String,
-    },
-    /// An application on a thing.
-    Application {
-        /// The thing's key.
-        thing_key: String,
-        /// The application's token.
-        token: String,
-        /// What the application calls itself.
-        app_id: String,
-    },
-}
 
 /// What the member `auth` of a request says.
 pub enum Auth {
@@ -59,7 +43,7 @@ impl Auth {
             }
             let params = Authenticate::read(members.find("params"))?;
             let notify = params.notify.unwrap_or(false);
-            return Ok(Self::Login { credentials: Credentials::from_params(params)?, notify });
+            return Ok(Self::Login { credentials: self::credentials(params)?, notify });
         }
         match members.find("sessionId").and_then(text_of) {
             // A text of another form is the id of no session.
@@ -69,28 +53,26 @@ impl Auth {
     }
 }
 
-impl Credentials {
-    /// Reads the parameters of `api.authenticate`. A user name wins over a token, as the oldest
-    /// clients send both.
-    ///
-    /// # Errors
-    ///
-    /// A parameter that goes with the others is missing.
-    pub fn from_params(params: Authenticate) -> Result<Self, Failure> {
-        if let Some(name) = params.username {
-            let password = params.password.ok_or_else(|| missing("password"))?;
-            return Ok(Self::User { name, password });
+/// Reads the parameters of `api.authenticate`. A user name wins over a token, as the oldest
+/// clients send both.
+///
+/// # Errors
+///
+/// A parameter that goes with the others is missing.
+pub fn credentials(params: Authenticate) -> Result<Credentials, Failure> {
+    if let Some(name) = params.username {
+        let password = params.password.ok_or_else(|| missing("password"))?;
+        return Ok(Credentials::User { name, password });
+    }
+    let token = params.app_token.or(params.application_token);
+    match (token, params.thing_key) {
+        (Some(token), Some(thing_key)) => {
+            let app_id = params.app_id.unwrap_or_default();
+            Ok(Credentials::Application { thing_key, token, app_id })
         }
-        let token = params.app_token.or(params.application_token);
-        match (token, params.thing_key) {
-            (Some(token), Some(thing_key)) => {
-                let app_id = params.app_id.unwrap_or_default();
-                Ok(Self::Application { thing_key, token, app_id })
-            }
-            (Some(_), None) => Err(missing("thingKey")),
-            (None, Some(_)) => Err(missing("appToken")),
-            (None, None) => Err(missing("username")),
-        }
+        (Some(_), None) => Err(missing("thingKey")),
+        (None, Some(_)) => Err(missing("appToken")),
+        (None, None) => Err(missing("username")),
     }
 }
 

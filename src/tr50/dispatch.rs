@@ -14,8 +14,8 @@ use super::commands::{self, Row};
 use super::envelope::{Body, Command};
 use super::error::{Code, Failure, excerpt};
 use super::json;
-use super::step::{Call, Handler, Later, OpenCall, RawParams, Step, Waits};
-use crate::app::{App, Applied, Effects, Goodbyes, Sequel};
+use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
+use crate::app::{App, Applied, Effects, Goodbyes, Outcome, Sequel};
 use crate::directory::Session;
 use crate::edge::ConnInfo;
 use crate::limits;
@@ -104,6 +104,14 @@ impl Pending {
     pub const fn is_for_store(&self) -> bool {
         matches!(self.work, Work::Stored(_))
     }
+
+    /// Bytes of the reply that is held back.
+    pub fn bytes(&self) -> usize {
+        match &self.work {
+            Work::Stored(unsent) => unsent.reply.len(),
+            Work::Later(_) => 0,
+        }
+    }
 }
 
 impl Future for Pending {
@@ -120,20 +128,34 @@ impl Future for Pending {
     }
 }
 
+impl Unstored {
+    /// What became of the command, which is counted now.
+    fn poll_stored(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let outcome = ready!(Pin::new(&mut self.applied).poll(cx));
+        self.app.metrics.command(self.row.index, outcome.stored.is_ok());
+        Poll::Ready(outcome)
+    }
+}
+
+impl Reply {
+    /// Notes what follows a command that is durable.
+    fn follow(&mut self, goodbyes: Goodbyes, sequel: Option<Sequel>) {
+        self.goodbyes.append(goodbyes);
+        self.sequels.extend(sequel);
+    }
+}
+
 impl Unsent {
     /// Waits until all is durable, or lost: then a failure takes the place of the reply.
     fn poll_stored(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(unstored) = self.waiting.last_mut() {
-            let outcome = ready!(Pin::new(&mut unstored.applied).poll(cx));
+            let Outcome { stored, goodbyes } = ready!(unstored.poll_stored(cx));
             let Some(unstored) = self.waiting.pop() else { break };
-            self.reply.goodbyes.append(outcome.goodbyes);
-            unstored.app.metrics.command(unstored.row.index, outcome.stored.is_ok());
-            match outcome.stored {
-                Ok(()) => self.reply.sequels.extend(unstored.sequel),
-                Err(failure) => {
-                    // Those behind it are done: their places may move.
-                    self.reply.bytes.splice(unstored.text, failure.to_json());
-                }
+            let sequel = unstored.sequel.filter(|_| stored.is_ok());
+            self.reply.follow(goodbyes, sequel);
+            if let Err(failure) = stored {
+                // Those behind it are done: their places may move.
+                self.reply.bytes.splice(unstored.text, failure.to_json());
             }
         }
         Poll::Ready(())
@@ -175,7 +197,7 @@ pub fn execute(
                 waiting.push(unstored);
             }
             Begun::Later(row, later) => {
-                let waits = commands.iter().skip(index).any(waits_for_device);
+                let waits = waits_for_device(commands.get(index..).unwrap_or_default());
                 let rest = commands.iter().skip(index + 1).map(OwnedCommand::from).collect();
                 let unsent = Unsent { reply: Reply::from_bytes(out.split_off(start)), waiting };
                 let (app, caller) = (app.clone(), caller.clone());
@@ -192,9 +214,13 @@ pub fn execute(
     Some(Pending { work: Work::Stored(unsent), waits_for_device: false })
 }
 
-fn waits_for_device(command: &Command<'_>) -> bool {
-    let row = command.body.as_ref().ok().and_then(|body| commands::find(&body.command));
-    row.is_some_and(|row| row.info.waits == Waits::Device)
+/// Whether a request waits for a device.
+pub fn waits_for_device(commands: &[Command<'_>]) -> bool {
+    let waits = |command: &Command<'_>| {
+        let row = command.body.as_ref().ok().and_then(|body| commands::find(&body.command));
+        row.is_some_and(|row| row.info.waits == Waits::Device)
+    };
+    commands.iter().any(waits)
 }
 
 /// The rest of a request, when it outlives the bytes it came in.
@@ -274,7 +300,8 @@ impl Unsent {
         };
         let start = self.reply.len();
         self.reply.bytes.extend_from_slice(&text);
-        self.waiting.push(Unstored::new(app, row, start..self.reply.len(), effects, now));
+        let text = start..self.reply.len();
+        self.waiting.push(Unstored::new(app, row, text, effects, now));
         self.stored().await;
     }
 }
@@ -303,7 +330,7 @@ enum Begun {
     Later(&'static Row, Later),
 }
 
-/// Executes one command, as far as that goes at once.
+/// Executes one command, as far as that goes at once; a failure is its reply.
 fn begin(
     app: &Arc<App>,
     caller: &Caller,
@@ -311,43 +338,109 @@ fn begin(
     now: Timestamp,
     out: &mut Vec<u8>,
 ) -> Begun {
+    let begun = body
+        .as_ref()
+        .map_err(|why| Failure::new(Code::MALFORMED, *why))
+        .and_then(|body| try_begin(app, caller, body, now, out));
+    begun.unwrap_or_else(|failure| {
+        failure.write(out);
+        Begun::Done
+    })
+}
+
+fn try_begin(
+    app: &Arc<App>,
+    caller: &Caller,
+    body: &Body<'_>,
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) -> Result<Begun, Failure> {
     let mark = out.len();
-    let (row, params) = match admit(app, caller, body, now) {
-        Ok(admitted) => admitted,
-        Err(failure) => {
-            failure.write(out);
-            return Begun::Done;
-        }
-    };
+    let row = admit(app, caller, &body.command, now)?;
     let step = match (&row.info.handler, &caller.session) {
         (Handler::InSession(handler), Some(session)) => {
-            handler(&Call { app, session, now }, params, out)
+            handler(&Call { app, session, now }, body.params, out)
         }
         (Handler::Open(handler), _) => {
-            handler(&OpenCall { app, conn: caller.conn, now }, params, out)
+            handler(&OpenCall { app, conn: caller.conn, now }, body.params, out)
         }
         (Handler::InSession(_), None) => Err(Failure::authentication_missing()),
     };
-    let effects = match step {
-        Ok(Step::After(effects)) => effects,
-        Ok(Step::Later(later)) => return Begun::Later(row, later),
-        Ok(Step::Done) => {
-            app.metrics.command(row.index, true);
-            return Begun::Done;
-        }
-        Err(failure) => {
-            app.metrics.command(row.index, false);
-            out.truncate(mark);
-            failure.write(out);
-            return Begun::Done;
-        }
-    };
-    let unstored = Unstored::new(app, row, mark..out.len(), effects, now);
-    if unstored.applied.is_nothing() && unstored.sequel.is_none() {
-        app.metrics.command(row.index, true);
-        return Begun::Done;
+    let step = step.inspect_err(|_| {
+        app.metrics.command(row.index, false);
+        out.truncate(mark);
+    })?;
+    if let Step::Later(later) = step {
+        return Ok(Begun::Later(row, later));
     }
-    Begun::After(unstored)
+    if let Step::After(effects) = step {
+        let unstored = Unstored::new(app, row, mark..out.len(), effects, now);
+        if !unstored.applied.is_nothing() || unstored.sequel.is_some() {
+            return Ok(Begun::After(unstored));
+        }
+    }
+    app.metrics.command(row.index, true);
+    Ok(Begun::Done)
+}
+
+/// The reply object of a command that takes time.
+pub struct PendingOne(One);
+
+enum One {
+    Stored(Reply, Unstored),
+    Later(Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>),
+}
+
+impl Future for PendingOne {
+    type Output = Result<Reply, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            One::Stored(reply, unstored) => {
+                let Outcome { stored, goodbyes } = ready!(unstored.poll_stored(cx));
+                let mut reply = std::mem::take(reply);
+                reply.follow(goodbyes, unstored.sequel.take());
+                Poll::Ready(stored.map(|()| reply))
+            }
+            One::Later(later) => later.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Executes a command that came without an envelope (a topic, a will, a form) and appends its
+/// reply object, unless that takes time.
+///
+/// # Errors
+///
+/// The command failed; nothing is appended.
+pub fn execute_one(
+    app: &Arc<App>,
+    caller: &Caller,
+    body: &Body<'_>,
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) -> Result<Option<PendingOne>, Failure> {
+    if let Some(session) = &caller.session {
+        app.touch(session, now, 1);
+    }
+    let start = out.len();
+    Ok(match try_begin(app, caller, body, now, out)? {
+        Begun::Done => None,
+        Begun::After(unstored) => {
+            let reply = Reply::from_bytes(out.split_off(start));
+            Some(PendingOne(One::Stored(reply, unstored)))
+        }
+        Begun::Later(row, later) => {
+            let app = app.clone();
+            Some(PendingOne(One::Later(Box::pin(async move {
+                let done = later.done().await;
+                let (text, effects) =
+                    done.inspect_err(|_| app.metrics.command(row.index, false))?;
+                let unstored = Unstored::new(&app, row, 0..text.len(), effects, now);
+                PendingOne(One::Stored(Reply::from_bytes(text), unstored)).await
+            }))))
+        }
+    })
 }
 
 impl Unstored {
@@ -364,28 +457,22 @@ impl Unstored {
     }
 }
 
-/// Whether a command may be executed: its row in the table, and its parameters.
-fn admit<'b>(
-    app: &App,
-    caller: &Caller,
-    body: &'b Result<Body<'_>, &'static str>,
-    now: Timestamp,
-) -> Result<(&'static Row, RawParams<'b>), Failure> {
-    let body = body.as_ref().map_err(|why| Failure::new(Code::MALFORMED, *why))?;
+/// The row of a command that may be executed.
+fn admit(app: &App, caller: &Caller, name: &str, now: Timestamp) -> Result<&'static Row, Failure> {
     if let Some(session) = &caller.session {
         charge(app, session, now)?;
     }
-    let Some(row) = commands::find(&body.command) else {
-        return Err(not_executable(caller, &body.command));
+    let Some(row) = commands::find(name) else {
+        return Err(not_executable(caller, name));
     };
     match &caller.session {
-        Some(session) if session.may(row.permission) => Ok((row, body.params)),
+        Some(session) if session.may(row.permission) => Ok(row),
         Some(session) => {
             let (who, name) = (session.who().name(), row.info.name);
             let sentence = format!("{who} has no permission for {name} in this organisation.");
             Err(Failure::new(Code::PERMISSION_DENIED, sentence))
         }
-        None if row.info.is_open() => Ok((row, body.params)),
+        None if row.info.is_open() => Ok(row),
         None => Err(Failure::authentication_missing()),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::commands::{COMMANDS, needs_no_session, not_configured};
-use super::dispatch::{CommandInfo, Handler};
+use super::commands::{COMMANDS, not_configured};
 use super::error::CODES;
+use super::step::{CommandInfo, Waits};
 
 /// The text of `docs/commands.md`.
 pub fn commands() -> String {
@@ -53,18 +53,14 @@ fn absent(text: &mut String) {
 
 fn command(text: &mut String, info: &CommandInfo) {
     let _ = write!(text, "\n## {}\n\n{}", info.name, info.doc);
-    if needs_no_session(info.name) {
+    if info.is_open() {
         text.push_str(" It can be sent without a login.");
     }
-    if matches!(
-        info.handler,
-        Handler::Change(_) | Handler::Store(_) | Handler::Fetch(_) | Handler::Record(_)
-    ) {
-        text.push_str(" The reply is sent when the change is durable.");
-    }
-    if matches!(info.handler, Handler::Device(_)) {
-        text.push_str(" What comes behind it on a connection does not wait for it.");
-    }
+    text.push_str(match info.waits {
+        Waits::No | Waits::Work => "",
+        Waits::Durable => " The reply is sent when the change is durable.",
+        Waits::Device => " What comes behind it on a connection does not wait for it.",
+    });
     text.push_str(match info.reply {
         "" => "\n\nReply: nothing but success.",
         _ => "\n\nReply: ",

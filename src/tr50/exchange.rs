@@ -6,32 +6,38 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::authenticate::{Auth, Credentials, write_login};
-use super::dispatch::{Answer, Caller, Execution, execute};
+use super::authenticate::{Auth, write_login};
+use super::commands;
+use super::dispatch::{self, Caller, Pending, Reply, execute};
 use super::envelope::{Command, Request};
 use super::error::{Code, Failure};
 use crate::app::App;
+use crate::app::Credentials;
 use crate::directory::Session;
 use crate::edge::ConnInfo;
 use crate::id::SessionId;
 use crate::timestamp::Timestamp;
 
 /// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
-/// connection carries the session (`tr50.md` 2).
+/// connection carries the session (`tr50.md` 2). `room`: whether the connection can wait for
+/// another device.
 pub fn on_connection(
     app: &Arc<App>,
     caller: &Caller,
     payload: &[u8],
+    room: bool,
     now: Timestamp,
     out: &mut Vec<u8>,
-) -> Execution {
-    match Request::parse(payload) {
-        Ok(request) => execute(app, caller, &request.commands, b"", now, out),
-        Err(failure) => {
-            failure.write(out);
-            Execution::Done
+) -> Option<Pending> {
+    let failure = match Request::parse(payload) {
+        Ok(request) if room || !dispatch::waits_for_device(&request.commands) => {
+            return execute(app, caller, &request.commands, b"", now, out);
         }
-    }
+        Ok(_) => too_many_pending(),
+        Err(failure) => failure,
+    };
+    failure.write(out);
+    None
 }
 
 /// A request over HTTP. `header` is the header `sessionId`; the member `auth` wins over it.
@@ -41,14 +47,14 @@ pub async fn over_http(
     header: Option<&str>,
     conn: ConnInfo,
     now: Timestamp,
-) -> Answer {
+) -> Reply {
     let request = match Request::parse(body) {
         Ok(request) => request,
-        Err(failure) => return Answer::from_bytes(failure.to_json()),
+        Err(failure) => return Reply::from_bytes(failure.to_json()),
     };
     let auth = match request.auth.map(Auth::read) {
         Some(Ok(auth)) => Some(auth),
-        Some(Err(failure)) => return Answer::from_bytes(failure.to_json()),
+        Some(Err(failure)) => return Reply::from_bytes(failure.to_json()),
         None => header.map(|id| Auth::Session(SessionId::parse(id.trim()))),
     };
     let mut head = Vec::new();
@@ -59,21 +65,21 @@ pub async fn over_http(
                     push_login(&session, &mut head);
                     Some(session)
                 }
-                Err(failure) => return Answer::from_bytes(login_failed(&failure)),
+                Err(failure) => return Reply::from_bytes(login_failed(&failure)),
             }
         }
         Some(Auth::Session(id)) => match session_of(app, id) {
             Ok(session) => Some(session),
-            Err(failure) => return Answer::from_bytes(failure.to_json()),
+            Err(failure) => return Reply::from_bytes(failure.to_json()),
         },
         None if all_open(&request.commands) => None,
-        None => return Answer::from_bytes(Failure::authentication_missing().to_json()),
+        None => return Reply::from_bytes(Failure::authentication_missing().to_json()),
     };
     let caller = Caller { session, conn };
     let mut out = Vec::with_capacity(256);
     match execute(app, &caller, &request.commands, &head, now, &mut out) {
-        Execution::Done => Answer::from_bytes(out),
-        Execution::Pending(pending) | Execution::Waiting(pending) => pending.await,
+        None => Reply::from_bytes(out),
+        Some(pending) => pending.await,
     }
 }
 
@@ -108,10 +114,8 @@ pub fn tcp_auth(app: &App, request: &Request<'_>) -> Result<TcpAuth, Failure> {
 /// Whether a request can be executed without a session.
 pub fn all_open(commands: &[Command<'_>]) -> bool {
     let open = |command: &Command<'_>| {
-        command
-            .body
-            .as_ref()
-            .is_ok_and(|body| super::commands::needs_no_session(&body.command.to_ascii_lowercase()))
+        let row = command.body.as_ref().ok().and_then(|body| commands::find(&body.command));
+        row.is_some_and(|row| row.info.is_open())
     };
     !commands.is_empty() && commands.iter().all(open)
 }
@@ -133,6 +137,12 @@ pub fn login_failed(failure: &Failure) -> Vec<u8> {
     failure.write(&mut out);
     out.push(b'}');
     out
+}
+
+/// The failure of a request that would wait for a device, on a connection that waits for as many
+/// as it may.
+pub fn too_many_pending() -> Failure {
+    Failure::new(Code::BUSY, "Too many requests wait for their replies.")
 }
 
 /// The reply to any request when the server has no room for the connection.

@@ -87,7 +87,7 @@ pub enum Step {
 pub struct After<R>(pub R, pub Effects);
 
 /// A reply that comes later, and what the command did.
-pub struct Later(Pin<Box<dyn Future<Output = Result<After<Vec<u8>>, Failure>> + Send>>);
+pub struct Later(Pin<Box<dyn Future<Output = Result<(Vec<u8>, Effects), Failure>> + Send>>);
 
 /// A reply for which a device is waited, maybe for minutes: what the client sends next is not to
 /// wait for it.
@@ -187,7 +187,7 @@ impl Later {
     /// # Errors
     ///
     /// The command failed.
-    pub async fn done(self) -> Result<After<Vec<u8>>, Failure> {
+    pub async fn done(self) -> Result<(Vec<u8>, Effects), Failure> {
         self.0.await
     }
 }

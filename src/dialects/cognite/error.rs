@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::store::StoreError;
-use crate::tr50::dispatch::shown;
+use crate::tr50::error::{Code, Failure, excerpt};
 
 /// A request that failed.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Error {
 
     /// 403 for an organisation; the same whether it exists or not.
     pub fn forbidden(org: &str) -> Self {
-        let org = shown(org);
+        let org = excerpt(org);
         let message = format!("The caller has no access to this in organisation \"{org}\".");
         Self::new(StatusCode::FORBIDDEN, message)
     }
@@ -139,6 +139,16 @@ impl Error {
             headers.insert(name, HeaderValue::from_static(value));
         }
         response
+    }
+}
+
+/// What is wrong is in the log already.
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure.code {
+            Code::BUSY => Self::unavailable(),
+            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed."),
+        }
     }
 }
 

@@ -26,11 +26,11 @@ use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::random::random;
 use crate::edge::{ConnInfo, Protocol};
 use crate::id::OrgId;
 use crate::identity::model::Org;
 use crate::limits;
+use crate::random::random;
 use crate::timestamp::Timestamp;
 
 pub mod caller;

@@ -17,7 +17,7 @@ use crate::identity::Identity;
 use crate::identity::model::{Application, User};
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::shown;
+use crate::tr50::error::excerpt;
 
 /// A principal of an organisation.
 #[derive(Serialize, ToSchema)]
@@ -226,7 +226,7 @@ pub fn by_ids(asked: &Asked<'_>, org: &str) -> Result<PrincipalList, Error> {
         return Ok(PrincipalList { items });
     }
     let first = match &missing[0] {
-        Reference::Id(text) | Reference::ExternalId(text) => shown(text),
+        Reference::Id(text) | Reference::ExternalId(text) => excerpt(text),
     };
     let message = format!("{} of the principals are not found, \"{first}\" first.", missing.len());
     Err(Error::bad_request(message).with_missing(missing))

@@ -11,7 +11,7 @@ use super::error::{self, Error, Reference};
 use super::principals::millis;
 use super::query::Above;
 use super::{Asked, Page};
-use crate::app::App;
+use crate::app::{App, Effects, SessionChange};
 use crate::directory::{Principal, Session, Status, siblings::Mark};
 use crate::id::{OrgId, SessionUuid};
 use crate::identity::model::{Org, User};
@@ -149,7 +149,8 @@ pub async fn revoke(asked: &Asked<'_>, org: &str, principal: &str) -> Result<(),
         let message = "The user has no such session in this organisation; none was revoked.";
         return Err(Error::not_found(message).with_missing(missing));
     }
-    Ok(asked.app.revoke(&sessions, asked.now).await?)
+    let effects = Effects::on_sessions(sessions.into_iter().map(SessionChange::Revoke));
+    Ok(asked.app.apply(effects, asked.now).await.stored?)
 }
 
 /// The user with this id in the organisation.

@@ -11,12 +11,13 @@ use hyper::{Request, Response};
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::app::{App, LoginError};
+use crate::app::{App, Effects, Goodbyes, LoginError, SessionChange};
+use crate::directory::Session;
 use crate::edge::ConnInfo;
 use crate::identity::Refusal;
 use crate::limits;
 use crate::timestamp::Timestamp;
-use crate::tr50::dispatch::shown;
+use crate::tr50::error::excerpt;
 use crate::tr50::json;
 
 mod admins;
@@ -130,7 +131,7 @@ async fn call(
     now: Timestamp,
 ) -> Result<Bytes, Error> {
     let method = methods::find(&request.method).ok_or_else(|| {
-        Error::new(error::UNKNOWN_METHOD, format!("method={}", shown(&request.method)))
+        Error::new(error::UNKNOWN_METHOD, format!("method={}", excerpt(&request.method)))
     })?;
     request.params.check(method)?;
     let task = (method.handler)(&Call { app, caller }, &request.params)?;
@@ -156,20 +157,34 @@ async fn perform(
         }
         Task::ListAdmins => list(app, caller, draft, true, admins::write_list).await,
         Task::EndOne(session) => {
-            let ended = app.end_for(vec![session], &caller.principal(), now).await?;
+            let ended = end(app, vec![session], caller, now).await?;
             // Somebody else may have been faster.
-            let session = ended.first().ok_or_else(sessions::no_such_session)?;
+            let session = ended.sessions().next().ok_or_else(sessions::no_such_session)?;
             Ok(draft.finish(|out| sessions::write_ended(out, session)))
         }
         Task::End(wanted) => {
-            let ended = app.end_for(wanted, &caller.principal(), now).await?;
-            Ok(draft.finish(|out| sessions::write_all_ended(out, &ended)))
+            let ended = end(app, wanted, caller, now).await?;
+            Ok(draft.finish(|out| sessions::write_all_ended(out, ended.sessions())))
         }
         Task::SetTimeout(seconds) => {
             app.set_ttl_s(seconds).await?;
             Ok(draft.finish(|out| out.extend_from_slice(b"{}")))
         }
     }
+}
+
+/// Ends sessions for the caller. Their connections close when the answer is made.
+async fn end(
+    app: &Arc<App>,
+    sessions: Vec<Arc<Session>>,
+    caller: &Caller,
+    now: Timestamp,
+) -> Result<Goodbyes, Error> {
+    let by = caller.principal();
+    let ends = sessions.into_iter().map(|session| SessionChange::EndFor(session, by.clone()));
+    let outcome = app.apply(Effects::on_sessions(ends), now).await;
+    outcome.stored?;
+    Ok(outcome.goodbyes)
 }
 
 /// Writes a list: at once on a small server, else on a thread that serves no connection. One that
@@ -198,7 +213,7 @@ async fn list(
         head.extend_from_slice(&tail);
         Ok::<_, Error>((head, place))
     };
-    let (bytes, place) = app.apart(work).await??;
+    let (bytes, place) = app.offload(work).await??;
     Ok(match place {
         Some(place) => Bytes::from_owner(LongAnswer { bytes, _place: place }),
         None => bytes.into(),
@@ -236,7 +251,6 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::app::Parts;
     use crate::directory::{Directory, Lifetime, Start, Who};
     use crate::edge::Protocol;
     use crate::id::{SessionId, ThingId, ThingKey};
@@ -296,7 +310,7 @@ mod tests {
                     remote_addr: ([127, 0, 0, 1], 1).into(),
                 },
                 lifetime: Lifetime::Until(NOW.plus_seconds(1000)),
-                outlet: None,
+                outbox: None,
             };
             app.directory().start(start, false, NOW.plus_millis(number as i64)).expect("room");
         }

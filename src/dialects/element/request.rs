@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::error::{self, Error};
 use super::methods::Method;
-use crate::tr50::dispatch::shown;
+use crate::tr50::error::excerpt;
 
 /// Members of JSON objects, not yet looked into.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
@@ -160,7 +160,7 @@ impl<'a> Params<'a> {
         let found = words.iter().find(|(known, _)| text.is_ok() && *known == word);
         match found {
             Some((_, value)) => Ok(Some(*value)),
-            None => Err(Error::new(error::UNRECOGNIZED_ENUM, shown(word))),
+            None => Err(Error::new(error::UNRECOGNIZED_ENUM, excerpt(word))),
         }
     }
 

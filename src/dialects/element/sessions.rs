@@ -197,7 +197,7 @@ pub fn write_ended(out: &mut Vec<u8>, session: &Session) {
 }
 
 /// The result of ending some sessions, as they were.
-pub fn write_all_ended(out: &mut Vec<u8>, sessions: &[Arc<Session>]) {
+pub fn write_all_ended<'s>(out: &mut Vec<u8>, sessions: impl Iterator<Item = &'s Arc<Session>>) {
     out.extend_from_slice(br#"{"sessions":["#);
     let mut comma = false;
     for session in sessions {

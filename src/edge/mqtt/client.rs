@@ -1,23 +1,26 @@
 //! What an MQTT client says, packet by packet: CONNECT first, then everything else.
 //!
-//! No socket and no clock: packets and `now` come in, bytes go out, and what takes time is handed
-//! back as [`Work`], which has to be finished before the next packet.
+//! No socket and no clock: packets and `now` come in, bytes go out, and what takes time is owed:
+//! work that has to be finished before the next packet, and replies that come later.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::Edge;
-use super::codec::{Frame, Malformed, Packet, Version, encode, reason};
+use super::codec::{Frame, Malformed, Packet, QoS, Version, encode, reason};
 use super::connect::{self, Login, Welcome};
 use super::online::Online;
-use super::outbox::Outbox;
+use super::promise::Promise;
+use super::reply::{Reply, ReplyTo};
 use super::topics::TopicWork;
-use crate::directory::Reason;
+use crate::directory::{Outbox, Reason};
 use crate::edge::ConnInfo;
-use crate::edge::driver::{self, Peer};
+use crate::edge::driver::{LastReplies, Peer};
+use crate::edge::pending::Pending;
 use crate::limits;
 use crate::timestamp::Timestamp;
+use crate::tr50;
 
 /// Why a connection closes, and what the client is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,16 +57,27 @@ impl Closing {
     }
 }
 
-/// Something that takes time, and what comes of it.
-pub type Work = driver::Work<Done>;
-
-/// What came of a [`Work`].
+/// What comes of work, and of replies that take time.
 pub enum Done {
     /// A login: the CONNACK to send, and the client's state if it is welcome.
     Login(Box<Welcome>),
     /// Topics of the broker.
     Topics(TopicWork),
+    /// The reply to a request.
+    Reply(ReplyTo, tr50::Reply),
+    /// A command that was published to a topic, with its reason code.
+    Command {
+        /// The quality of service of the PUBLISH.
+        qos: QoS,
+        /// Its packet id.
+        pkid: u16,
+        /// What became of it.
+        code: u8,
+    },
 }
+
+/// What the connection of a client owes.
+pub type Owed = Pending<Promise>;
 
 /// A client, before and after its login.
 pub struct Client {
@@ -78,7 +92,7 @@ pub struct Client {
 impl Client {
     /// A client that has said nothing yet.
     pub fn new(edge: Arc<Edge>, info: ConnInfo, full: bool) -> Self {
-        let outbox = Arc::new(Outbox::default());
+        let outbox = Arc::new(Outbox::new(true));
         Self { edge, info, full, version: Version::V311, outbox, online: None }
     }
 
@@ -96,16 +110,17 @@ impl Client {
         frame: &Frame<'_>,
         now: Timestamp,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Work>, Closing> {
+        owed: &mut Owed,
+    ) -> Result<(), Closing> {
         if let Some(online) = &mut self.online {
             match frame.publish(self.version) {
-                Ok(Some(publish)) => return online.publish(&self.edge, &publish, now, out),
+                Ok(Some(publish)) => return online.publish(&self.edge, &publish, now, out, owed),
                 Ok(None) => {}
                 Err(malformed) => return Err(self.refuse(malformed, out)),
             }
         }
         match frame.packet(self.version) {
-            Ok(packet) => self.packet(packet, now, out),
+            Ok(packet) => self.packet(packet, now, out, owed),
             Err(malformed) => Err(self.refuse(malformed, out)),
         }
     }
@@ -116,9 +131,10 @@ impl Client {
         packet: Packet<'_>,
         now: Timestamp,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Work>, Closing> {
+        owed: &mut Owed,
+    ) -> Result<(), Closing> {
         match (&mut self.online, packet) {
-            (Some(online), packet) => online.receive(&self.edge, packet, out),
+            (Some(online), packet) => online.receive(&self.edge, packet, out, owed),
             (None, Packet::Connect(packet)) => {
                 self.version = packet.version;
                 if self.full {
@@ -126,7 +142,10 @@ impl Client {
                     return Err(Closing::refused());
                 }
                 match Login::read(&packet, &self.edge, self.info, &self.outbox) {
-                    Ok(login) => Ok(Some(Box::pin(login.run(self.edge.clone(), now)))),
+                    Ok(login) => {
+                        owed.block(Box::pin(login.run(self.edge.clone(), now)));
+                        Ok(())
+                    }
                     Err(code) => {
                         connect::refuse(packet.version, code, out);
                         Err(Closing::refused())
@@ -139,11 +158,11 @@ impl Client {
     }
 
     /// Sends what others have put into the connection, and obeys the order to close it.
-    fn send_pushed(&mut self, out: &mut Vec<u8>) -> Result<(), Closing> {
-        let Some((items, close)) = self.outbox.take() else { return Ok(()) };
+    fn send_pushed(&mut self, room: bool, out: &mut Vec<u8>) -> Result<(), Closing> {
+        let (pushes, close) = self.outbox.take(room);
         if let Some(online) = &mut self.online {
-            for item in items {
-                online.send(&self.edge, item, out);
+            for push in pushes {
+                online.send(&self.edge, push, out);
             }
         }
         close.map_or(Ok(()), |reason| Err(Closing::ended(reason)))
@@ -167,6 +186,7 @@ impl Client {
 
 impl Peer for Client {
     type Done = Done;
+    type Reply = Promise;
     type Closing = Closing;
 
     fn receive(
@@ -174,26 +194,26 @@ impl Peer for Client {
         bytes: &[u8],
         now: Timestamp,
         out: &mut Vec<u8>,
-    ) -> Result<(usize, Option<Work>), Closing> {
+        owed: &mut Owed,
+    ) -> Result<usize, Closing> {
         let mut used = 0;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty())
             && out.len() < limits::UNSENT_BYTES_MAX
+            && !owed.is_blocked()
         {
             match Frame::find(rest, self.version, self.frame_max()) {
                 Ok(Some(frame)) => {
                     used += frame.length;
-                    if let Some(work) = self.frame(&frame, now, out)? {
-                        return Ok((used, Some(work)));
-                    }
+                    self.frame(&frame, now, out, owed)?;
                 }
                 Ok(None) => break,
                 Err(malformed) => return Err(self.refuse(malformed, out)),
             }
         }
-        Ok((used, None))
+        Ok(used)
     }
 
-    fn finish(&mut self, done: Done, out: &mut Vec<u8>) -> Result<(), Closing> {
+    fn finish(&mut self, done: Done, out: &mut Vec<u8>, _: &mut Owed) -> Result<(), Closing> {
         match (done, &mut self.online) {
             (Done::Login(welcome), _) => {
                 let Welcome { connack, online } = *welcome;
@@ -204,17 +224,21 @@ impl Peer for Client {
             (Done::Topics(work), Some(online)) => {
                 online.finish_topics(&self.edge, work, out);
                 // What came meanwhile makes room for what the client sends next.
-                if out.len() < limits::UNSENT_BYTES_MAX {
-                    self.send_pushed(out)?;
-                }
+                self.send_pushed(out.len() < limits::UNSENT_BYTES_MAX, out)?;
             }
-            (Done::Topics(_), None) => {}
+            (Done::Reply(to, reply), Some(online)) => {
+                reply.send(|body| online.send_reply(&self.edge, Reply { to, body }, out));
+            }
+            (Done::Command { qos, pkid, code }, Some(online)) => {
+                online.acknowledge_command(qos, pkid, code, out);
+            }
+            (_, None) => {}
         }
         Ok(())
     }
 
-    fn register(&self, waker: &Waker) {
-        self.outbox.register(waker);
+    fn set_waker(&self, waker: &Waker) {
+        self.outbox.set_waker(waker);
     }
 
     fn poll_pushed(
@@ -223,19 +247,24 @@ impl Peer for Client {
         room: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
-        if !room {
-            // What comes meanwhile waits, as much as the outbox takes.
-            return self.outbox.closing().map_or(Ok(()), |reason| Err(Closing::ended(reason)));
-        }
-        self.send_pushed(out)?;
-        if let Some(online) = &mut self.online {
+        self.send_pushed(room, out)?;
+        if room && let Some(online) = &mut self.online {
             online.poll_deliveries(cx, out);
         }
         Ok(())
     }
 
-    fn patience(&self) -> Option<Duration> {
-        self.online.as_ref().map_or(Some(limits::LOGIN_WAIT), |online| online.patience())
+    fn last_replies(&self, closing: &Closing, _: bool) -> LastReplies {
+        match closing.code {
+            Some(reason::SHUTTING_DOWN) => LastReplies::All,
+            // Its session has ended, and it is there to read why.
+            Some(_) => LastReplies::NoDevices,
+            None => LastReplies::None,
+        }
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        self.online.as_ref().map_or(Some(limits::LOGIN_WAIT), |online| online.keep_alive())
     }
 
     fn is_online(&self) -> bool {
@@ -246,31 +275,31 @@ impl Peer for Client {
         self.is_online()
     }
 
-    fn alive(&self, now: Timestamp) {
+    fn on_bytes(&self, now: Timestamp) {
         if let Some(online) = &self.online {
             online.session().keep_alive(now);
         }
     }
 
-    fn silent(&self) -> Closing {
+    fn on_timeout(&self) -> Closing {
         if self.online.is_some() { Closing::ended(Reason::KeepAlive) } else { Closing::lost() }
     }
 
-    fn lost(&self) -> Closing {
+    fn on_eof(&self) -> Closing {
         Closing::lost()
     }
 
-    fn last_words(&mut self, closing: &Closing, out: &mut Vec<u8>) {
+    fn farewell(&mut self, closing: &Closing, out: &mut Vec<u8>) {
         // Only MQTT 5 knows a DISCONNECT from the server.
         if let (Some(code), Version::V5, true) = (closing.code, self.version, self.is_online()) {
             encode::disconnect(out, self.version, code);
         }
     }
 
-    async fn end(self, closing: Closing) {
+    async fn end(self, closing: Closing, owed: Owed) {
         let unread = self.outbox.shut();
         if let Some(online) = self.online {
-            online.end(&self.edge, closing, unread).await;
+            online.end(&self.edge, closing, unread, owed).await;
         }
     }
 }

@@ -9,16 +9,16 @@ use super::client::Done;
 use super::codec::packet::Connect;
 use super::codec::{ConnAckProperties, Version, encode, reason};
 use super::online::{Online, Terms};
-use super::outbox::Outbox;
 use super::will::Will;
+use crate::app::Credentials;
 use crate::app::{Arrival, LoginError};
-use crate::random::random;
+use crate::directory::Outbox;
 use crate::edge::ConnInfo;
 use crate::id::hex;
 use crate::identity::Refusal;
 use crate::limits;
+use crate::random::random;
 use crate::timestamp::Timestamp;
-use crate::tr50::authenticate::Credentials;
 
 /// A CONNECT that makes sense so far.
 pub struct Login {
@@ -72,12 +72,11 @@ impl Login {
             (false, true) => 0,
             (false, false) => u32::MAX,
         };
-        let outlet = outbox.clone();
         let takes_over = !assigned_id;
         Ok(Self {
             version: packet.version,
             credentials: credentials(name, password),
-            arrival: Arrival { conn, client_id, takes_over, outlet },
+            arrival: Arrival { conn, client_id, takes_over, outbox: outbox.clone() },
             assigned_id,
             clean: packet.clean,
             terms: Terms {

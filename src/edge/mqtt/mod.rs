@@ -10,9 +10,10 @@ mod compress;
 mod connect;
 mod flight;
 mod online;
-mod outbox;
+mod promise;
 mod reply;
 mod saved;
+mod thing_command;
 mod topics;
 mod will;
 

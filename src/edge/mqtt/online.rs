@@ -2,7 +2,6 @@
 
 mod acks;
 mod request;
-mod thing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,21 +10,21 @@ use std::time::Duration;
 
 use self::acks::Acks;
 use self::request::Unclaimed;
-pub use self::thing::ThingCommand;
-use super::client::{Closing, Done, Work};
+use super::client::{Closing, Done, Owed};
 use super::codec::encode;
 use super::codec::packet::{Ack, Disconnect};
 use super::codec::{Packet, Publish, QoS, Version, reason};
-use super::outbox::Outbox;
+use super::promise::Promise;
 use super::reply::Reply;
 use super::saved::Owner;
+use super::thing_command::ThingCommand;
 use super::topics::{Subscriber, TopicWork, Topics};
 use super::{Edge, broker_code};
 use crate::broker::Message;
-use crate::directory::{Principal, Reason, Session};
+use crate::directory::{Outbox, Principal, Push, Reason, Session};
 use crate::edge::ConnInfo;
 use crate::limits;
-use crate::things::feed::ThingTopic;
+use crate::things::feed::{self, ThingTopic};
 use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::Caller;
 
@@ -95,7 +94,7 @@ impl Online {
     }
 
     /// How long it may be silent.
-    pub const fn patience(&self) -> Option<Duration> {
+    pub const fn keep_alive(&self) -> Option<Duration> {
         self.terms.keep_alive
     }
 
@@ -141,7 +140,8 @@ impl Online {
         edge: &Arc<Edge>,
         packet: Packet<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Work>, Closing> {
+        owed: &mut Owed,
+    ) -> Result<(), Closing> {
         if !matches!(packet, Packet::Disconnect(_) | Packet::PubAck(_)) {
             self.claim();
         }
@@ -155,12 +155,12 @@ impl Online {
             }
             Packet::Subscribe(packet) => {
                 let topics = self.topics.take().unwrap_or_else(|| self.no_topics(edge));
-                return Ok(Some(topics.subscribe(&packet)));
+                owed.block(topics.subscribe(&packet));
             }
             Packet::Unsubscribe(packet) => {
                 let filters = packet.filters.map(Into::into).collect();
                 let topics = self.topics.take().unwrap_or_else(|| self.no_topics(edge));
-                return Ok(Some(topics.unsubscribe(packet.pkid, filters)));
+                owed.block(topics.unsubscribe(packet.pkid, filters));
             }
             Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
             // Nothing is ever sent with QoS 2, so these answer nothing.
@@ -168,7 +168,7 @@ impl Online {
             // [MQTT-3.1.0-2]: a second CONNECT is a protocol error; so is what only servers send.
             _ => return Err(Closing::broken(reason::PROTOCOL_ERROR)),
         }
-        Ok(None)
+        Ok(())
     }
 
     fn disconnect(&mut self, packet: &Disconnect<'_>) -> Closing {
@@ -200,7 +200,8 @@ impl Online {
         publish: &Publish<'_>,
         now: Timestamp,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Work>, Closing> {
+        owed: &mut Owed,
+    ) -> Result<(), Closing> {
         self.claim();
         if publish.properties.topic_alias.is_some() {
             // CONNACK promised none ([MQTT-3.3.2-9] of 5).
@@ -215,21 +216,20 @@ impl Online {
             if !self.acks.waits(publish.qos, publish.pkid) {
                 encode::pubrec(out, self.terms.version, publish.pkid, reason::SUCCESS);
             }
-            return Ok(None);
+            return Ok(());
         }
         match Destination::of(publish.topic) {
             Destination::Dispatcher { compressed, suffix } => {
                 self.acknowledge(publish.qos, publish.pkid, reason::SUCCESS, out)?;
-                self.request(edge, publish, compressed, suffix, now, out);
-                Ok(None)
+                self.request(edge, publish, (compressed, suffix), now, out, owed);
+                Ok(())
             }
-            Destination::Thing(topic) => self.command(edge, publish, topic, now, out),
+            Destination::Thing(topic) => self.command(edge, publish, topic, now, out, owed),
             Destination::Reserved => {
                 let code = reason::NOT_AUTHORIZED;
-                self.acknowledge(publish.qos, publish.pkid, code, out)?;
-                Ok(None)
+                self.acknowledge(publish.qos, publish.pkid, code, out)
             }
-            Destination::Broker => self.forward(edge, publish, out),
+            Destination::Broker => self.forward(edge, publish, out, owed),
         }
     }
 
@@ -276,7 +276,7 @@ impl Online {
 
     /// Takes the acknowledgement that a command was to bring first, and writes those that waited
     /// for it.
-    fn keep_ack(&mut self, qos: QoS, pkid: u16, code: u8, out: &mut Vec<u8>) {
+    pub fn acknowledge_command(&mut self, qos: QoS, pkid: u16, code: u8, out: &mut Vec<u8>) {
         self.give_back(qos, pkid, code);
         self.acks.keep(qos, pkid, code);
         while let Some((qos, pkid, code)) = self.acks.next() {
@@ -292,13 +292,61 @@ impl Online {
         }
     }
 
+    /// Executes a command that was published. It is acknowledged when it is done; meanwhile the
+    /// client goes on, unless too many are under way.
+    fn command(
+        &mut self,
+        edge: &Arc<Edge>,
+        publish: &Publish<'_>,
+        topic: ThingTopic<'_>,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+        owed: &mut Owed,
+    ) -> Result<(), Closing> {
+        let (qos, pkid) = (publish.qos, publish.pkid);
+        let Some(command) = ThingCommand::read(topic, publish.payload) else {
+            return self.acknowledge(qos, pkid, reason::PAYLOAD_FORMAT_INVALID, out);
+        };
+        // Before it is executed: it must not be executed and then be refused.
+        self.take_id(qos, pkid)?;
+        let judged = match command.begin(&edge.app, &self.caller, now) {
+            Ok(code) => {
+                self.give_back(qos, pkid, code);
+                return self.acknowledge(qos, pkid, code, out);
+            }
+            Err(judged) => judged,
+        };
+        let bytes = publish.payload.len();
+        if !owed.has_room(bytes) {
+            owed.block(Box::pin(async move {
+                let code = judged.await;
+                Done::Topics(TopicWork::Published { qos, pkid, code })
+            }));
+            return Ok(());
+        }
+        if qos != QoS::AtMostOnce && !self.acks.push(qos, pkid, None) {
+            return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
+        }
+        owed.push(bytes, Promise::Command(qos, pkid, judged));
+        Ok(())
+    }
+
+    /// Whether the client may read this topic of a thing now.
+    pub(super) fn may_read(&self, edge: &Edge, name: &str) -> bool {
+        let named =
+            ThingTopic::parse(name).and_then(|name| Some((name.key(&self.session)?, name.topic)));
+        let Some((thing, topic)) = named else { return false };
+        feed::may_read(&edge.app.things, &self.session, &thing, topic).unwrap_or(false)
+    }
+
     /// Hands a message to the broker. When the broker is behind, this client waits.
     fn forward(
         &mut self,
         edge: &Arc<Edge>,
         publish: &Publish<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Work>, Closing> {
+        owed: &mut Owed,
+    ) -> Result<(), Closing> {
         let message = Message {
             topic: publish.topic,
             payload: publish.payload,
@@ -312,21 +360,18 @@ impl Online {
         edge.app.metrics.broker_received();
         let handed_over = match edge.broker.pack(&message) {
             Ok(parcel) => edge.broker.try_publish(org, parcel),
-            Err(error) => {
-                self.acknowledge(qos, pkid, broker_code(error), out)?;
-                return Ok(None);
-            }
+            Err(error) => return self.acknowledge(qos, pkid, broker_code(error), out),
         };
         let Err(parcel) = handed_over else {
-            self.acknowledge(qos, pkid, reason::SUCCESS, out)?;
-            return Ok(None);
+            return self.acknowledge(qos, pkid, reason::SUCCESS, out);
         };
         let edge = edge.clone();
-        Ok(Some(Box::pin(async move {
+        owed.block(Box::pin(async move {
             let published = edge.broker.publish(org, parcel).await;
             let code = published.map_or_else(broker_code, |()| reason::SUCCESS);
             Done::Topics(TopicWork::Published { qos, pkid, code })
-        })))
+        }));
+        Ok(())
     }
 
     fn acknowledged(&mut self, edge: &Arc<Edge>, ack: Ack, out: &mut Vec<u8>) {
@@ -380,7 +425,13 @@ impl Online {
 
     /// Ends everything that hangs on the connection. A client that was lost may be back before the
     /// loss is noticed: then its new connection has taken the session over, whatever was noticed.
-    pub async fn end(mut self, edge: &Arc<Edge>, closing: Closing, unread: VecDeque<Reply>) {
+    pub async fn end(
+        mut self,
+        edge: &Arc<Edge>,
+        closing: Closing,
+        unread: VecDeque<Push>,
+        owed: Owed,
+    ) {
         let now = Timestamp::now();
         let unclaimed = self.unclaimed.take().map(|unclaimed| unclaimed.recent());
         if self.session.end().is_none_or(|end| end.reason != Reason::Replaced) {
@@ -395,15 +446,37 @@ impl Online {
             // Nobody is left who could get the answers of devices.
             edge.app.mailbox.hang_up(self.session.number());
         }
-        for reply in unclaimed.into_iter().flatten().chain(unread) {
-            edge.watchers.deliver(&self.principal, &reply);
+        let unclaimed = unclaimed.into_iter().flatten().map(Push::from);
+        for push in unclaimed.chain(unread.into_iter().filter(|push| push.reply.is_some())) {
+            edge.watchers.deliver(&self.principal, &push);
         }
+        self.finish_without_client(edge, owed);
         if self.has_will {
             let last = (closing.will, self.terms.expiry_s);
             edge.wills.leave(edge, &self.name, &self.session, last);
         }
         // Last, so that a new connection is the one that takes over until all this is done.
         edge.app.end(&self.session, closing.reason, now);
+    }
+}
+
+impl Online {
+    /// Finishes what was begun for a client that is gone: others with the same login may wait for
+    /// the replies.
+    fn finish_without_client(&self, edge: &Arc<Edge>, mut owed: Owed) {
+        if owed.is_empty() {
+            return;
+        }
+        let (edge, principal) = (edge.clone(), self.principal.clone());
+        tokio::spawn(async move {
+            while let Some(done) = owed.next(true).await {
+                if let Done::Reply(to, reply) = done {
+                    reply.send(|body| {
+                        edge.watchers.deliver(&principal, &Push::from(Reply { to, body }));
+                    });
+                }
+            }
+        });
     }
 }
 

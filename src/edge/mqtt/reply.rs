@@ -7,8 +7,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::codec::QoS;
-use super::outbox::{Item, Outbox};
-use crate::directory::Principal;
+use crate::directory::{Outbox, Principal, Push, Replied};
 use crate::topic;
 
 /// Where the answer to a request goes: `api…` is answered on `reply…`, `apiz…` on `replyz…`, with
@@ -49,6 +48,28 @@ pub struct Reply {
     pub to: ReplyTo,
     /// Its text, compressed if that is wanted.
     pub body: Vec<u8>,
+}
+
+impl From<Reply> for Push {
+    fn from(Reply { to, body }: Reply) -> Self {
+        let replied = Replied { qos: to.qos as u8, correlation_data: to.correlation_data.clone() };
+        Self { topic: to.topic().into(), payload: body.into(), reply: Some(Box::new(replied)) }
+    }
+}
+
+impl Reply {
+    /// The reply of somebody who is gone; none if it is another message.
+    pub fn of(push: &Push) -> Option<Self> {
+        let replied = push.reply.as_ref()?;
+        let to = ReplyTo {
+            compressed: false,
+            suffix: Box::default(),
+            response_topic: Some((*push.topic).into()),
+            correlation_data: replied.correlation_data.clone(),
+            qos: QoS::from_bits(replied.qos).unwrap_or(QoS::AtMostOnce),
+        };
+        Some(Self { to, body: push.payload.to_vec() })
+    }
 }
 
 /// Connections that subscribed to reply topics: an operator's `mosquitto_sub` beside short-lived
@@ -101,17 +122,16 @@ impl Watchers {
 
     /// Gives a reply whose asker is gone to the connections of the same login that subscribed to
     /// its topic.
-    pub fn deliver(&self, principal: &Principal, reply: &Reply) {
+    pub fn deliver(&self, principal: &Principal, reply: &Push) {
         if !self.has(principal) {
             return;
         }
         let Some(watchers) = self.by_principal.get(principal).map(|entry| entry.clone()) else {
             return;
         };
-        let name = reply.to.topic();
         for watcher in watchers {
-            let wanted = watcher.filters.lock().iter().any(|f| topic::matches(f, &name));
-            if wanted && watcher.outbox.put_in(Item::Reply(reply.clone())).is_err() {
+            let wanted = watcher.filters.lock().iter().any(|f| topic::matches(f, &reply.topic));
+            if wanted && !watcher.outbox.push(reply.clone()) {
                 tracing::debug!("a reply for a slow or closing subscriber was dropped");
             }
         }

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::client::{Done, Work};
+use super::client::Done;
 use super::codec::encode::{self, PublishHead};
 use super::codec::packet::{RetainHandling, Subscribe};
 use super::codec::{QoS, reason};
 use super::flight::{Flight, Source};
 use super::online::Terms;
-use super::outbox::Outbox;
 use super::reply::Watcher;
 use super::saved::{Held, Owner};
 use super::{Edge, broker_code, keep_for, link_name};
 use crate::broker::{self, BrokerError, Delivery, Link, OpenOptions, Refusal};
+use crate::directory::Outbox;
 use crate::directory::{Session, Who};
+use crate::edge::pending::Work;
 use crate::id::OrgId;
 use crate::limits;
 use crate::things::feed::{self, ThingTopic};
@@ -180,7 +181,7 @@ impl Topics {
     }
 
     /// Works on a SUBSCRIBE.
-    pub fn subscribe(mut self: Box<Self>, packet: &Subscribe<'_>) -> Work {
+    pub fn subscribe(mut self: Box<Self>, packet: &Subscribe<'_>) -> Work<Done> {
         let wish = |subscription: super::codec::Subscription<'_>| Wish {
             held: Held::new(&subscription, packet.subscription_id),
             retain_handling: subscription.retain_handling,
@@ -367,7 +368,7 @@ impl Topics {
     }
 
     /// Works on an UNSUBSCRIBE.
-    pub fn unsubscribe(mut self: Box<Self>, pkid: u16, filters: Vec<String>) -> Work {
+    pub fn unsubscribe(mut self: Box<Self>, pkid: u16, filters: Vec<String>) -> Work<Done> {
         Box::pin(async move {
             let codes = self.let_go(&filters);
             let held: HashSet<&str> = self.held.iter().map(|held| &*held.filter).collect();

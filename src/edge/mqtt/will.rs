@@ -10,8 +10,9 @@ use tokio::task::AbortHandle;
 
 use super::codec::packet;
 use super::codec::reason;
-use super::online::{Destination, ThingCommand};
+use super::online::Destination;
 use super::saved::Owner;
+use super::thing_command::ThingCommand;
 use super::{Edge, broker_code};
 use crate::broker::{Broker, Message, Parcel};
 use crate::directory::{Reason, Session};

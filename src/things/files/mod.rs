@@ -21,8 +21,8 @@ use subtle::ConstantTimeEq;
 
 use crate::directory::Principal;
 use crate::id::{FileId, OrgId, ThingId, TicketId, hex};
-use crate::identity::record::{decode, encode};
 use crate::limits;
+use crate::store::rows::{decode, encode};
 use crate::store::writer::Receipt;
 use crate::store::{Batch, StoreError, Table, Tables};
 use crate::timestamp::Timestamp;

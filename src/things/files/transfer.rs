@@ -14,7 +14,7 @@ use super::ticket::{Purpose, TicketError};
 use super::{FileRecord, Files, Owner, Put};
 use crate::id::{FileId, TicketId};
 use crate::limits;
-use crate::random::random;
+use crate::random::{NoRandom, random};
 use crate::store::StoreError;
 use crate::timestamp::Timestamp;
 
@@ -54,8 +54,8 @@ pub enum TransferError {
     #[error("the server can't read or write its store")]
     Store(#[from] StoreError),
     /// The system has no random numbers.
-    #[error("the system gives no random numbers")]
-    Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Random(#[from] NoRandom),
 }
 
 /// A transfer under way; when it is dropped, the transfer is over.

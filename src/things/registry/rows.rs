@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use super::{Alias, Thing, Things};
 use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
-use crate::identity::record::{decode, encode, for_each_row};
+use crate::store::rows::{decode, encode, for_each_row};
 use crate::store::{Batch, Row, Store, StoreError, Table};
 
 /// Rows read at once on the way to a page: a few hundred kilobytes.

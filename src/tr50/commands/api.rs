@@ -2,7 +2,7 @@
 
 use super::command;
 use crate::app::Effects;
-use crate::tr50::authenticate::{Credentials, LoggedIn};
+use crate::tr50::authenticate::{LoggedIn, credentials};
 use crate::tr50::error::Failure;
 use crate::tr50::params::{NoParams, params};
 use crate::tr50::step::{After, CommandInfo, Done, Later, OpenCall};
@@ -40,7 +40,7 @@ pub fn ping(_: &OpenCall<'_>, _: NoParams) -> Result<Done, Failure> {
 
 /// `api.authenticate` as an ordinary command: starts a session that is bound to no connection.
 pub fn authenticate(call: &OpenCall<'_>, params: Authenticate) -> Result<Later, Failure> {
-    let credentials = Credentials::from_params(params)?;
+    let credentials = credentials(params)?;
     let (app, conn, now) = (call.app.clone(), call.conn, call.now);
     Ok(Later::new(async move {
         let session = app.login_unbound(credentials, conn, now).await?;

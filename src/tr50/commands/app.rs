@@ -265,10 +265,7 @@ impl Which {
 }
 
 /// `app.create`.
-pub fn create(
-    call: &Call<'_>,
-    (which, members): (Which, Members),
-) -> Result<After<Made>, Failure> {
+pub fn create(call: &Call<'_>, (which, members): (Which, Members)) -> Result<After<Made>, Failure> {
     let name = which.name.ok_or_else(|| missing("name"))?;
     let token = match which.token.filter(|token| !token.is_empty()) {
         Some(token) => token,

@@ -71,7 +71,7 @@ pub fn publish(
     Gate::open(call).admit(&point)?;
     let published = call.app.telemetry.publish(place.owner, Kind::Log, &[point], call.now)?;
     call.app.metrics.points_recorded(1);
-    Ok(After(Done, published.receipt))
+    Ok(After(Done, published.receipt.into()))
 }
 
 /// Whose log.

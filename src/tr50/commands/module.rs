@@ -32,10 +32,7 @@ params! {
 }
 
 /// `module.register`. libtr50 on a modem goes no further when it fails, so what is too long is cut.
-pub fn register(
-    call: &Call<'_>,
-    (target, modem): (Target, Modem),
-) -> Result<After<Done>, Failure> {
+pub fn register(call: &Call<'_>, (target, modem): (Target, Modem)) -> Result<After<Done>, Failure> {
     let subject = target.subject(call)?;
     let facts = [
         ("module.make", modem.make),
@@ -54,5 +51,5 @@ pub fn register(
         })
     };
     let points: Vec<_> = facts.into_iter().filter_map(attribute).collect();
-    Ok(After(Done, points::record(call, &subject, Kind::Attribute, &points)?))
+    Ok(After(Done, points::record(call, &subject, Kind::Attribute, &points)?.into()))
 }

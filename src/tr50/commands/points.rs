@@ -1,5 +1,9 @@
 //! What all commands that publish telemetry have in common: one point, or a batch of them.
 
+use crate::app::Effects;
+use crate::store::writer::Receipt;
+use crate::tr50::error::{Code, Failure, excerpt};
+use crate::tr50::step::{After, Call, Done, Later};
 use std::marker::PhantomData;
 use std::sync::Arc;
 

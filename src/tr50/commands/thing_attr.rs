@@ -78,10 +78,7 @@ params! {
 }
 
 /// `thing.attr.unset`. An attribute that has no value stays as it is.
-pub fn unset(
-    call: &Call<'_>,
-    (target, which): (Target, Unset),
-) -> Result<After<Done>, Failure> {
+pub fn unset(call: &Call<'_>, (target, which): (Target, Unset)) -> Result<After<Done>, Failure> {
     let subject = target.subject(call)?;
     let point = NewPoint {
         name: which.key.0,
@@ -90,5 +87,5 @@ pub fn unset(
         corr_id: which.corr_id.map(|id| id.0),
         republish: false,
     };
-    Ok(After(Done, points::record(call, &subject, Kind::Attribute, &[point])?))
+    Ok(After(Done, points::record(call, &subject, Kind::Attribute, &[point])?.into()))
 }

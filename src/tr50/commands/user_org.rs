@@ -245,10 +245,7 @@ pub fn list(call: &Call<'_>, which: Which) -> Result<AccessList, Failure> {
 }
 
 /// `user.org.add`.
-pub fn add(
-    call: &Call<'_>,
-    (which, members): (Which, Members),
-) -> Result<After<Done>, Failure> {
+pub fn add(call: &Call<'_>, (which, members): (Which, Members)) -> Result<After<Done>, Failure> {
     let identity = &call.app.identity();
     let turn = identity.turn();
     let (mut user, org) = which.subject(call)?;
@@ -274,10 +271,7 @@ pub fn add(
 }
 
 /// `user.org.update`.
-pub fn update(
-    call: &Call<'_>,
-    (which, members): (Which, Members),
-) -> Result<After<Done>, Failure> {
+pub fn update(call: &Call<'_>, (which, members): (Which, Members)) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let (mut user, org) = which.subject(call)?;
     let held = user.memberships.iter_mut().find(|held| held.org == org.id);

@@ -2,25 +2,25 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::{Destination, Online};
 use crate::broker::Message;
-use crate::directory::Pushed;
+use crate::directory::Push;
+use crate::edge::mqtt::client::{Done, Owed};
 use crate::edge::mqtt::codec::encode::{self, PublishHead, begin_publish};
 use crate::edge::mqtt::codec::{Publish, PublishProperties, QoS};
 use crate::edge::mqtt::flight::{Source, delivered};
-use crate::edge::mqtt::outbox::Item;
+use crate::edge::mqtt::promise::Promise;
 use crate::edge::mqtt::reply::{Reply, ReplyTo};
 use crate::edge::mqtt::{Edge, compress};
 use crate::limits;
 use crate::timestamp::Timestamp;
 use crate::topic;
-use crate::tr50::dispatch::{Answer, Execution, charge, shown};
-use crate::tr50::error::{Code, Failure};
+use crate::tr50::Pending;
+use crate::tr50::dispatch::charge;
+use crate::tr50::error::{Code, Failure, excerpt};
 use crate::tr50::exchange;
 
 /// Bytes of the longest suffix with which `reply` is a topic still; `api` is shorter.
@@ -49,17 +49,17 @@ impl Online {
         &mut self,
         edge: &Arc<Edge>,
         publish: &Publish<'_>,
-        compressed: bool,
-        suffix: &str,
+        (compressed, suffix): (bool, &str),
         now: Timestamp,
         out: &mut Vec<u8>,
+        owed: &mut Owed,
     ) {
         let properties = &publish.properties;
         let plain = !compressed
             && properties.response_topic.is_none()
             && properties.correlation_data.is_none();
         if plain && self.topics.is_none() && suffix.len() <= SUFFIX_BYTES_MAX {
-            return self.plain_request(edge, publish, suffix, now, out);
+            return self.plain_request(edge, publish, suffix, now, out, owed);
         }
         let mut to = ReplyTo {
             compressed,
@@ -78,19 +78,17 @@ impl Online {
                 return self.send_reply(edge, Reply { to, body }, out);
             }
         };
-        let mut body = Vec::new();
-        match exchange::on_connection(&edge.app, &self.caller, &payload, now, &mut body) {
-            Execution::Done if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
-                let pending = Box::pin(std::future::ready(Answer::from_bytes(body)));
-                self.promise(edge, to, payload.len(), pending, out);
+        let (mut body, room) = (Vec::new(), owed.has_room(payload.len()));
+        let app = &edge.app;
+        match exchange::on_connection(app, &self.caller, &payload, room, now, &mut body) {
+            None if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
+                owe(owed, payload.len(), Promise::deflated(to, body));
             }
-            Execution::Done => {
+            None => {
                 let body = compress::deflate_if(compressed, body);
                 self.send_reply(edge, Reply { to, body }, out);
             }
-            Execution::Pending(pending) | Execution::Waiting(pending) => {
-                self.promise(edge, to, payload.len(), pending, out);
-            }
+            Some(pending) => promise(owed, to, payload.len(), pending),
         }
     }
 
@@ -103,6 +101,7 @@ impl Online {
         suffix: &str,
         now: Timestamp,
         out: &mut Vec<u8>,
+        owed: &mut Owed,
     ) {
         let head = PublishHead {
             dup: false,
@@ -123,8 +122,9 @@ impl Online {
         let start = out.len();
         let Ok(begun) = begin_publish(out, self.terms.version, &head, REPLY_BYTES) else { return };
         let body = out.len();
-        match exchange::on_connection(&edge.app, &self.caller, publish.payload, now, out) {
-            Execution::Done => {
+        let (app, room) = (&edge.app, owed.has_room(publish.payload.len()));
+        match exchange::on_connection(app, &self.caller, publish.payload, room, now, out) {
+            None => {
                 if edge.watchers.has(&self.principal) {
                     let body = out.get(body..).unwrap_or_default().to_vec();
                     self.leave_unclaimed(Reply { to: to(), body });
@@ -134,9 +134,9 @@ impl Online {
                     self.put_too_large(&head, out);
                 }
             }
-            Execution::Pending(pending) | Execution::Waiting(pending) => {
+            Some(pending) => {
                 out.truncate(start);
-                self.promise(edge, to(), publish.payload.len(), pending, out);
+                promise(owed, to(), publish.payload.len(), pending);
             }
         }
     }
@@ -155,7 +155,7 @@ impl Online {
         {
             let sentence = format!(
                 "The response topic \"{}\" is not one that this session may publish to.",
-                shown(name)
+                excerpt(name)
             );
             return Err((Failure::new(Code::PERMISSION_DENIED, sentence), true));
         }
@@ -170,41 +170,6 @@ impl Online {
             .map_err(|failure| (failure, false))
     }
 
-    /// Lets the reply to a request of so many bytes come through the outbox when it is ready;
-    /// meanwhile the client goes on.
-    fn promise(
-        &mut self,
-        edge: &Arc<Edge>,
-        to: ReplyTo,
-        bytes: usize,
-        mut pending: Pin<Box<dyn Future<Output = Answer> + Send>>,
-        out: &mut Vec<u8>,
-    ) {
-        if !self.outbox.promise(bytes) {
-            let failure = Failure::new(Code::BUSY, "Too many requests wait for their replies.");
-            let body = compress::deflate_if(to.compressed, failure.to_json());
-            return self.send_reply(edge, Reply { to, body }, out);
-        }
-        let (edge, outbox) = (edge.clone(), self.outbox.clone());
-        let principal = self.principal.clone();
-        // What the command changes is changed here, before the client's next request is looked at;
-        // only the wait for the store goes on elsewhere.
-        let begun = pending.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        tokio::spawn(async move {
-            let mut answer = match begun {
-                Poll::Ready(answer) => answer,
-                Poll::Pending => pending.await,
-            };
-            let text = std::mem::take(&mut answer.bytes);
-            let body = compress::deflate_aside_if(to.compressed, text).await;
-            let reply = Item::Reply(Reply { to, body });
-            if let Err(Item::Reply(reply)) = outbox.keep_promise(bytes, reply) {
-                edge.watchers.deliver(&principal, &reply);
-            }
-            answer.close();
-        });
-    }
-
     /// Tells a client of the mail that waits for it, right after its CONNACK: some never ask by
     /// themselves (`tr50.md` 4.2).
     pub fn greet(&mut self, edge: &Edge, out: &mut Vec<u8>) {
@@ -214,17 +179,16 @@ impl Online {
     }
 
     /// Sends what others put into the connection.
-    pub fn send(&mut self, edge: &Arc<Edge>, item: Item, out: &mut Vec<u8>) {
-        match item {
-            Item::Reply(reply) => self.send_reply(edge, reply, out),
-            Item::Message(message) => self.send_message(edge, &message, out),
-            Item::Ack { qos, pkid, code } => self.keep_ack(qos, pkid, code, out),
+    pub fn send(&mut self, edge: &Arc<Edge>, push: Push, out: &mut Vec<u8>) {
+        match Reply::of(&push) {
+            Some(reply) => self.send_reply(edge, reply, out),
+            None => self.send_message(edge, &push, out),
         }
     }
 
     /// Sends a message on one of the server's own topics: with the quality of service of the
     /// client's subscriptions, or as if it had subscribed with QoS 0 (`tr50.md` 0, fact 1).
-    fn send_message(&mut self, edge: &Edge, message: &Pushed, out: &mut Vec<u8>) {
+    fn send_message(&mut self, edge: &Edge, message: &Push, out: &mut Vec<u8>) {
         if message.topic.starts_with("thing/") && !self.may_read(edge, &message.topic) {
             return;
         }
@@ -347,6 +311,28 @@ impl Online {
             unclaimed.replies.pop_front();
         }
         unclaimed.replies.push_back(reply);
+    }
+}
+
+/// Lets the reply to a request of so many bytes come when it is ready; meanwhile the client goes on.
+fn promise(owed: &mut Owed, to: ReplyTo, bytes: usize, pending: Pending) {
+    let bytes = bytes + pending.bytes();
+    if pending.waits_for_device {
+        return owed.push_from_device(bytes, Promise::reply(to, pending));
+    }
+    // The store answers in the order in which it was asked; a reply that is deflated does not.
+    if pending.is_for_store() && !to.compressed && owed.has_room(bytes) {
+        return owed.push(bytes, Promise::reply(to, pending));
+    }
+    owe(owed, bytes, Promise::reply(to, pending));
+}
+
+/// Promises a reply; where too many are promised, the next bytes wait for it.
+fn owe(owed: &mut Owed, bytes: usize, promise: Promise) {
+    if owed.has_room(bytes) {
+        owed.push_aside(bytes, promise);
+    } else {
+        owed.block(Box::pin(promise) as crate::edge::pending::Work<Done>);
     }
 }
 

@@ -162,12 +162,12 @@ fn check(
 /// Tells of mail that is left, or has come meanwhile, behind the reply: device-cloud-lib does not
 /// listen to notices while it waits for one (`tr50.md` 4.2).
 fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<Sequel> {
-    call.session.outlet()?;
+    call.session.outbox()?;
     let (app, session) = (call.app.clone(), call.session.clone());
     Some(Box::new(move || {
         let more = app.mailbox.new_for(&things);
-        if let Some((outlet, message)) = more.and_then(|letter| notice_to(&session, &letter)) {
-            outlet.push(message);
+        if let Some((outbox, message)) = more.and_then(|letter| notice_to(&session, &letter)) {
+            outbox.push(message);
         }
     }))
 }
@@ -204,7 +204,7 @@ pub fn update(call: &Call<'_>, Update { id, msg }: Update) -> Result<After<Done>
     check_serves(call, id)?;
     let msg = msg.map(shortened);
     let receipt = call.app.mailbox.update(id, msg, call.now)?;
-    receipt.map(|receipt| (Done, receipt.into())).ok_or_else(|| ended(id))
+    receipt.map(|receipt| After(Done, receipt.into())).ok_or_else(|| ended(id))
 }
 
 /// `mailbox.ack`.
@@ -216,7 +216,7 @@ pub fn ack(call: &Call<'_>, ack: Ack) -> Result<After<Done>, Failure> {
         params: ack.params.map(sending::compact),
     };
     let receipt = call.app.mailbox.complete(ack.id, outcome, call.now)?;
-    receipt.map(|receipt| (Done, receipt.into())).ok_or_else(|| ended(ack.id))
+    receipt.map(|receipt| After(Done, receipt.into())).ok_or_else(|| ended(ack.id))
 }
 
 /// A thing's text as far as it is kept.

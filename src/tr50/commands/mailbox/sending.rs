@@ -3,12 +3,13 @@
 use crate::app::Effects;
 use crate::tr50::error::{Code, Failure};
 use crate::tr50::step::{After, Call, FromDevice, Later, WriteReply};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 
 use crate::directory::Who;
-use crate::id::SessionId;
+use crate::id::{MailId, SessionId};
 use crate::limits;
 use crate::things::mailbox::mail::Outcome;
 use crate::things::mailbox::{Answer, Draft, PostError, method_in};

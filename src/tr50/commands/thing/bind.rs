@@ -3,10 +3,10 @@
 
 use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
 use crate::app::Effects;
-use crate::random::random;
 use crate::directory::Who;
 use crate::id::{ThingId, ThingKey};
 use crate::limits;
+use crate::random::random;
 use crate::store::writer::Receipt;
 use crate::things::registry::{Thing, ThingConflict};
 use crate::tr50::commands::target::{Subject, is_restricted, may_name};
@@ -42,20 +42,18 @@ params! {
 pub fn bind(call: &Call<'_>, params: Bind) -> Result<Later, Failure> {
     let app = call.app.clone();
     let (known, receipt) = bind_at_once(call, params)?;
-    Ok(Box::pin(async move {
+    Ok(Later::new(async move {
         // Not before: whoever is told asks at once, and what it serves is read from the store.
         receipt.await?;
         if let Some(thing) = known {
             app.announce_mail(thing);
         }
-        let mut reply = Vec::new();
-        Done.write_reply(&mut reply);
-        Ok(reply)
+        Ok(After(Done, Effects::default()))
     }))
 }
 
 /// Binds the thing; which one, if it was known.
-fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<After<Option<ThingId>>, Failure> {
+fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<(Option<ThingId>, Receipt), Failure> {
     let parent = parent(call, params.bind_to.as_ref())?;
     let (org, key) = (call.session.org_id(), &params.key);
     if *key == parent.key {
@@ -163,5 +161,5 @@ pub fn unbind(call: &Call<'_>, params: Unbind) -> Result<After<Done>, Failure> {
     let receipt = rebind(call, &thing.key, None)?;
     call.app.mailbox.give_back(call.session.number(), thing.id, call.now);
     call.app.announce_mail(thing.id);
-    Ok(After(Done, receipt))
+    Ok(After(Done, receipt.into()))
 }

@@ -103,12 +103,11 @@ pub fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, Failure
     let receipt = call.app.things.create(&thing);
     let receipt = receipt.map_err(|conflict| conflict_failure(conflict, &thing.key))?;
     if attributes.is_empty() {
-        return Ok((Created { id }, receipt));
+        return Ok(After(Created { id }, receipt.into()));
     }
-    // The writer goes in order: what is durable with them is the thing, too.
     let subject = Subject { id, key: thing.key };
-    let receipt = points::record(call, &subject, Kind::Attribute, &attributes)?;
-    Ok((Created { id }, receipt))
+    let recorded = points::record(call, &subject, Kind::Attribute, &attributes)?;
+    Ok(After(Created { id }, receipt.and(recorded).into()))
 }
 
 /// The definition that a command names, if it names one.
@@ -218,14 +217,11 @@ pub fn update(call: &Call<'_>, params: Update) -> Result<After<Done>, Failure> {
         edit.unset(&member)?;
     }
     edit.check()?;
-    change(call, &thing.key, |thing| edit.apply(thing)).map(|receipt| (Done, receipt))
+    change(call, &thing.key, |thing| edit.apply(thing)).map(|receipt| After(Done, receipt.into()))
 }
 
 /// `thing.delete`: the thing, what it measured and stored, and its live sessions.
-pub fn delete(
-    call: &Call<'_>,
-    (by_key, target): (ByKey, Target),
-) -> Result<After<Done>, Failure> {
+pub fn delete(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<After<Done>, Failure> {
     let thing = target.thing_by_key(by_key, call)?;
     // Before the thing: its removal is answered when this is durable, too.
     call.app.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;

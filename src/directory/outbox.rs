@@ -1,0 +1,190 @@
+//! The way into a connection: messages, and the order to close.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::session::Reason;
+use crate::limits;
+
+/// A message that a connection did not ask for.
+#[derive(Clone, Debug)]
+pub struct Push {
+    /// The topic, such as `notify/mailbox_activity`.
+    pub topic: Arc<str>,
+    /// The payload.
+    pub payload: Bytes,
+    /// Set if it is the reply to a request of somebody with the same login, who is gone.
+    pub reply: Option<Box<Replied>>,
+}
+
+/// What MQTT wants to know of a request when its reply is sent.
+#[derive(Clone, Debug)]
+pub struct Replied {
+    /// The quality of service of the request.
+    pub qos: u8,
+    /// What MQTT 5 wants back with the response.
+    pub correlation_data: Option<Box<[u8]>>,
+}
+
+impl Push {
+    /// A message on one of the server's own topics.
+    pub const fn message(topic: Arc<str>, payload: Bytes) -> Self {
+        Self { topic, payload, reply: None }
+    }
+
+    /// The bytes that it takes if it is a reply; messages are small.
+    fn reply_bytes(&self) -> usize {
+        if self.reply.is_some() { self.payload.len() } else { 0 }
+    }
+}
+
+/// What others put into a connection. Its task empties it.
+#[derive(Debug)]
+pub struct Outbox {
+    waker: AtomicWaker,
+    /// Whether messages are taken.
+    open: AtomicBool,
+    /// Whether `inner` has something for the connection; spares it the lock.
+    filled: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default, Debug)]
+struct Inner {
+    pushes: VecDeque<Push>,
+    /// Bytes of the replies among them.
+    replies: usize,
+    close: Option<Reason>,
+}
+
+impl Outbox {
+    /// An empty one. `open`: whether it takes messages.
+    pub fn new(open: bool) -> Self {
+        Self {
+            waker: AtomicWaker::new(),
+            open: AtomicBool::new(open),
+            filled: AtomicBool::new(false),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Has the task woken when something comes.
+    pub fn set_waker(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Whether messages are taken.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Says whether messages are taken from now on.
+    pub fn set_open(&self, open: bool) {
+        self.open.store(open, Ordering::Release);
+    }
+
+    /// Closes the connection; its session has ended for this reason. What was put in before comes
+    /// first.
+    pub fn close(&self, reason: Reason) {
+        self.inner.lock().close.get_or_insert(reason);
+        self.wake();
+    }
+
+    /// Puts a message in; false when none are taken, or the client does not read them.
+    pub fn push(&self, push: Push) -> bool {
+        let mut inner = self.inner.lock();
+        let many = inner.pushes.len() >= limits::OUTBOX_MESSAGES_MAX;
+        let bytes = push.reply_bytes();
+        let large = bytes > 0 && inner.replies + bytes > limits::OUTBOX_BYTES_MAX;
+        if many || large || !self.is_open() {
+            return false;
+        }
+        inner.replies += bytes;
+        inner.pushes.push_back(push);
+        drop(inner);
+        self.wake();
+        true
+    }
+
+    /// Takes what has come, if there is `room` for it, and the order to close behind it, which
+    /// stays.
+    pub fn take(&self, room: bool) -> (VecDeque<Push>, Option<Reason>) {
+        // Mostly there is nothing: a look costs less than a lock.
+        if !self.filled.load(Ordering::Acquire) {
+            return (VecDeque::new(), None);
+        }
+        let mut inner = self.inner.lock();
+        let pushes = if room { std::mem::take(&mut inner.pushes) } else { VecDeque::new() };
+        if room {
+            inner.replies = 0;
+        }
+        let more = !inner.pushes.is_empty() || inner.close.is_some();
+        self.filled.store(more, Ordering::Release);
+        (pushes, inner.close)
+    }
+
+    /// Takes nothing more; returns what nobody will read.
+    pub fn shut(&self) -> VecDeque<Push> {
+        let mut inner = self.inner.lock();
+        self.set_open(false);
+        std::mem::take(&mut inner.pushes)
+    }
+
+    fn wake(&self) {
+        self.filled.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Push {
+        Push::message("a".into(), "b".into())
+    }
+
+    #[test]
+    fn who_does_not_read_gets_no_more_and_the_order_to_close_comes_last() {
+        let outbox = Outbox::new(true);
+        let put = (0..2 * limits::OUTBOX_MESSAGES_MAX).filter(|_| outbox.push(message())).count();
+        assert_eq!(put, limits::OUTBOX_MESSAGES_MAX);
+        outbox.close(Reason::Revoked);
+        outbox.close(Reason::Idle);
+        let (pushes, close) = outbox.take(false);
+        assert_eq!((pushes.len(), close), (0, Some(Reason::Revoked)));
+        let (pushes, close) = outbox.take(true);
+        assert_eq!((pushes.len(), close), (limits::OUTBOX_MESSAGES_MAX, Some(Reason::Revoked)));
+        assert!(outbox.push(message()), "what was read makes room");
+        assert_eq!(outbox.shut().len(), 1);
+        assert!(!outbox.push(message()));
+    }
+
+    #[test]
+    fn replies_have_a_bound_of_bytes() {
+        let outbox = Outbox::new(true);
+        let reply = || Push {
+            topic: "reply".into(),
+            payload: vec![b' '; limits::OUTBOX_BYTES_MAX / 4].into(),
+            reply: Some(Box::new(Replied { qos: 0, correlation_data: None })),
+        };
+        assert_eq!((0..10).filter(|_| outbox.push(reply())).count(), 4);
+        assert!(outbox.push(message()), "messages are small");
+        assert_eq!(outbox.take(true).0.len(), 5);
+        assert!(outbox.push(reply()));
+    }
+
+    #[test]
+    fn messages_are_taken_only_where_they_are_wanted() {
+        let outbox = Outbox::new(false);
+        assert!(!outbox.push(message()));
+        outbox.set_open(true);
+        assert!(outbox.push(message()));
+    }
+}

@@ -1,0 +1,66 @@
+//! Replies of an MQTT client that take time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::client::Done;
+use super::codec::QoS;
+use super::compress;
+use super::reply::ReplyTo;
+use super::thing_command::Judged;
+use crate::edge::pending::Work;
+use crate::tr50::Pending;
+
+/// A reply, or an acknowledgement, that takes time.
+pub enum Promise {
+    /// The reply to a request, and where it goes; none when it has gone.
+    Reply(Option<ReplyTo>, Pending),
+    /// The same, deflated on another thread.
+    Deflated(Work<Done>),
+    /// The acknowledgement of a command that was published to a topic.
+    Command(QoS, u16, Judged),
+}
+
+impl Promise {
+    /// The reply to a request.
+    pub fn reply(to: ReplyTo, pending: Pending) -> Self {
+        if !to.compressed {
+            return Self::Reply(Some(to), pending);
+        }
+        Self::Deflated(Box::pin(async move {
+            let reply = pending.await.map(|text| compress::deflate_aside_if(true, text)).await;
+            Done::Reply(to, reply)
+        }))
+    }
+
+    /// The same for a reply that is there and has only to be deflated.
+    pub fn deflated(to: ReplyTo, text: Vec<u8>) -> Self {
+        Self::Deflated(Box::pin(async move {
+            let text = compress::deflate_aside_if(true, text).await;
+            Done::Reply(to, crate::tr50::Reply::from_bytes(text))
+        }))
+    }
+}
+
+impl Future for Promise {
+    type Output = Done;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
+        match &mut *self {
+            Self::Reply(to, pending) => {
+                let Poll::Ready(reply) = Pin::new(pending).poll(cx) else { return Poll::Pending };
+                match to.take() {
+                    Some(to) => Poll::Ready(Done::Reply(to, reply)),
+                    // It is not polled again when it is done.
+                    None => Poll::Pending,
+                }
+            }
+            Self::Deflated(work) => work.as_mut().poll(cx),
+            Self::Command(qos, pkid, judged) => {
+                let (qos, pkid) = (*qos, *pkid);
+                Pin::new(judged).poll(cx).map(|code| Done::Command { qos, pkid, code })
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Publishes to topics of things, which are commands (`tr50.md` 5): `property.publish`,
+//! `alarm.publish` and `thing.attr.set` with the payload as value. There is no TR50 reply; a
+//! PUBLISH with QoS 1 or 2 is acknowledged when the command is done, and with MQTT 5 the reason code
+//! says how. The retain flag means nothing here.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use serde_json::value::RawValue;
+
+use super::codec::reason;
+use crate::app::App;
+use crate::logging::PeerLog;
+use crate::peer_log;
+use crate::things::feed::{ThingTopic, Topic};
+use crate::timestamp::Timestamp;
+use crate::tr50::dispatch::{Caller, PendingOne, execute_one};
+use crate::tr50::envelope::Body;
+use crate::tr50::error::{Code, Failure};
+
+/// A command that was published.
+#[derive(Clone, Debug)]
+pub struct ThingCommand {
+    name: &'static str,
+    params: Box<RawValue>,
+}
+
+/// A command that waits for the store: resolves to its reason code.
+pub struct Judged {
+    name: &'static str,
+    peer: SocketAddr,
+    pending: PendingOne,
+}
+
+impl Future for Judged {
+    type Output = u8;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u8> {
+        let done = Pin::new(&mut self.pending).poll(cx);
+        // There is nobody to send a reply to; what follows it is done.
+        let done = done.map(|reply| reply.map(|reply| reply.send(drop)));
+        done.map(|done| judge(self.name, self.peer, done))
+    }
+}
+
+impl ThingCommand {
+    /// The command that a PUBLISH means; none if its payload is no text.
+    pub fn read(topic: ThingTopic<'_>, payload: &[u8]) -> Option<Self> {
+        let value = std::str::from_utf8(payload).ok()?;
+        let (name, key, member) = match topic.topic {
+            Topic::Property(key) => ("property.publish", key, "value"),
+            Topic::Alarm(key) => ("alarm.publish", key, "state"),
+            Topic::Attribute(key) => ("thing.attr.set", key, "value"),
+            Topic::Location | Topic::Connected => return None,
+        };
+        // Numbers may be texts (`tr50.md` 0, fact 15); blanks around one are the client's habit.
+        let value = if name == "thing.attr.set" { value } else { value.trim() };
+        let mut params = serde_json::Map::new();
+        if topic.thing != "self" {
+            params.insert("thingKey".into(), topic.thing.into());
+        }
+        params.insert("key".into(), key.into());
+        params.insert(member.into(), value.into());
+        let params = serde_json::to_string(&params).and_then(RawValue::from_string).ok()?;
+        Some(Self { name, params })
+    }
+
+    /// Executes the command; what it changes is changed when this returns: its reason code, or a
+    /// wait for that.
+    pub fn begin(&self, app: &Arc<App>, caller: &Caller, now: Timestamp) -> Result<u8, Judged> {
+        let (name, peer) = (self.name, caller.conn.remote_addr);
+        let body = Body { command: name.into(), params: Some(&self.params) };
+        match execute_one(app, caller, &body, now, &mut Vec::new()) {
+            Ok(Some(pending)) => Err(Judged { name, peer, pending }),
+            Ok(None) => Ok(judge(name, peer, Ok(()))),
+            Err(failure) => Ok(judge(name, peer, Err(failure))),
+        }
+    }
+}
+
+/// The reason code for what became of a command. Clients before MQTT 5 do not learn of a failure,
+/// so it is in the log.
+fn judge(name: &str, peer: SocketAddr, outcome: Result<(), Failure>) -> u8 {
+    static LOG: PeerLog = PeerLog::new(5);
+    let Err(failure) = outcome else { return reason::SUCCESS };
+    let code = failure.code.0;
+    peer_log!(LOG, %peer, code, message = %failure.message, "{name} by a topic failed");
+    match failure.code {
+        Code::PERMISSION_DENIED | Code::WRONG_SESSION_KIND => reason::NOT_AUTHORIZED,
+        Code::NOT_FOUND | Code::PARAMETER_MISSING => reason::TOPIC_INVALID,
+        Code::PARAMETER_INVALID => reason::PAYLOAD_FORMAT_INVALID,
+        Code::RATE_LIMITED | Code::BUSY => reason::QUOTA_EXCEEDED,
+        Code::INTERNAL => reason::UNSPECIFIED,
+        _ => reason::IMPLEMENTATION_SPECIFIC,
+    }
+}
