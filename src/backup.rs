@@ -9,14 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
+use store::disk::DiskStore;
+use store::rows::decode;
+use store::{Row, SCHEMA_VERSION, StoreError, Table};
 
-use crate::store::disk::DiskStore;
-use crate::store::rows::decode;
-use crate::store::{Row, SCHEMA_VERSION, StoreError, Table};
 use crate::things::files::FileRecord;
 use crate::things::files::blobs::{Blobs, make_private, relative_path};
-use crate::timestamp::Timestamp;
 
 /// The directory of files' bytes, in a data directory and in a backup.
 pub const FILES: &str = "files";
@@ -384,8 +384,9 @@ pub fn check_restored(data_dir: &Path) -> Result<(), BackupError> {
 
 #[cfg(test)]
 mod tests {
+    use store::{Batch, Month, Store};
+
     use super::*;
-    use crate::store::{Batch, Month, Store};
 
     fn filled(dir: &Path) -> DiskStore {
         let store = DiskStore::open(dir).expect("a new store");

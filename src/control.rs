@@ -10,18 +10,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
+use store::disk::DiskStore;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backup::{self, BackupError, Contents};
-use crate::limits;
 use crate::serve::chain;
-use crate::store::disk::DiskStore;
 use crate::things::files::Files;
-use crate::timestamp::Timestamp;
 
 const SOCKET: &str = "control";
 

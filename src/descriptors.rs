@@ -1,8 +1,7 @@
 //! File descriptors: every connection is one, and the store and moving files need some, too.
 
+use base::limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-use crate::limits;
 
 /// Asks for as many as this user may have: the usual default of 1024 is meant for programs of
 /// another kind. What is refused shows in [`connections_max`].

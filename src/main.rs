@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use base::timestamp::Timestamp;
 use clap::{Args, Parser, Subcommand};
+use store::Tables;
+use store::memory::MemoryStore;
+use store::writer::Durability;
 use tr50d::cli::backup::{self, BackupArgs, RestoreArgs};
 use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
@@ -17,10 +21,6 @@ use tr50d::descriptors;
 use tr50d::identity::Identity;
 use tr50d::logging;
 use tr50d::serve::{Server, chain};
-use tr50d::store::Tables;
-use tr50d::store::memory::MemoryStore;
-use tr50d::store::writer::Durability;
-use tr50d::timestamp::Timestamp;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

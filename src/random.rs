@@ -1,6 +1,6 @@
 //! Random bytes from the system: ids, salts, tokens.
 
-use crate::tr50::error::{Code, Failure};
+use base::failure::{Code, Failure};
 
 /// The system has no random numbers.
 #[derive(Debug, thiserror::Error)]

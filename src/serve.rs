@@ -9,8 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base::conn::{ConnInfo, Protocol};
+use base::limits;
+use base::timestamp::Timestamp;
 use bytes::Bytes;
 use hyper::{Request, Response};
+use store::StoreError;
+use store::disk::DiskStore;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,16 +30,13 @@ use crate::dialects::{cognite, element};
 use crate::edge::http::{self, Dialect, HttpService, HttpSettings};
 use crate::edge::mqtt::{self, Edge};
 use crate::edge::tls::{self, TlsError};
-use crate::edge::{ConnInfo, Protocol, Stream, proxy, tcp};
+use crate::edge::{Stream, proxy, tcp};
 use crate::logging::PeerLog;
-use crate::store::StoreError;
-use crate::store::disk::DiskStore;
 use crate::things::files::Files;
 use crate::things::files::transfer::{Stored, TransferError};
-use crate::timestamp::Timestamp;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange;
-use crate::{descriptors, limits, peer_log};
+use crate::{descriptors, peer_log};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]

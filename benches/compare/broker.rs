@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::fleet::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use tr50d::fleet::Histogram;
 use tr50d::transport::mqtt::codec::encode::{self, PublishHead};
 use tr50d::transport::mqtt::codec::packet::{Connect, RetainHandling, Subscription};
 use tr50d::transport::mqtt::codec::properties::ConnectProperties;

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use client::ClientError;
+use client::fleet::{Fleet, Plan};
 use tokio::time::sleep;
-use tr50d::client::ClientError;
-use tr50d::fleet::{Fleet, Plan};
 
 use super::broker::Client;
 use super::process::{Server, TOKEN};

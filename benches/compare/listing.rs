@@ -2,8 +2,8 @@
 //!
 //! The floor answers with the same bytes, ready made.
 
+use client::Client;
 use tokio::time::sleep;
-use tr50d::client::Client;
 
 use super::process::Server;
 use super::round_trips::Ask;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use client::Client;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tr50d::client::Client;
 
 use super::Result;
 use super::process::Server;

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use client::Url;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
-use tr50d::client::Url;
 
 use super::{Bench, Result};
 

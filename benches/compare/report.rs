@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use tr50d::timestamp::Timestamp;
+use base::timestamp::Timestamp;
 
 use super::table::{self, Row};
 use super::{Bench, Result};

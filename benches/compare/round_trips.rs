@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tr50d::fleet::{Fleet, Load, Plan, Report};
+use client::fleet::{Fleet, Load, Plan, Report};
 
 use super::broker::{Talk, Talkers};
 use super::process::{Server, TOKEN};

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use client::{Connection, HttpConnection, Incoming, Login, Options, Target, Url};
 use serde::Deserialize;
 use tokio::task::JoinSet;
-use tr50d::client::{Connection, HttpConnection, Incoming, Login, Options, Target, Url};
 
 use super::process::Server;
 use super::{Bench, Result};

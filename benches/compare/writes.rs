@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tr50d::fleet::{Fleet, Load, Plan, Report};
-use tr50d::store::disk::DiskStore;
-use tr50d::store::{Batch, Month, Store, Table};
-use tr50d::timestamp::Timestamp;
+use base::timestamp::Timestamp;
+use client::fleet::{Fleet, Load, Plan, Report};
+use store::disk::DiskStore;
+use store::{Batch, Month, Store, Table};
 
 use super::process::{Server, TOKEN};
 use super::round_trips::CLIENTS;

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use client::Url;
+use client::fleet::{Fleet, Plan};
 use serde::{Deserialize, Serialize};
-use tr50d::client::Url;
-use tr50d::fleet::{Fleet, Plan};
 
 use crate::Outcome;
 use crate::server::DEVICE_TOKEN;

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base::conn::{ConnInfo, Protocol};
+use client::Url;
 use tempfile::TempDir;
 use tr50d::app::App;
-use tr50d::client::Url;
 use tr50d::config::Config;
 use tr50d::directory::query::Query;
-use tr50d::edge::{ConnInfo, Protocol, Stream};
+use tr50d::edge::Stream;
 use tr50d::serve::Server;
 
 use crate::probe::{DEVICES, Probe};

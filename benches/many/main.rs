@@ -25,7 +25,6 @@ use std::process::ExitCode;
 
 use cap::Cap;
 use clap::{Parser, Subcommand, ValueEnum};
-
 use crowd::CrowdArgs;
 use probe::ProbeArgs;
 

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
+use base::conn::{ConnInfo, Protocol};
+use base::id::{SessionId, ThingId, ThingKey};
+use base::timestamp::Timestamp;
+use store::writer::Receipt;
 use tr50d::app::App;
 use tr50d::directory::{Lifetime, Session, Start, Who};
-use tr50d::edge::{ConnInfo, Protocol};
-use tr50d::id::{SessionId, ThingId, ThingKey};
 use tr50d::identity::Access;
 use tr50d::identity::model::Application;
-use tr50d::store::writer::Receipt;
 use tr50d::things::registry::Thing;
-use tr50d::timestamp::Timestamp;
 
 use crate::inside::{Inside, here, until};
 use crate::serve::DEVICE_TOKEN;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use client::Url;
+use client::fleet::{Board, Fleet, Load, Plan};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tr50d::client::Url;
-use tr50d::fleet::{Board, Fleet, Load, Plan};
 
 use crate::Outcome;
 use crate::server::DEVICE_TOKEN;

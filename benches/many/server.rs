@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use client::Url;
 use rustix::process::{Pid, Signal, kill_process};
-use tr50d::client::Url;
 
 use crate::Outcome;
 use crate::pinned::Cores;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use client::Client;
 use serde::Deserialize;
 use tempfile::TempDir;
-use tr50d::client::Client;
 
 use crate::crowd::Crowd;
 use crate::pinned::Cores;

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use tr50d::client::Url;
-use tr50d::fleet::{Fleet, Plan};
+use client::Url;
+use client::fleet::{Fleet, Plan};
 
 use crate::Outcome;
 use crate::pinned::Cores;

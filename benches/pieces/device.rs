@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
+use mqtt::packet::Connect;
+use mqtt::{ConnectProperties, Version, encode};
 use tr50d::directory::Reason;
 use tr50d::edge::driver::Peer;
 use tr50d::edge::mqtt::client::{Client, Closing};
-use tr50d::edge::mqtt::codec::packet::Connect;
-use tr50d::edge::mqtt::codec::{ConnectProperties, Version, encode};
 
 use super::scene::{NOW, Scene, conn};
 

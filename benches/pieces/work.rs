@@ -4,12 +4,12 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
-use tr50d::edge::mqtt::codec::encode::{self, PublishHead};
-use tr50d::edge::mqtt::codec::{PublishProperties, QoS, Version, decode};
-use tr50d::limits;
+use base::failure::{Code, Failure};
+use base::limits;
+use mqtt::encode::{self, PublishHead};
+use mqtt::{PublishProperties, QoS, Version, decode};
 use tr50d::tr50::dispatch::{Done, WriteReply};
 use tr50d::tr50::envelope::Request;
-use tr50d::tr50::error::{Code, Failure};
 use tr50d::tr50::exchange;
 
 use super::device::Device;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use base::id::OrgId;
+use base::timestamp::Timestamp;
+use store::StoreError;
+
 use super::App;
 use super::effects::Affected;
 use crate::directory::{Events, Principal, Session, Who};
-use crate::id::OrgId;
 use crate::identity::Access;
-use crate::store::StoreError;
-use crate::timestamp::Timestamp;
 
 impl App {
     /// Gives a session the rights that its principal has now.

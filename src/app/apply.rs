@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use base::limits;
+use base::timestamp::Timestamp;
 use smallvec::SmallVec;
+use store::StoreError;
+use store::writer::Receipt;
 
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
 use super::{App, journal, records};
 use crate::directory::{Event, Events, Lifetime, Reason, Session};
 use crate::identity::RecordChanges;
-use crate::limits;
-use crate::store::StoreError;
-use crate::store::writer::Receipt;
-use crate::timestamp::Timestamp;
 
 impl App {
     /// Carries effects out: records, then sessions, and tells everybody. When this returns they

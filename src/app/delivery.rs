@@ -2,18 +2,18 @@
 
 use std::sync::{Arc, LazyLock};
 
+use base::id::{ThingId, ThingKey};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
+use store::StoreError;
 
 use super::App;
 use crate::directory::event::Event;
 use crate::directory::{Lifetime, Outbox, Principal, Push, Session, Who};
-use crate::id::{ThingId, ThingKey};
-use crate::limits;
 use crate::random::random;
-use crate::store::StoreError;
 use crate::things::mailbox::mail::Letter;
 use crate::things::mailbox::{Draft, PostError, Posted};
-use crate::timestamp::Timestamp;
 
 /// The topic of the notice.
 static TOPIC: LazyLock<Arc<str>> = LazyLock::new(|| "notify/mailbox_activity".into());

@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use base::failure::Failure;
+use base::id::{OrgId, UserId};
 use smallvec::{SmallVec, smallvec};
+use store::StoreError;
+use store::writer::Receipt;
 
 use crate::directory::{Event, Events, Principal, Reason, Session};
-use crate::id::{OrgId, UserId};
 use crate::identity::{Access, RecordChanges};
-use crate::store::StoreError;
-use crate::store::writer::Receipt;
-use crate::tr50::error::Failure;
 
 /// All that a command did beside its reply. The reply waits until it is durable.
 #[derive(Default)]

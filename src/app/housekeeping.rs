@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use base::failure::Failure;
+use base::limits;
+use base::timestamp::Timestamp;
+use store::writer::Receipt;
+use store::{Batch, StoreError};
+
 use super::App;
 use super::journal;
 use crate::directory::{Event, Session};
-use crate::limits;
-use crate::store::writer::Receipt;
-use crate::store::{Batch, StoreError};
-use crate::timestamp::Timestamp;
-use crate::tr50::error::Failure;
 
 impl App {
     /// Expires what is due, in steps between which other work gets its turn, and forgets ended

@@ -3,8 +3,9 @@
 //! What was set is stored, and wins over `sessions.ttl_s` of the configuration from then on; only
 //! `sessions.max_age_s` bounds it.
 
+use store::{Batch, Store, StoreError, Table};
+
 use super::App;
-use crate::store::{Batch, Store, StoreError, Table};
 
 /// Where it is in [`Table::Meta`]: seconds as a decimal number, 0 for never.
 const KEY: &[u8] = b"sessions_ttl_s";

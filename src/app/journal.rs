@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use base::id::{OrgId, ThingId};
+use base::timestamp::Timestamp;
+use store::{Batch, Row, Store, StoreError, Table};
+
 use crate::directory::record::SessionRecord;
 use crate::directory::{DirectoryWriter, End, Event, Events, Lifetime, Reason, Session, Who};
-use crate::id::{OrgId, ThingId};
 use crate::identity::Identity;
-use crate::store::{Batch, Row, Store, StoreError, Table};
 use crate::things::registry::{Seen, Things};
-use crate::timestamp::Timestamp;
 
 /// Rows read at once when the server starts.
 const SCAN_ROWS: usize = 1000;

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use base::conn::ConnInfo;
+use base::failure::{Code, Failure};
+use base::id::{ApplicationId, SessionId, ThingId, ThingKey};
+use base::timestamp::Timestamp;
+use store::StoreError;
+use store::writer::Receipt;
+
 use super::App;
 use crate::directory::{End, Full, Lifetime, Outbox, Reason, Session, Start, Who};
-use crate::edge::ConnInfo;
-use crate::id::{ApplicationId, SessionId, ThingId, ThingKey};
 use crate::identity::model::User;
 use crate::identity::{Access, Refusal};
 use crate::random::{NoRandom, random};
-use crate::store::StoreError;
-use crate::store::writer::Receipt;
-use crate::timestamp::Timestamp;
-use crate::tr50::error::{Code, Failure};
 
 /// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
 pub enum Credentials {

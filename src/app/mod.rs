@@ -4,16 +4,18 @@
 
 use std::sync::Arc;
 
+use base::failure::{Code, Failure};
+use base::id::ApplicationId;
+use base::timestamp::Timestamp;
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use store::Tables;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryWriter, Lifetime, Session};
-use crate::id::ApplicationId;
 use crate::identity::{Access, Identity, IdentityWriter};
 use crate::metrics::Metrics;
-use crate::store::Tables;
 use crate::things::feed::Feed;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
@@ -21,8 +23,6 @@ use crate::things::mailbox::Mailbox;
 use crate::things::registry::Things;
 use crate::things::telemetry::point::{Entry, Kind, Value};
 use crate::things::telemetry::{NewPoint, Telemetry};
-use crate::timestamp::Timestamp;
-use crate::tr50::error::{Code, Failure};
 
 mod access;
 mod apply;
@@ -172,15 +172,16 @@ pub(crate) mod tests {
     use std::path::Path;
     use std::sync::atomic::Ordering;
 
+    use base::conn::{ConnInfo, Protocol};
+    use base::id::{OrgId, SessionId, ThingId, ThingKey};
+    use base::limits;
+    use store::watched::Watched;
+    use store::{Row, Store, Table};
+
     use super::*;
     use crate::directory::{Event, Reason};
     use crate::directory::{Outbox, Start, Who};
-    use crate::edge::{ConnInfo, Protocol};
-    use crate::id::{OrgId, SessionId, ThingId, ThingKey};
     use crate::identity::model::User;
-    use crate::limits;
-    use crate::store::watched::Watched;
-    use crate::store::{Row, Store, Table};
     use crate::things::registry::Thing;
     use crate::tr50::commands::COMMANDS;
     use crate::tr50::dispatch::{Caller, execute};
@@ -292,7 +293,7 @@ pub(crate) mod tests {
             let waker = std::task::Waker::noop();
             let polled =
                 std::pin::Pin::new(&mut pending).poll(&mut std::task::Context::from_waker(waker));
-            let key = crate::id::ThingKey::parse("mower-1").expect("a key");
+            let key = base::id::ThingKey::parse("mower-1").expect("a key");
             let thing = app.things.get(session.org_id(), &key).expect("read");
             let changed = thing.expect("it is there").tags.iter().any(|held| held == tag);
             drop(turns);

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use base::timestamp::Timestamp;
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use store::writer::Durability;
+use store::{Store, StoreError, Tables};
 use tokio::sync::Semaphore;
 
 use super::passwords::Passwords;
@@ -12,15 +15,12 @@ use crate::config::Config;
 use crate::directory::{self, DirectoryWriter};
 use crate::identity::IdentityWriter;
 use crate::metrics::Metrics;
-use crate::store::writer::Durability;
-use crate::store::{Store, StoreError, Tables};
 use crate::things::feed::Feed;
 use crate::things::files::transfer::TransferError;
 use crate::things::files::{FileTerms, Files};
 use crate::things::mailbox::{self, Mailbox};
 use crate::things::registry::Things;
 use crate::things::telemetry::Telemetry;
-use crate::timestamp::Timestamp;
 
 /// Why the parts can't be put together.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,8 @@ use std::collections::hash_map::{Entry, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, mpsc};
 
+use base::limits;
+use base::timestamp::Timestamp;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
@@ -12,8 +14,6 @@ use tokio::sync::oneshot;
 use crate::identity::Refusal;
 use crate::identity::model::User;
 use crate::identity::password::{NOBODYS_HASH, hash_password, is_right};
-use crate::limits;
-use crate::timestamp::Timestamp;
 
 /// Checks passwords.
 pub struct Passwords {

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use base::id::{OrgId, ThingId, ThingKey};
+use base::limits;
+use store::{Batch, StoreError};
+
 use super::App;
 use crate::directory::{Event, Lifetime, Principal, Session, Who};
-use crate::id::{OrgId, ThingId, ThingKey};
-use crate::limits;
-use crate::store::{Batch, StoreError};
 use crate::things::feed::Topic;
 use crate::things::registry::{Seen, Thing};
 

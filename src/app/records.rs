@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use base::timestamp::Timestamp;
+use store::rows::{encode, load_table};
+use store::{Batch, Store, StoreError, Table};
+
 use crate::identity::bootstrap::{self, Problem};
 use crate::identity::{Record, RecordChange, RecordChanges, Records};
-use crate::store::rows::{encode, load_table};
-use crate::store::{Batch, Store, StoreError, Table};
-use crate::timestamp::Timestamp;
 
 /// Why there are no records. Each is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -118,9 +119,10 @@ fn row(record: &Record) -> (Table, Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use store::memory::MemoryStore;
+
     use super::*;
     use crate::identity::tests::NOW;
-    use crate::store::memory::MemoryStore;
 
     fn demo() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml")

@@ -1,10 +1,10 @@
 //! The secret with which the places in listings are sealed that callers are given.
 
+use store::{Batch, StoreError, Table, Tables};
 use tokio::sync::OnceCell;
 
 use super::App;
 use crate::random::{NoRandom, random};
-use crate::store::{Batch, StoreError, Table, Tables};
 
 /// Where it is, in [`Table::Meta`]: 32 bytes.
 const KEY: &[u8] = b"page_secret";

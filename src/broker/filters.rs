@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 
+use base::id::OrgId;
+use base::topic::{self, Shared};
+
 use super::limits;
-use crate::id::OrgId;
-use crate::topic::{self, Shared};
 
 /// A log of the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -183,8 +184,9 @@ fn key(shared: Shared<'_>) -> (Box<str>, Box<str>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     const ORG: OrgId = OrgId::from_bytes([1; 12]);
     const OTHER: OrgId = OrgId::from_bytes([2; 12]);

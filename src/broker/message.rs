@@ -6,8 +6,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-
-use crate::edge::mqtt::codec::{PublishProperties, QoS};
+use mqtt::{PublishProperties, QoS};
 
 /// A message to publish.
 #[derive(Clone, Copy, Debug)]
@@ -168,8 +167,9 @@ impl Unpacked {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

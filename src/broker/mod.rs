@@ -32,13 +32,14 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use message::{AckToken, Delivery, Message, Parcel};
 
+use base::id::OrgId;
+use base::topic;
+use mqtt::QoS;
+use mqtt::packet::RetainHandling;
+
 use self::filters::SessionKey;
 use self::session::{Attached, Control};
 use self::worker::{Command, Names, Open, Worker};
-use crate::edge::mqtt::codec::QoS;
-use crate::edge::mqtt::codec::packet::RetainHandling;
-use crate::id::OrgId;
-use crate::topic;
 
 /// How large the broker may get.
 #[derive(Clone, Copy, Debug)]

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Instant;
 
+use base::id::OrgId;
+use base::topic;
+
 use super::message::Parcel;
-use crate::id::OrgId;
-use crate::topic;
 
 /// The retained messages of all organisations.
 pub(super) struct Retained {
@@ -113,12 +114,14 @@ impl Retained {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::Message;
-    use super::*;
-    use crate::edge::mqtt::codec::QoS;
-    use proptest::prelude::*;
     use std::collections::BTreeSet;
     use std::time::Duration;
+
+    use mqtt::QoS;
+    use proptest::prelude::*;
+
+    use super::super::message::Message;
+    use super::*;
 
     const ORG: OrgId = OrgId::from_bytes([1; 12]);
     const OTHER: OrgId = OrgId::from_bytes([2; 12]);

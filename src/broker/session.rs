@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use base::topic;
 use bytes::Bytes;
+use mqtt::QoS;
 use rumqttd::Notification;
 use rumqttd::local::LinkRx;
 use tokio::sync::mpsc;
@@ -19,8 +21,6 @@ use super::filters::{SessionKey, Slot};
 use super::limits::{AWAY_BYTES_MAX, AWAY_MESSAGES_MAX, REPLAY_MAX, ROUTER_WAIT, UNACKED_MAX};
 use super::message::{AckToken, Delivery, Parcel};
 use super::worker::Command;
-use crate::edge::mqtt::codec::QoS;
-use crate::topic;
 
 /// What the broker's thread and the session's connection tell its task.
 pub(super) enum Control {

@@ -2,8 +2,9 @@
 
 use std::num::NonZeroU16;
 
+use mqtt::PublishProperties;
+
 use super::*;
-use crate::edge::mqtt::codec::PublishProperties;
 
 const ORG: OrgId = OrgId::from_bytes([1; 12]);
 const OTHER: OrgId = OrgId::from_bytes([2; 12]);
@@ -73,7 +74,7 @@ fn message<'a>(topic: &'a str, payload: &'a str) -> Message<'a> {
         response_topic: None,
         correlation_data: None,
         topic_alias: None,
-        repeated: crate::edge::mqtt::codec::properties::Repeated::NONE,
+        repeated: mqtt::properties::Repeated::NONE,
     };
     let (payload, qos) = (payload.as_bytes(), QoS::AtLeastOnce);
     Message { topic, payload, qos, retain: false, properties: NONE, publisher: 0 }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use base::id::OrgId;
+use base::topic;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use mqtt::packet::RetainHandling;
 use parking_lot::Mutex;
 use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, PingReq};
@@ -20,9 +23,6 @@ use super::message::Parcel;
 use super::retained::Retained;
 use super::session::{Attached, Control, Session, State, Status, Terms};
 use super::{BrokerError, BrokerLimits, LinkName, Refusal, Subscription};
-use crate::edge::mqtt::codec::packet::RetainHandling;
-use crate::id::OrgId;
-use crate::topic;
 
 /// What the broker's thread is asked to do.
 pub(super) enum Command {

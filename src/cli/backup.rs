@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use base::timestamp::Timestamp;
 use clap::Args;
+use store::disk::DiskStore;
 
 use crate::backup::{self, BackupError, Contents, FILES};
 use crate::config::Config;
 use crate::control;
 use crate::serve::chain;
-use crate::store::disk::DiskStore;
 use crate::things::files::blobs::Blobs;
-use crate::timestamp::Timestamp;
 
 /// Copies the state of a server to a directory, while it runs or when it does not.
 ///

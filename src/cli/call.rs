@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-
-use crate::client::{Client, ClientError, Options, Target, Url, request_text};
+use client::{Client, ClientError, Options, Target, Url, request_text};
 
 /// The command ran, and the server said no.
 const FAILED: u8 = 1;
@@ -67,7 +66,7 @@ pub async fn run(args: CallArgs) -> ExitCode {
     }
 }
 
-async fn call(args: &CallArgs) -> Result<crate::client::Reply, ClientError> {
+async fn call(args: &CallArgs) -> Result<client::Reply, ClientError> {
     // Before connecting: a typing mistake needs no server to be found.
     request_text(&args.command, args.params.as_deref())?;
     let options = Options { timeout: args.timeout, ..Options::default() };

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::edge::Protocol;
+use base::conn::Protocol;
+
 use crate::serve::Listening;
 
 /// Writes the tour for the listeners that there are. `goes`: whether the state in `data_dir` goes

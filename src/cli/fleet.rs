@@ -6,18 +6,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::conn::Protocol;
+use base::timestamp::Timestamp;
 use clap::{ArgAction, Args};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
-
-use crate::client::Url;
-use crate::edge::Protocol;
-use crate::fleet::{
+use client::Url;
+use client::fleet::{
     Board, ClientKind, DEVICES_MAX, FILE_BYTES_MAX, Fleet, Load, Plan, PlanError, ROWS_MAX, Report,
     Versions, WINDOW_MAX,
 };
-use crate::timestamp::Timestamp;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Something failed, was lost or dropped.
 const NOT_CLEAN: u8 = 1;

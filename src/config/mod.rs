@@ -9,15 +9,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io, process};
 
+use base::timestamp::Timestamp;
+use base::trusted::Trusted;
+use store::writer::Durability;
 use tracing::level_filters::LevelFilter;
-
-use crate::edge::proxy::Trusted;
-use crate::edge::tls;
-use crate::store::writer::Durability;
-use crate::things::telemetry::RETENTION_MONTHS_MAX;
-use crate::timestamp::Timestamp;
-use crate::toml_error;
 use value::{Raw, Value};
+
+use crate::edge::tls;
+use crate::things::telemetry::RETENTION_MONTHS_MAX;
+use crate::toml_error;
 
 /// What `--demo` starts from.
 const DEMO: &str = include_str!("../../config/demo.toml");
@@ -32,7 +32,7 @@ const FRAME_BYTES_MIN: usize = 1024;
 const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The longest page of `session.list`: twice this many sessions would not fit into
-/// [`crate::limits::UNSENT_BYTES_MAX`].
+/// [`base::limits::UNSENT_BYTES_MAX`].
 const LIST_LIMIT_MAX: usize = 10_000;
 
 /// One declaration of every section, key, type and default; the structs, their defaults and the

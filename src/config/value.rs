@@ -4,11 +4,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use base::trusted::Trusted;
+use store::writer::Durability;
 use tracing::level_filters::LevelFilter;
 
 use super::LogFormat;
-use crate::edge::proxy::Trusted;
-use crate::store::writer::Durability;
 
 /// A value as it was written.
 #[derive(Clone, Copy)]

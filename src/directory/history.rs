@@ -3,10 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use base::id::SessionUuid;
+use base::timestamp::Timestamp;
+
 use super::session::{Principal, Session};
 use super::siblings::Siblings;
-use crate::id::SessionUuid;
-use crate::timestamp::Timestamp;
 
 /// Ended sessions, oldest end first.
 pub struct History {

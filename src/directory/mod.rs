@@ -9,13 +9,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use base::id::{OrgId, SessionId, SessionRef, SessionUuid};
+use base::timestamp::Timestamp;
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
-use crate::id::{OrgId, SessionId, SessionRef, SessionUuid};
 use crate::identity::Access;
-use crate::timestamp::Timestamp;
 
 pub mod event;
 pub mod history;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
+use base::limits;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::session::Reason;
-use crate::limits;
 
 /// A message that a connection did not ask for.
 #[derive(Clone, Debug)]

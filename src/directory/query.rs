@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use base::conn::Protocol;
+use base::timestamp::Timestamp;
+
 use super::session::{Kind, Principal, Session, Status, Who};
 use super::{Directory, OrgId};
-use crate::edge::Protocol;
-use crate::timestamp::Timestamp;
 
 /// What a listing is sorted by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

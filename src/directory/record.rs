@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
+use base::conn::ConnInfo;
+use base::id::{ApplicationId, OrgId, SessionId, SessionRef, ThingId, ThingKey, UserId};
+use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::session::{End, Lifetime, OrgSwitch, Session, Start, Who};
-use crate::edge::ConnInfo;
-use crate::id::{ApplicationId, OrgId, SessionId, SessionRef, ThingId, ThingKey, UserId};
 use crate::identity::{Access, Identity};
-use crate::timestamp::Timestamp;
 
 /// A session as it is stored. The secret id is not part of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use base::timestamp::Timestamp;
+
 use super::session::Session;
-use crate::timestamp::Timestamp;
 
 const CHUNK_MAX: usize = 512;
 

@@ -3,18 +3,18 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use base::conn::ConnInfo;
+use base::id::{OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey, UserId};
+use base::limits;
+use base::timestamp::Timestamp;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
 use super::siblings::Mark;
-use crate::edge::ConnInfo;
-use crate::id::{OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey, UserId};
 use crate::identity::Access;
 use crate::identity::model::{Application, User};
 use crate::identity::permission::{Permission, PermissionSet, SharedPermissions};
-use crate::limits;
-use crate::timestamp::Timestamp;
 
 /// Who a session belongs to.
 #[derive(Clone, Debug)]

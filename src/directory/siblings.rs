@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use base::id::SessionUuid;
+use base::timestamp::Timestamp;
 use smallvec::SmallVec;
 
 use super::session::Session;
-use crate::id::SessionUuid;
-use crate::timestamp::Timestamp;
 
 /// A place in the order of one login's sessions. It stays the same over restarts of the server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -12,6 +12,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use base::limits;
+use base::timestamp::Timestamp;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -19,8 +21,6 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Stream;
 use super::pending::Pending;
-use crate::limits;
-use crate::timestamp::Timestamp;
 
 /// The replies that a connection of this peer owes.
 pub type Owed<P> = Pending<<P as Peer>::Reply>;

@@ -9,61 +9,11 @@ pub mod tcp;
 pub mod tls;
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-
-/// How a session's commands arrive; the value of `connInfo.protocol`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// MQTT over TCP.
-    Mqtt,
-    /// MQTT over TLS.
-    Mqtts,
-    /// MQTT over WebSocket.
-    Ws,
-    /// MQTT over WebSocket over TLS.
-    Wss,
-    /// One JSON value a line over TCP.
-    Tcp,
-    /// One JSON value a line over TLS.
-    Tcps,
-    /// HTTP.
-    Http,
-    /// HTTP over TLS.
-    Https,
-}
-
-impl Protocol {
-    /// The name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Mqtt => "mqtt",
-            Self::Mqtts => "mqtts",
-            Self::Ws => "ws",
-            Self::Wss => "wss",
-            Self::Tcp => "tcp",
-            Self::Tcps => "tcps",
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
-
-/// Connection details, taken from the socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConnInfo {
-    /// The protocol really used.
-    pub protocol: Protocol,
-    /// The peer's address and port.
-    pub remote_addr: SocketAddr,
-}
 
 /// The byte stream of a connection.
 pub enum Stream {

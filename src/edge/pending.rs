@@ -5,10 +5,9 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use base::limits;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-
-use crate::limits;
 
 /// Something that takes time and has to be finished before the next bytes are looked at.
 pub type Work<D> = Pin<Box<dyn Future<Output = D> + Send>>;

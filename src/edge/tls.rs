@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base::limits::LOGIN_WAIT;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,7 +18,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Stream;
 use crate::config::Tls;
-use crate::limits::LOGIN_WAIT;
 
 /// A TLS configuration that can't be used; one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -146,10 +146,12 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+
+    use super::*;
 
     /// A directory with `cert.pem`, `key.pem`, another key and a file of something else.
     fn files() -> (tempfile::TempDir, Tls, CertificateDer<'static>) {

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, LazyLock};
 
+use base::id::{OrgId, RoleId};
+
 use super::Identity;
 use super::model::{Application, Membership, Org, User};
 use super::permission::PermissionSet;
 use super::registry::Registry;
-use crate::id::{OrgId, RoleId};
 
 /// What everyone who is logged in may do. Of users, to themselves.
 pub const EVERYONE: &[&str] = &[

@@ -3,15 +3,15 @@
 
 use std::collections::{HashMap, HashSet};
 
+use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, TokenId, UserId};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::model::{Application, Membership, Org, Role, User, system};
 use super::password::{hash_password, is_usable_hash};
 use super::record::Records;
-use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, TokenId, UserId};
-use crate::limits;
-use crate::timestamp::Timestamp;
 
 /// What is wrong with a bootstrap file: a part of a sentence that names the culprit, never a
 /// password or a token.

@@ -75,13 +75,14 @@ impl IdentityWriter {
 mod tests {
     use std::path::Path;
 
+    use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
+    use store::Tables;
+    use store::writer::Durability;
+
     use super::super::model::{Application, Org, Role, User};
     use super::super::tests::{NOW, demo};
     use super::super::{Identity, ThingDef};
     use super::*;
-    use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
-    use crate::store::Tables;
-    use crate::store::writer::Durability;
 
     fn org(identity: &Identity, key: &str) -> Org {
         Org::clone(&identity.org_by_key(key).expect("an organisation of the demo"))

@@ -57,8 +57,9 @@ impl Deref for IdentityWriter {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use base::timestamp::Timestamp;
+
     use super::*;
-    use crate::timestamp::Timestamp;
 
     pub const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 

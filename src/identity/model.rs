@@ -2,10 +2,9 @@
 
 use std::fmt;
 
+use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, TokenId, UserId};
+use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
-
-use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, TokenId, UserId};
-use crate::timestamp::Timestamp;
 
 /// An organisation. The organisations form a tree by `parent`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
+use base::limits;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -11,8 +13,6 @@ use super::model::{Application, Org, Role, User};
 use super::permission::PermissionSet;
 use super::record::{Record, Records};
 use super::{Identity, ThingDef};
-use crate::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
-use crate::limits;
 
 /// The records, indexed. A change keeps every index, so that nothing is ever built anew.
 ///

@@ -1,11 +1,10 @@
 //! Definitions of things: what their properties, attributes, alarms and methods are (`tr50.md` 4.1,
 //! `thing_def.find`).
 
+use base::id::{OrgId, ThingDefId};
+use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::id::{OrgId, ThingDefId};
-use crate::timestamp::Timestamp;
 
 /// A definition of things. It is known in its organisation and in all below.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

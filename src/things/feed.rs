@@ -11,17 +11,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use base::id::{OrgId, ThingKey};
+use base::limits;
+use base::topic;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
+use store::StoreError;
 
 use crate::directory::{Push, Session, Who};
-use crate::id::{OrgId, ThingKey};
 use crate::identity::permission::Permission;
-use crate::limits;
-use crate::store::StoreError;
 use crate::things::registry::Things;
-use crate::topic;
 
 /// What of a thing has changed: the rest of its topic, behind `thing/<key>/`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -358,17 +358,17 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::AtomicU64;
 
+    use base::conn::{ConnInfo, Protocol};
+    use base::id::{SessionId, ThingId};
+    use base::timestamp::Timestamp;
     use parking_lot::Mutex;
+    use store::Tables;
+    use store::memory::MemoryStore;
+    use store::writer::Durability;
 
     use super::*;
     use crate::directory::{Directory, Lifetime, Outbox, Reason, Start, Terms};
-    use crate::edge::{ConnInfo, Protocol};
-    use crate::id::{SessionId, ThingId};
     use crate::identity::Identity;
-    use crate::store::Tables;
-    use crate::store::memory::MemoryStore;
-    use crate::store::writer::Durability;
-    use crate::timestamp::Timestamp;
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 

@@ -8,15 +8,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::id::{MailId, OrgId, ThingId, ThingKey};
+use base::limits;
+use base::timestamp::Timestamp;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
+use store::writer::Receipt;
+use store::{Batch, Row, StoreError, Table, Tables};
 use tokio::time::Instant;
-
-use crate::id::{MailId, OrgId, ThingId, ThingKey};
-use crate::limits;
-use crate::store::writer::Receipt;
-use crate::store::{Batch, Row, StoreError, Table, Tables};
-use crate::timestamp::Timestamp;
 
 mod callers;
 pub mod mail;
@@ -433,7 +432,7 @@ impl Mailbox {
         let mail = Mail::from_records(letter, &state);
         mail.map(Some).map_err(|source| StoreError::Record {
             table: Table::Mails.name(),
-            key: crate::id::hex(&key),
+            key: base::id::hex(&key),
             source,
         })
     }

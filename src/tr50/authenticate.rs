@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use base::failure::{Code, Failure};
+use base::id::SessionId;
+use base::json::{ObjectWriter, key};
 use serde_json::value::RawValue;
 
 use super::commands::api::Authenticate;
 use super::envelope::{Members, text_of};
-use super::error::{Code, Failure};
-use super::json::{ObjectWriter, key};
 use super::params::{Params, missing};
 use super::step::WriteReply;
 use crate::app::Credentials;
 use crate::directory::Session;
-use crate::id::SessionId;
 
 /// What the member `auth` of a request says.
 pub enum Auth {

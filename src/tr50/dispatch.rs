@@ -7,19 +7,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use base::conn::ConnInfo;
+use base::failure::{Code, Failure, excerpt};
+use base::json;
+use base::limits;
+use base::timestamp::Timestamp;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::commands::{self, Row};
 use super::envelope::{Body, Command};
-use super::error::{Code, Failure, excerpt};
-use super::json;
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
 use crate::app::{App, Applied, Effects, Goodbyes, Outcome, Sequel};
 use crate::directory::Session;
-use crate::edge::ConnInfo;
-use crate::limits;
-use crate::timestamp::Timestamp;
 
 /// Who asks, from where.
 #[derive(Clone)]

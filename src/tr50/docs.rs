@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use base::failure::CODES;
+
 use super::commands::{COMMANDS, not_configured};
-use super::error::CODES;
 use super::step::{CommandInfo, Waits};
 
 /// The text of `docs/commands.md`.

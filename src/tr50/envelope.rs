@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use base::failure::{Code, Failure};
+use base::json::first_special;
+use base::limits;
+use base::utf8;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
-
-use super::error::{Code, Failure};
-use super::json::first_special;
-use crate::limits;
-use crate::utf8;
 
 /// A request, borrowed from the bytes it came in.
 #[derive(Debug, Default)]

@@ -4,19 +4,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::conn::ConnInfo;
+use base::failure::{Code, Failure};
+use base::id::SessionId;
+use base::timestamp::Timestamp;
 use serde::Deserialize;
 
 use super::authenticate::{Auth, write_login};
 use super::commands;
 use super::dispatch::{self, Caller, Pending, Reply, execute};
 use super::envelope::{Command, Request};
-use super::error::{Code, Failure};
 use crate::app::App;
 use crate::app::Credentials;
 use crate::directory::Session;
-use crate::edge::ConnInfo;
-use crate::id::SessionId;
-use crate::timestamp::Timestamp;
 
 /// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
 /// connection carries the session (`tr50.md` 2). `room`: whether the connection can wait for

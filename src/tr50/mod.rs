@@ -8,11 +8,8 @@ pub mod commands;
 pub mod dispatch;
 pub mod docs;
 pub mod envelope;
-pub mod error;
 pub mod exchange;
-pub mod json;
 pub mod params;
 pub mod step;
 
 pub use dispatch::{Pending, Reply};
-pub use error::{Code, Failure};

@@ -3,15 +3,15 @@
 
 use std::str::FromStr;
 
+use base::failure::{Code, Failure};
+use base::id::{
+    ApplicationId, MailId, OrgId, RoleId, SessionRef, ThingDefId, ThingId, ThingKey, UserId,
+};
+use base::timestamp::Timestamp;
 use serde_json::value::RawValue;
 
 use super::envelope::{Members, text_of};
-use super::error::{Code, Failure};
-use crate::id::{
-    ApplicationId, MailId, OrgId, RoleId, SessionRef, ThingDefId, ThingId, ThingKey, UserId,
-};
 use crate::things::files::FileName;
-use crate::timestamp::Timestamp;
 
 /// A parameter of a command, for its documentation.
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +117,7 @@ macro_rules! params {
 
             fn from_members(
                 members: &$crate::tr50::envelope::Members<'_>,
-            ) -> Result<Self, $crate::tr50::error::Failure> {
+            ) -> Result<Self, ::base::failure::Failure> {
                 Ok(Self { $($field: $crate::tr50::params::$presence(members, $wire)?,)* })
             }
         }

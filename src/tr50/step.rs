@@ -4,17 +4,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use base::conn::ConnInfo;
+use base::failure::{Code, Failure};
+use base::json;
+use base::timestamp::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::error::{Code, Failure};
-use super::json;
 use super::params::Field;
 use crate::app::{App, Effects};
 use crate::directory::{Session, Who};
-use crate::edge::ConnInfo;
 use crate::identity::model::User;
-use crate::timestamp::Timestamp;
 
 /// A command of the language: everything that is known of it, in one place.
 pub struct CommandInfo {

@@ -1,7 +1,7 @@
 //! Changes of who there is, while they are connected, and after the end of the server.
 
+use client::Client;
 use serde_json::{Value, json};
-use tr50d::client::Client;
 
 use super::harness::{TestServer, call, connect, eventually, reply};
 use super::http::metrics;

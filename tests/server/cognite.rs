@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use client::Client;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tr50d::client::Client;
 
 use super::harness::{SOON, TestServer, call, connect, eventually};
 use super::http::{exchange, post};
@@ -1108,8 +1108,8 @@ async fn ten_thousand_sessions_are_seen_once_each_while_others_come_and_go() {
         staying.extend(many_viewers(&server, STAYING / 20).await);
     }
     let uuid = |id: &String| {
-        let id = tr50d::id::SessionId::parse(id).expect("an id");
-        tr50d::id::SessionRef::of(&id).uuid().to_string()
+        let id = base::id::SessionId::parse(id).expect("an id");
+        base::id::SessionRef::of(&id).uuid().to_string()
     };
     let staying: Vec<String> = staying.iter().map(uuid).collect();
 

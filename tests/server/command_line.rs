@@ -6,14 +6,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base::conn::Protocol;
+use client::fleet::{Board, ClientKind, Fleet, Load, Plan, Versions};
+use client::{Connection, HttpConnection, Incoming, Options, Target, Url};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tr50d::client::{Connection, HttpConnection, Incoming, Options, Target, Url};
-use tr50d::edge::Protocol;
-use tr50d::fleet::{Board, ClientKind, Fleet, Load, Plan, Versions};
 
 use super::harness::{SOON, TestServer, call, command, connect, eventually, run};
 

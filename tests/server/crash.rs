@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::{Client, Url};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tr50d::client::{Client, Url};
 
 use super::harness::{TestServer, call, connect};
 
@@ -170,7 +170,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
     for _ in 0..KILLS {
         let mut operator = server.operator("tcp").await;
         let now = call(&mut operator, "diag.time", "").await["time"].as_i64().expect("a time");
-        let since = tr50d::timestamp::Timestamp::from_millis(now);
+        let since = base::timestamp::Timestamp::from_millis(now);
         let since = String::from_utf8(since.to_rfc3339().to_vec()).expect("text");
         let http = server.address("http").to_string();
         let load: Vec<_> = devices

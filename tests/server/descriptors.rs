@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::process::Command;
 
-use tr50d::client::{Client, ClientError};
-use tr50d::fleet::{Fleet, Plan};
+use client::fleet::{Fleet, Plan};
+use client::{Client, ClientError};
 
 use super::harness::{TestServer, command, eventually};
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use client::{ClientError, HttpConnection, Options, Target};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tr50d::client::{ClientError, HttpConnection, Options, Target};
 
 use super::harness::{TestServer, call, connect, eventually};
 

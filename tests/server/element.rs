@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::Command;
 
+use base::timestamp::Timestamp;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tr50d::timestamp::Timestamp;
 
 use crate::harness::{SOON, TestServer, call, reply, run};
 use crate::outside_clients::wanted;

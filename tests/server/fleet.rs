@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use client::Client;
+use client::fleet::{ClientKind, Fleet, Load, Plan, Versions};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tr50d::client::Client;
-use tr50d::fleet::{ClientKind, Fleet, Load, Plan, Versions};
 
 use super::harness::{SOON, TestServer, call, eventually, reply};
 

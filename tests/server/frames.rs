@@ -2,11 +2,11 @@
 
 use std::io;
 
+use client::{Client, Version};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tr50d::client::{Client, Version};
 
 use crate::harness::{SOON, TestServer, call};
 

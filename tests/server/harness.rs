@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use client::{Client, Url};
 use serde_json::Value;
-use tr50d::client::{Client, Url};
 
 /// Long enough for anything that happens at once on a slow machine.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
+use client::{Client, Version};
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
-use tr50d::client::{Client, Version};
 
 use crate::frames::{ALL, Connect, DISCONNECT, TOKEN, Wire};
 use crate::harness::{OPERATOR_LOGIN, SOON, TestServer, call, connect, eventually, reply};

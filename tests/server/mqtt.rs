@@ -3,11 +3,11 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
+use client::Version::{self, V5, V31, V311};
 use flate2::Compression;
 use flate2::read::{ZlibDecoder, ZlibEncoder};
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::Value;
-use tr50d::client::Version::{self, V5, V31, V311};
 
 use crate::frames::{
     ALL, ASK, Connect, DISCONNECT, DONE, PING, TOKEN, Wire, end_reason, frame, sessions, text,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use client::Version::{V5, V311};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use serde_json::Value;
-use tr50d::client::Version::{V5, V311};
 
 use crate::frames::{
     ASK, Connect, DISCONNECT, DONE, TOKEN, Wire, end_reason, frame, sessions, text,

@@ -1,7 +1,7 @@
 //! Topics of things: publishes that are commands, and subscriptions to changes.
 
+use client::Version::{self, V5, V311};
 use serde_json::Value;
-use tr50d::client::Version::{self, V5, V311};
 
 use crate::frames::{ALL, Connect, DISCONNECT, Wire, frame};
 use crate::harness::{TestServer, call, connect, eventually, reply};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use base::timestamp::Timestamp;
+use client::fleet::{Fleet, Load, Plan};
+use client::{Client, Url};
 use serde_json::{Value, json};
-use tr50d::client::{Client, Url};
-use tr50d::fleet::{Fleet, Load, Plan};
-use tr50d::timestamp::Timestamp;
 
 use super::harness::{TestServer, call, eventually, reply};
 

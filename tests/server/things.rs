@@ -1,7 +1,7 @@
 //! Things: making, binding, finding and deleting them, from the outside.
 
+use client::Version::V311;
 use serde_json::json;
-use tr50d::client::Version::V311;
 
 use crate::frames::{Connect, DISCONNECT, end_reason};
 use crate::harness::{TestServer, call, connect, eventually, reply};
@@ -147,7 +147,7 @@ async fn a_listing_in_pages_shows_each_thing_once() {
 async fn when_a_thing_was_last_seen_outlives_its_sessions_and_a_restart() {
     let server = TestServer::start();
     let mut operator = server.operator("tcp").await;
-    let seen = async |operator: &mut tr50d::client::Client, key: &str| {
+    let seen = async |operator: &mut client::Client, key: &str| {
         let found = call(operator, "thing.find", &format!(r#"{{"key":"{key}"}}"#)).await;
         let text = |member: &str| found[member].as_str().unwrap_or_default().to_owned();
         (text("lastSeen"), text("lastCommunication"))

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use client::{Client, Trust, Url};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tr50d::client::{Client, Trust, Url};
 
 use crate::harness::{SOON, TestServer, call, connect};
 use crate::http::metrics;

@@ -1,6 +1,6 @@
 //! Ordinary MQTT topics, through the broker.
 
-use tr50d::client::Version::{V5, V31, V311};
+use client::Version::{V5, V31, V311};
 
 use crate::frames::{ALL, ASK, Connect, DISCONNECT, DONE, Wire, end_reason, frame, text};
 use crate::harness::{TestServer, call, eventually};

@@ -16,16 +16,16 @@
 
 use std::sync::Arc;
 
+use base::id::{OrgId, SessionId};
+use base::timestamp::Timestamp;
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 
 use super::error::Error;
 use crate::app::App;
 use crate::directory::{Session, Who};
-use crate::id::{OrgId, SessionId};
 use crate::identity::Identity;
 use crate::identity::model::{Application, Org, User};
-use crate::timestamp::Timestamp;
 
 /// A principal as it is known now.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -7,13 +7,13 @@
 //! ask for less when little is left. The secret of the code is in the store
 //! ([`App::page_secret`](crate::app::App::page_secret)), so that cursors survive a restart.
 
+use base::id::OrgId;
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::error::Error;
 use super::query::Query;
-use crate::id::OrgId;
 
 /// Bytes of the code: nobody hits one of 2^128 by chance.
 const CODE_BYTES: usize = 16;

@@ -3,14 +3,13 @@
 
 use std::borrow::Cow;
 
+use base::failure::{Code, Failure, excerpt};
 use bytes::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use store::StoreError;
 use utoipa::ToSchema;
-
-use crate::store::StoreError;
-use crate::tr50::error::{Code, Failure, excerpt};
 
 /// A request that failed.
 #[derive(Debug)]

@@ -17,6 +17,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use base::conn::{ConnInfo, Protocol};
+use base::id::OrgId;
+use base::limits;
+use base::timestamp::Timestamp;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -26,12 +30,8 @@ use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::edge::{ConnInfo, Protocol};
-use crate::id::OrgId;
 use crate::identity::model::Org;
-use crate::limits;
 use crate::random::random;
-use crate::timestamp::Timestamp;
 
 pub mod caller;
 pub mod cursor;
@@ -259,6 +259,6 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         return own.clone();
     }
     // Without chance they are all the same, which does no harm.
-    let fresh = crate::id::hex(&random::<16>().unwrap_or_default());
+    let fresh = base::id::hex(&random::<16>().unwrap_or_default());
     HeaderValue::try_from(fresh).unwrap_or(HeaderValue::from_static("none"))
 }

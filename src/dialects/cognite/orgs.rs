@@ -7,6 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::conn::Protocol;
+use base::id::OrgId;
+use base::limits;
 use hyper::Request;
 use hyper::header::HOST;
 use hyper::http::uri::Authority;
@@ -17,11 +20,8 @@ use super::caller::Account;
 use super::cursor::Cursors;
 use super::error::{self, Error};
 use super::{Asked, Page};
-use crate::edge::Protocol;
-use crate::id::OrgId;
 use crate::identity::Identity;
 use crate::identity::model::Org;
-use crate::limits;
 
 /// An organisation.
 #[derive(Serialize, ToSchema)]

@@ -4,6 +4,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use base::failure::excerpt;
+use base::id::{ApplicationId, OrgId, UserId};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,12 +16,8 @@ use super::cursor::Cursors;
 use super::error::{self, Error, Reference};
 use super::query::Above;
 use super::{Asked, Page};
-use crate::id::{ApplicationId, OrgId, UserId};
 use crate::identity::Identity;
 use crate::identity::model::{Application, User};
-use crate::limits;
-use crate::timestamp::Timestamp;
-use crate::tr50::error::excerpt;
 
 /// A principal of an organisation.
 #[derive(Serialize, ToSchema)]

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use base::id::{OrgId, SessionUuid};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,10 +16,7 @@ use super::query::Above;
 use super::{Asked, Page};
 use crate::app::{App, Effects, SessionChange};
 use crate::directory::{Principal, Session, Status, siblings::Mark};
-use crate::id::{OrgId, SessionUuid};
 use crate::identity::model::{Org, User};
-use crate::limits;
-use crate::timestamp::Timestamp;
 
 /// One login of a user.
 #[derive(Serialize, ToSchema)]

@@ -4,16 +4,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use base::conn::ConnInfo;
+use base::id::OrgId;
+use base::timestamp::Timestamp;
 use data_encoding::{BASE64, BASE64_NOPAD};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 
 use crate::app::{App, LoginError};
 use crate::directory::{Principal, Session};
-use crate::edge::ConnInfo;
-use crate::id::OrgId;
 use crate::identity::model::User;
-use crate::timestamp::Timestamp;
 
 /// A user who calls, and what they may see: super administrators and super operators everything,
 /// administrators of organisations what is in these or below, everybody what is their own. Super

@@ -1,10 +1,9 @@
 //! Errors of methods: `{"code":500,"name":…,"message":…}` with HTTP status 200 (`session-apis.md`
 //! B4).
 
+use base::failure::{Code, Failure};
 use serde::Serialize;
-
-use crate::store::StoreError;
-use crate::tr50::error::{Code, Failure};
+use store::StoreError;
 
 /// The code of every error of a method. Clients tell errors apart by their names; the SDK for Python
 /// takes code 400 for a broken connection.

@@ -6,6 +6,11 @@
 
 use std::sync::Arc;
 
+use base::conn::ConnInfo;
+use base::failure::excerpt;
+use base::json;
+use base::limits;
+use base::timestamp::Timestamp;
 use bytes::Bytes;
 use hyper::{Request, Response};
 use serde_json::value::RawValue;
@@ -13,12 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::app::{App, Effects, Goodbyes, LoginError, SessionChange};
 use crate::directory::Session;
-use crate::edge::ConnInfo;
 use crate::identity::Refusal;
-use crate::limits;
-use crate::timestamp::Timestamp;
-use crate::tr50::error::excerpt;
-use crate::tr50::json;
 
 mod admins;
 mod auth;
@@ -247,19 +247,19 @@ impl Draft {
 mod tests {
     use std::path::Path;
 
+    use base::conn::Protocol;
+    use base::id::{SessionId, ThingId, ThingKey};
     use hyper::StatusCode;
+    use store::Tables;
+    use store::memory::MemoryStore;
+    use store::writer::Durability;
 
     use super::*;
     use crate::config::Config;
     use crate::directory::{Directory, Lifetime, Start, Who};
-    use crate::edge::Protocol;
-    use crate::id::{SessionId, ThingId, ThingKey};
     use crate::identity::Identity;
     use crate::identity::password::Passwords;
     use crate::metrics::Metrics;
-    use crate::store::Tables;
-    use crate::store::memory::MemoryStore;
-    use crate::store::writer::Durability;
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use base::failure::excerpt;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::error::{self, Error};
 use super::methods::Method;
-use crate::tr50::error::excerpt;
 
 /// Members of JSON objects, not yet looked into.
 type Members<'a> = BTreeMap<String, &'a RawValue>;

@@ -7,6 +7,11 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use base::id::{SessionUuid, ThingKey};
+use base::json::{self, Key, ObjectWriter, key};
+use base::limits;
+use base::timestamp::Timestamp;
+
 use super::admins;
 use super::auth::Caller;
 use super::error::{self, Error};
@@ -14,10 +19,6 @@ use super::methods::{Call, Task};
 use super::request::Params;
 use crate::app::App;
 use crate::directory::{Lifetime, Place, Principal, Session, Who};
-use crate::id::{SessionUuid, ThingKey};
-use crate::limits;
-use crate::timestamp::Timestamp;
-use crate::tr50::json::{self, Key, ObjectWriter, key};
 
 /// About the bytes of one session in an answer.
 const SESSION_BYTES: usize = 400;

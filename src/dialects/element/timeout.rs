@@ -3,10 +3,11 @@
 //! TR50 shows as `ttl`: those that start from then on. It survives a restart, and then wins over
 //! `sessions.ttl_s` of the configuration.
 
+use base::json;
+
 use super::error::{self, Error};
 use super::methods::{Call, Task};
 use super::request::Params;
-use crate::tr50::json;
 
 /// The shortest idle time that can be set, in seconds.
 const SECONDS_MIN: u64 = 60;

@@ -10,6 +10,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::id::TicketId;
+use base::limits;
+use base::timestamp::Timestamp;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_util::{Stream, stream};
@@ -20,17 +23,14 @@ use hyper::header::{
     CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use store::StoreError;
 use tokio::time::{Instant, timeout};
 
 use super::HttpService;
 use super::routes::{Answer, Edge, Refusal, closing, error, with_header};
-use crate::id::TicketId;
-use crate::limits;
-use crate::store::StoreError;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::{Download, Stored, TransferError, Upload, offered};
 use crate::things::files::{Credentials, FileName, Files};
-use crate::timestamp::Timestamp;
 
 /// A body that comes from the disk.
 pub(super) type FileBody =

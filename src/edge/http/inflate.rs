@@ -3,12 +3,11 @@
 
 use std::io::{self, Read};
 
+use base::limits;
 use bytes::Bytes;
 use flate2::read::{GzDecoder, ZlibDecoder};
 use hyper::HeaderMap;
 use hyper::header::CONTENT_ENCODING;
-
-use crate::limits;
 
 /// Why a body can't be had.
 #[derive(PartialEq, Eq, Debug)]

@@ -19,22 +19,23 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use base::conn::ConnInfo;
+use base::limits;
+use base::trusted::Trusted;
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use routes::Edge;
+use stream::{Replay, WriteClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::proxy::Trusted;
-use super::{ConnInfo, Stream};
-use crate::limits;
+use super::Stream;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
-use routes::Edge;
-use stream::{Replay, WriteClock};
 
 /// The dialects beside TR50 that have paths of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use base::conn::ConnInfo;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
@@ -10,7 +11,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::time;
 
-use super::super::ConnInfo;
 use super::file::{FileBody, FileRefusal};
 use super::rest::{self, LoginAnswer};
 use super::{Dialect, HttpService, HttpSettings, Waits, inflate, websocket};

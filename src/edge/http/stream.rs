@@ -131,8 +131,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WriteClock<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
 
     #[tokio::test]
     async fn what_was_read_comes_again() {

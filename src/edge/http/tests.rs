@@ -2,7 +2,14 @@
 
 use std::net::SocketAddr;
 
+use base::conn::Protocol;
+use base::id::{OrgId, TicketId, UserId};
+use base::timestamp::Timestamp;
+use base::trusted::Network;
 use futures_util::{SinkExt, StreamExt};
+use store::Tables;
+use store::memory::MemoryStore;
+use store::writer::Durability;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -10,14 +17,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
 use crate::directory::Principal;
-use crate::edge::Protocol;
-use crate::edge::proxy::Network;
-use crate::id::{OrgId, TicketId, UserId};
-use crate::store::Tables;
-use crate::store::memory::MemoryStore;
-use crate::store::writer::Durability;
 use crate::things::files::{FileName, FileTerms, Owner, Put};
-use crate::timestamp::Timestamp;
 
 const BODY_BYTES_MAX: usize = 256;
 

@@ -5,6 +5,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use base::conn::{ConnInfo, Protocol};
+use base::limits;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::Request;
@@ -15,9 +17,8 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::super::{ConnInfo, Protocol, Stream};
+use super::super::Stream;
 use super::stream::{Replay, take_into};
-use crate::limits;
 
 /// The sub-protocols of MQTT 3.1.1 and later, and of MQTT 3.1.
 const SUB_PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];

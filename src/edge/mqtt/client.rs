@@ -7,19 +7,20 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use ::mqtt::{Frame, Malformed, Packet, QoS, Version, encode, reason};
+use base::conn::ConnInfo;
+use base::limits;
+use base::timestamp::Timestamp;
+
 use super::Edge;
-use super::codec::{Frame, Malformed, Packet, QoS, Version, encode, reason};
 use super::connect::{self, Login, Welcome};
 use super::online::Online;
 use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::topics::TopicWork;
 use crate::directory::{Outbox, Reason};
-use crate::edge::ConnInfo;
 use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::Pending;
-use crate::limits;
-use crate::timestamp::Timestamp;
 use crate::tr50;
 
 /// Why a connection closes, and what the client is told.

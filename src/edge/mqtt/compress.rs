@@ -2,11 +2,10 @@
 
 use std::io::Read;
 
+use base::failure::{Code, Failure};
+use base::limits;
 use flate2::Compression;
 use flate2::read::{ZlibDecoder, ZlibEncoder};
-
-use crate::limits;
-use crate::tr50::error::{Code, Failure};
 
 /// Inflates a request that came in a frame of at most `frame_max` bytes.
 ///

@@ -4,21 +4,22 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::mqtt::packet::Connect;
+use ::mqtt::{ConnAckProperties, Version, encode, reason};
+use base::conn::ConnInfo;
+use base::id::hex;
+use base::limits;
+use base::timestamp::Timestamp;
+
 use super::Edge;
 use super::client::Done;
-use super::codec::packet::Connect;
-use super::codec::{ConnAckProperties, Version, encode, reason};
 use super::online::{Online, Terms};
 use super::will::Will;
 use crate::app::Credentials;
 use crate::app::{Arrival, LoginError};
 use crate::directory::Outbox;
-use crate::edge::ConnInfo;
-use crate::id::hex;
 use crate::identity::Refusal;
-use crate::limits;
 use crate::random::random;
-use crate::timestamp::Timestamp;
 
 /// A CONNECT that makes sense so far.
 pub struct Login {

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::codec::QoS;
+use ::mqtt::QoS;
+use base::limits;
+
 use super::reply::Reply;
 use crate::broker::AckToken;
-use crate::limits;
 
 /// Packet ids in use, and what waits for one.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
 //! MQTT 3.1, 3.1.1 and 5 on one port.
 //!
-//! [`codec`] turns bytes into packets. A [`client`] takes them, first CONNECT ([`connect`]), then
+//! The crate [`mqtt`] turns bytes into packets. A [`client`] takes them, first CONNECT ([`connect`]), then
 //! the others ([`online`]). TR50 topics go to the dispatcher and come back on the same connection
 //! ([`reply`]); every other topic goes through the broker ([`topics`]).
 
 pub mod client;
-pub mod codec;
 mod compress;
 mod connect;
 mod flight;
@@ -20,22 +19,23 @@ mod will;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::mqtt::{Malformed, PublishProperties, QoS, reason};
+use base::conn::ConnInfo;
+use base::id::OrgId;
+use base::timestamp::Timestamp;
+use reply::Watchers;
+use saved::{Owner, Saved};
 use tokio_util::sync::CancellationToken;
+use will::Wills;
 
+use self::client::Client;
 use crate::app::{App, LoginError};
 use crate::broker::{Broker, BrokerError, LinkName, Message};
 use crate::directory::Principal;
-use crate::edge::{ConnInfo, Stream, driver};
-use crate::id::OrgId;
+use crate::edge::{Stream, driver};
 use crate::logging::PeerLog;
 use crate::peer_log;
 use crate::things::feed::Wildcards;
-use crate::timestamp::Timestamp;
-use client::Client;
-use codec::{Malformed, PublishProperties, QoS, reason};
-use reply::Watchers;
-use saved::{Owner, Saved};
-use will::Wills;
 
 /// What all MQTT connections share.
 pub struct Edge {

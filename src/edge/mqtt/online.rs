@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use ::mqtt::encode;
+use ::mqtt::packet::{Ack, Disconnect};
+use ::mqtt::{Packet, Publish, QoS, Version, reason};
+use base::conn::ConnInfo;
+use base::limits;
+use base::timestamp::Timestamp;
+
 use self::acks::Acks;
 use self::request::Unclaimed;
 use super::client::{Closing, Done, Owed};
-use super::codec::encode;
-use super::codec::packet::{Ack, Disconnect};
-use super::codec::{Packet, Publish, QoS, Version, reason};
 use super::promise::Promise;
 use super::reply::Reply;
 use super::saved::Owner;
@@ -22,10 +26,7 @@ use super::topics::{Subscriber, TopicWork, Topics};
 use super::{Edge, broker_code};
 use crate::broker::Message;
 use crate::directory::{Outbox, Principal, Push, Reason, Session};
-use crate::edge::ConnInfo;
-use crate::limits;
 use crate::things::feed::{self, ThingTopic};
-use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::Caller;
 
 /// What a client said of itself in CONNECT.

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use ::mqtt::QoS;
+
 use super::client::Done;
-use super::codec::QoS;
 use super::compress;
 use super::reply::ReplyTo;
 use super::thing_command::Judged;

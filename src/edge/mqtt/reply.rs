@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ::mqtt::QoS;
+use base::topic;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use super::codec::QoS;
 use crate::directory::{Outbox, Principal, Push, Replied};
-use crate::topic;
 
 /// Where the answer to a request goes: `api…` is answered on `reply…`, `apiz…` on `replyz…`, with
 /// the rest of the topic byte for byte (`tr50.md` 0, fact 2).

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ::mqtt::{QoS, Subscription};
+use base::id::OrgId;
+use base::limits;
+use base::timestamp::Timestamp;
 use parking_lot::Mutex;
 
-use super::codec::{QoS, Subscription};
 use crate::directory::Principal;
-use crate::id::OrgId;
-use crate::limits;
-use crate::timestamp::Timestamp;
 
 /// Whose state: the login and the client id.
 pub type Owner = (Principal, Arc<str>);
@@ -149,8 +149,9 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use base::id::UserId;
+
     use super::*;
-    use crate::id::UserId;
 
     const ORG: OrgId = OrgId::from_bytes([1; 12]);
     const OTHER: OrgId = OrgId::from_bytes([2; 12]);

@@ -9,17 +9,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ::mqtt::reason;
+use base::failure::{Code, Failure};
+use base::timestamp::Timestamp;
 use serde_json::value::RawValue;
 
-use super::codec::reason;
 use crate::app::App;
 use crate::logging::PeerLog;
 use crate::peer_log;
 use crate::things::feed::{ThingTopic, Topic};
-use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{Caller, PendingOne, execute_one};
 use crate::tr50::envelope::Body;
-use crate::tr50::error::{Code, Failure};
 
 /// A command that was published.
 #[derive(Clone, Debug)]

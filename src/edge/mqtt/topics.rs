@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use ::mqtt::encode::{self, PublishHead};
+use ::mqtt::packet::{RetainHandling, Subscribe};
+use ::mqtt::{QoS, reason};
+use base::id::OrgId;
+use base::limits;
+use base::topic;
 use tokio::sync::mpsc;
 
 use super::client::Done;
-use super::codec::encode::{self, PublishHead};
-use super::codec::packet::{RetainHandling, Subscribe};
-use super::codec::{QoS, reason};
 use super::flight::{Flight, Source};
 use super::online::Terms;
 use super::reply::Watcher;
@@ -22,10 +25,7 @@ use crate::broker::{self, BrokerError, Delivery, Link, OpenOptions, Refusal};
 use crate::directory::Outbox;
 use crate::directory::{Session, Who};
 use crate::edge::pending::Work;
-use crate::id::OrgId;
-use crate::limits;
 use crate::things::feed::{self, ThingTopic};
-use crate::topic;
 
 /// Whose subscriptions they are.
 pub struct Subscriber {
@@ -182,7 +182,7 @@ impl Topics {
 
     /// Works on a SUBSCRIBE.
     pub fn subscribe(mut self: Box<Self>, packet: &Subscribe<'_>) -> Work<Done> {
-        let wish = |subscription: super::codec::Subscription<'_>| Wish {
+        let wish = |subscription: ::mqtt::Subscription<'_>| Wish {
             held: Held::new(&subscription, packet.subscription_id),
             retain_handling: subscription.retain_handling,
         };

@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::mqtt::packet;
+use ::mqtt::reason;
+use base::id::OrgId;
+use base::limits;
+use base::timestamp::Timestamp;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::codec::packet;
-use super::codec::reason;
 use super::online::Destination;
 use super::saved::Owner;
 use super::thing_command::ThingCommand;
 use super::{Edge, broker_code};
 use crate::broker::{Broker, Message, Parcel};
 use crate::directory::{Reason, Session};
-use crate::id::OrgId;
-use crate::limits;
-use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::Caller;
 
 /// A will, and how long to wait with it.

@@ -1,6 +1,6 @@
 //! Where one JSON value ends and the next begins.
 
-use crate::tr50::json::first_special;
+use base::json::first_special;
 
 /// The next thing in the bytes that have come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,8 +106,9 @@ impl Framing {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     /// Everything found in `text` when it comes in pieces of `size` bytes.
     fn frames(text: &str, size: usize) -> Vec<String> {

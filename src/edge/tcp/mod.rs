@@ -9,20 +9,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use base::conn::ConnInfo;
+use base::failure::{Code, Failure};
+use base::json::{ObjectWriter, key, push_string};
+use base::limits;
+use base::timestamp::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Arrival, Credentials, LoginError, login_failure};
 use crate::directory::{Outbox, Push, Reason, Session};
+use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
 use crate::edge::pending::{Pending, Work};
-use crate::edge::{ConnInfo, Stream};
-use crate::limits;
-use crate::timestamp::Timestamp;
 use crate::tr50::dispatch::{self, Caller, Reply, execute};
 use crate::tr50::envelope::Request;
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::exchange::{self, TcpAuth};
-use crate::tr50::json::{ObjectWriter, key, push_string};
 
 mod framing;
 
@@ -441,9 +442,10 @@ impl Peer for Client {
 
 #[cfg(test)]
 mod tests {
+    use base::conn::Protocol;
+
     use super::*;
     use crate::app::tests::demo;
-    use crate::edge::Protocol;
 
     #[tokio::test]
     async fn a_silent_connection_ends_whatever_its_session() {

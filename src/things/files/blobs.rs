@@ -8,11 +8,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use base::id::{FileId, hex};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
-
-use crate::id::{FileId, hex};
 
 /// Where uploads are put together.
 const INCOMING: &str = "incoming";

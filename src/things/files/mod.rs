@@ -14,21 +14,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
+use base::id::{FileId, OrgId, ThingId, TicketId, hex};
+use base::limits;
+use base::timestamp::Timestamp;
+use blobs::{Blobs, Incoming};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use store::rows::{decode, encode};
+use store::writer::Receipt;
+use store::{Batch, StoreError, Table, Tables};
 use subtle::ConstantTimeEq;
-
-use crate::directory::Principal;
-use crate::id::{FileId, OrgId, ThingId, TicketId, hex};
-use crate::limits;
-use crate::store::rows::{decode, encode};
-use crate::store::writer::Receipt;
-use crate::store::{Batch, StoreError, Table, Tables};
-use crate::timestamp::Timestamp;
-use blobs::{Blobs, Incoming};
 use ticket::{Purpose, TicketError, Tickets};
 use transfer::TransferError;
+
+use crate::directory::Principal;
 
 /// Whose file it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -8,13 +8,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use base::id::{FileId, TicketId};
+use base::limits;
+use base::timestamp::Timestamp;
 use parking_lot::Mutex;
 
 use super::{FileRecord, Owner, Put};
 use crate::directory::Principal;
-use crate::id::{FileId, TicketId};
-use crate::limits;
-use crate::timestamp::Timestamp;
 
 /// What a ticket is for.
 #[derive(Clone, Debug)]
@@ -228,8 +228,9 @@ impl Tickets {
 
 #[cfg(test)]
 mod tests {
+    use base::id::{OrgId, UserId};
+
     use super::*;
-    use crate::id::{OrgId, UserId};
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
     const OWNER: Owner = Owner { org: OrgId::from_bytes([1; 12]), thing: None };

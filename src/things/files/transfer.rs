@@ -7,16 +7,16 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use base::id::{FileId, TicketId};
+use base::limits;
+use base::timestamp::Timestamp;
 use bytes::Bytes;
+use store::StoreError;
 
 use super::blobs::Incoming;
 use super::ticket::{Purpose, TicketError};
 use super::{FileRecord, Files, Owner, Put};
-use crate::id::{FileId, TicketId};
-use crate::limits;
 use crate::random::{NoRandom, random};
-use crate::store::StoreError;
-use crate::timestamp::Timestamp;
 
 /// Why a file can't be moved.
 #[derive(Debug, thiserror::Error)]
@@ -282,13 +282,14 @@ impl Download {
 mod tests {
     use std::path::PathBuf;
 
+    use base::id::{OrgId, UserId};
+    use store::Tables;
+    use store::memory::MemoryStore;
+    use store::writer::Durability;
+
     use super::super::{FileName, FileTerms};
     use super::*;
     use crate::directory::Principal;
-    use crate::id::{OrgId, UserId};
-    use crate::store::Tables;
-    use crate::store::memory::MemoryStore;
-    use crate::store::writer::Durability;
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 

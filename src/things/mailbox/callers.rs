@@ -4,6 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use base::id::MailId;
+use base::limits;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -11,8 +13,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::State;
 use super::mail::Outcome;
-use crate::id::MailId;
-use crate::limits;
 
 /// What became of a mail, as its sender is told.
 #[derive(Clone, Debug)]

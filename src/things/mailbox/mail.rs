@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use base::id::{MailId, OrgId, ThingId, ThingKey};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-
-use crate::id::{MailId, OrgId, ThingId, ThingKey};
-use crate::limits;
-use crate::timestamp::Timestamp;
 
 /// The command of a mail that was made by `method.exec`.
 pub const METHOD_EXEC: &str = "method.exec";

@@ -9,10 +9,11 @@
 //! | `o`, organisation, mail | nothing | those that are not done, when the server starts |
 //! | `e`, time of the end, organisation, thing, mail | nothing | those that are done, to forget them |
 
+use base::id::{MailId, OrgId, ThingId};
+use base::timestamp::Timestamp;
+use store::{Batch, Table};
+
 use super::mail::{Letter, Mail};
-use crate::id::{MailId, OrgId, ThingId};
-use crate::store::{Batch, Table};
-use crate::timestamp::Timestamp;
 
 /// The rows of a mail that was made.
 pub fn created(mail: &Mail) -> Batch {

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use store::memory::MemoryStore;
+use store::writer::Durability;
 
 use super::*;
-use crate::store::memory::MemoryStore;
-use crate::store::writer::Durability;
 
 const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 const RULES: Rules = Rules { waiting_max: 4, keep_s: 60 };
@@ -170,7 +170,7 @@ async fn what_is_forgotten_leaves_no_row() {
     assert!(!mailbox.prune(NOW.plus_seconds(60)).expect("read"));
     let rows = || {
         let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-        crate::store::Store::scan(&*store, Table::Mails, all.0, all.1, 100).expect("read").len()
+        store::Store::scan(&*store, Table::Mails, all.0, all.1, 100).expect("read").len()
     };
     drop(reopened(&tables).await);
     assert_eq!(rows(), 12);

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use base::id::{MailId, OrgId, ThingId};
+use base::timestamp::Timestamp;
+
 use super::mail::{Letter, Mail, Status};
-use crate::id::{MailId, OrgId, ThingId};
-use crate::timestamp::Timestamp;
 
 /// All mails that are not done.
 #[derive(Default, Debug)]

@@ -1,10 +1,11 @@
 //! Changes of things, one at a time: what is read, checked and written of one belongs together.
 
+use base::id::{OrgId, ThingId, ThingKey};
+use base::limits;
+use store::writer::Receipt;
+use store::{Batch, StoreError};
+
 use super::{Alias, Thing, Things};
-use crate::id::{OrgId, ThingId, ThingKey};
-use crate::limits;
-use crate::store::writer::Receipt;
-use crate::store::{Batch, StoreError};
 
 /// Why a thing can't be made or changed so.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,13 @@
 //! A device's login finds its thing, or registers it (`tr50.md` 1.1, "auto-registration").
 
+use base::id::{ThingId, ThingKey};
+use base::limits;
+use base::timestamp::Timestamp;
+use store::writer::Receipt;
+use store::{Batch, StoreError};
+
 use super::{Thing, Things};
-use crate::id::{ThingId, ThingKey};
 use crate::identity::model::Application;
-use crate::limits;
-use crate::store::writer::Receipt;
-use crate::store::{Batch, StoreError};
-use crate::timestamp::Timestamp;
 
 impl Things {
     /// The thing with this key, for a device that logs in with the application's token. When it is
@@ -69,12 +70,13 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    use store::Tables;
+    use store::memory::MemoryStore;
+    use store::writer::Durability;
+
     use super::super::tests::NOW;
     use super::*;
     use crate::identity::Identity;
-    use crate::store::Tables;
-    use crate::store::memory::MemoryStore;
-    use crate::store::writer::Durability;
 
     /// The things of an empty store, and the application of the demo.
     fn demo() -> (Things, Arc<Application>) {

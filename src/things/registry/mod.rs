@@ -6,10 +6,9 @@
 
 use std::collections::HashMap;
 
+use base::id::OrgId;
 use parking_lot::Mutex;
-
-use crate::id::OrgId;
-use crate::store::{StoreError, Tables};
+use store::{StoreError, Tables};
 
 mod change;
 mod login;
@@ -45,10 +44,11 @@ impl Things {
 mod tests {
     use std::sync::Arc;
 
+    use base::timestamp::Timestamp;
+    use store::memory::MemoryStore;
+    use store::writer::Durability;
+
     use super::*;
-    use crate::store::memory::MemoryStore;
-    use crate::store::writer::Durability;
-    use crate::timestamp::Timestamp;
 
     pub const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 

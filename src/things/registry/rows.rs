@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::ops::Bound;
 
+use base::id::{OrgId, ThingDefId, ThingId, ThingKey};
+use store::rows::{decode, encode, for_each_row};
+use store::{Batch, Row, Store, StoreError, Table};
+
 use super::{Alias, Thing, Things};
-use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
-use crate::store::rows::{decode, encode, for_each_row};
-use crate::store::{Batch, Row, Store, StoreError, Table};
 
 /// Rows read at once on the way to a page: a few hundred kilobytes.
 const SKIP_ROWS: usize = 1000;
@@ -222,10 +223,11 @@ fn id_row(org: OrgId, id: ThingId) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use store::Tables;
+    use store::writer::Durability;
+
     use super::super::tests::{NOW, things};
     use super::*;
-    use crate::store::Tables;
-    use crate::store::writer::Durability;
 
     #[test]
     fn things_are_read_by_key_by_id_and_in_pages_of_their_organisation() {

@@ -1,10 +1,11 @@
 //! When things that have no session any more gave their last sign of life.
 
+use base::id::{OrgId, ThingId};
+use base::timestamp::Timestamp;
+use store::{Batch, StoreError, Table};
+
 use super::Things;
 use crate::directory::Session;
-use crate::id::{OrgId, ThingId};
-use crate::store::{Batch, StoreError, Table};
-use crate::timestamp::Timestamp;
 
 /// The last signs of life of a thing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,11 +72,12 @@ impl Things {
 
 #[cfg(test)]
 mod tests {
+    use base::id::ThingKey;
+    use store::Store as _;
+
     use super::super::Thing;
     use super::super::tests::{NOW, things};
     use super::*;
-    use crate::id::ThingKey;
-    use crate::store::Store as _;
 
     #[test]
     fn only_later_signs_of_things_that_are_there_are_kept() {

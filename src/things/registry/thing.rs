@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use base::id::{OrgId, ThingDefId, ThingId, ThingKey};
+use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
-
-use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
-use crate::timestamp::Timestamp;
 
 /// A device, as the organisation knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::timestamp::Timestamp;
+use base::timestamp::Timestamp;
 
 /// What is calculated (the vendor's page of `property.aggregate` has these and no others).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

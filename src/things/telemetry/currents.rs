@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use base::id::ThingId;
+use base::json::whole;
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
+use store::{StoreError, Table};
 
 use super::point::{Location, Value};
 use super::series::{Series, kind_and_name};
 use super::{Damaged, Telemetry};
-use crate::id::ThingId;
-use crate::limits;
-use crate::store::{StoreError, Table};
-use crate::timestamp::Timestamp;
 
 /// All current values of a thing, each with the members and names that the thing object has for
 /// them (`tr50.md` 4.4).
@@ -155,13 +156,6 @@ impl Currents {
         }
         Ok(())
     }
-}
-
-/// The number as a whole one if it is one that 53 bits hold: Go, in which the cloud was most likely
-/// written, prints `21` and not `21.0`.
-pub fn whole(number: f64) -> Option<i64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
 }
 
 fn serialize_number<S: serde::Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {

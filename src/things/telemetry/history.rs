@@ -3,13 +3,14 @@
 use std::cmp::Ordering;
 use std::ops::Bound;
 
+use base::limits;
+use base::timestamp::Timestamp;
+use store::{Month, Row, StoreError, Table, Tables};
+
 use super::partition::{OUTLIERS, overlaps};
 use super::point::{self, Kind, Point};
 use super::series::{POINT_KEY_BYTES, Series, point_key, point_time};
 use super::{Damaged, Telemetry};
-use crate::limits;
-use crate::store::{Month, Row, StoreError, Table, Tables};
-use crate::timestamp::Timestamp;
 
 /// A span of time and the order in which its points are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,14 +1,15 @@
 //! What keeps telemetry from growing for ever: months that are too old are dropped, and what
 //! deleted things have left is removed bit by bit.
 
+use base::id::ThingId;
+use base::limits;
+use base::timestamp::Timestamp;
+use store::writer::Receipt;
+use store::{Batch, StoreError, Table};
+
 use super::Telemetry;
 use super::partition::OUTLIERS;
 use super::series::{Owner, POINT_KEY_BYTES, Series, kind_and_name};
-use crate::id::ThingId;
-use crate::limits;
-use crate::store::writer::Receipt;
-use crate::store::{Batch, StoreError, Table};
-use crate::timestamp::Timestamp;
 
 /// The beginning of the keys, in [`Table::Meta`], that name owners whose telemetry is to go.
 const FORGOTTEN: &[u8] = b"forgotten/";

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::store::writer::Receipt;
-use crate::store::{Batch, Month, StoreError, Table, Tables};
-use crate::timestamp::Timestamp;
+use base::timestamp::Timestamp;
+use store::writer::Receipt;
+use store::{Batch, Month, StoreError, Table, Tables};
 
 pub mod aggregate;
 mod currents;
@@ -20,7 +20,7 @@ mod partition;
 pub mod point;
 mod series;
 
-pub use currents::{AlarmNow, AttributeNow, Currents, LocationNow, PropertyNow, whole};
+pub use currents::{AlarmNow, AttributeNow, Currents, LocationNow, PropertyNow};
 pub use history::{Points, Span};
 pub use partition::MONTHS_BEFORE as RETENTION_MONTHS_MAX;
 pub use series::{Owner, Series, point_time};

@@ -1,7 +1,7 @@
 //! Which partition a point belongs to.
 
-use crate::store::Month;
-use crate::timestamp::Timestamp;
+use base::timestamp::Timestamp;
+use store::Month;
 
 /// The partition of points that are older or newer than the others may be. A device with a wrong
 /// clock must not make partitions by the thousand.
@@ -38,8 +38,9 @@ pub const fn unordered(bytes: [u8; 8]) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn months_far_away_share_a_partition() {

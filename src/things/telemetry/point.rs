@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::timestamp::Timestamp;
+use base::timestamp::Timestamp;
 
 /// What a series is about. The numbers are bytes of keys in the store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -231,8 +231,9 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn text() -> impl Strategy<Value = Option<Text<'static>>> {
         prop::option::of("\\PC{0,300}".prop_map(Cow::Owned))

@@ -1,13 +1,13 @@
 //! Series and their rows: one for each property, alarm and attribute of a thing, one for its
 //! location and one for its log, with the newest point in it.
 
+use base::id::{OrgId, ThingId};
+use base::timestamp::Timestamp;
 use parking_lot::Mutex;
+use store::{Batch, Row, StoreError, Table, Tables};
 
 use super::point::{self, Kind, Point};
 use super::{Damaged, partition};
-use crate::id::{OrgId, ThingId};
-use crate::store::{Batch, Row, StoreError, Table, Tables};
-use crate::timestamp::Timestamp;
 
 /// Whose series: a thing's, or, for logs that belong to no thing, an organisation's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

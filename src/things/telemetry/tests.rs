@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use base::id::ThingId;
+use base::limits;
 use proptest::prelude::*;
+use store::memory::MemoryStore;
+use store::writer::Durability;
 
 use super::point::Alarm;
 use super::*;
-use crate::id::ThingId;
-use crate::limits;
-use crate::store::memory::MemoryStore;
-use crate::store::writer::Durability;
 
 const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 const MINE: ThingId = ThingId::from_bytes([7; 12]);
@@ -63,7 +63,7 @@ impl Bench {
     }
 }
 
-fn pair(row: &crate::store::Row) -> (i64, f64) {
+fn pair(row: &store::Row) -> (i64, f64) {
     let point = Points::decode(Kind::Property, row).expect("a point");
     match point.value {
         Value::Property(value) => (point.ts.as_millis(), value),

@@ -5,20 +5,20 @@
 //! in the current organisation, super administrators everywhere. Nobody grants what they do not
 //! hold there.
 
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::Call;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use base::failure::{Code, Failure, excerpt};
+use base::id::{OrgId, RoleId};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
 
-use crate::id::{OrgId, RoleId};
 use crate::identity::model::Org;
 use crate::identity::permission::PermissionSet;
 use crate::identity::{Granted, NAME_RULE, is_name};
-use crate::limits;
-use crate::timestamp::Timestamp;
 use crate::tr50::params::params;
+use crate::tr50::step::Call;
 
 params! {
     /// The key of a new record.

@@ -1,14 +1,15 @@
 //! `alarm.*`: states of things that somebody should know of (`tr50.md` 4.1).
 
+use base::failure::{Code, Failure, excerpt};
+use base::json;
+use base::limits;
+
 use super::command;
 use super::points::{self, Item, Message, Name, Source, field, required_field};
 use super::span::{self, At, Form, Held, History, Range, Wanted};
 use super::target::Target;
-use crate::limits;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Alarm as State, Kind, Value};
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::json;
 use crate::tr50::params::{Field, params};
 use crate::tr50::step::{Call, CommandInfo, Later, Looked, WriteReply};
 

@@ -1,9 +1,10 @@
 //! `api.*`: login as a command.
 
+use base::failure::Failure;
+
 use super::command;
 use crate::app::Effects;
 use crate::tr50::authenticate::{LoggedIn, credentials};
-use crate::tr50::error::Failure;
 use crate::tr50::params::{NoParams, params};
 use crate::tr50::step::{After, CommandInfo, Done, Later, OpenCall};
 

@@ -3,25 +3,25 @@
 //! A token is shown once, in the reply to the command that made it; afterwards only its hash is
 //! known, and listings show `tokenId`.
 
-use crate::app::{Affected, Effects};
-use crate::random::random;
-use crate::tr50::error::{Failure, excerpt};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::sync::Arc;
 
+use base::failure::{Failure, excerpt};
+use base::id::{ApplicationId, RoleId, ThingDefId, TokenId};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::admin::{self, Edit, Unset};
 use super::command;
 use super::view::{ListReply, View};
+use crate::app::{Affected, Effects};
 use crate::directory::{Session, Who};
-use crate::id::{ApplicationId, RoleId, ThingDefId, TokenId};
 use crate::identity::is_token;
 use crate::identity::model::Application;
-use crate::limits;
-use crate::timestamp::Timestamp;
+use crate::random::random;
 use crate::tr50::params::{missing, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[
@@ -327,7 +327,7 @@ fn check_names(
     }
     if identity.application_by_token(token).is_some() {
         let sentence = "An application with this token exists already.";
-        return Err(Failure::new(crate::tr50::error::Code::ALREADY_EXISTS, sentence));
+        return Err(Failure::new(base::failure::Code::ALREADY_EXISTS, sentence));
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! `attribute.*`: texts that things say about themselves (`tr50.md` 4.1). They are the ones that
 //! `thing.attr.*` sets and gets.
 
+use base::failure::{Code, Failure, excerpt};
+use base::limits;
+
 use super::command;
 use super::points::{self, AttributeText, Item, Name, Source, field, required_field};
 use super::span::{self, At, Form, Held, History, Range, Wanted};
 use super::target::Target;
-use crate::limits;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
-use crate::tr50::error::{Code, Failure, excerpt};
 use crate::tr50::params::{Field, params};
 use crate::tr50::step::{Call, CommandInfo, Later, Looked};
 

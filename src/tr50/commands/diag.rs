@@ -1,14 +1,14 @@
 //! `diag.*`: is anybody there.
 
-use crate::tr50::error::Failure;
-use crate::tr50::step::{Call, CommandInfo, Done, WriteReply};
+use base::failure::Failure;
+use base::json;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::command;
 use crate::tr50::envelope::Members;
-use crate::tr50::json;
 use crate::tr50::params::{Field, NoParams, Params};
+use crate::tr50::step::{Call, CommandInfo, Done, WriteReply};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

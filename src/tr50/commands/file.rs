@@ -1,24 +1,24 @@
 //! `file.*`: what is known of files, and the ids under which they are moved over HTTP
 //! (`tr50.md` 4.1 and 4.3).
 
-use crate::app::Effects;
-use crate::random::random;
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
+use base::failure::{Code, Failure};
+use base::id::{FileId, TicketId};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::command;
 use super::target::{Target, is_restricted};
 use super::view::{ListReply, View};
-use crate::id::{FileId, TicketId};
-use crate::limits;
+use crate::app::Effects;
+use crate::random::random;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
 use crate::things::files::{Credentials, FileName, FileRecord, Owner, Put};
-use crate::timestamp::Timestamp;
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{Value, optional, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -1,13 +1,13 @@
 //! `locale.*`: the language and country of a user (`tr50.md` 4.1).
 
-use crate::app::Effects;
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use base::failure::{Code, Failure};
 use serde::Serialize;
 
 use super::command;
+use crate::app::Effects;
 use crate::identity::model::User;
 use crate::tr50::params::{NoParams, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

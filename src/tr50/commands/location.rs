@@ -1,5 +1,8 @@
 //! `location.*`: where things are and were (`tr50.md` 4.1).
 
+use base::failure::{Code, Failure};
+use base::timestamp::Timestamp;
+
 use super::attribute::{limited, offset};
 use super::command;
 use super::points::{self, Item, Line, Source, field, required_field};
@@ -7,8 +10,6 @@ use super::span::{self, Form, Held, History, Range, Wanted};
 use super::target::Target;
 use crate::things::telemetry::point::{Kind, Location as Position, Point, Text, Value};
 use crate::things::telemetry::{LocationNow, NewPoint};
-use crate::timestamp::Timestamp;
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::{Field, params};
 use crate::tr50::step::{Call, CommandInfo, Later, Looked};
 

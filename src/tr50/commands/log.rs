@@ -1,18 +1,19 @@
 //! `log.*`: what things say happened to them (`tr50.md` 4.1).
 
+use base::failure::{Code, Failure};
+use base::id::{ThingId, ThingKey};
+use base::json::{self, ObjectWriter, key};
+use base::limits;
+use base::timestamp::Timestamp;
+
 use super::attribute::{limited, offset};
 use super::command;
 use super::points::{CorrId, Gate, Message};
 use super::span::{self, Ago, Form, History, Range, Wanted};
 use super::target::{Subject, Target, is_restricted};
 use crate::app::Effects;
-use crate::id::{ThingId, ThingKey};
-use crate::limits;
 use crate::things::telemetry::point::{Entry, Kind, Point, Value};
 use crate::things::telemetry::{NewPoint, Owner};
-use crate::timestamp::Timestamp;
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, CommandInfo, Done, Later, WriteReply};
 

@@ -1,16 +1,16 @@
 //! `method.*`: asking a thing to do something (`tr50.md` 4.1 and 4.2).
 
-use crate::tr50::error::Failure;
-use crate::tr50::step::{Call, CommandInfo, FromDevice};
+use base::failure::Failure;
+use base::limits;
 use serde_json::value::RawValue;
 
 use super::command;
 use super::mailbox::sending::{Order, Terms, deliver, method_params};
 use super::target::{Subject, Target};
-use crate::limits;
 use crate::things::mailbox::mail::METHOD_EXEC;
 use crate::things::registry::Thing;
 use crate::tr50::params::params;
+use crate::tr50::step::{Call, CommandInfo, FromDevice};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[command!(

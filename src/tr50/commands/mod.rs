@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use super::error::Failure;
+use base::failure::Failure;
+
 use super::params::{Field, Params};
 use super::step::{Call, CommandInfo, IntoStep, OpenCall, Waits};
 use crate::identity::permission::{Permission, PermissionSet};
@@ -59,7 +60,7 @@ macro_rules! command {
             name: $name,
             doc: $doc,
             reply: $reply,
-            errors: &[$($crate::tr50::error::Code::$error),*],
+            errors: &[$(::base::failure::Code::$error),*],
             params: $params,
             waits: $waits,
             handler: $crate::tr50::step::Handler::$kind(|call, params, out| {

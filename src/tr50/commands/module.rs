@@ -1,13 +1,14 @@
 //! `module.register`: what a modem says of itself (`tr50.md` 4.1).
 
+use base::failure::Failure;
+use base::limits;
+
 use super::command;
 use super::points;
 use super::target::Target;
 use crate::app::Effects;
-use crate::limits;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
-use crate::tr50::error::Failure;
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, CommandInfo, Done};
 

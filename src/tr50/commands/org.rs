@@ -1,23 +1,23 @@
 //! `org.*`: organisations (`tr50.md` 4.1).
 
-use crate::app::{Affected, Effects};
-use crate::random::random;
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::sync::Arc;
 
+use base::failure::{Code, Failure, excerpt};
+use base::id::OrgId;
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made, Unset};
 use super::command;
 use super::view::{ListReply, View};
-use crate::id::OrgId;
+use crate::app::{Affected, Effects};
 use crate::identity::model::Org;
 use crate::identity::{Record, SLUG_RULE, is_slug};
-use crate::limits;
+use crate::random::random;
 use crate::things::files::Owner;
-use crate::timestamp::Timestamp;
 use crate::tr50::params::{missing, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

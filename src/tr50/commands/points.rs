@@ -1,24 +1,24 @@
 //! What all commands that publish telemetry have in common: one point, or a batch of them.
 
-use crate::app::Effects;
-use crate::store::writer::Receipt;
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{After, Call, Done, Later};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use base::failure::{Code, Failure, excerpt};
+use base::json;
+use base::limits;
+use base::timestamp::Timestamp;
 use serde_json::value::RawValue;
+use store::writer::Receipt;
 
 use super::target::{Subject, Target};
+use crate::app::Effects;
 use crate::identity::ThingDef;
-use crate::limits;
 use crate::things::feed::Topic;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Location, Value};
-use crate::timestamp::Timestamp;
 use crate::tr50::envelope::Members;
-use crate::tr50::json;
 use crate::tr50::params::{self, Field, Params, missing};
+use crate::tr50::step::{After, Call, Done, Later};
 
 /// Declares texts with a bound: a newtype, and what a parameter of that type must be.
 macro_rules! texts {

@@ -1,17 +1,18 @@
 //! `property.*`: numbers that things measure (`tr50.md` 4.1).
 
+use base::failure::{Code, Failure, excerpt};
+use base::json::{self, ObjectWriter, key};
+use base::limits;
+use base::timestamp::Timestamp;
+use store::Row;
+
 use super::command;
 use super::points::{self, Item, Name, Source, required_field};
 use super::span::{self, Ago, At, Form, Held, History, Range, Wanted};
 use super::target::Target;
-use crate::limits;
-use crate::store::Row;
 use crate::things::telemetry::aggregate::{Aggregation, Calc, Step};
 use crate::things::telemetry::point::{Kind, Value};
 use crate::things::telemetry::{NewPoint, Points, Span};
-use crate::timestamp::Timestamp;
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::{Field, params};
 use crate::tr50::step::{Call, CommandInfo, Later, Looked, WriteReply};
 

@@ -1,23 +1,23 @@
 //! `role.*`: roles, which are sets of permissions (`tr50.md` 3.4 and 4.1).
 
-use crate::app::{Affected, Effects};
-use crate::random::random;
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::failure::{Code, Failure, excerpt};
+use base::id::{OrgId, RoleId};
+use base::timestamp::Timestamp;
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made, NewKey, Unset};
 use super::command;
 use super::view::{ListReply, View};
-use crate::id::{OrgId, RoleId};
+use crate::app::{Affected, Effects};
 use crate::identity::Granted;
 use crate::identity::model::Role;
 use crate::identity::permission::PermissionSet;
-use crate::timestamp::Timestamp;
+use crate::random::random;
 use crate::tr50::params::{NoParams, missing, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -1,25 +1,25 @@
 //! `session.*`: the session directory in TR50's words (the page `session.list`, and `tr50.md` 3.2
 //! and 3.3).
 
-use crate::app::{Effects, SessionChange};
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{After, Call, CommandInfo, Done, Looked, WriteReply};
 use std::sync::Arc;
 
+use base::conn::Protocol;
+use base::failure::{Code, Failure, excerpt};
+use base::id::{OrgId, SessionId, SessionRef, ThingKey};
+use base::json::{self, ObjectWriter, key};
+use base::limits::{LISTED_AT_ONCE_MAX, LISTING_BYTES_RESERVED_MAX};
+use base::timestamp::Timestamp;
 use serde::Serialize;
 
 use super::command;
+use crate::app::{Effects, SessionChange};
 use crate::directory::query::{Filter, Listing, Query, SortKey};
 use crate::directory::{Kind, Place, Principal, Session, Status, Who};
-use crate::edge::Protocol;
-use crate::id::{OrgId, SessionId, SessionRef, ThingKey};
 use crate::identity::Access;
 use crate::identity::model::{Application, Org};
 use crate::identity::permission::PermissionSet;
-use crate::limits::{LISTED_AT_ONCE_MAX, LISTING_BYTES_RESERVED_MAX};
-use crate::timestamp::Timestamp;
-use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::{NoParams, Params, missing, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done, Looked, WriteReply};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -1,9 +1,10 @@
 //! `sms.send`: there is no telephone network here, but who sends must not fail (`tr50.md` 4.1).
 
+use base::failure::{Code, Failure, excerpt};
+use base::limits;
+
 use super::command;
 use super::target::Target;
-use crate::limits;
-use crate::tr50::error::{Code, Failure, excerpt};
 use crate::tr50::params::params;
 use crate::tr50::step::{Call, CommandInfo, Done};
 

@@ -1,20 +1,20 @@
 //! What all commands that read telemetry have in common: the span of time, and the reply.
 
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{Call, WriteReply};
+use base::failure::{Code, Failure};
+use base::id::hex;
+use base::json::{self, Key, ObjectWriter, key};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde_json::value::RawValue;
+use store::Row;
 
 use super::points::Name;
 use super::target::Target;
-use crate::id::hex;
-use crate::limits;
-use crate::store::Row;
 use crate::things::telemetry::point::{Alarm, Kind, Location, Point, Value};
 use crate::things::telemetry::{LocationNow, Owner, Points, Series, Span};
-use crate::timestamp::Timestamp;
 use crate::tr50::envelope::{Members, text_of};
-use crate::tr50::json::{self, Key, ObjectWriter, key};
 use crate::tr50::params::{self, params};
+use crate::tr50::step::{Call, WriteReply};
 
 params! {
     /// Which part of a history: `records` wins over `last`, which wins over `start` and `end`.

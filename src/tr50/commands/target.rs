@@ -1,14 +1,15 @@
 //! Which thing a command is about (`tr50.md` 2, "Thing identifier parameters").
 
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::Call;
 use std::collections::BTreeMap;
 
+use base::failure::{Code, Failure, excerpt};
+use base::id::{ThingId, ThingKey};
+use base::limits;
+
 use crate::directory::Who;
-use crate::id::{ThingId, ThingKey};
-use crate::limits;
 use crate::things::registry::{Alias, Thing};
 use crate::tr50::params::{missing, params};
+use crate::tr50::step::Call;
 
 params! {
     /// The parameters by which a command names a thing. An application that gives none means its

@@ -1,18 +1,18 @@
 //! `thing.attr.*`: the attributes of `attribute.*` under older names (`tr50.md` 4.1).
 
-use crate::app::Effects;
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use base::failure::{Code, Failure, excerpt};
+use base::timestamp::Timestamp;
 use serde::Serialize;
 
 use super::attribute::Attribute;
 use super::command;
 use super::points::{self, CorrId, Name};
 use super::target::Target;
+use crate::app::Effects;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
-use crate::timestamp::Timestamp;
 use crate::tr50::params::params;
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

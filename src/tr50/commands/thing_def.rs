@@ -1,24 +1,24 @@
 //! `thing_def.*`: definitions of things (`tr50.md` 4.1).
 
-use crate::app::Effects;
-use crate::random::random;
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use base::failure::{Code, Failure, excerpt};
+use base::id::{OrgId, ThingDefId};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::admin::{self, Edit, Made, NewKey};
 use super::command;
 use super::view::{ListReply, View};
-use crate::id::{OrgId, ThingDefId};
+use crate::app::Effects;
 use crate::identity::ThingDef;
-use crate::limits;
-use crate::timestamp::Timestamp;
+use crate::random::random;
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{Field, NoParams, Params, missing, optional, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

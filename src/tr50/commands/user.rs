@@ -1,23 +1,23 @@
 //! `user.*`: users (`tr50.md` 4.1); their organisations are in [`user_org`](super::user_org).
 
-use crate::app::{Affected, App, Effects, SessionChange};
-use crate::random::random;
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
 use std::sync::Arc;
 
+use base::failure::{Code, Failure, excerpt};
+use base::id::{OrgId, UserId};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made};
 use super::command;
 use super::view::{ListReply, View};
+use crate::app::{Affected, App, Effects, SessionChange};
 use crate::directory::{Principal, Session};
-use crate::id::{OrgId, UserId};
 use crate::identity::is_email;
 use crate::identity::model::User;
-use crate::limits;
-use crate::timestamp::Timestamp;
+use crate::random::random;
 use crate::tr50::params::{missing, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

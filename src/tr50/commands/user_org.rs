@@ -1,22 +1,22 @@
 //! `user.org.*`: what users are in organisations (`tr50.md` 4.1 and 4.5).
 
-use crate::app::{Affected, Effects};
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
 use std::sync::Arc;
 
+use base::failure::{Code, Failure, excerpt};
+use base::id::{OrgId, RoleId, UserId};
+use base::timestamp::Timestamp;
 use serde::Serialize;
 
 use super::admin::{self, Edit};
 use super::command;
 use super::session::org_switch;
 use super::user::is_visible;
+use crate::app::{Affected, Effects};
 use crate::directory::Principal;
-use crate::id::{OrgId, RoleId, UserId};
 use crate::identity::model::{Membership, Org, User};
 use crate::identity::permission::Permission;
-use crate::timestamp::Timestamp;
 use crate::tr50::params::{missing, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -1,13 +1,13 @@
 //! What the list commands have in common: `offset`, `limit`, `sort`, `show`, and the reply with
 //! `count`, `fields` and `result` (`tr50.md` 4.1).
 
-use crate::tr50::error::{Code, Failure};
 use std::cmp::Ordering;
 
+use base::failure::{Code, Failure};
+use base::limits;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::limits;
 use crate::tr50::params::params;
 
 params! {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::edge::mqtt::codec::QoS;
+use ::mqtt::QoS;
 
 /// As many as there are packet ids: more can't be in flight.
 const WAITING_MAX: usize = 65_536;

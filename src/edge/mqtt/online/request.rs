@@ -5,22 +5,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::mqtt::encode::{self, PublishHead, begin_publish};
+use ::mqtt::{Publish, PublishProperties, QoS};
+use base::failure::{Code, Failure, excerpt};
+use base::limits;
+use base::timestamp::Timestamp;
+use base::topic;
+
 use super::{Destination, Online};
 use crate::broker::Message;
 use crate::directory::Push;
 use crate::edge::mqtt::client::{Done, Owed};
-use crate::edge::mqtt::codec::encode::{self, PublishHead, begin_publish};
-use crate::edge::mqtt::codec::{Publish, PublishProperties, QoS};
 use crate::edge::mqtt::flight::{Source, delivered};
 use crate::edge::mqtt::promise::Promise;
 use crate::edge::mqtt::reply::{Reply, ReplyTo};
 use crate::edge::mqtt::{Edge, compress};
-use crate::limits;
-use crate::timestamp::Timestamp;
-use crate::topic;
 use crate::tr50::Pending;
 use crate::tr50::dispatch::charge;
-use crate::tr50::error::{Code, Failure, excerpt};
 use crate::tr50::exchange;
 
 /// Bytes of the longest suffix with which `reply` is a topic still; `api` is shorter.

@@ -1,20 +1,20 @@
 //! Looking at mails, and taking them back: `mailbox.find`, `.list`, `.summary` and `.purge`.
 
-use crate::app::Effects;
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{After, Call, Later};
+use base::failure::{Code, Failure};
+use base::id::MailId;
+use base::limits;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
+use store::StoreError;
 
 use super::{ended, may_see, not_found};
+use crate::app::Effects;
 use crate::directory::Kind;
-use crate::id::MailId;
-use crate::limits;
-use crate::store::StoreError;
 use crate::things::mailbox::Scope;
 use crate::things::mailbox::mail::{Mail, Status};
 use crate::tr50::commands::target::Target;
 use crate::tr50::params::params;
+use crate::tr50::step::{After, Call, Later};
 
 params! {
     /// The parameters of `mailbox.find`.

@@ -1,20 +1,20 @@
 //! `mailbox.*`: what a thing's connection fetches, and what becomes of it (`tr50.md` 4.2).
 
-use crate::app::{Effects, Sequel};
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{After, Call, CommandInfo, Done, WriteReply};
+use base::failure::{Code, Failure};
+use base::id::{MailId, ThingId};
+use base::json::{ObjectWriter, key};
+use base::limits;
 use serde_json::value::RawValue;
 
 use super::command;
 use super::target::{is_restricted, may_name, served};
 use crate::app::notice_to;
+use crate::app::{Effects, Sequel};
 use crate::directory::Who;
-use crate::id::{MailId, ThingId};
-use crate::limits;
 use crate::things::mailbox::Handed;
 use crate::things::mailbox::mail::{Mail, Outcome};
-use crate::tr50::json::{ObjectWriter, key};
 use crate::tr50::params::{Params, Value, params};
+use crate::tr50::step::{After, Call, CommandInfo, Done, WriteReply};
 
 mod listing;
 pub mod sending;

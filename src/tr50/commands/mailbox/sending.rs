@@ -1,22 +1,22 @@
 //! Sending a mail and waiting for what becomes of it: `mailbox.send` and `method.exec`.
 
-use crate::app::Effects;
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{After, Call, FromDevice, Later, WriteReply};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::failure::{Code, Failure};
+use base::id::{MailId, SessionId};
+use base::json::{self, ObjectWriter, key};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde_json::value::RawValue;
 
+use crate::app::Effects;
 use crate::directory::Who;
-use crate::id::{MailId, SessionId};
-use crate::limits;
 use crate::things::mailbox::mail::Outcome;
 use crate::things::mailbox::{Answer, Draft, PostError, method_in};
-use crate::timestamp::Timestamp;
 use crate::tr50::commands::target::{Subject, Target};
-use crate::tr50::json::{self, ObjectWriter, key};
 use crate::tr50::params::params;
+use crate::tr50::step::{After, Call, FromDevice, Later, WriteReply};
 
 params! {
     /// What a sender says of the time that the mail has.

@@ -1,16 +1,17 @@
 //! `thing.bind` and `thing.unbind`: things that are served by the connection of another one, such
 //! as the sensors of a gateway (`tr50.md` 4.1 and 4.2).
 
+use base::failure::{Code, Failure};
+use base::id::{ThingId, ThingKey};
+use base::limits;
+use store::writer::Receipt;
+
 use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
 use crate::app::Effects;
 use crate::directory::Who;
-use crate::id::{ThingId, ThingKey};
-use crate::limits;
 use crate::random::random;
-use crate::store::writer::Receipt;
 use crate::things::registry::{Thing, ThingConflict};
 use crate::tr50::commands::target::{Subject, is_restricted, may_name};
-use crate::tr50::error::{Code, Failure};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Done, Later};
 

@@ -1,30 +1,30 @@
 //! `thing.create`, `thing.update`, `thing.delete`, `thing.def.change` and `thing.appid.reset`.
 
-use crate::app::{Effects, SessionChange};
-use crate::random::random;
-use crate::store::writer::Receipt;
-use crate::tr50::error::{Code, Failure, excerpt};
-use crate::tr50::step::{After, Call, Done};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::failure::{Code, Failure, excerpt};
+use base::id::{ThingDefId, ThingId, ThingKey};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use store::Batch;
+use store::writer::Receipt;
 
+use crate::app::{Effects, SessionChange};
 use crate::directory::{Principal, Reason, Session, Who};
-use crate::id::{ThingDefId, ThingId, ThingKey};
 use crate::identity::ThingDef;
-use crate::limits;
-use crate::store::Batch;
+use crate::random::random;
 use crate::things::files::Owner;
 use crate::things::registry::{Alias, Thing, ThingConflict, Things};
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
-use crate::timestamp::Timestamp;
 use crate::tr50::commands::points::{self, AttributeText};
 use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted};
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{Value as _, missing, params};
+use crate::tr50::step::{After, Call, Done};
 
 params! {
     /// The parameters of `thing.create`.
@@ -273,7 +273,7 @@ pub(super) fn change(
 /// As [`change`], where there is no call.
 pub(super) fn change_as(
     things: &Things,
-    org: crate::id::OrgId,
+    org: base::id::OrgId,
     key: &ThingKey,
     (now, by): (Timestamp, &str),
     edit: impl FnOnce(&mut Thing),

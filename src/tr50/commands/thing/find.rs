@@ -1,22 +1,22 @@
 //! `thing.find`, `thing.list` and `thing.search`.
 
-use crate::app::App;
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{Call, Later};
+use base::failure::{Code, Failure};
+use base::id::{OrgId, ThingKey, hex, unhex};
+use base::limits;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use store::StoreError;
 
 use super::change::check_tags;
 use super::object::{CurrentValues, FIELDS, FOREIGN_FIELDS, ThingObject};
 use super::query::Query;
-use crate::id::{OrgId, ThingKey, hex, unhex};
-use crate::limits;
-use crate::store::StoreError;
+use crate::app::App;
 use crate::things::registry::Thing;
 use crate::things::telemetry::point::Kind;
 use crate::tr50::commands::target::{ByKey, Target, is_restricted};
 use crate::tr50::commands::view::{ListReply, View, members};
 use crate::tr50::params::params;
+use crate::tr50::step::{Call, Later};
 
 params! {
     /// The parameters of `thing.list` and `thing.search` beside those of every list.

@@ -1,19 +1,19 @@
 //! A thing on the wire (`tr50.md` 4.4).
 
-use crate::tr50::step::Call;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::id::{OrgId, ThingDefId, ThingId, ThingKey};
+use base::timestamp::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use store::StoreError;
 
 use crate::directory::{Lifetime, Principal, Session};
-use crate::id::{OrgId, ThingDefId, ThingId, ThingKey};
-use crate::store::StoreError;
 use crate::things::registry::{Alias, Seen, Thing};
 use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
-use crate::timestamp::Timestamp;
 use crate::tr50::commands::view::members;
+use crate::tr50::step::Call;
 
 /// The members of a thing, as `show` and `sort` may name them.
 pub const FIELDS: &[&str] = &[

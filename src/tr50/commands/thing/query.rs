@@ -114,9 +114,10 @@ impl Field {
 
 #[cfg(test)]
 mod tests {
+    use base::id::{OrgId, ThingId, ThingKey};
+    use base::timestamp::Timestamp;
+
     use super::*;
-    use crate::id::{OrgId, ThingId, ThingKey};
-    use crate::timestamp::Timestamp;
 
     #[test]
     fn words_are_looked_for_in_any_case_and_field() {

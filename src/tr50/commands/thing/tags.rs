@@ -1,23 +1,23 @@
 //! `thing.tag.*` and `thing.sectag.*`: tags of one thing or of many.
 
-use crate::app::{App, Effects};
-use crate::store::writer::Receipt;
-use crate::tr50::error::{Code, Failure};
-use crate::tr50::step::{After, Call, Done, Later};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::failure::{Code, Failure};
+use base::id::{OrgId, ThingId, ThingKey};
+use base::limits;
+use base::timestamp::Timestamp;
 use serde::Serialize;
+use store::writer::Receipt;
 
 use super::change::{change_as, check_tags, distinct};
 use super::find::Selection;
+use crate::app::{App, Effects};
 use crate::directory::Session;
-use crate::id::{OrgId, ThingId, ThingKey};
-use crate::limits;
 use crate::things::registry::Thing;
-use crate::timestamp::Timestamp;
 use crate::tr50::commands::target::{Target, is_restricted};
 use crate::tr50::params::{missing, params};
+use crate::tr50::step::{After, Call, Done, Later};
 
 params! {
     /// The things that are to get or lose tags (`tr50.md` 4.1 and 4.5). An application that names

@@ -1,0 +1,53 @@
+//! Facts about a connection: the protocol and the peer.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// How a session's commands arrive; the value of `connInfo.protocol`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// MQTT over TCP.
+    Mqtt,
+    /// MQTT over TLS.
+    Mqtts,
+    /// MQTT over WebSocket.
+    Ws,
+    /// MQTT over WebSocket over TLS.
+    Wss,
+    /// One JSON value a line over TCP.
+    Tcp,
+    /// One JSON value a line over TLS.
+    Tcps,
+    /// HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl Protocol {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Mqtts => "mqtts",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+            Self::Tcp => "tcp",
+            Self::Tcps => "tcps",
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// Connection details, taken from the socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnInfo {
+    /// The protocol really used.
+    pub protocol: Protocol,
+    /// The peer's address and port.
+    pub remote_addr: SocketAddr,
+}

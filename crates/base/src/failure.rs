@@ -1,0 +1,185 @@
+//! What a caller is told when something fails: a code and a sentence.
+//!
+//! Codes that a public source names are the cloud's own; all others are ours, from −95000 down,
+//! where no source shows a code of the cloud. `docs/errors.md` is made from [`CODES`].
+
+use std::borrow::Cow;
+
+/// A TR50 error code.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Code(pub i32);
+
+/// One row of the table of codes.
+#[derive(Debug)]
+pub struct CodeInfo {
+    /// The number on the wire.
+    pub code: Code,
+    /// What it says.
+    pub meaning: &'static str,
+    /// What a client should do about it.
+    pub advice: &'static str,
+    /// Where the number comes from.
+    pub source: &'static str,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $meaning:literal, $advice:literal, $source:literal;)*) => {
+        impl Code {
+            $($(#[$doc])* #[doc = $meaning] pub const $name: Self = Self($number);)*
+        }
+
+        /// Every code that this server sends.
+        pub const CODES: &[CodeInfo] = &[
+            $(CodeInfo {
+                code: Code::$name,
+                meaning: $meaning,
+                advice: $advice,
+                source: $source,
+            },)*
+        ];
+    };
+}
+
+codes! {
+    SESSION_INVALID = -90000, "The session is unknown, has ended or has expired.",
+        "Log in again.", "tr50.md 2.1 (client code PX), text from fact 21";
+    NOT_FOUND = -90008, "The object that the command names does not exist here.",
+        "Check the name; nothing was changed.", "tr50.md 2.1 (client code PY)";
+    END_OF_RESULTS = -90058, "A listing with an iterator has no more to show.",
+        "Stop; all was shown.", "tr50.md 2.1 (documentation of thing.list)";
+    ATTRIBUTE_MISSING = -91006, "The attribute has no value on that thing.",
+        "Use a default of your own, or set it.", "tr50.md 2.1 (client code TH)";
+    AUTHENTICATION_MISSING = -99999, "The request carries no authentication.",
+        "Send `auth` or the `sessionId` header.", "tr50.md 2.1 (IP-Symcon module)";
+    MALFORMED = -95001, "The request is not a TR50 request in JSON.",
+        "Mend the request; nothing of it was executed.", "ours";
+    TOO_LARGE = -95002, "The request is larger than `limits.max_frame_bytes`, or has too many commands.",
+        "Send smaller requests.", "ours";
+    UNKNOWN_COMMAND = -95003, "There is no such command.",
+        "See docs/commands.md.", "ours";
+    PARAMETER_MISSING = -95004, "A required parameter is missing.",
+        "The message names it.", "ours";
+    PARAMETER_INVALID = -95005, "A parameter has the wrong type or an impossible value.",
+        "The message names it and says what was expected.", "ours";
+    PERMISSION_DENIED = -95006, "The session may not do this.",
+        "Ask an administrator for the permission that the message names.", "ours";
+    LOGIN_REFUSED = -95007, "User name, password, thing key or token are not right.",
+        "Check the credentials. The server never says which part was wrong.", "ours";
+    LOGIN_LOCKED = -95008, "Too many failed logins for this user from this address.",
+        "Wait as long as the message says.", "ours";
+    WRONG_SESSION_KIND = -95009, "The command is for users, or for applications, and the session is the other.",
+        "Log in the other way.", "ours";
+    RATE_LIMITED = -95010, "The session sent more than `limits.commands_per_s` commands in a second.",
+        "Send again later; this command was not executed.", "ours (limit: tr50.md 1.1, \"rate\")";
+    BUSY = -95011, "The server has too much to do for this command right now, or is full.",
+        "Send again later; this command was not executed.", "ours";
+    INTERNAL = -95012, "The server failed.",
+        "Look into the server's log.", "ours";
+    REPLY_TOO_LARGE = -95013, "The reply is larger than the client said it accepts, or than one reply may be.",
+        "Ask for fewer records, or with fewer commands in a request.", "ours (MQTT 5, 3.1.2.11.4)";
+    NOT_CONFIGURED = -95014, "The command needs a service or a product that is not part of this server.",
+        "Do without it; docs/commands.md lists these commands.", "ours";
+    ALREADY_EXISTS = -95015, "Something else has this key, name or identifier already.",
+        "Choose another, or change the one that the message names.", "ours";
+    STORAGE_FULL = -95016, "The organisation's files take all the room of `files.org_max_bytes`.",
+        "Delete files; nothing was stored.", "ours";
+    NO_ANSWER = -95020, "The thing has not answered in the time that the caller waits, or the mail expired or was purged before.",
+        "Find out whether the thing is connected. A mail whose `ttl` lasts still waits for it; `mailbox.find` tells.", "ours";
+    MAILBOX_FULL = -95021, "As many mails wait for the thing as `mailbox.waiting_max` allows.",
+        "Wait until the thing has fetched its mail, or take it back by `mailbox.purge`.", "ours";
+    MAIL_ENDED = -95022, "The mail is completed, expired or purged.",
+        "Nothing; `mailbox.find` tells what became of it.", "ours";
+    IN_USE = -95030, "The object can't go, or change so, while something else needs it.",
+        "The message names what; change or delete that first.", "ours";
+}
+
+/// Why a command failed: what the peer is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The code.
+    pub code: Code,
+    /// A sentence that names the culprit.
+    pub message: Cow<'static, str>,
+}
+
+impl Failure {
+    /// A failure with this code and sentence.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// The session that the request names is gone. Home Assistant's mower integration looks for
+    /// the beginning of this sentence, other clients for the code (`tr50.md` 0, fact 21).
+    pub fn session_invalid(why: &str) -> Self {
+        let sentence = format!("Authentication session is invalid: Error: Session {why}");
+        Self::new(Code::SESSION_INVALID, sentence)
+    }
+
+    /// The request names no session and brings no login.
+    pub fn authentication_missing() -> Self {
+        let sentence = "Authentication session is invalid: Error: Session id is missing; \
+                        send `auth` or the sessionId header.";
+        Self::new(Code::AUTHENTICATION_MISSING, sentence)
+    }
+
+    /// `what` (such as `session 5f…`) does not exist.
+    pub fn not_found(what: impl std::fmt::Display) -> Self {
+        Self::new(Code::NOT_FOUND, format!("{what} was not found."))
+    }
+
+    /// Appends the failure object (`tr50.md` 0, facts 11 and 12).
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        self.write_members(out);
+        out.push(b'}');
+    }
+
+    /// Appends the failure's members without the braces, `success` first.
+    pub fn write_members(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#""success":false,"errorCodes":["#);
+        crate::json::push_integer(out, self.code.0.into());
+        out.extend_from_slice(br#"],"errorMessages":["#);
+        crate::json::push_string(out, &self.message);
+        out.push(b']');
+    }
+
+    /// The failure object as text.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        self.write(&mut out);
+        out
+    }
+}
+
+/// A client's text in a message: its beginning, if it is long.
+pub fn excerpt(text: &str) -> String {
+    const CHARS_MAX: usize = 100;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_written_with_success_first() {
+        let mut out = Vec::new();
+        Failure::new(Code::NOT_FOUND, "Thing \"a\" was not found.").write(&mut out);
+        let expected = concat!(
+            r#"{"success":false,"errorCodes":[-90008],"#,
+            r#""errorMessages":["Thing \"a\" was not found."]}"#
+        );
+        assert_eq!(String::from_utf8(out).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn every_code_has_one_row() {
+        let mut codes: Vec<_> = CODES.iter().map(|info| info.code).collect();
+        codes.sort();
+        codes.dedup();
+        assert_eq!(codes.len(), CODES.len());
+    }
+}

@@ -1,0 +1,152 @@
+//! The peers that are believed when they say for whom they speak: load balancers and reverse
+//! proxies in front of the server, and what their X-Forwarded-For says.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// An address, or all addresses that begin with the same bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network {
+    addr: IpAddr,
+    prefix_bits: u32,
+}
+
+/// A text that is no address and no network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not an address or a network such as 10.0.0.0/8")]
+pub struct NotANetwork;
+
+impl Network {
+    /// Whether `addr` is in it. An IPv4 address inside an IPv6 one counts as what it is.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        let (own, own_bits) = bits(self.addr);
+        let (other, other_bits) = bits(addr.to_canonical());
+        let differing = (own ^ other).checked_shr(own_bits - self.prefix_bits).unwrap_or(0);
+        own_bits == other_bits && differing == 0
+    }
+}
+
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        let (addr, prefix) = match text.split_once('/') {
+            Some((addr, prefix)) => (addr, Some(prefix)),
+            None => (text, None),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| NotANetwork)?;
+        let all_bits = bits(addr).1;
+        let prefix_bits = match prefix {
+            Some(prefix) => prefix.parse().map_err(|_| NotANetwork)?,
+            None => all_bits,
+        };
+        if prefix_bits > all_bits { Err(NotANetwork) } else { Ok(Self { addr, prefix_bits }) }
+    }
+}
+
+/// The peers that are believed when they say for whom they speak.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Trusted(Vec<Network>);
+
+impl Trusted {
+    /// Whether `addr` is one of them.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(addr))
+    }
+
+    /// The peer for whom `peer` forwards an HTTP request, by the values of its X-Forwarded-For
+    /// headers in order.
+    ///
+    /// Read from the right, for everything left of the first peer that is not trusted is only that
+    /// peer's own word. The port is 0 where the header names none.
+    pub fn forwarded<'a>(
+        &self,
+        peer: SocketAddr,
+        values: impl DoubleEndedIterator<Item = &'a str>,
+    ) -> SocketAddr {
+        let mut real = peer;
+        for hop in values.rev().flat_map(|value| value.rsplit(',')) {
+            if !self.contains(real.ip()) {
+                break;
+            }
+            match forwarded_addr(hop.trim()) {
+                Some(addr) => real = addr,
+                None => break,
+            }
+        }
+        real
+    }
+}
+
+impl FromIterator<Network> for Trusted {
+    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Self {
+        Self(networks.into_iter().collect())
+    }
+}
+
+/// An address as X-Forwarded-For writes it: with or without a port, IPv6 with or without brackets.
+fn forwarded_addr(text: &str) -> Option<SocketAddr> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    with_port
+        .or_else(|| {
+            let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+            Some(SocketAddr::new(bare.unwrap_or(text).parse().ok()?, 0))
+        })
+        .map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+}
+
+/// The bits of an address, in the low end, and how many they are.
+fn bits(addr: IpAddr) -> (u128, u32) {
+    match addr {
+        IpAddr::V4(addr) => (u32::from(addr).into(), 32),
+        IpAddr::V6(addr) => (addr.into(), 128),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted(networks: &[&str]) -> Trusted {
+        networks.iter().map(|text| text.parse::<Network>().expect(text)).collect()
+    }
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        let check = |network: &str, addr: &str, inside: bool| {
+            let contains = trusted(&[network]).contains(addr.parse().expect(addr));
+            assert_eq!(contains, inside, "{addr} in {network}");
+        };
+        check("10.0.0.0/8", "10.255.1.2", true);
+        check("10.0.0.0/8", "11.0.0.0", false);
+        check("10.0.0.0/8", "::ffff:10.1.2.3", true);
+        check("0.0.0.0/0", "1.2.3.4", true);
+        check("0.0.0.0/0", "::1", false);
+        check("::/0", "::1", true);
+        check("192.0.2.1", "192.0.2.1", true);
+        check("192.0.2.1", "192.0.2.2", false);
+        check("2001:db8::/32", "2001:db8:ffff::1", true);
+        check("2001:db8::/32", "2001:db9::1", false);
+        for bad in ["", "x", "10.0.0.0/33", "10.0.0.0/", "::/129", "10.0.0.0/-1", "10.0.0"] {
+            assert_eq!(bad.parse::<Network>(), Err(NotANetwork), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_hops_are_followed() {
+        let proxies = trusted(&["10.0.0.0/8", "fd00::/8"]);
+        let check = |peer: &str, values: &[&str], real: &str| {
+            let real: SocketAddr = real.parse().expect(real);
+            let peer = peer.parse().expect(peer);
+            assert_eq!(proxies.forwarded(peer, values.iter().copied()), real, "{values:?}");
+        };
+        check("192.0.2.9:5", &["198.51.100.1"], "192.0.2.9:5");
+        check("10.0.0.1:5", &["198.51.100.1"], "198.51.100.1:0");
+        check("10.0.0.1:5", &["6.6.6.6, 198.51.100.1"], "198.51.100.1:0");
+        check("10.0.0.1:5", &["6.6.6.6", "198.51.100.1:77 ,10.0.0.2"], "198.51.100.1:77");
+        check("10.0.0.1:5", &["2001:db8::1, [fd00::1]:9"], "[2001:db8::1]:0");
+        check("10.0.0.1:5", &["198.51.100.1, unknown, 10.0.0.3"], "10.0.0.3:0");
+        check("10.0.0.1:5", &[], "10.0.0.1:5");
+        check("10.0.0.1:5", &[""], "10.0.0.1:5");
+    }
+}

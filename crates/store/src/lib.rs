@@ -1,0 +1,306 @@
+//! Durable state: ordered tables of bytes, changed in atomic batches.
+//!
+//! [`Store`] is what the rest of the program sees. [`memory`] keeps it in memory for tests; the
+//! embedded engine is in [`disk`]. Writes of many connections are grouped by [`writer`].
+
+use std::ops::Bound;
+use std::path::PathBuf;
+
+use base::failure::{Code, Failure};
+
+pub mod disk;
+pub mod memory;
+pub mod rows;
+#[cfg(test)]
+mod suite;
+mod tables;
+#[cfg(any(test, feature = "testing"))]
+pub mod watched;
+pub mod writer;
+
+pub use tables::Tables;
+
+/// Under which name the store logs: a filter for `tr50d` shows its lines too.
+const LOG_TARGET: &str = "tr50d::store";
+
+/// The version of the tables' layout that this program writes. Version 1 knew no more of things
+/// than that they exist; its tables are read as they are.
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// The longest key in bytes; the engine's own bound.
+pub const KEY_BYTES_MAX: usize = 65_535;
+
+/// A table of the store. Keys are ordered bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Table {
+    /// Facts about the store itself, such as its schema version.
+    Meta,
+    /// Organisations, by id.
+    Orgs,
+    /// Users, by id.
+    Users,
+    /// Roles, by id.
+    Roles,
+    /// Application definitions with their tokens' hashes, by id.
+    Applications,
+    /// Definitions of things: organisation id (12 bytes), then definition id.
+    ThingDefs,
+    /// Things: organisation id (12 bytes), then key.
+    Things,
+    /// Keys of things: organisation id (12 bytes), then thing id (12 bytes).
+    ThingIds,
+    /// Keys of things by their modems' identifiers: organisation id (12 bytes), the kind of
+    /// identifier (1 byte), then the identifier.
+    ThingAliases,
+    /// Keys of bound things: id of the thing that they are bound to (12 bytes), then their own id.
+    Children,
+    /// Keys of things by their definition: id of the definition (12 bytes), then of the thing.
+    ThingsOfDef,
+    /// When things whose sessions have ended were last seen: thing id (12 bytes).
+    Seen,
+    /// Series of telemetry with their newest point: id of the owner (12 bytes), the kind (1 byte),
+    /// then the name.
+    Series,
+    /// Points of telemetry of one month: series number (8 bytes), time, arrival.
+    Telemetry(Month),
+    /// Messages to things.
+    Mails,
+    /// Files of things and organisations: organisation id (12 bytes), thing id (12 bytes, zero for
+    /// the organisation's own), then the name.
+    Files,
+    /// Files with an end: its time (8 bytes, big-endian milliseconds), then the key in `Files`.
+    FileEnds,
+    /// Live sessions, by ref.
+    Sessions,
+    /// Ended sessions: time of the end (8 bytes, big-endian milliseconds), then ref.
+    History,
+}
+
+/// A calendar month in UTC, counted from January 1970; the partitions of telemetry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Month(pub u16);
+
+impl Table {
+    /// All tables but the partitions of telemetry, of which there are as many as there is data.
+    pub const ALL: [Self; 18] = [
+        Self::Meta,
+        Self::Orgs,
+        Self::Users,
+        Self::Roles,
+        Self::Applications,
+        Self::ThingDefs,
+        Self::Things,
+        Self::ThingIds,
+        Self::ThingAliases,
+        Self::Children,
+        Self::ThingsOfDef,
+        Self::Seen,
+        Self::Series,
+        Self::Mails,
+        Self::Files,
+        Self::FileEnds,
+        Self::Sessions,
+        Self::History,
+    ];
+
+    /// The name on disk.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Orgs => "orgs",
+            Self::Users => "users",
+            Self::Roles => "roles",
+            Self::Applications => "applications",
+            Self::ThingDefs => "thing_defs",
+            Self::Things => "things",
+            Self::ThingIds => "thing_ids",
+            Self::ThingAliases => "thing_aliases",
+            Self::Children => "children",
+            Self::ThingsOfDef => "things_of_def",
+            Self::Seen => "seen",
+            Self::Series => "series",
+            Self::Telemetry(_) => "telemetry",
+            Self::Mails => "mails",
+            Self::Files => "files",
+            Self::FileEnds => "file_ends",
+            Self::Sessions => "sessions",
+            Self::History => "history",
+        }
+    }
+
+    /// Whether a read by key sees what waits for the writer. Nobody reads a point of telemetry or a
+    /// session by key, so they are spared the cost.
+    const fn shows_waiting(self) -> bool {
+        !matches!(self, Self::Telemetry(_) | Self::Sessions | Self::History)
+    }
+}
+
+/// A change of one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Sets the key's value.
+    Put(Table, Vec<u8>, Vec<u8>),
+    /// Removes the key, which need not be there.
+    Delete(Table, Vec<u8>),
+}
+
+/// Changes that happen together or not at all, in order.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Batch(pub Vec<Change>);
+
+impl Batch {
+    /// Adds a value.
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.0.push(Change::Put(table, key.into(), value.into()));
+    }
+
+    /// Adds a removal.
+    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.0.push(Change::Delete(table, key.into()));
+    }
+
+    /// The memory that it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        let heap = |change: &Change| match change {
+            Change::Put(_, key, value) => key.len() + value.len(),
+            Change::Delete(_, key) => key.len(),
+        };
+        self.0.iter().map(|change| size_of::<Change>() + heap(change)).sum()
+    }
+
+    /// The value that the change at this place puts.
+    pub fn value_at(&self, index: usize) -> Option<&[u8]> {
+        match self.0.get(index)? {
+            Change::Put(_, _, value) => Some(value),
+            Change::Delete(..) => None,
+        }
+    }
+}
+
+/// What can go wrong with durable state.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine failed.
+    #[error("the store can't {doing}")]
+    Engine {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A record does not read back: written by a newer program, or damaged.
+    #[error("the record {key} in table {table} can't be read")]
+    Record {
+        /// The table's name.
+        table: &'static str,
+        /// The key in hexadecimal.
+        key: String,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The store was written by a newer program.
+    #[error("the store has schema version {found}, this program knows versions up to {known}")]
+    Newer {
+        /// The store's version.
+        found: u32,
+        /// This program's version.
+        known: u32,
+    },
+    /// Another process works on this directory.
+    #[error("the directory {0} is in use by another process")]
+    InUse(PathBuf),
+    /// A key is empty or longer than [`KEY_BYTES_MAX`].
+    #[error("a key of {bytes} bytes can't be kept in table {table}")]
+    KeyLength {
+        /// The table's name.
+        table: &'static str,
+        /// The key's length.
+        bytes: usize,
+    },
+    /// The writer has stopped: no further change is taken.
+    #[error("the store is closed")]
+    Closed,
+    /// Too many changes wait for the writer.
+    #[error("the store is behind with its work")]
+    Busy,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Busy => {
+                Self::new(Code::BUSY, "The store is behind with its work; try again.")
+            }
+            error => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(target: LOG_TARGET, error, "a command failed");
+                Self::new(Code::INTERNAL, "The server could not read or write its store.")
+            }
+        }
+    }
+}
+
+/// A row of a table: key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Durable state. All methods block for the time of a disk access and may be called from any
+/// thread.
+pub trait Store: Send + Sync + 'static {
+    /// The value of a key.
+    fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// At most `limit` rows with keys in the range, in ascending order of keys.
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// At most `limit` rows with keys in the range, in descending order of keys.
+    fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// The months that have telemetry, in order.
+    fn months(&self) -> Vec<Month>;
+
+    /// Drops all telemetry of a month at once.
+    fn drop_month(&self, month: Month) -> Result<(), StoreError>;
+
+    /// Applies several batches, each atomically; when it returns they survive the end of this
+    /// process (`kill -9`).
+    fn commit(&self, batches: &[Batch]) -> Result<(), StoreError>;
+
+    /// Makes all commits so far survive the loss of power.
+    fn sync(&self) -> Result<(), StoreError>;
+}
+
+/// Refuses what no engine can keep, before anything is written.
+fn check_keys(batches: &[Batch]) -> Result<(), StoreError> {
+    for change in batches.iter().flat_map(|batch| &batch.0) {
+        let (Change::Put(table, key, _) | Change::Delete(table, key)) = change;
+        if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
+            return Err(StoreError::KeyLength { table: table.name(), bytes: key.len() });
+        }
+    }
+    Ok(())
+}
+
+/// Whether no key can be in the range. Ordered maps panic when asked for a range that ends before
+/// it begins, so this is asked first.
+fn is_empty_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
+        | (Bound::Excluded(from), Bound::Included(to)) => from >= to,
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+    }
+}

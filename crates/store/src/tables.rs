@@ -1,0 +1,150 @@
+//! The store and its writer as one: who reads by key sees what was handed over a moment ago.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::writer::{Durability, Receipt, Writer};
+use super::{Batch, Month, Row, Store, StoreError, Table};
+
+/// Locks for changes of records that are read first; an owner has one of them.
+const LOCKS: usize = 64;
+
+/// The tables. A clone is a second handle of the same ones.
+#[derive(Clone)]
+pub struct Tables {
+    store: Arc<dyn Store>,
+    writer: Writer,
+    locks: Arc<[Mutex<()>; LOCKS]>,
+}
+
+impl Tables {
+    /// The tables of a store, whose writer starts now.
+    pub fn new(store: Arc<dyn Store>, durability: Durability) -> Self {
+        let writer = Writer::spawn(store.clone(), durability);
+        Self { store, writer, locks: Arc::new(std::array::from_fn(|_| Mutex::new(()))) }
+    }
+
+    /// The store itself: what is committed.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The writer.
+    pub const fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// The value of a key, as it will be when all that was handed over is committed.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.writer.waiting_value(table, key) {
+            Some(value) => Ok(value),
+            None => self.store.read(table, key),
+        }
+    }
+
+    /// At most `limit` committed rows, in ascending order of keys.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.store.scan(table, from, to, limit)
+    }
+
+    /// At most `limit` committed rows whose keys begin so, in ascending order, after `after` if it
+    /// is given.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn scan_prefix(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let end = end_of(prefix);
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.store.scan(table, from, to, limit)
+    }
+
+    /// At most `limit` committed rows, in descending order of keys.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn scan_back(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.store.scan_back(table, from, to, limit)
+    }
+
+    /// The months that have telemetry, in order.
+    pub fn months(&self) -> Vec<Month> {
+        self.store.months()
+    }
+
+    /// Hands changes over, as [`Writer::hand_over`] says.
+    ///
+    /// # Errors
+    /// There is no room, or the store is closed.
+    pub fn hand_over(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        self.writer.hand_over(batch)
+    }
+
+    /// Keeps others from changing what belongs to this owner: to be held from the reading of a
+    /// record to the handing over of its change, never across an await, and only one at a time.
+    pub fn exclusive(&self, owner: &[u8]) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        owner.hash(&mut hasher);
+        self.locks[hasher.finish() as usize % LOCKS].lock()
+    }
+}
+
+/// The first key behind all keys that begin so; none if there is no such key.
+fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn rows_with_a_prefix_come_in_pages() {
+        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+        let mut batch = Batch::default();
+        for key in [&[1, 0xff][..], &[1, 0xff, 0], &[1, 0xff, 0xff], &[2], &[0xff, 0xff]] {
+            batch.put(Table::Mails, key, "");
+        }
+        tables.hand_over(batch).expect("room").durable().await.expect("committed");
+        let keys = |prefix: &[u8], after, limit| -> Vec<Vec<u8>> {
+            let rows = tables.scan_prefix(Table::Mails, prefix, after, limit).expect("scan");
+            rows.into_iter().map(|(key, _)| key).collect()
+        };
+        assert_eq!(keys(&[1, 0xff], None, 2), [vec![1, 0xff], vec![1, 0xff, 0]]);
+        assert_eq!(keys(&[1, 0xff], Some(&[1, 0xff, 0]), 9), [vec![1, 0xff, 0xff]]);
+        assert_eq!(keys(&[0xff], None, 9), [vec![0xff, 0xff]]);
+        assert_eq!(keys(&[], None, 9).len(), 5);
+        assert_eq!(tables.read(Table::Mails, &[2]).expect("read"), Some(Vec::new()));
+    }
+}

@@ -1,0 +1,391 @@
+//! Group commit: one thread takes all changes that wait and commits them as one group, so that
+//! many connections share one write and one sync.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use base::limits;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use smallvec::{SmallVec, smallvec};
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::{Batch, Change, LOG_TARGET, Store, StoreError, Table};
+
+/// What a commit survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// The end of the process (`kill -9`): the changes are with the operating system.
+    Os,
+    /// The loss of power: the changes are on the disk.
+    Disk,
+}
+
+/// The way to change the store. A clone is a second handle of the same writer.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Work>,
+    /// The number of the next batch. Held until the batch is in the queue, so that what waits for a
+    /// key is always the last that was handed over.
+    next: Arc<Mutex<u64>>,
+    waiting: Arc<Waiting>,
+}
+
+/// The number of a batch and the value that it puts; none: it removes the key.
+type NumberedValue = (u64, Option<Vec<u8>>);
+
+/// What was handed over and is not committed, for readers that must not miss it.
+#[derive(Default)]
+struct Waiting {
+    values: DashMap<(Table, Vec<u8>), NumberedValue>,
+    /// The memory that all batches take which are not committed.
+    bytes: AtomicUsize,
+}
+
+impl Waiting {
+    fn add(&self, number: u64, batch: &Batch) {
+        for change in &batch.0 {
+            let (table, key, value) = match change {
+                Change::Put(table, key, value) => (table, key, Some(value)),
+                Change::Delete(table, key) => (table, key, None),
+            };
+            if table.shows_waiting() {
+                self.values.insert((*table, key.clone()), (number, value.cloned()));
+            }
+        }
+    }
+
+    fn remove(&self, number: u64, batch: Batch) {
+        for change in batch.0 {
+            let (Change::Put(table, key, _) | Change::Delete(table, key)) = change;
+            if table.shows_waiting() {
+                self.values.remove_if(&(table, key), |_, (last, _)| *last == number);
+            }
+        }
+    }
+}
+
+impl Writer {
+    /// Starts the writer's thread.
+    pub fn spawn(store: Arc<dyn Store>, durability: Durability) -> Self {
+        let (queue, work) = mpsc::channel(limits::STORE_QUEUE_MAX);
+        let waiting = Arc::<Waiting>::default();
+        let shared = waiting.clone();
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || run(&*store, durability, &shared, work))
+            .expect("the system has a thread left when the program starts");
+        Self { queue, next: Arc::default(), waiting }
+    }
+
+    /// Hands changes over, to be committed after all that was handed over before. Who does not
+    /// wait for the receipt finds a failure in the log.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when the queue is full, [`StoreError::Closed`] after `stop`.
+    pub fn hand_over(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        if batch.0.is_empty() {
+            return Ok(Receipt::nothing());
+        }
+        let (answer, answered) = oneshot::channel();
+        let mut next = self.next.lock();
+        let (bytes, waiting) = (batch.bytes(), self.waiting.bytes.load(Ordering::Relaxed));
+        // One that is larger than that goes alone.
+        if waiting > 0 && waiting + bytes > limits::STORE_QUEUE_BYTES_MAX {
+            return Err(StoreError::Busy);
+        }
+        let place = self.queue.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(()) => StoreError::Closed,
+        })?;
+        let number = *next;
+        *next += 1;
+        self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.waiting.add(number, &batch);
+        place.send(Work::Commit(number, batch, answer));
+        Ok(Receipt(smallvec![answered]))
+    }
+
+    /// The value that waits to be committed under this key; `Some(None)` when its removal waits.
+    pub(super) fn waiting_value(&self, table: Table, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        self.waiting.values.get(&(table, key.to_vec())).map(|entry| entry.1.clone())
+    }
+
+    /// How many batches wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// Commits what waits, makes it survive the loss of power, and ends the thread. Nothing is
+    /// taken afterwards; a second call does nothing.
+    ///
+    /// # Errors
+    /// What the store reports for the last sync.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        if self.queue.send(Work::Stop(answer)).await.is_err() {
+            return Ok(());
+        }
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// For changes that were handed over: resolves when they are as durable as promised. Whoever does
+/// not wait for it finds a failure in the log.
+#[derive(Debug, Default)]
+#[must_use = "without waiting nobody knows whether the changes are durable"]
+pub struct Receipt(SmallVec<[oneshot::Receiver<Stored>; 2]>);
+
+/// What became of a batch.
+type Stored = Result<(), StoreError>;
+
+impl Receipt {
+    /// Resolves at once: there was nothing to store.
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// Whether it is for nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A receipt for both.
+    pub fn and(mut self, mut other: Self) -> Self {
+        self.0.append(&mut other.0);
+        self
+    }
+
+    /// The same receipt, for who has something to do as soon as the changes are durable (true) or
+    /// lost, whether or not somebody still waits for it. Who waits for the receipt is told first.
+    pub fn followed_by(self, work: impl FnOnce(bool) + Send + 'static) -> Self {
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            let stored = self.await;
+            let durable = stored.is_ok();
+            // Nobody need wait for it.
+            let _ = answer.send(stored);
+            work(durable);
+        });
+        Self(smallvec![answered])
+    }
+}
+
+impl Future for Receipt {
+    type Output = Stored;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stored> {
+        // The writer goes in order: the last is the one to wait for, those before it are there then.
+        while let Some(last) = self.0.last_mut() {
+            let stored = ready!(Pin::new(last).poll(cx)).unwrap_or(Err(StoreError::Closed));
+            self.0.pop();
+            stored?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+type Answer = oneshot::Sender<Stored>;
+
+enum Work {
+    Commit(u64, Batch, Answer),
+    Stop(Answer),
+}
+
+/// The thread: ends after `stop`, or when the last handle is gone.
+fn run(
+    store: &dyn Store,
+    durability: Durability,
+    waiting: &Waiting,
+    mut queue: mpsc::Receiver<Work>,
+) {
+    let mut work = Vec::with_capacity(limits::GROUP_BATCHES_MAX);
+    let mut stops = Vec::new();
+    let mut failing = false;
+    while queue.blocking_recv_many(&mut work, limits::GROUP_BATCHES_MAX) > 0 {
+        let mut batches = Vec::with_capacity(work.len());
+        let (mut numbers, mut answers) = (Vec::new(), Vec::new());
+        for item in work.drain(..) {
+            match item {
+                Work::Commit(number, batch, answer) => {
+                    numbers.push(number);
+                    batches.push(batch);
+                    answers.push(answer);
+                }
+                Work::Stop(answer) => {
+                    queue.close();
+                    stops.push(answer);
+                }
+            }
+        }
+        let committed = commit(store, durability, &batches).map_err(Arc::new);
+        // A store that failed once fails for good; one line says so, not one for each group.
+        if let (Err(error), false) = (&committed, failing) {
+            let error = &**error as &dyn std::error::Error;
+            error!(target: LOG_TARGET, error, "changes are lost");
+        }
+        failing = committed.is_err();
+        // Committed or lost: in either case the store is the one to ask from now on.
+        let bytes = batches.iter().map(Batch::bytes).sum();
+        for (number, batch) in numbers.into_iter().zip(batches) {
+            waiting.remove(number, batch);
+        }
+        waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        answer_all(answers, &committed);
+    }
+    let synced = store.sync().map_err(Arc::new);
+    if let Err(error) = &synced {
+        let error = &**error as &dyn std::error::Error;
+        error!(target: LOG_TARGET, error, "the last changes may be lost");
+    }
+    answer_all(stops, &synced);
+}
+
+fn commit(store: &dyn Store, durability: Durability, batches: &[Batch]) -> Result<(), StoreError> {
+    if batches.is_empty() {
+        return Ok(());
+    }
+    store.commit(batches)?;
+    match durability {
+        Durability::Os => Ok(()),
+        Durability::Disk => store.sync(),
+    }
+}
+
+/// Tells everyone who waits. Who has gone meanwhile needs no answer.
+fn answer_all(answers: Vec<Answer>, outcome: &Result<(), Arc<StoreError>>) {
+    for answer in answers {
+        let _ = answer.send(outcome.clone().map_err(|shared| StoreError::Engine {
+            doing: "commit a group of changes",
+            source: Box::new(shared),
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Month;
+    use crate::watched::Watched;
+
+    fn batch(key: &str) -> Batch {
+        let mut batch = Batch::default();
+        batch.put(Table::Things, key, "value");
+        batch
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_committed_as_one_group() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Disk);
+        let closed_gate = store.gate.lock();
+        drop(writer.hand_over(batch("first")).expect("room"));
+        while store.commits.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        for number in 0..100 {
+            drop(writer.hand_over(batch(&format!("{number}"))).expect("room"));
+        }
+        drop(closed_gate);
+        writer.hand_over(batch("last")).expect("room").await.expect("committed");
+        assert!(store.commits.load(Ordering::SeqCst) <= 3, "the hundred share a commit");
+        assert_eq!(store.commits.load(Ordering::SeqCst), store.syncs.load(Ordering::SeqCst));
+        assert!(store.read(Table::Things, b"99").expect("read").is_some());
+    }
+
+    #[tokio::test]
+    async fn what_waits_can_be_read() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let read = |key: &str| writer.waiting_value(Table::Things, key.as_bytes());
+        let closed_gate = store.gate.lock();
+        drop(writer.hand_over(batch("a")).expect("room"));
+        assert_eq!(read("a"), Some(Some(b"value".to_vec())));
+        let mut removal = Batch::default();
+        removal.delete(Table::Things, "a");
+        let removed = writer.hand_over(removal).expect("room");
+        assert_eq!(read("a"), Some(None));
+        assert_eq!(read("b"), None);
+        drop(closed_gate);
+        removed.await.expect("committed");
+        assert_eq!(read("a"), None);
+        assert_eq!(store.read(Table::Things, b"a").expect("read"), None);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_so() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let closed_gate = store.gate.lock();
+        let mut taken = 0;
+        while writer.hand_over(batch("a")).is_ok() {
+            taken += 1;
+            assert!(
+                taken <= limits::STORE_QUEUE_MAX + 2 * limits::GROUP_BATCHES_MAX,
+                "the queue has a bound"
+            );
+        }
+        assert!(matches!(writer.hand_over(batch("a")), Err(StoreError::Busy)));
+        drop(closed_gate);
+        let receipt = loop {
+            match writer.hand_over(batch("b")) {
+                Ok(receipt) => break receipt,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        receipt.await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn large_batches_wait_for_each_other_elsewhere() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let large = |bytes: usize| {
+            let mut batch = Batch::default();
+            batch.put(Table::Telemetry(Month(600)), "a", vec![0; bytes]);
+            batch
+        };
+        let closed_gate = store.gate.lock();
+        let half = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX / 2)).expect("room");
+        let refused = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX / 2));
+        assert!(matches!(refused, Err(StoreError::Busy)));
+        let small = writer.hand_over(batch("small")).expect("room");
+        drop(closed_gate);
+        half.await.expect("committed");
+        small.await.expect("committed");
+        let whole = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX + 1)).expect("alone");
+        whole.await.expect("committed");
+    }
+
+    #[tokio::test]
+    async fn a_failed_group_fails_everyone_in_it() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        store.failing.store(true, Ordering::SeqCst);
+        let taken = |key| writer.hand_over(batch(key)).expect("room");
+        let (one, two) = tokio::join!(taken("a"), taken("b"));
+        for refused in [one, two] {
+            assert!(matches!(refused, Err(StoreError::Engine { .. })), "{refused:?}");
+        }
+        store.failing.store(false, Ordering::SeqCst);
+        writer.hand_over(batch("a")).expect("room").await.expect("the writer goes on");
+    }
+
+    #[tokio::test]
+    async fn stopping_drains_and_closes() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        for number in 0..3000 {
+            drop(writer.hand_over(batch(&format!("{number}"))).expect("room"));
+        }
+        writer.clone().stop().await.expect("synced");
+        assert!(store.read(Table::Things, b"2999").expect("read").is_some());
+        assert_eq!(store.syncs.load(Ordering::SeqCst), 1);
+        assert!(matches!(writer.hand_over(batch("a")), Err(StoreError::Closed)));
+        writer.stop().await.expect("a second stop does nothing");
+    }
+}
