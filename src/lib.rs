@@ -6,8 +6,6 @@
 //! * [`dialects`]: the same sessions and principals in NetApp Element's and Cognite's words.
 //! * [`tr50`]: the language: envelope, errors, dispatcher, one file a command family.
 //! * [`app`]: the parts together, and the one door through which they change.
-//! * [`directory`]: live sessions, their indexes, expiry, events and history.
-//! * [`identity`]: organisations, users, applications with tokens, roles.
 //! * [`things`]: what things do: telemetry, mailboxes, files, and who is told of changes.
 //! * [`broker`]: ordinary MQTT topics, through the embedded rumqttd router.
 //! * [`backup`], [`control`]: copies of a running store, and orders to it on its own machine.
@@ -15,7 +13,7 @@
 //! * [`cli`]: the subcommands, and what they print.
 //!
 //! Beside it: the crates `base` (ids, times, topics, failures, bounds), `mqtt` (bytes and packets),
-//! `store` (tables), and `client`, the other side, which never depends on the server.
+//! `rules` (who there is, and which sessions live), `store` (tables), and `client`, the other side, which never depends on the server.
 
 pub mod app;
 pub mod backup;
@@ -25,13 +23,10 @@ pub mod config;
 pub mod control;
 pub mod descriptors;
 pub mod dialects;
-pub mod directory;
 pub mod edge;
-pub mod identity;
 pub mod logging;
 pub mod metrics;
 pub mod random;
 pub mod serve;
 pub mod things;
-mod toml_error;
 pub mod tr50;

@@ -5,20 +5,15 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use base::timestamp::Timestamp;
 use clap::{Args, Parser, Subcommand};
-use store::Tables;
-use store::memory::MemoryStore;
-use store::writer::Durability;
 use tr50d::cli::backup::{self, BackupArgs, RestoreArgs};
 use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
 use tr50d::config::{Config, is_demo_dir};
 use tr50d::descriptors;
-use tr50d::identity::Identity;
 use tr50d::logging;
 use tr50d::serve::{Server, chain};
 
@@ -133,10 +128,7 @@ fn check(args: &CheckArgs) -> ExitCode {
 /// What is wrong with the bootstrap file, if there is one.
 fn check_bootstrap(config: &Config) -> Option<String> {
     let file = config.server.bootstrap.as_deref()?;
-    let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
-    // Ids and salts that are forgotten at once need no randomness.
-    let opened = Identity::open(tables, Some(file), Timestamp::now(), &mut |bytes| bytes.fill(0));
-    opened.err().map(|error| chain(&error))
+    tr50d::app::check_bootstrap(file, Timestamp::now()).err().map(|error| chain(&error))
 }
 
 async fn serve(args: ServeArgs) -> Result<ExitCode, String> {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use base::conn::{ConnInfo, Protocol};
 use client::Url;
+use rules::directory::query::Query;
 use tempfile::TempDir;
 use tr50d::app::App;
 use tr50d::config::Config;
-use tr50d::directory::query::Query;
 use tr50d::edge::Stream;
 use tr50d::serve::Server;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use base::conn::{ConnInfo, Protocol};
 use base::id::{SessionId, ThingId, ThingKey};
 use base::timestamp::Timestamp;
+use rules::directory::{Lifetime, Session, Start, Who};
+use rules::identity::Access;
+use rules::identity::model::Application;
 use store::writer::Receipt;
 use tr50d::app::App;
-use tr50d::directory::{Lifetime, Session, Start, Who};
-use tr50d::identity::Access;
-use tr50d::identity::model::Application;
 use tr50d::things::registry::Thing;
 
 use crate::inside::{Inside, here, until};
@@ -120,16 +120,16 @@ impl Whole {
     }
 }
 
-type Started = Vec<(Arc<Session>, tr50d::directory::Changes)>;
+type Started = Vec<(Arc<Session>, rules::directory::Changes)>;
 
 /// What the list of what was started takes, which no server keeps.
 fn capacity_bytes(started: &Started) -> usize {
-    started.capacity() * size_of::<(Arc<Session>, tr50d::directory::Changes)>()
+    started.capacity() * size_of::<(Arc<Session>, rules::directory::Changes)>()
 }
 
 fn events_bytes(started: &Started) -> usize {
-    let bytes = |changes: &tr50d::directory::Changes| {
-        changes.events.capacity() * size_of::<tr50d::directory::Event>()
+    let bytes = |changes: &rules::directory::Changes| {
+        changes.events.capacity() * size_of::<rules::directory::Event>()
     };
     started.iter().map(|(_, changes)| bytes(changes)).sum()
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use mqtt::packet::Connect;
 use mqtt::{ConnectProperties, Version, encode};
-use tr50d::directory::Reason;
+use rules::directory::Reason;
 use tr50d::edge::driver::Peer;
 use tr50d::edge::mqtt::client::{Client, Closing};
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use base::id::OrgId;
 use base::timestamp::Timestamp;
+use rules::directory::{Events, Principal, Session, Who};
+use rules::identity::Access;
 use store::StoreError;
 
 use super::App;
 use super::effects::Affected;
-use crate::directory::{Events, Principal, Session, Who};
-use crate::identity::Access;
 
 impl App {
     /// Gives a session the rights that its principal has now.

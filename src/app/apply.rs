@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Event, Events, Lifetime, Reason, Session};
+use rules::identity::RecordChanges;
 use smallvec::SmallVec;
 use store::StoreError;
 use store::writer::Receipt;
 
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
 use super::{App, journal, records};
-use crate::directory::{Event, Events, Lifetime, Reason, Session};
-use crate::identity::RecordChanges;
 
 impl App {
     /// Carries effects out: records, then sessions, and tells everybody. When this returns they

@@ -5,12 +5,12 @@ use std::sync::{Arc, LazyLock};
 use base::id::{ThingId, ThingKey};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::event::Event;
+use rules::directory::{Lifetime, Outbox, Principal, Push, Session, Who};
 use serde::Serialize;
 use store::StoreError;
 
 use super::App;
-use crate::directory::event::Event;
-use crate::directory::{Lifetime, Outbox, Principal, Push, Session, Who};
 use crate::random::random;
 use crate::things::mailbox::mail::Letter;
 use crate::things::mailbox::{Draft, PostError, Posted};

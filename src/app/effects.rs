@@ -7,12 +7,11 @@ use std::task::{Context, Poll};
 
 use base::failure::Failure;
 use base::id::{OrgId, UserId};
+use rules::directory::{Event, Events, Principal, Reason, Session};
+use rules::identity::{Access, RecordChanges};
 use smallvec::{SmallVec, smallvec};
 use store::StoreError;
 use store::writer::Receipt;
-
-use crate::directory::{Event, Events, Principal, Reason, Session};
-use crate::identity::{Access, RecordChanges};
 
 /// All that a command did beside its reply. The reply waits until it is durable.
 #[derive(Default)]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use base::failure::Failure;
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Event, Session};
 use store::writer::Receipt;
 use store::{Batch, StoreError};
 
 use super::App;
 use super::journal;
-use crate::directory::{Event, Session};
 
 impl App {
     /// Expires what is due, in steps between which other work gets its turn, and forgets ended

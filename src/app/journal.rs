@@ -6,11 +6,11 @@ use std::ops::Bound;
 
 use base::id::{OrgId, ThingId};
 use base::timestamp::Timestamp;
+use rules::directory::record::SessionRecord;
+use rules::directory::{DirectoryWriter, End, Event, Events, Lifetime, Reason, Session, Who};
+use rules::identity::Identity;
 use store::{Batch, Row, Store, StoreError, Table};
 
-use crate::directory::record::SessionRecord;
-use crate::directory::{DirectoryWriter, End, Event, Events, Lifetime, Reason, Session, Who};
-use crate::identity::Identity;
 use crate::things::registry::{Seen, Things};
 
 /// Rows read at once when the server starts.

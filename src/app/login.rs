@@ -6,13 +6,13 @@ use base::conn::ConnInfo;
 use base::failure::{Code, Failure};
 use base::id::{ApplicationId, SessionId, ThingId, ThingKey};
 use base::timestamp::Timestamp;
+use rules::directory::{End, Full, Lifetime, Outbox, Reason, Session, Start, Who};
+use rules::identity::model::User;
+use rules::identity::{Access, Refusal};
 use store::StoreError;
 use store::writer::Receipt;
 
 use super::App;
-use crate::directory::{End, Full, Lifetime, Outbox, Reason, Session, Start, Who};
-use crate::identity::model::User;
-use crate::identity::{Access, Refusal};
 use crate::random::{NoRandom, random};
 
 /// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
@@ -353,9 +353,10 @@ pub fn login_failure(error: &LoginError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use rules::identity::model::Application;
+
     use super::super::tests::app;
     use super::*;
-    use crate::identity::model::Application;
 
     #[tokio::test]
     async fn refusals_say_the_token_first() {

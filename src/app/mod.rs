@@ -9,12 +9,12 @@ use base::id::ApplicationId;
 use base::timestamp::Timestamp;
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use rules::directory::{Directory, DirectoryWriter, Lifetime, Session};
+use rules::identity::{Access, Identity, IdentityWriter};
 use store::Tables;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
-use crate::directory::{Directory, DirectoryWriter, Lifetime, Session};
-use crate::identity::{Access, Identity, IdentityWriter};
 use crate::metrics::Metrics;
 use crate::things::feed::Feed;
 use crate::things::files::Files;
@@ -42,7 +42,7 @@ pub use delivery::notice_to;
 pub use effects::{Affected, Applied, Effects, Goodbyes, Outcome, Sequel, SessionChange};
 pub use login::{Arrival, Credentials, LoginError, login_failure};
 pub use open::OpenError;
-pub use records::IdentityError;
+pub use records::{IdentityError, check_bootstrap};
 pub use secret::SecretError;
 
 use passwords::Passwords;
@@ -175,13 +175,13 @@ pub(crate) mod tests {
     use base::conn::{ConnInfo, Protocol};
     use base::id::{OrgId, SessionId, ThingId, ThingKey};
     use base::limits;
+    use rules::directory::{Event, Reason};
+    use rules::directory::{Outbox, Start, Who};
+    use rules::identity::model::User;
     use store::watched::Watched;
     use store::{Row, Store, Table};
 
     use super::*;
-    use crate::directory::{Event, Reason};
-    use crate::directory::{Outbox, Start, Who};
-    use crate::identity::model::User;
     use crate::things::registry::Thing;
     use crate::tr50::commands::COMMANDS;
     use crate::tr50::dispatch::{Caller, execute};
@@ -353,7 +353,7 @@ pub(crate) mod tests {
 
     /// Gives a session every permission.
     fn permit_all(app: &App, session: &Arc<Session>) {
-        let permissions = crate::identity::permission::PermissionSet::ALL;
+        let permissions = rules::identity::permission::PermissionSet::ALL;
         let access = Access { permissions, ..Access::clone(&session.access()) };
         drop(app.sessions.refresh(session, NOW, |_, _| Some(access)));
     }

@@ -8,12 +8,11 @@ use std::sync::{Arc, mpsc};
 use base::limits;
 use base::timestamp::Timestamp;
 use parking_lot::Mutex;
+use rules::identity::Refusal;
+use rules::identity::model::User;
+use rules::identity::password::{NOBODYS_HASH, hash_password, is_right};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
-
-use crate::identity::Refusal;
-use crate::identity::model::User;
-use crate::identity::password::{NOBODYS_HASH, hash_password, is_right};
 
 /// Checks passwords.
 pub struct Passwords {
@@ -242,8 +241,9 @@ impl Failures {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use rules::identity::tests::{NOW, demo};
+
     use super::*;
-    use crate::identity::tests::{NOW, demo};
 
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const NAME: &str = "viewer@basicorg.example";

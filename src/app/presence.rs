@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use base::id::{OrgId, ThingId, ThingKey};
 use base::limits;
+use rules::directory::{Event, Lifetime, Principal, Session, Who};
 use store::{Batch, StoreError};
 
 use super::App;
-use crate::directory::{Event, Lifetime, Principal, Session, Who};
 use crate::things::feed::Topic;
 use crate::things::registry::{Seen, Thing};
 

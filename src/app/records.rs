@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use base::timestamp::Timestamp;
+use rules::identity::bootstrap::{self, Problem};
+use rules::identity::{Record, RecordChange, RecordChanges, Records};
 use store::rows::{encode, load_table};
 use store::{Batch, Store, StoreError, Table};
-
-use crate::identity::bootstrap::{self, Problem};
-use crate::identity::{Record, RecordChange, RecordChanges, Records};
 
 /// Why there are no records. Each is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -55,15 +54,33 @@ pub fn load(
         return Ok(stored);
     }
     let path = bootstrap.ok_or(IdentityError::NoBootstrap)?;
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
-    let records = bootstrap::read(&text, now, random)
-        .map_err(|problem| IdentityError::Bootstrap { path: path.into(), problem })?;
+    let records = read_file(path, now, random)?;
     let mut batch = Batch::default();
     records.iter().for_each(|record| put(&mut batch, &record));
     store.commit(&[batch])?;
     store.sync()?;
     Ok(records)
+}
+
+/// Whether a bootstrap file could be read into an empty store.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn check_bootstrap(path: &Path, now: Timestamp) -> Result<(), IdentityError> {
+    // Ids and salts that are forgotten at once need no randomness.
+    read_file(path, now, &mut |bytes| bytes.fill(0)).map(drop)
+}
+
+fn read_file(
+    path: &Path,
+    now: Timestamp,
+    random: &mut dyn FnMut(&mut [u8]),
+) -> Result<Records, IdentityError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
+    bootstrap::read(&text, now, random)
+        .map_err(|problem| IdentityError::Bootstrap { path: path.into(), problem })
 }
 
 /// The rows of changes.
@@ -119,10 +136,10 @@ fn row(record: &Record) -> (Table, Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use rules::identity::tests::NOW;
     use store::memory::MemoryStore;
 
     use super::*;
-    use crate::identity::tests::NOW;
 
     fn demo() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml")

@@ -17,7 +17,6 @@ use value::{Raw, Value};
 
 use crate::edge::tls;
 use crate::things::telemetry::RETENTION_MONTHS_MAX;
-use crate::toml_error;
 
 /// What `--demo` starts from.
 const DEMO: &str = include_str!("../../config/demo.toml");
@@ -340,8 +339,9 @@ impl Config {
     }
 
     fn read_toml(&mut self, text: &str, file: &str) -> Result<(), ConfigError> {
-        let sections: toml::Table = text.parse().map_err(|error| {
-            let (line, message) = toml_error::place_of(text, &error);
+        let sections: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = base::utf8::line_at(text, error.span().map_or(0, |span| span.start));
+            let message = error.message().lines().collect::<Vec<_>>().join(", ");
             ConfigError::Syntax { file: file.to_owned(), line, message }
         })?;
         for (section, keys) in &sections {

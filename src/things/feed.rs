@@ -16,11 +16,11 @@ use base::limits;
 use base::topic;
 use bytes::Bytes;
 use parking_lot::RwLock;
+use rules::directory::{Push, Session, Who};
+use rules::identity::permission::Permission;
 use smallvec::SmallVec;
 use store::StoreError;
 
-use crate::directory::{Push, Session, Who};
-use crate::identity::permission::Permission;
 use crate::things::registry::Things;
 
 /// What of a thing has changed: the rest of its topic, behind `thing/<key>/`.
@@ -362,13 +362,13 @@ mod tests {
     use base::id::{SessionId, ThingId};
     use base::timestamp::Timestamp;
     use parking_lot::Mutex;
+    use rules::directory::{Directory, Lifetime, Outbox, Reason, Start, Terms};
+    use rules::identity::Identity;
     use store::Tables;
     use store::memory::MemoryStore;
     use store::writer::Durability;
 
     use super::*;
-    use crate::directory::{Directory, Lifetime, Outbox, Reason, Start, Terms};
-    use crate::identity::Identity;
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 

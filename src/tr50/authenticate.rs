@@ -12,7 +12,7 @@ use super::envelope::{Members, text_of};
 use super::params::{Params, missing};
 use super::step::WriteReply;
 use crate::app::Credentials;
-use crate::directory::Session;
+use rules::directory::Session;
 
 /// What the member `auth` of a request says.
 pub enum Auth {

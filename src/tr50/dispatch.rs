@@ -19,7 +19,7 @@ use super::commands::{self, Row};
 use super::envelope::{Body, Command};
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
 use crate::app::{App, Applied, Effects, Goodbyes, Outcome, Sequel};
-use crate::directory::Session;
+use rules::directory::Session;
 
 /// Who asks, from where.
 #[derive(Clone)]
@@ -50,11 +50,6 @@ impl Reply {
         let sent = send(std::mem::take(&mut self.bytes));
         self.sequels.into_iter().for_each(|sequel| sequel());
         sent
-    }
-
-    /// Bytes of the text.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
     }
 
     /// The same reply in another form.
@@ -108,7 +103,7 @@ impl Pending {
     /// Bytes of the reply that is held back.
     pub fn bytes(&self) -> usize {
         match &self.work {
-            Work::Stored(unsent) => unsent.reply.len(),
+            Work::Stored(unsent) => unsent.reply.bytes.len(),
             Work::Later(_) => 0,
         }
     }
@@ -249,7 +244,7 @@ async fn finish(
     unsent.wait_for(&app, first, &mut logins_left, now).await;
     for OwnedCommand { id, body } in rest {
         push_id(&mut unsent.reply.bytes, &id, true);
-        if unsent.reply.len() > limits::REPLY_BYTES_MAX {
+        if unsent.reply.bytes.len() > limits::REPLY_BYTES_MAX {
             reply_too_large().write(&mut unsent.reply.bytes);
             continue;
         }
@@ -298,9 +293,9 @@ impl Unsent {
                 return failure.write(&mut self.reply.bytes);
             }
         };
-        let start = self.reply.len();
+        let start = self.reply.bytes.len();
         self.reply.bytes.extend_from_slice(&text);
-        let text = start..self.reply.len();
+        let text = start..self.reply.bytes.len();
         self.waiting.push(Unstored::new(app, row, text, effects, now));
         self.stored().await;
     }

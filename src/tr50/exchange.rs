@@ -16,7 +16,7 @@ use super::dispatch::{self, Caller, Pending, Reply, execute};
 use super::envelope::{Command, Request};
 use crate::app::App;
 use crate::app::Credentials;
-use crate::directory::Session;
+use rules::directory::Session;
 
 /// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
 /// connection carries the session (`tr50.md` 2). `room`: whether the connection can wait for

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 
 use super::params::Field;
 use crate::app::{App, Effects};
-use crate::directory::{Session, Who};
-use crate::identity::model::User;
+use rules::directory::{Session, Who};
+use rules::identity::model::User;
 
 /// A command of the language: everything that is known of it, in one place.
 pub struct CommandInfo {
@@ -87,7 +87,10 @@ pub enum Step {
 pub struct After<R>(pub R, pub Effects);
 
 /// A reply that comes later, and what the command did.
-pub struct Later(Pin<Box<dyn Future<Output = Result<(Vec<u8>, Effects), Failure>> + Send>>);
+pub struct Later(Pin<Box<dyn Future<Output = Result<Written, Failure>> + Send>>);
+
+/// A reply object as text, and what its command did.
+type Written = (Vec<u8>, Effects);
 
 /// A reply for which a device is waited, maybe for minutes: what the client sends next is not to
 /// wait for it.
@@ -187,7 +190,7 @@ impl Later {
     /// # Errors
     ///
     /// The command failed.
-    pub async fn done(self) -> Result<(Vec<u8>, Effects), Failure> {
+    pub(super) async fn done(self) -> Result<Written, Failure> {
         self.0.await
     }
 }

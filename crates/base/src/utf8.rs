@@ -18,6 +18,11 @@ pub fn text(bytes: &[u8]) -> Result<&str, Utf8Error> {
     }
 }
 
+/// The line, from 1, in which a byte of the text is.
+pub fn line_at(text: &str, at: usize) -> usize {
+    text.get(..at).unwrap_or_default().matches('\n').count() + 1
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -20,12 +20,12 @@ use base::id::{OrgId, SessionId};
 use base::timestamp::Timestamp;
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
+use rules::directory::{Session, Who};
+use rules::identity::Identity;
+use rules::identity::model::{Application, Org, User};
 
 use super::error::Error;
 use crate::app::App;
-use crate::directory::{Session, Who};
-use crate::identity::Identity;
-use crate::identity::model::{Application, Org, User};
 
 /// A principal as it is known now.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,9 +67,9 @@ impl Caller {
         let token = bearer(headers).ok_or_else(Error::unauthorized)?;
         let session = SessionId::parse(token).and_then(|id| app.directory().by_id(&id));
         let caller = match &session {
-            Some(session) => Self::of_session(&app.identity(), session),
+            Some(session) => Self::of_session(app.identity(), session),
             None => {
-                Self::of_application(&app.identity(), app.identity().application_by_token(token))
+                Self::of_application(app.identity(), app.identity().application_by_token(token))
             }
         };
         let caller = caller.ok_or_else(Error::unauthorized)?;

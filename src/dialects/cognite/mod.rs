@@ -25,12 +25,12 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use rules::identity::model::Org;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::identity::model::Org;
 use crate::random::random;
 
 pub mod caller;
@@ -204,7 +204,7 @@ impl<'a> Resource<'a> {
 impl Asked<'_> {
     /// The organisation with this slug, if the caller may see its principals.
     fn org_seen(&self, slug: &str) -> Result<Arc<Org>, Error> {
-        self.org_where(slug, |caller, org| caller.sees(&self.app.identity(), org))
+        self.org_where(slug, |caller, org| caller.sees(self.app.identity(), org))
     }
 
     /// The organisation with this slug, if the caller has a right in it.

@@ -13,6 +13,8 @@ use base::limits;
 use hyper::Request;
 use hyper::header::HOST;
 use hyper::http::uri::Authority;
+use rules::identity::Identity;
+use rules::identity::model::Org;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,8 +22,6 @@ use super::caller::Account;
 use super::cursor::Cursors;
 use super::error::{self, Error};
 use super::{Asked, Page};
-use crate::identity::Identity;
-use crate::identity::model::Org;
 
 /// An organisation.
 #[derive(Serialize, ToSchema)]
@@ -119,7 +119,7 @@ pub struct InspectedProject {
 )]
 pub fn org(asked: &Asked<'_>, org: &str) -> Result<Organization, Error> {
     let org = asked.org_seen(org)?;
-    Ok(Organization::of(&asked.app.identity(), &org))
+    Ok(Organization::of(asked.app.identity(), &org))
 }
 
 /// Lists the organisations right below one, by id, a thousand on a page. Access as for its

@@ -8,6 +8,8 @@ use base::failure::excerpt;
 use base::id::{ApplicationId, OrgId, UserId};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::identity::Identity;
+use rules::identity::model::{Application, User};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,8 +18,6 @@ use super::cursor::Cursors;
 use super::error::{self, Error, Reference};
 use super::query::Above;
 use super::{Asked, Page};
-use crate::identity::Identity;
-use crate::identity::model::{Application, User};
 
 /// A principal of an organisation.
 #[derive(Serialize, ToSchema)]
@@ -244,7 +244,7 @@ pub fn by_ids(asked: &Asked<'_>, org: &str) -> Result<PrincipalList, Error> {
     )
 )]
 pub fn me(asked: &Asked<'_>) -> Result<Principal, Error> {
-    Ok(Principal::of(&asked.app.identity(), &asked.caller.account))
+    Ok(Principal::of(asked.app.identity(), &asked.caller.account))
 }
 
 /// The parameter `types`; without it, all.

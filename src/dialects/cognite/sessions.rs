@@ -5,6 +5,8 @@ use std::sync::Arc;
 use base::id::{OrgId, SessionUuid};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Principal, Session, Status, siblings::Mark};
+use rules::identity::model::{Org, User};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,8 +17,6 @@ use super::principals::millis;
 use super::query::Above;
 use super::{Asked, Page};
 use crate::app::{App, Effects, SessionChange};
-use crate::directory::{Principal, Session, Status, siblings::Mark};
-use crate::identity::model::{Org, User};
 
 /// One login of a user.
 #[derive(Serialize, ToSchema)]

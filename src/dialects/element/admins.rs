@@ -7,14 +7,14 @@ use std::sync::Arc;
 use base::id::UserId;
 use base::json::{self, ObjectWriter, key};
 use base::limits;
+use rules::directory::Principal;
+use rules::identity::model::User;
 
 use super::auth::Caller;
 use super::error::{self, Error};
 use super::methods::{Call, Task};
 use super::request::Params;
 use crate::app::App;
-use crate::directory::Principal;
-use crate::identity::model::User;
 
 /// The bits of a user's number: an integer in JSON is exact up to 2^53 (RFC 8259, 6).
 const NUMBER_MASK: u64 = (1 << 53) - 1;

@@ -10,10 +10,10 @@ use base::timestamp::Timestamp;
 use data_encoding::{BASE64, BASE64_NOPAD};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
+use rules::directory::{Principal, Session};
+use rules::identity::model::User;
 
 use crate::app::{App, LoginError};
-use crate::directory::{Principal, Session};
-use crate::identity::model::User;
 
 /// A user who calls, and what they may see: super administrators and super operators everything,
 /// administrators of organisations what is in these or below, everybody what is their own. Super

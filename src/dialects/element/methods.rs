@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use rules::directory::Session;
 use serde_json::json;
 
 use super::auth::Caller;
@@ -11,7 +12,6 @@ use super::request::Params;
 use super::sessions::Wanted;
 use super::{admins, sessions, timeout};
 use crate::app::App;
-use crate::directory::Session;
 
 /// The version that clients are told to use; the methods for sessions came with 12.0.
 const CURRENT_VERSION: &str = "12.3";

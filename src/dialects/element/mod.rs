@@ -13,12 +13,12 @@ use base::limits;
 use base::timestamp::Timestamp;
 use bytes::Bytes;
 use hyper::{Request, Response};
+use rules::directory::Session;
+use rules::identity::Refusal;
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::app::{App, Effects, Goodbyes, LoginError, SessionChange};
-use crate::directory::Session;
-use crate::identity::Refusal;
 
 mod admins;
 mod auth;
@@ -250,15 +250,15 @@ mod tests {
     use base::conn::Protocol;
     use base::id::{SessionId, ThingId, ThingKey};
     use hyper::StatusCode;
+    use rules::directory::{Directory, Lifetime, Start, Who};
+    use rules::identity::Identity;
+    use rules::identity::password::Passwords;
     use store::Tables;
     use store::memory::MemoryStore;
     use store::writer::Durability;
 
     use super::*;
     use crate::config::Config;
-    use crate::directory::{Directory, Lifetime, Start, Who};
-    use crate::identity::Identity;
-    use crate::identity::password::Passwords;
     use crate::metrics::Metrics;
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);

@@ -11,6 +11,7 @@ use base::id::{SessionUuid, ThingKey};
 use base::json::{self, Key, ObjectWriter, key};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Lifetime, Place, Principal, Session, Who};
 
 use super::admins;
 use super::auth::Caller;
@@ -18,7 +19,6 @@ use super::error::{self, Error};
 use super::methods::{Call, Task};
 use super::request::Params;
 use crate::app::App;
-use crate::directory::{Lifetime, Place, Principal, Session, Who};
 
 /// About the bytes of one session in an answer.
 const SESSION_BYTES: usize = 400;

@@ -7,6 +7,7 @@ use base::id::{OrgId, TicketId, UserId};
 use base::timestamp::Timestamp;
 use base::trusted::Network;
 use futures_util::{SinkExt, StreamExt};
+use rules::directory::Principal;
 use store::Tables;
 use store::memory::MemoryStore;
 use store::writer::Durability;
@@ -16,7 +17,6 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
-use crate::directory::Principal;
 use crate::things::files::{FileName, FileTerms, Owner, Put};
 
 const BODY_BYTES_MAX: usize = 256;

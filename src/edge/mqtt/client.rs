@@ -11,6 +11,7 @@ use ::mqtt::{Frame, Malformed, Packet, QoS, Version, encode, reason};
 use base::conn::ConnInfo;
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Outbox, Reason};
 
 use super::Edge;
 use super::connect::{self, Login, Welcome};
@@ -18,7 +19,6 @@ use super::online::Online;
 use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::topics::TopicWork;
-use crate::directory::{Outbox, Reason};
 use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::Pending;
 use crate::tr50;

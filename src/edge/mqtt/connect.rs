@@ -10,6 +10,8 @@ use base::conn::ConnInfo;
 use base::id::hex;
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::Outbox;
+use rules::identity::Refusal;
 
 use super::Edge;
 use super::client::Done;
@@ -17,8 +19,6 @@ use super::online::{Online, Terms};
 use super::will::Will;
 use crate::app::Credentials;
 use crate::app::{Arrival, LoginError};
-use crate::directory::Outbox;
-use crate::identity::Refusal;
 use crate::random::random;
 
 /// A CONNECT that makes sense so far.

@@ -14,6 +14,7 @@ use ::mqtt::{Packet, Publish, QoS, Version, reason};
 use base::conn::ConnInfo;
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Outbox, Principal, Push, Reason, Session};
 
 use self::acks::Acks;
 use self::request::Unclaimed;
@@ -21,11 +22,10 @@ use super::client::{Closing, Done, Owed};
 use super::promise::Promise;
 use super::reply::Reply;
 use super::saved::Owner;
-use super::thing_command::ThingCommand;
+use super::thing_command::{Begun, ThingCommand};
 use super::topics::{Subscriber, TopicWork, Topics};
 use super::{Edge, broker_code};
 use crate::broker::Message;
-use crate::directory::{Outbox, Principal, Push, Reason, Session};
 use crate::things::feed::{self, ThingTopic};
 use crate::tr50::dispatch::Caller;
 
@@ -311,11 +311,11 @@ impl Online {
         // Before it is executed: it must not be executed and then be refused.
         self.take_id(qos, pkid)?;
         let judged = match command.begin(&edge.app, &self.caller, now) {
-            Ok(code) => {
+            Begun::Done(code) => {
                 self.give_back(qos, pkid, code);
                 return self.acknowledge(qos, pkid, code, out);
             }
-            Err(judged) => judged,
+            Begun::Later(judged) => judged,
         };
         let bytes = publish.payload.len();
         if !owed.has_room(bytes) {

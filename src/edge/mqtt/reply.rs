@@ -7,8 +7,7 @@ use ::mqtt::QoS;
 use base::topic;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-
-use crate::directory::{Outbox, Principal, Push, Replied};
+use rules::directory::{Outbox, Principal, Push, Replied};
 
 /// Where the answer to a request goes: `api…` is answered on `reply…`, `apiz…` on `replyz…`, with
 /// the rest of the topic byte for byte (`tr50.md` 0, fact 2).

@@ -9,8 +9,7 @@ use base::id::OrgId;
 use base::limits;
 use base::timestamp::Timestamp;
 use parking_lot::Mutex;
-
-use crate::directory::Principal;
+use rules::directory::Principal;
 
 /// Whose state: the login and the client id.
 pub type Owner = (Principal, Arc<str>);

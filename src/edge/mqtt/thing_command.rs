@@ -28,6 +28,14 @@ pub struct ThingCommand {
     params: Box<RawValue>,
 }
 
+/// How far a command got at once.
+pub enum Begun {
+    /// It is done; its reason code.
+    Done(u8),
+    /// It waits for the store.
+    Later(Judged),
+}
+
 /// A command that waits for the store: resolves to its reason code.
 pub struct Judged {
     name: &'static str,
@@ -68,15 +76,14 @@ impl ThingCommand {
         Some(Self { name, params })
     }
 
-    /// Executes the command; what it changes is changed when this returns: its reason code, or a
-    /// wait for that.
-    pub fn begin(&self, app: &Arc<App>, caller: &Caller, now: Timestamp) -> Result<u8, Judged> {
+    /// Executes the command; what it changes is changed when this returns.
+    pub fn begin(&self, app: &Arc<App>, caller: &Caller, now: Timestamp) -> Begun {
         let (name, peer) = (self.name, caller.conn.remote_addr);
         let body = Body { command: name.into(), params: Some(&self.params) };
         match execute_one(app, caller, &body, now, &mut Vec::new()) {
-            Ok(Some(pending)) => Err(Judged { name, peer, pending }),
-            Ok(None) => Ok(judge(name, peer, Ok(()))),
-            Err(failure) => Ok(judge(name, peer, Err(failure))),
+            Ok(Some(pending)) => Begun::Later(Judged { name, peer, pending }),
+            Ok(None) => Begun::Done(judge(name, peer, Ok(()))),
+            Err(failure) => Begun::Done(judge(name, peer, Err(failure))),
         }
     }
 }

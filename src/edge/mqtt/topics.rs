@@ -13,6 +13,8 @@ use ::mqtt::{QoS, reason};
 use base::id::OrgId;
 use base::limits;
 use base::topic;
+use rules::directory::Outbox;
+use rules::directory::{Session, Who};
 use tokio::sync::mpsc;
 
 use super::client::Done;
@@ -22,8 +24,6 @@ use super::reply::Watcher;
 use super::saved::{Held, Owner};
 use super::{Edge, broker_code, keep_for, link_name};
 use crate::broker::{self, BrokerError, Delivery, Link, OpenOptions, Refusal};
-use crate::directory::Outbox;
-use crate::directory::{Session, Who};
 use crate::edge::pending::Work;
 use crate::things::feed::{self, ThingTopic};
 

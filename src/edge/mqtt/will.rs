@@ -11,14 +11,14 @@ use base::id::OrgId;
 use base::limits;
 use base::timestamp::Timestamp;
 use parking_lot::Mutex;
+use rules::directory::{Reason, Session};
 use tokio::task::AbortHandle;
 
 use super::online::Destination;
 use super::saved::Owner;
-use super::thing_command::ThingCommand;
+use super::thing_command::{Begun, ThingCommand};
 use super::{Edge, broker_code};
 use crate::broker::{Broker, Message, Parcel};
-use crate::directory::{Reason, Session};
 use crate::tr50::dispatch::Caller;
 
 /// A will, and how long to wait with it.
@@ -202,8 +202,8 @@ impl Left {
             Last::Command(command) => {
                 let conn = *self.session.conn();
                 let caller = Caller { session: Some(self.session), conn };
-                if let Err(pending) = command.begin(&edge.app, &caller, Timestamp::now()) {
-                    pending.await;
+                if let Begun::Later(judged) = command.begin(&edge.app, &caller, Timestamp::now()) {
+                    judged.await;
                 }
             }
         }

@@ -14,10 +14,10 @@ use base::failure::{Code, Failure};
 use base::json::{ObjectWriter, key, push_string};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Outbox, Push, Reason, Session};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Arrival, Credentials, LoginError, login_failure};
-use crate::directory::{Outbox, Push, Reason, Session};
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
 use crate::edge::pending::{Pending, Work};

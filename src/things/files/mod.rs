@@ -19,6 +19,7 @@ use base::limits;
 use base::timestamp::Timestamp;
 use blobs::{Blobs, Incoming};
 use parking_lot::Mutex;
+use rules::directory::Principal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use store::rows::{decode, encode};
@@ -27,8 +28,6 @@ use store::{Batch, StoreError, Table, Tables};
 use subtle::ConstantTimeEq;
 use ticket::{Purpose, TicketError, Tickets};
 use transfer::TransferError;
-
-use crate::directory::Principal;
 
 /// Whose file it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -12,9 +12,9 @@ use base::id::{FileId, TicketId};
 use base::limits;
 use base::timestamp::Timestamp;
 use parking_lot::Mutex;
+use rules::directory::Principal;
 
 use super::{FileRecord, Owner, Put};
-use crate::directory::Principal;
 
 /// What a ticket is for.
 #[derive(Clone, Debug)]

@@ -283,13 +283,13 @@ mod tests {
     use std::path::PathBuf;
 
     use base::id::{OrgId, UserId};
+    use rules::directory::Principal;
     use store::Tables;
     use store::memory::MemoryStore;
     use store::writer::Durability;
 
     use super::super::{FileName, FileTerms};
     use super::*;
-    use crate::directory::Principal;
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 

@@ -3,11 +3,11 @@
 use base::id::{ThingId, ThingKey};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::identity::model::Application;
 use store::writer::Receipt;
 use store::{Batch, StoreError};
 
 use super::{Thing, Things};
-use crate::identity::model::Application;
 
 impl Things {
     /// The thing with this key, for a device that logs in with the application's token. When it is
@@ -70,13 +70,13 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    use rules::identity::Identity;
     use store::Tables;
     use store::memory::MemoryStore;
     use store::writer::Durability;
 
     use super::super::tests::NOW;
     use super::*;
-    use crate::identity::Identity;
 
     /// The things of an empty store, and the application of the demo.
     fn demo() -> (Things, Arc<Application>) {

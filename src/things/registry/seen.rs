@@ -2,10 +2,10 @@
 
 use base::id::{OrgId, ThingId};
 use base::timestamp::Timestamp;
+use rules::directory::Session;
 use store::{Batch, StoreError, Table};
 
 use super::Things;
-use crate::directory::Session;
 
 /// The last signs of life of a thing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,11 +14,11 @@ use base::limits;
 use base::timestamp::Timestamp;
 use serde::Serialize;
 
-use crate::identity::model::Org;
-use crate::identity::permission::PermissionSet;
-use crate::identity::{Granted, NAME_RULE, is_name};
 use crate::tr50::params::params;
 use crate::tr50::step::Call;
+use rules::identity::model::Org;
+use rules::identity::permission::PermissionSet;
+use rules::identity::{Granted, NAME_RULE, is_name};
 
 params! {
     /// The key of a new record.
@@ -83,7 +83,7 @@ pub fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failur
         return Ok(());
     }
     let missing = wanted.names().find(|name| {
-        let permission = crate::identity::permission::Permission::named(name);
+        let permission = rules::identity::permission::Permission::named(name);
         permission.is_some_and(|permission| !own.allows(permission))
     });
     let (who, missing) = (call.session.who().name(), missing.unwrap_or_default());

@@ -16,12 +16,12 @@ use super::admin::{self, Edit, Unset};
 use super::command;
 use super::view::{ListReply, View};
 use crate::app::{Affected, Effects};
-use crate::directory::{Session, Who};
-use crate::identity::is_token;
-use crate::identity::model::Application;
 use crate::random::random;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
+use rules::directory::{Session, Who};
+use rules::identity::is_token;
+use rules::identity::model::Application;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -6,7 +6,7 @@ use base::limits;
 
 use super::command;
 use super::points::{self, AttributeText, Item, Name, Source, field, required_field};
-use super::span::{self, At, Form, Held, History, Range, Wanted};
+use super::span::{self, At, Form, Held, Range, Wanted};
 use super::target::Target;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};

@@ -10,8 +10,7 @@ use serde_json::value::RawValue;
 
 use super::command;
 use super::target::{Target, is_restricted};
-use super::view::{ListReply, View};
-use crate::app::Effects;
+use super::view::View;
 use crate::random::random;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;

@@ -4,10 +4,9 @@ use base::failure::{Code, Failure};
 use serde::Serialize;
 
 use super::command;
-use crate::app::Effects;
-use crate::identity::model::User;
 use crate::tr50::params::{NoParams, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
+use rules::identity::model::User;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -6,7 +6,7 @@ use base::timestamp::Timestamp;
 use super::attribute::{limited, offset};
 use super::command;
 use super::points::{self, Item, Line, Source, field, required_field};
-use super::span::{self, Form, Held, History, Range, Wanted};
+use super::span::{self, Form, Held, Range, Wanted};
 use super::target::Target;
 use crate::things::telemetry::point::{Kind, Location as Position, Point, Text, Value};
 use crate::things::telemetry::{LocationNow, NewPoint};

@@ -11,7 +11,6 @@ use super::command;
 use super::points::{CorrId, Gate, Message};
 use super::span::{self, Ago, Form, History, Range, Wanted};
 use super::target::{Subject, Target, is_restricted};
-use crate::app::Effects;
 use crate::things::telemetry::point::{Entry, Kind, Point, Value};
 use crate::things::telemetry::{NewPoint, Owner};
 use crate::tr50::params::params;

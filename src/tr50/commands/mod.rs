@@ -6,7 +6,7 @@ use base::failure::Failure;
 
 use super::params::{Field, Params};
 use super::step::{Call, CommandInfo, IntoStep, OpenCall, Waits};
-use crate::identity::permission::{Permission, PermissionSet};
+use rules::identity::permission::{Permission, PermissionSet};
 
 mod admin;
 pub mod alarm;

@@ -6,7 +6,6 @@ use base::limits;
 use super::command;
 use super::points;
 use super::target::Target;
-use crate::app::Effects;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::params::params;

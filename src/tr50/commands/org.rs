@@ -12,12 +12,12 @@ use super::admin::{self, Edit, Made, Unset};
 use super::command;
 use super::view::{ListReply, View};
 use crate::app::{Affected, Effects};
-use crate::identity::model::Org;
-use crate::identity::{Record, SLUG_RULE, is_slug};
 use crate::random::random;
 use crate::things::files::Owner;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
+use rules::identity::model::Org;
+use rules::identity::{Record, SLUG_RULE, is_slug};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

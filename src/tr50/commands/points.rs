@@ -12,13 +12,13 @@ use store::writer::Receipt;
 
 use super::target::{Subject, Target};
 use crate::app::Effects;
-use crate::identity::ThingDef;
 use crate::things::feed::Topic;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Location, Value};
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{self, Field, Params, missing};
 use crate::tr50::step::{After, Call, Done, Later};
+use rules::identity::ThingDef;
 
 /// Declares texts with a bound: a newtype, and what a parameter of that type must be.
 macro_rules! texts {

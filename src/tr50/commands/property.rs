@@ -8,7 +8,7 @@ use store::Row;
 
 use super::command;
 use super::points::{self, Item, Name, Source, required_field};
-use super::span::{self, Ago, At, Form, Held, History, Range, Wanted};
+use super::span::{self, Ago, At, Form, Held, Range, Wanted};
 use super::target::Target;
 use crate::things::telemetry::aggregate::{Aggregation, Calc, Step};
 use crate::things::telemetry::point::{Kind, Value};

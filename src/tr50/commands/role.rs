@@ -12,12 +12,12 @@ use super::admin::{self, Edit, Made, NewKey, Unset};
 use super::command;
 use super::view::{ListReply, View};
 use crate::app::{Affected, Effects};
-use crate::identity::Granted;
-use crate::identity::model::Role;
-use crate::identity::permission::PermissionSet;
 use crate::random::random;
 use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
+use rules::identity::Granted;
+use rules::identity::model::Role;
+use rules::identity::permission::PermissionSet;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -13,13 +13,13 @@ use serde::Serialize;
 
 use super::command;
 use crate::app::{Effects, SessionChange};
-use crate::directory::query::{Filter, Listing, Query, SortKey};
-use crate::directory::{Kind, Place, Principal, Session, Status, Who};
-use crate::identity::Access;
-use crate::identity::model::{Application, Org};
-use crate::identity::permission::PermissionSet;
-use crate::tr50::params::{NoParams, Params, missing, params};
+use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done, Looked, WriteReply};
+use rules::directory::query::{Filter, Listing, Query, SortKey};
+use rules::directory::{Kind, Place, Principal, Session, Status, Who};
+use rules::identity::Access;
+use rules::identity::model::{Application, Org};
+use rules::identity::permission::PermissionSet;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

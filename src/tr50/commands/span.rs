@@ -12,7 +12,7 @@ use super::points::Name;
 use super::target::Target;
 use crate::things::telemetry::point::{Alarm, Kind, Location, Point, Value};
 use crate::things::telemetry::{LocationNow, Owner, Points, Series, Span};
-use crate::tr50::envelope::{Members, text_of};
+use crate::tr50::envelope::text_of;
 use crate::tr50::params::{self, params};
 use crate::tr50::step::{Call, WriteReply};
 

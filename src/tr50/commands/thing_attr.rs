@@ -8,7 +8,6 @@ use super::attribute::Attribute;
 use super::command;
 use super::points::{self, CorrId, Name};
 use super::target::Target;
-use crate::app::Effects;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::params::params;

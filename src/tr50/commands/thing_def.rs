@@ -13,12 +13,11 @@ use serde_json::{Map, Value};
 use super::admin::{self, Edit, Made, NewKey};
 use super::command;
 use super::view::{ListReply, View};
-use crate::app::Effects;
-use crate::identity::ThingDef;
 use crate::random::random;
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{Field, NoParams, Params, missing, optional, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
+use rules::identity::ThingDef;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -12,12 +12,12 @@ use super::admin::{self, Edit, Made};
 use super::command;
 use super::view::{ListReply, View};
 use crate::app::{Affected, App, Effects, SessionChange};
-use crate::directory::{Principal, Session};
-use crate::identity::is_email;
-use crate::identity::model::User;
 use crate::random::random;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
+use rules::directory::{Principal, Session};
+use rules::identity::is_email;
+use rules::identity::model::User;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

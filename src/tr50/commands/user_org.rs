@@ -12,11 +12,11 @@ use super::command;
 use super::session::org_switch;
 use super::user::is_visible;
 use crate::app::{Affected, Effects};
-use crate::directory::Principal;
-use crate::identity::model::{Membership, Org, User};
-use crate::identity::permission::Permission;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
+use rules::directory::Principal;
+use rules::identity::model::{Membership, Org, User};
+use rules::identity::permission::Permission;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -11,10 +11,10 @@ use base::failure::{Code, Failure, excerpt};
 use base::limits;
 use base::timestamp::Timestamp;
 use base::topic;
+use rules::directory::Push;
 
 use super::{Destination, Online};
 use crate::broker::Message;
-use crate::directory::Push;
 use crate::edge::mqtt::client::{Done, Owed};
 use crate::edge::mqtt::flight::{Source, delivered};
 use crate::edge::mqtt::promise::Promise;

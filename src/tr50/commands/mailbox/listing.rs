@@ -8,13 +8,12 @@ use serde::{Serialize, Serializer};
 use store::StoreError;
 
 use super::{ended, may_see, not_found};
-use crate::app::Effects;
-use crate::directory::Kind;
 use crate::things::mailbox::Scope;
 use crate::things::mailbox::mail::{Mail, Status};
 use crate::tr50::commands::target::Target;
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Later};
+use rules::directory::Kind;
 
 params! {
     /// The parameters of `mailbox.find`.

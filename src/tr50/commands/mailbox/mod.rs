@@ -10,11 +10,11 @@ use super::command;
 use super::target::{is_restricted, may_name, served};
 use crate::app::notice_to;
 use crate::app::{Effects, Sequel};
-use crate::directory::Who;
 use crate::things::mailbox::Handed;
 use crate::things::mailbox::mail::{Mail, Outcome};
-use crate::tr50::params::{Params, Value, params};
+use crate::tr50::params::{Value, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done, WriteReply};
+use rules::directory::Who;
 
 mod listing;
 pub mod sending;

@@ -11,12 +11,12 @@ use base::timestamp::Timestamp;
 use serde_json::value::RawValue;
 
 use crate::app::Effects;
-use crate::directory::Who;
 use crate::things::mailbox::mail::Outcome;
 use crate::things::mailbox::{Answer, Draft, PostError, method_in};
 use crate::tr50::commands::target::{Subject, Target};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, FromDevice, Later, WriteReply};
+use rules::directory::Who;
 
 params! {
     /// What a sender says of the time that the mail has.

@@ -8,12 +8,12 @@ use store::writer::Receipt;
 
 use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
 use crate::app::Effects;
-use crate::directory::Who;
 use crate::random::random;
 use crate::things::registry::{Thing, ThingConflict};
 use crate::tr50::commands::target::{Subject, is_restricted, may_name};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Done, Later};
+use rules::directory::Who;
 
 params! {
     /// The parameters of `thing.bind`.

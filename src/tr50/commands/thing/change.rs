@@ -13,8 +13,6 @@ use store::Batch;
 use store::writer::Receipt;
 
 use crate::app::{Effects, SessionChange};
-use crate::directory::{Principal, Reason, Session, Who};
-use crate::identity::ThingDef;
 use crate::random::random;
 use crate::things::files::Owner;
 use crate::things::registry::{Alias, Thing, ThingConflict, Things};
@@ -25,6 +23,8 @@ use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted};
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{Value as _, missing, params};
 use crate::tr50::step::{After, Call, Done};
+use rules::directory::{Principal, Reason, Session, Who};
+use rules::identity::ThingDef;
 
 params! {
     /// The parameters of `thing.create`.

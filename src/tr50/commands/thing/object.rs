@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use store::StoreError;
 
-use crate::directory::{Lifetime, Principal, Session};
 use crate::things::registry::{Alias, Seen, Thing};
 use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
 use crate::tr50::commands::view::members;
 use crate::tr50::step::Call;
+use rules::directory::{Lifetime, Principal, Session};
 
 /// The members of a thing, as `show` and `sort` may name them.
 pub const FIELDS: &[&str] = &[

@@ -13,11 +13,11 @@ use store::writer::Receipt;
 use super::change::{change_as, check_tags, distinct};
 use super::find::Selection;
 use crate::app::{App, Effects};
-use crate::directory::Session;
 use crate::things::registry::Thing;
 use crate::tr50::commands::target::{Target, is_restricted};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, Later};
+use rules::directory::Session;
 
 params! {
     /// The things that are to get or lose tags (`tr50.md` 4.1 and 4.5). An application that names

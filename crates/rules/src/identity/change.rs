@@ -1,10 +1,7 @@
 //! Changes of organisations, roles, users, applications and definitions of things.
 
-use std::sync::Arc;
-
 use parking_lot::lock_api::ArcMutexGuard;
 use parking_lot::{Mutex, RawMutex};
-use smallvec::{SmallVec, smallvec};
 
 use super::record::Record;
 use super::{Identity, IdentityWriter};
@@ -12,12 +9,12 @@ use super::{Identity, IdentityWriter};
 /// The turn to change records. Whoever has it sees them as they are: what is asked of [`Identity`]
 /// meanwhile is still true when the change is made, and the order of rows in the store is that of
 /// the changes in memory. Never held across an await.
-pub struct Turn(ArcMutexGuard<RawMutex, ()>);
+pub struct Turn(#[expect(dead_code, reason = "held")] ArcMutexGuard<RawMutex, ()>);
 
 /// What is to be changed, by who has the turn.
 #[must_use = "nothing is changed until the writer applies it"]
 pub struct RecordChanges {
-    changes: SmallVec<[RecordChange; 1]>,
+    changes: Vec<RecordChange>,
     _turn: Turn,
 }
 
@@ -40,7 +37,7 @@ impl Identity {
 impl Turn {
     /// Adds a record, or replaces the one with its id.
     pub fn put(self, record: impl Into<Record>) -> RecordChanges {
-        RecordChanges { changes: smallvec![RecordChange::Put(record.into())], _turn: self }
+        RecordChanges { changes: vec![RecordChange::Put(record.into())], _turn: self }
     }
 
     /// Takes records out, all at once or none.

@@ -465,7 +465,8 @@ pub fn is_token(text: &str) -> bool {
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> Problem {
-    let (line, message) = crate::toml_error::place_of(text, error);
+    let line = base::utf8::line_at(text, error.span().map_or(0, |span| span.start));
+    let message = error.message().lines().collect::<Vec<_>>().join(", ");
     Problem::Syntax { line, message }
 }
 

@@ -468,17 +468,17 @@ impl Session {
     }
 
     /// Ends a session that came from the store and is in no directory.
-    pub(crate) fn end_unseen(&mut self, end: End) {
+    pub fn end_unseen(&mut self, end: End) {
         self.end = OnceLock::from(end);
     }
 
     /// Notes that the counters have to be stored; false when that was noted already.
-    pub(crate) fn mark_stale(&self) -> bool {
+    pub fn mark_stale(&self) -> bool {
         !self.stale.swap(true, Ordering::Relaxed)
     }
 
     /// Notes that the counters are about to be stored as they are now.
-    pub(crate) fn clear_stale(&self) {
+    pub fn clear_stale(&self) {
         self.stale.store(false, Ordering::Relaxed);
     }
 
