@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::limits;
 use base::timestamp::Timestamp;
-use rules::directory::{Event, Events, Lifetime, Reason, Session};
+use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
 use rules::identity::RecordChanges;
 use smallvec::SmallVec;
 use store::StoreError;
@@ -61,6 +61,22 @@ impl App {
             let stored = receipt.await.map_err(Into::into);
             Outcome { stored: outcome.stored.and(stored), ..outcome }
         })
+    }
+
+    /// Starts a session, as [`rules::directory::DirectoryWriter::start`] says, and does not wait for the store.
+    ///
+    /// # Errors
+    ///
+    /// There is no room.
+    pub fn start(
+        &self,
+        start: Start,
+        takes_over: bool,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Full> {
+        let (session, events) = self.sessions.start(start, takes_over, now)?;
+        self.tell(&events);
+        Ok(session)
     }
 
     /// Ends a session whose connection is gone.

@@ -109,8 +109,7 @@ impl App {
             outbox: Some(arrival.outbox),
         };
         admitted.registration.await?;
-        let (session, events) = self.sessions.start(start, arrival.takes_over, now)?;
-        self.tell(&events);
+        let session = self.start(start, arrival.takes_over, now)?;
         self.follow_start(&session, now)?;
         Ok(session)
     }

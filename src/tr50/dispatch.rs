@@ -72,7 +72,7 @@ pub struct Pending {
 
 enum Work {
     /// For the store.
-    Stored(Unsent),
+    Stored(Box<Unsent>),
     /// For something else, too.
     Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
 }
@@ -206,7 +206,7 @@ pub fn execute(
         return None;
     }
     let unsent = Unsent { reply: Reply::from_bytes(out.split_off(start)), waiting };
-    Some(Pending { work: Work::Stored(unsent), waits_for_device: false })
+    Some(Pending { work: Work::Stored(Box::new(unsent)), waits_for_device: false })
 }
 
 /// Whether a request waits for a device.

@@ -20,7 +20,7 @@ pub enum Promise {
     /// The same, deflated on another thread.
     Deflated(Work<Done>),
     /// The acknowledgement of a command that was published to a topic.
-    Command(QoS, u16, Judged),
+    Command(QoS, u16, Box<Judged>),
 }
 
 impl Promise {

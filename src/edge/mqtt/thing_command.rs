@@ -33,7 +33,7 @@ pub enum Begun {
     /// It is done; its reason code.
     Done(u8),
     /// It waits for the store.
-    Later(Judged),
+    Later(Box<Judged>),
 }
 
 /// A command that waits for the store: resolves to its reason code.
@@ -81,7 +81,7 @@ impl ThingCommand {
         let (name, peer) = (self.name, caller.conn.remote_addr);
         let body = Body { command: name.into(), params: Some(&self.params) };
         match execute_one(app, caller, &body, now, &mut Vec::new()) {
-            Ok(Some(pending)) => Begun::Later(Judged { name, peer, pending }),
+            Ok(Some(pending)) => Begun::Later(Box::new(Judged { name, peer, pending })),
             Ok(None) => Begun::Done(judge(name, peer, Ok(()))),
             Err(failure) => Begun::Done(judge(name, peer, Err(failure))),
         }

@@ -485,7 +485,7 @@ impl Files {
                 // An end without its file would be looked at for ever.
                 let mut batch = Batch::default();
                 batch.delete(Table::FileEnds, end);
-                let _ = self.tables.hand_over(batch)?;
+                drop(self.tables.hand_over(batch)?);
             }
         }
         self.remove_doomed()
