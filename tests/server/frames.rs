@@ -322,7 +322,7 @@ impl Wire {
 }
 
 /// The length of the frame that `input` begins with, if all of it is there.
-fn frame_length(input: &[u8]) -> Option<usize> {
+pub fn frame_length(input: &[u8]) -> Option<usize> {
     let digits = input.get(1..)?.iter().take(4).position(|byte| byte & 0x80 == 0)? + 1;
     let length = 1 + digits + variable(&mut &input[1..]);
     (input.len() >= length).then_some(length)

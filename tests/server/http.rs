@@ -20,7 +20,8 @@ use crate::harness::{
 /// The member `auth` of a login.
 const LOGIN: &str = OPERATOR_LOGIN.split_at(1).1.split_at(OPERATOR_LOGIN.len() - 2).0;
 const PONG: &str = r#"{"p":{"success":true}}"#;
-const GONE: &str = failure!(
+/// The failure of a request with the id of a session that is not there.
+pub const GONE: &str = failure!(
     -90000,
     "Authentication session is invalid: Error: Session is unknown, has ended or has expired."
 );
@@ -435,7 +436,7 @@ fn publish(topic: &str, payload: &str) -> Vec<u8> {
 }
 
 /// Opens a WebSocket with these sub-protocols; the answer to the request comes with it.
-async fn websocket(
+pub async fn websocket(
     server: &TestServer,
     path: &str,
     offered: Option<&str>,

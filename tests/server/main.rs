@@ -15,6 +15,7 @@ mod durability;
 mod element;
 mod files;
 mod fleet;
+mod goodbyes;
 mod http;
 mod mailbox;
 mod mqtt;
