@@ -11,21 +11,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Barrier, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tr50d::client::Version::{self, V5, V311};
 use tr50d::id::{SessionId, SessionRef};
+use tr50d::limits::EXPIRY_STEP;
 
-use self::rows::{AN_ORG, Ask, Asked, End, Login, PING, ROWS, Row};
+use self::rows::{AN_ORG, Ask, Asked, End, IN_A_CROWD, Login, PING, ROWS, Row};
 use crate::cognite;
-use crate::frames::{Connect, frame, frame_length, text};
+use crate::frames::{Connect, TOKEN, frame, frame_length, text};
 use crate::harness::TestServer;
 use crate::http::{GONE, exchange, websocket};
 
@@ -84,8 +86,9 @@ impl Door {
 struct Names(Vec<(&'static str, String)>);
 
 impl Names {
-    /// Those of the run with this number that are known from the beginning.
-    fn new(number: usize) -> Self {
+    /// Those of the run with this number that are known from the beginning; it is in this
+    /// organisation, or has one of its own.
+    fn new(number: usize, org: Option<&str>) -> Self {
         let n = format!("g-{number:03}");
         let basic = format!("{n}@basicorg.example:{PASSWORD}");
         Self(vec![
@@ -93,9 +96,13 @@ impl Names {
             ("<hex>", format!("{number:024x}")),
             ("<number>", number.to_string()),
             ("<basic>", BASE64.encode(basic.as_bytes())),
-            ("<org>", n.clone()),
+            ("<org>", org.unwrap_or(&n).to_owned()),
             ("<n>", n),
         ])
+    }
+
+    fn has_own_org(&self) -> bool {
+        self.fill("<org>") == self.fill("<n>")
     }
 
     fn add(&mut self, name: &'static str, value: impl ToString) {
@@ -410,8 +417,8 @@ impl<'s> Asker<'s> {
     }
 }
 
-/// Asks what a row says through a door.
-async fn check(server: &TestServer, row: &Row, door: Door, names: Names) {
+/// Asks what a row says through a door, when `together` lets it.
+async fn check(server: &TestServer, row: &Row, door: Door, names: Names, together: &Barrier) {
     let mut asker = Asker::open(server, door, &names, row.asker).await;
     for command in row.before {
         asker.ask(&[*command], "the asker's first replies").await;
@@ -425,6 +432,7 @@ async fn check(server: &TestServer, row: &Row, door: Door, names: Names) {
         asker.names.add("<other>", handle(&line.id));
         other = Some((line, wanted.end));
     }
+    timeout(WAIT, together.wait()).await.expect("all are ready");
     match row.ask {
         Ask::Tr50(commands) => asker.ask(commands, "the reply").await,
         Ask::Http(head, body, status, beginning) => {
@@ -451,7 +459,9 @@ type Run = (&'static Row, Door, Names);
 fn start(durability: &str, runs: &[Run]) -> TestServer {
     let mut bootstrap = include_str!("../../fixtures/demo.toml").to_owned();
     for (row, _, names) in runs {
-        bootstrap.push_str(&names.fill(AN_ORG));
+        if names.has_own_org() {
+            bootstrap.push_str(&names.fill(AN_ORG));
+        }
         bootstrap.push_str(&names.fill(&row.there.concat()));
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -461,16 +471,16 @@ fn start(durability: &str, runs: &[Run]) -> TestServer {
     TestServer::with(&[("TR50D_SERVER__BOOTSTRAP", path), ("TR50D_SERVER__DURABILITY", durability)])
 }
 
-/// Runs them; says which of them broke the promise.
-async fn check_all(server: TestServer, runs: Vec<Run>) {
-    let shared = Arc::new((server, Semaphore::new(AT_ONCE)));
+/// Runs them, so many at once, and so many in step; says which of them broke the promise.
+async fn check_all(server: TestServer, runs: Vec<Run>, at_once: usize, in_step: usize) {
+    let shared = Arc::new((server, Semaphore::new(at_once), Barrier::new(in_step)));
     let (mut tasks, mut labels) = (JoinSet::new(), HashMap::new());
     for (row, door, names) in runs {
         let shared = shared.clone();
         let task = tasks.spawn(async move {
-            let (server, turns) = &*shared;
+            let (server, turns, together) = &*shared;
             let _turn = turns.acquire().await.expect("turns");
-            check(server, row, door, names).await;
+            check(server, row, door, names, together).await;
         });
         labels.insert(task.id(), format!("{} through {door:?}", row.what));
     }
@@ -491,8 +501,23 @@ async fn check_all(server: TestServer, runs: Vec<Run>) {
 async fn check_rows(durability: &str) {
     let all = ROWS.iter().flat_map(|row| DOORS.map(|door| (row, door)));
     let taken = all.filter(|(row, door)| door.takes(row)).enumerate();
-    let runs: Vec<_> = taken.map(|(at, (row, door))| (row, door, Names::new(at + 1))).collect();
-    check_all(start(durability, &runs), runs).await;
+    let runs: Vec<_> =
+        taken.map(|(at, (row, door))| (row, door, Names::new(at + 1, None))).collect();
+    check_all(start(durability, &runs), runs, AT_ONCE, 1).await;
+}
+
+/// A change looks at the sessions of its organisation aside when they are many. Then it also finds
+/// those whose own changes are under way: they end before their askers have replies.
+async fn check_crowd(durability: &str) {
+    const ASKERS: usize = 20;
+    let doors = DOORS.into_iter().take(5).cycle();
+    let names = (1..=ASKERS).map(|number| Names::new(number, Some("BasicOrg")));
+    let runs: Vec<_> = doors.zip(names).map(|(door, names)| (&IN_A_CROWD, door, names)).collect();
+    let server = start(durability, &runs);
+    let key = |number| format!("idle-{number}");
+    let login = async |number| cognite::login(&server, &key(number), TOKEN).await;
+    join_all((0..EXPIRY_STEP).map(login)).await;
+    check_all(server, runs, ASKERS, ASKERS).await;
 }
 
 #[tokio::test]
@@ -503,4 +528,10 @@ async fn a_reply_comes_before_the_end_with_durability_os() {
 #[tokio::test]
 async fn a_reply_comes_before_the_end_with_durability_disk() {
     check_rows("disk").await;
+}
+
+#[tokio::test]
+async fn a_reply_comes_before_the_end_when_many_change_one_organisation() {
+    check_crowd("os").await;
+    check_crowd("disk").await;
 }

@@ -131,7 +131,17 @@ const REVOKE: &str = "POST /api/v1/orgs/<org>/principals/<hex>/sessions/revoke H
                       Authorization: Bearer <id>";
 const ELEMENT: &str = "POST /json-rpc/12.3 HTTP/1.1\r\nAuthorization: Basic <basic>";
 
-/// All rows.
+/// For many at once in one organisation.
+pub const IN_A_CROWD: Row = Row {
+    what: "app.delete of the own application, at once with others",
+    there: &[AN_APP, APP_ADMIN],
+    asker: THING_OF_APP,
+    ask: Ask::Tr50(&[("app.delete", r#"{"name":"<n>"}"#, DONE)]),
+    end: Some(End::Revoked),
+    ..ROW
+};
+
+/// All other rows.
 pub const ROWS: &[Row] = &[
     Row {
         what: "session.end of the own session",
