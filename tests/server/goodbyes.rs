@@ -10,6 +10,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::id::{SessionId, SessionRef};
+use base::limits::EXPIRY_STEP;
+use client::Version::{self, V5, V311};
 use data_encoding::BASE64;
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
@@ -21,9 +24,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tr50d::client::Version::{self, V5, V311};
-use tr50d::id::{SessionId, SessionRef};
-use tr50d::limits::EXPIRY_STEP;
 
 use self::rows::{AN_ORG, Ask, Asked, End, IN_A_CROWD, Login, PING, ROWS, Row};
 use crate::cognite;
