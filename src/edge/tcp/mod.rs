@@ -64,18 +64,25 @@ impl Future for FromDevice {
     type Output = Done;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
-        Pin::new(&mut self.0).poll(cx).map(|reply| Done::Reply { reply, greet: false })
+        Pin::new(&mut self.0).poll(cx).map(|reply| Done::Reply { reply, login: None })
     }
 }
 
 /// What comes of work.
 enum Done {
-    /// A reply that took time; `greet`: a login was part of its request.
+    /// A reply that took time, and the login that was part of its request.
     Reply {
         reply: Reply,
-        greet: bool,
+        login: Option<LoggedIn>,
     },
     Login(Login),
+}
+
+/// A session that has started and becomes the connection's own when its request is answered.
+struct LoggedIn {
+    session: Arc<Session>,
+    /// Whether the client asked for messages.
+    notify: bool,
 }
 
 /// A login that was checked, and the request that it is part of.
@@ -109,7 +116,7 @@ impl Client {
         owed: &mut Pending<FromDevice>,
     ) -> Result<(), Reason> {
         match self.try_value(text, now, out, owed) {
-            Ok(executed) => self.executed(executed, text.len(), false, out, owed),
+            Ok(executed) => self.executed(executed, text.len(), None, out, owed),
             Err(Refusal::Login(credentials, notify)) => {
                 owed.block(self.login(credentials, notify, text.to_vec(), now));
             }
@@ -124,10 +131,10 @@ impl Client {
     /// Ends the line of a reply to a request of so many bytes, or lets it come later: in order,
     /// unless a device is waited for.
     fn executed(
-        &self,
+        &mut self,
         executed: Option<dispatch::Pending>,
         bytes: usize,
-        greet: bool,
+        login: Option<LoggedIn>,
         out: &mut Vec<u8>,
         owed: &mut Pending<FromDevice>,
     ) {
@@ -137,22 +144,22 @@ impl Client {
                 owed.push_from_device(bytes, FromDevice(pending));
             }
             Some(pending) => {
-                return owed
-                    .block(Box::pin(async move { Done::Reply { reply: pending.await, greet } }));
+                let reply = async move { Done::Reply { reply: pending.await, login } };
+                return owed.block(Box::pin(reply));
             }
         }
-        if greet {
-            self.greet(out);
-        }
+        self.bind(login, out);
     }
 
-    /// Makes a session the connection's own.
-    fn bind(&mut self, session: Arc<Session>, notify: bool) {
+    /// Makes a session that has started the connection's own.
+    fn bind(&mut self, login: Option<LoggedIn>, out: &mut Vec<u8>) {
+        let Some(LoggedIn { session, notify }) = login else { return };
         // One connection has one session of its own.
         self.end_bound(Reason::LoggedOut);
         self.bound = Some(session);
         self.caller.session.clone_from(&self.bound);
         self.outbox.set_open(notify);
+        self.greet(out);
     }
 
     /// Tells a client that has logged in and asked for notices of mail that waits for it.
@@ -248,11 +255,11 @@ impl Client {
         };
         let mut head = Vec::new();
         exchange::push_login(&session, &mut head);
-        self.bind(session, notify);
         // It was a request before; it still is.
         let commands = Request::parse(&text).map(|request| request.commands).unwrap_or_default();
-        let executed = execute(&self.app, &self.caller, &commands, &head, now, out);
-        self.executed(executed, text.len(), true, out, owed);
+        let caller = Caller { session: Some(session.clone()), conn: self.caller.conn };
+        let executed = execute(&self.app, &caller, &commands, &head, now, out);
+        self.executed(executed, text.len(), Some(LoggedIn { session, notify }), out, owed);
         Ok(())
     }
 
@@ -345,12 +352,12 @@ impl Peer for Client {
         owed: &mut Pending<FromDevice>,
     ) -> Result<(), Reason> {
         match done {
-            Done::Reply { reply, greet } => {
-                reply.send(|text| out.extend_from_slice(&text));
-                out.push(b'\n');
-                if greet {
-                    self.greet(out);
-                }
+            Done::Reply { reply, login } => {
+                reply.send(|text| {
+                    out.extend_from_slice(&text);
+                    out.push(b'\n');
+                });
+                self.bind(login, out);
                 Ok(())
             }
             Done::Login(login) => self.logged_in(login, out, owed),
