@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base::failure::chain;
 use base::limits;
 use base::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backup::{self, BackupError, Contents};
-use crate::serve::chain;
 use crate::things::files::Files;
 
 const SOCKET: &str = "control";

@@ -6,16 +6,19 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use base::failure::chain;
 use base::timestamp::Timestamp;
 use clap::{Args, Parser, Subcommand};
+use tr50d::app;
 use tr50d::cli::backup::{self, BackupArgs, RestoreArgs};
 use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
 use tr50d::config::{Config, is_demo_dir};
 use tr50d::descriptors;
+use tr50d::edge::tls;
 use tr50d::logging;
-use tr50d::serve::{Server, chain};
+use tr50d::serve::Server;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -112,6 +115,7 @@ fn check(args: &CheckArgs) -> ExitCode {
         Ok(config) => {
             let mut problems = config.check();
             if problems.is_empty() {
+                problems.extend(check_tls(&config));
                 problems.extend(check_bootstrap(&config));
             }
             problems.iter().for_each(|problem| eprintln!("tr50d: {problem}"));
@@ -125,10 +129,16 @@ fn check(args: &CheckArgs) -> ExitCode {
     }
 }
 
+/// What is wrong with certificate and key, if there are any.
+fn check_tls(config: &Config) -> Option<String> {
+    config.tls.cert.as_ref()?;
+    tls::server_config(&config.tls).err().map(|error| error.to_string())
+}
+
 /// What is wrong with the bootstrap file, if there is one.
 fn check_bootstrap(config: &Config) -> Option<String> {
     let file = config.server.bootstrap.as_deref()?;
-    tr50d::app::check_bootstrap(file, Timestamp::now()).err().map(|error| chain(&error))
+    app::check_bootstrap(file, Timestamp::now()).err().map(|error| chain(&error))
 }
 
 async fn serve(args: ServeArgs) -> Result<ExitCode, String> {

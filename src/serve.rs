@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::conn::{ConnInfo, Protocol};
+use base::failure::chain;
 use base::limits;
 use base::timestamp::Timestamp;
 use bytes::Bytes;
@@ -95,17 +96,6 @@ impl From<OpenError> for StartError {
             OpenError::Files(error) => Self::Files(error),
         }
     }
-}
-
-/// An error and its causes in one sentence.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut sentence = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        sentence = format!("{sentence}: {cause}");
-        source = cause.source();
-    }
-    sentence
 }
 
 /// A listener: what it speaks, and whether over TLS.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use base::failure::chain;
 use base::timestamp::Timestamp;
 use clap::Args;
 use store::disk::DiskStore;
@@ -10,7 +11,6 @@ use store::disk::DiskStore;
 use crate::backup::{self, BackupError, Contents, FILES};
 use crate::config::Config;
 use crate::control;
-use crate::serve::chain;
 use crate::things::files::blobs::Blobs;
 
 /// Copies the state of a server to a directory, while it runs or when it does not.

@@ -15,7 +15,6 @@ use store::writer::Durability;
 use tracing::level_filters::LevelFilter;
 use value::{Raw, Value};
 
-use crate::edge::tls;
 use crate::things::telemetry::RETENTION_MONTHS_MAX;
 
 /// What `--demo` starts from.
@@ -299,11 +298,6 @@ impl Config {
         let data_dir = &self.server.data_dir;
         if data_dir.exists() && !data_dir.is_dir() {
             problems.push(format!("server.data_dir: {data_dir:?} is not a directory"));
-        }
-        if self.tls.cert.is_some()
-            && let Err(error) = tls::server_config(&self.tls)
-        {
-            problems.push(error.to_string());
         }
         problems
     }

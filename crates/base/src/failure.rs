@@ -160,6 +160,17 @@ pub fn excerpt(text: &str) -> String {
     }
 }
 
+/// An error and its causes in one sentence.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        sentence = format!("{sentence}: {cause}");
+        source = cause.source();
+    }
+    sentence
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
