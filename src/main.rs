@@ -114,8 +114,8 @@ fn check(args: &CheckArgs) -> ExitCode {
     match Config::load(Some(&args.config), environment()) {
         Ok(config) => {
             let mut problems = config.check();
+            problems.extend(check_tls(&config));
             if problems.is_empty() {
-                problems.extend(check_tls(&config));
                 problems.extend(check_bootstrap(&config));
             }
             problems.iter().for_each(|problem| eprintln!("tr50d: {problem}"));

@@ -24,6 +24,7 @@ mod outside_clients;
 mod paho;
 mod review;
 mod server_topics;
+mod stores;
 mod tcp;
 mod telemetry;
 mod things;

@@ -1,0 +1,49 @@
+//! Stores that earlier builds left: each still opens, with all that was in it.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::harness::{TestServer, call};
+
+#[tokio::test]
+async fn the_store_of_each_schema_still_opens() {
+    let stores = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/stores");
+    let mut opened = 0;
+    for entry in std::fs::read_dir(stores).expect("the folder of stores") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "gz") {
+            check(&path).await;
+            opened += 1;
+        }
+    }
+    assert!(opened > 0);
+}
+
+async fn check(archive: &Path) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let unpacked = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(dir.path()).status();
+    assert!(unpacked.expect("tar").success(), "{}", archive.display());
+    let server = TestServer::in_dir(&dir.path().join("data"), &[]);
+    let mut operator = server.operator("http").await;
+    let mut find = async |command: &str, params| call(&mut operator, command, params).await;
+    let mower = find("thing.find", r#"{"key":"mower-1"}"#).await;
+    assert_eq!(mower["properties"]["temp"]["value"], 21.5);
+    assert_eq!(mower["alarms"]["battery"]["state"], 2);
+    assert_eq!(mower["attrs"]["model"]["value"], "M1");
+    assert_eq!((&mower["loc"]["lat"], &mower["loc"]["lng"]), (&json!(52.5), &json!(13.4)));
+    let gateway = find("thing.find", r#"{"imei":"490154203237518"}"#).await;
+    assert_eq!((&gateway["key"], &gateway["tags"]), (&json!("gateway-1"), &json!(["yard"])));
+    let mails = find("mailbox.list", r#"{"thingKey":"gateway-1"}"#).await;
+    assert_eq!((&mails["count"], &mails["result"][0]["command"]), (&json!(1), &json!("reboot")));
+    assert_eq!(mails["result"][0]["status"], "new");
+    let user = find("user.find", r#"{"emailAddress":"new@basicorg.example"}"#).await;
+    assert_eq!(user["emailAddress"], "new@basicorg.example");
+    let role = find("role.find", r#"{"key":"reader"}"#).await;
+    assert_eq!(role["name"], "Reader");
+    let def = find("thing_def.find", r#"{"key":"mower"}"#).await;
+    assert_eq!(def["name"], "Mower");
+    let log = find("log.list", r#"{"thingKey":"mower-1"}"#).await;
+    assert!(log.to_string().contains("hello"), "{log}");
+}
