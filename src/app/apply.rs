@@ -106,6 +106,9 @@ impl App {
 
     /// Tells everybody of changes of sessions, and hands them to the store.
     pub(super) fn record(&self, events: &Events) -> Result<Receipt, StoreError> {
+        if events.is_empty() {
+            return Ok(Receipt::nothing());
+        }
         self.count(events);
         self.return_mail(events);
         self.tell_connections(events);

@@ -25,9 +25,9 @@ struct Others<F> {
     /// first need be looked at.
     in_order: VecDeque<Promised<F>>,
     /// When they are there.
-    aside: FuturesUnordered<Promised<F>>,
+    aside: Option<FuturesUnordered<Promised<F>>>,
     /// When a device has answered, maybe in minutes.
-    from_devices: FuturesUnordered<Promised<F>>,
+    from_devices: Option<FuturesUnordered<Promised<F>>>,
     bytes: usize,
 }
 
@@ -48,18 +48,14 @@ impl<F: Future + Unpin> Future for Promised<F> {
 
 impl<F> Default for Others<F> {
     fn default() -> Self {
-        Self {
-            in_order: VecDeque::new(),
-            aside: FuturesUnordered::new(),
-            from_devices: FuturesUnordered::new(),
-            bytes: 0,
-        }
+        Self { in_order: VecDeque::new(), aside: None, from_devices: None, bytes: 0 }
     }
 }
 
 impl<F: Future + Unpin> Others<F> {
     fn len(&self) -> usize {
-        self.in_order.len() + self.aside.len() + self.from_devices.len()
+        let unordered = [&self.aside, &self.from_devices].into_iter().flatten();
+        self.in_order.len() + unordered.map(FuturesUnordered::len).sum::<usize>()
     }
 
     /// What the next reply is, and the bytes that were held for it; none if none is promised.
@@ -77,12 +73,14 @@ impl<F: Future + Unpin> Others<F> {
             waits = true;
         }
         for (replies, counts) in [(&mut self.aside, true), (&mut self.from_devices, devices)] {
-            if counts && !replies.is_empty() {
-                if let Poll::Ready(Some(done)) = replies.poll_next_unpin(cx) {
-                    return Poll::Ready(Some(done));
-                }
-                waits = true;
+            let Some(replies) = replies.as_mut().filter(|replies| counts && !replies.is_empty())
+            else {
+                continue;
+            };
+            if let Poll::Ready(Some(done)) = replies.poll_next_unpin(cx) {
+                return Poll::Ready(Some(done));
             }
+            waits = true;
         }
         if waits { Poll::Pending } else { Poll::Ready(None) }
     }
@@ -123,12 +121,14 @@ impl<F: Future + Unpin> Pending<F> {
 
     /// Promises a reply that comes when it is there.
     pub fn push_aside(&mut self, bytes: usize, reply: F) {
-        self.others_for(bytes).aside.push(Promised { bytes, reply });
+        let aside = self.others_for(bytes).aside.get_or_insert_default();
+        aside.push(Promised { bytes, reply });
     }
 
     /// Promises a reply that comes when a device has answered.
     pub fn push_from_device(&mut self, bytes: usize, reply: F) {
-        self.others_for(bytes).from_devices.push(Promised { bytes, reply });
+        let from_devices = self.others_for(bytes).from_devices.get_or_insert_default();
+        from_devices.push(Promised { bytes, reply });
     }
 
     fn others_for(&mut self, bytes: usize) -> &mut Others<F> {
