@@ -8,7 +8,7 @@ use base::json::{ObjectWriter, key};
 use serde_json::value::RawValue;
 
 use super::commands::api::Authenticate;
-use super::envelope::{Members, text_of};
+use super::envelope::{Members, Param, RawParams};
 use super::params::{Params, missing};
 use super::step::WriteReply;
 use crate::app::Credentials;
@@ -34,18 +34,19 @@ impl Auth {
     ///
     /// It is neither.
     pub fn read(auth: &RawValue) -> Result<Self, Failure> {
-        let members = Members::read(Some(auth))
+        let members = Members::read(RawParams::Json(Some(auth)))
             .map_err(|_| Failure::new(Code::MALFORMED, "\"auth\" must be an object."))?;
-        if let Some(command) = members.find("command").and_then(text_of) {
+        if let Some(command) = members.find("command").and_then(Param::text) {
             if !command.eq_ignore_ascii_case("api.authenticate") {
                 let sentence = "The only command that \"auth\" can hold is api.authenticate.";
                 return Err(Failure::new(Code::MALFORMED, sentence));
             }
-            let params = Authenticate::read(members.find("params"))?;
+            let params = RawParams::Json(members.find("params").and_then(Param::json));
+            let params = Authenticate::read(params)?;
             let notify = params.notify.unwrap_or(false);
             return Ok(Self::Login { credentials: self::credentials(params)?, notify });
         }
-        match members.find("sessionId").and_then(text_of) {
+        match members.find("sessionId").and_then(Param::text) {
             // A text of another form is the id of no session.
             Some(id) => Ok(Self::Session(SessionId::parse(&id))),
             None => Err(Failure::authentication_missing()),

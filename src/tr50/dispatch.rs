@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::commands::{self, Row};
-use super::envelope::{Body, Command};
+use super::envelope::{Body, Command, RawParams};
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
 use crate::app::{App, Applied, Effects, Goodbyes, Outcome, Sequel};
 use rules::directory::Session;
@@ -226,7 +226,7 @@ struct OwnedCommand {
 
 impl From<&Command<'_>> for OwnedCommand {
     fn from(command: &Command<'_>) -> Self {
-        let body = |body: &Body<'_>| (body.command.to_string(), body.params.map(ToOwned::to_owned));
+        let body = |body: &Body<'_>| (body.command.to_string(), body.params.to_json());
         Self { id: command.id.to_string(), body: command.body.as_ref().map(body).map_err(|e| *e) }
     }
 }
@@ -251,7 +251,7 @@ async fn finish(
         let begun = {
             let body = body.as_ref().map_err(|error| *error).map(|(command, params)| Body {
                 command: command.as_str().into(),
-                params: params.as_deref(),
+                params: RawParams::Json(params.as_deref()),
             });
             begin(&app, &caller, &body, now, &mut unsent.reply.bytes)
         };

@@ -1,6 +1,7 @@
 //! The envelope: one JSON object, `auth` and any number of named commands (`tr50.md` 2).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base::failure::{Code, Failure};
@@ -8,7 +9,7 @@ use base::json::first_special;
 use base::limits;
 use base::utf8;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use smallvec::SmallVec;
 
 /// A request, borrowed from the bytes it came in.
@@ -34,8 +35,31 @@ pub struct Command<'a> {
 pub struct Body<'a> {
     /// The command's name as it was sent.
     pub command: Cow<'a, str>,
-    /// The member `params`, not yet looked into.
-    pub params: Option<&'a RawValue>,
+    /// Its parameters.
+    pub params: RawParams<'a>,
+}
+
+/// The parameters of a command, not yet looked into.
+#[derive(Clone, Copy, Debug)]
+pub enum RawParams<'a> {
+    /// The member `params` of an envelope's command, unless it is null.
+    Json(Option<&'a RawValue>),
+    /// Texts by name, each name once: the fields of a form, or what a topic says.
+    Named(&'a [(&'a str, &'a str)]),
+}
+
+impl RawParams<'_> {
+    /// The same as JSON, to be kept: texts become the members of an object, in the order of their
+    /// names. None if there is no member `params`.
+    pub fn to_json(self) -> Option<Box<RawValue>> {
+        match self {
+            Self::Json(params) => params.map(ToOwned::to_owned),
+            Self::Named(texts) => {
+                let texts: BTreeMap<_, _> = texts.iter().copied().collect();
+                Some(to_raw_value(&texts).expect("a map of texts can always be written"))
+            }
+        }
+    }
 }
 
 impl<'a> Request<'a> {
@@ -120,12 +144,12 @@ impl<'a> Reader<'a> {
             self.value()?;
             return Some(Err(NOT_A_COMMAND));
         }
-        let (mut command, mut params) = (Err(NOT_A_COMMAND), None);
+        let (mut command, mut params) = (Err(NOT_A_COMMAND), RawParams::Json(None));
         self.object(|reader, name| {
             if is_named(&name, "command") {
                 command = reader.text_or("its member \"command\" is not a string")?;
             } else if is_named(&name, "params") {
-                params = reader.value_unless_null()?;
+                params = RawParams::Json(reader.value_unless_null()?);
             } else {
                 reader.value()?;
             }
@@ -242,8 +266,49 @@ fn trouble_with(text: &str) -> String {
     read.map_or_else(|error| error.to_string(), |()| "an escape has no meaning".to_owned())
 }
 
-/// The text of a JSON string; none for any other value.
-pub fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
+/// A parameter that is not yet looked into.
+#[derive(Clone, Copy, Debug)]
+pub enum Param<'a> {
+    /// A JSON value.
+    Json(&'a RawValue),
+    /// A text from outside JSON. It counts as the JSON string of it.
+    Text(&'a str),
+}
+
+impl<'a> Param<'a> {
+    /// The text of a string; none for any other value.
+    pub fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Json(value) => text_of(value),
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+        }
+    }
+
+    /// The text of a string, or the token of a number, boolean or null; none for any other value.
+    pub fn bare_text(self) -> Option<Cow<'a, str>> {
+        let Self::Json(value) = self else { return self.text() };
+        match value.get().as_bytes().first()? {
+            b'"' => text_of(value),
+            b'{' | b'[' => None,
+            _ => Some(Cow::Borrowed(value.get())),
+        }
+    }
+
+    /// The JSON value, which may be an object or a list; a text is neither.
+    pub const fn json(self) -> Option<&'a RawValue> {
+        match self {
+            Self::Json(value) => Some(value),
+            Self::Text(_) => None,
+        }
+    }
+
+    /// Whether it is JSON's null.
+    pub fn is_null(self) -> bool {
+        self.json().is_some_and(|value| value.get() == "null")
+    }
+}
+
+fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
     let json = value.get();
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
@@ -253,18 +318,32 @@ pub fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The members of a JSON object whose values are not looked into.
-pub struct Members<'a>(pub SmallVec<[(Cow<'a, str>, &'a RawValue); 8]>);
+/// Parameters by name, or the members of another JSON object; the values are not looked into.
+pub struct Members<'a>(pub SmallVec<[(Cow<'a, str>, Param<'a>); 8]>);
 
 impl<'a> Members<'a> {
     /// Reads `params`: absent, null and `[]` mean none (`tr50.md` 0, fact 10).
     ///
     /// # Errors
     ///
-    /// `params` is neither an object nor one of those.
-    pub fn read(params: Option<&'a RawValue>) -> Result<Self, Failure> {
+    /// `params` is neither an object nor one of those, or there are more than
+    /// [`limits::COMMANDS_PER_REQUEST`].
+    pub fn read(params: RawParams<'a>) -> Result<Self, Failure> {
         let none = || Ok(Self(SmallVec::new()));
-        let Some(params) = params else { return none() };
+        let sentence = "\"params\" must be an object.";
+        let wrong = || Failure::new(Code::PARAMETER_INVALID, sentence);
+        let params = match params {
+            RawParams::Json(Some(params)) => params,
+            RawParams::Json(None) => return none(),
+            RawParams::Named(texts) if texts.len() > limits::COMMANDS_PER_REQUEST => {
+                return Err(wrong());
+            }
+            RawParams::Named(texts) => {
+                let member =
+                    |(name, text): &(&'a str, &'a str)| ((*name).into(), Param::Text(text));
+                return Ok(Self(texts.iter().map(member).collect()));
+            }
+        };
         let json = params.get();
         let empty_array = |text: &str| {
             let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -273,8 +352,7 @@ impl<'a> Members<'a> {
         if json == "null" || empty_array(json) {
             return none();
         }
-        let sentence = "\"params\" must be an object.";
-        Self::of(params).ok_or_else(|| Failure::new(Code::PARAMETER_INVALID, sentence))
+        Self::of(params).ok_or_else(wrong)
     }
 
     /// Those of an object; none for any other value, and for more than
@@ -283,16 +361,16 @@ impl<'a> Members<'a> {
         let mut members = SmallVec::new();
         Reader::new(value.get()).object(|reader, name| {
             let room = members.len() < limits::COMMANDS_PER_REQUEST;
-            members.push((name, reader.value()?));
+            members.push((name, Param::Json(reader.value()?)));
             room.then_some(())
         })?;
         Some(Self(members))
     }
 
     /// The member with this name, without regard to case (`tr50.md` 0, fact 14). Null is absent.
-    pub fn find(&self, name: &str) -> Option<&'a RawValue> {
+    pub fn find(&self, name: &str) -> Option<Param<'a>> {
         let found = self.0.iter().find(|(member, _)| member.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| *value).filter(|value| value.get() != "null")
+        found.map(|(_, value)| *value).filter(|value| !value.is_null())
     }
 }
 
@@ -444,15 +522,48 @@ mod tests {
     fn params_may_be_absent_null_or_an_empty_array() {
         for params in ["null", "[]", "[ ]", "{}"] {
             let raw: Box<RawValue> = serde_json::from_str(params).expect("JSON");
-            assert!(Members::read(Some(&raw)).expect("read").0.is_empty(), "{params}");
+            assert!(
+                Members::read(RawParams::Json(Some(&raw))).expect("read").0.is_empty(),
+                "{params}"
+            );
         }
         for params in ["[1]", "7", "\"x\"", "true"] {
             let raw: Box<RawValue> = serde_json::from_str(params).expect("JSON");
-            assert!(Members::read(Some(&raw)).is_err(), "{params}");
+            assert!(Members::read(RawParams::Json(Some(&raw))).is_err(), "{params}");
         }
         let raw: Box<RawValue> = serde_json::from_str(r#"{"LIMIT":"5","x":null}"#).expect("JSON");
-        let members = Members::read(Some(&raw)).expect("read");
-        assert_eq!(members.find("limit").map(RawValue::get), Some("\"5\""));
+        let members = Members::read(RawParams::Json(Some(&raw))).expect("read");
+        let limit = members.find("limit").and_then(Param::json);
+        assert_eq!(limit.map(RawValue::get), Some("\"5\""));
         assert!(members.find("x").is_none());
+    }
+
+    #[test]
+    fn a_text_counts_as_the_json_string_of_it() {
+        for text in ["", "null", "[]", "{}", "7", "a \"b\"\n\u{1}\\é"] {
+            let json = RawParams::Named(&[("Key", text)]).to_json().expect("an object");
+            let named = [("Key", text)];
+            for params in [RawParams::Named(&named), RawParams::Json(Some(&json))] {
+                let members = Members::read(params).expect("an object");
+                let found = members.find("kEY").expect("not null");
+                assert_eq!(found.text().as_deref(), Some(text));
+                assert_eq!(found.bare_text().as_deref(), Some(text));
+            }
+            assert!(Param::Text(text).json().is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_become_an_object_when_they_are_kept() {
+        let json = |texts: &[(&str, &str)]| {
+            RawParams::Named(texts).to_json().map(|json| json.get().to_owned())
+        };
+        assert_eq!(json(&[]).as_deref(), Some("{}"));
+        let texts = [("b", "é \"\t"), ("a", "1")];
+        assert_eq!(json(&texts).as_deref(), Some(r#"{"a":"1","b":"é \"\t"}"#));
+        assert!(RawParams::Json(None).to_json().is_none());
+        let many = vec![("a", ""); limits::COMMANDS_PER_REQUEST + 1];
+        assert!(Members::read(RawParams::Named(&many)).is_err());
+        assert!(Members::read(RawParams::Named(&many[1..])).is_ok());
     }
 }

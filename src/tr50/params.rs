@@ -1,6 +1,7 @@
 //! Typed parameters, read as leniently as real clients need (`tr50.md` 0, facts 14, 15 and 26):
 //! names without regard to case, numbers as strings, booleans as numbers, null for absent.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use base::failure::{Code, Failure};
@@ -8,9 +9,9 @@ use base::id::{
     ApplicationId, MailId, OrgId, RoleId, SessionRef, ThingDefId, ThingId, ThingKey, UserId,
 };
 use base::timestamp::Timestamp;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
-use super::envelope::{Members, text_of};
+use super::envelope::{Members, Param, RawParams};
 use crate::things::files::FileName;
 
 /// A parameter of a command, for its documentation.
@@ -38,12 +39,12 @@ pub trait Params: Sized {
     /// A parameter is missing or has the wrong type; the failure names it.
     fn from_members(members: &Members<'_>) -> Result<Self, Failure>;
 
-    /// Reads them from the raw member `params`.
+    /// Reads them as they came.
     ///
     /// # Errors
     ///
     /// As [`Params::from_members`], or `params` is no object.
-    fn read(params: Option<&RawValue>) -> Result<Self, Failure> {
+    fn read(params: RawParams<'_>) -> Result<Self, Failure> {
         Self::from_members(&Members::read(params)?)
     }
 }
@@ -60,7 +61,7 @@ impl Params for NoParams {
         Ok(Self)
     }
 
-    fn read(_: Option<&RawValue>) -> Result<Self, Failure> {
+    fn read(_: RawParams<'_>) -> Result<Self, Failure> {
         Ok(Self)
     }
 }
@@ -92,7 +93,7 @@ pub trait Value: Sized {
     const EXPECTED: &'static str;
 
     /// Reads a value that is not null; none when it is something else.
-    fn from_json(json: &RawValue) -> Option<Self>;
+    fn read(param: Param<'_>) -> Option<Self>;
 }
 
 /// Declares the parameters of a command: a struct, how it is read, and its documentation.
@@ -136,8 +137,8 @@ pub(crate) use params;
 ///
 /// It is there and has the wrong type.
 pub fn optional<T: Value>(members: &Members<'_>, name: &str) -> Result<Option<T>, Failure> {
-    let Some(json) = members.find(name) else { return Ok(None) };
-    match T::from_json(json) {
+    let Some(param) = members.find(name) else { return Ok(None) };
+    match T::read(param) {
         Some(value) => Ok(Some(value)),
         None => {
             let sentence = format!("Parameter \"{name}\" must be {}.", T::EXPECTED);
@@ -164,12 +165,8 @@ pub fn missing(name: &str) -> Failure {
 impl Value for String {
     const EXPECTED: &'static str = "a string";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        match json.get().as_bytes().first()? {
-            b'"' => text_of(json).map(std::borrow::Cow::into_owned),
-            b'{' | b'[' => None,
-            _ => Some(json.get().to_owned()),
-        }
+    fn read(param: Param<'_>) -> Option<Self> {
+        param.bare_text().map(Cow::into_owned)
     }
 }
 
@@ -177,8 +174,8 @@ impl Value for String {
 impl Value for f64 {
     const EXPECTED: &'static str = "a number";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        let text = bare_text(json)?;
+    fn read(param: Param<'_>) -> Option<Self> {
+        let text = param.bare_text()?;
         text.trim().parse().ok().filter(|number: &Self| number.is_finite())
     }
 }
@@ -187,12 +184,12 @@ impl Value for f64 {
 impl Value for u64 {
     const EXPECTED: &'static str = "a whole number from 0";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        let text = bare_text(json)?;
+    fn read(param: Param<'_>) -> Option<Self> {
+        let text = param.bare_text()?;
         if let Ok(number) = text.trim().parse() {
             return Some(number);
         }
-        let number = f64::from_json(json)?;
+        let number = f64::read(param)?;
         let whole = number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number);
         whole.then_some(number as Self)
     }
@@ -202,12 +199,12 @@ impl Value for u64 {
 impl Value for i64 {
     const EXPECTED: &'static str = "a whole number";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        let text = bare_text(json)?;
+    fn read(param: Param<'_>) -> Option<Self> {
+        let text = param.bare_text()?;
         if let Ok(number) = text.trim().parse() {
             return Some(number);
         }
-        let number = f64::from_json(json)?;
+        let number = f64::read(param)?;
         let exact = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
         exact.then_some(number as Self)
     }
@@ -217,8 +214,8 @@ impl Value for i64 {
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        let text = bare_text(json)?;
+    fn read(param: Param<'_>) -> Option<Self> {
+        let text = param.bare_text()?;
         let text = text.trim();
         if text.eq_ignore_ascii_case("true") {
             return Some(true);
@@ -238,12 +235,13 @@ impl Value for bool {
 impl Value for Vec<String> {
     const EXPECTED: &'static str = "an array of strings";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        if json.get().starts_with('[') {
-            let items: Vec<&RawValue> = serde_json::from_str(json.get()).ok()?;
-            items.into_iter().map(String::from_json).collect()
-        } else {
-            String::from_json(json).map(|text| vec![text])
+    fn read(param: Param<'_>) -> Option<Self> {
+        match param.json().map(RawValue::get).filter(|json| json.starts_with('[')) {
+            Some(json) => {
+                let items: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+                items.into_iter().map(|item| String::read(Param::Json(item))).collect()
+            }
+            None => String::read(param).map(|text| vec![text]),
         }
     }
 }
@@ -252,8 +250,11 @@ impl Value for Vec<String> {
 impl Value for Box<RawValue> {
     const EXPECTED: &'static str = "a JSON value";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        Some(json.to_owned())
+    fn read(param: Param<'_>) -> Option<Self> {
+        match param {
+            Param::Json(json) => Some(json.to_owned()),
+            Param::Text(text) => to_raw_value(text).ok(),
+        }
     }
 }
 
@@ -262,8 +263,8 @@ macro_rules! from_text {
         impl Value for $type {
             const EXPECTED: &'static str = $expected;
 
-            fn from_json(json: &RawValue) -> Option<Self> {
-                let text = text_of(json)?;
+            fn read(param: Param<'_>) -> Option<Self> {
+                let text = param.text()?;
                 let read: fn(&str) -> Option<Self> = $read;
                 read(&text)
             }
@@ -289,22 +290,13 @@ from_text! {
         |text| Self::parse(text).ok();
 }
 
-/// The text of a string, or the token of a number, boolean or null.
-fn bare_text(json: &RawValue) -> Option<std::borrow::Cow<'_, str>> {
-    match json.get().as_bytes().first()? {
-        b'"' => text_of(json),
-        b'{' | b'[' => None,
-        _ => Some(json.get().into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read<T: Value>(json: &str) -> Option<T> {
         let raw: Box<RawValue> = serde_json::from_str(json).expect("JSON");
-        T::from_json(&raw)
+        T::read(Param::Json(&raw))
     }
 
     #[test]
@@ -359,7 +351,7 @@ mod tests {
     fn a_failure_names_the_parameter() {
         let check = |json: &str, expected: Result<(&str, Option<u64>), &str>| {
             let raw: Box<RawValue> = serde_json::from_str(json).expect("JSON");
-            let read = Example::read(Some(&raw));
+            let read = Example::read(RawParams::Json(Some(&raw)));
             let read = read.map(|e| (e.key, e.limit)).map_err(|f| f.message.into_owned());
             let expected = expected.map(|(key, limit)| (key.to_owned(), limit));
             assert_eq!(read, expected.map_err(str::to_owned));

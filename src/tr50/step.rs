@@ -9,8 +9,8 @@ use base::failure::{Code, Failure};
 use base::json;
 use base::timestamp::Timestamp;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
+use super::envelope::RawParams;
 use super::params::Field;
 use crate::app::{App, Effects};
 use rules::directory::{Session, Who};
@@ -49,9 +49,6 @@ pub enum Handler {
     /// In a session.
     InSession(fn(&Call<'_>, RawParams<'_>, &mut Vec<u8>) -> Result<Step, Failure>),
 }
-
-/// The member `params`, not yet looked into.
-pub type RawParams<'a> = Option<&'a RawValue>;
 
 /// What a handler gets to know about its caller.
 pub struct Call<'a> {

@@ -12,20 +12,26 @@ use std::task::{Context, Poll};
 use ::mqtt::reason;
 use base::failure::{Code, Failure};
 use base::timestamp::Timestamp;
-use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use crate::app::App;
 use crate::logging::PeerLog;
 use crate::peer_log;
 use crate::things::feed::{ThingTopic, Topic};
 use crate::tr50::dispatch::{Caller, PendingOne, execute_one};
-use crate::tr50::envelope::Body;
+use crate::tr50::envelope::{Body, RawParams};
 
 /// A command that was published.
 #[derive(Clone, Debug)]
 pub struct ThingCommand {
     name: &'static str,
-    params: Box<RawValue>,
+    /// The key of the thing; none for the session's own.
+    thing: Option<String>,
+    /// The name of the property, alarm or attribute.
+    key: String,
+    /// What the command calls the value.
+    member: &'static str,
+    value: String,
 }
 
 /// How far a command got at once.
@@ -66,20 +72,20 @@ impl ThingCommand {
         };
         // Numbers may be texts (`tr50.md` 0, fact 15); blanks around one are the client's habit.
         let value = if name == "thing.attr.set" { value } else { value.trim() };
-        let mut params = serde_json::Map::new();
-        if topic.thing != "self" {
-            params.insert("thingKey".into(), topic.thing.into());
-        }
-        params.insert("key".into(), key.into());
-        params.insert(member.into(), value.into());
-        let params = serde_json::to_string(&params).and_then(RawValue::from_string).ok()?;
-        Some(Self { name, params })
+        let thing = (topic.thing != "self").then(|| topic.thing.to_owned());
+        Some(Self { name, thing, key: key.to_owned(), member, value: value.to_owned() })
+    }
+
+    /// The command's parameters.
+    fn texts(&self) -> SmallVec<[(&str, &str); 3]> {
+        let thing = self.thing.as_deref().map(|thing| ("thingKey", thing));
+        [("key", self.key.as_str()), (self.member, &self.value)].into_iter().chain(thing).collect()
     }
 
     /// Executes the command; what it changes is changed when this returns.
     pub fn begin(&self, app: &Arc<App>, caller: &Caller, now: Timestamp) -> Begun {
         let (name, peer) = (self.name, caller.conn.remote_addr);
-        let body = Body { command: name.into(), params: Some(&self.params) };
+        let body = Body { command: name.into(), params: RawParams::Named(&self.texts()) };
         match execute_one(app, caller, &body, now, &mut Vec::new()) {
             Ok(Some(pending)) => Begun::Later(Box::new(Judged { name, peer, pending })),
             Ok(None) => Begun::Done(judge(name, peer, Ok(()))),
@@ -102,5 +108,43 @@ fn judge(name: &str, peer: SocketAddr, outcome: Result<(), Failure>) -> u8 {
         Code::RATE_LIMITED | Code::BUSY => reason::QUOTA_EXCEEDED,
         Code::INTERNAL => reason::UNSPECIFIED,
         _ => reason::IMPLEMENTATION_SPECIFIC,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publish_to_a_things_topic_is_a_command_with_texts() {
+        let check = |topic: Topic<'_>, payload: &str, name: &str, texts: &[(&str, &str)]| {
+            for thing in ["self", "mower 1"] {
+                let topic = ThingTopic { thing, topic };
+                let command = ThingCommand::read(topic, payload.as_bytes()).expect("a command");
+                let own = thing == "self";
+                let thing = [("thingKey", thing)];
+                let thing = thing.iter().filter(|_| !own);
+                let expected: Vec<_> = texts.iter().chain(thing).copied().collect();
+                assert_eq!((command.name, command.texts().as_slice()), (name, &expected[..]));
+            }
+        };
+        check(
+            Topic::Property("a \"b\""),
+            " 5\r\n",
+            "property.publish",
+            &[("key", "a \"b\""), ("value", "5")],
+        );
+        check(Topic::Alarm("a"), "\t-1 ", "alarm.publish", &[("key", "a"), ("state", "-1")]);
+        let value = " \"q\" \\ \0\u{1}\u{7f}\té\n ";
+        check(Topic::Attribute("a"), value, "thing.attr.set", &[("key", "a"), ("value", value)]);
+        check(Topic::Attribute("a"), "null", "thing.attr.set", &[("key", "a"), ("value", "null")]);
+    }
+
+    #[test]
+    fn what_is_no_text_or_has_no_command_is_none() {
+        let read = |topic, payload| ThingCommand::read(ThingTopic { thing: "a", topic }, payload);
+        assert!(read(Topic::Property("a"), b"\xff").is_none());
+        assert!(read(Topic::Location, b"1").is_none());
+        assert!(read(Topic::Connected, b"1").is_none());
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::command;
-use crate::tr50::envelope::Members;
+use crate::tr50::envelope::{Members, RawParams};
 use crate::tr50::params::{Field, NoParams, Params};
 use crate::tr50::step::{Call, CommandInfo, Done, WriteReply};
 
@@ -34,8 +34,8 @@ impl Params for Echo {
         Ok(Self(None))
     }
 
-    fn read(params: Option<&RawValue>) -> Result<Self, Failure> {
-        Ok(Self(params.map(ToOwned::to_owned)))
+    fn read(params: RawParams<'_>) -> Result<Self, Failure> {
+        Ok(Self(params.to_json()))
     }
 }
 

@@ -6,7 +6,6 @@ use base::id::{FileId, TicketId};
 use base::limits;
 use base::timestamp::Timestamp;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::command;
 use super::target::{Target, is_restricted};
@@ -15,7 +14,7 @@ use crate::random::random;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
 use crate::things::files::{Credentials, FileName, FileRecord, Owner, Put};
-use crate::tr50::envelope::Members;
+use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{Value, optional, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
 
@@ -111,8 +110,8 @@ pub struct Login(Option<Credentials>);
 impl Value for Login {
     const EXPECTED: &'static str = "an object with `username`, without a colon, and `password`";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        let members = Members::read(Some(json)).ok()?;
+    fn read(param: Param<'_>) -> Option<Self> {
+        let members = Members::read(RawParams::Json(Some(param.json()?))).ok()?;
         let member = |name| optional::<String>(&members, name);
         let (name, password) = (member("username").ok()?, member("password").ok()?);
         // A colon divides them on the wire.

@@ -15,7 +15,7 @@ use crate::app::Effects;
 use crate::things::feed::Topic;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Location, Value};
-use crate::tr50::envelope::Members;
+use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{self, Field, Params, missing};
 use crate::tr50::step::{After, Call, Done, Later};
 use rules::identity::ThingDef;
@@ -31,8 +31,8 @@ macro_rules! texts {
             impl params::Value for $name {
                 const EXPECTED: &'static str = $expected;
 
-                fn from_json(json: &RawValue) -> Option<Self> {
-                    let text = String::from_json(json)?;
+                fn read(param: Param<'_>) -> Option<Self> {
+                    let text = String::read(param)?;
                     ($least..=$most).contains(&text.len()).then_some(Self(text))
                 }
             }
@@ -124,7 +124,7 @@ impl Source<'_, '_, '_> {
 
 fn is_null(members: &Members<'_>, name: &str) -> bool {
     let mut members = members.0.iter();
-    members.any(|(member, value)| member.eq_ignore_ascii_case(name) && value.get() == "null")
+    members.any(|(member, value)| member.eq_ignore_ascii_case(name) && value.is_null())
 }
 
 /// A kind of point as clients write it.
@@ -227,7 +227,8 @@ impl<I: Item> Params for Many<I> {
 
     fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
         let data = members.find("data").ok_or_else(|| missing("data"))?;
-        let items: Vec<&RawValue> = serde_json::from_str(data.get()).map_err(|_| {
+        let items = data.json().and_then(|data| serde_json::from_str(data.get()).ok());
+        let items: Vec<&RawValue> = items.ok_or_else(|| {
             let sentence = "Parameter \"data\" must be an array of objects.";
             Failure::new(Code::PARAMETER_INVALID, sentence)
         })?;
@@ -274,8 +275,8 @@ impl<I: Item> Params for BatchText<I> {
         Ok(Self(None, PhantomData))
     }
 
-    fn read(params: Option<&RawValue>) -> Result<Self, Failure> {
-        Ok(Self(params.map(ToOwned::to_owned), PhantomData))
+    fn read(params: RawParams<'_>) -> Result<Self, Failure> {
+        Ok(Self(params.to_json(), PhantomData))
     }
 }
 
@@ -309,7 +310,8 @@ impl Taken {
 }
 
 fn take<I: Item>(call: &Call<'_>, text: &BatchText<I>) -> Result<Taken, Failure> {
-    let (target, Many(mut items, _)) = <(Target, Many<I>)>::read(text.0.as_deref())?;
+    let params = RawParams::Json(text.0.as_deref());
+    let (target, Many(mut items, _)) = <(Target, Many<I>)>::read(params)?;
     let subject = target.subject(call)?;
     if I::SORTED {
         items.sort_by_key(|item| item.ts.unwrap_or(call.now));

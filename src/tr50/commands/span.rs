@@ -5,14 +5,13 @@ use base::id::hex;
 use base::json::{self, Key, ObjectWriter, key};
 use base::limits;
 use base::timestamp::Timestamp;
-use serde_json::value::RawValue;
 use store::Row;
 
 use super::points::Name;
 use super::target::Target;
 use crate::things::telemetry::point::{Alarm, Kind, Location, Point, Value};
 use crate::things::telemetry::{LocationNow, Owner, Points, Series, Span};
-use crate::tr50::envelope::text_of;
+use crate::tr50::envelope::Param;
 use crate::tr50::params::{self, params};
 use crate::tr50::step::{Call, WriteReply};
 
@@ -35,8 +34,8 @@ pub struct Ago(i64);
 impl params::Value for Ago {
     const EXPECTED: &'static str = "a duration such as 90s, 1h30m or 7d";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        parse_duration(text_of(json)?.trim()).map(Self)
+    fn read(param: Param<'_>) -> Option<Self> {
+        parse_duration(param.text()?.trim()).map(Self)
     }
 }
 

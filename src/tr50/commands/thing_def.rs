@@ -14,7 +14,7 @@ use super::admin::{self, Edit, Made, NewKey};
 use super::command;
 use super::view::{ListReply, View};
 use crate::random::random;
-use crate::tr50::envelope::Members;
+use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Field, NoParams, Params, missing, optional, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
 use rules::identity::ThingDef;
@@ -155,13 +155,16 @@ impl Params for Definition {
 
     fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
         let mut kept = Map::new();
-        for (name, json) in &members.0 {
-            if json.get() == "null" || OWN.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+        for (name, param) in &members.0 {
+            if param.is_null() || OWN.iter().any(|own| own.eq_ignore_ascii_case(name)) {
                 continue;
             }
             let section = SECTIONS.iter().find(|section| section.eq_ignore_ascii_case(name));
-            let value: Value = serde_json::from_str(json.get())
-                .map_err(|_| admin::unfit(name, "JSON of some depth"))?;
+            let value: Value = match *param {
+                Param::Json(json) => serde_json::from_str(json.get())
+                    .map_err(|_| admin::unfit(name, "JSON of some depth"))?,
+                Param::Text(text) => text.into(),
+            };
             if section.is_some() && !value.is_object() {
                 return Err(admin::unfit(name, "an object"));
             }

@@ -12,6 +12,7 @@ use crate::app::notice_to;
 use crate::app::{Effects, Sequel};
 use crate::things::mailbox::Handed;
 use crate::things::mailbox::mail::{Mail, Outcome};
+use crate::tr50::envelope::Param;
 use crate::tr50::params::{Value, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done, WriteReply};
 use rules::directory::Who;
@@ -124,8 +125,8 @@ pub struct ErrorCode(pub i64);
 impl Value for ErrorCode {
     const EXPECTED: &'static str = "a whole number";
 
-    fn from_json(json: &RawValue) -> Option<Self> {
-        let text = String::from_json(json)?;
+    fn read(param: Param<'_>) -> Option<Self> {
+        let text = param.bare_text()?;
         match text.trim() {
             "" => Some(Self(0)),
             text => text.parse().ok().or_else(|| whole(text)).map(Self),

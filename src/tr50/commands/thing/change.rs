@@ -1,5 +1,6 @@
 //! `thing.create`, `thing.update`, `thing.delete`, `thing.def.change` and `thing.appid.reset`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::commands::points::{self, AttributeText};
 use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted};
-use crate::tr50::envelope::Members;
+use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Value as _, missing, params};
 use crate::tr50::step::{After, Call, Done};
 use rules::directory::{Principal, Reason, Session, Who};
@@ -139,7 +140,7 @@ fn read_attributes(
     let Some(members) = Members::of(attributes) else {
         return Err(wrong("texts by name"));
     };
-    let attribute = |(name, value): &(std::borrow::Cow<'_, str>, &RawValue)| {
+    let attribute = |(name, value): &(Cow<'_, str>, Param<'_>)| {
         if !(1..=limits::SERIES_NAME_BYTES_MAX).contains(&name.len()) {
             return Err(wrong("texts, with names of 1 to 256 bytes"));
         }
@@ -147,10 +148,10 @@ fn read_attributes(
             let named = excerpt(name);
             return Err(Failure::not_found(format!("Attribute \"{named}\" in the definition")));
         }
-        let nested = Members::of(value);
+        let nested = value.json().and_then(Members::of);
         let text = match &nested {
-            Some(members) => members.find("value").and_then(AttributeText::from_json),
-            None => AttributeText::from_json(value),
+            Some(members) => members.find("value").and_then(AttributeText::read),
+            None => AttributeText::read(*value),
         };
         let text = text.ok_or_else(|| wrong("texts of at most 16384 bytes"))?;
         let (name, value) = (name.to_string(), Value::Attribute(Some(text.0.into())));
