@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::conn::{ConnInfo, Protocol};
-use base::failure::chain;
+use base::failure::{Failure, chain};
 use base::limits;
 use base::timestamp::Timestamp;
 use bytes::Bytes;
@@ -36,7 +36,7 @@ use crate::logging::PeerLog;
 use crate::things::files::Files;
 use crate::things::files::transfer::{Stored, TransferError};
 use crate::tr50::commands::COMMANDS;
-use crate::tr50::exchange;
+use crate::tr50::exchange::{self, Fields};
 use crate::{descriptors, peer_log};
 
 /// Why the server does not start.
@@ -427,11 +427,33 @@ struct Web {
 impl HttpService for Web {
     async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
         if self.full {
-            return exchange::server_full();
+            return exchange::server_full().to_json();
         }
         let app = &self.shared.app;
         let reply = exchange::over_http(app, &body, session, info, Timestamp::now()).await;
         reply.send(|text| text)
+    }
+
+    async fn form(
+        &self,
+        command: &str,
+        fields: Fields,
+        session: Option<&str>,
+        info: ConnInfo,
+    ) -> Vec<u8> {
+        if self.full {
+            return exchange::server_full().to_json();
+        }
+        let (app, now) = (&self.shared.app, Timestamp::now());
+        let reply = exchange::form(app, command, &fields, session, info, now).await;
+        reply.send(|text| text)
+    }
+
+    async fn form_login(&self, fields: Fields, info: ConnInfo) -> Result<String, Failure> {
+        if self.full {
+            return Err(exchange::server_full());
+        }
+        exchange::form_login(&self.shared.app, &fields, info, Timestamp::now()).await
     }
 
     async fn dialect(

@@ -1,6 +1,5 @@
 //! What the transports call: one request in, one reply out.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,12 +7,13 @@ use base::conn::ConnInfo;
 use base::failure::{Code, Failure};
 use base::id::SessionId;
 use base::timestamp::Timestamp;
-use serde::Deserialize;
 
-use super::authenticate::{Auth, write_login};
+use super::authenticate::{Auth, credentials, write_login};
 use super::commands;
-use super::dispatch::{self, Caller, Pending, Reply, execute};
-use super::envelope::{Command, Request};
+use super::commands::api::Authenticate;
+use super::dispatch::{self, Caller, Pending, Reply, execute, execute_one};
+use super::envelope::{Body, Command, RawParams, Request};
+use super::params::Params;
 use crate::app::App;
 use crate::app::Credentials;
 use rules::directory::Session;
@@ -83,6 +83,57 @@ pub async fn over_http(
     }
 }
 
+/// The fields of a form by name. The order is that in which `diag.echo` gives them back; of a field
+/// given twice the last counts.
+pub type Fields = BTreeMap<String, String>;
+
+/// A command as a form, in the session with this id (`tr50.md` 1.3, "REST, portal style"). The
+/// fields are the parameters, as texts, which every command takes (fact 15). The reply is the
+/// command's reply object, or the failure for which it was not executed.
+pub async fn form(
+    app: &Arc<App>,
+    command: &str,
+    fields: &Fields,
+    session: Option<&str>,
+    conn: ConnInfo,
+    now: Timestamp,
+) -> Reply {
+    let executed = async {
+        let session = session.map(|id| session_of(app, SessionId::parse(id))).transpose()?;
+        if session.is_none() && !is_open(command) {
+            return Err(Failure::authentication_missing());
+        }
+        let texts = texts(fields);
+        let body = Body { command: command.into(), params: RawParams::Named(&texts) };
+        let mut out = Vec::with_capacity(256);
+        match execute_one(app, &Caller { session, conn }, &body, now, &mut out)? {
+            None => Ok(Reply::from_bytes(out)),
+            Some(pending) => pending.await,
+        }
+    };
+    executed.await.unwrap_or_else(|failure| Reply::from_bytes(failure.to_json()))
+}
+
+/// A login with the fields of a form: the id of the session.
+///
+/// # Errors
+///
+/// A field is missing, or the login is refused.
+pub async fn form_login(
+    app: &Arc<App>,
+    fields: &Fields,
+    conn: ConnInfo,
+    now: Timestamp,
+) -> Result<String, Failure> {
+    let params = Authenticate::read(RawParams::Named(&texts(fields)))?;
+    let session = app.login_unbound(credentials(params)?, conn, now).await?;
+    Ok(session.id().map_or("", SessionId::secret).to_owned())
+}
+
+fn texts(fields: &Fields) -> Vec<(&str, &str)> {
+    fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
 /// What the member `auth` of a request on a TCP connection asks for, after it was read.
 pub enum TcpAuth {
     /// Log in; the session is bound to the connection.
@@ -113,11 +164,14 @@ pub fn tcp_auth(app: &App, request: &Request<'_>) -> Result<TcpAuth, Failure> {
 
 /// Whether a request can be executed without a session.
 pub fn all_open(commands: &[Command<'_>]) -> bool {
-    let open = |command: &Command<'_>| {
-        let row = command.body.as_ref().ok().and_then(|body| commands::find(&body.command));
-        row.is_some_and(|row| row.info.is_open())
-    };
+    let open =
+        |command: &Command<'_>| command.body.as_ref().is_ok_and(|body| is_open(&body.command));
     !commands.is_empty() && commands.iter().all(open)
+}
+
+/// Whether there is a command of this name that can be executed without a session.
+fn is_open(command: &str) -> bool {
+    commands::find(command).is_some_and(|row| row.info.is_open())
 }
 
 /// Appends the answer to a login that came as the member `auth`.
@@ -145,9 +199,9 @@ pub fn too_many_pending() -> Failure {
     Failure::new(Code::BUSY, "Too many requests wait for their replies.")
 }
 
-/// The reply to any request when the server has no room for the connection.
-pub fn server_full() -> Vec<u8> {
-    Failure::new(Code::BUSY, "The server is full; try again.").to_json()
+/// The failure of any request when the server has no room for the connection.
+pub fn server_full() -> Failure {
+    Failure::new(Code::BUSY, "The server is full; try again.")
 }
 
 /// The reply to a request of more than `max` bytes.
@@ -158,51 +212,4 @@ pub fn too_large(max: usize) -> Vec<u8> {
 fn session_of(app: &App, id: Option<SessionId>) -> Result<Arc<Session>, Failure> {
     id.and_then(|id| app.directory().by_id(&id))
         .ok_or_else(|| Failure::session_invalid("is unknown, has ended or has expired."))
-}
-/// What became of the only command of a request, read from its reply.
-///
-/// # Errors
-///
-/// The failure in the reply.
-pub fn outcome(reply: &[u8]) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Outcome {
-        success: bool,
-        #[serde(default)]
-        error_codes: Vec<i32>,
-        #[serde(default)]
-        error_messages: Vec<String>,
-    }
-
-    let read: Result<BTreeMap<Cow<'_, str>, Outcome>, _> = serde_json::from_slice(reply);
-    let outcome = read.ok().and_then(|outcomes| outcomes.into_values().next());
-    match outcome {
-        Some(outcome) if outcome.success => Ok(()),
-        Some(outcome) => {
-            let code = outcome.error_codes.first().map_or(Code::INTERNAL, |code| Code(*code));
-            let message = outcome.error_messages.into_iter().next().unwrap_or_default();
-            Err(Failure::new(code, message))
-        }
-        None => Err(Failure::new(Code::INTERNAL, "The reply can't be read.")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_outcome_of_a_command_is_read_from_its_reply() {
-        let check = |reply: &str, expected: Result<(), (i32, &str)>| {
-            let read = outcome(reply.as_bytes()).map_err(|f| (f.code.0, f.message.into_owned()));
-            assert_eq!(read, expected.map_err(|(code, text)| (code, text.to_owned())), "{reply}");
-        };
-        check(r#"{"":{"success":true}}"#, Ok(()));
-        check(r#"{"":{"success":true,"params":{"id":"x"}}}"#, Ok(()));
-        let failure = Failure::new(Code::NOT_FOUND, "No \"x\".");
-        let reply = [b"{\"\":".as_slice(), &failure.to_json(), b"}"].concat();
-        check(std::str::from_utf8(&reply).expect("text"), Err((-90008, "No \"x\".")));
-        check("{}", Err((Code::INTERNAL.0, "The reply can't be read.")));
-    }
 }

@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::conn::ConnInfo;
+use base::failure::Failure;
 use base::limits;
 use base::trusted::Trusted;
 use bytes::{Buf, Bytes, BytesMut};
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use super::Stream;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
+use crate::tr50::exchange::Fields;
 
 /// The dialects beside TR50 that have paths of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +90,23 @@ pub trait HttpService: Send + Sync + 'static {
         session: Option<&str>,
         info: ConnInfo,
     ) -> impl Future<Output = Vec<u8>> + Send;
+
+    /// Answers a command whose parameters are the fields of a form, in the session with this id,
+    /// with its reply object.
+    fn form(
+        &self,
+        command: &str,
+        fields: Fields,
+        session: Option<&str>,
+        info: ConnInfo,
+    ) -> impl Future<Output = Vec<u8>> + Send;
+
+    /// Logs in with the fields of a form and gives the session's id.
+    fn form_login(
+        &self,
+        fields: Fields,
+        info: ConnInfo,
+    ) -> impl Future<Output = Result<String, Failure>> + Send;
 
     /// The failure of a whole request whose body is larger than [`HttpSettings::body_bytes_max`],
     /// in the form of [`HttpService::tr50`]'s answers.

@@ -1,103 +1,27 @@
-//! The portal's REST style (`tr50.md` 1.3, "REST, portal style"): form fields in, one reply object
-//! out. Translated to and from the envelope here, so that the dispatcher knows one form only.
+//! The portal's REST style (`tr50.md` 1.3, "REST, portal style"): the command in the path, its
+//! parameters as the fields of a form.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use crate::tr50::exchange::Fields;
 
-/// The envelope of one command, with the key under which it is answered.
-#[derive(Serialize)]
-struct Envelope<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    auth: Option<Auth<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cmd: Option<Command<'a>>,
+/// The fields of a body of the type `application/x-www-form-urlencoded`.
+pub(super) fn fields(form: &[u8]) -> Fields {
+    pairs(form).collect()
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Auth<'a> {
-    Login(Command<'a>),
-    #[serde(rename_all = "camelCase")]
-    Session {
-        session_id: &'a str,
-    },
-}
-
-#[derive(Serialize)]
-struct Command<'a> {
-    command: &'a str,
-    params: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-struct Reply<'a> {
-    #[serde(borrow)]
-    auth: Option<&'a RawValue>,
-    #[serde(borrow)]
-    cmd: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct LoginReply {
-    params: Option<LoginParams>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LoginParams {
-    session_id: Option<String>,
-}
-
-/// The request for a login with these form fields (`username`, `password`).
-pub(super) fn login_request(form: &[u8]) -> Vec<u8> {
-    let params = fields(form).map(|(name, value)| (name, Value::String(value))).collect();
-    let login = Command { command: "api.authenticate", params };
-    to_json(&Envelope { auth: Some(Auth::Login(login)), cmd: None })
-}
-
-/// What `/rest/auth` answers: the bare session id, or the failure.
-#[derive(PartialEq, Eq, Debug)]
-pub(super) enum LoginAnswer {
-    /// The session id.
-    Session(String),
-    /// The reply object of the failure, as JSON.
-    Failure(Vec<u8>),
-}
-
-/// The answer to [`login_request`], from the reply to it.
-pub(super) fn login_answer(reply: Vec<u8>) -> LoginAnswer {
-    let failure = reply_object(reply, |reply| reply.auth);
-    let login: Option<LoginReply> = serde_json::from_slice(&failure).ok();
-    match login.and_then(|login| login.params?.session_id) {
-        Some(session) => LoginAnswer::Session(session),
-        None => LoginAnswer::Failure(failure),
-    }
-}
-
-/// The request for `command` with these form fields: `sessionId`, and the command's parameters as
-/// texts, which every command takes (fact 15).
-pub(super) fn command_request(command: &str, form: &[u8]) -> Vec<u8> {
+/// The field `sessionId`, which is no parameter, and the others.
+pub(super) fn session_and_fields(form: &[u8]) -> (Option<String>, Fields) {
     let mut session = None;
-    let mut params = Map::new();
-    for (name, value) in fields(form) {
+    let mut fields = Fields::new();
+    for (name, value) in pairs(form) {
         if name.eq_ignore_ascii_case("sessionId") {
             session = Some(value);
         } else {
-            params.insert(name, Value::String(value));
+            fields.insert(name, value);
         }
     }
-    to_json(&Envelope {
-        auth: session.as_deref().map(|session_id| Auth::Session { session_id }),
-        cmd: Some(Command { command, params }),
-    })
-}
-
-/// The reply object of [`command_request`]'s command; a failure of the whole request as it is.
-pub(super) fn command_answer(reply: Vec<u8>) -> Vec<u8> {
-    reply_object(reply, |reply| reply.cmd)
+    (session, fields)
 }
 
 /// The name of a command as a path has it.
@@ -107,23 +31,8 @@ pub(super) fn command_name(segment: &str) -> Option<String> {
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
-fn reply_object(
-    reply: Vec<u8>,
-    object: impl for<'a> Fn(Reply<'a>) -> Option<&'a RawValue>,
-) -> Vec<u8> {
-    let found = serde_json::from_slice(&reply).ok().and_then(object);
-    match found.map(|object| object.get().as_bytes().to_vec()) {
-        Some(object) => object,
-        None => reply,
-    }
-}
-
-fn to_json(envelope: &Envelope<'_>) -> Vec<u8> {
-    serde_json::to_vec(envelope).expect("texts and maps with text keys can always be written")
-}
-
-/// The fields of a body of the type `application/x-www-form-urlencoded`.
-fn fields(form: &[u8]) -> impl Iterator<Item = (String, String)> {
+/// The name and value of each field, in the order of the form.
+fn pairs(form: &[u8]) -> impl Iterator<Item = (String, String)> {
     let pairs = form.trim_ascii().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
@@ -167,48 +76,38 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn forms_become_envelopes() {
-        let check = |request: Vec<u8>, json: &str| {
-            assert_eq!(String::from_utf8(request).expect("UTF-8"), json);
-        };
-        check(
-            login_request(b"username=a%40b.example&password=p+w%2B\r\n"),
-            concat!(
-                r#"{"auth":{"command":"api.authenticate","#,
-                r#""params":{"password":"p w+","username":"a@b.example"}}}"#
-            ),
-        );
-        check(
-            command_request("thing.find", b"sessionid=5f&key=m%C3%B6wer&empty=&flag&&%zz=%4"),
-            concat!(
-                r#"{"auth":{"sessionId":"5f"},"cmd":{"command":"thing.find","#,
-                r#""params":{"%zz":"%4","empty":"","flag":"","key":"möwer"}}}"#
-            ),
-        );
-        check(command_request("diag.ping", b""), r#"{"cmd":{"command":"diag.ping","params":{}}}"#);
+    fn owned(fields: &[(&str, &str)]) -> Fields {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
-    fn replies_lose_their_envelope() {
-        let root = r#"{"success":false,"errorCodes":[-90000],"errorMessages":["gone"]}"#;
-        let check = |reply: &str, object: &str| {
-            let answer = command_answer(reply.into());
-            assert_eq!(String::from_utf8(answer).expect("UTF-8"), object);
+    fn forms_have_a_session_and_fields() {
+        let check = |form: &[u8], session: Option<&str>, expected: &[(&str, &str)]| {
+            let read = session_and_fields(form);
+            assert_eq!(read, (session.map(str::to_owned), owned(expected)), "{form:?}");
         };
         check(
-            r#"{"cmd":{"success":true,"params":{"a":1}}}"#,
-            r#"{"success":true,"params":{"a":1}}"#,
+            b"sessionid=5f&key=m%C3%B6wer&empty=&flag&&%zz=%4",
+            Some("5f"),
+            &[("%zz", "%4"), ("empty", ""), ("flag", ""), ("key", "m\u{f6}wer")],
         );
-        check(r#"{"auth":{"success":true},"cmd":{"success":true}}"#, r#"{"success":true}"#);
-        check(root, root);
-        check("no json", "no json");
-        let login = |reply: &str| login_answer(reply.into());
-        let failed = r#"{"success":false,"errorCodes":[-1],"errorMessages":["no"]}"#;
-        let good = r#"{"auth":{"success":true,"params":{"orgKey":"X","sessionId":"5f"}}}"#;
-        assert_eq!(login(good), LoginAnswer::Session("5f".to_owned()));
-        assert_eq!(login(&format!(r#"{{"auth":{failed}}}"#)), LoginAnswer::Failure(failed.into()));
-        assert_eq!(login(root), LoginAnswer::Failure(root.into()));
+        check(b"", None, &[]);
+        check(b" \r\n", None, &[]);
+        check(b"&&", None, &[]);
+        check(b"=&a=b=c", None, &[("", ""), ("a", "b=c")]);
+        // The last counts; names that differ in case are two.
+        check(b"a=1&b=2&a=3&A=4", None, &[("A", "4"), ("a", "3"), ("b", "2")]);
+        check(b"SESSIONID=a&sessionId=", Some(""), &[]);
+        // What is not UTF-8 is replaced.
+        check(b"a=%ff&\xff=b%C3", None, &[("a", "\u{fffd}"), ("\u{fffd}", "b\u{fffd}")]);
+        check(b"a=%00%22%5C+%2b%zz%", None, &[("a", "\0\"\\ +%zz%")]);
+    }
+
+    #[test]
+    fn a_login_takes_all_fields() {
+        let form = b"username=a%40b.example&password=p+w%2B&sessionId=5f\r\n";
+        let expected = [("password", "p w+"), ("sessionId", "5f"), ("username", "a@b.example")];
+        assert_eq!(fields(form), owned(&expected));
     }
 
     #[test]
@@ -222,10 +121,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_form_gives_valid_json(form in any::<Vec<u8>>(), command in any::<String>()) {
-            let request = command_request(&command, &form);
-            prop_assert!(serde_json::from_slice::<Value>(&request).is_ok());
-            prop_assert!(serde_json::from_slice::<Value>(&login_request(&form)).is_ok());
+        fn fields_are_read_as_they_were_written(
+            texts in proptest::collection::btree_map(any::<String>(), any::<String>(), 0..5),
+        ) {
+            let encode = |text: &str| {
+                text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>()
+            };
+            let field = |(name, value): (&String, &String)| {
+                format!("{}={}", encode(name), encode(value))
+            };
+            let form = texts.iter().map(field).collect::<Vec<_>>().join("&");
+            prop_assert_eq!(fields(form.as_bytes()), texts);
+        }
+
+        #[test]
+        fn every_form_can_be_read(form in any::<Vec<u8>>()) {
+            let (session, mut read) = session_and_fields(&form);
+            let all = fields(&form);
+            read.extend(all.clone().into_iter().filter(|(name, _)| {
+                name.eq_ignore_ascii_case("sessionId")
+            }));
+            prop_assert_eq!(session.is_some(), all.keys().any(|name| {
+                name.eq_ignore_ascii_case("sessionId")
+            }));
+            prop_assert_eq!(read, all);
         }
     }
 }

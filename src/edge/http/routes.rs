@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::time;
 
 use super::file::{FileBody, FileRefusal};
-use super::rest::{self, LoginAnswer};
+use super::rest;
 use super::{Dialect, HttpService, HttpSettings, Waits, inflate, websocket};
 use crate::metrics;
 
@@ -131,11 +131,9 @@ impl<S: HttpService> Edge<S> {
 
     async fn rest_login(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let (_, info, form) = self.posted(request).await?;
-        let login = rest::login_request(&form);
-        let reply = self.service.tr50(login.into(), None, info).await;
-        Ok(match rest::login_answer(reply) {
-            LoginAnswer::Session(session) => answer(StatusCode::OK, TEXT, session),
-            LoginAnswer::Failure(failure) => answer(StatusCode::OK, JSON, failure),
+        Ok(match self.service.form_login(rest::fields(&form), info).await {
+            Ok(session) => answer(StatusCode::OK, TEXT, session),
+            Err(failure) => answer(StatusCode::OK, JSON, failure.to_json()),
         })
     }
 
@@ -144,10 +142,11 @@ impl<S: HttpService> Edge<S> {
         command: &str,
         request: Request<Incoming>,
     ) -> Result<Answer, Refusal> {
-        let (session, info, form) = self.posted(request).await?;
-        let envelope = rest::command_request(command, &form);
-        let reply = self.service.tr50(envelope.into(), session.as_deref(), info).await;
-        Ok(answer(StatusCode::OK, JSON, rest::command_answer(reply)))
+        let (header, info, form) = self.posted(request).await?;
+        let (session, fields) = rest::session_and_fields(&form);
+        let session = session.as_deref().or(header.as_deref().map(str::trim));
+        let reply = self.service.form(command, fields, session, info).await;
+        Ok(answer(StatusCode::OK, JSON, reply))
     }
 
     fn upgrade(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {

@@ -42,16 +42,26 @@ impl HttpService for Echo {
                 self.held.notify_one();
                 self.release.notified().await;
             }
-            // What a login and a command of the portal's style look like inside.
-            login if login.contains(r#""username":"good""#) => {
-                return br#"{"auth":{"success":true,"params":{"sessionId":"5f"}}}"#.to_vec();
-            }
-            command if command.contains(r#""command":"diag.echo""#) => {
-                return format!(r#"{{"cmd":{{"success":true,"params":{command}}}}}"#).into_bytes();
-            }
             _ => {}
         }
         format!("[{text:?},{session:?},{}]", info.remote_addr.ip()).into_bytes()
+    }
+
+    async fn form(
+        &self,
+        command: &str,
+        fields: Fields,
+        session: Option<&str>,
+        info: ConnInfo,
+    ) -> Vec<u8> {
+        format!("[{command:?},{fields:?},{session:?},{}]", info.remote_addr.ip()).into_bytes()
+    }
+
+    async fn form_login(&self, fields: Fields, _: ConnInfo) -> Result<String, Failure> {
+        match fields.get("username").is_some_and(|name| name == "good") {
+            true => Ok("5f".to_owned()),
+            false => Err(Failure::authentication_missing()),
+        }
     }
 
     async fn dialect(
@@ -281,15 +291,17 @@ async fn forwarded_peers_are_believed_from_trusted_ones_only() {
 async fn the_portals_style() {
     let server = Server::start(Protocol::Http, &[]).await;
     let check = async |path: &str, form: &str, parts: &[&str]| {
-        let length = form.len();
-        let request = format!("POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{form}");
+        let head = format!("POST {path} HTTP/1.0\r\nSessionId:  6a \r\n");
+        let request = format!("{head}Content-Length: {}\r\n\r\n{form}", form.len());
         assert_parts(&server.exchange(&[request.as_bytes()]).await, parts);
     };
     check("/rest/auth", "username=good&password=x", &["200 OK", "text/plain", "\r\n\r\n5f"]).await;
-    check("/rest/auth/", "username=bad", &["200 OK", "application/json", "api.authenticate"]).await;
-    let inside = r#"\r\n\r\n{"success":true,"params":{"auth":{"sessionId":"5f"},"cmd":"#;
-    let inside = inside.replace(r"\r\n", "\r\n");
-    check("/rest/_/diag.echo/", "sessionId=5f&a=b+c", &["200 OK", &inside, r#"{"a":"b c"}"#]).await;
+    let refused = "\r\n\r\n{\"success\":false,";
+    check("/rest/auth/", "username=bad", &["200 OK", "application/json", refused]).await;
+    let inside = r#"["diag.echo",{"a": "b c"},Some("5f"),127.0.0.1]"#;
+    check("/rest/_/diag.echo/", "sessionId=5f&a=b+c", &["200 OK", "json", inside]).await;
+    let inside = r#"["diag.echo",{},Some("6a"),127.0.0.1]"#;
+    check("/rest/_/diag%2eecho", "", &["200 OK", "json", inside]).await;
     check("/rest/_/", "", &["404 Not Found"]).await;
     check("/rest/_/a/b", "", &["404 Not Found"]).await;
     let get = server.exchange(&[b"GET /rest/_/diag.echo HTTP/1.0\r\n\r\n"]).await;
