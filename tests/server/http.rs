@@ -352,6 +352,20 @@ async fn the_portals_rest_style_is_served() {
     assert_eq!(form("/rest/_/diag.ping", "", "").await, SESSION_MISSING);
     let unknown = form("/rest/_/no.such/", "", &format!("sessionId={id}")).await;
     assert!(unknown.starts_with(r#"{"success":false,"errorCodes":[-95003],"#), "{unknown}");
+    // What there is without a session is told to nobody.
+    assert_eq!(form("/rest/_/no.such/", "", "").await, SESSION_MISSING);
+    assert_eq!(form("/rest/_/api.ping", "", "").await, ping);
+    assert_eq!(form("/rest/_/api.ping", "", "sessionId=").await, GONE);
+    // The session in the form wins over that in the header.
+    let header = format!("sessionId: {id}\r\n");
+    assert_eq!(form("/rest/_/diag.ping", &header, "sessionId=x").await, GONE);
+    let echo = async |fields: &str, params: &str| {
+        let expected = format!(r#"{{"success":true,"params":{params}}}"#);
+        assert_eq!(form("/rest/_/diag.echo", &header, fields).await, expected, "{fields}");
+    };
+    echo("", "{}").await;
+    echo("b=1&a=null&B=%5B%5D&b=2", r#"{"B":"[]","a":"null","b":"2"}"#).await;
+    echo("%zz=%&a=%ff%00%22", "{\"%zz\":\"%\",\"a\":\"\u{fffd}\\u0000\\\"\"}").await;
 }
 
 #[tokio::test]

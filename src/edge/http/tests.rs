@@ -37,12 +37,9 @@ struct Echo {
 impl HttpService for Echo {
     async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
         let text = String::from_utf8_lossy(&body);
-        match text.as_ref() {
-            "hold" => {
-                self.held.notify_one();
-                self.release.notified().await;
-            }
-            _ => {}
+        if text == "hold" {
+            self.held.notify_one();
+            self.release.notified().await;
         }
         format!("[{text:?},{session:?},{}]", info.remote_addr.ip()).into_bytes()
     }
@@ -58,10 +55,8 @@ impl HttpService for Echo {
     }
 
     async fn form_login(&self, fields: Fields, _: ConnInfo) -> Result<String, Failure> {
-        match fields.get("username").is_some_and(|name| name == "good") {
-            true => Ok("5f".to_owned()),
-            false => Err(Failure::authentication_missing()),
-        }
+        let good = fields.get("username").is_some_and(|name| name == "good");
+        good.then(|| "5f".to_owned()).ok_or_else(Failure::authentication_missing)
     }
 
     async fn dialect(
