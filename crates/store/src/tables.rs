@@ -136,7 +136,7 @@ mod tests {
         for key in [&[1, 0xff][..], &[1, 0xff, 0], &[1, 0xff, 0xff], &[2], &[0xff, 0xff]] {
             batch.put(Table::Mails, key, "");
         }
-        tables.hand_over(batch).expect("room").durable().await.expect("committed");
+        tables.hand_over(batch).expect("room").await.expect("committed");
         let keys = |prefix: &[u8], after, limit| -> Vec<Vec<u8>> {
             let rows = tables.scan_prefix(Table::Mails, prefix, after, limit).expect("scan");
             rows.into_iter().map(|(key, _)| key).collect()

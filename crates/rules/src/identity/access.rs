@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_super_administrator_may_do_everything_everywhere() {
-        let (identity, _) = demo();
+        let identity = demo();
         let admin = user(&identity, "admin@devicewise.com");
         for org in identity.orgs() {
             let access = identity.user_access(&admin, &org).expect("enters");
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_administrator_reaches_the_organisations_below_and_no_other() {
-        let (identity, _) = demo();
+        let identity = demo();
         let mut operator = user(&identity, "operator@basicorg.example");
         let (system, basic, york) =
             (org(&identity, "SYSTEM"), org(&identity, "BasicOrg"), org(&identity, "YorkOrg"));
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn without_roles_only_what_everyone_may() {
-        let (identity, _) = demo();
+        let identity = demo();
         let viewer = user(&identity, "viewer@basicorg.example");
         let basic = org(&identity, "BasicOrg");
         let access = identity.user_access(&viewer, &basic).expect("enters");
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn roles_reach_below_with_sub_orgs_and_only_where_they_are_known() {
-        let (identity, _) = demo();
+        let identity = demo();
         let (system, york) = (org(&identity, "SYSTEM"), org(&identity, "YorkOrg"));
         let application = identity.application_by_token("demo-token-basicorg");
         let device = application.expect("the application of the demo").roles[0];
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn super_operators_see_everything_and_change_nothing() {
-        let (identity, _) = demo();
+        let identity = demo();
         let mut operator = user(&identity, "viewer@basicorg.example");
         operator.super_ops = true;
         let access = identity.user_access(&operator, &org(&identity, "YorkOrg")).expect("enters");
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn devices_of_the_demo_may_do_what_the_readme_shows() {
-        let (identity, _) = demo();
+        let identity = demo();
         let application = identity.application_by_token("demo-token-basicorg");
         let application = application.expect("the application of the demo");
         let access = identity.application_access(&application).expect("the organisation exists");

@@ -70,15 +70,11 @@ impl IdentityWriter {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
-    use store::Tables;
-    use store::writer::Durability;
 
+    use super::super::ThingDef;
     use super::super::model::{Application, Org, Role, User};
     use super::super::tests::{NOW, demo};
-    use super::super::{Identity, ThingDef};
     use super::*;
 
     fn org(identity: &Identity, key: &str) -> Org {
@@ -101,9 +97,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn every_index_follows_and_a_restart_finds_the_same() {
-        let (identity, store) = demo();
+    #[test]
+    fn every_index_follows() {
+        let identity = demo();
         let (system, basic) = (org(&identity, "SYSTEM"), org(&identity, "BasicOrg"));
         let below = Org { id: OrgId::from_bytes([1; 12]), key: "Below".into(), ..basic.clone() };
         let below = Org { parent: Some(basic.id), slug: "below".into(), ..below };
@@ -121,8 +117,6 @@ mod tests {
             token_hash: [5; 32],
             ..renamed.clone()
         };
-        let changing = identity.changing();
-        let mut receipts = Vec::new();
         let records: [Record; 9] = [
             below.clone().into(),
             own.clone().into(),
@@ -135,68 +129,60 @@ mod tests {
             def(8, basic.id, "car").into(),
         ];
         for record in records {
-            receipts.push(changing.put(record).expect("room"));
+            identity.apply(identity.turn().put(record));
         }
-        drop(changing);
-        for receipt in receipts {
-            receipt.await.expect("stored");
-        }
-        let tables = Tables::new(store, Durability::Os);
-        let again = Identity::open(tables, Some(Path::new("/nowhere")), NOW, &mut |_| ());
-        for identity in [&identity, &again.expect("loads")] {
-            let keys: Vec<_> = identity.orgs().iter().map(|org| org.key.clone()).collect();
-            assert_eq!(keys, ["BasicOrg", "Below", "SYSTEM", "YorkOrg"]);
-            assert_eq!((identity.depth(below.id), identity.depth(system.id)), (3, 1));
-            let role = |org| identity.role_by_key(org, "device").map(|granted| granted.role.id);
-            assert_eq!((role(below.id), role(system.id)), (Some(own.id), Some(device.role.id)));
-            assert_eq!(identity.roles_of(below.id).len(), 2);
-            assert!(identity.is_held(device.role.id) && !identity.is_held(own.id));
-            let emails = |org| -> Vec<_> {
-                identity.users_of(org).iter().map(|user| user.email.clone()).collect()
-            };
-            assert_eq!(emails(below.id), ["a@b", "z@b"]);
-            assert_eq!(emails(basic.id), ["a@b", "operator@basicorg.example", "z@b"]);
-            assert_eq!(identity.user_by_email("viewer@basicorg.example"), None);
-            assert_eq!(identity.application_by_token("demo-token-basicorg"), None);
-            let names: Vec<_> =
-                identity.applications_of(basic.id).iter().map(|app| app.name.clone()).collect();
-            assert_eq!(names, ["Another", "demo-app"]);
-            let by_key = |org, key| identity.thing_def_by_key(org, key).map(|d| d.id.as_bytes()[0]);
-            assert_eq!((by_key(below.id, "MOWER"), by_key(system.id, "mower")), (Some(7), Some(6)));
-            assert_eq!((by_key(below.id, "car"), by_key(system.id, "car")), (Some(8), None));
-            assert_eq!(identity.thing_defs_of(basic.id).len(), 3);
-            let car = ThingDefId::from_bytes([8; 12]);
-            assert!(identity.thing_def(below.id, car).is_some());
-            assert!(identity.thing_def(system.id, car).is_none() && !identity.registers(car));
-        }
+        let keys: Vec<_> = identity.orgs().iter().map(|org| org.key.clone()).collect();
+        assert_eq!(keys, ["BasicOrg", "Below", "SYSTEM", "YorkOrg"]);
+        assert_eq!((identity.depth(below.id), identity.depth(system.id)), (3, 1));
+        let role = |org| identity.role_by_key(org, "device").map(|granted| granted.role.id);
+        assert_eq!((role(below.id), role(system.id)), (Some(own.id), Some(device.role.id)));
+        assert_eq!(identity.roles_of(below.id).len(), 2);
+        assert!(identity.is_held(device.role.id) && !identity.is_held(own.id));
+        let emails = |org| -> Vec<_> {
+            identity.users_of(org).iter().map(|user| user.email.clone()).collect()
+        };
+        assert_eq!(emails(below.id), ["a@b", "z@b"]);
+        assert_eq!(emails(basic.id), ["a@b", "operator@basicorg.example", "z@b"]);
+        assert_eq!(identity.user_by_email("viewer@basicorg.example"), None);
+        assert_eq!(identity.application_by_token("demo-token-basicorg"), None);
+        let names: Vec<_> =
+            identity.applications_of(basic.id).iter().map(|app| app.name.clone()).collect();
+        assert_eq!(names, ["Another", "demo-app"]);
+        let by_key = |org, key| identity.thing_def_by_key(org, key).map(|d| d.id.as_bytes()[0]);
+        assert_eq!((by_key(below.id, "MOWER"), by_key(system.id, "mower")), (Some(7), Some(6)));
+        assert_eq!((by_key(below.id, "car"), by_key(system.id, "car")), (Some(8), None));
+        assert_eq!(identity.thing_defs_of(basic.id).len(), 3);
+        let car = ThingDefId::from_bytes([8; 12]);
+        assert!(identity.thing_def(below.id, car).is_some());
+        assert!(identity.thing_def(system.id, car).is_none() && !identity.registers(car));
     }
 
     #[test]
     fn closed_definitions_are_counted() {
-        let (identity, _) = demo();
+        let identity = demo();
         let (system, basic) = (org(&identity, "SYSTEM").id, org(&identity, "BasicOrg").id);
         let york = org(&identity, "YorkOrg").id;
         let closed = |org| ThingDef { auto_def_props: Some(false), ..def(1, org, "mower") };
-        let changing = identity.changing();
+        let put = |def: ThingDef| identity.apply(identity.turn().put(def));
         let check = |expected: [bool; 3]| {
             let found = [system, basic, york].map(|org| identity.has_closed_thing_def(org));
             assert_eq!(found, expected);
         };
         check([false, false, false]);
-        let _ = changing.put(closed(basic)).expect("room");
+        put(closed(basic));
         check([false, true, false]);
-        let _ = changing.put(ThingDef { version: 2, ..closed(basic) }).expect("room");
-        let _ = changing.put(ThingDef { id: ThingDefId::from_bytes([2; 12]), ..closed(system) });
+        put(ThingDef { version: 2, ..closed(basic) });
+        put(ThingDef { id: ThingDefId::from_bytes([2; 12]), ..closed(system) });
         check([true, true, true]);
-        let _ = changing.put(def(1, basic, "mower")).expect("room");
+        put(def(1, basic, "mower"));
         let above = ThingDef { id: ThingDefId::from_bytes([2; 12]), ..closed(system) };
-        let _ = changing.delete(&[above.clone().into(), above.into()]).expect("room");
+        identity.apply(identity.turn().delete([above.clone().into(), above.into()]));
         check([false, false, false]);
     }
 
-    #[tokio::test]
-    async fn what_is_deleted_is_found_by_no_name() {
-        let (identity, store) = demo();
+    #[test]
+    fn what_is_deleted_is_found_by_no_name() {
+        let identity = demo();
         let basic = org(&identity, "BasicOrg");
         let viewer = identity.user_by_email("viewer@basicorg.example").expect("a user");
         let application =
@@ -210,20 +196,15 @@ mod tests {
             // One that is not there.
             def(9, basic.id, "car").into(),
         ];
-        let deleted = identity.changing().delete(&records).expect("room");
-        deleted.await.expect("stored");
-        let tables = Tables::new(store, Durability::Os);
-        let again = Identity::open(tables, Some(Path::new("/nowhere")), NOW, &mut |_| ());
-        for identity in [&identity, &again.expect("loads")] {
-            assert!(identity.org(basic.id).is_none() && identity.org_by_key("basicorg").is_none());
-            assert_eq!(identity.orgs().len(), 2);
-            assert!(identity.user(viewer.id).is_none());
-            assert!(identity.user_by_email(&viewer.email).is_none());
-            assert_eq!(identity.users_of(basic.id).len(), 1);
-            assert!(identity.application(application.id).is_none());
-            assert!(identity.application_by_token("demo-token-basicorg").is_none());
-            assert!(identity.applications_of(basic.id).is_empty());
-            assert!(identity.role_by_key(basic.id, "device").is_none());
-        }
+        identity.apply(identity.turn().delete(records));
+        assert!(identity.org(basic.id).is_none() && identity.org_by_key("basicorg").is_none());
+        assert_eq!(identity.orgs().len(), 2);
+        assert!(identity.user(viewer.id).is_none());
+        assert!(identity.user_by_email(&viewer.email).is_none());
+        assert_eq!(identity.users_of(basic.id).len(), 1);
+        assert!(identity.application(application.id).is_none());
+        assert!(identity.application_by_token("demo-token-basicorg").is_none());
+        assert!(identity.applications_of(basic.id).is_empty());
+        assert!(identity.role_by_key(basic.id, "device").is_none());
     }
 }

@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_token_admits_to_the_rights_of_its_application() {
-        let (identity, _) = demo();
+        let identity = demo();
         let (application, access) =
             identity.admit_application("demo-token-basicorg").expect("welcome");
         assert_eq!(application.name, "demo-app");

@@ -65,7 +65,7 @@ pub(crate) mod tests {
 
     /// Identity as `serve --demo` has it.
     pub fn demo() -> IdentityWriter {
-        let text = include_str!("../../fixtures/demo.toml");
+        let text = include_str!("../../../../fixtures/demo.toml");
         let records = bootstrap::read(text, NOW, &mut |bytes| bytes.fill(7));
         IdentityWriter::new(records.expect("the demo's file is right"))
     }

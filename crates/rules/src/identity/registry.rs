@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn organisations_are_below_others() {
-        let (identity, _) = demo();
+        let identity = demo();
         let org = |key| identity.org_by_key(key).expect("an organisation of the demo");
         let (system, basic, york) = (org("system"), org("BASICORG"), org("YorkOrg"));
         assert_eq!(identity.org(basic.id), Some(basic.clone()));
@@ -477,7 +477,7 @@ mod tests {
 
     #[test]
     fn people_are_found_by_every_name() {
-        let (identity, _) = demo();
+        let identity = demo();
         let basic = identity.org_by_key("BasicOrg").expect("an organisation of the demo");
         let emails: Vec<_> =
             identity.users_of(basic.id).iter().map(|user| user.email.clone()).collect();
@@ -493,9 +493,9 @@ mod tests {
         assert!(role.is_some_and(|held| held.role.id == application.roles[0]));
     }
 
-    #[tokio::test]
-    async fn pages_are_in_an_order_that_no_name_moves() {
-        let (identity, _) = demo();
+    #[test]
+    fn pages_are_in_an_order_that_no_name_moves() {
+        let identity = demo();
         let basic = identity.org_by_key("BasicOrg").expect("an organisation of the demo").id;
         let viewer = identity.user_by_email("viewer@basicorg.example").expect("a user");
         let operator = identity.user_by_email("operator@basicorg.example").expect("a user");
@@ -504,13 +504,13 @@ mod tests {
         };
         assert_eq!(ids(None, 1), [operator.id]);
         let renamed = User { email: "a@basicorg.example".into(), ..User::clone(&viewer) };
-        drop(identity.changing().put(renamed.clone()).expect("room"));
+        identity.apply(identity.turn().put(renamed.clone()));
         assert_eq!(identity.users_of(basic)[0].id, viewer.id);
         assert_eq!(ids(Some(operator.id), 9), [viewer.id]);
         assert_eq!(ids(Some(viewer.id), 9), []);
         assert_eq!(identity.user_in(basic, viewer.id).as_deref(), Some(&renamed));
         let moved = User { home: identity.org_by_key("YorkOrg").expect("York").id, ..renamed };
-        drop(identity.changing().put(User { memberships: Vec::new(), ..moved }).expect("room"));
+        identity.apply(identity.turn().put(User { memberships: Vec::new(), ..moved }));
         assert_eq!((ids(None, 9), identity.user_in(basic, viewer.id)), (vec![operator.id], None));
 
         let system = identity.org_by_key("SYSTEM").expect("an organisation of the demo").id;
@@ -522,7 +522,7 @@ mod tests {
         assert_eq!(identity.application_in(basic, application.id), Some(application.clone()));
         assert_eq!(identity.application_in(system, application.id), None);
         assert_eq!(identity.application_by_name(basic, "DEMO-app"), Some(application.clone()));
-        drop(identity.changing().delete(&[Application::clone(&application).into()]).expect("room"));
+        identity.apply(identity.turn().delete([Application::clone(&application).into()]));
         assert_eq!(identity.applications_page(basic, None, 9), []);
         assert_eq!(identity.application_by_name(basic, "demo-app"), None);
     }
