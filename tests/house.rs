@@ -20,22 +20,50 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
+/// The packages that a package of the workspace and its tests build on, as its manifest names them.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(manifest);
+    let text = fs::read_to_string(path).expect("a manifest");
+    let manifest: toml::Table = text.parse().expect("TOML");
+    assert!(!manifest.contains_key("target"), "dependencies of one platform would be missed");
+    let tables = ["dependencies", "build-dependencies", "dev-dependencies"];
+    let of = |table: &&str| manifest.get(*table).and_then(toml::Value::as_table);
+    tables.iter().filter_map(of).flat_map(|table| table.keys().cloned()).collect()
+}
+
 #[test]
-fn language_and_rules_know_no_socket_no_clock_and_no_chance() {
-    // The argon2 threads answer through a channel; `Timestamp::now` is the one place that asks the
-    // clock.
-    let excepted = ["password.rs", "timestamp.rs"];
+fn the_language_knows_no_socket_no_clock_and_no_chance() {
     let banned = ["tokio::", "std::net::TcpStream", "SystemTime", "Instant::now", "getrandom"];
-    for folder in ["src/tr50", "src/directory", "src/identity", "crates/base"] {
-        for (path, text) in sources(folder) {
-            if excepted.iter().any(|name| path.ends_with(name)) {
-                continue;
-            }
-            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            for word in banned {
-                assert!(!code.contains(word), "{} uses {word}", path.display());
-            }
+    for (path, text) in sources("src/tr50") {
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in banned {
+            assert!(!code.contains(word), "{} uses {word}", path.display());
         }
+    }
+}
+
+/// What else the rules must not use is in their clippy.toml.
+#[test]
+fn the_rules_have_no_tokio_and_no_getrandom() {
+    let names = dependencies("crates/rules/Cargo.toml");
+    assert!(names.contains(&"base".to_owned()), "{names:?}");
+    for banned in ["tokio", "getrandom", "store", "tr50d"] {
+        assert!(!names.contains(&banned.to_owned()), "the rules use {banned}");
+    }
+    let banned =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/rules/clippy.toml"));
+    let banned = banned.expect("the rules of the rules");
+    for name in ["SystemTime", "Instant", "TcpStream", "fs::File", "thread::spawn"] {
+        assert!(banned.contains(name), "{name} is not banned");
+    }
+}
+
+#[test]
+fn the_client_does_not_know_the_server() {
+    let names = dependencies("crates/client/Cargo.toml");
+    assert!(names.contains(&"base".to_owned()), "{names:?}");
+    for banned in ["tr50d", "rules", "store"] {
+        assert!(!names.contains(&banned.to_owned()), "the client uses {banned}");
     }
 }
 

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::fleet::Histogram;
+use mqtt::encode::{self, PublishHead};
+use mqtt::packet::{Connect, RetainHandling, Subscription};
+use mqtt::{ConnectProperties, Packet, PublishProperties, QoS, Version, decode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use tr50d::transport::mqtt::codec::encode::{self, PublishHead};
-use tr50d::transport::mqtt::codec::packet::{Connect, RetainHandling, Subscription};
-use tr50d::transport::mqtt::codec::properties::ConnectProperties;
-use tr50d::transport::mqtt::codec::{Packet, PublishProperties, QoS, Version, decode};
 
 use super::Result;
 

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use tr50d::transport::mqtt::codec::Packet;
+use mqtt::Packet;
 
 use super::broker::{self, Client, Talk, Talkers};
 use super::process::{Server, TOKEN};

@@ -15,7 +15,7 @@ use tr50d::edge::Stream;
 use tr50d::serve::Server;
 
 use crate::probe::{DEVICES, Probe};
-use crate::serve::{DEVICE_TOKEN, cpu_of, resident_of};
+use crate::server::{DEVICE_TOKEN, cpu_of, resident_of};
 use crate::table::{Table, each, rate, thousands};
 use crate::wire::{Far, Near, pair};
 use crate::{Outcome, parts};
@@ -107,14 +107,14 @@ impl Inside {
 
     /// Logs all devices in, and waits until they are.
     pub async fn login(&self, key_prefix: &str) -> Outcome<()> {
-        let wanted = self.app().directory.len() + self.devices.len();
+        let wanted = self.app().directory().len() + self.devices.len();
         for (number, device) in self.devices.iter().enumerate() {
             device.connect(&format!("{key_prefix}{number}"), DEVICE_TOKEN);
             if number % 100 == 0 {
                 tokio::task::yield_now().await;
             }
         }
-        until("all are logged in", || self.app().directory.len() >= wanted).await
+        until("all are logged in", || self.app().directory().len() >= wanted).await
     }
 
     async fn come(&mut self, table: &mut Table, what: &str, count: usize) -> Outcome<()> {
@@ -133,7 +133,7 @@ impl Inside {
 
     /// The first page of sessions, and the last.
     fn list(&self, table: &mut Table) -> Outcome<()> {
-        let directory = &self.app().directory;
+        let directory = self.app().directory();
         let session = directory.all().into_iter().next().ok_or("nobody is there")?;
         let org = session.org_id();
         for offset in [0, directory.len() - PAGE.min(directory.len())] {
@@ -155,7 +155,7 @@ impl Inside {
         tokio::time::sleep(Duration::from_secs(TTL_S - 1)).await;
         let probe = Probe::start(&self.mqtt()?).await?;
         let cpu = cpu_of("self")?;
-        until("all have expired", || self.app().directory.len() <= DEVICES).await?;
+        until("all have expired", || self.app().directory().len() <= DEVICES).await?;
         until("all are closed", || self.all_are_closed()).await?;
         let cpu = cpu_of("self")? - cpu;
         let late = touched.elapsed().saturating_sub(Duration::from_secs(TTL_S));

@@ -14,7 +14,7 @@ use tr50d::app::App;
 use tr50d::things::registry::Thing;
 
 use crate::inside::{Inside, here, until};
-use crate::serve::DEVICE_TOKEN;
+use crate::server::DEVICE_TOKEN;
 use crate::table::{Table, thousands};
 use crate::{ALLOCATOR, Outcome};
 
@@ -34,8 +34,11 @@ pub async fn add_to(table: &mut Table, count: usize) -> Outcome<()> {
     row("— what MQTT keeps of the client, less what is only there before the login", rest);
     row("— the session itself", size_of::<Session>() + ARC_BYTES);
     row("— its texts", parts.texts);
-    row("— its places in the directory's indexes", parts.indexes);
-    row("— the record of the session, in the store's memory until it is flushed", parts.record);
+    // One call makes both: they can't be told apart.
+    row(
+        "— its places in the directory's indexes, and its record in the store's memory",
+        parts.start,
+    );
     row("— the thing that registered, in the store's memory until it is flushed", parts.thing);
     Ok(())
 }
@@ -44,14 +47,14 @@ pub async fn add_to(table: &mut Table, count: usize) -> Outcome<()> {
 struct Parts {
     thing: usize,
     texts: usize,
-    indexes: usize,
-    record: usize,
+    /// The places in the indexes, and the record of the session.
+    start: usize,
 }
 
 impl Parts {
     fn sum(&self) -> usize {
         let session = size_of::<Session>() + ARC_BYTES;
-        self.thing + self.texts + self.indexes + self.record + session
+        self.thing + self.texts + self.start + session
     }
 
     async fn measure(count: usize) -> Outcome<Self> {
@@ -74,23 +77,18 @@ impl Parts {
         let texts = (ALLOCATOR.allocated() - registered) / count - size_of::<Start>();
         let mut started = Vec::with_capacity(count);
         for start in starts {
-            started.push(app.directory().start(start, false, now())?);
-        }
-        let listed = ALLOCATOR.allocated() - capacity_bytes(&started) - events_bytes(&started);
-        for (_, changes) in &started {
-            app.publish(changes);
+            started.push(app.start(start, false, now())?);
             if app.store_queue() > 1000 {
                 stored(app).await?;
             }
         }
         stored(app).await?;
-        let written = ALLOCATOR.allocated() - capacity_bytes(&started) - events_bytes(&started);
+        let begun = ALLOCATOR.allocated() - capacity_bytes(&started);
         let session = size_of::<Session>() + ARC_BYTES + texts;
         let parts = Self {
             thing: (registered - before) / count,
             texts,
-            indexes: ((listed - registered) / count).saturating_sub(session),
-            record: written.saturating_sub(listed) / count,
+            start: ((begun - registered) / count).saturating_sub(session),
         };
         drop(started);
         inside.stop().await;
@@ -120,18 +118,9 @@ impl Whole {
     }
 }
 
-type Started = Vec<(Arc<Session>, rules::directory::Changes)>;
-
 /// What the list of what was started takes, which no server keeps.
-fn capacity_bytes(started: &Started) -> usize {
-    started.capacity() * size_of::<(Arc<Session>, rules::directory::Changes)>()
-}
-
-fn events_bytes(started: &Started) -> usize {
-    let bytes = |changes: &rules::directory::Changes| {
-        changes.events.capacity() * size_of::<rules::directory::Event>()
-    };
-    started.iter().map(|(_, changes)| bytes(changes)).sum()
+fn capacity_bytes(started: &Vec<Arc<Session>>) -> usize {
+    started.capacity() * size_of::<Arc<Session>>()
 }
 
 /// What a session is made of; those of an application share their rights, as the server has it.

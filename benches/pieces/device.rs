@@ -6,7 +6,7 @@ use mqtt::packet::Connect;
 use mqtt::{ConnectProperties, Version, encode};
 use rules::directory::Reason;
 use tr50d::edge::driver::Peer;
-use tr50d::edge::mqtt::client::{Client, Closing};
+use tr50d::edge::mqtt::client::{Client, Closing, Owed};
 
 use super::scene::{NOW, Scene, conn};
 
@@ -14,6 +14,7 @@ use super::scene::{NOW, Scene, conn};
 pub struct Device {
     scene: Rc<Scene>,
     peer: Client,
+    owed: Owed,
 }
 
 impl Device {
@@ -37,24 +38,25 @@ impl Device {
     /// Connects with this CONNECT.
     pub fn connect(scene: &Rc<Scene>, frame: &[u8]) -> Self {
         let mut peer = Client::new(scene.edge.clone(), conn(0), false);
-        let mut out = Vec::new();
-        let (_, login) = received(peer.receive(frame, NOW, &mut out));
-        let done = scene.runtime.block_on(login.expect("a login takes time"));
-        assert!(peer.finish(done, &mut out).is_ok(), "the token is right");
+        let (mut out, mut owed) = (Vec::new(), Owed::default());
+        received(peer.receive(frame, NOW, &mut out, &mut owed));
+        let done = scene.runtime.block_on(owed.worked()).expect("a login takes time");
+        assert!(peer.finish(done, &mut out, &mut owed).is_ok(), "the token is right");
         assert!(peer.is_online());
-        Self { scene: scene.clone(), peer }
+        Self { scene: scene.clone(), peer, owed }
     }
 
     /// Sends frames whose answers take no time; `out` has the answers.
     pub fn send(&mut self, frames: &[u8], out: &mut Vec<u8>) {
         out.clear();
-        let (used, work) = received(self.peer.receive(frames, NOW, out));
-        assert!(used == frames.len() && work.is_none(), "all of it is answered at once");
+        let used = received(self.peer.receive(frames, NOW, out, &mut self.owed));
+        let owes = self.owed.is_blocked() || !self.owed.is_empty();
+        assert!(used == frames.len() && !owes, "all of it is answered at once");
     }
 
     /// Disconnects.
     pub fn disconnect(self) {
-        self.scene.runtime.block_on(self.peer.end(Closing::ended(Reason::LoggedOut)));
+        self.scene.runtime.block_on(self.peer.end(Closing::ended(Reason::LoggedOut), self.owed));
     }
 }
 

@@ -9,22 +9,16 @@ use std::sync::Arc;
 use base::conn::{ConnInfo, Protocol};
 use base::id::{SessionId, ThingId, ThingKey};
 use base::timestamp::Timestamp;
-use rules::directory::{Directory, Outbox, Push, Reason, Session, Start, Who};
-use rules::identity::Identity;
-use rules::identity::password::Passwords;
+use rules::directory::{Outbox, Session, Start, Who};
 use store::memory::MemoryStore;
-use store::writer::Durability;
-use store::{Batch, Change, Month, Row, Store, StoreError, Table, Tables};
+use store::{Batch, Change, Month, Row, Store, StoreError, Table};
 use tokio::runtime::{Builder, Runtime};
-use tr50d::app::{App, Arrival, Parts};
+use tr50d::app::{App, Arrival, Credentials};
 use tr50d::broker::{Broker, BrokerLimits};
 use tr50d::config::Config;
 use tr50d::edge::mqtt::Edge;
-use tr50d::metrics::Metrics;
-use tr50d::things::registry::Things;
-use tr50d::tr50::authenticate::Credentials;
 use tr50d::tr50::commands::COMMANDS;
-use tr50d::tr50::dispatch::{Caller, Execution};
+use tr50d::tr50::dispatch::Caller;
 use tr50d::tr50::exchange;
 
 /// When everything happens: nothing here looks at a clock.
@@ -77,11 +71,10 @@ impl Scene {
     /// Answers a request of the device as its MQTT connection would: `out` has the reply.
     pub fn answer(&self, request: &str, out: &mut Vec<u8>) {
         out.clear();
-        match exchange::on_connection(&self.app, &self.caller, request.as_bytes(), NOW, out) {
-            Execution::Done => {}
-            Execution::Pending(pending) | Execution::Waiting(pending) => {
-                out.extend_from_slice(&self.runtime.block_on(pending).bytes);
-            }
+        let payload = request.as_bytes();
+        let pending = exchange::on_connection(&self.app, &self.caller, payload, true, NOW, out);
+        if let Some(pending) = pending {
+            self.runtime.block_on(pending).send(|text| out.extend_from_slice(&text));
         }
     }
 
@@ -105,21 +98,10 @@ fn app() -> App {
     config.limits.commands_per_s = u32::MAX;
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(bootstrap().as_bytes()).expect("room for it");
-    let tables = Tables::new(Arc::new(NoPoints::default()), Durability::Os);
-    let mut fresh = 0_u8;
-    let identity = Identity::open(tables.clone(), Some(file.path()), NOW, &mut |bytes| {
-        fresh = fresh.wrapping_add(1);
-        bytes.fill(fresh);
-    });
-    let identity = identity.expect("the bootstrap file is right");
-    let things = Things::open(tables.clone()).expect("empty");
-    let directory = Directory::new(App::terms(&config), NOW);
+    config.server.bootstrap = Some(file.path().into());
     let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
-    let (metrics, passwords) = (Metrics::new(&names), Passwords::new(1));
-    let server_id = "bench".into();
-    let parts =
-        Parts { config, tables, identity, things, directory, passwords, metrics, server_id };
-    App::new(parts)
+    let store = Arc::new(NoPoints::default());
+    App::open(config, store, &names, NOW).expect("the bootstrap file is right")
 }
 
 /// The organisations, their tokens, and the demo's role of devices.
@@ -154,7 +136,7 @@ async fn login(app: &App, org: usize, thing_key: &str) -> Arc<Session> {
         conn: conn(org),
         client_id: "device-cloud".into(),
         takes_over: true,
-        outbox: Arc::new(Nowhere),
+        outbox: nowhere(),
     };
     app.login_bound(credentials, arrival, NOW).await.expect("the token is right")
 }
@@ -178,11 +160,15 @@ fn start_like(app: &App, like: &Session, number: usize) {
         access: Arc::new((*like.access()).clone()),
         conn: conn(number),
         lifetime: like.lifetime(),
-        outbox: Some(Arc::new(Nowhere)),
+        outbox: Some(nowhere()),
     };
     // A hundred start in the same millisecond.
     let now = NOW.plus_millis(number as i64 / 100);
-    assert!(app.directory().start(start, true, now).is_ok(), "there is room");
+    assert!(app.start(start, true, now).is_ok(), "there is room");
+    // The writer's queue is shorter.
+    while app.store_queue() >= 1000 {
+        std::thread::yield_now();
+    }
 }
 
 /// Where a device connects from.
@@ -193,12 +179,8 @@ pub fn conn(number: usize) -> ConnInfo {
 }
 
 /// A connection that nothing is sent to.
-struct Nowhere;
-
-impl Outbox for Nowhere {
-    fn close(&self, _: Reason) {}
-
-    fn push(&self, _: Push) {}
+fn nowhere() -> Arc<Outbox> {
+    Arc::new(Outbox::new(false))
 }
 
 /// A store in memory that drops the points of telemetry: a bench makes them for seconds.

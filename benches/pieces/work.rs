@@ -8,9 +8,10 @@ use base::failure::{Code, Failure};
 use base::limits;
 use mqtt::encode::{self, PublishHead};
 use mqtt::{PublishProperties, QoS, Version, decode};
-use tr50d::tr50::dispatch::{Done, WriteReply};
+
 use tr50d::tr50::envelope::Request;
 use tr50d::tr50::exchange;
+use tr50d::tr50::step::{Done, WriteReply};
 
 use super::device::Device;
 use super::scene::{NOW, Scene};

@@ -354,12 +354,12 @@ pub fn login_failure(error: &LoginError) -> Failure {
 mod tests {
     use rules::identity::model::Application;
 
-    use super::super::tests::app;
+    use super::super::tests::demo;
     use super::*;
 
     #[tokio::test]
     async fn refusals_say_the_token_first() {
-        let (app, _) = app();
+        let (app, _) = demo();
         let refused = |key: &str, token: &str| {
             let admitted = app.admit_application(key, token, "app", Timestamp::from_millis(0));
             admitted.map(|_| "admitted").expect_err("refused")
@@ -375,7 +375,7 @@ mod tests {
         assert!(matches!(error, LoginError::Refused(Refusal::BadThingKey)));
         let application = app.identity().application_by_token(token).expect("of the demo");
         let strict = Application { auto_register: false, ..Application::clone(&application) };
-        drop(app.identity().changing().put(strict).expect("room"));
+        app.records.apply(app.records.turn().put(strict));
         let error = refused("mower-1", token);
         assert!(matches!(error, LoginError::Refused(Refusal::UnknownThing)));
         assert_eq!(app.things.count(application.org), 0);

@@ -187,13 +187,14 @@ pub(crate) mod tests {
     use crate::tr50::dispatch::{Caller, execute};
     use crate::tr50::envelope::Request;
 
-    const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+    pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 
     /// The server of the demo, on a store that is watched.
     pub(crate) fn demo() -> (Arc<App>, Arc<Watched>) {
         demo_with(Config::default())
     }
 
+    /// The same, with another configuration.
     pub(crate) fn demo_with(mut config: Config) -> (Arc<App>, Arc<Watched>) {
         let bootstrap = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
         config.server.bootstrap = Some(bootstrap);

@@ -241,8 +241,7 @@ impl Failures {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use rules::identity::tests::{NOW, demo};
-
+    use super::super::tests::{NOW, demo};
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -250,7 +249,7 @@ mod tests {
     const PASSWORD: &str = "demo-viewer-password";
 
     fn viewer() -> Option<Arc<User>> {
-        demo().user_by_email(NAME)
+        demo().0.identity().user_by_email(NAME)
     }
 
     #[tokio::test]

@@ -136,13 +136,126 @@ fn row(record: &Record) -> (Table, Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use rules::identity::tests::NOW;
+    use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
+    use rules::identity::model::{Application, Org, Role, User};
+    use rules::identity::{IdentityWriter, ThingDef};
     use store::memory::MemoryStore;
 
+    use super::super::tests::NOW;
     use super::*;
 
     fn demo() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml")
+    }
+
+    /// All records, so that they can be compared.
+    fn sorted(records: &Records) -> Vec<String> {
+        let mut all: Vec<_> = records.iter().map(|record| format!("{record:?}")).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn loaded(store: &MemoryStore) -> Records {
+        load(store, Some(&demo()), NOW, &mut |bytes| bytes.fill(7)).expect("loads")
+    }
+
+    fn def(number: u8, org: OrgId) -> ThingDef {
+        ThingDef {
+            id: ThingDefId::from_bytes([number; 12]),
+            org,
+            key: "mower".into(),
+            name: "Mower".into(),
+            version: 1,
+            auto_def_props: None,
+            auto_def_attrs: None,
+            members: serde_json::Map::new(),
+            created_on: NOW,
+            created_by: "SYSTEM".into(),
+            updated: None,
+        }
+    }
+
+    /// Makes changes as the door does: in the store, and in memory.
+    fn make(store: &MemoryStore, identity: &IdentityWriter, changes: RecordChanges) {
+        store.commit(&[batch_of(&changes)]).expect("commit");
+        identity.apply(changes);
+    }
+
+    #[test]
+    fn what_was_put_is_found_after_a_restart() {
+        let store = MemoryStore::new();
+        let mut expected = loaded(&store);
+        let identity = IdentityWriter::new(loaded(&store));
+        let basic = identity.org_by_key("BasicOrg").expect("an organisation of the demo");
+        let below = Org { id: OrgId::from_bytes([1; 12]), key: "Below".into(), ..(*basic).clone() };
+        let below = Org { parent: Some(basic.id), slug: "below".into(), ..below };
+        let role = Role { id: RoleId::from_bytes([2; 12]), ..expected.roles[0].clone() };
+        let moved = &mut expected.users[1];
+        (moved.email, moved.home) = ("a@b".into(), below.id);
+        let moved = moved.clone();
+        let user = User { id: UserId::from_bytes([3; 12]), email: "z@b".into(), ..moved.clone() };
+        let renewed = &mut expected.applications[0];
+        renewed.token_hash = [4; 32];
+        let renewed = renewed.clone();
+        let application = Application {
+            id: ApplicationId::from_bytes([5; 12]),
+            name: "Another".into(),
+            token_hash: [5; 32],
+            ..renewed.clone()
+        };
+        let defs = [def(6, basic.id), def(7, below.id)];
+        let fresh: [Record; 6] = [
+            below.clone().into(),
+            role.clone().into(),
+            user.clone().into(),
+            application.clone().into(),
+            defs[0].clone().into(),
+            defs[1].clone().into(),
+        ];
+        let replaced: [Record; 2] = [moved.clone().into(), renewed.into()];
+        for record in fresh.into_iter().chain(replaced) {
+            make(&store, &identity, identity.turn().put(record));
+        }
+        expected.orgs.push(below.clone());
+        expected.roles.push(role);
+        expected.users.push(user.clone());
+        expected.applications.push(application);
+        expected.thing_defs.extend(defs);
+        assert_eq!(sorted(&loaded(&store)), sorted(&expected));
+        for identity in [&identity, &IdentityWriter::new(loaded(&store))] {
+            let keys: Vec<_> = identity.orgs().iter().map(|org| org.key.clone()).collect();
+            assert_eq!(keys, ["BasicOrg", "Below", "SYSTEM", "YorkOrg"]);
+            assert_eq!(identity.depth(below.id), 3);
+            assert_eq!(identity.user_by_email("z@b").map(|found| found.id), Some(user.id));
+            assert_eq!(identity.user_by_email("a@b").map(|found| found.id), Some(moved.id));
+            assert_eq!(identity.application_by_token("demo-token-basicorg"), None);
+            let def = |org| identity.thing_def_by_key(org, "MOWER").map(|def| def.id.as_bytes()[0]);
+            assert_eq!((def(basic.id), def(below.id)), (Some(6), Some(7)));
+        }
+    }
+
+    #[test]
+    fn what_was_deleted_is_not_found_after_a_restart() {
+        let store = MemoryStore::new();
+        let mut expected = loaded(&store);
+        let identity = IdentityWriter::new(loaded(&store));
+        let kept = expected.orgs[0].id;
+        let mower = def(8, kept);
+        make(&store, &identity, identity.turn().put(mower.clone()));
+        let deleted: [Record; 6] = [
+            expected.orgs.remove(1).into(),
+            expected.users.remove(1).into(),
+            expected.applications.remove(0).into(),
+            expected.roles.remove(0).into(),
+            mower.into(),
+            // One that is not there.
+            def(9, kept).into(),
+        ];
+        make(&store, &identity, identity.turn().delete(deleted));
+        assert_eq!(sorted(&loaded(&store)), sorted(&expected));
+        let again = IdentityWriter::new(loaded(&store));
+        assert_eq!((identity.orgs(), identity.orgs().len()), (again.orgs(), 2));
+        assert!(again.application_by_token("demo-token-basicorg").is_none());
     }
 
     #[test]
@@ -152,11 +265,6 @@ mod tests {
         let first = first.expect("the demo's file is right");
         let again = load(&store, Some(Path::new("/nowhere/at/all.toml")), NOW, &mut |_| ());
         let again = again.expect("needs no file");
-        let sorted = |records: &Records| {
-            let mut all: Vec<_> = records.iter().map(|record| format!("{record:?}")).collect();
-            all.sort_unstable();
-            all
-        };
         assert_eq!(sorted(&again), sorted(&first));
         assert_eq!(again.orgs.len(), 3);
     }
@@ -167,7 +275,7 @@ mod tests {
             let store = MemoryStore::new();
             let opened = load(&store, file, NOW, &mut |_| ());
             assert!(read_all(&store).expect("readable").orgs.is_empty());
-            opened.err().expect("refused").to_string()
+            opened.expect_err("refused").to_string()
         };
         assert!(open(None).contains("server.bootstrap"));
         let missing = open(Some(Path::new("/nowhere/at/all.toml")));

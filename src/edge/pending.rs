@@ -169,8 +169,8 @@ impl<F: Future + Unpin> Pending<F> {
         poll_fn(|cx| self.poll_reply(cx, devices)).await
     }
 
-    /// Waits for the work that the next bytes wait for.
-    pub(super) async fn worked(&mut self) -> Option<F::Output> {
+    /// Waits for the work that the next bytes wait for; none if they wait for nothing.
+    pub async fn worked(&mut self) -> Option<F::Output> {
         poll_fn(|cx| self.poll_work(cx)).await
     }
 

@@ -355,24 +355,18 @@ fn name_of(thing: &ThingKey, topic: Topic<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::atomic::AtomicU64;
 
     use base::conn::{ConnInfo, Protocol};
     use base::id::{SessionId, ThingId};
-    use base::timestamp::Timestamp;
     use parking_lot::Mutex;
-    use rules::directory::{Directory, Lifetime, Outbox, Reason, Start, Terms};
-    use rules::identity::Identity;
-    use store::Tables;
-    use store::memory::MemoryStore;
-    use store::writer::Durability;
+    use rules::directory::{Lifetime, Outbox, Start};
 
     use super::*;
+    use crate::app::App;
+    use crate::app::tests::{NOW, demo};
 
-    const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
-
-    /// What was pushed or published, as `topic=payload`.
+    /// What was published, as `topic=payload`.
     #[derive(Clone, Default)]
     struct Got(Arc<Mutex<Vec<String>>>);
 
@@ -382,28 +376,27 @@ mod tests {
         }
     }
 
-    impl Outbox for Got {
-        fn close(&self, _: Reason) {}
-
-        fn push(&self, message: Push) {
-            let payload = String::from_utf8_lossy(&message.payload).into_owned();
-            self.0.lock().push(format!("{}={payload}", message.topic));
-        }
-    }
-
     impl Wildcards for Got {
         fn publish(&self, _: OrgId, topic: &str, payload: &str) {
             self.0.lock().push(format!("{topic}={payload}"));
         }
     }
 
+    /// What was pushed, as `topic=payload`.
+    fn pushed(outbox: &Outbox) -> Vec<String> {
+        let text =
+            |push: Push| format!("{}={}", push.topic, String::from_utf8_lossy(&push.payload));
+        outbox.take(true).0.into_iter().map(text).collect()
+    }
+
     /// A session of the demo's application on this thing, and what its connection gets.
-    fn session(directory: &Directory, identity: &Identity, key: &str) -> (Arc<Session>, Got) {
+    fn session(app: &App, key: &str) -> (Arc<Session>, Arc<Outbox>) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut id = [0; 12];
         id[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        let identity = app.identity();
         let application = identity.application_by_token("demo-token-basicorg").expect("the demo's");
-        let got = Got::default();
+        let outbox = Arc::new(Outbox::new(true));
         let remote_addr = "192.0.2.1:5".parse().expect("an address");
         let start = Start {
             id: SessionId::from_random(id),
@@ -416,25 +409,9 @@ mod tests {
             client_id: "".into(),
             conn: ConnInfo { protocol: Protocol::Mqtt, remote_addr },
             lifetime: Lifetime::Connection,
-            outbox: Some(Arc::new(got.clone())),
+            outbox: Some(outbox.clone()),
         };
-        let (session, _) = directory.start(start, false, NOW).expect("room");
-        (session, got)
-    }
-
-    fn demo() -> (Directory, Identity) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
-        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
-        let identity = Identity::open(tables, Some(&path), NOW, &mut |bytes| bytes.fill(7));
-        let terms = Terms {
-            ttl_s: 60,
-            max_age_s: 60,
-            sessions_max: 9,
-            per_principal_max: 9,
-            history_max: 0,
-            history_age_s: 0,
-        };
-        (Directory::new(terms, NOW), identity.expect("the demo's file is right"))
+        (app.start(start, false, NOW).expect("room"), outbox)
     }
 
     #[test]
@@ -478,9 +455,9 @@ mod tests {
 
     #[test]
     fn subscribers_are_told_until_they_leave() {
-        let (directory, identity) = demo();
-        let (one, first) = session(&directory, &identity, "one");
-        let (two, second) = session(&directory, &identity, "two");
+        let (app, _) = demo();
+        let (one, first) = session(&app, "one");
+        let (two, second) = session(&app, "two");
         let (feed, broker) = (Arc::<Feed>::default(), Got::default());
         feed.forward_to(Box::new(broker.clone()));
         let (org, thing) = (one.org_id(), ThingKey::parse("one").expect("a key"));
@@ -493,8 +470,8 @@ mod tests {
         assert!(feed.is_watched(org));
         publish(org, "1");
         publish(OrgId::from_bytes([9; 12]), "2");
-        assert_eq!(first.take(), ["thing/self/property/t=1"]);
-        assert_eq!(second.take(), ["thing/one/property/t=1"]);
+        assert_eq!(pushed(&first), ["thing/self/property/t=1"]);
+        assert_eq!(pushed(&second), ["thing/one/property/t=1"]);
         feed.publish(org, &thing, Topic::Property("u"), || unreachable!("another name"));
         feed.publish(org, &thing, Topic::Property("a+b"), || unreachable!("no name of a topic"));
         let strange = ThingKey::parse("self").expect("a key");
@@ -505,7 +482,7 @@ mod tests {
         let again = feed.subscribe_wild(org, "thing/+/property/t").expect("room");
         drop((own, wild));
         publish(org, "3");
-        assert_eq!((first.take().len(), second.take().len(), broker.take().len()), (0, 1, 1));
+        assert_eq!((pushed(&first).len(), pushed(&second).len(), broker.take().len()), (0, 1, 1));
         drop((other, again));
         feed.publish(org, &thing, topic, || unreachable!("all have left"));
         assert!(!feed.is_watched(org) && feed.orgs.read().is_empty());

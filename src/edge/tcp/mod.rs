@@ -457,7 +457,7 @@ mod tests {
     #[tokio::test]
     async fn a_silent_connection_ends_whatever_its_session() {
         let now = Timestamp::now();
-        let app = Arc::new(demo().0);
+        let (app, _) = demo();
         let conn = ConnInfo {
             protocol: Protocol::Tcp,
             remote_addr: "192.0.2.1:5".parse().expect("an address"),

@@ -67,24 +67,21 @@ fn new_thing(application: &Application, key: ThingKey, now: Timestamp, id: Thing
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
 
-    use rules::identity::Identity;
     use store::Tables;
     use store::memory::MemoryStore;
     use store::writer::Durability;
 
     use super::super::tests::NOW;
     use super::*;
+    use crate::app;
 
     /// The things of an empty store, and the application of the demo.
     fn demo() -> (Things, Arc<Application>) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.toml");
         let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
-        let identity = Identity::open(tables.clone(), Some(&path), NOW, &mut |bytes| bytes.fill(7));
-        let identity = identity.expect("the demo's file is right");
-        let application = identity.application_by_token("demo-token-basicorg");
+        let (app, _) = app::tests::demo();
+        let application = app.identity().application_by_token("demo-token-basicorg");
         (Things::open(tables).expect("empty"), application.expect("of the demo"))
     }
 
