@@ -8,7 +8,6 @@ use base::failure::{Code, Failure};
 use base::limits;
 use mqtt::encode::{self, PublishHead};
 use mqtt::{PublishProperties, QoS, Version, decode};
-
 use tr50d::tr50::envelope::Request;
 use tr50d::tr50::exchange;
 use tr50d::tr50::step::{Done, WriteReply};

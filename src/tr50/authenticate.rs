@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base::failure::{Code, Failure};
 use base::id::SessionId;
 use base::json::{ObjectWriter, key};
+use rules::directory::Session;
 use serde_json::value::RawValue;
 
 use super::commands::api::Authenticate;
@@ -12,7 +13,6 @@ use super::envelope::{Members, Param, RawParams};
 use super::params::{Params, missing};
 use super::step::WriteReply;
 use crate::app::Credentials;
-use rules::directory::Session;
 
 /// What the member `auth` of a request says.
 pub enum Auth {

@@ -12,6 +12,7 @@ use base::failure::{Code, Failure, excerpt};
 use base::json;
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::Session;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
@@ -19,7 +20,6 @@ use super::commands::{self, Row};
 use super::envelope::{Body, Command, RawParams};
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
 use crate::app::{App, Applied, Effects, Goodbyes, Outcome, Sequel};
-use rules::directory::Session;
 
 /// Who asks, from where.
 #[derive(Clone)]

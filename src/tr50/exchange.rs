@@ -7,6 +7,7 @@ use base::conn::ConnInfo;
 use base::failure::{Code, Failure};
 use base::id::SessionId;
 use base::timestamp::Timestamp;
+use rules::directory::Session;
 
 use super::authenticate::{Auth, credentials, write_login};
 use super::commands;
@@ -16,7 +17,6 @@ use super::envelope::{Body, Command, RawParams, Request};
 use super::params::Params;
 use crate::app::App;
 use crate::app::Credentials;
-use rules::directory::Session;
 
 /// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
 /// connection carries the session (`tr50.md` 2). `room`: whether the connection can wait for

@@ -8,13 +8,13 @@ use base::conn::ConnInfo;
 use base::failure::{Code, Failure};
 use base::json;
 use base::timestamp::Timestamp;
+use rules::directory::{Session, Who};
+use rules::identity::model::User;
 use serde::Serialize;
 
 use super::envelope::RawParams;
 use super::params::Field;
 use crate::app::{App, Effects};
-use rules::directory::{Session, Who};
-use rules::identity::model::User;
 
 /// A command of the language: everything that is known of it, in one place.
 pub struct CommandInfo {

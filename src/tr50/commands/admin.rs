@@ -12,13 +12,13 @@ use base::failure::{Code, Failure, excerpt};
 use base::id::{OrgId, RoleId};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::identity::model::Org;
+use rules::identity::permission::PermissionSet;
+use rules::identity::{Granted, NAME_RULE, is_name};
 use serde::Serialize;
 
 use crate::tr50::params::params;
 use crate::tr50::step::Call;
-use rules::identity::model::Org;
-use rules::identity::permission::PermissionSet;
-use rules::identity::{Granted, NAME_RULE, is_name};
 
 params! {
     /// The key of a new record.

@@ -9,6 +9,9 @@ use base::failure::{Failure, excerpt};
 use base::id::{ApplicationId, RoleId, ThingDefId, TokenId};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Session, Who};
+use rules::identity::is_token;
+use rules::identity::model::Application;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -19,9 +22,6 @@ use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
-use rules::directory::{Session, Who};
-use rules::identity::is_token;
-use rules::identity::model::Application;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

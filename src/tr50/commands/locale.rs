@@ -1,12 +1,12 @@
 //! `locale.*`: the language and country of a user (`tr50.md` 4.1).
 
 use base::failure::{Code, Failure};
+use rules::identity::model::User;
 use serde::Serialize;
 
 use super::command;
 use crate::tr50::params::{NoParams, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
-use rules::identity::model::User;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

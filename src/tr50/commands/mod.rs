@@ -3,10 +3,10 @@
 use std::sync::LazyLock;
 
 use base::failure::Failure;
+use rules::identity::permission::{Permission, PermissionSet};
 
 use super::params::{Field, Params};
 use super::step::{Call, CommandInfo, IntoStep, OpenCall, Waits};
-use rules::identity::permission::{Permission, PermissionSet};
 
 mod admin;
 pub mod alarm;

@@ -6,6 +6,8 @@ use base::failure::{Code, Failure, excerpt};
 use base::id::OrgId;
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::identity::model::Org;
+use rules::identity::{Record, SLUG_RULE, is_slug};
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made, Unset};
@@ -16,8 +18,6 @@ use crate::random::random;
 use crate::things::files::Owner;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
-use rules::identity::model::Org;
-use rules::identity::{Record, SLUG_RULE, is_slug};
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

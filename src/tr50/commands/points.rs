@@ -7,6 +7,7 @@ use base::failure::{Code, Failure, excerpt};
 use base::json;
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::identity::ThingDef;
 use serde_json::value::RawValue;
 use store::writer::Receipt;
 
@@ -18,7 +19,6 @@ use crate::things::telemetry::point::{Kind, Location, Value};
 use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{self, Field, Params, missing};
 use crate::tr50::step::{After, Call, Done, Later};
-use rules::identity::ThingDef;
 
 /// Declares texts with a bound: a newtype, and what a parameter of that type must be.
 macro_rules! texts {

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use base::failure::{Code, Failure, excerpt};
 use base::id::{OrgId, RoleId};
 use base::timestamp::Timestamp;
+use rules::identity::Granted;
+use rules::identity::model::Role;
+use rules::identity::permission::PermissionSet;
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made, NewKey, Unset};
@@ -15,9 +18,6 @@ use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
-use rules::identity::Granted;
-use rules::identity::model::Role;
-use rules::identity::permission::PermissionSet;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

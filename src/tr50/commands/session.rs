@@ -9,17 +9,17 @@ use base::id::{OrgId, SessionId, SessionRef, ThingKey};
 use base::json::{self, ObjectWriter, key};
 use base::limits::{LISTED_AT_ONCE_MAX, LISTING_BYTES_RESERVED_MAX};
 use base::timestamp::Timestamp;
+use rules::directory::query::{Filter, Listing, Query, SortKey};
+use rules::directory::{Kind, Place, Principal, Session, Status, Who};
+use rules::identity::Access;
+use rules::identity::model::{Application, Org};
+use rules::identity::permission::PermissionSet;
 use serde::Serialize;
 
 use super::command;
 use crate::app::{Effects, SessionChange};
 use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done, Looked, WriteReply};
-use rules::directory::query::{Filter, Listing, Query, SortKey};
-use rules::directory::{Kind, Place, Principal, Session, Status, Who};
-use rules::identity::Access;
-use rules::identity::model::{Application, Org};
-use rules::identity::permission::PermissionSet;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use base::failure::{Code, Failure, excerpt};
 use base::id::{ThingId, ThingKey};
 use base::limits;
+use rules::directory::Who;
 
 use crate::things::registry::{Alias, Thing};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::Call;
-use rules::directory::Who;
 
 params! {
     /// The parameters by which a command names a thing. An application that gives none means its

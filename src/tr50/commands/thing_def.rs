@@ -7,6 +7,7 @@ use base::failure::{Code, Failure, excerpt};
 use base::id::{OrgId, ThingDefId};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::identity::ThingDef;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -17,7 +18,6 @@ use crate::random::random;
 use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Field, NoParams, Params, missing, optional, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
-use rules::identity::ThingDef;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

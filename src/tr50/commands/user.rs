@@ -6,6 +6,9 @@ use base::failure::{Code, Failure, excerpt};
 use base::id::{OrgId, UserId};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Principal, Session};
+use rules::identity::is_email;
+use rules::identity::model::User;
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made};
@@ -15,9 +18,6 @@ use crate::app::{Affected, App, Effects, SessionChange};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
-use rules::directory::{Principal, Session};
-use rules::identity::is_email;
-use rules::identity::model::User;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use base::failure::{Code, Failure, excerpt};
 use base::id::{OrgId, RoleId, UserId};
 use base::timestamp::Timestamp;
+use rules::directory::Principal;
+use rules::identity::model::{Membership, Org, User};
+use rules::identity::permission::Permission;
 use serde::Serialize;
 
 use super::admin::{self, Edit};
@@ -14,9 +17,6 @@ use super::user::is_visible;
 use crate::app::{Affected, Effects};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done};
-use rules::directory::Principal;
-use rules::identity::model::{Membership, Org, User};
-use rules::identity::permission::Permission;
 
 /// The family's rows in the table of commands.
 pub const COMMANDS: &[CommandInfo] = &[

@@ -3,6 +3,7 @@
 use base::failure::{Code, Failure};
 use base::id::MailId;
 use base::limits;
+use rules::directory::Kind;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use store::StoreError;
@@ -13,7 +14,6 @@ use crate::things::mailbox::mail::{Mail, Status};
 use crate::tr50::commands::target::Target;
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Later};
-use rules::directory::Kind;
 
 params! {
     /// The parameters of `mailbox.find`.

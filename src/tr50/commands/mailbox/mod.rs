@@ -4,6 +4,7 @@ use base::failure::{Code, Failure};
 use base::id::{MailId, ThingId};
 use base::json::{ObjectWriter, key};
 use base::limits;
+use rules::directory::Who;
 use serde_json::value::RawValue;
 
 use super::command;
@@ -15,7 +16,6 @@ use crate::things::mailbox::mail::{Mail, Outcome};
 use crate::tr50::envelope::Param;
 use crate::tr50::params::{Value, params};
 use crate::tr50::step::{After, Call, CommandInfo, Done, WriteReply};
-use rules::directory::Who;
 
 mod listing;
 pub mod sending;

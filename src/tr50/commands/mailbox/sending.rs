@@ -8,6 +8,7 @@ use base::id::{MailId, SessionId};
 use base::json::{self, ObjectWriter, key};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::Who;
 use serde_json::value::RawValue;
 
 use crate::app::Effects;
@@ -16,7 +17,6 @@ use crate::things::mailbox::{Answer, Draft, PostError, method_in};
 use crate::tr50::commands::target::{Subject, Target};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, FromDevice, Later, WriteReply};
-use rules::directory::Who;
 
 params! {
     /// What a sender says of the time that the mail has.

@@ -4,6 +4,7 @@
 use base::failure::{Code, Failure};
 use base::id::{ThingId, ThingKey};
 use base::limits;
+use rules::directory::Who;
 use store::writer::Receipt;
 
 use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
@@ -13,7 +14,6 @@ use crate::things::registry::{Thing, ThingConflict};
 use crate::tr50::commands::target::{Subject, is_restricted, may_name};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Done, Later};
-use rules::directory::Who;
 
 params! {
     /// The parameters of `thing.bind`.

@@ -8,6 +8,8 @@ use base::failure::{Code, Failure, excerpt};
 use base::id::{ThingDefId, ThingId, ThingKey};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::{Principal, Reason, Session, Who};
+use rules::identity::ThingDef;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use store::Batch;
@@ -24,8 +26,6 @@ use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted};
 use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Value as _, missing, params};
 use crate::tr50::step::{After, Call, Done};
-use rules::directory::{Principal, Reason, Session, Who};
-use rules::identity::ThingDef;
 
 params! {
     /// The parameters of `thing.create`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base::id::{OrgId, ThingDefId, ThingId, ThingKey};
 use base::timestamp::Timestamp;
+use rules::directory::{Lifetime, Principal, Session};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use store::StoreError;
@@ -13,7 +14,6 @@ use crate::things::registry::{Alias, Seen, Thing};
 use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
 use crate::tr50::commands::view::members;
 use crate::tr50::step::Call;
-use rules::directory::{Lifetime, Principal, Session};
 
 /// The members of a thing, as `show` and `sort` may name them.
 pub const FIELDS: &[&str] = &[

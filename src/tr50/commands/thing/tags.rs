@@ -7,6 +7,7 @@ use base::failure::{Code, Failure};
 use base::id::{OrgId, ThingId, ThingKey};
 use base::limits;
 use base::timestamp::Timestamp;
+use rules::directory::Session;
 use serde::Serialize;
 use store::writer::Receipt;
 
@@ -17,7 +18,6 @@ use crate::things::registry::Thing;
 use crate::tr50::commands::target::{Target, is_restricted};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, Later};
-use rules::directory::Session;
 
 params! {
     /// The things that are to get or lose tags (`tr50.md` 4.1 and 4.5). An application that names
