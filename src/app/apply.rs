@@ -6,7 +6,6 @@ use base::limits;
 use base::timestamp::Timestamp;
 use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
 use rules::identity::RecordChanges;
-use smallvec::SmallVec;
 use store::StoreError;
 use store::writer::Receipt;
 
@@ -25,21 +24,10 @@ impl App {
             Ok(stored) => receipt.and(stored),
             Err(error) => return Applied::new(Err(error), Goodbyes::default()),
         };
-        // Looked for behind the change of records: who logs in later finds that.
-        let followers = affected.map_or_else(Vec::new, |affected| self.followers(affected));
-        let mut changes: SmallVec<[_; 1]> =
-            followers.into_iter().map(SessionChange::Refresh).collect();
-        for change in sessions {
-            match change {
-                SessionChange::EndOthers(principal, session) => {
-                    let mut others = self.sessions.of_principal(&principal);
-                    others.retain(|other| !Arc::ptr_eq(other, &session));
-                    let end = |other| SessionChange::End(other, Reason::Revoked);
-                    changes.extend(others.into_iter().map(end));
-                }
-                change => changes.push(change),
-            }
+        if affected.is_none() && sessions.is_empty() {
+            return Applied::new(Ok(receipt), Goodbyes::default());
         }
+        let changes = self.expanded(affected, sessions);
         if changes.len() <= limits::EXPIRY_STEP {
             let events = self.change_sessions(changes, now);
             let queued = self.record(&events).map(|recorded| receipt.and(recorded));
@@ -61,6 +49,29 @@ impl App {
             let stored = receipt.await.map_err(Into::into);
             Outcome { stored: outcome.stored.and(stored), ..outcome }
         })
+    }
+
+    /// All changes of sessions that effects mean, one by one. Looked for behind the change of
+    /// records: who logs in later finds that.
+    fn expanded(
+        &self,
+        affected: Option<Affected>,
+        sessions: Vec<SessionChange>,
+    ) -> Vec<SessionChange> {
+        let followers = affected.map_or_else(Vec::new, |affected| self.followers(affected));
+        let mut changes: Vec<_> = followers.into_iter().map(SessionChange::Refresh).collect();
+        for change in sessions {
+            match change {
+                SessionChange::EndOthers(principal, session) => {
+                    let mut others = self.sessions.of_principal(&principal);
+                    others.retain(|other| !Arc::ptr_eq(other, &session));
+                    let end = |other| SessionChange::End(other, Reason::Revoked);
+                    changes.extend(others.into_iter().map(end));
+                }
+                change => changes.push(change),
+            }
+        }
+        changes
     }
 
     /// Starts a session, as [`rules::directory::DirectoryWriter::start`] says, and does not wait for the store.

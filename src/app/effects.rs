@@ -9,7 +9,6 @@ use base::failure::Failure;
 use base::id::{OrgId, UserId};
 use rules::directory::{Event, Events, Principal, Reason, Session};
 use rules::identity::{Access, RecordChanges};
-use smallvec::{SmallVec, smallvec};
 use store::StoreError;
 use store::writer::Receipt;
 
@@ -24,7 +23,7 @@ pub struct Effects {
     /// Whose sessions follow the change of records.
     pub(super) affected: Option<Affected>,
     /// Changes of sessions, in order.
-    pub(super) sessions: SmallVec<[SessionChange; 1]>,
+    pub(super) sessions: Vec<SessionChange>,
     /// What is done behind the reply.
     pub(super) sequel: Option<Sequel>,
 }
@@ -104,14 +103,14 @@ impl From<RecordChanges> for Effects {
 
 impl From<SessionChange> for Effects {
     fn from(change: SessionChange) -> Self {
-        Self { sessions: smallvec![change], ..Self::default() }
+        Self { sessions: vec![change], ..Self::default() }
     }
 }
 
 /// Connections whose sessions have ended. They close when this is dropped: behind a reply if it
 /// goes with the reply, at once otherwise.
 #[derive(Default)]
-pub struct Goodbyes(SmallVec<[(Arc<Session>, Reason); 1]>);
+pub struct Goodbyes(Vec<(Arc<Session>, Reason)>);
 
 impl Goodbyes {
     pub(super) fn of(events: &Events) -> Self {

@@ -14,7 +14,6 @@ use base::limits;
 use base::timestamp::Timestamp;
 use rules::directory::Session;
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 
 use super::commands::{self, Row};
 use super::envelope::{Body, Command, RawParams};
@@ -72,7 +71,7 @@ pub struct Pending {
 
 enum Work {
     /// For the store.
-    Stored(Box<Unsent>),
+    Stored(Unsent),
     /// For something else, too.
     Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
 }
@@ -81,7 +80,7 @@ enum Work {
 #[derive(Default)]
 struct Unsent {
     reply: Reply,
-    waiting: SmallVec<[Unstored; 1]>,
+    waiting: Vec<Unstored>,
 }
 
 /// A command that waits for the store.
@@ -178,18 +177,19 @@ pub fn execute(
     let start = out.len();
     out.push(b'{');
     out.extend_from_slice(head);
-    let mut waiting = SmallVec::new();
+    let mut waiting = Vec::new();
     for (index, command) in commands.iter().enumerate() {
         push_id(out, &command.id, out.len() > start + 1);
         if out.len() - start > limits::REPLY_BYTES_MAX {
             reply_too_large().write(out);
             continue;
         }
+        let mark = out.len();
         match begin(app, caller, &command.body, now, out) {
             Begun::Done => {}
-            Begun::After(mut unstored) => {
-                unstored.text = unstored.text.start - start..unstored.text.end - start;
-                waiting.push(unstored);
+            Begun::After(row, effects) => {
+                let text = mark - start..out.len() - start;
+                waiting.extend(Unstored::unless_done(app, row, text, *effects, now));
             }
             Begun::Later(row, later) => {
                 let waits = waits_for_device(commands.get(index..).unwrap_or_default());
@@ -206,7 +206,7 @@ pub fn execute(
         return None;
     }
     let unsent = Unsent { reply: Reply::from_bytes(out.split_off(start)), waiting };
-    Some(Pending { work: Work::Stored(Box::new(unsent)), waits_for_device: false })
+    Some(Pending { work: Work::Stored(unsent), waits_for_device: false })
 }
 
 /// Whether a request waits for a device.
@@ -248,6 +248,7 @@ async fn finish(
             reply_too_large().write(&mut unsent.reply.bytes);
             continue;
         }
+        let mark = unsent.reply.bytes.len();
         let begun = {
             let body = body.as_ref().map_err(|error| *error).map(|(command, params)| Body {
                 command: command.as_str().into(),
@@ -257,7 +258,10 @@ async fn finish(
         };
         match begun {
             Begun::Done => {}
-            Begun::After(unstored) => unsent.waiting.push(unstored),
+            Begun::After(row, effects) => {
+                let text = mark..unsent.reply.bytes.len();
+                unsent.waiting.extend(Unstored::unless_done(&app, row, text, *effects, now));
+            }
             Begun::Later(row, later) => {
                 unsent.wait_for(&app, (row, later), &mut logins_left, now).await;
             }
@@ -319,8 +323,8 @@ fn too_many_logins() -> Failure {
 enum Begun {
     /// Its reply object is written.
     Done,
-    /// The same, and it waits for the store.
-    After(Unstored),
+    /// The same, and these effects are to be carried out.
+    After(&'static Row, Box<Effects>),
     /// Nothing is written.
     Later(&'static Row, Later),
 }
@@ -333,14 +337,15 @@ fn begin(
     now: Timestamp,
     out: &mut Vec<u8>,
 ) -> Begun {
-    let begun = body
-        .as_ref()
-        .map_err(|why| Failure::new(Code::MALFORMED, *why))
-        .and_then(|body| try_begin(app, caller, body, now, out));
-    begun.unwrap_or_else(|failure| {
-        failure.write(out);
-        Begun::Done
-    })
+    let failure = match body {
+        Ok(body) => match try_begin(app, caller, body, now, out) {
+            Ok(begun) => return begun,
+            Err(failure) => failure,
+        },
+        Err(why) => Failure::new(Code::MALFORMED, *why),
+    };
+    failure.write(out);
+    Begun::Done
 }
 
 fn try_begin(
@@ -361,21 +366,19 @@ fn try_begin(
         }
         (Handler::InSession(_), None) => Err(Failure::authentication_missing()),
     };
-    let step = step.inspect_err(|_| {
-        app.metrics.command(row.index, false);
-        out.truncate(mark);
-    })?;
-    if let Step::Later(later) = step {
-        return Ok(Begun::Later(row, later));
-    }
-    if let Step::After(effects) = step {
-        let unstored = Unstored::new(app, row, mark..out.len(), effects, now);
-        if !unstored.applied.is_nothing() || unstored.sequel.is_some() {
-            return Ok(Begun::After(unstored));
+    match step {
+        Ok(Step::Done) => {
+            app.metrics.command(row.index, true);
+            Ok(Begun::Done)
+        }
+        Ok(Step::After(effects)) => Ok(Begun::After(row, effects)),
+        Ok(Step::Later(later)) => Ok(Begun::Later(row, later)),
+        Err(failure) => {
+            app.metrics.command(row.index, false);
+            out.truncate(mark);
+            Err(failure)
         }
     }
-    app.metrics.command(row.index, true);
-    Ok(Begun::Done)
 }
 
 /// The reply object of a command that takes time.
@@ -421,9 +424,12 @@ pub fn execute_one(
     let start = out.len();
     Ok(match try_begin(app, caller, body, now, out)? {
         Begun::Done => None,
-        Begun::After(unstored) => {
-            let reply = Reply::from_bytes(out.split_off(start));
-            Some(PendingOne(One::Stored(reply, unstored)))
+        Begun::After(row, effects) => {
+            let unstored = Unstored::unless_done(app, row, 0..0, *effects, now);
+            unstored.map(|unstored| {
+                let reply = Reply::from_bytes(out.split_off(start));
+                PendingOne(One::Stored(reply, unstored))
+            })
         }
         Begun::Later(row, later) => {
             let app = app.clone();
@@ -439,6 +445,22 @@ pub fn execute_one(
 }
 
 impl Unstored {
+    /// Carries effects out; none if there is nothing to wait for.
+    fn unless_done(
+        app: &Arc<App>,
+        row: &'static Row,
+        text: Range<usize>,
+        effects: Effects,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let unstored = Self::new(app, row, text, effects, now);
+        if !unstored.applied.is_nothing() || unstored.sequel.is_some() {
+            return Some(unstored);
+        }
+        app.metrics.command(row.index, true);
+        None
+    }
+
     fn new(
         app: &Arc<App>,
         row: &'static Row,

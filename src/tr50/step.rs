@@ -75,7 +75,7 @@ pub enum Step {
     /// The reply is written.
     Done,
     /// The reply is written, and sent when these effects are durable.
-    After(Effects),
+    After(Box<Effects>),
     /// The reply comes later.
     Later(Later),
 }
@@ -138,7 +138,7 @@ impl<R: WriteReply> IntoStep for After<R> {
     fn into_step(self, out: &mut Vec<u8>) -> Step {
         let Self(reply, effects) = self;
         reply.write_reply(out);
-        Step::After(effects)
+        Step::After(Box::new(effects))
     }
 }
 

@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use base::limits;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use smallvec::{SmallVec, smallvec};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
@@ -107,7 +106,7 @@ impl Writer {
         self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.waiting.add(number, &batch);
         place.send(Work::Commit(number, batch, answer));
-        Ok(Receipt(smallvec![answered]))
+        Ok(Receipt::of(answered))
     }
 
     /// The value that waits to be committed under this key; `Some(None)` when its removal waits.
@@ -138,7 +137,11 @@ impl Writer {
 /// not wait for it finds a failure in the log.
 #[derive(Debug, Default)]
 #[must_use = "without waiting nobody knows whether the changes are durable"]
-pub struct Receipt(SmallVec<[oneshot::Receiver<Stored>; 2]>);
+pub struct Receipt {
+    last: Option<oneshot::Receiver<Stored>>,
+    /// For what was handed over before.
+    others: Vec<oneshot::Receiver<Stored>>,
+}
 
 /// What became of a batch.
 type Stored = Result<(), StoreError>;
@@ -149,15 +152,23 @@ impl Receipt {
         Self::default()
     }
 
+    const fn of(answered: oneshot::Receiver<Stored>) -> Self {
+        Self { last: Some(answered), others: Vec::new() }
+    }
+
     /// Whether it is for nothing.
     pub fn is_nothing(&self) -> bool {
-        self.0.is_empty()
+        self.last.is_none()
     }
 
     /// A receipt for both.
-    pub fn and(mut self, mut other: Self) -> Self {
-        self.0.append(&mut other.0);
-        self
+    pub fn and(self, mut other: Self) -> Self {
+        if other.is_nothing() {
+            return self;
+        }
+        other.others.extend(self.others);
+        other.others.extend(self.last);
+        other
     }
 
     /// The same receipt, for who has something to do as soon as the changes are durable (true) or
@@ -171,7 +182,7 @@ impl Receipt {
             let _ = answer.send(stored);
             work(durable);
         });
-        Self(smallvec![answered])
+        Self::of(answered)
     }
 }
 
@@ -180,9 +191,9 @@ impl Future for Receipt {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stored> {
         // The writer goes in order: the last is the one to wait for, those before it are there then.
-        while let Some(last) = self.0.last_mut() {
+        while let Some(last) = &mut self.last {
             let stored = ready!(Pin::new(last).poll(cx)).unwrap_or(Err(StoreError::Closed));
-            self.0.pop();
+            self.last = self.others.pop();
             stored?;
         }
         Poll::Ready(Ok(()))
