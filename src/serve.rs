@@ -27,17 +27,18 @@ use crate::backup::{self, BackupError};
 use crate::broker::{Broker, BrokerLimits};
 use crate::config::{Config, ConfigError};
 use crate::control::Control;
+use crate::descriptors;
 use crate::dialects::{cognite, element};
 use crate::edge::http::{self, Dialect, HttpService, HttpSettings};
 use crate::edge::mqtt::{self, Edge};
 use crate::edge::tls::{self, TlsError};
 use crate::edge::{Stream, proxy, tcp};
 use crate::logging::PeerLog;
+use crate::peer_log;
 use crate::things::files::Files;
 use crate::things::files::transfer::{Stored, TransferError};
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange::{self, Fields};
-use crate::{descriptors, peer_log};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]

@@ -110,3 +110,65 @@ fn every_configuration_key_of_the_demo_is_one_of_the_template() {
         assert!(known.contains(&key), "{key}");
     }
 }
+
+/// The rooms of `src`, and which others each may use: arrows point down only (ARCHITECTURE.md).
+const ARROWS: &[(&str, &[&str])] = &[
+    ("app", &["config", "metrics", "random", "things"]),
+    ("backup", &["things"]),
+    ("broker", &[]),
+    ("cli", &["backup", "config", "control", "serve", "things"]),
+    ("config", &["things"]),
+    ("control", &["backup", "things"]),
+    ("descriptors", &[]),
+    ("dialects", &["app", "random"]),
+    ("edge", &["app", "broker", "config", "logging", "metrics", "random", "things", "tr50"]),
+    ("logging", &["config"]),
+    ("metrics", &[]),
+    ("random", &[]),
+    (
+        "serve",
+        &[
+            "app",
+            "backup",
+            "broker",
+            "config",
+            "control",
+            "descriptors",
+            "dialects",
+            "edge",
+            "logging",
+            "things",
+            "tr50",
+        ],
+    ),
+    ("things", &["random"]),
+    ("tr50", &["app", "random", "things"]),
+];
+
+#[test]
+fn arrows_point_down_only() {
+    let position = |room: &str| ARROWS.iter().position(|(name, _)| *name == room);
+    for (path, text) in sources("src") {
+        let below = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        let first = below.expect("a source").iter().next().expect("a name").to_string_lossy();
+        let room = first.trim_end_matches(".rs");
+        if matches!(room, "lib" | "main") || path.ends_with("tests.rs") {
+            continue;
+        }
+        let known = position(room).map(|index| ARROWS[index].1);
+        let may = known.unwrap_or_else(|| panic!("{room} has no arrows here"));
+        let code = text.split("mod tests {").next().unwrap_or_default();
+        for used in code.split("crate::").skip(1) {
+            let used: String =
+                used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let fits = used == room || used == "peer_log" || may.contains(&used.as_str());
+            assert!(fits, "{} uses {used}, which is not below it", path.display());
+        }
+    }
+    // No circle: whoever is used by nobody who is left can be taken away, until none is left.
+    let mut left: Vec<_> = ARROWS.iter().collect();
+    while !left.is_empty() {
+        let top = left.iter().position(|(room, _)| left.iter().all(|(_, may)| !may.contains(room)));
+        left.remove(top.expect("a circle"));
+    }
+}

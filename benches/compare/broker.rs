@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What each client does.
 #[derive(Clone, Debug)]
-pub struct Talk {
+pub(crate) struct Talk {
     /// It publishes on this and its number.
     pub publish: &'static str,
     /// It subscribes to this and its number.
@@ -41,7 +41,7 @@ pub struct Talk {
 }
 
 /// What has come of it.
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Messages that came back.
     pub answered: u64,
     /// Their time.
@@ -49,11 +49,11 @@ pub struct Outcome {
 }
 
 /// Clients that are connected and have subscribed.
-pub struct Talkers(Vec<Client>);
+pub(crate) struct Talkers(Vec<Client>);
 
 impl Talkers {
     /// Connects so many clients.
-    pub async fn connect(broker: SocketAddr, count: usize, talk: &Talk) -> Result<Self> {
+    pub(crate) async fn connect(broker: SocketAddr, count: usize, talk: &Talk) -> Result<Self> {
         let mut clients = Vec::with_capacity(count);
         for number in 0..count {
             let filter = format!("{}{number}", talk.subscribe);
@@ -65,7 +65,7 @@ impl Talkers {
     }
 
     /// Lets all of them talk for so long.
-    pub async fn run(self, talk: &Talk, duration: Duration) -> Result<Outcome> {
+    pub(crate) async fn run(self, talk: &Talk, duration: Duration) -> Result<Outcome> {
         let latency = Arc::new(Histogram::default());
         let end = Instant::now() + duration;
         let mut running = JoinSet::new();
@@ -85,7 +85,7 @@ impl Talkers {
 }
 
 /// One connection to a broker.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -93,7 +93,7 @@ pub struct Client {
 
 impl Client {
     /// Connects with a clean session and without a login.
-    pub async fn connect(broker: SocketAddr, client_id: &str) -> Result<Self> {
+    pub(crate) async fn connect(broker: SocketAddr, client_id: &str) -> Result<Self> {
         let stream = TcpStream::connect(broker).await?;
         stream.set_nodelay(true)?;
         let mut client = Self { stream, input: Vec::new(), output: Vec::new() };
@@ -113,7 +113,7 @@ impl Client {
     }
 
     /// Subscribes with QoS 0.
-    pub async fn subscribe(&mut self, filter: &str) -> Result<()> {
+    pub(crate) async fn subscribe(&mut self, filter: &str) -> Result<()> {
         let subscription = Subscription {
             filter,
             qos: QoS::AtMostOnce,
@@ -161,7 +161,7 @@ impl Client {
 
     /// Writes what is to be written, waits until something comes, and hands over each packet with
     /// the place for answers.
-    pub async fn exchange(
+    pub(crate) async fn exchange(
         &mut self,
         mut take: impl FnMut(&Packet<'_>, &mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
@@ -194,7 +194,7 @@ impl Client {
 }
 
 /// Appends a PUBLISH, with QoS 1 if it has a packet id; the topic may be in parts.
-pub fn publish(
+pub(crate) fn publish(
     output: &mut Vec<u8>,
     pkid: Option<u16>,
     topic: &[&[u8]],

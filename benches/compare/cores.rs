@@ -6,7 +6,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Where server and load run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pinning {
+pub(crate) enum Pinning {
     /// The server has one core, the load another.
     Apart,
     /// Both may use all cores.
@@ -14,7 +14,7 @@ pub enum Pinning {
 }
 
 /// The cores of this machine that may be used, divided.
-pub struct Cores {
+pub(crate) struct Cores {
     all: CpuSet,
     server: CpuSet,
     load: CpuSet,
@@ -25,7 +25,7 @@ pub struct Cores {
 impl Cores {
     /// Gives the first core to servers and the second to the load. Where there is one only, they
     /// share it.
-    pub fn divide() -> io::Result<Self> {
+    pub(crate) fn divide() -> io::Result<Self> {
         let all = sched_getaffinity(None)?;
         let mut numbers = (0..CpuSet::MAX_CPU).filter(|number| all.is_set(*number));
         let first = numbers.next().unwrap_or_default();
@@ -39,13 +39,13 @@ impl Cores {
     }
 
     /// Lets this thread, and what it starts from now on, run where the load does.
-    pub fn take_load(&self, pinning: Pinning) -> io::Result<()> {
+    pub(crate) fn take_load(&self, pinning: Pinning) -> io::Result<()> {
         sched_setaffinity(None, if pinning == Pinning::Apart { &self.load } else { &self.all })?;
         Ok(())
     }
 
     /// Lets this thread, and what it starts from now on, run where servers do.
-    pub fn take_server(&self, pinning: Pinning) -> io::Result<()> {
+    pub(crate) fn take_server(&self, pinning: Pinning) -> io::Result<()> {
         sched_setaffinity(None, if pinning == Pinning::Apart { &self.server } else { &self.all })?;
         Ok(())
     }

@@ -20,7 +20,7 @@ const SLACK: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The row, measured once.
-pub async fn rows(bench: &Bench) -> Result<Vec<Row>> {
+pub(crate) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let count = bench.sessions;
     let place = match bench.pinning {
         Pinning::Apart => "server and store on one core",

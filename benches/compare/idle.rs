@@ -19,7 +19,7 @@ struct Cost {
 }
 
 /// The rows, measured.
-pub async fn rows(bench: &Bench) -> Result<Vec<Row>> {
+pub(crate) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let count = bench.connections;
     let of = format!("of {} connections", super::table::thousands(count as f64));
     let memory = format!("resident memory of one idle, logged-in MQTT connection, {of}");

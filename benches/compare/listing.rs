@@ -27,7 +27,7 @@ const PAGE_CLIENTS: usize = 20;
 const LARGE_CLIENTS: usize = 2;
 
 /// The rows, measured.
-pub async fn rows(bench: &Bench) -> Result<Vec<Row>> {
+pub(crate) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let bootstrap = sessions::write_bootstrap(bench, ORGS + 1)?;
     let server = sessions::serve(bench, &bootstrap, &[])?;
     let (mut rows, mut logged_in) = (Vec::new(), 0);

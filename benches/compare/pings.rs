@@ -15,7 +15,7 @@ use super::round_trips::CLIENTS;
 const PINGS_PER_S: u32 = 2000;
 
 /// Clients that ping until they are told to stop.
-pub struct Pings {
+pub(crate) struct Pings {
     working: JoinSet<std::result::Result<Vec<Ping>, String>>,
     stop: CancellationToken,
 }
@@ -28,11 +28,11 @@ struct Ping {
 }
 
 /// All that were answered.
-pub struct Pinged(Vec<Ping>);
+pub(crate) struct Pinged(Vec<Ping>);
 
 impl Pings {
     /// Connects the clients over MQTT and lets them begin.
-    pub async fn start(server: &Server, token: &str) -> Result<Self> {
+    pub(crate) async fn start(server: &Server, token: &str) -> Result<Self> {
         let (mut working, stop) = (JoinSet::new(), CancellationToken::new());
         let interval = Duration::from_secs(1) * CLIENTS as u32 / PINGS_PER_S;
         for number in 0..CLIENTS {
@@ -46,7 +46,7 @@ impl Pings {
     }
 
     /// Ends it.
-    pub async fn stop(mut self) -> Result<Pinged> {
+    pub(crate) async fn stop(mut self) -> Result<Pinged> {
         self.stop.cancel();
         let mut all = Vec::new();
         while let Some(done) = self.working.join_next().await {
@@ -83,7 +83,7 @@ async fn ping(
 impl Pinged {
     /// The time in milliseconds within which 99 % of those were answered that were due in a span;
     /// none if there were none.
-    pub fn p99_ms(&self, from: Instant, until: Instant) -> Option<f64> {
+    pub(crate) fn p99_ms(&self, from: Instant, until: Instant) -> Option<f64> {
         let within = |ping: &&Ping| (from..until).contains(&ping.due);
         let mut took: Vec<_> = self.0.iter().filter(within).map(|ping| ping.took).collect();
         took.sort_unstable();

@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep};
 use super::{Bench, Result};
 
 /// A token of the demo organisation BasicOrg.
-pub const TOKEN: &str = "demo-token-basicorg";
+pub(crate) const TOKEN: &str = "demo-token-basicorg";
 
 /// Time for a server to start and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running server. It is killed when this is dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     addresses: BTreeMap<String, SocketAddr>,
 }
@@ -29,7 +29,7 @@ pub struct Server {
 impl Server {
     /// `tr50d serve --demo` without a limit of commands a second, with its state in this folder,
     /// and with more settings, such as `("TR50D_SESSIONS__TTL_S", "1")`.
-    pub fn ours(bench: &Bench, data_dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) fn ours(bench: &Bench, data_dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tr50d"));
         command
             .args(["serve", "--demo"])
@@ -43,21 +43,21 @@ impl Server {
     }
 
     /// The floor, over `mqtt` or `tcp`; over MQTT with a prepared payload in all answers, if any.
-    pub fn floor(bench: &Bench, speech: &str, prepared: Option<&Path>) -> Result<Self> {
+    pub(crate) fn floor(bench: &Bench, speech: &str, prepared: Option<&Path>) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args([super::SERVE_FLOOR, speech]).args(prepared);
         Self::announced(bench, command)
     }
 
     /// The worker that answers requests through this broker.
-    pub fn worker(bench: &Bench, broker: SocketAddr) -> Result<Self> {
+    pub(crate) fn worker(bench: &Bench, broker: SocketAddr) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args([super::SERVE_WORKER, &broker.to_string()]);
         Self::announced(bench, command)
     }
 
     /// mosquitto, as fast as its configuration lets it be; none if it is not installed.
-    pub async fn mosquitto(bench: &Bench) -> Result<Option<Self>> {
+    pub(crate) async fn mosquitto(bench: &Bench) -> Result<Option<Self>> {
         let Some(program) = find_mosquitto() else { return Ok(None) };
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let file = bench.folder()?.join("mosquitto.conf");
@@ -106,23 +106,23 @@ impl Server {
     }
 
     /// The address of a listener.
-    pub fn address(&self, listener: &str) -> Result<SocketAddr> {
+    pub(crate) fn address(&self, listener: &str) -> Result<SocketAddr> {
         let address = self.addresses.get(listener).copied();
         address.ok_or_else(|| format!("no listener for {listener}").into())
     }
 
     /// A URL with this token; each device of a fleet logs in with its own thing key.
-    pub fn url(&self, listener: &str, token: &str) -> Result<Url> {
+    pub(crate) fn url(&self, listener: &str, token: &str) -> Result<Url> {
         self.url_of(listener, "", token)
     }
 
     /// A URL with the login of one thing.
-    pub fn url_of(&self, listener: &str, key: &str, token: &str) -> Result<Url> {
+    pub(crate) fn url_of(&self, listener: &str, key: &str, token: &str) -> Result<Url> {
         Ok(format!("{listener}://{key}:{token}@{}", self.address(listener)?).parse()?)
     }
 
     /// What its threads have used of the cores, in user mode and in the system.
-    pub fn cpu(&self) -> Result<Duration> {
+    pub(crate) fn cpu(&self) -> Result<Duration> {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // The second field is the program's name in parentheses, which may hold anything.
         let (_, fields) = text.rsplit_once(") ").ok_or("no fields in stat")?;
@@ -133,7 +133,7 @@ impl Server {
     }
 
     /// Bytes of its memory that are in use.
-    pub fn resident_bytes(&self) -> Result<u64> {
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
@@ -141,7 +141,7 @@ impl Server {
     }
 
     /// Asks it to end, and waits until it has.
-    pub async fn stop(mut self) -> Result<()> {
+    pub(crate) async fn stop(mut self) -> Result<()> {
         if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
             kill_process(pid, Signal::TERM)?;
         }

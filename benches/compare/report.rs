@@ -13,7 +13,7 @@ const BEGIN: &str = "<!-- cargo bench --bench compare -- --write: from here -->"
 const END: &str = "<!-- to here -->";
 
 /// The whole report, in Markdown.
-pub fn text(bench: &Bench, rows: &[Row]) -> Result<String> {
+pub(crate) fn text(bench: &Bench, rows: &[Row]) -> Result<String> {
     let now = Timestamp::now().to_string();
     let date = now.get(..16).unwrap_or_default().replace('T', " ");
     let options: Vec<_> =
@@ -28,7 +28,7 @@ pub fn text(bench: &Bench, rows: &[Row]) -> Result<String> {
 }
 
 /// Puts the report into `docs/performance.md`.
-pub fn write(report: &str) -> Result<()> {
+pub(crate) fn write(report: &str) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
     let page = fs::read_to_string(&path)?;
     let parts = page.split_once(BEGIN).zip(page.split_once(END));

@@ -11,17 +11,17 @@ use super::table::{Figure, Goal, Row, Unit};
 use super::{Bench, Result};
 
 /// How many clients ask at once.
-pub const CLIENTS: usize = 50;
+pub(crate) const CLIENTS: usize = 50;
 
 /// The request as it is on the wire.
-pub const PING: &str = r#"{"cmd":{"command":"diag.ping"}}"#;
+pub(crate) const PING: &str = r#"{"cmd":{"command":"diag.ping"}}"#;
 
 /// The floor sends requests back as they are: with this they look like successful replies.
 const ECHO: &str = r#"{"success":true}"#;
 
 /// One command, asked by all clients again and again.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// `mqtt` or `tcp`.
     pub listener: &'static str,
     /// Requests that each client has on its way.
@@ -37,7 +37,7 @@ pub struct Ask {
 }
 
 /// What came of a load.
-pub struct Asked {
+pub(crate) struct Asked {
     /// What the clients saw.
     pub report: Report,
     /// What the server's process used.
@@ -46,13 +46,13 @@ pub struct Asked {
 
 impl Ask {
     /// diag.ping with QoS 0.
-    pub fn new(listener: &'static str, window: usize) -> Self {
+    pub(crate) fn new(listener: &'static str, window: usize) -> Self {
         let command = "diag.ping";
         Self { listener, window, qos1: false, command, params: None, clients: CLIENTS }
     }
 
     /// Asks for one step, when all clients are connected.
-    pub async fn run(&self, bench: &Bench, server: &Server, token: &str) -> Result<Asked> {
+    pub(crate) async fn run(&self, bench: &Bench, server: &Server, token: &str) -> Result<Asked> {
         let url = server.url(self.listener, token)?;
         let plan = Plan { qos1: self.qos1, ..Plan::new(url, self.clients) };
         let mut load = Load::command(self.command, self.params.as_deref(), bench.step)?;
@@ -68,18 +68,18 @@ impl Ask {
 
 impl Asked {
     /// Round trips for each second of CPU.
-    pub fn a_core(&self) -> Figure {
+    pub(crate) fn a_core(&self) -> Figure {
         a_core(self.report.commands.answered, self.cpu)
     }
 
     /// Microseconds of CPU for each round trip.
-    pub fn cpu_us(&self) -> Figure {
+    pub(crate) fn cpu_us(&self) -> Figure {
         (self.cpu.as_secs_f64() * 1e6 / self.report.commands.answered as f64).into()
     }
 }
 
 /// The rows over MQTT, measured.
-pub async fn over_mqtt(bench: &Bench) -> Result<Vec<Row>> {
+pub(crate) async fn over_mqtt(bench: &Bench) -> Result<Vec<Row>> {
     let row = |what, part| Row::new(what, Unit::Count, Goal::OfFloor(part));
     let ping = |window, qos1| Ask { qos1, ..Ask::new("mqtt", window) };
     let rows = vec![
@@ -92,7 +92,7 @@ pub async fn over_mqtt(bench: &Bench) -> Result<Vec<Row>> {
 }
 
 /// The rows over TCP, measured.
-pub async fn over_tcp(bench: &Bench) -> Result<Vec<Row>> {
+pub(crate) async fn over_tcp(bench: &Bench) -> Result<Vec<Row>> {
     let row = |what, part| Row::new(what, Unit::Count, Goal::OfFloor(part));
     let rows = vec![
         (row("TCP diag.ping, w=1, round trips a core", 0.9), Ask::new("tcp", 1)),
@@ -133,7 +133,7 @@ async fn echo_through(bench: &Bench, broker: &Server, ask: &Ask) -> Result<Figur
 }
 
 /// Round trips for each second of CPU.
-pub fn a_core(answered: u64, cpu: Duration) -> Figure {
+pub(crate) fn a_core(answered: u64, cpu: Duration) -> Figure {
     // A step so short that the system counted nothing took less than one of its ticks.
     (answered as f64 / cpu.as_secs_f64().max(0.01)).into()
 }

@@ -21,15 +21,15 @@ const LINES: usize = 4;
 const LINES_WINDOW: usize = 200;
 
 /// Organisations of the comparison.
-pub const ORGS: usize = 200;
+pub(crate) const ORGS: usize = 200;
 
 /// The token of an organisation's application.
-pub fn token(org: usize) -> String {
+pub(crate) fn token(org: usize) -> String {
     format!("compare-token-{org:08}")
 }
 
 /// Writes a bootstrap file with so many organisations, each with an application.
-pub fn write_bootstrap(bench: &Bench, orgs: usize) -> Result<PathBuf> {
+pub(crate) fn write_bootstrap(bench: &Bench, orgs: usize) -> Result<PathBuf> {
     let mut text = String::from(
         "[[org]]\nkey = \"ROOT\"\nslug = \"root-org\"\n\n[[role]]\nkey = \"device\"\norg = \"ROOT\"\n\
          permissions = [\"session\", \"thing.create\"]\n",
@@ -49,7 +49,7 @@ pub fn write_bootstrap(bench: &Bench, orgs: usize) -> Result<PathBuf> {
 }
 
 /// Starts a server with such a file, and with more settings.
-pub fn serve(bench: &Bench, bootstrap: &Path, settings: &[(&str, &str)]) -> Result<Server> {
+pub(crate) fn serve(bench: &Bench, bootstrap: &Path, settings: &[(&str, &str)]) -> Result<Server> {
     let bootstrap = bootstrap.to_string_lossy();
     let mut all =
         vec![("TR50D_SERVER__BOOTSTRAP", &*bootstrap), ("TR50D_LIMITS__SESSIONS", "2000000")];
@@ -58,7 +58,7 @@ pub fn serve(bench: &Bench, bootstrap: &Path, settings: &[(&str, &str)]) -> Resu
 }
 
 /// Logs things in, one with each token and key, and returns the ids of their sessions.
-pub async fn log_in(
+pub(crate) async fn log_in(
     server: &Server,
     logins: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Vec<String>> {
@@ -111,7 +111,7 @@ fn login(token: &str, key: &str) -> Bytes {
 }
 
 /// Uses each of the sessions once, over TCP.
-pub async fn touch(server: &Server, ids: &[String]) -> Result<()> {
+pub(crate) async fn touch(server: &Server, ids: &[String]) -> Result<()> {
     let url: Url = format!("tcp://{}", server.address("tcp")?).parse()?;
     let target = Target::resolve(&url).await?;
     let mut working = JoinSet::new();

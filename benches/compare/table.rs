@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 /// How a figure is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unit {
+pub(crate) enum Unit {
     /// A count or a rate; thousands are separated.
     Count,
     /// Microseconds.
@@ -17,7 +17,7 @@ pub enum Unit {
 
 /// One measured figure.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Figure {
+pub(crate) struct Figure {
     /// In the row's unit.
     pub value: f64,
     /// What else was seen, for people; may be empty.
@@ -32,7 +32,7 @@ impl From<f64> for Figure {
 
 /// What a row is to reach.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Goal {
+pub(crate) enum Goal {
     /// At least this fraction of the floor's figure.
     OfFloor(f64),
     /// At least so many times the peer's figure.
@@ -47,7 +47,7 @@ pub enum Goal {
 
 /// One line of the table: a figure a round for each of the three.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Row {
+pub(crate) struct Row {
     /// What is measured.
     pub what: String,
     /// The unit of all figures.
@@ -64,13 +64,13 @@ pub struct Row {
 
 impl Row {
     /// A row without figures.
-    pub fn new(what: impl Into<String>, unit: Unit, goal: Goal) -> Self {
+    pub(crate) fn new(what: impl Into<String>, unit: Unit, goal: Goal) -> Self {
         let (floor, peer, ours) = (Vec::new(), Vec::new(), Vec::new());
         Self { what: what.into(), unit, goal, floor, peer, ours }
     }
 
     /// Whether the means of the figures reach the goal; `None` if that can't be said.
-    pub fn is_met(&self) -> Option<bool> {
+    pub(crate) fn is_met(&self) -> Option<bool> {
         let ours = mean(&self.ours)?;
         match self.goal {
             Goal::OfFloor(fraction) => Some(ours >= fraction * mean(&self.floor)?),
@@ -144,7 +144,7 @@ impl Figure {
 }
 
 /// The table of these rows, in Markdown.
-pub fn markdown(rows: &[Row]) -> String {
+pub(crate) fn markdown(rows: &[Row]) -> String {
     let mut text = "| what | floor | mosquitto | tr50d | to the floor | to mosquitto | goal |\n\
                     | --- | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
@@ -153,7 +153,7 @@ pub fn markdown(rows: &[Row]) -> String {
 }
 
 /// A number with a comma between thousands; three digits of it count.
-pub fn thousands(value: f64) -> String {
+pub(crate) fn thousands(value: f64) -> String {
     let mut step = 1.0;
     while value / step >= 1000.0 {
         step *= 10.0;

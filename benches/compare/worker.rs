@@ -19,7 +19,7 @@ const TALK: Talk =
 const REPLY: &[u8] = br#"{"cmd":{"success":true}}"#;
 
 /// The rows, measured.
-pub async fn rows(bench: &Bench) -> Result<Vec<Row>> {
+pub(crate) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let what = "request and reply through a broker to a worker (tr50d by itself), w=1, a second";
     let mut by_clock = Row::new(what, Unit::Count, Goal::TimesPeer(4.0));
     let what = "the same, round trips a core (broker and worker together)";
@@ -57,7 +57,7 @@ fn figure(value: f64, p50_ms: f64) -> Figure {
 }
 
 /// The worker: answers on `reply/…` what is published on `api/…`, until the broker ends.
-pub async fn serve(broker: SocketAddr) -> Result<()> {
+pub(crate) async fn serve(broker: SocketAddr) -> Result<()> {
     let mut client = Client::connect(broker, "worker").await?;
     client.subscribe("api/+").await?;
     println!("ready");

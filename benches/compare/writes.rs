@@ -25,7 +25,7 @@ const GATEWAYS: usize = 10;
 const PUBLISH_BYTES: usize = 200;
 
 /// Rows through `property.batch`.
-pub async fn batches(bench: &Bench) -> Result<Vec<Row>> {
+pub(crate) async fn batches(bench: &Bench) -> Result<Vec<Row>> {
     let what = format!("property rows in batches of {ROWS}, durability os, a second, end to end");
     let mut row = Row::new(what, Unit::Count, Goal::AtLeast(200_000.0));
     for _ in 0..bench.rounds {
@@ -44,7 +44,7 @@ pub async fn batches(bench: &Bench) -> Result<Vec<Row>> {
 }
 
 /// Single values through `property.publish`.
-pub async fn singles(bench: &Bench) -> Result<Vec<Row>> {
+pub(crate) async fn singles(bench: &Bench) -> Result<Vec<Row>> {
     let what = format!("single publishes, durability disk, {CLIENTS} clients, a second");
     let mut row = Row::new(what, Unit::Count, Goal::AtLeast(20_000.0));
     for _ in 0..bench.rounds {

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Serves on a free port of loopback, which it prints, until the process is killed. `speech` is
 /// `mqtt` or `tcp`; `prepared`, if any, is the payload of all answers over MQTT.
-pub async fn serve(speech: &str, prepared: Option<&'static [u8]>) -> io::Result<()> {
+pub(crate) async fn serve(speech: &str, prepared: Option<&'static [u8]>) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening {speech} {}\nready", listener.local_addr()?);
     let over_mqtt = speech == "mqtt";

@@ -21,7 +21,7 @@ const DEVICES_PER_SOURCE: usize = 1000;
 
 /// What a process of devices is told at its start.
 #[derive(Args)]
-pub struct CrowdArgs {
+pub(crate) struct CrowdArgs {
     url: Url,
     /// Its number
     number: usize,
@@ -41,7 +41,7 @@ enum Order {
 
 /// What became of an order.
 #[derive(Default, Serialize, Deserialize)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Connections, or commands, that succeeded.
     pub done: usize,
     /// How long it took, in seconds.
@@ -53,7 +53,7 @@ pub struct Answer {
 }
 
 /// The devices' side.
-pub async fn run(args: CrowdArgs) -> Outcome<()> {
+pub(crate) async fn run(args: CrowdArgs) -> Outcome<()> {
     let mut orders = told::orders();
     let mut fleet = None;
     while let Some(line) = orders.recv().await {
@@ -107,7 +107,7 @@ async fn closed(fleet: &mut Fleet) -> Answer {
 }
 
 /// All devices.
-pub struct Crowd {
+pub(crate) struct Crowd {
     parts: Vec<Told>,
     /// How many there are.
     pub devices: usize,
@@ -115,7 +115,7 @@ pub struct Crowd {
 
 impl Crowd {
     /// Starts the processes; nothing connects yet.
-    pub fn spawn(url: &Url, devices: usize) -> Outcome<Self> {
+    pub(crate) fn spawn(url: &Url, devices: usize) -> Outcome<Self> {
         let count = devices.div_ceil(DEVICES_MAX);
         let share = |number| devices / count + usize::from(number < devices % count);
         let url = url.to_string();
@@ -127,7 +127,7 @@ impl Crowd {
     }
 
     /// Connects all, so many a second (0: as fast as the server takes them).
-    pub async fn connect(&mut self, per_second: usize) -> Outcome<Answer> {
+    pub(crate) async fn connect(&mut self, per_second: usize) -> Outcome<Answer> {
         let share = per_second.div_ceil(self.parts.len());
         let answer = self.all(&Order::Connect(u32::try_from(share)?)).await?;
         if answer.done < self.devices {
@@ -138,12 +138,12 @@ impl Crowd {
     }
 
     /// Sends one command on each connection.
-    pub async fn touch(&mut self) -> Outcome<Answer> {
+    pub(crate) async fn touch(&mut self) -> Outcome<Answer> {
         self.all(&Order::Touch).await
     }
 
     /// Waits until the server has closed all connections.
-    pub async fn closed(&mut self) -> Outcome<Answer> {
+    pub(crate) async fn closed(&mut self) -> Outcome<Answer> {
         self.all(&Order::Closed).await
     }
 

@@ -30,7 +30,7 @@ const STEP_MAX: Duration = Duration::from_secs(120);
 const PAGE: usize = 5000;
 
 /// Connects, lists, expires, loses and stops `count` connections; then what one takes, by part.
-pub async fn run(count: usize) -> Outcome<()> {
+pub(crate) async fn run(count: usize) -> Outcome<()> {
     let mut table = Table::new();
     let mut inside = Inside::start(&[("TR50D_SESSIONS__TTL_S", TTL_S.to_string())]).await?;
     let before = resident_of("self")?;
@@ -58,7 +58,7 @@ pub async fn run(count: usize) -> Outcome<()> {
 }
 
 /// A server, and the devices' ends of its connections.
-pub struct Inside {
+pub(crate) struct Inside {
     server: Server,
     devices: Vec<Near>,
     dir: TempDir,
@@ -66,7 +66,7 @@ pub struct Inside {
 
 impl Inside {
     /// Starts one with the demo's organisations in a fresh directory.
-    pub async fn start(settings: &[(&str, String)]) -> Outcome<Self> {
+    pub(crate) async fn start(settings: &[(&str, String)]) -> Outcome<Self> {
         Self::start_in(tempfile::tempdir()?, settings).await
     }
 
@@ -76,7 +76,7 @@ impl Inside {
     }
 
     /// What it serves from.
-    pub fn app(&self) -> &Arc<App> {
+    pub(crate) fn app(&self) -> &Arc<App> {
         self.server.app()
     }
 
@@ -86,19 +86,19 @@ impl Inside {
     }
 
     /// Whether the server waits for the words of all devices.
-    pub fn all_are_awaited(&self) -> bool {
+    pub(crate) fn all_are_awaited(&self) -> bool {
         self.devices.iter().all(Near::is_awaited)
     }
 
     /// Makes connections, of which the server knows nothing yet.
-    pub fn prepare(&mut self, count: usize) -> Vec<Far> {
+    pub(crate) fn prepare(&mut self, count: usize) -> Vec<Far> {
         let (near, far) = (0..count).map(|_| pair()).unzip();
         self.devices = near;
         far
     }
 
     /// Has the server serve them.
-    pub fn accept(&self, far: Vec<Far>) {
+    pub(crate) fn accept(&self, far: Vec<Far>) {
         let info = ConnInfo { protocol: Protocol::Mqtt, remote_addr: here() };
         for stream in far {
             self.server.serve_mqtt(Stream::Boxed(Box::new(stream)), info);
@@ -106,7 +106,7 @@ impl Inside {
     }
 
     /// Logs all devices in, and waits until they are.
-    pub async fn login(&self, key_prefix: &str) -> Outcome<()> {
+    pub(crate) async fn login(&self, key_prefix: &str) -> Outcome<()> {
         let wanted = self.app().directory().len() + self.devices.len();
         for (number, device) in self.devices.iter().enumerate() {
             device.connect(&format!("{key_prefix}{number}"), DEVICE_TOKEN);
@@ -181,7 +181,7 @@ impl Inside {
     }
 
     /// Stops the server; its directory, for the next.
-    pub async fn stop(self) -> TempDir {
+    pub(crate) async fn stop(self) -> TempDir {
         self.server.stop().await;
         self.dir
     }
@@ -210,12 +210,12 @@ fn config(dir: &Path, settings: &[(&str, String)]) -> Outcome<Config> {
 }
 
 /// An address for connections that have none.
-pub fn here() -> SocketAddr {
+pub(crate) fn here() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 1))
 }
 
 /// Waits until a condition holds.
-pub async fn until(what: &str, holds: impl Fn() -> bool) -> Outcome<()> {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) -> Outcome<()> {
     let start = Instant::now();
     while !holds() {
         if start.elapsed() > STEP_MAX {

@@ -22,7 +22,7 @@ use crate::{ALLOCATOR, Outcome};
 const ARC_BYTES: usize = 16;
 
 /// Adds the parts to the table.
-pub async fn add_to(table: &mut Table, count: usize) -> Outcome<()> {
+pub(crate) async fn add_to(table: &mut Table, count: usize) -> Outcome<()> {
     let parts = Parts::measure(count).await?;
     let whole = Whole::measure(count).await?;
     let rest = whole.online.saturating_sub(parts.sum() + whole.accepted);

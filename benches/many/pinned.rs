@@ -3,14 +3,14 @@
 use std::process::{Command, Stdio};
 
 /// Which cores there are.
-pub struct Cores {
+pub(crate) struct Cores {
     server: String,
     load: String,
 }
 
 impl Cores {
     /// The program, to be run on the server's core, or on all.
-    pub fn command(cores: Option<&Self>, program: &str) -> Command {
+    pub(crate) fn command(cores: Option<&Self>, program: &str) -> Command {
         match cores {
             Some(cores) => {
                 let mut command = Command::new("taskset");
@@ -22,7 +22,7 @@ impl Cores {
     }
 
     /// The same cores, all of them for the server.
-    pub fn all(&self) -> Self {
+    pub(crate) fn all(&self) -> Self {
         Self { server: format!("{},{}", self.server, self.load), load: self.load.clone() }
     }
 }
@@ -35,7 +35,7 @@ impl std::fmt::Display for Cores {
 
 /// Moves this process, which has one thread yet, off the server's core; none if there is but one
 /// core, or no `taskset`.
-pub fn pin_load() -> Option<Cores> {
+pub(crate) fn pin_load() -> Option<Cores> {
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     if count < 2 {
         return None;

@@ -14,7 +14,7 @@ use crate::server::DEVICE_TOKEN;
 use crate::told::{Told, answer, orders};
 
 /// How many.
-pub const DEVICES: usize = 50;
+pub(crate) const DEVICES: usize = 50;
 
 /// Commands a second of all together.
 const RATE: f64 = 2000.0;
@@ -24,13 +24,13 @@ const LONGEST: Duration = Duration::from_secs(600);
 
 /// What the process is told at its start.
 #[derive(Args)]
-pub struct ProbeArgs {
+pub(crate) struct ProbeArgs {
     url: Url,
 }
 
 /// How long the answers took, in milliseconds.
 #[derive(Serialize, Deserialize)]
-pub struct Waited {
+pub(crate) struct Waited {
     /// Half of them took no longer.
     pub p50_ms: f64,
     /// 99 of 100 took no longer.
@@ -42,7 +42,7 @@ pub struct Waited {
 }
 
 /// The devices' side: answers when they have connected, and, at the next order, how it was.
-pub async fn run(args: ProbeArgs) -> Outcome<()> {
+pub(crate) async fn run(args: ProbeArgs) -> Outcome<()> {
     let mut orders = orders();
     let plan = Plan {
         token: Some(DEVICE_TOKEN.to_owned()),
@@ -73,11 +73,11 @@ pub async fn run(args: ProbeArgs) -> Outcome<()> {
 }
 
 /// Devices that send diag.ping until they are asked how it was.
-pub struct Probe(Told);
+pub(crate) struct Probe(Told);
 
 impl Probe {
     /// Connects them and lets them send.
-    pub async fn start(mqtt: &Url) -> Outcome<Self> {
+    pub(crate) async fn start(mqtt: &Url) -> Outcome<Self> {
         let mut process = Told::spawn(&["probe", &mqtt.to_string()])?;
         if process.answer::<usize>().await? < DEVICES {
             return Err("the devices that measure could not connect".into());
@@ -86,13 +86,13 @@ impl Probe {
     }
 
     /// Lets them stop, and reports.
-    pub async fn stop(mut self) -> Outcome<Waited> {
+    pub(crate) async fn stop(mut self) -> Outcome<Waited> {
         self.0.order(&"stop")?;
         self.0.answer().await
     }
 
     /// Has them send for a while.
-    pub async fn during(mqtt: &Url, wait: Duration) -> Outcome<Waited> {
+    pub(crate) async fn during(mqtt: &Url, wait: Duration) -> Outcome<Waited> {
         let probe = Self::start(mqtt).await?;
         tokio::time::sleep(wait).await;
         probe.stop().await

@@ -20,13 +20,13 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 const TICKS_PER_S: u64 = 100;
 
 /// The token of the demo's devices.
-pub const DEVICE_TOKEN: &str = "demo-token-basicorg";
+pub(crate) const DEVICE_TOKEN: &str = "demo-token-basicorg";
 
 /// The login of the demo's administrator of the devices' organisation.
 const OPERATOR: &str = "operator%40basicorg.example:demo-operator-password";
 
 /// A running server with the demo's organisations. It is killed when this is dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     addresses: BTreeMap<String, SocketAddr>,
 }
@@ -34,7 +34,7 @@ pub struct Server {
 impl Server {
     /// Starts it; how long it took until it was ready. With the addresses of an earlier one it has
     /// the same.
-    pub async fn start(
+    pub(crate) async fn start(
         data_dir: &Path,
         cores: Option<&Cores>,
         settings: &[(&str, String)],
@@ -67,17 +67,17 @@ impl Server {
     }
 
     /// Where it listens.
-    pub const fn addresses(&self) -> &BTreeMap<String, SocketAddr> {
+    pub(crate) const fn addresses(&self) -> &BTreeMap<String, SocketAddr> {
         &self.addresses
     }
 
     /// A URL with the token of the demo's devices.
-    pub fn devices(&self) -> Outcome<Url> {
+    pub(crate) fn devices(&self) -> Outcome<Url> {
         self.url("mqtt", &format!(":{DEVICE_TOKEN}"))
     }
 
     /// A URL with the login of the organisation's administrator.
-    pub fn operator(&self, protocol: &str) -> Outcome<Url> {
+    pub(crate) fn operator(&self, protocol: &str) -> Outcome<Url> {
         self.url(protocol, OPERATOR)
     }
 
@@ -87,17 +87,17 @@ impl Server {
     }
 
     /// CPU time that it has used.
-    pub fn cpu(&self) -> Outcome<Duration> {
+    pub(crate) fn cpu(&self) -> Outcome<Duration> {
         cpu_of(&self.child.id().to_string())
     }
 
     /// Bytes of its resident memory.
-    pub fn resident(&self) -> Outcome<usize> {
+    pub(crate) fn resident(&self) -> Outcome<usize> {
         resident_of(&self.child.id().to_string())
     }
 
     /// Sends SIGTERM, or SIGKILL, and waits for the end; how long it took.
-    pub async fn end(&mut self, kindly: bool) -> Outcome<Duration> {
+    pub(crate) async fn end(&mut self, kindly: bool) -> Outcome<Duration> {
         let signal = if kindly { Signal::TERM } else { Signal::KILL };
         let start = Instant::now();
         kill_process(Pid::from_child(&self.child), signal)?;
@@ -134,7 +134,7 @@ fn read_addresses(output: impl BufRead) -> Outcome<BTreeMap<String, SocketAddr>>
 }
 
 /// CPU time that a process has used.
-pub fn cpu_of(pid: &str) -> Outcome<Duration> {
+pub(crate) fn cpu_of(pid: &str) -> Outcome<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // After the name, which is in brackets: the times are fields 14 and 15 of all.
     let (_, fields) = stat.rsplit_once(')').ok_or("not a process's figures")?;
@@ -144,7 +144,7 @@ pub fn cpu_of(pid: &str) -> Outcome<Duration> {
 }
 
 /// Bytes of a process's resident memory.
-pub fn resident_of(pid: &str) -> Outcome<usize> {
+pub(crate) fn resident_of(pid: &str) -> Outcome<usize> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next()).ok_or("no memory")?;

@@ -39,7 +39,7 @@ struct Run<'a> {
 }
 
 /// Connects `count` devices, takes the steps (or only one) with them, and prints the table.
-pub async fn run(count: usize, step: Option<Step>, cores: Option<&Cores>) -> Outcome<()> {
+pub(crate) async fn run(count: usize, step: Option<Step>, cores: Option<&Cores>) -> Outcome<()> {
     let mut table = Table::new();
     if step != Some(Step::Storm) {
         let data_dir = tempfile::tempdir()?;

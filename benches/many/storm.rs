@@ -22,7 +22,7 @@ const STORM: Duration = Duration::from_secs(8);
 const QUIET: Duration = Duration::from_secs(4);
 
 /// Adds the storm to the table: on one core, and on all.
-pub async fn add_to(table: &mut Table, cores: Option<&Cores>) -> Outcome<()> {
+pub(crate) async fn add_to(table: &mut Table, cores: Option<&Cores>) -> Outcome<()> {
     if let Some(cores) = cores {
         one(table, Some(cores), "the server has one core").await?;
     }

@@ -6,18 +6,18 @@ use std::time::Duration;
 use crate::probe::Waited;
 
 /// Rows of markdown: what, how much, and what the others waited meanwhile.
-pub struct Table(String);
+pub(crate) struct Table(String);
 
 impl Table {
     /// An empty table.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let head = "| what | measured | diag.ping of others meanwhile: p50, p99, longest |\n\
                     | --- | --- | --- |\n";
         Self(head.to_owned())
     }
 
     /// Adds a row, and says it at once on standard error: the whole takes minutes.
-    pub fn row(&mut self, what: &str, measured: &str, meanwhile: Option<&Waited>) {
+    pub(crate) fn row(&mut self, what: &str, measured: &str, meanwhile: Option<&Waited>) {
         let waited = match meanwhile {
             Some(Waited { p50_ms: p50, p99_ms: p99, max_ms: max, lost }) => {
                 let lost = if *lost > 0 { format!("; {lost} lost") } else { String::new() };
@@ -30,13 +30,13 @@ impl Table {
     }
 
     /// Writes it to standard output.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         println!("\n{}", self.0);
     }
 }
 
 /// A number with its thousands apart.
-pub fn thousands(number: usize) -> String {
+pub(crate) fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -49,11 +49,11 @@ pub fn thousands(number: usize) -> String {
 }
 
 /// So many in so long, as a rate.
-pub fn rate(count: usize, time: Duration) -> String {
+pub(crate) fn rate(count: usize, time: Duration) -> String {
     format!("{}/s", thousands((count as f64 / time.as_secs_f64()) as usize))
 }
 
 /// CPU time of each of so many, in microseconds.
-pub fn each(cpu: Duration, count: usize) -> String {
+pub(crate) fn each(cpu: Duration, count: usize) -> String {
     format!("{:.0} µs CPU each", cpu.as_secs_f64() * 1e6 / count.max(1) as f64)
 }

@@ -14,7 +14,7 @@ use crate::Outcome;
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 
 /// A process. It is killed when this is dropped.
-pub struct Told {
+pub(crate) struct Told {
     child: Child,
     orders: ChildStdin,
     answers: mpsc::Receiver<String>,
@@ -22,7 +22,7 @@ pub struct Told {
 
 impl Told {
     /// Starts this program with these arguments.
-    pub fn spawn(args: &[&str]) -> Outcome<Self> {
+    pub(crate) fn spawn(args: &[&str]) -> Outcome<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let orders = child.stdin.take().ok_or("no way to the process")?;
@@ -31,12 +31,12 @@ impl Told {
     }
 
     /// Tells it to do something.
-    pub fn order(&mut self, order: &impl Serialize) -> Outcome<()> {
+    pub(crate) fn order(&mut self, order: &impl Serialize) -> Outcome<()> {
         Ok(writeln!(self.orders, "{}", serde_json::to_string(order)?)?)
     }
 
     /// Its next answer.
-    pub async fn answer<T: DeserializeOwned>(&mut self) -> Outcome<T> {
+    pub(crate) async fn answer<T: DeserializeOwned>(&mut self) -> Outcome<T> {
         let line = tokio::time::timeout(ANSWER_MAX, self.answers.recv()).await?;
         Ok(serde_json::from_str(&line.ok_or("a process of this program ended")?)?)
     }
@@ -50,12 +50,12 @@ impl Drop for Told {
 }
 
 /// The orders to this process, until there are no more.
-pub fn orders() -> mpsc::Receiver<String> {
+pub(crate) fn orders() -> mpsc::Receiver<String> {
     read_lines(std::io::stdin())
 }
 
 /// Answers an order.
-pub fn answer(answer: &impl Serialize) -> Outcome<()> {
+pub(crate) fn answer(answer: &impl Serialize) -> Outcome<()> {
     println!("{}", serde_json::to_string(answer)?);
     Ok(())
 }

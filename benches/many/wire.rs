@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const PINGREQ: [u8; 2] = [0xc0, 0];
 
 /// The device's end.
-pub struct Near(Arc<Mutex<Inner>>);
+pub(crate) struct Near(Arc<Mutex<Inner>>);
 
 /// The server's end.
-pub struct Far(Arc<Mutex<Inner>>);
+pub(crate) struct Far(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
@@ -27,14 +27,14 @@ struct Inner {
 }
 
 /// Both ends of a connection.
-pub fn pair() -> (Near, Far) {
+pub(crate) fn pair() -> (Near, Far) {
     let inner = Arc::<Mutex<Inner>>::default();
     (Near(inner.clone()), Far(inner))
 }
 
 impl Near {
     /// Logs in, by MQTT 3.1.1 and with a clean session, without keep-alive.
-    pub fn connect(&self, thing_key: &str, token: &str) {
+    pub(crate) fn connect(&self, thing_key: &str, token: &str) {
         let mut body = b"\x00\x04MQTT\x04\xc2\x00\x00".to_vec();
         for text in [thing_key, thing_key, token] {
             body.extend_from_slice(&(text.len() as u16).to_be_bytes());
@@ -47,24 +47,24 @@ impl Near {
     }
 
     /// Gives a sign of life.
-    pub fn ping(&self) {
+    pub(crate) fn ping(&self) {
         self.say(&PINGREQ);
     }
 
     /// Whether the server waits for what the device says.
-    pub fn is_awaited(&self) -> bool {
+    pub(crate) fn is_awaited(&self) -> bool {
         self.0.lock().reader.is_some()
     }
 
     /// Goes without a word.
-    pub fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         let mut inner = self.0.lock();
         inner.closed = true;
         wake(inner.reader.take());
     }
 
     /// Whether the server has closed its end.
-    pub fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 

@@ -22,7 +22,7 @@ use tr50d::tr50::dispatch::Caller;
 use tr50d::tr50::exchange;
 
 /// When everything happens: nothing here looks at a clock.
-pub const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
 
 /// The thing key of the device that asks.
 const ASKING: &str = "device-0";
@@ -35,7 +35,7 @@ const ORGS: usize = 200;
 const HOME_SHARE: usize = 20;
 
 /// A server with sessions, and a device that asks.
-pub struct Scene {
+pub(crate) struct Scene {
     /// The server.
     pub app: Arc<App>,
     /// Its edge for MQTT.
@@ -47,7 +47,7 @@ pub struct Scene {
 
 impl Scene {
     /// A server with so many sessions beside the caller's, in 200 organisations.
-    pub fn with_sessions(count: usize) -> Self {
+    pub(crate) fn with_sessions(count: usize) -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         let app = Arc::new(app());
         let mut logins = (0..ORGS).map(|org| runtime.block_on(login(&app, org, ASKING)));
@@ -69,7 +69,7 @@ impl Scene {
     }
 
     /// Answers a request of the device as its MQTT connection would: `out` has the reply.
-    pub fn answer(&self, request: &str, out: &mut Vec<u8>) {
+    pub(crate) fn answer(&self, request: &str, out: &mut Vec<u8>) {
         out.clear();
         let payload = request.as_bytes();
         let pending = exchange::on_connection(&self.app, &self.caller, payload, true, NOW, out);
@@ -79,12 +79,12 @@ impl Scene {
     }
 
     /// The session of the device that asks.
-    pub fn session(&self) -> &Session {
+    pub(crate) fn session(&self) -> &Session {
         self.caller.session.as_ref().expect("it has logged in")
     }
 
     /// Ends every session that nobody uses for as long as one may stay idle.
-    pub fn expire(&self) {
+    pub(crate) fn expire(&self) {
         let late = NOW.plus_seconds(2 * self.app.config.sessions.ttl_s);
         self.runtime.block_on(self.app.expire(late));
         assert!(self.app.directory().is_empty(), "all were due");
@@ -172,7 +172,7 @@ fn start_like(app: &App, like: &Session, number: usize) {
 }
 
 /// Where a device connects from.
-pub fn conn(number: usize) -> ConnInfo {
+pub(crate) fn conn(number: usize) -> ConnInfo {
     let ip = Ipv4Addr::from(0x0a00_0000 + number as u32);
     let remote_addr = SocketAddr::new(IpAddr::V4(ip), 50_000);
     ConnInfo { protocol: Protocol::Mqtt, remote_addr }

@@ -16,7 +16,7 @@ use super::device::Device;
 use super::scene::{NOW, Scene};
 
 /// A piece of work that is done again and again.
-pub struct Piece {
+pub(crate) struct Piece {
     /// What one step does.
     pub name: &'static str,
     /// Makes ready what a step needs.
@@ -24,10 +24,10 @@ pub struct Piece {
 }
 
 /// Does a piece of work once.
-pub type Step = Box<dyn FnMut()>;
+pub(crate) type Step = Box<dyn FnMut()>;
 
 /// Every piece but the expiry, which leaves nothing to be done again.
-pub const PIECES: &[Piece] = &[
+pub(crate) const PIECES: &[Piece] = &[
     Piece { name: "parse", prepare: parse },
     Piece { name: "write", prepare: write },
     Piece { name: "decode 20 frames", prepare: decode_frames },
@@ -43,7 +43,7 @@ pub const PIECES: &[Piece] = &[
 ];
 
 /// The name of the piece that lists 50 sessions.
-pub const PAGE: &str = "session.list, 50";
+pub(crate) const PAGE: &str = "session.list, 50";
 
 /// Frames of one read.
 const FRAMES: u16 = 20;
@@ -202,7 +202,7 @@ fn mqtt_connection(scene: &Rc<Scene>) -> Step {
 }
 
 /// The expiry of so many sessions that are all due; to be done once.
-pub fn expiry(sessions: usize) -> Step {
+pub(crate) fn expiry(sessions: usize) -> Step {
     let scene = Scene::with_sessions(sessions);
     Box::new(move || scene.expire())
 }

@@ -28,7 +28,7 @@ struct Notice<'a> {
 }
 
 /// A notice for a session that is bound to a connection.
-pub fn notice(session: &Session, letter: &Letter) -> Push {
+pub(super) fn notice(session: &Session, letter: &Letter) -> Push {
     let session_id = session.id().map_or("", |id| id.secret());
     let notice = Notice { session_id, thing_key: &letter.thing_key };
     let payload = serde_json::to_vec(&notice).expect("two texts");

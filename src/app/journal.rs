@@ -24,7 +24,7 @@ const GROUP_CHANGES: usize = 1000;
 /// # Errors
 ///
 /// A session can't be written as a record; none of ours can't.
-pub fn batch_of(events: &[Event]) -> Result<Batch, StoreError> {
+pub(super) fn batch_of(events: &[Event]) -> Result<Batch, StoreError> {
     let mut batch = Batch::default();
     for event in events {
         match event {
@@ -53,7 +53,7 @@ pub fn batch_of(events: &[Event]) -> Result<Batch, StoreError> {
 /// # Errors
 ///
 /// As [`batch_of`].
-pub fn put_live(batch: &mut Batch, session: &Session) -> Result<(), StoreError> {
+pub(super) fn put_live(batch: &mut Batch, session: &Session) -> Result<(), StoreError> {
     if session.end().is_none() {
         batch.put(Table::Sessions, *session.reference().as_bytes(), record(session)?);
     }
@@ -88,7 +88,7 @@ fn record(session: &Session) -> Result<Vec<u8>, StoreError> {
 /// # Errors
 ///
 /// The store can't be read or written.
-pub fn recover(
+pub(super) fn recover(
     store: &dyn Store,
     identity: &Identity,
     things: &Things,

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 /// Checks passwords.
-pub struct Passwords {
+pub(super) struct Passwords {
     queue: mpsc::SyncSender<Work>,
     waiting: Arc<Waiting>,
     failures: Mutex<Failures>,
@@ -63,7 +63,7 @@ impl Drop for Place {
 impl Passwords {
     /// Starts that many threads, at least one; each checks one password at a time. They end with
     /// this value.
-    pub fn new(workers: usize) -> Self {
+    pub(super) fn new(workers: usize) -> Self {
         let (queue, work) = mpsc::sync_channel(limits::PASSWORD_QUEUE_MAX);
         let work = Arc::new(Mutex::new(work));
         for _ in 0..workers.max(1) {
@@ -83,7 +83,7 @@ impl Passwords {
     /// [`Refusal::BadCredentials`] for a wrong password, [`Refusal::Locked`] after 10 failures in
     /// a row for this name from this address (IPv6: this /64) within 30 minutes, for 5 minutes,
     /// [`Refusal::Busy`] when too many checks wait, in all or from this network.
-    pub async fn verify(
+    pub(super) async fn verify(
         &self,
         user: Option<Arc<User>>,
         name: &str,
@@ -125,7 +125,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Refusal::Busy`] when too many checks wait, in all or from this network.
-    pub async fn hash(
+    pub(super) async fn hash(
         &self,
         password: String,
         salt: [u8; 16],

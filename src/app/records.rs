@@ -43,7 +43,7 @@ pub enum IdentityError {
 /// # Errors
 ///
 /// The store failed, or the bootstrap file is needed and is missing or wrong.
-pub fn load(
+pub(super) fn load(
     store: &dyn Store,
     bootstrap: Option<&Path>,
     now: Timestamp,
@@ -84,7 +84,7 @@ fn read_file(
 }
 
 /// The rows of changes.
-pub fn batch_of(changes: &RecordChanges) -> Batch {
+pub(super) fn batch_of(changes: &RecordChanges) -> Batch {
     let mut batch = Batch::default();
     for change in changes.iter() {
         match change {

@@ -11,7 +11,7 @@ const KEY: &[u8] = b"page_secret";
 
 /// The secret, as soon as somebody has asked for it.
 #[derive(Default)]
-pub struct PageSecret(OnceCell<[u8; 32]>);
+pub(super) struct PageSecret(OnceCell<[u8; 32]>);
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]

@@ -60,12 +60,12 @@ struct Group {
 
 impl Filters {
     /// No filters, and room for `max`.
-    pub fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self { orgs: HashMap::new(), free: Vec::new(), used: 0, max }
     }
 
     /// Adds a subscription of a session that is not subscribed to this filter yet.
-    pub fn subscribe(
+    pub(super) fn subscribe(
         &mut self,
         org: OrgId,
         filter: &str,
@@ -100,7 +100,7 @@ impl Filters {
     }
 
     /// Removes a subscription that [`Filters::subscribe`] gave this slot.
-    pub fn unsubscribe(&mut self, org: OrgId, filter: &str, session: SessionKey) {
+    pub(super) fn unsubscribe(&mut self, org: OrgId, filter: &str, session: SessionKey) {
         let Some(index) = self.orgs.get_mut(&org) else {
             return;
         };
@@ -129,7 +129,7 @@ impl Filters {
 
     /// Collects the slots that a message goes to. Of a group, the next member that is not `away`
     /// gets it, or the next one if all are.
-    pub fn matching(
+    pub(super) fn matching(
         &mut self,
         org: OrgId,
         name: &str,

@@ -160,7 +160,7 @@ impl Parcel {
 
 impl Unpacked {
     /// The topic as text.
-    pub fn topic(&self) -> &str {
+    pub(super) fn topic(&self) -> &str {
         std::str::from_utf8(&self.topic).unwrap_or_default()
     }
 }

@@ -31,13 +31,13 @@ pub(super) struct Full;
 
 impl Retained {
     /// Nothing, and room for that many messages and bytes.
-    pub fn new(messages_max: usize, bytes_max: usize) -> Self {
+    pub(super) fn new(messages_max: usize, bytes_max: usize) -> Self {
         Self { messages: BTreeMap::new(), bytes: 0, messages_max, bytes_max }
     }
 
     /// Keeps a message in the place of the one before. Without room the one before is gone too:
     /// it is no longer the last one.
-    pub fn keep(
+    pub(super) fn keep(
         &mut self,
         org: OrgId,
         name: &str,
@@ -59,7 +59,7 @@ impl Retained {
     }
 
     /// Forgets the message of a topic.
-    pub fn forget(&mut self, org: OrgId, name: &str) {
+    pub(super) fn forget(&mut self, org: OrgId, name: &str) {
         if let Some(kept) = self.messages.remove(&(org, name.into())) {
             self.bytes -= name.len() + kept.parcel.bytes().len();
         }
@@ -67,7 +67,7 @@ impl Retained {
 
     /// The messages under a filter that is not shared, by topic. Each topic that is looked at costs
     /// one of `looks`; there are no more messages when they are used up.
-    pub fn matching(
+    pub(super) fn matching(
         &self,
         org: OrgId,
         filter: &str,

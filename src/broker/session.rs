@@ -116,7 +116,7 @@ enum Event {
 
 impl Session {
     /// Runs until the session is over, and says so to the broker's thread.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         loop {
             let over = match self.next_event().await {
                 Event::Control(None | Some(Control::End)) | Event::Expired => true,
@@ -206,7 +206,7 @@ impl Session {
 }
 
 impl State {
-    pub fn new(attached: Attached, start: Instant) -> Self {
+    pub(super) fn new(attached: Attached, start: Instant) -> Self {
         Self {
             attached: Some(attached),
             until: None,

@@ -139,7 +139,7 @@ impl From<LinkError> for RouterDead {
 
 impl Worker {
     /// A worker with a running router.
-    pub fn new(
+    pub(super) fn new(
         limits: BrokerLimits,
         start: Instant,
         commands: mpsc::WeakSender<Command>,
@@ -168,7 +168,7 @@ impl Worker {
     }
 
     /// Executes commands until nobody can give any.
-    pub fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         while let Some(command) = commands.blocking_recv() {
             // Who asked may have gone; then nobody wants the reply.
             match command {

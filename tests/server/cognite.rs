@@ -16,7 +16,7 @@ use super::harness::{SOON, TestServer, call, connect, eventually};
 use super::http::{exchange, post};
 
 const OPERATOR: &str = "5cf885f41c5bd771c8065bf1";
-pub const VIEWER: &str = "5cf885f41c5bd771c8065bf2";
+pub(crate) const VIEWER: &str = "5cf885f41c5bd771c8065bf2";
 const ADMIN: &str = "52fbe4028a3a515d4aded7f6";
 const APPLICATION: &str = "5cf885f41c5bd771c8065c01";
 const TOKEN: &str = "demo-token-basicorg";
@@ -88,7 +88,7 @@ async fn got(server: &TestServer, token: &str, path: &str) -> Value {
 }
 
 /// The session id of a login over HTTP.
-pub async fn login(server: &TestServer, user: &str, password: &str) -> String {
+pub(crate) async fn login(server: &TestServer, user: &str, password: &str) -> String {
     let params = match user.contains('@') {
         true => json!({ "username": user, "password": password }),
         false => json!({ "thingKey": user, "appToken": password, "appId": "" }),
@@ -1021,7 +1021,7 @@ async fn the_description_is_served_without_a_login() {
 }
 
 /// A bootstrap file in which the viewer's password is checked in no time.
-pub fn quick_bootstrap(dir: &std::path::Path) -> std::path::PathBuf {
+pub(crate) fn quick_bootstrap(dir: &std::path::Path) -> std::path::PathBuf {
     use argon2::password_hash::phc::PasswordHash;
     use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
     let params = Params::new(8, 1, 1, None).expect("within bounds");
@@ -1038,7 +1038,7 @@ pub fn quick_bootstrap(dir: &std::path::Path) -> std::path::PathBuf {
 }
 
 /// Starts sessions of the viewer over HTTP, ten a request; their secret ids.
-pub async fn many_viewers(server: &TestServer, count: usize) -> Vec<String> {
+pub(crate) async fn many_viewers(server: &TestServer, count: usize) -> Vec<String> {
     let params =
         json!({ "username": "viewer@basicorg.example", "password": "demo-viewer-password" });
     let login = json!({ "command": "api.authenticate", "params": params });

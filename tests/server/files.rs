@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::harness::{SOON, TestServer, call, connect, eventually, reply};
 
 /// An answer over HTTP.
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
@@ -62,7 +62,7 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes that do not repeat soon.
-pub fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_u32;
     let mut next = || {
         state ^= state << 13;
@@ -95,24 +95,24 @@ async fn rest(stream: &mut TcpStream) -> Answer {
     Answer::read(&bytes)
 }
 
-pub async fn get(server: &TestServer, id: &str, headers: &str) -> Answer {
+pub(crate) async fn get(server: &TestServer, id: &str, headers: &str) -> Answer {
     send(server, &format!("GET /file/{id} HTTP/1.1\r\nHost: x{headers}"), b"").await
 }
 
-pub async fn post(server: &TestServer, id: &str, body: &[u8]) -> Answer {
+pub(crate) async fn post(server: &TestServer, id: &str, body: &[u8]) -> Answer {
     let length = body.len();
     let head = format!("POST /file/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}");
     send(server, &head, body).await
 }
 
 /// The id for an upload.
-pub async fn put_id(client: &mut Client, params: Value) -> String {
+pub(crate) async fn put_id(client: &mut Client, params: Value) -> String {
     let params = call(client, "file.put", &params.to_string()).await;
     params["fileId"].as_str().expect("an id").to_owned()
 }
 
 /// The id for a download.
-pub async fn get_id(client: &mut Client, params: Value) -> String {
+pub(crate) async fn get_id(client: &mut Client, params: Value) -> String {
     let params = call(client, "file.get", &params.to_string()).await;
     params["fileId"].as_str().expect("an id").to_owned()
 }
@@ -125,7 +125,7 @@ async fn store(server: &TestServer, client: &mut Client, name: &str, bytes: &[u8
 }
 
 /// The files below a directory, the empty directories not counted.
-pub fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a directory") {
         let path = entry.expect("an entry").path();

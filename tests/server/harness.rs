@@ -11,7 +11,7 @@ use client::{Client, Url};
 use serde_json::Value;
 
 /// Long enough for anything that happens at once on a slow machine.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The text of a failure with this code and message, which is written as in JSON.
 macro_rules! failure {
@@ -29,29 +29,29 @@ macro_rules! failure {
 pub(crate) use failure;
 
 /// The failure of a refused login.
-pub const LOGIN_REFUSED: &str =
+pub(crate) const LOGIN_REFUSED: &str =
     failure!(-95007, "Login refused: user name, password, thing key or token is not right.");
 
 /// The failure of a request without a session.
-pub const SESSION_MISSING: &str = failure!(
+pub(crate) const SESSION_MISSING: &str = failure!(
     -99999,
     "Authentication session is invalid: Error: Session id is missing; \
      send `auth` or the sessionId header."
 );
 
 /// A login of BasicOrg's administrator.
-pub const OPERATOR_LOGIN: &str = concat!(
+pub(crate) const OPERATOR_LOGIN: &str = concat!(
     r#"{"auth":{"command":"api.authenticate","params":{"#,
     r#""username":"operator@basicorg.example","password":"demo-operator-password"}}}"#
 );
 
 /// What a login is answered with that was refused.
-pub fn login_refused() -> String {
+pub(crate) fn login_refused() -> String {
     format!("{},\"auth\":{LOGIN_REFUSED}}}", LOGIN_REFUSED.trim_end_matches('}'))
 }
 
 /// Compares a reply; an `…` stands for anything.
-pub fn assert_reply(reply: &str, expected: &str) {
+pub(crate) fn assert_reply(reply: &str, expected: &str) {
     let matches = match expected.split_once('…') {
         Some((start, end)) => reply.starts_with(start) && reply.ends_with(end),
         None => reply == expected,
@@ -60,7 +60,7 @@ pub fn assert_reply(reply: &str, expected: &str) {
 }
 
 /// A running server in a process of its own. It is killed when this is dropped.
-pub struct TestServer {
+pub(crate) struct TestServer {
     child: Child,
     addresses: BTreeMap<String, SocketAddr>,
     /// What it wrote to standard output, `ready` included.
@@ -72,12 +72,12 @@ pub struct TestServer {
 
 impl TestServer {
     /// A demo server without a limit of commands a second.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(&[])
     }
 
     /// A demo server with more settings, such as `("TR50D_SESSIONS__TTL_S", "1")`.
-    pub fn with(settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let data_dir = dir.path().join("data");
         let mut server = Self::in_dir(&data_dir, settings);
@@ -86,7 +86,7 @@ impl TestServer {
     }
 
     /// A demo server whose state is in this directory.
-    pub fn in_dir(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn in_dir(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = command(data_dir, settings);
         command.stderr(Stdio::null());
         let mut server = Self::spawn(command);
@@ -95,7 +95,7 @@ impl TestServer {
     }
 
     /// A demo server that writes its log to this file.
-    pub fn logging(log: &Path, settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn logging(log: &Path, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let data_dir = dir.path().join("data");
         let mut command = command(&data_dir, settings);
@@ -107,7 +107,7 @@ impl TestServer {
     }
 
     /// What a command serves; its data directory is the caller's to know.
-    pub fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the server's program");
         let output = BufReader::new(child.stdout.take().expect("its output"));
@@ -129,50 +129,50 @@ impl TestServer {
     }
 
     /// The address of a listener: `mqtt`, `mqtts`, `tcp`, `tcps`, `http`, `https`.
-    pub fn address(&self, listener: &str) -> SocketAddr {
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         self.addresses[listener]
     }
 
     /// A URL with a login of the demo: a thing of BasicOrg.
-    pub fn thing_url(&self, listener: &str, thing_key: &str) -> Url {
+    pub(crate) fn thing_url(&self, listener: &str, thing_key: &str) -> Url {
         self.url(listener, thing_key, "demo-token-basicorg")
     }
 
     /// A URL with a login.
-    pub fn url(&self, listener: &str, user: &str, password: &str) -> Url {
+    pub(crate) fn url(&self, listener: &str, user: &str, password: &str) -> Url {
         let user = user.replace('@', "%40");
         let url = format!("{listener}://{user}:{password}@{}", self.address(listener));
         url.parse().expect("a URL")
     }
 
     /// A connected client of BasicOrg's administrator.
-    pub async fn operator(&self, listener: &str) -> Client {
+    pub(crate) async fn operator(&self, listener: &str) -> Client {
         connect(&self.url(listener, "operator@basicorg.example", "demo-operator-password")).await
     }
 
     /// A connected client of the super administrator.
-    pub async fn admin(&self, listener: &str) -> Client {
+    pub(crate) async fn admin(&self, listener: &str) -> Client {
         connect(&self.url(listener, "admin@devicewise.com", "demo-admin-password")).await
     }
 
     /// A connected client of a thing of BasicOrg.
-    pub async fn thing(&self, listener: &str, thing_key: &str) -> Client {
+    pub(crate) async fn thing(&self, listener: &str, thing_key: &str) -> Client {
         connect(&self.thing_url(listener, thing_key)).await
     }
 
     /// The process's id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal, such as `TERM` or `KILL`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
         assert!(sent.expect("kill").success());
     }
 
     /// Waits for the end of the process; the test's own tasks go on meanwhile.
-    pub async fn wait(&mut self) -> ExitStatus {
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a status") {
@@ -192,7 +192,7 @@ impl Drop for TestServer {
 }
 
 /// The command that serves the demo from this directory, with free ports and more settings.
-pub fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
+pub(crate) fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tr50d"));
     command
         .args(["serve", "--demo"])
@@ -207,7 +207,7 @@ pub fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
 
 /// Runs the program to its end; its status, standard output and standard error.
 #[expect(clippy::disallowed_methods, reason = "a process does not say when it ends")]
-pub fn run(mut command: Command) -> (ExitStatus, String, String) {
+pub(crate) fn run(mut command: Command) -> (ExitStatus, String, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program");
     let read = |stream: Option<Box<dyn Read + Send>>| {
@@ -233,26 +233,26 @@ pub fn run(mut command: Command) -> (ExitStatus, String, String) {
 }
 
 /// A connected client.
-pub async fn connect(url: &Url) -> Client {
+pub(crate) async fn connect(url: &Url) -> Client {
     Client::connect(url).await.expect("a connection")
 }
 
 /// The reply to a command, which has to succeed: its `params`.
-pub async fn call(client: &mut Client, command: &str, params: &str) -> Value {
+pub(crate) async fn call(client: &mut Client, command: &str, params: &str) -> Value {
     let reply = reply(client, command, params).await;
     assert_eq!(reply["success"], true, "{command} {params}: {reply}");
     reply["params"].clone()
 }
 
 /// The reply to a command, whatever it is.
-pub async fn reply(client: &mut Client, command: &str, params: &str) -> Value {
+pub(crate) async fn reply(client: &mut Client, command: &str, params: &str) -> Value {
     let params = if params.is_empty() { None } else { Some(params) };
     let reply = client.call(command, params).await.expect("a reply");
     serde_json::from_str(reply.as_json()).expect("JSON")
 }
 
 /// Waits until a condition holds.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {
         assert!(start.elapsed() < SOON, "never: {what}");

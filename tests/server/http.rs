@@ -21,18 +21,18 @@ use crate::harness::{
 const LOGIN: &str = OPERATOR_LOGIN.split_at(1).1.split_at(OPERATOR_LOGIN.len() - 2).0;
 const PONG: &str = r#"{"p":{"success":true}}"#;
 /// The failure of a request with the id of a session that is not there.
-pub const GONE: &str = failure!(
+pub(crate) const GONE: &str = failure!(
     -90000,
     "Authentication session is invalid: Error: Session is unknown, has ended or has expired."
 );
 
 /// The metrics, as a page.
-pub async fn metrics(server: &TestServer) -> String {
+pub(crate) async fn metrics(server: &TestServer) -> String {
     exchange(server, b"GET /metrics HTTP/1.0\r\n\r\n").await
 }
 
 /// Writes bytes and reads until the server closes.
-pub async fn exchange(server: &TestServer, request: &[u8]) -> String {
+pub(crate) async fn exchange(server: &TestServer, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.address("http")).await.expect("a connection");
     stream.write_all(request).await.expect("written");
     let mut answer = String::new();
@@ -41,12 +41,12 @@ pub async fn exchange(server: &TestServer, request: &[u8]) -> String {
 }
 
 /// Posts one body to `/api`; the body of the answer, whose head has to be TR50's.
-pub async fn post(server: &TestServer, body: &str) -> String {
+pub(crate) async fn post(server: &TestServer, body: &str) -> String {
     post_with(server, "", body).await
 }
 
 /// As [`post`], with more header lines, each with its end.
-pub async fn post_with(server: &TestServer, headers: &str, body: &str) -> String {
+pub(crate) async fn post_with(server: &TestServer, headers: &str, body: &str) -> String {
     let length = body.len();
     let head = "POST /api HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
     let request = format!("{head}{headers}Content-Length: {length}\r\n\r\n{body}");
@@ -450,7 +450,7 @@ fn publish(topic: &str, payload: &str) -> Vec<u8> {
 }
 
 /// Opens a WebSocket with these sub-protocols; the answer to the request comes with it.
-pub async fn websocket(
+pub(crate) async fn websocket(
     server: &TestServer,
     path: &str,
     offered: Option<&str>,

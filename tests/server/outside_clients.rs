@@ -12,7 +12,7 @@ use super::files::noise;
 use super::harness::{SOON, TestServer, call, eventually};
 
 /// Whether the clients are wanted; then one that is missing fails its test.
-pub fn wanted() -> bool {
+pub(crate) fn wanted() -> bool {
     let wanted = std::env::var_os("TR50D_TEST_CLIENTS").is_some();
     if !wanted {
         eprintln!("TR50D_TEST_CLIENTS is not set: no outside client is run");
@@ -65,14 +65,14 @@ const OPERATOR: (&str, &str) = ("operator@basicorg.example", "demo-operator-pass
 const YORK: (&str, &str) = ("mower-1", "demo-token-yorkorg");
 
 /// A client that runs, and the lines that it prints. It is killed when this is dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Running {
     /// Starts it.
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let output = BufReader::new(child.stdout.take().expect("piped"));
@@ -88,12 +88,12 @@ impl Running {
     }
 
     /// The next line.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(SOON).expect("a line")
     }
 
     /// Waits for its end, without another line.
-    pub fn ends_well(mut self) {
+    pub(crate) fn ends_well(mut self) {
         let more = self.lines.recv_timeout(SOON);
         assert_eq!(more, Err(RecvTimeoutError::Disconnected));
         assert!(self.child.wait().expect("a status").success());

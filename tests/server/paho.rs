@@ -9,7 +9,7 @@ use super::harness::{TestServer, call, reply};
 use super::outside_clients::{Running, wanted};
 
 /// The Python of the environment into which `tests/run` installs libraries.
-pub fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/outside/bin/python")
 }
 

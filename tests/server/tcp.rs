@@ -19,11 +19,11 @@ const NOT_JSON: &str = failure!(-95001, "The request is not a JSON object: …")
 const SESSION_GONE: &str = failure!(-90000, "Authentication session is invalid: Error: Session …");
 
 /// A connection to the TCP listener.
-pub struct Lines(BufReader<TcpStream>);
+pub(crate) struct Lines(BufReader<TcpStream>);
 
 impl Lines {
     /// Connects.
-    pub async fn connect(server: &TestServer) -> Self {
+    pub(crate) async fn connect(server: &TestServer) -> Self {
         let stream = TcpStream::connect(server.address("tcp")).await.expect("a connection");
         Self(BufReader::new(stream))
     }
@@ -42,17 +42,17 @@ impl Lines {
     }
 
     /// Ends the connection at once: the server is told that nobody is there.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         self.0.into_inner().set_zero_linger().expect("a socket");
     }
 
     /// Ends the own side.
-    pub async fn half_close(&mut self) {
+    pub(crate) async fn half_close(&mut self) {
         self.0.get_mut().shutdown().await.expect("a half-closed connection");
     }
 
     /// The next line without its end; empty when the server has closed the connection.
-    pub async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         let mut line = String::new();
         timeout(SOON, self.0.read_line(&mut line)).await.expect("a line in time").expect("a line");
         assert!(line.is_empty() || line.ends_with('\n'), "half a line: {line}");
@@ -60,13 +60,13 @@ impl Lines {
     }
 
     /// Writes one value as a line and reads one.
-    pub async fn ask(&mut self, value: &str) -> String {
+    pub(crate) async fn ask(&mut self, value: &str) -> String {
         self.send(value).await;
         self.line().await
     }
 
     /// Writes one value as a line.
-    pub async fn send(&mut self, value: &str) {
+    pub(crate) async fn send(&mut self, value: &str) {
         self.write(format!("{value}\n").as_bytes()).await;
     }
 

@@ -13,7 +13,7 @@ use crate::http::metrics;
 const LISTENERS: [&str; 3] = ["mqtts", "tcps", "https"];
 
 /// A server with TLS on all listeners, and the certificate that it shows.
-pub struct Tls {
+pub(crate) struct Tls {
     pub server: TestServer,
     certificate: PathBuf,
     _dir: tempfile::TempDir,
@@ -22,7 +22,7 @@ pub struct Tls {
 impl Tls {
     /// Starts one for the name `127.0.0.1`; with `client_ca`, its own certificate is also the
     /// authority for those of clients.
-    pub fn start(client_ca: bool) -> Self {
+    pub(crate) fn start(client_ca: bool) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a pair");
         let write = |name: &str, text: String| {

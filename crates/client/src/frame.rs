@@ -41,7 +41,7 @@ impl FromStr for Version {
 }
 
 /// What a CONNECT says.
-pub struct Connect<'a> {
+pub(crate) struct Connect<'a> {
     /// The version, which decides the protocol name and level.
     pub version: Version,
     /// The client id.
@@ -59,7 +59,7 @@ pub struct TooLong;
 
 impl Connect<'_> {
     /// Appends the frame, with a clean session and no will.
-    pub fn put(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let mut body = Vec::with_capacity(64);
         let (name, level) = match self.version {
             Version::V31 => ("MQIsdp", 3),
@@ -86,7 +86,7 @@ impl Connect<'_> {
 }
 
 /// Appends a PUBLISH to `api/<id>`, QoS 1 if it has a packet id.
-pub fn put_request(
+pub(crate) fn put_request(
     version: Version,
     packet_id: Option<u16>,
     id: u32,
@@ -114,20 +114,20 @@ pub fn put_request(
 }
 
 /// Appends the PUBACK of a packet.
-pub fn put_puback(packet_id: u16, out: &mut Vec<u8>) {
+pub(crate) fn put_puback(packet_id: u16, out: &mut Vec<u8>) {
     let [high, low] = packet_id.to_be_bytes();
     out.extend_from_slice(&[0x40, 2, high, low]);
 }
 
 /// A PINGREQ.
-pub const PINGREQ: &[u8] = &[0xc0, 0];
+pub(crate) const PINGREQ: &[u8] = &[0xc0, 0];
 
 /// A DISCONNECT; in MQTT 5 the short form of "normal disconnection".
-pub const DISCONNECT: &[u8] = &[0xe0, 0];
+pub(crate) const DISCONNECT: &[u8] = &[0xe0, 0];
 
 /// A whole frame: type and flags, and what follows its length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// The first byte.
     pub first: u8,
     /// The rest.
@@ -140,7 +140,7 @@ pub struct Frame<'a> {
 pub struct NotMqtt(pub &'static str);
 
 /// The first frame of `input` and the bytes it takes; `None` if more must come.
-pub fn scan(input: &[u8]) -> Result<Option<(Frame<'_>, usize)>, NotMqtt> {
+pub(crate) fn scan(input: &[u8]) -> Result<Option<(Frame<'_>, usize)>, NotMqtt> {
     let Some((&first, rest)) = input.split_first() else {
         return Ok(None);
     };
@@ -154,7 +154,7 @@ pub fn scan(input: &[u8]) -> Result<Option<(Frame<'_>, usize)>, NotMqtt> {
 
 /// A PUBLISH from the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Publish<'a> {
+pub(crate) struct Publish<'a> {
     /// The topic.
     pub topic: &'a [u8],
     /// The packet id, of QoS 1 and 2.
@@ -165,7 +165,7 @@ pub struct Publish<'a> {
 
 impl<'a> Frame<'a> {
     /// Reads a PUBLISH; `None` if it is another frame.
-    pub fn publish(&self, version: Version) -> Result<Option<Publish<'a>>, NotMqtt> {
+    pub(crate) fn publish(&self, version: Version) -> Result<Option<Publish<'a>>, NotMqtt> {
         if self.first >> 4 != 3 {
             return Ok(None);
         }
@@ -184,7 +184,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Reads a CONNACK; `None` if it is another frame.
-    pub fn connack(&self, version: Version) -> Result<Option<ConnAck>, NotMqtt> {
+    pub(crate) fn connack(&self, version: Version) -> Result<Option<ConnAck>, NotMqtt> {
         if self.first != 0x20 {
             return Ok(None);
         }
@@ -202,7 +202,7 @@ impl<'a> Frame<'a> {
 
 /// The server's answer to CONNECT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ConnAck {
+pub(crate) struct ConnAck {
     /// 0, or why not.
     pub code: u8,
     /// QoS 1 requests that may wait for their PUBACK (MQTT 5, 3.2.2.3.3).
@@ -211,7 +211,7 @@ pub struct ConnAck {
 
 impl ConnAck {
     /// What the code means.
-    pub fn meaning(self) -> &'static str {
+    pub(crate) fn meaning(self) -> &'static str {
         match self.code {
             0x00 => "accepted",
             0x01 | 0x84 => "this version of MQTT is not served",
@@ -229,7 +229,7 @@ impl ConnAck {
 }
 
 /// The number in a topic `reply/<number>`, as [`put_request`] made it.
-pub fn reply_id(topic: &[u8]) -> Option<u32> {
+pub(crate) fn reply_id(topic: &[u8]) -> Option<u32> {
     let digits = topic.strip_prefix(b"reply/")?;
     if digits.is_empty() || digits.len() > 10 {
         return None;

@@ -77,21 +77,21 @@ pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
 
 /// Packet types: the upper half of a packet's first byte (MQTT 2.1.2).
 mod kind {
-    pub const CONNECT: u8 = 0x10;
-    pub const CONNACK: u8 = 0x20;
-    pub const PUBLISH: u8 = 0x30;
-    pub const PUBACK: u8 = 0x40;
-    pub const PUBREC: u8 = 0x50;
-    pub const PUBREL: u8 = 0x60;
-    pub const PUBCOMP: u8 = 0x70;
-    pub const SUBSCRIBE: u8 = 0x80;
-    pub const SUBACK: u8 = 0x90;
-    pub const UNSUBSCRIBE: u8 = 0xa0;
-    pub const UNSUBACK: u8 = 0xb0;
-    pub const PINGREQ: u8 = 0xc0;
-    pub const PINGRESP: u8 = 0xd0;
-    pub const DISCONNECT: u8 = 0xe0;
-    pub const AUTH: u8 = 0xf0;
+    pub(crate) const CONNECT: u8 = 0x10;
+    pub(crate) const CONNACK: u8 = 0x20;
+    pub(crate) const PUBLISH: u8 = 0x30;
+    pub(crate) const PUBACK: u8 = 0x40;
+    pub(crate) const PUBREC: u8 = 0x50;
+    pub(crate) const PUBREL: u8 = 0x60;
+    pub(crate) const PUBCOMP: u8 = 0x70;
+    pub(crate) const SUBSCRIBE: u8 = 0x80;
+    pub(crate) const SUBACK: u8 = 0x90;
+    pub(crate) const UNSUBSCRIBE: u8 = 0xa0;
+    pub(crate) const UNSUBACK: u8 = 0xb0;
+    pub(crate) const PINGREQ: u8 = 0xc0;
+    pub(crate) const PINGRESP: u8 = 0xd0;
+    pub(crate) const DISCONNECT: u8 = 0xe0;
+    pub(crate) const AUTH: u8 = 0xf0;
 }
 
 /// Reason codes of MQTT 5 (MQTT 2.4), and the return codes of CONNACK in MQTT 3.

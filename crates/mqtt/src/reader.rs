@@ -10,50 +10,50 @@ pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     #[inline]
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
     #[inline]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// All that is left.
     #[inline]
-    pub fn rest(self) -> &'a [u8] {
+    pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 
     /// An error if anything is left.
     #[inline]
-    pub fn end(self) -> Result<(), Malformed> {
+    pub(crate) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed::TrailingBytes) }
     }
 
     #[inline]
-    pub fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(Malformed::Truncated)?;
         self.0 = rest;
         Ok(taken)
     }
 
     #[inline]
-    pub fn u8(&mut self) -> Result<u8, Malformed> {
+    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
         let (&byte, rest) = self.0.split_first().ok_or(Malformed::Truncated)?;
         self.0 = rest;
         Ok(byte)
     }
 
     #[inline]
-    pub fn u16(&mut self) -> Result<u16, Malformed> {
+    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
         let (&pair, rest) = self.0.split_first_chunk().ok_or(Malformed::Truncated)?;
         self.0 = rest;
         Ok(u16::from_be_bytes(pair))
     }
 
     #[inline]
-    pub fn u32(&mut self) -> Result<u32, Malformed> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
         let (&four, rest) = self.0.split_first_chunk().ok_or(Malformed::Truncated)?;
         self.0 = rest;
         Ok(u32::from_be_bytes(four))
@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
 
     /// A variable byte integer inside a packet (MQTT 5 only, so written as short as can be).
     #[inline]
-    pub fn variable(&mut self) -> Result<u32, Malformed> {
+    pub(crate) fn variable(&mut self) -> Result<u32, Malformed> {
         let (value, size) = variable(self.0)?.ok_or(Malformed::Truncated)?;
         self.take(size)?;
         if size > 1 && value >> (7 * (size - 1)) == 0 {
@@ -72,14 +72,14 @@ impl<'a> Reader<'a> {
 
     /// Binary data: two bytes of length, then the bytes (MQTT 1.5.6).
     #[inline]
-    pub fn binary(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn binary(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.u16()?;
         self.take(usize::from(length))
     }
 
     /// Text: two bytes of length, then UTF-8 without U+0000 (MQTT 1.5.4).
     #[inline]
-    pub fn text(&mut self) -> Result<&'a str, Malformed> {
+    pub(crate) fn text(&mut self) -> Result<&'a str, Malformed> {
         let text = self.utf8()?;
         if text.as_bytes().contains(&0) {
             return Err(Malformed::Nul);
@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
     /// A topic name, maybe empty: text without wildcards (MQTT 4.7.1). Names are short, so that a
     /// plain loop is the fastest.
     #[inline]
-    pub fn name(&mut self) -> Result<&'a str, Malformed> {
+    pub(crate) fn name(&mut self) -> Result<&'a str, Malformed> {
         let name = self.utf8()?;
         match name.bytes().find(|byte| matches!(byte, 0x00 | b'+' | b'#')) {
             None => Ok(name),

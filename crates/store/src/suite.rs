@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 
 /// The contract by example; the store must be empty.
-pub fn check_store(store: &dyn Store) {
+pub(crate) fn check_store(store: &dyn Store) {
     let rows = |from: Bound<&[u8]>, to: Bound<&[u8]>, limit| {
         let rows = store.scan(Table::Things, from, to, limit).expect("scan");
         rows.into_iter().map(|(key, _)| String::from_utf8(key).expect("text")).collect::<Vec<_>>()
@@ -49,7 +49,7 @@ pub fn check_store(store: &dyn Store) {
 }
 
 /// Random groups of changes on few keys leave the store and a plain map with the same rows.
-pub fn check_against_model(cases: u32, store: &dyn Store) {
+pub(crate) fn check_against_model(cases: u32, store: &dyn Store) {
     let key = || prop::collection::vec(0..4_u8, 1..3);
     let change = prop_oneof![
         3 => (key(), any::<u8>()).prop_map(|(k, v)| Change::Put(Table::Sessions, k, vec![v])),

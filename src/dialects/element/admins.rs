@@ -20,7 +20,7 @@ use crate::app::App;
 const NUMBER_MASK: u64 = (1 << 53) - 1;
 
 /// `GetCurrentClusterAdmin`.
-pub fn current(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn current(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
     let mut result = br#"{"clusterAdmin":"#.to_vec();
     write(&mut result, call.caller.user());
     result.push(b'}');
@@ -28,7 +28,7 @@ pub fn current(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
 }
 
 /// `ListClusterAdmins`, which may be long.
-pub fn list(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn list(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
     match call.caller.sees_others() {
         true => Ok(Task::ListAdmins),
         false => Err(Error::denied("Only administrators may list users.")),
@@ -40,7 +40,7 @@ pub fn list(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
 /// # Errors
 ///
 /// There are more than one answer holds.
-pub fn write_list(out: &mut Vec<u8>, app: &App, caller: &Caller) -> Result<(), Error> {
+pub(super) fn write_list(out: &mut Vec<u8>, app: &App, caller: &Caller) -> Result<(), Error> {
     let users = seen(app, caller);
     if users.len() > limits::ELEMENT_LISTED_MAX {
         return Err(Error::new(error::EXCEEDED_LIMIT, "There are too many users to list."));
@@ -77,7 +77,7 @@ fn seen(app: &App, caller: &Caller) -> BTreeMap<String, Arc<User>> {
 /// # Errors
 ///
 /// As said.
-pub fn named(
+pub(super) fn named(
     call: &Call<'_>,
     params: &Params<'_>,
     may_name_others: bool,
@@ -110,14 +110,14 @@ pub fn named(
 }
 
 /// A user's `clusterAdminID`.
-pub fn number_of(id: UserId) -> i64 {
+pub(super) fn number_of(id: UserId) -> i64 {
     let last = id.as_bytes().iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     (last & NUMBER_MASK) as i64
 }
 
 /// The access that an administrator of something, a super operator, or anybody else has, as a JSON
 /// array in Element's words.
-pub const fn access(administrator: bool, super_ops: bool) -> &'static [u8] {
+pub(super) const fn access(administrator: bool, super_ops: bool) -> &'static [u8] {
     match (administrator, super_ops) {
         (true, _) => br#"["administrator"]"#,
         (false, true) => br#"["read","reporting"]"#,

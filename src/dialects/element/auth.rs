@@ -19,7 +19,7 @@ use crate::app::{App, LoginError};
 /// administrators of organisations what is in these or below, everybody what is their own. Super
 /// operators end nothing but their own sessions.
 #[derive(Debug)]
-pub struct Caller {
+pub(super) struct Caller {
     user: Arc<User>,
     /// Where the user is administrator; not filled for super administrators.
     administered: HashSet<OrgId>,
@@ -27,7 +27,7 @@ pub struct Caller {
 
 /// Why nobody is known to call.
 #[derive(Debug, thiserror::Error)]
-pub enum Unknown {
+pub(super) enum Unknown {
     /// There are no credentials of this kind.
     #[error("the request has no credentials")]
     Missing,
@@ -41,7 +41,7 @@ pub enum Unknown {
 /// # Errors
 ///
 /// The credentials are missing, wrong, or can't be checked now.
-pub async fn caller(
+pub(super) async fn caller(
     app: &App,
     headers: &HeaderMap,
     conn: ConnInfo,
@@ -70,7 +70,7 @@ fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
 
 impl Caller {
     /// What this user may see.
-    pub fn new(app: &App, user: Arc<User>) -> Self {
+    pub(super) fn new(app: &App, user: Arc<User>) -> Self {
         let identity = &app.identity();
         let mut administered = HashSet::new();
         if !user.super_admin && user.memberships.iter().any(|held| held.org_admin) {
@@ -83,37 +83,37 @@ impl Caller {
     }
 
     /// The user.
-    pub const fn user(&self) -> &Arc<User> {
+    pub(super) const fn user(&self) -> &Arc<User> {
         &self.user
     }
 
     /// The login of the user's sessions.
-    pub fn principal(&self) -> Principal {
+    pub(super) fn principal(&self) -> Principal {
         Principal::User(self.user.id)
     }
 
     /// Whether the user is an administrator of everything.
-    pub fn is_super_admin(&self) -> bool {
+    pub(super) fn is_super_admin(&self) -> bool {
         self.user.super_admin
     }
 
     /// Whether the user sees everything.
-    pub fn sees_all(&self) -> bool {
+    pub(super) fn sees_all(&self) -> bool {
         self.user.super_admin || self.user.super_ops
     }
 
     /// Whether the user may end sessions of others, somewhere.
-    pub fn ends_others(&self) -> bool {
+    pub(super) fn ends_others(&self) -> bool {
         self.user.super_admin || !self.administered.is_empty()
     }
 
     /// Whether the user sees sessions of others, somewhere.
-    pub fn sees_others(&self) -> bool {
+    pub(super) fn sees_others(&self) -> bool {
         self.user.super_ops || self.ends_others()
     }
 
     /// The organisations whose sessions the user sees.
-    pub fn orgs(&self, app: &App) -> Vec<OrgId> {
+    pub(super) fn orgs(&self, app: &App) -> Vec<OrgId> {
         match self.sees_all() {
             true => app.identity().orgs().iter().map(|org| org.id).collect(),
             false => self.administered.iter().copied().collect(),
@@ -121,17 +121,17 @@ impl Caller {
     }
 
     /// Whether the user sees this session in this organisation.
-    pub fn sees_in(&self, session: &Session, org: OrgId) -> bool {
+    pub(super) fn sees_in(&self, session: &Session, org: OrgId) -> bool {
         self.sees_all() || self.administered.contains(&org) || self.owns(session)
     }
 
     /// Whether the user sees this session where it is now.
-    pub fn sees(&self, session: &Session) -> bool {
+    pub(super) fn sees(&self, session: &Session) -> bool {
         self.sees_in(session, session.org_id())
     }
 
     /// Whether the user may end this session.
-    pub fn may_end(&self, session: &Session) -> bool {
+    pub(super) fn may_end(&self, session: &Session) -> bool {
         let administers = |org| self.user.super_admin || self.administered.contains(&org);
         self.owns(session) || administers(session.org_id())
     }

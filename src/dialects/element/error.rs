@@ -11,7 +11,7 @@ const CODE: u16 = 500;
 
 /// A name of errors.
 #[derive(Debug)]
-pub struct NameInfo {
+pub(super) struct NameInfo {
     /// What programs compare.
     pub name: &'static str,
     /// When it comes.
@@ -22,10 +22,10 @@ pub struct NameInfo {
 
 macro_rules! names {
     ($($name:ident = $text:literal, $meaning:literal, $source:literal;)*) => {
-        $(#[doc = $meaning] pub const $name: &str = $text;)*
+        $(#[doc = $meaning] pub(super) const $name: &str = $text;)*
 
         /// Every name of an error that this server sends.
-        pub const NAMES: &[NameInfo] =
+        pub(super) const NAMES: &[NameInfo] =
             &[$(NameInfo { name: $text, meaning: $meaning, source: $source },)*];
     };
 }
@@ -61,7 +61,7 @@ names! {
 
 /// Why a method failed.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Error {
+pub(super) struct Error {
     /// One of [`NAMES`].
     pub name: &'static str,
     /// A sentence for people, or what the name promises.
@@ -77,22 +77,22 @@ struct Detail<'a> {
 
 impl Error {
     /// A failure.
-    pub fn new(name: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(name: &'static str, message: impl Into<String>) -> Self {
         Self { name, message: message.into() }
     }
 
     /// The caller lacks a right.
-    pub fn denied(message: &str) -> Self {
+    pub(super) fn denied(message: &str) -> Self {
         Self::new(PERMISSION_DENIED, message)
     }
 
     /// There is too much to do.
-    pub fn busy() -> Self {
+    pub(super) fn busy() -> Self {
         Self::new(BUSY, "The server is busy; try again.")
     }
 
     /// The member `error`.
-    pub fn to_json(&self) -> Vec<u8> {
+    pub(super) fn to_json(&self) -> Vec<u8> {
         let detail = Detail { code: CODE, name: self.name, message: &self.message };
         serde_json::to_vec(&detail).expect("a number and two texts")
     }

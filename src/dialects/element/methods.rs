@@ -21,7 +21,7 @@ const VERSIONS: &[&str] =
     &["7.0", "8.0", "9.0", "10.0", "11.0", "11.7", "12.0", "12.2", CURRENT_VERSION];
 
 /// A method of the API: everything that is known of it, in one place.
-pub struct Method {
+pub(super) struct Method {
     /// Its name, in exactly this case.
     pub name: &'static str,
     /// What it does, in one line.
@@ -37,7 +37,7 @@ pub struct Method {
 }
 
 /// A parameter of a method.
-pub struct Param {
+pub(super) struct Param {
     /// Its name, in exactly this case.
     pub name: &'static str,
     /// Its type.
@@ -49,7 +49,7 @@ pub struct Param {
 }
 
 /// A call of a method.
-pub struct Call<'a> {
+pub(super) struct Call<'a> {
     /// The server.
     pub app: &'a Arc<App>,
     /// Who calls.
@@ -57,7 +57,7 @@ pub struct Call<'a> {
 }
 
 /// What is to be done for a call. Methods look up and decide; what takes time is done outside.
-pub enum Task {
+pub(super) enum Task {
     /// Nothing more: this is the result.
     Answer(Vec<u8>),
     /// List sessions.
@@ -103,7 +103,7 @@ const OTHERS: &str = "everybody for their own; of others, administrators and sup
 const END_OTHERS: &str = "everybody for their own; of others, administrators";
 
 /// Every method, by name.
-pub const METHODS: &[Method] = &[
+pub(super) const METHODS: &[Method] = &[
     Method {
         name: "DeleteAuthSession",
         doc: "Ends a session at once: its connection closes, over HTTP its next command is refused.",
@@ -195,7 +195,7 @@ pub const METHODS: &[Method] = &[
 ];
 
 /// The method with this name.
-pub fn find(name: &str) -> Option<&'static Method> {
+pub(super) fn find(name: &str) -> Option<&'static Method> {
     METHODS.iter().find(|method| method.name == name)
 }
 

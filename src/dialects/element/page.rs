@@ -9,19 +9,19 @@ use hyper::{Method, Request, Response, StatusCode};
 const RETRY_S: u64 = 1;
 
 /// What goes out for a method, done or failed.
-pub fn json(body: Bytes) -> Response<Bytes> {
+pub(super) fn json(body: Bytes) -> Response<Bytes> {
     with_header(Response::new(body), CONTENT_TYPE, HeaderValue::from_static("application/json"))
 }
 
 /// The same when the server has too much to do.
-pub fn busy(body: Bytes) -> Response<Bytes> {
+pub(super) fn busy(body: Bytes) -> Response<Bytes> {
     let mut answer = with_header(json(body), RETRY_AFTER, RETRY_S.into());
     *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     answer
 }
 
 /// Credentials are missing or wrong. The SDK for Python looks for the words `401 Unauthorized.`.
-pub fn unauthorized() -> Response<Bytes> {
+pub(super) fn unauthorized() -> Response<Bytes> {
     let page =
         page(StatusCode::UNAUTHORIZED, "Unauthorized.", "E-mail address and password, please.");
     let realm = HeaderValue::from_static("Basic realm=\"tr50d\", charset=\"UTF-8\"");
@@ -30,7 +30,7 @@ pub fn unauthorized() -> Response<Bytes> {
 
 /// There were too many wrong credentials. It is a refusal of the same kind, for clients look for no
 /// other.
-pub fn locked(seconds: u64) -> Response<Bytes> {
+pub(super) fn locked(seconds: u64) -> Response<Bytes> {
     let sentence = format!("Too many failed logins; try again in {seconds} seconds.");
     let page = page(StatusCode::UNAUTHORIZED, "Unauthorized.", &sentence);
     let realm = HeaderValue::from_static("Basic realm=\"tr50d\", charset=\"UTF-8\"");
@@ -38,7 +38,7 @@ pub fn locked(seconds: u64) -> Response<Bytes> {
 }
 
 /// The refusal of a request that is no call of a method: any version is good, as long as it is one.
-pub fn unfit<T>(request: &Request<T>) -> Option<Response<Bytes>> {
+pub(super) fn unfit<T>(request: &Request<T>) -> Option<Response<Bytes>> {
     if !has_version(request.uri().path()) {
         let sentence = "The path of the API is /json-rpc/ and a version, such as /json-rpc/12.3.";
         return Some(page(StatusCode::NOT_FOUND, "Not Found", sentence));

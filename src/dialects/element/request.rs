@@ -15,7 +15,7 @@ type Members<'a> = BTreeMap<String, &'a RawValue>;
 
 /// A request.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub(super) struct Request<'a> {
     /// The name of the method.
     pub method: String,
     /// Its parameters.
@@ -24,7 +24,7 @@ pub struct Request<'a> {
 
 /// What was read of a body.
 #[derive(Debug)]
-pub struct Body<'a> {
+pub(super) struct Body<'a> {
     /// The member `id`, to be echoed as it came.
     pub id: Option<&'a RawValue>,
     /// The rest.
@@ -33,12 +33,12 @@ pub struct Body<'a> {
 
 /// The parameters of a method.
 #[derive(Debug)]
-pub struct Params<'a>(Members<'a>);
+pub(super) struct Params<'a>(Members<'a>);
 
 impl<'a> Body<'a> {
     /// Reads a body. Parameters are in `params`, in `parameters` (as one page has it), or beside
     /// `method` (as the examples of the documentation have it).
-    pub fn parse(text: &'a [u8]) -> Self {
+    pub(super) fn parse(text: &'a [u8]) -> Self {
         let mut members = match members(text) {
             Ok(members) => members,
             Err(error) => return Self { id: None, request: Err(error) },
@@ -97,7 +97,7 @@ impl<'a> Params<'a> {
     /// # Errors
     ///
     /// `xInvalidParameter` with its name.
-    pub fn check(&self, method: &Method) -> Result<(), Error> {
+    pub(super) fn check(&self, method: &Method) -> Result<(), Error> {
         let missing = |name: &&str| self.raw(name).is_none();
         let required = method.params.iter().filter(|param| param.required).map(|param| param.name);
         match required.clone().find(missing) {
@@ -110,7 +110,7 @@ impl<'a> Params<'a> {
     }
 
     /// The parameters that the method does not know.
-    pub fn unused(&self, method: &Method) -> BTreeMap<&str, &'a RawValue> {
+    pub(super) fn unused(&self, method: &Method) -> BTreeMap<&str, &'a RawValue> {
         let known = |name: &str| method.params.iter().any(|param| param.name == name);
         let all = self.0.iter().filter(|(name, _)| !known(name));
         all.map(|(name, value)| (name.as_str(), *value)).collect()
@@ -121,7 +121,7 @@ impl<'a> Params<'a> {
     /// # Errors
     ///
     /// It is something else.
-    pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, Error> {
         self.typed(name, "a string")
     }
 
@@ -130,7 +130,7 @@ impl<'a> Params<'a> {
     /// # Errors
     ///
     /// It is something else.
-    pub fn integer(&self, name: &str) -> Result<Option<i64>, Error> {
+    pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, Error> {
         self.typed(name, "an integer")
     }
 
@@ -139,7 +139,11 @@ impl<'a> Params<'a> {
     /// # Errors
     ///
     /// It is no text, or not of that form.
-    pub fn parsed<T: FromStr>(&self, name: &str, expected: &str) -> Result<Option<T>, Error> {
+    pub(super) fn parsed<T: FromStr>(
+        &self,
+        name: &str,
+        expected: &str,
+    ) -> Result<Option<T>, Error> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let parsed = text.parse().map_err(|_| {
             let message = format!("Parameter \"{name}\" must be {expected}.");
@@ -153,7 +157,11 @@ impl<'a> Params<'a> {
     /// # Errors
     ///
     /// It is none of them, be it a text or, as one SDK sends it, `{}`; the message is what came.
-    pub fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Error> {
+    pub(super) fn word<T: Copy>(
+        &self,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, Error> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
         let text = serde_json::from_str::<String>(raw.get());
         let word = text.as_ref().map_or(raw.get(), String::as_str);

@@ -11,7 +11,7 @@ use base::id::{SessionUuid, ThingKey};
 use base::json::{self, Key, ObjectWriter, key};
 use base::limits;
 use base::timestamp::Timestamp;
-use rules::directory::{Lifetime, Place, Principal, Session, Who};
+use rules::directory::{Lifetime, OrgContext, Principal, Session, Who};
 
 use super::admins;
 use super::auth::Caller;
@@ -25,7 +25,7 @@ const SESSION_BYTES: usize = 400;
 
 /// Which sessions a list is of.
 #[derive(Debug)]
-pub enum Wanted {
+pub(super) enum Wanted {
     /// All that the caller sees.
     All,
     /// Those of some logins, as far as the caller sees them.
@@ -44,7 +44,7 @@ const AUTH_METHODS: &[(&str, AuthMethod)] =
     &[("Cluster", AuthMethod::Cluster), ("Ldap", AuthMethod::Ldap), ("Idp", AuthMethod::Idp)];
 
 /// `ListActiveAuthSessions`.
-pub fn list_active(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn list_active(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
     match call.caller.sees_others() {
         true => Ok(Task::List(Wanted::All)),
         false => Err(Error::denied("Only administrators may list the sessions of all.")),
@@ -52,19 +52,19 @@ pub fn list_active(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
 }
 
 /// `ListAuthSessionsByUsername`.
-pub fn list_by_username(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn list_by_username(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
     let logins = logins_named(call, params, call.caller.sees_others())?;
     Ok(Task::List(Wanted::Of(logins)))
 }
 
 /// `ListAuthSessionsByClusterAdmin`.
-pub fn list_by_admin(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn list_by_admin(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
     let logins = admins::named(call, params, call.caller.sees_others())?;
     Ok(Task::List(Wanted::Of(logins)))
 }
 
 /// `DeleteAuthSession`.
-pub fn delete(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn delete(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
     let uuid: Option<SessionUuid> = params.parsed("sessionID", "a UUID")?;
     let found = uuid.and_then(|uuid| call.app.directory().by_uuid(uuid));
     let visible = |session: &Arc<Session>| session.end().is_none() && call.caller.sees(session);
@@ -76,17 +76,17 @@ pub fn delete(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
 }
 
 /// There is none that the caller sees. Which one is meant is not said: whoever asks knows.
-pub fn no_such_session() -> Error {
+pub(super) fn no_such_session() -> Error {
     Error::new(error::NO_SUCH_SESSION, "There is no such session.")
 }
 
 /// `DeleteAuthSessionsByUsername`.
-pub fn delete_by_username(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn delete_by_username(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
     end_all(call, &logins_named(call, params, call.caller.ends_others())?)
 }
 
 /// `DeleteAuthSessionsByClusterAdmin`.
-pub fn delete_by_admin(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn delete_by_admin(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
     end_all(call, &admins::named(call, params, call.caller.ends_others())?)
 }
 
@@ -140,7 +140,7 @@ fn logins_named(
 /// # Errors
 ///
 /// There are more than one answer holds.
-pub fn write_list(
+pub(super) fn write_list(
     out: &mut Vec<u8>,
     app: &App,
     caller: &Caller,
@@ -151,11 +151,11 @@ pub fn write_list(
     out.extend_from_slice(br#"{"sessions":["#);
     let mut comma = false;
     for session in &sessions {
-        session.with_place(|place| {
+        session.with_context(|context| {
             // It may have ended, or gone to another organisation, since it was found.
-            if session.end().is_none() && caller.sees_in(session, place.access.org.id) {
+            if session.end().is_none() && caller.sees_in(session, context.access.org.id) {
                 push_comma(out, &mut comma);
-                write(out, session, place);
+                write(out, session, context);
             }
         });
     }
@@ -191,19 +191,22 @@ fn found(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Vec<Arc<Session>
 }
 
 /// The result of ending one session, as it was.
-pub fn write_ended(out: &mut Vec<u8>, session: &Session) {
+pub(super) fn write_ended(out: &mut Vec<u8>, session: &Session) {
     out.extend_from_slice(br#"{"session":"#);
-    session.with_place(|place| write(out, session, place));
+    session.with_context(|context| write(out, session, context));
     out.push(b'}');
 }
 
 /// The result of ending some sessions, as they were.
-pub fn write_all_ended<'s>(out: &mut Vec<u8>, sessions: impl Iterator<Item = &'s Arc<Session>>) {
+pub(super) fn write_all_ended<'s>(
+    out: &mut Vec<u8>,
+    sessions: impl Iterator<Item = &'s Arc<Session>>,
+) {
     out.extend_from_slice(br#"{"sessions":["#);
     let mut comma = false;
     for session in sessions {
         push_comma(out, &mut comma);
-        session.with_place(|place| write(out, session, place));
+        session.with_context(|context| write(out, session, context));
     }
     out.extend_from_slice(b"]}");
 }
@@ -216,8 +219,8 @@ fn push_comma(out: &mut Vec<u8>, comma: &mut bool) {
 }
 
 /// An `AuthSessionInfo`.
-fn write(out: &mut Vec<u8>, session: &Session, place: &Place) {
-    let access = &place.access;
+fn write(out: &mut Vec<u8>, session: &Session, context: &OrgContext) {
+    let access = &context.access;
     let administrator = access.super_admin || access.org_admin;
     let end = match session.lifetime() {
         Lifetime::Connection => Timestamp::NEVER,

@@ -13,7 +13,7 @@ use super::request::Params;
 const SECONDS_MIN: u64 = 60;
 
 /// `GetLoginSessionInfo`.
-pub fn show(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn show(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
     if !call.caller.sees_others() {
         return Err(Error::denied("Only administrators may see this."));
     }
@@ -25,7 +25,7 @@ pub fn show(call: &Call<'_>, _: &Params<'_>) -> Result<Task, Error> {
 
 /// `SetLoginSessionInfo`: without a timeout, or with one of zero, sessions over HTTP live as long
 /// as their age allows (`sessions.max_age_s`), others as long as their connections.
-pub fn set(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
+pub(super) fn set(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
     if !call.caller.is_super_admin() {
         return Err(Error::denied("Only super administrators may change this."));
     }

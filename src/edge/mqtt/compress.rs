@@ -12,7 +12,7 @@ use flate2::read::{ZlibDecoder, ZlibEncoder};
 /// # Errors
 ///
 /// It is no zlib stream, or too large.
-pub fn inflate(payload: &[u8], frame_max: usize) -> Result<Vec<u8>, Failure> {
+pub(super) fn inflate(payload: &[u8], frame_max: usize) -> Result<Vec<u8>, Failure> {
     let max = (frame_max * limits::INFLATE_FACTOR).min(payload.len() * limits::INFLATE_RATIO_MAX);
     let mut text = Vec::new();
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
@@ -28,7 +28,7 @@ pub fn inflate(payload: &[u8], frame_max: usize) -> Result<Vec<u8>, Failure> {
 }
 
 /// Deflates a reply if the request was deflated.
-pub fn deflate_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
+pub(super) fn deflate_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
     if !compressed {
         return text;
     }
@@ -39,7 +39,7 @@ pub fn deflate_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
 }
 
 /// As [`deflate_if`]; what takes long is done where it holds nobody up.
-pub async fn deflate_aside_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
+pub(super) async fn deflate_aside_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
     if !compressed || text.len() <= limits::DEFLATE_AT_ONCE_BYTES {
         return deflate_if(compressed, text);
     }

@@ -22,7 +22,7 @@ use crate::app::{Arrival, LoginError};
 use crate::random::random;
 
 /// A CONNECT that makes sense so far.
-pub struct Login {
+pub(super) struct Login {
     version: Version,
     credentials: Credentials,
     arrival: Arrival,
@@ -47,7 +47,7 @@ impl Login {
     /// # Errors
     ///
     /// The reason code of MQTT 5 to refuse it with.
-    pub fn read(
+    pub(super) fn read(
         packet: &Connect<'_>,
         edge: &Edge,
         conn: ConnInfo,
@@ -96,7 +96,7 @@ impl Login {
     }
 
     /// Logs in, and takes up what was left.
-    pub async fn run(self, edge: Arc<Edge>, now: Timestamp) -> Done {
+    pub(super) async fn run(self, edge: Arc<Edge>, now: Timestamp) -> Done {
         let (version, conn) = (self.version, self.arrival.conn);
         let mut connack = Vec::with_capacity(16);
         match self.try_run(&edge, now, &mut connack).await {
@@ -187,7 +187,7 @@ fn keep_alive(version: Version, seconds: u16) -> Option<Duration> {
 }
 
 /// Appends the CONNACK of a refusal, given as a reason code of MQTT 5.
-pub fn refuse(version: Version, code: u8, out: &mut Vec<u8>) {
+pub(super) fn refuse(version: Version, code: u8, out: &mut Vec<u8>) {
     let code = match version {
         Version::V5 => code,
         Version::V31 | Version::V311 => match code {
@@ -207,12 +207,12 @@ pub fn refuse(version: Version, code: u8, out: &mut Vec<u8>) {
 }
 
 /// Appends the CONNACK of a server that has no room.
-pub fn refuse_full(version: Version, out: &mut Vec<u8>) {
+pub(super) fn refuse_full(version: Version, out: &mut Vec<u8>) {
     refuse(version, reason::SERVER_BUSY, out);
 }
 
 /// The reason code of MQTT 5 for a failed login.
-pub fn refusal_code(error: &LoginError) -> u8 {
+pub(super) fn refusal_code(error: &LoginError) -> u8 {
     match error {
         LoginError::Refused(refusal) => match refusal {
             Refusal::Busy => reason::SERVER_BUSY,

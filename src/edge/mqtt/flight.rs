@@ -73,7 +73,7 @@ impl Flight {
 }
 
 /// The lower of two qualities of service, at most 1: what a delivery gets.
-pub fn delivered(a: QoS, b: QoS) -> QoS {
+pub(super) fn delivered(a: QoS, b: QoS) -> QoS {
     if a == QoS::AtMostOnce || b == QoS::AtMostOnce { QoS::AtMostOnce } else { QoS::AtLeastOnce }
 }
 

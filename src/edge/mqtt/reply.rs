@@ -74,43 +74,43 @@ impl Reply {
 /// Connections that subscribed to reply topics: an operator's `mosquitto_sub` beside short-lived
 /// `mosquitto_pub`s with the same login.
 #[derive(Default)]
-pub struct Watchers {
+pub(super) struct Watchers {
     by_principal: DashMap<Principal, Vec<Arc<Watcher>>>,
     count: AtomicUsize,
 }
 
 /// A connection with subscriptions that reply topics can match.
-pub struct Watcher {
+pub(super) struct Watcher {
     outbox: Arc<Outbox>,
     filters: Mutex<Vec<Box<str>>>,
 }
 
 impl Watcher {
     /// A watcher without filters that delivers to this connection.
-    pub fn new(outbox: Arc<Outbox>) -> Arc<Self> {
+    pub(super) fn new(outbox: Arc<Outbox>) -> Arc<Self> {
         Arc::new(Self { outbox, filters: Mutex::default() })
     }
 
     /// Sets the filters.
-    pub fn watch(&self, filters: Vec<Box<str>>) {
+    pub(super) fn watch(&self, filters: Vec<Box<str>>) {
         *self.filters.lock() = filters;
     }
 }
 
 impl Watchers {
     /// Whether anybody of this login watches.
-    pub fn has(&self, principal: &Principal) -> bool {
+    pub(super) fn has(&self, principal: &Principal) -> bool {
         self.count.load(Ordering::Relaxed) > 0 && self.by_principal.contains_key(principal)
     }
 
     /// Adds a connection.
-    pub fn add(&self, principal: Principal, watcher: Arc<Watcher>) {
+    pub(super) fn add(&self, principal: Principal, watcher: Arc<Watcher>) {
         self.by_principal.entry(principal).or_default().push(watcher);
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes a connection out.
-    pub fn remove(&self, principal: &Principal, watcher: &Arc<Watcher>) {
+    pub(super) fn remove(&self, principal: &Principal, watcher: &Arc<Watcher>) {
         self.by_principal.remove_if_mut(principal, |_, watchers| {
             let before = watchers.len();
             watchers.retain(|other| !Arc::ptr_eq(other, watcher));
@@ -121,7 +121,7 @@ impl Watchers {
 
     /// Gives a reply whose asker is gone to the connections of the same login that subscribed to
     /// its topic.
-    pub fn deliver(&self, principal: &Principal, reply: &Push) {
+    pub(super) fn deliver(&self, principal: &Principal, reply: &Push) {
         if !self.has(principal) {
             return;
         }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rules::directory::Principal;
 
 /// Whose state: the login and the client id.
-pub type Owner = (Principal, Arc<str>);
+pub(super) type Owner = (Principal, Arc<str>);
 
 /// A subscription that a connection holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,7 +44,7 @@ impl Held {
 
 /// The states of clients that are away, or may go away and come back.
 #[derive(Default)]
-pub struct Saved(Mutex<Inner>);
+pub(super) struct Saved(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -68,7 +68,7 @@ struct State {
 impl Saved {
     /// The subscriptions of a client that comes back; none when there is no state, it is over, or
     /// it is of another organisation.
-    pub fn find(&self, owner: &Owner, org: OrgId, now: Timestamp) -> Option<Vec<Held>> {
+    pub(super) fn find(&self, owner: &Owner, org: OrgId, now: Timestamp) -> Option<Vec<Held>> {
         let mut guard = self.0.lock();
         let inner = &mut *guard;
         let state = inner.states.get_mut(owner).filter(|state| state.org == org)?;
@@ -83,7 +83,13 @@ impl Saved {
     }
 
     /// Keeps a client's subscriptions in an organisation, until a time or for ever.
-    pub fn keep(&self, owner: &Owner, org: OrgId, held: Vec<Held>, until: Option<Timestamp>) {
+    pub(super) fn keep(
+        &self,
+        owner: &Owner,
+        org: OrgId,
+        held: Vec<Held>,
+        until: Option<Timestamp>,
+    ) {
         let mut inner = self.0.lock();
         inner.remove(owner);
         inner.make_room(&owner.0);
@@ -97,12 +103,12 @@ impl Saved {
     }
 
     /// Forgets a client; whether there was something to forget.
-    pub fn forget(&self, owner: &Owner) -> bool {
+    pub(super) fn forget(&self, owner: &Owner) -> bool {
         self.0.lock().remove(owner)
     }
 
     /// Forgets those whose time is over.
-    pub fn expire(&self, now: Timestamp) {
+    pub(super) fn expire(&self, now: Timestamp) {
         let mut inner = self.0.lock();
         while let Some((&(until, _), owner)) = inner.due.first_key_value()
             && until <= now

@@ -23,7 +23,7 @@ use crate::tr50::envelope::{Body, RawParams};
 
 /// A command that was published.
 #[derive(Clone, Debug)]
-pub struct ThingCommand {
+pub(super) struct ThingCommand {
     name: &'static str,
     /// The key of the thing; none for the session's own.
     thing: Option<String>,
@@ -35,7 +35,7 @@ pub struct ThingCommand {
 }
 
 /// How far a command got at once.
-pub enum Begun {
+pub(super) enum Begun {
     /// It is done; its reason code.
     Done(u8),
     /// It waits for the store.
@@ -62,7 +62,7 @@ impl Future for Judged {
 
 impl ThingCommand {
     /// The command that a PUBLISH means; none if its payload is no text.
-    pub fn read(topic: ThingTopic<'_>, payload: &[u8]) -> Option<Self> {
+    pub(super) fn read(topic: ThingTopic<'_>, payload: &[u8]) -> Option<Self> {
         let value = std::str::from_utf8(payload).ok()?;
         let (name, key, member) = match topic.topic {
             Topic::Property(key) => ("property.publish", key, "value"),
@@ -83,7 +83,7 @@ impl ThingCommand {
     }
 
     /// Executes the command; what it changes is changed when this returns.
-    pub fn begin(&self, app: &Arc<App>, caller: &Caller, now: Timestamp) -> Begun {
+    pub(super) fn begin(&self, app: &Arc<App>, caller: &Caller, now: Timestamp) -> Begun {
         let (name, peer) = (self.name, caller.conn.remote_addr);
         let body = Body { command: name.into(), params: RawParams::Named(&self.texts()) };
         match execute_one(app, caller, &body, now, &mut Vec::new()) {

@@ -22,7 +22,7 @@ use crate::broker::{Broker, Message, Parcel};
 use crate::tr50::dispatch::Caller;
 
 /// A will, and how long to wait with it.
-pub struct Will {
+pub(super) struct Will {
     last: Last,
     delay_s: u32,
 }
@@ -40,7 +40,7 @@ impl Will {
     /// # Errors
     ///
     /// The reason code to refuse the CONNECT with: the will's topic is not one to publish to.
-    pub fn read(will: &packet::Will<'_>, broker: &Broker) -> Result<Self, u8> {
+    pub(super) fn read(will: &packet::Will<'_>, broker: &Broker) -> Result<Self, u8> {
         let delay_s = will.properties.delay.unwrap_or(0);
         match Destination::of(will.topic) {
             Destination::Broker => {}
@@ -70,7 +70,7 @@ impl Will {
 /// not with their connections because a client that comes back decides on what it left, which may
 /// be still connected, ending or gone.
 #[derive(Default)]
-pub struct Wills(Mutex<Inner>);
+pub(super) struct Wills(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -116,7 +116,7 @@ impl Wills {
     /// A client has logged in, maybe with a will. The one that it left is published if it would
     /// not have waited, or if the client begins anew: then what it was has ended. If it goes on
     /// where it was before its will's time, the will is dropped (MQTT 5, 3.1.2.5 and 3.1.3.2.2).
-    pub async fn arrive(
+    pub(super) async fn arrive(
         &self,
         edge: &Edge,
         owner: &Owner,
@@ -146,7 +146,7 @@ impl Wills {
 
     /// A connection ends, with `expiry_s` for its client's state. Its will, if nobody has dealt
     /// with it, is published after its delay, if it is `wanted`.
-    pub fn leave(
+    pub(super) fn leave(
         &self,
         edge: &Arc<Edge>,
         owner: &Owner,

@@ -4,7 +4,7 @@ use base::json::first_special;
 
 /// The next thing in the bytes that have come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Next {
+pub(super) enum Next {
     /// A value, at these positions.
     Value {
         /// Where it begins.
@@ -27,7 +27,7 @@ pub enum Next {
 /// Finds values: objects that end in the line in which they begin. It remembers how far it has
 /// looked, so that a value which comes in many pieces is looked at once.
 #[derive(Debug, Default)]
-pub struct Framing {
+pub(super) struct Framing {
     /// How many bytes of the unfinished value have been looked at.
     looked: usize,
     depth: usize,
@@ -38,7 +38,7 @@ pub struct Framing {
 impl Framing {
     /// Looks at bytes that begin where the last value ended; after `Nothing`, at the `start` that
     /// it told.
-    pub fn next(&mut self, bytes: &[u8]) -> Next {
+    pub(super) fn next(&mut self, bytes: &[u8]) -> Next {
         let blank = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
         let start = bytes.iter().take_while(blank).count();
         let text = bytes.get(start..).unwrap_or_default();

@@ -35,7 +35,7 @@ pub enum Answer {
 
 /// All who wait.
 #[derive(Default)]
-pub struct Callers {
+pub(super) struct Callers {
     by_mail: HashMap<MailId, SmallVec<[Caller; 1]>>,
     by_session: HashMap<u64, BTreeSet<(MailId, u64)>>,
     count: usize,
@@ -61,17 +61,17 @@ pub struct Calling {
 
 impl Callers {
     /// Whether one more may wait.
-    pub const fn has_room(&self) -> bool {
+    pub(super) const fn has_room(&self) -> bool {
         self.count < limits::WAITING_CALLS_MAX && !self.stopped
     }
 
     /// How many wait.
-    pub const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.count
     }
 
     /// Adds one who waits for a mail until the deadline.
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         mail: MailId,
         session: u64,
@@ -89,7 +89,7 @@ impl Callers {
     }
 
     /// Takes out all who wait for a mail; they are to be told.
-    pub fn take(&mut self, mail: MailId) -> Told {
+    pub(super) fn take(&mut self, mail: MailId) -> Told {
         let callers = self.by_mail.remove(&mail).unwrap_or_default();
         for caller in &callers {
             self.forget(mail, caller.session, caller.number);
@@ -98,14 +98,14 @@ impl Callers {
     }
 
     /// Tells all who called from a session that has no connection any more.
-    pub fn hang_up(&mut self, session: u64) {
+    pub(super) fn hang_up(&mut self, session: u64) {
         for (mail, number) in self.by_session.get(&session).cloned().unwrap_or_default() {
             self.remove(mail, number, Answer::HungUp);
         }
     }
 
     /// Tells everybody that the server stops; nobody waits any more from now on.
-    pub fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.stopped = true;
         for mail in self.by_mail.keys().copied().collect::<Vec<_>>() {
             self.take(mail).tell(&Answer::Stopped);
@@ -137,16 +137,16 @@ impl Callers {
 
 /// Callers that wait no more and are to be told why.
 #[must_use]
-pub struct Told(SmallVec<[Caller; 1]>);
+pub(super) struct Told(SmallVec<[Caller; 1]>);
 
 impl Told {
     /// Whether there is nobody.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Tells them.
-    pub fn tell(self, answer: &Answer) {
+    pub(super) fn tell(self, answer: &Answer) {
         for caller in self.0 {
             // Who does not listen any more needs no answer.
             let _ = caller.answer.send(answer.clone());

@@ -16,7 +16,7 @@ use store::{Batch, Table};
 use super::mail::{Letter, Mail};
 
 /// The rows of a mail that was made.
-pub fn created(mail: &Mail) -> Batch {
+pub(super) fn created(mail: &Mail) -> Batch {
     let mut batch = changed(mail);
     let letter = &mail.letter;
     batch.put(Table::Mails, letter_of(letter.org, Some(letter.id)), mail.letter_record());
@@ -26,14 +26,14 @@ pub fn created(mail: &Mail) -> Batch {
 }
 
 /// The row of a mail that has changed and is not done.
-pub fn changed(mail: &Mail) -> Batch {
+pub(super) fn changed(mail: &Mail) -> Batch {
     let mut batch = Batch::default();
     batch.put(Table::Mails, state_of(mail.letter.org, mail.letter.id), mail.state_record());
     batch
 }
 
 /// Adds the rows of a mail that is done.
-pub fn finish(batch: &mut Batch, mail: &Mail, now: Timestamp) {
+pub(super) fn finish(batch: &mut Batch, mail: &Mail, now: Timestamp) {
     let letter = &mail.letter;
     batch.put(Table::Mails, state_of(letter.org, letter.id), mail.state_record());
     batch.delete(Table::Mails, open(Some((letter.org, letter.id))));
@@ -41,7 +41,7 @@ pub fn finish(batch: &mut Batch, mail: &Mail, now: Timestamp) {
 }
 
 /// Adds the removal of a mail that is done, by its key under `e`.
-pub fn forget(batch: &mut Batch, key: &[u8]) {
+pub(super) fn forget(batch: &mut Batch, key: &[u8]) {
     let id = |at: usize| key.get(at..at + 12).and_then(|id| <[u8; 12]>::try_from(id).ok());
     if let (Some(org), Some(thing), Some(mail)) = (id(9), id(21), id(33)) {
         let (org, mail) = (OrgId::from_bytes(org), MailId::from_bytes(mail));
@@ -53,22 +53,22 @@ pub fn forget(batch: &mut Batch, key: &[u8]) {
 }
 
 /// The key of a mail's state.
-pub fn state_of(org: OrgId, mail: MailId) -> Vec<u8> {
+pub(super) fn state_of(org: OrgId, mail: MailId) -> Vec<u8> {
     key(b's', &[org.as_bytes()], Some(mail))
 }
 
 /// The key of a letter, or the beginning of the keys of an organisation.
-pub fn letter_of(org: OrgId, mail: Option<MailId>) -> Vec<u8> {
+pub(super) fn letter_of(org: OrgId, mail: Option<MailId>) -> Vec<u8> {
     key(b'm', &[org.as_bytes()], mail)
 }
 
 /// The key of a mail under its thing, or the beginning of those of a thing.
-pub fn of_thing(thing: ThingId, mail: Option<MailId>) -> Vec<u8> {
+pub(super) fn of_thing(thing: ThingId, mail: Option<MailId>) -> Vec<u8> {
     key(b't', &[thing.as_bytes()], mail)
 }
 
 /// The key of a mail among those that are not done, or the beginning of them.
-pub fn open(mail: Option<(OrgId, MailId)>) -> Vec<u8> {
+pub(super) fn open(mail: Option<(OrgId, MailId)>) -> Vec<u8> {
     match mail {
         Some((org, mail)) => key(b'o', &[org.as_bytes()], Some(mail)),
         None => vec![b'o'],
@@ -76,7 +76,7 @@ pub fn open(mail: Option<(OrgId, MailId)>) -> Vec<u8> {
 }
 
 /// The key of a mail that was done at this time, or what is before all of them.
-pub fn ended(at: Timestamp, letter: Option<&Letter>) -> Vec<u8> {
+pub(super) fn ended(at: Timestamp, letter: Option<&Letter>) -> Vec<u8> {
     let mut row = vec![b'e'];
     row.extend_from_slice(&at.as_millis().to_be_bytes());
     if let Some(letter) = letter {
@@ -88,12 +88,12 @@ pub fn ended(at: Timestamp, letter: Option<&Letter>) -> Vec<u8> {
 }
 
 /// The organisation in a key under `o`.
-pub fn org_of(key: &[u8]) -> Option<OrgId> {
+pub(super) fn org_of(key: &[u8]) -> Option<OrgId> {
     key.get(1..)?.first_chunk::<12>().map(|id| OrgId::from_bytes(*id))
 }
 
 /// The mail at the end of a key.
-pub fn mail_of(key: &[u8]) -> Option<MailId> {
+pub(super) fn mail_of(key: &[u8]) -> Option<MailId> {
     key.last_chunk::<12>().map(|id| MailId::from_bytes(*id))
 }
 

@@ -12,7 +12,7 @@ use super::mail::{Letter, Mail, Status};
 
 /// All mails that are not done.
 #[derive(Default, Debug)]
-pub struct Waiting {
+pub(super) struct Waiting {
     mails: HashMap<MailId, Waits>,
     boxes: HashMap<ThingId, Mailbox>,
     /// What each session has in flight.
@@ -43,28 +43,28 @@ struct Mailbox {
 
 impl Waiting {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.mails.len()
     }
 
     /// How many a thing has.
-    pub fn count(&self, thing: ThingId) -> usize {
+    pub(super) fn count(&self, thing: ThingId) -> usize {
         self.boxes.get(&thing).map_or(0, |mailbox| mailbox.all.len())
     }
 
     /// Bytes of all of them, roughly.
-    pub const fn bytes(&self) -> usize {
+    pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Bytes of what was sent to an organisation's things and waits there.
-    pub fn org_bytes(&self, org: OrgId) -> usize {
+    pub(super) fn org_bytes(&self, org: OrgId) -> usize {
         self.org_bytes.get(&org).copied().unwrap_or(0)
     }
 
     /// The id of the next mail: the time, then chance, but always behind the last one, so that
     /// mails of one millisecond stay in the order in which they were made.
-    pub fn next_id(&mut self, now: Timestamp, chance: [u8; 6]) -> MailId {
+    pub(super) fn next_id(&mut self, now: Timestamp, chance: [u8; 6]) -> MailId {
         let mut id = [0; 12];
         id[..6].copy_from_slice(&now.as_millis().to_be_bytes()[2..]);
         id[6..].copy_from_slice(&chance);
@@ -82,19 +82,19 @@ impl Waiting {
     }
 
     /// A mail.
-    pub fn get(&self, id: MailId) -> Option<&Mail> {
+    pub(super) fn get(&self, id: MailId) -> Option<&Mail> {
         self.mails.get(&id).map(|waits| &waits.mail)
     }
 
     /// The mails of a thing, oldest first.
-    pub fn of_thing(&self, thing: ThingId) -> impl Iterator<Item = &Mail> {
+    pub(super) fn of_thing(&self, thing: ThingId) -> impl Iterator<Item = &Mail> {
         let ids = self.boxes.get(&thing).into_iter().flat_map(|mailbox| &mailbox.all);
         ids.filter_map(|id| self.get(*id))
     }
 
     /// A mail to the thing with the same command and, for `method.exec`, the same method, whose time
     /// is not over.
-    pub fn twin(
+    pub(super) fn twin(
         &self,
         thing: ThingId,
         command: &str,
@@ -110,7 +110,7 @@ impl Waiting {
     }
 
     /// Adds a mail that is new or in progress.
-    pub fn insert(&mut self, mail: Mail) {
+    pub(super) fn insert(&mut self, mail: Mail) {
         let (id, letter) = (mail.id(), mail.letter.clone());
         self.last = self.last.max(*id.as_bytes());
         self.bytes += mail.bytes();
@@ -126,7 +126,12 @@ impl Waiting {
 
     /// The oldest new mails of these things: at most `count_max`, and no more after `bytes_max`
     /// bytes.
-    pub fn fresh(&self, things: &[ThingId], count_max: usize, bytes_max: usize) -> Vec<MailId> {
+    pub(super) fn fresh(
+        &self,
+        things: &[ThingId],
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Vec<MailId> {
         let of_one = |thing| self.boxes.get(thing).map(|mailbox| mailbox.fresh.iter().copied());
         let mut ids: Vec<MailId> =
             things.iter().filter_map(of_one).flat_map(|fresh| fresh.take(count_max)).collect();
@@ -144,7 +149,7 @@ impl Waiting {
     }
 
     /// Notes that a session has fetched a new mail; the mail as it is then.
-    pub fn hold(&mut self, id: MailId, session: u64, now: Timestamp) -> Option<Mail> {
+    pub(super) fn hold(&mut self, id: MailId, session: u64, now: Timestamp) -> Option<Mail> {
         let waits = self.mails.get_mut(&id)?;
         let mailbox = self.boxes.get_mut(&waits.mail.letter.thing)?;
         if !mailbox.fresh.remove(&id) {
@@ -159,7 +164,12 @@ impl Waiting {
     }
 
     /// Makes new again what a session has in flight, for one thing or for all; these mails.
-    pub fn release(&mut self, session: u64, thing: Option<ThingId>, now: Timestamp) -> Vec<MailId> {
+    pub(super) fn release(
+        &mut self,
+        session: u64,
+        thing: Option<ThingId>,
+        now: Timestamp,
+    ) -> Vec<MailId> {
         let mut ids: Vec<_> = self.held.get(&session).into_iter().flatten().copied().collect();
         if let Some(thing) = thing {
             ids.retain(|id| self.get(*id).is_some_and(|mail| mail.letter.thing == thing));
@@ -178,7 +188,7 @@ impl Waiting {
     }
 
     /// Puts a mail that the thing works on in the place of what it was.
-    pub fn work_on(&mut self, mail: Mail) {
+    pub(super) fn work_on(&mut self, mail: Mail) {
         let id = mail.id();
         self.let_go(id);
         if let Some(waits) = self.mails.get_mut(&id) {
@@ -188,7 +198,7 @@ impl Waiting {
     }
 
     /// Takes a mail out that is done.
-    pub fn remove(&mut self, id: MailId) {
+    pub(super) fn remove(&mut self, id: MailId) {
         self.let_go(id);
         let Some(Waits { mail, .. }) = self.mails.remove(&id) else { return };
         let letter = &mail.letter;
@@ -208,7 +218,7 @@ impl Waiting {
     }
 
     /// The mails whose time is over, the first of them first.
-    pub fn due(&self, now: Timestamp) -> impl Iterator<Item = MailId> {
+    pub(super) fn due(&self, now: Timestamp) -> impl Iterator<Item = MailId> {
         self.due.iter().take_while(move |(expires, _)| *expires <= now).map(|(_, id)| *id)
     }
 

@@ -50,10 +50,10 @@ mod tests {
 
     use super::*;
 
-    pub const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+    pub(super) const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 
     /// The things of an empty store, and that store.
-    pub fn things() -> (Things, Arc<MemoryStore>) {
+    pub(super) fn things() -> (Things, Arc<MemoryStore>) {
         let store = Arc::new(MemoryStore::new());
         let tables = Tables::new(store.clone(), Durability::Os);
         (Things::open(tables).expect("empty"), store)

@@ -5,7 +5,7 @@ use store::Month;
 
 /// The partition of points that are older or newer than the others may be. A device with a wrong
 /// clock must not make partitions by the thousand.
-pub const OUTLIERS: Month = Month(u16::MAX);
+pub(super) const OUTLIERS: Month = Month(u16::MAX);
 
 /// Months before this one that have partitions of their own.
 pub const MONTHS_BEFORE: i64 = 120;
@@ -14,7 +14,7 @@ pub const MONTHS_BEFORE: i64 = 120;
 const MONTHS_AFTER: i64 = 1;
 
 /// The partition for a point of this time that comes now.
-pub fn of(ts: Timestamp, now: Timestamp) -> Month {
+pub(super) fn of(ts: Timestamp, now: Timestamp) -> Month {
     let (month, current) = (ts.month(), now.month());
     let near = (current - MONTHS_BEFORE..=current + MONTHS_AFTER).contains(&month);
     let month = u16::try_from(month).map(Month).ok();
@@ -22,17 +22,17 @@ pub fn of(ts: Timestamp, now: Timestamp) -> Month {
 }
 
 /// Whether a month's partition can have points between these times.
-pub fn overlaps(month: Month, from: Timestamp, to: Timestamp) -> bool {
+pub(super) fn overlaps(month: Month, from: Timestamp, to: Timestamp) -> bool {
     (from.month()..=to.month()).contains(&i64::from(month.0))
 }
 
 /// The time as bytes that are ordered like times.
-pub const fn ordered(ts: Timestamp) -> [u8; 8] {
+pub(super) const fn ordered(ts: Timestamp) -> [u8; 8] {
     (ts.as_millis() as u64 ^ 1 << 63).to_be_bytes()
 }
 
 /// The time of such bytes.
-pub const fn unordered(bytes: [u8; 8]) -> Timestamp {
+pub(super) const fn unordered(bytes: [u8; 8]) -> Timestamp {
     Timestamp::from_millis((u64::from_be_bytes(bytes) ^ 1 << 63) as i64)
 }
 

@@ -33,7 +33,7 @@ impl Owner {
 }
 
 /// The key of a series' row in [`Table::Series`].
-pub fn row_key(owner: Owner, kind: Kind, name: &str) -> Vec<u8> {
+pub(super) fn row_key(owner: Owner, kind: Kind, name: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(13 + name.len());
     key.extend_from_slice(owner.as_bytes());
     key.push(kind as u8);
@@ -42,7 +42,7 @@ pub fn row_key(owner: Owner, kind: Kind, name: &str) -> Vec<u8> {
 }
 
 /// Kind and name of a series, from the key of its row.
-pub fn kind_and_name(key: &[u8]) -> Option<(Kind, &str)> {
+pub(super) fn kind_and_name(key: &[u8]) -> Option<(Kind, &str)> {
     let (kind, name) = key.get(12..)?.split_first()?;
     Some((Kind::from_byte(*kind)?, std::str::from_utf8(name).ok()?))
 }
@@ -107,11 +107,11 @@ impl Series {
 }
 
 /// The length of a point's key.
-pub const POINT_KEY_BYTES: usize = 20;
+pub(super) const POINT_KEY_BYTES: usize = 20;
 
 /// The key of a point in [`Table::Telemetry`]: series number, time, arrival. Two points with one
 /// time are both kept. With its 20 bytes the engine keeps it in place.
-pub fn point_key(number: u64, ts: Timestamp, arrival: u32) -> [u8; POINT_KEY_BYTES] {
+pub(super) fn point_key(number: u64, ts: Timestamp, arrival: u32) -> [u8; POINT_KEY_BYTES] {
     let mut key = [0; POINT_KEY_BYTES];
     key[..8].copy_from_slice(&number.to_be_bytes());
     key[8..16].copy_from_slice(&partition::ordered(ts));
@@ -126,7 +126,7 @@ pub fn point_time(key: &[u8]) -> Option<Timestamp> {
 
 /// Gives out the numbers of series.
 #[derive(Default)]
-pub struct Numbers(Mutex<Option<Block>>);
+pub(super) struct Numbers(Mutex<Option<Block>>);
 
 /// Numbers that no other start of the program will use.
 struct Block {
@@ -147,7 +147,7 @@ impl Numbers {
     ///
     /// # Errors
     /// What the store reports.
-    pub fn next(&self, tables: &Tables) -> Result<u64, StoreError> {
+    pub(super) fn next(&self, tables: &Tables) -> Result<u64, StoreError> {
         let mut block = self.0.lock();
         if block.as_ref().is_none_or(|block| block.next == block.end) {
             let next = match block.as_ref() {

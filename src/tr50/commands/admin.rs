@@ -42,37 +42,37 @@ pub struct Made<Id> {
 }
 
 /// The caller's name in `createdBy` and its like.
-pub fn author(call: &Call<'_>) -> String {
+pub(super) fn author(call: &Call<'_>) -> String {
     call.session.who().name().to_owned()
 }
 
 /// Now and the caller's name, for `updatedOn` and `updatedBy`.
-pub fn stamp(call: &Call<'_>) -> Option<(Timestamp, String)> {
+pub(super) fn stamp(call: &Call<'_>) -> Option<(Timestamp, String)> {
     Some((call.now, author(call)))
 }
 
 /// Whether the caller is an administrator of the current organisation.
-pub fn administers(call: &Call<'_>) -> bool {
+pub(super) fn administers(call: &Call<'_>) -> bool {
     let access = call.session.access();
     access.super_admin || access.org_admin
 }
 
 /// Whether the caller may act in this organisation.
-pub fn may_act_in(call: &Call<'_>, org: OrgId) -> bool {
+pub(super) fn may_act_in(call: &Call<'_>, org: OrgId) -> bool {
     let access = call.session.access();
     let below = || access.org_admin && call.app.identity().is_within(org, access.org.id);
     access.super_admin || org == access.org.id || below()
 }
 
 /// The organisation with this id, in which the caller may act; without one the current one.
-pub fn org_meant(call: &Call<'_>, id: Option<OrgId>) -> Result<Arc<Org>, Failure> {
+pub(super) fn org_meant(call: &Call<'_>, id: Option<OrgId>) -> Result<Arc<Org>, Failure> {
     let id = id.unwrap_or_else(|| call.session.org_id());
     let org = call.app.identity().org(id).filter(|org| may_act_in(call, org.id));
     org.ok_or_else(|| Failure::not_found(format!("Organisation \"{id}\"")))
 }
 
 /// Fails unless the caller holds all of these permissions, for all things.
-pub fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failure> {
+pub(super) fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failure> {
     let access = call.session.access();
     let own = access.permissions;
     if access.restricted_to_self && *wanted != PermissionSet::EMPTY {
@@ -92,7 +92,7 @@ pub fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failur
 }
 
 /// Fails unless the caller may grant these flags.
-pub fn check_flags(call: &Call<'_>, supers: bool, org_admin: bool) -> Result<(), Failure> {
+pub(super) fn check_flags(call: &Call<'_>, supers: bool, org_admin: bool) -> Result<(), Failure> {
     let access = call.session.access();
     let sentence = if supers && !access.super_admin {
         "Only super administrators can grant isSuperAdmin and isSuperOps."
@@ -105,7 +105,11 @@ pub fn check_flags(call: &Call<'_>, supers: bool, org_admin: bool) -> Result<(),
 }
 
 /// The roles with these ids or keys, which the caller may grant in this organisation.
-pub fn roles_meant(call: &Call<'_>, org: OrgId, named: &[String]) -> Result<Vec<RoleId>, Failure> {
+pub(super) fn roles_meant(
+    call: &Call<'_>,
+    org: OrgId,
+    named: &[String],
+) -> Result<Vec<RoleId>, Failure> {
     check_list("roles", named)?;
     let mut roles = Vec::with_capacity(named.len());
     for name in named.iter().filter(|name| !name.is_empty()) {
@@ -119,7 +123,7 @@ pub fn roles_meant(call: &Call<'_>, org: OrgId, named: &[String]) -> Result<Vec<
 }
 
 /// The role with this id or key that is known in this organisation.
-pub fn role_meant(call: &Call<'_>, org: OrgId, name: &str) -> Result<Arc<Granted>, Failure> {
+pub(super) fn role_meant(call: &Call<'_>, org: OrgId, name: &str) -> Result<Arc<Granted>, Failure> {
     let identity = &call.app.identity();
     let by_id = name.parse().ok().and_then(|id| identity.role_within(id, org));
     let found = by_id.or_else(|| identity.role_by_key(org, name));
@@ -127,7 +131,7 @@ pub fn role_meant(call: &Call<'_>, org: OrgId, name: &str) -> Result<Arc<Granted
 }
 
 /// Fails unless the caller may grant what these roles grant in this organisation.
-pub fn check_held(call: &Call<'_>, org: OrgId, roles: &[RoleId]) -> Result<(), Failure> {
+pub(super) fn check_held(call: &Call<'_>, org: OrgId, roles: &[RoleId]) -> Result<(), Failure> {
     for role in roles {
         if let Some(granted) = call.app.identity().role_within(*role, org) {
             check_grant(call, &granted.permissions)?;
@@ -137,7 +141,7 @@ pub fn check_held(call: &Call<'_>, org: OrgId, roles: &[RoleId]) -> Result<(), F
 }
 
 /// Fails when an organisation has so many records of a kind already.
-pub fn check_room(count: usize, kind: &str) -> Result<(), Failure> {
+pub(super) fn check_room(count: usize, kind: &str) -> Result<(), Failure> {
     if count < limits::RECORDS_PER_ORG_MAX {
         return Ok(());
     }
@@ -146,12 +150,12 @@ pub fn check_room(count: usize, kind: &str) -> Result<(), Failure> {
 }
 
 /// Fails unless the text is a name or key.
-pub fn check_name(parameter: &str, text: &str) -> Result<(), Failure> {
+pub(super) fn check_name(parameter: &str, text: &str) -> Result<(), Failure> {
     if is_name(text) { Ok(()) } else { Err(unfit(parameter, NAME_RULE)) }
 }
 
 /// Fails when a list has too many texts or one of them is too long.
-pub fn check_list(parameter: &str, texts: &[String]) -> Result<(), Failure> {
+pub(super) fn check_list(parameter: &str, texts: &[String]) -> Result<(), Failure> {
     let most = limits::RECORD_LIST_MAX;
     if texts.len() > most {
         return Err(unfit(parameter, &format!("at most {most} texts")));
@@ -168,33 +172,33 @@ fn check_text(parameter: &str, text: &str) -> Result<(), Failure> {
 }
 
 /// The failure for a parameter that breaks a rule.
-pub fn unfit(parameter: &str, rule: &str) -> Failure {
+pub(super) fn unfit(parameter: &str, rule: &str) -> Failure {
     let sentence = format!("Parameter \"{parameter}\" must be {rule}.");
     Failure::new(Code::PARAMETER_INVALID, sentence)
 }
 
 /// The failure for a name that is taken, such as `Role "device"`.
-pub fn already_exists(what: &str, name: &str) -> Failure {
+pub(super) fn already_exists(what: &str, name: &str) -> Failure {
     let sentence = format!("{what} \"{}\" exists already.", excerpt(name));
     Failure::new(Code::ALREADY_EXISTS, sentence)
 }
 
 /// A change of a record by the parameters that are there, and by `unset`, which empties what it
 /// names (`tr50.md` 4.1).
-pub struct Edit {
+pub(super) struct Edit {
     /// In lower case.
     unset: HashSet<String>,
 }
 
 impl Edit {
     /// With the members that `unset` names.
-    pub fn new(unset: Option<Vec<String>>) -> Self {
+    pub(super) fn new(unset: Option<Vec<String>>) -> Self {
         let unset = unset.into_iter().flatten();
         Self { unset: unset.map(|name| name.to_ascii_lowercase()).collect() }
     }
 
     /// Whether the member is to be emptied.
-    pub fn unsets(&self, name: &str) -> bool {
+    pub(super) fn unsets(&self, name: &str) -> bool {
         !self.unset.is_empty() && self.unset.contains(&name.to_ascii_lowercase())
     }
 
@@ -203,7 +207,7 @@ impl Edit {
     /// # Errors
     ///
     /// It is too long.
-    pub fn text(
+    pub(super) fn text(
         &self,
         name: &str,
         field: &mut String,
@@ -223,7 +227,7 @@ impl Edit {
     /// # Errors
     ///
     /// It has too many, or one is too long.
-    pub fn list(
+    pub(super) fn list(
         &self,
         name: &str,
         field: &mut Vec<String>,
@@ -240,7 +244,7 @@ impl Edit {
     }
 
     /// Changes a flag.
-    pub fn flag(&self, name: &str, field: &mut bool, value: Option<bool>) {
+    pub(super) fn flag(&self, name: &str, field: &mut bool, value: Option<bool>) {
         if let Some(value) = value {
             *field = value;
         } else if self.unsets(name) {

@@ -10,7 +10,7 @@ use base::json::{self, ObjectWriter, key};
 use base::limits::{LISTED_AT_ONCE_MAX, LISTING_BYTES_RESERVED_MAX};
 use base::timestamp::Timestamp;
 use rules::directory::query::{Filter, Listing, Query, SortKey};
-use rules::directory::{Kind, Place, Principal, Session, Status, Who};
+use rules::directory::{Kind, OrgContext, Principal, Session, Status, Who};
 use rules::identity::Access;
 use rules::identity::model::{Application, Org};
 use rules::identity::permission::PermissionSet;
@@ -331,7 +331,7 @@ fn forest(
 
 fn recent_orgs(call: &Call<'_>) -> Vec<RecentOrg> {
     let mut recent: Vec<RecentOrg> = Vec::new();
-    for switch in call.session.place().switches.into_iter().rev() {
+    for switch in call.session.context().switches.into_iter().rev() {
         if recent.iter().all(|org| org.org_id != switch.org_id) {
             recent.push(RecentOrg { org_id: switch.org_id, org_key: switch.org_key });
         }
@@ -375,9 +375,9 @@ impl WriteReply for SessionList {
         let mut comma = false;
         for (index, session) in self.listing.sessions.iter().enumerate() {
             let start = out.len();
-            session.with_place(|place| {
+            session.with_context(|context| {
                 // It may have gone to another organisation since the page was taken.
-                if place.access.org.id != self.org {
+                if context.access.org.id != self.org {
                     return;
                 }
                 if comma {
@@ -385,7 +385,7 @@ impl WriteReply for SessionList {
                 }
                 comma = true;
                 let mut object = ObjectWriter::new(out);
-                write_placed(&mut object, session, place, &mut texts);
+                write_in_context(&mut object, session, context, &mut texts);
                 object.end();
             });
             if index == 0 {
@@ -508,16 +508,18 @@ fn write_perms(out: &mut Vec<u8>, set: PermissionSet) {
 
 /// The members of the session object that `list`, `find` and `info` share (`tr50.md` 3.3).
 fn write_session(object: &mut ObjectWriter<'_>, session: &Session) {
-    session.with_place(|place| write_placed(object, session, place, &mut SharedTexts::default()));
+    session.with_context(|context| {
+        write_in_context(object, session, context, &mut SharedTexts::default())
+    });
 }
 
-fn write_placed(
+fn write_in_context(
     object: &mut ObjectWriter<'_>,
     session: &Session,
-    place: &Place,
+    context: &OrgContext,
     texts: &mut SharedTexts,
 ) {
-    let access = &place.access;
+    let access = &context.access;
     let shared = SharedTexts::of_standing(&mut texts.access, access);
     object.hex(key!("ref"), session.reference().as_bytes());
     object.members(&shared.org);
@@ -543,7 +545,7 @@ fn write_placed(
         None => object.name(key!("allowSubOrgAccess")).extend_from_slice(b"null"),
     }
     object.time(key!("startTime"), session.started());
-    json::push_value(object.name(key!("orgSwitches")), &place.switches);
+    json::push_value(object.name(key!("orgSwitches")), &context.switches);
     object.integer(key!("commandCount"), session.command_count());
     object.time(key!("lastAccessed"), session.last_accessed());
     object.flag(key!("allAgreementsSigned"), false);

@@ -107,7 +107,7 @@ pub struct Held {
 /// # Errors
 ///
 /// The store fails.
-pub fn held(
+pub(super) fn held(
     call: &Call<'_>,
     owner: Owner,
     kind: Kind,
@@ -152,7 +152,7 @@ impl WriteReply for Held {
 
 /// Points of a series, oldest first.
 #[derive(Default)]
-pub struct History {
+pub(super) struct History {
     kind: Option<Kind>,
     rows: Vec<Row>,
     /// How many there are in all, when the reply says so.
@@ -162,7 +162,7 @@ pub struct History {
 
 /// How a history is written.
 #[derive(Clone, Copy, Default)]
-pub struct Form {
+pub(super) struct Form {
     /// Values and times in arrays of their own.
     pub split: bool,
     /// With the points' ids.
@@ -172,7 +172,7 @@ pub struct Form {
 }
 
 /// What is read of a series, and how much of it.
-pub struct Wanted<'w> {
+pub(super) struct Wanted<'w> {
     /// The span of time.
     pub span: Span,
     /// Points to return at most.
@@ -188,7 +188,7 @@ pub struct Wanted<'w> {
 /// # Errors
 ///
 /// The store fails, or the points have too many bytes for one reply.
-pub fn history(
+pub(super) fn history(
     call: &Call<'_>,
     series: Option<&Series>,
     wanted: &Wanted<'_>,
@@ -228,7 +228,7 @@ pub fn history(
 }
 
 /// The failure of a history that does not fit into one reply.
-pub fn too_large() -> Failure {
+pub(super) fn too_large() -> Failure {
     let most = limits::HISTORY_BYTES_MAX;
     let sentence = format!("The history has more than {most} bytes; ask for fewer records.");
     Failure::new(Code::REPLY_TOO_LARGE, sentence)
@@ -237,7 +237,7 @@ pub fn too_large() -> Failure {
 impl History {
     /// Puts the newest point first.
     #[must_use]
-    pub fn newest_first(mut self, newest_first: bool) -> Self {
+    pub(super) fn newest_first(mut self, newest_first: bool) -> Self {
         if newest_first {
             self.rows.reverse();
         }
@@ -245,28 +245,28 @@ impl History {
     }
 
     /// How many points the reply has.
-    pub const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.rows.len()
     }
 
     /// The bytes that its points have.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.rows.iter().map(|(_, value)| value.len()).sum()
     }
 
     /// The rows and what they are.
-    pub fn rows(&self) -> impl Iterator<Item = (&Row, Point<'_>)> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&Row, Point<'_>)> {
         let kind = self.kind;
         self.rows.iter().filter_map(move |row| Some((row, readable(kind?, row)?)))
     }
 
     /// How many points there are in all, when that was counted.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.count.unwrap_or(self.rows.len())
     }
 
     /// Appends the array of points.
-    pub fn write_values(&self, out: &mut Vec<u8>) {
+    pub(super) fn write_values(&self, out: &mut Vec<u8>) {
         out.push(b'[');
         let start = out.len();
         for (row, point) in self.rows() {
@@ -300,7 +300,7 @@ impl History {
     }
 
     /// Appends the members of the reply.
-    pub fn write_members(&self, object: &mut ObjectWriter<'_>) {
+    pub(super) fn write_members(&self, object: &mut ObjectWriter<'_>) {
         if let Some(count) = self.count {
             object.integer(key!("count"), count as u64);
         }
@@ -323,7 +323,7 @@ impl WriteReply for History {
 }
 
 /// Appends an array.
-pub fn write_array<T>(
+pub(super) fn write_array<T>(
     out: &mut Vec<u8>,
     items: impl Iterator<Item = T>,
     mut write: impl FnMut(&mut Vec<u8>, T),
@@ -340,7 +340,7 @@ pub fn write_array<T>(
 }
 
 /// The id of a point: its time and arrival, of which its series has no second one.
-pub fn point_id(row: &Row) -> String {
+pub(super) fn point_id(row: &Row) -> String {
     hex(row.0.get(8..).unwrap_or_default())
 }
 
@@ -448,7 +448,7 @@ fn write_location(object: &mut ObjectWriter<'_>, location: &Location<'_>, addres
 /// # Errors
 ///
 /// There is no such thing, or the store fails.
-pub fn series_of(
+pub(super) fn series_of(
     call: &Call<'_>,
     target: &Target,
     kind: Kind,

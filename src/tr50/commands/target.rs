@@ -138,7 +138,7 @@ impl Target {
 
 /// Whether the caller may name this thing: every thing of its organisation, or, with a restricted
 /// token, its own and those that are bound to it.
-pub fn may_name(call: &Call<'_>, thing: &Thing) -> bool {
+pub(super) fn may_name(call: &Call<'_>, thing: &Thing) -> bool {
     match call.session.who() {
         Who::Application { thing_id, .. } if is_restricted(call) => {
             thing.id == *thing_id || thing.bound_to == Some(*thing_id)
@@ -148,7 +148,7 @@ pub fn may_name(call: &Call<'_>, thing: &Thing) -> bool {
 }
 
 /// Whether the caller's token is restricted to its own thing, as it is now.
-pub fn is_restricted(call: &Call<'_>) -> bool {
+pub(super) fn is_restricted(call: &Call<'_>) -> bool {
     call.session.access().restricted_to_self
 }
 
@@ -157,7 +157,7 @@ pub fn is_restricted(call: &Call<'_>) -> bool {
 /// # Errors
 ///
 /// The caller is a user, or the store fails.
-pub fn served(call: &Call<'_>) -> Result<Vec<Subject>, Failure> {
+pub(super) fn served(call: &Call<'_>) -> Result<Vec<Subject>, Failure> {
     let Who::Application { thing_id, thing_key, .. } = call.session.who() else {
         let sentence = "Only applications have a thing of their own.";
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));

@@ -157,7 +157,7 @@ fn named<'f>(fields: &[&'f str], name: &str, parameter: &str) -> Result<&'f str,
 }
 
 /// The members of a serialisable struct.
-pub fn members<T: Serialize>(item: &T) -> Option<Map<String, Value>> {
+pub(super) fn members<T: Serialize>(item: &T) -> Option<Map<String, Value>> {
     match serde_json::to_value(item) {
         Ok(Value::Object(members)) => Some(members),
         _ => None,

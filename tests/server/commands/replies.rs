@@ -11,12 +11,12 @@ use crate::http::{exchange, post_with};
 use crate::tcp::Lines;
 
 /// The directory of the data files.
-pub fn directory() -> PathBuf {
+pub(super) fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/replies")
 }
 
 /// Runs one data file against a server of its own.
-pub async fn check(file: &str) {
+pub(super) async fn check(file: &str) {
     let text = std::fs::read_to_string(directory().join(file)).expect(file);
     let steps = read(&text);
     let settings: Vec<(&str, &str)> = steps
@@ -83,7 +83,7 @@ fn read(text: &str) -> Vec<Step> {
 }
 
 /// What the data files show of each command: the code of its failure, or 0 for a success.
-pub fn shown() -> BTreeMap<String, BTreeSet<i64>> {
+pub(super) fn shown() -> BTreeMap<String, BTreeSet<i64>> {
     let mut shown: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
     for entry in std::fs::read_dir(directory()).expect("the directory") {
         let path = entry.expect("an entry").path();

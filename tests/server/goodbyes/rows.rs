@@ -7,23 +7,23 @@ use crate::harness::failure;
 const DONE: &str = r#"{"success":true}"#;
 
 /// A command, its parameters or nothing, and its reply.
-pub type Asked = (&'static str, &'static str, &'static str);
+pub(super) type Asked = (&'static str, &'static str, &'static str);
 
-pub const PING: Asked = ("diag.ping", "", DONE);
+pub(super) const PING: Asked = ("diag.ping", "", DONE);
 
 /// User and password, or thing key and token.
-pub type Login = (&'static str, &'static str);
+pub(super) type Login = (&'static str, &'static str);
 
 /// How a session ends.
 #[derive(Clone, Copy)]
-pub enum End {
+pub(super) enum End {
     LoggedOut,
     Revoked,
 }
 
 /// What is asked.
 #[derive(Clone, Copy)]
-pub enum Ask {
+pub(super) enum Ask {
     /// The commands of one request.
     Tr50(&'static [Asked]),
     /// A request in another dialect, on a connection of its own: its head without the length, its
@@ -33,7 +33,7 @@ pub enum Ask {
 
 /// A session over TCP beside the asker's.
 #[derive(Clone, Copy)]
-pub struct Other {
+pub(super) struct Other {
     pub login: Login,
     /// What it does first.
     pub before: &'static [Asked],
@@ -43,7 +43,7 @@ pub struct Other {
 
 /// A row. Its texts can have the placeholders of [`Names`](super::Names).
 #[derive(Clone, Copy)]
-pub struct Row {
+pub(super) struct Row {
     pub what: &'static str,
     /// Who there is beside the demo's, in the form of `fixtures/demo.toml`.
     pub there: &'static [&'static str],
@@ -77,7 +77,7 @@ const THING_OF_APP: Login = ("<n>", "token-of-<n>");
 const OTHER_THING_OF_APP: Login = ("o-<n>", "token-of-<n>");
 
 /// The organisation of a run of its own: what changes in one concerns all who are there.
-pub const AN_ORG: &str = "[[org]]\nkey = \"<org>\"\nslug = \"<org>\"\nparent = \"SYSTEM\"\n";
+pub(super) const AN_ORG: &str = "[[org]]\nkey = \"<org>\"\nslug = \"<org>\"\nparent = \"SYSTEM\"\n";
 const ONE_BELOW: &str = "[[org]]\nkey = \"b-<n>\"\nslug = \"b-<n>\"\nparent = \"<org>\"\n";
 const A_USER: &str = r#"
 [[user]]
@@ -132,7 +132,7 @@ const REVOKE: &str = "POST /api/v1/orgs/<org>/principals/<hex>/sessions/revoke H
 const ELEMENT: &str = "POST /json-rpc/12.3 HTTP/1.1\r\nAuthorization: Basic <basic>";
 
 /// For many at once in one organisation.
-pub const IN_A_CROWD: Row = Row {
+pub(super) const IN_A_CROWD: Row = Row {
     what: "app.delete of the own application, at once with others",
     there: &[AN_APP, APP_ADMIN],
     asker: THING_OF_APP,
@@ -142,7 +142,7 @@ pub const IN_A_CROWD: Row = Row {
 };
 
 /// All other rows.
-pub const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     Row {
         what: "session.end of the own session",
         ask: Ask::Tr50(&[("session.end", "", DONE)]),

@@ -39,7 +39,7 @@ impl FileLoad {
     ///
     /// # Errors
     /// The URL's host has no address.
-    pub async fn new(bytes: usize, url: &Url) -> Result<Option<Self>, ClientError> {
+    pub(super) async fn new(bytes: usize, url: &Url) -> Result<Option<Self>, ClientError> {
         if !matches!(url.protocol, Protocol::Http | Protocol::Https) {
             return Ok(None);
         }
@@ -52,7 +52,7 @@ impl FileLoad {
     }
 
     /// How large the files are.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 

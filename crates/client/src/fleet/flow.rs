@@ -37,13 +37,13 @@ pub(super) struct Flow<'a> {
 }
 
 impl<'a> Flow<'a> {
-    pub fn new(pace: Pace, board: &'a Board) -> Self {
+    pub(super) fn new(pace: Pace, board: &'a Board) -> Self {
         let sent = VecDeque::new();
         Self { due: pace.start, pace, board, sent, first_id: 0, held_back: false }
     }
 
     /// The id to send a command under, if one is due and the window is open.
-    pub fn next(&mut self, now: Instant) -> Option<u32> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<u32> {
         if now >= self.pace.end || now < self.due {
             return None;
         }
@@ -66,7 +66,7 @@ impl<'a> Flow<'a> {
 
     /// Counts the answer to `id`, or to the oldest command where answers come in order. One that
     /// nobody waits for (it was lost before) is not counted again.
-    pub fn answered(&mut self, id: Option<u32>, success: bool, now: Instant) {
+    pub(super) fn answered(&mut self, id: Option<u32>, success: bool, now: Instant) {
         let index = id.map_or(0, |id| id.wrapping_sub(self.first_id) as usize);
         let Some(sent) = self.sent.get_mut(index).and_then(Option::take) else {
             return;
@@ -80,7 +80,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Gives up commands that have waited too long, and returns how many.
-    pub fn expire(&mut self, now: Instant) -> u64 {
+    pub(super) fn expire(&mut self, now: Instant) -> u64 {
         let mut lost = 0;
         while let Some(Some(sent)) = self.sent.front()
             && now.saturating_duration_since(*sent) >= self.pace.timeout
@@ -95,7 +95,7 @@ impl<'a> Flow<'a> {
     }
 
     /// When there is something to do though nothing was answered.
-    pub fn wake(&self, now: Instant) -> Instant {
+    pub(super) fn wake(&self, now: Instant) -> Instant {
         let patience = self.sent.front().and_then(|sent| Some((*sent)? + self.pace.timeout));
         let end = if now < self.pace.end { Some(self.pace.end) } else { None };
         let open = now < self.pace.end && self.sent.len() < self.pace.window;
@@ -106,12 +106,12 @@ impl<'a> Flow<'a> {
     }
 
     /// Whether no more commands are sent and none is on its way.
-    pub fn is_over(&self, now: Instant) -> bool {
+    pub(super) fn is_over(&self, now: Instant) -> bool {
         now >= self.pace.end && self.sent.is_empty()
     }
 
     /// Sends nothing more; what is on its way gets `patience`.
-    pub fn stop(&mut self, now: Instant, patience: Duration) {
+    pub(super) fn stop(&mut self, now: Instant, patience: Duration) {
         self.pace.end = now;
         self.pace.timeout = self.pace.timeout.min(patience);
     }

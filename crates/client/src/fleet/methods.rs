@@ -32,13 +32,19 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Whether this device is a caller.
-    pub const fn calls(&self, number: usize) -> bool {
+    pub(super) const fn calls(&self, number: usize) -> bool {
         number < self.callers
     }
 
     /// The request of a caller: every call goes to the next of the devices that answer, with the
     /// time at which it was made.
-    pub fn request(&self, caller: usize, id: u32, now: Instant, timeout: Duration) -> String {
+    pub(super) fn request(
+        &self,
+        caller: usize,
+        id: u32,
+        now: Instant,
+        timeout: Duration,
+    ) -> String {
         let answering = self.devices.saturating_sub(self.callers).max(1);
         let number = self.callers + (caller + id as usize * self.callers) % answering;
         let (key, sent_ns) = (&self.key_prefix, nanos(now - self.epoch));
@@ -49,7 +55,7 @@ impl Exchange {
     }
 
     /// A caller has come to its end.
-    pub fn called(&self) {
+    pub(super) fn called(&self) {
         if self.calling.fetch_sub(1, AcqRel) == 1 {
             self.done.cancel();
         }

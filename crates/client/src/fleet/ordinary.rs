@@ -40,7 +40,7 @@ enum Answer {
 
 impl Ordinary {
     /// Connects and logs in with MQTT 3.1.1 or 5.
-    pub async fn open(url: &Url, options: &Options) -> Result<Self, ClientError> {
+    pub(super) async fn open(url: &Url, options: &Options) -> Result<Self, ClientError> {
         let (sender, answers) = mpsc::channel(ANSWERS_MAX);
         let (publisher, pump) = match url.version {
             Version::V5 => open_v5(url, options, sender),
@@ -60,7 +60,7 @@ impl Ordinary {
     }
 
     /// Hands a request to rumqttc.
-    pub async fn send(&self, id: u32, request: &str) -> Result<(), ClientError> {
+    pub(super) async fn send(&self, id: u32, request: &str) -> Result<(), ClientError> {
         let topic = format!("api/{id}");
         let sent = match &self.publisher {
             Publisher::V4(client) => {
@@ -77,7 +77,7 @@ impl Ordinary {
     }
 
     /// The next answer with its request's id. Cancel safe.
-    pub async fn receive(&mut self) -> Result<(u32, Bytes), ClientError> {
+    pub(super) async fn receive(&mut self) -> Result<(u32, Bytes), ClientError> {
         match self.answers.recv().await {
             Some(Answer::Reply(id, text)) => Ok((id, text)),
             Some(Answer::Failed(reason)) => Err(ClientError::Broken(io::Error::other(reason))),
@@ -86,7 +86,7 @@ impl Ordinary {
     }
 
     /// Says DISCONNECT and waits until the connection has ended.
-    pub async fn close(mut self) {
+    pub(super) async fn close(mut self) {
         let asked = match &self.publisher {
             Publisher::V4(client) => client.disconnect().await.is_ok(),
             Publisher::V5(client) => client.disconnect().await.is_ok(),

@@ -32,7 +32,7 @@ pub mod wheel;
 pub use event::{Event, Events};
 pub use outbox::{Outbox, Push, Replied};
 pub use session::{
-    End, Kind, Lifetime, OrgSwitch, Place, Principal, Reason, Session, Start, Status, Who,
+    End, Kind, Lifetime, OrgContext, OrgSwitch, Principal, Reason, Session, Start, Status, Who,
 };
 
 use history::History;
@@ -242,9 +242,9 @@ impl DirectoryWriter {
     ) -> Result<SmallVec<[Arc<Session>; 1]>, Full> {
         // Held over all indexes: whoever finds the session through the first of them and ends it
         // waits until it is in the last.
-        let place = session.place.write();
+        let context = session.context.write();
         let older = self.join(session, takes_over, siblings_max)?;
-        self.roster(place.access.org.id).write().insert(session.clone());
+        self.roster(context.access.org.id).write().insert(session.clone());
         self.arm(session);
         self.sessions.insert(session.uuid(), session.clone());
         Ok(older)
@@ -275,21 +275,21 @@ impl DirectoryWriter {
 
     /// Ends a session; does nothing when it has ended already.
     pub fn end(&self, session: &Arc<Session>, reason: Reason, now: Timestamp) -> Events {
-        let place = session.place.write();
+        let context = session.context.write();
         if session.end.set(End { reason, at: now }).is_err() {
             return Events::default();
         }
         // First into the history: who looks for it here and there finds it.
         let forgotten = self.history.lock().push(session.clone());
         self.sessions.remove(&session.uuid());
-        self.roster(place.access.org.id).write().remove(session);
+        self.roster(context.access.org.id).write().remove(session);
         self.wheel.lock().remove(session);
         let principal = session.who.principal();
         self.by_principal.remove_if_mut(&principal, |_, siblings| {
             siblings.remove(session);
             siblings.is_empty()
         });
-        drop(place);
+        drop(context);
         let ended = Event::Ended(session.clone(), reason);
         std::iter::once(ended).chain(forgotten.into_iter().map(Event::Forgotten)).collect()
     }
@@ -317,19 +317,19 @@ impl DirectoryWriter {
 
     /// Moves a session to another organisation, with the rights it has there.
     pub fn switch(&self, session: &Arc<Session>, access: Arc<Access>, now: Timestamp) -> Events {
-        let mut place = session.place.write();
+        let mut context = session.context.write();
         if session.end.get().is_some() {
             return Events::default();
         }
         let org = access.org.clone();
         let switch = OrgSwitch { org_id: org.id, org_key: org.key.clone(), ts: now };
-        if place.access.org.id != org.id {
-            self.roster(place.access.org.id).write().remove(session);
+        if context.access.org.id != org.id {
+            self.roster(context.access.org.id).write().remove(session);
             self.roster(org.id).write().insert(session.clone());
         }
-        session.stand(&mut place, access);
-        place.push_switch(switch);
-        drop(place);
+        session.set_access(&mut context, access);
+        context.push_switch(switch);
+        drop(context);
         Event::Switched(session.clone()).into()
     }
 
@@ -344,18 +344,18 @@ impl DirectoryWriter {
         now: Timestamp,
         access_of: impl FnOnce(&Who, OrgId) -> Option<Access>,
     ) -> Events {
-        let mut place = session.place.write();
+        let mut context = session.context.write();
         if session.end.get().is_some() {
             return Events::default();
         }
-        match access_of(&session.who, place.access.org.id) {
-            Some(access) if access == *place.access => Events::default(),
+        match access_of(&session.who, context.access.org.id) {
+            Some(access) if access == *context.access => Events::default(),
             Some(access) => {
-                session.stand(&mut place, Arc::new(access));
+                session.set_access(&mut context, Arc::new(access));
                 Event::RightsChanged(session.clone()).into()
             }
             None => {
-                drop(place);
+                drop(context);
                 self.end(session, Reason::Revoked, now)
             }
         }
@@ -382,11 +382,11 @@ impl DirectoryWriter {
     /// Arms a session again that was used since it was armed.
     fn rearm(&self, session: &Arc<Session>) {
         // Against an end at the same time, which would leave the new timer behind.
-        let place = session.place.write();
+        let context = session.context.write();
         if session.end.get().is_none() {
             self.arm(session);
         }
-        drop(place);
+        drop(context);
     }
 
     /// Takes ended sessions out of the history that are too old.

@@ -37,7 +37,7 @@ enum WhoRecord {
 impl SessionRecord {
     /// What is to be stored of a session now.
     pub fn of(session: &Session) -> Self {
-        let place = session.place();
+        let context = session.context();
         Self {
             reference: session.reference,
             who: match &session.who {
@@ -55,8 +55,8 @@ impl SessionRecord {
             started: session.started,
             last_accessed: session.last_accessed(),
             command_count: session.command_count(),
-            org: place.access.org.id,
-            switches: place.switches,
+            org: context.access.org.id,
+            switches: context.switches,
             end: session.end(),
         }
     }
@@ -65,7 +65,7 @@ impl SessionRecord {
     /// right to be in that organisation, is gone.
     pub fn restore(self, identity: &Identity, serial: u64) -> Option<Session> {
         let (who, access) = self.principal(identity)?;
-        let place = Start {
+        let context = Start {
             // Replaced below: the secret is not on disk.
             id: SessionId::from_random([0; 12]),
             who,
@@ -75,10 +75,10 @@ impl SessionRecord {
             lifetime: self.lifetime,
             outbox: None,
         };
-        let mut session = Session::new(place, serial, self.ttl_s, self.started);
+        let mut session = Session::new(context, serial, self.ttl_s, self.started);
         session.reference = self.reference;
         session.id = OnceLock::new();
-        session.place.get_mut().switches = self.switches;
+        session.context.get_mut().switches = self.switches;
         session.last_accessed.store(self.last_accessed.as_millis(), Ordering::Relaxed);
         session.last_active.store(self.last_accessed.as_millis(), Ordering::Relaxed);
         session.command_count.store(self.command_count, Ordering::Relaxed);

@@ -218,7 +218,7 @@ pub struct OrgSwitch {
 
 /// Where a session is and what it may do there.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct OrgContext {
     /// The current organisation and the rights in it.
     pub access: Arc<Access>,
     /// The switches so far, oldest first.
@@ -257,8 +257,8 @@ pub struct Session {
     pub(super) lifetime: Lifetime,
     pub(super) ttl_s: u64,
     pub(super) started: Timestamp,
-    pub(super) place: RwLock<Place>,
-    /// Those of `place`, where every command can ask for its own without the lock.
+    pub(super) context: RwLock<OrgContext>,
+    /// Those of `context`, where every command can ask for its own without the lock.
     permissions: SharedPermissions,
     pub(super) end: OnceLock<End>,
     /// Whether it was revoked after it had ended otherwise.
@@ -289,7 +289,7 @@ impl Session {
             ttl_s,
             started: now,
             permissions: start.access.permissions.into(),
-            place: RwLock::new(Place { access: start.access, switches: Vec::new() }),
+            context: RwLock::new(OrgContext { access: start.access, switches: Vec::new() }),
             end: OnceLock::new(),
             revoked: AtomicBool::new(false),
             outbox: start.outbox,
@@ -382,18 +382,18 @@ impl Session {
 
     /// Its current organisation and rights.
     pub fn access(&self) -> Arc<Access> {
-        self.place.read().access.clone()
+        self.context.read().access.clone()
     }
 
     /// Its current organisation, rights, and the switches so far.
-    pub fn place(&self) -> Place {
-        self.place.read().clone()
+    pub fn context(&self) -> OrgContext {
+        self.context.read().clone()
     }
 
-    /// As [`Session::place`], without a copy; `look` must be short, for nobody can end or move the
+    /// As [`Session::context`], without a copy; `look` must be short, for nobody can end or move the
     /// session meanwhile.
-    pub fn with_place<T>(&self, look: impl FnOnce(&Place) -> T) -> T {
-        look(&self.place.read())
+    pub fn with_context<T>(&self, look: impl FnOnce(&OrgContext) -> T) -> T {
+        look(&self.context.read())
     }
 
     /// Whether it may use a command now.
@@ -403,12 +403,12 @@ impl Session {
 
     /// Everything that it may use now.
     pub fn permissions(&self) -> PermissionSet {
-        self.place.read().access.permissions
+        self.context.read().access.permissions
     }
 
     /// The current organisation's id.
     pub fn org_id(&self) -> OrgId {
-        self.place.read().access.org.id
+        self.context.read().access.org.id
     }
 
     /// How it ended; none while it lives.
@@ -489,14 +489,14 @@ impl Session {
 }
 
 impl Session {
-    /// Gives the session other rights, maybe elsewhere; `place` is its own, which is locked.
-    pub(super) fn stand(&self, place: &mut Place, access: Arc<Access>) {
+    /// Gives the session other rights, maybe elsewhere; `context` is its own, which is locked.
+    pub(super) fn set_access(&self, context: &mut OrgContext, access: Arc<Access>) {
         self.permissions.set(access.permissions);
-        place.access = access;
+        context.access = access;
     }
 }
 
-impl Place {
+impl OrgContext {
     pub(super) fn push_switch(&mut self, switch: OrgSwitch) {
         if self.switches.len() >= limits::ORG_SWITCHES_MAX {
             self.switches.remove(0);

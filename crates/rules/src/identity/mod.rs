@@ -61,10 +61,10 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
+    pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 
     /// Identity as `serve --demo` has it.
-    pub fn demo() -> IdentityWriter {
+    pub(crate) fn demo() -> IdentityWriter {
         let text = include_str!("../../../../fixtures/demo.toml");
         let records = bootstrap::read(text, NOW, &mut |bytes| bytes.fill(7));
         IdentityWriter::new(records.expect("the demo's file is right"))

@@ -18,7 +18,7 @@ use super::{Identity, ThingDef};
 ///
 /// Its own functions take no lock: whoever holds one calls these and not those of [`Identity`].
 #[derive(Default)]
-pub struct Registry {
+pub(super) struct Registry {
     /// Ordered by key, without regard to case; so are all lists below, by key, e-mail or name.
     orgs: Vec<Arc<Org>>,
     orgs_by_id: HashMap<OrgId, Arc<Org>>,
@@ -58,7 +58,7 @@ pub struct Granted {
 
 impl Registry {
     /// Indexes the records.
-    pub fn new(mut records: Records) -> Self {
+    pub(super) fn new(mut records: Records) -> Self {
         // In their order, so that each goes to the end of its lists.
         records.orgs.sort_by_cached_key(|org| org.key.to_lowercase());
         records.roles.sort_by_cached_key(|role| role.key.to_lowercase());
@@ -77,7 +77,7 @@ impl Registry {
     }
 
     /// Adds a record, or replaces the one with its id.
-    pub fn put(&mut self, record: Record) {
+    pub(super) fn put(&mut self, record: Record) {
         self.remove(&record);
         match record {
             Record::Org(org) => self.put_org(org),
@@ -89,7 +89,7 @@ impl Registry {
     }
 
     /// Takes the record with this one's id out, if it is there.
-    pub fn remove(&mut self, record: &Record) {
+    pub(super) fn remove(&mut self, record: &Record) {
         match record {
             Record::Org(org) => self.remove_org(org.id),
             Record::Role(role) => self.remove_role(role.id),
@@ -189,28 +189,28 @@ impl Registry {
     }
 
     /// The organisation with this id.
-    pub fn org(&self, id: OrgId) -> Option<&Arc<Org>> {
+    pub(super) fn org(&self, id: OrgId) -> Option<&Arc<Org>> {
         self.orgs_by_id.get(&id)
     }
 
     /// All organisations, ordered by key.
-    pub fn orgs(&self) -> &[Arc<Org>] {
+    pub(super) fn orgs(&self) -> &[Arc<Org>] {
         &self.orgs
     }
 
     /// The organisation and all above it, the nearest first.
-    pub fn line_of(&self, org: OrgId) -> impl Iterator<Item = OrgId> {
+    pub(super) fn line_of(&self, org: OrgId) -> impl Iterator<Item = OrgId> {
         let parent = |org: &OrgId| self.orgs_by_id.get(org).and_then(|org| org.parent);
         std::iter::successors(Some(org), parent).take(limits::ORG_DEPTH_MAX)
     }
 
     /// Whether `org` is `ancestor` or somewhere below it.
-    pub fn is_within(&self, org: OrgId, ancestor: OrgId) -> bool {
+    pub(super) fn is_within(&self, org: OrgId, ancestor: OrgId) -> bool {
         self.line_of(org).any(|org| org == ancestor)
     }
 
     /// The role, if it is known in `org`: owned there or above.
-    pub fn role_within(&self, id: RoleId, org: OrgId) -> Option<&Arc<Granted>> {
+    pub(super) fn role_within(&self, id: RoleId, org: OrgId) -> Option<&Arc<Granted>> {
         self.roles.get(&id).filter(|granted| self.is_within(org, granted.role.org))
     }
 }

@@ -10,7 +10,7 @@ const WAITING_MAX: usize = 65_536;
 
 /// What was not written yet; empty most of the time.
 #[derive(Default)]
-pub struct Acks(VecDeque<Ack>);
+pub(super) struct Acks(VecDeque<Ack>);
 
 struct Ack {
     qos: QoS,
@@ -21,12 +21,12 @@ struct Ack {
 
 impl Acks {
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Adds one behind all others; false when there are too many.
-    pub fn push(&mut self, qos: QoS, pkid: u16, code: Option<u8>) -> bool {
+    pub(super) fn push(&mut self, qos: QoS, pkid: u16, code: Option<u8>) -> bool {
         let room = self.0.len() < WAITING_MAX;
         if room {
             self.0.push_back(Ack { qos, pkid, code });
@@ -35,12 +35,12 @@ impl Acks {
     }
 
     /// Whether one waits for this packet.
-    pub fn waits(&self, qos: QoS, pkid: u16) -> bool {
+    pub(super) fn waits(&self, qos: QoS, pkid: u16) -> bool {
         self.0.iter().any(|ack| ack.qos == qos && ack.pkid == pkid)
     }
 
     /// Notes what became of the command of a packet.
-    pub fn keep(&mut self, qos: QoS, pkid: u16, code: u8) {
+    pub(super) fn keep(&mut self, qos: QoS, pkid: u16, code: u8) {
         let is = |ack: &&mut Ack| ack.qos == qos && ack.pkid == pkid && ack.code.is_none();
         if let Some(ack) = self.0.iter_mut().find(is) {
             ack.code = Some(code);
@@ -48,7 +48,7 @@ impl Acks {
     }
 
     /// Takes the next one that may be written.
-    pub fn next(&mut self) -> Option<(QoS, u16, u8)> {
+    pub(super) fn next(&mut self) -> Option<(QoS, u16, u8)> {
         let code = self.0.front()?.code?;
         self.0.pop_front().map(|ack| (ack.qos, ack.pkid, code))
     }

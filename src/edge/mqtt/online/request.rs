@@ -39,7 +39,7 @@ pub(super) struct Unclaimed {
 
 impl Unclaimed {
     /// The replies, if the last of them is so young that the asker may have gone without it.
-    pub fn recent(self) -> VecDeque<Reply> {
+    pub(super) fn recent(self) -> VecDeque<Reply> {
         if self.since.elapsed() < limits::UNCLAIMED_WAIT { self.replies } else { VecDeque::new() }
     }
 }

@@ -17,14 +17,14 @@ use crate::tr50::step::{After, Call, Later};
 
 params! {
     /// The parameters of `mailbox.find`.
-    pub struct Find {
+    pub(super) struct Find {
         required id: MailId = "id", "The mail's id.";
     }
 }
 
 params! {
     /// The parameters of `mailbox.list` beside the thing.
-    pub struct List {
+    pub(super) struct List {
         optional status: Vec<String> = "status", "Only mails with one of these statuses.";
         optional offset: u64 = "offset", "How many to leave out from the beginning.";
         optional limit: u64 = "limit", "At most so many; at most, and by default, 2000.";
@@ -33,28 +33,28 @@ params! {
 
 params! {
     /// The parameters of `mailbox.purge` beside the thing.
-    pub struct Purge {
+    pub(super) struct Purge {
         optional id: MailId = "id", "The mail's id; without it, all mails of the thing are meant.";
     }
 }
 
 /// A mail on the wire.
-pub struct MailView(Mail);
+pub(super) struct MailView(Mail);
 
 /// The reply of `mailbox.list`.
 #[derive(Serialize)]
-pub struct ListReply {
+pub(super) struct ListReply {
     count: usize,
     result: Vec<MailView>,
 }
 
 /// The reply of `mailbox.summary`.
 #[derive(Default)]
-pub struct Summary([usize; Status::ALL.len()]);
+pub(super) struct Summary([usize; Status::ALL.len()]);
 
 /// The reply of `mailbox.purge`.
 #[derive(Serialize)]
-pub struct Purged {
+pub(super) struct Purged {
     count: usize,
 }
 
@@ -100,14 +100,14 @@ impl Serialize for Summary {
 }
 
 /// `mailbox.find`.
-pub fn find(call: &Call<'_>, Find { id }: Find) -> Result<MailView, Failure> {
+pub(super) fn find(call: &Call<'_>, Find { id }: Find) -> Result<MailView, Failure> {
     let mail = call.app.mailbox.find(call.session.org_id(), id)?;
     let mail = mail.ok_or_else(|| not_found(id))?;
     if may_see(call, &mail)? { Ok(MailView(mail)) } else { Err(not_found(id)) }
 }
 
 /// `mailbox.list`.
-pub fn list(call: &Call<'_>, (target, list): (Target, List)) -> Result<Later, Failure> {
+pub(super) fn list(call: &Call<'_>, (target, list): (Target, List)) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let statuses = list.status.map(|names| statuses(&names)).transpose()?;
         let limit = match list.limit {
@@ -138,7 +138,7 @@ pub fn list(call: &Call<'_>, (target, list): (Target, List)) -> Result<Later, Fa
 }
 
 /// `mailbox.summary`.
-pub fn summary(call: &Call<'_>, target: Target) -> Result<Later, Failure> {
+pub(super) fn summary(call: &Call<'_>, target: Target) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let mut summary = Summary::default();
         visit(call, &target, |mail| summary.0[mail.status() as usize] += 1)?;
@@ -147,7 +147,7 @@ pub fn summary(call: &Call<'_>, target: Target) -> Result<Later, Failure> {
 }
 
 /// `mailbox.purge`.
-pub fn purge(
+pub(super) fn purge(
     call: &Call<'_>,
     (target, Purge { id }): (Target, Purge),
 ) -> Result<After<Purged>, Failure> {

@@ -17,7 +17,7 @@ use crate::tr50::step::{After, Call, Done, Later};
 
 params! {
     /// The parameters of `thing.bind`.
-    pub struct Bind {
+    pub(super) struct Bind {
         required key: ThingKey = "key", "The thing to bind; an unknown one is made.";
         optional auto_def_key: String = "autoDefKey",
             "The key of the definition of a thing that is made.";
@@ -32,7 +32,7 @@ params! {
 
 params! {
     /// The parameters of `thing.unbind`.
-    pub struct Unbind {
+    pub(super) struct Unbind {
         required key: ThingKey = "key", "The thing to unbind.";
     }
 }
@@ -40,7 +40,7 @@ params! {
 /// `thing.bind`. A token that is restricted to its own thing binds new things, and those that are
 /// bound to its own already: whatever else it bound, it could read afterwards. If mail waits for the
 /// thing, the connections that serve it now are told.
-pub fn bind(call: &Call<'_>, params: Bind) -> Result<Later, Failure> {
+pub(super) fn bind(call: &Call<'_>, params: Bind) -> Result<Later, Failure> {
     let app = call.app.clone();
     let (known, receipt) = bind_at_once(call, params)?;
     Ok(Later::new(async move {
@@ -155,7 +155,7 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
 
 /// `thing.unbind`: of a thing that is bound to another one than the caller's too, unless the token
 /// is restricted. One that is not bound stays so.
-pub fn unbind(call: &Call<'_>, params: Unbind) -> Result<After<Done>, Failure> {
+pub(super) fn unbind(call: &Call<'_>, params: Unbind) -> Result<After<Done>, Failure> {
     let found = call.app.things.get(call.session.org_id(), &params.key)?;
     let thing = found.ok_or_else(|| gone(&params.key))?;
     check_name(call, &thing)?;

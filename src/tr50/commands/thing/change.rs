@@ -29,7 +29,7 @@ use crate::tr50::step::{After, Call, Done};
 
 params! {
     /// The parameters of `thing.create`.
-    pub struct Create {
+    pub(super) struct Create {
         required key: ThingKey = "key", "The new thing's key, unique in the organisation.";
         optional name: String = "name", "Its name for people; the key by default.";
         optional def_key: String = "defKey", "The key of its definition; none by default.";
@@ -51,7 +51,7 @@ params! {
 
 params! {
     /// The parameters of `thing.update`.
-    pub struct Update {
+    pub(super) struct Update {
         optional key: ThingKey = "key", "The thing's key; own thing by default.";
         optional id: ThingId = "id", "Its id, instead.";
         optional thing_key: ThingKey = "thingKey", "The same as `key`.";
@@ -74,12 +74,12 @@ params! {
 
 /// The reply of `thing.create`.
 #[derive(Serialize)]
-pub struct Created {
+pub(super) struct Created {
     id: ThingId,
 }
 
 /// `thing.create`.
-pub fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, Failure> {
+pub(super) fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, Failure> {
     if is_restricted(call) {
         let sentence = "The application's token is restricted to its own thing.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
@@ -162,7 +162,7 @@ fn read_attributes(
 
 params! {
     /// The parameters of `thing.def.change`.
-    pub struct ChangeDef {
+    pub(super) struct ChangeDef {
         required new_def_key: String = "newDefKey", "The key of the new definition.";
         optional drop_props: bool = "dropProps",
             "What the new definition does not know stays; true is refused.";
@@ -172,7 +172,7 @@ params! {
 }
 
 /// `thing.def.change`. What was measured stays: it can't be told from what is of use.
-pub fn change_def(
+pub(super) fn change_def(
     call: &Call<'_>,
     (params, (by_key, target)): (ChangeDef, (ByKey, Target)),
 ) -> Result<After<Done>, Failure> {
@@ -194,7 +194,7 @@ pub fn change_def(
 
 /// `thing.update`. Identifiers are new values, so the thing is named by its key or id (`tr50.md`
 /// 4.1); a user who names none means the thing that has the first of the identifiers.
-pub fn update(call: &Call<'_>, params: Update) -> Result<After<Done>, Failure> {
+pub(super) fn update(call: &Call<'_>, params: Update) -> Result<After<Done>, Failure> {
     let aliases =
         named([params.iccid, params.esn, params.imei, params.meid, params.imsi, params.msisdn]);
     let mut target = Target {
@@ -222,7 +222,10 @@ pub fn update(call: &Call<'_>, params: Update) -> Result<After<Done>, Failure> {
 }
 
 /// `thing.delete`: the thing, what it measured and stored, and its live sessions.
-pub fn delete(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<After<Done>, Failure> {
+pub(super) fn delete(
+    call: &Call<'_>,
+    (by_key, target): (ByKey, Target),
+) -> Result<After<Done>, Failure> {
     let thing = target.thing_by_key(by_key, call)?;
     // Before the thing: its removal is answered when this is durable, too.
     call.app.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
@@ -247,7 +250,7 @@ fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<Arc<Session>> {
 
 /// `thing.appid.reset`: forgets the application id that the thing last logged in with. For
 /// administrators only (`tr50.md` 0, fact 29).
-pub fn reset_app_id(
+pub(super) fn reset_app_id(
     call: &Call<'_>,
     (by_key, target): (ByKey, Target),
 ) -> Result<After<Done>, Failure> {

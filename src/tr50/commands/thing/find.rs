@@ -20,7 +20,7 @@ use crate::tr50::step::{Call, Later};
 
 params! {
     /// The parameters of `thing.list` and `thing.search` beside those of every list.
-    pub struct Wanted {
+    pub(super) struct Wanted {
         optional tags: Vec<String> = "tags", "Only things that have all of these tags.";
         optional keys: Vec<String> = "keys", "Only things with these keys.";
         optional has_loc: bool = "hasLoc", "Only things whose location is known; false: the others.";
@@ -33,7 +33,7 @@ params! {
 
 params! {
     /// What `thing.search` takes beside that.
-    pub struct Search {
+    pub(super) struct Search {
         required query: String = "query",
             "Words that have to occur in key, name, description, tags or identifiers; `*` stands \
              for any text, `field:word` looks in one field.";
@@ -70,7 +70,7 @@ const STEP: usize = 1000;
 
 /// The reply of `thing.find`.
 #[derive(Serialize)]
-pub struct Found {
+pub(super) struct Found {
     #[serde(flatten)]
     thing: ThingObject,
     #[serde(flatten)]
@@ -78,7 +78,7 @@ pub struct Found {
 }
 
 /// `thing.find`.
-pub fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<Later, Failure> {
+pub(super) fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let thing = target.thing_by_key(by_key, call)?;
         let values = CurrentValues::of(call, thing.id)?;
@@ -87,12 +87,12 @@ pub fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result<Later,
 }
 
 /// `thing.list`: the things of the current organisation, ordered by key.
-pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<Later, Failure> {
+pub(super) fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<Later, Failure> {
     call.look_later(move |call| listing(call, view, wanted, None))
 }
 
 /// `thing.search`.
-pub fn search(
+pub(super) fn search(
     call: &Call<'_>,
     (view, (wanted, search)): (View, (Wanted, Search)),
 ) -> Result<Later, Failure> {

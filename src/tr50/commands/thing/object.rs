@@ -16,7 +16,7 @@ use crate::tr50::commands::view::members;
 use crate::tr50::step::Call;
 
 /// The members of a thing, as `show` and `sort` may name them.
-pub const FIELDS: &[&str] = &[
+pub(super) const FIELDS: &[&str] = &[
     "id",
     "orgId",
     "ownerOrgId",
@@ -55,7 +55,7 @@ pub const FIELDS: &[&str] = &[
 ];
 
 /// Members that the cloud shows and this server has not (`tr50.md` 4.4): clients may ask for them.
-pub const FOREIGN_FIELDS: &[&str] = &[
+pub(super) const FOREIGN_FIELDS: &[&str] = &[
     "apiCounts",
     "apiCounts.daily",
     "apiCounts.monthToDate",
@@ -72,7 +72,7 @@ pub const FOREIGN_FIELDS: &[&str] = &[
 /// A thing on the wire.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ThingObject {
+pub(super) struct ThingObject {
     id: ThingId,
     org_id: OrgId,
     owner_org_id: OrgId,
@@ -122,7 +122,7 @@ impl ThingObject {
     /// # Errors
     ///
     /// What the store reports.
-    pub fn of(call: &Call<'_>, thing: Thing) -> Result<Self, StoreError> {
+    pub(super) fn of(call: &Call<'_>, thing: Thing) -> Result<Self, StoreError> {
         let own = Principal::Thing(thing.org, thing.key.clone());
         let parent = match thing.bound_to {
             Some(parent) => call.app.things.by_id(thing.org, parent)?,
@@ -175,7 +175,7 @@ impl ThingObject {
     /// # Errors
     ///
     /// As [`ThingObject::of`].
-    pub fn row(call: &Call<'_>, thing: Thing) -> Result<Map<String, Value>, StoreError> {
+    pub(super) fn row(call: &Call<'_>, thing: Thing) -> Result<Map<String, Value>, StoreError> {
         Ok(members(&Self::of(call, thing)?).unwrap_or_default())
     }
 }
@@ -183,7 +183,7 @@ impl ThingObject {
 /// What a thing measured last (`tr50.md` 4.4).
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CurrentValues {
+pub(super) struct CurrentValues {
     #[serde(skip_serializing_if = "Option::is_none")]
     loc_updated: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -195,14 +195,15 @@ pub struct CurrentValues {
 
 impl CurrentValues {
     /// The members that come from here.
-    pub const FIELDS: [&'static str; 5] = ["locUpdated", "loc", "attrs", "properties", "alarms"];
+    pub(super) const FIELDS: [&'static str; 5] =
+        ["locUpdated", "loc", "attrs", "properties", "alarms"];
 
     /// The current values of a thing: one scan.
     ///
     /// # Errors
     ///
     /// What the store reports.
-    pub fn of(call: &Call<'_>, thing: ThingId) -> Result<Self, StoreError> {
+    pub(super) fn of(call: &Call<'_>, thing: ThingId) -> Result<Self, StoreError> {
         let currents = call.app.telemetry.currents(thing)?;
         Ok(Self {
             loc_updated: currents.location.as_ref().map(|location| location.since),
@@ -214,7 +215,7 @@ impl CurrentValues {
     }
 
     /// About how many bytes they take in a reply.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         /// Of the times, the numbers and the names of members of one value.
         const EACH: usize = 96;
         let attributes = self.attrs.iter().map(|(name, now)| name.len() + now.value.len());

@@ -8,7 +8,7 @@
 use crate::things::registry::{Alias, Thing};
 
 /// A query, read.
-pub struct Query(Vec<Term>);
+pub(super) struct Query(Vec<Term>);
 
 struct Term {
     field: Option<Field>,
@@ -29,12 +29,12 @@ enum Field {
 
 impl Query {
     /// Reads a query; every text is one.
-    pub fn read(text: &str) -> Self {
+    pub(super) fn read(text: &str) -> Self {
         Self(words(text).iter().map(|word| Term::read(word)).collect())
     }
 
     /// Whether a thing is what is looked for.
-    pub fn matches(&self, thing: &Thing) -> bool {
+    pub(super) fn matches(&self, thing: &Thing) -> bool {
         self.0.iter().all(|term| term.matches(thing))
     }
 }

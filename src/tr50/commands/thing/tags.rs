@@ -22,7 +22,7 @@ use crate::tr50::step::{After, Call, Done, Later};
 params! {
     /// The things that are to get or lose tags (`tr50.md` 4.1 and 4.5). An application that names
     /// none means its own; a user has to name one.
-    pub struct Things {
+    pub(super) struct Things {
         optional thing_key: Vec<String> = "thingKey", "A thing's key, or an array of them.";
         optional key: Vec<String> = "key", "The same.";
         optional thing_id: ThingId = "thingId", "A thing's id, instead.";
@@ -35,14 +35,14 @@ params! {
 
 params! {
     /// The tags of `thing.tag.add` and `thing.tag.delete`.
-    pub struct Tags {
+    pub(super) struct Tags {
         required tags: Vec<String> = "tags", "The tags.";
     }
 }
 
 params! {
     /// The tags of `thing.sectag.add` and `thing.sectag.delete`.
-    pub struct SecTags {
+    pub(super) struct SecTags {
         optional sec_tags: Vec<String> = "secTags", "The security tags.";
         optional tags: Vec<String> = "tags", "The same.";
     }
@@ -50,7 +50,7 @@ params! {
 
 params! {
     /// The parameters of `thing.tag.cloud` and `thing.sectag.cloud`.
-    pub struct Cloud {
+    pub(super) struct Cloud {
         optional tags: Vec<String> = "tags", "Only of things that have all of these tags.";
         optional sec_tags: Vec<String> = "secTags",
             "Only of things that have all of these security tags.";
@@ -60,27 +60,33 @@ params! {
 
 /// The reply of `thing.tag.cloud` and `thing.sectag.cloud`: an object for each tag.
 #[derive(Serialize)]
-pub struct TagCloud {
+pub(super) struct TagCloud {
     result: Vec<BTreeMap<String, usize>>,
 }
 
 /// `thing.tag.add`.
-pub fn add(call: &Call<'_>, (things, tags): (Things, Tags)) -> Result<Later, Failure> {
+pub(super) fn add(call: &Call<'_>, (things, tags): (Things, Tags)) -> Result<Later, Failure> {
     things.edit(call, Edit { kind: Kind::Plain, adds: true, tags: tags.tags })
 }
 
 /// `thing.tag.delete`.
-pub fn delete(call: &Call<'_>, (things, tags): (Things, Tags)) -> Result<Later, Failure> {
+pub(super) fn delete(call: &Call<'_>, (things, tags): (Things, Tags)) -> Result<Later, Failure> {
     things.edit(call, Edit { kind: Kind::Plain, adds: false, tags: tags.tags })
 }
 
 /// `thing.sectag.add`.
-pub fn sec_add(call: &Call<'_>, (things, tags): (Things, SecTags)) -> Result<Later, Failure> {
+pub(super) fn sec_add(
+    call: &Call<'_>,
+    (things, tags): (Things, SecTags),
+) -> Result<Later, Failure> {
     things.edit(call, Edit { kind: Kind::Security, adds: true, tags: tags.all()? })
 }
 
 /// `thing.sectag.delete`.
-pub fn sec_delete(call: &Call<'_>, (things, tags): (Things, SecTags)) -> Result<Later, Failure> {
+pub(super) fn sec_delete(
+    call: &Call<'_>,
+    (things, tags): (Things, SecTags),
+) -> Result<Later, Failure> {
     things.edit(call, Edit { kind: Kind::Security, adds: false, tags: tags.all()? })
 }
 
@@ -251,12 +257,12 @@ async fn edit_selected(
 }
 
 /// `thing.tag.cloud`: how many things have each tag.
-pub fn cloud(call: &Call<'_>, params: Cloud) -> Result<Later, Failure> {
+pub(super) fn cloud(call: &Call<'_>, params: Cloud) -> Result<Later, Failure> {
     call.look_later(move |call| count(call, params, Kind::Plain))
 }
 
 /// `thing.sectag.cloud`: how many things have each security tag.
-pub fn sec_cloud(call: &Call<'_>, params: Cloud) -> Result<Later, Failure> {
+pub(super) fn sec_cloud(call: &Call<'_>, params: Cloud) -> Result<Later, Failure> {
     call.look_later(move |call| count(call, params, Kind::Security))
 }
 
