@@ -9,11 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 use serde::{Deserialize, Serialize};
-use store::disk::DiskStore;
-use store::rows::decode;
-use store::{Row, SCHEMA_VERSION, StoreError, Table};
+use store::{Row, SCHEMA_VERSION, StoreError, Table, disk::DiskStore, rows::decode};
 
 use crate::things::files::FileRecord;
 use crate::things::files::blobs::{Blobs, make_private, relative_path};

@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::failure::chain;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Timestamp, chain, limits};
 use serde::{Deserialize, Serialize};
 use store::disk::DiskStore;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};

@@ -6,8 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use base::failure::chain;
-use base::timestamp::Timestamp;
+use base::{Timestamp, chain};
 use clap::{Args, Parser, Subcommand};
 use tr50d::app;
 use tr50d::cli::backup::{self, BackupArgs, RestoreArgs};

@@ -3,7 +3,7 @@
 //! Everything a command touches is a handle made at the start: one atomic addition, no look-up.
 //! Labels are `&'static str`, so that no peer can make new ones.
 
-use base::conn::Protocol;
+use base::Protocol;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -1,6 +1,6 @@
 //! Random bytes from the system: ids, salts, tokens.
 
-use base::failure::{Code, Failure};
+use base::{Code, Failure};
 
 /// The system has no random numbers.
 #[derive(Debug, thiserror::Error)]

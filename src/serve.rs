@@ -9,14 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use base::conn::{ConnInfo, Protocol};
-use base::failure::{Failure, chain};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ConnInfo, Failure, Protocol, Timestamp, chain, limits};
 use bytes::Bytes;
 use hyper::{Request, Response};
-use store::StoreError;
-use store::disk::DiskStore;
+use store::{StoreError, disk::DiskStore};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 
 use super::table::{self, Row};
 use super::{Bench, Result};

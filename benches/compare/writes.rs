@@ -5,10 +5,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 use client::fleet::{Fleet, Load, Plan, Report};
-use store::disk::DiskStore;
-use store::{Batch, Month, Store, Table};
+use store::{Batch, Month, Store, Table, disk::DiskStore};
 
 use super::process::{Server, TOKEN};
 use super::round_trips::CLIENTS;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::conn::{ConnInfo, Protocol};
+use base::{ConnInfo, Protocol};
 use client::Url;
 use rules::directory::query::Query;
 use tempfile::TempDir;

@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
-use base::conn::{ConnInfo, Protocol};
-use base::id::{SessionId, ThingId, ThingKey};
-use base::timestamp::Timestamp;
+use base::{ConnInfo, Protocol, SessionId, ThingId, ThingKey, Timestamp};
 use rules::directory::{Lifetime, Session, Start, Who};
 use rules::identity::Access;
 use rules::identity::model::Application;
-use store::writer::Receipt;
+use store::Receipt;
 use tr50d::app::App;
 use tr50d::things::registry::Thing;
 

@@ -6,12 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use base::conn::{ConnInfo, Protocol};
-use base::id::{SessionId, ThingId, ThingKey};
-use base::timestamp::Timestamp;
+use base::{ConnInfo, Protocol, SessionId, ThingId, ThingKey, Timestamp};
 use rules::directory::{Outbox, Session, Start, Who};
-use store::memory::MemoryStore;
-use store::{Batch, Change, Month, Row, Store, StoreError, Table};
+use store::{Batch, Change, Month, Row, Store, StoreError, Table, memory::MemoryStore};
 use tokio::runtime::{Builder, Runtime};
 use tr50d::app::{App, Arrival, Credentials};
 use tr50d::broker::{Broker, BrokerLimits};

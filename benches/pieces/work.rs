@@ -4,8 +4,7 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
-use base::failure::{Code, Failure};
-use base::limits;
+use base::{Code, Failure, limits};
 use mqtt::encode::{self, PublishHead};
 use mqtt::{PublishProperties, QoS, Version, decode};
 use tr50d::tr50::envelope::Request;

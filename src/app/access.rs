@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use base::id::OrgId;
-use base::timestamp::Timestamp;
+use base::{OrgId, Timestamp};
 use rules::directory::{Events, Principal, Session, Who};
 use rules::identity::Access;
 use store::StoreError;

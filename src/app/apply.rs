@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Timestamp, limits};
 use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
 use rules::identity::RecordChanges;
-use store::StoreError;
-use store::writer::Receipt;
+use store::{Receipt, StoreError};
 
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
 use super::{App, journal, records};

@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use base::id::{ThingId, ThingKey};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ThingId, ThingKey, Timestamp, limits};
 use rules::directory::event::Event;
 use rules::directory::{Lifetime, Outbox, Principal, Push, Session, Who};
 use serde::Serialize;

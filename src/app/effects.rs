@@ -5,12 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use base::failure::Failure;
-use base::id::{OrgId, UserId};
+use base::{Failure, OrgId, UserId};
 use rules::directory::{Event, Events, Principal, Reason, Session};
 use rules::identity::{Access, RecordChanges};
-use store::StoreError;
-use store::writer::Receipt;
+use store::{Receipt, StoreError};
 
 /// All that a command did beside its reply. The reply waits until it is durable.
 #[derive(Default)]

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use base::failure::Failure;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Failure, Timestamp, limits};
 use rules::directory::{Event, Session};
-use store::writer::Receipt;
-use store::{Batch, StoreError};
+use store::{Batch, Receipt, StoreError};
 
 use super::App;
 use super::journal;

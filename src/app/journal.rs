@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use base::id::{OrgId, ThingId};
-use base::timestamp::Timestamp;
+use base::{OrgId, ThingId, Timestamp};
 use rules::directory::record::SessionRecord;
 use rules::directory::{DirectoryWriter, End, Event, Events, Lifetime, Reason, Session, Who};
 use rules::identity::Identity;

@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use base::conn::ConnInfo;
-use base::failure::{Code, Failure};
-use base::id::{ApplicationId, SessionId, ThingId, ThingKey};
-use base::timestamp::Timestamp;
+use base::{ApplicationId, Code, ConnInfo, Failure, SessionId, ThingId, ThingKey, Timestamp};
 use rules::directory::{End, Full, Lifetime, Outbox, Reason, Session, Start, Who};
 use rules::identity::model::User;
 use rules::identity::{Access, Refusal};
-use store::StoreError;
-use store::writer::Receipt;
+use store::{Receipt, StoreError};
 
 use super::App;
 use crate::random::{NoRandom, random};

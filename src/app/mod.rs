@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use base::failure::{Code, Failure};
-use base::id::ApplicationId;
-use base::timestamp::Timestamp;
+use base::{ApplicationId, Code, Failure, Timestamp};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rules::directory::{Directory, DirectoryWriter, Lifetime, Session};
@@ -172,14 +170,11 @@ pub(crate) mod tests {
     use std::path::Path;
     use std::sync::atomic::Ordering;
 
-    use base::conn::{ConnInfo, Protocol};
-    use base::id::{OrgId, SessionId, ThingId, ThingKey};
-    use base::limits;
+    use base::{ConnInfo, OrgId, Protocol, SessionId, ThingId, ThingKey, limits};
     use rules::directory::{Event, Reason};
     use rules::directory::{Outbox, Start, Who};
     use rules::identity::model::User;
-    use store::watched::Watched;
-    use store::{Row, Store, Table};
+    use store::{Row, Store, Table, watched::Watched};
 
     use super::*;
     use crate::things::registry::Thing;
@@ -294,7 +289,7 @@ pub(crate) mod tests {
             let waker = std::task::Waker::noop();
             let polled =
                 std::pin::Pin::new(&mut pending).poll(&mut std::task::Context::from_waker(waker));
-            let key = base::id::ThingKey::parse("mower-1").expect("a key");
+            let key = base::ThingKey::parse("mower-1").expect("a key");
             let thing = app.things.get(session.org_id(), &key).expect("read");
             let changed = thing.expect("it is there").tags.iter().any(|held| held == tag);
             drop(turns);

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rules::directory::{self, DirectoryWriter};
 use rules::identity::IdentityWriter;
-use store::writer::Durability;
-use store::{Store, StoreError, Tables};
+use store::{Durability, Store, StoreError, Tables};
 use tokio::sync::Semaphore;
 
 use super::passwords::Passwords;

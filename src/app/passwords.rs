@@ -5,8 +5,7 @@ use std::collections::hash_map::{Entry, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, mpsc};
 
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Timestamp, limits};
 use parking_lot::Mutex;
 use rules::identity::Refusal;
 use rules::identity::model::User;

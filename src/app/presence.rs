@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use base::id::{OrgId, ThingId, ThingKey};
-use base::limits;
+use base::{OrgId, ThingId, ThingKey, limits};
 use rules::directory::{Event, Lifetime, Principal, Session, Who};
 use store::{Batch, StoreError};
 

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 use rules::identity::bootstrap::{self, Problem};
 use rules::identity::{Record, RecordChange, RecordChanges, Records};
-use store::rows::{encode, load_table};
-use store::{Batch, Store, StoreError, Table};
+use store::{
+    Batch, Store, StoreError, Table,
+    rows::{encode, load_table},
+};
 
 /// Why there are no records. Each is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +138,7 @@ fn row(record: &Record) -> (Table, Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
+    use base::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
     use rules::identity::model::{Application, Org, Role, User};
     use rules::identity::{IdentityWriter, ThingDef};
     use store::memory::MemoryStore;

@@ -8,8 +8,10 @@
 
 use std::collections::HashMap;
 
-use base::id::OrgId;
-use base::topic::{self, Shared};
+use base::{
+    OrgId,
+    topic::{self, Shared},
+};
 
 use super::limits;
 

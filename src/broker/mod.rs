@@ -32,8 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use message::{AckToken, Delivery, Message, Parcel};
 
-use base::id::OrgId;
-use base::topic;
+use base::{OrgId, topic};
 use mqtt::QoS;
 use mqtt::packet::RetainHandling;
 

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Instant;
 
-use base::id::OrgId;
-use base::topic;
+use base::{OrgId, topic};
 
 use super::message::Parcel;
 

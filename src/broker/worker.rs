@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use base::id::OrgId;
-use base::topic;
+use base::{OrgId, topic};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use mqtt::packet::RetainHandling;

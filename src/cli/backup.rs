@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use base::failure::chain;
-use base::timestamp::Timestamp;
+use base::{Timestamp, chain};
 use clap::Args;
 use store::disk::DiskStore;
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use base::conn::Protocol;
+use base::Protocol;
 
 use crate::serve::Listening;
 

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::conn::Protocol;
-use base::timestamp::Timestamp;
+use base::{Protocol, Timestamp};
 use clap::{ArgAction, Args};
 use client::Url;
 use client::fleet::{

@@ -9,9 +9,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io, process};
 
-use base::timestamp::Timestamp;
-use base::trusted::Trusted;
-use store::writer::Durability;
+use base::{Timestamp, Trusted};
+use store::Durability;
 use tracing::level_filters::LevelFilter;
 use value::{Raw, Value};
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use base::trusted::Trusted;
-use store::writer::Durability;
+use base::Trusted;
+use store::Durability;
 use tracing::level_filters::LevelFilter;
 
 use super::LogFormat;

@@ -6,8 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use base::limits;
-use base::trusted::Trusted;
+use base::{Trusted, limits};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time;

@@ -11,9 +11,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use base::id::{OrgId, ThingKey};
-use base::limits;
-use base::topic;
+use base::{OrgId, ThingKey, limits, topic};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rules::directory::{Push, Session, Who};
@@ -357,8 +355,7 @@ fn name_of(thing: &ThingKey, topic: Topic<'_>) -> String {
 mod tests {
     use std::sync::atomic::AtomicU64;
 
-    use base::conn::{ConnInfo, Protocol};
-    use base::id::{SessionId, ThingId};
+    use base::{ConnInfo, Protocol, SessionId, ThingId};
     use parking_lot::Mutex;
     use rules::directory::{Lifetime, Outbox, Start};
 

@@ -8,13 +8,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::id::{MailId, OrgId, ThingId, ThingKey};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{MailId, OrgId, ThingId, ThingKey, Timestamp, limits};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use store::writer::Receipt;
-use store::{Batch, Row, StoreError, Table, Tables};
+use store::{Batch, Receipt, Row, StoreError, Table, Tables};
 use tokio::time::Instant;
 
 mod callers;
@@ -432,7 +429,7 @@ impl Mailbox {
         let mail = Mail::from_records(letter, &state);
         mail.map(Some).map_err(|source| StoreError::Record {
             table: Table::Mails.name(),
-            key: base::id::hex(&key),
+            key: base::hex(&key),
             source,
         })
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use base::failure::{Code, Failure};
-use base::id::SessionId;
-use base::json::{ObjectWriter, key};
+use base::{
+    Code, Failure, SessionId,
+    json::{ObjectWriter, key},
+};
 use rules::directory::Session;
 use serde_json::value::RawValue;
 

@@ -7,11 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use base::conn::ConnInfo;
-use base::failure::{Code, Failure, excerpt};
-use base::json;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Code, ConnInfo, Failure, Timestamp, excerpt, json, limits};
 use rules::directory::Session;
 use serde_json::value::RawValue;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use base::failure::CODES;
+use base::CODES;
 
 use super::commands::{COMMANDS, not_configured};
 use super::step::{CommandInfo, Waits};

@@ -4,10 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use base::failure::{Code, Failure};
-use base::json::first_special;
-use base::limits;
-use base::utf8;
+use base::{Code, Failure, json::first_special, limits, utf8};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 use smallvec::SmallVec;

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::conn::ConnInfo;
-use base::failure::{Code, Failure};
-use base::id::SessionId;
-use base::timestamp::Timestamp;
+use base::{Code, ConnInfo, Failure, SessionId, Timestamp};
 use rules::directory::Session;
 
 use super::authenticate::{Auth, credentials, write_login};

@@ -4,11 +4,10 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use base::failure::{Code, Failure};
-use base::id::{
-    ApplicationId, MailId, OrgId, RoleId, SessionRef, ThingDefId, ThingId, ThingKey, UserId,
+use base::{
+    ApplicationId, Code, Failure, MailId, OrgId, RoleId, SessionRef, ThingDefId, ThingId, ThingKey,
+    Timestamp, UserId,
 };
-use base::timestamp::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::envelope::{Members, Param, RawParams};
@@ -118,7 +117,7 @@ macro_rules! params {
 
             fn from_members(
                 members: &$crate::tr50::envelope::Members<'_>,
-            ) -> Result<Self, ::base::failure::Failure> {
+            ) -> Result<Self, base::Failure> {
                 Ok(Self { $($field: $crate::tr50::params::$presence(members, $wire)?,)* })
             }
         }

@@ -4,10 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use base::conn::ConnInfo;
-use base::failure::{Code, Failure};
-use base::json;
-use base::timestamp::Timestamp;
+use base::{Code, ConnInfo, Failure, Timestamp, json};
 use rules::directory::{Session, Who};
 use rules::identity::model::User;
 use serde::Serialize;

@@ -1108,8 +1108,8 @@ async fn ten_thousand_sessions_are_seen_once_each_while_others_come_and_go() {
         staying.extend(many_viewers(&server, STAYING / 20).await);
     }
     let uuid = |id: &String| {
-        let id = base::id::SessionId::parse(id).expect("an id");
-        base::id::SessionRef::of(&id).uuid().to_string()
+        let id = base::SessionId::parse(id).expect("an id");
+        base::SessionRef::of(&id).uuid().to_string()
     };
     let staying: Vec<String> = staying.iter().map(uuid).collect();
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::conn::Protocol;
+use base::Protocol;
 use client::fleet::{Board, ClientKind, Fleet, Load, Plan, Versions};
 use client::{Connection, HttpConnection, Incoming, Options, Target, Url};
 use serde_json::Value;

@@ -69,7 +69,7 @@ fn every_command_and_every_error_is_in_a_data_file() {
         let sent = format!(r#"{{"command":"{}""#, command.name);
         assert!(text.contains(&sent), "{} is in no file", command.name);
     }
-    use base::failure::{CODES, Code};
+    use base::{CODES, Code};
     // A lock needs ten failures, an internal one a broken disk, the last one MQTT 5.
     let elsewhere = [Code::LOGIN_LOCKED, Code::INTERNAL, Code::REPLY_TOO_LARGE];
     for info in CODES {
@@ -80,7 +80,7 @@ fn every_command_and_every_error_is_in_a_data_file() {
 
 #[test]
 fn every_command_is_shown_with_its_success_and_each_of_its_failures() {
-    use base::failure::Code;
+    use base::Code;
     // Ten failed logins lock, and a hundred thousand records are too many: tested elsewhere.
     let elsewhere = [Code::LOGIN_LOCKED, Code::BUSY];
     let shown = replies::shown();
@@ -442,7 +442,7 @@ async fn no_secret_is_in_any_listing_or_log_line() {
     }
 }
 
-fn protocol(scheme: &str) -> base::conn::Protocol {
+fn protocol(scheme: &str) -> base::Protocol {
     format!("{scheme}://h").parse::<client::Url>().expect("a URL").protocol
 }
 

@@ -170,7 +170,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
     for _ in 0..KILLS {
         let mut operator = server.operator("tcp").await;
         let now = call(&mut operator, "diag.time", "").await["time"].as_i64().expect("a time");
-        let since = base::timestamp::Timestamp::from_millis(now);
+        let since = base::Timestamp::from_millis(now);
         let since = String::from_utf8(since.to_rfc3339().to_vec()).expect("text");
         let http = server.address("http").to_string();
         let load: Vec<_> = devices

@@ -10,8 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::id::{SessionId, SessionRef};
-use base::limits::EXPIRY_STEP;
+use base::{SessionId, SessionRef, limits::EXPIRY_STEP};
 use client::Version::{self, V5, V311};
 use data_encoding::BASE64;
 use futures_util::future::join_all;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 use client::fleet::{Fleet, Load, Plan};
 use client::{Client, Url};
 use serde_json::{Value, json};

@@ -7,12 +7,18 @@
 //! * [`topic`]: names and filters of MQTT topics.
 //! * [`limits`]: every bound that the configuration does not set.
 
-pub mod conn;
-pub mod failure;
-pub mod id;
+mod conn;
+mod failure;
+mod id;
 pub mod json;
 pub mod limits;
-pub mod timestamp;
+mod timestamp;
 pub mod topic;
-pub mod trusted;
+mod trusted;
 pub mod utf8;
+
+pub use conn::{ConnInfo, Protocol};
+pub use failure::{CODES, Code, CodeInfo, Failure, chain, excerpt};
+pub use id::*;
+pub use timestamp::Timestamp;
+pub use trusted::{Network, NotANetwork, Trusted};

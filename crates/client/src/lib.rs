@@ -30,7 +30,7 @@ pub use http::HttpConnection;
 pub use reply::Reply;
 pub use url::{BadUrl, Login, Trust, Url};
 
-use base::conn::Protocol;
+use base::Protocol;
 
 /// The key under which [`request_text`] puts its command.
 const COMMAND_KEY: &str = "cmd";

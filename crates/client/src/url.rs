@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use base::conn::Protocol;
+use base::Protocol;
 
 use super::frame::Version;
 
@@ -120,7 +120,7 @@ impl Url {
                     return format!("tr50d-{}", std::process::id());
                 }
                 let mut digits = [0; 12];
-                base::id::put_hex(&random, &mut digits);
+                base::put_hex(&random, &mut digits);
                 format!("tr50d-{}", String::from_utf8_lossy(&digits))
             }
             (None, _) => self.app_id.clone(),

@@ -6,7 +6,7 @@
 use std::ops::Bound;
 use std::path::PathBuf;
 
-use base::failure::{Code, Failure};
+use base::{Code, Failure};
 
 pub mod disk;
 pub mod memory;
@@ -16,9 +16,10 @@ mod suite;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod watched;
-pub mod writer;
+mod writer;
 
 pub use tables::Tables;
+pub use writer::{Durability, Receipt, Writer};
 
 /// Under which name the store logs: a filter for `tr50d` shows its lines too.
 const LOG_TARGET: &str = "tr50d::store";

@@ -16,8 +16,7 @@
 
 use std::sync::Arc;
 
-use base::id::{OrgId, SessionId};
-use base::timestamp::Timestamp;
+use base::{OrgId, SessionId, Timestamp};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rules::directory::{Session, Who};

@@ -7,7 +7,7 @@
 //! ask for less when little is left. The secret of the code is in the store
 //! ([`App::page_secret`](crate::app::App::page_secret)), so that cursors survive a restart.
 
-use base::id::OrgId;
+use base::OrgId;
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;

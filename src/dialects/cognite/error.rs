@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use base::failure::{Code, Failure, excerpt};
+use base::{Code, Failure, excerpt};
 use bytes::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};

@@ -17,10 +17,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use base::conn::{ConnInfo, Protocol};
-use base::id::OrgId;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ConnInfo, OrgId, Protocol, Timestamp, limits};
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -259,6 +256,6 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         return own.clone();
     }
     // Without chance they are all the same, which does no harm.
-    let fresh = base::id::hex(&random::<16>().unwrap_or_default());
+    let fresh = base::hex(&random::<16>().unwrap_or_default());
     HeaderValue::try_from(fresh).unwrap_or(HeaderValue::from_static("none"))
 }

@@ -7,9 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::conn::Protocol;
-use base::id::OrgId;
-use base::limits;
+use base::{OrgId, Protocol, limits};
 use hyper::Request;
 use hyper::header::HOST;
 use hyper::http::uri::Authority;

@@ -4,10 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use base::failure::excerpt;
-use base::id::{ApplicationId, OrgId, UserId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ApplicationId, OrgId, Timestamp, UserId, excerpt, limits};
 use rules::identity::Identity;
 use rules::identity::model::{Application, User};
 use serde::{Deserialize, Serialize};

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use base::id::{OrgId, SessionUuid};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{OrgId, SessionUuid, Timestamp, limits};
 use rules::directory::{Principal, Session, Status, siblings::Mark};
 use rules::identity::model::{Org, User};
 use serde::{Deserialize, Serialize};

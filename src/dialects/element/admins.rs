@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::id::UserId;
-use base::json::{self, ObjectWriter, key};
-use base::limits;
+use base::{
+    UserId,
+    json::{self, ObjectWriter, key},
+    limits,
+};
 use rules::directory::Principal;
 use rules::identity::model::User;
 

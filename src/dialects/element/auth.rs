@@ -4,9 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use base::conn::ConnInfo;
-use base::id::OrgId;
-use base::timestamp::Timestamp;
+use base::{ConnInfo, OrgId, Timestamp};
 use data_encoding::{BASE64, BASE64_NOPAD};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;

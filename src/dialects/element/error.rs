@@ -1,7 +1,7 @@
 //! Errors of methods: `{"code":500,"name":…,"message":…}` with HTTP status 200 (`session-apis.md`
 //! B4).
 
-use base::failure::{Code, Failure};
+use base::{Code, Failure};
 use serde::Serialize;
 use store::StoreError;
 

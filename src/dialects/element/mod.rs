@@ -6,11 +6,7 @@
 
 use std::sync::Arc;
 
-use base::conn::ConnInfo;
-use base::failure::excerpt;
-use base::json;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ConnInfo, Timestamp, excerpt, json, limits};
 use bytes::Bytes;
 use hyper::{Request, Response};
 use rules::directory::Session;
@@ -245,8 +241,7 @@ impl Draft {
 
 #[cfg(test)]
 mod tests {
-    use base::conn::Protocol;
-    use base::id::{SessionId, ThingId, ThingKey};
+    use base::{Protocol, SessionId, ThingId, ThingKey};
     use hyper::StatusCode;
     use rules::directory::{Lifetime, Start, Who};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use base::failure::excerpt;
+use base::excerpt;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 

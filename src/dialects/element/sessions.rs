@@ -7,10 +7,11 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use base::id::{SessionUuid, ThingKey};
-use base::json::{self, Key, ObjectWriter, key};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{
+    SessionUuid, ThingKey, Timestamp,
+    json::{self, Key, ObjectWriter, key},
+    limits,
+};
 use rules::directory::{Lifetime, OrgContext, Principal, Session, Who};
 
 use super::admins;

@@ -10,9 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::id::TicketId;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{TicketId, Timestamp, limits};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_util::{Stream, stream};

@@ -19,10 +19,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use base::conn::ConnInfo;
-use base::failure::Failure;
-use base::limits;
-use base::trusted::Trusted;
+use base::{ConnInfo, Failure, Trusted, limits};
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;

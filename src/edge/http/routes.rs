@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use base::conn::ConnInfo;
+use base::ConnInfo;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};

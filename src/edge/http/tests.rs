@@ -2,15 +2,10 @@
 
 use std::net::SocketAddr;
 
-use base::conn::Protocol;
-use base::id::{OrgId, TicketId, UserId};
-use base::timestamp::Timestamp;
-use base::trusted::Network;
+use base::{Network, OrgId, Protocol, TicketId, Timestamp, UserId};
 use futures_util::{SinkExt, StreamExt};
 use rules::directory::Principal;
-use store::Tables;
-use store::memory::MemoryStore;
-use store::writer::Durability;
+use store::{Durability, Tables, memory::MemoryStore};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;

@@ -1,7 +1,7 @@
 //! libtr50's way through an HTTPS port: `GET /mqtt` without an upgrade, answered by a bare 200,
 //! after which plain MQTT follows on the same stream (`tr50.md` 1.1, last paragraph).
 
-use base::conn::{ConnInfo, Protocol};
+use base::{ConnInfo, Protocol};
 
 /// The answer. libtr50 wants it to start and end exactly so, within 255 bytes.
 pub(super) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";

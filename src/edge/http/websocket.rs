@@ -5,8 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use base::conn::{ConnInfo, Protocol};
-use base::limits;
+use base::{ConnInfo, Protocol, limits};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::Request;

@@ -8,9 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ::mqtt::{Frame, Malformed, Packet, QoS, Version, encode, reason};
-use base::conn::ConnInfo;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ConnInfo, Timestamp, limits};
 use rules::directory::{Outbox, Reason};
 
 use super::Edge;

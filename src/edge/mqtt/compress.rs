@@ -2,8 +2,7 @@
 
 use std::io::Read;
 
-use base::failure::{Code, Failure};
-use base::limits;
+use base::{Code, Failure, limits};
 use flate2::Compression;
 use flate2::read::{ZlibDecoder, ZlibEncoder};
 

@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use ::mqtt::packet::Connect;
 use ::mqtt::{ConnAckProperties, Version, encode, reason};
-use base::conn::ConnInfo;
-use base::id::hex;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ConnInfo, Timestamp, hex, limits};
 use rules::directory::Outbox;
 use rules::identity::Refusal;
 

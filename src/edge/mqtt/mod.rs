@@ -20,9 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::mqtt::{Malformed, PublishProperties, QoS, reason};
-use base::conn::ConnInfo;
-use base::id::OrgId;
-use base::timestamp::Timestamp;
+use base::{ConnInfo, OrgId, Timestamp};
 use reply::Watchers;
 use rules::directory::Principal;
 use saved::{Owner, Saved};

@@ -11,9 +11,7 @@ use std::time::Duration;
 use ::mqtt::encode;
 use ::mqtt::packet::{Ack, Disconnect};
 use ::mqtt::{Packet, Publish, QoS, Version, reason};
-use base::conn::ConnInfo;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ConnInfo, Timestamp, limits};
 use rules::directory::{Outbox, Principal, Push, Reason, Session};
 
 use self::acks::Acks;

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::mqtt::{QoS, Subscription};
-use base::id::OrgId;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{OrgId, Timestamp, limits};
 use parking_lot::Mutex;
 use rules::directory::Principal;
 
@@ -154,7 +152,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use base::id::UserId;
+    use base::UserId;
 
     use super::*;
 

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ::mqtt::reason;
-use base::failure::{Code, Failure};
-use base::timestamp::Timestamp;
+use base::{Code, Failure, Timestamp};
 use smallvec::SmallVec;
 
 use crate::app::App;

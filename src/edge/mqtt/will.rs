@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use ::mqtt::packet;
 use ::mqtt::reason;
-use base::id::OrgId;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{OrgId, Timestamp, limits};
 use parking_lot::Mutex;
 use rules::directory::{Reason, Session};
 use tokio::task::AbortHandle;

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use base::conn::ConnInfo;
-use base::failure::{Code, Failure};
-use base::json::{ObjectWriter, key, push_string};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{
+    Code, ConnInfo, Failure, Timestamp,
+    json::{ObjectWriter, key, push_string},
+    limits,
+};
 use rules::directory::{Outbox, Push, Reason, Session};
 use tokio_util::sync::CancellationToken;
 
@@ -449,7 +449,7 @@ impl Peer for Client {
 
 #[cfg(test)]
 mod tests {
-    use base::conn::Protocol;
+    use base::Protocol;
 
     use super::*;
     use crate::app::tests::demo;

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use base::id::{FileId, hex};
+use base::{FileId, hex};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};

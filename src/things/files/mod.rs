@@ -14,17 +14,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use base::id::{FileId, OrgId, ThingId, TicketId, hex};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{FileId, OrgId, ThingId, TicketId, Timestamp, hex, limits};
 use blobs::{Blobs, Incoming};
 use parking_lot::Mutex;
 use rules::directory::Principal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use store::rows::{decode, encode};
-use store::writer::Receipt;
-use store::{Batch, StoreError, Table, Tables};
+use store::{
+    Batch, Receipt, StoreError, Table, Tables,
+    rows::{decode, encode},
+};
 use subtle::ConstantTimeEq;
 use ticket::{Purpose, TicketError, Tickets};
 use transfer::TransferError;

@@ -8,9 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use base::id::{FileId, TicketId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{FileId, TicketId, Timestamp, limits};
 use parking_lot::Mutex;
 use rules::directory::Principal;
 
@@ -228,7 +226,7 @@ impl Tickets {
 
 #[cfg(test)]
 mod tests {
-    use base::id::{OrgId, UserId};
+    use base::{OrgId, UserId};
 
     use super::*;
 

@@ -7,9 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use base::id::{FileId, TicketId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{FileId, TicketId, Timestamp, limits};
 use bytes::Bytes;
 use store::StoreError;
 
@@ -282,11 +280,9 @@ impl Download {
 mod tests {
     use std::path::PathBuf;
 
-    use base::id::{OrgId, UserId};
+    use base::{OrgId, UserId};
     use rules::directory::Principal;
-    use store::Tables;
-    use store::memory::MemoryStore;
-    use store::writer::Durability;
+    use store::{Durability, Tables, memory::MemoryStore};
 
     use super::super::{FileName, FileTerms};
     use super::*;

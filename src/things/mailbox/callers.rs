@@ -4,8 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use base::id::MailId;
-use base::limits;
+use base::{MailId, limits};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use base::id::{MailId, OrgId, ThingId, ThingKey};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{MailId, OrgId, ThingId, ThingKey, Timestamp, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 

@@ -9,8 +9,7 @@
 //! | `o`, organisation, mail | nothing | those that are not done, when the server starts |
 //! | `e`, time of the end, organisation, thing, mail | nothing | those that are done, to forget them |
 
-use base::id::{MailId, OrgId, ThingId};
-use base::timestamp::Timestamp;
+use base::{MailId, OrgId, ThingId, Timestamp};
 use store::{Batch, Table};
 
 use super::mail::{Letter, Mail};

@@ -3,8 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use store::memory::MemoryStore;
-use store::writer::Durability;
+use store::{Durability, memory::MemoryStore};
 
 use super::*;
 

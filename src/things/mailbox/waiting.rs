@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use base::id::{MailId, OrgId, ThingId};
-use base::timestamp::Timestamp;
+use base::{MailId, OrgId, ThingId, Timestamp};
 
 use super::mail::{Letter, Mail, Status};
 

@@ -1,9 +1,7 @@
 //! Changes of things, one at a time: what is read, checked and written of one belongs together.
 
-use base::id::{OrgId, ThingId, ThingKey};
-use base::limits;
-use store::writer::Receipt;
-use store::{Batch, StoreError};
+use base::{OrgId, ThingId, ThingKey, limits};
+use store::{Batch, Receipt, StoreError};
 
 use super::{Alias, Thing, Things};
 

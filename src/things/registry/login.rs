@@ -1,11 +1,8 @@
 //! A device's login finds its thing, or registers it (`tr50.md` 1.1, "auto-registration").
 
-use base::id::{ThingId, ThingKey};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ThingId, ThingKey, Timestamp, limits};
 use rules::identity::model::Application;
-use store::writer::Receipt;
-use store::{Batch, StoreError};
+use store::{Batch, Receipt, StoreError};
 
 use super::{Thing, Things};
 
@@ -69,9 +66,7 @@ fn new_thing(application: &Application, key: ThingKey, now: Timestamp, id: Thing
 mod tests {
     use std::sync::Arc;
 
-    use store::Tables;
-    use store::memory::MemoryStore;
-    use store::writer::Durability;
+    use store::{Durability, Tables, memory::MemoryStore};
 
     use super::super::tests::NOW;
     use super::*;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use base::id::OrgId;
+use base::OrgId;
 use parking_lot::Mutex;
 use store::{StoreError, Tables};
 
@@ -44,9 +44,8 @@ impl Things {
 mod tests {
     use std::sync::Arc;
 
-    use base::timestamp::Timestamp;
-    use store::memory::MemoryStore;
-    use store::writer::Durability;
+    use base::Timestamp;
+    use store::{Durability, memory::MemoryStore};
 
     use super::*;
 

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::ops::Bound;
 
-use base::id::{OrgId, ThingDefId, ThingId, ThingKey};
-use store::rows::{decode, encode, for_each_row};
-use store::{Batch, Row, Store, StoreError, Table};
+use base::{OrgId, ThingDefId, ThingId, ThingKey};
+use store::{
+    Batch, Row, Store, StoreError, Table,
+    rows::{decode, encode, for_each_row},
+};
 
 use super::{Alias, Thing, Things};
 
@@ -223,8 +225,7 @@ fn id_row(org: OrgId, id: ThingId) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use store::Tables;
-    use store::writer::Durability;
+    use store::{Durability, Tables};
 
     use super::super::tests::{NOW, things};
     use super::*;

@@ -1,7 +1,6 @@
 //! When things that have no session any more gave their last sign of life.
 
-use base::id::{OrgId, ThingId};
-use base::timestamp::Timestamp;
+use base::{OrgId, ThingId, Timestamp};
 use rules::directory::Session;
 use store::{Batch, StoreError, Table};
 
@@ -72,7 +71,7 @@ impl Things {
 
 #[cfg(test)]
 mod tests {
-    use base::id::ThingKey;
+    use base::ThingKey;
     use store::Store as _;
 
     use super::super::Thing;

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::id::{OrgId, ThingDefId, ThingId, ThingKey};
-use base::timestamp::Timestamp;
+use base::{OrgId, ThingDefId, ThingId, ThingKey, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A device, as the organisation knows it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 
 /// What is calculated (the vendor's page of `property.aggregate` has these and no others).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

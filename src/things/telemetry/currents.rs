@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::id::ThingId;
-use base::json::whole;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ThingId, Timestamp, json::whole, limits};
 use serde::Serialize;
 use store::{StoreError, Table};
 

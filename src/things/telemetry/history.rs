@@ -3,8 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::Bound;
 
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Timestamp, limits};
 use store::{Month, Row, StoreError, Table, Tables};
 
 use super::partition::{OUTLIERS, overlaps};

@@ -1,11 +1,8 @@
 //! What keeps telemetry from growing for ever: months that are too old are dropped, and what
 //! deleted things have left is removed bit by bit.
 
-use base::id::ThingId;
-use base::limits;
-use base::timestamp::Timestamp;
-use store::writer::Receipt;
-use store::{Batch, StoreError, Table};
+use base::{ThingId, Timestamp, limits};
+use store::{Batch, Receipt, StoreError, Table};
 
 use super::Telemetry;
 use super::partition::OUTLIERS;

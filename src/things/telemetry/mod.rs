@@ -8,9 +8,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use base::timestamp::Timestamp;
-use store::writer::Receipt;
-use store::{Batch, Month, StoreError, Table, Tables};
+use base::Timestamp;
+use store::{Batch, Month, Receipt, StoreError, Table, Tables};
 
 pub mod aggregate;
 mod currents;

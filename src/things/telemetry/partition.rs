@@ -1,6 +1,6 @@
 //! Which partition a point belongs to.
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 use store::Month;
 
 /// The partition of points that are older or newer than the others may be. A device with a wrong

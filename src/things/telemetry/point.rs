@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 
 /// What a series is about. The numbers are bytes of keys in the store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

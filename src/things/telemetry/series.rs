@@ -1,8 +1,7 @@
 //! Series and their rows: one for each property, alarm and attribute of a thing, one for its
 //! location and one for its log, with the newest point in it.
 
-use base::id::{OrgId, ThingId};
-use base::timestamp::Timestamp;
+use base::{OrgId, ThingId, Timestamp};
 use parking_lot::Mutex;
 use store::{Batch, Row, StoreError, Table, Tables};
 

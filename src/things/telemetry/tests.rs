@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use base::id::ThingId;
-use base::limits;
+use base::{ThingId, limits};
 use proptest::prelude::*;
-use store::memory::MemoryStore;
-use store::writer::Durability;
+use store::{Durability, memory::MemoryStore};
 
 use super::point::Alarm;
 use super::*;

@@ -8,10 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use base::failure::{Code, Failure, excerpt};
-use base::id::{OrgId, RoleId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt, limits};
 use rules::identity::model::Org;
 use rules::identity::permission::PermissionSet;
 use rules::identity::{Granted, NAME_RULE, is_name};

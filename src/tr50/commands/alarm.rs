@@ -1,8 +1,6 @@
 //! `alarm.*`: states of things that somebody should know of (`tr50.md` 4.1).
 
-use base::failure::{Code, Failure, excerpt};
-use base::json;
-use base::limits;
+use base::{Code, Failure, excerpt, json, limits};
 
 use super::command;
 use super::points::{self, Item, Message, Name, Source, field, required_field};

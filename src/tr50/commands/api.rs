@@ -1,6 +1,6 @@
 //! `api.*`: login as a command.
 
-use base::failure::Failure;
+use base::Failure;
 
 use super::command;
 use crate::app::Effects;

@@ -5,10 +5,7 @@
 
 use std::sync::Arc;
 
-use base::failure::{Failure, excerpt};
-use base::id::{ApplicationId, RoleId, ThingDefId, TokenId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ApplicationId, Failure, RoleId, ThingDefId, Timestamp, TokenId, excerpt, limits};
 use rules::directory::{Session, Who};
 use rules::identity::is_token;
 use rules::identity::model::Application;
@@ -327,7 +324,7 @@ fn check_names(
     }
     if identity.application_by_token(token).is_some() {
         let sentence = "An application with this token exists already.";
-        return Err(Failure::new(base::failure::Code::ALREADY_EXISTS, sentence));
+        return Err(Failure::new(base::Code::ALREADY_EXISTS, sentence));
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! `attribute.*`: texts that things say about themselves (`tr50.md` 4.1). They are the ones that
 //! `thing.attr.*` sets and gets.
 
-use base::failure::{Code, Failure, excerpt};
-use base::limits;
+use base::{Code, Failure, excerpt, limits};
 
 use super::command;
 use super::points::{self, AttributeText, Item, Name, Source, field, required_field};

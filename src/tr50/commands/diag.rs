@@ -1,7 +1,6 @@
 //! `diag.*`: is anybody there.
 
-use base::failure::Failure;
-use base::json;
+use base::{Failure, json};
 use serde::Serialize;
 use serde_json::value::RawValue;
 

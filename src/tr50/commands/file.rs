@@ -1,10 +1,7 @@
 //! `file.*`: what is known of files, and the ids under which they are moved over HTTP
 //! (`tr50.md` 4.1 and 4.3).
 
-use base::failure::{Code, Failure};
-use base::id::{FileId, TicketId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Code, Failure, FileId, TicketId, Timestamp, limits};
 use serde::Serialize;
 
 use super::command;

@@ -1,6 +1,6 @@
 //! `locale.*`: the language and country of a user (`tr50.md` 4.1).
 
-use base::failure::{Code, Failure};
+use base::{Code, Failure};
 use rules::identity::model::User;
 use serde::Serialize;
 

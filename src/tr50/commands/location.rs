@@ -1,7 +1,6 @@
 //! `location.*`: where things are and were (`tr50.md` 4.1).
 
-use base::failure::{Code, Failure};
-use base::timestamp::Timestamp;
+use base::{Code, Failure, Timestamp};
 
 use super::attribute::{limited, offset};
 use super::command;

@@ -1,10 +1,10 @@
 //! `log.*`: what things say happened to them (`tr50.md` 4.1).
 
-use base::failure::{Code, Failure};
-use base::id::{ThingId, ThingKey};
-use base::json::{self, ObjectWriter, key};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{
+    Code, Failure, ThingId, ThingKey, Timestamp,
+    json::{self, ObjectWriter, key},
+    limits,
+};
 
 use super::attribute::{limited, offset};
 use super::command;

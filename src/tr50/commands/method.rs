@@ -1,7 +1,6 @@
 //! `method.*`: asking a thing to do something (`tr50.md` 4.1 and 4.2).
 
-use base::failure::Failure;
-use base::limits;
+use base::{Failure, limits};
 use serde_json::value::RawValue;
 
 use super::command;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use base::failure::Failure;
+use base::Failure;
 use rules::identity::permission::{Permission, PermissionSet};
 
 use super::params::{Field, Params};
@@ -60,7 +60,7 @@ macro_rules! command {
             name: $name,
             doc: $doc,
             reply: $reply,
-            errors: &[$(::base::failure::Code::$error),*],
+            errors: &[$(base::Code::$error),*],
             params: $params,
             waits: $waits,
             handler: $crate::tr50::step::Handler::$kind(|call, params, out| {

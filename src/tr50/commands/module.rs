@@ -1,7 +1,6 @@
 //! `module.register`: what a modem says of itself (`tr50.md` 4.1).
 
-use base::failure::Failure;
-use base::limits;
+use base::{Failure, limits};
 
 use super::command;
 use super::points;

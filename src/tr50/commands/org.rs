@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use base::failure::{Code, Failure, excerpt};
-use base::id::OrgId;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Code, Failure, OrgId, Timestamp, excerpt, limits};
 use rules::identity::model::Org;
 use rules::identity::{Record, SLUG_RULE, is_slug};
 use serde::Serialize;

@@ -3,13 +3,10 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use base::failure::{Code, Failure, excerpt};
-use base::json;
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Code, Failure, Timestamp, excerpt, json, limits};
 use rules::identity::ThingDef;
 use serde_json::value::RawValue;
-use store::writer::Receipt;
+use store::Receipt;
 
 use super::target::{Subject, Target};
 use crate::app::Effects;

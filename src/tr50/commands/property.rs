@@ -1,9 +1,10 @@
 //! `property.*`: numbers that things measure (`tr50.md` 4.1).
 
-use base::failure::{Code, Failure, excerpt};
-use base::json::{self, ObjectWriter, key};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{
+    Code, Failure, Timestamp, excerpt,
+    json::{self, ObjectWriter, key},
+    limits,
+};
 use store::Row;
 
 use super::command;

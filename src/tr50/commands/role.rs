@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::failure::{Code, Failure, excerpt};
-use base::id::{OrgId, RoleId};
-use base::timestamp::Timestamp;
+use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt};
 use rules::identity::Granted;
 use rules::identity::model::Role;
 use rules::identity::permission::PermissionSet;

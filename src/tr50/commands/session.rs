@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use base::conn::Protocol;
-use base::failure::{Code, Failure, excerpt};
-use base::id::{OrgId, SessionId, SessionRef, ThingKey};
-use base::json::{self, ObjectWriter, key};
-use base::limits::{LISTED_AT_ONCE_MAX, LISTING_BYTES_RESERVED_MAX};
-use base::timestamp::Timestamp;
+use base::{
+    Code, Failure, OrgId, Protocol, SessionId, SessionRef, ThingKey, Timestamp, excerpt,
+    json::{self, ObjectWriter, key},
+    limits::{LISTED_AT_ONCE_MAX, LISTING_BYTES_RESERVED_MAX},
+};
 use rules::directory::query::{Filter, Listing, Query, SortKey};
 use rules::directory::{Kind, OrgContext, Principal, Session, Status, Who};
 use rules::identity::Access;

@@ -1,7 +1,6 @@
 //! `sms.send`: there is no telephone network here, but who sends must not fail (`tr50.md` 4.1).
 
-use base::failure::{Code, Failure, excerpt};
-use base::limits;
+use base::{Code, Failure, excerpt, limits};
 
 use super::command;
 use super::target::Target;

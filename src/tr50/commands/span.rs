@@ -1,10 +1,10 @@
 //! What all commands that read telemetry have in common: the span of time, and the reply.
 
-use base::failure::{Code, Failure};
-use base::id::hex;
-use base::json::{self, Key, ObjectWriter, key};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{
+    Code, Failure, Timestamp, hex,
+    json::{self, Key, ObjectWriter, key},
+    limits,
+};
 use store::Row;
 
 use super::points::Name;

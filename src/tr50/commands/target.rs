@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::failure::{Code, Failure, excerpt};
-use base::id::{ThingId, ThingKey};
-use base::limits;
+use base::{Code, Failure, ThingId, ThingKey, excerpt, limits};
 use rules::directory::Who;
 
 use crate::things::registry::{Alias, Thing};

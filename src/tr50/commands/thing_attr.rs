@@ -1,7 +1,6 @@
 //! `thing.attr.*`: the attributes of `attribute.*` under older names (`tr50.md` 4.1).
 
-use base::failure::{Code, Failure, excerpt};
-use base::timestamp::Timestamp;
+use base::{Code, Failure, Timestamp, excerpt};
 use serde::Serialize;
 
 use super::attribute::Attribute;

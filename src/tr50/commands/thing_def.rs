@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base::failure::{Code, Failure, excerpt};
-use base::id::{OrgId, ThingDefId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Code, Failure, OrgId, ThingDefId, Timestamp, excerpt, limits};
 use rules::identity::ThingDef;
 use serde::Serialize;
 use serde_json::{Map, Value};

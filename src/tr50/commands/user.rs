@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use base::failure::{Code, Failure, excerpt};
-use base::id::{OrgId, UserId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Code, Failure, OrgId, Timestamp, UserId, excerpt, limits};
 use rules::directory::{Principal, Session};
 use rules::identity::is_email;
 use rules::identity::model::User;

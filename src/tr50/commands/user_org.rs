@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use base::failure::{Code, Failure, excerpt};
-use base::id::{OrgId, RoleId, UserId};
-use base::timestamp::Timestamp;
+use base::{Code, Failure, OrgId, RoleId, Timestamp, UserId, excerpt};
 use rules::directory::Principal;
 use rules::identity::model::{Membership, Org, User};
 use rules::identity::permission::Permission;

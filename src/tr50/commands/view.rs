@@ -3,8 +3,7 @@
 
 use std::cmp::Ordering;
 
-use base::failure::{Code, Failure};
-use base::limits;
+use base::{Code, Failure, limits};
 use serde::Serialize;
 use serde_json::{Map, Value};
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
-use base::conn::Protocol;
+use base::Protocol;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout};

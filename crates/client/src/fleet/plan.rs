@@ -4,8 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::conn::Protocol;
-use base::timestamp::Timestamp;
+use base::{Protocol, Timestamp};
 
 use super::files::FileLoad;
 use crate::{ClientError, Login, Url, Version, request_text};

@@ -3,8 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use base::id::SessionUuid;
-use base::timestamp::Timestamp;
+use base::{SessionUuid, Timestamp};
 
 use super::session::{Principal, Session};
 use super::siblings::Siblings;

@@ -9,8 +9,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use base::id::{OrgId, SessionId, SessionRef, SessionUuid};
-use base::timestamp::Timestamp;
+use base::{OrgId, SessionId, SessionRef, SessionUuid, Timestamp};
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;

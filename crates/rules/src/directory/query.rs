@@ -3,8 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use base::conn::Protocol;
-use base::timestamp::Timestamp;
+use base::{Protocol, Timestamp};
 
 use super::session::{Kind, Principal, Session, Status, Who};
 use super::{Directory, OrgId};

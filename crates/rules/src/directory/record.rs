@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use base::conn::ConnInfo;
-use base::id::{ApplicationId, OrgId, SessionId, SessionRef, ThingId, ThingKey, UserId};
-use base::timestamp::Timestamp;
+use base::{
+    ApplicationId, ConnInfo, OrgId, SessionId, SessionRef, ThingId, ThingKey, Timestamp, UserId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::session::{End, Lifetime, OrgSwitch, Session, Start, Who};

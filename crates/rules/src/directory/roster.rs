@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use base::timestamp::Timestamp;
+use base::Timestamp;
 
 use super::session::Session;
 

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use base::conn::ConnInfo;
-use base::id::{OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey, UserId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{
+    ConnInfo, OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey, Timestamp, UserId,
+    limits,
+};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 

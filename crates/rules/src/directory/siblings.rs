@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use base::id::SessionUuid;
-use base::timestamp::Timestamp;
+use base::{SessionUuid, Timestamp};
 use smallvec::SmallVec;
 
 use super::session::Session;

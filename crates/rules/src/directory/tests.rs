@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::conn::{ConnInfo, Protocol};
-use base::id::{OrgId, SessionId, ThingId, ThingKey, UserId};
+use base::{ConnInfo, OrgId, Protocol, SessionId, ThingId, ThingKey, UserId};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -57,8 +56,8 @@ fn user(number: u8) -> Who {
 
 fn thing(number: u8) -> Who {
     let application = json!({
-        "id": base::id::ApplicationId::from_bytes([1; 12]), "name": "app",
-        "org": OrgId::from_bytes([0; 12]), "token_id": base::id::TokenId::from_bytes([2; 12]),
+        "id": base::ApplicationId::from_bytes([1; 12]), "name": "app",
+        "org": OrgId::from_bytes([0; 12]), "token_id": base::TokenId::from_bytes([2; 12]),
         "token_name": "token", "token_hash": vec![0; 32], "roles": [], "auto_register": true,
         "auto_register_def": null, "auto_register_tags": [], "restrict_access_to_self": false,
         "org_admin": false, "created_on": Timestamp::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use base::id::{OrgId, RoleId};
+use base::{OrgId, RoleId};
 
 use super::Identity;
 use super::model::{Application, Membership, Org, User};

@@ -3,9 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, TokenId, UserId};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId, limits};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 

@@ -70,7 +70,7 @@ impl IdentityWriter {
 
 #[cfg(test)]
 mod tests {
-    use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
+    use base::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
 
     use super::super::ThingDef;
     use super::super::model::{Application, Org, Role, User};

@@ -57,7 +57,7 @@ impl Deref for IdentityWriter {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use base::timestamp::Timestamp;
+    use base::Timestamp;
 
     use super::*;
 

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, TokenId, UserId};
-use base::timestamp::Timestamp;
+use base::{ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
 /// An organisation. The organisations form a tree by `parent`.

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use base::id::{ApplicationId, OrgId, RoleId, ThingDefId, UserId};
-use base::limits;
+use base::{ApplicationId, OrgId, RoleId, ThingDefId, UserId, limits};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 

@@ -1,8 +1,7 @@
 //! Definitions of things: what their properties, attributes, alarms and methods are (`tr50.md` 4.1,
 //! `thing_def.find`).
 
-use base::id::{OrgId, ThingDefId};
-use base::timestamp::Timestamp;
+use base::{OrgId, ThingDefId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

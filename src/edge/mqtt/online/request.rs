@@ -7,10 +7,7 @@ use std::time::Instant;
 
 use ::mqtt::encode::{self, PublishHead, begin_publish};
 use ::mqtt::{Publish, PublishProperties, QoS};
-use base::failure::{Code, Failure, excerpt};
-use base::limits;
-use base::timestamp::Timestamp;
-use base::topic;
+use base::{Code, Failure, Timestamp, excerpt, limits, topic};
 use rules::directory::Push;
 
 use super::{Destination, Online};

@@ -1,8 +1,6 @@
 //! Looking at mails, and taking them back: `mailbox.find`, `.list`, `.summary` and `.purge`.
 
-use base::failure::{Code, Failure};
-use base::id::MailId;
-use base::limits;
+use base::{Code, Failure, MailId, limits};
 use rules::directory::Kind;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};

@@ -1,9 +1,10 @@
 //! `mailbox.*`: what a thing's connection fetches, and what becomes of it (`tr50.md` 4.2).
 
-use base::failure::{Code, Failure};
-use base::id::{MailId, ThingId};
-use base::json::{ObjectWriter, key};
-use base::limits;
+use base::{
+    Code, Failure, MailId, ThingId,
+    json::{ObjectWriter, key},
+    limits,
+};
 use rules::directory::Who;
 use serde_json::value::RawValue;
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::failure::{Code, Failure};
-use base::id::{MailId, SessionId};
-use base::json::{self, ObjectWriter, key};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{
+    Code, Failure, MailId, SessionId, Timestamp,
+    json::{self, ObjectWriter, key},
+    limits,
+};
 use rules::directory::Who;
 use serde_json::value::RawValue;
 

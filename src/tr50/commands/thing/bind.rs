@@ -1,11 +1,9 @@
 //! `thing.bind` and `thing.unbind`: things that are served by the connection of another one, such
 //! as the sensors of a gateway (`tr50.md` 4.1 and 4.2).
 
-use base::failure::{Code, Failure};
-use base::id::{ThingId, ThingKey};
-use base::limits;
+use base::{Code, Failure, ThingId, ThingKey, limits};
 use rules::directory::Who;
-use store::writer::Receipt;
+use store::Receipt;
 
 use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
 use crate::app::Effects;

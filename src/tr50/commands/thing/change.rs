@@ -4,16 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::failure::{Code, Failure, excerpt};
-use base::id::{ThingDefId, ThingId, ThingKey};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Code, Failure, ThingDefId, ThingId, ThingKey, Timestamp, excerpt, limits};
 use rules::directory::{Principal, Reason, Session, Who};
 use rules::identity::ThingDef;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use store::Batch;
-use store::writer::Receipt;
+use store::{Batch, Receipt};
 
 use crate::app::{Effects, SessionChange};
 use crate::random::random;
@@ -277,7 +273,7 @@ pub(super) fn change(
 /// As [`change`], where there is no call.
 pub(super) fn change_as(
     things: &Things,
-    org: base::id::OrgId,
+    org: base::OrgId,
     key: &ThingKey,
     (now, by): (Timestamp, &str),
     edit: impl FnOnce(&mut Thing),

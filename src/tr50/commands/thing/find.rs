@@ -1,8 +1,6 @@
 //! `thing.find`, `thing.list` and `thing.search`.
 
-use base::failure::{Code, Failure};
-use base::id::{OrgId, ThingKey, hex, unhex};
-use base::limits;
+use base::{Code, Failure, OrgId, ThingKey, hex, limits, unhex};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use store::StoreError;

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::id::{OrgId, ThingDefId, ThingId, ThingKey};
-use base::timestamp::Timestamp;
+use base::{OrgId, ThingDefId, ThingId, ThingKey, Timestamp};
 use rules::directory::{Lifetime, Principal, Session};
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -114,8 +114,7 @@ impl Field {
 
 #[cfg(test)]
 mod tests {
-    use base::id::{OrgId, ThingId, ThingKey};
-    use base::timestamp::Timestamp;
+    use base::{OrgId, ThingId, ThingKey, Timestamp};
 
     use super::*;
 

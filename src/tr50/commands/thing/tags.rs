@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::failure::{Code, Failure};
-use base::id::{OrgId, ThingId, ThingKey};
-use base::limits;
-use base::timestamp::Timestamp;
+use base::{Code, Failure, OrgId, ThingId, ThingKey, Timestamp, limits};
 use rules::directory::Session;
 use serde::Serialize;
-use store::writer::Receipt;
+use store::Receipt;
 
 use super::change::{change_as, check_tags, distinct};
 use super::find::Selection;
