@@ -2,56 +2,35 @@
 
 use base::{Code, Failure, excerpt, json, limits};
 
-use super::command;
+use super::commands;
 use super::points::{self, Item, Message, Name, Source, field, required_field};
 use super::span::{self, At, Form, Held, History, Range, Wanted};
 use super::target::Target;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Alarm as State, Kind, Value};
 use crate::tr50::params::{Field, params};
-use crate::tr50::step::{Call, CommandInfo, Later, Looked, WriteReply};
+use crate::tr50::step::{Call, Later, Looked, WriteReply};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "alarm.batch",
-        points::batch::<Alarm>,
+commands! {
+    "alarm.batch" => points::batch::<Alarm>, [NOT_FOUND],
         "Records states of alarms, in the order of their times, up to the first that is wrong. The \
          reply is sent when what came before that is durable.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!(
-        "alarm.current",
-        current,
+        "";
+    "alarm.current" => current, [NOT_FOUND],
         "Shows the state of an alarm.",
-        "`state`, `duration` (milliseconds in this state), `msg`, `ts`, `corrId`, `lat`, `lng`",
-        [NOT_FOUND]
-    ),
-    command!(
-        "alarm.history",
-        history,
+        "`state`, `duration` (milliseconds in this state), `msg`, `ts`, `corrId`, `lat`, `lng`";
+    "alarm.history" => history, [NOT_FOUND],
         "Lists states of an alarm, oldest first, at most 5000.",
         "`values`, an array of `state`, `msg`, `ts`, `corrId`, `lat` and `lng`; with `split`: \
-         `values` and `ts`, two arrays",
-        [NOT_FOUND]
-    ),
-    command!(
-        "alarm.history.multi",
-        history_multi,
+         `values` and `ts`, two arrays";
+    "alarm.history.multi" => history_multi, [NOT_FOUND],
         "Lists states of several alarms, oldest first, at most 5000 in all.",
-        "`values`, an object with the reply of `alarm.history` for each key",
-        [NOT_FOUND]
-    ),
-    command!(
-        "alarm.publish",
-        points::publish::<Alarm>,
+        "`values`, an object with the reply of `alarm.history` for each key";
+    "alarm.publish" => points::publish::<Alarm>, [NOT_FOUND],
         "Records the state of an alarm. The state that it has already is only recorded again with \
          `republish`.",
-        "",
-        [NOT_FOUND]
-    ),
-];
+        "";
+}
 
 /// A state of an alarm.
 pub struct Alarm;

@@ -2,23 +2,20 @@
 
 use base::Failure;
 
-use super::command;
+use super::commands;
 use crate::app::Effects;
 use crate::tr50::authenticate::{LoggedIn, credentials};
 use crate::tr50::params::{NoParams, params};
-use crate::tr50::step::{After, CommandInfo, Done, Later, OpenCall};
+use crate::tr50::step::{After, Done, Later, OpenCall};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        open "api.authenticate",
-        authenticate,
+commands! {
+    open "api.authenticate" => authenticate, [LOGIN_REFUSED, LOGIN_LOCKED, BUSY],
         "Logs a user or an application in and starts a session for use over HTTP.",
-        "`sessionId`, `orgKey`",
-        [LOGIN_REFUSED, LOGIN_LOCKED, BUSY]
-    ),
-    command!(open "api.ping", ping, "Answers; needs no session.", "", []),
-];
+        "`sessionId`, `orgKey`";
+    open "api.ping" => ping, [],
+        "Answers; needs no session.",
+        "";
+}
 
 params! {
     /// The parameters of `api.authenticate`: a user's, or an application's (`tr50.md` 3.1).

@@ -13,54 +13,33 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::admin::{self, Edit, Unset};
-use super::command;
+use super::commands;
 use super::view::{ListReply, View};
 use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, Done};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "app.create",
-        create,
+commands! {
+    "app.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
         "Makes an application and its token in the current organisation. Without `token` the server \
          makes one. The reply is the only place where the token is ever shown.",
-        "`id`, `token`, `tokenId`",
-        [NOT_FOUND, ALREADY_EXISTS, BUSY]
-    ),
-    command!(
-        "app.delete",
-        delete,
+        "`id`, `token`, `tokenId`";
+    "app.delete" => delete, [NOT_FOUND],
         "Deletes an application; the live sessions of its token end as revoked.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!(
-        "app.find",
-        find,
+        "";
+    "app.find" => find, [NOT_FOUND],
         "Shows an application of the current organisation, never its token.",
-        "the application",
-        [NOT_FOUND]
-    ),
-    command!(
-        "app.list",
-        list,
+        "the application";
+    "app.list" => list, [],
         "Lists the applications of the current organisation, by name, without their tokens.",
-        "`count`, `fields`, `result`",
-        []
-    ),
-    command!(
-        "app.update",
-        update,
+        "`count`, `fields`, `result`";
+    "app.update" => update, [NOT_FOUND, ALREADY_EXISTS],
         "Changes an application, found by `id`, or by `token` if there is such a token, or by \
          `name`. Its live sessions have the new rights when the reply comes; after a change of the \
          token they have ended as revoked.",
-        "",
-        [NOT_FOUND, ALREADY_EXISTS]
-    ),
-];
+        "";
+}
 
 params! {
     /// Which application.

@@ -3,49 +3,32 @@
 
 use base::{Code, Failure, excerpt, limits};
 
-use super::command;
+use super::commands;
 use super::points::{self, AttributeText, Item, Name, Source, field, required_field};
 use super::span::{self, At, Form, Held, Range, Wanted};
 use super::target::Target;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::params::{Field, params};
-use crate::tr50::step::{Call, CommandInfo, Later, Looked};
+use crate::tr50::step::{Call, Later, Looked};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "attribute.batch",
-        points::batch::<Attribute>,
+commands! {
+    "attribute.batch" => points::batch::<Attribute>, [NOT_FOUND],
         "Sets attributes, in order, up to the first that is wrong. The reply is sent when what \
          came before that is durable.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!(
-        "attribute.current",
-        current,
+        "";
+    "attribute.current" => current, [NOT_FOUND],
         "Shows the value of an attribute.",
-        "`value`, `ts`, `corrId`",
-        [NOT_FOUND]
-    ),
-    command!(
-        "attribute.history",
-        history,
+        "`value`, `ts`, `corrId`";
+    "attribute.history" => history, [NOT_FOUND],
         "Lists values of an attribute, oldest first, at most 5000; null where it was unset.",
         "`count`, `values`, an array of `value`, `ts` and `corrId`; with `split`: `values` and \
-         `ts`, two arrays",
-        [NOT_FOUND]
-    ),
-    command!(
-        "attribute.publish",
-        points::publish::<Attribute>,
+         `ts`, two arrays";
+    "attribute.publish" => points::publish::<Attribute>, [NOT_FOUND],
         "Sets an attribute; null unsets it. The value that it has already is only recorded again \
          with `republish`.",
-        "",
-        [NOT_FOUND]
-    ),
-];
+        "";
+}
 
 /// A value of an attribute.
 pub struct Attribute;

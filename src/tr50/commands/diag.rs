@@ -4,17 +4,22 @@ use base::{Failure, json};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::command;
+use super::commands;
 use crate::tr50::envelope::{Members, RawParams};
 use crate::tr50::params::{Field, NoParams, Params};
-use crate::tr50::step::{Call, CommandInfo, Done, WriteReply};
+use crate::tr50::step::{Call, Done, WriteReply};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!("diag.echo", echo, "Answers with its parameters.", "the parameters", []),
-    command!("diag.ping", ping, "Answers.", "", []),
-    command!("diag.time", time, "Tells the server's time.", "`time`: milliseconds since 1970", []),
-];
+commands! {
+    "diag.echo" => echo, [],
+        "Answers with its parameters.",
+        "the parameters";
+    "diag.ping" => ping, [],
+        "Answers.",
+        "";
+    "diag.time" => time, [],
+        "Tells the server's time.",
+        "`time`: milliseconds since 1970";
+}
 
 /// `diag.ping`.
 pub fn ping(_: &Call<'_>, _: NoParams) -> Result<Done, Failure> {

@@ -4,7 +4,7 @@
 use base::{Code, Failure, FileId, TicketId, Timestamp, limits};
 use serde::Serialize;
 
-use super::command;
+use super::commands;
 use super::target::{Target, is_restricted};
 use super::view::View;
 use crate::random::random;
@@ -13,40 +13,23 @@ use crate::things::files::transfer::TransferError;
 use crate::things::files::{Credentials, FileName, FileRecord, Owner, Put};
 use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{Value, optional, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
+use crate::tr50::step::{After, Call, Done, Later};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "file.delete",
-        delete,
+commands! {
+    "file.delete" => delete, [NOT_FOUND],
         "Deletes a file. A download that has begun goes on.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!(
-        "file.get",
-        get,
+        "";
+    "file.get" => get, [NOT_FOUND],
         "Reserves a file for one download: `GET /file/<fileId>`, within 300 seconds.",
-        "`fileId`, `fileSize`, `crc32`, `sha256` if it was asked for",
-        [NOT_FOUND]
-    ),
-    command!(
-        "file.list",
-        list,
+        "`fileId`, `fileSize`, `crc32`, `sha256` if it was asked for";
+    "file.list" => list, [NOT_FOUND],
         "Lists the files of a thing, or of the organisation, by name.",
-        "`count`, `result`",
-        [NOT_FOUND]
-    ),
-    command!(
-        "file.put",
-        put,
+        "`count`, `result`";
+    "file.put" => put, [NOT_FOUND, STORAGE_FULL],
         "Announces one upload: `POST /file/<fileId>`, within 300 seconds. The file is there, in place \
          of an older one with its name, when that was answered.",
-        "`fileId`",
-        [NOT_FOUND, STORAGE_FULL]
-    ),
-];
+        "`fileId`";
+}
 
 params! {
     /// Whose files a command is about.

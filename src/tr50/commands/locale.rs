@@ -4,34 +4,21 @@ use base::{Code, Failure};
 use rules::identity::model::User;
 use serde::Serialize;
 
-use super::command;
+use super::commands;
 use crate::tr50::params::{NoParams, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, Done};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "locale.get",
-        get,
+commands! {
+    "locale.get" => get, [],
         "Shows the locale of the user, else of the current organisation; empty: none is set.",
-        "`locale`",
-        []
-    ),
-    command!(
-        "locale.list",
-        list,
+        "`locale`";
+    "locale.list" => list, [],
         "Lists locales to choose from; any other of the form `ll` or `ll_CC` can be set as well.",
-        "`result` with `locale` and `name`",
-        []
-    ),
-    command!(
-        "locale.set",
-        set,
+        "`result` with `locale` and `name`";
+    "locale.set" => set, [WRONG_SESSION_KIND],
         "Sets the locale of the user. Sessions show it from their next login on.",
-        "",
-        [WRONG_SESSION_KIND]
-    ),
-];
+        "";
+}
 
 const LOCALES: [Named; 12] = [
     named("de_DE", "German (Germany)"),

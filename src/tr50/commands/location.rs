@@ -3,49 +3,32 @@
 use base::{Code, Failure, Timestamp};
 
 use super::attribute::{limited, offset};
-use super::command;
+use super::commands;
 use super::points::{self, Item, Line, Source, field, required_field};
 use super::span::{self, Form, Held, Range, Wanted};
 use super::target::Target;
 use crate::things::telemetry::point::{Kind, Location as Position, Point, Text, Value};
 use crate::things::telemetry::{LocationNow, NewPoint};
 use crate::tr50::params::{Field, params};
-use crate::tr50::step::{Call, CommandInfo, Later, Looked};
+use crate::tr50::step::{Call, Later, Looked};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "location.batch",
-        points::batch::<Location>,
+commands! {
+    "location.batch" => points::batch::<Location>, [NOT_FOUND, NOT_CONFIGURED],
         "Records positions of a thing, in order, up to the first that is wrong. The reply is sent \
          when what came before that is durable.",
-        "",
-        [NOT_FOUND, NOT_CONFIGURED]
-    ),
-    command!(
-        "location.current",
-        current,
+        "";
+    "location.current" => current, [NOT_FOUND],
         "Shows the position of a thing.",
         "`lat`, `lng`, `heading`, `altitude`, `speed`, `fixAcc`, `fixType`, `addr`, `ts`, \
-         `corrId`; what was not published is absent",
-        [NOT_FOUND]
-    ),
-    command!(
-        "location.history",
-        history,
+         `corrId`; what was not published is absent";
+    "location.history" => history, [NOT_FOUND],
         "Lists positions of a thing, oldest first, at most 5000.",
-        "`count`, `values`, an array of what `location.current` shows",
-        [NOT_FOUND]
-    ),
-    command!(
-        "location.publish",
-        points::publish::<Location>,
+        "`count`, `values`, an array of what `location.current` shows";
+    "location.publish" => points::publish::<Location>, [NOT_FOUND, NOT_CONFIGURED],
         "Records the position of a thing. Radio cells and networks instead of coordinates would \
          need a positioning service, which is not part of this server.",
-        "",
-        [NOT_FOUND, NOT_CONFIGURED]
-    ),
-];
+        "";
+}
 
 /// What a thing can send instead of coordinates.
 const NETWORK: [&str; 7] = ["mnc", "mcc", "lac", "cellId", "rssi", "cells", "wifi"];

@@ -7,33 +7,24 @@ use base::{
 };
 
 use super::attribute::{limited, offset};
-use super::command;
+use super::commands;
 use super::points::{CorrId, Gate, Message};
 use super::span::{self, Ago, Form, History, Range, Wanted};
 use super::target::{Subject, Target, is_restricted};
 use crate::things::telemetry::point::{Entry, Kind, Point, Value};
 use crate::things::telemetry::{NewPoint, Owner};
 use crate::tr50::params::params;
-use crate::tr50::step::{After, Call, CommandInfo, Done, Later, WriteReply};
+use crate::tr50::step::{After, Call, Done, Later, WriteReply};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "log.list",
-        list,
+commands! {
+    "log.list" => list, [NOT_FOUND],
         "Lists entries of a thing's log, or of the organisation's, oldest first.",
         "`count`, `result`, an array of `id`, `ts`, `thingId`, `thingKey`, `type`, `corrId`, \
-         `level` and `msg`",
-        [NOT_FOUND]
-    ),
-    command!(
-        "log.publish",
-        publish,
+         `level` and `msg`";
+    "log.publish" => publish, [NOT_FOUND],
         "Adds an entry to a thing's log, or to the organisation's.",
-        "",
-        [NOT_FOUND]
-    ),
-];
+        "";
+}
 
 /// The level of an entry that does not say so: information.
 const LEVEL_DEFAULT: u64 = 2;

@@ -3,24 +3,21 @@
 use base::{Failure, limits};
 use serde_json::value::RawValue;
 
-use super::command;
+use super::commands;
 use super::mailbox::sending::{Order, Terms, deliver, method_params};
 use super::target::{Subject, Target};
 use crate::things::mailbox::mail::METHOD_EXEC;
 use crate::things::registry::Thing;
 use crate::tr50::params::params;
-use crate::tr50::step::{Call, CommandInfo, FromDevice};
+use crate::tr50::step::{Call, FromDevice};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[command!(
-    "method.exec",
-    exec,
-    "Lets a thing execute a method and waits for its answer: code, text and parameters are the \
-     thing's own. A singleton is not sent while a mail for the same method waits for the thing: \
-     then the answer is that one's.",
-    "what the thing gives to mailbox.ack; if it is not waited for: `id`",
-    [NOT_FOUND, NO_ANSWER, MAILBOX_FULL]
-)];
+commands! {
+    "method.exec" => exec, [NOT_FOUND, NO_ANSWER, MAILBOX_FULL],
+        "Lets a thing execute a method and waits for its answer: code, text and parameters are the \
+         thing's own. A singleton is not sent while a mail for the same method waits for the thing: \
+         then the answer is that one's.",
+        "what the thing gives to mailbox.ack; if it is not waited for: `id`";
+}
 
 params! {
     /// The parameters of `method.exec` beside the thing and the times.

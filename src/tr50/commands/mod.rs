@@ -36,8 +36,21 @@ pub mod user;
 pub mod user_org;
 mod view;
 
-/// A row of the table: name, handler, what it does, members of `params` in the reply, and codes of
-/// failures that not every command has. How the reply is waited for is said by the handler's type.
+/// The rows of a family: name, handler, codes of failures that not every command has; what it does;
+/// members of `params` in the reply. `open` stands before a command that needs no session. How the
+/// reply is waited for is said by the handler's type.
+macro_rules! commands {
+    ($($($open:ident)? $name:literal => $handler:path, [$($error:ident),*],
+        $doc:literal, $reply:literal;)*) => {
+        /// The family's rows in the table of commands.
+        pub(in crate::tr50) const COMMANDS: &[$crate::tr50::step::CommandInfo] =
+            &[$($crate::tr50::commands::command!(
+                $($open)? $name, $handler, $doc, $reply, [$($error),*]
+            )),*];
+    };
+}
+
+/// One row of [`commands`].
 macro_rules! command {
     ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
         $crate::tr50::commands::command!(
@@ -71,7 +84,7 @@ macro_rules! command {
     };
 }
 
-pub(crate) use command;
+pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {

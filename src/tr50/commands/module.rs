@@ -2,23 +2,20 @@
 
 use base::{Failure, limits};
 
-use super::command;
+use super::commands;
 use super::points;
 use super::target::Target;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::params::params;
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, Done};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[command!(
-    "module.register",
-    register,
-    "Notes what the thing's modem is, in the attributes `module.make`, `module.model`, \
-     `module.fwVersion` and `module.remAt`, whatever its definition says of attributes.",
-    "",
-    [NOT_FOUND]
-)];
+commands! {
+    "module.register" => register, [NOT_FOUND],
+        "Notes what the thing's modem is, in the attributes `module.make`, `module.model`, \
+         `module.fwVersion` and `module.remAt`, whatever its definition says of attributes.",
+        "";
+}
 
 params! {
     /// The parameters of `module.register` beside those that name the thing.

@@ -8,54 +8,33 @@ use rules::identity::{Record, SLUG_RULE, is_slug};
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made, Unset};
-use super::command;
+use super::commands;
 use super::view::{ListReply, View};
 use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::things::files::Owner;
 use crate::tr50::params::{missing, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, Done};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "org.create",
-        create,
+commands! {
+    "org.create" => create, [ALREADY_EXISTS, IN_USE, BUSY],
         "Makes an organisation below the current one.",
-        "`id`",
-        [ALREADY_EXISTS, IN_USE, BUSY]
-    ),
-    command!(
-        "org.delete",
-        delete,
+        "`id`";
+    "org.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes an organisation below the current one, with its roles and definitions of things. It \
          must have no organisations below it, users, applications and things.",
-        "",
-        [NOT_FOUND, IN_USE]
-    ),
-    command!(
-        "org.find",
-        find,
+        "";
+    "org.find" => find, [NOT_FOUND],
         "Shows one organisation; without parameters the current one.",
-        "the organisation",
-        [NOT_FOUND]
-    ),
-    command!(
-        "org.list",
-        list,
+        "the organisation";
+    "org.list" => list, [],
         "Lists the current organisation and, for a user, all that the user may work in; by key.",
-        "`count`, `fields`, `result`",
-        []
-    ),
-    command!(
-        "org.update",
-        update,
+        "`count`, `fields`, `result`";
+    "org.update" => update, [NOT_FOUND],
         "Changes an organisation; without a key the current one. Administrators can change those \
          below as well.",
-        "",
-        [NOT_FOUND]
-    ),
-];
+        "";
+}
 
 params! {
     /// The parameters of `org.find`; none means the current organisation.

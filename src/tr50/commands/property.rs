@@ -7,7 +7,7 @@ use base::{
 };
 use store::Row;
 
-use super::command;
+use super::commands;
 use super::points::{self, Item, Name, Source, required_field};
 use super::span::{self, Ago, At, Form, Held, Range, Wanted};
 use super::target::Target;
@@ -15,49 +15,28 @@ use crate::things::telemetry::aggregate::{Aggregation, Calc, Step};
 use crate::things::telemetry::point::{Kind, Value};
 use crate::things::telemetry::{NewPoint, Points, Span};
 use crate::tr50::params::{Field, params};
-use crate::tr50::step::{Call, CommandInfo, Later, Looked, WriteReply};
+use crate::tr50::step::{Call, Later, Looked, WriteReply};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "property.aggregate",
-        aggregate,
+commands! {
+    "property.aggregate" => aggregate, [NOT_FOUND],
         "Calculates one value of a property for each hour or day, or for the whole span.",
         "`values`, an array of `value` and `ts`, the beginning of the hour or day; with `split`: \
-         `values` and `ts`, two arrays",
-        [NOT_FOUND]
-    ),
-    command!(
-        "property.batch",
-        points::batch::<Property>,
+         `values` and `ts`, two arrays";
+    "property.batch" => points::batch::<Property>, [NOT_FOUND],
         "Records values of properties, in order, up to the first that is wrong. The reply is sent \
          when what came before that is durable.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!(
-        "property.current",
-        current,
+        "";
+    "property.current" => current, [NOT_FOUND],
         "Shows the value of a property.",
-        "`value`, `ts`, `corrId`",
-        [NOT_FOUND]
-    ),
-    command!(
-        "property.history",
-        history,
+        "`value`, `ts`, `corrId`";
+    "property.history" => history, [NOT_FOUND],
         "Lists values of a property, oldest first, at most 5000.",
         "`values`, an array of `id` (if asked for), `value`, `ts` and `corrId`; with `split`: \
-         `values`, `ts` and `ids`, three arrays",
-        [NOT_FOUND]
-    ),
-    command!(
-        "property.publish",
-        points::publish::<Property>,
+         `values`, `ts` and `ids`, three arrays";
+    "property.publish" => points::publish::<Property>, [NOT_FOUND],
         "Records a value of a property.",
-        "",
-        [NOT_FOUND]
-    ),
-];
+        "";
+}
 
 /// A value of a property.
 pub struct Property;

@@ -10,53 +10,34 @@ use rules::identity::permission::PermissionSet;
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made, NewKey, Unset};
-use super::command;
+use super::commands;
 use super::view::{ListReply, View};
 use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{NoParams, missing, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, Done};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "role.create",
-        create,
+commands! {
+    "role.create" => create, [ALREADY_EXISTS, BUSY],
         "Makes a role in the current organisation. Nobody can put into it what they do not hold.",
-        "`id`",
-        [ALREADY_EXISTS, BUSY]
-    ),
-    command!(
-        "role.delete",
-        delete,
+        "`id`";
+    "role.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a role of the current organisation that nobody holds.",
-        "",
-        [NOT_FOUND, IN_USE]
-    ),
-    command!(
-        "role.find",
-        find,
+        "";
+    "role.find" => find, [NOT_FOUND],
         "Shows a role that is known in the current organisation: its own or one from above.",
-        "the role",
-        [NOT_FOUND]
-    ),
-    command!(
-        "role.list",
-        list,
+        "the role";
+    "role.list" => list, [NOT_FOUND],
         "Lists the roles that are known in an organisation, by key; `readOnly` are those from above.",
-        "`count`, `fields`, `result`",
-        [NOT_FOUND]
-    ),
-    command!("role.perms", perms, "Lists all permissions.", "for each family its commands", []),
-    command!(
-        "role.update",
-        update,
+        "`count`, `fields`, `result`";
+    "role.perms" => perms, [],
+        "Lists all permissions.",
+        "for each family its commands";
+    "role.update" => update, [NOT_FOUND],
         "Changes a role of the current organisation. Live sessions of those who hold it have the \
          new rights when the reply comes.",
-        "",
-        [NOT_FOUND]
-    ),
-];
+        "";
+}
 
 params! {
     /// A role's members.

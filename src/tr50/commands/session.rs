@@ -15,50 +15,31 @@ use rules::identity::model::{Application, Org};
 use rules::identity::permission::PermissionSet;
 use serde::Serialize;
 
-use super::command;
+use super::commands;
 use crate::app::{Effects, SessionChange};
 use crate::tr50::params::{NoParams, missing, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done, Looked, WriteReply};
+use crate::tr50::step::{After, Call, Done, Looked, WriteReply};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "session.end",
-        end,
+commands! {
+    "session.end" => end, [NOT_FOUND],
         "Ends a session; without parameters the caller's own.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!(
-        "session.find",
-        find,
+        "";
+    "session.find" => find, [NOT_FOUND],
         "Shows one session of the current organisation.",
-        "the session",
-        [NOT_FOUND]
-    ),
-    command!("session.info", info, "Shows the caller's own session.", "the session", []),
-    command!(
-        "session.list",
-        list,
+        "the session";
+    "session.info" => info, [],
+        "Shows the caller's own session.",
+        "the session";
+    "session.list" => list, [],
         "Lists the sessions of the current organisation.",
-        "`count`, `result`",
-        []
-    ),
-    command!(
-        "session.org.list",
-        org_list,
+        "`count`, `result`";
+    "session.org.list" => org_list, [WRONG_SESSION_KIND],
         "Lists the organisations the user may work in.",
-        "`result`, `recentOrgs`",
-        [WRONG_SESSION_KIND]
-    ),
-    command!(
-        "session.org.switch",
-        org_switch,
+        "`result`, `recentOrgs`";
+    "session.org.switch" => org_switch, [NOT_FOUND, WRONG_SESSION_KIND],
         "Moves the session to another organisation.",
-        "",
-        [NOT_FOUND, WRONG_SESSION_KIND]
-    ),
-];
+        "";
+}
 
 params! {
     /// The parameters of `session.list`. The page knows none; all are optional.

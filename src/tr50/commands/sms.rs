@@ -2,20 +2,17 @@
 
 use base::{Code, Failure, excerpt, limits};
 
-use super::command;
+use super::commands;
 use super::target::Target;
 use crate::tr50::params::params;
-use crate::tr50::step::{Call, CommandInfo, Done};
+use crate::tr50::step::{Call, Done};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[command!(
-    "sms.send",
-    send,
-    "Writes a text message to a thing into the server's log (target `sms`) instead of sending it, \
-     and counts it in the metrics, so that clients that wake a device by SMS go on.",
-    "",
-    [NOT_FOUND]
-)];
+commands! {
+    "sms.send" => send, [NOT_FOUND],
+        "Writes a text message to a thing into the server's log (target `sms`) instead of sending it, \
+         and counts it in the metrics, so that clients that wake a device by SMS go on.",
+        "";
+}
 
 params! {
     /// The parameters of `sms.send` beside those that name the thing.

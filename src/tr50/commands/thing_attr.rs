@@ -4,32 +4,25 @@ use base::{Code, Failure, Timestamp, excerpt};
 use serde::Serialize;
 
 use super::attribute::Attribute;
-use super::command;
+use super::commands;
 use super::points::{self, CorrId, Name};
 use super::target::Target;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::params::params;
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, Done};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "thing.attr.get",
-        get,
+commands! {
+    "thing.attr.get" => get, [NOT_FOUND, ATTRIBUTE_MISSING],
         "Shows an attribute of a thing.",
-        "`value`, `ts`",
-        [NOT_FOUND, ATTRIBUTE_MISSING]
-    ),
-    command!(
-        "thing.attr.set",
-        points::publish::<Attribute>,
+        "`value`, `ts`";
+    "thing.attr.set" => points::publish::<Attribute>, [NOT_FOUND],
         "Sets an attribute of a thing, as `attribute.publish` does.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!("thing.attr.unset", unset, "Unsets an attribute of a thing.", "", [NOT_FOUND]),
-];
+        "";
+    "thing.attr.unset" => unset, [NOT_FOUND],
+        "Unsets an attribute of a thing.",
+        "";
+}
 
 params! {
     /// Which attribute.

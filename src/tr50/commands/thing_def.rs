@@ -9,68 +9,39 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::admin::{self, Edit, Made, NewKey};
-use super::command;
+use super::commands;
 use super::view::{ListReply, View};
 use crate::random::random;
 use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Field, NoParams, Params, missing, optional, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, Done};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "thing_def.column_map",
-        column_map,
+commands! {
+    "thing_def.column_map" => column_map, [],
         "Shows the keys and names of all alarms, attributes and properties that are defined here.",
-        "`result` with `alarms`, `attributes`, `properties`",
-        []
-    ),
-    command!(
-        "thing_def.create",
-        create,
+        "`result` with `alarms`, `attributes`, `properties`";
+    "thing_def.create" => create, [ALREADY_EXISTS, BUSY],
         "Makes a definition of things in the current organisation. Members that the server does not \
          know are kept as they are.",
-        "`id`",
-        [ALREADY_EXISTS, BUSY]
-    ),
-    command!(
-        "thing_def.delete",
-        delete,
+        "`id`";
+    "thing_def.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a definition that neither things nor applications use; with lists of keys, only these \
          parts of it.",
-        "",
-        [NOT_FOUND, IN_USE]
-    ),
-    command!(
-        "thing_def.find",
-        find,
+        "";
+    "thing_def.find" => find, [NOT_FOUND],
         "Shows a definition that is known in the current organisation: its own or one from above.",
-        "the definition",
-        [NOT_FOUND]
-    ),
-    command!(
-        "thing_def.keys",
-        keys,
+        "the definition";
+    "thing_def.keys" => keys, [],
         "Lists the keys of the definitions that are known in the current organisation.",
-        "`result`",
-        []
-    ),
-    command!(
-        "thing_def.list",
-        list,
+        "`result`";
+    "thing_def.list" => list, [],
         "Lists the definitions that are known in the current organisation, by name.",
-        "`count`, `fields`, `result`",
-        []
-    ),
-    command!(
-        "thing_def.update",
-        update,
+        "`count`, `fields`, `result`";
+    "thing_def.update" => update, [NOT_FOUND],
         "Changes a definition of the current organisation. Properties, attributes and the like are \
          added or replaced one by one; `unset` takes them away (`properties`, or `properties.temp`).",
-        "",
-        [NOT_FOUND]
-    ),
-];
+        "";
+}
 
 /// The parts of a definition that have keys of their own.
 const SECTIONS: [&str; 5] = ["properties", "attributes", "alarms", "methods", "tunnels"];

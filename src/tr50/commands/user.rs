@@ -9,55 +9,34 @@ use rules::identity::model::User;
 use serde::Serialize;
 
 use super::admin::{self, Edit, Made};
-use super::command;
+use super::commands;
 use super::view::{ListReply, View};
 use crate::app::{Affected, App, Effects, SessionChange};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done, Later};
+use crate::tr50::step::{After, Call, Done, Later};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "user.create",
-        create,
+commands! {
+    "user.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
         "Makes a user, who is at home in the current organisation or in one below it and may do \
          little there before `user.org.add`. The reply is sent when the change is durable.",
-        "`id`",
-        [NOT_FOUND, ALREADY_EXISTS, BUSY]
-    ),
-    command!(
-        "user.delete",
-        delete,
+        "`id`";
+    "user.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a user; the user's live sessions end as revoked. Nobody can delete themselves.",
-        "",
-        [NOT_FOUND, IN_USE]
-    ),
-    command!(
-        "user.find",
-        find,
+        "";
+    "user.find" => find, [NOT_FOUND],
         "Shows one user of the current organisation.",
-        "the user",
-        [NOT_FOUND]
-    ),
-    command!(
-        "user.list",
-        list,
+        "the user";
+    "user.list" => list, [],
         "Lists the users of the current organisation, by e-mail address.",
-        "`count`, `fields`, `result`",
-        []
-    ),
-    command!(
-        "user.update",
-        update,
+        "`count`, `fields`, `result`";
+    "user.update" => update, [NOT_FOUND, ALREADY_EXISTS, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
         "Changes a user: everybody themselves, but for the e-mail address and the flags, and \
          administrators the users who belong to their organisation and those below alone. A new \
          password ends the user's other sessions as revoked. The reply is sent when the change is \
          durable.",
-        "",
-        [NOT_FOUND, ALREADY_EXISTS, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND]
-    ),
-];
+        "";
+}
 
 params! {
     /// Which user.

@@ -9,61 +9,36 @@ use rules::identity::permission::Permission;
 use serde::Serialize;
 
 use super::admin::{self, Edit};
-use super::command;
+use super::commands;
 use super::session::org_switch;
 use super::user::is_visible;
 use crate::app::{Affected, Effects};
 use crate::tr50::params::{missing, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done};
+use crate::tr50::step::{After, Call, Done};
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "user.org.add",
-        add,
+commands! {
+    "user.org.add" => add, [NOT_FOUND, ALREADY_EXISTS, BUSY],
         "Makes a user a member of an organisation. Nobody can grant what they do not hold there.",
-        "",
-        [NOT_FOUND, ALREADY_EXISTS, BUSY]
-    ),
-    command!(
-        "user.org.find",
-        find,
+        "";
+    "user.org.find" => find, [NOT_FOUND],
         "Shows what a user is in an organisation.",
-        "`addedBy`, `addedOn`, `allowSubOrgAccess`, `orgId`, `orgKey`, `isOrgAdmin`, `roles`, `tags`",
-        [NOT_FOUND]
-    ),
-    command!(
-        "user.org.list",
-        list,
+        "`addedBy`, `addedOn`, `allowSubOrgAccess`, `orgId`, `orgKey`, `isOrgAdmin`, `roles`, `tags`";
+    "user.org.list" => list, [NOT_FOUND],
         "Lists what a user is in all organisations; without parameters the caller.",
-        "`result`",
-        [NOT_FOUND]
-    ),
-    command!(
-        "user.org.remove",
-        remove,
+        "`result`";
+    "user.org.remove" => remove, [NOT_FOUND, IN_USE],
         "Ends a user's membership of an organisation. The user's live sessions there end as revoked. \
          Who was at home there is so in another organisation of theirs; it must not be the only one.",
-        "",
-        [NOT_FOUND, IN_USE]
-    ),
-    command!(
-        "user.org.set",
-        org_switch,
+        "";
+    "user.org.set" => org_switch, [NOT_FOUND, WRONG_SESSION_KIND],
         "Moves the session to another organisation, as `session.org.switch`; the name of the API of \
          2012.",
-        "",
-        [NOT_FOUND, WRONG_SESSION_KIND]
-    ),
-    command!(
-        "user.org.update",
-        update,
+        "";
+    "user.org.update" => update, [NOT_FOUND],
         "Changes what a user is in an organisation. The user's live sessions have the new rights when \
          the reply comes.",
-        "",
-        [NOT_FOUND]
-    ),
-];
+        "";
+}
 
 params! {
     /// Which user in which organisation.

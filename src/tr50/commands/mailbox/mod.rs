@@ -8,7 +8,7 @@ use base::{
 use rules::directory::Who;
 use serde_json::value::RawValue;
 
-use super::command;
+use super::commands;
 use super::target::{is_restricted, may_name, served};
 use crate::app::notice_to;
 use crate::app::{Effects, Sequel};
@@ -16,80 +16,47 @@ use crate::things::mailbox::Handed;
 use crate::things::mailbox::mail::{Mail, Outcome};
 use crate::tr50::envelope::Param;
 use crate::tr50::params::{Value, params};
-use crate::tr50::step::{After, Call, CommandInfo, Done, WriteReply};
+use crate::tr50::step::{After, Call, Done, WriteReply};
 
 mod listing;
 pub mod sending;
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "mailbox.ack",
-        ack,
+commands! {
+    "mailbox.ack" => ack, [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND],
         "Completes a mail to the own thing, or to one that is bound to it. Whoever waits for the \
          mail's result gets code, text and parameters as they are.",
-        "",
-        [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND]
-    ),
-    command!(
-        "mailbox.check",
-        check,
+        "";
+    "mailbox.check" => check, [WRONG_SESSION_KIND],
         "Fetches the new mails of the own thing and of those that are bound to it, the oldest \
          first. They are in flight then: nobody gets them again, unless the session ends before \
          they are completed. When more remain, a notice follows the reply.",
         "`messages`: each with `id`, `thingKey`, `command`, `params`, `from` and, unless it waits \
-         for ever, `expires`",
-        [WRONG_SESSION_KIND]
-    ),
-    command!(
-        "mailbox.find",
-        listing::find,
+         for ever, `expires`";
+    "mailbox.find" => listing::find, [NOT_FOUND],
         "Shows one mail of the current organisation, done or not, with its history.",
         "`id`, `thingKey`, `command`, `params`, `from`, `createdOn`, `expires`, `status` (new, \
          in-flight, in-progress, completed-ok, completed-error, completed-auto, expired, purged), \
          `history`: each with `status`, `ts`, `msg`; of a completed one also `errorCode`, \
-         `errorMessage` and `ackParams` as the thing gave them",
-        [NOT_FOUND]
-    ),
-    command!(
-        "mailbox.list",
-        listing::list,
+         `errorMessage` and `ackParams` as the thing gave them";
+    "mailbox.list" => listing::list, [NOT_FOUND],
         "Lists mails of a thing, or, for users who name none, of the current organisation: the \
          newest first, also those that are done, as long as they are kept.",
-        "`count` (of those among the newest 100,000), `result`: each as in mailbox.find",
-        [NOT_FOUND]
-    ),
-    command!(
-        "mailbox.purge",
-        listing::purge,
+        "`count` (of those among the newest 100,000), `result`: each as in mailbox.find";
+    "mailbox.purge" => listing::purge, [NOT_FOUND, MAIL_ENDED],
         "Takes back one mail that is not done, or all of a thing.",
-        "`count`: how many",
-        [NOT_FOUND, MAIL_ENDED]
-    ),
-    command!(
-        "mailbox.send",
-        sending::send,
+        "`count`: how many";
+    "mailbox.send" => sending::send, [NOT_FOUND, WRONG_SESSION_KIND, NO_ANSWER, MAILBOX_FULL],
         "Sends a command to a thing and waits for its answer. A singleton is not sent while a mail \
          with the same command waits for the thing: then the answer is that one's.",
-        "what the thing gives to mailbox.ack; if it is not waited for: `id`",
-        [NOT_FOUND, WRONG_SESSION_KIND, NO_ANSWER, MAILBOX_FULL]
-    ),
-    command!(
-        "mailbox.summary",
-        listing::summary,
+        "what the thing gives to mailbox.ack; if it is not waited for: `id`";
+    "mailbox.summary" => listing::summary, [NOT_FOUND],
         "Counts the mails that mailbox.list would list, by their status.",
-        "`total` and one member for each status",
-        [NOT_FOUND]
-    ),
-    command!(
-        "mailbox.update",
-        update,
+        "`total` and one member for each status";
+    "mailbox.update" => update, [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND],
         "Tells that the thing works on a mail. It is in progress then, and stays so when the \
          session ends.",
-        "",
-        [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND]
-    ),
-];
+        "";
+}
 
 params! {
     /// The parameters of `mailbox.check`.

@@ -1,7 +1,6 @@
 //! `thing.*`: things (`tr50.md` 4.1, 4.4 and 4.5).
 
-use super::command;
-use crate::tr50::step::CommandInfo;
+use super::commands;
 
 mod bind;
 mod change;
@@ -10,84 +9,55 @@ mod object;
 mod query;
 mod tags;
 
-/// The family's rows in the table of commands.
-pub const COMMANDS: &[CommandInfo] = &[
-    command!(
-        "thing.appid.reset",
-        change::reset_app_id,
+commands! {
+    "thing.appid.reset" => change::reset_app_id, [NOT_FOUND],
         "Forgets the application id that a thing last logged in with; for administrators.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!(
-        "thing.bind",
-        bind::bind,
+        "";
+    "thing.bind" => bind::bind, [NOT_FOUND, WRONG_SESSION_KIND],
         "Binds a thing to the application's own: its connection serves both. An unknown one is \
          made.",
-        "",
-        [NOT_FOUND, WRONG_SESSION_KIND]
-    ),
-    command!("thing.create", change::create, "Makes a thing.", "`id`", [ALREADY_EXISTS, NOT_FOUND]),
-    command!(
-        "thing.def.change",
-        change::change_def,
+        "";
+    "thing.create" => change::create, [ALREADY_EXISTS, NOT_FOUND],
+        "Makes a thing.",
+        "`id`";
+    "thing.def.change" => change::change_def, [NOT_FOUND],
         "Gives a thing another definition.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!(
-        "thing.delete",
-        change::delete,
+        "";
+    "thing.delete" => change::delete, [NOT_FOUND],
         "Deletes a thing with all that belongs to it; its sessions end, things that are bound to \
          it are free.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!(
-        "thing.find",
-        find::find,
+        "";
+    "thing.find" => find::find, [NOT_FOUND],
         "Shows one thing of the current organisation.",
-        "the thing",
-        [NOT_FOUND]
-    ),
-    command!(
-        "thing.list",
-        find::list,
+        "the thing";
+    "thing.list" => find::list, [END_OF_RESULTS],
         "Lists the things of the current organisation, by key, in the order of its bytes.",
-        "`count`, `fields`, `iterator`, `result`",
-        [END_OF_RESULTS]
-    ),
-    command!(
-        "thing.search",
-        find::search,
+        "`count`, `fields`, `iterator`, `result`";
+    "thing.search" => find::search, [END_OF_RESULTS],
         "Lists the things in which words occur, as `thing.list` does.",
-        "`count`, `fields`, `iterator`, `result`",
-        [END_OF_RESULTS]
-    ),
-    command!("thing.sectag.add", tags::sec_add, "Adds security tags to things.", "", [NOT_FOUND]),
-    command!(
-        "thing.sectag.cloud",
-        tags::sec_cloud,
+        "`count`, `fields`, `iterator`, `result`";
+    "thing.sectag.add" => tags::sec_add, [NOT_FOUND],
+        "Adds security tags to things.",
+        "";
+    "thing.sectag.cloud" => tags::sec_cloud, [],
         "Counts the things with each security tag.",
-        "`result`",
-        []
-    ),
-    command!(
-        "thing.sectag.delete",
-        tags::sec_delete,
+        "`result`";
+    "thing.sectag.delete" => tags::sec_delete, [NOT_FOUND],
         "Takes security tags from things.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!("thing.tag.add", tags::add, "Adds tags to things.", "", [NOT_FOUND]),
-    command!("thing.tag.cloud", tags::cloud, "Counts the things with each tag.", "`result`", []),
-    command!("thing.tag.delete", tags::delete, "Takes tags from things.", "", [NOT_FOUND]),
-    command!(
-        "thing.unbind",
-        bind::unbind,
+        "";
+    "thing.tag.add" => tags::add, [NOT_FOUND],
+        "Adds tags to things.",
+        "";
+    "thing.tag.cloud" => tags::cloud, [],
+        "Counts the things with each tag.",
+        "`result`";
+    "thing.tag.delete" => tags::delete, [NOT_FOUND],
+        "Takes tags from things.",
+        "";
+    "thing.unbind" => bind::unbind, [NOT_FOUND],
         "Frees a thing that is bound to another one.",
-        "",
-        [NOT_FOUND]
-    ),
-    command!("thing.update", change::update, "Changes a thing.", "", [NOT_FOUND, ALREADY_EXISTS]),
-];
+        "";
+    "thing.update" => change::update, [NOT_FOUND, ALREADY_EXISTS],
+        "Changes a thing.",
+        "";
+}
