@@ -32,6 +32,7 @@ pub struct Reply {
     bytes: Vec<u8>,
     sequels: Vec<Sequel>,
     goodbyes: Goodbyes,
+    failure: Option<Failure>,
 }
 
 impl Reply {
@@ -45,6 +46,11 @@ impl Reply {
         let sent = send(std::mem::take(&mut self.bytes));
         self.sequels.into_iter().for_each(|sequel| sequel());
         sent
+    }
+
+    /// Why a command failed that took time.
+    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
+        self.failure.take()
     }
 
     /// The same reply in another form.
@@ -90,6 +96,11 @@ struct Unstored {
 }
 
 impl Pending {
+    fn stored(text: Vec<u8>, waiting: Vec<Unstored>) -> Self {
+        let unsent = Unsent { reply: Reply::from_bytes(text), waiting };
+        Self { work: Work::Stored(unsent), waits_for_device: false }
+    }
+
     /// Whether only the store is waited for, which answers in the order in which it was asked.
     pub const fn is_for_store(&self) -> bool {
         matches!(self.work, Work::Stored(_))
@@ -118,34 +129,20 @@ impl Future for Pending {
     }
 }
 
-impl Unstored {
-    /// What became of the command, which is counted now.
-    fn poll_stored(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let outcome = ready!(Pin::new(&mut self.applied).poll(cx));
-        self.app.metrics.command(self.row.index, outcome.stored.is_ok());
-        Poll::Ready(outcome)
-    }
-}
-
-impl Reply {
-    /// Notes what follows a command that is durable.
-    fn follow(&mut self, goodbyes: Goodbyes, sequel: Option<Sequel>) {
-        self.goodbyes.append(goodbyes);
-        self.sequels.extend(sequel);
-    }
-}
-
 impl Unsent {
     /// Waits until all is durable, or lost: then a failure takes the place of the reply.
     fn poll_stored(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(unstored) = self.waiting.last_mut() {
-            let Outcome { stored, goodbyes } = ready!(unstored.poll_stored(cx));
+            let outcome = ready!(Pin::new(&mut unstored.applied).poll(cx));
+            let Outcome { stored, goodbyes } = outcome;
             let Some(unstored) = self.waiting.pop() else { break };
-            let sequel = unstored.sequel.filter(|_| stored.is_ok());
-            self.reply.follow(goodbyes, sequel);
+            unstored.app.metrics.command(unstored.row.index, stored.is_ok());
+            self.reply.goodbyes.append(goodbyes);
+            self.reply.sequels.extend(unstored.sequel.filter(|_| stored.is_ok()));
             if let Err(failure) = stored {
                 // Those behind it are done: their places may move.
                 self.reply.bytes.splice(unstored.text, failure.to_json());
+                self.reply.failure = Some(failure);
             }
         }
         Poll::Ready(())
@@ -201,8 +198,7 @@ pub fn execute(
     if waiting.is_empty() {
         return None;
     }
-    let unsent = Unsent { reply: Reply::from_bytes(out.split_off(start)), waiting };
-    Some(Pending { work: Work::Stored(unsent), waits_for_device: false })
+    Some(Pending::stored(out.split_off(start), waiting))
 }
 
 /// Whether a request waits for a device.
@@ -290,7 +286,9 @@ impl Unsent {
             Ok(done) => done,
             Err(failure) => {
                 app.metrics.command(row.index, false);
-                return failure.write(&mut self.reply.bytes);
+                failure.write(&mut self.reply.bytes);
+                self.reply.failure = Some(failure);
+                return;
             }
         };
         let start = self.reply.bytes.len();
@@ -377,30 +375,6 @@ fn try_begin(
     }
 }
 
-/// The reply object of a command that takes time.
-pub struct PendingOne(One);
-
-enum One {
-    Stored(Reply, Unstored),
-    Later(Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>),
-}
-
-impl Future for PendingOne {
-    type Output = Result<Reply, Failure>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            One::Stored(reply, unstored) => {
-                let Outcome { stored, goodbyes } = ready!(unstored.poll_stored(cx));
-                let mut reply = std::mem::take(reply);
-                reply.follow(goodbyes, unstored.sequel.take());
-                Poll::Ready(stored.map(|()| reply))
-            }
-            One::Later(later) => later.as_mut().poll(cx),
-        }
-    }
-}
-
 /// Executes a command that came without an envelope (a topic, a will, a form) and appends its
 /// reply object, unless that takes time.
 ///
@@ -413,7 +387,7 @@ pub fn execute_one(
     body: &Body<'_>,
     now: Timestamp,
     out: &mut Vec<u8>,
-) -> Result<Option<PendingOne>, Failure> {
+) -> Result<Option<Pending>, Failure> {
     if let Some(session) = &caller.session {
         app.touch(session, now, 1);
     }
@@ -421,21 +395,17 @@ pub fn execute_one(
     Ok(match try_begin(app, caller, body, now, out)? {
         Begun::Done => None,
         Begun::After(row, effects) => {
-            let unstored = Unstored::unless_done(app, row, 0..0, *effects, now);
-            unstored.map(|unstored| {
-                let reply = Reply::from_bytes(out.split_off(start));
-                PendingOne(One::Stored(reply, unstored))
-            })
+            let text = 0..out.len() - start;
+            Unstored::unless_done(app, row, text, *effects, now)
+                .map(|unstored| Pending::stored(out.split_off(start), vec![unstored]))
         }
         Begun::Later(row, later) => {
-            let app = app.clone();
-            Some(PendingOne(One::Later(Box::pin(async move {
-                let done = later.done().await;
-                let (text, effects) =
-                    done.inspect_err(|_| app.metrics.command(row.index, false))?;
-                let unstored = Unstored::new(&app, row, 0..text.len(), effects, now);
-                PendingOne(One::Stored(Reply::from_bytes(text), unstored)).await
-            }))))
+            let (app, mut unsent) = (app.clone(), Unsent::default());
+            let work = Box::pin(async move {
+                unsent.wait_for(&app, (row, later), &mut 1, now).await;
+                unsent.reply
+            });
+            Some(Pending { work: Work::Later(work), waits_for_device: false })
         }
     })
 }

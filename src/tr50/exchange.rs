@@ -1,4 +1,4 @@
-//! What the transports call: one request in, one reply out.
+//! What the edges call: one request in, one reply out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,13 +7,11 @@ use base::{Code, ConnInfo, Failure, SessionId, Timestamp};
 use rules::directory::Session;
 
 use super::authenticate::{Auth, credentials, write_login};
-use super::commands;
-use super::commands::api::Authenticate;
+use super::commands::{self, api::Authenticate};
 use super::dispatch::{self, Caller, Pending, Reply, execute, execute_one};
 use super::envelope::{Body, Command, RawParams, Request};
 use super::params::Params;
-use crate::app::App;
-use crate::app::Credentials;
+use crate::app::{App, Credentials};
 
 /// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
 /// connection carries the session (`tr50.md` 2). `room`: whether the connection can wait for
@@ -105,7 +103,7 @@ pub async fn form(
         let mut out = Vec::with_capacity(256);
         match execute_one(app, &Caller { session, conn }, &body, now, &mut out)? {
             None => Ok(Reply::from_bytes(out)),
-            Some(pending) => pending.await,
+            Some(pending) => Ok(pending.await),
         }
     };
     executed.await.unwrap_or_else(|failure| Reply::from_bytes(failure.to_json()))

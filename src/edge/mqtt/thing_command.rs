@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::logging::PeerLog;
 use crate::peer_log;
 use crate::things::feed::{ThingTopic, Topic};
-use crate::tr50::dispatch::{Caller, PendingOne, execute_one};
+use crate::tr50::dispatch::{Caller, Pending, execute_one};
 use crate::tr50::envelope::{Body, RawParams};
 
 /// A command that was published.
@@ -45,17 +45,19 @@ pub(super) enum Begun {
 pub struct Judged {
     name: &'static str,
     peer: SocketAddr,
-    pending: PendingOne,
+    pending: Pending,
 }
 
 impl Future for Judged {
     type Output = u8;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u8> {
-        let done = Pin::new(&mut self.pending).poll(cx);
-        // There is nobody to send a reply to; what follows it is done.
-        let done = done.map(|reply| reply.map(|reply| reply.send(drop)));
-        done.map(|done| judge(self.name, self.peer, done))
+        Pin::new(&mut self.pending).poll(cx).map(|mut reply| {
+            let failure = reply.take_failure();
+            // There is nobody to send it to; what follows it is done.
+            reply.send(drop);
+            judge(self.name, self.peer, failure.map_or(Ok(()), Err))
+        })
     }
 }
 
