@@ -15,7 +15,7 @@ impl App {
     /// hold, unless many sessions change: those change on another thread. What it returns says when
     /// they are durable.
     pub fn apply(self: &Arc<Self>, effects: Effects, now: Timestamp) -> Applied {
-        let Effects { receipt, records, affected, sessions, sequel } = effects;
+        let Effects { receipt, records, affected, sessions, sequel, closes_at_once } = effects;
         debug_assert!(sequel.is_none(), "who sends the reply has taken what comes behind it");
         let stored = records.map_or(Ok(Receipt::nothing()), |records| self.change_records(records));
         let receipt = match stored {
@@ -27,26 +27,32 @@ impl App {
         }
         let changes = self.expanded(affected, sessions);
         if changes.len() <= limits::EXPIRY_STEP {
-            let events = self.change_sessions(changes, now);
-            let queued = self.record(&events).map(|recorded| receipt.and(recorded));
-            return Applied::new(queued, Goodbyes::of(&events));
+            return self.apply_to_sessions(changes, receipt, closes_at_once, now);
         }
         let app = self.clone();
         Applied::offloaded(async move {
-            let work = {
-                let app = app.clone();
-                move || {
-                    let events = app.change_sessions(changes, now);
-                    Applied::new(app.record(&events), Goodbyes::of(&events))
-                }
-            };
-            let outcome = match app.offload(work).await {
+            let shared = app.clone();
+            let work = move || shared.apply_to_sessions(changes, receipt, closes_at_once, now);
+            match app.offload(work).await {
                 Ok(applied) => applied.await,
                 Err(failure) => Outcome { stored: Err(failure), goodbyes: Goodbyes::default() },
-            };
-            let stored = receipt.await.map_err(Into::into);
-            Outcome { stored: outcome.stored.and(stored), ..outcome }
+            }
         })
+    }
+
+    fn apply_to_sessions(
+        &self,
+        changes: Vec<SessionChange>,
+        receipt: Receipt,
+        closes_at_once: bool,
+        now: Timestamp,
+    ) -> Applied {
+        let events = self.change_sessions(changes, now);
+        let goodbyes = Goodbyes::of(&events);
+        if closes_at_once {
+            goodbyes.close();
+        }
+        Applied::new(self.record(&events).map(|recorded| receipt.and(recorded)), goodbyes)
     }
 
     /// All changes of sessions that effects mean, one by one. Looked for behind the change of

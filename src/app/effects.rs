@@ -5,10 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use base::{Failure, OrgId, UserId};
+use base::{Code, Failure, OrgId, UserId};
 use rules::directory::{Event, Events, Principal, Reason, Session};
 use rules::identity::{Access, RecordChanges};
 use store::{Receipt, StoreError};
+use tokio::task::JoinHandle;
 
 /// All that a command did beside its reply. The reply waits until it is durable.
 #[derive(Default)]
@@ -24,6 +25,8 @@ pub struct Effects {
     pub(super) sessions: Vec<SessionChange>,
     /// What is done behind the reply.
     pub(super) sequel: Option<Sequel>,
+    /// Whether the connections of ended sessions close as soon as that holds.
+    pub(super) closes_at_once: bool,
 }
 
 /// Something that is done when a reply is on its way, such as sending a message behind it.
@@ -72,6 +75,13 @@ impl Effects {
     /// The same, with a change of rights that live sessions follow.
     pub fn followed_by(mut self, affected: Affected) -> Self {
         self.affected = Some(affected);
+        self
+    }
+
+    /// The same, when the answer does not go over a connection that closes with it: then all close
+    /// as soon as their sessions have ended.
+    pub fn closing_at_once(mut self) -> Self {
+        self.closes_at_once = true;
         self
     }
 
@@ -135,13 +145,20 @@ impl Goodbyes {
     }
 }
 
-impl Drop for Goodbyes {
-    fn drop(&mut self) {
+impl Goodbyes {
+    /// Closes the connections before it is dropped.
+    pub(super) fn close(&self) {
         for (session, reason) in &self.0 {
             if let Some(outbox) = session.outbox() {
                 outbox.close(*reason);
             }
         }
+    }
+}
+
+impl Drop for Goodbyes {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -164,7 +181,7 @@ enum Work {
     /// The store took no more.
     Refused(Option<StoreError>, Goodbyes),
     /// Many sessions change on a thread that serves no connection.
-    Offloaded(Pin<Box<dyn Future<Output = Outcome> + Send>>),
+    Offloaded(JoinHandle<Outcome>),
 }
 
 impl Applied {
@@ -175,8 +192,14 @@ impl Applied {
         })
     }
 
+    /// It is done whether or not somebody waits for it.
     pub(super) fn offloaded(work: impl Future<Output = Outcome> + Send + 'static) -> Self {
-        Self(Work::Offloaded(Box::pin(work)))
+        Self(Work::Offloaded(tokio::spawn(work)))
+    }
+
+    /// Whether it is done on another thread, and so in no order with others.
+    pub const fn is_offloaded(&self) -> bool {
+        matches!(self.0, Work::Offloaded(_))
     }
 
     /// Whether there is nothing to wait for and no connection to close.
@@ -208,7 +231,16 @@ impl Future for Applied {
             Work::Refused(error, goodbyes) => {
                 (error.take().map_or(Ok(()), |error| Err(error.into())), goodbyes)
             }
-            Work::Offloaded(work) => return work.as_mut().poll(cx),
+            Work::Offloaded(work) => {
+                return Pin::new(work).poll(cx).map(|done| {
+                    done.unwrap_or_else(|error| {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, "a change of many sessions failed");
+                        let failure = Failure::new(Code::INTERNAL, "The server failed.");
+                        Outcome { stored: Err(failure), goodbyes: Goodbyes::default() }
+                    })
+                });
+            }
         };
         Poll::Ready(Outcome { stored, goodbyes: std::mem::take(goodbyes) })
     }

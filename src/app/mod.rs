@@ -148,14 +148,17 @@ impl App {
             tracing::error!(error, "a command failed");
             Failure::new(Code::INTERNAL, "The server failed.")
         };
-        let turn =
-            self.offload_turns.clone().acquire_owned().await.map_err(|error| failed(&error))?;
-        let done = tokio::task::spawn_blocking(move || {
-            // Given back when the work is done, whether or not somebody still waits for it.
-            let _turn = turn;
-            work()
+        // A task of its own: a turn that comes is used, whether or not somebody still waits for it.
+        let turns = self.offload_turns.clone();
+        let done = tokio::spawn(async move {
+            let turn = turns.acquire_owned().await.ok();
+            let done = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                work()
+            });
+            done.await
         });
-        done.await.map_err(|error| failed(&error))
+        done.await.and_then(|done| done).map_err(|error| failed(&error))
     }
 
     /// Changes that wait for the store.

@@ -146,6 +146,7 @@ pub fn serve<P: Peer>(
         stream,
         partial: Vec::new(),
         paused: false,
+        held: false,
         unsent: BytesMut::new(),
         stalled: None,
         unflushed: false,
@@ -169,6 +170,8 @@ struct Connection<P: Peer> {
     partial: Vec<u8>,
     /// Whether there may be whole frames in `partial`, which wait until the peer has read answers.
     paused: bool,
+    /// Whether replies were not looked at for want of room.
+    held: bool,
     /// Answers that the peer has not taken yet.
     unsent: BytesMut,
     /// Runs while the peer takes none of them.
@@ -213,6 +216,9 @@ impl<P: Peer> Connection<P> {
             if self.owed.is_blocked() || !self.has_room() {
                 break;
             }
+            if std::mem::take(&mut self.held) {
+                continue;
+            }
             if std::mem::take(&mut self.paused) {
                 if let Err(closing) = self.receive_kept(Timestamp::now(), output) {
                     return Poll::Ready(closing);
@@ -256,10 +262,13 @@ impl<P: Peer> Connection<P> {
         {
             return Err(self.peer.on_eof());
         }
-        // What is there waits until the peer has read what was sent before.
-        while self.unsent.len() + output.len() < limits::UNSENT_BYTES_MAX
-            && let Poll::Ready(Some(done)) = self.owed.poll_reply(cx, true)
-        {
+        loop {
+            // What is there waits until the peer has read what was sent before.
+            self.held = self.unsent.len() + output.len() >= limits::UNSENT_BYTES_MAX;
+            if self.held {
+                break;
+            }
+            let Poll::Ready(Some(done)) = self.owed.poll_reply(cx, true) else { break };
             self.peer.finish(done, output, &mut self.owed)?;
         }
         let room = self.has_room();
@@ -397,10 +406,7 @@ impl<P: Peer> Connection<P> {
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
         let mut unsent = Vec::from(std::mem::take(&mut self.unsent));
-        let (last, wait) = match self.peer.last_replies(&closing, self.at_end) {
-            LastReplies::All if self.at_end => (LastReplies::All, limits::SLOW_READER_WAIT),
-            last => (last, limits::LAST_WORK_WAIT),
-        };
+        let last = self.peer.last_replies(&closing, self.at_end);
         // What was begun is answered, for better or worse: the connection closes anyway.
         let until = Instant::now() + limits::LAST_WORK_WAIT;
         while let Ok(Some(done)) = tokio::time::timeout_at(until, self.owed.worked()).await {
@@ -412,7 +418,9 @@ impl<P: Peer> Connection<P> {
                     let _ = self.peer.finish(done, &mut unsent, &mut self.owed);
                 }
             };
-            let _ = tokio::time::timeout(wait, replies).await;
+            let slow = last == LastReplies::All && self.at_end;
+            let until = if slow { until + limits::SLOW_READER_WAIT } else { until };
+            let _ = tokio::time::timeout_at(until, replies).await;
         }
         // Who has only ended its own side (`nc -N`) is reading still, maybe over a slow link.
         let wait = if self.at_end { limits::SLOW_READER_WAIT } else { limits::LAST_WORDS_WAIT };
@@ -458,15 +466,17 @@ mod tests {
     }
 
     /// Speaks a protocol of one frame, which ends with `!`, or with `?` if it causes work, during
-    /// which the connection closes; or of questions, `#`, with an answer of a mebibyte each.
+    /// which the connection closes; or of questions, `#`, with an answer of a mebibyte each; or `*`,
+    /// for three replies of as much as may wait, which come later.
     struct Probe {
         seen: Arc<Mutex<Seen>>,
         works: bool,
     }
 
     impl Peer for Probe {
-        type Done = ();
-        type Reply = std::future::Pending<()>;
+        /// Bytes of a reply that came later.
+        type Done = usize;
+        type Reply = std::future::Ready<usize>;
         type Closing = ();
 
         // Long enough for a busy machine that moves a hundred megabytes.
@@ -489,15 +499,30 @@ mod tests {
             if used > 0 {
                 return Ok(used);
             }
+            if bytes == b"*" {
+                for _ in 0..3 {
+                    owed.push(0, std::future::ready(limits::UNSENT_BYTES_MAX));
+                }
+                return Ok(1);
+            }
             if bytes.ends_with(b"?") {
                 self.works = true;
-                owed.block(Box::pin(tokio::task::yield_now()));
+                owed.block(Box::pin(async {
+                    tokio::task::yield_now().await;
+                    0
+                }));
                 return Ok(bytes.len());
             }
             Ok(if bytes.ends_with(b"!") { bytes.len() } else { 0 })
         }
 
-        fn finish(&mut self, (): (), _: &mut Vec<u8>, _: &mut Owed<Self>) -> Result<(), ()> {
+        fn finish(
+            &mut self,
+            bytes: usize,
+            out: &mut Vec<u8>,
+            _: &mut Owed<Self>,
+        ) -> Result<(), ()> {
+            out.resize(out.len() + bytes, b'r');
             self.seen.lock().finished = true;
             Ok(())
         }
@@ -587,6 +612,19 @@ mod tests {
         };
         tokio::join!(read, served);
         assert_eq!(seen.lock().answers, 100);
+    }
+
+    #[tokio::test]
+    async fn replies_for_which_there_was_no_room_come_without_another_question() {
+        let most = 3 * limits::UNSENT_BYTES_MAX;
+        // All that is written leaves at once, so that nobody waits for room.
+        let (mut near, _, served) = probe(2 * most);
+        near.write_all(b"*").await.expect("sent");
+        let read = async {
+            near.read_exact(&mut vec![0; most]).await.expect("all replies");
+            drop(near);
+        };
+        tokio::join!(read, served);
     }
 
     #[tokio::test]

@@ -24,8 +24,9 @@ struct Others<F> {
     /// In the order in which they were promised: the store answers in that order, so that only the
     /// first need be looked at.
     in_order: VecDeque<Promised<F>>,
-    /// When they are there.
-    aside: Option<FuturesUnordered<Promised<F>>>,
+    /// When they are there; few of them are begun at once, for each can hold a large reply that the
+    /// peer does not read.
+    aside: VecDeque<Promised<F>>,
     /// When a device has answered, maybe in minutes.
     from_devices: Option<FuturesUnordered<Promised<F>>>,
     bytes: usize,
@@ -48,14 +49,14 @@ impl<F: Future + Unpin> Future for Promised<F> {
 
 impl<F> Default for Others<F> {
     fn default() -> Self {
-        Self { in_order: VecDeque::new(), aside: None, from_devices: None, bytes: 0 }
+        Self { in_order: VecDeque::new(), aside: VecDeque::new(), from_devices: None, bytes: 0 }
     }
 }
 
 impl<F: Future + Unpin> Others<F> {
     fn len(&self) -> usize {
-        let unordered = [&self.aside, &self.from_devices].into_iter().flatten();
-        self.in_order.len() + unordered.map(FuturesUnordered::len).sum::<usize>()
+        let from_devices = self.from_devices.as_ref().map_or(0, FuturesUnordered::len);
+        self.in_order.len() + self.aside.len() + from_devices
     }
 
     /// What the next reply is, and the bytes that were held for it; none if none is promised.
@@ -72,11 +73,17 @@ impl<F: Future + Unpin> Others<F> {
             }
             waits = true;
         }
-        for (replies, counts) in [(&mut self.aside, true), (&mut self.from_devices, devices)] {
-            let Some(replies) = replies.as_mut().filter(|replies| counts && !replies.is_empty())
-            else {
-                continue;
-            };
+        for index in 0..self.aside.len().min(limits::BEGUN_ASIDE_MAX) {
+            let polled = self.aside.get_mut(index).map(|reply| Pin::new(reply).poll(cx));
+            if let Some(Poll::Ready(done)) = polled {
+                self.aside.remove(index);
+                return Poll::Ready(Some(done));
+            }
+            waits = true;
+        }
+        if let Some(replies) = self.from_devices.as_mut().filter(|replies| !replies.is_empty())
+            && devices
+        {
             if let Poll::Ready(Some(done)) = replies.poll_next_unpin(cx) {
                 return Poll::Ready(Some(done));
             }
@@ -121,8 +128,7 @@ impl<F: Future + Unpin> Pending<F> {
 
     /// Promises a reply that comes when it is there.
     pub fn push_aside(&mut self, bytes: usize, reply: F) {
-        let aside = self.others_for(bytes).aside.get_or_insert_default();
-        aside.push(Promised { bytes, reply });
+        self.others_for(bytes).aside.push_back(Promised { bytes, reply });
     }
 
     /// Promises a reply that comes when a device has answered.

@@ -82,7 +82,7 @@ enum Work {
 #[derive(Default)]
 struct Unsent {
     reply: Reply,
-    waiting: Vec<Unstored>,
+    waiting: Option<Unstored>,
 }
 
 /// A command that waits for the store.
@@ -96,14 +96,15 @@ struct Unstored {
 }
 
 impl Pending {
-    fn stored(text: Vec<u8>, waiting: Vec<Unstored>) -> Self {
+    fn stored(text: Vec<u8>, waiting: Option<Unstored>) -> Self {
         let unsent = Unsent { reply: Reply::from_bytes(text), waiting };
         Self { work: Work::Stored(unsent), waits_for_device: false }
     }
 
     /// Whether only the store is waited for, which answers in the order in which it was asked.
-    pub const fn is_for_store(&self) -> bool {
-        matches!(self.work, Work::Stored(_))
+    pub fn is_for_store(&self) -> bool {
+        let Work::Stored(Unsent { waiting, .. }) = &self.work else { return false };
+        waiting.as_ref().is_none_or(|unstored| !unstored.applied.is_offloaded())
     }
 
     /// Bytes of the reply that is held back.
@@ -130,20 +131,18 @@ impl Future for Pending {
 }
 
 impl Unsent {
-    /// Waits until all is durable, or lost: then a failure takes the place of the reply.
+    /// Waits until the last command is durable, or lost: then a failure takes the place of its
+    /// reply object.
     fn poll_stored(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some(unstored) = self.waiting.last_mut() {
-            let outcome = ready!(Pin::new(&mut unstored.applied).poll(cx));
-            let Outcome { stored, goodbyes } = outcome;
-            let Some(unstored) = self.waiting.pop() else { break };
-            unstored.app.metrics.command(unstored.row.index, stored.is_ok());
-            self.reply.goodbyes.append(goodbyes);
-            self.reply.sequels.extend(unstored.sequel.filter(|_| stored.is_ok()));
-            if let Err(failure) = stored {
-                // Those behind it are done: their places may move.
-                self.reply.bytes.splice(unstored.text, failure.to_json());
-                self.reply.failure = Some(failure);
-            }
+        let Some(unstored) = &mut self.waiting else { return Poll::Ready(()) };
+        let Outcome { stored, goodbyes } = ready!(Pin::new(&mut unstored.applied).poll(cx));
+        let Some(unstored) = self.waiting.take() else { return Poll::Ready(()) };
+        unstored.app.metrics.command(unstored.row.index, stored.is_ok());
+        self.reply.goodbyes.append(goodbyes);
+        self.reply.sequels.extend(unstored.sequel.filter(|_| stored.is_ok()));
+        if let Err(failure) = stored {
+            self.reply.bytes.splice(unstored.text, failure.to_json());
+            self.reply.failure = Some(failure);
         }
         Poll::Ready(())
     }
@@ -170,7 +169,6 @@ pub fn execute(
     let start = out.len();
     out.push(b'{');
     out.extend_from_slice(head);
-    let mut waiting = Vec::new();
     for (index, command) in commands.iter().enumerate() {
         push_id(out, &command.id, out.len() > start + 1);
         if out.len() - start > limits::REPLY_BYTES_MAX {
@@ -178,27 +176,30 @@ pub fn execute(
             continue;
         }
         let mark = out.len();
-        match begin(app, caller, &command.body, now, out) {
-            Begun::Done => {}
+        let (waiting, first) = match begin(app, caller, &command.body, now, out) {
+            Begun::Done => continue,
             Begun::After(row, effects) => {
                 let text = mark - start..out.len() - start;
-                waiting.extend(Unstored::unless_done(app, row, text, *effects, now));
+                match Unstored::unless_done(app, row, text, *effects, now) {
+                    None => continue,
+                    waiting => (waiting, None),
+                }
             }
-            Begun::Later(row, later) => {
-                let waits = waits_for_device(commands.get(index..).unwrap_or_default());
-                let rest = commands.iter().skip(index + 1).map(OwnedCommand::from).collect();
-                let unsent = Unsent { reply: Reply::from_bytes(out.split_off(start)), waiting };
-                let (app, caller) = (app.clone(), caller.clone());
-                let work = Box::pin(finish(app, caller, unsent, (row, later), rest, now));
-                return Some(Pending { work: Work::Later(work), waits_for_device: waits });
-            }
+            Begun::Later(row, later) => (None, Some((row, later))),
+        };
+        let rest = commands.get(index + 1..).unwrap_or_default();
+        if waiting.is_some() && rest.is_empty() {
+            out.push(b'}');
+            return Some(Pending::stored(out.split_off(start), waiting));
         }
+        let unsent = Unsent { reply: Reply::from_bytes(out.split_off(start)), waiting };
+        let waits_for_device = waits_for_device(commands.get(index..).unwrap_or_default());
+        let rest = rest.iter().map(OwnedCommand::from).collect();
+        let work = finish(app.clone(), caller.clone(), unsent, first, rest, now);
+        return Some(Pending { work: Work::Later(Box::pin(work)), waits_for_device });
     }
     out.push(b'}');
-    if waiting.is_empty() {
-        return None;
-    }
-    Some(Pending::stored(out.split_off(start), waiting))
+    None
 }
 
 /// Whether a request waits for a device.
@@ -223,17 +224,21 @@ impl From<&Command<'_>> for OwnedCommand {
     }
 }
 
-/// Waits for the command that comes later, whose name is written, and executes those behind it.
+/// Waits for the command that takes time, whose name is written, and executes those behind it.
 async fn finish(
     app: Arc<App>,
     caller: Caller,
     mut unsent: Unsent,
-    first: (&'static Row, Later),
+    first: Option<(&'static Row, Later)>,
     rest: Vec<OwnedCommand>,
     now: Timestamp,
 ) -> Reply {
     let mut logins_left = limits::LOGINS_PER_REQUEST;
-    unsent.wait_for(&app, first, &mut logins_left, now).await;
+    // What the store answers by scans knows only what is durable: each command sees those before it.
+    unsent.stored().await;
+    if let Some(first) = first {
+        unsent.wait_for(&app, first, &mut logins_left, now).await;
+    }
     for OwnedCommand { id, body } in rest {
         push_id(&mut unsent.reply.bytes, &id, true);
         if unsent.reply.bytes.len() > limits::REPLY_BYTES_MAX {
@@ -252,7 +257,8 @@ async fn finish(
             Begun::Done => {}
             Begun::After(row, effects) => {
                 let text = mark..unsent.reply.bytes.len();
-                unsent.waiting.extend(Unstored::unless_done(&app, row, text, *effects, now));
+                unsent.waiting = Unstored::unless_done(&app, row, text, *effects, now);
+                unsent.stored().await;
             }
             Begun::Later(row, later) => {
                 unsent.wait_for(&app, (row, later), &mut logins_left, now).await;
@@ -260,12 +266,11 @@ async fn finish(
         }
     }
     unsent.reply.bytes.push(b'}');
-    unsent.stored().await;
     unsent.reply
 }
 
 impl Unsent {
-    /// Waits for a command that comes later, when all before it is durable.
+    /// Waits for a command that comes later.
     async fn wait_for(
         &mut self,
         app: &Arc<App>,
@@ -273,7 +278,6 @@ impl Unsent {
         logins_left: &mut usize,
         now: Timestamp,
     ) {
-        self.stored().await;
         // What is open to everybody and takes time is a login.
         if matches!(row.info.handler, Handler::Open(_)) {
             if *logins_left == 0 {
@@ -294,7 +298,7 @@ impl Unsent {
         let start = self.reply.bytes.len();
         self.reply.bytes.extend_from_slice(&text);
         let text = start..self.reply.bytes.len();
-        self.waiting.push(Unstored::new(app, row, text, effects, now));
+        self.waiting = Some(Unstored::new(app, row, text, effects, now));
         self.stored().await;
     }
 }
@@ -397,7 +401,7 @@ pub fn execute_one(
         Begun::After(row, effects) => {
             let text = 0..out.len() - start;
             Unstored::unless_done(app, row, text, *effects, now)
-                .map(|unstored| Pending::stored(out.split_off(start), vec![unstored]))
+                .map(|unstored| Pending::stored(out.split_off(start), Some(unstored)))
         }
         Begun::Later(row, later) => {
             let (app, mut unsent) = (app.clone(), Unsent::default());

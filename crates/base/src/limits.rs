@@ -69,6 +69,10 @@ pub const OUTBOX_MESSAGES_MAX: usize = 1000;
 /// Replies of one connection that take time and are promised at once.
 pub const PENDING_MAX: usize = 1000;
 
+/// Of these, those that are begun at once and wait neither for the store nor for a device: each may
+/// come to a reply of the largest kind before the peer reads it.
+pub const BEGUN_ASIDE_MAX: usize = 4;
+
 /// Bytes of the requests of one connection that are worked on, and of the replies that wait there
 /// until it reads: four of the largest replies. A thousand of either would be gigabytes.
 pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;

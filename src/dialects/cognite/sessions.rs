@@ -148,7 +148,7 @@ pub async fn revoke(asked: &Asked<'_>, org: &str, principal: &str) -> Result<(),
         return Err(Error::not_found(message).with_missing(missing));
     }
     let effects = Effects::on_sessions(sessions.into_iter().map(SessionChange::Revoke));
-    Ok(asked.app.apply(effects, asked.now).await.stored?)
+    Ok(asked.app.apply(effects.closing_at_once(), asked.now).await.stored?)
 }
 
 /// The user with this id in the organisation.

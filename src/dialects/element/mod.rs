@@ -169,7 +169,7 @@ async fn perform(
     }
 }
 
-/// Ends sessions for the caller. Their connections close when the answer is made.
+/// Ends sessions for the caller; their connections close at once.
 async fn end(
     app: &Arc<App>,
     sessions: Vec<Arc<Session>>,
@@ -178,7 +178,8 @@ async fn end(
 ) -> Result<Goodbyes, Error> {
     let by = caller.principal();
     let ends = sessions.into_iter().map(|session| SessionChange::EndFor(session, by.clone()));
-    let outcome = app.apply(Effects::on_sessions(ends), now).await;
+    let effects = Effects::on_sessions(ends).closing_at_once();
+    let outcome = app.apply(effects, now).await;
     outcome.stored?;
     Ok(outcome.goodbyes)
 }

@@ -250,13 +250,21 @@ impl Client {
             Err(error) => {
                 out.extend_from_slice(&exchange::login_failed(&login_failure(&error)));
                 out.push(b'\n');
-                return self.refused();
+                // Counted even in a session: passwords could be guessed from there.
+                self.refusals += 1;
+                let few = self.refusals < limits::TCP_REFUSALS_MAX;
+                return if few { Ok(()) } else { Err(Reason::ProtocolError) };
             }
         };
         let mut head = Vec::new();
         exchange::push_login(&session, &mut head);
         // It was a request before; it still is.
         let commands = Request::parse(&text).map(|request| request.commands).unwrap_or_default();
+        if !owed.has_room(text.len()) && dispatch::waits_for_device(&commands) {
+            self.bind(Some(LoggedIn { session, notify }), out);
+            write_failure(&exchange::too_many_pending(), out);
+            return Ok(());
+        }
         let caller = Caller { session: Some(session.clone()), conn: self.caller.conn };
         let executed = execute(&self.app, &caller, &commands, &head, now, out);
         self.executed(executed, text.len(), Some(LoggedIn { session, notify }), out, owed);
