@@ -73,7 +73,7 @@ pub struct Pending {
 
 enum Work {
     /// For the store.
-    Stored(Unsent),
+    Stored(Box<Unsent>),
     /// For something else, too.
     Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
 }
@@ -98,13 +98,13 @@ struct Unstored {
 impl Pending {
     fn stored(text: Vec<u8>, waiting: Option<Unstored>) -> Self {
         let unsent = Unsent { reply: Reply::from_bytes(text), waiting };
-        Self { work: Work::Stored(unsent), waits_for_device: false }
+        Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false }
     }
 
     /// Whether only the store is waited for, which answers in the order in which it was asked.
     pub fn is_for_store(&self) -> bool {
-        let Work::Stored(Unsent { waiting, .. }) = &self.work else { return false };
-        waiting.as_ref().is_none_or(|unstored| !unstored.applied.is_offloaded())
+        let Work::Stored(unsent) = &self.work else { return false };
+        unsent.waiting.as_ref().is_none_or(|unstored| !unstored.applied.is_offloaded())
     }
 
     /// Bytes of the reply that is held back.
