@@ -134,7 +134,7 @@ async fn touch_part(target: &Target, url: &Url, ids: &[String]) -> Result<()> {
         for id in ids.iter().skip(sent).take(LINES_WINDOW - (sent - answered)) {
             let request =
                 format!(r#"{{"auth":{{"sessionId":"{id}"}},"cmd":{{"command":"diag.ping"}}}}"#);
-            connection.queue(0, request.as_bytes());
+            connection.queue(0, request.as_bytes())?;
             sent += 1;
         }
         connection.exchange().await?;

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use base::{Protocol, Timestamp};
 use clap::{ArgAction, Args};
-use client::Url;
 use client::fleet::{
     Board, ClientKind, DEVICES_MAX, FILE_BYTES_MAX, Fleet, Load, Plan, PlanError, ROWS_MAX, Report,
     Versions, WINDOW_MAX,
 };
+use client::{Url, mqtt_version};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -244,7 +244,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn versions(text: &str) -> Result<Versions, String> {
     match text {
         "mix" => Ok(Versions::Mix),
-        one => one.parse().map(Versions::One).map_err(|_| "not 3.1, 3.1.1, 5 or mix".to_owned()),
+        one => {
+            mqtt_version(one).map(Versions::One).ok_or_else(|| "not 3.1, 3.1.1, 5 or mix".into())
+        }
     }
 }
 

@@ -530,7 +530,7 @@ async fn ask_slowly(url: &Url) -> Value {
         return serde_json::from_slice(&reply).expect("JSON");
     }
     let mut connection = Connection::open(&target, url, &options).await.expect("a login");
-    connection.queue(7, request.as_bytes());
+    connection.queue(7, request.as_bytes()).expect("it is short");
     loop {
         connection.exchange().await.unwrap_or_else(|error| panic!("{url}: {error}"));
         if let Some(Incoming::Reply { text, .. }) = connection.next_incoming().expect("a frame") {

@@ -2,20 +2,22 @@
 //! order.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Write};
 use std::mem::MaybeUninit;
+use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use base::Protocol;
+use mqtt::encode::{self, PublishHead, TooLong};
+use mqtt::packet::Connect;
+use mqtt::{ConnectProperties, Frame, Packet, PublishProperties, QoS, Version, reason};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::dial::Target;
-use super::frame::{self, Connect, Version};
+use super::dial::{Stream, Target};
 use super::reply::Reply;
 use super::url::{Login, Url};
 use super::{ClientError, Options, REPLY_BYTES_MAX, login_text};
-use crate::stream::Stream;
 
 /// Bytes read at once. The buffer is on the stack: a waiting connection holds none.
 const READ_BYTES: usize = 16 * 1024;
@@ -24,7 +26,7 @@ const READ_BYTES: usize = 16 * 1024;
 const KEPT_BYTES: usize = 64 * 1024;
 
 /// The topic of the notice that mail waits.
-const MAIL_TOPIC: &[u8] = b"notify/mailbox_activity";
+const MAIL_TOPIC: &str = "notify/mailbox_activity";
 
 /// How requests and replies are framed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,22 +111,24 @@ impl Connection {
             Login::User { email, password } => Some((email.as_str(), password.as_str())),
             Login::Thing { key, token } => Some((key.as_str(), token.as_str())),
         };
-        let connect = Connect { version, client_id: &client_id, login, keep_alive_s };
-        connect.put(&mut self.output)?;
-        loop {
+        put_connect(&mut self.output, version, &client_id, login, keep_alive_s)?;
+        let (packet, length) = loop {
             self.exchange().await?;
-            if let Some((frame, length)) = frame::scan(&self.input)? {
-                let connack = frame.connack(version)?;
-                let connack = connack.ok_or(frame::NotMqtt("another frame before the CONNACK"))?;
-                if connack.code != 0 {
-                    let reason = format!("{} (code {})", connack.meaning(), connack.code);
-                    return Err(ClientError::Refused(reason));
-                }
-                self.receive_max = connack.receive_max;
-                self.taken = length;
-                return Ok(());
+            // The bound of what is read is that of `exchange`.
+            if let Some(found) = mqtt::decode(&self.input, version, usize::MAX)? {
+                break found;
             }
+        };
+        let Packet::ConnAck(connack) = packet else {
+            return Err(ClientError::NoConnAck);
+        };
+        if connack.code != reason::SUCCESS {
+            let reason = format!("{} (code {})", refusal(connack.code), connack.code);
+            return Err(ClientError::Refused(reason));
         }
+        self.receive_max = connack.properties.receive_max.map_or(u16::MAX, NonZeroU16::get);
+        self.taken = length;
+        Ok(())
     }
 
     async fn login_tcp(&mut self, url: &Url) -> Result<(), ClientError> {
@@ -150,24 +154,25 @@ impl Connection {
     }
 
     /// Queues a request: a JSON text without line ends. It is written by [`Self::exchange`].
-    pub fn queue(&mut self, id: u32, request: &[u8]) {
+    pub fn queue(&mut self, id: u32, request: &[u8]) -> Result<(), ClientError> {
         match self.wire {
             Wire::Mqtt { version, qos1 } => {
                 // Packet ids 1 to 65535, in turn.
-                let packet_id = qos1.then_some((id % 0xffff) as u16 + 1);
-                frame::put_request(version, packet_id, id, request, &mut self.output);
+                let pkid = qos1.then_some((id % 0xffff) as u16 + 1);
+                put_request(&mut self.output, version, pkid, id, request)?;
             }
             Wire::Lines => {
                 self.output.extend_from_slice(request);
                 self.output.push(b'\n');
             }
         }
+        Ok(())
     }
 
     /// Queues what keeps an idle connection alive: a PINGREQ over MQTT, nothing over TCP.
     pub fn queue_ping(&mut self) {
         if let Wire::Mqtt { .. } = self.wire {
-            self.output.extend_from_slice(frame::PINGREQ);
+            encode::pingreq(&mut self.output);
         }
     }
 
@@ -212,11 +217,8 @@ impl Connection {
         }
         shed(&mut self.output);
         self.written = 0;
-        match &mut self.stream {
-            Stream::Tcp(_) => Poll::Ready(Ok(())),
-            // TLS and WebSocket keep bytes of their own.
-            buffered => Pin::new(buffered).poll_flush(cx),
-        }
+        // TLS and WebSocket keep bytes of their own.
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// What came next; `None` when [`Self::exchange`] must bring more.
@@ -224,20 +226,20 @@ impl Connection {
         let rest = self.input.get(self.taken..).unwrap_or_default();
         match self.wire {
             Wire::Mqtt { version, .. } => {
-                let Some((frame, length)) = frame::scan(rest)? else {
+                let Some(frame) = Frame::find(rest, version, usize::MAX)? else {
                     return Ok(None);
                 };
-                self.taken += length;
-                if frame.first >> 4 == 0x0e {
-                    return Err(ClientError::Closed);
-                }
+                self.taken += frame.length;
                 let Some(publish) = frame.publish(version)? else {
-                    return Ok(Some(Incoming::Other));
+                    return match frame.packet(version)? {
+                        Packet::Disconnect(_) => Err(ClientError::Closed),
+                        _ => Ok(Some(Incoming::Other)),
+                    };
                 };
-                if let Some(packet_id) = publish.packet_id {
-                    frame::put_puback(packet_id, &mut self.output);
+                if publish.qos != QoS::AtMostOnce {
+                    encode::puback(&mut self.output, version, publish.pkid, reason::SUCCESS);
                 }
-                Ok(Some(match frame::reply_id(publish.topic) {
+                Ok(Some(match reply_id(publish.topic) {
                     Some(id) => Incoming::Reply { id: Some(id), text: publish.payload },
                     None if publish.topic == MAIL_TOPIC => Incoming::Notice,
                     None => Incoming::Other,
@@ -266,7 +268,7 @@ impl Connection {
     }
 
     async fn ask_for(&mut self, key: &str, id: u32, request: &[u8]) -> Result<Reply, ClientError> {
-        self.queue(id, request);
+        self.queue(id, request)?;
         loop {
             while let Some(incoming) = self.next_incoming()? {
                 if let Incoming::Reply { id: found, text } = incoming
@@ -281,8 +283,8 @@ impl Connection {
 
     /// Says goodbye (DISCONNECT over MQTT) and closes.
     pub async fn close(mut self) {
-        if let Wire::Mqtt { .. } = self.wire {
-            self.output.extend_from_slice(frame::DISCONNECT);
+        if let Wire::Mqtt { version, .. } = self.wire {
+            encode::disconnect(&mut self.output, version, reason::SUCCESS);
         }
         // The connection ends here either way.
         let _ = poll_fn(|cx| self.poll_write_out(cx)).await;
@@ -295,5 +297,131 @@ fn shed(buffer: &mut Vec<u8>) {
     buffer.clear();
     if buffer.capacity() > KEPT_BYTES {
         buffer.shrink_to(0);
+    }
+}
+
+/// Appends a CONNECT with a clean session and without a will.
+fn put_connect(
+    out: &mut Vec<u8>,
+    version: Version,
+    client_id: &str,
+    login: Option<(&str, &str)>,
+    keep_alive: u16,
+) -> Result<(), TooLong> {
+    let connect = Connect {
+        version,
+        clean: true,
+        keep_alive,
+        client_id,
+        will: None,
+        username: login.map(|(user, _)| user),
+        password: login.map(|(_, password)| password.as_bytes()),
+        properties: ConnectProperties::default(),
+    };
+    encode::connect(out, &connect)
+}
+
+/// Appends a PUBLISH to `api/<id>`, with QoS 1 if it has a packet id.
+fn put_request(
+    out: &mut Vec<u8>,
+    version: Version,
+    pkid: Option<u16>,
+    id: u32,
+    request: &[u8],
+) -> Result<(), TooLong> {
+    let mut topic = [0; "api/4294967295".len()];
+    let mut rest = topic.as_mut_slice();
+    // There is room for every id.
+    let _ = write!(rest, "api/{id}");
+    let unused = rest.len();
+    let topic = topic.get(..topic.len() - unused).unwrap_or_default();
+    let head = PublishHead {
+        dup: false,
+        qos: if pkid.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce },
+        retain: false,
+        pkid: pkid.unwrap_or_default(),
+        topic: &[topic],
+        properties: &PublishProperties::default(),
+        subscription_ids: &[],
+    };
+    encode::publish(out, version, &head, request)
+}
+
+/// The number in a topic `reply/<number>`, as the topic of the request had it.
+pub(crate) fn reply_id(topic: &str) -> Option<u32> {
+    topic.strip_prefix("reply/")?.parse().ok()
+}
+
+/// What the code of a CONNACK that refuses means.
+fn refusal(code: u8) -> &'static str {
+    match code {
+        0x01 | 0x84 => "this version of MQTT is not served",
+        0x02 | 0x85 => "client id refused",
+        0x03 | 0x88 => "server unavailable",
+        0x04 | 0x86 => "bad user name or password",
+        0x05 | 0x87 => "not authorised",
+        0x89 => "server busy",
+        0x8a => "banned",
+        0x97 => "quota exceeded",
+        0x9f => "connection rate exceeded",
+        _ => "refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connects_are_as_the_real_clients_send_them() {
+        let check = |version, login, expected: &[u8]| {
+            let mut out = Vec::new();
+            put_connect(&mut out, version, "c", login, 60).expect("short texts");
+            assert_eq!(out, expected, "{version:?}");
+        };
+        check(Version::V31, None, b"\x10\x0f\0\x06MQIsdp\x03\x02\0\x3c\0\x01c");
+        let login = Some(("u", "pw"));
+        check(Version::V311, login, b"\x10\x14\0\x04MQTT\x04\xc2\0\x3c\0\x01c\0\x01u\0\x02pw");
+        check(Version::V5, login, b"\x10\x15\0\x04MQTT\x05\xc2\0\x3c\0\0\x01c\0\x01u\0\x02pw");
+    }
+
+    #[test]
+    fn requests_carry_their_number_in_the_topic() {
+        let check = |version, pkid, id, expected: &[u8]| {
+            let mut out = Vec::new();
+            put_request(&mut out, version, pkid, id, b"{}").expect("it is short");
+            assert_eq!(out, expected);
+        };
+        check(Version::V311, None, 0, b"\x30\x09\0\x05api/0{}");
+        check(Version::V31, Some(258), 42, b"\x32\x0c\0\x06api/42\x01\x02{}");
+        check(Version::V5, None, u32::MAX, b"\x30\x13\0\x0eapi/4294967295\0{}");
+    }
+
+    #[test]
+    fn answers_to_connect_are_read() {
+        let check = |version, bytes: &[u8], code, receive_max| {
+            let (packet, length) = mqtt::decode(bytes, version, 64).expect("MQTT").expect("whole");
+            assert_eq!(length, bytes.len());
+            let Packet::ConnAck(connack) = packet else { panic!("{packet:?}") };
+            let found = connack.properties.receive_max.map(NonZeroU16::get);
+            assert_eq!((connack.code, found), (code, receive_max));
+        };
+        check(Version::V311, b"\x20\x02\0\x05", 5, None);
+        check(Version::V5, b"\x20\x02\0\x01", 1, None);
+        check(Version::V5, b"\x20\x03\0\0\0", 0, None);
+        check(Version::V5, b"\x20\x0c\0\0\x09\x24\x01\x1f\0\x01x\x21\0\x14", 0, Some(20));
+    }
+
+    #[test]
+    fn replies_are_found_by_their_number() {
+        let check = |topic: &str, id| assert_eq!(reply_id(topic), id, "{topic}");
+        check("reply/0", Some(0));
+        check("reply/4294967295", Some(u32::MAX));
+        check("reply/4294967296", None);
+        check("reply/", None);
+        check("reply", None);
+        check("reply/1x", None);
+        check("replyz/1", None);
+        check("notify/mailbox_activity", None);
     }
 }

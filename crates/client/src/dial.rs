@@ -11,13 +11,21 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::ClientError;
 use super::url::{Trust, Url};
 use super::websocket;
-use crate::stream::Stream;
+
+/// The byte stream of a connection: TCP, TLS or a WebSocket.
+pub(crate) type Stream = Box<dyn ByteStream>;
+
+/// A byte stream that can be boxed.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// A server whose name is resolved and whose certificates are loaded: what many connections share.
 #[derive(Clone)]
@@ -61,12 +69,12 @@ impl Target {
     /// Opens the byte stream that the dialect runs on, from the local address `source` if given.
     pub(super) async fn dial(&self, source: Option<IpAddr>) -> Result<Stream, ClientError> {
         let tcp = self.dial_tcp(source).await?;
-        let stream = match &self.tls {
-            None => Stream::Tcp(tcp),
+        let stream: Stream = match &self.tls {
+            None => Box::new(tcp),
             Some((connector, name)) => {
                 let tls = connector.connect(name.clone(), tcp).await;
                 let tls = tls.map_err(|source| self.failed("TLS handshake", source))?;
-                Stream::Boxed(Box::new(tls))
+                Box::new(tls)
             }
         };
         match self.protocol {

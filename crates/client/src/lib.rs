@@ -7,10 +7,8 @@
 mod connection;
 mod dial;
 pub mod fleet;
-mod frame;
 mod http;
 mod reply;
-mod stream;
 mod url;
 mod websocket;
 
@@ -22,13 +20,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
+pub(crate) use connection::reply_id;
 pub use connection::{Connection, Incoming};
 pub use dial::Target;
-pub use frame::Version;
-pub(crate) use frame::reply_id;
 pub use http::HttpConnection;
+pub use mqtt::Version;
 pub use reply::Reply;
-pub use url::{BadUrl, Login, Trust, Url};
+pub use url::{BadUrl, Login, Trust, Url, mqtt_version};
 
 use base::Protocol;
 
@@ -95,9 +93,11 @@ pub enum ClientError {
         /// What the system says.
         source: io::Error,
     },
-    /// A login that does not fit into MQTT.
-    #[error(transparent)]
-    TooLong(#[from] frame::TooLong),
+    /// A login or a request that does not fit into MQTT.
+    #[error(
+        "a client id, user name or password has at most 65535 bytes, a request over MQTT 256 MB"
+    )]
+    TooLong(#[from] mqtt::encode::TooLong),
     /// The login failed.
     #[error("the server refused the login: {0}")]
     Refused(String),
@@ -114,8 +114,11 @@ pub enum ClientError {
     #[error("the server answered with HTTP status {0}")]
     Status(u16),
     /// Not MQTT.
-    #[error(transparent)]
-    NotMqtt(#[from] frame::NotMqtt),
+    #[error("the server sent something that is not MQTT: {0}")]
+    NotMqtt(#[from] mqtt::Malformed),
+    /// MQTT, but no answer to CONNECT.
+    #[error("the server sent something that is not MQTT: another frame before the CONNACK")]
+    NoConnAck,
     /// Not JSON, or not a reply to the request.
     #[error("the server answered something that is not a TR50 reply: {0}")]
     NotAReply(String),

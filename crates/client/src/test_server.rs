@@ -3,12 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mqtt::{Packet, QoS, Version, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-
-use super::frame::{self, Version};
-use crate::stream::Stream;
 
 /// The token (and password) that the server takes.
 pub(crate) const TOKEN: &str = "sesame";
@@ -34,11 +32,10 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                socket.set_nodelay(true).expect("a TCP socket");
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).expect("a TCP socket");
                 let speech = speech.clone();
                 tokio::spawn(async move {
-                    let stream = Stream::Tcp(socket);
                     match speech {
                         Speech::Mqtt => mqtt(stream, answers_max).await,
                         Speech::MqttOverWebSocket => web_socket(stream, answers_max).await,
@@ -96,7 +93,7 @@ fn reply_to(request: &[u8], session: bool) -> Option<&'static str> {
     })
 }
 
-async fn web_socket(stream: Stream, answers_max: usize) -> Option<()> {
+async fn web_socket(stream: TcpStream, answers_max: usize) -> Option<()> {
     use std::future::poll_fn;
 
     use futures_util::{Sink as _, Stream as _};
@@ -141,16 +138,14 @@ async fn mqtt(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers_max: usiz
     loop {
         let mut output = Vec::new();
         let mut done = 0;
-        while let Some((frame, length)) = frame::scan(&input[done..]).expect("MQTT") {
+        while let Some((packet, length)) =
+            mqtt::decode(&input[done..], version, usize::MAX).expect("MQTT")
+        {
             done += length;
-            match frame.first >> 4 {
-                1 => {
-                    version = match frame.body[2..] {
-                        [b'M', b'Q', b'I', ..] => Version::V31,
-                        [_, _, _, _, 5, ..] => Version::V5,
-                        _ => Version::V311,
-                    };
-                    let good = frame.body.ends_with(TOKEN.as_bytes());
+            match packet {
+                Packet::Connect(connect) => {
+                    version = connect.version;
+                    let good = connect.password == Some(TOKEN.as_bytes());
                     let code = if good { 0 } else { 5 };
                     output.extend_from_slice(match version {
                         Version::V5 => &[0x20, 6, 0, 0, 3, 0x21, 0, 20],
@@ -158,24 +153,23 @@ async fn mqtt(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers_max: usiz
                     });
                     output[3] = code;
                 }
-                3 => {
-                    let publish = frame.publish(version).expect("good").expect("a PUBLISH");
-                    if let Some(packet_id) = publish.packet_id {
-                        frame::put_puback(packet_id, &mut output);
+                Packet::Publish(publish) => {
+                    let pkid = (publish.qos != QoS::AtMostOnce).then_some(publish.pkid);
+                    if let Some(pkid) = pkid {
+                        encode::puback(&mut output, version, pkid, 0);
                     }
-                    let id = std::str::from_utf8(&publish.topic[4..]).expect("api/<number>");
-                    let id = id.parse().expect("a number");
+                    let id = publish.topic.strip_prefix("api/").expect("api/<number>");
                     // A notice first, which nobody waits for.
                     output.extend_from_slice(&[0x30, 5 + u8::from(version == Version::V5)]);
                     output.extend_from_slice(b"\0\x03n/m");
                     output.extend_from_slice(if version == Version::V5 { &[0] } else { &[] });
                     if let Some(reply) = reply_to(publish.payload, true) {
-                        put_reply(version, publish.packet_id, id, reply, &mut output);
+                        put_reply(version, pkid, id, reply, &mut output);
                         answers += 1;
                     }
                 }
-                12 => output.extend_from_slice(&[0xd0, 0]),
-                14 => return None,
+                Packet::PingReq => output.extend_from_slice(&[0xd0, 0]),
+                Packet::Disconnect(_) => return None,
                 _ => {}
             }
         }
@@ -187,16 +181,18 @@ async fn mqtt(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers_max: usiz
     }
 }
 
-/// A request's frame with `reply` in place of `api`.
-fn put_reply(version: Version, packet_id: Option<u16>, id: u32, text: &str, out: &mut Vec<u8>) {
-    let mut request = Vec::new();
-    frame::put_request(version, packet_id, id, text.as_bytes(), &mut request);
-    let (whole, _) = frame::scan(&request).expect("MQTT").expect("whole");
-    let length = whole.body.len() + 2;
+/// The frame of a reply, by hand.
+fn put_reply(version: Version, pkid: Option<u16>, id: &str, text: &str, out: &mut Vec<u8>) {
+    let topic = format!("reply/{id}");
+    let pkid = pkid.map(u16::to_be_bytes);
+    let pkid = pkid.as_ref().map_or(&[][..], |pkid| pkid);
+    let properties: &[u8] = if version == Version::V5 { &[0] } else { &[] };
+    let body = [topic.as_bytes(), pkid, properties, text.as_bytes()].concat();
+    let length = body.len() + 2;
     assert!(length < 128, "the test's replies are short");
-    out.extend_from_slice(&[whole.first, length as u8, 0, whole.body[1] + 2]);
-    out.extend_from_slice(b"reply/");
-    out.extend_from_slice(&whole.body[6..]);
+    let first = if pkid.is_empty() { 0x30 } else { 0x32 };
+    out.extend_from_slice(&[first, length as u8, 0, topic.len() as u8]);
+    out.extend_from_slice(&body);
 }
 
 async fn lines(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers_max: usize) -> Option<()> {

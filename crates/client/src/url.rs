@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use base::Protocol;
-
-use super::frame::Version;
+use mqtt::Version;
 
 /// The application id of a thing's login when the URL names none.
 const APP_ID: &str = "tr50d";
@@ -185,7 +184,7 @@ impl Url {
         match name {
             "app_id" => self.app_id = value,
             "client_id" => self.client_id = Some(value),
-            "version" => self.version = value.parse().map_err(|_| bad())?,
+            "version" => self.version = mqtt_version(&value).ok_or_else(bad)?,
             "ca" if !value.is_empty() => self.trust = Trust::Ca(value.into()),
             "insecure" if value == "true" => self.trust = Trust::Insecure,
             "insecure" if value == "false" => {}
@@ -193,6 +192,16 @@ impl Url {
         }
         Ok(())
     }
+}
+
+/// The version of MQTT that an option names; `None` if it is none of `3.1`, `3.1.1` and `5`.
+pub fn mqtt_version(text: &str) -> Option<Version> {
+    Some(match text {
+        "3.1" => Version::V31,
+        "3.1.1" => Version::V311,
+        "5" => Version::V5,
+        _ => return None,
+    })
 }
 
 fn read_scheme(scheme: &str) -> Result<(Protocol, u16), BadUrl> {

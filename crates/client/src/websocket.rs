@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::ClientError;
-use crate::stream::Stream;
+use super::dial::Stream;
 
 /// Shakes hands at `path` with sub-protocol `mqtt` (`tr50.md` 1.1, "MQTT over WebSocket").
 pub(super) async fn open(
@@ -29,7 +29,7 @@ pub(super) async fn open(
     let mut request = format!("ws://{authority}{path}").into_client_request().map_err(failed)?;
     request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
     let (socket, _) = tokio_tungstenite::client_async(request, stream).await.map_err(failed)?;
-    Ok(Stream::Boxed(Box::new(Messages { socket, unread: Bytes::new() })))
+    Ok(Box::new(Messages { socket, unread: Bytes::new() }))
 }
 
 /// The payloads of the binary messages, one after the other.

@@ -199,6 +199,11 @@ pub fn unsuback(
     })
 }
 
+/// PINGREQ.
+pub fn pingreq(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[kind::PINGREQ, 0]);
+}
+
 /// PINGRESP.
 pub fn pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[kind::PINGRESP, 0]);

@@ -161,9 +161,9 @@ async fn work_connection(
             match work.exchange {
                 Some(exchange) => {
                     let request = exchange.request(number, id, now, work.pace.timeout);
-                    connection.queue(id, request.as_bytes());
+                    connection.queue(id, request.as_bytes())?;
                 }
-                None => connection.queue(id, request),
+                None => connection.queue(id, request)?,
             }
         }
         if flow.is_over(now) {

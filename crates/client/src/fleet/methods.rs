@@ -91,7 +91,7 @@ pub(super) async fn answer(
                     }
                 }
                 for (id, request) in requests.drain(..) {
-                    connection.queue(id, request.as_bytes());
+                    connection.queue(id, request.as_bytes())?;
                 }
             }
             () = ping.as_mut(), if keep_alive_s > 0 => {

@@ -112,7 +112,7 @@ fn open_v4(
         loop {
             let answer = match events.poll().await {
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    let Some(id) = reply_id(publish.topic.as_bytes()) else {
+                    let Some(id) = reply_id(&publish.topic) else {
                         continue;
                     };
                     Answer::Reply(id, publish.payload)
@@ -156,7 +156,8 @@ fn open_v5(
         loop {
             let answer = match events.poll().await {
                 Ok(v5::Event::Incoming(Packet::Publish(publish))) => {
-                    let Some(id) = reply_id(&publish.topic) else {
+                    let topic = str::from_utf8(&publish.topic);
+                    let Some(id) = topic.ok().and_then(reply_id) else {
                         continue;
                     };
                     Answer::Reply(id, publish.payload)

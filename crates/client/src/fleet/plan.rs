@@ -375,11 +375,11 @@ mod tests {
         plan.versions = Some(Versions::Mix);
         plan.client = ClientKind::Mix;
         plan.keep_alive_s = 60;
-        let seen: std::collections::HashSet<(&str, bool)> = (0..24)
+        let seen: std::collections::HashSet<(Version, bool)> = (0..24)
             .filter_map(|number| plan.device(number))
-            .map(|(_, url, ordinary)| (url.version.as_str(), ordinary))
+            .map(|(_, url, ordinary)| (url.version, ordinary))
             .collect();
         assert_eq!(seen.len(), 5, "{seen:?}");
-        assert!(!seen.contains(&("3.1", true)));
+        assert!(!seen.contains(&(Version::V31, true)));
     }
 }
