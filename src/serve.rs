@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use base::{ConnInfo, Failure, Protocol, Timestamp, chain, limits};
+use base::{ConnInfo, Failure, Protocol, Timestamp, limits};
 use bytes::Bytes;
 use hyper::{Request, Response};
 use store::{StoreError, disk::DiskStore};
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, IdentityError, OpenError};
+use crate::app::{App, OpenError};
 use crate::backup::{self, BackupError};
 use crate::broker::{Broker, BrokerLimits};
 use crate::config::{Config, ConfigError};
@@ -32,7 +32,7 @@ use crate::edge::{Stream, proxy, tcp};
 use crate::logging::PeerLog;
 use crate::peer_log;
 use crate::things::files::Files;
-use crate::things::files::transfer::{Stored, TransferError};
+use crate::things::files::transfer::Stored;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange::{self, Fields};
 
@@ -63,12 +63,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
-    /// The store can't be used.
-    #[error("{}", chain(.0))]
-    Store(#[from] StoreError),
-    /// The files can't be put in order.
-    #[error("can't put the stored files in order: {}", chain(.0))]
-    Files(#[from] TransferError),
+    /// The store, the files or the records in it can't be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// A restore was not finished.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -80,19 +77,6 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
-    /// The organisations and users can't be loaded.
-    #[error("{}", chain(.0))]
-    Identity(#[from] IdentityError),
-}
-
-impl From<OpenError> for StartError {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Store(error) => Self::Store(error),
-            OpenError::Identity(error) => Self::Identity(error),
-            OpenError::Files(error) => Self::Files(error),
-        }
-    }
 }
 
 /// A listener: what it speaks, and whether over TLS.
@@ -224,7 +208,9 @@ fn open(config: Config) -> Result<Opened, StartError> {
     });
     match &opened {
         // Made by this start and used by nobody else: the store's lock tells.
-        Err(error) if !matches!(error, StartError::Store(StoreError::InUse(_))) => {
+        Err(error)
+            if !matches!(error, StartError::Open(OpenError::Store(StoreError::InUse(_)))) =>
+        {
             unmake(&missing);
         }
         _ => {}
@@ -247,7 +233,7 @@ fn open_store(data_dir: &Path) -> Result<Arc<DiskStore>, StartError> {
     // Hashes of passwords and the names of everybody are for this user only.
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
     backup::check_restored(data_dir)?;
-    Ok(Arc::new(DiskStore::open(data_dir)?))
+    Ok(Arc::new(DiskStore::open(data_dir).map_err(OpenError::from)?))
 }
 
 /// Closes the store of a start that failed. The writer's thread lets go of it a little later than

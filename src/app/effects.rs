@@ -134,6 +134,15 @@ impl Goodbyes {
         self.0.append(&mut other.0);
     }
 
+    /// Closes the connections before it is dropped.
+    pub(super) fn close(&self) {
+        for (session, reason) in &self.0 {
+            if let Some(outbox) = session.outbox() {
+                outbox.close(*reason);
+            }
+        }
+    }
+
     /// The sessions that have ended.
     pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.0.iter().map(|(session, _)| session)
@@ -142,17 +151,6 @@ impl Goodbyes {
     /// Whether no session has ended.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-impl Goodbyes {
-    /// Closes the connections before it is dropped.
-    pub(super) fn close(&self) {
-        for (session, reason) in &self.0 {
-            if let Some(outbox) = session.outbox() {
-                outbox.close(*reason);
-            }
-        }
     }
 }
 

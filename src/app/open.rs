@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::Timestamp;
+use base::{Timestamp, chain};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rules::directory::{self, DirectoryWriter};
@@ -21,17 +21,17 @@ use crate::things::mailbox::{self, Mailbox};
 use crate::things::registry::Things;
 use crate::things::telemetry::Telemetry;
 
-/// Why the parts can't be put together.
+/// Why the parts can't be put together. Each is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The store can't be used.
-    #[error(transparent)]
+    #[error("{}", chain(.0))]
     Store(#[from] StoreError),
     /// The organisations and users can't be loaded.
-    #[error(transparent)]
+    #[error("{}", chain(.0))]
     Identity(#[from] IdentityError),
     /// The files can't be put in order.
-    #[error(transparent)]
+    #[error("can't put the stored files in order: {}", chain(.0))]
     Files(#[from] TransferError),
 }
 

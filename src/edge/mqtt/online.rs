@@ -457,9 +457,7 @@ impl Online {
         // Last, so that a new connection is the one that takes over until all this is done.
         edge.app.end(&self.session, closing.reason, now);
     }
-}
 
-impl Online {
     /// Finishes what was begun for a client that is gone: others with the same login may wait for
     /// the replies.
     fn finish_without_client(&self, edge: &Arc<Edge>, mut owed: Owed) {
