@@ -1,6 +1,6 @@
 //! The language: envelope, errors, parameters, and the dispatcher that maps names to handlers.
 //!
-//! [`authenticate`] reads the member `auth`; [`exchange`] is what the transports call: one request
+//! [`authenticate`] reads the member `auth`; [`exchange`] is what the edges call: one request
 //! in, one reply out.
 
 pub mod authenticate;

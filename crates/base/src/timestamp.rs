@@ -15,8 +15,8 @@ use time::format_description::well_known::Rfc3339;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// What the system clock says. Only the shell (transports, server, journal) may ask; rules get
-    /// `now` as an argument.
+    /// What the system clock says. Only edges, `app` and `serve` may ask; everybody else
+    /// gets `now` as an argument.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
     pub fn now() -> Self {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
