@@ -158,6 +158,9 @@ impl Client {
 
     /// Sends what others have put into the connection, and obeys the order to close it.
     fn send_pushed(&mut self, room: bool, out: &mut Vec<u8>) -> Result<(), Closing> {
+        if !self.outbox.is_filled() {
+            return Ok(());
+        }
         let (pushes, close) = self.outbox.take(room);
         if let Some(online) = &mut self.online {
             for push in pushes {

@@ -116,6 +116,7 @@ impl Client {
         owed: &mut Pending<FromDevice>,
     ) -> Result<(), Reason> {
         match self.try_value(text, now, out, owed) {
+            Ok(None) => out.push(b'\n'),
             Ok(executed) => self.executed(executed, text.len(), None, out, owed),
             Err(Refusal::Login(credentials, notify)) => {
                 owed.block(self.login(credentials, notify, text.to_vec(), now));
@@ -382,6 +383,9 @@ impl Peer for Client {
         room: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Reason> {
+        if !self.outbox.is_filled() {
+            return Ok(());
+        }
         let (messages, close) = self.outbox.take(room);
         messages.iter().for_each(|message| push_notice(message, out));
         let Some(reason) = close else { return Ok(()) };

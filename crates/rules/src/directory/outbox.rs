@@ -112,13 +112,16 @@ impl Outbox {
         true
     }
 
+    /// Whether something has come, or may have. Mostly there is nothing: a look costs less than
+    /// [`Outbox::take`].
+    #[inline]
+    pub fn is_filled(&self) -> bool {
+        self.filled.load(Ordering::Acquire)
+    }
+
     /// Takes what has come, if there is `room` for it, and the order to close behind it, which
     /// stays.
     pub fn take(&self, room: bool) -> (VecDeque<Push>, Option<Reason>) {
-        // Mostly there is nothing: a look costs less than a lock.
-        if !self.filled.load(Ordering::Acquire) {
-            return (VecDeque::new(), None);
-        }
         let mut inner = self.inner.lock();
         let pushes = if room { std::mem::take(&mut inner.pushes) } else { VecDeque::new() };
         if room {
