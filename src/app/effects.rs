@@ -24,7 +24,7 @@ pub struct Effects {
     /// Changes of sessions, in order.
     pub(super) sessions: Vec<SessionChange>,
     /// What is done behind the reply.
-    pub(super) sequel: Option<Sequel>,
+    pub(crate) sequel: Option<Sequel>,
     /// Whether the connections of ended sessions close as soon as that holds.
     pub(super) closes_at_once: bool,
 }
@@ -89,11 +89,6 @@ impl Effects {
     pub fn and_then(mut self, sequel: Option<Sequel>) -> Self {
         self.sequel = sequel;
         self
-    }
-
-    /// Takes out what is done behind the reply.
-    pub fn take_sequel(&mut self) -> Option<Sequel> {
-        self.sequel.take()
     }
 }
 

@@ -32,7 +32,8 @@ pub struct Reply {
     bytes: Vec<u8>,
     sequels: Vec<Sequel>,
     goodbyes: Goodbyes,
-    failure: Option<Failure>,
+    /// Why a command failed that took time.
+    pub(crate) failure: Option<Failure>,
 }
 
 impl Reply {
@@ -46,11 +47,6 @@ impl Reply {
         let sent = send(std::mem::take(&mut self.bytes));
         self.sequels.into_iter().for_each(|sequel| sequel());
         sent
-    }
-
-    /// Why a command failed that took time.
-    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
-        self.failure.take()
     }
 
     /// The same reply in another form.
@@ -438,7 +434,7 @@ impl Unstored {
         mut effects: Effects,
         now: Timestamp,
     ) -> Self {
-        let sequel = effects.take_sequel();
+        let sequel = effects.sequel.take();
         let applied = app.apply(effects, now);
         Self { app: app.clone(), row, text, applied, sequel }
     }

@@ -53,7 +53,7 @@ impl Future for Judged {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u8> {
         Pin::new(&mut self.pending).poll(cx).map(|mut reply| {
-            let failure = reply.take_failure();
+            let failure = reply.failure.take();
             // There is nobody to send it to; what follows it is done.
             reply.send(drop);
             judge(self.name, self.peer, failure.map_or(Ok(()), Err))

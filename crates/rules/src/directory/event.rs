@@ -41,11 +41,6 @@ impl Events {
     pub(super) fn push(&mut self, event: Event) {
         self.0.push(event);
     }
-
-    /// The bytes that it takes beside the sessions.
-    pub fn capacity_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<Event>()
-    }
 }
 
 impl Deref for Events {
