@@ -78,7 +78,8 @@ impl App {
         changes
     }
 
-    /// Starts a session, as [`rules::directory::DirectoryWriter::start`] says, and does not wait for the store.
+    /// Starts a session, as [`rules::directory::DirectoryWriter::start`] says, and does not wait for
+    /// the store.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The session directory: every live session, and those that ended lately.
 //!
 //! It knows no socket, no clock and no disk: `now` is an argument, and every change returns the
-//! [`Events`] that tell it to the rest of the program. Everybody may read the [`Directory`]; only who
-//! has the [`DirectoryWriter`] can change a session.
+//! [`Events`] that tell it to the rest of the program. Everybody may read the [`Directory`]; only the
+//! holder of the [`DirectoryWriter`] can change a session.
 
 use std::cmp::Reverse;
 use std::ops::Deref;
@@ -43,7 +43,7 @@ use wheel::Wheel;
 /// The rules of time and number for sessions, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// Seconds after which an idle session expires; 0: never. [`Directory::set_ttl_s`] changes it.
+    /// Seconds after which an idle session expires; 0: never. [`DirectoryWriter::set_ttl_s`] changes it.
     pub ttl_s: u64,
     /// Seconds after which a session over HTTP expires even when used.
     pub max_age_s: u64,
@@ -249,7 +249,7 @@ impl DirectoryWriter {
         Ok(older)
     }
 
-    /// Puts a session beside the others of its login, as [`Directory::insert`] says.
+    /// Puts a session beside the others of its login, as [`DirectoryWriter::insert`] says.
     fn join(
         &self,
         session: &Arc<Session>,
