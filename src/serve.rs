@@ -25,8 +25,8 @@ use crate::config::{Config, ConfigError};
 use crate::control::Control;
 use crate::descriptors;
 use crate::dialects::{cognite, element};
-use crate::edge::http::{self, Dialect, HttpService, HttpSettings};
-use crate::edge::mqtt::{self, Edge};
+use crate::edge::http::{self, Dialect, HttpConfig, HttpService};
+use crate::edge::mqtt::{self, MqttServer};
 use crate::edge::tls::{self, TlsError};
 use crate::edge::{Stream, proxy, tcp};
 use crate::logging::PeerLog;
@@ -98,9 +98,9 @@ pub struct Server {
 /// What every connection needs.
 struct Shared {
     app: Arc<App>,
-    edge: Arc<Edge>,
+    mqtt: Arc<MqttServer>,
     tls: Option<tls::Acceptor>,
-    http: Arc<HttpSettings>,
+    http: Arc<HttpConfig>,
     connections_max: usize,
     open: AtomicUsize,
     stop: CancellationToken,
@@ -129,12 +129,12 @@ impl Server {
             filters_max: config.limits.broker_filters,
             links_max: config.limits.broker_links,
         });
-        let http = Arc::new(HttpSettings {
+        let http = Arc::new(HttpConfig {
             body_bytes_max: config.limits.max_frame_bytes,
             trusted: config.proxy.trusted.clone(),
         });
         let shared = Arc::new(Shared {
-            edge: Arc::new(Edge::new(app.clone(), broker)),
+            mqtt: Arc::new(MqttServer::new(app.clone(), broker)),
             app,
             tls,
             http,
@@ -168,7 +168,7 @@ impl Server {
     pub fn serve_mqtt(&self, stream: Stream, info: ConnInfo) {
         let shared = &self.shared;
         let open = shared.app.metrics.connection_opened(info.protocol);
-        let served = mqtt::serve(shared.edge.clone(), stream, info, false, shared.stop.clone());
+        let served = mqtt::serve(shared.mqtt.clone(), stream, info, false, shared.stop.clone());
         shared.tasks.spawn(async move {
             served.await;
             drop(open);
@@ -363,11 +363,11 @@ async fn connection(
             tcp::serve(shared.app.clone(), stream, info, full, shared.stop.clone()).await;
         }
         Protocol::Http | Protocol::Https => {
-            let (settings, stop) = (shared.http.clone(), shared.stop.clone());
+            let (config, stop) = (shared.http.clone(), shared.stop.clone());
             let service = Arc::new(Web { shared: shared.clone(), full });
-            Box::pin(http::serve_connection(stream, info, service, settings, stop)).await;
+            Box::pin(http::serve_connection(stream, info, service, config, stop)).await;
         }
-        _ => mqtt::serve(shared.edge.clone(), stream, info, full, shared.stop.clone()).await,
+        _ => mqtt::serve(shared.mqtt.clone(), stream, info, full, shared.stop.clone()).await,
     }
 }
 
@@ -457,8 +457,8 @@ impl HttpService for Web {
     }
 
     async fn mqtt(&self, stream: Stream, info: ConnInfo) {
-        let (edge, stop) = (self.shared.edge.clone(), self.shared.stop.clone());
-        mqtt::serve(edge, stream, info, self.full, stop).await;
+        let (server, stop) = (self.shared.mqtt.clone(), self.shared.stop.clone());
+        mqtt::serve(server, stream, info, self.full, stop).await;
     }
 
     fn metrics(&self) -> String {
@@ -515,7 +515,7 @@ async fn keep_house(shared: Arc<Shared>) {
         }
         if tick % COUNTERS_EVERY == 0 {
             keep_files(&shared.app);
-            shared.edge.expire_saved(now);
+            shared.mqtt.expire_session_states(now);
             if let Err(error) = shared.app.store_counters().await {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the sessions' counters were not stored");

@@ -37,7 +37,7 @@ impl Device {
 
     /// Connects with this CONNECT.
     pub(crate) fn connect(scene: &Rc<Scene>, frame: &[u8]) -> Self {
-        let mut peer = Client::new(scene.edge.clone(), conn(0), false);
+        let mut peer = Client::new(scene.server.clone(), conn(0), false);
         let (mut out, mut owed) = (Vec::new(), Owed::default());
         received(peer.receive(frame, NOW, &mut out, &mut owed));
         let done = scene.runtime.block_on(owed.worked()).expect("a login takes time");

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tr50d::app::{App, Arrival, Credentials};
 use tr50d::broker::{Broker, BrokerLimits};
 use tr50d::config::Config;
-use tr50d::edge::mqtt::Edge;
+use tr50d::edge::mqtt::MqttServer;
 use tr50d::tr50::commands::COMMANDS;
 use tr50d::tr50::dispatch::Caller;
 use tr50d::tr50::exchange;
@@ -36,7 +36,7 @@ pub(crate) struct Scene {
     /// The server.
     pub app: Arc<App>,
     /// Its edge for MQTT.
-    pub edge: Arc<Edge>,
+    pub server: Arc<MqttServer>,
     /// What waits for it.
     pub runtime: Runtime,
     caller: Caller,
@@ -61,8 +61,8 @@ impl Scene {
         let entered = runtime.enter();
         let broker = Broker::spawn(BrokerLimits { filters_max: 100, links_max: 100 });
         drop(entered);
-        let edge = Arc::new(Edge::new(app.clone(), broker));
-        Self { app, edge, runtime, caller }
+        let server = Arc::new(MqttServer::new(app.clone(), broker));
+        Self { app, server, runtime, caller }
     }
 
     /// Answers a request of the device as its MQTT connection would: `out` has the reply.

@@ -131,12 +131,12 @@ impl App {
         let _order = self.journal.lock();
         let mut batch = journal::batch_of(events)?;
         self.keep_seen(&mut batch, events)?;
-        self.tables.hand_over(batch)
+        self.tables.submit(batch)
     }
 
     /// To the store first, then in memory: what the store does not take has not happened.
     fn change_records(&self, records: RecordChanges) -> Result<Receipt, StoreError> {
-        let receipt = self.tables.hand_over(records::batch_of(&records))?;
+        let receipt = self.tables.submit(records::batch_of(&records))?;
         self.records.apply(records);
         Ok(receipt)
     }

@@ -10,8 +10,8 @@ use store::StoreError;
 
 use super::App;
 use crate::random::random;
-use crate::things::mailbox::mail::Letter;
-use crate::things::mailbox::{Draft, PostError, Posted};
+use crate::things::mailbox::mail::Message;
+use crate::things::mailbox::{NewMessage, SendError, Sent};
 
 /// The topic of the notice.
 static TOPIC: LazyLock<Arc<str>> = LazyLock::new(|| "notify/mailbox_activity".into());
@@ -26,17 +26,17 @@ struct Notice<'a> {
 }
 
 /// A notice for a session that is bound to a connection.
-pub(super) fn notice(session: &Session, letter: &Letter) -> Push {
+pub(super) fn notice(session: &Session, message: &Message) -> Push {
     let session_id = session.id().map_or("", |id| id.secret());
-    let notice = Notice { session_id, thing_key: &letter.thing_key };
+    let notice = Notice { session_id, thing_key: &message.thing_key };
     let payload = serde_json::to_vec(&notice).expect("two texts");
     Push::message(TOPIC.clone(), payload.into())
 }
 
 /// The connection of a session that is bound to one, with a notice for it.
-pub fn notice_to(session: &Session, letter: &Letter) -> Option<(Arc<Outbox>, Push)> {
+pub fn notice_to(session: &Session, message: &Message) -> Option<(Arc<Outbox>, Push)> {
     let outbox = session.outbox().filter(|_| session.lifetime() == Lifetime::Connection)?;
-    Some((outbox.clone(), notice(session, letter)))
+    Some((outbox.clone(), notice(session, message)))
 }
 
 impl App {
@@ -47,18 +47,18 @@ impl App {
     /// As [`Mailbox::post`], or the system has no random numbers.
     ///
     /// [`Mailbox::post`]: crate::things::mailbox::Mailbox::post
-    pub fn post_mail(
+    pub fn send_mail(
         &self,
-        draft: Draft,
+        new: NewMessage,
         caller: &Session,
         now: Timestamp,
-    ) -> Result<Posted, PostError> {
-        let chance = random().map_err(|_| PostError::Busy)?;
-        let posted = self.mailbox.post(draft, chance, caller.number(), now)?;
-        if posted.is_new {
-            self.notify_mail(&posted.letter);
+    ) -> Result<Sent, SendError> {
+        let random = random().map_err(|_| SendError::Busy)?;
+        let sent = self.mailbox.send(new, random, caller.number(), now)?;
+        if sent.is_new {
+            self.notify_mail(&sent.message);
         }
-        Ok(posted)
+        Ok(sent)
     }
 
     /// The notice for a session that begins, if mail waits for it.
@@ -73,7 +73,7 @@ impl App {
                 return None;
             }
         };
-        self.mailbox.new_for(&things).map(|letter| notice(session, &letter))
+        self.mailbox.new_for(&things).map(|message| notice(session, &message))
     }
 
     /// The things that a session serves: its own, and those bound to it.
@@ -97,40 +97,40 @@ impl App {
 
     /// As [`App::return_mail`], for one ended session.
     pub fn return_mail_of(&self, session: &Session, now: Timestamp) {
-        for letter in self.mailbox.session_ended(session.number(), now) {
-            self.notify_mail(&letter);
+        for message in self.mailbox.session_ended(session.number(), now) {
+            self.notify_mail(&message);
         }
     }
 
     /// Tells those who serve a thing of mail that waits for it, for they have changed.
     pub fn announce_mail(&self, thing: ThingId) {
-        if let Some(letter) = self.mailbox.new_for(&[thing]) {
-            self.notify_mail(&letter);
+        if let Some(message) = self.mailbox.new_for(&[thing]) {
+            self.notify_mail(&message);
         }
     }
 
     /// Tells every connection that serves the mail's thing: its own, and that of the thing which
     /// it is bound to.
-    fn notify_mail(&self, letter: &Letter) {
-        let org = letter.org;
-        self.push_notices(letter, Principal::Thing(org, letter.thing_key.clone()));
-        let parent = self.things.get(org, &letter.thing_key).and_then(|thing| {
+    fn notify_mail(&self, message: &Message) {
+        let org = message.org;
+        self.push_notices(message, Principal::Thing(org, message.thing_key.clone()));
+        let parent = self.things.get(org, &message.thing_key).and_then(|thing| {
             match thing.and_then(|thing| thing.bound_to) {
                 Some(parent) => self.things.by_id(org, parent),
                 None => Ok(None),
             }
         });
         match parent {
-            Ok(Some(parent)) => self.push_notices(letter, Principal::Thing(org, parent.key)),
+            Ok(Some(parent)) => self.push_notices(message, Principal::Thing(org, parent.key)),
             Ok(None) => {}
             Err(error) => log_unread(&error),
         }
     }
 
-    fn push_notices(&self, letter: &Letter, principal: Principal) {
+    fn push_notices(&self, message: &Message, principal: Principal) {
         for session in self.sessions.of_principal(&principal) {
-            if let Some((outbox, message)) = notice_to(&session, letter) {
-                outbox.push(message);
+            if let Some((outbox, notice)) = notice_to(&session, message) {
+                outbox.push(notice);
             }
         }
     }

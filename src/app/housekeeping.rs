@@ -82,7 +82,7 @@ impl App {
         for session in sessions {
             journal::put_live(&mut batch, session)?;
         }
-        self.tables.hand_over(batch)
+        self.tables.submit(batch)
     }
 
     /// Removes some of the telemetry whose thing is gone; with `expire`, also the months that are

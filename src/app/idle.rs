@@ -16,13 +16,13 @@ impl App {
     ///
     /// # Errors
     ///
-    /// The store failed. What can't be handed over does not hold.
+    /// The store failed. What can't be submitted does not hold.
     pub async fn set_ttl_s(&self, ttl_s: u64) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         batch.put(Table::Meta, KEY, ttl_s.to_string());
         let receipt = {
             let _turn = self.tables.exclusive(KEY);
-            let receipt = self.tables.hand_over(batch)?;
+            let receipt = self.tables.submit(batch)?;
             self.sessions.set_ttl_s(ttl_s);
             receipt
         };

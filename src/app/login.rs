@@ -139,7 +139,7 @@ impl App {
             client_id: admitted.client_id.unwrap_or_default(),
             access: admitted.access,
             conn,
-            lifetime: Lifetime::Until(now.plus_seconds(self.sessions.terms().max_age_s)),
+            lifetime: Lifetime::Until(now.plus_seconds(self.sessions.config().max_age_s)),
             outbox: None,
         };
         admitted.registration.await?;

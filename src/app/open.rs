@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base::{Timestamp, chain};
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use rules::directory::{self, DirectoryWriter};
+use rules::directory::{DirectoryConfig, DirectoryWriter};
 use rules::identity::IdentityWriter;
 use store::{Durability, Store, StoreError, Tables};
 use tokio::sync::Semaphore;
@@ -16,8 +16,8 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::things::feed::Feed;
 use crate::things::files::transfer::TransferError;
-use crate::things::files::{FileTerms, Files};
-use crate::things::mailbox::{self, Mailbox};
+use crate::things::files::{Files, FilesConfig};
+use crate::things::mailbox::{Mailbox, MailboxConfig};
 use crate::things::registry::Things;
 use crate::things::telemetry::Telemetry;
 
@@ -56,14 +56,14 @@ impl App {
             getrandom::fill(bytes).expect("the system has random numbers when the program starts");
         })?;
         let records = IdentityWriter::new(records);
-        let sessions = DirectoryWriter::new(session_terms(&config), now);
+        let sessions = DirectoryWriter::new(directory_config(&config), now);
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
             sessions.set_ttl_s(ttl_s);
         }
-        let files = Arc::new(Files::new(tables.clone(), file_terms(&config)));
+        let files = Arc::new(Files::new(tables.clone(), files_config(&config)));
         // Grows from start to start, unless more than a thousand points a second were recorded.
         let arrival = now.as_millis() as u32;
-        let mail_rules = mailbox::Rules {
+        let mailbox_config = MailboxConfig {
             waiting_max: config.mailbox.waiting_max,
             keep_s: config.mailbox.keep_s,
         };
@@ -71,7 +71,7 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let app = Self {
             telemetry: Telemetry::new(tables.clone(), arrival, config.telemetry.retention_months),
-            mailbox: Mailbox::new(tables.clone(), mail_rules),
+            mailbox: Mailbox::new(tables.clone(), mailbox_config),
             config,
             metrics: Metrics::new(commands),
             things: Things::open(tables.clone())?,
@@ -113,9 +113,9 @@ impl App {
 }
 
 /// What the configuration says about sessions.
-fn session_terms(config: &Config) -> directory::Terms {
+fn directory_config(config: &Config) -> DirectoryConfig {
     let sessions = &config.sessions;
-    directory::Terms {
+    DirectoryConfig {
         ttl_s: sessions.ttl_s,
         max_age_s: sessions.max_age_s,
         sessions_max: config.limits.sessions,
@@ -126,8 +126,8 @@ fn session_terms(config: &Config) -> directory::Terms {
 }
 
 /// What the configuration says about files.
-fn file_terms(config: &Config) -> FileTerms {
-    FileTerms {
+fn files_config(config: &Config) -> FilesConfig {
+    FilesConfig {
         dir: config.server.data_dir.join("files"),
         sync: config.server.durability == Durability::Disk,
         bytes_max: config.files.max_bytes,

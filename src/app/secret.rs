@@ -45,6 +45,6 @@ async fn stored_or_made(tables: &Tables) -> Result<[u8; 32], SecretError> {
     let secret = random()?;
     let mut batch = Batch::default();
     batch.put(Table::Meta, KEY, secret);
-    tables.hand_over(batch)?.await?;
+    tables.submit(batch)?.await?;
     Ok(secret)
 }

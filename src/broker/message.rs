@@ -73,7 +73,7 @@ impl Delivery {
 
 /// A message, packed for its way: made by [`super::Broker::pack`], in one allocation.
 #[derive(Clone, Debug)]
-pub struct Parcel(Bytes);
+pub struct Packed(Bytes);
 
 const QOS: u8 = 0x03;
 const RETAIN: u8 = 0x04;
@@ -83,7 +83,7 @@ const EXPIRES: u8 = 0x08;
 /// properties.
 const HEADER: usize = 1 + 8 + 8 + 2 + 4;
 
-/// A parcel taken apart.
+/// A packed message taken apart.
 pub(super) struct Unpacked {
     pub topic: Bytes,
     pub payload: Bytes,
@@ -94,8 +94,8 @@ pub(super) struct Unpacked {
     pub expires: Option<Instant>,
 }
 
-impl Parcel {
-    /// The parcel of a message that came at `now`; `start` is when the broker started. `None` if
+impl Packed {
+    /// The packed form of a message that came at `now`; `start` is when the broker started. `None` if
     /// the topic is too long for MQTT.
     pub(super) fn new(message: &Message<'_>, start: Instant, now: Instant) -> Option<Self> {
         let mut block = Vec::new();
@@ -110,16 +110,16 @@ impl Parcel {
         flags |= if message.retain { RETAIN } else { 0 };
         flags |= if expires.is_some() { EXPIRES } else { 0 };
         let length = HEADER + message.topic.len() + block.len() + message.payload.len();
-        let mut parcel = BytesMut::with_capacity(length);
-        parcel.put_u8(flags);
-        parcel.put_u64(message.publisher);
-        parcel.put_u64(expires.unwrap_or(0));
-        parcel.put_u16(topic_len);
-        parcel.put_u32(block_len);
-        parcel.put_slice(message.topic.as_bytes());
-        parcel.put_slice(&block);
-        parcel.put_slice(message.payload);
-        Some(Self(parcel.freeze()))
+        let mut packed = BytesMut::with_capacity(length);
+        packed.put_u8(flags);
+        packed.put_u64(message.publisher);
+        packed.put_u64(expires.unwrap_or(0));
+        packed.put_u16(topic_len);
+        packed.put_u32(block_len);
+        packed.put_slice(message.topic.as_bytes());
+        packed.put_slice(&block);
+        packed.put_slice(message.payload);
+        Some(Self(packed.freeze()))
     }
 
     /// What the router gives back.
@@ -188,8 +188,8 @@ mod tests {
             let message = Message {
                 topic: &topic, payload: &payload, properties: &properties, qos, retain, publisher,
             };
-            let parcel = Parcel::new(&message, now, now).expect("short");
-            let unpacked = parcel.unpack(now).expect("well-formed");
+            let packed = Packed::new(&message, now, now).expect("short");
+            let unpacked = packed.unpack(now).expect("well-formed");
             prop_assert_eq!(unpacked.topic(), &topic);
             prop_assert_eq!(&unpacked.payload[..], &payload[..]);
             prop_assert_eq!((unpacked.qos, unpacked.retain), (qos, retain));
@@ -201,7 +201,7 @@ mod tests {
 
         #[test]
         fn foreign_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Parcel::from_router(bytes.into()).unpack(Instant::now());
+            let _ = Packed::from_router(bytes.into()).unpack(Instant::now());
         }
     }
 }

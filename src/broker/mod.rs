@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-pub use message::{AckToken, Delivery, Message, Parcel};
+pub use message::{AckToken, Delivery, Message, Packed};
 
 use base::{OrgId, topic};
 use mqtt::QoS;
@@ -153,11 +153,11 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Topic`]
-    pub fn pack(&self, message: &Message<'_>) -> Result<Parcel, BrokerError> {
+    pub fn pack(&self, message: &Message<'_>) -> Result<Packed, BrokerError> {
         if !topic::valid_topic(message.topic) || message.topic.starts_with('$') {
             return Err(BrokerError::Topic);
         }
-        Parcel::new(message, self.start, Instant::now()).ok_or(BrokerError::Topic)
+        Packed::new(message, self.start, Instant::now()).ok_or(BrokerError::Topic)
     }
 
     /// Publishes to the subscribers of the organisation, and waits while the broker is busy. Done
@@ -165,18 +165,18 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Stopped`]
-    pub async fn publish(&self, org: OrgId, parcel: Parcel) -> Result<(), BrokerError> {
-        let command = Command::Publish { org, parcel };
+    pub async fn publish(&self, org: OrgId, packed: Packed) -> Result<(), BrokerError> {
+        let command = Command::Publish { org, packed };
         self.commands.send(command).await.map_err(|_| BrokerError::Stopped)
     }
 
     /// As [`Broker::publish`], without waiting.
     ///
     /// # Errors
-    /// The parcel itself, if it would have to wait or the broker has stopped.
-    pub fn try_publish(&self, org: OrgId, parcel: Parcel) -> Result<(), Parcel> {
-        let kept = parcel.clone();
-        self.commands.try_send(Command::Publish { org, parcel }).map_err(|_| kept)
+    /// The packed message itself, if it would have to wait or the broker has stopped.
+    pub fn try_publish(&self, org: OrgId, packed: Packed) -> Result<(), Packed> {
+        let kept = packed.clone();
+        self.commands.try_send(Command::Publish { org, packed }).map_err(|_| kept)
     }
 
     /// Whether a session is kept under this name, for the CONNACK.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use base::{OrgId, topic};
 
-use super::message::Parcel;
+use super::message::Packed;
 
 /// The retained messages of all organisations.
 pub(super) struct Retained {
@@ -20,7 +20,7 @@ pub(super) struct Retained {
 }
 
 struct Kept {
-    parcel: Parcel,
+    packed: Packed,
     expires: Option<Instant>,
 }
 
@@ -40,12 +40,12 @@ impl Retained {
         &mut self,
         org: OrgId,
         name: &str,
-        parcel: Parcel,
+        packed: Packed,
         expires: Option<Instant>,
         now: Instant,
     ) -> Result<(), Full> {
         self.forget(org, name);
-        let size = name.len() + parcel.bytes().len();
+        let size = name.len() + packed.bytes().len();
         if !self.has_room(size) {
             self.forget_expired(now);
         }
@@ -53,14 +53,14 @@ impl Retained {
             return Err(Full);
         }
         self.bytes += size;
-        self.messages.insert((org, name.into()), Kept { parcel, expires });
+        self.messages.insert((org, name.into()), Kept { packed, expires });
         Ok(())
     }
 
     /// Forgets the message of a topic.
     pub(super) fn forget(&mut self, org: OrgId, name: &str) {
         if let Some(kept) = self.messages.remove(&(org, name.into())) {
-            self.bytes -= name.len() + kept.parcel.bytes().len();
+            self.bytes -= name.len() + kept.packed.bytes().len();
         }
     }
 
@@ -72,11 +72,11 @@ impl Retained {
         filter: &str,
         looks: &mut usize,
         now: Instant,
-    ) -> Vec<Parcel> {
+    ) -> Vec<Packed> {
         let valid = |kept: &&Kept| kept.expires.is_none_or(|at| at > now);
         if !filter.contains(['+', '#']) {
             let kept = self.messages.get(&(org, filter.into())).filter(valid);
-            return kept.map(|kept| kept.parcel.clone()).into_iter().collect();
+            return kept.map(|kept| kept.packed.clone()).into_iter().collect();
         }
         // Everything under a filter begins with what stands before its first wildcard, except
         // that `a/#` matches `a` too.
@@ -90,7 +90,7 @@ impl Retained {
                 looks_left && *of == org && name.starts_with(fixed)
             })
             .filter(|((_, name), kept)| topic::matches(filter, name) && valid(kept))
-            .map(|(_, kept)| kept.parcel.clone())
+            .map(|(_, kept)| kept.packed.clone())
             .collect()
     }
 
@@ -103,7 +103,7 @@ impl Retained {
         self.messages.retain(|(_, name), kept| {
             let valid = kept.expires.is_none_or(|at| at > now);
             if !valid {
-                freed += name.len() + kept.parcel.bytes().len();
+                freed += name.len() + kept.packed.bytes().len();
             }
             valid
         });
@@ -125,7 +125,7 @@ mod tests {
     const ORG: OrgId = OrgId::from_bytes([1; 12]);
     const OTHER: OrgId = OrgId::from_bytes([2; 12]);
 
-    fn parcel(name: &str, payload: &[u8], now: Instant) -> Parcel {
+    fn packed(name: &str, payload: &[u8], now: Instant) -> Packed {
         let message = Message {
             topic: name,
             payload,
@@ -134,12 +134,12 @@ mod tests {
             properties: &Default::default(),
             publisher: 0,
         };
-        Parcel::new(&message, now, now).expect("short")
+        Packed::new(&message, now, now).expect("short")
     }
 
     fn topics(retained: &Retained, org: OrgId, filter: &str, now: Instant) -> Vec<String> {
         let found = retained.matching(org, filter, &mut 100, now);
-        let topics = found.iter().filter_map(|parcel| parcel.unpack(now));
+        let topics = found.iter().filter_map(|packed| packed.unpack(now));
         topics.map(|unpacked| unpacked.topic().to_owned()).collect()
     }
 
@@ -148,11 +148,11 @@ mod tests {
         let now = Instant::now();
         let mut retained = Retained::new(10, 1000);
         for name in ["a/1", "a/2", "b/1", "b/2"] {
-            assert_eq!(retained.keep(ORG, name, parcel(name, b"1", now), None, now), Ok(()));
+            assert_eq!(retained.keep(ORG, name, packed(name, b"1", now), None, now), Ok(()));
         }
         let check = |filter, mut looks, found, left| {
-            let parcels = retained.matching(ORG, filter, &mut looks, now);
-            assert_eq!((parcels.len(), looks), (found, left), "{filter}");
+            let packed = retained.matching(ORG, filter, &mut looks, now);
+            assert_eq!((packed.len(), looks), (found, left), "{filter}");
         };
         check("#", 10, 4, 6);
         check("+/1", 10, 2, 6);
@@ -168,14 +168,14 @@ mod tests {
         let later = now + Duration::from_secs(2);
         let mut retained = Retained::new(2, 1000);
         let soon = Some(now + Duration::from_secs(1));
-        assert_eq!(retained.keep(ORG, "a", parcel("a", b"1", now), soon, now), Ok(()));
-        assert_eq!(retained.keep(ORG, "b", parcel("b", b"1", now), None, now), Ok(()));
-        assert_eq!(retained.keep(ORG, "c", parcel("c", b"1", now), None, now), Err(Full));
+        assert_eq!(retained.keep(ORG, "a", packed("a", b"1", now), soon, now), Ok(()));
+        assert_eq!(retained.keep(ORG, "b", packed("b", b"1", now), None, now), Ok(()));
+        assert_eq!(retained.keep(ORG, "c", packed("c", b"1", now), None, now), Err(Full));
         assert_eq!(topics(&retained, ORG, "#", now), ["a", "b"]);
         assert_eq!(topics(&retained, ORG, "a", later), [""; 0]);
-        assert_eq!(retained.keep(ORG, "c", parcel("c", b"1", later), None, later), Ok(()));
+        assert_eq!(retained.keep(ORG, "c", packed("c", b"1", later), None, later), Ok(()));
         assert_eq!(topics(&retained, ORG, "#", later), ["b", "c"]);
-        let big = parcel("b", &[0; 2000], later);
+        let big = packed("b", &[0; 2000], later);
         assert_eq!(retained.keep(ORG, "b", big, None, later), Err(Full));
         assert_eq!(topics(&retained, ORG, "#", later), ["c"]);
         retained.forget(ORG, "c");
@@ -192,7 +192,7 @@ mod tests {
             let mut retained = Retained::new(100, 100_000);
             for name in &names {
                 for org in [ORG, OTHER] {
-                    retained.keep(org, name, parcel(name, b"", now), None, now).expect("room");
+                    retained.keep(org, name, packed(name, b"", now), None, now).expect("room");
                 }
             }
             let expected: BTreeSet<_> =

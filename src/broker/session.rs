@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::filters::{SessionKey, Slot};
 use super::limits::{AWAY_BYTES_MAX, AWAY_MESSAGES_MAX, REPLAY_MAX, ROUTER_WAIT, UNACKED_MAX};
-use super::message::{AckToken, Delivery, Parcel};
+use super::message::{AckToken, Delivery, Packed};
 use super::worker::Command;
 
 /// What the broker's thread and the session's connection tell its task.
@@ -29,7 +29,7 @@ pub(super) enum Control {
     /// A connection leaves; nothing happens if another has taken over.
     Detach { epoch: u64, keep: Duration },
     /// A subscription, new or changed, with the retained messages that it brings.
-    Subscribed { slot: Slot, terms: Terms, retained: Vec<Parcel> },
+    Subscribed { slot: Slot, options: SubscribeOptions, retained: Vec<Packed> },
     /// A subscription is gone.
     Unsubscribed { slot: Slot },
     /// A delivery is acknowledged.
@@ -52,9 +52,9 @@ pub(super) struct Attached {
     pub deliveries: mpsc::Sender<Delivery>,
 }
 
-/// The terms of a subscription.
+/// The options of a subscription.
 #[derive(Clone, Debug)]
-pub(super) struct Terms {
+pub(super) struct SubscribeOptions {
     /// The filter; of a shared subscription the one behind the group.
     pub filter: Box<str>,
     pub qos: QoS,
@@ -88,9 +88,9 @@ pub(super) struct State {
     attached: Option<Attached>,
     /// When to give up waiting for a connection; `None` with a connection, or never.
     until: Option<Instant>,
-    subscriptions: HashMap<Slot, Terms>,
+    subscriptions: HashMap<Slot, SubscribeOptions>,
     /// Retained messages that are to be sent, by subscription.
-    replays: VecDeque<(Slot, VecDeque<Parcel>)>,
+    replays: VecDeque<(Slot, VecDeque<Packed>)>,
     waiting: VecDeque<Delivery>,
     waiting_bytes: usize,
     unacked: VecDeque<Delivery>,
@@ -229,8 +229,8 @@ impl State {
                     return self.detach(Some(keep));
                 }
             }
-            Control::Subscribed { slot, terms, retained } => {
-                self.subscriptions.insert(slot, terms);
+            Control::Subscribed { slot, options, retained } => {
+                self.subscriptions.insert(slot, options);
                 self.replays.retain(|(replayed, _)| *replayed != slot);
                 let queued: usize = self.replays.iter().map(|(_, replay)| replay.len()).sum();
                 if !retained.is_empty() && queued < REPLAY_MAX {
@@ -283,7 +283,7 @@ impl State {
         let Some(slot) = super::worker::slot_of(slot) else {
             return;
         };
-        let Some(delivery) = self.delivery(slot, &Parcel::from_router(payload), false) else {
+        let Some(delivery) = self.delivery(slot, &Packed::from_router(payload), false) else {
             return;
         };
         // MQTT 4.1: nothing has to be kept with QoS 0.
@@ -294,22 +294,22 @@ impl State {
     }
 
     /// The message as this subscription gets it; `None` if it does not.
-    fn delivery(&self, slot: Slot, parcel: &Parcel, replay: bool) -> Option<Delivery> {
-        let terms = self.subscriptions.get(&slot)?;
-        let message = parcel.unpack(self.start)?;
+    fn delivery(&self, slot: Slot, packed: &Packed, replay: bool) -> Option<Delivery> {
+        let options = self.subscriptions.get(&slot)?;
+        let message = packed.unpack(self.start)?;
         // The slot may have been another filter's when the message was published.
-        if !topic::matches(&terms.filter, message.topic()) {
+        if !topic::matches(&options.filter, message.topic()) {
             return None;
         }
         let own = self.attached.as_ref().is_some_and(|to| to.publisher == message.publisher);
-        if terms.no_local && own {
+        if options.no_local && own {
             return None;
         }
         Some(Delivery {
-            qos: message.qos.min(terms.qos),
-            retain: replay || (terms.retain_as_published && message.retain),
+            qos: message.qos.min(options.qos),
+            retain: replay || (options.retain_as_published && message.retain),
             dup: false,
-            subscription_id: terms.subscription_id,
+            subscription_id: options.subscription_id,
             ack: None,
             expires: message.expires,
             topic: message.topic,
@@ -325,11 +325,11 @@ impl State {
                 return;
             };
             let slot = *slot;
-            let Some(parcel) = replay.pop_front() else {
+            let Some(packed) = replay.pop_front() else {
                 self.replays.pop_front();
                 continue;
             };
-            if let Some(delivery) = self.delivery(slot, &parcel, true) {
+            if let Some(delivery) = self.delivery(slot, &packed, true) {
                 self.waiting_bytes += delivery.size();
                 self.waiting.push_back(delivery);
             }

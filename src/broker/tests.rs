@@ -89,9 +89,9 @@ async fn publish(broker: &Broker, message: Message<'_>) {
 }
 
 async fn publish_in(broker: &Broker, org: OrgId, message: Message<'_>) {
-    let parcel = broker.pack(&message).expect("a topic");
-    if let Err(parcel) = broker.try_publish(org, parcel) {
-        broker.publish(org, parcel).await.expect("accepted");
+    let packed = broker.pack(&message).expect("a topic");
+    if let Err(packed) = broker.try_publish(org, packed) {
+        broker.publish(org, packed).await.expect("accepted");
     }
 }
 

@@ -18,16 +18,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::filters::{Filters, Full, SessionKey, Slot};
 use super::limits;
-use super::message::Parcel;
+use super::message::Packed;
 use super::retained::Retained;
-use super::session::{Attached, Control, Session, State, Status, Terms};
+use super::session::{Attached, Control, Session, State, Status, SubscribeOptions};
 use super::{BrokerError, BrokerLimits, LinkName, Refusal, Subscription};
 
 /// What the broker's thread is asked to do.
 pub(super) enum Command {
     Publish {
         org: OrgId,
-        parcel: Parcel,
+        packed: Packed,
     },
     Open {
         open: Open,
@@ -171,7 +171,7 @@ impl Worker {
         while let Some(command) = commands.blocking_recv() {
             // Who asked may have gone; then nobody wants the reply.
             match command {
-                Command::Publish { org, parcel } => self.publish(org, parcel),
+                Command::Publish { org, packed } => self.publish(org, packed),
                 Command::Open { open, reply } => drop(reply.send(self.open(open))),
                 Command::Subscribe { session, wanted, reply } => {
                     drop(reply.send(self.subscribe(session, wanted)));
@@ -191,8 +191,8 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self, org: OrgId, parcel: Parcel) {
-        let Some(message) = parcel.unpack(self.start) else {
+    fn publish(&mut self, org: OrgId, packed: Packed) {
+        let Some(message) = packed.unpack(self.start) else {
             return;
         };
         let name = message.topic();
@@ -200,7 +200,7 @@ impl Worker {
             self.retained.forget(org, name);
         } else if message.retain {
             let now = Instant::now();
-            let kept = self.retained.keep(org, name, parcel.clone(), message.expires, now);
+            let kept = self.retained.keep(org, name, packed.clone(), message.expires, now);
             if kept.is_err() && !self.retained_full {
                 tracing::warn!("retained messages have filled their room; more are not retained");
             }
@@ -222,7 +222,7 @@ impl Worker {
             let Some(topic) = self.slot_names.get(slot) else {
                 continue;
             };
-            if self.router.publish(topic, parcel.bytes()).is_err() {
+            if self.router.publish(topic, packed.bytes()).is_err() {
                 self.restart();
             }
         }
@@ -327,7 +327,7 @@ impl Worker {
             } else {
                 Vec::new()
             };
-            let terms = Terms {
+            let options = SubscribeOptions {
                 filter: shared.map_or(subscription.filter.as_str(), |s| s.filter).into(),
                 qos: subscription.qos,
                 no_local: subscription.no_local,
@@ -336,7 +336,7 @@ impl Worker {
             };
             // Before the router: the task must know the subscription and its retained messages
             // before the first live one.
-            let subscribed = Control::Subscribed { slot, terms, retained };
+            let subscribed = Control::Subscribed { slot, options, retained };
             if entry.control.blocking_send(subscribed).is_err() {
                 tracing::debug!("a session ended while it subscribed");
             }

@@ -425,12 +425,12 @@ impl<P: Peer> Connection<P> {
         // Who has only ended its own side (`nc -N`) is reading still, maybe over a slow link.
         let wait = if self.at_end { limits::SLOW_READER_WAIT } else { limits::LAST_WORDS_WAIT };
         self.peer.farewell(&closing, &mut unsent);
-        let last_words = async {
+        let farewell = async {
             self.stream.write_all(&unsent).await?;
             self.stream.flush().await
         };
         // A peer that does not read them does without.
-        let _ = tokio::time::timeout(wait, last_words).await;
+        let _ = tokio::time::timeout(wait, farewell).await;
         // A login may have started a session, and a SUBSCRIBE has the subscriptions with it: what is
         // given up half-way would never end.
         while let Some(done) = self.owed.worked().await {

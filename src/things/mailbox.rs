@@ -22,26 +22,26 @@ mod tests;
 mod waiting;
 
 use callers::Callers;
-pub use callers::{Answer, Calling};
-use mail::{Letter, METHOD_EXEC, Mail, Outcome, Status};
+pub use callers::{Answer, Waiter};
+use mail::{METHOD_EXEC, Mail, Message, Outcome, Status};
 use waiting::Waiting;
 
 /// Rows read at once from the store.
 const SCAN_ROWS: usize = 1000;
 
-/// Letters read at once: each may be as long as a frame.
-const SCAN_LETTERS: usize = 16;
+/// Messages read at once: each may be as long as a frame.
+const SCAN_MESSAGES: usize = 16;
 
 /// The mailboxes of all things.
 pub struct Mailbox {
     tables: Tables,
-    rules: Rules,
+    config: MailboxConfig,
     state: Arc<Mutex<State>>,
 }
 
 /// What the configuration says of mailboxes.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct MailboxConfig {
     /// Mails that may wait for one thing.
     pub waiting_max: usize,
     /// Seconds for which a mail that is done is kept.
@@ -57,7 +57,7 @@ struct State {
 }
 
 /// A mail that is to be made.
-pub struct Draft {
+pub struct NewMessage {
     /// The organisation of the thing.
     pub org: OrgId,
     /// The thing that it is for.
@@ -81,20 +81,20 @@ pub struct Draft {
 }
 
 /// A mail that was made, or one like it that waits already.
-pub struct Posted {
+pub struct Sent {
     /// What was sent.
-    pub letter: Arc<Letter>,
+    pub message: Arc<Message>,
     /// Whether it was made, and the thing is to be told.
     pub is_new: bool,
     /// When it is durable.
     pub receipt: Receipt,
     /// The sender's own end, if it waits.
-    pub calling: Option<Calling>,
+    pub waiter: Option<Waiter>,
 }
 
 /// Why a mail could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum PostError {
+pub enum SendError {
     /// As many mails wait for the thing as may.
     #[error("{0} mails wait for the thing, as many as may")]
     Full(usize),
@@ -107,7 +107,7 @@ pub enum PostError {
 }
 
 /// What `mailbox.check` gives out.
-pub struct Handed {
+pub struct Fetched {
     /// The mails, oldest first.
     pub mails: Vec<Mail>,
     /// When what has changed is durable.
@@ -125,8 +125,8 @@ pub enum Scope {
 
 impl Mailbox {
     /// The mailboxes in these tables, without the mails that wait there.
-    pub fn new(tables: Tables, rules: Rules) -> Self {
-        Self { tables, rules, state: Arc::default() }
+    pub fn new(tables: Tables, config: MailboxConfig) -> Self {
+        Self { tables, config, state: Arc::default() }
     }
 
     /// Reads the mails that are not done; how many there are.
@@ -152,73 +152,71 @@ impl Mailbox {
     }
 
     /// Makes a mail, unless it is a singleton and one like it waits: then that one's result is the
-    /// answer to this sender too. Its id is made of the time and of `chance`.
+    /// answer to this sender too. Its id is made of the time and of `random`.
     ///
     /// # Errors
     /// There is no room for it, or the store fails.
-    pub fn post(
+    pub fn send(
         &self,
-        draft: Draft,
-        chance: [u8; 6],
+        new: NewMessage,
+        random: [u8; 6],
         session: u64,
         now: Timestamp,
-    ) -> Result<Posted, PostError> {
-        let deadline = draft.wait.map(|wait| Instant::now() + wait);
+    ) -> Result<Sent, SendError> {
+        let deadline = new.wait.map(|wait| Instant::now() + wait);
         let mut state = self.state.lock();
         if deadline.is_some() && !state.callers.has_room() {
-            return Err(PostError::Busy);
+            return Err(SendError::Busy);
         }
-        let twin = draft.singleton.then(|| {
-            let method = draft.method.as_deref();
-            state.waiting.twin(draft.thing, &draft.command, method, now).cloned()
+        let twin = new.singleton.then(|| {
+            let method = new.method.as_deref();
+            state.waiting.twin(new.thing, &new.command, method, now).cloned()
         });
-        let (letter, receipt, is_new) = match twin.flatten() {
+        let (message, receipt, is_new) = match twin.flatten() {
             // Written again, so that the receipt speaks for the mail.
-            Some(mail) => {
-                (mail.letter.clone(), self.tables.hand_over(rows::changed(&mail))?, false)
-            }
+            Some(mail) => (mail.message.clone(), self.tables.submit(rows::changed(&mail))?, false),
             None => {
-                let mail = self.make(&mut state, draft, chance, now)?;
-                let letter = mail.letter.clone();
-                let receipt = self.tables.hand_over(rows::created(&mail))?;
+                let mail = self.make(&mut state, new, random, now)?;
+                let message = mail.message.clone();
+                let receipt = self.tables.submit(rows::created(&mail))?;
                 state.waiting.insert(mail);
-                (letter, receipt, true)
+                (message, receipt, true)
             }
         };
-        let calling = deadline
-            .map(|deadline| state.callers.add(letter.id, session, deadline, self.state.clone()));
-        Ok(Posted { letter, is_new, receipt, calling })
+        let waiter = deadline
+            .map(|deadline| state.callers.add(message.id, session, deadline, self.state.clone()));
+        Ok(Sent { message, is_new, receipt, waiter })
     }
 
     fn make(
         &self,
         state: &mut State,
-        draft: Draft,
-        chance: [u8; 6],
+        new: NewMessage,
+        random: [u8; 6],
         now: Timestamp,
-    ) -> Result<Mail, PostError> {
-        if state.waiting.count(draft.thing) >= self.rules.waiting_max {
-            return Err(PostError::Full(self.rules.waiting_max));
+    ) -> Result<Mail, SendError> {
+        if state.waiting.count(new.thing) >= self.config.waiting_max {
+            return Err(SendError::Full(self.config.waiting_max));
         }
-        let letter = Letter {
-            id: state.waiting.next_id(now, chance),
-            org: draft.org,
-            thing: draft.thing,
-            thing_key: draft.thing_key,
-            command: draft.command,
-            method: draft.method,
-            params: draft.params,
-            from: draft.from,
+        let message = Message {
+            id: state.waiting.next_id(now, random),
+            org: new.org,
+            thing: new.thing,
+            thing_key: new.thing_key,
+            command: new.command,
+            method: new.method,
+            params: new.params,
+            from: new.from,
             created: now,
-            expires: draft.expires,
+            expires: new.expires,
         };
-        let bytes = letter.bytes();
+        let bytes = message.bytes();
         if state.waiting.bytes() + bytes > limits::MAILS_BYTES_MAX
-            || state.waiting.org_bytes(letter.org) + bytes > limits::ORG_MAILS_BYTES_MAX
+            || state.waiting.org_bytes(message.org) + bytes > limits::ORG_MAILS_BYTES_MAX
         {
-            return Err(PostError::Busy);
+            return Err(SendError::Busy);
         }
-        Ok(Mail::new(letter))
+        Ok(Mail::new(message))
     }
 
     /// Gives out the oldest new mails of these things to a session: at most `count_max`. They are
@@ -226,32 +224,32 @@ impl Mailbox {
     ///
     /// # Errors
     /// What the store reports.
-    pub fn hand_out(
+    pub fn fetch(
         &self,
         things: &[ThingId],
         session: u64,
         count_max: usize,
         auto_complete: bool,
         now: Timestamp,
-    ) -> Result<Handed, StoreError> {
+    ) -> Result<Fetched, StoreError> {
         let mut state = self.state.lock();
         let count_max = count_max.min(limits::MAILS_PER_CHECK);
-        let ids = state.waiting.fresh(things, count_max, limits::CHECKED_BYTES_MAX);
+        let ids = state.waiting.new_of(things, count_max, limits::CHECKED_BYTES_MAX);
         let (mails, receipt) = if auto_complete {
             let mails = ids.iter().filter_map(|id| state.waiting.get(*id).cloned()).collect();
             (mails, self.end(&mut state, &ids, Status::CompletedAuto, None, now)?)
         } else {
-            let hold = |id| state.waiting.hold(id, session, now);
-            (ids.into_iter().filter_map(hold).collect(), Receipt::nothing())
+            let take = |id| state.waiting.take(id, session, now);
+            (ids.into_iter().filter_map(take).collect(), Receipt::nothing())
         };
-        Ok(Handed { mails, receipt })
+        Ok(Fetched { mails, receipt })
     }
 
     /// One of the new mails of these things.
-    pub fn new_for(&self, things: &[ThingId]) -> Option<Arc<Letter>> {
+    pub fn new_for(&self, things: &[ThingId]) -> Option<Arc<Message>> {
         let state = self.state.lock();
-        let first = state.waiting.fresh(things, 1, usize::MAX);
-        first.first().and_then(|id| state.waiting.get(*id)).map(|mail| mail.letter.clone())
+        let first = state.waiting.new_of(things, 1, usize::MAX);
+        first.first().and_then(|id| state.waiting.get(*id)).map(|mail| mail.message.clone())
     }
 
     /// Notes that the thing works on a mail; none when the mail is not waiting.
@@ -269,7 +267,7 @@ impl Mailbox {
         // That it works counts more than what it says.
         let msg = msg.filter(|_| state.waiting.bytes() < limits::MAILS_BYTES_MAX);
         mail.step(Status::InProgress, now, msg);
-        let receipt = self.tables.hand_over(rows::changed(&mail))?;
+        let receipt = self.tables.submit(rows::changed(&mail))?;
         state.waiting.work_on(mail);
         Ok(Some(receipt))
     }
@@ -346,7 +344,7 @@ impl Mailbox {
             mail.outcome.clone_from(&outcome);
             rows::finish(&mut batch, &mail, now);
         }
-        let mut receipt = self.tables.hand_over(batch)?;
+        let mut receipt = self.tables.submit(batch)?;
         let answer = match (status, outcome) {
             (Status::Expired, _) => Answer::Expired,
             (Status::Purged, _) => Answer::Purged,
@@ -365,11 +363,11 @@ impl Mailbox {
     }
 
     /// Makes new again what a session has in flight, because it has ended; these mails.
-    pub fn session_ended(&self, session: u64, now: Timestamp) -> Vec<Arc<Letter>> {
+    pub fn session_ended(&self, session: u64, now: Timestamp) -> Vec<Arc<Message>> {
         let mut state = self.state.lock();
         let ids = state.waiting.release(session, None, now);
-        let letter = |id: MailId| state.waiting.get(id).map(|mail| mail.letter.clone());
-        ids.into_iter().filter_map(letter).collect()
+        let message = |id: MailId| state.waiting.get(id).map(|mail| mail.message.clone());
+        ids.into_iter().filter_map(message).collect()
     }
 
     /// Makes new again what a session has in flight for a thing, because it does not serve it any
@@ -400,7 +398,7 @@ impl Mailbox {
     /// What the store reports.
     pub fn find(&self, org: OrgId, id: MailId) -> Result<Option<Mail>, StoreError> {
         match self.waiting(id) {
-            Some(mail) => Ok(Some(mail).filter(|mail| mail.letter.org == org)),
+            Some(mail) => Ok(Some(mail).filter(|mail| mail.message.org == org)),
             None => self.read(org, id),
         }
     }
@@ -411,22 +409,22 @@ impl Mailbox {
     }
 
     fn read(&self, org: OrgId, id: MailId) -> Result<Option<Mail>, StoreError> {
-        match self.tables.read(Table::Mails, &rows::letter_of(org, Some(id)))? {
-            Some(letter) => self.with_state(org, id, &letter),
+        match self.tables.read(Table::Mails, &rows::message_of(org, Some(id)))? {
+            Some(message) => self.with_state(org, id, &message),
             None => Ok(None),
         }
     }
 
-    /// The mail of a letter that is stored. None: it was forgotten just now.
+    /// The mail of a message that is stored. None: it was forgotten just now.
     fn with_state(
         &self,
         org: OrgId,
         id: MailId,
-        letter: &[u8],
+        message: &[u8],
     ) -> Result<Option<Mail>, StoreError> {
         let key = rows::state_of(org, id);
         let Some(state) = self.tables.read(Table::Mails, &key)? else { return Ok(None) };
-        let mail = Mail::from_records(letter, &state);
+        let mail = Mail::from_records(message, &state);
         mail.map(Some).map_err(|source| StoreError::Record {
             table: Table::Mails.name(),
             key: base::hex(&key),
@@ -445,7 +443,7 @@ impl Mailbox {
         mut visit: impl FnMut(Mail),
     ) -> Result<(), StoreError> {
         let (prefix, page_max) = match scope {
-            Scope::Org(org) => (rows::letter_of(org, None), SCAN_LETTERS),
+            Scope::Org(org) => (rows::message_of(org, None), SCAN_MESSAGES),
             Scope::Thing(_, thing) => (rows::of_thing(thing, None), SCAN_ROWS),
         };
         let mut end = [&prefix[..], &[0xff; 12]].concat();
@@ -484,7 +482,7 @@ impl Mailbox {
     /// # Errors
     /// What the store reports.
     pub fn prune(&self, now: Timestamp) -> Result<bool, StoreError> {
-        let keep_ms = i64::try_from(self.rules.keep_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let keep_ms = i64::try_from(self.config.keep_s.saturating_mul(1000)).unwrap_or(i64::MAX);
         let until = now.as_millis().saturating_sub(keep_ms).max(0);
         let (from, to) = (
             rows::ended(Timestamp::default(), None),
@@ -494,7 +492,7 @@ impl Mailbox {
         let page = self.tables.scan(Table::Mails, from, to, SCAN_ROWS)?;
         let mut batch = Batch::default();
         page.iter().for_each(|(key, _)| rows::forget(&mut batch, key));
-        drop(self.tables.hand_over(batch)?);
+        drop(self.tables.submit(batch)?);
         Ok(page.len() == SCAN_ROWS)
     }
 }

@@ -182,8 +182,8 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
             })
             .collect();
         // The moment of the kill is what this is about.
-        let [chance] = tr50d::random::random().expect("random numbers");
-        tokio::time::sleep(Duration::from_millis(20 + u64::from(chance))).await;
+        let [random] = tr50d::random::random().expect("random numbers");
+        tokio::time::sleep(Duration::from_millis(20 + u64::from(random))).await;
         server.signal("KILL");
         server.wait().await;
         for device in load {

@@ -82,7 +82,7 @@ object_ids! {
     ThingDefId;
     /// A file.
     FileId;
-    /// A mail: the milliseconds of its creation (6 bytes), then chance, so that ids are in order.
+    /// A mail: the milliseconds of its creation (6 bytes), then random bits, so that ids are in order.
     MailId;
 }
 

@@ -1,4 +1,4 @@
-//! The store and its writer as one: who reads by key sees what was handed over a moment ago.
+//! The store and its writer as one: who reads by key sees what was submitted a moment ago.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
@@ -37,7 +37,7 @@ impl Tables {
         &self.writer
     }
 
-    /// The value of a key, as it will be when all that was handed over is committed.
+    /// The value of a key, as it will be when all that was submitted is committed.
     ///
     /// # Errors
     /// What the store reports.
@@ -99,12 +99,12 @@ impl Tables {
         self.store.months()
     }
 
-    /// Hands changes over, as [`Writer::hand_over`] says.
+    /// Submits changes, as [`Writer::submit`] says.
     ///
     /// # Errors
     /// There is no room, or the store is closed.
-    pub fn hand_over(&self, batch: Batch) -> Result<Receipt, StoreError> {
-        self.writer.hand_over(batch)
+    pub fn submit(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        self.writer.submit(batch)
     }
 
     /// Keeps others from changing what belongs to this owner: to be held from the reading of a
@@ -136,7 +136,7 @@ mod tests {
         for key in [&[1, 0xff][..], &[1, 0xff, 0], &[1, 0xff, 0xff], &[2], &[0xff, 0xff]] {
             batch.put(Table::Mails, key, "");
         }
-        tables.hand_over(batch).expect("room").await.expect("committed");
+        tables.submit(batch).expect("room").await.expect("committed");
         let keys = |prefix: &[u8], after, limit| -> Vec<Vec<u8>> {
             let rows = tables.scan_prefix(Table::Mails, prefix, after, limit).expect("scan");
             rows.into_iter().map(|(key, _)| key).collect()

@@ -29,7 +29,7 @@ pub enum Durability {
 pub struct Writer {
     queue: mpsc::Sender<Work>,
     /// The number of the next batch. Held until the batch is in the queue, so that what waits for a
-    /// key is always the last that was handed over.
+    /// key is always the last that was submitted.
     next: Arc<Mutex<u64>>,
     waiting: Arc<Waiting>,
 }
@@ -37,7 +37,7 @@ pub struct Writer {
 /// The number of a batch and the value that it puts; none: it removes the key.
 type NumberedValue = (u64, Option<Vec<u8>>);
 
-/// What was handed over and is not committed, for readers that must not miss it.
+/// What was submitted and is not committed, for readers that must not miss it.
 #[derive(Default)]
 struct Waiting {
     values: DashMap<(Table, Vec<u8>), NumberedValue>,
@@ -81,12 +81,12 @@ impl Writer {
         Self { queue, next: Arc::default(), waiting }
     }
 
-    /// Hands changes over, to be committed after all that was handed over before. Who does not
+    /// Hands changes over, to be committed after all that was submitted before. Who does not
     /// wait for the receipt finds a failure in the log.
     ///
     /// # Errors
     /// [`StoreError::Busy`] when the queue is full, [`StoreError::Closed`] after `stop`.
-    pub fn hand_over(&self, batch: Batch) -> Result<Receipt, StoreError> {
+    pub fn submit(&self, batch: Batch) -> Result<Receipt, StoreError> {
         if batch.0.is_empty() {
             return Ok(Receipt::nothing());
         }
@@ -133,13 +133,13 @@ impl Writer {
     }
 }
 
-/// For changes that were handed over: resolves when they are as durable as promised. Whoever does
+/// For changes that were submitted: resolves when they are as durable as promised. Whoever does
 /// not wait for it finds a failure in the log.
 #[derive(Debug, Default)]
 #[must_use = "without waiting nobody knows whether the changes are durable"]
 pub struct Receipt {
     last: Option<oneshot::Receiver<Stored>>,
-    /// For what was handed over before.
+    /// For what was submitted before.
     others: Vec<oneshot::Receiver<Stored>>,
 }
 
@@ -294,15 +294,15 @@ mod tests {
         let store = Arc::new(Watched::default());
         let writer = Writer::spawn(store.clone(), Durability::Disk);
         let closed_gate = store.gate.lock();
-        drop(writer.hand_over(batch("first")).expect("room"));
+        drop(writer.submit(batch("first")).expect("room"));
         while store.commits.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
         for number in 0..100 {
-            drop(writer.hand_over(batch(&format!("{number}"))).expect("room"));
+            drop(writer.submit(batch(&format!("{number}"))).expect("room"));
         }
         drop(closed_gate);
-        writer.hand_over(batch("last")).expect("room").await.expect("committed");
+        writer.submit(batch("last")).expect("room").await.expect("committed");
         assert!(store.commits.load(Ordering::SeqCst) <= 3, "the hundred share a commit");
         assert_eq!(store.commits.load(Ordering::SeqCst), store.syncs.load(Ordering::SeqCst));
         assert!(store.read(Table::Things, b"99").expect("read").is_some());
@@ -314,11 +314,11 @@ mod tests {
         let writer = Writer::spawn(store.clone(), Durability::Os);
         let read = |key: &str| writer.waiting_value(Table::Things, key.as_bytes());
         let closed_gate = store.gate.lock();
-        drop(writer.hand_over(batch("a")).expect("room"));
+        drop(writer.submit(batch("a")).expect("room"));
         assert_eq!(read("a"), Some(Some(b"value".to_vec())));
         let mut removal = Batch::default();
         removal.delete(Table::Things, "a");
-        let removed = writer.hand_over(removal).expect("room");
+        let removed = writer.submit(removal).expect("room");
         assert_eq!(read("a"), Some(None));
         assert_eq!(read("b"), None);
         drop(closed_gate);
@@ -333,17 +333,17 @@ mod tests {
         let writer = Writer::spawn(store.clone(), Durability::Os);
         let closed_gate = store.gate.lock();
         let mut taken = 0;
-        while writer.hand_over(batch("a")).is_ok() {
+        while writer.submit(batch("a")).is_ok() {
             taken += 1;
             assert!(
                 taken <= limits::STORE_QUEUE_MAX + 2 * limits::GROUP_BATCHES_MAX,
                 "the queue has a bound"
             );
         }
-        assert!(matches!(writer.hand_over(batch("a")), Err(StoreError::Busy)));
+        assert!(matches!(writer.submit(batch("a")), Err(StoreError::Busy)));
         drop(closed_gate);
         let receipt = loop {
-            match writer.hand_over(batch("b")) {
+            match writer.submit(batch("b")) {
                 Ok(receipt) => break receipt,
                 Err(_) => tokio::task::yield_now().await,
             }
@@ -361,14 +361,14 @@ mod tests {
             batch
         };
         let closed_gate = store.gate.lock();
-        let half = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX / 2)).expect("room");
-        let refused = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX / 2));
+        let half = writer.submit(large(limits::STORE_QUEUE_BYTES_MAX / 2)).expect("room");
+        let refused = writer.submit(large(limits::STORE_QUEUE_BYTES_MAX / 2));
         assert!(matches!(refused, Err(StoreError::Busy)));
-        let small = writer.hand_over(batch("small")).expect("room");
+        let small = writer.submit(batch("small")).expect("room");
         drop(closed_gate);
         half.await.expect("committed");
         small.await.expect("committed");
-        let whole = writer.hand_over(large(limits::STORE_QUEUE_BYTES_MAX + 1)).expect("alone");
+        let whole = writer.submit(large(limits::STORE_QUEUE_BYTES_MAX + 1)).expect("alone");
         whole.await.expect("committed");
     }
 
@@ -377,13 +377,13 @@ mod tests {
         let store = Arc::new(Watched::default());
         let writer = Writer::spawn(store.clone(), Durability::Os);
         store.failing.store(true, Ordering::SeqCst);
-        let taken = |key| writer.hand_over(batch(key)).expect("room");
+        let taken = |key| writer.submit(batch(key)).expect("room");
         let (one, two) = tokio::join!(taken("a"), taken("b"));
         for refused in [one, two] {
             assert!(matches!(refused, Err(StoreError::Engine { .. })), "{refused:?}");
         }
         store.failing.store(false, Ordering::SeqCst);
-        writer.hand_over(batch("a")).expect("room").await.expect("the writer goes on");
+        writer.submit(batch("a")).expect("room").await.expect("the writer goes on");
     }
 
     #[tokio::test]
@@ -391,12 +391,12 @@ mod tests {
         let store = Arc::new(Watched::default());
         let writer = Writer::spawn(store.clone(), Durability::Os);
         for number in 0..3000 {
-            drop(writer.hand_over(batch(&format!("{number}"))).expect("room"));
+            drop(writer.submit(batch(&format!("{number}"))).expect("room"));
         }
         writer.clone().stop().await.expect("synced");
         assert!(store.read(Table::Things, b"2999").expect("read").is_some());
         assert_eq!(store.syncs.load(Ordering::SeqCst), 1);
-        assert!(matches!(writer.hand_over(batch("a")), Err(StoreError::Closed)));
+        assert!(matches!(writer.submit(batch("a")), Err(StoreError::Closed)));
         writer.stop().await.expect("a second stop does nothing");
     }
 }

@@ -255,7 +255,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     if let Some(own) = headers.get(REQUEST_ID).filter(is_sane) {
         return own.clone();
     }
-    // Without chance they are all the same, which does no harm.
+    // Without randomness they are all the same, which does no harm.
     let fresh = base::hex(&random::<16>().unwrap_or_default());
     HeaderValue::try_from(fresh).unwrap_or(HeaderValue::from_static("none"))
 }

@@ -61,7 +61,7 @@ pub async fn answer(
     full: bool,
     now: Timestamp,
 ) -> Response<Bytes> {
-    if let Some(refused) = page::unfit(&request) {
+    if let Some(refused) = page::refusal(&request) {
         return refused;
     }
     let caller = match full {

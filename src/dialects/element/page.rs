@@ -38,7 +38,7 @@ pub(super) fn locked(seconds: u64) -> Response<Bytes> {
 }
 
 /// The refusal of a request that is no call of a method: any version is good, as long as it is one.
-pub(super) fn unfit<T>(request: &Request<T>) -> Option<Response<Bytes>> {
+pub(super) fn refusal<T>(request: &Request<T>) -> Option<Response<Bytes>> {
     if !has_version(request.uri().path()) {
         let sentence = "The path of the API is /json-rpc/ and a version, such as /json-rpc/12.3.";
         return Some(page(StatusCode::NOT_FOUND, "Not Found", sentence));

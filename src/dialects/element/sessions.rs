@@ -97,7 +97,7 @@ fn end_all(call: &Call<'_>, logins: &[Principal]) -> Result<Task, Error> {
     let mut sessions: Vec<_> = logins.iter().flat_map(of).collect();
     sessions.retain(|session| call.caller.may_end(session));
     // Those of one login are never too many.
-    let most = call.app.directory().terms().per_principal_max.max(limits::ELEMENT_ENDED_MAX);
+    let most = call.app.directory().config().per_principal_max.max(limits::ELEMENT_ENDED_MAX);
     if sessions.len() > most {
         let message = format!("These are more than {most} sessions; none of them has ended.");
         return Err(Error::new(error::EXCEEDED_LIMIT, message));

@@ -25,7 +25,7 @@ use store::StoreError;
 use tokio::time::{Instant, timeout};
 
 use super::HttpService;
-use super::routes::{Answer, Edge, Refusal, closing, error, with_header};
+use super::routes::{Answer, HttpConn, Refusal, closing, error, with_header};
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::{Download, Stored, TransferError, Upload, offered};
 use crate::things::files::{Credentials, FileName, Files};
@@ -57,7 +57,7 @@ pub(super) enum FileRefusal {
     Broken,
 }
 
-impl<S: HttpService> Edge<S> {
+impl<S: HttpService> HttpConn<S> {
     /// Moves a file.
     pub(super) async fn file(
         &self,

@@ -25,7 +25,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use routes::Edge;
+use routes::HttpConn;
 use stream::{Replay, WriteClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time;
@@ -105,7 +105,7 @@ pub trait HttpService: Send + Sync + 'static {
         info: ConnInfo,
     ) -> impl Future<Output = Result<String, Failure>> + Send;
 
-    /// The failure of a whole request whose body is larger than [`HttpSettings::body_bytes_max`],
+    /// The failure of a whole request whose body is larger than [`HttpConfig::body_bytes_max`],
     /// in the form of [`HttpService::tr50`]'s answers.
     fn too_large(&self) -> Vec<u8>;
 
@@ -136,7 +136,7 @@ pub trait HttpService: Send + Sync + 'static {
 
 /// What the configuration says about HTTP.
 #[derive(Clone, Debug)]
-pub struct HttpSettings {
+pub struct HttpConfig {
     /// The largest body, and the largest WebSocket message less its MQTT header.
     pub body_bytes_max: usize,
     /// Peers whose X-Forwarded-For is believed.
@@ -152,15 +152,15 @@ pub async fn serve_connection<S: HttpService>(
     stream: Stream,
     info: ConnInfo,
     service: Arc<S>,
-    settings: Arc<HttpSettings>,
+    config: Arc<HttpConfig>,
     stop: CancellationToken,
 ) {
-    let edge = Edge { service, settings, info, waits: WAITS, websocket: OnceLock::new() };
-    serve(stream, edge, stop).await;
+    let conn = HttpConn { service, config, info, waits: WAITS, websocket: OnceLock::new() };
+    serve(stream, conn, stop).await;
 }
 
-async fn serve<S: HttpService>(mut stream: Stream, edge: Edge<S>, stop: CancellationToken) {
-    let first = time::timeout(edge.waits.login, read_first_head(&mut stream));
+async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: CancellationToken) {
+    let first = time::timeout(conn.waits.login, read_first_head(&mut stream));
     let head = tokio::select! {
         () = stop.cancelled() => return,
         head = first => match head {
@@ -173,17 +173,17 @@ async fn serve<S: HttpService>(mut stream: Stream, edge: Edge<S>, stop: Cancella
         rest.advance(length);
         if stream.write_all(tunnel::ANSWER).await.is_ok() && stream.flush().await.is_ok() {
             let stream = Stream::Boxed(Box::new(Replay::new(stream, rest)));
-            Box::pin(edge.service.mqtt(stream, tunnel::conn_info(edge.info))).await;
+            Box::pin(conn.service.mqtt(stream, tunnel::conn_info(conn.info))).await;
         }
         return;
     }
-    let edge = Arc::new(edge);
-    let (stream, unread) = serve_requests(Replay::new(stream, head), &edge, &stop).await;
-    match edge.websocket.get() {
+    let conn = Arc::new(conn);
+    let (stream, unread) = serve_requests(Replay::new(stream, head), &conn, &stop).await;
+    match conn.websocket.get() {
         Some(info) => {
-            let frame_bytes_max = edge.settings.body_bytes_max;
+            let frame_bytes_max = conn.config.body_bytes_max;
             let stream = websocket::byte_stream(stream, unread, frame_bytes_max).await;
-            Box::pin(edge.service.mqtt(stream, *info)).await;
+            Box::pin(conn.service.mqtt(stream, *info)).await;
         }
         None => linger(stream).await,
     }
@@ -210,22 +210,22 @@ async fn read_first_head(stream: &mut Stream) -> io::Result<Bytes> {
 /// stream back, with the bytes that were read from it and not used.
 async fn serve_requests<S: HttpService>(
     stream: Replay<Stream>,
-    edge: &Arc<Edge<S>>,
+    conn: &Arc<HttpConn<S>>,
     stop: &CancellationToken,
 ) -> (Replay<Stream>, Bytes) {
     let handler = service_fn(|request| {
-        let edge = Arc::clone(edge);
-        Box::pin(async move { Ok::<_, std::convert::Infallible>(edge.answer(request).await) })
+        let conn = Arc::clone(conn);
+        Box::pin(async move { Ok::<_, std::convert::Infallible>(conn.answer(request).await) })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(edge.waits.keep_alive)
+        .header_read_timeout(conn.waits.keep_alive)
         .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
         // A client that shuts its sending side down still reads the answer.
         .half_close(true)
         // libtr50 looks for exactly `Content-Length: ` (fact 19).
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(WriteClock::new(stream, edge.waits.write)), handler);
+        .serve_connection(TokioIo::new(WriteClock::new(stream, conn.waits.write)), handler);
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
         () = stop.cancelled() => None,
@@ -239,7 +239,7 @@ async fn serve_requests<S: HttpService>(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(peer = %edge.info.remote_addr, %error, "HTTP connection broke");
+        tracing::debug!(peer = %conn.info.remote_addr, %error, "HTTP connection broke");
     }
     let parts = connection.into_parts();
     (parts.io.into_inner().into_inner(), parts.read_buf)

@@ -13,7 +13,7 @@ use tokio::time;
 
 use super::file::{FileBody, FileRefusal};
 use super::rest;
-use super::{Dialect, HttpService, HttpSettings, Waits, inflate, websocket};
+use super::{Dialect, HttpConfig, HttpService, Waits, inflate, websocket};
 use crate::metrics;
 
 /// The header that can carry the session instead of the body (`tr50.md` 1.3).
@@ -27,9 +27,9 @@ const FRONT_PAGE: &str = include_str!("front_page.html");
 pub(super) type Answer = Response<Either<Full<Bytes>, FileBody>>;
 
 /// The edge of one connection.
-pub(super) struct Edge<S> {
+pub(super) struct HttpConn<S> {
     pub(super) service: Arc<S>,
-    pub(super) settings: Arc<HttpSettings>,
+    pub(super) config: Arc<HttpConfig>,
     pub(super) info: ConnInfo,
     pub(super) waits: Waits,
     /// Set when the connection becomes a WebSocket: the details of the connection inside.
@@ -71,7 +71,7 @@ struct ErrorDetail<'a> {
     message: &'a str,
 }
 
-impl<S: HttpService> Edge<S> {
+impl<S: HttpService> HttpConn<S> {
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
         self.routed(request).await.unwrap_or_else(Refusal::into_answer)
@@ -83,7 +83,7 @@ impl<S: HttpService> Edge<S> {
             "/mqtt" | "/mqtt-ssl" => self.upgrade(&request),
             "/rest/auth" | "/rest/auth/" => self.rest_login(request).await,
             "/metrics" => {
-                let text = |edge: &Self| edge.service.metrics();
+                let text = |conn: &Self| conn.service.metrics();
                 self.page(&request, metrics::CONTENT_TYPE, text)
             }
             "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
@@ -121,7 +121,7 @@ impl<S: HttpService> Edge<S> {
     ) -> Result<Answer, Refusal> {
         let (head, body) = request.into_parts();
         let body = self.read_body(body).await.map_err(Refusal::outside_tr50)?;
-        let bytes_max = self.settings.body_bytes_max;
+        let bytes_max = self.config.body_bytes_max;
         let body =
             inflate::inflated(&head.headers, body, bytes_max).map_err(Refusal::Compressed)?;
         let info = self.conn_info(&head.headers);
@@ -203,12 +203,12 @@ impl<S: HttpService> Edge<S> {
     fn conn_info(&self, headers: &HeaderMap) -> ConnInfo {
         let values: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
         let values = values.iter().filter_map(|value| value.to_str().ok());
-        let remote_addr = self.settings.trusted.forwarded(self.info.remote_addr, values);
+        let remote_addr = self.config.trusted.forwarded(self.info.remote_addr, values);
         ConnInfo { remote_addr, ..self.info }
     }
 
     async fn read_body(&self, body: Incoming) -> Result<Bytes, Refusal> {
-        let bytes_max = self.settings.body_bytes_max;
+        let bytes_max = self.config.body_bytes_max;
         let too_large = || Refusal::TooLarge(self.service.too_large());
         // Refused by its announced length, a body behind `Expect: 100-continue` is never sent.
         if body.size_hint().lower() > bytes_max as u64 {

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
-use crate::things::files::{FileName, FileTerms, Owner, Put};
+use crate::things::files::{FileName, FilesConfig, Owner, Put};
 
 const BODY_BYTES_MAX: usize = 256;
 
@@ -105,7 +105,7 @@ impl Server {
         let addr = listener.local_addr().expect("its address");
         let stop = CancellationToken::new();
         let trusted = trusted.iter().map(|text| text.parse::<Network>().expect(text)).collect();
-        let settings = Arc::new(HttpSettings { body_bytes_max: BODY_BYTES_MAX, trusted });
+        let config = Arc::new(HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted });
         let (service, token) = (Arc::new(Echo::default()), stop.clone());
         let served = service.clone();
         tokio::spawn(async move {
@@ -114,7 +114,7 @@ impl Server {
                     Stream::Tcp(socket),
                     ConnInfo { protocol, remote_addr },
                     served.clone(),
-                    settings.clone(),
+                    config.clone(),
                     token.clone(),
                 ));
             }
@@ -418,8 +418,8 @@ async fn a_stop_answers_what_is_in_flight() {
 fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
     let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
     let dir = dir.to_owned();
-    let terms = FileTerms { dir, sync: false, bytes_max: 10, org_bytes_max: 0 };
-    let files = Files::new(tables, terms);
+    let config = FilesConfig { dir, sync: false, bytes_max: 10, org_bytes_max: 0 };
+    let files = Files::new(tables, config);
     files.recover().expect("an empty directory");
     let owner = Owner { org: OrgId::from_bytes([1; 12]), thing: None };
     let put = Put {
@@ -457,13 +457,13 @@ async fn silent_and_slow_peers_are_given_up() {
         let (mut near, far) = tokio::io::duplex(1024);
         let info = ConnInfo { protocol: Protocol::Http, remote_addr: ([127, 0, 0, 1], 1).into() };
         let trusted = Trusted::default();
-        let settings = Arc::new(HttpSettings { body_bytes_max: BODY_BYTES_MAX, trusted });
+        let config = Arc::new(HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted });
         let echo = Echo { files: files.clone(), ..Echo::default() };
         let (service, websocket) = (Arc::new(echo), OnceLock::new());
-        let edge = Edge { service, settings, info, waits, websocket };
+        let conn = HttpConn { service, config, info, waits, websocket };
         let begin = time::Instant::now();
         let stream = Stream::Boxed(Box::new(far));
-        let server = tokio::spawn(serve(stream, edge, CancellationToken::new()));
+        let server = tokio::spawn(serve(stream, conn, CancellationToken::new()));
         near.write_all(bytes).await.expect("writing");
         let mut answer = String::new();
         near.read_to_string(&mut answer).await.expect("reading to the end");

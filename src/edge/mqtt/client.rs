@@ -11,9 +11,9 @@ use ::mqtt::{Frame, Malformed, Packet, QoS, Version, encode, reason};
 use base::{ConnInfo, Timestamp, limits};
 use rules::directory::{Outbox, Reason};
 
-use super::Edge;
-use super::connect::{self, Login, Welcome};
-use super::online::Online;
+use super::MqttServer;
+use super::connect::{self, Accepted, Login};
+use super::logged_in::LoggedIn;
 use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::topics::TopicWork;
@@ -58,8 +58,8 @@ impl Closing {
 
 /// What comes of work, and of replies that take time.
 pub enum Done {
-    /// A login: the CONNACK to send, and the client's state if it is welcome.
-    Login(Box<Welcome>),
+    /// A login: the CONNACK to send, and the client's state if it is accepted.
+    Login(Box<Accepted>),
     /// Topics of the broker.
     Topics(TopicWork),
     /// The reply to a request.
@@ -80,26 +80,26 @@ pub type Owed = Pending<Promise>;
 
 /// A client, before and after its login.
 pub struct Client {
-    edge: Arc<Edge>,
+    server: Arc<MqttServer>,
     info: ConnInfo,
     full: bool,
     version: Version,
     outbox: Arc<Outbox>,
-    online: Option<Box<Online>>,
+    logged_in: Option<Box<LoggedIn>>,
 }
 
 impl Client {
     /// A client that has said nothing yet.
-    pub fn new(edge: Arc<Edge>, info: ConnInfo, full: bool) -> Self {
+    pub fn new(server: Arc<MqttServer>, info: ConnInfo, full: bool) -> Self {
         let outbox = Arc::new(Outbox::new(true));
-        Self { edge, info, full, version: Version::V311, outbox, online: None }
+        Self { server, info, full, version: Version::V311, outbox, logged_in: None }
     }
 
     /// Bytes of the largest frame that is accepted. Before the login it is small: there is no
     /// reason to buffer a megabyte for a stranger.
     fn frame_max(&self) -> usize {
-        let max = self.edge.app.config.limits.max_frame_bytes;
-        if self.online.is_some() { max } else { max.min(limits::READ_BYTES) }
+        let max = self.server.app.config.limits.max_frame_bytes;
+        if self.logged_in.is_some() { max } else { max.min(limits::READ_BYTES) }
     }
 
     /// Deals with a frame.
@@ -111,9 +111,11 @@ impl Client {
         out: &mut Vec<u8>,
         owed: &mut Owed,
     ) -> Result<(), Closing> {
-        if let Some(online) = &mut self.online {
+        if let Some(logged_in) = &mut self.logged_in {
             match frame.publish(self.version) {
-                Ok(Some(publish)) => return online.publish(&self.edge, &publish, now, out, owed),
+                Ok(Some(publish)) => {
+                    return logged_in.publish(&self.server, &publish, now, out, owed);
+                }
                 Ok(None) => {}
                 Err(malformed) => return Err(self.refuse(malformed, out)),
             }
@@ -132,17 +134,17 @@ impl Client {
         out: &mut Vec<u8>,
         owed: &mut Owed,
     ) -> Result<(), Closing> {
-        match (&mut self.online, packet) {
-            (Some(online), packet) => online.receive(&self.edge, packet, out, owed),
+        match (&mut self.logged_in, packet) {
+            (Some(logged_in), packet) => logged_in.receive(&self.server, packet, out, owed),
             (None, Packet::Connect(packet)) => {
                 self.version = packet.version;
                 if self.full {
                     connect::refuse_full(packet.version, out);
                     return Err(Closing::refused());
                 }
-                match Login::read(&packet, &self.edge, self.info, &self.outbox) {
+                match Login::read(&packet, &self.server, self.info, &self.outbox) {
                     Ok(login) => {
-                        owed.block(Box::pin(login.run(self.edge.clone(), now)));
+                        owed.block(Box::pin(login.run(self.server.clone(), now)));
                         Ok(())
                     }
                     Err(code) => {
@@ -162,9 +164,9 @@ impl Client {
             return Ok(());
         }
         let (pushes, close) = self.outbox.take(room);
-        if let Some(online) = &mut self.online {
+        if let Some(logged_in) = &mut self.logged_in {
             for push in pushes {
-                online.send(&self.edge, push, out);
+                logged_in.send(&self.server, push, out);
             }
         }
         close.map_or(Ok(()), |reason| Err(Closing::ended(reason)))
@@ -172,8 +174,8 @@ impl Client {
 
     /// Answers to bytes that are no MQTT.
     fn refuse(&self, malformed: Malformed, out: &mut Vec<u8>) -> Closing {
-        self.edge.log_broken(&self.info, &malformed);
-        if self.online.is_some() {
+        self.server.log_broken(&self.info, &malformed);
+        if self.logged_in.is_some() {
             return Closing::broken(malformed.reason());
         }
         match malformed.connack() {
@@ -216,23 +218,23 @@ impl Peer for Client {
     }
 
     fn finish(&mut self, done: Done, out: &mut Vec<u8>, _: &mut Owed) -> Result<(), Closing> {
-        match (done, &mut self.online) {
-            (Done::Login(welcome), _) => {
-                let Welcome { connack, online } = *welcome;
+        match (done, &mut self.logged_in) {
+            (Done::Login(accepted), _) => {
+                let Accepted { connack, logged_in } = *accepted;
                 out.extend_from_slice(&connack);
-                let online = self.online.insert(online.ok_or(Closing::refused())?);
-                online.greet(&self.edge, out);
+                let logged_in = self.logged_in.insert(logged_in.ok_or(Closing::refused())?);
+                logged_in.greet(&self.server, out);
             }
-            (Done::Topics(work), Some(online)) => {
-                online.finish_topics(&self.edge, work, out);
+            (Done::Topics(work), Some(logged_in)) => {
+                logged_in.finish_topics(&self.server, work, out);
                 // What came meanwhile makes room for what the client sends next.
                 self.send_pushed(out.len() < limits::UNSENT_BYTES_MAX, out)?;
             }
-            (Done::Reply(to, reply), Some(online)) => {
-                reply.send(|body| online.send_reply(&self.edge, Reply { to, body }, out));
+            (Done::Reply(to, reply), Some(logged_in)) => {
+                reply.send(|body| logged_in.send_reply(&self.server, Reply { to, body }, out));
             }
-            (Done::Command { qos, pkid, code }, Some(online)) => {
-                online.acknowledge_command(qos, pkid, code, out);
+            (Done::Command { qos, pkid, code }, Some(logged_in)) => {
+                logged_in.acknowledge_command(qos, pkid, code, out);
             }
             (_, None) => {}
         }
@@ -250,8 +252,8 @@ impl Peer for Client {
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         self.send_pushed(room, out)?;
-        if room && let Some(online) = &mut self.online {
-            online.poll_deliveries(cx, out);
+        if room && let Some(logged_in) = &mut self.logged_in {
+            logged_in.poll_deliveries(cx, out);
         }
         Ok(())
     }
@@ -266,11 +268,11 @@ impl Peer for Client {
     }
 
     fn idle_timeout(&self) -> Option<Duration> {
-        self.online.as_ref().map_or(Some(limits::LOGIN_WAIT), |online| online.keep_alive())
+        self.logged_in.as_ref().map_or(Some(limits::LOGIN_WAIT), |logged_in| logged_in.keep_alive())
     }
 
     fn is_online(&self) -> bool {
-        self.online.is_some()
+        self.logged_in.is_some()
     }
 
     fn is_bound(&self) -> bool {
@@ -278,13 +280,13 @@ impl Peer for Client {
     }
 
     fn on_bytes(&self, now: Timestamp) {
-        if let Some(online) = &self.online {
-            online.session().keep_alive(now);
+        if let Some(logged_in) = &self.logged_in {
+            logged_in.session().keep_alive(now);
         }
     }
 
     fn on_timeout(&self) -> Closing {
-        if self.online.is_some() { Closing::ended(Reason::KeepAlive) } else { Closing::lost() }
+        if self.logged_in.is_some() { Closing::ended(Reason::KeepAlive) } else { Closing::lost() }
     }
 
     fn on_eof(&self) -> Closing {
@@ -300,8 +302,8 @@ impl Peer for Client {
 
     async fn end(self, closing: Closing, owed: Owed) {
         let unread = self.outbox.shut();
-        if let Some(online) = self.online {
-            online.end(&self.edge, closing, unread, owed).await;
+        if let Some(logged_in) = self.logged_in {
+            logged_in.end(&self.server, closing, unread, owed).await;
         }
     }
 }

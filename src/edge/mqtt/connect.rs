@@ -10,9 +10,9 @@ use base::{ConnInfo, Timestamp, hex, limits};
 use rules::directory::Outbox;
 use rules::identity::Refusal;
 
-use super::Edge;
+use super::MqttServer;
 use super::client::Done;
-use super::online::{Online, Terms};
+use super::logged_in::{ConnectOptions, LoggedIn};
 use super::will::Will;
 use crate::app::Credentials;
 use crate::app::{Arrival, LoginError};
@@ -25,17 +25,17 @@ pub(super) struct Login {
     arrival: Arrival,
     assigned_id: bool,
     clean: bool,
-    terms: Terms,
+    options: ConnectOptions,
     will: Option<Box<Will>>,
     outbox: Arc<Outbox>,
 }
 
 /// The answer to a CONNECT.
-pub struct Welcome {
+pub struct Accepted {
     /// The CONNACK.
     pub connack: Vec<u8>,
     /// The client's state; none when it was refused.
-    pub online: Option<Box<Online>>,
+    pub logged_in: Option<Box<LoggedIn>>,
 }
 
 impl Login {
@@ -46,7 +46,7 @@ impl Login {
     /// The reason code of MQTT 5 to refuse it with.
     pub(super) fn read(
         packet: &Connect<'_>,
-        edge: &Edge,
+        server: &MqttServer,
         conn: ConnInfo,
         outbox: &Arc<Outbox>,
     ) -> Result<Self, u8> {
@@ -61,7 +61,7 @@ impl Login {
         let will = packet
             .will
             .as_ref()
-            .map(|will| Will::read(will, &edge.broker))
+            .map(|will| Will::read(will, &server.broker))
             .transpose()?
             .map(Box::new);
         let v5 = packet.version == Version::V5;
@@ -77,7 +77,7 @@ impl Login {
             arrival: Arrival { conn, client_id, takes_over, outbox: outbox.clone() },
             assigned_id,
             clean: packet.clean,
-            terms: Terms {
+            options: ConnectOptions {
                 expiry_s,
                 version: packet.version,
                 keep_alive: keep_alive(packet.version, packet.keep_alive),
@@ -93,38 +93,41 @@ impl Login {
     }
 
     /// Logs in, and takes up what was left.
-    pub(super) async fn run(self, edge: Arc<Edge>, now: Timestamp) -> Done {
+    pub(super) async fn run(self, server: Arc<MqttServer>, now: Timestamp) -> Done {
         let (version, conn) = (self.version, self.arrival.conn);
         let mut connack = Vec::with_capacity(16);
-        match self.try_run(&edge, now, &mut connack).await {
-            Ok(online) => Done::Login(Box::new(Welcome { connack, online: Some(online) })),
+        match self.try_run(&server, now, &mut connack).await {
+            Ok(logged_in) => {
+                Done::Login(Box::new(Accepted { connack, logged_in: Some(logged_in) }))
+            }
             Err(error) => {
-                let code = edge.refused(&conn, &error);
+                let code = server.refused(&conn, &error);
                 refuse(version, code, &mut connack);
-                Done::Login(Box::new(Welcome { connack, online: None }))
+                Done::Login(Box::new(Accepted { connack, logged_in: None }))
             }
         }
     }
 
     async fn try_run(
         self,
-        edge: &Arc<Edge>,
+        server: &Arc<MqttServer>,
         now: Timestamp,
         connack: &mut Vec<u8>,
-    ) -> Result<Box<Online>, LoginError> {
+    ) -> Result<Box<LoggedIn>, LoginError> {
         let conn = self.arrival.conn;
         let client_id: Arc<str> = self.arrival.client_id.as_ref().into();
-        let session = edge.app.login_bound(self.credentials, self.arrival, now).await?;
+        let session = server.app.login_bound(self.credentials, self.arrival, now).await?;
         let owner = (session.who().principal(), client_id.clone());
         let has_will = self.will.is_some();
-        let will = (self.will, self.terms.expiry_s);
-        edge.wills.arrive(edge, &owner, &session, self.clean, will).await;
+        let will = (self.will, self.options.expiry_s);
+        server.wills.arrive(server, &owner, &session, self.clean, will).await;
         if self.clean {
-            edge.forget(session.org_id(), &owner).await;
+            server.forget(session.org_id(), &owner).await;
         }
-        let mut online = Online::new(session, conn, self.terms, owner, has_will, self.outbox);
-        let present = online.resume(edge, now).await;
-        let max = u32::try_from(edge.app.config.limits.max_frame_bytes).unwrap_or(u32::MAX);
+        let mut logged_in =
+            LoggedIn::new(session, conn, self.options, owner, has_will, self.outbox);
+        let present = logged_in.resume(server, now).await;
+        let max = u32::try_from(server.app.config.limits.max_frame_bytes).unwrap_or(u32::MAX);
         let properties = ConnAckProperties {
             assigned_client_id: self.assigned_id.then_some(&*client_id),
             packet_size_max: NonZeroU32::new(max),
@@ -134,7 +137,7 @@ impl Login {
         // Its only text is a client id that came in a packet.
         let written = encode::connack(connack, self.version, present, reason::SUCCESS, &properties);
         debug_assert!(written.is_ok());
-        Ok(Box::new(online))
+        Ok(Box::new(logged_in))
     }
 }
 

@@ -1,17 +1,17 @@
 //! MQTT 3.1, 3.1.1 and 5 on one port.
 //!
 //! The crate [`mqtt`] turns bytes into packets. A [`client`] takes them, first CONNECT ([`connect`]), then
-//! the others ([`online`]). TR50 topics go to the dispatcher and come back on the same connection
+//! the others ([`logged_in`]). TR50 topics go to the dispatcher and come back on the same connection
 //! ([`reply`]); every other topic goes through the broker ([`topics`]).
 
 pub mod client;
 mod compress;
 mod connect;
-mod flight;
-mod online;
+mod inflight;
+mod logged_in;
 mod promise;
 mod reply;
-mod saved;
+mod session_states;
 mod thing_command;
 mod topics;
 mod will;
@@ -23,7 +23,7 @@ use ::mqtt::{Malformed, PublishProperties, QoS, reason};
 use base::{ConnInfo, OrgId, Timestamp};
 use reply::Watchers;
 use rules::directory::Principal;
-use saved::{Owner, Saved};
+use session_states::{Owner, SessionStates};
 use tokio_util::sync::CancellationToken;
 use will::Wills;
 
@@ -36,24 +36,24 @@ use crate::peer_log;
 use crate::things::feed::Wildcards;
 
 /// What all MQTT connections share.
-pub struct Edge {
+pub struct MqttServer {
     app: Arc<App>,
     broker: Broker,
     watchers: Watchers,
-    saved: Saved,
+    session_states: SessionStates,
     wills: Wills,
 }
 
 /// Serves an MQTT connection until it ends, or until `stop` before its login. `full`: the server
 /// has no room, and says so.
 pub fn serve(
-    edge: Arc<Edge>,
+    server: Arc<MqttServer>,
     stream: Stream,
     info: ConnInfo,
     full: bool,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
-    driver::serve(Client::new(edge, info, full), stream, stop)
+    driver::serve(Client::new(server, info, full), stream, stop)
 }
 
 /// Changes of things for filters with wildcards.
@@ -69,30 +69,31 @@ impl Wildcards for ByBroker {
             properties: &PublishProperties::default(),
             publisher: 0,
         };
-        let taken = self.0.pack(&message).map(|parcel| self.0.try_publish(org, parcel));
+        let taken = self.0.pack(&message).map(|packed| self.0.try_publish(org, packed));
         if !matches!(taken, Ok(Ok(()))) {
             tracing::debug!("the broker is behind: a change of a thing was dropped");
         }
     }
 }
 
-impl Edge {
+impl MqttServer {
     /// An edge without connections.
     pub fn new(app: Arc<App>, broker: Broker) -> Self {
-        let (watchers, saved, wills) = (Watchers::default(), Saved::default(), Wills::default());
+        let (watchers, session_states, wills) =
+            (Watchers::default(), SessionStates::default(), Wills::default());
         app.feed.forward_to(Box::new(ByBroker(broker.clone())));
-        Self { app, broker, watchers, saved, wills }
+        Self { app, broker, watchers, session_states, wills }
     }
 
     /// Forgets the states of clients that did not come back in time. The broker counts the time of
     /// its own part.
-    pub fn expire_saved(&self, now: Timestamp) {
-        self.saved.expire(now);
+    pub fn expire_session_states(&self, now: Timestamp) {
+        self.session_states.expire(now);
     }
 
     /// Forgets a client's state: it wants to begin anew.
     async fn forget(&self, org: OrgId, owner: &Owner) {
-        self.saved.forget(owner);
+        self.session_states.forget(owner);
         if self.broker.forget(org, link_name(owner)).await.is_err() {
             tracing::warn!("the broker has stopped");
         }

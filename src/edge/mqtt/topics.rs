@@ -16,11 +16,11 @@ use rules::directory::{Session, Who};
 use tokio::sync::mpsc;
 
 use super::client::Done;
-use super::flight::{Flight, Source};
-use super::online::Terms;
+use super::inflight::{Inflight, Source};
+use super::logged_in::ConnectOptions;
 use super::reply::Watcher;
-use super::saved::{Held, Owner};
-use super::{Edge, broker_code, keep_for, link_name};
+use super::session_states::{Owner, Subscription};
+use super::{MqttServer, broker_code, keep_for, link_name};
 use crate::broker::{self, BrokerError, Delivery, Link, OpenOptions, Refusal};
 use crate::edge::pending::Work;
 use crate::things::feed::{self, ThingTopic};
@@ -32,22 +32,22 @@ pub struct Subscriber {
     /// The name under which the broker knows the client.
     pub name: Owner,
     /// What the client said in CONNECT.
-    pub terms: Terms,
+    pub options: ConnectOptions,
     /// The way into the connection, for replies to others with the same login.
     pub outbox: Arc<Outbox>,
 }
 
 /// The subscriptions of a connection.
 pub struct Topics {
-    edge: Arc<Edge>,
+    server: Arc<MqttServer>,
     subscriber: Subscriber,
-    held: Vec<Held>,
-    /// Those of `held` that changes of things fall under.
+    subscriptions: Vec<Subscription>,
+    /// Those of `subscriptions` that changes of things fall under.
     feed: Vec<(Box<str>, feed::Subscription)>,
     link: Option<Linked>,
     watcher: Option<Arc<Watcher>>,
     /// Deliveries that the client has not acknowledged.
-    pub flight: Flight,
+    pub inflight: Inflight,
 }
 
 /// A connection's session in the broker.
@@ -90,7 +90,7 @@ pub enum TopicWork {
 
 /// Who serves a filter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Server {
+enum ServedBy {
     /// The edge: only the dispatcher publishes there.
     Edge,
     /// The feed of changes of things: one of its topics, without wildcards.
@@ -101,7 +101,7 @@ enum Server {
     Nobody,
 }
 
-impl Server {
+impl ServedBy {
     fn of(filter: &str) -> Self {
         let first = |filter| str::split(filter, '/').next().unwrap_or_default();
         match first(filter) {
@@ -123,28 +123,32 @@ impl Server {
 
 /// A filter of a SUBSCRIBE, kept while the broker works on it.
 struct Wish {
-    held: Held,
+    subscription: Subscription,
     retain_handling: RetainHandling,
 }
 
 impl Topics {
     /// No subscriptions.
-    pub fn new(edge: Arc<Edge>, subscriber: Subscriber) -> Self {
-        let flight = Flight::new(subscriber.terms.receive_max);
-        let (held, feed) = (Vec::new(), Vec::new());
-        Self { edge, subscriber, held, feed, link: None, watcher: None, flight }
+    pub fn new(server: Arc<MqttServer>, subscriber: Subscriber) -> Self {
+        let inflight = Inflight::new(subscriber.options.receive_max);
+        let (subscriptions, feed) = (Vec::new(), Vec::new());
+        Self { server, subscriber, subscriptions, feed, link: None, watcher: None, inflight }
     }
 
     /// Takes up the subscriptions of an earlier connection.
-    pub async fn resume(&mut self, held: Vec<Held>) {
-        self.held = held;
-        let in_broker = self.held.iter().any(|held| Server::of(&held.filter) == Server::Broker);
+    pub async fn resume(&mut self, subscriptions: Vec<Subscription>) {
+        self.subscriptions = subscriptions;
+        let in_broker = self
+            .subscriptions
+            .iter()
+            .any(|subscription| ServedBy::of(&subscription.filter) == ServedBy::Broker);
         if in_broker && let Err(error) = self.open(false).await {
             tracing::warn!(%error, "a client's subscriptions could not be taken up");
         }
         // What was not kept while the client was away is not told later; rights are asked for with
         // each message.
-        let filters: Vec<Box<str>> = self.held.iter().map(|held| held.filter.clone()).collect();
+        let filters: Vec<Box<str>> =
+            self.subscriptions.iter().map(|subscription| subscription.filter.clone()).collect();
         for filter in filters {
             if let Err(code) = self.feed_in(&filter) {
                 tracing::warn!(code, "a client's subscription to a thing could not be taken up");
@@ -155,33 +159,37 @@ impl Topics {
 
     /// The subscriptions that hold in an organisation: the broker's, and those to things, are those
     /// of the one in which they were made.
-    pub fn held_in(&self, org: OrgId) -> Vec<Held> {
+    pub fn subscriptions_in(&self, org: OrgId) -> Vec<Subscription> {
         let linked = self.link.as_ref().is_none_or(|linked| linked.org == org);
         let fed = |filter: &str| {
             self.feed
                 .iter()
                 .any(|(held, subscription)| &**held == filter && subscription.org() == org)
         };
-        let holds = |held: &&Held| match Server::of(&held.filter) {
-            Server::Broker => linked,
-            Server::Feed => fed(&held.filter),
-            Server::Edge | Server::Nobody => true,
+        let holds = |subscription: &&Subscription| match ServedBy::of(&subscription.filter) {
+            ServedBy::Broker => linked,
+            ServedBy::Feed => fed(&subscription.filter),
+            ServedBy::Edge | ServedBy::Nobody => true,
         };
-        self.held.iter().filter(holds).cloned().collect()
+        self.subscriptions.iter().filter(holds).cloned().collect()
     }
 
     /// The quality of service of the subscriptions that a reply topic falls under, and their
     /// identifiers ([MQTT-3.3.4-3] of 5); none when there are none.
     pub fn granted(&self, name: &str) -> Option<(QoS, Vec<u32>)> {
-        let matching = || self.held.iter().filter(|held| topic::matches(&held.filter, name));
-        let qos = matching().map(|held| held.qos).max()?;
-        Some((qos, matching().filter_map(|held| held.id).collect()))
+        let matching = || {
+            self.subscriptions
+                .iter()
+                .filter(|subscription| topic::matches(&subscription.filter, name))
+        };
+        let qos = matching().map(|subscription| subscription.qos).max()?;
+        Some((qos, matching().filter_map(|subscription| subscription.id).collect()))
     }
 
     /// Works on a SUBSCRIBE.
     pub fn subscribe(mut self: Box<Self>, packet: &Subscribe<'_>) -> Work<Done> {
         let wish = |subscription: ::mqtt::Subscription<'_>| Wish {
-            held: Held::new(&subscription, packet.subscription_id),
+            subscription: Subscription::new(&subscription, packet.subscription_id),
             retain_handling: subscription.retain_handling,
         };
         let wishes: Vec<Wish> = packet.filters.map(wish).collect();
@@ -198,26 +206,30 @@ impl Topics {
         let mut for_broker = Vec::new();
         let mut new = 0;
         for (index, wish) in wishes.iter().enumerate() {
-            let filter = &*wish.held.filter;
+            let filter = &*wish.subscription.filter;
             // Each is looked for among all that are held: a packet has room for 250,000.
             if index >= limits::SUBSCRIPTIONS_MAX {
                 codes.push(reason::QUOTA_EXCEEDED);
                 continue;
             }
-            new += usize::from(!self.held.iter().any(|held| *held.filter == *filter));
-            codes.push(match Server::of(filter) {
+            new += usize::from(
+                !self.subscriptions.iter().any(|subscription| *subscription.filter == *filter),
+            );
+            codes.push(match ServedBy::of(filter) {
                 _ if filter.len() > limits::FILTER_BYTES_MAX => reason::FILTER_INVALID,
                 _ if !topic::valid_filter(filter) => reason::FILTER_INVALID,
-                _ if self.held.len() + new > limits::SUBSCRIPTIONS_MAX => reason::QUOTA_EXCEEDED,
-                Server::Nobody => reason::NOT_AUTHORIZED,
-                Server::Edge => wish.held.qos as u8,
-                Server::Feed => {
-                    self.check_feed(filter).map_or_else(|c| c, |()| wish.held.qos as u8)
+                _ if self.subscriptions.len() + new > limits::SUBSCRIPTIONS_MAX => {
+                    reason::QUOTA_EXCEEDED
                 }
-                Server::Broker => match self.in_broker(filter) {
+                ServedBy::Nobody => reason::NOT_AUTHORIZED,
+                ServedBy::Edge => wish.subscription.qos as u8,
+                ServedBy::Feed => {
+                    self.check_feed(filter).map_or_else(|c| c, |()| wish.subscription.qos as u8)
+                }
+                ServedBy::Broker => match self.in_broker(filter) {
                     Some(_) => {
                         for_broker.push(wish);
-                        wish.held.qos as u8
+                        wish.subscription.qos as u8
                     }
                     None => reason::NOT_AUTHORIZED,
                 },
@@ -226,7 +238,8 @@ impl Topics {
         if !for_broker.is_empty() {
             let results = self.grant_in_broker(&for_broker).await;
             let granted = codes.iter_mut().zip(&wishes).filter(|(code, wish)| {
-                **code < reason::UNSPECIFIED && Server::of(&wish.held.filter) == Server::Broker
+                **code < reason::UNSPECIFIED
+                    && ServedBy::of(&wish.subscription.filter) == ServedBy::Broker
             });
             for ((code, _), result) in granted.zip(results) {
                 *code = result.err().unwrap_or(*code);
@@ -234,10 +247,11 @@ impl Topics {
         }
         for (wish, code) in wishes.into_iter().zip(&mut codes) {
             if *code < reason::UNSPECIFIED {
-                match self.feed_in(&wish.held.filter) {
+                match self.feed_in(&wish.subscription.filter) {
                     Ok(()) => {
-                        self.held.retain(|held| held.filter != wish.held.filter);
-                        self.held.push(wish.held);
+                        self.subscriptions
+                            .retain(|subscription| subscription.filter != wish.subscription.filter);
+                        self.subscriptions.push(wish.subscription);
                     }
                     Err(refused) => *code = refused,
                 }
@@ -252,7 +266,7 @@ impl Topics {
         let named =
             ThingTopic::parse(filter).and_then(|name| Some((name.key(session)?, name.topic)));
         let Some((thing, topic)) = named else { return Err(reason::NOT_AUTHORIZED) };
-        match feed::may_read(&self.edge.app.things, session, &thing, topic) {
+        match feed::may_read(&self.server.app.things, session, &thing, topic) {
             Ok(true) => Ok(()),
             Ok(false) => Err(reason::NOT_AUTHORIZED),
             Err(error) => {
@@ -266,13 +280,13 @@ impl Topics {
     /// otherwise the reason code.
     fn feed_in(&mut self, filter: &str) -> Result<(), u8> {
         let session = &self.subscriber.session;
-        let feed = &self.edge.app.feed;
-        let subscription = match (Server::of(filter), ThingTopic::parse(filter)) {
-            (Server::Feed, Some(name)) => {
+        let feed = &self.server.app.feed;
+        let subscription = match (ServedBy::of(filter), ThingTopic::parse(filter)) {
+            (ServedBy::Feed, Some(name)) => {
                 let Some(thing) = name.key(session) else { return Err(reason::NOT_AUTHORIZED) };
                 feed.subscribe(session, &thing, name.topic, filter)
             }
-            (Server::Broker, _) => match self.in_broker(filter) {
+            (ServedBy::Broker, _) => match self.in_broker(filter) {
                 Some(mapped) if feed::may_match(unshared(&mapped)) => {
                     feed.subscribe_wild(session.org_id(), unshared(&mapped))
                 }
@@ -314,12 +328,12 @@ impl Topics {
         }
         let Some(linked) = &self.link else { return all(reason::UNSPECIFIED) };
         let subscription = |wish: &&Wish| broker::Subscription {
-            filter: self.in_broker(&wish.held.filter).unwrap_or_default().into_owned(),
-            qos: wish.held.qos,
-            no_local: wish.held.no_local,
-            retain_as_published: wish.held.retain_as_published,
+            filter: self.in_broker(&wish.subscription.filter).unwrap_or_default().into_owned(),
+            qos: wish.subscription.qos,
+            no_local: wish.subscription.no_local,
+            retain_as_published: wish.subscription.retain_as_published,
             retain_handling: wish.retain_handling,
-            subscription_id: wish.held.id,
+            subscription_id: wish.subscription.id,
         };
         match linked.link.subscribe(wishes.iter().map(subscription).collect()).await {
             Ok(results) => results
@@ -346,11 +360,11 @@ impl Topics {
         let (sender, deliveries) = mpsc::channel(limits::DELIVERIES_MAX);
         let options = OpenOptions {
             clean,
-            keep: keep_for(self.subscriber.terms.expiry_s),
+            keep: keep_for(self.subscriber.options.expiry_s),
             publisher: self.subscriber.session.number(),
         };
         let name = link_name(&self.subscriber.name);
-        let link = self.edge.broker.open(org, name, options, sender).await?;
+        let link = self.server.broker.open(org, name, options, sender).await?;
         self.link = Some(Linked { org, link, deliveries });
         Ok(())
     }
@@ -359,8 +373,9 @@ impl Topics {
     fn leave_link(&mut self) -> bool {
         let left = self.link.take().is_some();
         if left {
-            self.held.retain(|held| Server::of(&held.filter) != Server::Broker);
-            self.feed.retain(|(filter, _)| Server::of(filter) != Server::Broker);
+            self.subscriptions
+                .retain(|subscription| ServedBy::of(&subscription.filter) != ServedBy::Broker);
+            self.feed.retain(|(filter, _)| ServedBy::of(filter) != ServedBy::Broker);
         }
         left
     }
@@ -369,7 +384,8 @@ impl Topics {
     pub fn unsubscribe(mut self: Box<Self>, pkid: u16, filters: Vec<String>) -> Work<Done> {
         Box::pin(async move {
             let codes = self.let_go(&filters);
-            let held: HashSet<&str> = self.held.iter().map(|held| &*held.filter).collect();
+            let held: HashSet<&str> =
+                self.subscriptions.iter().map(|subscription| &*subscription.filter).collect();
             self.feed.retain(|(filter, _)| held.contains(&**filter));
             if let Some(linked) = &self.link {
                 let filters = self.left_in_broker(&filters);
@@ -385,11 +401,14 @@ impl Topics {
     /// The broker's names of filters that are held no longer, unless one that is held has the same.
     fn left_in_broker(&self, filters: &[String]) -> Vec<String> {
         let mapped = |filter: &str| {
-            let of_broker = Server::of(filter) == Server::Broker;
+            let of_broker = ServedBy::of(filter) == ServedBy::Broker;
             of_broker.then(|| self.in_broker(filter))?.map(Cow::into_owned)
         };
-        let held: HashSet<String> =
-            self.held.iter().filter_map(|held| mapped(&held.filter)).collect();
+        let held: HashSet<String> = self
+            .subscriptions
+            .iter()
+            .filter_map(|subscription| mapped(&subscription.filter))
+            .collect();
         let left = filters.iter().filter_map(|filter| mapped(filter));
         left.filter(|filter| !held.contains(filter)).collect()
     }
@@ -399,8 +418,10 @@ impl Topics {
     fn let_go(&mut self, filters: &[String]) -> Vec<u8> {
         let wanted: HashSet<&str> = filters.iter().map(String::as_str).collect();
         let mut gone = HashSet::new();
-        for held in self.held.extract_if(.., |held| wanted.contains(&*held.filter)) {
-            gone.insert(held.filter);
+        for subscription in
+            self.subscriptions.extract_if(.., |subscription| wanted.contains(&*subscription.filter))
+        {
+            gone.insert(subscription.filter);
         }
         let code =
             |existed| if existed { reason::SUCCESS } else { reason::NO_SUBSCRIPTION_EXISTED };
@@ -409,19 +430,23 @@ impl Topics {
 
     /// Has this connection see replies to others with the same login, if it subscribed to them.
     fn watch(&mut self) {
-        let may_match = |held: &&Held| {
-            let first = held.filter.split('/').next().unwrap_or_default();
+        let may_match = |subscription: &&Subscription| {
+            let first = subscription.filter.split('/').next().unwrap_or_default();
             matches!(first, "reply" | "replyz" | "+" | "#")
         };
-        let filters: Vec<Box<str>> =
-            self.held.iter().filter(may_match).map(|held| held.filter.clone()).collect();
+        let filters: Vec<Box<str>> = self
+            .subscriptions
+            .iter()
+            .filter(may_match)
+            .map(|subscription| subscription.filter.clone())
+            .collect();
         if filters.is_empty() {
             self.unwatch();
             return;
         }
         let watcher = self.watcher.get_or_insert_with(|| {
             let watcher = Watcher::new(self.subscriber.outbox.clone());
-            self.edge.watchers.add(self.subscriber.name.0.clone(), watcher.clone());
+            self.server.watchers.add(self.subscriber.name.0.clone(), watcher.clone());
             watcher
         });
         watcher.watch(filters);
@@ -429,20 +454,20 @@ impl Topics {
 
     fn unwatch(&mut self) {
         if let Some(watcher) = self.watcher.take() {
-            self.edge.watchers.remove(&self.subscriber.name.0, &watcher);
+            self.server.watchers.remove(&self.subscriber.name.0, &watcher);
         }
     }
 
     /// Notes that the client acknowledged a delivery.
     pub fn acknowledged(&mut self, pkid: u16) {
-        if let (Some(Source::Broker(token)), Some(linked)) = (self.flight.end(pkid), &self.link) {
+        if let (Some(Source::Broker(token)), Some(linked)) = (self.inflight.end(pkid), &self.link) {
             linked.link.ack(token);
         }
     }
 
     /// Writes what the broker delivers, as long as the client takes it.
     pub fn poll_deliveries(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
-        while self.flight.has_room() && out.len() < limits::READ_BYTES {
+        while self.inflight.has_room() && out.len() < limits::READ_BYTES {
             let Some(linked) = &mut self.link else { return };
             match linked.deliveries.poll_recv(cx) {
                 Poll::Ready(Some(delivery)) => {
@@ -463,7 +488,7 @@ impl Topics {
     }
 
     fn write(&mut self, delivery: &Delivery, out: &mut Vec<u8>) {
-        let terms = self.subscriber.terms;
+        let options = self.subscriber.options;
         let now = Instant::now();
         let (mut qos, mut pkid) = (QoS::AtMostOnce, 0);
         if delivery.expired(now) {
@@ -471,7 +496,7 @@ impl Topics {
         }
         let Some(name) = self.shown_name(delivery) else { return self.skip(delivery) };
         if let Some(token) = delivery.ack {
-            (qos, pkid) = (QoS::AtLeastOnce, self.flight.begin(Source::Broker(token)));
+            (qos, pkid) = (QoS::AtLeastOnce, self.inflight.begin(Source::Broker(token)));
         }
         let ids: Vec<u32> = delivery.subscription_id.into_iter().collect();
         let head = PublishHead {
@@ -484,14 +509,14 @@ impl Topics {
             subscription_ids: &ids,
         };
         let start = out.len();
-        let written = encode::publish(out, terms.version, &head, &delivery.payload).is_ok();
-        if !written || out.len() - start > terms.packet_max {
+        let written = encode::publish(out, options.version, &head, &delivery.payload).is_ok();
+        if !written || out.len() - start > options.packet_max {
             // [MQTT-3.1.2-25] of 5: as if it had been delivered.
             out.truncate(start);
-            self.flight.end(pkid);
+            self.inflight.end(pkid);
             return self.skip(delivery);
         }
-        self.edge.app.metrics.broker_delivered();
+        self.server.app.metrics.broker_delivered();
     }
 
     /// The name to show for a delivery's topic, if it is another one; none if the client is not to
@@ -502,10 +527,15 @@ impl Topics {
             return Some(None);
         }
         let readable = self.check_feed(name).is_ok();
-        if !readable || self.held.iter().any(|held| *held.filter == *name) {
+        if !readable || self.subscriptions.iter().any(|subscription| *subscription.filter == *name)
+        {
             return None;
         }
-        if self.held.iter().any(|held| topic::matches(unshared(&held.filter), name)) {
+        if self
+            .subscriptions
+            .iter()
+            .any(|subscription| topic::matches(unshared(&subscription.filter), name))
+        {
             return Some(None);
         }
         // Subscribed to with `self`: clients sort messages by their filters.
@@ -551,24 +581,24 @@ mod tests {
 
     #[test]
     fn a_filter_has_one_server() {
-        let check = |filter, expected| assert_eq!(Server::of(filter), expected, "{filter}");
-        check("reply/#", Server::Edge);
-        check("reply", Server::Edge);
-        check("notify/mailbox_activity", Server::Edge);
-        check("api/#", Server::Nobody);
-        check("$SYS/#", Server::Nobody);
-        check("$share/g/a/b", Server::Broker);
-        check("#", Server::Broker);
-        check("replies/1", Server::Broker);
-        check("thing/mower-1/property/temp", Server::Feed);
-        check("thing/self/location", Server::Feed);
-        check("thing/mower-1/property/a/b", Server::Feed);
-        check("thing/mower-1/property/+", Server::Broker);
-        check("$share/g/thing/mower-1/location", Server::Broker);
-        check("thing", Server::Broker);
-        check("thing/mower-1", Server::Nobody);
-        check("thing/mower-1/property", Server::Nobody);
-        check("thing/mower-1/property/", Server::Nobody);
-        check("thing//location", Server::Nobody);
+        let check = |filter, expected| assert_eq!(ServedBy::of(filter), expected, "{filter}");
+        check("reply/#", ServedBy::Edge);
+        check("reply", ServedBy::Edge);
+        check("notify/mailbox_activity", ServedBy::Edge);
+        check("api/#", ServedBy::Nobody);
+        check("$SYS/#", ServedBy::Nobody);
+        check("$share/g/a/b", ServedBy::Broker);
+        check("#", ServedBy::Broker);
+        check("replies/1", ServedBy::Broker);
+        check("thing/mower-1/property/temp", ServedBy::Feed);
+        check("thing/self/location", ServedBy::Feed);
+        check("thing/mower-1/property/a/b", ServedBy::Feed);
+        check("thing/mower-1/property/+", ServedBy::Broker);
+        check("$share/g/thing/mower-1/location", ServedBy::Broker);
+        check("thing", ServedBy::Broker);
+        check("thing/mower-1", ServedBy::Nobody);
+        check("thing/mower-1/property", ServedBy::Nobody);
+        check("thing/mower-1/property/", ServedBy::Nobody);
+        check("thing//location", ServedBy::Nobody);
     }
 }

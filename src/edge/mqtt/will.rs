@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use rules::directory::{Reason, Session};
 use tokio::task::AbortHandle;
 
-use super::online::Destination;
-use super::saved::Owner;
+use super::logged_in::Destination;
+use super::session_states::Owner;
 use super::thing_command::{Begun, ThingCommand};
-use super::{Edge, broker_code};
-use crate::broker::{Broker, Message, Parcel};
+use super::{MqttServer, broker_code};
+use crate::broker::{Broker, Message, Packed};
 use crate::tr50::dispatch::Caller;
 
 /// A will, and how long to wait with it.
@@ -28,7 +28,7 @@ pub(super) struct Will {
 /// What is to happen.
 #[derive(Clone)]
 enum Last {
-    Message(Parcel),
+    Message(Packed),
     Command(ThingCommand),
 }
 
@@ -59,8 +59,8 @@ impl Will {
             properties: &will.properties.as_publish(),
             publisher: 0,
         };
-        let parcel = broker.pack(&message).map_err(broker_code)?;
-        Ok(Self { last: Last::Message(parcel), delay_s })
+        let packed = broker.pack(&message).map_err(broker_code)?;
+        Ok(Self { last: Last::Message(packed), delay_s })
     }
 }
 
@@ -116,7 +116,7 @@ impl Wills {
     /// where it was before its will's time, the will is dropped (MQTT 5, 3.1.2.5 and 3.1.3.2.2).
     pub(super) async fn arrive(
         &self,
-        edge: &Edge,
+        server: &MqttServer,
         owner: &Owner,
         session: &Arc<Session>,
         clean: bool,
@@ -138,7 +138,7 @@ impl Wills {
             live.map(Live::left).into_iter().chain(waiting)
         };
         for left in due {
-            left.happen(edge).await;
+            left.happen(server).await;
         }
     }
 
@@ -146,7 +146,7 @@ impl Wills {
     /// with it, is published after its delay, if it is `wanted`.
     pub(super) fn leave(
         &self,
-        edge: &Arc<Edge>,
+        server: &Arc<MqttServer>,
         owner: &Owner,
         session: &Arc<Session>,
         (wanted, expiry_s): (bool, u32),
@@ -158,16 +158,16 @@ impl Wills {
         let Some(live) = inner.live.remove(owner).filter(|_| wanted) else { return };
         let live = Live { expiry_s, ..live };
         let delay = live.delay();
-        let (edge, left) = (edge.clone(), live.left());
+        let (server, left) = (server.clone(), live.left());
         inner.waiting.retain(|_, will| !will.task.is_finished());
         if delay.is_zero() || inner.waiting.len() >= limits::DELAYED_WILLS_MAX {
-            tokio::spawn(async move { left.happen(&edge).await });
+            tokio::spawn(async move { left.happen(&server).await });
             return;
         }
         let later = left.clone();
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
-            later.happen(&edge).await;
+            later.happen(&server).await;
         });
         let will = Waiting { left, task: task.abort_handle() };
         if let Some(former) = inner.waiting.insert(owner.clone(), will) {
@@ -185,10 +185,10 @@ impl Inner {
 }
 
 impl Left {
-    async fn happen(self, edge: &Edge) {
+    async fn happen(self, server: &MqttServer) {
         match self.last {
-            Last::Message(parcel) => {
-                if edge.broker.publish(self.org, parcel).await.is_err() {
+            Last::Message(packed) => {
+                if server.broker.publish(self.org, packed).await.is_err() {
                     tracing::warn!("a will could not be published");
                 }
             }
@@ -196,11 +196,12 @@ impl Left {
             Last::Command(_)
                 if self.session.end().is_some_and(|end| end.reason == Reason::Revoked) => {}
             // While it waited, its rights may have gone.
-            Last::Command(_) if !edge.app.has_access_of_then(&self.session).unwrap_or(false) => {}
+            Last::Command(_) if !server.app.has_access_of_then(&self.session).unwrap_or(false) => {}
             Last::Command(command) => {
                 let conn = *self.session.conn();
                 let caller = Caller { session: Some(self.session), conn };
-                if let Begun::Later(judged) = command.begin(&edge.app, &caller, Timestamp::now()) {
+                if let Begun::Later(judged) = command.begin(&server.app, &caller, Timestamp::now())
+                {
                     judged.await;
                 }
             }

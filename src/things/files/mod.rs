@@ -173,7 +173,7 @@ impl FileRecord {
 
 /// What the configuration says about files.
 #[derive(Clone, Debug)]
-pub struct FileTerms {
+pub struct FilesConfig {
     /// The directory of their bytes.
     pub dir: PathBuf,
     /// Whether a stored file has to survive the loss of power.
@@ -195,7 +195,7 @@ pub struct Files {
     tables: Tables,
     blobs: Blobs,
     tickets: Tickets,
-    terms: FileTerms,
+    config: FilesConfig,
     /// Bytes in use, in blocks.
     used: Mutex<HashMap<OrgId, u64>>,
     doomed: Mutex<Vec<Doomed>>,
@@ -216,12 +216,12 @@ const fn room_of(length: u64) -> u64 {
 
 impl Files {
     /// The files in these tables. Nothing is touched before [`Files::recover`].
-    pub fn new(tables: Tables, terms: FileTerms) -> Self {
+    pub fn new(tables: Tables, config: FilesConfig) -> Self {
         Self {
             tables,
-            blobs: Blobs::new(terms.dir.clone(), terms.sync),
+            blobs: Blobs::new(config.dir.clone(), config.sync),
             tickets: Tickets::default(),
-            terms,
+            config,
             used: Mutex::default(),
             doomed: Mutex::default(),
         }
@@ -270,7 +270,7 @@ impl Files {
 
     /// Bytes that one file may have.
     pub const fn bytes_max(&self) -> u64 {
-        self.terms.bytes_max
+        self.config.bytes_max
     }
 
     /// Bytes that a file with this name may have before the organisation's room is full.
@@ -278,12 +278,12 @@ impl Files {
     /// # Errors
     /// [`TransferError::Full`] if it is so already; what the store reports.
     pub fn room(&self, owner: Owner, name: &FileName) -> Result<u64, TransferError> {
-        if self.terms.org_bytes_max == 0 {
+        if self.config.org_bytes_max == 0 {
             return Ok(u64::MAX);
         }
         let freed = self.record(&owner.row(name))?.map_or(0, |record| room_of(record.length));
         let used = self.used.lock().get(&owner.org).copied().unwrap_or(0).saturating_sub(freed);
-        match self.terms.org_bytes_max.saturating_sub(used) / BLOCK {
+        match self.config.org_bytes_max.saturating_sub(used) / BLOCK {
             0 => Err(TransferError::Full),
             blocks => Ok(blocks * BLOCK),
         }
@@ -386,7 +386,7 @@ impl Files {
         stored
     }
 
-    /// Hands a file's record over, in place of the one with its name.
+    /// Submits a file's record, in place of the one with its name.
     fn put(&self, owner: Owner, record: &FileRecord) -> Result<Receipt, TransferError> {
         let row = owner.row(&record.name);
         let _changing = self.tables.exclusive(&row);
@@ -395,7 +395,7 @@ impl Files {
         let mut used = self.used.lock();
         let total = used.entry(owner.org).or_insert(0);
         let after = total.saturating_sub(freed).saturating_add(room_of(record.length));
-        if self.terms.org_bytes_max > 0 && after > self.terms.org_bytes_max {
+        if self.config.org_bytes_max > 0 && after > self.config.org_bytes_max {
             return Err(TransferError::Full);
         }
         let mut batch = Batch::default();
@@ -406,7 +406,7 @@ impl Files {
             batch.put(Table::FileEnds, end_row(expires, &row), "");
         }
         batch.put(Table::Files, &*row, encode(record));
-        let receipt = self.tables.hand_over(batch)?;
+        let receipt = self.tables.submit(batch)?;
         *total = after;
         drop(used);
         if let Some(before) = before {
@@ -431,16 +431,16 @@ impl Files {
     fn delete_row(
         &self,
         row: Vec<u8>,
-        is_meant: impl FnOnce(&FileRecord) -> bool,
+        is_wanted: impl FnOnce(&FileRecord) -> bool,
     ) -> Result<Option<Receipt>, StoreError> {
         let _changing = self.tables.exclusive(&row);
-        let Some(record) = self.record(&row)?.filter(is_meant) else { return Ok(None) };
+        let Some(record) = self.record(&row)?.filter(is_wanted) else { return Ok(None) };
         let mut batch = Batch::default();
         batch.delete(Table::Files, &*row);
         if let Some(expires) = record.expires {
             batch.delete(Table::FileEnds, end_row(expires, &row));
         }
-        let receipt = self.tables.hand_over(batch)?;
+        let receipt = self.tables.submit(batch)?;
         if let Some(org) = row.first_chunk::<12>()
             && let Some(used) = self.used.lock().get_mut(&OrgId::from_bytes(*org))
         {
@@ -451,7 +451,7 @@ impl Files {
     }
 
     /// Deletes all files of an owner, which is being deleted itself, and ends the tickets for them.
-    /// Who waits for a change that is handed over later waits for this, too.
+    /// Who waits for a change that is submitted later waits for this, too.
     ///
     /// # Errors
     /// What the store reports.
@@ -484,7 +484,7 @@ impl Files {
                 // An end without its file would be looked at for ever.
                 let mut batch = Batch::default();
                 batch.delete(Table::FileEnds, end);
-                drop(self.tables.hand_over(batch)?);
+                drop(self.tables.submit(batch)?);
             }
         }
         self.remove_doomed()

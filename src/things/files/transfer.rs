@@ -81,7 +81,7 @@ impl Drop for Move {
 }
 
 /// Runs what blocks on a thread that serves no connection.
-async fn apart<T: Send + 'static>(
+async fn offload<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
 ) -> Result<T, TransferError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -124,7 +124,7 @@ impl Upload {
         check_size(files, room, length.unwrap_or(0))?;
         let id = FileId::from_bytes(random()?);
         let (files, with_sha256) = (files.clone(), put.with_sha256);
-        let incoming = apart(move || Ok(files.blobs.create(id, with_sha256)?)).await?;
+        let incoming = offload(move || Ok(files.blobs.create(id, with_sha256)?)).await?;
         Ok(Self {
             moved,
             owner,
@@ -165,7 +165,7 @@ impl Upload {
         };
         let bytes = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
-        let written = apart(move || {
+        let written = offload(move || {
             incoming.append(&bytes)?;
             Ok(incoming)
         });
@@ -183,7 +183,7 @@ impl Upload {
         self.flush().await?;
         let Self { moved, owner, put, incoming, .. } = self;
         let stored = Stored { owner, put: put.clone() };
-        let receipt = apart(move || match incoming {
+        let receipt = offload(move || match incoming {
             Some(incoming) => moved.files.store(moved.ticket, owner, &put, &incoming, now),
             None => Err(TicketError::Unknown.into()),
         });
@@ -247,7 +247,7 @@ impl Download {
     ) -> Result<Self, TransferError> {
         let moved = Move::begin(files, ticket, start > 0, now)?;
         let (files, id) = (files.clone(), record.id);
-        let file = Arc::new(apart(move || Ok(files.blobs.open(id)?)).await?);
+        let file = Arc::new(offload(move || Ok(files.blobs.open(id)?)).await?);
         Ok(Self { moved, file, length: record.length, position: start, end })
     }
 
@@ -265,7 +265,7 @@ impl Download {
         let most = limits::FILE_READ_BYTES as u64;
         let count = (self.end - self.position).min(most) as usize;
         let (file, position) = (self.file.clone(), self.position);
-        let bytes = apart(move || {
+        let bytes = offload(move || {
             let mut bytes = vec![0; count];
             file.read_exact_at(&mut bytes, position)?;
             Ok(Bytes::from(bytes))
@@ -284,15 +284,15 @@ mod tests {
     use rules::directory::Principal;
     use store::{Durability, Tables, memory::MemoryStore};
 
-    use super::super::{FileName, FileTerms};
+    use super::super::{FileName, FilesConfig};
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 
     fn files(dir: PathBuf) -> Arc<Files> {
         let tables = Tables::new(Arc::new(MemoryStore::default()), Durability::Os);
-        let terms = FileTerms { dir, sync: false, bytes_max: 1 << 30, org_bytes_max: 0 };
-        Arc::new(Files::new(tables, terms))
+        let config = FilesConfig { dir, sync: false, bytes_max: 1 << 30, org_bytes_max: 0 };
+        Arc::new(Files::new(tables, config))
     }
 
     #[tokio::test]

@@ -50,7 +50,7 @@ struct Caller {
 }
 
 /// A caller's own end: it waits as long as this lives.
-pub struct Calling {
+pub struct Waiter {
     mail: MailId,
     number: u64,
     deadline: Instant,
@@ -76,7 +76,7 @@ impl Callers {
         session: u64,
         deadline: Instant,
         state: Arc<Mutex<State>>,
-    ) -> Calling {
+    ) -> Waiter {
         let (sender, answer) = oneshot::channel();
         let number = self.next;
         self.next += 1;
@@ -84,7 +84,7 @@ impl Callers {
         let caller = Caller { number, session, answer: sender };
         self.by_mail.entry(mail).or_default().push(caller);
         self.by_session.entry(session).or_default().insert((mail, number));
-        Calling { mail, number, deadline, answer, state }
+        Waiter { mail, number, deadline, answer, state }
     }
 
     /// Takes out all who wait for a mail; they are to be told.
@@ -153,7 +153,7 @@ impl Told {
     }
 }
 
-impl Calling {
+impl Waiter {
     /// What became of the mail.
     pub async fn answered(mut self) -> Answer {
         match timeout_at(self.deadline, &mut self.answer).await {
@@ -165,7 +165,7 @@ impl Calling {
     }
 }
 
-impl Drop for Calling {
+impl Drop for Waiter {
     fn drop(&mut self) {
         self.state.lock().callers.remove(self.mail, self.number, Answer::HungUp);
     }

@@ -15,7 +15,7 @@ pub const METHOD_EXEC: &str = "method.exec";
 pub enum Status {
     /// Nobody has fetched it.
     New,
-    /// Handed out by `mailbox.check`; forgotten when the session that fetched it ends.
+    /// Fetched out by `mailbox.check`; forgotten when the session that fetched it ends.
     InFlight,
     /// The thing said that it works on it (`mailbox.update`).
     InProgress,
@@ -71,7 +71,7 @@ impl Status {
 
 /// What the sender wrote; it never changes.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Letter {
+pub struct Message {
     /// The mail's id.
     pub id: MailId,
     /// The organisation of the thing.
@@ -97,7 +97,7 @@ pub struct Letter {
     pub expires: Option<Timestamp>,
 }
 
-impl Letter {
+impl Message {
     /// Bytes that it takes, roughly.
     pub fn bytes(&self) -> usize {
         let params = self.params.as_ref().map_or(0, |params| params.get().len());
@@ -143,14 +143,14 @@ impl Outcome {
 #[derive(Clone, Debug)]
 pub struct Mail {
     /// What the sender wrote.
-    pub letter: Arc<Letter>,
+    pub message: Arc<Message>,
     /// What happened to it, oldest first; never empty.
     pub history: Vec<Step>,
     /// How it was completed.
     pub outcome: Option<Arc<Outcome>>,
 }
 
-/// What is stored of a mail beside the letter.
+/// What is stored of a mail beside the message.
 #[derive(Serialize)]
 struct StateOf<'a> {
     history: &'a [Step],
@@ -168,14 +168,14 @@ struct State {
 
 impl Mail {
     /// A new mail.
-    pub fn new(letter: Letter) -> Self {
-        let step = Step { status: Status::New, ts: letter.created, msg: None };
-        Self { letter: Arc::new(letter), history: vec![step], outcome: None }
+    pub fn new(message: Message) -> Self {
+        let step = Step { status: Status::New, ts: message.created, msg: None };
+        Self { message: Arc::new(message), history: vec![step], outcome: None }
     }
 
     /// Its id.
     pub fn id(&self) -> MailId {
-        self.letter.id
+        self.message.id
     }
 
     /// Bytes that it takes, roughly.
@@ -183,7 +183,7 @@ impl Mail {
         let text = |step: &Step| step.msg.as_ref().map_or(0, String::len);
         let steps: usize = self.history.iter().map(|step| size_of::<Step>() + text(step)).sum();
         let outcome = self.outcome.as_ref().map_or(0, |outcome| outcome.bytes());
-        self.letter.bytes() + steps + outcome
+        self.message.bytes() + steps + outcome
     }
 
     /// How far it has come.
@@ -199,9 +199,9 @@ impl Mail {
         self.history.push(Step { status, ts, msg });
     }
 
-    /// The letter as a row's value. It is written once; what changes is much smaller.
-    pub fn letter_record(&self) -> Vec<u8> {
-        serde_json::to_vec(&*self.letter).expect("a letter has no map")
+    /// The message as a row's value. It is written once; what changes is much smaller.
+    pub fn message_record(&self) -> Vec<u8> {
+        serde_json::to_vec(&*self.message).expect("a message has no map")
     }
 
     /// Everything else as a row's value.
@@ -214,12 +214,12 @@ impl Mail {
     ///
     /// # Errors
     /// A row was written by a newer program, or is damaged.
-    pub fn from_records(letter: &[u8], state: &[u8]) -> Result<Self, serde_json::Error> {
-        let letter: Letter = serde_json::from_slice(letter)?;
+    pub fn from_records(message: &[u8], state: &[u8]) -> Result<Self, serde_json::Error> {
+        let message: Message = serde_json::from_slice(message)?;
         let State { history, outcome } = serde_json::from_slice(state)?;
-        let mut mail = Self { letter: Arc::new(letter), history, outcome: outcome.map(Arc::new) };
+        let mut mail = Self { message: Arc::new(message), history, outcome: outcome.map(Arc::new) };
         if mail.status() == Status::InFlight {
-            let ts = mail.history.last().map_or(mail.letter.created, |step| step.ts);
+            let ts = mail.history.last().map_or(mail.message.created, |step| step.ts);
             mail.step(Status::New, ts, None);
         }
         Ok(mail)

@@ -3,8 +3,8 @@
 //!
 //! | key | value | for |
 //! | --- | --- | --- |
-//! | `m`, organisation, mail | the letter | a mail by its id; those of an organisation in time order |
-//! | `s`, organisation, mail | its state | history and outcome, without writing the letter again |
+//! | `m`, organisation, mail | the message | a mail by its id; those of an organisation in time order |
+//! | `s`, organisation, mail | its state | history and outcome, without writing the message again |
 //! | `t`, thing, mail | organisation | those of a thing in time order |
 //! | `o`, organisation, mail | nothing | those that are not done, when the server starts |
 //! | `e`, time of the end, organisation, thing, mail | nothing | those that are done, to forget them |
@@ -12,31 +12,31 @@
 use base::{MailId, OrgId, ThingId, Timestamp};
 use store::{Batch, Table};
 
-use super::mail::{Letter, Mail};
+use super::mail::{Mail, Message};
 
 /// The rows of a mail that was made.
 pub(super) fn created(mail: &Mail) -> Batch {
     let mut batch = changed(mail);
-    let letter = &mail.letter;
-    batch.put(Table::Mails, letter_of(letter.org, Some(letter.id)), mail.letter_record());
-    batch.put(Table::Mails, of_thing(letter.thing, Some(letter.id)), *letter.org.as_bytes());
-    batch.put(Table::Mails, open(Some((letter.org, letter.id))), "");
+    let message = &mail.message;
+    batch.put(Table::Mails, message_of(message.org, Some(message.id)), mail.message_record());
+    batch.put(Table::Mails, of_thing(message.thing, Some(message.id)), *message.org.as_bytes());
+    batch.put(Table::Mails, open(Some((message.org, message.id))), "");
     batch
 }
 
 /// The row of a mail that has changed and is not done.
 pub(super) fn changed(mail: &Mail) -> Batch {
     let mut batch = Batch::default();
-    batch.put(Table::Mails, state_of(mail.letter.org, mail.letter.id), mail.state_record());
+    batch.put(Table::Mails, state_of(mail.message.org, mail.message.id), mail.state_record());
     batch
 }
 
 /// Adds the rows of a mail that is done.
 pub(super) fn finish(batch: &mut Batch, mail: &Mail, now: Timestamp) {
-    let letter = &mail.letter;
-    batch.put(Table::Mails, state_of(letter.org, letter.id), mail.state_record());
-    batch.delete(Table::Mails, open(Some((letter.org, letter.id))));
-    batch.put(Table::Mails, ended(now, Some(letter)), "");
+    let message = &mail.message;
+    batch.put(Table::Mails, state_of(message.org, message.id), mail.state_record());
+    batch.delete(Table::Mails, open(Some((message.org, message.id))));
+    batch.put(Table::Mails, ended(now, Some(message)), "");
 }
 
 /// Adds the removal of a mail that is done, by its key under `e`.
@@ -44,7 +44,7 @@ pub(super) fn forget(batch: &mut Batch, key: &[u8]) {
     let id = |at: usize| key.get(at..at + 12).and_then(|id| <[u8; 12]>::try_from(id).ok());
     if let (Some(org), Some(thing), Some(mail)) = (id(9), id(21), id(33)) {
         let (org, mail) = (OrgId::from_bytes(org), MailId::from_bytes(mail));
-        batch.delete(Table::Mails, letter_of(org, Some(mail)));
+        batch.delete(Table::Mails, message_of(org, Some(mail)));
         batch.delete(Table::Mails, state_of(org, mail));
         batch.delete(Table::Mails, of_thing(ThingId::from_bytes(thing), Some(mail)));
     }
@@ -56,8 +56,8 @@ pub(super) fn state_of(org: OrgId, mail: MailId) -> Vec<u8> {
     key(b's', &[org.as_bytes()], Some(mail))
 }
 
-/// The key of a letter, or the beginning of the keys of an organisation.
-pub(super) fn letter_of(org: OrgId, mail: Option<MailId>) -> Vec<u8> {
+/// The key of a message, or the beginning of the keys of an organisation.
+pub(super) fn message_of(org: OrgId, mail: Option<MailId>) -> Vec<u8> {
     key(b'm', &[org.as_bytes()], mail)
 }
 
@@ -75,13 +75,13 @@ pub(super) fn open(mail: Option<(OrgId, MailId)>) -> Vec<u8> {
 }
 
 /// The key of a mail that was done at this time, or what is before all of them.
-pub(super) fn ended(at: Timestamp, letter: Option<&Letter>) -> Vec<u8> {
+pub(super) fn ended(at: Timestamp, message: Option<&Message>) -> Vec<u8> {
     let mut row = vec![b'e'];
     row.extend_from_slice(&at.as_millis().to_be_bytes());
-    if let Some(letter) = letter {
-        row.extend_from_slice(letter.org.as_bytes());
-        row.extend_from_slice(letter.thing.as_bytes());
-        row.extend_from_slice(letter.id.as_bytes());
+    if let Some(message) = message {
+        row.extend_from_slice(message.org.as_bytes());
+        row.extend_from_slice(message.thing.as_bytes());
+        row.extend_from_slice(message.id.as_bytes());
     }
     row
 }

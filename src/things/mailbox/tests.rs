@@ -8,14 +8,14 @@ use store::{Durability, memory::MemoryStore};
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
-const RULES: Rules = Rules { waiting_max: 4, keep_s: 60 };
+const CONFIG: MailboxConfig = MailboxConfig { waiting_max: 4, keep_s: 60 };
 
 fn thing(number: u8) -> ThingId {
     ThingId::from_bytes([number; 12])
 }
 
-fn draft(number: u8, method: &str, ttl_s: Option<u64>) -> Draft {
-    Draft {
+fn new(number: u8, method: &str, ttl_s: Option<u64>) -> NewMessage {
+    NewMessage {
         org: OrgId::from_bytes([9; 12]),
         thing: thing(number),
         thing_key: ThingKey::parse(&format!("thing-{number}")).expect("a key"),
@@ -38,8 +38,8 @@ fn tables() -> (Tables, Arc<MemoryStore>) {
 async fn reopened(tables: &Tables) -> Mailbox {
     let mut batch = Batch::default();
     batch.put(Table::Meta, "all before it is committed", "");
-    tables.hand_over(batch).expect("room").await.expect("committed");
-    let mailbox = Mailbox::new(tables.clone(), RULES);
+    tables.submit(batch).expect("room").await.expect("committed");
+    let mailbox = Mailbox::new(tables.clone(), CONFIG);
     mailbox.load().expect("read");
     mailbox
 }
@@ -47,66 +47,66 @@ async fn reopened(tables: &Tables) -> Mailbox {
 #[tokio::test]
 async fn ids_of_one_millisecond_are_in_order_whatever_chance_says() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, RULES);
+    let mailbox = Mailbox::new(tables, CONFIG);
     let mut last = None;
-    for chance in [[0xff; 6], [0; 6], [7; 6]] {
-        let posted = mailbox.post(draft(1, "m", None), chance, 0, NOW).expect("room");
-        assert!(last < Some(posted.letter.id));
-        last = Some(posted.letter.id);
+    for random in [[0xff; 6], [0; 6], [7; 6]] {
+        let sent = mailbox.send(new(1, "m", None), random, 0, NOW).expect("room");
+        assert!(last < Some(sent.message.id));
+        last = Some(sent.message.id);
     }
     // Also when the clock goes back.
-    let early = mailbox.post(draft(2, "m", None), [0; 6], 0, Timestamp::default());
-    assert!(last < Some(early.expect("room").letter.id));
+    let early = mailbox.send(new(2, "m", None), [0; 6], 0, Timestamp::default());
+    assert!(last < Some(early.expect("room").message.id));
 }
 
 #[tokio::test]
 async fn a_full_mailbox_is_one_thing_s_own() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, RULES);
-    for _ in 0..RULES.waiting_max {
-        mailbox.post(draft(1, "m", None), [0; 6], 0, NOW).expect("room");
+    let mailbox = Mailbox::new(tables, CONFIG);
+    for _ in 0..CONFIG.waiting_max {
+        mailbox.send(new(1, "m", None), [0; 6], 0, NOW).expect("room");
     }
-    let refused = mailbox.post(draft(1, "m", None), [0; 6], 0, NOW).map(|_| ());
-    assert!(matches!(refused, Err(PostError::Full(4))));
-    mailbox.post(draft(2, "m", None), [0; 6], 0, NOW).expect("room");
+    let refused = mailbox.send(new(1, "m", None), [0; 6], 0, NOW).map(|_| ());
+    assert!(matches!(refused, Err(SendError::Full(4))));
+    mailbox.send(new(2, "m", None), [0; 6], 0, NOW).expect("room");
 }
 
 #[tokio::test]
 async fn an_organisation_leaves_room_for_the_others() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, Rules { waiting_max: usize::MAX, ..RULES });
+    let mailbox = Mailbox::new(tables, MailboxConfig { waiting_max: usize::MAX, ..CONFIG });
     let large = || serde_json::value::to_raw_value(&"x".repeat(1 << 20)).expect("JSON");
-    let draft = |org| Draft { org, params: Some(large()), ..draft(1, "m", None) };
+    let new = |org| NewMessage { org, params: Some(large()), ..new(1, "m", None) };
     let [one, other] = [1, 2].map(|number| OrgId::from_bytes([number; 12]));
     let mut last = None;
-    while let Ok(posted) = mailbox.post(draft(one), [0; 6], 0, NOW) {
-        last = Some(posted.letter.id);
+    while let Ok(sent) = mailbox.send(new(one), [0; 6], 0, NOW) {
+        last = Some(sent.message.id);
     }
     assert!(mailbox.counts().0 <= limits::ORG_MAILS_BYTES_MAX >> 20);
-    mailbox.post(draft(other), [0; 6], 0, NOW).expect("room for another organisation");
+    mailbox.send(new(other), [0; 6], 0, NOW).expect("room for another organisation");
     drop(mailbox.purge(last.expect("some"), NOW).expect("stored"));
-    mailbox.post(draft(one), [0; 6], 0, NOW).expect("room again");
+    mailbox.send(new(one), [0; 6], 0, NOW).expect("room again");
 }
 
 #[tokio::test]
 async fn a_caller_is_told_when_the_answer_is_durable_and_only_once() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, RULES);
-    let waiting = |singleton| Draft {
+    let mailbox = Mailbox::new(tables, CONFIG);
+    let waiting = |singleton| NewMessage {
         singleton,
         wait: Some(Duration::from_secs(300)),
-        ..draft(1, "m", None)
+        ..new(1, "m", None)
     };
-    let first = mailbox.post(waiting(false), [0; 6], 1, NOW).expect("room");
-    let second = mailbox.post(waiting(true), [1; 6], 2, NOW).expect("room");
-    assert_eq!(first.letter.id, second.letter.id);
+    let first = mailbox.send(waiting(false), [0; 6], 1, NOW).expect("room");
+    let second = mailbox.send(waiting(true), [1; 6], 2, NOW).expect("room");
+    assert_eq!(first.message.id, second.message.id);
     assert!(first.is_new && !second.is_new);
     assert_eq!(mailbox.counts(), (1, 2));
     let outcome = Outcome { code: 5, ..Outcome::default() };
-    let receipt = mailbox.complete(first.letter.id, outcome, NOW).expect("stored");
+    let receipt = mailbox.complete(first.message.id, outcome, NOW).expect("stored");
     receipt.expect("it waits").await.expect("stored");
-    for posted in [first, second] {
-        let answer = posted.calling.expect("it waits").answered().await;
+    for sent in [first, second] {
+        let answer = sent.waiter.expect("it waits").answered().await;
         assert!(matches!(answer, Answer::Completed(outcome) if outcome.code == 5));
     }
     assert_eq!(mailbox.counts(), (0, 0));
@@ -115,51 +115,51 @@ async fn a_caller_is_told_when_the_answer_is_durable_and_only_once() {
 #[tokio::test]
 async fn a_singleton_is_sent_again_when_the_time_of_the_first_is_over() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, RULES);
+    let mailbox = Mailbox::new(tables, CONFIG);
     let singleton = |ttl_s, now| {
-        mailbox.post(Draft { singleton: true, ..draft(1, "m", ttl_s) }, [0; 6], 0, now)
+        mailbox.send(NewMessage { singleton: true, ..new(1, "m", ttl_s) }, [0; 6], 0, now)
     };
-    let first = singleton(Some(30), NOW).expect("room").letter.id;
+    let first = singleton(Some(30), NOW).expect("room").message.id;
     let just_before = singleton(None, NOW.plus_millis(29_999)).expect("room");
-    assert!(!just_before.is_new && just_before.letter.id == first);
+    assert!(!just_before.is_new && just_before.message.id == first);
     // Whoever asked first is told now that there was no answer, and may ask again at once.
     let again = singleton(None, NOW.plus_seconds(30)).expect("room");
-    assert!(again.is_new && again.letter.id != first);
+    assert!(again.is_new && again.message.id != first);
 }
 
 #[tokio::test]
 async fn who_stops_listening_is_forgotten() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, RULES);
-    let waiting = |wait| Draft { wait: Some(wait), ..draft(1, "m", None) };
-    let posted = mailbox.post(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room");
+    let mailbox = Mailbox::new(tables, CONFIG);
+    let waiting = |wait| NewMessage { wait: Some(wait), ..new(1, "m", None) };
+    let sent = mailbox.send(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room");
     mailbox.hang_up(8);
     assert_eq!(mailbox.counts(), (1, 1));
     mailbox.hang_up(7);
     assert_eq!(mailbox.counts(), (1, 0));
-    let answer = posted.calling.expect("it waits").answered().await;
+    let answer = sent.waiter.expect("it waits").answered().await;
     assert!(matches!(answer, Answer::HungUp));
-    let posted = mailbox.post(waiting(Duration::ZERO), [0; 6], 7, NOW).expect("room");
-    let answer = posted.calling.expect("it waits").answered().await;
+    let sent = mailbox.send(waiting(Duration::ZERO), [0; 6], 7, NOW).expect("room");
+    let answer = sent.waiter.expect("it waits").answered().await;
     assert!(matches!(answer, Answer::NotInTime));
-    drop(mailbox.post(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room"));
+    drop(mailbox.send(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room"));
     assert_eq!(mailbox.counts(), (3, 0));
-    let posted = mailbox.post(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room");
+    let sent = mailbox.send(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room");
     mailbox.stop_calls();
-    let answer = posted.calling.expect("it waits").answered().await;
+    let answer = sent.waiter.expect("it waits").answered().await;
     assert!(matches!(answer, Answer::Stopped));
-    let refused = mailbox.post(waiting(Duration::from_secs(1)), [0; 6], 7, NOW).map(|_| ());
-    assert!(matches!(refused, Err(PostError::Full(_) | PostError::Busy)));
+    let refused = mailbox.send(waiting(Duration::from_secs(1)), [0; 6], 7, NOW).map(|_| ());
+    assert!(matches!(refused, Err(SendError::Full(_) | SendError::Busy)));
 }
 
 #[tokio::test]
 async fn what_is_forgotten_leaves_no_row() {
     let (tables, store) = tables();
-    let mailbox = Mailbox::new(tables.clone(), RULES);
+    let mailbox = Mailbox::new(tables.clone(), CONFIG);
     let mut receipts = Vec::new();
     for number in 0..3 {
-        let posted = mailbox.post(draft(number, "m", Some(1)), [number; 6], 0, NOW).expect("room");
-        receipts.push(posted.receipt);
+        let sent = mailbox.send(new(number, "m", Some(1)), [number; 6], 0, NOW).expect("room");
+        receipts.push(sent.receipt);
     }
     assert!(!mailbox.expire(NOW.plus_seconds(1)).expect("stored"));
     for receipt in receipts {
@@ -238,46 +238,46 @@ impl Models {
 
 async fn check_deeds(deeds: Vec<Deed>) {
     let (tables, _) = tables();
-    let mut mailbox = Mailbox::new(tables.clone(), RULES);
+    let mut mailbox = Mailbox::new(tables.clone(), CONFIG);
     let (mut models, mut now) = (Models::default(), NOW);
     for deed in deeds {
         match deed {
             Deed::Post { thing, ttl_s, singleton } => {
                 let expires = ttl_s.map(|ttl_s| now.plus_seconds(ttl_s));
-                let draft = Draft { singleton, expires, ..draft(thing, "m", None) };
-                let posted = mailbox.post(draft, [0; 6], 0, now);
+                let new = NewMessage { singleton, expires, ..new(thing, "m", None) };
+                let sent = mailbox.send(new, [0; 6], 0, now);
                 let mut twins = models.mails.iter().filter(|(_, mail)| mail.thing == thing);
                 let twins: Vec<_> = twins.by_ref().filter(|(_, m)| !m.status.is_final()).collect();
                 let lives = |mail: &Model| mail.expires.is_none_or(|expires| expires > now);
                 let twin = twins.iter().find(|(_, mail)| lives(mail)).map(|(id, _)| *id);
-                match posted {
-                    Ok(posted) if posted.is_new => {
-                        assert!(twins.len() < RULES.waiting_max && (twin.is_none() || !singleton));
-                        let id = posted.letter.id;
+                match sent {
+                    Ok(sent) if sent.is_new => {
+                        assert!(twins.len() < CONFIG.waiting_max && (twin.is_none() || !singleton));
+                        let id = sent.message.id;
                         let model = Model { thing, expires, status: Status::New, holder: None };
                         assert!(models.ids.last().is_none_or(|last| *last < id));
                         models.mails.insert(id, model);
                         models.ids.push(id);
                     }
-                    Ok(posted) => assert_eq!(Some(&posted.letter.id), twin),
-                    Err(_) => assert_eq!(twins.len(), RULES.waiting_max),
+                    Ok(sent) => assert_eq!(Some(&sent.message.id), twin),
+                    Err(_) => assert_eq!(twins.len(), CONFIG.waiting_max),
                 }
             }
             Deed::Check { session, things, limit, auto } => {
                 let things: BTreeSet<u8> = things.into_iter().collect();
                 let ids: Vec<_> = things.iter().map(|number| thing(*number)).collect();
-                let handed = mailbox.hand_out(&ids, session, limit, auto, now).expect("stored");
+                let fetched = mailbox.fetch(&ids, session, limit, auto, now).expect("stored");
                 let is_new =
                     |mail: &Model| mail.status == Status::New && things.contains(&mail.thing);
                 let mut fresh = models.mails.iter_mut().filter(|(_, mail)| is_new(mail));
                 let expected: Vec<_> = fresh.by_ref().take(limit).collect();
-                let got: Vec<_> = handed.mails.iter().map(Mail::id).collect();
+                let got: Vec<_> = fetched.mails.iter().map(Mail::id).collect();
                 assert_eq!(got, expected.iter().map(|(id, _)| **id).collect::<Vec<_>>());
                 for (_, mail) in expected {
                     mail.status = if auto { Status::CompletedAuto } else { Status::InFlight };
                     mail.holder = (!auto).then_some(session);
                 }
-                let next = mailbox.new_for(&ids).map(|letter| letter.id);
+                let next = mailbox.new_for(&ids).map(|message| message.id);
                 assert_eq!(next, fresh.next().map(|(id, _)| *id));
             }
             Deed::Update(number) => {

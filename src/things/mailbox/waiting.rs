@@ -1,13 +1,13 @@
 //! The mails that are not done yet: whose they are, who has fetched them, when they expire.
 //!
-//! Rules without I/O; the clock and chance are arguments. What the store has to know is the
-//! caller's business: nothing here changes a mail before its record is handed over.
+//! Rules without I/O; time and random bytes are arguments. What the store has to know is the
+//! caller's business: nothing here changes a mail before its record is submitted.
 
 use std::collections::{BTreeSet, HashMap};
 
 use base::{MailId, OrgId, ThingId, Timestamp};
 
-use super::mail::{Letter, Mail, Status};
+use super::mail::{Mail, Message, Status};
 
 /// All mails that are not done.
 #[derive(Default, Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Waiting {
     mails: HashMap<MailId, Waits>,
     boxes: HashMap<ThingId, Mailbox>,
     /// What each session has in flight.
-    held: HashMap<u64, BTreeSet<MailId>>,
+    in_flight: HashMap<u64, BTreeSet<MailId>>,
     /// When they expire, those that do.
     due: BTreeSet<(Timestamp, MailId)>,
     /// The newest id so far.
@@ -37,7 +37,7 @@ struct Waits {
 struct Mailbox {
     all: BTreeSet<MailId>,
     /// Those that are new.
-    fresh: BTreeSet<MailId>,
+    new: BTreeSet<MailId>,
 }
 
 impl Waiting {
@@ -61,12 +61,12 @@ impl Waiting {
         self.org_bytes.get(&org).copied().unwrap_or(0)
     }
 
-    /// The id of the next mail: the time, then chance, but always behind the last one, so that
+    /// The id of the next mail: the time, then random bits, but always behind the last one, so that
     /// mails of one millisecond stay in the order in which they were made.
-    pub(super) fn next_id(&mut self, now: Timestamp, chance: [u8; 6]) -> MailId {
+    pub(super) fn next_id(&mut self, now: Timestamp, random: [u8; 6]) -> MailId {
         let mut id = [0; 12];
         id[..6].copy_from_slice(&now.as_millis().to_be_bytes()[2..]);
-        id[6..].copy_from_slice(&chance);
+        id[6..].copy_from_slice(&random);
         if id <= self.last {
             id = self.last;
             for byte in id.iter_mut().rev() {
@@ -100,46 +100,46 @@ impl Waiting {
         method: Option<&str>,
         now: Timestamp,
     ) -> Option<&Mail> {
-        let is_twin = |letter: &Letter| {
-            letter.command == command
-                && letter.method.as_deref() == method
-                && letter.expires.is_none_or(|expires| expires > now)
+        let is_twin = |message: &Message| {
+            message.command == command
+                && message.method.as_deref() == method
+                && message.expires.is_none_or(|expires| expires > now)
         };
-        self.of_thing(thing).find(|mail| is_twin(&mail.letter))
+        self.of_thing(thing).find(|mail| is_twin(&mail.message))
     }
 
     /// Adds a mail that is new or in progress.
     pub(super) fn insert(&mut self, mail: Mail) {
-        let (id, letter) = (mail.id(), mail.letter.clone());
+        let (id, message) = (mail.id(), mail.message.clone());
         self.last = self.last.max(*id.as_bytes());
         self.bytes += mail.bytes();
-        *self.org_bytes.entry(letter.org).or_insert(0) += letter.bytes();
-        let mailbox = self.boxes.entry(letter.thing).or_default();
+        *self.org_bytes.entry(message.org).or_insert(0) += message.bytes();
+        let mailbox = self.boxes.entry(message.thing).or_default();
         mailbox.all.insert(id);
         if mail.status() == Status::New {
-            mailbox.fresh.insert(id);
+            mailbox.new.insert(id);
         }
-        self.due.extend(letter.expires.map(|expires| (expires, id)));
+        self.due.extend(message.expires.map(|expires| (expires, id)));
         self.mails.insert(id, Waits { mail, holder: None });
     }
 
     /// The oldest new mails of these things: at most `count_max`, and no more after `bytes_max`
     /// bytes.
-    pub(super) fn fresh(
+    pub(super) fn new_of(
         &self,
         things: &[ThingId],
         count_max: usize,
         bytes_max: usize,
     ) -> Vec<MailId> {
-        let of_one = |thing| self.boxes.get(thing).map(|mailbox| mailbox.fresh.iter().copied());
+        let of_one = |thing| self.boxes.get(thing).map(|mailbox| mailbox.new.iter().copied());
         let mut ids: Vec<MailId> =
-            things.iter().filter_map(of_one).flat_map(|fresh| fresh.take(count_max)).collect();
+            things.iter().filter_map(of_one).flat_map(|new| new.take(count_max)).collect();
         ids.sort_unstable();
         ids.truncate(count_max);
         let mut bytes = 0;
         let fits = |id: &&MailId| {
             let before = bytes;
-            bytes += self.get(**id).map_or(0, |mail| mail.letter.bytes());
+            bytes += self.get(**id).map_or(0, |mail| mail.message.bytes());
             before == 0 || bytes <= bytes_max
         };
         let count = ids.iter().take_while(fits).count();
@@ -148,17 +148,17 @@ impl Waiting {
     }
 
     /// Notes that a session has fetched a new mail; the mail as it is then.
-    pub(super) fn hold(&mut self, id: MailId, session: u64, now: Timestamp) -> Option<Mail> {
+    pub(super) fn take(&mut self, id: MailId, session: u64, now: Timestamp) -> Option<Mail> {
         let waits = self.mails.get_mut(&id)?;
-        let mailbox = self.boxes.get_mut(&waits.mail.letter.thing)?;
-        if !mailbox.fresh.remove(&id) {
+        let mailbox = self.boxes.get_mut(&waits.mail.message.thing)?;
+        if !mailbox.new.remove(&id) {
             return None;
         }
         let before = waits.mail.bytes();
         waits.mail.step(Status::InFlight, now, None);
         self.bytes = self.bytes + waits.mail.bytes() - before;
         waits.holder = Some(session);
-        self.held.entry(session).or_default().insert(id);
+        self.in_flight.entry(session).or_default().insert(id);
         Some(waits.mail.clone())
     }
 
@@ -169,9 +169,9 @@ impl Waiting {
         thing: Option<ThingId>,
         now: Timestamp,
     ) -> Vec<MailId> {
-        let mut ids: Vec<_> = self.held.get(&session).into_iter().flatten().copied().collect();
+        let mut ids: Vec<_> = self.in_flight.get(&session).into_iter().flatten().copied().collect();
         if let Some(thing) = thing {
-            ids.retain(|id| self.get(*id).is_some_and(|mail| mail.letter.thing == thing));
+            ids.retain(|id| self.get(*id).is_some_and(|mail| mail.message.thing == thing));
         }
         for id in &ids {
             self.let_go(*id);
@@ -179,8 +179,8 @@ impl Waiting {
             let before = waits.mail.bytes();
             waits.mail.step(Status::New, now, None);
             self.bytes = self.bytes + waits.mail.bytes() - before;
-            if let Some(mailbox) = self.boxes.get_mut(&waits.mail.letter.thing) {
-                mailbox.fresh.insert(*id);
+            if let Some(mailbox) = self.boxes.get_mut(&waits.mail.message.thing) {
+                mailbox.new.insert(*id);
             }
         }
         ids
@@ -200,18 +200,18 @@ impl Waiting {
     pub(super) fn remove(&mut self, id: MailId) {
         self.let_go(id);
         let Some(Waits { mail, .. }) = self.mails.remove(&id) else { return };
-        let letter = &mail.letter;
+        let message = &mail.message;
         self.bytes -= mail.bytes();
-        if let Some(bytes) = self.org_bytes.get_mut(&mail.letter.org) {
-            *bytes = bytes.saturating_sub(mail.letter.bytes());
+        if let Some(bytes) = self.org_bytes.get_mut(&mail.message.org) {
+            *bytes = bytes.saturating_sub(mail.message.bytes());
         }
-        if let Some(expires) = letter.expires {
+        if let Some(expires) = message.expires {
             self.due.remove(&(expires, id));
         }
-        if let Some(mailbox) = self.boxes.get_mut(&letter.thing) {
+        if let Some(mailbox) = self.boxes.get_mut(&message.thing) {
             mailbox.all.remove(&id);
             if mailbox.all.is_empty() {
-                self.boxes.remove(&letter.thing);
+                self.boxes.remove(&message.thing);
             }
         }
     }
@@ -224,15 +224,15 @@ impl Waiting {
     /// Makes a mail neither new nor in flight.
     fn let_go(&mut self, id: MailId) {
         let Some(waits) = self.mails.get_mut(&id) else { return };
-        if let Some(mailbox) = self.boxes.get_mut(&waits.mail.letter.thing) {
-            mailbox.fresh.remove(&id);
+        if let Some(mailbox) = self.boxes.get_mut(&waits.mail.message.thing) {
+            mailbox.new.remove(&id);
         }
         if let Some(session) = waits.holder.take()
-            && let Some(held) = self.held.get_mut(&session)
+            && let Some(in_flight) = self.in_flight.get_mut(&session)
         {
-            held.remove(&id);
-            if held.is_empty() {
-                self.held.remove(&session);
+            in_flight.remove(&id);
+            if in_flight.is_empty() {
+                self.in_flight.remove(&session);
             }
         }
     }

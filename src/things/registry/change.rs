@@ -75,7 +75,7 @@ impl Things {
         let mut batch = Batch::default();
         also(&thing, &mut batch);
         self.delete(&mut batch, &thing);
-        let mut receipt = match self.tables.hand_over(batch) {
+        let mut receipt = match self.tables.submit(batch) {
             Ok(receipt) => receipt,
             Err(error) => {
                 *self.counts.lock().entry(org).or_insert(0) += 1;
@@ -113,7 +113,7 @@ impl Things {
         }
     }
 
-    /// Hands a thing over that nobody else changes meanwhile; `before` is what it was.
+    /// Submits a thing that nobody else changes meanwhile; `before` is what it was.
     fn put_checked(&self, thing: &Thing, before: Option<&Thing>) -> Result<Receipt, ThingConflict> {
         let had = |alias, value| before.and_then(|before| before.aliases.get(alias)) == Some(value);
         let mut claimed =
@@ -127,21 +127,21 @@ impl Things {
         }
         let mut batch = Batch::default();
         self.put(&mut batch, thing, before);
-        Ok(self.hand_over(batch, thing, before)?)
+        Ok(self.submit(batch, thing, before)?)
     }
 
-    /// Hands the batch of a thing over to which [`Things::put`] has added it. One that is
+    /// Submits the batch of a thing, to which [`Things::put`] has added it. One that is
     /// new is not counted if that fails.
     ///
     /// # Errors
     /// The store takes no more changes.
-    pub(super) fn hand_over(
+    pub(super) fn submit(
         &self,
         batch: Batch,
         thing: &Thing,
         before: Option<&Thing>,
     ) -> Result<Receipt, StoreError> {
-        self.tables.hand_over(batch).inspect_err(|_| {
+        self.tables.submit(batch).inspect_err(|_| {
             if before.is_none()
                 && let Some(count) = self.counts.lock().get_mut(&thing.org)
             {

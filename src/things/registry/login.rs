@@ -39,7 +39,7 @@ impl Things {
         if before.as_ref() != Some(&thing) {
             let mut batch = Batch::default();
             self.put(&mut batch, &thing, before.as_ref());
-            receipt = self.hand_over(batch, &thing, before.as_ref())?;
+            receipt = self.submit(batch, &thing, before.as_ref())?;
         }
         Ok(Some((thing, receipt)))
     }

@@ -62,7 +62,7 @@ impl Telemetry {
             }
             batch.delete(Table::Series, key);
         }
-        self.tables.hand_over(batch).map(Some)
+        self.tables.submit(batch).map(Some)
     }
 
     /// Adds the removal of a series' points. False when there are more than there is room for.

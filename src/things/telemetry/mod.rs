@@ -132,7 +132,7 @@ impl Telemetry {
         for series in &open {
             series.close(&mut batch);
         }
-        Ok(Published { receipt: self.tables.hand_over(batch)?, unchanged })
+        Ok(Published { receipt: self.tables.submit(batch)?, unchanged })
     }
 
     fn open(&self, owner: Owner, kind: Kind, name: &str) -> Result<Open, StoreError> {

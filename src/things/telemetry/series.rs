@@ -156,7 +156,7 @@ impl Numbers {
             let end = next + BLOCK;
             let mut batch = Batch::default();
             batch.put(Table::Meta, NUMBERS_KEY, end.to_be_bytes());
-            drop(tables.hand_over(batch)?);
+            drop(tables.submit(batch)?);
             *block = Some(Block { next, end });
         }
         match block.as_mut() {

@@ -167,7 +167,7 @@ fn nothing_is_left_of_a_thing_that_is_forgotten() {
     assert_eq!(bench.sweep(), 0);
     let mut batch = Batch::default();
     bench.telemetry.forget(&mut batch, MINE);
-    let receipt = bench.telemetry.tables.hand_over(batch).expect("room");
+    let receipt = bench.telemetry.tables.submit(batch).expect("room");
     bench.runtime.block_on(receipt).expect("stored");
     assert_eq!(bench.sweep(), 2);
     assert_eq!(bench.telemetry.currents(MINE).expect("read"), Currents::default());

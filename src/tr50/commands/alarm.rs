@@ -3,8 +3,8 @@
 use base::{Code, Failure, excerpt, json, limits};
 
 use super::commands;
-use super::points::{self, Item, Message, Name, Source, field, required_field};
-use super::span::{self, At, Form, Held, History, Range, Wanted};
+use super::history::{self, At, Form, History, HistoryQuery, Range, ValueAt};
+use super::publish::{self, Item, Message, Name, Source, field, required_field};
 use super::target::Target;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Alarm as State, Kind, Value};
@@ -12,7 +12,7 @@ use crate::tr50::params::{Field, params};
 use crate::tr50::step::{Call, Later, Looked, WriteReply};
 
 commands! {
-    "alarm.batch" => points::batch::<Alarm>, [NOT_FOUND],
+    "alarm.batch" => publish::batch::<Alarm>, [NOT_FOUND],
         "Records states of alarms, in the order of their times, up to the first that is wrong. The \
          reply is sent when what came before that is durable.",
         "";
@@ -26,7 +26,7 @@ commands! {
     "alarm.history.multi" => history_multi, [NOT_FOUND],
         "Lists states of several alarms, oldest first, at most 5000 in all.",
         "`values`, an object with the reply of `alarm.history` for each key";
-    "alarm.publish" => points::publish::<Alarm>, [NOT_FOUND],
+    "alarm.publish" => publish::one::<Alarm>, [NOT_FOUND],
         "Records the state of an alarm. The state that it has already is only recorded again with \
          `republish`.",
         "";
@@ -62,19 +62,19 @@ impl Item for Alarm {
 }
 
 /// `alarm.current`.
-pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<Held>, Failure> {
+pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<ValueAt>, Failure> {
     call.look(at.ts.is_some(), move |call| {
         let owner = target.subject(call)?.id.into();
-        let held = span::held(call, owner, Kind::Alarm, &at.key.0, at.ts)?;
-        held.ok_or_else(|| {
+        let value = history::value_at(call, owner, Kind::Alarm, &at.key.0, at.ts)?;
+        value.ok_or_else(|| {
             Failure::not_found(format!("A state of alarm \"{}\"", excerpt(&at.key.0)))
         })
     })
 }
 
 params! {
-    /// Which alarm, and in which form.
-    pub struct Which {
+    /// HistoryParams alarm, and in which form.
+    pub struct HistoryParams {
         required key: Name = "key", "The alarm's name.";
         optional split: bool = "split", "States and times in arrays of their own.";
     }
@@ -83,19 +83,19 @@ params! {
 /// `alarm.history`.
 pub fn history(
     call: &Call<'_>,
-    (target, (which, range)): (Target, (Which, Range)),
+    (target, (which, range)): (Target, (HistoryParams, Range)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
-        let series = span::series_of(call, &target, Kind::Alarm, &which.key.0)?;
+        let series = history::series_of(call, &target, Kind::Alarm, &which.key.0)?;
         let (span, limit) = range.span(call.now);
-        let wanted = Wanted { span, limit, offset: None, filter: None };
+        let wanted = HistoryQuery { span, limit, offset: None, filter: None };
         let form = Form { split: which.split.unwrap_or(false), ..Form::default() };
-        span::history(call, series.as_ref(), &wanted, form)
+        history::read(call, series.as_ref(), &wanted, form)
     })
 }
 
 params! {
-    /// Which alarms, and in which form.
+    /// HistoryParams alarms, and in which form.
     pub struct WhichOfMany {
         required keys: Vec<String> = "keys", "The alarms' names, at most 100.";
         optional split: bool = "split", "States and times in arrays of their own.";
@@ -128,16 +128,16 @@ pub fn history_multi(
         for key in keys {
             limit = asked.min(room);
             let series = call.app.telemetry.series(owner, Kind::Alarm, &key)?;
-            let wanted = Wanted { span, limit, offset: None, filter: None };
+            let wanted = HistoryQuery { span, limit, offset: None, filter: None };
             let history = if limit == 0 {
-                span::history(call, None, &wanted, form)?
+                history::read(call, None, &wanted, form)?
             } else {
-                span::history(call, series.as_ref(), &wanted, form)?
+                history::read(call, series.as_ref(), &wanted, form)?
             };
             room -= history.len();
             bytes += history.bytes();
             if bytes > limits::HISTORY_BYTES_MAX {
-                return Err(span::too_large());
+                return Err(history::too_large());
             }
             histories.push((key, history));
         }

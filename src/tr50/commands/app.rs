@@ -12,9 +12,9 @@ use rules::identity::model::Application;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::admin::{self, Edit, Unset};
+use super::authorize::{self, Edit, Unset};
 use super::commands;
-use super::view::{ListReply, View};
+use super::paging::{ListReply, View};
 use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
@@ -43,7 +43,7 @@ commands! {
 
 params! {
     /// Which application.
-    pub struct Which {
+    pub struct FindParams {
         optional id: ApplicationId = "id", "The application's id.";
         optional token: String = "token", "Its token.";
         optional name: String = "name", "Its name, unique in the organisation in any case.";
@@ -52,7 +52,7 @@ params! {
 
 params! {
     /// An application's members.
-    pub struct Members {
+    pub struct UpdateParams {
         optional desc: String = "desc", "What it is for.";
         optional auto_register: bool = "autoRegister",
             "Whether unknown thing keys register at their first login; by default, if `autoRegThingDefId` is there.";
@@ -163,7 +163,7 @@ impl From<&Arc<Application>> for AppView {
     }
 }
 
-impl Members {
+impl UpdateParams {
     /// Changes the application. What it may do then, the caller must be able to grant: whoever
     /// changes its token has all of that.
     fn apply(
@@ -178,7 +178,7 @@ impl Members {
         let sec_tags = &mut application.auto_register_sec_tags;
         edit.list("autoRegSecTags", sec_tags, self.auto_register_sec_tags)?;
         if let Some(def) = self.auto_register_def {
-            application.auto_register_def = def_meant(call, &def)?;
+            application.auto_register_def = resolve_thing_def(call, &def)?;
             application.auto_register = application.auto_register_def.is_some();
         } else if edit.unsets("autoRegThingDefId") {
             application.auto_register_def = None;
@@ -190,18 +190,18 @@ impl Members {
         edit.flag("isOrgAdmin", &mut application.org_admin, self.is_org_admin);
         edit.flag("restrictAccessToSelf", &mut application.restrict_access_to_self, self.restrict);
         if let Some(roles) = self.roles {
-            application.roles = admin::roles_meant(call, application.org, &roles)?;
+            application.roles = authorize::resolve_roles(call, application.org, &roles)?;
         } else if edit.unsets("roles") {
             application.roles.clear();
         }
         let supers = application.super_admin || application.super_ops;
-        admin::check_flags(call, supers, application.org_admin)?;
-        admin::check_held(call, application.org, &application.roles)
+        authorize::check_flags(call, supers, application.org_admin)?;
+        authorize::check_held(call, application.org, &application.roles)
     }
 }
 
 /// The definition with this id or key; none for an empty text.
-fn def_meant(call: &Call<'_>, name: &str) -> Result<Option<ThingDefId>, Failure> {
+fn resolve_thing_def(call: &Call<'_>, name: &str) -> Result<Option<ThingDefId>, Failure> {
     if name.is_empty() {
         return Ok(None);
     }
@@ -213,7 +213,7 @@ fn def_meant(call: &Call<'_>, name: &str) -> Result<Option<ThingDefId>, Failure>
     }
 }
 
-impl Which {
+impl FindParams {
     /// The application of the current organisation. A token is not repeated in the failure.
     fn find(&self, call: &Call<'_>) -> Result<Arc<Application>, Failure> {
         let org = call.session.org_id();
@@ -241,7 +241,10 @@ impl Which {
 }
 
 /// `app.create`.
-pub fn create(call: &Call<'_>, (which, members): (Which, Members)) -> Result<After<Made>, Failure> {
+pub fn create(
+    call: &Call<'_>,
+    (which, members): (FindParams, UpdateParams),
+) -> Result<After<Made>, Failure> {
     let name = which.name.ok_or_else(|| missing("name"))?;
     let token = match which.token.filter(|token| !token.is_empty()) {
         Some(token) => token,
@@ -272,12 +275,12 @@ pub fn create(call: &Call<'_>, (which, members): (Which, Members)) -> Result<Aft
         auto_register_sec_tags: Vec::new(),
         license: String::new(),
         created_on: call.now,
-        created_by: admin::author(call),
+        created_by: authorize::author(call),
         updated: None,
     };
     let turn = identity.turn();
     check_names(call, &application, Some(&made.token))?;
-    admin::check_room(identity.applications_of(org).len(), "applications")?;
+    authorize::check_room(identity.applications_of(org).len(), "applications")?;
     members.apply(call, &mut application, &Edit::new(None))?;
     Ok(After(made, turn.put(application).into()))
 }
@@ -288,18 +291,18 @@ fn check_names(
     application: &Application,
     new_token: Option<&String>,
 ) -> Result<(), Failure> {
-    admin::check_name("name", &application.name)?;
+    authorize::check_name("name", &application.name)?;
     let identity = &call.app.identity();
     let others = identity.applications_of(application.org);
     let same = |other: &&Arc<Application>| {
         other.id != application.id && other.name.to_lowercase() == application.name.to_lowercase()
     };
     if others.iter().find(same).is_some() {
-        return Err(admin::already_exists("Application", &application.name));
+        return Err(authorize::already_exists("Application", &application.name));
     }
     let Some(token) = new_token else { return Ok(()) };
     if !is_token(token) || token.len() < limits::TOKEN_BYTES_MIN {
-        return Err(admin::unfit("token", "16 to 256 printable ASCII characters"));
+        return Err(authorize::invalid_param("token", "16 to 256 printable ASCII characters"));
     }
     if identity.application_by_token(token).is_some() {
         let sentence = "An application with this token exists already.";
@@ -315,7 +318,7 @@ fn new_token(random: [u8; 32]) -> String {
 }
 
 /// `app.find`.
-pub fn find(call: &Call<'_>, which: Which) -> Result<Found, Failure> {
+pub fn find(call: &Call<'_>, which: FindParams) -> Result<Found, Failure> {
     let application = which.find(call)?;
     let of_it = |session: &Session| match session.who() {
         Who::Application { application: other, .. } => other.id == application.id,
@@ -335,7 +338,7 @@ pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
 /// `app.update`.
 pub fn update(
     call: &Call<'_>,
-    (which, members, unset): (Which, Members, Unset),
+    (which, members, unset): (FindParams, UpdateParams, Unset),
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let before = which.find(call)?;
@@ -354,13 +357,13 @@ pub fn update(
     }
     check_names(call, &application, new_token.as_ref())?;
     members.apply(call, &mut application, &Edit::new(unset.unset))?;
-    application.updated = admin::stamp(call);
+    application.updated = authorize::stamp(call);
     let affected = Affected::Org(application.org);
     Ok(After(Done, Effects::from(turn.put(application)).followed_by(affected)))
 }
 
 /// `app.delete`.
-pub fn delete(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
+pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let application = which.find(call)?;
     let affected = Affected::Org(application.org);

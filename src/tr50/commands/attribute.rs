@@ -4,8 +4,8 @@
 use base::{Code, Failure, excerpt, limits};
 
 use super::commands;
-use super::points::{self, AttributeText, Item, Name, Source, field, required_field};
-use super::span::{self, At, Form, Held, Range, Wanted};
+use super::history::{self, At, Form, HistoryQuery, Range, ValueAt};
+use super::publish::{self, AttributeText, Item, Name, Source, field, required_field};
 use super::target::Target;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
@@ -13,7 +13,7 @@ use crate::tr50::params::{Field, params};
 use crate::tr50::step::{Call, Later, Looked};
 
 commands! {
-    "attribute.batch" => points::batch::<Attribute>, [NOT_FOUND],
+    "attribute.batch" => publish::batch::<Attribute>, [NOT_FOUND],
         "Sets attributes, in order, up to the first that is wrong. The reply is sent when what \
          came before that is durable.",
         "";
@@ -24,7 +24,7 @@ commands! {
         "Lists values of an attribute, oldest first, at most 5000; null where it was unset.",
         "`count`, `values`, an array of `value`, `ts` and `corrId`; with `split`: `values` and \
          `ts`, two arrays";
-    "attribute.publish" => points::publish::<Attribute>, [NOT_FOUND],
+    "attribute.publish" => publish::one::<Attribute>, [NOT_FOUND],
         "Sets an attribute; null unsets it. The value that it has already is only recorded again \
          with `republish`.",
         "";
@@ -53,19 +53,19 @@ impl Item for Attribute {
 }
 
 /// `attribute.current`.
-pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<Held>, Failure> {
+pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<ValueAt>, Failure> {
     call.look(at.ts.is_some(), move |call| {
         let owner = target.subject(call)?.id.into();
-        let held = span::held(call, owner, Kind::Attribute, &at.key.0, at.ts)?;
-        held.ok_or_else(|| {
+        let value = history::value_at(call, owner, Kind::Attribute, &at.key.0, at.ts)?;
+        value.ok_or_else(|| {
             Failure::not_found(format!("A value of attribute \"{}\"", excerpt(&at.key.0)))
         })
     })
 }
 
 params! {
-    /// Which attribute, and in which form.
-    pub struct Which {
+    /// HistoryParams attribute, and in which form.
+    pub struct HistoryParams {
         required key: Name = "key", "The attribute's name.";
         optional offset: u64 = "offset",
             "Values to leave out: the oldest with `start`, the newest without.";
@@ -78,20 +78,20 @@ params! {
 /// `attribute.history`.
 pub fn history(
     call: &Call<'_>,
-    (target, (which, range)): (Target, (Which, Range)),
+    (target, (which, range)): (Target, (HistoryParams, Range)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let newest_first = newest_first(which.sort.as_deref())?;
-        let series = span::series_of(call, &target, Kind::Attribute, &which.key.0)?;
+        let series = history::series_of(call, &target, Kind::Attribute, &which.key.0)?;
         let (span, limit) = range.span(call.now);
-        let wanted = Wanted {
+        let wanted = HistoryQuery {
             span,
             limit: limited(which.limit, limit),
             offset: Some(offset(which.offset)),
             filter: None,
         };
         let form = Form { split: which.split.unwrap_or(false), ..Form::default() };
-        let history = span::history(call, series.as_ref(), &wanted, form)?;
+        let history = history::read(call, series.as_ref(), &wanted, form)?;
         Ok(history.newest_first(newest_first))
     })
 }

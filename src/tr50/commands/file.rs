@@ -5,8 +5,8 @@ use base::{Code, Failure, FileId, TicketId, Timestamp, limits};
 use serde::Serialize;
 
 use super::commands;
+use super::paging::View;
 use super::target::{Target, is_restricted};
-use super::view::View;
 use crate::random::random;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
@@ -105,7 +105,7 @@ impl Value for Login {
 
 params! {
     /// The parameters of `file.list` beside those of every list.
-    pub struct Wanted {
+    pub struct ListParams {
         optional tags: Vec<String> = "tags", "Only files that have all of these tags.";
     }
 }
@@ -216,7 +216,7 @@ pub fn get(
 /// `file.list`.
 pub fn list(
     call: &Call<'_>,
-    (view, (target, (whose, wanted))): (View, (Target, (Whose, Wanted))),
+    (view, (target, (whose, wanted))): (View, (Target, (Whose, ListParams))),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let owner = whose.owner(&target, call)?;

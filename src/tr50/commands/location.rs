@@ -4,8 +4,8 @@ use base::{Code, Failure, Timestamp};
 
 use super::attribute::{limited, offset};
 use super::commands;
-use super::points::{self, Item, Line, Source, field, required_field};
-use super::span::{self, Form, Held, Range, Wanted};
+use super::history::{self, Form, HistoryQuery, Range, ValueAt};
+use super::publish::{self, Item, Line, Source, field, required_field};
 use super::target::Target;
 use crate::things::telemetry::point::{Kind, Location as Position, Point, Text, Value};
 use crate::things::telemetry::{LocationNow, NewPoint};
@@ -13,7 +13,7 @@ use crate::tr50::params::{Field, params};
 use crate::tr50::step::{Call, Later, Looked};
 
 commands! {
-    "location.batch" => points::batch::<Location>, [NOT_FOUND, NOT_CONFIGURED],
+    "location.batch" => publish::batch::<Location>, [NOT_FOUND, NOT_CONFIGURED],
         "Records positions of a thing, in order, up to the first that is wrong. The reply is sent \
          when what came before that is durable.",
         "";
@@ -24,7 +24,7 @@ commands! {
     "location.history" => history, [NOT_FOUND],
         "Lists positions of a thing, oldest first, at most 5000.",
         "`count`, `values`, an array of what `location.current` shows";
-    "location.publish" => points::publish::<Location>, [NOT_FOUND, NOT_CONFIGURED],
+    "location.publish" => publish::one::<Location>, [NOT_FOUND, NOT_CONFIGURED],
         "Records the position of a thing. Radio cells and networks instead of coordinates would \
          need a positioning service, which is not part of this server.",
         "";
@@ -100,17 +100,20 @@ params! {
 }
 
 /// `location.current`.
-pub fn current(call: &Call<'_>, (target, when): (Target, When)) -> Result<Looked<Held>, Failure> {
+pub fn current(
+    call: &Call<'_>,
+    (target, when): (Target, When),
+) -> Result<Looked<ValueAt>, Failure> {
     call.look(when.ts.is_some(), move |call| {
         let subject = target.subject(call)?;
-        let held = span::held(call, subject.id.into(), Kind::Location, "", when.ts)?;
-        held.ok_or_else(|| Failure::not_found(format!("A location of thing \"{}\"", subject.key)))
+        let value = history::value_at(call, subject.id.into(), Kind::Location, "", when.ts)?;
+        value.ok_or_else(|| Failure::not_found(format!("A location of thing \"{}\"", subject.key)))
     })
 }
 
 params! {
-    /// Which positions, and in which form.
-    pub struct Which {
+    /// HistoryParams positions, and in which form.
+    pub struct HistoryParams {
         optional fix_type: String = "fixType", "Only positions that were found so.";
         optional offset: u64 = "offset",
             "Positions to leave out: the oldest with `start`, the newest without.";
@@ -124,10 +127,10 @@ params! {
 /// `limit`.
 pub fn history(
     call: &Call<'_>,
-    (target, (which, range)): (Target, (Which, Range)),
+    (target, (which, range)): (Target, (HistoryParams, Range)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
-        let series = span::series_of(call, &target, Kind::Location, "")?;
+        let series = history::series_of(call, &target, Kind::Location, "")?;
         let (span, limit) = range.span(call.now);
         let fix_type = which.fix_type.filter(|fix_type| !fix_type.is_empty());
         let found_so = |point: &Point<'_>| match (&point.value, &fix_type) {
@@ -136,7 +139,7 @@ pub fn history(
             }
             _ => true,
         };
-        let wanted = Wanted {
+        let wanted = HistoryQuery {
             span,
             limit: limited(which.limit, limit),
             offset: Some(offset(which.offset)),
@@ -147,6 +150,6 @@ pub fn history(
             ids: which.return_ids.unwrap_or(false),
             addresses: which.show_address.unwrap_or(false),
         };
-        span::history(call, series.as_ref(), &wanted, form)
+        history::read(call, series.as_ref(), &wanted, form)
     })
 }

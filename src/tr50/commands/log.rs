@@ -8,8 +8,8 @@ use base::{
 
 use super::attribute::{limited, offset};
 use super::commands;
-use super::points::{CorrId, Gate, Message};
-use super::span::{self, Ago, Form, History, Range, Wanted};
+use super::history::{self, Ago, Form, History, HistoryQuery, Range};
+use super::publish::{CorrId, Gate, Message};
 use super::target::{Subject, Target, is_restricted};
 use crate::things::telemetry::point::{Entry, Kind, Point, Value};
 use crate::things::telemetry::{NewPoint, Owner};
@@ -87,8 +87,8 @@ impl Place {
 }
 
 params! {
-    /// Which entries.
-    pub struct Which {
+    /// HistoryParams entries.
+    pub struct HistoryParams {
         optional level: u64 = "level", "Only entries of this level.";
         optional corr_id: String = "corrId", "Only entries with this correlation id.";
         optional kind: String = "type", "`thing`, or `system` for the organisation's log.";
@@ -110,7 +110,7 @@ pub struct Entries {
 
 /// `log.list`. Entries of other types than a thing's and the organisation's are not kept here: a
 /// list of them is empty.
-pub fn list(call: &Call<'_>, (target, which): (Target, Which)) -> Result<Later, Failure> {
+pub fn list(call: &Call<'_>, (target, which): (Target, HistoryParams)) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let kind = which.kind.as_deref().unwrap_or_default().to_ascii_lowercase();
         let place = Place::of(call, &target, which.global.or(Some(kind == "system")))?;
@@ -126,13 +126,13 @@ pub fn list(call: &Call<'_>, (target, which): (Target, Which)) -> Result<Later, 
             };
             of_level && (corr_id.is_none() || point.corr_id.as_deref() == corr_id.as_deref())
         };
-        let wanted = Wanted {
+        let wanted = HistoryQuery {
             span,
             limit: limited(which.limit, limits::LIST_MAX as usize),
             offset: Some(offset(which.offset)),
             filter: Some(&fits),
         };
-        let history = span::history(call, series.as_ref(), &wanted, Form::default())?;
+        let history = history::read(call, series.as_ref(), &wanted, Form::default())?;
         Ok(Entries { history, thing: place.thing })
     })
 }
@@ -149,7 +149,7 @@ impl WriteReply for Entries {
                 out.push(b',');
             }
             let mut object = ObjectWriter::new(out);
-            object.string(key!("id"), &span::point_id(row));
+            object.string(key!("id"), &history::point_id(row));
             object.time(key!("ts"), point.ts);
             if let Some((id, thing_key)) = &self.thing {
                 object.hex(key!("thingId"), id.as_bytes());

@@ -4,7 +4,7 @@ use base::{Failure, limits};
 use serde_json::value::RawValue;
 
 use super::commands;
-use super::mailbox::sending::{Order, Terms, deliver, method_params};
+use super::mailbox::sending::{Order, SendOptions, deliver, method_params};
 use super::target::{Subject, Target};
 use crate::things::mailbox::mail::METHOD_EXEC;
 use crate::things::registry::Thing;
@@ -31,9 +31,9 @@ params! {
 /// `method.exec`.
 pub fn exec(
     call: &Call<'_>,
-    (target, (exec, terms)): (Target, (Exec, Terms)),
+    (target, (exec, options)): (Target, (Exec, SendOptions)),
 ) -> Result<FromDevice, Failure> {
-    let (subject, wait_s) = match terms.ack_timeout {
+    let (subject, wait_s) = match options.ack_timeout {
         Some(wait_s) => (target.subject(call)?, wait_s),
         None => {
             let thing = target.thing(call)?;
@@ -44,7 +44,7 @@ pub fn exec(
     let params = exec.params.or(exec.parameters);
     let params = method_params(&exec.method, params.as_deref())?;
     let order = Order { command: METHOD_EXEC.to_owned(), params: Some(params), wait_s };
-    deliver(call, subject, order, &terms)
+    deliver(call, subject, order, &options)
 }
 
 /// How long the answer of a method is waited for if the caller does not say: as long as the thing's

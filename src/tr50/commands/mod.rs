@@ -8,13 +8,14 @@ use rules::identity::permission::{Permission, PermissionSet};
 use super::params::{Field, Params};
 use super::step::{Call, CommandInfo, IntoStep, OpenCall, Waits};
 
-mod admin;
 pub mod alarm;
 pub mod api;
 pub mod app;
 pub mod attribute;
+mod authorize;
 pub mod diag;
 pub mod file;
+mod history;
 pub mod locale;
 pub mod location;
 pub mod log;
@@ -22,19 +23,18 @@ pub mod mailbox;
 pub mod method;
 pub mod module;
 pub mod org;
-pub mod points;
+mod paging;
 pub mod property;
+pub mod publish;
 pub mod role;
 pub mod session;
 pub mod sms;
-mod span;
 mod target;
 pub mod thing;
 pub mod thing_attr;
 pub mod thing_def;
 pub mod user;
 pub mod user_org;
-mod view;
 
 /// The rows of a family: name, handler, codes of failures that not every command has; what it does;
 /// members of `params` in the reply. `open` stands before a command that needs no session. How the

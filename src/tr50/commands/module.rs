@@ -3,7 +3,7 @@
 use base::{Failure, limits};
 
 use super::commands;
-use super::points;
+use super::publish;
 use super::target::Target;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
@@ -47,5 +47,5 @@ pub fn register(call: &Call<'_>, (target, modem): (Target, Modem)) -> Result<Aft
         })
     };
     let points: Vec<_> = facts.into_iter().filter_map(attribute).collect();
-    Ok(After(Done, points::record(call, &subject, Kind::Attribute, &points)?.into()))
+    Ok(After(Done, publish::record(call, &subject, Kind::Attribute, &points)?.into()))
 }

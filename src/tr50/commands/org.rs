@@ -7,9 +7,9 @@ use rules::identity::model::Org;
 use rules::identity::{Record, SLUG_RULE, is_slug};
 use serde::Serialize;
 
-use super::admin::{self, Edit, Made, Unset};
+use super::authorize::{self, Edit, Made, Unset};
 use super::commands;
-use super::view::{ListReply, View};
+use super::paging::{ListReply, View};
 use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::things::files::Owner;
@@ -48,7 +48,7 @@ params! {
 
 params! {
     /// The parameters of `org.list` beside those of every list.
-    pub struct Wanted {
+    pub struct ListParams {
         optional can_have_sub_orgs: bool = "canHaveSubOrgs",
             "Only those below which others can be made.";
         optional root: bool = "root", "Only those that are below no other.";
@@ -68,7 +68,7 @@ params! {
 
 params! {
     /// Which organisation.
-    pub struct Which {
+    pub struct FindParams {
         optional key: String = "key", "The organisation's key.";
         optional id: OrgId = "id", "The organisation's id, instead.";
     }
@@ -76,7 +76,7 @@ params! {
 
 params! {
     /// An organisation's other members.
-    pub struct Members {
+    pub struct UpdateParams {
         optional name: String = "name", "A name for people; the key by default.";
         optional desc: String = "desc", "What it is.";
         optional locale: String = "locale", "The locale of its users, such as `en_US`.";
@@ -152,10 +152,10 @@ impl From<&Arc<Org>> for OrgView {
     }
 }
 
-impl Members {
+impl UpdateParams {
     fn apply(self, org: &mut Org, edit: &Edit) -> Result<(), Failure> {
         if let Some(name) = self.name {
-            admin::check_name("name", &name)?;
+            authorize::check_name("name", &name)?;
             org.name = name;
         }
         edit.text("desc", &mut org.desc, self.desc)?;
@@ -169,15 +169,15 @@ impl Members {
     }
 }
 
-impl Which {
+impl FindParams {
     /// The organisation, if the caller may act in it; without parameters the current one.
     fn find(&self, call: &Call<'_>) -> Result<Arc<Org>, Failure> {
         let (None, Some(key)) = (self.id, &self.key) else {
-            return admin::org_meant(call, self.id);
+            return authorize::resolve_org(call, self.id);
         };
         let found = call.app.identity().org_by_key(key);
         found
-            .filter(|org| admin::may_act_in(call, org.id))
+            .filter(|org| authorize::may_act_in(call, org.id))
             .ok_or_else(|| Failure::not_found(format!("Organisation \"{}\"", excerpt(key))))
     }
 }
@@ -202,7 +202,7 @@ pub fn find(call: &Call<'_>, params: Find) -> Result<OrgView, Failure> {
 }
 
 /// `org.list`: the organisations that the caller can see, ordered by key.
-pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
+pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListReply, Failure> {
     let mut orgs = visible(call);
     orgs.retain(|org| {
         wanted.can_have_sub_orgs.is_none_or(|can| can != org.no_sub_orgs)
@@ -224,24 +224,24 @@ fn visible(call: &Call<'_>) -> Vec<Arc<Org>> {
 /// `org.create`: below the current organisation, or one below that.
 pub fn create(
     call: &Call<'_>,
-    (new, members): (New, Members),
+    (new, members): (New, UpdateParams),
 ) -> Result<After<Made<OrgId>>, Failure> {
-    admin::check_name("key", &new.key)?;
+    authorize::check_name("key", &new.key)?;
     if new.slug.as_ref().is_some_and(|slug| !is_slug(slug)) {
-        return Err(admin::unfit("slug", SLUG_RULE));
+        return Err(authorize::invalid_param("slug", SLUG_RULE));
     }
     let identity = &call.app.identity();
     let id = OrgId::from_bytes(random()?);
     let turn = identity.turn();
-    let parent = admin::org_meant(call, new.parent_id)?;
+    let parent = authorize::resolve_org(call, new.parent_id)?;
     check_below(call, &parent)?;
     if identity.org_by_key(&new.key).is_some() {
-        return Err(admin::already_exists("Organisation", &new.key));
+        return Err(authorize::already_exists("Organisation", &new.key));
     }
     let orgs = identity.orgs();
     let taken = |slug: &str| orgs.iter().any(|org| org.slug == slug);
     let slug = match new.slug {
-        Some(slug) if taken(&slug) => return Err(admin::already_exists("Slug", &slug)),
+        Some(slug) if taken(&slug) => return Err(authorize::already_exists("Slug", &slug)),
         Some(slug) => slug,
         None => slug_of(&new.key, taken),
     };
@@ -258,7 +258,7 @@ pub fn create(
         tags: Vec::new(),
         no_sub_orgs: false,
         created_on: call.now,
-        created_by: admin::author(call),
+        created_by: authorize::author(call),
         updated: None,
     };
     members.apply(&mut org, &Edit::new(None))?;
@@ -274,7 +274,7 @@ fn check_below(call: &Call<'_>, parent: &Org) -> Result<(), Failure> {
     }
     let orgs = identity.orgs();
     let below = orgs.iter().filter(|org| org.parent == Some(parent.id)).count();
-    admin::check_room(below, "organisations below it")
+    authorize::check_room(below, "organisations below it")
 }
 
 /// A slug that is like the key and not taken.
@@ -295,17 +295,17 @@ fn slug_of(key: &str, taken: impl Fn(&str) -> bool) -> String {
 /// `org.update`.
 pub fn update(
     call: &Call<'_>,
-    (which, members, unset): (Which, Members, Unset),
+    (which, members, unset): (FindParams, UpdateParams, Unset),
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let mut org = Org::clone(&*which.find(call)?);
     members.apply(&mut org, &Edit::new(unset.unset))?;
-    org.updated = admin::stamp(call);
+    org.updated = authorize::stamp(call);
     Ok(After(Done, turn.put(org).into()))
 }
 
 /// `org.delete`: never the current organisation, whose session would go with it.
-pub fn delete(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
+pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     if which.id.is_none() && which.key.is_none() {
         return Err(missing("id"));
     }

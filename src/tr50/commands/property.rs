@@ -8,8 +8,8 @@ use base::{
 use store::Row;
 
 use super::commands;
-use super::points::{self, Item, Name, Source, required_field};
-use super::span::{self, Ago, At, Form, Held, Range, Wanted};
+use super::history::{self, Ago, At, Form, HistoryQuery, Range, ValueAt};
+use super::publish::{self, Item, Name, Source, required_field};
 use super::target::Target;
 use crate::things::telemetry::aggregate::{Aggregation, Calc, Step};
 use crate::things::telemetry::point::{Kind, Value};
@@ -22,7 +22,7 @@ commands! {
         "Calculates one value of a property for each hour or day, or for the whole span.",
         "`values`, an array of `value` and `ts`, the beginning of the hour or day; with `split`: \
          `values` and `ts`, two arrays";
-    "property.batch" => points::batch::<Property>, [NOT_FOUND],
+    "property.batch" => publish::batch::<Property>, [NOT_FOUND],
         "Records values of properties, in order, up to the first that is wrong. The reply is sent \
          when what came before that is durable.",
         "";
@@ -33,7 +33,7 @@ commands! {
         "Lists values of a property, oldest first, at most 5000.",
         "`values`, an array of `id` (if asked for), `value`, `ts` and `corrId`; with `split`: \
          `values`, `ts` and `ids`, three arrays";
-    "property.publish" => points::publish::<Property>, [NOT_FOUND],
+    "property.publish" => publish::one::<Property>, [NOT_FOUND],
         "Records a value of a property.",
         "";
 }
@@ -59,19 +59,19 @@ impl Item for Property {
 }
 
 /// `property.current`.
-pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<Held>, Failure> {
+pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<ValueAt>, Failure> {
     call.look(at.ts.is_some(), move |call| {
         let owner = target.subject(call)?.id.into();
-        let held = span::held(call, owner, Kind::Property, &at.key.0, at.ts)?;
-        held.ok_or_else(|| {
+        let value = history::value_at(call, owner, Kind::Property, &at.key.0, at.ts)?;
+        value.ok_or_else(|| {
             Failure::not_found(format!("A value of property \"{}\"", excerpt(&at.key.0)))
         })
     })
 }
 
 params! {
-    /// Which property, and in which form.
-    pub struct Which {
+    /// HistoryParams property, and in which form.
+    pub struct HistoryParams {
         required key: Name = "key", "The property's name.";
         optional split: bool = "split", "Values and times in arrays of their own.";
         optional return_ids: bool = "returnIds", "With an id for each value.";
@@ -81,18 +81,18 @@ params! {
 /// `property.history`.
 pub fn history(
     call: &Call<'_>,
-    (target, (which, range)): (Target, (Which, Range)),
+    (target, (which, range)): (Target, (HistoryParams, Range)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
-        let series = span::series_of(call, &target, Kind::Property, &which.key.0)?;
+        let series = history::series_of(call, &target, Kind::Property, &which.key.0)?;
         let (span, limit) = range.span(call.now);
-        let wanted = Wanted { span, limit, offset: None, filter: None };
+        let wanted = HistoryQuery { span, limit, offset: None, filter: None };
         let form = Form {
             split: which.split.unwrap_or(false),
             ids: which.return_ids.unwrap_or(false),
             addresses: false,
         };
-        span::history(call, series.as_ref(), &wanted, form)
+        history::read(call, series.as_ref(), &wanted, form)
     })
 }
 
@@ -147,7 +147,7 @@ pub fn aggregate(
     call.look_later(move |call| {
         let (calc, step) = (wanted.calc()?, wanted.step()?);
         let split = wanted.split.unwrap_or(false);
-        let series = span::series_of(call, &target, Kind::Property, &wanted.key.0)?;
+        let series = history::series_of(call, &target, Kind::Property, &wanted.key.0)?;
         let Some(series) = series else { return Ok(Aggregated { values: Vec::new(), split }) };
         let range =
             Range { records: None, last: wanted.last, start: wanted.start, end: wanted.end };
@@ -202,19 +202,19 @@ impl WriteReply for Aggregated {
         out.extend_from_slice(br#"{"success":true,"params":"#);
         let mut object = ObjectWriter::new(out);
         if self.split {
-            span::write_array(
+            history::write_array(
                 object.name(key!("values")),
                 self.values.iter(),
                 |out, (_, value)| {
                     json::push_number(out, *value);
                 },
             );
-            span::write_array(object.name(key!("ts")), self.values.iter(), |out, (ts, _)| {
+            history::write_array(object.name(key!("ts")), self.values.iter(), |out, (ts, _)| {
                 json::push_value(out, ts);
             });
         } else {
             let out = object.name(key!("values"));
-            span::write_array(out, self.values.iter(), |out, (ts, value)| {
+            history::write_array(out, self.values.iter(), |out, (ts, value)| {
                 let mut object = ObjectWriter::new(out);
                 object.number(key!("value"), *value);
                 object.time(key!("ts"), *ts);

@@ -9,9 +9,9 @@ use rules::identity::model::Role;
 use rules::identity::permission::PermissionSet;
 use serde::Serialize;
 
-use super::admin::{self, Edit, Made, NewKey, Unset};
+use super::authorize::{self, Edit, Made, NewKey, Unset};
 use super::commands;
-use super::view::{ListReply, View};
+use super::paging::{ListReply, View};
 use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{NoParams, missing, params};
@@ -41,7 +41,7 @@ commands! {
 
 params! {
     /// A role's members.
-    pub struct Members {
+    pub struct UpdateParams {
         optional name: String = "name", "A name for people; the key by default.";
         optional desc: String = "desc", "What it is for.";
         optional perms: Vec<String> = "perms",
@@ -53,7 +53,7 @@ params! {
 
 params! {
     /// Which role.
-    pub struct Which {
+    pub struct FindParams {
         optional key: String = "key", "The role's key.";
         optional id: RoleId = "id", "The role's id, instead.";
     }
@@ -61,7 +61,7 @@ params! {
 
 params! {
     /// The parameters of `role.list` beside those of every list.
-    pub struct Wanted {
+    pub struct ListParams {
         optional org_id: OrgId = "orgId", "Another organisation, for administrators.";
     }
 }
@@ -124,15 +124,15 @@ impl RoleView {
     }
 }
 
-impl Members {
+impl UpdateParams {
     fn apply(self, call: &Call<'_>, role: &mut Role, edit: &Edit) -> Result<(), Failure> {
         if let Some(name) = self.name {
-            admin::check_name("name", &name)?;
+            authorize::check_name("name", &name)?;
             role.name = name;
         }
         if let Some(perms) = self.perms {
-            admin::check_list("perms", &perms)?;
-            admin::check_grant(call, &PermissionSet::from_names(&perms))?;
+            authorize::check_list("perms", &perms)?;
+            authorize::check_grant(call, &PermissionSet::from_names(&perms))?;
             role.permissions = perms;
         }
         edit.text("desc", &mut role.desc, self.desc)?;
@@ -141,7 +141,7 @@ impl Members {
     }
 }
 
-impl Which {
+impl FindParams {
     fn find(&self, call: &Call<'_>) -> Result<Arc<Granted>, Failure> {
         let (identity, org) = (&call.app.identity(), call.session.org_id());
         let (found, named) = match (self.id, &self.key) {
@@ -167,9 +167,9 @@ impl Which {
 /// `role.create`.
 pub fn create(
     call: &Call<'_>,
-    (new, members): (NewKey, Members),
+    (new, members): (NewKey, UpdateParams),
 ) -> Result<After<Made<RoleId>>, Failure> {
-    admin::check_name("key", &new.key)?;
+    authorize::check_name("key", &new.key)?;
     let (identity, org) = (&call.app.identity(), call.session.org_id());
     let mut role = Role {
         id: RoleId::from_bytes(random()?),
@@ -181,27 +181,27 @@ pub fn create(
         view_tags: Vec::new(),
         update_tags: Vec::new(),
         created_on: call.now,
-        created_by: admin::author(call),
+        created_by: authorize::author(call),
         updated: None,
     };
     members.apply(call, &mut role, &Edit::new(None))?;
     let id = role.id;
     let turn = identity.turn();
     if identity.role_by_key(org, &role.key).is_some_and(|other| other.role.org == org) {
-        return Err(admin::already_exists("Role", &role.key));
+        return Err(authorize::already_exists("Role", &role.key));
     }
-    admin::check_room(identity.roles_of(org).len(), "roles")?;
+    authorize::check_room(identity.roles_of(org).len(), "roles")?;
     Ok(After(Made { id }, turn.put(role).into()))
 }
 
 /// `role.find`.
-pub fn find(call: &Call<'_>, which: Which) -> Result<RoleView, Failure> {
+pub fn find(call: &Call<'_>, which: FindParams) -> Result<RoleView, Failure> {
     which.find(call).map(|granted| RoleView::of(&granted.role, call.session.org_id()))
 }
 
 /// `role.list`.
-pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
-    let org = admin::org_meant(call, wanted.org_id)?.id;
+pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListReply, Failure> {
+    let org = authorize::resolve_org(call, wanted.org_id)?.id;
     let roles = call.app.identity().roles_of(org);
     let roles: Vec<_> = roles.iter().map(|granted| RoleView::of(&granted.role, org)).collect();
     view.or_sorted_by("key").apply(FIELDS, &roles)
@@ -210,18 +210,18 @@ pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply
 /// `role.update`.
 pub fn update(
     call: &Call<'_>,
-    (which, members, unset): (Which, Members, Unset),
+    (which, members, unset): (FindParams, UpdateParams, Unset),
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let mut role = which.find_own(call)?.role.clone();
     members.apply(call, &mut role, &Edit::new(unset.unset))?;
-    role.updated = admin::stamp(call);
+    role.updated = authorize::stamp(call);
     let affected = Affected::Within(role.org);
     Ok(After(Done, Effects::from(turn.put(role)).followed_by(affected)))
 }
 
 /// `role.delete`.
-pub fn delete(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
+pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     let identity = &call.app.identity();
     let turn = identity.turn();
     let role = which.find_own(call)?.role.clone();

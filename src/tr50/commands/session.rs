@@ -64,7 +64,7 @@ params! {
 
 params! {
     /// Which session.
-    pub struct Which {
+    pub struct FindParams {
         optional id: String = "id", "The session's secret id.";
         optional reference: String = "ref", "The session's public handle.";
     }
@@ -195,7 +195,7 @@ fn statuses(names: &[String]) -> Result<Vec<Status>, String> {
 }
 
 /// `session.find`: one session of the current organisation, or one of the caller's own.
-pub fn find(call: &Call<'_>, params: Which) -> Result<SessionDetails, Failure> {
+pub fn find(call: &Call<'_>, params: FindParams) -> Result<SessionDetails, Failure> {
     let session = params.find(call)?.ok_or_else(|| missing("id"))?;
     Ok(SessionDetails(session))
 }
@@ -206,7 +206,7 @@ pub fn info(call: &Call<'_>, _: NoParams) -> Result<OwnSession, Failure> {
 }
 
 /// `session.end`: everybody may end the own sessions, an administrator any in the organisation.
-pub fn end(call: &Call<'_>, params: Which) -> Result<After<Done>, Failure> {
+pub fn end(call: &Call<'_>, params: FindParams) -> Result<After<Done>, Failure> {
     let session = params.find(call)?.unwrap_or_else(|| call.session.clone());
     let own = session.who().principal() == call.session.who().principal();
     let access = call.session.access();
@@ -218,7 +218,7 @@ pub fn end(call: &Call<'_>, params: Which) -> Result<After<Done>, Failure> {
     Ok(After(Done, SessionChange::EndFor(session, by).into()))
 }
 
-impl Which {
+impl FindParams {
     /// The session that is meant; none when neither parameter is there. What the caller may not
     /// see does not exist.
     fn find(&self, call: &Call<'_>) -> Result<Option<Arc<Session>>, Failure> {

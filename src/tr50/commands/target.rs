@@ -92,7 +92,7 @@ impl Target {
             return Err(missing(parameter));
         };
         let thing = found.ok_or_else(|| Failure::not_found(format!("Thing {named}")))?;
-        if may_name(call, &thing) {
+        if can_access(call, &thing) {
             return Ok(thing);
         }
         let sentence = "The application's token is restricted to its own thing.";
@@ -136,7 +136,7 @@ impl Target {
 
 /// Whether the caller may name this thing: every thing of its organisation, or, with a restricted
 /// token, its own and those that are bound to it.
-pub(super) fn may_name(call: &Call<'_>, thing: &Thing) -> bool {
+pub(super) fn can_access(call: &Call<'_>, thing: &Thing) -> bool {
     match call.session.who() {
         Who::Application { thing_id, .. } if is_restricted(call) => {
             thing.id == *thing_id || thing.bound_to == Some(*thing_id)

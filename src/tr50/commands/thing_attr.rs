@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::attribute::Attribute;
 use super::commands;
-use super::points::{self, CorrId, Name};
+use super::publish::{self, CorrId, Name};
 use super::target::Target;
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
@@ -16,7 +16,7 @@ commands! {
     "thing.attr.get" => get, [NOT_FOUND, ATTRIBUTE_MISSING],
         "Shows an attribute of a thing.",
         "`value`, `ts`";
-    "thing.attr.set" => points::publish::<Attribute>, [NOT_FOUND],
+    "thing.attr.set" => publish::one::<Attribute>, [NOT_FOUND],
         "Sets an attribute of a thing, as `attribute.publish` does.",
         "";
     "thing.attr.unset" => unset, [NOT_FOUND],
@@ -26,7 +26,7 @@ commands! {
 
 params! {
     /// Which attribute.
-    pub struct Which {
+    pub struct FindParams {
         required key: Name = "key", "The attribute's name.";
     }
 }
@@ -41,7 +41,10 @@ pub struct AttributeValue {
 
 /// `thing.attr.get`. An attribute that has no value has that of the thing's definition, if there is
 /// one, and then no time.
-pub fn get(call: &Call<'_>, (target, which): (Target, Which)) -> Result<AttributeValue, Failure> {
+pub fn get(
+    call: &Call<'_>,
+    (target, which): (Target, FindParams),
+) -> Result<AttributeValue, Failure> {
     let subject = target.subject(call)?;
     let name = which.key.0;
     let series = call.app.telemetry.series(subject.id.into(), Kind::Attribute, &name)?;
@@ -78,5 +81,5 @@ pub fn unset(call: &Call<'_>, (target, which): (Target, Unset)) -> Result<After<
         corr_id: which.corr_id.map(|id| id.0),
         republish: false,
     };
-    Ok(After(Done, points::record(call, &subject, Kind::Attribute, &[point])?.into()))
+    Ok(After(Done, publish::record(call, &subject, Kind::Attribute, &[point])?.into()))
 }

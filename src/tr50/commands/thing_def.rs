@@ -8,9 +8,9 @@ use rules::identity::ThingDef;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::admin::{self, Edit, Made, NewKey};
+use super::authorize::{self, Edit, Made, NewKey};
 use super::commands;
-use super::view::{ListReply, View};
+use super::paging::{ListReply, View};
 use crate::random::random;
 use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Field, NoParams, Params, missing, optional, params};
@@ -64,7 +64,7 @@ const OWN: [&str; 12] = [
 
 params! {
     /// Which definition.
-    pub struct Which {
+    pub struct FindParams {
         optional key: String = "key", "The definition's key.";
         optional id: ThingDefId = "id", "Its id, instead.";
     }
@@ -130,11 +130,11 @@ impl Params for Definition {
             let section = SECTIONS.iter().find(|section| section.eq_ignore_ascii_case(name));
             let value: Value = match *param {
                 Param::Json(json) => serde_json::from_str(json.get())
-                    .map_err(|_| admin::unfit(name, "JSON of some depth"))?,
+                    .map_err(|_| authorize::invalid_param(name, "JSON of some depth"))?,
                 Param::Text(text) => text.into(),
             };
             if section.is_some() && !value.is_object() {
-                return Err(admin::unfit(name, "an object"));
+                return Err(authorize::invalid_param(name, "an object"));
             }
             let name = section.map_or_else(|| name.to_string(), |section| (*section).to_owned());
             kept.insert(name, value);
@@ -152,7 +152,7 @@ impl Definition {
     /// Changes the definition; sections are changed key by key.
     fn apply(self, def: &mut ThingDef, edit: &Edit) -> Result<(), Failure> {
         if let Some(name) = self.name {
-            admin::check_name("name", &name)?;
+            authorize::check_name("name", &name)?;
             def.name = name;
         }
         let flags = [
@@ -255,7 +255,7 @@ const FIELDS: &[&str] = &[
     "updatedOn",
 ];
 
-impl Which {
+impl FindParams {
     fn find(&self, call: &Call<'_>) -> Result<Arc<ThingDef>, Failure> {
         let (identity, org) = (&call.app.identity(), call.session.org_id());
         let (found, named) = match (self.id, &self.key) {
@@ -284,7 +284,7 @@ pub fn create(
     call: &Call<'_>,
     (NewKey { key }, definition): (NewKey, Definition),
 ) -> Result<After<Made<ThingDefId>>, Failure> {
-    admin::check_name("key", &key)?;
+    authorize::check_name("key", &key)?;
     let (identity, org) = (&call.app.identity(), call.session.org_id());
     let mut def = ThingDef {
         id: ThingDefId::from_bytes(random()?),
@@ -296,21 +296,21 @@ pub fn create(
         auto_def_attrs: None,
         members: Map::new(),
         created_on: call.now,
-        created_by: admin::author(call),
+        created_by: authorize::author(call),
         updated: None,
     };
     definition.apply(&mut def, &Edit::new(None))?;
     let id = def.id;
     let turn = identity.turn();
     if identity.thing_def_by_key(org, &def.key).is_some_and(|other| other.org == org) {
-        return Err(admin::already_exists("Thing definition", &def.key));
+        return Err(authorize::already_exists("Thing definition", &def.key));
     }
-    admin::check_room(identity.thing_defs_of(org).len(), "definitions of things")?;
+    authorize::check_room(identity.thing_defs_of(org).len(), "definitions of things")?;
     Ok(After(Made { id }, turn.put(def).into()))
 }
 
 /// `thing_def.find`.
-pub fn find(call: &Call<'_>, which: Which) -> Result<Whole, Failure> {
+pub fn find(call: &Call<'_>, which: FindParams) -> Result<Whole, Failure> {
     let def = which.find(call)?;
     Ok(Whole { summary: Summary::from(&def), members: def.members.clone() })
 }
@@ -361,19 +361,22 @@ pub fn column_map(call: &Call<'_>, _: NoParams) -> Result<ColumnMap, Failure> {
 /// `thing_def.update`.
 pub fn update(
     call: &Call<'_>,
-    (which, definition, unset): (Which, Definition, Unset),
+    (which, definition, unset): (FindParams, Definition, Unset),
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let mut def = ThingDef::clone(&*which.find_own(call)?);
     definition.apply(&mut def, &Edit::new(unset.unset))?;
     def.version = def.version.saturating_add(1);
-    def.updated = admin::stamp(call);
+    def.updated = authorize::stamp(call);
     Ok(After(Done, turn.put(def).into()))
 }
 
 /// `thing_def.delete`: the definition, or parts of it. What things have published under a key that
 /// is gone stays.
-pub fn delete(call: &Call<'_>, (which, parts): (Which, Parts)) -> Result<After<Done>, Failure> {
+pub fn delete(
+    call: &Call<'_>,
+    (which, parts): (FindParams, Parts),
+) -> Result<After<Done>, Failure> {
     let identity = &call.app.identity();
     let turn = identity.turn();
     let def = which.find_own(call)?;
@@ -398,7 +401,7 @@ pub fn delete(call: &Call<'_>, (which, parts): (Which, Parts)) -> Result<After<D
         };
         nothing.apply(&mut def, &Edit::new(Some(unset.collect())))?;
         def.version = def.version.saturating_add(1);
-        def.updated = admin::stamp(call);
+        def.updated = authorize::stamp(call);
         return Ok(After(Done, turn.put(def).into()));
     }
     let in_use = |what: &str| {

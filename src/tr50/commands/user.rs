@@ -8,9 +8,9 @@ use rules::identity::is_email;
 use rules::identity::model::User;
 use serde::Serialize;
 
-use super::admin::{self, Edit, Made};
+use super::authorize::{self, Edit, Made};
 use super::commands;
-use super::view::{ListReply, View};
+use super::paging::{ListReply, View};
 use crate::app::{Affected, App, Effects, SessionChange};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
@@ -40,7 +40,7 @@ commands! {
 
 params! {
     /// Which user.
-    pub struct Which {
+    pub struct FindParams {
         optional email_address: String = "emailAddress", "The user's e-mail address.";
         optional username: String = "username", "The same, as older clients call it.";
         optional id: UserId = "id", "The user's id.";
@@ -49,7 +49,7 @@ params! {
 
 params! {
     /// The parameters of `user.list` beside those of every list.
-    pub struct Wanted {
+    pub struct ListParams {
         optional admins: bool = "admins", "Only administrators of the organisation.";
         optional show_all: bool = "showAll",
             "The users of all organisations, for super administrators and operators.";
@@ -77,7 +77,7 @@ params! {
 
 params! {
     /// A user's other members.
-    pub struct Members {
+    pub struct UpdateParams {
         optional default_org_id: OrgId = "defaultOrgId",
             "The organisation in which sessions start; for a new user, the current one by default.";
         optional first_name: String = "firstName", "First name.";
@@ -163,7 +163,7 @@ impl UserView {
     }
 }
 
-impl Which {
+impl FindParams {
     /// The user, if the caller can see it.
     fn find(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
         let identity = &call.app.identity();
@@ -186,16 +186,16 @@ pub fn is_visible(call: &Call<'_>, user: &User) -> bool {
     let here =
         user.home == access.org.id || user.memberships.iter().any(|held| held.org == access.org.id);
     let own = call.session.who().principal() == Principal::User(user.id);
-    own || here || access.super_ops || admin::may_act_in(call, user.home)
+    own || here || access.super_ops || authorize::may_act_in(call, user.home)
 }
 
 /// `user.find`.
-pub fn find(call: &Call<'_>, which: Which) -> Result<UserView, Failure> {
+pub fn find(call: &Call<'_>, which: FindParams) -> Result<UserView, Failure> {
     which.find(call).map(|user| UserView::of(&user, call.session.org_id()))
 }
 
 /// `user.list`: the users of the current organisation, ordered by e-mail address.
-pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply, Failure> {
+pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListReply, Failure> {
     let (org, access) = (call.session.org_id(), call.session.access());
     let sees_all = access.super_admin || access.super_ops;
     let users = match wanted.show_all {
@@ -211,7 +211,7 @@ pub fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<ListReply
     view.or_sorted_by("emailAddress").apply(FIELDS, &users)
 }
 
-impl Members {
+impl UpdateParams {
     /// Changes the user; the caller has been looked at.
     fn apply(self, call: &Call<'_>, user: &mut User, edit: &Edit) -> Result<(), Failure> {
         edit.text("firstName", &mut user.first_name, self.first_name)?;
@@ -225,7 +225,7 @@ impl Members {
         edit.flag("isSuperAdmin", &mut user.super_admin, self.is_super_admin);
         edit.flag("isSuperOps", &mut user.super_ops, self.is_super_ops);
         if before != (user.super_admin, user.super_ops) {
-            admin::check_flags(call, true, false)?;
+            authorize::check_flags(call, true, false)?;
         }
         let Some(home) = self.default_org_id else { return Ok(()) };
         let enters = |user: &User| {
@@ -233,7 +233,7 @@ impl Members {
             call.app.identity().user_access(user, &org)
         };
         if enters(user).is_none() {
-            admin::org_meant(call, Some(home))?;
+            authorize::resolve_org(call, Some(home))?;
         }
         user.home = home;
         Ok(())
@@ -242,10 +242,10 @@ impl Members {
 
 fn check_email(call: &Call<'_>, email: &str) -> Result<(), Failure> {
     if !is_email(email) {
-        return Err(admin::unfit("emailAddress", "an e-mail address"));
+        return Err(authorize::invalid_param("emailAddress", "an e-mail address"));
     }
     match call.app.identity().user_by_email(email) {
-        Some(_) => Err(admin::already_exists("User", email)),
+        Some(_) => Err(authorize::already_exists("User", email)),
         None => Ok(()),
     }
 }
@@ -256,7 +256,7 @@ fn check_password(password: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let rule = format!("{} to {} bytes long", fits.start(), fits.end());
-    Err(admin::unfit("password", &rule))
+    Err(authorize::invalid_param("password", &rule))
 }
 
 /// Fails unless the caller may change or delete another user: one who belongs to the caller's
@@ -268,19 +268,22 @@ fn check_manages(call: &Call<'_>, user: &User) -> Result<(), Failure> {
     let mut orgs = user.memberships.iter().map(|held| held.org).chain([user.home]);
     let more = user.super_admin || user.super_ops;
     let admin = user.memberships.iter().any(|held| held.org_admin);
-    if more || admin && !admin::administers(call) || !orgs.all(|org| admin::may_act_in(call, org)) {
+    if more
+        || admin && !authorize::administers(call)
+        || !orgs.all(|org| authorize::may_act_in(call, org))
+    {
         let (who, email) = (call.session.who().name(), &user.email);
         let sentence = format!("{who} can't change {email}, who may do more, or elsewhere.");
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
-    user.memberships.iter().try_for_each(|held| admin::check_held(call, held.org, &held.roles))
+    user.memberships.iter().try_for_each(|held| authorize::check_held(call, held.org, &held.roles))
 }
 
 /// `user.create`.
-pub fn create(call: &Call<'_>, (new, members): (New, Members)) -> Result<Later, Failure> {
+pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<Later, Failure> {
     check_email(call, &new.email_address)?;
     check_password(&new.password)?;
-    let home = admin::org_meant(call, members.default_org_id)?.id;
+    let home = authorize::resolve_org(call, members.default_org_id)?.id;
     let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
     Ok(Later::new(async move {
         let password_hash = app.hash_password(new.password, session.conn()).await?;
@@ -307,9 +310,9 @@ pub fn create(call: &Call<'_>, (new, members): (New, Members)) -> Result<Later, 
         let call = Call { app: &app, session: &session, now };
         let turn = app.identity().turn();
         // Again, for it took a while.
-        admin::org_meant(&call, Some(home))?;
+        authorize::resolve_org(&call, Some(home))?;
         check_email(&call, &user.email)?;
-        admin::check_room(app.identity().users_of(home).len(), "users")?;
+        authorize::check_room(app.identity().users_of(home).len(), "users")?;
         members.apply(&call, &mut user, &Edit::new(None))?;
         Ok(After(Made { id }, turn.put(user).into()))
     }))
@@ -318,7 +321,7 @@ pub fn create(call: &Call<'_>, (new, members): (New, Members)) -> Result<Later, 
 /// `user.update`; without an id or an e-mail address the caller.
 pub fn update(
     call: &Call<'_>,
-    (which, login, members): (Which, Login, Members),
+    (which, login, members): (FindParams, Login, UpdateParams),
 ) -> Result<Later, Failure> {
     let named = which.id.is_some() || which.email_address.is_some() || which.username.is_some();
     let found = if named { which.find(call) } else { own(call) };
@@ -355,7 +358,7 @@ fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
 }
 
 fn check_administers(call: &Call<'_>) -> Result<(), Failure> {
-    if admin::administers(call) {
+    if authorize::administers(call) {
         return Ok(());
     }
     let sentence = "Only administrators may change other users, and e-mail addresses.";
@@ -368,7 +371,7 @@ struct Update {
     is_own: bool,
     email: Option<String>,
     login: Login,
-    members: Members,
+    members: UpdateParams,
 }
 
 impl Update {
@@ -404,7 +407,7 @@ impl Update {
         }
         self.members.apply(&call, &mut user, &Edit::new(self.login.unset))?;
         user.password_hash = hash.unwrap_or(user.password_hash);
-        user.updated = admin::stamp(&call);
+        user.updated = authorize::stamp(&call);
         let effects = Effects::from(turn.put(user)).followed_by(Affected::User(self.id));
         // Whoever had the old password is out.
         let others = is_new_password
@@ -414,7 +417,7 @@ impl Update {
 }
 
 /// `user.delete`.
-pub fn delete(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
+pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let user = which.find(call)?;
     if call.session.who().principal() == Principal::User(user.id) {

@@ -8,7 +8,7 @@ use rules::identity::model::{Membership, Org, User};
 use rules::identity::permission::Permission;
 use serde::Serialize;
 
-use super::admin::{self, Edit};
+use super::authorize::{self, Edit};
 use super::commands;
 use super::session::org_switch;
 use super::user::is_visible;
@@ -42,7 +42,7 @@ commands! {
 
 params! {
     /// Which user in which organisation.
-    pub struct Which {
+    pub struct FindParams {
         optional user_id: UserId = "userId", "The user's id; the caller by default.";
         optional email_address: String = "emailAddress", "The user's e-mail address, instead.";
         optional org_id: OrgId = "orgId", "The organisation's id; the current one by default.";
@@ -51,7 +51,7 @@ params! {
 
 params! {
     /// What the user is there.
-    pub struct Members {
+    pub struct UpdateParams {
         optional roles: Vec<String> = "roles", "The roles held there, by id or key.";
         optional is_org_admin: bool = "isOrgAdmin", "Everything there and below.";
         optional sub_orgs: bool = "allowSubOrgAccess", "The same roles in all organisations below.";
@@ -102,7 +102,7 @@ impl AccessView {
     }
 }
 
-impl Which {
+impl FindParams {
     /// The user; without parameters the caller. Who may ask for nobody else learns nothing of who
     /// exists.
     fn user(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
@@ -137,19 +137,19 @@ impl Which {
         if self.user_id.is_none() && self.email_address.is_none() {
             return Err(missing("userId"));
         }
-        let org = admin::org_meant(call, self.org_id)?;
+        let org = authorize::resolve_org(call, self.org_id)?;
         let user = self.named(call).ok_or_else(|| self.not_found())?;
         Ok((User::clone(&user), org))
     }
 }
 
-impl Members {
+impl UpdateParams {
     /// Changes the membership. The caller must be able to grant what it was and what it becomes.
     fn apply(self, call: &Call<'_>, held: &mut Membership) -> Result<(), Failure> {
         check_may_grant(call, held)?;
         let edit = Edit::new(self.unset);
         if let Some(roles) = self.roles {
-            held.roles = admin::roles_meant(call, held.org, &roles)?;
+            held.roles = authorize::resolve_roles(call, held.org, &roles)?;
         } else if edit.unsets("roles") {
             held.roles.clear();
         }
@@ -162,8 +162,8 @@ impl Members {
 
 /// Fails unless the caller may grant the membership, and so change or end it.
 fn check_may_grant(call: &Call<'_>, held: &Membership) -> Result<(), Failure> {
-    admin::check_flags(call, false, held.org_admin || held.sub_orgs)?;
-    admin::check_held(call, held.org, &held.roles)
+    authorize::check_flags(call, false, held.org_admin || held.sub_orgs)?;
+    authorize::check_held(call, held.org, &held.roles)
 }
 
 /// Whether the user is the caller. Of others, only who may use `user.find` can ask.
@@ -184,14 +184,14 @@ fn only_themselves() -> Failure {
 }
 
 /// `user.org.find`.
-pub fn find(call: &Call<'_>, which: Which) -> Result<AccessView, Failure> {
+pub fn find(call: &Call<'_>, which: FindParams) -> Result<AccessView, Failure> {
     let user = which.user(call)?;
     let own = is_own(call, &user)?;
     let identity = &call.app.identity();
     let id = which.org_id.unwrap_or_else(|| call.session.org_id());
     let access = call.session.access();
     let org = identity.org(id).filter(|org| {
-        own || access.super_ops || admin::may_act_in(call, org.id) && is_visible(call, &user)
+        own || access.super_ops || authorize::may_act_in(call, org.id) && is_visible(call, &user)
     });
     let found = org.and_then(|org| AccessView::of(call, &user, &org));
     found.ok_or_else(|| {
@@ -200,7 +200,7 @@ pub fn find(call: &Call<'_>, which: Which) -> Result<AccessView, Failure> {
 }
 
 /// `user.org.list`: of another user only what is in the caller's reach.
-pub fn list(call: &Call<'_>, which: Which) -> Result<AccessList, Failure> {
+pub fn list(call: &Call<'_>, which: FindParams) -> Result<AccessList, Failure> {
     let user = which.user(call)?;
     let own = is_own(call, &user)?;
     if !is_visible(call, &user) {
@@ -212,13 +212,16 @@ pub fn list(call: &Call<'_>, which: Which) -> Result<AccessList, Failure> {
     let mut orgs: Vec<_> = orgs.chain([user.home]).filter_map(|org| identity.org(org)).collect();
     orgs.sort_by_cached_key(|org| org.key.to_lowercase());
     orgs.dedup_by_key(|org| org.id);
-    orgs.retain(|org| own || access.super_ops || admin::may_act_in(call, org.id));
+    orgs.retain(|org| own || access.super_ops || authorize::may_act_in(call, org.id));
     let result = orgs.iter().filter_map(|org| AccessView::of(call, &user, org)).collect();
     Ok(AccessList { result })
 }
 
 /// `user.org.add`.
-pub fn add(call: &Call<'_>, (which, members): (Which, Members)) -> Result<After<Done>, Failure> {
+pub fn add(
+    call: &Call<'_>,
+    (which, members): (FindParams, UpdateParams),
+) -> Result<After<Done>, Failure> {
     let identity = &call.app.identity();
     let turn = identity.turn();
     let (mut user, org) = which.subject(call)?;
@@ -226,8 +229,8 @@ pub fn add(call: &Call<'_>, (which, members): (Which, Members)) -> Result<After<
         let sentence = format!("{} is a member of {} already.", user.email, org.key);
         return Err(Failure::new(Code::ALREADY_EXISTS, sentence));
     }
-    admin::check_room(identity.users_of(org.id).len(), "users")?;
-    admin::check_room(user.memberships.len(), "members like this user")?;
+    authorize::check_room(identity.users_of(org.id).len(), "users")?;
+    authorize::check_room(user.memberships.len(), "members like this user")?;
     let mut held = Membership {
         org: org.id,
         roles: Vec::new(),
@@ -235,7 +238,7 @@ pub fn add(call: &Call<'_>, (which, members): (Which, Members)) -> Result<After<
         sub_orgs: false,
         tags: Vec::new(),
         added_on: call.now,
-        added_by: admin::author(call),
+        added_by: authorize::author(call),
     };
     members.apply(call, &mut held)?;
     user.memberships.push(held);
@@ -244,7 +247,10 @@ pub fn add(call: &Call<'_>, (which, members): (Which, Members)) -> Result<After<
 }
 
 /// `user.org.update`.
-pub fn update(call: &Call<'_>, (which, members): (Which, Members)) -> Result<After<Done>, Failure> {
+pub fn update(
+    call: &Call<'_>,
+    (which, members): (FindParams, UpdateParams),
+) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let (mut user, org) = which.subject(call)?;
     let held = user.memberships.iter_mut().find(|held| held.org == org.id);
@@ -256,7 +262,7 @@ pub fn update(call: &Call<'_>, (which, members): (Which, Members)) -> Result<Aft
 /// `user.org.remove`. At home everyone may enter, so a membership there would be gone and the access
 /// not: a user who is a member elsewhere is at home there from then on. Otherwise whoever chose an
 /// organisation as home could not be removed from it by its administrators.
-pub fn remove(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
+pub fn remove(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let (mut user, org) = which.subject(call)?;
     let Some(place) = user.memberships.iter().position(|held| held.org == org.id) else {
@@ -276,7 +282,7 @@ pub fn remove(call: &Call<'_>, which: Which) -> Result<After<Done>, Failure> {
     Ok(After(Done, Effects::from(turn.put(user)).followed_by(affected)))
 }
 
-fn no_member(which: &Which, org: &Org) -> Failure {
+fn no_member(which: &FindParams, org: &Org) -> Failure {
     let id = which.user_id.map(|id| id.to_string());
     let named = id.or_else(|| which.email_address.clone()).unwrap_or_default();
     Failure::not_found(format!("Member \"{named}\" of {}", org.key))

@@ -42,7 +42,7 @@ use wheel::Wheel;
 
 /// The rules of time and number for sessions, from the configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct DirectoryConfig {
     /// Seconds after which an idle session expires; 0: never. [`DirectoryWriter::set_ttl_s`] changes it.
     pub ttl_s: u64,
     /// Seconds after which a session over HTTP expires even when used.
@@ -64,7 +64,7 @@ pub struct Full;
 
 /// The session directory, for those who read it.
 pub struct Directory {
-    terms: Terms,
+    config: DirectoryConfig,
     /// The idle time of sessions that start from now on.
     ttl_s: AtomicU64,
     /// By UUID, which is a part of the handle: one index serves both.
@@ -88,22 +88,22 @@ impl Deref for DirectoryWriter {
 }
 
 impl Directory {
-    fn new(terms: Terms, now: Timestamp) -> Self {
+    fn new(config: DirectoryConfig, now: Timestamp) -> Self {
         Self {
-            terms,
-            ttl_s: AtomicU64::new(terms.ttl_s),
+            config,
+            ttl_s: AtomicU64::new(config.ttl_s),
             sessions: DashMap::new(),
             by_org: DashMap::new(),
             by_principal: DashMap::new(),
             wheel: Mutex::new(Wheel::new(now.as_millis() / 1000)),
-            history: Mutex::new(History::new(terms.history_max, terms.history_age_s)),
+            history: Mutex::new(History::new(config.history_max, config.history_age_s)),
             next_serial: AtomicU64::new(0),
         }
     }
 
     /// The rules in force.
-    pub const fn terms(&self) -> &Terms {
-        &self.terms
+    pub const fn config(&self) -> &DirectoryConfig {
+        &self.config
     }
 
     /// Seconds after which a session that starts now expires when it is idle; 0: never.
@@ -194,8 +194,8 @@ impl Directory {
 
 impl DirectoryWriter {
     /// An empty directory.
-    pub fn new(terms: Terms, now: Timestamp) -> Self {
-        Self(Directory::new(terms, now))
+    pub fn new(config: DirectoryConfig, now: Timestamp) -> Self {
+        Self(Directory::new(config, now))
     }
 
     /// Sets the idle time of sessions that start from now on. Those that live keep theirs, for
@@ -217,12 +217,12 @@ impl DirectoryWriter {
         takes_over: bool,
         now: Timestamp,
     ) -> Result<(Arc<Session>, Events), Full> {
-        if self.sessions.len() >= self.terms.sessions_max {
+        if self.sessions.len() >= self.config.sessions_max {
             return Err(Full);
         }
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(start, serial, self.ttl_s(), now));
-        let older = self.insert(&session, takes_over, self.terms.per_principal_max)?;
+        let older = self.insert(&session, takes_over, self.config.per_principal_max)?;
         let mut events = Events::default();
         for other in older {
             events.append(self.end(&other, Reason::Replaced, now));

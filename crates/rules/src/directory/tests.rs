@@ -15,8 +15,8 @@ use crate::identity::permission::PermissionSet;
 const TTL_S: u64 = 100;
 const MAX_AGE_S: u64 = 300;
 
-fn terms() -> Terms {
-    Terms {
+fn config() -> DirectoryConfig {
+    DirectoryConfig {
         ttl_s: TTL_S,
         max_age_s: MAX_AGE_S,
         sessions_max: 1000,
@@ -143,7 +143,7 @@ fn nth(live: &[Remembered], nth: usize) -> Option<usize> {
 proptest! {
     #[test]
     fn it_does_what_a_naive_one_does(steps in prop::collection::vec(step(), 0..80)) {
-        let directory = DirectoryWriter::new(terms(), at(0));
+        let directory = DirectoryWriter::new(config(), at(0));
         let mut live: Vec<Remembered> = Vec::new();
         let mut ended: Vec<Arc<Session>> = Vec::new();
         let mut now = at(0);
@@ -233,7 +233,7 @@ fn compare(directory: &Directory, live: &[Remembered]) -> Result<(), TestCaseErr
 
 #[test]
 fn the_history_keeps_the_last_that_ended() {
-    let directory = DirectoryWriter::new(terms(), at(0));
+    let directory = DirectoryWriter::new(config(), at(0));
     for number in 0..8 {
         let start = start(number, user(1), 1, true, at(number as i64));
         let (session, _) = directory.start(start, false, at(number as i64)).expect("room");
@@ -251,7 +251,7 @@ fn the_history_keeps_the_last_that_ended() {
 
 #[test]
 fn filters_and_sorts() {
-    let directory = DirectoryWriter::new(terms(), at(0));
+    let directory = DirectoryWriter::new(config(), at(0));
     for number in 0..6_u64 {
         let who = if number % 2 == 0 { user(number as u8) } else { thing(number as u8) };
         let mut start = start(number, who, 1, true, at(0));
@@ -288,7 +288,7 @@ fn filters_and_sorts() {
 
 #[test]
 fn large_organisations_are_cut_into_chunks() {
-    let directory = DirectoryWriter::new(Terms { sessions_max: 5000, ..terms() }, at(0));
+    let directory = DirectoryWriter::new(DirectoryConfig { sessions_max: 5000, ..config() }, at(0));
     let mut sessions = Vec::new();
     for number in 0..3000_u64 {
         let start = start(number, user((number % 200) as u8), 1, true, at(0));
@@ -315,14 +315,14 @@ fn large_organisations_are_cut_into_chunks() {
 
 #[test]
 fn a_full_directory_takes_no_more() {
-    let directory = DirectoryWriter::new(Terms { sessions_max: 1, ..terms() }, at(0));
+    let directory = DirectoryWriter::new(DirectoryConfig { sessions_max: 1, ..config() }, at(0));
     assert!(directory.start(start(1, user(1), 1, true, at(0)), false, at(0)).is_ok());
     assert!(directory.start(start(2, user(2), 1, true, at(0)), false, at(0)).is_err());
 }
 
 #[test]
 fn a_session_follows_its_rights_where_it_is() {
-    let directory = DirectoryWriter::new(terms(), at(0));
+    let directory = DirectoryWriter::new(config(), at(0));
     let (session, _) =
         directory.start(start(1, user(1), 1, false, at(0)), false, at(0)).expect("room");
     let org = OrgId::from_bytes([1; 12]);
@@ -348,8 +348,8 @@ fn a_session_follows_its_rights_where_it_is() {
 
 #[test]
 fn a_login_has_so_many_sessions_and_the_oldest_over_http_goes_first() {
-    let terms = Terms { per_principal_max: 3, ..terms() };
-    let directory = DirectoryWriter::new(terms, at(0));
+    let config = DirectoryConfig { per_principal_max: 3, ..config() };
+    let directory = DirectoryWriter::new(config, at(0));
     let begin = |number: u64, bound, takes_over| {
         let now = at(number as i64);
         directory.start(start(number, user(1), 1, bound, now), takes_over, now)
@@ -427,7 +427,7 @@ proptest! {
 
 #[test]
 fn a_login_is_paged_through_while_its_sessions_come_and_go() {
-    let directory = DirectoryWriter::new(Terms { history_max: 100, ..terms() }, at(0));
+    let directory = DirectoryWriter::new(DirectoryConfig { history_max: 100, ..config() }, at(0));
     let begin = |number: u64| {
         let (session, _) = directory
             .start(
@@ -464,7 +464,7 @@ fn a_login_is_paged_through_while_its_sessions_come_and_go() {
 
 #[test]
 fn what_has_ended_can_be_revoked_and_keeps_its_time() {
-    let directory = DirectoryWriter::new(Terms { history_max: 1, ..terms() }, at(0));
+    let directory = DirectoryWriter::new(DirectoryConfig { history_max: 1, ..config() }, at(0));
     let begin = |number| {
         let start = start(number, user(1), 0, false, at(0));
         directory.start(start, false, at(0)).expect("room").0
@@ -490,7 +490,7 @@ fn what_has_ended_can_be_revoked_and_keeps_its_time() {
 
 #[test]
 fn sessions_keep_the_idle_time_with_which_they_began() {
-    let directory = DirectoryWriter::new(terms(), at(0));
+    let directory = DirectoryWriter::new(config(), at(0));
     let begin = |number: u64, bound: bool| {
         let start = start(number, user(1), 1, bound, at(0));
         directory.start(start, false, at(0)).expect("room").0
@@ -514,7 +514,7 @@ fn sessions_keep_the_idle_time_with_which_they_began() {
 
 #[test]
 fn own_sessions_are_logged_out_and_others_revoked() {
-    let directory = DirectoryWriter::new(terms(), at(0));
+    let directory = DirectoryWriter::new(config(), at(0));
     let begin = |number: u64, who: Who| {
         directory.start(start(number, who, 1, false, at(0)), false, at(0)).expect("room").0
     };

@@ -58,17 +58,17 @@ pub(super) struct Purged {
 
 impl Serialize for MailView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(Mail { letter, history, outcome }) = self;
+        let Self(Mail { message, history, outcome }) = self;
         let mut view = serializer.serialize_struct("mail", 12)?;
-        view.serialize_field("id", &letter.id)?;
-        view.serialize_field("thingKey", &letter.thing_key)?;
-        view.serialize_field("command", &letter.command)?;
-        if let Some(params) = &letter.params {
+        view.serialize_field("id", &message.id)?;
+        view.serialize_field("thingKey", &message.thing_key)?;
+        view.serialize_field("command", &message.command)?;
+        if let Some(params) = &message.params {
             view.serialize_field("params", params)?;
         }
-        view.serialize_field("from", &letter.from)?;
-        view.serialize_field("createdOn", &letter.created)?;
-        if let Some(expires) = &letter.expires {
+        view.serialize_field("from", &message.from)?;
+        view.serialize_field("createdOn", &message.created)?;
+        if let Some(expires) = &message.expires {
             view.serialize_field("expires", expires)?;
         }
         view.serialize_field("status", &self.0.status())?;

@@ -9,10 +9,10 @@ use rules::directory::Who;
 use serde_json::value::RawValue;
 
 use super::commands;
-use super::target::{is_restricted, may_name, served};
+use super::target::{can_access, is_restricted, served};
 use crate::app::notice_to;
 use crate::app::{Effects, Sequel};
-use crate::things::mailbox::Handed;
+use crate::things::mailbox::Fetched;
 use crate::things::mailbox::mail::{Mail, Outcome};
 use crate::tr50::envelope::Param;
 use crate::tr50::params::{Value, params};
@@ -119,8 +119,8 @@ fn check(
     };
     let (mailbox, session) = (&call.app.mailbox, call.session);
     let auto_complete = auto_complete.unwrap_or(false);
-    let handed = mailbox.hand_out(&things, session.number(), count_max, auto_complete, call.now)?;
-    let Handed { mails, receipt } = handed;
+    let fetched = mailbox.fetch(&things, session.number(), count_max, auto_complete, call.now)?;
+    let Fetched { mails, receipt } = fetched;
     if session.end().is_some() {
         // It ended meanwhile, and may have given its mails back already.
         call.app.return_mail_of(session, call.now);
@@ -135,8 +135,8 @@ fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<Sequel> {
     let (app, session) = (call.app.clone(), call.session.clone());
     Some(Box::new(move || {
         let more = app.mailbox.new_for(&things);
-        if let Some((outbox, message)) = more.and_then(|letter| notice_to(&session, &letter)) {
-            outbox.push(message);
+        if let Some((outbox, notice)) = more.and_then(|message| notice_to(&session, &message)) {
+            outbox.push(notice);
         }
     }))
 }
@@ -151,15 +151,15 @@ impl WriteReply for Messages {
             if index > 0 {
                 out.push(b',');
             }
-            let letter = &mail.letter;
+            let message = &mail.message;
             let mut object = ObjectWriter::new(out);
-            object.hex(key!("id"), letter.id.as_bytes());
-            object.string(key!("thingKey"), letter.thing_key.as_str());
-            object.string(key!("command"), &letter.command);
-            let params = letter.params.as_ref().map_or("{}", |params| params.get());
+            object.hex(key!("id"), message.id.as_bytes());
+            object.string(key!("thingKey"), message.thing_key.as_str());
+            object.string(key!("command"), &message.command);
+            let params = message.params.as_ref().map_or("{}", |params| params.get());
             object.name(key!("params")).extend_from_slice(params.as_bytes());
-            object.string(key!("from"), &letter.from);
-            if let Some(expires) = letter.expires {
+            object.string(key!("from"), &message.from);
+            if let Some(expires) = message.expires {
                 object.time(key!("expires"), expires);
             }
             object.end();
@@ -210,9 +210,9 @@ fn check_serves(call: &Call<'_>, id: MailId) -> Result<(), Failure> {
     };
     let org = call.session.org_id();
     let Some(mail) = call.app.mailbox.find(org, id)? else { return Err(not_found(id)) };
-    let letter = &mail.letter;
-    if letter.thing != *thing_id {
-        let thing = call.app.things.get(org, &letter.thing_key)?;
+    let message = &mail.message;
+    if message.thing != *thing_id {
+        let thing = call.app.things.get(org, &message.thing_key)?;
         if thing.is_none_or(|thing| thing.bound_to != Some(*thing_id)) {
             return Err(not_found(id));
         }
@@ -222,11 +222,11 @@ fn check_serves(call: &Call<'_>, id: MailId) -> Result<(), Failure> {
 
 /// Whether the caller may know of the mail.
 fn may_see(call: &Call<'_>, mail: &Mail) -> Result<bool, Failure> {
-    let letter = &mail.letter;
+    let message = &mail.message;
     match call.session.who() {
-        Who::Application { thing_id, .. } if is_restricted(call) && letter.thing != *thing_id => {
-            let thing = call.app.things.get(letter.org, &letter.thing_key)?;
-            Ok(thing.is_some_and(|thing| may_name(call, &thing)))
+        Who::Application { thing_id, .. } if is_restricted(call) && message.thing != *thing_id => {
+            let thing = call.app.things.get(message.org, &message.thing_key)?;
+            Ok(thing.is_some_and(|thing| can_access(call, &thing)))
         }
         _ => Ok(true),
     }

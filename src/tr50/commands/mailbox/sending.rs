@@ -13,14 +13,14 @@ use serde_json::value::RawValue;
 
 use crate::app::Effects;
 use crate::things::mailbox::mail::Outcome;
-use crate::things::mailbox::{Answer, Draft, PostError, method_in};
+use crate::things::mailbox::{Answer, NewMessage, SendError, method_in};
 use crate::tr50::commands::target::{Subject, Target};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, FromDevice, Later, WriteReply};
 
 params! {
     /// What a sender says of the time that the mail has.
-    pub struct Terms {
+    pub struct SendOptions {
         optional ack_timeout: f64 = "ackTimeout",
             "Seconds to wait for the answer, at most 300; less than 1: not at all, the mail's id is the answer. By default as long as the thing's definition says of the method, or 30.";
         optional ttl: f64 = "ttl",
@@ -53,7 +53,7 @@ pub struct Order {
 /// `mailbox.send`.
 pub fn send(
     call: &Call<'_>,
-    (target, (send, terms)): (Target, (Send, Terms)),
+    (target, (send, options)): (Target, (Send, SendOptions)),
 ) -> Result<FromDevice, Failure> {
     let subject = match &send.session_id {
         Some(id) => thing_of_session(call, id, target)?,
@@ -64,7 +64,7 @@ pub fn send(
         call,
         subject,
         Order { command: send.command, params, wait_s: limits::ACK_WAIT_S },
-        &terms,
+        &options,
     )
 }
 
@@ -90,11 +90,11 @@ pub fn deliver(
     call: &Call<'_>,
     subject: Subject,
     order: Order,
-    terms: &Terms,
+    options: &SendOptions,
 ) -> Result<FromDevice, Failure> {
-    let wait_s = terms.ack_timeout.unwrap_or(order.wait_s);
+    let wait_s = options.ack_timeout.unwrap_or(order.wait_s);
     let wait = (wait_s >= 1.0).then(|| Duration::from_secs_f64(wait_s.min(limits::ACK_WAIT_S_MAX)));
-    let draft = Draft {
+    let new = NewMessage {
         org: call.session.org_id(),
         thing: subject.id,
         thing_key: subject.key.clone(),
@@ -102,22 +102,24 @@ pub fn deliver(
         command: order.command,
         params: order.params,
         from: call.session.who().name().to_owned(),
-        expires: expires(terms.ttl, wait, call.now),
-        singleton: terms.singleton.unwrap_or(false),
+        expires: expires(options.ttl, wait, call.now),
+        singleton: options.singleton.unwrap_or(false),
         wait,
     };
-    let posted = call
+    let sent = call
         .app
-        .post_mail(draft, call.session, call.now)
-        .map_err(|error| post_failure(error, &subject))?;
+        .send_mail(new, call.session, call.now)
+        .map_err(|error| send_failure(error, &subject))?;
     Ok(FromDevice(Later::new(async move {
-        posted.receipt.await?;
-        let id = posted.letter.id;
+        sent.receipt.await?;
+        let id = sent.message.id;
         let effects = Effects::default();
-        let Some(calling) = posted.calling else { return Ok(After(Sent::Unanswered(id), effects)) };
+        let Some(waiter) = sent.waiter else {
+            return Ok(After(SendReply::Unanswered(id), effects));
+        };
         let thing = &subject.key;
-        let why = match calling.answered().await {
-            Answer::Completed(outcome) => return Ok(After(Sent::Answered(outcome), effects)),
+        let why = match waiter.answered().await {
+            Answer::Completed(outcome) => return Ok(After(SendReply::Answered(outcome), effects)),
             Answer::Expired => format!("Mail \"{id}\" expired before thing \"{thing}\" answered."),
             Answer::Purged => {
                 format!("Mail \"{id}\" was purged before thing \"{thing}\" answered.")
@@ -152,29 +154,29 @@ fn expires(ttl_s: Option<f64>, wait: Option<Duration>, now: Timestamp) -> Option
     (ttl_s > 0.0).then(|| now.plus_millis((ttl_s * 1000.0) as i64))
 }
 
-fn post_failure(error: PostError, subject: &Subject) -> Failure {
+fn send_failure(error: SendError, subject: &Subject) -> Failure {
     match error {
-        PostError::Full(count) => {
+        SendError::Full(count) => {
             let thing = &subject.key;
             let sentence = format!("{count} mails wait for thing \"{thing}\", as many as may.");
             Failure::new(Code::MAILBOX_FULL, sentence)
         }
-        PostError::Busy => {
+        SendError::Busy => {
             Failure::new(Code::BUSY, "The server has no room for another mail now; try again.")
         }
-        PostError::Store(error) => error.into(),
+        SendError::Store(error) => error.into(),
     }
 }
 
 /// What came of a mail.
-enum Sent {
+enum SendReply {
     /// It is on its way, and nobody waits for the answer.
     Unanswered(MailId),
     /// What the thing answered.
     Answered(Arc<Outcome>),
 }
 
-impl WriteReply for Sent {
+impl WriteReply for SendReply {
     fn write_reply(&self, out: &mut Vec<u8>) {
         match self {
             Self::Unanswered(id) => {

@@ -9,7 +9,7 @@ use super::change::{change, check_tags, check_text, conflict_failure, definition
 use crate::app::Effects;
 use crate::random::random;
 use crate::things::registry::{Thing, ThingConflict};
-use crate::tr50::commands::target::{Subject, is_restricted, may_name};
+use crate::tr50::commands::target::{Subject, can_access, is_restricted};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Done, Later};
 
@@ -94,7 +94,7 @@ fn parent(call: &Call<'_>, bind_to: Option<&ThingKey>) -> Result<Subject, Failur
 }
 
 fn check_name(call: &Call<'_>, thing: &Thing) -> Result<(), Failure> {
-    if may_name(call, thing) {
+    if can_access(call, thing) {
         return Ok(());
     }
     let sentence = "The application's token is restricted to its own thing.";

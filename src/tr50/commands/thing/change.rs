@@ -17,7 +17,7 @@ use crate::things::files::Owner;
 use crate::things::registry::{Alias, Thing, ThingConflict, Things};
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
-use crate::tr50::commands::points::{self, AttributeText};
+use crate::tr50::commands::publish::{self, AttributeText};
 use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted};
 use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Value as _, missing, params};
@@ -103,7 +103,7 @@ pub(super) fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, 
         return Ok(After(Created { id }, receipt.into()));
     }
     let subject = Subject { id, key: thing.key };
-    let recorded = points::record(call, &subject, Kind::Attribute, &attributes)?;
+    let recorded = publish::record(call, &subject, Kind::Attribute, &attributes)?;
     Ok(After(Created { id }, receipt.and(recorded).into()))
 }
 

@@ -11,14 +11,14 @@ use super::query::Query;
 use crate::app::App;
 use crate::things::registry::Thing;
 use crate::things::telemetry::point::Kind;
+use crate::tr50::commands::paging::{ListReply, View, members};
 use crate::tr50::commands::target::{ByKey, Target, is_restricted};
-use crate::tr50::commands::view::{ListReply, View, members};
 use crate::tr50::params::params;
 use crate::tr50::step::{Call, Later};
 
 params! {
     /// The parameters of `thing.list` and `thing.search` beside those of every list.
-    pub(super) struct Wanted {
+    pub(super) struct ListParams {
         optional tags: Vec<String> = "tags", "Only things that have all of these tags.";
         optional keys: Vec<String> = "keys", "Only things with these keys.";
         optional has_loc: bool = "hasLoc", "Only things whose location is known; false: the others.";
@@ -85,14 +85,14 @@ pub(super) fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result
 }
 
 /// `thing.list`: the things of the current organisation, ordered by key.
-pub(super) fn list(call: &Call<'_>, (view, wanted): (View, Wanted)) -> Result<Later, Failure> {
+pub(super) fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<Later, Failure> {
     call.look_later(move |call| listing(call, view, wanted, None))
 }
 
 /// `thing.search`.
 pub(super) fn search(
     call: &Call<'_>,
-    (view, (wanted, search)): (View, (Wanted, Search)),
+    (view, (wanted, search)): (View, (ListParams, Search)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| listing(call, view, wanted, Some(search.query)))
 }
@@ -100,7 +100,7 @@ pub(super) fn search(
 fn listing(
     call: &Call<'_>,
     view: View,
-    wanted: Wanted,
+    wanted: ListParams,
     query: Option<String>,
 ) -> Result<ListReply, Failure> {
     if is_restricted(call) {

@@ -11,7 +11,7 @@ use store::StoreError;
 
 use crate::things::registry::{Alias, Seen, Thing};
 use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
-use crate::tr50::commands::view::members;
+use crate::tr50::commands::paging::members;
 use crate::tr50::step::Call;
 
 /// The members of a thing, as `show` and `sort` may name them.

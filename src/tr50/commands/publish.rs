@@ -176,12 +176,12 @@ impl<I: Item> Params for One<I> {
 }
 
 /// `*.publish`.
-pub fn publish<I: Item>(
+pub fn one<I: Item>(
     call: &Call<'_>,
     (target, one): (Target, One<I>),
 ) -> Result<After<Done>, Failure> {
     let subject = target.subject(call)?;
-    Ok(After(Done, publish_one(call, &subject, I::KIND, one.0)?.into()))
+    Ok(After(Done, point(call, &subject, I::KIND, one.0)?.into()))
 }
 
 /// Records a point of a thing if it passes the [`Gate`].
@@ -189,7 +189,7 @@ pub fn publish<I: Item>(
 /// # Errors
 ///
 /// It does not, or the store can't take it.
-pub fn publish_one(
+pub fn point(
     call: &Call<'_>,
     subject: &Subject,
     kind: Kind,
@@ -293,7 +293,7 @@ pub fn batch<I: Item>(call: &Call<'_>, text: BatchText<I>) -> Result<Later, Fail
     }))
 }
 
-/// A batch that was handed over to the store as far as it is right.
+/// A batch that was submitted to the store, as far as it is right.
 struct Taken {
     receipt: Receipt,
     failed: Option<Failure>,

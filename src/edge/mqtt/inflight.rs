@@ -10,7 +10,7 @@ use crate::broker::AckToken;
 
 /// Packet ids in use, and what waits for one.
 #[derive(Debug)]
-pub struct Flight {
+pub struct Inflight {
     /// How many the client takes at once: its receive maximum.
     max: usize,
     next: u16,
@@ -27,7 +27,7 @@ pub enum Source {
     Broker(AckToken),
 }
 
-impl Flight {
+impl Inflight {
     /// Nothing in flight, `max` at once.
     pub fn new(max: u16) -> Self {
         let (sent, waiting) = (HashMap::new(), VecDeque::new());
@@ -83,27 +83,27 @@ mod tests {
 
     #[test]
     fn ids_are_never_zero_and_never_twice_in_flight() {
-        let mut flight = Flight::new(u16::MAX);
-        let first = flight.begin(Source::Reply);
+        let mut inflight = Inflight::new(u16::MAX);
+        let first = inflight.begin(Source::Reply);
         assert_eq!(first, 1);
         for _ in 0..65_533 {
-            let id = flight.begin(Source::Reply);
+            let id = inflight.begin(Source::Reply);
             assert_ne!(id, 0);
-            assert_eq!(flight.end(id), Some(Source::Reply));
+            assert_eq!(inflight.end(id), Some(Source::Reply));
         }
-        assert_eq!(flight.begin(Source::Reply), 65_535);
+        assert_eq!(inflight.begin(Source::Reply), 65_535);
         // Round the corner: 0 is no id, 1 is still in flight.
-        assert_eq!(flight.begin(Source::Reply), 2);
-        assert_eq!(flight.end(first), Some(Source::Reply));
-        assert_eq!(flight.end(first), None);
+        assert_eq!(inflight.begin(Source::Reply), 2);
+        assert_eq!(inflight.end(first), Some(Source::Reply));
+        assert_eq!(inflight.end(first), None);
     }
 
     #[test]
     fn no_more_than_the_receive_maximum_is_in_flight() {
-        let mut flight = Flight::new(2);
-        let ids = [flight.begin(Source::Reply), flight.begin(Source::Reply)];
-        assert!(!flight.has_room());
-        assert!(flight.end(ids[0]).is_some());
-        assert!(flight.has_room());
+        let mut inflight = Inflight::new(2);
+        let ids = [inflight.begin(Source::Reply), inflight.begin(Source::Reply)];
+        assert!(!inflight.has_room());
+        assert!(inflight.end(ids[0]).is_some());
+        assert!(inflight.has_room());
     }
 }

@@ -10,13 +10,13 @@ use ::mqtt::{Publish, PublishProperties, QoS};
 use base::{Code, Failure, Timestamp, excerpt, limits, topic};
 use rules::directory::Push;
 
-use super::{Destination, Online};
+use super::{Destination, LoggedIn};
 use crate::broker::Message;
 use crate::edge::mqtt::client::{Done, Owed};
-use crate::edge::mqtt::flight::{Source, delivered};
+use crate::edge::mqtt::inflight::{Source, delivered};
 use crate::edge::mqtt::promise::Promise;
 use crate::edge::mqtt::reply::{Reply, ReplyTo};
-use crate::edge::mqtt::{Edge, compress};
+use crate::edge::mqtt::{MqttServer, compress};
 use crate::tr50::Pending;
 use crate::tr50::dispatch::charge;
 use crate::tr50::exchange;
@@ -41,11 +41,11 @@ impl Unclaimed {
     }
 }
 
-impl Online {
+impl LoggedIn {
     /// Executes a TR50 request and answers it.
     pub(super) fn request(
         &mut self,
-        edge: &Arc<Edge>,
+        server: &Arc<MqttServer>,
         publish: &Publish<'_>,
         (compressed, suffix): (bool, &str),
         now: Timestamp,
@@ -57,7 +57,7 @@ impl Online {
             && properties.response_topic.is_none()
             && properties.correlation_data.is_none();
         if plain && self.topics.is_none() && suffix.len() <= SUFFIX_BYTES_MAX {
-            return self.plain_request(edge, publish, suffix, now, out, owed);
+            return self.plain_request(server, publish, suffix, now, out, owed);
         }
         let mut to = ReplyTo {
             compressed,
@@ -66,25 +66,25 @@ impl Online {
             correlation_data: properties.correlation_data.map(Into::into),
             qos: publish.qos,
         };
-        let payload = match self.check(edge, publish, compressed, now) {
+        let payload = match self.check(server, publish, compressed, now) {
             Ok(payload) => payload,
             Err((failure, ignore_response_topic)) => {
                 if ignore_response_topic {
                     to.response_topic = None;
                 }
                 let body = compress::deflate_if(compressed, failure.to_json());
-                return self.send_reply(edge, Reply { to, body }, out);
+                return self.send_reply(server, Reply { to, body }, out);
             }
         };
         let (mut body, room) = (Vec::new(), owed.has_room(payload.len()));
-        let app = &edge.app;
+        let app = &server.app;
         match exchange::on_connection(app, &self.caller, &payload, room, now, &mut body) {
             None if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
                 owe(owed, payload.len(), Promise::deflated(to, body));
             }
             None => {
                 let body = compress::deflate_if(compressed, body);
-                self.send_reply(edge, Reply { to, body }, out);
+                self.send_reply(server, Reply { to, body }, out);
             }
             Some(pending) => promise(owed, to, payload.len(), pending),
         }
@@ -94,7 +94,7 @@ impl Online {
     /// subscriptions, as if it had subscribed. The reply is written where it is sent from.
     fn plain_request(
         &mut self,
-        edge: &Arc<Edge>,
+        server: &Arc<MqttServer>,
         publish: &Publish<'_>,
         suffix: &str,
         now: Timestamp,
@@ -118,16 +118,18 @@ impl Online {
             qos: publish.qos,
         };
         let start = out.len();
-        let Ok(begun) = begin_publish(out, self.terms.version, &head, REPLY_BYTES) else { return };
+        let Ok(begun) = begin_publish(out, self.options.version, &head, REPLY_BYTES) else {
+            return;
+        };
         let body = out.len();
-        let (app, room) = (&edge.app, owed.has_room(publish.payload.len()));
+        let (app, room) = (&server.app, owed.has_room(publish.payload.len()));
         match exchange::on_connection(app, &self.caller, publish.payload, room, now, out) {
             None => {
-                if edge.watchers.has(&self.principal) {
+                if server.watchers.has(&self.principal) {
                     let body = out.get(body..).unwrap_or_default().to_vec();
                     self.leave_unclaimed(Reply { to: to(), body });
                 }
-                if begun.end(out).is_err() || out.len() - start > self.terms.packet_max {
+                if begun.end(out).is_err() || out.len() - start > self.options.packet_max {
                     out.truncate(start);
                     self.put_too_large(&head, out);
                 }
@@ -143,7 +145,7 @@ impl Online {
     /// topic is to be ignored.
     fn check<'p>(
         &self,
-        edge: &Edge,
+        server: &MqttServer,
         publish: &Publish<'p>,
         compressed: bool,
         now: Timestamp,
@@ -160,9 +162,9 @@ impl Online {
         if !compressed {
             return Ok(publish.payload.into());
         }
-        let frame_max = edge.app.config.limits.max_frame_bytes;
+        let frame_max = server.app.config.limits.max_frame_bytes;
         // Whether or not it is a request: who sends only zeros pays for them.
-        charge(&edge.app, &self.session, now)
+        charge(&server.app, &self.session, now)
             .and_then(|()| compress::inflate(publish.payload, frame_max))
             .map(Into::into)
             .map_err(|failure| (failure, false))
@@ -170,32 +172,32 @@ impl Online {
 
     /// Tells a client of the mail that waits for it, right after its CONNACK: some never ask by
     /// themselves (`tr50.md` 4.2).
-    pub fn greet(&mut self, edge: &Edge, out: &mut Vec<u8>) {
-        if let Some(message) = edge.app.waiting_mail(&self.session) {
-            self.send_message(edge, &message, out);
+    pub fn greet(&mut self, server: &MqttServer, out: &mut Vec<u8>) {
+        if let Some(message) = server.app.waiting_mail(&self.session) {
+            self.send_message(server, &message, out);
         }
     }
 
     /// Sends what others put into the connection.
-    pub fn send(&mut self, edge: &Arc<Edge>, push: Push, out: &mut Vec<u8>) {
+    pub fn send(&mut self, server: &Arc<MqttServer>, push: Push, out: &mut Vec<u8>) {
         match Reply::of(&push) {
-            Some(reply) => self.send_reply(edge, reply, out),
-            None => self.send_message(edge, &push, out),
+            Some(reply) => self.send_reply(server, reply, out),
+            None => self.send_message(server, &push, out),
         }
     }
 
     /// Sends a message on one of the server's own topics: with the quality of service of the
     /// client's subscriptions, or as if it had subscribed with QoS 0 (`tr50.md` 0, fact 1).
-    fn send_message(&mut self, edge: &Edge, message: &Push, out: &mut Vec<u8>) {
-        if message.topic.starts_with("thing/") && !self.may_read(edge, &message.topic) {
+    fn send_message(&mut self, server: &MqttServer, message: &Push, out: &mut Vec<u8>) {
+        if message.topic.starts_with("thing/") && !self.may_read(server, &message.topic) {
             return;
         }
         let granted = self.topics.as_ref().and_then(|topics| topics.granted(&message.topic));
         let (qos, subscription_ids) = granted.unwrap_or_default();
         let (mut qos, mut pkid) = (qos.min(QoS::AtLeastOnce), 0);
         match &mut self.topics {
-            Some(topics) if qos != QoS::AtMostOnce && topics.flight.has_room() => {
-                pkid = topics.flight.begin(Source::Reply);
+            Some(topics) if qos != QoS::AtMostOnce && topics.inflight.has_room() => {
+                pkid = topics.inflight.begin(Source::Reply);
             }
             // Better once without an acknowledgement than not at all.
             _ => qos = QoS::AtMostOnce,
@@ -213,12 +215,12 @@ impl Online {
     }
 
     /// Sends a reply to its asker, on the topic that was asked for.
-    pub fn send_reply(&mut self, edge: &Arc<Edge>, reply: Reply, out: &mut Vec<u8>) {
+    pub fn send_reply(&mut self, server: &Arc<MqttServer>, reply: Reply, out: &mut Vec<u8>) {
         let name = reply.to.topic();
         if let Some(response_topic) = &reply.to.response_topic
             && Destination::of(response_topic) == Destination::Broker
         {
-            return self.respond_through_broker(edge, reply, name);
+            return self.respond_through_broker(server, reply, name);
         }
         let granted = self.topics.as_ref().and_then(|topics| topics.granted(&name));
         let claimed = granted.is_some();
@@ -228,13 +230,13 @@ impl Online {
         if qos != QoS::AtMostOnce
             && let Some(topics) = &mut self.topics
         {
-            if !topics.flight.has_room() {
-                if !topics.flight.wait(reply) {
+            if !topics.inflight.has_room() {
+                if !topics.inflight.wait(reply) {
                     tracing::debug!("a reply for a client that does not acknowledge was dropped");
                 }
                 return;
             }
-            pkid = topics.flight.begin(Source::Reply);
+            pkid = topics.inflight.begin(Source::Reply);
         }
         let properties = PublishProperties {
             correlation_data: reply.to.correlation_data.as_deref(),
@@ -250,13 +252,13 @@ impl Online {
             subscription_ids: &subscription_ids,
         };
         self.put_limited(&head, &reply.body, out);
-        if !claimed && edge.watchers.has(&self.principal) {
+        if !claimed && server.watchers.has(&self.principal) {
             self.leave_unclaimed(reply);
         }
     }
 
     /// Sends a response to an application topic, to whoever subscribed to it.
-    fn respond_through_broker(&self, edge: &Arc<Edge>, reply: Reply, name: String) {
+    fn respond_through_broker(&self, server: &Arc<MqttServer>, reply: Reply, name: String) {
         let properties = PublishProperties {
             correlation_data: reply.to.correlation_data.as_deref(),
             ..PublishProperties::default()
@@ -270,7 +272,8 @@ impl Online {
             publisher: 0,
         };
         let org = self.session.org_id();
-        let taken = edge.broker.pack(&message).map(|parcel| edge.broker.try_publish(org, parcel));
+        let taken =
+            server.broker.pack(&message).map(|packed| server.broker.try_publish(org, packed));
         if !matches!(taken, Ok(Ok(()))) {
             tracing::warn!("the broker is behind: a response was dropped");
         }
@@ -279,10 +282,10 @@ impl Online {
     /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet
     /// of that size ([MQTT-3.1.2-24] of 5).
     fn put_limited(&self, head: &PublishHead<'_>, body: &[u8], out: &mut Vec<u8>) {
-        let version = self.terms.version;
+        let version = self.options.version;
         let start = out.len();
         let written = encode::publish(out, version, head, body).is_ok();
-        if written && out.len() - start <= self.terms.packet_max {
+        if written && out.len() - start <= self.options.packet_max {
             return;
         }
         out.truncate(start);
@@ -294,8 +297,8 @@ impl Online {
         let start = out.len();
         let sentence = "The reply is larger than the packets that the client accepts.";
         let failure = Failure::new(Code::REPLY_TOO_LARGE, sentence).to_json();
-        if encode::publish(out, self.terms.version, head, &failure).is_err()
-            || out.len() - start > self.terms.packet_max
+        if encode::publish(out, self.options.version, head, &failure).is_err()
+            || out.len() - start > self.options.packet_max
         {
             out.truncate(start);
         }

@@ -62,7 +62,7 @@ pub(super) fn may_act_in(call: &Call<'_>, org: OrgId) -> bool {
 }
 
 /// The organisation with this id, in which the caller may act; without one the current one.
-pub(super) fn org_meant(call: &Call<'_>, id: Option<OrgId>) -> Result<Arc<Org>, Failure> {
+pub(super) fn resolve_org(call: &Call<'_>, id: Option<OrgId>) -> Result<Arc<Org>, Failure> {
     let id = id.unwrap_or_else(|| call.session.org_id());
     let org = call.app.identity().org(id).filter(|org| may_act_in(call, org.id));
     org.ok_or_else(|| Failure::not_found(format!("Organisation \"{id}\"")))
@@ -102,7 +102,7 @@ pub(super) fn check_flags(call: &Call<'_>, supers: bool, org_admin: bool) -> Res
 }
 
 /// The roles with these ids or keys, which the caller may grant in this organisation.
-pub(super) fn roles_meant(
+pub(super) fn resolve_roles(
     call: &Call<'_>,
     org: OrgId,
     named: &[String],
@@ -110,7 +110,7 @@ pub(super) fn roles_meant(
     check_list("roles", named)?;
     let mut roles = Vec::with_capacity(named.len());
     for name in named.iter().filter(|name| !name.is_empty()) {
-        let granted = role_meant(call, org, name)?;
+        let granted = resolve_role(call, org, name)?;
         check_grant(call, &granted.permissions)?;
         if !roles.contains(&granted.role.id) {
             roles.push(granted.role.id);
@@ -120,7 +120,11 @@ pub(super) fn roles_meant(
 }
 
 /// The role with this id or key that is known in this organisation.
-pub(super) fn role_meant(call: &Call<'_>, org: OrgId, name: &str) -> Result<Arc<Granted>, Failure> {
+pub(super) fn resolve_role(
+    call: &Call<'_>,
+    org: OrgId,
+    name: &str,
+) -> Result<Arc<Granted>, Failure> {
     let identity = &call.app.identity();
     let by_id = name.parse().ok().and_then(|id| identity.role_within(id, org));
     let found = by_id.or_else(|| identity.role_by_key(org, name));
@@ -148,14 +152,14 @@ pub(super) fn check_room(count: usize, kind: &str) -> Result<(), Failure> {
 
 /// Fails unless the text is a name or key.
 pub(super) fn check_name(parameter: &str, text: &str) -> Result<(), Failure> {
-    if is_name(text) { Ok(()) } else { Err(unfit(parameter, NAME_RULE)) }
+    if is_name(text) { Ok(()) } else { Err(invalid_param(parameter, NAME_RULE)) }
 }
 
 /// Fails when a list has too many texts or one of them is too long.
 pub(super) fn check_list(parameter: &str, texts: &[String]) -> Result<(), Failure> {
     let most = limits::RECORD_LIST_MAX;
     if texts.len() > most {
-        return Err(unfit(parameter, &format!("at most {most} texts")));
+        return Err(invalid_param(parameter, &format!("at most {most} texts")));
     }
     texts.iter().try_for_each(|text| check_text(parameter, text))
 }
@@ -165,11 +169,11 @@ fn check_text(parameter: &str, text: &str) -> Result<(), Failure> {
     if text.len() <= most {
         return Ok(());
     }
-    Err(unfit(parameter, &format!("at most {most} bytes")))
+    Err(invalid_param(parameter, &format!("at most {most} bytes")))
 }
 
 /// The failure for a parameter that breaks a rule.
-pub(super) fn unfit(parameter: &str, rule: &str) -> Failure {
+pub(super) fn invalid_param(parameter: &str, rule: &str) -> Failure {
     let sentence = format!("Parameter \"{parameter}\" must be {rule}.");
     Failure::new(Code::PARAMETER_INVALID, sentence)
 }

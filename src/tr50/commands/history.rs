@@ -7,7 +7,7 @@ use base::{
 };
 use store::Row;
 
-use super::points::Name;
+use super::publish::Name;
 use super::target::Target;
 use crate::things::telemetry::point::{Alarm, Kind, Location, Point, Value};
 use crate::things::telemetry::{LocationNow, Owner, Points, Series, Span};
@@ -95,7 +95,7 @@ params! {
 }
 
 /// A value that held at a time.
-pub struct Held {
+pub struct ValueAt {
     kind: Kind,
     row: Row,
     /// For how long it had held, in milliseconds.
@@ -107,37 +107,37 @@ pub struct Held {
 /// # Errors
 ///
 /// The store fails.
-pub(super) fn held(
+pub(super) fn value_at(
     call: &Call<'_>,
     owner: Owner,
     kind: Kind,
     name: &str,
     ts: Option<Timestamp>,
-) -> Result<Option<Held>, Failure> {
+) -> Result<Option<ValueAt>, Failure> {
     let telemetry = &call.app.telemetry;
     let Some(series) = telemetry.series(owner, kind, name)? else { return Ok(None) };
     let at = ts.unwrap_or(call.now);
-    let held = if ts.is_none_or(|ts| series.ts <= ts) {
+    let found = if ts.is_none_or(|ts| series.ts <= ts) {
         let duration_ms = at.millis_since(series.since);
-        Some(Held { kind, row: series.into_newest_row(), duration_ms })
+        Some(ValueAt { kind, row: series.into_newest_row(), duration_ms })
     } else {
         let row = telemetry.point_at(&series, at)?;
         row.map(|row| {
             let since = crate::things::telemetry::point_time(&row.0).unwrap_or(at);
-            Held { kind, row, duration_ms: at.millis_since(since) }
+            ValueAt { kind, row, duration_ms: at.millis_since(since) }
         })
     };
-    Ok(held.filter(|held| !held.is_unset()))
+    Ok(found.filter(|value| !value.is_unset()))
 }
 
-impl Held {
+impl ValueAt {
     fn is_unset(&self) -> bool {
         let point = Points::decode(self.kind, &self.row);
         point.is_ok_and(|point| point.value == Value::Attribute(None))
     }
 }
 
-impl WriteReply for Held {
+impl WriteReply for ValueAt {
     fn write_reply(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"success":true,"params":"#);
         let mut object = ObjectWriter::new(out);
@@ -172,7 +172,7 @@ pub(super) struct Form {
 }
 
 /// What is read of a series, and how much of it.
-pub(super) struct Wanted<'w> {
+pub(super) struct HistoryQuery<'w> {
     /// The span of time.
     pub span: Span,
     /// Points to return at most.
@@ -188,10 +188,10 @@ pub(super) struct Wanted<'w> {
 /// # Errors
 ///
 /// The store fails, or the points have too many bytes for one reply.
-pub(super) fn history(
+pub(super) fn read(
     call: &Call<'_>,
     series: Option<&Series>,
-    wanted: &Wanted<'_>,
+    wanted: &HistoryQuery<'_>,
     form: Form,
 ) -> Result<History, Failure> {
     let counted = wanted.offset.is_some();

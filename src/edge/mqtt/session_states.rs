@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ::mqtt::{QoS, Subscription};
+use ::mqtt::QoS;
 use base::{OrgId, Timestamp, limits};
 use parking_lot::Mutex;
 use rules::directory::Principal;
@@ -14,7 +14,7 @@ pub(super) type Owner = (Principal, Arc<str>);
 
 /// A subscription that a connection holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Held {
+pub struct Subscription {
     /// The filter.
     pub filter: Box<str>,
     /// The quality of service granted.
@@ -27,9 +27,9 @@ pub struct Held {
     pub id: Option<u32>,
 }
 
-impl Held {
+impl Subscription {
     /// What is kept of a subscription when it is granted.
-    pub fn new(subscription: &Subscription<'_>, id: Option<u32>) -> Self {
+    pub fn new(subscription: &::mqtt::Subscription<'_>, id: Option<u32>) -> Self {
         Self {
             filter: subscription.filter.into(),
             qos: subscription.qos.min(QoS::AtLeastOnce),
@@ -42,7 +42,7 @@ impl Held {
 
 /// The states of clients that are away, or may go away and come back.
 #[derive(Default)]
-pub(super) struct Saved(Mutex<Inner>);
+pub(super) struct SessionStates(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -57,16 +57,21 @@ struct Inner {
 struct State {
     /// The organisation whose topics the subscriptions are to.
     org: OrgId,
-    held: Vec<Held>,
+    subscriptions: Vec<Subscription>,
     /// When it is over; none while the client is connected or for ever.
     until: Option<Timestamp>,
     turn: u64,
 }
 
-impl Saved {
+impl SessionStates {
     /// The subscriptions of a client that comes back; none when there is no state, it is over, or
     /// it is of another organisation.
-    pub(super) fn find(&self, owner: &Owner, org: OrgId, now: Timestamp) -> Option<Vec<Held>> {
+    pub(super) fn find(
+        &self,
+        owner: &Owner,
+        org: OrgId,
+        now: Timestamp,
+    ) -> Option<Vec<Subscription>> {
         let mut guard = self.0.lock();
         let inner = &mut *guard;
         let state = inner.states.get_mut(owner).filter(|state| state.org == org)?;
@@ -77,7 +82,7 @@ impl Saved {
                 return None;
             }
         }
-        Some(state.held.clone())
+        Some(state.subscriptions.clone())
     }
 
     /// Keeps a client's subscriptions in an organisation, until a time or for ever.
@@ -85,7 +90,7 @@ impl Saved {
         &self,
         owner: &Owner,
         org: OrgId,
-        held: Vec<Held>,
+        subscriptions: Vec<Subscription>,
         until: Option<Timestamp>,
     ) {
         let mut inner = self.0.lock();
@@ -97,7 +102,7 @@ impl Saved {
         if let Some(until) = until {
             inner.due.insert((until, turn), owner.clone());
         }
-        inner.states.insert(owner.clone(), State { org, held, until, turn });
+        inner.states.insert(owner.clone(), State { org, subscriptions, until, turn });
     }
 
     /// Forgets a client; whether there was something to forget.
@@ -169,42 +174,42 @@ mod tests {
 
     #[test]
     fn state_lives_until_its_time() {
-        let saved = Saved::default();
-        assert_eq!(saved.find(&owner("a"), ORG, at(0)), None);
-        saved.keep(&owner("a"), ORG, Vec::new(), Some(at(10)));
-        saved.keep(&owner("b"), ORG, Vec::new(), None);
-        saved.keep(&owner("c"), ORG, Vec::new(), Some(at(10)));
-        saved.keep(&owner("d"), ORG, Vec::new(), Some(at(11)));
-        assert!(saved.find(&owner("a"), ORG, at(9)).is_some());
+        let states = SessionStates::default();
+        assert_eq!(states.find(&owner("a"), ORG, at(0)), None);
+        states.keep(&owner("a"), ORG, Vec::new(), Some(at(10)));
+        states.keep(&owner("b"), ORG, Vec::new(), None);
+        states.keep(&owner("c"), ORG, Vec::new(), Some(at(10)));
+        states.keep(&owner("d"), ORG, Vec::new(), Some(at(11)));
+        assert!(states.find(&owner("a"), ORG, at(9)).is_some());
         // Found again: it is in use and has no end.
-        saved.expire(at(10));
-        assert!(!saved.forget(&owner("c")));
-        assert!(saved.find(&owner("a"), ORG, at(1000)).is_some());
-        assert!(saved.forget(&owner("b")));
-        assert!(!saved.forget(&owner("b")));
-        assert_eq!(saved.find(&owner("d"), ORG, at(11)), None);
-        assert!(!saved.forget(&owner("d")));
-        assert!(saved.0.lock().due.is_empty());
+        states.expire(at(10));
+        assert!(!states.forget(&owner("c")));
+        assert!(states.find(&owner("a"), ORG, at(1000)).is_some());
+        assert!(states.forget(&owner("b")));
+        assert!(!states.forget(&owner("b")));
+        assert_eq!(states.find(&owner("d"), ORG, at(11)), None);
+        assert!(!states.forget(&owner("d")));
+        assert!(states.0.lock().due.is_empty());
     }
 
     #[test]
     fn state_is_of_one_organisation() {
-        let saved = Saved::default();
-        saved.keep(&owner("a"), ORG, Vec::new(), None);
-        assert_eq!(saved.find(&owner("a"), OTHER, at(0)), None);
-        assert!(saved.find(&owner("a"), ORG, at(0)).is_some());
+        let states = SessionStates::default();
+        states.keep(&owner("a"), ORG, Vec::new(), None);
+        assert_eq!(states.find(&owner("a"), OTHER, at(0)), None);
+        assert!(states.find(&owner("a"), ORG, at(0)).is_some());
     }
 
     #[test]
     fn a_principal_with_many_clients_loses_its_own_states() {
-        let saved = Saved::default();
+        let states = SessionStates::default();
         let other = (Principal::User(UserId::from_bytes([2; 12])), "".into());
-        saved.keep(&other, ORG, Vec::new(), None);
+        states.keep(&other, ORG, Vec::new(), None);
         for number in 0..=limits::PRINCIPAL_SAVED_STATES_MAX {
-            saved.keep(&owner(&number.to_string()), ORG, Vec::new(), None);
+            states.keep(&owner(&number.to_string()), ORG, Vec::new(), None);
         }
-        let found = |owner: &Owner| saved.find(owner, ORG, at(0)).is_some();
+        let found = |owner: &Owner| states.find(owner, ORG, at(0)).is_some();
         assert!(!found(&owner("0")) && found(&owner("1")) && found(&other));
-        assert_eq!(saved.0.lock().states.len(), limits::PRINCIPAL_SAVED_STATES_MAX + 1);
+        assert_eq!(states.0.lock().states.len(), limits::PRINCIPAL_SAVED_STATES_MAX + 1);
     }
 }

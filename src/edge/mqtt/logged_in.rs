@@ -19,17 +19,17 @@ use self::request::Unclaimed;
 use super::client::{Closing, Done, Owed};
 use super::promise::Promise;
 use super::reply::Reply;
-use super::saved::Owner;
+use super::session_states::Owner;
 use super::thing_command::{Begun, ThingCommand};
 use super::topics::{Subscriber, TopicWork, Topics};
-use super::{Edge, broker_code};
+use super::{MqttServer, broker_code};
 use crate::broker::Message;
 use crate::things::feed::{self, ThingTopic};
 use crate::tr50::dispatch::Caller;
 
 /// What a client said of itself in CONNECT.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct ConnectOptions {
     /// The protocol of its frames.
     pub version: Version,
     /// How long it may be silent; none: for ever.
@@ -44,11 +44,11 @@ pub struct Terms {
 }
 
 /// A client that is logged in.
-pub struct Online {
+pub struct LoggedIn {
     caller: Caller,
     session: Arc<Session>,
     principal: Principal,
-    terms: Terms,
+    options: ConnectOptions,
     outbox: Arc<Outbox>,
     /// Subscriptions and what comes of them; most devices have none.
     topics: Option<Box<Topics>>,
@@ -62,12 +62,12 @@ pub struct Online {
     unclaimed: Option<Box<Unclaimed>>,
 }
 
-impl Online {
+impl LoggedIn {
     /// A client without subscriptions.
     pub fn new(
         session: Arc<Session>,
         conn: ConnInfo,
-        terms: Terms,
+        options: ConnectOptions,
         name: Owner,
         has_will: bool,
         outbox: Arc<Outbox>,
@@ -76,7 +76,7 @@ impl Online {
             caller: Caller { session: Some(session.clone()), conn },
             principal: session.who().principal(),
             session,
-            terms,
+            options,
             outbox,
             topics: None,
             has_will,
@@ -94,38 +94,41 @@ impl Online {
 
     /// How long it may be silent.
     pub const fn keep_alive(&self) -> Option<Duration> {
-        self.terms.keep_alive
+        self.options.keep_alive
     }
 
     /// Takes up what an earlier connection of the client left; whether there was something.
-    pub async fn resume(&mut self, edge: &Arc<Edge>, now: Timestamp) -> bool {
+    pub async fn resume(&mut self, server: &Arc<MqttServer>, now: Timestamp) -> bool {
         let org = self.session.org_id();
-        let held = edge.saved.find(&self.name, org, now);
-        if held.is_none() {
+        let subscriptions = server.session_states.find(&self.name, org, now);
+        if subscriptions.is_none() {
             // What the broker may have is of no use without the subscriptions.
-            edge.forget(org, &self.name).await;
+            server.forget(org, &self.name).await;
         }
-        let present = held.is_some();
-        let held = held.unwrap_or_default();
-        if !held.is_empty() {
-            let mut topics = self.no_topics(edge);
-            topics.resume(held).await;
+        let present = subscriptions.is_some();
+        let subscriptions = subscriptions.unwrap_or_default();
+        if !subscriptions.is_empty() {
+            let mut topics = self.no_topics(server);
+            topics.resume(subscriptions).await;
             self.topics = Some(topics);
         }
-        self.keep_state(edge, None);
+        self.keep_state(server, None);
         present
     }
 
     /// Keeps the client's subscriptions for when it comes back, if it wants that. For MQTT 3.1,
     /// whose CONNACK can't tell of them, only if there are some: a fleet of libtr50 never asks for
     /// a clean session and never subscribes (`tr50.md` 0, facts 1 and 6).
-    fn keep_state(&self, edge: &Arc<Edge>, until: Option<Timestamp>) {
+    fn keep_state(&self, server: &Arc<MqttServer>, until: Option<Timestamp>) {
         let org = self.session.org_id();
-        let held = self.topics.as_ref().map_or_else(Vec::new, |topics| topics.held_in(org));
-        if self.terms.expiry_s > 0 && (self.terms.version != Version::V31 || !held.is_empty()) {
-            edge.saved.keep(&self.name, org, held, until);
+        let subscriptions =
+            self.topics.as_ref().map_or_else(Vec::new, |topics| topics.subscriptions_in(org));
+        if self.options.expiry_s > 0
+            && (self.options.version != Version::V31 || !subscriptions.is_empty())
+        {
+            server.session_states.keep(&self.name, org, subscriptions, until);
         } else {
-            edge.saved.forget(&self.name);
+            server.session_states.forget(&self.name);
         }
     }
 
@@ -136,7 +139,7 @@ impl Online {
     /// The connection has to close.
     pub fn receive(
         &mut self,
-        edge: &Arc<Edge>,
+        server: &Arc<MqttServer>,
         packet: Packet<'_>,
         out: &mut Vec<u8>,
         owed: &mut Owed,
@@ -146,19 +149,19 @@ impl Online {
         }
         match packet {
             Packet::PingReq => encode::pingresp(out),
-            Packet::PubAck(ack) => self.acknowledged(edge, ack, out),
+            Packet::PubAck(ack) => self.acknowledged(server, ack, out),
             Packet::PubRel(ack) => {
                 let known = take(&mut self.qos2, ack.pkid);
                 let code = if known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
-                encode::pubcomp(out, self.terms.version, ack.pkid, code);
+                encode::pubcomp(out, self.options.version, ack.pkid, code);
             }
             Packet::Subscribe(packet) => {
-                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(edge));
+                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(server));
                 owed.block(topics.subscribe(&packet));
             }
             Packet::Unsubscribe(packet) => {
                 let filters = packet.filters.map(Into::into).collect();
-                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(edge));
+                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(server));
                 owed.block(topics.unsubscribe(packet.pkid, filters));
             }
             Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
@@ -172,11 +175,11 @@ impl Online {
 
     fn disconnect(&mut self, packet: &Disconnect<'_>) -> Closing {
         if let Some(expiry_s) = packet.properties.session_expiry {
-            if self.terms.expiry_s == 0 && expiry_s > 0 {
+            if self.options.expiry_s == 0 && expiry_s > 0 {
                 // What was not to be kept stays so ([MQTT-3.14.2-2] of 5).
                 return Closing::broken(reason::PROTOCOL_ERROR);
             }
-            self.terms.expiry_s = expiry_s;
+            self.options.expiry_s = expiry_s;
         }
         // Only a normal end takes the will back ([MQTT-3.14.4-3] of 5).
         let will = packet.reason != reason::SUCCESS;
@@ -195,7 +198,7 @@ impl Online {
     /// The connection has to close.
     pub fn publish(
         &mut self,
-        edge: &Arc<Edge>,
+        server: &Arc<MqttServer>,
         publish: &Publish<'_>,
         now: Timestamp,
         out: &mut Vec<u8>,
@@ -213,22 +216,22 @@ impl Online {
         if publish.qos == QoS::ExactlyOnce && self.qos2.contains(&publish.pkid) {
             // Sent again before PUBREC came: it was taken the first time ([MQTT-4.3.3-10]).
             if !self.acks.waits(publish.qos, publish.pkid) {
-                encode::pubrec(out, self.terms.version, publish.pkid, reason::SUCCESS);
+                encode::pubrec(out, self.options.version, publish.pkid, reason::SUCCESS);
             }
             return Ok(());
         }
         match Destination::of(publish.topic) {
             Destination::Dispatcher { compressed, suffix } => {
                 self.acknowledge(publish.qos, publish.pkid, reason::SUCCESS, out)?;
-                self.request(edge, publish, (compressed, suffix), now, out, owed);
+                self.request(server, publish, (compressed, suffix), now, out, owed);
                 Ok(())
             }
-            Destination::Thing(topic) => self.command(edge, publish, topic, now, out, owed),
+            Destination::Thing(topic) => self.command(server, publish, topic, now, out, owed),
             Destination::Reserved => {
                 let code = reason::NOT_AUTHORIZED;
                 self.acknowledge(publish.qos, publish.pkid, code, out)
             }
-            Destination::Broker => self.forward(edge, publish, out, owed),
+            Destination::Broker => self.forward(server, publish, out, owed),
         }
     }
 
@@ -286,8 +289,8 @@ impl Online {
     fn write_ack(&self, qos: QoS, pkid: u16, code: u8, out: &mut Vec<u8>) {
         match qos {
             QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => encode::puback(out, self.terms.version, pkid, code),
-            QoS::ExactlyOnce => encode::pubrec(out, self.terms.version, pkid, code),
+            QoS::AtLeastOnce => encode::puback(out, self.options.version, pkid, code),
+            QoS::ExactlyOnce => encode::pubrec(out, self.options.version, pkid, code),
         }
     }
 
@@ -295,7 +298,7 @@ impl Online {
     /// client goes on, unless too many are under way.
     fn command(
         &mut self,
-        edge: &Arc<Edge>,
+        server: &Arc<MqttServer>,
         publish: &Publish<'_>,
         topic: ThingTopic<'_>,
         now: Timestamp,
@@ -308,7 +311,7 @@ impl Online {
         };
         // Before it is executed: it must not be executed and then be refused.
         self.take_id(qos, pkid)?;
-        let judged = match command.begin(&edge.app, &self.caller, now) {
+        let judged = match command.begin(&server.app, &self.caller, now) {
             Begun::Done(code) => {
                 self.give_back(qos, pkid, code);
                 return self.acknowledge(qos, pkid, code, out);
@@ -331,17 +334,17 @@ impl Online {
     }
 
     /// Whether the client may read this topic of a thing now.
-    pub(super) fn may_read(&self, edge: &Edge, name: &str) -> bool {
+    pub(super) fn may_read(&self, server: &MqttServer, name: &str) -> bool {
         let named =
             ThingTopic::parse(name).and_then(|name| Some((name.key(&self.session)?, name.topic)));
         let Some((thing, topic)) = named else { return false };
-        feed::may_read(&edge.app.things, &self.session, &thing, topic).unwrap_or(false)
+        feed::may_read(&server.app.things, &self.session, &thing, topic).unwrap_or(false)
     }
 
     /// Hands a message to the broker. When the broker is behind, this client waits.
     fn forward(
         &mut self,
-        edge: &Arc<Edge>,
+        server: &Arc<MqttServer>,
         publish: &Publish<'_>,
         out: &mut Vec<u8>,
         owed: &mut Owed,
@@ -356,44 +359,44 @@ impl Online {
         };
         let org = self.session.org_id();
         let (qos, pkid) = (publish.qos, publish.pkid);
-        edge.app.metrics.broker_received();
-        let handed_over = match edge.broker.pack(&message) {
-            Ok(parcel) => edge.broker.try_publish(org, parcel),
+        server.app.metrics.broker_received();
+        let handed_over = match server.broker.pack(&message) {
+            Ok(packed) => server.broker.try_publish(org, packed),
             Err(error) => return self.acknowledge(qos, pkid, broker_code(error), out),
         };
-        let Err(parcel) = handed_over else {
+        let Err(packed) = handed_over else {
             return self.acknowledge(qos, pkid, reason::SUCCESS, out);
         };
-        let edge = edge.clone();
+        let server = server.clone();
         owed.block(Box::pin(async move {
-            let published = edge.broker.publish(org, parcel).await;
+            let published = server.broker.publish(org, packed).await;
             let code = published.map_or_else(broker_code, |()| reason::SUCCESS);
             Done::Topics(TopicWork::Published { qos, pkid, code })
         }));
         Ok(())
     }
 
-    fn acknowledged(&mut self, edge: &Arc<Edge>, ack: Ack, out: &mut Vec<u8>) {
+    fn acknowledged(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>) {
         let Some(topics) = &mut self.topics else { return };
         topics.acknowledged(ack.pkid);
-        while let Some(reply) = self.topics.as_mut().and_then(|t| t.flight.next_waiting()) {
-            self.send_reply(edge, reply, out);
+        while let Some(reply) = self.topics.as_mut().and_then(|t| t.inflight.next_waiting()) {
+            self.send_reply(server, reply, out);
         }
     }
 
-    fn no_topics(&self, edge: &Arc<Edge>) -> Box<Topics> {
+    fn no_topics(&self, server: &Arc<MqttServer>) -> Box<Topics> {
         let subscriber = Subscriber {
             session: self.session.clone(),
             name: self.name.clone(),
-            terms: self.terms,
+            options: self.options,
             outbox: self.outbox.clone(),
         };
-        Box::new(Topics::new(edge.clone(), subscriber))
+        Box::new(Topics::new(server.clone(), subscriber))
     }
 
     /// Takes what came of work with the broker.
-    pub fn finish_topics(&mut self, edge: &Arc<Edge>, work: TopicWork, out: &mut Vec<u8>) {
-        let version = self.terms.version;
+    pub fn finish_topics(&mut self, server: &Arc<MqttServer>, work: TopicWork, out: &mut Vec<u8>) {
+        let version = self.options.version;
         match work {
             TopicWork::Published { qos, pkid, code } => {
                 self.give_back(qos, pkid, code);
@@ -404,13 +407,13 @@ impl Online {
                 self.topics = Some(topics);
                 let written = encode::suback(out, version, pkid, &codes);
                 debug_assert!(written.is_ok(), "a SUBACK is shorter than its SUBSCRIBE");
-                self.keep_state(edge, None);
+                self.keep_state(server, None);
             }
             TopicWork::Unsubscribed { topics, pkid, codes } => {
                 self.topics = Some(topics);
                 let written = encode::unsuback(out, version, pkid, &codes);
                 debug_assert!(written.is_ok(), "an UNSUBACK is shorter than its UNSUBSCRIBE");
-                self.keep_state(edge, None);
+                self.keep_state(server, None);
             }
         }
     }
@@ -426,7 +429,7 @@ impl Online {
     /// loss is noticed: then its new connection has taken the session over, whatever was noticed.
     pub async fn end(
         mut self,
-        edge: &Arc<Edge>,
+        server: &Arc<MqttServer>,
         closing: Closing,
         unread: VecDeque<Push>,
         owed: Owed,
@@ -434,42 +437,42 @@ impl Online {
         let now = Timestamp::now();
         let unclaimed = self.unclaimed.take().map(|unclaimed| unclaimed.recent());
         if self.session.end().is_none_or(|end| end.reason != Reason::Replaced) {
-            let until = (self.terms.expiry_s != u32::MAX)
-                .then(|| now.plus_seconds(self.terms.expiry_s.into()));
-            self.keep_state(edge, until);
+            let until = (self.options.expiry_s != u32::MAX)
+                .then(|| now.plus_seconds(self.options.expiry_s.into()));
+            self.keep_state(server, until);
         }
         if let Some(topics) = self.topics.take() {
-            topics.close(self.session.org_id(), self.terms.expiry_s).await;
+            topics.close(self.session.org_id(), self.options.expiry_s).await;
         }
-        if !edge.watchers.has(&self.principal) {
+        if !server.watchers.has(&self.principal) {
             // Nobody is left who could get the answers of devices.
-            edge.app.mailbox.hang_up(self.session.number());
+            server.app.mailbox.hang_up(self.session.number());
         }
         let unclaimed = unclaimed.into_iter().flatten().map(Push::from);
         for push in unclaimed.chain(unread.into_iter().filter(|push| push.reply.is_some())) {
-            edge.watchers.deliver(&self.principal, &push);
+            server.watchers.deliver(&self.principal, &push);
         }
-        self.finish_without_client(edge, owed);
+        self.finish_without_client(server, owed);
         if self.has_will {
-            let last = (closing.will, self.terms.expiry_s);
-            edge.wills.leave(edge, &self.name, &self.session, last);
+            let last = (closing.will, self.options.expiry_s);
+            server.wills.leave(server, &self.name, &self.session, last);
         }
         // Last, so that a new connection is the one that takes over until all this is done.
-        edge.app.end(&self.session, closing.reason, now);
+        server.app.end(&self.session, closing.reason, now);
     }
 
     /// Finishes what was begun for a client that is gone: others with the same login may wait for
     /// the replies.
-    fn finish_without_client(&self, edge: &Arc<Edge>, mut owed: Owed) {
+    fn finish_without_client(&self, server: &Arc<MqttServer>, mut owed: Owed) {
         if owed.is_empty() {
             return;
         }
-        let (edge, principal) = (edge.clone(), self.principal.clone());
+        let (server, principal) = (server.clone(), self.principal.clone());
         tokio::spawn(async move {
             while let Some(done) = owed.next(true).await {
                 if let Done::Reply(to, reply) = done {
                     reply.send(|body| {
-                        edge.watchers.deliver(&principal, &Push::from(Reply { to, body }));
+                        server.watchers.deliver(&principal, &Push::from(Reply { to, body }));
                     });
                 }
             }
