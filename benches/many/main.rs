@@ -32,7 +32,7 @@ use probe::ProbeArgs;
 #[global_allocator]
 static ALLOCATOR: Cap<mimalloc::MiMalloc> = Cap::new(mimalloc::MiMalloc, usize::MAX);
 
-/// What is wanted of the server, `../shared/PERFORMANCE.md` and the issue say.
+/// As many as the figures in `docs/performance.md` are for.
 const CONNECTIONS: usize = 50_000;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -152,7 +152,8 @@ fn publish(scene: &Rc<Scene>) -> Step {
     request(scene, PUBLISH.to_owned())
 }
 
-/// A gateway's batch: values of ten properties, a second apart (`tr50.md` 0, fact 30).
+/// A gateway's batch: values of ten properties, a second apart (`docs/protocol/tr50.md` 0, fact
+/// 30).
 fn batch(scene: &Rc<Scene>) -> Step {
     let row = |number: u64| {
         let (property, value) = (number % 10, number as f64 / 8.0);

@@ -1,4 +1,4 @@
-//! Mail on its way: to whom a notice goes, and when (`tr50.md` 4.2 and 5).
+//! Mail on its way: to whom a notice goes, and when (`docs/protocol/tr50.md` 4.2 and 5).
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,8 +16,8 @@ use crate::things::mailbox::{NewMessage, SendError, Sent};
 /// The topic of the notice.
 static TOPIC: LazyLock<Arc<str>> = LazyLock::new(|| "notify/mailbox_activity".into());
 
-/// The notice that mail waits (`tr50.md` 0, fact 17): the session that is told, and the thing that
-/// the mail is for, which may be one that is bound to the session's own.
+/// The notice that mail waits (`docs/protocol/tr50.md` 0, fact 17): the session that is told, and
+/// the thing that the mail is for, which may be one that is bound to the session's own.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Notice<'a> {

@@ -1,8 +1,9 @@
-//! Whether things are connected: who wants to know is told when that changes (`tr50.md` 5, the
-//! connection-state topic), and for those that are gone it is kept when they were last seen.
+//! Whether things are connected: who wants to know is told when that changes
+//! (`docs/protocol/tr50.md` 5, the connection-state topic), and for those that are gone it is kept
+//! when they were last seen.
 //!
 //! A thing is connected while its own connection, or that of the thing it is bound to, is there
-//! (`tr50.md` 0, fact 28). Sessions over HTTP are no connections.
+//! (`docs/protocol/tr50.md` 0, fact 28). Sessions over HTTP are no connections.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! TLS 1.2 and 1.3 for every listener, by rustls.
 //!
-//! libtr50 speaks nothing above TLS 1.0 (`tr50.md` 0, fact 20); its devices use the plain listener.
+//! libtr50 speaks nothing above TLS 1.0 (`docs/protocol/tr50.md` 0, fact 20); its devices use the
+//! plain listener.
 
 use std::io;
 use std::path::{Path, PathBuf};

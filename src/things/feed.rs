@@ -1,4 +1,4 @@
-//! Changes of things, told to those who subscribed to their topics (`tr50.md` 5).
+//! Changes of things, told to those who subscribed to their topics (`docs/protocol/tr50.md` 5).
 //!
 //! A subscription to one topic is a look-up; the message goes straight to the subscriber's
 //! connection. Filters with wildcards are the broker's, which is only told of a change when the

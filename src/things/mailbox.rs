@@ -1,4 +1,4 @@
-//! Messages to things, and their way there and back (`tr50.md` 4.2).
+//! Messages to things, and their way there and back (`docs/protocol/tr50.md` 4.2).
 //!
 //! A mail is new, then in flight (fetched by a session), then in progress, then done. Those that
 //! are not done are in memory, and what is there counts; the store follows in the same step. Who

@@ -1,4 +1,5 @@
-//! Logins: what the member `auth` says, and what `api.authenticate` answers (`tr50.md` 3.1).
+//! Logins: what the member `auth` says, and what `api.authenticate` answers
+//! (`docs/protocol/tr50.md` 3.1).
 
 use std::sync::Arc;
 
@@ -88,7 +89,7 @@ impl WriteReply for LoggedIn {
 }
 
 /// Appends the reply to a login. `params` comes last and `sessionId` first in it: a firmware looks
-/// for the text `sessionId":"` and for `}}}` (`tr50.md` 0, fact 23).
+/// for the text `sessionId":"` and for `}}}` (`docs/protocol/tr50.md` 0, fact 23).
 pub fn write_login(session: &Session, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"success":true,"params":"#);
     let mut params = ObjectWriter::new(out);

@@ -94,8 +94,8 @@ pub fn errors() -> String {
          A command that fails answers `{\"success\":false,\"errorCodes\":[code],\"errorMessages\":\
          [\"sentence\"]}` under its name; a\nrequest that fails as a whole answers the same at the \
          root. Over HTTP the status is 200 in both cases. The sentence\nnames the culprit. Codes whose \
-         source is \"ours\" are this server's own; the others are the vendor's, as clients know\nthem \
-         (`tr50.md` is the description of the protocol, see ARCHITECTURE.md).\n\n\
+         source is \"ours\" are this server's own; the others are the vendor's, as clients know\nthem, \
+         with the section of [protocol/tr50.md](protocol/tr50.md) that has them.\n\n\
          | code | meaning | what to do | source |\n| --- | --- | --- | --- |\n",
     );
     for info in CODES {

@@ -1,4 +1,5 @@
-//! The envelope: one JSON object, `auth` and any number of named commands (`tr50.md` 2).
+//! The envelope: one JSON object, `auth` and any number of named commands (`docs/protocol/tr50.md`
+//! 2).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -60,7 +61,8 @@ impl RawParams<'_> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the first JSON value of `bytes`; what follows it is ignored (`tr50.md` 0, fact 24).
+    /// Reads the first JSON value of `bytes`; what follows it is ignored (`docs/protocol/tr50.md`
+    /// 0, fact 24).
     ///
     /// # Errors
     ///
@@ -235,7 +237,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a member has this name, in any case (`tr50.md` 0, fact 14), which is mostly this one.
+/// Whether a member has this name, in any case (`docs/protocol/tr50.md` 0, fact 14), which is
+/// mostly this one.
 #[inline]
 fn is_named(name: &str, wanted: &str) -> bool {
     name == wanted || name.eq_ignore_ascii_case(wanted)
@@ -319,7 +322,7 @@ fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
 pub struct Members<'a>(pub SmallVec<[(Cow<'a, str>, Param<'a>); 8]>);
 
 impl<'a> Members<'a> {
-    /// Reads `params`: absent, null and `[]` mean none (`tr50.md` 0, fact 10).
+    /// Reads `params`: absent, null and `[]` mean none (`docs/protocol/tr50.md` 0, fact 10).
     ///
     /// # Errors
     ///
@@ -364,7 +367,8 @@ impl<'a> Members<'a> {
         Some(Self(members))
     }
 
-    /// The member with this name, without regard to case (`tr50.md` 0, fact 14). Null is absent.
+    /// The member with this name, without regard to case (`docs/protocol/tr50.md` 0, fact 14). Null
+    /// is absent.
     pub fn find(&self, name: &str) -> Option<Param<'a>> {
         let found = self.0.iter().find(|(member, _)| member.eq_ignore_ascii_case(name));
         found.map(|(_, value)| *value).filter(|value| !value.is_null())

@@ -14,8 +14,8 @@ use super::params::Params;
 use crate::app::{App, Credentials};
 
 /// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
-/// connection carries the session (`tr50.md` 2). `room`: whether the connection can wait for
-/// another device.
+/// connection carries the session (`docs/protocol/tr50.md` 2). `room`: whether the connection can
+/// wait for another device.
 pub fn on_connection(
     app: &Arc<App>,
     caller: &Caller,
@@ -82,9 +82,9 @@ pub async fn over_http(
 /// given twice the last counts.
 pub type Fields = BTreeMap<String, String>;
 
-/// A command as a form, in the session with this id (`tr50.md` 1.3, "REST, portal style"). The
-/// fields are the parameters, as texts, which every command takes (fact 15). The reply is the
-/// command's reply object, or the failure for which it was not executed.
+/// A command as a form, in the session with this id (`docs/protocol/tr50.md` 1.3, "REST, portal
+/// style"). The fields are the parameters, as texts, which every command takes (fact 15). The reply
+/// is the command's reply object, or the failure for which it was not executed.
 pub async fn form(
     app: &Arc<App>,
     command: &str,
@@ -177,7 +177,7 @@ pub fn push_login(session: &Session, head: &mut Vec<u8>) {
 
 /// The reply to a request whose login failed: nothing was executed. The failure stands at the root
 /// for clients that look there, and under `auth` for those that look for the answer to their
-/// command (`tr50.md` 0, facts 11 and 12).
+/// command (`docs/protocol/tr50.md` 0, facts 11 and 12).
 pub fn login_failed(failure: &Failure) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.push(b'{');

@@ -1,5 +1,6 @@
-//! Typed parameters, read as leniently as real clients need (`tr50.md` 0, facts 14, 15 and 26):
-//! names without regard to case, numbers as strings, booleans as numbers, null for absent.
+//! Typed parameters, read as leniently as real clients need (`docs/protocol/tr50.md` 0, facts 14,
+//! 15 and 26): names without regard to case, numbers as strings, booleans as numbers, null for
+//! absent.
 
 use std::borrow::Cow;
 use std::str::FromStr;

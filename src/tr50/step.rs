@@ -32,7 +32,7 @@ pub struct CommandInfo {
 }
 
 impl CommandInfo {
-    /// Whether it may be called before a login (`tr50.md` 3.1).
+    /// Whether it may be called before a login (`docs/protocol/tr50.md` 3.1).
     pub const fn is_open(&self) -> bool {
         matches!(self.handler, Handler::Open(_))
     }

@@ -156,7 +156,7 @@ def use_the_toolkit(token, viewer, everybody, sessions):
     page = principals.login_sessions.paginate(viewer, limit=7)
     rest = principals.login_sessions.paginate(viewer, limit=100, cursor=page.next_cursor)
     assert [session.id for session in page.items + rest.items] == sessions[:107]
-    # It names the principal wrongly when it revokes (session-apis.md A5).
+    # It names the principal wrongly when it revokes (docs/protocol/cognite.md A5).
     login = PrincipalLoginId(principal=viewer, id=sessions[0])
     assert raised(ToolkitAPIError, lambda: principals.login_sessions.revoke([login])).code == 404
     error = raised(ToolkitAPIError, lambda: principals.login_sessions.list(everybody[-1]))

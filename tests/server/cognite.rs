@@ -1,5 +1,5 @@
 //! The directory in the words of Cognite's organisation API, through sockets: every rule of
-//! `session-apis.md` A1 to A6.
+//! `docs/protocol/cognite.md` A1 to A6.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -1055,8 +1055,8 @@ pub(crate) async fn many_viewers(server: &TestServer, count: usize) -> Vec<Strin
     ids
 }
 
-/// The pages of the viewer's list, which a walk through it takes while `meanwhile` happens after each
-/// of them: the ids in the order in which they came.
+/// The pages of the viewer's list, which a walk through it takes while `meanwhile` happens after
+/// each of them: the ids in the order in which they came.
 async fn walked(
     server: &TestServer,
     token: &str,

@@ -42,15 +42,15 @@ macro_rules! codes {
 
 codes! {
     SESSION_INVALID = -90000, "The session is unknown, has ended or has expired.",
-        "Log in again.", "tr50.md 2.1 (client code PX), text from fact 21";
+        "Log in again.", "`docs/protocol/tr50.md` 2.1 (client code PX), text: 0, fact 21";
     NOT_FOUND = -90008, "The object that the command names does not exist here.",
-        "Check the name; nothing was changed.", "tr50.md 2.1 (client code PY)";
+        "Check the name; nothing was changed.", "`docs/protocol/tr50.md` 2.1 (client code PY)";
     END_OF_RESULTS = -90058, "A listing with an iterator has no more to show.",
-        "Stop; all was shown.", "tr50.md 2.1 (documentation of thing.list)";
+        "Stop; all was shown.", "`docs/protocol/tr50.md` 2.1 (documentation of thing.list)";
     ATTRIBUTE_MISSING = -91006, "The attribute has no value on that thing.",
-        "Use a default of your own, or set it.", "tr50.md 2.1 (client code TH)";
+        "Use a default of your own, or set it.", "`docs/protocol/tr50.md` 2.1 (client code TH)";
     AUTHENTICATION_MISSING = -99999, "The request carries no authentication.",
-        "Send `auth` or the `sessionId` header.", "tr50.md 2.1 (IP-Symcon module)";
+        "Send `auth` or the `sessionId` header.", "`docs/protocol/tr50.md` 2.1 (IP-Symcon module)";
     MALFORMED = -95001, "The request is not a TR50 request in JSON.",
         "Mend the request; nothing of it was executed.", "ours";
     TOO_LARGE = -95002, "The request is larger than `limits.max_frame_bytes`, or has too many commands.",
@@ -70,7 +70,8 @@ codes! {
     WRONG_SESSION_KIND = -95009, "The command is for users, or for applications, and the session is the other.",
         "Log in the other way.", "ours";
     RATE_LIMITED = -95010, "The session sent more than `limits.commands_per_s` commands in a second.",
-        "Send again later; this command was not executed.", "ours (limit: tr50.md 1.1, \"rate\")";
+        "Send again later; this command was not executed.",
+        "ours (limit: `docs/protocol/tr50.md` 1.1, \"rate\")";
     BUSY = -95011, "The server has too much to do for this command right now, or is full.",
         "Send again later; this command was not executed.", "ours";
     INTERNAL = -95012, "The server failed.",
@@ -109,7 +110,8 @@ impl Failure {
     }
 
     /// The session that the request names is gone. Home Assistant's mower integration looks for
-    /// the beginning of this sentence, other clients for the code (`tr50.md` 0, fact 21).
+    /// the beginning of this sentence, other clients for the code (`docs/protocol/tr50.md` 0, fact
+    /// 21).
     pub fn session_invalid(why: &str) -> Self {
         let sentence = format!("Authentication session is invalid: Error: Session {why}");
         Self::new(Code::SESSION_INVALID, sentence)
@@ -127,7 +129,7 @@ impl Failure {
         Self::new(Code::NOT_FOUND, format!("{what} was not found."))
     }
 
-    /// Appends the failure object (`tr50.md` 0, facts 11 and 12).
+    /// Appends the failure object (`docs/protocol/tr50.md` 0, facts 11 and 12).
     pub fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         self.write_members(out);

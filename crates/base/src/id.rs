@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 #[error("not {0} hexadecimal digits")]
 pub struct NotAnId(usize);
 
-/// Identifiers of 24 hexadecimal digits (`tr50.md` 2, "Ids").
+/// Identifiers of 24 hexadecimal digits (`docs/protocol/tr50.md` 2, "Ids").
 macro_rules! object_ids {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
@@ -86,8 +86,8 @@ object_ids! {
     MailId;
 }
 
-/// The secret under which a file is moved over HTTP: 24 hexadecimal digits, the `fileId` of `file.put`
-/// and `file.get` (`tr50.md` 4.3). Whoever has it may move the file.
+/// The secret under which a file is moved over HTTP: 24 hexadecimal digits, the `fileId` of
+/// `file.put` and `file.get` (`docs/protocol/tr50.md` 4.3). Whoever has it may move the file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TicketId([u8; 12]);
 
@@ -281,8 +281,8 @@ pub struct ThingKey(std::sync::Arc<str>);
 pub struct NotAThingKey;
 
 impl ThingKey {
-    /// The longest key in bytes. Clients stop at 64 (`tr50.md` 1.1, "key length"); the rest is room
-    /// for those that put two identifiers together.
+    /// The longest key in bytes. Clients stop at 64 (`docs/protocol/tr50.md` 1.1, "key length");
+    /// the rest is room for those that put two identifiers together.
     pub const BYTES_MAX: usize = 128;
 
     /// Reads a key.

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-/// Commands in one request. The gateways' aggregator fills messages of 20,000 bytes (`tr50.md` 0,
-/// fact 30); the shortest command takes 24 of them.
+/// Commands in one request. The gateways' aggregator fills messages of 20,000 bytes
+/// (`docs/protocol/tr50.md` 0, fact 30); the shortest command takes 24 of them.
 pub const COMMANDS_PER_REQUEST: usize = 1000;
 
 /// Logins in one request. A gateway logs its things in one by one; more in one go only serve to
@@ -92,17 +92,17 @@ pub const HTTP_BODY_WAIT: Duration = Duration::from_secs(60);
 
 /// Time in which, after the last answer over HTTP, what still comes is read and thrown away:
 /// closing a socket that holds unread bytes resets the connection, which can destroy the answer on
-/// its way (`tr50.md` 0, facts 23 and 24; RFC 9112, section 9.6).
+/// its way (`docs/protocol/tr50.md` 0, facts 23 and 24; RFC 9112, section 9.6).
 pub const HTTP_LINGER_WAIT: Duration = Duration::from_secs(2);
 
 /// Bytes that are thrown away so.
 pub const HTTP_LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Seconds for which a file's ticket is good (`tr50.md` 0, fact 18).
+/// Seconds for which a file's ticket is good (`docs/protocol/tr50.md` 0, fact 18).
 pub const FILE_TICKET_S: u64 = 300;
 
-/// Seconds from its issue after which a ticket is over, however often its transfer broke: a gigabyte
-/// over a slow modem takes most of a day.
+/// Seconds from its issue after which a ticket is over, however often its transfer broke: a
+/// gigabyte over a slow modem takes most of a day.
 pub const FILE_TICKET_LIFE_S: u64 = 86_400;
 
 /// Seconds after a complete download in which its rest may be fetched again: the server can't know
@@ -177,8 +177,8 @@ pub const PASSWORDS_PER_NETWORK_MAX: usize = PASSWORD_QUEUE_MAX / 8;
 /// The longest password that is checked. Nobody types more; hashing megabytes is for attackers.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
-/// Failed logins in a row before a lock (deviceWISE has 8 or more in the same 30 minutes, `tr50.md`
-/// 3.1).
+/// Failed logins in a row before a lock (deviceWISE has 8 or more in the same 30 minutes,
+/// `docs/protocol/tr50.md` 3.1).
 pub const LOGIN_FAILURES_MAX: u32 = 10;
 
 /// Failed logins count together when the first of them is not older than this.
@@ -191,8 +191,8 @@ pub const LOGIN_LOCK_S: u64 = 5 * 60;
 /// a check of 30 ms, so pushing one's own out takes longer than the lock lasts.
 pub const FAILING_LOGINS_MAX: usize = 16_384;
 
-/// Bytes of an application id that are kept. Clients send up to 64 (`tr50.md` 1.1); MQTT would
-/// allow 65,535.
+/// Bytes of an application id that are kept. Clients send up to 64 (`docs/protocol/tr50.md` 1.1);
+/// MQTT would allow 65,535.
 pub const APP_ID_BYTES_MAX: usize = 128;
 
 /// Bytes of a text message (`sms.send`): ten parts of 160 characters are more than a network sends.
@@ -219,7 +219,7 @@ pub const THING_DEF_BYTES_MAX: usize = 256 * 1024;
 /// bootstrap file are the operator's business.
 pub const PASSWORD_BYTES_MIN: usize = 8;
 
-/// The shortest token that an application may be given (the vendor's page of `app.create`).
+/// The shortest token that an application may be given (`docs/protocol/tr50.md` 3.4).
 pub const TOKEN_BYTES_MIN: usize = 16;
 
 /// Levels of the tree of organisations. Real ones have three or four; the bound keeps every walk
@@ -248,8 +248,8 @@ pub const CLOSE_WAIT: Duration = Duration::from_micros(60);
 /// with more, some milliseconds' work, it runs apart from the connections.
 pub const LISTED_AT_ONCE_MAX: usize = 10_000;
 
-/// Bytes for which a listing of sessions makes room before it is written: 5,000 sessions of the usual
-/// length. One very long session at its beginning must not ask for ten times as much.
+/// Bytes for which a listing of sessions makes room before it is written: 5,000 sessions of the
+/// usual length. One very long session at its beginning must not ask for ten times as much.
 pub const LISTING_BYTES_RESERVED_MAX: usize = 8 * 1024 * 1024;
 
 /// Sessions, or users, in one list in Element's words, which have no pages: some 40 MB. With more,
@@ -264,7 +264,7 @@ pub const ELEMENT_LONG_ANSWERS_MAX: usize = 4;
 /// login it ends all, however many the configuration allows.
 pub const ELEMENT_ENDED_MAX: usize = 10_000;
 
-/// Records in one reply of a list command at most (`tr50.md` 2, "Limits").
+/// Records in one reply of a list command at most (`docs/protocol/tr50.md` 2, "Limits").
 pub const LIST_MAX: u64 = 2000;
 
 /// Things that one `thing.list` with a filter or an order of its own looks through: some hundred
@@ -337,8 +337,8 @@ pub const DELAYED_WILLS_MAX: usize = 10_000;
 /// shortest kind.
 pub const BATCH_ITEMS_MAX: usize = 100_000;
 
-/// Bytes of a batch of telemetry that is read at once, in a millisecond or two; longer ones are read
-/// on a thread of their own.
+/// Bytes of a batch of telemetry that is read at once, in a millisecond or two; longer ones are
+/// read on a thread of their own.
 pub const BATCH_AT_ONCE_BYTES: usize = 64 * 1024;
 
 /// Bytes of the name of a property, alarm or attribute.
@@ -357,7 +357,7 @@ pub const MESSAGE_BYTES_MAX: usize = 16_384;
 /// Bytes of a line of an address, or of the name of a way to find a position.
 pub const ADDRESS_LINE_BYTES_MAX: usize = 256;
 
-/// Points in one reply of a history (`tr50.md` 2, "Limits").
+/// Points in one reply of a history (`docs/protocol/tr50.md` 2, "Limits").
 pub const HISTORY_MAX: u64 = 5000;
 
 /// Bytes of points collected for one reply of a history; their JSON is at most six times as long,
@@ -406,8 +406,8 @@ pub const ORG_MAILS_BYTES_MAX: usize = MAILS_BYTES_MAX / 2;
 /// Steps of a mail's history that are kept: a thing may report its progress for ever.
 pub const MAIL_HISTORY_MAX: usize = 100;
 
-/// Bytes of what a thing says of its work on a mail, for the history: a line or two. The rest is cut
-/// off.
+/// Bytes of what a thing says of its work on a mail, for the history: a line or two. The rest is
+/// cut off.
 pub const MAIL_TEXT_BYTES_MAX: usize = 1024;
 
 /// Mails that one `mailbox.list` or `mailbox.summary` looks through; it runs apart.
@@ -416,25 +416,26 @@ pub const MAILS_SEARCHED_MAX: usize = 100_000;
 /// Callers that wait for things' answers, about a kilobyte each.
 pub const WAITING_CALLS_MAX: usize = 100_000;
 
-/// The longest time in seconds for which a caller waits for a thing's answer (`tr50.md` 2,
-/// "Limits").
+/// The longest time in seconds for which a caller waits for a thing's answer
+/// (`docs/protocol/tr50.md` 2, "Limits").
 pub const ACK_WAIT_S_MAX: f64 = 300.0;
 
 /// The time in seconds for which a caller waits that does not say how long: what mower
-/// integrations ask for (`tr50.md` 4.1, HA).
+/// integrations ask for (`docs/protocol/tr50.md` 4.1, HA).
 pub const ACK_WAIT_S: f64 = 30.0;
 
-/// Principals on a page of Cognite's list (`session-apis.md` A4).
+/// Principals on a page of Cognite's list (`docs/protocol/cognite.md` A4).
 pub const PRINCIPALS_PAGE_MAX: usize = 100;
 
-/// Principals that one request of Cognite's dialect can name. The vendor's page says 100, its Python
-/// SDK sends 1000 (`session-apis.md` A5).
+/// Principals that one request of Cognite's dialect can name. The vendor's page says 100, its
+/// Python SDK sends 1000 (`docs/protocol/cognite.md` A5).
 pub const PRINCIPALS_NAMED_MAX: usize = 1000;
 
-/// Login sessions on a page of Cognite's list that does not say how many: what its toolkit asks for.
+/// Login sessions on a page of Cognite's list that does not say how many: what its toolkit asks
+/// for.
 pub const LOGIN_SESSIONS_PAGE: usize = 100;
 
-/// Login sessions on a page of Cognite's list at most (`session-apis.md` A2).
+/// Login sessions on a page of Cognite's list at most (`docs/protocol/cognite.md` A2).
 pub const LOGIN_SESSIONS_PAGE_MAX: usize = 1000;
 
 /// Sessions of a user that such a page looks at, most of which may be in other organisations: some
@@ -445,7 +446,7 @@ pub const LOGIN_SESSIONS_LOOKED_AT_MAX: usize = 4 * LOGIN_SESSIONS_PAGE_MAX;
 /// the first.
 pub const LOGIN_SESSIONS_STEP_MIN: usize = 64;
 
-/// Login sessions that one request of Cognite's dialect revokes (`session-apis.md` A5).
+/// Login sessions that one request of Cognite's dialect revokes (`docs/protocol/cognite.md` A5).
 pub const LOGIN_SESSIONS_REVOKED_MAX: usize = 10;
 
 /// Organisations on a page of Cognite's list, which has no parameter for it.

@@ -9,8 +9,8 @@ use time::format_description::well_known::Rfc3339;
 
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 ///
-/// TR50 writes it as RFC 3339 in UTC with milliseconds and `Z` (`tr50.md` 2, "Timestamps"); that
-/// is also its serde form.
+/// TR50 writes it as RFC 3339 in UTC with milliseconds and `Z` (`docs/protocol/tr50.md` 2,
+/// "Timestamps"); that is also its serde form.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(i64);
 

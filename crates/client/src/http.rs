@@ -14,7 +14,7 @@ use super::reply::Reply;
 use super::url::Url;
 use super::{ClientError, Options, REPLY_BYTES_MAX, login_text};
 
-/// A connection with the session that was started on it (`tr50.md` 1.3).
+/// A connection with the session that was started on it (`docs/protocol/tr50.md` 1.3).
 pub struct HttpConnection {
     sender: SendRequest<Full<Bytes>>,
     driver: AbortOnDropHandle<()>,
@@ -70,7 +70,7 @@ impl HttpConnection {
         if status.is_success() { Ok(body) } else { Err(ClientError::Status(status.as_u16())) }
     }
 
-    /// Stores the bytes of a file under the id of a `file.put` (`tr50.md` 4.3).
+    /// Stores the bytes of a file under the id of a `file.put` (`docs/protocol/tr50.md` 4.3).
     pub async fn store_file(&mut self, id: &str, bytes: Bytes) -> Result<(), ClientError> {
         self.move_file(Method::POST, id, bytes, 0).await.map(drop)
     }

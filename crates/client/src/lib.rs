@@ -244,7 +244,8 @@ pub fn request_text(command: &str, params: Option<&str>) -> Result<String, Clien
     text.map(|text| reply::compact(&text)).map_err(ClientError::BadParams)
 }
 
-/// The `auth` request of a login over TCP and HTTP (`tr50.md` 3.1); `None` without a login.
+/// The `auth` request of a login over TCP and HTTP (`docs/protocol/tr50.md` 3.1); `None` without a
+/// login.
 fn login_text(url: &Url) -> Option<String> {
     let params = match &url.login {
         Login::None => return None,

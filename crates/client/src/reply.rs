@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::ClientError;
 
 /// The answer to one command: `{"success":true,"params":…}`, or `false` with codes and messages
-/// (`tr50.md` 0, facts 11 and 12).
+/// (`docs/protocol/tr50.md` 0, facts 11 and 12).
 #[derive(Clone, Debug)]
 pub struct Reply {
     text: String,

@@ -13,7 +13,8 @@ const APP_ID: &str = "tr50d";
 /// A server and a login: `SCHEME://USER:PASSWORD@HOST:PORT/?OPTIONS`.
 ///
 /// USER with an `@` (written `%40`, or as it is) is a user's e-mail address, any other is a thing
-/// key whose password is an application token (`tr50.md` 1.1, "user login" and "app login").
+/// key whose password is an application token (`docs/protocol/tr50.md` 1.1, "user login" and "app
+/// login").
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Url {
     /// The scheme: what is spoken, and whether through TLS.
@@ -108,7 +109,8 @@ pub enum BadUrl {
 
 impl Url {
     /// The MQTT client id to connect with: what the URL says, else the application id for a thing
-    /// and a new text for a user, whose every connection needs its own (`tr50.md` 1.1).
+    /// and a new text for a user, whose every connection needs its own (`docs/protocol/tr50.md`
+    /// 1.1).
     pub fn client_id(&self) -> String {
         match (&self.client_id, &self.login) {
             (Some(id), _) => id.clone(),

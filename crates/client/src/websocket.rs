@@ -15,7 +15,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::ClientError;
 use super::dial::Stream;
 
-/// Shakes hands at `path` with sub-protocol `mqtt` (`tr50.md` 1.1, "MQTT over WebSocket").
+/// Shakes hands at `path` with sub-protocol `mqtt` (`docs/protocol/tr50.md` 1.1, "MQTT over
+/// WebSocket").
 pub(super) async fn open(
     authority: &str,
     path: &str,

@@ -1,5 +1,5 @@
 //! Errors in the one form that the clients read: `{"error":{"code":…,"message":…}}`, and nothing
-//! beside `error` (`session-apis.md` A6).
+//! beside `error` (`docs/protocol/cognite.md` A6).
 
 use std::borrow::Cow;
 
@@ -70,7 +70,8 @@ impl Error {
         Self::bad_request(format!("Parameter \"{name}\" {rule}."))
     }
 
-    /// 401: nobody, or somebody who is not known any more. Which of them, a stranger does not learn.
+    /// 401: nobody, or somebody who is not known any more. Which of them, a stranger does not
+    /// learn.
     pub fn unauthorized() -> Self {
         let message = "The bearer token is missing, unknown or has ended.";
         let header = Some((WWW_AUTHENTICATE, "Bearer"));
@@ -84,7 +85,7 @@ impl Error {
         Self::new(StatusCode::FORBIDDEN, message)
     }
 
-    /// 403: a service account has no login sessions (`session-apis.md` A2).
+    /// 403: a service account has no login sessions (`docs/protocol/cognite.md` A2).
     pub fn service_account() -> Self {
         Self::new(StatusCode::FORBIDDEN, "A service account has no login sessions.")
     }

@@ -1,5 +1,5 @@
-//! The session directory in the words of Cognite's organisation API (`session-apis.md` A): principals
-//! and their login sessions, below `/api/v1`.
+//! The session directory in the words of Cognite's organisation API (`docs/protocol/cognite.md`):
+//! principals and their login sessions, below `/api/v1`.
 //!
 //! It is thin: it finds out who asks ([`caller`]), translates, and calls the directory and identity
 //! that TR50's commands call. There is no second notion of a session.
@@ -11,7 +11,8 @@
 //!   that the caller has no right to: 403.
 //! * A principal of an organisation is a user who is at home there or has a membership, or an
 //!   application of it. A super administrator who is there as a guest is none.
-//! * Unknown parameters and members are ignored; what is there twice and should be once is an error.
+//! * Unknown parameters and members are ignored; what is there twice and should be once is an
+//!   error.
 //! * A slash at the end of a path changes nothing; HEAD is answered like GET, without the body.
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! Organisations, their projects, and what a token is good for (`session-apis.md` A1, A5).
+//! Organisations, their projects, and what a token is good for (`docs/protocol/cognite.md` A1, A5).
 //!
 //! A project is what an organisation has beside its people in the vendor's cloud. Here each
 //! organisation has exactly one, with its slug: the clients ask for it first, to learn which
@@ -169,8 +169,8 @@ pub fn projects(asked: &Asked<'_>, org: &str) -> Result<ProjectList, Error> {
 }
 
 /// Shows a project, which every client asks for first. Access as for the organisation's
-/// principals; also for whoever is logged into it, be it an application that is restricted to its own
-/// thing.
+/// principals; also for whoever is logged into it, be it an application that is restricted to its
+/// own thing.
 #[utoipa::path(
     get,
     path = "/api/v1/projects/{project}",

@@ -1,5 +1,5 @@
 //! Principals: the users who are at home or have a membership in an organisation, and its
-//! applications, as service accounts (`session-apis.md` A4, A5).
+//! applications, as service accounts (`docs/protocol/cognite.md` A4, A5).
 
 use std::collections::HashSet;
 use std::sync::Arc;

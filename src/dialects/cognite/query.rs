@@ -8,7 +8,7 @@ use super::error::Error;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Above {
     /// It is read as the largest: the Python SDK asks for 1000 principals though the documentation
-    /// says 100 (`session-apis.md` A4).
+    /// says 100 (`docs/protocol/cognite.md` A4).
     IsClamped,
     /// It is an error.
     IsRefused,

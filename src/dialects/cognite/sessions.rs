@@ -1,4 +1,4 @@
-//! Login sessions of a user: the list, and their end (`session-apis.md` A2, A5).
+//! Login sessions of a user: the list, and their end (`docs/protocol/cognite.md` A2, A5).
 
 use std::sync::Arc;
 
@@ -54,9 +54,9 @@ pub struct SessionReference {
 /// Lists the login sessions of a user that are in the organisation, or ended there.
 ///
 /// Those that live and those that ended lately, the last that started first. A session keeps its
-/// place when it ends, so that no page repeats or misses one, whatever happens in between. The caller
-/// has to be an administrator of this very organisation; the right of an administrator above it
-/// is not enough. A page may have fewer items than asked for, and a `nextCursor` all the same.
+/// place when it ends, so that no page repeats or misses one, whatever happens in between. The
+/// caller has to be an administrator of this very organisation; the right of an administrator above
+/// it is not enough. A page may have fewer items than asked for, and a `nextCursor` all the same.
 #[utoipa::path(
     get,
     path = "/api/v1/orgs/{org}/principals/{principal}/sessions",
@@ -163,8 +163,8 @@ fn user_in(asked: &Asked<'_>, org: &Org, principal: &str) -> Result<Arc<User>, E
 /// At most `limit` sessions of the user in the organisation, from behind `after` on, and where the
 /// next page begins, if there may be one.
 ///
-/// Organisations are compared here and not in the directory: there a lock is held that has no room for
-/// those of the sessions.
+/// Organisations are compared here and not in the directory: there a lock is held that has no room
+/// for those of the sessions.
 fn page(
     app: &App,
     user: &User,

@@ -1,5 +1,5 @@
 //! Who calls: HTTP Basic with a user's e-mail address and password on every request
-//! (`session-apis.md` B1). No session starts, and none is shown for the call.
+//! (`docs/protocol/element.md` B1). No session starts, and none is shown for the call.
 
 use std::collections::HashSet;
 use std::sync::Arc;

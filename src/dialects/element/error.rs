@@ -1,12 +1,12 @@
-//! Errors of methods: `{"code":500,"name":…,"message":…}` with HTTP status 200 (`session-apis.md`
-//! B4).
+//! Errors of methods: `{"code":500,"name":…,"message":…}` with HTTP status 200
+//! (`docs/protocol/element.md` B4).
 
 use base::{Code, Failure};
 use serde::Serialize;
 use store::StoreError;
 
-/// The code of every error of a method. Clients tell errors apart by their names; the SDK for Python
-/// takes code 400 for a broken connection.
+/// The code of every error of a method. Clients tell errors apart by their names; the SDK for
+/// Python takes code 400 for a broken connection.
 const CODE: u16 = 500;
 
 /// A name of errors.
@@ -32,29 +32,30 @@ macro_rules! names {
 
 names! {
     UNKNOWN_METHOD = "xUnknownAPIMethod",
-        "There is no such method; the message is `method=` and its name.", "session-apis.md B4";
+        "There is no such method; the message is `method=` and its name.",
+        "`docs/protocol/element.md` B4";
     PERMISSION_DENIED = "xPermissionDenied",
-        "The caller may not do this.", "session-apis.md B4";
+        "The caller may not do this.", "`docs/protocol/element.md` B4";
     UNRECOGNIZED_ENUM = "xUnrecognizedEnumString",
         "A parameter is none of the words it may be; the message is the bad value.",
-        "session-apis.md B4";
+        "`docs/protocol/element.md` B4";
     INVALID_PARAMETER = "xInvalidParameter",
-        "A parameter is missing, or has an impossible value.", "session-apis.md B4";
+        "A parameter is missing, or has an impossible value.", "`docs/protocol/element.md` B4";
     INVALID_PARAMETER_TYPE = "xInvalidParameterType",
-        "A parameter is of the wrong type.", "session-apis.md B4";
+        "A parameter is of the wrong type.", "`docs/protocol/element.md` B4";
     INVALID_REQUEST = "xInvalidAPIParameter",
         "The request is no request: not JSON, a batch, without a method, with parameters by position.",
-        "session-apis.md B4, use here ours";
+        "`docs/protocol/element.md` B4, use here ours";
     EXCEEDED_LIMIT = "xExceededLimit",
         "The answer would be longer than one may be, or more sessions would end than may at once; nothing has ended.",
-        "session-apis.md B4";
+        "`docs/protocol/element.md` B4";
     NO_SUCH_SESSION = "xAuthSessionDoesNotExist",
         "There is no such live session, or the caller may not see it.", "ours";
     NO_SUCH_ADMIN = "xClusterAdminIDDoesNotExist",
         "There is no user with this number, or the caller may not see them.", "ours";
     BUSY = "xDBVersionMismatch",
         "The server has too much to do; try again. With HTTP status 503 and Retry-After.",
-        "session-apis.md B1";
+        "`docs/protocol/element.md` B1";
     INTERNAL = "xInternalError",
         "The server failed, and has written why into its log.", "ours";
 }

@@ -1,5 +1,5 @@
-//! The table of methods: name, parameters, result, who may use it, and the code (`session-apis.md`
-//! B2). `GetAPI` and `docs/element.md` are made from it.
+//! The table of methods: name, parameters, result, who may use it, and the code
+//! (`docs/protocol/element.md` B2). `GetAPI` and `docs/element.md` are made from it.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The session directory in the words of NetApp Element's API (`session-apis.md` B): JSON-RPC at
-//! `/json-rpc/<version>`.
+//! The session directory in the words of NetApp Element's API (`docs/protocol/element.md`):
+//! JSON-RPC at `/json-rpc/<version>`.
 //!
 //! It translates and has nothing of its own: sessions are the directory's, cluster administrators
 //! are identity's users, and the timeout of logins is the idle time of all sessions.

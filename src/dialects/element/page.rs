@@ -1,5 +1,5 @@
 //! Answers as HTTP has them: refusals before a method is known are pages, as an Element cluster
-//! sends them (`session-apis.md` B4).
+//! sends them (`docs/protocol/element.md` B4).
 
 use bytes::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};

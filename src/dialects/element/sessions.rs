@@ -1,4 +1,4 @@
-//! The six methods of auth sessions (`session-apis.md` B2 and B3).
+//! The six methods of auth sessions (`docs/protocol/element.md` B2 and B3).
 //!
 //! Sessions of users have `authMethod` `Cluster` and the user's e-mail address as `username`; those
 //! of applications have `Idp` and the key of their thing. `finalTimeout` of a session that is bound

@@ -1,7 +1,7 @@
 //! `GetLoginSessionInfo` and `SetLoginSessionInfo`: after which idle time sessions expire
-//! (`session-apis.md` B3). It is that of all sessions of this server, over whatever protocol, which
-//! TR50 shows as `ttl`: those that start from then on. It survives a restart, and then wins over
-//! `sessions.ttl_s` of the configuration.
+//! (`docs/protocol/element.md` B3). It is that of all sessions of this server, over whatever
+//! protocol, which TR50 shows as `ttl`: those that start from then on. It survives a restart, and
+//! then wins over `sessions.ttl_s` of the configuration.
 
 use base::json;
 
@@ -52,8 +52,8 @@ pub(super) fn set(call: &Call<'_>, params: &Params<'_>) -> Result<Task, Error> {
     Ok(Task::SetTimeout(seconds))
 }
 
-/// Reads `01:30:00`, `00:90:00`, `00:00:5400`, and what [`text_of`] writes: seconds, minutes and, if
-/// there are any, hours.
+/// Reads `01:30:00`, `00:90:00`, `00:00:5400`, and what [`text_of`] writes: seconds, minutes and,
+/// if there are any, hours.
 fn seconds_of(text: &str) -> Option<u64> {
     let fields: Vec<&str> = text.trim().split(':').collect();
     if !(2..=3).contains(&fields.len()) {

@@ -1,4 +1,4 @@
-//! `/file/<id>`: files, streamed to and from the disk (`tr50.md` 4.3).
+//! `/file/<id>`: files, streamed to and from the disk (`docs/protocol/tr50.md` 4.3).
 //!
 //! The id, from `file.put` or `file.get`, is the only secret, unless the file was stored with a
 //! password. Downloads are always chunked, for

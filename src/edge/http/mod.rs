@@ -1,9 +1,9 @@
 //! The HTTP edge: TR50 at `/api` and in the portal's REST style, MQTT over WebSocket, libtr50's
 //! tunnel, and what operators ask for.
 //!
-//! HTTP itself is hyper's. Around it stand the habits of real clients (`tr50.md` 0, facts 10, 11
-//! and 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the counted body,
-//! any content type, and always status 200 for what TR50 answers.
+//! HTTP itself is hyper's. Around it stand the habits of real clients (`docs/protocol/tr50.md` 0,
+//! facts 10, 11 and 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the
+//! counted body, any content type, and always status 200 for what TR50 answers.
 
 mod file;
 mod inflate;

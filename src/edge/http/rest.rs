@@ -1,5 +1,5 @@
-//! The portal's REST style (`tr50.md` 1.3, "REST, portal style"): the command in the path, its
-//! parameters as the fields of a form.
+//! The portal's REST style (`docs/protocol/tr50.md` 1.3, "REST, portal style"): the command in the
+//! path, its parameters as the fields of a form.
 
 use std::borrow::Cow;
 

@@ -16,7 +16,7 @@ use super::rest;
 use super::{Dialect, HttpConfig, HttpService, Waits, inflate, websocket};
 use crate::metrics;
 
-/// The header that can carry the session instead of the body (`tr50.md` 1.3).
+/// The header that can carry the session instead of the body (`docs/protocol/tr50.md` 1.3).
 const SESSION_HEADER: &str = "sessionid";
 
 const JSON: &str = "application/json";

@@ -1,5 +1,5 @@
-//! MQTT over WebSocket (RFC 6455; `tr50.md` 1.1; MQTT 3.1.1 and 5, section 6): the handshake, and
-//! the stream of bytes inside the binary frames.
+//! MQTT over WebSocket (RFC 6455; `docs/protocol/tr50.md` 1.1; MQTT 3.1.1 and 5, section 6): the
+//! handshake, and the stream of bytes inside the binary frames.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! `apiz…` and `replyz…`: requests and replies as zlib streams (RFC 1950; `tr50.md` 1.1).
+//! `apiz…` and `replyz…`: requests and replies as zlib streams (RFC 1950; `docs/protocol/tr50.md`
+//! 1.1).
 
 use std::io::Read;
 

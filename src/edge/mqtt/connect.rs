@@ -163,7 +163,8 @@ fn client_id(packet: &Connect<'_>) -> Result<(Box<str>, bool), u8> {
     }
 }
 
-/// A user's name is an e-mail address; a thing key is not (`tr50.md` 1.1, user and app login).
+/// A user's name is an e-mail address; a thing key is not (`docs/protocol/tr50.md` 1.1, user and
+/// app login).
 fn credentials(name: &str, password: &str) -> Credentials {
     if name.contains('@') {
         Credentials::User { name: name.to_owned(), password: password.to_owned() }
@@ -176,8 +177,9 @@ fn credentials(name: &str, password: &str) -> Credentials {
     }
 }
 
-/// How long the client may be silent: twice its keep-alive for 3.1 and 3.1.1 (`tr50.md` 0, fact
-/// 28), one and a half times for 5 ([MQTT-3.1.2-22]); 0 turns it off.
+/// How long the client may be silent: twice its keep-alive for 3.1 and 3.1.1
+/// (`docs/protocol/tr50.md` 0, fact 28), one and a half times for 5 ([MQTT-3.1.2-22]); 0 turns it
+/// off.
 fn keep_alive(version: Version, seconds: u16) -> Option<Duration> {
     let halves = match version {
         Version::V5 => 3,

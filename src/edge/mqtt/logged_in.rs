@@ -118,7 +118,7 @@ impl LoggedIn {
 
     /// Keeps the client's subscriptions for when it comes back, if it wants that. For MQTT 3.1,
     /// whose CONNACK can't tell of them, only if there are some: a fleet of libtr50 never asks for
-    /// a clean session and never subscribes (`tr50.md` 0, facts 1 and 6).
+    /// a clean session and never subscribes (`docs/protocol/tr50.md` 0, facts 1 and 6).
     fn keep_state(&self, server: &Arc<MqttServer>, until: Option<Timestamp>) {
         let org = self.session.org_id();
         let subscriptions =

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rules::directory::{Outbox, Principal, Push, Replied};
 
 /// Where the answer to a request goes: `api…` is answered on `reply…`, `apiz…` on `replyz…`, with
-/// the rest of the topic byte for byte (`tr50.md` 0, fact 2).
+/// the rest of the topic byte for byte (`docs/protocol/tr50.md` 0, fact 2).
 #[derive(Clone, Debug)]
 pub struct ReplyTo {
     /// Deflated, on `replyz…`.

@@ -1,7 +1,7 @@
-//! Publishes to topics of things, which are commands (`tr50.md` 5): `property.publish`,
-//! `alarm.publish` and `thing.attr.set` with the payload as value. There is no TR50 reply; a
-//! PUBLISH with QoS 1 or 2 is acknowledged when the command is done, and with MQTT 5 the reason code
-//! says how. The retain flag means nothing here.
+//! Publishes to topics of things, which are commands (`docs/protocol/tr50.md` 5):
+//! `property.publish`, `alarm.publish` and `thing.attr.set` with the payload as value. There is no
+//! TR50 reply; a PUBLISH with QoS 1 or 2 is acknowledged when the command is done, and with MQTT 5
+//! the reason code says how. The retain flag means nothing here.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -71,7 +71,8 @@ impl ThingCommand {
             Topic::Attribute(key) => ("thing.attr.set", key, "value"),
             Topic::Location | Topic::Connected => return None,
         };
-        // Numbers may be texts (`tr50.md` 0, fact 15); blanks around one are the client's habit.
+        // Numbers may be texts (`docs/protocol/tr50.md` 0, fact 15); blanks around one are the
+        // client's habit.
         let value = if name == "thing.attr.set" { value } else { value.trim() };
         let thing = (topic.thing != "self").then(|| topic.thing.to_owned());
         Some(Self { name, thing, key: key.to_owned(), member, value: value.to_owned() })

@@ -1,5 +1,5 @@
-//! The TCP edge: one JSON value a line in, one line out, in order (DESIGN.md, "What users rely
-//! on"). Values without a line end between them are taken as a stream.
+//! The TCP edge: one JSON value a line in, one line out, in order (`docs/protocol/tr50.md` 1.2).
+//! Values without a line end between them are taken as a stream.
 //!
 //! Only a request that waits for a device (`method.exec`, `mailbox.send`) is answered when its
 //! answer is there: the device may be this connection's own, which has to fetch its mail meanwhile.

@@ -1,4 +1,4 @@
-//! Who may move which file over HTTP, for how long (`tr50.md` 0, fact 18, and 4.3).
+//! Who may move which file over HTTP, for how long (`docs/protocol/tr50.md` 0, fact 18, and 4.3).
 //!
 //! A ticket is for one complete transfer. One that breaks may be tried again in time, a download
 //! from where it broke. The last bytes of a download can be lost on the way although the server has

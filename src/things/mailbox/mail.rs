@@ -1,4 +1,4 @@
-//! A mail: a message to a thing, and what became of it (`tr50.md` 4.2).
+//! A mail: a message to a thing, and what became of it (`docs/protocol/tr50.md` 4.2).
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! A device's login finds its thing, or registers it (`tr50.md` 1.1, "auto-registration").
+//! A device's login finds its thing, or registers it (`docs/protocol/tr50.md` 1.1,
+//! "auto-registration").
 
 use base::{ThingId, ThingKey, Timestamp, limits};
 use rules::identity::model::Application;
@@ -51,7 +52,8 @@ fn shortened(text: &str, bytes_max: usize) -> &str {
     ends.find_map(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// The thing that registers itself, named as deviceWISE does (`tr50.md` 1.1, "auto-registration").
+/// The thing that registers itself, named as deviceWISE does (`docs/protocol/tr50.md` 1.1,
+/// "auto-registration").
 fn new_thing(application: &Application, key: ThingKey, now: Timestamp, id: ThingId) -> Thing {
     Thing {
         name: format!("auto:{key}"),

@@ -69,8 +69,8 @@ impl Thing {
     }
 }
 
-/// A kind of identifier that a thing has beside its key (`tr50.md` 2, "Thing identifier
-/// parameters").
+/// A kind of identifier that a thing has beside its key (`docs/protocol/tr50.md` 2, "Thing
+/// identifier parameters").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]

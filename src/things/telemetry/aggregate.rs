@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base::Timestamp;
 
-/// What is calculated (the vendor's page of `property.aggregate` has these and no others).
+/// What is calculated: what TR50 has (`docs/protocol/tr50.md` 4.1, `property.aggregate`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Calc {
     /// The sum of the values through their number.

@@ -11,7 +11,7 @@ use super::series::{Series, kind_and_name};
 use super::{Damaged, Telemetry};
 
 /// All current values of a thing, each with the members and names that the thing object has for
-/// them (`tr50.md` 4.4).
+/// them (`docs/protocol/tr50.md` 4.4).
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Currents {
     /// The member `properties`, by key.

@@ -89,8 +89,9 @@ impl Telemetry {
     /// time are of now.
     ///
     /// An alarm's state or an attribute's value that is the same as the newest one is not recorded
-    /// again unless the point asks for it (`tr50.md` 4.1, `alarm.publish`). A point that is older
-    /// than the newest is always recorded: it comes from a device that was off the line.
+    /// again unless the point asks for it (`docs/protocol/tr50.md` 4.1, `alarm.publish`). A point
+    /// that is older than the newest is always recorded: it comes from a device that was off the
+    /// line.
     ///
     /// # Errors
     /// What the store reports; nothing is recorded then.

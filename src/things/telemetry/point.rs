@@ -55,7 +55,7 @@ pub enum Value<'a> {
     Log(Entry<'a>),
 }
 
-/// The state of an alarm (`tr50.md` 4.1, `alarm.publish`).
+/// The state of an alarm (`docs/protocol/tr50.md` 4.1, `alarm.publish`).
 #[derive(Clone, PartialEq, Debug)]
 pub struct Alarm<'a> {
     /// The state.
@@ -66,7 +66,7 @@ pub struct Alarm<'a> {
     pub place: Option<(f64, f64)>,
 }
 
-/// A position (`tr50.md` 4.1, `location.publish`).
+/// A position (`docs/protocol/tr50.md` 4.1, `location.publish`).
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Location<'a> {
     /// Latitude in degrees.
@@ -87,7 +87,7 @@ pub struct Location<'a> {
     pub address: [Option<Text<'a>>; 6],
 }
 
-/// An entry of a log (`tr50.md` 4.1, `log.publish`).
+/// An entry of a log (`docs/protocol/tr50.md` 4.1, `log.publish`).
 #[derive(Clone, PartialEq, Debug)]
 pub struct Entry<'a> {
     /// 0 error, 1 warning, 2 information.

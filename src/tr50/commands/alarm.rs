@@ -1,4 +1,4 @@
-//! `alarm.*`: states of things that somebody should know of (`tr50.md` 4.1).
+//! `alarm.*`: states of things that somebody should know of (`docs/protocol/tr50.md` 4.1).
 
 use base::{Code, Failure, excerpt, json, limits};
 

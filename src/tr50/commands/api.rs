@@ -18,7 +18,8 @@ commands! {
 }
 
 params! {
-    /// The parameters of `api.authenticate`: a user's, or an application's (`tr50.md` 3.1).
+    /// The parameters of `api.authenticate`: a user's, or an application's (`docs/protocol/tr50.md`
+    /// 3.1).
     pub struct Authenticate {
         optional username: String = "username", "The user's e-mail address.";
         optional password: String = "password", "The user's password.";

@@ -1,4 +1,4 @@
-//! `app.*`: applications, whose tokens devices log in with (`tr50.md` 3.4 and 4.1).
+//! `app.*`: applications, whose tokens devices log in with (`docs/protocol/tr50.md` 3.4 and 4.1).
 //!
 //! A token is shown once, in the reply to the command that made it; afterwards only its hash is
 //! known, and listings show `tokenId`.

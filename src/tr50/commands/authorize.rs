@@ -185,7 +185,7 @@ pub(super) fn already_exists(what: &str, name: &str) -> Failure {
 }
 
 /// A change of a record by the parameters that are there, and by `unset`, which empties what it
-/// names (`tr50.md` 4.1).
+/// names (`docs/protocol/tr50.md` 4.1).
 pub(super) struct Edit {
     /// In lower case.
     unset: HashSet<String>,

@@ -57,7 +57,7 @@ impl WriteReply for EchoReply {
 /// What came in.
 pub struct EchoReply(Option<Box<RawValue>>);
 
-/// `diag.echo`: the same object back (`tr50.md` 4.1).
+/// `diag.echo`: the same object back (`docs/protocol/tr50.md` 4.1).
 pub fn echo(_: &Call<'_>, params: Echo) -> Result<EchoReply, Failure> {
     Ok(EchoReply(params.0))
 }
@@ -68,7 +68,7 @@ pub struct Time {
     time: i64,
 }
 
-/// `diag.time`: epoch milliseconds as a number (`tr50.md` 4.1).
+/// `diag.time`: epoch milliseconds as a number (`docs/protocol/tr50.md` 4.1).
 pub fn time(call: &Call<'_>, _: NoParams) -> Result<Time, Failure> {
     Ok(Time { time: call.now.as_millis() })
 }

@@ -1,5 +1,5 @@
 //! `file.*`: what is known of files, and the ids under which they are moved over HTTP
-//! (`tr50.md` 4.1 and 4.3).
+//! (`docs/protocol/tr50.md` 4.1 and 4.3).
 
 use base::{Code, Failure, FileId, TicketId, Timestamp, limits};
 use serde::Serialize;
@@ -253,7 +253,7 @@ impl From<FileRecord> for FileView {
     }
 }
 
-/// In the cloud's words (`tr50.md` 4.3).
+/// In the cloud's words (`docs/protocol/tr50.md` 4.3).
 fn not_found(name: &Name) -> Failure {
     let sentence = format!("File {} not found", name.file_name.as_str());
     Failure::new(Code::NOT_FOUND, sentence)

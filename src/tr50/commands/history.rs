@@ -26,8 +26,9 @@ params! {
     }
 }
 
-/// A span of time up to now, in milliseconds, written as Go's durations are (`tr50.md` 0, fact
-/// 26): numbers with units, `1h30m`, `1.5s`. The vendor's page adds `d` for days.
+/// A span of time up to now, in milliseconds, written as Go's durations are
+/// (`docs/protocol/tr50.md` 2, "Durations"): numbers with units, `1h30m`, `1.5s`, and `d` for days
+/// besides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ago(i64);
 

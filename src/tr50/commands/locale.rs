@@ -1,4 +1,4 @@
-//! `locale.*`: the language and country of a user (`tr50.md` 4.1).
+//! `locale.*`: the language and country of a user (`docs/protocol/tr50.md` 4.1).
 
 use base::{Code, Failure};
 use rules::identity::model::User;

@@ -1,4 +1,4 @@
-//! `method.*`: asking a thing to do something (`tr50.md` 4.1 and 4.2).
+//! `method.*`: asking a thing to do something (`docs/protocol/tr50.md` 4.1 and 4.2).
 
 use base::{Failure, limits};
 use serde_json::value::RawValue;
@@ -48,7 +48,7 @@ pub fn exec(
 }
 
 /// How long the answer of a method is waited for if the caller does not say: as long as the thing's
-/// definition says (`tr50.md` 4.1, `defaultAckTimeout`).
+/// definition says (`docs/protocol/tr50.md` 4.1, `defaultAckTimeout`).
 fn default_wait_s(call: &Call<'_>, thing: &Thing, method: &str) -> f64 {
     let def = thing.def.and_then(|id| call.app.identity().thing_def(thing.org, id));
     def.and_then(|def| def.default_ack_timeout_s(method)).unwrap_or(limits::ACK_WAIT_S)

@@ -202,7 +202,7 @@ fn slot_of(name: &[u8]) -> usize {
 }
 
 /// Families of names that clients may know, of which nobody has a list: the portal's passwords, and
-/// the gateways of the API of 2012 (`tr50.md` 4.1 and 4.5).
+/// the gateways of the API of 2012 (`docs/protocol/tr50.md` 4.1 and 4.5).
 const UNLISTED: [&str; 2] = ["gateway.", "user.password."];
 
 /// Whether the name is one of TR50's commands that no family here implements. They need a foreign

@@ -1,4 +1,4 @@
-//! `org.*`: organisations (`tr50.md` 4.1).
+//! `org.*`: organisations (`docs/protocol/tr50.md` 4.1).
 
 use std::sync::Arc;
 

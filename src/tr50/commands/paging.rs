@@ -1,5 +1,5 @@
 //! What the list commands have in common: `offset`, `limit`, `sort`, `show`, and the reply with
-//! `count`, `fields` and `result` (`tr50.md` 4.1).
+//! `count`, `fields` and `result` (`docs/protocol/tr50.md` 4.1).
 
 use std::cmp::Ordering;
 

@@ -61,7 +61,7 @@ pub struct Source<'m, 'o, 'd> {
 
 impl Source<'_, '_, '_> {
     /// A member that may be absent. A default of the wrong type counts as absent: one client puts
-    /// a title where the default value belongs (`tr50.md` 0, fact 15).
+    /// a title where the default value belongs (`docs/protocol/tr50.md` 0, fact 15).
     ///
     /// # Errors
     ///
@@ -129,8 +129,8 @@ pub trait Item: 'static {
     /// What it is about.
     const KIND: Kind;
 
-    /// Whether the points of a batch are put into the order of their times first (`tr50.md` 4.1,
-    /// `alarm.batch`).
+    /// Whether the points of a batch are put into the order of their times first
+    /// (`docs/protocol/tr50.md` 4.1, `alarm.batch`).
     const SORTED: bool = false;
 
     /// Its members.
@@ -423,8 +423,9 @@ const fn topic(point: &NewPoint) -> Option<Topic<'_>> {
     }
 }
 
-/// The text of a value on its topic (`tr50.md` 5). An attribute that has none any more is an empty
-/// text; the members of a location are separated by commas, and empty when they are absent.
+/// The text of a value on its topic (`docs/protocol/tr50.md` 5). An attribute that has none any
+/// more is an empty text; the members of a location are separated by commas, and empty when they
+/// are absent.
 fn payload(value: &Value<'_>) -> String {
     match value {
         Value::Property(value) => number(*value),

@@ -1,4 +1,4 @@
-//! `role.*`: roles, which are sets of permissions (`tr50.md` 3.4 and 4.1).
+//! `role.*`: roles, which are sets of permissions (`docs/protocol/tr50.md` 3.4 and 4.1).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! `session.*`: the session directory in TR50's words (the page `session.list`, and `tr50.md` 3.2
-//! and 3.3).
+//! `session.*`: the session directory in TR50's words (`docs/protocol/tr50.md` 3.2, 3.3 and 3.5).
 
 use std::sync::Arc;
 
@@ -42,7 +41,8 @@ commands! {
 }
 
 params! {
-    /// The parameters of `session.list`. The page knows none; all are optional.
+    /// The parameters of `session.list`. The vendor's page knows none (`docs/protocol/tr50.md`
+    /// 3.5); all are optional.
     pub struct List {
         optional offset: u64 = "offset", "Sessions to leave out at the beginning.";
         optional limit: u64 = "limit", "Sessions to return at most; 0 means as many as allowed.";
@@ -319,7 +319,7 @@ fn recent_orgs(call: &Call<'_>) -> Vec<RecentOrg> {
     recent
 }
 
-/// `session.org.switch`: users only (`tr50.md` 3.1).
+/// `session.org.switch`: users only (`docs/protocol/tr50.md` 3.1).
 pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<After<Done>, Failure> {
     let Some(user) = call.user() else {
         let sentence = "Only user sessions can switch the organisation.";
@@ -486,7 +486,8 @@ fn write_perms(out: &mut Vec<u8>, set: PermissionSet) {
     out.push(b'}');
 }
 
-/// The members of the session object that `list`, `find` and `info` share (`tr50.md` 3.3).
+/// The members of the session object that `list`, `find` and `info` share (`docs/protocol/tr50.md`
+/// 3.3).
 fn write_session(object: &mut ObjectWriter<'_>, session: &Session) {
     session.with_context(|context| {
         write_in_context(object, session, context, &mut SharedTexts::default())

@@ -1,4 +1,5 @@
-//! `sms.send`: there is no telephone network here, but who sends must not fail (`tr50.md` 4.1).
+//! `sms.send`: there is no telephone network here, but who sends must not fail
+//! (`docs/protocol/tr50.md` 4.1).
 
 use base::{Code, Failure, excerpt, limits};
 

@@ -1,4 +1,4 @@
-//! Which thing a command is about (`tr50.md` 2, "Thing identifier parameters").
+//! Which thing a command is about (`docs/protocol/tr50.md` 2, "Thing identifier parameters").
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `thing.attr.*`: the attributes of `attribute.*` under older names (`tr50.md` 4.1).
+//! `thing.attr.*`: the attributes of `attribute.*` under older names (`docs/protocol/tr50.md` 4.1).
 
 use base::{Code, Failure, Timestamp, excerpt};
 use serde::Serialize;

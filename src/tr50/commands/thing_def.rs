@@ -1,4 +1,4 @@
-//! `thing_def.*`: definitions of things (`tr50.md` 4.1).
+//! `thing_def.*`: definitions of things (`docs/protocol/tr50.md` 4.1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! `user.*`: users (`tr50.md` 4.1); their organisations are in [`user_org`](super::user_org).
+//! `user.*`: users (`docs/protocol/tr50.md` 4.1); their organisations are in
+//! [`user_org`](super::user_org).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `user.org.*`: what users are in organisations (`tr50.md` 4.1 and 4.5).
+//! `user.org.*`: what users are in organisations (`docs/protocol/tr50.md` 4.1 and 4.5).
 
 use std::sync::Arc;
 
@@ -259,9 +259,9 @@ pub fn update(
     Ok(After(Done, Effects::from(turn.put(user)).followed_by(affected)))
 }
 
-/// `user.org.remove`. At home everyone may enter, so a membership there would be gone and the access
-/// not: a user who is a member elsewhere is at home there from then on. Otherwise whoever chose an
-/// organisation as home could not be removed from it by its administrators.
+/// `user.org.remove`. At home everyone may enter, so a membership there would be gone and the
+/// access not: a user who is a member elsewhere is at home there from then on. Otherwise whoever
+/// chose an organisation as home could not be removed from it by its administrators.
 pub fn remove(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let (mut user, org) = which.subject(call)?;

@@ -89,7 +89,9 @@ pub enum Lifetime {
     Until(Timestamp),
 }
 
-/// The status of a session, in Cognite's words (`session-apis.md` A2).
+/// The status of a session.
+//
+// The words are Cognite's (`docs/protocol/cognite.md` A2).
 #[derive(
     Clone,
     Copy,
@@ -390,8 +392,8 @@ impl Session {
         self.context.read().clone()
     }
 
-    /// As [`Session::context`], without a copy; `look` must be short, for nobody can end or move the
-    /// session meanwhile.
+    /// As [`Session::context`], without a copy; `look` must be short, for nobody can end or move
+    /// the session meanwhile.
     pub fn with_context<T>(&self, look: impl FnOnce(&OrgContext) -> T) -> T {
         look(&self.context.read())
     }

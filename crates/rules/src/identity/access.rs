@@ -37,7 +37,7 @@ static READING_SET: LazyLock<PermissionSet> =
     LazyLock::new(|| PermissionSet::of_names_that(only_reads).union(&EVERYONE_SET));
 
 /// What a principal is and may do in one organisation; the flags are those of the session object
-/// (`tr50.md` 3.3).
+/// (`docs/protocol/tr50.md` 3.3).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Access {
     /// The organisation.
@@ -51,7 +51,7 @@ pub struct Access {
     /// `hasOrgAdmin`: everything in this organisation.
     pub org_admin: bool,
     /// Whether commands may only name the session's own thing and those bound to it; never for
-    /// administrators (`tr50.md` 5, restrictAccessToSelf).
+    /// administrators (`docs/protocol/tr50.md` 5, restrictAccessToSelf).
     pub restricted_to_self: bool,
     /// `roleKeys`: the roles held here, sorted; none for administrators, who need none.
     pub role_keys: Vec<String>,

@@ -1,4 +1,4 @@
-//! Logins of devices with an application's token (`tr50.md` 1.1, "app login"; 3.1).
+//! Logins of devices with an application's token (`docs/protocol/tr50.md` 1.1, "app login"; 3.1).
 
 use std::sync::Arc;
 

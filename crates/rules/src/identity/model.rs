@@ -219,7 +219,7 @@ impl fmt::Debug for Application {
     }
 }
 
-/// Who made the records that come with the bootstrap file, in the vendor's word (`tr50.md` 4.1).
+/// What stands in `createdBy` of the records that come with the bootstrap file, which no user made.
 pub fn system() -> String {
     "SYSTEM".to_owned()
 }

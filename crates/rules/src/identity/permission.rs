@@ -1,10 +1,11 @@
-//! Permissions: the names of commands, and of groups of commands (`tr50.md` 3.4 and Annex A).
+//! Permissions: the names of commands, and of groups of commands (`docs/protocol/tr50.md` 3.4 and
+//! Annex A).
 
 use std::cmp::Ordering;
 use std::sync::atomic::{AtomicU64, Ordering as Memory};
 
-/// Every permission, sorted: the commands of `tr50.md` 3.2 and 4 and the names of Annex A, each
-/// family's bare name beside its members.
+/// Every permission, sorted: the commands of `docs/protocol/tr50.md` 3.2 and 4 and the names of
+/// Annex A, each family's bare name beside its members.
 const NAMES: &[&str] = &[
     "activity_log",
     "activity_log.publish",
@@ -383,7 +384,7 @@ fn compare_case_blind(known: &str, name: &str) -> Ordering {
 mod tests {
     use super::*;
 
-    /// Annex A of `tr50.md`, word by word.
+    /// Annex A of `docs/protocol/tr50.md`, word by word.
     const ANNEX_A: &str = "\
         alarm alarm.batch alarm.current alarm.delete alarm.history alarm.history.multi \
         alarm.publish alarm.summary attribute attribute.batch attribute.current \

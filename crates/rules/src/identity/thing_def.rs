@@ -1,5 +1,5 @@
-//! Definitions of things: what their properties, attributes, alarms and methods are (`tr50.md` 4.1,
-//! `thing_def.find`).
+//! Definitions of things: what their properties, attributes, alarms and methods are
+//! (`docs/protocol/tr50.md` 4.1, `thing_def.find`).
 
 use base::{OrgId, ThingDefId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ impl ThingDef {
         self.auto_def_attrs != Some(false) || self.part("attributes", key).is_some()
     }
 
-    /// The value that an attribute has on things that have not set it (`tr50.md` 4.1,
+    /// The value that an attribute has on things that have not set it (`docs/protocol/tr50.md` 4.1,
     /// `thing.attr.get`).
     pub fn attribute_default(&self, key: &str) -> Option<&str> {
         self.part("attributes", key)?.get("default")?.as_str()

@@ -171,7 +171,7 @@ impl LoggedIn {
     }
 
     /// Tells a client of the mail that waits for it, right after its CONNACK: some never ask by
-    /// themselves (`tr50.md` 4.2).
+    /// themselves (`docs/protocol/tr50.md` 4.2).
     pub fn greet(&mut self, server: &MqttServer, out: &mut Vec<u8>) {
         if let Some(message) = server.app.waiting_mail(&self.session) {
             self.send_message(server, &message, out);
@@ -187,7 +187,8 @@ impl LoggedIn {
     }
 
     /// Sends a message on one of the server's own topics: with the quality of service of the
-    /// client's subscriptions, or as if it had subscribed with QoS 0 (`tr50.md` 0, fact 1).
+    /// client's subscriptions, or as if it had subscribed with QoS 0 (`docs/protocol/tr50.md` 0,
+    /// fact 1).
     fn send_message(&mut self, server: &MqttServer, message: &Push, out: &mut Vec<u8>) {
         if message.topic.starts_with("thing/") && !self.may_read(server, &message.topic) {
             return;
@@ -315,7 +316,8 @@ impl LoggedIn {
     }
 }
 
-/// Lets the reply to a request of so many bytes come when it is ready; meanwhile the client goes on.
+/// Lets the reply to a request of so many bytes come when it is ready; meanwhile the client goes
+/// on.
 fn promise(owed: &mut Owed, to: ReplyTo, bytes: usize, pending: Pending) {
     let bytes = bytes + pending.bytes();
     if pending.waits_for_device {

@@ -1,4 +1,5 @@
-//! `mailbox.*`: what a thing's connection fetches, and what becomes of it (`tr50.md` 4.2).
+//! `mailbox.*`: what a thing's connection fetches, and what becomes of it (`docs/protocol/tr50.md`
+//! 4.2).
 
 use base::{
     Code, Failure, MailId, ThingId,
@@ -86,7 +87,7 @@ params! {
     }
 }
 
-/// A device's error code: any whole number, as number or text (`tr50.md` 4.1).
+/// A device's error code: any whole number, as number or text (`docs/protocol/tr50.md` 4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ErrorCode(pub i64);
 
@@ -129,7 +130,7 @@ fn check(
 }
 
 /// Tells of mail that is left, or has come meanwhile, behind the reply: device-cloud-lib does not
-/// listen to notices while it waits for one (`tr50.md` 4.2).
+/// listen to notices while it waits for one (`docs/protocol/tr50.md` 4.2).
 fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<Sequel> {
     call.session.outbox()?;
     let (app, session) = (call.app.clone(), call.session.clone());

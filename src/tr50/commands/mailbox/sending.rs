@@ -144,7 +144,7 @@ pub fn deliver(
 }
 
 /// When a mail expires. 0 seconds mean the same as none given, as in the cloud, whose programs
-/// can't tell the two apart (`tr50.md` 0, fact 26).
+/// can't tell the two apart (`docs/protocol/tr50.md` 0, fact 26).
 fn expires(ttl_s: Option<f64>, wait: Option<Duration>, now: Timestamp) -> Option<Timestamp> {
     let ttl_s = match ttl_s {
         Some(ttl_s) if ttl_s != 0.0 => ttl_s,
@@ -221,7 +221,7 @@ pub fn compact(value: Box<RawValue>) -> Box<RawValue> {
     String::from_utf8(text).ok().and_then(|text| RawValue::from_string(text).ok()).unwrap_or(value)
 }
 
-/// The parameters of a mail that asks for a method (`tr50.md` 4.2).
+/// The parameters of a mail that asks for a method (`docs/protocol/tr50.md` 4.2).
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
 //! `thing.bind` and `thing.unbind`: things that are served by the connection of another one, such
-//! as the sensors of a gateway (`tr50.md` 4.1 and 4.2).
+//! as the sensors of a gateway (`docs/protocol/tr50.md` 4.1 and 4.2).
 
 use base::{Code, Failure, ThingId, ThingKey, limits};
 use rules::directory::Who;
@@ -36,8 +36,8 @@ params! {
 }
 
 /// `thing.bind`. A token that is restricted to its own thing binds new things, and those that are
-/// bound to its own already: whatever else it bound, it could read afterwards. If mail waits for the
-/// thing, the connections that serve it now are told.
+/// bound to its own already: whatever else it bound, it could read afterwards. If mail waits for
+/// the thing, the connections that serve it now are told.
 pub(super) fn bind(call: &Call<'_>, params: Bind) -> Result<Later, Failure> {
     let app = call.app.clone();
     let (known, receipt) = bind_at_once(call, params)?;

@@ -188,8 +188,9 @@ pub(super) fn change_def(
     Ok(After(Done, receipt.into()))
 }
 
-/// `thing.update`. Identifiers are new values, so the thing is named by its key or id (`tr50.md`
-/// 4.1); a user who names none means the thing that has the first of the identifiers.
+/// `thing.update`. Identifiers are new values, so the thing is named by its key or id
+/// (`docs/protocol/tr50.md` 4.1); a user who names none means the thing that has the first of the
+/// identifiers.
 pub(super) fn update(call: &Call<'_>, params: Update) -> Result<After<Done>, Failure> {
     let aliases =
         named([params.iccid, params.esn, params.imei, params.meid, params.imsi, params.msisdn]);
@@ -245,7 +246,7 @@ fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<Arc<Session>> {
 }
 
 /// `thing.appid.reset`: forgets the application id that the thing last logged in with. For
-/// administrators only (`tr50.md` 0, fact 29).
+/// administrators only (`docs/protocol/tr50.md` 0, fact 29).
 pub(super) fn reset_app_id(
     call: &Call<'_>,
     (by_key, target): (ByKey, Target),

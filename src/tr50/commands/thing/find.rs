@@ -52,7 +52,7 @@ pub(super) struct Selection {
 }
 
 /// Where a listing in pages stands. The client keeps it, so that it costs nothing here and
-/// outlives a restart; the cloud's own is a text of the same kind (`tr50.md` 4.1).
+/// outlives a restart; the cloud's own is a text of the same kind (`docs/protocol/tr50.md` 4.1).
 #[derive(Serialize, Deserialize)]
 struct Iterator {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -277,7 +277,8 @@ impl Iterator {
         hex(&serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// The next things, at most `limit`; fewer, when [`limits::THINGS_SEARCHED_MAX`] were looked at.
+    /// The next things, at most `limit`; fewer, when [`limits::THINGS_SEARCHED_MAX`] were looked
+    /// at.
     fn advance(&mut self, call: &Call<'_>, limit: usize) -> Result<Vec<Thing>, StoreError> {
         let org = call.session.org_id();
         if self.selection.keys.is_some() {

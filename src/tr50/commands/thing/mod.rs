@@ -1,4 +1,4 @@
-//! `thing.*`: things (`tr50.md` 4.1, 4.4 and 4.5).
+//! `thing.*`: things (`docs/protocol/tr50.md` 4.1, 4.4 and 4.5).
 
 use super::commands;
 

@@ -1,4 +1,4 @@
-//! A thing on the wire (`tr50.md` 4.4).
+//! A thing on the wire (`docs/protocol/tr50.md` 4.4).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,7 +53,8 @@ pub(super) const FIELDS: &[&str] = &[
     "updatedOn",
 ];
 
-/// Members that the cloud shows and this server has not (`tr50.md` 4.4): clients may ask for them.
+/// Members that the cloud shows and this server has not (`docs/protocol/tr50.md` 4.4): clients may
+/// ask for them.
 pub(super) const FOREIGN_FIELDS: &[&str] = &[
     "apiCounts",
     "apiCounts.daily",
@@ -90,7 +91,8 @@ pub(super) struct ThingObject {
     aliases: BTreeMap<Alias, String>,
     /// Whether its own connection, or that of the thing that it is bound to, is there.
     connected: bool,
-    /// A secret of the application (`tr50.md` 1.1): for the thing itself and for administrators.
+    /// A secret of the application (`docs/protocol/tr50.md` 1.1): for the thing itself and for
+    /// administrators.
     #[serde(skip_serializing_if = "Option::is_none")]
     app_id: Option<String>,
     /// The last sign of life.
@@ -179,7 +181,7 @@ impl ThingObject {
     }
 }
 
-/// What a thing measured last (`tr50.md` 4.4).
+/// What a thing measured last (`docs/protocol/tr50.md` 4.4).
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CurrentValues {
@@ -224,7 +226,8 @@ impl CurrentValues {
     }
 }
 
-/// The live sessions of a thing, and of the one that it is bound to (`tr50.md` 0, fact 28).
+/// The live sessions of a thing, and of the one that it is bound to (`docs/protocol/tr50.md` 0,
+/// fact 28).
 fn serving(call: &Call<'_>, own: &Principal, bound_to: Option<&ThingKey>) -> Vec<Arc<Session>> {
     let directory = &call.app.directory();
     let mut sessions = directory.of_principal(own);

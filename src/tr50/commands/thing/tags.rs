@@ -17,8 +17,8 @@ use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, Later};
 
 params! {
-    /// The things that are to get or lose tags (`tr50.md` 4.1 and 4.5). An application that names
-    /// none means its own; a user has to name one.
+    /// The things that are to get or lose tags (`docs/protocol/tr50.md` 4.1 and 4.5). An
+    /// application that names none means its own; a user has to name one.
     pub(super) struct Things {
         optional thing_key: Vec<String> = "thingKey", "A thing's key, or an array of them.";
         optional key: Vec<String> = "key", "The same.";
