@@ -172,3 +172,219 @@ fn arrows_point_down_only() {
         left.remove(top.expect("a circle"));
     }
 }
+
+/// The folders that have files which people read.
+const FOLDERS: [&str; 8] =
+    ["benches", "config", "crates", "docs", "examples", "fixtures", "src", "tests"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every source, page and configuration of the tree, and its name from the root.
+fn papers() -> Vec<(String, String)> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => walk(&path, found),
+                false => found.push(path),
+            }
+        }
+    }
+    let top = fs::read_dir(root()).expect("the root").map(|entry| entry.expect("an entry").path());
+    let mut paths: Vec<_> = top.filter(|path| path.is_file()).collect();
+    FOLDERS.iter().for_each(|folder| walk(&root().join(folder), &mut paths));
+    paths.push(root().join(".ci/run"));
+    paths.sort();
+    let is_read = |path: &PathBuf| {
+        let read = ["rs", "md", "toml", "py", "json"];
+        path.extension().map_or(path.ends_with("run"), |own| read.iter().any(|other| own == *other))
+    };
+    let read = |path: PathBuf| {
+        let name = path.strip_prefix(root()).expect("below it").to_string_lossy().into_owned();
+        Some((name, fs::read_to_string(&path).ok()?))
+    };
+    paths.into_iter().filter(is_read).filter_map(read).collect()
+}
+
+/// A line without the mark of a comment, and whether it has one.
+fn uncommented(line: &str) -> (&str, bool) {
+    let line = line.trim();
+    let marks = ["//!", "///", "//", "#!", "#"];
+    let text = marks.iter().find_map(|mark| line.strip_prefix(mark));
+    (text.unwrap_or(line).trim(), text.is_some())
+}
+
+/// The paragraphs of a page, or of the comments of a source, each as one line, without blocks of code.
+fn paragraphs(name: &str, text: &str) -> Vec<String> {
+    let is_page = name.ends_with(".md");
+    let (mut done, mut current, mut in_code) = (Vec::new(), String::new(), false);
+    for line in text.lines() {
+        let (content, is_comment) = if is_page { (line.trim(), true) } else { uncommented(line) };
+        let is_fence = is_comment && content.starts_with("```");
+        in_code = is_comment && in_code != is_fence;
+        if !is_comment || content.is_empty() || is_fence || in_code {
+            done.push(std::mem::take(&mut current));
+        } else {
+            current.push_str(content);
+            current.push(' ');
+        }
+    }
+    done.push(current);
+    done
+}
+
+/// What a paragraph has between backticks, and behind the texts of links.
+fn mentioned(paragraph: &str) -> impl Iterator<Item = &str> {
+    let links = paragraph.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    paragraph.split('`').skip(1).step_by(2).chain(links)
+}
+
+/// Whether it looks like the name of a file or folder of the tree.
+fn is_path(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+    let is_in = |folder: &&str| text.strip_prefix(*folder).is_some_and(|r| r.starts_with('/'));
+    text.chars().all(is_plain) && (FOLDERS.iter().any(is_in) || text.ends_with(".md"))
+}
+
+#[test]
+fn every_file_that_is_mentioned_is_there() {
+    let (mut count, mut missing) = (0, Vec::new());
+    for (name, text) in papers() {
+        let here = root().join(&name).parent().expect("a folder").to_owned();
+        for paragraph in paragraphs(&name, &text) {
+            for path in mentioned(&paragraph).filter(|text| is_path(text)) {
+                let is_there = root().join(path).exists() || here.join(path).exists();
+                missing.extend((!is_there).then(|| format!("{path} in {name}")));
+                count += 1;
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not there: {missing:#?}");
+    assert!(count > 200, "only {count} files are mentioned: they are not found any more");
+}
+
+#[test]
+fn nothing_outside_the_tree_is_mentioned() {
+    // In pieces, for this file is read, too.
+    let outside = [
+        ["DESIGN", ".md"],
+        ["HOUSE", ".md"],
+        ["STYLE", ".md"],
+        ["PERFORMANCE", ".md"],
+        ["session-apis", ".md"],
+        ["../", "shared"],
+        ["see", "ds/"],
+        ["/wo", "rk/"],
+    ];
+    for (name, text) in papers() {
+        for word in outside {
+            assert!(!text.contains(&word.concat()), "{name} has {}", word.concat());
+        }
+    }
+}
+
+/// A page of `docs/protocol`: its sections by number, each with those below it.
+struct Page(Vec<(String, String)>);
+
+impl Page {
+    fn read(name: &str) -> Self {
+        let path = root().join("docs/protocol").join(name).with_extension("md");
+        let text = fs::read_to_string(path).unwrap_or_else(|_| panic!("no page {name}"));
+        let lines: Vec<&str> = text.lines().collect();
+        let depth = |line: &str| line.bytes().take_while(|byte| *byte == b'#').count();
+        let section = |(at, line): (usize, &&str)| {
+            let number = number(line.trim_start_matches(['#', ' ']))?.0;
+            let own = depth(line);
+            let below = |line: &&&str| !(1..=own).contains(&depth(line));
+            let text: Vec<_> = lines.iter().skip(at + 1).take_while(below).copied().collect();
+            (own > 0).then(|| (number.to_owned(), text.join("\n").to_lowercase()))
+        };
+        Self(lines.iter().enumerate().filter_map(section).collect())
+    }
+
+    fn section(&self, number: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == number).map(|(_, text)| &**text)
+    }
+}
+
+/// The number of a section at the beginning of a text, such as `4.1`, `A2` or `Annex A`, and the rest.
+fn number(text: &str) -> Option<(&str, &str)> {
+    let annex = text.strip_prefix("Annex ").map_or(0, |rest| 6 + usize::from(!rest.is_empty()));
+    let letter = usize::from(text.starts_with(['A', 'B']));
+    let rest = text.get(letter..)?;
+    let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+    let end = if annex > 0 { annex } else { letter + digits };
+    let (number, rest) = text.split_at_checked(end)?;
+    let number = number.trim_end_matches('.');
+    (annex > 0 || number.ends_with(|c: char| c.is_ascii_digit())).then_some((number, rest))
+}
+
+/// What follows on a part of a citation, if it goes on.
+fn more(text: &str) -> Option<&str> {
+    [", and ", ", ", "; ", " and ", " to "].iter().find_map(|joint| text.strip_prefix(joint))
+}
+
+/// Checks one citation, which begins behind the name of its page: sections, and what they have to
+/// have, in quotation marks or backticks. Returns how many sections it names.
+fn check_citation(page: &Page, citation: &str) -> Result<usize, String> {
+    let (mut count, mut section, mut is_fact) = (0, "", false);
+    let mut next = Some(citation.trim_start_matches(['`', ' ']));
+    while let Some(part) = next {
+        let facts = part.strip_prefix("facts ").or_else(|| part.strip_prefix("fact "));
+        is_fact |= facts.is_some();
+        if let Some((number, behind)) = number(facts.unwrap_or(part)) {
+            // Facts are numbered without a full stop, and looked for elsewhere.
+            if is_fact && !number.contains('.') {
+                next = more(behind);
+                continue;
+            }
+            section = page.section(number).ok_or_else(|| format!("no section {number}"))?;
+            (count, next) = (count + 1, more(behind));
+        } else if let (true, Some(mark @ ('"' | '`'))) = (count > 0, part.chars().next()) {
+            let (quoted, behind) = part[1..].split_once(mark).unwrap_or((part, ""));
+            if !quoted.starts_with("docs/") && !section.contains(&quoted.to_lowercase()) {
+                return Err(format!("{quoted:?} is not in the section"));
+            }
+            next = more(behind);
+        } else {
+            next = None;
+        }
+    }
+    Ok(count)
+}
+
+#[test]
+fn every_section_and_fact_that_is_cited_is_there() {
+    let pages = ["tr50", "cognite", "element"].map(|name| (format!("{name}.md"), Page::read(name)));
+    let section_0 = pages[0].1.section("0").expect("the facts");
+    let facts = section_0.lines().filter(|line| number(line).is_some()).count();
+    let (mut sections, mut cited) = (0, 0);
+    for (name, text) in papers() {
+        let lines: Vec<_> = text.lines().map(|line| uncommented(line).0).collect();
+        let text = lines.join(" ").replace('\\', "");
+        for citation in text.split("docs/protocol/").skip(1) {
+            let mut known = pages.iter();
+            let found =
+                known.find_map(|(name, page)| Some((page, citation.strip_prefix(&**name)?)));
+            let Some((page, citation)) = found else { continue };
+            let count = check_citation(page, citation);
+            sections += count.unwrap_or_else(|error| panic!("{name}: {error}: {citation:.40}"));
+        }
+        for list in text.split("fact").skip(1) {
+            let mut next = Some(list.strip_prefix('s').unwrap_or(list).trim_start());
+            while let Some((fact, behind)) = next.and_then(number) {
+                let Ok(fact) = fact.parse::<usize>() else { break };
+                assert!((1..=facts).contains(&fact), "{name} cites fact {fact} of {facts}");
+                (cited, next) = (cited + 1, more(behind));
+            }
+        }
+        if !name.starts_with("docs/protocol") {
+            let is_whole = |(at, _): (usize, &str)| text[..at].ends_with("protocol/");
+            let bare = !text.match_indices(&*pages[0].0).all(is_whole);
+            assert!(!bare, "{name} cites {} without its folder", pages[0].0);
+        }
+    }
+    assert!(sections > 100 && cited > 30, "{sections} sections, {cited} facts: none are found");
+}
