@@ -1,4 +1,4 @@
-//! Copies of a data directory: made of a running store, and put back.
+//! Backups: copies of a data directory, made while the server runs, and their restoration.
 //!
 //! A backup is a directory with `store/` (a store of its own with the rows of one moment), `files/`
 //! (the bytes of the files that these rows name) and `backup.json`, which is written last. Bytes of

@@ -1,5 +1,5 @@
-//! Orders to a running server, through a socket in its data directory: who may open that may give
-//! them. There is one: to make a backup.
+//! The control socket in the data directory, by which the command line reaches a running server:
+//! whoever may open it may use it. Its only command is to make a backup.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, Write};

@@ -1,4 +1,5 @@
-//! File descriptors: every connection is one, and the store and moving files need some, too.
+//! File descriptors: how many connections the limit of the process allows. Every connection takes
+//! one; the store and file transfers need some, too.
 
 use base::limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -1,19 +1,22 @@
 //! tr50d: a self-hosted TR50 server.
 //!
-//! The map of the house, from the wire inwards:
+//! The modules, from the network inwards:
 //!
 //! * [`edge`]: MQTT, TCP and HTTP; they frame bytes and know the peer.
-//! * [`dialects`]: the same sessions and principals in NetApp Element's and Cognite's words.
-//! * [`tr50`]: the language: envelope, errors, dispatcher, one file a command family.
-//! * [`app`]: the parts together, and the one door through which they change.
-//! * [`things`]: what things do: telemetry, mailboxes, files, and who is told of changes.
+//! * [`dialects`]: NetApp Element's and Cognite's APIs for the same sessions and principals.
+//! * [`tr50`]: the protocol: envelope, errors, dispatcher, one file for each family of commands.
+//! * [`app`]: all parts together, and [`App::apply`](app::App::apply), through which they change.
+//! * [`things`]: telemetry, mailboxes and files of things, and the topics on which changes are
+//!   published.
 //! * [`broker`]: ordinary MQTT topics, through the embedded rumqttd router.
-//! * [`backup`], [`control`]: copies of a running store, and orders to it on its own machine.
+//! * [`backup`], [`control`]: copies of a running store, and the socket by which they are asked
+//!   for.
 //! * [`serve`]: start order, listeners, graceful stop; [`descriptors`]: how many connections fit.
 //! * [`cli`]: the subcommands, and what they print.
 //!
 //! Beside it: the crates `base` (ids, times, topics, failures, bounds), `mqtt` (bytes and packets),
-//! `rules` (who there is, and which sessions live), `store` (tables), and `client`, the other side, which never depends on the server.
+//! `rules` (identity and sessions), `store` (tables), and `client`, which never depends on the
+//! server.
 
 pub mod app;
 pub mod backup;

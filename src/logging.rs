@@ -1,7 +1,7 @@
 //! Logs: `tracing` to standard error, as text or as JSON.
 //!
-//! What a peer can cause at will is logged through a [`PeerLog`], so that a flood of bad peers does
-//! not become a flood of lines.
+//! What a peer can cause at will is logged through a [`PeerLog`], which limits the rate, so that a
+//! flood of bad peers does not become a flood of lines.
 
 use std::io;
 use std::sync::LazyLock;

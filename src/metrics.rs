@@ -1,4 +1,4 @@
-//! What Prometheus sees at `/metrics`.
+//! Metrics for Prometheus at `/metrics`.
 //!
 //! Everything a command touches is a handle made at the start: one atomic addition, no look-up.
 //! Labels are `&'static str`, so that no peer can make new ones.

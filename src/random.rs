@@ -1,4 +1,4 @@
-//! Random bytes from the system: ids, salts, tokens.
+//! Random bytes from the operating system, for ids, salts and tokens.
 
 use base::{Code, Failure};
 

@@ -1,4 +1,4 @@
-//! Live sessions follow what their principals may do.
+//! Changes of rights: live sessions get the access that their principals have now.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The one door for changes: effects of commands, the ends of connections, expiry.
+//! [`App::apply`], through which all changes go: effects of commands, ends of connections, expiry.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Mail on its way: to whom a notice goes, and when (`docs/protocol/tr50.md` 4.2 and 5).
+//! Notices of mail: which connection gets one, and when (`docs/protocol/tr50.md` 4.2 and 5).
 
 use std::sync::{Arc, LazyLock};
 

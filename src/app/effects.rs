@@ -1,4 +1,5 @@
-//! What a command did: all of it goes through [`App::apply`](super::App::apply).
+//! The effects of a command: everything that it changes, as one value.
+//! [`App::apply`](super::App::apply) carries them out.
 
 use std::future::Future;
 use std::pin::Pin;

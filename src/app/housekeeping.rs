@@ -1,4 +1,4 @@
-//! What is to be done from time to time: expiry, counters, and what nobody needs any more.
+//! Periodic work: expiry, storing counters, and removing what is too old.
 
 use std::sync::Arc;
 

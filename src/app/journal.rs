@@ -1,5 +1,4 @@
-//! The journal: the directory's events as changes of the store, and the directory as the store
-//! remembers it.
+//! The journal: the directory's events as rows of the store, and the directory read back from them.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

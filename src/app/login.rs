@@ -1,4 +1,4 @@
-//! Logins: credentials in, a session out; and the passwords of users who are in.
+//! Logins: credentials become a session. Also the password check for requests without a session.
 
 use std::sync::Arc;
 

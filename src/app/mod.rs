@@ -1,6 +1,7 @@
-//! The parts of the server together, and the one door through which they change:
-//! [`App::apply`]. It gives the rules time and random numbers, and tells every listener of what
-//! happened.
+//! The application: all parts of the server, and [`App::apply`], through which they change.
+//!
+//! The rules know no clock, no randomness and no disk; this is where they get time and random
+//! numbers, where their changes are stored, and where everybody concerned is notified.
 
 use std::sync::Arc;
 

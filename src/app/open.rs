@@ -1,4 +1,4 @@
-//! The start: all parts from the store and the configuration.
+//! Building an [`App`] from the store and the configuration.
 
 use std::sync::Arc;
 

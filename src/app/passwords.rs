@@ -1,4 +1,5 @@
-//! Passwords are checked on threads of their own, and guessing has a limit.
+//! Password checks. Each takes some 30 ms of a core, so they run on threads of their own, and
+//! failed logins are limited.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};

@@ -1,6 +1,6 @@
-//! Whether things are connected: who wants to know is told when that changes
-//! (`docs/protocol/tr50.md` 5, the connection-state topic), and for those that are gone it is kept
-//! when they were last seen.
+//! Presence: subscribers are notified when a thing connects or disconnects (`docs/protocol/tr50.md`
+//! 5, the connection-state topic), and for things without a connection the time they were last seen
+//! is kept.
 //!
 //! A thing is connected while its own connection, or that of the thing it is bound to, is there
 //! (`docs/protocol/tr50.md` 0, fact 28). Sessions over HTTP are no connections.

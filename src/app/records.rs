@@ -1,4 +1,5 @@
-//! The records of identity in the store: a row each, by id, and where they come from at the start.
+//! The records of identity in the store, one row each; at the first start they come from the
+//! bootstrap file.
 
 use std::path::{Path, PathBuf};
 

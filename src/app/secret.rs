@@ -1,4 +1,4 @@
-//! The secret with which the places in listings are sealed that callers are given.
+//! The secret that signs the cursors of listings. It is stored, so that cursors survive a restart.
 
 use store::{Batch, StoreError, Table, Tables};
 use tokio::sync::OnceCell;

@@ -1,4 +1,4 @@
-//! Who gets what: the filters that are subscribed to, organisation by organisation.
+//! Subscriptions: which topic filters there are in an organisation, and which a publish matches.
 //!
 //! Every filter has a slot, and the router knows slots only. It keeps a log for each name it ever
 //! heard and an entry for each topic ever published, and tries every new topic against every

@@ -1,7 +1,7 @@
-//! A message on its way through the router, and as it reaches a subscriber.
+//! A message as it goes through the router, and as a subscriber gets it.
 //!
-//! The router knows topic and payload, but not who published, with which QoS, and when; so all of
-//! a message is packed into the router's payload, behind a header of fixed size.
+//! The router knows topic and payload, but not who published, with which QoS, and when; so all of a
+//! message is packed into the router's payload, behind a header of fixed size.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The task of a session: takes what the router forwards and hands it to the session's connection,
-//! or keeps it while there is none.
+//! The task of a broker session: it takes what the router forwards to the session's connection, or
+//! keeps it while there is none.
 //!
 //! The router is subscribed to with QoS 0; its own QoS 1 wants acknowledgements in order, and no
 //! more than a hundred of one link outstanding. What waits for an acknowledgement, and what a

@@ -1,4 +1,4 @@
-//! The broker as its users see it.
+//! The broker through its public interface.
 
 use std::num::NonZeroU16;
 

@@ -1,4 +1,4 @@
-//! The tour that `serve --demo` prints: logins, and three commands to try.
+//! What `serve --demo` prints: logins, and three commands to try.
 
 use std::io::{self, Write};
 use std::path::Path;

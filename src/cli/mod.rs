@@ -1,4 +1,4 @@
-//! The subcommands that talk to a server.
+//! The subcommands of the command line but `serve`.
 
 pub mod backup;
 pub mod call;

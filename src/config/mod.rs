@@ -1,7 +1,7 @@
-//! The configuration: one TOML file, every key of which a variable of the environment can override.
+//! The configuration: one TOML file; an environment variable can override any key.
 //!
 //! The variable for key `listen` of section `[mqtt]` is `TR50D_MQTT__LISTEN`; lists are separated
-//! by commas. What is not known is an error that names it, in the file and in the environment.
+//! by commas. An unknown key is an error that names it, in the file and in the environment.
 
 mod value;
 

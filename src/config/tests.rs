@@ -1,4 +1,4 @@
-//! Files and variables as operators write them, mistakes included.
+//! Files and variables as operators write them, with mistakes.
 
 use super::*;
 

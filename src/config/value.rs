@@ -1,4 +1,4 @@
-//! How one value of the configuration is read, from TOML and from a variable of the environment.
+//! Reading one value of the configuration, from TOML or from an environment variable.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,9 +1,9 @@
-//! The task of one connection: bytes in, to a [`Peer`]; bytes out.
+//! The task of one connection: it reads bytes, hands them to a [`Peer`], and writes the replies.
 //!
-//! Buffers belong to the thread, not to the connection: bytes are read into one shared scratch
-//! buffer and dealt with at once, and all answers of one read go out in one write. A connection
-//! keeps bytes of its own only while half a frame has come or a slow peer has not read its
-//! answers, so an idle one holds none.
+//! So that an idle connection needs no memory, buffers belong to the thread, not to the connection:
+//! bytes are read into one shared scratch buffer and dealt with at once, and all replies of one
+//! read go out in one write. A connection keeps bytes of its own only while half a frame has come
+//! or a slow peer has not read its replies.
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -1,4 +1,5 @@
-//! The edges: each frames bytes, knows the peer, and never looks into a command.
+//! The edges: MQTT, TCP and HTTP. Each frames bytes and knows the peer, and never looks into a
+//! command.
 
 pub mod driver;
 pub mod http;

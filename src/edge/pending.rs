@@ -1,4 +1,4 @@
-//! What a connection still owes: replies that take time.
+//! Pending replies of a connection: what is not ready yet, in order or out of order.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};

@@ -1,6 +1,6 @@
-//! Who the peer really is, when load balancers and reverse proxies stand in front: the PROXY
-//! protocol, version 1 and 2 (HAProxy's `proxy-protocol.txt`), and X-Forwarded-For. Both are
-//! believed only when a trusted peer says them.
+//! The real address of the peer behind load balancers and reverse proxies: the PROXY protocol,
+//! version 1 and 2 (HAProxy's `proxy-protocol.txt`), and X-Forwarded-For. Both are taken from
+//! trusted peers only.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,10 +1,10 @@
-//! Changes of things, told to those who subscribed to their topics (`docs/protocol/tr50.md` 5).
+//! The topics of things (`docs/protocol/tr50.md` 5): changes are published to those who subscribed.
 //!
 //! A subscription to one topic is a look-up; the message goes straight to the subscriber's
-//! connection. Filters with wildcards are the broker's, which is only told of a change when the
+//! connection. Filters with wildcards are the broker's, which gets a change only when the
 //! organisation has one that matches. Without subscribers a change costs one load.
 //!
-//! What a subscriber may read is asked for each message, where it is written to the connection
+//! What a subscriber may read is checked for each message, where it is written to the connection
 //! ([`may_read`]): rights and bindings change while subscriptions last.
 
 use std::collections::HashMap;

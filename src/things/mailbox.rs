@@ -1,8 +1,8 @@
-//! Messages to things, and their way there and back (`docs/protocol/tr50.md` 4.2).
+//! The mailboxes of things: messages to them, and what comes back (`docs/protocol/tr50.md` 4.2).
 //!
 //! A mail is new, then in flight (fetched by a session), then in progress, then done. Those that
-//! are not done are in memory, and what is there counts; the store follows in the same step. Who
-//! has a mail in flight is known in memory only: after a restart it is new again.
+//! are not done are held in memory, which is what counts; the store follows in the same step. Which
+//! session has a mail in flight is known in memory only: after a restart it is new again.
 
 use std::ops::Bound;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Things: who they are, and what they do: publish telemetry, fetch their mail, move files; and who
-//! is told of it.
+//! Things, which is TR50's word for devices: their records, telemetry, mailboxes and files, and the
+//! topics on which their changes are published.
 
 pub mod feed;
 pub mod files;

@@ -1,5 +1,5 @@
-//! Logins: what the member `auth` says, and what `api.authenticate` answers
-//! (`docs/protocol/tr50.md` 3.1).
+//! Logins: reading the member `auth`, and the reply to `api.authenticate` (`docs/protocol/tr50.md`
+//! 3.1).
 
 use std::sync::Arc;
 

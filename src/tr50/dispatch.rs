@@ -1,5 +1,5 @@
-//! The dispatcher: name → permission → handler, in the order of the request, answered under the
-//! same names. It never knows which edge a command came from.
+//! The dispatcher: commands are executed in the order of the request, each by name → permission →
+//! handler, and answered under the same names. It never knows which edge a command came from.
 
 use std::future::Future;
 use std::ops::Range;

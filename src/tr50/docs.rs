@@ -1,4 +1,4 @@
-//! `docs/commands.md` and `docs/errors.md`, made from the tables that the program uses.
+//! Writes `docs/commands.md` and `docs/errors.md` from the table of commands and the error codes.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! What the edges call: one request in, one reply out.
+//! The interface of TR50 to the edges: one request in, one reply out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

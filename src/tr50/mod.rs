@@ -1,7 +1,7 @@
-//! The language: envelope, errors, parameters, and the dispatcher that maps names to handlers.
+//! TR50 itself: envelope, errors, parameters, and the dispatcher that maps names to handlers.
 //!
-//! [`authenticate`] reads the member `auth`; [`exchange`] is what the edges call: one request
-//! in, one reply out.
+//! [`authenticate`] reads the member `auth`; [`exchange`] is what the edges call: one request in,
+//! one reply out.
 
 pub mod authenticate;
 pub mod commands;

@@ -1,4 +1,4 @@
-//! How the reply to a command is waited for: the type of its handler says it, and nothing else.
+//! Steps: what a handler returns. Its type alone says how the reply is waited for.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Facts about a connection: the protocol and the peer.
+//! What is known of a connection: its protocol and the peer's address.
 
 use std::net::SocketAddr;
 

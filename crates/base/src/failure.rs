@@ -1,7 +1,7 @@
-//! What a caller is told when something fails: a code and a sentence.
+//! Failures of commands: a code and a sentence for the caller.
 //!
-//! Codes that a public source names are the cloud's own; all others are ours, from −95000 down,
-//! where no source shows a code of the cloud. `docs/errors.md` is made from [`CODES`].
+//! Codes that a public source names are the cloud's own; all others are this server's, from −95000
+//! down, where no source shows a code of the cloud. `docs/errors.md` is made from [`CODES`].
 
 use std::borrow::Cow;
 

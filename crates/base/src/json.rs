@@ -1,4 +1,5 @@
-//! The little of JSON that a reply needs beside serde: strings, and raw values made compact.
+//! Writing JSON replies where serde is too slow or too general: strings, and raw values without
+//! blanks.
 
 use std::io::Write as _;
 use std::net::SocketAddr;

@@ -1,9 +1,9 @@
-//! What all parts of the server, and its client, speak of. Nothing here does I/O or knows tokio.
+//! Types that every part of the server and its client use. Nothing here does I/O or knows tokio.
 //!
 //! * [`id`], [`timestamp`]: identifiers and points in time.
-//! * [`conn`], [`trusted`]: facts about a connection, and who is believed about its peer.
-//! * [`failure`]: the codes and sentences that a caller is told.
-//! * [`json`]: the little of JSON that a reply needs beside serde; [`utf8`]: text from bytes.
+//! * [`conn`], [`trusted`]: what is known of a connection; which peers may speak for others.
+//! * [`failure`]: error codes and their texts.
+//! * [`json`], [`utf8`]: writing JSON, and checking UTF-8.
 //! * [`topic`]: names and filters of MQTT topics.
 //! * [`limits`]: every bound that the configuration does not set.
 

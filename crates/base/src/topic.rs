@@ -1,4 +1,4 @@
-//! Topic names and topic filters (MQTT 4.7 and 4.8).
+//! Topic names and topic filters: which are valid, and which match (MQTT 4.7 and 4.8).
 
 /// Bytes of the longest topic name or filter ([MQTT-4.7.3-3]).
 pub const TOPIC_BYTES_MAX: usize = 65_535;

@@ -1,5 +1,5 @@
-//! The peers that are believed when they say for whom they speak: load balancers and reverse
-//! proxies in front of the server, and what their X-Forwarded-For says.
+//! Trusted peers: load balancers and reverse proxies whose word is taken for the address of the
+//! client behind them, and how X-Forwarded-For is read.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Text from bytes.
+//! Checking that bytes are UTF-8.
 
 use std::str::Utf8Error;
 

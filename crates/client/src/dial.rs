@@ -1,4 +1,4 @@
-//! From a URL to a byte stream: name resolution, TCP, TLS and WebSocket.
+//! Opening the byte stream that a URL names: name resolution, TCP, TLS and WebSocket.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

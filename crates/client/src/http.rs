@@ -1,4 +1,4 @@
-//! Commands as `POST /api`, one after the other on a connection that is kept.
+//! Commands over HTTP: `POST /api`, one after the other on a connection that is kept open.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};

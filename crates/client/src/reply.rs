@@ -1,4 +1,4 @@
-//! What a command came back with.
+//! The reply to a command.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

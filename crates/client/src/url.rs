@@ -1,4 +1,4 @@
-//! Where a server is and who logs in there, in one line of text.
+//! URLs of servers, with the login inside: `mqtt://user:password@host:port`.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What is wrong with a packet, and what to answer.
+//! Malformed packets: what is wrong, and the reason code to close with.
 
 use super::{Version, reason};
 

@@ -1,4 +1,4 @@
-//! The packets, borrowed from the bytes they came in.
+//! The packets of MQTT, borrowed from the bytes they were read from.
 
 use super::properties::{
     AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties, PublishProperties,

@@ -1,9 +1,10 @@
-//! The rules of a TR50 server: who there is and what they may do ([`identity`]), and which sessions
-//! live ([`directory`]).
+//! The rules of a TR50 server: [`identity`] (organisations, users, rights) and the [`directory`] of
+//! sessions.
 //!
-//! They know no socket, no clock, no disk and no randomness: `now`, ids and salts are arguments.
-//! Everybody may read; who changes something needs a writer ([`identity::IdentityWriter`],
-//! [`directory::DirectoryWriter`]), of which the server has one each.
+//! They know no socket, no clock, no disk and no randomness, so that they can be tested as plain
+//! functions: `now`, ids and salts are arguments. Everybody may read; a change needs a writer
+//! ([`identity::IdentityWriter`], [`directory::DirectoryWriter`]), of which the server has one
+//! each.
 
 pub mod directory;
 pub mod identity;

@@ -1,4 +1,4 @@
-//! State in memory, for tests and for what need not outlive the process.
+//! A store in memory, for tests and for servers whose state need not survive them.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,4 +1,4 @@
-//! Records as rows: one JSON document a row.
+//! Records as rows: one JSON document in each.
 
 use std::fmt::Write;
 use std::ops::Bound;

@@ -1,4 +1,4 @@
-//! What every store must do, run against each of them.
+//! The tests that every store has to pass.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,4 +1,5 @@
-//! The store and its writer as one: who reads by key sees what was submitted a moment ago.
+//! The store and its writer as one, so that a reader sees what was submitted a moment ago and is
+//! not committed yet.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;

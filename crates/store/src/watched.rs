@@ -1,4 +1,4 @@
-//! A store for tests that watch what is committed, hold it up or break it.
+//! A store for tests: it reports what is committed, and can hold commits back or make them fail.
 
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,15 +1,15 @@
-//! Who asks, and what they may see and do.
+//! Authentication and authorisation of Cognite's requests.
 //!
 //! The bearer token is a session's secret id, or an application's token, which has no session. What
 //! the caller may do is taken from the records as they are now, not from the session's copy.
 //!
 //! There are two rules, and the second is narrower (`docs/protocol/cognite.md` A2, A4):
 //!
-//! * Principals, and what is told of organisations: the caller is logged into the organisation, or
+//! * Principals, and what is shown of organisations: the caller is logged into the organisation, or
 //!   is an administrator of it or of one above. Super administrators and super operators are
 //!   administrators of all that.
 //! * Login sessions: the caller is an administrator of **that very** organisation: by a membership
-//!     in it, or as a super administrator whose session is in it now. Super operators whose session
+//!   in it, or as a super administrator whose session is in it now. Super operators whose session
 //!   is in it may read them. The right of an administrator above does not come down.
 //!
 //! An application that is restricted to itself is shown itself, and no other principal.

@@ -1,10 +1,10 @@
-//! Cursors: where a page ended, sealed, so that the next one goes on right there.
+//! Cursors of listings: where a page ended, signed, so that the next one continues there.
 //!
 //! A cursor holds the key of the last item of a page and a message authentication code over that
 //! key and the query (`docs/protocol/cognite.md` A2, A3: opaque, and bound to the other
-//! parameters). So a cursor that was crafted, cut, or given for another organisation, principal or
-//! filter is told from a good one, and never begins at page one again. `limit` is not part of the
-//! query: clients ask for less when little is left. The secret of the code is in the store
+//! parameters). So a cursor that was made up, cut, or given for another organisation, principal or
+//! filter is refused, and never begins at page one again. `limit` is not part of the query: clients
+//! ask for less when little is left. The key of the code is in the store
 //! ([`App::page_secret`](crate::app::App::page_secret)), so that cursors survive a restart.
 
 use base::OrgId;

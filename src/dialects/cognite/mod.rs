@@ -1,18 +1,18 @@
-//! The session directory in the words of Cognite's organisation API (`docs/protocol/cognite.md`):
-//! principals and their login sessions, below `/api/v1`.
+//! Cognite's organisation API for the session directory: principals and their login sessions, below
+//! `/api/v1` (`docs/protocol/cognite.md`).
 //!
-//! It is thin: it finds out who asks ([`caller`]), translates, and calls the directory and identity
-//! that TR50's commands call. There is no second notion of a session.
+//! It only translates: it authenticates the caller ([`caller`]) and calls the directory and
+//! identity that TR50's commands call. There is no second notion of a session.
 //!
-//! What the vendor's page leaves open, or real clients read otherwise:
+//! Where the vendor's pages are silent, or real clients expect otherwise:
 //!
 //! * `nextCursor` is a text, not the object of the page's example: no client can read that.
 //! * An organisation that does not exist, or has a name that none can have, is refused like one
 //!   that the caller has no right to: 403.
-//! * A principal of an organisation is a user who is at home there or has a membership, or an
+//! * A principal of an organisation is a user who has it as home or has a membership, or an
 //!   application of it. A super administrator who is there as a guest is none.
-//! * Unknown parameters and members are ignored; what is there twice and should be once is an
-//!   error.
+//! * Unknown parameters and members are ignored; one that is given twice is an error where it
+//!   should be given once.
 //! * A slash at the end of a path changes nothing; HEAD is answered like GET, without the body.
 
 use std::borrow::Cow;

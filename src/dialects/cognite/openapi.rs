@@ -1,5 +1,5 @@
-//! The description of this dialect, made from the types that are sent and the functions that send
-//! them. It is served at `/openapi.json`, and committed as `docs/openapi.json`.
+//! The OpenAPI description of this dialect, made from the types that are sent and the functions
+//! that send them. It is served at `/openapi.json`, and committed as `docs/openapi.json`.
 
 use std::sync::LazyLock;
 

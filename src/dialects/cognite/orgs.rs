@@ -1,8 +1,7 @@
-//! Organisations, their projects, and what a token is good for (`docs/protocol/cognite.md` A1, A5).
+//! Organisations, their projects, and the inspection of tokens (`docs/protocol/cognite.md` A1, A5).
 //!
-//! A project is what an organisation has beside its people in the vendor's cloud. Here each
-//! organisation has exactly one, with its slug: the clients ask for it first, to learn which
-//! organisation they are in.
+//! In the vendor's cloud an organisation has projects. Here each has exactly one, with its slug,
+//! because the clients ask for it first, to learn which organisation they are in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

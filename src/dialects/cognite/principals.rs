@@ -1,4 +1,4 @@
-//! Principals: the users who are at home or have a membership in an organisation, and its
+//! Principals: the users who have an organisation as home or have a membership in it, and its
 //! applications, as service accounts (`docs/protocol/cognite.md` A4, A5).
 
 use std::collections::HashSet;

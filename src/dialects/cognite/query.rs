@@ -1,4 +1,4 @@
-//! The parameters behind the `?` of an address.
+//! Query parameters of a request.
 
 use std::borrow::Cow;
 

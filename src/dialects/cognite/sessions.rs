@@ -1,4 +1,4 @@
-//! Login sessions of a user: the list, and their end (`docs/protocol/cognite.md` A2, A5).
+//! Login sessions of a user: listing and revoking them (`docs/protocol/cognite.md` A2, A5).
 
 use std::sync::Arc;
 

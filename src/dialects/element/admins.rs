@@ -1,5 +1,5 @@
-//! Cluster administrators: the users. Their number is the last 53 bits of a user's id, which every
-//! client's numbers hold; it stays the same as long as the user, and nothing has to be kept for it.
+//! Cluster administrators, which are the users. Their number is the last 53 bits of a user's id:
+//! every client's numbers hold that many, it stays the same, and nothing has to be stored for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Who calls: HTTP Basic with a user's e-mail address and password on every request
+//! Authentication: HTTP Basic with a user's e-mail address and password on every request
 //! (`docs/protocol/element.md` B1). No session starts, and none is shown for the call.
 
 use std::collections::HashSet;

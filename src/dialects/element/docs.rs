@@ -1,4 +1,4 @@
-//! `docs/element.md`, made from the tables that the program uses.
+//! Writes `docs/element.md` from the table of methods and the list of errors.
 
 use std::fmt::Write as _;
 

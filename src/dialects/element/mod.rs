@@ -1,8 +1,8 @@
-//! The session directory in the words of NetApp Element's API (`docs/protocol/element.md`):
-//! JSON-RPC at `/json-rpc/<version>`.
+//! NetApp Element's API for the session directory: JSON-RPC at `/json-rpc/<version>`
+//! (`docs/protocol/element.md`).
 //!
-//! It translates and has nothing of its own: sessions are the directory's, cluster administrators
-//! are identity's users, and the timeout of logins is the idle time of all sessions.
+//! It only translates: sessions are the directory's, cluster administrators are identity's users,
+//! and the timeout of logins is the idle time of all sessions.
 
 use std::sync::Arc;
 

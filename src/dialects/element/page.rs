@@ -1,5 +1,5 @@
-//! Answers as HTTP has them: refusals before a method is known are pages, as an Element cluster
-//! sends them (`docs/protocol/element.md` B4).
+//! HTTP responses. What is refused before a method is known is an HTML page, as from an Element
+//! cluster (`docs/protocol/element.md` B4).
 
 use bytes::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};

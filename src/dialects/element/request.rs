@@ -1,4 +1,4 @@
-//! What a body says: `{"method":…,"params":{…},"id":…}` (`docs/protocol/element.md` B1).
+//! Reading a request: `{"method":…,"params":{…},"id":…}` (`docs/protocol/element.md` B1).
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

@@ -1,7 +1,8 @@
-//! `GetLoginSessionInfo` and `SetLoginSessionInfo`: after which idle time sessions expire
-//! (`docs/protocol/element.md` B3). It is that of all sessions of this server, over whatever
-//! protocol, which TR50 shows as `ttl`: those that start from then on. It survives a restart, and
-//! then wins over `sessions.ttl_s` of the configuration.
+//! `GetLoginSessionInfo` and `SetLoginSessionInfo`: the idle time after which sessions expire
+//! (`docs/protocol/element.md` B3).
+//!
+//! It holds for all sessions that start from then on, over whatever protocol; TR50 shows it as
+//! `ttl`. It is stored, and then wins over `sessions.ttl_s` of the configuration.
 
 use base::json;
 

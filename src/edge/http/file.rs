@@ -1,9 +1,8 @@
 //! `/file/<id>`: files, streamed to and from the disk (`docs/protocol/tr50.md` 4.3).
 //!
 //! The id, from `file.put` or `file.get`, is the only secret, unless the file was stored with a
-//! password. Downloads are always chunked, for
-//! libtr50 reads `Content-Length` as hexadecimal (fact 19); so an upload is answered with length 0,
-//! and a refusal with the end of the connection.
+//! password. Downloads are always chunked, because libtr50 reads `Content-Length` as hexadecimal
+//! (fact 19); so an upload is answered with length 0, and a refusal with the end of the connection.
 
 use std::io;
 use std::pin::Pin;

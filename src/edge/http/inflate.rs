@@ -1,4 +1,4 @@
-//! Bodies that come compressed (RFC 9110, 8.4): gzip, which the SDKs of Cognite use for every body,
+//! Compressed request bodies (RFC 9110, 8.4): gzip, which the SDKs of Cognite use for every body,
 //! and the older deflate.
 
 use std::io::{self, Read};

@@ -1,5 +1,5 @@
 //! The HTTP edge: TR50 at `/api` and in the portal's REST style, MQTT over WebSocket, libtr50's
-//! tunnel, and what operators ask for.
+//! tunnel, the dialects, and health and metrics for operators.
 //!
 //! HTTP itself is hyper's. Around it stand the habits of real clients (`docs/protocol/tr50.md` 0,
 //! facts 10, 11 and 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the

@@ -1,4 +1,4 @@
-//! Which path is answered by whom.
+//! Routing: which path goes to which handler.
 
 use std::sync::{Arc, OnceLock};
 

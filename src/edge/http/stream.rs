@@ -1,5 +1,5 @@
-//! Streams around a stream: one that gives back what was read too early, and one that gives up on a
-//! peer that does not read.
+//! Wrappers of streams: one that returns bytes which were read too early, and one that gives up on
+//! a peer that does not read.
 
 use std::future::Future;
 use std::io;

@@ -1,4 +1,4 @@
-//! The edge against raw bytes, as real clients send them, and against a WebSocket client.
+//! The HTTP edge against raw bytes, as real clients send them, and against a WebSocket client.
 
 use std::net::SocketAddr;
 

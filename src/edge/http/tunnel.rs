@@ -1,4 +1,4 @@
-//! libtr50's way through an HTTPS port: `GET /mqtt` without an upgrade, answered by a bare 200,
+//! libtr50's tunnel through an HTTPS port: `GET /mqtt` without an upgrade, answered by a bare 200,
 //! after which plain MQTT follows on the same stream (`docs/protocol/tr50.md` 1.1, last paragraph).
 
 use base::{ConnInfo, Protocol};

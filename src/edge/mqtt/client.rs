@@ -1,7 +1,8 @@
-//! What an MQTT client says, packet by packet: CONNECT first, then everything else.
+//! One MQTT client as a state machine: CONNECT first, then every other packet.
 //!
-//! No socket and no clock: packets and `now` come in, bytes go out, and what takes time is owed:
-//! work that has to be finished before the next packet, and replies that come later.
+//! It has no socket and no clock: packets and `now` come in, bytes go out. What takes time is kept
+//! as pending work: some has to be finished before the next packet is read, some replies come
+//! later.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};

@@ -1,4 +1,4 @@
-//! CONNECT: who is it, may it in, and what was left from last time (MQTT 3.1, 3.2).
+//! CONNECT: the login, and the session state that an earlier connection has left (MQTT 3.1, 3.2).
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A client that is logged in: its packets, and what goes back.
+//! An MQTT client that is logged in: every packet after CONNECT.
 
 mod acks;
 mod request;

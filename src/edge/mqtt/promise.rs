@@ -1,4 +1,4 @@
-//! Replies of an MQTT client that take time.
+//! Replies of an MQTT client that are not ready yet.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! Replies on their way: to which topic, and to whom when the asker is gone.
+//! Replies: on which topic one goes out, and to which other connection if the one that asked has
+//! gone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

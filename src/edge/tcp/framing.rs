@@ -1,4 +1,4 @@
-//! Where one JSON value ends and the next begins.
+//! Framing: where one JSON value ends and the next begins.
 
 use base::json::first_special;
 

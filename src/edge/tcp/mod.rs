@@ -1,8 +1,9 @@
 //! The TCP edge: one JSON value a line in, one line out, in order (`docs/protocol/tr50.md` 1.2).
 //! Values without a line end between them are taken as a stream.
 //!
-//! Only a request that waits for a device (`method.exec`, `mailbox.send`) is answered when its
-//! answer is there: the device may be this connection's own, which has to fetch its mail meanwhile.
+//! Only the reply to a request that waits for a device (`method.exec`, `mailbox.send`) may be
+//! overtaken by later ones: the device may be on this very connection, and has to fetch its mail
+//! meanwhile.
 
 use std::pin::Pin;
 use std::sync::Arc;

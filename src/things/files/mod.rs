@@ -1,7 +1,7 @@
-//! Files of things and organisations (`docs/protocol/tr50.md` 4.3): names and what is known of them
-//! are rows of the store, the bytes are files beside it.
+//! Files of things and organisations (`docs/protocol/tr50.md` 4.3). Their records are rows of the
+//! store, their bytes are files beside it.
 //!
-//! A file is there when its record is: the bytes are complete and in their place before. The bytes
+//! A file exists when its record does: the bytes are complete and in their place before. The bytes
 //! of a replaced or deleted file go later, when the change is committed and nobody holds a ticket
 //! to fetch them.
 

@@ -1,4 +1,5 @@
-//! Who may move which file over HTTP, for how long (`docs/protocol/tr50.md` 0, fact 18, and 4.3).
+//! Tickets: who may move which file over HTTP, and for how long (`docs/protocol/tr50.md` 0, fact
+//! 18, and 4.3).
 //!
 //! A ticket is for one complete transfer. One that breaks may be tried again in time, a download
 //! from where it broke. The last bytes of a download can be lost on the way although the server has

@@ -1,6 +1,6 @@
-//! Files on their way: between the network, which waits, and the disk, which blocks. The disk's part
-//! runs on threads that serve no connection; nothing more than one buffer of a transfer is in
-//! memory.
+//! Transfers of files between the network, which is asynchronous, and the disk, which blocks. The
+//! disk's part runs on threads that serve no connection; no more than one buffer of a transfer is
+//! in memory.
 
 use std::fs::File;
 use std::io;

@@ -1,5 +1,5 @@
-//! Those who wait for what becomes of a mail. None of them holds a thread: each is a future with a
-//! channel.
+//! The callers that wait for the outcome of a mail. None of them holds a thread: each is a future
+//! with a channel.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

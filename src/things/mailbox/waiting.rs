@@ -1,7 +1,7 @@
-//! The mails that are not done yet: whose they are, who has fetched them, when they expire.
+//! The mails that are not done yet: of which thing, fetched by which session, when they expire.
 //!
-//! Rules without I/O; time and random bytes are arguments. What the store has to know is the
-//! caller's business: nothing here changes a mail before its record is submitted.
+//! Rules without I/O; time and random numbers are arguments. Storing is the caller's business, and
+//! comes first: nothing here changes a mail before its record is submitted.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,4 +1,4 @@
-//! Changes of things, one at a time: what is read, checked and written of one belongs together.
+//! Changes of things. A lock for each thing makes reading, checking and writing it one step.
 
 use base::{OrgId, ThingId, ThingKey, limits};
 use store::{Batch, Receipt, StoreError};

@@ -1,5 +1,5 @@
-//! The things themselves, by organisation: who made them, what they are called, what they are bound
-//! to, and when they were last seen.
+//! The registry of things, by organisation: names, identifiers, definitions, bindings, and when
+//! they were last seen.
 //!
 //! A fleet may have a million of them, so they stay in the store and are read when they are asked
 //! for; only their number is in memory.

@@ -1,4 +1,4 @@
-//! When things that have no session any more gave their last sign of life.
+//! When things without a session were last seen.
 
 use base::{OrgId, ThingId, Timestamp};
 use rules::directory::Session;

@@ -1,4 +1,4 @@
-//! Values of a property over time, made into one value for each hour, day or whole span.
+//! Aggregates of a property: one value for each hour, for each day, or for all of the time.
 
 use std::collections::BTreeMap;
 

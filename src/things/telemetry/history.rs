@@ -1,4 +1,4 @@
-//! The points of a series in the order of their times.
+//! The points of a series, in the order of their times.
 
 use std::cmp::Ordering;
 use std::ops::Bound;

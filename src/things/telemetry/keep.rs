@@ -1,5 +1,5 @@
-//! What keeps telemetry from growing for ever: months that are too old are dropped, and what
-//! deleted things have left is removed bit by bit.
+//! Retention: months that are too old are dropped, and what deleted things have left is removed bit
+//! by bit.
 
 use base::{ThingId, Timestamp, limits};
 use store::{Batch, Receipt, StoreError, Table};

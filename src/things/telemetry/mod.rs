@@ -1,4 +1,4 @@
-//! Properties, alarms, attributes, locations and logs of things, over time.
+//! Telemetry of things over time: properties, alarms, attributes, locations and logs.
 //!
 //! A *series* is all of one property (alarm, attribute …) of one thing. Its row in
 //! [`Table::Series`] has its number and its newest point, so that a current value is one read by

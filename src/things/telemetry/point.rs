@@ -1,4 +1,4 @@
-//! A point of a series: what it can be, and its bytes in the store.
+//! Points of a series, and their encoding in the store.
 //!
 //! Texts are preceded by their length plus one, as a number of seven bits a byte; 0 is no text.
 //! Floating-point numbers are eight bytes, big-endian.

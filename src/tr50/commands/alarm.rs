@@ -1,4 +1,4 @@
-//! `alarm.*`: states of things that somebody should know of (`docs/protocol/tr50.md` 4.1).
+//! `alarm.*`: alarms of things: a state, and a message to it (`docs/protocol/tr50.md` 4.1).
 
 use base::{Code, Failure, excerpt, json, limits};
 

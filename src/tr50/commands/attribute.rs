@@ -1,5 +1,5 @@
-//! `attribute.*`: texts that things say about themselves (`docs/protocol/tr50.md` 4.1). They are
-//! the ones that `thing.attr.*` sets and gets.
+//! `attribute.*`: attributes of things, which are texts (`docs/protocol/tr50.md` 4.1).
+//! `thing.attr.*` sets and gets the same ones.
 
 use base::{Code, Failure, excerpt, limits};
 

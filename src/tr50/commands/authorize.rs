@@ -1,5 +1,5 @@
-//! What the commands that change records of identity have in common: whose they may be, who may
-//! grant what, and the rules of names and texts.
+//! Who may change records of identity, and grant rights: what the commands that do so have in
+//! common, and the rules for names and texts.
 //!
 //! Administrators act in their current organisation and below, holders of the command's permission
 //! in the current organisation, super administrators everywhere. Nobody grants what they do not

@@ -1,4 +1,4 @@
-//! `diag.*`: is anybody there.
+//! `diag.*`: ping, echo and the server's time.
 
 use base::{Failure, json};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! `file.*`: what is known of files, and the ids under which they are moved over HTTP
+//! `file.*`: records of files, and the ids under which they are moved over HTTP
 //! (`docs/protocol/tr50.md` 4.1 and 4.3).
 
 use base::{Code, Failure, FileId, TicketId, Timestamp, limits};

@@ -1,4 +1,4 @@
-//! `location.*`: where things are and were (`docs/protocol/tr50.md` 4.1).
+//! `location.*`: positions of things (`docs/protocol/tr50.md` 4.1).
 
 use base::{Code, Failure, Timestamp};
 

@@ -1,4 +1,4 @@
-//! `log.*`: what things say happened to them (`docs/protocol/tr50.md` 4.1).
+//! `log.*`: log entries of things (`docs/protocol/tr50.md` 4.1).
 
 use base::{
     Code, Failure, ThingId, ThingKey, Timestamp,

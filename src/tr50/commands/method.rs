@@ -1,4 +1,4 @@
-//! `method.*`: asking a thing to do something (`docs/protocol/tr50.md` 4.1 and 4.2).
+//! `method.exec`: a thing is asked to execute a method (`docs/protocol/tr50.md` 4.1 and 4.2).
 
 use base::{Failure, limits};
 use serde_json::value::RawValue;

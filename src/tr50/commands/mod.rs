@@ -1,4 +1,4 @@
-//! The table of commands, and one file for each family: parameters, rule, reply, tests.
+//! The table of commands, and one file for each family: parameters, handlers, replies, tests.
 
 use std::sync::LazyLock;
 

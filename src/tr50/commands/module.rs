@@ -1,4 +1,4 @@
-//! `module.register`: what a modem says of itself (`docs/protocol/tr50.md` 4.1).
+//! `module.register`: a modem reports its make, model and firmware (`docs/protocol/tr50.md` 4.1).
 
 use base::{Failure, limits};
 

@@ -1,4 +1,4 @@
-//! `property.*`: numbers that things measure (`docs/protocol/tr50.md` 4.1).
+//! `property.*`: properties of things, which are numbers (`docs/protocol/tr50.md` 4.1).
 
 use base::{
     Code, Failure, Timestamp, excerpt,

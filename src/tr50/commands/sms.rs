@@ -1,5 +1,5 @@
-//! `sms.send`: there is no telephone network here, but who sends must not fail
-//! (`docs/protocol/tr50.md` 4.1).
+//! `sms.send`: accepted and not sent, for there is no telephone network here, but a client that
+//! sends one must not fail (`docs/protocol/tr50.md` 4.1).
 
 use base::{Code, Failure, excerpt, limits};
 

@@ -1,4 +1,4 @@
-//! Which thing a command is about (`docs/protocol/tr50.md` 2, "Thing identifier parameters").
+//! The parameters that name a thing (`docs/protocol/tr50.md` 2, "Thing identifier parameters").
 
 use std::collections::BTreeMap;
 

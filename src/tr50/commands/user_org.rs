@@ -1,4 +1,4 @@
-//! `user.org.*`: what users are in organisations (`docs/protocol/tr50.md` 4.1 and 4.5).
+//! `user.org.*`: memberships of users in organisations (`docs/protocol/tr50.md` 4.1 and 4.5).
 
 use std::sync::Arc;
 

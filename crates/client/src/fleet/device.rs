@@ -1,4 +1,4 @@
-//! One simulated device: a login, a connection, and what it does there.
+//! One simulated device: its login, its connection, and the commands it sends.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Files: every device stores one, fetches it again and compares.
+//! File transfers of the fleet: every device stores a file, fetches it again and compares.
 
 use std::fmt;
 use std::pin::pin;

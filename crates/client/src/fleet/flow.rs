@@ -1,5 +1,5 @@
-//! When a device sends its next command, and what became of those on their way. Knows no socket
-//! and no clock: `now` is an argument.
+//! When a device sends its next command, and how many wait for an answer. Without socket and clock:
+//! `now` is an argument.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;

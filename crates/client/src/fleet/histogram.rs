@@ -1,4 +1,4 @@
-//! Latencies, counted by many tasks at once without a lock.
+//! A histogram of latencies that many tasks fill at once without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Methods: some devices ask, the others fetch their mail when they are told of it, and answer.
+//! Methods in the fleet: some devices call `method.exec`, the others fetch their mail when a notice
+//! comes, and acknowledge it.
 
 use std::collections::HashMap;
 use std::pin::pin;

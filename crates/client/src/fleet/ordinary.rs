@@ -1,5 +1,5 @@
-//! rumqttc as a device's MQTT client: what an application that was never made for this server
-//! does on the wire.
+//! Devices on top of rumqttc, an MQTT client that was not made for this server: so its habits on
+//! the wire are tested, too.
 
 use std::io;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a fleet is made of and what it does.
+//! The plan of a fleet: its servers, the number of devices, and what they send at which rate.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a fleet counts while it works, and what it says at the end.
+//! What a fleet measures, and the report at its end.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What rumqttd's codec writes we read, and what we write it reads.
+//! Our codec against rumqttd's: each reads what the other writes.
 
 use bytes::BytesMut;
 use proptest::prelude::*;

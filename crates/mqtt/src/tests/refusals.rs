@@ -1,4 +1,4 @@
-//! What is refused, and with which answer.
+//! Malformed packets are refused, each with its reason code.
 
 use super::*;
 

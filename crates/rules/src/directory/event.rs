@@ -1,5 +1,5 @@
-//! What happens to sessions. Journal, history, connections, metrics and live views all follow
-//! these events; there is no other way to learn of a change.
+//! Events: what happened to sessions. Journal, history, connections, metrics and live views all
+//! follow these events; there is no other way to learn of a change.
 
 use std::ops::Deref;
 use std::sync::Arc;

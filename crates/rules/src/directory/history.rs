@@ -1,4 +1,4 @@
-//! Sessions that have ended, bounded by age and number.
+//! The history of ended sessions, bounded by age and number.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The session directory: every live session, and those that ended lately.
 //!
 //! It knows no socket, no clock and no disk: `now` is an argument, and every change returns the
-//! [`Events`] that tell it to the rest of the program. Everybody may read the [`Directory`]; only the
+//! [`Events`] that tell the rest of the program. Everybody may read the [`Directory`]; only the
 //! holder of the [`DirectoryWriter`] can change a session.
 
 use std::cmp::Reverse;

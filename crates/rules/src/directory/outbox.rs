@@ -1,4 +1,4 @@
-//! The way into a connection: messages, and the order to close.
+//! The outbox of a connection: messages that others want sent on it, and the order to close it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

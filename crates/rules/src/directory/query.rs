@@ -1,4 +1,4 @@
-//! Listings: which sessions of an organisation, in which order, which page.
+//! Listings of an organisation's sessions: filter, order and page.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

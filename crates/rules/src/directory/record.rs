@@ -1,4 +1,4 @@
-//! The form in which sessions are stored.
+//! Sessions as they are stored.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,4 @@
-//! The sessions of one login in the order in which they started.
+//! The sessions of one principal, in the order in which they started.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The directory against a naive one: a list of sessions that is searched from end to end.
+//! The directory against a model: a plain list of sessions, searched from end to end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! A timing wheel: when sessions are due, in O(1) for each.
+//! A timing wheel, so that the expiry of a session costs O(1) and needs no scan.
 //!
 //! Slots of one second, linked lists in one slab. A session is put in once and looked at again only
-//! when its slot comes round: the owner of the wheel then says whether it is really due or has
-//! been used meanwhile and goes to a later slot. A used session costs the wheel nothing.
+//! when its slot comes round: the owner of the wheel then says whether it is really due or has been
+//! used meanwhile and goes to a later slot. Using a session costs the wheel nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

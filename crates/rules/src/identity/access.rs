@@ -1,4 +1,4 @@
-//! What a principal is and may do in one organisation.
+//! Access: what a principal is and may do in one organisation.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,5 +1,5 @@
-//! The bootstrap file: who there is when the store is still empty. fixtures/demo.toml shows its
-//! form and explains every key.
+//! The bootstrap file: the organisations, users, roles and applications of an empty store.
+//! `fixtures/demo.toml` shows its form and explains every key.
 
 use std::collections::{HashMap, HashSet};
 

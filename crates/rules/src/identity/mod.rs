@@ -1,8 +1,8 @@
-//! Who there is, where, and what they may do: organisations, users, roles, applications.
+//! Identity: organisations, users, roles and applications, and what each may do.
 //!
 //! All of them are held in memory. The rules here know no clock and no randomness: `now`, ids and
-//! salts are arguments. Everybody may read an [`Identity`]; only who has the [`IdentityWriter`] can
-//! change it.
+//! salts are arguments. Everybody may read an [`Identity`]; only the holder of the
+//! [`IdentityWriter`] can change it.
 
 use std::ops::Deref;
 use std::sync::Arc;

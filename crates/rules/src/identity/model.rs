@@ -1,4 +1,4 @@
-//! The records of identity: who there is, where, and what they may do.
+//! The records of identity: organisations, users, roles, applications.
 
 use std::fmt;
 

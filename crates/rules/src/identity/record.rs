@@ -1,4 +1,4 @@
-//! The records of identity: all that is known of who there is.
+//! All records of identity as one value: what is stored, and what the registry is built from.
 
 use super::ThingDef;
 use super::model::{Application, Org, Role, User};

@@ -1,4 +1,4 @@
-//! The records of identity in memory, with an index for every way to ask for them.
+//! The records of identity in memory, with an index for every way they are looked up.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;

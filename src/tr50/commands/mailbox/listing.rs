@@ -1,4 +1,4 @@
-//! Looking at mails, and taking them back: `mailbox.find`, `.list`, `.summary` and `.purge`.
+//! `mailbox.find`, `.list`, `.summary` and `.purge`: looking at mails, and deleting them.
 
 use base::{Code, Failure, MailId, limits};
 use rules::directory::Kind;

@@ -1,5 +1,4 @@
-//! `mailbox.*`: what a thing's connection fetches, and what becomes of it (`docs/protocol/tr50.md`
-//! 4.2).
+//! `mailbox.*`: fetching mail, and acknowledging it (`docs/protocol/tr50.md` 4.2).
 
 use base::{
     Code, Failure, MailId, ThingId,

@@ -1,4 +1,4 @@
-//! Sending a mail and waiting for what becomes of it: `mailbox.send` and `method.exec`.
+//! `mailbox.send` and `method.exec`: sending a mail, and waiting for its outcome.
 
 use std::sync::Arc;
 use std::time::Duration;

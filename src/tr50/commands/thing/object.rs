@@ -1,4 +1,4 @@
-//! A thing on the wire (`docs/protocol/tr50.md` 4.4).
+//! The thing object of replies (`docs/protocol/tr50.md` 4.4).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! What `thing.search` looks for.
+//! The query of `thing.search`.
 //!
 //! The cloud hands the text to a search engine (`docs/protocol/tr50.md` 4.1, `thing.search`), with
-//! words such as `auto*` and `attrs.email.value:"…"`. Here a query is words, each of which has to occur, in any case, in the
-//! key, the name, the description, a tag or an identifier of a thing. `*` stands for any text,
-//! `field:word` looks in one field only, and quotes keep blanks in a word. No words match every
-//! thing.
+//! words such as `auto*` and `attrs.email.value:"…"`. Here a query is words, each of which has to
+//! occur, in any case, in the key, the name, the description, a tag or an identifier of a thing.
+//! `*` stands for any text, `field:word` looks in one field only, and quotes keep blanks in a word.
+//! No words match every thing.
 
 use crate::things::registry::{Alias, Thing};
 
