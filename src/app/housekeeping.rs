@@ -57,10 +57,6 @@ impl App {
 
     /// Stores the counters that have changed, in steps between which other work gets its turn and
     /// the journal its other changes.
-    ///
-    /// # Errors
-    ///
-    /// The store failed.
     pub async fn store_counters(&self) -> Result<(), StoreError> {
         let stale = std::mem::take(&mut *self.stale.lock());
         // Before anything can fail: what is not stored now is noted again with its next command.
@@ -87,10 +83,6 @@ impl App {
 
     /// Removes some of the telemetry whose thing is gone; with `expire`, also the months that are
     /// too old.
-    ///
-    /// # Errors
-    ///
-    /// The store failed.
     pub async fn sweep_telemetry(
         self: &Arc<Self>,
         expire: bool,

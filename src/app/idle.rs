@@ -32,10 +32,6 @@ impl App {
 
 /// The idle time that was set, if one was. It is never longer than what the configuration says now
 /// about the age of sessions.
-///
-/// # Errors
-///
-/// What the store reports.
 pub(super) fn stored_ttl_s(store: &dyn Store, max_age_s: u64) -> Result<Option<u64>, StoreError> {
     let Some(row) = store.read(Table::Meta, KEY)? else { return Ok(None) };
     let ttl_s: u64 = serde_json::from_slice(&row).map_err(|source| StoreError::Record {

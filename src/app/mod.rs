@@ -2,6 +2,9 @@
 //!
 //! The rules know no clock, no randomness and no disk; this is where they get time and random
 //! numbers, where their changes are stored, and where everybody concerned is notified.
+//!
+//! A function here that returns a `StoreError`, and says nothing of errors, fails only when the
+//! store does.
 
 use std::sync::Arc;
 

@@ -88,10 +88,6 @@ impl App {
     }
 
     /// Tells of a thing that was bound to another one than before, or to none.
-    ///
-    /// # Errors
-    ///
-    /// What the store reports.
     pub fn tell_binding(&self, thing: &Thing, before: Option<ThingId>) -> Result<(), StoreError> {
         if !self.feed.is_watched(thing.org) || before == thing.bound_to {
             return Ok(());
@@ -105,10 +101,6 @@ impl App {
     }
 
     /// Adds to the batch when the things whose sessions have ended were last seen.
-    ///
-    /// # Errors
-    ///
-    /// What the store reports.
     pub(super) fn keep_seen(&self, batch: &mut Batch, events: &[Event]) -> Result<(), StoreError> {
         let mut last: BTreeMap<(OrgId, ThingId), Seen> = BTreeMap::new();
         for event in events {

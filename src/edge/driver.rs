@@ -41,7 +41,7 @@ pub trait Peer: Send + Sized {
     type Done: Send;
     /// A reply that takes time.
     type Reply: Future<Output = Self::Done> + Send + Unpin;
-    /// Why a connection closes.
+    /// Why a connection closes, which it does when a function here fails.
     type Closing: Send;
 
     /// For how long the other side may take nothing of what waits for it.
@@ -50,10 +50,6 @@ pub trait Peer: Send + Sized {
     /// Deals with bytes. Returns how many were used; the others come again, with more behind them
     /// or when the work is done. Stops when `owed` is blocked, and when `out` holds
     /// [`limits::UNSENT_BYTES_MAX`]: small requests can have large answers.
-    ///
-    /// # Errors
-    ///
-    /// The connection has to close.
     fn receive(
         &mut self,
         bytes: &[u8],
@@ -63,10 +59,6 @@ pub trait Peer: Send + Sized {
     ) -> Result<usize, Self::Closing>;
 
     /// Takes what came of work, or a reply that is there.
-    ///
-    /// # Errors
-    ///
-    /// The connection has to close.
     fn finish(
         &mut self,
         done: Self::Done,
@@ -79,10 +71,6 @@ pub trait Peer: Send + Sized {
     fn set_waker(&self, waker: &Waker);
 
     /// Writes what comes from elsewhere. `room`: whether the peer reads what is sent to it.
-    ///
-    /// # Errors
-    ///
-    /// The connection has to close.
     fn poll_pushed(
         &mut self,
         cx: &mut Context<'_>,

@@ -3,6 +3,9 @@
 //! A mail is new, then in flight (fetched by a session), then in progress, then done. Those that
 //! are not done are held in memory, which is what counts; the store follows in the same step. Which
 //! session has a mail in flight is known in memory only: after a restart it is new again.
+//!
+//! A function here that returns a `StoreError`, and says nothing of errors, fails only when the
+//! store does.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -130,9 +133,6 @@ impl Mailbox {
     }
 
     /// Reads the mails that are not done; how many there are.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn load(&self) -> Result<usize, StoreError> {
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -221,9 +221,6 @@ impl Mailbox {
 
     /// Gives out the oldest new mails of these things to a session: at most `count_max`. They are
     /// in flight then, or, with `auto_complete`, done.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn fetch(
         &self,
         things: &[ThingId],
@@ -253,9 +250,6 @@ impl Mailbox {
     }
 
     /// Notes that the thing works on a mail; none when the mail is not waiting.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn update(
         &self,
         id: MailId,
@@ -274,9 +268,6 @@ impl Mailbox {
 
     /// Completes a mail; none when it is not waiting. Who waits for it is told when that is
     /// durable.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn complete(
         &self,
         id: MailId,
@@ -292,9 +283,6 @@ impl Mailbox {
     }
 
     /// Takes a mail back; none when it is not waiting.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn purge(&self, id: MailId, now: Timestamp) -> Result<Option<Receipt>, StoreError> {
         let mut state = self.state.lock();
         if state.waiting.get(id).is_none() {
@@ -304,9 +292,6 @@ impl Mailbox {
     }
 
     /// Takes all mails of a thing back; how many.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn purge_thing(
         &self,
         thing: ThingId,
@@ -318,9 +303,6 @@ impl Mailbox {
     }
 
     /// Ends mails whose time is over, some at once; whether there may be more.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn expire(&self, now: Timestamp) -> Result<bool, StoreError> {
         let mut state = self.state.lock();
         let ids: Vec<_> = state.waiting.due(now).take(limits::EXPIRY_STEP).collect();
@@ -393,9 +375,6 @@ impl Mailbox {
     }
 
     /// A mail of the organisation, done or not.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn find(&self, org: OrgId, id: MailId) -> Result<Option<Mail>, StoreError> {
         match self.waiting(id) {
             Some(mail) => Ok(Some(mail).filter(|mail| mail.message.org == org)),
@@ -433,9 +412,6 @@ impl Mailbox {
     }
 
     /// Visits mails, newest first, at most `limit` of them.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn visit(
         &self,
         scope: Scope,
@@ -478,9 +454,6 @@ impl Mailbox {
     }
 
     /// Forgets mails that were done long ago, some at once; whether there may be more.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn prune(&self, now: Timestamp) -> Result<bool, StoreError> {
         let keep_ms = i64::try_from(self.config.keep_s.saturating_mul(1000)).unwrap_or(i64::MAX);
         let until = now.as_millis().saturating_sub(keep_ms).max(0);

@@ -1,4 +1,7 @@
 //! Packets to bytes, appended to a buffer.
+//!
+//! A packet that MQTT can't have, because a text or the whole is longer than its length field can
+//! say, is [`TooLong`].
 
 use super::packet::{Connect, RetainHandling, Subscription, Will};
 use super::properties::{
@@ -52,9 +55,6 @@ pub fn connack(
 }
 
 /// PUBLISH.
-///
-/// # Errors
-/// [`TooLong`]
 pub fn publish(
     out: &mut Vec<u8>,
     version: Version,
@@ -77,9 +77,6 @@ pub struct BegunPublish {
 
 /// Begins a PUBLISH: everything but its payload, which the caller appends. If that has not just
 /// `expected` bytes, [`BegunPublish::end`] has to be called.
-///
-/// # Errors
-/// [`TooLong`]
 #[inline]
 pub fn begin_publish(
     out: &mut Vec<u8>,
@@ -164,9 +161,6 @@ pub fn pubcomp(out: &mut Vec<u8>, version: Version, pkid: u16, reason: u8) {
 
 /// SUBACK: a reason code for each filter; before MQTT 5 every failure is 0x80
 /// ([MQTT-3.9.3-2] of 3.1.1).
-///
-/// # Errors
-/// [`TooLong`]
 pub fn suback(out: &mut Vec<u8>, version: Version, pkid: u16, codes: &[u8]) -> Result<(), TooLong> {
     frame(out, kind::SUBACK, &|body| {
         body.put(&pkid.to_be_bytes());
@@ -181,9 +175,6 @@ pub fn suback(out: &mut Vec<u8>, version: Version, pkid: u16, codes: &[u8]) -> R
 }
 
 /// UNSUBACK; before MQTT 5 without the codes: four bytes.
-///
-/// # Errors
-/// [`TooLong`]
 pub fn unsuback(
     out: &mut Vec<u8>,
     version: Version,
@@ -219,9 +210,6 @@ pub fn disconnect(out: &mut Vec<u8>, version: Version, reason: u8) {
 }
 
 /// CONNECT.
-///
-/// # Errors
-/// [`TooLong`]
 pub fn connect(out: &mut Vec<u8>, packet: &Connect<'_>) -> Result<(), TooLong> {
     let (name, level) = packet.version.name_and_level();
     let will_flags = packet
@@ -253,9 +241,6 @@ pub fn connect(out: &mut Vec<u8>, packet: &Connect<'_>) -> Result<(), TooLong> {
 }
 
 /// SUBSCRIBE.
-///
-/// # Errors
-/// [`TooLong`]
 pub fn subscribe(
     out: &mut Vec<u8>,
     version: Version,
@@ -280,9 +265,6 @@ pub fn subscribe(
 }
 
 /// UNSUBSCRIBE.
-///
-/// # Errors
-/// [`TooLong`]
 pub fn unsubscribe(
     out: &mut Vec<u8>,
     version: Version,

@@ -1,5 +1,7 @@
 //! The store and its writer as one, so that a reader sees what was submitted a moment ago and is
 //! not committed yet.
+//!
+//! Errors of the functions here are the store's.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
@@ -39,9 +41,6 @@ impl Tables {
     }
 
     /// The value of a key, as it will be when all that was submitted is committed.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.writer.waiting_value(table, key) {
             Some(value) => Ok(value),
@@ -50,9 +49,6 @@ impl Tables {
     }
 
     /// At most `limit` committed rows, in ascending order of keys.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn scan(
         &self,
         table: Table,
@@ -65,9 +61,6 @@ impl Tables {
 
     /// At most `limit` committed rows whose keys begin so, in ascending order, after `after` if it
     /// is given.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn scan_prefix(
         &self,
         table: Table,
@@ -82,9 +75,6 @@ impl Tables {
     }
 
     /// At most `limit` committed rows, in descending order of keys.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn scan_back(
         &self,
         table: Table,

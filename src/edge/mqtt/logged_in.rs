@@ -133,10 +133,6 @@ impl LoggedIn {
     }
 
     /// Deals with a packet other than PUBLISH.
-    ///
-    /// # Errors
-    ///
-    /// The connection has to close.
     pub fn receive(
         &mut self,
         server: &Arc<MqttServer>,
@@ -192,10 +188,6 @@ impl LoggedIn {
     }
 
     /// Deals with a PUBLISH.
-    ///
-    /// # Errors
-    ///
-    /// The connection has to close.
     pub fn publish(
         &mut self,
         server: &Arc<MqttServer>,

@@ -1,5 +1,7 @@
 //! The bytes of files on disk: `files/ab/ab…` below the data directory, named by the file's id. No
 //! name that a client chose becomes a path.
+//!
+//! Errors of the functions here are the operating system's.
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -32,9 +34,6 @@ impl Blobs {
     }
 
     /// Makes the directories, and removes what was being put together when the program ended.
-    ///
-    /// # Errors
-    /// What the system reports.
     pub fn clear_incoming(&self) -> io::Result<()> {
         let incoming = self.root.join(INCOMING);
         make_private(&incoming)?;
@@ -45,9 +44,6 @@ impl Blobs {
     }
 
     /// Removes the bytes of all files but these; the known ones that have no bytes are returned.
-    ///
-    /// # Errors
-    /// What the system reports.
     pub fn keep_only(&self, mut known: HashSet<FileId>) -> io::Result<HashSet<FileId>> {
         for folder in fs::read_dir(&self.root)? {
             let folder = folder?;
@@ -72,17 +68,11 @@ impl Blobs {
     }
 
     /// Opens the bytes of a file.
-    ///
-    /// # Errors
-    /// What the system reports.
     pub fn open(&self, id: FileId) -> io::Result<File> {
         File::open(self.path(id))
     }
 
     /// Begins to put the bytes of a file together.
-    ///
-    /// # Errors
-    /// What the system reports.
     pub fn create(&self, id: FileId, with_sha256: bool) -> io::Result<Incoming> {
         let path = self.root.join(INCOMING).join(id.to_string());
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -97,9 +87,6 @@ impl Blobs {
     }
 
     /// Puts complete bytes in their place.
-    ///
-    /// # Errors
-    /// What the system reports.
     pub fn place(&self, incoming: &Incoming) -> io::Result<()> {
         let path = self.path(incoming.id);
         let folder = path.parent().unwrap_or(&self.root);
@@ -172,9 +159,6 @@ pub struct Digests {
 
 impl Incoming {
     /// Appends bytes.
-    ///
-    /// # Errors
-    /// What the system reports.
     pub fn append(&mut self, bytes: &[Bytes]) -> io::Result<()> {
         for bytes in bytes {
             self.file.write_all(bytes)?;

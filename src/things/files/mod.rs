@@ -4,6 +4,9 @@
 //! A file exists when its record does: the bytes are complete and in their place before. The bytes
 //! of a replaced or deleted file go later, when the change is committed and nobody holds a ticket
 //! to fetch them.
+//!
+//! A function here that returns a `StoreError`, and says nothing of errors, fails only when the
+//! store does.
 
 pub mod blobs;
 pub mod ticket;
@@ -290,9 +293,6 @@ impl Files {
     }
 
     /// What is known of a file.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn find(
         &self,
         owner: Owner,
@@ -308,9 +308,6 @@ impl Files {
     }
 
     /// The files of an owner, ordered by name, at most [`limits::FILES_SEARCHED_MAX`].
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn list(&self, owner: Owner, now: Timestamp) -> Result<Vec<FileRecord>, StoreError> {
         let most = limits::FILES_SEARCHED_MAX;
         let rows = self.tables.scan_prefix(Table::Files, &owner.prefix(), None, most)?;
@@ -416,9 +413,6 @@ impl Files {
     }
 
     /// Deletes a file; none when there is no such file.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn delete(
         &self,
         owner: Owner,
@@ -452,9 +446,6 @@ impl Files {
 
     /// Deletes all files of an owner, which is being deleted itself, and ends the tickets for them.
     /// Who waits for a change that is submitted later waits for this, too.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn forget(&self, owner: Owner) -> Result<(), StoreError> {
         self.tickets.forget(owner);
         let (prefix, mut after) = (owner.prefix(), None);
@@ -470,9 +461,6 @@ impl Files {
     }
 
     /// Ends tickets and files that are over, and removes bytes that nobody needs.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn keep_house(&self, now: Timestamp) -> Result<(), StoreError> {
         self.tickets.sweep(now);
         let end = end_row(now.plus_millis(1), &[]);

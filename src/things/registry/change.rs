@@ -61,9 +61,6 @@ impl Things {
 
     /// Removes a thing, if it is there, with what `also` adds to the batch. Things that are bound
     /// to it are free again.
-    ///
-    /// # Errors
-    /// The store failed.
     pub fn remove(
         &self,
         org: OrgId,

@@ -13,9 +13,6 @@ impl Things {
     /// and the token registers none.
     ///
     /// `fresh_id` is the id of the thing, should it register now.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn log_in(
         &self,
         application: &Application,

@@ -3,6 +3,9 @@
 //!
 //! A fleet may have a million of them, so they stay in the store and are read when they are asked
 //! for; only their number is in memory.
+//!
+//! A function here that returns a `StoreError`, and says nothing of errors, fails only when the
+//! store does.
 
 use std::collections::HashMap;
 
@@ -31,9 +34,6 @@ pub struct Things {
 
 impl Things {
     /// Counts the things of the store.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn open(tables: Tables) -> Result<Self, StoreError> {
         let counts = Mutex::new(rows::count_all(tables.store())?);
         Ok(Self { tables, counts, aliases: Mutex::default() })

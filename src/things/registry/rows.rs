@@ -17,17 +17,11 @@ const SKIP_ROWS: usize = 1000;
 /// Reads of things. All of them access the disk.
 impl Things {
     /// The thing with this key in the organisation.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn get(&self, org: OrgId, key: &ThingKey) -> Result<Option<Thing>, StoreError> {
         self.at(&thing_row(org, key.as_str().as_bytes()))
     }
 
     /// The thing with this id in the organisation.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn by_id(&self, org: OrgId, id: ThingId) -> Result<Option<Thing>, StoreError> {
         match self.tables.read(Table::ThingIds, &id_row(org, id))? {
             Some(key) => self.at(&thing_row(org, &key)),
@@ -36,17 +30,11 @@ impl Things {
     }
 
     /// Whether there is a thing with this id in the organisation.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn has(&self, org: OrgId, id: ThingId) -> Result<bool, StoreError> {
         Ok(self.tables.read(Table::ThingIds, &id_row(org, id))?.is_some())
     }
 
     /// The thing with this identifier in the organisation.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn by_alias(
         &self,
         org: OrgId,
@@ -60,9 +48,6 @@ impl Things {
     }
 
     /// Ids and keys of the things that are bound to this one, at most `limit`.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn children(
         &self,
         parent: ThingId,
@@ -78,9 +63,6 @@ impl Things {
 
     /// Whether a thing has this definition. One that registers in this very moment may be missed,
     /// and be left with the id of a definition that is gone, which is as good as none.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn is_used(&self, def: ThingDefId) -> Result<bool, StoreError> {
         let rows = self.tables.scan_prefix(Table::ThingsOfDef, def.as_bytes(), None, 1)?;
         Ok(!rows.is_empty())
@@ -92,9 +74,6 @@ impl Things {
     }
 
     /// At most `limit` things of the organisation, ordered by key, after the first `offset`.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn page(&self, org: OrgId, offset: usize, limit: usize) -> Result<Vec<Thing>, StoreError> {
         if self.count(org) <= offset as u64 {
             return Ok(Vec::new());
@@ -111,9 +90,6 @@ impl Things {
     }
 
     /// At most `limit` things of the organisation, ordered by key, after the one with this key.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn page_after(
         &self,
         org: OrgId,

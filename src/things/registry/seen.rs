@@ -40,9 +40,6 @@ impl Seen {
 
 impl Things {
     /// The last signs of life of the sessions of a thing that have ended.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn seen(&self, thing: ThingId) -> Result<Option<Seen>, StoreError> {
         let row = self.tables.read(Table::Seen, thing.as_bytes())?;
         Ok(row.as_deref().and_then(Seen::from_row))
@@ -50,9 +47,6 @@ impl Things {
 
     /// Adds the last signs of life of a thing to the batch, if it is there and has given no later
     /// ones. Who calls this does so for one session's end after the other.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn put_seen(
         &self,
         batch: &mut Batch,

@@ -106,9 +106,6 @@ const PAGE_ROWS: usize = 100;
 impl Telemetry {
     /// The current values of a thing, as they are committed: one scan of its series. What is
     /// beyond [`limits::CURRENTS_MAX`] or [`limits::CURRENTS_BYTES_MAX`] is left out.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn currents(&self, thing: ThingId) -> Result<Currents, StoreError> {
         let mut currents = Currents::default();
         let prefix = thing.as_bytes();

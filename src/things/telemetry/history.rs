@@ -52,9 +52,6 @@ impl Telemetry {
     }
 
     /// The point that a series had at this time: its last one then or before.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn point_at(&self, series: &Series, at: Timestamp) -> Result<Option<Row>, StoreError> {
         let span = Span { from: Timestamp::from_millis(i64::MIN), to: at, backwards: true };
         self.points(series, span, 1).next().transpose()

@@ -23,9 +23,6 @@ impl Telemetry {
     /// Drops the months that are older than telemetry is kept. Returns how many.
     ///
     /// Points in the partition of those that are far away stay.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn expire(&self, now: Timestamp) -> Result<usize, StoreError> {
         if self.retention_months == 0 {
             return Ok(0);
@@ -41,9 +38,6 @@ impl Telemetry {
 
     /// Removes some of what is to go: at most [`limits::SWEEP_POINTS`] points. None when there is
     /// nothing.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn sweep(&self) -> Result<Option<Receipt>, StoreError> {
         let marks = self.tables.scan_prefix(Table::Meta, FORGOTTEN, None, 1)?;
         let Some((mark, _)) = marks.into_iter().next() else { return Ok(None) };

@@ -4,6 +4,9 @@
 //! [`Table::Series`] has its number and its newest point, so that a current value is one read by
 //! key and all current values of a thing are one scan. Its points are in [`Table::Telemetry`], in
 //! partitions of a month, under series number, time and arrival.
+//!
+//! A function here that returns a `StoreError`, and says nothing of errors, fails only when the
+//! store does.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -158,9 +161,6 @@ impl Telemetry {
     }
 
     /// A series with its newest point, also when that is not committed yet.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub fn series(
         &self,
         owner: Owner,

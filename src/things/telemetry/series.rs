@@ -143,9 +143,6 @@ impl Numbers {
     /// A number that no series has. A block of numbers is reserved in a batch of its own, handed
     /// over before any that uses them: batches are committed in the order in which they are handed
     /// over, so that no number can be on disk without its reservation.
-    ///
-    /// # Errors
-    /// What the store reports.
     pub(super) fn next(&self, tables: &Tables) -> Result<u64, StoreError> {
         let mut block = self.0.lock();
         if block.as_ref().is_none_or(|block| block.next == block.end) {

@@ -104,10 +104,6 @@ pub struct ValueAt {
 }
 
 /// The value that a series has, or had at a time; none when it has none.
-///
-/// # Errors
-///
-/// The store fails.
 pub(super) fn value_at(
     call: &Call<'_>,
     owner: Owner,

@@ -1,4 +1,7 @@
 //! The table of commands, and one file for each family: parameters, handlers, replies, tests.
+//!
+//! Where a function returns a [`Failure`] and says nothing of errors, only the store can have
+//! failed.
 
 use std::sync::LazyLock;
 

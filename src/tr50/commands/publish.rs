@@ -338,10 +338,6 @@ pub struct Gate<'c> {
 impl<'c> Gate<'c> {
     /// The gate of a thing. Its record is only read when some definition of its organisation
     /// refuses what it does not define.
-    ///
-    /// # Errors
-    ///
-    /// The store fails.
     pub fn of(call: &'c Call<'c>, subject: &Subject) -> Result<Self, Failure> {
         let (identity, org) = (&call.app.identity(), call.session.org_id());
         if !identity.has_closed_thing_def(org) {

@@ -119,10 +119,6 @@ pub(super) struct ThingObject {
 
 impl ThingObject {
     /// A thing, with what the newest live session that serves it tells of it.
-    ///
-    /// # Errors
-    ///
-    /// What the store reports.
     pub(super) fn of(call: &Call<'_>, thing: Thing) -> Result<Self, StoreError> {
         let own = Principal::Thing(thing.org, thing.key.clone());
         let parent = match thing.bound_to {
@@ -200,10 +196,6 @@ impl CurrentValues {
         ["locUpdated", "loc", "attrs", "properties", "alarms"];
 
     /// The current values of a thing: one scan.
-    ///
-    /// # Errors
-    ///
-    /// What the store reports.
     pub(super) fn of(call: &Call<'_>, thing: ThingId) -> Result<Self, StoreError> {
         let currents = call.app.telemetry.currents(thing)?;
         Ok(Self {
