@@ -91,7 +91,7 @@ impl PeerLog {
     }
 }
 
-/// Logs at info what a peer has caused, through a [`PeerLog`](crate::logging::PeerLog):
+/// Logs at info what a peer has caused, through a [`PeerLog`]:
 /// `peer_log!(REFUSED, peer = %addr, "login refused")`. The field `suppressed` says how many such
 /// lines were left out before this one.
 #[macro_export]

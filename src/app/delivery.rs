@@ -40,13 +40,13 @@ pub fn notice_to(session: &Session, message: &Message) -> Option<(Arc<Outbox>, P
 }
 
 impl App {
-    /// Makes a mail and tells the connections that serve the thing at once, without waiting for
+    /// Makes a mail and notifies the connections that serve the thing at once, without waiting for
     /// the store.
     ///
     /// # Errors
-    /// As [`Mailbox::post`], or the system has no random numbers.
+    /// As [`Mailbox::send`], or the system has no random numbers.
     ///
-    /// [`Mailbox::post`]: crate::things::mailbox::Mailbox::post
+    /// [`Mailbox::send`]: crate::things::mailbox::Mailbox::send
     pub fn send_mail(
         &self,
         new: NewMessage,

@@ -1,8 +1,8 @@
 //! Types that every part of the server and its client use. Nothing here does I/O or knows tokio.
 //!
-//! * [`id`], [`timestamp`]: identifiers and points in time.
-//! * [`conn`], [`trusted`]: what is known of a connection; which peers may speak for others.
-//! * [`failure`]: error codes and their texts.
+//! * `id`, `timestamp`: identifiers and points in time.
+//! * `conn`, `trusted`: what is known of a connection; which peers may speak for others.
+//! * `failure`: error codes and their texts.
 //! * [`json`], [`utf8`]: writing JSON, and checking UTF-8.
 //! * [`topic`]: names and filters of MQTT topics.
 //! * [`limits`]: every bound that the configuration does not set.

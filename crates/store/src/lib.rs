@@ -1,7 +1,8 @@
 //! Durable state: ordered tables of bytes, changed in atomic batches.
 //!
-//! [`Store`] is what the rest of the program sees. [`memory`] keeps it in memory for tests; the
-//! embedded engine is in [`disk`]. Writes of many connections are grouped by [`writer`].
+//! [`Store`] is the interface; [`disk`] is the embedded engine, [`memory`] a store in memory for
+//! tests. [`Writer`] groups the writes of many connections. The rest of the program reads and writes
+//! through [`Tables`].
 
 use std::ops::Bound;
 use std::path::PathBuf;

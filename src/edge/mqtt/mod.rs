@@ -1,8 +1,8 @@
 //! MQTT 3.1, 3.1.1 and 5 on one port.
 //!
-//! The crate [`mqtt`] turns bytes into packets. A [`client`] takes them, first CONNECT ([`connect`]), then
-//! the others ([`logged_in`]). TR50 topics go to the dispatcher and come back on the same connection
-//! ([`reply`]); every other topic goes through the broker ([`topics`]).
+//! The crate [`mqtt`] turns bytes into packets. A [`client`] takes them, first CONNECT (`connect`),
+//! then the others (`logged_in`). Requests on TR50 topics go to the dispatcher, their replies back on
+//! the same connection (`reply`); every other topic goes through the broker (`topics`).
 
 pub mod client;
 mod compress;
