@@ -12,7 +12,7 @@ pub fn raise() {
 }
 
 /// How many of the connections that the configuration allows this process can have, with a word in
-/// the log when these are fewer. Who comes when they are taken is told that the server is full;
+/// the log when these are fewer. A connection beyond them is answered that the server is full;
 /// without descriptors it would be kept waiting, and the store could not open its files.
 pub fn connections_max(wanted: usize) -> usize {
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };

@@ -1,4 +1,4 @@
-//! House rules that the compiler does not know.
+//! Rules of this tree that the compiler does not know.
 
 use std::fs;
 use std::path::{Path, PathBuf};

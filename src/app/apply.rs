@@ -11,7 +11,7 @@ use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChang
 use super::{App, journal, records};
 
 impl App {
-    /// Carries effects out: records, then sessions, and tells everybody. When this returns they
+    /// Carries effects out: records, then sessions, and notifies everybody. When this returns they
     /// hold, unless many sessions change: those change on another thread. What it returns says when
     /// they are durable.
     pub fn apply(self: &Arc<Self>, effects: Effects, now: Timestamp) -> Applied {
@@ -120,7 +120,7 @@ impl App {
         Applied::new(self.record(events), goodbyes).detach();
     }
 
-    /// Tells everybody of changes of sessions, and hands them to the store.
+    /// Notifies all listeners of changes of sessions, and submits them to the store.
     pub(super) fn record(&self, events: &Events) -> Result<Receipt, StoreError> {
         if events.is_empty() {
             return Ok(Receipt::nothing());

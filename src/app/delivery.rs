@@ -102,14 +102,14 @@ impl App {
         }
     }
 
-    /// Tells those who serve a thing of mail that waits for it, for they have changed.
+    /// Notifies those who serve a thing of mail that waits for it, for they have changed.
     pub fn announce_mail(&self, thing: ThingId) {
         if let Some(message) = self.mailbox.new_for(&[thing]) {
             self.notify_mail(&message);
         }
     }
 
-    /// Tells every connection that serves the mail's thing: its own, and that of the thing which
+    /// Notifies every connection that serves the mail's thing: its own, and that of the thing which
     /// it is bound to.
     fn notify_mail(&self, message: &Message) {
         let org = message.org;

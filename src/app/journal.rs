@@ -31,7 +31,7 @@ pub(super) fn batch_of(events: &[Event]) -> Result<Batch, StoreError> {
             }
             // A record says who and where; rights follow from that.
             Event::RightsChanged(_) => {}
-            // Of an end that was told of before, the record may be lost.
+            // Of an end whose event came before, the record may be lost.
             Event::Ended(session, _) | Event::Revoked(session) => {
                 batch.delete(Table::Sessions, *session.reference().as_bytes());
                 put_ended(&mut batch, session)?;

@@ -81,7 +81,7 @@ pub struct App {
     /// Held from the making of a record to its place in the writer's queue: otherwise the record
     /// of a live session could come after that of its end, and bring it back after a restart.
     journal: Mutex<()>,
-    /// Whose turn it is to tell of a thing's connection.
+    /// Taken while subscribers are notified of a thing's connection.
     telling: Mutex<()>,
     /// Turns of [`App::offload`].
     offload_turns: Arc<Semaphore>,
@@ -312,7 +312,7 @@ pub(crate) mod tests {
         assert!(apart(limits::THINGS_AT_ONCE_MAX + 1, "many").await);
     }
 
-    /// A connection of the thing, as the directory has it; nobody was told.
+    /// A connection of the thing, as the directory has it; nobody was notified.
     fn connect(app: &App, session: &Arc<Session>, number: u8) -> (Arc<Session>, Arc<Outbox>) {
         connect_as(app, session, session.who().clone(), number)
     }
@@ -447,7 +447,7 @@ pub(crate) mod tests {
         let heard = Arc::new(Heard(Mutex::default()));
         app.feed.forward_to(Box::new(heard.clone()));
         let _watch = app.feed.subscribe_wild(session.org_id(), "#").expect("room");
-        // Both are there before anybody is told of one.
+        // Both are there before anybody is notified of one.
         let (first, second) = (connect(&app, &session, 1).0, connect(&app, &session, 2).0);
         app.tell_connections(&[Event::Started(second.clone())]);
         app.tell_connections(&[Event::Started(first.clone())]);

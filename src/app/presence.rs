@@ -22,7 +22,7 @@ impl App {
         sessions.iter().any(|session| session.lifetime() == Lifetime::Connection)
     }
 
-    /// Tells of things whose first connection has come, or whose last one has gone.
+    /// Notifies subscribers of things whose first connection has come, or whose last one has gone.
     pub(super) fn tell_connections(&self, events: &[Event]) {
         for event in events {
             let (session, came) = match event {
@@ -37,13 +37,13 @@ impl App {
             if !self.feed.is_watched(org) || is_replaced(events, session, came) {
                 continue;
             }
-            // One at a time, and what is told is what holds then: so the last word is right.
+            // One at a time, and with the state of that moment: so the last message is right.
             let _turn = self.telling.lock();
             let principal = Principal::Thing(org, key.clone());
             let sessions = self.sessions.of_principal(&principal);
             let connections = sessions.iter().filter(|other| connection_of(other).is_some());
             let first = connections.min_by_key(|other| other.number());
-            // Of several that came in the same moment, the first tells.
+            // Of several that came in the same moment, the first notifies.
             let is_turn = first.map_or(!came, |first| came && first.number() == session.number());
             if !is_turn {
                 continue;
@@ -55,8 +55,8 @@ impl App {
         }
     }
 
-    /// Tells of a thing whose own connection came or went, unless it is connected by another one,
-    /// and of the things that are bound to it, as far as they have no connection of their own.
+    /// Notifies of a thing whose own connection came or went, unless it is connected by another
+    /// one, and of the things that are bound to it, as far as they have no connection of their own.
     fn tell_family(
         &self,
         org: OrgId,
@@ -80,14 +80,14 @@ impl App {
         Ok(found.is_some_and(|parent| self.has_connection(org, &parent.key)))
     }
 
-    /// Tells of a thing that is connected, or not, by the one that it is bound to.
+    /// Notifies of a thing that is connected, or not, by the one that it is bound to.
     fn tell_bound(&self, org: OrgId, child: &ThingKey, connected: bool) {
         if !self.has_connection(org, child) {
             self.feed.publish(org, child, Topic::Connected, || connected.to_string());
         }
     }
 
-    /// Tells of a thing that was bound to another one than before, or to none.
+    /// Notifies of a thing that was bound to another one than before, or to none.
     pub fn tell_binding(&self, thing: &Thing, before: Option<ThingId>) -> Result<(), StoreError> {
         if !self.feed.is_watched(thing.org) || before == thing.bound_to {
             return Ok(());

@@ -22,7 +22,7 @@ use super::limits::{AWAY_BYTES_MAX, AWAY_MESSAGES_MAX, REPLAY_MAX, ROUTER_WAIT, 
 use super::message::{AckToken, Delivery, Packed};
 use super::worker::Command;
 
-/// What the broker's thread and the session's connection tell its task.
+/// Messages of the broker's thread and the session's connection to its task.
 pub(super) enum Control {
     /// A connection takes the session over, from whichever had it.
     Attach(Attached),
@@ -148,7 +148,7 @@ impl Session {
         drop(self.control);
         drop(self.link);
         if let Some(commands) = self.commands.upgrade() {
-            // Without a broker there is nobody to tell.
+            // Without a broker nobody listens.
             let _ = commands.send(Command::Ended { session: self.key }).await;
         }
     }

@@ -405,7 +405,7 @@ impl Worker {
         // The name first: who sees the session end finds it gone.
         let (id, control) = ((entry.org, entry.name), entry.control.clone());
         self.forget_name(id, session);
-        // A task that has ended already has told or will tell.
+        // A task that has ended already has reported it or will.
         let _ = control.blocking_send(Control::End);
     }
 

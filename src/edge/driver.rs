@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::Stream;
 use super::pending::Pending;
 
-/// The replies that a connection of this peer owes.
+/// The replies that a connection of this peer has still to send.
 pub type Owed<P> = Pending<<P as Peer>::Reply>;
 
 /// Which replies are still waited for when a connection closes.
@@ -104,7 +104,7 @@ pub trait Peer: Send + Sized {
     /// Adds what is to be said before the connection closes.
     fn farewell(&mut self, closing: &Self::Closing, out: &mut Vec<u8>);
 
-    /// Ends everything that hangs on the connection. Nobody reads what is still owed.
+    /// Ends everything that belongs to the connection. Nobody reads the replies that are pending.
     fn end(self, closing: Self::Closing, owed: Owed<Self>) -> impl Future<Output = ()> + Send;
 }
 

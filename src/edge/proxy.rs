@@ -29,7 +29,7 @@ const V2_FIXED_BYTES: usize = 16;
 /// How long to wait before looking again at a socket that holds half the start of a header.
 const PEEK_AGAIN: Duration = Duration::from_millis(10);
 
-/// A connection whose peer can't be told.
+/// A connection whose peer can't be known.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// The header breaks the protocol.

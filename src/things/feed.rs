@@ -263,7 +263,7 @@ impl Feed {
         self.subscriptions.load(Ordering::Relaxed) > 0 && self.orgs.read().contains_key(&org)
     }
 
-    /// Tells everybody who subscribed to it of a change. `payload` is only made if there is
+    /// Publishes a change to everybody who subscribed to it. `payload` is only made if there is
     /// somebody.
     pub fn publish(
         &self,

@@ -87,7 +87,7 @@ pub struct NewMessage {
 pub struct Sent {
     /// What was sent.
     pub message: Arc<Message>,
-    /// Whether it was made, and the thing is to be told.
+    /// Whether it was made, and the thing needs a notice.
     pub is_new: bool,
     /// When it is durable.
     pub receipt: Receipt,

@@ -94,7 +94,7 @@ codes! {
         "The message names what; change or delete that first.", "ours";
 }
 
-/// Why a command failed: what the peer is told.
+/// Why a command failed: the code and text for the caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
     /// The code.

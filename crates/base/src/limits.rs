@@ -30,7 +30,7 @@ pub const ACCEPT_BACKLOG: u32 = 4096;
 /// limit (`ulimit -n`) it is a quarter.
 pub const FILES_OPEN_MAX: u64 = 2048;
 
-/// Connections above the limit that are told so, before any more are just closed.
+/// Connections above the limit that get an answer saying so, before any more are just closed.
 pub const TOLD_FULL_MAX: usize = 100;
 
 /// Addresses and extensions of a PROXY header of version 2 together. The largest in use (TLS names,
@@ -230,7 +230,7 @@ pub const ORG_DEPTH_MAX: usize = 32;
 pub const STORE_QUEUE_MAX: usize = 65_536;
 
 /// Memory of the batches that wait for the store's writer: a million points of telemetry, which it
-/// writes in two seconds. Who comes when it is full is told to come again.
+/// writes in two seconds. More is refused with the advice to try again.
 pub const STORE_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Batches committed as one group. A thousand small ones are some hundred kilobytes: enough to

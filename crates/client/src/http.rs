@@ -119,7 +119,7 @@ impl HttpConnection {
     pub async fn close(mut self) {
         if self.session_id.is_some() {
             let end = Bytes::from_static(br#"{"cmd":{"command":"session.end"}}"#);
-            // Nobody is left to be told when it fails.
+            // Nobody is left who wants to know when it fails.
             let _ = self.post(end).await;
         }
     }

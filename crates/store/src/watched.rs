@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::memory::MemoryStore;
 use super::{Batch, Month, Row, Store, StoreError, Table};
 
-/// A store in memory whose commits wait for the gate, and fail when told to.
+/// A store in memory whose commits wait for the gate, and fail on demand.
 #[derive(Default)]
 pub struct Watched {
     inner: MemoryStore,

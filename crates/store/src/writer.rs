@@ -171,8 +171,8 @@ impl Receipt {
         other
     }
 
-    /// The same receipt, for who has something to do as soon as the changes are durable (true) or
-    /// lost, whether or not somebody still waits for it. Who waits for the receipt is told first.
+    /// The same receipt, with work that runs as soon as the changes are durable (true) or lost
+    /// (false), whether or not somebody still waits for the receipt, which resolves first.
     pub fn followed_by(self, work: impl FnOnce(bool) + Send + 'static) -> Self {
         let (answer, answered) = oneshot::channel();
         tokio::spawn(async move {
@@ -267,7 +267,7 @@ fn commit(store: &dyn Store, durability: Durability, batches: &[Batch]) -> Resul
     }
 }
 
-/// Tells everyone who waits. Who has gone meanwhile needs no answer.
+/// Resolves the receipts. One whose holder has gone meanwhile needs no answer.
 fn answer_all(answers: Vec<Answer>, outcome: &Result<(), Arc<StoreError>>) {
     for answer in answers {
         let _ = answer.send(outcome.clone().map_err(|shared| StoreError::Engine {

@@ -13,7 +13,7 @@ use super::sessions::Wanted;
 use super::{admins, sessions, timeout};
 use crate::app::App;
 
-/// The version that clients are told to use; the methods for sessions came with 12.0.
+/// The version that GetAPI says clients should use; the methods for sessions came with 12.0.
 const CURRENT_VERSION: &str = "12.3";
 
 /// The versions that a client may insist on. All have the same methods here.

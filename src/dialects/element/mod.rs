@@ -80,7 +80,7 @@ pub async fn answer(
     answered.map_or_else(|error| failed(&error, id), page::json)
 }
 
-/// What a caller is told whom nobody knows, or can check now.
+/// The answer to a caller who is not known, or can't be checked now.
 fn refusal(unknown: &Unknown, body: &[u8]) -> Response<Bytes> {
     let failed = |error: &Error| failed(error, Body::parse(body).id);
     match unknown {

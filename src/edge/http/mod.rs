@@ -252,7 +252,7 @@ async fn linger(mut stream: Replay<Stream>) {
         let mut rest = stream.take(limits::HTTP_LINGER_BYTES_MAX);
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };
-    // Nobody is left to be told of a failure.
+    // Nobody is left who wants to know of a failure.
     let _ = time::timeout(limits::HTTP_LINGER_WAIT, drained).await;
 }
 

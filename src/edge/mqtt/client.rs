@@ -22,7 +22,7 @@ use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::Pending;
 use crate::tr50;
 
-/// Why a connection closes, and what the client is told.
+/// Why a connection closes, and the reason code for the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Closing {
     /// Why the session ends.
@@ -76,7 +76,7 @@ pub enum Done {
     },
 }
 
-/// What the connection of a client owes.
+/// What the connection of a client has still to send.
 pub type Owed = Pending<Promise>;
 
 /// A client, before and after its login.

@@ -145,7 +145,7 @@ impl Topics {
         if in_broker && let Err(error) = self.open(false).await {
             tracing::warn!(%error, "a client's subscriptions could not be taken up");
         }
-        // What was not kept while the client was away is not told later; rights are asked for with
+        // What was not kept while the client was away is not sent later; rights are asked for with
         // each message.
         let filters: Vec<Box<str>> =
             self.subscriptions.iter().map(|subscription| subscription.filter.clone()).collect();

@@ -164,7 +164,7 @@ impl Client {
         self.greet(out);
     }
 
-    /// Tells a client that has logged in and asked for notices of mail that waits for it.
+    /// Sends the notice of waiting mail to a client that has logged in and asked for notices.
     fn greet(&self, out: &mut Vec<u8>) {
         if self.outbox.is_open()
             && let Some(message) = self.bound.as_ref().and_then(|s| self.app.waiting_mail(s))

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::State;
 use super::mail::Outcome;
 
-/// What became of a mail, as its sender is told.
+/// The outcome of a mail, for its sender.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// The thing has completed it.
@@ -87,7 +87,7 @@ impl Callers {
         Waiter { mail, number, deadline, answer, state }
     }
 
-    /// Takes out all who wait for a mail; they are to be told.
+    /// Takes out all who wait for a mail; the outcome is to be sent to them.
     pub(super) fn take(&mut self, mail: MailId) -> Told {
         let callers = self.by_mail.remove(&mail).unwrap_or_default();
         for caller in &callers {
@@ -96,14 +96,14 @@ impl Callers {
         Told(callers)
     }
 
-    /// Tells all who called from a session that has no connection any more.
+    /// Ends the waiting of all who called from a session that has no connection any more.
     pub(super) fn hang_up(&mut self, session: u64) {
         for (mail, number) in self.by_session.get(&session).cloned().unwrap_or_default() {
             self.remove(mail, number, Answer::HungUp);
         }
     }
 
-    /// Tells everybody that the server stops; nobody waits any more from now on.
+    /// Ends all waiting because the server stops; nobody waits any more from now on.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
         for mail in self.by_mail.keys().copied().collect::<Vec<_>>() {
@@ -134,7 +134,7 @@ impl Callers {
     }
 }
 
-/// Callers that wait no more and are to be told why.
+/// Callers that wait no more and are to get the reason.
 #[must_use]
 pub(super) struct Told(SmallVec<[Caller; 1]>);
 
@@ -144,7 +144,7 @@ impl Told {
         self.0.is_empty()
     }
 
-    /// Tells them.
+    /// Sends it to them.
     pub(super) fn tell(self, answer: &Answer) {
         for caller in self.0 {
             // Who does not listen any more needs no answer.
@@ -158,7 +158,7 @@ impl Waiter {
     pub async fn answered(mut self) -> Answer {
         match timeout_at(self.deadline, &mut self.answer).await {
             Ok(Ok(answer)) => answer,
-            // Whoever tells is gone without a word: only when the server stops.
+            // The sender is gone without an answer: only when the server stops.
             Ok(Err(_)) => Answer::Stopped,
             Err(_) => Answer::NotInTime,
         }

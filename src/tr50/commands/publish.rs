@@ -383,7 +383,7 @@ impl<'c> Gate<'c> {
     }
 }
 
-/// Records points of a thing and tells those who subscribed to them.
+/// Records points of a thing and publishes them to those who subscribed.
 ///
 /// # Errors
 ///
@@ -407,7 +407,7 @@ pub fn record(
     Ok(published.receipt)
 }
 
-/// The topic on which a point is told; a log's entry is not.
+/// The topic on which a point is published; a log's entry is not.
 const fn topic(point: &NewPoint) -> Option<Topic<'_>> {
     let name = point.name.as_str();
     match point.value {

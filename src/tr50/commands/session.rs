@@ -88,7 +88,7 @@ params! {
 }
 
 /// `session.list`. What is no page of a large organisation is looked for on another thread; what is
-/// wrong with the parameters is told at once.
+/// wrong with the parameters is answered at once.
 pub fn list(call: &Call<'_>, params: List) -> Result<Looked<SessionList>, Failure> {
     let org = call.session.org_id();
     let Some(query) = params.into_query(call, org)? else {

@@ -153,7 +153,7 @@ struct Echo {
 }
 
 impl Answering<'_> {
-    /// The request that fetches what a notice tells of.
+    /// The request that fetches the mail of a notice.
     fn check(&mut self, now: Instant) -> (u32, String) {
         let id = self.take_id();
         self.asked.insert(id, now);

@@ -47,7 +47,7 @@ use crate::{ClientError, Options, Reply, Target};
 /// Logins on their way at once: enough to keep a server busy, and short of its listen backlog.
 const LOGINS_MAX: usize = 200;
 
-/// Devices that log in, stay connected, and do what they are told together.
+/// Devices that log in, stay connected, and all send what the caller says.
 pub struct Fleet {
     devices: Vec<Device>,
     board: Arc<Board>,

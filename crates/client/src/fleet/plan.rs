@@ -246,7 +246,7 @@ impl Load {
     }
 
     /// The first `callers` devices have the others execute methods (`method.exec`), as fast as they
-    /// answer; the others fetch their mail when they are told of it, and answer.
+    /// answer; the others fetch their mail when a notice comes, and answer.
     pub fn methods(callers: usize, duration: Duration) -> Self {
         Self { request: Some(String::new()), callers, ..Self::idle(duration) }
     }

@@ -170,8 +170,8 @@ impl LoggedIn {
             .map_err(|failure| (failure, false))
     }
 
-    /// Tells a client of the mail that waits for it, right after its CONNACK: some never ask by
-    /// themselves (`docs/protocol/tr50.md` 4.2).
+    /// Sends a client the notice of mail that waits for it, right after its CONNACK: some never ask
+    /// by themselves (`docs/protocol/tr50.md` 4.2).
     pub fn greet(&mut self, server: &MqttServer, out: &mut Vec<u8>) {
         if let Some(message) = server.app.waiting_mail(&self.session) {
             self.send_message(server, &message, out);

@@ -37,7 +37,7 @@ params! {
 
 /// `thing.bind`. A token that is restricted to its own thing binds new things, and those that are
 /// bound to its own already: whatever else it bound, it could read afterwards. If mail waits for
-/// the thing, the connections that serve it now are told.
+/// the thing, the connections that serve it now get a notice.
 pub(super) fn bind(call: &Call<'_>, params: Bind) -> Result<Later, Failure> {
     let app = call.app.clone();
     let (known, receipt) = bind_at_once(call, params)?;
@@ -116,7 +116,7 @@ fn bind_known(call: &Call<'_>, thing: &Thing, parent: ThingId) -> Result<Receipt
     rebind(call, &thing.key, Some(parent))
 }
 
-/// Binds a thing to another one, or to none, and tells of its connection.
+/// Binds a thing to another one, or to none, and notifies of its connection.
 fn rebind(call: &Call<'_>, key: &ThingKey, parent: Option<ThingId>) -> Result<Receipt, Failure> {
     let mut before = None;
     let receipt = change(call, key, |thing| {

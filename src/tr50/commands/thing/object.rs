@@ -118,7 +118,7 @@ pub(super) struct ThingObject {
 }
 
 impl ThingObject {
-    /// A thing, with what the newest live session that serves it tells of it.
+    /// A thing, with what is known from the newest live session that serves it.
     pub(super) fn of(call: &Call<'_>, thing: Thing) -> Result<Self, StoreError> {
         let own = Principal::Thing(thing.org, thing.key.clone());
         let parent = match thing.bound_to {
