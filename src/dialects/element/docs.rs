@@ -8,7 +8,7 @@ use super::methods::METHODS;
 /// The text of the document.
 pub fn methods() -> String {
     let mut text = String::from(
-        "# NetApp Element's words\n\n\
+        "# NetApp Element's API\n\n\
          Every method at `POST /json-rpc/<version>`, with HTTP Basic: a user's e-mail address and \
          password. The version can be any; a body\nis `{\"method\":…,\"params\":{…},\"id\":…}`, the \
          answer `{\"id\":…,\"result\":{…}}` or `{\"id\":…,\"error\":{\"code\":500,\"name\":…,\
