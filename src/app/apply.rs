@@ -15,8 +15,8 @@ impl App {
     /// hold, unless many sessions change: those change on another thread. What it returns says when
     /// they are durable.
     pub fn apply(self: &Arc<Self>, effects: Effects, now: Timestamp) -> Applied {
-        let Effects { receipt, records, affected, sessions, sequel, closes_at_once } = effects;
-        debug_assert!(sequel.is_none(), "who sends the reply has taken what comes behind it");
+        let Effects { receipt, records, affected, sessions, after_reply, closes_at_once } = effects;
+        debug_assert!(after_reply.is_none(), "who sends the reply has taken what comes behind it");
         let stored = records.map_or(Ok(Receipt::nothing()), |records| self.change_records(records));
         let receipt = match stored {
             Ok(stored) => receipt.and(stored),

@@ -25,13 +25,13 @@ pub struct Effects {
     /// Changes of sessions, in order.
     pub(super) sessions: Vec<SessionChange>,
     /// What is done behind the reply.
-    pub(crate) sequel: Option<Sequel>,
+    pub(crate) after_reply: Option<AfterReply>,
     /// Whether the connections of ended sessions close as soon as that holds.
     pub(super) closes_at_once: bool,
 }
 
 /// Something that is done when a reply is on its way, such as sending a message behind it.
-pub type Sequel = Box<dyn FnOnce() + Send>;
+pub type AfterReply = Box<dyn FnOnce() + Send>;
 
 /// Whose rights have changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,8 +87,8 @@ impl Effects {
     }
 
     /// The same, with something to do behind the reply.
-    pub fn and_then(mut self, sequel: Option<Sequel>) -> Self {
-        self.sequel = sequel;
+    pub fn and_then(mut self, after_reply: Option<AfterReply>) -> Self {
+        self.after_reply = after_reply;
         self
     }
 }

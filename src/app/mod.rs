@@ -41,7 +41,7 @@ mod records;
 mod secret;
 
 pub use delivery::notice_to;
-pub use effects::{Affected, Applied, Effects, Goodbyes, Outcome, Sequel, SessionChange};
+pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use login::{Arrival, Credentials, LoginError, login_failure};
 pub use open::OpenError;
 pub use records::{IdentityError, check_bootstrap};

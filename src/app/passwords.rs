@@ -23,8 +23,18 @@ pub(super) struct Passwords {
 
 /// What the threads do; both take the same time.
 enum Work {
-    Check { user: Option<Arc<User>>, password: String, answer: oneshot::Sender<bool>, place: Place },
-    Hash { password: String, salt: [u8; 16], answer: oneshot::Sender<String>, place: Place },
+    Check {
+        user: Option<Arc<User>>,
+        password: String,
+        answer: oneshot::Sender<bool>,
+        place: QueuePlace,
+    },
+    Hash {
+        password: String,
+        salt: [u8; 16],
+        answer: oneshot::Sender<String>,
+        place: QueuePlace,
+    },
 }
 
 /// Checks of each network that wait or are being made.
@@ -32,12 +42,12 @@ type Waiting = Mutex<HashMap<IpAddr, usize>>;
 
 /// A place in the queue, given back when the check is made. It belongs to the check and not to the
 /// caller, so that hanging up gives nobody a second one.
-struct Place {
+struct QueuePlace {
     waiting: Arc<Waiting>,
     network: IpAddr,
 }
 
-impl Place {
+impl QueuePlace {
     fn take(waiting: &Arc<Waiting>, network: IpAddr) -> Result<Self, Refusal> {
         let mut counts = waiting.lock();
         let count = counts.entry(network).or_default();
@@ -49,7 +59,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePlace {
     fn drop(&mut self) {
         if let Entry::Occupied(mut count) = self.waiting.lock().entry(self.network) {
             *count.get_mut() -= 1;
@@ -98,7 +108,7 @@ impl Passwords {
         let user = user.filter(|_| fits);
         let password = if fits { password } else { String::new() };
         let (answer, answered) = oneshot::channel();
-        let place = Place::take(&self.waiting, network)?;
+        let place = QueuePlace::take(&self.waiting, network)?;
         let check = Work::Check { user: user.clone(), password, answer, place };
         self.queue.try_send(check).map_err(|_| Refusal::Busy)?;
         let right = answered.await.map_err(|_| Refusal::Busy)?;
@@ -132,7 +142,7 @@ impl Passwords {
         from: IpAddr,
     ) -> Result<String, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let place = Place::take(&self.waiting, network_of(from))?;
+        let place = QueuePlace::take(&self.waiting, network_of(from))?;
         let work = Work::Hash { password, salt, answer, place };
         self.queue.try_send(work).map_err(|_| Refusal::Busy)?;
         answered.await.map_err(|_| Refusal::Busy)

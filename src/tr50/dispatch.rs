@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::commands::{self, Row};
 use super::envelope::{Body, Command, RawParams};
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
-use crate::app::{App, Applied, Effects, Goodbyes, Outcome, Sequel};
+use crate::app::{AfterReply, App, Applied, Effects, Goodbyes, Outcome};
 
 /// Who asks, from where.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub struct Caller {
 #[derive(Default)]
 pub struct Reply {
     bytes: Vec<u8>,
-    sequels: Vec<Sequel>,
+    after_replies: Vec<AfterReply>,
     goodbyes: Goodbyes,
     /// Why a command failed that took time.
     pub(crate) failure: Option<Failure>,
@@ -45,7 +45,7 @@ impl Reply {
     /// Sends the reply, and does what follows it.
     pub fn send<T>(mut self, send: impl FnOnce(Vec<u8>) -> T) -> T {
         let sent = send(std::mem::take(&mut self.bytes));
-        self.sequels.into_iter().for_each(|sequel| sequel());
+        self.after_replies.into_iter().for_each(|after_reply| after_reply());
         sent
     }
 
@@ -88,7 +88,7 @@ struct Unstored {
     /// Where its reply object is.
     text: Range<usize>,
     applied: Applied,
-    sequel: Option<Sequel>,
+    after_reply: Option<AfterReply>,
 }
 
 impl Pending {
@@ -135,7 +135,7 @@ impl Unsent {
         let Some(unstored) = self.waiting.take() else { return Poll::Ready(()) };
         unstored.app.metrics.command(unstored.row.index, stored.is_ok());
         self.reply.goodbyes.append(goodbyes);
-        self.reply.sequels.extend(unstored.sequel.filter(|_| stored.is_ok()));
+        self.reply.after_replies.extend(unstored.after_reply.filter(|_| stored.is_ok()));
         if let Err(failure) = stored {
             self.reply.bytes.splice(unstored.text, failure.to_json());
             self.reply.failure = Some(failure);
@@ -420,7 +420,7 @@ impl Unstored {
         now: Timestamp,
     ) -> Option<Self> {
         let unstored = Self::new(app, row, text, effects, now);
-        if !unstored.applied.is_nothing() || unstored.sequel.is_some() {
+        if !unstored.applied.is_nothing() || unstored.after_reply.is_some() {
             return Some(unstored);
         }
         app.metrics.command(row.index, true);
@@ -434,9 +434,9 @@ impl Unstored {
         mut effects: Effects,
         now: Timestamp,
     ) -> Self {
-        let sequel = effects.sequel.take();
+        let after_reply = effects.after_reply.take();
         let applied = app.apply(effects, now);
-        Self { app: app.clone(), row, text, applied, sequel }
+        Self { app: app.clone(), row, text, applied, after_reply }
     }
 }
 

@@ -3,14 +3,14 @@
 //! The bearer token is a session's secret id, or an application's token, which has no session. What
 //! the caller may do is taken from the records as they are now, not from the session's copy.
 //!
-//! There are two rules, and the second is narrower (`docs/protocol/cognite.md` A2, A4):
+//! There are two rules, made of the words of [`Authority`], and the second is narrower
+//! (`docs/protocol/cognite.md` A2, A4):
 //!
-//! * Principals, and what is shown of organisations: the caller is logged into the organisation, or
-//!   is an administrator of it or of one above. Super administrators and super operators are
-//!   administrators of all that.
-//! * Login sessions: the caller is an administrator of **that very** organisation: by a membership
-//!   in it, or as a super administrator whose session is in it now. Super operators whose session
-//!   is in it may read them. The right of an administrator above does not come down.
+//! * Principals, and what is shown of organisations: the caller is logged into the organisation,
+//!   administers it, or sees all.
+//! * Login sessions: the caller administers **that very** organisation directly, or is a super
+//!   administrator whose session is in it now. Super operators whose session is in it may read
+//!   them. The right of an administrator above does not come down.
 //!
 //! An application that is restricted to itself is shown itself, and no other principal.
 
@@ -20,8 +20,8 @@ use base::{OrgId, SessionId, Timestamp};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rules::directory::{Session, Who};
-use rules::identity::Identity;
 use rules::identity::model::{Application, Org, User};
+use rules::identity::{Authority, Identity};
 
 use super::error::Error;
 use crate::app::App;
@@ -52,6 +52,7 @@ pub struct Caller {
     pub account: Account,
     /// The organisation that the caller is logged into.
     pub org: Arc<Org>,
+    authority: Authority,
     /// Whether it is an application that is restricted to itself.
     restricted: bool,
 }
@@ -83,11 +84,15 @@ impl Caller {
 
     fn of_session(identity: &Identity, session: &Session) -> Option<Self> {
         match session.who() {
-            Who::User(user) => Some(Self {
-                account: Account::User(identity.user(user.id)?),
-                org: identity.org(session.org_id())?,
-                restricted: false,
-            }),
+            Who::User(user) => {
+                let user = identity.user(user.id)?;
+                Some(Self {
+                    authority: user.authority(),
+                    account: Account::User(user),
+                    org: identity.org(session.org_id())?,
+                    restricted: false,
+                })
+            }
             Who::Application { application, .. } => {
                 Self::of_application(identity, identity.application(application.id))
             }
@@ -98,16 +103,18 @@ impl Caller {
         let application = found?;
         let access = identity.application_access(&application)?;
         Some(Self {
+            authority: application.authority(),
             account: Account::Application(application),
             org: access.org,
             restricted: access.restricted_to_self,
         })
     }
 
-    /// Whether the caller is logged into the organisation, or an administrator of it or of one
-    /// above.
+    /// Whether the caller may see the organisation and its principals.
     pub fn sees(&self, identity: &Identity, org: OrgId) -> bool {
-        !self.restricted && (self.org.id == org || self.administers_within(identity, org))
+        let authority = &self.authority;
+        let here = self.org.id == org;
+        !self.restricted && (here || authority.sees_all() || authority.administers(identity, org))
     }
 
     /// Whether the caller may know that the organisation is the own one, if no more than that.
@@ -116,41 +123,15 @@ impl Caller {
     }
 
     /// Whether the caller may revoke sessions of the organisation's users.
-    pub fn administers(&self, org: OrgId) -> bool {
-        let here = self.org.id == org;
-        match &self.account {
-            Account::User(user) => {
-                let mut held = user.memberships.iter().filter(|held| held.org == org);
-                user.super_admin && here || held.any(|held| held.org_admin)
-            }
-            Account::Application(held) => here && (held.org_admin || held.super_admin),
-        }
+    pub fn may_revoke_in(&self, org: OrgId) -> bool {
+        let authority = &self.authority;
+        authority.super_admin && self.org.id == org || authority.administers_directly(org)
     }
 
     /// Whether the caller may list sessions of the organisation's users.
-    pub fn reads_sessions(&self, org: OrgId) -> bool {
-        let super_ops = match &self.account {
-            Account::User(user) => user.super_ops,
-            Account::Application(application) => application.super_ops,
-        };
-        self.administers(org) || super_ops && !self.restricted && self.org.id == org
-    }
-
-    /// Whether the caller is an administrator of the organisation or of one above.
-    fn administers_within(&self, identity: &Identity, org: OrgId) -> bool {
-        match &self.account {
-            Account::User(user) => {
-                let mut held = user.memberships.iter().filter(|held| held.org_admin);
-                user.super_admin
-                    || user.super_ops
-                    || held.any(|held| identity.is_within(org, held.org))
-            }
-            Account::Application(held) => {
-                held.super_admin
-                    || held.super_ops
-                    || held.org_admin && identity.is_within(org, held.org)
-            }
-        }
+    pub fn may_list_in(&self, org: OrgId) -> bool {
+        let reads = self.authority.super_ops && !self.restricted && self.org.id == org;
+        self.may_revoke_in(org) || reads
     }
 }
 

@@ -80,7 +80,7 @@ pub struct SessionReference {
     )
 )]
 pub fn list(asked: &Asked<'_>, org: &str, principal: &str) -> Result<Page<LoginSession>, Error> {
-    let org = asked.org_where(org, |caller, org| caller.reads_sessions(org))?;
+    let org = asked.org_where(org, |caller, org| caller.may_list_in(org))?;
     let user = user_in(asked, &org, principal)?;
     let limit = asked.query.limit(
         limits::LOGIN_SESSIONS_PAGE,
@@ -122,7 +122,7 @@ pub fn list(asked: &Asked<'_>, org: &str, principal: &str) -> Result<Page<LoginS
     )
 )]
 pub async fn revoke(asked: &Asked<'_>, org: &str, principal: &str) -> Result<(), Error> {
-    let org = asked.org_where(org, |caller, org| caller.administers(org))?;
+    let org = asked.org_where(org, |caller, org| caller.may_revoke_in(org))?;
     let user = user_in(asked, &org, principal)?;
     let wanted: SessionReferences = asked.body()?;
     let max = limits::LOGIN_SESSIONS_REVOKED_MAX;

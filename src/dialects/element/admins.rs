@@ -128,9 +128,11 @@ pub(super) const fn access(administrator: bool, super_ops: bool) -> &'static [u8
 }
 
 fn write(out: &mut Vec<u8>, user: &User) {
-    let administrator = user.super_admin || user.memberships.iter().any(|held| held.org_admin);
+    let authority = user.authority();
     let mut object = ObjectWriter::new(out);
-    object.name(key!("access")).extend_from_slice(access(administrator, user.super_ops));
+    object
+        .name(key!("access"))
+        .extend_from_slice(access(authority.administers_any(), authority.super_ops));
     object.name(key!("attributes")).extend_from_slice(b"{}");
     object.string(key!("authMethod"), "Cluster");
     json::push_integer(object.name(key!("clusterAdminID")), number_of(user.id));

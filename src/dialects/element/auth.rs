@@ -9,6 +9,7 @@ use data_encoding::{BASE64, BASE64_NOPAD};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rules::directory::{Principal, Session};
+use rules::identity::Authority;
 use rules::identity::model::User;
 
 use crate::app::{App, LoginError};
@@ -19,7 +20,9 @@ use crate::app::{App, LoginError};
 #[derive(Debug)]
 pub(super) struct Caller {
     user: Arc<User>,
-    /// Where the user is administrator; not filled for super administrators.
+    authority: Authority,
+    /// The organisations that the user administers, for a listing that asks for each session; not
+    /// filled for super administrators.
     administered: HashSet<OrgId>,
 }
 
@@ -69,15 +72,14 @@ fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
 impl Caller {
     /// What this user may see.
     pub(super) fn new(app: &App, user: Arc<User>) -> Self {
-        let identity = &app.identity();
+        let identity = app.identity();
+        let authority = user.authority();
         let mut administered = HashSet::new();
-        if !user.super_admin && user.memberships.iter().any(|held| held.org_admin) {
-            let orgs = identity.enterable_orgs(&user);
-            let access = |org| identity.user_access(&user, org);
-            let own = orgs.iter().filter(|org| access(org).is_some_and(|held| held.org_admin));
-            administered = own.map(|org| org.id).collect();
+        if authority.administers_any() && !authority.super_admin {
+            let orgs = identity.orgs().into_iter().map(|org| org.id);
+            administered = orgs.filter(|org| authority.administers(identity, *org)).collect();
         }
-        Self { user, administered }
+        Self { user, authority, administered }
     }
 
     /// The user.
@@ -92,22 +94,22 @@ impl Caller {
 
     /// Whether the user is an administrator of everything.
     pub(super) fn is_super_admin(&self) -> bool {
-        self.user.super_admin
+        self.authority.super_admin
     }
 
     /// Whether the user sees everything.
     pub(super) fn sees_all(&self) -> bool {
-        self.user.super_admin || self.user.super_ops
+        self.authority.sees_all()
     }
 
     /// Whether the user may end sessions of others, somewhere.
     pub(super) fn ends_others(&self) -> bool {
-        self.user.super_admin || !self.administered.is_empty()
+        self.authority.administers_any()
     }
 
     /// Whether the user sees sessions of others, somewhere.
     pub(super) fn sees_others(&self) -> bool {
-        self.user.super_ops || self.ends_others()
+        self.authority.super_ops || self.ends_others()
     }
 
     /// The organisations whose sessions the user sees.
@@ -130,8 +132,9 @@ impl Caller {
 
     /// Whether the user may end this session.
     pub(super) fn may_end(&self, session: &Session) -> bool {
-        let administers = |org| self.user.super_admin || self.administered.contains(&org);
-        self.owns(session) || administers(session.org_id())
+        self.owns(session)
+            || self.authority.super_admin
+            || self.administered.contains(&session.org_id())
     }
 
     fn owns(&self, session: &Session) -> bool {

@@ -222,13 +222,12 @@ fn push_comma(out: &mut Vec<u8>, comma: &mut bool) {
 /// An `AuthSessionInfo`.
 fn write(out: &mut Vec<u8>, session: &Session, context: &OrgContext) {
     let access = &context.access;
-    let administrator = access.super_admin || access.org_admin;
     let end = match session.lifetime() {
         Lifetime::Connection => Timestamp::NEVER,
         Lifetime::Until(end) => end,
     };
     let mut object = ObjectWriter::new(out);
-    let access = admins::access(administrator, access.super_ops);
+    let access = admins::access(access.administers_here(), access.super_ops);
     object.name(key!("accessGroupList")).extend_from_slice(access);
     let (method, username) = match session.who() {
         Who::User(user) => {

@@ -73,7 +73,7 @@ pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<Val
 }
 
 params! {
-    /// HistoryParams alarm, and in which form.
+    /// Which alarm, and in which form.
     pub struct HistoryParams {
         required key: Name = "key", "The alarm's name.";
         optional split: bool = "split", "States and times in arrays of their own.";
@@ -95,7 +95,7 @@ pub fn history(
 }
 
 params! {
-    /// HistoryParams alarms, and in which form.
+    /// Which alarms, and in which form.
     pub struct WhichOfMany {
         required keys: Vec<String> = "keys", "The alarms' names, at most 100.";
         optional split: bool = "split", "States and times in arrays of their own.";

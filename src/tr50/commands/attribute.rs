@@ -64,7 +64,7 @@ pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<Val
 }
 
 params! {
-    /// HistoryParams attribute, and in which form.
+    /// Which attribute, and in which form.
     pub struct HistoryParams {
         required key: Name = "key", "The attribute's name.";
         optional offset: u64 = "offset",

@@ -48,17 +48,10 @@ pub(super) fn stamp(call: &Call<'_>) -> Option<(Timestamp, String)> {
     Some((call.now, author(call)))
 }
 
-/// Whether the caller is an administrator of the current organisation.
-pub(super) fn administers(call: &Call<'_>) -> bool {
-    let access = call.session.access();
-    access.super_admin || access.org_admin
-}
-
 /// Whether the caller may act in this organisation.
 pub(super) fn may_act_in(call: &Call<'_>, org: OrgId) -> bool {
     let access = call.session.access();
-    let below = || access.org_admin && call.app.identity().is_within(org, access.org.id);
-    access.super_admin || org == access.org.id || below()
+    org == access.org.id || access.authority().administers(call.app.identity(), org)
 }
 
 /// The organisation with this id, in which the caller may act; without one the current one.
@@ -93,7 +86,7 @@ pub(super) fn check_flags(call: &Call<'_>, supers: bool, org_admin: bool) -> Res
     let access = call.session.access();
     let sentence = if supers && !access.super_admin {
         "Only super administrators can grant isSuperAdmin and isSuperOps."
-    } else if org_admin && !administers(call) {
+    } else if org_admin && !access.administers_here() {
         "Only administrators can grant isOrgAdmin and allowSubOrgAccess."
     } else {
         return Ok(());

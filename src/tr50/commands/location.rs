@@ -112,7 +112,7 @@ pub fn current(
 }
 
 params! {
-    /// HistoryParams positions, and in which form.
+    /// Which positions, and in which form.
     pub struct HistoryParams {
         optional fix_type: String = "fixType", "Only positions that were found so.";
         optional offset: u64 = "offset",

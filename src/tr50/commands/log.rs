@@ -51,7 +51,7 @@ pub fn publish(
         let sentence = "Parameter \"level\" must be 0, 1 or 2.";
         return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
     };
-    let place = Place::of(call, &target, entry.global)?;
+    let logged = Logged::of(call, &target, entry.global)?;
     let point = NewPoint {
         name: String::new(),
         ts: entry.ts,
@@ -60,19 +60,19 @@ pub fn publish(
         republish: false,
     };
     Gate::open(call).admit(&point)?;
-    let published = call.app.telemetry.publish(place.owner, Kind::Log, &[point], call.now)?;
+    let published = call.app.telemetry.publish(logged.owner, Kind::Log, &[point], call.now)?;
     call.app.metrics.points_recorded(1);
     Ok(After(Done, published.receipt.into()))
 }
 
 /// Whose log.
-struct Place {
+struct Logged {
     owner: Owner,
     /// None for the organisation's.
     thing: Option<(ThingId, ThingKey)>,
 }
 
-impl Place {
+impl Logged {
     fn of(call: &Call<'_>, target: &Target, global: Option<bool>) -> Result<Self, Failure> {
         if !global.unwrap_or(false) {
             let Subject { id, key } = target.subject(call)?;
@@ -87,7 +87,7 @@ impl Place {
 }
 
 params! {
-    /// HistoryParams entries.
+    /// Which entries.
     pub struct HistoryParams {
         optional level: u64 = "level", "Only entries of this level.";
         optional corr_id: String = "corrId", "Only entries with this correlation id.";
@@ -113,8 +113,8 @@ pub struct Entries {
 pub fn list(call: &Call<'_>, (target, which): (Target, HistoryParams)) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let kind = which.kind.as_deref().unwrap_or_default().to_ascii_lowercase();
-        let place = Place::of(call, &target, which.global.or(Some(kind == "system")))?;
-        let series = call.app.telemetry.series(place.owner, Kind::Log, "")?;
+        let logged = Logged::of(call, &target, which.global.or(Some(kind == "system")))?;
+        let series = call.app.telemetry.series(logged.owner, Kind::Log, "")?;
         let series = series.filter(|_| matches!(kind.as_str(), "" | "thing" | "system"));
         let range = Range { records: None, last: which.last, start: which.start, end: which.end };
         let (span, _) = range.span(call.now);
@@ -133,7 +133,7 @@ pub fn list(call: &Call<'_>, (target, which): (Target, HistoryParams)) -> Result
             filter: Some(&fits),
         };
         let history = history::read(call, series.as_ref(), &wanted, Form::default())?;
-        Ok(Entries { history, thing: place.thing })
+        Ok(Entries { history, thing: logged.thing })
     })
 }
 

@@ -70,7 +70,7 @@ pub fn current(call: &Call<'_>, (target, at): (Target, At)) -> Result<Looked<Val
 }
 
 params! {
-    /// HistoryParams property, and in which form.
+    /// Which property, and in which form.
     pub struct HistoryParams {
         required key: Name = "key", "The property's name.";
         optional split: bool = "split", "Values and times in arrays of their own.";

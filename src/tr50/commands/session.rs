@@ -209,8 +209,7 @@ pub fn info(call: &Call<'_>, _: NoParams) -> Result<OwnSession, Failure> {
 pub fn end(call: &Call<'_>, params: FindParams) -> Result<After<Done>, Failure> {
     let session = params.find(call)?.unwrap_or_else(|| call.session.clone());
     let own = session.who().principal() == call.session.who().principal();
-    let access = call.session.access();
-    if !own && !access.super_admin && !access.org_admin {
+    if !own && !call.session.access().administers_here() {
         let sentence = "Only an administrator of the organisation may end sessions of others.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
@@ -467,7 +466,7 @@ impl StandingTexts {
         object.flag(key!("hasSuperAdmin"), access.super_admin);
         object.flag(key!("hasSuperOps"), access.super_ops);
         object.flag(key!("hasOrgAdmin"), access.org_admin);
-        if !access.super_admin && !access.org_admin {
+        if !access.administers_here() {
             write_perms(object.name(key!("perms")), access.permissions);
         }
         Self { access: access.clone(), org, rights }

@@ -198,9 +198,8 @@ pub fn find(call: &Call<'_>, which: FindParams) -> Result<UserView, Failure> {
 /// `user.list`: the users of the current organisation, ordered by e-mail address.
 pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListReply, Failure> {
     let (org, access) = (call.session.org_id(), call.session.access());
-    let sees_all = access.super_admin || access.super_ops;
     let users = match wanted.show_all {
-        Some(true) if sees_all => call.app.identity().users(),
+        Some(true) if access.authority().sees_all() => call.app.identity().users(),
         _ => call.app.identity().users_of(org),
     };
     let only_admins = wanted.admins.unwrap_or(false);
@@ -263,14 +262,13 @@ fn check_password(password: &str) -> Result<(), Failure> {
 /// Fails unless the caller may change or delete another user: one who belongs to the caller's
 /// organisation and those below alone, and may do nothing that the caller may not.
 fn check_manages(call: &Call<'_>, user: &User) -> Result<(), Failure> {
-    if call.session.access().super_admin {
+    let access = call.session.access();
+    if access.super_admin {
         return Ok(());
     }
     let mut orgs = user.memberships.iter().map(|held| held.org).chain([user.home]);
-    let more = user.super_admin || user.super_ops;
-    let admin = user.memberships.iter().any(|held| held.org_admin);
-    if more
-        || admin && !authorize::administers(call)
+    if user.authority().sees_all()
+        || user.authority().administers_any() && !access.administers_here()
         || !orgs.all(|org| authorize::may_act_in(call, org))
     {
         let (who, email) = (call.session.who().name(), &user.email);
@@ -359,7 +357,7 @@ fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
 }
 
 fn check_administers(call: &Call<'_>) -> Result<(), Failure> {
-    if authorize::administers(call) {
+    if call.session.access().administers_here() {
         return Ok(());
     }
     let sentence = "Only administrators may change other users, and e-mail addresses.";

@@ -95,7 +95,7 @@ impl AccessView {
             allow_sub_org_access: access.allow_sub_org_access.unwrap_or(true),
             org_id: org.id,
             org_key: org.key.clone(),
-            is_org_admin: access.org_admin || access.super_admin,
+            is_org_admin: access.administers_here(),
             roles: held.map_or_else(Vec::new, |held| held.roles.clone()),
             tags: held.map_or_else(Vec::new, |held| held.tags.clone()),
         })

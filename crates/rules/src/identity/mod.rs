@@ -10,6 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 mod access;
+mod authority;
 pub mod bootstrap;
 mod change;
 mod login;
@@ -21,6 +22,7 @@ mod registry;
 mod thing_def;
 
 pub use access::{Access, EVERYONE};
+pub use authority::Authority;
 pub use bootstrap::{NAME_RULE, Problem, SLUG_RULE, is_email, is_name, is_slug, is_token};
 pub use change::{RecordChange, RecordChanges, Turn};
 pub use login::Refusal;

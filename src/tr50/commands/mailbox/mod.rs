@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::commands;
 use super::target::{can_access, is_restricted, served};
 use crate::app::notice_to;
-use crate::app::{Effects, Sequel};
+use crate::app::{AfterReply, Effects};
 use crate::things::mailbox::Fetched;
 use crate::things::mailbox::mail::{Mail, Outcome};
 use crate::tr50::envelope::Param;
@@ -130,7 +130,7 @@ fn check(
 
 /// Tells of mail that is left, or has come meanwhile, behind the reply: device-cloud-lib does not
 /// listen to notices while it waits for one (`docs/protocol/tr50.md` 4.2).
-fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<Sequel> {
+fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<AfterReply> {
     call.session.outbox()?;
     let (app, session) = (call.app.clone(), call.session.clone());
     Some(Box::new(move || {

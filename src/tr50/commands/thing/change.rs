@@ -251,8 +251,7 @@ pub(super) fn reset_app_id(
     call: &Call<'_>,
     (by_key, target): (ByKey, Target),
 ) -> Result<After<Done>, Failure> {
-    let access = call.session.access();
-    if !access.super_admin && !access.org_admin {
+    if !call.session.access().administers_here() {
         let sentence = "Only an administrator of the organisation may reset an application id.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }

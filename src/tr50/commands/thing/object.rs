@@ -134,9 +134,8 @@ impl ThingObject {
             (live, ended) => live.or(ended),
         };
         let def = thing.def.and_then(|def| call.app.identity().thing_def(thing.org, def));
-        let access = call.session.access();
-        let trusted =
-            access.super_admin || access.org_admin || call.session.who().principal() == own;
+        let session = call.session;
+        let trusted = session.access().administers_here() || session.who().principal() == own;
         let (updated_on, updated_by) = thing.updated.unzip();
         Ok(Self {
             id: thing.id,
