@@ -149,7 +149,7 @@ impl Server {
         }
         let (files, stop) = (shared.app.files.clone(), shared.stop.clone());
         shared.tasks.spawn(control.serve(store, files, stop, shared.tasks.clone()));
-        let housekeeping = tokio::spawn(keep_house(shared.clone()));
+        let housekeeping = tokio::spawn(housekeeping(shared.clone()));
         Ok(Self { shared, listening, housekeeping })
     }
 
@@ -479,7 +479,7 @@ impl HttpService for Web {
 }
 
 /// What has to be done from time to time.
-async fn keep_house(shared: Arc<Shared>) {
+async fn housekeeping(shared: Arc<Shared>) {
     const TICK: Duration = Duration::from_millis(250);
     const COUNTERS_EVERY: u64 = 20;
     const SWEEP_EVERY: u64 = 4;
@@ -530,7 +530,7 @@ fn keep_files(app: &Arc<App>) {
     app.metrics.files(moving, bytes);
     let files = app.files.clone();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = files.keep_house(Timestamp::now()) {
+        if let Err(error) = files.housekeeping(Timestamp::now()) {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "files that are over were not removed");
         }

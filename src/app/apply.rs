@@ -91,13 +91,13 @@ impl App {
         now: Timestamp,
     ) -> Result<Arc<Session>, Full> {
         let (session, events) = self.sessions.start(start, takes_over, now)?;
-        self.tell(&events);
+        self.notify(&events);
         Ok(session)
     }
 
     /// Ends a session whose connection is gone.
     pub fn end(&self, session: &Arc<Session>, reason: Reason, now: Timestamp) {
-        self.tell(&self.sessions.end(session, reason, now));
+        self.notify(&self.sessions.end(session, reason, now));
     }
 
     /// Ends every session that is bound to a connection; the connections close.
@@ -110,12 +110,12 @@ impl App {
             for session in step {
                 events.append(self.sessions.end(session, Reason::ServerStopped, now));
             }
-            self.tell(&events);
+            self.notify(&events);
         }
     }
 
     /// Records what nobody waits for; connections of ended sessions close now.
-    pub(super) fn tell(&self, events: &Events) {
+    pub(super) fn notify(&self, events: &Events) {
         let goodbyes = Goodbyes::of(events);
         Applied::new(self.record(events), goodbyes).detach();
     }
@@ -127,7 +127,7 @@ impl App {
         }
         self.count(events);
         self.return_mail(events);
-        self.tell_connections(events);
+        self.publish_presence(events);
         let _order = self.journal.lock();
         let mut batch = journal::batch_of(events)?;
         self.keep_seen(&mut batch, events)?;

@@ -15,7 +15,7 @@ impl App {
     pub async fn expire(&self, now: Timestamp) {
         loop {
             let (events, more) = self.sessions.expire(now, limits::EXPIRY_STEP);
-            self.tell(&events);
+            self.notify(&events);
             if !more {
                 break;
             }
@@ -27,7 +27,7 @@ impl App {
                 _ => tokio::time::sleep(limits::CLOSE_WAIT * closed).await,
             }
         }
-        self.tell(&self.sessions.prune(now));
+        self.notify(&self.sessions.prune(now));
     }
 
     /// Ends the mails whose time is over, in steps between which other work gets its turn.

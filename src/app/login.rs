@@ -164,7 +164,7 @@ impl App {
         session: &Arc<Session>,
         now: Timestamp,
     ) -> Result<(), LoginError> {
-        self.tell(&self.refresh_access(session, now));
+        self.notify(&self.refresh_access(session, now));
         if let Who::User(before) = session.who()
             && self.records.user(before.id).is_some_and(|u| u.password_hash != before.password_hash)
         {

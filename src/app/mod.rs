@@ -82,7 +82,7 @@ pub struct App {
     /// of a live session could come after that of its end, and bring it back after a restart.
     journal: Mutex<()>,
     /// Taken while subscribers are notified of a thing's connection.
-    telling: Mutex<()>,
+    presence_turn: Mutex<()>,
     /// Turns of [`App::offload`].
     offload_turns: Arc<Semaphore>,
 }
@@ -449,8 +449,8 @@ pub(crate) mod tests {
         let _watch = app.feed.subscribe_wild(session.org_id(), "#").expect("room");
         // Both are there before anybody is notified of one.
         let (first, second) = (connect(&app, &session, 1).0, connect(&app, &session, 2).0);
-        app.tell_connections(&[Event::Started(second.clone())]);
-        app.tell_connections(&[Event::Started(first.clone())]);
+        app.publish_presence(&[Event::Started(second.clone())]);
+        app.publish_presence(&[Event::Started(first.clone())]);
         app.end(&first, Reason::LoggedOut, NOW);
         app.end(&second, Reason::LoggedOut, NOW);
         let told = ["thing/mower-1/connected true", "thing/mower-1/connected false"];

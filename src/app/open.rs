@@ -86,7 +86,7 @@ impl App {
             accesses: DashMap::new(),
             stale: Mutex::default(),
             journal: Mutex::default(),
-            telling: Mutex::default(),
+            presence_turn: Mutex::default(),
             offload_turns: Arc::new(Semaphore::new(cores)),
         };
         app.recover(now)?;

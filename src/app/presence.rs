@@ -23,7 +23,7 @@ impl App {
     }
 
     /// Notifies subscribers of things whose first connection has come, or whose last one has gone.
-    pub(super) fn tell_connections(&self, events: &[Event]) {
+    pub(super) fn publish_presence(&self, events: &[Event]) {
         for event in events {
             let (session, came) = match event {
                 Event::Started(session) => (session, true),
@@ -38,7 +38,7 @@ impl App {
                 continue;
             }
             // One at a time, and with the state of that moment: so the last message is right.
-            let _turn = self.telling.lock();
+            let _turn = self.presence_turn.lock();
             let principal = Principal::Thing(org, key.clone());
             let sessions = self.sessions.of_principal(&principal);
             let connections = sessions.iter().filter(|other| connection_of(other).is_some());
@@ -48,7 +48,7 @@ impl App {
             if !is_turn {
                 continue;
             }
-            if let Err(error) = self.tell_family(org, id, key, came) {
+            if let Err(error) = self.publish_family(org, id, key, came) {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "a thing's connection can't be told of");
             }
@@ -57,7 +57,7 @@ impl App {
 
     /// Notifies of a thing whose own connection came or went, unless it is connected by another
     /// one, and of the things that are bound to it, as far as they have no connection of their own.
-    fn tell_family(
+    fn publish_family(
         &self,
         org: OrgId,
         id: ThingId,
@@ -69,7 +69,7 @@ impl App {
             self.feed.publish(org, key, Topic::Connected, || connected.to_string());
         }
         for (_, child) in self.things.children(id, limits::CHILDREN_MAX)? {
-            self.tell_bound(org, &child, connected);
+            self.publish_bound(org, &child, connected);
         }
         Ok(())
     }
@@ -81,21 +81,25 @@ impl App {
     }
 
     /// Notifies of a thing that is connected, or not, by the one that it is bound to.
-    fn tell_bound(&self, org: OrgId, child: &ThingKey, connected: bool) {
+    fn publish_bound(&self, org: OrgId, child: &ThingKey, connected: bool) {
         if !self.has_connection(org, child) {
             self.feed.publish(org, child, Topic::Connected, || connected.to_string());
         }
     }
 
     /// Notifies of a thing that was bound to another one than before, or to none.
-    pub fn tell_binding(&self, thing: &Thing, before: Option<ThingId>) -> Result<(), StoreError> {
+    pub fn publish_binding(
+        &self,
+        thing: &Thing,
+        before: Option<ThingId>,
+    ) -> Result<(), StoreError> {
         if !self.feed.is_watched(thing.org) || before == thing.bound_to {
             return Ok(());
         }
-        let _turn = self.telling.lock();
+        let _turn = self.presence_turn.lock();
         let now = self.is_parent_connected(thing.org, thing.bound_to)?;
         if now != self.is_parent_connected(thing.org, before)? {
-            self.tell_bound(thing.org, &thing.key, now);
+            self.publish_bound(thing.org, &thing.key, now);
         }
         Ok(())
     }

@@ -266,7 +266,7 @@ impl Mailbox {
         Ok(Some(receipt))
     }
 
-    /// Completes a mail; none when it is not waiting. Who waits for it is told when that is
+    /// Completes a mail; none when it is not waiting. Who waits for it is released when that is
     /// durable.
     pub fn complete(
         &self,
@@ -334,10 +334,10 @@ impl Mailbox {
         };
         for id in ids {
             state.waiting.remove(*id);
-            let (told, answer) = (state.callers.take(*id), answer.clone());
-            if !told.is_empty() {
+            let (released, answer) = (state.callers.take(*id), answer.clone());
+            if !released.is_empty() {
                 receipt = receipt.followed_by(move |durable| {
-                    told.tell(if durable { &answer } else { &Answer::NotStored });
+                    released.send(if durable { &answer } else { &Answer::NotStored });
                 });
             }
         }

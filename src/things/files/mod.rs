@@ -461,7 +461,7 @@ impl Files {
     }
 
     /// Ends tickets and files that are over, and removes bytes that nobody needs.
-    pub fn keep_house(&self, now: Timestamp) -> Result<(), StoreError> {
+    pub fn housekeeping(&self, now: Timestamp) -> Result<(), StoreError> {
         self.tickets.sweep(now);
         let end = end_row(now.plus_millis(1), &[]);
         let bounds = (std::ops::Bound::Unbounded, std::ops::Bound::Excluded(&end[..]));

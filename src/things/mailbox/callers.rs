@@ -88,12 +88,12 @@ impl Callers {
     }
 
     /// Takes out all who wait for a mail; the outcome is to be sent to them.
-    pub(super) fn take(&mut self, mail: MailId) -> Told {
+    pub(super) fn take(&mut self, mail: MailId) -> Released {
         let callers = self.by_mail.remove(&mail).unwrap_or_default();
         for caller in &callers {
             self.forget(mail, caller.session, caller.number);
         }
-        Told(callers)
+        Released(callers)
     }
 
     /// Ends the waiting of all who called from a session that has no connection any more.
@@ -107,7 +107,7 @@ impl Callers {
     pub(super) fn stop(&mut self) {
         self.stopped = true;
         for mail in self.by_mail.keys().copied().collect::<Vec<_>>() {
-            self.take(mail).tell(&Answer::Stopped);
+            self.take(mail).send(&Answer::Stopped);
         }
     }
 
@@ -136,16 +136,16 @@ impl Callers {
 
 /// Callers that wait no more and are to get the reason.
 #[must_use]
-pub(super) struct Told(SmallVec<[Caller; 1]>);
+pub(super) struct Released(SmallVec<[Caller; 1]>);
 
-impl Told {
+impl Released {
     /// Whether there is nobody.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Sends it to them.
-    pub(super) fn tell(self, answer: &Answer) {
+    pub(super) fn send(self, answer: &Answer) {
         for caller in self.0 {
             // Who does not listen any more needs no answer.
             let _ = caller.answer.send(answer.clone());

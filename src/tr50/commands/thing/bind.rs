@@ -124,7 +124,7 @@ fn rebind(call: &Call<'_>, key: &ThingKey, parent: Option<ThingId>) -> Result<Re
         thing.bound_to = parent;
     })?;
     if let Some(thing) = call.app.things.get(call.session.org_id(), key)? {
-        call.app.tell_binding(&thing, before)?;
+        call.app.publish_binding(&thing, before)?;
     }
     Ok(receipt)
 }
@@ -142,7 +142,7 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
     thing.bound_to = Some(parent);
     match call.app.things.create(&thing) {
         Ok(receipt) => {
-            call.app.tell_binding(&thing, None)?;
+            call.app.publish_binding(&thing, None)?;
             Ok(receipt)
         }
         // Somebody made it just now; an unrestricted token may bind it all the same.
