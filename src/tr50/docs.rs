@@ -110,14 +110,15 @@ pub fn errors() -> String {
 
 #[cfg(test)]
 mod tests {
-    /// Rewrites the file when `TR50D_WRITE_DOCS` is set, else compares.
+    /// Rewrites the file when `UPDATE_DOCS` is set, else compares.
     fn check(name: &str, text: &str) {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
-        if std::env::var_os("TR50D_WRITE_DOCS").is_some() {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, text).expect("a writable docs folder");
         }
         let written = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(written == text, "docs/{name} is out of date: TR50D_WRITE_DOCS=1 cargo test docs");
+        let hint = "UPDATE_DOCS=1 cargo test -p tr50d --lib document";
+        assert!(written == text, "docs/{name} is out of date: {hint}");
     }
 
     #[test]

@@ -86,12 +86,12 @@ mod tests {
     #[test]
     fn the_document_in_docs_is_that_of_the_code() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
-        if std::env::var_os("TR50D_WRITE_DOCS").is_some() {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, document()).expect("a writable docs folder");
         }
         let written = std::fs::read(&path).unwrap_or_default();
-        let hint = "docs/openapi.json is out of date: TR50D_WRITE_DOCS=1 cargo test docs";
-        assert!(written == document(), "{hint}");
+        let hint = "UPDATE_DOCS=1 cargo test -p tr50d --lib document";
+        assert!(written == document(), "docs/openapi.json is out of date: {hint}");
     }
 
     #[test]

@@ -52,13 +52,13 @@ mod tests {
     #[test]
     fn the_committed_document_is_that_of_the_code() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/element.md");
-        if std::env::var_os("TR50D_WRITE_DOCS").is_some() {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, super::methods()).expect("a writable docs folder");
         }
         let written = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             written == super::methods(),
-            "docs/element.md is out of date: TR50D_WRITE_DOCS=1 cargo test docs"
+            "docs/element.md is out of date: UPDATE_DOCS=1 cargo test -p tr50d --lib document"
         );
     }
 }
