@@ -51,6 +51,8 @@ pub struct Connection {
     output: Vec<u8>,
     /// Bytes of `output` that are written.
     written: usize,
+    /// Whether a notice of mail came while something else was waited for.
+    noticed: bool,
 }
 
 /// What the server sent.
@@ -96,6 +98,7 @@ impl Connection {
             searched: 0,
             output: Vec::new(),
             written: 0,
+            noticed: false,
         }
     }
 
@@ -271,11 +274,30 @@ impl Connection {
         self.queue(id, request)?;
         loop {
             while let Some(incoming) = self.next_incoming()? {
-                if let Incoming::Reply { id: found, text } = incoming
-                    && found.is_none_or(|found| found == id)
-                {
-                    return Reply::parse(text, key);
+                match incoming {
+                    Incoming::Reply { id: found, text }
+                        if found.is_none_or(|found| found == id) =>
+                    {
+                        return Reply::parse(text, key);
+                    }
+                    Incoming::Notice => self.noticed = true,
+                    Incoming::Reply { .. } | Incoming::Other => {}
                 }
+            }
+            self.exchange().await?;
+        }
+    }
+
+    /// Waits for a notice of mail, unless one came since the last that was waited for.
+    pub(super) async fn mail_waits(&mut self) -> Result<(), ClientError> {
+        loop {
+            while let Some(incoming) = self.next_incoming()? {
+                if incoming == Incoming::Notice {
+                    self.noticed = true;
+                }
+            }
+            if std::mem::take(&mut self.noticed) {
+                return Ok(());
             }
             self.exchange().await?;
         }

@@ -1,8 +1,8 @@
 //! A TR50 client: what `tr50d call`, the simulated fleet and the tests of the whole server use.
 //!
-//! [`Client`] asks one command after the other over any of the URLs. [`Connection`] is the part
-//! under it for MQTT and TCP, which keeps many requests on their way. [`fleet`] simulates devices
-//! by the thousand.
+//! [`Client`] asks one command after the other over any of the URLs; `examples/client.rs` and
+//! `examples/device.rs` show how. [`Connection`] is the part under it for MQTT and TCP, which keeps
+//! many requests on their way. [`fleet`] simulates devices by the thousand.
 
 mod connection;
 mod dial;
@@ -101,6 +101,9 @@ pub enum ClientError {
     /// The login failed.
     #[error("the server refused the login: {0}")]
     Refused(String),
+    /// The server carried a command out as far as it could, and said no.
+    #[error("the command failed: {0}")]
+    Failed(String),
     /// The connection ended.
     #[error("the server closed the connection")]
     Closed,
@@ -186,6 +189,19 @@ impl Client {
                 within(self.timeout, connection.ask(id, request.as_bytes())).await
             }
             Link::Http(http) => within(self.timeout, http.ask(&request)).await,
+        }
+    }
+
+    /// Waits until the server says that mail waits (`notify/mailbox_activity`): then `mailbox.check`
+    /// brings it. A notice that came during a command counts. Servers tell it over MQTT; over the
+    /// other protocols this waits for the end of the connection, which is an error. Cancel safe.
+    pub async fn mail_waits(&mut self) -> Result<(), ClientError> {
+        match &mut self.link {
+            Link::Connection(connection) => connection.mail_waits().await,
+            Link::Http(http) => {
+                http.closed().await;
+                Err(ClientError::Closed)
+            }
         }
     }
 

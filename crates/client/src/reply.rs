@@ -61,6 +61,11 @@ impl Reply {
         &self.text
     }
 
+    /// The reply, if it says success; else its messages and codes as an error.
+    pub fn succeeded(self) -> Result<Self, ClientError> {
+        if self.success { Ok(self) } else { Err(ClientError::Failed(self.failure())) }
+    }
+
     /// `params`, as the caller expects them; `null` where the reply has none.
     pub fn params<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         #[derive(Deserialize)]

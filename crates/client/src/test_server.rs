@@ -159,9 +159,9 @@ async fn mqtt(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers_max: usiz
                         encode::puback(&mut output, version, pkid, 0);
                     }
                     let id = publish.topic.strip_prefix("api/").expect("api/<number>");
-                    // A notice first, which nobody waits for.
-                    output.extend_from_slice(&[0x30, 5 + u8::from(version == Version::V5)]);
-                    output.extend_from_slice(b"\0\x03n/m");
+                    // A notice first: that mail waits.
+                    output.extend_from_slice(&[0x30, 25 + u8::from(version == Version::V5)]);
+                    output.extend_from_slice(b"\0\x17notify/mailbox_activity");
                     output.extend_from_slice(if version == Version::V5 { &[0] } else { &[] });
                     if let Some(reply) = reply_to(publish.payload, true) {
                         put_reply(version, pkid, id, reply, &mut output);

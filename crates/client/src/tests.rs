@@ -14,6 +14,8 @@ async fn check_commands(mut client: Client) {
         (reply.error_codes(), reply.error_messages()),
         (&[-1][..], &["as you wish".into()][..])
     );
+    let error = reply.succeeded().expect_err("a failure");
+    assert_eq!(error.to_string(), "the command failed: as you wish [-1]");
     let error = client.call("diag.ping", Some("{")).await.expect_err("not JSON");
     assert!(matches!(error, ClientError::BadParams(_)), "{error}");
     client.close().await;
@@ -104,6 +106,18 @@ async fn the_end_of_a_connection_is_noticed() {
         client.closed().await;
         assert!(client.call("diag.ping", None).await.is_err(), "{scheme}");
     }
+}
+
+#[tokio::test]
+async fn a_notice_of_mail_that_came_during_a_command_counts_once() {
+    let server = TestServer::start(Speech::Mqtt, 2).await;
+    let mut client = connect(&server.url("mqtt", "")).await.expect("a login");
+    client.call("diag.ping", None).await.expect("an answer, behind a notice");
+    client.mail_waits().await.expect("the notice");
+    client.call("diag.ping", None).await.expect("an answer, behind a notice");
+    client.mail_waits().await.expect("the notice");
+    let error = client.mail_waits().await.expect_err("the server has closed, without a notice");
+    assert!(matches!(error, ClientError::Closed), "{error}");
 }
 
 #[tokio::test]
