@@ -13,6 +13,7 @@ mod crash;
 mod descriptors;
 mod durability;
 mod element;
+mod example_programs;
 mod files;
 mod fleet;
 mod goodbyes;
