@@ -178,7 +178,9 @@ const NO_ROW: u16 = u16::MAX;
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let row = |(index, info): (usize, &&'static CommandInfo)| {
-        let permission = Permission::named(info.name).expect("every command is a permission");
+        let permission = Permission::named(info.name).unwrap_or_else(|| {
+            panic!("{} is no permission: add it to NAMES in crates/rules", info.name)
+        });
         Row { index, permission, info }
     };
     let rows: Vec<_> = COMMANDS.iter().enumerate().map(row).collect();
