@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use base::{OrgId, ThingId, Timestamp};
+use data_encoding::HEXLOWER;
 use rules::directory::record::SessionRecord;
 use rules::directory::{DirectoryWriter, End, Event, Events, Lifetime, Reason, Session, Who};
 use rules::identity::Identity;
@@ -180,7 +181,7 @@ fn scan(
         for (key, value) in &rows {
             let record = serde_json::from_slice(value).map_err(|source| StoreError::Record {
                 table: table.name(),
-                key: key.iter().map(|byte| format!("{byte:02x}")).collect(),
+                key: HEXLOWER.encode(key),
                 source,
             })?;
             visit(key, record)?;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{MailId, OrgId, ThingId, ThingKey, Timestamp, limits};
+use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use store::{Batch, Receipt, Row, StoreError, Table, Tables};
@@ -406,7 +407,7 @@ impl Mailbox {
         let mail = Mail::from_records(message, &state);
         mail.map(Some).map_err(|source| StoreError::Record {
             table: Table::Mails.name(),
-            key: base::hex(&key),
+            key: HEXLOWER.encode(&key),
             source,
         })
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use client::Client;
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -424,7 +425,7 @@ async fn no_secret_is_in_any_listing_or_log_line() {
         let log = fs::read_to_string(&log).expect("the log");
         assert!(log.contains("TRACE") || log.contains("\"level\":\"INFO\""), "{log}");
         for secret in secrets {
-            let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let hex = HEXLOWER.encode(secret.as_bytes());
             let bytes: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
             let forms = [secret, hex.to_uppercase(), hex, bytes.join(", ")];
             for form in forms {

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
@@ -41,13 +42,13 @@ macro_rules! object_ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_hex(&self.0, f)
+                write_hex::<24>(&self.0, f)
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_hex(&self.0, f)
+                write_hex::<24>(&self.0, f)
             }
         }
 
@@ -99,7 +100,7 @@ impl TicketId {
 
     /// The id itself. For the one who asked for it, and nobody else.
     pub fn secret(&self) -> String {
-        hex(&self.0)
+        HEXLOWER.encode(&self.0)
     }
 
     /// Reads an id as a client sends it.
@@ -122,7 +123,7 @@ impl SessionId {
     /// The id made of 12 random bytes.
     pub fn from_random(bytes: [u8; 12]) -> Self {
         let mut text = [0; 24];
-        put_hex(&bytes, &mut text);
+        HEXLOWER.encode_mut(&bytes, &mut text);
         Self(text)
     }
 
@@ -184,13 +185,13 @@ impl FromStr for SessionRef {
 
 impl fmt::Display for SessionRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
+        write_hex::<64>(&self.0, f)
     }
 }
 
 impl fmt::Debug for SessionRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
+        write_hex::<64>(&self.0, f)
     }
 }
 
@@ -249,7 +250,7 @@ impl fmt::Display for SessionUuid {
             if number > 0 {
                 f.write_str("-")?;
             }
-            write_hex(&self.0[group], f)?;
+            write!(f, "{}", HEXLOWER.encode_display(&self.0[group]))?;
         }
         Ok(())
     }
@@ -318,63 +319,25 @@ impl fmt::Display for ThingKey {
     }
 }
 
-/// Writes `bytes` as lower-case hexadecimal digits; `text` is twice as long.
-pub fn put_hex(bytes: &[u8], text: &mut [u8]) {
-    /// The two digits of each byte.
-    const PAIRS: [[u8; 2]; 256] = {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut pairs = [[0; 2]; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0x0f]];
-            byte += 1;
-        }
-        pairs
-    };
-    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
-        pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
-    }
-}
-
-/// The bytes as a text of lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = vec![0; 2 * bytes.len()];
-    put_hex(bytes, &mut text);
-    String::from_utf8(text).unwrap_or_default()
-}
-
-/// The bytes that hexadecimal digits stand for.
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |digit: &u8| char::from(*digit).to_digit(16);
-    let byte = |pair: &[u8]| Some((digit(pair.first()?)? << 4 | digit(pair.get(1)?)?) as u8);
-    text.as_bytes().chunks(2).map(byte).collect()
-}
-
 fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotAnId> {
-    let digits = text.as_bytes();
     let mut bytes = [0; N];
-    if digits.len() != 2 * N {
+    // Of any other length it would panic.
+    if text.len() != 2 * N {
         return Err(NotAnId(2 * N));
     }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16).ok_or(NotAnId(2 * N))?;
-        let low = char::from(pair[1]).to_digit(16).ok_or(NotAnId(2 * N))?;
-        *byte = (high << 4 | low) as u8;
-    }
-    Ok(bytes)
+    let read = HEXLOWER_PERMISSIVE.decode_mut(text.as_bytes(), &mut bytes);
+    read.map(|_| bytes).map_err(|_| NotAnId(2 * N))
 }
 
-fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+fn write_hex<const DIGITS: usize>(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str(HEXLOWER.encode_mut_str(bytes, &mut [0; DIGITS]))
 }
 
 fn serialize_hex<const DIGITS: usize, S: Serializer>(
     bytes: &[u8],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut text = [0; DIGITS];
-    put_hex(bytes, &mut text);
-    serializer.serialize_str(std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
+    serializer.serialize_str(HEXLOWER.encode_mut_str(bytes, &mut [0; DIGITS]))
 }
 
 fn deserialize_hex<'de, const N: usize, D: Deserializer<'de>>(
@@ -392,9 +355,18 @@ mod tests {
     fn ids_are_read_and_written_as_hexadecimal() {
         let id: OrgId = "52fbe4028a3a515d4aded7f1".parse().expect("24 digits");
         assert_eq!(id.to_string(), "52fbe4028a3a515d4aded7f1");
-        assert_eq!("52fbe4028a3a515d4aded7f".parse::<OrgId>(), Err(NotAnId(24)));
-        assert_eq!("52fbe4028a3a515d4aded7fz".parse::<OrgId>(), Err(NotAnId(24)));
-        assert_eq!("é2fbe4028a3a515d4aded7f".parse::<OrgId>(), Err(NotAnId(24)));
+        assert_eq!("52FBE4028a3a515d4aded7F1".parse(), Ok(id));
+        for bad in [
+            "",
+            "52fbe4028a3a515d4aded7f",
+            "52fbe4028a3a515d4aded7f1a",
+            "52fbe4028a3a515d4aded7fz",
+            "52fbe4028a3a515d4aded7 1",
+            "52fbe4028a3a515d4aded7f\n",
+            "é2fbe4028a3a515d4aded7f",
+        ] {
+            assert_eq!(bad.parse::<OrgId>(), Err(NotAnId(24)), "{bad:?}");
+        }
     }
 
     #[test]

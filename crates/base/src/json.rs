@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 
 /// Appends `text` as a JSON string.
@@ -163,7 +164,7 @@ impl<'a> ObjectWriter<'a> {
         out.push(b'"');
         let start = out.len();
         out.resize(start + 2 * BYTES, 0);
-        crate::id::put_hex(value, out.get_mut(start..).unwrap_or_default());
+        HEXLOWER.encode_mut(value, out.get_mut(start..).unwrap_or_default());
         out.push(b'"');
     }
 

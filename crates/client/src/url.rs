@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use base::Protocol;
+use data_encoding::HEXLOWER;
 use mqtt::Version;
 
 /// The application id of a thing's login when the URL names none.
@@ -120,9 +121,7 @@ impl Url {
                 if getrandom::fill(&mut random).is_err() {
                     return format!("tr50d-{}", std::process::id());
                 }
-                let mut digits = [0; 12];
-                base::put_hex(&random, &mut digits);
-                format!("tr50d-{}", String::from_utf8_lossy(&digits))
+                format!("tr50d-{}", HEXLOWER.encode(&random))
             }
             (None, _) => self.app_id.clone(),
         }

@@ -1,8 +1,8 @@
 //! Records as rows: one JSON document in each.
 
-use std::fmt::Write;
 use std::ops::Bound;
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -32,10 +32,7 @@ pub fn decode<T: DeserializeOwned>(
 ) -> Result<T, StoreError> {
     serde_json::from_slice(value).map_err(|source| StoreError::Record {
         table: table.name(),
-        key: key.iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        }),
+        key: HEXLOWER.encode(key),
         source,
     })
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use base::{ConnInfo, OrgId, Protocol, Timestamp, limits};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -257,6 +258,6 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         return own.clone();
     }
     // Without randomness they are all the same, which does no harm.
-    let fresh = base::hex(&random::<16>().unwrap_or_default());
+    let fresh = HEXLOWER.encode(&random::<16>().unwrap_or_default());
     HeaderValue::try_from(fresh).unwrap_or(HeaderValue::from_static("none"))
 }

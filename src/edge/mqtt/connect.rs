@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ::mqtt::packet::Connect;
 use ::mqtt::{ConnAckProperties, Version, encode, reason};
-use base::{ConnInfo, Timestamp, hex, limits};
+use base::{ConnInfo, Timestamp, limits};
+use data_encoding::HEXLOWER;
 use rules::directory::Outbox;
 use rules::identity::Refusal;
 
@@ -153,7 +154,7 @@ fn client_id(packet: &Connect<'_>) -> Result<(Box<str>, bool), u8> {
     match id.is_empty() {
         true if may_be_empty => {
             let bytes: [u8; 12] = random().map_err(|_| reason::SERVER_UNAVAILABLE)?;
-            Ok((format!("auto-{}", hex(&bytes)).into(), true))
+            Ok((format!("auto-{}", HEXLOWER.encode(&bytes)).into(), true))
         }
         true => Err(reason::CLIENT_ID_INVALID),
         false if id.len() > limits::CLIENT_ID_BYTES_MAX || id.chars().any(char::is_control) => {

@@ -10,8 +10,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use base::{FileId, hex};
+use base::FileId;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
 
@@ -176,7 +177,7 @@ impl Incoming {
         Digests {
             length: self.length,
             crc32: self.crc32.clone().finalize(),
-            sha256: self.sha256.clone().map(|sha256| hex(&sha256.finalize())),
+            sha256: self.sha256.clone().map(|sha256| HEXLOWER.encode(&sha256.finalize())),
         }
     }
 }

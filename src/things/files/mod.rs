@@ -17,8 +17,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use base::{FileId, OrgId, ThingId, TicketId, Timestamp, hex, limits};
+use base::{FileId, OrgId, ThingId, TicketId, Timestamp, limits};
 use blobs::{Blobs, Incoming};
+use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 use rules::directory::Principal;
 use serde::{Deserialize, Serialize};
@@ -109,7 +110,8 @@ impl fmt::Debug for Credentials {
 impl Credentials {
     /// What is kept of them: SHA-256 of the file's id and them, in hexadecimal.
     fn hash(&self, file: FileId) -> String {
-        hex(&Sha256::new().chain_update(file.as_bytes()).chain_update(&self.0).finalize())
+        let hash = Sha256::new().chain_update(file.as_bytes()).chain_update(&self.0);
+        HEXLOWER.encode(&hash.finalize())
     }
 }
 

@@ -1,10 +1,11 @@
 //! What all commands that read telemetry have in common: the span of time, and the reply.
 
 use base::{
-    Code, Failure, Timestamp, hex,
+    Code, Failure, Timestamp,
     json::{self, Key, ObjectWriter, key},
     limits,
 };
+use data_encoding::HEXLOWER;
 use store::Row;
 
 use super::publish::Name;
@@ -338,7 +339,7 @@ pub(super) fn write_array<T>(
 
 /// The id of a point: its time and arrival, of which its series has no second one.
 pub(super) fn point_id(row: &Row) -> String {
-    hex(row.0.get(8..).unwrap_or_default())
+    HEXLOWER.encode(row.0.get(8..).unwrap_or_default())
 }
 
 /// The point of a row. One that is damaged is left out, and the log says so.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -255,8 +256,7 @@ impl Names {
         }
         // A session's handle is the SHA-256 of its id.
         if let Some(name) = placeholder.strip_prefix("id:") {
-            let digits = |byte: &u8| format!("{byte:02x}");
-            let reference: String = Sha256::digest(value).iter().map(digits).collect();
+            let reference = HEXLOWER.encode(&Sha256::digest(value));
             self.0.insert(format!("ref:{name}"), reference);
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! `thing.find`, `thing.list` and `thing.search`.
 
-use base::{Code, Failure, OrgId, ThingKey, hex, limits, unhex};
+use base::{Code, Failure, OrgId, ThingKey, limits};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use store::StoreError;
@@ -265,7 +266,8 @@ impl Selection {
 
 impl Iterator {
     fn read(text: &str) -> Result<Self, Failure> {
-        let read = unhex(text).and_then(|json| serde_json::from_slice(&json).ok());
+        let json = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+        let read = json.and_then(|json| serde_json::from_slice(&json).ok());
         read.ok_or_else(|| {
             let sentence = "Parameter \"iterator\" must be \"new\" or what the last reply gave.";
             Failure::new(Code::PARAMETER_INVALID, sentence)
@@ -274,7 +276,7 @@ impl Iterator {
 
     fn text(&self) -> String {
         // Texts and a number: there is nothing in it that JSON can't say.
-        hex(&serde_json::to_vec(self).unwrap_or_default())
+        HEXLOWER.encode(&serde_json::to_vec(self).unwrap_or_default())
     }
 
     /// The next things, at most `limit`; fewer, when [`limits::THINGS_SEARCHED_MAX`] were looked
