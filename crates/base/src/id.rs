@@ -7,6 +7,8 @@ use std::str::FromStr;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 /// A text that is not the identifier it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -169,9 +171,7 @@ impl SessionRef {
     pub fn uuid(&self) -> SessionUuid {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&self.0[..16]);
-        bytes[6] = bytes[6] & 0x0f | 0x80;
-        bytes[8] = bytes[8] & 0x3f | 0x80;
-        SessionUuid(bytes)
+        SessionUuid(Uuid::new_v8(bytes))
     }
 }
 
@@ -209,62 +209,33 @@ impl<'de> Deserialize<'de> for SessionRef {
 
 /// A session's handle in the dialects of Element and Cognite: a UUID of version 8 (RFC 9562, 5.8)
 /// whose 122 free bits are the first ones of its [`SessionRef`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionUuid([u8; 16]);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct SessionUuid(Uuid);
 
 impl SessionUuid {
     /// The UUID with these 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
+        Self(Uuid::from_bytes(bytes))
     }
 
     /// The 16 bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
+        self.0.as_bytes()
     }
 }
 
-/// A text that is no UUID in its usual form of 36 characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a UUID")]
-pub struct NotAUuid;
-
 impl FromStr for SessionUuid {
-    type Err = NotAUuid;
+    type Err = uuid::Error;
 
-    fn from_str(text: &str) -> Result<Self, NotAUuid> {
-        let bytes = text.as_bytes();
-        let dash = |index: usize| matches!(index, 8 | 13 | 18 | 23);
-        let dashes = (0..36).all(|index| (bytes.get(index) == Some(&b'-')) == dash(index));
-        if bytes.len() != 36 || !dashes {
-            return Err(NotAUuid);
-        }
-        from_hex(&text.replace('-', "")).map(Self).map_err(|_| NotAUuid)
+    /// Reads the usual form of 36 characters, and none of the others that a UUID can have.
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(|uuid: Hyphenated| Self(uuid.into()))
     }
 }
 
 impl fmt::Display for SessionUuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let groups = [0..4, 4..6, 6..8, 8..10, 10..16];
-        for (number, group) in groups.into_iter().enumerate() {
-            if number > 0 {
-                f.write_str("-")?;
-            }
-            write!(f, "{}", HEXLOWER.encode_display(&self.0[group]))?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for SessionUuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for SessionUuid {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        self.0.fmt(f)
     }
 }
 
@@ -392,10 +363,14 @@ mod tests {
             "ffffffff-ffff-8fff-bfff-fffffffffff",
             "gfffffff-ffff-8fff-bfff-ffffffffffff",
             "{fffffff-ffff-8fff-bfff-fffffffffff}",
+            "{ffffffff-ffff-8fff-bfff-ffffffffffff}",
+            "urn:uuid:ffffffff-ffff-8fff-bfff-ffffffffffff",
+            " ffffffff-ffff-8fff-bfff-ffffffffffff",
+            "+fffffff-ffff-8fff-bfff-ffffffffffff",
             "-fffffff-ffff-8fff-bfff-ffffffffffff",
             "ffffffff-ffff-8fff-bfff-ffffffffffé",
         ] {
-            assert_eq!(bad.parse::<SessionUuid>(), Err(NotAUuid), "{bad}");
+            assert!(bad.parse::<SessionUuid>().is_err(), "{bad}");
         }
     }
 
