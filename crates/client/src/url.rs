@@ -1,5 +1,6 @@
 //! URLs of servers, with the login inside: `mqtt://user:password@host:port`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,6 +8,7 @@ use std::str::FromStr;
 use base::Protocol;
 use data_encoding::HEXLOWER;
 use mqtt::Version;
+use percent_encoding::percent_decode_str;
 
 /// The application id of a thing's login when the URL names none.
 const APP_ID: &str = "tr50d";
@@ -258,20 +260,13 @@ fn read_login(text: &str) -> Result<Login, BadUrl> {
 }
 
 fn percent_decoded(text: &str) -> Result<String, BadUrl> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let high = digit(bytes.next()).ok_or(BadUrl::Percent)?;
-                let low = digit(bytes.next()).ok_or(BadUrl::Percent)?;
-                (high << 4 | low) as u8
-            }
-            plain => plain,
-        });
+    // The library leaves a '%' without digits as it is; a password with one would be another.
+    let is_escape = |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    if !text.split('%').skip(1).all(is_escape) {
+        return Err(BadUrl::Percent);
     }
-    String::from_utf8(decoded).map_err(|_| BadUrl::Percent)
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| BadUrl::Percent)
 }
 
 #[cfg(test)]
@@ -311,6 +306,7 @@ mod tests {
         check("mqtt://:tok@h", Protocol::Mqtt, "h", 1883, thing("", "tok"));
         check("mqtt://a@b.c:pw@h:1", Protocol::Mqtt, "h", 1, user("a@b.c", "pw"));
         check("mqtt://a%40b.c:p%3Aw%2F@h", Protocol::Mqtt, "h", 1883, user("a@b.c", "p:w/"));
+        check("mqtt://k:a+b%2541%C3%A9@h", Protocol::Mqtt, "h", 1883, thing("k", "a+b%41é"));
         check("mqtt://a%40b.c:p:w@h", Protocol::Mqtt, "h", 1883, user("a@b.c", "p:w"));
     }
 
@@ -341,6 +337,12 @@ mod tests {
         check("mqtt://h:", BadUrl::Port(String::new()));
         check("mqtt://%zz@h", BadUrl::Percent);
         check("mqtt://%ff:x@h", BadUrl::Percent);
+        check("mqtt://k:50%@h", BadUrl::Percent);
+        check("mqtt://k:%4@h", BadUrl::Percent);
+        check("mqtt://k:%%41@h", BadUrl::Percent);
+        check("mqtt://k:%+1@h", BadUrl::Percent);
+        check("mqtt://k:%é@h", BadUrl::Percent);
+        check("mqtt://h?app_id=%", BadUrl::Percent);
         check("http://h/api", BadUrl::Path("/api".into()));
         check("mqtt://h?version=4", BadUrl::Option("version=4".into()));
         check("mqtt://h?secure=no", BadUrl::Option("secure=no".into()));

@@ -20,6 +20,7 @@ use hyper::header::{
     CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use store::StoreError;
 use tokio::time::{Instant, timeout};
 
@@ -203,19 +204,13 @@ fn wanted_part(range: &str, length: u64) -> Option<Part> {
     Some(if start < end { Part::Bytes(start, end) } else { Part::None })
 }
 
+/// What is escaped in a file's name: all but the unreserved characters of RFC 3986.
+const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-').remove(b'~');
+
 /// Says that the body is a file to be saved, and how it is called (RFC 6266, RFC 8187). A page that
 /// somebody stored is not shown as one of this server's.
 fn disposition(name: &FileName) -> String {
-    let mut text = "attachment; filename*=UTF-8''".to_owned();
-    for byte in name.as_str().bytes() {
-        match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'.' | b'_' | b'-' | b'~' => {
-                text.push(char::from(byte));
-            }
-            _ => text.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    text
+    format!("attachment; filename*=UTF-8''{}", utf8_percent_encode(name.as_str(), NOT_PLAIN))
 }
 
 fn set(answer: &mut Answer, name: hyper::header::HeaderName, value: String) {
@@ -300,7 +295,8 @@ mod tests {
 
     #[test]
     fn a_name_can_not_break_the_header() {
-        let name = FileName::parse("a b\";é/..").expect("a name");
-        assert_eq!(disposition(&name), "attachment; filename*=UTF-8''a%20b%22%3B%C3%A9%2F..");
+        let name = FileName::parse("a b\";é/..%-_~!*'").expect("a name");
+        let escaped = "a%20b%22%3B%C3%A9%2F..%25-_~%21%2A%27";
+        assert_eq!(disposition(&name), format!("attachment; filename*=UTF-8''{escaped}"));
     }
 }

@@ -1,7 +1,7 @@
 //! The portal's REST style (`docs/protocol/tr50.md` 1.3, "REST, portal style"): the command in the
 //! path, its parameters as the fields of a form.
 
-use std::borrow::Cow;
+use percent_encoding::percent_decode_str;
 
 use crate::tr50::exchange::Fields;
 
@@ -27,47 +27,15 @@ pub(super) fn session_and_fields(form: &[u8]) -> (Option<String>, Fields) {
 /// The name of a command as a path has it.
 pub(super) fn command_name(segment: &str) -> Option<String> {
     let segment = segment.strip_suffix('/').unwrap_or(segment);
-    let name = percent_decoded(segment.as_bytes());
-    (!name.is_empty() && !name.contains('/')).then_some(name)
+    let name = percent_decode_str(segment).decode_utf8_lossy();
+    (!name.is_empty() && !name.contains('/')).then(|| name.into_owned())
 }
 
-/// The name and value of each field, in the order of the form.
+/// The name and value of each field, in the order of the form. What is no triple like `%41` stays, what
+/// is not UTF-8 is replaced.
 fn pairs(form: &[u8]) -> impl Iterator<Item = (String, String)> {
-    let pairs = form.trim_ascii().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| {
-        let mut parts = pair.splitn(2, |byte| *byte == b'=');
-        let mut part = || {
-            let raw = parts.next().unwrap_or_default();
-            let spaced: Vec<u8> = raw.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
-            percent_decoded(&spaced)
-        };
-        (part(), part())
-    })
-}
-
-/// `text` with `%41` read as `A`; what is not such a triple stays, what is not UTF-8 is replaced.
-fn percent_decoded(text: &[u8]) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, tail)) = rest.split_first() {
-        let (byte, tail) = match (first, tail) {
-            (b'%', [high, low, tail @ ..]) => match (hex_digit(*high), hex_digit(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, tail),
-                _ => (b'%', rest.get(1..).unwrap_or_default()),
-            },
-            (byte, tail) => (*byte, tail),
-        };
-        bytes.push(byte);
-        rest = tail;
-    }
-    match String::from_utf8_lossy(&bytes) {
-        Cow::Borrowed(text) => text.to_owned(),
-        Cow::Owned(text) => text,
-    }
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|digit| digit as u8)
+    form_urlencoded::parse(form.trim_ascii())
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
 }
 
 #[cfg(test)]
@@ -101,6 +69,12 @@ mod tests {
         // What is not UTF-8 is replaced.
         check(b"a=%ff&\xff=b%C3", None, &[("a", "\u{fffd}"), ("\u{fffd}", "b\u{fffd}")]);
         check(b"a=%00%22%5C+%2b%zz%", None, &[("a", "\0\"\\ +%zz%")]);
+        // A '%' that begins no triple is itself, whatever follows; nothing is read twice.
+        check(b"%=%&%4=%4g&%%41=%2541", None, &[("%", "%"), ("%4", "%4g"), ("%A", "%41")]);
+        check(b"a%3Db=%26%3d&+=%20+", None, &[("a=b", "&="), (" ", "  ")]);
+        check(b"%EF%BB%BFa=\xef\xbb\xbf", None, &[("\u{feff}a", "\u{feff}")]);
+        check(b"a=1;b=2&=", None, &[("a", "1;b=2"), ("", "")]);
+        check(b"\x0b a=\x0c \n", None, &[("\u{b} a", "")]);
     }
 
     #[test]
@@ -114,6 +88,9 @@ mod tests {
     fn command_names_come_from_the_path() {
         assert_eq!(command_name("session.list/").as_deref(), Some("session.list"));
         assert_eq!(command_name("session%2Elist").as_deref(), Some("session.list"));
+        for (odd, name) in [("a+b", "a+b"), ("%zz%", "%zz%"), ("%ff", "\u{fffd}"), ("%00", "\0")] {
+            assert_eq!(command_name(odd).as_deref(), Some(name), "{odd:?}");
+        }
         for bad in ["", "/", "a/b", "a%2fb", "a//"] {
             assert_eq!(command_name(bad), None, "{bad:?}");
         }
