@@ -136,14 +136,11 @@ impl Value for Trusted {
         "a list of addresses and networks such as [\"10.0.0.0/8\", \"::1\"]";
 
     fn from_text(text: &str) -> Option<Self> {
-        text.split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(|p| p.parse().ok())
-            .collect()
+        Self::parse(text.split(',').map(str::trim).filter(|part| !part.is_empty()))
     }
 
     fn from_toml(value: &toml::Value) -> Option<Self> {
-        value.as_array()?.iter().map(|item| item.as_str()?.parse().ok()).collect()
+        let texts = value.as_array()?.iter().map(toml::Value::as_str);
+        Self::parse(texts.collect::<Option<Vec<_>>>()?)
     }
 }

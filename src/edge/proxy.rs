@@ -273,8 +273,7 @@ mod tests {
             let addr = listener.local_addr().expect("its address");
             let mut client = TcpStream::connect(addr).await.expect("connecting");
             let (mut stream, socket_peer) = listener.accept().await.expect("accepting");
-            let networks = networks.iter().map(|text| text.parse().expect(text));
-            let networks = networks.collect::<Trusted>();
+            let networks = Trusted::parse(networks.iter().copied()).expect("networks");
             let send = async {
                 for piece in pieces {
                     client.write_all(piece).await.expect("writing");

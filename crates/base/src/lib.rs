@@ -21,4 +21,4 @@ pub use conn::{ConnInfo, Protocol};
 pub use failure::{CODES, Code, CodeInfo, Failure, chain, excerpt};
 pub use id::*;
 pub use timestamp::Timestamp;
-pub use trusted::{Network, NotANetwork, Trusted};
+pub use trusted::Trusted;

@@ -2,56 +2,23 @@
 //! client behind them, and how X-Forwarded-For is read.
 
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 
-/// An address, or all addresses that begin with the same bits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Network {
-    addr: IpAddr,
-    prefix_bits: u32,
-}
-
-/// A text that is no address and no network.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("not an address or a network such as 10.0.0.0/8")]
-pub struct NotANetwork;
-
-impl Network {
-    /// Whether `addr` is in it. An IPv4 address inside an IPv6 one counts as what it is.
-    pub fn contains(&self, addr: IpAddr) -> bool {
-        let (own, own_bits) = bits(self.addr);
-        let (other, other_bits) = bits(addr.to_canonical());
-        let differing = (own ^ other).checked_shr(own_bits - self.prefix_bits).unwrap_or(0);
-        own_bits == other_bits && differing == 0
-    }
-}
-
-impl FromStr for Network {
-    type Err = NotANetwork;
-
-    fn from_str(text: &str) -> Result<Self, NotANetwork> {
-        let (addr, prefix) = match text.split_once('/') {
-            Some((addr, prefix)) => (addr, Some(prefix)),
-            None => (text, None),
-        };
-        let addr: IpAddr = addr.parse().map_err(|_| NotANetwork)?;
-        let all_bits = bits(addr).1;
-        let prefix_bits = match prefix {
-            Some(prefix) => prefix.parse().map_err(|_| NotANetwork)?,
-            None => all_bits,
-        };
-        if prefix_bits > all_bits { Err(NotANetwork) } else { Ok(Self { addr, prefix_bits }) }
-    }
-}
+use ipnet::IpNet;
 
 /// The peers that are believed when they say for whom they speak.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Trusted(Vec<Network>);
+pub struct Trusted(Vec<IpNet>);
 
 impl Trusted {
-    /// Whether `addr` is one of them.
+    /// The peers with these addresses, or in these networks (`10.0.0.0/8`); `None` if a text is
+    /// neither.
+    pub fn parse<'a>(networks: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        networks.into_iter().map(network).collect::<Option<_>>().map(Self)
+    }
+
+    /// Whether `addr` is one of them. An IPv4 address inside an IPv6 one counts as what it is.
     pub fn contains(&self, addr: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(addr))
+        self.0.iter().any(|network| network.contains(&addr.to_canonical()))
     }
 
     /// The peer for whom `peer` forwards an HTTP request, by the values of its X-Forwarded-For
@@ -78,10 +45,8 @@ impl Trusted {
     }
 }
 
-impl FromIterator<Network> for Trusted {
-    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Self {
-        Self(networks.into_iter().collect())
-    }
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| Some(text.parse::<IpAddr>().ok()?.into()))
 }
 
 /// An address as X-Forwarded-For writes it: with or without a port, IPv6 with or without brackets.
@@ -95,20 +60,12 @@ fn forwarded_addr(text: &str) -> Option<SocketAddr> {
         .map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()))
 }
 
-/// The bits of an address, in the low end, and how many they are.
-fn bits(addr: IpAddr) -> (u128, u32) {
-    match addr {
-        IpAddr::V4(addr) => (u32::from(addr).into(), 32),
-        IpAddr::V6(addr) => (addr.into(), 128),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn trusted(networks: &[&str]) -> Trusted {
-        networks.iter().map(|text| text.parse::<Network>().expect(text)).collect()
+        Trusted::parse(networks.iter().copied()).expect("addresses and networks")
     }
 
     #[test]
@@ -123,12 +80,20 @@ mod tests {
         check("0.0.0.0/0", "1.2.3.4", true);
         check("0.0.0.0/0", "::1", false);
         check("::/0", "::1", true);
+        check("10.1.2.3/8", "10.255.1.2", true);
+        check("192.0.2.129/25", "192.0.2.128", true);
+        check("192.0.2.129/25", "192.0.2.127", false);
+        check("192.0.2.1/32", "192.0.2.1", true);
         check("192.0.2.1", "192.0.2.1", true);
         check("192.0.2.1", "192.0.2.2", false);
         check("2001:db8::/32", "2001:db8:ffff::1", true);
         check("2001:db8::/32", "2001:db9::1", false);
+        check("::1", "::1", true);
+        check("::1", "::2", false);
+        // No peer is in it, for its addresses count as those of IPv4.
+        check("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", false);
         for bad in ["", "x", "10.0.0.0/33", "10.0.0.0/", "::/129", "10.0.0.0/-1", "10.0.0"] {
-            assert_eq!(bad.parse::<Network>(), Err(NotANetwork), "{bad:?}");
+            assert_eq!(Trusted::parse([bad]), None, "{bad:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use base::{Network, OrgId, Protocol, TicketId, Timestamp, UserId};
+use base::{OrgId, Protocol, TicketId, Timestamp, UserId};
 use futures_util::{SinkExt, StreamExt};
 use rules::directory::Principal;
 use store::{Durability, Tables, memory::MemoryStore};
@@ -104,7 +104,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("its address");
         let stop = CancellationToken::new();
-        let trusted = trusted.iter().map(|text| text.parse::<Network>().expect(text)).collect();
+        let trusted = Trusted::parse(trusted.iter().copied()).expect("networks");
         let config = Arc::new(HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted });
         let (service, token) = (Arc::new(Echo::default()), stop.clone());
         let served = service.clone();
