@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{Date, Month, OffsetDateTime};
 
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 ///
@@ -64,8 +64,8 @@ impl Timestamp {
     /// The calendar month in UTC, counted from January 1970. Years outside 0..=9999 are clamped.
     pub fn month(self) -> i64 {
         let days = self.0.clamp(Self::FIRST, Self::LAST).div_euclid(86_400_000);
-        let (year, month, _) = civil_from_days(days);
-        (year as i64 - 1970) * 12 + month as i64 - 1
+        let date = date(days);
+        i64::from(date.year() - 1970) * 12 + i64::from(u8::from(date.month())) - 1
     }
 
     /// The first millisecond of the year 0.
@@ -99,11 +99,11 @@ fn date_of(days: i64) -> [u8; 10] {
     if known == days {
         return text;
     }
-    let (year, month, day) = civil_from_days(days);
+    let (year, month, day) = date(days).to_calendar_date();
     let mut text = *b"0000-00-00";
-    put_digits(&mut text[0..4], year);
-    put_digits(&mut text[5..7], month);
-    put_digits(&mut text[8..10], day);
+    put_digits(&mut text[0..4], year.unsigned_abs().into());
+    put_digits(&mut text[5..7], u8::from(month).into());
+    put_digits(&mut text[8..10], day.into());
     LAST.set((days, text));
     text
 }
@@ -129,20 +129,13 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar: the
-/// year is taken to begin in March, so that the leap day is its last.
-fn civil_from_days(days: i64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year as u64, month as u64, day as u64)
+/// The Julian day of 1970-01-01.
+const EPOCH_DAY: i64 = OffsetDateTime::UNIX_EPOCH.date().to_julian_day() as i64;
+
+/// A day counted from 1970-01-01. Callers keep to the years from 0 to 9999, each of which has its days.
+fn date(days: i64) -> Date {
+    let day = i32::try_from(days + EPOCH_DAY).unwrap_or_default();
+    Date::from_julian_day(day).unwrap_or(Date::MIN)
 }
 
 /// Reads `2021-08-10T14:16:10Z`, with or without three digits of fraction: what nearly all devices
@@ -160,16 +153,15 @@ fn parse_usual(text: &[u8]) -> Option<Timestamp> {
     };
     let year = digits(&[*y0, *y1, *y2, *y3])?;
     let (month, day) = (digits(&[*m0, *m1])?, digits(&[*d0, *d1])?);
+    let month = Month::try_from(month as u8).ok()?;
+    let date = Date::from_calendar_date(year as i32, month, day as u8).ok()?;
     let (hour, minute, second) = (digits(&[*h0, *h1])?, digits(&[*i0, *i1])?, digits(&[*s0, *s1])?);
     let millis = digits(&fraction)?;
-    // The last days of months and leap seconds are left to those who know them.
-    if !(1..=12).contains(&month) || !(1..=28).contains(&day) || hour > 23 || minute > 59 {
+    // Leap seconds are left to those who know them.
+    if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    if second > 59 {
-        return None;
-    }
-    let days = days_from_civil(year, month, day);
+    let days = i64::from(date.to_julian_day()) - EPOCH_DAY;
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
     Some(Timestamp(seconds * 1000 + millis))
 }
@@ -178,16 +170,6 @@ fn digits(digits: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0, |number, digit| {
         digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0'))
     })
-}
-
-/// The inverse of [`civil_from_days`].
-const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let month_from_march = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
 }
 
 fn put_digits(field: &mut [u8], mut value: u64) {
