@@ -16,11 +16,14 @@
 //! * A slash at the end of a path changes nothing; HEAD is answered like GET, without the body.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::future::ready;
+use std::sync::{Arc, LazyLock};
 
 use base::{ConnInfo, OrgId, Protocol, Timestamp, limits};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
+use futures_util::TryFutureExt;
+use futures_util::future::BoxFuture;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -28,6 +31,7 @@ use rules::identity::model::Org;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
+use utoipa::openapi::HttpMethod;
 
 use crate::app::App;
 use crate::random::random;
@@ -47,21 +51,44 @@ use query::Query;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What a request is about; the texts are those of the path.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Resource<'a> {
-    Document,
-    Me,
-    Inspect,
-    Project(Cow<'a, str>),
-    Org(Cow<'a, str>),
-    Below(Cow<'a, str>),
-    Projects(Cow<'a, str>),
-    Principals(Cow<'a, str>),
-    ByIds(Cow<'a, str>),
-    Sessions(Cow<'a, str>, Cow<'a, str>),
-    Revoke(Cow<'a, str>, Cow<'a, str>),
+/// The path of the description of all others.
+const DOCUMENT: &str = "/openapi.json";
+
+/// Who answers at a path: a function whose `utoipa::path` says the path and the method.
+struct Route {
+    path: String,
+    is_posted: bool,
+    handler: Handler,
 }
+
+/// Answers, given the texts that the path has in place of its one or two `{…}`.
+type Handler = for<'a> fn(&'a Asked<'_>, &'a Names<'_>) -> BoxFuture<'a, Answer>;
+
+type Answer = Result<Response<Bytes>, Error>;
+type Names<'a> = [Cow<'a, str>; 2];
+
+static ROUTES: LazyLock<[Route; 10]> = LazyLock::new(|| {
+    [
+        Route::to::<principals::__path_me>(|asked, _| written(principals::me(asked))),
+        Route::to::<principals::__path_list>(|asked, [org, _]| {
+            written(principals::list(asked, org))
+        }),
+        Route::to::<principals::__path_by_ids>(|asked, [org, _]| {
+            written(principals::by_ids(asked, org))
+        }),
+        Route::to::<sessions::__path_list>(|asked, [org, user]| {
+            written(sessions::list(asked, org, user))
+        }),
+        Route::to::<sessions::__path_revoke>(|asked, [org, user]| {
+            Box::pin(sessions::revoke(asked, org, user).map_ok(|()| no_content()))
+        }),
+        Route::to::<orgs::__path_org>(|asked, [org, _]| written(orgs::org(asked, org))),
+        Route::to::<orgs::__path_below>(|asked, [org, _]| written(orgs::below(asked, org))),
+        Route::to::<orgs::__path_projects>(|asked, [org, _]| written(orgs::projects(asked, org))),
+        Route::to::<orgs::__path_project>(|asked, [org, _]| written(orgs::project(asked, org))),
+        Route::to::<orgs::__path_inspect>(|asked, _| written(orgs::inspect(asked))),
+    ]
+});
 
 /// A request of somebody who is known.
 pub struct Asked<'a> {
@@ -125,78 +152,50 @@ async fn routed(
     conn: ConnInfo,
     now: Timestamp,
 ) -> Result<Response<Bytes>, Error> {
-    let resource = Resource::of(request.uri().path());
-    let resource = resource.ok_or_else(|| Error::not_found("There is nothing at this path."))?;
-    if !resource.takes(request.method()) {
-        return Err(Error::method(resource.methods()));
+    let path = request.uri().path();
+    if path == DOCUMENT {
+        return takes(false, request).map(|()| json(openapi::document()));
     }
-    if resource == Resource::Document {
-        return Ok(json(openapi::document()));
-    }
+    let found = ROUTES.iter().find_map(|route| Some((route, route.names(path)?)));
+    let (route, names) = found.ok_or_else(|| Error::not_found("There is nothing at this path."))?;
+    takes(route.is_posted, request)?;
     let caller = Caller::recognise(app, request.headers(), now)?;
     let secret = app.page_secret().await.map_err(|error| Error::internal(&error))?;
     let query = Query::read(request.uri().query());
     let protocol = conn.protocol;
     let asked = Asked { app, caller, request, query, protocol, secret, now };
-    match &resource {
-        Resource::Document => Ok(json(openapi::document())),
-        Resource::Me => principals::me(&asked).and_then(written),
-        Resource::Inspect => orgs::inspect(&asked).and_then(written),
-        Resource::Project(project) => orgs::project(&asked, project).and_then(written),
-        Resource::Org(org) => orgs::org(&asked, org).and_then(written),
-        Resource::Below(org) => orgs::below(&asked, org).and_then(written),
-        Resource::Projects(org) => orgs::projects(&asked, org).and_then(written),
-        Resource::Principals(org) => principals::list(&asked, org).and_then(written),
-        Resource::ByIds(org) => principals::by_ids(&asked, org).and_then(written),
-        Resource::Sessions(org, user) => sessions::list(&asked, org, user).and_then(written),
-        Resource::Revoke(org, user) => {
-            sessions::revoke(&asked, org, user).await?;
-            let mut response = Response::new(Bytes::new());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            Ok(response)
+    (route.handler)(&asked, &names).await
+}
+
+impl Route {
+    fn to<P: utoipa::Path>(handler: Handler) -> Self {
+        let is_posted = P::methods() == [HttpMethod::Post];
+        Self { path: P::path(), is_posted, handler }
+    }
+
+    /// What `path` has in place of the `{…}`, if it is this route's.
+    fn names<'a>(&self, path: &'a str) -> Option<Names<'a>> {
+        let mut segments = path.strip_suffix('/').unwrap_or(path).split('/');
+        let mut names = Names::default();
+        let mut free = names.iter_mut();
+        for own in self.path.split('/') {
+            let segment = segments.next()?;
+            if own.starts_with('{') {
+                // What is no UTF-8 is the name of nothing.
+                *free.next()? = percent_decode_str(segment).decode_utf8_lossy();
+            } else if own != segment {
+                return None;
+            }
         }
+        segments.next().is_none().then_some(names)
     }
 }
 
-impl<'a> Resource<'a> {
-    fn of(path: &'a str) -> Option<Self> {
-        if path == "/openapi.json" {
-            return Some(Self::Document);
-        }
-        let path = path.strip_prefix("/api/v1/")?;
-        let segments: Vec<&str> = path.strip_suffix('/').unwrap_or(path).split('/').collect();
-        // What is no UTF-8 is the name of nothing.
-        let name = |segment: &'a str| percent_decode_str(segment).decode_utf8_lossy();
-        Some(match segments[..] {
-            ["principals", "me"] => Self::Me,
-            ["token", "inspect"] => Self::Inspect,
-            ["projects", project] => Self::Project(name(project)),
-            ["orgs", org] => Self::Org(name(org)),
-            ["orgs", org, "orgs"] => Self::Below(name(org)),
-            ["orgs", org, "projects"] => Self::Projects(name(org)),
-            ["orgs", org, "principals"] => Self::Principals(name(org)),
-            ["orgs", org, "principals", "byids"] => Self::ByIds(name(org)),
-            ["orgs", org, "principals", user, "sessions"] => Self::Sessions(name(org), name(user)),
-            ["orgs", org, "principals", user, "sessions", "revoke"] => {
-                Self::Revoke(name(org), name(user))
-            }
-            _ => return None,
-        })
-    }
-
-    const fn is_posted(&self) -> bool {
-        matches!(self, Self::ByIds(_) | Self::Revoke(..))
-    }
-
-    fn takes(&self, method: &Method) -> bool {
-        match self.is_posted() {
-            true => method == Method::POST,
-            false => matches!(*method, Method::GET | Method::HEAD),
-        }
-    }
-
-    const fn methods(&self) -> &'static str {
-        if self.is_posted() { "POST" } else { "GET, HEAD" }
+fn takes(posted: bool, request: &Request<Bytes>) -> Result<(), Error> {
+    match *request.method() {
+        Method::POST if posted => Ok(()),
+        Method::GET | Method::HEAD if !posted => Ok(()),
+        _ => Err(Error::method(if posted { "POST" } else { "GET, HEAD" })),
     }
 }
 
@@ -234,11 +233,16 @@ impl Asked<'_> {
     }
 }
 
-fn written(body: impl Serialize) -> Result<Response<Bytes>, Error> {
-    match serde_json::to_vec(&body) {
-        Ok(text) => Ok(json(text.into())),
-        Err(error) => Err(Error::internal(&error)),
-    }
+fn written<'a>(body: Result<impl Serialize, Error>) -> BoxFuture<'a, Answer> {
+    let text =
+        body.and_then(|body| serde_json::to_vec(&body).map_err(|error| Error::internal(&error)));
+    Box::pin(ready(text.map(|text| json(text.into()))))
+}
+
+fn no_content() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 fn json(text: Bytes) -> Response<Bytes> {
@@ -260,4 +264,34 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     // Without randomness they are all the same, which does no harm.
     let fresh = HEXLOWER.encode(&random::<16>().unwrap_or_default());
     HeaderValue::try_from(fresh).unwrap_or(HeaderValue::from_static("none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_out_of_paths() {
+        let check = |path: &str, expected: Option<(&str, [&str; 2])>| {
+            let mut found = ROUTES.iter().filter_map(|route| {
+                let names = route.names(path)?.map(Cow::into_owned);
+                Some((route.path.strip_prefix("/api/v1").expect("one prefix"), names))
+            });
+            let expected = expected.map(|(route, names)| (route, names.map(str::to_owned)));
+            assert_eq!((found.next(), found.next()), (expected, None), "{path}");
+        };
+        let sessions = "/orgs/{org}/principals/{principal}/sessions";
+        check("/api/v1/orgs/a", Some(("/orgs/{org}", ["a", ""])));
+        check("/api/v1/orgs/a/", Some(("/orgs/{org}", ["a", ""])));
+        check("/api/v1/orgs//", Some(("/orgs/{org}", ["", ""])));
+        check("/api/v1/orgs//orgs", Some(("/orgs/{org}/orgs", ["", ""])));
+        check("/api/v1/orgs/%61%2F+%zz", Some(("/orgs/{org}", ["a/+%zz", ""])));
+        check("/api/v1/orgs/%ff", Some(("/orgs/{org}", ["\u{fffd}", ""])));
+        check("/api/v1/orgs/{org}/principals/byids/sessions", Some((sessions, ["{org}", "byids"])));
+        for path in ["", "/", "/api/v1", "/api/v1/orgs", "/api/v1/orgs/", "/api/v1/orgs/a//"] {
+            check(path, None);
+        }
+        check("/api/v1/%6frgs/a", None);
+        check("/api/v1/orgs/a/principals/b/sessions/c", None);
+    }
 }
