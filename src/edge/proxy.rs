@@ -214,6 +214,7 @@ mod tests {
         check(b"PROXY TCP6 2001:db8::1 ::1 4000 1883\r\n", Some("[2001:db8::1]:4000"));
         check(b"PROXY UNKNOWN\r\n", None);
         check(b"PROXY UNKNOWN anything at all\r\n", None);
+        check(b"PROXY UNKNOWN a b c d e f g\r\n", None);
         check(&v2(0x21, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0]), Some("192.0.2.1:256"));
         check(
             &v2(0x21, 0x11, &[192, 0, 2, 1, 10, 0, 0, 1, 1, 0, 2, 0, 4, 0, 0]),
@@ -221,6 +222,7 @@ mod tests {
         );
         check(&v2(0x21, 0x21, &v6.concat()), Some("[2001:db8::1]:80"));
         check(&v2(0x20, 0x00, &[]), None);
+        check(&v2(0x20, 0x11, &[]), None);
         check(&v2(0x21, 0x31, &[0; 216]), None);
     }
 
