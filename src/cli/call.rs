@@ -28,10 +28,11 @@ mqtts 8883, tcp 5050, tcps 5051, http and ws 8080, https and wss 8443. OPTIONS, 
   ca=FILE             PEM file with the roots that the server's certificate is checked against
   insecure=true       do not check the server's certificate
 
-Examples:
-  tr50d call session.list --url mqtt://operator%40basicorg.example:demo-operator-password@127.0.0.1
-  tr50d call thing.find '{\"key\":\"mower-1\"}' --url http://admin@devicewise.com:…@127.0.0.1:8080
+Examples, with the logins of `tr50d serve --demo`:
   tr50d call diag.ping --url tcp://mower-1:demo-token-basicorg@127.0.0.1
+  tr50d call session.list --url mqtt://operator%40basicorg.example:demo-operator-password@127.0.0.1
+  tr50d call thing.find '{\"key\":\"mower-1\"}' \\
+      --url http://operator@basicorg.example:demo-operator-password@127.0.0.1:8080
 
 A thing that is connected with the same client id loses its connection when `call` logs in as it.")]
 pub struct CallArgs {

@@ -30,26 +30,28 @@ const DURATION_MAX: Duration = Duration::from_secs(86_400);
 ///
 /// Every device logs in with its own thing key and the token; when all are connected they send
 /// until the duration is over or Ctrl-C. A progress line a second goes to standard error, the
-/// report to standard output. The exit status is 0 if nothing failed, 1 if something did, 2 if the
-/// fleet could not start.
+/// report to standard output; it ends with why commands failed and why connections did, if any. The
+/// exit status is 0 if nothing failed, 1 if something did, 2 if the fleet could not start.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 URLs are as in `tr50d call --help`. The password is the application token; the user name is only
 used when it is an e-mail address: then all devices log in as that user.
 
 Examples:
-  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 50 --window 20
+  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 50 --rate 1000
   tr50d fleet --url mqtt://127.0.0.1 --url tcp://127.0.0.1 --token demo-token-basicorg \\
       --devices 500 --rate 1000 --mqtt-version mix --client mix
-  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --telemetry 100 --window 4
-  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 10000 --methods 1 --rate 100
-  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --files 1000000 \\
+  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --telemetry 100 --rate 500
+  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 1000 --methods 2 --rate 100
+  tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --files 1000000 --rate 20 \\
       --files-url http://127.0.0.1:8080
   tr50d fleet --url mqtt://:demo-token-basicorg@127.0.0.1 --devices 100000 --idle \\
       --source-addresses 127.0.0.2-127.0.0.5
 
-Many connections need many file descriptors (`ulimit -n`). A server may bound the commands of one
-session (limits.commands_per_s); what it refuses counts as failed.")]
+A server bounds the commands of one session (limits.commands_per_s, 100 a second if not set
+otherwise) and refuses those beyond; the report says so. Without --rate devices send as fast as they
+are answered, which is for a server without that bound (TR50D_LIMITS__COMMANDS_PER_S=0).
+Many connections need many file descriptors (`ulimit -n`).")]
 pub struct FleetArgs {
     /// The server; several are taken in turn by the devices
     #[arg(long = "url", value_name = "URL", required = true)]

@@ -11,7 +11,7 @@ use super::files::{self, FileLoad};
 use super::flow::{Flow, Pace};
 use super::methods::{self, Exchange};
 use super::ordinary::Ordinary;
-use super::report::Board;
+use super::report::{Board, Reason};
 use crate::{
     Client, ClientError, Connection, HttpConnection, Incoming, Link, Options, Reply, Target, Url,
     request_text,
@@ -181,7 +181,7 @@ async fn work_connection(
                 now = Instant::now();
                 while let Some(incoming) = connection.next_incoming()? {
                     if let Incoming::Reply { id, text } = incoming {
-                        flow.answered(id, succeeded(text), now);
+                        flow.answered(id, outcome(text), now);
                     }
                 }
             }
@@ -220,7 +220,7 @@ async fn work_ordinary(ordinary: &mut Ordinary, work: Work<'_>) -> Result<(), Cl
         tokio::select! {
             answer = ordinary.receive() => {
                 let (id, text) = answer?;
-                flow.answered(Some(id), succeeded(&text), Instant::now());
+                flow.answered(Some(id), outcome(&text), Instant::now());
             }
             () = sleep_until(flow.wake(now)) => {}
             () = stopped.as_mut(), if !stopping => {
@@ -243,7 +243,7 @@ async fn work_http(http: &mut HttpConnection, work: Work<'_>) -> Result<(), Clie
             let late = Err(ClientError::Timeout(work.pace.timeout));
             let post = http.post(request.clone());
             let text = timeout(work.pace.timeout, post).await.unwrap_or(late)?;
-            flow.answered(None, succeeded(&text), Instant::now());
+            flow.answered(None, outcome(&text), Instant::now());
             continue;
         }
         if flow.is_over(now) {
@@ -255,6 +255,11 @@ async fn work_http(http: &mut HttpConnection, work: Work<'_>) -> Result<(), Clie
             () = work.stop.cancelled() => {}
         }
     }
+}
+
+/// What a reply to one command says, with the reason if it failed.
+pub(super) fn outcome(text: &[u8]) -> Result<(), Reason> {
+    if succeeded(text) { Ok(()) } else { Err(Reason::of(&Reply::of_command(text))) }
 }
 
 /// Whether a reply to one command says `"success":true`: found as text, because reading JSON would

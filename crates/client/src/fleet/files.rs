@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::device::{Device, STOP_PATIENCE, Work};
 use super::flow::{Flow, Pace};
+use super::report::Reason;
 use crate::{ClientError, HttpConnection, Login, Options, Reply, Target, Url};
 
 /// What the devices move, and where to.
@@ -60,21 +61,21 @@ impl FileLoad {
         HttpConnection::open(&self.target, &self.url, options).await
     }
 
-    /// Stores the file and fetches it again; why that went wrong, if it did.
+    /// Stores the file and fetches it again; the reason if the server or the bytes say no.
     async fn there_and_back(
         &self,
         device: &mut Device,
         http: &mut HttpConnection,
-    ) -> Result<Result<(), String>, ClientError> {
+    ) -> Result<Result<(), Reason>, ClientError> {
         let crc32 = self.crc32;
         let params = format!(r#"{{"fileName":"fleet.bin","crc32":{crc32}}}"#);
         let put = device.call("file.put", Some(&params)).await?;
-        let Some(id) = ticket(&put) else { return Ok(Err(put.failure())) };
+        let Some(id) = ticket(&put) else { return Ok(Err(Reason::of(&Ok(put)))) };
         http.store_file(&id, self.bytes.clone()).await?;
         let get = device.call("file.get", Some(r#"{"fileName":"fleet.bin"}"#)).await?;
-        let Some(id) = ticket(&get) else { return Ok(Err(get.failure())) };
+        let Some(id) = ticket(&get) else { return Ok(Err(Reason::of(&Ok(get)))) };
         let same = http.fetch_file(&id, self.bytes.len()).await? == self.bytes;
-        Ok(if same { Ok(()) } else { Err("a file came back as another".to_owned()) })
+        Ok(if same { Ok(()) } else { Err(Reason::own("a file came back as another")) })
     }
 }
 
@@ -100,8 +101,7 @@ pub(super) async fn work(
         if flow.next(now).is_some() {
             let round = timeout(patience, files.there_and_back(device, &mut http));
             let moved = round.await.unwrap_or(Err(ClientError::Timeout(patience)))?;
-            flow.answered(None, moved.is_ok(), Instant::now());
-            moved.unwrap_or_else(|why| work.board.count_error(why));
+            flow.answered(None, moved, Instant::now());
             continue;
         }
         if flow.is_over(now) {

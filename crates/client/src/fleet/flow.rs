@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::report::Board;
+use super::report::{Board, Reason};
 
 /// The rules that one device sends by.
 #[derive(Clone, Copy, Debug)]
@@ -66,15 +66,15 @@ impl<'a> Flow<'a> {
 
     /// Counts the answer to `id`, or to the oldest command where answers come in order. One that
     /// nobody waits for (it was lost before) is not counted again.
-    pub(super) fn answered(&mut self, id: Option<u32>, success: bool, now: Instant) {
+    pub(super) fn answered(&mut self, id: Option<u32>, outcome: Result<(), Reason>, now: Instant) {
         let index = id.map_or(0, |id| id.wrapping_sub(self.first_id) as usize);
         let Some(sent) = self.sent.get_mut(index).and_then(Option::take) else {
             return;
         };
         self.board.latency.record(now.saturating_duration_since(sent));
         self.board.answered.fetch_add(1, Relaxed);
-        if !success {
-            self.board.failed.fetch_add(1, Relaxed);
+        if let Err(reason) = outcome {
+            self.board.count_failure(reason);
         }
         self.forget_answered();
     }
@@ -154,12 +154,12 @@ mod tests {
             [flow.next(start), flow.next(start), flow.next(start)],
             [Some(0), Some(1), None]
         );
-        flow.answered(Some(1), true, start + MS);
+        flow.answered(Some(1), Ok(()), start + MS);
         assert_eq!(flow.next(start + MS), None, "the oldest is still on its way");
-        flow.answered(Some(0), false, start + MS);
+        flow.answered(Some(0), Err(Reason::own("no")), start + MS);
         assert_eq!(flow.next(start + MS), Some(2));
-        flow.answered(Some(7), true, start + MS);
-        flow.answered(Some(0), true, start + MS);
+        flow.answered(Some(7), Ok(()), start + MS);
+        flow.answered(Some(0), Ok(()), start + MS);
         assert_eq!(counts(&board), [3, 2, 1, 0]);
         drop(flow);
         assert_eq!(counts(&board), [3, 2, 1, 1]);
@@ -170,9 +170,9 @@ mod tests {
         let (board, start) = (Board::default(), Instant::now());
         let mut flow = Flow::new(pace(start, 3, None), &board);
         assert_eq!([flow.next(start), flow.next(start)], [Some(0), Some(1)]);
-        flow.answered(None, true, start + MS);
-        flow.answered(None, true, start + MS);
-        flow.answered(None, true, start + MS);
+        flow.answered(None, Ok(()), start + MS);
+        flow.answered(None, Ok(()), start + MS);
+        flow.answered(None, Ok(()), start + MS);
         assert_eq!(counts(&board), [2, 2, 0, 0]);
     }
 
@@ -183,10 +183,10 @@ mod tests {
         assert_eq!(flow.wake(start), start);
         assert_eq!([flow.next(start), flow.next(start + 5 * MS)], [Some(0), None]);
         assert_eq!(flow.next(start + 10 * MS), None, "the window is full");
-        flow.answered(Some(0), true, start + 35 * MS);
+        flow.answered(Some(0), Ok(()), start + 35 * MS);
         // Due at 10 ms, sent at 35 ms, answered at 36 ms: 26 ms.
         assert_eq!(flow.next(start + 35 * MS), Some(1));
-        flow.answered(Some(1), true, start + 36 * MS);
+        flow.answered(Some(1), Ok(()), start + 36 * MS);
         assert_eq!(flow.next(start + 36 * MS), Some(2));
         assert_eq!(board.latency.max(), 35 * MS);
         let median = board.latency.quantile(0.5).as_micros();
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(flow.next(start), Some(0));
         assert_eq!(flow.wake(start), start + 100 * MS);
         assert_eq!((flow.expire(start + 99 * MS), flow.expire(start + 100 * MS)), (0, 1));
-        flow.answered(Some(0), true, start + 101 * MS);
+        flow.answered(Some(0), Ok(()), start + 101 * MS);
         assert_eq!(flow.next(start + 101 * MS), Some(1));
         assert_eq!(counts(&board), [2, 0, 0, 1]);
     }
@@ -213,7 +213,7 @@ mod tests {
         let end = start + 1000 * MS;
         assert!(!flow.is_over(end));
         assert_eq!(flow.wake(end), start + 1099 * MS);
-        flow.answered(None, true, end);
+        flow.answered(None, Ok(()), end);
         assert!(flow.is_over(end));
         assert_eq!(flow.next(end), None);
     }

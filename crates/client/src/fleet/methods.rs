@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::report::Board;
+use super::device::outcome;
+use super::report::{Board, Reason};
 use crate::{ClientError, Connection, Incoming};
 
 /// What the devices of one run share.
@@ -163,11 +164,16 @@ impl Answering<'_> {
     /// Takes a reply: for each mail in it, the requests that tell of work and of its end, with what
     /// was asked as the answer.
     fn replied(&mut self, id: u32, text: &[u8], requests: &mut Vec<(u32, String)>) {
-        let Some(noticed) = self.asked.remove(&id) else { return };
+        let noticed = self.asked.remove(&id);
+        if let Err(reason) = outcome(text) {
+            return self.board.count_failure(reason);
+        }
+        let Some(noticed) = noticed else { return };
         let Ok(Checked { cmd: CheckedCommand { params: Some(params) } }) =
             serde_json::from_slice(text)
         else {
-            return self.board.count_mail_error("a reply to mailbox.check without messages");
+            let reason = "a reply to mailbox.check without messages";
+            return self.board.count_failure(Reason::own(reason));
         };
         for Message { id, params: Method { params } } in params.messages {
             if let Ok(Echo { sent_ns }) = serde_json::from_str(params.get()) {
@@ -248,5 +254,15 @@ mod tests {
         // An answer to something else.
         answering.replied(requests[0].0, br#"{"cmd":{"success":true}}"#, &mut requests);
         assert_eq!(requests.len(), 2);
+        assert_eq!(board.failed.load(Relaxed), 0);
+        // Whatever the device could not do is a failure with its reason.
+        let refused =
+            br#"{"cmd":{"success":false,"errorCodes":[-1],"errorMessages":["as you wish"]}}"#;
+        let (id, _) = answering.check(exchange.epoch);
+        for id in [id, requests[1].0] {
+            answering.replied(id, refused, &mut requests);
+        }
+        let report = board.report(Duration::from_secs(1));
+        assert!(report.to_string().contains("failure      2 × [-1] as you wish"), "{report}");
     }
 }

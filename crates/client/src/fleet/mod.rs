@@ -36,7 +36,7 @@ pub use histogram::Histogram;
 pub use plan::{
     ClientKind, DEVICES_MAX, FILE_BYTES_MAX, Load, Plan, PlanError, ROWS_MAX, Versions, WINDOW_MAX,
 };
-pub use report::{Board, Commands, Connections, Files, Latency, Mail, Report, Rows};
+pub use report::{Board, Commands, Connections, Failures, Files, Latency, Mail, Report, Rows};
 
 use device::Work;
 use flow::Pace;

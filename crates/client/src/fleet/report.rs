@@ -9,9 +9,14 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::histogram::Histogram;
+use crate::{ClientError, Reply};
 
-/// Different error texts that are kept; further ones are only counted.
+/// Different error texts, and different reasons of failures, that are kept; further ones are only
+/// counted.
 const ERROR_TEXTS_MAX: usize = 20;
+
+/// What stands for those that are only counted.
+const OTHERS: &str = "others";
 
 /// The counters that all devices share.
 #[derive(Default)]
@@ -30,6 +35,34 @@ pub struct Board {
     /// From the sending of a method to the notice on the device's socket.
     pub(super) notice: Histogram,
     errors: Mutex<BTreeMap<String, u64>>,
+    failures: Mutex<BTreeMap<Reason, u64>>,
+}
+
+/// Why a command failed.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Reason {
+    code: Option<i64>,
+    message: String,
+}
+
+impl Reason {
+    /// The reason that a reply gives, or that it is none.
+    pub(super) fn of(reply: &Result<Reply, ClientError>) -> Self {
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => return Self::own(error.to_string()),
+        };
+        let message = match reply.error_messages() {
+            [] => "no reason given".to_owned(),
+            messages => messages.join(" "),
+        };
+        Self { code: reply.error_codes().first().copied(), message }
+    }
+
+    /// A reason that the fleet finds, not the server.
+    pub(super) fn own(message: impl Into<String>) -> Self {
+        Self { code: None, message: message.into() }
+    }
 }
 
 impl Board {
@@ -59,18 +92,14 @@ impl Board {
         self.count_error(error);
     }
 
-    /// Counts something that went wrong with a device's mail.
-    pub(super) fn count_mail_error(&self, error: impl fmt::Display) {
+    /// Counts a command that failed.
+    pub(super) fn count_failure(&self, reason: Reason) {
         self.failed.fetch_add(1, Relaxed);
-        self.count_error(error);
+        count(&mut self.failures.lock(), reason, || Reason::own(OTHERS));
     }
 
-    pub(super) fn count_error(&self, error: impl fmt::Display) {
-        let text = error.to_string();
-        let mut errors = self.errors.lock();
-        let known = errors.contains_key(&text);
-        let text = if known || errors.len() < ERROR_TEXTS_MAX { text } else { "others".to_owned() };
-        *errors.entry(text).or_default() += 1;
+    fn count_error(&self, error: impl fmt::Display) {
+        count(&mut self.errors.lock(), error.to_string(), || OTHERS.to_owned());
     }
 
     /// Commands answered until now, failures too.
@@ -131,8 +160,24 @@ impl Board {
             files: None,
             mail,
             seconds,
+            failures: self.failures(),
             errors: self.errors.lock().clone(),
         }
+    }
+
+    /// The reasons of failures, the most frequent first.
+    fn failures(&self) -> Vec<Failures> {
+        let counted = self.failures.lock();
+        let mut failures: Vec<_> = counted
+            .iter()
+            .map(|(Reason { code, message }, count)| Failures {
+                code: *code,
+                message: message.clone(),
+                count: *count,
+            })
+            .collect();
+        failures.sort_by_key(|failures| std::cmp::Reverse(failures.count));
+        failures
     }
 }
 
@@ -158,8 +203,23 @@ pub struct Report {
     pub mail: Option<Mail>,
     /// How long commands were sent.
     pub seconds: f64,
-    /// Error texts with their number.
+    /// Why commands failed, the most frequent reason first.
+    pub failures: Vec<Failures>,
+    /// Why connections failed or dropped: texts with their number.
     pub errors: BTreeMap<String, u64>,
+}
+
+/// Commands that failed for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failures {
+    /// The server's error code; none where the fleet itself found the fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i64>,
+    /// What the server says.
+    pub message: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// How connecting went.
@@ -319,10 +379,21 @@ impl fmt::Display for Report {
             "latency      p50 {:.3} ms  p99 {:.3} ms  p99.9 {:.3} ms  max {:.3} ms",
             latency.p50_ms, latency.p99_ms, latency.p999_ms, latency.max_ms,
         )?;
+        for Failures { code, message, count } in &self.failures {
+            let code = code.map_or_else(String::new, |code| format!("[{code}] "));
+            write!(f, "\nfailure      {count} × {code}{message}")?;
+        }
         self.errors
             .iter()
             .try_for_each(|(text, count)| write!(f, "\nerror        {count} × {text}"))
     }
+}
+
+/// Counts `key`, or `others` when there are too many keys.
+fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K, others: impl FnOnce() -> K) {
+    let known = counts.len() < ERROR_TEXTS_MAX || counts.contains_key(&key);
+    let key = if known { key } else { others() };
+    *counts.entry(key).or_default() += 1;
 }
 
 struct Millis(Duration);
@@ -367,7 +438,7 @@ mod tests {
                 .to_owned()
                 + r#""commands":{"sent":1000,"answered":1000,"failed":0,"lost":0,"#
                 + r#""perSecond":500.0},"latency":{"p50Ms":0.25,"p99Ms":0.25,"p999Ms":0.25,"#
-                + r#""maxMs":0.25},"seconds":2.0,"errors":{}}"#
+                + r#""maxMs":0.25},"seconds":2.0,"failures":[],"errors":{}}"#
         );
     }
 
@@ -397,6 +468,34 @@ mod tests {
             board.count_error(number);
         }
         assert!(board.report(Duration::ZERO).errors.len() <= ERROR_TEXTS_MAX + 1);
+    }
+
+    #[test]
+    fn failures_are_counted_by_code_and_sentence() {
+        let board = board();
+        let reply = |text: &str| Reason::of(&Reply::of_command(text.as_bytes()));
+        let one = r#"{"cmd":{"success":false,"errorCodes":[-1],"errorMessages":["as you wish"]}}"#;
+        board.count_failure(reply(r#"{"cmd":{"success":false}}"#));
+        board.count_failure(reply(one));
+        board.count_failure(reply(one));
+        let report = board.report(Duration::from_secs(1));
+        assert_eq!(report.commands.failed, 3);
+        let end = "\nfailure      2 × [-1] as you wish\nfailure      1 × no reason given";
+        assert!(report.to_string().ends_with(end), "{report}");
+        let json = serde_json::to_value(&report).expect("plain");
+        let expected = serde_json::json!([
+            {"code": -1, "message": "as you wish", "count": 2},
+            {"message": "no reason given", "count": 1},
+        ]);
+        assert_eq!(json["failures"], expected);
+        board.count_failure(reply("garbage"));
+        for number in 0..100 {
+            board.count_failure(Reason::own(number.to_string()));
+        }
+        let failures = board.report(Duration::ZERO).failures;
+        assert_eq!(failures.len(), ERROR_TEXTS_MAX + 1);
+        assert_eq!((failures[0].message.as_str(), failures[0].count), (OTHERS, 83));
+        assert_eq!(failures.iter().map(|failures| failures.count).sum::<u64>(), 104);
     }
 
     #[test]

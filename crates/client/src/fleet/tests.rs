@@ -84,6 +84,9 @@ async fn failures_losses_and_dropped_connections_are_told_apart() {
             let expected = [counts[0], counts[1], counts[2] || in_order];
             assert_eq!(found, expected, "{scheme} {command}: {report}");
             assert!(!report.is_clean());
+            let reasons: u64 = report.failures.iter().map(|failures| failures.count).sum();
+            assert_eq!(reasons, failed, "{report}");
+            assert!(report.failures.iter().all(|failures| failures.code == Some(-1)), "{report}");
         }
     };
     check(usize::MAX, "diag.fail", [true, false, false]).await;
