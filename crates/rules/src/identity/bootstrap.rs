@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use base::{ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId, limits};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -138,7 +139,8 @@ struct ApplicationEntry {
     id: Option<ApplicationId>,
     name: String,
     org: String,
-    token: String,
+    token: Option<String>,
+    token_hash: Option<String>,
     token_id: Option<TokenId>,
     token_name: String,
     #[serde(default)]
@@ -316,10 +318,10 @@ impl Reader<'_> {
     ) -> Result<Application, Problem> {
         let holder = || format!("the application {:?}", entry.name);
         check(is_name(&entry.name), holder, "name", NAME_RULE)?;
-        check(is_token(&entry.token), holder, "token", "8 to 256 printable ASCII characters")?;
+        let token_hash = token_hash(&entry, holder)?;
         let org = self.org(&entry.org, holder)?;
         self.claim("application", &format!("{} of {}", entry.name, entry.org))?;
-        if !self.names.insert(("token", entry.token.clone())) {
+        if !self.names.insert(("token", HEXLOWER.encode(&token_hash))) {
             return Err(Problem::SameToken(entry.name));
         }
         let id = entry.id.unwrap_or_else(|| ApplicationId::from_bytes(self.random_bytes()));
@@ -333,7 +335,7 @@ impl Reader<'_> {
             org,
             token_id,
             token_name: entry.token_name,
-            token_hash: Sha256::digest(&entry.token).into(),
+            token_hash,
             auto_register: entry.auto_register,
             auto_register_def: entry.auto_register_def,
             auto_register_tags: entry.auto_register_tags,
@@ -433,6 +435,26 @@ fn check(
     rule: &'static str,
 ) -> Result<(), Problem> {
     if fits { Ok(()) } else { Err(Problem::Unfit { holder: holder(), what, rule }) }
+}
+
+/// The SHA-256 of an application's token, which is given itself or by its hash.
+fn token_hash(entry: &ApplicationEntry, holder: impl Fn() -> String) -> Result<[u8; 32], Problem> {
+    match (&entry.token, &entry.token_hash) {
+        (Some(token), None) => {
+            check(is_token(token), holder, "token", "8 to 256 printable ASCII characters")?;
+            Ok(Sha256::digest(token).into())
+        }
+        (None, Some(hash)) => {
+            let bytes = HEXLOWER_PERMISSIVE.decode(hash.as_bytes()).ok();
+            let rule = "it is no SHA-256 in 64 hexadecimal digits";
+            let unfit = || Problem::Unfit { holder: holder(), what: "token_hash", rule };
+            bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(unfit)
+        }
+        _ => {
+            let rule = "exactly one of token and token_hash is needed";
+            Err(Problem::Unfit { holder: holder(), what: "token", rule })
+        }
+    }
 }
 
 /// Whether the text follows [`NAME_RULE`].

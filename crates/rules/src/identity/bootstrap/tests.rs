@@ -51,6 +51,17 @@ fn defaults_are_filled_in() {
 }
 
 #[test]
+fn a_token_can_be_given_by_its_hash() {
+    let digest = Sha256::digest("secret-token");
+    let application = format!(
+        "[[application]]\nname = 'app'\norg = 'SYSTEM'\ntoken_name = 't'\ntoken_hash = '{}'\n",
+        HEXLOWER.encode(&digest)
+    );
+    let records = read_text(&[ORGS, &application].concat()).expect("right");
+    assert_eq!(records.applications[0].token_hash[..], digest[..]);
+}
+
+#[test]
 fn passwords_are_hashed_and_hashes_are_kept() {
     let hash = hash_password("other", [9; 16]);
     let users = format!(
@@ -118,7 +129,19 @@ fn what_is_wrong_with_an_application_is_named() {
     };
     let unfit = r#"the application "app" has an unfit token: 8 to 256 printable ASCII characters"#;
     check_refused(&entry("token = 'short'"), unfit);
+    let unfit = r#"the application "app" has an unfit token: exactly one of token and token_hash"#;
+    check_refused(&entry(""), &format!("{unfit} is needed"));
+    check_refused(&entry("token = 'secret-token'\ntoken_hash = ''"), &format!("{unfit} is needed"));
+    let unfit = r#"the application "app" has an unfit token_hash: it is no SHA-256 in 64 "#;
+    for hash in ["secret-token", "c0ffee", &"g0".repeat(32)] {
+        let unfit = format!("{unfit}hexadecimal digits");
+        check_refused(&entry(&format!("token_hash = '{hash}'")), &unfit);
+    }
     let first = entry("token = 'secret-token'");
+    let hash = HEXLOWER.encode(&Sha256::digest("secret-token"));
+    let same_token = [&first, &*entry(&format!("token_hash = '{hash}'")).replace("'app'", "'b'")];
+    let taken = r#"the application "b" has the token of another one"#;
+    check_refused(&same_token.map(String::from).concat(), taken);
     let same_token = [first.clone(), first.replace("'app'", "'other'")].concat();
     check_refused(&same_token, r#"the application "other" has the token of another one"#);
     let same_name = [first, entry("token = 'another-token'")].concat();
