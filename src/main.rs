@@ -1,4 +1,4 @@
-//! The command line: `serve`, `call`, `fleet`, `check`, `backup`, `restore`.
+//! The command line: `init`, `serve`, `call`, `fleet`, `check`, `backup`, `restore`.
 
 use std::fs::DirBuilder;
 use std::io::Write;
@@ -13,6 +13,7 @@ use tr50d::cli::backup::{self, BackupArgs, RestoreArgs};
 use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
+use tr50d::cli::init::{self, InitArgs};
 use tr50d::config::{Config, is_demo_dir};
 use tr50d::descriptors;
 use tr50d::edge::tls;
@@ -32,9 +33,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    // Described where their arguments are: a line here would hide the longer text of their --help.
+    Init(InitArgs),
     /// Runs the server until SIGTERM or Ctrl-C.
     Serve(ServeArgs),
-    // Described where their arguments are: a line here would hide the longer text of their --help.
     Call(CallArgs),
     Fleet(Box<FleetArgs>),
     /// Reads a configuration and says what is wrong with it.
@@ -45,7 +47,7 @@ enum Command {
 
 #[derive(Args)]
 struct ServeArgs {
-    /// Configuration file; config/tr50d.toml is a template with every key.
+    /// Configuration file: that of `tr50d init`, or config/tr50d.toml, a template with every key.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Starts on loopback with demo organisations, users and tokens, in a fresh directory.
@@ -72,6 +74,10 @@ fn main() -> ExitCode {
     };
     let status = runtime.block_on(async {
         match command {
+            Command::Init(args) => match init::run(args).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(why) => fail(&why),
+            },
             Command::Serve(args) => serve(args).await.unwrap_or_else(|why| fail(&why)),
             Command::Call(args) => call::run(args).await,
             Command::Fleet(args) => fleet::run(*args).await,
@@ -147,7 +153,8 @@ async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
         (true, file) => Config::demo(file, environment()),
         (false, Some(file)) => Config::load(Some(file), environment()),
         (false, None) => {
-            return Err("serve needs --config FILE, or --demo for a try".to_owned());
+            return Err("serve needs --config FILE (`tr50d init` makes one), or --demo for a try"
+                .to_owned());
         }
     }
     .map_err(|error| sentence(&error))?;

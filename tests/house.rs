@@ -116,7 +116,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["config", "metrics", "random", "things"]),
     ("backup", &["things"]),
     ("broker", &[]),
-    ("cli", &["backup", "config", "control", "serve", "things"]),
+    ("cli", &["backup", "config", "control", "random", "serve", "things"]),
     ("config", &["things"]),
     ("control", &["backup", "things"]),
     ("descriptors", &[]),

@@ -1,9 +1,10 @@
-//! The subcommands of the command line but `serve`.
+//! The subcommands of the command line but `serve` and `check`.
 
 pub mod backup;
 pub mod call;
 pub mod demo;
 pub mod fleet;
+pub mod init;
 
 use std::time::Duration;
 

@@ -122,7 +122,9 @@ fn every_command_explains_itself() {
             assert!(out.contains(word), "{args:?}: no {word:?} in {out}");
         }
     };
-    check(&["--help"], &["serve", "call", "fleet", "check", "backup", "restore"]);
+    check(&["--help"], &["init", "serve", "call", "fleet", "check", "backup", "restore"]);
+    let options = ["<DIR>", "--org", "--slug", "--email", "--password-stdin", "--self-signed"];
+    check(&["init", "--help"], &options);
     check(&["serve", "--help"], &["--config", "--demo"]);
     check(&["call", "--help"], &["PARAMS-JSON", "--url", "mqtt://", "exit status"]);
     check(&["fleet", "--help"], &["--url", "--devices", "--json", "--mqtt-version"]);
@@ -143,6 +145,8 @@ fn wrong_use_has_exit_status_2_and_says_why() {
     check(&["sevre"], "sevre");
     check(&["serve"], "--config");
     check(&["serve"], "--demo");
+    check(&["init"], "<DIR>");
+    check(&["serve"], "tr50d init");
     check(&["serve", "--port", "1"], "--port");
     check(&["serve", "--config"], "--config");
     check(&["check"], "--config");
