@@ -1,18 +1,18 @@
 //! What the hot path allocates: nothing but what leaves on the wire, and that goes into a buffer
 //! which is there already.
 
-#[path = "../benches/pieces/device.rs"]
+#[path = "../benches/micro/device.rs"]
 mod device;
-#[path = "../benches/pieces/scene.rs"]
-mod scene;
-#[path = "../benches/pieces/work.rs"]
-#[expect(dead_code, reason = "expiry is for the bench and for tests/counts.rs")]
+#[path = "../benches/micro/setup.rs"]
+mod setup;
+#[path = "../benches/micro/work.rs"]
+#[expect(dead_code, reason = "expiry is for the bench and for tests/instruction_counts.rs")]
 mod work;
 
 use std::rc::Rc;
 
 use cap::Cap;
-use scene::Scene;
+use setup::Setup;
 use work::PIECES;
 
 /// As in the server, with a count of all bytes that were ever asked for.
@@ -22,13 +22,13 @@ static ALLOCATOR: Cap<mimalloc::MiMalloc> = Cap::new(mimalloc::MiMalloc, usize::
 /// Steps of one round.
 const STEPS: usize = 100;
 
-/// Rounds: another thread of the scene may allocate during some of them.
+/// Rounds: another thread of the setup may allocate during some of them.
 const ROUNDS: usize = 20;
 
 /// Bytes that a step of a piece asks for, on average.
-fn bytes_a_step(scene: &Rc<Scene>, name: &str) -> usize {
+fn bytes_a_step(setup: &Rc<Setup>, name: &str) -> usize {
     let piece = PIECES.iter().find(|piece| piece.name == name).expect("it is one");
-    let mut step = (piece.prepare)(scene);
+    let mut step = (piece.prepare)(setup);
     // Buffers grow to their length.
     (0..STEPS).for_each(|_| step());
     let mut round = || {
@@ -41,12 +41,12 @@ fn bytes_a_step(scene: &Rc<Scene>, name: &str) -> usize {
 
 #[test]
 fn a_request_that_is_answered_from_memory_allocates_nothing() {
-    let scene = Rc::new(Scene::with_sessions(1000));
-    let check = |name| assert_eq!(bytes_a_step(&scene, name), 0, "{name}");
+    let setup = Rc::new(Setup::with_sessions(1000));
+    let check = |name| assert_eq!(bytes_a_step(&setup, name), 0, "{name}");
     check("parse");
     check("diag.ping");
     check("MQTT, 20 diag.ping");
     check("touch 1,000 sessions");
     // So that it is known that something is counted at all.
-    assert!(bytes_a_step(&scene, "property.publish") > 0);
+    assert!(bytes_a_step(&setup, "property.publish") > 0);
 }

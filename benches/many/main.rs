@@ -2,30 +2,30 @@
 //!
 //! `cargo bench --bench many` starts the server as a process of its own and connects as many idle
 //! MQTT devices as the limit of open files lets have, 50,000 at most, from processes of their own
-//! and over several loopback addresses. `cargo bench --bench many -- --inside` has 50,000 of them
+//! and over several loopback addresses. `cargo bench --bench many -- --in-memory` has 50,000 of them
 //! in any case, as streams in memory that the real MQTT edge serves in this process, and measures
 //! what a connection takes, part by part.
 //!
 //! Fifty other devices send commands all the time; what they wait tells what a step costs others.
 //! Server and load are pinned to cores of their own where there are two and `taskset` is installed.
 
-mod crowd;
-mod inside;
+mod cpu_affinity;
+mod devices;
+mod in_memory;
+mod login_flood;
 mod parts;
-mod pinned;
 mod probe;
 mod server;
 mod sockets;
-mod storm;
 mod table;
-mod told;
 mod wire;
+mod worker_process;
 
 use std::process::ExitCode;
 
 use cap::Cap;
 use clap::{Parser, Subcommand, ValueEnum};
-use crowd::CrowdArgs;
+use devices::DevicesArgs;
 use probe::ProbeArgs;
 
 /// Says how much the program holds; the server in its own process has another one.
@@ -45,7 +45,7 @@ struct Args {
     connections: Option<usize>,
     /// Streams in memory, and the server in this process: what a connection takes, by part
     #[arg(long, conflicts_with = "step")]
-    inside: bool,
+    in_memory: bool,
     /// Only this step, and what it needs
     #[arg(long)]
     step: Option<Step>,
@@ -70,14 +70,14 @@ enum Step {
     /// All sessions are due in the same second
     Expire,
     /// People log in by password
-    Storm,
+    LoginFlood,
 }
 
 #[derive(Subcommand)]
 enum Part {
     /// A part of the devices, told over standard input what to do
     #[command(hide = true)]
-    Crowd(CrowdArgs),
+    Devices(DevicesArgs),
     /// Devices that send commands, and say how long the answers took
     #[command(hide = true)]
     Probe(ProbeArgs),
@@ -88,14 +88,14 @@ fn main() -> ExitCode {
     tr50d::descriptors::raise();
     let cores = match &args.part {
         Some(Part::Probe(_)) => None,
-        Some(Part::Crowd(_)) => {
+        Some(Part::Devices(_)) => {
             // These must not keep those from the core that measure. Where it is not allowed, the
             // figures are a little worse.
             let _ = rustix::process::nice(10);
             None
         }
-        None if args.inside => None,
-        None => pinned::pin_load(),
+        None if args.in_memory => None,
+        None => cpu_affinity::pin_load(),
     };
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match built {
@@ -104,9 +104,9 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match args.part {
-            Some(Part::Crowd(crowd)) => crowd::run(crowd).await,
-            Some(Part::Probe(probe)) => probe::run(probe).await,
-            None if args.inside => inside::run(args.connections.unwrap_or(CONNECTIONS)).await,
+            Some(Part::Devices(args)) => devices::run(args).await,
+            Some(Part::Probe(args)) => probe::run(args).await,
+            None if args.in_memory => in_memory::run(args.connections.unwrap_or(CONNECTIONS)).await,
             None => {
                 let count = args.connections.unwrap_or_else(most);
                 sockets::run(count, args.step, cores.as_ref()).await

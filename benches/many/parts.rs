@@ -11,7 +11,7 @@ use store::Receipt;
 use tr50d::app::App;
 use tr50d::things::registry::Thing;
 
-use crate::inside::{Inside, here, until};
+use crate::in_memory::{InMemory, here, until};
 use crate::server::DEVICE_TOKEN;
 use crate::table::{Table, thousands};
 use crate::{ALLOCATOR, Outcome};
@@ -56,8 +56,8 @@ impl Parts {
     }
 
     async fn measure(count: usize) -> Outcome<Self> {
-        let inside = Inside::start(&[]).await?;
-        let app = inside.app();
+        let server = InMemory::start(&[]).await?;
+        let app = server.app();
         let (application, access) = app.identity().admit_application(DEVICE_TOKEN)?;
         let access = Arc::new(access);
         let before = ALLOCATOR.allocated();
@@ -89,7 +89,7 @@ impl Parts {
             start: ((begun - registered) / count).saturating_sub(session),
         };
         drop(started);
-        inside.stop().await;
+        server.stop().await;
         Ok(parts)
     }
 }
@@ -102,16 +102,16 @@ struct Whole {
 
 impl Whole {
     async fn measure(count: usize) -> Outcome<Self> {
-        let mut inside = Inside::start(&[]).await?;
-        let far = inside.prepare(count);
+        let mut server = InMemory::start(&[]).await?;
+        let far = server.prepare(count);
         let before = ALLOCATOR.allocated();
-        inside.accept(far);
-        until("all are accepted", || inside.all_are_awaited()).await?;
+        server.accept(far);
+        until("all are accepted", || server.all_are_awaited()).await?;
         let accepted = ALLOCATOR.allocated().saturating_sub(before) / count;
-        inside.login("parts-").await?;
-        stored(inside.app()).await?;
+        server.login("parts-").await?;
+        stored(server.app()).await?;
         let online = ALLOCATOR.allocated().saturating_sub(before) / count;
-        inside.stop().await;
+        server.stop().await;
         Ok(Self { accepted, online })
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Outcome;
 use crate::server::DEVICE_TOKEN;
-use crate::told::{Told, answer, orders};
+use crate::worker_process::{WorkerProcess, answer, orders};
 
 /// How many.
 pub(crate) const DEVICES: usize = 50;
@@ -73,12 +73,12 @@ pub(crate) async fn run(args: ProbeArgs) -> Outcome<()> {
 }
 
 /// Devices that send diag.ping until they are asked how it was.
-pub(crate) struct Probe(Told);
+pub(crate) struct Probe(WorkerProcess);
 
 impl Probe {
     /// Connects them and lets them send.
     pub(crate) async fn start(mqtt: &Url) -> Outcome<Self> {
-        let mut process = Told::spawn(&["probe", &mqtt.to_string()])?;
+        let mut process = WorkerProcess::spawn(&["probe", &mqtt.to_string()])?;
         if process.answer::<usize>().await? < DEVICES {
             return Err("the devices that measure could not connect".into());
         }

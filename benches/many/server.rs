@@ -11,7 +11,7 @@ use client::Url;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Outcome;
-use crate::pinned::Cores;
+use crate::cpu_affinity::Cores;
 
 /// Longer than any stop takes.
 const STOP_MAX: Duration = Duration::from_secs(60);

@@ -8,12 +8,12 @@ use client::Client;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::crowd::Crowd;
-use crate::pinned::Cores;
+use crate::cpu_affinity::Cores;
+use crate::devices::Devices;
 use crate::probe::{self, Probe, Waited};
 use crate::server::Server;
 use crate::table::{Table, each, rate, thousands};
-use crate::{Outcome, Step, storm};
+use crate::{Outcome, Step, login_flood};
 
 /// Connections a second, at least, that a server is to take while others notice nothing.
 const RATE: usize = 2500;
@@ -33,7 +33,7 @@ struct Run<'a> {
     data_dir: TempDir,
     cores: Option<&'a Cores>,
     server: Server,
-    crowd: Crowd,
+    devices: Devices,
     /// Those of the first server: the others have the same.
     addresses: BTreeMap<String, SocketAddr>,
 }
@@ -41,12 +41,12 @@ struct Run<'a> {
 /// Connects `count` devices, takes the steps (or only one) with them, and prints the table.
 pub(crate) async fn run(count: usize, step: Option<Step>, cores: Option<&Cores>) -> Outcome<()> {
     let mut table = Table::new();
-    if step != Some(Step::Storm) {
+    if step != Some(Step::LoginFlood) {
         let data_dir = tempfile::tempdir()?;
         let (server, _) = Server::start(&data_dir.path().join("data"), cores, &[], None).await?;
-        let crowd = Crowd::spawn(&server.devices()?, count)?;
+        let devices = Devices::spawn(&server.devices()?, count)?;
         let addresses = server.addresses().clone();
-        let mut run = Run { table, data_dir, cores, server, crowd, addresses };
+        let mut run = Run { table, data_dir, cores, server, devices, addresses };
         run.begin().await?;
         for next in [Step::List, Step::Lose, Step::Stop, Step::Kill, Step::Expire] {
             if step.is_none_or(|step| step == next) {
@@ -55,8 +55,8 @@ pub(crate) async fn run(count: usize, step: Option<Step>, cores: Option<&Cores>)
         }
         table = run.table;
     }
-    if step.is_none_or(|step| step == Step::Storm) {
-        storm::add_to(&mut table, cores).await?;
+    if step.is_none_or(|step| step == Step::LoginFlood) {
+        login_flood::add_to(&mut table, cores).await?;
     }
     table.print();
     Ok(())
@@ -70,7 +70,7 @@ impl Run<'_> {
             Step::Stop => self.restart(true).await,
             Step::Kill => self.restart(false).await,
             Step::Expire => self.expire().await,
-            Step::Storm => Ok(()),
+            Step::LoginFlood => Ok(()),
         }
     }
 
@@ -83,7 +83,7 @@ impl Run<'_> {
         let before = self.server.resident()?;
         self.reconnect("connect new devices, which register", RATE).await?;
         let after = self.server.resident()?;
-        let bytes = after.saturating_sub(before) / self.crowd.devices;
+        let bytes = after.saturating_sub(before) / self.devices.count;
         let measured = format!("{} bytes each; {} MB in all", thousands(bytes), after / 1_000_000);
         let cpu = self.server.cpu()?;
         tokio::time::sleep(QUIET).await;
@@ -99,11 +99,11 @@ impl Run<'_> {
     async fn reconnect(&mut self, what: &str, per_second: usize) -> Outcome<()> {
         let probe = Probe::start(&self.server.devices()?).await?;
         let cpu = self.server.cpu()?;
-        let answer = self.crowd.connect(per_second).await?;
+        let answer = self.devices.connect(per_second).await?;
         // What the others used of it meanwhile is a few hundredths.
         let cpu = self.server.cpu()? - cpu;
         let report = probe.stop().await?;
-        let count = self.crowd.devices;
+        let count = self.devices.count;
         let rate = rate(count, Duration::from_secs_f64(answer.seconds));
         let cpu = each(cpu, count);
         let measured =
@@ -128,7 +128,7 @@ impl Run<'_> {
         }
         let (elapsed, cpu) = (start.elapsed(), self.server.cpu()? - cpu);
         let report = probe.stop().await?;
-        if listed < self.crowd.devices {
+        if listed < self.devices.count {
             return Err(format!("only {listed} sessions are listed").into());
         }
         let measured = format!(
@@ -146,8 +146,8 @@ impl Run<'_> {
         let mut operator = Client::connect(&self.server.operator("tcp")?).await?;
         let probe = Probe::start(&self.server.devices()?).await?;
         let (start, cpu) = (Instant::now(), self.server.cpu()?);
-        let count = self.crowd.devices;
-        self.crowd = Crowd::spawn(&self.server.devices()?, count)?;
+        let count = self.devices.count;
+        self.devices = Devices::spawn(&self.server.devices()?, count)?;
         wait_for_few(&mut operator).await?;
         let (elapsed, cpu) = (start.elapsed(), self.server.cpu()? - cpu);
         let report = probe.stop().await?;
@@ -180,7 +180,7 @@ impl Run<'_> {
         let ended = self.server.end(kindly).await?;
         let next = Server::start(&data_dir, self.cores, settings, Some(&self.addresses)).await?;
         self.server = next.0;
-        self.crowd.closed().await?;
+        self.devices.closed().await?;
         Ok((ended, next.1))
     }
 
@@ -189,8 +189,8 @@ impl Run<'_> {
         // Long enough for all to connect before the first is due.
         let ttl_s = 20;
         self.replace(true, &[("TR50D_SESSIONS__TTL_S", ttl_s.to_string())]).await?;
-        self.crowd.connect(0).await?;
-        let touched = self.crowd.touch().await?;
+        self.devices.connect(0).await?;
+        let touched = self.devices.touch().await?;
         let (start, mqtt) = (Instant::now(), self.server.devices()?);
         let due = Duration::from_secs(ttl_s).saturating_sub(Duration::from_secs(2));
         tokio::time::sleep(due).await;
@@ -201,7 +201,7 @@ impl Run<'_> {
         let report = probe.stop().await?;
         let measured = format!(
             "{}, touched within {:.1} s, ended {:.1} s after the last was due",
-            thousands(self.crowd.devices),
+            thousands(self.devices.count),
             touched.seconds,
             late.as_secs_f64(),
         );

@@ -1,4 +1,4 @@
-//! The table of [`goodbyes`](super): what is asked, by whom, and what becomes of which session.
+//! The table of [`close_after_reply`](super): what is asked, by whom, and what becomes of which session.
 
 use super::PASSWORD;
 use crate::frames::TOKEN;

@@ -1,5 +1,5 @@
-//! The pieces of the server's work: what is timed by `cargo bench --bench pieces`, and what is
-//! counted by `tests/counts.rs`.
+//! The pieces of the server's work: what is timed by `cargo bench --bench micro`, and what is
+//! counted by `tests/instruction_counts.rs`.
 
 use std::hint::black_box;
 use std::rc::Rc;
@@ -12,14 +12,14 @@ use tr50d::tr50::exchange;
 use tr50d::tr50::step::{Done, WriteReply};
 
 use super::device::Device;
-use super::scene::{NOW, Scene};
+use super::setup::{NOW, Setup};
 
 /// A piece of work that is done again and again.
 pub(crate) struct Piece {
     /// What one step does.
     pub name: &'static str,
     /// Makes ready what a step needs.
-    pub prepare: fn(&Rc<Scene>) -> Step,
+    pub prepare: fn(&Rc<Setup>) -> Step,
 }
 
 /// Does a piece of work once.
@@ -62,7 +62,7 @@ const PUBLISH: &str = concat!(
     r#""key": "battery-voltage", "value": 24.125, "ts": "2025-11-22T00:00:00.000Z"}}}"#,
 );
 
-fn parse(_: &Rc<Scene>) -> Step {
+fn parse(_: &Rc<Setup>) -> Step {
     Box::new(|| {
         let request = Request::parse(black_box(PUBLISH.as_bytes()));
         black_box(request).expect("a request");
@@ -70,13 +70,13 @@ fn parse(_: &Rc<Scene>) -> Step {
 }
 
 /// A reply with a login's answer, a success with something to say, one without, and a failure.
-fn write(scene: &Rc<Scene>) -> Step {
-    let (scene, mut out) = (scene.clone(), Vec::new());
+fn write(setup: &Rc<Setup>) -> Step {
+    let (setup, mut out) = (setup.clone(), Vec::new());
     let text = "The temperature is 21.5 \u{b0}C; \"high\" begins at 30.";
     let failure = Failure::new(Code::NOT_FOUND, "Thing \"mower-7\" was not found.");
     Box::new(move || {
         out.clear();
-        exchange::push_login(scene.session(), &mut out);
+        exchange::push_login(setup.session(), &mut out);
         black_box(text).write_reply(&mut out);
         Done.write_reply(&mut out);
         black_box(&failure).write(&mut out);
@@ -85,7 +85,7 @@ fn write(scene: &Rc<Scene>) -> Step {
 }
 
 /// What one read brings of a client with 20 requests on their way.
-fn decode_frames(_: &Rc<Scene>) -> Step {
+fn decode_frames(_: &Rc<Setup>) -> Step {
     let mut bytes = Vec::new();
     for pkid in 1..=FRAMES {
         let topic = format!("api/{pkid:04}");
@@ -103,7 +103,7 @@ fn decode_frames(_: &Rc<Scene>) -> Step {
 }
 
 /// What one write takes to it: acknowledgements and replies.
-fn encode_frames(_: &Rc<Scene>) -> Step {
+fn encode_frames(_: &Rc<Setup>) -> Step {
     let mut out = Vec::new();
     Box::new(move || {
         out.clear();
@@ -123,38 +123,38 @@ fn put_publish(out: &mut Vec<u8>, qos: QoS, pkid: u16, topic: &[&[u8]], payload:
     encode::publish(out, Version::V311, &head, payload).expect("it is short");
 }
 
-fn touch(scene: &Rc<Scene>) -> Step {
-    let scene = scene.clone();
-    let mut sessions = scene.app.directory().all();
+fn touch(setup: &Rc<Setup>) -> Step {
+    let setup = setup.clone();
+    let mut sessions = setup.app.directory().all();
     sessions.truncate(TOUCHED);
     Box::new(move || {
         for session in &sessions {
-            scene.app.touch(session, black_box(NOW), 1);
+            setup.app.touch(session, black_box(NOW), 1);
         }
     })
 }
 
-fn ping(scene: &Rc<Scene>) -> Step {
-    request(scene, PING.to_owned())
+fn ping(setup: &Rc<Setup>) -> Step {
+    request(setup, PING.to_owned())
 }
 
-fn list_page(scene: &Rc<Scene>) -> Step {
+fn list_page(setup: &Rc<Setup>) -> Step {
     let command = r#"{"cmd":{"command":"session.list","params":{"offset":100,"limit":50}}}"#;
-    request(scene, command.to_owned())
+    request(setup, command.to_owned())
 }
 
 /// As many as a reply may hold: 5,000 of 100,000 sessions.
-fn list_all(scene: &Rc<Scene>) -> Step {
-    request(scene, r#"{"cmd":{"command":"session.list"}}"#.to_owned())
+fn list_all(setup: &Rc<Setup>) -> Step {
+    request(setup, r#"{"cmd":{"command":"session.list"}}"#.to_owned())
 }
 
-fn publish(scene: &Rc<Scene>) -> Step {
-    request(scene, PUBLISH.to_owned())
+fn publish(setup: &Rc<Setup>) -> Step {
+    request(setup, PUBLISH.to_owned())
 }
 
 /// A gateway's batch: values of ten properties, a second apart (`docs/protocol/tr50.md` 0, fact
 /// 30).
-fn batch(scene: &Rc<Scene>) -> Step {
+fn batch(setup: &Rc<Setup>) -> Step {
     let row = |number: u64| {
         let (property, value) = (number % 10, number as f64 / 8.0);
         let ts = NOW.plus_seconds(number);
@@ -162,25 +162,25 @@ fn batch(scene: &Rc<Scene>) -> Step {
     };
     let rows: Vec<_> = (0..ROWS).map(row).collect();
     let command = r#"{"cmd":{"command":"property.batch","params":{"data":["#;
-    request(scene, format!("{command}{}]}}}}}}", rows.join(",")))
+    request(setup, format!("{command}{}]}}}}}}", rows.join(",")))
 }
 
 /// A request, from its bytes to those of the reply, without the transport.
-fn request(scene: &Rc<Scene>, request: String) -> Step {
-    let (scene, mut out) = (scene.clone(), Vec::with_capacity(limits::REPLY_BYTES_MAX / 8));
-    scene.answer(&request, &mut out);
+fn request(setup: &Rc<Setup>, request: String) -> Step {
+    let (setup, mut out) = (setup.clone(), Vec::with_capacity(limits::REPLY_BYTES_MAX / 8));
+    setup.answer(&request, &mut out);
     let text = String::from_utf8_lossy(&out);
     let done = text.contains(r#""success":true"#) && !text.contains(r#""success":false"#);
     assert!(done, "{request}: {text}");
     Box::new(move || {
-        scene.answer(black_box(&request), &mut out);
+        setup.answer(black_box(&request), &mut out);
         black_box(&out);
     })
 }
 
 /// One read of a client with 20 requests on their way, from the bytes to those of the write.
-fn mqtt_pings(scene: &Rc<Scene>) -> Step {
-    let mut device = Device::connect(scene, &Device::connect_frame("device-1"));
+fn mqtt_pings(setup: &Rc<Setup>) -> Step {
+    let mut device = Device::connect(setup, &Device::connect_frame("device-1"));
     let (mut frames, mut out) = (Vec::new(), Vec::new());
     for number in 1..=FRAMES {
         let topic = format!("api/{number}");
@@ -196,13 +196,13 @@ fn mqtt_pings(scene: &Rc<Scene>) -> Step {
 }
 
 /// A connection of a device that is known, from its CONNECT with a token to its end.
-fn mqtt_connection(scene: &Rc<Scene>) -> Step {
-    let (scene, frame) = (scene.clone(), Device::connect_frame("device-2"));
-    Box::new(move || Device::connect(&scene, black_box(&frame)).disconnect())
+fn mqtt_connection(setup: &Rc<Setup>) -> Step {
+    let (setup, frame) = (setup.clone(), Device::connect_frame("device-2"));
+    Box::new(move || Device::connect(&setup, black_box(&frame)).disconnect())
 }
 
 /// The expiry of so many sessions that are all due; to be done once.
 pub(crate) fn expiry(sessions: usize) -> Step {
-    let scene = Scene::with_sessions(sessions);
-    Box::new(move || scene.expire())
+    let setup = Setup::with_sessions(sessions);
+    Box::new(move || setup.expire())
 }

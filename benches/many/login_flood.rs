@@ -7,7 +7,7 @@ use client::Url;
 use client::fleet::{Fleet, Plan};
 
 use crate::Outcome;
-use crate::pinned::Cores;
+use crate::cpu_affinity::Cores;
 use crate::probe::Probe;
 use crate::server::Server;
 use crate::table::{Table, thousands};
@@ -16,12 +16,12 @@ use crate::table::{Table, thousands};
 const PEOPLE: usize = 200;
 
 /// How long they go on: the checks that wait are made in two seconds.
-const STORM: Duration = Duration::from_secs(8);
+const FLOOD: Duration = Duration::from_secs(8);
 
 /// For how long the devices are watched without them.
 const QUIET: Duration = Duration::from_secs(4);
 
-/// Adds the storm to the table: on one core, and on all.
+/// Adds the flood to the table: on one core, and on all.
 pub(crate) async fn add_to(table: &mut Table, cores: Option<&Cores>) -> Outcome<()> {
     if let Some(cores) = cores {
         one(table, Some(cores), "the server has one core").await?;
@@ -36,35 +36,35 @@ async fn one(table: &mut Table, cores: Option<&Cores>, which: &str) -> Outcome<(
     let quiet = Probe::during(&mqtt, QUIET).await?;
     table.row(&format!("no logins; {which}"), "", Some(&quiet));
     let probe = Probe::start(&mqtt).await?;
-    let storm = storm(&server.operator("mqtt")?).await?;
+    let flood = flood(&server.operator("mqtt")?).await?;
     let report = probe.stop().await?;
     let measured = format!(
         "{} logins at {:.0}/s, {} told that the server is busy",
-        thousands(storm.welcome),
-        storm.welcome as f64 / storm.elapsed.as_secs_f64(),
-        thousands(storm.busy),
+        thousands(flood.welcome),
+        flood.welcome as f64 / flood.elapsed.as_secs_f64(),
+        thousands(flood.busy),
     );
     table.row(&format!("{PEOPLE} people log in by password; {which}"), &measured, Some(&report));
     Ok(())
 }
 
 /// What became of the logins.
-struct Storm {
+struct Flood {
     welcome: usize,
     busy: usize,
     elapsed: Duration,
 }
 
-async fn storm(url: &Url) -> Outcome<Storm> {
+async fn flood(url: &Url) -> Outcome<Flood> {
     let address = |number| IpAddr::V4(Ipv4Addr::new(127, 2, 0, number as u8 + 1));
     let sources = (0..PEOPLE).map(address).collect();
     let plan = Plan { sources, ..Plan::new(url.clone(), PEOPLE) };
     let (mut welcome, mut busy, start) = (0, 0, Instant::now());
-    while start.elapsed() < STORM {
+    while start.elapsed() < FLOOD {
         let fleet = Fleet::connect(&plan).await?;
         welcome += fleet.len();
         busy += PEOPLE - fleet.len();
         fleet.close().await;
     }
-    Ok(Storm { welcome, busy, elapsed: start.elapsed() })
+    Ok(Flood { welcome, busy, elapsed: start.elapsed() })
 }

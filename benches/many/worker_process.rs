@@ -14,13 +14,13 @@ use crate::Outcome;
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 
 /// A process. It is killed when this is dropped.
-pub(crate) struct Told {
+pub(crate) struct WorkerProcess {
     child: Child,
     orders: ChildStdin,
     answers: mpsc::Receiver<String>,
 }
 
-impl Told {
+impl WorkerProcess {
     /// Starts this program with these arguments.
     pub(crate) fn spawn(args: &[&str]) -> Outcome<Self> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -42,7 +42,7 @@ impl Told {
     }
 }
 
-impl Drop for Told {
+impl Drop for WorkerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

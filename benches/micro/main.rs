@@ -1,7 +1,7 @@
-//! Times of the pieces of the server's work: `cargo bench --bench pieces`.
+//! Times of the pieces of the server's work: `cargo bench --bench micro`.
 //!
 //! Each is what the server does between the bytes of a request and those of the reply, without
-//! sockets, with a store in memory. The scene is that of the performance goals: 100,000 sessions in
+//! sockets, with a store in memory. The setup is that of the performance goals: 100,000 sessions in
 //! 200 organisations, 5,000 of them in that of the device that asks.
 
 use std::rc::Rc;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
 mod device;
-mod scene;
+mod setup;
 mod work;
 
-use scene::Scene;
+use setup::Setup;
 use work::{PAGE, PIECES};
 
 /// As in the server.
@@ -25,12 +25,12 @@ const SESSIONS: usize = 100_000;
 /// A page costs the same with so many.
 const FEWER_SESSIONS: usize = 10_000;
 
-fn pieces(criterion: &mut Criterion) {
-    let scene = Rc::new(Scene::with_sessions(SESSIONS));
-    let fewer = Rc::new(Scene::with_sessions(FEWER_SESSIONS));
-    let mut group = criterion.benchmark_group("pieces");
+fn steps(criterion: &mut Criterion) {
+    let setup = Rc::new(Setup::with_sessions(SESSIONS));
+    let fewer = Rc::new(Setup::with_sessions(FEWER_SESSIONS));
+    let mut group = criterion.benchmark_group("micro");
     for piece in PIECES {
-        group.bench_function(piece.name, |bencher| bencher.iter((piece.prepare)(&scene)));
+        group.bench_function(piece.name, |bencher| bencher.iter((piece.prepare)(&setup)));
         if piece.name == PAGE {
             let id = BenchmarkId::new(PAGE, FEWER_SESSIONS);
             group.bench_function(id, |bencher| bencher.iter((piece.prepare)(&fewer)));
@@ -40,7 +40,7 @@ fn pieces(criterion: &mut Criterion) {
 }
 
 fn expiry(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("pieces");
+    let mut group = criterion.benchmark_group("micro");
     group.sample_size(10).warm_up_time(Duration::from_millis(1));
     group.bench_function("expire 100,000 sessions", |bencher| {
         let expire = |mut step: work::Step| {
@@ -52,5 +52,5 @@ fn expiry(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pieces, expiry);
+criterion_group!(benches, steps, expiry);
 criterion_main!(benches);

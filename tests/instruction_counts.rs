@@ -10,7 +10,7 @@
 //! counts; but more work shows, and one build is enough. Only the thread that does the work is
 //! counted, and only while it does: not the making of the sessions, nor the store's thread.
 //!
-//! After a change that is meant to be: `TR50D_WRITE_COUNTS=1 cargo test --test counts`.
+//! After a change that is meant to be: `TR50D_WRITE_COUNTS=1 cargo test --test instruction_counts`.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -19,14 +19,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-#[path = "../benches/pieces/device.rs"]
+#[path = "../benches/micro/device.rs"]
 mod device;
-#[path = "../benches/pieces/scene.rs"]
-mod scene;
-#[path = "../benches/pieces/work.rs"]
+#[path = "../benches/micro/setup.rs"]
+mod setup;
+#[path = "../benches/micro/work.rs"]
 mod work;
 
-use scene::Scene;
+use setup::Setup;
 use work::{PAGE, PIECES, Step, expiry};
 
 /// As in the server.
@@ -92,18 +92,18 @@ fn do_the_work_that_is_counted() {
     if env::var_os(COUNTED).is_none() {
         return;
     }
-    let scene = Rc::new(Scene::with_sessions(SESSIONS));
-    let count = |prepare: fn(&Rc<Scene>) -> Step, scene: &Rc<Scene>| {
-        let mut step = prepare(scene);
+    let setup = Rc::new(Setup::with_sessions(SESSIONS));
+    let count = |prepare: fn(&Rc<Setup>) -> Step, setup: &Rc<Setup>| {
+        let mut step = prepare(setup);
         // What is made ready with its first use.
         step();
         write_count_after(STEPS, &mut step);
     };
     for piece in PIECES {
-        count(piece.prepare, &scene);
+        count(piece.prepare, &setup);
     }
     let page = PIECES.iter().find(|piece| piece.name == PAGE).expect("it is one");
-    count(page.prepare, &Rc::new(Scene::with_sessions(FEWER_SESSIONS)));
+    count(page.prepare, &Rc::new(Setup::with_sessions(FEWER_SESSIONS)));
     expiry(1)();
     write_count_after(1, &mut expiry(EXPIRING));
 }
@@ -173,7 +173,7 @@ fn fixture() -> PathBuf {
 
 fn written(counts: &BTreeMap<String, u64>) -> String {
     let head = "# Instructions of each piece, done once, in the build that tests use.\n\
-                # What they are, and how they are written anew: tests/counts.rs.\n";
+                # What they are, and how they are written anew: tests/instruction_counts.rs.\n";
     let row = |(name, count): (&String, &u64)| format!("\"{name}\" = {count}\n");
     head.to_owned() + &counts.iter().map(row).collect::<String>()
 }

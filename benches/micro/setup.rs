@@ -24,7 +24,7 @@ pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
 /// The thing key of the device that asks.
 const ASKING: &str = "device-0";
 
-/// The organisations of a scene.
+/// The organisations of a setup.
 const ORGS: usize = 200;
 
 /// One session in so many is in the organisation of the device that asks, so that of 100,000 it
@@ -32,7 +32,7 @@ const ORGS: usize = 200;
 const HOME_SHARE: usize = 20;
 
 /// A server with sessions, and a device that asks.
-pub(crate) struct Scene {
+pub(crate) struct Setup {
     /// The server.
     pub app: Arc<App>,
     /// Its edge for MQTT.
@@ -42,7 +42,7 @@ pub(crate) struct Scene {
     caller: Caller,
 }
 
-impl Scene {
+impl Setup {
     /// A server with so many sessions beside the caller's, in 200 organisations.
     pub(crate) fn with_sessions(count: usize) -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
 use crate::server::DEVICE_TOKEN;
-use crate::told::{self, Told};
+use crate::worker_process::{self, WorkerProcess};
 
 /// Devices of one process: it has descriptors for them and its own.
 const DEVICES_MAX: usize = 10_000;
@@ -21,7 +21,7 @@ const DEVICES_PER_SOURCE: usize = 1000;
 
 /// What a process of devices is told at its start.
 #[derive(Args)]
-pub(crate) struct CrowdArgs {
+pub(crate) struct DevicesArgs {
     url: Url,
     /// Its number
     number: usize,
@@ -53,8 +53,8 @@ pub(crate) struct Answer {
 }
 
 /// The devices' side.
-pub(crate) async fn run(args: CrowdArgs) -> Outcome<()> {
-    let mut orders = told::orders();
+pub(crate) async fn run(args: DevicesArgs) -> Outcome<()> {
+    let mut orders = worker_process::orders();
     let mut fleet = None;
     while let Some(line) = orders.recv().await {
         let start = Instant::now();
@@ -69,17 +69,17 @@ pub(crate) async fn run(args: CrowdArgs) -> Outcome<()> {
             Order::Closed => closed(fleet.as_mut().ok_or("no devices")?).await,
         };
         let answer = Answer { seconds: start.elapsed().as_secs_f64(), ..answer };
-        told::answer(&answer)?;
+        worker_process::answer(&answer)?;
     }
     Ok(())
 }
 
-async fn connect(args: &CrowdArgs, per_second: u32) -> Outcome<(Fleet, Answer)> {
+async fn connect(args: &DevicesArgs, per_second: u32) -> Outcome<(Fleet, Answer)> {
     let sources = args.devices.div_ceil(DEVICES_PER_SOURCE);
     let address = |source| IpAddr::V4(Ipv4Addr::new(127, 1, args.number as u8, source as u8 + 1));
     let plan = Plan {
         token: Some(DEVICE_TOKEN.to_owned()),
-        key_prefix: format!("crowd-{}-", args.number),
+        key_prefix: format!("devices-{}-", args.number),
         connect_rate: per_second,
         sources: (0..sources).map(address).collect(),
         ..Plan::new(args.url.clone(), args.devices)
@@ -107,31 +107,36 @@ async fn closed(fleet: &mut Fleet) -> Answer {
 }
 
 /// All devices.
-pub(crate) struct Crowd {
-    parts: Vec<Told>,
+pub(crate) struct Devices {
+    parts: Vec<WorkerProcess>,
     /// How many there are.
-    pub devices: usize,
+    pub count: usize,
 }
 
-impl Crowd {
+impl Devices {
     /// Starts the processes; nothing connects yet.
-    pub(crate) fn spawn(url: &Url, devices: usize) -> Outcome<Self> {
-        let count = devices.div_ceil(DEVICES_MAX);
-        let share = |number| devices / count + usize::from(number < devices % count);
+    pub(crate) fn spawn(url: &Url, count: usize) -> Outcome<Self> {
+        let processes = count.div_ceil(DEVICES_MAX);
+        let share = |number| count / processes + usize::from(number < count % processes);
         let url = url.to_string();
         let part = |number: usize| {
-            Told::spawn(&["crowd", &url, &number.to_string(), &share(number).to_string()])
+            WorkerProcess::spawn(&[
+                "devices",
+                &url,
+                &number.to_string(),
+                &share(number).to_string(),
+            ])
         };
-        let parts = (0..count).map(part);
-        Ok(Self { parts: parts.collect::<Outcome<_>>()?, devices })
+        let parts = (0..processes).map(part);
+        Ok(Self { parts: parts.collect::<Outcome<_>>()?, count })
     }
 
     /// Connects all, so many a second (0: as fast as the server takes them).
     pub(crate) async fn connect(&mut self, per_second: usize) -> Outcome<Answer> {
         let share = per_second.div_ceil(self.parts.len());
         let answer = self.all(&Order::Connect(u32::try_from(share)?)).await?;
-        if answer.done < self.devices {
-            let missing = self.devices - answer.done;
+        if answer.done < self.count {
+            let missing = self.count - answer.done;
             return Err(format!("{missing} could not connect: {}", answer.errors).into());
         }
         Ok(answer)

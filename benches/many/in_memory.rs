@@ -32,39 +32,39 @@ const PAGE: usize = 5000;
 /// Connects, lists, expires, loses and stops `count` connections; then what one takes, by part.
 pub(crate) async fn run(count: usize) -> Outcome<()> {
     let mut table = Table::new();
-    let mut inside = Inside::start(&[("TR50D_SESSIONS__TTL_S", TTL_S.to_string())]).await?;
+    let mut server = InMemory::start(&[("TR50D_SESSIONS__TTL_S", TTL_S.to_string())]).await?;
     let before = resident_of("self")?;
-    inside.come(&mut table, "connect new devices, which register", count).await?;
+    server.come(&mut table, "connect new devices, which register", count).await?;
     let bytes = resident_of("self")?.saturating_sub(before) / count;
     table.row("resident memory of one, without a socket", &thousands(bytes), None);
-    inside.list(&mut table)?;
-    inside.expire(&mut table).await?;
-    inside.come(&mut table, "all again, known by now", count).await?;
-    inside.lose(&mut table).await?;
-    inside.come(&mut table, "all again", count).await?;
+    server.list(&mut table)?;
+    server.expire(&mut table).await?;
+    server.come(&mut table, "all again, known by now", count).await?;
+    server.lose(&mut table).await?;
+    server.come(&mut table, "all again", count).await?;
     let (start, cpu) = (Instant::now(), cpu_of("self")?);
-    let dir = inside.stop().await;
+    let dir = server.stop().await;
     let measured =
         format!("{:.2} s, {}", start.elapsed().as_secs_f64(), each(cpu_of("self")? - cpu, count));
     table.row("stop with all connected", &measured, None);
     let start = Instant::now();
-    let inside = Inside::start_in(dir, &[]).await?;
+    let server = InMemory::start_in(dir, &[]).await?;
     let measured = format!("{:.2} s", start.elapsed().as_secs_f64());
     table.row("start with as many things", &measured, None);
-    inside.stop().await;
+    server.stop().await;
     parts::add_to(&mut table, count).await?;
     table.print();
     Ok(())
 }
 
 /// A server, and the devices' ends of its connections.
-pub(crate) struct Inside {
+pub(crate) struct InMemory {
     server: Server,
     devices: Vec<Near>,
     dir: TempDir,
 }
 
-impl Inside {
+impl InMemory {
     /// Starts one with the demo's organisations in a fresh directory.
     pub(crate) async fn start(settings: &[(&str, String)]) -> Outcome<Self> {
         Self::start_in(tempfile::tempdir()?, settings).await
@@ -122,7 +122,7 @@ impl Inside {
         let probe = Probe::start(&self.mqtt()?).await?;
         let (start, cpu) = (Instant::now(), cpu_of("self")?);
         self.accept(far);
-        self.login("inside-").await?;
+        self.login("in-memory-").await?;
         let (elapsed, cpu) = (start.elapsed(), cpu_of("self")? - cpu);
         let waited = probe.stop().await?;
         let measured =

@@ -8,11 +8,11 @@ use rules::directory::Reason;
 use tr50d::edge::driver::Peer;
 use tr50d::edge::mqtt::client::{Client, Closing, Owed};
 
-use super::scene::{NOW, Scene, conn};
+use super::setup::{NOW, Setup, conn};
 
 /// A device that is connected.
 pub(crate) struct Device {
-    scene: Rc<Scene>,
+    setup: Rc<Setup>,
     peer: Client,
     owed: Owed,
 }
@@ -36,14 +36,14 @@ impl Device {
     }
 
     /// Connects with this CONNECT.
-    pub(crate) fn connect(scene: &Rc<Scene>, frame: &[u8]) -> Self {
-        let mut peer = Client::new(scene.server.clone(), conn(0), false);
+    pub(crate) fn connect(setup: &Rc<Setup>, frame: &[u8]) -> Self {
+        let mut peer = Client::new(setup.server.clone(), conn(0), false);
         let (mut out, mut owed) = (Vec::new(), Owed::default());
         received(peer.receive(frame, NOW, &mut out, &mut owed));
-        let done = scene.runtime.block_on(owed.worked()).expect("a login takes time");
+        let done = setup.runtime.block_on(owed.worked()).expect("a login takes time");
         assert!(peer.finish(done, &mut out, &mut owed).is_ok(), "the token is right");
         assert!(peer.is_online());
-        Self { scene: scene.clone(), peer, owed }
+        Self { setup: setup.clone(), peer, owed }
     }
 
     /// Sends frames whose answers take no time; `out` has the answers.
@@ -56,7 +56,7 @@ impl Device {
 
     /// Disconnects.
     pub(crate) fn disconnect(self) {
-        self.scene.runtime.block_on(self.peer.end(Closing::ended(Reason::LoggedOut), self.owed));
+        self.setup.runtime.block_on(self.peer.end(Closing::ended(Reason::LoggedOut), self.owed));
     }
 }
 
