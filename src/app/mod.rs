@@ -65,6 +65,8 @@ pub struct App {
     pub files: Arc<Files>,
     /// Who wants to know of changes of things.
     pub feed: Arc<Feed>,
+    /// Places for long answers in Element's words, which are made or on their way.
+    pub long_answers: Arc<Semaphore>,
     /// The name of this server in `session.info`.
     pub server_id: Arc<str>,
     /// Who there is.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{Timestamp, chain};
+use base::{Timestamp, chain, limits};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rules::directory::{DirectoryConfig, DirectoryWriter};
@@ -77,6 +77,7 @@ impl App {
             things: Things::open(tables.clone())?,
             files,
             feed: Arc::<Feed>::default(),
+            long_answers: Arc::new(Semaphore::new(limits::ELEMENT_LONG_ANSWERS_MAX)),
             server_id: host_name(),
             records,
             sessions,

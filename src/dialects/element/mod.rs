@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use rules::directory::Session;
 use rules::identity::Refusal;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::{App, Effects, Goodbyes, LoginError, SessionChange};
 
@@ -32,13 +32,11 @@ use methods::{Call, Method, Task};
 use request::{Body, Params};
 use sessions::Wanted;
 
-/// Long answers that are made or on their way: each is held in memory until its peer has it.
-static LONG_ANSWERS: Semaphore = Semaphore::const_new(limits::ELEMENT_LONG_ANSWERS_MAX);
-
-/// A long answer, with its place among those that there may be.
+/// A long answer, with its place among those that there may be: it is held in memory until its peer
+/// has it.
 struct LongAnswer {
     bytes: Vec<u8>,
-    _place: SemaphorePermit<'static>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl AsRef<[u8]> for LongAnswer {
@@ -201,7 +199,7 @@ async fn list(
         return Ok(head.into());
     }
     let place = match all {
-        true => Some(LONG_ANSWERS.try_acquire().map_err(|_| Error::busy())?),
+        true => Some(app.long_answers.clone().try_acquire_owned().map_err(|_| Error::busy())?),
         false => None,
     };
     let (shared, caller) = (app.clone(), caller.clone());
