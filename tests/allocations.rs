@@ -1,19 +1,10 @@
 //! What the hot path allocates: nothing but what leaves on the wire, and that goes into a buffer
 //! which is there already.
 
-#[path = "../benches/micro/device.rs"]
-mod device;
-#[path = "../benches/micro/setup.rs"]
-mod setup;
-#[path = "../benches/micro/work.rs"]
-#[expect(dead_code, reason = "expiry is for the bench and for tests/instruction_counts.rs")]
-mod work;
-
 use std::rc::Rc;
 
 use cap::Cap;
-use setup::Setup;
-use work::PIECES;
+use support::micro::{PIECES, Setup};
 
 /// As in the server, with a count of all bytes that were ever asked for.
 #[global_allocator]

@@ -19,15 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-#[path = "../benches/micro/device.rs"]
-mod device;
-#[path = "../benches/micro/setup.rs"]
-mod setup;
-#[path = "../benches/micro/work.rs"]
-mod work;
-
-use setup::Setup;
-use work::{PAGE, PIECES, Step, expiry};
+use support::micro::{PAGE, PIECES, Setup, Step, expiry};
 
 /// As in the server.
 #[global_allocator]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use client::ClientError;
 use client::fleet::{Fleet, Plan};
+use support::TOKEN;
 use tokio::time::sleep;
 
 use super::broker::Client;
-use super::process::{Server, TOKEN};
+use super::process::Server;
 use super::table::{Figure, Goal, Row, Unit};
 use super::{Bench, Result};
 

@@ -90,7 +90,7 @@ impl Options {
             connections: 50,
             sessions: 200,
             million: false,
-            ttl: 10,
+            ttl: 5,
             write: false,
             bench: false,
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,12 +9,11 @@ use std::time::Duration;
 
 use client::Url;
 use rustix::process::{Pid, Signal, kill_process};
+use support::Program;
+use support::process::{Announced, cpu_of, resident_of};
 use tokio::time::{Instant, sleep};
 
 use super::{Bench, Result};
-
-/// A token of the demo organisation BasicOrg.
-pub(crate) const TOKEN: &str = "demo-token-basicorg";
 
 /// Time for a server to start and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,16 +28,8 @@ impl Server {
     /// `tr50d serve --demo` without a limit of commands a second, with its state in this folder,
     /// and with more settings, such as `("TR50D_SESSIONS__TTL_S", "1")`.
     pub(crate) fn ours(bench: &Bench, data_dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tr50d"));
-        command
-            .args(["serve", "--demo"])
-            .env("TR50D_SERVER__DATA_DIR", data_dir)
-            .env("TR50D_MQTT__LISTEN", "127.0.0.1:0")
-            .env("TR50D_TCP__LISTEN", "127.0.0.1:0")
-            .env("TR50D_HTTP__LISTEN", "127.0.0.1:0")
-            .env("TR50D_LIMITS__COMMANDS_PER_S", "0")
-            .envs(settings.iter().copied());
-        Self::announced(bench, command)
+        let program = Program(env!("CARGO_BIN_EXE_tr50d"));
+        Self::announced(bench, program.command(data_dir, settings))
     }
 
     /// The floor, over `mqtt` or `tcp`; over MQTT with a prepared payload in all answers, if any.
@@ -89,20 +79,16 @@ impl Server {
         let log = bench.folder()?.join("log");
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
         let mut child = spawn(bench, command)?;
-        let output = child.stdout.take();
+        let output = child.stdout.take().ok_or("a server has no output")?;
         let mut server = Self { child, addresses: BTreeMap::new() };
-        for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()) {
-            let line = line?;
-            if line == "ready" {
-                return Ok(server);
-            }
-            let listening = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' '));
-            if let Some((name, address)) = listening {
-                server.addresses.insert(name.to_owned(), address.parse()?);
+        match Announced::read(output) {
+            Ok(announced) => server.addresses = announced.addresses,
+            Err(why) => {
+                let log = fs::read_to_string(log)?;
+                return Err(format!("a server {why}: {}", log.trim()).into());
             }
         }
-        let log = fs::read_to_string(log)?;
-        Err(format!("a server ended before it was ready: {}", log.trim()).into())
+        Ok(server)
     }
 
     /// The address of a listener.
@@ -123,21 +109,12 @@ impl Server {
 
     /// What its threads have used of the cores, in user mode and in the system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field is the program's name in parentheses, which may hold anything.
-        let (_, fields) = text.rsplit_once(") ").ok_or("no fields in stat")?;
-        let ticks: u64 =
-            fields.split(' ').skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
-        let ticks_per_s = rustix::param::clock_ticks_per_second();
-        Ok(Duration::from_secs_f64(ticks as f64 / ticks_per_s as f64))
+        Ok(cpu_of(&self.child.id().to_string())?)
     }
 
     /// Bytes of its memory that are in use.
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        Ok(1024 * kibibytes.ok_or("no VmRSS in status")?.parse::<u64>()?)
+        Ok(resident_of(&self.child.id().to_string())? as u64)
     }
 
     /// Asks it to end, and waits until it has.

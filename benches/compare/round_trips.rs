@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use client::fleet::{Fleet, Load, Plan, Report};
+use support::TOKEN;
 
 use super::broker::{Talk, Talkers};
-use super::process::{Server, TOKEN};
+use super::process::Server;
 use super::table::{Figure, Goal, Row, Unit};
 use super::{Bench, Result};
 

@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 
 use mqtt::Packet;
+use support::TOKEN;
 
 use super::broker::{self, Client, Talk, Talkers};
-use super::process::{Server, TOKEN};
+use super::process::Server;
 use super::round_trips::{Ask, CLIENTS, PING, a_core};
 use super::table::{Figure, Goal, Row, Unit};
 use super::{Bench, Result};

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use base::Timestamp;
 use client::fleet::{Fleet, Load, Plan, Report};
 use store::{Batch, Month, Store, Table, disk::DiskStore};
+use support::TOKEN;
 
-use super::process::{Server, TOKEN};
+use super::process::Server;
 use super::round_trips::CLIENTS;
 use super::table::{Figure, Goal, Row, Unit};
 use super::{Bench, Result};

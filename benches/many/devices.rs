@@ -7,9 +7,9 @@ use clap::Args;
 use client::Url;
 use client::fleet::{Fleet, Plan};
 use serde::{Deserialize, Serialize};
+use support::TOKEN;
 
 use crate::Outcome;
-use crate::server::DEVICE_TOKEN;
 use crate::worker_process::{self, WorkerProcess};
 
 /// Devices of one process: it has descriptors for them and its own.
@@ -78,7 +78,7 @@ async fn connect(args: &DevicesArgs, per_second: u32) -> Outcome<(Fleet, Answer)
     let sources = args.devices.div_ceil(DEVICES_PER_SOURCE);
     let address = |source| IpAddr::V4(Ipv4Addr::new(127, 1, args.number as u8, source as u8 + 1));
     let plan = Plan {
-        token: Some(DEVICE_TOKEN.to_owned()),
+        token: Some(TOKEN.to_owned()),
         key_prefix: format!("devices-{}-", args.number),
         connect_rate: per_second,
         sources: (0..sources).map(address).collect(),

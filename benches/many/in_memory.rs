@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use base::{ConnInfo, Protocol};
 use client::Url;
 use rules::directory::query::Query;
+use support::TOKEN;
+use support::process::{cpu_of, resident_of};
 use tempfile::TempDir;
 use tr50d::app::App;
 use tr50d::config::Config;
@@ -15,7 +17,6 @@ use tr50d::edge::Stream;
 use tr50d::serve::Server;
 
 use crate::probe::{DEVICES, Probe};
-use crate::server::{DEVICE_TOKEN, cpu_of, resident_of};
 use crate::table::{Table, each, rate, thousands};
 use crate::wire::{Far, Near, pair};
 use crate::{Outcome, parts};
@@ -32,7 +33,7 @@ const PAGE: usize = 5000;
 /// Connects, lists, expires, loses and stops `count` connections; then what one takes, by part.
 pub(crate) async fn run(count: usize) -> Outcome<()> {
     let mut table = Table::new();
-    let mut server = InMemory::start(&[("TR50D_SESSIONS__TTL_S", TTL_S.to_string())]).await?;
+    let mut server = InMemory::start(&[("TR50D_SESSIONS__TTL_S", &TTL_S.to_string())]).await?;
     let before = resident_of("self")?;
     server.come(&mut table, "connect new devices, which register", count).await?;
     let bytes = resident_of("self")?.saturating_sub(before) / count;
@@ -66,11 +67,11 @@ pub(crate) struct InMemory {
 
 impl InMemory {
     /// Starts one with the demo's organisations in a fresh directory.
-    pub(crate) async fn start(settings: &[(&str, String)]) -> Outcome<Self> {
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Outcome<Self> {
         Self::start_in(tempfile::tempdir()?, settings).await
     }
 
-    async fn start_in(dir: TempDir, settings: &[(&str, String)]) -> Outcome<Self> {
+    async fn start_in(dir: TempDir, settings: &[(&str, &str)]) -> Outcome<Self> {
         let config = config(dir.path(), settings)?;
         Ok(Self { server: Server::start(config).await?, devices: Vec::new(), dir })
     }
@@ -109,7 +110,7 @@ impl InMemory {
     pub(crate) async fn login(&self, key_prefix: &str) -> Outcome<()> {
         let wanted = self.app().directory().len() + self.devices.len();
         for (number, device) in self.devices.iter().enumerate() {
-            device.connect(&format!("{key_prefix}{number}"), DEVICE_TOKEN);
+            device.connect(&format!("{key_prefix}{number}"), TOKEN);
             if number % 100 == 0 {
                 tokio::task::yield_now().await;
             }
@@ -194,19 +195,15 @@ impl InMemory {
     }
 }
 
-fn config(dir: &Path, settings: &[(&str, String)]) -> Outcome<Config> {
+fn config(dir: &Path, more: &[(&str, &str)]) -> Outcome<Config> {
     let bootstrap = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo.toml");
     let fixed = [
-        ("TR50D_SERVER__DATA_DIR", dir.join("data").display().to_string()),
-        ("TR50D_SERVER__BOOTSTRAP", bootstrap.to_owned()),
-        ("TR50D_MQTT__LISTEN", "127.0.0.1:0".to_owned()),
-        ("TR50D_TCP__LISTEN", "none".to_owned()),
-        ("TR50D_HTTP__LISTEN", "none".to_owned()),
-        ("TR50D_LIMITS__COMMANDS_PER_S", "0".to_owned()),
+        ("TR50D_SERVER__BOOTSTRAP", bootstrap),
+        ("TR50D_TCP__LISTEN", "none"),
+        ("TR50D_HTTP__LISTEN", "none"),
     ];
-    let settings = fixed.iter().chain(settings);
-    let environment = settings.map(|(name, value)| ((*name).to_owned(), value.clone()));
-    Ok(Config::demo(None, environment)?)
+    let all = [&fixed, more].concat();
+    Ok(Config::demo(None, support::settings(&dir.join("data"), &all))?)
 }
 
 /// An address for connections that have none.

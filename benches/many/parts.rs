@@ -8,11 +8,11 @@ use rules::directory::{Lifetime, Session, Start, Who};
 use rules::identity::Access;
 use rules::identity::model::Application;
 use store::Receipt;
+use support::TOKEN;
 use tr50d::app::App;
 use tr50d::things::registry::Thing;
 
 use crate::in_memory::{InMemory, here, until};
-use crate::server::DEVICE_TOKEN;
 use crate::table::{Table, thousands};
 use crate::{ALLOCATOR, Outcome};
 
@@ -58,7 +58,7 @@ impl Parts {
     async fn measure(count: usize) -> Outcome<Self> {
         let server = InMemory::start(&[]).await?;
         let app = server.app();
-        let (application, access) = app.identity().admit_application(DEVICE_TOKEN)?;
+        let (application, access) = app.identity().admit_application(TOKEN)?;
         let access = Arc::new(access);
         let before = ALLOCATOR.allocated();
         for number in 0..count {
@@ -123,7 +123,7 @@ fn capacity_bytes(started: &Vec<Arc<Session>>) -> usize {
 
 /// What a session is made of; those of an application share their rights, as the server has it.
 fn start_of(app: &App, number: usize, access: &Arc<Access>) -> Outcome<Start> {
-    let (application, _) = app.identity().admit_application(DEVICE_TOKEN)?;
+    let (application, _) = app.identity().admit_application(TOKEN)?;
     let (thing, _) = thing_of(app, &application, number)?;
     Ok(Start {
         id: SessionId::from_random(tr50d::random::random()?),

@@ -7,10 +7,10 @@ use clap::Args;
 use client::Url;
 use client::fleet::{Board, Fleet, Load, Plan};
 use serde::{Deserialize, Serialize};
+use support::TOKEN;
 use tokio_util::sync::CancellationToken;
 
 use crate::Outcome;
-use crate::server::DEVICE_TOKEN;
 use crate::worker_process::{WorkerProcess, answer, orders};
 
 /// How many.
@@ -45,7 +45,7 @@ pub(crate) struct Waited {
 pub(crate) async fn run(args: ProbeArgs) -> Outcome<()> {
     let mut orders = orders();
     let plan = Plan {
-        token: Some(DEVICE_TOKEN.to_owned()),
+        token: Some(TOKEN.to_owned()),
         key_prefix: "probe-".to_owned(),
         ..Plan::new(args.url, DEVICES)
     };

@@ -1,7 +1,6 @@
 //! The server as a process of its own.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -9,18 +8,14 @@ use std::time::{Duration, Instant};
 
 use client::Url;
 use rustix::process::{Pid, Signal, kill_process};
+use support::TOKEN;
+use support::process::{Announced, cpu_of, resident_of, serve_demo};
 
 use crate::Outcome;
 use crate::cpu_affinity::Cores;
 
 /// Longer than any stop takes.
 const STOP_MAX: Duration = Duration::from_secs(60);
-
-/// Ticks of /proc/PID/stat in a second, on every Linux.
-const TICKS_PER_S: u64 = 100;
-
-/// The token of the demo's devices.
-pub(crate) const DEVICE_TOKEN: &str = "demo-token-basicorg";
 
 /// The login of the demo's administrator of the devices' organisation.
 const OPERATOR: &str = "operator%40basicorg.example:demo-operator-password";
@@ -45,13 +40,11 @@ impl Server {
             let known = addresses.and_then(|addresses| addresses.get(protocol));
             known.map_or("127.0.0.1:0".to_owned(), SocketAddr::to_string)
         };
+        serve_demo(&mut command, data_dir, &[]);
         command
-            .args(["serve", "--demo"])
-            .env("TR50D_SERVER__DATA_DIR", data_dir)
             .env("TR50D_MQTT__LISTEN", address("mqtt"))
             .env("TR50D_TCP__LISTEN", address("tcp"))
             .env("TR50D_HTTP__LISTEN", address("http"))
-            .env("TR50D_LIMITS__COMMANDS_PER_S", "0")
             .env("RUST_LOG", "error")
             .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -61,8 +54,8 @@ impl Server {
         let output = child.stdout.take().ok_or("the server has no output")?;
         // Held from now on: whatever happens, the process ends with it.
         let mut server = Self { child, addresses: BTreeMap::new() };
-        let read = tokio::task::spawn_blocking(move || read_addresses(BufReader::new(output)));
-        server.addresses = read.await??;
+        let read = tokio::task::spawn_blocking(move || Announced::read(output));
+        server.addresses = read.await??.addresses;
         Ok((server, start.elapsed()))
     }
 
@@ -73,7 +66,7 @@ impl Server {
 
     /// A URL with the token of the demo's devices.
     pub(crate) fn devices(&self) -> Outcome<Url> {
-        self.url("mqtt", &format!(":{DEVICE_TOKEN}"))
+        self.url("mqtt", &format!(":{TOKEN}"))
     }
 
     /// A URL with the login of the organisation's administrator.
@@ -88,12 +81,12 @@ impl Server {
 
     /// CPU time that it has used.
     pub(crate) fn cpu(&self) -> Outcome<Duration> {
-        cpu_of(&self.child.id().to_string())
+        Ok(cpu_of(&self.child.id().to_string())?)
     }
 
     /// Bytes of its resident memory.
     pub(crate) fn resident(&self) -> Outcome<usize> {
-        resident_of(&self.child.id().to_string())
+        Ok(resident_of(&self.child.id().to_string())?)
     }
 
     /// Sends SIGTERM, or SIGKILL, and waits for the end; how long it took.
@@ -116,37 +109,4 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn read_addresses(output: impl BufRead) -> Outcome<BTreeMap<String, SocketAddr>> {
-    let mut addresses = BTreeMap::new();
-    for line in output.lines() {
-        let line = line?;
-        if line == "ready" {
-            return Ok(addresses);
-        }
-        let listening = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' '));
-        if let Some((protocol, address)) = listening {
-            addresses.insert(protocol.to_owned(), address.parse()?);
-        }
-    }
-    Err("the server ended before it was ready".into())
-}
-
-/// CPU time that a process has used.
-pub(crate) fn cpu_of(pid: &str) -> Outcome<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // After the name, which is in brackets: the times are fields 14 and 15 of all.
-    let (_, fields) = stat.rsplit_once(')').ok_or("not a process's figures")?;
-    let ticks: Result<Vec<u64>, _> =
-        fields.split_whitespace().skip(11).take(2).map(str::parse).collect();
-    Ok(Duration::from_millis(ticks?.iter().sum::<u64>() * 1000 / TICKS_PER_S))
-}
-
-/// Bytes of a process's resident memory.
-pub(crate) fn resident_of(pid: &str) -> Outcome<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()).ok_or("no memory")?;
-    Ok(kilobytes.parse::<usize>()? * 1024)
 }

@@ -5,11 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use client::Version;
 use parking_lot::Mutex;
+use support::mqtt::{Connect, PING};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-/// The packet that asks for nothing but an answer.
-const PINGREQ: [u8; 2] = [0xc0, 0];
 
 /// The device's end.
 pub(crate) struct Near(Arc<Mutex<Inner>>);
@@ -35,20 +34,13 @@ pub(crate) fn pair() -> (Near, Far) {
 impl Near {
     /// Logs in, by MQTT 3.1.1 and with a clean session, without keep-alive.
     pub(crate) fn connect(&self, thing_key: &str, token: &str) {
-        let mut body = b"\x00\x04MQTT\x04\xc2\x00\x00".to_vec();
-        for text in [thing_key, thing_key, token] {
-            body.extend_from_slice(&(text.len() as u16).to_be_bytes());
-            body.extend_from_slice(text.as_bytes());
-        }
-        // Short enough for a length of one byte.
-        let mut packet = vec![0x10, body.len() as u8];
-        packet.append(&mut body);
-        self.say(&packet);
+        let login = Connect::login(Version::V311, thing_key, thing_key, token);
+        self.say(&Connect { keep_alive_s: 0, ..login }.frame());
     }
 
     /// Gives a sign of life.
     pub(crate) fn ping(&self) {
-        self.say(&PINGREQ);
+        self.say(PING);
     }
 
     /// Whether the server waits for what the device says.

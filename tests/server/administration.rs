@@ -2,22 +2,21 @@
 
 use client::Client;
 use serde_json::{Value, json};
+use support::http::metrics;
+use support::{Endpoints, Signal, TestServer, call, connect, eventually, reply};
 
-use super::harness::{TestServer, call, connect, eventually, reply};
-use super::http::metrics;
+use crate::TR50D;
 
 const VIEWER: &str = "viewer@basicorg.example";
 const VIEWER_ID: &str = "5cf885f41c5bd771c8065bf2";
 const YORK: &str = "533ef300310046187700007f";
 
-impl TestServer {
-    async fn viewer(&self, listener: &str) -> Client {
-        connect(&self.url(listener, VIEWER, "demo-viewer-password")).await
-    }
+async fn connect_viewer(server: &Endpoints, listener: &str) -> Client {
+    connect(&server.url(listener, VIEWER, "demo-viewer-password")).await
+}
 
-    async fn refuses(&self, listener: &str, user: &str, password: &str) -> bool {
-        Client::connect(&self.url(listener, user, password)).await.is_err()
-    }
+async fn refuses(server: &Endpoints, listener: &str, user: &str, password: &str) -> bool {
+    Client::connect(&server.url(listener, user, password)).await.is_err()
 }
 
 /// The codes of a reply's failure, or 0.
@@ -40,7 +39,7 @@ async fn live_sessions_have_new_rights_at_once() {
     let mut operator = server.operator("tcp").await;
     let mut viewers = Vec::new();
     for listener in ["mqtt", "tcp", "http"] {
-        viewers.push(server.viewer(listener).await);
+        viewers.push(connect_viewer(&server, listener).await);
     }
     let mut expect = async |command: &str, allowed: bool| {
         for viewer in &mut viewers {
@@ -71,7 +70,8 @@ async fn who_loses_an_organisation_is_out_of_it_at_once() {
     let mut admin = server.admin("http").await;
     let place = json!({"userId": VIEWER_ID, "orgId": YORK, "isOrgAdmin": true}).to_string();
     call(&mut admin, "user.org.add", &place).await;
-    let (mut there, mut home) = (server.viewer("mqtt").await, server.viewer("mqtt").await);
+    let (mut there, mut home) =
+        (connect_viewer(&server, "mqtt").await, connect_viewer(&server, "mqtt").await);
     call(&mut there, "session.org.switch", r#"{"key":"YorkOrg"}"#).await;
     let listed = call(&mut there, "session.list", "").await;
     assert_eq!(listed["count"], 1);
@@ -95,7 +95,7 @@ async fn a_deleted_user_or_token_is_gone_from_every_connection() {
     let mut temp = connect(&url).await;
     call(&mut operator, "user.delete", &json!({ "id": id }).to_string()).await;
     closed("the deleted user's", &mut temp).await;
-    assert!(server.refuses("mqtt", "temp@basicorg.example", "temp-password").await);
+    assert!(refuses(&server, "mqtt", "temp@basicorg.example", "temp-password").await);
 
     let made = call(&mut operator, "app.create", r#"{"name":"bees","autoRegister":true}"#).await;
     let token = made["token"].as_str().expect("a token").to_owned();
@@ -109,11 +109,11 @@ async fn a_deleted_user_or_token_is_gone_from_every_connection() {
     for bee in &mut bees {
         closed("a session of the old token", bee).await;
     }
-    assert!(server.refuses("mqtt", "bee-1", &token).await);
+    assert!(refuses(&server, "mqtt", "bee-1", &token).await);
     let mut bee = connect(&server.url("mqtt", "bee-1", "another-token-for-bees")).await;
     call(&mut operator, "app.delete", r#"{"name":"bees"}"#).await;
     closed("a session of the deleted token", &mut bee).await;
-    assert!(server.refuses("mqtt", "bee-1", "another-token-for-bees").await);
+    assert!(refuses(&server, "mqtt", "bee-1", "another-token-for-bees").await);
     call(&mut other, "diag.ping", "").await;
 }
 
@@ -144,7 +144,7 @@ async fn a_new_user_and_a_new_token_work_over_mqtt() {
     let change = r#"{"password":"second-password","oldPassword":"first-password"}"#;
     call(&mut bee, "user.update", change).await;
     call(&mut bee, "diag.ping", "").await;
-    assert!(server.refuses("mqtt", "bee@basicorg.example", "first-password").await);
+    assert!(refuses(&server, "mqtt", "bee@basicorg.example", "first-password").await);
     connect(&server.url("tcp", "bee@basicorg.example", "second-password")).await;
 }
 
@@ -152,7 +152,7 @@ async fn a_new_user_and_a_new_token_work_over_mqtt() {
 #[tokio::test]
 async fn acknowledged_changes_survive_a_crash() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut server = TestServer::in_dir(dir.path(), &[]);
+    let mut server = TR50D.serve(dir.path(), &[]);
     let mut admin = server.admin("tcp").await;
     let org = call(&mut admin, "org.create", r#"{"key":"Meadow","desc":"Green"}"#).await;
     call(&mut admin, "session.org.switch", r#"{"key":"Meadow"}"#).await;
@@ -172,8 +172,7 @@ async fn acknowledged_changes_survive_a_crash() {
     let add = json!({"userId": id, "roles": ["role-1"], "tags": ["south"]}).to_string();
     call(&mut admin, "user.org.add", &add).await;
 
-    server.signal("KILL");
-    server.wait().await;
+    server.end(Signal::KILL).await;
     let server = TestServer::in_dir(dir.path(), &[]);
     let mut goat = connect(&server.url("mqtt", "goat@meadow.example", "goat-password")).await;
     let info = call(&mut goat, "session.info", "").await;
@@ -227,7 +226,7 @@ async fn the_last_of_many_changes_holds() {
     call(&mut operators[0], "role.create", r#"{"key":"watcher"}"#).await;
     let grant = json!({"userId": VIEWER_ID, "roles": ["watcher"]}).to_string();
     call(&mut operators[0], "user.org.update", &grant).await;
-    let mut viewer = server.viewer("mqtt").await;
+    let mut viewer = connect_viewer(&server, "mqtt").await;
     for round in 0..20 {
         let perms = |number: usize| if number == 0 { r#"["session.list"]"# } else { "[]" };
         let changes = operators.iter_mut().enumerate().map(async |(number, operator)| {
@@ -245,7 +244,7 @@ async fn the_last_of_many_changes_holds() {
 #[tokio::test]
 async fn a_text_message_is_in_the_log_and_counted() {
     let log = tempfile::NamedTempFile::new().expect("a file");
-    let server = TestServer::logging(log.path(), &[("TR50D_LOG__FORMAT", "json")]);
+    let server = TR50D.serve_logging(log.path(), &[("TR50D_LOG__FORMAT", "json")]);
     server.thing("tcp", "mower-1").await;
     let mut operator = server.operator("http").await;
     let sms = r#"{"coding":"SEVEN_BIT","thingKey":"mower-1","message":"UP\nand \"away\""}"#;
@@ -289,11 +288,11 @@ async fn nobody_stays_in_an_organisation_by_being_at_home_there() {
     let mut admin = server.admin("http").await;
     let place = json!({"userId": VIEWER_ID, "orgId": YORK}).to_string();
     call(&mut admin, "user.org.add", &place).await;
-    let mut viewer = server.viewer("http").await;
+    let mut viewer = connect_viewer(&server, "http").await;
     let home = json!({"defaultOrgId": YORK}).to_string();
     call(&mut viewer, "user.update", &home).await;
     call(&mut admin, "user.org.remove", &place).await;
-    let mut viewer = server.viewer("http").await;
+    let mut viewer = connect_viewer(&server, "http").await;
     let info = call(&mut viewer, "session.info", "").await;
     assert_eq!(info["orgKey"], "BasicOrg");
     let refused = reply(&mut viewer, "session.org.switch", r#"{"key":"YorkOrg"}"#).await;

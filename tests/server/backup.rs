@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use support::process::run;
+use support::{Endpoints, TestServer, call, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::files::{files_below, get, get_id, noise, post, put_id};
-use super::harness::{TestServer, call, eventually, run};
 
 /// The program with a data directory, its arguments divided by blanks.
 fn tr50d(data_dir: &Path, args: &[&str]) -> Command {
@@ -40,7 +41,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// Stores files and registers things until it is stopped; names what was acknowledged.
-async fn write(server: &TestServer, number: usize, done: &Mutex<Vec<(String, u32)>>) {
+async fn write(server: &Endpoints, number: usize, done: &Mutex<Vec<(String, u32)>>) {
     let mut operator = server.operator("mqtt").await;
     for count in 0.. {
         let name = format!("{number}-{count}");
@@ -109,12 +110,11 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_and_nothing_half() {
 async fn a_backup_needs_no_server_and_leaves_the_original_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     let [data_dir, copy, back] = ["data", "copy", "back"].map(|name| dir.path().join(name));
-    let mut server = TestServer::in_dir(&data_dir, &[]);
+    let server = TestServer::in_dir(&data_dir, &[]);
     let mut mower = server.thing("mqtt", "mower-1").await;
     let id = put_id(&mut mower, json!({"fileName": "a", "tags": ["t"]})).await;
     assert_eq!(post(&server, &id, b"first").await.status, 200);
-    server.signal("TERM");
-    server.wait().await;
+    server.stop().await;
     assert!(!data_dir.join("control").exists(), "a server that stops takes its socket along");
     std::fs::create_dir(&copy).expect("made");
     succeeds(&data_dir, &["backup", text(&copy)]).await;
@@ -197,7 +197,7 @@ async fn a_long_path_is_no_obstacle() {
 #[tokio::test]
 async fn the_control_socket_explains_what_it_does_not_know_and_drops_what_nobody_waits_for() {
     let server = TestServer::start();
-    let socket = server.data_dir.join("control");
+    let socket = server.data_dir().join("control");
     let answer = async |order: &str| {
         let mut stream = UnixStream::connect(&socket).await.expect("a connection");
         stream.write_all(order.as_bytes()).await.expect("written");

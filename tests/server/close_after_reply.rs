@@ -16,6 +16,10 @@ use data_encoding::BASE64;
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value};
+use support::http::{log_in, send};
+use support::mqtt::{Connect, frame, frame_length, text};
+use support::replies::SESSION_GONE;
+use support::{Endpoints, TOKEN, TestServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Barrier, Semaphore};
@@ -25,10 +29,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use self::rows::{AN_ORG, Ask, Asked, End, IN_A_CROWD, Login, PING, ROWS, Row};
-use crate::cognite;
-use crate::frames::{Connect, TOKEN, frame, frame_length, text};
-use crate::harness::TestServer;
-use crate::http::{GONE, exchange, websocket};
+use crate::http::websocket;
 
 /// For a connection to say something, or to close.
 const WAIT: Duration = Duration::from_secs(10);
@@ -152,7 +153,7 @@ struct Line {
 
 impl Line {
     /// Connects and logs in.
-    async fn open(server: &TestServer, door: Door, (user, password): &(String, String)) -> Self {
+    async fn open(server: &Endpoints, door: Door, (user, password): &(String, String)) -> Self {
         let (version, qos) = match door {
             Door::Mqtt(version, qos) => (Some(version), qos),
             Door::WebSocket => (Some(V311), 0),
@@ -314,20 +315,16 @@ fn shown(pieces: &[Vec<u8>]) -> Vec<String> {
 }
 
 /// Posts something on a connection of its own; status and body of the whole answer.
-async fn post(server: &TestServer, head: &str, body: &str) -> (u16, String) {
-    let length = format!("Content-Length: {}", body.len());
-    let request = format!("{head}\r\nHost: x\r\nConnection: close\r\n{length}\r\n\r\n{body}");
-    let answer = exchange(server, request.as_bytes()).await;
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a whole head");
-    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
-    assert_eq!(length.unwrap_or("0"), body.len().to_string(), "{answer}");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.expect("a status"), body.to_owned())
+async fn post(server: &Endpoints, head: &str, body: &str) -> (u16, String) {
+    let answer = send(server, head, body.as_bytes()).await;
+    let length = answer.header("content-length").unwrap_or("0");
+    assert_eq!(length, answer.body.len().to_string(), "{answer:?}");
+    (answer.status, answer.text().to_owned())
 }
 
 /// Who asks.
 struct Asker<'s> {
-    server: &'s TestServer,
+    server: &'s Endpoints,
     door: Door,
     names: Names,
     /// The connection that the session is bound to.
@@ -336,10 +333,10 @@ struct Asker<'s> {
 }
 
 impl<'s> Asker<'s> {
-    async fn open(server: &'s TestServer, door: Door, names: &Names, login: Login) -> Self {
+    async fn open(server: &'s Endpoints, door: Door, names: &Names, login: Login) -> Self {
         let login = names.login(login);
         let (line, id) = match door {
-            Door::Api | Door::Rest => (None, cognite::login(server, &login.0, &login.1).await),
+            Door::Api | Door::Rest => (None, log_in(server, &login.0, &login.1).await),
             _ => {
                 let line = Line::open(server, door, &login).await;
                 let id = line.id.clone();
@@ -404,7 +401,7 @@ impl<'s> Asker<'s> {
             Door::Rest => self.posted_form(&[PING]).await,
             _ => self.posted_api(&[PING]).await,
         };
-        assert_eq!(next, GONE, "the next use");
+        assert_eq!(next, SESSION_GONE, "the next use");
     }
 
     /// The session has to go on, with this.
@@ -417,7 +414,7 @@ impl<'s> Asker<'s> {
 }
 
 /// Asks what a row says through a door, when `together` lets it.
-async fn check(server: &TestServer, row: &Row, door: Door, names: Names, together: &Barrier) {
+async fn check(server: &Endpoints, row: &Row, door: Door, names: Names, together: &Barrier) {
     let mut asker = Asker::open(server, door, &names, row.asker).await;
     for command in row.before {
         asker.ask(&[*command], "the asker's first replies").await;
@@ -514,7 +511,7 @@ async fn check_crowd(durability: &str) {
     let runs: Vec<_> = doors.zip(names).map(|(door, names)| (&IN_A_CROWD, door, names)).collect();
     let server = start(durability, &runs);
     let key = |number| format!("idle-{number}");
-    let login = async |number| cognite::login(&server, &key(number), TOKEN).await;
+    let login = async |number| log_in(&server, &key(number), TOKEN).await;
     join_all((0..EXPIRY_STEP).map(login)).await;
     check_all(server, runs, ASKERS, ASKERS).await;
 }

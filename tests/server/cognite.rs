@@ -8,12 +8,13 @@ use client::Client;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
+use support::http::{Answer, log_in, post};
+use support::{Endpoints, SOON, Signal, TestServer, call, connect, eventually, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::harness::{SOON, TestServer, call, connect, eventually};
-use super::http::{exchange, post};
+use crate::TR50D;
 
 const OPERATOR: &str = "5cf885f41c5bd771c8065bf1";
 pub(crate) const VIEWER: &str = "5cf885f41c5bd771c8065bf2";
@@ -22,34 +23,13 @@ const APPLICATION: &str = "5cf885f41c5bd771c8065c01";
 const TOKEN: &str = "demo-token-basicorg";
 const PRINCIPALS: &str = "/api/v1/orgs/basic-org/principals";
 
-/// An answer.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    /// With names in lower case.
-    headers: BTreeMap<String, String>,
-    text: String,
+/// An answer that says why not.
+trait Failed {
+    /// The sentence of a failure, which has to be of the one form, with this status.
+    fn failure(&self, status: u16) -> String;
 }
 
-impl Answer {
-    fn parse(answer: &str) -> Self {
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
-        let header = |line: &str| {
-            let (name, value) = line.split_once(": ").expect("a header");
-            (name.to_ascii_lowercase(), value.to_owned())
-        };
-        let headers = lines.map(header).collect();
-        Self { status: status.parse().expect("a status"), headers, text: body.to_owned() }
-    }
-
-    fn json(&self) -> Value {
-        assert_eq!(self.headers["content-type"], "application/json", "{self:?}");
-        serde_json::from_str(&self.text).expect("JSON")
-    }
-
-    /// The sentence of a failure, which has to be of the one form, with this status.
+impl Failed for Answer {
     fn failure(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         let body = self.json();
@@ -59,59 +39,43 @@ impl Answer {
     }
 }
 
-/// A request on a connection of its own.
-async fn send(server: &TestServer, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
-    let length = match (method, body.is_empty()) {
-        ("GET" | "HEAD", true) => String::new(),
-        _ => format!("Content-Length: {}\r\n", body.len()),
-    };
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
-    let head = format!("{head}{headers}{length}\r\n");
-    Answer::parse(&exchange(server, &[head.as_bytes(), body].concat()).await)
+/// A request on a connection of its own; each of `headers` with its end.
+async fn send(server: &Endpoints, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+    let head = format!("{method} {path} HTTP/1.1\r\n{headers}");
+    http::send(server, head.trim_end(), body).await
 }
 
 /// One of a caller, who has this bearer token.
-async fn ask(server: &TestServer, token: &str, method: &str, path: &str, body: &str) -> Answer {
+async fn ask(server: &Endpoints, token: &str, method: &str, path: &str, body: &str) -> Answer {
     let authorization = format!("Authorization: Bearer {token}\r\n");
     send(server, method, path, &authorization, body.as_bytes()).await
 }
 
-async fn get(server: &TestServer, token: &str, path: &str) -> Answer {
+async fn get(server: &Endpoints, token: &str, path: &str) -> Answer {
     ask(server, token, "GET", path, "").await
 }
 
 /// What a GET answers, which has to do well.
-async fn got(server: &TestServer, token: &str, path: &str) -> Value {
+async fn got(server: &Endpoints, token: &str, path: &str) -> Value {
     let answer = get(server, token, path).await;
     assert_eq!(answer.status, 200, "{path}: {answer:?}");
     answer.json()
 }
 
-/// The session id of a login over HTTP.
-pub(crate) async fn login(server: &TestServer, user: &str, password: &str) -> String {
-    let params = match user.contains('@') {
-        true => json!({ "username": user, "password": password }),
-        false => json!({ "thingKey": user, "appToken": password, "appId": "" }),
-    };
-    let body = json!({ "auth": { "command": "api.authenticate", "params": params } });
-    let reply: Value = serde_json::from_str(&post(server, &body.to_string()).await).expect("JSON");
-    reply["auth"]["params"]["sessionId"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned()
+async fn operator(server: &Endpoints) -> String {
+    log_in(server, "operator@basicorg.example", "demo-operator-password").await
 }
 
-async fn operator(server: &TestServer) -> String {
-    login(server, "operator@basicorg.example", "demo-operator-password").await
+async fn viewer(server: &Endpoints) -> String {
+    log_in(server, "viewer@basicorg.example", "demo-viewer-password").await
 }
 
-async fn viewer(server: &TestServer) -> String {
-    login(server, "viewer@basicorg.example", "demo-viewer-password").await
-}
-
-async fn admin(server: &TestServer) -> String {
-    login(server, "admin@devicewise.com", "demo-admin-password").await
+async fn admin(server: &Endpoints) -> String {
+    log_in(server, "admin@devicewise.com", "demo-admin-password").await
 }
 
 /// A command of a session.
-async fn command(server: &TestServer, session: &str, command: &str, params: Value) -> Value {
+async fn command(server: &Endpoints, session: &str, command: &str, params: Value) -> Value {
     let auth = json!({ "sessionId": session });
     let body = json!({ "auth": auth, "c": { "command": command, "params": params } });
     let reply: Value = serde_json::from_str(&post(server, &body.to_string()).await).expect("JSON");
@@ -130,7 +94,7 @@ fn named(ids: &[&str]) -> String {
 }
 
 /// The public handle of the session with this secret id, which has to be the newest of its user.
-async fn newest(server: &TestServer, token: &str, principal: &str) -> String {
+async fn newest(server: &Endpoints, token: &str, principal: &str) -> String {
     let page = got(server, token, &format!("{}?limit=1", sessions_of(principal))).await;
     page["items"][0]["id"].as_str().expect("a session").to_owned()
 }
@@ -146,7 +110,7 @@ async fn callers_are_shown_who_they_are() {
     let bearer = operator(&server).await;
     assert_eq!(got(&server, &bearer, "/api/v1/principals/me").await, user);
     let mut application = got(&server, TOKEN, "/api/v1/principals/me").await;
-    let thing = login(&server, "mower-1", TOKEN).await;
+    let thing = log_in(&server, "mower-1", TOKEN).await;
     assert_eq!(got(&server, &thing, "/api/v1/principals/me").await, application);
     let created = application["createdTime"].take();
     assert!(created.as_i64().is_some_and(|time| time > 1_600_000_000_000), "{created}");
@@ -169,7 +133,7 @@ async fn callers_are_shown_who_they_are() {
     // Without names, people are called by their address.
     let plain = json!({ "emailAddress": "a@basicorg.example", "password": "some-password" });
     command(&server, &admin, "user.create", plain).await;
-    let bearer = login(&server, "a@basicorg.example", "some-password").await;
+    let bearer = log_in(&server, "a@basicorg.example", "some-password").await;
     let mut plain = got(&server, &bearer, "/api/v1/principals/me").await;
     assert_eq!(plain["id"].take().as_str().map(str::len), Some(24));
     let email = "a@basicorg.example";
@@ -224,13 +188,13 @@ async fn organisations_and_projects_are_as_the_clients_read_them() {
 }
 
 /// Callers with every kind of right, by name.
-async fn callers(server: &TestServer) -> BTreeMap<&'static str, String> {
+async fn callers(server: &Endpoints) -> BTreeMap<&'static str, String> {
     let admin = admin(server).await;
     let add = async |email: &str, member: Value| {
         let user = json!({ "emailAddress": email, "password": "some-password" });
         command(server, &admin, "user.create", user).await;
         command(server, &admin, "user.org.add", member).await;
-        login(server, email, "some-password").await
+        log_in(server, email, "some-password").await
     };
     // At home in SYSTEM.
     let above = json!({ "emailAddress": "above@x", "isOrgAdmin": true });
@@ -239,14 +203,14 @@ async fn callers(server: &TestServer) -> BTreeMap<&'static str, String> {
         "emailAddress": "guest@x", "orgId": "5cf885f41c5bd771c8065be8", "isOrgAdmin": true,
     });
     let guest = add("guest@x", guest).await;
-    let here = login(server, "admin@devicewise.com", "demo-admin-password").await;
+    let here = log_in(server, "admin@devicewise.com", "demo-admin-password").await;
     command(server, &here, "session.org.switch", json!({ "key": "BasicOrg" })).await;
-    let above_here = login(server, "above@x", "some-password").await;
+    let above_here = log_in(server, "above@x", "some-password").await;
     command(server, &above_here, "session.org.switch", json!({ "key": "BasicOrg" })).await;
     let ops = json!({ "emailAddress": "ops@x", "password": "some-password", "isSuperOps": true });
     command(server, &admin, "user.create", ops).await;
-    let ops = login(server, "ops@x", "some-password").await;
-    let ops_here = login(server, "ops@x", "some-password").await;
+    let ops = log_in(server, "ops@x", "some-password").await;
+    let ops_here = log_in(server, "ops@x", "some-password").await;
     command(server, &ops_here, "session.org.switch", json!({ "key": "BasicOrg" })).await;
     for (name, token, flag) in [
         ("restricted", "restricted-token-1", "restrictAccessToSelf"),
@@ -271,12 +235,12 @@ async fn callers(server: &TestServer) -> BTreeMap<&'static str, String> {
         ("super operator elsewhere", ops),
         ("super operator here", ops_here),
         ("token", TOKEN.to_owned()),
-        ("thing", login(server, "mower-1", TOKEN).await),
+        ("thing", log_in(server, "mower-1", TOKEN).await),
         ("token of York", "demo-token-yorkorg".to_owned()),
         ("restricted token", "restricted-token-1".to_owned()),
-        ("restricted thing", login(server, "r-1", "restricted-token-1").await),
+        ("restricted thing", log_in(server, "r-1", "restricted-token-1").await),
         ("ruling token", "ruling-token-number-1".to_owned()),
-        ("ruling thing", login(server, "r-2", "ruling-token-number-1").await),
+        ("ruling thing", log_in(server, "r-2", "ruling-token-number-1").await),
         ("watching token", "watching-token-number-1".to_owned()),
         ("restricted watching token", "restricted-watching-1".to_owned()),
     ])
@@ -388,7 +352,7 @@ async fn who_is_not_known_is_asked_for_a_bearer_token() {
         for path in paths {
             let answer = send(&server, "GET", path, header, b"").await;
             assert_eq!(answer.failure(401), expected, "{header:?}");
-            assert_eq!(answer.headers["www-authenticate"], "Bearer");
+            assert_eq!(answer.header("www-authenticate").expect("a header"), "Bearer");
         }
         let path = format!("{}/revoke", sessions_of(OPERATOR));
         send(&server, "POST", &path, header, b"{}").await.failure(401);
@@ -422,7 +386,7 @@ async fn a_request_is_a_command_of_its_session() {
     }
     let refused = refused.expect("more than five in a second");
     assert_eq!(refused.failure(429), "Too many requests in this second; try again in the next.");
-    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.header("retry-after").expect("a header"), "1");
     assert!(served >= 5, "{served}");
     eventually("the count grows", async || count(&mut mower).await == before + served).await;
 }
@@ -566,7 +530,7 @@ async fn principals_are_found_by_their_ids() {
 }
 
 /// The items of a user's list, all pages together.
-async fn listed(server: &TestServer, token: &str, principal: &str) -> Vec<Value> {
+async fn listed(server: &Endpoints, token: &str, principal: &str) -> Vec<Value> {
     let page = got(server, token, &sessions_of(principal)).await;
     assert_eq!(page.get("nextCursor"), None, "{page}");
     page["items"].as_array().expect("items").clone()
@@ -606,8 +570,8 @@ async fn sessions_are_listed_with_what_became_of_them() {
     let third_id = newest(&server, &bearer, VIEWER).await;
     let revoke = format!("{}/revoke", sessions_of(VIEWER));
     let answer = ask(&server, &bearer, "POST", &revoke, &named(&[&third_id])).await;
-    assert_eq!((answer.status, answer.text.as_str()), (204, ""), "{answer:?}");
-    assert_eq!(answer.headers.get("content-type"), None, "{answer:?}");
+    assert_eq!((answer.status, answer.text()), (204, ""), "{answer:?}");
+    assert_eq!(answer.header("content-type"), None, "{answer:?}");
     timeout(SOON, third.closed()).await.expect("its connection closes");
     let before = listed(&server, &bearer, VIEWER).await;
     assert!(has_status(&before, &["REVOKED", "EXPIRED", "LOGGED_OUT"]), "{before:?}");
@@ -757,7 +721,7 @@ async fn a_revocation_is_all_or_nothing() {
 async fn a_revocation_and_a_cursor_outlive_the_process() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
-    let mut server = TestServer::in_dir(&data_dir, &[]);
+    let mut server = TR50D.serve(&data_dir, &[]);
     let bearer = operator(&server).await;
     let mut viewers = Vec::new();
     for _ in 0..3 {
@@ -770,8 +734,7 @@ async fn a_revocation_and_a_cursor_outlive_the_process() {
     let revoke = format!("{}/revoke", sessions_of(VIEWER));
     let answer = ask(&server, &bearer, "POST", &revoke, &named(&[gone])).await;
     assert_eq!(answer.status, 204, "{answer:?}");
-    server.signal("KILL");
-    server.wait().await;
+    server.end(Signal::KILL).await;
     let server = TestServer::in_dir(&data_dir, &[]);
     let after = listed(&server, &bearer, VIEWER).await;
     assert!(has_status(&after, &["ACTIVE", "REVOKED", "ACTIVE"]), "{after:?}");
@@ -867,7 +830,7 @@ async fn requests_are_taken_as_real_clients_send_them() {
     let check = async |method: &str, path: &str, headers: &str, body: &[u8], status: u16| {
         let answer = send(&server, method, path, headers, body).await;
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
-        assert!(answer.headers["x-request-id"].len() >= 32, "{answer:?}");
+        assert!(answer.header("x-request-id").expect("a header").len() >= 32, "{answer:?}");
         answer
     };
     let by_ids = format!("{PRINCIPALS}/byids");
@@ -887,14 +850,14 @@ async fn requests_are_taken_as_real_clients_send_them() {
     let whole = check("GET", PRINCIPALS, &base, b"", 200).await;
     let head = check("HEAD", PRINCIPALS, &base, b"", 200).await;
     assert_eq!(
-        (head.text.as_str(), &head.headers["content-length"]),
-        ("", &whole.text.len().to_string())
+        (head.text(), head.header("content-length")),
+        ("", Some(whole.body.len().to_string().as_str()))
     );
     // The caller's own id of the request comes back, if it can.
     let id = async |value: &str| {
         let headers = format!("{base}X-Request-Id: {value}\r\n");
         let answer = send(&server, "GET", PRINCIPALS, &headers, b"").await;
-        answer.headers["x-request-id"].clone()
+        answer.header("x-request-id").expect("a header").to_owned()
     };
     assert_eq!(id("0d6f7f1e-6a53.4c2b:9_A").await, "0d6f7f1e-6a53.4c2b:9_A");
     let fresh = [id("").await, id("a b").await, id(&"x".repeat(129)).await, id("\"a\"").await];
@@ -943,7 +906,7 @@ async fn paths_and_methods_that_are_not_there_are_told_so() {
         for method in wrong {
             let answer = ask(&server, &bearer, method, path, "").await;
             assert_eq!(answer.failure(405), format!("This path takes {allowed}."), "{method}");
-            assert_eq!(answer.headers["allow"], allowed);
+            assert_eq!(answer.header("allow").expect("a header"), allowed);
         }
     }
 }
@@ -1016,29 +979,12 @@ async fn the_description_is_served_without_a_login() {
     let answer = send(&server, "GET", "/openapi.json", "", b"").await;
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.json(), serde_json::from_str::<Value>(&answer.text).expect("JSON"));
-    assert!(answer.text == std::fs::read_to_string(file).expect("the committed document"));
-}
-
-/// A bootstrap file in which the viewer's password is checked in no time.
-pub(crate) fn quick_bootstrap(dir: &std::path::Path) -> std::path::PathBuf {
-    use argon2::password_hash::phc::PasswordHash;
-    use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
-    let params = Params::new(8, 1, 1, None).expect("within bounds");
-    let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let hash: PasswordHash =
-        hasher.hash_password_with_salt(b"demo-viewer-password", &[7; 16]).expect("a hash");
-    let demo = include_str!("../../fixtures/demo.toml");
-    let quick =
-        demo.replace("password = \"demo-viewer-password\"", &format!("password_hash = \"{hash}\""));
-    assert_ne!(quick, demo);
-    let path = dir.join("bootstrap.toml");
-    std::fs::write(&path, quick).expect("written");
-    path
+    assert_eq!(answer.json(), serde_json::from_str::<Value>(answer.text()).expect("JSON"));
+    assert!(answer.text() == std::fs::read_to_string(file).expect("the committed document"));
 }
 
 /// Starts sessions of the viewer over HTTP, ten a request; their secret ids.
-pub(crate) async fn many_viewers(server: &TestServer, count: usize) -> Vec<String> {
+pub(crate) async fn many_viewers(server: &Endpoints, count: usize) -> Vec<String> {
     let params =
         json!({ "username": "viewer@basicorg.example", "password": "demo-viewer-password" });
     let login = json!({ "command": "api.authenticate", "params": params });
@@ -1058,7 +1004,7 @@ pub(crate) async fn many_viewers(server: &TestServer, count: usize) -> Vec<Strin
 /// The pages of the viewer's list, which a walk through it takes while `meanwhile` happens after
 /// each of them: the ids in the order in which they came.
 async fn walked(
-    server: &TestServer,
+    server: &Endpoints,
     token: &str,
     limit: impl Fn(usize) -> usize,
     mut meanwhile: impl AsyncFnMut(usize),
@@ -1092,10 +1038,7 @@ fn counted(ids: &[String]) -> BTreeMap<&str, usize> {
 async fn ten_thousand_sessions_are_seen_once_each_while_others_come_and_go() {
     const STAYING: usize = 10_000;
     const GOING: usize = 600;
-    let dir = tempfile::tempdir().expect("a directory");
-    let bootstrap = quick_bootstrap(dir.path());
     let settings = [
-        ("TR50D_SERVER__BOOTSTRAP", bootstrap.to_str().expect("UTF-8")),
         ("TR50D_LIMITS__SESSIONS_PER_PRINCIPAL", "20000"),
         ("TR50D_SESSIONS__HISTORY_MAX", "1000"),
     ];
@@ -1153,10 +1096,7 @@ async fn ten_thousand_sessions_are_seen_once_each_while_others_come_and_go() {
 async fn sessions_elsewhere_cost_pages_and_lose_none() {
     const HERE: usize = 50;
     const ELSEWHERE: usize = 9_000;
-    let dir = tempfile::tempdir().expect("a directory");
-    let bootstrap = quick_bootstrap(dir.path());
-    let server =
-        TestServer::with(&[("TR50D_SERVER__BOOTSTRAP", bootstrap.to_str().expect("UTF-8"))]);
+    let server = TestServer::start();
     let (bearer, admin) = (operator(&server).await, admin(&server).await);
     let york = json!({ "userId": VIEWER, "orgId": "533ef300310046187700007f" });
     command(&server, &admin, "user.org.add", york.clone()).await;

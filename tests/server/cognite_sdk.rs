@@ -8,10 +8,11 @@
 
 use std::process::Command;
 
+use support::http::log_in;
+use support::{SOON, TestServer, call, connect};
 use tokio::time::timeout;
 
-use super::cognite::{VIEWER, login, many_viewers, quick_bootstrap};
-use super::harness::{SOON, TestServer, call, connect};
+use super::cognite::{VIEWER, many_viewers};
 use super::outside_clients::{Running, wanted};
 use super::paho::python;
 
@@ -30,10 +31,8 @@ async fn the_sdk_and_the_toolkit_list_and_end_sessions() {
     let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     std::fs::write(&certificate, pair.cert.pem()).expect("written");
     std::fs::write(&key, pair.signing_key.serialize_pem()).expect("written");
-    let bootstrap = quick_bootstrap(dir.path());
     let text = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
     let server = TestServer::with(&[
-        ("TR50D_SERVER__BOOTSTRAP", &text(&bootstrap)),
         ("TR50D_TLS__CERT", &text(&certificate)),
         ("TR50D_TLS__KEY", &text(&key)),
         ("TR50D_HTTP__TLS_LISTEN", "127.0.0.1:0"),
@@ -47,7 +46,7 @@ async fn the_sdk_and_the_toolkit_list_and_end_sessions() {
     let mut viewer = connect(&url).await;
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/cognite_sdk.py");
-    let session = login(&server, "operator@basicorg.example", "demo-operator-password").await;
+    let session = log_in(&server, "operator@basicorg.example", "demo-operator-password").await;
     let mut command = Command::new(python());
     command.env("SSL_CERT_FILE", &certificate);
     command.args([script, &server.address("https").port().to_string(), &session, VIEWER]);

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,15 @@ use base::Protocol;
 use client::fleet::{Board, ClientKind, Fleet, Load, Plan, Versions};
 use client::{Connection, HttpConnection, Incoming, Options, Target, Url};
 use serde_json::Value;
+use support::mqtt::frame;
+use support::process::run;
+use support::{Endpoints, SOON, ServerProcess, Signal, TestServer, call, connect, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::harness::{SOON, TestServer, call, command, connect, eventually, run};
+use crate::TR50D;
 
 /// The promise is 5 s; this is against a server that does not end, on a machine that does other
 /// work, too.
@@ -230,10 +233,13 @@ fn what_can_not_be_opened_is_refused_in_one_sentence() {
 
 #[test]
 fn a_store_in_use_by_another_process_is_left_alone() {
-    let server = TestServer::start();
-    let before = files(&server.data_dir);
-    refused(command(&server.data_dir, &[]), server.data_dir.to_str().expect("UTF-8"));
-    assert_eq!(files(&server.data_dir), before);
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut serve = TR50D.command(dir.path(), &[]);
+    serve.stderr(Stdio::null());
+    let _server = ServerProcess::spawn(serve);
+    let before = files(dir.path());
+    refused(TR50D.command(dir.path(), &[]), dir.path().to_str().expect("UTF-8"));
+    assert_eq!(files(dir.path()), before);
 }
 
 #[tokio::test]
@@ -263,19 +269,17 @@ async fn the_demo_stays_on_loopback_and_cleans_up() {
     refused(demo(&[("TR50D_SERVER__BOOTSTRAP", "/nowhere/at/all.toml")]), "/nowhere/at/all.toml");
     assert!(site.files().is_empty(), "{:?}", site.files());
 
-    let mut server = TestServer::spawn(demo(&[]));
+    let mut server = ServerProcess::spawn(demo(&[]));
     assert_eq!(std::fs::read_dir(site.dir.path()).expect("a directory").count(), 1);
-    server.signal("TERM");
-    assert_eq!(server.wait().await.code(), Some(0));
+    assert_eq!(server.end(Signal::TERM).await.code(), Some(0));
     assert!(site.files().is_empty(), "{:?}", site.files());
 }
 
 #[tokio::test]
 async fn a_demo_in_a_directory_of_the_users_choice_keeps_it() {
     let site = Site::new();
-    let mut server = TestServer::in_dir(&site.path("mine"), &[]);
-    server.signal("TERM");
-    assert_eq!(server.wait().await.code(), Some(0));
+    let mut server = TR50D.serve(&site.path("mine"), &[]);
+    assert_eq!(server.end(Signal::TERM).await.code(), Some(0));
     assert!(site.path("mine").is_dir());
 }
 
@@ -305,19 +309,19 @@ fn check_says_what_is_wrong_and_touches_nothing() {
 
 #[test]
 fn serve_prints_every_listener_and_then_ready() {
-    let server = TestServer::start();
+    let server = TR50D.start(&[]);
     let listening: Vec<&str> =
-        server.lines.iter().filter_map(|line| line.strip_prefix("listening ")).collect();
+        server.lines().iter().filter_map(|line| line.strip_prefix("listening ")).collect();
     let names: Vec<&str> = listening.iter().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(names, ["mqtt", "tcp", "http"]);
-    assert_eq!(server.lines.last().map(String::as_str), Some("ready"));
+    assert_eq!(server.lines().last().map(String::as_str), Some("ready"));
     for name in names {
         let address = server.address(name);
         assert_ne!(address.port(), 0);
         std::net::TcpStream::connect(address).expect("a listener");
     }
-    let some = TestServer::with(&[("TR50D_TCP__LISTEN", "none"), ("TR50D_HTTP__LISTEN", "")]);
-    assert!(!some.lines.iter().any(|line| line.contains("tcp") || line.contains("curl")));
+    let some = TR50D.start(&[("TR50D_TCP__LISTEN", "none"), ("TR50D_HTTP__LISTEN", "")]);
+    assert!(!some.lines().iter().any(|line| line.contains("tcp") || line.contains("curl")));
 }
 
 #[test]
@@ -383,11 +387,10 @@ fn fleet_reports_and_tells_by_its_exit_status() {
 }
 
 /// Stops the server with this signal; it has to end well, and in time.
-async fn stops(server: &mut TestServer, signal: &str) {
+async fn stops(server: &mut ServerProcess, signal: Signal) {
     let start = Instant::now();
-    server.signal(signal);
-    assert_eq!(server.wait().await.code(), Some(0), "SIG{signal}");
-    assert!(start.elapsed() < STOP_MAX, "SIG{signal} took {:?}", start.elapsed());
+    assert_eq!(server.end(signal).await.code(), Some(0), "{signal:?}");
+    assert!(start.elapsed() < STOP_MAX, "{signal:?} took {:?}", start.elapsed());
 }
 
 /// A certificate for this machine and its key, as settings.
@@ -409,7 +412,7 @@ fn tls_settings(dir: &Path) -> Vec<(String, String)> {
 async fn a_stop_does_not_wait_for_strangers() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("log");
-    let mut server = TestServer::logging(&log, &[]);
+    let mut server = TR50D.serve_logging(&log, &[]);
     let mut strangers = Vec::new();
     for (scheme, beginning) in [("mqtt", &b"\x10\x20\0\x04MQ"[..]), ("tcp", b"{\"auth\":")] {
         strangers.push(raw(server.address(scheme), b"").await);
@@ -419,20 +422,19 @@ async fn a_stop_does_not_wait_for_strangers() {
     for scheme in ["mqtt", "tcp"] {
         drop(server.thing(scheme, "mower").await);
     }
-    server.signal("TERM");
-    assert!(server.wait().await.success());
+    assert!(server.end(Signal::TERM).await.success());
     let log = std::fs::read_to_string(&log).expect("the log");
     assert!(!log.contains("did not end in time"), "{log}");
 }
 
 #[tokio::test]
 async fn a_stop_closes_connections_of_every_kind_in_time() {
-    for signal in ["TERM", "INT"] {
+    for signal in [Signal::TERM, Signal::INT] {
         let site = Site::new();
         let settings = tls_settings(site.dir.path());
         let settings: Vec<(&str, &str)> =
             settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let mut server = TestServer::with(&settings);
+        let mut server = TR50D.start(&settings);
         let schemes = ["mqtt", "mqtts", "tcp", "tcps", "http", "https"];
         let mut plan = Plan::new(server.thing_url("mqtt", "x"), 60);
         plan.urls = schemes.iter().map(|scheme| thing_url(&server, scheme)).collect();
@@ -467,7 +469,7 @@ async fn a_stop_closes_connections_of_every_kind_in_time() {
 }
 
 /// A URL with the login of a thing, and trust in any certificate.
-fn thing_url(server: &TestServer, scheme: &str) -> Url {
+fn thing_url(server: &Endpoints, scheme: &str) -> Url {
     let address = server.address(scheme);
     let url = format!("{scheme}://stop:demo-token-basicorg@{address}/?insecure=true");
     url.parse().expect("a URL")
@@ -490,7 +492,11 @@ async fn read_all(mut stream: TcpStream) -> Vec<u8> {
 
 #[tokio::test]
 async fn answers_in_flight_go_out_before_the_end() {
-    let mut server = TestServer::start();
+    // With the demo's own passwords, which take their time.
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut serve = TR50D.command(dir.path(), &[]);
+    serve.stderr(Stdio::null());
+    let mut server = ServerProcess::spawn(serve);
     let mut operator = server.operator("mqtt").await;
     let requests = ["mqtt", "tcp", "http"].map(|scheme| {
         let url = server.url(scheme, "admin@devicewise.com", "demo-admin-password");
@@ -503,7 +509,7 @@ async fn answers_in_flight_go_out_before_the_end() {
         list["count"].as_u64() >= Some(3)
     })
     .await;
-    stops(&mut server, "TERM").await;
+    stops(&mut server, Signal::TERM).await;
     for request in requests {
         let (scheme, reply) = request.await.expect("an answer");
         for number in 0..SLOW {
@@ -545,7 +551,7 @@ async fn ask_slowly(url: &Url) -> Value {
 
 #[tokio::test]
 async fn a_stop_in_the_middle_of_a_load_is_in_time() {
-    let mut server = TestServer::start();
+    let mut server = TR50D.start(&[]);
     let mut plan = Plan::new(server.url("mqtt", "admin@devicewise.com", "demo-admin-password"), 6);
     plan.urls.push(server.url("tcp", "admin@devicewise.com", "demo-admin-password"));
     plan.urls.push(server.url("http", "admin@devicewise.com", "demo-admin-password"));
@@ -559,7 +565,7 @@ async fn a_stop_in_the_middle_of_a_load_is_in_time() {
     assert_eq!(fleet.len(), 6);
     let run = tokio::spawn(async move { fleet.run(&load).await });
     eventually("the load is on its way", async || board.answered() > 500).await;
-    stops(&mut server, "TERM").await;
+    stops(&mut server, Signal::TERM).await;
     let report = timeout(SOON, run).await.expect("the connections close").expect("a report");
     assert_eq!(report.connections.dropped, 6, "{report}");
 }
@@ -568,7 +574,7 @@ async fn a_stop_in_the_middle_of_a_load_is_in_time() {
 async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
     const CONNECT: &[u8] = b"\x10\x2b\0\x04MQTT\x04\xc2\0\0\0\x04deaf\0\x04deaf\
                              \0\x13demo-token-basicorg";
-    let mut server = TestServer::start();
+    let mut server = TR50D.start(&[]);
     let echo = format!(
         r#""echo":{{"command":"diag.echo","params":{{"text":"{}"}}}}"#,
         "x".repeat(500_000)
@@ -578,13 +584,7 @@ async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
     let body = format!("{{{login},{echo}}}");
     let http = format!("POST /api HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
     let publish = [b"\0\x05api/1{".as_slice(), echo.as_bytes(), b"}"].concat();
-    let mut frame = vec![0x30];
-    let mut length = publish.len();
-    while length > 0 {
-        frame.push((length % 128) as u8 | if length >= 128 { 0x80 } else { 0 });
-        length /= 128;
-    }
-    frame.extend_from_slice(&publish);
+    let frame = frame(0x30, &[&publish]);
     let talks = [
         ("mqtt", CONNECT.to_vec(), frame),
         ("tcp", format!("{{{login}}}\n").into_bytes(), format!("{{{echo}}}\n").into_bytes()),
@@ -603,5 +603,5 @@ async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
         timeout(SOON, sent).await.expect("the server never stops reading");
         deaf.push(stream);
     }
-    stops(&mut server, "TERM").await;
+    stops(&mut server, Signal::TERM).await;
 }

@@ -6,11 +6,12 @@ use std::fs;
 use client::Client;
 use data_encoding::HEXLOWER;
 use serde_json::Value;
+use support::http::{metrics, post};
+use support::tcp::Lines;
+use support::{Endpoints, SOON, TestServer, call, connect, eventually, reply};
 use tokio::time::timeout;
 
-use crate::harness::{SOON, TestServer, call, connect, eventually, reply};
-use crate::http::{metrics, post};
-use crate::tcp::Lines;
+use crate::TR50D;
 
 mod replies;
 
@@ -390,7 +391,7 @@ async fn no_secret_is_in_any_listing_or_log_line() {
             ("TR50D_LOG__FORMAT", format),
             ("TR50D_LIMITS__MAX_FRAME_BYTES", "4096"),
         ];
-        let server = TestServer::logging(&log, &settings);
+        let server = TR50D.serve_logging(&log, &settings);
         let mut secrets: Vec<String> =
             ["demo-admin-password", "demo-operator-password", "demo-token-basicorg", WRONG]
                 .map(str::to_owned)
@@ -448,7 +449,7 @@ fn protocol(scheme: &str) -> base::Protocol {
 }
 
 /// Sends secrets where they do not belong: in broken, oversize and misplaced requests.
-async fn send_badly(server: &TestServer, secrets: &[String]) {
+async fn send_badly(server: &Endpoints, secrets: &[String]) {
     for secret in secrets {
         let mut lines = Lines::connect(server).await;
         let broken = format!(r#"{{"auth":{{"command":"{secret}","params":{{"password":"{secret}""#);

@@ -8,8 +8,9 @@ use std::time::Duration;
 use client::{Client, Url};
 use parking_lot::Mutex;
 use serde_json::Value;
+use support::{Signal, call, connect};
 
-use super::harness::{TestServer, call, connect};
+use crate::TR50D;
 
 const KILLS: usize = 100;
 const DEVICES: usize = 4;
@@ -165,7 +166,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
         .map(Arc::new)
         .collect();
     let mut last = [0; DEVICES];
-    let mut server = TestServer::in_dir(&data_dir, SETTINGS);
+    let mut server = TR50D.serve(&data_dir, SETTINGS);
     let mut acknowledged = 0;
     for _ in 0..KILLS {
         let mut operator = server.operator("tcp").await;
@@ -184,14 +185,13 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
         // The moment of the kill is what this is about.
         let [random] = tr50d::random::random().expect("random numbers");
         tokio::time::sleep(Duration::from_millis(20 + u64::from(random))).await;
-        server.signal("KILL");
-        server.wait().await;
+        server.end(Signal::KILL).await;
         for device in load {
             device.await.expect("nothing was refused");
         }
         acknowledged += devices.iter().map(|d| d.ledger.lock().batches.len()).sum::<usize>();
 
-        server = TestServer::in_dir(&data_dir, SETTINGS);
+        server = TR50D.serve(&data_dir, SETTINGS);
         let url = server.url("tcp", "operator@basicorg.example", "demo-operator-password");
         let mut operator = connect(&url).await;
         for (device, last) in devices.iter().zip(&mut last) {

@@ -5,8 +5,9 @@ use std::process::Command;
 
 use client::fleet::{Fleet, Plan};
 use client::{Client, ClientError};
+use support::{ServerProcess, eventually};
 
-use super::harness::{TestServer, command, eventually};
+use crate::TR50D;
 
 /// Descriptors that the server may have: three quarters of them are for connections.
 const DESCRIPTORS: usize = 200;
@@ -15,13 +16,13 @@ const DESCRIPTORS: usize = 200;
 async fn the_limit_of_open_files_is_raised_and_what_does_not_fit_is_told_so() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("log");
-    let serve = command(&dir.path().join("data"), &[]);
+    let serve = TR50D.command(&dir.path().join("data"), &[]);
     let mut limited = Command::new("sh");
     let script = format!("ulimit -Sn 60; ulimit -Hn {DESCRIPTORS}; exec \"$0\" \"$@\"");
     limited.args(["-c", &script]).arg(serve.get_program()).args(serve.get_args());
     limited.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
     limited.stderr(File::create(&log).expect("a file"));
-    let server = TestServer::spawn(limited);
+    let server = ServerProcess::spawn(limited);
 
     let room = DESCRIPTORS * 3 / 4;
     let plan = Plan::new(server.thing_url("mqtt", "x"), room);

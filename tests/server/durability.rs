@@ -10,8 +10,9 @@ use std::time::Duration;
 use client::{ClientError, HttpConnection, Options, Target};
 use parking_lot::Mutex;
 use serde_json::Value;
+use support::{ServerProcess, Signal, TestServer, call, connect, eventually};
 
-use super::harness::{TestServer, call, connect, eventually};
+use crate::TR50D;
 
 const OPERATOR: &str =
     r#""username":"operator@basicorg.example","password":"demo-operator-password""#;
@@ -19,7 +20,7 @@ const ADMIN: &str = r#""username":"admin@devicewise.com","password":"demo-admin-
 
 /// A server with a directory that outlives it.
 struct Phoenix {
-    server: TestServer,
+    server: ServerProcess,
     data_dir: PathBuf,
     settings: &'static [(&'static str, &'static str)],
     _dir: tempfile::TempDir,
@@ -29,7 +30,7 @@ impl Phoenix {
     fn with(settings: &'static [(&'static str, &'static str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let data_dir = dir.path().join("data");
-        let server = TestServer::in_dir(&data_dir, settings);
+        let server = TR50D.serve(&data_dir, settings);
         Self { server, data_dir, settings, _dir: dir }
     }
 
@@ -38,18 +39,17 @@ impl Phoenix {
     }
 
     /// Ends the server with a signal and starts it again in the same directory.
-    async fn rise_from(&mut self, signal: &str) {
+    async fn rise_from(&mut self, signal: Signal) {
         self.end(signal).await;
         self.rise();
     }
 
-    async fn end(&mut self, signal: &str) {
-        self.server.signal(signal);
-        self.server.wait().await;
+    async fn end(&mut self, signal: Signal) {
+        self.server.end(signal).await;
     }
 
     fn rise(&mut self) {
-        self.server = TestServer::in_dir(&self.data_dir, self.settings);
+        self.server = TR50D.serve(&self.data_dir, self.settings);
     }
 
     async fn post(&self, body: &str) -> Value {
@@ -156,13 +156,13 @@ async fn sessions_over_http_go_on_where_they_were() {
     }
     let before = [phoenix.info(&admin).await, phoenix.info(&mower).await];
     assert_eq!(before[0]["orgSwitches"].as_array().map(Vec::len), Some(3));
-    for signal in ["KILL", "TERM", "KILL"] {
+    for signal in [Signal::KILL, Signal::TERM, Signal::KILL] {
         phoenix.rise_from(signal).await;
         let listed = phoenix.list("ACTIVE").await;
         let after = [phoenix.info(&admin).await, phoenix.info(&mower).await];
         for (before, after) in before.iter().zip(&after) {
-            assert_eq!(lasting(after), lasting(before), "after SIG{signal}");
-            assert!(listed.contains_key(&text(&after["ref"])), "after SIG{signal}");
+            assert_eq!(lasting(after), lasting(before), "after {signal:?}");
+            assert!(listed.contains_key(&text(&after["ref"])), "after {signal:?}");
         }
         // Counters are stored every few seconds, and with every switch: three of them here.
         assert!(after[0]["commandCount"].as_u64() >= Some(4), "{}", after[0]);
@@ -180,7 +180,7 @@ async fn a_stop_in_order_keeps_every_count() {
         phoenix.post(&in_session(&session, "diag.ping", "{}")).await;
     }
     let before = phoenix.info(&session).await;
-    phoenix.rise_from("TERM").await;
+    phoenix.rise_from(Signal::TERM).await;
     let after = phoenix.info(&session).await;
     assert_eq!(after["commandCount"].as_u64(), before["commandCount"].as_u64().map(|n| n + 1));
 }
@@ -199,7 +199,7 @@ async fn sessions_of_connections_are_shown_as_ended() {
     }
     // Durable, and with it all that came before.
     phoenix.login(&thing("last")).await;
-    phoenix.end("KILL").await;
+    phoenix.end(Signal::KILL).await;
     for client in &mut clients {
         client.closed().await;
     }
@@ -216,11 +216,11 @@ async fn sessions_of_connections_are_shown_as_ended() {
     assert_eq!(left["endReason"], "logged_out", "{left}");
     let active = phoenix.list("ACTIVE").await;
     assert!(bound.iter().all(|reference| !active.contains_key(reference)), "{active:?}");
-    for signal in ["KILL", "TERM"] {
+    for signal in [Signal::KILL, Signal::TERM] {
         phoenix.rise_from(signal).await;
         let again = phoenix.list("ENDED").await;
         for (reference, session) in &first {
-            assert_eq!(again.get(reference), Some(session), "after SIG{signal}");
+            assert_eq!(again.get(reference), Some(session), "after {signal:?}");
         }
     }
 }
@@ -240,14 +240,14 @@ async fn what_was_ended_or_revoked_stays_so() {
         let reply = phoenix.post(&in_session(caller, "session.end", params)).await;
         assert_eq!(reply["cmd"]["success"], true, "{reply}");
     }
-    for signal in ["KILL", "KILL", "TERM", "KILL"] {
+    for signal in [Signal::KILL, Signal::KILL, Signal::TERM, Signal::KILL] {
         phoenix.rise_from(signal).await;
         phoenix.assert_gone(&ended).await;
         phoenix.assert_gone(&revoked).await;
         phoenix.info(&kept).await;
         let history = phoenix.list("ALL").await;
         let status = references.each_ref().map(|reference| text(&history[reference]["status"]));
-        assert_eq!(status, ["LOGGED_OUT", "REVOKED"], "after SIG{signal}");
+        assert_eq!(status, ["LOGGED_OUT", "REVOKED"], "after {signal:?}");
     }
 }
 
@@ -262,7 +262,7 @@ async fn registered_things_keep_their_ids() {
     }
     assert_eq!(ids.values().collect::<BTreeSet<_>>().len(), 3, "{ids:?}");
     for _ in 0..2 {
-        phoenix.rise_from("KILL").await;
+        phoenix.rise_from(Signal::KILL).await;
         let mut operator = phoenix.server.operator("mqtt").await;
         for (key, id) in &ids {
             // Logging in again must not register it again.
@@ -336,7 +336,7 @@ async fn nothing_acknowledged_is_lost_when_the_server_is_killed_again_and_again(
             acknowledged.count.load(Ordering::Relaxed) >= round * EACH
         })
         .await;
-        phoenix.end("KILL").await;
+        phoenix.end(Signal::KILL).await;
         for client in load {
             client.await.expect("the load went as it should");
         }
@@ -368,14 +368,14 @@ async fn idle_time_goes_on_while_the_server_is_away() {
     let mut phoenix = Phoenix::with(&[("TR50D_SESSIONS__TTL_S", "1")]);
     let session = phoenix.login(&thing("idle")).await;
     let reference = text(&phoenix.info(&session).await["ref"]);
-    phoenix.end("KILL").await;
+    phoenix.end(Signal::KILL).await;
     // The passing of the time is what this is about.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     phoenix.rise();
     phoenix.assert_gone(&session).await;
     let ended = &phoenix.list("ENDED").await[&reference];
     assert_eq!((&ended["status"], &ended["endReason"]), (&"EXPIRED".into(), &"idle".into()));
-    phoenix.rise_from("KILL").await;
+    phoenix.rise_from(Signal::KILL).await;
     phoenix.assert_gone(&session).await;
 }
 
@@ -385,7 +385,7 @@ async fn the_longest_age_counts_from_the_login_across_restarts() {
     let mut phoenix = Phoenix::with(settings);
     let session = phoenix.login(&thing("busy")).await;
     let reference = text(&phoenix.info(&session).await["ref"]);
-    phoenix.rise_from("KILL").await;
+    phoenix.rise_from(Signal::KILL).await;
     eventually("the session is too old", async || {
         // Used all the time, it is never idle.
         let reply = phoenix.post(&in_session(&session, "diag.ping", "{}")).await;
@@ -395,7 +395,7 @@ async fn the_longest_age_counts_from_the_login_across_restarts() {
     for _ in 0..2 {
         let ended = &phoenix.list("ENDED").await[&reference];
         assert_eq!((&ended["status"], &ended["endReason"]), (&"EXPIRED".into(), &"max_age".into()));
-        phoenix.rise_from("KILL").await;
+        phoenix.rise_from(Signal::KILL).await;
         phoenix.assert_gone(&session).await;
     }
 }
@@ -417,7 +417,7 @@ fn only_its_owner_can_read_the_state() {
         for listener in ["MQTT", "TCP", "HTTP"] {
             serve.env(format!("TR50D_{listener}__LISTEN"), "127.0.0.1:0");
         }
-        let _server = TestServer::spawn(serve);
+        let _server = ServerProcess::spawn(serve);
         assert_eq!(mode(&data_dir), 0);
     }
 }
@@ -427,7 +427,7 @@ async fn the_secret_of_a_session_is_not_on_disk() {
     let server = TestServer::start();
     let session = Http::open(server.address("http")).await.login(&thing("secret")).await;
     // Sockets hold nothing.
-    for entry in walk(&server.data_dir).into_iter().filter(|path| path.is_file()) {
+    for entry in walk(server.data_dir()).into_iter().filter(|path| path.is_file()) {
         let bytes = std::fs::read(&entry).expect("readable");
         let found = bytes.windows(session.len()).any(|window| window == session.as_bytes());
         assert!(!found, "the session's id is in {}", entry.display());

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-
-use crate::harness::{TestServer, call};
+use support::{TestServer, call};
 
 #[tokio::test]
 async fn the_store_of_each_schema_still_opens() {

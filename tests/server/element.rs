@@ -7,11 +7,14 @@ use std::process::Command;
 use base::Timestamp;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use support::http::send;
+use support::process::run;
+use support::{Endpoints, SOON, ServerProcess, Signal, TestServer, call, connect, reply};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::{SOON, TestServer, call, reply, run};
+use crate::TR50D;
 use crate::outside_clients::wanted;
 use crate::paho::python;
 use crate::tls::Tls;
@@ -28,34 +31,22 @@ const VIEWER_ID: i64 = OPERATOR_ID + 1;
 /// The time of an end that nobody knows.
 const NEVER: &str = "9999-12-31T23:59:59Z";
 
-/// Sends a request; head and body of the answer.
-async fn exchange(server: &TestServer, head: &str, body: &[u8]) -> (String, String) {
-    let mut stream = TcpStream::connect(server.address("http")).await.expect("a connection");
-    let length = body.len();
-    let head =
-        format!("{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
-    stream.write_all(&[head.as_bytes(), body].concat()).await.expect("written");
-    let mut answer = String::new();
-    timeout(SOON, stream.read_to_string(&mut answer)).await.expect("in time").expect("closed");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    (head.to_owned(), body.to_owned())
-}
-
 fn basic(login: &str) -> String {
     format!("Authorization: Basic {}", BASE64.encode(login.as_bytes()))
 }
 
 /// The body of the answer to a body, with status 200.
-async fn post(server: &TestServer, login: &str, body: &str) -> String {
+async fn post(server: &Endpoints, login: &str, body: &str) -> String {
     let head = format!("POST /json-rpc/12.3 HTTP/1.1\r\n{}", basic(login));
-    let (head, answer) = exchange(server, &head, body.as_bytes()).await;
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}\n{answer}");
-    assert!(head.contains("\r\nContent-Type: application/json"), "{head}");
-    answer
+    let answer = send(server, &head, body.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let content_type = answer.header("content-type").unwrap_or_default();
+    assert!(content_type.starts_with("application/json"), "{answer:?}");
+    answer.text().to_owned()
 }
 
 /// The whole answer of a method, without its id.
-async fn answer(server: &TestServer, login: &str, method: &str, params: &Value) -> Value {
+async fn answer(server: &Endpoints, login: &str, method: &str, params: &Value) -> Value {
     let body = json!({"method": method, "params": params, "id": 7}).to_string();
     let mut answer: Value = serde_json::from_str(&post(server, login, &body).await).expect("JSON");
     let id = answer.as_object_mut().expect("an object").remove("id");
@@ -64,14 +55,14 @@ async fn answer(server: &TestServer, login: &str, method: &str, params: &Value) 
 }
 
 /// The result of a method, which has to succeed.
-async fn result(server: &TestServer, login: &str, method: &str, params: &Value) -> Value {
+async fn result(server: &Endpoints, login: &str, method: &str, params: &Value) -> Value {
     let answer = answer(server, login, method, params).await;
     assert!(answer.get("error").is_none(), "{method} {params}: {answer}");
     answer["result"].clone()
 }
 
 /// The error of a method, which has to fail: name and message.
-async fn error(server: &TestServer, login: &str, method: &str, params: &Value) -> (String, String) {
+async fn error(server: &Endpoints, login: &str, method: &str, params: &Value) -> (String, String) {
     let answer = answer(server, login, method, params).await;
     let error = &answer["error"];
     assert_eq!(error["code"], 500, "{method} {params}: {answer}");
@@ -95,9 +86,10 @@ fn names(result: &Value) -> Vec<String> {
 
 /// Uses a session twice over a TCP connection that it is not bound to: without an idle time, that
 /// connection does not end with its first silence.
-async fn use_over_tcp(server: &TestServer) {
+async fn use_over_tcp(server: &Endpoints) {
     let login = r#"{"auth":{"command":"api.authenticate","params":{"thingKey":"far","appToken":"demo-token-basicorg","appId":"a"}}}"#;
-    let reply: Value = serde_json::from_str(&crate::http::post(server, login).await).expect("JSON");
+    let reply: Value =
+        serde_json::from_str(&support::http::post(server, login).await).expect("JSON");
     let id = reply["auth"]["params"]["sessionId"].as_str().expect("a session id");
     let line =
         format!("{{\"auth\":{{\"sessionId\":\"{id}\"}},\"p\":{{\"command\":\"diag.ping\"}}}}\n");
@@ -114,7 +106,7 @@ async fn use_over_tcp(server: &TestServer) {
 }
 
 /// The session of this name, in the eyes of the super administrator.
-async fn session_id(server: &TestServer, name: &str) -> Value {
+async fn session_id(server: &Endpoints, name: &str) -> Value {
     let listed = result(server, ADMIN, "ListActiveAuthSessions", &json!({})).await;
     by_name(&listed)[name]["sessionID"].clone()
 }
@@ -174,7 +166,7 @@ async fn the_handshake_of_the_sdks_is_answered() {
     let body = br#"{"method": "GetAPI", "id": 0, "params": {}}"#;
     for version in ["7.0", "12.3", "12", "99.9"] {
         let head = format!("POST /json-rpc/{version} HTTP/1.1\r\n{}", basic(VIEWER));
-        let (_, answer) = exchange(&server, &head, body).await;
+        let answer = send(&server, &head, body).await.text().to_owned();
         let answer: Value = serde_json::from_str(&answer).expect("JSON");
         let api = &answer["result"];
         assert_eq!((&answer["id"], &api["currentVersion"]), (&json!(0), &json!("12.3")));
@@ -203,10 +195,10 @@ async fn http_is_taken_as_clients_write_it() {
     let server = TestServer::start();
     let body = br#"{"method":"GetCurrentClusterAdmin"}"#;
     let check = async |head: &str, body: &[u8], status: &str, text: &str| {
-        let (answered, page) = exchange(&server, head, body).await;
-        assert!(answered.starts_with(&format!("HTTP/1.1 {status}")), "{head}\n{answered}");
-        assert!(page.contains(text), "{head}\n{page}");
-        answered
+        let answer = send(&server, head, body).await;
+        assert!(answer.head.starts_with(&format!("HTTP/1.1 {status}")), "{head}\n{answer:?}");
+        assert!(answer.text().contains(text), "{head}\n{answer:?}");
+        answer.head
     };
     let auth = basic(VIEWER);
     let path = "POST /json-rpc/12.3 HTTP/1.1";
@@ -302,7 +294,7 @@ async fn a_session_is_shown_in_elements_words() {
 }
 
 /// A super operator beside the users of the demo.
-async fn super_operator(server: &TestServer) -> &'static str {
+async fn super_operator(server: &Endpoints) -> &'static str {
     let mut admin = server.admin("http").await;
     let user = r#"{"emailAddress":"watch@basicorg.example","password":"watch-password","firstName":"W","lastName":"W","defaultOrgKey":"BasicOrg","isSuperOps":true}"#;
     let made = reply(&mut admin, "user.create", user).await;
@@ -322,9 +314,9 @@ async fn everybody_sees_what_they_may() {
         server.thing("tcp", "mower-2").await,
     ];
     let viewer = server.url("http", "viewer@basicorg.example", "demo-viewer-password");
-    let _viewer = crate::harness::connect(&viewer).await;
+    let _viewer = connect(&viewer).await;
     let york = server.url("mqtt", "mower-1", "demo-token-yorkorg");
-    let _york = crate::harness::connect(&york).await;
+    let _york = connect(&york).await;
     let (a, o, v) =
         ("admin@devicewise.com", "operator@basicorg.example", "viewer@basicorg.example");
 
@@ -547,7 +539,7 @@ async fn a_deleted_session_ends_at_once() {
     let viewer = server.url("http", "viewer@basicorg.example", "demo-viewer-password");
     let mut viewers = Vec::new();
     for _ in 0..3 {
-        viewers.push(crate::harness::connect(&viewer).await);
+        viewers.push(connect(&viewer).await);
     }
     let mut device = server.thing("mqtt", "mower-3").await;
     let mut over_http = server.thing("http", "mower-3").await;
@@ -577,12 +569,10 @@ async fn a_deleted_session_ends_at_once() {
 async fn what_was_answered_survives_a_kill() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
-    let mut server = TestServer::in_dir(&data_dir, &[]);
-    let rise = async |mut server: TestServer, settings: &[(&str, &str)]| {
-        server.signal("KILL");
-        server.wait().await;
-        drop(server);
-        TestServer::in_dir(&data_dir, settings)
+    let mut server = TR50D.serve(&data_dir, &[]);
+    let rise = async |mut server: ServerProcess, settings: &[(&str, &str)]| {
+        server.end(Signal::KILL).await;
+        TR50D.serve(&data_dir, settings)
     };
     for key in ["kept", "ended"] {
         let mut thing = server.thing("http", key).await;
@@ -597,7 +587,7 @@ async fn what_was_answered_survives_a_kill() {
     assert_eq!(name, "xAuthSessionDoesNotExist");
 
     // What was set wins over the configuration, but no session is idle for longer than it may live.
-    let timeout = async |server: &TestServer| {
+    let timeout = async |server: &Endpoints| {
         let info = result(server, ADMIN, "GetLoginSessionInfo", &json!({})).await;
         info["loginSessionInfo"]["timeout"].as_str().expect("a text").to_owned()
     };
@@ -708,8 +698,7 @@ async fn the_vendors_sdk_lists_and_ends_sessions() {
     let _kept = server.thing("mqtt", "mower-1").await;
     let mut devices = [server.thing("mqtt", "mower-2").await, server.thing("tcp", "mower-3").await];
     let viewer = server.url("http", "viewer@basicorg.example", "demo-viewer-password");
-    let mut viewers =
-        [crate::harness::connect(&viewer).await, crate::harness::connect(&viewer).await];
+    let mut viewers = [connect(&viewer).await, connect(&viewer).await];
     let address = server.address("https");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/element_sdk.py");
     let mut command = Command::new(python());

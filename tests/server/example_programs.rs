@@ -1,9 +1,8 @@
 //! The programs in `examples/`, each with the server that one of them has inside.
 
 use client::Client;
+use support::{SOON, call, connect};
 use tokio::time::timeout;
-
-use crate::harness::{SOON, call, connect};
 
 #[expect(dead_code, reason = "main: the functions that it calls are tested")]
 #[path = "../../examples/client.rs"]

@@ -7,59 +7,13 @@ use std::sync::Arc;
 use client::Client;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use support::http::{Answer, dial, read_to_end};
+use support::{Endpoints, SOON, Signal, TestServer, call, connect, eventually, reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::harness::{SOON, TestServer, call, connect, eventually, reply};
-
-/// An answer over HTTP.
-pub(crate) struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    /// The answer in all that came until the end of the connection.
-    fn read(bytes: &[u8]) -> Self {
-        let end = find(bytes, b"\r\n\r\n").unwrap_or_else(|| {
-            panic!("no head: {:?}", String::from_utf8_lossy(bytes));
-        });
-        let head = String::from_utf8(bytes[..end].to_vec()).expect("text");
-        let mut body = bytes[end + 4..].to_vec();
-        if head.contains("\r\nTransfer-Encoding: chunked") {
-            body = unchunked(&body);
-        }
-        let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
-        Self { status, head, body }
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).expect("text")
-    }
-}
-
-fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
-    bytes.windows(part.len()).position(|window| window == part)
-}
-
-/// The body inside complete chunks.
-fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    loop {
-        let end = find(bytes, b"\r\n").expect("a chunk's head");
-        let size = std::str::from_utf8(&bytes[..end]).expect("text");
-        let size = usize::from_str_radix(size, 16).expect("hexadecimal");
-        bytes = &bytes[end + 2..];
-        if size == 0 {
-            assert_eq!(bytes, b"\r\n", "nothing behind the last chunk");
-            return body;
-        }
-        body.extend_from_slice(&bytes[..size]);
-        bytes = bytes[size..].strip_prefix(b"\r\n").expect("a chunk's end");
-    }
-}
+use crate::TR50D;
 
 /// Bytes that do not repeat soon.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
@@ -73,12 +27,8 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-async fn dial(server: &TestServer) -> TcpStream {
-    TcpStream::connect(server.address("http")).await.expect("a connection")
-}
-
 /// Sends a request and reads until the server closes.
-async fn send(server: &TestServer, head: &str, body: &[u8]) -> Answer {
+async fn send(server: &Endpoints, head: &str, body: &[u8]) -> Answer {
     let mut stream = dial(server).await;
     stream
         .write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes())
@@ -90,16 +40,14 @@ async fn send(server: &TestServer, head: &str, body: &[u8]) -> Answer {
 }
 
 async fn rest(stream: &mut TcpStream) -> Answer {
-    let mut bytes = Vec::new();
-    timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("in time").expect("closed");
-    Answer::read(&bytes)
+    Answer::read(&read_to_end(stream).await)
 }
 
-pub(crate) async fn get(server: &TestServer, id: &str, headers: &str) -> Answer {
+pub(crate) async fn get(server: &Endpoints, id: &str, headers: &str) -> Answer {
     send(server, &format!("GET /file/{id} HTTP/1.1\r\nHost: x{headers}"), b"").await
 }
 
-pub(crate) async fn post(server: &TestServer, id: &str, body: &[u8]) -> Answer {
+pub(crate) async fn post(server: &Endpoints, id: &str, body: &[u8]) -> Answer {
     let length = body.len();
     let head = format!("POST /file/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}");
     send(server, &head, body).await
@@ -118,7 +66,7 @@ pub(crate) async fn get_id(client: &mut Client, params: Value) -> String {
 }
 
 /// Stores a file of the client's own thing.
-async fn store(server: &TestServer, client: &mut Client, name: &str, bytes: &[u8]) {
+async fn store(server: &Endpoints, client: &mut Client, name: &str, bytes: &[u8]) {
     let id = put_id(client, json!({ "fileName": name })).await;
     let answer = post(server, &id, bytes).await;
     assert_eq!((answer.status, answer.text()), (200, ""));
@@ -224,7 +172,7 @@ async fn an_upload_that_breaks_leaves_nothing_and_may_be_tried_again() {
     let bytes = noise(900_000);
     let crc32 = crc32fast::hash(&bytes);
     let id = put_id(&mut mower, json!({"fileName": "a", "crc32": crc32})).await;
-    let incoming = server.data_dir.join("files/incoming");
+    let incoming = server.data_dir().join("files/incoming");
 
     let mut broken = dial(&server).await;
     let head = format!("POST /file/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n");
@@ -255,7 +203,7 @@ async fn an_upload_that_breaks_leaves_nothing_and_may_be_tried_again() {
     let new = get_id(&mut mower, json!({"fileName": "a"})).await;
     assert_eq!(get(&server, &new, "").await.body, bytes);
     assert!(files_below(&incoming).is_empty());
-    let data = server.data_dir.join("files");
+    let data = server.data_dir().join("files");
     // The old bytes stay for those who hold a ticket that may fetch a lost rest.
     eventually("only the new bytes", async || files_below(&data).len() <= 2).await;
 }
@@ -281,7 +229,7 @@ async fn a_download_goes_on_while_its_file_is_replaced_and_deleted() {
     call(&mut operator, "file.delete", &global.to_string()).await;
     let gone = reply(&mut operator, "file.get", &global.to_string()).await;
     assert_eq!(gone["errorMessages"][0], "File big not found");
-    let files = server.data_dir.join("files");
+    let files = server.data_dir().join("files");
     eventually("the bytes without a ticket go", async || files_below(&files).len() == 1).await;
     timeout(SOON, download.read_to_end(&mut all)).await.expect("in time").expect("read");
     assert!(Answer::read(&all).body == bytes);
@@ -330,7 +278,7 @@ async fn an_id_is_for_one_way_and_one_form() {
         check(&format!("GET /file/{unknown}"), 404, "application/json").await;
     }
     assert_eq!(post(&server, &id, b"mine").await.status, 200);
-    let below = files_below(&server.data_dir.join("files"));
+    let below = files_below(&server.data_dir().join("files"));
     let name = below[0].file_name().and_then(|name| name.to_str()).expect("text");
     assert_eq!((below.len(), name.len()), (1, 24), "no name of a client's is a path");
     // Things see their own files, and those of their organisation only by name.
@@ -347,14 +295,13 @@ async fn files_and_their_ends_survive_a_restart() {
     let data_dir = dir.path().join("data");
     for durability in ["os", "disk"] {
         let settings = [("TR50D_SERVER__DURABILITY", durability)];
-        let mut server = TestServer::in_dir(&data_dir, &settings);
+        let mut server = TR50D.serve(&data_dir, &settings);
         let mut mower = server.thing("mqtt", "mower-1").await;
         store(&server, &mut mower, "kept", durability.as_bytes()).await;
         let id = put_id(&mut mower, json!({"fileName": "short", "ttl": "1"})).await;
         assert_eq!(post(&server, &id, b"x").await.status, 200);
         let unused = put_id(&mut mower, json!({"fileName": "unused"})).await;
-        server.signal("KILL");
-        server.wait().await;
+        server.end(Signal::KILL).await;
 
         // What an upload left behind, what lost its record, and what is not ours.
         let files = data_dir.join("files");
@@ -421,7 +368,7 @@ async fn a_thing_takes_its_files_along() {
     mower.close().await;
     call(&mut operator, "thing.delete", r#"{"key":"mower-1"}"#).await;
     assert_eq!(post(&server, &open, b"too late").await.status, 404);
-    let files = server.data_dir.join("files");
+    let files = server.data_dir().join("files");
     eventually("the bytes go", async || files_below(&files).is_empty()).await;
     let mut again = server.thing("mqtt", "mower-1").await;
     assert_eq!(reply(&mut again, "file.get", r#"{"fileName":"a"}"#).await["errorCodes"][0], -90008);
@@ -457,7 +404,7 @@ async fn a_restricted_token_reads_the_organisations_files_and_changes_none() {
 
 /// Stores files, over and over the same few names; what was acknowledged is noted before and after:
 /// a name may have what was sent last as well.
-async fn keep_storing(server: &TestServer, number: usize, sent: &Mutex<BTreeMap<String, Sent>>) {
+async fn keep_storing(server: &Endpoints, number: usize, sent: &Mutex<BTreeMap<String, Sent>>) {
     let mut mower = server.thing("mqtt", &format!("mower-{number}")).await;
     for count in 0_usize.. {
         let name = format!("{number}-{}", count % 5);
@@ -484,7 +431,7 @@ async fn what_was_acknowledged_is_whole_after_every_crash() {
     let data_dir = dir.path().join("data");
     let sent = Arc::new(Mutex::new(BTreeMap::<String, Sent>::new()));
     for round in 1..=8_usize {
-        let server = Arc::new(TestServer::in_dir(&data_dir, &[]));
+        let server = Arc::new(TR50D.serve(&data_dir, &[]));
         let mut operator = server.operator("tcp").await;
         let mut count = 0;
         for number in 0..3 {
@@ -522,7 +469,7 @@ async fn what_was_acknowledged_is_whole_after_every_crash() {
                 && sent.lock().len() >= round.min(10)
         })
         .await;
-        server.signal("KILL");
+        server.signal(Signal::KILL);
         for writer in writers {
             assert!(writer.await.is_err(), "no server, no answer");
         }

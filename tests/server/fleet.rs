@@ -7,16 +7,15 @@ use std::time::Duration;
 use client::Client;
 use client::fleet::{ClientKind, Fleet, Load, Plan, Versions};
 use serde_json::{Value, json};
+use support::{Endpoints, SOON, TestServer, call, eventually, reply};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-
-use super::harness::{SOON, TestServer, call, eventually, reply};
 
 const DEVICES: usize = 500;
 const ORGS: [&str; 3] = ["SYSTEM", "BasicOrg", "YorkOrg"];
 
 /// Devices of BasicOrg that take the listeners in turn, over MQTT its versions and both clients.
-async fn fleet(server: &TestServer, listeners: &[&str], devices: usize) -> Fleet {
+async fn fleet(server: &Endpoints, listeners: &[&str], devices: usize) -> Fleet {
     let mut plan = Plan::new(server.thing_url(listeners[0], "-"), devices);
     plan.urls = listeners.iter().map(|listener| server.thing_url(listener, "-")).collect();
     (plan.versions, plan.client) = (Some(Versions::Mix), ClientKind::Mix);

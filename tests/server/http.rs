@@ -4,6 +4,12 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use support::http::{exchange, metrics, post, tr50_body};
+use support::replies::{
+    LOGIN_REFUSED, OPERATOR_LOGIN, SESSION_GONE, SESSION_MISSING, assert_reply, login_refused,
+    session_id,
+};
+use support::{Endpoints, SOON, TestServer, call, failure};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -12,70 +18,19 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
-use crate::harness::{
-    LOGIN_REFUSED, OPERATOR_LOGIN, SESSION_MISSING, SOON, TestServer, assert_reply, call, failure,
-    login_refused,
-};
-
 /// The member `auth` of a login.
 const LOGIN: &str = OPERATOR_LOGIN.split_at(1).1.split_at(OPERATOR_LOGIN.len() - 2).0;
 const PONG: &str = r#"{"p":{"success":true}}"#;
-/// The failure of a request with the id of a session that is not there.
-pub(crate) const GONE: &str = failure!(
-    -90000,
-    "Authentication session is invalid: Error: Session is unknown, has ended or has expired."
-);
-
-/// The metrics, as a page.
-pub(crate) async fn metrics(server: &TestServer) -> String {
-    exchange(server, b"GET /metrics HTTP/1.0\r\n\r\n").await
-}
-
-/// Writes bytes and reads until the server closes.
-pub(crate) async fn exchange(server: &TestServer, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(server.address("http")).await.expect("a connection");
-    stream.write_all(request).await.expect("written");
-    let mut answer = String::new();
-    timeout(SOON, stream.read_to_string(&mut answer)).await.expect("in time").expect("closed");
-    answer
-}
-
-/// Posts one body to `/api`; the body of the answer, whose head has to be TR50's.
-pub(crate) async fn post(server: &TestServer, body: &str) -> String {
-    post_with(server, "", body).await
-}
-
-/// As [`post`], with more header lines, each with its end.
-pub(crate) async fn post_with(server: &TestServer, headers: &str, body: &str) -> String {
-    let length = body.len();
-    let head = "POST /api HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
-    let request = format!("{head}{headers}Content-Length: {length}\r\n\r\n{body}");
-    tr50_body(&exchange(server, request.as_bytes()).await).to_owned()
-}
-
-/// The body of an answer, after a look at its head.
-fn tr50_body(answer: &str) -> &str {
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let status = head.lines().next().expect("a status line");
-    assert!(matches!(status, "HTTP/1.1 200 OK" | "HTTP/1.0 200 OK"), "{answer}");
-    assert!(head.contains("\r\nContent-Type: application/json"), "{answer}");
-    // libtr50 wants the header spelled exactly so.
-    assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())), "{answer}");
-    body
-}
-
 /// The id of a new session of the operator.
-async fn session(server: &TestServer) -> String {
-    let reply: Value =
-        serde_json::from_str(&post(server, &format!("{{{LOGIN}}}")).await).expect("JSON");
-    reply["auth"]["params"]["sessionId"].as_str().expect("a session id").to_owned()
+async fn session(server: &Endpoints) -> String {
+    session_id(&post(server, &format!("{{{LOGIN}}}")).await)
 }
 
 /// A connection that is kept.
 struct Kept(BufReader<TcpStream>);
 
 impl Kept {
-    async fn connect(server: &TestServer) -> Self {
+    async fn connect(server: &Endpoints) -> Self {
         let stream = TcpStream::connect(server.address("http")).await.expect("a connection");
         Self(BufReader::new(stream))
     }
@@ -268,7 +223,7 @@ async fn what_a_whole_request_lacks_is_told_at_the_root() {
     check("{}", SESSION_MISSING).await;
     let wrong = ["", "x", "000000000000000000000000", "DEADBEEFDEADBEEFDEADBEEF", "öööööööööööö"];
     for id in wrong {
-        check(&format!(r#"{{{ping},"auth":{{"sessionId":"{id}"}}}}"#), GONE).await;
+        check(&format!(r#"{{{ping},"auth":{{"sessionId":"{id}"}}}}"#), SESSION_GONE).await;
     }
     let not_json = failure!(-95001, "The request is not a JSON object: …");
     for body in ["", "{", "[]", "7", "hello", "{\"p\":}", "\u{1}", "a=b&c=d"] {
@@ -348,17 +303,17 @@ async fn the_portals_rest_style_is_served() {
     assert_eq!(listed["params"]["count"], 2, "{listed}");
     assert_eq!(listed["params"]["result"].as_array().map(Vec::len), Some(1));
     let gone = form("/rest/_/session.list/", "", "sessionId=000000000000000000000000").await;
-    assert_eq!(gone, GONE);
+    assert_eq!(gone, SESSION_GONE);
     assert_eq!(form("/rest/_/diag.ping", "", "").await, SESSION_MISSING);
     let unknown = form("/rest/_/no.such/", "", &format!("sessionId={id}")).await;
     assert!(unknown.starts_with(r#"{"success":false,"errorCodes":[-95003],"#), "{unknown}");
     // What there is without a session is told to nobody.
     assert_eq!(form("/rest/_/no.such/", "", "").await, SESSION_MISSING);
     assert_eq!(form("/rest/_/api.ping", "", "").await, ping);
-    assert_eq!(form("/rest/_/api.ping", "", "sessionId=").await, GONE);
+    assert_eq!(form("/rest/_/api.ping", "", "sessionId=").await, SESSION_GONE);
     // The session in the form wins over that in the header.
     let header = format!("sessionId: {id}\r\n");
-    assert_eq!(form("/rest/_/diag.ping", &header, "sessionId=x").await, GONE);
+    assert_eq!(form("/rest/_/diag.ping", &header, "sessionId=x").await, SESSION_GONE);
     let echo = async |fields: &str, params: &str| {
         let expected = format!(r#"{{"success":true,"params":{params}}}"#);
         assert_eq!(form("/rest/_/diag.echo", &header, fields).await, expected, "{fields}");
@@ -451,7 +406,7 @@ fn publish(topic: &str, payload: &str) -> Vec<u8> {
 
 /// Opens a WebSocket with these sub-protocols; the answer to the request comes with it.
 pub(crate) async fn websocket(
-    server: &TestServer,
+    server: &Endpoints,
     path: &str,
     offered: Option<&str>,
 ) -> Result<(WebSocketStream<TcpStream>, Response), WebSocketError> {

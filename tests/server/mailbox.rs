@@ -7,11 +7,13 @@ use std::time::Duration;
 use client::{Client, Version};
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
+use support::http::metrics;
+use support::mqtt::{ALL, Connect, DISCONNECT, Wire};
+use support::replies::OPERATOR_LOGIN;
+use support::tcp::Lines;
+use support::{Endpoints, SOON, Signal, TOKEN, TestServer, call, connect, eventually, reply};
 
-use crate::frames::{ALL, Connect, DISCONNECT, TOKEN, Wire};
-use crate::harness::{OPERATOR_LOGIN, SOON, TestServer, call, connect, eventually, reply};
-use crate::http::metrics;
-use crate::tcp::Lines;
+use crate::TR50D;
 
 const NOTICE: &str = "notify/mailbox_activity";
 
@@ -23,7 +25,7 @@ struct Device {
 }
 
 impl Device {
-    async fn connect(server: &TestServer, key: &str, client_id: &str) -> Self {
+    async fn connect(server: &Endpoints, key: &str, client_id: &str) -> Self {
         let wire = Connect::thing(Version::V311, key).id(client_id).open(server).await;
         Self { wire, requests: 0, notices: VecDeque::new() }
     }
@@ -104,7 +106,7 @@ async fn status(operator: &mut Client, id: &str) -> String {
 }
 
 /// Lets a thing be known without a connection.
-async fn register(server: &TestServer, key: &str) {
+async fn register(server: &Endpoints, key: &str) {
     server.thing("http", key).await.close().await;
 }
 
@@ -236,7 +238,7 @@ async fn who_connects_is_told_of_mail_that_waits() {
 async fn mail_survives_a_crash_and_what_was_in_flight_is_new_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
-    let mut server = TestServer::in_dir(&data_dir, &[]);
+    let mut server = TR50D.serve(&data_dir, &[]);
     let mut operator = server.operator("http").await;
     let mut device = Device::connect(&server, "mower", "a").await;
     let mut ids = Vec::new();
@@ -249,13 +251,12 @@ async fn mail_survives_a_crash_and_what_was_in_flight_is_new_again() {
     device.ask("mailbox.update", json!({ "id": ids[1], "msg": "at it" })).await;
     call(&mut operator, "mailbox.purge", &json!({ "id": ids[2] }).to_string()).await;
     let expected = ["completed-error", "in-progress", "purged", "new", "new"];
-    for signal in ["KILL", "TERM", "KILL"] {
-        server.signal(signal);
-        server.wait().await;
-        server = TestServer::in_dir(&data_dir, &[]);
+    for signal in [Signal::KILL, Signal::TERM, Signal::KILL] {
+        server.end(signal).await;
+        server = TR50D.serve(&data_dir, &[]);
         let mut operator = server.operator("http").await;
         for (id, expected) in ids.iter().zip(expected) {
-            assert_eq!(status(&mut operator, id).await, expected, "after SIG{signal}");
+            assert_eq!(status(&mut operator, id).await, expected, "after {signal:?}");
         }
     }
     let mut device = Device::connect(&server, "mower", "a").await;
@@ -273,7 +274,7 @@ async fn what_a_caller_was_told_survives_a_crash() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir = dir.path().join("data");
     for round in 0..5 {
-        let server = TestServer::in_dir(&data_dir, &[]);
+        let mut server = TR50D.serve(&data_dir, &[]);
         let mut operator = server.operator("http").await;
         let mut device = Device::connect(&server, "mower", "a").await;
         let exec = tokio::spawn(async move {
@@ -283,9 +284,7 @@ async fn what_a_caller_was_told_survives_a_crash() {
         device.noticed().await;
         let id = device.answer_one().await;
         assert_eq!(exec.await.expect("an answer"), json!({ "r": round }));
-        let mut server = server;
-        server.signal("KILL");
-        server.wait().await;
+        server.end(Signal::KILL).await;
         let server = TestServer::in_dir(&data_dir, &[]);
         let mut operator = server.operator("http").await;
         let mail = call(&mut operator, "mailbox.find", &json!({ "id": id }).to_string()).await;
@@ -542,7 +541,7 @@ async fn who_only_ends_its_own_side_gets_the_device_s_answer() {
 
 #[tokio::test]
 async fn who_waits_is_told_when_the_server_stops() {
-    let mut server = TestServer::start();
+    let server = TestServer::start();
     register(&server, "asleep").await;
     let mut calls = tokio::task::JoinSet::new();
     for listener in ["http", "mqtt"] {
@@ -552,11 +551,10 @@ async fn who_waits_is_told_when_the_server_stops() {
         });
     }
     eventually("both wait", async || metrics(&server).await.contains("tr50d_mail_callers 2")).await;
-    server.signal("TERM");
-    for answer in calls.join_all().await {
+    let ((), answers) = tokio::join!(server.stop(), calls.join_all());
+    for answer in answers {
         assert_eq!(answer["errorCodes"], json!([-95020]), "{answer}");
     }
-    assert!(server.wait().await.success());
 }
 
 #[tokio::test]

@@ -1,8 +1,5 @@
 //! The whole server, through its sockets.
 
-mod frames;
-mod harness;
-
 mod administration;
 mod backup;
 mod close_after_reply;
@@ -37,3 +34,13 @@ mod telemetry;
 mod thing_topics;
 mod things;
 mod tls;
+mod two_servers;
+
+use support::Program;
+
+/// As in the server, which runs in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The server's program, for tests that need a process.
+const TR50D: Program = Program(env!("CARGO_BIN_EXE_tr50d"));

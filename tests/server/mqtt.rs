@@ -8,11 +8,8 @@ use flate2::Compression;
 use flate2::read::{ZlibDecoder, ZlibEncoder};
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::Value;
-
-use crate::frames::{
-    ALL, ASK, Connect, DISCONNECT, DONE, PING, TOKEN, Wire, end_reason, frame, sessions, text,
-};
-use crate::harness::{SOON, TestServer, eventually};
+use support::mqtt::{ALL, ASK, Connect, DISCONNECT, DONE, PING, Wire, frame, text};
+use support::{SOON, TOKEN, TestServer, end_reason, eventually, sessions};
 
 fn deflate(text: &str) -> Vec<u8> {
     let mut deflated = Vec::new();

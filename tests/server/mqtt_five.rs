@@ -7,11 +7,8 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use serde_json::Value;
-
-use crate::frames::{
-    ASK, Connect, DISCONNECT, DONE, TOKEN, Wire, end_reason, frame, sessions, text,
-};
-use crate::harness::{SOON, TestServer, call, eventually};
+use support::mqtt::{ASK, Connect, DISCONNECT, DONE, Wire, frame, text};
+use support::{Endpoints, SOON, TOKEN, TestServer, call, end_reason, eventually, sessions};
 
 const PERMISSION_DENIED: i64 = -95006;
 const REPLY_TOO_LARGE: i64 = -95013;
@@ -21,7 +18,7 @@ const RETAIN_AS_PUBLISHED: u8 = 0x08;
 const IF_NEW: u8 = 0x10;
 const NEVER: u8 = 0x20;
 
-async fn thing(server: &TestServer, key: &str) -> Wire {
+async fn thing(server: &Endpoints, key: &str) -> Wire {
     Connect::thing(V5, key).open(server).await
 }
 
@@ -545,14 +542,15 @@ async fn a_take_over_decides_on_the_will() {
 
 #[tokio::test]
 async fn a_server_that_stops_says_so() {
-    let mut server = TestServer::start();
+    let server = TestServer::start();
     let mut wire = thing(&server, "mower").await;
     wire.send(&wire.publish(0, 0, "api/1", ASK)).await;
     assert_eq!(wire.message().await.texts(), ("reply/1", DONE));
-    server.signal("TERM");
-    wire.expect(&[0xe0, 1, 0x8b]).await;
-    wire.expect_end().await;
-    assert!(server.wait().await.success());
+    let goodbye = async {
+        wire.expect(&[0xe0, 1, 0x8b]).await;
+        wire.expect_end().await;
+    };
+    tokio::join!(server.stop(), goodbye);
 }
 
 #[tokio::test]

@@ -1,15 +1,14 @@
 //! Ordinary MQTT topics, through the broker.
 
 use client::Version::{V5, V31, V311};
-
-use crate::frames::{ALL, ASK, Connect, DISCONNECT, DONE, Wire, end_reason, frame, text};
-use crate::harness::{TestServer, call, eventually};
+use support::mqtt::{ALL, ASK, Connect, DISCONNECT, DONE, Wire, frame, text};
+use support::{Endpoints, TestServer, call, end_reason, eventually};
 
 const YORK: &str = "demo-token-yorkorg";
 const QUOTA_EXCEEDED: u8 = 0x97;
 const FAILURE: u8 = 0x80;
 
-async fn thing(server: &TestServer, key: &str) -> Wire {
+async fn thing(server: &Endpoints, key: &str) -> Wire {
     Connect::thing(V311, key).open(server).await
 }
 

@@ -7,9 +7,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::{Endpoints, SOON, TestServer, call, eventually};
 
 use super::files::noise;
-use super::harness::{SOON, TestServer, call, eventually};
+use crate::TR50D;
 
 /// Whether the clients are wanted; then one that is missing fails its test.
 pub(crate) fn wanted() -> bool {
@@ -52,7 +53,7 @@ fn succeeds(command: Command) -> String {
 }
 
 /// One of mosquitto's clients with a login.
-fn mosquitto(program: &str, server: &TestServer, login: (&str, &str), args: &[&str]) -> Command {
+fn mosquitto(program: &str, server: &Endpoints, login: (&str, &str), args: &[&str]) -> Command {
     let address = server.address("mqtt");
     let mut command = Command::new(program);
     command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()]);
@@ -112,7 +113,7 @@ struct Subscriber(Running);
 
 impl Subscriber {
     /// `args` without `-d`, by which it is seen that the subscription stands.
-    fn start(server: &TestServer, login: (&str, &str), args: &[&str]) -> Self {
+    fn start(server: &Endpoints, login: (&str, &str), args: &[&str]) -> Self {
         // Line by line: into a pipe, its words about itself would wait for a full buffer.
         let mut command = Command::new("stdbuf");
         let subscribe = mosquitto("mosquitto_sub", server, login, args);
@@ -174,9 +175,9 @@ fn the_three_commands_that_the_demo_prints_work_as_they_stand() {
     if !wanted() {
         return;
     }
-    let server = TestServer::start();
+    let server = TR50D.start(&[]);
     let check = |program: &str, kind: &str, whose: &str, protocol: &str| {
-        let printed = server.lines.iter().map(|line| line.trim());
+        let printed = server.lines().iter().map(|line| line.trim());
         let line = printed.filter(|line| line.contains(program)).collect::<Vec<_>>();
         let [line] = line[..] else { panic!("{program}: {line:?}") };
         // Twice: nothing of the first time may be in the way.

@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::harness::{TestServer, call, reply};
+use support::{TestServer, call, reply};
+
 use super::outside_clients::{Running, wanted};
 
 /// The Python of the environment into which `tests/run` installs libraries.

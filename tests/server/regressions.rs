@@ -1,12 +1,14 @@
 //! What went wrong once, through the server's sockets.
 
+use client::Version::{self, V5, V311};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-
-use crate::harness::{OPERATOR_LOGIN, SOON, TestServer};
+use support::mqtt::{Connect, frame, text};
+use support::replies::OPERATOR_LOGIN;
+use support::{Endpoints, SOON, TestServer};
 
 /// A connection to a listener that gives up when nothing comes.
-fn dial(server: &TestServer, listener: &str) -> TcpStream {
+fn dial(server: &Endpoints, listener: &str) -> TcpStream {
     let stream = TcpStream::connect(server.address(listener)).expect("a connection");
     stream.set_read_timeout(Some(SOON)).expect("a socket");
     stream
@@ -20,35 +22,17 @@ fn read_all(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// An MQTT frame: its first byte, then its texts, each with its length, or its bytes.
-fn frame(first: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let body = parts.concat();
-    let mut frame = vec![first];
-    let mut length = body.len();
-    loop {
-        let more = if length > 0x7f { 0x80 } else { 0 };
-        frame.push((length & 0x7f) as u8 | more);
-        length >>= 7;
-        if length == 0 {
-            break;
-        }
-    }
-    frame.extend_from_slice(&body);
-    frame
-}
-
-/// A text of MQTT.
-fn text(text: &str) -> Vec<u8> {
-    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
-}
-
-/// A connection that is logged in over MQTT with this level.
-fn mqtt(server: &TestServer, level: u8, client_id: &str, user: &str, password: &str) -> TcpStream {
+/// A connection that is logged in over MQTT.
+fn mqtt(
+    server: &Endpoints,
+    version: Version,
+    client_id: &str,
+    user: &str,
+    password: &str,
+) -> TcpStream {
     let mut stream = dial(server, "mqtt");
-    let properties: &[u8] = if level == 5 { &[0] } else { &[] };
-    let head = [&text("MQTT")[..], &[level, 0xc2, 0, 60], properties].concat();
-    let parts: [&[u8]; 4] = [&head, &text(client_id), &text(user), &text(password)];
-    stream.write_all(&frame(0x10, &parts)).expect("sent");
+    let connect = Connect::login(version, client_id, user, password);
+    stream.write_all(&connect.frame()).expect("sent");
     let (first, body) = read_frame(&mut stream);
     assert_eq!((first, body.get(1)), (0x20, Some(&0)), "{body:?}");
     stream
@@ -77,7 +61,7 @@ fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
 fn requests_that_are_sent_together_take_effect_in_order() {
     let server = TestServer::start();
     let (user, password) = ("admin@devicewise.com", "demo-admin-password");
-    let mut stream = mqtt(&server, 4, "pipeline", user, password);
+    let mut stream = mqtt(&server, V311, "pipeline", user, password);
     for key in ["BasicOrg", "YorkOrg", "BasicOrg", "SYSTEM"] {
         let switch =
             format!(r#"{{"1":{{"command":"session.org.switch","params":{{"key":"{key}"}}}}}}"#);
@@ -116,10 +100,10 @@ fn a_stranger_over_tcp_can_not_have_a_megabyte_kept() {
 #[test]
 fn one_subscribe_gets_no_more_than_the_subscriptions_of_a_connection() {
     let server = TestServer::start();
-    let mut stream = mqtt(&server, 5, "greedy", "mower-1", "demo-token-basicorg");
+    let mut stream = mqtt(&server, V5, "greedy", "mower-1", "demo-token-basicorg");
     let mut filters = vec![0, 1, 0];
     for number in 0..30_000 {
-        filters.extend_from_slice(&text(&format!("reply/{number}")));
+        filters.extend_from_slice(&text(format!("reply/{number}")));
         filters.push(0);
     }
     stream.write_all(&frame(0x82, &[&filters])).expect("sent");
@@ -138,7 +122,7 @@ fn one_subscribe_gets_no_more_than_the_subscriptions_of_a_connection() {
 #[test]
 fn only_a_normal_disconnect_takes_the_will_back() {
     let server = TestServer::start();
-    let mut watcher = mqtt(&server, 5, "watcher", "mower-1", "demo-token-basicorg");
+    let mut watcher = mqtt(&server, V5, "watcher", "mower-1", "demo-token-basicorg");
     watcher.write_all(&frame(0x82, &[&[0, 1, 0], &text("wills"), &[0]])).expect("sent");
     assert_eq!(read_frame(&mut watcher).0, 0x90);
     for (reason, published) in [(0x80, true), (0x04, true), (0x00, false), (0x82, true)] {
@@ -175,7 +159,9 @@ fn a_client_is_told_how_many_messages_it_may_have_on_the_way() {
 fn a_request_of_many_listings_does_not_become_gigabytes() {
     let server = TestServer::start();
     let things: Vec<_> = (0..40)
-        .map(|number| mqtt(&server, 4, "lister", &format!("mower-{number}"), "demo-token-basicorg"))
+        .map(|number| {
+            mqtt(&server, V311, "lister", &format!("mower-{number}"), "demo-token-basicorg")
+        })
         .collect();
     let mut stream = dial(&server, "tcp");
     let login = concat!(
@@ -195,7 +181,7 @@ fn a_request_of_many_listings_does_not_become_gigabytes() {
 }
 
 /// The answer to one request over HTTP: its head and body.
-fn post(server: &TestServer, body: &str) -> String {
+fn post(server: &Endpoints, body: &str) -> String {
     let mut stream = dial(server, "http");
     let head = format!("POST /api HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
@@ -239,7 +225,7 @@ fn logins_count_as_commands_of_their_session() {
 fn things_are_listed_by_key_page_by_page() {
     let server = TestServer::start();
     for key in ["b", "a", "d", "C"] {
-        mqtt(&server, 4, "lister", key, "demo-token-basicorg");
+        mqtt(&server, V311, "lister", key, "demo-token-basicorg");
     }
     let auth = format!(r#""auth":{{"command":"api.authenticate","params":{MOWER}}}"#);
     let check = |params: &str, count: usize, keys: &[&str]| {

@@ -3,80 +3,16 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use support::replies::{OPERATOR_LOGIN, SESSION_MISSING, assert_reply, login_refused, session_id};
+use support::tcp::Lines;
+use support::{Endpoints, TestServer, call, eventually, failure};
 use tokio::time::timeout;
-
-use crate::harness::{
-    OPERATOR_LOGIN, SESSION_MISSING, SOON, TestServer, assert_reply, call, eventually, failure,
-    login_refused,
-};
 
 const PING: &str = r#"{"p":{"command":"diag.ping"}}"#;
 const PONG: &str = r#"{"p":{"success":true}}"#;
 const NOT_ONE_OBJECT: &str = failure!(-95001, "The line is not one JSON object.");
 const NOT_JSON: &str = failure!(-95001, "The request is not a JSON object: …");
 const SESSION_GONE: &str = failure!(-90000, "Authentication session is invalid: Error: Session …");
-
-/// A connection to the TCP listener.
-pub(crate) struct Lines(BufReader<TcpStream>);
-
-impl Lines {
-    /// Connects.
-    pub(crate) async fn connect(server: &TestServer) -> Self {
-        let stream = TcpStream::connect(server.address("tcp")).await.expect("a connection");
-        Self(BufReader::new(stream))
-    }
-
-    /// A connection that is logged in; the reply to the login is read.
-    async fn logged_in(server: &TestServer, login: &str) -> Self {
-        let mut lines = Self::connect(server).await;
-        let reply = lines.ask(login).await;
-        assert!(reply.starts_with(r#"{"auth":{"success":true,"#), "{reply}");
-        lines
-    }
-
-    /// Writes bytes as they are.
-    async fn write(&mut self, bytes: &[u8]) {
-        timeout(SOON, self.0.get_mut().write_all(bytes)).await.expect("in time").expect("written");
-    }
-
-    /// Ends the connection at once: the server is told that nobody is there.
-    pub(crate) fn reset(self) {
-        self.0.into_inner().set_zero_linger().expect("a socket");
-    }
-
-    /// Ends the own side.
-    pub(crate) async fn half_close(&mut self) {
-        self.0.get_mut().shutdown().await.expect("a half-closed connection");
-    }
-
-    /// The next line without its end; empty when the server has closed the connection.
-    pub(crate) async fn line(&mut self) -> String {
-        let mut line = String::new();
-        timeout(SOON, self.0.read_line(&mut line)).await.expect("a line in time").expect("a line");
-        assert!(line.is_empty() || line.ends_with('\n'), "half a line: {line}");
-        line.trim_end_matches('\n').to_owned()
-    }
-
-    /// Writes one value as a line and reads one.
-    pub(crate) async fn ask(&mut self, value: &str) -> String {
-        self.send(value).await;
-        self.line().await
-    }
-
-    /// Writes one value as a line.
-    pub(crate) async fn send(&mut self, value: &str) {
-        self.write(format!("{value}\n").as_bytes()).await;
-    }
-
-    /// What comes until the server closes, line by line.
-    async fn rest(&mut self) -> Vec<String> {
-        let mut text = String::new();
-        timeout(SOON, self.0.read_to_string(&mut text)).await.expect("in time").expect("closed");
-        text.lines().map(str::to_owned).collect()
-    }
-}
 
 fn assert_lines(lines: &[String], expected: &[&str]) {
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
@@ -90,14 +26,8 @@ fn thing_login(key: &str) -> String {
     format!(r#"{{"auth":{{"command":"api.authenticate","params":{params}}}}}"#)
 }
 
-/// The session id in the reply to a login.
-fn session_id(reply: &str) -> String {
-    let reply: Value = serde_json::from_str(reply).expect("JSON");
-    reply["auth"]["params"]["sessionId"].as_str().expect("a session id").to_owned()
-}
-
 /// A session of the operator that was started over HTTP.
-async fn http_session(server: &TestServer) -> String {
+async fn http_session(server: &Endpoints) -> String {
     let mut operator = server.operator("http").await;
     let info = call(&mut operator, "session.info", "").await;
     info["id"].as_str().expect("a session id").to_owned()
@@ -236,7 +166,7 @@ async fn a_login_and_commands_in_one_value_run_in_the_new_session() {
         assert_eq!(info["id"], reply["auth"]["params"]["sessionId"], "{reply}");
         assert_eq!((&info["thingKey"], &info["commandCount"]), (&"one-value".into(), &1.into()));
         assert_eq!(info["connInfo"]["protocol"], "tcp");
-        let port = lines.0.get_ref().local_addr().expect("an address");
+        let port = lines.address();
         assert_eq!(info["connInfo"]["remoteAddr"], port.to_string());
     }
 }
@@ -391,12 +321,13 @@ async fn the_own_session_of_a_connection_can_be_used_over_http() {
     let mut lines = Lines::connect(&server).await;
     let id = session_id(&lines.ask(&thing_login("shared")).await);
     let body = format!(r#"{{"i":{{"command":"session.info"}},"auth":{{"sessionId":"{id}"}}}}"#);
-    let info: Value = serde_json::from_str(&crate::http::post(&server, &body).await).expect("JSON");
+    let info: Value =
+        serde_json::from_str(&support::http::post(&server, &body).await).expect("JSON");
     assert_eq!(info["i"]["params"]["connInfo"]["protocol"], "tcp");
     lines.half_close().await;
     assert_lines(&lines.rest().await, &[]);
     eventually("the session ends with its connection", async || {
-        crate::http::post(&server, &body).await.contains("[-90000]")
+        support::http::post(&server, &body).await.contains("[-90000]")
     })
     .await;
 }
@@ -459,7 +390,7 @@ async fn a_full_server_says_so() {
     let mut second = Lines::connect(&server).await;
     second.write(format!("{OPERATOR_LOGIN}\n").as_bytes()).await;
     assert_lines(&second.rest().await, &[expected]);
-    assert_eq!(crate::http::post(&server, OPERATOR_LOGIN).await, expected);
+    assert_eq!(support::http::post(&server, OPERATOR_LOGIN).await, expected);
     assert_eq!(first.ask(PING).await, PONG);
     first.half_close().await;
     assert_lines(&first.rest().await, &[]);
@@ -478,7 +409,7 @@ async fn a_stalled_reader_costs_only_itself() {
         format!(r#"{{"e":{{"command":"diag.echo","params":{{"x":"{}"}}}}}}"#, "x".repeat(500_000));
     // Writes until the server, whose answers nobody reads, takes no more.
     let blocked = Duration::from_millis(200);
-    while timeout(blocked, stalled.0.get_mut().write_all(echo.as_bytes())).await.is_ok() {}
+    while timeout(blocked, stalled.write(echo.as_bytes())).await.is_ok() {}
     let mut other = Lines::logged_in(&server, &thing_login("other")).await;
     assert_eq!(other.ask(PING).await, PONG);
 }

@@ -10,8 +10,9 @@ use base::Timestamp;
 use client::fleet::{Fleet, Load, Plan};
 use client::{Client, Url};
 use serde_json::{Value, json};
+use support::{ServerProcess, Signal, TestServer, call, eventually, reply};
 
-use super::harness::{TestServer, call, eventually, reply};
+use crate::TR50D;
 
 /// A directory that outlives its servers.
 struct Home {
@@ -25,8 +26,8 @@ impl Home {
         Self { dir: temporary.path().join("data"), _temporary: temporary }
     }
 
-    fn serve(&self) -> TestServer {
-        TestServer::in_dir(&self.dir, &[])
+    fn serve(&self) -> ServerProcess {
+        TR50D.serve(&self.dir, &[])
     }
 }
 
@@ -98,8 +99,7 @@ async fn every_acknowledged_row_is_there_after_a_kill_and_no_batch_is_half() {
             acknowledged.iter().all(|count| count.load(Ordering::SeqCst) >= round * 10)
         })
         .await;
-        server.signal("KILL");
-        server.wait().await;
+        server.end(Signal::KILL).await;
         for (number, client) in load.into_iter().enumerate() {
             sent[number] = client.await.expect("the load went as it should");
         }
@@ -170,10 +170,9 @@ async fn a_restart_finds_every_kind_of_value() {
         ("log.list", json!({})),
     ];
     let mut before = Vec::new();
-    for signal in ["", "KILL", "TERM"] {
-        if !signal.is_empty() {
-            server.signal(signal);
-            server.wait().await;
+    for signal in [None, Some(Signal::KILL), Some(Signal::TERM)] {
+        if let Some(signal) = signal {
+            server.end(signal).await;
             server = home.serve();
         }
         let mut operator = server.operator("mqtt").await;
@@ -186,7 +185,7 @@ async fn a_restart_finds_every_kind_of_value() {
         if before.is_empty() {
             before.clone_from(&found);
         }
-        assert_eq!(found, before, "{signal}");
+        assert_eq!(found, before, "{signal:?}");
     }
     assert_eq!(before[0], json!({"value": 1.5, "ts": ts, "corrId": "c"}));
     assert_eq!(before[5]["count"], 1);
@@ -243,7 +242,7 @@ async fn a_clock_that_is_wrong_does_no_harm() {
     let range = json!({"start": "1970-01-01T00:00:00Z", "end": "2022-01-01T00:00:00Z"});
     let values = history(&mut operator, "mower-1", "v", range).await;
     assert_eq!(numbers(&values), [2.0, 3.0]);
-    let months = std::fs::read_dir(server.data_dir.join("keyspaces")).expect("the store").count();
+    let months = std::fs::read_dir(server.data_dir().join("keyspaces")).expect("the store").count();
     assert!(months < 40, "{months} keyspaces");
 }
 

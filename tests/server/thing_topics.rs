@@ -2,9 +2,8 @@
 
 use client::Version::{self, V5, V311};
 use serde_json::Value;
-
-use crate::frames::{ALL, Connect, DISCONNECT, Wire, frame};
-use crate::harness::{TestServer, call, connect, eventually, reply};
+use support::mqtt::{ALL, Connect, DISCONNECT, Wire, frame};
+use support::{Endpoints, TestServer, call, connect, eventually, reply};
 
 const OPERATOR: (&str, &str) = ("operator@basicorg.example", "demo-operator-password");
 const ADMIN: (&str, &str) = ("admin@devicewise.com", "demo-admin-password");
@@ -52,7 +51,7 @@ fn server_with_more() -> (TestServer, tempfile::TempDir) {
     (TestServer::with(&[("TR50D_SERVER__BOOTSTRAP", file)]), dir)
 }
 
-async fn user(server: &TestServer, version: Version, login: (&str, &str), id: &str) -> Wire {
+async fn user(server: &Endpoints, version: Version, login: (&str, &str), id: &str) -> Wire {
     Connect::login(version, id, login.0, login.1).open(server).await
 }
 
@@ -69,7 +68,7 @@ async fn publish(wire: &mut Wire, qos: u8, topic: &str, payload: impl AsRef<[u8]
     code
 }
 
-async fn current(server: &TestServer, command: &str, thing: &str, key: &str) -> Value {
+async fn current(server: &Endpoints, command: &str, thing: &str, key: &str) -> Value {
     let mut operator = server.operator("http").await;
     let params = format!(r#"{{"thingKey":"{thing}","key":"{key}"}}"#);
     reply(&mut operator, command, &params).await["params"].clone()

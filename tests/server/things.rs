@@ -2,9 +2,10 @@
 
 use client::Version::V311;
 use serde_json::json;
+use support::mqtt::{Connect, DISCONNECT};
+use support::{Signal, TestServer, call, connect, end_reason, eventually, reply};
 
-use crate::frames::{Connect, DISCONNECT, end_reason};
-use crate::harness::{TestServer, call, connect, eventually, reply};
+use crate::TR50D;
 
 const NOT_FOUND: i64 = -90008;
 
@@ -83,7 +84,7 @@ async fn who_deletes_a_thing_ends_its_sessions() {
 
 #[tokio::test]
 async fn what_was_answered_survives_a_crash() {
-    let server = TestServer::start();
+    let mut server = TR50D.start(&[]);
     let mut operator = server.operator("tcp").await;
     for number in 0..20 {
         let made = format!(r#"{{"key":"pump-{number:02}","imei":"{number}"}}"#);
@@ -92,10 +93,8 @@ async fn what_was_answered_survives_a_crash() {
     call(&mut operator, "thing.tag.add", r#"{"thingAll":true,"tags":["all"]}"#).await;
     call(&mut operator, "thing.delete", r#"{"key":"pump-07"}"#).await;
     call(&mut operator, "thing.update", r#"{"key":"pump-08","imei":"new"}"#).await;
-    server.signal("KILL");
-    let (data_dir, mut server) = (server.data_dir.clone(), server);
-    server.wait().await;
-    let again = TestServer::in_dir(&data_dir, &[]);
+    server.end(Signal::KILL).await;
+    let again = TestServer::in_dir(server.data_dir(), &[]);
     let mut operator = again.operator("tcp").await;
     let listed = call(&mut operator, "thing.list", r#"{"tags":["all"],"show":"key"}"#).await;
     assert_eq!(listed["count"], 19);
@@ -145,7 +144,7 @@ async fn a_listing_in_pages_shows_each_thing_once() {
 
 #[tokio::test]
 async fn when_a_thing_was_last_seen_outlives_its_sessions_and_a_restart() {
-    let server = TestServer::start();
+    let mut server = TR50D.start(&[]);
     let mut operator = server.operator("tcp").await;
     let seen = async |operator: &mut client::Client, key: &str| {
         let found = call(operator, "thing.find", &format!(r#"{{"key":"{key}"}}"#)).await;
@@ -168,10 +167,8 @@ async fn when_a_thing_was_last_seen_outlives_its_sessions_and_a_restart() {
     let _alive = Connect::thing(V311, "alive").open(&server).await;
     let alive = seen(&mut operator, "alive").await;
     call(&mut operator, "thing.create", r#"{"key":"barrier"}"#).await;
-    server.signal("KILL");
-    let (data_dir, mut server) = (server.data_dir.clone(), server);
-    server.wait().await;
-    let again = TestServer::in_dir(&data_dir, &[]);
+    server.end(Signal::KILL).await;
+    let again = TestServer::in_dir(server.data_dir(), &[]);
     let mut operator = again.operator("tcp").await;
     assert_eq!(seen(&mut operator, "mower").await, ended);
     assert_eq!(seen(&mut operator, "alive").await.1, alive.1);

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use client::{Client, Trust, Url};
+use support::http::metrics;
+use support::{SOON, TestServer, call, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use crate::harness::{SOON, TestServer, call, connect};
-use crate::http::metrics;
 
 const LISTENERS: [&str; 3] = ["mqtts", "tcps", "https"];
 

@@ -1,8 +1,7 @@
 //! The table of [`close_after_reply`](super): what is asked, by whom, and what becomes of which session.
 
 use super::PASSWORD;
-use crate::frames::TOKEN;
-use crate::harness::failure;
+use support::{TOKEN, failure};
 
 const DONE: &str = r#"{"success":true}"#;
 

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-
-use crate::harness::TestServer;
-use crate::http::{exchange, post_with};
-use crate::tcp::Lines;
+use support::http::{exchange, post_with};
+use support::tcp::Lines;
+use support::{Endpoints, TestServer};
 
 /// The directory of the data files.
 pub(super) fn directory() -> PathBuf {
@@ -206,7 +205,7 @@ impl Run {
 }
 
 /// The status and the body of an answer, without a blank between them.
-async fn status_and_body(server: &TestServer, head: &str, body: &str) -> String {
+async fn status_and_body(server: &Endpoints, head: &str, body: &str) -> String {
     let answer = exchange(server, format!("{head}\r\n{body}").as_bytes()).await;
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).expect("a status");

@@ -19,7 +19,7 @@ use tr50d::tr50::dispatch::Caller;
 use tr50d::tr50::exchange;
 
 /// When everything happens: nothing here looks at a clock.
-pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
 
 /// The thing key of the device that asks.
 const ASKING: &str = "device-0";
@@ -32,7 +32,7 @@ const ORGS: usize = 200;
 const HOME_SHARE: usize = 20;
 
 /// A server with sessions, and a device that asks.
-pub(crate) struct Setup {
+pub struct Setup {
     /// The server.
     pub app: Arc<App>,
     /// Its edge for MQTT.
@@ -44,7 +44,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// A server with so many sessions beside the caller's, in 200 organisations.
-    pub(crate) fn with_sessions(count: usize) -> Self {
+    pub fn with_sessions(count: usize) -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         let app = Arc::new(app());
         let mut logins = (0..ORGS).map(|org| runtime.block_on(login(&app, org, ASKING)));
@@ -66,7 +66,7 @@ impl Setup {
     }
 
     /// Answers a request of the device as its MQTT connection would: `out` has the reply.
-    pub(crate) fn answer(&self, request: &str, out: &mut Vec<u8>) {
+    pub fn answer(&self, request: &str, out: &mut Vec<u8>) {
         out.clear();
         let payload = request.as_bytes();
         let pending = exchange::on_connection(&self.app, &self.caller, payload, true, NOW, out);
@@ -76,12 +76,12 @@ impl Setup {
     }
 
     /// The session of the device that asks.
-    pub(crate) fn session(&self) -> &Session {
+    pub fn session(&self) -> &Session {
         self.caller.session.as_ref().expect("it has logged in")
     }
 
     /// Ends every session that nobody uses for as long as one may stay idle.
-    pub(crate) fn expire(&self) {
+    pub fn expire(&self) {
         let late = NOW.plus_seconds(2 * self.app.config.sessions.ttl_s);
         self.runtime.block_on(self.app.expire(late));
         assert!(self.app.directory().is_empty(), "all were due");
@@ -115,7 +115,7 @@ fn bootstrap() -> String {
         )
         .expect("a string takes it");
     }
-    let demo: toml::Table = include_str!("../../fixtures/demo.toml").parse().expect("the demo");
+    let demo: toml::Table = crate::bootstrap::DEMO.parse().expect("the demo");
     let role = demo["role"].as_array().and_then(|roles| roles.first()).expect("it has one role");
     let mut role = role.as_table().expect("a table").clone();
     role.insert("org".to_owned(), "ORG-0".into());
@@ -169,7 +169,7 @@ fn start_like(app: &App, like: &Session, number: usize) {
 }
 
 /// Where a device connects from.
-pub(crate) fn conn(number: usize) -> ConnInfo {
+pub(super) fn conn(number: usize) -> ConnInfo {
     let ip = Ipv4Addr::from(0x0a00_0000 + number as u32);
     let remote_addr = SocketAddr::new(IpAddr::V4(ip), 50_000);
     ConnInfo { protocol: Protocol::Mqtt, remote_addr }

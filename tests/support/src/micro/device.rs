@@ -11,7 +11,7 @@ use tr50d::edge::mqtt::client::{Client, Closing, Owed};
 use super::setup::{NOW, Setup, conn};
 
 /// A device that is connected.
-pub(crate) struct Device {
+pub struct Device {
     setup: Rc<Setup>,
     peer: Client,
     owed: Owed,
@@ -19,7 +19,7 @@ pub(crate) struct Device {
 
 impl Device {
     /// The CONNECT of a device of the first organisation, as device-cloud-python sends it.
-    pub(crate) fn connect_frame(thing_key: &str) -> Vec<u8> {
+    pub fn connect_frame(thing_key: &str) -> Vec<u8> {
         let packet = Connect {
             version: Version::V311,
             clean: true,
@@ -36,7 +36,7 @@ impl Device {
     }
 
     /// Connects with this CONNECT.
-    pub(crate) fn connect(setup: &Rc<Setup>, frame: &[u8]) -> Self {
+    pub fn connect(setup: &Rc<Setup>, frame: &[u8]) -> Self {
         let mut peer = Client::new(setup.server.clone(), conn(0), false);
         let (mut out, mut owed) = (Vec::new(), Owed::default());
         received(peer.receive(frame, NOW, &mut out, &mut owed));
@@ -47,7 +47,7 @@ impl Device {
     }
 
     /// Sends frames whose answers take no time; `out` has the answers.
-    pub(crate) fn send(&mut self, frames: &[u8], out: &mut Vec<u8>) {
+    pub fn send(&mut self, frames: &[u8], out: &mut Vec<u8>) {
         out.clear();
         let used = received(self.peer.receive(frames, NOW, out, &mut self.owed));
         let owes = self.owed.is_blocked() || !self.owed.is_empty();
@@ -55,7 +55,7 @@ impl Device {
     }
 
     /// Disconnects.
-    pub(crate) fn disconnect(self) {
+    pub fn disconnect(self) {
         self.setup.runtime.block_on(self.peer.end(Closing::ended(Reason::LoggedOut), self.owed));
     }
 }

@@ -15,7 +15,7 @@ use super::device::Device;
 use super::setup::{NOW, Setup};
 
 /// A piece of work that is done again and again.
-pub(crate) struct Piece {
+pub struct Piece {
     /// What one step does.
     pub name: &'static str,
     /// Makes ready what a step needs.
@@ -23,10 +23,10 @@ pub(crate) struct Piece {
 }
 
 /// Does a piece of work once.
-pub(crate) type Step = Box<dyn FnMut()>;
+pub type Step = Box<dyn FnMut()>;
 
 /// Every piece but the expiry, which leaves nothing to be done again.
-pub(crate) const PIECES: &[Piece] = &[
+pub const PIECES: &[Piece] = &[
     Piece { name: "parse", prepare: parse },
     Piece { name: "write", prepare: write },
     Piece { name: "decode 20 frames", prepare: decode_frames },
@@ -42,7 +42,7 @@ pub(crate) const PIECES: &[Piece] = &[
 ];
 
 /// The name of the piece that lists 50 sessions.
-pub(crate) const PAGE: &str = "session.list, 50";
+pub const PAGE: &str = "session.list, 50";
 
 /// Frames of one read.
 const FRAMES: u16 = 20;
@@ -202,7 +202,7 @@ fn mqtt_connection(setup: &Rc<Setup>) -> Step {
 }
 
 /// The expiry of so many sessions that are all due; to be done once.
-pub(crate) fn expiry(sessions: usize) -> Step {
+pub fn expiry(sessions: usize) -> Step {
     let setup = Setup::with_sessions(sessions);
     Box::new(move || setup.expire())
 }

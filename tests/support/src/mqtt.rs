@@ -2,29 +2,36 @@
 
 use std::io;
 
-use client::{Client, Version};
-use serde_json::Value;
+use client::Version;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::{SOON, TestServer, call};
+use crate::{Endpoints, SOON, TOKEN};
 
-pub(crate) const ALL: [Version; 3] = [Version::V31, Version::V311, Version::V5];
-pub(crate) const TOKEN: &str = "demo-token-basicorg";
-pub(crate) const PING: &[u8] = &[0xc0, 0];
-pub(crate) const DISCONNECT: &[u8] = &[0xe0, 0];
-/// A request that every session may make, and the answer.
-pub(crate) const ASK: &str = r#"{"1":{"command":"diag.ping"}}"#;
-pub(crate) const DONE: &str = r#"{"1":{"success":true}}"#;
+/// The versions of MQTT that there are.
+pub const ALL: [Version; 3] = [Version::V31, Version::V311, Version::V5];
+/// A PINGREQ.
+pub const PING: &[u8] = &[0xc0, 0];
+/// A DISCONNECT, which takes back the will.
+pub const DISCONNECT: &[u8] = &[0xe0, 0];
+/// A request that every session may make.
+pub const ASK: &str = r#"{"1":{"command":"diag.ping"}}"#;
+/// The answer to [`ASK`].
+pub const DONE: &str = r#"{"1":{"success":true}}"#;
 
 /// What a CONNECT says.
 #[derive(Clone)]
-pub(crate) struct Connect {
+pub struct Connect {
+    /// The version.
     pub version: Version,
+    /// Whether the session begins anew.
     pub clean: bool,
+    /// Seconds of silence after which the server closes the connection; 0 is no limit.
     pub keep_alive_s: u16,
+    /// The client id.
     pub client_id: String,
+    /// User name and password.
     pub login: Option<(String, String)>,
     /// Topic, payload, properties and the retain flag of a will, with QoS 1.
     pub will: Option<(&'static str, &'static str, &'static [u8], bool)>,
@@ -34,12 +41,12 @@ pub(crate) struct Connect {
 
 impl Connect {
     /// A thing of BasicOrg that begins anew; its client id is its key.
-    pub(crate) fn thing(version: Version, key: &str) -> Self {
+    pub fn thing(version: Version, key: &str) -> Self {
         Self::login(version, key, key, TOKEN)
     }
 
     /// Any login.
-    pub(crate) fn login(version: Version, client_id: &str, user: &str, password: &str) -> Self {
+    pub fn login(version: Version, client_id: &str, user: &str, password: &str) -> Self {
         Self {
             version,
             clean: true,
@@ -52,33 +59,33 @@ impl Connect {
     }
 
     /// With this client id.
-    pub(crate) fn id(mut self, client_id: &str) -> Self {
+    pub fn id(mut self, client_id: &str) -> Self {
         self.client_id = client_id.to_owned();
         self
     }
 
     /// With this will.
-    pub(crate) fn will(mut self, topic: &'static str, payload: &'static str) -> Self {
+    pub fn will(mut self, topic: &'static str, payload: &'static str) -> Self {
         self.will = Some((topic, payload, b"", false));
         self
     }
 
     /// With these properties of MQTT 5.
-    pub(crate) fn properties(mut self, properties: &[u8]) -> Self {
+    pub fn properties(mut self, properties: &[u8]) -> Self {
         self.properties = properties.to_vec();
         self
     }
 
     /// Takes up what was left: without a clean session; in MQTT 5 with a state that outlives the
     /// connection for an hour.
-    pub(crate) fn resuming(mut self) -> Self {
+    pub fn resuming(mut self) -> Self {
         self.clean = false;
         self.properties.extend([0x11, 0, 0, 0x0e, 0x10]);
         self
     }
 
     /// The frame.
-    pub(crate) fn frame(&self) -> Vec<u8> {
+    pub fn frame(&self) -> Vec<u8> {
         let mut flags = u8::from(self.clean) << 1;
         flags |= self.login.as_ref().map_or(0, |_| 0xc0);
         flags |= self.will.map_or(0, |(_, _, _, retain)| 0x0c | u8::from(retain) << 5);
@@ -101,7 +108,7 @@ impl Connect {
     }
 
     /// Connects and logs in.
-    pub(crate) async fn open(&self, server: &TestServer) -> Wire {
+    pub async fn open(&self, server: &Endpoints) -> Wire {
         let mut wire = Wire::open(server, self.version).await;
         wire.send(&self.frame()).await;
         wire.connack = wire.frame().await.expect("a CONNACK");
@@ -111,7 +118,7 @@ impl Connect {
 }
 
 /// A frame: its first byte, its length, its parts.
-pub(crate) fn frame(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub fn frame(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     let mut frame = vec![first];
     let mut length = body.len();
@@ -124,7 +131,7 @@ pub(crate) fn frame(first: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A text, or anything else that has two bytes of length before it.
-pub(crate) fn text(text: impl AsRef<[u8]>) -> Vec<u8> {
+pub fn text(text: impl AsRef<[u8]>) -> Vec<u8> {
     let length = u16::try_from(text.as_ref().len()).expect("short");
     [&length.to_be_bytes(), text.as_ref()].concat()
 }
@@ -138,7 +145,8 @@ fn block(version: Version, properties: &[u8]) -> Vec<u8> {
 }
 
 /// A connection.
-pub(crate) struct Wire {
+pub struct Wire {
+    /// The version that it speaks.
     pub version: Version,
     /// The answer to CONNECT.
     pub connack: Vec<u8>,
@@ -148,48 +156,55 @@ pub(crate) struct Wire {
 
 /// A PUBLISH from the server.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Message {
+pub struct Message {
+    /// Its topic.
     pub topic: String,
+    /// What it says.
     pub payload: Vec<u8>,
+    /// Its QoS.
     pub qos: u8,
+    /// The retain flag.
     pub retain: bool,
+    /// The DUP flag.
     pub dup: bool,
+    /// The packet id; 0 with QoS 0.
     pub pkid: u16,
+    /// Properties of MQTT 5, without their length.
     pub properties: Vec<u8>,
 }
 
 impl Message {
     /// Topic and payload.
-    pub(crate) fn texts(&self) -> (&str, &str) {
+    pub fn texts(&self) -> (&str, &str) {
         (&self.topic, std::str::from_utf8(&self.payload).expect("UTF-8"))
     }
 }
 
 impl Wire {
     /// A connection on which nothing was said.
-    pub(crate) async fn open(server: &TestServer, version: Version) -> Self {
+    pub async fn open(server: &Endpoints, version: Version) -> Self {
         let stream = TcpStream::connect(server.address("mqtt")).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket");
         Self { version, connack: Vec::new(), stream, input: Vec::new() }
     }
 
     /// The connection's own address, as the server sees it.
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         self.stream.local_addr().expect("a socket").to_string()
     }
 
     /// Writes bytes. A connection that the server has closed takes them in silence.
-    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+    pub async fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
 
     /// Says that nothing more will be sent, without DISCONNECT.
-    pub(crate) async fn shut(&mut self) {
+    pub async fn shut(&mut self) {
         self.stream.shutdown().await.expect("a connection");
     }
 
     /// The next frame; none when the server has closed the connection.
-    pub(crate) async fn frame(&mut self) -> Option<Vec<u8>> {
+    pub async fn frame(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(length) = frame_length(&self.input) {
                 return Some(self.input.drain(..length).collect());
@@ -207,24 +222,24 @@ impl Wire {
     }
 
     /// The next frame has to be this one.
-    pub(crate) async fn expect(&mut self, bytes: &[u8]) {
+    pub async fn expect(&mut self, bytes: &[u8]) {
         let frame = self.frame().await;
         assert_eq!(frame.as_deref(), Some(bytes), "{:?}", self.version);
     }
 
     /// The server has to close the connection without another frame.
-    pub(crate) async fn expect_end(&mut self) {
+    pub async fn expect_end(&mut self) {
         assert_eq!(self.frame().await, None, "{:?}", self.version);
     }
 
     /// Nothing is on the way from the server but the answer to a PINGREQ.
-    pub(crate) async fn expect_quiet(&mut self) {
+    pub async fn expect_quiet(&mut self) {
         self.send(PING).await;
         self.expect(&[0xd0, 0]).await;
     }
 
     /// The next frame has to be a PUBLISH; it is not acknowledged.
-    pub(crate) async fn unacknowledged(&mut self) -> Message {
+    pub async fn unacknowledged(&mut self) -> Message {
         let frame = self.frame().await.expect("a PUBLISH");
         assert_eq!(frame[0] & 0xf0, 0x30, "no PUBLISH: {frame:x?}");
         let (first, mut rest) = (frame[0], &frame[1..]);
@@ -245,7 +260,7 @@ impl Wire {
     }
 
     /// The next frame has to be a PUBLISH; it is acknowledged.
-    pub(crate) async fn message(&mut self) -> Message {
+    pub async fn message(&mut self) -> Message {
         let message = self.unacknowledged().await;
         if message.qos > 0 {
             self.acknowledge(message.pkid).await;
@@ -254,23 +269,17 @@ impl Wire {
     }
 
     /// Sends the PUBACK of a packet.
-    pub(crate) async fn acknowledge(&mut self, pkid: u16) {
+    pub async fn acknowledge(&mut self, pkid: u16) {
         self.send(&frame(0x40, &[&pkid.to_be_bytes()])).await;
     }
 
     /// The bytes of a PUBLISH: its flags, its packet id if the flags ask for one.
-    pub(crate) fn publish(
-        &self,
-        flags: u8,
-        pkid: u16,
-        topic: &str,
-        payload: impl AsRef<[u8]>,
-    ) -> Vec<u8> {
+    pub fn publish(&self, flags: u8, pkid: u16, topic: &str, payload: impl AsRef<[u8]>) -> Vec<u8> {
         self.publish_with(flags, pkid, topic, b"", payload)
     }
 
     /// As [`Wire::publish`], with properties of MQTT 5.
-    pub(crate) fn publish_with(
+    pub fn publish_with(
         &self,
         flags: u8,
         pkid: u16,
@@ -284,29 +293,24 @@ impl Wire {
     }
 
     /// Publishes with QoS 1 and waits for the PUBACK.
-    pub(crate) async fn tell(&mut self, topic: &str, payload: &str) {
+    pub async fn tell(&mut self, topic: &str, payload: &str) {
         self.send(&self.publish(0x02, 9, topic, payload)).await;
         self.expect(&[0x40, 2, 0, 9]).await;
     }
 
     /// Publishes a retained message with QoS 1 and waits for the PUBACK.
-    pub(crate) async fn retain(&mut self, topic: &str, payload: &str) {
+    pub async fn retain(&mut self, topic: &str, payload: &str) {
         self.send(&self.publish(0x03, 9, topic, payload)).await;
         self.expect(&[0x40, 2, 0, 9]).await;
     }
 
     /// Subscribes with these options; the code of the SUBACK.
-    pub(crate) async fn subscribe(&mut self, filter: &str, options: u8) -> u8 {
+    pub async fn subscribe(&mut self, filter: &str, options: u8) -> u8 {
         self.subscribe_with(filter, options, b"").await
     }
 
     /// As [`Wire::subscribe`], with properties of MQTT 5.
-    pub(crate) async fn subscribe_with(
-        &mut self,
-        filter: &str,
-        options: u8,
-        properties: &[u8],
-    ) -> u8 {
+    pub async fn subscribe_with(&mut self, filter: &str, options: u8, properties: &[u8]) -> u8 {
         let properties = block(self.version, properties);
         let parts: [&[u8]; 4] = [&[0, 7], &properties, &text(filter), &[options]];
         self.send(&frame(0x82, &parts)).await;
@@ -321,7 +325,7 @@ impl Wire {
     }
 
     /// Unsubscribes.
-    pub(crate) async fn unsubscribe(&mut self, filter: &str) {
+    pub async fn unsubscribe(&mut self, filter: &str) {
         let properties = block(self.version, b"");
         self.send(&frame(0xa2, &[&[0, 8], &properties, &text(filter)])).await;
         let unsuback: &[u8] = match self.version {
@@ -333,7 +337,7 @@ impl Wire {
 }
 
 /// The length of the frame that `input` begins with, if all of it is there.
-pub(crate) fn frame_length(input: &[u8]) -> Option<usize> {
+pub fn frame_length(input: &[u8]) -> Option<usize> {
     let digits = input.get(1..)?.iter().take(4).position(|byte| byte & 0x80 == 0)? + 1;
     let length = 1 + digits + variable(&mut &input[1..]);
     (input.len() >= length).then_some(length)
@@ -360,23 +364,4 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
 fn take_text<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     let length = take(rest, 2);
     take(rest, usize::from(u16::from_be_bytes([length[0], length[1]])))
-}
-
-/// What `session.list` shows for these parameters.
-pub(crate) async fn sessions(client: &mut Client, params: &str) -> Vec<Value> {
-    let listed = call(client, "session.list", params).await;
-    listed["result"].as_array().expect("a list").clone()
-}
-
-/// Waits until the last session of a thing has ended, and says why it did.
-pub(crate) async fn end_reason(operator: &mut Client, thing_key: &str) -> String {
-    let params = format!(r#"{{"thingKey":"{thing_key}","status":"ALL"}}"#);
-    let start = std::time::Instant::now();
-    loop {
-        if let Some(reason) = sessions(operator, &params).await[0]["endReason"].as_str() {
-            return reason.to_owned();
-        }
-        assert!(start.elapsed() < SOON, "the session of {thing_key} does not end");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
 }

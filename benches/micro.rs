@@ -8,13 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-
-mod device;
-mod setup;
-mod work;
-
-use setup::Setup;
-use work::{PAGE, PIECES};
+use support::micro::{PAGE, PIECES, Setup, Step, expiry};
 
 /// As in the server.
 #[global_allocator]
@@ -39,18 +33,18 @@ fn steps(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn expiry(criterion: &mut Criterion) {
+fn expiries(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("micro");
     group.sample_size(10).warm_up_time(Duration::from_millis(1));
     group.bench_function("expire 100,000 sessions", |bencher| {
-        let expire = |mut step: work::Step| {
+        let expire = |mut step: Step| {
             step();
             step
         };
-        bencher.iter_batched(|| work::expiry(SESSIONS), expire, BatchSize::PerIteration);
+        bencher.iter_batched(|| expiry(SESSIONS), expire, BatchSize::PerIteration);
     });
     group.finish();
 }
 
-criterion_group!(benches, steps, expiry);
+criterion_group!(benches, steps, expiries);
 criterion_main!(benches);
