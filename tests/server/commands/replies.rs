@@ -4,11 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
 use data_encoding::HEXLOWER;
+use rewrite::Changes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use support::http::{exchange, post_with};
 use support::tcp::Lines;
 use support::{Endpoints, TestServer};
+
+mod rewrite;
+
+/// With this variable, the data files are written anew where the server answers something else.
+const UPDATE: &str = "UPDATE_REPLIES";
 
 /// The directory of the data files.
 pub(super) fn directory() -> PathBuf {
@@ -17,7 +23,8 @@ pub(super) fn directory() -> PathBuf {
 
 /// Runs one data file against a server of its own.
 pub(super) async fn check(file: &str) {
-    let text = std::fs::read_to_string(directory().join(file)).expect(file);
+    let path = directory().join(file);
+    let text = std::fs::read_to_string(&path).expect(file);
     let steps = read(&text);
     let settings: Vec<(&str, &str)> = steps
         .iter()
@@ -25,15 +32,16 @@ pub(super) async fn check(file: &str) {
         .map(|step| step.text.split_once('=').expect("KEY=VALUE"))
         .collect();
     let server = TestServer::with(&settings);
-    let mut run = Run { server, names: Names::default(), over: Over::Http(None), last: None };
-    let mut connections = BTreeMap::new();
-    for step in &steps {
-        if let Err(why) = run.step(step, &mut connections).await {
-            panic!("{file}, line {}: {why}", step.line);
-        }
+    let changes = std::env::var_os(UPDATE).map(|_| Changes::default());
+    let mut run =
+        Run { server, names: Names::default(), over: Over::Http(None), last: None, changes };
+    let done = run.all(&steps).await;
+    // Also of a run that could not go on: a name that is missing is to be put there.
+    if let Some(text) = run.changes.and_then(|changes| changes.apply(&text)) {
+        std::fs::write(path, text).expect("written");
     }
-    if let Some(reply) = run.last {
-        panic!("{file}: nothing is expected for {reply}");
+    if let Err((line, why)) = done {
+        panic!("{file}, line {line}: {why}");
     }
 }
 
@@ -49,16 +57,24 @@ enum Kind {
 }
 
 struct Step {
+    /// Its first line, and the one behind its last.
     line: usize,
+    end: usize,
     kind: Kind,
+    /// All its lines in one.
     text: String,
+    /// Where in the text a line begins.
+    breaks: BTreeSet<usize>,
 }
 
 fn read(text: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for (number, content) in text.lines().enumerate() {
         let line = number + 1;
-        let mut push = |kind, text: &str| steps.push(Step { line, kind, text: text.to_owned() });
+        let mut push = |kind, text: &str| {
+            let (text, breaks) = (text.to_owned(), BTreeSet::new());
+            steps.push(Step { line, end: line + 1, kind, text, breaks });
+        };
         if let Some(text) = content.strip_prefix("server ") {
             push(Kind::Setting, text);
         } else if let Some(text) = content.strip_prefix("> ") {
@@ -74,7 +90,10 @@ fn read(text: &str) -> Vec<Step> {
         } else if content == "closed" {
             push(Kind::Closed, "");
         } else if content.starts_with(' ') {
-            steps.last_mut().expect("a beginning").text.push_str(content.trim());
+            let step = steps.last_mut().expect("a beginning");
+            step.breaks.insert(step.text.len());
+            step.text.push_str(content.trim());
+            step.end = line + 1;
         } else {
             assert!(content.is_empty() || content.starts_with('#'), "line {line}: {content}");
         }
@@ -128,22 +147,35 @@ enum Over {
     Tcp(String),
 }
 
-struct Run {
+struct Run<'s> {
     server: TestServer,
     names: Names,
     over: Over,
-    /// The answer to the last POST.
-    last: Option<String>,
+    /// The answer to the last POST, and what was posted.
+    last: Option<(String, &'s Step)>,
+    /// What is to be written, if it is wanted.
+    changes: Option<Changes>,
 }
 
-impl Run {
+impl<'s> Run<'s> {
+    /// Runs the steps; where and why it could not go on, if so.
+    async fn all(&mut self, steps: &'s [Step]) -> Result<(), (usize, String)> {
+        let mut connections = BTreeMap::new();
+        for step in steps {
+            let done = self.step(step, &mut connections).await;
+            done.map_err(|why| (step.line, why))?;
+        }
+        let last = steps.last().map_or(0, |step| step.line);
+        self.expect_nothing().map_err(|why| (last, why))
+    }
+
     async fn step(
         &mut self,
-        step: &Step,
+        step: &'s Step,
         connections: &mut BTreeMap<String, Lines>,
     ) -> Result<(), String> {
-        if let (Some(reply), false) = (&self.last, step.kind == Kind::Reply) {
-            return Err(format!("nothing is expected for {reply}"));
+        if step.kind != Kind::Reply {
+            self.expect_nothing()?;
         }
         let connection = match &self.over {
             Over::Http(_) => None,
@@ -168,9 +200,11 @@ impl Run {
                     (Some(lines), _) => lines.send(&request).await,
                     (None, Over::Http(Some(name))) => {
                         let header = self.names.fill(&format!("sessionId: <id:{name}>\r\n"))?;
-                        self.last = Some(post_with(&self.server, &header, &request).await);
+                        self.last = Some((post_with(&self.server, &header, &request).await, step));
                     }
-                    (None, _) => self.last = Some(post_with(&self.server, "", &request).await),
+                    (None, _) => {
+                        self.last = Some((post_with(&self.server, "", &request).await, step));
+                    }
                 }
             }
             Kind::Upload => {
@@ -178,19 +212,19 @@ impl Run {
                 let path = self.names.fill(&format!("/file/<id:{name}>"))?;
                 let length = body.len();
                 let head = format!("POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n");
-                self.last = Some(status_and_body(&self.server, &head, body).await);
+                self.last = Some((status_and_body(&self.server, &head, body).await, step));
             }
             Kind::Download => {
                 let path = self.names.fill(&format!("/file/<id:{}>", step.text))?;
                 let head = format!("GET {path} HTTP/1.0\r\n");
-                self.last = Some(status_and_body(&self.server, &head, "").await);
+                self.last = Some((status_and_body(&self.server, &head, "").await, step));
             }
             Kind::Reply => {
                 let reply = match connection {
                     Some(lines) => lines.line().await,
-                    None => self.last.take().ok_or("a reply without a request")?,
+                    None => self.last.take().ok_or("a reply without a request")?.0,
                 };
-                self.names.compare(&compact(&step.text), &reply)?;
+                self.compare(step, &reply)?;
             }
             Kind::Closed => {
                 let lines = connection.ok_or("only TCP connections close")?;
@@ -204,6 +238,31 @@ impl Run {
     }
 }
 
+impl Run<'_> {
+    /// No reply may be left that nobody expected.
+    fn expect_nothing(&mut self) -> Result<(), String> {
+        match (self.last.take(), &mut self.changes) {
+            (None, _) => Ok(()),
+            (Some((reply, asked)), Some(changes)) => changes.insert(asked, &reply, &mut self.names),
+            (Some((reply, _)), None) => Err(format!("nothing is expected for {reply}")),
+        }
+    }
+
+    /// The reply has to be that of the step, or becomes that of the file.
+    fn compare(&mut self, step: &Step, reply: &str) -> Result<(), String> {
+        let before = self.names.clone();
+        let compared = self.names.compare(&compact(&step.text), reply);
+        match (compared, &mut self.changes) {
+            (Err(_), Some(changes)) => {
+                // What was learned on the way may be wrong.
+                self.names = before;
+                changes.replace(step, reply, &mut self.names)
+            }
+            (compared, _) => compared,
+        }
+    }
+}
+
 /// The status and the body of an answer, without a blank between them.
 async fn status_and_body(server: &Endpoints, head: &str, body: &str) -> String {
     let answer = exchange(server, format!("{head}\r\n{body}").as_bytes()).await;
@@ -213,7 +272,7 @@ async fn status_and_body(server: &Endpoints, head: &str, body: &str) -> String {
 }
 
 /// What the named placeholders stand for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Names(BTreeMap<String, String>);
 
 impl Names {
@@ -227,6 +286,12 @@ impl Names {
             rest = after;
         }
         Ok(filled + rest)
+    }
+
+    /// The placeholder of this value.
+    fn name_of(&self, value: &str) -> Option<&str> {
+        let known = self.0.iter().find(|(_, known)| *known == value);
+        known.map(|(name, _)| name.as_str())
     }
 
     /// Compares a reply to what is expected, and learns the values of new names.
