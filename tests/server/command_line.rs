@@ -520,7 +520,7 @@ async fn answers_in_flight_go_out_before_the_end() {
 }
 
 /// How many passwords [`ask_slowly`] has checked.
-const SLOW: usize = 4;
+const SLOW: usize = 2;
 
 /// Switches to BasicOrg, then has some passwords checked, all in one request.
 async fn ask_slowly(url: &Url) -> Value {
