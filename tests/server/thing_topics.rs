@@ -384,6 +384,8 @@ async fn kept_subscriptions_hold_when_the_client_comes_back() {
             let topic = format!("thing/mower/property/{key}");
             assert_eq!(reader.message().await.texts(), (&*topic, "2"));
         }
+        // The acknowledgements have arrived: otherwise the messages would come again.
+        reader.expect_quiet().await;
         // Nor does a connection that was taken over get anything.
         let mut again = login.open(&server).await;
         mower.tell("thing/self/property/t", "3").await;
