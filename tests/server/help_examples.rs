@@ -5,15 +5,16 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::harness::{TestServer, run};
 use super::readme::with_port;
+use support::TestServer;
+use support::process::run;
 
 /// Devices in an example that a test does not wait for.
 const DEVICES_MAX: usize = 200;
 
 /// The examples of a subcommand, each in one line.
 fn of(subcommand: &str) -> Vec<String> {
-    let mut help = Command::new(env!("CARGO_BIN_EXE_tr50d"));
+    let mut help = Command::new(super::TR50D.0);
     help.args([subcommand, "--help"]);
     let (_, out, _) = run(help);
     let out = out.replace("\\\n", " ");
@@ -51,7 +52,7 @@ fn every_example_of_every_help_works() {
         for example in of(subcommand) {
             let line = adapted(&example, &server);
             let mut shell = Command::new("sh");
-            let function = format!("tr50d() {{ {} \"$@\"; }}", env!("CARGO_BIN_EXE_tr50d"));
+            let function = format!("tr50d() {{ {} \"$@\"; }}", super::TR50D.0);
             shell.current_dir(dir.path()).args(["-c", &format!("{function}\n{line}")]);
             let (status, out, err) = run(shell);
             assert!(status.success(), "{line}\n{out}{err}");
@@ -69,7 +70,7 @@ fn a_fleet_says_why_commands_failed() {
     let url = format!("mqtt://:demo-token-basicorg@{address}");
     let sentence = "The session sent more than 5 commands in a second.";
     let fleet = |more: &[&str]| {
-        let mut fleet = Command::new(env!("CARGO_BIN_EXE_tr50d"));
+        let mut fleet = Command::new(super::TR50D.0);
         fleet.args(["fleet", "--url", &url, "--devices", "2", "--duration", "0.5"]).args(more);
         let (status, out, err) = run(fleet);
         assert_eq!(status.code(), Some(1), "{more:?}: {out}{err}");

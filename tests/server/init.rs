@@ -11,10 +11,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use serde_json::Value;
 
-use super::harness::{SOON, TestServer, run};
 use super::outside_clients::wanted;
+use support::process::run;
+use support::{SOON, ServerProcess};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tr50d");
+const PROGRAM: &str = super::TR50D.0;
 
 /// What `init` makes, with TLS.
 const ALL: [&str; 4] = ["bootstrap.toml", "cert.pem", "key.pem", "tr50d.toml"];
@@ -62,7 +63,7 @@ impl Place {
     }
 
     /// Serves the site on free ports, from another working directory.
-    fn serve(&self) -> TestServer {
+    fn serve(&self) -> ServerProcess {
         let mut command = Command::new(PROGRAM);
         command.args(["serve", "--config"]).arg(self.site().join("tr50d.toml"));
         command.current_dir("/").stderr(Stdio::null());
@@ -74,7 +75,7 @@ impl Place {
                 command.env(format!("TR50D_{section}__TLS_LISTEN"), "127.0.0.1:0");
             }
         }
-        TestServer::spawn(command)
+        ServerProcess::spawn(command)
     }
 }
 
@@ -234,7 +235,7 @@ fn the_commands_that_init_prints_work() {
         serve.env(format!("TR50D_{section}__TLS_LISTEN"), "127.0.0.1:0");
     }
     serve.stderr(Stdio::null());
-    let server = TestServer::spawn(serve);
+    let server = ServerProcess::spawn(serve);
     for line in is(" call ") {
         let scheme =
             ["mqtts", "mqtt", "tcp"].into_iter().find(|s| line.contains(&format!("'{s}:")));

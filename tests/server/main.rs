@@ -15,8 +15,6 @@ mod element;
 mod example_programs;
 mod files;
 mod fleet;
-mod frames;
-mod harness;
 mod help_examples;
 mod http;
 mod init;

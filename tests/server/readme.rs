@@ -13,10 +13,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use super::harness::{SOON, TestServer, run};
 use super::outside_clients::wanted;
 use super::paho::python;
 use super::shape;
+use support::process::run;
+use support::{SOON, ServerProcess, Signal, TestServer};
 
 /// Where README.md, `config/` and the like are.
 const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
@@ -189,7 +190,7 @@ impl Drop for Shell {
 struct Reader {
     shell: Shell,
     dir: tempfile::TempDir,
-    server: Option<TestServer>,
+    server: Option<ServerProcess>,
     /// What was shown in the README and what here in its place.
     learned: Vec<(String, String)>,
     /// The command before was put into the background.
@@ -248,22 +249,22 @@ impl Reader {
     async fn serves(&mut self, step: &Step) {
         self.stops().await;
         let (_, args) = step.command.split_once(" serve ").expect("seen");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tr50d"));
+        let mut command = Command::new(super::TR50D.0);
         command.arg("serve").args(args.split_whitespace()).current_dir(self.dir.path());
         command.env("TMPDIR", self.dir.path()).stderr(Stdio::null());
         for section in ["MQTT", "TCP", "HTTP"] {
             command.env(format!("TR50D_{section}__LISTEN"), "127.0.0.1:0");
         }
-        let server = TestServer::spawn(command);
+        let server = ServerProcess::spawn(command);
         let temporary = self.dir.path().to_str().expect("UTF-8");
-        let lines = server.lines.join("\n").replace(temporary, "/tmp");
+        let lines = server.lines().join("\n").replace(temporary, "/tmp");
         assert!(shape::pairs(&step.shown, &lines).is_some(), "{lines}\nis not\n{}", step.shown);
         self.server = Some(server);
     }
 
     async fn stops(&mut self) {
         if let Some(mut server) = self.server.take() {
-            server.signal("INT");
+            server.signal(Signal::INT);
             assert!(server.wait().await.success());
         }
     }
@@ -273,7 +274,7 @@ impl Reader {
         let server = self.server.as_ref().expect("a server runs before the first other command");
         let port = |listener: &str| server.address(listener).port().to_string();
         let mut command = command
-            .replace("target/release/tr50d", env!("CARGO_BIN_EXE_tr50d"))
+            .replace("target/release/tr50d", super::TR50D.0)
             .replace("-p 1883", &format!("-p {}", port("mqtt")))
             .replace("127.0.0.1 5050", &format!("127.0.0.1 {}", port("tcp")))
             .replace("127.0.0.1:8080", &format!("127.0.0.1:{}", port("http")));
@@ -330,7 +331,7 @@ async fn every_command_of_the_readme_works_in_zsh() {
 
 /// A server of the demo with a certificate that the test's own clients need not know.
 fn server_with_tls(dir: &Path) -> TestServer {
-    let mut init = Command::new(env!("CARGO_BIN_EXE_tr50d"));
+    let mut init = Command::new(super::TR50D.0);
     init.current_dir(dir).args(["init", "site", "--self-signed"]);
     assert!(run(init).0.success());
     let path = |name: &str| dir.join("site").join(name).to_str().expect("UTF-8").to_owned();
