@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::sync::atomic::{AtomicU64, Ordering as Memory};
 
 /// Every permission, sorted: the commands of `docs/protocol/tr50.md` 3.2 and 4 and the names of
-/// Annex A, each family's bare name beside its members.
+/// Annex A, each family's bare name beside its members, and commands of our own.
 const NAMES: &[&str] = &[
     "activity_log",
     "activity_log.publish",
