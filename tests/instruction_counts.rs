@@ -10,7 +10,7 @@
 //! counts; but more work shows, and one build is enough. Only the thread that does the work is
 //! counted, and only while it does: not the making of the sessions, nor the store's thread.
 //!
-//! After a change that is meant to be: `TR50D_WRITE_COUNTS=1 cargo test --test instruction_counts`.
+//! After a change that is meant to be: `UPDATE_COUNTS=1 cargo test --test instruction_counts`.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -49,7 +49,7 @@ const GROWTH_MAX: f64 = 1.5;
 const PAGE_GROWTH_MAX: f64 = 1.1;
 
 /// Set in the process that is counted.
-const COUNTED: &str = "TR50D_COUNTED";
+const COUNTED: &str = "COUNTED_PIECES";
 
 #[test]
 fn no_piece_takes_many_more_instructions_than_it_took() {
@@ -57,7 +57,7 @@ fn no_piece_takes_many_more_instructions_than_it_took() {
         return;
     }
     let counts = count();
-    if env::var_os("TR50D_WRITE_COUNTS").is_some() {
+    if env::var_os("UPDATE_COUNTS").is_some() {
         fs::write(fixture(), written(&counts)).expect("the fixture");
     }
     let text = fs::read_to_string(fixture()).expect("the fixture");

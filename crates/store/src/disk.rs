@@ -369,7 +369,7 @@ mod tests {
     /// Runs itself a second time, as a process that commits and is gone without a word.
     #[test]
     fn a_commit_survives_the_end_of_the_process() {
-        const DIR: &str = "TR50D_TEST_STORE_DIR";
+        const DIR: &str = "STORE_DIR_OF_TEST";
         if let Some(dir) = std::env::var_os(DIR) {
             let store = DiskStore::open(Path::new(&dir)).expect("a new store");
             let mut batch = Batch::default();
