@@ -14,7 +14,7 @@ use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
 use tr50d::cli::init::{self, InitArgs};
-use tr50d::config::{Config, is_demo_dir};
+use tr50d::config::{Config, is_demo_dir, is_variable};
 use tr50d::descriptors;
 use tr50d::edge::tls;
 use tr50d::logging;
@@ -46,8 +46,10 @@ enum Command {
 }
 
 #[derive(Args)]
+#[command(after_help = VARIABLES)]
 struct ServeArgs {
     /// Configuration file: that of `tr50d init`, or config/tr50d.toml, a template with every key.
+    /// Not needed when the environment has keys.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Starts on loopback with demo organisations, users and tokens, in a fresh directory.
@@ -56,11 +58,23 @@ struct ServeArgs {
 }
 
 #[derive(Args)]
+#[command(after_help = VARIABLES)]
 struct CheckArgs {
-    /// Configuration file.
+    /// Configuration file. Not needed when the environment has keys.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
 }
+
+const VARIABLES: &str = "\
+A variable TR50D_<SECTION>__<KEY> of the environment overrides a key, such as
+TR50D_MQTT__LISTEN=0.0.0.0:1883. Any other variable that begins with TR50D_ is an error, but
+TR50D_URL, TR50D_PASSWORD_FILE, TR50D_CONTEXT and TR50D_TEST_CLIENTS, which are not for the server.";
+
+const SERVE_NEEDS: &str = "serve needs --config FILE (`tr50d init` makes one), a key in the \
+     environment such as TR50D_SERVER__DATA_DIR, or --demo for a try";
+
+const CHECK_NEEDS: &str =
+    "check needs --config FILE, or a key in the environment such as TR50D_SERVER__DATA_DIR";
 
 /// The exit status for wrong use, wrong configuration, and what can't be started.
 const CANNOT: u8 = 2;
@@ -95,10 +109,31 @@ fn main() -> ExitCode {
     status
 }
 
-/// The environment's variables; one that is not UTF-8 is none of ours.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+/// The environment's variables for the configuration.
+fn environment() -> Result<Vec<(String, String)>, String> {
+    let ours = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.to_string_lossy().into_owned();
+        is_variable(&name).then_some((name, value))
+    });
+    ours.map(|(name, value)| match value.into_string() {
+        Ok(value) => Ok((name, value)),
+        Err(_) => Err(format!("environment variable {name}: its value is not UTF-8")),
+    })
+    .collect()
+}
+
+/// The configuration of a file, of the environment, or of both.
+fn load(file: Option<&Path>) -> Result<Config, String> {
+    Config::load(file, environment()?.into_iter()).map_err(|error| error.to_string())
+}
+
+/// As [`load`], but one of the two must say something: nobody wants the defaults alone. `needs` says
+/// what is needed otherwise.
+fn load_any(file: Option<&Path>, needs: &str) -> Result<Config, String> {
+    if file.is_none() && environment()?.is_empty() {
+        return Err(needs.to_owned());
+    }
+    load(file)
 }
 
 fn fail(why: &str) -> ExitCode {
@@ -108,15 +143,14 @@ fn fail(why: &str) -> ExitCode {
 
 /// Does something with a configuration, or says why not.
 fn with_config(file: Option<&Path>, work: impl FnOnce(&Config) -> Result<(), String>) -> ExitCode {
-    let config = Config::load(file, environment()).map_err(|error| error.to_string());
-    match config.and_then(|config| work(&config)) {
+    match load(file).and_then(|config| work(&config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(&why),
     }
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
-    match Config::load(Some(&args.config), environment()) {
+    match load_any(args.config.as_deref(), CHECK_NEEDS) {
         Ok(config) => {
             let mut problems = config.check();
             problems.extend(check_tls(&config));
@@ -125,12 +159,15 @@ fn check(args: &CheckArgs) -> ExitCode {
             }
             problems.iter().for_each(|problem| eprintln!("tr50d: {problem}"));
             if problems.is_empty() {
-                println!("{} is fine", args.config.display());
+                match &args.config {
+                    Some(file) => println!("{} is fine", file.display()),
+                    None => println!("the environment is fine"),
+                }
                 return ExitCode::SUCCESS;
             }
             ExitCode::from(CANNOT)
         }
-        Err(error) => fail(&error.to_string()),
+        Err(why) => fail(&why),
     }
 }
 
@@ -149,15 +186,10 @@ fn check_bootstrap(config: &Config) -> Option<String> {
 async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let sentence = |error: &dyn std::error::Error| error.to_string();
     let file = args.config.as_deref();
-    let mut config = match (args.demo, file) {
-        (true, file) => Config::demo(file, environment()),
-        (false, Some(file)) => Config::load(Some(file), environment()),
-        (false, None) => {
-            return Err("serve needs --config FILE (`tr50d init` makes one), or --demo for a try"
-                .to_owned());
-        }
-    }
-    .map_err(|error| sentence(&error))?;
+    let mut config = match args.demo {
+        true => Config::demo(file, environment()?.into_iter()).map_err(|e| sentence(&e))?,
+        false => load_any(file, SERVE_NEEDS)?,
+    };
     let rust_log = std::env::var("RUST_LOG").ok();
     logging::start(&config.log, rust_log.as_deref()).map_err(|error| sentence(&error))?;
     let mut demo = match args.demo {

@@ -1,8 +1,10 @@
 //! The configuration: one TOML file; an environment variable can override any key.
 //!
 //! The variable for key `listen` of section `[mqtt]` is `TR50D_MQTT__LISTEN`; lists are separated
-//! by commas. An unknown key is an error that names it, in the file and in the environment.
+//! by commas. An unknown key is an error that names it, in the file and in the environment, and so is
+//! any other variable that starts with `TR50D_`, but those of the commands that are clients.
 
+mod names;
 mod value;
 
 use std::net::SocketAddr;
@@ -16,11 +18,10 @@ use value::{Raw, Value};
 
 use crate::things::telemetry::RETENTION_MONTHS_MAX;
 
+pub use names::is_variable;
+
 /// What `--demo` starts from.
 const DEMO: &str = include_str!("../../config/demo.toml");
-
-/// What every variable of the environment that belongs to the configuration starts with.
-const VARIABLE_PREFIX: &str = "TR50D_";
 
 /// The smallest sensible frame: a login with long names takes a few hundred bytes.
 const FRAME_BYTES_MIN: usize = 1024;
@@ -78,7 +79,7 @@ macro_rules! sections {
             }
         }
 
-        #[cfg(test)]
+        /// Every section with its keys.
         const KEYS: &[(&str, &[&str])] =
             &[$((stringify!($section), &[$(stringify!($key)),*]),)*];
     };
@@ -247,6 +248,16 @@ pub enum ConfigError {
     Invalid(String),
 }
 
+impl ConfigError {
+    /// Adds the question what was meant by a name that there is not.
+    fn asking(self, question: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Unknown { place, what } => Self::Unknown { place, what: what + &question() },
+            other => other,
+        }
+    }
+}
+
 /// Why [`Config::set`] refused a value.
 enum NotSet {
     UnknownSection,
@@ -256,7 +267,7 @@ enum NotSet {
 
 impl Config {
     /// The configuration of `file` (without one, the defaults), overridden by the variables of
-    /// `env` that start with `TR50D_`.
+    /// `env` for which [`is_variable`] holds.
     ///
     /// Relative paths in it are relative to the working directory, not to the file.
     pub fn load(
@@ -344,27 +355,29 @@ impl Config {
                     what: format!("key \"{section}\" stands outside of every section"),
                 });
             };
-            if keys.is_empty() {
-                // Asked only whether the section exists: no key has this name.
-                self.set_from(file, section, "", Raw::Text(""))?;
+            if !KEYS.iter().any(|(name, _)| name == section) && keys.is_empty() {
+                let what = format!("there is no section [{section}]");
+                return Err(ConfigError::Unknown { place: file.to_owned(), what });
             }
             for (key, value) in keys {
-                self.set_from(file, section, key, Raw::Toml(value))?;
+                self.set_from(file, section, key, Raw::Toml(value))
+                    .map_err(|error| error.asking(|| names::near_key(section, key)))?;
             }
         }
         Ok(())
     }
 
     fn read_env(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        for (name, text) in env {
-            let Some((section, key)) =
-                name.strip_prefix(VARIABLE_PREFIX).and_then(|name| name.split_once("__"))
-            else {
-                continue;
-            };
+        for (name, text) in env.filter(|(name, _)| names::is_variable(name)) {
             let place = format!("environment variable {name}");
-            let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
-            self.set_from(&place, &section, &key, Raw::Text(&text))?;
+            let set = match names::of_variable(&name) {
+                Some((section, key)) => self.set_from(&place, &section, &key, Raw::Text(&text)),
+                None => {
+                    let what = "it is no key of the configuration: TR50D_<SECTION>__<KEY>";
+                    Err(ConfigError::Unknown { place, what: what.to_owned() })
+                }
+            };
+            set.map_err(|error| error.asking(|| names::near_variable(&name)))?;
         }
         Ok(())
     }
@@ -377,19 +390,18 @@ impl Config {
         raw: Raw<'_>,
     ) -> Result<(), ConfigError> {
         let unknown = |what| ConfigError::Unknown { place: place.to_owned(), what };
-        self.set(section, key, raw).or_else(|refusal| match refusal {
-            NotSet::UnknownSection => Err(unknown(format!("there is no section [{section}]"))),
-            NotSet::UnknownKey if key.is_empty() => Ok(()),
+        self.set(section, key, raw).map_err(|refusal| match refusal {
+            NotSet::UnknownSection => unknown(format!("there is no section [{section}]")),
             NotSet::UnknownKey => {
-                Err(unknown(format!("there is no key \"{key}\" in section [{section}]")))
+                unknown(format!("there is no key \"{key}\" in section [{section}]"))
             }
-            NotSet::WrongValue { expected } => Err(ConfigError::WrongValue {
+            NotSet::WrongValue { expected } => ConfigError::WrongValue {
                 place: place.to_owned(),
                 section: section.to_owned(),
                 key: key.to_owned(),
                 expected,
                 found: raw.to_string(),
-            }),
+            },
         })
     }
 

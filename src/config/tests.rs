@@ -36,7 +36,11 @@ fn the_file_overrides_the_defaults_and_the_environment_the_file() {
         ("TR50D_PROXY__TRUSTED", "10.0.0.0/8, ::1"),
         ("TR50D_LIMITS__COMMANDS_PER_S", "0"),
         ("TR50D_LOG__LEVEL", "debug"),
-        ("TR50D_HOME", "has no section and is none of ours"),
+        ("TR50D_URL", "mqtt://is-for-call"),
+        ("TR50D_PASSWORD_FILE", "too"),
+        ("TR50D_CONTEXT", "too"),
+        ("TR50D_TEST_CLIENTS", "1"),
+        ("TR50", "not ours"),
         ("PATH", "/bin"),
     ];
     let config = load(text, &env).expect("a good configuration");
@@ -71,6 +75,11 @@ fn mistakes_are_named() {
     check("[proxy]\ntrusted = [\"10.0.0.0/33\"]", &[], &["\"trusted\"", "[proxy]"]);
     check("", &[("TR50D_MQTT__PORT", "1")], &["TR50D_MQTT__PORT", "\"port\"", "[mqtt]"]);
     check("", &[("TR50D_MQQT__LISTEN", "1")], &["TR50D_MQQT__LISTEN", "[mqqt]"]);
+    check("", &[("TR50D_HOME", "1")], &["environment variable TR50D_HOME", "<SECTION>__<KEY>"]);
+    check("", &[("TR50D_MQTT_LISTEN", "x")], &["TR50D_MQTT_LISTEN:", "mean TR50D_MQTT__LISTEN?"]);
+    check("", &[("TR50D_MQTT__", "")], &["TR50D_MQTT__:"]);
+    check("", &[("TR50D___LISTEN", "")], &["TR50D___LISTEN:"]);
+    check("", &[("TR50D_", "")], &["TR50D_:"]);
     check("", &[("TR50D_SESSIONS__TTL_S", "x")], &["TR50D_SESSIONS__TTL_S", "\"x\""]);
 }
 

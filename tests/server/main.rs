@@ -13,6 +13,7 @@ mod durability;
 mod earlier_stores;
 mod element;
 mod example_programs;
+mod environment;
 mod files;
 mod fleet;
 mod help_examples;
