@@ -25,7 +25,8 @@ mqtts 8883, tcp 5050, tcps 5051, http and ws 8080, https and wss 8443. OPTIONS, 
   app_id=TEXT         application id of a thing's login, also its MQTT client id [tr50d]
   client_id=TEXT      MQTT client id, if it is to be another
   version=3.1|3.1.1|5 version of MQTT [3.1.1]
-  ca=FILE             PEM file with the roots that the server's certificate is checked against
+  ca=FILE             PEM file with the server's certificate, or with those of its issuers
+                      [whom the system trusts; SSL_CERT_FILE and SSL_CERT_DIR say otherwise]
   insecure=true       do not check the server's certificate
 
 Examples, with the logins of `tr50d serve --demo`:

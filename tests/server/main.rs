@@ -2,6 +2,7 @@
 
 mod administration;
 mod backup;
+mod client_tls;
 mod close_after_reply;
 mod cognite;
 mod cognite_sdk;
@@ -12,8 +13,8 @@ mod descriptors;
 mod durability;
 mod earlier_stores;
 mod element;
-mod example_programs;
 mod environment;
+mod example_programs;
 mod files;
 mod fleet;
 mod help_examples;

@@ -2,22 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
 
 use base::Protocol;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::ClientError;
 use super::url::{Trust, Url};
-use super::websocket;
+use super::{ClientError, tls, websocket};
 
 /// The byte stream of a connection: TCP, TLS or a WebSocket.
 pub(crate) type Stream = Box<dyn ByteStream>;
@@ -33,7 +26,14 @@ pub struct Target {
     protocol: Protocol,
     authority: String,
     addresses: Vec<SocketAddr>,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Tls>,
+}
+
+#[derive(Clone)]
+struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    trust: Trust,
 }
 
 impl Target {
@@ -49,7 +49,7 @@ impl Target {
             Protocol::Mqtts | Protocol::Wss | Protocol::Tcps | Protocol::Https => {
                 let name = ServerName::try_from(url.host.clone());
                 let name = name.map_err(|_| ClientError::ServerName(url.host.clone()))?;
-                Some((TlsConnector::from(Arc::new(tls_config(&url.trust)?)), name))
+                Some(Tls { connector: tls::connector(&url.trust)?, name, trust: url.trust.clone() })
             }
             Protocol::Mqtt | Protocol::Ws | Protocol::Tcp | Protocol::Http => None,
         };
@@ -71,10 +71,10 @@ impl Target {
         let tcp = self.dial_tcp(source).await?;
         let stream: Stream = match &self.tls {
             None => Box::new(tcp),
-            Some((connector, name)) => {
-                let tls = connector.connect(name.clone(), tcp).await;
-                let tls = tls.map_err(|source| self.failed("TLS handshake", source))?;
-                Box::new(tls)
+            Some(Tls { connector, name, trust }) => {
+                let stream = connector.connect(name.clone(), tcp).await;
+                let why = |error| self.failed("TLS handshake", tls::explained(error, trust));
+                Box::new(stream.map_err(why)?)
             }
         };
         match self.protocol {
@@ -110,71 +110,4 @@ async fn dial_one(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Tcp
     // Requests are small and wait for their answer: never hold one back for a fuller segment.
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-fn tls_config(trust: &Trust) -> Result<ClientConfig, ClientError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(ClientError::Tls)?;
-    match trust {
-        Trust::Unset => Err(ClientError::NoTrust),
-        Trust::Insecure => Ok(builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-            .with_no_client_auth()),
-        Trust::Ca(file) => Ok(builder.with_root_certificates(roots(file)?).with_no_client_auth()),
-    }
-}
-
-fn roots(file: &Path) -> Result<RootCertStore, ClientError> {
-    let bad = |reason: String| ClientError::Ca { file: file.display().to_string(), reason };
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|e| bad(e.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|e| bad(e.to_string()))?;
-        roots.add(certificate).map_err(|e| bad(e.to_string()))?;
-    }
-    if roots.is_empty() { Err(bad("no certificate in it".to_owned())) } else { Ok(roots) }
-}
-
-/// Takes any certificate (`insecure=true`), but still wants the peer to hold its key.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -9,6 +9,7 @@ mod dial;
 pub mod fleet;
 mod http;
 mod reply;
+mod tls;
 mod url;
 mod websocket;
 
@@ -69,9 +70,12 @@ pub enum ClientError {
     /// A host that can't be in a certificate or a header.
     #[error("'{0}' is not a host name or an address")]
     ServerName(String),
-    /// TLS without a word about the server's certificate.
-    #[error("TLS needs ca=FILE (or insecure=true, for tests) in the URL: no root is built in")]
-    NoTrust,
+    /// The system trusts nobody, and the URL names no certificate.
+    #[error(
+        "the system has no root certificates ({0}); name the server's certificate, or its \
+         issuer's, with ca=FILE in the URL"
+    )]
+    NoRoots(String),
     /// A file of certificates that can't be used.
     #[error("cannot use the certificates in '{file}': {reason}")]
     Ca {

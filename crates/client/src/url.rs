@@ -73,9 +73,9 @@ impl fmt::Debug for Login {
 /// How a server's certificate is checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Trust {
-    /// Not said: good for connections without TLS only.
-    Unset,
-    /// `ca=FILE`: against the certificates in this PEM file.
+    /// Not said: against the roots that the system trusts.
+    System,
+    /// `ca=FILE`: against the certificates in this PEM file, issuers' or the server's own.
     Ca(PathBuf),
     /// `insecure=true`: not at all. For a test server with a certificate of its own making.
     Insecure,
@@ -172,7 +172,7 @@ impl FromStr for Url {
             app_id: APP_ID.to_owned(),
             client_id: None,
             version: Version::V311,
-            trust: Trust::Unset,
+            trust: Trust::System,
         };
         query.split('&').filter(|option| !option.is_empty()).try_for_each(|o| url.set(o))?;
         Ok(url)
@@ -190,6 +190,10 @@ impl Url {
             "version" => self.version = mqtt_version(&value).ok_or_else(bad)?,
             "ca" if !value.is_empty() => self.trust = Trust::Ca(value.into()),
             "insecure" if value == "true" => self.trust = Trust::Insecure,
+            // Of options that contradict each other, the last counts.
+            "insecure" if value == "false" && self.trust == Trust::Insecure => {
+                self.trust = Trust::System;
+            }
             "insecure" if value == "false" => {}
             _ => return Err(bad()),
         }
@@ -320,6 +324,11 @@ mod tests {
         let url: Url = "tcps://h/?insecure=true&version=5".parse().expect("good options");
         assert_eq!((url.version, &url.trust), (Version::V5, &Trust::Insecure));
         assert_eq!(url.client_id(), "tr50d");
+        let trust = |text: &str| text.parse::<Url>().expect(text).trust;
+        assert_eq!(trust("tcps://h"), Trust::System);
+        assert_eq!(trust("tcps://h?insecure=true&insecure=false"), Trust::System);
+        assert_eq!(trust("tcps://h?ca=a&insecure=false"), Trust::Ca("a".into()));
+        assert_eq!(trust("tcps://h?insecure=true&ca=a"), Trust::Ca("a".into()));
     }
 
     #[test]
