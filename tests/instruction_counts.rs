@@ -5,12 +5,10 @@
 //! valgrind counts them (callgrind, which simulates the processor). `tests/run` installs it; where
 //! it is missing, the test says so and passes, unless `TR50D_TEST_CLIENTS` is set.
 //!
-//! Counted is the build that all tests use: the server's own code without optimisation, its
-//! dependencies with. So the figures are not those of a release, and what the optimiser removes
-//! counts; but more work shows, and one build is enough. Only the thread that does the work is
-//! counted, and only while it does: not the making of the sessions, nor the store's thread.
-//!
-//! After a change that is meant to be: `UPDATE_COUNTS=1 cargo test --test instruction_counts`.
+//! What counts is what users get, so this is built as packages are, and `cargo test` alone leaves it
+//! out: `cargo test --profile bench --test instruction_counts`, with `UPDATE_COUNTS=1` after a change
+//! that is meant to be. Only the thread that does the work is counted, and only while it does: not
+//! the making of the sessions, nor the store's thread.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -164,7 +162,7 @@ fn fixture() -> PathBuf {
 }
 
 fn written(counts: &BTreeMap<String, u64>) -> String {
-    let head = "# Instructions of each piece, done once, in the build that tests use.\n\
+    let head = "# Instructions of each piece, done once, built as packages are.\n\
                 # What they are, and how they are written anew: tests/instruction_counts.rs.\n";
     let row = |(name, count): (&String, &u64)| format!("\"{name}\" = {count}\n");
     head.to_owned() + &counts.iter().map(row).collect::<String>()
