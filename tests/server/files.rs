@@ -120,10 +120,11 @@ async fn a_file_goes_there_and_back_chunked_and_counted() {
     assert!(!answer.head.contains("Content-Length"), "{}", answer.head);
     assert_eq!(get(&server, id, "").await.status, 404);
 
-    // HTTP/1.0 knows no chunks: the end is the end of the connection.
+    // HTTP/1.0 knows no chunks: there is a length.
     let id = get_id(&mut mower, json!({"fileName": "a"})).await;
     let answer = send(&server, &format!("GET /file/{id} HTTP/1.0"), b"").await;
     assert!(answer.status == 200 && answer.body == bytes, "{}", answer.head);
+    assert_eq!(get(&server, &id, "").await.status, 404);
 
     // An empty file is one, too; and a PUT is as good.
     let id = put_id(&mut mower, json!({"fileName": "empty", "crc32": "0"})).await;
@@ -142,7 +143,10 @@ async fn a_broken_download_is_resumed_with_the_same_id() {
     store(&server, &mut mower, "big", &bytes).await;
     let id = get_id(&mut mower, json!({"fileName": "big"})).await;
     let mut broken = dial(&server).await;
-    broken.write_all(format!("GET /file/{id} HTTP/1.1\r\n\r\n").as_bytes()).await.expect("sent");
+    broken
+        .write_all(format!("GET /file/{id} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+        .await
+        .expect("sent");
     let mut start = vec![0; 100_000];
     broken.read_exact(&mut start).await.expect("the beginning");
     drop(broken);
@@ -219,7 +223,7 @@ async fn a_download_goes_on_while_its_file_is_replaced_and_deleted() {
     let id = get_id(&mut operator, global.clone()).await;
     let later = get_id(&mut operator, global.clone()).await;
     let mut download = dial(&server).await;
-    let head = format!("GET /file/{id} HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let head = format!("GET /file/{id} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     download.write_all(head.as_bytes()).await.expect("sent");
     let mut all = vec![0; 1000];
     download.read_exact(&mut all).await.expect("the beginning");

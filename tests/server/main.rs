@@ -10,6 +10,7 @@ mod command_line;
 mod commands;
 mod crash;
 mod descriptors;
+mod downloads;
 mod durability;
 mod earlier_stores;
 mod element;

@@ -167,7 +167,7 @@ type ClientCertificate =
     (rustls::pki_types::CertificateDer<'static>, rustls::pki_types::PrivateKeyDer<'static>);
 
 /// A TLS stream to the HTTPS listener.
-async fn raw_tls(
+pub(crate) async fn raw_tls(
     tls: &Tls,
     client: Option<ClientCertificate>,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {

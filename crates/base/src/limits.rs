@@ -130,6 +130,11 @@ pub const FILE_TRANSFERS_OF_TICKET_MAX: usize = 4;
 /// Bytes of an upload that are gathered for one write to the disk.
 pub const FILE_WRITE_BYTES: usize = 256 * 1024;
 
+/// The same as [`WRITE_STALL_WAIT`] for a connection over which a file was fetched, which keeps
+/// little for its peer. The system holds up to 4 MB of a file, and takes more when a third of that
+/// has left: at 10 kB/s after more than two minutes.
+pub const DOWNLOAD_STALL_WAIT: Duration = Duration::from_secs(300);
+
 /// Bytes of a download that are read from the disk at once.
 pub const FILE_READ_BYTES: usize = 64 * 1024;
 

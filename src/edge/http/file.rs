@@ -1,25 +1,28 @@
 //! `/file/<id>`: files, streamed to and from the disk (`docs/protocol/tr50.md` 4.3).
 //!
 //! The id, from `file.put` or `file.get`, is the only secret, unless the file was stored with a
-//! password. Downloads are always chunked, because libtr50 reads `Content-Length` as hexadecimal
-//! (fact 19); so an upload is answered with length 0, and a refusal with the end of the connection.
+//! password. Downloads are chunked, because libtr50 reads `Content-Length` as hexadecimal (fact 19),
+//! and a whole file is one chunk, because libtr50 takes the first one for all ([`super::one_chunk`]);
+//! so an upload is answered with length 0, and a refusal with the end of the connection. HTTP/1.0
+//! knows no chunks: there, a file has a length.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::{TicketId, Timestamp, limits};
 use bytes::Bytes;
 use data_encoding::BASE64;
-use futures_util::{Stream, stream};
-use http_body_util::{BodyExt, Either, Full, StreamBody};
-use hyper::body::{Body, Frame, Incoming};
+use futures_util::{Stream, StreamExt, stream};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{
     ACCEPT_RANGES, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE,
     CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
 };
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use store::StoreError;
 use tokio::time::{Instant, timeout};
@@ -31,8 +34,38 @@ use crate::things::files::transfer::{Download, Stored, TransferError, Upload, of
 use crate::things::files::{Credentials, FileName, Files};
 
 /// A body that comes from the disk.
-pub(super) type FileBody =
-    StreamBody<Pin<Box<dyn Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static>>>;
+pub(super) struct FileBody {
+    frames: Pin<Box<dyn Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static>>,
+    /// Its length, where the answer is to have one.
+    length: Option<u64>,
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.frames.as_mut().poll_next(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+/// How an answer says where its body ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Framing {
+    /// A chunk for each piece that is read.
+    Chunks,
+    /// One chunk.
+    OneChunk,
+    /// A length.
+    Length,
+}
 
 /// Why a file is not moved.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +101,7 @@ impl<S: HttpService> HttpConn<S> {
         let unknown = FileRefusal::Transfer(TicketError::Unknown.into());
         let ticket = TicketId::parse(id.trim_end_matches('/')).ok_or(unknown)?;
         match *request.method() {
-            Method::GET | Method::HEAD => Ok(download(files, ticket, &request).await?),
+            Method::GET | Method::HEAD => Ok(self.download(files, ticket, &request).await?),
             Method::POST | Method::PUT => {
                 let body = request.into_body();
                 let stored = upload(files, ticket, body, self.waits.stall).await?;
@@ -77,6 +110,61 @@ impl<S: HttpService> HttpConn<S> {
             }
             _ => Err(Refusal::Method { allowed: "GET, HEAD, POST, PUT" }),
         }
+    }
+
+    async fn download(
+        &self,
+        files: &Arc<Files>,
+        ticket: TicketId,
+        request: &Request<Incoming>,
+    ) -> Result<Answer, FileRefusal> {
+        let record = offered(files, ticket, Timestamp::now())?;
+        if !record.opens_with(credentials(request.headers()).as_ref()) {
+            return Err(FileRefusal::Protected);
+        }
+        let range = request.headers().get(RANGE).and_then(|value| value.to_str().ok());
+        let part = match range.and_then(|range| wanted_part(range, record.length)) {
+            Some(Part::Bytes(start, end)) => Some((start, end)),
+            Some(Part::None) => return Err(FileRefusal::Range(record.length)),
+            None => None,
+        };
+        let (start, end) = part.unwrap_or((0, record.length));
+        let framing = framing(request, part.is_some(), end - start);
+        let frames = if request.method() == Method::HEAD {
+            stream::empty().boxed()
+        } else {
+            let range = (start, end);
+            let download = Download::begin(files, ticket, &record, range, Timestamp::now()).await?;
+            self.write_wait.note_download();
+            let has_length = framing != Framing::Chunks;
+            stream::unfold(Some(Outgoing { download, has_length, last: None }), frame).boxed()
+        };
+        let length = (framing != Framing::Chunks).then_some(end - start);
+        let mut answer = Response::new(Either::Right(FileBody { frames, length }));
+        if part.is_some() {
+            *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let range = format!("bytes {start}-{}/{}", end - 1, record.length);
+            set(&mut answer, CONTENT_RANGE, range);
+        }
+        set(&mut answer, CONTENT_DISPOSITION, disposition(&record.name));
+        let answer = with_header(answer, CONTENT_TYPE, "application/octet-stream");
+        // The address is a secret and soon over.
+        let answer = with_header(answer, CACHE_CONTROL, "no-store");
+        let answer = with_header(answer, ACCEPT_RANGES, "bytes");
+        if framing == Framing::OneChunk {
+            self.one_chunk.turn_on().await;
+        }
+        Ok(answer)
+    }
+}
+
+/// How the answer with so many bytes is to be framed. A chunk of 0 bytes would be the last one, and
+/// nobody asks for the bytes of a length of 0.
+fn framing(request: &Request<Incoming>, is_part: bool, bytes: u64) -> Framing {
+    match (request.version(), request.method()) {
+        (Version::HTTP_10, _) if bytes > 0 => Framing::Length,
+        (_, &Method::GET) if !is_part && bytes > 0 => Framing::OneChunk,
+        _ => Framing::Chunks,
     }
 }
 
@@ -107,42 +195,6 @@ async fn upload(
     Ok(upload.finish(Timestamp::now()).await?)
 }
 
-async fn download(
-    files: &Arc<Files>,
-    ticket: TicketId,
-    request: &Request<Incoming>,
-) -> Result<Answer, FileRefusal> {
-    let record = offered(files, ticket, Timestamp::now())?;
-    if !record.opens_with(credentials(request.headers()).as_ref()) {
-        return Err(FileRefusal::Protected);
-    }
-    let range = request.headers().get(RANGE).and_then(|value| value.to_str().ok());
-    let part = match range.and_then(|range| wanted_part(range, record.length)) {
-        Some(Part::Bytes(start, end)) => Some((start, end)),
-        Some(Part::None) => return Err(FileRefusal::Range(record.length)),
-        None => None,
-    };
-    let (start, end) = part.unwrap_or((0, record.length));
-    let body = if request.method() == Method::HEAD {
-        body_of(stream::empty())
-    } else {
-        let range = (start, end);
-        let download = Download::begin(files, ticket, &record, range, Timestamp::now()).await?;
-        body_of(stream::unfold(Some(download), frame))
-    };
-    let mut answer = Response::new(Either::Right(body));
-    if part.is_some() {
-        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let range = format!("bytes {start}-{}/{}", end - 1, record.length);
-        set(&mut answer, CONTENT_RANGE, range);
-    }
-    set(&mut answer, CONTENT_DISPOSITION, disposition(&record.name));
-    let answer = with_header(answer, CONTENT_TYPE, "application/octet-stream");
-    // The address is a secret and soon over.
-    let answer = with_header(answer, CACHE_CONTROL, "no-store");
-    Ok(with_header(answer, ACCEPT_RANGES, "bytes"))
-}
-
 /// User name and password of HTTP's basic authentication (RFC 7617).
 fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     let (scheme, text) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
@@ -151,16 +203,41 @@ fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     String::from_utf8(bytes).ok().map(Credentials)
 }
 
-fn body_of(frames: impl Stream<Item = io::Result<Frame<Bytes>>> + Send + 'static) -> FileBody {
-    StreamBody::new(Box::pin(frames))
+/// A download under way.
+struct Outgoing {
+    download: Download,
+    /// Whether hyper knows the length. Then it does not ask for more when it has all bytes, which is
+    /// what makes a download count; so the last byte waits until hyper asks for it.
+    has_length: bool,
+    last: Option<Bytes>,
+}
+
+impl Outgoing {
+    /// The next bytes; none at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, TransferError> {
+        if self.last.is_none()
+            && let Some(mut bytes) = self.download.next().await?
+        {
+            if self.has_length && self.download.is_at_end() {
+                self.last = Some(bytes.split_off(bytes.len().saturating_sub(1)));
+            }
+            if !bytes.is_empty() {
+                return Ok(Some(bytes));
+            }
+        }
+        if self.last.is_some() {
+            self.download.next().await?;
+        }
+        Ok(self.last.take())
+    }
 }
 
 /// The next piece of a download. After a failure there is none: the connection breaks, and the peer
 /// knows by the missing end.
-async fn frame(download: Option<Download>) -> Option<(io::Result<Frame<Bytes>>, Option<Download>)> {
-    let mut download = download?;
-    match download.next().await {
-        Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(download))),
+async fn frame(outgoing: Option<Outgoing>) -> Option<(io::Result<Frame<Bytes>>, Option<Outgoing>)> {
+    let mut outgoing = outgoing?;
+    match outgoing.next().await {
+        Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(outgoing))),
         Ok(None) => None,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "a download broke");

@@ -7,6 +7,7 @@
 
 mod file;
 mod inflate;
+mod one_chunk;
 mod rest;
 mod routes;
 mod stream;
@@ -16,7 +17,7 @@ mod websocket;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::{ConnInfo, Failure, Trusted, limits};
@@ -25,6 +26,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use one_chunk::OneChunk;
 use routes::HttpConn;
 use stream::{Replay, WriteClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -65,6 +67,8 @@ struct Waits {
     body: Duration,
     /// Until a peer takes the next byte of its answer.
     write: Duration,
+    /// The same, once a file was fetched.
+    download: Duration,
     /// Until the next bytes of a file that comes in.
     stall: Duration,
 }
@@ -74,6 +78,7 @@ const WAITS: Waits = Waits {
     keep_alive: limits::HTTP_KEEP_ALIVE_WAIT,
     body: limits::HTTP_BODY_WAIT,
     write: limits::WRITE_STALL_WAIT,
+    download: limits::DOWNLOAD_STALL_WAIT,
     stall: limits::FILE_STALL_WAIT,
 };
 
@@ -155,8 +160,7 @@ pub async fn serve_connection<S: HttpService>(
     config: Arc<HttpConfig>,
     stop: CancellationToken,
 ) {
-    let conn = HttpConn { service, config, info, waits: WAITS, websocket: OnceLock::new() };
-    serve(stream, conn, stop).await;
+    serve(stream, HttpConn::new(service, config, info, WAITS), stop).await;
 }
 
 async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: CancellationToken) {
@@ -217,6 +221,7 @@ async fn serve_requests<S: HttpService>(
         let conn = Arc::clone(conn);
         Box::pin(async move { Ok::<_, std::convert::Infallible>(conn.answer(request).await) })
     });
+    let stream = OneChunk::new(stream, conn.one_chunk.clone());
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(conn.waits.keep_alive)
@@ -225,7 +230,7 @@ async fn serve_requests<S: HttpService>(
         .half_close(true)
         // libtr50 looks for exactly `Content-Length: ` (fact 19).
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(WriteClock::new(stream, conn.waits.write)), handler);
+        .serve_connection(TokioIo::new(WriteClock::new(stream, conn.write_wait.clone())), handler);
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
         () = stop.cancelled() => None,
@@ -242,7 +247,7 @@ async fn serve_requests<S: HttpService>(
         tracing::debug!(peer = %conn.info.remote_addr, %error, "HTTP connection broke");
     }
     let parts = connection.into_parts();
-    (parts.io.into_inner().into_inner(), parts.read_buf)
+    (parts.io.into_inner().into_inner().into_inner(), parts.read_buf)
 }
 
 /// Closes the sending side, then reads on for a while, so that the peer gets the whole answer.

@@ -12,7 +12,9 @@ use serde::Serialize;
 use tokio::time;
 
 use super::file::{FileBody, FileRefusal};
+use super::one_chunk::Switch;
 use super::rest;
+use super::stream::WriteWait;
 use super::{Dialect, HttpConfig, HttpService, Waits, inflate, websocket};
 use crate::metrics;
 
@@ -34,6 +36,10 @@ pub(super) struct HttpConn<S> {
     pub(super) waits: Waits,
     /// Set when the connection becomes a WebSocket: the details of the connection inside.
     pub(super) websocket: OnceLock<ConnInfo>,
+    /// Makes an answer one chunk.
+    pub(super) one_chunk: Arc<Switch>,
+    /// For how long the peer may take nothing.
+    pub(super) write_wait: Arc<WriteWait>,
 }
 
 /// A request that is refused before anyone looks into it.
@@ -72,6 +78,18 @@ struct ErrorDetail<'a> {
 }
 
 impl<S: HttpService> HttpConn<S> {
+    /// The edge of a new connection.
+    pub(super) fn new(
+        service: Arc<S>,
+        config: Arc<HttpConfig>,
+        info: ConnInfo,
+        waits: Waits,
+    ) -> Self {
+        let (websocket, one_chunk) = (OnceLock::new(), Arc::default());
+        let write_wait = Arc::new(WriteWait::new(waits.write, waits.download));
+        Self { service, config, info, waits, websocket, one_chunk, write_wait }
+    }
+
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
         self.routed(request).await.unwrap_or_else(Refusal::into_answer)

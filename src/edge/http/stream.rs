@@ -4,6 +4,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -65,16 +67,43 @@ pub(super) fn take_into(bytes: &mut Bytes, buf: &mut ReadBuf<'_>) {
     }
 }
 
+/// For how long the peer of a connection may take nothing of what is written to it.
+#[derive(Debug)]
+pub(super) struct WriteWait {
+    usual: Duration,
+    download: Duration,
+    has_downloads: AtomicBool,
+}
+
+impl WriteWait {
+    /// The usual wait, and the one from the first download on.
+    pub(super) const fn new(usual: Duration, download: Duration) -> Self {
+        Self { usual, download, has_downloads: AtomicBool::new(false) }
+    }
+
+    /// Notes that a file goes out.
+    pub(super) fn note_download(&self) {
+        self.has_downloads.store(true, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        match self.has_downloads.load(Ordering::Relaxed) {
+            true => self.download,
+            false => self.usual,
+        }
+    }
+}
+
 /// A stream whose writes fail when the peer takes nothing for a while.
 pub(super) struct WriteClock<T> {
     inner: T,
-    wait: Duration,
+    wait: Arc<WriteWait>,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> WriteClock<T> {
-    /// `inner`, whose peer may take nothing for as long as `wait`.
-    pub(super) fn new(inner: T, wait: Duration) -> Self {
+    /// `inner`, whose peer may take nothing for as long as `wait` says.
+    pub(super) fn new(inner: T, wait: Arc<WriteWait>) -> Self {
         Self { inner, wait, stalled: None }
     }
 
@@ -92,7 +121,7 @@ impl<T> WriteClock<T> {
             self.stalled = None;
             return progress;
         }
-        let wait = self.wait;
+        let wait = self.wait.get();
         let clock = self.stalled.get_or_insert_with(|| Box::pin(time::sleep(wait)));
         clock.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -148,9 +177,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_does_not_read_is_given_up() {
-        let (_near, far) = tokio::io::duplex(4);
-        let mut stream = WriteClock::new(far, Duration::from_millis(10));
-        let error = stream.write_all(b"12345").await.expect_err("nobody reads");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let check = async |usual, download, downloads: bool| {
+            let (_near, far) = tokio::io::duplex(4);
+            let wait = Arc::new(WriteWait::new(usual, download));
+            if downloads {
+                wait.note_download();
+            }
+            let mut stream = WriteClock::new(far, wait);
+            let error = stream.write_all(b"12345").await.expect_err("nobody reads");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        };
+        // Each time, only the wait in question is shorter than a test may take.
+        let (short, long) = (Duration::from_millis(10), Duration::from_secs(86_400));
+        check(short, long, false).await;
+        check(long, short, true).await;
     }
 }

@@ -459,8 +459,7 @@ async fn silent_and_slow_peers_are_given_up() {
         let trusted = Trusted::default();
         let config = Arc::new(HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted });
         let echo = Echo { files: files.clone(), ..Echo::default() };
-        let (service, websocket) = (Arc::new(echo), OnceLock::new());
-        let conn = HttpConn { service, config, info, waits, websocket };
+        let conn = HttpConn::new(Arc::new(echo), config, info, waits);
         let begin = time::Instant::now();
         let stream = Stream::Boxed(Box::new(far));
         let server = tokio::spawn(serve(stream, conn, CancellationToken::new()));

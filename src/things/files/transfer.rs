@@ -251,12 +251,17 @@ impl Download {
         Ok(Self { moved, file, length: record.length, position: start, end })
     }
 
+    /// Whether all bytes were given. It counts as a download when more are asked for.
+    pub const fn is_at_end(&self) -> bool {
+        self.position >= self.end
+    }
+
     /// The next bytes; none at the end.
     ///
     /// # Errors
     /// The disk fails, or the file is shorter than its record says.
     pub async fn next(&mut self) -> Result<Option<Bytes>, TransferError> {
-        if self.position >= self.end {
+        if self.is_at_end() {
             if self.end == self.length {
                 self.moved.files.tickets.downloaded(self.moved.ticket, Timestamp::now());
             }
