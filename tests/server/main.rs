@@ -19,6 +19,7 @@ mod example_programs;
 mod files;
 mod fleet;
 mod help_examples;
+mod host_header;
 mod http;
 mod init;
 mod mailbox;

@@ -24,14 +24,19 @@ pub(super) enum Refused {
 /// some clients announce a compressed body and send none. Nobody has shown who they are yet, so that
 /// few bytes may not become many ([`limits::INFLATE_RATIO_MAX`]).
 pub(super) fn inflated(headers: &HeaderMap, body: Bytes, max: usize) -> Result<Bytes, Refused> {
-    let Some(coding) = headers.get(CONTENT_ENCODING).filter(|_| !body.is_empty()) else {
+    if body.is_empty() {
         return Ok(body);
-    };
+    }
+    // A list, maybe on several lines (RFC 9110, 5.3).
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    let codings = codings.flat_map(|value| value.to_str().unwrap_or_default().split(','));
+    let codings = codings.map(|coding| coding.trim().to_ascii_lowercase());
+    let mut codings = codings.filter(|coding| !matches!(coding.as_str(), "" | "identity"));
     let inflated_max = max.min(body.len().saturating_mul(limits::INFLATE_RATIO_MAX));
-    match coding.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-        "" | "identity" => Ok(body),
-        "gzip" | "x-gzip" => read(GzDecoder::new(&body[..]), inflated_max),
-        "deflate" => read(ZlibDecoder::new(&body[..]), inflated_max),
+    match (codings.next().as_deref(), codings.next()) {
+        (None, _) => Ok(body),
+        (Some("gzip" | "x-gzip"), None) => read(GzDecoder::new(&body[..]), inflated_max),
+        (Some("deflate"), None) => read(ZlibDecoder::new(&body[..]), inflated_max),
         _ => Err(Refused::Unknown),
     }
 }
@@ -77,6 +82,7 @@ mod tests {
         check("X-GZIP", &gzip(b"{}"), Ok(b"{}"));
         check("deflate", &deflated, Ok(b"{}"));
         check("identity", b"{}", Ok(b"{}"));
+        check("identity, gzip", &gzip(b"{}"), Ok(b"{}"));
         check("gzip", b"", Ok(b""));
         check("br", b"", Ok(b""));
         check("gzip", &gzip(&[b' '; 100]), Ok(&[b' '; 100]));
@@ -85,6 +91,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_apart() {
         check("br", b"{}", Err(Refused::Unknown));
+        check("gzip, gzip", b"{}", Err(Refused::Unknown));
         check("gzip", b"{}", Err(Refused::Broken));
         check("gzip", &gzip(b"{}")[..12], Err(Refused::Broken));
         check("gzip", &gzip(&[b' '; 101]), Err(Refused::TooLarge));

@@ -6,6 +6,7 @@
 //! counted body, any content type, and always status 200 for what TR50 answers.
 
 mod file;
+mod host;
 mod inflate;
 mod one_chunk;
 mod rest;

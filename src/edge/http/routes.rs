@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time;
 
 use super::file::{FileBody, FileRefusal};
+use super::host::{self, BadHost};
 use super::one_chunk::Switch;
 use super::rest;
 use super::stream::WriteWait;
@@ -44,6 +45,8 @@ pub(super) struct HttpConn<S> {
 
 /// A request that is refused before anyone looks into it.
 pub(super) enum Refusal {
+    /// The request's `Host` is missing or wrong.
+    Host(BadHost),
     NoSuchPath,
     Method {
         allowed: &'static str,
@@ -92,6 +95,9 @@ impl<S: HttpService> HttpConn<S> {
 
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        if let Err(bad) = host::check(&request) {
+            return Refusal::Host(bad).into_answer();
+        }
         self.routed(request).await.unwrap_or_else(Refusal::into_answer)
     }
 
@@ -253,6 +259,7 @@ impl Refusal {
     fn into_answer(self) -> Answer {
         match self {
             Self::File(refusal) => refusal.into_answer(),
+            Self::Host(bad) => closing(error(StatusCode::BAD_REQUEST, &bad.to_string())),
             Self::NoSuchPath => error(StatusCode::NOT_FOUND, "there is nothing at this path"),
             Self::Method { allowed } => {
                 let message = format!("this path takes {allowed}");

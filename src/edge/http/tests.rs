@@ -93,6 +93,10 @@ impl HttpService for Echo {
     }
 }
 
+fn config(trusted: Trusted) -> HttpConfig {
+    HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted }
+}
+
 struct Server {
     addr: SocketAddr,
     service: Arc<Echo>,
@@ -105,7 +109,7 @@ impl Server {
         let addr = listener.local_addr().expect("its address");
         let stop = CancellationToken::new();
         let trusted = Trusted::parse(trusted.iter().copied()).expect("networks");
-        let config = Arc::new(HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted });
+        let config = Arc::new(config(trusted));
         let (service, token) = (Arc::new(Echo::default()), stop.clone());
         let served = service.clone();
         tokio::spawn(async move {
@@ -167,7 +171,9 @@ async fn other_dialects_get_whole_requests() {
     let server = Server::start(Protocol::Http, &["127.0.0.1/32"]).await;
     let check = async |head: &str, body: &[u8], parts: &[&str]| {
         let length = body.len();
-        let head = format!("{head} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n");
+        let head = format!(
+            "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n"
+        );
         let coding =
             if body.starts_with(&[0x1f]) { "Content-Encoding: gzip\r\n\r\n" } else { "\r\n" };
         assert_parts(&server.exchange(&[head.as_bytes(), coding.as_bytes(), body]).await, parts);
@@ -204,13 +210,14 @@ async fn habits_of_real_clients() {
         .await;
     check(&[&firmware[..20], &firmware[20..50], &firmware[50..]], &[ok, "[\"body\""]).await;
     check(
-        &[b"POST /api HTTP/1.1\r\nConnection: close\r\nSESSIONID: 5f\r\n\
+        &[b"POST /api HTTP/1.1\r\nHost: x\r\nConnection: close\r\nSESSIONID: 5f\r\n\
             Content-Length: 2\r\n\r\n{}"],
         &["HTTP/1.1 200 OK", "[\"{}\",Some(\"5f\"),127.0.0.1]"],
     )
     .await;
     check(
-        &[b"POST /api/ HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+        &[b"POST /api/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+            Transfer-Encoding: chunked\r\n\r\n\
             2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"],
         &[ok, "[\"abc\",None"],
     )
@@ -231,7 +238,7 @@ async fn habits_of_real_clients() {
 async fn too_much_is_refused_and_the_refusal_arrives() {
     let server = Server::start(Protocol::Http, &[]).await;
     let check = async |head: &str, body: &[u8], parts: &[&str]| {
-        let head = format!("POST /api HTTP/1.1\r\n{head}\r\n\r\n");
+        let head = format!("POST /api HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n");
         assert_parts(&server.exchange(&[head.as_bytes(), body]).await, parts);
     };
     let refused = &["200 OK", TOO_LARGE, "Connection: close"][..];
@@ -252,11 +259,12 @@ async fn a_connection_serves_one_request_after_the_other() {
     let server = Server::start(Protocol::Http, &[]).await;
     let mut client = server.connect().await;
     for body in ["one", "two"] {
-        let request = format!("POST /api HTTP/1.1\r\nContent-Length: 3\r\n\r\n{body}");
+        let request = format!("POST /api HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n{body}");
         client.write_all(request.as_bytes()).await.expect("writing");
         assert_parts(&read_answer(&mut client).await, &["200 OK", body]);
     }
-    let expecting = "POST /api HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    let expecting =
+        "POST /api HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     client.write_all(expecting.as_bytes()).await.expect("writing");
     let mut go_on = [0; 25];
     client.read_exact(&mut go_on).await.expect("reading");
@@ -377,7 +385,8 @@ async fn websockets_of_others_are_refused() {
             other => panic!("{:?}", other.map(|(_, chosen)| chosen)),
         }
     }
-    let no_key = b"GET /mqtt HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade, close\r\n\
+    let no_key =
+        b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade, close\r\n\
                    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
     assert_parts(&server.exchange(&[no_key]).await, &["400 Bad Request"]);
     let (mut socket, _) = websocket(&server, "/mqtt", Some("mqtt")).await.expect("opening");
@@ -396,7 +405,7 @@ async fn a_stop_answers_what_is_in_flight() {
     let server = Server::start(Protocol::Http, &[]).await;
     let mut idle = server.connect().await;
     let mut kept = server.connect().await;
-    let request = b"POST /api HTTP/1.1\r\nContent-Length: 4\r\n\r\n";
+    let request = b"POST /api HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n";
     kept.write_all(&[request.as_slice(), b"fast"].concat()).await.expect("writing");
     assert_parts(&read_answer(&mut kept).await, &["200 OK"]);
     let mut busy = server.connect().await;
@@ -457,7 +466,7 @@ async fn silent_and_slow_peers_are_given_up() {
         let (mut near, far) = tokio::io::duplex(1024);
         let info = ConnInfo { protocol: Protocol::Http, remote_addr: ([127, 0, 0, 1], 1).into() };
         let trusted = Trusted::default();
-        let config = Arc::new(HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted });
+        let config = Arc::new(config(trusted));
         let echo = Echo { files: files.clone(), ..Echo::default() };
         let conn = HttpConn::new(Arc::new(echo), config, info, waits);
         let begin = time::Instant::now();
@@ -473,15 +482,16 @@ async fn silent_and_slow_peers_are_given_up() {
     };
     let login = Waits { login: SOON, ..WAITS };
     check(b"", login, "").await;
-    check(b"POST /api HTTP/1.1\r\nContent-Le", login, "").await;
+    check(b"POST /api HTTP/1.1\r\nHost: x\r\nContent-Le", login, "").await;
     let body = Waits { body: SOON, ..WAITS };
-    check(b"POST /api HTTP/1.1\r\nContent-Length: 4\r\n\r\nbod", body, "408 ").await;
+    check(b"POST /api HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbod", body, "408 ").await;
     let stall = Waits { stall: SOON, ..WAITS };
-    let upload = "POST /file/010101010101010101010101 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbod";
+    let upload =
+        "POST /file/010101010101010101010101 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbod";
     check(upload.as_bytes(), stall, "408 ").await;
     let incoming = dir.path().join("incoming").read_dir().expect("a directory");
     assert_eq!(incoming.count(), 0, "what has come is gone again");
     let keep_alive = Waits { keep_alive: SOON, ..WAITS };
-    check(b"GET /healthz HTTP/1.1\r\n\r\n", keep_alive, "200 OK").await;
-    check(b"GET /healthz HTTP/1.1\r\n\r\nGET /he", keep_alive, "200 OK").await;
+    check(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", keep_alive, "200 OK").await;
+    check(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /he", keep_alive, "200 OK").await;
 }

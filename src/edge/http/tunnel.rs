@@ -17,7 +17,8 @@ pub(super) fn head_length(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The length of the request for a tunnel with which `bytes` start; none for every other request,
-/// that for a WebSocket on the same path in particular.
+/// that for a WebSocket on the same path in particular. It needs no `Host`; one that has two is
+/// refused as every other request is.
 pub(super) fn request_length(bytes: &[u8]) -> Option<usize> {
     let length = head_length(bytes)?;
     let head = std::str::from_utf8(bytes.get(..length)?).ok()?;
@@ -27,10 +28,9 @@ pub(super) fn request_length(bytes: &[u8]) -> Option<usize> {
         && matches!(words.next(), Some("/mqtt" | "/mqtt-ssl"))
         && words.next() == Some("HTTP/1.1")
         && words.next().is_none();
-    let upgrade = lines
-        .filter_map(|line| line.split_once(':'))
-        .any(|(name, _)| name.trim().eq_ignore_ascii_case("upgrade"));
-    (tunnel && !upgrade).then_some(length)
+    let names = lines.filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    let count = |wanted| names.clone().filter(|name| name.eq_ignore_ascii_case(wanted)).count();
+    (tunnel && count("upgrade") == 0 && count("host") <= 1).then_some(length)
 }
 
 /// The details of the MQTT connection inside.
@@ -55,6 +55,7 @@ mod tests {
         check(b"GET /mqtt HTTP/1.1\r\nhost: x\r\n\r\n\x10\x0c", Some(31));
         check(b"GET /mqtt-ssl HTTP/1.1\r\n\r\n", Some(26));
         check(b"GET /mqtt HTTP/1.1\r\nHost: x\r\nuPgrade: websocket\r\n\r\n", None);
+        check(b"GET /mqtt HTTP/1.1\r\nhost: x\r\nHost: y\r\n\r\n", None);
         check(b"GET /mqtt HTTP/1.1\r\nhost: x\r\n", None);
         check(b"GET /mqtt HTTP/1.0\r\n\r\n", None);
         check(b"GET /mqttx HTTP/1.1\r\n\r\n", None);

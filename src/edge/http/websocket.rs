@@ -9,7 +9,9 @@ use base::{ConnInfo, Protocol, limits};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::Request;
-use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -39,7 +41,7 @@ pub(super) fn handshake<B, T: Default>(
     request: &Request<B>,
 ) -> Result<hyper::Response<T>, Refused> {
     let sub_protocol = sub_protocol(request.headers()).ok_or(Refused::SubProtocol)?;
-    let mut answer = create_response_with_body(request, T::default)?;
+    let mut answer = create_response_with_body(&with_one_line_each(request), T::default)?;
     let sub_protocol = HeaderValue::from_static(sub_protocol);
     answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, sub_protocol);
     Ok(answer)
@@ -71,6 +73,30 @@ pub(super) async fn byte_stream(
         WebSocketStream::from_partially_read(stream, unread.into(), Role::Server, Some(config))
             .await;
     Stream::Boxed(Box::new(Payloads { socket, received: Bytes::new(), unsent: false }))
+}
+
+/// The request without its body, in which the lists `Connection` and `Upgrade` are one word each, if
+/// that is among theirs: a list may have several words, on several lines (RFC 9110, 5.3), for which
+/// the library does not look.
+fn with_one_line_each<B>(request: &Request<B>) -> Request<()> {
+    let mut plain = Request::new(());
+    *plain.method_mut() = request.method().clone();
+    *plain.version_mut() = request.version();
+    *plain.headers_mut() = request.headers().clone();
+    for (name, word) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket")] {
+        plain.headers_mut().remove(&name);
+        if has_word(request.headers(), &name, word) {
+            plain.headers_mut().insert(name, HeaderValue::from_static(word));
+        }
+    }
+    plain
+}
+
+/// Whether a list header has this word, on any of its lines. Old clients put blanks for commas.
+fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    let mut words = values.flat_map(|value| value.split([',', ' ', '\t']));
+    words.any(|listed| listed.eq_ignore_ascii_case(word))
 }
 
 fn sub_protocol(headers: &HeaderMap) -> Option<&'static str> {
