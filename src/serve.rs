@@ -132,6 +132,7 @@ impl Server {
         let http = Arc::new(HttpConfig {
             body_bytes_max: config.limits.max_frame_bytes,
             trusted: config.proxy.trusted.clone(),
+            cors_origins: config.http.cors_origins.clone(),
         });
         let shared = Arc::new(Shared {
             mqtt: Arc::new(MqttServer::new(app.clone(), broker)),

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io, process};
 
-use base::{Timestamp, Trusted};
+use base::{Origins, Timestamp, Trusted};
 use store::Durability;
 use tracing::level_filters::LevelFilter;
 use value::{Raw, Value};
@@ -116,6 +116,8 @@ sections! {
         listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
         /// TLS listener.
         tls_listen: Option<SocketAddr> = None,
+        /// Origins whose web pages may use the server from a browser.
+        cors_origins: Origins = Origins::default(),
     }
     /// `[tls]`: what the TLS listeners present, and whom they ask for a certificate.
     tls: Tls {

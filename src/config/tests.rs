@@ -34,6 +34,7 @@ fn the_file_overrides_the_defaults_and_the_environment_the_file() {
     let env = [
         ("TR50D_MQTT__LISTEN", "127.0.0.1:0"),
         ("TR50D_PROXY__TRUSTED", "10.0.0.0/8, ::1"),
+        ("TR50D_HTTP__CORS_ORIGINS", "https://app.example, http://localhost:3000"),
         ("TR50D_LIMITS__COMMANDS_PER_S", "0"),
         ("TR50D_LOG__LEVEL", "debug"),
         ("TR50D_URL", "mqtt://is-for-call"),
@@ -46,7 +47,10 @@ fn the_file_overrides_the_defaults_and_the_environment_the_file() {
     let config = load(text, &env).expect("a good configuration");
     assert_eq!(config.mqtt.listen, "127.0.0.1:0".parse().ok());
     assert_eq!(config.tcp.listen, None);
-    assert_eq!(config.http, Http::default());
+    let allowed = ["https://app.example", "http://localhost:3000", "https://other.example"];
+    let allowed = allowed.map(|origin| config.http.cors_origins.allow(origin).is_some());
+    assert_eq!(allowed, [true, true, false]);
+    assert_eq!(config.http.listen, Http::default().listen);
     assert_eq!(config.log, Log { level: LevelFilter::DEBUG, format: LogFormat::Json });
     assert_eq!(config.server.durability, Durability::Disk);
     assert_eq!(config.limits.commands_per_s, 0);
@@ -72,6 +76,10 @@ fn mistakes_are_named() {
     check("[tcp]\nlisten = \"localhost\"", &[], &["address and port", "\"localhost\""]);
     check("[server]\ndurability = \"ram\"", &[], &["\"os\" or \"disk\""]);
     check("[log]\nlevel = \"loud\"", &[], &["[log]", "trace"]);
+    for wrong in ["[\"https://app.example/\"]", "[\"app.example\"]", "\"*\"", "[1]"] {
+        let text = format!("[http]\ncors_origins = {wrong}");
+        check(&text, &[], &["\"cors_origins\"", "[http]", "a list of origins"]);
+    }
     check("[proxy]\ntrusted = [\"10.0.0.0/33\"]", &[], &["\"trusted\"", "[proxy]"]);
     check("", &[("TR50D_MQTT__PORT", "1")], &["TR50D_MQTT__PORT", "\"port\"", "[mqtt]"]);
     check("", &[("TR50D_MQQT__LISTEN", "1")], &["TR50D_MQQT__LISTEN", "[mqqt]"]);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use base::Trusted;
+use base::{Origins, Trusted};
 use store::Durability;
 use tracing::level_filters::LevelFilter;
 
@@ -128,6 +128,20 @@ impl Value for LevelFilter {
     fn from_text(text: &str) -> Option<Self> {
         // The type's own parser also takes numbers and the empty text.
         text.chars().all(|c| c.is_ascii_lowercase()).then(|| text.parse().ok())?
+    }
+}
+
+impl Value for Origins {
+    const EXPECTED: &'static str =
+        "a list of origins such as [\"https://app.example\", \"http://localhost:3000\"] or [\"*\"]";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::parse(text.split(',')).ok()
+    }
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        let texts: Option<Vec<_>> = value.as_array()?.iter().map(toml::Value::as_str).collect();
+        Self::parse(texts?.into_iter()).ok()
     }
 }
 

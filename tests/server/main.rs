@@ -8,6 +8,7 @@ mod cognite;
 mod cognite_sdk;
 mod command_line;
 mod commands;
+mod cors;
 mod crash;
 mod descriptors;
 mod downloads;

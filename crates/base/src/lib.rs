@@ -1,7 +1,8 @@
 //! Types that every part of the server and its client use. Nothing here does I/O or knows tokio.
 //!
 //! * `id`, `timestamp`: identifiers and points in time.
-//! * `conn`, `trusted`: what is known of a connection; which peers may speak for others.
+//! * `conn`, `trusted`, `origin`: what is known of a connection; which peers may speak for others;
+//!   which web pages may use the server.
 //! * `failure`: error codes and their texts.
 //! * [`json`], [`utf8`]: writing JSON, and checking UTF-8.
 //! * [`topic`]: names and filters of MQTT topics.
@@ -12,6 +13,7 @@ mod failure;
 mod id;
 pub mod json;
 pub mod limits;
+mod origin;
 mod timestamp;
 pub mod topic;
 mod trusted;
@@ -20,5 +22,6 @@ pub mod utf8;
 pub use conn::{ConnInfo, Protocol};
 pub use failure::{CODES, Code, CodeInfo, Failure, chain, excerpt};
 pub use id::*;
+pub use origin::{AllowedAs, NotAnOrigin, Origins};
 pub use timestamp::Timestamp;
 pub use trusted::Trusted;

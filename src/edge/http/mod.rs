@@ -5,6 +5,7 @@
 //! facts 10, 11 and 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the
 //! counted body, any content type, and always status 200 for what TR50 answers.
 
+mod cors;
 mod file;
 mod host;
 mod inflate;
@@ -21,7 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{ConnInfo, Failure, Trusted, limits};
+use base::{ConnInfo, Failure, Origins, Trusted, limits};
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -147,6 +148,8 @@ pub struct HttpConfig {
     pub body_bytes_max: usize,
     /// Peers whose X-Forwarded-For is believed.
     pub trusted: Trusted,
+    /// Origins whose web pages may use the server from a browser.
+    pub cors_origins: Origins,
 }
 
 /// Serves one connection until its end.

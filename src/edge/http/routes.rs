@@ -11,6 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::time;
 
+use super::cors::{self, Preflight};
 use super::file::{FileBody, FileRefusal};
 use super::host::{self, BadHost};
 use super::one_chunk::Switch;
@@ -47,6 +48,8 @@ pub(super) struct HttpConn<S> {
 pub(super) enum Refusal {
     /// The request's `Host` is missing or wrong.
     Host(BadHost),
+    /// A page of this origin may not.
+    Origin,
     NoSuchPath,
     Method {
         allowed: &'static str,
@@ -98,7 +101,17 @@ impl<S: HttpService> HttpConn<S> {
         if let Err(bad) = host::check(&request) {
             return Refusal::Host(bad).into_answer();
         }
-        self.routed(request).await.unwrap_or_else(Refusal::into_answer)
+        let (path, headers) = (request.uri().path(), request.headers());
+        let Some(asked) = cors::Asked::read(&self.config.cors_origins, path, headers) else {
+            return self.routed(request).await.unwrap_or_else(Refusal::into_answer);
+        };
+        let mut answer = match asked.preflight(request.method(), headers) {
+            Preflight::None => self.routed(request).await.unwrap_or_else(Refusal::into_answer),
+            Preflight::Allowed(headers) => may(headers),
+            Preflight::Refused => Refusal::Origin.into_answer(),
+        };
+        asked.mark(&mut answer);
+        answer
     }
 
     async fn routed(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
@@ -180,6 +193,9 @@ impl<S: HttpService> HttpConn<S> {
         if !request.headers().contains_key(UPGRADE) {
             return Err(Refusal::Upgrade);
         }
+        if !cors::may_open(&self.config.cors_origins, request.headers()) {
+            return Err(Refusal::Origin);
+        }
         let accepted = websocket::handshake(request).map_err(Refusal::WebSocket)?;
         let accepted = accepted.map(Either::Left);
         let info = self.conn_info(request.headers());
@@ -260,6 +276,10 @@ impl Refusal {
         match self {
             Self::File(refusal) => refusal.into_answer(),
             Self::Host(bad) => closing(error(StatusCode::BAD_REQUEST, &bad.to_string())),
+            Self::Origin => {
+                let message = "http.cors_origins does not allow this origin here";
+                error(StatusCode::FORBIDDEN, message)
+            }
             Self::NoSuchPath => error(StatusCode::NOT_FOUND, "there is nothing at this path"),
             Self::Method { allowed } => {
                 let message = format!("this path takes {allowed}");
@@ -295,6 +315,14 @@ impl Refusal {
             }
         }
     }
+}
+
+/// The answer to a preflight: what the page may, and no more.
+fn may(headers: HeaderMap) -> Answer {
+    let mut answer = Response::new(Either::Left(Full::default()));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    *answer.headers_mut() = headers;
+    answer
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {

@@ -94,7 +94,8 @@ impl HttpService for Echo {
 }
 
 fn config(trusted: Trusted) -> HttpConfig {
-    HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted }
+    let cors_origins = Origins::default();
+    HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted, cors_origins }
 }
 
 struct Server {
