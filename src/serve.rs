@@ -28,6 +28,7 @@ use crate::dialects::{cognite, element};
 use crate::edge::http::{self, Dialect, HttpConfig, HttpService};
 use crate::edge::mqtt::{self, MqttServer};
 use crate::edge::tls::{self, TlsError};
+use crate::edge::wrong_door::{self, Met};
 use crate::edge::{Stream, proxy, tcp};
 use crate::logging::PeerLog;
 use crate::peer_log;
@@ -346,11 +347,11 @@ async fn connection(
     // Without it, a small answer waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let _open = shared.app.metrics.connection_opened(protocol);
-    let over_tls = matches!(protocol, Protocol::Mqtts | Protocol::Tcps | Protocol::Https);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let (stream, remote_addr) = if over_tls || shared.http.trusted.contains(peer.ip()) {
+    let (stream, remote_addr) = if is_over_tls(protocol) || shared.http.trusted.contains(peer.ip())
+    {
         // Boxed: most connections need no room for it, and none does afterwards.
-        let prepared = Box::pin(prepare(shared, stream, peer, over_tls));
+        let prepared = Box::pin(prepare(shared, stream, peer, protocol));
         match shared.stop.run_until_cancelled(prepared).await {
             Some(Some(prepared)) => prepared,
             Some(None) | None => return,
@@ -372,12 +373,16 @@ async fn connection(
     }
 }
 
+const fn is_over_tls(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Mqtts | Protocol::Tcps | Protocol::Https)
+}
+
 /// Finds the real peer behind a proxy, and does the TLS handshake.
 async fn prepare(
     shared: &Shared,
     mut stream: TcpStream,
     peer: SocketAddr,
-    over_tls: bool,
+    protocol: Protocol,
 ) -> Option<(Stream, SocketAddr)> {
     static LOG: PeerLog = PeerLog::new(5);
     let metrics = &shared.app.metrics;
@@ -389,9 +394,14 @@ async fn prepare(
             return None;
         }
     };
-    let Some(acceptor) = shared.tls.as_ref().filter(|_| over_tls) else {
+    let Some(acceptor) = shared.tls.as_ref().filter(|_| is_over_tls(protocol)) else {
         return Some((Stream::Tcp(stream), peer));
     };
+    if let Some(met) = met_without_tls(&stream).await {
+        metrics.connection_refused("tls");
+        wrong_door::log(&ConnInfo { protocol, remote_addr: peer }, met);
+        return None;
+    }
     match acceptor.accept(stream).await {
         Ok(stream) => Some((stream, peer)),
         Err(error) => {
@@ -400,6 +410,15 @@ async fn prepare(
             None
         }
     }
+}
+
+/// What a peer speaks that does not begin with TLS. rustls would wait for five bytes, and could not
+/// name it.
+async fn met_without_tls(stream: &TcpStream) -> Option<Met> {
+    let mut first = [0; 16];
+    let count = tokio::time::timeout(limits::LOGIN_WAIT, stream.peek(&mut first)).await;
+    let first = first.get(..count.ok()?.ok()?)?;
+    Met::of(first).filter(|met| *met != Met::Tls)
 }
 
 /// What the HTTP edge needs of the server.

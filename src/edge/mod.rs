@@ -8,6 +8,7 @@ pub mod pending;
 pub mod proxy;
 pub mod tcp;
 pub mod tls;
+pub mod wrong_door;
 
 use std::io;
 use std::pin::Pin;

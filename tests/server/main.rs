@@ -38,6 +38,7 @@ mod thing_topics;
 mod things;
 mod tls;
 mod two_servers;
+mod wrong_doors;
 
 use support::Program;
 

@@ -36,6 +36,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::Stream;
+use super::wrong_door::{self, Met};
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use crate::tr50::exchange::Fields;
@@ -176,6 +177,10 @@ async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: Canc
             _ => return,
         },
     };
+    if let Some(met) = Met::of(&head).filter(|met| *met != Met::Http) {
+        // hyper refuses it with status 400.
+        wrong_door::log(&conn.info, met);
+    }
     if let Some(length) = tunnel::request_length(&head) {
         let mut rest = head;
         rest.advance(length);

@@ -20,6 +20,7 @@ use super::reply::{Reply, ReplyTo};
 use super::topics::TopicWork;
 use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::Pending;
+use crate::edge::wrong_door::Met;
 use crate::tr50;
 
 /// Why a connection closes, and the reason code for the client.
@@ -101,6 +102,24 @@ impl Client {
     fn frame_max(&self) -> usize {
         let max = self.server.app.config.limits.max_frame_bytes;
         if self.logged_in.is_some() { max } else { max.min(limits::READ_BYTES) }
+    }
+
+    /// Closes the connection of who begins with anything but a CONNECT ([MQTT-3.1.0-1]). What only
+    /// looks like a packet could be waited for.
+    fn check_door(&self, bytes: &[u8]) -> Result<(), Closing> {
+        match (Met::of(bytes), bytes.first()) {
+            (Some(Met::Mqtt), _) | (_, None) => Ok(()),
+            (Some(met), _) => {
+                self.server.log_wrong_door(&self.info, met);
+                Err(Closing::lost())
+            }
+            // A CONNECT with flags: the codec says what is wrong.
+            (None, Some(first)) if first >> 4 == 1 => Ok(()),
+            (None, Some(first)) => {
+                self.server.log_no_connect(&self.info, *first);
+                Err(Closing::lost())
+            }
+        }
     }
 
     /// Deals with a frame.
@@ -201,6 +220,9 @@ impl Peer for Client {
         out: &mut Vec<u8>,
         owed: &mut Owed,
     ) -> Result<usize, Closing> {
+        if self.logged_in.is_none() && !owed.is_blocked() {
+            self.check_door(bytes)?;
+        }
         let mut used = 0;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty())
             && out.len() < limits::UNSENT_BYTES_MAX

@@ -30,6 +30,7 @@ use will::Wills;
 use self::client::Client;
 use crate::app::{App, LoginError};
 use crate::broker::{Broker, BrokerError, LinkName, Message};
+use crate::edge::wrong_door::{self, Met};
 use crate::edge::{Stream, driver};
 use crate::logging::PeerLog;
 use crate::peer_log;
@@ -97,6 +98,18 @@ impl MqttServer {
         if self.broker.forget(org, link_name(owner)).await.is_err() {
             tracing::warn!("the broker has stopped");
         }
+    }
+
+    fn log_wrong_door(&self, info: &ConnInfo, met: Met) {
+        self.app.metrics.connection_refused("malformed");
+        wrong_door::log(info, met);
+    }
+
+    fn log_no_connect(&self, info: &ConnInfo, first: u8) {
+        static LOG: PeerLog = PeerLog::new(5);
+        self.app.metrics.connection_refused("malformed");
+        let (peer, first) = (info.remote_addr, format_args!("{first:#04x}"));
+        peer_log!(LOG, %peer, %first, "a connection began with what is no CONNECT");
     }
 
     fn log_broken(&self, info: &ConnInfo, malformed: &Malformed) {

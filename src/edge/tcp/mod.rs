@@ -22,6 +22,7 @@ use crate::app::{App, Arrival, Credentials, LoginError, login_failure};
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
 use crate::edge::pending::{Pending, Work};
+use crate::edge::wrong_door::{self, Met};
 use crate::tr50::dispatch::{self, Caller, Reply, execute};
 use crate::tr50::envelope::Request;
 use crate::tr50::exchange::{self, TcpAuth};
@@ -186,6 +187,17 @@ impl Client {
         if self.refusals < limits::TCP_REFUSALS_MAX { Ok(()) } else { Err(Reason::ProtocolError) }
     }
 
+    /// Tells who has not logged in and speaks something else what is spoken here, and closes: other
+    /// protocols have no line ends to wait for.
+    fn check_door(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
+        let Some(met) = Met::of(bytes).filter(|met| *met != Met::Json) else { return Ok(()) };
+        let conn = &self.caller.conn;
+        self.app.metrics.connection_refused("malformed");
+        wrong_door::log(conn, met);
+        write_failure(&Failure::new(Code::MALFORMED, met.sentence(conn.protocol)), out);
+        Err(Reason::ProtocolError)
+    }
+
     fn try_value(
         &mut self,
         text: &[u8],
@@ -326,6 +338,9 @@ impl Peer for Client {
         while out.len() < limits::UNSENT_BYTES_MAX && !owed.is_blocked() {
             let max = self.frame_max();
             let rest = bytes.get(used..).unwrap_or_default();
+            if !self.is_online() {
+                self.check_door(rest, out)?;
+            }
             let next = self.framing.next(rest);
             let length = match next {
                 Next::Value { start, end } => end - start,
