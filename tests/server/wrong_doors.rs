@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ::mqtt::Version;
+use support::mqtt::Connect;
 use support::{Endpoints, SOON, ServerProcess, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,6 +38,11 @@ impl Logging {
             text.lines().any(|line| parts.iter().all(|part| line.contains(part)))
         };
         eventually(&format!("{parts:?} in the log"), async || has(&self.log)).await;
+    }
+
+    fn lines_with(&self, part: &str) -> usize {
+        let text = std::fs::read_to_string(&self.log).expect("the log");
+        text.lines().filter(|line| line.contains(part)).count()
     }
 }
 
@@ -114,4 +121,40 @@ async fn who_comes_without_tls_to_a_listener_with_it_is_closed_and_the_log_says_
             logging.expect_line(&[&listener, &met]).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_slip_in_a_topic_is_logged_once_a_session() {
+    let logging = Logging::start(&[]);
+    let ask = r#"{"1":{"command":"diag.ping"}}"#;
+    let slips = [
+        ("ap/1", "api/1"),
+        ("API/1", "api/1"),
+        ("/api/1", "api/1"),
+        ("thing/self/propertie/t", "thing/self/property/t"),
+        ("thing/self/nothing/t", "thing/<key>/property/<name>"),
+    ];
+    for (number, (topic, meant)) in slips.into_iter().enumerate() {
+        let key = format!("slip-{number}");
+        let mut thing = Connect::thing(Version::V311, &key).open(&logging.server).await;
+        for _ in 0..3 {
+            thing.tell(topic, ask).await;
+        }
+        thing.tell("app/1", ask).await;
+        thing.expect_quiet().await;
+        let topic = format!("topic=\"{topic}\"");
+        logging.expect_line(&[&format!("who=\"{key}\""), &topic, meant]).await;
+        assert_eq!(logging.lines_with(&format!("who=\"{key}\"")), 1, "{key}");
+    }
+    let mut thing = Connect::thing(Version::V5, "reader").open(&logging.server).await;
+    thing.subscribe("repl/#", 0).await;
+    logging.expect_line(&["who=\"reader\"", "reply/#", "subscribed to"]).await;
+    let mut thing = Connect::thing(Version::V5, "quiet").open(&logging.server).await;
+    for topic in ["sensors/1", "app/1", "thing/self/property/t"] {
+        thing.tell(topic, "1").await;
+    }
+    thing.subscribe("reply/#", 0).await;
+    thing.subscribe("thing/self/location", 0).await;
+    thing.subscribe("thing/+/property/#", 0).await;
+    assert_eq!(logging.lines_with("who=\"quiet\""), 0);
 }

@@ -17,6 +17,7 @@ use rules::directory::{Outbox, Principal, Push, Reason, Session};
 use self::acks::Acks;
 use self::request::Unclaimed;
 use super::client::{Closing, Done, Owed};
+use super::near_topic::{self, Did};
 use super::promise::Promise;
 use super::reply::Reply;
 use super::session_states::Owner;
@@ -60,6 +61,8 @@ pub struct LoggedIn {
     /// Acknowledgements that wait for a command, and those behind them.
     acks: Acks,
     unclaimed: Option<Box<Unclaimed>>,
+    /// Whether the log has a line on a topic that it most likely did not mean.
+    noted: bool,
 }
 
 impl LoggedIn {
@@ -84,6 +87,7 @@ impl LoggedIn {
             qos2: Vec::new(),
             acks: Acks::default(),
             unclaimed: None,
+            noted: false,
         }
     }
 
@@ -152,6 +156,9 @@ impl LoggedIn {
                 encode::pubcomp(out, self.options.version, ack.pkid, code);
             }
             Packet::Subscribe(packet) => {
+                // A packet has room for 250,000.
+                let filters = packet.filters.take(limits::SUBSCRIPTIONS_MAX);
+                filters.for_each(|wanted| self.note(Did::Subscribe, wanted.filter));
                 let topics = self.topics.take().unwrap_or_else(|| self.no_topics(server));
                 owed.block(topics.subscribe(&packet));
             }
@@ -220,11 +227,23 @@ impl LoggedIn {
             }
             Destination::Thing(topic) => self.command(server, publish, topic, now, out, owed),
             Destination::Reserved => {
+                self.note(Did::Publish(publish.payload), publish.topic);
                 let code = reason::NOT_AUTHORIZED;
                 self.acknowledge(publish.qos, publish.pkid, code, out)
             }
-            Destination::Broker => self.forward(server, publish, out, owed),
+            Destination::Broker => {
+                if !self.noted && near_topic::may_be_near(publish.topic) {
+                    self.note(Did::Publish(publish.payload), publish.topic);
+                }
+                self.forward(server, publish, out, owed)
+            }
         }
+    }
+
+    /// Logs a topic that was most likely not meant, once a session.
+    fn note(&mut self, did: Did<'_>, name: &str) {
+        let peer = self.caller.conn.remote_addr;
+        self.noted = self.noted || near_topic::note(&self.session, peer, did, name);
     }
 
     /// Acknowledges a PUBLISH as its quality of service asks for: behind those before it

@@ -9,6 +9,7 @@ mod compress;
 mod connect;
 mod inflight;
 mod logged_in;
+mod near_topic;
 mod promise;
 mod reply;
 mod session_states;
