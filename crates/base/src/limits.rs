@@ -164,9 +164,14 @@ pub const WEBSOCKET_EXTRA_BYTES: usize = 128 * 1024;
 /// Inflated size of an `apiz` request, as a multiple of the frame limit's bytes.
 pub const INFLATE_FACTOR: usize = 4;
 
-/// Inflated size of an `apiz` request, or of a body over HTTP, as a multiple of its deflated size.
-/// Requests with names and values of their own stay far below it; zeros reach 1000.
+/// Inflated size of an `apiz` request, or of a body over HTTP, as a multiple of its deflated size,
+/// above [`INFLATE_ALWAYS_BYTES`]. Requests with names and values of their own stay far below it;
+/// zeros reach 1000.
 pub const INFLATE_RATIO_MAX: usize = 100;
+
+/// Bytes to which an `apiz` request, or a body over HTTP, may inflate whatever its deflated size:
+/// that is little work, and 8,000 equal letters are no attack.
+pub const INFLATE_ALWAYS_BYTES: usize = 64 * 1024;
 
 /// Bytes of the longest reply that is deflated at once, in a millisecond or two; longer ones are
 /// deflated on a thread of their own.

@@ -22,7 +22,7 @@ pub(super) enum Refused {
 
 /// The body as it was before it was compressed. A body of no bytes is one whatever its header says:
 /// some clients announce a compressed body and send none. Nobody has shown who they are yet, so that
-/// few bytes may not become many ([`limits::INFLATE_RATIO_MAX`]).
+/// few bytes may not become very many ([`limits::INFLATE_RATIO_MAX`]).
 pub(super) fn inflated(headers: &HeaderMap, body: Bytes, max: usize) -> Result<Bytes, Refused> {
     if body.is_empty() {
         return Ok(body);
@@ -32,7 +32,8 @@ pub(super) fn inflated(headers: &HeaderMap, body: Bytes, max: usize) -> Result<B
     let codings = codings.flat_map(|value| value.to_str().unwrap_or_default().split(','));
     let codings = codings.map(|coding| coding.trim().to_ascii_lowercase());
     let mut codings = codings.filter(|coding| !matches!(coding.as_str(), "" | "identity"));
-    let inflated_max = max.min(body.len().saturating_mul(limits::INFLATE_RATIO_MAX));
+    let by_ratio = body.len().saturating_mul(limits::INFLATE_RATIO_MAX);
+    let inflated_max = by_ratio.max(limits::INFLATE_ALWAYS_BYTES).min(max);
     match (codings.next().as_deref(), codings.next()) {
         (None, _) => Ok(body),
         (Some("gzip" | "x-gzip"), None) => read(GzDecoder::new(&body[..]), inflated_max),
@@ -106,6 +107,8 @@ mod tests {
             assert_eq!(inflated.map(|body| body.len()), expected);
         };
         check(&[b' '; 1_000_000], Err(Refused::TooLarge));
+        check(&[b' '; 65_536], Ok(65_536));
+        check(&[b' '; 65_537], Err(Refused::TooLarge));
         let ids: String =
             (0..10_000).map(|number| format!("{{\"id\":\"{number:024x}\"}},")).collect();
         check(ids.as_bytes(), Ok(ids.len()));

@@ -13,7 +13,10 @@ use flate2::read::{ZlibDecoder, ZlibEncoder};
 ///
 /// It is no zlib stream, or too large.
 pub(super) fn inflate(payload: &[u8], frame_max: usize) -> Result<Vec<u8>, Failure> {
-    let max = (frame_max * limits::INFLATE_FACTOR).min(payload.len() * limits::INFLATE_RATIO_MAX);
+    let by_ratio = payload.len().saturating_mul(limits::INFLATE_RATIO_MAX);
+    let max = by_ratio
+        .max(limits::INFLATE_ALWAYS_BYTES)
+        .min(frame_max.saturating_mul(limits::INFLATE_FACTOR));
     let mut text = Vec::new();
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     let read = ZlibDecoder::new(payload).take(limit).read_to_end(&mut text);
@@ -68,6 +71,23 @@ mod tests {
         let zeros = deflate_if(true, vec![b'0'; 100_000]);
         assert!(zeros.len() < 1000);
         assert_eq!(inflate(&zeros, 1 << 20).unwrap_err().code, Code::TOO_LARGE);
+    }
+
+    #[test]
+    fn what_is_small_when_it_is_inflated_may_have_any_ratio() {
+        let check = |length: usize, taken: bool| {
+            let deflated = deflate_if(true, vec![b'x'; length]);
+            assert!(deflated.len() * limits::INFLATE_RATIO_MAX < length, "{length}");
+            let inflated = inflate(&deflated, 1 << 20).map(|text| text.len());
+            assert_eq!(inflated.ok(), taken.then_some(length), "{length}");
+        };
+        check(8000, true);
+        check(limits::INFLATE_ALWAYS_BYTES, true);
+        check(limits::INFLATE_ALWAYS_BYTES + 1, false);
+        // The frame limit holds all the same.
+        let deflated = deflate_if(true, vec![b'x'; 8000]);
+        assert!(inflate(&deflated, 8000 / limits::INFLATE_FACTOR).is_ok());
+        assert!(inflate(&deflated, 8000 / limits::INFLATE_FACTOR - 1).is_err());
     }
 
     #[test]
