@@ -94,6 +94,7 @@ pub fn deliver(
 ) -> Result<FromDevice, Failure> {
     let wait_s = options.ack_timeout.unwrap_or(order.wait_s);
     let wait = (wait_s >= 1.0).then(|| Duration::from_secs_f64(wait_s.min(limits::ACK_WAIT_S_MAX)));
+    let cut = cut_wait(wait_s);
     let new = NewMessage {
         org: call.session.org_id(),
         thing: subject.id,
@@ -120,13 +121,15 @@ pub fn deliver(
         let thing = &subject.key;
         let why = match waiter.answered().await {
             Answer::Completed(outcome) => return Ok(After(SendReply::Answered(outcome), effects)),
-            Answer::Expired => format!("Mail \"{id}\" expired before thing \"{thing}\" answered."),
+            Answer::Expired => {
+                format!("Mail \"{id}\" expired before thing \"{thing}\" answered.{cut}")
+            }
             Answer::Purged => {
                 format!("Mail \"{id}\" was purged before thing \"{thing}\" answered.")
             }
             Answer::NotInTime => {
                 let seconds = wait.map_or(0.0, |wait| wait.as_secs_f64());
-                format!("Thing \"{thing}\" has not answered mail \"{id}\" in {seconds} s.")
+                format!("Thing \"{thing}\" has not answered mail \"{id}\" in {seconds} s.{cut}")
             }
             Answer::HungUp => {
                 format!("The connection ended before thing \"{thing}\" answered mail \"{id}\".")
@@ -141,6 +144,15 @@ pub fn deliver(
         };
         Err(Failure::new(Code::NO_ANSWER, why))
     })))
+}
+
+/// What a caller has to know who asked for a longer wait than there is, when no answer came.
+fn cut_wait(asked_s: f64) -> String {
+    let most = limits::ACK_WAIT_S_MAX;
+    match asked_s > most {
+        true => format!(" The longest ackTimeout is {most} s."),
+        false => String::new(),
+    }
 }
 
 /// When a mail expires. 0 seconds mean the same as none given, as in the cloud, whose programs
@@ -255,6 +267,12 @@ mod tests {
         check(None, None, None);
         check(Some(60.0), None, Some(60_000));
         check(Some(1e300), None, Some(i64::MAX - 1_000_000));
+    }
+
+    #[test]
+    fn who_asks_for_a_longer_wait_than_there_is_learns_of_it() {
+        assert_eq!(cut_wait(300.0), "");
+        assert_eq!(cut_wait(300.5), " The longest ackTimeout is 300 s.");
     }
 
     #[test]
