@@ -472,7 +472,11 @@ fn not_executable(caller: &Caller, name: &str) -> Failure {
             None => Failure::authentication_missing(),
         };
     }
-    Failure::new(Code::UNKNOWN_COMMAND, format!("Unknown command \"{}\".", excerpt(name)))
+    let mut sentence = format!("Unknown command \"{}\".", excerpt(name));
+    if let Some(near) = commands::nearest(name) {
+        sentence += &format!(" Did you mean \"{near}\"?");
+    }
+    Failure::new(Code::UNKNOWN_COMMAND, sentence)
 }
 
 /// Counts a command of a session, or work that costs as much.

@@ -110,7 +110,7 @@ pub fn newest_first(sort: Option<&str>) -> Result<bool, Failure> {
     if name.is_empty() || name.eq_ignore_ascii_case("ts") {
         return Ok(descending);
     }
-    let sentence = format!("Parameter \"sort\" names no field: \"{}\".", excerpt(sort));
+    let sentence = format!("Parameter \"sort\" must be ts or -ts; it is \"{}\".", excerpt(sort));
     Err(Failure::new(Code::PARAMETER_INVALID, sentence))
 }
 

@@ -220,6 +220,24 @@ pub fn is_not_configured(name: &str) -> bool {
     find(name).is_none() && (listed || UNLISTED.iter().any(unlisted))
 }
 
+/// The command that may be meant by a name that nobody knows: the one with the fewest letters
+/// changed, if these are few. Names are compared that are almost as long; a few hundred short ones.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    const BYTES_MAX: usize = 64;
+    const CHANGES_MAX: usize = 3;
+    if name.len() > BYTES_MAX {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let changes_max = (name.len() / 4).min(CHANGES_MAX);
+    let candidates = PermissionSet::ALL
+        .names()
+        .filter(|known| known.contains('.') && known.len().abs_diff(name.len()) <= changes_max);
+    let changes = |known| (strsim::osa_distance(&name, known), find(known).is_none(), known);
+    let near = candidates.map(changes).filter(|(changes, ..)| *changes <= changes_max);
+    near.min().map(|(.., known)| known)
+}
+
 /// The names that [`is_not_configured`], sorted; `gateway.` stands for all that begin so.
 pub fn not_configured() -> impl Iterator<Item = &'static str> {
     let mut names: Vec<_> = PermissionSet::ALL.names().chain(UNLISTED).collect();
@@ -245,6 +263,10 @@ mod tests {
         let check = |name: &str, expected| assert_eq!(is_not_configured(name), expected, "{name}");
         check("twilio.sms.send", true);
         check("Campaign.START", true);
+        check("thing.alarm.states", true);
+        check("trigger.action.list", true);
+        check("thing.aggregate", true);
+        check("thing.aggregate.locations", true);
         check("gateway.list", true);
         check("USER.PASSWORD.reset", true);
         check("diag.ping", false);
@@ -255,6 +277,23 @@ mod tests {
         check("", false);
         assert!(not_configured().all(|name| COMMANDS.iter().all(|info| info.name != name)));
         assert!(not_configured().any(|name| name == "gateway."));
+    }
+
+    #[test]
+    fn the_near_command_is_found() {
+        let check =
+            |name: &str, expected: Option<&str>| assert_eq!(nearest(name), expected, "{name}");
+        check("diag.pign", Some("diag.ping"));
+        check("DIAG.PNG", Some("diag.ping"));
+        check("sesion.list", Some("session.list"));
+        check("session_list", Some("session.list"));
+        check("things.list", Some("thing.list"));
+        check("property.publsh", Some("property.publish"));
+        check("campain.start", Some("campaign.start"));
+        for far in ["", "a", "abc", "reboot", "thing", "do.what.i.mean", "\u{fffd}\u{fffd}"] {
+            check(far, None);
+        }
+        check(&"session.list".repeat(100), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use base::{Code, Failure, limits};
+use base::{Code, Failure, excerpt, limits};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -150,7 +150,10 @@ impl View {
 fn named<'f>(fields: &[&'f str], name: &str, parameter: &str) -> Result<&'f str, Failure> {
     let field = fields.iter().find(|field| field.eq_ignore_ascii_case(name));
     field.copied().ok_or_else(|| {
-        let sentence = format!("Parameter \"{parameter}\" names no field: \"{name}\".");
+        let (name, fields) = (excerpt(name), fields.join(", "));
+        let signs = if parameter == "sort" { ", with - before it or not" } else { "" };
+        let sentence =
+            format!("Parameter \"{parameter}\" must be one of {fields}{signs}; it is \"{name}\".");
         Failure::new(Code::PARAMETER_INVALID, sentence)
     })
 }

@@ -114,7 +114,8 @@ impl Calculation {
     fn calc(&self) -> Result<Calc, Failure> {
         let named = |(name, _): &&(&str, Calc)| name.eq_ignore_ascii_case(&self.calc);
         let found = Calc::NAMES.iter().find(named).map(|(_, calc)| *calc);
-        found.ok_or_else(|| impossible("calc", &self.calc))
+        let allowed = || Calc::NAMES.map(|(name, _)| name).join(", ");
+        found.ok_or_else(|| refused("calc", &allowed(), &self.calc))
     }
 
     fn step(&self) -> Result<Step, Failure> {
@@ -122,13 +123,14 @@ impl Calculation {
             None | Some("") => Ok(Step::Whole),
             Some("hour") => Ok(Step::Hour),
             Some("day") => Ok(Step::Day),
-            Some(other) => Err(impossible("series", other)),
+            Some(other) => Err(refused("series", "hour, day", other)),
         }
     }
 }
 
-fn impossible(name: &str, value: &str) -> Failure {
-    let sentence = format!("Parameter \"{name}\" can't be \"{}\".", excerpt(value));
+fn refused(name: &str, allowed: &str, value: &str) -> Failure {
+    let value = excerpt(value);
+    let sentence = format!("Parameter \"{name}\" must be one of {allowed}; it is \"{value}\".");
     Failure::new(Code::PARAMETER_INVALID, sentence)
 }
 

@@ -104,9 +104,10 @@ pub fn list(call: &Call<'_>, params: List) -> Result<Looked<SessionList>, Failur
 impl List {
     /// The question to the directory; none when it names a user or thing that can't exist.
     fn into_query(self, call: &Call<'_>, org: OrgId) -> Result<Option<Query>, Failure> {
-        let invalid = |name: &str, value: &str| {
+        let refused = |name: &str, allowed: &str, value: &str| {
             let value = excerpt(value);
-            let sentence = format!("Parameter \"{name}\" can't be \"{value}\".");
+            let sentence =
+                format!("Parameter \"{name}\" must be one of {allowed}; it is \"{value}\".");
             Failure::new(Code::PARAMETER_INVALID, sentence)
         };
         let most = call.app.config.sessions.list_limit;
@@ -114,21 +115,36 @@ impl List {
         let limit = asked.map_or(most, |limit| usize::try_from(limit).unwrap_or(most).min(most));
         let (sort, ascending) = match self.sort.as_deref() {
             None | Some("") => (SortKey::StartTime, false),
-            Some(text) => sort_key(text).ok_or_else(|| invalid("sort", text))?,
+            Some(text) => {
+                let allowed = || {
+                    format!(
+                        "{}, with - before it or not",
+                        SORT_KEYS.map(|(name, _)| name).join(", ")
+                    )
+                };
+                sort_key(text).ok_or_else(|| refused("sort", &allowed(), text))?
+            }
         };
         let kind = match self.kind.as_deref().map(str::to_ascii_lowercase).as_deref() {
             None => None,
             Some("user") => Some(Kind::User),
             Some("application" | "app") => Some(Kind::Application),
-            Some(text) => return Err(invalid("kind", text)),
+            Some(text) => return Err(refused("kind", "user, application", text)),
         };
         let protocol = match self.protocol.as_deref() {
             None => None,
-            Some(text) => Some(protocol(text).ok_or_else(|| invalid("protocol", text))?),
+            Some(text) => {
+                let allowed = || PROTOCOLS.map(Protocol::as_str).join(", ");
+                Some(protocol(text).ok_or_else(|| refused("protocol", &allowed(), text))?)
+            }
         };
         let status = match self.status.filter(|names| !names.is_empty()) {
             None => None,
-            Some(names) => Some(statuses(&names).map_err(|name| invalid("status", &name))?),
+            Some(names) => {
+                let known = Status::ALL.map(Status::as_str).join(", ");
+                let allowed = || format!("{known}, ENDED, ALL");
+                Some(statuses(&names).map_err(|name| refused("status", &allowed(), &name))?)
+            }
         };
         let principal = match (&self.thing_key, &self.user_name) {
             // No session is both a thing's and a user's.
@@ -158,27 +174,32 @@ impl List {
     }
 }
 
+/// By what sessions can be sorted.
+const SORT_KEYS: [(&str, SortKey); 6] = [
+    ("startTime", SortKey::StartTime),
+    ("lastAccessed", SortKey::LastAccessed),
+    ("commandCount", SortKey::CommandCount),
+    ("whoAmI", SortKey::WhoAmI),
+    ("userName", SortKey::WhoAmI),
+    ("thingKey", SortKey::WhoAmI),
+];
+
 fn sort_key(text: &str) -> Option<(SortKey, bool)> {
     let (ascending, name) = match text.strip_prefix('-') {
         Some(name) => (false, name),
         None => (true, text.strip_prefix('+').unwrap_or(text)),
     };
-    let names = [
-        ("startTime", SortKey::StartTime),
-        ("lastAccessed", SortKey::LastAccessed),
-        ("commandCount", SortKey::CommandCount),
-        ("whoAmI", SortKey::WhoAmI),
-        ("userName", SortKey::WhoAmI),
-        ("thingKey", SortKey::WhoAmI),
-    ];
-    let found = names.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let found = SORT_KEYS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
     found.map(|(_, key)| (*key, ascending))
 }
 
-fn protocol(text: &str) -> Option<Protocol> {
+const PROTOCOLS: [Protocol; 8] = {
     use Protocol::{Http, Https, Mqtt, Mqtts, Tcp, Tcps, Ws, Wss};
-    let all = [Mqtt, Mqtts, Ws, Wss, Tcp, Tcps, Http, Https];
-    all.into_iter().find(|protocol| protocol.as_str().eq_ignore_ascii_case(text))
+    [Mqtt, Mqtts, Ws, Wss, Tcp, Tcps, Http, Https]
+};
+
+fn protocol(text: &str) -> Option<Protocol> {
+    PROTOCOLS.into_iter().find(|protocol| protocol.as_str().eq_ignore_ascii_case(text))
 }
 
 fn statuses(names: &[String]) -> Result<Vec<Status>, String> {

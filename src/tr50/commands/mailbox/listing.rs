@@ -1,6 +1,6 @@
 //! `mailbox.find`, `.list`, `.summary` and `.purge`: looking at mails, and deleting them.
 
-use base::{Code, Failure, MailId, limits};
+use base::{Code, Failure, MailId, excerpt, limits};
 use rules::directory::Kind;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -176,7 +176,9 @@ fn statuses(names: &[String]) -> Result<Vec<Status>, Failure> {
     let read = |name: &String| {
         Status::parse(name).ok_or_else(|| {
             let known: Vec<_> = Status::ALL.iter().map(|status| status.as_str()).collect();
-            let sentence = format!("Parameter \"status\" must be of {}.", known.join(", "));
+            let (known, name) = (known.join(", "), excerpt(name));
+            let sentence =
+                format!("Parameter \"status\" must be one of {known}; it is \"{name}\".");
             Failure::new(Code::PARAMETER_INVALID, sentence)
         })
     };

@@ -337,8 +337,12 @@ impl Edit {
             _ => match Alias::ALL.into_iter().find(alias) {
                 Some(alias) => drop(self.aliases.insert(alias, String::new())),
                 None => {
-                    let name = excerpt(member);
-                    let sentence = format!("Parameter \"unset\" names \"{name}\", which can't go.");
+                    let (name, aliases) =
+                        (excerpt(member), Alias::ALL.map(Alias::as_str).join(", "));
+                    let sentence = format!(
+                        "Parameter \"unset\" must be one of desc, tags, secTags, locEnabled, \
+                         {aliases}; it names \"{name}\"."
+                    );
                     return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
                 }
             },
