@@ -1,10 +1,79 @@
-//! Writing JSON replies where serde is too slow or too general: strings, and raw values without
-//! blanks.
+//! JSON where serde is too slow, too general or too strict: writing strings and raw values without
+//! blanks, and reading text with ill-formed Unicode.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::SocketAddr;
 
+use memchr::memchr;
 use serde::Serialize;
+
+use crate::utf8;
+
+/// JSON text whose Unicode may be ill-formed, as Go's decoder reads it (`docs/protocol/tr50.md` 2):
+/// each byte that is not part of well-formed UTF-8, and each escape of a surrogate without its
+/// other half, is U+FFFD. What is no JSON stays so.
+pub fn well_formed(bytes: &[u8]) -> Cow<'_, str> {
+    let text = utf8::lossy(bytes);
+    if has_lone_surrogate(&text) { Cow::Owned(without_lone_surrogates(&text)) } else { text }
+}
+
+/// Whether there is an escape of a surrogate without its other half. serde_json passes over them in
+/// values that it does not look into, and refuses them in others.
+pub fn has_lone_surrogate(json: &str) -> bool {
+    LoneSurrogates { json, at: 0 }.next().is_some()
+}
+
+fn without_lone_surrogates(json: &str) -> String {
+    let (mut text, mut done) = (String::with_capacity(json.len()), 0);
+    for at in (LoneSurrogates { json, at: 0 }) {
+        text.push_str(json.get(done..at).unwrap_or_default());
+        text.push(char::REPLACEMENT_CHARACTER);
+        done = at + ESCAPE_BYTES;
+    }
+    text.push_str(json.get(done..).unwrap_or_default());
+    text
+}
+
+/// Bytes of `\uXXXX`.
+const ESCAPE_BYTES: usize = 6;
+
+/// Where escapes of surrogates without their other half are.
+struct LoneSurrogates<'a> {
+    json: &'a str,
+    /// How far they have been looked for.
+    at: usize,
+}
+
+impl Iterator for LoneSurrogates<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let escape = |at: usize| {
+            let digits = self.json.get(at..at + ESCAPE_BYTES)?.strip_prefix("\\u")?;
+            let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            u16::from_str_radix(digits, 16).ok().filter(|_| hexadecimal)
+        };
+        loop {
+            // Byte by byte: what follows a backslash in text that is no JSON may be any character.
+            let rest = self.json.as_bytes().get(self.at..)?;
+            let at = self.at + memchr(b'\\', rest)?;
+            self.at = at + 2;
+            match escape(at) {
+                Some(0xd800..=0xdbff) => {
+                    if matches!(escape(at + ESCAPE_BYTES), Some(0xdc00..=0xdfff)) {
+                        self.at = at + 2 * ESCAPE_BYTES;
+                        continue;
+                    }
+                }
+                Some(0xdc00..=0xdfff) => {}
+                _ => continue,
+            }
+            self.at = at + ESCAPE_BYTES;
+            return Some(at);
+        }
+    }
+}
 
 /// Appends `text` as a JSON string.
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
@@ -218,6 +287,90 @@ mod tests {
         ) {
             let special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
             prop_assert_eq!(first_special(&text), text.iter().position(special));
+        }
+    }
+
+    #[test]
+    fn ill_formed_unicode_is_read_as_go_reads_it() {
+        let check = |json: &[u8], expected: &str| {
+            let read = well_formed(json);
+            assert_eq!(read, expected, "{:?}", String::from_utf8_lossy(json));
+            let same = read.as_bytes() == json;
+            assert_eq!(matches!(read, Cow::Borrowed(_)), same, "copied when it has to be");
+        };
+        check(br#"{"a":"\ud83d\ude00"}"#, r#"{"a":"\ud83d\ude00"}"#);
+        check(br#""\ud83d""#, "\"\u{fffd}\"");
+        check(br#""\uD83Dx\uDE00""#, "\"\u{fffd}x\u{fffd}\"");
+        check(br#""\ud83d\ud83d\ude00""#, "\"\u{fffd}\\ud83d\\ude00\"");
+        check(br#""\ude00\ud83d""#, "\"\u{fffd}\u{fffd}\"");
+        // What follows is read on its own.
+        check(br#""\ud83d\u0041\n\ud83d\"""#, "\"\u{fffd}\\u0041\\n\u{fffd}\\\"\"");
+        // A backslash, and letters.
+        check(br#""\\ud83d""#, r#""\\ud83d""#);
+        check(br#""\\\ud83d""#, "\"\\\\\u{fffd}\"");
+        // No escapes.
+        for text in [r#""\ud83"#, r#""\u+83d""#, r#""\"#, r#""\u"#, "\\é\\ud83"] {
+            check(text.as_bytes(), text);
+        }
+        check(b"\"\\ud83d\xb0\\ude00\"", "\"\u{fffd}\u{fffd}\u{fffd}\"");
+        check(b"{\"\xb0\":\"\\u00b0\"}", "{\"\u{fffd}\":\"\\u00b0\"}");
+    }
+
+    /// The text of a JSON string as Go's `unquote` reads it, unit by unit; none if it is no string.
+    fn unquoted_as_go(json: &[u8]) -> Option<String> {
+        let mut rest = json.strip_prefix(b"\"")?;
+        let mut text = String::new();
+        let unit = |rest: &[u8]| {
+            let digits = std::str::from_utf8(rest.strip_prefix(b"\\u")?.get(..4)?).ok()?;
+            let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            u16::from_str_radix(digits, 16).ok().filter(|_| hexadecimal)
+        };
+        loop {
+            let (first, tail) = rest.split_first()?;
+            match (first, unit(rest)) {
+                (b'"', _) => return tail.is_empty().then_some(text),
+                (0..0x20, _) => return None,
+                (b'\\', Some(high)) => {
+                    let pair = unit(&rest[6..]).map(|low| [high, low]);
+                    let pair = pair.and_then(|pair| String::from_utf16(&pair).ok());
+                    let pair = pair.filter(|pair| pair.chars().count() == 1);
+                    rest = &rest[if pair.is_some() { 12 } else { 6 }..];
+                    let alone = || String::from_utf16_lossy(&[high]);
+                    text.push_str(&pair.unwrap_or_else(alone));
+                }
+                (b'\\', None) => {
+                    let (escaped, tail) = tail.split_first()?;
+                    let at = b"\"\\/bfnrt".iter().position(|known| known == escaped)?;
+                    text.push(['"', '\\', '/', '\u{8}', '\u{c}', '\n', '\r', '\t'][at]);
+                    rest = tail;
+                }
+                _ => {
+                    let plain = rest.iter().take_while(|b| **b >= 0x20 && !b"\"\\".contains(b));
+                    let (plain, tail) = rest.split_at(plain.count());
+                    text.push_str(&utf8::lossy(plain));
+                    rest = tail;
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn strings_are_read_as_go_reads_them(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    r"\\u[dD][89abcdefABCDEF][0-9a-f]{2}".prop_map(String::into_bytes),
+                    r#"\\["\\/bfnrtux]|\\u[0-9a-f]{3,4}|[a-z°€\u{1f600}]|\\"#
+                        .prop_map(String::into_bytes),
+                    proptest::collection::vec(0x80_u8..=0xff, 1..4),
+                    proptest::collection::vec(any::<u8>(), 1..2),
+                ],
+                0..8,
+            ),
+        ) {
+            let json = [&b"\""[..], &parts.concat(), b"\""].concat();
+            let read = serde_json::from_str::<String>(&well_formed(&json)).ok();
+            prop_assert_eq!(read, unquoted_as_go(&json));
         }
     }
 
