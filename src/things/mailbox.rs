@@ -7,6 +7,7 @@
 //! A function here that returns a `StoreError`, and says nothing of errors, fails only when the
 //! store does.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -473,12 +474,10 @@ impl Mailbox {
 
 /// The method that a mail's parameters name.
 pub fn method_in(command: &str, params: Option<&RawValue>) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        method: Option<String>,
-    }
     if command != METHOD_EXEC {
         return None;
     }
-    serde_json::from_str::<Named>(params?.get()).ok()?.method
+    // A map, in which the last of two members with one name counts.
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(params?.get()).ok()?;
+    serde_json::from_str(members.get("method")?.get()).ok()
 }

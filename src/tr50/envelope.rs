@@ -367,11 +367,17 @@ impl<'a> Members<'a> {
         Some(Self(members))
     }
 
-    /// The member with this name, without regard to case (`docs/protocol/tr50.md` 0, fact 14). Null
-    /// is absent.
+    /// The member with this name, without regard to case (`docs/protocol/tr50.md` 0, fact 14); the
+    /// last of several. Null is absent.
     pub fn find(&self, name: &str) -> Option<Param<'a>> {
-        let found = self.0.iter().find(|(member, _)| member.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| *value).filter(|value| !value.is_null())
+        self.last(name).filter(|value| !value.is_null())
+    }
+
+    /// As [`Members::find`], but null is null.
+    pub fn last(&self, name: &str) -> Option<Param<'a>> {
+        let mut members = self.0.iter().rev();
+        let found = members.find(|(member, _)| member.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| *value)
     }
 }
 

@@ -120,8 +120,7 @@ impl Source<'_, '_, '_> {
 }
 
 fn is_null(members: &Members<'_>, name: &str) -> bool {
-    let mut members = members.0.iter();
-    members.any(|(member, value)| member.eq_ignore_ascii_case(name) && value.is_null())
+    members.last(name).is_some_and(Param::is_null)
 }
 
 /// A kind of point as clients write it.

@@ -128,6 +128,13 @@ impl Params for Definition {
                 continue;
             }
             let section = SECTIONS.iter().find(|section| section.eq_ignore_ascii_case(name));
+            let own_name =
+                section.map_or_else(|| name.to_string(), |section| (*section).to_owned());
+            if param.is_null() {
+                // Of a member given twice the last counts.
+                kept.remove(&own_name);
+                continue;
+            }
             let value: Value = match *param {
                 Param::Json(json) => serde_json::from_str(json.get())
                     .map_err(|_| authorize::invalid_param(name, "JSON of some depth"))?,
@@ -136,8 +143,7 @@ impl Params for Definition {
             if section.is_some() && !value.is_object() {
                 return Err(authorize::invalid_param(name, "an object"));
             }
-            let name = section.map_or_else(|| name.to_string(), |section| (*section).to_owned());
-            kept.insert(name, value);
+            kept.insert(own_name, value);
         }
         Ok(Self {
             name: optional(members, "name")?,

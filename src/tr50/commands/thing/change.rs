@@ -153,7 +153,11 @@ fn read_attributes(
         let (name, value) = (name.to_string(), Value::Attribute(Some(text.0.into())));
         Ok(NewPoint { name, ts: None, value, corr_id: None, republish: false })
     };
-    members.0.iter().map(attribute).collect()
+    // Of an attribute given twice the last counts.
+    let last: BTreeMap<_, _> =
+        members.0.iter().enumerate().map(|(at, (name, _))| (name, at)).collect();
+    let counts = |(at, (name, _)): &(usize, &(Cow<'_, str>, _))| last.get(name) == Some(at);
+    members.0.iter().enumerate().filter(counts).map(|(_, member)| attribute(member)).collect()
 }
 
 params! {
