@@ -12,7 +12,8 @@ use rules::directory::Session;
 use serde_json::value::RawValue;
 
 use super::commands::{self, Row};
-use super::envelope::{Body, Command, RawParams};
+use super::envelope::{Body, Command, RawParams, Request};
+use super::error_message;
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
 use crate::app::{AfterReply, App, Applied, Effects, Goodbyes, Outcome};
 
@@ -103,6 +104,17 @@ impl Pending {
         unsent.waiting.as_ref().is_none_or(|unstored| !unstored.applied.is_offloaded())
     }
 
+    /// The same, with `errorMessage` in failures.
+    fn with_error_message(self) -> Self {
+        let waits_for_device = self.waits_for_device;
+        let work = async {
+            let mut reply = self.await;
+            error_message::add(&mut reply.bytes, 0);
+            reply
+        };
+        Self { work: Work::Later(Box::pin(work)), waits_for_device }
+    }
+
     /// Bytes of the reply that is held back.
     pub fn bytes(&self) -> usize {
         match &self.work {
@@ -145,6 +157,36 @@ impl Unsent {
 
     async fn stored(&mut self) {
         std::future::poll_fn(|cx| self.poll_stored(cx)).await;
+    }
+}
+
+/// As [`execute`], and answers the form of 2012 as its clients expect.
+pub fn execute_request(
+    app: &Arc<App>,
+    caller: &Caller,
+    request: &Request<'_>,
+    head: &[u8],
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) -> Option<Pending> {
+    let start = out.len();
+    let pending = execute(app, caller, &request.commands, head, now, out);
+    match pending {
+        Some(pending) if request.is_of_2012 => Some(pending.with_error_message()),
+        None if request.is_of_2012 => {
+            error_message::add(out, start);
+            None
+        }
+        pending => pending,
+    }
+}
+
+/// Appends the failure of a request as a whole.
+pub fn write_refusal(request: &Request<'_>, failure: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(failure);
+    if request.is_of_2012 {
+        error_message::add(out, start);
     }
 }
 

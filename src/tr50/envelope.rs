@@ -5,7 +5,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use base::{Code, Failure, json::first_special, limits, utf8};
+use base::{
+    Code, Failure, excerpt,
+    json::{first_special, has_lone_surrogate, well_formed},
+    limits, utf8,
+};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 use smallvec::SmallVec;
@@ -17,6 +21,11 @@ pub struct Request<'a> {
     pub auth: Option<&'a RawValue>,
     /// The commands in the order of the text.
     pub commands: SmallVec<[Command<'a>; 2]>,
+    /// Whether it has the form of 2012, whose clients look for `errorMessage` in the reply:
+    /// `"auth":null`, or `[]` for parameters (`docs/protocol/tr50.md` 2).
+    pub is_of_2012: bool,
+    /// What stands as `command` where commands stand by names of their own, if that is no object.
+    unwrapped: Option<&'a RawValue>,
 }
 
 /// A named command.
@@ -42,7 +51,8 @@ pub struct Body<'a> {
 pub enum RawParams<'a> {
     /// The member `params` of an envelope's command, unless it is null.
     Json(Option<&'a RawValue>),
-    /// Texts by name, each name once: the fields of a form, or what a topic says.
+    /// Texts by name: the fields of a form, or what a topic says. Of a name given twice the last
+    /// counts.
     Named(&'a [(&'a str, &'a str)]),
 }
 
@@ -62,13 +72,15 @@ impl RawParams<'_> {
 
 impl<'a> Request<'a> {
     /// Reads the first JSON value of `bytes`; what follows it is ignored (`docs/protocol/tr50.md`
-    /// 0, fact 24).
+    /// 0, fact 24). Where its Unicode is ill-formed, what it is read as is in `mended`, from which
+    /// the request is borrowed then.
     ///
     /// # Errors
     ///
     /// A root-level failure when there is no JSON object, when it has more than
-    /// [`limits::COMMANDS_PER_REQUEST`] commands, or the same name twice.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Failure> {
+    /// [`limits::COMMANDS_PER_REQUEST`] commands, or the same name twice, or when it is a command
+    /// without a name.
+    pub fn parse(bytes: &'a [u8], mended: &'a mut String) -> Result<Self, Failure> {
         // Checked once as a whole, so that no string has to be checked again. What follows the
         // first value need not be text.
         let text = match utf8::text(bytes) {
@@ -78,37 +90,70 @@ impl<'a> Request<'a> {
                 utf8::text(valid).unwrap_or_default()
             }
         };
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut request = Self::default();
-        if Reader::new(text).request(&mut request).is_none() {
-            let sentence = format!("The request is not a JSON object: {}.", trouble_with(text));
-            return Err(Failure::new(Code::MALFORMED, sentence));
+        if !Reader::new(without_mark(text)).read(&mut request) {
+            *mended = well_formed(bytes).into_owned();
+            let text = without_mark(mended);
+            request = Self::default();
+            if !Reader::new(text).read(&mut request) {
+                let sentence = format!("The request is not a JSON object: {}.", trouble_with(text));
+                return Err(Failure::new(Code::MALFORMED, sentence));
+            }
         }
         if request.commands.len() > limits::COMMANDS_PER_REQUEST {
             let most = limits::COMMANDS_PER_REQUEST;
             let sentence = format!("The request has more than {most} commands.");
             return Err(Failure::new(Code::TOO_LARGE, sentence));
         }
-        match first_repeated(&request.commands) {
-            Some(id) => {
-                let sentence = format!("The request has two commands named \"{id}\".");
-                Err(Failure::new(Code::MALFORMED, sentence))
-            }
-            None => Ok(request),
+        if let Some(value) = request.unwrapped
+            && let Some(name) = text_of(value)
+        {
+            check_wrapping(&name, &mut request.commands)?;
         }
+        check_ids(&mut request.commands)?;
+        Ok(request)
     }
 }
 
-fn first_repeated<'c>(commands: &'c [Command<'_>]) -> Option<&'c str> {
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// Fails when two commands have the same name. If they have it only because ill-formed Unicode was
+/// read as U+FFFD, both fail, under one answer, and the others are carried out.
+fn check_ids(commands: &mut SmallVec<[Command<'_>; 2]>) -> Result<(), Failure> {
     if commands.len() < 2 {
-        return None;
+        return Ok(());
     }
     let mut ids: Vec<&str> = commands.iter().map(|command| &*command.id).collect();
     ids.sort_unstable();
-    ids.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+    let repeated = ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+    let is_mended = |id: &&str| id.contains(char::REPLACEMENT_CHARACTER);
+    if let Some(id) = repeated.clone().find(|id| !is_mended(id)) {
+        let sentence = format!("The request has two commands named \"{id}\".");
+        return Err(Failure::new(Code::MALFORMED, sentence));
+    }
+    // By name, whether the one that is answered was met.
+    let mut repeated: BTreeMap<String, bool> = repeated.map(|id| (id.to_owned(), false)).collect();
+    if !repeated.is_empty() {
+        commands.retain(|command| match repeated.get_mut(&*command.id) {
+            None => true,
+            Some(met) => {
+                command.body = Err(TWICE);
+                !std::mem::replace(met, true)
+            }
+        });
+    }
+    Ok(())
 }
 
 const NOT_A_COMMAND: &str = "an object with the member \"command\" was expected";
+
+const NOT_WRAPPED: &str =
+    "a command needs a name of your choice around it: {\"cmd\":{\"command\":…}}";
+
+const TWICE: &str = "more than one command has this name, as which ill-formed Unicode was read; \
+                     none of them was executed";
 
 /// Reads the two levels of objects and the names that every request has; all other values are
 /// left to serde_json. A visitor for serde, which did the same, cost three times as much, and that
@@ -117,11 +162,23 @@ struct Reader<'a> {
     text: &'a str,
     /// The position of what is read next.
     at: usize,
+    is_of_2012: bool,
+    /// Whether a value has the escape of a surrogate without its other half.
+    is_ill_formed: bool,
+    unwrapped: Option<&'a RawValue>,
 }
 
 impl<'a> Reader<'a> {
     const fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, is_of_2012: false, is_ill_formed: false, unwrapped: None }
+    }
+
+    /// Reads the request; false if the text does not begin with a JSON object, or if that is
+    /// ill-formed.
+    fn read(mut self, request: &mut Request<'a>) -> bool {
+        let read = self.request(request).is_some() && !self.is_ill_formed;
+        (request.is_of_2012, request.unwrapped) = (self.is_of_2012, self.unwrapped);
+        read
     }
 
     /// The request; none if the text does not begin with a JSON object.
@@ -129,8 +186,9 @@ impl<'a> Reader<'a> {
         self.object(|reader, id| {
             if is_named(&id, "auth") {
                 request.auth = reader.value_unless_null()?;
+                reader.is_of_2012 |= request.auth.is_none();
             } else {
-                let body = reader.body()?;
+                let body = reader.body(&id)?;
                 request.commands.push(Command { id, body });
             }
             Some(())
@@ -138,9 +196,14 @@ impl<'a> Reader<'a> {
     }
 
     /// What stands under a command's name.
-    fn body(&mut self) -> Option<Result<Body<'a>, &'static str>> {
+    fn body(&mut self, id: &str) -> Option<Result<Body<'a>, &'static str>> {
         if self.peek() != Some(b'{') {
-            self.value()?;
+            let value = self.value()?;
+            self.is_of_2012 |= is_named(id, "params") && is_empty_array(value);
+            if is_named(id, "command") {
+                self.is_ill_formed |= has_lone_surrogate(value.get());
+                self.unwrapped = Some(value);
+            }
             return Some(Err(NOT_A_COMMAND));
         }
         let (mut command, mut params) = (Err(NOT_A_COMMAND), RawParams::Json(None));
@@ -148,7 +211,9 @@ impl<'a> Reader<'a> {
             if is_named(&name, "command") {
                 command = reader.text_or("its member \"command\" is not a string")?;
             } else if is_named(&name, "params") {
-                params = RawParams::Json(reader.value_unless_null()?);
+                let value = reader.value_unless_null()?;
+                reader.is_of_2012 |= value.is_some_and(is_empty_array);
+                params = RawParams::Json(value);
             } else {
                 reader.value()?;
             }
@@ -205,8 +270,11 @@ impl<'a> Reader<'a> {
         self.parse()
     }
 
+    /// A value that is kept.
     fn value_unless_null(&mut self) -> Option<Option<&'a RawValue>> {
-        self.value().map(|value| Some(value).filter(|value| value.get() != "null"))
+        let value = self.value()?;
+        self.is_ill_formed |= has_lone_surrogate(value.get());
+        Some(Some(value).filter(|value| value.get() != "null"))
     }
 
     /// Any value, read by serde_json.
@@ -237,6 +305,30 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Deals with a command that has no name: the request fails, unless it has others that are
+/// commands. What stands beside it as `params` is none.
+fn check_wrapping(name: &str, commands: &mut [Command<'_>]) -> Result<(), Failure> {
+    let is_part = |id: &str| is_named(id, "command") || is_named(id, "params");
+    for command in commands.iter_mut().filter(|command| is_part(&command.id)) {
+        command.body = Err(NOT_WRAPPED);
+    }
+    if commands.iter().any(|command| command.body.is_ok()) {
+        return Ok(());
+    }
+    let name = excerpt(name);
+    let sentence = format!(
+        "A command needs a name of your choice around it: \
+         {{\"cmd\":{{\"command\":\"{name}\",\"params\":{{…}}}}}}."
+    );
+    Err(Failure::new(Code::MALFORMED, sentence))
+}
+
+/// Whether a value is `[]`, which one client sends for no parameters.
+fn is_empty_array(value: &RawValue) -> bool {
+    let inner = value.get().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.is_some_and(|inner| inner.trim_ascii().is_empty())
+}
+
 /// Whether a member has this name, in any case (`docs/protocol/tr50.md` 0, fact 14), which is
 /// mostly this one.
 #[inline]
@@ -262,8 +354,7 @@ fn trouble_with(text: &str) -> String {
     }
 
     let read = serde_json::Deserializer::from_str(text).deserialize_map(Object);
-    // It does not look into escapes that are ignored.
-    read.map_or_else(|error| error.to_string(), |()| "an escape has no meaning".to_owned())
+    read.map_or_else(|error| error.to_string(), |()| "a name can't be read".to_owned())
 }
 
 /// A parameter that is not yet looked into.
@@ -344,12 +435,7 @@ impl<'a> Members<'a> {
                 return Ok(Self(texts.iter().map(member).collect()));
             }
         };
-        let json = params.get();
-        let empty_array = |text: &str| {
-            let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-            inner.is_some_and(|inner| inner.trim().is_empty())
-        };
-        if json == "null" || empty_array(json) {
+        if params.get() == "null" || is_empty_array(params) {
             return none();
         }
         Self::of(params).ok_or_else(wrong)
@@ -375,10 +461,19 @@ impl<'a> Members<'a> {
 
     /// As [`Members::find`], but null is null.
     pub fn last(&self, name: &str) -> Option<Param<'a>> {
-        let mut members = self.0.iter().rev();
-        let found = members.find(|(member, _)| member.eq_ignore_ascii_case(name));
+        let found = self.0.iter().rfind(|(member, _)| member.eq_ignore_ascii_case(name));
         found.map(|(_, value)| *value)
     }
+}
+
+/// The members of an object, however many; none for any other value.
+pub fn members_of(value: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    let mut members = Vec::new();
+    Reader::new(value.get()).object(|reader, name| {
+        members.push((name, reader.value()?));
+        Some(())
+    })?;
+    Some(members)
 }
 
 #[cfg(test)]
@@ -388,7 +483,9 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> Result<Vec<(String, String)>, String> {
-        let request = Request::parse(text.as_bytes()).map_err(|f| f.message.into_owned())?;
+        let mut mended = String::new();
+        let request =
+            Request::parse(text.as_bytes(), &mut mended).map_err(|f| f.message.into_owned())?;
         let name = |command: &Command<'_>| match &command.body {
             Ok(body) => (command.id.to_string(), body.command.to_string()),
             Err(why) => (command.id.to_string(), format!("!{why}")),
@@ -439,12 +536,88 @@ mod tests {
             let refused = names(text).expect_err(text);
             assert!(refused.starts_with("The request is not a JSON object"), "{refused}");
         }
-        let invalid_utf8 = b"{\"cmd\":{\"command\":\"\xff\"}}";
-        assert!(Request::parse(invalid_utf8).is_err());
-        let trailing_bytes = b"{\"cmd\":{\"command\":\"a\"}}\xff\xfe";
-        assert!(Request::parse(trailing_bytes).is_ok());
+        for bytes in [&b"{\"cmd\":\xff}"[..], b"\xff{}", b"{\"cmd\\\xff\":{}}", b"{\"\xff\":{}"] {
+            assert!(Request::parse(bytes, &mut String::new()).is_err(), "{bytes:?}");
+        }
+        let trailing_bytes = b"{\"cmd\":{\"command\":\"a\"}}\xff\xfe \\ud83d";
+        let mut mended = String::new();
+        assert!(Request::parse(trailing_bytes, &mut mended).is_ok());
+        assert_eq!(mended, "", "what follows is not looked into");
         let twice = names(r#"{"a":{"command":"x"},"b":{"command":"x"},"a":{"command":"y"}}"#);
         assert_eq!(twice, Err("The request has two commands named \"a\".".to_owned()));
+    }
+
+    #[test]
+    fn ill_formed_unicode_is_read_as_replacements() {
+        let check = |bytes: &[u8], expected: &[(&str, &str, Option<&str>)]| {
+            let mut mended = String::new();
+            let request = Request::parse(bytes, &mut mended).expect("a request");
+            let read = request.commands.iter().map(|command| match &command.body {
+                Ok(Body { command: name, params: RawParams::Json(params) }) => {
+                    (&*command.id, &**name, params.map(RawValue::get))
+                }
+                Ok(_) => unreachable!("JSON has JSON"),
+                Err(why) => (&*command.id, *why, None),
+            });
+            assert_eq!(read.collect::<Vec<_>>(), expected, "{:?}", String::from_utf8_lossy(bytes));
+        };
+        check(
+            b"{\"a\":{\"command\":\"x\",\"params\":{\"v\":\"23\xb0C\"}},\"b\":{\"command\":\"y\"}}",
+            &[("a", "x", Some("{\"v\":\"23\u{fffd}C\"}")), ("b", "y", None)],
+        );
+        check(
+            br#"{"a\ud83d":{"command":"x\ude00","params":{"\ud83dA":["\ud83d\ude00"]}}}"#,
+            &[(
+                "a\u{fffd}",
+                "x\u{fffd}",
+                Some(r#"{"@A":["\ud83d\ude00"]}"#.replace('@', "\u{fffd}").as_str()),
+            )],
+        );
+        check(
+            b"\xef\xbb\xbf{\"a\":{\"command\":\"\xed\xa0\xbd\",\"comm\xc3\":1}} \xff}",
+            &[("a", "\u{fffd}\u{fffd}\u{fffd}", None)],
+        );
+        // Names that are the same once they are read: neither is executed, the others are.
+        check(
+            b"{\"\xb0\":{\"command\":\"x\"},\"b\":{\"command\":\"y\"},\
+              \"\xb1\":{\"command\":\"z\"}}",
+            &[("\u{fffd}", TWICE, None), ("b", "y", None)],
+        );
+    }
+
+    #[test]
+    fn the_form_of_2012_is_known() {
+        let check = |text: &str, expected: bool| {
+            let mut mended = String::new();
+            let request = Request::parse(text.as_bytes(), &mut mended).expect("a request");
+            assert_eq!(request.is_of_2012, expected, "{text}");
+        };
+        check(r#"{"auth":null,"data":{"command":"api.ping"}}"#, true);
+        check(r#"{"data":{"command":"api.ping","params":[ ]}}"#, true);
+        check(r#"{"data":{"command":"api.ping"},"params":[]}"#, true);
+        check(r#"{"data":{"command":"api.ping","params":{}}}"#, false);
+        check(r#"{"data":{"command":"api.ping","params":null}}"#, false);
+        check(r#"{"data":{"command":"api.ping","params":[1]},"list":[]}"#, false);
+        check(r#"{"auth":{"sessionId":"x"},"data":{"command":"api.ping"}}"#, false);
+    }
+
+    #[test]
+    fn a_command_without_a_name_is_answered_with_how_to_wrap_it() {
+        for text in [
+            r#"{"command":"diag.ping"}"#,
+            r#"{"auth":{"sessionId":"x"},"Command":"diag.ping","params":{"a":1}}"#,
+            r#"{"params":{"command":"reboot"},"command":"diag.ping","x":7}"#,
+        ] {
+            let refused = names(text).expect_err(text);
+            let example = r#"{"cmd":{"command":"diag.ping","params":{…}}}"#;
+            assert!(refused.contains(example), "{refused}");
+        }
+        let beside = r#"{"command":"x","params":{"command":"y"},"cmd":{"command":"z"}}"#;
+        let hint = format!("!{NOT_WRAPPED}");
+        let expected = pairs(&[("command", &hint), ("params", &hint), ("cmd", "z")]);
+        assert_eq!(names(beside), Ok(expected));
+        let expected = pairs(&[("command", "x")]);
+        assert_eq!(names(r#"{"command":{"command":"x"}}"#), Ok(expected));
     }
 
     /// The members of an object in the order of the text, as serde_json reads them.
@@ -476,7 +649,8 @@ mod tests {
 
     /// What [`names`] should find.
     fn expected_names(text: &str) -> Option<Vec<(String, String)>> {
-        let mut values = serde_json::Deserializer::from_str(text).into_iter();
+        let text = well_formed(text.as_bytes());
+        let mut values = serde_json::Deserializer::from_str(&text).into_iter();
         let Pairs(pairs) = values.next()?.ok()?;
         let name = |(id, value): (String, serde_json::Value)| {
             let command = match value.get("command") {
@@ -489,7 +663,20 @@ mod tests {
         Some(pairs.into_iter().filter(|(id, _)| id != "auth").map(name).collect())
     }
 
-    const TEXT: &str = r#""([a-c]|auth|command|\\u0061|\\[n"x]|é|\\ud83d(\\ude00)?){1,2}""#;
+    /// Those of [`expected_names`] that have the same name, and only because of ill-formed Unicode,
+    /// are one that is refused.
+    fn without_repeated(names: Vec<(String, String)>) -> Vec<(String, String)> {
+        let mut kept: Vec<(String, String)> = Vec::new();
+        for (id, name) in names {
+            match kept.iter_mut().find(|(other, _)| *other == id && id.contains('\u{fffd}')) {
+                Some((_, name)) => *name = format!("!{TWICE}"),
+                None => kept.push((id, name)),
+            }
+        }
+        kept
+    }
+
+    const TEXT: &str = r#""([a-c]|auth|\\u0061|\\[n"x]|é|\\ud83d(\\ude00)?){1,2}""#;
     const VALUE: &str = concat!(
         r#"-?[0-9]{1,2}|null|tru|true|"c"|"\\u0063"|\{\}|\[1, \{\}\]|"#,
         r#"\{"command" :"[d-f]\\\\?"\}|\{"params":\{"x":1\},"command":("c"|\[2\])\}"#
@@ -509,7 +696,9 @@ mod tests {
                 text.replace_range(at..at + char.len_utf8(), &put);
             }
             match (names(&text), expected_names(&text)) {
-                (Ok(read), Some(expected)) => prop_assert_eq!(read, expected, "{}", text),
+                (Ok(read), Some(expected)) => {
+                    prop_assert_eq!(read, without_repeated(expected), "{}", text);
+                }
                 (Err(why), Some(_)) => prop_assert!(why.contains("two commands"), "{why}: {text}"),
                 (Err(_), None) => {}
                 (Ok(_), None) => prop_assert!(false, "{text}"),
@@ -519,10 +708,14 @@ mod tests {
 
     #[test]
     fn auth_may_be_null_and_may_come_last() {
-        let request = Request::parse(br#"{"data":{"command":"a"},"auth":null}"#).expect("read");
-        assert!(request.auth.is_none());
-        let request = Request::parse(br#"{"data":{"command":"a"},"auth":{"sessionId":"s"}}"#);
-        assert_eq!(request.expect("read").auth.map(RawValue::get), Some(r#"{"sessionId":"s"}"#));
+        let check = |text: &str, expected: Option<&str>| {
+            let mut mended = String::new();
+            let request = Request::parse(text.as_bytes(), &mut mended).expect("read");
+            assert_eq!(request.auth.map(RawValue::get), expected);
+        };
+        check(r#"{"data":{"command":"a"},"auth":null}"#, None);
+        let auth = r#"{"sessionId":"s"}"#;
+        check(&format!(r#"{{"data":{{"command":"a"}},"auth":{auth}}}"#), Some(auth));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The interface of TR50 to the edges: one request in, one reply out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{Code, ConnInfo, Failure, SessionId, Timestamp};
@@ -8,7 +7,7 @@ use rules::directory::Session;
 
 use super::authenticate::{Auth, credentials, write_login};
 use super::commands::{self, api::Authenticate};
-use super::dispatch::{self, Caller, Pending, Reply, execute, execute_one};
+use super::dispatch::{self, Caller, Pending, Reply, execute_one, execute_request, write_refusal};
 use super::envelope::{Body, Command, RawParams, Request};
 use super::params::Params;
 use crate::app::{App, Credentials};
@@ -24,14 +23,14 @@ pub fn on_connection(
     now: Timestamp,
     out: &mut Vec<u8>,
 ) -> Option<Pending> {
-    let failure = match Request::parse(payload) {
+    let mut mended = String::new();
+    match Request::parse(payload, &mut mended) {
         Ok(request) if room || !dispatch::waits_for_device(&request.commands) => {
-            return execute(app, caller, &request.commands, b"", now, out);
+            return execute_request(app, caller, &request, b"", now, out);
         }
-        Ok(_) => too_many_pending(),
-        Err(failure) => failure,
-    };
-    failure.write(out);
+        Ok(request) => write_refusal(&request, &too_many_pending().to_json(), out),
+        Err(failure) => failure.write(out),
+    }
     None
 }
 
@@ -43,13 +42,19 @@ pub async fn over_http(
     conn: ConnInfo,
     now: Timestamp,
 ) -> Reply {
-    let request = match Request::parse(body) {
+    let mut mended = String::new();
+    let request = match Request::parse(body, &mut mended) {
         Ok(request) => request,
         Err(failure) => return Reply::from_bytes(failure.to_json()),
     };
+    let refused = |failure: &[u8]| {
+        let mut reply = Vec::with_capacity(failure.len());
+        write_refusal(&request, failure, &mut reply);
+        Reply::from_bytes(reply)
+    };
     let auth = match request.auth.map(Auth::read) {
         Some(Ok(auth)) => Some(auth),
-        Some(Err(failure)) => return Reply::from_bytes(failure.to_json()),
+        Some(Err(failure)) => return refused(&failure.to_json()),
         None => header.map(|id| Auth::Session(SessionId::parse(id.trim()))),
     };
     let mut head = Vec::new();
@@ -60,27 +65,26 @@ pub async fn over_http(
                     push_login(&session, &mut head);
                     Some(session)
                 }
-                Err(failure) => return Reply::from_bytes(login_failed(&failure)),
+                Err(failure) => return refused(&login_failed(&failure)),
             }
         }
         Some(Auth::Session(id)) => match session_of(app, id) {
             Ok(session) => Some(session),
-            Err(failure) => return Reply::from_bytes(failure.to_json()),
+            Err(failure) => return refused(&failure.to_json()),
         },
         None if all_open(&request.commands) => None,
-        None => return Reply::from_bytes(Failure::authentication_missing().to_json()),
+        None => return refused(&Failure::authentication_missing().to_json()),
     };
     let caller = Caller { session, conn };
     let mut out = Vec::with_capacity(256);
-    match execute(app, &caller, &request.commands, &head, now, &mut out) {
+    match execute_request(app, &caller, &request, &head, now, &mut out) {
         None => Reply::from_bytes(out),
         Some(pending) => pending.await,
     }
 }
 
-/// The fields of a form by name. The order is that in which `diag.echo` gives them back; of a field
-/// given twice the last counts.
-pub type Fields = BTreeMap<String, String>;
+/// The fields of a form, names and values in its order; of a field given twice the last counts.
+pub type Fields = Vec<(String, String)>;
 
 /// A command as a form, in the session with this id (`docs/protocol/tr50.md` 1.3, "REST, portal
 /// style"). The fields are the parameters, as texts, which every command takes (fact 15). The reply

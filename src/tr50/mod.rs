@@ -8,6 +8,7 @@ pub mod commands;
 pub mod dispatch;
 pub mod docs;
 pub mod envelope;
+mod error_message;
 pub mod exchange;
 pub mod params;
 pub mod step;

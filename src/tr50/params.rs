@@ -94,6 +94,13 @@ pub trait Value: Sized {
 
     /// Reads a value that is not null; none when it is something else.
     fn read(param: Param<'_>) -> Option<Self>;
+
+    /// Whether the value has to be exact, and is not: it names something, or proves who somebody
+    /// is, and there is U+FFFD in it, as which ill-formed Unicode is read (`docs/protocol/tr50.md`
+    /// 2).
+    fn is_inexact(_: Param<'_>) -> bool {
+        false
+    }
 }
 
 /// Declares the parameters of a command: a struct, how it is read, and its documentation.
@@ -124,9 +131,13 @@ macro_rules! params {
         }
     };
     (@type required $type:ty) => { $type };
+    (@type required_exact $type:ty) => { $type };
     (@type optional $type:ty) => { Option<$type> };
+    (@type optional_exact $type:ty) => { Option<$type> };
     (@required required) => { true };
+    (@required required_exact) => { true };
     (@required optional) => { false };
+    (@required optional_exact) => { false };
 }
 
 pub(crate) use params;
@@ -139,6 +150,7 @@ pub(crate) use params;
 pub fn optional<T: Value>(members: &Members<'_>, name: &str) -> Result<Option<T>, Failure> {
     let Some(param) = members.find(name) else { return Ok(None) };
     match T::read(param) {
+        _ if T::is_inexact(param) => Err(inexact(name)),
         Some(value) => Ok(Some(value)),
         None => {
             let sentence = format!("Parameter \"{name}\" must be {}.", T::EXPECTED);
@@ -154,6 +166,45 @@ pub fn optional<T: Value>(members: &Members<'_>, name: &str) -> Result<Option<T>
 /// It is missing or has the wrong type.
 pub fn required<T: Value>(members: &Members<'_>, name: &str) -> Result<T, Failure> {
     optional(members, name)?.ok_or_else(|| missing(name))
+}
+
+/// As [`optional`], for a text, or a list of them, by which something is known, such as an e-mail
+/// address, or that proves who somebody is.
+///
+/// # Errors
+///
+/// It has the wrong type, or is not exact ([`Value::is_inexact`]).
+pub fn optional_exact<T: Value>(members: &Members<'_>, name: &str) -> Result<Option<T>, Failure> {
+    match members.find(name) {
+        Some(param) if has_replacement(param) => Err(inexact(name)),
+        _ => optional(members, name),
+    }
+}
+
+/// As [`optional_exact`], for a parameter that must be there.
+///
+/// # Errors
+///
+/// As [`optional_exact`], or it is missing.
+pub fn required_exact<T: Value>(members: &Members<'_>, name: &str) -> Result<T, Failure> {
+    optional_exact(members, name)?.ok_or_else(|| missing(name))
+}
+
+/// Whether there is U+FFFD in a text, or in one of a list of texts.
+pub fn has_replacement(param: Param<'_>) -> bool {
+    let has = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
+    match param.bare_text() {
+        Some(text) => has(&text),
+        None => Vec::<String>::read(param).is_some_and(|texts| texts.iter().any(|text| has(text))),
+    }
+}
+
+fn inexact(name: &str) -> Failure {
+    let sentence = format!(
+        "Parameter \"{name}\" has to be exact, and has U+FFFD in it, as which ill-formed Unicode \
+         is read."
+    );
+    Failure::new(Code::PARAMETER_INVALID, sentence)
 }
 
 /// The failure for a parameter that is missing.
@@ -259,7 +310,7 @@ impl Value for Box<RawValue> {
 }
 
 macro_rules! from_text {
-    ($($type:ty, $expected:literal, $read:expr;)*) => {$(
+    ($($type:ty, $expected:literal, $read:expr $(, $is_inexact:expr)?;)*) => {$(
         impl Value for $type {
             const EXPECTED: &'static str = $expected;
 
@@ -268,6 +319,10 @@ macro_rules! from_text {
                 let read: fn(&str) -> Option<Self> = $read;
                 read(&text)
             }
+
+            $(fn is_inexact(param: Param<'_>) -> bool {
+                $is_inexact(param)
+            })?
         }
     )*};
 }
@@ -285,9 +340,9 @@ from_text! {
         |text| Self::from_str(text).ok();
     SessionRef, "a session ref of 64 hexadecimal digits", |text| Self::from_str(text).ok();
     FileName, "a file name of 1 to 255 bytes without control characters",
-        Self::parse;
+        Self::parse, has_replacement;
     ThingKey, "a thing key of 1 to 128 bytes without control characters, '/', '+' or '#'",
-        |text| Self::parse(text).ok();
+        |text| Self::parse(text).ok(), has_replacement;
 }
 
 #[cfg(test)]
@@ -348,6 +403,31 @@ mod tests {
     }
 
     #[test]
+    fn names_have_to_be_exact() {
+        let check = |json: &str, expected: bool| {
+            let raw: Box<RawValue> = serde_json::from_str(json).expect("JSON");
+            assert_eq!(has_replacement(Param::Json(&raw)), expected, "{json}");
+        };
+        check("\"caf\u{fffd}\"", true);
+        check(r#""caf\ufffd""#, true);
+        check(r#""caf\\ufffd""#, false);
+        check("[\"a\",\"\u{fffd}\"]", true);
+        check(r#"["a",7]"#, false);
+        check("7", false);
+        check("{\"\u{fffd}\":1}", false);
+        assert!(has_replacement(Param::Text("a\u{fffd}")) && !has_replacement(Param::Text("a")));
+
+        let raw: Box<RawValue> =
+            serde_json::from_str("{\"key\":\"\u{fffd}\",\"word\":\"\u{fffd}\"}").expect("JSON");
+        let members = Members::read(RawParams::Json(Some(&raw))).expect("an object");
+        let refused = |failure: Failure| failure.message.contains("\"key\" has to be exact");
+        assert!(optional::<ThingKey>(&members, "key").is_err_and(refused));
+        assert!(required_exact::<String>(&members, "key").is_err_and(refused));
+        assert_eq!(required::<String>(&members, "word").as_deref(), Ok("\u{fffd}"));
+        assert_eq!(optional_exact::<String>(&members, "other"), Ok(None));
+    }
+
+    #[test]
     fn a_failure_names_the_parameter() {
         let check = |json: &str, expected: Result<(&str, Option<u64>), &str>| {
             let raw: Box<RawValue> = serde_json::from_str(json).expect("JSON");
@@ -357,6 +437,10 @@ mod tests {
             assert_eq!(read, expected.map_err(str::to_owned));
         };
         check(r#"{"KEY":"a","limit":null}"#, Ok(("a", None)));
+        // Of a parameter given twice the last counts, in whatever case.
+        check(r#"{"key":"a","limit":1,"LIMIT":2,"Key":"b"}"#, Ok(("b", Some(2))));
+        check(r#"{"key":{},"limit":"x","key":"c","limit":null}"#, Ok(("c", None)));
+        check(r#"{"key":"a","key":null}"#, Err("Parameter \"key\" is missing."));
         check(r#"{"key":"a","Limit":"3","more":{}}"#, Ok(("a", Some(3))));
         check("[]", Err("Parameter \"key\" is missing."));
         check(r#"{"key":null}"#, Err("Parameter \"key\" is missing."));

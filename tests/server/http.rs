@@ -216,9 +216,16 @@ async fn what_a_whole_request_lacks_is_told_at_the_root() {
     let check = async |body: &str, expected: &str| {
         assert_reply(&post(&server, body).await, expected);
     };
-    for auth in ["", r#","auth":null"#, r#","auth":{}"#, r#","auth":{"sessionId":null}"#] {
+    for auth in ["", r#","auth":{}"#, r#","auth":{"sessionId":null}"#] {
         check(&format!("{{{ping}{auth}}}"), SESSION_MISSING).await;
     }
+    // The form of 2012.
+    let with_message = concat!(
+        r#"{"success":false,"errorCodes":[-99999],…],"errorMessage":""#,
+        "Authentication session is invalid: Error: Session id is missing; ",
+        r#"send `auth` or the sessionId header."}"#
+    );
+    check(&format!("{{{ping},\"auth\":null}}"), with_message).await;
     check("{}", SESSION_MISSING).await;
     let wrong = ["", "x", "000000000000000000000000", "DEADBEEFDEADBEEFDEADBEEF", "öööööööööööö"];
     for id in wrong {

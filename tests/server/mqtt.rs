@@ -150,7 +150,7 @@ async fn what_is_no_request_is_answered_and_the_connection_goes_on() {
         ("api/1", b"{", MALFORMED),
         ("api/1", b"[]", MALFORMED),
         ("api/1", b"\xff\xfe", MALFORMED),
-        ("api/1", b"{\"1\":{\"command\":\"diag.\xff\"}}", MALFORMED),
+        ("api/1", b"{\"1\":{\"command\":\"diag.ping\"\xff}}", MALFORMED),
         ("apiz/1", b"", MALFORMED),
         ("apiz/1", ASK.as_bytes(), MALFORMED),
         ("apiz/1", b"\x78\xda\x00", MALFORMED),

@@ -229,7 +229,10 @@ impl Asked<'_> {
     fn body<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let wrong =
             |error| Error::bad_request(format!("The body is not what it should be: {error}."));
-        serde_json::from_slice(self.request.body()).map_err(wrong)
+        let text = base::json::well_formed(self.request.body());
+        // A value first: there the last of two members with one name counts.
+        let body: serde_json::Value = serde_json::from_str(&text).map_err(wrong)?;
+        serde_json::from_value(body).map_err(wrong)
     }
 }
 

@@ -70,7 +70,8 @@ pub async fn answer(
         Ok(caller) => Arc::new(caller),
         Err(unknown) => return refusal(&unknown, request.body()),
     };
-    let Body { id, request } = Body::parse(request.body());
+    let text = json::well_formed(request.body());
+    let Body { id, request } = Body::parse(&text);
     let answered = match request {
         Ok(request) => call(app, &caller, id, &request, now).await,
         Err(error) => Err(error),
@@ -80,7 +81,7 @@ pub async fn answer(
 
 /// The answer to a caller who is not known, or can't be checked now.
 fn refusal(unknown: &Unknown, body: &[u8]) -> Response<Bytes> {
-    let failed = |error: &Error| failed(error, Body::parse(body).id);
+    let failed = |error: &Error| failed(error, Body::parse(&json::well_formed(body)).id);
     match unknown {
         Unknown::Refused(LoginError::Refused(Refusal::Locked { seconds })) => {
             page::locked(*seconds)
@@ -296,7 +297,7 @@ mod tests {
     }
 
     async fn called(app: &Arc<App>, caller: &Arc<Caller>, text: &str) -> Result<Bytes, Error> {
-        let body = Body::parse(text.as_bytes());
+        let body = Body::parse(text);
         let request = body.request.expect("a request");
         call(app, caller, body.id, &request, NOW).await
     }

@@ -38,7 +38,7 @@ pub(super) struct Params<'a>(Members<'a>);
 impl<'a> Body<'a> {
     /// Reads a body. Parameters are in `params`, in `parameters` (as one page has it), or beside
     /// `method` (as the examples of the documentation have it).
-    pub(super) fn parse(text: &'a [u8]) -> Self {
+    pub(super) fn parse(text: &'a str) -> Self {
         let mut members = match members(text) {
             Ok(members) => members,
             Err(error) => return Self { id: None, request: Err(error) },
@@ -48,14 +48,14 @@ impl<'a> Body<'a> {
     }
 }
 
-fn members(text: &[u8]) -> Result<Members<'_>, Error> {
+fn members(text: &str) -> Result<Members<'_>, Error> {
     let invalid = |message: String| Err(Error::new(error::INVALID_REQUEST, message));
-    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+    match text.bytes().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => {}
         Some(b'[') => return invalid("Batch requests are not supported.".to_owned()),
         _ => return invalid("A request is a JSON object.".to_owned()),
     }
-    serde_json::from_slice(text)
+    serde_json::from_str(text)
         .or_else(|error| invalid(format!("The request is not JSON: {error}.")))
 }
 
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn every_envelope_is_read() {
         let check = |text: &str, id: Option<&str>, user: Option<&str>| {
-            let body = Body::parse(text.as_bytes());
+            let body = Body::parse(text);
             let request = body.request.expect(text);
             assert_eq!(request.method, "M");
             assert_eq!(body.id.map(RawValue::get), id, "{text}");
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_no_request_is_told() {
         let check = |text: &str, message: &str| {
-            let error = Body::parse(text.as_bytes()).request.expect_err(text);
+            let error = Body::parse(text).request.expect_err(text);
             assert_eq!(error.name, error::INVALID_REQUEST, "{text}");
             assert!(error.message.contains(message), "{text}: {}", error.message);
         };
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_id_is_known_even_when_the_rest_is_wrong() {
-        let body = Body::parse(br#"{"params":[],"id":41}"#);
+        let body = Body::parse(r#"{"params":[],"id":41}"#);
         assert_eq!(body.id.map(RawValue::get), Some("41"));
         assert!(body.request.is_err());
     }

@@ -50,7 +50,7 @@ impl HttpService for Echo {
     }
 
     async fn form_login(&self, fields: Fields, _: ConnInfo) -> Result<String, Failure> {
-        let good = fields.get("username").is_some_and(|name| name == "good");
+        let good = fields.iter().any(|(name, value)| name == "username" && value == "good");
         good.then(|| "5f".to_owned()).ok_or_else(Failure::authentication_missing)
     }
 
@@ -297,9 +297,9 @@ async fn the_portals_style() {
     check("/rest/auth", "username=good&password=x", &["200 OK", "text/plain", "\r\n\r\n5f"]).await;
     let refused = "\r\n\r\n{\"success\":false,";
     check("/rest/auth/", "username=bad", &["200 OK", "application/json", refused]).await;
-    let inside = r#"["diag.echo",{"a": "b c"},Some("5f"),127.0.0.1]"#;
+    let inside = r#"["diag.echo",[("a", "b c")],Some("5f"),127.0.0.1]"#;
     check("/rest/_/diag.echo/", "sessionId=5f&a=b+c", &["200 OK", "json", inside]).await;
-    let inside = r#"["diag.echo",{},Some("6a"),127.0.0.1]"#;
+    let inside = r#"["diag.echo",[],Some("6a"),127.0.0.1]"#;
     check("/rest/_/diag%2eecho", "", &["200 OK", "json", inside]).await;
     check("/rest/_/", "", &["404 Not Found"]).await;
     check("/rest/_/a/b", "", &["404 Not Found"]).await;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ::mqtt::reason;
-use base::{Code, Failure, Timestamp};
+use base::{Code, Failure, Timestamp, utf8};
 use smallvec::SmallVec;
 
 use crate::app::App;
@@ -62,9 +62,10 @@ impl Future for Judged {
 }
 
 impl ThingCommand {
-    /// The command that a PUBLISH means; none if its payload is no text.
+    /// The command that a PUBLISH means; none if its topic is only read. A payload that is not
+    /// well-formed is read as JSON's strings are.
     pub(super) fn read(topic: ThingTopic<'_>, payload: &[u8]) -> Option<Self> {
-        let value = std::str::from_utf8(payload).ok()?;
+        let value = utf8::lossy(payload);
         let (name, key, member) = match topic.topic {
             Topic::Property(key) => ("property.publish", key, "value"),
             Topic::Alarm(key) => ("alarm.publish", key, "state"),
@@ -73,7 +74,7 @@ impl ThingCommand {
         };
         // Numbers may be texts (`docs/protocol/tr50.md` 0, fact 15); blanks around one are the
         // client's habit.
-        let value = if name == "thing.attr.set" { value } else { value.trim() };
+        let value = if name == "thing.attr.set" { &*value } else { value.trim() };
         let thing = (topic.thing != "self").then(|| topic.thing.to_owned());
         Some(Self { name, thing, key: key.to_owned(), member, value: value.to_owned() })
     }
@@ -139,13 +140,18 @@ mod tests {
         check(Topic::Alarm("a"), "\t-1 ", "alarm.publish", &[("key", "a"), ("state", "-1")]);
         let value = " \"q\" \\ \0\u{1}\u{7f}\té\n ";
         check(Topic::Attribute("a"), value, "thing.attr.set", &[("key", "a"), ("value", value)]);
+        check(
+            Topic::Attribute("a"),
+            "\u{fffd}",
+            "thing.attr.set",
+            &[("key", "a"), ("value", "\u{fffd}")],
+        );
         check(Topic::Attribute("a"), "null", "thing.attr.set", &[("key", "a"), ("value", "null")]);
     }
 
     #[test]
-    fn what_is_no_text_or_has_no_command_is_none() {
+    fn what_has_no_command_is_none() {
         let read = |topic, payload| ThingCommand::read(ThingTopic { thing: "a", topic }, payload);
-        assert!(read(Topic::Property("a"), b"\xff").is_none());
         assert!(read(Topic::Location, b"1").is_none());
         assert!(read(Topic::Connected, b"1").is_none());
     }

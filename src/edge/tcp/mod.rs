@@ -23,7 +23,7 @@ use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
 use crate::edge::pending::{Pending, Work};
 use crate::edge::wrong_door::{self, Met};
-use crate::tr50::dispatch::{self, Caller, Reply, execute};
+use crate::tr50::dispatch::{self, Caller, Reply, execute_request, write_refusal};
 use crate::tr50::envelope::Request;
 use crate::tr50::exchange::{self, TcpAuth};
 
@@ -117,14 +117,23 @@ impl Client {
         out: &mut Vec<u8>,
         owed: &mut Pending<FromDevice>,
     ) -> Result<(), Reason> {
-        match self.try_value(text, now, out, owed) {
+        let mut mended = String::new();
+        let request = match Request::parse(text, &mut mended) {
+            Ok(request) => request,
+            Err(failure) => {
+                write_failure(&failure, out);
+                return self.refused();
+            }
+        };
+        match self.try_request(&request, text.len(), now, out, owed) {
             Ok(None) => out.push(b'\n'),
             Ok(executed) => self.executed(executed, text.len(), None, out, owed),
             Err(Refusal::Login(credentials, notify)) => {
                 owed.block(self.login(credentials, notify, text.to_vec(), now));
             }
             Err(Refusal::Failure(failure)) => {
-                write_failure(&failure, out);
+                write_refusal(&request, &failure.to_json(), out);
+                out.push(b'\n');
                 self.refused()?;
             }
         }
@@ -198,16 +207,17 @@ impl Client {
         Err(Reason::ProtocolError)
     }
 
-    fn try_value(
+    /// Executes a request that came in so many bytes, unless it has to wait for its login.
+    fn try_request(
         &mut self,
-        text: &[u8],
+        request: &Request<'_>,
+        bytes: usize,
         now: Timestamp,
         out: &mut Vec<u8>,
         owed: &Pending<FromDevice>,
     ) -> Result<Option<dispatch::Pending>, Refusal> {
-        let request = Request::parse(text)?;
         let mut head: &[u8] = b"";
-        match exchange::tcp_auth(&self.app, &request)? {
+        match exchange::tcp_auth(&self.app, request)? {
             TcpAuth::Login { credentials, notify } => {
                 return Err(Refusal::Login(credentials, notify));
             }
@@ -224,10 +234,10 @@ impl Client {
                 Some(_) => {}
             },
         }
-        if !owed.has_room(text.len()) && dispatch::waits_for_device(&request.commands) {
+        if !owed.has_room(bytes) && dispatch::waits_for_device(&request.commands) {
             return Err(exchange::too_many_pending().into());
         }
-        Ok(execute(&self.app, &self.caller, &request.commands, head, now, out))
+        Ok(execute_request(&self.app, &self.caller, request, head, now, out))
     }
 
     /// Checks a login; the rest of its request is executed when that is done.
@@ -259,10 +269,13 @@ impl Client {
         owed: &mut Pending<FromDevice>,
     ) -> Result<(), Reason> {
         let Login { outcome, notify, text, now } = login;
+        // It was a request before; it still is.
+        let mut mended = String::new();
+        let request = Request::parse(&text, &mut mended).unwrap_or_default();
         let session = match outcome {
             Ok(session) => session,
             Err(error) => {
-                out.extend_from_slice(&exchange::login_failed(&login_failure(&error)));
+                write_refusal(&request, &exchange::login_failed(&login_failure(&error)), out);
                 out.push(b'\n');
                 // Counted even in a session: passwords could be guessed from there.
                 self.refusals += 1;
@@ -272,15 +285,14 @@ impl Client {
         };
         let mut head = Vec::new();
         exchange::push_login(&session, &mut head);
-        // It was a request before; it still is.
-        let commands = Request::parse(&text).map(|request| request.commands).unwrap_or_default();
-        if !owed.has_room(text.len()) && dispatch::waits_for_device(&commands) {
+        if !owed.has_room(text.len()) && dispatch::waits_for_device(&request.commands) {
             self.bind(Some(LoggedIn { session, notify }), out);
-            write_failure(&exchange::too_many_pending(), out);
+            write_refusal(&request, &exchange::too_many_pending().to_json(), out);
+            out.push(b'\n');
             return Ok(());
         }
         let caller = Caller { session: Some(session.clone()), conn: self.caller.conn };
-        let executed = execute(&self.app, &caller, &commands, &head, now, out);
+        let executed = execute_request(&self.app, &caller, &request, &head, now, out);
         self.executed(executed, text.len(), Some(LoggedIn { session, notify }), out, owed);
         Ok(())
     }

@@ -21,11 +21,12 @@ params! {
     /// The parameters of `api.authenticate`: a user's, or an application's (`docs/protocol/tr50.md`
     /// 3.1).
     pub struct Authenticate {
-        optional username: String = "username", "The user's e-mail address.";
-        optional password: String = "password", "The user's password.";
-        optional thing_key: String = "thingKey", "The thing's key.";
-        optional app_token: String = "appToken", "The application's token.";
-        optional application_token: String = "applicationToken", "The token under its older name.";
+        optional_exact username: String = "username", "The user's e-mail address.";
+        optional_exact password: String = "password", "The user's password.";
+        optional_exact thing_key: String = "thingKey", "The thing's key.";
+        optional_exact app_token: String = "appToken", "The application's token.";
+        optional_exact application_token: String = "applicationToken",
+            "The token under its older name.";
         optional app_id: String = "appId", "What the application calls itself on this device.";
         optional notify: bool = "notify",
             "Over TCP: whether notifications are to be pushed as lines.";

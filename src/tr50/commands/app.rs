@@ -45,8 +45,8 @@ params! {
     /// Which application.
     pub struct FindParams {
         optional id: ApplicationId = "id", "The application's id.";
-        optional token: String = "token", "Its token.";
-        optional name: String = "name", "Its name, unique in the organisation in any case.";
+        optional_exact token: String = "token", "Its token.";
+        optional_exact name: String = "name", "Its name, unique in the organisation in any case.";
     }
 }
 

@@ -20,7 +20,7 @@ use crate::tr50::step::Call;
 params! {
     /// The key of a new record.
     pub struct NewKey {
-        required key: String = "key", "Its key, unique in the organisation in any case.";
+        required_exact key: String = "key", "Its key, unique in the organisation in any case.";
     }
 }
 

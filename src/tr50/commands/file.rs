@@ -12,7 +12,7 @@ use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
 use crate::things::files::{Credentials, FileName, FileRecord, Owner, Put};
 use crate::tr50::envelope::{Members, Param, RawParams};
-use crate::tr50::params::{Value, optional, params};
+use crate::tr50::params::{Value, has_replacement, optional, params};
 use crate::tr50::step::{After, Call, Done, Later};
 
 commands! {
@@ -100,6 +100,17 @@ impl Value for Login {
         }
         let both = name.zip(password).filter(|(name, word)| !name.is_empty() && !word.is_empty());
         Some(Self(both.map(|(name, password)| Credentials(format!("{name}:{password}")))))
+    }
+
+    fn is_inexact(param: Param<'_>) -> bool {
+        let members = param.json().and_then(Members::of);
+        let inexact = |members: Members<'_>| {
+            ["username", "password"]
+                .into_iter()
+                .filter_map(|name| members.find(name))
+                .any(has_replacement)
+        };
+        members.is_some_and(inexact)
     }
 }
 

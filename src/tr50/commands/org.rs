@@ -40,7 +40,7 @@ params! {
     /// The parameters of `org.find`; none means the current organisation.
     pub struct Find {
         optional id: OrgId = "id", "The organisation's id.";
-        optional key: String = "key", "The organisation's key.";
+        optional_exact key: String = "key", "The organisation's key.";
         optional domain: String = "domain", "The internet domain that it claims.";
         optional customer_ref_id: String = "customerRefId", "What its customer calls it.";
     }
@@ -58,7 +58,7 @@ params! {
 params! {
     /// The names of a new organisation.
     pub struct New {
-        required key: String = "key", "Its key, unique on this server in any case.";
+        required_exact key: String = "key", "Its key, unique on this server in any case.";
         optional slug: String = "slug",
             "Its name in paths, unique on this server; made of the key by default.";
         optional parent_id: OrgId = "parentId",
@@ -69,7 +69,7 @@ params! {
 params! {
     /// Which organisation.
     pub struct FindParams {
-        optional key: String = "key", "The organisation's key.";
+        optional_exact key: String = "key", "The organisation's key.";
         optional id: OrgId = "id", "The organisation's id, instead.";
     }
 }

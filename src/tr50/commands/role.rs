@@ -54,7 +54,7 @@ params! {
 params! {
     /// Which role.
     pub struct FindParams {
-        optional key: String = "key", "The role's key.";
+        optional_exact key: String = "key", "The role's key.";
         optional id: RoleId = "id", "The role's id, instead.";
     }
 }

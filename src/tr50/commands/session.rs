@@ -49,8 +49,9 @@ params! {
         optional sort: String = "sort",
             "`-startTime` (default), `startTime`, `lastAccessed`, `commandCount`, `whoAmI`; a leading `-` puts the greatest first.";
         optional kind: String = "kind", "`user` or `application`.";
-        optional user_name: String = "userName", "Sessions of the user with this e-mail address.";
-        optional thing_key: String = "thingKey", "Sessions of the thing with this key.";
+        optional_exact user_name: String = "userName",
+            "Sessions of the user with this e-mail address.";
+        optional_exact thing_key: String = "thingKey", "Sessions of the thing with this key.";
         optional app_name: String = "appName", "Sessions of applications with this name.";
         optional protocol: String = "protocol",
             "`mqtt`, `mqtts`, `ws`, `wss`, `tcp`, `tcps`, `http` or `https`.";
@@ -82,7 +83,7 @@ params! {
 params! {
     /// The parameters of `session.org.switch`.
     pub struct Switch {
-        optional key: String = "key", "The organisation's key.";
+        optional_exact key: String = "key", "The organisation's key.";
         optional id: OrgId = "id", "The organisation's id, instead of its key.";
     }
 }

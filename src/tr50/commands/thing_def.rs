@@ -65,7 +65,7 @@ const OWN: [&str; 12] = [
 params! {
     /// Which definition.
     pub struct FindParams {
-        optional key: String = "key", "The definition's key.";
+        optional_exact key: String = "key", "The definition's key.";
         optional id: ThingDefId = "id", "Its id, instead.";
     }
 }
@@ -124,7 +124,7 @@ impl Params for Definition {
     fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
         let mut kept = Map::new();
         for (name, param) in &members.0 {
-            if param.is_null() || OWN.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+            if OWN.iter().any(|own| own.eq_ignore_ascii_case(name)) {
                 continue;
             }
             let section = SECTIONS.iter().find(|section| section.eq_ignore_ascii_case(name));

@@ -42,8 +42,8 @@ commands! {
 params! {
     /// Which user.
     pub struct FindParams {
-        optional email_address: String = "emailAddress", "The user's e-mail address.";
-        optional username: String = "username", "The same, as older clients call it.";
+        optional_exact email_address: String = "emailAddress", "The user's e-mail address.";
+        optional_exact username: String = "username", "The same, as older clients call it.";
         optional id: UserId = "id", "The user's id.";
     }
 }
@@ -60,17 +60,17 @@ params! {
 params! {
     /// A new user's login.
     pub struct New {
-        required email_address: String = "emailAddress",
+        required_exact email_address: String = "emailAddress",
             "The e-mail address, unique on this server in any case.";
-        required password: String = "password", "The password: 8 to 1024 bytes.";
+        required_exact password: String = "password", "The password: 8 to 1024 bytes.";
     }
 }
 
 params! {
     /// The new login of a user that is there.
     pub struct Login {
-        optional password: String = "password", "A new password: 8 to 1024 bytes.";
-        optional old_password: String = "oldPassword",
+        optional_exact password: String = "password", "A new password: 8 to 1024 bytes.";
+        optional_exact old_password: String = "oldPassword",
             "The present password; required with `password` from users who change their own.";
         optional unset: Vec<String> = "unset", "Members to empty.";
     }

@@ -44,7 +44,7 @@ params! {
     /// Which user in which organisation.
     pub struct FindParams {
         optional user_id: UserId = "userId", "The user's id; the caller by default.";
-        optional email_address: String = "emailAddress", "The user's e-mail address, instead.";
+        optional_exact email_address: String = "emailAddress", "The user's e-mail address, instead.";
         optional org_id: OrgId = "orgId", "The organisation's id; the current one by default.";
     }
 }

@@ -21,7 +21,7 @@ params! {
     /// The parameters of `thing.list` and `thing.search` beside those of every list.
     pub(super) struct ListParams {
         optional tags: Vec<String> = "tags", "Only things that have all of these tags.";
-        optional keys: Vec<String> = "keys", "Only things with these keys.";
+        optional_exact keys: Vec<String> = "keys", "Only things with these keys.";
         optional has_loc: bool = "hasLoc", "Only things whose location is known; false: the others.";
         optional show_count: bool = "showCount", "False leaves `count` out of the reply.";
         optional iterator: String = "iterator",

@@ -20,8 +20,8 @@ params! {
     /// The things that are to get or lose tags (`docs/protocol/tr50.md` 4.1 and 4.5). An
     /// application that names none means its own; a user has to name one.
     pub(super) struct Things {
-        optional thing_key: Vec<String> = "thingKey", "A thing's key, or an array of them.";
-        optional key: Vec<String> = "key", "The same.";
+        optional_exact thing_key: Vec<String> = "thingKey", "A thing's key, or an array of them.";
+        optional_exact key: Vec<String> = "key", "The same.";
         optional thing_id: ThingId = "thingId", "A thing's id, instead.";
         optional thing_tag: Vec<String> = "thingTag", "All things with these tags, instead.";
         optional thing_query: String = "thingQuery",
@@ -51,7 +51,7 @@ params! {
         optional tags: Vec<String> = "tags", "Only of things that have all of these tags.";
         optional sec_tags: Vec<String> = "secTags",
             "Only of things that have all of these security tags.";
-        optional keys: Vec<String> = "keys", "Only of things with these keys.";
+        optional_exact keys: Vec<String> = "keys", "Only of things with these keys.";
     }
 }
 
