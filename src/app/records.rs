@@ -71,8 +71,14 @@ pub(super) fn load(
 ///
 /// What is wrong with it.
 pub fn check_bootstrap(path: &Path, now: Timestamp) -> Result<(), IdentityError> {
-    // Ids and salts that are forgotten at once need no randomness.
-    read_file(path, now, &mut |bytes| bytes.fill(0)).map(drop)
+    // Ids and salts that are forgotten at once need no randomness, but no two ids are the same.
+    let mut count = 0_u64;
+    let mut distinct = |bytes: &mut [u8]| {
+        count += 1;
+        bytes.fill(0);
+        bytes.iter_mut().zip(count.to_le_bytes()).for_each(|(byte, of_count)| *byte = of_count);
+    };
+    read_file(path, now, &mut distinct).map(drop)
 }
 
 fn read_file(
@@ -283,6 +289,16 @@ mod tests {
         assert!(open(None).contains("server.bootstrap"));
         let missing = open(Some(Path::new("/nowhere/at/all.toml")));
         assert_eq!(missing, "the bootstrap file /nowhere/at/all.toml can't be read");
+    }
+
+    #[test]
+    fn what_has_no_id_is_not_the_same() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let role = |key: &str| format!("[[role]]\nkey = '{key}'\norg = 'SYSTEM'\n");
+        let org = "[[org]]\nkey = 'SYSTEM'\nslug = 'system'\n";
+        let text = [org, &role("device"), &role("developer")].concat();
+        std::fs::write(file.path(), text).expect("written");
+        check_bootstrap(file.path(), NOW).expect("right");
     }
 
     #[test]
