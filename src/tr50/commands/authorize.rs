@@ -48,6 +48,16 @@ pub(super) fn stamp(call: &Call<'_>) -> Option<(Timestamp, String)> {
     Some((call.now, author(call)))
 }
 
+/// Who changed a record last, and when, for `updatedBy` and `updatedOn`, which the vendor always
+/// shows: of one that nobody has changed, who made it.
+pub(super) fn last_change(
+    updated: Option<(Timestamp, String)>,
+    created_on: Timestamp,
+    created_by: &str,
+) -> (Timestamp, String) {
+    updated.unwrap_or_else(|| (created_on, created_by.to_owned()))
+}
+
 /// Whether the caller may act in this organisation.
 pub(super) fn may_act_in(call: &Call<'_>, org: OrgId) -> bool {
     let access = call.session.access();

@@ -387,9 +387,7 @@ fn write_point(
             if let Some(duration) = duration {
                 object.integer(key!("duration"), duration);
             }
-            if let Some(msg) = msg {
-                object.string(key!("msg"), msg);
-            }
+            object.string(key!("msg"), msg.as_deref().unwrap_or_default());
         }
         Value::Location(location) => write_location(object, location, addresses),
         Value::Log(entry) => {
@@ -441,18 +439,18 @@ fn write_location(object: &mut ObjectWriter<'_>, location: &Location<'_>, addres
     }
 }
 
-/// The series of a thing that a command names.
+/// The series of a thing that a command names, for who asks for its past.
 ///
 /// # Errors
 ///
-/// There is no such thing, or the store fails.
+/// There is no such thing, its past is not for the caller, or the store fails.
 pub(super) fn series_of(
     call: &Call<'_>,
     target: &Target,
     kind: Kind,
     name: &str,
 ) -> Result<Option<Series>, Failure> {
-    let owner = target.subject(call)?.id.into();
+    let owner = target.subject_of_past(call)?.id.into();
     Ok(call.app.telemetry.series(owner, kind, name)?)
 }
 

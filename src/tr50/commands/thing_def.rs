@@ -207,16 +207,12 @@ pub struct Summary {
     key: String,
     name: String,
     version: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    auto_def_props: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    auto_def_attrs: Option<bool>,
+    auto_def_props: bool,
+    auto_def_attrs: bool,
     created_by: String,
     created_on: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_by: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_on: Option<Timestamp>,
+    updated_by: String,
+    updated_on: Timestamp,
 }
 
 /// A definition on the wire.
@@ -230,15 +226,16 @@ pub struct Whole {
 
 impl From<&Arc<ThingDef>> for Summary {
     fn from(def: &Arc<ThingDef>) -> Self {
-        let (updated_on, updated_by) = def.updated.clone().unzip();
+        let (updated_on, updated_by) =
+            authorize::last_change(def.updated.clone(), def.created_on, &def.created_by);
         Self {
             id: def.id,
             owner_org_id: def.org,
             key: def.key.clone(),
             name: def.name.clone(),
             version: def.version,
-            auto_def_props: def.auto_def_props,
-            auto_def_attrs: def.auto_def_attrs,
+            auto_def_props: def.auto_def_props.unwrap_or(true),
+            auto_def_attrs: def.auto_def_attrs.unwrap_or(true),
             created_by: def.created_by.clone(),
             created_on: def.created_on,
             updated_by,
@@ -318,7 +315,11 @@ pub fn create(
 /// `thing_def.find`.
 pub fn find(call: &Call<'_>, which: FindParams) -> Result<Whole, Failure> {
     let def = which.find(call)?;
-    Ok(Whole { summary: Summary::from(&def), members: def.members.clone() })
+    let mut members = def.members.clone();
+    for section in SECTIONS {
+        members.entry(section).or_insert_with(|| Map::new().into());
+    }
+    Ok(Whole { summary: Summary::from(&def), members })
 }
 
 /// `thing_def.list`.

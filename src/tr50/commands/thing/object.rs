@@ -11,6 +11,7 @@ use store::StoreError;
 
 use crate::things::registry::{Alias, Seen, Thing};
 use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
+use crate::tr50::commands::authorize::last_change;
 use crate::tr50::commands::paging::members;
 use crate::tr50::step::Call;
 
@@ -81,41 +82,38 @@ pub(super) struct ThingObject {
     key: ThingKey,
     desc: String,
     def_id: Option<ThingDefId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    def_key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    def_name: Option<String>,
+    def_key: String,
+    def_name: String,
     tags: Vec<String>,
     sec_tags: Vec<String>,
+    /// All of them, empty where the thing has none.
     #[serde(flatten)]
     aliases: BTreeMap<Alias, String>,
     /// Whether its own connection, or that of the thing that it is bound to, is there.
     connected: bool,
     /// A secret of the application (`docs/protocol/tr50.md` 1.1): for the thing itself and for
-    /// administrators.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app_id: Option<String>,
-    /// The last sign of life.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_seen: Option<Timestamp>,
-    /// The last command.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_communication: Option<Timestamp>,
+    /// administrators, empty for others.
+    app_id: String,
+    /// The last sign of life; [`NEVER`] before the first.
+    last_seen: Timestamp,
+    /// The last command; [`NEVER`] before the first.
+    last_communication: Timestamp,
     /// The key of the thing that it is bound to; ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     bound_to: Option<ThingKey>,
     loc_enabled: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    proto: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remote_addr: Option<String>,
+    proto: &'static str,
+    remote_addr: String,
     created_by: String,
     created_on: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_by: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_on: Option<Timestamp>,
+    updated_by: String,
+    updated_on: Timestamp,
 }
+
+/// The time before all times, which the vendor shows of a thing that was never seen
+/// (`docs/protocol/tr50.md` 2, "Timestamps"): 0001-01-01. Clients read every time that is there, so
+/// it can't be null.
+const NEVER: Timestamp = Timestamp::from_millis(-62_135_596_800_000);
 
 impl ThingObject {
     /// A thing, with what is known from the newest live session that serves it.
@@ -136,7 +134,10 @@ impl ThingObject {
         let def = thing.def.and_then(|def| call.app.identity().thing_def(thing.org, def));
         let session = call.session;
         let trusted = session.access().administers_here() || session.who().principal() == own;
-        let (updated_on, updated_by) = thing.updated.unzip();
+        let (updated_on, updated_by) =
+            last_change(thing.updated, thing.created_on, &thing.created_by);
+        let alias = |alias: Alias| (alias, thing.aliases.get(&alias).cloned().unwrap_or_default());
+        let aliases = Alias::ALL.into_iter().map(alias).collect();
         Ok(Self {
             id: thing.id,
             org_id: thing.org,
@@ -146,19 +147,20 @@ impl ThingObject {
             key: thing.key,
             desc: thing.desc,
             def_id: thing.def,
-            def_key: def.as_ref().map(|def| def.key.clone()),
-            def_name: def.as_ref().map(|def| def.name.clone()),
+            def_key: def.as_ref().map_or_else(String::new, |def| def.key.clone()),
+            def_name: def.as_ref().map_or_else(String::new, |def| def.name.clone()),
             tags: thing.tags,
             sec_tags: thing.sec_tags,
-            aliases: thing.aliases,
+            aliases,
             connected: sessions.iter().any(|session| session.lifetime() == Lifetime::Connection),
-            app_id: trusted.then_some(thing.app_id),
-            last_seen: seen.map(|seen| seen.alive),
-            last_communication: seen.map(|seen| seen.command),
+            app_id: if trusted { thing.app_id } else { String::new() },
+            last_seen: seen.map_or(NEVER, |seen| seen.alive),
+            last_communication: seen.map_or(NEVER, |seen| seen.command),
             bound_to,
             loc_enabled: thing.loc_enabled,
-            proto: newest.map(|session| session.conn().protocol.as_str()),
-            remote_addr: newest.map(|session| session.conn().remote_addr.to_string()),
+            proto: newest.map_or("", |session| session.conn().protocol.as_str()),
+            remote_addr: newest
+                .map_or_else(String::new, |session| session.conn().remote_addr.to_string()),
             created_by: thing.created_by,
             created_on: thing.created_on,
             updated_by,
