@@ -4,6 +4,7 @@ use base::{Code, Failure, MailId, excerpt, limits};
 use rules::directory::Kind;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
+use serde_json::Map;
 use store::StoreError;
 
 use super::{ended, may_see, not_found};
@@ -59,18 +60,18 @@ pub(super) struct Purged {
 impl Serialize for MailView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(Mail { message, history, outcome }) = self;
-        let mut view = serializer.serialize_struct("mail", 12)?;
+        let mut view = serializer.serialize_struct("mail", 14)?;
         view.serialize_field("id", &message.id)?;
         view.serialize_field("thingKey", &message.thing_key)?;
+        view.serialize_field("thingId", &message.thing)?;
         view.serialize_field("command", &message.command)?;
-        if let Some(params) = &message.params {
-            view.serialize_field("params", params)?;
+        match &message.params {
+            Some(params) => view.serialize_field("params", params)?,
+            None => view.serialize_field("params", &Map::new())?,
         }
         view.serialize_field("from", &message.from)?;
         view.serialize_field("createdOn", &message.created)?;
-        if let Some(expires) = &message.expires {
-            view.serialize_field("expires", expires)?;
-        }
+        view.serialize_field("expires", &message.expires)?;
         view.serialize_field("status", &self.0.status())?;
         if let Some(outcome) = outcome {
             view.serialize_field("errorCode", &outcome.code)?;
@@ -82,6 +83,8 @@ impl Serialize for MailView {
             }
         }
         view.serialize_field("history", history)?;
+        let updated = history.last().map_or(message.created, |step| step.ts);
+        view.serialize_field("updated", &updated)?;
         view.end()
     }
 }

@@ -1,11 +1,15 @@
 //! `mailbox.*`: fetching mail, and acknowledging it (`docs/protocol/tr50.md` 4.2).
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use base::{
     Code, Failure, MailId, ThingId,
     json::{ObjectWriter, key},
     limits,
 };
 use rules::directory::Who;
+use rules::identity::ThingDef;
 use serde_json::value::RawValue;
 
 use super::commands;
@@ -13,7 +17,7 @@ use super::target::{can_access, is_restricted, served};
 use crate::app::notice_to;
 use crate::app::{AfterReply, Effects};
 use crate::things::mailbox::Fetched;
-use crate::things::mailbox::mail::{Mail, Outcome};
+use crate::things::mailbox::mail::{Mail, Message, Outcome, Status};
 use crate::tr50::envelope::Param;
 use crate::tr50::params::{Value, params};
 use crate::tr50::step::{After, Call, Done, WriteReply};
@@ -24,20 +28,22 @@ pub mod sending;
 commands! {
     "mailbox.ack" => ack, [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND],
         "Completes a mail to the own thing, or to one that is bound to it. Whoever waits for the \
-         mail's result gets code, text and parameters as they are.",
+         mail's result gets code, text and parameters as they are. Of a mail that was completed by \
+         being fetched, this changes nothing.",
         "";
     "mailbox.check" => check, [WRONG_SESSION_KIND],
         "Fetches the new mails of the own thing and of those that are bound to it, the oldest \
          first. They are in flight then: nobody gets them again, unless the session ends before \
          they are completed. When more remain, a notice follows the reply.",
-        "`messages`: each with `id`, `thingKey`, `command`, `params`, `from` and, unless it waits \
-         for ever, `expires`";
+        "`messages`: each with `id`, `thingKey`, `from`, `command`, `expires` (null: it waits for \
+         ever), `params`, `thingDefId`, `thingDefKey` and `thingDefName` (empty without a \
+         definition), in this order";
     "mailbox.find" => listing::find, [NOT_FOUND],
         "Shows one mail of the current organisation, done or not, with its history.",
-        "`id`, `thingKey`, `command`, `params`, `from`, `createdOn`, `expires`, `status` (new, \
-         in-flight, in-progress, completed-ok, completed-error, completed-auto, expired, purged), \
-         `history`: each with `status`, `ts`, `msg`; of a completed one also `errorCode`, \
-         `errorMessage` and `ackParams` as the thing gave them";
+        "`id`, `thingKey`, `thingId`, `command`, `params`, `from`, `createdOn`, `expires`, \
+         `status` (new, in-flight, in-progress, completed-ok, completed-error, completed-auto, \
+         expired, purged), `history`: each with `status`, `ts`, `msg`, and `updated`; of a \
+         completed one also `errorCode`, `errorMessage` and `ackParams` as the thing gave them";
     "mailbox.list" => listing::list, [NOT_FOUND],
         "Lists mails of a thing, or, for users who name none, of the current organisation: the \
          newest first, also those that are done, as long as they are kept.",
@@ -125,7 +131,8 @@ fn check(
         // It ended meanwhile, and may have given its mails back already.
         call.app.return_mail_of(session, call.now);
     }
-    Ok(After(Messages(mails), Effects::from(receipt).and_then(notice_of_more(call, things))))
+    let messages = Messages::of(call, mails);
+    Ok(After(messages, Effects::from(receipt).and_then(notice_of_more(call, things))))
 }
 
 /// Tells of mail that is left, or has come meanwhile, behind the reply: device-cloud-lib does not
@@ -141,13 +148,38 @@ fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<AfterReply> {
     }))
 }
 
-/// The reply of `mailbox.check`.
-struct Messages(Vec<Mail>);
+/// The reply of `mailbox.check`: mails, each with the definition of its thing.
+struct Messages(Vec<(Mail, Option<Arc<ThingDef>>)>);
+
+impl Messages {
+    fn of(call: &Call<'_>, mails: Vec<Mail>) -> Self {
+        // Most are to one thing.
+        let mut known: HashMap<ThingId, Option<Arc<ThingDef>>> = HashMap::new();
+        let with_def = |mail: Mail| {
+            let message = &mail.message;
+            let def = known.entry(message.thing).or_insert_with(|| def_of(call, message));
+            let def = def.clone();
+            (mail, def)
+        };
+        Self(mails.into_iter().map(with_def).collect())
+    }
+}
+
+/// The definition of a mail's thing. The mail is in flight already, so it goes out even if the thing
+/// can't be read.
+fn def_of(call: &Call<'_>, message: &Message) -> Option<Arc<ThingDef>> {
+    let thing = call.app.things.get(message.org, &message.thing_key).unwrap_or_else(|error| {
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(error, "the definition of a mail's thing is not known");
+        None
+    });
+    call.app.identity().thing_def(message.org, thing?.def?)
+}
 
 impl WriteReply for Messages {
     fn write_reply(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"success":true,"params":{"messages":["#);
-        for (index, mail) in self.0.iter().enumerate() {
+        for (index, (mail, def)) in self.0.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
@@ -155,13 +187,22 @@ impl WriteReply for Messages {
             let mut object = ObjectWriter::new(out);
             object.hex(key!("id"), message.id.as_bytes());
             object.string(key!("thingKey"), message.thing_key.as_str());
+            object.string(key!("from"), &message.from);
             object.string(key!("command"), &message.command);
+            match message.expires {
+                Some(expires) => object.time(key!("expires"), expires),
+                None => object.name(key!("expires")).extend_from_slice(b"null"),
+            }
             let params = message.params.as_ref().map_or("{}", |params| params.get());
             object.name(key!("params")).extend_from_slice(params.as_bytes());
-            object.string(key!("from"), &message.from);
-            if let Some(expires) = message.expires {
-                object.time(key!("expires"), expires);
+            // Right behind them: old agents cut the text between the two names.
+            match def {
+                Some(def) => object.hex(key!("thingDefId"), def.id.as_bytes()),
+                None => object.string(key!("thingDefId"), ""),
             }
+            let name = |name: fn(&ThingDef) -> &str| def.as_deref().map_or("", name);
+            object.string(key!("thingDefKey"), name(|def| &def.key));
+            object.string(key!("thingDefName"), name(|def| &def.name));
             object.end();
         }
         out.extend_from_slice(b"]}}");
@@ -170,7 +211,9 @@ impl WriteReply for Messages {
 
 /// `mailbox.update`.
 pub fn update(call: &Call<'_>, Update { id, msg }: Update) -> Result<After<Done>, Failure> {
-    check_serves(call, id)?;
+    if check_serves(call, id)? == Waits::No {
+        return Ok(After(Done, Effects::default()));
+    }
     let msg = msg.map(shortened);
     let receipt = call.app.mailbox.update(id, msg, call.now)?;
     receipt.map(|receipt| After(Done, receipt.into())).ok_or_else(|| ended(id))
@@ -178,7 +221,9 @@ pub fn update(call: &Call<'_>, Update { id, msg }: Update) -> Result<After<Done>
 
 /// `mailbox.ack`.
 pub fn ack(call: &Call<'_>, ack: Ack) -> Result<After<Done>, Failure> {
-    check_serves(call, ack.id)?;
+    if check_serves(call, ack.id)? == Waits::No {
+        return Ok(After(Done, Effects::default()));
+    }
     let outcome = Outcome {
         code: ack.error_code.map_or(0, |code| code.0),
         message: ack.error_message,
@@ -198,12 +243,21 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// Whether the caller's session is one that serves the mail's thing, and the mail waits.
+/// Whether a mail waits for what its thing says.
+#[derive(PartialEq, Eq)]
+enum Waits {
+    Yes,
+    /// It was completed by being fetched. The agent that did so acknowledges it all the same.
+    No,
+}
+
+/// Whether the mail waits; the caller's session has to be one that serves the mail's thing.
 ///
 /// # Errors
 ///
-/// The caller is a user; there is no such mail for these things; it is done.
-fn check_serves(call: &Call<'_>, id: MailId) -> Result<(), Failure> {
+/// The caller is a user; there is no such mail for these things; it is done otherwise than by being
+/// fetched.
+fn check_serves(call: &Call<'_>, id: MailId) -> Result<Waits, Failure> {
     let Who::Application { thing_id, .. } = call.session.who() else {
         let sentence = "Only applications have a thing of their own.";
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
@@ -217,7 +271,11 @@ fn check_serves(call: &Call<'_>, id: MailId) -> Result<(), Failure> {
             return Err(not_found(id));
         }
     }
-    if mail.status().is_final() { Err(ended(id)) } else { Ok(()) }
+    match mail.status() {
+        Status::CompletedAuto => Ok(Waits::No),
+        status if status.is_final() => Err(ended(id)),
+        _ => Ok(Waits::Yes),
+    }
 }
 
 /// Whether the caller may know of the mail.
