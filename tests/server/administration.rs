@@ -183,7 +183,7 @@ async fn acknowledged_changes_survive_a_crash() {
     let mut admin = server.admin("tcp").await;
     call(&mut admin, "session.org.switch", r#"{"key":"meadow"}"#).await;
     let roles = call(&mut admin, "role.list", "").await;
-    assert_eq!(roles["count"], 20, "19 of its own, and one from above: {roles}");
+    assert_eq!(roles["count"], 25, "22 of its own, and three from above: {roles}");
     let def = call(&mut admin, "thing_def.find", r#"{"key":"goat"}"#).await;
     assert_eq!((&def["version"], &def["methods"]), (&json!(1), &json!({"eat": {}})));
     let user = call(&mut admin, "user.find", r#"{"username":"goat@meadow.example"}"#).await;

@@ -409,12 +409,12 @@ async fn principals_come_in_pages_of_their_own_order() {
         .iter()
         .map(|item| (item["type"] == "SERVICE_ACCOUNT", item["id"].as_str().expect("an id")))
         .collect();
-    assert!(order.is_sorted() && order.len() == 15, "{order:?}");
+    assert!(order.is_sorted() && order.len() == 16, "{order:?}");
     let of_type = |wanted: &str| -> Vec<Value> {
         all.iter().filter(|item| item["type"] == wanted).cloned().collect()
     };
     let (users, accounts) = (of_type("USER"), of_type("SERVICE_ACCOUNT"));
-    assert_eq!((users.len(), accounts.len()), (8, 7));
+    assert_eq!((users.len(), accounts.len()), (8, 8));
     for (types, expected) in [
         ("", &all),
         ("types=", &all),

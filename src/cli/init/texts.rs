@@ -101,7 +101,7 @@ commands_per_s = 100
     ))
 }
 
-/// The bootstrap file. Its role is the one that devices have in fixtures/demo.toml.
+/// The bootstrap file. Its roles are those of every organisation in fixtures/demo.toml.
 pub(super) fn bootstrap(site: &Site, password_hash: &str, token_hash: &str) -> String {
     let (org, email) = (quoted(&site.org), quoted(&site.email));
     let slug = quoted(&site.slug);
@@ -114,29 +114,18 @@ pub(super) fn bootstrap(site: &Site, password_hash: &str, token_hash: &str) -> S
 key = {org}
 slug = {slug}
 
-# What devices may do.
+# What devices, programs and developers may do, as the vendor's setup scripts expect it.
 [[role]]
 key = "device"
-name = "Device"
 org = {org}
-permissions = [
-    "alarm.batch", "alarm.current", "alarm.publish",
-    "attribute.batch", "attribute.current", "attribute.publish",
-    "file.get", "file.put",
-    "location.batch", "location.current", "location.decode", "location.delete",
-    "location.encode", "location.fixtypes", "location.history", "location.network.decode",
-    "location.publish", "location.speedlimit", "location.summary", "location.weather",
-    "log.publish",
-    "mailbox.ack", "mailbox.check", "mailbox.send", "mailbox.update",
-    "method.exec",
-    "module.register",
-    "org.find",
-    "property.batch", "property.current", "property.publish",
-    "session.find", "session.info", "session.list",
-    "thing.attr.get", "thing.attr.set", "thing.attr.unset", "thing.bind",
-    "thing.create", "thing.find", "thing.list", "thing.tag.add", "thing.tag.delete",
-    "thing.unbind", "thing.update",
-]
+
+[[role]]
+key = "automation"
+org = {org}
+
+[[role]]
+key = "developer"
+org = {org}
 
 # The administrator, of everything.
 [[user]]
@@ -281,7 +270,11 @@ mod tests {
         let hash = rules::identity::password::hash_password("correct horse", [9; 16]);
         let made = read(&super::bootstrap(&site(None), &hash, &"0a".repeat(32)));
         let demo = read(include_str!("../../../fixtures/demo.toml"));
-        assert_eq!(made.roles[0].permissions, demo.roles[0].permissions);
+        let roles = |records: &rules::identity::Records| -> Vec<_> {
+            let roles = records.roles.iter().take(3);
+            roles.map(|role| (role.key.clone(), role.permissions.clone())).collect()
+        };
+        assert_eq!((roles(&made), made.roles.len()), (roles(&demo), 3));
         assert_eq!(made.orgs[0].key, "Lawns\" & 'Co'");
         assert_eq!(made.users[0].email, "o'neill@example.org");
         assert!(made.users[0].super_admin && made.users[0].memberships[0].org_admin);

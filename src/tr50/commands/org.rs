@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use base::{Code, Failure, OrgId, Timestamp, excerpt, limits};
-use rules::identity::model::Org;
-use rules::identity::{Record, SLUG_RULE, is_slug};
+use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt, limits};
+use rules::identity::model::{Org, Role};
+use rules::identity::{Record, SLUG_RULE, STANDARD_ROLES, StandardRole, is_slug};
 use serde::Serialize;
 
 use super::authorize::{self, Edit, Made, Unset};
@@ -18,7 +18,8 @@ use crate::tr50::step::{After, Call, Done};
 
 commands! {
     "org.create" => create, [ALREADY_EXISTS, IN_USE, BUSY],
-        "Makes an organisation below the current one.",
+        "Makes an organisation below the current one. It owns the roles device, automation and \
+         developer, copies of those of the organisation at the top.",
         "`id`";
     "org.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes an organisation below the current one, with its roles and definitions of things. It \
@@ -63,6 +64,7 @@ params! {
             "Its name in paths, unique on this server; made of the key by default.";
         optional parent_id: OrgId = "parentId",
             "The organisation above it; the current one by default.";
+        optional template: bool = "template", "False makes it without roles.";
     }
 }
 
@@ -88,7 +90,8 @@ params! {
     }
 }
 
-/// An organisation on the wire.
+/// An organisation on the wire. Profile, owner and the last login are not known here; the vendor
+/// always shows them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrgView {
@@ -98,17 +101,19 @@ pub struct OrgView {
     slug: String,
     parent_id: Option<OrgId>,
     desc: String,
+    profile: &'static str,
+    owner: &'static str,
     locale: String,
     domain: String,
     customer_ref_id: String,
     tags: Vec<String>,
     allow_sub_orgs: bool,
+    last_login_by: &'static str,
+    last_login_on: Option<Timestamp>,
     created_by: String,
     created_on: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_by: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_on: Option<Timestamp>,
+    updated_by: String,
+    updated_on: Timestamp,
 }
 
 const FIELDS: &[&str] = &[
@@ -118,11 +123,15 @@ const FIELDS: &[&str] = &[
     "slug",
     "parentId",
     "desc",
+    "profile",
+    "owner",
     "locale",
     "domain",
     "customerRefId",
     "tags",
     "allowSubOrgs",
+    "lastLoginBy",
+    "lastLoginOn",
     "createdBy",
     "createdOn",
     "updatedBy",
@@ -131,7 +140,8 @@ const FIELDS: &[&str] = &[
 
 impl From<&Arc<Org>> for OrgView {
     fn from(org: &Arc<Org>) -> Self {
-        let (updated_on, updated_by) = org.updated.clone().unzip();
+        let (updated_on, updated_by) =
+            authorize::last_change(org.updated.clone(), org.created_on, &org.created_by);
         Self {
             id: org.id,
             key: org.key.clone(),
@@ -139,11 +149,15 @@ impl From<&Arc<Org>> for OrgView {
             slug: org.slug.clone(),
             parent_id: org.parent,
             desc: org.desc.clone(),
+            profile: "",
+            owner: "",
             locale: org.locale.clone(),
             domain: org.domain.clone(),
             customer_ref_id: org.customer_ref_id.clone(),
             tags: org.tags.clone(),
             allow_sub_orgs: !org.no_sub_orgs,
+            last_login_by: "",
+            last_login_on: None,
             created_by: org.created_by.clone(),
             created_on: org.created_on,
             updated_by,
@@ -262,7 +276,30 @@ pub fn create(
         updated: None,
     };
     members.apply(&mut org, &Edit::new(None))?;
-    Ok(After(Made { id }, turn.put(org).into()))
+    let mut records = if new.template.unwrap_or(true) { roles_of_new(call, &org)? } else { vec![] };
+    records.insert(0, org.into());
+    Ok(After(Made { id }, turn.put_all(records).into()))
+}
+
+/// The roles that a new organisation owns: as they are in the one at the top now, or as they are
+/// published if that has none (`docs/protocol/tr50.md` 3.4).
+fn roles_of_new(call: &Call<'_>, org: &Org) -> Result<Vec<Record>, Failure> {
+    let identity = &call.app.identity();
+    let root = org.parent.map_or(org.id, |parent| identity.root_of(parent));
+    let copy = |standard: &StandardRole| {
+        let pattern = identity.role_by_key(root, standard.key);
+        let pattern = pattern.map(|granted| granted.role.clone());
+        let role = Role {
+            id: RoleId::from_bytes(random()?),
+            org: org.id,
+            created_on: call.now,
+            created_by: org.created_by.clone(),
+            updated: None,
+            ..pattern.unwrap_or_else(|| standard.to_role(org.id, call.now))
+        };
+        Ok(role.into())
+    };
+    STANDARD_ROLES.iter().map(copy).collect()
 }
 
 /// Fails when no organisation can be made below this one.

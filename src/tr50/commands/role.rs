@@ -34,8 +34,9 @@ commands! {
         "Lists all permissions.",
         "for each family its commands";
     "role.update" => update, [NOT_FOUND],
-        "Changes a role of the current organisation. Live sessions of those who hold it have the \
-         new rights when the reply comes.",
+        "Changes a role of the current organisation, not one from above: role.create makes one of \
+         its own with the same key, which a look-up by key finds first. Live sessions of those who \
+         hold it have the new rights when the reply comes.",
         "";
 }
 
@@ -81,10 +82,8 @@ pub struct RoleView {
     read_only: bool,
     created_by: String,
     created_on: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_by: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_on: Option<Timestamp>,
+    updated_by: String,
+    updated_on: Timestamp,
 }
 
 const FIELDS: &[&str] = &[
@@ -105,7 +104,8 @@ const FIELDS: &[&str] = &[
 
 impl RoleView {
     fn of(role: &Role, org: OrgId) -> Self {
-        let (updated_on, updated_by) = role.updated.clone().unzip();
+        let (updated_on, updated_by) =
+            authorize::last_change(role.updated.clone(), role.created_on, &role.created_by);
         Self {
             id: role.id,
             key: role.key.clone(),
@@ -152,14 +152,15 @@ impl FindParams {
         found.ok_or_else(|| Failure::not_found(format!("Role \"{named}\"")))
     }
 
-    /// The same, if it is the current organisation's own.
-    fn find_own(&self, call: &Call<'_>) -> Result<Arc<Granted>, Failure> {
+    /// The same, if it is the current organisation's own; `instead` is what else the caller can do.
+    fn find_own(&self, call: &Call<'_>, instead: &str) -> Result<Arc<Granted>, Failure> {
         let granted = self.find(call)?;
         if granted.role.org == call.session.org_id() {
             return Ok(granted);
         }
         let key = &granted.role.key;
-        let sentence = format!("Role \"{key}\" belongs to an organisation above this one.");
+        let sentence =
+            format!("Role \"{key}\" belongs to an organisation above this one{instead}.");
         Err(Failure::new(Code::PERMISSION_DENIED, sentence))
     }
 }
@@ -213,7 +214,8 @@ pub fn update(
     (which, members, unset): (FindParams, UpdateParams, Unset),
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
-    let mut role = which.find_own(call)?.role.clone();
+    let instead = "; role.create makes one with this key that is its own";
+    let mut role = which.find_own(call, instead)?.role.clone();
     members.apply(call, &mut role, &Edit::new(unset.unset))?;
     role.updated = authorize::stamp(call);
     let affected = Affected::Within(role.org);
@@ -224,7 +226,7 @@ pub fn update(
 pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     let identity = &call.app.identity();
     let turn = identity.turn();
-    let role = which.find_own(call)?.role.clone();
+    let role = which.find_own(call, "")?.role.clone();
     if identity.is_held(role.id) {
         let sentence = format!("Role \"{}\" is held by users or applications.", role.key);
         return Err(Failure::new(Code::IN_USE, sentence));

@@ -239,8 +239,7 @@ mod tests {
     fn roles_reach_below_with_sub_orgs_and_only_where_they_are_known() {
         let identity = demo();
         let (system, york) = (org(&identity, "SYSTEM"), org(&identity, "YorkOrg"));
-        let application = identity.application_by_token("demo-token-basicorg");
-        let device = application.expect("the application of the demo").roles[0];
+        let device = identity.role_by_key(system.id, "device").expect("a role of the demo").role.id;
         let mut member = user(&identity, "viewer@basicorg.example");
         member.memberships[0] =
             Membership { org: system.id, roles: vec![device], ..member.memberships[0].clone() };

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::model::{Application, Membership, Org, Role, User, system};
 use super::password::{hash_password, is_usable_hash};
 use super::record::Records;
+use super::standard_role::StandardRole;
 
 /// What is wrong with a bootstrap file: a part of a sentence that names the culprit, never a
 /// password or a token.
@@ -96,7 +97,7 @@ struct RoleEntry {
     key: String,
     name: Option<String>,
     org: String,
-    permissions: Vec<String>,
+    permissions: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -239,12 +240,19 @@ impl Reader<'_> {
         self.claim("role", &format!("{} of {}", entry.key, entry.org))?;
         let id = entry.id.unwrap_or_else(|| RoleId::from_bytes(self.random_bytes()));
         self.claim("role id", &id.to_string())?;
+        let standard = StandardRole::named(&entry.key);
+        let permissions = entry.permissions.or_else(|| Some(standard?.permissions()));
+        let Some(permissions) = permissions else {
+            let rule = "only device, automation and developer have some of their own";
+            return Err(Problem::Unfit { holder: holder(), what: "permissions", rule });
+        };
+        let standard = standard.map(|standard| standard.name.to_owned());
         Ok(Role {
             id,
-            name: entry.name.unwrap_or_else(|| entry.key.clone()),
+            name: entry.name.or(standard).unwrap_or_else(|| entry.key.clone()),
             key: entry.key,
             org,
-            permissions: entry.permissions,
+            permissions,
             desc: String::new(),
             view_tags: Vec::new(),
             update_tags: Vec::new(),
@@ -481,7 +489,8 @@ pub fn is_email(text: &str) -> bool {
 
 /// Whether the text can be an application's token.
 pub fn is_token(text: &str) -> bool {
-    (8..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    (8..=limits::TOKEN_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> Problem {

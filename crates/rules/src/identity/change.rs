@@ -40,6 +40,12 @@ impl Turn {
         RecordChanges { changes: vec![RecordChange::Put(record.into())], _turn: self }
     }
 
+    /// Adds several records, all at once or none.
+    pub fn put_all(self, records: impl IntoIterator<Item = Record>) -> RecordChanges {
+        let changes = records.into_iter().map(RecordChange::Put).collect();
+        RecordChanges { changes, _turn: self }
+    }
+
     /// Takes records out, all at once or none.
     pub fn delete(self, records: impl IntoIterator<Item = Record>) -> RecordChanges {
         let changes = records.into_iter().map(RecordChange::Delete).collect();
@@ -103,7 +109,9 @@ mod tests {
         let (system, basic) = (org(&identity, "SYSTEM"), org(&identity, "BasicOrg"));
         let below = Org { id: OrgId::from_bytes([1; 12]), key: "Below".into(), ..basic.clone() };
         let below = Org { parent: Some(basic.id), slug: "below".into(), ..below };
-        let device = identity.role_by_key(basic.id, "DEVICE").expect("the role of the demo");
+        let replaced = identity.role_by_key(basic.id, "DEVICE").expect("a role of the demo");
+        identity.apply(identity.turn().delete([replaced.role.clone().into()]));
+        let device = identity.role_by_key(basic.id, "DEVICE").expect("the one from above");
         let own = Role { id: RoleId::from_bytes([2; 12]), org: basic.id, ..device.role.clone() };
         let viewer = identity.user_by_email("viewer@basicorg.example").expect("a user");
         let moved = User { email: "a@b".into(), home: below.id, ..User::clone(&viewer) };
@@ -136,8 +144,8 @@ mod tests {
         assert_eq!((identity.depth(below.id), identity.depth(system.id)), (3, 1));
         let role = |org| identity.role_by_key(org, "device").map(|granted| granted.role.id);
         assert_eq!((role(below.id), role(system.id)), (Some(own.id), Some(device.role.id)));
-        assert_eq!(identity.roles_of(below.id).len(), 2);
-        assert!(identity.is_held(device.role.id) && !identity.is_held(own.id));
+        assert_eq!(identity.roles_of(below.id).len(), 6);
+        assert!(identity.is_held(replaced.role.id) && !identity.is_held(own.id));
         let emails = |org| -> Vec<_> {
             identity.users_of(org).iter().map(|user| user.email.clone()).collect()
         };
@@ -147,7 +155,7 @@ mod tests {
         assert_eq!(identity.application_by_token("demo-token-basicorg"), None);
         let names: Vec<_> =
             identity.applications_of(basic.id).iter().map(|app| app.name.clone()).collect();
-        assert_eq!(names, ["Another", "demo-app"]);
+        assert_eq!(names, ["Another", "demo-app", "demo-app-16"]);
         let by_key = |org, key| identity.thing_def_by_key(org, key).map(|d| d.id.as_bytes()[0]);
         assert_eq!((by_key(below.id, "MOWER"), by_key(system.id, "mower")), (Some(7), Some(6)));
         assert_eq!((by_key(below.id, "car"), by_key(system.id, "car")), (Some(8), None));
@@ -188,10 +196,12 @@ mod tests {
         let application =
             identity.application_by_token("demo-token-basicorg").expect("of the demo");
         let device = identity.role_by_key(basic.id, "device").expect("the role of the demo");
-        let records: [Record; 5] = [
+        let other = identity.application_by_token("demo-basicorg-16").expect("of the demo");
+        let records: [Record; 6] = [
             basic.clone().into(),
             User::clone(&viewer).into(),
             Application::clone(&application).into(),
+            Application::clone(&other).into(),
             device.role.clone().into(),
             // One that is not there.
             def(9, basic.id, "car").into(),

@@ -19,6 +19,7 @@ pub mod password;
 pub mod permission;
 mod record;
 mod registry;
+mod standard_role;
 mod thing_def;
 
 pub use access::{Access, EVERYONE};
@@ -28,6 +29,7 @@ pub use change::{RecordChange, RecordChanges, Turn};
 pub use login::Refusal;
 pub use record::{Record, Records};
 pub use registry::Granted;
+pub use standard_role::{STANDARD_ROLES, StandardRole};
 pub use thing_def::ThingDef;
 
 use registry::Registry;

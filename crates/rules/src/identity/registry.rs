@@ -257,6 +257,11 @@ impl Identity {
         self.registry.read().line_of(org).count()
     }
 
+    /// The organisation at the top of its tree.
+    pub fn root_of(&self, org: OrgId) -> OrgId {
+        self.registry.read().line_of(org).last().unwrap_or(org)
+    }
+
     /// The user with this id.
     pub fn user(&self, id: UserId) -> Option<Arc<User>> {
         self.registry.read().users.get(&id).cloned()
@@ -522,7 +527,8 @@ mod tests {
         assert_eq!(identity.application_in(system, application.id), None);
         assert_eq!(identity.application_by_name(basic, "DEMO-app"), Some(application.clone()));
         identity.apply(identity.turn().delete([Application::clone(&application).into()]));
-        assert_eq!(identity.applications_page(basic, None, 9), []);
+        let left = identity.applications_page(basic, None, 9);
+        assert_eq!(left.iter().map(|left| &left.name).collect::<Vec<_>>(), ["demo-app-16"]);
         assert_eq!(identity.application_by_name(basic, "demo-app"), None);
     }
 }

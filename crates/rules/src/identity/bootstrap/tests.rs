@@ -62,6 +62,19 @@ fn a_token_can_be_given_by_its_hash() {
 }
 
 #[test]
+fn standard_roles_need_no_permissions() {
+    let role = |key: &str| format!("[[role]]\nkey = '{key}'\norg = 'BasicOrg'\n");
+    let records = read_text(&[ORGS, ROLE, &role("Developer")].concat()).expect("right");
+    assert_eq!(
+        (records.roles[1].name.as_str(), records.roles[1].permissions.len()),
+        ("Developer", 147)
+    );
+    let unfit =
+        r#"the role "clerk" has an unfit permissions: only device, automation and developer"#;
+    check_refused(&role("clerk"), &format!("{unfit} have some of their own"));
+}
+
+#[test]
 fn passwords_are_hashed_and_hashes_are_kept() {
     let hash = hash_password("other", [9; 16]);
     let users = format!(
