@@ -11,7 +11,7 @@ use super::journal;
 
 impl App {
     /// Expires what is due, in steps between which other work gets its turn, and forgets ended
-    /// sessions that are too old.
+    /// sessions that are too old, and tokens whose time is over.
     pub async fn expire(&self, now: Timestamp) {
         loop {
             let (events, more) = self.sessions.expire(now, limits::EXPIRY_STEP);
@@ -28,6 +28,7 @@ impl App {
             }
         }
         self.notify(&self.sessions.prune(now));
+        self.forget_tokens(now);
     }
 
     /// Ends the mails whose time is over, in steps between which other work gets its turn.

@@ -34,6 +34,7 @@ mod housekeeping;
 mod idle;
 mod journal;
 mod login;
+mod made_tokens;
 mod open;
 mod passwords;
 mod presence;
@@ -69,6 +70,8 @@ pub struct App {
     pub long_answers: Arc<Semaphore>,
     /// The name of this server in `session.info`.
     pub server_id: Arc<str>,
+    /// Tokens that the server made, for those who had them made.
+    made_tokens: made_tokens::MadeTokens,
     /// Who there is.
     records: IdentityWriter,
     /// Who is connected.

@@ -79,6 +79,7 @@ impl App {
             feed: Arc::<Feed>::default(),
             long_answers: Arc::new(Semaphore::new(limits::ELEMENT_LONG_ANSWERS_MAX)),
             server_id: host_name(),
+            made_tokens: Default::default(),
             records,
             sessions,
             tables,

@@ -88,7 +88,8 @@ pub async fn run(args: InitArgs) -> Result<(), String> {
         Some(password) => password,
         None => BASE32_DNSSEC.encode(&random::<15>().map_err(sentence)?),
     };
-    let token = BASE32_DNSSEC.encode(&random::<20>().map_err(sentence)?);
+    // Sixteen characters, for some vendor tools take no others.
+    let token = BASE32_DNSSEC.encode(&random::<10>().map_err(sentence)?);
     let password_hash = hash_password(&password, random().map_err(sentence)?);
     let mut files = NewFiles::in_dir(&args.dir)?;
     let token_hash = HEXLOWER.encode(&Sha256::digest(&token));

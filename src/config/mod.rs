@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io, process};
 
+use base::limits::{TOKEN_BYTES_MAX, TOKEN_BYTES_MIN};
 use base::{Origins, Timestamp, Trusted};
 use store::Durability;
 use tracing::level_filters::LevelFilter;
@@ -95,6 +96,8 @@ sections! {
         bootstrap: Option<PathBuf> = None,
         /// What "durable" means in a reply that promises it.
         durability: Durability = Durability::Os,
+        /// Characters of the tokens that the server makes.
+        token_chars: usize = TOKEN_BYTES_MIN,
     }
     /// `[mqtt]`: the MQTT edge.
     mqtt: Mqtt {
@@ -430,6 +433,12 @@ impl Config {
             if key.ends_with("tls_listen") && tls.cert.is_none() {
                 return Some(format!("{key} needs tls.cert and tls.key"));
             }
+        }
+        let token_chars = self.server.token_chars;
+        if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token_chars) {
+            return Some(format!(
+                "server.token_chars must be {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX}, not {token_chars}"
+            ));
         }
         let frame = limits.max_frame_bytes;
         let checks = [

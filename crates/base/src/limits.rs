@@ -184,6 +184,12 @@ pub const PASSWORD_QUEUE_MAX: usize = 64;
 /// eighth of the queue, so that one guesser does not keep everybody else out.
 pub const PASSWORDS_PER_NETWORK_MAX: usize = PASSWORD_QUEUE_MAX / 8;
 
+/// New passwords, and proofs of old ones, that wait for their own thread: two seconds of a core.
+pub const PASSWORD_CHANGES_MAX: usize = 64;
+
+/// The same of one principal, so that one who changes passwords without end leaves room for others.
+pub const PASSWORD_CHANGES_PER_PRINCIPAL_MAX: usize = PASSWORD_CHANGES_MAX / 8;
+
 /// The longest password that is checked. Nobody types more; hashing megabytes is for attackers.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
@@ -231,6 +237,19 @@ pub const PASSWORD_BYTES_MIN: usize = 8;
 
 /// The shortest token that an application may be given (`docs/protocol/tr50.md` 3.4).
 pub const TOKEN_BYTES_MIN: usize = 16;
+
+/// The longest token.
+pub const TOKEN_BYTES_MAX: usize = 256;
+
+/// Seconds for which `app.find` shows a token to the session that had it made: a setup script reads
+/// it right away.
+pub const MADE_TOKEN_S: u64 = 600;
+
+/// Tokens that are remembered for one session: a setup script makes some dozens.
+pub const MADE_TOKENS_PER_SESSION: usize = 100;
+
+/// Tokens that are remembered for all sessions: at most 300 bytes each, some three megabytes.
+pub const MADE_TOKENS_MAX: usize = 10_000;
 
 /// Levels of the tree of organisations. Real ones have three or four; the bound keeps every walk
 /// up the tree short, and finite should a damaged store hold a ring.

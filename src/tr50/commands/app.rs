@@ -1,7 +1,8 @@
 //! `app.*`: applications, whose tokens devices log in with (`docs/protocol/tr50.md` 3.4 and 4.1).
 //!
-//! A token is shown once, in the reply to the command that made it; afterwards only its hash is
-//! known, and listings show `tokenId`.
+//! A token is shown in the reply to the command that made it. Of one that the server made,
+//! `app.find` shows it to the same session for ten minutes more; otherwise only its hash is known,
+//! and listings show `tokenId`.
 
 use std::sync::Arc;
 
@@ -22,14 +23,16 @@ use crate::tr50::step::{After, Call, Done};
 
 commands! {
     "app.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
-        "Makes an application and its token in the current organisation. Without `token` the server \
-         makes one. The reply is the only place where the token is ever shown.",
+        "Makes an application and its token in the current organisation. Without `token`, or with an \
+         empty one, the server makes one of letters and digits, which the reply shows, and \
+         `app.find` for ten minutes.",
         "`id`, `token`, `tokenId`";
     "app.delete" => delete, [NOT_FOUND],
         "Deletes an application; the live sessions of its token end as revoked.",
         "";
     "app.find" => find, [NOT_FOUND],
-        "Shows an application of the current organisation, never its token.",
+        "Shows an application of the current organisation. `token` is empty, but for the session \
+         for which the server made it within the last ten minutes.",
         "the application";
     "app.list" => list, [],
         "Lists the applications of the current organisation, by name, without their tokens.",
@@ -86,6 +89,8 @@ pub struct AppView {
     id: ApplicationId,
     name: String,
     desc: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     token_id: TokenId,
     token_name: String,
     auto_register: bool,
@@ -100,10 +105,8 @@ pub struct AppView {
     license: String,
     created_by: String,
     created_on: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_by: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_on: Option<Timestamp>,
+    updated_by: String,
+    updated_on: Timestamp,
 }
 
 const FIELDS: &[&str] = &[
@@ -138,11 +141,16 @@ pub struct Found {
 
 impl From<&Arc<Application>> for AppView {
     fn from(application: &Arc<Application>) -> Self {
-        let (updated_on, updated_by) = application.updated.clone().unzip();
+        let (updated_on, updated_by) = authorize::last_change(
+            application.updated.clone(),
+            application.created_on,
+            &application.created_by,
+        );
         Self {
             id: application.id,
             name: application.name.clone(),
             desc: application.desc.clone(),
+            token: None,
             token_id: application.token_id,
             token_name: application.token_name.clone(),
             auto_register: application.auto_register,
@@ -246,9 +254,11 @@ pub fn create(
     (which, members): (FindParams, UpdateParams),
 ) -> Result<After<Made>, Failure> {
     let name = which.name.ok_or_else(|| missing("name"))?;
-    let token = match which.token.filter(|token| !token.is_empty()) {
+    let given = which.token.filter(|token| !token.is_empty());
+    let is_made = given.is_none();
+    let token = match given {
         Some(token) => token,
-        None => new_token(random()?),
+        None => new_token(call.app.config.server.token_chars, random()?),
     };
     let (identity, org) = (&call.app.identity(), call.session.org_id());
     let made = Made {
@@ -282,6 +292,9 @@ pub fn create(
     check_names(call, &application, Some(&made.token))?;
     authorize::check_room(identity.applications_of(org).len(), "applications")?;
     members.apply(call, &mut application, &Edit::new(None))?;
+    if is_made {
+        call.app.remember_token(made.id, made.token.clone(), call.session, call.now);
+    }
     Ok(After(made, turn.put(application).into()))
 }
 
@@ -311,10 +324,16 @@ fn check_names(
     Ok(())
 }
 
-/// A token of 192 random bits, in letters, digits, `-` and `_`.
-fn new_token(random: [u8; 32]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    random.iter().map(|byte| char::from(DIGITS[usize::from(byte % 64)])).collect()
+/// A token of letters and digits, which needs quotes nowhere. Each is chosen by two bytes, nearly
+/// evenly, and has 5.95 random bits: sixteen have 95.
+fn new_token(length: usize, random: [u8; 2 * limits::TOKEN_BYTES_MAX]) -> String {
+    const DIGITS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let (pairs, _) = random.as_chunks::<2>();
+    let digit = |pair: &[u8; 2]| {
+        let index = usize::from(u16::from_be_bytes(*pair)) * DIGITS.len() / 0x1_0000;
+        char::from(DIGITS[index])
+    };
+    pairs.iter().take(length).map(digit).collect()
 }
 
 /// `app.find`.
@@ -325,7 +344,10 @@ pub fn find(call: &Call<'_>, which: FindParams) -> Result<Found, Failure> {
         Who::User(_) => false,
     };
     let connected = call.app.directory().any_in_org(application.org, of_it);
-    Ok(Found { application: AppView::from(&application), connected })
+    let token = call.app.made_token(&application, call.session, call.now);
+    let mut application = AppView::from(&application);
+    application.token = Some(token.unwrap_or_default());
+    Ok(Found { application, connected })
 }
 
 /// `app.list`.
@@ -377,8 +399,11 @@ mod tests {
 
     #[test]
     fn tokens_that_are_made_are_tokens() {
-        let token = new_token(std::array::from_fn(|index| (index * 8 + 7) as u8));
-        assert!(is_token(&token) && token.len() >= limits::TOKEN_BYTES_MIN, "{token}");
-        assert_eq!(new_token([63; 32]), "_".repeat(32));
+        for length in [limits::TOKEN_BYTES_MIN, 17, limits::TOKEN_BYTES_MAX] {
+            let token = new_token(length, std::array::from_fn(|index| (index * 7) as u8));
+            assert!(is_token(&token) && token.len() == length, "{token}");
+        }
+        let (least, most) = (new_token(16, [0; 512]), new_token(16, [255; 512]));
+        assert_eq!((least, most), ("A".repeat(16), "9".repeat(16)));
     }
 }
