@@ -119,7 +119,7 @@ pub fn history_multi(
         }
         let mut seen = std::collections::HashSet::new();
         keys.retain(|key| seen.insert(key.clone()));
-        let owner = target.subject(call)?.id.into();
+        let owner = target.subject_of_past(call)?.id.into();
         let (span, mut limit) = range.span(call.now);
         let form = Form { split: split.unwrap_or(false), ..Form::default() };
         let asked = limit;

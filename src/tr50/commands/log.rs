@@ -10,7 +10,7 @@ use super::attribute::{limited, offset};
 use super::commands;
 use super::history::{self, Ago, Form, History, HistoryQuery, Range};
 use super::publish::{CorrId, Gate, Message};
-use super::target::{Subject, Target, is_restricted};
+use super::target::{Subject, Target, is_restricted, not_its_past, sees_past_of_all};
 use crate::things::telemetry::point::{Entry, Kind, Point, Value};
 use crate::things::telemetry::{NewPoint, Owner};
 use crate::tr50::params::params;
@@ -19,8 +19,8 @@ use crate::tr50::step::{After, Call, Done, Later, WriteReply};
 commands! {
     "log.list" => list, [NOT_FOUND],
         "Lists entries of a thing's log, or of the organisation's, oldest first.",
-        "`count`, `result`, an array of `id`, `ts`, `thingId`, `thingKey`, `type`, `corrId`, \
-         `level` and `msg`";
+        "`count`, `result`, an array of `id`, `ts`, `thingId`, `thingKey`, `thingName`, `type`, \
+         `corrId`, `level` and `msg`; what an entry has not is empty";
     "log.publish" => publish, [NOT_FOUND],
         "Adds an entry to a thing's log, or to the organisation's.",
         "";
@@ -51,7 +51,7 @@ pub fn publish(
         let sentence = "Parameter \"level\" must be 0, 1 or 2.";
         return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
     };
-    let logged = Logged::of(call, &target, entry.global)?;
+    let logged = Logged::of(call, &target, entry.global, Target::subject)?;
     let point = NewPoint {
         name: String::new(),
         ts: entry.ts,
@@ -73,9 +73,14 @@ struct Logged {
 }
 
 impl Logged {
-    fn of(call: &Call<'_>, target: &Target, global: Option<bool>) -> Result<Self, Failure> {
+    fn of(
+        call: &Call<'_>,
+        target: &Target,
+        global: Option<bool>,
+        subject: impl FnOnce(&Target, &Call<'_>) -> Result<Subject, Failure>,
+    ) -> Result<Self, Failure> {
         if !global.unwrap_or(false) {
-            let Subject { id, key } = target.subject(call)?;
+            let Subject { id, key } = subject(target, call)?;
             return Ok(Self { owner: id.into(), thing: Some((id, key)) });
         }
         if is_restricted(call) {
@@ -106,6 +111,7 @@ params! {
 pub struct Entries {
     history: History,
     thing: Option<(ThingId, ThingKey)>,
+    thing_name: String,
 }
 
 /// `log.list`. Entries of other types than a thing's and the organisation's are not kept here: a
@@ -113,7 +119,11 @@ pub struct Entries {
 pub fn list(call: &Call<'_>, (target, which): (Target, HistoryParams)) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let kind = which.kind.as_deref().unwrap_or_default().to_ascii_lowercase();
-        let logged = Logged::of(call, &target, which.global.or(Some(kind == "system")))?;
+        let global = which.global.unwrap_or(kind == "system");
+        if global && !sees_past_of_all(call) {
+            return Err(not_its_past(call));
+        }
+        let logged = Logged::of(call, &target, Some(global), Target::subject_of_past)?;
         let series = call.app.telemetry.series(logged.owner, Kind::Log, "")?;
         let series = series.filter(|_| matches!(kind.as_str(), "" | "thing" | "system"));
         let range = Range { records: None, last: which.last, start: which.start, end: which.end };
@@ -133,7 +143,12 @@ pub fn list(call: &Call<'_>, (target, which): (Target, HistoryParams)) -> Result
             filter: Some(&fits),
         };
         let history = history::read(call, series.as_ref(), &wanted, Form::default())?;
-        Ok(Entries { history, thing: logged.thing })
+        let thing = match &logged.thing {
+            Some((_, key)) => call.app.things.get(call.session.org_id(), key)?,
+            None => None,
+        };
+        let thing_name = thing.map_or_else(String::new, |thing| thing.name);
+        Ok(Entries { history, thing: logged.thing, thing_name })
     })
 }
 
@@ -151,14 +166,19 @@ impl WriteReply for Entries {
             let mut object = ObjectWriter::new(out);
             object.string(key!("id"), &history::point_id(row));
             object.time(key!("ts"), point.ts);
-            if let Some((id, thing_key)) = &self.thing {
-                object.hex(key!("thingId"), id.as_bytes());
-                object.string(key!("thingKey"), thing_key.as_str());
+            match &self.thing {
+                Some((id, thing_key)) => {
+                    object.hex(key!("thingId"), id.as_bytes());
+                    object.string(key!("thingKey"), thing_key.as_str());
+                }
+                None => {
+                    object.string(key!("thingId"), "");
+                    object.string(key!("thingKey"), "");
+                }
             }
+            object.string(key!("thingName"), &self.thing_name);
             object.string(key!("type"), if self.thing.is_some() { "thing" } else { "system" });
-            if let Some(corr_id) = &point.corr_id {
-                object.string(key!("corrId"), corr_id);
-            }
+            object.string(key!("corrId"), point.corr_id.as_deref().unwrap_or_default());
             object.integer(key!("level"), entry.level.into());
             object.string(key!("msg"), &entry.msg);
             object.end();

@@ -1,9 +1,11 @@
 //! The parameters that name a thing (`docs/protocol/tr50.md` 2, "Thing identifier parameters").
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use base::{Code, Failure, ThingId, ThingKey, excerpt, limits};
 use rules::directory::Who;
+use rules::identity::permission::Permission;
 
 use crate::things::registry::{Alias, Thing};
 use crate::tr50::params::{missing, params};
@@ -55,6 +57,26 @@ impl Target {
             return Ok(Subject { id: *thing_id, key: thing_key.clone() });
         }
         self.thing(call).map(|thing| Subject { id: thing.id, key: thing.key })
+    }
+
+    /// The thing whose past is asked for. Applications have their own and what is bound to it; their
+    /// role opens the others' with `thing.list`, and so do administrator rights.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::subject`], or it is not for the caller.
+    pub fn subject_of_past(&self, call: &Call<'_>) -> Result<Subject, Failure> {
+        let Who::Application { thing_id, thing_key, .. } = call.session.who() else {
+            return self.subject(call);
+        };
+        if self.is_or_defaults_to(*thing_id, thing_key) || sees_past_of_all(call) {
+            return self.subject(call);
+        }
+        let thing = self.thing(call)?;
+        if thing.id == *thing_id || thing.bound_to == Some(*thing_id) {
+            return Ok(Subject { id: thing.id, key: thing.key });
+        }
+        Err(not_its_past(call))
     }
 
     /// The thing meant, as it is stored.
@@ -143,6 +165,24 @@ pub(super) fn can_access(call: &Call<'_>, thing: &Thing) -> bool {
         }
         _ => true,
     }
+}
+
+/// Whether the caller may ask for what was, of every thing and of the organisation.
+pub(super) fn sees_past_of_all(call: &Call<'_>) -> bool {
+    static THING_LIST: LazyLock<Option<Permission>> =
+        LazyLock::new(|| Permission::named("thing.list"));
+    let lists = || THING_LIST.is_some_and(|permission| call.session.may(permission));
+    matches!(call.session.who(), Who::User(_)) || lists()
+}
+
+/// The failure for a past that is not for the caller.
+pub(super) fn not_its_past(call: &Call<'_>) -> Failure {
+    let who = call.session.who().name();
+    let sentence = format!(
+        "{who} may read histories and logs of its own thing and of those bound to it; those of \
+         others need thing.list in its role."
+    );
+    Failure::new(Code::PERMISSION_DENIED, sentence)
 }
 
 /// Whether the caller's token is restricted to its own thing, as it is now.
