@@ -147,7 +147,12 @@ impl View {
     }
 }
 
-fn named<'f>(fields: &[&'f str], name: &str, parameter: &str) -> Result<&'f str, Failure> {
+/// The field with this name, in any case.
+pub(super) fn named<'f>(
+    fields: &[&'f str],
+    name: &str,
+    parameter: &str,
+) -> Result<&'f str, Failure> {
     let field = fields.iter().find(|field| field.eq_ignore_ascii_case(name));
     field.copied().ok_or_else(|| {
         let (name, fields) = (excerpt(name), fields.join(", "));

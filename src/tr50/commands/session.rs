@@ -15,6 +15,7 @@ use rules::identity::permission::PermissionSet;
 use serde::Serialize;
 
 use super::commands;
+use super::paging::named;
 use crate::app::{Effects, SessionChange};
 use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done, Looked, WriteReply};
@@ -31,7 +32,7 @@ commands! {
         "the session";
     "session.list" => list, [],
         "Lists the sessions of the current organisation.",
-        "`count`, `result`";
+        "`count`, with `show` also `fields`, `result`";
     "session.org.list" => org_list, [WRONG_SESSION_KIND],
         "Lists the organisations the user may work in.",
         "`result`, `recentOrgs`";
@@ -60,8 +61,40 @@ params! {
         optional started_before: Timestamp = "startedBefore", "Sessions that started earlier.";
         optional status: Vec<String> = "status",
             "`ACTIVE` (default), `LOGGED_OUT`, `EXPIRED`, `REVOKED`, `ENDED` (the last three) or `ALL`.";
+        optional show: Vec<String> = "show", "The members to show; all by default.";
+        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
     }
 }
+
+/// The members of a session, as `show` may name them, in the order of the reply.
+const FIELDS: &[&str] = &[
+    "ref",
+    "orgId",
+    "orgKey",
+    "userId",
+    "userName",
+    "appName",
+    "tokenId",
+    "tokenName",
+    "thingKey",
+    "whoAmI",
+    "hasSuperAdmin",
+    "hasSuperOps",
+    "hasOrgAdmin",
+    "perms",
+    "connInfo",
+    "ttl",
+    "locale",
+    "allowSubOrgAccess",
+    "startTime",
+    "orgSwitches",
+    "commandCount",
+    "lastAccessed",
+    "allAgreementsSigned",
+    "status",
+    "endReason",
+    "endTime",
+];
 
 params! {
     /// Which session.
@@ -92,14 +125,47 @@ params! {
 /// wrong with the parameters is answered at once.
 pub fn list(call: &Call<'_>, params: List) -> Result<Looked<SessionList>, Failure> {
     let org = call.session.org_id();
+    let shown = Shown::of(params.show.as_deref().unwrap_or_default(), params.hide_fields)?;
     let Some(query) = params.into_query(call, org)? else {
         let listing = Listing { count: 0, sessions: Vec::new() };
-        return Ok(Looked::Done(SessionList { org, listing }));
+        return Ok(Looked::Done(SessionList { org, listing, shown }));
     };
     let long = !query.is_page() && call.app.directory().count(org) > LISTED_AT_ONCE_MAX;
     call.look(long, move |call| {
-        Ok(SessionList { org, listing: call.app.directory().list(org, &query) })
+        Ok(SessionList { org, listing: call.app.directory().list(org, &query), shown })
     })
+}
+
+/// The members of sessions that a client asked for.
+struct Shown {
+    /// As they are named in `fields`.
+    names: Vec<&'static str>,
+    /// Bit by bit, in the order of [`FIELDS`].
+    wanted: u32,
+    hides_fields: bool,
+}
+
+impl Shown {
+    /// None: all, as on the vendor's page, and no `fields`.
+    fn of(show: &[String], hide_fields: Option<bool>) -> Result<Option<Self>, Failure> {
+        if show.is_empty() {
+            return Ok(None);
+        }
+        let names: Vec<_> = if show.iter().any(|name| name == "*") {
+            FIELDS.to_vec()
+        } else {
+            show.iter().map(|name| named(FIELDS, name, "show")).collect::<Result<_, _>>()?
+        };
+        let bits = FIELDS.iter().enumerate().filter(|(_, field)| names.contains(field));
+        let wanted = bits.fold(0, |bits, (index, _)| bits | 1 << index);
+        Ok(Some(Self { names, wanted, hides_fields: hide_fields.unwrap_or(false) }))
+    }
+
+    /// The fields, in the order of the reply.
+    fn fields(&self) -> impl Iterator<Item = &'static str> {
+        let wanted = |(index, _): &(usize, &&str)| self.wanted >> index & 1 == 1;
+        FIELDS.iter().enumerate().filter(wanted).map(|(_, field)| *field)
+    }
 }
 
 impl List {
@@ -365,6 +431,7 @@ pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<After<Done>, Failur
 pub struct SessionList {
     org: OrgId,
     listing: Listing,
+    shown: Option<Shown>,
 }
 
 impl WriteReply for SessionList {
@@ -372,6 +439,10 @@ impl WriteReply for SessionList {
         let mut texts = SharedTexts::default();
         out.extend_from_slice(br#"{"success":true,"params":{"count":"#);
         json::push_value(out, &self.listing.count);
+        if let Some(shown) = self.shown.as_ref().filter(|shown| !shown.hides_fields) {
+            out.extend_from_slice(br#","fields":"#);
+            json::push_value(out, &shown.names);
+        }
         out.extend_from_slice(br#","result":["#);
         let mut comma = false;
         for (index, session) in self.listing.sessions.iter().enumerate() {
@@ -386,7 +457,10 @@ impl WriteReply for SessionList {
                 }
                 comma = true;
                 let mut object = ObjectWriter::new(out);
-                write_in_context(&mut object, session, context, &mut texts);
+                match &self.shown {
+                    None => write_in_context(&mut object, session, context, &mut texts),
+                    Some(shown) => write_shown(&mut object, session, context, shown, &mut texts),
+                }
                 object.end();
             });
             if index == 0 {
@@ -450,6 +524,8 @@ struct StandingTexts {
     access: Arc<Access>,
     org: Vec<u8>,
     rights: Vec<u8>,
+    /// How many bytes of `rights` are before `perms`.
+    flags: usize,
 }
 
 impl SharedTexts {
@@ -488,10 +564,19 @@ impl StandingTexts {
         object.flag(key!("hasSuperAdmin"), access.super_admin);
         object.flag(key!("hasSuperOps"), access.super_ops);
         object.flag(key!("hasOrgAdmin"), access.org_admin);
+        let flags = rights.len();
+        let mut object = ObjectWriter::further(&mut rights);
         if !access.administers_here() {
             write_perms(object.name(key!("perms")), access.permissions);
         }
-        Self { access: access.clone(), org, rights }
+        Self { access: access.clone(), org, rights, flags }
+    }
+}
+
+impl StandingTexts {
+    /// The value of `perms`; only who administers has none.
+    fn perms(&self) -> &[u8] {
+        self.rights.get(self.flags + br#","perms":"#.len()..).unwrap_or(b"{}")
     }
 }
 
@@ -542,10 +627,7 @@ fn write_in_context(
     write_conn(object, session);
     object.integer(key!("ttl"), session.ttl_s());
     object.string(key!("locale"), locale);
-    match access.allow_sub_org_access {
-        Some(allowed) => object.flag(key!("allowSubOrgAccess"), allowed),
-        None => object.name(key!("allowSubOrgAccess")).extend_from_slice(b"null"),
-    }
+    write_sub_org_access(object, access);
     object.time(key!("startTime"), session.started());
     json::push_value(object.name(key!("orgSwitches")), &context.switches);
     object.integer(key!("commandCount"), session.command_count());
@@ -555,6 +637,81 @@ fn write_in_context(
         object.string(key!("status"), end.reason.status().as_str());
         object.string(key!("endReason"), end.reason.as_str());
         object.time(key!("endTime"), end.at);
+    }
+}
+
+/// Writes the members that are asked for, as [`write_in_context`] writes all.
+fn write_shown(
+    object: &mut ObjectWriter<'_>,
+    session: &Session,
+    context: &OrgContext,
+    shown: &Shown,
+    texts: &mut SharedTexts,
+) {
+    let access = &context.access;
+    for field in shown.fields() {
+        match field {
+            "ref" => object.hex(key!("ref"), session.reference().as_bytes()),
+            "orgId" => object.hex(key!("orgId"), access.org.id.as_bytes()),
+            "orgKey" => object.string(key!("orgKey"), &access.org.key),
+            "hasSuperAdmin" => object.flag(key!("hasSuperAdmin"), access.super_admin),
+            "hasSuperOps" => object.flag(key!("hasSuperOps"), access.super_ops),
+            "hasOrgAdmin" => object.flag(key!("hasOrgAdmin"), access.org_admin),
+            "perms" if !access.administers_here() => {
+                let known = SharedTexts::of_standing(&mut texts.access, access);
+                object.name(key!("perms")).extend_from_slice(known.perms());
+            }
+            "connInfo" => write_conn(object, session),
+            "ttl" => object.integer(key!("ttl"), session.ttl_s()),
+            "allowSubOrgAccess" => write_sub_org_access(object, access),
+            "startTime" => object.time(key!("startTime"), session.started()),
+            "orgSwitches" => {
+                json::push_value(object.name(key!("orgSwitches")), &context.switches);
+            }
+            "commandCount" => object.integer(key!("commandCount"), session.command_count()),
+            "lastAccessed" => object.time(key!("lastAccessed"), session.last_accessed()),
+            "allAgreementsSigned" => object.flag(key!("allAgreementsSigned"), false),
+            _ => write_shown_of_who(object, session, field),
+        }
+    }
+}
+
+/// Writes a member that says whose session it is, or how it has ended, if the session has it.
+fn write_shown_of_who(object: &mut ObjectWriter<'_>, session: &Session, field: &str) {
+    match (field, session.who()) {
+        ("whoAmI", who) => object.string(key!("whoAmI"), who.name()),
+        ("locale", Who::User(user)) => object.string(key!("locale"), &user.locale),
+        ("locale", Who::Application { .. }) => object.string(key!("locale"), ""),
+        ("userId", Who::User(user)) => object.hex(key!("userId"), user.id.as_bytes()),
+        ("userName", Who::User(user)) => object.string(key!("userName"), &user.email),
+        ("appName", Who::Application { application, .. }) => {
+            object.string(key!("appName"), &application.name);
+        }
+        ("tokenId", Who::Application { application, .. }) => {
+            object.hex(key!("tokenId"), application.token_id.as_bytes());
+        }
+        ("tokenName", Who::Application { application, .. }) => {
+            object.string(key!("tokenName"), &application.token_name);
+        }
+        ("thingKey", Who::Application { thing_key, .. }) => {
+            object.string(key!("thingKey"), thing_key.as_str());
+        }
+        _ => {
+            let Some(end) = session.end() else { return };
+            match field {
+                "status" => object.string(key!("status"), end.reason.status().as_str()),
+                "endReason" => object.string(key!("endReason"), end.reason.as_str()),
+                "endTime" => object.time(key!("endTime"), end.at),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn write_sub_org_access(object: &mut ObjectWriter<'_>, access: &Access) {
+    match access.allow_sub_org_access {
+        Some(allowed) => object.flag(key!("allowSubOrgAccess"), allowed),
+        None => object.name(key!("allowSubOrgAccess")).extend_from_slice(b"null"),
     }
 }
 
