@@ -208,7 +208,8 @@ impl App {
         same.ok_or(Refusal::NoAccess)
     }
 
-    /// Checks a user's password as a login does; the failures count with those of logins.
+    /// Checks the password that the session's user wants to change as a login does; the failures
+    /// count with those of logins.
     ///
     /// # Errors
     ///
@@ -217,33 +218,33 @@ impl App {
         &self,
         user: &Arc<User>,
         password: String,
-        from: &ConnInfo,
+        session: &Session,
         now: Timestamp,
     ) -> Result<(), Failure> {
-        let from = from.remote_addr.ip();
-        let checked = self.passwords.verify(Some(user.clone()), &user.email, password, from, now);
-        match checked.await {
+        let (principal, from) = (session.who().principal(), session.conn().remote_addr.ip());
+        let user = user.clone();
+        match self.passwords.verify_to_change(user, password, principal, from, now).await {
             Ok(_) => Ok(()),
             Err(Refusal::BadCredentials) => {
                 let sentence = "Parameter \"oldPassword\" is not the user's password.";
                 Err(Failure::new(Code::LOGIN_REFUSED, sentence))
             }
-            Err(refusal) => Err(login_failure(&refusal.into())),
+            Err(refusal) => Err(change_failure(refusal)),
         }
     }
 
-    /// Makes the hash of a new password.
+    /// Makes the hash of a new password for the session.
     ///
     /// # Errors
     ///
-    /// Too many passwords wait.
+    /// Too many changes of passwords wait.
     pub async fn hash_password(
         &self,
         password: String,
-        from: &ConnInfo,
+        session: &Session,
     ) -> Result<String, Failure> {
-        let hash = self.passwords.hash(password, random()?, from.remote_addr.ip()).await;
-        hash.map_err(|refusal| login_failure(&refusal.into()))
+        let hash = self.passwords.hash(password, random()?, session.who().principal()).await;
+        hash.map_err(change_failure)
     }
 
     async fn admit(
@@ -343,6 +344,17 @@ pub fn login_failure(error: &LoginError) -> Failure {
             let sentence = "Login refused: user name, password, thing key or token is not right.";
             Failure::new(Code::LOGIN_REFUSED, sentence)
         }
+    }
+}
+
+/// What a change of a password says when it can't be made now.
+fn change_failure(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::Busy => {
+            let sentence = "The server can't take another change of a password now; try again.";
+            Failure::new(Code::BUSY, sentence)
+        }
+        refusal => login_failure(&refusal.into()),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Password checks. Each takes some 30 ms of a core, so they run on threads of their own, and
 //! failed logins are limited.
+//!
+//! Logins and changes wait in queues of their own, for threads of their own: however many logins
+//! are tried, from wherever, who is logged in can change a password.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
@@ -8,6 +11,7 @@ use std::sync::{Arc, mpsc};
 
 use base::{Timestamp, limits};
 use parking_lot::Mutex;
+use rules::directory::Principal;
 use rules::identity::Refusal;
 use rules::identity::model::User;
 use rules::identity::password::{NOBODYS_HASH, hash_password, is_right};
@@ -16,9 +20,26 @@ use tokio::sync::oneshot;
 
 /// Checks passwords.
 pub(super) struct Passwords {
-    queue: mpsc::SyncSender<Work>,
-    waiting: Arc<Waiting>,
+    logins: Queue,
+    changes: Queue,
     failures: Mutex<Failures>,
+}
+
+/// What waits for one group of threads.
+struct Queue {
+    work: mpsc::SyncSender<Work>,
+    waiting: Arc<Waiting>,
+    /// How much of one asker may wait.
+    per_asker_max: usize,
+}
+
+/// Whose work waits.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Asker {
+    /// Somebody in this network who is not logged in.
+    Network(IpAddr),
+    /// Somebody who is.
+    Principal(Principal),
 }
 
 /// What the threads do; both take the same time.
@@ -37,31 +58,49 @@ enum Work {
     },
 }
 
-/// Checks of each network that wait or are being made.
-type Waiting = Mutex<HashMap<IpAddr, usize>>;
+/// What waits of each asker, or is being done.
+type Waiting = Mutex<HashMap<Asker, usize>>;
 
 /// A place in the queue, given back when the check is made. It belongs to the check and not to the
 /// caller, so that hanging up gives nobody a second one.
 struct QueuePlace {
     waiting: Arc<Waiting>,
-    network: IpAddr,
+    asker: Asker,
 }
 
-impl QueuePlace {
-    fn take(waiting: &Arc<Waiting>, network: IpAddr) -> Result<Self, Refusal> {
-        let mut counts = waiting.lock();
-        let count = counts.entry(network).or_default();
-        if *count >= limits::PASSWORDS_PER_NETWORK_MAX {
+impl Queue {
+    /// Starts that many threads; each does one thing at a time. They end with this value.
+    fn new(threads: usize, room: usize, per_asker_max: usize) -> Self {
+        let (queue, work) = mpsc::sync_channel(room);
+        let work = Arc::new(Mutex::new(work));
+        for _ in 0..threads {
+            let work = Arc::clone(&work);
+            std::thread::Builder::new()
+                .name("password".into())
+                .spawn(move || work_off(&work))
+                .expect("the system has a thread left when the program starts");
+        }
+        Self { work: queue, waiting: Arc::default(), per_asker_max }
+    }
+
+    fn place(&self, asker: Asker) -> Result<QueuePlace, Refusal> {
+        let mut counts = self.waiting.lock();
+        let count = counts.entry(asker.clone()).or_default();
+        if *count >= self.per_asker_max {
             return Err(Refusal::Busy);
         }
         *count += 1;
-        Ok(Self { waiting: waiting.clone(), network })
+        Ok(QueuePlace { waiting: self.waiting.clone(), asker })
+    }
+
+    fn submit(&self, work: Work) -> Result<(), Refusal> {
+        self.work.try_send(work).map_err(|_| Refusal::Busy)
     }
 }
 
 impl Drop for QueuePlace {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.waiting.lock().entry(self.network) {
+        if let Entry::Occupied(mut count) = self.waiting.lock().entry(self.asker.clone()) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -71,19 +110,13 @@ impl Drop for QueuePlace {
 }
 
 impl Passwords {
-    /// Starts that many threads, at least one; each checks one password at a time. They end with
-    /// this value.
+    /// Starts that many threads for logins, at least one, and one for changes.
     pub(super) fn new(workers: usize) -> Self {
-        let (queue, work) = mpsc::sync_channel(limits::PASSWORD_QUEUE_MAX);
-        let work = Arc::new(Mutex::new(work));
-        for _ in 0..workers.max(1) {
-            let work = Arc::clone(&work);
-            std::thread::Builder::new()
-                .name("password".into())
-                .spawn(move || work_off(&work))
-                .expect("the system has a thread left when the program starts");
-        }
-        Self { queue, waiting: Arc::default(), failures: Mutex::default() }
+        let logins =
+            (workers.max(1), limits::PASSWORD_QUEUE_MAX, limits::PASSWORDS_PER_NETWORK_MAX);
+        let changes = (1, limits::PASSWORD_CHANGES_MAX, limits::PASSWORD_CHANGES_PER_PRINCIPAL_MAX);
+        let queue = |(threads, room, per_asker_max)| Queue::new(threads, room, per_asker_max);
+        Self { logins: queue(logins), changes: queue(changes), failures: Mutex::default() }
     }
 
     /// Checks the password of the user whom the caller found under `name`, and returns the user.
@@ -101,16 +134,46 @@ impl Passwords {
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
-        let network = network_of(from);
-        let source = Source::new(name, network);
+        let asker = Asker::Network(network_of(from));
+        self.check(&self.logins, asker, user, name, password, from, now).await
+    }
+
+    /// Checks the present password of a user who wants another one; the failures count with those
+    /// of logins.
+    ///
+    /// # Errors
+    /// As [`Passwords::verify`]; it is busy when too many changes wait, in all or of this principal.
+    pub(super) async fn verify_to_change(
+        &self,
+        user: Arc<User>,
+        password: String,
+        principal: Principal,
+        from: IpAddr,
+        now: Timestamp,
+    ) -> Result<Arc<User>, Refusal> {
+        let (name, asker) = (user.email.clone(), Asker::Principal(principal));
+        self.check(&self.changes, asker, Some(user), &name, password, from, now).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "who, what, from where and when")]
+    async fn check(
+        &self,
+        queue: &Queue,
+        asker: Asker,
+        user: Option<Arc<User>>,
+        name: &str,
+        password: String,
+        from: IpAddr,
+        now: Timestamp,
+    ) -> Result<Arc<User>, Refusal> {
+        let source = Source::new(name, network_of(from));
         self.failures.lock().check(&source, now)?;
         let fits = password.len() <= limits::PASSWORD_BYTES_MAX;
         let user = user.filter(|_| fits);
         let password = if fits { password } else { String::new() };
         let (answer, answered) = oneshot::channel();
-        let place = QueuePlace::take(&self.waiting, network)?;
-        let check = Work::Check { user: user.clone(), password, answer, place };
-        self.queue.try_send(check).map_err(|_| Refusal::Busy)?;
+        let place = queue.place(asker)?;
+        queue.submit(Work::Check { user: user.clone(), password, answer, place })?;
         let right = answered.await.map_err(|_| Refusal::Busy)?;
 
         let mut failures = self.failures.lock();
@@ -131,20 +194,19 @@ impl Passwords {
 }
 
 impl Passwords {
-    /// Makes the argon2id hash of a new password, in PHC form, as one of the checks that wait.
+    /// Makes the argon2id hash of a new password, in PHC form, as one of the changes that wait.
     ///
     /// # Errors
-    /// [`Refusal::Busy`] when too many checks wait, in all or from this network.
+    /// [`Refusal::Busy`] when too many changes wait, in all or of this principal.
     pub(super) async fn hash(
         &self,
         password: String,
         salt: [u8; 16],
-        from: IpAddr,
+        principal: Principal,
     ) -> Result<String, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let place = QueuePlace::take(&self.waiting, network_of(from))?;
-        let work = Work::Hash { password, salt, answer, place };
-        self.queue.try_send(work).map_err(|_| Refusal::Busy)?;
+        let place = self.changes.place(Asker::Principal(principal))?;
+        self.changes.submit(Work::Hash { password, salt, answer, place })?;
         answered.await.map_err(|_| Refusal::Busy)
     }
 }
@@ -282,16 +344,19 @@ mod tests {
     #[tokio::test]
     async fn a_new_password_opens() {
         let passwords = Passwords::new(1);
-        let hash = passwords.hash("new password".into(), [3; 16], HERE).await.expect("room");
+        let user = viewer().expect("a user of the demo");
+        let hash = passwords.hash("new password".into(), [3; 16], Principal::User(user.id)).await;
+        let hash = hash.expect("room");
         assert_eq!(hash, hash_password("new password", [3; 16]));
-        let mut user = User::clone(&viewer().expect("a user of the demo"));
+        let mut user = User::clone(&user);
         user.password_hash = hash;
         let verify = |password: &str| {
             passwords.verify(Some(Arc::new(user.clone())), NAME, password.into(), HERE, NOW)
         };
         verify("new password").await.expect("the new one");
         assert!(matches!(verify(PASSWORD).await, Err(Refusal::BadCredentials)));
-        assert!(passwords.waiting.lock().is_empty());
+        assert!(passwords.logins.waiting.lock().is_empty());
+        assert!(passwords.changes.waiting.lock().is_empty());
     }
 
     #[tokio::test]
@@ -322,9 +387,32 @@ mod tests {
         let busy = guesses.iter().filter(|guess| matches!(guess, Err(Refusal::Busy))).count();
         assert_eq!(busy, names.len() - limits::PASSWORDS_PER_NETWORK_MAX);
         other.expect("another network is not kept out");
-        assert!(passwords.waiting.lock().is_empty());
+        assert!(passwords.logins.waiting.lock().is_empty());
         let here = passwords.verify(user, NAME, PASSWORD.into(), HERE, NOW).await;
         here.expect("the places are given back");
+    }
+
+    #[tokio::test]
+    async fn changes_have_a_place_while_logins_fill_theirs() {
+        let passwords = Passwords::new(1);
+        let user = viewer().expect("a user of the demo");
+        let names: Vec<_> = (0..90).map(|number| number.to_string()).collect();
+        let guesses =
+            names.iter().map(|name| passwords.verify(None, name, String::new(), HERE, NOW));
+        let guesses = futures_util::future::join_all(guesses);
+        let principal = || Principal::User(user.id);
+        let most = limits::PASSWORD_CHANGES_PER_PRINCIPAL_MAX;
+        let hashes = (0..most - 1).map(|_| passwords.hash("new".into(), [3; 16], principal()));
+        let hashes = futures_util::future::join_all(hashes);
+        let old = passwords.verify_to_change(user.clone(), PASSWORD.into(), principal(), HERE, NOW);
+        let more = passwords.hash("new".into(), [3; 16], principal());
+        let other = Principal::User(base::UserId::from_bytes([9; 12]));
+        let other = passwords.hash("new".into(), [3; 16], other);
+        let all = tokio::join!(guesses, hashes, old, more, other);
+        assert!(all.0.iter().any(|guess| matches!(guess, Err(Refusal::Busy))));
+        assert!(all.1.iter().all(Result::is_ok) && all.2.is_ok() && all.4.is_ok());
+        assert!(matches!(all.3, Err(Refusal::Busy)), "one principal leaves room for others");
+        assert!(passwords.changes.waiting.lock().is_empty());
     }
 
     #[tokio::test]

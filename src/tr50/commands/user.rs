@@ -112,10 +112,8 @@ pub struct UserView {
     is_org_admin: bool,
     created_by: String,
     created_on: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_by: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    updated_on: Option<Timestamp>,
+    updated_by: String,
+    updated_on: Timestamp,
 }
 
 const FIELDS: &[&str] = &[
@@ -141,7 +139,8 @@ const FIELDS: &[&str] = &[
 impl UserView {
     fn of(user: &User, org: OrgId) -> Self {
         let membership = user.memberships.iter().find(|membership| membership.org == org);
-        let (updated_on, updated_by) = user.updated.clone().unzip();
+        let (updated_on, updated_by) =
+            authorize::last_change(user.updated.clone(), user.created_on, &user.created_by);
         Self {
             id: user.id,
             email_address: user.email.clone(),
@@ -285,7 +284,7 @@ pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<La
     let home = authorize::resolve_org(call, members.default_org_id)?.id;
     let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
     Ok(Later::new(async move {
-        let password_hash = app.hash_password(new.password, session.conn()).await?;
+        let password_hash = app.hash_password(new.password, &session).await?;
         let mut user = User {
             id: UserId::from_bytes(random()?),
             email: new.email_address,
@@ -386,9 +385,9 @@ impl Update {
         if let Some(password) = self.login.password {
             if let (true, Some(old)) = (self.is_own, self.login.old_password) {
                 let user = app.identity().user(self.id).ok_or_else(gone)?;
-                app.verify_password(&user, old, session.conn(), now).await?;
+                app.verify_password(&user, old, session, now).await?;
             }
-            hash = Some(app.hash_password(password, session.conn()).await?);
+            hash = Some(app.hash_password(password, session).await?);
         }
         let call = Call { app, session, now };
         let turn = app.identity().turn();
