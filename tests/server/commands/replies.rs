@@ -341,10 +341,7 @@ fn length_of(kind: &str, text: &str) -> Option<usize> {
     match kind {
         "id" => (run(text, hex) == 24).then_some(24),
         "ref" => (run(text, hex) == 64).then_some(64),
-        "token" => {
-            let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
-            (run(text, is_digit) == 32).then_some(32)
-        }
+        "token" => (run(text, u8::is_ascii_alphanumeric) == 16).then_some(16),
         "millis" => (run(text, u8::is_ascii_digit) == 13).then_some(13),
         "number" => Some(run(text, u8::is_ascii_digit)).filter(|length| *length > 0),
         "host" => Some(run(text, |byte| *byte != b'"')).filter(|length| *length > 0),
