@@ -71,14 +71,8 @@ pub(super) fn load(
 ///
 /// What is wrong with it.
 pub fn check_bootstrap(path: &Path, now: Timestamp) -> Result<(), IdentityError> {
-    // Ids and salts that are forgotten at once need no randomness, but no two ids are the same.
-    let mut count = 0_u64;
-    let mut distinct = |bytes: &mut [u8]| {
-        count += 1;
-        bytes.fill(0);
-        bytes.iter_mut().zip(count.to_le_bytes()).for_each(|(byte, of_count)| *byte = of_count);
-    };
-    read_file(path, now, &mut distinct).map(drop)
+    bootstrap::check_text(&read_text(path)?, now)
+        .map_err(|problem| IdentityError::Bootstrap { path: path.into(), problem })
 }
 
 fn read_file(
@@ -86,10 +80,13 @@ fn read_file(
     now: Timestamp,
     random: &mut dyn FnMut(&mut [u8]),
 ) -> Result<Records, IdentityError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
-    bootstrap::read(&text, now, random)
+    bootstrap::read(&read_text(path)?, now, random)
         .map_err(|problem| IdentityError::Bootstrap { path: path.into(), problem })
+}
+
+fn read_text(path: &Path) -> Result<String, IdentityError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| IdentityError::Unreadable { path: path.into(), source })
 }
 
 /// The rows of changes.

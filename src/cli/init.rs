@@ -102,7 +102,7 @@ pub async fn run(args: InitArgs) -> Result<(), String> {
     };
     let bootstrap = texts::bootstrap(&site, &password_hash, &token_hash);
     // Whatever these options make, `serve` must be able to read.
-    bootstrap::read(&bootstrap, Timestamp::now(), &mut |bytes| bytes.fill(0))
+    bootstrap::check_text(&bootstrap, Timestamp::now())
         .map_err(|problem| format!("can't make the bootstrap file: {problem}"))?;
     if let Some(names) = &site.names {
         let pair = make_certificate(names)

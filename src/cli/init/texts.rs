@@ -264,8 +264,12 @@ mod tests {
     #[test]
     fn devices_may_do_what_they_may_in_the_demo() {
         let read = |text: &str| {
-            bootstrap::read(text, Timestamp::from_millis(1), &mut |bytes| bytes.fill(7))
-                .expect("right")
+            let mut next = 0;
+            let mut distinct = |bytes: &mut [u8]| {
+                next += 1;
+                bytes.fill(next);
+            };
+            bootstrap::read(text, Timestamp::from_millis(1), &mut distinct).expect("right")
         };
         let hash = rules::identity::password::hash_password("correct horse", [9; 16]);
         let made = read(&super::bootstrap(&site(None), &hash, &"0a".repeat(32)));

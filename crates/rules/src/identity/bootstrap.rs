@@ -184,6 +184,18 @@ pub fn read(
     Ok(records)
 }
 
+/// Whether the file's text can be read. Ids and salts that are forgotten at once need no
+/// randomness, but no two of them are the same.
+pub fn check_text(text: &str, now: Timestamp) -> Result<(), Problem> {
+    let mut count = 0_u64;
+    let mut distinct = |bytes: &mut [u8]| {
+        count += 1;
+        bytes.fill(0);
+        bytes.iter_mut().zip(count.to_le_bytes()).for_each(|(byte, of_count)| *byte = of_count);
+    };
+    read(text, now, &mut distinct).map(drop)
+}
+
 struct Reader<'a> {
     now: Timestamp,
     random: &'a mut dyn FnMut(&mut [u8]),
