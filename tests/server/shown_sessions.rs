@@ -85,11 +85,9 @@ async fn default_and_mistakes() {
     for (show, named) in [(r#"["ref","colour"]"#, "colour"), (r#"["id"]"#, "id"), (r#""""#, "")] {
         let params = format!(r#"{{"show":{show}}}"#);
         let refused: Value = reply(&mut operator, "session.list", &params).await;
-        let told = format!("Parameter \"show\" names no field: \"{named}\".");
-        assert_eq!(
-            (&refused["errorCodes"], &refused["errorMessages"]),
-            (&json!([-95005]), &json!([told]))
-        );
+        assert_eq!(refused["errorCodes"], json!([-95005]));
+        let told = refused["errorMessages"][0].as_str().expect("a sentence");
+        assert!(told.contains("\"show\"") && told.contains(&format!("\"{named}\"")), "{told}");
     }
     let nobody = r#"{"userName":"nobody@nowhere.example","show":["ref"]}"#;
     let listed = call(&mut operator, "session.list", nobody).await;
