@@ -50,8 +50,8 @@ async fn the_sdk_and_the_toolkit_list_and_end_sessions() {
     let mut command = Command::new(python());
     command.env("SSL_CERT_FILE", &certificate);
     command.args([script, &server.address("https").port().to_string(), &session, VIEWER]);
-    // Beside the new applications there are one of the demo and two users.
-    let principals = ACCOUNTS + 3;
+    // Beside the new applications there are two of the demo and two users.
+    let principals = ACCOUNTS + 4;
     command.args([&SESSIONS.to_string(), &principals.to_string(), "demo-token-yorkorg"]);
     let client = Running::start(command);
     let done = tokio::task::spawn_blocking(move || {

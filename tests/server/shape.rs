@@ -3,7 +3,7 @@
 //!
 //! `…` stands for anything. A number of two digits or more, or with a point, is like any other such;
 //! one digit is itself, because 0 failures are not 1. Times are like each other, and so are ids: 8 or
-//! more hexadecimal digits (with hyphens) or 20 or more small letters and digits. Lines may be broken
+//! more hexadecimal digits (with hyphens) or 16 or more small letters and digits. Lines may be broken
 //! anywhere.
 
 /// A text with names for what varies, and the ids in it by their places.
@@ -73,7 +73,7 @@ fn is_id(word: &str) -> bool {
         && word.contains(|c: char| c.is_ascii_digit())
         && !word.starts_with('-');
     let small = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase();
-    hex || (word.len() >= 20 && word.chars().all(small))
+    hex || (word.len() >= 16 && word.chars().all(small))
 }
 
 /// The ids of `shown`, each with what stands in its place in `found`; none if `found` does not have
