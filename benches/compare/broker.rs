@@ -99,6 +99,7 @@ impl Client {
         let mut client = Self { stream, input: Vec::new(), output: Vec::new() };
         let packet = Connect {
             version: VERSION,
+            bridge: false,
             clean: true,
             keep_alive: 0,
             client_id,

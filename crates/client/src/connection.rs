@@ -332,6 +332,7 @@ fn put_connect(
 ) -> Result<(), TooLong> {
     let connect = Connect {
         version,
+        bridge: false,
         clean: true,
         keep_alive,
         client_id,

@@ -113,7 +113,8 @@ impl Header {
 fn check_first(first: u8, version: Version) -> Result<(), Malformed> {
     let flags = first & 0x0f;
     let expected = match first & 0xf0 {
-        kind::PUBLISH => return Ok(()),
+        // Those of CONNECT are judged with the version that it names itself.
+        kind::PUBLISH | kind::CONNECT => return Ok(()),
         0x00 => return Err(Malformed::ReservedType(0)),
         kind::AUTH if version != Version::V5 => return Err(Malformed::ReservedType(15)),
         kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE => 0x02,
@@ -130,7 +131,7 @@ fn body_of(first: u8, body: &[u8], version: Version) -> Result<Packet<'_>, Malfo
     let reader = Reader::new(body);
     Ok(match first & 0xf0 {
         kind::PUBLISH => Packet::Publish(publish(first, reader, version)?),
-        kind::CONNECT => Packet::Connect(connect(reader)?),
+        kind::CONNECT => Packet::Connect(connect(first, reader)?),
         kind::CONNACK => Packet::ConnAck(connack(reader, version)?),
         kind::PUBACK => Packet::PubAck(ack(reader, version, PUBLISH_REASONS)?),
         kind::PUBREC => Packet::PubRec(ack(reader, version, PUBLISH_REASONS)?),
@@ -155,7 +156,7 @@ fn publish(first: u8, mut reader: Reader<'_>, version: Version) -> Result<Publis
         return Err(Malformed::DupQoS0);
     }
     let topic = reader.name()?;
-    let pkid = if qos == QoS::AtMostOnce { 0 } else { reader.u16()? };
+    let pkid = if qos == QoS::AtMostOnce { 0 } else { packet_id(&mut reader, version)? };
     let properties = match version {
         Version::V5 => PublishProperties::parse(block(&mut reader)?)?,
         Version::V31 | Version::V311 => PublishProperties::default(),
@@ -168,10 +169,20 @@ fn publish(first: u8, mut reader: Reader<'_>, version: Version) -> Result<Publis
     Ok(Publish { dup, qos, retain, topic, pkid, properties, payload: reader.rest() })
 }
 
-fn connect(mut reader: Reader<'_>) -> Result<Connect<'_>, Malformed> {
-    let version = protocol(&mut reader)?;
-    let flags = reader.u8()?;
+/// A packet identifier. Only MQTT 5 forbids 0: libtr50, which speaks 3.1, begins with it.
+#[inline]
+fn packet_id(reader: &mut Reader<'_>, version: Version) -> Result<u16, Malformed> {
+    let pkid = reader.u16()?;
+    if pkid == 0 && version == Version::V5 { Err(Malformed::PacketIdZero) } else { Ok(pkid) }
+}
+
+fn connect(first: u8, mut reader: Reader<'_>) -> Result<Connect<'_>, Malformed> {
+    let (version, bridge) = protocol(&mut reader)?;
     let tolerant = version == Version::V31;
+    if first & 0x0f != 0 && !tolerant {
+        return Err(Malformed::ReservedFlags(first));
+    }
+    let flags = reader.u8()?;
     if flags & 0x01 != 0 && !tolerant {
         return Err(Malformed::ConnectFlag);
     }
@@ -202,17 +213,28 @@ fn connect(mut reader: Reader<'_>) -> Result<Connect<'_>, Malformed> {
     };
     reader.end()?;
     let clean = flags & 0x02 != 0;
-    Ok(Connect { version, clean, keep_alive, client_id, will, username, password, properties })
+    Ok(Connect {
+        version,
+        bridge,
+        clean,
+        keep_alive,
+        client_id,
+        will,
+        username,
+        password,
+        properties,
+    })
 }
 
-/// Protocol name and level ([MQTT-3.1.2-1], [MQTT-3.1.2-2]).
-fn protocol(reader: &mut Reader<'_>) -> Result<Version, Malformed> {
+/// Protocol name and level ([MQTT-3.1.2-1], [MQTT-3.1.2-2]), and whether the level has the bit with
+/// which mosquitto's bridges say what they are.
+fn protocol(reader: &mut Reader<'_>) -> Result<(Version, bool), Malformed> {
     let name = reader.binary()?;
     let level = reader.u8()?;
     match (name, level) {
-        (b"MQTT", 0x04) => Ok(Version::V311),
-        (b"MQTT", 0x05) => Ok(Version::V5),
-        (b"MQIsdp", 0x03) => Ok(Version::V31),
+        (b"MQTT", 0x04 | 0x84) => Ok((Version::V311, level == 0x84)),
+        (b"MQTT", 0x05) => Ok((Version::V5, false)),
+        (b"MQIsdp", 0x03 | 0x83) => Ok((Version::V31, level == 0x83)),
         (b"MQTT" | b"MQIsdp", level) => Err(Malformed::UnknownProtocol { level: level.max(1) }),
         _ => Err(Malformed::UnknownProtocol { level: 0 }),
     }
@@ -264,7 +286,7 @@ const RELEASE_REASONS: &[u8] = &[0x00, 0x92];
 
 #[inline]
 fn ack(mut reader: Reader<'_>, version: Version, reasons: &[u8]) -> Result<Ack, Malformed> {
-    let pkid = reader.u16()?;
+    let pkid = packet_id(&mut reader, version)?;
     if reader.is_empty() || version != Version::V5 {
         reader.end()?;
         return Ok(Ack { pkid, reason: 0 });
@@ -281,7 +303,7 @@ fn ack(mut reader: Reader<'_>, version: Version, reasons: &[u8]) -> Result<Ack, 
 }
 
 fn subscribe(mut reader: Reader<'_>, version: Version) -> Result<Subscribe<'_>, Malformed> {
-    let pkid = reader.u16()?;
+    let pkid = packet_id(&mut reader, version)?;
     let subscription_id = match version {
         Version::V5 => SubscribeProperties::parse(block(&mut reader)?)?.subscription_id,
         Version::V31 | Version::V311 => None,
@@ -296,12 +318,22 @@ fn subscribe(mut reader: Reader<'_>, version: Version) -> Result<Subscribe<'_>, 
     Ok(Subscribe { pkid, subscription_id: subscription_id.map(|id| id.0), filters })
 }
 
+/// A filter, not judged yet. An empty one is a protocol error only in MQTT 5; before, the answer is
+/// a refusal of that filter.
+fn filter<'a>(reader: &mut Reader<'a>, version: Version) -> Result<&'a str, Malformed> {
+    let filter = reader.text()?;
+    if filter.is_empty() && version == Version::V5 {
+        return Err(Malformed::FilterEmpty);
+    }
+    Ok(filter)
+}
+
 /// A filter and its options (MQTT 3.8.3.1; before MQTT 5 only the QoS).
 pub(super) fn subscription<'a>(
     reader: &mut Reader<'a>,
     version: Version,
 ) -> Result<Subscription<'a>, Malformed> {
-    let filter = reader.text()?;
+    let filter = filter(reader, version)?;
     let options = reader.u8()?;
     let qos = QoS::from_bits(options).ok_or(Malformed::SubscribeOptions)?;
     let allowed = match version {
@@ -328,7 +360,7 @@ pub(super) fn subscription<'a>(
 }
 
 fn unsubscribe(mut reader: Reader<'_>, version: Version) -> Result<Unsubscribe<'_>, Malformed> {
-    let pkid = reader.u16()?;
+    let pkid = packet_id(&mut reader, version)?;
     if version == Version::V5 {
         UnsubscribeProperties::parse(block(&mut reader)?)?;
     }
@@ -337,13 +369,13 @@ fn unsubscribe(mut reader: Reader<'_>, version: Version) -> Result<Unsubscribe<'
         return Err(Malformed::UnsubscribeEmpty);
     }
     while !reader.is_empty() {
-        reader.text()?;
+        filter(&mut reader, version)?;
     }
     Ok(Unsubscribe { pkid, filters })
 }
 
 fn codes(mut reader: Reader<'_>, version: Version, some: bool) -> Result<Codes<'_>, Malformed> {
-    let pkid = reader.u16()?;
+    let pkid = packet_id(&mut reader, version)?;
     if version == Version::V5 {
         AckProperties::parse(block(&mut reader)?)?;
     }

@@ -154,6 +154,11 @@ pub fn pubrec(out: &mut Vec<u8>, version: Version, pkid: u16, reason: u8) {
     ack(out, kind::PUBREC, version, pkid, reason);
 }
 
+/// PUBREL; before MQTT 5 without the reason. Its reserved flags are 0x02 ([MQTT-3.6.1-1]).
+pub fn pubrel(out: &mut Vec<u8>, version: Version, pkid: u16, reason: u8) {
+    ack(out, kind::PUBREL | 0x02, version, pkid, reason);
+}
+
 /// PUBCOMP; before MQTT 5 without the reason.
 pub fn pubcomp(out: &mut Vec<u8>, version: Version, pkid: u16, reason: u8) {
     ack(out, kind::PUBCOMP, version, pkid, reason);

@@ -2,8 +2,8 @@
 //!
 //! Decoding borrows from the bytes it is given and allocates nothing; encoding appends to a
 //! buffer. What the specification calls malformed is an error, with these exceptions that real
-//! devices need (`docs/protocol/tr50.md` 0, facts 3 and 4): packet identifier 0 is accepted
-//! everywhere, and MQTT 3.1 is read the way its loose text and its old clients want it.
+//! devices need (`docs/protocol/tr50.md` 0, facts 3 and 4): packet identifier 0 is accepted before
+//! MQTT 5, and MQTT 3.1 is read the way its loose text and its old clients want it.
 //!
 //! What depends on state is not judged here: a second CONNECT, an identifier in use, a topic alias
 //! that was never set, a filter that is well-formed text but no filter

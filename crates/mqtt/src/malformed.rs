@@ -67,6 +67,12 @@ pub enum Malformed {
     /// A topic name of no characters.
     #[error("[MQTT-4.7.3-1] an empty topic name")]
     TopicEmpty,
+    /// A topic filter of no characters, in MQTT 5.
+    #[error("[MQTT-4.7.3-1] an empty topic filter")]
+    FilterEmpty,
+    /// Packet identifier 0, in MQTT 5.
+    #[error("[MQTT-2.2.1-3] packet identifier 0")]
+    PacketIdZero,
     /// A response topic that is no topic name.
     #[error("[MQTT-3.3.2-14] the response topic is no topic name")]
     ResponseTopic,
@@ -112,6 +118,8 @@ impl Malformed {
             Self::TopicWildcard => reason::TOPIC_INVALID,
             Self::PropertyValue(0x23) => reason::TOPIC_ALIAS_INVALID,
             Self::TopicEmpty
+            | Self::FilterEmpty
+            | Self::PacketIdZero
             | Self::ResponseTopic
             | Self::SubscribeEmpty
             | Self::SharedNoLocal
@@ -129,7 +137,7 @@ impl Malformed {
     pub const fn connack(self) -> Option<(Version, u8)> {
         match self {
             Self::UnknownProtocol { level: 0 } => None,
-            // With the highest bit: mosquitto's bridges, who connect without it once they are told.
+            // With the highest bit: a bridge's, which is told to try another level.
             Self::UnknownProtocol { level: 1..=4 | 0x81..=0x84 } => {
                 Some((Version::V311, reason::v3::UNSUPPORTED_VERSION))
             }

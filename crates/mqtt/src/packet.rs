@@ -47,6 +47,9 @@ pub enum Packet<'a> {
 pub struct Connect<'a> {
     /// The protocol of everything that follows.
     pub version: Version,
+    /// Whether it is a bridge of mosquitto's, which sets the highest bit of the protocol level.
+    /// Never written.
+    pub bridge: bool,
     /// Clean session, clean start in MQTT 5.
     pub clean: bool,
     /// Keep-alive in seconds; 0 turns it off.
@@ -100,7 +103,7 @@ pub struct Publish<'a> {
     pub retain: bool,
     /// Topic name, without wildcards; empty only with a topic alias.
     pub topic: &'a str,
-    /// Packet identifier; 0 with QoS 0.
+    /// Packet identifier; 0 with QoS 0, and before MQTT 5 maybe with others.
     pub pkid: u16,
     /// Properties of MQTT 5.
     pub properties: PublishProperties<'a>,

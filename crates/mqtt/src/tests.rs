@@ -125,7 +125,7 @@ proptest! {
         qos in qos(),
         retain in any::<bool>(),
         dup in any::<bool>(),
-        pkid in any::<u16>(),
+        pkid in 1_u16..,
         topic in topic_text(),
         block in publish_block(),
         ids in prop::collection::vec(1_u32..=REMAINING_LENGTH_MAX as u32, 0..3),
@@ -178,7 +178,8 @@ proptest! {
             _ => ConnectProperties::default(),
         };
         let packet = Connect {
-            version, clean, keep_alive, will, properties,
+            version,
+            bridge: false, clean, keep_alive, will, properties,
             client_id: &client_id,
             username: login.as_ref().map(|(name, _)| name.as_str()),
             password: login.as_ref().and_then(|(_, password)| password.as_deref()),
@@ -214,10 +215,15 @@ fn answers_have_the_sizes_that_libtr50_wants() {
         check(&|out| encode::suback(out, version, 0, &[0x97]).expect(""), &[0x90, 3, 0, 0, 0x80]);
         check(&|out| encode::unsuback(out, version, 1, &[0]).expect(""), &[0xb0, 2, 0, 1]);
         check(&|out| encode::puback(out, version, 1, 0x87), &[0x40, 2, 0, 1]);
+        check(&|out| encode::pubrec(out, version, 1, 0x87), &[0x50, 2, 0, 1]);
+        check(&|out| encode::pubrel(out, version, 1, 0x92), &[0x62, 2, 0, 1]);
+        check(&|out| encode::pubcomp(out, version, 1, 0x92), &[0x70, 2, 0, 1]);
     }
     check(&|out| encode::puback(out, Version::V5, 1, 0), &[0x40, 2, 0, 1]);
     check(&|out| encode::puback(out, Version::V5, 1, 0x87), &[0x40, 3, 0, 1, 0x87]);
     check(&|out| encode::pubrec(out, Version::V5, 1, 0), &[0x50, 2, 0, 1]);
+    check(&|out| encode::pubrel(out, Version::V5, 1, 0), &[0x62, 2, 0, 1]);
+    check(&|out| encode::pubrel(out, Version::V5, 1, 0x92), &[0x62, 3, 0, 1, 0x92]);
     check(&|out| encode::pubcomp(out, Version::V5, 1, 0x92), &[0x70, 3, 0, 1, 0x92]);
     check(&|out| encode::disconnect(out, Version::V311, 0x8e), &[0xe0, 0]);
     check(&|out| encode::disconnect(out, Version::V5, 0x8e), &[0xe0, 1, 0x8e]);
@@ -229,10 +235,10 @@ fn acknowledgements_come_back() {
     for version in VERSIONS {
         for code in [0x00, 0x92] {
             let expected = if version == Version::V5 { code } else { 0 };
-            let long: &[u8] = &[0x62, 3, 0xff, 0xfe, code];
-            let out = if expected == 0 { &[0x62, 2, 0xff, 0xfe] } else { long };
-            check_splits(out, version);
-            let Packet::PubRel(ack) = whole(out, version) else { panic!("not a PUBREL") };
+            let mut out = Vec::new();
+            encode::pubrel(&mut out, version, 0xfffe, code);
+            check_splits(&out, version);
+            let Packet::PubRel(ack) = whole(&out, version) else { panic!("not a PUBREL") };
             assert_eq!((ack.pkid, ack.reason), (0xfffe, expected));
         }
     }
@@ -254,10 +260,10 @@ fn subscription_options_come_back() {
         Subscription::new("$share/g/x", QoS::AtMostOnce),
     ];
     let mut out = Vec::new();
-    encode::subscribe(&mut out, Version::V5, 0, &filters, Some(268_435_455)).expect("fits");
+    encode::subscribe(&mut out, Version::V5, 1, &filters, Some(268_435_455)).expect("fits");
     check_splits(&out, Version::V5);
     let Packet::Subscribe(read) = whole(&out, Version::V5) else { panic!("not a SUBSCRIBE") };
-    assert_eq!((read.pkid, read.subscription_id), (0, Some(268_435_455)));
+    assert_eq!((read.pkid, read.subscription_id), (1, Some(268_435_455)));
     assert!(read.filters.eq(filters));
 }
 
@@ -280,6 +286,15 @@ fn libtr50_connects_with_mqisdp() {
 #[test]
 fn mqtt_3_1_is_read_with_tolerance() {
     let check = |bytes: &[u8]| assert!(matches!(decode(bytes, Version::V31, MAX), Ok(Some(_))));
+    // Flags in CONNECT's fixed header, whatever version the connection was thought to have.
+    for first in 0x10..=0x1f {
+        let bytes = [&[first], &b"\x0f\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01a"[..]].concat();
+        for version in VERSIONS {
+            let Packet::Connect(connect) = whole(&bytes, version) else { panic!("{first:#x}") };
+            assert_eq!((connect.version, connect.client_id), (Version::V31, "a"));
+            check_splits(&bytes, version);
+        }
+    }
     // The reserved flag; user name and password flags without the texts; will flags without will.
     check(b"\x10\x0f\x00\x06MQIsdp\x03\x03\x00\x3c\x00\x01a");
     check(b"\x10\x0f\x00\x06MQIsdp\x03\xc2\x00\x3c\x00\x01a");
@@ -291,7 +306,92 @@ fn mqtt_3_1_is_read_with_tolerance() {
 }
 
 #[test]
+fn mosquittos_bridges_are_told_from_clients_by_the_protocol_level() {
+    let check = |bytes: &[u8], version, bridge| {
+        let Packet::Connect(connect) = whole(bytes, Version::V311) else { panic!("no CONNECT") };
+        assert_eq!((connect.version, connect.bridge), (version, bridge), "{bytes:02x?}");
+        // Who speaks for itself with this codec is no bridge.
+        let mut out = Vec::new();
+        encode::connect(&mut out, &connect).expect("fits");
+        let Packet::Connect(again) = whole(&out, Version::V311) else { panic!("no CONNECT") };
+        assert_eq!((again.version, again.bridge), (version, false));
+    };
+    check(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a", Version::V311, false);
+    check(b"\x10\x0d\x00\x04MQTT\x84\x02\x00\x3c\x00\x01a", Version::V311, true);
+    check(b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01a", Version::V31, false);
+    check(b"\x10\x0f\x00\x06MQIsdp\x83\x02\x00\x3c\x00\x01a", Version::V31, true);
+    check(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01a", Version::V5, false);
+}
+
+/// Each packet with a packet identifier of the client's choice, here 0, and a filter of length 0.
+#[test]
+fn what_mqtt_5_calls_an_error_may_come_from_older_clients() {
+    let read = |bytes: &[u8]| {
+        for version in [Version::V31, Version::V311] {
+            whole(bytes, version);
+        }
+    };
+    read(b"\x32\x05\x00\x01a\x00\x00");
+    read(b"\x34\x05\x00\x01a\x00\x00");
+    for first in [0x40, 0x50, 0x62, 0x70, 0xb0] {
+        read(&[first, 2, 0, 0]);
+    }
+    read(b"\x82\x06\x00\x00\x00\x01a\x01");
+    read(b"\xa2\x05\x00\x00\x00\x01a");
+    read(b"\x90\x03\x00\x00\x01");
+    read(b"\x82\x05\x00\x01\x00\x00\x01");
+    read(b"\xa2\x04\x00\x01\x00\x00");
+}
+
+/// All properties that a server may tell, [MQTT-3.2.2-8] and following.
+#[test]
+fn what_connack_and_connect_may_say_comes_back() {
+    let properties = ConnAckProperties {
+        session_expiry: Some(3600),
+        assigned_client_id: Some("auto-1"),
+        server_keep_alive: Some(60),
+        response_info: Some("answers/7"),
+        reason_string: Some("well"),
+        receive_max: NonZeroU16::new(100),
+        topic_alias_max: Some(9),
+        ..Default::default()
+    };
+    let mut out = Vec::new();
+    encode::connack(&mut out, Version::V5, true, 0, &properties).expect("fits");
+    check_splits(&out, Version::V5);
+    let Packet::ConnAck(read) = whole(&out, Version::V5) else { panic!("not a CONNACK") };
+    let read = ConnAckProperties { repeated: Default::default(), ..read.properties };
+    assert_eq!(read, properties);
+    let bytes = b"\x10\x13\x00\x04MQTT\x05\x02\x00\x3c\x05\x19\x01\x22\x00\x07\x00\x01a";
+    let Packet::Connect(read) = whole(bytes, Version::V5) else { panic!("not a CONNECT") };
+    let properties = read.properties;
+    assert_eq!(
+        (properties.request_response_info, properties.topic_alias_max),
+        (Some(true), Some(7))
+    );
+}
+
+#[test]
 fn an_alias_stands_for_a_topic() {
+    let properties = PublishProperties { topic_alias: NonZeroU16::new(5), ..Default::default() };
+    let written: [(&[&[u8]], &[u8]); 2] = [
+        (&[b"a"], b"\x30\x08\x00\x01a\x03\x23\x00\x05x"),
+        (&[], b"\x30\x07\x00\x00\x03\x23\x00\x05x"),
+    ];
+    for (topic, expected) in written {
+        let mut out = Vec::new();
+        let head = PublishHead {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            pkid: 0,
+            topic,
+            properties: &properties,
+            subscription_ids: &[],
+        };
+        encode::publish(&mut out, Version::V5, &head, b"x").expect("fits");
+        assert_eq!(out, expected);
+    }
     let bytes = b"\x30\x07\x00\x00\x03\x23\x00\x05x";
     let Packet::Publish(publish) = whole(bytes, Version::V5) else { panic!("not a PUBLISH") };
     assert_eq!(publish.properties.topic_alias, NonZeroU16::new(5));

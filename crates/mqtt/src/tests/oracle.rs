@@ -75,6 +75,7 @@ fn rumqttd_reads_what_a_client_of_ours_writes() {
         };
         let connect = Connect {
             version,
+            bridge: false,
             clean: true,
             keep_alive: 60,
             client_id: "app",

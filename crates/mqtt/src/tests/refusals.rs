@@ -26,6 +26,20 @@ fn what_the_specification_forbids_is_refused() {
     check(v4, b"\x30\x03\x00\x01#", M::TopicWildcard);
     check(v4, b"\x30\x02\x00\x00", M::TopicEmpty);
     check(v5, b"\x30\x03\x00\x00\x00", M::TopicEmpty);
+    for first in [0x32, 0x34] {
+        check(v5, &[first, 6, 0, 1, b'a', 0, 0, 0], M::PacketIdZero);
+    }
+    for first in [0x40, 0x50, 0x62, 0x70] {
+        check(v5, &[first, 2, 0, 0], M::PacketIdZero);
+    }
+    check(v5, b"\x82\x07\x00\x00\x00\x00\x01a\x00", M::PacketIdZero);
+    check(v5, b"\xa2\x06\x00\x00\x00\x00\x01a", M::PacketIdZero);
+    check(v5, b"\x90\x04\x00\x00\x00\x00", M::PacketIdZero);
+    check(v5, b"\xb0\x04\x00\x00\x00\x00", M::PacketIdZero);
+    check(v5, b"\x82\x06\x00\x01\x00\x00\x00\x00", M::FilterEmpty);
+    check(v5, b"\x82\x0a\x00\x01\x00\x00\x01a\x00\x00\x00\x00", M::FilterEmpty);
+    check(v5, b"\xa2\x05\x00\x01\x00\x00\x00", M::FilterEmpty);
+    assert_eq!([M::PacketIdZero, M::FilterEmpty].map(M::reason), [reason::PROTOCOL_ERROR; 2]);
     check(v5, b"\x30\x06\x00\x00\x03\x23\x00\x00", M::PropertyValue(0x23));
     check(v4, b"\x36\x05\x00\x01a\x00\x01", M::QoS3);
     check(v4, b"\x38\x03\x00\x01a", M::DupQoS0);
@@ -59,7 +73,17 @@ fn bad_connects_are_refused_with_an_answer_where_one_is_understood() {
     check(b"\x10\x0c\x00\x04MQTT\x03\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 3 }, v3);
     check(b"\x10\x0c\x00\x04MQTT\x00\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 1 }, v3);
     check(b"\x10\x0c\x00\x04MQTT\x06\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 6 }, v5);
-    check(b"\x10\x0c\x00\x04MQTT\x84\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 0x84 }, v3);
+    // The bridge's bit makes no level of 5, and no name for another's level.
+    check(b"\x10\x0c\x00\x04MQTT\x85\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 0x85 }, v5);
+    check(b"\x10\x0c\x00\x04MQTT\x83\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 0x83 }, v3);
+    for first in 0x11..=0x1f {
+        for rest in [
+            &b"\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"[..],
+            b"\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00",
+        ] {
+            check(&[&[first], rest].concat(), M::ReservedFlags(first), None);
+        }
+    }
     check(b"\x10\x0c\x00\x04HTTP\x04\x02\x00\x3c\x00\x00", M::UnknownProtocol { level: 0 }, None);
     check(b"\x10\x0c\x00\x04MQTT\x04\x03\x00\x3c\x00\x00", M::ConnectFlag, None);
     check(b"\x10\x0c\x00\x04MQTT\x04\x42\x00\x3c\x00\x00", M::PasswordAlone, None);

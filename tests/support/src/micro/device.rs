@@ -22,6 +22,7 @@ impl Device {
     pub fn connect_frame(thing_key: &str) -> Vec<u8> {
         let packet = Connect {
             version: Version::V311,
+            bridge: false,
             clean: true,
             keep_alive: 60,
             client_id: "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
