@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::broker::Load;
+
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -31,6 +33,10 @@ pub struct Metrics {
     commands: Box<[Outcomes]>,
     broker_in: Counter,
     broker_out: Counter,
+    broker_dropped: Counter,
+    kept_sessions: Gauge,
+    kept_sessions_evicted: Counter,
+    retained: Gauge,
     sms: Counter,
     points: Counter,
     store_queue: Gauge,
@@ -81,6 +87,18 @@ impl Metrics {
             logins: counters(r, "logins", "Logins, by outcome"),
             broker_in: counter(r, "broker_messages_in", "Ordinary MQTT messages received"),
             broker_out: counter(r, "broker_messages_out", "Ordinary MQTT messages delivered"),
+            broker_dropped: counter(
+                r,
+                "broker_messages_dropped",
+                "Ordinary MQTT messages that subscribers lost because they did not keep up",
+            ),
+            kept_sessions: gauge(r, "mqtt_kept_sessions", "MQTT sessions that outlive connections"),
+            kept_sessions_evicted: counter(
+                r,
+                "mqtt_kept_sessions_evicted",
+                "MQTT sessions of clients that were away which ended to make room for others",
+            ),
+            retained: gauge(r, "mqtt_retained_messages", "Retained MQTT messages"),
             sms: counter(r, "sms", "Text messages asked for by sms.send and written to the log"),
             points: counter(r, "telemetry_points", "Points of telemetry recorded"),
             store_queue: gauge(r, "store_queue", "Batches waiting for the store"),
@@ -164,6 +182,18 @@ impl Metrics {
     pub fn mailbox(&self, mails: usize, callers: usize) {
         self.mails.set(i64::try_from(mails).unwrap_or(i64::MAX));
         self.mail_callers.set(i64::try_from(callers).unwrap_or(i64::MAX));
+    }
+
+    /// How much ordinary MQTT has, and what it did not do.
+    pub fn topics(&self, load: &Load) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        let count = |counter: &Counter, total: u64| {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        };
+        count(&self.broker_dropped, load.dropped);
+        count(&self.kept_sessions_evicted, load.evicted);
+        self.kept_sessions.set(number(load.kept_sessions));
+        self.retained.set(number(load.retained));
     }
 
     /// So many files are on their way, and so many bytes are stored.

@@ -20,7 +20,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::{App, OpenError};
 use crate::backup::{self, BackupError};
-use crate::broker::{Broker, BrokerLimits};
 use crate::config::{Config, ConfigError};
 use crate::control::Control;
 use crate::descriptors;
@@ -126,17 +125,13 @@ impl Server {
         let app = Arc::new(app);
         let config = &app.config;
         let connections_max = descriptors::connections_max(config.limits.connections);
-        let broker = Broker::spawn(BrokerLimits {
-            filters_max: config.limits.broker_filters,
-            links_max: config.limits.broker_links,
-        });
         let http = Arc::new(HttpConfig {
             body_bytes_max: config.limits.max_frame_bytes,
             trusted: config.proxy.trusted.clone(),
             cors_origins: config.http.cors_origins.clone(),
         });
         let shared = Arc::new(Shared {
-            mqtt: Arc::new(MqttServer::new(app.clone(), broker)),
+            mqtt: Arc::new(MqttServer::new(app.clone())),
             app,
             tls,
             http,
@@ -151,6 +146,13 @@ impl Server {
         }
         let (files, stop) = (shared.app.files.clone(), shared.stop.clone());
         shared.tasks.spawn(control.serve(store, files, stop, shared.tasks.clone()));
+        let broker = shared.app.broker.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = broker.count_retained() {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "retained messages were not counted");
+            }
+        });
         let housekeeping = tokio::spawn(housekeeping(shared.clone()));
         Ok(Self { shared, listening, housekeeping })
     }
@@ -535,13 +537,27 @@ async fn housekeeping(shared: Arc<Shared>) {
         }
         if tick % COUNTERS_EVERY == 0 {
             keep_files(&shared.app);
-            shared.mqtt.expire_session_states(now);
+            expire_topics(&shared.app);
             if let Err(error) = shared.app.store_counters().await {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the sessions' counters were not stored");
             }
         }
     }
+}
+
+/// Ends MQTT sessions and retained messages whose time is over, on a thread that may wait for the
+/// disk.
+fn expire_topics(app: &Arc<App>) {
+    app.metrics.topics(&app.broker.load());
+    let (broker, handle) = (app.broker.clone(), tokio::runtime::Handle::current());
+    tokio::task::spawn_blocking(move || {
+        let _runtime = handle.enter();
+        if let Err(error) = broker.expire(Timestamp::now()) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "what is over of MQTT topics was not removed");
+        }
+    });
 }
 
 /// Lets go what is over of files, on a thread that may wait for the disk.

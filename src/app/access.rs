@@ -9,6 +9,7 @@ use store::StoreError;
 
 use super::App;
 use super::effects::Affected;
+use crate::broker::{Identity, Scope};
 
 impl App {
     /// Gives a session the rights that its principal has now.
@@ -45,6 +46,67 @@ impl App {
             Who::User(_) => Ok(true),
             Who::Application { thing_id, .. } => self.things.has(then.org.id, *thing_id),
         }
+    }
+
+    /// Whether who had a session, which may have ended long ago, is still there and may be in the
+    /// organisation, whatever its rights.
+    ///
+    /// # Errors
+    ///
+    /// What the store reports, which is asked for an application's thing.
+    pub fn is_there(&self, session: &Session) -> Result<bool, StoreError> {
+        let org = session.org_id();
+        if self.access_now(session.who(), org).is_none() {
+            return Ok(false);
+        }
+        match session.who() {
+            Who::User(_) => Ok(true),
+            Who::Application { thing_id, .. } => self.things.has(org, *thing_id),
+        }
+    }
+
+    /// Ends MQTT sessions that outlive their connections when those whose they are are gone, or may
+    /// no longer be in the organisation.
+    pub(super) fn end_kept_sessions(&self, scope: &Scope) {
+        let ended = self.broker.sweep(scope, |owner, org, identity| {
+            match (&owner.principal, identity) {
+                (Principal::User(id), _) => {
+                    let user = self.records.user(*id).zip(self.records.org(org));
+                    user.is_some_and(|(user, org)| self.records.user_access(&user, &org).is_some())
+                }
+                (Principal::Thing(..), Identity { thing, application }) => {
+                    let application = application.is_none_or(|id| {
+                        self.records.application(id).is_some_and(|found| found.org == org)
+                    });
+                    // What can't be read is there.
+                    application && thing.is_none_or(|id| self.things.has(org, id).unwrap_or(true))
+                }
+            }
+        });
+        if ended > 0 {
+            tracing::info!(ended, "MQTT sessions ended with those whose they were");
+        }
+    }
+
+    /// The same for everybody whose rights have changed; and an organisation that is gone has no
+    /// retained messages.
+    pub(super) fn end_kept_sessions_of(self: &Arc<Self>, affected: Affected) {
+        let app = self.clone();
+        let follow = move || match affected {
+            Affected::User(id) => app.end_kept_sessions(&Scope::Login(Principal::User(id))),
+            Affected::Org(org) => {
+                app.end_kept_sessions(&Scope::Org(org));
+                if app.records.org(org).is_none()
+                    && let Err(error) = app.broker.forget_retained(org)
+                {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "retained messages were not forgotten");
+                }
+            }
+            Affected::Within(_) => app.end_kept_sessions(&Scope::All),
+        };
+        // There may be many, and nobody waits for it.
+        tokio::task::spawn_blocking(follow);
     }
 
     /// Every live session of those whose rights have changed.

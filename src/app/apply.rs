@@ -7,6 +7,8 @@ use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
 use rules::identity::RecordChanges;
 use store::{Receipt, StoreError};
 
+use crate::broker::Scope;
+
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
 use super::{App, journal, records};
 
@@ -15,13 +17,20 @@ impl App {
     /// hold, unless many sessions change: those change on another thread. What it returns says when
     /// they are durable.
     pub fn apply(self: &Arc<Self>, effects: Effects, now: Timestamp) -> Applied {
-        let Effects { receipt, records, affected, sessions, after_reply, closes_at_once } = effects;
+        let Effects { receipt, records, affected, gone, sessions, after_reply, closes_at_once } =
+            effects;
         debug_assert!(after_reply.is_none(), "who sends the reply has taken what comes behind it");
         let stored = records.map_or(Ok(Receipt::nothing()), |records| self.change_records(records));
         let receipt = match stored {
             Ok(stored) => receipt.and(stored),
             Err(error) => return Applied::new(Err(error), Goodbyes::default()),
         };
+        if let Some(gone) = gone {
+            self.end_kept_sessions(&Scope::Login(gone));
+        }
+        if let Some(affected) = affected {
+            self.end_kept_sessions_of(affected);
+        }
         if affected.is_none() && sessions.is_empty() {
             return Applied::new(Ok(receipt), Goodbyes::default());
         }

@@ -22,6 +22,8 @@ pub struct Effects {
     pub(super) records: Option<RecordChanges>,
     /// Whose sessions follow the change of records.
     pub(super) affected: Option<Affected>,
+    /// A login whose object is gone: what it left ends.
+    pub(super) gone: Option<Principal>,
     /// Changes of sessions, in order.
     pub(super) sessions: Vec<SessionChange>,
     /// What is done behind the reply.
@@ -70,6 +72,12 @@ impl Effects {
     /// The same, and changes of these sessions after all else.
     pub fn and_sessions(mut self, changes: impl IntoIterator<Item = SessionChange>) -> Self {
         self.sessions.extend(changes);
+        self
+    }
+
+    /// The same, with a login that ends with what the command removed.
+    pub fn without(mut self, principal: Principal) -> Self {
+        self.gone = Some(principal);
         self
     }
 

@@ -16,6 +16,7 @@ use rules::identity::{Access, Identity, IdentityWriter};
 use store::Tables;
 use tokio::sync::Semaphore;
 
+use crate::broker::Broker;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::things::feed::Feed;
@@ -66,6 +67,8 @@ pub struct App {
     pub files: Arc<Files>,
     /// Who wants to know of changes of things.
     pub feed: Arc<Feed>,
+    /// Ordinary MQTT topics.
+    pub broker: Broker,
     /// Places for long answers in Element's words, which are made or on their way.
     pub long_answers: Arc<Semaphore>,
     /// The name of this server in `session.info`.

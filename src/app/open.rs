@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::passwords::Passwords;
 use super::{App, IdentityError, idle, journal, records, secret};
+use crate::broker::{Broker, BrokerConfig, Scope};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::things::feed::Feed;
@@ -67,6 +68,10 @@ impl App {
             waiting_max: config.mailbox.waiting_max,
             keep_s: config.mailbox.keep_s,
         };
+        let broker_config = BrokerConfig {
+            filters_max: config.limits.broker_filters,
+            sessions_max: config.limits.broker_links,
+        };
         // Half the cores: a flood of logins leaves the others to those who are in.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let app = Self {
@@ -77,6 +82,7 @@ impl App {
             things: Things::open(tables.clone())?,
             files,
             feed: Arc::<Feed>::default(),
+            broker: Broker::open(tables.clone(), broker_config, now)?,
             long_answers: Arc::new(Semaphore::new(limits::ELEMENT_LONG_ANSWERS_MAX)),
             server_id: host_name(),
             made_tokens: Default::default(),
@@ -107,6 +113,7 @@ impl App {
             self.metrics.session_started(session.kind().as_str());
         }
         tracing::info!(live, "sessions recovered");
+        self.end_kept_sessions(&Scope::All);
         self.files.recover()?;
         let waiting = self.mailbox.load()?;
         tracing::info!(waiting, "mails loaded");

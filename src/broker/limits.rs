@@ -1,24 +1,37 @@
 //! The bounds of the broker that the configuration does not set, with their reasons.
 
-use std::time::Duration;
+/// Bytes of messages with QoS 1 and 2 that wait for one client that is connected: as much as may
+/// wait in its connection. More is kept in the store for a session that outlives its connection,
+/// and lost to one that does not.
+pub(super) const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Commands waiting for the broker's thread. It executes some 300,000 a second; more than this only
-/// adds delay.
-pub(super) const COMMANDS_MAX: usize = 1024;
+/// Bytes of messages with QoS 0 that wait for one client. Nobody promised them.
+pub(super) const WAITING_QOS0_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Controls waiting for a session's task: its client's acknowledgements, of which a hundred can be
-/// on the way, and one change at a time.
-pub(super) const CONTROLS_MAX: usize = 128;
+/// Bytes that wait for one client from which on a publisher lets others run before it goes on.
+pub(super) const CROWDED_BYTES: usize = 256 * 1024;
 
-/// Deliveries with QoS 1 or 2 that wait for their acknowledgement in one session.
-pub(super) const UNACKED_MAX: usize = 100;
+/// Messages kept for a session whose client is away or does not keep up.
+pub(super) const KEPT_MESSAGES_MAX: usize = 10_000;
 
-/// Deliveries kept for a session whose client is away; Mosquitto keeps as many. What comes then
-/// stays in the router's logs as long as they hold it.
-pub(super) const AWAY_MESSAGES_MAX: usize = 1000;
+/// Bytes kept for a session.
+pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Bytes kept for a session whose client is away.
-pub(super) const AWAY_BYTES_MAX: usize = 1024 * 1024;
+/// Subscribers that get a message in one go; then other tasks of the thread have their turn.
+pub(super) const FAN_OUT_STEP: usize = 256;
+
+/// Rows of what waits that are read at once, and messages that are retained.
+pub(super) const PAGE_ROWS: usize = 100;
+
+/// Bytes of retained messages that are read at once for one client.
+pub(super) const PAGE_BYTES: usize = 1024 * 1024;
+
+/// Topics of retained messages that are looked at in one go for one filter with wildcards.
+pub(super) const PAGE_LOOKS: usize = 4096;
+
+/// Levels of all filters with wildcards of one organisation. A publish looks at those that its topic
+/// passes, so this bounds what a publish can cost: some milliseconds if a client sets its mind to it.
+pub(super) const WILDCARD_LEVELS_MAX: usize = 100_000;
 
 /// Filters of one session, of `max` in all: a tenth, so that no client takes all of them; but ten,
 /// which any client may need, however few there are.
@@ -32,44 +45,18 @@ pub(super) const fn org_filters_max(max: usize, alone: bool) -> usize {
     if alone { max - max / 10 } else { max.div_ceil(2) }
 }
 
-/// Retained messages of all organisations. A subscription to everything gets a list of them: 32
-/// bytes for each.
-pub(super) const RETAINED_MESSAGES_MAX: usize = 10_000;
-
-/// Topics of retained messages that are looked at for one SUBSCRIBE, some tenths of a second of the
-/// broker's thread; what its filters bring beyond them is not sent.
-pub(super) const RETAINED_LOOKS_MAX: usize = 100 * RETAINED_MESSAGES_MAX;
+/// Retained messages of all organisations. They are on the disk.
+pub(super) const RETAINED_MESSAGES_MAX: usize = 5_000_000;
 
 /// Bytes of all retained messages.
-pub(super) const RETAINED_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const RETAINED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
-/// Retained messages that may wait to be sent to one session; a client that subscribes again and
-/// again and reads nothing gets no further ones.
-pub(super) const REPLAY_MAX: usize = 2 * RETAINED_MESSAGES_MAX;
+/// Bytes of the longest topic with a retained message: with the time of its end it is a key.
+pub(super) const RETAINED_TOPIC_BYTES_MAX: usize = 65_500;
 
-/// Bytes of a segment of a slot's log in the router, counting topic and payload only. With
-/// [`SEGMENTS_PER_SLOT`] a subscriber may be 384 KiB behind before it loses messages.
-pub(super) const SEGMENT_BYTES: usize = 128 * 1024;
+/// MQTT sessions that outlive their connections, those of connected clients among them; of those
+/// whose clients are away the longest away goes first.
+pub(super) const KEPT_SESSIONS_MAX: usize = 1_000_000;
 
-/// Segments of a slot's log. A log holds 512 KiB, or about 4 MB of memory if all messages are tiny.
-pub(super) const SEGMENTS_PER_SLOT: usize = 4;
-
-/// Messages that the router hands to a subscriber in one go.
-pub(super) const FORWARDS_MAX: u64 = 100;
-
-/// Messages given to the router before it has to say that it took them. It appends whatever it
-/// finds waiting before it forwards any: a heap of more than a slot's log would push messages
-/// out before anyone could read them.
-pub(super) const BATCH_MESSAGES: usize = 128;
-
-/// Bytes given to the router before it has to say that it took them.
-pub(super) const BATCH_BYTES: usize = 64 * 1024;
-
-/// Time for the router to answer. It needs microseconds; after this it is taken for dead.
-pub(super) const ROUTER_WAIT: Duration = Duration::from_secs(5);
-
-/// Pause before a router that could not be started is started again.
-pub(super) const RESTART_PAUSE: Duration = Duration::from_secs(1);
-
-/// Sessions that may be ending while others already take their places.
-pub(super) const ENDING_MAX: usize = 64;
+/// Of these, those of one login, whose client ids a client may make up.
+pub(super) const PRINCIPAL_KEPT_SESSIONS_MAX: usize = 100;

@@ -1,168 +1,190 @@
-//! A message as it goes through the router, and as a subscriber gets it.
-//!
-//! The router knows topic and payload, but not who published, with which QoS, and when; so all of a
-//! message is packed into the router's payload, behind a header of fixed size.
+//! A message as it was published, shared by all who get it, and as one subscriber gets it.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use base::Timestamp;
+use bytes::{Buf, BufMut};
 use mqtt::{PublishProperties, QoS};
+use smallvec::SmallVec;
 
-/// A message to publish.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    /// Topic name, inside the organisation.
-    pub topic: &'a str,
-    /// Payload.
-    pub payload: &'a [u8],
+use super::tree::Shared;
+
+/// The subscription identifiers that go with a delivery; nearly always one at most.
+pub type SubscriptionIds = SmallVec<[u32; 2]>;
+
+/// A message that was published.
+#[derive(Debug, PartialEq)]
+pub struct Message {
+    /// Topic, property block, payload.
+    bytes: Box<[u8]>,
+    topic_len: u16,
+    block_len: u32,
     /// The publisher's quality of service.
     pub qos: QoS,
     /// Whether it is to be retained; with an empty payload, whether to forget what is retained.
     pub retain: bool,
-    /// Properties; topic alias and subscription identifiers go no further.
-    pub properties: &'a PublishProperties<'a>,
-    /// The connection that publishes, for No Local.
-    pub publisher: u64,
+    /// Seconds for which it is valid.
+    expiry: Option<u32>,
+    received: Timestamp,
 }
 
-/// A message for one subscription of a subscriber.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Topic name, UTF-8, as the publisher wrote it.
-    pub topic: Bytes,
-    /// Payload.
-    pub payload: Bytes,
-    /// The lower of the publisher's and the subscription's quality of service.
-    pub qos: QoS,
-    /// The retain flag to show.
-    pub retain: bool,
-    /// Whether it was given to an earlier connection of this session and not acknowledged.
-    pub dup: bool,
-    /// The subscription's identifier.
-    pub subscription_id: Option<u32>,
-    /// With QoS 1 and 2: what to give to [`super::Link::ack`].
-    pub ack: Option<AckToken>,
-    pub(super) expires: Option<Instant>,
-    pub(super) block: Bytes,
-}
+/// The form of a message's row.
+const ROW_VERSION: u8 = 1;
 
-/// Names a delivery that waits for its acknowledgement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AckToken(pub(super) u64);
+/// Version, flags, time, expiry, lengths of topic and properties.
+const ROW_HEAD: usize = 1 + 1 + 8 + 4 + 2 + 4;
 
-impl Delivery {
-    /// The publisher's properties, with the seconds of validity that are left (MQTT 3.3.2.3.3).
-    pub fn properties(&self, now: Instant) -> PublishProperties<'_> {
-        let left = self.expires.map(|at| at.saturating_duration_since(now).as_secs());
-        // The block was read when the message came in; it is well-formed.
-        let properties = PublishProperties::parse(&self.block).unwrap_or_default();
-        let expiry = left.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
-        PublishProperties { expiry, topic_alias: None, ..properties }
-    }
-
-    /// Whether it is too late to send it.
-    pub fn expired(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|at| at <= now)
-    }
-
-    /// Bytes that it holds.
-    pub(super) fn size(&self) -> usize {
-        self.topic.len() + self.payload.len() + self.block.len()
-    }
-}
-
-/// A message, packed for its way: made by [`super::Broker::pack`], in one allocation.
-#[derive(Clone, Debug)]
-pub struct Packed(Bytes);
-
-const QOS: u8 = 0x03;
 const RETAIN: u8 = 0x04;
 const EXPIRES: u8 = 0x08;
 
-/// Flags, publisher, milliseconds of its expiry since the broker's start, lengths of topic and of
-/// properties.
-const HEADER: usize = 1 + 8 + 8 + 2 + 4;
+impl Message {
+    /// A message that came at `received`. The topic is valid, so it fits into MQTT's length. Topic
+    /// alias and subscription identifiers go no further.
+    pub fn new(
+        topic: &str,
+        payload: &[u8],
+        (qos, retain): (QoS, bool),
+        properties: &PublishProperties<'_>,
+        received: Timestamp,
+    ) -> Self {
+        let topic = topic.get(..usize::from(u16::MAX)).unwrap_or(topic);
+        let mut bytes = Vec::with_capacity(topic.len() + payload.len() + 16);
+        bytes.extend_from_slice(topic.as_bytes());
+        PublishProperties { topic_alias: None, expiry: None, ..*properties }.put_block(&mut bytes);
+        let block_len = (bytes.len() - topic.len()) as u32;
+        bytes.extend_from_slice(payload);
+        let topic_len = topic.len() as u16;
+        let expiry = properties.expiry;
+        Self { bytes: bytes.into(), topic_len, block_len, qos, retain, expiry, received }
+    }
 
-/// A packed message taken apart.
-pub(super) struct Unpacked {
-    pub topic: Bytes,
-    pub payload: Bytes,
-    pub block: Bytes,
-    pub qos: QoS,
-    pub retain: bool,
-    pub publisher: u64,
-    pub expires: Option<Instant>,
-}
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        let name = self.bytes.get(..usize::from(self.topic_len)).unwrap_or_default();
+        std::str::from_utf8(name).unwrap_or_default()
+    }
 
-impl Packed {
-    /// The packed form of a message that came at `now`; `start` is when the broker started. `None` if
-    /// the topic is too long for MQTT.
-    pub(super) fn new(message: &Message<'_>, start: Instant, now: Instant) -> Option<Self> {
-        let mut block = Vec::new();
-        PublishProperties { topic_alias: None, ..*message.properties }.put_block(&mut block);
-        let topic_len = u16::try_from(message.topic.len()).ok()?;
-        let block_len = u32::try_from(block.len()).ok()?;
-        let expires = message.properties.expiry.map(|seconds| {
-            let at = now.saturating_duration_since(start) + Duration::from_secs(seconds.into());
-            at.as_millis() as u64
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        self.bytes.get(usize::from(self.topic_len) + self.block_len as usize..).unwrap_or_default()
+    }
+
+    /// The publisher's properties, with what is left of its validity: the seconds received less the
+    /// whole seconds that it has waited ([MQTT-3.3.2-6]).
+    pub fn properties(&self, now: Timestamp) -> PublishProperties<'_> {
+        let expiry = self.expiry.map(|seconds| {
+            let waited = now.millis_since(self.received) / 1000;
+            seconds.saturating_sub(u32::try_from(waited).unwrap_or(u32::MAX))
         });
-        let mut flags = message.qos as u8;
-        flags |= if message.retain { RETAIN } else { 0 };
-        flags |= if expires.is_some() { EXPIRES } else { 0 };
-        let length = HEADER + message.topic.len() + block.len() + message.payload.len();
-        let mut packed = BytesMut::with_capacity(length);
-        packed.put_u8(flags);
-        packed.put_u64(message.publisher);
-        packed.put_u64(expires.unwrap_or(0));
-        packed.put_u16(topic_len);
-        packed.put_u32(block_len);
-        packed.put_slice(message.topic.as_bytes());
-        packed.put_slice(&block);
-        packed.put_slice(message.payload);
-        Some(Self(packed.freeze()))
+        if self.block_len == 0 {
+            return PublishProperties { expiry, ..PublishProperties::default() };
+        }
+        let block = usize::from(self.topic_len);
+        let block = self.bytes.get(block..block + self.block_len as usize).unwrap_or_default();
+        // The block was read when the message came in; it is well-formed.
+        PublishProperties { expiry, ..PublishProperties::parse(block).unwrap_or_default() }
     }
 
-    /// What the router gives back.
-    pub(super) fn from_router(payload: Bytes) -> Self {
-        Self(payload)
+    /// When it is no longer valid; none: never.
+    pub(super) fn ends(&self) -> Option<Timestamp> {
+        self.expiry.map(|seconds| self.received.plus_seconds(seconds.into()))
     }
 
-    /// The bytes for the router.
-    pub(super) fn bytes(&self) -> &Bytes {
-        &self.0
+    /// Whether it is too late to send it.
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.ends().is_some_and(|end| end <= now)
     }
 
-    /// Takes it apart without copying. `None` for what was not packed here.
-    pub(super) fn unpack(&self, start: Instant) -> Option<Unpacked> {
-        let (header, _) = self.0.split_first_chunk::<HEADER>()?;
-        let (&[flags], rest) = header.split_first_chunk::<1>()?;
-        let (&publisher, rest) = rest.split_first_chunk::<8>()?;
-        let (&expires, rest) = rest.split_first_chunk::<8>()?;
-        let (&topic_len, rest) = rest.split_first_chunk::<2>()?;
-        let (&block_len, _) = rest.split_first_chunk::<4>()?;
-        let block_at = HEADER + usize::from(u16::from_be_bytes(topic_len));
-        let payload_at = block_at.checked_add(u32::from_be_bytes(block_len) as usize)?;
-        if payload_at > self.0.len() {
+    /// The same message, as if it had come now: a will.
+    pub fn published_at(&self, now: Timestamp) -> Self {
+        Self { bytes: self.bytes.clone(), received: now, ..*self }
+    }
+
+    /// Bytes of topic, properties and payload.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it has none, which no message of MQTT has.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes of its row.
+    pub fn row_len(&self) -> usize {
+        ROW_HEAD + self.bytes.len()
+    }
+
+    /// Appends its row.
+    pub(super) fn put_row(&self, out: &mut Vec<u8>) {
+        out.reserve(ROW_HEAD + self.bytes.len());
+        let retain = if self.retain { RETAIN } else { 0 };
+        let expires = if self.expiry.is_some() { EXPIRES } else { 0 };
+        out.put_u8(ROW_VERSION);
+        out.put_u8(self.qos as u8 | retain | expires);
+        out.put_i64(self.received.as_millis());
+        out.put_u32(self.expiry.unwrap_or(0));
+        out.put_u16(self.topic_len);
+        out.put_u32(self.block_len);
+        out.put_slice(&self.bytes);
+    }
+
+    /// Reads a row; none if it is damaged or of a newer program.
+    pub(super) fn from_row(mut row: &[u8]) -> Option<Self> {
+        if row.len() < ROW_HEAD || row.get_u8() != ROW_VERSION {
             return None;
         }
-        let expires = start.checked_add(Duration::from_millis(u64::from_be_bytes(expires)));
-        Some(Unpacked {
-            topic: self.0.slice(HEADER..block_at),
-            payload: self.0.slice(payload_at..),
-            block: self.0.slice(block_at..payload_at),
-            qos: QoS::from_bits(flags & QOS)?,
+        let flags = row.get_u8();
+        let received = Timestamp::from_millis(row.get_i64());
+        let expiry = row.get_u32();
+        let (topic_len, block_len) = (row.get_u16(), row.get_u32());
+        let whole = usize::from(topic_len) + block_len as usize <= row.len();
+        std::str::from_utf8(row.get(..usize::from(topic_len))?).ok()?;
+        whole.then_some(Self {
+            bytes: row.into(),
+            topic_len,
+            block_len,
+            qos: QoS::from_bits(flags)?,
             retain: flags & RETAIN != 0,
-            publisher: u64::from_be_bytes(publisher),
-            expires: expires.filter(|_| flags & EXPIRES != 0),
+            expiry: (flags & EXPIRES != 0).then_some(expiry),
+            received,
         })
     }
 }
 
-impl Unpacked {
-    /// The topic as text.
-    pub(super) fn topic(&self) -> &str {
-        std::str::from_utf8(&self.topic).unwrap_or_default()
+/// A message for one subscriber.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// What was published.
+    pub message: Arc<Message>,
+    /// The lower of the publisher's and the subscription's quality of service.
+    pub qos: QoS,
+    /// The retain flag to show.
+    pub retain: bool,
+    /// Whether it may have been sent before.
+    pub dup: bool,
+    /// The identifiers of all subscriptions that it falls under.
+    pub ids: SubscriptionIds,
+    /// With QoS 1 and 2: its number in the session.
+    pub seq: u64,
+    /// The shared subscription by which it came.
+    pub shared: Option<Arc<Shared>>,
+}
+
+/// Memory that a delivery takes beside its message.
+const DELIVERY_BYTES: usize = 128;
+
+impl Delivery {
+    /// The memory that it takes, roughly.
+    pub(super) fn size(&self) -> usize {
+        DELIVERY_BYTES + self.message.len()
     }
+}
+
+/// The packet id of the message with this number: the same whenever it is sent, without having been
+/// stored. At most 65,535 messages are on their way at once, so no two have the same.
+pub const fn packet_id(seq: u64) -> u16 {
+    (seq.wrapping_sub(1) % u16::MAX as u64) as u16 + 1
 }
 
 #[cfg(test)]
@@ -171,37 +193,52 @@ mod tests {
 
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    #[test]
+    fn validity_is_counted_in_whole_seconds_that_have_passed() {
+        let properties = PublishProperties { expiry: Some(60), ..Default::default() };
+        let message = Message::new("a", b"", (QoS::AtMostOnce, false), &properties, NOW);
+        let left = |millis| message.properties(NOW.plus_millis(millis)).expiry;
+        assert_eq!((left(0), left(999), left(1000)), (Some(60), Some(60), Some(59)));
+        assert_eq!(left(3_000_000), Some(0));
+        assert!(!message.expired(NOW.plus_millis(59_999)));
+        assert!(message.expired(NOW.plus_millis(60_000)));
+    }
+
+    #[test]
+    fn packet_ids_are_never_zero_and_come_round() {
+        assert_eq!((packet_id(1), packet_id(65_535)), (1, 65_535));
+        assert_eq!((packet_id(65_536), packet_id(2 * 65_535 + 7)), (1, 7));
+    }
+
     proptest! {
         #[test]
-        fn what_is_packed_comes_out(
+        fn what_goes_in_comes_out(
             topic in "[a-z/]{1,20}",
             payload in prop::collection::vec(any::<u8>(), 0..50),
+            qos in 0_u8..3,
             retain in any::<bool>(),
-            publisher in any::<u64>(),
-            expiry in prop::option::of(1_u32..),
-            content_type in prop::option::of("[a-z]{0,9}"),
+            expiry in prop::option::of(any::<u32>()),
+            content_type in prop::option::of("[a-z]{0,5}"),
         ) {
-            let now = Instant::now();
+            let qos = QoS::from_bits(qos).expect("a level");
             let content_type = content_type.as_deref();
             let properties = PublishProperties { expiry, content_type, ..Default::default() };
-            let qos = QoS::AtLeastOnce;
-            let message = Message {
-                topic: &topic, payload: &payload, properties: &properties, qos, retain, publisher,
-            };
-            let packed = Packed::new(&message, now, now).expect("short");
-            let unpacked = packed.unpack(now).expect("well-formed");
-            prop_assert_eq!(unpacked.topic(), &topic);
-            prop_assert_eq!(&unpacked.payload[..], &payload[..]);
-            prop_assert_eq!((unpacked.qos, unpacked.retain), (qos, retain));
-            prop_assert_eq!(unpacked.publisher, publisher);
-            prop_assert_eq!(unpacked.expires.is_some(), expiry.is_some());
-            let read = PublishProperties::parse(&unpacked.block).expect("a block");
-            prop_assert_eq!(read.content_type, content_type);
+            let message = Message::new(&topic, &payload, (qos, retain), &properties, NOW);
+            prop_assert_eq!((message.topic(), message.payload()), (&*topic, &*payload));
+            let read = message.properties(NOW);
+            prop_assert_eq!((read.content_type, read.expiry), (content_type, expiry));
+            let mut row = Vec::new();
+            message.put_row(&mut row);
+            prop_assert_eq!(Message::from_row(&row), Some(message));
         }
 
         #[test]
-        fn foreign_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Packed::from_router(bytes.into()).unpack(Instant::now());
+        fn foreign_rows_are_refused_or_read(row in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(message) = Message::from_row(&row) {
+                let _ = (message.topic(), message.payload(), message.properties(NOW));
+            }
         }
     }
 }

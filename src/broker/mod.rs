@@ -1,73 +1,66 @@
-//! Ordinary MQTT topics: an embedded rumqttd router, and what it needs around it.
+//! Ordinary MQTT topics: a tree of subscriptions for each organisation, sessions that may outlive
+//! their connections, and retained messages.
 //!
 //! ```text
-//!  publish ──► commands ──► the broker's thread ──► router ────► a session's task ──► deliveries
-//!              (bounded)    filters, retained,      a log each   QoS, No Local,       (bounded)
-//!                           sessions                filter       what waits
+//!  publish ──► tree of the organisation ──► sessions of subscribers ──► their connections
+//!                                             │ kept ones
+//!                                             ▼
+//!                                           store ──► receipt: then the publisher is acknowledged
 //! ```
 //!
-//! * Nobody sees a topic of another organisation: filters and retained messages are kept by
-//!   organisation, and what a session gets is taken from the filters of its own.
-//! * The router forwards, buffers and holds slow subscribers apart. It knows slots instead of
-//!   filters (`filters.rs` says why), so nothing in it grows with topics, clients or time.
-//! * A publish that was accepted goes to everyone who keeps up. A subscriber that falls behind the
-//!   router's log for a filter loses its oldest messages, whatever the QoS, and nobody else does.
-//! * If the router dies, a new one takes over; sessions, filters and retained messages stay, and
-//!   what was under way in the router is lost.
+//! * A publish is matched, and handed to the subscribers, on the publisher's thread. Who is
+//!   connected gets it before the store has it.
+//! * A message with QoS 1 or 2 for a session that outlives its connection is a row of the store until
+//!   the client has acknowledged it. So is what is retained. Both are acknowledged to the publisher
+//!   when they are as durable as `server.durability` says.
+//! * Nobody sees a topic of another organisation: trees, sessions and retained messages are kept by
+//!   organisation.
+//! * A client that does not keep up loses messages that were not to be kept, and delays nobody.
 
-mod filters;
+mod kept;
 mod limits;
 mod message;
+mod publishing;
 mod retained;
+mod rows;
 mod session;
-mod worker;
+mod tree;
 
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, oneshot};
-
-pub use message::{AckToken, Delivery, Message, Packed};
-
-use base::{OrgId, topic};
+use base::{OrgId, Timestamp, topic};
+use dashmap::DashMap;
 use mqtt::QoS;
-use mqtt::packet::RetainHandling;
+use parking_lot::{Mutex, RwLock};
+use rules::directory::{Outbox, Principal};
+use store::{Batch, Receipt, StoreError, Table, Tables, rows::decode, rows::encode};
+use tokio::sync::Semaphore;
 
-use self::filters::SessionKey;
-use self::session::{Attached, Control};
-use self::worker::{Command, Names, Open, Worker};
+pub use message::{Delivery, Message, SubscriptionIds, packet_id};
+pub use publishing::{Published, Publishing};
+pub use session::{Identity, Owner, Place, Queued, Session, Subscription, Taken};
+pub use tree::Shared;
+
+use kept::KeptSessions;
+use retained::Retained;
+use rows::SessionRow;
+use session::Kept;
+use tree::Tree;
 
 /// How large the broker may get.
 #[derive(Clone, Copy, Debug)]
-pub struct BrokerLimits {
+pub struct BrokerConfig {
     /// Different filters subscribed to at once, in all organisations; each member of a shared
     /// subscription counts. A session gets a tenth of them (but ten), an organisation half, or
-    /// nine tenths while no other has any. A filter's log holds 512 KiB, up to 4 MB of memory if
-    /// its messages are tiny.
+    /// nine tenths while no other has any.
     pub filters_max: usize,
-    /// Sessions with subscriptions at once, with or without connection. One costs about 40 kB, busy
-    /// ones 110 kB.
-    pub links_max: usize,
-}
-
-/// Why the broker did not do it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BrokerError {
-    /// Not a topic name, or one that begins with `$`.
-    #[error("the topic can not be published to")]
-    Topic,
-    /// Too many sessions.
-    #[error("the broker has no room for another session")]
-    Full,
-    /// The session is over: its name was taken by a clean start, or it expired.
-    #[error("the session is over")]
-    Gone,
-    /// The broker has stopped.
-    #[error("the broker has stopped")]
-    Stopped,
+    /// Sessions with subscriptions at once, with or without connection.
+    pub sessions_max: usize,
 }
 
 /// Why a filter was not granted.
@@ -76,229 +69,835 @@ pub enum Refusal {
     /// Not a filter, or one that begins with `$` and is not shared.
     #[error("the filter can not be subscribed to")]
     Filter,
-    /// Too many different filters.
+    /// Too many different filters, or sessions.
     #[error("the broker has no room for another filter")]
     Quota,
+    /// The session is over: another connection took its name with a clean start, or its owner is
+    /// gone.
+    #[error("the session is over")]
+    Gone,
 }
 
-/// The name of a session that may outlive its connection: a principal and a client identifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LinkName([u8; 32]);
-
-impl LinkName {
-    /// The name for a principal's client.
-    pub fn new(principal: &str, client_id: &str) -> Self {
-        let mut digest = Sha256::new();
-        digest.update((principal.len() as u64).to_be_bytes());
-        digest.update(principal);
-        digest.update(client_id);
-        Self(digest.finalize().into())
-    }
-}
-
-/// A wish for a subscription.
+/// How a connection has a session: another one that takes it has the next number.
 #[derive(Clone, Debug)]
-pub struct Subscription {
-    /// The filter, inside the organisation.
-    pub filter: String,
-    /// The highest quality of service to deliver with.
-    pub qos: QoS,
-    /// Not what this connection published.
-    pub no_local: bool,
-    /// Keep the publisher's retain flag.
-    pub retain_as_published: bool,
-    /// When to send retained messages.
-    pub retain_handling: RetainHandling,
-    /// The identifier that goes with every delivery.
-    pub subscription_id: Option<u32>,
+pub struct Link {
+    /// The session.
+    pub session: Arc<Session>,
+    /// The number.
+    pub epoch: u64,
 }
 
-/// A connection's wish for a session.
-#[derive(Clone, Copy, Debug)]
-pub struct OpenOptions {
-    /// Forget what was kept under the name.
-    pub clean: bool,
-    /// How long the session outlives the connection; zero: not at all; `Duration::MAX`: for ever.
-    pub keep: Duration,
-    /// The connection's number, as in [`Message::publisher`].
-    pub publisher: u64,
+/// What is counted since the start.
+#[derive(Default)]
+struct Counts {
+    dropped: AtomicU64,
+    evicted: AtomicU64,
 }
 
-/// The broker. Clones are the same broker; it stops when the last clone and the last link are
-/// gone.
+/// How much the broker has, and what it did not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Sessions that outlive their connections.
+    pub kept_sessions: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Messages that a subscriber lost because it did not keep up, since the start.
+    pub dropped: u64,
+    /// Sessions that made room for others, since the start.
+    pub evicted: u64,
+}
+
+/// The broker. Clones are the same broker.
 #[derive(Clone)]
-pub struct Broker {
-    commands: mpsc::Sender<Command>,
-    names: Names,
-    start: Instant,
+pub struct Broker(Arc<Inner>);
+
+struct Inner {
+    config: BrokerConfig,
+    tables: Tables,
+    orgs: DashMap<OrgId, Arc<Org>>,
+    /// Different filters in all organisations.
+    filters: AtomicUsize,
+    /// Organisations with filters.
+    orgs_with_filters: AtomicUsize,
+    /// Sessions with subscriptions.
+    sessions: AtomicUsize,
+    kept: Mutex<KeptSessions>,
+    retained: Retained,
+    numbers: AtomicU64,
+    epochs: AtomicU64,
+    counts: Counts,
+    /// Turns to look through many retained messages.
+    scans: Semaphore,
+}
+
+/// What an organisation has.
+#[derive(Default)]
+struct Org {
+    tree: RwLock<Tree>,
+    /// Held from the numbering of messages that are kept to their place in the writer's queue: who
+    /// reads them back misses none.
+    order: Mutex<()>,
+}
+
+/// Retained messages that a subscription brings, or the rest of them.
+pub struct Replay {
+    filter: Box<str>,
+    subscription: Subscription,
+    after: Option<Vec<u8>>,
+}
+
+impl Replay {
+    /// The client's filter.
+    pub fn filter(&self) -> &str {
+        &self.subscription.filter
+    }
 }
 
 impl Broker {
-    /// Starts the broker's thread and its router.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime, or if the system gives no thread.
-    pub fn spawn(limits: BrokerLimits) -> Self {
-        let (commands, queue) = mpsc::channel(limits::COMMANDS_MAX);
-        let (names, start) = (Names::default(), Instant::now());
-        let worker = Worker::new(limits, start, commands.downgrade(), names.clone());
-        std::thread::Builder::new()
-            .name("broker".to_owned())
-            .spawn(move || worker.run(queue))
-            .expect("the system has a thread for the broker");
-        Self { commands, names, start }
-    }
-
-    /// Packs a message for [`Broker::publish`]. Its time of validity begins now.
+    /// The broker of a store, with the sessions that are kept there.
     ///
     /// # Errors
-    /// [`BrokerError::Topic`]
-    pub fn pack(&self, message: &Message<'_>) -> Result<Packed, BrokerError> {
-        if !topic::valid_topic(message.topic) || message.topic.starts_with('$') {
-            return Err(BrokerError::Topic);
+    /// The store failed.
+    pub fn open(tables: Tables, config: BrokerConfig, now: Timestamp) -> Result<Self, StoreError> {
+        let inner = Inner {
+            config,
+            retained: Retained::new(tables.clone()),
+            tables,
+            orgs: DashMap::new(),
+            filters: AtomicUsize::new(0),
+            orgs_with_filters: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+            kept: Mutex::default(),
+            numbers: AtomicU64::new(1),
+            epochs: AtomicU64::new(1),
+            counts: Counts::default(),
+            scans: Semaphore::new(1),
+        };
+        let broker = Self(Arc::new(inner));
+        broker.restore(now)?;
+        Ok(broker)
+    }
+
+    /// Takes up the sessions of the store. What waits in them is read when it is needed.
+    fn restore(&self, now: Timestamp) -> Result<(), StoreError> {
+        let store = self.0.tables.store();
+        let mut received: HashMap<u64, Vec<u16>> = HashMap::new();
+        store::rows::for_each_row(store, Table::MqttReceived, |(key, _)| {
+            if let Some((number, pkid)) = rows::received(key) {
+                received.entry(number).or_default().push(pkid);
+            }
+            Ok(())
+        })?;
+        let mut last = 0;
+        store::rows::for_each_row(store, Table::MqttSessions, |(key, value)| {
+            let number = key.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            last = last.max(number);
+            let row: SessionRow = decode(Table::MqttSessions, key, value)?;
+            let mut kept = Kept::restored(row.identity, row.expiry_s, row.away.unwrap_or(now));
+            kept.received = received.remove(&number).unwrap_or_default();
+            let session = Arc::new(Session::new(number, row.org, row.owner(), Some(kept)));
+            if row.ended {
+                self.erase_later(session.clone());
+                session.lock().end();
+                return Ok(());
+            }
+            let org = self.org(row.org);
+            let mut tree = org.tree.write();
+            for subscription in row.subscriptions {
+                if let Some(filter) = subscription.in_tree() {
+                    let before = tree.filters();
+                    // There was room when it was granted.
+                    let _ = tree.insert(filter, &session, subscription.options());
+                    self.count_filters(before, tree.filters());
+                }
+                session.lock().subscriptions_mut().push(subscription);
+            }
+            drop(tree);
+            self.0.sessions.fetch_add(1, Ordering::Relaxed);
+            let mut sessions = self.0.kept.lock();
+            // As many as there were.
+            let _ = sessions.insert(session.clone());
+            sessions.left(&session);
+            Ok(())
+        })?;
+        self.0.numbers.store(last + 1, Ordering::Relaxed);
+        tracing::info!(sessions = self.0.kept.lock().len(), "MQTT sessions recovered");
+        Ok(())
+    }
+
+    /// Counts the retained messages of the store; until that is done, there may be more of them
+    /// than is allowed. Reads all of them.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn count_retained(&self) -> Result<(), StoreError> {
+        self.0.retained.count()
+    }
+
+    /// How much there is.
+    pub fn load(&self) -> Load {
+        Load {
+            kept_sessions: self.0.kept.lock().len(),
+            retained: self.0.retained.messages(),
+            dropped: self.0.counts.dropped.load(Ordering::Relaxed),
+            evicted: self.0.counts.evicted.load(Ordering::Relaxed),
         }
-        Packed::new(message, self.start, Instant::now()).ok_or(BrokerError::Topic)
     }
 
-    /// Publishes to the subscribers of the organisation, and waits while the broker is busy. Done
-    /// means accepted: the caller may acknowledge.
-    ///
-    /// # Errors
-    /// [`BrokerError::Stopped`]
-    pub async fn publish(&self, org: OrgId, packed: Packed) -> Result<(), BrokerError> {
-        let command = Command::Publish { org, packed };
-        self.commands.send(command).await.map_err(|_| BrokerError::Stopped)
-    }
-
-    /// As [`Broker::publish`], without waiting.
-    ///
-    /// # Errors
-    /// The packed message itself, if it would have to wait or the broker has stopped.
-    pub fn try_publish(&self, org: OrgId, packed: Packed) -> Result<(), Packed> {
-        let kept = packed.clone();
-        self.commands.try_send(Command::Publish { org, packed }).map_err(|_| kept)
-    }
-
-    /// Whether a session is kept under this name, for the CONNACK.
-    pub fn has_session(&self, org: OrgId, name: LinkName) -> bool {
-        self.names.lock().contains(&(org, name))
-    }
-
-    /// Forgets the session that is kept under this name, if any: for a clean start that does not
-    /// open a session.
-    ///
-    /// # Errors
-    /// [`BrokerError::Stopped`]
-    pub async fn forget(&self, org: OrgId, name: LinkName) -> Result<(), BrokerError> {
-        if !self.has_session(org, name) {
-            return Ok(());
+    fn org(&self, org: OrgId) -> Arc<Org> {
+        if let Some(found) = self.0.orgs.get(&org) {
+            return found.clone();
         }
-        let command = Command::Forget { org, name };
-        self.commands.send(command).await.map_err(|_| BrokerError::Stopped)
+        self.0.orgs.entry(org).or_default().clone()
     }
 
-    /// Opens a session that delivers to `deliveries`, or takes over the one that is kept under the
-    /// name. A full channel holds up this session only; a channel that is closed is the end of the
-    /// connection. When another connection takes the session over, the sender is dropped.
-    ///
-    /// # Errors
-    /// [`BrokerError::Full`]: too many sessions. [`BrokerError::Stopped`].
-    pub async fn open(
+    fn count_filters(&self, before: usize, after: usize) {
+        let inner = &self.0;
+        match after.cmp(&before) {
+            std::cmp::Ordering::Greater => {
+                inner.filters.fetch_add(after - before, Ordering::Relaxed)
+            }
+            _ => inner.filters.fetch_sub(before - after, Ordering::Relaxed),
+        };
+        match (before, after) {
+            (0, 1..) => inner.orgs_with_filters.fetch_add(1, Ordering::Relaxed),
+            (1.., 0) => inner.orgs_with_filters.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+
+    // Sessions.
+
+    /// Takes up the session that an owner has left in an organisation; none if there is none. One in
+    /// another organisation ends.
+    pub fn resume(
         &self,
-        org: OrgId,
-        name: LinkName,
-        options: OpenOptions,
-        deliveries: mpsc::Sender<Delivery>,
-    ) -> Result<Link, BrokerError> {
-        let OpenOptions { clean, keep, publisher } = options;
-        // The broker's thread counts the epochs.
-        let attached = Attached { epoch: 0, publisher, keep, deliveries };
-        let open = Open { org, name, clean, attached };
-        let opened = ask(&self.commands, |reply| Command::Open { open, reply }).await??;
-        Ok(Link {
-            session_present: opened.present,
-            session: opened.session,
-            epoch: opened.epoch,
-            control: opened.control,
-            commands: self.commands.clone(),
-        })
-    }
-}
-
-/// A connection's hold on its session. The session learns from the end of the deliveries' receiver
-/// that the connection is gone; [`Link::close`] is for a last word.
-pub struct Link {
-    /// Whether the session was there before, with its subscriptions.
-    pub session_present: bool,
-    session: SessionKey,
-    epoch: u64,
-    control: mpsc::Sender<Control>,
-    commands: mpsc::Sender<Command>,
-}
-
-impl Link {
-    /// Subscribes, or changes the terms of what is subscribed to; a result for each wish, in
-    /// order. Retained messages follow through the deliveries.
-    ///
-    /// # Errors
-    /// [`BrokerError::Gone`], [`BrokerError::Stopped`].
-    pub async fn subscribe(
-        &self,
-        wishes: Vec<Subscription>,
-    ) -> Result<Vec<Result<(), Refusal>>, BrokerError> {
-        let mut results: Vec<_> = wishes
-            .iter()
-            .map(|wish| if grantable(&wish.filter) { Ok(()) } else { Err(Refusal::Filter) })
-            .collect();
-        let wanted = wishes.into_iter().filter(|wish| grantable(&wish.filter)).collect();
-        let session = self.session;
-        let command = |reply| Command::Subscribe { session, wanted, reply };
-        let mut granted = ask(&self.commands, command).await??.into_iter();
-        for result in results.iter_mut().filter(|result| result.is_ok()) {
-            *result = granted.next().unwrap_or(Err(Refusal::Quota));
+        owner: &Owner,
+        (org, identity): (OrgId, Identity),
+        expiry_s: u32,
+        outbox: &Arc<Outbox>,
+        now: Timestamp,
+    ) -> Option<Link> {
+        let mut sessions = self.0.kept.lock();
+        let session = sessions.get(owner)?.clone();
+        let same = session.org() == org
+            && session.lock().kept.as_ref().is_some_and(|kept| {
+                kept.identity.thing == identity.thing && kept.until().is_none_or(|end| now < end)
+            });
+        if !same {
+            sessions.remove(&session);
+            drop(sessions);
+            self.end(&session);
+            return None;
         }
-        Ok(results)
+        sessions.came(&session);
+        drop(sessions);
+        if let Err(error) = session.look_now(&self.0.tables) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "what waits for an MQTT client could not be read");
+        }
+        let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
+        session.attach(outbox.clone(), epoch);
+        if let Some(kept) = &mut session.lock().kept {
+            kept.identity = identity;
+            kept.expiry_s = expiry_s;
+        }
+        // Without it, its time would be counted from when the client left last, after a crash.
+        self.store_or_log(&session);
+        Some(Link { session, epoch })
     }
 
-    /// Unsubscribes; for each filter whether it was subscribed to, in order.
+    /// A new session of a client that is connected, to outlive the connection by `expiry_s` if that
+    /// is not 0.
     ///
     /// # Errors
-    /// [`BrokerError::Gone`], [`BrokerError::Stopped`].
-    pub async fn unsubscribe(&self, filters: Vec<String>) -> Result<Vec<bool>, BrokerError> {
-        let session = self.session;
-        ask(&self.commands, |reply| Command::Unsubscribe { session, filters, reply }).await?
+    /// There is no room.
+    pub fn begin(
+        &self,
+        owner: &Owner,
+        (org, identity): (OrgId, Identity),
+        expiry_s: u32,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Link, Refusal> {
+        if self.0.sessions.load(Ordering::Relaxed) >= self.0.config.sessions_max {
+            return Err(Refusal::Quota);
+        }
+        let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
+        let kept = (expiry_s > 0).then(|| Kept::new(identity, expiry_s));
+        let is_kept = kept.is_some();
+        let session = Arc::new(Session::new(number, org, owner.clone(), kept));
+        if is_kept {
+            self.forget(owner);
+            let leaver = self.0.kept.lock().insert(session.clone());
+            match leaver.map_err(|_| Refusal::Quota)? {
+                Some(leaver) => self.evict(&leaver),
+                None => {}
+            }
+        }
+        self.0.sessions.fetch_add(1, Ordering::Relaxed);
+        let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
+        session.attach(outbox.clone(), epoch);
+        Ok(Link { session, epoch })
     }
 
-    /// Acknowledges a delivery, in any order; an unknown token is ignored. Of a hundred deliveries
-    /// without acknowledgement the next ones wait.
-    pub fn ack(&self, token: AckToken) {
-        let Err(mpsc::error::TrySendError::Full(control)) =
-            self.control.try_send(Control::Ack(token))
-        else {
-            // Taken, or the session is over and waits for nothing.
+    /// Whether a connection still has its session.
+    pub fn has(&self, link: &Link) -> bool {
+        link.session.is_of(link.epoch)
+    }
+
+    fn evict(&self, session: &Arc<Session>) {
+        self.0.counts.evicted.fetch_add(1, Ordering::Relaxed);
+        let owner = session.owner();
+        tracing::warn!(
+            owner = ?owner.principal,
+            client_id = &*owner.client_id,
+            "an MQTT session of a client that is away ended to make room for another"
+        );
+        self.end(session);
+    }
+
+    /// Ends the session that is kept for an owner, if any: for a clean start.
+    pub fn forget(&self, owner: &Owner) {
+        let mut sessions = self.0.kept.lock();
+        let Some(session) = sessions.get(owner).cloned() else { return };
+        sessions.remove(&session);
+        drop(sessions);
+        self.end(&session);
+    }
+
+    /// The connection leaves, and the session outlives it by `expiry_s`; does nothing if another
+    /// connection has it. `unacknowledged`: messages of shared subscriptions that were sent.
+    pub fn leave(&self, link: Link, expiry_s: u32, unacknowledged: Vec<Delivery>, now: Timestamp) {
+        let Link { session, epoch } = link;
+        let Some(queue) = session.detach(epoch) else { return };
+        let unsent = queue.into_iter().filter_map(|queued| match queued {
+            Queued::Delivery(delivery) => Some(delivery),
+            Queued::Release(_) => None,
+        });
+        let shared: Vec<Delivery> =
+            unacknowledged.into_iter().chain(unsent).filter(|d| d.shared.is_some()).collect();
+        let stays = {
+            let mut inner = session.lock();
+            let subscribed = !inner.subscriptions().is_empty();
+            match &mut inner.kept {
+                Some(kept) if expiry_s > 0 && (subscribed || !kept.is_empty()) => {
+                    (kept.expiry_s, kept.away) = (expiry_s, Some(now));
+                    !inner.ended
+                }
+                _ => false,
+            }
+        };
+        if !stays {
+            self.0.kept.lock().remove(&session);
+            self.end(&session);
+            shared.into_iter().for_each(|delivery| self.pass_on(&session, delivery));
+            return;
+        }
+        self.0.kept.lock().left(&session);
+        for delivery in shared {
+            self.pass_on(&session, delivery);
+        }
+        self.store_or_log(&session);
+    }
+
+    /// Gives a message of a shared subscription to another member of the group, if one is there
+    /// (MQTT 5, 4.8.2).
+    fn pass_on(&self, session: &Session, mut delivery: Delivery) {
+        let Some(shared) = delivery.shared.take() else { return };
+        let org = self.org(session.org());
+        let other = org.tree.read().other_member(&shared, session.number());
+        let Some(other) = other.filter(|other| other.session.is_connected()) else { return };
+        let seq = delivery.seq;
+        let to = Delivery {
+            qos: delivery.message.qos.min(other.qos),
+            ..other.delivery(&delivery.message)
+        };
+        let order = org.order.lock();
+        let mut batch = Batch::default();
+        let mut row = Vec::new();
+        delivery.message.put_row(&mut row);
+        let kept = to.qos != QoS::AtMostOnce;
+        let passed = match kept {
+            true => other.session.keep(&self.0.tables, to, &row, &mut batch),
+            false => Ok(other.session.offer(to)),
+        };
+        if matches!(passed, Ok(session::Offered::Taken { .. }))
+            && delivery.qos != QoS::AtMostOnce
+            && session.acknowledged(row.len())
+        {
+            batch.delete(Table::MqttMessages, rows::message_key(session.number(), seq));
+        }
+        self.submit_or_log(batch);
+        drop(order);
+    }
+
+    /// Ends sessions of a login in an organisation, or of all in it, that `may_stay` says no to:
+    /// their owners are gone.
+    pub fn sweep(
+        &self,
+        scope: &Scope,
+        may_stay: impl Fn(&Owner, OrgId, Identity) -> bool,
+    ) -> usize {
+        let sessions = match scope {
+            Scope::Login(principal) => self.0.kept.lock().of(principal),
+            Scope::Org(org) => self.0.kept.lock().within(Some(*org)),
+            Scope::All => self.0.kept.lock().within(None),
+        };
+        let mut ended = 0;
+        for session in sessions {
+            let Some(identity) = session.lock().kept.as_ref().map(|kept| kept.identity) else {
+                continue;
+            };
+            if !may_stay(session.owner(), session.org(), identity) {
+                self.0.kept.lock().remove(&session);
+                self.end(&session);
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Forgets the retained messages of an organisation that is gone. Reads the disk.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn forget_retained(&self, org: OrgId) -> Result<(), StoreError> {
+        while self.0.retained.forget(org)? {}
+        Ok(())
+    }
+
+    /// Ends what is over: sessions whose clients did not come back in time, and retained messages.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn expire(&self, now: Timestamp) -> Result<(), StoreError> {
+        loop {
+            let due = self.0.kept.lock().take_due(now);
+            let Some(session) = due else { break };
+            self.end(&session);
+        }
+        while self.0.retained.expire(now)? {}
+        Ok(())
+    }
+
+    /// Ends a session: its subscriptions go at once, its rows in the background.
+    fn end(&self, session: &Arc<Session>) {
+        let org = self.org(session.org());
+        let mut inner = session.lock();
+        if inner.ended {
+            return;
+        }
+        let (subscriptions, queue) = inner.end();
+        inner.wake();
+        let stored = inner
+            .kept
+            .as_ref()
+            .is_some_and(|kept| kept.stored || !kept.is_empty() || !kept.received.is_empty());
+        drop(inner);
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+        let mut tree = org.tree.write();
+        let before = tree.filters();
+        for subscription in &subscriptions {
+            if let Some(filter) = subscription.in_tree() {
+                tree.remove(filter, session);
+            }
+        }
+        self.count_filters(before, tree.filters());
+        drop(tree);
+        for queued in queue {
+            if let Queued::Delivery(delivery) = queued {
+                self.pass_on(session, delivery);
+            }
+        }
+        if stored {
+            // Behind whatever was numbered before: a message in a batch is in the writer's queue.
+            let order = org.order.lock();
+            let mut batch = Batch::default();
+            put_session(session, &session.lock(), &mut batch);
+            self.submit_or_log(batch);
+            drop(order);
+            self.erase_later(session.clone());
+        }
+    }
+
+    /// Removes all rows of a session that is over, itself last: its number is not used again before.
+    fn erase_later(&self, session: Arc<Session>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // Not before the server runs: the next start finds it.
             return;
         };
-        let queue = self.control.clone();
-        tokio::spawn(async move { queue.send(control).await });
+        let broker = self.clone();
+        runtime.spawn(async move {
+            if let Err(error) = broker.erase(session.number()).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "an MQTT session that is over was not removed");
+            }
+        });
     }
 
-    /// Leaves the session, which is kept for `keep` from now on, whatever was said when it was
-    /// opened. Does nothing if another connection has taken it over.
-    pub async fn close(self, keep: Duration) {
-        let _ = self.control.send(Control::Detach { epoch: self.epoch, keep }).await;
+    async fn erase(&self, number: u64) -> Result<(), StoreError> {
+        let tables = &self.0.tables;
+        loop {
+            tables.writer().barrier()?.await?;
+            let tables = tables.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                let mut batch = Batch::default();
+                for table in [Table::MqttMessages, Table::MqttReceived] {
+                    let rows = tables.scan_prefix(table, &number.to_be_bytes(), None, 1000)?;
+                    rows.into_iter().for_each(|(key, _)| batch.delete(table, key));
+                }
+                Ok(batch)
+            });
+            let mut batch = read.await.map_err(|_| StoreError::Closed)??;
+            let done = batch.0.is_empty();
+            if done {
+                batch.delete(Table::MqttSessions, number.to_be_bytes());
+            }
+            self.0.tables.submit(batch)?.await?;
+            if done {
+                return Ok(());
+            }
+        }
     }
+
+    /// Stores a session as it is now, if it outlives its connection and has something. Resolves when
+    /// that is durable.
+    ///
+    /// # Errors
+    /// The store takes no more.
+    pub fn store_session(&self, session: &Session) -> Result<Receipt, StoreError> {
+        let mut inner = session.lock();
+        let mut batch = Batch::default();
+        let (empty, ended) = (inner.subscriptions().is_empty(), inner.ended);
+        let Some(kept) = inner.kept.as_mut().filter(|_| !ended) else {
+            return Ok(Receipt::nothing());
+        };
+        let (needed, stored) = (!empty || !kept.is_empty(), kept.stored);
+        kept.stored = needed;
+        if needed {
+            put_session(session, &inner, &mut batch);
+        } else if stored {
+            batch.delete(Table::MqttSessions, session.number().to_be_bytes());
+        }
+        // Under the lock: the last row that is submitted is the last state.
+        self.0.tables.submit(batch)
+    }
+
+    fn store_or_log(&self, session: &Session) {
+        if let Err(error) = self.store_session(session) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "that an MQTT client came or went was not stored");
+        }
+    }
+
+    fn submit_or_log(&self, batch: Batch) {
+        if let Err(error) = self.0.tables.submit(batch) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "a change of an MQTT session was not stored");
+        }
+    }
+
+    // Subscriptions.
+
+    /// Subscribes, or changes the options of what is subscribed to; whether it is new. What
+    /// falls under filters that are not in the tree comes from elsewhere; the session only keeps
+    /// them.
+    ///
+    /// # Errors
+    /// There is no room, it is no filter, or the session is over.
+    pub fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        subscription: Subscription,
+    ) -> Result<bool, Refusal> {
+        let mut inner = session.lock();
+        if inner.ended {
+            return Err(Refusal::Gone);
+        }
+        let held = inner.subscriptions().iter().position(|held| held.filter == subscription.filter);
+        if let Some(filter) = subscription.in_tree() {
+            if !grantable(filter) {
+                return Err(Refusal::Filter);
+            }
+            let in_tree = inner.subscriptions().iter().filter(|held| held.in_tree().is_some());
+            let (max, own) = (self.0.config.filters_max, in_tree.count());
+            if held.is_none() && own >= limits::session_filters_max(max).min(max) {
+                return Err(Refusal::Quota);
+            }
+            let org = self.org(session.org());
+            let mut tree = org.tree.write();
+            let before = tree.filters();
+            let inserted = tree.insert(filter, session, subscription.options());
+            let after = tree.filters();
+            self.count_filters(before, after);
+            let others = self.0.orgs_with_filters.load(Ordering::Relaxed) > 1;
+            let full = self.0.filters.load(Ordering::Relaxed) > max
+                || after > limits::org_filters_max(max, !others);
+            if inserted.is_err() || (after > before && full) {
+                if inserted.is_ok() {
+                    tree.remove(filter, session);
+                    self.count_filters(after, tree.filters());
+                }
+                return Err(Refusal::Quota);
+            }
+        }
+        let subscriptions = inner.subscriptions_mut();
+        match held.and_then(|index| subscriptions.get_mut(index)) {
+            Some(held) => *held = subscription,
+            None => subscriptions.push(subscription),
+        }
+        Ok(held.is_none())
+    }
+
+    /// Unsubscribes; whether it was subscribed to.
+    pub fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> bool {
+        let mut inner = session.lock();
+        let subscriptions = inner.subscriptions_mut();
+        let Some(index) = subscriptions.iter().position(|held| *held.filter == *filter) else {
+            return false;
+        };
+        let gone = subscriptions.swap_remove(index);
+        // Another one may be the same to the tree: with the thing's key in place of `self`.
+        if let Some(filter) = gone.in_tree()
+            && !subscriptions.iter().any(|held| held.in_tree() == Some(filter))
+        {
+            let org = self.org(session.org());
+            let mut tree = org.tree.write();
+            let before = tree.filters();
+            tree.remove(filter, session);
+            self.count_filters(before, tree.filters());
+        }
+        true
+    }
+
+    /// Has the retained messages come that a new subscription brings: those of a topic at once,
+    /// those under a filter with wildcards when what is returned is asked for.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn replay(
+        &self,
+        session: &Arc<Session>,
+        subscription: &Subscription,
+        now: Timestamp,
+    ) -> Result<Option<Replay>, StoreError> {
+        let Some(filter) = subscription.in_tree().filter(|filter| !topic::is_shared(filter)) else {
+            return Ok(None);
+        };
+        if !filter.contains(['+', '#']) {
+            if let Some(message) = self.0.retained.get(session.org(), filter, now)? {
+                self.deliver_retained(session, subscription, vec![message])?;
+            }
+            return Ok(None);
+        }
+        let (filter, subscription) = (filter.into(), subscription.clone());
+        let replay = Replay { filter, subscription, after: None };
+        Ok(self.0.retained.may_have_some().then_some(replay))
+    }
+
+    /// Has some more retained messages come; what is left of them.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn replay_more(
+        &self,
+        session: Arc<Session>,
+        mut replay: Replay,
+        now: Timestamp,
+    ) -> Result<Option<Replay>, StoreError> {
+        if replay.after.is_none() {
+            // What was acknowledged, or came from this client, is seen.
+            self.0.tables.writer().barrier()?.await?;
+        }
+        let _turn = self.0.scans.acquire().await.map_err(|_| StoreError::Closed)?;
+        let broker = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let after = replay.after.as_deref();
+            let page = broker.0.retained.page(session.org(), &replay.filter, after, now)?;
+            broker.deliver_retained(&session, &replay.subscription, page.messages)?;
+            replay.after = page.after;
+            Ok(replay.after.is_some().then_some(replay))
+        });
+        read.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn deliver_retained(
+        &self,
+        session: &Arc<Session>,
+        subscription: &Subscription,
+        messages: Vec<Message>,
+    ) -> Result<(), StoreError> {
+        let org = self.org(session.org());
+        let order = org.order.lock();
+        let (mut batch, mut row) = (Batch::default(), Vec::new());
+        for message in messages {
+            row.clear();
+            message.put_row(&mut row);
+            let delivery = Delivery {
+                qos: message.qos.min(subscription.qos()),
+                message: Arc::new(message),
+                retain: true,
+                dup: false,
+                ids: subscription.id.into_iter().collect(),
+                seq: 0,
+                shared: None,
+            };
+            match delivery.qos {
+                QoS::AtMostOnce => session.offer(delivery),
+                _ => session.keep(&self.0.tables, delivery, &row, &mut batch)?,
+            };
+        }
+        drop(self.0.tables.submit(batch)?);
+        drop(order);
+        Ok(())
+    }
+
+    // Deliveries.
+
+    /// Takes what a client gets next, as [`Session::is_ready`] says: with QoS 1 and 2 at most
+    /// `window`, and about so many bytes.
+    pub fn take(&self, link: &Link, window: usize, bytes: usize, out: &mut Vec<Queued>) -> Taken {
+        let taken = link.session.take(link.epoch, window, bytes, out);
+        if let Some(sent) = taken.sent {
+            let mut batch = Batch::default();
+            let key = rows::message_key(link.session.number(), 0);
+            batch.put(Table::MqttMessages, key, sent.to_be_bytes());
+            self.submit_or_log(batch);
+        }
+        taken
+    }
+
+    /// Reads some of what waits in the store for a client.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn load_more(&self, link: Link) -> Result<(), StoreError> {
+        let (broker, session) = (self.clone(), link.session.clone());
+        let look = move || session.backlog(link.epoch, &broker.0.tables);
+        let looked = tokio::task::spawn_blocking(look).await.map_err(|_| StoreError::Closed)??;
+        let Some((from, last)) = looked else { return Ok(()) };
+        self.0.tables.writer().barrier()?.await?;
+        let (tables, number) = (self.0.tables.clone(), link.session.number());
+        let read = tokio::task::spawn_blocking(move || {
+            let after = rows::message_key(number, from.saturating_sub(1));
+            let prefix = number.to_be_bytes();
+            let limit = limits::PAGE_ROWS;
+            tables.scan_prefix(Table::MqttMessages, &prefix, Some(&after), limit)
+        });
+        let rows = read.await.map_err(|_| StoreError::Closed)??;
+        let full = rows.len() == limits::PAGE_ROWS;
+        let found = rows.iter().map(|(key, _)| rows::seq_of(key)).max();
+        let next = found.filter(|_| full).map_or(last.max(from), |found| found) + 1;
+        let read = |(key, value): &(Vec<u8>, Vec<u8>)| {
+            Some((rows::seq_of(key), rows::read_message(value)?))
+        };
+        let rows = rows.iter().filter(|(key, _)| rows::seq_of(key) > 0).filter_map(read).collect();
+        link.session.refill(link.epoch, from, rows, next);
+        Ok(())
+    }
+
+    /// The client has a message with QoS 1, or has completed one with QoS 2.
+    pub fn acknowledged(&self, session: &Session, seq: u64, bytes: usize) {
+        if session.acknowledged(bytes) {
+            let mut batch = Batch::default();
+            batch.delete(Table::MqttMessages, rows::message_key(session.number(), seq));
+            self.submit_or_log(batch);
+        }
+    }
+
+    /// The client has taken a message with QoS 2. Resolves when that is durable: it is to be
+    /// released then.
+    ///
+    /// # Errors
+    /// The store takes no more.
+    pub fn taken(&self, session: &Session, seq: u64) -> Result<Receipt, StoreError> {
+        let inner = session.lock();
+        if inner.kept.is_none() || inner.ended {
+            return Ok(Receipt::nothing());
+        }
+        let mut batch = Batch::default();
+        let key = rows::message_key(session.number(), seq);
+        batch.put(Table::MqttMessages, key, rows::released());
+        self.0.tables.submit(batch)
+    }
+
+    // Messages with QoS 2 from clients.
+
+    /// The packet ids that a session has taken and not released.
+    pub fn received(&self, session: &Session) -> Vec<u16> {
+        session.lock().kept.as_ref().map_or_else(Vec::new, |kept| kept.received.clone())
+    }
+
+    /// Notes that a session has taken a message with this packet id, and adds that to a batch.
+    pub fn receive(&self, session: &Arc<Session>, pkid: u16, batch: &mut Batch) {
+        let mut inner = session.lock();
+        let ended = inner.ended;
+        let Some(kept) = inner.kept.as_mut().filter(|_| !ended) else { return };
+        kept.received.push(pkid);
+        if !std::mem::replace(&mut kept.stored, true) {
+            put_session(session, &inner, batch);
+        }
+        batch.put(Table::MqttReceived, rows::received_key(session.number(), pkid), "");
+    }
+
+    /// The message with this packet id is released; resolves when that is durable.
+    ///
+    /// # Errors
+    /// The store takes no more.
+    pub fn release(&self, session: &Session, pkid: u16) -> Result<Receipt, StoreError> {
+        let mut inner = session.lock();
+        let Some(kept) = &mut inner.kept else { return Ok(Receipt::nothing()) };
+        let Some(index) = kept.received.iter().position(|known| *known == pkid) else {
+            return Ok(Receipt::nothing());
+        };
+        kept.received.swap_remove(index);
+        let mut batch = Batch::default();
+        batch.delete(Table::MqttReceived, rows::received_key(session.number(), pkid));
+        self.0.tables.submit(batch)
+    }
+
+    /// Whether the store takes what a publish brings.
+    pub fn has_room(&self) -> bool {
+        self.0.tables.writer().has_room()
+    }
+
+    /// Submits a batch of [`Broker::receive`] that goes with no message.
+    ///
+    /// # Errors
+    /// The store takes no more.
+    pub fn submit(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        self.0.tables.submit(batch)
+    }
+}
+
+/// Whose sessions are looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Those of a login.
+    Login(Principal),
+    /// Those in an organisation.
+    Org(OrgId),
+    /// All.
+    All,
+}
+
+/// Adds the row of a session that outlives its connection.
+fn put_session(session: &Session, inner: &session::Inner, batch: &mut Batch) {
+    let Some(kept) = &inner.kept else { return };
+    let row = SessionRow {
+        org: session.org(),
+        login: (&session.owner().principal).into(),
+        client_id: session.owner().client_id.as_ref().to_owned(),
+        identity: kept.identity,
+        expiry_s: kept.expiry_s,
+        away: kept.away,
+        subscriptions: inner.subscriptions().clone(),
+        ended: inner.ended,
+    };
+    batch.put(Table::MqttSessions, session.number().to_be_bytes(), encode(&row));
 }
 
 fn grantable(filter: &str) -> bool {
     let inner = topic::parse_shared(filter).map_or(filter, |shared| shared.filter);
     topic::valid_filter(filter) && !inner.starts_with('$')
-}
-
-async fn ask<T>(
-    commands: &mpsc::Sender<Command>,
-    command: impl FnOnce(oneshot::Sender<T>) -> Command,
-) -> Result<T, BrokerError> {
-    let (reply, answer) = oneshot::channel();
-    commands.send(command(reply)).await.map_err(|_| BrokerError::Stopped)?;
-    answer.await.map_err(|_| BrokerError::Stopped)
 }

@@ -1,421 +1,595 @@
-//! The task of a broker session: it takes what the router forwards to the session's connection, or
-//! keeps it while there is none.
+//! The session of an MQTT client (MQTT 4.1): its subscriptions, and what waits for it.
 //!
-//! The router is subscribed to with QoS 0; its own QoS 1 wants acknowledgements in order, and no
-//! more than a hundred of one link outstanding. What waits for an acknowledgement, and what a
-//! client that comes back has missed, is kept here.
+//! What waits for a client that is connected is in memory. For a session that outlives its
+//! connection, messages with QoS 1 and 2 are rows of the store from their publication to their
+//! acknowledgement; in memory they are only while they are on their way to a client that keeps up.
+//! After the session's client was away, or did not keep up, they come from the store, in order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use base::topic;
-use bytes::Bytes;
+use base::{ApplicationId, OrgId, ThingId, Timestamp};
 use mqtt::QoS;
-use rumqttd::Notification;
-use rumqttd::local::LinkRx;
-use tokio::sync::mpsc;
+use parking_lot::{Mutex, MutexGuard};
+use rules::directory::{Outbox, Principal};
+use serde::{Deserialize, Serialize};
+use store::{Batch, StoreError, Table, Tables};
 
-use super::filters::{SessionKey, Slot};
-use super::limits::{AWAY_BYTES_MAX, AWAY_MESSAGES_MAX, REPLAY_MAX, ROUTER_WAIT, UNACKED_MAX};
-use super::message::{AckToken, Delivery, Packed};
-use super::worker::Command;
+use super::limits;
+use super::message::{Delivery, Message};
+use super::rows::{self, MessageRow};
+use super::tree::{Match, Options};
 
-/// Messages of the broker's thread and the session's connection to its task.
-pub(super) enum Control {
-    /// A connection takes the session over, from whichever had it.
-    Attach(Attached),
-    /// A connection leaves; nothing happens if another has taken over.
-    Detach { epoch: u64, keep: Duration },
-    /// A subscription, new or changed, with the retained messages that it brings.
-    Subscribed { slot: Slot, options: SubscribeOptions, retained: Vec<Packed> },
-    /// A subscription is gone.
-    Unsubscribed { slot: Slot },
-    /// A delivery is acknowledged.
-    Ack(AckToken),
-    /// A link to a router that was started anew.
-    Relink { rx: LinkRx, generation: u64 },
-    /// The session is over.
-    End,
+/// Whose session: the login and the client id.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Owner {
+    /// The login.
+    pub principal: Principal,
+    /// The client id.
+    pub client_id: Arc<str>,
 }
 
-/// The connection of a session.
-pub(super) struct Attached {
-    /// Counts the connections of the broker.
-    pub epoch: u64,
-    /// The connection's number as a publisher, for No Local.
-    pub publisher: u64,
-    /// How long the session outlives the connection.
-    pub keep: Duration,
-    /// Where to deliver.
-    pub deliveries: mpsc::Sender<Delivery>,
+/// Who is let in with an owner's login: the objects that the session ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// The thing, if it is one.
+    pub thing: Option<ThingId>,
+    /// The application whose token it had.
+    pub application: Option<ApplicationId>,
 }
 
-/// The options of a subscription.
-#[derive(Clone, Debug)]
-pub(super) struct SubscribeOptions {
-    /// The filter; of a shared subscription the one behind the group.
+/// A subscription of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Subscription {
+    /// The filter, as the client wrote it.
     pub filter: Box<str>,
-    pub qos: QoS,
+    /// Where it is in the organisation's tree.
+    pub place: Place,
+    /// The quality of service granted: 0, 1 or 2.
+    pub qos: u8,
+    /// Not what the session's client published itself.
     pub no_local: bool,
+    /// Keep the publisher's retain flag.
     pub retain_as_published: bool,
-    pub subscription_id: Option<u32>,
+    /// Its identifier.
+    pub id: Option<u32>,
 }
 
-/// What the broker's thread may see of a session's task.
-#[derive(Default)]
-pub(super) struct Status {
-    /// No connection.
-    pub away: AtomicBool,
-    /// Has a message that its connection does not take at the moment.
-    pub busy: AtomicBool,
+/// Where a subscription is in the tree of an organisation.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Place {
+    /// Not there: others than the broker publish what falls under it.
+    Elsewhere,
+    /// Under its filter.
+    Filter,
+    /// Under this filter.
+    As(Box<str>),
 }
 
-/// The task of a session.
-pub(super) struct Session {
-    pub key: SessionKey,
-    pub control: mpsc::Receiver<Control>,
-    pub commands: mpsc::WeakSender<Command>,
-    pub status: Arc<Status>,
-    pub link: Option<LinkRx>,
-    pub generation: u64,
-    pub state: State,
+impl Subscription {
+    /// The filter in the tree; none if it is not there.
+    pub fn in_tree(&self) -> Option<&str> {
+        match &self.place {
+            Place::Elsewhere => None,
+            Place::Filter => Some(&self.filter),
+            Place::As(filter) => Some(filter),
+        }
+    }
+
+    /// The quality of service granted.
+    pub fn qos(&self) -> QoS {
+        QoS::from_bits(self.qos).unwrap_or_default()
+    }
+
+    pub(super) fn options(&self) -> Options {
+        Options {
+            qos: self.qos(),
+            no_local: self.no_local,
+            retain_as_published: self.retain_as_published,
+            id: self.id,
+        }
+    }
 }
 
-/// What a session knows and keeps.
-pub(super) struct State {
-    attached: Option<Attached>,
-    /// When to give up waiting for a connection; `None` with a connection, or never.
-    until: Option<Instant>,
-    subscriptions: HashMap<Slot, SubscribeOptions>,
-    /// Retained messages that are to be sent, by subscription.
-    replays: VecDeque<(Slot, VecDeque<Packed>)>,
-    waiting: VecDeque<Delivery>,
-    waiting_bytes: usize,
-    unacked: VecDeque<Delivery>,
-    tokens: u64,
-    start: Instant,
+/// What a client gets next.
+#[derive(Debug)]
+pub enum Queued {
+    /// A message.
+    Delivery(Delivery),
+    /// The release of a message with QoS 2 that the client has taken.
+    Release(u64),
 }
 
-/// What happened.
-enum Event {
-    Control(Option<Control>),
-    ConnectionGone,
-    Forward {
-        slot: Bytes,
-        payload: Bytes,
-    },
-    /// The router has filled its buffer for this link, all of which is taken now.
-    RouterPaused,
-    RouterGone,
-    /// Nothing that changes the session; look again.
-    Again,
-    Expired,
+/// What came of looking for what waits.
+pub struct Taken {
+    /// Another connection has the session, or it is over.
+    pub gone: bool,
+    /// There is more in the store.
+    pub stored: bool,
+    /// The number of the last message that was not sent before, if that has to be noted.
+    pub(super) sent: Option<u64>,
+}
+
+/// What became of a message for a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Offered {
+    /// It waits for the client; `crowded`: behind many others.
+    Taken { crowded: bool },
+    /// There was no room.
+    Dropped,
+    /// The session is over, or the client is away and the message was not to be kept.
+    Nobody,
+}
+
+/// The session of a client.
+#[derive(Debug)]
+pub struct Session {
+    number: u64,
+    org: OrgId,
+    owner: Owner,
+    /// Whether something may wait; spares the lock.
+    ready: AtomicBool,
+    connected: AtomicBool,
+    crowded: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    connection: Option<Connection>,
+    subscriptions: Vec<Subscription>,
+    queue: VecDeque<Queued>,
+    queued_bytes: usize,
+    last_seq: u64,
+    /// Set if it outlives its connection.
+    pub(super) kept: Option<Box<Kept>>,
+    pub(super) ended: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    outbox: Arc<Outbox>,
+    epoch: u64,
+}
+
+/// What a session has that outlives its connection.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub identity: Identity,
+    /// Seconds for which it outlives the connection; `u32::MAX`: for ever.
+    pub expiry_s: u32,
+    /// Since when the client is away.
+    pub away: Option<Timestamp>,
+    /// Packet ids of messages with QoS 2 that were taken and not released.
+    pub received: Vec<u16>,
+    /// Whether it has a row.
+    pub stored: bool,
+    /// Messages in the store and their bytes; none: nobody has looked since the start.
+    waiting: Option<(usize, usize)>,
+    /// The first message that is in the store only.
+    backlog: Option<u64>,
+    /// The last message that was sent.
+    sent: u64,
+    /// The last message when the program started: up to it, a row alone says what was sent.
+    restored: u64,
+}
+
+impl Kept {
+    pub(super) const fn new(identity: Identity, expiry_s: u32) -> Self {
+        Self {
+            identity,
+            expiry_s,
+            away: None,
+            received: Vec::new(),
+            stored: false,
+            waiting: Some((0, 0)),
+            backlog: None,
+            sent: 0,
+            restored: 0,
+        }
+    }
+
+    /// One that was found in the store.
+    pub(super) fn restored(identity: Identity, expiry_s: u32, away: Timestamp) -> Self {
+        let new = Self::new(identity, expiry_s);
+        Self { stored: true, away: Some(away), waiting: None, backlog: Some(0), ..new }
+    }
+
+    /// When it is over, if the client does not come back.
+    pub(super) fn until(&self) -> Option<Timestamp> {
+        let away = self.away.filter(|_| self.expiry_s != u32::MAX)?;
+        Some(away.plus_seconds(self.expiry_s.into()))
+    }
+
+    /// Whether nothing would be lost with it, but for its subscriptions.
+    pub(super) fn is_empty(&self) -> bool {
+        self.received.is_empty() && self.waiting.is_some_and(|(messages, _)| messages == 0)
+    }
 }
 
 impl Session {
-    /// Runs until the session is over, and says so to the broker's thread.
-    pub(super) async fn run(mut self) {
-        loop {
-            let over = match self.next_event().await {
-                Event::Control(None | Some(Control::End)) | Event::Expired => true,
-                Event::Control(Some(Control::Relink { rx, generation })) => {
-                    (self.link, self.generation) = (Some(rx), generation);
-                    false
-                }
-                Event::Control(Some(control)) => self.state.control(control),
-                Event::ConnectionGone => self.state.detach(None),
-                Event::Forward { slot, payload } => {
-                    self.state.forwarded(&slot, payload);
-                    false
-                }
-                Event::RouterPaused => {
-                    self.wake_router().await;
-                    false
-                }
-                Event::RouterGone => {
-                    self.router_gone();
-                    false
-                }
-                Event::Again => false,
-            };
-            if over {
-                break;
-            }
-        }
-        // From here on nobody may wait for this task.
-        drop(self.control);
-        drop(self.link);
-        if let Some(commands) = self.commands.upgrade() {
-            // Without a broker nobody listens.
-            let _ = commands.send(Command::Ended { session: self.key }).await;
-        }
-    }
-
-    /// Waits for whatever comes first; controls before deliveries before the router, so that what
-    /// the broker's thread says before it publishes is known before the message comes.
-    async fn next_event(&mut self) -> Event {
-        self.state.refill();
-        self.state.flush();
-        let state = &mut self.state;
-        let sendable = state.sendable();
-        self.status.away.store(state.attached.is_none(), Ordering::Relaxed);
-        self.status.busy.store(!state.waiting.is_empty(), Ordering::Relaxed);
-        let reads = self.link.is_some() && state.wants_more();
-        let deliveries = state.attached.as_ref().map(|attached| &attached.deliveries);
-        let until = state.until.map(tokio::time::Instant::from_std);
-        tokio::select! {
-            biased;
-            control = self.control.recv() => Event::Control(control),
-            // The permit goes back; the next round takes it without waiting.
-            room = reserve(deliveries), if sendable => {
-                if room { Event::Again } else { Event::ConnectionGone }
-            }
-            () = closed(deliveries) => Event::ConnectionGone,
-            event = from_router(&mut self.link), if reads => event,
-            () = until_or_never(until) => Event::Expired,
-        }
-    }
-
-    /// The router waits until it is woken: exactly once for each pause, and never after the link's
-    /// end, either of which would kill it.
-    async fn wake_router(&mut self) {
-        let woken = match &self.link {
-            Some(link) => {
-                let woken = tokio::time::timeout(ROUTER_WAIT, link.wake()).await;
-                woken.is_ok_and(|sent| sent.is_ok())
-            }
-            None => true,
-        };
-        if !woken {
-            self.router_gone();
-        }
-    }
-
-    /// Reports the dead link, without waiting: the broker's thread may be waiting for this task.
-    fn router_gone(&mut self) {
-        self.link = None;
-        let (commands, generation) = (self.commands.clone(), self.generation);
-        tokio::spawn(async move {
-            if let Some(commands) = commands.upgrade() {
-                let _ = commands.send(Command::RouterGone { generation }).await;
-            }
-        });
-    }
-}
-
-impl State {
-    pub(super) fn new(attached: Attached, start: Instant) -> Self {
+    pub(super) fn new(number: u64, org: OrgId, owner: Owner, kept: Option<Kept>) -> Self {
+        let kept = kept.map(Box::new);
         Self {
-            attached: Some(attached),
-            until: None,
-            subscriptions: HashMap::new(),
-            replays: VecDeque::new(),
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            unacked: VecDeque::new(),
-            tokens: 0,
-            start,
+            number,
+            org,
+            owner,
+            ready: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
+            inner: Mutex::new(Inner { kept, ..Inner::default() }),
         }
     }
 
-    /// Applies a control; true if the session is over.
-    fn control(&mut self, control: Control) -> bool {
-        match control {
-            Control::Attach(attached) => self.attach(attached),
-            Control::Detach { epoch, keep } => {
-                if self.attached.as_ref().is_some_and(|attached| attached.epoch == epoch) {
-                    return self.detach(Some(keep));
+    #[cfg(test)]
+    pub(super) fn for_tests(number: u64) -> Self {
+        let principal = Principal::User(base::UserId::from_bytes([1; 12]));
+        let owner = Owner { principal, client_id: number.to_string().into() };
+        Self::new(number, OrgId::from_bytes([1; 12]), owner, None)
+    }
+
+    /// Its number among all sessions.
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The organisation whose topics it subscribes to.
+    pub const fn org(&self) -> OrgId {
+        self.org
+    }
+
+    /// Whose it is.
+    pub const fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Whether the client is there.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Whether much waits for the client.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// Whether it outlives its connection.
+    pub fn is_kept(&self) -> bool {
+        self.lock().kept.is_some()
+    }
+
+    /// Looks at the subscriptions.
+    pub fn with_subscriptions<T>(&self, look: impl FnOnce(&[Subscription]) -> T) -> T {
+        look(&self.lock().subscriptions)
+    }
+
+    /// A connection takes the session, from whichever had it.
+    pub(super) fn attach(&self, outbox: Arc<Outbox>, epoch: u64) {
+        let mut inner = self.lock();
+        inner.clear_queue();
+        inner.connection = Some(Connection { outbox, epoch });
+        if let Some(kept) = &mut inner.kept {
+            kept.away = None;
+            if !kept.is_empty() {
+                kept.backlog = Some(0);
+            }
+        }
+        drop(inner);
+        self.connected.store(true, Ordering::Relaxed);
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// The connection leaves; what it has not sent and may go to others of a group. None if another
+    /// connection has the session.
+    pub(super) fn detach(&self, epoch: u64) -> Option<Vec<Queued>> {
+        let mut inner = self.lock();
+        inner.connection.take_if(|connection| connection.epoch == epoch)?;
+        let queue = inner.clear_queue();
+        if let Some(kept) = &mut inner.kept
+            && !kept.is_empty()
+        {
+            kept.backlog = Some(0);
+        }
+        drop(inner);
+        self.connected.store(false, Ordering::Relaxed);
+        self.crowded.store(false, Ordering::Relaxed);
+        Some(queue.into())
+    }
+
+    /// Whether this connection has it.
+    pub(super) fn is_of(&self, epoch: u64) -> bool {
+        let inner = self.lock();
+        !inner.ended && inner.connection.as_ref().is_some_and(|current| current.epoch == epoch)
+    }
+
+    /// The next number for a message with QoS 1 or 2 that is not kept: a reply.
+    pub fn next_seq(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.last_seq += 1;
+        inner.last_seq
+    }
+
+    /// Offers a message that is not to be kept.
+    pub(super) fn offer(&self, mut delivery: Delivery) -> Offered {
+        let mut inner = self.lock();
+        if inner.connection.is_none() || inner.ended {
+            return Offered::Nobody;
+        }
+        let max = match delivery.qos {
+            QoS::AtMostOnce => limits::WAITING_QOS0_BYTES_MAX,
+            _ => limits::WAITING_BYTES_MAX,
+        };
+        if !inner.has_room(delivery.size(), max) {
+            return Offered::Dropped;
+        }
+        if delivery.qos != QoS::AtMostOnce {
+            inner.last_seq += 1;
+            delivery.seq = inner.last_seq;
+        }
+        self.put(&mut inner, delivery)
+    }
+
+    fn put(&self, inner: &mut Inner, delivery: Delivery) -> Offered {
+        inner.queued_bytes += delivery.size();
+        inner.queue.push_back(Queued::Delivery(delivery));
+        let crowded = inner.queued_bytes > limits::CROWDED_BYTES;
+        if crowded {
+            self.crowded.store(true, Ordering::Relaxed);
+        }
+        // Who finds it ready has been woken, or is looking.
+        if !self.ready.swap(true, Ordering::AcqRel)
+            && let Some(connection) = &inner.connection
+        {
+            connection.outbox.wake_reader();
+        }
+        Offered::Taken { crowded }
+    }
+
+    /// Keeps a message with QoS 1 or 2, and offers it to the client if it is there and keeps up.
+    /// `row`: the message as a row. Called in the organisation's order, and the batch is submitted
+    /// in it.
+    pub(super) fn keep(
+        &self,
+        tables: &Tables,
+        mut delivery: Delivery,
+        row: &[u8],
+        batch: &mut Batch,
+    ) -> Result<Offered, StoreError> {
+        let mut inner = self.lock();
+        if inner.ended {
+            return Ok(Offered::Nobody);
+        }
+        if inner.kept.is_none() {
+            drop(inner);
+            return Ok(self.offer(delivery));
+        }
+        self.look(&mut inner, tables)?;
+        let room = inner.has_room(delivery.size(), limits::WAITING_BYTES_MAX);
+        let connected = inner.connection.is_some();
+        let seq = inner.last_seq + 1;
+        let Some(kept) = &mut inner.kept else { return Ok(Offered::Nobody) };
+        let (messages, bytes) = kept.waiting.unwrap_or_default();
+        let size = row.len();
+        if messages >= limits::KEPT_MESSAGES_MAX || bytes + size > limits::KEPT_BYTES_MAX {
+            return Ok(Offered::Dropped);
+        }
+        kept.waiting = Some((messages + 1, bytes + size));
+        let live = connected && room && kept.backlog.is_none();
+        if !live {
+            kept.backlog.get_or_insert(seq);
+        }
+        inner.last_seq = seq;
+        delivery.seq = seq;
+        let row = rows::message(&delivery, live, row);
+        batch.put(Table::MqttMessages, rows::message_key(self.number, seq), row);
+        if live {
+            return Ok(self.put(&mut inner, delivery));
+        }
+        if connected
+            && !self.ready.swap(true, Ordering::AcqRel)
+            && let Some(connection) = &inner.connection
+        {
+            connection.outbox.wake_reader();
+        }
+        Ok(Offered::Taken { crowded: false })
+    }
+
+    /// Learns from the store which numbers are used.
+    pub(super) fn look_now(&self, tables: &Tables) -> Result<(), StoreError> {
+        self.look(&mut self.lock(), tables)
+    }
+
+    /// Looks at what is in the store since the start of the program, once.
+    fn look(&self, inner: &mut Inner, tables: &Tables) -> Result<(), StoreError> {
+        let Some(kept) = inner.kept.as_mut().filter(|kept| kept.waiting.is_none()) else {
+            return Ok(());
+        };
+        let (mut messages, mut bytes, mut last) = (0, 0, 0);
+        let mut after = None;
+        loop {
+            let prefix = self.number.to_be_bytes();
+            let found = tables.scan_prefix(Table::MqttMessages, &prefix, after.as_deref(), 1000)?;
+            for (key, value) in &found {
+                match rows::seq_of(key) {
+                    0 => kept.sent = rows::sent(value),
+                    seq => {
+                        last = seq;
+                        messages += 1;
+                        bytes += value.len();
+                    }
                 }
             }
-            Control::Subscribed { slot, options, retained } => {
-                self.subscriptions.insert(slot, options);
-                self.replays.retain(|(replayed, _)| *replayed != slot);
-                let queued: usize = self.replays.iter().map(|(_, replay)| replay.len()).sum();
-                if !retained.is_empty() && queued < REPLAY_MAX {
-                    self.replays.push_back((slot, retained.into()));
-                }
-            }
-            Control::Unsubscribed { slot } => {
-                self.subscriptions.remove(&slot);
-                self.replays.retain(|(replayed, _)| *replayed != slot);
-            }
-            Control::Ack(token) => {
-                let position = self.unacked.iter().position(|sent| sent.ack == Some(token));
-                if let Some(position) = position {
-                    self.unacked.remove(position);
-                }
-            }
-            Control::Relink { .. } | Control::End => {}
-        }
-        false
-    }
-
-    /// What the earlier connection did not acknowledge is sent again, first and in order
-    /// ([MQTT-4.4.0-1], [MQTT-4.6.0-1]).
-    fn attach(&mut self, attached: Attached) {
-        self.attached = Some(attached);
-        self.until = None;
-        while let Some(mut delivery) = self.unacked.pop_back() {
-            delivery.dup = true;
-            delivery.ack = None;
-            self.waiting_bytes += delivery.size();
-            self.waiting.push_front(delivery);
-        }
-    }
-
-    /// The connection is gone; true if the session goes with it.
-    fn detach(&mut self, keep: Option<Duration>) -> bool {
-        let Some(attached) = self.attached.take() else {
-            return false;
-        };
-        // What was not to be kept stays so ([MQTT-3.14.2-2]).
-        let keep = keep.filter(|_| !attached.keep.is_zero()).unwrap_or(attached.keep);
-        self.until = Instant::now().checked_add(keep);
-        self.waiting.retain(|delivery| delivery.qos != QoS::AtMostOnce);
-        self.waiting_bytes = self.waiting.iter().map(Delivery::size).sum();
-        keep.is_zero()
-    }
-
-    /// Takes in a message of the router.
-    fn forwarded(&mut self, slot: &Bytes, payload: Bytes) {
-        let Some(slot) = super::worker::slot_of(slot) else {
-            return;
-        };
-        let Some(delivery) = self.delivery(slot, &Packed::from_router(payload), false) else {
-            return;
-        };
-        // MQTT 4.1: nothing has to be kept with QoS 0.
-        if self.attached.is_some() || delivery.qos != QoS::AtMostOnce {
-            self.waiting_bytes += delivery.size();
-            self.waiting.push_back(delivery);
-        }
-    }
-
-    /// The message as this subscription gets it; `None` if it does not.
-    fn delivery(&self, slot: Slot, packed: &Packed, replay: bool) -> Option<Delivery> {
-        let options = self.subscriptions.get(&slot)?;
-        let message = packed.unpack(self.start)?;
-        // The slot may have been another filter's when the message was published.
-        if !topic::matches(&options.filter, message.topic()) {
-            return None;
-        }
-        let own = self.attached.as_ref().is_some_and(|to| to.publisher == message.publisher);
-        if options.no_local && own {
-            return None;
-        }
-        Some(Delivery {
-            qos: message.qos.min(options.qos),
-            retain: replay || (options.retain_as_published && message.retain),
-            dup: false,
-            subscription_id: options.subscription_id,
-            ack: None,
-            expires: message.expires,
-            topic: message.topic,
-            payload: message.payload,
-            block: message.block,
-        })
-    }
-
-    /// Moves the next retained message into an empty queue.
-    fn refill(&mut self) {
-        while self.waiting.is_empty() {
-            let Some((slot, replay)) = self.replays.front_mut() else {
-                return;
-            };
-            let slot = *slot;
-            let Some(packed) = replay.pop_front() else {
-                self.replays.pop_front();
-                continue;
-            };
-            if let Some(delivery) = self.delivery(slot, &packed, true) {
-                self.waiting_bytes += delivery.size();
-                self.waiting.push_back(delivery);
+            match found.into_iter().last() {
+                Some((key, _)) => after = Some(key),
+                None => break,
             }
         }
+        kept.waiting = Some((messages, bytes));
+        kept.restored = last.max(kept.sent);
+        kept.backlog = kept.backlog.filter(|_| messages > 0);
+        inner.last_seq = inner.last_seq.max(kept.restored);
+        Ok(())
     }
 
-    /// Sends what the connection takes without waiting.
-    fn flush(&mut self) {
-        let now = Instant::now();
-        while self.sendable() {
-            let Some(attached) = &self.attached else {
-                return;
-            };
-            let Ok(permit) = attached.deliveries.try_reserve() else {
-                return;
-            };
-            let Some(mut delivery) = self.waiting.pop_front() else {
-                return;
-            };
-            self.waiting_bytes -= delivery.size();
-            if delivery.expired(now) {
-                drop(permit);
-            } else {
+    /// Whether a look for what waits may find something.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Takes what the client gets next: with QoS 1 and 2 at most `window`, and about so many bytes.
+    pub(super) fn take(
+        &self,
+        epoch: u64,
+        mut window: usize,
+        mut bytes: usize,
+        out: &mut Vec<Queued>,
+    ) -> Taken {
+        self.ready.store(false, Ordering::Release);
+        let mut inner = self.lock();
+        let current = inner.connection.as_ref().is_some_and(|current| current.epoch == epoch);
+        if !current || inner.ended {
+            return Taken { gone: true, stored: false, sent: None };
+        }
+        let mut last_kept = 0;
+        while let Some(front) = inner.queue.front()
+            && bytes > 0
+        {
+            if let Queued::Delivery(delivery) = front {
                 if delivery.qos != QoS::AtMostOnce {
-                    self.tokens += 1;
-                    delivery.ack = Some(AckToken(self.tokens));
-                    self.unacked.push_back(delivery.clone());
+                    if window == 0 {
+                        break;
+                    }
+                    window -= 1;
+                    last_kept = last_kept.max(delivery.seq);
                 }
-                permit.send(delivery);
+                let size = delivery.size();
+                bytes = bytes.saturating_sub(size);
+                inner.queued_bytes = inner.queued_bytes.saturating_sub(size);
             }
-            self.refill();
+            out.extend(inner.queue.pop_front());
+        }
+        if inner.queue.is_empty() {
+            inner.queue = VecDeque::new();
+        } else {
+            self.ready.store(true, Ordering::Release);
+        }
+        self.crowded.store(inner.queued_bytes > limits::CROWDED_BYTES, Ordering::Relaxed);
+        let empty = inner.queue.is_empty();
+        let Some(kept) = &mut inner.kept else {
+            return Taken { gone: false, stored: false, sent: None };
+        };
+        let mut sent = None;
+        if last_kept > kept.sent {
+            kept.sent = last_kept;
+            // Of a message that went to the client at once, its row says so.
+            sent = kept.backlog.is_some().then_some(last_kept);
+        }
+        let stored = empty && kept.backlog.is_some() && window > 0;
+        Taken { gone: false, stored, sent }
+    }
+
+    /// From which message on what waits is in the store only, and up to which it was submitted.
+    pub(super) fn backlog(
+        &self,
+        epoch: u64,
+        tables: &Tables,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        let mut inner = self.lock();
+        self.look(&mut inner, tables)?;
+        let current = inner.connection.as_ref().is_some_and(|current| current.epoch == epoch);
+        let last = inner.last_seq;
+        let from = inner.kept.as_ref().filter(|_| current).and_then(|kept| kept.backlog);
+        Ok(from.map(|from| (from, last)))
+    }
+
+    /// Takes in messages that were read from the store, from the number `from` on; `next`: the
+    /// first that was not looked for.
+    pub(super) fn refill(&self, epoch: u64, from: u64, rows: Vec<(u64, MessageRow)>, next: u64) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let current = inner.connection.as_ref().is_some_and(|current| current.epoch == epoch);
+        let Some(kept) = inner.kept.as_mut().filter(|kept| current && kept.backlog == Some(from))
+        else {
+            return;
+        };
+        kept.backlog = (next <= inner.last_seq).then_some(next);
+        for (seq, row) in rows {
+            inner.queue.push_back(match row {
+                MessageRow::Released => Queued::Release(seq),
+                MessageRow::Message { mut delivery, live } => {
+                    delivery.seq = seq;
+                    delivery.dup = seq <= kept.sent || (live && seq <= kept.restored);
+                    inner.queued_bytes += delivery.size();
+                    Queued::Delivery(delivery)
+                }
+            });
+        }
+        drop(guard);
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// A message of so many bytes was acknowledged. True if its row is to be removed.
+    pub(super) fn acknowledged(&self, bytes: usize) -> bool {
+        let mut inner = self.lock();
+        let ended = inner.ended;
+        let Some(kept) = &mut inner.kept else { return false };
+        if let Some((messages, waiting)) = &mut kept.waiting {
+            *messages = messages.saturating_sub(1);
+            *waiting = waiting.saturating_sub(bytes);
+        }
+        !ended
+    }
+}
+
+impl Inner {
+    pub(super) const fn subscriptions(&self) -> &Vec<Subscription> {
+        &self.subscriptions
+    }
+
+    pub(super) const fn subscriptions_mut(&mut self) -> &mut Vec<Subscription> {
+        &mut self.subscriptions
+    }
+
+    fn has_room(&self, size: usize, max: usize) -> bool {
+        self.queued_bytes == 0 || self.queued_bytes + size <= max
+    }
+
+    fn clear_queue(&mut self) -> VecDeque<Queued> {
+        self.queued_bytes = 0;
+        mem::take(&mut self.queue)
+    }
+
+    /// Ends it: nothing more comes. Returns what has to be undone.
+    pub(super) fn end(&mut self) -> (Vec<Subscription>, VecDeque<Queued>) {
+        self.ended = true;
+        (mem::take(&mut self.subscriptions), self.clear_queue())
+    }
+
+    /// Has the connection look, and find that the session is over.
+    pub(super) fn wake(&self) {
+        if let Some(connection) = &self.connection {
+            connection.outbox.wake_reader();
         }
     }
+}
 
-    /// Whether there is a connection and something that it may get now.
-    fn sendable(&self) -> bool {
-        let window = self.unacked.len() < UNACKED_MAX;
-        let next = self.waiting.front();
-        self.attached.is_some()
-            && next.is_some_and(|delivery| window || delivery.qos == QoS::AtMostOnce)
-    }
-
-    /// Whether to read from the router: with a connection only what it takes, so that the rest
-    /// stays in the router's bounded logs; without one as much as may be kept.
-    fn wants_more(&self) -> bool {
-        match self.attached {
-            Some(_) => self.waiting.is_empty(),
-            None => self.waiting.len() < AWAY_MESSAGES_MAX && self.waiting_bytes < AWAY_BYTES_MAX,
+impl Match {
+    /// The message as this subscriber gets it.
+    pub(super) fn delivery(&self, message: &Arc<Message>) -> Delivery {
+        Delivery {
+            message: message.clone(),
+            qos: message.qos.min(self.qos),
+            retain: self.retain_as_published && message.retain,
+            dup: false,
+            ids: self.ids.clone(),
+            seq: 0,
+            shared: self.shared.clone(),
         }
-    }
-}
-
-/// What the router says next; nothing without a link.
-async fn from_router(link: &mut Option<LinkRx>) -> Event {
-    let Some(link) = link else {
-        return std::future::pending().await;
-    };
-    match link.next().await {
-        Ok(Some(Notification::Forward(forward))) => {
-            Event::Forward { slot: forward.publish.topic, payload: forward.publish.payload }
-        }
-        Ok(Some(Notification::Unschedule)) => Event::RouterPaused,
-        // Acknowledgements of subscriptions.
-        Ok(_) => Event::Again,
-        Err(_) => Event::RouterGone,
-    }
-}
-
-/// Waits for room; false if the receiver is gone.
-async fn reserve(deliveries: Option<&mpsc::Sender<Delivery>>) -> bool {
-    match deliveries {
-        Some(deliveries) => deliveries.reserve().await.is_ok(),
-        None => std::future::pending().await,
-    }
-}
-
-async fn closed(deliveries: Option<&mpsc::Sender<Delivery>>) {
-    match deliveries {
-        Some(deliveries) => deliveries.closed().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until_or_never(until: Option<tokio::time::Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => std::future::pending().await,
     }
 }

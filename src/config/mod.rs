@@ -105,6 +105,11 @@ sections! {
         listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 1883))),
         /// TLS listener.
         tls_listen: Option<SocketAddr> = None,
+        /// Days for which the session of a client of MQTT 3.1 or 3.1.1 is kept that is away.
+        kept_session_days: u32 = 14,
+        /// The longest keep-alive in seconds, told to clients of MQTT 5 that ask for more or for
+        /// none; 0 is no limit.
+        keep_alive_max_s: u32 = 0,
     }
     /// `[tcp]`: the edge for one JSON value a line.
     tcp: Tcp {
@@ -168,11 +173,11 @@ sections! {
         sessions_per_principal: usize = 10_000,
         /// Commands a second for one session; a deflated request counts as one more. 0 is no limit.
         commands_per_s: u32 = 100,
-        /// Distinct topic filters in the broker, of which a client gets a tenth (but ten) and an
-        /// organisation half when there are others; 0 refuses every subscription to other topics.
-        broker_filters: usize = 1_000,
-        /// Connections that may subscribe in the broker.
-        broker_links: usize = 10_000,
+        /// Distinct filters of ordinary topics, of which a client gets a tenth (but ten) and an
+        /// organisation half when there are others; 0 refuses every subscription to them.
+        broker_filters: usize = 1_000_000,
+        /// MQTT sessions with subscriptions, those of clients that are away included.
+        broker_links: usize = 1_000_000,
     }
     /// `[files]`: what things and organisations may store.
     files: Files {
@@ -463,6 +468,10 @@ impl Config {
             ),
             (self.mailbox.waiting_max > 0, "mailbox.waiting_max must be at least 1"),
             (self.files.max_bytes > 0, "files.max_bytes must be at least 1"),
+            (
+                self.mqtt.keep_alive_max_s <= u16::MAX.into(),
+                "mqtt.keep_alive_max_s must be 0 to 65535",
+            ),
             (limits.connections > 0, "limits.connections must be at least 1"),
             (limits.sessions > 0, "limits.sessions must be at least 1"),
             (limits.sessions_per_principal > 0, "limits.sessions_per_principal must be at least 1"),

@@ -70,13 +70,14 @@ pub trait Peer: Send + Sized {
     /// before it looks.
     fn set_waker(&self, waker: &Waker);
 
-    /// Writes what comes from elsewhere. `room`: whether the peer reads what is sent to it.
+    /// Writes what comes from elsewhere. `unsent`: the bytes that the peer has not read yet. True if
+    /// there is more, for when it has read some.
     fn poll_pushed(
         &mut self,
         cx: &mut Context<'_>,
-        room: bool,
+        unsent: usize,
         out: &mut Vec<u8>,
-    ) -> Result<(), Self::Closing>;
+    ) -> Result<bool, Self::Closing>;
 
     /// Which replies are waited for before the connection closes. `half_closed`: the other side has
     /// only ended its own (`nc -N`), or is gone.
@@ -158,7 +159,7 @@ struct Connection<P: Peer> {
     partial: Vec<u8>,
     /// Whether there may be whole frames in `partial`, which wait until the peer has read answers.
     paused: bool,
-    /// Whether replies were not looked at for want of room.
+    /// Whether replies, or what comes from elsewhere, were not looked at for want of room.
     held: bool,
     /// Answers that the peer has not taken yet.
     unsent: BytesMut,
@@ -204,7 +205,8 @@ impl<P: Peer> Connection<P> {
             if self.owed.is_blocked() || !self.has_room() {
                 break;
             }
-            if std::mem::take(&mut self.held) {
+            // What waits for the peer to read comes when it has: then this task is woken.
+            if std::mem::take(&mut self.held) && self.unsent.len() < limits::READ_BYTES {
                 continue;
             }
             if std::mem::take(&mut self.paused) {
@@ -259,8 +261,9 @@ impl<P: Peer> Connection<P> {
             let Poll::Ready(Some(done)) = self.owed.poll_reply(cx, true) else { break };
             self.peer.finish(done, output, &mut self.owed)?;
         }
-        let room = self.has_room();
-        self.peer.poll_pushed(cx, room, output)
+        let more = self.peer.poll_pushed(cx, self.unsent.len(), output)?;
+        self.held |= more;
+        Ok(())
     }
 
     fn poll_read(
@@ -517,8 +520,13 @@ mod tests {
 
         fn set_waker(&self, _: &Waker) {}
 
-        fn poll_pushed(&mut self, _: &mut Context<'_>, _: bool, _: &mut Vec<u8>) -> Result<(), ()> {
-            if self.works { Err(()) } else { Ok(()) }
+        fn poll_pushed(
+            &mut self,
+            _: &mut Context<'_>,
+            _: usize,
+            _: &mut Vec<u8>,
+        ) -> Result<bool, ()> {
+            if self.works { Err(()) } else { Ok(false) }
         }
 
         fn last_replies(&self, (): &(), _: bool) -> LastReplies {

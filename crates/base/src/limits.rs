@@ -328,12 +328,6 @@ pub const CHILDREN_MAX: usize = 10_000;
 /// Entries of a session's `orgSwitches`; the oldest go first.
 pub const ORG_SWITCHES_MAX: usize = 100;
 
-/// MQTT clients whose subscriptions are kept while they are away; the least used one goes first.
-pub const SAVED_STATES_MAX: usize = 100_000;
-
-/// Of these, those of one login, whose client ids a client may make up.
-pub const PRINCIPAL_SAVED_STATES_MAX: usize = 100;
-
 /// Bytes of a topic filter. Real ones have some tens; a client's thousand may be kept for days.
 pub const FILTER_BYTES_MAX: usize = 1024;
 
@@ -356,8 +350,21 @@ pub const QOS2_MAX: u16 = 1000;
 /// Bytes of the longest client id; clients use up to 23, or a UUID and a name.
 pub const CLIENT_ID_BYTES_MAX: usize = 256;
 
-/// Deliveries that wait between the broker and a connection.
-pub const DELIVERIES_MAX: usize = 64;
+/// Messages of the broker with QoS 1 and 2 that are on their way to one client, whatever more it
+/// says that it takes.
+pub const INFLIGHT_MAX: usize = 100;
+
+/// Topic aliases that a client may set, each of which is a topic that is held for it.
+pub const TOPIC_ALIASES_MAX: u16 = 16;
+
+/// Topic aliases that the server sets for one client.
+pub const TOPIC_ALIASES_SENT_MAX: u16 = 32;
+
+/// Bytes of a CONNECT: five texts of 65,535 bytes (MQTT 3.1.3), and properties.
+pub const CONNECT_BYTES_MAX: usize = 6 * 65_536;
+
+/// How long a publisher waits for room in the store, and how often it asks.
+pub const STORE_ROOM_POLL: Duration = Duration::from_millis(5);
 
 /// Wills that wait for their delay.
 pub const DELAYED_WILLS_MAX: usize = 10_000;

@@ -26,8 +26,9 @@ pub use writer::{Durability, Receipt, Writer};
 const LOG_TARGET: &str = "tr50d::store";
 
 /// The version of the tables' layout that this program writes. Version 1 knew no more of things
-/// than that they exist; its tables are read as they are.
-pub const SCHEMA_VERSION: u32 = 2;
+/// than that they exist, version 2 no sessions and messages of ordinary MQTT; their tables are read
+/// as they are.
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// The longest key in bytes; the engine's own bound.
 pub const KEY_BYTES_MAX: usize = 65_535;
@@ -76,6 +77,18 @@ pub enum Table {
     Sessions,
     /// Ended sessions: time of the end (8 bytes, big-endian milliseconds), then ref.
     History,
+    /// Retained messages: organisation id (12 bytes), then the topic.
+    Retained,
+    /// Retained messages with an end: its time (8 bytes, big-endian milliseconds), then the key in
+    /// `Retained`.
+    RetainedEnds,
+    /// MQTT sessions that outlive their connections, by number (8 bytes).
+    MqttSessions,
+    /// What waits in them: the session's number (8 bytes), then the message's (8 bytes).
+    MqttMessages,
+    /// Packet ids of messages with QoS 2 that they have taken and not released: the session's number
+    /// (8 bytes), then the id (2 bytes).
+    MqttReceived,
 }
 
 /// A calendar month in UTC, counted from January 1970; the partitions of telemetry.
@@ -84,7 +97,7 @@ pub struct Month(pub u16);
 
 impl Table {
     /// All tables but the partitions of telemetry, of which there are as many as there is data.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::Meta,
         Self::Orgs,
         Self::Users,
@@ -103,6 +116,11 @@ impl Table {
         Self::FileEnds,
         Self::Sessions,
         Self::History,
+        Self::Retained,
+        Self::RetainedEnds,
+        Self::MqttSessions,
+        Self::MqttMessages,
+        Self::MqttReceived,
     ];
 
     /// The name on disk.
@@ -127,13 +145,27 @@ impl Table {
             Self::FileEnds => "file_ends",
             Self::Sessions => "sessions",
             Self::History => "history",
+            Self::Retained => "retained",
+            Self::RetainedEnds => "retained_ends",
+            Self::MqttSessions => "mqtt_sessions",
+            Self::MqttMessages => "mqtt_messages",
+            Self::MqttReceived => "mqtt_received",
         }
     }
 
-    /// Whether a read by key sees what waits for the writer. Nobody reads a point of telemetry or a
-    /// session by key, so they are spared the cost.
+    /// Whether a read by key sees what waits for the writer. Nobody reads a point of telemetry, a
+    /// session or what waits in one by key, so they are spared the cost.
     const fn shows_waiting(self) -> bool {
-        !matches!(self, Self::Telemetry(_) | Self::Sessions | Self::History)
+        !matches!(
+            self,
+            Self::Telemetry(_)
+                | Self::Sessions
+                | Self::History
+                | Self::RetainedEnds
+                | Self::MqttSessions
+                | Self::MqttMessages
+                | Self::MqttReceived
+        )
     }
 }
 

@@ -90,6 +90,25 @@ impl Writer {
         if batch.0.is_empty() {
             return Ok(Receipt::nothing());
         }
+        self.queue(batch)
+    }
+
+    /// A receipt that resolves when all that was submitted before is committed: from then on a scan
+    /// sees it.
+    ///
+    /// # Errors
+    /// As [`Writer::submit`].
+    pub fn barrier(&self) -> Result<Receipt, StoreError> {
+        self.queue(Batch::default())
+    }
+
+    /// Whether a batch of ordinary size would be taken now.
+    pub fn has_room(&self) -> bool {
+        self.queue.capacity() > limits::STORE_QUEUE_MAX / 8
+            && self.waiting.bytes.load(Ordering::Relaxed) < limits::STORE_QUEUE_BYTES_MAX / 2
+    }
+
+    fn queue(&self, batch: Batch) -> Result<Receipt, StoreError> {
         let (answer, answered) = oneshot::channel();
         let mut next = self.next.lock();
         let (bytes, waiting) = (batch.bytes(), self.waiting.bytes.load(Ordering::Relaxed));

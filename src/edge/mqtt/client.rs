@@ -66,6 +66,25 @@ pub enum Done {
     Topics(TopicWork),
     /// The reply to a request.
     Reply(ReplyTo, tr50::Reply),
+    /// A message was stored, or not, and is acknowledged.
+    Stored {
+        /// The quality of service of the PUBLISH.
+        qos: QoS,
+        /// Its packet id.
+        pkid: u16,
+        /// The reason code; none: it was not stored, and may be sent again.
+        code: Option<u8>,
+    },
+    /// That the client has taken a message with QoS 2 is stored: it is released.
+    Taken {
+        /// The packet id.
+        pkid: u16,
+    },
+    /// That the client has released a message with QoS 2 is stored: it is complete.
+    Released {
+        /// The packet id.
+        pkid: u16,
+    },
     /// A command that was published to a topic, with its reason code.
     Command {
         /// The quality of service of the PUBLISH.
@@ -101,7 +120,7 @@ impl Client {
     /// reason to buffer a megabyte for a stranger.
     fn frame_max(&self) -> usize {
         let max = self.server.app.config.limits.max_frame_bytes;
-        if self.logged_in.is_some() { max } else { max.min(limits::READ_BYTES) }
+        if self.logged_in.is_some() { max } else { max.min(limits::CONNECT_BYTES_MAX) }
     }
 
     /// Closes the connection of who begins with anything but a CONNECT ([MQTT-3.1.0-1]). What only
@@ -249,7 +268,7 @@ impl Peer for Client {
                 logged_in.greet(&self.server, out);
             }
             (Done::Topics(work), Some(logged_in)) => {
-                logged_in.finish_topics(&self.server, work, out);
+                logged_in.finish_topics(work, out)?;
                 // What came meanwhile makes room for what the client sends next.
                 self.send_pushed(out.len() < limits::UNSENT_BYTES_MAX, out)?;
             }
@@ -257,7 +276,16 @@ impl Peer for Client {
                 reply.send(|body| logged_in.send_reply(&self.server, Reply { to, body }, out));
             }
             (Done::Command { qos, pkid, code }, Some(logged_in)) => {
-                logged_in.acknowledge_command(qos, pkid, code, out);
+                logged_in.acknowledge_later(&self.server, qos, pkid, Some(code), out)?;
+            }
+            (Done::Stored { qos, pkid, code }, Some(logged_in)) => {
+                logged_in.acknowledge_later(&self.server, qos, pkid, code, out)?;
+            }
+            (Done::Taken { pkid }, Some(_)) => {
+                encode::pubrel(out, self.version, pkid, reason::SUCCESS);
+            }
+            (Done::Released { pkid }, Some(_)) => {
+                encode::pubcomp(out, self.version, pkid, reason::SUCCESS);
             }
             (_, None) => {}
         }
@@ -271,14 +299,14 @@ impl Peer for Client {
     fn poll_pushed(
         &mut self,
         cx: &mut Context<'_>,
-        room: bool,
+        unsent: usize,
         out: &mut Vec<u8>,
-    ) -> Result<(), Closing> {
-        self.send_pushed(room, out)?;
-        if room && let Some(logged_in) = &mut self.logged_in {
-            logged_in.poll_deliveries(cx, out);
+    ) -> Result<bool, Closing> {
+        self.send_pushed(unsent < limits::UNSENT_BYTES_MAX, out)?;
+        match &mut self.logged_in {
+            Some(logged_in) => logged_in.poll_deliveries(cx, unsent, out),
+            None => Ok(false),
         }
-        Ok(())
     }
 
     fn last_replies(&self, closing: &Closing, _: bool) -> LastReplies {

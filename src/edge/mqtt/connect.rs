@@ -17,7 +17,10 @@ use super::logged_in::{ConnectOptions, LoggedIn};
 use super::will::Will;
 use crate::app::Credentials;
 use crate::app::{Arrival, LoginError};
+use crate::broker::Owner;
 use crate::random::random;
+
+const SECONDS_A_DAY: u32 = 86_400;
 
 /// A CONNECT that makes sense so far.
 pub(super) struct Login {
@@ -27,6 +30,9 @@ pub(super) struct Login {
     assigned_id: bool,
     clean: bool,
     options: ConnectOptions,
+    /// The keep-alive that the client has to use, if it asked for another.
+    keep_alive_told: Option<u16>,
+    wants_response_info: bool,
     will: Option<Box<Will>>,
     outbox: Arc<Outbox>,
 }
@@ -59,18 +65,16 @@ impl Login {
             return Err(reason::NOT_AUTHORIZED);
         };
         let password = std::str::from_utf8(password).map_err(|_| reason::BAD_LOGIN)?;
-        let will = packet
-            .will
-            .as_ref()
-            .map(|will| Will::read(will, &server.broker))
-            .transpose()?
-            .map(Box::new);
+        let will = packet.will.as_ref().map(Will::read).transpose()?.flatten().map(Box::new);
+        let config = &server.app.config.mqtt;
         let v5 = packet.version == Version::V5;
         let expiry_s = match (v5, packet.clean) {
             (true, _) => packet.properties.session_expiry.unwrap_or(0),
             (false, true) => 0,
-            (false, false) => u32::MAX,
+            (false, false) => config.kept_session_days.saturating_mul(SECONDS_A_DAY),
         };
+        let max = u16::try_from(config.keep_alive_max_s).unwrap_or(u16::MAX);
+        let (seconds, keep_alive_told) = bounded_keep_alive(packet.version, packet.keep_alive, max);
         let takes_over = !assigned_id;
         Ok(Self {
             version: packet.version,
@@ -81,13 +85,17 @@ impl Login {
             options: ConnectOptions {
                 expiry_s,
                 version: packet.version,
-                keep_alive: keep_alive(packet.version, packet.keep_alive),
+                keep_alive: keep_alive(packet.version, seconds),
                 packet_max: packet
                     .properties
                     .packet_size_max
                     .map_or(usize::MAX, |max| max.get() as usize),
                 receive_max: packet.properties.receive_max.map_or(u16::MAX, |max| max.get()),
+                topic_alias_max: packet.properties.topic_alias_max.unwrap_or(0),
+                bridge: packet.bridge,
             },
+            keep_alive_told,
+            wants_response_info: packet.properties.request_response_info.unwrap_or(false),
             will,
             outbox: outbox.clone(),
         })
@@ -118,26 +126,39 @@ impl Login {
         let conn = self.arrival.conn;
         let client_id: Arc<str> = self.arrival.client_id.as_ref().into();
         let session = server.app.login_bound(self.credentials, self.arrival, now).await?;
-        let owner = (session.who().principal(), client_id.clone());
+        let owner = Owner { principal: session.who().principal(), client_id: client_id.clone() };
         let has_will = self.will.is_some();
         let will = (self.will, self.options.expiry_s);
         server.wills.arrive(server, &owner, &session, self.clean, will).await;
         if self.clean {
-            server.forget(session.org_id(), &owner).await;
+            server.app.broker.forget(&owner);
         }
+        let response_info = self.wants_response_info.then(|| response_topics(&client_id));
         let mut logged_in =
             LoggedIn::new(session, conn, self.options, owner, has_will, self.outbox);
-        let present = logged_in.resume(server, now).await;
+        let present = !self.clean && logged_in.resume(server, now);
         let max = u32::try_from(server.app.config.limits.max_frame_bytes).unwrap_or(u32::MAX);
         let properties = ConnAckProperties {
             assigned_client_id: self.assigned_id.then_some(&*client_id),
             packet_size_max: NonZeroU32::new(max),
             receive_max: NonZeroU16::new(limits::QOS2_MAX),
+            topic_alias_max: Some(limits::TOPIC_ALIASES_MAX),
+            server_keep_alive: self.keep_alive_told,
+            response_info: response_info.as_deref(),
             ..ConnAckProperties::default()
         };
-        // Its only text is a client id that came in a packet.
+        // Its texts are made of a client id that came in a packet.
         let written = encode::connack(connack, self.version, present, reason::SUCCESS, &properties);
         debug_assert!(written.is_ok());
+        if connack.len() > self.options.packet_max {
+            // [MQTT-3.1.2-24] of 5: the client does without what it has no room for, if it can.
+            connack.clear();
+            let assigned_client_id = properties.assigned_client_id;
+            let properties = ConnAckProperties { assigned_client_id, ..Default::default() };
+            let written =
+                encode::connack(connack, self.version, present, reason::SUCCESS, &properties);
+            debug_assert!(written.is_ok());
+        }
         Ok(Box::new(logged_in))
     }
 }
@@ -176,6 +197,21 @@ fn credentials(name: &str, password: &str) -> Credentials {
             app_id: String::new(),
         }
     }
+}
+
+/// The keep-alive to go by, and what to tell a client of MQTT 5 that asked for a longer one or for
+/// none ([MQTT-3.2.2-21]). Earlier ones can't be told.
+const fn bounded_keep_alive(version: Version, asked: u16, max: u16) -> (u16, Option<u16>) {
+    match version {
+        Version::V5 if max > 0 && (asked == 0 || asked > max) => (max, Some(max)),
+        _ => (asked, None),
+    }
+}
+
+/// What a client may let its response topics begin with, so that they are its own (MQTT 5, 4.10).
+fn response_topics(client_id: &str) -> String {
+    let plain = |c: char| if matches!(c, '+' | '#' | '/' | '$') { '_' } else { c };
+    format!("response/{}/", client_id.chars().map(plain).collect::<String>())
 }
 
 /// How long the client may be silent: twice its keep-alive for 3.1 and 3.1.1

@@ -1,4 +1,4 @@
-//! Deliveries with QoS 1 that the client has not acknowledged (MQTT 4.3.2, 4.9).
+//! Messages with QoS 1 and 2 that the client has not acknowledged (MQTT 4.3.2, 4.3.3, 4.9).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,32 +6,44 @@ use ::mqtt::QoS;
 use base::limits;
 
 use super::reply::Reply;
-use crate::broker::AckToken;
+use crate::broker::Delivery;
 
 /// Packet ids in use, and what waits for one.
 #[derive(Debug)]
 pub struct Inflight {
     /// How many the client takes at once: its receive maximum.
     max: usize,
-    next: u16,
-    sent: HashMap<u16, Source>,
+    sent: HashMap<u16, Sent>,
+    /// Those of `sent` that are deliveries of the broker.
+    deliveries: usize,
     waiting: VecDeque<Reply>,
 }
 
-/// Who wants to know of an acknowledgement.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
-    /// Nobody: a reply of the dispatcher.
+/// What was sent under a packet id.
+#[derive(Debug)]
+pub enum Sent {
+    /// A reply of the dispatcher, or another message of the server's own.
     Reply,
-    /// The broker, which calls the delivery so.
-    Broker(AckToken),
+    /// A message of the broker.
+    Delivery {
+        /// Its number in the session.
+        seq: u64,
+        /// The bytes that it takes there.
+        bytes: usize,
+        /// With QoS 2: whether the client has it, so that only its release is on its way.
+        released: bool,
+        /// Its quality of service.
+        qos: QoS,
+        /// The message itself, if it may go to another member of a shared subscription.
+        shared: Option<Box<Delivery>>,
+    },
 }
 
 impl Inflight {
     /// Nothing in flight, `max` at once.
     pub fn new(max: u16) -> Self {
         let (sent, waiting) = (HashMap::new(), VecDeque::new());
-        Self { max: usize::from(max), next: 0, sent, waiting }
+        Self { max: usize::from(max), sent, deliveries: 0, waiting }
     }
 
     /// Whether one more may be sent.
@@ -39,20 +51,45 @@ impl Inflight {
         self.sent.len() < self.max
     }
 
-    /// Takes a packet id for a delivery; call only when there is room.
-    pub fn begin(&mut self, source: Source) -> u16 {
-        loop {
-            self.next = self.next.wrapping_add(1);
-            if self.next != 0 && !self.sent.contains_key(&self.next) {
-                self.sent.insert(self.next, source);
-                return self.next;
-            }
-        }
+    /// How many more deliveries of the broker may be sent.
+    pub fn window(&self) -> usize {
+        let few = limits::INFLIGHT_MAX.saturating_sub(self.deliveries);
+        self.max.saturating_sub(self.sent.len()).min(few)
     }
 
-    /// Notes an acknowledgement; none for an id that is not in flight.
-    pub fn end(&mut self, pkid: u16) -> Option<Source> {
-        self.sent.remove(&pkid)
+    /// Notes what is sent under a packet id; false if that is in use.
+    pub fn begin(&mut self, pkid: u16, sent: Sent) -> bool {
+        if self.sent.contains_key(&pkid) {
+            return false;
+        }
+        self.deliveries += usize::from(matches!(sent, Sent::Delivery { .. }));
+        self.sent.insert(pkid, sent);
+        true
+    }
+
+    /// What was sent under a packet id.
+    pub fn get_mut(&mut self, pkid: u16) -> Option<&mut Sent> {
+        self.sent.get_mut(&pkid)
+    }
+
+    /// Notes that it is acknowledged; none for an id that is not in flight.
+    pub fn end(&mut self, pkid: u16) -> Option<Sent> {
+        let sent = self.sent.remove(&pkid)?;
+        self.deliveries -= usize::from(matches!(sent, Sent::Delivery { .. }));
+        Some(sent)
+    }
+
+    /// Messages that may go to other members of shared subscriptions: those with QoS 1, for with
+    /// QoS 2 nobody knows whether the client has them.
+    pub fn take_shared(&mut self) -> Vec<Delivery> {
+        let shared = |sent: Sent| match sent {
+            Sent::Delivery { shared, qos: QoS::AtLeastOnce, .. } => shared.map(|shared| *shared),
+            _ => None,
+        };
+        self.deliveries = 0;
+        let mut shared: Vec<_> = self.sent.drain().filter_map(|(_, sent)| shared(sent)).collect();
+        shared.sort_by_key(|delivery| delivery.seq);
+        shared
     }
 
     /// Keeps a reply until there is room. False when too many wait.
@@ -72,9 +109,9 @@ impl Inflight {
     }
 }
 
-/// The lower of two qualities of service, at most 1: what a delivery gets.
+/// The lower of two qualities of service, at most 1: what a reply gets.
 pub(super) fn delivered(a: QoS, b: QoS) -> QoS {
-    if a == QoS::AtMostOnce || b == QoS::AtMostOnce { QoS::AtMostOnce } else { QoS::AtLeastOnce }
+    a.min(b).min(QoS::AtLeastOnce)
 }
 
 #[cfg(test)]
@@ -82,28 +119,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_never_zero_and_never_twice_in_flight() {
+    fn no_id_is_twice_in_flight() {
         let mut inflight = Inflight::new(u16::MAX);
-        let first = inflight.begin(Source::Reply);
-        assert_eq!(first, 1);
-        for _ in 0..65_533 {
-            let id = inflight.begin(Source::Reply);
-            assert_ne!(id, 0);
-            assert_eq!(inflight.end(id), Some(Source::Reply));
-        }
-        assert_eq!(inflight.begin(Source::Reply), 65_535);
-        // Round the corner: 0 is no id, 1 is still in flight.
-        assert_eq!(inflight.begin(Source::Reply), 2);
-        assert_eq!(inflight.end(first), Some(Source::Reply));
-        assert_eq!(inflight.end(first), None);
+        assert!(inflight.begin(1, Sent::Reply));
+        assert!(!inflight.begin(1, Sent::Reply));
+        assert!(inflight.end(1).is_some() && inflight.end(1).is_none());
+        assert!(inflight.begin(1, Sent::Reply));
     }
 
     #[test]
     fn no_more_than_the_receive_maximum_is_in_flight() {
         let mut inflight = Inflight::new(2);
-        let ids = [inflight.begin(Source::Reply), inflight.begin(Source::Reply)];
+        assert!(inflight.begin(1, Sent::Reply) && inflight.begin(2, Sent::Reply));
         assert!(!inflight.has_room());
-        assert!(inflight.end(ids[0]).is_some());
+        assert_eq!(inflight.window(), 0);
+        assert!(inflight.end(1).is_some());
         assert!(inflight.has_room());
+        assert_eq!(inflight.window(), 1);
     }
 }

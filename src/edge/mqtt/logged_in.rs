@@ -3,7 +3,7 @@
 mod acks;
 mod request;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use ::mqtt::packet::{Ack, Disconnect};
 use ::mqtt::{Packet, Publish, QoS, Version, reason};
 use base::{ConnInfo, Timestamp, limits};
 use rules::directory::{Outbox, Principal, Push, Reason, Session};
+use store::{Batch, Receipt, StoreError};
 
 use self::acks::Acks;
 use self::request::Unclaimed;
+use super::MqttServer;
 use super::client::{Closing, Done, Owed};
 use super::near_topic::{self, Did};
 use super::promise::Promise;
 use super::reply::Reply;
-use super::session_states::Owner;
 use super::thing_command::{Begun, ThingCommand};
-use super::topics::{Subscriber, TopicWork, Topics};
-use super::{MqttServer, broker_code};
-use crate::broker::Message;
+use super::topics::{self, Subscriber, TopicWork, Topics};
+use crate::broker::{Message, Owner, Published, Publishing, Session as BrokerSession};
 use crate::things::feed::{self, ThingTopic};
 use crate::tr50::dispatch::Caller;
 
@@ -37,8 +37,12 @@ pub struct ConnectOptions {
     pub keep_alive: Option<Duration>,
     /// Bytes of the largest packet that it takes.
     pub packet_max: usize,
-    /// Deliveries with QoS 1 that it takes at once.
+    /// Messages with QoS 1 and 2 that it takes at once.
     pub receive_max: u16,
+    /// Highest topic alias that it takes.
+    pub topic_alias_max: u16,
+    /// Whether it is the bridge of another broker.
+    pub bridge: bool,
     /// Seconds for which its state is to outlive the connection; `u32::MAX`: for ever. A DISCONNECT
     /// of MQTT 5 may set it anew.
     pub expiry_s: u32,
@@ -56,8 +60,11 @@ pub struct LoggedIn {
     has_will: bool,
     /// Login and client id, by which the client's state is known.
     name: Owner,
-    /// Inbound QoS 2 messages that were taken and not released.
+    /// Inbound QoS 2 messages that were taken and not released; those of a session that outlives the
+    /// connection are in the broker, too.
     qos2: Vec<u16>,
+    /// Topics that the client has given an alias.
+    aliases: Option<Box<HashMap<u16, Box<str>>>>,
     /// Acknowledgements that wait for a command, and those behind them.
     acks: Acks,
     unclaimed: Option<Box<Unclaimed>>,
@@ -85,6 +92,7 @@ impl LoggedIn {
             has_will,
             name,
             qos2: Vec::new(),
+            aliases: None,
             acks: Acks::default(),
             unclaimed: None,
             noted: false,
@@ -102,38 +110,17 @@ impl LoggedIn {
     }
 
     /// Takes up what an earlier connection of the client left; whether there was something.
-    pub async fn resume(&mut self, server: &Arc<MqttServer>, now: Timestamp) -> bool {
-        let org = self.session.org_id();
-        let subscriptions = server.session_states.find(&self.name, org, now);
-        if subscriptions.is_none() {
-            // What the broker may have is of no use without the subscriptions.
-            server.forget(org, &self.name).await;
-        }
-        let present = subscriptions.is_some();
-        let subscriptions = subscriptions.unwrap_or_default();
-        if !subscriptions.is_empty() {
-            let mut topics = self.no_topics(server);
-            topics.resume(subscriptions).await;
-            self.topics = Some(topics);
-        }
-        self.keep_state(server, None);
-        present
-    }
-
-    /// Keeps the client's subscriptions for when it comes back, if it wants that. For MQTT 3.1,
-    /// whose CONNACK can't tell of them, only if there are some: a fleet of libtr50 never asks for
-    /// a clean session and never subscribes (`docs/protocol/tr50.md` 0, facts 1 and 6).
-    fn keep_state(&self, server: &Arc<MqttServer>, until: Option<Timestamp>) {
-        let org = self.session.org_id();
-        let subscriptions =
-            self.topics.as_ref().map_or_else(Vec::new, |topics| topics.subscriptions_in(org));
-        if self.options.expiry_s > 0
-            && (self.options.version != Version::V31 || !subscriptions.is_empty())
-        {
-            server.session_states.keep(&self.name, org, subscriptions, until);
-        } else {
-            server.session_states.forget(&self.name);
-        }
+    pub fn resume(&mut self, server: &Arc<MqttServer>, now: Timestamp) -> bool {
+        let place = (self.session.org_id(), topics::identity_of(&self.session));
+        let (outbox, expiry_s) = (&self.outbox, self.options.expiry_s);
+        let Some(link) = server.app.broker.resume(&self.name, place, expiry_s, outbox, now) else {
+            return false;
+        };
+        self.qos2 = server.app.broker.received(&link.session);
+        let mut topics = Box::new(Topics::new(server.clone(), self.subscriber(), link));
+        topics.resume();
+        self.topics = Some(topics);
+        true
     }
 
     /// Deals with a packet other than PUBLISH.
@@ -149,27 +136,32 @@ impl LoggedIn {
         }
         match packet {
             Packet::PingReq => encode::pingresp(out),
-            Packet::PubAck(ack) => self.acknowledged(server, ack, out),
-            Packet::PubRel(ack) => {
-                let known = take(&mut self.qos2, ack.pkid);
-                let code = if known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
-                encode::pubcomp(out, self.options.version, ack.pkid, code);
-            }
+            Packet::PubAck(ack) | Packet::PubComp(ack) => self.acknowledged(server, ack, out),
+            Packet::PubRec(ack) => self.taken(server, ack, out, owed),
+            Packet::PubRel(ack) => self.released(server, ack, out, owed),
             Packet::Subscribe(packet) => {
                 // A packet has room for 250,000.
                 let filters = packet.filters.take(limits::SUBSCRIPTIONS_MAX);
                 filters.for_each(|wanted| self.note(Did::Subscribe, wanted.filter));
-                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(server));
-                owed.block(topics.subscribe(&packet));
+                match self.take_topics(server) {
+                    Ok(topics) => owed.block(topics.subscribe(&packet)),
+                    Err(code) => {
+                        let codes = vec![code; packet.filters.count()];
+                        return self.write_suback(packet.pkid, codes, out);
+                    }
+                }
             }
-            Packet::Unsubscribe(packet) => {
-                let filters = packet.filters.map(Into::into).collect();
-                let topics = self.topics.take().unwrap_or_else(|| self.no_topics(server));
-                owed.block(topics.unsubscribe(packet.pkid, filters));
-            }
+            Packet::Unsubscribe(packet) => match self.topics.take() {
+                Some(topics) => {
+                    let filters = packet.filters.map(Into::into).collect();
+                    owed.block(topics.unsubscribe(packet.pkid, filters));
+                }
+                None => {
+                    let codes = vec![reason::NO_SUBSCRIPTION_EXISTED; packet.filters.count()];
+                    self.write_unsuback(packet.pkid, &codes, out);
+                }
+            },
             Packet::Disconnect(packet) => return Err(self.disconnect(&packet)),
-            // Nothing is ever sent with QoS 2, so these answer nothing.
-            Packet::PubRec(_) | Packet::PubComp(_) => {}
             // [MQTT-3.1.0-2]: a second CONNECT is a protocol error; so is what only servers send.
             _ => return Err(Closing::broken(reason::PROTOCOL_ERROR)),
         }
@@ -204,10 +196,14 @@ impl LoggedIn {
         owed: &mut Owed,
     ) -> Result<(), Closing> {
         self.claim();
-        if publish.properties.topic_alias.is_some() {
-            // CONNACK promised none ([MQTT-3.3.2-9] of 5).
-            return Err(Closing::broken(reason::TOPIC_ALIAS_INVALID));
-        }
+        let topic;
+        let publish = match publish.properties.topic_alias {
+            Some(alias) => {
+                topic = self.topic_of(alias.get(), publish.topic)?;
+                &Publish { topic: &topic, ..*publish }
+            }
+            None => publish,
+        };
         if publish.properties.repeated.subscription_ids().next().is_some() {
             // Only a server says which subscriptions a message falls under ([MQTT-3.3.4-6] of 5).
             return Err(Closing::broken(reason::PROTOCOL_ERROR));
@@ -221,7 +217,7 @@ impl LoggedIn {
         }
         match Destination::of(publish.topic) {
             Destination::Dispatcher { compressed, suffix } => {
-                self.acknowledge(publish.qos, publish.pkid, reason::SUCCESS, out)?;
+                self.accept(server, publish.qos, publish.pkid, out, owed)?;
                 self.request(server, publish, (compressed, suffix), now, out, owed);
                 Ok(())
             }
@@ -235,9 +231,23 @@ impl LoggedIn {
                 if !self.noted && near_topic::may_be_near(publish.topic) {
                     self.note(Did::Publish(publish.payload), publish.topic);
                 }
-                self.forward(server, publish, out, owed)
+                self.forward(server, publish, now, out, owed)
             }
         }
+    }
+
+    /// The topic that a client means by an alias; one that it names is meant from now on (MQTT 5,
+    /// 3.3.2.3.4).
+    fn topic_of(&mut self, alias: u16, named: &str) -> Result<Box<str>, Closing> {
+        if alias > limits::TOPIC_ALIASES_MAX {
+            return Err(Closing::broken(reason::TOPIC_ALIAS_INVALID));
+        }
+        if named.is_empty() {
+            let known = self.aliases.as_ref().and_then(|aliases| aliases.get(&alias));
+            return known.cloned().ok_or(Closing::broken(reason::PROTOCOL_ERROR));
+        }
+        self.aliases.get_or_insert_default().insert(alias, named.into());
+        Ok(named.into())
     }
 
     /// Logs a topic that was most likely not meant, once a session.
@@ -258,9 +268,6 @@ impl LoggedIn {
         if qos == QoS::AtMostOnce {
             return Ok(());
         }
-        if code < reason::UNSPECIFIED {
-            self.take_id(qos, pkid)?;
-        }
         if self.acks.is_empty() {
             self.write_ack(qos, pkid, code, out);
             return Ok(());
@@ -269,31 +276,174 @@ impl LoggedIn {
         if room { Ok(()) } else { Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED)) }
     }
 
-    /// Notes that a message with QoS 2 was taken, until its PUBREL comes.
-    fn take_id(&mut self, qos: QoS, pkid: u16) -> Result<(), Closing> {
+    /// Accepts a message: it is acknowledged, with QoS 2 and a session that outlives the connection
+    /// when its packet id is stored.
+    fn accept(
+        &mut self,
+        server: &Arc<MqttServer>,
+        qos: QoS,
+        pkid: u16,
+        out: &mut Vec<u8>,
+        owed: &mut Owed,
+    ) -> Result<(), Closing> {
+        let batch = self.take_id(server, qos, pkid)?;
+        let stored = server.app.broker.submit(batch);
+        self.acknowledge_stored(qos, pkid, (reason::SUCCESS, stored), out, owed)
+    }
+
+    /// Acknowledges a message when it is stored.
+    fn acknowledge_stored(
+        &mut self,
+        qos: QoS,
+        pkid: u16,
+        (code, stored): (u8, Result<Receipt, StoreError>),
+        out: &mut Vec<u8>,
+        owed: &mut Owed,
+    ) -> Result<(), Closing> {
+        match stored {
+            Ok(receipt) if receipt.is_nothing() || qos == QoS::AtMostOnce => {
+                self.acknowledge(qos, pkid, code, out)
+            }
+            Ok(receipt) => {
+                if !self.acks.push(qos, pkid, None) {
+                    return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
+                }
+                let promise = Promise::Stored(qos, pkid, code, receipt);
+                if owed.has_room(0) {
+                    owed.push(0, promise);
+                } else {
+                    owed.block(Box::pin(promise));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "a message was not stored");
+                self.acknowledge_lost(qos, pkid, out)
+            }
+        }
+    }
+
+    /// A message was not stored. A client of MQTT 5 is told; others get no acknowledgement, and send
+    /// it again on a new connection.
+    fn acknowledge_lost(&mut self, qos: QoS, pkid: u16, out: &mut Vec<u8>) -> Result<(), Closing> {
+        if qos == QoS::AtMostOnce {
+            return Ok(());
+        }
+        if self.options.version != Version::V5 {
+            return Err(Closing::broken(reason::UNSPECIFIED));
+        }
+        take(&mut self.qos2, pkid);
+        self.acknowledge(qos, pkid, reason::UNSPECIFIED, out)
+    }
+
+    /// Notes that a message with QoS 2 was taken, until its PUBREL comes; what is to be stored of
+    /// that.
+    fn take_id(&mut self, server: &Arc<MqttServer>, qos: QoS, pkid: u16) -> Result<Batch, Closing> {
+        let mut batch = Batch::default();
         if qos == QoS::ExactlyOnce && !self.qos2.contains(&pkid) {
             if self.qos2.len() >= usize::from(limits::QOS2_MAX) {
                 return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
             }
             self.qos2.push(pkid);
+            if self.options.expiry_s > 0
+                && let Ok(topics) = self.take_topics(server)
+            {
+                server.app.broker.receive(&topics.link().session, pkid, &mut batch);
+                self.topics = Some(topics);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Forgets the id of a message with QoS 2 that was refused: no PUBREL comes for it.
+    fn give_back(&mut self, server: &MqttServer, qos: QoS, pkid: u16, code: u8) {
+        if qos == QoS::ExactlyOnce && code >= reason::UNSPECIFIED {
+            take(&mut self.qos2, pkid);
+            if let Some(topics) = &self.topics
+                && let Ok(receipt) = server.app.broker.release(&topics.link().session, pkid)
+            {
+                // A client that is refused may use the id again at once.
+                drop(receipt);
+            }
+        }
+    }
+
+    /// Takes the acknowledgement that something was to bring first, and writes those that waited for
+    /// it.
+    pub fn acknowledge_later(
+        &mut self,
+        server: &MqttServer,
+        qos: QoS,
+        pkid: u16,
+        code: Option<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
+        let code = match code {
+            Some(code) => code,
+            None if self.options.version == Version::V5 || qos == QoS::AtMostOnce => {
+                reason::UNSPECIFIED
+            }
+            None => return Err(Closing::broken(reason::UNSPECIFIED)),
+        };
+        self.give_back(server, qos, pkid, code);
+        self.acks.keep(qos, pkid, code);
+        while let Some((qos, pkid, code)) = self.acks.next() {
+            self.write_ack(qos, pkid, code, out);
         }
         Ok(())
     }
 
-    /// Forgets the id of a message with QoS 2 that was refused: no PUBREL comes for it.
-    fn give_back(&mut self, qos: QoS, pkid: u16, code: u8) {
-        if qos == QoS::ExactlyOnce && code >= reason::UNSPECIFIED {
-            take(&mut self.qos2, pkid);
+    /// The client has taken a message with QoS 2, or refuses it: it is released when that is stored.
+    fn taken(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>, owed: &mut Owed) {
+        let version = self.options.version;
+        let sent = self.topics.as_mut().and_then(|topics| topics.sent_mut(ack.pkid));
+        let Some((seq, session, released)) = sent else {
+            return encode::pubrel(out, version, ack.pkid, reason::PACKET_ID_NOT_FOUND);
+        };
+        if ack.reason >= reason::UNSPECIFIED {
+            return self.acknowledged(server, ack, out);
+        }
+        if std::mem::replace(released, true) {
+            return encode::pubrel(out, version, ack.pkid, reason::SUCCESS);
+        }
+        match server.app.broker.taken(&session, seq) {
+            Ok(receipt) if !receipt.is_nothing() => {
+                let promise = Promise::Taken(ack.pkid, receipt);
+                if owed.has_room(0) {
+                    owed.push(0, promise);
+                } else {
+                    owed.block(Box::pin(promise));
+                }
+            }
+            Ok(_) => encode::pubrel(out, version, ack.pkid, reason::SUCCESS),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "a message that a client has may come to it once more");
+                encode::pubrel(out, version, ack.pkid, reason::SUCCESS);
+            }
         }
     }
 
-    /// Takes the acknowledgement that a command was to bring first, and writes those that waited
-    /// for it.
-    pub fn acknowledge_command(&mut self, qos: QoS, pkid: u16, code: u8, out: &mut Vec<u8>) {
-        self.give_back(qos, pkid, code);
-        self.acks.keep(qos, pkid, code);
-        while let Some((qos, pkid, code)) = self.acks.next() {
-            self.write_ack(qos, pkid, code, out);
+    /// The client has released a message with QoS 2: it is complete when that is stored, and its id
+    /// may be used again.
+    fn released(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>, owed: &mut Owed) {
+        let version = self.options.version;
+        if !take(&mut self.qos2, ack.pkid) {
+            return encode::pubcomp(out, version, ack.pkid, reason::PACKET_ID_NOT_FOUND);
+        }
+        let session = self.topics.as_ref().map(|topics| topics.link().session.clone());
+        let stored = session.map(|session| server.app.broker.release(&session, ack.pkid));
+        match stored {
+            Some(Ok(receipt)) if !receipt.is_nothing() => {
+                let promise = Promise::Released(ack.pkid, receipt);
+                if owed.has_room(0) {
+                    owed.push(0, promise);
+                } else {
+                    owed.block(Box::pin(promise));
+                }
+            }
+            _ => encode::pubcomp(out, version, ack.pkid, reason::SUCCESS),
         }
     }
 
@@ -321,18 +471,24 @@ impl LoggedIn {
             return self.acknowledge(qos, pkid, reason::PAYLOAD_FORMAT_INVALID, out);
         };
         // Before it is executed: it must not be executed and then be refused.
-        self.take_id(qos, pkid)?;
-        let judged = match command.begin(&server.app, &self.caller, now) {
-            Begun::Done(code) => {
-                self.give_back(qos, pkid, code);
+        let id = self.take_id(server, qos, pkid)?;
+        let begun = command.begin(&server.app, &self.caller, now);
+        // Behind what it changes: after a crash in between it is carried out twice, not lost.
+        let stored = server.app.broker.submit(id);
+        let judged = match begun {
+            Begun::Done(code) if code >= reason::UNSPECIFIED => {
+                self.give_back(server, qos, pkid, code);
                 return self.acknowledge(qos, pkid, code, out);
             }
-            Begun::Later(judged) => judged,
+            Begun::Done(code) => {
+                return self.acknowledge_stored(qos, pkid, (code, stored), out, owed);
+            }
+            Begun::Later(judged) => judged.and_stored(stored),
         };
         let bytes = publish.payload.len();
         if !owed.has_room(bytes) {
             owed.block(Box::pin(async move {
-                let code = judged.await;
+                let code = Some(judged.await);
                 Done::Topics(TopicWork::Published { qos, pkid, code })
             }));
             return Ok(());
@@ -352,39 +508,83 @@ impl LoggedIn {
         feed::may_read(&server.app.things, &self.session, &thing, topic).unwrap_or(false)
     }
 
-    /// Hands a message to the broker. When the broker is behind, this client waits.
+    /// Publishes a message. It is acknowledged when what is to be kept of it is stored.
     fn forward(
         &mut self,
         server: &Arc<MqttServer>,
         publish: &Publish<'_>,
+        now: Timestamp,
         out: &mut Vec<u8>,
         owed: &mut Owed,
     ) -> Result<(), Closing> {
-        let message = Message {
-            topic: publish.topic,
-            payload: publish.payload,
-            qos: publish.qos,
-            retain: publish.retain,
-            properties: &publish.properties,
-            publisher: self.session.number(),
-        };
-        let org = self.session.org_id();
         let (qos, pkid) = (publish.qos, publish.pkid);
+        let about = (qos, publish.retain);
+        let message = Message::new(publish.topic, publish.payload, about, &publish.properties, now);
         server.app.metrics.broker_received();
-        let handed_over = match server.broker.pack(&message) {
-            Ok(packed) => server.broker.try_publish(org, packed),
-            Err(error) => return self.acknowledge(qos, pkid, broker_code(error), out),
+        let batch = self.take_id(server, qos, pkid)?;
+        let (org, broker) = (self.session.org_id(), &server.app.broker);
+        let from: Option<&BrokerSession> =
+            self.topics.as_ref().map(|topics| &*topics.link().session);
+        let Some(mut publishing) = broker.publish(org, Arc::new(message), from, batch) else {
+            self.give_back(server, qos, pkid, reason::TOPIC_INVALID);
+            return self.acknowledge(qos, pkid, reason::TOPIC_INVALID, out);
         };
-        let Err(packed) = handed_over else {
-            return self.acknowledge(qos, pkid, reason::SUCCESS, out);
-        };
+        if qos != QoS::AtMostOnce && !broker.has_room() {
+            self.publish_later(server, publishing, qos, pkid, owed);
+            return Ok(());
+        }
+        match publishing.run() {
+            Ok(Some(published)) => {
+                if published.crowded {
+                    owed.block(Box::pin(async {
+                        tokio::task::yield_now().await;
+                        Done::Topics(TopicWork::Yielded)
+                    }));
+                }
+                let code = code_of(&published);
+                if code >= reason::UNSPECIFIED {
+                    self.give_back(server, qos, pkid, code);
+                }
+                let stored = Ok(published.receipt);
+                self.acknowledge_stored(qos, pkid, (code, stored), out, owed)
+            }
+            Ok(None) => {
+                self.publish_later(server, publishing, qos, pkid, owed);
+                Ok(())
+            }
+            Err(error) => {
+                self.acknowledge_stored(qos, pkid, (reason::SUCCESS, Err(error)), out, owed)
+            }
+        }
+    }
+
+    /// Publishes to many subscribers, or when the store has room; meanwhile this client waits.
+    fn publish_later(
+        &mut self,
+        server: &Arc<MqttServer>,
+        publishing: Publishing,
+        qos: QoS,
+        pkid: u16,
+        owed: &mut Owed,
+    ) {
         let server = server.clone();
         owed.block(Box::pin(async move {
-            let published = server.broker.publish(org, packed).await;
-            let code = published.map_or_else(broker_code, |()| reason::SUCCESS);
+            while qos != QoS::AtMostOnce && !server.app.broker.has_room() {
+                tokio::time::sleep(limits::STORE_ROOM_POLL).await;
+            }
+            let code = match publishing.finish().await {
+                Ok(published) => {
+                    let code = code_of(&published);
+                    published.receipt.await.is_ok().then_some(code)
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "a message was not stored");
+                    None
+                }
+            };
             Done::Topics(TopicWork::Published { qos, pkid, code })
         }));
-        Ok(())
     }
 
     fn acknowledged(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>) {
@@ -395,44 +595,94 @@ impl LoggedIn {
         }
     }
 
-    fn no_topics(&self, server: &Arc<MqttServer>) -> Box<Topics> {
-        let subscriber = Subscriber {
+    fn subscriber(&self) -> Subscriber {
+        Subscriber {
             session: self.session.clone(),
-            name: self.name.clone(),
+            owner: self.name.clone(),
             options: self.options,
             outbox: self.outbox.clone(),
-        };
-        Box::new(Topics::new(server.clone(), subscriber))
+        }
+    }
+
+    /// The client's topics; made if it has none.
+    ///
+    /// # Errors
+    ///
+    /// The reason code: there is no room for its session.
+    fn take_topics(&mut self, server: &Arc<MqttServer>) -> Result<Box<Topics>, u8> {
+        if let Some(topics) = self.topics.take() {
+            return Ok(topics);
+        }
+        let subscriber = self.subscriber();
+        let link = topics::begin(server, &subscriber).map_err(topics::refusal_code)?;
+        Ok(Box::new(Topics::new(server.clone(), subscriber, link)))
     }
 
     /// Takes what came of work with the broker.
-    pub fn finish_topics(&mut self, server: &Arc<MqttServer>, work: TopicWork, out: &mut Vec<u8>) {
-        let version = self.options.version;
+    pub fn finish_topics(&mut self, work: TopicWork, out: &mut Vec<u8>) -> Result<(), Closing> {
         match work {
-            TopicWork::Published { qos, pkid, code } => {
-                self.give_back(qos, pkid, code);
-                // The room for QoS 2 ids was there before; one more does no harm.
-                let _ = self.acknowledge(qos, pkid, code, out);
+            TopicWork::Published { qos, pkid, code: Some(code) } => {
+                if qos == QoS::ExactlyOnce && code >= reason::UNSPECIFIED {
+                    take(&mut self.qos2, pkid);
+                }
+                self.acknowledge(qos, pkid, code, out)
             }
+            TopicWork::Published { qos, pkid, code: None } => self.acknowledge_lost(qos, pkid, out),
+            TopicWork::Yielded => Ok(()),
             TopicWork::Subscribed { topics, pkid, codes } => {
                 self.topics = Some(topics);
-                let written = encode::suback(out, version, pkid, &codes);
-                debug_assert!(written.is_ok(), "a SUBACK is shorter than its SUBSCRIBE");
-                self.keep_state(server, None);
+                self.write_suback(pkid, codes, out)
             }
             TopicWork::Unsubscribed { topics, pkid, codes } => {
                 self.topics = Some(topics);
-                let written = encode::unsuback(out, version, pkid, &codes);
-                debug_assert!(written.is_ok(), "an UNSUBACK is shorter than its UNSUBSCRIBE");
-                self.keep_state(server, None);
+                self.write_unsuback(pkid, &codes, out);
+                Ok(())
             }
         }
     }
 
-    /// Writes what the broker delivers, as long as the client takes it.
-    pub fn poll_deliveries(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
-        if let Some(topics) = &mut self.topics {
-            topics.poll_deliveries(cx, out);
+    /// Writes a SUBACK. Before MQTT 5 a refusal has one code (3.1.1, 3.9.3).
+    fn write_suback(
+        &self,
+        pkid: u16,
+        mut codes: Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
+        let (version, start) = (self.options.version, out.len());
+        if version != Version::V5 {
+            for code in codes.iter_mut().filter(|code| **code > reason::UNSPECIFIED) {
+                *code = reason::UNSPECIFIED;
+            }
+        }
+        let written = encode::suback(out, version, pkid, &codes);
+        debug_assert!(written.is_ok(), "a SUBACK is shorter than its SUBSCRIBE");
+        if out.len() - start > self.options.packet_max {
+            // [MQTT-3.1.2-24] of 5.
+            out.truncate(start);
+            return Err(Closing::broken(reason::PACKET_TOO_LARGE));
+        }
+        Ok(())
+    }
+
+    fn write_unsuback(&self, pkid: u16, codes: &[u8], out: &mut Vec<u8>) {
+        let written = encode::unsuback(out, self.options.version, pkid, codes);
+        debug_assert!(written.is_ok(), "an UNSUBACK is shorter than its UNSUBSCRIBE");
+    }
+
+    /// Writes what the broker delivers, as long as the client takes it; whether there is more.
+    ///
+    /// # Errors
+    ///
+    /// The client does not acknowledge.
+    pub fn poll_deliveries(
+        &mut self,
+        cx: &mut Context<'_>,
+        unsent: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Closing> {
+        match &mut self.topics {
+            Some(topics) => topics.poll_deliveries(cx, unsent, out),
+            None => Ok(false),
         }
     }
 
@@ -447,13 +697,8 @@ impl LoggedIn {
     ) {
         let now = Timestamp::now();
         let unclaimed = self.unclaimed.take().map(|unclaimed| unclaimed.recent());
-        if self.session.end().is_none_or(|end| end.reason != Reason::Replaced) {
-            let until = (self.options.expiry_s != u32::MAX)
-                .then(|| now.plus_seconds(self.options.expiry_s.into()));
-            self.keep_state(server, until);
-        }
         if let Some(topics) = self.topics.take() {
-            topics.close(self.session.org_id(), self.options.expiry_s).await;
+            topics.close(self.session.org_id(), self.options.expiry_s, now);
         }
         if !server.watchers.has(&self.principal) {
             // Nobody is left who could get the answers of devices.
@@ -529,6 +774,11 @@ impl<'a> Destination<'a> {
             _ => Self::Broker,
         }
     }
+}
+
+/// The reason code for what became of a message.
+fn code_of(published: &Published) -> u8 {
+    if published.retained { reason::SUCCESS } else { reason::QUOTA_EXCEEDED }
 }
 
 fn take(ids: &mut Vec<u16>, id: u16) -> bool {

@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 
 use ::mqtt::QoS;
 
+use store::Receipt;
+
 use super::client::Done;
 use super::compress;
 use super::reply::ReplyTo;
@@ -21,6 +23,12 @@ pub enum Promise {
     Deflated(Work<Done>),
     /// The acknowledgement of a command that was published to a topic.
     Command(QoS, u16, Box<Judged>),
+    /// The acknowledgement of a message, with this reason code, when it is stored.
+    Stored(QoS, u16, u8, Receipt),
+    /// The release of a message with QoS 2 that the client has.
+    Taken(u16, Receipt),
+    /// The completion of a message with QoS 2 that the client has released.
+    Released(u16, Receipt),
 }
 
 impl Promise {
@@ -58,6 +66,22 @@ impl Future for Promise {
                 }
             }
             Self::Deflated(work) => work.as_mut().poll(cx),
+            Self::Stored(qos, pkid, code, receipt) => {
+                let (qos, pkid, code) = (*qos, *pkid, *code);
+                Pin::new(receipt).poll(cx).map(|stored| {
+                    let code = stored.is_ok().then_some(code);
+                    Done::Stored { qos, pkid, code }
+                })
+            }
+            Self::Taken(pkid, receipt) => {
+                let pkid = *pkid;
+                // If it is not stored, the client learns of it once more after a restart.
+                Pin::new(receipt).poll(cx).map(|_| Done::Taken { pkid })
+            }
+            Self::Released(pkid, receipt) => {
+                let pkid = *pkid;
+                Pin::new(receipt).poll(cx).map(|_| Done::Released { pkid })
+            }
             Self::Command(qos, pkid, judged) => {
                 let (qos, pkid) = (*qos, *pkid);
                 Pin::new(judged).poll(cx).map(|code| Done::Command { qos, pkid, code })

@@ -7,11 +7,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use ::mqtt::reason;
 use base::{Code, Failure, Timestamp, utf8};
 use smallvec::SmallVec;
+use store::{Receipt, StoreError};
 
 use crate::app::App;
 use crate::logging::PeerLog;
@@ -46,18 +47,34 @@ pub struct Judged {
     name: &'static str,
     peer: SocketAddr,
     pending: Pending,
+    /// For its packet id, which is stored behind it.
+    id: Receipt,
+    code: Option<u8>,
+}
+
+impl Judged {
+    /// The same, when its packet id is stored as well.
+    pub(super) fn and_stored(mut self: Box<Self>, id: Result<Receipt, StoreError>) -> Box<Self> {
+        // What the store does not take now is taken once more after a crash.
+        self.id = id.unwrap_or_default();
+        self
+    }
 }
 
 impl Future for Judged {
     type Output = u8;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u8> {
-        Pin::new(&mut self.pending).poll(cx).map(|mut reply| {
+        if self.code.is_none() {
+            let mut reply = ready!(Pin::new(&mut self.pending).poll(cx));
             let failure = reply.failure.take();
             // There is nobody to send it to; what follows it is done.
             reply.send(drop);
-            judge(self.name, self.peer, failure.map_or(Ok(()), Err))
-        })
+            self.code = Some(judge(self.name, self.peer, failure.map_or(Ok(()), Err)));
+        }
+        let stored = ready!(Pin::new(&mut self.id).poll(cx));
+        let code = self.code.unwrap_or(reason::SUCCESS);
+        Poll::Ready(if stored.is_ok() { code } else { reason::UNSPECIFIED })
     }
 }
 
@@ -90,7 +107,13 @@ impl ThingCommand {
         let (name, peer) = (self.name, caller.conn.remote_addr);
         let body = Body { command: name.into(), params: RawParams::Named(&self.texts()) };
         match execute_one(app, caller, &body, now, &mut Vec::new()) {
-            Ok(Some(pending)) => Begun::Later(Box::new(Judged { name, peer, pending })),
+            Ok(Some(pending)) => Begun::Later(Box::new(Judged {
+                name,
+                peer,
+                pending,
+                id: Receipt::nothing(),
+                code: None,
+            })),
             Ok(None) => Begun::Done(judge(name, peer, Ok(()))),
             Err(failure) => Begun::Done(judge(name, peer, Err(failure))),
         }

@@ -1,39 +1,45 @@
 //! Subscriptions: to the client's own reply topics and to topics of things, which need no broker,
-//! and to all others.
+//! and to all others; and the messages that come of them.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
+mod served_by;
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::num::NonZeroU16;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use ::mqtt::encode::{self, PublishHead};
 use ::mqtt::packet::{RetainHandling, Subscribe};
-use ::mqtt::{QoS, reason};
-use base::{OrgId, limits, topic};
-use rules::directory::Outbox;
-use rules::directory::{Session, Who};
-use tokio::sync::mpsc;
+use ::mqtt::{PublishProperties, QoS, reason};
+use base::{OrgId, Timestamp, limits, topic};
+use rules::directory::{Outbox, Session, Who};
+use store::StoreError;
 
-use super::client::Done;
-use super::inflight::{Inflight, Source};
+use self::served_by::ServedBy;
+use super::MqttServer;
+use super::client::{Closing, Done};
+use super::inflight::{Inflight, Sent};
 use super::logged_in::ConnectOptions;
 use super::reply::Watcher;
-use super::session_states::{Owner, Subscription};
-use super::{MqttServer, broker_code, keep_for, link_name};
-use crate::broker::{self, BrokerError, Delivery, Link, OpenOptions, Refusal};
+use crate::broker::{
+    Delivery, Identity, Link, Owner, Place, Queued, Refusal, Replay, Session as BrokerSession,
+    Subscription, packet_id,
+};
 use crate::edge::pending::Work;
 use crate::things::feed::{self, ThingTopic};
 
 /// Whose subscriptions they are.
+#[derive(Clone)]
 pub struct Subscriber {
     /// The session.
     pub session: Arc<Session>,
-    /// The name under which the broker knows the client.
-    pub name: Owner,
+    /// The login and the client id.
+    pub owner: Owner,
     /// What the client said in CONNECT.
     pub options: ConnectOptions,
-    /// The way into the connection, for replies to others with the same login.
+    /// The way into the connection.
     pub outbox: Arc<Outbox>,
 }
 
@@ -41,33 +47,41 @@ pub struct Subscriber {
 pub struct Topics {
     server: Arc<MqttServer>,
     subscriber: Subscriber,
-    subscriptions: Vec<Subscription>,
-    /// Those of `subscriptions` that changes of things fall under.
+    link: Link,
+    /// The subscriptions that changes of things fall under.
     feed: Vec<(Box<str>, feed::Subscription)>,
-    link: Option<Linked>,
     watcher: Option<Arc<Watcher>>,
-    /// Deliveries that the client has not acknowledged.
+    /// Messages that the client has not acknowledged.
     pub inflight: Inflight,
+    /// Retained messages that are still to come.
+    replays: Vec<Replay>,
+    /// Reads what comes next from the store.
+    reading: Option<Reading>,
+    aliases: Option<Box<Aliases>>,
 }
 
-/// A connection's session in the broker.
-struct Linked {
-    org: OrgId,
-    link: Link,
-    deliveries: mpsc::Receiver<Delivery>,
+/// Reads from the store; none, or what is left of retained messages.
+type Reading = Pin<Box<dyn Future<Output = Result<Option<Replay>, StoreError>> + Send>>;
+
+/// The topic aliases that the client was told (MQTT 5, 3.3.2.3.4).
+struct Aliases {
+    max: u16,
+    by_topic: HashMap<Box<str>, u16>,
 }
 
 /// What came of work with the broker.
 pub enum TopicWork {
-    /// A PUBLISH was handed to the broker, or not.
+    /// A message was published, or not.
     Published {
         /// Its quality of service.
         qos: QoS,
         /// Its packet id.
         pkid: u16,
-        /// The reason code for its acknowledgement.
-        code: u8,
+        /// The reason code for its acknowledgement; none: it was not stored, and may be sent again.
+        code: Option<u8>,
     },
+    /// Others had their turn.
+    Yielded,
     /// A SUBSCRIBE was worked on.
     Subscribed {
         /// All subscriptions.
@@ -88,176 +102,185 @@ pub enum TopicWork {
     },
 }
 
-/// Who serves a filter.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ServedBy {
-    /// The edge: only the dispatcher publishes there.
-    Edge,
-    /// The feed of changes of things: one of its topics, without wildcards.
-    Feed,
-    /// The broker; also for topics of things, if there are wildcards.
-    Broker,
-    /// Nobody: it is not for clients to read.
-    Nobody,
+/// A filter of a SUBSCRIBE.
+struct Wish {
+    filter: Box<str>,
+    qos: QoS,
+    no_local: bool,
+    retain_as_published: bool,
+    retain_handling: RetainHandling,
+    id: Option<u32>,
 }
 
-impl ServedBy {
-    fn of(filter: &str) -> Self {
-        let first = |filter| str::split(filter, '/').next().unwrap_or_default();
-        match first(filter) {
-            "reply" | "replyz" | "notify" => Self::Edge,
-            "api" | "apiz" => Self::Nobody,
-            "thing" if filter.contains(['+', '#']) || filter == "thing" => Self::Broker,
-            "thing" if ThingTopic::parse(filter).is_some() => Self::Feed,
-            "thing" => Self::Nobody,
-            // The broker shares what it has, and none of these.
-            "$share" => match topic::parse_shared(filter).map(|shared| first(shared.filter)) {
-                Some("reply" | "replyz" | "notify" | "api" | "apiz") => Self::Nobody,
-                _ => Self::Broker,
-            },
-            first if first.starts_with('$') => Self::Nobody,
-            _ => Self::Broker,
+impl Wish {
+    fn new(wanted: &::mqtt::Subscription<'_>, id: Option<u32>, bridge: bool) -> Self {
+        Self {
+            filter: wanted.filter.into(),
+            qos: wanted.qos,
+            // A bridge relies on it that its own messages do not come back, and that what is
+            // retained here is retained there.
+            no_local: wanted.no_local || (bridge && !topic::is_shared(wanted.filter)),
+            retain_as_published: wanted.retain_as_published || bridge,
+            retain_handling: wanted.retain_handling,
+            id,
         }
     }
-}
 
-/// A filter of a SUBSCRIBE, kept while the broker works on it.
-struct Wish {
-    subscription: Subscription,
-    retain_handling: RetainHandling,
+    fn at(self, place: Place) -> Subscription {
+        Subscription {
+            filter: self.filter,
+            place,
+            qos: self.qos as u8,
+            no_local: self.no_local,
+            retain_as_published: self.retain_as_published,
+            id: self.id,
+        }
+    }
 }
 
 impl Topics {
-    /// No subscriptions.
-    pub fn new(server: Arc<MqttServer>, subscriber: Subscriber) -> Self {
-        let inflight = Inflight::new(subscriber.options.receive_max);
-        let (subscriptions, feed) = (Vec::new(), Vec::new());
-        Self { server, subscriber, subscriptions, feed, link: None, watcher: None, inflight }
+    /// The topics of a connection that has this session.
+    pub fn new(server: Arc<MqttServer>, subscriber: Subscriber, link: Link) -> Self {
+        let options = &subscriber.options;
+        let aliases = (options.topic_alias_max > 0).then(|| {
+            let max = options.topic_alias_max.min(limits::TOPIC_ALIASES_SENT_MAX);
+            Box::new(Aliases { max, by_topic: HashMap::new() })
+        });
+        let inflight = Inflight::new(options.receive_max);
+        Self {
+            server,
+            subscriber,
+            link,
+            feed: Vec::new(),
+            watcher: None,
+            inflight,
+            replays: Vec::new(),
+            reading: None,
+            aliases,
+        }
     }
 
-    /// Takes up the subscriptions of an earlier connection.
-    pub async fn resume(&mut self, subscriptions: Vec<Subscription>) {
-        self.subscriptions = subscriptions;
-        let in_broker = self
-            .subscriptions
-            .iter()
-            .any(|subscription| ServedBy::of(&subscription.filter) == ServedBy::Broker);
-        if in_broker && let Err(error) = self.open(false).await {
-            tracing::warn!(%error, "a client's subscriptions could not be taken up");
-        }
+    /// Takes up the subscriptions that an earlier connection has left.
+    pub fn resume(&mut self) {
+        let held = self.link.session.with_subscriptions(<[Subscription]>::to_vec);
         // What was not kept while the client was away is not sent later; rights are asked for with
         // each message.
-        let filters: Vec<Box<str>> =
-            self.subscriptions.iter().map(|subscription| subscription.filter.clone()).collect();
-        for filter in filters {
-            if let Err(code) = self.feed_in(&filter) {
+        for subscription in held {
+            if let Err(code) = self.feed_in(&subscription) {
                 tracing::warn!(code, "a client's subscription to a thing could not be taken up");
             }
         }
         self.watch();
     }
 
-    /// The subscriptions that hold in an organisation: the broker's, and those to things, are those
-    /// of the one in which they were made.
-    pub fn subscriptions_in(&self, org: OrgId) -> Vec<Subscription> {
-        let linked = self.link.as_ref().is_none_or(|linked| linked.org == org);
-        let fed = |filter: &str| {
-            self.feed
-                .iter()
-                .any(|(held, subscription)| &**held == filter && subscription.org() == org)
-        };
-        let holds = |subscription: &&Subscription| match ServedBy::of(&subscription.filter) {
-            ServedBy::Broker => linked,
-            ServedBy::Feed => fed(&subscription.filter),
-            ServedBy::Edge | ServedBy::Nobody => true,
-        };
-        self.subscriptions.iter().filter(holds).cloned().collect()
+    /// The session, and this connection's hold on it.
+    pub const fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The packet id for a message of the server's own; none if the client has too many.
+    pub fn begin_reply(&mut self) -> Option<u16> {
+        let pkid = packet_id(self.link.session.next_seq());
+        self.inflight.begin(pkid, Sent::Reply).then_some(pkid)
     }
 
     /// The quality of service of the subscriptions that a reply topic falls under, and their
     /// identifiers ([MQTT-3.3.4-3] of 5); none when there are none.
     pub fn granted(&self, name: &str) -> Option<(QoS, Vec<u32>)> {
-        let matching = || {
-            self.subscriptions
-                .iter()
-                .filter(|subscription| topic::matches(&subscription.filter, name))
-        };
-        let qos = matching().map(|subscription| subscription.qos).max()?;
-        Some((qos, matching().filter_map(|subscription| subscription.id).collect()))
+        self.link.session.with_subscriptions(|held| {
+            let matching = || held.iter().filter(|held| topic::matches(&held.filter, name));
+            let qos = matching().map(Subscription::qos).max()?;
+            Some((qos, matching().filter_map(|held| held.id).collect()))
+        })
     }
 
     /// Works on a SUBSCRIBE.
     pub fn subscribe(mut self: Box<Self>, packet: &Subscribe<'_>) -> Work<Done> {
-        let wish = |subscription: ::mqtt::Subscription<'_>| Wish {
-            subscription: Subscription::new(&subscription, packet.subscription_id),
-            retain_handling: subscription.retain_handling,
-        };
-        let wishes: Vec<Wish> = packet.filters.map(wish).collect();
+        let bridge = self.subscriber.options.bridge;
+        let wishes: Vec<Wish> = packet
+            .filters
+            .map(|wanted| Wish::new(&wanted, packet.subscription_id, bridge))
+            .collect();
         let pkid = packet.pkid;
         Box::pin(async move {
-            let codes = self.grant(wishes).await;
+            let mut codes = self.grant(wishes);
+            let session = self.link.session.clone();
+            if codes.iter().any(|code| *code < reason::UNSPECIFIED)
+                && !store(&self.server, &session).await
+            {
+                codes.fill(reason::UNSPECIFIED);
+            }
             self.watch();
             Done::Topics(TopicWork::Subscribed { topics: self, pkid, codes })
         })
     }
 
-    async fn grant(&mut self, wishes: Vec<Wish>) -> Vec<u8> {
+    fn grant(&mut self, wishes: Vec<Wish>) -> Vec<u8> {
+        self.follow_org();
         let mut codes = Vec::with_capacity(wishes.len());
-        let mut for_broker = Vec::new();
-        let mut new = 0;
-        for (index, wish) in wishes.iter().enumerate() {
-            let filter = &*wish.subscription.filter;
+        for wish in wishes {
             // Each is looked for among all that are held: a packet has room for 250,000.
-            if index >= limits::SUBSCRIPTIONS_MAX {
-                codes.push(reason::QUOTA_EXCEEDED);
-                continue;
-            }
-            new += usize::from(
-                !self.subscriptions.iter().any(|subscription| *subscription.filter == *filter),
-            );
-            codes.push(match ServedBy::of(filter) {
-                _ if filter.len() > limits::FILTER_BYTES_MAX => reason::FILTER_INVALID,
-                _ if !topic::valid_filter(filter) => reason::FILTER_INVALID,
-                _ if self.subscriptions.len() + new > limits::SUBSCRIPTIONS_MAX => {
-                    reason::QUOTA_EXCEEDED
-                }
-                ServedBy::Nobody => reason::NOT_AUTHORIZED,
-                ServedBy::Edge => wish.subscription.qos as u8,
-                ServedBy::Feed => {
-                    self.check_feed(filter).map_or_else(|c| c, |()| wish.subscription.qos as u8)
-                }
-                ServedBy::Broker => match self.in_broker(filter) {
-                    Some(_) => {
-                        for_broker.push(wish);
-                        wish.subscription.qos as u8
-                    }
-                    None => reason::NOT_AUTHORIZED,
-                },
-            });
-        }
-        if !for_broker.is_empty() {
-            let results = self.grant_in_broker(&for_broker).await;
-            let granted = codes.iter_mut().zip(&wishes).filter(|(code, wish)| {
-                **code < reason::UNSPECIFIED
-                    && ServedBy::of(&wish.subscription.filter) == ServedBy::Broker
-            });
-            for ((code, _), result) in granted.zip(results) {
-                *code = result.err().unwrap_or(*code);
-            }
-        }
-        for (wish, code) in wishes.into_iter().zip(&mut codes) {
-            if *code < reason::UNSPECIFIED {
-                match self.feed_in(&wish.subscription.filter) {
-                    Ok(()) => {
-                        self.subscriptions
-                            .retain(|subscription| subscription.filter != wish.subscription.filter);
-                        self.subscriptions.push(wish.subscription);
-                    }
-                    Err(refused) => *code = refused,
-                }
-            }
+            let code = match codes.len() >= limits::SUBSCRIPTIONS_MAX {
+                true => Err(reason::QUOTA_EXCEEDED),
+                false => self.grant_one(wish),
+            };
+            codes.push(code.unwrap_or_else(|code| code));
         }
         codes
+    }
+
+    /// Grants one filter; the granted QoS, or the reason code why not.
+    fn grant_one(&mut self, wish: Wish) -> Result<u8, u8> {
+        let filter = &*wish.filter;
+        if filter.len() > limits::FILTER_BYTES_MAX || !topic::valid_filter(filter) {
+            return Err(reason::FILTER_INVALID);
+        }
+        let full = |held: &[Subscription]| {
+            held.len() >= limits::SUBSCRIPTIONS_MAX
+                && !held.iter().any(|held| *held.filter == *filter)
+        };
+        if self.link.session.with_subscriptions(full) {
+            return Err(reason::QUOTA_EXCEEDED);
+        }
+        let place = match ServedBy::of(filter) {
+            ServedBy::Nobody => return Err(reason::NOT_AUTHORIZED),
+            ServedBy::Edge => Place::Elsewhere,
+            ServedBy::Feed => self.check_feed(filter).map(|()| Place::Elsewhere)?,
+            ServedBy::Broker => self.in_broker(filter).ok_or(reason::NOT_AUTHORIZED)?,
+        };
+        let (qos, handling) = (wish.qos, wish.retain_handling);
+        let subscription = wish.at(place);
+        let broker = &self.server.app.broker;
+        let session = &self.link.session;
+        let new = broker.subscribe(session, subscription.clone()).map_err(refusal_code)?;
+        if let Err(code) = self.feed_in(&subscription) {
+            self.server.app.broker.unsubscribe(&self.link.session, &subscription.filter);
+            return Err(code);
+        }
+        let wanted = match handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => new,
+            RetainHandling::Never => false,
+        };
+        if wanted {
+            self.replay(&subscription);
+        }
+        Ok(qos as u8)
+    }
+
+    fn replay(&mut self, subscription: &Subscription) {
+        let (broker, now) = (&self.server.app.broker, Timestamp::now());
+        match broker.replay(&self.link.session, subscription, now) {
+            Ok(Some(replay)) => {
+                self.replays.retain(|other| other.filter() != replay.filter());
+                self.replays.push(replay);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "retained messages could not be read");
+            }
+        }
     }
 
     /// Whether the client may subscribe to this topic of a thing now; otherwise the reason code.
@@ -278,20 +301,17 @@ impl Topics {
 
     /// Has changes of things come that fall under a filter which the client holds from now on;
     /// otherwise the reason code.
-    fn feed_in(&mut self, filter: &str) -> Result<(), u8> {
+    fn feed_in(&mut self, held: &Subscription) -> Result<(), u8> {
         let session = &self.subscriber.session;
-        let feed = &self.server.app.feed;
-        let subscription = match (ServedBy::of(filter), ThingTopic::parse(filter)) {
-            (ServedBy::Feed, Some(name)) => {
+        let (feed, filter) = (&self.server.app.feed, &*held.filter);
+        let subscription = match (held.in_tree().map(unshared), ThingTopic::parse(filter)) {
+            (Some(mapped), _) if feed::may_match(mapped) => {
+                feed.subscribe_wild(session.org_id(), mapped)
+            }
+            (None, Some(name)) if ServedBy::of(filter) == ServedBy::Feed => {
                 let Some(thing) = name.key(session) else { return Err(reason::NOT_AUTHORIZED) };
                 feed.subscribe(session, &thing, name.topic, filter)
             }
-            (ServedBy::Broker, _) => match self.in_broker(filter) {
-                Some(mapped) if feed::may_match(unshared(&mapped)) => {
-                    feed.subscribe_wild(session.org_id(), unshared(&mapped))
-                }
-                _ => return Ok(()),
-            },
             _ => return Ok(()),
         };
         let subscription = subscription.ok_or(reason::QUOTA_EXCEEDED)?;
@@ -300,153 +320,98 @@ impl Topics {
         Ok(())
     }
 
-    /// A filter as the broker knows it: with the thing's key for `self`. None if the client may not
+    /// Where the broker has a filter: with the thing's key for `self`. None if the client may not
     /// subscribe to it: a user has no thing of its own, and who may read no topic of any thing has
     /// no use for a filter of theirs. Filters that match more are granted, and what the client may
     /// not read is left out of what they bring.
-    fn in_broker<'f>(&self, filter: &'f str) -> Option<Cow<'f, str>> {
+    fn in_broker(&self, filter: &str) -> Option<Place> {
         let session = &self.subscriber.session;
         let inner = unshared(filter);
-        let Some(below) = inner.strip_prefix("thing/") else { return Some(filter.into()) };
+        let Some(below) = inner.strip_prefix("thing/") else { return Some(Place::Filter) };
         if !feed::may_subscribe(session, inner) {
             return None;
         }
         let rest = match below.strip_prefix("self") {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
-            _ => return Some(filter.into()),
+            _ => return Some(Place::Filter),
         };
         let Who::Application { thing_key, .. } = session.who() else { return None };
         let before = filter.get(..filter.len() - below.len()).unwrap_or_default();
-        Some(format!("{before}{thing_key}{rest}").into())
+        Some(Place::As(format!("{before}{thing_key}{rest}").into()))
     }
 
-    /// Has the broker grant subscriptions; for each the reason code if it does not.
-    async fn grant_in_broker(&mut self, wishes: &[&Wish]) -> Vec<Result<(), u8>> {
-        let all = |code| vec![Err(code); wishes.len()];
-        if let Err(error) = self.open(self.link.is_none()).await {
-            return all(broker_code(error));
-        }
-        let Some(linked) = &self.link else { return all(reason::UNSPECIFIED) };
-        let subscription = |wish: &&Wish| broker::Subscription {
-            filter: self.in_broker(&wish.subscription.filter).unwrap_or_default().into_owned(),
-            qos: wish.subscription.qos,
-            no_local: wish.subscription.no_local,
-            retain_as_published: wish.subscription.retain_as_published,
-            retain_handling: wish.retain_handling,
-            subscription_id: wish.subscription.id,
-        };
-        match linked.link.subscribe(wishes.iter().map(subscription).collect()).await {
-            Ok(results) => results
-                .into_iter()
-                .map(|result| {
-                    result.map_err(|refusal| match refusal {
-                        Refusal::Filter => reason::NOT_AUTHORIZED,
-                        Refusal::Quota => reason::QUOTA_EXCEEDED,
-                    })
-                })
-                .collect(),
-            Err(error) => all(broker_code(error)),
-        }
-    }
-
-    /// Opens the client's session in the broker, unless it is open in the session's current
-    /// organisation. A user who switched the organisation leaves the subscriptions behind.
-    async fn open(&mut self, clean: bool) -> Result<(), BrokerError> {
+    /// A user who switched the organisation leaves the subscriptions behind, but for those to reply
+    /// topics; so does a client whose session was ended.
+    fn follow_org(&mut self) {
         let org = self.subscriber.session.org_id();
-        if self.link.as_ref().is_some_and(|linked| linked.org == org) {
-            return Ok(());
+        let broker = &self.server.app.broker;
+        if self.link.session.org() == org && broker.has(&self.link) {
+            return;
         }
-        let clean = clean || self.leave_link();
-        let (sender, deliveries) = mpsc::channel(limits::DELIVERIES_MAX);
-        let options = OpenOptions {
-            clean,
-            keep: keep_for(self.subscriber.options.expiry_s),
-            publisher: self.subscriber.session.number(),
-        };
-        let name = link_name(&self.subscriber.name);
-        let link = self.server.broker.open(org, name, options, sender).await?;
-        self.link = Some(Linked { org, link, deliveries });
-        Ok(())
-    }
-
-    /// Gives the broker's session up, and what was subscribed to in it.
-    fn leave_link(&mut self) -> bool {
-        let left = self.link.take().is_some();
-        if left {
-            self.subscriptions
-                .retain(|subscription| ServedBy::of(&subscription.filter) != ServedBy::Broker);
-            self.feed.retain(|(filter, _)| ServedBy::of(filter) != ServedBy::Broker);
+        let Ok(link) = begin(&self.server, &self.subscriber) else { return };
+        let left = std::mem::replace(&mut self.link, link);
+        let replies = left.session.with_subscriptions(|held| {
+            let replies = held.iter().filter(|held| ServedBy::of(&held.filter) == ServedBy::Edge);
+            replies.cloned().collect::<Vec<_>>()
+        });
+        for subscription in replies {
+            // They take no room.
+            let _ = broker.subscribe(&self.link.session, subscription);
         }
-        left
+        broker.leave(left, 0, Vec::new(), Timestamp::now());
+        self.feed.clear();
+        self.replays.clear();
+        self.reading = None;
     }
 
     /// Works on an UNSUBSCRIBE.
     pub fn unsubscribe(mut self: Box<Self>, pkid: u16, filters: Vec<String>) -> Work<Done> {
         Box::pin(async move {
             let codes = self.let_go(&filters);
-            let held: HashSet<&str> =
-                self.subscriptions.iter().map(|subscription| &*subscription.filter).collect();
-            self.feed.retain(|(filter, _)| held.contains(&**filter));
-            if let Some(linked) = &self.link {
-                let filters = self.left_in_broker(&filters);
-                if linked.link.unsubscribe(filters).await.is_err() {
-                    self.leave_link();
-                }
+            let session = self.link.session.clone();
+            if !store(&self.server, &session).await {
+                tracing::debug!("an UNSUBSCRIBE holds until a restart");
             }
             self.watch();
             Done::Topics(TopicWork::Unsubscribed { topics: self, pkid, codes })
         })
     }
 
-    /// The broker's names of filters that are held no longer, unless one that is held has the same.
-    fn left_in_broker(&self, filters: &[String]) -> Vec<String> {
-        let mapped = |filter: &str| {
-            let of_broker = ServedBy::of(filter) == ServedBy::Broker;
-            of_broker.then(|| self.in_broker(filter))?.map(Cow::into_owned)
-        };
-        let held: HashSet<String> = self
-            .subscriptions
-            .iter()
-            .filter_map(|subscription| mapped(&subscription.filter))
-            .collect();
-        let left = filters.iter().filter_map(|filter| mapped(filter));
-        left.filter(|filter| !held.contains(filter)).collect()
-    }
-
-    /// Holds these filters no longer; for each the reason code. One pass over what is held: a
-    /// packet has room for 350,000 filters.
+    /// Holds these filters no longer; for each the reason code. A packet has room for 350,000
+    /// filters, each of which would be looked for among all that are held.
     fn let_go(&mut self, filters: &[String]) -> Vec<u8> {
-        let wanted: HashSet<&str> = filters.iter().map(String::as_str).collect();
-        let mut gone = HashSet::new();
-        for subscription in
-            self.subscriptions.extract_if(.., |subscription| wanted.contains(&*subscription.filter))
-        {
-            gone.insert(subscription.filter);
-        }
-        let code =
-            |existed| if existed { reason::SUCCESS } else { reason::NO_SUBSCRIPTION_EXISTED };
-        filters.iter().map(|filter| code(gone.remove(filter.as_str()))).collect()
+        let session = &self.link.session;
+        let mut held: HashSet<Box<str>> = session
+            .with_subscriptions(|held| held.iter().map(|held| held.filter.clone()).collect());
+        let codes = filters.iter().map(|filter| {
+            if !held.remove(filter.as_str()) {
+                return reason::NO_SUBSCRIPTION_EXISTED;
+            }
+            self.server.app.broker.unsubscribe(session, filter);
+            reason::SUCCESS
+        });
+        let codes = codes.collect();
+        self.feed.retain(|(filter, _)| held.contains(filter));
+        self.replays.retain(|replay| held.contains(replay.filter()));
+        codes
     }
 
     /// Has this connection see replies to others with the same login, if it subscribed to them.
     fn watch(&mut self) {
-        let may_match = |subscription: &&Subscription| {
-            let first = subscription.filter.split('/').next().unwrap_or_default();
+        let may_match = |held: &&Subscription| {
+            let first = held.filter.split('/').next().unwrap_or_default();
             matches!(first, "reply" | "replyz" | "+" | "#")
         };
-        let filters: Vec<Box<str>> = self
-            .subscriptions
-            .iter()
-            .filter(may_match)
-            .map(|subscription| subscription.filter.clone())
-            .collect();
+        let filters: Vec<Box<str>> = self.link.session.with_subscriptions(|held| {
+            held.iter().filter(may_match).map(|held| held.filter.clone()).collect()
+        });
         if filters.is_empty() {
             self.unwatch();
             return;
         }
         let watcher = self.watcher.get_or_insert_with(|| {
             let watcher = Watcher::new(self.subscriber.outbox.clone());
-            self.server.watchers.add(self.subscriber.name.0.clone(), watcher.clone());
+            self.server.watchers.add(self.subscriber.owner.principal.clone(), watcher.clone());
             watcher
         });
         watcher.watch(filters);
@@ -454,88 +419,189 @@ impl Topics {
 
     fn unwatch(&mut self) {
         if let Some(watcher) = self.watcher.take() {
-            self.server.watchers.remove(&self.subscriber.name.0, &watcher);
+            self.server.watchers.remove(&self.subscriber.owner.principal, &watcher);
         }
     }
 
-    /// Notes that the client acknowledged a delivery.
+    /// A message with QoS 2 that is on its way: its number, its session, and whether the client has it.
+    pub fn sent_mut(&mut self, pkid: u16) -> Option<(u64, Arc<BrokerSession>, &mut bool)> {
+        match self.inflight.get_mut(pkid)? {
+            Sent::Delivery { seq, released, qos: QoS::ExactlyOnce, .. } => {
+                Some((*seq, self.link.session.clone(), released))
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes that the client has a message: with QoS 1, or with QoS 2 at its end.
     pub fn acknowledged(&mut self, pkid: u16) {
-        if let (Some(Source::Broker(token)), Some(linked)) = (self.inflight.end(pkid), &self.link) {
-            linked.link.ack(token);
+        if let Some(Sent::Delivery { seq, bytes, .. }) = self.inflight.end(pkid) {
+            self.server.app.broker.acknowledged(&self.link.session, seq, bytes);
         }
     }
 
-    /// Writes what the broker delivers, as long as the client takes it.
-    pub fn poll_deliveries(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
-        while self.inflight.has_room() && out.len() < limits::READ_BYTES {
-            let Some(linked) = &mut self.link else { return };
-            match linked.deliveries.poll_recv(cx) {
-                Poll::Ready(Some(delivery)) => {
-                    if linked.org == self.subscriber.session.org_id() {
-                        self.write(&delivery, out);
-                    } else {
-                        self.leave_link();
-                    }
+    /// Writes what the broker delivers, as long as the client takes it; `unsent`: bytes that it has
+    /// not taken yet. True if there is more, for when it has taken some.
+    ///
+    /// # Errors
+    /// The client has left a message unacknowledged until its packet id came round.
+    pub fn poll_deliveries(
+        &mut self,
+        cx: &mut Context<'_>,
+        unsent: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Closing> {
+        loop {
+            self.poll_reading(cx);
+            if !self.link.session.is_ready() && self.reading.is_some() {
+                return Ok(false);
+            }
+            if !self.link.session.is_ready() && self.replays.is_empty() {
+                return Ok(false);
+            }
+            if unsent + out.len() >= limits::READ_BYTES {
+                return Ok(true);
+            }
+            if self.link.session.org() != self.subscriber.session.org_id() {
+                self.follow_org();
+            }
+            let (mut queued, room) = (Vec::new(), limits::READ_BYTES - unsent - out.len());
+            let window = self.inflight.window();
+            let broker = &self.server.app.broker;
+            let taken = broker.take(&self.link, window, room, &mut queued);
+            if taken.gone {
+                self.replays.clear();
+                return Ok(false);
+            }
+            let now = Timestamp::now();
+            let some = !queued.is_empty();
+            for queued in queued {
+                match queued {
+                    Queued::Delivery(delivery) => self.write(delivery, now, out)?,
+                    Queued::Release(seq) => self.write_release(seq, out),
                 }
-                // Taken over by another connection, or the broker gave the session up.
-                Poll::Ready(None) => self.link = None,
-                Poll::Pending => return,
+            }
+            if self.reading.is_none() && !self.link.session.is_ready() {
+                self.read(taken.stored, now);
+            }
+            if !some && self.reading.is_none() {
+                return Ok(false);
             }
         }
-        if out.len() >= limits::READ_BYTES {
-            cx.waker().wake_by_ref();
+    }
+
+    /// Has more come from the store.
+    fn read(&mut self, stored: bool, now: Timestamp) {
+        let broker = self.server.app.broker.clone();
+        if stored {
+            let link = self.link.clone();
+            let load = async move { broker.load_more(link).await.map(|()| None) };
+            self.reading = Some(Box::pin(load));
+        } else if let Some(replay) = self.replays.pop() {
+            let session = self.link.session.clone();
+            self.reading =
+                Some(Box::pin(async move { broker.replay_more(session, replay, now).await }));
         }
     }
 
-    fn write(&mut self, delivery: &Delivery, out: &mut Vec<u8>) {
-        let options = self.subscriber.options;
-        let now = Instant::now();
-        let (mut qos, mut pkid) = (QoS::AtMostOnce, 0);
-        if delivery.expired(now) {
-            return self.skip(delivery);
+    fn poll_reading(&mut self, cx: &mut Context<'_>) {
+        let Some(reading) = &mut self.reading else { return };
+        let Poll::Ready(read) = reading.as_mut().poll(cx) else { return };
+        self.reading = None;
+        match read {
+            Ok(rest) => self.replays.extend(rest),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "messages that wait for an MQTT client could not be read");
+            }
         }
-        let Some(name) = self.shown_name(delivery) else { return self.skip(delivery) };
-        if let Some(token) = delivery.ack {
-            (qos, pkid) = (QoS::AtLeastOnce, self.inflight.begin(Source::Broker(token)));
-        }
-        let ids: Vec<u32> = delivery.subscription_id.into_iter().collect();
+    }
+
+    fn write(
+        &mut self,
+        delivery: Delivery,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
+        let Some(name) = self.shown_name(&delivery).filter(|_| !delivery.message.expired(now))
+        else {
+            self.skip(&delivery);
+            return Ok(());
+        };
+        let name = name.as_deref().unwrap_or_else(|| delivery.message.topic());
+        let qos = delivery.qos;
+        let pkid = if qos == QoS::AtMostOnce { 0 } else { packet_id(delivery.seq) };
+        let (alias, known) = match &mut self.aliases {
+            Some(aliases) => aliases.of(name),
+            None => (None, false),
+        };
         let head = PublishHead {
             dup: delivery.dup && qos != QoS::AtMostOnce,
             qos,
             retain: delivery.retain,
             pkid,
-            topic: &[name.as_deref().map_or(&delivery.topic, str::as_bytes)],
-            properties: &delivery.properties(now),
-            subscription_ids: &ids,
+            topic: &[if known { b"" } else { name.as_bytes() }],
+            properties: &PublishProperties {
+                topic_alias: alias.and_then(NonZeroU16::new),
+                ..delivery.message.properties(now)
+            },
+            subscription_ids: &delivery.ids,
         };
-        let start = out.len();
-        let written = encode::publish(out, options.version, &head, &delivery.payload).is_ok();
-        if !written || out.len() - start > options.packet_max {
+        let (options, start) = (&self.subscriber.options, out.len());
+        let written = encode::publish(out, options.version, &head, delivery.message.payload());
+        if written.is_err() || out.len() - start > options.packet_max {
             // [MQTT-3.1.2-25] of 5: as if it had been delivered.
             out.truncate(start);
-            self.inflight.end(pkid);
-            return self.skip(delivery);
+            if let (Some(aliases), Some(alias), false) = (&mut self.aliases, alias, known) {
+                aliases.by_topic.retain(|_, held| *held != alias);
+            }
+            self.skip(&delivery);
+            return Ok(());
         }
         self.server.app.metrics.broker_delivered();
+        if qos == QoS::AtMostOnce {
+            return Ok(());
+        }
+        let sent = Sent::Delivery {
+            seq: delivery.seq,
+            bytes: delivery.message.row_len(),
+            released: false,
+            qos,
+            shared: delivery.shared.is_some().then(|| Box::new(delivery)),
+        };
+        match self.inflight.begin(pkid, sent) {
+            true => Ok(()),
+            false => Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED)),
+        }
+    }
+
+    /// Releases a message with QoS 2 that an earlier connection has delivered.
+    fn write_release(&mut self, seq: u64, out: &mut Vec<u8>) {
+        let (pkid, qos) = (packet_id(seq), QoS::ExactlyOnce);
+        let sent = Sent::Delivery { seq, bytes: 1, released: true, qos, shared: None };
+        if self.inflight.begin(pkid, sent) {
+            encode::pubrel(out, self.subscriber.options.version, pkid, reason::SUCCESS);
+        }
     }
 
     /// The name to show for a delivery's topic, if it is another one; none if the client is not to
     /// get it: a topic of a thing that it may not read, or that it gets from the feed.
     fn shown_name(&self, delivery: &Delivery) -> Option<Option<String>> {
-        let name = std::str::from_utf8(&delivery.topic).unwrap_or_default();
+        let name = delivery.message.topic();
         if !name.starts_with("thing/") {
             return Some(None);
         }
-        let readable = self.check_feed(name).is_ok();
-        if !readable || self.subscriptions.iter().any(|subscription| *subscription.filter == *name)
-        {
+        if self.check_feed(name).is_err() {
             return None;
         }
-        if self
-            .subscriptions
-            .iter()
-            .any(|subscription| topic::matches(unshared(&subscription.filter), name))
-        {
+        let (named, matched) = self.link.session.with_subscriptions(|held| {
+            let named = held.iter().any(|held| *held.filter == *name);
+            (named, held.iter().any(|held| topic::matches(unshared(&held.filter), name)))
+        });
+        if named {
+            return None;
+        }
+        if matched {
             return Some(None);
         }
         // Subscribed to with `self`: clients sort messages by their filters.
@@ -549,18 +615,64 @@ impl Topics {
 
     /// Treats a delivery as acknowledged that the client does not get.
     fn skip(&self, delivery: &Delivery) {
-        if let (Some(token), Some(linked)) = (delivery.ack, &self.link) {
-            linked.link.ack(token);
+        if delivery.qos != QoS::AtMostOnce {
+            let (session, bytes) = (&self.link.session, delivery.message.row_len());
+            self.server.app.broker.acknowledged(session, delivery.seq, bytes);
         }
     }
 
-    /// Leaves the broker; its session is kept for some seconds if it is in the organisation in
-    /// which the client was last.
-    pub async fn close(mut self, org: OrgId, expiry_s: u32) {
-        if let Some(linked) = self.link.take() {
-            let keep = if linked.org == org { keep_for(expiry_s) } else { Duration::ZERO };
-            linked.link.close(keep).await;
+    /// Leaves the session, which is kept for some seconds if it is in the organisation in which the
+    /// client was last.
+    pub fn close(mut self, org: OrgId, expiry_s: u32, now: Timestamp) {
+        let keep = if self.link.session.org() == org { expiry_s } else { 0 };
+        let shared = self.inflight.take_shared();
+        self.server.app.broker.leave(self.link.clone(), keep, shared, now);
+    }
+}
+
+/// Waits until the subscriptions of a session that outlives its connection are durable; whether they
+/// are.
+async fn store(server: &Arc<MqttServer>, session: &Arc<BrokerSession>) -> bool {
+    let stored = loop {
+        match server.app.broker.store_session(session) {
+            Ok(receipt) => break receipt.await,
+            Err(StoreError::Busy) => tokio::time::sleep(limits::STORE_ROOM_POLL).await,
+            Err(error) => break Err(error),
         }
+    };
+    if let Err(error) = &stored {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(error, "subscriptions were not stored");
+    }
+    stored.is_ok()
+}
+
+/// A new session in the broker for a connection.
+///
+/// # Errors
+/// There is no room.
+pub(super) fn begin(server: &MqttServer, subscriber: &Subscriber) -> Result<Link, Refusal> {
+    let Subscriber { session, owner, options, outbox } = subscriber;
+    let place = (session.org_id(), identity_of(session));
+    server.app.broker.begin(owner, place, options.expiry_s, outbox)
+}
+
+/// What a session's state in the broker ends with.
+pub(super) fn identity_of(session: &Session) -> Identity {
+    match session.who() {
+        Who::User(_) => Identity { thing: None, application: None },
+        Who::Application { application, thing_id, .. } => {
+            Identity { thing: Some(*thing_id), application: Some(application.id) }
+        }
+    }
+}
+
+/// The reason code of a SUBACK for what the broker did not grant.
+pub(super) const fn refusal_code(refusal: Refusal) -> u8 {
+    match refusal {
+        Refusal::Filter => reason::NOT_AUTHORIZED,
+        Refusal::Quota => reason::QUOTA_EXCEEDED,
+        Refusal::Gone => reason::UNSPECIFIED,
     }
 }
 
@@ -569,36 +681,23 @@ fn unshared(filter: &str) -> &str {
     topic::parse_shared(filter).map_or(filter, |shared| shared.filter)
 }
 
-impl Drop for Topics {
-    fn drop(&mut self) {
-        self.unwatch();
+impl Aliases {
+    /// The alias of a topic, and whether the client knows it already.
+    fn of(&mut self, name: &str) -> (Option<u16>, bool) {
+        if let Some(alias) = self.by_topic.get(name) {
+            return (Some(*alias), true);
+        }
+        let next = self.by_topic.len() as u16 + 1;
+        if next > self.max || name.len() > limits::FILTER_BYTES_MAX {
+            return (None, false);
+        }
+        self.by_topic.insert(name.into(), next);
+        (Some(next), false)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filter_has_one_server() {
-        let check = |filter, expected| assert_eq!(ServedBy::of(filter), expected, "{filter}");
-        check("reply/#", ServedBy::Edge);
-        check("reply", ServedBy::Edge);
-        check("notify/mailbox_activity", ServedBy::Edge);
-        check("api/#", ServedBy::Nobody);
-        check("$SYS/#", ServedBy::Nobody);
-        check("$share/g/a/b", ServedBy::Broker);
-        check("#", ServedBy::Broker);
-        check("replies/1", ServedBy::Broker);
-        check("thing/mower-1/property/temp", ServedBy::Feed);
-        check("thing/self/location", ServedBy::Feed);
-        check("thing/mower-1/property/a/b", ServedBy::Feed);
-        check("thing/mower-1/property/+", ServedBy::Broker);
-        check("$share/g/thing/mower-1/location", ServedBy::Broker);
-        check("thing", ServedBy::Broker);
-        check("thing/mower-1", ServedBy::Nobody);
-        check("thing/mower-1/property", ServedBy::Nobody);
-        check("thing/mower-1/property/", ServedBy::Nobody);
-        check("thing//location", ServedBy::Nobody);
+impl Drop for Topics {
+    fn drop(&mut self) {
+        self.unwatch();
     }
 }

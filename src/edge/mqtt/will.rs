@@ -3,20 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::mqtt::packet;
 use ::mqtt::reason;
-use base::{OrgId, Timestamp, limits};
+use base::{OrgId, Timestamp, limits, topic};
 use parking_lot::Mutex;
 use rules::directory::{Reason, Session};
+use store::Batch;
 use tokio::task::AbortHandle;
 
+use super::MqttServer;
 use super::logged_in::Destination;
-use super::session_states::Owner;
 use super::thing_command::{Begun, ThingCommand};
-use super::{MqttServer, broker_code};
-use crate::broker::{Broker, Message, Packed};
+use crate::broker::{Message, Owner};
 use crate::tr50::dispatch::Caller;
 
 /// A will, and how long to wait with it.
@@ -28,39 +29,36 @@ pub(super) struct Will {
 /// What is to happen.
 #[derive(Clone)]
 enum Last {
-    Message(Packed),
+    Message(Arc<Message>),
     Command(ThingCommand),
 }
 
 impl Will {
-    /// Reads the will of a CONNECT.
+    /// Reads the will of a CONNECT; none for one that nobody would get: a bridge's default one is on
+    /// a topic of the server's own.
     ///
     /// # Errors
     ///
     /// The reason code to refuse the CONNECT with: the will's topic is not one to publish to.
-    pub(super) fn read(will: &packet::Will<'_>, broker: &Broker) -> Result<Self, u8> {
+    pub(super) fn read(will: &packet::Will<'_>) -> Result<Option<Self>, u8> {
         let delay_s = will.properties.delay.unwrap_or(0);
-        match Destination::of(will.topic) {
-            Destination::Broker => {}
+        let last = match Destination::of(will.topic) {
+            Destination::Broker if topic::valid_topic(will.topic) => {
+                let about = (will.qos, will.retain);
+                let (properties, now) = (will.properties.as_publish(), Timestamp::default());
+                let message = Message::new(will.topic, will.payload, about, &properties, now);
+                Last::Message(Arc::new(message))
+            }
             Destination::Thing(topic) => {
                 let command = ThingCommand::read(topic, will.payload);
-                let last = Last::Command(command.ok_or(reason::PAYLOAD_FORMAT_INVALID)?);
-                return Ok(Self { last, delay_s });
+                Last::Command(command.ok_or(reason::PAYLOAD_FORMAT_INVALID)?)
             }
-            Destination::Dispatcher { .. } | Destination::Reserved => {
+            Destination::Reserved if will.topic.starts_with('$') => return Ok(None),
+            Destination::Broker | Destination::Dispatcher { .. } | Destination::Reserved => {
                 return Err(reason::TOPIC_INVALID);
             }
-        }
-        let message = Message {
-            topic: will.topic,
-            payload: will.payload,
-            qos: will.qos,
-            retain: will.retain,
-            properties: &will.properties.as_publish(),
-            publisher: 0,
         };
-        let packed = broker.pack(&message).map_err(broker_code)?;
-        Ok(Self { last: Last::Message(packed), delay_s })
+        Ok(Some(Self { last, delay_s }))
     }
 }
 
@@ -96,11 +94,14 @@ struct Left {
     org: OrgId,
     session: Arc<Session>,
     last: Last,
+    /// Whether it was published, or dropped: of those who would, one does.
+    done: Arc<AtomicBool>,
 }
 
 impl Live {
     fn left(self) -> Left {
-        Left { org: self.session.org_id(), session: self.session, last: self.will.last }
+        let done = Arc::default();
+        Left { org: self.session.org_id(), session: self.session, last: self.will.last, done }
     }
 
     /// How long it waits after the connection's end: not longer than the client's state lives
@@ -138,7 +139,7 @@ impl Wills {
             live.map(Live::left).into_iter().chain(waiting)
         };
         for left in due {
-            left.happen(server).await;
+            left.publish(server).await;
         }
     }
 
@@ -161,16 +162,19 @@ impl Wills {
         let (server, left) = (server.clone(), live.left());
         inner.waiting.retain(|_, will| !will.task.is_finished());
         if delay.is_zero() || inner.waiting.len() >= limits::DELAYED_WILLS_MAX {
-            tokio::spawn(async move { left.happen(&server).await });
+            tokio::spawn(async move { left.publish(&server).await });
             return;
         }
         let later = left.clone();
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
-            later.happen(&server).await;
+            if !later.done.swap(true, Ordering::AcqRel) {
+                later.publish(&server).await;
+            }
         });
         let will = Waiting { left, task: task.abort_handle() };
         if let Some(former) = inner.waiting.insert(owner.clone(), will) {
+            former.left.done.store(true, Ordering::Release);
             former.task.abort();
         }
     }
@@ -178,18 +182,29 @@ impl Wills {
 
 impl Inner {
     fn take_waiting(&mut self, owner: &Owner) -> Option<Waiting> {
-        let will = self.waiting.remove(owner).filter(|will| !will.task.is_finished())?;
+        let will = self.waiting.remove(owner)?;
+        // Its time may just have come: then it is being published.
+        if will.left.done.swap(true, Ordering::AcqRel) {
+            return None;
+        }
         will.task.abort();
         Some(will)
     }
 }
 
 impl Left {
-    async fn happen(self, server: &MqttServer) {
+    async fn publish(self, server: &MqttServer) {
         match self.last {
-            Last::Message(packed) => {
-                if server.broker.publish(self.org, packed).await.is_err() {
-                    tracing::warn!("a will could not be published");
+            // What an owner that is gone has left is gone, too.
+            Last::Message(_) if !server.app.is_there(&self.session).unwrap_or(true) => {}
+            Last::Message(message) => {
+                let (broker, now) = (&server.app.broker, Timestamp::now());
+                let message = Arc::new(message.published_at(now));
+                let publishing = broker.publish(self.org, message, None, Batch::default());
+                let Some(publishing) = publishing else { return };
+                if let Err(error) = publishing.finish().await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "a will was not kept for all subscribers");
                 }
             }
             // Who was thrown out, or whose thing was deleted, has nothing more to say of things.

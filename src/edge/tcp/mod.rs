@@ -408,19 +408,19 @@ impl Peer for Client {
     fn poll_pushed(
         &mut self,
         _: &mut Context<'_>,
-        room: bool,
+        unsent: usize,
         out: &mut Vec<u8>,
-    ) -> Result<(), Reason> {
+    ) -> Result<bool, Reason> {
         if !self.outbox.is_filled() {
-            return Ok(());
+            return Ok(false);
         }
-        let (messages, close) = self.outbox.take(room);
+        let (messages, close) = self.outbox.take(unsent < limits::UNSENT_BYTES_MAX);
         messages.iter().for_each(|message| push_notice(message, out));
-        let Some(reason) = close else { return Ok(()) };
+        let Some(reason) = close else { return Ok(false) };
         // The order may have been meant for the session of an earlier login on this connection,
         // which the next login ended: what counts is how the present one is.
         match &self.bound {
-            Some(bound) => bound.end().map_or(Ok(()), |end| Err(end.reason)),
+            Some(bound) => bound.end().map_or(Ok(false), |end| Err(end.reason)),
             None => Err(reason),
         }
     }

@@ -112,6 +112,11 @@ impl Outbox {
         true
     }
 
+    /// Has the task look at what waits for its client elsewhere.
+    pub fn wake_reader(&self) {
+        self.waker.wake();
+    }
+
     /// Whether something has come, or may have. Mostly there is nothing: a look costs less than
     /// [`Outbox::take`].
     #[inline]

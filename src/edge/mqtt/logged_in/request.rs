@@ -13,7 +13,7 @@ use rules::directory::Push;
 use super::{Destination, LoggedIn};
 use crate::broker::Message;
 use crate::edge::mqtt::client::{Done, Owed};
-use crate::edge::mqtt::inflight::{Source, delivered};
+use crate::edge::mqtt::inflight::delivered;
 use crate::edge::mqtt::promise::Promise;
 use crate::edge::mqtt::reply::{Reply, ReplyTo};
 use crate::edge::mqtt::{MqttServer, compress};
@@ -198,7 +198,10 @@ impl LoggedIn {
         let (mut qos, mut pkid) = (qos.min(QoS::AtLeastOnce), 0);
         match &mut self.topics {
             Some(topics) if qos != QoS::AtMostOnce && topics.inflight.has_room() => {
-                pkid = topics.inflight.begin(Source::Reply);
+                match topics.begin_reply() {
+                    Some(id) => pkid = id,
+                    None => qos = QoS::AtMostOnce,
+                }
             }
             // Better once without an acknowledgement than not at all.
             _ => qos = QoS::AtMostOnce,
@@ -226,7 +229,7 @@ impl LoggedIn {
         let granted = self.topics.as_ref().and_then(|topics| topics.granted(&name));
         let claimed = granted.is_some();
         let (granted, subscription_ids) = granted.unwrap_or_default();
-        let qos = delivered(granted, reply.to.qos);
+        let mut qos = delivered(granted, reply.to.qos);
         let mut pkid = 0;
         if qos != QoS::AtMostOnce
             && let Some(topics) = &mut self.topics
@@ -237,7 +240,10 @@ impl LoggedIn {
                 }
                 return;
             }
-            pkid = topics.inflight.begin(Source::Reply);
+            match topics.begin_reply() {
+                Some(id) => pkid = id,
+                None => qos = QoS::AtMostOnce,
+            }
         }
         let properties = PublishProperties {
             correlation_data: reply.to.correlation_data.as_deref(),
@@ -264,20 +270,9 @@ impl LoggedIn {
             correlation_data: reply.to.correlation_data.as_deref(),
             ..PublishProperties::default()
         };
-        let message = Message {
-            topic: &name,
-            payload: &reply.body,
-            qos: reply.to.qos,
-            retain: false,
-            properties: &properties,
-            publisher: 0,
-        };
-        let org = self.session.org_id();
-        let taken =
-            server.broker.pack(&message).map(|packed| server.broker.try_publish(org, packed));
-        if !matches!(taken, Ok(Ok(()))) {
-            tracing::warn!("the broker is behind: a response was dropped");
-        }
+        let about = (reply.to.qos, false);
+        let message = Message::new(&name, &reply.body, about, &properties, Timestamp::now());
+        server.app.broker.publish_detached(self.session.org_id(), Arc::new(message));
     }
 
     /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet

@@ -237,7 +237,8 @@ pub(super) fn delete(
     // Behind the removal: a login that is let in now makes the thing anew, and is not meant.
     let sessions = sessions_of(call, &thing).into_iter();
     let ends = sessions.map(|session| SessionChange::End(session, Reason::Revoked));
-    Ok(After(Done, Effects::from(receipt).and_sessions(ends)))
+    let principal = Principal::Thing(thing.org, thing.key.clone());
+    Ok(After(Done, Effects::from(receipt).without(principal).and_sessions(ends)))
 }
 
 fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<Arc<Session>> {

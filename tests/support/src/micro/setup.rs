@@ -11,7 +11,6 @@ use rules::directory::{Outbox, Session, Start, Who};
 use store::{Batch, Change, Month, Row, Store, StoreError, Table, memory::MemoryStore};
 use tokio::runtime::{Builder, Runtime};
 use tr50d::app::{App, Arrival, Credentials};
-use tr50d::broker::{Broker, BrokerLimits};
 use tr50d::config::Config;
 use tr50d::edge::mqtt::MqttServer;
 use tr50d::tr50::commands::COMMANDS;
@@ -59,9 +58,8 @@ impl Setup {
         }
         let caller = Caller { conn: *home.conn(), session: Some(home) };
         let entered = runtime.enter();
-        let broker = Broker::spawn(BrokerLimits { filters_max: 100, links_max: 100 });
+        let server = Arc::new(MqttServer::new(app.clone()));
         drop(entered);
-        let server = Arc::new(MqttServer::new(app.clone(), broker));
         Self { app, server, runtime, caller }
     }
 
