@@ -23,21 +23,38 @@ const VERSION: Version = Version::V311;
 const PACKET_BYTES_MAX: usize = 1 << 20;
 
 /// Time for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Filters of one SUBSCRIBE.
+const FILTERS_AT_ONCE: usize = 100;
+
+/// What the rows of ordinary MQTT publish: 60 bytes, or more where it is said.
+pub(crate) const PAYLOAD: &[u8] = &[b'x'; 60];
+
+/// Where clients connect to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Broker {
+    /// The listener.
+    pub address: SocketAddr,
+    /// The token of its clients, whose ids are thing keys then; none needs no login.
+    pub token: Option<&'static str>,
+}
 
 /// What each client does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Talk {
     /// It publishes on this and its number.
     pub publish: &'static str,
     /// It subscribes to this and its number.
     pub subscribe: &'static str,
     /// What it publishes.
-    pub payload: &'static str,
+    pub payload: &'static [u8],
     /// Messages on their way at once.
     pub window: usize,
-    /// Publishes with QoS 1; subscriptions are of QoS 0.
-    pub qos1: bool,
+    /// How it publishes: 0 or 1.
+    pub publish_qos: QoS,
+    /// How it subscribes: 0 or 1.
+    pub subscribe_qos: QoS,
 }
 
 /// What has come of it.
@@ -53,12 +70,12 @@ pub(crate) struct Talkers(Vec<Client>);
 
 impl Talkers {
     /// Connects so many clients.
-    pub(crate) async fn connect(broker: SocketAddr, count: usize, talk: &Talk) -> Result<Self> {
+    pub(crate) async fn connect(broker: Broker, count: usize, talk: &Talk) -> Result<Self> {
         let mut clients = Vec::with_capacity(count);
         for number in 0..count {
             let filter = format!("{}{number}", talk.subscribe);
             let mut client = Client::connect(broker, &format!("talker-{number}")).await?;
-            client.subscribe(&filter).await?;
+            client.subscribe(&[filter], talk.subscribe_qos).await?;
             clients.push(client);
         }
         Ok(Self(clients))
@@ -70,7 +87,7 @@ impl Talkers {
         let end = Instant::now() + duration;
         let mut running = JoinSet::new();
         for (number, client) in self.0.into_iter().enumerate() {
-            let (talk, latency) = (talk.clone(), latency.clone());
+            let (talk, latency) = (*talk, latency.clone());
             running.spawn(async move {
                 let topic = format!("{}{number}", talk.publish);
                 client.talk(&topic, &talk, end, &latency).await.map_err(|error| error.to_string())
@@ -92,20 +109,29 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects with a clean session and without a login.
-    pub(crate) async fn connect(broker: SocketAddr, client_id: &str) -> Result<Self> {
-        let stream = TcpStream::connect(broker).await?;
+    /// Connects with a clean session.
+    pub(crate) async fn connect(broker: Broker, client_id: &str) -> Result<Self> {
+        Self::open(broker, client_id, true).await
+    }
+
+    /// Connects with a session that is kept.
+    pub(crate) async fn connect_kept(broker: Broker, client_id: &str) -> Result<Self> {
+        Self::open(broker, client_id, false).await
+    }
+
+    async fn open(broker: Broker, client_id: &str, clean: bool) -> Result<Self> {
+        let stream = TcpStream::connect(broker.address).await?;
         stream.set_nodelay(true)?;
         let mut client = Self { stream, input: Vec::new(), output: Vec::new() };
         let packet = Connect {
             version: VERSION,
             bridge: false,
-            clean: true,
+            clean,
             keep_alive: 0,
             client_id,
             will: None,
-            username: None,
-            password: None,
+            username: broker.token.map(|_| client_id),
+            password: broker.token.map(str::as_bytes),
             properties: ConnectProperties::default(),
         };
         encode::connect(&mut client.output, &packet)?;
@@ -113,17 +139,68 @@ impl Client {
         Ok(client)
     }
 
-    /// Subscribes with QoS 0.
-    pub(crate) async fn subscribe(&mut self, filter: &str) -> Result<()> {
-        let subscription = Subscription {
-            filter,
-            qos: QoS::AtMostOnce,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::Always,
-        };
-        encode::subscribe(&mut self.output, VERSION, 1, &[subscription], None)?;
-        self.wait_for(|packet| matches!(packet, Packet::SubAck(_))).await
+    /// Subscribes; a filter that is refused is an error.
+    pub(crate) async fn subscribe(&mut self, filters: &[String], qos: QoS) -> Result<()> {
+        for filters in filters.chunks(FILTERS_AT_ONCE) {
+            let subscriptions: Vec<_> = filters
+                .iter()
+                .map(|filter| Subscription {
+                    filter,
+                    qos,
+                    no_local: false,
+                    retain_as_published: false,
+                    retain_handling: RetainHandling::Always,
+                })
+                .collect();
+            encode::subscribe(&mut self.output, VERSION, 1, &subscriptions, None)?;
+            let mut refused = 0;
+            self.wait_for(|packet| {
+                let Packet::SubAck(ack) = packet else { return false };
+                refused = ack.codes.iter().filter(|code| **code >= 0x80).count();
+                true
+            })
+            .await?;
+            if refused > 0 {
+                let of = filters.len();
+                return Err(
+                    format!("of {of} filters from {} {refused} are refused", filters[0]).into()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends subscriptions.
+    pub(crate) async fn unsubscribe(&mut self, filters: &[String]) -> Result<()> {
+        let filters: Vec<_> = filters.iter().map(String::as_str).collect();
+        encode::unsubscribe(&mut self.output, VERSION, 1, &filters)?;
+        self.wait_for(|packet| matches!(packet, Packet::UnsubAck(_))).await
+    }
+
+    /// Publishes so many messages with QoS 0, in one write.
+    pub(crate) async fn send(&mut self, topics: &[String], payload: &[u8]) -> Result<()> {
+        for topic in topics {
+            publish(&mut self.output, None, &[topic.as_bytes()], payload)?;
+        }
+        self.stream.write_all(&self.output).await?;
+        self.output.clear();
+        Ok(())
+    }
+
+    /// Publishes a message to which it has subscribed, and waits until it is back.
+    pub(crate) async fn echo(&mut self, topic: &str, payload: &[u8]) -> Result<()> {
+        publish(&mut self.output, None, &[topic.as_bytes()], payload)?;
+        self.wait_for(|packet| matches!(packet, Packet::Publish(_))).await
+    }
+
+    /// Disconnects, and waits until the broker has closed the connection.
+    pub(crate) async fn leave(mut self) -> Result<()> {
+        encode::disconnect(&mut self.output, VERSION, 0);
+        self.stream.write_all(&self.output).await?;
+        while timeout(PATIENCE, self.stream.read_buf(&mut self.input)).await?? > 0 {
+            self.input.clear();
+        }
+        Ok(())
     }
 
     /// Publishes to its own topic until the end, and waits for what is on its way.
@@ -139,16 +216,21 @@ impl Client {
         loop {
             while now < end && sent.len() < talk.window {
                 pkid = pkid.checked_add(1).unwrap_or(1);
-                let pkid = talk.qos1.then_some(pkid);
-                publish(&mut self.output, pkid, &[topic.as_bytes()], talk.payload.as_bytes())?;
+                let pkid = (talk.publish_qos == QoS::AtLeastOnce).then_some(pkid);
+                publish(&mut self.output, pkid, &[topic.as_bytes()], talk.payload)?;
                 sent.push_back(now);
             }
             if sent.is_empty() {
                 return Ok(answered);
             }
             let mut come = 0;
-            let exchange = self.exchange(|packet, _| {
-                come += usize::from(matches!(packet, Packet::Publish(_)));
+            let exchange = self.exchange(|packet, output| {
+                if let Packet::Publish(message) = packet {
+                    come += 1;
+                    if message.qos == QoS::AtLeastOnce {
+                        encode::puback(output, VERSION, message.pkid, 0);
+                    }
+                }
                 Ok(())
             });
             timeout(PATIENCE, exchange).await??;
@@ -181,7 +263,7 @@ impl Client {
         Ok(())
     }
 
-    async fn wait_for(&mut self, wanted: impl Fn(&Packet<'_>) -> bool) -> Result<()> {
+    async fn wait_for(&mut self, mut wanted: impl FnMut(&Packet<'_>) -> bool) -> Result<()> {
         let mut found = false;
         while !found {
             let exchange = self.exchange(|packet, _| {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use client::ClientError;
 use client::fleet::{Fleet, Plan};
+use mqtt::QoS;
 use support::TOKEN;
 use tokio::time::sleep;
 
@@ -73,7 +74,7 @@ async fn hold(bench: &Bench, server: Server, count: usize) -> Result<Cost> {
 
 /// The same with clients of an ordinary broker, which wants a client id of each.
 async fn hold_clients(bench: &Bench, server: Server, count: usize) -> Result<Cost> {
-    let broker = server.address("mqtt")?;
+    let broker = server.broker()?;
     let before = Used::by(&server)?;
     let mut clients = Vec::with_capacity(count);
     for number in 0..count {
@@ -81,9 +82,9 @@ async fn hold_clients(bench: &Bench, server: Server, count: usize) -> Result<Cos
     }
     sleep(bench.settling()).await;
     let cost = Used::by(&server)?.since(&before, count);
-    let mut there = 0;
+    let (mut there, idle) = (0, ["idle".to_owned()]);
     for client in &mut clients {
-        there += usize::from(client.subscribe("idle").await.is_ok());
+        there += usize::from(client.subscribe(&idle, QoS::AtMostOnce).await.is_ok());
     }
     drop(clients);
     server.stop().await?;

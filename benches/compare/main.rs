@@ -7,11 +7,16 @@
 
 mod broker;
 mod cores;
+mod echo;
 mod expiry;
+mod fan;
+mod filters;
 #[path = "../floor/mod.rs"]
 mod floor;
 mod idle;
 mod listing;
+mod memory;
+mod patterns;
 mod pings;
 mod process;
 mod report;
@@ -57,6 +62,12 @@ struct Options {
     /// Sessions that are listed and that expire
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     sessions: usize,
+    /// Subscribers of one topic, and publishers to one subscriber
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    fan: usize,
+    /// Distinct topic filters; a hundredth of them is what they are compared with
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    filters: usize,
     /// List out of 1,000,000 sessions too; two minutes more
     #[arg(long)]
     million: bool,
@@ -89,6 +100,8 @@ impl Options {
             rounds: 1,
             connections: 50,
             sessions: 200,
+            fan: 20,
+            filters: 2000,
             million: false,
             ttl: 5,
             write: false,
@@ -104,6 +117,16 @@ enum Kind {
     Mqtt,
     /// diag.ping over TCP
     Tcp,
+    /// Ordinary MQTT: clients publish what they get back
+    Echo,
+    /// Ordinary MQTT: one publishes to many, many publish to one
+    Fan,
+    /// Ordinary MQTT: a message to one of many distinct filters
+    Filters,
+    /// Ordinary MQTT: others' time while an organisation subscribes to useless patterns
+    Patterns,
+    /// Ordinary MQTT: memory of a subscription, and of a kept session
+    Memory,
     /// Request and reply through a broker to a worker
     Worker,
     /// Memory of an idle connection, and what its CONNECT costs
@@ -134,6 +157,11 @@ impl Kind {
         match self {
             Self::Mqtt => round_trips::over_mqtt(bench).await,
             Self::Tcp => round_trips::over_tcp(bench).await,
+            Self::Echo => echo::rows(bench).await,
+            Self::Fan => fan::rows(bench).await,
+            Self::Filters => filters::rows(bench).await,
+            Self::Patterns => patterns::rows(bench).await,
+            Self::Memory => memory::rows(bench).await,
             Self::Worker => worker::rows(bench).await,
             Self::Idle => idle::rows(bench).await,
             Self::List => listing::rows(bench).await,
@@ -153,6 +181,8 @@ struct Bench {
     rounds: usize,
     connections: usize,
     sessions: usize,
+    fan: usize,
+    filters: usize,
     million: bool,
     ttl: Duration,
     /// Folders for what servers store; on the disk that the program was built on.
@@ -169,6 +199,8 @@ impl Bench {
             rounds: options.rounds,
             connections: options.connections,
             sessions: options.sessions,
+            fan: options.fan,
+            filters: options.filters,
             million: options.million,
             ttl: Duration::from_secs(options.ttl),
             root: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?,

@@ -1,26 +1,36 @@
-//! Clients that send diag.ping at a rate and remember how long each took, and when.
+//! Clients that ask something at a rate and remember how long each answer took, and when.
 
 use std::time::Duration;
 
 use client::Client;
+use mqtt::QoS;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Result;
+use super::broker::{self, Broker, PAYLOAD};
 use super::process::Server;
 use super::round_trips::CLIENTS;
 
 /// All clients together.
 const PINGS_PER_S: u32 = 2000;
 
-/// Clients that ping until they are told to stop.
+/// Who asks.
+enum Asker {
+    /// A client that sends diag.ping.
+    Command(Client),
+    /// A client of a broker, and its topic, to which it has subscribed.
+    Echo(broker::Client, String),
+}
+
+/// Clients that ask until they are told to stop.
 pub(crate) struct Pings {
     working: JoinSet<std::result::Result<Vec<Ping>, String>>,
     stop: CancellationToken,
 }
 
-/// One diag.ping.
+/// One question.
 #[derive(Clone, Copy)]
 struct Ping {
     due: Instant,
@@ -31,18 +41,38 @@ struct Ping {
 pub(crate) struct Pinged(Vec<Ping>);
 
 impl Pings {
-    /// Connects the clients over MQTT and lets them begin.
+    /// Connects clients over MQTT and lets them send diag.ping.
     pub(crate) async fn start(server: &Server, token: &str) -> Result<Self> {
-        let (mut working, stop) = (JoinSet::new(), CancellationToken::new());
-        let interval = Duration::from_secs(1) * CLIENTS as u32 / PINGS_PER_S;
+        let mut askers = Vec::with_capacity(CLIENTS);
         for number in 0..CLIENTS {
             let url = server.url_of("mqtt", &format!("pinging-{number}"), token)?;
-            let client = Client::connect(&url).await?;
+            askers.push(Asker::Command(Client::connect(&url).await?));
+        }
+        Ok(Self::begin(askers))
+    }
+
+    /// Connects clients of a broker and lets them publish what they get back, with QoS 0.
+    pub(crate) async fn start_echoes(broker: Broker) -> Result<Self> {
+        let mut askers = Vec::with_capacity(CLIENTS);
+        for number in 0..CLIENTS {
+            let mut client = broker::Client::connect(broker, &format!("echoing-{number}")).await?;
+            // Deep enough for patterns to come into question.
+            let topic = format!("echo/{number}/value/now");
+            client.subscribe(std::slice::from_ref(&topic), QoS::AtMostOnce).await?;
+            askers.push(Asker::Echo(client, topic));
+        }
+        Ok(Self::begin(askers))
+    }
+
+    fn begin(askers: Vec<Asker>) -> Self {
+        let (mut working, stop) = (JoinSet::new(), CancellationToken::new());
+        let interval = Duration::from_secs(1) * CLIENTS as u32 / PINGS_PER_S;
+        for (number, asker) in askers.into_iter().enumerate() {
             // Spread over one interval, or they would all send at the same moment.
             let first = Instant::now() + interval.mul_f64(number as f64 / CLIENTS as f64);
-            working.spawn(ping(client, first, interval, stop.clone()));
+            working.spawn(ping(asker, first, interval, stop.clone()));
         }
-        Ok(Self { working, stop })
+        Self { working, stop }
     }
 
     /// Ends it.
@@ -57,7 +87,7 @@ impl Pings {
 }
 
 async fn ping(
-    mut client: Client,
+    mut asker: Asker,
     first: Instant,
     interval: Duration,
     stop: CancellationToken,
@@ -69,15 +99,29 @@ async fn ping(
         // One that waited for its forerunner counts from when it was due: a server that stalls must
         // not look fast because it was asked less. One that waited for the timer counts from now.
         let begin = if late { due } else { Instant::now() };
-        let reply = client.call("diag.ping", None).await.map_err(|error| error.to_string())?;
-        if !reply.success() {
-            return Err(format!("a diag.ping failed: {}", reply.as_json()));
-        }
+        asker.ask().await.map_err(|error| error.to_string())?;
         pings.push(Ping { due, took: begin.elapsed() });
         due += interval;
     }
-    client.close().await;
+    if let Asker::Command(client) = asker {
+        client.close().await;
+    }
     Ok(pings)
+}
+
+impl Asker {
+    async fn ask(&mut self) -> Result<()> {
+        match self {
+            Self::Echo(client, topic) => client.echo(topic, PAYLOAD).await,
+            Self::Command(client) => {
+                let reply = client.call("diag.ping", None).await?;
+                match reply.success() {
+                    true => Ok(()),
+                    false => Err(format!("a diag.ping failed: {}", reply.as_json()).into()),
+                }
+            }
+        }
+    }
 }
 
 impl Pinged {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use client::Url;
 use rustix::process::{Pid, Signal, kill_process};
-use support::Program;
 use support::process::{Announced, cpu_of, resident_of};
+use support::{Program, TOKEN};
 use tokio::time::{Instant, sleep};
 
+use super::broker::Broker;
 use super::{Bench, Result};
 
 /// Time for a server to start and to end.
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     child: Child,
     addresses: BTreeMap<String, SocketAddr>,
+    /// What the clients of a broker log in with, where they have to.
+    token: Option<&'static str>,
 }
 
 impl Server {
@@ -29,7 +32,14 @@ impl Server {
     /// and with more settings, such as `("TR50D_SESSIONS__TTL_S", "1")`.
     pub(crate) fn ours(bench: &Bench, data_dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         let program = Program(env!("CARGO_BIN_EXE_tr50d"));
-        Self::announced(bench, program.command(data_dir, settings))
+        let mut server = Self::announced(bench, program.command(data_dir, settings))?;
+        server.token = Some(TOKEN);
+        Ok(server)
+    }
+
+    /// The same with its state in a new folder, and room for all filters of the rows.
+    pub(crate) fn ours_as_broker(bench: &Bench) -> Result<Self> {
+        Self::ours(bench, &bench.folder()?, &[("TR50D_LIMITS__BROKER_FILTERS", "1000000")])
     }
 
     /// The floor, over `mqtt` or `tcp`; over MQTT with a prepared payload in all answers, if any.
@@ -56,6 +66,9 @@ impl Server {
             "allow_anonymous true",
             "set_tcp_nodelay true",
             "persistence false",
+            // None is dropped, however many are on their way.
+            "max_inflight_messages 0",
+            "max_queued_messages 0",
             "log_dest none",
         ];
         fs::write(&file, lines.join("\n"))?;
@@ -63,7 +76,7 @@ impl Server {
         command.arg("-c").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
         let mut addresses = BTreeMap::new();
         addresses.insert("mqtt".to_owned(), address);
-        let server = Self { child: spawn(bench, command)?, addresses };
+        let server = Self { child: spawn(bench, command)?, addresses, token: None };
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
             if start.elapsed() > PATIENCE {
@@ -80,7 +93,7 @@ impl Server {
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
         let mut child = spawn(bench, command)?;
         let output = child.stdout.take().ok_or("a server has no output")?;
-        let mut server = Self { child, addresses: BTreeMap::new() };
+        let mut server = Self { child, addresses: BTreeMap::new(), token: None };
         match Announced::read(output) {
             Ok(announced) => server.addresses = announced.addresses,
             Err(why) => {
@@ -95,6 +108,11 @@ impl Server {
     pub(crate) fn address(&self, listener: &str) -> Result<SocketAddr> {
         let address = self.addresses.get(listener).copied();
         address.ok_or_else(|| format!("no listener for {listener}").into())
+    }
+
+    /// Where clients of ordinary MQTT connect to, and how.
+    pub(crate) fn broker(&self) -> Result<Broker> {
+        Ok(Broker { address: self.address("mqtt")?, token: self.token })
     }
 
     /// A URL with this token; each device of a fleet logs in with its own thing key.

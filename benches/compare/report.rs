@@ -46,8 +46,18 @@ fn machine(bench: &Bench) -> Result<String> {
     let load = fs::read_to_string("/proc/loadavg")?;
     let load = load.split_whitespace().next().unwrap_or_default();
     let system = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let (cores, system) = (bench.cores.count, system.trim());
+    let (cores, system, pages) = (bench.cores.count, system.trim(), huge_pages());
     Ok(format!(
-        "{cores} cores ({model}), {gibibytes:.0} GiB, Linux {system}, load average at the end {load}"
+        "{cores} cores ({model}), {gibibytes:.0} GiB, Linux {system}, transparent huge pages {pages}, \
+         load average at the end {load}"
     ))
+}
+
+/// When the system gives a process huge pages that did not ask for any; resident memory depends on
+/// it.
+fn huge_pages() -> String {
+    let modes = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    let modes = modes.unwrap_or_default();
+    let chosen = modes.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    chosen.map_or("unknown", |(mode, _)| mode).to_owned()
 }

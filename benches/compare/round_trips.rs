@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use client::fleet::{Fleet, Load, Plan, Report};
+use mqtt::QoS;
 use support::TOKEN;
 
 use super::broker::{Talk, Talkers};
@@ -125,12 +126,23 @@ async fn measure(
 
 /// Each client subscribes to the topic that it publishes to.
 async fn echo_through(bench: &Bench, broker: &Server, ask: &Ask) -> Result<Figure> {
-    let Ask { window, qos1, .. } = *ask;
-    let talk = Talk { publish: "api/", subscribe: "api/", payload: PING, window, qos1 };
-    let talkers = Talkers::connect(broker.address("mqtt")?, ask.clients, &talk).await?;
-    let before = broker.cpu()?;
-    let outcome = talkers.run(&talk, bench.step).await?;
-    Ok(a_core(outcome.answered, broker.cpu()? - before))
+    let talk = Talk {
+        publish: "api/",
+        subscribe: "api/",
+        payload: PING.as_bytes(),
+        window: ask.window,
+        publish_qos: if ask.qos1 { QoS::AtLeastOnce } else { QoS::AtMostOnce },
+        subscribe_qos: QoS::AtMostOnce,
+    };
+    talk_with(bench, broker, &talk).await
+}
+
+/// Lets clients of a broker talk for one step.
+pub(crate) async fn talk_with(bench: &Bench, server: &Server, talk: &Talk) -> Result<Figure> {
+    let talkers = Talkers::connect(server.broker()?, CLIENTS, talk).await?;
+    let before = server.cpu()?;
+    let outcome = talkers.run(talk, bench.step).await?;
+    Ok(a_core(outcome.answered, server.cpu()? - before))
 }
 
 /// Round trips for each second of CPU.

@@ -13,6 +13,8 @@ pub(crate) enum Unit {
     Millis,
     /// Kilobytes of 1,000 bytes.
     Kilobytes,
+    /// So many times another figure of the same server.
+    Times,
 }
 
 /// One measured figure.
@@ -82,7 +84,8 @@ impl Row {
     }
 
     fn ratio(&self, others: &[Figure]) -> Option<f64> {
-        Some(mean(&self.ours)? / mean(others).filter(|mean| *mean > 0.0)?)
+        let comparable = self.unit != Unit::Times;
+        Some(mean(&self.ours).filter(|_| comparable)? / mean(others).filter(|mean| *mean > 0.0)?)
     }
 
     fn cell(&self, figures: &[Figure]) -> String {
@@ -135,6 +138,7 @@ impl Figure {
             Unit::Micros => format!("{} µs", short(self.value)),
             Unit::Millis => format!("{} ms", short(self.value)),
             Unit::Kilobytes => format!("{} kB", short(self.value)),
+            Unit::Times => format!("{} ×", short(self.value)),
         };
         if !self.beside.is_empty() {
             let _ = write!(text, " ({})", self.beside);

@@ -3,18 +3,24 @@
 
 use std::net::SocketAddr;
 
-use mqtt::Packet;
+use mqtt::{Packet, QoS};
 use support::TOKEN;
 
-use super::broker::{self, Client, Talk, Talkers};
+use super::broker::{self, Broker, Client, Talk, Talkers};
 use super::process::Server;
 use super::round_trips::{Ask, CLIENTS, PING, a_core};
 use super::table::{Figure, Goal, Row, Unit};
 use super::{Bench, Result};
 
 /// Requests go to the worker, replies come back.
-const TALK: Talk =
-    Talk { publish: "api/", subscribe: "reply/", payload: PING, window: 1, qos1: false };
+const TALK: Talk = Talk {
+    publish: "api/",
+    subscribe: "reply/",
+    payload: PING.as_bytes(),
+    window: 1,
+    publish_qos: QoS::AtMostOnce,
+    subscribe_qos: QoS::AtMostOnce,
+};
 
 /// What the worker answers: as long as tr50d's answer to a diag.ping.
 const REPLY: &[u8] = br#"{"cmd":{"success":true}}"#;
@@ -42,9 +48,8 @@ pub(crate) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
 
 /// Round trips a second, and a core.
 async fn through(bench: &Bench, broker: &Server) -> Result<(Figure, Figure)> {
-    let address = broker.address("mqtt")?;
-    let worker = Server::worker(bench, address)?;
-    let talkers = Talkers::connect(address, CLIENTS, &TALK).await?;
+    let worker = Server::worker(bench, broker.address("mqtt")?)?;
+    let talkers = Talkers::connect(broker.broker()?, CLIENTS, &TALK).await?;
     let before = broker.cpu()? + worker.cpu()?;
     let outcome = talkers.run(&TALK, bench.step).await?;
     let cpu = broker.cpu()? + worker.cpu()? - before;
@@ -58,9 +63,9 @@ fn figure(value: f64, p50_ms: f64) -> Figure {
 }
 
 /// The worker: answers on `reply/…` what is published on `api/…`, until the broker ends.
-pub(crate) async fn serve(broker: SocketAddr) -> Result<()> {
-    let mut client = Client::connect(broker, "worker").await?;
-    client.subscribe("api/+").await?;
+pub(crate) async fn serve(address: SocketAddr) -> Result<()> {
+    let mut client = Client::connect(Broker { address, token: None }, "worker").await?;
+    client.subscribe(&["api/+".to_owned()], QoS::AtMostOnce).await?;
     println!("ready");
     loop {
         let answer = |packet: &Packet<'_>, output: &mut Vec<u8>| match packet {

@@ -1,9 +1,10 @@
 //! The floor: the least that a tokio server can do for the same traffic. A task a connection reads
 //! what has come and writes as many frames back; nothing is parsed but frame lengths.
 //!
-//! MQTT: CONNECT gets a CONNACK, a PUBLISH goes back with `api` replaced by `reply` in its topic
-//! (and a PUBACK before it with QoS 1), with its own payload or the one that is prepared. TCP: the
-//! first line gets a login reply, every other line goes back as it is.
+//! MQTT: CONNECT gets a CONNACK, SUBSCRIBE of one filter a SUBACK. A PUBLISH goes back as it is, with
+//! a PUBACK before it if it has QoS 1; one to `api…` with `reply` instead in its topic, QoS 0, and its
+//! own payload or the one that is prepared. TCP: the first line gets a login reply, every other line
+//! goes back as it is.
 
 use std::io;
 
@@ -48,15 +49,26 @@ async fn echo(
 fn answer_mqtt(input: &[u8], prepared: Option<&[u8]>, output: &mut Vec<u8>) -> usize {
     let mut used = 0;
     while let Some((first, body, length)) = frame(&input[used..]) {
+        let whole = &input[used..used + length];
         used += length;
         match first & 0xf0 {
             0x10 => output.extend_from_slice(&[0x20, 2, 0, 0]),
-            0x30 => answer_publish(first, body, prepared, output),
+            0x30 if body[2..].starts_with(b"api") => answer_publish(first, body, prepared, output),
+            0x30 => echo_publish(whole, body, output),
+            0x80 => output.extend_from_slice(&[0x90, 3, body[0], body[1], 0]),
             0xc0 => output.extend_from_slice(&[0xd0, 0]),
             _ => {}
         }
     }
     used
+}
+
+fn echo_publish(whole: &[u8], body: &[u8], output: &mut Vec<u8>) {
+    if whole[0] & 0x06 != 0 {
+        let topic_len = usize::from(body[0]) << 8 | usize::from(body[1]);
+        output.extend_from_slice(&[0x40, 2, body[2 + topic_len], body[3 + topic_len]]);
+    }
+    output.extend_from_slice(whole);
 }
 
 fn answer_publish(first: u8, body: &[u8], prepared: Option<&[u8]>, output: &mut Vec<u8>) {
