@@ -429,7 +429,12 @@ impl<P: Peer> Connection<P> {
         }
         self.peer.end(closing, self.owed).await;
         // The end of the stream says that all of it is over: who connects again now begins anew.
-        let _ = tokio::time::timeout(limits::LAST_WORDS_WAIT, self.stream.shutdown()).await;
+        // Nobody waits for that when the server stops.
+        if self.at_end || last == LastReplies::All {
+            let _ = tokio::time::timeout(limits::LAST_WORDS_WAIT, self.stream.shutdown()).await;
+        } else {
+            super::linger(self.stream).await;
+        }
     }
 }
 
@@ -439,7 +444,7 @@ mod tests {
     use std::sync::Arc;
 
     use parking_lot::Mutex;
-    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio::io::DuplexStream;
 
     use super::*;
 

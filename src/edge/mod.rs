@@ -14,8 +14,21 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use base::limits;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+
+/// Closes the sending side, then reads on for a while: input that is not read when a socket closes
+/// resets the connection, and what was sent last is lost on its way.
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let drained = async {
+        stream.shutdown().await?;
+        let mut rest = stream.take(limits::LINGER_BYTES_MAX);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // Nobody is left who wants to know of a failure.
+    let _ = tokio::time::timeout(limits::LINGER_WAIT, drained).await;
+}
 
 /// The byte stream of a connection.
 pub enum Stream {

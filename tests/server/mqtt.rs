@@ -311,9 +311,9 @@ async fn who_is_not_welcome_learns_why() {
     check(level("MQTT", 0), &[0x20, 2, 0, 1]).await;
     check(level("MQTT", 6), &[0x20, 3, 0, 0x84, 0]).await;
     check(level("MQTT", 255), &[0x20, 3, 0, 0x84, 0]).await;
-    // Bridges of mosquitto: 3.1 and 3.1.1 with a bit that they drop when they are told code 1.
-    check(level("MQIsdp", 0x83), &[0x20, 2, 0, 1]).await;
-    check(level("MQTT", 0x84), &[0x20, 2, 0, 1]).await;
+    // Bridges of mosquitto, 3.1 and 3.1.1 with a bit more, lack nothing but a login.
+    check(level("MQIsdp", 0x83), &[0x20, 2, 0, 5]).await;
+    check(level("MQTT", 0x84), &[0x20, 2, 0, 5]).await;
 }
 
 #[tokio::test]

@@ -90,13 +90,13 @@ pub const HTTP_KEEP_ALIVE_WAIT: Duration = Duration::from_secs(75);
 /// Time from an HTTP request's head to the end of its body: the largest body at 17 kB/s.
 pub const HTTP_BODY_WAIT: Duration = Duration::from_secs(60);
 
-/// Time in which, after the last answer over HTTP, what still comes is read and thrown away:
-/// closing a socket that holds unread bytes resets the connection, which can destroy the answer on
-/// its way (`docs/protocol/tr50.md` 0, facts 23 and 24; RFC 9112, section 9.6).
-pub const HTTP_LINGER_WAIT: Duration = Duration::from_secs(2);
+/// Time in which, after the last words on a connection, what still comes is read and thrown away:
+/// closing a socket that holds unread bytes resets the connection, which can destroy those words on
+/// their way (`docs/protocol/tr50.md` 0, facts 23 and 24; RFC 9112, section 9.6).
+pub const LINGER_WAIT: Duration = Duration::from_secs(2);
 
 /// Bytes that are thrown away so.
-pub const HTTP_LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+pub const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Seconds for which a file's ticket is good (`docs/protocol/tr50.md` 0, fact 18).
 pub const FILE_TICKET_S: u64 = 300;

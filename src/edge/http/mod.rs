@@ -198,7 +198,7 @@ async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: Canc
             let stream = websocket::byte_stream(stream, unread, frame_bytes_max).await;
             Box::pin(conn.service.mqtt(stream, *info)).await;
         }
-        None => linger(stream).await,
+        None => super::linger(stream).await,
     }
 }
 
@@ -257,17 +257,6 @@ async fn serve_requests<S: HttpService>(
     }
     let parts = connection.into_parts();
     (parts.io.into_inner().into_inner().into_inner(), parts.read_buf)
-}
-
-/// Closes the sending side, then reads on for a while, so that the peer gets the whole answer.
-async fn linger(mut stream: Replay<Stream>) {
-    let drained = async {
-        stream.shutdown().await?;
-        let mut rest = stream.take(limits::HTTP_LINGER_BYTES_MAX);
-        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
-    };
-    // Nobody is left who wants to know of a failure.
-    let _ = time::timeout(limits::HTTP_LINGER_WAIT, drained).await;
 }
 
 #[cfg(test)]

@@ -217,7 +217,7 @@ impl LoggedIn {
         }
         match Destination::of(publish.topic) {
             Destination::Dispatcher { compressed, suffix } => {
-                self.accept(server, publish.qos, publish.pkid, out, owed)?;
+                self.accept(server, publish.qos, publish.pkid, out)?;
                 self.request(server, publish, (compressed, suffix), now, out, owed);
                 Ok(())
             }
@@ -276,19 +276,22 @@ impl LoggedIn {
         if room { Ok(()) } else { Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED)) }
     }
 
-    /// Accepts a message: it is acknowledged, with QoS 2 and a session that outlives the connection
-    /// when its packet id is stored.
+    /// Accepts a request: it is acknowledged before it is carried out, and its packet id is stored
+    /// meanwhile.
     fn accept(
         &mut self,
         server: &Arc<MqttServer>,
         qos: QoS,
         pkid: u16,
         out: &mut Vec<u8>,
-        owed: &mut Owed,
     ) -> Result<(), Closing> {
         let batch = self.take_id(server, qos, pkid)?;
-        let stored = server.app.broker.submit(batch);
-        self.acknowledge_stored(qos, pkid, (reason::SUCCESS, stored), out, owed)
+        match server.app.broker.submit(batch) {
+            // After a crash in between, a client that has no PUBREC asks again.
+            Ok(receipt) => drop(receipt),
+            Err(_) => return self.acknowledge_lost(qos, pkid, out),
+        }
+        self.acknowledge(qos, pkid, reason::SUCCESS, out)
     }
 
     /// Acknowledges a message when it is stored.

@@ -194,30 +194,29 @@ impl Topics {
         })
     }
 
-    /// Works on a SUBSCRIBE.
+    /// Works on a SUBSCRIBE: its filters hold when this returns; it is acknowledged when they are
+    /// stored.
     pub fn subscribe(mut self: Box<Self>, packet: &Subscribe<'_>) -> Work<Done> {
         let bridge = self.subscriber.options.bridge;
-        let wishes: Vec<Wish> = packet
-            .filters
-            .map(|wanted| Wish::new(&wanted, packet.subscription_id, bridge))
-            .collect();
+        let wishes =
+            packet.filters.map(|wanted| Wish::new(&wanted, packet.subscription_id, bridge));
+        let mut codes = self.grant(wishes);
         let pkid = packet.pkid;
+        self.watch();
         Box::pin(async move {
-            let mut codes = self.grant(wishes);
             let session = self.link.session.clone();
             if codes.iter().any(|code| *code < reason::UNSPECIFIED)
                 && !store(&self.server, &session).await
             {
                 codes.fill(reason::UNSPECIFIED);
             }
-            self.watch();
             Done::Topics(TopicWork::Subscribed { topics: self, pkid, codes })
         })
     }
 
-    fn grant(&mut self, wishes: Vec<Wish>) -> Vec<u8> {
+    fn grant(&mut self, wishes: impl Iterator<Item = Wish>) -> Vec<u8> {
         self.follow_org();
-        let mut codes = Vec::with_capacity(wishes.len());
+        let mut codes = Vec::new();
         for wish in wishes {
             // Each is looked for among all that are held: a packet has room for 250,000.
             let code = match codes.len() >= limits::SUBSCRIPTIONS_MAX {
@@ -243,13 +242,19 @@ impl Topics {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let place = match ServedBy::of(filter) {
-            ServedBy::Nobody => return Err(reason::NOT_AUTHORIZED),
+            // It is no question of rights; no other code of MQTT 5 fits, and its interoperability
+            // suite knows no other.
+            ServedBy::Nobody => return Err(reason::UNSPECIFIED),
             ServedBy::Edge => Place::Elsewhere,
             ServedBy::Feed => self.check_feed(filter).map(|()| Place::Elsewhere)?,
             ServedBy::Broker => self.in_broker(filter).ok_or(reason::NOT_AUTHORIZED)?,
         };
-        let (qos, handling) = (wish.qos, wish.retain_handling);
-        let subscription = wish.at(place);
+        let (mut qos, handling) = (wish.qos, wish.retain_handling);
+        if place == Place::Elsewhere {
+            // The server's own messages come with QoS 1 at most.
+            qos = qos.min(QoS::AtLeastOnce);
+        }
+        let subscription = Wish { qos, ..wish }.at(place);
         let broker = &self.server.app.broker;
         let session = &self.link.session;
         let new = broker.subscribe(session, subscription.clone()).map_err(refusal_code)?;
@@ -366,13 +371,13 @@ impl Topics {
 
     /// Works on an UNSUBSCRIBE.
     pub fn unsubscribe(mut self: Box<Self>, pkid: u16, filters: Vec<String>) -> Work<Done> {
+        let codes = self.let_go(&filters);
+        self.watch();
         Box::pin(async move {
-            let codes = self.let_go(&filters);
             let session = self.link.session.clone();
             if !store(&self.server, &session).await {
                 tracing::debug!("an UNSUBSCRIBE holds until a restart");
             }
-            self.watch();
             Done::Topics(TopicWork::Unsubscribed { topics: self, pkid, codes })
         })
     }
@@ -670,7 +675,7 @@ pub(super) fn identity_of(session: &Session) -> Identity {
 /// The reason code of a SUBACK for what the broker did not grant.
 pub(super) const fn refusal_code(refusal: Refusal) -> u8 {
     match refusal {
-        Refusal::Filter => reason::NOT_AUTHORIZED,
+        Refusal::Filter => reason::UNSPECIFIED,
         Refusal::Quota => reason::QUOTA_EXCEEDED,
         Refusal::Gone => reason::UNSPECIFIED,
     }
