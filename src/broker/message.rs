@@ -48,11 +48,14 @@ impl Message {
         received: Timestamp,
     ) -> Self {
         let topic = topic.get(..usize::from(u16::MAX)).unwrap_or(topic);
-        let mut bytes = Vec::with_capacity(topic.len() + payload.len() + 16);
-        bytes.extend_from_slice(topic.as_bytes());
-        PublishProperties { topic_alias: None, expiry: None, ..*properties }.put_block(&mut bytes);
-        let block_len = (bytes.len() - topic.len()) as u32;
-        bytes.extend_from_slice(payload);
+        // Mostly empty, and then it allocates nothing.
+        let mut block = Vec::new();
+        PublishProperties { topic_alias: None, expiry: None, ..*properties }.put_block(&mut block);
+        let block_len = block.len() as u32;
+        let mut bytes = Vec::with_capacity(topic.len() + block.len() + payload.len());
+        for part in [topic.as_bytes(), &block, payload] {
+            bytes.extend_from_slice(part);
+        }
         let topic_len = topic.len() as u16;
         let expiry = properties.expiry;
         Self { bytes: bytes.into(), topic_len, block_len, qos, retain, expiry, received }

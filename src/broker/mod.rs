@@ -42,7 +42,7 @@ use store::{Batch, Receipt, StoreError, Table, Tables, rows::decode, rows::encod
 use tokio::sync::Semaphore;
 
 pub use message::{Delivery, Message, SubscriptionIds, packet_id};
-pub use publishing::{Published, Publishing};
+pub use publishing::{FanOut, Published, Publishing};
 pub use session::{Identity, Owner, Place, Queued, Session, Subscription, Taken};
 pub use tree::Shared;
 
@@ -857,7 +857,7 @@ impl Broker {
     }
 
     /// Whether the store takes what a publish brings.
-    pub fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.0.tables.writer().has_room()
     }
 

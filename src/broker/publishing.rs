@@ -3,14 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use base::{OrgId, topic};
+use base::{OrgId, limits as bounds, topic};
 use mqtt::QoS;
 use store::{Batch, Receipt, StoreError};
 
 use super::message::Message;
 use super::session::{Offered, Session};
-use super::tree::Match;
+use super::tree::{Match, Matches};
 use super::{Broker, Org, limits};
+
+/// How far a message got at once.
+pub enum FanOut {
+    /// Everybody has it.
+    Published(Published),
+    /// There are many subscribers, or the store has no room now.
+    More(Box<Publishing>),
+}
 
 /// A message on its way.
 pub struct Publishing {
@@ -19,13 +27,12 @@ pub struct Publishing {
     org: Option<Arc<Org>>,
     message: Arc<Message>,
     /// Those that get it, the first last.
-    matches: Vec<Match>,
+    matches: Matches,
     /// Those of them that have it kept.
     kept: Vec<Match>,
     /// What goes to the store with it.
     batch: Batch,
     retained: bool,
-    matched: bool,
     crowded: bool,
     receipt: Receipt,
 }
@@ -34,8 +41,6 @@ pub struct Publishing {
 pub struct Published {
     /// Resolves when everything of it that is to be kept is durable.
     pub receipt: Receipt,
-    /// Whether somebody subscribed to its topic.
-    pub matched: bool,
     /// Whether it could be retained, if that was asked for.
     pub retained: bool,
     /// Whether a subscriber has much waiting: others should have their turn before the next one.
@@ -43,30 +48,44 @@ pub struct Published {
 }
 
 impl Broker {
-    /// Begins to publish to the subscribers of an organisation; none if the topic is not one that
-    /// can be published to. `from`: the publisher's session, for No Local; `batch`: what goes to the
-    /// store with the message, in one with it.
+    /// Publishes to the subscribers of an organisation; none if the topic is not one that can be
+    /// published to. `from`: the publisher's session, for No Local; `batch`: what goes to the store
+    /// with the message, in one with it.
+    ///
+    /// # Errors
+    /// The store takes no more: who has the message kept may not get it.
     pub fn publish(
         &self,
         org: OrgId,
-        message: Arc<Message>,
+        message: Message,
         from: Option<&Session>,
         batch: Batch,
-    ) -> Option<Publishing> {
+    ) -> Option<Result<FanOut, StoreError>> {
         let name = message.topic();
         if !topic::valid_topic(name) || name.starts_with('$') {
             return None;
         }
-        let found = self.0.orgs.get(&org).map(|found| found.clone());
-        let mut matches = Vec::new();
+        let found = self.0.orgs.get(&org);
+        let mut matches = Matches::new();
         if let Some(found) = &found {
             found.tree.read().collect(name, from.map(Session::number), &mut matches);
         }
-        Some(Publishing {
+        let is_kept =
+            |found: &Match| found.session.is_kept() && found.qos.min(message.qos) > QoS::AtMostOnce;
+        let stores = message.retain || !batch.0.is_empty() || matches.iter().any(is_kept);
+        let message = Arc::new(message);
+        if !stores && matches.len() <= limits::FAN_OUT_STEP {
+            let mut crowded = false;
+            for found in matches {
+                crowded |= self.offer(&found, &message);
+            }
+            let receipt = Receipt::nothing();
+            return Some(Ok(FanOut::Published(Published { receipt, retained: true, crowded })));
+        }
+        let mut publishing = Box::new(Publishing {
             broker: self.clone(),
             org_id: org,
-            org: found,
-            matched: !matches.is_empty(),
+            org: found.map(|found| found.clone()),
             message,
             matches,
             kept: Vec::new(),
@@ -74,47 +93,56 @@ impl Broker {
             retained: true,
             crowded: false,
             receipt: Receipt::nothing(),
-        })
+        });
+        if publishing.message.qos != QoS::AtMostOnce && !self.has_room() {
+            return Some(Ok(FanOut::More(publishing)));
+        }
+        Some(publishing.run().map(|done| match done {
+            Some(published) => FanOut::Published(published),
+            None => FanOut::More(publishing),
+        }))
     }
 
-    /// Publishes where nobody waits for it; the caller may be on any thread of the runtime.
-    pub fn publish_detached(&self, org: OrgId, message: Arc<Message>) {
-        let Some(mut publishing) = self.publish(org, message, None, Batch::default()) else {
-            return;
+    /// Publishes where nobody waits for it.
+    pub fn publish_detached(&self, org: OrgId, message: Message) {
+        let log = |error: StoreError| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "a message was not kept for all subscribers");
         };
-        match publishing.run() {
-            Ok(None) => {
-                tokio::spawn(async move {
-                    if let Err(error) = publishing.finish().await {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "a message was not kept for all subscribers");
-                    }
-                });
+        match self.publish(org, message, None, Batch::default()) {
+            Some(Ok(FanOut::More(publishing))) => {
+                tokio::spawn(async move { publishing.finish().await.map_err(log) });
             }
-            Ok(Some(_)) => {}
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a message was not kept for all subscribers");
-            }
+            Some(Err(error)) => log(error),
+            Some(Ok(FanOut::Published(_))) | None => {}
         }
+    }
+
+    /// Hands a message to a subscriber that does not have it kept; whether it has much waiting.
+    fn offer(&self, found: &Match, message: &Arc<Message>) -> bool {
+        let offered = found.session.offer(found.delivery(message));
+        self.note(offered)
+    }
+
+    fn note(&self, offered: Offered) -> bool {
+        if offered == Offered::Dropped {
+            self.0.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        offered == Offered::Taken { crowded: true }
     }
 }
 
 impl Publishing {
     /// Hands the message to some subscribers; none if there are more. Those that are connected come
     /// first.
-    ///
-    /// # Errors
-    /// The store takes no more: who has the message kept may not get it.
-    pub fn run(&mut self) -> Result<Option<Published>, StoreError> {
+    fn run(&mut self) -> Result<Option<Published>, StoreError> {
         let mut steps = limits::FAN_OUT_STEP;
         while let Some(found) = self.matches.pop() {
             if found.qos.min(self.message.qos) != QoS::AtMostOnce && found.session.is_kept() {
                 self.kept.push(found);
                 continue;
             }
-            let offered = found.session.offer(found.delivery(&self.message));
-            self.note(offered);
+            self.crowded |= self.broker.offer(&found, &self.message);
             steps -= 1;
             if steps == 0 && !self.matches.is_empty() {
                 return Ok(None);
@@ -126,32 +154,24 @@ impl Publishing {
         }
         Ok(Some(Published {
             receipt: std::mem::take(&mut self.receipt),
-            matched: self.matched,
             retained: self.retained,
             crowded: self.crowded,
         }))
     }
 
-    /// Hands the message to all, and gives others their turn in between.
+    /// Hands the message to all, when the store has room, and gives others their turn in between.
     ///
     /// # Errors
-    /// As [`Publishing::run`].
-    pub async fn finish(mut self) -> Result<Published, StoreError> {
+    /// The store takes no more: who has the message kept may not get it.
+    pub async fn finish(mut self: Box<Self>) -> Result<Published, StoreError> {
+        while self.message.qos != QoS::AtMostOnce && !self.broker.has_room() {
+            tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
+        }
         loop {
             if let Some(published) = self.run()? {
                 return Ok(published);
             }
             tokio::task::yield_now().await;
-        }
-    }
-
-    fn note(&mut self, offered: Offered) {
-        match offered {
-            Offered::Taken { crowded } => self.crowded |= crowded,
-            Offered::Dropped => {
-                self.broker.0.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            }
-            Offered::Nobody => {}
         }
     }
 
@@ -174,7 +194,7 @@ impl Publishing {
             let Some(found) = self.kept.pop() else { break };
             let delivery = found.delivery(&self.message);
             let offered = found.session.keep(&self.broker.0.tables, delivery, &row, &mut batch)?;
-            self.note(offered);
+            self.crowded |= self.broker.note(offered);
         }
         if self.kept.is_empty() {
             if self.message.retain {

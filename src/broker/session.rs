@@ -129,6 +129,8 @@ pub struct Session {
     number: u64,
     org: OrgId,
     owner: Owner,
+    /// Whether it outlives its connection.
+    is_kept: bool,
     /// Whether something may wait; spares the lock.
     ready: AtomicBool,
     connected: AtomicBool,
@@ -216,6 +218,7 @@ impl Session {
             number,
             org,
             owner,
+            is_kept: kept.is_some(),
             ready: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
@@ -260,8 +263,8 @@ impl Session {
     }
 
     /// Whether it outlives its connection.
-    pub fn is_kept(&self) -> bool {
-        self.lock().kept.is_some()
+    pub(super) const fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// Looks at the subscriptions.

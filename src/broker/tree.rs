@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::topic;
 use mqtt::QoS;
+use smallvec::SmallVec;
 
 use super::limits;
 use super::message::SubscriptionIds;
@@ -40,6 +41,9 @@ pub(super) struct Match {
     pub ids: SubscriptionIds,
     pub shared: Option<Arc<Shared>>,
 }
+
+/// Everybody who gets a message; mostly one.
+pub(super) type Matches = SmallVec<[Match; 2]>;
 
 /// The filters are not granted: there is no room in the tree.
 #[derive(Debug, PartialEq, Eq)]
@@ -146,7 +150,7 @@ impl Tree {
 
     /// Collects everybody who gets a message with this topic; each once, and once more for each
     /// shared subscription. `from`: the session of the publisher, for No Local.
-    pub(super) fn collect(&self, name: &str, from: Option<u64>, matches: &mut Vec<Match>) {
+    pub(super) fn collect(&self, name: &str, from: Option<u64>, matches: &mut Matches) {
         let mut filters = 0;
         if let Some(subscribers) = self.exact.get(name) {
             subscribers.collect(from, matches);
@@ -177,7 +181,7 @@ fn is_wild(filter: &str) -> bool {
 
 /// A client whose subscriptions overlap gets a message once, with the highest QoS and all
 /// identifiers ([MQTT-3.3.4-2], [MQTT-3.3.4-3]).
-fn merge(matches: &mut Vec<Match>) {
+fn merge(matches: &mut Matches) {
     matches.sort_by_key(|found| (found.session.number(), found.shared.is_some()));
     matches.dedup_by(|next, first| {
         let same = first.session.number() == next.session.number()
@@ -269,13 +273,7 @@ impl Node {
     }
 
     /// `rest`: the levels of the topic that are not passed yet.
-    fn collect(
-        &self,
-        rest: &str,
-        from: Option<u64>,
-        matches: &mut Vec<Match>,
-        filters: &mut usize,
-    ) {
+    fn collect(&self, rest: &str, from: Option<u64>, matches: &mut Matches, filters: &mut usize) {
         let (level, rest) = match rest.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
             None => (rest, None),
@@ -355,7 +353,7 @@ impl Subscribers {
         gone
     }
 
-    fn collect(&self, from: Option<u64>, matches: &mut Vec<Match>) {
+    fn collect(&self, from: Option<u64>, matches: &mut Matches) {
         match &self.members {
             Members::None => {}
             Members::One(session, options) => matches.extend(found(session, *options, from)),
@@ -461,7 +459,7 @@ mod tests {
         Options { qos: QoS::AtLeastOnce, no_local: false, retain_as_published: false, id: None };
 
     fn matching(tree: &Tree, name: &str, from: Option<u64>) -> Vec<(u64, Vec<u32>)> {
-        let mut matches = Vec::new();
+        let mut matches = Matches::new();
         tree.collect(name, from, &mut matches);
         let mut found: Vec<_> =
             matches.iter().map(|found| (found.session.number(), found.ids.to_vec())).collect();
@@ -501,7 +499,7 @@ mod tests {
         }
         let turns: Vec<_> = (0..4).flat_map(|_| matching(&tree, "a/b", None)).collect();
         assert_eq!(turns.iter().map(|turn| turn.0).collect::<Vec<_>>(), [0, 1, 2, 0]);
-        let mut matches = Vec::new();
+        let mut matches = Matches::new();
         tree.collect("a/b", None, &mut matches);
         let shared = matches[0].shared.clone().expect("a group");
         for _ in 0..3 {

@@ -24,7 +24,7 @@ use super::promise::Promise;
 use super::reply::Reply;
 use super::thing_command::{Begun, ThingCommand};
 use super::topics::{self, Subscriber, TopicWork, Topics};
-use crate::broker::{Message, Owner, Published, Publishing, Session as BrokerSession};
+use crate::broker::{FanOut, Message, Owner, Published, Publishing, Session as BrokerSession};
 use crate::things::feed::{self, ThingTopic};
 use crate::tr50::dispatch::Caller;
 
@@ -528,16 +528,12 @@ impl LoggedIn {
         let (org, broker) = (self.session.org_id(), &server.app.broker);
         let from: Option<&BrokerSession> =
             self.topics.as_ref().map(|topics| &*topics.link().session);
-        let Some(mut publishing) = broker.publish(org, Arc::new(message), from, batch) else {
+        let Some(fan_out) = broker.publish(org, message, from, batch) else {
             self.give_back(server, qos, pkid, reason::TOPIC_INVALID);
             return self.acknowledge(qos, pkid, reason::TOPIC_INVALID, out);
         };
-        if qos != QoS::AtMostOnce && !broker.has_room() {
-            self.publish_later(server, publishing, qos, pkid, owed);
-            return Ok(());
-        }
-        match publishing.run() {
-            Ok(Some(published)) => {
+        match fan_out {
+            Ok(FanOut::Published(published)) => {
                 if published.crowded {
                     owed.block(Box::pin(async {
                         tokio::task::yield_now().await;
@@ -551,43 +547,14 @@ impl LoggedIn {
                 let stored = Ok(published.receipt);
                 self.acknowledge_stored(qos, pkid, (code, stored), out, owed)
             }
-            Ok(None) => {
-                self.publish_later(server, publishing, qos, pkid, owed);
+            Ok(FanOut::More(publishing)) => {
+                publish_later(publishing, qos, pkid, owed);
                 Ok(())
             }
             Err(error) => {
                 self.acknowledge_stored(qos, pkid, (reason::SUCCESS, Err(error)), out, owed)
             }
         }
-    }
-
-    /// Publishes to many subscribers, or when the store has room; meanwhile this client waits.
-    fn publish_later(
-        &mut self,
-        server: &Arc<MqttServer>,
-        publishing: Publishing,
-        qos: QoS,
-        pkid: u16,
-        owed: &mut Owed,
-    ) {
-        let server = server.clone();
-        owed.block(Box::pin(async move {
-            while qos != QoS::AtMostOnce && !server.app.broker.has_room() {
-                tokio::time::sleep(limits::STORE_ROOM_POLL).await;
-            }
-            let code = match publishing.finish().await {
-                Ok(published) => {
-                    let code = code_of(&published);
-                    published.receipt.await.is_ok().then_some(code)
-                }
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "a message was not stored");
-                    None
-                }
-            };
-            Done::Topics(TopicWork::Published { qos, pkid, code })
-        }));
     }
 
     fn acknowledged(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>) {
@@ -777,6 +744,24 @@ impl<'a> Destination<'a> {
             _ => Self::Broker,
         }
     }
+}
+
+/// Publishes to many subscribers, or when the store has room; meanwhile the client waits.
+fn publish_later(publishing: Box<Publishing>, qos: QoS, pkid: u16, owed: &mut Owed) {
+    owed.block(Box::pin(async move {
+        let code = match publishing.finish().await {
+            Ok(published) => {
+                let code = code_of(&published);
+                published.receipt.await.is_ok().then_some(code)
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "a message was not stored");
+                None
+            }
+        };
+        Done::Topics(TopicWork::Published { qos, pkid, code })
+    }));
 }
 
 /// The reason code for what became of a message.

@@ -60,7 +60,7 @@ impl Wildcards for ByBroker {
         let about = (QoS::AtLeastOnce, false);
         let (properties, now) = (PublishProperties::default(), Timestamp::now());
         let message = Message::new(topic, payload.as_bytes(), about, &properties, now);
-        self.0.publish_detached(org, Arc::new(message));
+        self.0.publish_detached(org, message);
     }
 }
 

@@ -11,7 +11,6 @@ use ::mqtt::reason;
 use base::{OrgId, Timestamp, limits, topic};
 use parking_lot::Mutex;
 use rules::directory::{Reason, Session};
-use store::Batch;
 use tokio::task::AbortHandle;
 
 use super::MqttServer;
@@ -198,14 +197,8 @@ impl Left {
             // What an owner that is gone has left is gone, too.
             Last::Message(_) if !server.app.is_there(&self.session).unwrap_or(true) => {}
             Last::Message(message) => {
-                let (broker, now) = (&server.app.broker, Timestamp::now());
-                let message = Arc::new(message.published_at(now));
-                let publishing = broker.publish(self.org, message, None, Batch::default());
-                let Some(publishing) = publishing else { return };
-                if let Err(error) = publishing.finish().await {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "a will was not kept for all subscribers");
-                }
+                let message = message.published_at(Timestamp::now());
+                server.app.broker.publish_detached(self.org, message);
             }
             // Who was thrown out, or whose thing was deleted, has nothing more to say of things.
             Last::Command(_)

@@ -272,7 +272,7 @@ impl LoggedIn {
         };
         let about = (reply.to.qos, false);
         let message = Message::new(&name, &reply.body, about, &properties, Timestamp::now());
-        server.app.broker.publish_detached(self.session.org_id(), Arc::new(message));
+        server.app.broker.publish_detached(self.session.org_id(), message);
     }
 
     /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet
