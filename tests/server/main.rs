@@ -29,6 +29,8 @@ mod made_tokens;
 mod mailbox;
 mod mqtt;
 mod mqtt_five;
+mod ordinary_durable;
+mod ordinary_exact;
 mod ordinary_topics;
 mod outside_clients;
 mod own_roles;
