@@ -29,6 +29,7 @@ mod made_tokens;
 mod mailbox;
 mod mqtt;
 mod mqtt_five;
+mod ordinary_clients;
 mod ordinary_durable;
 mod ordinary_exact;
 mod ordinary_topics;
