@@ -27,6 +27,13 @@ impl Endpoints {
         self.addresses[listener]
     }
 
+    /// The same with another MQTT server, such as one that is bridged to this.
+    pub fn with_mqtt(&self, address: SocketAddr) -> Self {
+        let mut other = self.clone();
+        other.addresses.insert("mqtt".to_owned(), address);
+        other
+    }
+
     /// The server's data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir

@@ -25,6 +25,8 @@ pub const DONE: &str = r#"{"1":{"success":true}}"#;
 pub struct Connect {
     /// The version.
     pub version: Version,
+    /// Whether the protocol level has the bit of mosquitto's bridges.
+    pub bridge: bool,
     /// Whether the session begins anew.
     pub clean: bool,
     /// Seconds of silence after which the server closes the connection; 0 is no limit.
@@ -49,6 +51,7 @@ impl Connect {
     pub fn login(version: Version, client_id: &str, user: &str, password: &str) -> Self {
         Self {
             version,
+            bridge: false,
             clean: true,
             keep_alive_s: 60,
             client_id: client_id.to_owned(),
@@ -67,6 +70,12 @@ impl Connect {
     /// With this will.
     pub fn will(mut self, topic: &'static str, payload: &'static str) -> Self {
         self.will = Some((topic, payload, b"", false));
+        self
+    }
+
+    /// As a bridge of mosquitto.
+    pub fn bridge(mut self) -> Self {
+        self.bridge = true;
         self
     }
 
@@ -89,11 +98,12 @@ impl Connect {
         let mut flags = u8::from(self.clean) << 1;
         flags |= self.login.as_ref().map_or(0, |_| 0xc0);
         flags |= self.will.map_or(0, |(_, _, _, retain)| 0x0c | u8::from(retain) << 5);
-        let name: &[u8] = match self.version {
-            Version::V31 => b"\0\x06MQIsdp\x03",
-            Version::V311 => b"\0\x04MQTT\x04",
-            Version::V5 => b"\0\x04MQTT\x05",
+        let (name, level) = match self.version {
+            Version::V31 => ("MQIsdp", 3),
+            Version::V311 => ("MQTT", 4),
+            Version::V5 => ("MQTT", 5),
         };
+        let level = level | u8::from(self.bridge) << 7;
         let keep_alive = self.keep_alive_s.to_be_bytes();
         let properties = block(self.version, &self.properties);
         let mut rest = text(&self.client_id);
@@ -104,7 +114,7 @@ impl Connect {
         if let Some((user, password)) = &self.login {
             rest.extend([text(user), text(password)].concat());
         }
-        frame(0x10, &[name, &[flags], &keep_alive, &properties, &rest])
+        frame(0x10, &[&text(name), &[level, flags], &keep_alive, &properties, &rest])
     }
 
     /// Connects and logs in.
@@ -178,6 +188,11 @@ impl Message {
     pub fn texts(&self) -> (&str, &str) {
         (&self.topic, std::str::from_utf8(&self.payload).expect("UTF-8"))
     }
+
+    /// The values of a property, in order, without the length that stands before a text.
+    pub fn property(&self, id: u8) -> Vec<Vec<u8>> {
+        values(&self.properties, id)
+    }
 }
 
 impl Wire {
@@ -188,6 +203,20 @@ impl Wire {
         Self { version, connack: Vec::new(), stream, input: Vec::new() }
     }
 
+    /// Whether the CONNACK says that there was a session.
+    pub fn present(&self) -> bool {
+        self.connack[2] == 1
+    }
+
+    /// The value of a property of the CONNACK of MQTT 5, without the length before a text.
+    pub fn told(&self, id: u8) -> Option<Vec<u8>> {
+        let mut rest = &self.connack[1..];
+        variable(&mut rest);
+        let mut rest = &rest[2..];
+        let length = variable(&mut rest);
+        values(&rest[..length], id).pop()
+    }
+
     /// The connection's own address, as the server sees it.
     pub fn address(&self) -> String {
         self.stream.local_addr().expect("a socket").to_string()
@@ -195,7 +224,16 @@ impl Wire {
 
     /// Writes bytes. A connection that the server has closed takes them in silence.
     pub async fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes).await;
+        let _ = self.try_send(bytes).await;
+    }
+
+    /// Writes bytes.
+    ///
+    /// # Errors
+    ///
+    /// A connection that is closed.
+    pub async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
     }
 
     /// Says that nothing more will be sent, without DISCONNECT.
@@ -259,13 +297,47 @@ impl Wire {
         Message { topic, payload, qos, retain, dup, pkid, properties }
     }
 
-    /// The next frame has to be a PUBLISH; it is acknowledged.
+    /// The next frame has to be a PUBLISH; it is acknowledged, with QoS 2 to the end.
     pub async fn message(&mut self) -> Message {
         let message = self.unacknowledged().await;
-        if message.qos > 0 {
-            self.acknowledge(message.pkid).await;
+        match message.qos {
+            0 => {}
+            1 => self.acknowledge(message.pkid).await,
+            _ => self.complete(message.pkid).await,
         }
         message
+    }
+
+    /// Sends the PUBREC of a packet, and the PUBCOMP behind its PUBREL. What comes before that is
+    /// still to be read.
+    pub async fn complete(&mut self, pkid: u16) {
+        let [high, low] = pkid.to_be_bytes();
+        self.send(&[0x50, 2, high, low]).await;
+        let mut between = Vec::new();
+        loop {
+            let frame = self.frame().await.expect("a PUBREL");
+            if frame == [0x62, 2, high, low] {
+                break;
+            }
+            between.extend(frame);
+        }
+        self.input.splice(..0, between);
+        self.send(&[0x70, 2, high, low]).await;
+    }
+
+    /// Publishes with QoS 2 under this packet id, to the end.
+    pub async fn tell_once(&mut self, pkid: u16, topic: &str, payload: &str) {
+        let [high, low] = pkid.to_be_bytes();
+        self.send(&self.publish(0x04, pkid, topic, payload)).await;
+        self.expect(&[0x50, 2, high, low]).await;
+        self.send(&[0x62, 2, high, low]).await;
+        self.expect(&[0x70, 2, high, low]).await;
+    }
+
+    /// Sends DISCONNECT and waits for the end of the connection.
+    pub async fn leave(mut self) {
+        self.send(DISCONNECT).await;
+        self.expect_end().await;
     }
 
     /// Sends the PUBACK of a packet.
@@ -353,6 +425,34 @@ fn variable(rest: &mut &[u8]) -> usize {
         }
     }
     value
+}
+
+/// The values of a property in a block (MQTT 2.2.2.2), in order.
+fn values(block: &[u8], wanted: u8) -> Vec<Vec<u8>> {
+    let (mut rest, mut found) = (block, Vec::new());
+    while !rest.is_empty() {
+        let id = take(&mut rest, 1)[0];
+        let before = rest;
+        let value = match id {
+            0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28..=0x2a => take(&mut rest, 1),
+            0x13 | 0x21..=0x23 => take(&mut rest, 2),
+            0x02 | 0x11 | 0x18 | 0x27 => take(&mut rest, 4),
+            0x0b => {
+                variable(&mut rest);
+                &before[..before.len() - rest.len()]
+            }
+            0x26 => {
+                take_text(&mut rest);
+                take_text(&mut rest);
+                &before[..before.len() - rest.len()]
+            }
+            _ => take_text(&mut rest),
+        };
+        if id == wanted {
+            found.push(value.to_vec());
+        }
+    }
+    found
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
