@@ -493,7 +493,12 @@ impl Session {
             // Of a message that went to the client at once, its row says so.
             sent = kept.backlog.is_some().then_some(last_kept);
         }
-        let stored = empty && kept.backlog.is_some() && window > 0;
+        let more = empty && kept.backlog.is_some();
+        let stored = more && window > 0;
+        if more && !stored {
+            // Looked for again when the client has acknowledged something.
+            self.ready.store(true, Ordering::Release);
+        }
         Taken { gone: false, stored, sent }
     }
 

@@ -265,6 +265,9 @@ impl Peer for Client {
                 let Accepted { connack, logged_in } = *accepted;
                 out.extend_from_slice(&connack);
                 let logged_in = self.logged_in.insert(logged_in.ok_or(Closing::refused())?);
+                if connack.is_empty() {
+                    return Err(Closing::broken(reason::PACKET_TOO_LARGE));
+                }
                 logged_in.greet(&self.server, out);
             }
             (Done::Topics(work), Some(logged_in)) => {

@@ -39,7 +39,7 @@ pub(super) struct Login {
 
 /// The answer to a CONNECT.
 pub struct Accepted {
-    /// The CONNACK.
+    /// The CONNACK; empty if the client takes no packet of its size.
     pub connack: Vec<u8>,
     /// The client's state; none when it was refused.
     pub logged_in: Option<Box<LoggedIn>>,
@@ -158,6 +158,9 @@ impl Login {
             let written =
                 encode::connack(connack, self.version, present, reason::SUCCESS, &properties);
             debug_assert!(written.is_ok());
+            if connack.len() > self.options.packet_max {
+                connack.clear();
+            }
         }
         Ok(Box::new(logged_in))
     }
