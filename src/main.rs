@@ -82,6 +82,9 @@ const CANNOT: u8 = 2;
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     descriptors::raise();
+    // A huge page that holds one small connection keeps two megabytes; the kernel makes them out of
+    // what the allocator has, so that a server would grow with time. Where it can't be told, it stays.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("can't start: {error}")),

@@ -94,7 +94,7 @@ pub trait Peer: Send + Sized {
     fn is_bound(&self) -> bool;
 
     /// Bytes came.
-    fn on_bytes(&self, now: Timestamp);
+    fn on_bytes(&mut self, now: Timestamp);
 
     /// Nothing came for too long.
     fn on_timeout(&self) -> Self::Closing;
@@ -550,7 +550,7 @@ mod tests {
             true
         }
 
-        fn on_bytes(&self, _: Timestamp) {}
+        fn on_bytes(&mut self, _: Timestamp) {}
 
         fn on_timeout(&self) {}
 

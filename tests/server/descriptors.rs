@@ -42,3 +42,13 @@ async fn the_limit_of_open_files_is_raised_and_what_does_not_fit_is_told_so() {
     let log = fs::read_to_string(log).expect("a log");
     assert!(log.contains("limits.connections does not fit"), "{log}");
 }
+
+#[tokio::test]
+async fn no_huge_page_is_held_for_a_small_connection() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = ServerProcess::spawn(TR50D.command(&dir.path().join("data"), &[]));
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a status");
+    // A kernel that does not say has none to give.
+    let line = status.lines().find(|line| line.starts_with("THP_enabled:"));
+    assert!(line.is_none_or(|line| line.ends_with('0')), "{status}");
+}

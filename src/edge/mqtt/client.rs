@@ -333,8 +333,9 @@ impl Peer for Client {
         self.is_online()
     }
 
-    fn on_bytes(&self, now: Timestamp) {
-        if let Some(logged_in) = &self.logged_in {
+    fn on_bytes(&mut self, now: Timestamp) {
+        if let Some(logged_in) = &mut self.logged_in {
+            logged_in.on_bytes();
             logged_in.session().keep_alive(now);
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ::mqtt::encode;
 use ::mqtt::packet::{Ack, Disconnect};
 use ::mqtt::{Packet, Publish, QoS, Version, reason};
-use base::{ConnInfo, Timestamp, limits};
+use base::{ConnInfo, OrgId, Timestamp, limits};
 use rules::directory::{Outbox, Principal, Push, Reason, Session};
 use store::{Batch, Receipt, StoreError};
 
@@ -24,7 +24,9 @@ use super::promise::Promise;
 use super::reply::Reply;
 use super::thing_command::{Begun, ThingCommand};
 use super::topics::{self, Subscriber, TopicWork, Topics};
-use crate::broker::{FanOut, Message, Owner, Published, Publishing, Session as BrokerSession};
+use crate::broker::{
+    Broker, FanOut, Message, Owner, Published, Publishing, Session as BrokerSession,
+};
 use crate::things::feed::{self, ThingTopic};
 use crate::tr50::dispatch::Caller;
 
@@ -68,6 +70,8 @@ pub struct LoggedIn {
     /// Acknowledgements that wait for a command, and those behind them.
     acks: Acks,
     unclaimed: Option<Box<Unclaimed>>,
+    /// Whether others had their turn since bytes came.
+    had_turn: bool,
     /// Whether the log has a line on a topic that it most likely did not mean.
     noted: bool,
 }
@@ -95,8 +99,14 @@ impl LoggedIn {
             aliases: None,
             acks: Acks::default(),
             unclaimed: None,
+            had_turn: false,
             noted: false,
         }
+    }
+
+    /// Bytes came.
+    pub const fn on_bytes(&mut self) {
+        self.had_turn = false;
     }
 
     /// The session.
@@ -320,8 +330,7 @@ impl LoggedIn {
                 Ok(())
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a message was not stored");
+                not_stored(&error);
                 self.acknowledge_lost(qos, pkid, out)
             }
         }
@@ -528,6 +537,12 @@ impl LoggedIn {
         let (org, broker) = (self.session.org_id(), &server.app.broker);
         let from: Option<&BrokerSession> =
             self.topics.as_ref().map(|topics| &*topics.link().session);
+        if qos != QoS::AtMostOnce && from.is_some() && !std::mem::replace(&mut self.had_turn, true)
+        {
+            let from = self.topics.as_ref().map(|topics| topics.link().session.clone());
+            publish_in_turn(broker.clone(), (org, message, from, batch), pkid, owed);
+            return Ok(());
+        }
         let Some(fan_out) = broker.publish(org, message, from, batch) else {
             self.give_back(server, qos, pkid, reason::TOPIC_INVALID);
             return self.acknowledge(qos, pkid, reason::TOPIC_INVALID, out);
@@ -746,22 +761,52 @@ impl<'a> Destination<'a> {
     }
 }
 
-/// Publishes to many subscribers, or when the store has room; meanwhile the client waits.
-fn publish_later(publishing: Box<Publishing>, qos: QoS, pkid: u16, owed: &mut Owed) {
+/// Publishes when the tasks have run that were woken before this one: the runtime runs first who was
+/// woken last, and a client that publishes behind the SUBSCRIBE of another one expects it to hold.
+fn publish_in_turn(
+    broker: Broker,
+    (org, message, from, batch): (OrgId, Message, Option<Arc<BrokerSession>>, Batch),
+    pkid: u16,
+    owed: &mut Owed,
+) {
     owed.block(Box::pin(async move {
-        let code = match publishing.finish().await {
-            Ok(published) => {
-                let code = code_of(&published);
-                published.receipt.await.is_ok().then_some(code)
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a message was not stored");
-                None
-            }
+        tokio::task::yield_now().await;
+        let qos = message.qos;
+        let code = match broker.publish(org, message, from.as_deref(), batch) {
+            None => Some(reason::TOPIC_INVALID),
+            Some(Ok(FanOut::Published(published))) => stored(published).await,
+            Some(Ok(FanOut::More(publishing))) => finished(publishing).await,
+            Some(Err(error)) => not_stored(&error),
         };
         Done::Topics(TopicWork::Published { qos, pkid, code })
     }));
+}
+
+/// Publishes to many subscribers, or when the store has room; meanwhile the client waits.
+fn publish_later(publishing: Box<Publishing>, qos: QoS, pkid: u16, owed: &mut Owed) {
+    owed.block(Box::pin(async move {
+        let code = finished(publishing).await;
+        Done::Topics(TopicWork::Published { qos, pkid, code })
+    }));
+}
+
+async fn finished(publishing: Box<Publishing>) -> Option<u8> {
+    match publishing.finish().await {
+        Ok(published) => stored(published).await,
+        Err(error) => not_stored(&error),
+    }
+}
+
+/// The reason code for a message when it is stored; none if it is not.
+async fn stored(published: Published) -> Option<u8> {
+    let code = code_of(&published);
+    published.receipt.await.is_ok().then_some(code)
+}
+
+fn not_stored(error: &StoreError) -> Option<u8> {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, "a message was not stored");
+    None
 }
 
 /// The reason code for what became of a message.

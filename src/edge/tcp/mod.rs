@@ -455,7 +455,7 @@ impl Peer for Client {
         self.bound.is_some()
     }
 
-    fn on_bytes(&self, now: Timestamp) {
+    fn on_bytes(&mut self, now: Timestamp) {
         if let Some(session) = &self.bound {
             session.keep_alive(now);
         }
