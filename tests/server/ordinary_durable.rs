@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client::Version::{self, V5, V31, V311};
 use serde_json::json;
-use support::mqtt::{ALL, Connect, PING, Wire};
+use support::mqtt::{ALL, Connect, Wire};
 use support::process::run;
 use support::{Endpoints, ServerProcess, Signal, TestServer, call};
 
@@ -102,7 +102,8 @@ async fn retained_messages_outlive_the_server() {
         for _ in 0..3 {
             got.push(reader.message().await);
         }
-        reader.expect_quiet().await;
+        thing(&site.server, "writer").await.tell("kept/6", "live").await;
+        assert_eq!(reader.message().await.texts(), ("kept/6", "live"));
         got.sort_by(|a, b| a.topic.cmp(&b.topic));
         let texts: Vec<_> = got.iter().map(|m| (m.texts(), m.qos, m.retain)).collect();
         let expected = [
@@ -324,6 +325,50 @@ async fn a_session_with_nothing_in_it_keeps_no_state() {
     }
 }
 
+/// A login has 100 kept sessions at most: the longest away makes room, with all that it holds.
+#[tokio::test]
+async fn the_longest_away_makes_room() {
+    const MOST: usize = 100;
+    let server = TestServer::start();
+    let session = |number: usize| {
+        let id = format!("client-{number}");
+        Connect::thing(V311, "many").id(&id).resuming()
+    };
+    for number in 0..=MOST {
+        let mut wire = session(number).open(&server).await;
+        assert!(!wire.present());
+        assert_eq!(wire.subscribe("$share/g/jobs", 1).await, 1);
+        assert_eq!(wire.subscribe(&format!("end/{number}"), 1).await, 1);
+        if number == 0 {
+            assert_eq!(wire.subscribe("news", 1).await, 1);
+        }
+        wire.leave().await;
+    }
+    // All but the first are there; they take the jobs, one each.
+    let mut writer = thing(&server, "writer").await;
+    writer.tell("news", "for nobody").await;
+    for number in 0..MOST {
+        writer.tell("jobs", &number.to_string()).await;
+    }
+    let mut done = 0;
+    for number in 1..=MOST {
+        let mut wire = session(number).open(&server).await;
+        assert!(wire.present(), "{number}");
+        writer.tell(&format!("end/{number}"), "").await;
+        while wire.message().await.topic == "jobs" {
+            done += 1;
+        }
+        wire.unsubscribe("$share/g/jobs").await;
+        wire.leave().await;
+    }
+    assert_eq!(done, MOST);
+    let mut wire = session(0).open(&server).await;
+    assert!(!wire.present());
+    assert_eq!(wire.subscribe("end", 1).await, 1);
+    writer.tell("end", "").await;
+    assert_eq!(wire.message().await.topic, "end");
+}
+
 /// Who deletes a thing, an application or a user (an organisation is deleted when it has none of them
 /// left) ends their sessions: the next who comes under that name finds nothing, and nothing of the
 /// old one takes part any more.
@@ -332,10 +377,13 @@ async fn a_session_ends_with_who_owns_it() {
     let server = TestServer::start();
     let mut admin = server.admin("http").await;
     for version in ALL {
-        for owner in ["thing", "app", "user"] {
-            let org = json!({"key": format!("Meadow-{owner}-{version:?}")}).to_string();
-            let token = format!("token-of-the-{owner}-{version:?}");
-            let email = format!("{owner}-{version:?}@meadow.example").to_lowercase();
+        let states = ["away", "lost", "there"];
+        for (owner, state) in
+            ["thing", "app", "user"].into_iter().flat_map(|owner| states.map(|s| (owner, s)))
+        {
+            let org = json!({"key": format!("Meadow-{owner}-{state}-{version:?}")}).to_string();
+            let token = format!("token-of-the-{owner}-{state}-{version:?}");
+            let email = format!("{owner}-{state}-{version:?}@meadow.example").to_lowercase();
             let app = json!({"name": token, "token": token, "autoRegister": true}).to_string();
             let user = json!({"emailAddress": email, "password": "goat-password"}).to_string();
             let switch_to = async |admin: &mut client::Client, org: &str| {
@@ -351,7 +399,7 @@ async fn a_session_ends_with_who_owns_it() {
                 login.login = Some((email, "goat-password".to_owned()));
             }
             let herd = Connect::login(V5, "h", "herd", &token);
-            let what = format!("{version:?} {owner}");
+            let what = format!("{version:?} {owner}, {state}");
             let mut old = login.open(&server).await;
             for filter in ["news", "$share/g/jobs"] {
                 assert_eq!(old.subscribe(filter, 2).await, 2, "{what}");
@@ -361,7 +409,18 @@ async fn a_session_ends_with_who_owns_it() {
             assert_eq!(old.unacknowledged().await.texts().1, "in flight");
             old.send(&old.publish(0x04, 5, "held", "x")).await;
             old.expect(&ack(0x50, 5)).await;
-            old.leave().await;
+            // Away, lost without the server's knowing it yet, or connected.
+            let still_there = match state {
+                "away" => {
+                    old.leave().await;
+                    None
+                }
+                "lost" => {
+                    drop(old);
+                    None
+                }
+                _ => Some(old),
+            };
             others.tell("news", "waiting").await;
 
             // The end, and the same names again.
@@ -378,12 +437,16 @@ async fn a_session_ends_with_who_owns_it() {
                     call(&mut admin, "user.create", &user).await;
                 }
             }
+            if let Some(mut old) = still_there {
+                while old.frame().await.is_some() {}
+            }
             let mut new = login.open(&server).await;
             assert!(!new.present(), "{what}");
-            new.send(PING).await;
-            assert_eq!(new.frame().await.as_deref(), Some(&[0xd0, 0][..]), "{what}");
+            assert_eq!(new.subscribe("begin", 1).await, 1);
             // Nothing that the old one held has a part in what comes now.
             let mut others = herd.open(&server).await;
+            others.tell("begin", "").await;
+            assert_eq!(new.message().await.topic, "begin", "{what}");
             assert_eq!(others.subscribe("$share/g/jobs", 0).await, 0);
             assert_eq!(others.subscribe("held", 0).await, 0);
             for number in 0..4 {
