@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{OrgId, Timestamp};
+use base::{OrgId, Timestamp, limits};
 use rules::directory::{Events, Principal, Session, Who};
 use rules::identity::Access;
 use store::StoreError;
@@ -105,8 +105,12 @@ impl App {
             }
             Affected::Within(_) => app.end_kept_sessions(&Scope::All),
         };
-        // There may be many, and nobody waits for it.
-        tokio::task::spawn_blocking(follow);
+        // Many are looked at aside; of few, none is left when the reply goes out.
+        if self.broker.load().kept_sessions <= limits::KEPT_SESSIONS_AT_ONCE_MAX {
+            follow();
+        } else {
+            tokio::task::spawn_blocking(follow);
+        }
     }
 
     /// Every live session of those whose rights have changed.

@@ -329,9 +329,8 @@ impl Broker {
         if is_kept {
             self.forget(owner);
             let leaver = self.0.kept.lock().insert(session.clone());
-            match leaver.map_err(|_| Refusal::Quota)? {
-                Some(leaver) => self.evict(&leaver),
-                None => {}
+            if let Some(leaver) = leaver.map_err(|_| Refusal::Quota)? {
+                self.evict(&leaver);
             }
         }
         self.0.sessions.fetch_add(1, Ordering::Relaxed);
@@ -773,7 +772,12 @@ impl Broker {
     /// The store failed.
     pub async fn load_more(&self, link: Link) -> Result<(), StoreError> {
         let (broker, session) = (self.clone(), link.session.clone());
-        let look = move || session.backlog(link.epoch, &broker.0.tables);
+        let look = move || {
+            // What is numbered is in the writer's queue then, and behind the barrier in the store.
+            let org = broker.org(session.org());
+            let _order = org.order.lock();
+            session.backlog(link.epoch, &broker.0.tables)
+        };
         let looked = tokio::task::spawn_blocking(look).await.map_err(|_| StoreError::Closed)??;
         let Some((from, last)) = looked else { return Ok(()) };
         self.0.tables.writer().barrier()?.await?;
@@ -787,7 +791,9 @@ impl Broker {
         let rows = read.await.map_err(|_| StoreError::Closed)??;
         let full = rows.len() == limits::PAGE_ROWS;
         let found = rows.iter().map(|(key, _)| rows::seq_of(key)).max();
-        let next = found.filter(|_| full).map_or(last.max(from), |found| found) + 1;
+        // More may have come meanwhile; they are in the order of their numbers.
+        let next = if full { found } else { found.max(Some(last)) };
+        let next = next.unwrap_or(from).max(from) + 1;
         let read = |(key, value): &(Vec<u8>, Vec<u8>)| {
             Some((rows::seq_of(key), rows::read_message(value)?))
         };

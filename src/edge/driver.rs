@@ -444,7 +444,7 @@ mod tests {
     use std::sync::Arc;
 
     use parking_lot::Mutex;
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncReadExt, DuplexStream};
 
     use super::*;
 

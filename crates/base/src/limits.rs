@@ -354,6 +354,10 @@ pub const CLIENT_ID_BYTES_MAX: usize = 256;
 /// says that it takes.
 pub const INFLIGHT_MAX: usize = 100;
 
+/// Kept MQTT sessions that are looked at on a connection's own thread when rights change: some
+/// milliseconds.
+pub const KEPT_SESSIONS_AT_ONCE_MAX: usize = 10_000;
+
 /// Topic aliases that a client may set, each of which is a topic that is held for it.
 pub const TOPIC_ALIASES_MAX: u16 = 16;
 

@@ -3,7 +3,7 @@
 mod acks;
 mod request;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -65,8 +65,8 @@ pub struct LoggedIn {
     /// Inbound QoS 2 messages that were taken and not released; those of a session that outlives the
     /// connection are in the broker, too.
     qos2: Vec<u16>,
-    /// Topics that the client has given an alias.
-    aliases: Option<Box<HashMap<u16, Box<str>>>>,
+    /// Topics by the aliases that the client has given them, from 1 on; empty ones have none.
+    aliases: Vec<Box<str>>,
     /// Acknowledgements that wait for a command, and those behind them.
     acks: Acks,
     unclaimed: Option<Box<Unclaimed>>,
@@ -96,7 +96,7 @@ impl LoggedIn {
             has_will,
             name,
             qos2: Vec::new(),
-            aliases: None,
+            aliases: Vec::new(),
             acks: Acks::default(),
             unclaimed: None,
             had_turn: false,
@@ -249,14 +249,20 @@ impl LoggedIn {
     /// The topic that a client means by an alias; one that it names is meant from now on (MQTT 5,
     /// 3.3.2.3.4).
     fn topic_of(&mut self, alias: u16, named: &str) -> Result<Box<str>, Closing> {
-        if alias > limits::TOPIC_ALIASES_MAX {
+        if !(1..=limits::TOPIC_ALIASES_MAX).contains(&alias) {
             return Err(Closing::broken(reason::TOPIC_ALIAS_INVALID));
         }
+        let index = usize::from(alias - 1);
         if named.is_empty() {
-            let known = self.aliases.as_ref().and_then(|aliases| aliases.get(&alias));
+            let known = self.aliases.get(index).filter(|known| !known.is_empty());
             return known.cloned().ok_or(Closing::broken(reason::PROTOCOL_ERROR));
         }
-        self.aliases.get_or_insert_default().insert(alias, named.into());
+        if self.aliases.len() <= index {
+            self.aliases.resize(index + 1, Box::default());
+        }
+        if let Some(known) = self.aliases.get_mut(index) {
+            *known = named.into();
+        }
         Ok(named.into())
     }
 
