@@ -8,7 +8,8 @@
 //! * [`app`]: all parts together, and [`App::apply`](app::App::apply), through which they change.
 //! * [`things`]: telemetry, mailboxes and files of things, and the topics on which changes are
 //!   published.
-//! * [`broker`]: ordinary MQTT topics, through the embedded rumqttd router.
+//! * [`broker`]: ordinary MQTT topics: subscriptions, sessions that outlive connections, retained
+//!   messages.
 //! * [`backup`], [`control`]: copies of a running store, and the socket by which they are asked
 //!   for.
 //! * [`serve`]: start order, listeners, graceful stop; [`descriptors`]: how many connections fit.
