@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use client::Version::V5;
 use serde_json::json;
+use support::mqtt::Connect;
 use support::{TestServer, call};
 
 #[tokio::test]
@@ -45,4 +47,25 @@ async fn check(archive: &Path) {
     assert_eq!(def["name"], "Mower");
     let log = find("log.list", r#"{"thingKey":"mower-1"}"#).await;
     assert!(log.to_string().contains("hello"), "{log}");
+    if !archive.ends_with("schema-2.tar.gz") {
+        check_ordinary_topics(&server).await;
+    }
+}
+
+/// From schema 3 on: a session of MQTT 5 without end, what waits in it, and a retained message.
+async fn check_ordinary_topics(server: &TestServer) {
+    let expiry = [0x11, 0xff, 0xff, 0xff, 0xff];
+    let keeper = Connect::thing(V5, "mower-1").id("keeper").resuming().properties(&expiry);
+    let mut keeper = keeper.open(server).await;
+    assert!(keeper.present());
+    for (topic, payload, qos) in
+        [("plant/1", "first", 1), ("plant/2", "second", 1), ("plant/state", "kept", 1)]
+    {
+        let message = keeper.message().await;
+        assert_eq!((message.texts(), message.qos), ((topic, payload), qos));
+    }
+    let mut reader = Connect::thing(V5, "reader").open(server).await;
+    assert_eq!(reader.subscribe("plant/#", 0).await, 0);
+    let message = reader.message().await;
+    assert_eq!((message.texts(), message.retain), (("plant/state", "kept"), true));
 }
