@@ -242,6 +242,7 @@ impl Topics {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let place = match ServedBy::of(filter) {
+            ServedBy::Nobody if filter.starts_with("thing/") => return Err(reason::NOT_AUTHORIZED),
             // It is no question of rights; no other code of MQTT 5 fits, and its interoperability
             // suite knows no other.
             ServedBy::Nobody => return Err(reason::UNSPECIFIED),
