@@ -67,8 +67,8 @@ struct CheckArgs {
 
 const VARIABLES: &str = "\
 A variable TR50D_<SECTION>__<KEY> of the environment overrides a key, such as
-TR50D_MQTT__LISTEN=0.0.0.0:1883. Any other variable that begins with TR50D_ is an error, but
-TR50D_URL, TR50D_PASSWORD_FILE, TR50D_CONTEXT and TR50D_TEST_CLIENTS, which are not for the server.";
+TR50D_MQTT__TLS_LISTEN=0.0.0.0:8883. Any other variable that begins with TR50D_ is an error,
+but TR50D_URL, TR50D_PASSWORD_FILE, TR50D_CONTEXT and TR50D_TEST_CLIENTS, which are not for the server.";
 
 const SERVE_NEEDS: &str = "serve needs --config FILE (`tr50d init` makes one), a key in the \
      environment such as TR50D_SERVER__DATA_DIR, or --demo for a try";

@@ -115,6 +115,7 @@ impl Server {
     ///
     /// Whatever is in the way, in one sentence.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check_exposure()?;
         let wants_tls = [&config.mqtt.tls_listen, &config.tcp.tls_listen, &config.http.tls_listen];
         let tls = match wants_tls.iter().any(|address| address.is_some()) {
             true => Some(tls::Acceptor::new(&config.tls)?),

@@ -98,6 +98,8 @@ sections! {
         durability: Durability = Durability::Os,
         /// Characters of the tokens that the server makes.
         token_chars: usize = TOKEN_BYTES_MIN,
+        /// Whether listeners without TLS may be reached from other machines.
+        allow_plaintext: bool = false,
     }
     /// `[mqtt]`: the MQTT edge.
     mqtt: Mqtt {
@@ -309,7 +311,7 @@ impl Config {
     /// Problems that only the machine can show: files that can't be read, or that hold something
     /// else. One sentence each, for `tr50d check`.
     pub fn check(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems = Vec::from_iter(self.exposed());
         if let Some(path) = &self.server.bootstrap
             && let Err(error) = fs::read(path)
         {
@@ -320,6 +322,28 @@ impl Config {
             problems.push(format!("server.data_dir: {data_dir:?} is not a directory"));
         }
         problems
+    }
+
+    /// Refuses to serve passwords and tokens that others can read on the way. Not among the
+    /// contradictions: a backup may be made of such a configuration.
+    ///
+    /// # Errors
+    ///
+    /// A listener without TLS is not on loopback, and `server.allow_plaintext` does not say so.
+    pub fn check_exposure(&self) -> Result<(), ConfigError> {
+        self.exposed().map_or(Ok(()), |sentence| Err(ConfigError::Invalid(sentence)))
+    }
+
+    fn exposed(&self) -> Option<String> {
+        let is_exposed = |(key, addr): &(&str, SocketAddr)| {
+            !key.ends_with("tls_listen") && !addr.ip().to_canonical().is_loopback()
+        };
+        let listeners = self.listeners().into_iter();
+        let (key, addr) = listeners.filter(|_| !self.server.allow_plaintext).find(is_exposed)?;
+        Some(format!(
+            "{key} is {addr}, where passwords and tokens can be read on their way: use a \
+             tls_listen, a loopback address, or server.allow_plaintext = true"
+        ))
     }
 
     /// The addresses to listen on, each with the name of its key, such as `mqtt.tls_listen`.

@@ -128,6 +128,37 @@ fn the_demo_stays_on_loopback() {
 }
 
 #[test]
+fn plain_listeners_beyond_loopback_have_to_be_allowed() {
+    let check = |env: &[(&str, &str)], key: Option<&str>| {
+        let config = load("", env).expect("no contradiction");
+        let refused = config.check_exposure().map_err(|error| error.to_string());
+        match key {
+            None => assert_eq!((refused, config.check()), (Ok(()), Vec::new()), "{env:?}"),
+            Some(key) => {
+                let sentence = refused.expect_err(key);
+                assert!(sentence.contains(&format!("{key} is ")), "{sentence}");
+                assert!(sentence.contains("server.allow_plaintext = true"), "{sentence}");
+                assert_eq!(config.check().len(), 1);
+            }
+        }
+    };
+    check(&[], None);
+    check(&[("TR50D_MQTT__LISTEN", "[::1]:1883"), ("TR50D_TCP__LISTEN", "127.8.9.1:1")], None);
+    check(&[("TR50D_HTTP__LISTEN", "[::ffff:127.0.0.1]:80")], None);
+    for (name, key) in [("MQTT", "mqtt.listen"), ("TCP", "tcp.listen"), ("HTTP", "http.listen")] {
+        let name = format!("TR50D_{name}__LISTEN");
+        for address in ["0.0.0.0:1", "[::]:1", "192.0.2.1:0", "[::ffff:192.0.2.1]:0"] {
+            check(&[(&name, address)], Some(key));
+            check(&[(&name, address), ("TR50D_SERVER__ALLOW_PLAINTEXT", "true")], None);
+            let trusted = ("TR50D_PROXY__TRUSTED", "0.0.0.0/0");
+            check(&[(&name, address), trusted], Some(key));
+        }
+    }
+    let tls = [("TR50D_TLS__CERT", "a"), ("TR50D_TLS__KEY", "b")];
+    check(&[tls[0], tls[1], ("TR50D_MQTT__TLS_LISTEN", "0.0.0.0:8883")], None);
+}
+
+#[test]
 fn check_finds_files_that_are_not_there() {
     let env = [
         ("TR50D_SERVER__BOOTSTRAP", "/nowhere/demo.toml"),

@@ -70,6 +70,18 @@ macro_rules! whole_numbers {
 
 whole_numbers!(u32, u64, usize);
 
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_bool()
+    }
+}
+
 impl Value for PathBuf {
     const EXPECTED: &'static str = "a path";
 

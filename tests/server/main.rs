@@ -38,6 +38,7 @@ mod own_roles;
 mod paho;
 mod password_changes;
 mod pasts;
+mod plaintext;
 mod readme;
 mod regressions;
 mod shape;
