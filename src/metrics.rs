@@ -3,7 +3,7 @@
 //! Everything a command touches is a handle made at the start: one atomic addition, no look-up.
 //! Labels are `&'static str`, so that no peer can make new ones.
 
-use base::Protocol;
+use base::{Protocol, Timestamp};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,6 +44,7 @@ pub struct Metrics {
     mail_callers: Gauge,
     file_transfers: Gauge,
     file_bytes: Gauge,
+    certificate_end: Gauges,
 }
 
 /// The counters of one command.
@@ -106,8 +107,18 @@ impl Metrics {
             mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
             file_transfers: gauge(r, "file_transfers", "Files being uploaded or downloaded"),
             file_bytes: gauge(r, "file_bytes", "Bytes of stored files, in blocks of 4096"),
+            certificate_end: gauges(
+                r,
+                "tls_certificate_end_timestamp_seconds",
+                "When the certificate in tls.cert ends, in Unix seconds",
+            ),
             registry,
         }
+    }
+
+    /// The server's certificate ends then.
+    pub fn certificate_ends(&self, end: Timestamp) {
+        self.certificate_end.get_or_create(&[("key", "tls.cert")]).set(end.as_millis() / 1000);
     }
 
     /// A connection was accepted; it is open as long as the answer lives.

@@ -18,9 +18,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, OpenError};
+use crate::app::{App, OpenError, Shown};
 use crate::backup::{self, BackupError};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
 use crate::descriptors;
 use crate::dialects::{cognite, element};
@@ -131,6 +131,7 @@ impl Server {
             trusted: config.proxy.trusted.clone(),
             cors_origins: config.http.cors_origins.clone(),
         });
+        note_expiry(&app, tls.is_some().then_some(&config.tls));
         let shared = Arc::new(Shared {
             mqtt: Arc::new(MqttServer::new(app.clone())),
             app,
@@ -163,6 +164,19 @@ impl Server {
         &self.listening
     }
 
+    /// Has new connections get what the files of `[tls]` hold now; those that are open go on as they
+    /// are. Without TLS listeners it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// The files can't be used: what was in use stays.
+    pub fn reload_tls(&self, tls: &Tls) -> Result<(), TlsError> {
+        let Some(acceptor) = &self.shared.tls else { return Ok(()) };
+        acceptor.replace(tls)?;
+        note_expiry(&self.shared.app, Some(tls));
+        Ok(())
+    }
+
     /// The directory and the rest, for those who embed the server.
     pub fn app(&self) -> &Arc<App> {
         &self.shared.app
@@ -193,6 +207,17 @@ impl Server {
         }
         self.housekeeping.abort();
         app.stop().await;
+    }
+}
+
+/// Counts and says when the certificate ends, if the server has one.
+fn note_expiry(app: &App, tls: Option<&Tls>) {
+    let Some(tls) = tls else { return };
+    if let Some(end) = tls::expiry(tls) {
+        app.metrics.certificate_ends(end);
+    }
+    if let Some(warning) = tls::expiry_warning(tls, Timestamp::now()) {
+        tracing::warn!("{warning}");
     }
 }
 
@@ -351,18 +376,19 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let _open = shared.app.metrics.connection_opened(protocol);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let (stream, remote_addr) = if is_over_tls(protocol) || shared.http.trusted.contains(peer.ip())
-    {
-        // Boxed: most connections need no room for it, and none does afterwards.
-        let prepared = Box::pin(prepare(shared, stream, peer, protocol));
-        match shared.stop.run_until_cancelled(prepared).await {
-            Some(Some(prepared)) => prepared,
-            Some(None) | None => return,
-        }
-    } else {
-        (Stream::Tcp(stream), peer)
-    };
-    let info = ConnInfo { protocol, remote_addr };
+    let (stream, remote_addr, shown) =
+        if is_over_tls(protocol) || shared.http.trusted.contains(peer.ip()) {
+            // Boxed: most connections need no room for it, and none does afterwards.
+            let prepared = Box::pin(prepare(shared, stream, peer, protocol));
+            match shared.stop.run_until_cancelled(prepared).await {
+                Some(Some(prepared)) => prepared,
+                Some(None) | None => return,
+            }
+        } else {
+            (Stream::Tcp(stream), peer, None)
+        };
+    let certificate = shown.as_ref().map(|shown| shown.id);
+    let info = ConnInfo { protocol, remote_addr, certificate };
     match protocol {
         Protocol::Tcp | Protocol::Tcps => {
             tcp::serve(shared.app.clone(), stream, info, full, shared.stop.clone()).await;
@@ -386,7 +412,7 @@ async fn prepare(
     mut stream: TcpStream,
     peer: SocketAddr,
     protocol: Protocol,
-) -> Option<(Stream, SocketAddr)> {
+) -> Option<(Stream, SocketAddr, Option<Box<Shown>>)> {
     static LOG: PeerLog = PeerLog::new(5);
     let metrics = &shared.app.metrics;
     let peer = match proxy::real_peer(&mut stream, peer, &shared.http.trusted).await {
@@ -398,15 +424,19 @@ async fn prepare(
         }
     };
     let Some(acceptor) = shared.tls.as_ref().filter(|_| is_over_tls(protocol)) else {
-        return Some((Stream::Tcp(stream), peer));
+        return Some((Stream::Tcp(stream), peer, None));
     };
     if let Some(met) = met_without_tls(&stream).await {
         metrics.connection_refused("tls");
-        wrong_door::log(&ConnInfo { protocol, remote_addr: peer }, met);
+        wrong_door::log(&ConnInfo::new(protocol, peer), met);
         return None;
     }
     match acceptor.accept(stream).await {
-        Ok(stream) => Some((stream, peer)),
+        Ok(tls::Accepted { stream, client }) => {
+            let certificates = &shared.app.certificates;
+            let shown = client.map(|(login, names)| Box::new(certificates.note(login, names)));
+            Some((stream, peer, shown))
+        }
         Err(error) => {
             metrics.connection_refused("tls");
             peer_log!(LOG, %peer, %error, "a TLS handshake failed");

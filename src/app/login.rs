@@ -9,6 +9,7 @@ use rules::identity::{Access, Refusal};
 use store::{Receipt, StoreError};
 
 use super::App;
+use super::certificates::Proof;
 use crate::random::{NoRandom, random};
 
 /// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
@@ -194,7 +195,15 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Arc<User>, LoginError> {
-        let user = self.check_password(name, password, conn, now).await;
+        let credentials = Credentials::User { name: name.to_owned(), password };
+        let user = match self.behind_certificate(credentials, conn) {
+            Ok(Proof::Credentials(Credentials::User { name, password })) => {
+                self.check_password(&name, password, conn, now).await
+            }
+            Ok(Proof::User(name)) => self.certified(&name),
+            Ok(Proof::Credentials(_)) => Err(Refusal::BadCredentials),
+            Err(refusal) => Err(refusal),
+        };
         let user = user.and_then(|checked| self.as_now(&checked)).map_err(LoginError::from);
         self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
         user
@@ -254,11 +263,16 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
-        let admitted = match credentials {
-            Credentials::User { name, password } => {
-                self.admit_user(&name, password, conn, now).await
+        let admitted = match self.behind_certificate(credentials, conn) {
+            Err(refusal) => Err(refusal.into()),
+            Ok(Proof::User(name)) => {
+                self.certified(&name).and_then(|user| self.admit_user(user)).map_err(Into::into)
             }
-            Credentials::Application { thing_key, token, app_id } => {
+            Ok(Proof::Credentials(Credentials::User { name, password })) => {
+                let checked = self.check_password(&name, password, conn, now).await;
+                checked.and_then(|user| self.admit_user(user)).map_err(Into::into)
+            }
+            Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
                 let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
                 self.admit_application(&thing_key, &token, app_id, now)
             }
@@ -267,14 +281,12 @@ impl App {
         admitted
     }
 
-    async fn admit_user(
-        &self,
-        name: &str,
-        password: String,
-        conn: ConnInfo,
-        now: Timestamp,
-    ) -> Result<Admitted, LoginError> {
-        let user = self.check_password(name, password, conn, now).await?;
+    /// The user whom a certificate names.
+    fn certified(&self, name: &str) -> Result<Arc<User>, Refusal> {
+        self.records.user_by_email(name).ok_or(Refusal::BadCredentials)
+    }
+
+    fn admit_user(&self, user: Arc<User>) -> Result<Admitted, Refusal> {
         let home = self.records.org(user.home);
         let access = home.and_then(|home| self.records.user_access(&user, &home));
         let access = Arc::new(access.ok_or(Refusal::NoAccess)?);

@@ -84,6 +84,7 @@ impl App {
             feed: Arc::<Feed>::default(),
             broker: Broker::open(tables.clone(), broker_config, now)?,
             long_answers: Arc::new(Semaphore::new(limits::ELEMENT_LONG_ANSWERS_MAX)),
+            certificates: Arc::default(),
             server_id: host_name(),
             made_tokens: Default::default(),
             records,

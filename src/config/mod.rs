@@ -137,6 +137,10 @@ sections! {
         key: Option<PathBuf> = None,
         /// PEM file with the authorities whose client certificates are checked when shown.
         client_ca: Option<PathBuf> = None,
+        /// Whether clients are asked for certificates.
+        client_auth: ClientAuth = ClientAuth::ByCa,
+        /// Which logins go by the client's certificate.
+        client_login: ClientLogin = ClientLogin::None,
     }
     /// `[sessions]`: how long sessions live, and how many are shown.
     sessions: Sessions {
@@ -199,6 +203,42 @@ sections! {
     proxy: Proxy {
         /// Peers whose PROXY protocol header and X-Forwarded-For are believed.
         trusted: Trusted = Trusted::default(),
+    }
+}
+
+/// Whether clients are asked for certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientAuth {
+    /// It is not said: as [`ClientAuth::Optional`] if `tls.client_ca` is set, else nobody is.
+    ByCa,
+    /// Nobody is.
+    None,
+    /// One that is shown has to be right.
+    Optional,
+    /// Who shows none does not get in.
+    Required,
+}
+
+/// Which logins go by the client's certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientLogin {
+    /// None.
+    None,
+    /// Those of things: it names the thing.
+    Thing,
+    /// Those of users: it names the user, who needs no password.
+    User,
+}
+
+impl Tls {
+    /// Whether clients are asked for certificates, if they are; then, whether they need one.
+    pub fn client_auth(&self) -> Option<bool> {
+        match self.client_auth {
+            ClientAuth::None => None,
+            ClientAuth::ByCa => self.client_ca.as_ref().map(|_| false),
+            ClientAuth::Optional => Some(false),
+            ClientAuth::Required => Some(true),
+        }
     }
 }
 
@@ -473,6 +513,14 @@ impl Config {
         let checks = [
             (tls.cert.is_some() == tls.key.is_some(), "tls.cert and tls.key need each other"),
             (tls.client_ca.is_none() || tls.cert.is_some(), "tls.client_ca needs tls.cert"),
+            (
+                tls.client_auth().is_none() || tls.client_ca.is_some(),
+                "tls.client_auth needs tls.client_ca, whose certificates it asks for",
+            ),
+            (
+                tls.client_login == ClientLogin::None || tls.client_auth().is_some(),
+                "tls.client_login needs tls.client_ca and a tls.client_auth that is not \"none\"",
+            ),
             (sessions.ttl_s > 0, "sessions.ttl_s must be at least 1"),
             (
                 sessions.ttl_s <= sessions.max_age_s,

@@ -75,6 +75,9 @@ fn mistakes_are_named() {
     check("[sessions]\nttl_s = -1", &[], &["\"ttl_s\"", "-1"]);
     check("[tcp]\nlisten = \"localhost\"", &[], &["address and port", "\"localhost\""]);
     check("[server]\ndurability = \"ram\"", &[], &["\"os\" or \"disk\""]);
+    check("[tls]\nclient_auth = \"maybe\"", &[], &["\"none\", \"optional\" or \"required\""]);
+    check("[tls]\nclient_login = \"\"", &[], &["\"none\", \"thing\" or \"user\""]);
+    check("[server]\nallow_plaintext = 1", &[], &["\"allow_plaintext\"", "true or false"]);
     check("[log]\nlevel = \"loud\"", &[], &["[log]", "trace"]);
     for wrong in ["[\"https://app.example/\"]", "[\"app.example\"]", "\"*\"", "[1]"] {
         let text = format!("[http]\ncors_origins = {wrong}");
@@ -100,6 +103,12 @@ fn contradictions_are_told_in_a_sentence() {
     check(&[("TR50D_MQTT__TLS_LISTEN", "127.0.0.1:8883")], "mqtt.tls_listen needs tls.cert");
     check(&[("TR50D_TLS__CERT", "a.pem")], "tls.cert and tls.key need each other");
     check(&[("TR50D_TLS__CLIENT_CA", "a.pem")], "tls.client_ca needs tls.cert");
+    check(&[("TR50D_TLS__CLIENT_AUTH", "optional")], "tls.client_auth needs tls.client_ca");
+    check(&[("TR50D_TLS__CLIENT_AUTH", "required")], "tls.client_auth needs tls.client_ca");
+    check(&[("TR50D_TLS__CLIENT_LOGIN", "user")], "tls.client_login needs tls.client_ca");
+    let tls = [("TR50D_TLS__CERT", "a"), ("TR50D_TLS__KEY", "b"), ("TR50D_TLS__CLIENT_CA", "c")];
+    let login = [("TR50D_TLS__CLIENT_AUTH", "none"), ("TR50D_TLS__CLIENT_LOGIN", "thing")];
+    check(&[&tls[..], &login].concat(), "tls.client_login needs tls.client_ca and a");
     check(&[("TR50D_SESSIONS__TTL_S", "0")], "sessions.ttl_s must be");
     check(&[("TR50D_SESSIONS__TTL_S", "259201")], "longer than sessions.max_age_s");
     check(&[("TR50D_SESSIONS__LIST_LIMIT", "0")], "sessions.list_limit");

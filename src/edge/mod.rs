@@ -1,6 +1,7 @@
 //! The edges: MQTT, TCP and HTTP. Each frames bytes and knows the peer, and never looks into a
 //! command.
 
+mod certificate;
 pub mod driver;
 pub mod http;
 pub mod mqtt;

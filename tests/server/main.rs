@@ -2,6 +2,7 @@
 
 mod administration;
 mod backup;
+mod client_certificates;
 mod client_tls;
 mod close_after_reply;
 mod cognite;
@@ -43,6 +44,7 @@ mod readme;
 mod regressions;
 mod shape;
 mod shown_sessions;
+mod signals;
 mod tcp;
 mod telemetry;
 mod thing_topics;

@@ -1,6 +1,7 @@
 //! What is known of a connection: its protocol and the peer's address.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,4 +51,25 @@ pub struct ConnInfo {
     pub protocol: Protocol,
     /// The peer's address and port.
     pub remote_addr: SocketAddr,
+    /// The client's certificate, if it has shown one and logins go by it. A number of this run.
+    #[serde(skip)]
+    pub certificate: Option<CertificateId>,
+}
+
+impl ConnInfo {
+    /// A connection whose client has shown no certificate.
+    pub const fn new(protocol: Protocol, remote_addr: SocketAddr) -> Self {
+        Self { protocol, remote_addr, certificate: None }
+    }
+}
+
+/// The number of a client's certificate, as long as its connection is open.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CertificateId(NonZeroU32);
+
+impl CertificateId {
+    /// The certificate of this number.
+    pub const fn new(number: NonZeroU32) -> Self {
+        Self(number)
+    }
 }

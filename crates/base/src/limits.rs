@@ -41,6 +41,10 @@ pub const PROXY_V2_BYTES_MAX: usize = 4096;
 /// a failure is a hundred times as long as the `{}` that causes it.
 pub const TCP_REFUSALS_MAX: u32 = 5;
 
+/// Days before a certificate's end from which `check` and the log warn of it. Programs that renew
+/// certificates begin 30 days before; those that have not by then have failed.
+pub const CERTIFICATE_NEAR_DAYS: u64 = 21;
+
 /// Time for answers in flight and the journal when the server stops; the whole stop takes 5 s.
 pub const STOP_WAIT: Duration = Duration::from_secs(3);
 

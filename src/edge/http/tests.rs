@@ -117,7 +117,7 @@ impl Server {
             while let Ok((socket, remote_addr)) = listener.accept().await {
                 tokio::spawn(serve_connection(
                     Stream::Tcp(socket),
-                    ConnInfo { protocol, remote_addr },
+                    ConnInfo::new(protocol, remote_addr),
                     served.clone(),
                     config.clone(),
                     token.clone(),
@@ -465,7 +465,7 @@ async fn silent_and_slow_peers_are_given_up() {
     // Every other wait is far longer than the test, so only the one in question can end it.
     let check = async |bytes: &[u8], waits: Waits, part: &str| {
         let (mut near, far) = tokio::io::duplex(1024);
-        let info = ConnInfo { protocol: Protocol::Http, remote_addr: ([127, 0, 0, 1], 1).into() };
+        let info = ConnInfo::new(Protocol::Http, ([127, 0, 0, 1], 1).into());
         let trusted = Trusted::default();
         let config = Arc::new(config(trusted));
         let echo = Echo { files: files.clone(), ..Echo::default() };

@@ -175,7 +175,12 @@ impl Client {
     ) -> Result<(), Closing> {
         match (&mut self.logged_in, packet) {
             (Some(logged_in), packet) => logged_in.receive(&self.server, packet, out, owed),
-            (None, Packet::Connect(packet)) => {
+            (None, Packet::Connect(mut packet)) => {
+                if self.info.certificate.is_some() {
+                    // Who is named by a certificate may leave these out.
+                    packet.username = packet.username.or(Some(""));
+                    packet.password = packet.password.or(Some(b""));
+                }
                 self.version = packet.version;
                 if self.full {
                     connect::refuse_full(packet.version, out);

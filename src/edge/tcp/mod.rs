@@ -217,7 +217,7 @@ impl Client {
         owed: &Pending<FromDevice>,
     ) -> Result<Option<dispatch::Pending>, Refusal> {
         let mut head: &[u8] = b"";
-        match exchange::tcp_auth(&self.app, request)? {
+        match exchange::tcp_auth(&self.app, request, self.caller.conn)? {
             TcpAuth::Login { credentials, notify } => {
                 return Err(Refusal::Login(credentials, notify));
             }
@@ -498,10 +498,8 @@ mod tests {
     async fn a_silent_connection_ends_whatever_its_session() {
         let now = Timestamp::now();
         let (app, _) = demo();
-        let conn = ConnInfo {
-            protocol: Protocol::Tcp,
-            remote_addr: "192.0.2.1:5".parse().expect("an address"),
-        };
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let conn = ConnInfo::new(Protocol::Tcp, remote_addr);
         let credentials = Credentials::Application {
             thing_key: "mower-1".into(),
             token: "demo-token-basicorg".into(),

@@ -170,7 +170,7 @@ fn start_like(app: &App, like: &Session, number: usize) {
 pub(super) fn conn(number: usize) -> ConnInfo {
     let ip = Ipv4Addr::from(0x0a00_0000 + number as u32);
     let remote_addr = SocketAddr::new(IpAddr::V4(ip), 50_000);
-    ConnInfo { protocol: Protocol::Mqtt, remote_addr }
+    ConnInfo::new(Protocol::Mqtt, remote_addr)
 }
 
 /// A connection that nothing is sent to.
