@@ -45,6 +45,7 @@ pub struct Metrics {
     file_transfers: Gauge,
     file_bytes: Gauge,
     certificate_end: Gauges,
+    unauthenticated: Gauge,
 }
 
 /// The counters of one command.
@@ -107,6 +108,11 @@ impl Metrics {
             mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
             file_transfers: gauge(r, "file_transfers", "Files being uploaded or downloaded"),
             file_bytes: gauge(r, "file_bytes", "Bytes of stored files, in blocks of 4096"),
+            unauthenticated: gauge(
+                r,
+                "unauthenticated_bytes",
+                "Bytes held for half requests of those who have not logged in",
+            ),
             certificate_end: gauges(
                 r,
                 "tls_certificate_end_timestamp_seconds",
@@ -133,6 +139,16 @@ impl Metrics {
     /// A connection was refused before its login, for `reason`: `full`, `tls`, `proxy`, …
     pub fn connection_refused(&self, reason: &'static str) {
         self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The counter of connections that are refused for this reason.
+    pub fn refusals(&self, reason: &'static str) -> Counter {
+        self.refused.get_or_create_owned(&[("reason", reason)])
+    }
+
+    /// So many bytes are held for peers that have not logged in.
+    pub fn unauthenticated(&self, bytes: usize) {
+        self.unauthenticated.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A session of this kind (`user`, `application`) started, or was found in the store.

@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, OpenError, Shown};
+use crate::app::{App, Lease, OpenError, Shown};
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
@@ -514,6 +514,10 @@ impl HttpService for Web {
         mqtt::serve(server, stream, info, self.full, stop).await;
     }
 
+    fn lease(&self, network: IpAddr) -> Lease {
+        self.shared.app.unauthenticated.lease(network)
+    }
+
     fn metrics(&self) -> String {
         self.shared.app.metrics.render()
     }
@@ -551,6 +555,7 @@ async fn housekeeping(shared: Arc<Shared>) {
             tracing::error!(error, "mails did not expire");
         }
         shared.app.metrics.store_queue(shared.app.store_queue());
+        shared.app.metrics.unauthenticated(shared.app.unauthenticated.bytes());
         let (mails, callers) = shared.app.mailbox.counts();
         shared.app.metrics.mailbox(mails, callers);
         if tick % SWEEP_EVERY == 0 && sweeping.as_ref().is_none_or(JoinHandle::is_finished) {

@@ -42,6 +42,7 @@ mod passwords;
 mod presence;
 mod records;
 mod secret;
+mod unauthenticated;
 
 pub use certificates::{Certificates, ClientNames, Shown};
 pub use delivery::notice_to;
@@ -50,6 +51,7 @@ pub use login::{Arrival, Credentials, LoginError, login_failure};
 pub use open::OpenError;
 pub use records::{IdentityError, check_bootstrap};
 pub use secret::SecretError;
+pub use unauthenticated::{CutOff, Lease, Unauthenticated};
 
 use passwords::Passwords;
 
@@ -75,6 +77,8 @@ pub struct App {
     pub long_answers: Arc<Semaphore>,
     /// The certificates of clients whose connections are open.
     pub certificates: Arc<Certificates>,
+    /// Room for half requests of those who have not logged in.
+    pub unauthenticated: Arc<Unauthenticated>,
     /// The name of this server in `session.info`.
     pub server_id: Arc<str>,
     /// Tokens that the server made, for those who had them made.

@@ -11,6 +11,7 @@ use store::{Durability, Store, StoreError, Tables};
 use tokio::sync::Semaphore;
 
 use super::passwords::Passwords;
+use super::unauthenticated::Unauthenticated;
 use super::{App, IdentityError, idle, journal, records, secret};
 use crate::broker::{Broker, BrokerConfig, Scope};
 use crate::config::Config;
@@ -74,11 +75,17 @@ impl App {
         };
         // Half the cores: a flood of logins leaves the others to those who are in.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let metrics = Metrics::new(commands);
         let app = Self {
+            unauthenticated: Arc::new(Unauthenticated::new(
+                config.limits.unauthenticated_bytes,
+                config.limits.max_frame_bytes,
+                metrics.refusals("half_request"),
+            )),
             telemetry: Telemetry::new(tables.clone(), arrival, config.telemetry.retention_months),
             mailbox: Mailbox::new(tables.clone(), mailbox_config),
             config,
-            metrics: Metrics::new(commands),
+            metrics,
             things: Things::open(tables.clone())?,
             files,
             feed: Arc::<Feed>::default(),

@@ -6,10 +6,10 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 
-use base::{Timestamp, limits};
+use base::{Timestamp, limits, network_of};
 use parking_lot::Mutex;
 use rules::directory::Principal;
 use rules::identity::Refusal;
@@ -231,16 +231,6 @@ fn work_off(queue: &Mutex<mpsc::Receiver<Work>>) {
             Ok(_) => {}
             Err(_) => return,
         }
-    }
-}
-
-/// The network of one customer: whoever has an IPv6 address has its whole /64.
-fn network_of(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
-        }
-        v4 => v4,
     }
 }
 

@@ -171,6 +171,8 @@ sections! {
     limits: Limits {
         /// Bytes of one MQTT packet, one line of JSON or one HTTP body.
         max_frame_bytes: usize = 1_048_576,
+        /// Bytes held for peers that have not logged in: half requests.
+        unauthenticated_bytes: usize = 67_108_864,
         /// Connections open at once, over all listeners.
         connections: usize = 100_000,
         /// Sessions live at once.

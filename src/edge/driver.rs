@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Stream;
 use super::pending::Pending;
+use crate::app::Lease;
 
 /// The replies that a connection of this peer has still to send.
 pub type Owed<P> = Pending<<P as Peer>::Reply>;
@@ -65,6 +66,11 @@ pub trait Peer: Send + Sized {
         out: &mut Vec<u8>,
         owed: &mut Owed<Self>,
     ) -> Result<(), Self::Closing>;
+
+    /// Room for half a frame before the login; none if that needs none.
+    fn lease(&self) -> Option<Lease> {
+        None
+    }
 
     /// Has the task woken when something comes from elsewhere. Asked for whenever the task runs,
     /// before it looks.
@@ -130,7 +136,9 @@ pub fn serve<P: Peer>(
     stream: Stream,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
+    let stop = Box::pin(stop.cancelled_owned());
     let mut connection = Connection {
+        before_login: Some(Box::new(BeforeLogin { stop, lease: peer.lease() })),
         peer,
         stream,
         partial: Vec::new(),
@@ -141,7 +149,6 @@ pub fn serve<P: Peer>(
         unflushed: false,
         owed: Pending::default(),
         at_end: false,
-        stop: Some(Box::pin(stop.cancelled_owned())),
         timer: Box::pin(tokio::time::sleep(limits::LOGIN_WAIT)),
         last_bytes: Instant::now(),
     };
@@ -171,9 +178,16 @@ struct Connection<P: Peer> {
     /// Whether the peer sends nothing more.
     at_end: bool,
     /// Until a session is bound: an idle connection need not hold the room for it.
-    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    before_login: Option<Box<BeforeLogin>>,
     timer: Pin<Box<Sleep>>,
     last_bytes: Instant,
+}
+
+/// What only a connection without a session of its own needs.
+struct BeforeLogin {
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// For `partial`, until somebody is logged in.
+    lease: Option<Lease>,
 }
 
 impl<P: Peer> Connection<P> {
@@ -218,6 +232,11 @@ impl<P: Peer> Connection<P> {
             if self.at_end {
                 return Poll::Ready(self.peer.on_eof());
             }
+            match self.poll_room(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(closing)) => return Poll::Ready(closing),
+                Poll::Pending => break,
+            }
             match self.poll_read(cx, input, output) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
@@ -243,12 +262,10 @@ impl<P: Peer> Connection<P> {
                 self.receive_kept(Timestamp::now(), output)?;
             }
         }
-        if self.peer.is_bound() {
-            self.stop = None;
-        }
+        self.note_login();
         if !self.owed.is_blocked()
-            && let Some(stop) = &mut self.stop
-            && stop.as_mut().poll(cx).is_ready()
+            && let Some(before) = &mut self.before_login
+            && before.stop.as_mut().poll(cx).is_ready()
         {
             return Err(self.peer.on_eof());
         }
@@ -264,6 +281,28 @@ impl<P: Peer> Connection<P> {
         let more = self.peer.poll_pushed(cx, self.unsent.len(), output)?;
         self.held |= more;
         Ok(())
+    }
+
+    /// Lets go what only strangers need.
+    fn note_login(&mut self) {
+        let Some(before) = &mut self.before_login else { return };
+        if before.lease.is_some() && self.peer.is_online() {
+            before.lease = None;
+            self.stream.note_login();
+        }
+        if self.peer.is_bound() {
+            self.before_login = None;
+        }
+    }
+
+    /// Whether more may be read, for which a stranger needs room.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P::Closing>> {
+        let before = self.before_login.as_mut();
+        let Some(lease) = before.and_then(|before| before.lease.as_mut()) else {
+            return Poll::Ready(Ok(()));
+        };
+        let held = ready!(lease.poll_hold(cx, self.partial.capacity()));
+        Poll::Ready(held.map_err(|_| self.peer.on_timeout()))
     }
 
     fn poll_read(

@@ -45,6 +45,7 @@ mod regressions;
 mod shape;
 mod shown_sessions;
 mod signals;
+mod strangers;
 mod tcp;
 mod telemetry;
 mod thing_topics;

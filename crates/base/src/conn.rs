@@ -1,6 +1,6 @@
 //! What is known of a connection: its protocol and the peer's address.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,21 @@ impl ConnInfo {
     /// A connection whose client has shown no certificate.
     pub const fn new(protocol: Protocol, remote_addr: SocketAddr) -> Self {
         Self { protocol, remote_addr, certificate: None }
+    }
+
+    /// The network of the peer.
+    pub fn network(&self) -> IpAddr {
+        network_of(self.remote_addr.ip())
+    }
+}
+
+/// The network of one customer: whoever has an IPv6 address has its whole /64.
+pub fn network_of(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+        v4 => v4,
     }
 }
 

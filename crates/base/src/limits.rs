@@ -37,6 +37,17 @@ pub const TOLD_FULL_MAX: usize = 100;
 /// cloud ids) have a few hundred bytes.
 pub const PROXY_V2_BYTES_MAX: usize = 4096;
 
+/// The part of the room for half requests of those who have not logged in from which a network is
+/// the first to lose some of it: an eighth.
+pub const UNAUTHENTICATED_SHARES: usize = 8;
+
+/// For how long half a request may wait before a large one of others takes its room. In this time a
+/// megabyte comes over any link but a modem's.
+pub const UNAUTHENTICATED_WAIT: Duration = Duration::from_secs(2);
+
+/// When a peer without room looks again whether somebody has waited for so long.
+pub const UNAUTHENTICATED_AGAIN: Duration = Duration::from_millis(250);
+
 /// Failed logins on one TCP connection, and other failures before its login, after which it closes:
 /// a failure is a hundred times as long as the `{}` that causes it.
 pub const TCP_REFUSALS_MAX: u32 = 5;

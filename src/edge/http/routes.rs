@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use base::ConnInfo;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
@@ -16,8 +16,8 @@ use super::file::{FileBody, FileRefusal};
 use super::host::{self, BadHost};
 use super::one_chunk::Switch;
 use super::rest;
-use super::stream::WriteWait;
-use super::{Dialect, HttpConfig, HttpService, Waits, inflate, websocket};
+use super::stream::{HeldBytes, WriteWait};
+use super::{Dialect, HttpConfig, HttpService, Waits, body, inflate, websocket};
 use crate::metrics;
 
 /// The header that can carry the session instead of the body (`docs/protocol/tr50.md` 1.3).
@@ -40,6 +40,8 @@ pub(super) struct HttpConn<S> {
     pub(super) websocket: OnceLock<ConnInfo>,
     /// Makes an answer one chunk.
     pub(super) one_chunk: Arc<Switch>,
+    /// What hyper holds of a request.
+    pub(super) held: Arc<HeldBytes>,
     /// For how long the peer may take nothing.
     pub(super) write_wait: Arc<WriteWait>,
 }
@@ -62,6 +64,7 @@ pub(super) enum Refusal {
     ContentTooLarge,
     Compressed(inflate::Refused),
     BodyTimedOut,
+    BodyCutOff,
     BodyBroken,
     File(FileRefusal),
 }
@@ -93,11 +96,14 @@ impl<S: HttpService> HttpConn<S> {
     ) -> Self {
         let (websocket, one_chunk) = (OnceLock::new(), Arc::default());
         let write_wait = Arc::new(WriteWait::new(waits.write, waits.download));
-        Self { service, config, info, waits, websocket, one_chunk, write_wait }
+        let held = Arc::default();
+        Self { service, config, info, waits, websocket, one_chunk, held, write_wait }
     }
 
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        // The head; the body needs room of its own.
+        self.held.note_used();
         if let Err(bad) = host::check(&request) {
             return Refusal::Host(bad).into_answer();
         }
@@ -157,11 +163,11 @@ impl<S: HttpService> HttpConn<S> {
         request: Request<Incoming>,
     ) -> Result<Answer, Refusal> {
         let (head, body) = request.into_parts();
-        let body = self.read_body(body).await.map_err(Refusal::outside_tr50)?;
+        let info = self.conn_info(&head.headers);
+        let body = self.read_body(body, info).await.map_err(Refusal::outside_tr50)?;
         let bytes_max = self.config.body_bytes_max;
         let body =
             inflate::inflated(&head.headers, body, bytes_max).map_err(Refusal::Compressed)?;
-        let info = self.conn_info(&head.headers);
         let answer = self.service.dialect(dialect, Request::from_parts(head, body), info).await;
         Ok(answer.map(|body| Either::Left(Full::new(body))))
     }
@@ -236,7 +242,7 @@ impl<S: HttpService> HttpConn<S> {
         let info = self.conn_info(request.headers());
         let session = request.headers().get(SESSION_HEADER);
         let session = session.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = self.read_body(request.into_body()).await?;
+        let body = self.read_body(request.into_body(), info).await?;
         Ok((session, info, body))
     }
 
@@ -247,17 +253,14 @@ impl<S: HttpService> HttpConn<S> {
         ConnInfo { remote_addr, ..self.info }
     }
 
-    async fn read_body(&self, body: Incoming) -> Result<Bytes, Refusal> {
-        let bytes_max = self.config.body_bytes_max;
-        let too_large = || Refusal::TooLarge(self.service.too_large());
-        // Refused by its announced length, a body behind `Expect: 100-continue` is never sent.
-        if body.size_hint().lower() > bytes_max as u64 {
-            return Err(too_large());
-        }
-        match time::timeout(self.waits.body, Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => Err(Refusal::BodyBroken),
+    async fn read_body(&self, body: Incoming, info: ConnInfo) -> Result<Bytes, Refusal> {
+        let lease = self.service.lease(info.network());
+        let read = body::read(body, self.config.body_bytes_max, lease, &self.held);
+        match time::timeout(self.waits.body, read).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(body::Unread::TooLarge)) => Err(Refusal::TooLarge(self.service.too_large())),
+            Ok(Err(body::Unread::Broken)) => Err(Refusal::BodyBroken),
+            Ok(Err(body::Unread::CutOff)) => Err(Refusal::BodyCutOff),
             Err(_) => Err(Refusal::BodyTimedOut),
         }
     }
@@ -309,6 +312,10 @@ impl Refusal {
             }
             Self::BodyTimedOut => {
                 closing(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))
+            }
+            Self::BodyCutOff => {
+                let message = "there is no room for half a body; try again";
+                closing(error(StatusCode::SERVICE_UNAVAILABLE, message))
             }
             Self::BodyBroken => {
                 closing(error(StatusCode::BAD_REQUEST, "the body is not what its header says"))

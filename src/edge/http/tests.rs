@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use base::{OrgId, Protocol, TicketId, Timestamp, UserId};
 use futures_util::{SinkExt, StreamExt};
+use prometheus_client::metrics::counter::Counter;
 use rules::directory::Principal;
 use store::{Durability, Tables, memory::MemoryStore};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,6 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
+use crate::app::Unauthenticated;
 use crate::things::files::{FileName, FilesConfig, Owner, Put};
 
 const BODY_BYTES_MAX: usize = 256;
@@ -30,6 +32,11 @@ struct Echo {
 }
 
 impl HttpService for Echo {
+    fn lease(&self, network: IpAddr) -> Lease {
+        let pool = Unauthenticated::new(1 << 20, BODY_BYTES_MAX, Counter::default());
+        Arc::new(pool).lease(network)
+    }
+
     async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
         let text = String::from_utf8_lossy(&body);
         if text == "hold" {

@@ -18,6 +18,7 @@ use super::logged_in::LoggedIn;
 use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::topics::TopicWork;
+use crate::app::Lease;
 use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::Pending;
 use crate::edge::wrong_door::Met;
@@ -298,6 +299,10 @@ impl Peer for Client {
             (_, None) => {}
         }
         Ok(())
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        Some(self.server.app.unauthenticated.lease(self.info.network()))
     }
 
     fn set_waker(&self, waker: &Waker) {

@@ -18,7 +18,7 @@ use base::{
 use rules::directory::{Outbox, Push, Reason, Session};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, Arrival, Credentials, LoginError, login_failure};
+use crate::app::{App, Arrival, Credentials, Lease, LoginError, login_failure};
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
 use crate::edge::pending::{Pending, Work};
@@ -399,6 +399,10 @@ impl Peer for Client {
             }
             Done::Login(login) => self.logged_in(login, out, owed),
         }
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        Some(self.app.unauthenticated.lease(self.caller.conn.network()))
     }
 
     fn set_waker(&self, waker: &Waker) {
