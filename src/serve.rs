@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use base::{ConnInfo, Failure, Protocol, Timestamp, limits};
+use base::{ConnInfo, ConnectionId, Failure, Protocol, Timestamp, limits};
 use bytes::Bytes;
 use hyper::{Request, Response};
 use store::{StoreError, disk::DiskStore};
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, Lease, OpenError, Shown};
+use crate::app::{App, Counted, Lease, OpenError, Room, Shown};
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
@@ -102,7 +102,6 @@ struct Shared {
     tls: Option<tls::Acceptor>,
     http: Arc<HttpConfig>,
     connections_max: usize,
-    open: AtomicUsize,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -138,7 +137,6 @@ impl Server {
             tls,
             http,
             connections_max,
-            open: AtomicUsize::new(0),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -330,75 +328,105 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) 
                 continue;
             }
         };
-        let slot = Slot::new(&shared);
-        let limit = shared.connections_max;
-        let full = slot.number >= limit;
-        if full {
+        let stop = shared.stop.child_token();
+        let (slot, room) = Slot::new(&shared, &stop);
+        if room != Room::Free {
             shared.app.metrics.connection_refused("full");
-            if slot.number >= limit + limits::TOLD_FULL_MAX {
+            if room == Room::Crowded {
                 continue;
             }
         }
-        shared.tasks.spawn(connection(slot, stream, peer, protocol, full));
+        shared.tasks.spawn(connection(slot, stop, stream, peer, protocol));
     }
 }
 
 /// A place among the open connections.
 struct Slot {
     shared: Arc<Shared>,
-    number: usize,
+    id: ConnectionId,
+    /// The address for which it counts.
+    address: Option<Counted>,
+    /// Whether all that the peer gets is the word that there is no room.
+    full: bool,
 }
 
 impl Slot {
-    fn new(shared: &Arc<Shared>) -> Self {
-        let number = shared.open.fetch_add(1, Ordering::Relaxed);
-        Self { shared: shared.clone(), number }
+    fn new(shared: &Arc<Shared>, stop: &CancellationToken) -> (Self, Room) {
+        let (max, told) = (shared.connections_max, limits::TOLD_FULL_MAX);
+        let (id, room) = shared.app.connections.enter(max, told, stop);
+        (Self { shared: shared.clone(), id, address: None, full: room != Room::Free }, room)
+    }
+
+    /// Counts the connection for its address, unless that is a proxy, which speaks for many.
+    fn count_for(&mut self, peer: SocketAddr) {
+        let Shared { http, app, connections_max, .. } = &*self.shared;
+        if http.trusted.contains(peer.ip()) {
+            return;
+        }
+        let address = Counted::from(peer.ip());
+        self.address = Some(address);
+        // Nobody takes all.
+        let most = connections_max - connections_max / 10;
+        let max = app.config.limits.connections_per_address.min(most);
+        if !app.connections.count_for(self.id, address, max) && !self.full {
+            app.metrics.connection_refused("address");
+            self.full = true;
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.app.connections.leave(self.id, self.address);
     }
 }
 
 /// Serves a connection. Whatever is here when the protocol is served is held by every idle
 /// connection.
 async fn connection(
-    slot: Slot,
+    mut slot: Slot,
+    stop: CancellationToken,
     stream: TcpStream,
     peer: SocketAddr,
     protocol: Protocol,
-    full: bool,
 ) {
-    let shared = &slot.shared;
     // Without it, a small answer waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    let _open = shared.app.metrics.connection_opened(protocol);
+    let _open = slot.shared.app.metrics.connection_opened(protocol);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let (stream, remote_addr, shown) =
-        if is_over_tls(protocol) || shared.http.trusted.contains(peer.ip()) {
-            // Boxed: most connections need no room for it, and none does afterwards.
-            let prepared = Box::pin(prepare(shared, stream, peer, protocol));
-            match shared.stop.run_until_cancelled(prepared).await {
-                Some(Some(prepared)) => prepared,
-                Some(None) | None => return,
-            }
-        } else {
-            (Stream::Tcp(stream), peer, None)
-        };
-    let certificate = shown.as_ref().map(|shown| shown.id);
-    let info = ConnInfo { protocol, remote_addr, certificate };
+    let is_prepared = is_over_tls(protocol) || slot.shared.http.trusted.contains(peer.ip());
+    let (stream, remote_addr, shown) = if is_prepared {
+        // Boxed: most connections need no room for it, and none does afterwards.
+        let prepared = Box::pin(prepare(&mut slot, stream, peer, protocol));
+        match stop.run_until_cancelled(prepared).await {
+            Some(Some(prepared)) => prepared,
+            Some(None) | None => return,
+        }
+    } else {
+        slot.count_for(peer);
+        (Stream::Tcp(stream), peer, None)
+    };
+    let (shared, full) = (&slot.shared, slot.full);
+    let certified = shown.is_some();
+    let info = ConnInfo { protocol, remote_addr, connection: slot.id, certified };
     match protocol {
         Protocol::Tcp | Protocol::Tcps => {
-            tcp::serve(shared.app.clone(), stream, info, full, shared.stop.clone()).await;
+            tcp::serve(shared.app.clone(), stream, info, full, stop).await;
         }
         Protocol::Http | Protocol::Https => {
-            let (config, stop) = (shared.http.clone(), shared.stop.clone());
-            let service = Arc::new(Web { shared: shared.clone(), full });
-            Box::pin(http::serve_connection(stream, info, service, config, stop)).await;
+            let config = shared.http.clone();
+            let works = AtomicBool::new(false);
+            let service = Web {
+                shared: shared.clone(),
+                full,
+                connection: slot.id,
+                address: slot.address,
+                stop: stop.clone(),
+                works,
+            };
+            Box::pin(http::serve_connection(stream, info, Arc::new(service), config, stop)).await;
         }
-        _ => mqtt::serve(shared.mqtt.clone(), stream, info, full, shared.stop.clone()).await,
+        _ => mqtt::serve(shared.mqtt.clone(), stream, info, full, stop).await,
     }
 }
 
@@ -408,12 +436,13 @@ const fn is_over_tls(protocol: Protocol) -> bool {
 
 /// Finds the real peer behind a proxy, and does the TLS handshake.
 async fn prepare(
-    shared: &Shared,
+    slot: &mut Slot,
     mut stream: TcpStream,
     peer: SocketAddr,
     protocol: Protocol,
 ) -> Option<(Stream, SocketAddr, Option<Box<Shown>>)> {
     static LOG: PeerLog = PeerLog::new(5);
+    let shared = slot.shared.clone();
     let metrics = &shared.app.metrics;
     let peer = match proxy::real_peer(&mut stream, peer, &shared.http.trusted).await {
         Ok(peer) => peer,
@@ -423,6 +452,7 @@ async fn prepare(
             return None;
         }
     };
+    slot.count_for(peer);
     let Some(acceptor) = shared.tls.as_ref().filter(|_| is_over_tls(protocol)) else {
         return Some((Stream::Tcp(stream), peer, None));
     };
@@ -434,7 +464,10 @@ async fn prepare(
     match acceptor.accept(stream).await {
         Ok(tls::Accepted { stream, client }) => {
             let certificates = &shared.app.certificates;
-            let shown = client.map(|(login, names)| Box::new(certificates.note(login, names)));
+            let shown = match client {
+                None => None,
+                Some((login, names)) => Some(Box::new(certificates.note(slot.id, login, names)?)),
+            };
             Some((stream, peer, shown))
         }
         Err(error) => {
@@ -458,6 +491,11 @@ async fn met_without_tls(stream: &TcpStream) -> Option<Met> {
 struct Web {
     shared: Arc<Shared>,
     full: bool,
+    connection: ConnectionId,
+    address: Option<Counted>,
+    stop: CancellationToken,
+    /// Whether somebody works on a request of this connection.
+    works: AtomicBool,
 }
 
 impl HttpService for Web {
@@ -510,12 +548,26 @@ impl HttpService for Web {
     }
 
     async fn mqtt(&self, stream: Stream, info: ConnInfo) {
-        let (server, stop) = (self.shared.mqtt.clone(), self.shared.stop.clone());
+        let (server, stop) = (self.shared.mqtt.clone(), self.stop.clone());
         mqtt::serve(server, stream, info, self.full, stop).await;
     }
 
     fn lease(&self, network: IpAddr) -> Lease {
         self.shared.app.unauthenticated.lease(network)
+    }
+
+    fn working(&self, working: bool) {
+        let connections = &self.shared.app.connections;
+        match (working, self.works.swap(working, Ordering::Relaxed)) {
+            (true, false) => {
+                connections.settle(self.connection);
+            }
+            // One that is told that there is no room has no place to give.
+            (false, true) if !self.full => {
+                connections.release(self.connection, self.address, self.stop.clone());
+            }
+            _ => {}
+        }
     }
 
     fn metrics(&self) -> String {

@@ -4,11 +4,9 @@
 //! token, for keys are unique in an organisation only and the token says which application it is; a
 //! user's login needs no password.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use base::{CertificateId, ConnInfo};
+use base::{ConnInfo, ConnectionId};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use rules::identity::Refusal;
@@ -28,27 +26,29 @@ pub struct ClientNames {
 /// The certificates that clients of open connections have shown, and what they are good for.
 #[derive(Default)]
 pub struct Certificates {
-    shown: DashMap<CertificateId, (ClientLogin, ClientNames)>,
-    last: AtomicU32,
+    shown: DashMap<ConnectionId, (ClientLogin, ClientNames)>,
 }
 
 /// The certificate of one connection; forgotten when this is dropped.
 pub struct Shown {
     certificates: Arc<Certificates>,
-    /// Its id, for [`ConnInfo::certificate`].
-    pub id: CertificateId,
+    connection: ConnectionId,
 }
 
 impl Certificates {
-    /// Notes the certificate of a connection, which decides over logins of this kind.
-    pub fn note(self: &Arc<Self>, login: ClientLogin, names: ClientNames) -> Shown {
-        loop {
-            let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-            // After four billion, the numbers come again: not that of an open connection.
-            let Some(id) = NonZeroU32::new(number).map(CertificateId::new) else { continue };
-            if let Entry::Vacant(place) = self.shown.entry(id) {
+    /// Notes the certificate of a connection, which decides over logins of this kind. None: the
+    /// number is that of another connection, which has been open for very long.
+    pub fn note(
+        self: &Arc<Self>,
+        connection: ConnectionId,
+        login: ClientLogin,
+        names: ClientNames,
+    ) -> Option<Shown> {
+        match self.shown.entry(connection) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => {
                 place.insert((login, names));
-                return Shown { certificates: self.clone(), id };
+                Some(Shown { certificates: self.clone(), connection })
             }
         }
     }
@@ -56,7 +56,7 @@ impl Certificates {
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        self.certificates.shown.remove(&self.id);
+        self.certificates.shown.remove(&self.connection);
     }
 }
 
@@ -76,9 +76,11 @@ impl App {
         credentials: Credentials,
         conn: ConnInfo,
     ) -> Result<Proof, Refusal> {
-        let Some(id) = conn.certificate else { return Ok(Proof::Credentials(credentials)) };
-        // Its connection is gone: nobody waits for the answer.
-        let shown = self.certificates.shown.get(&id).ok_or(Refusal::NoAccess)?;
+        if !conn.certified {
+            return Ok(Proof::Credentials(credentials));
+        }
+        // If its connection is gone, nobody waits for the answer.
+        let shown = self.certificates.shown.get(&conn.connection).ok_or(Refusal::NoAccess)?;
         let (login, names) = shown.value();
         match (login, credentials) {
             (ClientLogin::Thing, Credentials::Application { thing_key, token, app_id }) => {

@@ -30,6 +30,7 @@ use crate::things::telemetry::{NewPoint, Telemetry};
 mod access;
 mod apply;
 mod certificates;
+mod connections;
 mod delivery;
 mod effects;
 mod housekeeping;
@@ -45,6 +46,7 @@ mod secret;
 mod unauthenticated;
 
 pub use certificates::{Certificates, ClientNames, Shown};
+pub use connections::{Connections, Counted, Room};
 pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use login::{Arrival, Credentials, LoginError, login_failure};
@@ -77,6 +79,8 @@ pub struct App {
     pub long_answers: Arc<Semaphore>,
     /// The certificates of clients whose connections are open.
     pub certificates: Arc<Certificates>,
+    /// The places of open connections.
+    pub connections: Connections,
     /// Room for half requests of those who have not logged in.
     pub unauthenticated: Arc<Unauthenticated>,
     /// The name of this server in `session.info`.

@@ -10,6 +10,7 @@ use rules::identity::IdentityWriter;
 use store::{Durability, Store, StoreError, Tables};
 use tokio::sync::Semaphore;
 
+use super::connections::Connections;
 use super::passwords::Passwords;
 use super::unauthenticated::Unauthenticated;
 use super::{App, IdentityError, idle, journal, records, secret};
@@ -92,6 +93,7 @@ impl App {
             broker: Broker::open(tables.clone(), broker_config, now)?,
             long_answers: Arc::new(Semaphore::new(limits::ELEMENT_LONG_ANSWERS_MAX)),
             certificates: Arc::default(),
+            connections: Connections::default(),
             server_id: host_name(),
             made_tokens: Default::default(),
             records,

@@ -175,6 +175,8 @@ sections! {
         unauthenticated_bytes: usize = 67_108_864,
         /// Connections open at once, over all listeners.
         connections: usize = 100_000,
+        /// Those of one address; of IPv6 of one /64.
+        connections_per_address: usize = 25_000,
         /// Sessions live at once.
         sessions: usize = 1_000_000,
         /// Sessions of one user or thing live at once; one more ends the oldest over HTTP.
@@ -547,6 +549,10 @@ impl Config {
                 "mqtt.keep_alive_max_s must be 0 to 65535",
             ),
             (limits.connections > 0, "limits.connections must be at least 1"),
+            (
+                limits.connections_per_address > 0,
+                "limits.connections_per_address must be at least 1",
+            ),
             (limits.sessions > 0, "limits.sessions must be at least 1"),
             (limits.sessions_per_principal > 0, "limits.sessions_per_principal must be at least 1"),
             (

@@ -114,6 +114,7 @@ fn contradictions_are_told_in_a_sentence() {
     check(&[("TR50D_SESSIONS__LIST_LIMIT", "0")], "sessions.list_limit");
     check(&[("TR50D_LIMITS__MAX_FRAME_BYTES", "0")], "limits.max_frame_bytes");
     check(&[("TR50D_LIMITS__CONNECTIONS", "0")], "limits.connections");
+    check(&[("TR50D_LIMITS__CONNECTIONS_PER_ADDRESS", "0")], "limits.connections_per_address");
     check(&[("TR50D_LIMITS__SESSIONS_PER_PRINCIPAL", "0")], "limits.sessions_per_principal");
     check(&[("TR50D_LIMITS__BROKER_LINKS", "0")], "limits.broker_links");
     check(&[("TR50D_TCP__LISTEN", "127.0.0.1:1883")], "mqtt.listen and tcp.listen");

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use base::{Timestamp, limits};
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -71,6 +72,9 @@ pub trait Peer: Send + Sized {
     fn lease(&self) -> Option<Lease> {
         None
     }
+
+    /// Somebody is logged in.
+    fn on_login(&self) {}
 
     /// Has the task woken when something comes from elsewhere. Asked for whenever the task runs,
     /// before it looks.
@@ -288,6 +292,7 @@ impl<P: Peer> Connection<P> {
         let Some(before) = &mut self.before_login else { return };
         if before.lease.is_some() && self.peer.is_online() {
             before.lease = None;
+            self.peer.on_login();
             self.stream.note_login();
         }
         if self.peer.is_bound() {
@@ -435,6 +440,10 @@ impl<P: Peer> Connection<P> {
 
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
+        // The rest of a frame does not come any more.
+        self.partial = Vec::new();
+        let before = self.before_login.take();
+        let is_stopped = before.is_some_and(|before| before.stop.now_or_never().is_some());
         let mut unsent = Vec::from(std::mem::take(&mut self.unsent));
         let last = self.peer.last_replies(&closing, self.at_end);
         // What was begun is answered, for better or worse: the connection closes anyway.
@@ -468,8 +477,8 @@ impl<P: Peer> Connection<P> {
         }
         self.peer.end(closing, self.owed).await;
         // The end of the stream says that all of it is over: who connects again now begins anew.
-        // Nobody waits for that when the server stops.
-        if self.at_end || last == LastReplies::All {
+        // Nobody waits for that when the server stops, or when others need the place.
+        if self.at_end || last == LastReplies::All || is_stopped {
             let _ = tokio::time::timeout(limits::LAST_WORDS_WAIT, self.stream.shutdown()).await;
         } else {
             super::linger(self.stream).await;

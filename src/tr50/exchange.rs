@@ -52,7 +52,7 @@ pub async fn over_http(
         write_refusal(&request, failure, &mut reply);
         Reply::from_bytes(reply)
     };
-    let certified = conn.certificate.is_some();
+    let certified = conn.certified;
     let auth = match request.auth.map(|auth| Auth::read(auth, certified)) {
         Some(Ok(auth)) => Some(auth),
         Some(Err(failure)) => return refused(&failure.to_json()),
@@ -126,8 +126,7 @@ pub async fn form_login(
     now: Timestamp,
 ) -> Result<String, Failure> {
     let params = Authenticate::read(RawParams::Named(&texts(fields)))?;
-    let session =
-        app.login_unbound(credentials(params, conn.certificate.is_some())?, conn, now).await?;
+    let session = app.login_unbound(credentials(params, conn.certified)?, conn, now).await?;
     Ok(session.id().map_or("", SessionId::secret).to_owned())
 }
 
@@ -156,7 +155,7 @@ pub enum TcpAuth {
 ///
 /// The member is wrong, or its session is gone; the request is not executed.
 pub fn tcp_auth(app: &App, request: &Request<'_>, conn: ConnInfo) -> Result<TcpAuth, Failure> {
-    let certified = conn.certificate.is_some();
+    let certified = conn.certified;
     match request.auth.map(|auth| Auth::read(auth, certified)).transpose()? {
         None => Ok(TcpAuth::None),
         Some(Auth::Session(id)) => session_of(app, id).map(TcpAuth::Session),

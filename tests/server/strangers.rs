@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use client::{Client, ClientError};
 use support::http::{metrics, post};
 use support::process::resident_of;
 use support::{Endpoints, SOON, ServerProcess, TestServer, call, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::TR50D;
@@ -102,8 +103,17 @@ async fn half_requests_of_a_megabyte_take_no_more_than_their_room() {
         // Buffers that were freed a moment ago may still count.
         let grown = resident_of(&pid).expect("a process").saturating_sub(before);
         assert!(grown < 150 * MEBIBYTE, "{grown} bytes more");
-        // Meanwhile, a request of the largest kind gets its turn.
-        let reply = timeout(SOON, post(&server, &body_of(MEBIBYTE))).await.expect("in time");
+        // Meanwhile, a request of the largest kind of another address gets its turn.
+        let mut other = silent(&server, "127.0.0.2", "http").await;
+        let body = body_of(MEBIBYTE);
+        let head = format!("POST /api HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
+        let asked = async {
+            other.write_all(head.as_bytes()).await?;
+            other.write_all(body.as_bytes()).await?;
+            let mut answer = String::new();
+            other.read_to_string(&mut answer).await.map(|_| answer)
+        };
+        let reply = timeout(SOON, asked).await.expect("in time").expect("an answer");
         assert!(reply.contains(r#""p":{"success":true"#), "{}", &reply[..200.min(reply.len())]);
         drop(strangers);
         eventually("all is given back", async || {
@@ -137,6 +147,94 @@ async fn half_lines_and_half_connects_make_room_for_others() {
         assert!(figure(&server, "tr50d_unauthenticated_bytes ").await <= POOL);
         let mut thing = server.thing(listener, "mower-1").await;
         call(&mut thing, "diag.ping", "").await;
+    }
+}
+
+/// A connection that says nothing, from this address.
+async fn silent(server: &Endpoints, from: &str, listener: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{from}:0").parse().expect("an address")).expect("loopback");
+    socket.connect(server.address(listener)).await.expect("a connection")
+}
+
+/// Whether the server has closed this connection, which has sent nothing.
+fn is_closed(stream: &TcpStream) -> bool {
+    match stream.try_read(&mut [0]) {
+        Ok(0) => true,
+        Ok(_) => panic!("nothing was asked"),
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+#[tokio::test]
+async fn when_all_places_are_taken_strangers_go_first_and_the_oldest_of_them() {
+    let server = TestServer::with(&[("TR50D_LIMITS__CONNECTIONS", "20")]);
+    let mut things = Vec::new();
+    for listener in ["mqtt", "tcp"] {
+        for number in 0..4 {
+            things.push(server.thing(listener, &format!("{listener}-{number}")).await);
+        }
+    }
+    // An HTTP connection that has nothing to do any more is as a stranger.
+    let mut idle = TcpStream::connect(server.address("http")).await.expect("a connection");
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("sent");
+    let mut answer = vec![0; 15];
+    timeout(SOON, idle.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+    let mut strangers = Vec::new();
+    for number in 0..60 {
+        let listener = ["mqtt", "tcp", "http"][number % 3];
+        // From several addresses: no one has more than it may.
+        strangers.push(silent(&server, &format!("127.0.0.{}", 2 + number % 7), listener).await);
+        let first = number.checked_sub(20).map(|first| &strangers[first]);
+        eventually("the oldest is closed", async || first.is_none_or(is_closed)).await;
+    }
+    let open = || strangers.iter().filter(|stream| !is_closed(stream)).count();
+    eventually("there are as many as there is room for", async || open() <= 12).await;
+    assert!(!is_closed(strangers.last().expect("some")), "the youngest stays");
+    let mut rest = Vec::new();
+    let rest = timeout(SOON, idle.read_to_end(&mut rest)).await;
+    let _ = rest.expect("the idle one is closed");
+    for thing in &mut things {
+        call(thing, "diag.ping", "").await;
+    }
+    // Who logs in gets a place as long as there are strangers.
+    for number in 0..8 {
+        things.push(server.thing("tcp", &format!("late-{number}")).await);
+    }
+    for thing in &mut things {
+        call(thing, "diag.ping", "").await;
+    }
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_places() {
+    for (settings, most) in [
+        (vec![("TR50D_LIMITS__CONNECTIONS_PER_ADDRESS", "5")], 5),
+        (vec![("TR50D_LIMITS__CONNECTIONS", "10")], 9),
+    ] {
+        let server = TestServer::with(&settings);
+        let mut things = Vec::new();
+        for number in 0..most {
+            things.push(server.thing("mqtt", &format!("thing-{number}")).await);
+        }
+        let late = Client::connect(&server.thing_url("mqtt", "late")).await;
+        assert!(matches!(late, Err(ClientError::Refused(_))), "{:?}", late.err());
+        // Somebody else comes in.
+        let mut other = silent(&server, "127.0.0.9", "tcp").await;
+        let ping = b"{\"p\":{\"command\":\"api.ping\"}}\n";
+        other.write_all(ping).await.expect("sent");
+        let mut reply = vec![0; 23];
+        timeout(SOON, other.read_exact(&mut reply)).await.expect("in time").expect("a reply");
+        assert_eq!(String::from_utf8_lossy(&reply), "{\"p\":{\"success\":true}}\n");
+        things.pop().expect("some").close().await;
+        drop(other);
+        eventually("there is room again", async || {
+            Client::connect(&server.thing_url("mqtt", "late")).await.is_ok()
+        })
+        .await;
+        let refused = "tr50d_connections_refused_total{reason=\"address\"} ";
+        things.clear();
+        assert!(figure(&server, refused).await >= 1);
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is known of a connection: its protocol and the peer's address.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,15 +50,18 @@ pub struct ConnInfo {
     pub protocol: Protocol,
     /// The peer's address and port.
     pub remote_addr: SocketAddr,
-    /// The client's certificate, if it has shown one and logins go by it. A number of this run.
+    /// The connection, in this run.
     #[serde(skip)]
-    pub certificate: Option<CertificateId>,
+    pub connection: ConnectionId,
+    /// Whether the client has shown a certificate by which logins go.
+    #[serde(skip)]
+    pub certified: bool,
 }
 
 impl ConnInfo {
-    /// A connection whose client has shown no certificate.
+    /// A connection without a number, whose client has shown no certificate.
     pub const fn new(protocol: Protocol, remote_addr: SocketAddr) -> Self {
-        Self { protocol, remote_addr, certificate: None }
+        Self { protocol, remote_addr, connection: ConnectionId::NONE, certified: false }
     }
 
     /// The network of the peer.
@@ -78,13 +80,16 @@ pub fn network_of(from: IpAddr) -> IpAddr {
     }
 }
 
-/// The number of a client's certificate, as long as its connection is open.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct CertificateId(NonZeroU32);
+/// The number of an open connection. After four billion they come again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct ConnectionId(u32);
 
-impl CertificateId {
-    /// The certificate of this number.
-    pub const fn new(number: NonZeroU32) -> Self {
+impl ConnectionId {
+    /// Of a connection that is none of a listener's.
+    pub const NONE: Self = Self(0);
+
+    /// The connection of this number.
+    pub const fn new(number: u32) -> Self {
         Self(number)
     }
 }

@@ -135,6 +135,9 @@ pub trait HttpService: Send + Sync + 'static {
     /// Room for half requests of a peer in this network that has not logged in.
     fn lease(&self, network: IpAddr) -> Lease;
 
+    /// Notes whether somebody works on a request: then the connection does not make room for others.
+    fn working(&self, working: bool);
+
     /// The metrics, in the form of [`crate::metrics::CONTENT_TYPE`].
     fn metrics(&self) -> String;
 
@@ -206,6 +209,7 @@ async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: Canc
             let stream = websocket::byte_stream(stream, unread, frame_bytes_max, lease).await;
             Box::pin(conn.service.mqtt(stream, *info)).await;
         }
+        None if stop.is_cancelled() && conn.service.ready() => {}
         None => super::linger(stream).await,
     }
 }
@@ -265,6 +269,8 @@ async fn serve_requests<S: HttpService>(
     };
     let ended = match ended {
         Some(ended) => ended,
+        // Others get its place, and it has said nothing yet, or nothing more.
+        None if conn.service.ready() => Ok(()),
         None => {
             Pin::new(&mut connection).graceful_shutdown();
             let last = poll_fn(|cx| connection.poll_without_shutdown(cx));

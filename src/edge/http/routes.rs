@@ -104,6 +104,15 @@ impl<S: HttpService> HttpConn<S> {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
         // The head; the body needs room of its own.
         self.held.note_used();
+        let answer = self.checked(request).await;
+        // Who fetches a file goes on with it.
+        if matches!(answer.body(), Either::Left(_)) {
+            self.service.working(false);
+        }
+        answer
+    }
+
+    async fn checked(&self, request: Request<Incoming>) -> Answer {
         if let Err(bad) = host::check(&request) {
             return Refusal::Host(bad).into_answer();
         }
@@ -257,7 +266,10 @@ impl<S: HttpService> HttpConn<S> {
         let lease = self.service.lease(info.network());
         let read = body::read(body, self.config.body_bytes_max, lease, &self.held);
         match time::timeout(self.waits.body, read).await {
-            Ok(Ok(body)) => Ok(body),
+            Ok(Ok(body)) => {
+                self.service.working(true);
+                Ok(body)
+            }
             Ok(Err(body::Unread::TooLarge)) => Err(Refusal::TooLarge(self.service.too_large())),
             Ok(Err(body::Unread::Broken)) => Err(Refusal::BodyBroken),
             Ok(Err(body::Unread::CutOff)) => Err(Refusal::BodyCutOff),

@@ -32,6 +32,8 @@ struct Echo {
 }
 
 impl HttpService for Echo {
+    fn working(&self, _: bool) {}
+
     fn lease(&self, network: IpAddr) -> Lease {
         let pool = Unauthenticated::new(1 << 20, BODY_BYTES_MAX, Counter::default());
         Arc::new(pool).lease(network)

@@ -177,7 +177,7 @@ impl Client {
         match (&mut self.logged_in, packet) {
             (Some(logged_in), packet) => logged_in.receive(&self.server, packet, out, owed),
             (None, Packet::Connect(mut packet)) => {
-                if self.info.certificate.is_some() {
+                if self.info.certified {
                     // Who is named by a certificate may leave these out.
                     packet.username = packet.username.or(Some(""));
                     packet.password = packet.password.or(Some(b""));
@@ -303,6 +303,10 @@ impl Peer for Client {
 
     fn lease(&self) -> Option<Lease> {
         Some(self.server.app.unauthenticated.lease(self.info.network()))
+    }
+
+    fn on_login(&self) {
+        self.server.app.connections.settle(self.info.connection);
     }
 
     fn set_waker(&self, waker: &Waker) {

@@ -405,6 +405,10 @@ impl Peer for Client {
         Some(self.app.unauthenticated.lease(self.caller.conn.network()))
     }
 
+    fn on_login(&self) {
+        self.app.connections.settle(self.caller.conn.connection);
+    }
+
     fn set_waker(&self, waker: &Waker) {
         self.outbox.set_waker(waker);
     }
