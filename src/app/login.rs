@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::{ApplicationId, Code, ConnInfo, Failure, SessionId, ThingId, ThingKey, Timestamp};
 use rules::directory::{End, Full, Lifetime, Outbox, Reason, Session, Start, Who};
-use rules::identity::model::User;
+use rules::identity::model::{Application, User};
 use rules::identity::{Access, Refusal};
 use store::{Receipt, StoreError};
 
@@ -274,7 +274,7 @@ impl App {
             }
             Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
                 let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
-                self.admit_application(&thing_key, &token, app_id, now)
+                self.admit_application(&thing_key, &token, app_id, conn, now)
             }
         };
         self.metrics.login(admitted.as_ref().map_or_else(LoginError::outcome, |_| "success"));
@@ -309,14 +309,32 @@ impl App {
         self.passwords.verify(user, name, password, conn.remote_addr.ip(), now).await
     }
 
+    /// The application with this token, unless too many wrong ones came from the same network.
+    ///
+    /// # Errors
+    ///
+    /// It is wrong, or can't be tried now.
+    pub fn application_by_token(
+        &self,
+        token: &str,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<Application>, Refusal> {
+        let found = self.records.application_by_token(token);
+        self.token_guesses.note(found.as_ref().map(|found| found.id), conn.network(), now)?;
+        found.ok_or(Refusal::BadCredentials)
+    }
+
     fn admit_application(
         &self,
         thing_key: &str,
         token: &str,
         app_id: &str,
+        conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
-        let (application, access) = self.records.admit_application(token)?;
+        let application = self.application_by_token(token, conn, now)?;
+        let access = self.records.application_access(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
         let fresh = ThingId::from_bytes(random()?);
         let found = self.things.log_in(&application, key, app_id, now, fresh)?;
@@ -372,16 +390,17 @@ fn change_failure(refusal: Refusal) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use rules::identity::model::Application;
-
     use super::super::tests::demo;
     use super::*;
 
     #[tokio::test]
     async fn refusals_say_the_token_first() {
         let (app, _) = demo();
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let conn = ConnInfo::new(base::Protocol::Tcp, remote_addr);
         let refused = |key: &str, token: &str| {
-            let admitted = app.admit_application(key, token, "app", Timestamp::from_millis(0));
+            let admitted =
+                app.admit_application(key, token, "app", conn, Timestamp::from_millis(0));
             admitted.map(|_| "admitted").expect_err("refused")
         };
         let token = "demo-token-basicorg";

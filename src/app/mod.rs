@@ -43,6 +43,7 @@ mod passwords;
 mod presence;
 mod records;
 mod secret;
+mod token_guesses;
 mod unauthenticated;
 
 pub use certificates::{Certificates, ClientNames, Shown};
@@ -93,6 +94,7 @@ pub struct App {
     sessions: DirectoryWriter,
     tables: Tables,
     passwords: Passwords,
+    token_guesses: token_guesses::TokenGuesses,
     page_secret: secret::PageSecret,
     /// What sessions of an application got last: those of a fleet share it.
     accesses: DashMap<ApplicationId, Arc<Access>>,

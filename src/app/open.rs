@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base::{Timestamp, chain, limits};
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use rules::directory::{DirectoryConfig, DirectoryWriter};
+use rules::directory::{DirectoryConfig, DirectoryWriter, Who};
 use rules::identity::IdentityWriter;
 use store::{Durability, Store, StoreError, Tables};
 use tokio::sync::Semaphore;
@@ -100,6 +100,7 @@ impl App {
             sessions,
             tables,
             passwords: Passwords::new(cores / 2),
+            token_guesses: Default::default(),
             page_secret: secret::PageSecret::default(),
             accesses: DashMap::new(),
             stale: Mutex::default(),
@@ -121,6 +122,9 @@ impl App {
         )?;
         for session in self.sessions.all() {
             self.metrics.session_started(session.kind().as_str());
+            if let Who::User(user) = session.who() {
+                self.passwords.note_known(&user.email, session.conn().remote_addr.ip());
+            }
         }
         tracing::info!(live, "sessions recovered");
         self.end_kept_sessions(&Scope::All);

@@ -20,6 +20,7 @@ mod environment;
 mod example_programs;
 mod files;
 mod fleet;
+mod guesses;
 mod help_examples;
 mod host_header;
 mod http;

@@ -16,12 +16,12 @@
 
 use std::sync::Arc;
 
-use base::{OrgId, SessionId, Timestamp};
+use base::{ConnInfo, OrgId, SessionId, Timestamp};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rules::directory::{Session, Who};
 use rules::identity::model::{Application, Org, User};
-use rules::identity::{Authority, Identity};
+use rules::identity::{Authority, Identity, Refusal};
 
 use super::error::Error;
 use crate::app::App;
@@ -63,13 +63,22 @@ impl Caller {
     /// # Errors
     ///
     /// There is no such session or application, or the session has sent too much.
-    pub fn recognise(app: &App, headers: &HeaderMap, now: Timestamp) -> Result<Self, Error> {
+    pub fn recognise(
+        app: &App,
+        headers: &HeaderMap,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
         let token = bearer(headers).ok_or_else(Error::unauthorized)?;
         let session = SessionId::parse(token).and_then(|id| app.directory().by_id(&id));
         let caller = match &session {
             Some(session) => Self::of_session(app.identity(), session),
             None => {
-                Self::of_application(app.identity(), app.identity().application_by_token(token))
+                let found = app.application_by_token(token, conn, now);
+                if let Err(Refusal::Locked { .. }) = found {
+                    return Err(Error::too_many_requests());
+                }
+                Self::of_application(app.identity(), found.ok())
             }
         };
         let caller = caller.ok_or_else(Error::unauthorized)?;
