@@ -1,8 +1,8 @@
 //! Logins by client certificates: what they prove (`tls.client_login`).
 //!
-//! A certificate says which thing or which user is at the other end. A thing's login still needs its
-//! token, for keys are unique in an organisation only and the token says which application it is; a
-//! user's login needs no password.
+//! A certificate says which thing or which user is at the other end. A thing's login still needs
+//! its token, for keys are unique in an organisation only and the token says which application it
+//! is; a user's login needs no password.
 
 use std::sync::Arc;
 
@@ -69,8 +69,8 @@ pub(super) enum Proof {
 }
 
 impl App {
-    /// Looks at credentials beside the certificate of their connection: a missing name is that of the
-    /// certificate, another one is refused.
+    /// Looks at credentials beside the certificate of their connection: a missing name is that of
+    /// the certificate, another one is refused.
     pub(super) fn behind_certificate(
         &self,
         credentials: Credentials,

@@ -1,5 +1,5 @@
-//! The places of open connections. Those of one address are bounded, and when all are taken, who has
-//! not logged in makes room for others, the oldest first.
+//! The places of open connections. Those of one address are bounded, and when all are taken, who
+//! has not logged in makes room for others, the oldest first.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -72,9 +72,9 @@ impl From<IpAddr> for Counted {
 }
 
 impl Connections {
-    /// Takes a place of `max`, at the cost of who has not logged in if need be; `told` more are told
-    /// that there is none. `stop` closes the connection as long as it has not logged in. The place
-    /// is taken until [`Connections::leave`], whatever the answer.
+    /// Takes a place of `max`, at the cost of who has not logged in if need be; `told` more are
+    /// told that there is none. `stop` closes the connection as long as it has not logged in. The
+    /// place is taken until [`Connections::leave`], whatever the answer.
     pub fn enter(&self, max: usize, told: usize, stop: &CancellationToken) -> (ConnectionId, Room) {
         let mut state = self.state.lock();
         let id = state.next_id();
@@ -97,6 +97,10 @@ impl Connections {
     /// has not logged in makes for it.
     pub fn count_for(&self, id: ConnectionId, address: Counted, max: usize) -> bool {
         let mut state = self.state.lock();
+        // Others have its place already.
+        if state.leaving.contains(&id) {
+            return true;
+        }
         let open = state.of.get(&address).map_or(0, |share| share.open);
         let fits = open < max || state.close_oldest(Some(address));
         let stop = state.remove_stranger(id).map(|stranger| stranger.stop);
@@ -117,8 +121,8 @@ impl Connections {
         }
     }
 
-    /// Notes that a connection has logged in, or that somebody works on its request: it does not make
-    /// room for others.
+    /// Notes that a connection has logged in, or that somebody works on its request: it does not
+    /// make room for others.
     pub fn settle(&self, id: ConnectionId) {
         self.state.lock().remove_stranger(id);
     }
@@ -161,8 +165,8 @@ impl State {
         Some(stranger)
     }
 
-    /// Closes the oldest of those that have not logged in, of one address or of all. Whether there is
-    /// one.
+    /// Closes the oldest of those that have not logged in, of one address or of all. Whether there
+    /// is one.
     fn close_oldest(&mut self, address: Option<Counted>) -> bool {
         let oldest = match address {
             None => self.strangers.first_key_value().map(|(age, _)| *age),

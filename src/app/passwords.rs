@@ -149,8 +149,8 @@ impl Passwords {
     }
 }
 
-/// Does one thing. Who has hung up needs no answer, and must not cost 30 ms. The place is given back
-/// before the answer, so that who gets it can ask again.
+/// Does one thing. Who has hung up needs no answer, and must not cost 30 ms. The place is given
+/// back before the answer, so that who gets it can ask again.
 fn work(work: Work, give_back: &dyn Fn()) {
     match work {
         Work::Check { user, password, answer } if !answer.is_closed() => {

@@ -1,8 +1,8 @@
 //! Wrong tokens: who guesses them is slowed, by address.
 //!
-//! A token is checked in no time, so guesses would only be bounded by the line. After some wrong ones
-//! a network gets no answer but for those applications that have logged in from there before: one
-//! device with a wrong token keeps out none of its neighbours.
+//! A token is checked in no time, so guesses would only be bounded by the line. After some wrong
+//! ones a network gets no answer but for those applications that have logged in from there before:
+//! one device with a wrong token keeps out none of its neighbours.
 
 use std::collections::hash_map::HashMap;
 use std::collections::{HashSet, VecDeque};
@@ -33,8 +33,9 @@ impl TokenGuesses {
     /// Notes what became of a token that was looked up: the application, or nothing.
     ///
     /// # Errors
-    /// [`Refusal::Locked`] if too many were wrong from this network, whatever this one is, unless its
-    /// application has logged in from there before; else [`Refusal::BadCredentials`] for a wrong one.
+    /// [`Refusal::Locked`] if too many were wrong from this network, whatever this one is, unless
+    /// its application has logged in from there before; else [`Refusal::BadCredentials`] for a
+    /// wrong one.
     pub(super) fn note(
         &self,
         found: Option<ApplicationId>,

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use base::limits;
 use futures_util::task::AtomicWaker;
@@ -35,7 +35,8 @@ struct State {
     /// By their age.
     held: BTreeMap<u64, Held>,
     next: u64,
-    waiting: VecDeque<Waker>,
+    /// Who waits for room.
+    waiting: VecDeque<u64>,
 }
 
 /// What is held for one peer.
@@ -43,6 +44,8 @@ struct Held {
     network: IpAddr,
     bytes: usize,
     since: Instant,
+    /// Whether it is among those that wait.
+    waits: bool,
     cut: Arc<Cut>,
 }
 
@@ -69,8 +72,8 @@ pub struct Lease {
 }
 
 impl Unauthenticated {
-    /// A pool of so many bytes, of which one request of `request_max` can always be had. `cut` counts
-    /// those that had to go.
+    /// A pool of so many bytes, of which one request of `request_max` can always be had. `cut`
+    /// counts those that had to go.
     pub fn new(bytes_max: usize, request_max: usize, cut: Counter) -> Self {
         let bytes_max = bytes_max.max(request_max + limits::READ_BYTES);
         Self { bytes_max, cut, state: Mutex::default() }
@@ -108,7 +111,12 @@ impl State {
 
     fn wake(&mut self) {
         let few = self.waiting.len().min(WOKEN_AT_ONCE);
-        self.waiting.drain(..few).for_each(Waker::wake);
+        for number in self.waiting.drain(..few) {
+            if let Some(held) = self.held.get_mut(&number) {
+                held.waits = false;
+                held.cut.waker.wake();
+            }
+        }
     }
 
     /// Cuts off those that have waited longest, and for so long at least, until there is room for
@@ -153,7 +161,8 @@ impl Lease {
             let (number, cut) = (state.next, Arc::<Cut>::default());
             state.next += 1;
             let since = Instant::now();
-            let held = Held { network: self.network, bytes: 0, since, cut: cut.clone() };
+            let held =
+                Held { network: self.network, bytes: 0, since, waits: false, cut: cut.clone() };
             state.held.insert(number, held);
             (number, cut)
         });
@@ -182,7 +191,11 @@ impl Lease {
             self.again = None;
             return Poll::Ready(Ok(()));
         }
-        state.waiting.push_back(cx.waker().clone());
+        let number = *number;
+        if state.held.get_mut(&number).is_some_and(|held| !std::mem::replace(&mut held.waits, true))
+        {
+            state.waiting.push_back(number);
+        }
         drop(state);
         let clock = || Box::pin(tokio::time::sleep(limits::UNAUTHENTICATED_AGAIN));
         let again = self.again.get_or_insert_with(clock);
@@ -226,6 +239,8 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     const SMALL: usize = limits::READ_BYTES;

@@ -679,7 +679,7 @@ mod tests {
     #[tokio::test]
     async fn who_takes_nothing_is_given_up_and_who_is_slow_is_not() {
         // Its last words are waited for as well.
-        let wait = limits::LAST_WORDS_WAIT + 2 * Probe::STALL_WAIT;
+        let wait = limits::LAST_WORDS_WAIT + limits::LINGER_WAIT + 2 * Probe::STALL_WAIT;
         for takes in [false, true] {
             let (mut near, _, served) = probe(16);
             near.write_all(b"#").await.expect("sent");

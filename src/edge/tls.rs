@@ -143,7 +143,8 @@ struct Current {
 pub struct Accepted {
     /// Its stream.
     pub stream: Stream,
-    /// Whom the client's certificate names, and which logins go by it, if it has shown one and any do.
+    /// Whom the client's certificate names, and which logins go by it, if it has shown one and any
+    /// do.
     pub client: Option<(ClientLogin, ClientNames)>,
 }
 

@@ -229,15 +229,15 @@ pub const ACCOUNT_FAILURES_MAX: u32 = 20;
 /// Pairs of name and address that have logged in, some 6 MB: a year of a large staff.
 pub const KNOWN_LOGINS_MAX: usize = 65_536;
 
-/// Wrong tokens from one network within [`TOKEN_FAILURES_WITHIN_MS`] after which only those are let in
-/// that were before: a site with some devices whose token is out of date tries less often.
+/// Wrong tokens from one network within [`TOKEN_FAILURES_WITHIN_MS`] after which only those are let
+/// in that were before: a site with some devices whose token is out of date tries less often.
 pub const TOKEN_FAILURES_MAX: u32 = 60;
 
 /// Wrong tokens count together when the first of them is not older than this.
 pub const TOKEN_FAILURES_WITHIN_MS: u64 = 60 * 1000;
 
-/// Networks whose wrong tokens are counted, and pairs of network and application that were let in: some
-/// megabytes each.
+/// Networks whose wrong tokens are counted, and pairs of network and application that were let in:
+/// some megabytes each.
 pub const TOKEN_NETWORKS_MAX: usize = 65_536;
 
 /// Bytes of an application id that are kept. Clients send up to 64 (`docs/protocol/tr50.md` 1.1);

@@ -22,6 +22,14 @@ pub(super) struct Asker {
     pub known: bool,
 }
 
+impl Asker {
+    /// The keys for which it counts: one, if it is its own account.
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        let account = Some(self.account).filter(|account| *account != self.from);
+        std::iter::once(self.from).chain(account)
+    }
+}
+
 /// What waits for one group of threads, which end with it.
 pub(super) struct Queue<W> {
     shared: Arc<Shared<W>>,
@@ -150,7 +158,7 @@ impl<W> State<W> {
         let weight = |asker: &Asker| (!asker.known, done(&asker.from).max(done(&asker.account)));
         let (index, _) = waiting.min_by_key(|(_, (asker, _))| weight(asker))?;
         let (asker, work) = self.waiting.remove(index)?;
-        for key in [asker.from, asker.account] {
+        for key in asker.keys() {
             *self.done.entry(key).or_default() += 1;
         }
         if self.waiting.is_empty() {
@@ -166,13 +174,13 @@ impl<W> State<W> {
     }
 
     fn hold(&mut self, asker: &Asker) {
-        for key in [asker.from, asker.account] {
+        for key in asker.keys() {
             *self.held.entry(key).or_default() += 1;
         }
     }
 
     fn give_back(&mut self, asker: &Asker) {
-        for key in [asker.from, asker.account] {
+        for key in asker.keys() {
             if let Entry::Occupied(mut held) = self.held.entry(key) {
                 *held.get_mut() -= 1;
                 if *held.get() == 0 {
@@ -232,7 +240,7 @@ mod tests {
         }
         submit(20, asker(20, 220, false));
         submit(21, asker(21, 200, true));
-        assert_eq!(order(&queue, &told), [21, 0, 20, 10, 1, 2, 11, 12]);
+        assert_eq!(order(&queue, &told), [21, 0, 20, 1, 10, 2, 11, 12]);
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn bootstrap() -> String {
             text,
             "[[org]]\nid = \"{org:024x}\"\nkey = \"ORG-{org}\"\nslug = \"org-{org}\"\n{parent}\
              [[application]]\nid = \"a{org:023x}\"\nname = \"mower\"\norg = \"ORG-{org}\"\n\
-             token = \"token-of-{org}\"\ntoken_id = \"b{org:023x}\"\ntoken_name = \"fleet\"\n\
+             token = \"the-token-of-org-{org}\"\ntoken_id = \"b{org:023x}\"\ntoken_name = \"fleet\"\n\
              roles = [\"device\"]\nauto_register = true\n"
         )
         .expect("a string takes it");
@@ -124,7 +124,7 @@ fn bootstrap() -> String {
 async fn login(app: &App, org: usize, thing_key: &str) -> Arc<Session> {
     let credentials = Credentials::Application {
         thing_key: thing_key.into(),
-        token: format!("token-of-{org}"),
+        token: format!("the-token-of-org-{org}"),
         app_id: String::new(),
     };
     let arrival = Arrival {

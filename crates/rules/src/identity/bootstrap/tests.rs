@@ -160,7 +160,7 @@ fn what_is_wrong_with_an_application_is_named() {
     check_refused(&same_token.map(String::from).concat(), taken);
     let same_token = [first.clone(), first.replace("'app'", "'other'")].concat();
     check_refused(&same_token, r#"the application "other" has the token of another one"#);
-    let same_name = [first, entry("token = 'another-token'")].concat();
+    let same_name = [first, entry("token = 'another-token-16'")].concat();
     check_refused(&same_name, r#"the application "app of SYSTEM" is given twice"#);
     let unknown_key = read_text(&[ORGS, ROLE, &entry("colour = 'red'")].concat());
     let Err(Problem::Syntax { line: 20, message }) = unknown_key else { panic!("{unknown_key:?}") };
