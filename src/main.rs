@@ -36,7 +36,8 @@ struct Cli {
 enum Command {
     // Described where their arguments are: a line here would hide the longer text of their --help.
     Init(InitArgs),
-    /// Runs the server until SIGTERM or Ctrl-C; at SIGHUP it reads certificates and log level again.
+    /// Runs the server until SIGTERM or Ctrl-C; at SIGHUP it reads certificates and log level
+    /// again.
     Serve(ServeArgs),
     Call(CallArgs),
     Fleet(Box<FleetArgs>),
@@ -69,7 +70,8 @@ struct CheckArgs {
 const VARIABLES: &str = "\
 A variable TR50D_<SECTION>__<KEY> of the environment overrides a key, such as
 TR50D_MQTT__TLS_LISTEN=0.0.0.0:8883. Any other variable that begins with TR50D_ is an error,
-but TR50D_URL, TR50D_PASSWORD_FILE, TR50D_CONTEXT and TR50D_TEST_CLIENTS, which are not for the server.";
+but TR50D_URL, TR50D_PASSWORD_FILE, TR50D_CONTEXT and TR50D_TEST_CLIENTS, which are not for the
+server.";
 
 const SERVE_NEEDS: &str = "serve needs --config FILE (`tr50d init` makes one), a key in the \
      environment such as TR50D_SERVER__DATA_DIR, or --demo for a try";
@@ -286,7 +288,7 @@ impl Drop for DemoDir {
 fn announce(server: &Server, demo: Option<&DemoDir>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for listening in server.listening() {
-        writeln!(out, "listening {} {}", listening.protocol.as_str(), listening.address)?;
+        writeln!(out, "listening {} {}", listening.name(), listening.address)?;
     }
     if let Some(demo) = demo {
         demo::write_tour(&mut out, server.listening(), &demo.path, demo.goes)?;

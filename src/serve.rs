@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use base::{ConnInfo, ConnectionId, Failure, Protocol, Timestamp, limits};
+use base::{ConnInfo, ConnectionId, Door, Failure, Protocol, Timestamp, limits};
 use bytes::Bytes;
+use hyper::header::HeaderMap;
 use hyper::{Request, Response};
 use store::{StoreError, disk::DiskStore};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -23,7 +24,7 @@ use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
 use crate::descriptors;
-use crate::dialects::{cognite, element};
+use crate::dialects::{cognite, credentials, element};
 use crate::edge::http::{self, Dialect, HttpConfig, HttpService};
 use crate::edge::mqtt::{self, MqttServer};
 use crate::edge::tls::{self, TlsError};
@@ -82,10 +83,23 @@ pub enum StartError {
 /// A listener: what it speaks, and whether over TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Listening {
-    /// The protocol of its connections, which is also its name on standard output.
+    /// The protocol of its connections.
     pub protocol: Protocol,
+    /// Whom it is for.
+    pub door: Door,
     /// The address that it really has.
     pub address: SocketAddr,
+}
+
+impl Listening {
+    /// Its name on standard output.
+    pub const fn name(&self) -> &'static str {
+        match self.door {
+            Door::Usual => self.protocol.as_str(),
+            Door::Admin => "admin",
+            Door::Metrics => "metrics",
+        }
+    }
 }
 
 /// A running server.
@@ -129,6 +143,7 @@ impl Server {
             body_bytes_max: config.limits.max_frame_bytes,
             trusted: config.proxy.trusted.clone(),
             cors_origins: config.http.cors_origins.clone(),
+            has_metrics_listener: config.metrics.listen.is_some(),
         });
         note_expiry(&app, tls.is_some().then_some(&config.tls));
         let shared = Arc::new(Shared {
@@ -142,7 +157,12 @@ impl Server {
         });
         let listening = listeners.iter().map(|(_, listening)| *listening).collect();
         for (listener, listening) in listeners {
-            shared.tasks.spawn(accept(shared.clone(), listener, listening.protocol));
+            shared.tasks.spawn(accept(
+                shared.clone(),
+                listener,
+                listening.protocol,
+                listening.door,
+            ));
         }
         let (files, stop) = (shared.app.files.clone(), shared.stop.clone());
         shared.tasks.spawn(control.serve(store, files, stop, shared.tasks.clone()));
@@ -162,8 +182,8 @@ impl Server {
         &self.listening
     }
 
-    /// Has new connections get what the files of `[tls]` hold now; those that are open go on as they
-    /// are. Without TLS listeners it does nothing.
+    /// Has new connections get what the files of `[tls]` hold now; those that are open go on as
+    /// they are. Without TLS listeners it does nothing.
     ///
     /// # Errors
     ///
@@ -286,20 +306,22 @@ fn open_on(disk: Arc<DiskStore>, data_dir: &Path, config: Config) -> Result<Open
 
 fn bind(config: &Config) -> Result<Vec<(TcpListener, Listening)>, StartError> {
     let wanted = [
-        (Protocol::Mqtt, "mqtt.listen", config.mqtt.listen),
-        (Protocol::Mqtts, "mqtt.tls_listen", config.mqtt.tls_listen),
-        (Protocol::Tcp, "tcp.listen", config.tcp.listen),
-        (Protocol::Tcps, "tcp.tls_listen", config.tcp.tls_listen),
-        (Protocol::Http, "http.listen", config.http.listen),
-        (Protocol::Https, "http.tls_listen", config.http.tls_listen),
+        (Protocol::Mqtt, Door::Usual, "mqtt.listen", config.mqtt.listen),
+        (Protocol::Mqtts, Door::Usual, "mqtt.tls_listen", config.mqtt.tls_listen),
+        (Protocol::Tcp, Door::Usual, "tcp.listen", config.tcp.listen),
+        (Protocol::Tcps, Door::Usual, "tcp.tls_listen", config.tcp.tls_listen),
+        (Protocol::Http, Door::Usual, "http.listen", config.http.listen),
+        (Protocol::Https, Door::Usual, "http.tls_listen", config.http.tls_listen),
+        (Protocol::Http, Door::Admin, "http.admin_listen", config.http.admin_listen),
+        (Protocol::Http, Door::Metrics, "metrics.listen", config.metrics.listen),
     ];
     let mut listeners = Vec::new();
-    for (protocol, key, address) in wanted {
+    for (protocol, door, key, address) in wanted {
         let Some(address) = address else { continue };
         let failed = |source| StartError::Listen { key: key.to_owned(), address, source };
         let listener = listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        listeners.push((listener, Listening { protocol, address }));
+        listeners.push((listener, Listening { protocol, door, address }));
     }
     Ok(listeners)
 }
@@ -312,7 +334,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Takes connections until the server stops. Nothing is done here that waits for a peer.
-async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) {
+async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol, door: Door) {
     static LOG: PeerLog = PeerLog::new(1);
     loop {
         let accepted = tokio::select! {
@@ -336,7 +358,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) 
                 continue;
             }
         }
-        shared.tasks.spawn(connection(slot, stop, stream, peer, protocol));
+        shared.tasks.spawn(connection(slot, stop, stream, peer, (protocol, door)));
     }
 }
 
@@ -388,7 +410,7 @@ async fn connection(
     stop: CancellationToken,
     stream: TcpStream,
     peer: SocketAddr,
-    protocol: Protocol,
+    (protocol, door): (Protocol, Door),
 ) {
     // Without it, a small answer waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
@@ -408,7 +430,7 @@ async fn connection(
     };
     let (shared, full) = (&slot.shared, slot.full);
     let certified = shown.is_some();
-    let info = ConnInfo { protocol, remote_addr, connection: slot.id, certified };
+    let info = ConnInfo { protocol, remote_addr, connection: slot.id, door, certified };
     match protocol {
         Protocol::Tcp | Protocol::Tcps => {
             tcp::serve(shared.app.clone(), stream, info, full, stop).await;
@@ -568,6 +590,10 @@ impl HttpService for Web {
             }
             _ => {}
         }
+    }
+
+    async fn may_read_metrics(&self, headers: &HeaderMap, info: ConnInfo) -> bool {
+        !self.full && credentials::may_read_metrics(&self.shared.app, headers, info).await
     }
 
     fn metrics(&self) -> String {

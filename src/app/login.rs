@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use base::{ApplicationId, Code, ConnInfo, Failure, SessionId, ThingId, ThingKey, Timestamp};
+use base::{
+    ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingId, ThingKey, Timestamp,
+};
 use rules::directory::{End, Full, Lifetime, Outbox, Reason, Session, Start, Who};
 use rules::identity::model::{Application, User};
 use rules::identity::{Access, Refusal};
@@ -204,7 +206,14 @@ impl App {
             Ok(Proof::Credentials(_)) => Err(Refusal::BadCredentials),
             Err(refusal) => Err(refusal),
         };
-        let user = user.and_then(|checked| self.as_now(&checked)).map_err(LoginError::from);
+        let user = user.and_then(|checked| self.as_now(&checked));
+        let user = user.and_then(|user| {
+            let home = self.records.org(user.home);
+            let access = home.and_then(|home| self.records.user_access(&user, &home));
+            let may = access.is_none_or(|access| self.may_enter(&access, conn));
+            if may { Ok(user) } else { Err(Refusal::NoAccess) }
+        });
+        let user = user.map_err(LoginError::from);
         self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
         user
     }
@@ -256,6 +265,24 @@ impl App {
         hash.map_err(change_failure)
     }
 
+    /// The session with this id, if it may be used over this connection.
+    pub fn session(&self, id: &SessionId, conn: ConnInfo) -> Option<Arc<Session>> {
+        let session = self.sessions.by_id(id)?;
+        self.may_enter(&session.access(), conn).then_some(session)
+    }
+
+    /// Whether who has this access may use this connection: administrators have a listener of their
+    /// own over HTTP where `http.admin_listen` says so.
+    pub fn may_enter(&self, access: &Access, conn: ConnInfo) -> bool {
+        let is_http = matches!(
+            conn.protocol,
+            Protocol::Http | Protocol::Https | Protocol::Ws | Protocol::Wss
+        );
+        let is_bound = is_http && conn.door != Door::Admin;
+        let is_admin = access.super_admin || access.super_ops || access.org_admin;
+        self.config.http.admin_listen.is_none() || !is_bound || !is_admin
+    }
+
     async fn admit(
         &self,
         credentials: Credentials,
@@ -276,6 +303,12 @@ impl App {
                 let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
                 self.admit_application(&thing_key, &token, app_id, conn, now)
             }
+        };
+        let admitted = match admitted {
+            Ok(admitted) if !self.may_enter(&admitted.access, conn) => {
+                Err(Refusal::NoAccess.into())
+            }
+            admitted => admitted,
         };
         self.metrics.login(admitted.as_ref().map_or_else(LoginError::outcome, |_| "success"));
         admitted

@@ -126,8 +126,15 @@ sections! {
         listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
         /// TLS listener.
         tls_listen: Option<SocketAddr> = None,
+        /// Listener for administrators, who then have no other over HTTP.
+        admin_listen: Option<SocketAddr> = None,
         /// Origins whose web pages may use the server from a browser.
         cors_origins: Origins = Origins::default(),
+    }
+    /// `[metrics]`: what Prometheus reads.
+    metrics: MetricsListener {
+        /// Listener for `/metrics`, which then is nowhere else.
+        listen: Option<SocketAddr> = None,
     }
     /// `[tls]`: what the TLS listeners present, and whom they ask for a certificate.
     tls: Tls {
@@ -399,6 +406,8 @@ impl Config {
             ("tcp.tls_listen", self.tcp.tls_listen),
             ("http.listen", self.http.listen),
             ("http.tls_listen", self.http.tls_listen),
+            ("http.admin_listen", self.http.admin_listen),
+            ("metrics.listen", self.metrics.listen),
         ]
         .into_iter()
         .filter_map(|(key, addr)| Some((key, addr?)))

@@ -2,6 +2,7 @@
 
 mod administration;
 mod backup;
+mod browsers;
 mod client_certificates;
 mod client_tls;
 mod close_after_reply;

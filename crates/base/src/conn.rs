@@ -53,6 +53,9 @@ pub struct ConnInfo {
     /// The connection, in this run.
     #[serde(skip)]
     pub connection: ConnectionId,
+    /// By which listener it came.
+    #[serde(skip)]
+    pub door: Door,
     /// Whether the client has shown a certificate by which logins go.
     #[serde(skip)]
     pub certified: bool,
@@ -61,13 +64,31 @@ pub struct ConnInfo {
 impl ConnInfo {
     /// A connection without a number, whose client has shown no certificate.
     pub const fn new(protocol: Protocol, remote_addr: SocketAddr) -> Self {
-        Self { protocol, remote_addr, connection: ConnectionId::NONE, certified: false }
+        Self {
+            protocol,
+            remote_addr,
+            connection: ConnectionId::NONE,
+            door: Door::Usual,
+            certified: false,
+        }
     }
 
     /// The network of the peer.
     pub fn network(&self) -> IpAddr {
         network_of(self.remote_addr.ip())
     }
+}
+
+/// A kind of listener.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Door {
+    /// For everybody.
+    #[default]
+    Usual,
+    /// For administrators (`http.admin_listen`).
+    Admin,
+    /// For metrics alone (`metrics.listen`).
+    Metrics,
 }
 
 /// The network of one customer: whoever has an IPv6 address has its whole /64.

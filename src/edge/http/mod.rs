@@ -6,6 +6,7 @@
 //! counted body, any content type, and always status 200 for what TR50 answers.
 
 mod body;
+mod browser;
 mod cors;
 mod file;
 mod host;
@@ -24,8 +25,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{ConnInfo, Failure, Origins, Trusted, limits};
+use base::{ConnInfo, Door, Failure, Origins, Trusted, limits};
 use bytes::{Buf, Bytes, BytesMut};
+use hyper::header::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -135,8 +137,17 @@ pub trait HttpService: Send + Sync + 'static {
     /// Room for half requests of a peer in this network that has not logged in.
     fn lease(&self, network: IpAddr) -> Lease;
 
-    /// Notes whether somebody works on a request: then the connection does not make room for others.
+    /// Notes whether somebody works on a request: then the connection does not make room for
+    /// others.
     fn working(&self, working: bool);
+
+    /// Whether who shows this may read the metrics: a session by its id, a token, or a user with a
+    /// password.
+    fn may_read_metrics(
+        &self,
+        headers: &HeaderMap,
+        info: ConnInfo,
+    ) -> impl Future<Output = bool> + Send;
 
     /// The metrics, in the form of [`crate::metrics::CONTENT_TYPE`].
     fn metrics(&self) -> String;
@@ -160,6 +171,8 @@ pub struct HttpConfig {
     pub trusted: Trusted,
     /// Origins whose web pages may use the server from a browser.
     pub cors_origins: Origins,
+    /// Whether the metrics have a listener of their own.
+    pub has_metrics_listener: bool,
 }
 
 /// Serves one connection until its end.
@@ -191,7 +204,8 @@ async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: Canc
         // hyper refuses it with status 400.
         wrong_door::log(&conn.info, met);
     }
-    if let Some(length) = tunnel::request_length(&head) {
+    let has_tunnel = conn.info.door != Door::Metrics;
+    if let Some(length) = tunnel::request_length(&head).filter(|_| has_tunnel) {
         let mut rest = head;
         rest.advance(length);
         if stream.write_all(tunnel::ANSWER).await.is_ok() && stream.flush().await.is_ok() {

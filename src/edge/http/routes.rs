@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use base::ConnInfo;
+use base::{ConnInfo, Door};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::time;
@@ -17,11 +19,22 @@ use super::host::{self, BadHost};
 use super::one_chunk::Switch;
 use super::rest;
 use super::stream::{HeldBytes, WriteWait};
-use super::{Dialect, HttpConfig, HttpService, Waits, body, inflate, websocket};
+use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, inflate, websocket};
 use crate::metrics;
 
 /// The header that can carry the session instead of the body (`docs/protocol/tr50.md` 1.3).
 const SESSION_HEADER: &str = "sessionid";
+
+/// By these headers a proxy shows itself.
+const PROXY_HEADERS: [&str; 7] = [
+    "x-forwarded-for",
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-by",
+];
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -52,6 +65,10 @@ pub(super) enum Refusal {
     Host(BadHost),
     /// A page of this origin may not.
     Origin,
+    /// A page of another site sends it in somebody's name.
+    Forged,
+    /// Who may read them is said in the configuration.
+    Metrics,
     NoSuchPath,
     Method {
         allowed: &'static str,
@@ -104,7 +121,11 @@ impl<S: HttpService> HttpConn<S> {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
         // The head; the body needs room of its own.
         self.held.note_used();
-        let answer = self.checked(request).await;
+        let guarded = browser::may_show(request.uri().path(), request.headers());
+        let mut answer = self.checked(request).await;
+        if guarded {
+            browser::guard(answer.headers_mut());
+        }
         // Who fetches a file goes on with it.
         if matches!(answer.body(), Either::Left(_)) {
             self.service.working(false);
@@ -117,6 +138,11 @@ impl<S: HttpService> HttpConn<S> {
             return Refusal::Host(bad).into_answer();
         }
         let (path, headers) = (request.uri().path(), request.headers());
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+            || headers.contains_key(UPGRADE);
+        if changes && browser::is_forged(&self.config.cors_origins, headers, self.info.certified) {
+            return Refusal::Forged.into_answer();
+        }
         let Some(asked) = cors::Asked::read(&self.config.cors_origins, path, headers) else {
             return self.routed(request).await.unwrap_or_else(Refusal::into_answer);
         };
@@ -130,14 +156,15 @@ impl<S: HttpService> HttpConn<S> {
     }
 
     async fn routed(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let path = request.uri().path();
+        if self.info.door == Door::Metrics && !matches!(path, "/metrics" | "/healthz" | "/readyz") {
+            return Err(Refusal::NoSuchPath);
+        }
         match request.uri().path() {
             "/api" | "/api/" => self.api(request).await,
             "/mqtt" | "/mqtt-ssl" => self.upgrade(&request),
             "/rest/auth" | "/rest/auth/" => self.rest_login(request).await,
-            "/metrics" => {
-                let text = |conn: &Self| conn.service.metrics();
-                self.page(&request, metrics::CONTENT_TYPE, text)
-            }
+            "/metrics" => self.metrics(&request).await,
             "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
             "/readyz" => self.readiness(&request),
             "/" => self.page(&request, "text/html; charset=utf-8", |_| FRONT_PAGE.to_owned()),
@@ -219,6 +246,29 @@ impl<S: HttpService> HttpConn<S> {
         Ok(accepted)
     }
 
+    /// The metrics: at their own listener for everybody; else for who is on this machine, and for
+    /// those who may.
+    async fn metrics(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+        let text = |conn: &Self| conn.service.metrics();
+        if self.info.door != Door::Metrics {
+            if self.config.has_metrics_listener {
+                return Err(Refusal::NoSuchPath);
+            }
+            let headers = request.headers();
+            let info = self.conn_info(headers);
+            if !self.is_direct(headers) && !self.service.may_read_metrics(headers, info).await {
+                return Err(Refusal::Metrics);
+            }
+        }
+        self.page(request, metrics::CONTENT_TYPE, text)
+    }
+
+    /// Whether the peer is on this machine and no proxy speaks for somebody else.
+    fn is_direct(&self, headers: &HeaderMap) -> bool {
+        self.info.remote_addr.ip().to_canonical().is_loopback()
+            && !PROXY_HEADERS.iter().any(|name| headers.contains_key(*name))
+    }
+
     fn readiness(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
         if self.service.ready() {
             return self.page(request, TEXT, |_| "ready\n".to_owned());
@@ -294,6 +344,17 @@ impl Refusal {
             Self::Origin => {
                 let message = "http.cors_origins does not allow this origin here";
                 error(StatusCode::FORBIDDEN, message)
+            }
+            Self::Forged => {
+                let message = "pages of other sites may not send this with credentials of the \
+                               browser; http.cors_origins lists those that may";
+                closing(error(StatusCode::FORBIDDEN, message))
+            }
+            Self::Metrics => {
+                let message = "metrics are for this machine, and for logins with the permission \
+                               metrics";
+                let refused = error(StatusCode::UNAUTHORIZED, message);
+                with_header(refused, WWW_AUTHENTICATE, "Bearer")
             }
             Self::NoSuchPath => error(StatusCode::NOT_FOUND, "there is nothing at this path"),
             Self::Method { allowed } => {

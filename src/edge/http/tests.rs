@@ -34,6 +34,10 @@ struct Echo {
 impl HttpService for Echo {
     fn working(&self, _: bool) {}
 
+    async fn may_read_metrics(&self, headers: &HeaderMap, _: ConnInfo) -> bool {
+        headers.contains_key("sessionid")
+    }
+
     fn lease(&self, network: IpAddr) -> Lease {
         let pool = Unauthenticated::new(1 << 20, BODY_BYTES_MAX, Counter::default());
         Arc::new(pool).lease(network)
@@ -104,7 +108,12 @@ impl HttpService for Echo {
 
 fn config(trusted: Trusted) -> HttpConfig {
     let cors_origins = Origins::default();
-    HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted, cors_origins }
+    HttpConfig {
+        body_bytes_max: BODY_BYTES_MAX,
+        trusted,
+        cors_origins,
+        has_metrics_listener: false,
+    }
 }
 
 struct Server {
