@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload;
 
 use crate::config::{Log, LogFormat};
 
@@ -24,6 +25,9 @@ pub enum LoggingError {
     /// `RUST_LOG` is no list of directives.
     #[error("RUST_LOG is not a list such as info,tr50d=debug: {0}")]
     Directives(#[from] tracing_subscriber::filter::ParseError),
+    /// Nobody logs any more.
+    #[error("logging can't be changed: {0}")]
+    Changed(#[from] reload::Error),
     /// The program logs already.
     #[error("logging was started twice: {0}")]
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -31,14 +35,43 @@ pub enum LoggingError {
 
 /// Starts logging for the whole process, as `[log]` describes it; `rust_log` is the value of
 /// `RUST_LOG`, whose directives come on top.
-pub fn start(log: &Log, rust_log: Option<&str>) -> Result<(), LoggingError> {
-    let filter = filter(log.level, rust_log)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match log.format {
-        LogFormat::Text => lines.with_ansi(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+pub fn start(log: &Log, rust_log: Option<String>) -> Result<LogLevel, LoggingError> {
+    let filter = filter(log.level, rust_log.as_deref())?;
+    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
+    let (started, replace): (_, Replace) = match log.format {
+        LogFormat::Text => {
+            let lines = lines.with_ansi(false).with_filter_reloading();
+            let handle = lines.reload_handle();
+            (lines.try_init(), Box::new(move |filter| handle.reload(filter)))
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            (lines.try_init(), Box::new(move |filter| handle.reload(filter)))
+        }
+    };
+    started.map_err(LoggingError::Twice)?;
+    Ok(LogLevel { replace, rust_log })
+}
+
+/// Puts another filter in the place of the present one.
+type Replace = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+/// The level of what is logged, which can change.
+pub struct LogLevel {
+    replace: Replace,
+    rust_log: Option<String>,
+}
+
+impl LogLevel {
+    /// Logs what is of this level, with the directives of `RUST_LOG` on top as at the start.
+    ///
+    /// # Errors
+    ///
+    /// The process has stopped logging.
+    pub fn set(&self, level: LevelFilter) -> Result<(), LoggingError> {
+        Ok((self.replace)(filter(level, self.rust_log.as_deref())?)?)
     }
-    .map_err(LoggingError::Twice)
 }
 
 fn filter(level: LevelFilter, rust_log: Option<&str>) -> Result<EnvFilter, LoggingError> {

@@ -14,10 +14,11 @@ use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
 use tr50d::cli::init::{self, InitArgs};
+use tr50d::cli::signals::{Asked, Signals};
 use tr50d::config::{Config, is_demo_dir, is_variable};
 use tr50d::descriptors;
 use tr50d::edge::tls;
-use tr50d::logging;
+use tr50d::logging::{self, LogLevel};
 use tr50d::serve::Server;
 
 #[global_allocator]
@@ -35,7 +36,8 @@ struct Cli {
 enum Command {
     // Described where their arguments are: a line here would hide the longer text of their --help.
     Init(InitArgs),
-    /// Runs the server until SIGTERM or Ctrl-C.
+    /// Runs the server until SIGTERM or Ctrl-C; at SIGHUP it reads certificates and log level
+    /// again.
     Serve(ServeArgs),
     Call(CallArgs),
     Fleet(Box<FleetArgs>),
@@ -67,8 +69,9 @@ struct CheckArgs {
 
 const VARIABLES: &str = "\
 A variable TR50D_<SECTION>__<KEY> of the environment overrides a key, such as
-TR50D_MQTT__LISTEN=0.0.0.0:1883. Any other variable that begins with TR50D_ is an error, but
-TR50D_URL, TR50D_PASSWORD_FILE, TR50D_CONTEXT and TR50D_TEST_CLIENTS, which are not for the server.";
+TR50D_MQTT__TLS_LISTEN=0.0.0.0:8883. Any other variable that begins with TR50D_ is an error,
+but TR50D_URL, TR50D_PASSWORD_FILE, TR50D_CONTEXT and TR50D_TEST_CLIENTS, which are not for the
+server.";
 
 const SERVE_NEEDS: &str = "serve needs --config FILE (`tr50d init` makes one), a key in the \
      environment such as TR50D_SERVER__DATA_DIR, or --demo for a try";
@@ -162,6 +165,7 @@ fn check(args: &CheckArgs) -> ExitCode {
             }
             problems.iter().for_each(|problem| eprintln!("tr50d: {problem}"));
             if problems.is_empty() {
+                check_expiry(&config).iter().for_each(|warning| eprintln!("tr50d: {warning}"));
                 match &args.config {
                     Some(file) => println!("{} is fine", file.display()),
                     None => println!("the environment is fine"),
@@ -180,6 +184,12 @@ fn check_tls(config: &Config) -> Option<String> {
     tls::server_config(&config.tls).err().map(|error| error.to_string())
 }
 
+/// What should be done about the certificate soon, if there is one.
+fn check_expiry(config: &Config) -> Option<String> {
+    config.tls.cert.as_ref()?;
+    tls::expiry_warning(&config.tls, Timestamp::now())
+}
+
 /// What is wrong with the bootstrap file, if there is one.
 fn check_bootstrap(config: &Config) -> Option<String> {
     let file = config.server.bootstrap.as_deref()?;
@@ -188,13 +198,12 @@ fn check_bootstrap(config: &Config) -> Option<String> {
 
 async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let sentence = |error: &dyn std::error::Error| error.to_string();
-    let file = args.config.as_deref();
-    let mut config = match args.demo {
-        true => Config::demo(file, environment()?.into_iter()).map_err(|e| sentence(&e))?,
-        false => load_any(file, SERVE_NEEDS)?,
-    };
+    // Before anything is made: who stops the server while it starts leaves nothing behind.
+    let signals = Signals::listen();
+    let mut signals = signals.map_err(|error| format!("can't wait for signals: {error}"))?;
+    let mut config = serve_config(&args)?;
     let rust_log = std::env::var("RUST_LOG").ok();
-    logging::start(&config.log, rust_log.as_deref()).map_err(|error| sentence(&error))?;
+    let level = logging::start(&config.log, rust_log).map_err(|error| sentence(&error))?;
     let mut demo = match args.demo {
         true => Some(DemoDir::make(&mut config)?),
         false => None,
@@ -203,13 +212,39 @@ async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     if let Some(demo) = &mut demo {
         demo.keep_if_named();
     }
-    // Before `ready`: whoever reads it may send the signal at once.
-    let stop = stop_signal().map_err(|error| format!("can't wait for signals: {error}"))?;
-    announce(&server, demo.as_ref()).map_err(|error| format!("can't write: {error}"))?;
-    stop.await;
+    if !signals.has_stop() {
+        announce(&server, demo.as_ref()).map_err(|error| format!("can't write: {error}"))?;
+        while signals.next().await == Asked::Reload {
+            reload(&args, &server, &level);
+        }
+    }
     server.stop().await;
     drop(demo);
     Ok(ExitCode::SUCCESS)
+}
+
+fn serve_config(args: &ServeArgs) -> Result<Config, String> {
+    let file = args.config.as_deref();
+    match args.demo {
+        true => Config::demo(file, environment()?.into_iter()).map_err(|error| error.to_string()),
+        false => load_any(file, SERVE_NEEDS),
+    }
+}
+
+/// Reads certificates and log level again. What can't be used is said in the log, and what was in
+/// use stays.
+fn reload(args: &ServeArgs, server: &Server, level: &LogLevel) {
+    let config = match serve_config(args) {
+        Ok(config) => config,
+        Err(error) => return tracing::error!(%error, "the configuration was not read again"),
+    };
+    if let Err(error) = level.set(config.log.level) {
+        tracing::error!(%error, "the log level stays as it is");
+    }
+    match server.reload_tls(&config.tls) {
+        Ok(()) => tracing::info!("certificates and log level were read again"),
+        Err(error) => tracing::error!(%error, "the certificates stay as they are"),
+    }
 }
 
 /// The demo's directory. What was made for the demo goes with it; a directory that the
@@ -249,24 +284,11 @@ impl Drop for DemoDir {
     }
 }
 
-/// Resolves at SIGTERM or SIGINT.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
 /// Says where the server listens, and with `--demo` how to try it; then `ready`.
 fn announce(server: &Server, demo: Option<&DemoDir>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for listening in server.listening() {
-        writeln!(out, "listening {} {}", listening.protocol.as_str(), listening.address)?;
+        writeln!(out, "listening {} {}", listening.name(), listening.address)?;
     }
     if let Some(demo) = demo {
         demo::write_tour(&mut out, server.listening(), &demo.path, demo.goes)?;

@@ -3,7 +3,7 @@
 //! Everything a command touches is a handle made at the start: one atomic addition, no look-up.
 //! Labels are `&'static str`, so that no peer can make new ones.
 
-use base::Protocol;
+use base::{Protocol, Timestamp};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,6 +44,8 @@ pub struct Metrics {
     mail_callers: Gauge,
     file_transfers: Gauge,
     file_bytes: Gauge,
+    certificate_end: Gauges,
+    unauthenticated: Gauge,
 }
 
 /// The counters of one command.
@@ -106,8 +108,23 @@ impl Metrics {
             mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
             file_transfers: gauge(r, "file_transfers", "Files being uploaded or downloaded"),
             file_bytes: gauge(r, "file_bytes", "Bytes of stored files, in blocks of 4096"),
+            unauthenticated: gauge(
+                r,
+                "unauthenticated_bytes",
+                "Bytes held for half requests of those who have not logged in",
+            ),
+            certificate_end: gauges(
+                r,
+                "tls_certificate_end_timestamp_seconds",
+                "When the certificate in tls.cert ends, in Unix seconds",
+            ),
             registry,
         }
+    }
+
+    /// The server's certificate ends then.
+    pub fn certificate_ends(&self, end: Timestamp) {
+        self.certificate_end.get_or_create(&[("key", "tls.cert")]).set(end.as_millis() / 1000);
     }
 
     /// A connection was accepted; it is open as long as the answer lives.
@@ -122,6 +139,16 @@ impl Metrics {
     /// A connection was refused before its login, for `reason`: `full`, `tls`, `proxy`, …
     pub fn connection_refused(&self, reason: &'static str) {
         self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The counter of connections that are refused for this reason.
+    pub fn refusals(&self, reason: &'static str) -> Counter {
+        self.refused.get_or_create_owned(&[("reason", reason)])
+    }
+
+    /// So many bytes are held for peers that have not logged in.
+    pub fn unauthenticated(&self, bytes: usize) {
+        self.unauthenticated.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A session of this kind (`user`, `application`) started, or was found in the store.

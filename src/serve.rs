@@ -2,15 +2,16 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use base::{ConnInfo, Failure, Protocol, Timestamp, limits};
+use base::{ConnInfo, ConnectionId, Door, Failure, Protocol, Timestamp, limits};
 use bytes::Bytes;
+use hyper::header::HeaderMap;
 use hyper::{Request, Response};
 use store::{StoreError, disk::DiskStore};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -18,12 +19,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, OpenError};
+use crate::app::{App, Counted, Lease, OpenError, Room, Shown};
 use crate::backup::{self, BackupError};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
 use crate::descriptors;
-use crate::dialects::{cognite, element};
+use crate::dialects::{cognite, credentials, element};
 use crate::edge::http::{self, Dialect, HttpConfig, HttpService};
 use crate::edge::mqtt::{self, MqttServer};
 use crate::edge::tls::{self, TlsError};
@@ -82,10 +83,23 @@ pub enum StartError {
 /// A listener: what it speaks, and whether over TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Listening {
-    /// The protocol of its connections, which is also its name on standard output.
+    /// The protocol of its connections.
     pub protocol: Protocol,
+    /// Whom it is for.
+    pub door: Door,
     /// The address that it really has.
     pub address: SocketAddr,
+}
+
+impl Listening {
+    /// Its name on standard output.
+    pub const fn name(&self) -> &'static str {
+        match self.door {
+            Door::Usual => self.protocol.as_str(),
+            Door::Admin => "admin",
+            Door::Metrics => "metrics",
+        }
+    }
 }
 
 /// A running server.
@@ -102,7 +116,6 @@ struct Shared {
     tls: Option<tls::Acceptor>,
     http: Arc<HttpConfig>,
     connections_max: usize,
-    open: AtomicUsize,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -115,6 +128,7 @@ impl Server {
     ///
     /// Whatever is in the way, in one sentence.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check_exposure()?;
         let wants_tls = [&config.mqtt.tls_listen, &config.tcp.tls_listen, &config.http.tls_listen];
         let tls = match wants_tls.iter().any(|address| address.is_some()) {
             true => Some(tls::Acceptor::new(&config.tls)?),
@@ -129,20 +143,26 @@ impl Server {
             body_bytes_max: config.limits.max_frame_bytes,
             trusted: config.proxy.trusted.clone(),
             cors_origins: config.http.cors_origins.clone(),
+            has_metrics_listener: config.metrics.listen.is_some(),
         });
+        note_expiry(&app, tls.is_some().then_some(&config.tls));
         let shared = Arc::new(Shared {
             mqtt: Arc::new(MqttServer::new(app.clone())),
             app,
             tls,
             http,
             connections_max,
-            open: AtomicUsize::new(0),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         let listening = listeners.iter().map(|(_, listening)| *listening).collect();
         for (listener, listening) in listeners {
-            shared.tasks.spawn(accept(shared.clone(), listener, listening.protocol));
+            shared.tasks.spawn(accept(
+                shared.clone(),
+                listener,
+                listening.protocol,
+                listening.door,
+            ));
         }
         let (files, stop) = (shared.app.files.clone(), shared.stop.clone());
         shared.tasks.spawn(control.serve(store, files, stop, shared.tasks.clone()));
@@ -160,6 +180,19 @@ impl Server {
     /// The listeners, with the addresses that they really have.
     pub fn listening(&self) -> &[Listening] {
         &self.listening
+    }
+
+    /// Has new connections get what the files of `[tls]` hold now; those that are open go on as
+    /// they are. Without TLS listeners it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// The files can't be used: what was in use stays.
+    pub fn reload_tls(&self, tls: &Tls) -> Result<(), TlsError> {
+        let Some(acceptor) = &self.shared.tls else { return Ok(()) };
+        acceptor.replace(tls)?;
+        note_expiry(&self.shared.app, Some(tls));
+        Ok(())
     }
 
     /// The directory and the rest, for those who embed the server.
@@ -192,6 +225,17 @@ impl Server {
         }
         self.housekeeping.abort();
         app.stop().await;
+    }
+}
+
+/// Counts and says when the certificate ends, if the server has one.
+fn note_expiry(app: &App, tls: Option<&Tls>) {
+    let Some(tls) = tls else { return };
+    if let Some(end) = tls::expiry(tls) {
+        app.metrics.certificate_ends(end);
+    }
+    if let Some(warning) = tls::expiry_warning(tls, Timestamp::now()) {
+        tracing::warn!("{warning}");
     }
 }
 
@@ -262,20 +306,22 @@ fn open_on(disk: Arc<DiskStore>, data_dir: &Path, config: Config) -> Result<Open
 
 fn bind(config: &Config) -> Result<Vec<(TcpListener, Listening)>, StartError> {
     let wanted = [
-        (Protocol::Mqtt, "mqtt.listen", config.mqtt.listen),
-        (Protocol::Mqtts, "mqtt.tls_listen", config.mqtt.tls_listen),
-        (Protocol::Tcp, "tcp.listen", config.tcp.listen),
-        (Protocol::Tcps, "tcp.tls_listen", config.tcp.tls_listen),
-        (Protocol::Http, "http.listen", config.http.listen),
-        (Protocol::Https, "http.tls_listen", config.http.tls_listen),
+        (Protocol::Mqtt, Door::Usual, "mqtt.listen", config.mqtt.listen),
+        (Protocol::Mqtts, Door::Usual, "mqtt.tls_listen", config.mqtt.tls_listen),
+        (Protocol::Tcp, Door::Usual, "tcp.listen", config.tcp.listen),
+        (Protocol::Tcps, Door::Usual, "tcp.tls_listen", config.tcp.tls_listen),
+        (Protocol::Http, Door::Usual, "http.listen", config.http.listen),
+        (Protocol::Https, Door::Usual, "http.tls_listen", config.http.tls_listen),
+        (Protocol::Http, Door::Admin, "http.admin_listen", config.http.admin_listen),
+        (Protocol::Http, Door::Metrics, "metrics.listen", config.metrics.listen),
     ];
     let mut listeners = Vec::new();
-    for (protocol, key, address) in wanted {
+    for (protocol, door, key, address) in wanted {
         let Some(address) = address else { continue };
         let failed = |source| StartError::Listen { key: key.to_owned(), address, source };
         let listener = listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        listeners.push((listener, Listening { protocol, address }));
+        listeners.push((listener, Listening { protocol, door, address }));
     }
     Ok(listeners)
 }
@@ -288,7 +334,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Takes connections until the server stops. Nothing is done here that waits for a peer.
-async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) {
+async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol, door: Door) {
     static LOG: PeerLog = PeerLog::new(1);
     loop {
         let accepted = tokio::select! {
@@ -304,74 +350,105 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol) 
                 continue;
             }
         };
-        let slot = Slot::new(&shared);
-        let limit = shared.connections_max;
-        let full = slot.number >= limit;
-        if full {
+        let stop = shared.stop.child_token();
+        let (slot, room) = Slot::new(&shared, &stop);
+        if room != Room::Free {
             shared.app.metrics.connection_refused("full");
-            if slot.number >= limit + limits::TOLD_FULL_MAX {
+            if room == Room::Crowded {
                 continue;
             }
         }
-        shared.tasks.spawn(connection(slot, stream, peer, protocol, full));
+        shared.tasks.spawn(connection(slot, stop, stream, peer, (protocol, door)));
     }
 }
 
 /// A place among the open connections.
 struct Slot {
     shared: Arc<Shared>,
-    number: usize,
+    id: ConnectionId,
+    /// The address for which it counts.
+    address: Option<Counted>,
+    /// Whether all that the peer gets is the word that there is no room.
+    full: bool,
 }
 
 impl Slot {
-    fn new(shared: &Arc<Shared>) -> Self {
-        let number = shared.open.fetch_add(1, Ordering::Relaxed);
-        Self { shared: shared.clone(), number }
+    fn new(shared: &Arc<Shared>, stop: &CancellationToken) -> (Self, Room) {
+        let (max, told) = (shared.connections_max, limits::TOLD_FULL_MAX);
+        let (id, room) = shared.app.connections.enter(max, told, stop);
+        (Self { shared: shared.clone(), id, address: None, full: room != Room::Free }, room)
+    }
+
+    /// Counts the connection for its address, unless that is a proxy, which speaks for many.
+    fn count_for(&mut self, peer: SocketAddr) {
+        let Shared { http, app, connections_max, .. } = &*self.shared;
+        if http.trusted.contains(peer.ip()) {
+            return;
+        }
+        let address = Counted::from(peer.ip());
+        self.address = Some(address);
+        // Nobody takes all.
+        let most = connections_max - connections_max / 10;
+        let max = app.config.limits.connections_per_address.min(most);
+        if !app.connections.count_for(self.id, address, max) && !self.full {
+            app.metrics.connection_refused("address");
+            self.full = true;
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.app.connections.leave(self.id, self.address);
     }
 }
 
 /// Serves a connection. Whatever is here when the protocol is served is held by every idle
 /// connection.
 async fn connection(
-    slot: Slot,
+    mut slot: Slot,
+    stop: CancellationToken,
     stream: TcpStream,
     peer: SocketAddr,
-    protocol: Protocol,
-    full: bool,
+    (protocol, door): (Protocol, Door),
 ) {
-    let shared = &slot.shared;
     // Without it, a small answer waits for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    let _open = shared.app.metrics.connection_opened(protocol);
+    let _open = slot.shared.app.metrics.connection_opened(protocol);
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let (stream, remote_addr) = if is_over_tls(protocol) || shared.http.trusted.contains(peer.ip())
-    {
+    let is_prepared = is_over_tls(protocol) || slot.shared.http.trusted.contains(peer.ip());
+    let (stream, remote_addr, shown) = if is_prepared {
         // Boxed: most connections need no room for it, and none does afterwards.
-        let prepared = Box::pin(prepare(shared, stream, peer, protocol));
-        match shared.stop.run_until_cancelled(prepared).await {
+        let prepared = Box::pin(prepare(&mut slot, stream, peer, protocol));
+        match stop.run_until_cancelled(prepared).await {
             Some(Some(prepared)) => prepared,
             Some(None) | None => return,
         }
     } else {
-        (Stream::Tcp(stream), peer)
+        slot.count_for(peer);
+        (Stream::Tcp(stream), peer, None)
     };
-    let info = ConnInfo { protocol, remote_addr };
+    let (shared, full) = (&slot.shared, slot.full);
+    let certified = shown.is_some();
+    let info = ConnInfo { protocol, remote_addr, connection: slot.id, door, certified };
     match protocol {
         Protocol::Tcp | Protocol::Tcps => {
-            tcp::serve(shared.app.clone(), stream, info, full, shared.stop.clone()).await;
+            tcp::serve(shared.app.clone(), stream, info, full, stop).await;
         }
         Protocol::Http | Protocol::Https => {
-            let (config, stop) = (shared.http.clone(), shared.stop.clone());
-            let service = Arc::new(Web { shared: shared.clone(), full });
-            Box::pin(http::serve_connection(stream, info, service, config, stop)).await;
+            let config = shared.http.clone();
+            let works = AtomicBool::new(false);
+            let service = Web {
+                shared: shared.clone(),
+                full,
+                connection: slot.id,
+                address: slot.address,
+                stop: stop.clone(),
+                works,
+            };
+            Box::pin(http::serve_connection(stream, info, Arc::new(service), config, stop)).await;
         }
-        _ => mqtt::serve(shared.mqtt.clone(), stream, info, full, shared.stop.clone()).await,
+        _ => mqtt::serve(shared.mqtt.clone(), stream, info, full, stop).await,
     }
 }
 
@@ -381,12 +458,13 @@ const fn is_over_tls(protocol: Protocol) -> bool {
 
 /// Finds the real peer behind a proxy, and does the TLS handshake.
 async fn prepare(
-    shared: &Shared,
+    slot: &mut Slot,
     mut stream: TcpStream,
     peer: SocketAddr,
     protocol: Protocol,
-) -> Option<(Stream, SocketAddr)> {
+) -> Option<(Stream, SocketAddr, Option<Box<Shown>>)> {
     static LOG: PeerLog = PeerLog::new(5);
+    let shared = slot.shared.clone();
     let metrics = &shared.app.metrics;
     let peer = match proxy::real_peer(&mut stream, peer, &shared.http.trusted).await {
         Ok(peer) => peer,
@@ -396,16 +474,24 @@ async fn prepare(
             return None;
         }
     };
+    slot.count_for(peer);
     let Some(acceptor) = shared.tls.as_ref().filter(|_| is_over_tls(protocol)) else {
-        return Some((Stream::Tcp(stream), peer));
+        return Some((Stream::Tcp(stream), peer, None));
     };
     if let Some(met) = met_without_tls(&stream).await {
         metrics.connection_refused("tls");
-        wrong_door::log(&ConnInfo { protocol, remote_addr: peer }, met);
+        wrong_door::log(&ConnInfo::new(protocol, peer), met);
         return None;
     }
     match acceptor.accept(stream).await {
-        Ok(stream) => Some((stream, peer)),
+        Ok(tls::Accepted { stream, client }) => {
+            let certificates = &shared.app.certificates;
+            let shown = match client {
+                None => None,
+                Some((login, names)) => Some(Box::new(certificates.note(slot.id, login, names)?)),
+            };
+            Some((stream, peer, shown))
+        }
         Err(error) => {
             metrics.connection_refused("tls");
             peer_log!(LOG, %peer, %error, "a TLS handshake failed");
@@ -427,6 +513,11 @@ async fn met_without_tls(stream: &TcpStream) -> Option<Met> {
 struct Web {
     shared: Arc<Shared>,
     full: bool,
+    connection: ConnectionId,
+    address: Option<Counted>,
+    stop: CancellationToken,
+    /// Whether somebody works on a request of this connection.
+    works: AtomicBool,
 }
 
 impl HttpService for Web {
@@ -479,8 +570,30 @@ impl HttpService for Web {
     }
 
     async fn mqtt(&self, stream: Stream, info: ConnInfo) {
-        let (server, stop) = (self.shared.mqtt.clone(), self.shared.stop.clone());
+        let (server, stop) = (self.shared.mqtt.clone(), self.stop.clone());
         mqtt::serve(server, stream, info, self.full, stop).await;
+    }
+
+    fn lease(&self, network: IpAddr) -> Lease {
+        self.shared.app.unauthenticated.lease(network)
+    }
+
+    fn working(&self, working: bool) {
+        let connections = &self.shared.app.connections;
+        match (working, self.works.swap(working, Ordering::Relaxed)) {
+            (true, false) => {
+                connections.settle(self.connection);
+            }
+            // One that is told that there is no room has no place to give.
+            (false, true) if !self.full => {
+                connections.release(self.connection, self.address, self.stop.clone());
+            }
+            _ => {}
+        }
+    }
+
+    async fn may_read_metrics(&self, headers: &HeaderMap, info: ConnInfo) -> bool {
+        !self.full && credentials::may_read_metrics(&self.shared.app, headers, info).await
     }
 
     fn metrics(&self) -> String {
@@ -520,6 +633,7 @@ async fn housekeeping(shared: Arc<Shared>) {
             tracing::error!(error, "mails did not expire");
         }
         shared.app.metrics.store_queue(shared.app.store_queue());
+        shared.app.metrics.unauthenticated(shared.app.unauthenticated.bytes());
         let (mails, callers) = shared.app.mailbox.counts();
         shared.app.metrics.mailbox(mails, callers);
         if tick % SWEEP_EVERY == 0 && sweeping.as_ref().is_none_or(JoinHandle::is_finished) {

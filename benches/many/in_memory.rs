@@ -100,7 +100,7 @@ impl InMemory {
 
     /// Has the server serve them.
     pub(crate) fn accept(&self, far: Vec<Far>) {
-        let info = ConnInfo { protocol: Protocol::Mqtt, remote_addr: here() };
+        let info = ConnInfo::new(Protocol::Mqtt, here());
         for stream in far {
             self.server.serve_mqtt(Stream::Boxed(Box::new(stream)), info);
         }

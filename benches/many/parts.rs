@@ -130,7 +130,7 @@ fn start_of(app: &App, number: usize, access: &Arc<Access>) -> Outcome<Start> {
         who: Who::Application { application, thing_id: thing.id, thing_key: thing.key },
         client_id: key(number).into(),
         access: access.clone(),
-        conn: ConnInfo { protocol: Protocol::Mqtt, remote_addr: here() },
+        conn: ConnInfo::new(Protocol::Mqtt, here()),
         lifetime: Lifetime::Connection,
         outbox: None,
     })

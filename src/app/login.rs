@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use base::{ApplicationId, Code, ConnInfo, Failure, SessionId, ThingId, ThingKey, Timestamp};
+use base::{
+    ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingId, ThingKey, Timestamp,
+};
 use rules::directory::{End, Full, Lifetime, Outbox, Reason, Session, Start, Who};
-use rules::identity::model::User;
+use rules::identity::model::{Application, User};
 use rules::identity::{Access, Refusal};
 use store::{Receipt, StoreError};
 
 use super::App;
+use super::certificates::Proof;
 use crate::random::{NoRandom, random};
 
 /// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
@@ -194,8 +197,23 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Arc<User>, LoginError> {
-        let user = self.check_password(name, password, conn, now).await;
-        let user = user.and_then(|checked| self.as_now(&checked)).map_err(LoginError::from);
+        let credentials = Credentials::User { name: name.to_owned(), password };
+        let user = match self.behind_certificate(credentials, conn) {
+            Ok(Proof::Credentials(Credentials::User { name, password })) => {
+                self.check_password(&name, password, conn, now).await
+            }
+            Ok(Proof::User(name)) => self.certified(&name),
+            Ok(Proof::Credentials(_)) => Err(Refusal::BadCredentials),
+            Err(refusal) => Err(refusal),
+        };
+        let user = user.and_then(|checked| self.as_now(&checked));
+        let user = user.and_then(|user| {
+            let home = self.records.org(user.home);
+            let access = home.and_then(|home| self.records.user_access(&user, &home));
+            let may = access.is_none_or(|access| self.may_enter(&access, conn));
+            if may { Ok(user) } else { Err(Refusal::NoAccess) }
+        });
+        let user = user.map_err(LoginError::from);
         self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
         user
     }
@@ -247,6 +265,24 @@ impl App {
         hash.map_err(change_failure)
     }
 
+    /// The session with this id, if it may be used over this connection.
+    pub fn session(&self, id: &SessionId, conn: ConnInfo) -> Option<Arc<Session>> {
+        let session = self.sessions.by_id(id)?;
+        self.may_enter(&session.access(), conn).then_some(session)
+    }
+
+    /// Whether who has this access may use this connection: administrators have a listener of their
+    /// own over HTTP where `http.admin_listen` says so.
+    pub fn may_enter(&self, access: &Access, conn: ConnInfo) -> bool {
+        let is_http = matches!(
+            conn.protocol,
+            Protocol::Http | Protocol::Https | Protocol::Ws | Protocol::Wss
+        );
+        let is_bound = is_http && conn.door != Door::Admin;
+        let is_admin = access.super_admin || access.super_ops || access.org_admin;
+        self.config.http.admin_listen.is_none() || !is_bound || !is_admin
+    }
+
     async fn admit(
         &self,
         credentials: Credentials,
@@ -254,27 +290,36 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
-        let admitted = match credentials {
-            Credentials::User { name, password } => {
-                self.admit_user(&name, password, conn, now).await
+        let admitted = match self.behind_certificate(credentials, conn) {
+            Err(refusal) => Err(refusal.into()),
+            Ok(Proof::User(name)) => {
+                self.certified(&name).and_then(|user| self.admit_user(user)).map_err(Into::into)
             }
-            Credentials::Application { thing_key, token, app_id } => {
+            Ok(Proof::Credentials(Credentials::User { name, password })) => {
+                let checked = self.check_password(&name, password, conn, now).await;
+                checked.and_then(|user| self.admit_user(user)).map_err(Into::into)
+            }
+            Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
                 let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
-                self.admit_application(&thing_key, &token, app_id, now)
+                self.admit_application(&thing_key, &token, app_id, conn, now)
             }
+        };
+        let admitted = match admitted {
+            Ok(admitted) if !self.may_enter(&admitted.access, conn) => {
+                Err(Refusal::NoAccess.into())
+            }
+            admitted => admitted,
         };
         self.metrics.login(admitted.as_ref().map_or_else(LoginError::outcome, |_| "success"));
         admitted
     }
 
-    async fn admit_user(
-        &self,
-        name: &str,
-        password: String,
-        conn: ConnInfo,
-        now: Timestamp,
-    ) -> Result<Admitted, LoginError> {
-        let user = self.check_password(name, password, conn, now).await?;
+    /// The user whom a certificate names.
+    fn certified(&self, name: &str) -> Result<Arc<User>, Refusal> {
+        self.records.user_by_email(name).ok_or(Refusal::BadCredentials)
+    }
+
+    fn admit_user(&self, user: Arc<User>) -> Result<Admitted, Refusal> {
         let home = self.records.org(user.home);
         let access = home.and_then(|home| self.records.user_access(&user, &home));
         let access = Arc::new(access.ok_or(Refusal::NoAccess)?);
@@ -297,14 +342,32 @@ impl App {
         self.passwords.verify(user, name, password, conn.remote_addr.ip(), now).await
     }
 
+    /// The application with this token, unless too many wrong ones came from the same network.
+    ///
+    /// # Errors
+    ///
+    /// It is wrong, or can't be tried now.
+    pub fn application_by_token(
+        &self,
+        token: &str,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<Application>, Refusal> {
+        let found = self.records.application_by_token(token);
+        self.token_guesses.note(found.as_ref().map(|found| found.id), conn.network(), now)?;
+        found.ok_or(Refusal::BadCredentials)
+    }
+
     fn admit_application(
         &self,
         thing_key: &str,
         token: &str,
         app_id: &str,
+        conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
-        let (application, access) = self.records.admit_application(token)?;
+        let application = self.application_by_token(token, conn, now)?;
+        let access = self.records.application_access(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
         let fresh = ThingId::from_bytes(random()?);
         let found = self.things.log_in(&application, key, app_id, now, fresh)?;
@@ -360,16 +423,17 @@ fn change_failure(refusal: Refusal) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use rules::identity::model::Application;
-
     use super::super::tests::demo;
     use super::*;
 
     #[tokio::test]
     async fn refusals_say_the_token_first() {
         let (app, _) = demo();
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let conn = ConnInfo::new(base::Protocol::Tcp, remote_addr);
         let refused = |key: &str, token: &str| {
-            let admitted = app.admit_application(key, token, "app", Timestamp::from_millis(0));
+            let admitted =
+                app.admit_application(key, token, "app", conn, Timestamp::from_millis(0));
             admitted.map(|_| "admitted").expect_err("refused")
         };
         let token = "demo-token-basicorg";

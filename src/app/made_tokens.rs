@@ -82,7 +82,7 @@ mod tests {
 
     async fn session(app: &App, key: &str) -> std::sync::Arc<Session> {
         let remote_addr = "192.0.2.1:5".parse().expect("an address");
-        let conn = ConnInfo { protocol: Protocol::Http, remote_addr };
+        let conn = ConnInfo::new(Protocol::Http, remote_addr);
         let credentials = Credentials::Application {
             thing_key: key.into(),
             token: "demo-token-basicorg".into(),

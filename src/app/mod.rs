@@ -29,6 +29,8 @@ use crate::things::telemetry::{NewPoint, Telemetry};
 
 mod access;
 mod apply;
+mod certificates;
+mod connections;
 mod delivery;
 mod effects;
 mod housekeeping;
@@ -41,13 +43,18 @@ mod passwords;
 mod presence;
 mod records;
 mod secret;
+mod token_guesses;
+mod unauthenticated;
 
+pub use certificates::{Certificates, ClientNames, Shown};
+pub use connections::{Connections, Counted, Room};
 pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use login::{Arrival, Credentials, LoginError, login_failure};
 pub use open::OpenError;
 pub use records::{IdentityError, check_bootstrap};
 pub use secret::SecretError;
+pub use unauthenticated::{CutOff, Lease, Unauthenticated};
 
 use passwords::Passwords;
 
@@ -71,6 +78,12 @@ pub struct App {
     pub broker: Broker,
     /// Places for long answers in Element's words, which are made or on their way.
     pub long_answers: Arc<Semaphore>,
+    /// The certificates of clients whose connections are open.
+    pub certificates: Arc<Certificates>,
+    /// The places of open connections.
+    pub connections: Connections,
+    /// Room for half requests of those who have not logged in.
+    pub unauthenticated: Arc<Unauthenticated>,
     /// The name of this server in `session.info`.
     pub server_id: Arc<str>,
     /// Tokens that the server made, for those who had them made.
@@ -81,6 +94,7 @@ pub struct App {
     sessions: DirectoryWriter,
     tables: Tables,
     passwords: Passwords,
+    token_guesses: token_guesses::TokenGuesses,
     page_secret: secret::PageSecret,
     /// What sessions of an application got last: those of a fleet share it.
     accesses: DashMap<ApplicationId, Arc<Access>>,
@@ -217,7 +231,7 @@ pub(crate) mod tests {
 
     async fn login(app: &App) -> Result<Arc<Session>, Failure> {
         let remote_addr = "192.0.2.1:5".parse().expect("an address");
-        let conn = ConnInfo { protocol: Protocol::Http, remote_addr };
+        let conn = ConnInfo::new(Protocol::Http, remote_addr);
         let credentials = Credentials::Application {
             thing_key: "mower-1".into(),
             token: "demo-token-basicorg".into(),
@@ -473,10 +487,8 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn rights_are_those_after_the_check_of_the_password() {
         let (app, _) = demo();
-        let conn = ConnInfo {
-            protocol: Protocol::Http,
-            remote_addr: "192.0.2.1:5".parse().expect("an address"),
-        };
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let conn = ConnInfo::new(Protocol::Http, remote_addr);
         let user = |email: &str| app.identity().user_by_email(email).expect("a user of the demo");
         let put = |user: User| app.records.apply(app.records.turn().put(user));
         let (admin, viewer) = (user("admin@devicewise.com"), user("viewer@basicorg.example"));

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use base::{Timestamp, chain, limits};
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use rules::directory::{DirectoryConfig, DirectoryWriter};
+use rules::directory::{DirectoryConfig, DirectoryWriter, Who};
 use rules::identity::IdentityWriter;
 use store::{Durability, Store, StoreError, Tables};
 use tokio::sync::Semaphore;
 
+use super::connections::Connections;
 use super::passwords::Passwords;
+use super::unauthenticated::Unauthenticated;
 use super::{App, IdentityError, idle, journal, records, secret};
 use crate::broker::{Broker, BrokerConfig, Scope};
 use crate::config::Config;
@@ -74,22 +76,31 @@ impl App {
         };
         // Half the cores: a flood of logins leaves the others to those who are in.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let metrics = Metrics::new(commands);
         let app = Self {
+            unauthenticated: Arc::new(Unauthenticated::new(
+                config.limits.unauthenticated_bytes,
+                config.limits.max_frame_bytes,
+                metrics.refusals("half_request"),
+            )),
             telemetry: Telemetry::new(tables.clone(), arrival, config.telemetry.retention_months),
             mailbox: Mailbox::new(tables.clone(), mailbox_config),
             config,
-            metrics: Metrics::new(commands),
+            metrics,
             things: Things::open(tables.clone())?,
             files,
             feed: Arc::<Feed>::default(),
             broker: Broker::open(tables.clone(), broker_config, now)?,
             long_answers: Arc::new(Semaphore::new(limits::ELEMENT_LONG_ANSWERS_MAX)),
+            certificates: Arc::default(),
+            connections: Connections::default(),
             server_id: host_name(),
             made_tokens: Default::default(),
             records,
             sessions,
             tables,
             passwords: Passwords::new(cores / 2),
+            token_guesses: Default::default(),
             page_secret: secret::PageSecret::default(),
             accesses: DashMap::new(),
             stale: Mutex::default(),
@@ -111,6 +122,9 @@ impl App {
         )?;
         for session in self.sessions.all() {
             self.metrics.session_started(session.kind().as_str());
+            if let Who::User(user) = session.who() {
+                self.passwords.note_known(&user.email, session.conn().remote_addr.ip());
+            }
         }
         tracing::info!(live, "sessions recovered");
         self.end_kept_sessions(&Scope::All);

@@ -4,12 +4,14 @@
 //! Logins and changes wait in queues of their own, for threads of their own: however many logins
 //! are tried, from wherever, who is logged in can change a password.
 
-use std::collections::VecDeque;
-use std::collections::hash_map::{Entry, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, mpsc};
+mod queue;
 
-use base::{Timestamp, limits};
+use std::collections::hash_map::HashMap;
+use std::collections::{HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use base::{Timestamp, limits, network_of};
 use parking_lot::Mutex;
 use rules::directory::Principal;
 use rules::identity::Refusal;
@@ -18,95 +20,19 @@ use rules::identity::password::{NOBODYS_HASH, hash_password, is_right};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
+use queue::{Asker, Key, Queue};
+
 /// Checks passwords.
 pub(super) struct Passwords {
-    logins: Queue,
-    changes: Queue,
+    logins: Queue<Work>,
+    changes: Queue<Work>,
     failures: Mutex<Failures>,
-}
-
-/// What waits for one group of threads.
-struct Queue {
-    work: mpsc::SyncSender<Work>,
-    waiting: Arc<Waiting>,
-    /// How much of one asker may wait.
-    per_asker_max: usize,
-}
-
-/// Whose work waits.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Asker {
-    /// Somebody in this network who is not logged in.
-    Network(IpAddr),
-    /// Somebody who is.
-    Principal(Principal),
 }
 
 /// What the threads do; both take the same time.
 enum Work {
-    Check {
-        user: Option<Arc<User>>,
-        password: String,
-        answer: oneshot::Sender<bool>,
-        place: QueuePlace,
-    },
-    Hash {
-        password: String,
-        salt: [u8; 16],
-        answer: oneshot::Sender<String>,
-        place: QueuePlace,
-    },
-}
-
-/// What waits of each asker, or is being done.
-type Waiting = Mutex<HashMap<Asker, usize>>;
-
-/// A place in the queue, given back when the check is made. It belongs to the check and not to the
-/// caller, so that hanging up gives nobody a second one.
-struct QueuePlace {
-    waiting: Arc<Waiting>,
-    asker: Asker,
-}
-
-impl Queue {
-    /// Starts that many threads; each does one thing at a time. They end with this value.
-    fn new(threads: usize, room: usize, per_asker_max: usize) -> Self {
-        let (queue, work) = mpsc::sync_channel(room);
-        let work = Arc::new(Mutex::new(work));
-        for _ in 0..threads {
-            let work = Arc::clone(&work);
-            std::thread::Builder::new()
-                .name("password".into())
-                .spawn(move || work_off(&work))
-                .expect("the system has a thread left when the program starts");
-        }
-        Self { work: queue, waiting: Arc::default(), per_asker_max }
-    }
-
-    fn place(&self, asker: Asker) -> Result<QueuePlace, Refusal> {
-        let mut counts = self.waiting.lock();
-        let count = counts.entry(asker.clone()).or_default();
-        if *count >= self.per_asker_max {
-            return Err(Refusal::Busy);
-        }
-        *count += 1;
-        Ok(QueuePlace { waiting: self.waiting.clone(), asker })
-    }
-
-    fn submit(&self, work: Work) -> Result<(), Refusal> {
-        self.work.try_send(work).map_err(|_| Refusal::Busy)
-    }
-}
-
-impl Drop for QueuePlace {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.waiting.lock().entry(self.asker.clone()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
+    Check { user: Option<Arc<User>>, password: String, answer: oneshot::Sender<bool> },
+    Hash { password: String, salt: [u8; 16], answer: oneshot::Sender<String> },
 }
 
 impl Passwords {
@@ -115,8 +41,13 @@ impl Passwords {
         let logins =
             (workers.max(1), limits::PASSWORD_QUEUE_MAX, limits::PASSWORDS_PER_NETWORK_MAX);
         let changes = (1, limits::PASSWORD_CHANGES_MAX, limits::PASSWORD_CHANGES_PER_PRINCIPAL_MAX);
-        let queue = |(threads, room, per_asker_max)| Queue::new(threads, room, per_asker_max);
+        let queue = |(threads, room, most)| Queue::new(threads, room, most, work);
         Self { logins: queue(logins), changes: queue(changes), failures: Mutex::default() }
+    }
+
+    /// Notes that the user of this name has logged in from there.
+    pub(super) fn note_known(&self, name: &str, from: IpAddr) {
+        self.failures.lock().know(Source::new(name, network_of(from)));
     }
 
     /// Checks the password of the user whom the caller found under `name`, and returns the user.
@@ -124,8 +55,9 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Refusal::BadCredentials`] for a wrong password, [`Refusal::Locked`] after 10 failures in
-    /// a row for this name from this address (IPv6: this /64) within 30 minutes, for 5 minutes,
-    /// [`Refusal::Busy`] when too many checks wait, in all or from this network.
+    /// a row for this name from this address (IPv6: this /64) within 30 minutes, for 5 minutes;
+    /// after the first one if the name fails at many addresses and has never logged in from this
+    /// one. [`Refusal::Busy`] when too many checks wait, in all or from this network.
     pub(super) async fn verify(
         &self,
         user: Option<Arc<User>>,
@@ -134,8 +66,8 @@ impl Passwords {
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
-        let asker = Asker::Network(network_of(from));
-        self.check(&self.logins, asker, user, name, password, from, now).await
+        let place = key_of(b"network", network_of(from).to_string());
+        self.check(&self.logins, place, user, name, password, from, now).await
     }
 
     /// Checks the present password of a user who wants another one; the failures count with those
@@ -151,15 +83,15 @@ impl Passwords {
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
-        let (name, asker) = (user.email.clone(), Asker::Principal(principal));
-        self.check(&self.changes, asker, Some(user), &name, password, from, now).await
+        let (name, place) = (user.email.clone(), key_of_principal(&principal));
+        self.check(&self.changes, place, Some(user), &name, password, from, now).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "who, what, from where and when")]
     async fn check(
         &self,
-        queue: &Queue,
-        asker: Asker,
+        queue: &Queue<Work>,
+        place: Key,
         user: Option<Arc<User>>,
         name: &str,
         password: String,
@@ -167,13 +99,17 @@ impl Passwords {
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
         let source = Source::new(name, network_of(from));
-        self.failures.lock().check(&source, now)?;
+        let known = {
+            let failures = self.failures.lock();
+            failures.check(&source, now)?;
+            failures.knows(&source)
+        };
+        let asker = Asker { from: place, account: account_of(name), known };
         let fits = password.len() <= limits::PASSWORD_BYTES_MAX;
         let user = user.filter(|_| fits);
         let password = if fits { password } else { String::new() };
         let (answer, answered) = oneshot::channel();
-        let place = queue.place(asker)?;
-        queue.submit(Work::Check { user: user.clone(), password, answer, place })?;
+        queue.submit(asker, Work::Check { user: user.clone(), password, answer })?;
         let right = answered.await.map_err(|_| Refusal::Busy)?;
 
         let mut failures = self.failures.lock();
@@ -183,10 +119,11 @@ impl Passwords {
         match user {
             Some(user) if right => {
                 failures.forgive(&source);
+                failures.know(source);
                 Ok(user)
             }
             _ => {
-                failures.count(source, now);
+                failures.count(source, asker.account, now);
                 Err(Refusal::BadCredentials)
             }
         }
@@ -205,43 +142,49 @@ impl Passwords {
         principal: Principal,
     ) -> Result<String, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let place = self.changes.place(Asker::Principal(principal))?;
-        self.changes.submit(Work::Hash { password, salt, answer, place })?;
+        let place = key_of_principal(&principal);
+        let asker = Asker { from: place, account: place, known: true };
+        self.changes.submit(asker, Work::Hash { password, salt, answer })?;
         answered.await.map_err(|_| Refusal::Busy)
     }
 }
 
-/// A thread: does what waits until the queue is gone. Who has hung up needs no answer, and must not
-/// cost 30 ms.
-fn work_off(queue: &Mutex<mpsc::Receiver<Work>>) {
-    loop {
-        let next = queue.lock().recv();
-        match next {
-            Ok(Work::Check { user, password, answer, place }) if !answer.is_closed() => {
-                let hash = user.as_ref().map_or(NOBODYS_HASH, |user| &user.password_hash);
-                let right = is_right(&password, hash);
-                drop(place);
-                let _ = answer.send(right && user.is_some());
-            }
-            Ok(Work::Hash { password, salt, answer, place }) if !answer.is_closed() => {
-                let hash = hash_password(&password, salt);
-                drop(place);
-                let _ = answer.send(hash);
-            }
-            Ok(_) => {}
-            Err(_) => return,
+/// Does one thing. Who has hung up needs no answer, and must not cost 30 ms. The place is given
+/// back before the answer, so that who gets it can ask again.
+fn work(work: Work, give_back: &dyn Fn()) {
+    match work {
+        Work::Check { user, password, answer } if !answer.is_closed() => {
+            let hash = user.as_ref().map_or(NOBODYS_HASH, |user| &user.password_hash);
+            let right = is_right(&password, hash);
+            give_back();
+            let _ = answer.send(right && user.is_some());
         }
+        Work::Hash { password, salt, answer } if !answer.is_closed() => {
+            let hash = hash_password(&password, salt);
+            give_back();
+            let _ = answer.send(hash);
+        }
+        Work::Check { .. } | Work::Hash { .. } => {}
     }
 }
 
-/// The network of one customer: whoever has an IPv6 address has its whole /64.
-fn network_of(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
-        }
-        v4 => v4,
+fn key_of(kind: &[u8], name: impl AsRef<[u8]>) -> Key {
+    let mut hash = Sha256::new();
+    hash.update(kind);
+    hash.update([0]);
+    hash.update(name);
+    hash.finalize().into()
+}
+
+fn key_of_principal(principal: &Principal) -> Key {
+    match principal {
+        Principal::User(id) => key_of(b"user", id.to_string()),
+        Principal::Thing(org, key) => key_of(b"thing", format!("{org} {key}")),
     }
+}
+
+fn account_of(name: &str) -> Key {
+    key_of(b"account", name.to_lowercase())
 }
 
 /// Who fails: a hash of name and network, so that long names cost no memory.
@@ -262,6 +205,12 @@ impl Source {
 struct Failures {
     of: HashMap<Source, Failing>,
     oldest_first: VecDeque<Source>,
+    /// What fails of each account at addresses from which it has never logged in.
+    accounts: HashMap<Key, Failing>,
+    oldest_accounts_first: VecDeque<Key>,
+    /// From where accounts have logged in.
+    known: HashSet<Source>,
+    oldest_known_first: VecDeque<Source>,
 }
 
 struct Failing {
@@ -279,24 +228,33 @@ impl Failures {
         }
     }
 
-    fn count(&mut self, source: Source, now: Timestamp) {
-        if !self.of.contains_key(&source) {
-            if self.of.len() >= limits::FAILING_LOGINS_MAX
-                && let Some(oldest) = self.oldest_first.pop_front()
-            {
-                self.of.remove(&oldest);
-            }
-            self.oldest_first.push_back(source.clone());
+    fn knows(&self, source: &Source) -> bool {
+        self.known.contains(source)
+    }
+
+    fn know(&mut self, source: Source) {
+        if self.known.contains(&source) {
+            return;
         }
-        let fresh = Failing { count: 0, since: now, locked_until: None };
-        let failing = self.of.entry(source).or_insert(fresh);
-        let lapsed = failing.locked_until.is_some()
-            || now.millis_since(failing.since) > limits::LOGIN_FAILURES_WITHIN_MS;
-        if lapsed {
-            *failing = Failing { count: 0, since: now, locked_until: None };
+        if self.known.len() >= limits::KNOWN_LOGINS_MAX
+            && let Some(oldest) = self.oldest_known_first.pop_front()
+        {
+            self.known.remove(&oldest);
         }
-        failing.count += 1;
-        if failing.count >= limits::LOGIN_FAILURES_MAX {
+        self.oldest_known_first.push_back(source.clone());
+        self.known.insert(source);
+    }
+
+    fn count(&mut self, source: Source, account: Key, now: Timestamp) {
+        let known = self.knows(&source);
+        // Where the owner logs in, strangers elsewhere change nothing; and wherever there was no
+        // failure yet, there is one try.
+        let attacked = !known && {
+            let (of, order) = (&mut self.accounts, &mut self.oldest_accounts_first);
+            failing(of, order, account, now).count > limits::ACCOUNT_FAILURES_MAX
+        };
+        let failing = failing(&mut self.of, &mut self.oldest_first, source, now);
+        if attacked || failing.count >= limits::LOGIN_FAILURES_MAX {
             failing.locked_until = Some(now.plus_seconds(limits::LOGIN_LOCK_S));
         }
     }
@@ -307,6 +265,33 @@ impl Failures {
             failing.locked_until = None;
         }
     }
+}
+
+/// Counts one more failure. Those of long ago, or before a lock that is over, are forgotten; so is
+/// the one that fails for longest if there are too many.
+fn failing<'a, K: Clone + Eq + std::hash::Hash>(
+    of: &'a mut HashMap<K, Failing>,
+    oldest_first: &mut VecDeque<K>,
+    key: K,
+    now: Timestamp,
+) -> &'a mut Failing {
+    if !of.contains_key(&key) {
+        if of.len() >= limits::FAILING_LOGINS_MAX
+            && let Some(oldest) = oldest_first.pop_front()
+        {
+            of.remove(&oldest);
+        }
+        oldest_first.push_back(key.clone());
+    }
+    let fresh = || Failing { count: 0, since: now, locked_until: None };
+    let failing = of.entry(key).or_insert_with(fresh);
+    let lapsed = failing.locked_until.is_some()
+        || now.millis_since(failing.since) > limits::LOGIN_FAILURES_WITHIN_MS;
+    if lapsed {
+        *failing = fresh();
+    }
+    failing.count += 1;
+    failing
 }
 
 #[cfg(test)]
@@ -355,8 +340,8 @@ mod tests {
         };
         verify("new password").await.expect("the new one");
         assert!(matches!(verify(PASSWORD).await, Err(Refusal::BadCredentials)));
-        assert!(passwords.logins.waiting.lock().is_empty());
-        assert!(passwords.changes.waiting.lock().is_empty());
+        assert!(passwords.logins.is_idle());
+        assert!(passwords.changes.is_idle());
     }
 
     #[tokio::test]
@@ -387,7 +372,7 @@ mod tests {
         let busy = guesses.iter().filter(|guess| matches!(guess, Err(Refusal::Busy))).count();
         assert_eq!(busy, names.len() - limits::PASSWORDS_PER_NETWORK_MAX);
         other.expect("another network is not kept out");
-        assert!(passwords.logins.waiting.lock().is_empty());
+        assert!(passwords.logins.is_idle());
         let here = passwords.verify(user, NAME, PASSWORD.into(), HERE, NOW).await;
         here.expect("the places are given back");
     }
@@ -412,7 +397,7 @@ mod tests {
         assert!(all.0.iter().any(|guess| matches!(guess, Err(Refusal::Busy))));
         assert!(all.1.iter().all(Result::is_ok) && all.2.is_ok() && all.4.is_ok());
         assert!(matches!(all.3, Err(Refusal::Busy)), "one principal leaves room for others");
-        assert!(passwords.changes.waiting.lock().is_empty());
+        assert!(passwords.changes.is_idle());
     }
 
     #[tokio::test]
@@ -436,7 +421,7 @@ mod tests {
         let mut failures = Failures::default();
         let fail = |failures: &mut Failures, times, at: u64| {
             for _ in 0..times {
-                failures.count(source.clone(), NOW.plus_seconds(at));
+                failures.count(source.clone(), account_of(NAME), NOW.plus_seconds(at));
             }
             failures.check(&source, NOW.plus_seconds(at)).is_err()
         };
@@ -469,12 +454,55 @@ mod tests {
     fn the_memory_for_failures_has_a_bound() {
         let mut failures = Failures::default();
         for number in 0..limits::FAILING_LOGINS_MAX + 100 {
-            failures.count(Source::new(&number.to_string(), HERE), NOW);
+            let name = number.to_string();
+            failures.count(Source::new(&name, HERE), account_of(&name), NOW);
         }
         assert_eq!(
             (failures.of.len(), failures.oldest_first.len()),
             (limits::FAILING_LOGINS_MAX, limits::FAILING_LOGINS_MAX)
         );
         assert!(!failures.of.contains_key(&Source::new("0", HERE)));
+    }
+
+    #[test]
+    fn many_addresses_get_one_guess_each_and_the_owner_all_of_hers() {
+        let mut failures = Failures::default();
+        let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(number));
+        let source = |number| Source::new(NAME, address(number));
+        failures.know(source(0));
+        let mut guess = |number: u32| {
+            let free = failures.check(&source(number), NOW).is_ok();
+            if free {
+                failures.count(source(number), account_of(NAME), NOW);
+            }
+            free
+        };
+        let checked = (0..270).filter(|number| guess(1 + number % 30)).count();
+        let most = limits::ACCOUNT_FAILURES_MAX as usize + 30;
+        assert!((30..=most).contains(&checked), "{checked} guesses were checked");
+        // She mistypes nine times where she is at home, and once where she has never been.
+        assert!((0..9).all(|_| guess(0)));
+        assert!(guess(1000) && !guess(1000));
+        assert!(failures.check(&source(0), NOW).is_ok());
+        assert!(failures.check(&source(1001), NOW).is_ok());
+        let other = Source::new("other", address(1));
+        assert!(failures.check(&other, NOW).is_ok());
+        let later = NOW.plus_seconds(limits::LOGIN_LOCK_S);
+        assert!(failures.check(&source(1), later).is_ok());
+    }
+
+    #[tokio::test]
+    async fn strangers_at_many_addresses_do_not_keep_out_who_was_there_before() {
+        let passwords = Passwords::new(1);
+        let user = viewer();
+        let login = || passwords.verify(user.clone(), NAME, PASSWORD.into(), HERE, NOW);
+        login().await.expect("welcome");
+        let guesses = (0..10 * limits::PASSWORD_QUEUE_MAX).map(|number| {
+            let from = IpAddr::V4(Ipv4Addr::from_bits(number as u32));
+            passwords.verify(None, "other", String::new(), from, NOW)
+        });
+        let guesses = futures_util::future::join_all(guesses);
+        let (_, mine) = futures_util::future::join(guesses, login()).await;
+        mine.expect("a place in front of all strangers");
     }
 }

@@ -23,7 +23,9 @@ pub fn write_tour(
     writeln!(out, "\n{state}: {}", data_dir.display())?;
     out.write_all(LOGINS.as_bytes())?;
     writeln!(out, "To try:")?;
-    let address = |wanted| listening.iter().find(|l| l.protocol == wanted).map(|l| l.address);
+    let address = |wanted: Protocol| {
+        listening.iter().find(|l| l.name() == wanted.as_str()).map(|l| l.address)
+    };
     if let Some(address) = address(Protocol::Mqtt) {
         let (ip, port) = (address.ip(), address.port());
         writeln!(

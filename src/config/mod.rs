@@ -98,6 +98,8 @@ sections! {
         durability: Durability = Durability::Os,
         /// Characters of the tokens that the server makes.
         token_chars: usize = TOKEN_BYTES_MIN,
+        /// Whether listeners without TLS may be reached from other machines.
+        allow_plaintext: bool = false,
     }
     /// `[mqtt]`: the MQTT edge.
     mqtt: Mqtt {
@@ -124,8 +126,15 @@ sections! {
         listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
         /// TLS listener.
         tls_listen: Option<SocketAddr> = None,
+        /// Listener for administrators, who then have no other over HTTP.
+        admin_listen: Option<SocketAddr> = None,
         /// Origins whose web pages may use the server from a browser.
         cors_origins: Origins = Origins::default(),
+    }
+    /// `[metrics]`: what Prometheus reads.
+    metrics: MetricsListener {
+        /// Listener for `/metrics`, which then is nowhere else.
+        listen: Option<SocketAddr> = None,
     }
     /// `[tls]`: what the TLS listeners present, and whom they ask for a certificate.
     tls: Tls {
@@ -135,6 +144,10 @@ sections! {
         key: Option<PathBuf> = None,
         /// PEM file with the authorities whose client certificates are checked when shown.
         client_ca: Option<PathBuf> = None,
+        /// Whether clients are asked for certificates.
+        client_auth: ClientAuth = ClientAuth::ByCa,
+        /// Which logins go by the client's certificate.
+        client_login: ClientLogin = ClientLogin::None,
     }
     /// `[sessions]`: how long sessions live, and how many are shown.
     sessions: Sessions {
@@ -165,8 +178,12 @@ sections! {
     limits: Limits {
         /// Bytes of one MQTT packet, one line of JSON or one HTTP body.
         max_frame_bytes: usize = 1_048_576,
+        /// Bytes held for peers that have not logged in: half requests.
+        unauthenticated_bytes: usize = 67_108_864,
         /// Connections open at once, over all listeners.
         connections: usize = 100_000,
+        /// Those of one address; of IPv6 of one /64.
+        connections_per_address: usize = 25_000,
         /// Sessions live at once.
         sessions: usize = 1_000_000,
         /// Sessions of one user or thing live at once; one more ends the oldest over HTTP.
@@ -197,6 +214,42 @@ sections! {
     proxy: Proxy {
         /// Peers whose PROXY protocol header and X-Forwarded-For are believed.
         trusted: Trusted = Trusted::default(),
+    }
+}
+
+/// Whether clients are asked for certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientAuth {
+    /// It is not said: as [`ClientAuth::Optional`] if `tls.client_ca` is set, else nobody is.
+    ByCa,
+    /// Nobody is.
+    None,
+    /// One that is shown has to be right.
+    Optional,
+    /// Who shows none does not get in.
+    Required,
+}
+
+/// Which logins go by the client's certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientLogin {
+    /// None.
+    None,
+    /// Those of things: it names the thing.
+    Thing,
+    /// Those of users: it names the user, who needs no password.
+    User,
+}
+
+impl Tls {
+    /// Whether clients are asked for certificates, if they are; then, whether they need one.
+    pub fn client_auth(&self) -> Option<bool> {
+        match self.client_auth {
+            ClientAuth::None => None,
+            ClientAuth::ByCa => self.client_ca.as_ref().map(|_| false),
+            ClientAuth::Optional => Some(false),
+            ClientAuth::Required => Some(true),
+        }
     }
 }
 
@@ -309,7 +362,7 @@ impl Config {
     /// Problems that only the machine can show: files that can't be read, or that hold something
     /// else. One sentence each, for `tr50d check`.
     pub fn check(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems = Vec::from_iter(self.exposed());
         if let Some(path) = &self.server.bootstrap
             && let Err(error) = fs::read(path)
         {
@@ -322,6 +375,28 @@ impl Config {
         problems
     }
 
+    /// Refuses to serve passwords and tokens that others can read on the way. Not among the
+    /// contradictions: a backup may be made of such a configuration.
+    ///
+    /// # Errors
+    ///
+    /// A listener without TLS is not on loopback, and `server.allow_plaintext` does not say so.
+    pub fn check_exposure(&self) -> Result<(), ConfigError> {
+        self.exposed().map_or(Ok(()), |sentence| Err(ConfigError::Invalid(sentence)))
+    }
+
+    fn exposed(&self) -> Option<String> {
+        let is_exposed = |(key, addr): &(&str, SocketAddr)| {
+            !key.ends_with("tls_listen") && !addr.ip().to_canonical().is_loopback()
+        };
+        let listeners = self.listeners().into_iter();
+        let (key, addr) = listeners.filter(|_| !self.server.allow_plaintext).find(is_exposed)?;
+        Some(format!(
+            "{key} is {addr}, where passwords and tokens can be read on their way: use a \
+             tls_listen, a loopback address, or server.allow_plaintext = true"
+        ))
+    }
+
     /// The addresses to listen on, each with the name of its key, such as `mqtt.tls_listen`.
     fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
         [
@@ -331,6 +406,8 @@ impl Config {
             ("tcp.tls_listen", self.tcp.tls_listen),
             ("http.listen", self.http.listen),
             ("http.tls_listen", self.http.tls_listen),
+            ("http.admin_listen", self.http.admin_listen),
+            ("metrics.listen", self.metrics.listen),
         ]
         .into_iter()
         .filter_map(|(key, addr)| Some((key, addr?)))
@@ -449,6 +526,14 @@ impl Config {
         let checks = [
             (tls.cert.is_some() == tls.key.is_some(), "tls.cert and tls.key need each other"),
             (tls.client_ca.is_none() || tls.cert.is_some(), "tls.client_ca needs tls.cert"),
+            (
+                tls.client_auth().is_none() || tls.client_ca.is_some(),
+                "tls.client_auth needs tls.client_ca, whose certificates it asks for",
+            ),
+            (
+                tls.client_login == ClientLogin::None || tls.client_auth().is_some(),
+                "tls.client_login needs tls.client_ca and a tls.client_auth that is not \"none\"",
+            ),
             (sessions.ttl_s > 0, "sessions.ttl_s must be at least 1"),
             (
                 sessions.ttl_s <= sessions.max_age_s,
@@ -473,6 +558,10 @@ impl Config {
                 "mqtt.keep_alive_max_s must be 0 to 65535",
             ),
             (limits.connections > 0, "limits.connections must be at least 1"),
+            (
+                limits.connections_per_address > 0,
+                "limits.connections_per_address must be at least 1",
+            ),
             (limits.sessions > 0, "limits.sessions must be at least 1"),
             (limits.sessions_per_principal > 0, "limits.sessions_per_principal must be at least 1"),
             (

@@ -115,7 +115,8 @@ mod tests {
         check("TR50D_URI", "; did you mean TR50D_URL?");
         check(
             "TR50D_LISTEN",
-            "; did you mean TR50D_MQTT__LISTEN, TR50D_TCP__LISTEN or TR50D_HTTP__LISTEN?",
+            "; did you mean TR50D_MQTT__LISTEN, TR50D_TCP__LISTEN, TR50D_HTTP__LISTEN or \
+             TR50D_METRICS__LISTEN?",
         );
         check("TR50D_HOME", "");
         check("TR50D_", "");

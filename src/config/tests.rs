@@ -75,6 +75,9 @@ fn mistakes_are_named() {
     check("[sessions]\nttl_s = -1", &[], &["\"ttl_s\"", "-1"]);
     check("[tcp]\nlisten = \"localhost\"", &[], &["address and port", "\"localhost\""]);
     check("[server]\ndurability = \"ram\"", &[], &["\"os\" or \"disk\""]);
+    check("[tls]\nclient_auth = \"maybe\"", &[], &["\"none\", \"optional\" or \"required\""]);
+    check("[tls]\nclient_login = \"\"", &[], &["\"none\", \"thing\" or \"user\""]);
+    check("[server]\nallow_plaintext = 1", &[], &["\"allow_plaintext\"", "true or false"]);
     check("[log]\nlevel = \"loud\"", &[], &["[log]", "trace"]);
     for wrong in ["[\"https://app.example/\"]", "[\"app.example\"]", "\"*\"", "[1]"] {
         let text = format!("[http]\ncors_origins = {wrong}");
@@ -100,11 +103,18 @@ fn contradictions_are_told_in_a_sentence() {
     check(&[("TR50D_MQTT__TLS_LISTEN", "127.0.0.1:8883")], "mqtt.tls_listen needs tls.cert");
     check(&[("TR50D_TLS__CERT", "a.pem")], "tls.cert and tls.key need each other");
     check(&[("TR50D_TLS__CLIENT_CA", "a.pem")], "tls.client_ca needs tls.cert");
+    check(&[("TR50D_TLS__CLIENT_AUTH", "optional")], "tls.client_auth needs tls.client_ca");
+    check(&[("TR50D_TLS__CLIENT_AUTH", "required")], "tls.client_auth needs tls.client_ca");
+    check(&[("TR50D_TLS__CLIENT_LOGIN", "user")], "tls.client_login needs tls.client_ca");
+    let tls = [("TR50D_TLS__CERT", "a"), ("TR50D_TLS__KEY", "b"), ("TR50D_TLS__CLIENT_CA", "c")];
+    let login = [("TR50D_TLS__CLIENT_AUTH", "none"), ("TR50D_TLS__CLIENT_LOGIN", "thing")];
+    check(&[&tls[..], &login].concat(), "tls.client_login needs tls.client_ca and a");
     check(&[("TR50D_SESSIONS__TTL_S", "0")], "sessions.ttl_s must be");
     check(&[("TR50D_SESSIONS__TTL_S", "259201")], "longer than sessions.max_age_s");
     check(&[("TR50D_SESSIONS__LIST_LIMIT", "0")], "sessions.list_limit");
     check(&[("TR50D_LIMITS__MAX_FRAME_BYTES", "0")], "limits.max_frame_bytes");
     check(&[("TR50D_LIMITS__CONNECTIONS", "0")], "limits.connections");
+    check(&[("TR50D_LIMITS__CONNECTIONS_PER_ADDRESS", "0")], "limits.connections_per_address");
     check(&[("TR50D_LIMITS__SESSIONS_PER_PRINCIPAL", "0")], "limits.sessions_per_principal");
     check(&[("TR50D_LIMITS__BROKER_LINKS", "0")], "limits.broker_links");
     check(&[("TR50D_TCP__LISTEN", "127.0.0.1:1883")], "mqtt.listen and tcp.listen");
@@ -125,6 +135,37 @@ fn the_demo_stays_on_loopback() {
     let env = [("TR50D_HTTP__LISTEN", "0.0.0.0:8080")];
     let error = Config::demo(None, variables(&env)).expect_err("public").to_string();
     assert!(error.contains("http.listen must be a loopback address"), "{error}");
+}
+
+#[test]
+fn plain_listeners_beyond_loopback_have_to_be_allowed() {
+    let check = |env: &[(&str, &str)], key: Option<&str>| {
+        let config = load("", env).expect("no contradiction");
+        let refused = config.check_exposure().map_err(|error| error.to_string());
+        match key {
+            None => assert_eq!((refused, config.check()), (Ok(()), Vec::new()), "{env:?}"),
+            Some(key) => {
+                let sentence = refused.expect_err(key);
+                assert!(sentence.contains(&format!("{key} is ")), "{sentence}");
+                assert!(sentence.contains("server.allow_plaintext = true"), "{sentence}");
+                assert_eq!(config.check().len(), 1);
+            }
+        }
+    };
+    check(&[], None);
+    check(&[("TR50D_MQTT__LISTEN", "[::1]:1883"), ("TR50D_TCP__LISTEN", "127.8.9.1:1")], None);
+    check(&[("TR50D_HTTP__LISTEN", "[::ffff:127.0.0.1]:80")], None);
+    for (name, key) in [("MQTT", "mqtt.listen"), ("TCP", "tcp.listen"), ("HTTP", "http.listen")] {
+        let name = format!("TR50D_{name}__LISTEN");
+        for address in ["0.0.0.0:1", "[::]:1", "192.0.2.1:0", "[::ffff:192.0.2.1]:0"] {
+            check(&[(&name, address)], Some(key));
+            check(&[(&name, address), ("TR50D_SERVER__ALLOW_PLAINTEXT", "true")], None);
+            let trusted = ("TR50D_PROXY__TRUSTED", "0.0.0.0/0");
+            check(&[(&name, address), trusted], Some(key));
+        }
+    }
+    let tls = [("TR50D_TLS__CERT", "a"), ("TR50D_TLS__KEY", "b")];
+    check(&[tls[0], tls[1], ("TR50D_MQTT__TLS_LISTEN", "0.0.0.0:8883")], None);
 }
 
 #[test]

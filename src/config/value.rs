@@ -8,7 +8,7 @@ use base::{Origins, Trusted};
 use store::Durability;
 use tracing::level_filters::LevelFilter;
 
-use super::LogFormat;
+use super::{ClientAuth, ClientLogin, LogFormat};
 
 /// A value as it was written.
 #[derive(Clone, Copy)]
@@ -70,6 +70,18 @@ macro_rules! whole_numbers {
 
 whole_numbers!(u32, u64, usize);
 
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_bool()
+    }
+}
+
 impl Value for PathBuf {
     const EXPECTED: &'static str = "a path";
 
@@ -117,6 +129,33 @@ impl Value for LogFormat {
         match text {
             "text" => Some(Self::Text),
             "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+impl Value for ClientAuth {
+    const EXPECTED: &'static str = "\"none\", \"optional\" or \"required\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "" => Some(Self::ByCa),
+            "none" => Some(Self::None),
+            "optional" => Some(Self::Optional),
+            "required" => Some(Self::Required),
+            _ => None,
+        }
+    }
+}
+
+impl Value for ClientLogin {
+    const EXPECTED: &'static str = "\"none\", \"thing\" or \"user\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "none" => Some(Self::None),
+            "thing" => Some(Self::Thing),
+            "user" => Some(Self::User),
             _ => None,
         }
     }

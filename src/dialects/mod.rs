@@ -2,4 +2,5 @@
 //! authenticate the caller, and call what TR50's handlers call.
 
 pub mod cognite;
+pub mod credentials;
 pub mod element;

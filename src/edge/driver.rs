@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use base::{Timestamp, limits};
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Stream;
 use super::pending::Pending;
+use crate::app::Lease;
 
 /// The replies that a connection of this peer has still to send.
 pub type Owed<P> = Pending<<P as Peer>::Reply>;
@@ -65,6 +67,14 @@ pub trait Peer: Send + Sized {
         out: &mut Vec<u8>,
         owed: &mut Owed<Self>,
     ) -> Result<(), Self::Closing>;
+
+    /// Room for half a frame before the login; none if that needs none.
+    fn lease(&self) -> Option<Lease> {
+        None
+    }
+
+    /// Somebody is logged in.
+    fn on_login(&self) {}
 
     /// Has the task woken when something comes from elsewhere. Asked for whenever the task runs,
     /// before it looks.
@@ -130,7 +140,9 @@ pub fn serve<P: Peer>(
     stream: Stream,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
+    let stop = Box::pin(stop.cancelled_owned());
     let mut connection = Connection {
+        before_login: Some(Box::new(BeforeLogin { stop, lease: peer.lease() })),
         peer,
         stream,
         partial: Vec::new(),
@@ -141,7 +153,6 @@ pub fn serve<P: Peer>(
         unflushed: false,
         owed: Pending::default(),
         at_end: false,
-        stop: Some(Box::pin(stop.cancelled_owned())),
         timer: Box::pin(tokio::time::sleep(limits::LOGIN_WAIT)),
         last_bytes: Instant::now(),
     };
@@ -171,9 +182,16 @@ struct Connection<P: Peer> {
     /// Whether the peer sends nothing more.
     at_end: bool,
     /// Until a session is bound: an idle connection need not hold the room for it.
-    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    before_login: Option<Box<BeforeLogin>>,
     timer: Pin<Box<Sleep>>,
     last_bytes: Instant,
+}
+
+/// What only a connection without a session of its own needs.
+struct BeforeLogin {
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// For `partial`, until somebody is logged in.
+    lease: Option<Lease>,
 }
 
 impl<P: Peer> Connection<P> {
@@ -218,6 +236,11 @@ impl<P: Peer> Connection<P> {
             if self.at_end {
                 return Poll::Ready(self.peer.on_eof());
             }
+            match self.poll_room(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(closing)) => return Poll::Ready(closing),
+                Poll::Pending => break,
+            }
             match self.poll_read(cx, input, output) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
@@ -243,12 +266,10 @@ impl<P: Peer> Connection<P> {
                 self.receive_kept(Timestamp::now(), output)?;
             }
         }
-        if self.peer.is_bound() {
-            self.stop = None;
-        }
+        self.note_login();
         if !self.owed.is_blocked()
-            && let Some(stop) = &mut self.stop
-            && stop.as_mut().poll(cx).is_ready()
+            && let Some(before) = &mut self.before_login
+            && before.stop.as_mut().poll(cx).is_ready()
         {
             return Err(self.peer.on_eof());
         }
@@ -264,6 +285,29 @@ impl<P: Peer> Connection<P> {
         let more = self.peer.poll_pushed(cx, self.unsent.len(), output)?;
         self.held |= more;
         Ok(())
+    }
+
+    /// Lets go what only strangers need.
+    fn note_login(&mut self) {
+        let Some(before) = &mut self.before_login else { return };
+        if before.lease.is_some() && self.peer.is_online() {
+            before.lease = None;
+            self.peer.on_login();
+            self.stream.note_login();
+        }
+        if self.peer.is_bound() {
+            self.before_login = None;
+        }
+    }
+
+    /// Whether more may be read, for which a stranger needs room.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P::Closing>> {
+        let before = self.before_login.as_mut();
+        let Some(lease) = before.and_then(|before| before.lease.as_mut()) else {
+            return Poll::Ready(Ok(()));
+        };
+        let held = ready!(lease.poll_hold(cx, self.partial.capacity()));
+        Poll::Ready(held.map_err(|_| self.peer.on_timeout()))
     }
 
     fn poll_read(
@@ -396,6 +440,10 @@ impl<P: Peer> Connection<P> {
 
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
+        // The rest of a frame does not come any more.
+        self.partial = Vec::new();
+        let before = self.before_login.take();
+        let is_stopped = before.is_some_and(|before| before.stop.now_or_never().is_some());
         let mut unsent = Vec::from(std::mem::take(&mut self.unsent));
         let last = self.peer.last_replies(&closing, self.at_end);
         // What was begun is answered, for better or worse: the connection closes anyway.
@@ -429,8 +477,8 @@ impl<P: Peer> Connection<P> {
         }
         self.peer.end(closing, self.owed).await;
         // The end of the stream says that all of it is over: who connects again now begins anew.
-        // Nobody waits for that when the server stops.
-        if self.at_end || last == LastReplies::All {
+        // Nobody waits for that when the server stops, or when others need the place.
+        if self.at_end || last == LastReplies::All || is_stopped {
             let _ = tokio::time::timeout(limits::LAST_WORDS_WAIT, self.stream.shutdown()).await;
         } else {
             super::linger(self.stream).await;
@@ -631,7 +679,7 @@ mod tests {
     #[tokio::test]
     async fn who_takes_nothing_is_given_up_and_who_is_slow_is_not() {
         // Its last words are waited for as well.
-        let wait = limits::LAST_WORDS_WAIT + 2 * Probe::STALL_WAIT;
+        let wait = limits::LAST_WORDS_WAIT + limits::LINGER_WAIT + 2 * Probe::STALL_WAIT;
         for takes in [false, true] {
             let (mut near, _, served) = probe(16);
             near.write_all(b"#").await.expect("sent");

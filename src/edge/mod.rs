@@ -1,6 +1,7 @@
 //! The edges: MQTT, TCP and HTTP. Each frames bytes and knows the peer, and never looks into a
 //! command.
 
+mod certificate;
 pub mod driver;
 pub mod http;
 pub mod mqtt;
@@ -36,8 +37,25 @@ pub enum Stream {
     Tcp(TcpStream),
     /// TLS over TCP.
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    /// Anything else that is boxed already: a WebSocket, an HTTP tunnel.
+    /// Anything else that is boxed already: an HTTP tunnel.
     Boxed(Box<dyn ByteStream>),
+    /// One that holds bytes of its own, such as a WebSocket.
+    Held(Box<dyn HeldStream>),
+}
+
+impl Stream {
+    /// Notes that the peer has logged in: what is held for it needs no room of strangers.
+    pub(crate) fn note_login(&mut self) {
+        if let Self::Held(stream) = self {
+            stream.note_login();
+        }
+    }
+}
+
+/// A byte stream that holds parts of what comes until they are complete.
+pub trait HeldStream: ByteStream {
+    /// Notes that the peer has logged in.
+    fn note_login(&mut self);
 }
 
 /// A byte stream that can be boxed.
@@ -55,6 +73,7 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Boxed(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Held(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -69,6 +88,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Boxed(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Held(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -77,6 +97,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Boxed(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Held(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -85,6 +106,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Boxed(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Held(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

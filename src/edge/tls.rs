@@ -7,7 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::limits::LOGIN_WAIT;
+use base::Timestamp;
+use base::limits::{CERTIFICATE_NEAR_DAYS, LOGIN_WAIT};
+use parking_lot::RwLock;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,8 +19,9 @@ use tokio::net::TcpStream;
 use tokio::time;
 use tokio_rustls::TlsAcceptor;
 
-use super::Stream;
-use crate::config::Tls;
+use super::{Stream, certificate};
+use crate::app::ClientNames;
+use crate::config::{ClientLogin, Tls};
 
 /// A TLS configuration that can't be used; one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +74,8 @@ pub enum HandshakeError {
 
 /// The server's side of TLS, as `[tls]` describes it.
 ///
-/// With `client_ca`, a certificate that the client shows must come from there; a client that shows
-/// none still logs in by name and password.
+/// A certificate that a client shows must come from `client_ca`; whether it needs one is said by
+/// `client_auth`.
 pub fn server_config(files: &Tls) -> Result<ServerConfig, TlsError> {
     let cert = files.cert.as_deref().ok_or(TlsError::NotSet("tls.cert"))?;
     let key = files.key.as_deref().ok_or(TlsError::NotSet("tls.key"))?;
@@ -87,14 +90,15 @@ pub fn server_config(files: &Tls) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Setup)?;
-    let builder = match &files.client_ca {
+    let builder = match files.client_auth() {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let roots = Arc::new(authorities(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| TlsError::ClientCa(error.to_string()))?;
+        Some(needed) => {
+            let ca = files.client_ca.as_deref().ok_or(TlsError::NotSet("tls.client_ca"))?;
+            let roots = Arc::new(authorities(ca)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = if needed { verifier } else { verifier.allow_unauthenticated() };
+            let verifier =
+                verifier.build().map_err(|error| TlsError::ClientCa(error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -104,24 +108,80 @@ pub fn server_config(files: &Tls) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
-/// Takes TLS connections. Cheap to clone.
+/// When the first certificate of a chain ends; none if none can be read.
+pub fn expiry(files: &Tls) -> Option<Timestamp> {
+    let chain = certificates("tls.cert", files.cert.as_deref()?).ok()?;
+    chain.iter().filter_map(certificate::expiry).min()
+}
+
+/// A sentence for the operator when a certificate is over, or soon will be.
+pub fn expiry_warning(files: &Tls, now: Timestamp) -> Option<String> {
+    let end = expiry(files)?;
+    let days = end.millis_since(now) / (24 * 3600 * 1000);
+    match end > now {
+        false => Some(format!("warning: the certificate in tls.cert is over since {end}")),
+        true if days < CERTIFICATE_NEAR_DAYS => {
+            Some(format!("warning: the certificate in tls.cert ends in {days} days, at {end}"))
+        }
+        true => None,
+    }
+}
+
+/// Takes TLS connections.
+pub struct Acceptor {
+    current: RwLock<Current>,
+}
+
+/// What new connections get.
 #[derive(Clone)]
-pub struct Acceptor(TlsAcceptor);
+struct Current {
+    config: Arc<ServerConfig>,
+    login: ClientLogin,
+}
+
+/// A TLS connection.
+pub struct Accepted {
+    /// Its stream.
+    pub stream: Stream,
+    /// Whom the client's certificate names, and which logins go by it, if it has shown one and any
+    /// do.
+    pub client: Option<(ClientLogin, ClientNames)>,
+}
 
 impl Acceptor {
     /// An acceptor as `[tls]` describes it.
     pub fn new(files: &Tls) -> Result<Self, TlsError> {
-        Ok(Self(TlsAcceptor::from(Arc::new(server_config(files)?))))
+        Ok(Self { current: RwLock::new(Current::read(files)?) })
+    }
+
+    /// Takes new connections as `[tls]` describes it from now on. Tickets of earlier ones are over:
+    /// the authority that they came in by may be gone.
+    pub fn replace(&self, files: &Tls) -> Result<(), TlsError> {
+        let next = Current::read(files)?;
+        *self.current.write() = next;
+        Ok(())
     }
 
     /// Does the handshake, within [`LOGIN_WAIT`]. For the connection's own task: a handshake costs
     /// milliseconds and waits for the peer.
-    pub async fn accept(&self, stream: TcpStream) -> Result<Stream, HandshakeError> {
-        match time::timeout(LOGIN_WAIT, self.0.accept(stream)).await {
-            Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+    pub async fn accept(&self, stream: TcpStream) -> Result<Accepted, HandshakeError> {
+        let Current { config, login } = self.current.read().clone();
+        match time::timeout(LOGIN_WAIT, TlsAcceptor::from(config).accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let shown = chain.first().filter(|_| login != ClientLogin::None);
+                let client = shown.map(|shown| (login, certificate::client_names(shown)));
+                Ok(Accepted { stream: Stream::Tls(Box::new(stream)), client })
+            }
             Ok(Err(error)) => Err(HandshakeError::Failed(error)),
             Err(_) => Err(HandshakeError::TimedOut),
         }
+    }
+}
+
+impl Current {
+    fn read(files: &Tls) -> Result<Self, TlsError> {
+        Ok(Self { config: Arc::new(server_config(files)?), login: files.client_login })
     }
 }
 
@@ -153,6 +213,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::config::ClientAuth;
 
     /// A directory with `cert.pem`, `key.pem`, another key and a file of something else.
     fn files() -> (tempfile::TempDir, Tls, CertificateDer<'static>) {
@@ -167,7 +228,7 @@ mod tests {
         let tls = Tls {
             cert: Some(write("cert.pem", &own.cert.pem())),
             key: Some(write("key.pem", &own.signing_key.serialize_pem())),
-            client_ca: None,
+            ..Tls::default()
         };
         write("other.pem", &other.serialize_pem());
         write("text.pem", "nothing here");
@@ -192,7 +253,31 @@ mod tests {
         check(Tls { key: path("none.pem"), ..good.clone() }, &["tls.key", "none.pem"]);
         check(Tls { key: path("other.pem"), ..good.clone() }, &["tls.cert and tls.key"]);
         check(Tls { client_ca: path("text.pem"), ..good.clone() }, &["tls.client_ca"]);
+        let required = ClientAuth::Required;
+        check(Tls { client_auth: required, ..good.clone() }, &["tls.client_ca is not set"]);
         check(Tls { cert: None, ..good }, &["tls.cert is not set"]);
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_told_in_time() {
+        let (dir, tls, _) = files();
+        let mut params = rcgen::CertificateParams::default();
+        params.not_after = rcgen::date_time_ymd(2030, 2, 1);
+        let pair = rcgen::KeyPair::generate().expect("a key");
+        let pem = params.self_signed(&pair).expect("a certificate").pem();
+        let cert = dir.path().join("short.pem");
+        // Of a chain, the first to end counts.
+        let long = fs::read_to_string(tls.cert.as_ref().expect("set")).expect("reading");
+        fs::write(&cert, long + &pem).expect("writing");
+        let tls = Tls { cert: Some(cert), ..tls };
+        let day = 24 * 3600 * 1000;
+        let end = expiry(&tls).expect("an end");
+        assert_eq!(end.to_string(), "2030-02-01T00:00:00.000Z");
+        let warning = |days: i64| expiry_warning(&tls, end.plus_millis(-days * day));
+        let near = i64::try_from(CERTIFICATE_NEAR_DAYS).expect("few");
+        assert_eq!(warning(near), None);
+        assert!(warning(near - 1).is_some_and(|text| text.contains("ends in 20 days, at 2030-02")));
+        assert!(warning(0).is_some_and(|text| text.contains("is over since 2030-02-01")));
     }
 
     #[tokio::test]
@@ -203,7 +288,7 @@ mod tests {
         let addr = listener.local_addr().expect("its address");
         let server = tokio::spawn(async move {
             let (socket, _) = listener.accept().await.expect("accepting");
-            let mut stream = acceptor.accept(socket).await.expect("a handshake");
+            let mut stream = acceptor.accept(socket).await.expect("a handshake").stream;
             let mut line = [0; 4];
             stream.read_exact(&mut line).await.expect("reading");
             stream.write_all(&line).await.expect("writing");

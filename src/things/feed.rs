@@ -404,7 +404,7 @@ mod tests {
                 thing_key: ThingKey::parse(key).expect("a key"),
             },
             client_id: "".into(),
-            conn: ConnInfo { protocol: Protocol::Mqtt, remote_addr },
+            conn: ConnInfo::new(Protocol::Mqtt, remote_addr),
             lifetime: Lifetime::Connection,
             outbox: Some(outbox.clone()),
         };

@@ -30,12 +30,13 @@ pub enum Auth {
 }
 
 impl Auth {
-    /// Reads the member: a session id, or the command `api.authenticate`.
+    /// Reads the member: a session id, or the command `api.authenticate`. `certified`: whether the
+    /// client has shown a certificate, whose name stands for one that is missing.
     ///
     /// # Errors
     ///
     /// It is neither.
-    pub fn read(auth: &RawValue) -> Result<Self, Failure> {
+    pub fn read(auth: &RawValue, certified: bool) -> Result<Self, Failure> {
         let members = Members::read(RawParams::Json(Some(auth)))
             .map_err(|_| Failure::new(Code::MALFORMED, "\"auth\" must be an object."))?;
         if let Some(command) = members.find("command").and_then(Param::text) {
@@ -46,7 +47,7 @@ impl Auth {
             let params = RawParams::Json(members.find("params").and_then(Param::json));
             let params = Authenticate::read(params)?;
             let notify = params.notify.unwrap_or(false);
-            return Ok(Self::Login { credentials: self::credentials(params)?, notify });
+            return Ok(Self::Login { credentials: self::credentials(params, certified)?, notify });
         }
         match members.find("sessionId").and_then(Param::text) {
             // A text of another form is the id of no session.
@@ -57,18 +58,26 @@ impl Auth {
 }
 
 /// Reads the parameters of `api.authenticate`. A user name wins over a token, as the oldest
-/// clients send both.
+/// clients send both. `certified`: as for [`Auth::read`].
 ///
 /// # Errors
 ///
 /// A parameter that goes with the others is missing.
-pub fn credentials(params: Authenticate) -> Result<Credentials, Failure> {
+pub fn credentials(params: Authenticate, certified: bool) -> Result<Credentials, Failure> {
     if let Some(name) = params.username {
-        let password = params.password.ok_or_else(|| missing("password"))?;
-        return Ok(Credentials::User { name, password });
+        let password = params.password.or_else(|| certified.then(String::new));
+        return Ok(Credentials::User {
+            name,
+            password: password.ok_or_else(|| missing("password"))?,
+        });
     }
     let token = params.app_token.or(params.application_token);
     match (token, params.thing_key) {
+        (token, thing_key) if certified => Ok(Credentials::Application {
+            thing_key: thing_key.unwrap_or_default(),
+            token: token.unwrap_or_default(),
+            app_id: params.app_id.unwrap_or_default(),
+        }),
         (Some(token), Some(thing_key)) => {
             let app_id = params.app_id.unwrap_or_default();
             Ok(Credentials::Application { thing_key, token, app_id })

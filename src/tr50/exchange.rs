@@ -52,7 +52,8 @@ pub async fn over_http(
         write_refusal(&request, failure, &mut reply);
         Reply::from_bytes(reply)
     };
-    let auth = match request.auth.map(Auth::read) {
+    let certified = conn.certified;
+    let auth = match request.auth.map(|auth| Auth::read(auth, certified)) {
         Some(Ok(auth)) => Some(auth),
         Some(Err(failure)) => return refused(&failure.to_json()),
         None => header.map(|id| Auth::Session(SessionId::parse(id.trim()))),
@@ -68,7 +69,7 @@ pub async fn over_http(
                 Err(failure) => return refused(&login_failed(&failure)),
             }
         }
-        Some(Auth::Session(id)) => match session_of(app, id) {
+        Some(Auth::Session(id)) => match session_of(app, id, conn) {
             Ok(session) => Some(session),
             Err(failure) => return refused(&failure.to_json()),
         },
@@ -98,7 +99,7 @@ pub async fn form(
     now: Timestamp,
 ) -> Reply {
     let executed = async {
-        let session = session.map(|id| session_of(app, SessionId::parse(id))).transpose()?;
+        let session = session.map(|id| session_of(app, SessionId::parse(id), conn)).transpose()?;
         if session.is_none() && !is_open(command) {
             return Err(Failure::authentication_missing());
         }
@@ -125,7 +126,7 @@ pub async fn form_login(
     now: Timestamp,
 ) -> Result<String, Failure> {
     let params = Authenticate::read(RawParams::Named(&texts(fields)))?;
-    let session = app.login_unbound(credentials(params)?, conn, now).await?;
+    let session = app.login_unbound(credentials(params, conn.certified)?, conn, now).await?;
     Ok(session.id().map_or("", SessionId::secret).to_owned())
 }
 
@@ -153,10 +154,11 @@ pub enum TcpAuth {
 /// # Errors
 ///
 /// The member is wrong, or its session is gone; the request is not executed.
-pub fn tcp_auth(app: &App, request: &Request<'_>) -> Result<TcpAuth, Failure> {
-    match request.auth.map(Auth::read).transpose()? {
+pub fn tcp_auth(app: &App, request: &Request<'_>, conn: ConnInfo) -> Result<TcpAuth, Failure> {
+    let certified = conn.certified;
+    match request.auth.map(|auth| Auth::read(auth, certified)).transpose()? {
         None => Ok(TcpAuth::None),
-        Some(Auth::Session(id)) => session_of(app, id).map(TcpAuth::Session),
+        Some(Auth::Session(id)) => session_of(app, id, conn).map(TcpAuth::Session),
         Some(Auth::Login { credentials, notify }) => Ok(TcpAuth::Login { credentials, notify }),
     }
 }
@@ -208,7 +210,7 @@ pub fn too_large(max: usize) -> Vec<u8> {
     Failure::new(Code::TOO_LARGE, format!("The request is larger than {max} bytes.")).to_json()
 }
 
-fn session_of(app: &App, id: Option<SessionId>) -> Result<Arc<Session>, Failure> {
-    id.and_then(|id| app.directory().by_id(&id))
+fn session_of(app: &App, id: Option<SessionId>, conn: ConnInfo) -> Result<Arc<Session>, Failure> {
+    id.and_then(|id| app.session(&id, conn))
         .ok_or_else(|| Failure::session_invalid("is unknown, has ended or has expired."))
 }

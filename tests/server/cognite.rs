@@ -967,7 +967,7 @@ async fn what_is_too_much_is_refused_in_the_same_form() {
     send(&server, "POST", &path, &zip, b"no gzip").await.failure(400);
     let other = format!("{headers}Content-Encoding: br\r\n");
     send(&server, "POST", &path, &other, b"x").await.failure(415);
-    let _only = TcpStream::connect(server.address("tcp")).await.expect("a connection");
+    let _only = server.thing("tcp", "only").await;
     let full = async || get(&server, &bearer, PRINCIPALS).await;
     eventually("the server is full", async || full().await.status == 503).await;
     assert_eq!(full().await.failure(503), "The server is full; try again.");

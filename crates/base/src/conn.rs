@@ -1,6 +1,6 @@
 //! What is known of a connection: its protocol and the peer's address.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,4 +50,67 @@ pub struct ConnInfo {
     pub protocol: Protocol,
     /// The peer's address and port.
     pub remote_addr: SocketAddr,
+    /// The connection, in this run.
+    #[serde(skip)]
+    pub connection: ConnectionId,
+    /// By which listener it came.
+    #[serde(skip)]
+    pub door: Door,
+    /// Whether the client has shown a certificate by which logins go.
+    #[serde(skip)]
+    pub certified: bool,
+}
+
+impl ConnInfo {
+    /// A connection without a number, whose client has shown no certificate.
+    pub const fn new(protocol: Protocol, remote_addr: SocketAddr) -> Self {
+        Self {
+            protocol,
+            remote_addr,
+            connection: ConnectionId::NONE,
+            door: Door::Usual,
+            certified: false,
+        }
+    }
+
+    /// The network of the peer.
+    pub fn network(&self) -> IpAddr {
+        network_of(self.remote_addr.ip())
+    }
+}
+
+/// A kind of listener.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Door {
+    /// For everybody.
+    #[default]
+    Usual,
+    /// For administrators (`http.admin_listen`).
+    Admin,
+    /// For metrics alone (`metrics.listen`).
+    Metrics,
+}
+
+/// The network of one customer: whoever has an IPv6 address has its whole /64.
+pub fn network_of(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+        v4 => v4,
+    }
+}
+
+/// The number of an open connection. After four billion they come again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct ConnectionId(u32);
+
+impl ConnectionId {
+    /// Of a connection that is none of a listener's.
+    pub const NONE: Self = Self(0);
+
+    /// The connection of this number.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
 }

@@ -19,7 +19,7 @@ pub mod topic;
 mod trusted;
 pub mod utf8;
 
-pub use conn::{ConnInfo, Protocol};
+pub use conn::{ConnInfo, ConnectionId, Door, Protocol, network_of};
 pub use failure::{CODES, Code, CodeInfo, Failure, chain, excerpt};
 pub use id::*;
 pub use origin::{AllowedAs, NotAnOrigin, Origins};

@@ -37,9 +37,24 @@ pub const TOLD_FULL_MAX: usize = 100;
 /// cloud ids) have a few hundred bytes.
 pub const PROXY_V2_BYTES_MAX: usize = 4096;
 
+/// The part of the room for half requests of those who have not logged in from which a network is
+/// the first to lose some of it: an eighth.
+pub const UNAUTHENTICATED_SHARES: usize = 8;
+
+/// For how long half a request may wait before a large one of others takes its room. In this time a
+/// megabyte comes over any link but a modem's.
+pub const UNAUTHENTICATED_WAIT: Duration = Duration::from_secs(2);
+
+/// When a peer without room looks again whether somebody has waited for so long.
+pub const UNAUTHENTICATED_AGAIN: Duration = Duration::from_millis(250);
+
 /// Failed logins on one TCP connection, and other failures before its login, after which it closes:
 /// a failure is a hundred times as long as the `{}` that causes it.
 pub const TCP_REFUSALS_MAX: u32 = 5;
+
+/// Days before a certificate's end from which `check` and the log warn of it. Programs that renew
+/// certificates begin 30 days before; those that have not by then have failed.
+pub const CERTIFICATE_NEAR_DAYS: u64 = 21;
 
 /// Time for answers in flight and the journal when the server stops; the whole stop takes 5 s.
 pub const STOP_WAIT: Duration = Duration::from_secs(3);
@@ -206,6 +221,24 @@ pub const LOGIN_LOCK_S: u64 = 5 * 60;
 /// Pairs of name and address whose failed logins are remembered, about 2 MB. Each costs an attacker
 /// a check of 30 ms, so pushing one's own out takes longer than the lock lasts.
 pub const FAILING_LOGINS_MAX: usize = 16_384;
+
+/// Failed logins of one account, at addresses from which it has never logged in, after which it has
+/// one try at each of them until a lock is over: people who travel mistype at one or two.
+pub const ACCOUNT_FAILURES_MAX: u32 = 20;
+
+/// Pairs of name and address that have logged in, some 6 MB: a year of a large staff.
+pub const KNOWN_LOGINS_MAX: usize = 65_536;
+
+/// Wrong tokens from one network within [`TOKEN_FAILURES_WITHIN_MS`] after which only those are let
+/// in that were before: a site with some devices whose token is out of date tries less often.
+pub const TOKEN_FAILURES_MAX: u32 = 60;
+
+/// Wrong tokens count together when the first of them is not older than this.
+pub const TOKEN_FAILURES_WITHIN_MS: u64 = 60 * 1000;
+
+/// Networks whose wrong tokens are counted, and pairs of network and application that were let in:
+/// some megabytes each.
+pub const TOKEN_NETWORKS_MAX: usize = 65_536;
 
 /// Bytes of an application id that are kept. Clients send up to 64 (`docs/protocol/tr50.md` 1.1);
 /// MQTT would allow 65,535.

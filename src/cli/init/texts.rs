@@ -71,7 +71,7 @@ pub(super) fn config(site: &Site) -> Result<String, String> {
 #   tr50d serve --config FILE     starts the server; Ctrl-C or SIGTERM stops it
 #
 # What is not here has its default: config/tr50d.toml in the sources explains every key. A variable
-# TR50D_<SECTION>__<KEY> overrides one, such as TR50D_MQTT__LISTEN=0.0.0.0:1883.
+# TR50D_<SECTION>__<KEY> overrides one, such as TR50D_MQTT__TLS_LISTEN=0.0.0.0:8883.
 
 [server]
 # The state; made at the first start.
@@ -79,7 +79,8 @@ data_dir = {data}
 # Who there is at the first start; read once, while the state is empty.
 bootstrap = {bootstrap}
 
-# Passwords and tokens go through listeners without TLS as they are: those stay on loopback.
+# Passwords and tokens go through listeners without TLS as they are: those stay on loopback, unless
+# allow_plaintext = true in [server] says that the network is trusted.
 
 [mqtt]
 listen = "127.0.0.1:1883"

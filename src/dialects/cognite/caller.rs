@@ -16,15 +16,15 @@
 
 use std::sync::Arc;
 
-use base::{OrgId, SessionId, Timestamp};
+use base::{ConnInfo, OrgId, SessionId, Timestamp};
 use hyper::HeaderMap;
-use hyper::header::AUTHORIZATION;
 use rules::directory::{Session, Who};
 use rules::identity::model::{Application, Org, User};
-use rules::identity::{Authority, Identity};
+use rules::identity::{Authority, Identity, Refusal};
 
 use super::error::Error;
 use crate::app::App;
+use crate::dialects::credentials;
 
 /// A principal as it is known now.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,13 +63,26 @@ impl Caller {
     /// # Errors
     ///
     /// There is no such session or application, or the session has sent too much.
-    pub fn recognise(app: &App, headers: &HeaderMap, now: Timestamp) -> Result<Self, Error> {
-        let token = bearer(headers).ok_or_else(Error::unauthorized)?;
-        let session = SessionId::parse(token).and_then(|id| app.directory().by_id(&id));
+    pub fn recognise(
+        app: &App,
+        headers: &HeaderMap,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
+        let token = credentials::bearer(headers).ok_or_else(Error::unauthorized)?;
+        let session = SessionId::parse(token).and_then(|id| app.session(&id, conn));
         let caller = match &session {
             Some(session) => Self::of_session(app.identity(), session),
             None => {
-                Self::of_application(app.identity(), app.identity().application_by_token(token))
+                let found = app.application_by_token(token, conn, now);
+                if let Err(Refusal::Locked { .. }) = found {
+                    return Err(Error::too_many_requests());
+                }
+                let found = found.ok().filter(|found| {
+                    let access = app.identity().application_access(found);
+                    access.is_some_and(|access| app.may_enter(&access, conn))
+                });
+                Self::of_application(app.identity(), found)
             }
         };
         let caller = caller.ok_or_else(Error::unauthorized)?;
@@ -133,10 +146,4 @@ impl Caller {
         let reads = self.authority.super_ops && !self.restricted && self.org.id == org;
         self.may_revoke_in(org) || reads
     }
-}
-
-/// The token of HTTP's bearer authentication (RFC 6750, 2.1).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -159,7 +159,7 @@ async fn routed(
     let found = ROUTES.iter().find_map(|route| Some((route, route.names(path)?)));
     let (route, names) = found.ok_or_else(|| Error::not_found("There is nothing at this path."))?;
     takes(route.is_posted, request)?;
-    let caller = Caller::recognise(app, request.headers(), now)?;
+    let caller = Caller::recognise(app, request.headers(), conn, now)?;
     let secret = app.page_secret().await.map_err(|error| Error::internal(&error))?;
     let query = Query::read(request.uri().query());
     let protocol = conn.protocol;

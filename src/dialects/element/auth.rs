@@ -5,14 +5,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use base::{ConnInfo, OrgId, Timestamp};
-use data_encoding::{BASE64, BASE64_NOPAD};
 use hyper::HeaderMap;
-use hyper::header::AUTHORIZATION;
 use rules::directory::{Principal, Session};
 use rules::identity::Authority;
 use rules::identity::model::User;
 
 use crate::app::{App, LoginError};
+use crate::dialects::credentials;
 
 /// A user who calls, and what they may see: super administrators and super operators everything,
 /// administrators of organisations what is in these or below, everybody what is their own. Super
@@ -48,25 +47,9 @@ pub(super) async fn caller(
     conn: ConnInfo,
     now: Timestamp,
 ) -> Result<Caller, Unknown> {
-    let (name, password) = credentials(headers).ok_or(Unknown::Missing)?;
+    let (name, password) = credentials::basic(headers).ok_or(Unknown::Missing)?;
     let user = app.recognise(&name, password, conn, now).await?;
     Ok(Caller::new(app, user))
-}
-
-/// Name and password of a Basic header (RFC 7617). Not all clients write UTF-8: `requests` for
-/// Python has Latin-1.
-fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
-    let (scheme, encoded) = value.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let encoded = encoded.trim().as_bytes();
-    let bytes = BASE64.decode(encoded).or_else(|_| BASE64_NOPAD.decode(encoded)).ok()?;
-    let text = String::from_utf8(bytes)
-        .unwrap_or_else(|error| error.as_bytes().iter().copied().map(char::from).collect());
-    let (name, password) = text.split_once(':')?;
-    Some((name.to_owned(), password.to_owned()))
 }
 
 impl Caller {
@@ -139,33 +122,5 @@ impl Caller {
 
     fn owns(&self, session: &Session) -> bool {
         session.who().principal() == self.principal()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use hyper::header::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn credentials_are_read_as_clients_write_them() {
-        let check = |value: &'static str, expected: Option<(&str, &str)>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
-            let read = credentials(&headers);
-            let read = read.as_ref().map(|(name, password)| (name.as_str(), password.as_str()));
-            assert_eq!(read, expected, "{value}");
-        };
-        check("Basic YTpiOmM=", Some(("a", "b:c")));
-        check("basic  YTpiOmM", Some(("a", "b:c")));
-        check("Basic YTo=", Some(("a", "")));
-        check("Basic w6Q6", Some(("ä", "")));
-        check("Basic 5Do=", Some(("ä", "")));
-        check("Basic YQ==", None);
-        check("Basic !", None);
-        check("Basic", None);
-        check("Bearer YTpiOmM=", None);
-        assert_eq!(credentials(&HeaderMap::new()), None);
     }
 }

@@ -281,10 +281,7 @@ mod tests {
                 who: who(number),
                 client_id: "".into(),
                 access: access.clone(),
-                conn: ConnInfo {
-                    protocol: Protocol::Http,
-                    remote_addr: ([127, 0, 0, 1], 1).into(),
-                },
+                conn: ConnInfo::new(Protocol::Http, ([127, 0, 0, 1], 1).into()),
                 lifetime: Lifetime::Until(NOW.plus_seconds(1000)),
                 outbox: None,
             };

@@ -179,7 +179,7 @@ fn allowed(origins: &Origins, origin: &HeaderValue, headers: &HeaderMap) -> Opti
 
 /// Whether the request has what a browser adds by itself: a cookie, or Basic credentials that
 /// somebody once typed.
-fn shows_somebody(headers: &HeaderMap) -> bool {
+pub(super) fn shows_somebody(headers: &HeaderMap) -> bool {
     let is_basic = |value: &HeaderValue| {
         let scheme = value.as_bytes().trim_ascii_start();
         let scheme = scheme.split(u8::is_ascii_whitespace).next().unwrap_or_default();
@@ -189,7 +189,7 @@ fn shows_somebody(headers: &HeaderMap) -> bool {
 }
 
 /// The origin, if the request names one.
-fn single(headers: &HeaderMap) -> Option<&HeaderValue> {
+pub(super) fn single(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut origins = headers.get_all(ORIGIN).iter();
     let origin = origins.next()?;
     origins.next().is_none().then_some(origin)

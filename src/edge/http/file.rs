@@ -104,7 +104,7 @@ impl<S: HttpService> HttpConn<S> {
             Method::GET | Method::HEAD => Ok(self.download(files, ticket, &request).await?),
             Method::POST | Method::PUT => {
                 let body = request.into_body();
-                let stored = upload(files, ticket, body, self.waits.stall).await?;
+                let stored = self.upload(files, ticket, body).await?;
                 self.service.file_stored(&stored);
                 Ok(Response::new(Either::Left(Full::default())))
             }
@@ -136,6 +136,7 @@ impl<S: HttpService> HttpConn<S> {
             let range = (start, end);
             let download = Download::begin(files, ticket, &record, range, Timestamp::now()).await?;
             self.write_wait.note_download();
+            self.service.working(true);
             let has_length = framing != Framing::Chunks;
             stream::unfold(Some(Outgoing { download, has_length, last: None }), frame).boxed()
         };
@@ -156,6 +157,37 @@ impl<S: HttpService> HttpConn<S> {
         }
         Ok(answer)
     }
+
+    async fn upload(
+        &self,
+        files: &Arc<Files>,
+        ticket: TicketId,
+        mut body: Incoming,
+    ) -> Result<Stored, FileRefusal> {
+        let stall = self.waits.stall;
+        let length = body.size_hint().exact();
+        let mut upload = Upload::begin(files, ticket, length, Timestamp::now()).await?;
+        // Who has a ticket is no stranger.
+        self.service.working(true);
+        let started = Instant::now();
+        loop {
+            let frame = match timeout(stall, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(None) => break,
+                Ok(Some(Err(_))) => return Err(FileRefusal::Broken),
+                Err(_) => return Err(FileRefusal::Stalled),
+            };
+            self.held.note_used();
+            if let Ok(bytes) = frame.into_data() {
+                upload.write(bytes).await?;
+            }
+            let enough = upload.received() / limits::FILE_UPLOAD_RATE_MIN;
+            if started.elapsed() > stall + Duration::from_secs(enough) {
+                return Err(FileRefusal::Stalled);
+            }
+        }
+        Ok(upload.finish(Timestamp::now()).await?)
+    }
 }
 
 /// How the answer with so many bytes is to be framed. A chunk of 0 bytes would be the last one, and
@@ -166,33 +198,6 @@ fn framing(request: &Request<Incoming>, is_part: bool, bytes: u64) -> Framing {
         (_, &Method::GET) if !is_part && bytes > 0 => Framing::OneChunk,
         _ => Framing::Chunks,
     }
-}
-
-async fn upload(
-    files: &Arc<Files>,
-    ticket: TicketId,
-    mut body: Incoming,
-    stall: Duration,
-) -> Result<Stored, FileRefusal> {
-    let length = body.size_hint().exact();
-    let mut upload = Upload::begin(files, ticket, length, Timestamp::now()).await?;
-    let started = Instant::now();
-    loop {
-        let frame = match timeout(stall, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(FileRefusal::Broken),
-            Err(_) => return Err(FileRefusal::Stalled),
-        };
-        if let Ok(bytes) = frame.into_data() {
-            upload.write(bytes).await?;
-        }
-        let enough = upload.received() / limits::FILE_UPLOAD_RATE_MIN;
-        if started.elapsed() > stall + Duration::from_secs(enough) {
-            return Err(FileRefusal::Stalled);
-        }
-    }
-    Ok(upload.finish(Timestamp::now()).await?)
 }
 
 /// User name and password of HTTP's basic authentication (RFC 7617).

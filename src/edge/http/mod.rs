@@ -5,6 +5,8 @@
 //! facts 10, 11 and 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the
 //! counted body, any content type, and always status 200 for what TR50 answers.
 
+mod body;
+mod browser;
 mod cors;
 mod file;
 mod host;
@@ -18,25 +20,28 @@ mod websocket;
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{ConnInfo, Failure, Origins, Trusted, limits};
+use base::{ConnInfo, Door, Failure, Origins, Trusted, limits};
 use bytes::{Buf, Bytes, BytesMut};
+use hyper::header::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use one_chunk::OneChunk;
 use routes::HttpConn;
-use stream::{Replay, WriteClock};
+use stream::{Counted, Replay, WriteClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::Stream;
 use super::wrong_door::{self, Met};
+use crate::app::Lease;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use crate::tr50::exchange::Fields;
@@ -129,6 +134,21 @@ pub trait HttpService: Send + Sync + 'static {
     /// Serves MQTT on `stream` until its end, from the CONNECT on.
     fn mqtt(&self, stream: Stream, info: ConnInfo) -> impl Future<Output = ()> + Send;
 
+    /// Room for half requests of a peer in this network that has not logged in.
+    fn lease(&self, network: IpAddr) -> Lease;
+
+    /// Notes whether somebody works on a request: then the connection does not make room for
+    /// others.
+    fn working(&self, working: bool);
+
+    /// Whether who shows this may read the metrics: a session by its id, a token, or a user with a
+    /// password.
+    fn may_read_metrics(
+        &self,
+        headers: &HeaderMap,
+        info: ConnInfo,
+    ) -> impl Future<Output = bool> + Send;
+
     /// The metrics, in the form of [`crate::metrics::CONTENT_TYPE`].
     fn metrics(&self) -> String;
 
@@ -151,6 +171,8 @@ pub struct HttpConfig {
     pub trusted: Trusted,
     /// Origins whose web pages may use the server from a browser.
     pub cors_origins: Origins,
+    /// Whether the metrics have a listener of their own.
+    pub has_metrics_listener: bool,
 }
 
 /// Serves one connection until its end.
@@ -169,7 +191,8 @@ pub async fn serve_connection<S: HttpService>(
 }
 
 async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: CancellationToken) {
-    let first = time::timeout(conn.waits.login, read_first_head(&mut stream));
+    let lease = conn.service.lease(conn.info.network());
+    let first = time::timeout(conn.waits.login, read_first_head(&mut stream, lease));
     let head = tokio::select! {
         () = stop.cancelled() => return,
         head = first => match head {
@@ -181,7 +204,8 @@ async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: Canc
         // hyper refuses it with status 400.
         wrong_door::log(&conn.info, met);
     }
-    if let Some(length) = tunnel::request_length(&head) {
+    let has_tunnel = conn.info.door != Door::Metrics;
+    if let Some(length) = tunnel::request_length(&head).filter(|_| has_tunnel) {
         let mut rest = head;
         rest.advance(length);
         if stream.write_all(tunnel::ANSWER).await.is_ok() && stream.flush().await.is_ok() {
@@ -195,19 +219,26 @@ async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: Canc
     match conn.websocket.get() {
         Some(info) => {
             let frame_bytes_max = conn.config.body_bytes_max;
-            let stream = websocket::byte_stream(stream, unread, frame_bytes_max).await;
+            let lease = conn.service.lease(info.network());
+            let stream = websocket::byte_stream(stream, unread, frame_bytes_max, lease).await;
             Box::pin(conn.service.mqtt(stream, *info)).await;
         }
+        None if stop.is_cancelled() && conn.service.ready() => {}
         None => super::linger(stream).await,
     }
 }
 
 /// Reads until the end of the first request's head, or until it is certain that hyper should see
 /// what there is: its head is too long, or it is no HTTP.
-async fn read_first_head(stream: &mut Stream) -> io::Result<Bytes> {
+async fn read_first_head(stream: &mut Stream, mut lease: Lease) -> io::Result<Bytes> {
     let mut head = BytesMut::with_capacity(1024);
     loop {
-        if stream.read_buf(&mut head).await? == 0 {
+        let count = tokio::select! {
+            biased;
+            count = stream.read_buf(&mut head) => count?,
+            _ = lease.cut_off() => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let http =
@@ -215,6 +246,9 @@ async fn read_first_head(stream: &mut Stream) -> io::Result<Bytes> {
         if !http || head.len() > limits::HTTP_HEAD_BYTES_MAX || tunnel::head_length(&head).is_some()
         {
             return Ok(head.freeze());
+        }
+        if lease.hold(head.capacity()).await.is_err() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
     }
 }
@@ -230,7 +264,10 @@ async fn serve_requests<S: HttpService>(
         let conn = Arc::clone(conn);
         Box::pin(async move { Ok::<_, std::convert::Infallible>(conn.answer(request).await) })
     });
+    let lease = conn.service.lease(conn.info.network());
     let stream = OneChunk::new(stream, conn.one_chunk.clone());
+    let stream = Counted::new(stream, conn.held.clone(), lease);
+    let stream = WriteClock::new(stream, conn.write_wait.clone());
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(conn.waits.keep_alive)
@@ -239,13 +276,15 @@ async fn serve_requests<S: HttpService>(
         .half_close(true)
         // libtr50 looks for exactly `Content-Length: ` (fact 19).
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(WriteClock::new(stream, conn.write_wait.clone())), handler);
+        .serve_connection(TokioIo::new(stream), handler);
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
         () = stop.cancelled() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
+        // Others get its place, and it has said nothing yet, or nothing more.
+        None if conn.service.ready() => Ok(()),
         None => {
             Pin::new(&mut connection).graceful_shutdown();
             let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
@@ -256,7 +295,8 @@ async fn serve_requests<S: HttpService>(
         tracing::debug!(peer = %conn.info.remote_addr, %error, "HTTP connection broke");
     }
     let parts = connection.into_parts();
-    (parts.io.into_inner().into_inner().into_inner(), parts.read_buf)
+    let counted = parts.io.into_inner().into_inner();
+    (counted.into_inner().into_inner(), parts.read_buf)
 }
 
 #[cfg(test)]

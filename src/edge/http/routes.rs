@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use base::ConnInfo;
+use base::{ConnInfo, Door};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::time;
@@ -16,12 +18,23 @@ use super::file::{FileBody, FileRefusal};
 use super::host::{self, BadHost};
 use super::one_chunk::Switch;
 use super::rest;
-use super::stream::WriteWait;
-use super::{Dialect, HttpConfig, HttpService, Waits, inflate, websocket};
+use super::stream::{HeldBytes, WriteWait};
+use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, inflate, websocket};
 use crate::metrics;
 
 /// The header that can carry the session instead of the body (`docs/protocol/tr50.md` 1.3).
 const SESSION_HEADER: &str = "sessionid";
+
+/// By these headers a proxy shows itself.
+const PROXY_HEADERS: [&str; 7] = [
+    "x-forwarded-for",
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-by",
+];
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -40,6 +53,8 @@ pub(super) struct HttpConn<S> {
     pub(super) websocket: OnceLock<ConnInfo>,
     /// Makes an answer one chunk.
     pub(super) one_chunk: Arc<Switch>,
+    /// What hyper holds of a request.
+    pub(super) held: Arc<HeldBytes>,
     /// For how long the peer may take nothing.
     pub(super) write_wait: Arc<WriteWait>,
 }
@@ -50,6 +65,10 @@ pub(super) enum Refusal {
     Host(BadHost),
     /// A page of this origin may not.
     Origin,
+    /// A page of another site sends it in somebody's name.
+    Forged,
+    /// Who may read them is said in the configuration.
+    Metrics,
     NoSuchPath,
     Method {
         allowed: &'static str,
@@ -62,6 +81,7 @@ pub(super) enum Refusal {
     ContentTooLarge,
     Compressed(inflate::Refused),
     BodyTimedOut,
+    BodyCutOff,
     BodyBroken,
     File(FileRefusal),
 }
@@ -93,15 +113,36 @@ impl<S: HttpService> HttpConn<S> {
     ) -> Self {
         let (websocket, one_chunk) = (OnceLock::new(), Arc::default());
         let write_wait = Arc::new(WriteWait::new(waits.write, waits.download));
-        Self { service, config, info, waits, websocket, one_chunk, write_wait }
+        let held = Arc::default();
+        Self { service, config, info, waits, websocket, one_chunk, held, write_wait }
     }
 
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        // The head; the body needs room of its own.
+        self.held.note_used();
+        let guarded = browser::may_show(request.uri().path(), request.headers());
+        let mut answer = self.checked(request).await;
+        if guarded {
+            browser::guard(answer.headers_mut());
+        }
+        // Who fetches a file goes on with it.
+        if matches!(answer.body(), Either::Left(_)) {
+            self.service.working(false);
+        }
+        answer
+    }
+
+    async fn checked(&self, request: Request<Incoming>) -> Answer {
         if let Err(bad) = host::check(&request) {
             return Refusal::Host(bad).into_answer();
         }
         let (path, headers) = (request.uri().path(), request.headers());
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+            || headers.contains_key(UPGRADE);
+        if changes && browser::is_forged(&self.config.cors_origins, headers, self.info.certified) {
+            return Refusal::Forged.into_answer();
+        }
         let Some(asked) = cors::Asked::read(&self.config.cors_origins, path, headers) else {
             return self.routed(request).await.unwrap_or_else(Refusal::into_answer);
         };
@@ -115,14 +156,15 @@ impl<S: HttpService> HttpConn<S> {
     }
 
     async fn routed(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let path = request.uri().path();
+        if self.info.door == Door::Metrics && !matches!(path, "/metrics" | "/healthz" | "/readyz") {
+            return Err(Refusal::NoSuchPath);
+        }
         match request.uri().path() {
             "/api" | "/api/" => self.api(request).await,
             "/mqtt" | "/mqtt-ssl" => self.upgrade(&request),
             "/rest/auth" | "/rest/auth/" => self.rest_login(request).await,
-            "/metrics" => {
-                let text = |conn: &Self| conn.service.metrics();
-                self.page(&request, metrics::CONTENT_TYPE, text)
-            }
+            "/metrics" => self.metrics(&request).await,
             "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
             "/readyz" => self.readiness(&request),
             "/" => self.page(&request, "text/html; charset=utf-8", |_| FRONT_PAGE.to_owned()),
@@ -157,11 +199,11 @@ impl<S: HttpService> HttpConn<S> {
         request: Request<Incoming>,
     ) -> Result<Answer, Refusal> {
         let (head, body) = request.into_parts();
-        let body = self.read_body(body).await.map_err(Refusal::outside_tr50)?;
+        let info = self.conn_info(&head.headers);
+        let body = self.read_body(body, info).await.map_err(Refusal::outside_tr50)?;
         let bytes_max = self.config.body_bytes_max;
         let body =
             inflate::inflated(&head.headers, body, bytes_max).map_err(Refusal::Compressed)?;
-        let info = self.conn_info(&head.headers);
         let answer = self.service.dialect(dialect, Request::from_parts(head, body), info).await;
         Ok(answer.map(|body| Either::Left(Full::new(body))))
     }
@@ -204,6 +246,29 @@ impl<S: HttpService> HttpConn<S> {
         Ok(accepted)
     }
 
+    /// The metrics: at their own listener for everybody; else for who is on this machine, and for
+    /// those who may.
+    async fn metrics(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+        let text = |conn: &Self| conn.service.metrics();
+        if self.info.door != Door::Metrics {
+            if self.config.has_metrics_listener {
+                return Err(Refusal::NoSuchPath);
+            }
+            let headers = request.headers();
+            let info = self.conn_info(headers);
+            if !self.is_direct(headers) && !self.service.may_read_metrics(headers, info).await {
+                return Err(Refusal::Metrics);
+            }
+        }
+        self.page(request, metrics::CONTENT_TYPE, text)
+    }
+
+    /// Whether the peer is on this machine and no proxy speaks for somebody else.
+    fn is_direct(&self, headers: &HeaderMap) -> bool {
+        self.info.remote_addr.ip().to_canonical().is_loopback()
+            && !PROXY_HEADERS.iter().any(|name| headers.contains_key(*name))
+    }
+
     fn readiness(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
         if self.service.ready() {
             return self.page(request, TEXT, |_| "ready\n".to_owned());
@@ -236,7 +301,7 @@ impl<S: HttpService> HttpConn<S> {
         let info = self.conn_info(request.headers());
         let session = request.headers().get(SESSION_HEADER);
         let session = session.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = self.read_body(request.into_body()).await?;
+        let body = self.read_body(request.into_body(), info).await?;
         Ok((session, info, body))
     }
 
@@ -247,17 +312,17 @@ impl<S: HttpService> HttpConn<S> {
         ConnInfo { remote_addr, ..self.info }
     }
 
-    async fn read_body(&self, body: Incoming) -> Result<Bytes, Refusal> {
-        let bytes_max = self.config.body_bytes_max;
-        let too_large = || Refusal::TooLarge(self.service.too_large());
-        // Refused by its announced length, a body behind `Expect: 100-continue` is never sent.
-        if body.size_hint().lower() > bytes_max as u64 {
-            return Err(too_large());
-        }
-        match time::timeout(self.waits.body, Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => Err(Refusal::BodyBroken),
+    async fn read_body(&self, body: Incoming, info: ConnInfo) -> Result<Bytes, Refusal> {
+        let lease = self.service.lease(info.network());
+        let read = body::read(body, self.config.body_bytes_max, lease, &self.held);
+        match time::timeout(self.waits.body, read).await {
+            Ok(Ok(body)) => {
+                self.service.working(true);
+                Ok(body)
+            }
+            Ok(Err(body::Unread::TooLarge)) => Err(Refusal::TooLarge(self.service.too_large())),
+            Ok(Err(body::Unread::Broken)) => Err(Refusal::BodyBroken),
+            Ok(Err(body::Unread::CutOff)) => Err(Refusal::BodyCutOff),
             Err(_) => Err(Refusal::BodyTimedOut),
         }
     }
@@ -279,6 +344,17 @@ impl Refusal {
             Self::Origin => {
                 let message = "http.cors_origins does not allow this origin here";
                 error(StatusCode::FORBIDDEN, message)
+            }
+            Self::Forged => {
+                let message = "pages of other sites may not send this with credentials of the \
+                               browser; http.cors_origins lists those that may";
+                closing(error(StatusCode::FORBIDDEN, message))
+            }
+            Self::Metrics => {
+                let message = "metrics are for this machine, and for logins with the permission \
+                               metrics";
+                let refused = error(StatusCode::UNAUTHORIZED, message);
+                with_header(refused, WWW_AUTHENTICATE, "Bearer")
             }
             Self::NoSuchPath => error(StatusCode::NOT_FOUND, "there is nothing at this path"),
             Self::Method { allowed } => {
@@ -309,6 +385,10 @@ impl Refusal {
             }
             Self::BodyTimedOut => {
                 closing(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))
+            }
+            Self::BodyCutOff => {
+                let message = "there is no room for half a body; try again";
+                closing(error(StatusCode::SERVICE_UNAVAILABLE, message))
             }
             Self::BodyBroken => {
                 closing(error(StatusCode::BAD_REQUEST, "the body is not what its header says"))

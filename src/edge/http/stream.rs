@@ -5,13 +5,15 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{self, Sleep};
+
+use crate::app::Lease;
 
 /// A stream with bytes to be read before its own.
 pub(super) struct Replay<T> {
@@ -155,6 +157,89 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WriteClock<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let progress = Pin::new(&mut self.inner).poll_shutdown(cx);
         self.watch(cx, progress)
+    }
+}
+
+/// How many bytes of a stream came that nobody has used yet.
+#[derive(Default)]
+pub(super) struct HeldBytes(AtomicUsize);
+
+impl HeldBytes {
+    /// Notes bytes that came.
+    pub(super) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that all of them are used.
+    pub(super) fn note_used(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A stream below something that holds what comes until it is complete, for which a peer that has
+/// not logged in needs room.
+pub(super) struct Counted<T> {
+    inner: T,
+    held: Arc<HeldBytes>,
+    lease: Option<Lease>,
+}
+
+impl<T> Counted<T> {
+    /// `inner`, of which so much is held, in this room.
+    pub(super) fn new(inner: T, held: Arc<HeldBytes>, lease: Lease) -> Self {
+        Self { inner, held, lease: Some(lease) }
+    }
+
+    /// Notes that what came is used.
+    pub(super) fn note_used(&self) {
+        self.held.note_used();
+    }
+
+    /// Notes that the peer has logged in.
+    pub(super) fn note_login(&mut self) {
+        self.lease = None;
+    }
+
+    /// The stream alone.
+    pub(super) fn into_inner(self) -> T {
+        self.inner
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(lease) = &mut this.lease
+            && let Err(error) = ready!(lease.poll_hold(cx, this.held.0.load(Ordering::Relaxed)))
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, error)));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        this.held.add(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 

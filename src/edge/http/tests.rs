@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use base::{OrgId, Protocol, TicketId, Timestamp, UserId};
 use futures_util::{SinkExt, StreamExt};
+use prometheus_client::metrics::counter::Counter;
 use rules::directory::Principal;
 use store::{Durability, Tables, memory::MemoryStore};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,6 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
+use crate::app::Unauthenticated;
 use crate::things::files::{FileName, FilesConfig, Owner, Put};
 
 const BODY_BYTES_MAX: usize = 256;
@@ -30,6 +32,17 @@ struct Echo {
 }
 
 impl HttpService for Echo {
+    fn working(&self, _: bool) {}
+
+    async fn may_read_metrics(&self, headers: &HeaderMap, _: ConnInfo) -> bool {
+        headers.contains_key("sessionid")
+    }
+
+    fn lease(&self, network: IpAddr) -> Lease {
+        let pool = Unauthenticated::new(1 << 20, BODY_BYTES_MAX, Counter::default());
+        Arc::new(pool).lease(network)
+    }
+
     async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
         let text = String::from_utf8_lossy(&body);
         if text == "hold" {
@@ -95,7 +108,12 @@ impl HttpService for Echo {
 
 fn config(trusted: Trusted) -> HttpConfig {
     let cors_origins = Origins::default();
-    HttpConfig { body_bytes_max: BODY_BYTES_MAX, trusted, cors_origins }
+    HttpConfig {
+        body_bytes_max: BODY_BYTES_MAX,
+        trusted,
+        cors_origins,
+        has_metrics_listener: false,
+    }
 }
 
 struct Server {
@@ -117,7 +135,7 @@ impl Server {
             while let Ok((socket, remote_addr)) = listener.accept().await {
                 tokio::spawn(serve_connection(
                     Stream::Tcp(socket),
-                    ConnInfo { protocol, remote_addr },
+                    ConnInfo::new(protocol, remote_addr),
                     served.clone(),
                     config.clone(),
                     token.clone(),
@@ -465,7 +483,7 @@ async fn silent_and_slow_peers_are_given_up() {
     // Every other wait is far longer than the test, so only the one in question can end it.
     let check = async |bytes: &[u8], waits: Waits, part: &str| {
         let (mut near, far) = tokio::io::duplex(1024);
-        let info = ConnInfo { protocol: Protocol::Http, remote_addr: ([127, 0, 0, 1], 1).into() };
+        let info = ConnInfo::new(Protocol::Http, ([127, 0, 0, 1], 1).into());
         let trusted = Trusted::default();
         let config = Arc::new(config(trusted));
         let echo = Echo { files: files.clone(), ..Echo::default() };

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use base::{ConnInfo, Protocol, limits};
@@ -18,8 +19,9 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::super::Stream;
-use super::stream::{Replay, take_into};
+use super::super::{HeldStream, Stream};
+use super::stream::{Counted, HeldBytes, Replay, take_into};
+use crate::app::Lease;
 
 /// The sub-protocols of MQTT 3.1.1 and later, and of MQTT 3.1.
 const SUB_PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
@@ -61,6 +63,7 @@ pub(super) async fn byte_stream(
     stream: Replay<Stream>,
     unread: Bytes,
     frame_bytes_max: usize,
+    lease: Lease,
 ) -> Stream {
     let message_bytes_max = frame_bytes_max.saturating_add(limits::WEBSOCKET_EXTRA_BYTES);
     let config = WebSocketConfig::default()
@@ -69,10 +72,13 @@ pub(super) async fn byte_stream(
         .max_write_buffer_size(limits::UNSENT_BYTES_MAX)
         .max_message_size(Some(message_bytes_max))
         .max_frame_size(Some(message_bytes_max));
+    let held = Arc::<HeldBytes>::default();
+    held.add(unread.len());
+    let stream = Counted::new(stream, held, lease);
     let socket =
         WebSocketStream::from_partially_read(stream, unread.into(), Role::Server, Some(config))
             .await;
-    Stream::Boxed(Box::new(Payloads { socket, received: Bytes::new(), unsent: false }))
+    Stream::Held(Box::new(Payloads { socket, received: Bytes::new(), unsent: false }))
 }
 
 /// The request without its body, in which the lists `Connection` and `Upgrade` are one word each, if
@@ -110,7 +116,7 @@ fn sub_protocol(headers: &HeaderMap) -> Option<&'static str> {
 /// The payloads of a WebSocket's binary messages as one stream of bytes; packets need not end where
 /// messages do (MQTT 3.1.1, [MQTT-6.0.0-2]).
 struct Payloads<T> {
-    socket: WebSocketStream<T>,
+    socket: WebSocketStream<Counted<T>>,
     received: Bytes,
     /// Frames (pongs too) may wait in the socket's own buffer.
     unsent: bool,
@@ -126,6 +132,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Payloads<T> {
     }
 }
 
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> HeldStream for Payloads<T> {
+    fn note_login(&mut self) {
+        self.socket.get_mut().note_login();
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Payloads<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -137,7 +149,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Payloads<T> {
             if let Poll::Ready(Err(error)) = self.poll_send(cx) {
                 return Poll::Ready(Err(error));
             }
-            match ready!(self.socket.poll_next_unpin(cx)) {
+            let next = ready!(self.socket.poll_next_unpin(cx));
+            self.socket.get_mut().note_used();
+            match next {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(Message::Binary(payload))) => self.received = payload,
                 // [MQTT-6.0.0-1]: any other kind of data closes the connection.

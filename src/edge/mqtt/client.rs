@@ -18,6 +18,7 @@ use super::logged_in::LoggedIn;
 use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::topics::TopicWork;
+use crate::app::Lease;
 use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::Pending;
 use crate::edge::wrong_door::Met;
@@ -175,7 +176,12 @@ impl Client {
     ) -> Result<(), Closing> {
         match (&mut self.logged_in, packet) {
             (Some(logged_in), packet) => logged_in.receive(&self.server, packet, out, owed),
-            (None, Packet::Connect(packet)) => {
+            (None, Packet::Connect(mut packet)) => {
+                if self.info.certified {
+                    // Who is named by a certificate may leave these out.
+                    packet.username = packet.username.or(Some(""));
+                    packet.password = packet.password.or(Some(b""));
+                }
                 self.version = packet.version;
                 if self.full {
                     connect::refuse_full(packet.version, out);
@@ -293,6 +299,14 @@ impl Peer for Client {
             (_, None) => {}
         }
         Ok(())
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        Some(self.server.app.unauthenticated.lease(self.info.network()))
+    }
+
+    fn on_login(&self) {
+        self.server.app.connections.settle(self.info.connection);
     }
 
     fn set_waker(&self, waker: &Waker) {

@@ -18,7 +18,7 @@ use base::{
 use rules::directory::{Outbox, Push, Reason, Session};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, Arrival, Credentials, LoginError, login_failure};
+use crate::app::{App, Arrival, Credentials, Lease, LoginError, login_failure};
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
 use crate::edge::pending::{Pending, Work};
@@ -217,7 +217,7 @@ impl Client {
         owed: &Pending<FromDevice>,
     ) -> Result<Option<dispatch::Pending>, Refusal> {
         let mut head: &[u8] = b"";
-        match exchange::tcp_auth(&self.app, request)? {
+        match exchange::tcp_auth(&self.app, request, self.caller.conn)? {
             TcpAuth::Login { credentials, notify } => {
                 return Err(Refusal::Login(credentials, notify));
             }
@@ -401,6 +401,14 @@ impl Peer for Client {
         }
     }
 
+    fn lease(&self) -> Option<Lease> {
+        Some(self.app.unauthenticated.lease(self.caller.conn.network()))
+    }
+
+    fn on_login(&self) {
+        self.app.connections.settle(self.caller.conn.connection);
+    }
+
     fn set_waker(&self, waker: &Waker) {
         self.outbox.set_waker(waker);
     }
@@ -498,10 +506,8 @@ mod tests {
     async fn a_silent_connection_ends_whatever_its_session() {
         let now = Timestamp::now();
         let (app, _) = demo();
-        let conn = ConnInfo {
-            protocol: Protocol::Tcp,
-            remote_addr: "192.0.2.1:5".parse().expect("an address"),
-        };
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let conn = ConnInfo::new(Protocol::Tcp, remote_addr);
         let credentials = Credentials::Application {
             thing_key: "mower-1".into(),
             token: "demo-token-basicorg".into(),

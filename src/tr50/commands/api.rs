@@ -40,7 +40,7 @@ pub fn ping(_: &OpenCall<'_>, _: NoParams) -> Result<Done, Failure> {
 
 /// `api.authenticate` as an ordinary command: starts a session that is bound to no connection.
 pub fn authenticate(call: &OpenCall<'_>, params: Authenticate) -> Result<Later, Failure> {
-    let credentials = credentials(params)?;
+    let credentials = credentials(params, call.conn.certified)?;
     let (app, conn, now) = (call.app.clone(), call.conn, call.now);
     Ok(Later::new(async move {
         let session = app.login_unbound(credentials, conn, now).await?;

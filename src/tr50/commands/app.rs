@@ -314,7 +314,7 @@ fn check_names(
         return Err(authorize::already_exists("Application", &application.name));
     }
     let Some(token) = new_token else { return Ok(()) };
-    if !is_token(token) || token.len() < limits::TOKEN_BYTES_MIN {
+    if !is_token(token) {
         return Err(authorize::invalid_param("token", "16 to 256 printable ASCII characters"));
     }
     if identity.application_by_token(token).is_some() {

@@ -72,8 +72,8 @@ const ROW: Row = Row {
 const USER: Login = ("<n>@basicorg.example", PASSWORD);
 const VICTIM: Login = ("v-<n>@basicorg.example", PASSWORD);
 const THING: Login = ("<n>", TOKEN);
-const THING_OF_APP: Login = ("<n>", "token-of-<n>");
-const OTHER_THING_OF_APP: Login = ("o-<n>", "token-of-<n>");
+const THING_OF_APP: Login = ("<n>", "the-token-of-<n>");
+const OTHER_THING_OF_APP: Login = ("o-<n>", "the-token-of-<n>");
 
 /// The organisation of a run of its own: what changes in one concerns all who are there.
 pub(super) const AN_ORG: &str = "[[org]]\nkey = \"<org>\"\nslug = \"<org>\"\nparent = \"SYSTEM\"\n";
@@ -104,7 +104,7 @@ const AN_APP: &str = r#"
 [[application]]
 name = "<n>"
 org = "<org>"
-token = "token-of-<n>"
+token = "the-token-of-<n>"
 token_name = "<n>"
 auto_register = true
 "#;

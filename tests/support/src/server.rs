@@ -170,7 +170,7 @@ async fn serve(
         }
     };
     let listening = server.listening().iter();
-    let addresses = listening.map(|at| (at.protocol.as_str().to_owned(), at.address)).collect();
+    let addresses = listening.map(|at| (at.name().to_owned(), at.address)).collect();
     let _ = ready.send(Ok((addresses, Arc::downgrade(server.app()))));
     if wanted.await.is_err() {
         return Some(server.app().clone());

@@ -70,7 +70,7 @@ fn thing(number: u8) -> Who {
 }
 
 fn conn(port: u16) -> ConnInfo {
-    ConnInfo { protocol: Protocol::Mqtt, remote_addr: ([127, 0, 0, 1], port).into() }
+    ConnInfo::new(Protocol::Mqtt, ([127, 0, 0, 1], port).into())
 }
 
 fn start(number: u64, who: Who, org: u8, bound: bool, now: Timestamp) -> Start {

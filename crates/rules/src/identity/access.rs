@@ -172,7 +172,7 @@ fn only_reads(name: &str) -> bool {
         "types",
         "within",
     ];
-    family == "diag" || reading.contains(&verb)
+    matches!(family, "diag" | "metrics") || reading.contains(&verb)
 }
 
 #[cfg(test)]

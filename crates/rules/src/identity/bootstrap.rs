@@ -461,7 +461,7 @@ fn check(
 fn token_hash(entry: &ApplicationEntry, holder: impl Fn() -> String) -> Result<[u8; 32], Problem> {
     match (&entry.token, &entry.token_hash) {
         (Some(token), None) => {
-            check(is_token(token), holder, "token", "8 to 256 printable ASCII characters")?;
+            check(is_token(token), holder, "token", "16 to 256 printable ASCII characters")?;
             Ok(Sha256::digest(token).into())
         }
         (None, Some(hash)) => {
@@ -501,7 +501,7 @@ pub fn is_email(text: &str) -> bool {
 
 /// Whether the text can be an application's token.
 pub fn is_token(text: &str) -> bool {
-    (8..=limits::TOKEN_BYTES_MAX).contains(&text.len())
+    (limits::TOKEN_BYTES_MIN..=limits::TOKEN_BYTES_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

@@ -123,6 +123,7 @@ const NAMES: &[&str] = &[
     "mailbox.update",
     "method",
     "method.exec",
+    "metrics",
     "module",
     "module.diag",
     "module.exec",

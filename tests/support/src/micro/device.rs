@@ -28,7 +28,7 @@ impl Device {
             client_id: "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
             will: None,
             username: Some(thing_key),
-            password: Some(b"token-of-0"),
+            password: Some(b"the-token-of-org-0"),
             properties: ConnectProperties::default(),
         };
         let mut frame = Vec::new();

@@ -108,7 +108,7 @@ fn bootstrap() -> String {
             text,
             "[[org]]\nid = \"{org:024x}\"\nkey = \"ORG-{org}\"\nslug = \"org-{org}\"\n{parent}\
              [[application]]\nid = \"a{org:023x}\"\nname = \"mower\"\norg = \"ORG-{org}\"\n\
-             token = \"token-of-{org}\"\ntoken_id = \"b{org:023x}\"\ntoken_name = \"fleet\"\n\
+             token = \"the-token-of-org-{org}\"\ntoken_id = \"b{org:023x}\"\ntoken_name = \"fleet\"\n\
              roles = [\"device\"]\nauto_register = true\n"
         )
         .expect("a string takes it");
@@ -124,7 +124,7 @@ fn bootstrap() -> String {
 async fn login(app: &App, org: usize, thing_key: &str) -> Arc<Session> {
     let credentials = Credentials::Application {
         thing_key: thing_key.into(),
-        token: format!("token-of-{org}"),
+        token: format!("the-token-of-org-{org}"),
         app_id: String::new(),
     };
     let arrival = Arrival {
@@ -170,7 +170,7 @@ fn start_like(app: &App, like: &Session, number: usize) {
 pub(super) fn conn(number: usize) -> ConnInfo {
     let ip = Ipv4Addr::from(0x0a00_0000 + number as u32);
     let remote_addr = SocketAddr::new(IpAddr::V4(ip), 50_000);
-    ConnInfo { protocol: Protocol::Mqtt, remote_addr }
+    ConnInfo::new(Protocol::Mqtt, remote_addr)
 }
 
 /// A connection that nothing is sent to.

@@ -33,7 +33,7 @@ fn defaults_are_filled_in() {
         [[application]]
         name = "app"
         org = "basicorg"
-        token = "secret-token"
+        token = "secret-token-016"
         token_name = "token"
         roles = ["DEVICE"]
     "#;
@@ -46,13 +46,13 @@ fn defaults_are_filled_in() {
     let (role, application) = (&records.roles[0], &records.applications[0]);
     assert_eq!(role.permissions, ["session", "no.such.command"]);
     assert_eq!((application.org, &application.roles[..]), (basic.id, &[role.id][..]));
-    assert_eq!(application.token_hash[..], Sha256::digest("secret-token")[..]);
+    assert_eq!(application.token_hash[..], Sha256::digest("secret-token-016")[..]);
     assert!(!application.auto_register && !application.org_admin);
 }
 
 #[test]
 fn a_token_can_be_given_by_its_hash() {
-    let digest = Sha256::digest("secret-token");
+    let digest = Sha256::digest("secret-token-016");
     let application = format!(
         "[[application]]\nname = 'app'\norg = 'SYSTEM'\ntoken_name = 't'\ntoken_hash = '{}'\n",
         HEXLOWER.encode(&digest)
@@ -140,24 +140,27 @@ fn what_is_wrong_with_an_application_is_named() {
     let entry = |rest: &str| {
         format!("[[application]]\nname = 'app'\ntoken_name = 't'\norg = 'SYSTEM'\n{rest}\n")
     };
-    let unfit = r#"the application "app" has an unfit token: 8 to 256 printable ASCII characters"#;
+    let unfit = r#"the application "app" has an unfit token: 16 to 256 printable ASCII characters"#;
     check_refused(&entry("token = 'short'"), unfit);
     let unfit = r#"the application "app" has an unfit token: exactly one of token and token_hash"#;
     check_refused(&entry(""), &format!("{unfit} is needed"));
-    check_refused(&entry("token = 'secret-token'\ntoken_hash = ''"), &format!("{unfit} is needed"));
+    check_refused(
+        &entry("token = 'secret-token-016'\ntoken_hash = ''"),
+        &format!("{unfit} is needed"),
+    );
     let unfit = r#"the application "app" has an unfit token_hash: it is no SHA-256 in 64 "#;
-    for hash in ["secret-token", "c0ffee", &"g0".repeat(32)] {
+    for hash in ["secret-token-016", "c0ffee", &"g0".repeat(32)] {
         let unfit = format!("{unfit}hexadecimal digits");
         check_refused(&entry(&format!("token_hash = '{hash}'")), &unfit);
     }
-    let first = entry("token = 'secret-token'");
-    let hash = HEXLOWER.encode(&Sha256::digest("secret-token"));
+    let first = entry("token = 'secret-token-016'");
+    let hash = HEXLOWER.encode(&Sha256::digest("secret-token-016"));
     let same_token = [&first, &*entry(&format!("token_hash = '{hash}'")).replace("'app'", "'b'")];
     let taken = r#"the application "b" has the token of another one"#;
     check_refused(&same_token.map(String::from).concat(), taken);
     let same_token = [first.clone(), first.replace("'app'", "'other'")].concat();
     check_refused(&same_token, r#"the application "other" has the token of another one"#);
-    let same_name = [first, entry("token = 'another-token'")].concat();
+    let same_name = [first, entry("token = 'another-token-16'")].concat();
     check_refused(&same_name, r#"the application "app of SYSTEM" is given twice"#);
     let unknown_key = read_text(&[ORGS, ROLE, &entry("colour = 'red'")].concat());
     let Err(Problem::Syntax { line: 20, message }) = unknown_key else { panic!("{unknown_key:?}") };

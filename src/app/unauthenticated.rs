@@ -1,0 +1,322 @@
+//! Bytes that are held for peers that have not logged in: half a body, half a line, half a frame.
+//!
+//! They come from one pool. A little is given to everybody, if need be at the cost of the one that
+//! has waited longest; whoever needs more is read on only while there is room.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use base::limits;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::{Instant, Sleep};
+
+/// Waiters that are woken when there is room; each wakes others by what it does.
+const WOKEN_AT_ONCE: usize = 4;
+
+/// The pool.
+pub struct Unauthenticated {
+    bytes_max: usize,
+    /// Those that were cut off.
+    cut: Counter,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    bytes: usize,
+    of: HashMap<IpAddr, usize>,
+    /// By their age.
+    held: BTreeMap<u64, Held>,
+    next: u64,
+    /// Who waits for room.
+    waiting: VecDeque<u64>,
+}
+
+/// What is held for one peer.
+struct Held {
+    network: IpAddr,
+    bytes: usize,
+    since: Instant,
+    /// Whether it is among those that wait.
+    waits: bool,
+    cut: Arc<Cut>,
+}
+
+/// Tells a peer that its bytes are given to others.
+#[derive(Default)]
+struct Cut {
+    off: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// The peer waited too long with half a request, and others need the room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("half a request waited too long, and there was no room for others")]
+pub struct CutOff;
+
+/// What one peer holds of the pool; given back when this is dropped.
+pub struct Lease {
+    pool: Arc<Unauthenticated>,
+    network: IpAddr,
+    /// None while it holds nothing.
+    held: Option<(u64, Arc<Cut>)>,
+    /// When a peer without room looks again: somebody may have waited for too long by then.
+    again: Option<Pin<Box<Sleep>>>,
+}
+
+impl Unauthenticated {
+    /// A pool of so many bytes, of which one request of `request_max` can always be had. `cut`
+    /// counts those that had to go.
+    pub fn new(bytes_max: usize, request_max: usize, cut: Counter) -> Self {
+        let bytes_max = bytes_max.max(request_max + limits::READ_BYTES);
+        Self { bytes_max, cut, state: Mutex::default() }
+    }
+
+    /// What a peer in this network will hold, which is nothing yet.
+    pub fn lease(self: &Arc<Self>, network: IpAddr) -> Lease {
+        Lease { pool: self.clone(), network, held: None, again: None }
+    }
+
+    /// The bytes that are held now.
+    pub fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+}
+
+impl State {
+    fn change(&mut self, number: u64, bytes: usize) {
+        let Some(held) = self.held.get_mut(&number) else { return };
+        let share = self.of.entry(held.network).or_default();
+        *share = *share - held.bytes + bytes;
+        self.bytes = self.bytes - held.bytes + bytes;
+        let less = bytes < held.bytes;
+        held.bytes = bytes;
+        if bytes == 0 {
+            if *share == 0 {
+                self.of.remove(&held.network);
+            }
+            self.held.remove(&number);
+        }
+        if less {
+            self.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        let few = self.waiting.len().min(WOKEN_AT_ONCE);
+        for number in self.waiting.drain(..few) {
+            if let Some(held) = self.held.get_mut(&number) {
+                held.waits = false;
+                held.cut.waker.wake();
+            }
+        }
+    }
+
+    /// Cuts off those that have waited longest, and for so long at least, until there is room for
+    /// so many bytes.
+    fn make_room(&mut self, bytes: usize, pool: &Unauthenticated, oldest: Option<Instant>) {
+        while self.bytes + bytes > pool.bytes_max {
+            let Some(number) = self.longest(pool.bytes_max, oldest) else { return };
+            pool.cut.inc();
+            if let Some(held) = self.held.get(&number) {
+                held.cut.off.store(true, Ordering::Release);
+                held.cut.waker.wake();
+            }
+            self.change(number, 0);
+        }
+    }
+
+    /// The one that has waited longest: in the network that holds most, if that holds much, so that
+    /// one address does not cost others their requests.
+    fn longest(&self, bytes_max: usize, oldest: Option<Instant>) -> Option<u64> {
+        let most = self.of.iter().max_by_key(|(_, bytes)| **bytes);
+        let much = most.filter(|(_, bytes)| **bytes > bytes_max / limits::UNAUTHENTICATED_SHARES);
+        let is_of = |held: &Held| much.is_none_or(|(network, _)| held.network == *network);
+        let is_old = |held: &Held| oldest.is_none_or(|oldest| held.since <= oldest);
+        let first = self.held.iter().find(|(_, held)| is_of(held));
+        first.filter(|(_, held)| is_old(held)).map(|(number, _)| *number)
+    }
+}
+
+impl Lease {
+    /// Holds so many bytes in all. Up to [`limits::READ_BYTES`] there is room; whoever holds more
+    /// waits for it.
+    ///
+    /// # Errors
+    ///
+    /// The peer has waited too long, and has to go.
+    pub fn poll_hold(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<Result<(), CutOff>> {
+        if bytes == 0 && self.held.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut state = self.pool.state.lock();
+        let (number, cut) = self.held.get_or_insert_with(|| {
+            let (number, cut) = (state.next, Arc::<Cut>::default());
+            state.next += 1;
+            let since = Instant::now();
+            let held =
+                Held { network: self.network, bytes: 0, since, waits: false, cut: cut.clone() };
+            state.held.insert(number, held);
+            (number, cut)
+        });
+        cut.waker.register(cx.waker());
+        if cut.off.load(Ordering::Acquire) {
+            return Poll::Ready(Err(CutOff));
+        }
+        let before = state.held.get(number).map_or(0, |held| held.bytes);
+        let more = bytes.saturating_sub(before);
+        let small = bytes <= limits::READ_BYTES;
+        let oldest = match small {
+            true => None,
+            false => Instant::now().checked_sub(limits::UNAUTHENTICATED_WAIT),
+        };
+        if small || oldest.is_some() {
+            state.make_room(more, &self.pool, oldest);
+        }
+        if cut.off.load(Ordering::Acquire) {
+            return Poll::Ready(Err(CutOff));
+        }
+        if small || more == 0 || state.bytes + more <= self.pool.bytes_max {
+            state.change(*number, bytes);
+            if bytes == 0 {
+                self.held = None;
+            }
+            self.again = None;
+            return Poll::Ready(Ok(()));
+        }
+        let number = *number;
+        if state.held.get_mut(&number).is_some_and(|held| !std::mem::replace(&mut held.waits, true))
+        {
+            state.waiting.push_back(number);
+        }
+        drop(state);
+        let clock = || Box::pin(tokio::time::sleep(limits::UNAUTHENTICATED_AGAIN));
+        let again = self.again.get_or_insert_with(clock);
+        if again.as_mut().poll(cx).is_ready() {
+            self.again = None;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Holds so many bytes in all, as [`Lease::poll_hold`].
+    ///
+    /// # Errors
+    ///
+    /// The peer has waited too long, and has to go.
+    pub async fn hold(&mut self, bytes: usize) -> Result<(), CutOff> {
+        poll_fn(|cx| self.poll_hold(cx, bytes)).await
+    }
+
+    /// Waits until the peer has to go.
+    pub async fn cut_off(&self) -> CutOff {
+        poll_fn(|cx| {
+            let Some((_, cut)) = &self.held else { return Poll::Pending };
+            cut.waker.register(cx.waker());
+            match cut.off.load(Ordering::Acquire) {
+                true => Poll::Ready(CutOff),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some((number, _)) = &self.held {
+            self.pool.state.lock().change(*number, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    const SMALL: usize = limits::READ_BYTES;
+    const REQUEST: usize = 10 * SMALL;
+
+    fn pool(requests: usize) -> Arc<Unauthenticated> {
+        Arc::new(Unauthenticated::new(requests * REQUEST, REQUEST, Counter::default()))
+    }
+
+    fn network(number: u32) -> IpAddr {
+        IpAddr::V4(number.into())
+    }
+
+    /// What becomes of the wish now; none if it waits.
+    fn now(lease: &mut Lease, bytes: usize) -> Option<Result<(), CutOff>> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match lease.poll_hold(&mut cx, bytes) {
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_needs_much_waits_for_room_and_the_oldest_makes_it() {
+        let pool = pool(2);
+        let mut leases: Vec<_> = (0..3).map(|_| pool.lease(network(1))).collect();
+        assert_eq!(now(&mut leases[0], REQUEST), Some(Ok(())));
+        assert_eq!(now(&mut leases[1], REQUEST), Some(Ok(())));
+        assert_eq!(now(&mut leases[2], SMALL + 1), None, "nobody has waited for long");
+        // Room that is given back is had at once.
+        assert_eq!(now(&mut leases[1], 0), Some(Ok(())));
+        assert_eq!(now(&mut leases[2], REQUEST), Some(Ok(())));
+        let mut late = pool.lease(network(1));
+        let waiting = tokio::spawn(async move { late.hold(REQUEST).await.map(|()| late) });
+        leases[0].cut_off().await;
+        let late = waiting.await.expect("no panic");
+        assert!(late.is_ok());
+        assert_eq!(now(&mut leases[0], REQUEST), Some(Err(CutOff)));
+        assert_eq!(now(&mut leases[2], REQUEST), Some(Ok(())));
+        drop((leases, late));
+        assert_eq!(pool.bytes(), 0);
+        assert!(pool.state.lock().of.is_empty() && pool.state.lock().held.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_little_is_given_at_once_at_the_cost_of_who_holds_most() {
+        let pool = pool(1);
+        let mut other = pool.lease(network(2));
+        assert_eq!(now(&mut other, SMALL), Some(Ok(())));
+        let mut many: Vec<_> = (0..30).map(|_| pool.lease(network(1))).collect();
+        for lease in &mut many {
+            assert_eq!(now(lease, SMALL), Some(Ok(())));
+            assert!(pool.bytes() <= pool.bytes_max);
+        }
+        // The one that has waited longest of all is not the one that holds most.
+        assert_eq!(now(&mut other, SMALL), Some(Ok(())));
+        let cut: Vec<_> =
+            many.iter_mut().map(|lease| now(lease, SMALL).is_some_and(|o| o.is_err())).collect();
+        assert_eq!(cut.iter().filter(|cut| **cut).count(), 20);
+        assert!(cut[..20].iter().all(|cut| *cut), "the oldest go first");
+    }
+
+    #[tokio::test]
+    async fn many_who_hold_little_go_by_their_age() {
+        let pool = pool(1);
+        let mut many: Vec<_> = (0..12).map(|number| pool.lease(network(number))).collect();
+        for lease in &mut many {
+            assert_eq!(now(lease, SMALL), Some(Ok(())));
+        }
+        assert_eq!(now(&mut many[0], SMALL), Some(Err(CutOff)));
+        assert_eq!(now(&mut many[11], SMALL), Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn the_largest_request_fits_into_the_smallest_pool() {
+        let pool = Arc::new(Unauthenticated::new(0, REQUEST, Counter::default()));
+        assert_eq!(now(&mut pool.lease(network(1)), REQUEST), Some(Ok(())));
+    }
+}

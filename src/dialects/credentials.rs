@@ -1,0 +1,94 @@
+//! Who asks over HTTP, by the headers of the request: Basic, a bearer token, a session's id.
+
+use std::sync::Arc;
+
+use base::{ConnInfo, SessionId, Timestamp};
+use data_encoding::{BASE64, BASE64_NOPAD};
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
+use rules::identity::Access;
+use rules::identity::permission::Permission;
+
+use crate::app::App;
+
+/// Name and password of a Basic header (RFC 7617). Not all clients write UTF-8: `requests` for
+/// Python has Latin-1.
+pub(super) fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let encoded = encoded.trim().as_bytes();
+    let bytes = BASE64.decode(encoded).or_else(|_| BASE64_NOPAD.decode(encoded)).ok()?;
+    let text = String::from_utf8(bytes)
+        .unwrap_or_else(|error| error.as_bytes().iter().copied().map(char::from).collect());
+    let (name, password) = text.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
+}
+
+/// The token of HTTP's bearer authentication (RFC 6750, 2.1).
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Whether who sends these headers has the permission `metrics`: in the session of the header
+/// `sessionId` or of a bearer token, with an application's token as bearer, or as a user with
+/// Basic.
+pub async fn may_read_metrics(app: &App, headers: &HeaderMap, conn: ConnInfo) -> bool {
+    let now = Timestamp::now();
+    let access = access(app, headers, conn, now).await;
+    let permission = Permission::named("metrics");
+    access.zip(permission).is_some_and(|(access, permission)| {
+        access.permissions.allows(permission) && !access.restricted_to_self
+    })
+}
+
+async fn access(
+    app: &App,
+    headers: &HeaderMap,
+    conn: ConnInfo,
+    now: Timestamp,
+) -> Option<Arc<Access>> {
+    if let Some((name, password)) = basic(headers) {
+        let user = app.recognise(&name, password, conn, now).await.ok()?;
+        let home = app.identity().org(user.home)?;
+        return app.identity().user_access(&user, &home).map(Arc::new);
+    }
+    let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
+    let shown = bearer(headers).or(header.map(str::trim))?;
+    if let Some(session) = SessionId::parse(shown).and_then(|id| app.session(&id, conn)) {
+        return Some(session.access());
+    }
+    let application = app.application_by_token(bearer(headers)?, conn, now).ok()?;
+    app.identity().application_access(&application).map(Arc::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_as_clients_write_them() {
+        let check = |value: &'static str, expected: Option<(&str, &str)>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
+            let read = basic(&headers);
+            let read = read.as_ref().map(|(name, password)| (name.as_str(), password.as_str()));
+            assert_eq!(read, expected, "{value}");
+        };
+        check("Basic YTpiOmM=", Some(("a", "b:c")));
+        check("basic  YTpiOmM", Some(("a", "b:c")));
+        check("Basic YTo=", Some(("a", "")));
+        check("Basic w6Q6", Some(("ä", "")));
+        check("Basic 5Do=", Some(("ä", "")));
+        check("Basic YQ==", None);
+        check("Basic !", None);
+        check("Basic", None);
+        check("Bearer YTpiOmM=", None);
+        assert_eq!(basic(&HeaderMap::new()), None);
+    }
+}
