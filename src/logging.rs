@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::reload;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{fmt, registry, reload};
 
 use crate::config::{Log, LogFormat};
 
-/// What other crates may log. The router of rumqttd reports what peers do as errors; the store's
-/// engine tells of every step at info; the WebSocket's frames, which tungstenite shows at trace,
-/// hold passwords.
-const CRATES: &str = "rumqttd=off,fjall=warn,lsm_tree=warn,tungstenite=warn,tokio_tungstenite=warn";
+/// What other crates may log. The store's engine tells of every step at info; the WebSocket's frames,
+/// which tungstenite shows at trace, hold passwords.
+const CRATES: &str = "fjall=warn,lsm_tree=warn,tungstenite=warn,tokio_tungstenite=warn";
 
 /// Logging can't start.
 #[derive(Debug, thiserror::Error)]
@@ -30,32 +31,24 @@ pub enum LoggingError {
     Changed(#[from] reload::Error),
     /// The program logs already.
     #[error("logging was started twice: {0}")]
-    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Twice(#[from] TryInitError),
 }
 
 /// Starts logging for the whole process, as `[log]` describes it; `rust_log` is the value of
 /// `RUST_LOG`, whose directives come on top.
 pub fn start(log: &Log, rust_log: Option<String>) -> Result<LogLevel, LoggingError> {
-    let filter = filter(log.level, rust_log.as_deref())?;
-    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
-    let (started, replace): (_, Replace) = match log.format {
-        LogFormat::Text => {
-            let lines = lines.with_ansi(false).with_filter_reloading();
-            let handle = lines.reload_handle();
-            (lines.try_init(), Box::new(move |filter| handle.reload(filter)))
-        }
-        LogFormat::Json => {
-            let lines = lines.json().flatten_event(true).with_filter_reloading();
-            let handle = lines.reload_handle();
-            (lines.try_init(), Box::new(move |filter| handle.reload(filter)))
-        }
+    let (filter, handle) = reload::Layer::new(filter(log.level, rust_log.as_deref())?);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(false);
+    let lines = match log.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    started.map_err(LoggingError::Twice)?;
-    Ok(LogLevel { replace, rust_log })
+    registry().with(lines).with(filter).try_init()?;
+    Ok(LogLevel { replace: Box::new(move |filter| handle.reload(filter)), rust_log })
 }
 
 /// Puts another filter in the place of the present one.
-type Replace = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+type Replace = Box<dyn Fn(Targets) -> Result<(), reload::Error> + Send + Sync>;
 
 /// The level of what is logged, which can change.
 pub struct LogLevel {
@@ -74,14 +67,14 @@ impl LogLevel {
     }
 }
 
-fn filter(level: LevelFilter, rust_log: Option<&str>) -> Result<EnvFilter, LoggingError> {
+fn filter(level: LevelFilter, rust_log: Option<&str>) -> Result<Targets, LoggingError> {
     // Of two directives for the same target, the later one wins.
     let own = format!("{level},{CRATES}");
     let all = match rust_log.map(str::trim) {
         None | Some("") => own,
         Some(more) => format!("{own},{more}"),
     };
-    Ok(EnvFilter::builder().parse(all)?)
+    Ok(all.parse()?)
 }
 
 /// Lets at most a number of lines a second through, and counts the others. For a `static`, one for
@@ -150,10 +143,10 @@ mod tests {
                 assert!(filter.split(',').any(|have| have == *part), "{filter} lacks {part}");
             }
         };
-        check(LevelFilter::INFO, None, &["info", "rumqttd=off", "fjall=warn", "lsm_tree=warn"]);
+        check(LevelFilter::INFO, None, &["info", "fjall=warn", "lsm_tree=warn"]);
         check(LevelFilter::OFF, Some(""), &["off"]);
         check(LevelFilter::INFO, Some("warn,tr50d=debug"), &["warn", "tr50d=debug", "fjall=warn"]);
-        check(LevelFilter::INFO, Some("rumqttd=info"), &["info", "rumqttd=info"]);
+        check(LevelFilter::INFO, Some("fjall=info"), &["info", "fjall=info"]);
         assert!(filter(LevelFilter::INFO, Some("tr50d=loud")).is_err());
     }
 

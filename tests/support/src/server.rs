@@ -15,7 +15,10 @@ use tokio::sync::oneshot;
 use tr50d::app::App;
 use tr50d::config::Config;
 use tr50d::serve::Server;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 use crate::endpoints::{Endpoints, fresh_dir, settings};
 use crate::{SOON, bootstrap};
@@ -216,11 +219,9 @@ fn prepare_process() {
             say(info);
         }));
         let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| LOGGED.to_owned());
-        tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(wanted))
-            .with_ansi(false)
-            .with_test_writer()
-            .init();
+        let wanted: Targets = wanted.parse().expect("directives such as info,tr50d=debug");
+        let lines = fmt::layer().with_ansi(false).with_test_writer();
+        registry().with(lines).with(wanted).init();
     });
 }
 
