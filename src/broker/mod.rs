@@ -190,7 +190,11 @@ impl Broker {
             let number = key.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
             last = last.max(number);
             let row: SessionRow = decode(Table::MqttSessions, key, value)?;
-            let mut kept = Kept::restored(row.identity, row.expiry_s, row.away.unwrap_or(now));
+            let mut kept = Kept::restored(
+                row.identity,
+                row.expiry_s,
+                row.away.map_or(now, Timestamp::from_millis),
+            );
             kept.received = received.remove(&number).unwrap_or_default();
             let session = Arc::new(Session::new(number, row.org, row.owner(), Some(kept)));
             if row.ended {
@@ -207,7 +211,10 @@ impl Broker {
                     let _ = tree.insert(filter, &session, subscription.options());
                     self.count_filters(before, tree.filters());
                 }
-                session.lock().subscriptions_mut().push(subscription);
+                let mut inner = session.lock();
+                let subscriptions = inner.subscriptions_mut();
+                subscriptions.reserve_exact(usize::from(subscriptions.is_empty()));
+                subscriptions.push(subscription);
             }
             drop(tree);
             self.0.sessions.fetch_add(1, Ordering::Relaxed);
@@ -640,7 +647,11 @@ impl Broker {
         let subscriptions = inner.subscriptions_mut();
         match held.and_then(|index| subscriptions.get_mut(index)) {
             Some(held) => *held = subscription,
-            None => subscriptions.push(subscription),
+            None => {
+                // Most clients have one.
+                subscriptions.reserve_exact(usize::from(subscriptions.is_empty()));
+                subscriptions.push(subscription);
+            }
         }
         Ok(held.is_none())
     }
@@ -893,7 +904,7 @@ fn put_session(session: &Session, inner: &session::Inner, batch: &mut Batch) {
         client_id: session.owner().client_id.as_ref().to_owned(),
         identity: kept.identity,
         expiry_s: kept.expiry_s,
-        away: kept.away,
+        away: kept.away.map(Timestamp::as_millis),
         subscriptions: inner.subscriptions().clone(),
         ended: inner.ended,
     };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{OrgId, ThingKey, Timestamp, UserId};
+use base::{OrgId, ThingKey, UserId};
 use mqtt::QoS;
 use rules::directory::Principal;
 use serde::{Deserialize, Serialize};
@@ -10,35 +10,45 @@ use serde::{Deserialize, Serialize};
 use super::message::{Delivery, Message, SubscriptionIds};
 use super::session::{Identity, Owner, Subscription};
 
-/// A session that outlives its connections.
+/// A session that outlives its connections. There may be a million, so the names are short.
 #[derive(Serialize, Deserialize)]
 pub(super) struct SessionRow {
+    #[serde(rename = "o")]
     pub org: OrgId,
+    #[serde(rename = "l")]
     pub login: Login,
+    #[serde(rename = "c")]
     pub client_id: String,
+    #[serde(rename = "i")]
     pub identity: Identity,
     /// Seconds for which it outlives the connection; `u32::MAX`: for ever.
+    #[serde(rename = "e")]
     pub expiry_s: u32,
-    /// Since when the client is away; none: it was connected.
-    pub away: Option<Timestamp>,
+    /// Since when the client is away, in milliseconds; none: it was connected.
+    #[serde(rename = "a")]
+    pub away: Option<i64>,
+    #[serde(rename = "s")]
     pub subscriptions: Vec<Subscription>,
     /// It is over, and its messages are being removed.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
 }
 
 /// A login, as a row names it.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Login {
+    #[serde(rename = "u")]
     User(UserId),
-    Thing(OrgId, ThingKey),
+    /// A thing of the session's organisation.
+    #[serde(rename = "t")]
+    Thing(ThingKey),
 }
 
 impl From<&Principal> for Login {
     fn from(principal: &Principal) -> Self {
         match principal {
             Principal::User(id) => Self::User(*id),
-            Principal::Thing(org, key) => Self::Thing(*org, key.clone()),
+            Principal::Thing(_, key) => Self::Thing(key.clone()),
         }
     }
 }
@@ -47,7 +57,7 @@ impl SessionRow {
     pub(super) fn owner(&self) -> Owner {
         let principal = match &self.login {
             Login::User(id) => Principal::User(*id),
-            Login::Thing(org, key) => Principal::Thing(*org, key.clone()),
+            Login::Thing(key) => Principal::Thing(self.org, key.clone()),
         };
         Owner { principal, client_id: self.client_id.as_str().into() }
     }

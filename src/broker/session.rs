@@ -35,8 +35,10 @@ pub struct Owner {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Identity {
     /// The thing, if it is one.
+    #[serde(rename = "t")]
     pub thing: Option<ThingId>,
     /// The application whose token it had.
+    #[serde(rename = "a")]
     pub application: Option<ApplicationId>,
 }
 
@@ -44,28 +46,41 @@ pub struct Identity {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Subscription {
     /// The filter, as the client wrote it.
+    #[serde(rename = "f")]
     pub filter: Box<str>,
     /// Where it is in the organisation's tree.
+    #[serde(rename = "p", default, skip_serializing_if = "Place::is_filter")]
     pub place: Place,
     /// The quality of service granted: 0, 1 or 2.
+    #[serde(rename = "q")]
     pub qos: u8,
     /// Not what the session's client published itself.
+    #[serde(rename = "n", default, skip_serializing_if = "std::ops::Not::not")]
     pub no_local: bool,
     /// Keep the publisher's retain flag.
+    #[serde(rename = "r", default, skip_serializing_if = "std::ops::Not::not")]
     pub retain_as_published: bool,
     /// Its identifier.
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u32>,
 }
 
 /// Where a subscription is in the tree of an organisation.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Place {
     /// Not there: others than the broker publish what falls under it.
     Elsewhere,
     /// Under its filter.
+    #[default]
     Filter,
     /// Under this filter.
     As(Box<str>),
+}
+
+impl Place {
+    fn is_filter(&self) -> bool {
+        *self == Self::Filter
+    }
 }
 
 impl Subscription {
