@@ -486,10 +486,13 @@ impl Topics {
                     Queued::Release(seq) => self.write_release(seq, out),
                 }
             }
-            if self.reading.is_none() && !self.link.session.is_ready() {
+            let begins = self.reading.is_none() && !self.link.session.is_ready();
+            if begins {
                 self.read(taken.stored, now);
             }
-            if !some && self.reading.is_none() {
+            // What is being read wakes the task, and so does the acknowledgement that a full window
+            // waits for.
+            if !some && !(begins && self.reading.is_some()) {
                 return Ok(false);
             }
         }

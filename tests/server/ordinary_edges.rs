@@ -1,0 +1,41 @@
+//! Ordinary MQTT where two things meet: a full window, a refusal, another organisation.
+
+use client::Version::V5;
+use support::mqtt::{Connect, Wire};
+use support::{Endpoints, TestServer};
+
+async fn thing(server: &Endpoints, key: &str) -> Wire {
+    Connect::thing(V5, key).open(server).await
+}
+
+#[tokio::test]
+async fn a_full_window_beside_retained_messages_stalls_nobody() {
+    let server = TestServer::start();
+    let mut writer = thing(&server, "writer").await;
+    // So many that looking through them takes a while.
+    let all: Vec<_> =
+        (0..5000).flat_map(|n| writer.publish(1, 0, &format!("r/{n}/a"), "x")).collect();
+    writer.send(&all).await;
+    writer.retain("r/b/b", "x").await;
+    let mut readers = Vec::new();
+    for number in 0..8 {
+        let client = Connect::thing(V5, &format!("reader-{number}")).properties(&[0x21, 0, 1]);
+        let mut reader = client.open(&server).await;
+        assert_eq!(reader.subscribe("x", 1).await, 1);
+        readers.push(reader);
+    }
+    writer.tell("x", "").await;
+    let mut last = 0;
+    for _ in 0..20 {
+        for reader in &mut readers {
+            last = reader.unacknowledged().await.pkid;
+            assert_eq!(reader.subscribe("r/+/c", 1).await, 1);
+        }
+        // It waits for the window of each, which looks through what is retained, or waits for that.
+        writer.tell("x", "").await;
+        for reader in &mut readers {
+            reader.expect_quiet().await;
+            reader.acknowledge(last).await;
+        }
+    }
+}
