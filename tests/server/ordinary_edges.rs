@@ -1,11 +1,21 @@
 //! Ordinary MQTT where two things meet: a full window, a refusal, another organisation.
 
 use client::Version::V5;
-use support::mqtt::{Connect, Wire};
+use support::mqtt::{Connect, Wire, frame, text};
 use support::{Endpoints, TestServer};
 
 async fn thing(server: &Endpoints, key: &str) -> Wire {
     Connect::thing(V5, key).open(server).await
+}
+
+async fn kept(server: &Endpoints, key: &str) -> Wire {
+    Connect::thing(V5, key).resuming().open(server).await
+}
+
+/// PUBACK, PUBREC, PUBREL or PUBCOMP.
+fn ack(first: u8, pkid: u16) -> [u8; 4] {
+    let [high, low] = pkid.to_be_bytes();
+    [first, 2, high, low]
 }
 
 #[tokio::test]
@@ -38,4 +48,23 @@ async fn a_full_window_beside_retained_messages_stalls_nobody() {
             reader.acknowledge(last).await;
         }
     }
+}
+
+#[tokio::test]
+async fn the_id_of_a_refused_message_is_free_for_another() {
+    let server = TestServer::start();
+    let mut client = kept(&server, "client").await;
+    assert_eq!(client.subscribe("a", 0).await, 0);
+    // Too long to be retained.
+    let topic = "t".repeat(65_510);
+    client.send(&client.publish(0x05, 5, &topic, "x")).await;
+    client.expect(&[0x50, 3, 0, 5, 0x97]).await;
+    drop(client);
+    let mut client = kept(&server, "client").await;
+    assert!(client.present());
+    client.send(&client.publish(0x04, 5, "a", "taken")).await;
+    let mut came = [client.frame().await, client.frame().await].map(|frame| frame.expect("two"));
+    came.sort();
+    assert_eq!(came[0], frame(0x30, &[&text("a"), b"\0", b"taken"]));
+    assert_eq!(came[1], ack(0x50, 5));
 }
