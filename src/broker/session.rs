@@ -318,6 +318,14 @@ impl Session {
         inner.last_seq
     }
 
+    /// Numbers its messages behind those of the session that its connection had before: packet ids of
+    /// those are in use.
+    pub fn number_behind(&self, former: &Self) {
+        let last = former.lock().last_seq;
+        let mut inner = self.lock();
+        inner.last_seq = inner.last_seq.max(last);
+    }
+
     /// Offers a message that is not to be kept.
     pub(super) fn offer(&self, mut delivery: Delivery) -> Offered {
         let mut inner = self.lock();

@@ -68,3 +68,32 @@ async fn the_id_of_a_refused_message_is_free_for_another() {
     assert_eq!(came[0], frame(0x30, &[&text("a"), b"\0", b"taken"]));
     assert_eq!(came[1], ack(0x50, 5));
 }
+
+#[tokio::test]
+async fn what_is_in_flight_in_one_organisation_is_not_acknowledged_in_the_next() {
+    let server = TestServer::start();
+    let admin = Connect::login(V5, "a", "admin@devicewise.com", "demo-admin-password").resuming();
+    let mut wire = admin.open(&server).await;
+    assert_eq!(wire.subscribe("reply/1", 0).await, 0);
+    assert_eq!(wire.subscribe("here", 1).await, 1);
+    wire.send(&wire.publish(0x02, 1, "here", "first")).await;
+    let mut first = 0;
+    for _ in 0..2 {
+        let frame = wire.frame().await.expect("a packet");
+        if frame[0] & 0xf0 == 0x30 {
+            first = u16::from_be_bytes([frame[8], frame[9]]);
+        }
+    }
+    assert_ne!(first, 0);
+    let switch = r#"{"1":{"command":"session.org.switch","params":{"key":"YorkOrg"}}}"#;
+    wire.send(&wire.publish(0, 0, "api/1", switch)).await;
+    assert_eq!(wire.unacknowledged().await.topic, "reply/1");
+    assert_eq!(wire.subscribe("there", 1).await, 1);
+    let mut york = Connect::login(V5, "york", "york", "demo-token-yorkorg").open(&server).await;
+    york.tell("there", "second").await;
+    let second = wire.unacknowledged().await;
+    assert_eq!(second.texts(), ("there", "second"));
+    assert_ne!(second.pkid, first, "the client has not acknowledged the first one");
+    wire.acknowledge(first).await;
+    wire.expect_quiet().await;
+}

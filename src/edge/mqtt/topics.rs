@@ -353,7 +353,17 @@ impl Topics {
         if self.link.session.org() == org && broker.has(&self.link) {
             return;
         }
-        let Ok(link) = begin(&self.server, &self.subscriber) else { return };
+        // What is on its way is of the session that is left; its packet ids stay in use.
+        self.inflight.forget_deliveries();
+        self.feed.clear();
+        self.replays.clear();
+        self.reading = None;
+        let Ok(link) = begin(&self.server, &self.subscriber) else {
+            // Nothing more comes from where the client is no longer.
+            broker.leave(self.link.clone(), 0, Vec::new(), Timestamp::now());
+            return;
+        };
+        link.session.number_behind(&self.link.session);
         let left = std::mem::replace(&mut self.link, link);
         let replies = left.session.with_subscriptions(|held| {
             let replies = held.iter().filter(|held| ServedBy::of(&held.filter) == ServedBy::Edge);
@@ -364,9 +374,6 @@ impl Topics {
             let _ = broker.subscribe(&self.link.session, subscription);
         }
         broker.leave(left, 0, Vec::new(), Timestamp::now());
-        self.feed.clear();
-        self.replays.clear();
-        self.reading = None;
     }
 
     /// Works on an UNSUBSCRIBE.
