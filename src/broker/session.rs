@@ -174,6 +174,8 @@ pub(super) struct Kept {
     backlog: Option<u64>,
     /// The last message that was sent.
     sent: u64,
+    /// The last message that came from the store: up to it, rows do not say what was sent.
+    loaded: u64,
     /// The last message when the program started: up to it, a row alone says what was sent.
     restored: u64,
 }
@@ -189,6 +191,7 @@ impl Kept {
             waiting: Some((0, 0)),
             backlog: None,
             sent: 0,
+            loaded: 0,
             restored: 0,
         }
     }
@@ -467,7 +470,7 @@ impl Session {
         if !current || inner.ended {
             return Taken { gone: true, stored: false, sent: None };
         }
-        let mut last_kept = 0;
+        let (mut first_kept, mut last_kept) = (u64::MAX, 0);
         while let Some(front) = inner.queue.front()
             && bytes > 0
         {
@@ -477,6 +480,7 @@ impl Session {
                         break;
                     }
                     window -= 1;
+                    first_kept = first_kept.min(delivery.seq);
                     last_kept = last_kept.max(delivery.seq);
                 }
                 let size = delivery.size();
@@ -499,7 +503,7 @@ impl Session {
         if last_kept > kept.sent {
             kept.sent = last_kept;
             // Of a message that went to the client at once, its row says so.
-            sent = kept.backlog.is_some().then_some(last_kept);
+            sent = (first_kept <= kept.loaded).then_some(last_kept);
         }
         let more = empty && kept.backlog.is_some();
         let stored = more && window > 0;
@@ -536,6 +540,7 @@ impl Session {
         };
         kept.backlog = (next <= inner.last_seq).then_some(next);
         for (seq, row) in rows {
+            kept.loaded = kept.loaded.max(seq);
             inner.queue.push_back(match row {
                 MessageRow::Released => Queued::Release(seq),
                 MessageRow::Message { mut delivery, live } => {

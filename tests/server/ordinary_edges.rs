@@ -2,7 +2,9 @@
 
 use client::Version::V5;
 use support::mqtt::{Connect, Wire, frame, text};
-use support::{Endpoints, TestServer};
+use support::{Endpoints, ServerProcess, Signal, TestServer};
+
+use crate::TR50D;
 
 async fn thing(server: &Endpoints, key: &str) -> Wire {
     Connect::thing(V5, key).open(server).await
@@ -96,4 +98,34 @@ async fn what_is_in_flight_in_one_organisation_is_not_acknowledged_in_the_next()
     assert_ne!(second.pkid, first, "the client has not acknowledged the first one");
     wire.acknowledge(first).await;
     wire.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn what_was_read_from_the_store_has_dup_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server: ServerProcess = TR50D.serve(dir.path(), &[]);
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut reader = kept(&server, "reader").await;
+        assert_eq!(reader.subscribe("a", 1).await, 1);
+        drop(reader);
+        let mut writer = thing(&server, "writer").await;
+        writer.tell("a", "1").await;
+        writer.tell("a", "2").await;
+        let mut reader = kept(&server, "reader").await;
+        for payload in ["1", "2"] {
+            let message = reader.unacknowledged().await;
+            assert_eq!((message.texts().1, message.dup), (payload, false));
+        }
+        // What is acknowledged now is behind the note of what was sent.
+        writer.retain("b", "x").await;
+        server.end(signal).await;
+        server = TR50D.serve(dir.path(), &[]);
+        let mut reader = kept(&server, "reader").await;
+        for payload in ["1", "2"] {
+            // [MQTT-3.3.1-1]
+            let message = reader.message().await;
+            assert_eq!((message.texts().1, message.dup), (payload, true), "{signal:?}");
+        }
+        reader.leave().await;
+    }
 }
