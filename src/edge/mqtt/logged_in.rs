@@ -122,8 +122,10 @@ impl LoggedIn {
     /// Takes up what an earlier connection of the client left; whether there was something.
     pub fn resume(&mut self, server: &Arc<MqttServer>, now: Timestamp) -> bool {
         let place = (self.session.org_id(), topics::identity_of(&self.session));
-        let (outbox, expiry_s) = (&self.outbox, self.options.expiry_s);
-        let Some(link) = server.app.broker.resume(&self.name, place, expiry_s, outbox, now) else {
+        let is_current = || self.session.end().is_none();
+        let (connection, expiry_s) = ((&self.outbox, &is_current as _), self.options.expiry_s);
+        let broker = &server.app.broker;
+        let Some(link) = broker.resume(&self.name, place, expiry_s, connection, now) else {
             return false;
         };
         self.qos2 = server.app.broker.received(&link.session);
@@ -422,17 +424,15 @@ impl LoggedIn {
     /// The client has taken a message with QoS 2, or refuses it: it is released when that is stored.
     fn taken(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>, owed: &mut Owed) {
         let version = self.options.version;
-        let sent = self.topics.as_mut().and_then(|topics| topics.sent_mut(ack.pkid));
-        let Some((seq, session, released)) = sent else {
-            return encode::pubrel(out, version, ack.pkid, reason::PACKET_ID_NOT_FOUND);
-        };
-        if ack.reason >= reason::UNSPECIFIED {
+        if ack.reason >= reason::UNSPECIFIED
+            && self.topics.as_mut().is_some_and(|topics| topics.is_sent(ack.pkid))
+        {
             return self.acknowledged(server, ack, out);
         }
-        if std::mem::replace(released, true) {
-            return encode::pubrel(out, version, ack.pkid, reason::SUCCESS);
-        }
-        match server.app.broker.taken(&session, seq) {
+        let Some(taken) = self.topics.as_mut().and_then(|topics| topics.taken(ack.pkid)) else {
+            return encode::pubrel(out, version, ack.pkid, reason::PACKET_ID_NOT_FOUND);
+        };
+        match taken {
             Ok(receipt) if !receipt.is_nothing() => {
                 let promise = Promise::Taken(ack.pkid, receipt);
                 if owed.has_room(0) {
