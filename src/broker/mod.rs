@@ -498,8 +498,13 @@ impl Broker {
     /// # Errors
     /// The store failed.
     pub fn forget_retained(&self, org: OrgId) -> Result<(), StoreError> {
-        while self.0.retained.forget(org)? {}
-        Ok(())
+        let mut after = None;
+        loop {
+            after = self.0.retained.forget(org, after.as_deref())?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Ends what is over: sessions whose clients did not come back in time, and retained messages.
@@ -512,8 +517,18 @@ impl Broker {
             let Some(session) = due else { break };
             self.end(&session);
         }
-        while self.0.retained.expire(now)? {}
-        Ok(())
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let ends = self.0.retained.due(now, after.as_deref())?;
+            let Some(last) = ends.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for end in ends {
+                // A message that takes its place meanwhile stays.
+                let org = Retained::org_of(&end).map(|org| self.org(org));
+                let _order = org.as_ref().map(|org| org.order.lock());
+                self.0.retained.end(&end, now)?;
+            }
+        }
     }
 
     /// Ends a session: its subscriptions go at once, its rows in the background.
@@ -722,9 +737,7 @@ impl Broker {
             return Ok(None);
         };
         if !filter.contains(['+', '#']) {
-            if let Some(message) = self.0.retained.get(session.org(), filter, now)? {
-                self.deliver_retained(session, subscription, vec![message])?;
-            }
+            self.deliver_retained(session, subscription, [filter], now)?;
             return Ok(None);
         }
         let (filter, subscription) = (filter.into(), subscription.clone());
@@ -751,23 +764,31 @@ impl Broker {
         let read = tokio::task::spawn_blocking(move || {
             let after = replay.after.as_deref();
             let page = broker.0.retained.page(session.org(), &replay.filter, after, now)?;
-            broker.deliver_retained(&session, &replay.subscription, page.messages)?;
+            while !broker.has_room() {
+                std::thread::sleep(bounds::STORE_ROOM_POLL);
+            }
+            let names = page.messages.iter().map(Message::topic);
+            broker.deliver_retained(&session, &replay.subscription, names, now)?;
             replay.after = page.after;
             Ok(replay.after.is_some().then_some(replay))
         });
         read.await.map_err(|_| StoreError::Closed)?
     }
 
-    fn deliver_retained(
+    /// Delivers what is retained now of these topics: in the order in which others take its place, so
+    /// that none comes behind the one that took its place.
+    fn deliver_retained<'n>(
         &self,
         session: &Arc<Session>,
         subscription: &Subscription,
-        messages: Vec<Message>,
+        names: impl IntoIterator<Item = &'n str>,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
         let org = self.org(session.org());
         let order = org.order.lock();
         let (mut batch, mut row) = (Batch::default(), Vec::new());
-        for message in messages {
+        for name in names {
+            let Some(message) = self.0.retained.get(session.org(), name, now)? else { continue };
             row.clear();
             message.put_row(&mut row);
             let delivery = Delivery {

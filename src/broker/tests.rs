@@ -234,6 +234,32 @@ async fn an_acknowledgement_on_a_former_connection_takes_nothing_from_the_next()
 }
 
 #[tokio::test]
+async fn a_large_message_for_many_kept_sessions_is_stored_in_steps() {
+    let rig = Arc::new(Rig::new());
+    let mut links = Vec::new();
+    for number in 0..60 {
+        let link = rig.begin(&number.to_string());
+        rig.subscribe(&link, "t", 1).await;
+        links.push(link);
+    }
+    let closed_gate = rig.close_gate();
+    let mut before = Batch::default();
+    before.put(Table::Meta, "before", "");
+    drop(rig.broker.submit(before).expect("room"));
+    let payload = vec![0; bounds::STORE_QUEUE_BYTES_MAX / 50];
+    let publishing = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.publish("t", &payload, QoS::AtLeastOnce, false).await }
+    });
+    tokio::task::yield_now().await;
+    drop(closed_gate);
+    publishing.await.expect("published");
+    for link in &links {
+        assert_eq!(rig.take(link, 10).await.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn who_comes_while_the_store_is_behind_gets_what_waits() {
     let rig = Rig::new();
     let link = rig.begin("a");
@@ -280,6 +306,32 @@ async fn what_waits_comes_a_mebibyte_at_a_time() {
 }
 
 #[tokio::test]
+async fn no_retained_message_comes_behind_the_one_that_took_its_place() {
+    let rig = Rig::new();
+    for number in 0..2 * limits::PAGE_ROWS {
+        rig.publish(&format!("r/{number:03}"), b"old", QoS::AtMostOnce, true).await;
+    }
+    let last = format!("r/{:03}", 2 * limits::PAGE_ROWS - 1);
+    let link = rig.begin("a");
+    rig.subscribe(&link, "r/+", 0).await;
+    let subscription = link.session.with_subscriptions(|held| held[0].clone());
+    let replay = rig.broker.replay(&link.session, &subscription, NOW).expect("read");
+    let replay = replay.expect("wildcards");
+    let rest = rig.broker.replay_more(link.session.clone(), replay, NOW).await.expect("read");
+    let closed_gate = rig.close_gate();
+    let properties = PublishProperties::default();
+    let message = Message::new(&last, b"new", (QoS::AtMostOnce, true), &properties, NOW);
+    let published = rig.broker.publish(ORG, message, None, Batch::default());
+    let rest = rest.expect("another page");
+    rig.broker.replay_more(link.session.clone(), rest, NOW).await.expect("read");
+    drop(closed_gate);
+    let queued = rig.take(&link, 0).await;
+    let of_last = queued.iter().filter_map(delivery).filter(|d| d.message.topic() == last);
+    assert_eq!(of_last.last().map(|d| d.message.payload()), Some(&b"new"[..]));
+    drop(published);
+}
+
+#[tokio::test]
 async fn who_was_taken_over_takes_nothing_from_its_successor() {
     let rig = Rig::new();
     let link = rig.begin("a");
@@ -291,4 +343,21 @@ async fn who_was_taken_over_takes_nothing_from_its_successor() {
     assert!(rig.broker.resume(&owner("a"), place, 10, former, NOW).is_none());
     rig.broker.forget(&owner("a"), &|| false);
     assert!(rig.broker.has(&link));
+}
+
+#[tokio::test]
+async fn retained_messages_of_an_organisation_that_is_gone_are_counted_once() {
+    let rig = Rig::new();
+    for number in 0..1200 {
+        rig.publish(&format!("r/{number}"), b"x", QoS::AtMostOnce, true).await;
+    }
+    let other = OrgId::from_bytes([2; 12]);
+    let properties = PublishProperties::default();
+    let message = Message::new("r", b"x", (QoS::AtMostOnce, true), &properties, NOW);
+    drop(rig.broker.publish(other, message, None, Batch::default()));
+    rig.settle().await;
+    let closed_gate = rig.close_gate();
+    rig.broker.forget_retained(ORG).expect("removed");
+    assert_eq!(rig.broker.load().retained, 1);
+    drop(closed_gate);
 }
