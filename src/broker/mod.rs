@@ -20,6 +20,8 @@
 mod kept;
 mod limits;
 mod message;
+#[cfg(test)]
+mod model;
 mod publishing;
 mod retained;
 mod rows;
