@@ -92,6 +92,10 @@ impl KeptSessions {
 
     /// The client has gone, at the time that its session says.
     pub(super) fn left(&mut self, session: &Arc<Session>) {
+        if !self.get(session.owner()).is_some_and(|held| Arc::ptr_eq(held, session)) {
+            // It has been taken out, and ends.
+            return;
+        }
         let inner = session.lock();
         let Some(kept) = &inner.kept else { return };
         if let Some(away) = kept.away {
@@ -165,6 +169,16 @@ mod tests {
         assert!(sessions.take_due(Timestamp::from_millis(10_004)).is_none());
         let due = sessions.take_due(Timestamp::from_millis(10_005)).expect("the first");
         assert_eq!((due.number(), sessions.len()), (1, 1));
+        assert!(sessions.take_due(Timestamp::NEVER).is_none() && sessions.away.is_empty());
+    }
+
+    #[test]
+    fn what_was_taken_out_does_not_come_back_when_its_client_leaves() {
+        let mut sessions = KeptSessions::default();
+        let session = session(1, 1);
+        assert!(sessions.insert(session.clone()).is_ok());
+        assert!(sessions.remove(&session));
+        leave(&mut sessions, &session, 5);
         assert!(sessions.take_due(Timestamp::NEVER).is_none() && sessions.away.is_empty());
     }
 }

@@ -20,10 +20,14 @@ pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Subscribers that get a message in one go; then other tasks of the thread have their turn.
 pub(super) const FAN_OUT_STEP: usize = 256;
 
+/// Bytes of the rows of one step for sessions that have it kept: of the room that the store has for
+/// all a small part, so that all threads have their steps at once.
+pub(super) const FAN_OUT_STEP_BYTES: usize = 4 * 1024 * 1024;
+
 /// Rows of what waits that are read at once, and messages that are retained.
 pub(super) const PAGE_ROWS: usize = 100;
 
-/// Bytes of retained messages that are read at once for one client.
+/// Bytes of either that are read at once for one client.
 pub(super) const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Topics of retained messages that are looked at in one go for one filter with wildcards.

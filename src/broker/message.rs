@@ -114,7 +114,7 @@ impl Message {
     }
 
     /// Bytes of its row.
-    pub fn row_len(&self) -> usize {
+    fn row_len(&self) -> usize {
         ROW_HEAD + self.bytes.len()
     }
 
@@ -174,13 +174,21 @@ pub struct Delivery {
     pub shared: Option<Arc<Shared>>,
 }
 
+/// Subscription identifiers that are kept of a delivery: their number is a byte.
+pub(super) const DELIVERY_IDS_MAX: usize = 255;
+
 /// Memory that a delivery takes beside its message.
 const DELIVERY_BYTES: usize = 128;
 
 impl Delivery {
     /// The memory that it takes, roughly.
     pub(super) fn size(&self) -> usize {
-        DELIVERY_BYTES + self.message.len()
+        DELIVERY_BYTES + 4 * self.ids.len() + self.message.len()
+    }
+
+    /// Bytes of its row.
+    pub fn row_len(&self) -> usize {
+        2 + 4 * self.ids.len().min(DELIVERY_IDS_MAX) + self.message.row_len()
     }
 }
 

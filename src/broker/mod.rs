@@ -20,17 +20,21 @@
 mod kept;
 mod limits;
 mod message;
+#[cfg(test)]
+mod model;
 mod publishing;
 mod retained;
 mod rows;
 mod session;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use base::{OrgId, Timestamp, topic};
+use base::{OrgId, Timestamp, limits as bounds, topic};
 use dashmap::DashMap;
 use mqtt::QoS;
 use parking_lot::{Mutex, RwLock};
@@ -83,6 +87,13 @@ pub struct Link {
     /// The number.
     pub epoch: u64,
 }
+
+/// Bytes of the release of a message with QoS 2 in the store.
+pub const RELEASE_BYTES: usize = 1;
+
+/// Whether a connection is still the one of its client: asked for when all others are kept from
+/// taking its session up.
+pub type IsCurrent<'a> = &'a dyn Fn() -> bool;
 
 /// What is counted since the start.
 #[derive(Default)]
@@ -225,8 +236,25 @@ impl Broker {
             Ok(())
         })?;
         self.0.numbers.store(last + 1, Ordering::Relaxed);
+        self.clear_behind(last)?;
         tracing::info!(sessions = self.0.kept.lock().len(), "MQTT sessions recovered");
         Ok(())
+    }
+
+    /// Removes the messages of sessions behind the last one: a crash came before they were stored, and
+    /// their numbers are used again.
+    fn clear_behind(&self, last: u64) -> Result<(), StoreError> {
+        let tables = &self.0.tables;
+        let mut from = (last + 1).to_be_bytes().to_vec();
+        loop {
+            let start = std::ops::Bound::Excluded(&*from);
+            let rows = tables.scan(Table::MqttMessages, start, std::ops::Bound::Unbounded, 1000)?;
+            let Some((key, _)) = rows.last() else { return Ok(()) };
+            from.clone_from(key);
+            let mut batch = Batch::default();
+            rows.into_iter().for_each(|(key, _)| batch.delete(Table::MqttMessages, key));
+            drop(tables.submit(batch)?);
+        }
     }
 
     /// Counts the retained messages of the store; until that is done, there may be more of them
@@ -279,10 +307,13 @@ impl Broker {
         owner: &Owner,
         (org, identity): (OrgId, Identity),
         expiry_s: u32,
-        outbox: &Arc<Outbox>,
+        (outbox, is_current): (&Arc<Outbox>, IsCurrent<'_>),
         now: Timestamp,
     ) -> Option<Link> {
         let mut sessions = self.0.kept.lock();
+        if !is_current() {
+            return None;
+        }
         let session = sessions.get(owner)?.clone();
         let same = session.org() == org
             && session.lock().kept.as_ref().is_some_and(|kept| {
@@ -295,16 +326,16 @@ impl Broker {
             return None;
         }
         sessions.came(&session);
-        drop(sessions);
-        if let Err(error) = session.look_now(&self.0.tables) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "what waits for an MQTT client could not be read");
-        }
         let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
         session.attach(outbox.clone(), epoch);
         if let Some(kept) = &mut session.lock().kept {
             kept.identity = identity;
             kept.expiry_s = expiry_s;
+        }
+        drop(sessions);
+        if let Err(error) = session.look_now(&self.0.tables) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "what waits for an MQTT client could not be read");
         }
         // Without it, its time would be counted from when the client left last, after a crash.
         self.store_or_log(&session);
@@ -315,13 +346,13 @@ impl Broker {
     /// is not 0.
     ///
     /// # Errors
-    /// There is no room.
+    /// There is no room, or another connection has taken over.
     pub fn begin(
         &self,
         owner: &Owner,
         (org, identity): (OrgId, Identity),
         expiry_s: u32,
-        outbox: &Arc<Outbox>,
+        (outbox, is_current): (&Arc<Outbox>, IsCurrent<'_>),
     ) -> Result<Link, Refusal> {
         if self.0.sessions.load(Ordering::Relaxed) >= self.0.config.sessions_max {
             return Err(Refusal::Quota);
@@ -331,8 +362,17 @@ impl Broker {
         let is_kept = kept.is_some();
         let session = Arc::new(Session::new(number, org, owner.clone(), kept));
         if is_kept {
-            self.forget(owner);
-            let leaver = self.0.kept.lock().insert(session.clone());
+            let mut sessions = self.0.kept.lock();
+            if !is_current() {
+                return Err(Refusal::Gone);
+            }
+            let former = sessions.get(owner).cloned();
+            if let Some(former) = &former {
+                sessions.remove(former);
+            }
+            let leaver = sessions.insert(session.clone());
+            drop(sessions);
+            former.iter().for_each(|former| self.end(former));
             if let Some(leaver) = leaver.map_err(|_| Refusal::Quota)? {
                 self.evict(&leaver);
             }
@@ -360,8 +400,11 @@ impl Broker {
     }
 
     /// Ends the session that is kept for an owner, if any: for a clean start.
-    pub fn forget(&self, owner: &Owner) {
+    pub fn forget(&self, owner: &Owner, is_current: IsCurrent<'_>) {
         let mut sessions = self.0.kept.lock();
+        if !is_current() {
+            return;
+        }
         let Some(session) = sessions.get(owner).cloned() else { return };
         sessions.remove(&session);
         drop(sessions);
@@ -372,35 +415,30 @@ impl Broker {
     /// connection has it. `unacknowledged`: messages of shared subscriptions that were sent.
     pub fn leave(&self, link: Link, expiry_s: u32, unacknowledged: Vec<Delivery>, now: Timestamp) {
         let Link { session, epoch } = link;
-        let Some(queue) = session.detach(epoch) else { return };
+        // Who takes the session up waits until all know that it was left.
+        let mut sessions = self.0.kept.lock();
+        let Some((queue, stays)) = session.detach(epoch, expiry_s, now) else { return };
+        if stays {
+            sessions.left(&session);
+        } else {
+            sessions.remove(&session);
+        }
+        drop(sessions);
         let unsent = queue.into_iter().filter_map(|queued| match queued {
             Queued::Delivery(delivery) => Some(delivery),
             Queued::Release(_) => None,
         });
         let shared: Vec<Delivery> =
             unacknowledged.into_iter().chain(unsent).filter(|d| d.shared.is_some()).collect();
-        let stays = {
-            let mut inner = session.lock();
-            let subscribed = !inner.subscriptions().is_empty();
-            match &mut inner.kept {
-                Some(kept) if expiry_s > 0 && (subscribed || !kept.is_empty()) => {
-                    (kept.expiry_s, kept.away) = (expiry_s, Some(now));
-                    !inner.ended
-                }
-                _ => false,
-            }
-        };
         if !stays {
-            self.0.kept.lock().remove(&session);
             self.end(&session);
-            shared.into_iter().for_each(|delivery| self.pass_on(&session, delivery));
-            return;
         }
-        self.0.kept.lock().left(&session);
         for delivery in shared {
             self.pass_on(&session, delivery);
         }
-        self.store_or_log(&session);
+        if stays {
+            self.store_or_log(&session);
+        }
     }
 
     /// Gives a message of a shared subscription to another member of the group, if one is there
@@ -410,12 +448,16 @@ impl Broker {
         let org = self.org(session.org());
         let other = org.tree.read().other_member(&shared, session.number());
         let Some(other) = other.filter(|other| other.session.is_connected()) else { return };
-        let seq = delivery.seq;
+        let (seq, bytes) = (delivery.seq, delivery.row_len());
         let to = Delivery {
             qos: delivery.message.qos.min(other.qos),
             ..other.delivery(&delivery.message)
         };
         let order = org.order.lock();
+        if session.is_held() {
+            // Its client is back, and gets the message itself: what waits is read in this order, too.
+            return;
+        }
         let mut batch = Batch::default();
         let mut row = Vec::new();
         delivery.message.put_row(&mut row);
@@ -426,7 +468,7 @@ impl Broker {
         };
         if matches!(passed, Ok(session::Offered::Taken { .. }))
             && delivery.qos != QoS::AtMostOnce
-            && session.acknowledged(row.len())
+            && session.passed_on(bytes)
         {
             batch.delete(Table::MqttMessages, rows::message_key(session.number(), seq));
         }
@@ -465,8 +507,13 @@ impl Broker {
     /// # Errors
     /// The store failed.
     pub fn forget_retained(&self, org: OrgId) -> Result<(), StoreError> {
-        while self.0.retained.forget(org)? {}
-        Ok(())
+        let mut after = None;
+        loop {
+            after = self.0.retained.forget(org, after.as_deref())?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Ends what is over: sessions whose clients did not come back in time, and retained messages.
@@ -479,8 +526,18 @@ impl Broker {
             let Some(session) = due else { break };
             self.end(&session);
         }
-        while self.0.retained.expire(now)? {}
-        Ok(())
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let ends = self.0.retained.due(now, after.as_deref())?;
+            let Some(last) = ends.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for end in ends {
+                // A message that takes its place meanwhile stays.
+                let org = Retained::org_of(&end).map(|org| self.org(org));
+                let _order = org.as_ref().map(|org| org.order.lock());
+                self.0.retained.end(&end, now)?;
+            }
+        }
     }
 
     /// Ends a session: its subscriptions go at once, its rows in the background.
@@ -581,6 +638,7 @@ impl Broker {
             put_session(session, &inner, &mut batch);
         } else if stored {
             batch.delete(Table::MqttSessions, session.number().to_be_bytes());
+            batch.delete(Table::MqttMessages, rows::message_key(session.number(), 0));
         }
         // Under the lock: the last row that is submitted is the last state.
         self.0.tables.submit(batch)
@@ -692,9 +750,7 @@ impl Broker {
             return Ok(None);
         };
         if !filter.contains(['+', '#']) {
-            if let Some(message) = self.0.retained.get(session.org(), filter, now)? {
-                self.deliver_retained(session, subscription, vec![message])?;
-            }
+            self.deliver_retained(session, subscription, [filter], now)?;
             return Ok(None);
         }
         let (filter, subscription) = (filter.into(), subscription.clone());
@@ -714,30 +770,38 @@ impl Broker {
     ) -> Result<Option<Replay>, StoreError> {
         if replay.after.is_none() {
             // What was acknowledged, or came from this client, is seen.
-            self.0.tables.writer().barrier()?.await?;
+            self.barrier().await?;
         }
         let _turn = self.0.scans.acquire().await.map_err(|_| StoreError::Closed)?;
         let broker = self.clone();
         let read = tokio::task::spawn_blocking(move || {
             let after = replay.after.as_deref();
             let page = broker.0.retained.page(session.org(), &replay.filter, after, now)?;
-            broker.deliver_retained(&session, &replay.subscription, page.messages)?;
+            while !broker.has_room() {
+                std::thread::sleep(bounds::STORE_ROOM_POLL);
+            }
+            let names = page.messages.iter().map(Message::topic);
+            broker.deliver_retained(&session, &replay.subscription, names, now)?;
             replay.after = page.after;
             Ok(replay.after.is_some().then_some(replay))
         });
         read.await.map_err(|_| StoreError::Closed)?
     }
 
-    fn deliver_retained(
+    /// Delivers what is retained now of these topics: in the order in which others take its place, so
+    /// that none comes behind the one that took its place.
+    fn deliver_retained<'n>(
         &self,
         session: &Arc<Session>,
         subscription: &Subscription,
-        messages: Vec<Message>,
+        names: impl IntoIterator<Item = &'n str>,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
         let org = self.org(session.org());
         let order = org.order.lock();
         let (mut batch, mut row) = (Batch::default(), Vec::new());
-        for message in messages {
+        for name in names {
+            let Some(message) = self.0.retained.get(session.org(), name, now)? else { continue };
             row.clear();
             message.put_row(&mut row);
             let delivery = Delivery {
@@ -788,7 +852,7 @@ impl Broker {
         };
         let looked = tokio::task::spawn_blocking(look).await.map_err(|_| StoreError::Closed)??;
         let Some((from, last)) = looked else { return Ok(()) };
-        self.0.tables.writer().barrier()?.await?;
+        self.barrier().await?;
         let (tables, number) = (self.0.tables.clone(), link.session.number());
         let read = tokio::task::spawn_blocking(move || {
             let after = rows::message_key(number, from.saturating_sub(1));
@@ -796,8 +860,16 @@ impl Broker {
             let limit = limits::PAGE_ROWS;
             tables.scan_prefix(Table::MqttMessages, &prefix, Some(&after), limit)
         });
-        let rows = read.await.map_err(|_| StoreError::Closed)??;
-        let full = rows.len() == limits::PAGE_ROWS;
+        let mut rows = read.await.map_err(|_| StoreError::Closed)??;
+        let mut bytes = 0;
+        let in_page = |(_, value): &&(Vec<u8>, Vec<u8>)| {
+            let fits = bytes < limits::PAGE_BYTES;
+            bytes += value.len();
+            fits
+        };
+        let count = rows.iter().take_while(in_page).count();
+        let full = rows.len() == limits::PAGE_ROWS || count < rows.len();
+        rows.truncate(count);
         let found = rows.iter().map(|(key, _)| rows::seq_of(key)).max();
         // More may have come meanwhile; they are in the order of their numbers.
         let next = if full { found } else { found.max(Some(last)) };
@@ -811,26 +883,26 @@ impl Broker {
     }
 
     /// The client has a message with QoS 1, or has completed one with QoS 2.
-    pub fn acknowledged(&self, session: &Session, seq: u64, bytes: usize) {
-        if session.acknowledged(bytes) {
+    pub fn acknowledged(&self, link: &Link, seq: u64, bytes: usize) {
+        if link.session.acknowledged(link.epoch, bytes) {
             let mut batch = Batch::default();
-            batch.delete(Table::MqttMessages, rows::message_key(session.number(), seq));
+            batch.delete(Table::MqttMessages, rows::message_key(link.session.number(), seq));
             self.submit_or_log(batch);
         }
     }
 
-    /// The client has taken a message with QoS 2. Resolves when that is durable: it is to be
+    /// The client has taken a message with QoS 2, of which its release takes [`RELEASE_BYTES`] from then
+    /// on. Resolves when that is durable: it is to be
     /// released then.
     ///
     /// # Errors
     /// The store takes no more.
-    pub fn taken(&self, session: &Session, seq: u64) -> Result<Receipt, StoreError> {
-        let inner = session.lock();
-        if inner.kept.is_none() || inner.ended {
+    pub fn taken(&self, link: &Link, seq: u64, bytes: usize) -> Result<Receipt, StoreError> {
+        if !link.session.taken(link.epoch, bytes) {
             return Ok(Receipt::nothing());
         }
         let mut batch = Batch::default();
-        let key = rows::message_key(session.number(), seq);
+        let key = rows::message_key(link.session.number(), seq);
         batch.put(Table::MqttMessages, key, rows::released());
         self.0.tables.submit(batch)
     }
@@ -868,6 +940,16 @@ impl Broker {
         let mut batch = Batch::default();
         batch.delete(Table::MqttReceived, rows::received_key(session.number(), pkid));
         self.0.tables.submit(batch)
+    }
+
+    /// Resolves when all that was submitted before is committed; waits for room in the store.
+    async fn barrier(&self) -> Result<(), StoreError> {
+        loop {
+            match self.0.tables.writer().barrier() {
+                Err(StoreError::Busy) => tokio::time::sleep(bounds::STORE_ROOM_POLL).await,
+                receipt => return receipt?.await,
+            }
+        }
     }
 
     /// Whether the store takes what a publish brings.

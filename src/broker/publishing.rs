@@ -24,6 +24,8 @@ pub enum FanOut {
 pub struct Publishing {
     broker: Broker,
     org_id: OrgId,
+    /// The publisher's session.
+    from: Option<u64>,
     org: Option<Arc<Org>>,
     message: Arc<Message>,
     /// Those that get it, the first last.
@@ -32,6 +34,9 @@ pub struct Publishing {
     kept: Vec<Match>,
     /// What goes to the store with it.
     batch: Batch,
+    /// Whether it is still to take the place of what is retained. First of all: who subscribes before
+    /// that gets it with the others, and who does later as a retained message.
+    retains: bool,
     retained: bool,
     crowded: bool,
     receipt: Receipt,
@@ -65,10 +70,11 @@ impl Broker {
         if !topic::valid_topic(name) || name.starts_with('$') {
             return None;
         }
-        let found = self.0.orgs.get(&org);
+        let found = self.0.orgs.get(&org).map(|found| found.clone());
+        let from = from.map(Session::number);
         let mut matches = Matches::new();
-        if let Some(found) = &found {
-            found.tree.read().collect(name, from.map(Session::number), &mut matches);
+        if let (Some(found), false) = (&found, message.retain) {
+            found.tree.read().collect(name, from, &mut matches);
         }
         let is_kept =
             |found: &Match| found.session.is_kept() && found.qos.min(message.qos) > QoS::AtMostOnce;
@@ -85,7 +91,9 @@ impl Broker {
         let mut publishing = Box::new(Publishing {
             broker: self.clone(),
             org_id: org,
-            org: found.map(|found| found.clone()),
+            from,
+            org: found,
+            retains: message.retain,
             message,
             matches,
             kept: Vec::new(),
@@ -94,7 +102,7 @@ impl Broker {
             crowded: false,
             receipt: Receipt::nothing(),
         });
-        if publishing.message.qos != QoS::AtMostOnce && !self.has_room() {
+        if publishing.waits() {
             return Some(Ok(FanOut::More(publishing)));
         }
         Some(publishing.run().map(|done| match done {
@@ -136,6 +144,9 @@ impl Publishing {
     /// Hands the message to some subscribers; none if there are more. Those that are connected come
     /// first.
     fn run(&mut self) -> Result<Option<Published>, StoreError> {
+        if std::mem::take(&mut self.retains) {
+            self.retain()?;
+        }
         let mut steps = limits::FAN_OUT_STEP;
         while let Some(found) = self.matches.pop() {
             if found.qos.min(self.message.qos) != QoS::AtMostOnce && found.session.is_kept() {
@@ -164,10 +175,10 @@ impl Publishing {
     /// # Errors
     /// The store takes no more: who has the message kept may not get it.
     pub async fn finish(mut self: Box<Self>) -> Result<Published, StoreError> {
-        while self.message.qos != QoS::AtMostOnce && !self.broker.has_room() {
-            tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
-        }
         loop {
+            while self.waits() {
+                tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
+            }
             if let Some(published) = self.run()? {
                 return Ok(published);
             }
@@ -175,32 +186,47 @@ impl Publishing {
         }
     }
 
-    /// Stores the message for some of those who have it kept, and with the last of them what is
-    /// retained and what goes with it.
+    /// Whether the store has no room for what is to be stored.
+    fn waits(&self) -> bool {
+        (self.message.qos != QoS::AtMostOnce || self.message.retain) && !self.broker.has_room()
+    }
+
+    fn org(&self) -> Arc<Org> {
+        self.org.clone().unwrap_or_else(|| self.broker.org(self.org_id))
+    }
+
+    /// Takes the place of what is retained, and finds all who get it.
+    fn retain(&mut self) -> Result<(), StoreError> {
+        let org = self.org();
+        let order = org.order.lock();
+        let (mut batch, retained) = (Batch::default(), &self.broker.0.retained);
+        self.retained = retained.change(self.org_id, &self.message, &mut batch)?.is_ok();
+        self.receipt = self.broker.0.tables.submit(batch)?;
+        drop(order);
+        org.tree.read().collect(self.message.topic(), self.from, &mut self.matches);
+        Ok(())
+    }
+
+    /// Stores the message for some of those who have it kept, and with the last of them what goes
+    /// with it.
     fn keep(&mut self) -> Result<(), StoreError> {
-        if self.kept.is_empty() && !self.message.retain && self.batch.0.is_empty() {
+        if self.kept.is_empty() && self.batch.0.is_empty() {
             return Ok(());
         }
-        let org = match &self.org {
-            Some(org) => org.clone(),
-            None => self.broker.org(self.org_id),
-        };
+        let org = self.org();
         let (mut batch, mut row) = (Batch::default(), Vec::new());
         let _order = org.order.lock();
         if !self.kept.is_empty() {
             self.message.put_row(&mut row);
         }
-        for _ in 0..limits::FAN_OUT_STEP {
+        let few = limits::FAN_OUT_STEP_BYTES / (row.len() + 1);
+        for _ in 0..few.clamp(1, limits::FAN_OUT_STEP) {
             let Some(found) = self.kept.pop() else { break };
             let delivery = found.delivery(&self.message);
             let offered = found.session.keep(&self.broker.0.tables, delivery, &row, &mut batch)?;
             self.crowded |= self.broker.note(offered);
         }
         if self.kept.is_empty() {
-            if self.message.retain {
-                let retained = &self.broker.0.retained;
-                self.retained = retained.change(self.org_id, &self.message, &mut batch)?.is_ok();
-            }
             batch.0.append(&mut self.batch.0);
         }
         let receipt = self.broker.0.tables.submit(batch)?;

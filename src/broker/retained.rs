@@ -168,34 +168,49 @@ impl Retained {
         }
     }
 
-    /// Removes some whose time is over; whether there are more.
-    pub(super) fn expire(&self, now: Timestamp) -> Result<bool, StoreError> {
+    /// Some of the ends that have come, behind `after`.
+    pub(super) fn due(
+        &self,
+        now: Timestamp,
+        after: Option<&[u8]>,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
         let end = now.plus_millis(1).as_millis().to_be_bytes();
-        let to = Bound::Excluded(&end[..]);
-        let rows = self.tables.scan(Table::RetainedEnds, Bound::Unbounded, to, 1000)?;
-        let more = rows.len() == 1000;
-        let mut batch = Batch::default();
-        for (end, _) in rows {
-            let key = end.get(8..).unwrap_or_default();
-            let org = key.get(..12).unwrap_or_default();
-            let _order = self.tables.exclusive(org);
-            let found = self.tables.read(Table::Retained, key)?;
-            if let Some(row) = found
-                && Message::from_row(&row).is_none_or(|message| message.expired(now))
-            {
-                self.subtract(key.len() + row.len());
-                batch.delete(Table::Retained, key);
-            }
-            batch.delete(Table::RetainedEnds, end);
-            drop(self.tables.submit(std::mem::take(&mut batch))?);
-        }
-        Ok(more)
+        let (from, to) =
+            (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Excluded(&end[..]));
+        let rows = self.tables.scan(Table::RetainedEnds, from, to, 1000)?;
+        Ok(rows.into_iter().map(|(end, _)| end).collect())
     }
 
-    /// Removes some of an organisation that is gone; whether there are more.
-    pub(super) fn forget(&self, org: OrgId) -> Result<bool, StoreError> {
-        let rows = self.tables.scan_prefix(Table::Retained, org.as_bytes(), None, 1000)?;
-        let more = rows.len() == 1000;
+    /// Whose message an end is of.
+    pub(super) fn org_of(end: &[u8]) -> Option<OrgId> {
+        end.get(8..)?.first_chunk().map(|bytes| OrgId::from_bytes(*bytes))
+    }
+
+    /// Removes the message of an end that has come, if it is there still. Called in the organisation's
+    /// order.
+    pub(super) fn end(&self, end: &[u8], now: Timestamp) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let key = end.get(8..).unwrap_or_default();
+        let found = self.tables.read(Table::Retained, key)?;
+        if let Some(row) = found
+            && Message::from_row(&row).is_none_or(|message| message.expired(now))
+        {
+            self.subtract(key.len() + row.len());
+            batch.delete(Table::Retained, key);
+        }
+        batch.delete(Table::RetainedEnds, end);
+        drop(self.tables.submit(batch)?);
+        Ok(())
+    }
+
+    /// Removes some of an organisation that is gone, behind `after`; behind which there are more.
+    pub(super) fn forget(
+        &self,
+        org: OrgId,
+        after: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let rows = self.tables.scan_prefix(Table::Retained, org.as_bytes(), after, 1000)?;
+        let last = rows.last().map(|(key, _)| key.clone());
         let mut batch = Batch::default();
         for (key, row) in rows {
             self.subtract(key.len() + row.len());
@@ -205,7 +220,7 @@ impl Retained {
             batch.delete(Table::Retained, key);
         }
         drop(self.tables.submit(batch)?);
-        Ok(more)
+        Ok(last)
     }
 }
 
@@ -281,12 +296,16 @@ mod tests {
         let later = NOW.plus_seconds(10);
         assert!(get(later).is_none());
         assert_eq!(rig.topics(ORG, "#", later).await.len(), 1);
-        assert!(!rig.retained.expire(later).expect("removed"));
+        let ends = rig.retained.due(later, None).expect("read");
+        assert_eq!(ends.iter().map(|end| Retained::org_of(end)).collect::<Vec<_>>(), [Some(ORG)]);
+        for end in ends {
+            rig.retained.end(&end, later).expect("removed");
+        }
         assert_eq!(rig.retained.messages(), 2);
         rig.keep(ORG, "b", b"", None);
         assert_eq!(rig.topics(ORG, "#", NOW).await.len(), 0);
         assert_eq!(rig.retained.messages(), 1);
-        assert!(!rig.retained.forget(OTHER).expect("removed"));
+        assert!(rig.retained.forget(OTHER, None).expect("removed").is_some());
         assert_eq!((rig.retained.messages(), rig.topics(OTHER, "#", NOW).await.len()), (0, 0));
     }
 

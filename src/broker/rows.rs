@@ -7,7 +7,7 @@ use mqtt::QoS;
 use rules::directory::Principal;
 use serde::{Deserialize, Serialize};
 
-use super::message::{Delivery, Message, SubscriptionIds};
+use super::message::{DELIVERY_IDS_MAX, Delivery, Message, SubscriptionIds};
 use super::session::{Identity, Owner, Subscription};
 
 /// A session that outlives its connections. There may be a million, so the names are short.
@@ -109,10 +109,10 @@ const RELEASED: u8 = 0x80;
 
 /// The row of a message, given as its own row.
 pub(super) fn message(delivery: &Delivery, live: bool, row: &[u8]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(2 + 4 * delivery.ids.len() + row.len());
+    let mut value = Vec::with_capacity(delivery.row_len());
     let retain = if delivery.retain { RETAIN } else { 0 };
     value.push(delivery.qos as u8 | retain | if live { LIVE } else { 0 });
-    let ids = delivery.ids.get(..delivery.ids.len().min(255)).unwrap_or_default();
+    let ids = delivery.ids.get(..delivery.ids.len().min(DELIVERY_IDS_MAX)).unwrap_or_default();
     value.push(ids.len() as u8);
     ids.iter().for_each(|id| value.extend_from_slice(&id.to_be_bytes()));
     value.extend_from_slice(row);

@@ -189,6 +189,8 @@ pub(super) struct Kept {
     backlog: Option<u64>,
     /// The last message that was sent.
     sent: u64,
+    /// The last message that came from the store: up to it, rows do not say what was sent.
+    loaded: u64,
     /// The last message when the program started: up to it, a row alone says what was sent.
     restored: u64,
 }
@@ -204,6 +206,7 @@ impl Kept {
             waiting: Some((0, 0)),
             backlog: None,
             sent: 0,
+            loaded: 0,
             restored: 0,
         }
     }
@@ -298,32 +301,47 @@ impl Session {
                 kept.backlog = Some(0);
             }
         }
-        drop(inner);
         self.connected.store(true, Ordering::Relaxed);
         self.ready.store(true, Ordering::Release);
     }
 
-    /// The connection leaves; what it has not sent and may go to others of a group. None if another
+    /// The connection leaves at `now`; the session is to outlive it by `expiry_s`. What it has not
+    /// sent and may go to others of a group, and whether the session stays. None if another
     /// connection has the session.
-    pub(super) fn detach(&self, epoch: u64) -> Option<Vec<Queued>> {
+    pub(super) fn detach(
+        &self,
+        epoch: u64,
+        expiry_s: u32,
+        now: Timestamp,
+    ) -> Option<(Vec<Queued>, bool)> {
         let mut inner = self.lock();
         inner.connection.take_if(|connection| connection.epoch == epoch)?;
         let queue = inner.clear_queue();
-        if let Some(kept) = &mut inner.kept
-            && !kept.is_empty()
-        {
-            kept.backlog = Some(0);
+        let (subscribed, ended) = (!inner.subscriptions.is_empty(), inner.ended);
+        let mut stays = false;
+        if let Some(kept) = &mut inner.kept {
+            if !kept.is_empty() {
+                kept.backlog = Some(0);
+            }
+            stays = expiry_s > 0 && !ended && (subscribed || !kept.is_empty());
+            if stays {
+                (kept.expiry_s, kept.away) = (expiry_s, Some(now));
+            }
         }
-        drop(inner);
         self.connected.store(false, Ordering::Relaxed);
         self.crowded.store(false, Ordering::Relaxed);
-        Some(queue.into())
+        Some((queue.into(), stays))
+    }
+
+    /// Whether a connection has it, and it is not over.
+    pub(super) fn is_held(&self) -> bool {
+        let inner = self.lock();
+        !inner.ended && inner.connection.is_some()
     }
 
     /// Whether this connection has it.
     pub(super) fn is_of(&self, epoch: u64) -> bool {
-        let inner = self.lock();
-        !inner.ended && inner.connection.as_ref().is_some_and(|current| current.epoch == epoch)
+        self.lock().is_of(epoch)
     }
 
     /// The next number for a message with QoS 1 or 2 that is not kept: a reply.
@@ -331,6 +349,14 @@ impl Session {
         let mut inner = self.lock();
         inner.last_seq += 1;
         inner.last_seq
+    }
+
+    /// Numbers its messages behind those of the session that its connection had before: packet ids of
+    /// those are in use.
+    pub fn number_behind(&self, former: &Self) {
+        let last = former.lock().last_seq;
+        let mut inner = self.lock();
+        inner.last_seq = inner.last_seq.max(last);
     }
 
     /// Offers a message that is not to be kept.
@@ -393,12 +419,15 @@ impl Session {
         let seq = inner.last_seq + 1;
         let Some(kept) = &mut inner.kept else { return Ok(Offered::Nobody) };
         let (messages, bytes) = kept.waiting.unwrap_or_default();
-        let size = row.len();
+        let size = delivery.row_len();
         if messages >= limits::KEPT_MESSAGES_MAX || bytes + size > limits::KEPT_BYTES_MAX {
             return Ok(Offered::Dropped);
         }
         kept.waiting = Some((messages + 1, bytes + size));
-        let live = connected && room && kept.backlog.is_none();
+        // With QoS 2 not before it is durable: after a crash in between, another message would have
+        // its packet id, and be taken for this one by a client that has it.
+        let at_once = delivery.qos != QoS::ExactlyOnce;
+        let live = connected && room && at_once && kept.backlog.is_none();
         if !live {
             kept.backlog.get_or_insert(seq);
         }
@@ -474,7 +503,7 @@ impl Session {
         if !current || inner.ended {
             return Taken { gone: true, stored: false, sent: None };
         }
-        let mut last_kept = 0;
+        let (mut first_kept, mut last_kept) = (u64::MAX, 0);
         while let Some(front) = inner.queue.front()
             && bytes > 0
         {
@@ -484,6 +513,7 @@ impl Session {
                         break;
                     }
                     window -= 1;
+                    first_kept = first_kept.min(delivery.seq);
                     last_kept = last_kept.max(delivery.seq);
                 }
                 let size = delivery.size();
@@ -506,7 +536,7 @@ impl Session {
         if last_kept > kept.sent {
             kept.sent = last_kept;
             // Of a message that went to the client at once, its row says so.
-            sent = kept.backlog.is_some().then_some(last_kept);
+            sent = (first_kept <= kept.loaded).then_some(last_kept);
         }
         let more = empty && kept.backlog.is_some();
         let stored = more && window > 0;
@@ -543,6 +573,7 @@ impl Session {
         };
         kept.backlog = (next <= inner.last_seq).then_some(next);
         for (seq, row) in rows {
+            kept.loaded = kept.loaded.max(seq);
             inner.queue.push_back(match row {
                 MessageRow::Released => Queued::Release(seq),
                 MessageRow::Message { mut delivery, live } => {
@@ -557,16 +588,29 @@ impl Session {
         self.ready.store(true, Ordering::Release);
     }
 
-    /// A message of so many bytes was acknowledged. True if its row is to be removed.
-    pub(super) fn acknowledged(&self, bytes: usize) -> bool {
+    /// A message of so many bytes was acknowledged on a connection. True if its row is to be removed.
+    /// On a former connection it means nothing: the message may come on the present one again.
+    pub(super) fn acknowledged(&self, epoch: u64, bytes: usize) -> bool {
         let mut inner = self.lock();
-        let ended = inner.ended;
-        let Some(kept) = &mut inner.kept else { return false };
-        if let Some((messages, waiting)) = &mut kept.waiting {
-            *messages = messages.saturating_sub(1);
-            *waiting = waiting.saturating_sub(bytes);
+        inner.is_of(epoch) && inner.forget(bytes)
+    }
+
+    /// A message of so many bytes with QoS 2 was taken on a connection. True if its row is to say so.
+    pub(super) fn taken(&self, epoch: u64, bytes: usize) -> bool {
+        let mut inner = self.lock();
+        if !inner.is_of(epoch) {
+            return false;
         }
-        !ended
+        let Some(kept) = &mut inner.kept else { return false };
+        if let Some((_, waiting)) = &mut kept.waiting {
+            *waiting = (*waiting + rows::released().len()).saturating_sub(bytes);
+        }
+        true
+    }
+
+    /// A message of so many bytes went to another member of a group. True if its row is to be removed.
+    pub(super) fn passed_on(&self, bytes: usize) -> bool {
+        self.lock().forget(bytes)
     }
 }
 
@@ -577,6 +621,21 @@ impl Inner {
 
     pub(super) const fn subscriptions_mut(&mut self) -> &mut Vec<Subscription> {
         &mut self.subscriptions
+    }
+
+    /// Whether a connection has the session.
+    fn is_of(&self, epoch: u64) -> bool {
+        !self.ended && self.connection.as_ref().is_some_and(|current| current.epoch == epoch)
+    }
+
+    /// Forgets a message of so many bytes; whether it has a row.
+    fn forget(&mut self, bytes: usize) -> bool {
+        let Some(kept) = self.kept.as_mut().filter(|_| !self.ended) else { return false };
+        if let Some((messages, waiting)) = &mut kept.waiting {
+            *messages = messages.saturating_sub(1);
+            *waiting = waiting.saturating_sub(bytes);
+        }
+        true
     }
 
     fn has_room(&self, size: usize, max: usize) -> bool {

@@ -34,6 +34,7 @@ mod mqtt;
 mod mqtt_five;
 mod ordinary_clients;
 mod ordinary_durable;
+mod ordinary_edges;
 mod ordinary_exact;
 mod ordinary_topics;
 mod outside_clients;

@@ -277,7 +277,7 @@ impl Peer for Client {
                 logged_in.greet(&self.server, out);
             }
             (Done::Topics(work), Some(logged_in)) => {
-                logged_in.finish_topics(work, out)?;
+                logged_in.finish_topics(&self.server, work, out)?;
                 // What came meanwhile makes room for what the client sends next.
                 self.send_pushed(out.len() < limits::UNSENT_BYTES_MAX, out)?;
             }

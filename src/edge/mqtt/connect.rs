@@ -131,7 +131,7 @@ impl Login {
         let will = (self.will, self.options.expiry_s);
         server.wills.arrive(server, &owner, &session, self.clean, will).await;
         if self.clean {
-            server.app.broker.forget(&owner);
+            server.app.broker.forget(&owner, &|| session.end().is_none());
         }
         let response_info = self.wants_response_info.then(|| response_topics(&client_id));
         let mut logged_in =

@@ -92,6 +92,12 @@ impl Inflight {
         shared
     }
 
+    /// Has the acknowledgements of deliveries mean nothing but that their packet ids are free.
+    pub fn forget_deliveries(&mut self) {
+        self.sent.values_mut().for_each(|sent| *sent = Sent::Reply);
+        self.deliveries = 0;
+    }
+
     /// Keeps a reply until there is room. False when too many wait.
     pub fn wait(&mut self, reply: Reply) -> bool {
         let bytes: usize = self.waiting.iter().map(|reply| reply.body.len()).sum();

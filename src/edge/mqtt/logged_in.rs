@@ -122,8 +122,10 @@ impl LoggedIn {
     /// Takes up what an earlier connection of the client left; whether there was something.
     pub fn resume(&mut self, server: &Arc<MqttServer>, now: Timestamp) -> bool {
         let place = (self.session.org_id(), topics::identity_of(&self.session));
-        let (outbox, expiry_s) = (&self.outbox, self.options.expiry_s);
-        let Some(link) = server.app.broker.resume(&self.name, place, expiry_s, outbox, now) else {
+        let is_current = || self.session.end().is_none();
+        let (connection, expiry_s) = ((&self.outbox, &is_current as _), self.options.expiry_s);
+        let broker = &server.app.broker;
+        let Some(link) = broker.resume(&self.name, place, expiry_s, connection, now) else {
             return false;
         };
         self.qos2 = server.app.broker.received(&link.session);
@@ -305,7 +307,7 @@ impl LoggedIn {
         match server.app.broker.submit(batch) {
             // After a crash in between, a client that has no PUBREC asks again.
             Ok(receipt) => drop(receipt),
-            Err(_) => return self.acknowledge_lost(qos, pkid, out),
+            Err(_) => return self.acknowledge_lost(server, qos, pkid, out),
         }
         self.acknowledge(qos, pkid, reason::SUCCESS, out)
     }
@@ -313,8 +315,8 @@ impl LoggedIn {
     /// Acknowledges a message when it is stored.
     fn acknowledge_stored(
         &mut self,
-        qos: QoS,
-        pkid: u16,
+        server: &MqttServer,
+        (qos, pkid): (QoS, u16),
         (code, stored): (u8, Result<Receipt, StoreError>),
         out: &mut Vec<u8>,
         owed: &mut Owed,
@@ -337,21 +339,27 @@ impl LoggedIn {
             }
             Err(error) => {
                 not_stored(&error);
-                self.acknowledge_lost(qos, pkid, out)
+                self.acknowledge_lost(server, qos, pkid, out)
             }
         }
     }
 
     /// A message was not stored. A client of MQTT 5 is told; others get no acknowledgement, and send
     /// it again on a new connection.
-    fn acknowledge_lost(&mut self, qos: QoS, pkid: u16, out: &mut Vec<u8>) -> Result<(), Closing> {
+    fn acknowledge_lost(
+        &mut self,
+        server: &MqttServer,
+        qos: QoS,
+        pkid: u16,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
         if qos == QoS::AtMostOnce {
             return Ok(());
         }
+        self.give_back(server, qos, pkid, reason::UNSPECIFIED);
         if self.options.version != Version::V5 {
             return Err(Closing::broken(reason::UNSPECIFIED));
         }
-        take(&mut self.qos2, pkid);
         self.acknowledge(qos, pkid, reason::UNSPECIFIED, out)
     }
 
@@ -374,7 +382,8 @@ impl LoggedIn {
         Ok(batch)
     }
 
-    /// Forgets the id of a message with QoS 2 that was refused: no PUBREL comes for it.
+    /// Forgets the id of a message with QoS 2 that was refused: no PUBREL comes for it, and what comes
+    /// under it next, maybe on another connection, is another message, or this one again.
     fn give_back(&mut self, server: &MqttServer, qos: QoS, pkid: u16, code: u8) {
         if qos == QoS::ExactlyOnce && code >= reason::UNSPECIFIED {
             take(&mut self.qos2, pkid);
@@ -397,6 +406,7 @@ impl LoggedIn {
         code: Option<u8>,
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
+        self.give_back(server, qos, pkid, code.unwrap_or(reason::UNSPECIFIED));
         let code = match code {
             Some(code) => code,
             None if self.options.version == Version::V5 || qos == QoS::AtMostOnce => {
@@ -404,7 +414,6 @@ impl LoggedIn {
             }
             None => return Err(Closing::broken(reason::UNSPECIFIED)),
         };
-        self.give_back(server, qos, pkid, code);
         self.acks.keep(qos, pkid, code);
         while let Some((qos, pkid, code)) = self.acks.next() {
             self.write_ack(qos, pkid, code, out);
@@ -415,17 +424,15 @@ impl LoggedIn {
     /// The client has taken a message with QoS 2, or refuses it: it is released when that is stored.
     fn taken(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>, owed: &mut Owed) {
         let version = self.options.version;
-        let sent = self.topics.as_mut().and_then(|topics| topics.sent_mut(ack.pkid));
-        let Some((seq, session, released)) = sent else {
-            return encode::pubrel(out, version, ack.pkid, reason::PACKET_ID_NOT_FOUND);
-        };
-        if ack.reason >= reason::UNSPECIFIED {
+        if ack.reason >= reason::UNSPECIFIED
+            && self.topics.as_mut().is_some_and(|topics| topics.is_sent(ack.pkid))
+        {
             return self.acknowledged(server, ack, out);
         }
-        if std::mem::replace(released, true) {
-            return encode::pubrel(out, version, ack.pkid, reason::SUCCESS);
-        }
-        match server.app.broker.taken(&session, seq) {
+        let Some(taken) = self.topics.as_mut().and_then(|topics| topics.taken(ack.pkid)) else {
+            return encode::pubrel(out, version, ack.pkid, reason::PACKET_ID_NOT_FOUND);
+        };
+        match taken {
             Ok(receipt) if !receipt.is_nothing() => {
                 let promise = Promise::Taken(ack.pkid, receipt);
                 if owed.has_room(0) {
@@ -499,7 +506,7 @@ impl LoggedIn {
                 return self.acknowledge(qos, pkid, code, out);
             }
             Begun::Done(code) => {
-                return self.acknowledge_stored(qos, pkid, (code, stored), out, owed);
+                return self.acknowledge_stored(server, (qos, pkid), (code, stored), out, owed);
             }
             Begun::Later(judged) => judged.and_stored(stored),
         };
@@ -566,14 +573,15 @@ impl LoggedIn {
                     self.give_back(server, qos, pkid, code);
                 }
                 let stored = Ok(published.receipt);
-                self.acknowledge_stored(qos, pkid, (code, stored), out, owed)
+                self.acknowledge_stored(server, (qos, pkid), (code, stored), out, owed)
             }
             Ok(FanOut::More(publishing)) => {
                 publish_later(publishing, qos, pkid, owed);
                 Ok(())
             }
             Err(error) => {
-                self.acknowledge_stored(qos, pkid, (reason::SUCCESS, Err(error)), out, owed)
+                let lost = (reason::SUCCESS, Err(error));
+                self.acknowledge_stored(server, (qos, pkid), lost, out, owed)
             }
         }
     }
@@ -610,15 +618,20 @@ impl LoggedIn {
     }
 
     /// Takes what came of work with the broker.
-    pub fn finish_topics(&mut self, work: TopicWork, out: &mut Vec<u8>) -> Result<(), Closing> {
+    pub fn finish_topics(
+        &mut self,
+        server: &MqttServer,
+        work: TopicWork,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Closing> {
         match work {
             TopicWork::Published { qos, pkid, code: Some(code) } => {
-                if qos == QoS::ExactlyOnce && code >= reason::UNSPECIFIED {
-                    take(&mut self.qos2, pkid);
-                }
+                self.give_back(server, qos, pkid, code);
                 self.acknowledge(qos, pkid, code, out)
             }
-            TopicWork::Published { qos, pkid, code: None } => self.acknowledge_lost(qos, pkid, out),
+            TopicWork::Published { qos, pkid, code: None } => {
+                self.acknowledge_lost(server, qos, pkid, out)
+            }
             TopicWork::Yielded => Ok(()),
             TopicWork::Subscribed { topics, pkid, codes } => {
                 self.topics = Some(topics);

@@ -15,7 +15,7 @@ use ::mqtt::packet::{RetainHandling, Subscribe};
 use ::mqtt::{PublishProperties, QoS, reason};
 use base::{OrgId, Timestamp, limits, topic};
 use rules::directory::{Outbox, Session, Who};
-use store::StoreError;
+use store::{Receipt, StoreError};
 
 use self::served_by::ServedBy;
 use super::MqttServer;
@@ -24,8 +24,8 @@ use super::inflight::{Inflight, Sent};
 use super::logged_in::ConnectOptions;
 use super::reply::Watcher;
 use crate::broker::{
-    Delivery, Identity, Link, Owner, Place, Queued, Refusal, Replay, Session as BrokerSession,
-    Subscription, packet_id,
+    Delivery, Identity, Link, Owner, Place, Queued, RELEASE_BYTES, Refusal, Replay,
+    Session as BrokerSession, Subscription, packet_id,
 };
 use crate::edge::pending::Work;
 use crate::things::feed::{self, ThingTopic};
@@ -354,7 +354,17 @@ impl Topics {
         if self.link.session.org() == org && broker.has(&self.link) {
             return;
         }
-        let Ok(link) = begin(&self.server, &self.subscriber) else { return };
+        // What is on its way is of the session that is left; its packet ids stay in use.
+        self.inflight.forget_deliveries();
+        self.feed.clear();
+        self.replays.clear();
+        self.reading = None;
+        let Ok(link) = begin(&self.server, &self.subscriber) else {
+            // Nothing more comes from where the client is no longer.
+            broker.leave(self.link.clone(), 0, Vec::new(), Timestamp::now());
+            return;
+        };
+        link.session.number_behind(&self.link.session);
         let left = std::mem::replace(&mut self.link, link);
         let replies = left.session.with_subscriptions(|held| {
             let replies = held.iter().filter(|held| ServedBy::of(&held.filter) == ServedBy::Edge);
@@ -365,9 +375,6 @@ impl Topics {
             let _ = broker.subscribe(&self.link.session, subscription);
         }
         broker.leave(left, 0, Vec::new(), Timestamp::now());
-        self.feed.clear();
-        self.replays.clear();
-        self.reading = None;
     }
 
     /// Works on an UNSUBSCRIBE.
@@ -429,20 +436,32 @@ impl Topics {
         }
     }
 
-    /// A message with QoS 2 that is on its way: its number, its session, and whether the client has it.
-    pub fn sent_mut(&mut self, pkid: u16) -> Option<(u64, Arc<BrokerSession>, &mut bool)> {
+    /// The client has taken a message with QoS 2. Resolves when it is to be released; none if there is
+    /// no such message on its way.
+    pub fn taken(&mut self, pkid: u16) -> Option<Result<Receipt, StoreError>> {
         match self.inflight.get_mut(pkid)? {
-            Sent::Delivery { seq, released, qos: QoS::ExactlyOnce, .. } => {
-                Some((*seq, self.link.session.clone(), released))
+            Sent::Delivery { released: true, qos: QoS::ExactlyOnce, .. } => {
+                Some(Ok(Receipt::nothing()))
+            }
+            Sent::Delivery { seq, bytes, released, qos: QoS::ExactlyOnce, .. } => {
+                *released = true;
+                let bytes = std::mem::replace(bytes, RELEASE_BYTES);
+                Some(self.server.app.broker.taken(&self.link, *seq, bytes))
             }
             _ => None,
         }
     }
 
+    /// Whether a message with QoS 2 is on its way under this packet id.
+    pub fn is_sent(&mut self, pkid: u16) -> bool {
+        let sent = self.inflight.get_mut(pkid);
+        matches!(sent, Some(Sent::Delivery { qos: QoS::ExactlyOnce, .. }))
+    }
+
     /// Notes that the client has a message: with QoS 1, or with QoS 2 at its end.
     pub fn acknowledged(&mut self, pkid: u16) {
         if let Some(Sent::Delivery { seq, bytes, .. }) = self.inflight.end(pkid) {
-            self.server.app.broker.acknowledged(&self.link.session, seq, bytes);
+            self.server.app.broker.acknowledged(&self.link, seq, bytes);
         }
     }
 
@@ -487,10 +506,13 @@ impl Topics {
                     Queued::Release(seq) => self.write_release(seq, out),
                 }
             }
-            if self.reading.is_none() && !self.link.session.is_ready() {
+            let begins = self.reading.is_none() && !self.link.session.is_ready();
+            if begins {
                 self.read(taken.stored, now);
             }
-            if !some && self.reading.is_none() {
+            // What is being read wakes the task, and so does the acknowledgement that a full window
+            // waits for.
+            if !some && !(begins && self.reading.is_some()) {
                 return Ok(false);
             }
         }
@@ -570,7 +592,7 @@ impl Topics {
         }
         let sent = Sent::Delivery {
             seq: delivery.seq,
-            bytes: delivery.message.row_len(),
+            bytes: delivery.row_len(),
             released: false,
             qos,
             shared: delivery.shared.is_some().then(|| Box::new(delivery)),
@@ -584,7 +606,7 @@ impl Topics {
     /// Releases a message with QoS 2 that an earlier connection has delivered.
     fn write_release(&mut self, seq: u64, out: &mut Vec<u8>) {
         let (pkid, qos) = (packet_id(seq), QoS::ExactlyOnce);
-        let sent = Sent::Delivery { seq, bytes: 1, released: true, qos, shared: None };
+        let sent = Sent::Delivery { seq, bytes: RELEASE_BYTES, released: true, qos, shared: None };
         if self.inflight.begin(pkid, sent) {
             encode::pubrel(out, self.subscriber.options.version, pkid, reason::SUCCESS);
         }
@@ -622,8 +644,7 @@ impl Topics {
     /// Treats a delivery as acknowledged that the client does not get.
     fn skip(&self, delivery: &Delivery) {
         if delivery.qos != QoS::AtMostOnce {
-            let (session, bytes) = (&self.link.session, delivery.message.row_len());
-            self.server.app.broker.acknowledged(session, delivery.seq, bytes);
+            self.server.app.broker.acknowledged(&self.link, delivery.seq, delivery.row_len());
         }
     }
 
@@ -660,7 +681,8 @@ async fn store(server: &Arc<MqttServer>, session: &Arc<BrokerSession>) -> bool {
 pub(super) fn begin(server: &MqttServer, subscriber: &Subscriber) -> Result<Link, Refusal> {
     let Subscriber { session, owner, options, outbox } = subscriber;
     let place = (session.org_id(), identity_of(session));
-    server.app.broker.begin(owner, place, options.expiry_s, outbox)
+    let is_current = || session.end().is_none();
+    server.app.broker.begin(owner, place, options.expiry_s, (outbox, &is_current))
 }
 
 /// What a session's state in the broker ends with.

@@ -1,0 +1,363 @@
+//! Sessions, what waits in them and retained messages, where threads, connections and the store
+//! meet.
+
+use std::sync::{Arc, mpsc};
+
+use base::{OrgId, Timestamp, UserId};
+use mqtt::{PublishProperties, QoS};
+use rules::directory::{Outbox, Principal};
+use store::watched::Watched;
+use store::{Batch, Durability, Store as _, Table, Tables};
+
+use super::*;
+
+pub(super) const ORG: OrgId = OrgId::from_bytes([1; 12]);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+const CONFIG: BrokerConfig = BrokerConfig { filters_max: 10_000, sessions_max: 10_000 };
+const IDENTITY: Identity = Identity { thing: None, application: None };
+
+/// A broker on a store that outlives it.
+pub(super) struct Rig {
+    pub store: Arc<Watched>,
+    pub broker: Broker,
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self::on(Arc::default())
+    }
+
+    pub(super) fn on(store: Arc<Watched>) -> Self {
+        let tables = Tables::new(store.clone(), Durability::Os);
+        let broker = Broker::open(tables, CONFIG, NOW).expect("the store works");
+        broker.count_retained().expect("the store works");
+        Self { store, broker }
+    }
+
+    /// Holds up all commits until what is returned is dropped.
+    fn close_gate(&self) -> mpsc::Sender<()> {
+        let (store, (open, opened)) = (self.store.clone(), mpsc::channel());
+        let (closed, is_closed) = mpsc::channel();
+        std::thread::spawn(move || {
+            let _gate = store.gate.lock();
+            drop(closed);
+            let _ = opened.recv();
+        });
+        let _ = is_closed.recv() as Result<(), _>;
+        open
+    }
+
+    /// All that was submitted is committed.
+    pub(super) async fn settle(&self) {
+        self.broker.0.tables.writer().barrier().expect("room").await.expect("committed");
+    }
+
+    fn rows(&self) -> usize {
+        let tables = [Table::MqttSessions, Table::MqttMessages, Table::MqttReceived];
+        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+        let rows = |table| self.store.scan(table, all.0, all.1, 1000).expect("rows").len();
+        tables.into_iter().map(rows).sum()
+    }
+
+    pub(super) fn begin(&self, name: &str) -> Link {
+        let outbox = Arc::new(Outbox::new(true));
+        let link = self.broker.begin(&owner(name), (ORG, IDENTITY), 1000, (&outbox, &|| true));
+        link.expect("room")
+    }
+
+    pub(super) fn resume(&self, name: &str) -> Option<Link> {
+        let outbox = Arc::new(Outbox::new(true));
+        self.broker.resume(&owner(name), (ORG, IDENTITY), 1000, (&outbox, &|| true), NOW)
+    }
+
+    /// Subscribes; it is stored when this returns.
+    pub(super) async fn subscribe(&self, link: &Link, filter: &str, qos: u8) {
+        let (filter, place) = (filter.into(), Place::Filter);
+        let subscription = Subscription {
+            filter,
+            place,
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            id: None,
+        };
+        self.broker.subscribe(&link.session, subscription).expect("granted");
+        self.broker.store_session(&link.session).expect("room").await.expect("stored");
+    }
+
+    /// Publishes; the acknowledgement may be sent when the receipt resolves.
+    pub(super) async fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) {
+        let properties = PublishProperties::default();
+        let message = Message::new(topic, payload, (qos, retain), &properties, NOW);
+        let fan_out = self.broker.publish(ORG, message, None, Batch::default());
+        let published = match fan_out.expect("a topic").expect("stored") {
+            FanOut::Published(published) => published,
+            FanOut::More(publishing) => publishing.finish().await.expect("stored"),
+        };
+        assert!(published.retained);
+        published.receipt.await.expect("stored");
+    }
+
+    /// Takes all that comes without an acknowledgement, up to `window`.
+    pub(super) async fn take(&self, link: &Link, mut window: usize) -> Vec<Queued> {
+        let mut all = Vec::new();
+        loop {
+            let mut queued = Vec::new();
+            let taken = self.broker.take(link, window, usize::MAX, &mut queued);
+            let counts = |queued: &&Queued| delivery(queued).is_some_and(|d| d.seq > 0);
+            window -= queued.iter().filter(counts).count();
+            all.extend(queued);
+            if !taken.stored {
+                return all;
+            }
+            self.broker.load_more(link.clone()).await.expect("read");
+        }
+    }
+}
+
+pub(super) fn owner(name: &str) -> Owner {
+    let principal = Principal::User(UserId::from_bytes([1; 12]));
+    Owner { principal, client_id: name.into() }
+}
+
+pub(super) fn delivery(queued: &Queued) -> Option<&Delivery> {
+    match queued {
+        Queued::Delivery(delivery) => Some(delivery),
+        Queued::Release(_) => None,
+    }
+}
+
+fn payloads(queued: &[Queued]) -> Vec<&[u8]> {
+    queued.iter().filter_map(delivery).map(|delivery| delivery.message.payload()).collect()
+}
+
+#[tokio::test]
+async fn a_message_with_qos_2_is_sent_to_a_kept_session_when_it_is_durable() {
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    rig.subscribe(&link, "t", 2).await;
+    let closed_gate = rig.close_gate();
+    let properties = PublishProperties::default();
+    let message = Message::new("t", b"x", (QoS::ExactlyOnce, false), &properties, NOW);
+    let published = rig.broker.publish(ORG, message, None, Batch::default());
+    // A crash now would give its number, and with it its packet id, to another message, which the
+    // client would take for the same.
+    let mut queued = Vec::new();
+    let taken = rig.broker.take(&link, 10, usize::MAX, &mut queued);
+    assert!(queued.is_empty() && taken.stored);
+    drop(closed_gate);
+    assert_eq!(payloads(&rig.take(&link, 10).await), [b"x"]);
+    drop(published);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_session_that_was_not_stored_comes_to_nobody_else() {
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    let subscription = Subscription {
+        filter: "t".into(),
+        place: Place::Filter,
+        qos: 1,
+        no_local: false,
+        retain_as_published: false,
+        id: None,
+    };
+    assert_eq!(rig.broker.subscribe(&link.session, subscription), Ok(true));
+    rig.publish("t", b"x", QoS::AtLeastOnce, false).await;
+    // The program ends before the SUBACK.
+    let rig = Rig::on(rig.store);
+    let other = rig.begin("b");
+    rig.subscribe(&other, "t", 1).await;
+    rig.broker.leave(other, 1000, Vec::new(), NOW);
+    rig.publish("t", b"y", QoS::AtLeastOnce, false).await;
+    let other = rig.resume("b").expect("kept");
+    assert_eq!(payloads(&rig.take(&other, 10).await), [b"y"]);
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_session_that_has_nothing() {
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    rig.subscribe(&link, "t", 1).await;
+    rig.broker.leave(link, 1000, Vec::new(), NOW);
+    rig.publish("t", b"x", QoS::AtLeastOnce, false).await;
+    let link = rig.resume("a").expect("kept");
+    for queued in rig.take(&link, 10).await {
+        let delivery = delivery(&queued).expect("a message");
+        rig.broker.acknowledged(&link, delivery.seq, delivery.row_len());
+    }
+    assert!(rig.broker.unsubscribe(&link.session, "t"));
+    rig.broker.store_session(&link.session).expect("room").await.expect("stored");
+    rig.broker.leave(link, 1000, Vec::new(), NOW);
+    rig.settle().await;
+    assert_eq!((rig.rows(), rig.broker.load().kept_sessions), (0, 0));
+}
+
+#[tokio::test]
+async fn a_session_has_the_room_of_released_messages_again() {
+    let rig = Rig::new();
+    let mut link = rig.begin("a");
+    rig.subscribe(&link, "t", 2).await;
+    let payload = vec![0; limits::KEPT_BYTES_MAX / 3];
+    for round in 0..5 {
+        rig.publish("t", &payload, QoS::ExactlyOnce, false).await;
+        let queued = rig.take(&link, 10).await;
+        let [Queued::Delivery(delivery)] = &*queued else { panic!("{round}: {queued:?}") };
+        let taken = rig.broker.taken(&link, delivery.seq, delivery.row_len());
+        taken.expect("room").await.expect("stored");
+        rig.broker.leave(link, 1000, Vec::new(), NOW);
+        link = rig.resume("a").expect("kept");
+        let queued = rig.take(&link, 10).await;
+        let [Queued::Release(seq)] = &*queued else { panic!("{round}: {queued:?}") };
+        rig.broker.acknowledged(&link, *seq, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledgement_on_a_former_connection_takes_nothing_from_the_next() {
+    let rig = Rig::new();
+    let former = rig.begin("a");
+    rig.subscribe(&former, "t", 1).await;
+    for payload in [b"1", b"2"] {
+        rig.publish("t", payload, QoS::AtLeastOnce, false).await;
+    }
+    assert_eq!(rig.take(&former, 10).await.len(), 2);
+    let next = rig.resume("a").expect("kept");
+    let queued = rig.take(&next, 10).await;
+    let first = delivery(&queued[0]).expect("a message");
+    for link in [&former, &next] {
+        rig.broker.acknowledged(link, first.seq, first.row_len());
+    }
+    rig.broker.leave(next, 1000, Vec::new(), NOW);
+    let last = rig.resume("a").expect("kept");
+    assert_eq!(payloads(&rig.take(&last, 10).await), [b"2"]);
+}
+
+#[tokio::test]
+async fn a_large_message_for_many_kept_sessions_is_stored_in_steps() {
+    let rig = Arc::new(Rig::new());
+    let mut links = Vec::new();
+    for number in 0..60 {
+        let link = rig.begin(&number.to_string());
+        rig.subscribe(&link, "t", 1).await;
+        links.push(link);
+    }
+    let closed_gate = rig.close_gate();
+    let mut before = Batch::default();
+    before.put(Table::Meta, "before", "");
+    drop(rig.broker.submit(before).expect("room"));
+    let payload = vec![0; bounds::STORE_QUEUE_BYTES_MAX / 50];
+    let publishing = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.publish("t", &payload, QoS::AtLeastOnce, false).await }
+    });
+    tokio::task::yield_now().await;
+    drop(closed_gate);
+    publishing.await.expect("published");
+    for link in &links {
+        assert_eq!(rig.take(link, 10).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn who_comes_while_the_store_is_behind_gets_what_waits() {
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    rig.subscribe(&link, "t", 1).await;
+    rig.broker.leave(link, 1000, Vec::new(), NOW);
+    rig.publish("t", b"x", QoS::AtLeastOnce, false).await;
+    let closed_gate = rig.close_gate();
+    let mut batch = Batch::default();
+    batch.put(Table::Meta, "a", "");
+    while rig.broker.submit(batch.clone()).is_ok() {}
+    let link = rig.resume("a").expect("kept");
+    let mut queued = Vec::new();
+    assert!(rig.broker.take(&link, 10, usize::MAX, &mut queued).stored);
+    let mut reading = std::pin::pin!(rig.broker.load_more(link.clone()));
+    tokio::select! {
+        biased;
+        _ = &mut reading => panic!("the store takes nothing"),
+        () = tokio::time::sleep(bounds::STORE_ROOM_POLL) => {}
+    }
+    drop(closed_gate);
+    reading.await.expect("read");
+    assert_eq!(payloads(&rig.take(&link, 10).await), [b"x"]);
+}
+
+#[tokio::test]
+async fn what_waits_comes_a_mebibyte_at_a_time() {
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    rig.subscribe(&link, "t", 1).await;
+    rig.broker.leave(link, 1000, Vec::new(), NOW);
+    let payload = vec![0; limits::PAGE_BYTES / 2];
+    for _ in 0..8 {
+        rig.publish("t", &payload, QoS::AtLeastOnce, false).await;
+    }
+    let link = rig.resume("a").expect("kept");
+    let mut pages = Vec::new();
+    while rig.broker.take(&link, 100, usize::MAX, &mut Vec::new()).stored {
+        rig.broker.load_more(link.clone()).await.expect("read");
+        let mut queued = Vec::new();
+        rig.broker.take(&link, 100, usize::MAX, &mut queued);
+        pages.push(queued.len());
+    }
+    assert_eq!((pages.iter().sum::<usize>(), pages.iter().max()), (8, Some(&2)));
+}
+
+#[tokio::test]
+async fn no_retained_message_comes_behind_the_one_that_took_its_place() {
+    let rig = Rig::new();
+    for number in 0..2 * limits::PAGE_ROWS {
+        rig.publish(&format!("r/{number:03}"), b"old", QoS::AtMostOnce, true).await;
+    }
+    let last = format!("r/{:03}", 2 * limits::PAGE_ROWS - 1);
+    let link = rig.begin("a");
+    rig.subscribe(&link, "r/+", 0).await;
+    let subscription = link.session.with_subscriptions(|held| held[0].clone());
+    let replay = rig.broker.replay(&link.session, &subscription, NOW).expect("read");
+    let replay = replay.expect("wildcards");
+    let rest = rig.broker.replay_more(link.session.clone(), replay, NOW).await.expect("read");
+    let closed_gate = rig.close_gate();
+    let properties = PublishProperties::default();
+    let message = Message::new(&last, b"new", (QoS::AtMostOnce, true), &properties, NOW);
+    let published = rig.broker.publish(ORG, message, None, Batch::default());
+    let rest = rest.expect("another page");
+    rig.broker.replay_more(link.session.clone(), rest, NOW).await.expect("read");
+    drop(closed_gate);
+    let queued = rig.take(&link, 0).await;
+    let of_last = queued.iter().filter_map(delivery).filter(|d| d.message.topic() == last);
+    assert_eq!(of_last.last().map(|d| d.message.payload()), Some(&b"new"[..]));
+    drop(published);
+}
+
+#[tokio::test]
+async fn who_was_taken_over_takes_nothing_from_its_successor() {
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    rig.subscribe(&link, "t", 1).await;
+    let outbox = Arc::new(Outbox::new(true));
+    let former = (&outbox, &(|| false) as &dyn Fn() -> bool);
+    let place = (ORG, IDENTITY);
+    assert_eq!(rig.broker.begin(&owner("a"), place, 10, former).err(), Some(Refusal::Gone));
+    assert!(rig.broker.resume(&owner("a"), place, 10, former, NOW).is_none());
+    rig.broker.forget(&owner("a"), &|| false);
+    assert!(rig.broker.has(&link));
+}
+
+#[tokio::test]
+async fn retained_messages_of_an_organisation_that_is_gone_are_counted_once() {
+    let rig = Rig::new();
+    for number in 0..1200 {
+        rig.publish(&format!("r/{number}"), b"x", QoS::AtMostOnce, true).await;
+    }
+    let other = OrgId::from_bytes([2; 12]);
+    let properties = PublishProperties::default();
+    let message = Message::new("r", b"x", (QoS::AtMostOnce, true), &properties, NOW);
+    drop(rig.broker.publish(other, message, None, Batch::default()));
+    rig.settle().await;
+    let closed_gate = rig.close_gate();
+    rig.broker.forget_retained(ORG).expect("removed");
+    assert_eq!(rig.broker.load().retained, 1);
+    drop(closed_gate);
+}
