@@ -773,13 +773,13 @@ impl Broker {
             self.barrier().await?;
         }
         let _turn = self.0.scans.acquire().await.map_err(|_| StoreError::Closed)?;
+        while !self.has_room() {
+            tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
+        }
         let broker = self.clone();
         let read = tokio::task::spawn_blocking(move || {
             let after = replay.after.as_deref();
             let page = broker.0.retained.page(session.org(), &replay.filter, after, now)?;
-            while !broker.has_room() {
-                std::thread::sleep(bounds::STORE_ROOM_POLL);
-            }
             let names = page.messages.iter().map(Message::topic);
             broker.deliver_retained(&session, &replay.subscription, names, now)?;
             replay.after = page.after;

@@ -506,13 +506,14 @@ impl Topics {
                     Queued::Release(seq) => self.write_release(seq, out),
                 }
             }
-            let begins = self.reading.is_none() && !self.link.session.is_ready();
-            if begins {
+            let mut begun = false;
+            if self.reading.is_none() && !self.link.session.is_ready() {
                 self.read(taken.stored, now);
+                begun = self.reading.is_some();
             }
             // What is being read wakes the task, and so does the acknowledgement that a full window
             // waits for.
-            if !some && !(begins && self.reading.is_some()) {
+            if !some && !begun {
                 return Ok(false);
             }
         }
