@@ -826,9 +826,15 @@ impl Broker {
     // Deliveries.
 
     /// Takes what a client gets next, as [`Session::is_ready`] says: with QoS 1 and 2 at most
-    /// `window`, and about so many bytes.
-    pub fn take(&self, link: &Link, window: usize, bytes: usize, out: &mut Vec<Queued>) -> Taken {
-        let taken = link.session.take(link.epoch, window, bytes, out);
+    /// `window`, and nothing under a packet id that is `in_use`; and about so many bytes.
+    pub fn take(
+        &self,
+        link: &Link,
+        (window, in_use): (usize, &dyn Fn(u16) -> bool),
+        bytes: usize,
+        out: &mut Vec<Queued>,
+    ) -> Taken {
+        let taken = link.session.take(link.epoch, (window, in_use), bytes, out);
         if let Some(sent) = taken.sent {
             let mut batch = Batch::default();
             let key = rows::message_key(link.session.number(), 0);

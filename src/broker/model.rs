@@ -121,7 +121,8 @@ impl Client {
     fn take(&mut self, window: usize) -> bool {
         let Some(link) = &self.link else { return false };
         let mut queued = Vec::new();
-        let taken = self.rig.broker.take(link, window, usize::MAX, &mut queued);
+        let in_use = |pkid| self.flying.contains_key(&pkid);
+        let taken = self.rig.broker.take(link, (window, &in_use), usize::MAX, &mut queued);
         assert!(!taken.gone);
         let counts =
             queued.iter().filter_map(delivery).filter(|d| d.qos != QoS::AtMostOnce).count();

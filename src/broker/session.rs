@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use store::{Batch, StoreError, Table, Tables};
 
 use super::limits;
-use super::message::{Delivery, Message};
+use super::message::{Delivery, Message, packet_id};
 use super::rows::{self, MessageRow};
 use super::tree::{Match, Options};
 
@@ -115,6 +115,16 @@ pub enum Queued {
     Delivery(Delivery),
     /// The release of a message with QoS 2 that the client has taken.
     Release(u64),
+}
+
+impl Queued {
+    /// The packet id; none with QoS 0.
+    fn packet_id(&self) -> Option<u16> {
+        match self {
+            Self::Delivery(delivery) if delivery.qos == QoS::AtMostOnce => None,
+            Self::Delivery(Delivery { seq, .. }) | Self::Release(seq) => Some(packet_id(*seq)),
+        }
+    }
 }
 
 /// What came of looking for what waits.
@@ -489,11 +499,13 @@ impl Session {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Takes what the client gets next: with QoS 1 and 2 at most `window`, and about so many bytes.
+    /// Takes what the client gets next: with QoS 1 and 2 at most `window`, and nothing under a packet
+    /// id that is `in_use`: that waits for the acknowledgement, as what is behind it does; and about
+    /// so many bytes.
     pub(super) fn take(
         &self,
         epoch: u64,
-        mut window: usize,
+        (mut window, in_use): (usize, &dyn Fn(u16) -> bool),
         mut bytes: usize,
         out: &mut Vec<Queued>,
     ) -> Taken {
@@ -507,6 +519,9 @@ impl Session {
         while let Some(front) = inner.queue.front()
             && bytes > 0
         {
+            if front.packet_id().is_some_and(in_use) {
+                break;
+            }
             if let Queued::Delivery(delivery) = front {
                 if delivery.qos != QoS::AtMostOnce {
                     if window == 0 {

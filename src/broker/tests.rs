@@ -103,7 +103,7 @@ impl Rig {
         let mut all = Vec::new();
         loop {
             let mut queued = Vec::new();
-            let taken = self.broker.take(link, window, usize::MAX, &mut queued);
+            let taken = self.broker.take(link, (window, &|_| false), usize::MAX, &mut queued);
             let counts = |queued: &&Queued| delivery(queued).is_some_and(|d| d.seq > 0);
             window -= queued.iter().filter(counts).count();
             all.extend(queued);
@@ -143,7 +143,7 @@ async fn a_message_with_qos_2_is_sent_to_a_kept_session_when_it_is_durable() {
     // A crash now would give its number, and with it its packet id, to another message, which the
     // client would take for the same.
     let mut queued = Vec::new();
-    let taken = rig.broker.take(&link, 10, usize::MAX, &mut queued);
+    let taken = rig.broker.take(&link, (10, &|_| false), usize::MAX, &mut queued);
     assert!(queued.is_empty() && taken.stored);
     drop(closed_gate);
     assert_eq!(payloads(&rig.take(&link, 10).await), [b"x"]);
@@ -272,7 +272,7 @@ async fn who_comes_while_the_store_is_behind_gets_what_waits() {
     while rig.broker.submit(batch.clone()).is_ok() {}
     let link = rig.resume("a").expect("kept");
     let mut queued = Vec::new();
-    assert!(rig.broker.take(&link, 10, usize::MAX, &mut queued).stored);
+    assert!(rig.broker.take(&link, (10, &|_| false), usize::MAX, &mut queued).stored);
     let mut reading = std::pin::pin!(rig.broker.load_more(link.clone()));
     tokio::select! {
         biased;
@@ -296,10 +296,10 @@ async fn what_waits_comes_a_mebibyte_at_a_time() {
     }
     let link = rig.resume("a").expect("kept");
     let mut pages = Vec::new();
-    while rig.broker.take(&link, 100, usize::MAX, &mut Vec::new()).stored {
+    while rig.broker.take(&link, (100, &|_| false), usize::MAX, &mut Vec::new()).stored {
         rig.broker.load_more(link.clone()).await.expect("read");
         let mut queued = Vec::new();
-        rig.broker.take(&link, 100, usize::MAX, &mut queued);
+        rig.broker.take(&link, (100, &|_| false), usize::MAX, &mut queued);
         pages.push(queued.len());
     }
     assert_eq!((pages.iter().sum::<usize>(), pages.iter().max()), (8, Some(&2)));
@@ -326,8 +326,8 @@ async fn no_retained_message_comes_behind_the_one_that_took_its_place() {
     rig.broker.replay_more(link.session.clone(), rest, NOW).await.expect("read");
     drop(closed_gate);
     let queued = rig.take(&link, 0).await;
-    let of_last = queued.iter().filter_map(delivery).filter(|d| d.message.topic() == last);
-    assert_eq!(of_last.last().map(|d| d.message.payload()), Some(&b"new"[..]));
+    let mut of_last = queued.iter().filter_map(delivery).filter(|d| d.message.topic() == last);
+    assert_eq!(of_last.next_back().map(|d| d.message.payload()), Some(&b"new"[..]));
     drop(published);
 }
 
@@ -360,4 +360,20 @@ async fn retained_messages_of_an_organisation_that_is_gone_are_counted_once() {
     rig.broker.forget_retained(ORG).expect("removed");
     assert_eq!(rig.broker.load().retained, 1);
     drop(closed_gate);
+}
+
+#[tokio::test]
+async fn an_id_that_came_round_waits_for_its_acknowledgement() {
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    rig.subscribe(&link, "t", 1).await;
+    for payload in [b"1", b"2"] {
+        rig.publish("t", payload, QoS::AtLeastOnce, false).await;
+    }
+    let mut queued = Vec::new();
+    for (used, expected) in [(2, 1), (2, 1), (1, 2)] {
+        let taken = rig.broker.take(&link, (10, &|pkid| pkid == used), usize::MAX, &mut queued);
+        assert!(!taken.gone && queued.len() == expected);
+        assert_eq!(link.session.is_ready(), expected == 1);
+    }
 }

@@ -67,6 +67,11 @@ impl Inflight {
         true
     }
 
+    /// Whether something was sent under a packet id.
+    pub fn is_used(&self, pkid: u16) -> bool {
+        self.sent.contains_key(&pkid)
+    }
+
     /// What was sent under a packet id.
     pub fn get_mut(&mut self, pkid: u16) -> Option<&mut Sent> {
         self.sent.get_mut(&pkid)

@@ -469,7 +469,7 @@ impl Topics {
     /// not taken yet. True if there is more, for when it has taken some.
     ///
     /// # Errors
-    /// The client has left a message unacknowledged until its packet id came round.
+    /// A packet id is in use twice, which the broker sees to.
     pub fn poll_deliveries(
         &mut self,
         cx: &mut Context<'_>,
@@ -491,7 +491,8 @@ impl Topics {
                 self.follow_org();
             }
             let (mut queued, room) = (Vec::new(), limits::READ_BYTES - unsent - out.len());
-            let window = self.inflight.window();
+            let in_use = |pkid| self.inflight.is_used(pkid);
+            let window = (self.inflight.window(), &in_use as _);
             let broker = &self.server.app.broker;
             let taken = broker.take(&self.link, window, room, &mut queued);
             if taken.gone {
