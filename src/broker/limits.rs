@@ -37,6 +37,9 @@ pub(super) const PAGE_LOOKS: usize = 4096;
 /// passes, so this bounds what a publish can cost: some milliseconds if a client sets its mind to it.
 pub(super) const WILDCARD_LEVELS_MAX: usize = 100_000;
 
+/// Levels of filters with wildcards from which on a publish lets others run before the next one.
+pub(super) const DEAR_LEVELS: usize = 500;
+
 /// Filters of one session, of `max` in all: a tenth, so that no client takes all of them; but ten,
 /// which any client may need, however few there are.
 pub(super) const fn session_filters_max(max: usize) -> usize {

@@ -898,12 +898,14 @@ impl Broker {
     }
 
     /// The client has taken a message with QoS 2, of which its release takes [`RELEASE_BYTES`] from then
-    /// on. Resolves when that is durable: it is to be
-    /// released then.
+    /// on. Resolves when that is durable: it is to be released then.
     ///
     /// # Errors
-    /// The store takes no more.
+    /// The store takes no more, and nothing has changed.
     pub fn taken(&self, link: &Link, seq: u64, bytes: usize) -> Result<Receipt, StoreError> {
+        if link.session.is_kept() && !self.has_room() {
+            return Err(StoreError::Busy);
+        }
         if !link.session.taken(link.epoch, bytes) {
             return Ok(Receipt::nothing());
         }
@@ -935,8 +937,11 @@ impl Broker {
     /// The message with this packet id is released; resolves when that is durable.
     ///
     /// # Errors
-    /// The store takes no more.
+    /// The store takes no more, and nothing has changed.
     pub fn release(&self, session: &Session, pkid: u16) -> Result<Receipt, StoreError> {
+        if session.is_kept() && !self.has_room() {
+            return Err(StoreError::Busy);
+        }
         let mut inner = session.lock();
         let Some(kept) = &mut inner.kept else { return Ok(Receipt::nothing()) };
         let Some(index) = kept.received.iter().position(|known| *known == pkid) else {

@@ -48,7 +48,8 @@ pub struct Published {
     pub receipt: Receipt,
     /// Whether it could be retained, if that was asked for.
     pub retained: bool,
-    /// Whether a subscriber has much waiting: others should have their turn before the next one.
+    /// Whether a subscriber has much waiting, or there were many filters to look at: others should have
+    /// their turn before the next one.
     pub crowded: bool,
 }
 
@@ -72,16 +73,17 @@ impl Broker {
         }
         let found = self.0.orgs.get(&org).map(|found| found.clone());
         let from = from.map(Session::number);
-        let mut matches = Matches::new();
+        let (mut matches, mut looked_at) = (Matches::new(), 0);
         if let (Some(found), false) = (&found, message.retain) {
-            found.tree.read().collect(name, from, &mut matches);
+            looked_at = found.tree.read().collect(name, from, &mut matches);
         }
+        let dear = looked_at > limits::DEAR_LEVELS;
         let is_kept =
             |found: &Match| found.session.is_kept() && found.qos.min(message.qos) > QoS::AtMostOnce;
         let stores = message.retain || !batch.0.is_empty() || matches.iter().any(is_kept);
         let message = Arc::new(message);
         if !stores && matches.len() <= limits::FAN_OUT_STEP {
-            let mut crowded = false;
+            let mut crowded = dear;
             for found in matches {
                 crowded |= self.offer(&found, &message);
             }
@@ -99,7 +101,7 @@ impl Broker {
             kept: Vec::new(),
             batch,
             retained: true,
-            crowded: false,
+            crowded: dear,
             receipt: Receipt::nothing(),
         });
         if publishing.waits() {

@@ -149,19 +149,21 @@ impl Tree {
     }
 
     /// Collects everybody who gets a message with this topic; each once, and once more for each
-    /// shared subscription. `from`: the session of the publisher, for No Local.
-    pub(super) fn collect(&self, name: &str, from: Option<u64>, matches: &mut Matches) {
-        let mut filters = 0;
+    /// shared subscription. `from`: the session of the publisher, for No Local. Returns how many
+    /// levels of filters with wildcards it had to look at.
+    pub(super) fn collect(&self, name: &str, from: Option<u64>, matches: &mut Matches) -> usize {
+        let mut visit = Visit { from, filters: 0, levels: 0 };
         if let Some(subscribers) = self.exact.get(name) {
             subscribers.collect(from, matches);
-            filters += 1;
+            visit.filters += 1;
         }
         if self.levels > 0 && !name.starts_with('$') {
-            self.wild.collect(name, from, matches, &mut filters);
+            self.wild.collect(name, matches, &mut visit);
         }
-        if filters > 1 && matches.len() > 1 {
+        if visit.filters > 1 && matches.len() > 1 {
             merge(matches);
         }
+        visit.levels
     }
 
     /// Another member of a shared subscription.
@@ -173,6 +175,15 @@ impl Tree {
         let groups = &subscribers?.groups;
         groups.iter().find(|group| group.shared.group == shared.group)?.choose(Some(than))
     }
+}
+
+/// A walk through the filters for one message.
+struct Visit {
+    from: Option<u64>,
+    /// Filters that matched.
+    filters: usize,
+    /// Levels that were looked at.
+    levels: usize,
 }
 
 fn is_wild(filter: &str) -> bool {
@@ -273,15 +284,16 @@ impl Node {
     }
 
     /// `rest`: the levels of the topic that are not passed yet.
-    fn collect(&self, rest: &str, from: Option<u64>, matches: &mut Matches, filters: &mut usize) {
+    fn collect(&self, rest: &str, matches: &mut Matches, visit: &mut Visit) {
+        visit.levels += 1;
         let (level, rest) = match rest.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
             None => (rest, None),
         };
         let mut found = |subscribers: &Subscribers| {
             if !subscribers.is_empty() {
-                subscribers.collect(from, matches);
-                *filters += 1;
+                subscribers.collect(visit.from, matches);
+                visit.filters += 1;
             }
         };
         found(&self.below);
@@ -295,7 +307,7 @@ impl Node {
             return;
         }
         for node in next.into_iter().flatten() {
-            node.collect(rest.unwrap_or_default(), from, matches, filters);
+            node.collect(rest.unwrap_or_default(), matches, visit);
         }
     }
 

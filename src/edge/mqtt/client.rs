@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use ::mqtt::packet::Ack;
 use ::mqtt::{Frame, Malformed, Packet, QoS, Version, encode, reason};
 use base::{ConnInfo, Timestamp, limits};
 use rules::directory::{Outbox, Reason};
@@ -85,6 +86,13 @@ pub enum Done {
     Released {
         /// The packet id.
         pkid: u16,
+    },
+    /// The store may have room now for a PUBREC, or a PUBREL (`releases`), that came before.
+    Again {
+        /// The packet.
+        ack: Ack,
+        /// Whether it is a PUBREL.
+        releases: bool,
     },
     /// A command that was published to a topic, with its reason code.
     Command {
@@ -265,7 +273,7 @@ impl Peer for Client {
         Ok(used)
     }
 
-    fn finish(&mut self, done: Done, out: &mut Vec<u8>, _: &mut Owed) -> Result<(), Closing> {
+    fn finish(&mut self, done: Done, out: &mut Vec<u8>, owed: &mut Owed) -> Result<(), Closing> {
         match (done, &mut self.logged_in) {
             (Done::Login(accepted), _) => {
                 let Accepted { connack, logged_in } = *accepted;
@@ -283,6 +291,12 @@ impl Peer for Client {
             }
             (Done::Reply(to, reply), Some(logged_in)) => {
                 reply.send(|body| logged_in.send_reply(&self.server, Reply { to, body }, out));
+            }
+            (Done::Again { ack, releases: true }, Some(logged_in)) => {
+                logged_in.released(&self.server, ack, out, owed);
+            }
+            (Done::Again { ack, releases: false }, Some(logged_in)) => {
+                logged_in.taken(&self.server, ack, out, owed);
             }
             (Done::Command { qos, pkid, code }, Some(logged_in)) => {
                 logged_in.acknowledge_later(&self.server, qos, pkid, Some(code), out)?;

@@ -229,8 +229,9 @@ impl LoggedIn {
         }
         match Destination::of(publish.topic) {
             Destination::Dispatcher { compressed, suffix } => {
-                self.accept(server, publish.qos, publish.pkid, out)?;
-                self.request(server, publish, (compressed, suffix), now, out, owed);
+                if self.accept(server, publish.qos, publish.pkid, out)? {
+                    self.request(server, publish, (compressed, suffix), now, out, owed);
+                }
                 Ok(())
             }
             Destination::Thing(topic) => self.command(server, publish, topic, now, out, owed),
@@ -295,21 +296,21 @@ impl LoggedIn {
     }
 
     /// Accepts a request: it is acknowledged before it is carried out, and its packet id is stored
-    /// meanwhile.
+    /// meanwhile. False if it is refused, because the store takes nothing.
     fn accept(
         &mut self,
         server: &Arc<MqttServer>,
         qos: QoS,
         pkid: u16,
         out: &mut Vec<u8>,
-    ) -> Result<(), Closing> {
+    ) -> Result<bool, Closing> {
         let batch = self.take_id(server, qos, pkid)?;
         match server.app.broker.submit(batch) {
             // After a crash in between, a client that has no PUBREC asks again.
             Ok(receipt) => drop(receipt),
-            Err(_) => return self.acknowledge_lost(server, qos, pkid, out),
+            Err(_) => return self.acknowledge_lost(server, qos, pkid, out).map(|()| false),
         }
-        self.acknowledge(qos, pkid, reason::SUCCESS, out)
+        self.acknowledge(qos, pkid, reason::SUCCESS, out).map(|()| true)
     }
 
     /// Acknowledges a message when it is stored.
@@ -422,7 +423,13 @@ impl LoggedIn {
     }
 
     /// The client has taken a message with QoS 2, or refuses it: it is released when that is stored.
-    fn taken(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>, owed: &mut Owed) {
+    pub fn taken(
+        &mut self,
+        server: &Arc<MqttServer>,
+        ack: Ack,
+        out: &mut Vec<u8>,
+        owed: &mut Owed,
+    ) {
         let version = self.options.version;
         if ack.reason >= reason::UNSPECIFIED
             && self.topics.as_mut().is_some_and(|topics| topics.is_sent(ack.pkid))
@@ -442,17 +449,23 @@ impl LoggedIn {
                 }
             }
             Ok(_) => encode::pubrel(out, version, ack.pkid, reason::SUCCESS),
+            Err(StoreError::Busy) => again(ack, false, owed),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a message that a client has may come to it once more");
-                encode::pubrel(out, version, ack.pkid, reason::SUCCESS);
+                // Without PUBREL, it goes on from here on the client's next connection.
+                not_stored(&error);
             }
         }
     }
 
     /// The client has released a message with QoS 2: it is complete when that is stored, and its id
     /// may be used again.
-    fn released(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>, owed: &mut Owed) {
+    pub fn released(
+        &mut self,
+        server: &Arc<MqttServer>,
+        ack: Ack,
+        out: &mut Vec<u8>,
+        owed: &mut Owed,
+    ) {
         let version = self.options.version;
         if !take(&mut self.qos2, ack.pkid) {
             return encode::pubcomp(out, version, ack.pkid, reason::PACKET_ID_NOT_FOUND);
@@ -468,7 +481,15 @@ impl LoggedIn {
                     owed.block(Box::pin(promise));
                 }
             }
-            _ => encode::pubcomp(out, version, ack.pkid, reason::SUCCESS),
+            Some(Err(error)) => {
+                // Without PUBCOMP, the client releases it anew on its next connection.
+                self.qos2.push(ack.pkid);
+                match error {
+                    StoreError::Busy => again(ack, true, owed),
+                    error => drop(not_stored(&error)),
+                }
+            }
+            Some(Ok(_)) | None => encode::pubcomp(out, version, ack.pkid, reason::SUCCESS),
         }
     }
 
@@ -778,6 +799,14 @@ impl<'a> Destination<'a> {
             _ => Self::Broker,
         }
     }
+}
+
+/// Looks at a packet again when the store may have room; meanwhile the client waits.
+fn again(ack: Ack, releases: bool, owed: &mut Owed) {
+    owed.block(Box::pin(async move {
+        tokio::time::sleep(limits::STORE_ROOM_POLL).await;
+        Done::Again { ack, releases }
+    }));
 }
 
 /// Publishes when the tasks have run that were woken before this one: the runtime runs first who was

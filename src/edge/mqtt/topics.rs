@@ -444,9 +444,11 @@ impl Topics {
                 Some(Ok(Receipt::nothing()))
             }
             Sent::Delivery { seq, bytes, released, qos: QoS::ExactlyOnce, .. } => {
-                *released = true;
-                let bytes = std::mem::replace(bytes, RELEASE_BYTES);
-                Some(self.server.app.broker.taken(&self.link, *seq, bytes))
+                let stored = self.server.app.broker.taken(&self.link, *seq, *bytes);
+                if stored.is_ok() {
+                    (*released, *bytes) = (true, RELEASE_BYTES);
+                }
+                Some(stored)
             }
             _ => None,
         }

@@ -161,7 +161,13 @@ impl Wills {
         let (server, left) = (server.clone(), live.left());
         inner.waiting.retain(|_, will| !will.task.is_finished());
         if delay.is_zero() || inner.waiting.len() >= limits::DELAYED_WILLS_MAX {
-            tokio::spawn(async move { left.publish(&server).await });
+            drop(inner);
+            if let Last::Message(message) = left.last {
+                // At once: the server may be stopping.
+                publish_message(&server, left.org, &left.session, &message);
+            } else {
+                tokio::spawn(async move { left.publish(&server).await });
+            }
             return;
         }
         let later = left.clone();
@@ -194,11 +200,8 @@ impl Inner {
 impl Left {
     async fn publish(self, server: &MqttServer) {
         match self.last {
-            // What an owner that is gone has left is gone, too.
-            Last::Message(_) if !server.app.is_there(&self.session).unwrap_or(true) => {}
             Last::Message(message) => {
-                let message = message.published_at(Timestamp::now());
-                server.app.broker.publish_detached(self.org, message);
+                publish_message(server, self.org, &self.session, &message);
             }
             // Who was thrown out, or whose thing was deleted, has nothing more to say of things.
             Last::Command(_)
@@ -214,5 +217,12 @@ impl Left {
                 }
             }
         }
+    }
+}
+
+/// Publishes the message of a will, unless its owner is gone: then what it left is gone, too.
+fn publish_message(server: &MqttServer, org: OrgId, session: &Session, message: &Message) {
+    if server.app.is_there(session).unwrap_or(true) {
+        server.app.broker.publish_detached(org, message.published_at(Timestamp::now()));
     }
 }
