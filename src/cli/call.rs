@@ -20,8 +20,9 @@ const NOT_DONE: u8 = 2;
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 The URL is SCHEME://USER:PASSWORD@HOST:PORT/?OPTIONS. USER is an e-mail address (a user; '@' may be
-written %40), or a thing key whose PASSWORD is an application token. Without PORT: mqtt 1883,
-mqtts 8883, tcp 5050, tcps 5051, http and ws 8080, https and wss 8443. OPTIONS, joined by '&':
+written %40), or a thing key whose PASSWORD is an application token. What is special in either is
+percent-encoded, such as %3F for '?'. Without PORT: mqtt 1883, mqtts 8883, tcp 5050, tcps 5051,
+http and ws 8080, https and wss 8443. OPTIONS, joined by '&':
   app_id=TEXT         application id of a thing's login, also its MQTT client id [tr50d]
   client_id=TEXT      MQTT client id, if it is to be another
   version=3.1|3.1.1|5 version of MQTT [3.1.1]

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use client::Version::V311;
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
 use support::mqtt::{Connect, Wire};
 use support::{Endpoints, TOKEN, TestServer, eventually};
 
@@ -45,6 +46,68 @@ async fn check(program: &Path, name: &str) {
         drop(mortal);
         assert_eq!(watcher.message().await.payload, b"gone", "{name} {version}");
     }
+}
+
+/// A client of rumqttc with a session that is kept, and whether there was one.
+async fn rumqttc_client(server: &Endpoints, id: &str) -> (AsyncClient, EventLoop, bool) {
+    let address = server.address("mqtt");
+    let mut options = MqttOptions::new(id, address.ip().to_string(), address.port());
+    options.set_credentials(id, TOKEN).set_clean_session(false);
+    let (client, mut events) = AsyncClient::new(options, 10);
+    let Packet::ConnAck(connack) = incoming(&mut events).await else { panic!("no CONNACK") };
+    (client, events, connack.session_present)
+}
+
+/// What rumqttc gets next; what it has to acknowledge, it acknowledges when it is asked again.
+async fn incoming(events: &mut EventLoop) -> Packet {
+    loop {
+        if let Event::Incoming(packet) = events.poll().await.expect("connected") {
+            return packet;
+        }
+    }
+}
+
+/// The next messages: topic, QoS and whether it was retained.
+async fn messages(events: &mut EventLoop, count: usize) -> Vec<(String, QoS, bool)> {
+    let mut messages = Vec::new();
+    while messages.len() < count {
+        if let Packet::Publish(publish) = incoming(events).await {
+            messages.push((publish.topic, publish.qos, publish.retain));
+        }
+    }
+    messages
+}
+
+#[tokio::test]
+async fn rumqttc_keeps_a_session_and_gets_what_it_missed() {
+    let server = TestServer::start();
+    let (client, mut events, present) = rumqttc_client(&server, "rumqttc").await;
+    assert!(!present);
+    let levels = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+    for (number, qos) in levels.into_iter().enumerate() {
+        client.subscribe(format!("day/{number}"), qos).await.expect("taken");
+        while !matches!(incoming(&mut events).await, Packet::SubAck(_)) {}
+        client.publish(format!("day/{number}"), qos, false, "now").await.expect("taken");
+        let expected = (format!("day/{number}"), qos, false);
+        assert_eq!(messages(&mut events, 1).await, [expected]);
+    }
+    // The exchange of QoS 2 goes on behind the message.
+    while !matches!(incoming(&mut events).await, Packet::PubRel(_)) {}
+    client.disconnect().await.expect("taken");
+    while events.poll().await.is_ok() {}
+
+    let mut writer = Connect::thing(V311, "writer").open(&server).await;
+    writer.retain("day/0", "kept").await;
+    writer.tell("day/1", "missed").await;
+    writer.tell_once(7, "day/2", "missed").await;
+    let (client, mut events, present) = rumqttc_client(&server, "rumqttc").await;
+    assert!(present);
+    let missed = |number, qos| (format!("day/{number}"), qos, false);
+    let expected = [missed(1, QoS::AtLeastOnce), missed(2, QoS::ExactlyOnce)];
+    assert_eq!(messages(&mut events, 2).await, expected);
+    client.subscribe("day/0", QoS::AtLeastOnce).await.expect("taken");
+    let retained = ("day/0".to_owned(), QoS::AtLeastOnce, true);
+    assert_eq!(messages(&mut events, 1).await, [retained]);
 }
 
 #[tokio::test]
