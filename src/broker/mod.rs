@@ -942,6 +942,15 @@ impl Broker {
         if session.is_kept() && !self.has_room() {
             return Err(StoreError::Busy);
         }
+        self.give_back(session, pkid)
+    }
+
+    /// The message with this packet id was refused: the id is free at once, whether or not the store
+    /// takes that.
+    ///
+    /// # Errors
+    /// The store takes no more.
+    pub fn give_back(&self, session: &Session, pkid: u16) -> Result<Receipt, StoreError> {
         let mut inner = session.lock();
         let Some(kept) = &mut inner.kept else { return Ok(Receipt::nothing()) };
         let Some(index) = kept.received.iter().position(|known| *known == pkid) else {

@@ -331,11 +331,7 @@ impl LoggedIn {
                     return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
                 }
                 let promise = Promise::Stored(qos, pkid, code, receipt);
-                if owed.has_room(0) {
-                    owed.push(0, promise);
-                } else {
-                    owed.block(Box::pin(promise));
-                }
+                owe(owed, promise);
                 Ok(())
             }
             Err(error) => {
@@ -389,7 +385,7 @@ impl LoggedIn {
         if qos == QoS::ExactlyOnce && code >= reason::UNSPECIFIED {
             take(&mut self.qos2, pkid);
             if let Some(topics) = &self.topics
-                && let Ok(receipt) = server.app.broker.release(&topics.link().session, pkid)
+                && let Ok(receipt) = server.app.broker.give_back(&topics.link().session, pkid)
             {
                 // A client that is refused may use the id again at once.
                 drop(receipt);
@@ -442,11 +438,7 @@ impl LoggedIn {
         match taken {
             Ok(receipt) if !receipt.is_nothing() => {
                 let promise = Promise::Taken(ack.pkid, receipt);
-                if owed.has_room(0) {
-                    owed.push(0, promise);
-                } else {
-                    owed.block(Box::pin(promise));
-                }
+                owe(owed, promise);
             }
             Ok(_) => encode::pubrel(out, version, ack.pkid, reason::SUCCESS),
             Err(StoreError::Busy) => again(ack, false, owed),
@@ -475,11 +467,7 @@ impl LoggedIn {
         match stored {
             Some(Ok(receipt)) if !receipt.is_nothing() => {
                 let promise = Promise::Released(ack.pkid, receipt);
-                if owed.has_room(0) {
-                    owed.push(0, promise);
-                } else {
-                    owed.block(Box::pin(promise));
-                }
+                owe(owed, promise);
             }
             Some(Err(error)) => {
                 // Without PUBCOMP, the client releases it anew on its next connection.
@@ -798,6 +786,15 @@ impl<'a> Destination<'a> {
             },
             _ => Self::Broker,
         }
+    }
+}
+
+/// Promises what comes in order; where too much is promised, the next bytes wait for it.
+fn owe(owed: &mut Owed, promise: Promise) {
+    if owed.has_room(0) {
+        owed.push(0, promise);
+    } else {
+        owed.block(Box::pin(promise));
     }
 }
 
