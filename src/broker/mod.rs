@@ -9,7 +9,8 @@
 //! ```
 //!
 //! * A publish is matched, and handed to the subscribers, on the publisher's thread. Who is
-//!   connected gets it before the store has it.
+//!   connected gets it before the store has it, but for QoS 2 to a session that outlives its
+//!   connection: its packet id has to be durable before it is used.
 //! * A message with QoS 1 or 2 for a session that outlives its connection is a row of the store until
 //!   the client has acknowledged it. So is what is retained. Both are acknowledged to the publisher
 //!   when they are as durable as `server.durability` says.

@@ -686,7 +686,7 @@ impl LoggedIn {
     ///
     /// # Errors
     ///
-    /// The client does not acknowledge.
+    /// As [`Topics::poll_deliveries`].
     pub fn poll_deliveries(
         &mut self,
         cx: &mut Context<'_>,
