@@ -379,3 +379,27 @@ async fn an_id_that_came_round_waits_for_its_acknowledgement() {
         assert_eq!(link.session.is_ready(), expected == 1);
     }
 }
+
+#[tokio::test]
+async fn an_id_of_a_refused_message_is_free_and_one_that_is_released_waits_while_the_store_is_full()
+{
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    let mut batch = Batch::default();
+    for pkid in [1, 2] {
+        rig.broker.receive(&link.session, pkid, &mut batch);
+    }
+    rig.broker.submit(batch).expect("room").await.expect("stored");
+    let gate = rig.close_gate();
+    let mut large = Batch::default();
+    large.put(Table::Meta, "large", vec![0; bounds::STORE_QUEUE_BYTES_MAX / 2]);
+    let large = rig.broker.submit(large).expect("room");
+    assert!(matches!(rig.broker.release(&link.session, 1), Err(StoreError::Busy)));
+    assert_eq!(rig.broker.received(&link.session), [1, 2], "nothing has changed");
+    drop(rig.broker.give_back(&link.session, 2));
+    assert_eq!(rig.broker.received(&link.session), [1]);
+    drop(gate);
+    large.await.expect("stored");
+    rig.broker.release(&link.session, 1).expect("room").await.expect("stored");
+    assert!(rig.broker.received(&link.session).is_empty());
+}
