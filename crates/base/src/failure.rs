@@ -84,6 +84,8 @@ codes! {
         "Choose another, or change the one that the message names.", "ours";
     STORAGE_FULL = -95016, "The organisation's files take all the room of `files.org_max_bytes`.",
         "Delete files; nothing was stored.", "ours";
+    STORE_UNAVAILABLE = -95017, "The server stores nothing at the moment: its disk is nearly full, or its store has failed and is being opened again.",
+        "Send again later; this command was not executed. What deletes works while the disk is nearly full.", "ours";
     NO_ANSWER = -95020, "The thing has not answered in the time that the caller waits, or the mail expired or was purged before.",
         "Find out whether the thing is connected. A mail whose `ttl` lasts still waits for it; `mailbox.find` tells.", "ours";
     MAILBOX_FULL = -95021, "As many mails wait for the thing as `mailbox.waiting_max` allows.",
@@ -127,6 +129,11 @@ impl Failure {
     /// `what` (such as `session 5f…`) does not exist.
     pub fn not_found(what: impl std::fmt::Display) -> Self {
         Self::new(Code::NOT_FOUND, format!("{what} was not found."))
+    }
+
+    /// Whether the same request may succeed later without anybody changing anything about it.
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self.code, Code::RATE_LIMITED | Code::BUSY | Code::STORE_UNAVAILABLE)
     }
 
     /// Appends the failure object (`docs/protocol/tr50.md` 0, facts 11 and 12).
