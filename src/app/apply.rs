@@ -10,6 +10,7 @@ use store::{Receipt, StoreError};
 use crate::broker::Scope;
 
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
+use super::turns::Worker;
 use super::{App, journal, records};
 
 impl App {
@@ -42,7 +43,7 @@ impl App {
         Applied::offloaded(async move {
             let shared = app.clone();
             let work = move || shared.apply_to_sessions(changes, receipt, closes_at_once, now);
-            match app.offload(work).await {
+            match app.offload(Worker::Server, work).await {
                 Ok(applied) => applied.await,
                 Err(failure) => Outcome { stored: Err(failure), goodbyes: Goodbyes::default() },
             }

@@ -8,6 +8,7 @@ use store::{Batch, Receipt, StoreError};
 
 use super::App;
 use super::journal;
+use super::turns::Worker;
 
 impl App {
     /// Expires what is due, in steps between which other work gets its turn, and forgets ended
@@ -46,7 +47,7 @@ impl App {
     /// Forgets mails that were done long ago. It reads the disk, so it runs offload.
     pub async fn prune_mail(self: &Arc<Self>, now: Timestamp) {
         let app = self.clone();
-        let pruned = self.offload(move || {
+        let pruned = self.offload(Worker::Server, move || {
             while app.mailbox.prune(now)? {}
             Ok::<_, StoreError>(())
         });
@@ -97,7 +98,7 @@ impl App {
             }
             app.telemetry.sweep()
         };
-        if let Some(receipt) = self.offload(work).await?? {
+        if let Some(receipt) = self.offload(Worker::Server, work).await?? {
             receipt.await?;
         }
         Ok(())

@@ -44,6 +44,7 @@ mod presence;
 mod records;
 mod secret;
 mod token_guesses;
+mod turns;
 mod unauthenticated;
 
 pub use certificates::{Certificates, ClientNames, Shown};
@@ -54,6 +55,7 @@ pub use login::{Arrival, Credentials, LoginError, login_failure};
 pub use open::OpenError;
 pub use records::{IdentityError, check_bootstrap};
 pub use secret::SecretError;
+pub use turns::Worker;
 pub use unauthenticated::{CutOff, Lease, Unauthenticated};
 
 use passwords::Passwords;
@@ -106,7 +108,7 @@ pub struct App {
     /// Taken while subscribers are notified of a thing's connection.
     presence_turn: Mutex<()>,
     /// Turns of [`App::offload`].
-    offload_turns: Arc<Semaphore>,
+    turns: Arc<turns::Turns>,
 }
 
 impl App {
@@ -161,13 +163,16 @@ impl App {
     }
 
     /// Runs work that takes long on a thread that serves no connection. At most as much as there
-    /// are cores runs at once, for each holds what it reads in memory; the rest waits.
+    /// are cores runs at once, for each holds what it reads in memory; the rest waits, and
+    /// organisations take turns.
     ///
     /// # Errors
     ///
-    /// The work failed in a way that is a mistake of this program.
+    /// There is too much of it, of this principal more than of others; the work was not begun. Or
+    /// it failed in a way that is a mistake of this program.
     pub async fn offload<T: Send + 'static>(
         &self,
+        worker: Worker,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
@@ -175,16 +180,16 @@ impl App {
             Failure::new(Code::INTERNAL, "The server failed.")
         };
         // A task of its own: a turn that comes is used, whether or not somebody still waits for it.
-        let turns = self.offload_turns.clone();
+        let turns = self.turns.clone();
         let done = tokio::spawn(async move {
-            let turn = turns.acquire_owned().await.ok();
+            let turn = turns.take(worker).await?;
             let done = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
                 work()
             });
-            done.await
+            Ok::<_, Failure>(done.await)
         });
-        done.await.and_then(|done| done).map_err(|error| failed(&error))
+        done.await.map_err(|error| failed(&error))??.map_err(|error| failed(&error))
     }
 
     /// Changes that wait for the store.
@@ -313,8 +318,10 @@ pub(crate) mod tests {
             let mut mended = String::new();
             let request = Request::parse(request.as_bytes(), &mut mended).expect("a request");
             let mut out = Vec::new();
-            let turns = app.offload_turns.available_permits() as u32;
-            let turns = app.offload_turns.clone().acquire_many_owned(turns).await.expect("turns");
+            let mut turns = Vec::new();
+            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+                turns.push(app.turns.take(Worker::Server).await.expect("a turn"));
+            }
             let pending = execute(&app, &caller, &request.commands, b"", NOW, &mut out);
             let mut pending = pending.expect("it takes time");
             let waker = std::task::Waker::noop();

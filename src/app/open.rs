@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::connections::Connections;
 use super::passwords::Passwords;
+use super::turns::Turns;
 use super::unauthenticated::Unauthenticated;
 use super::{App, IdentityError, idle, journal, records, secret};
 use crate::broker::{Broker, BrokerConfig, Scope};
@@ -106,7 +107,7 @@ impl App {
             stale: Mutex::default(),
             journal: Mutex::default(),
             presence_turn: Mutex::default(),
-            offload_turns: Arc::new(Semaphore::new(cores)),
+            turns: Turns::new(cores),
         };
         app.recover(now)?;
         Ok(app)

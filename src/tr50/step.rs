@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::envelope::RawParams;
 use super::params::Field;
-use crate::app::{App, Effects};
+use crate::app::{App, Effects, Worker};
 
 /// A command of the language: everything that is known of it, in one place.
 pub struct CommandInfo {
@@ -199,6 +199,11 @@ impl Call<'_> {
         }
     }
 
+    /// For whom long work of this command is done.
+    pub fn worker(&self) -> Worker {
+        Worker::Principal(self.session.org_id(), self.session.who().principal_id())
+    }
+
     /// Looks for a reply: at once, or if that takes `long` on a thread that serves no connection.
     ///
     /// # Errors
@@ -222,6 +227,7 @@ impl Call<'_> {
         look: impl FnOnce(&Call<'_>) -> Result<R, Failure> + Send + 'static,
     ) -> Result<Later, Failure> {
         let (app, session, now) = (self.app.clone(), self.session.clone(), self.now);
+        let worker = self.worker();
         Ok(Later(Box::pin(async move {
             let work = {
                 let app = app.clone();
@@ -232,7 +238,7 @@ impl Call<'_> {
                     Ok((text, Effects::default()))
                 }
             };
-            app.offload(work).await?
+            app.offload(worker, work).await?
         })))
     }
 }

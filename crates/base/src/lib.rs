@@ -6,6 +6,7 @@
 //! * `failure`: error codes and their texts.
 //! * [`json`], [`utf8`]: writing JSON, and checking UTF-8.
 //! * [`topic`]: names and filters of MQTT topics.
+//! * [`shares`]: a bound that organisations share, and principals in them.
 //! * [`limits`]: every bound that the configuration does not set.
 
 mod conn;
@@ -14,6 +15,7 @@ mod id;
 pub mod json;
 pub mod limits;
 mod origin;
+pub mod shares;
 mod timestamp;
 pub mod topic;
 mod trusted;

@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+/// Long work that waits for its turn, of all principals: some seconds of each core, were every one
+/// the longest listing. Who has most of it makes way.
+pub const LONG_WORK_WAITING_MAX: u64 = 1000;
+
 /// Commands in one request. The gateways' aggregator fills messages of 20,000 bytes
 /// (`docs/protocol/tr50.md` 0, fact 30); the shortest command takes 24 of them.
 pub const COMMANDS_PER_REQUEST: usize = 1000;

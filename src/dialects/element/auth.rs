@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use base::{ConnInfo, OrgId, Timestamp};
 use hyper::HeaderMap;
-use rules::directory::{Principal, Session};
+use rules::directory::{Principal, PrincipalId, Session};
 use rules::identity::Authority;
 use rules::identity::model::User;
 
-use crate::app::{App, LoginError};
+use crate::app::{App, LoginError, Worker};
 use crate::dialects::credentials;
 
 /// A user who calls, and what they may see: super administrators and super operators everything,
@@ -68,6 +68,11 @@ impl Caller {
     /// The user.
     pub(super) const fn user(&self) -> &Arc<User> {
         &self.user
+    }
+
+    /// For whom a long listing is written.
+    pub(super) fn worker(&self) -> Worker {
+        Worker::Principal(self.user.home, PrincipalId::User(self.user.id))
     }
 
     /// The login of the user's sessions.

@@ -203,13 +203,14 @@ async fn list(
         true => Some(app.long_answers.clone().try_acquire_owned().map_err(|_| Error::busy())?),
         false => None,
     };
+    let worker = caller.worker();
     let (shared, caller) = (app.clone(), caller.clone());
     let work = move || {
         write(&mut head, &shared, &caller)?;
         head.extend_from_slice(&tail);
         Ok::<_, Error>((head, place))
     };
-    let (bytes, place) = app.offload(work).await??;
+    let (bytes, place) = app.offload(worker, work).await??;
     Ok(match place {
         Some(place) => Bytes::from_owner(LongAnswer { bytes, _place: place }),
         None => bytes.into(),

@@ -31,7 +31,8 @@ pub mod wheel;
 pub use event::{Event, Events};
 pub use outbox::{Outbox, Push, Replied};
 pub use session::{
-    End, Kind, Lifetime, OrgContext, OrgSwitch, Principal, Reason, Session, Start, Status, Who,
+    End, Kind, Lifetime, OrgContext, OrgSwitch, Principal, PrincipalId, Reason, Session, Start,
+    Status, Who,
 };
 
 use history::History;

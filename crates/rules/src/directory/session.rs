@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use base::{
-    ConnInfo, OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey, Timestamp, UserId,
-    limits,
+    ApplicationId, ConnInfo, OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey,
+    Timestamp, UserId, limits,
 };
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,14 @@ impl Who {
         }
     }
 
+    /// Who acts, whatever the thing.
+    pub fn principal_id(&self) -> PrincipalId {
+        match self {
+            Self::User(user) => PrincipalId::User(user.id),
+            Self::Application { application, .. } => PrincipalId::Application(application.id),
+        }
+    }
+
     /// The name for people: e-mail address or thing key.
     pub fn name(&self) -> &str {
         match self {
@@ -59,6 +67,15 @@ pub enum Principal {
     User(UserId),
     /// A thing.
     Thing(OrgId, ThingKey),
+}
+
+/// A principal: a user, or an application with its token, for whatever things it speaks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PrincipalId {
+    /// A user.
+    User(UserId),
+    /// An application.
+    Application(ApplicationId),
 }
 
 /// The two kinds of session.

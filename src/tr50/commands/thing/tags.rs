@@ -10,7 +10,7 @@ use store::Receipt;
 
 use super::change::{change_as, check_tags, distinct};
 use super::find::Selection;
-use crate::app::{App, Effects};
+use crate::app::{App, Effects, Worker};
 use crate::things::registry::Thing;
 use crate::tr50::commands::target::{Target, is_restricted};
 use crate::tr50::params::{missing, params};
@@ -168,13 +168,8 @@ impl Things {
                 return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
             }
             selection.check()?;
-            return Ok(Later::new(edit_selected(
-                call.app.clone(),
-                org,
-                selection,
-                edit,
-                (now, by),
-            )));
+            let (app, session) = (call.app.clone(), call.session.clone());
+            return Ok(Later::new(edit_selected(app, session, selection, edit, (now, by))));
         }
         if self.texts().len() > limits::THINGS_AT_ONCE_MAX {
             let (app, session) = (call.app.clone(), call.session.clone());
@@ -226,29 +221,32 @@ async fn edit_named(
     (now, by): (Timestamp, String),
 ) -> Result<After<Done>, Failure> {
     let shared = app.clone();
+    let worker = Worker::Principal(session.org_id(), session.who().principal_id());
     let work = move || {
         let call = Call { app: &shared, session: &session, now };
         let keys = things.named(&call)?;
         edit.apply_to(&shared, session.org_id(), &keys, (now, &by))
     };
-    Ok(After(Done, app.offload(work).await??.into()))
+    Ok(After(Done, app.offload(worker, work).await??.into()))
 }
 
 async fn edit_selected(
     app: Arc<App>,
-    org: OrgId,
+    session: Arc<Session>,
     selection: Selection,
     edit: Edit,
     (now, by): (Timestamp, String),
 ) -> Result<After<Done>, Failure> {
     let shared = app.clone();
-    let selected = app.offload(move || selection.things_of(&shared, org)).await??;
+    let (org, principal) = (session.org_id(), session.who().principal_id());
+    let first = Worker::Principal(org, principal);
+    let selected = app.offload(first, move || selection.things_of(&shared, org)).await??;
     let keys: Vec<ThingKey> = selected.into_iter().map(|thing| thing.key).collect();
     let edit = Arc::new((edit, by));
     for step in keys.chunks(limits::THINGS_STEP) {
         let (shared, edit, step) = (app.clone(), edit.clone(), step.to_vec());
         let work = move || edit.0.apply_to(&shared, org, &step, (now, &edit.1));
-        app.offload(work).await??.await?;
+        app.offload(Worker::Begun(org, principal), work).await??.await?;
     }
     Ok(After(Done, Effects::default()))
 }
