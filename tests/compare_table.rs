@@ -40,6 +40,9 @@ fn goals_compare_means_and_say_nothing_without_figures() {
     check(Goal::OfFloor(0.9), &[100.0], &[], &[80.0, 100.0], Some(true));
     check(Goal::OfFloor(0.9), &[100.0], &[], &[80.0, 99.0], Some(false));
     check(Goal::OfFloor(0.9), &[], &[], &[80.0], None);
+    check(Goal::PeerTimes(1.5), &[], &[150.0], &[100.0], Some(true));
+    check(Goal::PeerTimes(1.5), &[], &[149.0], &[100.0], Some(false));
+    check(Goal::PeerTimes(1.5), &[], &[], &[100.0], None);
     check(Goal::TimesPeer(4.0), &[], &[10.0], &[40.0], Some(true));
     check(Goal::TimesPeer(4.0), &[], &[], &[40.0], None);
     check(Goal::AtLeast(5.0), &[], &[], &[4.9], Some(false));

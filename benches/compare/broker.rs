@@ -13,8 +13,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::Result;
+use super::tls::Handshakes;
 
 /// The version that all speak.
 const VERSION: Version = Version::V311;
@@ -32,12 +35,14 @@ const FILTERS_AT_ONCE: usize = 100;
 pub(crate) const PAYLOAD: &[u8] = &[b'x'; 60];
 
 /// Where clients connect to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Broker {
     /// The listener.
     pub address: SocketAddr,
     /// The token of its clients, whose ids are thing keys then; none needs no login.
     pub token: Option<&'static str>,
+    /// How they do their handshakes, with TLS.
+    pub tls: Option<&'static Handshakes>,
 }
 
 /// What each client does.
@@ -103,7 +108,7 @@ impl Talkers {
 
 /// One connection to a broker.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     input: Vec<u8>,
     output: Vec<u8>,
 }
@@ -120,8 +125,14 @@ impl Client {
     }
 
     async fn open(broker: Broker, client_id: &str, clean: bool) -> Result<Self> {
-        let stream = TcpStream::connect(broker.address).await?;
-        stream.set_nodelay(true)?;
+        let stream = match broker.tls {
+            Some(handshakes) => Either::Right(Box::new(handshakes.connect(broker.address).await?)),
+            None => {
+                let stream = TcpStream::connect(broker.address).await?;
+                stream.set_nodelay(true)?;
+                Either::Left(stream)
+            }
+        };
         let mut client = Self { stream, input: Vec::new(), output: Vec::new() };
         let packet = Connect {
             version: VERSION,
@@ -197,7 +208,8 @@ impl Client {
     pub(crate) async fn leave(mut self) -> Result<()> {
         encode::disconnect(&mut self.output, VERSION, 0);
         self.stream.write_all(&self.output).await?;
-        while timeout(PATIENCE, self.stream.read_buf(&mut self.input)).await?? > 0 {
+        // Over TLS, one that closes without a word of it is an error.
+        while let Ok(1..) = timeout(PATIENCE, self.stream.read_buf(&mut self.input)).await? {
             self.input.clear();
         }
         Ok(())

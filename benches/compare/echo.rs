@@ -46,7 +46,8 @@ pub(crate) async fn rows(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows.into_iter().map(|(row, _)| row).collect())
 }
 
-fn talk(qos: QoS, window: usize, payload: &'static [u8]) -> Talk {
+/// Each client publishes what it has subscribed to.
+pub(crate) fn talk(qos: QoS, window: usize, payload: &'static [u8]) -> Talk {
     let (publish, subscribe) = ("echo/", "echo/");
     Talk { publish, subscribe, payload, window, publish_qos: qos, subscribe_qos: qos }
 }

@@ -23,6 +23,7 @@ mod report;
 mod round_trips;
 mod sessions;
 mod table;
+mod tls;
 mod worker;
 mod writes;
 
@@ -127,6 +128,8 @@ enum Kind {
     Patterns,
     /// Ordinary MQTT: memory of a subscription, and of a kept session
     Memory,
+    /// Handshakes and echoes over TLS
+    Tls,
     /// Request and reply through a broker to a worker
     Worker,
     /// Memory of an idle connection, and what its CONNECT costs
@@ -162,6 +165,7 @@ impl Kind {
             Self::Filters => filters::rows(bench).await,
             Self::Patterns => patterns::rows(bench).await,
             Self::Memory => memory::rows(bench).await,
+            Self::Tls => tls::rows(bench).await,
             Self::Worker => worker::rows(bench).await,
             Self::Idle => idle::rows(bench).await,
             Self::List => listing::rows(bench).await,

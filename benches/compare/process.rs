@@ -14,6 +14,7 @@ use support::{Program, TOKEN};
 use tokio::time::{Instant, sleep};
 
 use super::broker::Broker;
+use super::tls::{Handshakes, Pair};
 use super::{Bench, Result};
 
 /// Time for a server to start and to end.
@@ -25,6 +26,8 @@ pub(crate) struct Server {
     addresses: BTreeMap<String, SocketAddr>,
     /// What the clients of a broker log in with, where they have to.
     token: Option<&'static str>,
+    /// How they do their handshakes, with TLS.
+    tls: Option<&'static Handshakes>,
 }
 
 impl Server {
@@ -40,6 +43,20 @@ impl Server {
     /// The same with its state in a new folder, and room for all filters of the rows.
     pub(crate) fn ours_as_broker(bench: &Bench) -> Result<Self> {
         Self::ours(bench, &bench.folder()?, &[("TR50D_LIMITS__BROKER_FILTERS", "1000000")])
+    }
+
+    /// A broker that takes connections with TLS, too, with this pair.
+    pub(crate) fn ours_with_tls(bench: &Bench, pair: &Pair) -> Result<Self> {
+        let path = |path: &Path| path.display().to_string();
+        let (cert, key) = (path(&pair.cert), path(&pair.key));
+        let settings = [
+            ("TR50D_MQTT__TLS_LISTEN", "127.0.0.1:0"),
+            ("TR50D_TLS__CERT", &cert),
+            ("TR50D_TLS__KEY", &key),
+        ];
+        let mut server = Self::ours(bench, &bench.folder()?, &settings)?;
+        server.tls = Some(pair.handshakes()?);
+        Ok(server)
     }
 
     /// The floor, over `mqtt` or `tcp`; over MQTT with a prepared payload in all answers, if any.
@@ -58,25 +75,39 @@ impl Server {
 
     /// mosquitto, as fast as its configuration lets it be; none if it is not installed.
     pub(crate) async fn mosquitto(bench: &Bench) -> Result<Option<Self>> {
+        Self::mosquitto_with(bench, None).await
+    }
+
+    /// The same with TLS, and this pair.
+    pub(crate) async fn mosquitto_with_tls(bench: &Bench, pair: &Pair) -> Result<Option<Self>> {
+        Self::mosquitto_with(bench, Some(pair)).await
+    }
+
+    async fn mosquitto_with(bench: &Bench, pair: Option<&Pair>) -> Result<Option<Self>> {
         let Some(program) = find_mosquitto() else { return Ok(None) };
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let file = bench.folder()?.join("mosquitto.conf");
-        let lines = [
-            &format!("listener {} 127.0.0.1", address.port()),
-            "allow_anonymous true",
-            "set_tcp_nodelay true",
-            "persistence false",
+        let mut lines = vec![
+            format!("listener {} 127.0.0.1", address.port()),
+            "allow_anonymous true".to_owned(),
+            "set_tcp_nodelay true".to_owned(),
+            "persistence false".to_owned(),
             // None is dropped, however many are on their way.
-            "max_inflight_messages 0",
-            "max_queued_messages 0",
-            "log_dest none",
+            "max_inflight_messages 0".to_owned(),
+            "max_queued_messages 0".to_owned(),
+            "log_dest none".to_owned(),
         ];
+        if let Some(Pair { cert, key }) = pair {
+            lines.push(format!("certfile {}", cert.display()));
+            lines.push(format!("keyfile {}", key.display()));
+        }
         fs::write(&file, lines.join("\n"))?;
         let mut command = Command::new(program);
         command.arg("-c").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
         let mut addresses = BTreeMap::new();
-        addresses.insert("mqtt".to_owned(), address);
-        let server = Self { child: spawn(bench, command)?, addresses, token: None };
+        addresses.insert(if pair.is_some() { "mqtts" } else { "mqtt" }.to_owned(), address);
+        let tls = pair.map(Pair::handshakes).transpose()?;
+        let server = Self { child: spawn(bench, command)?, addresses, token: None, tls };
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
             if start.elapsed() > PATIENCE {
@@ -93,7 +124,7 @@ impl Server {
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
         let mut child = spawn(bench, command)?;
         let output = child.stdout.take().ok_or("a server has no output")?;
-        let mut server = Self { child, addresses: BTreeMap::new(), token: None };
+        let mut server = Self { child, addresses: BTreeMap::new(), token: None, tls: None };
         match Announced::read(output) {
             Ok(announced) => server.addresses = announced.addresses,
             Err(why) => {
@@ -112,7 +143,8 @@ impl Server {
 
     /// Where clients of ordinary MQTT connect to, and how.
     pub(crate) fn broker(&self) -> Result<Broker> {
-        Ok(Broker { address: self.address("mqtt")?, token: self.token })
+        let listener = if self.tls.is_some() { "mqtts" } else { "mqtt" };
+        Ok(Broker { address: self.address(listener)?, token: self.token, tls: self.tls })
     }
 
     /// A URL with this token; each device of a fleet logs in with its own thing key.

@@ -39,6 +39,8 @@ pub(crate) enum Goal {
     OfFloor(f64),
     /// At least so many times the peer's figure.
     TimesPeer(f64),
+    /// So little that the peer's figure is at least so many times this one.
+    PeerTimes(f64),
     /// At least this.
     AtLeast(f64),
     /// At most this.
@@ -77,6 +79,7 @@ impl Row {
         match self.goal {
             Goal::OfFloor(fraction) => Some(ours >= fraction * mean(&self.floor)?),
             Goal::TimesPeer(times) => Some(ours >= times * mean(&self.peer)?),
+            Goal::PeerTimes(times) => Some(times * ours <= mean(&self.peer)?),
             Goal::AtLeast(least) => Some(ours >= least),
             Goal::AtMost(most) => Some(ours <= most),
             Goal::None => None,
@@ -109,6 +112,7 @@ impl Row {
         let goal = match self.goal {
             Goal::OfFloor(fraction) => format!("{:.0} % of the floor", 100.0 * fraction),
             Goal::TimesPeer(times) => format!("{times} × mosquitto"),
+            Goal::PeerTimes(times) => format!("mosquitto {times} × as much"),
             Goal::AtLeast(least) => format!("≥ {}", limit(least)),
             Goal::AtMost(most) => format!("≤ {}", limit(most)),
             Goal::None => return String::new(),

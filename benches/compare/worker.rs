@@ -64,7 +64,7 @@ fn figure(value: f64, p50_ms: f64) -> Figure {
 
 /// The worker: answers on `reply/…` what is published on `api/…`, until the broker ends.
 pub(crate) async fn serve(address: SocketAddr) -> Result<()> {
-    let mut client = Client::connect(Broker { address, token: None }, "worker").await?;
+    let mut client = Client::connect(Broker { address, token: None, tls: None }, "worker").await?;
     client.subscribe(&["api/+".to_owned()], QoS::AtMostOnce).await?;
     println!("ready");
     loop {
