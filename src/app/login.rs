@@ -396,7 +396,11 @@ pub fn login_failure(error: &LoginError) -> Failure {
             let sentence = format!("Too many failed logins; try again in {seconds} seconds.");
             Failure::new(Code::LOGIN_LOCKED, sentence)
         }
-        LoginError::Refused(Refusal::Busy) | LoginError::Full(Full) => {
+        LoginError::Full(full) => {
+            let sentence = format!("The server can't take another login now: {full}; try again.");
+            Failure::new(Code::BUSY, sentence)
+        }
+        LoginError::Refused(Refusal::Busy) => {
             Failure::new(Code::BUSY, "The server can't take another login now; try again.")
         }
         LoginError::Store(_) | LoginError::Random(_) => {

@@ -9,6 +9,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use base::shares::{OverShare, Shares};
 use base::{OrgId, SessionId, SessionRef, SessionUuid, Timestamp};
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
@@ -58,10 +59,16 @@ pub struct DirectoryConfig {
     pub history_age_s: u64,
 }
 
-/// There are as many live sessions as the configuration allows, in all or of this login.
-#[derive(Debug, thiserror::Error)]
-#[error("the directory has no room for the session")]
-pub struct Full;
+/// There are as many live sessions as the configuration allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Full {
+    /// In all.
+    #[error("of the sessions of limits.sessions {0}")]
+    Sessions(OverShare),
+    /// Of this login.
+    #[error("this login has as many connections as limits.sessions_per_principal allows")]
+    Login,
+}
 
 /// The session directory, for those who read it.
 pub struct Directory {
@@ -74,6 +81,8 @@ pub struct Directory {
     by_principal: DashMap<Principal, Siblings>,
     wheel: Mutex<Wheel>,
     history: Mutex<History>,
+    /// Live sessions, by the organisation in which they are.
+    shares: Mutex<Shares<PrincipalId>>,
     next_serial: AtomicU64,
 }
 
@@ -98,6 +107,7 @@ impl Directory {
             by_principal: DashMap::new(),
             wheel: Mutex::new(Wheel::new(now.as_millis() / 1000)),
             history: Mutex::new(History::new(config.history_max, config.history_age_s)),
+            shares: Mutex::new(Shares::that_stay(config.sessions_max as u64)),
             next_serial: AtomicU64::new(0),
         }
     }
@@ -211,19 +221,20 @@ impl DirectoryWriter {
     ///
     /// # Errors
     ///
-    /// The directory is full, or the login has all its sessions bound to connections.
+    /// The organisation, or the principal in it, has its share of the directory, or the login has
+    /// all its sessions bound to connections.
     pub fn start(
         &self,
         start: Start,
         takes_over: bool,
         now: Timestamp,
     ) -> Result<(Arc<Session>, Events), Full> {
-        if self.sessions.len() >= self.config.sessions_max {
-            return Err(Full);
-        }
+        let (org, principal) = (start.access.org.id, start.who.principal_id());
+        self.shares.lock().take(org, principal, 1).map_err(Full::Sessions)?;
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(start, serial, self.ttl_s(), now));
-        let older = self.insert(&session, takes_over, self.config.per_principal_max)?;
+        let older = self.insert(&session, takes_over, self.config.per_principal_max);
+        let older = older.inspect_err(|_| self.shares.lock().give_back(org, principal, 1))?;
         let mut events = Events::default();
         for other in older {
             events.append(self.end(&other, Reason::Replaced, now));
@@ -267,7 +278,7 @@ impl DirectoryWriter {
         };
         if siblings.len() - older.len() >= siblings_max {
             let oldest = siblings.iter().find(|other| !bound(other));
-            older.push(oldest.ok_or(Full)?.clone());
+            older.push(oldest.ok_or(Full::Login)?.clone());
         }
         siblings.insert(session.clone());
         Ok(older)
@@ -280,9 +291,11 @@ impl DirectoryWriter {
             return Events::default();
         }
         // First into the history: who looks for it here and there finds it.
-        let forgotten = self.history.lock().push(session.clone());
+        let org = context.access.org.id;
+        let forgotten = self.history.lock().push(session.clone(), org);
+        self.shares.lock().give_back(org, session.who.principal_id(), 1);
         self.sessions.remove(&session.uuid());
-        self.roster(context.access.org.id).write().remove(session);
+        self.roster(org).write().remove(session);
         self.wheel.lock().remove(session);
         let principal = session.who.principal();
         self.by_principal.remove_if_mut(&principal, |_, siblings| {
@@ -326,6 +339,10 @@ impl DirectoryWriter {
         if context.access.org.id != org.id {
             self.roster(context.access.org.id).write().remove(session);
             self.roster(org.id).write().insert(session.clone());
+            let principal = session.who.principal_id();
+            let mut shares = self.shares.lock();
+            shares.give_back(context.access.org.id, principal, 1);
+            shares.hold(org.id, principal, 1);
         }
         session.set_access(&mut context, access);
         context.push_switch(switch);
@@ -399,12 +416,14 @@ impl DirectoryWriter {
         let session = Arc::new(session);
         // Those of a login that may have fewer now go when it starts the next.
         let _ = self.insert(&session, false, usize::MAX);
+        self.shares.lock().hold(session.org_id(), session.who.principal_id(), 1);
         session
     }
 
     /// Puts an ended session back; they come in the order of their ends.
     pub fn restore_ended(&self, session: Entry) -> Events {
-        let forgotten = self.history.lock().push(Arc::new(session));
+        let org = session.org_id();
+        let forgotten = self.history.lock().push(Arc::new(session), org);
         forgotten.into_iter().map(Event::Forgotten).collect()
     }
 

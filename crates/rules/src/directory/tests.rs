@@ -250,6 +250,59 @@ fn the_history_keeps_the_last_that_ended() {
 }
 
 #[test]
+fn who_logs_in_without_end_pushes_nobody_elses_end_out_of_the_history() {
+    let directory = DirectoryWriter::new(config(), at(0));
+    let end = |number: u64, who: u8, org: u8| {
+        let start = start(number, user(who), org, true, at(number as i64));
+        let (session, _) = directory.start(start, false, at(number as i64)).expect("room");
+        directory.end(&session, Reason::LoggedOut, at(number as i64))
+    };
+    let ended_in = |org: u8| {
+        let status = Some(vec![Status::LoggedOut]);
+        let query = Query { filter: Filter { status, ..Filter::default() }, ..page(0, 100) };
+        directory.list(OrgId::from_bytes([org; 12]), &query).count
+    };
+    for number in 0..2 {
+        drop(end(number, 1, 1));
+    }
+    drop(end(2, 2, 2));
+    for number in 3..50 {
+        assert_eq!(forgotten(&end(number, 3, 3)), usize::from(number >= 5));
+    }
+    assert_eq!([ended_in(1), ended_in(2), ended_in(3)], [2, 1, 2]);
+    // Nobody has more than this one would have: it loses its own oldest.
+    drop(end(50, 2, 2));
+    assert_eq!([ended_in(1), ended_in(2), ended_in(3)], [2, 1, 2]);
+}
+
+#[test]
+fn an_organisation_and_a_principal_have_a_share_of_the_directory() {
+    let directory = DirectoryWriter::new(DirectoryConfig { sessions_max: 64, ..config() }, at(0));
+    let begin = |number: u64, who: u8, org: u8| {
+        directory.start(start(number, user(who), org, false, at(0)), false, at(0))
+    };
+    let mut begun = 0;
+    let refused = loop {
+        match begin(begun, 1, 1) {
+            Ok(_) => begun += 1,
+            Err(full) => break full,
+        }
+    };
+    assert_eq!((begun, refused), (49, Full::Sessions(OverShare::Principal)));
+    let (other, _) = begin(100, 2, 1).expect("the principal is below its share");
+    let mut begun = 0;
+    let refused = loop {
+        match begin(200 + begun, 1, 2) {
+            Ok(_) => begun += 1,
+            Err(full) => break full,
+        }
+    };
+    assert_eq!((begun, refused), (14, Full::Sessions(OverShare::Full)));
+    drop(directory.end(&other, Reason::LoggedOut, at(0)));
+    assert!(begin(300, 2, 2).is_ok(), "there is room again");
+}
+
+#[test]
 fn filters_and_sorts() {
     let directory = DirectoryWriter::new(config(), at(0));
     for number in 0..6_u64 {
