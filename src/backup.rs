@@ -204,7 +204,7 @@ pub fn make(
     let filling = Filling::begin(dir, INCOMPLETE)?;
     // From before the moment on: what its rows name must not go.
     let _kept = blobs.keep_all();
-    let moment = store.moment();
+    let moment = store.moment()?;
     let mut contents = Contents::default();
     let copy = DiskStore::open(&dir.join(STORE))?;
     for table in moment.tables() {
@@ -347,7 +347,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), BackupError> {
 fn look_through(data_dir: &Path) -> Result<Contents, BackupError> {
     let store = DiskStore::open(data_dir)?;
     let blobs = Blobs::new(data_dir.join(FILES), false);
-    let moment = store.moment();
+    let moment = store.moment()?;
     let mut contents = Contents::default();
     for table in moment.tables() {
         for row in moment.rows(table) {
@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(restore(&copy, &back).expect("restored"), contents);
         let store = DiskStore::open(&back).expect("a store");
         assert_eq!(store.months(), [Month(600)]);
-        let points = store.moment().rows(Table::Telemetry(Month(600))).count();
+        let points = store.moment().expect("open").rows(Table::Telemetry(Month(600))).count();
         assert_eq!(points, 500);
     }
 

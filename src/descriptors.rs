@@ -1,37 +1,54 @@
-//! File descriptors: how many connections the limit of the process allows. Every connection takes
-//! one; the store and file transfers need some, too.
+//! File descriptors: who may have how many of those that the process is allowed. Nobody takes what
+//! the store needs: its engine stops to work when it can't open a file.
 
 use base::limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Asks for as many as this user may have: the usual default of 1024 is meant for programs of
-/// another kind. What is refused shows in [`connections_max`].
+/// another kind. What is refused shows in [`Shares`].
 pub fn raise() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// How many of the connections that the configuration allows this process can have, with a word in
-/// the log when these are fewer. A connection beyond them is answered that the server is full;
-/// without descriptors it would be kept waiting, and the store could not open its files.
-pub fn connections_max(wanted: usize) -> usize {
-    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };
-    let possible = besides_files(descriptors);
-    if possible < wanted {
-        tracing::warn!(
-            descriptors,
-            connections = possible,
-            "limits.connections does not fit into the limit of open files (ulimit -n): fewer are \
-             taken"
-        );
-    }
-    possible.min(wanted)
+/// Who may have how many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shares {
+    /// Connections. One beyond them is told that the server is full.
+    pub connections: usize,
+    /// Connections that are told so; any more are just closed.
+    pub told_full: usize,
+    /// Files that are moved.
+    pub transfers: usize,
 }
 
-/// The descriptors that connections may have of all.
-fn besides_files(descriptors: u64) -> usize {
-    let kept = limits::FILES_OPEN_MAX.min(descriptors / 4);
-    usize::try_from(descriptors - kept).unwrap_or(usize::MAX)
+impl Shares {
+    /// The shares of this process, with a word in the log when fewer connections are possible than
+    /// the configuration wants.
+    pub fn of_process(wanted: usize) -> Self {
+        let descriptors = getrlimit(Resource::Nofile).current;
+        let shares = Self::of(descriptors.unwrap_or(u64::MAX), wanted);
+        if shares.connections < wanted {
+            tracing::warn!(
+                descriptors,
+                connections = shares.connections,
+                "limits.connections does not fit into the limit of open files (ulimit -n): fewer \
+                 are taken"
+            );
+        }
+        shares
+    }
+
+    fn of(descriptors: u64, wanted: usize) -> Self {
+        let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let part = |most: usize, part: usize| most.min(all / part);
+        let (told_full, transfers) =
+            (part(limits::TOLD_FULL_MAX, 16), part(limits::FILE_TRANSFERS_MAX, 8));
+        let store = part(limits::STORE_FILES_MAX, 3);
+        let rest = part(limits::OTHER_FILES_MAX, 6);
+        let connections = all - told_full - transfers - store - rest;
+        Self { connections: connections.min(wanted), told_full, transfers }
+    }
 }
 
 #[cfg(test)]
@@ -39,17 +56,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_store_and_files_keep_their_descriptors() {
-        let check = |all, connections| assert_eq!(besides_files(all), connections, "{all}");
-        check(0, 0);
-        check(1024, 768);
-        check(20_000, 17_952);
-        check(1_048_576, 1_046_528);
+    fn everybody_has_some_of_few() {
+        let check = |all, connections, transfers| {
+            let shares = Shares::of(all, usize::MAX);
+            assert_eq!((shares.connections, shares.transfers), (connections, transfers), "{all}");
+        };
+        check(0, 0, 0);
+        check(300, 97, 37);
+        check(1024, 451, 128);
+        check(4096, 2924, 512);
+        check(20_000, 18_340, 1000);
+        check(u64::MAX, usize::MAX - 1660, 1000);
     }
 
     #[test]
     fn more_than_is_wanted_is_never_taken() {
-        assert_eq!(connections_max(1), 1);
-        assert!(connections_max(usize::MAX) > 1);
+        assert_eq!(Shares::of_process(1).connections, 1);
+        assert!(Shares::of_process(usize::MAX).connections > 1);
     }
 }

@@ -88,6 +88,10 @@ fn main() -> ExitCode {
     // A huge page that holds one small connection keeps two megabytes; the kernel makes them out of
     // what the allocator has, so that a server would grow with time. Where it can't be told, it stays.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+    if matches!(command, Command::Serve(_) | Command::Backup(_) | Command::Restore(_)) {
+        // What they write has password hashes and sessions in it.
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("can't start: {error}")),
@@ -212,15 +216,26 @@ async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     if let Some(demo) = &mut demo {
         demo.keep_if_named();
     }
+    let mut status = ExitCode::SUCCESS;
     if !signals.has_stop() {
         announce(&server, demo.as_ref()).map_err(|error| format!("can't write: {error}"))?;
-        while signals.next().await == Asked::Reload {
-            reload(&args, &server, &level);
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Reload => reload(&args, &server, &level),
+                    Asked::Stop => break,
+                },
+                why = server.lost() => {
+                    eprintln!("tr50d: {why}");
+                    status = ExitCode::FAILURE;
+                    break;
+                }
+            }
         }
     }
     server.stop().await;
     drop(demo);
-    Ok(ExitCode::SUCCESS)
+    Ok(status)
 }
 
 fn serve_config(args: &ServeArgs) -> Result<Config, String> {

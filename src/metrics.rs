@@ -40,6 +40,8 @@ pub struct Metrics {
     sms: Counter,
     points: Counter,
     store_queue: Gauge,
+    store_available: Gauge,
+    store_free: Gauge,
     mails: Gauge,
     mail_callers: Gauge,
     file_transfers: Gauge,
@@ -104,6 +106,12 @@ impl Metrics {
             sms: counter(r, "sms", "Text messages asked for by sms.send and written to the log"),
             points: counter(r, "telemetry_points", "Points of telemetry recorded"),
             store_queue: gauge(r, "store_queue", "Batches waiting for the store"),
+            store_available: gauge(
+                r,
+                "store_available",
+                "Whether the store takes all changes: 0 when its disk is full or its engine failed",
+            ),
+            store_free: gauge(r, "store_free_bytes", "Free bytes of the store's disk"),
             mails: gauge(r, "mails", "Mails waiting for things"),
             mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
             file_transfers: gauge(r, "file_transfers", "Files being uploaded or downloaded"),
@@ -205,6 +213,12 @@ impl Metrics {
         self.store_queue.set(i64::try_from(batches).unwrap_or(i64::MAX));
     }
 
+    /// Whether the store takes all changes, and the free bytes of its disk.
+    pub fn store(&self, available: bool, free: u64) {
+        self.store_available.set(available.into());
+        self.store_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+    }
+
     /// So many mails wait for things, and so many callers for their answers.
     pub fn mailbox(&self, mails: usize, callers: usize) {
         self.mails.set(i64::try_from(mails).unwrap_or(i64::MAX));
@@ -287,6 +301,7 @@ mod tests {
         metrics.sms_logged();
         metrics.points_recorded(3);
         metrics.store_queue(3);
+        metrics.store(true, 5);
         metrics.mailbox(5, 2);
         let text = metrics.render();
         let check = |line: &str| {
@@ -307,6 +322,8 @@ mod tests {
         check("tr50d_sms_total 1");
         check("tr50d_telemetry_points_total 3");
         check("tr50d_store_queue 3");
+        check("tr50d_store_available 1");
+        check("tr50d_store_free_bytes 5");
         check("tr50d_mails 5");
         check("tr50d_mail_callers 2");
         check("# EOF");

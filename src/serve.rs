@@ -13,7 +13,7 @@ use base::{ConnInfo, ConnectionId, Door, Failure, Protocol, Timestamp, limits};
 use bytes::Bytes;
 use hyper::header::HeaderMap;
 use hyper::{Request, Response};
-use store::{StoreError, disk::DiskStore};
+use store::{Condition, StoreError, disk, disk::DiskStore};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::app::{App, Counted, Lease, OpenError, Room, Shown};
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
-use crate::descriptors;
+use crate::descriptors::Shares;
 use crate::dialects::{cognite, credentials, element};
 use crate::edge::http::{self, Dialect, HttpConfig, HttpService};
 use crate::edge::mqtt::{self, MqttServer};
@@ -116,8 +116,24 @@ struct Shared {
     tls: Option<tls::Acceptor>,
     http: Arc<HttpConfig>,
     connections_max: usize,
+    told_full: usize,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+impl Shared {
+    /// The limits of all together that are reached.
+    fn reached_limits(&self) -> Vec<String> {
+        let limits = &self.app.config.limits;
+        let reached = [
+            ("limits.connections", self.app.connections.len(), self.connections_max),
+            ("limits.sessions", self.app.directory().len(), limits.sessions),
+            ("limits.broker_links", self.app.broker.load().kept_sessions, limits.broker_links),
+            ("the store's queue", self.app.store_queue(), base::limits::STORE_QUEUE_MAX),
+        ];
+        let reached = reached.into_iter().filter(|(_, count, max)| count >= max);
+        reached.map(|(name, count, _)| format!("{name} ({count})")).collect()
+    }
 }
 
 impl Server {
@@ -138,7 +154,8 @@ impl Server {
         let (app, store, control) = open(config)?;
         let app = Arc::new(app);
         let config = &app.config;
-        let connections_max = descriptors::connections_max(config.limits.connections);
+        let shares = Shares::of_process(config.limits.connections);
+        app.files.set_transfers_max(shares.transfers);
         let http = Arc::new(HttpConfig {
             body_bytes_max: config.limits.max_frame_bytes,
             trusted: config.proxy.trusted.clone(),
@@ -151,7 +168,8 @@ impl Server {
             app,
             tls,
             http,
-            connections_max,
+            connections_max: shares.connections,
+            told_full: shares.told_full,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -169,8 +187,7 @@ impl Server {
         let broker = shared.app.broker.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = broker.count_retained() {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "retained messages were not counted");
+                store::report(&error, "retained messages were not counted");
             }
         });
         let housekeeping = tokio::spawn(housekeeping(shared.clone()));
@@ -212,6 +229,17 @@ impl Server {
         });
     }
 
+    /// Waits until the store is lost, so that only a new process can help; why it is.
+    pub async fn lost(&self) -> String {
+        let mut condition = self.shared.app.store_room().watch();
+        let lost = condition.wait_for(|condition| matches!(condition, Condition::Lost(_))).await;
+        match lost.map(|condition| condition.to_string()) {
+            Ok(why) => why,
+            // The server has it for as long as it runs.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Stops in order: no new connections, answers in flight go out, sessions that are bound to
     /// connections end, state is on disk.
     pub async fn stop(self) {
@@ -247,7 +275,8 @@ type Opened = (App, Arc<DiskStore>, Control);
 fn open(config: Config) -> Result<Opened, StartError> {
     let data_dir = config.server.data_dir.clone();
     let missing: Vec<&Path> = data_dir.ancestors().take_while(|dir| !dir.exists()).collect();
-    let opened = open_store(&data_dir).and_then(|disk| {
+    let min_free = config.server.min_free_bytes;
+    let opened = open_store(&data_dir, min_free).and_then(|disk| {
         let opened = open_on(disk.clone(), &data_dir, config);
         if opened.is_err() {
             close(disk);
@@ -276,12 +305,13 @@ fn unmake(made: &[&Path]) {
     }
 }
 
-fn open_store(data_dir: &Path) -> Result<Arc<DiskStore>, StartError> {
+fn open_store(data_dir: &Path, min_free: Option<u64>) -> Result<Arc<DiskStore>, StartError> {
     let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     // Hashes of passwords and the names of everybody are for this user only.
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    disk::make_private(data_dir, &[backup::FILES]).map_err(OpenError::from)?;
     backup::check_restored(data_dir)?;
-    Ok(Arc::new(DiskStore::open(data_dir).map_err(OpenError::from)?))
+    Ok(Arc::new(DiskStore::open_kept(data_dir, min_free).map_err(OpenError::from)?))
 }
 
 /// Closes the store of a start that failed. The writer's thread lets go of it a little later than
@@ -374,7 +404,7 @@ struct Slot {
 
 impl Slot {
     fn new(shared: &Arc<Shared>, stop: &CancellationToken) -> (Self, Room) {
-        let (max, told) = (shared.connections_max, limits::TOLD_FULL_MAX);
+        let (max, told) = (shared.connections_max, shared.told_full);
         let (id, room) = shared.app.connections.enter(max, told, stop);
         (Self { shared: shared.clone(), id, address: None, full: room != Room::Free }, room)
     }
@@ -611,6 +641,16 @@ impl HttpService for Web {
     fn ready(&self) -> bool {
         !self.shared.stop.is_cancelled()
     }
+
+    fn readiness(&self) -> Result<Vec<String>, String> {
+        if !self.ready() {
+            return Err("the server stops".into());
+        }
+        match self.shared.app.store_room().condition() {
+            Condition::Good => Ok(self.shared.reached_limits()),
+            condition => Err(condition.to_string()),
+        }
+    }
 }
 
 /// What has to be done from time to time.
@@ -629,10 +669,11 @@ async fn housekeeping(shared: Arc<Shared>) {
         let now = Timestamp::now();
         shared.app.expire(now).await;
         if let Err(error) = shared.app.expire_mail(now).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "mails did not expire");
+            store::report(&error, "mails did not expire");
         }
         shared.app.metrics.store_queue(shared.app.store_queue());
+        let room = shared.app.store_room();
+        shared.app.metrics.store(room.condition() == Condition::Good, room.free());
         shared.app.metrics.unauthenticated(shared.app.unauthenticated.bytes());
         let (mails, callers) = shared.app.mailbox.counts();
         shared.app.metrics.mailbox(mails, callers);
@@ -653,8 +694,7 @@ async fn housekeeping(shared: Arc<Shared>) {
             keep_files(&shared.app);
             expire_topics(&shared.app);
             if let Err(error) = shared.app.store_counters().await {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "the sessions' counters were not stored");
+                store::report(&error, "the sessions' counters were not stored");
             }
         }
     }
@@ -668,8 +708,7 @@ fn expire_topics(app: &Arc<App>) {
     tokio::task::spawn_blocking(move || {
         let _runtime = handle.enter();
         if let Err(error) = broker.expire(Timestamp::now()) {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "what is over of MQTT topics was not removed");
+            store::report(&error, "what is over of MQTT topics was not removed");
         }
     });
 }
@@ -681,8 +720,7 @@ fn keep_files(app: &Arc<App>) {
     let files = app.files.clone();
     tokio::task::spawn_blocking(move || {
         if let Err(error) = files.housekeeping(Timestamp::now()) {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "files that are over were not removed");
+            store::report(&error, "files that are over were not removed");
         }
     });
 }

@@ -99,8 +99,7 @@ impl App {
                 if app.records.org(org).is_none()
                     && let Err(error) = app.broker.forget_retained(org)
                 {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, "retained messages were not forgotten");
+                    store::report(&error, "retained messages were not forgotten");
                 }
             }
             Affected::Within(_) => app.end_kept_sessions(&Scope::All),

@@ -1,8 +1,9 @@
 //! [`App::apply`], through which all changes go: effects of commands, ends of connections, expiry.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use base::{Timestamp, limits};
+use base::{SessionRef, Timestamp, limits};
 use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
 use rules::identity::RecordChanges;
 use store::{Receipt, StoreError};
@@ -10,6 +11,7 @@ use store::{Receipt, StoreError};
 use crate::broker::Scope;
 
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
+use super::journal::Unsaved;
 use super::turns::Worker;
 use super::{App, journal, records};
 
@@ -21,6 +23,9 @@ impl App {
         let Effects { receipt, records, affected, gone, sessions, after_reply, closes_at_once } =
             effects;
         debug_assert!(after_reply.is_none(), "who sends the reply has taken what comes behind it");
+        if let Err(error) = self.check_room(&sessions) {
+            return Applied::new(Err(error), Goodbyes::default());
+        }
         let stored = records.map_or(Ok(Receipt::nothing()), |records| self.change_records(records));
         let receipt = match stored {
             Ok(stored) => receipt.and(stored),
@@ -48,6 +53,15 @@ impl App {
                 Err(failure) => Outcome { stored: Err(failure), goodbyes: Goodbyes::default() },
             }
         })
+    }
+
+    /// What is promised to survive a restart is not begun when the store takes nothing.
+    fn check_room(&self, sessions: &[SessionChange]) -> Result<(), StoreError> {
+        let lasts = |change: &SessionChange| match change {
+            SessionChange::Switch(session, _) => session.lifetime() != Lifetime::Connection,
+            _ => false,
+        };
+        if sessions.iter().any(lasts) { self.tables.writer().check() } else { Ok(()) }
     }
 
     fn apply_to_sessions(
@@ -138,10 +152,82 @@ impl App {
         self.count(events);
         self.return_mail(events);
         self.publish_presence(events);
-        let _order = self.journal.lock();
-        let mut batch = journal::batch_of(events)?;
-        self.keep_seen(&mut batch, events)?;
+        let mut unsaved = self.journal.lock();
+        let recorded = self.submit_events(events, &unsaved.begun);
+        let recorded = match recorded {
+            // The ends go in all the same.
+            Err(error @ StoreError::NoRoom) => {
+                let ends: Vec<_> = events.iter().filter(|event| is_end(event)).cloned().collect();
+                match ends.is_empty() {
+                    true => Err((error, false)),
+                    false => match self.submit_events(&ends, &unsaved.begun) {
+                        // In order: what comes later waits for it, too.
+                        Ok(receipt) => {
+                            drop(receipt);
+                            Err((error, false))
+                        }
+                        Err(error) => Err((error, true)),
+                    },
+                }
+            }
+            recorded => recorded.map_err(|error| (error, true)),
+        };
+        match &recorded {
+            Ok(_) if unsaved.begun.is_empty() => {}
+            Ok(_) => self.note_unsaved(events, &mut unsaved, None),
+            Err((_, ends)) => self.note_unsaved(events, &mut unsaved, Some(*ends)),
+        }
+        recorded.map_err(|(error, _)| error)
+    }
+
+    fn submit_events(
+        &self,
+        events: &[Event],
+        unsaved: &HashSet<SessionRef>,
+    ) -> Result<Receipt, StoreError> {
+        let mut batch = journal::batch_of(events, unsaved)?;
+        self.keep_seen(&mut batch, events, unsaved)?;
         self.tables.submit(batch)
+    }
+
+    /// Remembers what the store has not of these events: with `refused` the beginnings, if it holds
+    /// true also the ends.
+    fn note_unsaved(&self, events: &[Event], unsaved: &mut Unsaved, refused: Option<bool>) {
+        for event in events {
+            match event {
+                Event::Started(session) if refused.is_some() => {
+                    unsaved.begun.insert(session.reference());
+                    self.note_stale(session);
+                }
+                Event::Switched(session) if refused.is_some() => self.note_stale(session),
+                Event::Ended(session, _) | Event::Revoked(session) => {
+                    let is_new = unsaved.begun.remove(&session.reference());
+                    let room = unsaved.ends.len() < limits::UNSAVED_ENDS_MAX;
+                    if refused == Some(true) && !is_new && room {
+                        unsaved.ends.push(event.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Hands over the ends that were refused.
+    ///
+    /// # Errors
+    ///
+    /// They are refused again.
+    pub(super) fn save_ends(&self) -> Result<Receipt, StoreError> {
+        let mut unsaved = self.journal.lock();
+        if unsaved.ends.is_empty() {
+            return Ok(Receipt::nothing());
+        }
+        let ends = std::mem::take(&mut unsaved.ends);
+        let submitted = self.submit_events(&ends, &unsaved.begun);
+        if submitted.is_err() {
+            unsaved.ends = ends;
+        }
+        submitted
     }
 
     /// To the store first, then in memory: what the store does not take has not happened.
@@ -195,4 +281,9 @@ impl App {
             }
         }
     }
+}
+
+/// Whether what is stored of it ends something.
+const fn is_end(event: &Event) -> bool {
+    matches!(event, Event::Ended(..) | Event::Revoked(_) | Event::Forgotten(_))
 }

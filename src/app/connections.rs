@@ -93,6 +93,11 @@ impl Connections {
         (id, room)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.state.lock().open
+    }
+
     /// Counts a connection for an address, which may have `max`. Whether that has room, which who
     /// has not logged in makes for it.
     pub fn count_for(&self, id: ConnectionId, address: Counted, max: usize) -> bool {

@@ -137,6 +137,5 @@ impl App {
 }
 
 fn log_unread(error: &StoreError) {
-    let error = error as &dyn std::error::Error;
-    tracing::error!(error, "who serves a thing could not be read");
+    store::report(error, "who serves a thing could not be read");
 }

@@ -215,8 +215,7 @@ impl Applied {
     /// Waits for nothing; a failure is in the log.
     pub fn detach(self) {
         if let Work::Refused(Some(error), _) = &self.0 {
-            let error = error as &dyn std::error::Error;
-            tracing::error!(error, "a change of the directory was not stored");
+            store::report(error, "a change of the directory was not stored");
         }
     }
 }

@@ -52,8 +52,7 @@ impl App {
             Ok::<_, StoreError>(())
         });
         if let Ok(Err(error)) = pruned.await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "old mails were not forgotten");
+            store::report(&error, "old mails were not forgotten");
         }
     }
 
@@ -63,24 +62,34 @@ impl App {
         let stale = std::mem::take(&mut *self.stale.lock());
         // Before anything can fail: what is not stored now is noted again with its next command.
         stale.iter().for_each(|session| session.clear_stale());
-        let mut written = Vec::new();
+        let mut written = vec![self.save_ends()];
         for step in stale.chunks(limits::EXPIRY_STEP) {
-            written.push(self.store_step(step)?);
+            let stored = self.store_step(step);
+            if stored.is_err() {
+                step.iter().for_each(|session| self.note_stale(session));
+            }
+            written.push(stored);
             tokio::task::yield_now().await;
         }
         for receipt in written {
-            receipt.await?;
+            receipt?.await?;
         }
         Ok(())
     }
 
     fn store_step(&self, sessions: &[Arc<Session>]) -> Result<Receipt, StoreError> {
-        let _order = self.journal.lock();
+        let mut unsaved = self.journal.lock();
         let mut batch = Batch::default();
         for session in sessions {
             journal::put_live(&mut batch, session)?;
         }
-        self.tables.submit(batch)
+        let receipt = self.tables.submit(batch)?;
+        if !unsaved.begun.is_empty() {
+            for session in sessions {
+                unsaved.begun.remove(&session.reference());
+            }
+        }
+        Ok(receipt)
     }
 
     /// Removes some of the telemetry whose thing is gone; with `expire`, also the months that are

@@ -1,9 +1,9 @@
 //! The journal: the directory's events as rows of the store, and the directory read back from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 
-use base::{OrgId, ThingId, Timestamp};
+use base::{OrgId, SessionRef, ThingId, Timestamp};
 use data_encoding::HEXLOWER;
 use rules::directory::record::SessionRecord;
 use rules::directory::{DirectoryWriter, End, Event, Events, Lifetime, Reason, Session, Who};
@@ -18,12 +18,25 @@ const SCAN_ROWS: usize = 1000;
 /// Changes stored at once when the server starts, some hundred kilobytes.
 const GROUP_CHANGES: usize = 1000;
 
-/// The changes of the store that belong to changes of the directory.
+/// What the store has not of what is in memory. It is stored when the store takes something again.
+#[derive(Default)]
+pub(super) struct Unsaved {
+    /// Live sessions whose beginning was refused.
+    pub(super) begun: HashSet<SessionRef>,
+    /// Ends that were refused.
+    pub(super) ends: Vec<Event>,
+}
+
+/// The changes of the store that belong to changes of the directory. Of sessions that the store does
+/// not have, the ends are left out.
 ///
 /// # Errors
 ///
 /// A session can't be written as a record; none of ours can't.
-pub(super) fn batch_of(events: &[Event]) -> Result<Batch, StoreError> {
+pub(super) fn batch_of(
+    events: &[Event],
+    unsaved: &HashSet<SessionRef>,
+) -> Result<Batch, StoreError> {
     let mut batch = Batch::default();
     for event in events {
         match event {
@@ -32,6 +45,8 @@ pub(super) fn batch_of(events: &[Event]) -> Result<Batch, StoreError> {
             }
             // A record says who and where; rights follow from that.
             Event::RightsChanged(_) => {}
+            Event::Ended(session, _) | Event::Revoked(session)
+                if unsaved.contains(&session.reference()) => {}
             // Of an end whose event came before, the record may be lost.
             Event::Ended(session, _) | Event::Revoked(session) => {
                 batch.delete(Table::Sessions, *session.reference().as_bytes());
@@ -103,7 +118,7 @@ pub(super) fn recover(
         }
         Ok(())
     })?;
-    store.commit(&[batch_of(&surplus)?])?;
+    store.commit(&[batch_of(&surplus, &HashSet::new())?])?;
     let (mut live, mut ends) = (0, Ends::default());
     scan(store, Table::Sessions, |key, record| {
         let serial = directory.take_serial();
@@ -123,7 +138,8 @@ pub(super) fn recover(
         };
         session.end_unseen(End { reason, at: now });
         ends.add(key, &session)?;
-        ends.batch.0.extend(batch_of(&directory.restore_ended(session))?.0);
+        let surplus = directory.restore_ended(session);
+        ends.batch.0.extend(batch_of(&surplus, &HashSet::new())?.0);
         if ends.batch.0.len() >= GROUP_CHANGES {
             ends.store(store, things)?;
         }

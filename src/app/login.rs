@@ -114,7 +114,7 @@ impl App {
     }
 
     /// Logs in and starts a session that is bound to no connection. When it returns, the session
-    /// survives a crash of the server.
+    /// survives a crash of the server, unless the store takes nothing at the moment.
     ///
     /// # Errors
     ///
@@ -149,6 +149,9 @@ impl App {
         let (session, events) = self.sessions.start(start, false, now)?;
         let stored = match self.record(&events) {
             Ok(receipt) => receipt.await,
+            // Whoever deletes something has to get in: it lasts until the server ends, and is stored
+            // as soon as the store takes something again.
+            Err(StoreError::NoRoom | StoreError::Unavailable) => Ok(()),
             Err(error) => Err(error),
         };
         if let Err(error) = stored {
@@ -403,6 +406,7 @@ pub fn login_failure(error: &LoginError) -> Failure {
         LoginError::Refused(Refusal::Busy) => {
             Failure::new(Code::BUSY, "The server can't take another login now; try again.")
         }
+        LoginError::Store(error) if error.is_temporary() => error.as_failure(),
         LoginError::Store(_) | LoginError::Random(_) => {
             tracing::error!(error = error as &dyn std::error::Error, "a login failed");
             Failure::new(Code::INTERNAL, "The server could not start a session.")

@@ -103,8 +103,9 @@ pub struct App {
     /// Sessions that survive a restart and whose counters have changed since they were stored.
     stale: Mutex<Vec<Arc<Session>>>,
     /// Held from the making of a record to its place in the writer's queue: otherwise the record
-    /// of a live session could come after that of its end, and bring it back after a restart.
-    journal: Mutex<()>,
+    /// of a live session could come after that of its end, and bring it back after a restart. In it
+    /// is what the store did not take.
+    journal: Mutex<journal::Unsaved>,
     /// Taken while subscribers are notified of a thing's connection.
     presence_turn: Mutex<()>,
     /// Turns of [`App::offload`].
@@ -125,7 +126,14 @@ impl App {
     /// Notes commands of a session.
     pub fn touch(&self, session: &Arc<Session>, now: Timestamp, commands: u64) {
         session.touch(now, commands);
-        if session.lifetime() != Lifetime::Connection && session.mark_stale() {
+        if session.lifetime() != Lifetime::Connection {
+            self.note_stale(session);
+        }
+    }
+
+    /// Has the store get a session as it is then with the next counters.
+    fn note_stale(&self, session: &Arc<Session>) {
+        if session.mark_stale() {
             self.stale.lock().push(session.clone());
         }
     }
@@ -135,8 +143,7 @@ impl App {
         let stored = self.store_counters().await;
         for result in [stored, self.tables.writer().stop().await] {
             if let Err(error) = result {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "the last changes were not stored");
+                store::report(&error, "the last changes were not stored");
             }
         }
     }
@@ -157,8 +164,7 @@ impl App {
         };
         // The file is stored in any case; the writer says when it loses something.
         if let Err(error) = self.telemetry.publish(owner, Kind::Log, &[point], now) {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "the end of an upload was not logged");
+            store::report(&error, "the end of an upload was not logged");
         }
     }
 
@@ -190,6 +196,11 @@ impl App {
             Ok::<_, Failure>(done.await)
         });
         done.await.map_err(|error| failed(&error))??.map_err(|error| failed(&error))
+    }
+
+    /// The room of the store, and how it is.
+    pub fn store_room(&self) -> &store::Room {
+        self.tables.store().room()
     }
 
     /// Changes that wait for the store.

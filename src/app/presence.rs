@@ -5,9 +5,9 @@
 //! A thing is connected while its own connection, or that of the thing it is bound to, is there
 //! (`docs/protocol/tr50.md` 0, fact 28). Sessions over HTTP are no connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use base::{OrgId, ThingId, ThingKey, limits};
+use base::{OrgId, SessionRef, ThingId, ThingKey, limits};
 use rules::directory::{Event, Lifetime, Principal, Session, Who};
 use store::{Batch, StoreError};
 
@@ -49,8 +49,7 @@ impl App {
                 continue;
             }
             if let Err(error) = self.publish_family(org, id, key, came) {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "a thing's connection can't be told of");
+                store::report(&error, "a thing's connection can't be told of");
             }
         }
     }
@@ -105,11 +104,18 @@ impl App {
     }
 
     /// Adds to the batch when the things whose sessions have ended were last seen.
-    pub(super) fn keep_seen(&self, batch: &mut Batch, events: &[Event]) -> Result<(), StoreError> {
+    /// Those of `unsaved` sessions are left out, as these are.
+    pub(super) fn keep_seen(
+        &self,
+        batch: &mut Batch,
+        events: &[Event],
+        unsaved: &HashSet<SessionRef>,
+    ) -> Result<(), StoreError> {
         let mut last: BTreeMap<(OrgId, ThingId), Seen> = BTreeMap::new();
         for event in events {
             if let Event::Ended(session, _) = event
                 && let Who::Application { application, thing_id, .. } = session.who()
+                && !unsaved.contains(&session.reference())
             {
                 let seen = Seen::of(session);
                 let entry = last.entry((application.org, *thing_id)).or_insert(seen);

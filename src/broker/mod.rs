@@ -335,8 +335,7 @@ impl Broker {
         }
         drop(sessions);
         if let Err(error) = session.look_now(&self.0.tables) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "what waits for an MQTT client could not be read");
+            store::report(&error, "what waits for an MQTT client could not be read");
         }
         // Without it, its time would be counted from when the client left last, after a crash.
         self.store_or_log(&session);
@@ -590,8 +589,7 @@ impl Broker {
         let broker = self.clone();
         runtime.spawn(async move {
             if let Err(error) = broker.erase(session.number()).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "an MQTT session that is over was not removed");
+                store::report(&error, "an MQTT session that is over was not removed");
             }
         });
     }
@@ -647,15 +645,13 @@ impl Broker {
 
     fn store_or_log(&self, session: &Session) {
         if let Err(error) = self.store_session(session) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "that an MQTT client came or went was not stored");
+            store::report(&error, "that an MQTT client came or went was not stored");
         }
     }
 
     fn submit_or_log(&self, batch: Batch) {
         if let Err(error) = self.0.tables.submit(batch) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "a change of an MQTT session was not stored");
+            store::report(&error, "a change of an MQTT session was not stored");
         }
     }
 

@@ -116,8 +116,7 @@ impl Broker {
     /// Publishes where nobody waits for it.
     pub fn publish_detached(&self, org: OrgId, message: Message) {
         let log = |error: StoreError| {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "a message was not kept for all subscribers");
+            store::report(&error, "a message was not kept for all subscribers");
         };
         match self.publish(org, message, None, Batch::default()) {
             Some(Ok(FanOut::More(publishing))) => {
@@ -201,6 +200,9 @@ impl Publishing {
     fn retain(&mut self) -> Result<(), StoreError> {
         let org = self.org();
         let order = org.order.lock();
+        if !self.message.payload().is_empty() {
+            self.broker.0.tables.writer().check()?;
+        }
         let (mut batch, retained) = (Batch::default(), &self.broker.0.retained);
         self.retained = retained.change(self.org_id, &self.message, &mut batch)?.is_ok();
         self.receipt = self.broker.0.tables.submit(batch)?;
@@ -218,6 +220,8 @@ impl Publishing {
         let org = self.org();
         let (mut batch, mut row) = (Batch::default(), Vec::new());
         let _order = org.order.lock();
+        // Before anything is numbered.
+        self.broker.0.tables.writer().check()?;
         if !self.kept.is_empty() {
             self.message.put_row(&mut row);
         }

@@ -96,6 +96,9 @@ sections! {
         bootstrap: Option<PathBuf> = None,
         /// What "durable" means in a reply that promises it.
         durability: Durability = Durability::Os,
+        /// Free bytes of the disk below which whatever adds is refused; none: a tenth of the disk, at
+        /// most 512 MiB. 0 is no mark.
+        min_free_bytes: Option<u64> = None,
         /// Characters of the tokens that the server makes.
         token_chars: usize = TOKEN_BYTES_MIN,
         /// Whether listeners without TLS may be reached from other machines.
@@ -201,7 +204,7 @@ sections! {
         /// Bytes of one file.
         max_bytes: u64 = 1_073_741_824,
         /// Bytes of all files of an organisation, in blocks of 4 KiB; 0 is no limit.
-        org_max_bytes: u64 = 0,
+        org_max_bytes: u64 = 10_737_418_240,
     }
     /// `[log]`: what is logged, and how.
     log: Log {

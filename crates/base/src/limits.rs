@@ -29,10 +29,14 @@ pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
 /// once.
 pub const ACCEPT_BACKLOG: u32 = 4096;
 
-/// File descriptors that connections leave to others: the store keeps up to 900 files open, as many
-/// files may be moved as [`FILE_TRANSFERS_MAX`] says, and there are listeners and pipes. Of a small
-/// limit (`ulimit -n`) it is a quarter.
-pub const FILES_OPEN_MAX: u64 = 2048;
+/// File descriptors that are left to the store: it keeps up to 256 tables open, and so does the copy
+/// that a backup makes; those that it writes and merges come on top. Of a small limit (`ulimit -n`) it
+/// is a third.
+pub const STORE_FILES_MAX: usize = 512;
+
+/// File descriptors for listeners, pipes, the control socket, and sockets that are being refused. Of a
+/// small limit it is a sixth.
+pub const OTHER_FILES_MAX: usize = 48;
 
 /// Connections above the limit that get an answer saying so, before any more are just closed.
 pub const TOLD_FULL_MAX: usize = 100;
@@ -294,6 +298,31 @@ pub const ORG_DEPTH_MAX: usize = 32;
 
 /// Batches waiting for the store's writer.
 pub const STORE_QUEUE_MAX: usize = 65_536;
+
+/// How often the store's disk is measured. In between, what is written is counted.
+pub const STORE_CHECK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a caller waits for a change over which the engine failed. Reopening takes less, unless
+/// the cause lasts.
+pub const STORE_HELD_WAIT: Duration = Duration::from_secs(10);
+
+/// Ends of sessions that wait for a store that has failed.
+pub const UNSAVED_ENDS_MAX: usize = 100_000;
+
+/// The pause between two tries with an engine that fails again, from the first to the longest.
+pub const STORE_REOPEN_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(250), Duration::from_secs(8));
+
+/// The mark below which nothing is added, where the configuration sets none: about what the engine
+/// needs at once, its journals, what it has in memory, and a table of each level that it merges.
+pub const MIN_FREE_BYTES: u64 = 512 * 1024 * 1024;
+
+/// The largest part of a disk that the mark takes, where the configuration sets none: a tenth.
+pub const MIN_FREE_PART: u64 = 10;
+
+/// Bytes set aside in a file that is let go of when others have filled the disk, so that deleting
+/// goes on: an eighth of the mark, and not more than this. It is enough for 100,000 deletions.
+pub const STORE_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Memory of the batches that wait for the store's writer: a million points of telemetry, which it
 /// writes in two seconds. More is refused with the advice to try again.

@@ -6,6 +6,8 @@
 
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Code, Failure};
 
@@ -17,13 +19,21 @@ mod suite;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod watched;
+mod report;
+mod room;
 mod writer;
 
+pub use report::report;
+pub use room::{Condition, Room};
 pub use tables::Tables;
 pub use writer::{Durability, Receipt, Writer};
 
 /// Under which name the store logs: a filter for `tr50d` shows its lines too.
 const LOG_TARGET: &str = "tr50d::store";
+
+/// The longest value among the messages of MQTT sessions that is not a message: how far a client has
+/// read, and that it has released one.
+const MARK_BYTES_MAX: usize = 8;
 
 /// The version of the tables' layout that this program writes. Version 1 knew no more of things
 /// than that they exist, version 2 no sessions and messages of ordinary MQTT; their tables are read
@@ -153,6 +163,12 @@ impl Table {
         }
     }
 
+    /// Whether it has rows of what has ended or goes elsewhere, which come with the removal of others:
+    /// the outcome of a mail, when a thing was seen last, that the telemetry of a thing is to go.
+    const fn keeps_ends(self) -> bool {
+        matches!(self, Self::History | Self::Seen | Self::Mails | Self::MqttMessages | Self::Meta)
+    }
+
     /// Whether a read by key sees what waits for the writer. Nobody reads a point of telemetry, a
     /// session or what waits in one by key, so they are spared the cost.
     const fn shows_waiting(self) -> bool {
@@ -200,6 +216,21 @@ impl Batch {
             Change::Delete(_, key) => key.len(),
         };
         self.0.iter().map(|change| size_of::<Change>() + heap(change)).sum()
+    }
+
+    /// Whether it takes more room than it gives back. Whatever only removes does not, with what is
+    /// kept of what it ends; nor does what replaces a few bytes.
+    pub fn adds(&self) -> bool {
+        let (mut removes, mut keeps) = (false, false);
+        for change in &self.0 {
+            match change {
+                Change::Delete(..) => removes = true,
+                Change::Put(Table::MqttMessages, _, value) if value.len() <= MARK_BYTES_MAX => {}
+                Change::Put(table, ..) if table.keeps_ends() => keeps = true,
+                Change::Put(..) => return true,
+            }
+        }
+        keeps && !removes
     }
 
     /// The value that the change at this place puts.
@@ -259,20 +290,72 @@ pub enum StoreError {
     /// Too many changes wait for the writer.
     #[error("the store is behind with its work")]
     Busy,
+    /// The disk has less room than `server.min_free_bytes`, and the change adds something.
+    #[error("the disk of the store has no room")]
+    NoRoom,
+    /// The engine has failed and is being opened again: nothing was taken.
+    #[error("the store has failed and is being opened again")]
+    Unavailable,
+    /// The engine failed over a change that was taken. It is kept and stored as soon as that works;
+    /// it is lost if the process ends before.
+    #[error("the store has failed; the change waits until it works again")]
+    Held,
+    /// The files are damaged.
+    #[error(
+        "the store is damaged: {what}. Restore a backup: stop the server, move the data directory \
+         away, and run `tr50d restore` with a directory that `tr50d backup` made"
+    )]
+    Damaged {
+        /// What is wrong, and where.
+        what: String,
+    },
+    /// A file or directory is not this user's alone, and can't be made so.
+    #[error("others can read {}, and that can't be changed: {why}", path.display())]
+    NotPrivate {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the same may work later: the operator is told by the condition of the store, and each
+    /// caller by its own failure.
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::Busy | Self::NoRoom | Self::Unavailable | Self::Held)
+    }
+}
+
+impl StoreError {
+    /// What the caller of a command is told.
+    pub fn as_failure(&self) -> Failure {
+        let unavailable = |why| Failure::new(Code::STORE_UNAVAILABLE, why);
+        match self {
+            Self::Busy => {
+                Failure::new(Code::BUSY, "The store is behind with its work; try again.")
+            }
+            Self::NoRoom => unavailable(
+                "The server's disk is nearly full: nothing more is stored, only deleted.",
+            ),
+            Self::Unavailable => unavailable(
+                "The server's store has failed and is being opened again; try again.",
+            ),
+            Self::Held => unavailable(
+                "The server's store has failed; the change is stored when it works again, if the \
+                 server does not end before.",
+            ),
+            error => {
+                report(error, "a command failed");
+                Failure::new(Code::INTERNAL, "The server could not read or write its store.")
+            }
+        }
+    }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Busy => {
-                Self::new(Code::BUSY, "The store is behind with its work; try again.")
-            }
-            error => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(target: LOG_TARGET, error, "a command failed");
-                Self::new(Code::INTERNAL, "The server could not read or write its store.")
-            }
-        }
+        error.as_failure()
     }
 }
 
@@ -315,6 +398,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes all commits so far survive the loss of power.
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// Its room and condition.
+    fn room(&self) -> &Arc<Room>;
+
+    /// Waits at most so long for a commit that failed to be worth another try; false if that will
+    /// never be.
+    fn recovers(&self, _wait: Duration) -> bool {
+        false
+    }
 }
 
 /// Refuses what no engine can keep, before anything is written.

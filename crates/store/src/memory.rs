@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Batch, Change, Month, Row, Store, StoreError, Table, check_keys, is_empty_range};
+use super::{Batch, Change, Month, Room, Row, Store, StoreError, Table, check_keys, is_empty_range};
 
 /// The rows of a table.
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -14,6 +15,7 @@ type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Default)]
 pub struct MemoryStore {
     tables: RwLock<BTreeMap<Table, Rows>>,
+    room: Arc<Room>,
 }
 
 impl MemoryStore {
@@ -91,6 +93,10 @@ impl Store for MemoryStore {
 
     fn sync(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 }
 

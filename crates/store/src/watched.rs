@@ -1,12 +1,13 @@
 //! A store for tests: it reports what is committed, and can hold commits back or make them fail.
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::memory::MemoryStore;
-use super::{Batch, Month, Row, Store, StoreError, Table};
+use super::{Batch, Month, Room, Row, Store, StoreError, Table};
 
 /// A store in memory whose commits wait for the gate, and fail on demand.
 #[derive(Default)]
@@ -71,5 +72,9 @@ impl Store for Watched {
     fn sync(&self) -> Result<(), StoreError> {
         self.syncs.fetch_add(1, Ordering::SeqCst);
         self.inner.sync()
+    }
+
+    fn room(&self) -> &Arc<Room> {
+        self.inner.room()
     }
 }

@@ -4,8 +4,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use base::limits;
 use dashmap::DashMap;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use super::{Batch, Change, LOG_TARGET, Store, StoreError, Table};
+use super::{Batch, Change, LOG_TARGET, Room, Store, StoreError, Table};
 
 /// What a commit survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +33,7 @@ pub struct Writer {
     /// key is always the last that was submitted.
     next: Arc<Mutex<u64>>,
     waiting: Arc<Waiting>,
+    room: Arc<Room>,
 }
 
 /// The number of a batch and the value that it puts; none: it removes the key.
@@ -43,6 +45,8 @@ struct Waiting {
     values: DashMap<(Table, Vec<u8>), NumberedValue>,
     /// The memory that all batches take which are not committed.
     bytes: AtomicUsize,
+    /// Whether the writer is to end even though the store fails.
+    stopping: AtomicBool,
 }
 
 impl Waiting {
@@ -73,19 +77,23 @@ impl Writer {
     pub fn spawn(store: Arc<dyn Store>, durability: Durability) -> Self {
         let (queue, work) = mpsc::channel(limits::STORE_QUEUE_MAX);
         let waiting = Arc::<Waiting>::default();
-        let shared = waiting.clone();
+        let (shared, room) = (waiting.clone(), store.room().clone());
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || run(&*store, durability, &shared, work))
             .expect("the system has a thread left when the program starts");
-        Self { queue, next: Arc::default(), waiting }
+        Self { queue, next: Arc::default(), waiting, room }
     }
 
     /// Hands changes over, to be committed after all that was submitted before. Who does not
     /// wait for the receipt finds a failure in the log.
     ///
+    /// What is taken is committed, if need be when the store works again: whoever has changed its
+    /// own state with it need not take that back.
+    ///
     /// # Errors
-    /// [`StoreError::Busy`] when the queue is full, [`StoreError::Closed`] after `stop`.
+    /// [`StoreError::Busy`] when the queue is full, [`StoreError::Closed`] after `stop`, and what
+    /// [`Room::admit`] says.
     pub fn submit(&self, batch: Batch) -> Result<Receipt, StoreError> {
         if batch.0.is_empty() {
             return Ok(Receipt::nothing());
@@ -102,7 +110,20 @@ impl Writer {
         self.queue(Batch::default())
     }
 
-    /// Whether a batch of ordinary size would be taken now.
+    /// Whether a batch that adds something small would be taken now.
+    ///
+    /// # Errors
+    /// As [`Writer::submit`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        if !self.has_room() {
+            return Err(StoreError::Busy);
+        }
+        let mut batch = Batch::default();
+        batch.put(Table::Sessions, "", "");
+        self.room.admit(&batch, self.waiting.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether a batch of ordinary size would find room in the queue now.
     pub fn has_room(&self) -> bool {
         self.queue.capacity() > limits::STORE_QUEUE_MAX / 8
             && self.waiting.bytes.load(Ordering::Relaxed) < limits::STORE_QUEUE_BYTES_MAX / 2
@@ -112,6 +133,7 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let mut next = self.next.lock();
         let (bytes, waiting) = (batch.bytes(), self.waiting.bytes.load(Ordering::Relaxed));
+        self.room.admit(&batch, waiting)?;
         // One that is larger than that goes alone.
         if waiting > 0 && waiting + bytes > limits::STORE_QUEUE_BYTES_MAX {
             return Err(StoreError::Busy);
@@ -144,6 +166,7 @@ impl Writer {
     /// # Errors
     /// What the store reports for the last sync.
     pub async fn stop(&self) -> Result<(), StoreError> {
+        self.waiting.stopping.store(true, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         if self.queue.send(Work::Stop(answer)).await.is_err() {
             return Ok(());
@@ -252,8 +275,8 @@ fn run(
                 }
             }
         }
-        let committed = commit(store, durability, &batches).map_err(Arc::new);
-        // A store that failed once fails for good; one line says so, not one for each group.
+        let committed = commit_or_hold(store, durability, waiting, &batches, &mut answers);
+        // One line, not one for each group.
         if let (Err(error), false) = (&committed, failing) {
             let error = &**error as &dyn std::error::Error;
             error!(target: LOG_TARGET, error, "changes are lost");
@@ -275,11 +298,41 @@ fn run(
     answer_all(stops, &synced);
 }
 
+/// Commits a group. Of a store that fails and may recover, it waits for that, and commits the group
+/// then: state in memory has it already, and a commit that failed halfway changes nothing about what
+/// it writes. Who waits for a receipt hears of it when that takes long.
+fn commit_or_hold(
+    store: &dyn Store,
+    durability: Durability,
+    waiting: &Waiting,
+    batches: &[Batch],
+    answers: &mut Vec<Answer>,
+) -> Result<(), Arc<StoreError>> {
+    let since = Instant::now();
+    loop {
+        let error = match commit(store, durability, batches) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let is_engine = matches!(error, StoreError::Engine { .. } | StoreError::Unavailable);
+        let ends = waiting.stopping.load(Ordering::Relaxed);
+        if ends || !is_engine || !store.recovers(limits::STORE_CHECK_EVERY) {
+            return Err(Arc::new(error));
+        }
+        if since.elapsed() >= limits::STORE_HELD_WAIT {
+            for answer in answers.drain(..) {
+                let _ = answer.send(Err(StoreError::Held));
+            }
+        }
+    }
+}
+
 fn commit(store: &dyn Store, durability: Durability, batches: &[Batch]) -> Result<(), StoreError> {
     if batches.is_empty() {
         return Ok(());
     }
     store.commit(batches)?;
+    store.room().wrote(batches);
     match durability {
         Durability::Os => Ok(()),
         Durability::Disk => store.sync(),

@@ -146,7 +146,7 @@ impl Error {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure.code {
-            Code::BUSY => Self::unavailable(),
+            Code::BUSY | Code::STORE_UNAVAILABLE => Self::unavailable(),
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed."),
         }
     }
@@ -155,7 +155,7 @@ impl From<Failure> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Busy => Self::unavailable(),
+            error if error.is_temporary() => Self::unavailable(),
             error => Self::internal(&error),
         }
     }

@@ -102,7 +102,7 @@ impl Error {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure.code {
-            Code::BUSY => Self::busy(),
+            Code::BUSY | Code::STORE_UNAVAILABLE => Self::busy(),
             _ => Self::new(INTERNAL, failure.message),
         }
     }

@@ -29,6 +29,7 @@ use tokio::time::{Instant, timeout};
 
 use super::HttpService;
 use super::routes::{Answer, HttpConn, Refusal, closing, error, with_header};
+use crate::logging::PeerLog;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::{Download, Stored, TransferError, Upload, offered};
 use crate::things::files::{Credentials, FileName, Files};
@@ -245,7 +246,11 @@ async fn frame(outgoing: Option<Outgoing>) -> Option<(io::Result<Frame<Bytes>>, 
         Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(outgoing))),
         Ok(None) => None,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a download broke");
+            static LOG: PeerLog = PeerLog::new(1);
+            if let Some(suppressed) = LOG.admit() {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, suppressed, "a download broke");
+            }
             Some((Err(io::Error::other(error)), None))
         }
     }
@@ -311,14 +316,17 @@ impl FileRefusal {
             Self::Broken => StatusCode::BAD_REQUEST,
             Self::Transfer(error) => match error {
                 TransferError::Ticket(TicketError::Unknown) => StatusCode::NOT_FOUND,
-                TransferError::Ticket(_) | TransferError::Store(StoreError::Busy) => {
-                    StatusCode::SERVICE_UNAVAILABLE
-                }
+                TransferError::Ticket(_)
+                | TransferError::Store(
+                    StoreError::Busy | StoreError::Unavailable | StoreError::Held,
+                ) => StatusCode::SERVICE_UNAVAILABLE,
                 TransferError::OnlyUpload | TransferError::OnlyDownload => {
                     StatusCode::METHOD_NOT_ALLOWED
                 }
                 TransferError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-                TransferError::Full | TransferError::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+                TransferError::Full
+                | TransferError::DiskFull
+                | TransferError::Store(StoreError::NoRoom) => StatusCode::INSUFFICIENT_STORAGE,
                 TransferError::Checksum { .. } => StatusCode::UNPROCESSABLE_ENTITY,
                 TransferError::Disk(_) | TransferError::Store(_) | TransferError::Random(_) => {
                     StatusCode::INTERNAL_SERVER_ERROR
@@ -330,8 +338,12 @@ impl FileRefusal {
     /// The answer, after which the connection closes.
     pub(super) fn into_answer(self) -> Answer {
         let status = self.status();
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = &self as &dyn std::error::Error, "a file was not moved");
+        static LOG: PeerLog = PeerLog::new(1);
+        if status == StatusCode::INTERNAL_SERVER_ERROR
+            && let Some(suppressed) = LOG.admit()
+        {
+            let error = &self as &dyn std::error::Error;
+            tracing::error!(error, suppressed, "a file was not moved");
         }
         let mut answer = closing(error(status, &self.to_string()));
         match self {

@@ -158,8 +158,11 @@ pub trait HttpService: Send + Sync + 'static {
     /// Notes that a file has come.
     fn file_stored(&self, stored: &Stored);
 
-    /// Whether the server takes commands.
+    /// Whether the server is not stopping.
     fn ready(&self) -> bool;
+
+    /// Whether the server does all that it is asked to: the limits that are reached, or why it does not.
+    fn readiness(&self) -> Result<Vec<String>, String>;
 }
 
 /// What the configuration says about HTTP.

@@ -270,10 +270,15 @@ impl<S: HttpService> HttpConn<S> {
     }
 
     fn readiness(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
-        if self.service.ready() {
-            return self.page(request, TEXT, |_| "ready\n".to_owned());
-        }
-        let mut answer = self.page(request, TEXT, |_| "not ready\n".to_owned())?;
+        let reason = match self.service.readiness() {
+            Ok(limits) => {
+                let line = |limit: String| format!("limit reached: {limit}\n");
+                let limits: String = limits.into_iter().map(line).collect();
+                return self.page(request, TEXT, |_| format!("ready\n{limits}"));
+            }
+            Err(reason) => reason,
+        };
+        let mut answer = self.page(request, TEXT, |_| format!("not ready: {reason}\n"))?;
         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         Ok(answer)
     }

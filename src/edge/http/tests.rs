@@ -104,6 +104,10 @@ impl HttpService for Echo {
     fn ready(&self) -> bool {
         false
     }
+
+    fn readiness(&self) -> Result<Vec<String>, String> {
+        Err("it is a test".into())
+    }
 }
 
 fn config(trusted: Trusted) -> HttpConfig {

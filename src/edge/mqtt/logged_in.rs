@@ -849,8 +849,7 @@ async fn stored(published: Published) -> Option<u8> {
 }
 
 fn not_stored(error: &StoreError) -> Option<u8> {
-    let error = error as &dyn std::error::Error;
-    tracing::warn!(error, "a message was not stored");
+    store::report(error, "a message was not stored");
     None
 }
 

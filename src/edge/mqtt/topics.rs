@@ -283,8 +283,7 @@ impl Topics {
             }
             Ok(None) => {}
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "retained messages could not be read");
+                store::report(&error, "retained messages could not be read");
             }
         }
     }
@@ -543,8 +542,7 @@ impl Topics {
         match read {
             Ok(rest) => self.replays.extend(rest),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "messages that wait for an MQTT client could not be read");
+                store::report(&error, "messages that wait for an MQTT client could not be read");
             }
         }
     }
@@ -672,8 +670,7 @@ async fn store(server: &Arc<MqttServer>, session: &Arc<BrokerSession>) -> bool {
         }
     };
     if let Err(error) = &stored {
-        let error = error as &dyn std::error::Error;
-        tracing::warn!(error, "subscriptions were not stored");
+        store::report(error, "subscriptions were not stored");
     }
     stored.is_ok()
 }

@@ -263,6 +263,11 @@ impl Files {
         Ok(())
     }
 
+    /// Sets how many transfers may be under way at once.
+    pub fn set_transfers_max(&self, most: usize) {
+        self.tickets.set_transfers_max(most);
+    }
+
     /// The bytes of all files.
     pub const fn blobs(&self) -> &Blobs {
         &self.blobs
@@ -281,8 +286,9 @@ impl Files {
     /// Bytes that a file with this name may have before the organisation's room is full.
     ///
     /// # Errors
-    /// [`TransferError::Full`] if it is so already; what the store reports.
+    /// [`TransferError::Full`] if it is so already, [`TransferError::DiskFull`]; what the store reports.
     pub fn room(&self, owner: Owner, name: &FileName) -> Result<u64, TransferError> {
+        self.check_disk(0)?;
         if self.config.org_bytes_max == 0 {
             return Ok(u64::MAX);
         }
@@ -292,6 +298,19 @@ impl Files {
             0 => Err(TransferError::Full),
             blocks => Ok(blocks * BLOCK),
         }
+    }
+
+    /// Whether the disk has room for so many bytes.
+    fn check_disk(&self, bytes: u64) -> Result<(), TransferError> {
+        let fits = self.tables.store().room().fits(bytes);
+        if fits { Ok(()) } else { Err(TransferError::DiskFull) }
+    }
+
+    /// Takes room on the disk for bytes that are about to be written.
+    fn take_disk(&self, bytes: usize) -> Result<(), TransferError> {
+        self.check_disk(bytes as u64)?;
+        self.tables.store().room().take(bytes as u64);
+        Ok(())
     }
 
     /// What is known of a file.

@@ -65,11 +65,22 @@ impl Ticket {
 #[derive(Default)]
 pub struct Tickets(Mutex<State>);
 
-#[derive(Default)]
 struct State {
     tickets: HashMap<TicketId, Ticket>,
     askers: HashMap<Principal, usize>,
     moving: usize,
+    transfers_max: usize,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            tickets: HashMap::new(),
+            askers: HashMap::new(),
+            moving: 0,
+            transfers_max: limits::FILE_TRANSFERS_MAX,
+        }
+    }
 }
 
 impl State {
@@ -135,6 +146,11 @@ impl Tickets {
         ticket.map(|t| (t.owner, t.purpose.clone())).ok_or(TicketError::Unknown)
     }
 
+    /// Sets how many transfers may be under way.
+    pub fn set_transfers_max(&self, most: usize) {
+        self.0.lock().transfers_max = most;
+    }
+
     /// Begins a transfer with a ticket; `rest`: of a download's rest, not of its whole. Every
     /// transfer that began has to end.
     ///
@@ -144,7 +160,7 @@ impl Tickets {
         let state = &mut *self.0.lock();
         let found = state.tickets.get_mut(&id).filter(|ticket| ticket.lives(now));
         let ticket = found.filter(|ticket| ticket.serves(rest)).ok_or(TicketError::Unknown)?;
-        if state.moving >= limits::FILE_TRANSFERS_MAX
+        if state.moving >= state.transfers_max
             || ticket.moving >= limits::FILE_TRANSFERS_OF_TICKET_MAX
         {
             return Err(TicketError::Busy);

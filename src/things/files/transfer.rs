@@ -35,7 +35,7 @@ pub enum TransferError {
     #[error("the files of the organisation take all the room that it has")]
     Full,
     /// The disk has no room.
-    #[error("the server's disk is full")]
+    #[error("the server's disk is nearly full; nothing more is stored, only deleted")]
     DiskFull,
     /// The bytes are not those that were announced.
     #[error("the file's crc32 is {found}, not {expected} as announced; it was not stored")]
@@ -122,6 +122,7 @@ impl Upload {
         let moved = Move::begin(files, ticket, false, now)?;
         let room = files.room(owner, &put.name)?;
         check_size(files, room, length.unwrap_or(0))?;
+        files.check_disk(length.unwrap_or(0))?;
         let id = FileId::from_bytes(random()?);
         let (files, with_sha256) = (files.clone(), put.with_sha256);
         let incoming = offload(move || Ok(files.blobs.create(id, with_sha256)?)).await?;
@@ -164,7 +165,7 @@ impl Upload {
             return Err(TransferError::Disk(io::Error::other(broken)));
         };
         let bytes = std::mem::take(&mut self.waiting);
-        self.waiting_bytes = 0;
+        self.moved.files.take_disk(std::mem::take(&mut self.waiting_bytes))?;
         let written = offload(move || {
             incoming.append(&bytes)?;
             Ok(incoming)

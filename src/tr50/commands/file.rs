@@ -10,6 +10,7 @@ use super::target::{Target, is_restricted};
 use crate::random::random;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
+use store::StoreError;
 use crate::things::files::{Credentials, FileName, FileRecord, Owner, Put};
 use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{Value, has_replacement, optional, params};
@@ -281,6 +282,7 @@ fn ticket_id() -> Result<TicketId, Failure> {
 fn no_room(error: TransferError) -> Failure {
     match error {
         TransferError::Store(error) => error.into(),
+        TransferError::DiskFull => StoreError::NoRoom.into(),
         _ => {
             let sentence = "The files of the organisation take all the room that it has.";
             Failure::new(Code::STORAGE_FULL, sentence)

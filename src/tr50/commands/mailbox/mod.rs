@@ -169,8 +169,7 @@ impl Messages {
 /// can't be read.
 fn def_of(call: &Call<'_>, message: &Message) -> Option<Arc<ThingDef>> {
     let thing = call.app.things.get(message.org, &message.thing_key).unwrap_or_else(|error| {
-        let error = &error as &dyn std::error::Error;
-        tracing::error!(error, "the definition of a mail's thing is not known");
+        store::report(&error, "the definition of a mail's thing is not known");
         None
     });
     call.app.identity().thing_def(message.org, thing?.def?)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use base::{ConnInfo, Protocol, SessionId, ThingId, ThingKey, Timestamp};
 use rules::directory::{Outbox, Session, Start, Who};
-use store::{Batch, Change, Month, Row, Store, StoreError, Table, memory::MemoryStore};
+use store::{Batch, Change, Month, Room, Row, Store, StoreError, Table, memory::MemoryStore};
 use tokio::runtime::{Builder, Runtime};
 use tr50d::app::{App, Arrival, Credentials};
 use tr50d::config::Config;
@@ -223,5 +223,9 @@ impl Store for NoPoints {
 
     fn sync(&self) -> Result<(), StoreError> {
         self.0.sync()
+    }
+
+    fn room(&self) -> &Arc<Room> {
+        self.0.room()
     }
 }
