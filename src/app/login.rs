@@ -323,8 +323,7 @@ impl App {
     }
 
     fn admit_user(&self, user: Arc<User>) -> Result<Admitted, Refusal> {
-        let home = self.records.org(user.home);
-        let access = home.and_then(|home| self.records.user_access(&user, &home));
+        let access = self.records.start_access(&user);
         let access = Arc::new(access.ok_or(Refusal::NoAccess)?);
         Ok(Admitted {
             who: Who::User(user),

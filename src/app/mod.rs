@@ -43,6 +43,7 @@ mod passwords;
 mod presence;
 mod records;
 mod secret;
+mod taken_names;
 mod token_guesses;
 mod turns;
 mod unauthenticated;
@@ -97,6 +98,7 @@ pub struct App {
     tables: Tables,
     passwords: Passwords,
     token_guesses: token_guesses::TokenGuesses,
+    taken_names: taken_names::TakenNames,
     page_secret: secret::PageSecret,
     /// What sessions of an application got last: those of a fleet share it.
     accesses: DashMap<ApplicationId, Arc<Access>>,

@@ -102,6 +102,7 @@ impl App {
             tables,
             passwords: Passwords::new(cores / 2),
             token_guesses: Default::default(),
+            taken_names: Default::default(),
             page_secret: secret::PageSecret::default(),
             accesses: DashMap::new(),
             stale: Mutex::default(),

@@ -35,6 +35,7 @@ replies! {
     the_replies_of_module: "module.txt";
     the_replies_of_role: "role.txt";
     the_replies_of_thing_def: "thing_def.txt";
+    the_replies_of_user_invite: "user_invite.txt";
     the_replies_of_user_org: "user_org.txt";
     the_replies_of_the_envelope: "envelope.txt";
     the_replies_of_limits: "limits.txt";
@@ -52,6 +53,7 @@ replies! {
     the_replies_of_session: "session.txt";
     the_replies_of_session_list: "session_list.txt";
     the_replies_of_sms: "sms.txt";
+    the_replies_of_taken_names: "taken_names.txt";
     the_replies_of_tcp: "tcp.txt";
     the_replies_of_thing: "thing.txt";
     the_replies_of_thing_attr: "thing_attr.txt";

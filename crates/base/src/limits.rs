@@ -248,6 +248,21 @@ pub const TOKEN_FAILURES_WITHIN_MS: u64 = 60 * 1000;
 /// some megabytes each.
 pub const TOKEN_NETWORKS_MAX: usize = 65_536;
 
+/// Names taken by those whom a caller can't see (e-mail addresses, keys, slugs, tokens) that one may
+/// find within [`TAKEN_NAMES_WITHIN_MS`] before they get no answer: who makes users by hand meets
+/// one now and then; who looks for customers of others tries thousands.
+pub const TAKEN_NAMES_PER_PRINCIPAL_MAX: u32 = 5;
+
+/// The same of all who ask in one organisation: two administrators at work do not hinder each other.
+pub const TAKEN_NAMES_PER_ORG_MAX: u32 = 2 * TAKEN_NAMES_PER_PRINCIPAL_MAX;
+
+/// Such names count together when the first of them is not older than this.
+pub const TAKEN_NAMES_WITHIN_MS: u64 = 60 * 1000;
+
+/// Callers and organisations that are counted so, about a megabyte. Only those who may make users or
+/// organisations come here.
+pub const TAKEN_NAMES_ASKERS_MAX: usize = 8192;
+
 /// Bytes of an application id that are kept. Clients send up to 64 (`docs/protocol/tr50.md` 1.1);
 /// MQTT would allow 65,535.
 pub const APP_ID_BYTES_MAX: usize = 128;
@@ -261,6 +276,13 @@ pub const MODEM_TEXT_CHARS_MAX: usize = 200;
 /// Records of one kind (roles, users, applications, definitions, organisations directly below) that
 /// an organisation owns: all are in memory.
 pub const RECORDS_PER_ORG_MAX: usize = 10_000;
+
+/// Invitations of one organisation that wait for those who are invited: a department of users who
+/// have a home elsewhere. Each is in the record of a user.
+pub const INVITES_PER_ORG_MAX: usize = 1000;
+
+/// Invitations of one user, each of another organisation: nobody reads through more.
+pub const INVITES_PER_USER_MAX: usize = 100;
 
 /// Bytes of a text in such a record: a description, a telephone number, a tag.
 pub const RECORD_TEXT_BYTES_MAX: usize = 1024;

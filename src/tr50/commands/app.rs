@@ -28,7 +28,8 @@ commands! {
          `app.find` for ten minutes.",
         "`id`, `token`, `tokenId`";
     "app.delete" => delete, [NOT_FOUND],
-        "Deletes an application; the live sessions of its token end as revoked.",
+        "Deletes an application; the live sessions of its token end as revoked. Like a change of it, \
+         only for those who may grant what it may do.",
         "";
     "app.find" => find, [NOT_FOUND],
         "Shows an application of the current organisation. `token` is empty, but for the session \
@@ -202,10 +203,15 @@ impl UpdateParams {
         } else if edit.unsets("roles") {
             application.roles.clear();
         }
-        let supers = application.super_admin || application.super_ops;
-        authorize::check_flags(call, supers, application.org_admin)?;
-        authorize::check_held(call, application.org, &application.roles)
+        check_may_grant(call, application)
     }
+}
+
+/// Fails unless the caller may grant what the application may do, and so change or delete it.
+fn check_may_grant(call: &Call<'_>, application: &Application) -> Result<(), Failure> {
+    let supers = application.super_admin || application.super_ops;
+    authorize::check_flags(call, supers, application.org_admin)?;
+    authorize::check_held(call, application.org, &application.roles)
 }
 
 /// The definition with this id or key; none for an empty text.
@@ -230,9 +236,11 @@ impl FindParams {
             let all = identity.applications_of(org);
             all.into_iter().find(|other| other.name.to_lowercase() == name.to_lowercase())
         };
-        let by_token = |token: &String| identity.application_by_token(token);
+        // Of another organisation there is none, as far as anybody here can tell.
+        let by_token =
+            |token: &String| identity.application_by_token(token).filter(|found| found.org == org);
         let found = match self.id {
-            Some(id) => identity.application(id),
+            Some(id) => identity.application_in(org, id),
             None => {
                 let by_token = self.token.as_ref().and_then(by_token);
                 by_token.or_else(|| self.name.as_ref().and_then(by_name))
@@ -244,7 +252,7 @@ impl FindParams {
             (None, None) if self.token.is_some() => "Application with this token".to_owned(),
             (None, None) => return Err(missing("name")),
         };
-        found.filter(|found| found.org == org).ok_or_else(|| Failure::not_found(named))
+        found.ok_or_else(|| Failure::not_found(named))
     }
 }
 
@@ -289,7 +297,7 @@ pub fn create(
         updated: None,
     };
     let turn = identity.turn();
-    check_names(call, &application, Some(&made.token))?;
+    check_names(call, &application, Some(&made.token).filter(|_| !is_made))?;
     authorize::check_room(identity.applications_of(org).len(), "applications")?;
     members.apply(call, &mut application, &Edit::new(None))?;
     if is_made {
@@ -314,14 +322,19 @@ fn check_names(
         return Err(authorize::already_exists("Application", &application.name));
     }
     let Some(token) = new_token else { return Ok(()) };
+    let weak = || authorize::invalid_param("token", "16 to 256 printable ASCII characters");
     if !is_token(token) {
-        return Err(authorize::invalid_param("token", "16 to 256 printable ASCII characters"));
+        return Err(weak());
     }
-    if identity.application_by_token(token).is_some() {
-        let sentence = "An application with this token exists already.";
-        return Err(Failure::new(base::Code::ALREADY_EXISTS, sentence));
-    }
-    Ok(())
+    let taken = identity.application_by_token(token).map(|other| {
+        if other.org == application.org {
+            let sentence = "An application with this token exists already.";
+            return (Failure::new(base::Code::ALREADY_EXISTS, sentence), true);
+        }
+        // What it opens is nobody's business here.
+        (weak(), false)
+    });
+    authorize::check_free(call, taken)
 }
 
 /// A token of letters and digits, which needs quotes nowhere. Each is chosen by two bytes, nearly
@@ -364,6 +377,7 @@ pub fn update(
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let before = which.find(call)?;
+    check_may_grant(call, &before)?;
     let mut application = Application::clone(&*before);
     let token = which.token.filter(|token| !token.is_empty());
     if let Some(token) = &token {
@@ -388,6 +402,7 @@ pub fn update(
 pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let application = which.find(call)?;
+    check_may_grant(call, &application)?;
     let affected = Affected::Org(application.org);
     let deleted = turn.delete([Application::clone(&*application).into()]);
     Ok(After(Done, Effects::from(deleted).followed_by(affected)))

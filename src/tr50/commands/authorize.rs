@@ -9,9 +9,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt, limits};
-use rules::identity::model::Org;
+use rules::identity::model::{Membership, Org};
 use rules::identity::permission::PermissionSet;
-use rules::identity::{Granted, NAME_RULE, is_name};
+use rules::identity::{Granted, NAME_RULE, UNAMBIGUOUS_RULE, is_name, is_unambiguous, is_unseen};
 use serde::Serialize;
 
 use crate::tr50::params::params;
@@ -144,6 +144,50 @@ pub(super) fn check_held(call: &Call<'_>, org: OrgId, roles: &[RoleId]) -> Resul
     Ok(())
 }
 
+/// Fails unless a new e-mail address or key can be read in one way only.
+pub(super) fn check_unambiguous(parameter: &str, text: &str) -> Result<(), Failure> {
+    if is_unambiguous(text) { Ok(()) } else { Err(invalid_param(parameter, UNAMBIGUOUS_RULE)) }
+}
+
+/// Fails when a name is taken, or looks like one that is: by whom, with what may be said then, and
+/// whether the caller can see them. Of those whom the caller can't see, few can be found in a minute.
+pub(super) fn check_free(call: &Call<'_>, taken: Option<(Failure, bool)>) -> Result<(), Failure> {
+    match taken {
+        Some((failure, true)) => Err(failure),
+        Some((failure, false)) => {
+            call.app.check_taken_names(call.session, call.now)?;
+            call.app.note_taken_name(call.session, call.now);
+            Err(failure)
+        }
+        None => call.app.check_taken_names(call.session, call.now),
+    }
+}
+
+/// The failure for a name that looks like one that is taken.
+pub(super) fn looks_like(what: &str, name: &str) -> Failure {
+    let sentence = format!("{what} \"{}\" looks like one that exists already.", excerpt(name));
+    Failure::new(Code::ALREADY_EXISTS, sentence)
+}
+
+/// A membership without any right, made by the caller.
+pub(super) fn new_membership(call: &Call<'_>, org: OrgId) -> Membership {
+    Membership {
+        org,
+        roles: Vec::new(),
+        org_admin: false,
+        sub_orgs: false,
+        tags: Vec::new(),
+        added_on: call.now,
+        added_by: author(call),
+    }
+}
+
+/// Fails unless the caller may grant the membership, and so change or end it.
+pub(super) fn check_may_grant(call: &Call<'_>, held: &Membership) -> Result<(), Failure> {
+    check_flags(call, false, held.org_admin || held.sub_orgs)?;
+    check_held(call, held.org, &held.roles)
+}
+
 /// Fails when an organisation has so many records of a kind already.
 pub(super) fn check_room(count: usize, kind: &str) -> Result<(), Failure> {
     if count < limits::RECORDS_PER_ORG_MAX {
@@ -224,6 +268,23 @@ impl Edit {
             field.clear();
         }
         Ok(())
+    }
+
+    /// The same for a text of one line, which has no characters that nobody sees.
+    ///
+    /// # Errors
+    ///
+    /// It has some, or is too long.
+    pub(super) fn line(
+        &self,
+        name: &str,
+        field: &mut String,
+        value: Option<String>,
+    ) -> Result<(), Failure> {
+        if value.as_ref().is_some_and(|value| value.chars().any(is_unseen)) {
+            return Err(invalid_param(name, "a text without control characters"));
+        }
+        self.text(name, field, value)
     }
 
     /// Changes a list of texts; empty ones are left out.

@@ -37,6 +37,7 @@ pub mod thing;
 pub mod thing_attr;
 pub mod thing_def;
 pub mod user;
+pub mod user_invite;
 pub mod user_org;
 
 /// The rows of a family: name, handler, codes of failures that not every command has; what it does;
@@ -91,7 +92,7 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 22] = [
+    let families: [&'static [CommandInfo]; 23] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
@@ -113,6 +114,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         thing_attr::COMMANDS,
         thing_def::COMMANDS,
         user::COMMANDS,
+        user_invite::COMMANDS,
         user_org::COMMANDS,
     ];
     let mut commands: Vec<_> = families.into_iter().flatten().collect();

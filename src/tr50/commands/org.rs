@@ -1,10 +1,11 @@
 //! `org.*`: organisations (`docs/protocol/tr50.md` 4.1).
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt, limits};
-use rules::identity::model::{Org, Role};
-use rules::identity::{Record, SLUG_RULE, STANDARD_ROLES, StandardRole, is_slug};
+use rules::identity::model::{Org, Role, User};
+use rules::identity::{Record, RecordChange, SLUG_RULE, STANDARD_ROLES, StandardRole, is_slug};
 use serde::Serialize;
 
 use super::authorize::{self, Edit, Made, Unset};
@@ -19,11 +20,12 @@ use crate::tr50::step::{After, Call, Done};
 commands! {
     "org.create" => create, [ALREADY_EXISTS, IN_USE, BUSY],
         "Makes an organisation below the current one. It owns the roles device, automation and \
-         developer, copies of those of the organisation at the top.",
+         developer, copies of those of the organisation at the top. A key that looks like that of \
+         another organisation is refused.",
         "`id`";
     "org.delete" => delete, [NOT_FOUND, IN_USE],
-        "Deletes an organisation below the current one, with its roles and definitions of things. It \
-         must have no organisations below it, users, applications and things.",
+        "Deletes an organisation below the current one, with its roles, definitions of things and \
+         invitations. It must have no organisations below it, users, applications and things.",
         "";
     "org.find" => find, [NOT_FOUND],
         "Shows one organisation; without parameters the current one.",
@@ -173,9 +175,9 @@ impl UpdateParams {
             org.name = name;
         }
         edit.text("desc", &mut org.desc, self.desc)?;
-        edit.text("locale", &mut org.locale, self.locale)?;
-        edit.text("domain", &mut org.domain, self.domain)?;
-        edit.text("customerRefId", &mut org.customer_ref_id, self.customer_ref_id)?;
+        edit.line("locale", &mut org.locale, self.locale)?;
+        edit.line("domain", &mut org.domain, self.domain)?;
+        edit.line("customerRefId", &mut org.customer_ref_id, self.customer_ref_id)?;
         edit.list("tags", &mut org.tags, self.tags)?;
         let forbidden = self.allow_sub_orgs.map(|allowed| !allowed);
         edit.flag("allowSubOrgs", &mut org.no_sub_orgs, forbidden);
@@ -241,6 +243,7 @@ pub fn create(
     (new, members): (New, UpdateParams),
 ) -> Result<After<Made<OrgId>>, Failure> {
     authorize::check_name("key", &new.key)?;
+    authorize::check_unambiguous("key", &new.key)?;
     if new.slug.as_ref().is_some_and(|slug| !is_slug(slug)) {
         return Err(authorize::invalid_param("slug", SLUG_RULE));
     }
@@ -249,16 +252,8 @@ pub fn create(
     let turn = identity.turn();
     let parent = authorize::resolve_org(call, new.parent_id)?;
     check_below(call, &parent)?;
-    if identity.org_by_key(&new.key).is_some() {
-        return Err(authorize::already_exists("Organisation", &new.key));
-    }
-    let orgs = identity.orgs();
-    let taken = |slug: &str| orgs.iter().any(|org| org.slug == slug);
-    let slug = match new.slug {
-        Some(slug) if taken(&slug) => return Err(authorize::already_exists("Slug", &slug)),
-        Some(slug) => slug,
-        None => slug_of(&new.key, taken),
-    };
+    authorize::check_free(call, taken_key(call, &new.key))?;
+    let slug = free_slug(call, &new.key, new.slug)?;
     let mut org = Org {
         id,
         name: new.key.clone(),
@@ -279,6 +274,45 @@ pub fn create(
     let mut records = if new.template.unwrap_or(true) { roles_of_new(call, &org)? } else { vec![] };
     records.insert(0, org.into());
     Ok(After(Made { id }, turn.put_all(records).into()))
+}
+
+/// Why the key can't be used, and whether the caller can see the organisation that has it, or one
+/// like it.
+fn taken_key(call: &Call<'_>, key: &str) -> Option<(Failure, bool)> {
+    let identity = &call.app.identity();
+    let (other, failure) = match identity.org_by_key(key) {
+        Some(same) => (same, authorize::already_exists("Organisation", key)),
+        None => (identity.org_like(key, None)?, authorize::looks_like("Organisation", key)),
+    };
+    Some((failure, is_visible(call, &other)))
+}
+
+/// The slug that is wanted, or one made of the key, which shows whether the nearest is taken.
+fn free_slug(call: &Call<'_>, key: &str, wanted: Option<String>) -> Result<String, Failure> {
+    let identity = &call.app.identity();
+    if let Some(slug) = wanted {
+        let taken = identity
+            .org_by_slug(&slug)
+            .map(|other| (authorize::already_exists("Slug", &slug), is_visible(call, &other)));
+        authorize::check_free(call, taken)?;
+        return Ok(slug);
+    }
+    let hidden = Cell::new(false);
+    let taken = |slug: &str| {
+        let other = identity.org_by_slug(slug);
+        let visible = other.as_ref().is_none_or(|other| is_visible(call, other));
+        hidden.set(hidden.get() || !visible);
+        other.is_some()
+    };
+    let slug = slug_of(key, taken);
+    if hidden.get() {
+        call.app.note_taken_name(call.session, call.now);
+    }
+    Ok(slug)
+}
+
+fn is_visible(call: &Call<'_>, org: &Org) -> bool {
+    authorize::may_act_in(call, org.id) || visible(call).iter().any(|seen| seen.id == org.id)
 }
 
 /// The roles that a new organisation owns: as they are in the one at the top now, or as they are
@@ -373,10 +407,16 @@ pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure
     let mut records: Vec<Record> = vec![Org::clone(&org).into()];
     records.extend(roles.map(|granted| granted.role.clone().into()));
     records.extend(defs.map(|def| Record::ThingDef((*def).clone())));
+    let mut changes: Vec<_> = records.into_iter().map(RecordChange::Delete).collect();
+    changes.extend(identity.invited_to(org.id).iter().map(|user| {
+        let mut user = User::clone(user);
+        user.invites.retain(|invite| invite.terms.org != org.id);
+        RecordChange::Put(user.into())
+    }));
     // Before the organisation: its removal is answered when this is durable, too.
     call.app.files.forget(Owner { org: org.id, thing: None })?;
     // Of those who may enter without belonging to it, some may be in it.
-    Ok(After(Done, Effects::from(turn.delete(records)).followed_by(Affected::Org(org.id))))
+    Ok(After(Done, Effects::from(turn.change(changes)).followed_by(Affected::Org(org.id))))
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, Timestamp, UserId, excerpt, limits};
 use rules::directory::{Principal, Session};
-use rules::identity::is_email;
 use rules::identity::model::User;
+use rules::identity::{Invite, is_email};
 use serde::Serialize;
 
 use super::authorize::{self, Edit, Made};
 use super::commands;
 use super::paging::{ListReply, View};
+use super::user_invite::{self, PendingView};
 use crate::app::{Affected, App, Effects, SessionChange};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
@@ -20,22 +21,29 @@ use crate::tr50::step::{After, Call, Done, Later};
 commands! {
     "user.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
         "Makes a user, who is at home in the current organisation or in one below it and may do \
-         little there before `user.org.add`. The reply is sent when the change is durable.",
+         little there before `user.org.add`. The reply is sent when the change is durable. With the \
+         address of a user of another organisation it makes an invitation, which that user accepts \
+         or declines (`user.invite.list`); password and names are not used then, and `id` is the \
+         invitation's. An address that looks like that of another user is refused.",
         "`id`";
     "user.delete" => delete, [NOT_FOUND, IN_USE],
-        "Deletes a user; the user's live sessions end as revoked. Nobody can delete themselves.",
+        "Deletes a user; the user's live sessions end as revoked. Administrators delete those at \
+         home in their organisation and below, wherever else these are members. Of a user who is \
+         invited and has not accepted, only the invitation goes. Nobody can delete themselves.",
         "";
     "user.find" => find, [NOT_FOUND],
-        "Shows one user of the current organisation.",
+        "Shows one user of the current organisation; of one who is invited and has not accepted, \
+         `emailAddress` and `pending` alone.",
         "the user";
     "user.list" => list, [],
-        "Lists the users of the current organisation, by e-mail address.",
+        "Lists the users of the current organisation, by e-mail address. Of those who are invited \
+         and have not accepted, it shows `emailAddress` and `pending` alone.",
         "`count`, `fields`, `result`";
     "user.update" => update, [NOT_FOUND, ALREADY_EXISTS, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
         "Changes a user: everybody themselves, but for the e-mail address and the flags, and \
-         administrators the users who belong to their organisation and those below alone. A new \
-         password ends the user's other sessions as revoked. The reply is sent when the change is \
-         durable.",
+         administrators the users at home in their organisation and below, wherever else these are \
+         members, unless they administer an organisation above. A new password ends the user's other \
+         sessions as revoked. The reply is sent when the change is durable.",
         "";
 }
 
@@ -80,7 +88,7 @@ params! {
     /// A user's other members.
     pub struct UpdateParams {
         optional default_org_id: OrgId = "defaultOrgId",
-            "The organisation in which sessions start; for a new user, the current one by default.";
+            "The organisation in which sessions start; for a new user, the current one by default. An administrator who gives one of their own makes it the user's home.";
         optional first_name: String = "firstName", "First name.";
         optional last_name: String = "lastName", "Last name.";
         optional company: String = "company", "The employer.";
@@ -116,6 +124,16 @@ pub struct UserView {
     updated_on: Timestamp,
 }
 
+/// A user in a list.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Row {
+    /// One who belongs to the organisation.
+    User(Box<UserView>),
+    /// One who is invited.
+    Pending(PendingView),
+}
+
 const FIELDS: &[&str] = &[
     "id",
     "emailAddress",
@@ -134,6 +152,7 @@ const FIELDS: &[&str] = &[
     "createdOn",
     "updatedBy",
     "updatedOn",
+    "pending",
 ];
 
 impl UserView {
@@ -144,7 +163,7 @@ impl UserView {
         Self {
             id: user.id,
             email_address: user.email.clone(),
-            default_org_id: user.home,
+            default_org_id: user.start_org.unwrap_or(user.home),
             first_name: user.first_name.clone(),
             last_name: user.last_name.clone(),
             company: user.company.clone(),
@@ -179,6 +198,14 @@ impl FindParams {
     }
 }
 
+impl FindParams {
+    /// The user as one who is invited, for those who can see no more.
+    fn pending(&self, call: &Call<'_>) -> Option<(Arc<User>, Invite)> {
+        let name = self.email_address.as_deref().or(self.username.as_deref());
+        user_invite::pending(call, self.id, name, call.session.org_id())
+    }
+}
+
 /// Whether the caller can see a user: oneself, those of the current organisation, administrators
 /// also those at home below it, super administrators and operators all.
 pub fn is_visible(call: &Call<'_>, user: &User) -> bool {
@@ -190,63 +217,113 @@ pub fn is_visible(call: &Call<'_>, user: &User) -> bool {
 }
 
 /// `user.find`.
-pub fn find(call: &Call<'_>, which: FindParams) -> Result<UserView, Failure> {
-    which.find(call).map(|user| UserView::of(&user, call.session.org_id()))
+pub fn find(call: &Call<'_>, which: FindParams) -> Result<Row, Failure> {
+    match which.find(call) {
+        Ok(user) => Ok(Row::User(Box::new(UserView::of(&user, call.session.org_id())))),
+        Err(failure) => {
+            let pending = which.pending(call);
+            let row = pending.map(|(user, _)| Row::Pending(PendingView::of(&user)));
+            row.ok_or(failure)
+        }
+    }
 }
 
 /// `user.list`: the users of the current organisation, ordered by e-mail address.
 pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListReply, Failure> {
     let (org, access) = (call.session.org_id(), call.session.access());
-    let users = match wanted.show_all {
-        Some(true) if access.authority().sees_all() => call.app.identity().users(),
-        _ => call.app.identity().users_of(org),
-    };
+    let identity = &call.app.identity();
+    let shows_all = wanted.show_all == Some(true) && access.authority().sees_all();
+    let users = if shows_all { identity.users() } else { identity.users_of(org) };
     let only_admins = wanted.admins.unwrap_or(false);
-    let users: Vec<UserView> = users
-        .iter()
-        .map(|user| UserView::of(user, org))
-        .filter(|user| !only_admins || user.is_org_admin)
-        .collect();
-    view.or_sorted_by("emailAddress").apply(FIELDS, &users)
+    let views = users.iter().map(|user| UserView::of(user, org));
+    let views = views.filter(|user| !only_admins || user.is_org_admin);
+    let mut rows: Vec<_> = views.map(|user| Row::User(Box::new(user))).collect();
+    if !shows_all && !only_admins {
+        let offered = |user: &&Arc<User>| {
+            let mut here = user.invites.iter().filter(|invite| invite.terms.org == org);
+            here.any(|invite| identity.is_offered(invite))
+        };
+        let invited = identity.invited_to(org);
+        rows.extend(invited.iter().filter(offered).map(|user| Row::Pending(PendingView::of(user))));
+    }
+    view.or_sorted_by("emailAddress").apply(FIELDS, &rows)
 }
 
 impl UpdateParams {
     /// Changes the user; the caller has been looked at.
-    fn apply(self, call: &Call<'_>, user: &mut User, edit: &Edit) -> Result<(), Failure> {
-        edit.text("firstName", &mut user.first_name, self.first_name)?;
-        edit.text("lastName", &mut user.last_name, self.last_name)?;
-        edit.text("company", &mut user.company, self.company)?;
-        edit.text("title", &mut user.title, self.title)?;
-        edit.text("officePhone", &mut user.office_phone, self.office_phone)?;
-        edit.text("mobilePhone", &mut user.mobile_phone, self.mobile_phone)?;
-        edit.text("locale", &mut user.locale, self.locale)?;
+    fn apply(
+        self,
+        call: &Call<'_>,
+        user: &mut User,
+        edit: &Edit,
+        is_own: bool,
+    ) -> Result<(), Failure> {
+        edit.line("firstName", &mut user.first_name, self.first_name)?;
+        edit.line("lastName", &mut user.last_name, self.last_name)?;
+        edit.line("company", &mut user.company, self.company)?;
+        edit.line("title", &mut user.title, self.title)?;
+        edit.line("officePhone", &mut user.office_phone, self.office_phone)?;
+        edit.line("mobilePhone", &mut user.mobile_phone, self.mobile_phone)?;
+        edit.line("locale", &mut user.locale, self.locale)?;
         let before = (user.super_admin, user.super_ops);
         edit.flag("isSuperAdmin", &mut user.super_admin, self.is_super_admin);
         edit.flag("isSuperOps", &mut user.super_ops, self.is_super_ops);
         if before != (user.super_admin, user.super_ops) {
             authorize::check_flags(call, true, false)?;
         }
-        let Some(home) = self.default_org_id else { return Ok(()) };
-        let enters = |user: &User| {
-            let org = call.app.identity().org(home)?;
-            call.app.identity().user_access(user, &org)
-        };
-        if enters(user).is_none() {
-            authorize::resolve_org(call, Some(home))?;
+        let Some(org) = self.default_org_id else { return Ok(()) };
+        let identity = &call.app.identity();
+        let enters = identity.org(org).and_then(|org| identity.user_access(user, &org)).is_some();
+        let acts = authorize::resolve_org(call, Some(org));
+        // The home says who administers the user, which is nothing that users choose.
+        if !is_own && acts.is_ok() {
+            (user.home, user.start_org) = (org, None);
+            return Ok(());
         }
-        user.home = home;
+        if !enters {
+            acts?;
+        }
+        user.start_org = Some(org).filter(|org| *org != user.home);
         Ok(())
     }
 }
 
-fn check_email(call: &Call<'_>, email: &str) -> Result<(), Failure> {
+/// Fails unless the address can be that of a new user, or of the one with the id `own`.
+fn check_email(call: &Call<'_>, email: &str, own: Option<UserId>) -> Result<(), Failure> {
     if !is_email(email) {
-        return Err(authorize::invalid_param("emailAddress", "an e-mail address"));
+        return Err(not_an_address());
     }
-    match call.app.identity().user_by_email(email) {
-        Some(_) => Err(authorize::already_exists("User", email)),
-        None => Ok(()),
+    authorize::check_unambiguous("emailAddress", email)?;
+    let identity = &call.app.identity();
+    let same = identity.user_by_email(email).map(|other| (other, true));
+    let alike = || identity.user_like(email, own).map(|other| (other, false));
+    let taken = same.or_else(alike).map(|(other, is_same)| {
+        let failure = if is_same { authorize::already_exists } else { authorize::looks_like };
+        (failure("User", email), is_visible(call, &other))
+    });
+    authorize::check_free(call, taken)
+}
+
+/// The user of another organisation who has the address of a new one: that one is invited.
+///
+/// # Errors
+///
+/// It is no address, or taken otherwise.
+fn elsewhere(call: &Call<'_>, email: &str, home: OrgId) -> Result<Option<Arc<User>>, Failure> {
+    let found = call.app.identity().user_by_email(email);
+    let Some(user) = found.filter(|user| !is_visible(call, user)) else {
+        check_email(call, email, None)?;
+        return Ok(None);
+    };
+    if user_invite::pending(call, None, Some(email), home).is_some() {
+        return Err(authorize::already_exists("User", email));
     }
+    call.app.check_taken_names(call.session, call.now)?;
+    Ok(Some(user))
+}
+
+fn not_an_address() -> Failure {
+    authorize::invalid_param("emailAddress", "an e-mail address")
 }
 
 fn check_password(password: &str) -> Result<(), Failure> {
@@ -258,16 +335,16 @@ fn check_password(password: &str) -> Result<(), Failure> {
     Err(authorize::invalid_param("password", &rule))
 }
 
-/// Fails unless the caller may change or delete another user: one who belongs to the caller's
-/// organisation and those below alone, and may do nothing that the caller may not.
+/// Fails unless the caller may change or delete another user: as administrator of the user's home,
+/// wherever else the user is a member; others only one who belongs to the caller's organisation
+/// alone, and may do nothing that the caller may not.
 fn check_manages(call: &Call<'_>, user: &User) -> Result<(), Failure> {
-    let access = call.session.access();
-    if access.super_admin {
+    if administers_home(call, user) {
         return Ok(());
     }
     let mut orgs = user.memberships.iter().map(|held| held.org).chain([user.home]);
     if user.authority().sees_all()
-        || user.authority().administers_any() && !access.administers_here()
+        || user.authority().administers_any()
         || !orgs.all(|org| authorize::may_act_in(call, org))
     {
         let (who, email) = (call.session.who().name(), &user.email);
@@ -277,11 +354,23 @@ fn check_manages(call: &Call<'_>, user: &User) -> Result<(), Failure> {
     user.memberships.iter().try_for_each(|held| authorize::check_held(call, held.org, &held.roles))
 }
 
+/// Whether the caller administers the user's home, and so the user: but for those who may see
+/// everything, or administer an organisation above the caller's.
+pub(super) fn administers_home(call: &Call<'_>, user: &User) -> bool {
+    let (access, authority) = (call.session.access(), user.authority());
+    let is_above = authority.administers_above(call.app.identity(), access.org.id);
+    let may_more = authority.sees_all() || is_above;
+    access.super_admin || access.org_admin && authorize::may_act_in(call, user.home) && !may_more
+}
+
 /// `user.create`.
 pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<Later, Failure> {
-    check_email(call, &new.email_address)?;
+    if !is_email(&new.email_address) {
+        return Err(not_an_address());
+    }
     check_password(&new.password)?;
     let home = authorize::resolve_org(call, members.default_org_id)?.id;
+    elsewhere(call, &new.email_address, home)?;
     let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
     Ok(Later::new(async move {
         let password_hash = app.hash_password(new.password, &session).await?;
@@ -293,6 +382,8 @@ pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<La
             last_name: String::new(),
             home,
             memberships: Vec::new(),
+            start_org: None,
+            invites: Vec::new(),
             super_admin: false,
             super_ops: false,
             locale: String::new(),
@@ -304,14 +395,20 @@ pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<La
             created_by: session.who().name().to_owned(),
             updated: None,
         };
-        let id = user.id;
         let call = Call { app: &app, session: &session, now };
         let turn = app.identity().turn();
         // Again, for it took a while.
         authorize::resolve_org(&call, Some(home))?;
-        check_email(&call, &user.email)?;
+        let known = elsewhere(&call, &user.email, home)?;
         authorize::check_room(app.identity().users_of(home).len(), "users")?;
-        members.apply(&call, &mut user, &Edit::new(None))?;
+        members.apply(&call, &mut user, &Edit::new(None), false)?;
+        let (id, user) = match known {
+            None => (user.id, user),
+            Some(known) => {
+                app.note_taken_name(&session, now);
+                user_invite::offer(&call, &known, authorize::new_membership(&call, home))?
+            }
+        };
         Ok(After(Made { id }, turn.put(user).into()))
     }))
 }
@@ -329,7 +426,10 @@ pub fn update(
         // First, so that who may change nobody else learns nothing of who exists.
         check_administers(call)?;
     }
-    let user = found?;
+    let user = found.map_err(|failure| match which.pending(call) {
+        Some((user, _)) => undecided(&user),
+        None => failure,
+    })?;
     if !is_own {
         check_manages(call, &user)?;
     }
@@ -346,6 +446,12 @@ pub fn update(
     let change = Update { id: user.id, is_own, email, login, members };
     let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
     Ok(Later::new(async move { Ok(After(Done, change.run(&app, &session, now).await?)) }))
+}
+
+/// The failure for a change of a user who is invited.
+fn undecided(user: &User) -> Failure {
+    let sentence = format!("{} is invited and has not accepted.", user.email);
+    Failure::new(Code::PERMISSION_DENIED, sentence)
 }
 
 fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
@@ -399,11 +505,11 @@ impl Update {
         if let Some(email) = self.email {
             let renamed = email.to_lowercase() != user.email.to_lowercase();
             if renamed || !is_email(&email) {
-                check_email(&call, &email)?;
+                check_email(&call, &email, Some(user.id))?;
             }
             user.email = email;
         }
-        self.members.apply(&call, &mut user, &Edit::new(self.login.unset))?;
+        self.members.apply(&call, &mut user, &Edit::new(self.login.unset), self.is_own)?;
         user.password_hash = hash.unwrap_or(user.password_hash);
         user.updated = authorize::stamp(&call);
         let effects = Effects::from(turn.put(user)).followed_by(Affected::User(self.id));
@@ -417,7 +523,14 @@ impl Update {
 /// `user.delete`.
 pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
-    let user = which.find(call)?;
+    let user = match which.find(call) {
+        Ok(user) => user,
+        Err(failure) => {
+            let (user, invite) = which.pending(call).ok_or(failure)?;
+            authorize::check_may_grant(call, &invite.terms)?;
+            return Ok(After(Done, turn.put(user_invite::without(&user, &invite)).into()));
+        }
+    };
     if call.session.who().principal() == Principal::User(user.id) {
         return Err(Failure::new(Code::IN_USE, "Nobody can delete themselves."));
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, RoleId, Timestamp, UserId, excerpt};
 use rules::directory::Principal;
+use rules::identity::Invite;
 use rules::identity::model::{Membership, Org, User};
 use rules::identity::permission::Permission;
 use serde::Serialize;
@@ -11,32 +12,38 @@ use serde::Serialize;
 use super::authorize::{self, Edit};
 use super::commands;
 use super::session::org_switch;
-use super::user::is_visible;
+use super::user::{administers_home, is_visible};
+use super::user_invite::{self, PendingView};
 use crate::app::{Affected, Effects};
 use crate::tr50::params::{missing, params};
-use crate::tr50::step::{After, Call, Done};
+use crate::tr50::step::{After, Call, Done, WriteReply};
 
 commands! {
     "user.org.add" => add, [NOT_FOUND, ALREADY_EXISTS, BUSY],
-        "Makes a user a member of an organisation. Nobody can grant what they do not hold there.",
-        "";
+        "Makes a user a member of an organisation, if the caller administers the user's home or is \
+         the user. Any other is invited, and decides (`user.invite.list`); asked again, it changes \
+         what is offered. Nobody can grant what they do not hold there.",
+        "of one who is invited: `pending`";
     "user.org.find" => find, [NOT_FOUND],
-        "Shows what a user is in an organisation.",
+        "Shows what a user is in an organisation; of one who is invited, `emailAddress` and \
+         `pending` alone.",
         "`addedBy`, `addedOn`, `allowSubOrgAccess`, `orgId`, `orgKey`, `isOrgAdmin`, `roles`, `tags`";
     "user.org.list" => list, [NOT_FOUND],
-        "Lists what a user is in all organisations; without parameters the caller.",
+        "Lists what a user is in all organisations that the caller can see; without parameters the \
+         caller. Who administers the user's home sees all.",
         "`result`";
     "user.org.remove" => remove, [NOT_FOUND, IN_USE],
-        "Ends a user's membership of an organisation. The user's live sessions there end as revoked. \
-         Who was at home there is so in another organisation of theirs; it must not be the only one.",
+        "Ends a user's membership of an organisation, or an invitation. The user's live sessions \
+         there end as revoked. Who administers the user's home can do so anywhere. Who was at home \
+         there is so in another organisation of theirs; it must not be the only one.",
         "";
     "user.org.set" => org_switch, [NOT_FOUND, WRONG_SESSION_KIND],
         "Moves the session to another organisation, as `session.org.switch`; the name of the API of \
          2012.",
         "";
     "user.org.update" => update, [NOT_FOUND],
-        "Changes what a user is in an organisation. The user's live sessions have the new rights when \
-         the reply comes.",
+        "Changes what a user is in an organisation, or is to be by an invitation. The user's live \
+         sessions have the new rights when the reply comes.",
         "";
 }
 
@@ -74,10 +81,39 @@ pub struct AccessView {
     tags: Vec<String>,
 }
 
+/// What an organisation knows of a user.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Row {
+    /// Of one who may enter it.
+    Access(Box<AccessView>),
+    /// Of one who is invited.
+    Pending(PendingView),
+}
+
 /// The reply of `user.org.list`.
 #[derive(Serialize)]
 pub struct AccessList {
-    result: Vec<AccessView>,
+    result: Vec<Row>,
+}
+
+/// The reply of `user.org.add`.
+pub enum Added {
+    /// The user is a member.
+    Member,
+    /// The user is invited.
+    Invited,
+}
+
+impl WriteReply for Added {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Member => Done.write_reply(out),
+            Self::Invited => {
+                out.extend_from_slice(br#"{"success":true,"params":{"pending":true}}"#);
+            }
+        }
+    }
 }
 
 impl AccessView {
@@ -103,20 +139,26 @@ impl AccessView {
 }
 
 impl FindParams {
-    /// The user; without parameters the caller. Who may ask for nobody else learns nothing of who
-    /// exists.
-    fn user(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
-        if self.user_id.is_none() && self.email_address.is_none() {
-            return call.user().ok_or_else(|| missing("userId"));
-        }
-        match self.named(call) {
-            Some(user) => Ok(user),
-            None if may_ask(call) => Err(self.not_found()),
-            None => Err(only_themselves()),
-        }
+    fn names_nobody(&self) -> bool {
+        self.user_id.is_none() && self.email_address.is_none()
     }
 
-    /// The user that the parameters name, even one whom the caller can't see yet.
+    /// The user, if the caller can see them; without parameters the caller. Who may ask for nobody
+    /// else learns nothing of who exists.
+    fn user(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
+        if self.names_nobody() {
+            return call.user().ok_or_else(|| missing("userId"));
+        }
+        let found = self.named(call).filter(|user| is_visible(call, user));
+        let own = found.as_ref().is_some_and(|user| is_own(call, user));
+        if !own && !may_ask(call) {
+            let sentence = "Without permission for user.find, users can ask for themselves only.";
+            return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+        }
+        found.ok_or_else(|| self.not_found())
+    }
+
+    /// The user that the parameters name, even one whom the caller can't see.
     fn named(&self, call: &Call<'_>) -> Option<Arc<User>> {
         let identity = &call.app.identity();
         match (self.user_id, &self.email_address) {
@@ -126,27 +168,53 @@ impl FindParams {
         }
     }
 
+    /// The user and the invitation, if it is the caller's organisation that invites.
+    fn pending(&self, call: &Call<'_>, org: OrgId) -> Option<(Arc<User>, Invite)> {
+        user_invite::pending(call, self.user_id, self.email_address.as_deref(), org)
+    }
+
     fn not_found(&self) -> Failure {
         let id = self.user_id.map(|id| id.to_string());
         let named = id.or_else(|| self.email_address.clone()).unwrap_or_default();
         Failure::not_found(format!("User \"{}\"", excerpt(&named)))
     }
 
-    /// The user that the caller wants to change, and the organisation, in which the caller may act.
-    fn subject(&self, call: &Call<'_>) -> Result<(User, Arc<Org>), Failure> {
-        if self.user_id.is_none() && self.email_address.is_none() {
+    /// Which organisation is meant, in which the caller may act.
+    fn org(&self, call: &Call<'_>) -> Result<Arc<Org>, Failure> {
+        if self.names_nobody() {
             return Err(missing("userId"));
         }
-        let org = authorize::resolve_org(call, self.org_id)?;
-        let user = self.named(call).ok_or_else(|| self.not_found())?;
-        Ok((User::clone(&user), org))
+        authorize::resolve_org(call, self.org_id)
+    }
+
+    /// The user that the parameters name. Who can't see them learns whether they exist, a few times
+    /// in a minute.
+    fn invitable(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
+        let found = self.named(call);
+        if found.as_ref().is_none_or(|user| !is_visible(call, user)) {
+            call.app.check_taken_names(call.session, call.now)?;
+        }
+        found.ok_or_else(|| self.not_found())
+    }
+
+    fn visible(&self, call: &Call<'_>) -> Result<User, Failure> {
+        let found = self.named(call).filter(|user| is_visible(call, user));
+        found.map(|user| User::clone(&user)).ok_or_else(|| self.not_found())
+    }
+
+    /// An organisation that the caller can't see, of which somebody is a member whose home the
+    /// caller administers.
+    fn org_of_own_user(&self, call: &Call<'_>) -> Option<Arc<Org>> {
+        let user = self.named(call).filter(|user| administers_home(call, user))?;
+        let org = self.org_id.filter(|org| is_member(&user, *org))?;
+        call.app.identity().org(org)
     }
 }
 
 impl UpdateParams {
     /// Changes the membership. The caller must be able to grant what it was and what it becomes.
     fn apply(self, call: &Call<'_>, held: &mut Membership) -> Result<(), Failure> {
-        check_may_grant(call, held)?;
+        authorize::check_may_grant(call, held)?;
         let edit = Edit::new(self.unset);
         if let Some(roles) = self.roles {
             held.roles = authorize::resolve_roles(call, held.org, &roles)?;
@@ -156,94 +224,101 @@ impl UpdateParams {
         edit.flag("isOrgAdmin", &mut held.org_admin, self.is_org_admin);
         edit.flag("allowSubOrgAccess", &mut held.sub_orgs, self.sub_orgs);
         edit.list("tags", &mut held.tags, self.tags)?;
-        check_may_grant(call, held)
+        authorize::check_may_grant(call, held)
     }
 }
 
-/// Fails unless the caller may grant the membership, and so change or end it.
-fn check_may_grant(call: &Call<'_>, held: &Membership) -> Result<(), Failure> {
-    authorize::check_flags(call, false, held.org_admin || held.sub_orgs)?;
-    authorize::check_held(call, held.org, &held.roles)
+fn is_own(call: &Call<'_>, user: &User) -> bool {
+    call.session.who().principal() == Principal::User(user.id)
 }
 
-/// Whether the user is the caller. Of others, only who may use `user.find` can ask.
-fn is_own(call: &Call<'_>, user: &User) -> Result<bool, Failure> {
-    if call.session.who().principal() == Principal::User(user.id) {
-        return Ok(true);
-    }
-    if may_ask(call) { Ok(false) } else { Err(only_themselves()) }
-}
-
+/// Whether the caller can ask for others than themselves.
 fn may_ask(call: &Call<'_>) -> bool {
     Permission::named("user.find").is_some_and(|find| call.session.may(find))
 }
 
-fn only_themselves() -> Failure {
-    let sentence = "Without permission for user.find, users can ask for themselves only.";
-    Failure::new(Code::PERMISSION_DENIED, sentence)
-}
-
 /// `user.org.find`.
-pub fn find(call: &Call<'_>, which: FindParams) -> Result<AccessView, Failure> {
-    let user = which.user(call)?;
-    let own = is_own(call, &user)?;
-    let identity = &call.app.identity();
+pub fn find(call: &Call<'_>, which: FindParams) -> Result<Row, Failure> {
     let id = which.org_id.unwrap_or_else(|| call.session.org_id());
-    let access = call.session.access();
-    let org = identity.org(id).filter(|org| {
-        own || access.super_ops || authorize::may_act_in(call, org.id) && is_visible(call, &user)
-    });
+    let user = match which.user(call) {
+        Ok(user) => user,
+        Err(failure) => {
+            let pending = which.pending(call, id).filter(|_| may_ask(call)).ok_or(failure)?;
+            return Ok(Row::Pending(PendingView::of(&pending.0)));
+        }
+    };
+    let org = call.app.identity().org(id).filter(|org| may_see_in(call, &user, org.id));
     let found = org.and_then(|org| AccessView::of(call, &user, &org));
-    found.ok_or_else(|| {
+    found.map(|access| Row::Access(Box::new(access))).ok_or_else(|| {
         Failure::not_found(format!("Access of \"{}\" to organisation \"{id}\"", user.id))
     })
 }
 
+/// Whether the caller can see what a user whom they see is in an organisation.
+fn may_see_in(call: &Call<'_>, user: &User, org: OrgId) -> bool {
+    is_own(call, user)
+        || call.session.access().super_ops
+        || authorize::may_act_in(call, org)
+        || administers_home(call, user) && is_member(user, org)
+}
+
+fn is_member(user: &User, org: OrgId) -> bool {
+    user.memberships.iter().any(|held| held.org == org)
+}
+
 /// `user.org.list`: of another user only what is in the caller's reach.
 pub fn list(call: &Call<'_>, which: FindParams) -> Result<AccessList, Failure> {
-    let user = which.user(call)?;
-    let own = is_own(call, &user)?;
-    if !is_visible(call, &user) {
-        return Err(which.not_found());
-    }
-    let access = call.session.access();
+    let user = match which.user(call) {
+        Ok(user) => user,
+        Err(failure) => {
+            let pending = which.pending(call, call.session.org_id());
+            let pending = pending.filter(|_| may_ask(call)).ok_or(failure)?;
+            return Ok(AccessList { result: vec![Row::Pending(PendingView::of(&pending.0))] });
+        }
+    };
     let identity = &call.app.identity();
     let orgs = user.memberships.iter().map(|held| held.org);
     let mut orgs: Vec<_> = orgs.chain([user.home]).filter_map(|org| identity.org(org)).collect();
     orgs.sort_by_cached_key(|org| org.key.to_lowercase());
     orgs.dedup_by_key(|org| org.id);
-    orgs.retain(|org| own || access.super_ops || authorize::may_act_in(call, org.id));
-    let result = orgs.iter().filter_map(|org| AccessView::of(call, &user, org)).collect();
-    Ok(AccessList { result })
+    orgs.retain(|org| may_see_in(call, &user, org.id));
+    let found = orgs.iter().filter_map(|org| AccessView::of(call, &user, org));
+    Ok(AccessList { result: found.map(|access| Row::Access(Box::new(access))).collect() })
 }
 
 /// `user.org.add`.
 pub fn add(
     call: &Call<'_>,
     (which, members): (FindParams, UpdateParams),
-) -> Result<After<Done>, Failure> {
+) -> Result<After<Added>, Failure> {
     let identity = &call.app.identity();
     let turn = identity.turn();
-    let (mut user, org) = which.subject(call)?;
-    if user.memberships.iter().any(|held| held.org == org.id) {
+    let org = which.org(call)?;
+    let pending = which.pending(call, org.id);
+    let user = match &pending {
+        Some((user, _)) => user.clone(),
+        None => which.invitable(call)?,
+    };
+    if is_member(&user, org.id) {
         let sentence = format!("{} is a member of {} already.", user.email, org.key);
         return Err(Failure::new(Code::ALREADY_EXISTS, sentence));
     }
     authorize::check_room(identity.users_of(org.id).len(), "users")?;
     authorize::check_room(user.memberships.len(), "members like this user")?;
-    let mut held = Membership {
-        org: org.id,
-        roles: Vec::new(),
-        org_admin: false,
-        sub_orgs: false,
-        tags: Vec::new(),
-        added_on: call.now,
-        added_by: authorize::author(call),
-    };
+    let mut held = authorize::new_membership(call, org.id);
     members.apply(call, &mut held)?;
-    user.memberships.push(held);
-    let affected = Affected::User(user.id);
-    Ok(After(Done, Effects::from(turn.put(user)).followed_by(affected)))
+    if is_own(call, &user) || authorize::may_act_in(call, user.home) {
+        let mut user = User::clone(&user);
+        user.invites.retain(|invite| invite.terms.org != org.id);
+        user.memberships.push(held);
+        let affected = Affected::User(user.id);
+        return Ok(After(Added::Member, Effects::from(turn.put(user)).followed_by(affected)));
+    }
+    let (_, invited) = user_invite::offer(call, &user, held)?;
+    if !is_visible(call, &user) && pending.is_none() {
+        call.app.note_taken_name(call.session, call.now);
+    }
+    Ok(After(Added::Invited, turn.put(invited).into()))
 }
 
 /// `user.org.update`.
@@ -252,7 +327,14 @@ pub fn update(
     (which, members): (FindParams, UpdateParams),
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
-    let (mut user, org) = which.subject(call)?;
+    let org = which.org(call)?;
+    if let Some((user, mut invite)) = which.pending(call, org.id) {
+        members.apply(call, &mut invite.terms)?;
+        (invite.terms.added_on, invite.terms.added_by) = (call.now, authorize::author(call));
+        let (_, user) = user_invite::offer(call, &user, invite.terms)?;
+        return Ok(After(Done, turn.put(user).into()));
+    }
+    let mut user = which.visible(call)?;
     let held = user.memberships.iter_mut().find(|held| held.org == org.id);
     members.apply(call, held.ok_or_else(|| no_member(&which, &org))?)?;
     let affected = Affected::User(user.id);
@@ -260,11 +342,19 @@ pub fn update(
 }
 
 /// `user.org.remove`. At home everyone may enter, so a membership there would be gone and the
-/// access not: a user who is a member elsewhere is at home there from then on. Otherwise whoever
-/// chose an organisation as home could not be removed from it by its administrators.
+/// access not: a user who is a member elsewhere is at home there from then on. Otherwise nobody
+/// could be removed from an organisation that is their home.
 pub fn remove(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
-    let (mut user, org) = which.subject(call)?;
+    let org = match which.org(call) {
+        Ok(org) => org,
+        Err(failure) => which.org_of_own_user(call).ok_or(failure)?,
+    };
+    if let Some((user, invite)) = which.pending(call, org.id) {
+        authorize::check_may_grant(call, &invite.terms)?;
+        return Ok(After(Done, turn.put(user_invite::without(&user, &invite)).into()));
+    }
+    let mut user = which.visible(call)?;
     let Some(place) = user.memberships.iter().position(|held| held.org == org.id) else {
         return Err(no_member(&which, &org));
     };
@@ -277,7 +367,8 @@ pub fn remove(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure
         };
         user.home = other.org;
     }
-    check_may_grant(call, &removed)?;
+    user.start_org = user.start_org.filter(|start| *start != org.id);
+    authorize::check_may_grant(call, &removed)?;
     let affected = Affected::User(user.id);
     Ok(After(Done, Effects::from(turn.put(user)).followed_by(affected)))
 }

@@ -23,6 +23,9 @@ pub const EVERYONE: &[&str] = &[
     "session.info",
     "session.org.list",
     "session.org.switch",
+    "user.invite.accept",
+    "user.invite.decline",
+    "user.invite.list",
     "user.org.find",
     "user.org.list",
     "user.org.set",
@@ -106,6 +109,13 @@ impl Identity {
             role_keys,
             allow_sub_org_access: None,
         })
+    }
+
+    /// The organisation in which the user's sessions start, and what the user is there: the one
+    /// that the user has chosen, else the home.
+    pub fn start_access(&self, user: &User) -> Option<Access> {
+        let in_org = |org| self.user_access(user, &self.org(org)?);
+        user.start_org.and_then(in_org).or_else(|| in_org(user.home))
     }
 
     /// The organisations that the user may enter, ordered by key.

@@ -41,6 +41,11 @@ impl Authority {
         self.admin_of.contains(&org)
     }
 
+    /// Whether an organisation above this one has made them its administrator.
+    pub fn administers_above(&self, identity: &Identity, org: OrgId) -> bool {
+        self.admin_of.iter().any(|above| *above != org && identity.is_within(org, *above))
+    }
+
     /// Whether they are administrator of the organisation, of one above, or of everything.
     pub fn administers(&self, identity: &Identity, org: OrgId) -> bool {
         self.super_admin || self.admin_of.iter().any(|above| identity.is_within(org, *above))
@@ -107,6 +112,7 @@ mod tests {
                 assert_eq!(authority.administers_directly(org), directly.contains(&org));
             }
             assert_eq!(authority.administers_any(), !administers.is_empty());
+            assert_eq!(authority.administers_above(&identity, basic), directly.contains(&system));
         };
         check(&user, &[basic], &[basic]);
         user.memberships[0].org = system;

@@ -318,6 +318,8 @@ impl Reader<'_> {
             last_name: entry.last_name,
             home,
             memberships,
+            start_org: None,
+            invites: Vec::new(),
             super_admin: entry.super_admin,
             super_ops: entry.super_ops,
             locale: entry.locale,
@@ -479,8 +481,14 @@ fn token_hash(entry: &ApplicationEntry, holder: impl Fn() -> String) -> Result<[
 
 /// Whether the text follows [`NAME_RULE`].
 pub fn is_name(text: &str) -> bool {
-    let plain = !text.chars().any(char::is_control) && text.trim() == text;
+    let plain = !text.chars().any(is_unseen) && text.trim() == text;
     (1..=64).contains(&text.len()) && plain
+}
+
+/// Whether the character has no place in a line that people read: it controls a terminal, or the
+/// direction in which what is around it is shown.
+pub fn is_unseen(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `^[a-z][a-z0-9-]{1,62}[a-z0-9]$`

@@ -46,6 +46,11 @@ impl Turn {
         RecordChanges { changes, _turn: self }
     }
 
+    /// Adds, replaces and takes out records, all at once or none.
+    pub fn change(self, changes: Vec<RecordChange>) -> RecordChanges {
+        RecordChanges { changes, _turn: self }
+    }
+
     /// Takes records out, all at once or none.
     pub fn delete(self, records: impl IntoIterator<Item = Record>) -> RecordChanges {
         let changes = records.into_iter().map(RecordChange::Delete).collect();

@@ -13,7 +13,9 @@ mod access;
 mod authority;
 pub mod bootstrap;
 mod change;
+mod invite;
 mod login;
+mod lookalike;
 pub mod model;
 pub mod password;
 pub mod permission;
@@ -24,9 +26,13 @@ mod thing_def;
 
 pub use access::{Access, EVERYONE};
 pub use authority::Authority;
-pub use bootstrap::{NAME_RULE, Problem, SLUG_RULE, is_email, is_name, is_slug, is_token};
+pub use bootstrap::{
+    NAME_RULE, Problem, SLUG_RULE, is_email, is_name, is_slug, is_token, is_unseen,
+};
 pub use change::{RecordChange, RecordChanges, Turn};
+pub use invite::{Invite, Inviter};
 pub use login::Refusal;
+pub use lookalike::{UNAMBIGUOUS_RULE, is_unambiguous};
 pub use record::{Record, Records};
 pub use registry::Granted;
 pub use standard_role::{STANDARD_ROLES, StandardRole};

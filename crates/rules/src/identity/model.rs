@@ -5,6 +5,8 @@ use std::fmt;
 use base::{ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
+use super::Invite;
+
 /// An organisation. The organisations form a tree by `parent`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Org {
@@ -118,6 +120,12 @@ pub struct User {
     pub home: OrgId,
     /// Organisations that the user may work in.
     pub memberships: Vec<Membership>,
+    /// Where sessions start, if the user has chosen another organisation than the home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_org: Option<OrgId>,
+    /// Memberships that are offered and not accepted yet: they give no rights. One an organisation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invites: Vec<Invite>,
     /// Every permission in every organisation.
     pub super_admin: bool,
     /// May see every organisation and its sessions; changes nothing.

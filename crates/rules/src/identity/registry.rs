@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use base::{ApplicationId, OrgId, RoleId, ThingDefId, UserId, limits};
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 
+use super::lookalike::outlines;
 use super::model::{Application, Org, Role, User};
 use super::permission::PermissionSet;
 use super::record::{Record, Records};
@@ -23,6 +25,8 @@ pub(super) struct Registry {
     orgs_by_id: HashMap<OrgId, Arc<Org>>,
     orgs_by_key: HashMap<String, Arc<Org>>,
     orgs_by_slug: HashMap<String, Arc<Org>>,
+    /// By what their keys look like.
+    orgs_by_outline: Outlines<OrgId>,
     /// By the organisation above.
     orgs_below: HashMap<OrgId, Vec<Arc<Org>>>,
     org_ids_below: ById<OrgId, Org>,
@@ -31,6 +35,11 @@ pub(super) struct Registry {
     users: HashMap<UserId, Arc<User>>,
     users_by_email: HashMap<String, Arc<User>>,
     users_of: HashMap<OrgId, Vec<Arc<User>>>,
+    /// Those who are invited and no members yet.
+    invited_to: HashMap<OrgId, Vec<Arc<User>>>,
+    users_by_invite: HashMap<UserId, Arc<User>>,
+    /// By what their addresses look like.
+    users_by_outline: Outlines<UserId>,
     user_ids_of: ById<UserId, User>,
     applications: HashMap<ApplicationId, Arc<Application>>,
     applications_by_token: HashMap<[u8; 32], Arc<Application>>,
@@ -45,6 +54,9 @@ pub(super) struct Registry {
 /// Records by their organisation in the order of their ids, which no change of a name moves: whoever
 /// reads page by page misses none and sees none twice.
 type ById<Id, T> = HashMap<OrgId, BTreeMap<Id, Arc<T>>>;
+
+/// Ids by what a name looks like. Those that were made before lookalikes were refused may share one.
+type Outlines<Id> = HashMap<String, SmallVec<[Id; 1]>>;
 
 /// A role, and what it grants.
 #[derive(Debug)]
@@ -107,6 +119,7 @@ impl Registry {
         }
         self.orgs_by_key.insert(org.key.to_lowercase(), org.clone());
         self.orgs_by_slug.insert(org.slug.clone(), org.clone());
+        insert_outlines(&mut self.orgs_by_outline, &org.key, org.id);
         self.orgs_by_id.insert(org.id, org);
     }
 
@@ -119,6 +132,7 @@ impl Registry {
         }
         self.orgs_by_key.remove(&org.key.to_lowercase());
         self.orgs_by_slug.remove(&org.slug);
+        take_out_outlines(&mut self.orgs_by_outline, &org.key, id);
     }
 
     fn put_role(&mut self, role: Role) {
@@ -140,6 +154,12 @@ impl Registry {
             insert(self.users_of.entry(org).or_default(), &user, |user| &user.email);
             self.user_ids_of.entry(org).or_default().insert(user.id, user.clone());
         }
+        for invite in &user.invites {
+            let list = self.invited_to.entry(invite.terms.org).or_default();
+            insert(list, &user, |user| &user.email);
+            self.users_by_invite.insert(invite.id, user.clone());
+        }
+        insert_outlines(&mut self.users_by_outline, &user.email, user.id);
         self.users_by_email.insert(user.email.to_lowercase(), user.clone());
         self.users.insert(user.id, user);
     }
@@ -150,6 +170,11 @@ impl Registry {
             take_out(&mut self.users_of, org, |other| other.id == id);
             take_out_by_id(&mut self.user_ids_of, org, id);
         }
+        for invite in &user.invites {
+            take_out(&mut self.invited_to, invite.terms.org, |other| other.id == id);
+            self.users_by_invite.remove(&invite.id);
+        }
+        take_out_outlines(&mut self.users_by_outline, &user.email, id);
         self.users_by_email.remove(&user.email.to_lowercase());
     }
 
@@ -232,6 +257,12 @@ impl Identity {
         self.registry.read().orgs_by_slug.get(slug).cloned()
     }
 
+    /// Another organisation than `own` whose key looks like this one.
+    pub fn org_like(&self, key: &str, own: Option<OrgId>) -> Option<Arc<Org>> {
+        let registry = self.registry.read();
+        registry.org(like(&registry.orgs_by_outline, key, own)?).cloned()
+    }
+
     /// The organisations right below this one, ordered by key.
     pub fn orgs_below(&self, org: OrgId) -> Vec<Arc<Org>> {
         self.registry.read().orgs_below.get(&org).cloned().unwrap_or_default()
@@ -270,6 +301,22 @@ impl Identity {
     /// The user with this e-mail address, whatever its case.
     pub fn user_by_email(&self, email: &str) -> Option<Arc<User>> {
         self.registry.read().users_by_email.get(&email.to_lowercase()).cloned()
+    }
+
+    /// Another user than `own` whose address looks like this one.
+    pub fn user_like(&self, email: &str, own: Option<UserId>) -> Option<Arc<User>> {
+        let registry = self.registry.read();
+        registry.users.get(&like(&registry.users_by_outline, email, own)?).cloned()
+    }
+
+    /// The user who is invited by the invitation with this id.
+    pub fn user_by_invite(&self, invite: UserId) -> Option<Arc<User>> {
+        self.registry.read().users_by_invite.get(&invite).cloned()
+    }
+
+    /// The users who are invited into the organisation and no members yet, ordered by address.
+    pub fn invited_to(&self, org: OrgId) -> Vec<Arc<User>> {
+        self.registry.read().invited_to.get(&org).cloned().unwrap_or_default()
     }
 
     /// All users, in no order.
@@ -430,6 +477,30 @@ fn take_out<T>(
             lists.remove(&org);
         }
     }
+}
+
+fn insert_outlines<Id: Copy>(all: &mut Outlines<Id>, name: &str, id: Id) {
+    for outline in outlines(name) {
+        all.entry(outline).or_default().push(id);
+    }
+}
+
+fn take_out_outlines<Id: PartialEq>(all: &mut Outlines<Id>, name: &str, id: Id) {
+    for outline in outlines(name) {
+        if let Some(ids) = all.get_mut(&outline) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                all.remove(&outline);
+            }
+        }
+    }
+}
+
+/// Whose name looks like this one, but for one's own.
+fn like<Id: PartialEq + Copy>(all: &Outlines<Id>, name: &str, own: Option<Id>) -> Option<Id> {
+    let outlines = outlines(name);
+    let mut alike = outlines.iter().filter_map(|outline| all.get(outline)).flatten();
+    alike.find(|id| Some(**id) != own).copied()
 }
 
 /// Takes a record out of an organisation's records by id.

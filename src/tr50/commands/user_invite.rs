@@ -1,0 +1,222 @@
+//! `user.invite.*`: what organisations offer to users who have their home elsewhere. The user
+//! decides. Until then an invitation gives no rights, and the organisation knows the address alone.
+//!
+//! Invitations are made by `user.org.add`, and by `user.create` with the address of such a user.
+
+use std::sync::Arc;
+
+use base::{Code, Failure, OrgId, Timestamp, UserId, excerpt, limits};
+use rules::directory::Who;
+use rules::identity::model::{Membership, User};
+use rules::identity::{Invite, Inviter};
+use serde::Serialize;
+
+use super::authorize;
+use super::commands;
+use crate::app::{Affected, Effects};
+use crate::random::random;
+use crate::tr50::params::{NoParams, missing, params};
+use crate::tr50::step::{After, Call, Done};
+
+commands! {
+    "user.invite.accept" => accept, [NOT_FOUND, WRONG_SESSION_KIND, BUSY],
+        "Makes the caller a member of an organisation that invites them; without parameters, of the \
+         only one that does. Roles that are gone meanwhile are left out. An invitation whose inviter \
+         may not give any more what it offers is none.",
+        "";
+    "user.invite.decline" => decline, [NOT_FOUND, WRONG_SESSION_KIND],
+        "Declines an invitation; without parameters, the only one. The organisation can invite again.",
+        "";
+    "user.invite.list" => list, [WRONG_SESSION_KIND],
+        "Lists the organisations that invite the caller, by key, and what they offer.",
+        "`count`, `result`";
+}
+
+params! {
+    /// Which invitation.
+    pub struct FindParams {
+        optional org_id: OrgId = "orgId", "The id of the organisation that invites.";
+        optional_exact org_key: String = "orgKey", "Its key, instead.";
+    }
+}
+
+/// An invitation, as the one who is invited sees it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InviteView {
+    org_id: OrgId,
+    org_key: String,
+    org_name: String,
+    invited_by: String,
+    invited_on: Timestamp,
+    is_org_admin: bool,
+    allow_sub_org_access: bool,
+    roles: Vec<String>,
+}
+
+/// The reply of `user.invite.list`.
+#[derive(Serialize)]
+pub struct InviteList {
+    count: usize,
+    result: Vec<InviteView>,
+}
+
+/// A user who is invited, as the organisation that does so sees them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingView {
+    email_address: String,
+    pending: bool,
+}
+
+impl PendingView {
+    /// All that is known of the user.
+    pub fn of(user: &User) -> Self {
+        Self { email_address: user.email.clone(), pending: true }
+    }
+}
+
+/// `user.invite.list`.
+pub fn list(call: &Call<'_>, _: NoParams) -> Result<InviteList, Failure> {
+    let user = own(call)?;
+    let identity = &call.app.identity();
+    let view = |invite: &Invite| {
+        let terms = &invite.terms;
+        let org = identity.org(terms.org)?;
+        let role = |id| identity.role_within(id, org.id).map(|granted| granted.role.key.clone());
+        Some(InviteView {
+            org_id: org.id,
+            org_key: org.key.clone(),
+            org_name: org.name.clone(),
+            invited_by: terms.added_by.clone(),
+            invited_on: terms.added_on,
+            is_org_admin: terms.org_admin,
+            allow_sub_org_access: terms.sub_orgs,
+            roles: terms.roles.iter().filter_map(|id| role(*id)).collect(),
+        })
+    };
+    let offered = user.invites.iter().filter(|invite| identity.is_offered(invite));
+    let mut result: Vec<_> = offered.filter_map(view).collect();
+    result.sort_by_cached_key(|invite| invite.org_key.to_lowercase());
+    Ok(InviteList { count: result.len(), result })
+}
+
+/// `user.invite.accept`.
+pub fn accept(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
+    let identity = &call.app.identity();
+    let turn = identity.turn();
+    let (mut user, invite) = which.take(call)?;
+    let mut terms = invite.terms;
+    authorize::check_room(identity.users_of(terms.org).len(), "users")?;
+    authorize::check_room(user.memberships.len(), "members like this user")?;
+    terms.roles.retain(|role| identity.role_within(*role, terms.org).is_some());
+    terms.added_on = call.now;
+    user.memberships.retain(|held| held.org != terms.org);
+    user.memberships.push(terms);
+    let affected = Affected::User(user.id);
+    Ok(After(Done, Effects::from(turn.put(user)).followed_by(affected)))
+}
+
+/// `user.invite.decline`.
+pub fn decline(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
+    let turn = call.app.identity().turn();
+    let (user, _) = which.take(call)?;
+    Ok(After(Done, turn.put(user).into()))
+}
+
+fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
+    call.user().ok_or_else(|| {
+        Failure::new(Code::WRONG_SESSION_KIND, "An application is no user, whom nobody invites.")
+    })
+}
+
+impl FindParams {
+    /// The caller without the invitation, and that.
+    fn take(&self, call: &Call<'_>) -> Result<(User, Invite), Failure> {
+        let mut user = User::clone(&*own(call)?);
+        let identity = &call.app.identity();
+        let is_named = |invite: &&Invite| match (self.org_id, &self.org_key) {
+            (Some(id), _) => invite.terms.org == id,
+            (None, Some(key)) => {
+                identity.org_by_key(key).is_some_and(|org| org.id == invite.terms.org)
+            }
+            (None, None) => true,
+        };
+        let offered = user.invites.iter().filter(|invite| identity.is_offered(invite));
+        let mut named = offered.filter(is_named);
+        let found = named.next().cloned();
+        if named.next().is_some() {
+            return Err(missing("orgId"));
+        }
+        let found = found.ok_or_else(|| {
+            let id = self.org_id.map(|id| id.to_string());
+            let name = id.or_else(|| self.org_key.as_deref().map(excerpt));
+            let of = name.map_or_else(String::new, |name| format!(" to organisation \"{name}\""));
+            Failure::not_found(format!("An invitation{of}"))
+        })?;
+        user.invites.retain(|invite| invite.terms.org != found.terms.org);
+        Ok((user, found))
+    }
+}
+
+/// Offers a membership to a user, in place of what the organisation has offered before: the id
+/// under which it knows the user, and the user's record.
+pub(super) fn offer(
+    call: &Call<'_>,
+    user: &User,
+    terms: Membership,
+) -> Result<(UserId, User), Failure> {
+    let by = match call.session.who() {
+        Who::User(user) => Inviter::User(user.id),
+        Who::Application { application, .. } => Inviter::Application(application.id),
+    };
+    let mut user = user.clone();
+    let before = user.invites.iter().position(|invite| invite.terms.org == terms.org);
+    let id = match before {
+        Some(place) => user.invites.remove(place).id,
+        None => {
+            user.invites.retain(|invite| call.app.identity().is_offered(invite));
+            check_room(call, &user, terms.org)?;
+            UserId::from_bytes(random()?)
+        }
+    };
+    user.invites.push(Invite { id, terms, by });
+    Ok((id, user))
+}
+
+fn check_room(call: &Call<'_>, user: &User, org: OrgId) -> Result<(), Failure> {
+    let sentence = if call.app.identity().invited_to(org).len() >= limits::INVITES_PER_ORG_MAX {
+        let most = limits::INVITES_PER_ORG_MAX;
+        format!("The organisation has {most} invitations that wait, which is all it can have.")
+    } else if user.invites.len() >= limits::INVITES_PER_USER_MAX {
+        format!("{} has too many invitations that wait.", user.email)
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Code::BUSY, sentence))
+}
+
+/// The user who is invited into an organisation, named by the id of the invitation or by the
+/// address, and the invitation, if the caller may act there.
+pub(super) fn pending(
+    call: &Call<'_>,
+    id: Option<UserId>,
+    email: Option<&str>,
+    org: OrgId,
+) -> Option<(Arc<User>, Invite)> {
+    let identity = &call.app.identity();
+    let user = match id {
+        Some(id) => identity.user_by_invite(id)?,
+        None => identity.user_by_email(email?)?,
+    };
+    let invite = user.invites.iter().find(|invite| invite.terms.org == org)?.clone();
+    let is_it = id.is_none_or(|id| invite.id == id) && identity.is_offered(&invite);
+    (is_it && authorize::may_act_in(call, org)).then_some((user, invite))
+}
+
+/// The user without an invitation.
+pub(super) fn without(user: &User, invite: &Invite) -> User {
+    let mut user = user.clone();
+    user.invites.retain(|other| other.id != invite.id);
+    user
+}
