@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::commands;
 use super::paging::View;
-use super::target::{Target, is_restricted};
+use super::target::{Target, is_restricted, restricted};
 use crate::random::random;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
@@ -170,8 +170,7 @@ impl Whose {
     /// organisation's files, for its firmware is among them, and change none.
     fn owner_to_change(&self, target: &Target, call: &Call<'_>) -> Result<Owner, Failure> {
         if self.is_global() && is_restricted(call) {
-            let sentence = "The application's token is restricted to its own thing.";
-            return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+            return Err(restricted());
         }
         self.owner(target, call)
     }

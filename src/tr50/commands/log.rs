@@ -10,7 +10,7 @@ use super::attribute::{limited, offset};
 use super::commands;
 use super::history::{self, Ago, Form, History, HistoryQuery, Range};
 use super::publish::{CorrId, Gate, Message};
-use super::target::{Subject, Target, is_restricted, not_its_past, sees_past_of_all};
+use super::target::{Subject, Target, is_restricted, not_its_past, restricted, sees_past_of_all};
 use crate::things::telemetry::point::{Entry, Kind, Point, Value};
 use crate::things::telemetry::{NewPoint, Owner};
 use crate::tr50::params::params;
@@ -84,8 +84,7 @@ impl Logged {
             return Ok(Self { owner: id.into(), thing: Some((id, key)) });
         }
         if is_restricted(call) {
-            let sentence = "The application's token is restricted to its own thing.";
-            return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+            return Err(restricted());
         }
         Ok(Self { owner: call.session.org_id().into(), thing: None })
     }

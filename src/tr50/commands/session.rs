@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::commands;
 use super::paging::named;
+use super::target::is_restricted;
 use crate::app::{Effects, SessionChange};
 use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done, Looked, WriteReply};
@@ -25,13 +26,13 @@ commands! {
         "Ends a session; without parameters the caller's own.",
         "";
     "session.find" => find, [NOT_FOUND],
-        "Shows one session of the current organisation.",
+        "Shows one session of the current organisation; to a restricted token, one of its own thing.",
         "the session";
     "session.info" => info, [],
         "Shows the caller's own session.",
         "the session";
     "session.list" => list, [],
-        "Lists the sessions of the current organisation.",
+        "Lists the sessions of the current organisation; to a restricted token, those of its own thing.",
         "`count`, with `show` also `fields`, `result`";
     "session.org.list" => org_list, [WRONG_SESSION_KIND],
         "Lists the organisations the user may work in.",
@@ -226,6 +227,15 @@ impl List {
             },
             (None, None) => None,
         };
+        let principal = if is_restricted(call) {
+            let own = call.session.who().principal();
+            if principal.is_some_and(|named| named != own) {
+                return Ok(None);
+            }
+            Some(own)
+        } else {
+            principal
+        };
         let filter = Filter {
             principal,
             kind,
@@ -318,7 +328,8 @@ impl FindParams {
         };
         let own = call.session.who().principal();
         let org = call.session.org_id();
-        let visible = |s: &Arc<Session>| s.org_id() == org || s.who().principal() == own;
+        let here = |s: &Session| s.org_id() == org && !is_restricted(call);
+        let visible = |s: &Arc<Session>| here(s) || s.who().principal() == own;
         match found.filter(visible) {
             Some(session) => Ok(Some(session)),
             // Not named in full: the text may be somebody's secret id.

@@ -113,12 +113,8 @@ impl Target {
         } else {
             return Err(missing(parameter));
         };
-        let thing = found.ok_or_else(|| Failure::not_found(format!("Thing {named}")))?;
-        if can_access(call, &thing) {
-            return Ok(thing);
-        }
-        let sentence = "The application's token is restricted to its own thing.";
-        Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+        let found = found.filter(|thing| can_access(call, thing));
+        found.ok_or_else(|| no_thing(call, &named))
     }
 
     /// Has a user who names no thing mean the one with the first of these identifiers.
@@ -165,6 +161,18 @@ pub(super) fn can_access(call: &Call<'_>, thing: &Thing) -> bool {
         }
         _ => true,
     }
+}
+
+/// The failure for a thing that is not there, or not for the caller: with a restricted token both
+/// are the same, so that nobody learns from it which things there are.
+pub(super) fn no_thing(call: &Call<'_>, named: &str) -> Failure {
+    if is_restricted(call) { restricted() } else { Failure::not_found(format!("Thing {named}")) }
+}
+
+/// The failure for what a restricted token can't reach.
+pub(super) fn restricted() -> Failure {
+    let sentence = "The application's token is restricted to its own thing.";
+    Failure::new(Code::PERMISSION_DENIED, sentence)
 }
 
 /// Whether the caller may ask for what was, of every thing and of the organisation.

@@ -8,13 +8,13 @@ use base::{
     json::{self, ObjectWriter, key},
     limits,
 };
-use rules::directory::Who;
+use rules::directory::{Kind, Who};
 use serde_json::value::RawValue;
 
 use crate::app::Effects;
 use crate::things::mailbox::mail::Outcome;
 use crate::things::mailbox::{Answer, NewMessage, SendError, method_in};
-use crate::tr50::commands::target::{Subject, Target};
+use crate::tr50::commands::target::{Subject, Target, is_restricted};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, FromDevice, Later, WriteReply};
 
@@ -72,13 +72,20 @@ pub fn send(
 fn thing_of_session(call: &Call<'_>, id: &str, mut target: Target) -> Result<Subject, Failure> {
     let found = SessionId::parse(id).and_then(|id| call.app.directory().by_id(&id));
     let found = found.filter(|session| session.org_id() == call.session.org_id());
-    let session = found.ok_or_else(|| Failure::not_found("The session"))?;
+    // Behind a restricted token, a session that it can't reach is as one that is not there.
+    let is_restricted = is_restricted(call);
+    let found = found.filter(|found| !is_restricted || found.kind() == Kind::Application);
+    let none = || Failure::not_found("The session");
+    let session = found.ok_or_else(none)?;
     let Who::Application { thing_key, .. } = session.who() else {
         let sentence = "The session is a user's, which has no thing.";
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
     };
     target.thing_key = Some(thing_key.clone());
-    target.subject(call)
+    target.subject(call).map_err(|failure| match failure.code {
+        Code::PERMISSION_DENIED if is_restricted => none(),
+        _ => failure,
+    })
 }
 
 /// Sends a mail, and says how to wait for the answer.

@@ -5,11 +5,11 @@ use base::{Code, Failure, ThingId, ThingKey, limits};
 use rules::directory::Who;
 use store::Receipt;
 
-use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct, gone};
+use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct};
 use crate::app::Effects;
 use crate::random::random;
 use crate::things::registry::{Thing, ThingConflict};
-use crate::tr50::commands::target::{Subject, can_access, is_restricted};
+use crate::tr50::commands::target::{Subject, can_access, is_restricted, no_thing, restricted};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Done, Later};
 
@@ -88,17 +88,9 @@ fn parent(call: &Call<'_>, bind_to: Option<&ThingKey>) -> Result<Subject, Failur
         return Ok(Subject { id: *thing_id, key: thing_key.clone() });
     };
     let parent = call.app.things.get(call.session.org_id(), key)?;
-    let parent = parent.ok_or_else(|| gone(key))?;
-    check_name(call, &parent)?;
+    let parent = parent.filter(|parent| can_access(call, parent));
+    let parent = parent.ok_or_else(|| no_thing(call, &format!("\"{key}\"")))?;
     Ok(Subject { id: parent.id, key: parent.key })
-}
-
-fn check_name(call: &Call<'_>, thing: &Thing) -> Result<(), Failure> {
-    if can_access(call, thing) {
-        return Ok(());
-    }
-    let sentence = "The application's token is restricted to its own thing.";
-    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
 }
 
 fn check_room(call: &Call<'_>, parent: &Subject) -> Result<(), Failure> {
@@ -112,7 +104,9 @@ fn check_room(call: &Call<'_>, parent: &Subject) -> Result<(), Failure> {
 }
 
 fn bind_known(call: &Call<'_>, thing: &Thing, parent: ThingId) -> Result<Receipt, Failure> {
-    check_name(call, thing)?;
+    if !can_access(call, thing) {
+        return Err(restricted());
+    }
     rebind(call, &thing.key, Some(parent))
 }
 
@@ -155,8 +149,8 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
 /// is restricted. One that is not bound stays so.
 pub(super) fn unbind(call: &Call<'_>, params: Unbind) -> Result<After<Done>, Failure> {
     let found = call.app.things.get(call.session.org_id(), &params.key)?;
-    let thing = found.ok_or_else(|| gone(&params.key))?;
-    check_name(call, &thing)?;
+    let found = found.filter(|thing| can_access(call, thing));
+    let thing = found.ok_or_else(|| no_thing(call, &format!("\"{}\"", params.key)))?;
     let receipt = rebind(call, &thing.key, None)?;
     call.app.mailbox.give_back(call.session.number(), thing.id, call.now);
     call.app.announce_mail(thing.id);

@@ -18,7 +18,7 @@ use crate::things::registry::{Alias, Thing, ThingConflict, Things};
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::commands::publish::{self, AttributeText};
-use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted};
+use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted, restricted};
 use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Value as _, missing, params};
 use crate::tr50::step::{After, Call, Done};
@@ -77,8 +77,7 @@ pub(super) struct Created {
 /// `thing.create`.
 pub(super) fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, Failure> {
     if is_restricted(call) {
-        let sentence = "The application's token is restricted to its own thing.";
-        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+        return Err(restricted());
     }
     let id = ThingId::from_bytes(random()?);
     let (org, by) = (call.session.org_id(), call.session.who().name());
@@ -296,7 +295,7 @@ pub(super) fn change_as(
 }
 
 /// The failure for a thing that was there a moment ago.
-pub(super) fn gone(key: &ThingKey) -> Failure {
+fn gone(key: &ThingKey) -> Failure {
     Failure::not_found(format!("Thing \"{key}\""))
 }
 

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::things::registry::Thing;
 use crate::things::telemetry::point::Kind;
 use crate::tr50::commands::paging::{ListReply, View, members};
-use crate::tr50::commands::target::{ByKey, Target, is_restricted};
+use crate::tr50::commands::target::{ByKey, Target, is_restricted, restricted};
 use crate::tr50::params::params;
 use crate::tr50::step::{Call, Later};
 
@@ -105,8 +105,7 @@ fn listing(
     query: Option<String>,
 ) -> Result<ListReply, Failure> {
     if is_restricted(call) {
-        let sentence = "The application's token is restricted to its own thing.";
-        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+        return Err(restricted());
     }
     let view = view.without_shown(FOREIGN_FIELDS);
     let mut selection = Selection::of(wanted.tags, wanted.keys, query);

@@ -12,7 +12,7 @@ use super::change::{change_as, check_tags, distinct};
 use super::find::Selection;
 use crate::app::{App, Effects, Worker};
 use crate::things::registry::Thing;
-use crate::tr50::commands::target::{Target, is_restricted};
+use crate::tr50::commands::target::{Target, is_restricted, restricted};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, Later};
 
@@ -164,8 +164,7 @@ impl Things {
         let by = call.session.who().name().to_owned();
         if let Some(selection) = self.selection() {
             if is_restricted(call) {
-                let sentence = "The application's token is restricted to its own thing.";
-                return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+                return Err(restricted());
             }
             selection.check()?;
             let (app, session) = (call.app.clone(), call.session.clone());
@@ -263,8 +262,7 @@ pub(super) fn sec_cloud(call: &Call<'_>, params: Cloud) -> Result<Later, Failure
 
 fn count(call: &Call<'_>, params: Cloud, kind: Kind) -> Result<TagCloud, Failure> {
     if is_restricted(call) {
-        let sentence = "The application's token is restricted to its own thing.";
-        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+        return Err(restricted());
     }
     let selection = Selection::of(params.tags, params.keys, None);
     selection.check()?;
