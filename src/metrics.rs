@@ -4,6 +4,7 @@
 //! Labels are `&'static str`, so that no peer can make new ones.
 
 use base::{Protocol, Timestamp};
+use mqtt::QoS;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -34,6 +35,7 @@ pub struct Metrics {
     broker_in: Counter,
     broker_out: Counter,
     broker_dropped: Counter,
+    publishes_refused: Counters<2>,
     kept_sessions: Gauge,
     kept_sessions_evicted: Counter,
     retained: Gauge,
@@ -95,6 +97,11 @@ impl Metrics {
                 r,
                 "broker_messages_dropped",
                 "Ordinary MQTT messages that subscribers lost because they did not keep up",
+            ),
+            publishes_refused: counters(
+                r,
+                "mqtt_publishes_refused",
+                "MQTT publishes that were not carried out, by quality of service and reason",
             ),
             kept_sessions: gauge(r, "mqtt_kept_sessions", "MQTT sessions that outlive connections"),
             kept_sessions_evicted: counter(
@@ -196,6 +203,12 @@ impl Metrics {
     /// A message of the broker went to a subscriber.
     pub fn broker_delivered(&self) {
         self.broker_out.inc();
+    }
+
+    /// A publish of a client was not carried out: `not_authorized`, `topic`, `payload`, `rate`, …
+    pub fn publish_refused(&self, qos: QoS, reason: &'static str) {
+        let qos = ["0", "1", "2"][qos as usize];
+        self.publishes_refused.get_or_create(&[("qos", qos), ("reason", reason)]).inc();
     }
 
     /// Notes points of telemetry that were taken.

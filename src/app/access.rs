@@ -1,8 +1,10 @@
 //! Changes of rights: live sessions get the access that their principals have now.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::{OrgId, Timestamp, limits};
+use base::{ApplicationId, OrgId, Timestamp, limits};
 use rules::directory::{Events, Principal, Session, Who};
 use rules::identity::Access;
 use store::StoreError;
@@ -48,40 +50,47 @@ impl App {
         }
     }
 
-    /// Whether who had a session, which may have ended long ago, is still there and may be in the
-    /// organisation, whatever its rights.
+    /// Whether who had a session, which may have ended long ago, may publish to an ordinary topic of
+    /// its organisation now.
     ///
     /// # Errors
     ///
     /// What the store reports, which is asked for an application's thing.
-    pub fn is_there(&self, session: &Session) -> Result<bool, StoreError> {
-        let org = session.org_id();
-        if self.access_now(session.who(), org).is_none() {
+    pub fn may_publish_now(&self, session: &Session, topic: &str) -> Result<bool, StoreError> {
+        let (who, org) = (session.who(), session.org_id());
+        let access = self.access_now(who, org);
+        if !access.is_some_and(|access| access.topic_publish.allows(topic, who.own_key())) {
             return Ok(false);
         }
-        match session.who() {
+        match who {
             Who::User(_) => Ok(true),
             Who::Application { thing_id, .. } => self.things.has(org, *thing_id),
         }
     }
 
-    /// Ends MQTT sessions that outlive their connections when those whose they are are gone, or may
-    /// no longer be in the organisation.
-    pub(super) fn end_kept_sessions(&self, scope: &Scope) {
+    /// Has MQTT sessions that outlive their connections follow the rights of those whose they are:
+    /// they end when those are gone, or may no longer be in the organisation, and lose the
+    /// subscriptions that may no longer be held.
+    pub(super) fn follow_kept_sessions(&self, scope: &Scope) {
+        let records = &self.records;
+        let known: RefCell<HashMap<ApplicationId, Option<Arc<Access>>>> = RefCell::default();
+        let of_application = |id: ApplicationId| {
+            let access = || Some(Arc::new(records.application_access(&*records.application(id)?)?));
+            known.borrow_mut().entry(id).or_insert_with(access).clone()
+        };
         let ended = self.broker.sweep(scope, |owner, org, identity| {
-            match (&owner.principal, identity) {
+            let access = match (&owner.principal, identity) {
                 (Principal::User(id), _) => {
-                    let user = self.records.user(*id).zip(self.records.org(org));
-                    user.is_some_and(|(user, org)| self.records.user_access(&user, &org).is_some())
+                    let (user, org) = records.user(*id).zip(records.org(org))?;
+                    records.user_access(&user, &org).map(Arc::new)
                 }
                 (Principal::Thing(..), Identity { thing, application }) => {
-                    let application = application.is_none_or(|id| {
-                        self.records.application(id).is_some_and(|found| found.org == org)
-                    });
                     // What can't be read is there.
-                    application && thing.is_none_or(|id| self.things.has(org, id).unwrap_or(true))
+                    let there = thing.is_none_or(|id| self.things.has(org, id).unwrap_or(true));
+                    application.filter(|_| there).and_then(of_application)
                 }
-            }
+            };
+            access.filter(|access| access.org.id == org)
         });
         if ended > 0 {
             tracing::info!(ended, "MQTT sessions ended with those whose they were");
@@ -90,19 +99,19 @@ impl App {
 
     /// The same for everybody whose rights have changed; and an organisation that is gone has no
     /// retained messages.
-    pub(super) fn end_kept_sessions_of(self: &Arc<Self>, affected: Affected) {
+    pub(super) fn follow_kept_sessions_of(self: &Arc<Self>, affected: Affected) {
         let app = self.clone();
         let follow = move || match affected {
-            Affected::User(id) => app.end_kept_sessions(&Scope::Login(Principal::User(id))),
+            Affected::User(id) => app.follow_kept_sessions(&Scope::Login(Principal::User(id))),
             Affected::Org(org) => {
-                app.end_kept_sessions(&Scope::Org(org));
+                app.follow_kept_sessions(&Scope::Org(org));
                 if app.records.org(org).is_none()
                     && let Err(error) = app.broker.forget_retained(org)
                 {
                     store::report(&error, "retained messages were not forgotten");
                 }
             }
-            Affected::Within(_) => app.end_kept_sessions(&Scope::All),
+            Affected::Within(_) => app.follow_kept_sessions(&Scope::All),
         };
         // Many are looked at aside; of few, none is left when the reply goes out.
         if self.broker.load().kept_sessions <= limits::KEPT_SESSIONS_AT_ONCE_MAX {

@@ -32,10 +32,10 @@ impl App {
             Err(error) => return Applied::new(Err(error), Goodbyes::default()),
         };
         if let Some(gone) = gone {
-            self.end_kept_sessions(&Scope::Login(gone));
+            self.follow_kept_sessions(&Scope::Login(gone));
         }
         if let Some(affected) = affected {
-            self.end_kept_sessions_of(affected);
+            self.follow_kept_sessions_of(affected);
         }
         if affected.is_none() && sessions.is_empty() {
             return Applied::new(Ok(receipt), Goodbyes::default());
@@ -148,6 +148,13 @@ impl App {
     pub(super) fn record(&self, events: &Events) -> Result<Receipt, StoreError> {
         if events.is_empty() {
             return Ok(Receipt::nothing());
+        }
+        for event in events.iter() {
+            if let Event::RightsChanged(session) = event
+                && let Some(outbox) = session.outbox()
+            {
+                outbox.note_rights();
+            }
         }
         self.count(events);
         self.return_mail(events);

@@ -129,7 +129,7 @@ impl App {
             }
         }
         tracing::info!(live, "sessions recovered");
-        self.end_kept_sessions(&Scope::All);
+        self.follow_kept_sessions(&Scope::All);
         self.files.recover()?;
         let waiting = self.mailbox.load()?;
         tracing::info!(waiting, "mails loaded");

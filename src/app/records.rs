@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use base::Timestamp;
 use rules::identity::bootstrap::{self, Problem};
+use rules::identity::model::Role;
 use rules::identity::{Record, RecordChange, RecordChanges, Records};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use store::{
     Batch, Store, StoreError, Table,
-    rows::{encode, load_table},
+    rows::{decode, encode, for_each_row, load_table},
 };
 
 /// Why there are no records. Each is one sentence for the operator.
@@ -107,11 +110,31 @@ pub(super) fn batch_of(changes: &RecordChanges) -> Batch {
 fn read_all(store: &dyn Store) -> Result<Records, StoreError> {
     Ok(Records {
         orgs: load_table(store, Table::Orgs)?,
-        roles: load_table(store, Table::Roles)?,
+        roles: load_roles(store)?,
         users: load_table(store, Table::Users)?,
         applications: load_table(store, Table::Applications)?,
         thing_defs: load_table(store, Table::ThingDefs)?,
     })
+}
+
+/// The roles. One that was stored before ordinary topics had rights goes on to give all of them.
+fn load_roles(store: &dyn Store) -> Result<Vec<Role>, StoreError> {
+    #[derive(Deserialize)]
+    struct Known {
+        topic_publish: Option<IgnoredAny>,
+    }
+
+    let mut roles = Vec::new();
+    for_each_row(store, Table::Roles, |(key, value)| {
+        let mut role: Role = decode(Table::Roles, key, value)?;
+        let known: Known = decode(Table::Roles, key, value)?;
+        if known.topic_publish.is_none() {
+            role.give_all_topics();
+        }
+        roles.push(role);
+        Ok(())
+    })?;
+    Ok(roles)
 }
 
 fn put(batch: &mut Batch, record: &Record) {

@@ -40,6 +40,7 @@ use dashmap::DashMap;
 use mqtt::QoS;
 use parking_lot::{Mutex, RwLock};
 use rules::directory::{Outbox, Principal};
+use rules::identity::Access;
 use store::{Batch, Receipt, StoreError, Table, Tables, rows::decode, rows::encode};
 use tokio::sync::Semaphore;
 
@@ -209,6 +210,9 @@ impl Broker {
             );
             kept.received = received.remove(&number).unwrap_or_default();
             let session = Arc::new(Session::new(number, row.org, row.owner(), Some(kept)));
+            if row.narrowed {
+                session.note_narrowed();
+            }
             if row.ended {
                 self.erase_later(session.clone());
                 session.lock().end();
@@ -476,12 +480,12 @@ impl Broker {
         drop(order);
     }
 
-    /// Ends sessions of a login in an organisation, or of all in it, that `may_stay` says no to:
-    /// their owners are gone.
+    /// Has sessions of a login, of an organisation, or all, follow the rights that `access_of` says:
+    /// without any they end. How many ended.
     pub fn sweep(
         &self,
         scope: &Scope,
-        may_stay: impl Fn(&Owner, OrgId, Identity) -> bool,
+        access_of: impl Fn(&Owner, OrgId, Identity) -> Option<Arc<Access>>,
     ) -> usize {
         let sessions = match scope {
             Scope::Login(principal) => self.0.kept.lock().of(principal),
@@ -493,13 +497,39 @@ impl Broker {
             let Some(identity) = session.lock().kept.as_ref().map(|kept| kept.identity) else {
                 continue;
             };
-            if !may_stay(session.owner(), session.org(), identity) {
-                self.0.kept.lock().remove(&session);
-                self.end(&session);
-                ended += 1;
+            match access_of(session.owner(), session.org(), identity) {
+                Some(access) => {
+                    if !self.narrow(&session, &access).is_empty() {
+                        self.store_or_log(&session);
+                    }
+                }
+                None => {
+                    self.0.kept.lock().remove(&session);
+                    self.end(&session);
+                    ended += 1;
+                }
             }
         }
         ended
+    }
+
+    /// Takes the subscriptions from a session that its owner may no longer hold; their filters. What
+    /// waits for them is not delivered any more.
+    pub fn narrow(&self, session: &Arc<Session>, access: &Access) -> Vec<Box<str>> {
+        let own = session.owner().principal.own_key();
+        let lost = |held: &&Subscription| {
+            held.ordinary().is_some_and(|filter| !access.topic_subscribe.covers(filter, own))
+        };
+        let lost: Vec<Box<str>> = session.with_subscriptions(|held| {
+            held.iter().filter(lost).map(|held| held.filter.clone()).collect()
+        });
+        if !lost.is_empty() {
+            session.note_narrowed();
+        }
+        for filter in &lost {
+            self.unsubscribe(session, filter);
+        }
+        lost
     }
 
     /// Forgets the retained messages of an organisation that is gone. Reads the disk.
@@ -1006,6 +1036,7 @@ fn put_session(session: &Session, inner: &session::Inner, batch: &mut Batch) {
         away: kept.away.map(Timestamp::as_millis),
         subscriptions: inner.subscriptions().clone(),
         ended: inner.ended,
+        narrowed: session.is_narrowed(),
     };
     batch.put(Table::MqttSessions, session.number().to_be_bytes(), encode(&row));
 }

@@ -32,6 +32,9 @@ pub(super) struct SessionRow {
     /// It is over, and its messages are being removed.
     #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
+    /// It has lost subscriptions with rights.
+    #[serde(rename = "n", default, skip_serializing_if = "std::ops::Not::not")]
+    pub narrowed: bool,
 }
 
 /// A login, as a row names it.

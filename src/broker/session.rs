@@ -10,7 +10,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::{ApplicationId, OrgId, ThingId, Timestamp};
+use base::{ApplicationId, OrgId, ThingId, Timestamp, topic};
 use mqtt::QoS;
 use parking_lot::{Mutex, MutexGuard};
 use rules::directory::{Outbox, Principal};
@@ -93,6 +93,14 @@ impl Subscription {
         }
     }
 
+    /// The filter whose topics its holder must have the right to, without the group of a shared one;
+    /// none for topics of things, which have rights of their own.
+    pub fn ordinary(&self) -> Option<&str> {
+        let filter = self.in_tree()?;
+        let filter = topic::parse_shared(filter).map_or(filter, |shared| shared.filter);
+        (!filter.starts_with("thing/")).then_some(filter)
+    }
+
     /// The quality of service granted.
     pub fn qos(&self) -> QoS {
         QoS::from_bits(self.qos).unwrap_or_default()
@@ -160,6 +168,8 @@ pub struct Session {
     ready: AtomicBool,
     connected: AtomicBool,
     crowded: AtomicBool,
+    /// Whether it has lost subscriptions with rights: what still waits for those is not delivered.
+    narrowed: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -250,6 +260,7 @@ impl Session {
             ready: AtomicBool::new(false),
             connected: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
+            narrowed: AtomicBool::new(false),
             inner: Mutex::new(Inner { kept, ..Inner::default() }),
         }
     }
@@ -293,6 +304,25 @@ impl Session {
     /// Whether it outlives its connection.
     pub(super) const fn is_kept(&self) -> bool {
         self.is_kept
+    }
+
+    /// Whether it has lost subscriptions with rights.
+    pub(super) fn is_narrowed(&self) -> bool {
+        self.narrowed.load(Ordering::Relaxed)
+    }
+
+    /// It loses subscriptions with rights.
+    pub(super) fn note_narrowed(&self) {
+        self.narrowed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a message on this topic may be one of a subscription that it has: not of one that it
+    /// has lost with rights.
+    pub fn still_wants(&self, name: &str) -> bool {
+        let matches = |held: &Subscription| {
+            held.ordinary().is_some_and(|filter| topic::matches(filter, name))
+        };
+        !self.is_narrowed() || self.with_subscriptions(|held| held.iter().any(matches))
     }
 
     /// Looks at the subscriptions.

@@ -54,6 +54,7 @@ mod telemetry;
 mod thing_topics;
 mod things;
 mod tls;
+mod topic_rights;
 mod two_servers;
 mod whole_objects;
 mod wrong_doors;

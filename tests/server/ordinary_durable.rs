@@ -384,7 +384,10 @@ async fn a_session_ends_with_who_owns_it() {
             let org = json!({"key": format!("Meadow-{owner}-{state}-{version:?}")}).to_string();
             let token = format!("token-of-the-{owner}-{state}-{version:?}");
             let email = format!("{owner}-{state}-{version:?}@meadow.example").to_lowercase();
-            let app = json!({"name": token, "token": token, "autoRegister": true}).to_string();
+            let roles = ["device"];
+            let app = json!({"name": token, "token": token, "autoRegister": true, "roles": roles});
+            let app = app.to_string();
+            let member = json!({"emailAddress": email, "roles": roles}).to_string();
             let user = json!({"emailAddress": email, "password": "goat-password"}).to_string();
             let switch_to = async |admin: &mut client::Client, org: &str| {
                 call(admin, "session.org.switch", org).await;
@@ -396,6 +399,7 @@ async fn a_session_ends_with_who_owns_it() {
             let mut user_id = json!(null);
             if owner == "user" {
                 user_id = call(&mut admin, "user.create", &user).await["id"].clone();
+                call(&mut admin, "user.org.add", &member).await;
                 login.login = Some((email, "goat-password".to_owned()));
             }
             let herd = Connect::login(V5, "h", "herd", &token);
@@ -435,6 +439,7 @@ async fn a_session_ends_with_who_owns_it() {
                     let id = json!({ "id": user_id }).to_string();
                     call(&mut admin, "user.delete", &id).await;
                     call(&mut admin, "user.create", &user).await;
+                    call(&mut admin, "user.org.add", &member).await;
                 }
             }
             if let Some(mut old) = still_there {

@@ -107,7 +107,7 @@ async fn what_was_read_from_the_store_has_dup_after_a_restart() {
     for signal in [Signal::TERM, Signal::KILL] {
         let mut reader = kept(&server, "reader").await;
         assert_eq!(reader.subscribe("a", 1).await, 1);
-        drop(reader);
+        reader.leave().await;
         let mut writer = thing(&server, "writer").await;
         writer.tell("a", "1").await;
         writer.tell("a", "2").await;

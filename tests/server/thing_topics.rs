@@ -13,13 +13,29 @@ const TOPIC_INVALID: u8 = 0x90;
 const QUOTA_EXCEEDED: u8 = 0x97;
 const PAYLOAD_INVALID: u8 = 0x99;
 
-/// What the demo has not: a token that is restricted to its own thing, and a user who may read
-/// properties only.
-const MORE: &str = r#"
+/// What the demo has not: a token that is restricted to its own thing, a user who may read
+/// properties only, and one who may read nothing of things.
+const MORE: &str = r##"
 [[role]]
 key = "narrow"
 org = "BasicOrg"
-permissions = ["property.current", "thing.list"]
+permissions = ["property.current", "thing.list", "topic.subscribe"]
+topic_subscribe = ["#"]
+
+[[role]]
+key = "ordinary"
+org = "BasicOrg"
+permissions = ["topic.subscribe"]
+topic_subscribe = ["#"]
+
+[[user]]
+email = "ordinary@basicorg.example"
+password = "demo-ordinary-password"
+home = "BasicOrg"
+
+[[user.membership]]
+org = "BasicOrg"
+roles = ["ordinary"]
 
 [[user]]
 email = "narrow@basicorg.example"
@@ -38,7 +54,7 @@ token_name = "restricted"
 roles = ["device"]
 auto_register = true
 restrict_access_to_self = true
-"#;
+"##;
 
 /// A server that knows more than the demo's.
 fn server_with_more() -> (TestServer, tempfile::TempDir) {
@@ -281,8 +297,8 @@ async fn nobody_reads_what_its_rights_do_not_say() {
     ] {
         assert_eq!(narrow.subscribe(refused, 1).await, NOT_AUTHORIZED, "{refused}");
     }
-    let mut viewer =
-        user(&server, V311, ("viewer@basicorg.example", "demo-viewer-password"), "v").await;
+    let login = ("ordinary@basicorg.example", "demo-ordinary-password");
+    let mut viewer = user(&server, V311, login, "v").await;
     assert_eq!(viewer.subscribe("thing/mower/property/temp", 1).await, REFUSED);
     assert_eq!(viewer.subscribe("thing/#", 1).await, REFUSED);
     assert_eq!(viewer.subscribe("#", 1).await, 1);

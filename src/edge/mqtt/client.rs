@@ -221,6 +221,7 @@ impl Client {
             for push in pushes {
                 logged_in.send(&self.server, push, out);
             }
+            logged_in.follow_access();
         }
         close.map_or(Ok(()), |reason| Err(Closing::ended(reason)))
     }

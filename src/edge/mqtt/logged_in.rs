@@ -11,7 +11,7 @@ use std::time::Duration;
 use ::mqtt::encode;
 use ::mqtt::packet::{Ack, Disconnect};
 use ::mqtt::{Packet, Publish, QoS, Version, reason};
-use base::{ConnInfo, OrgId, Timestamp, limits};
+use base::{ConnInfo, OrgId, Timestamp, excerpt, limits};
 use rules::directory::{Outbox, Principal, Push, Reason, Session};
 use store::{Batch, Receipt, StoreError};
 
@@ -27,6 +27,8 @@ use super::topics::{self, Subscriber, TopicWork, Topics};
 use crate::broker::{
     Broker, FanOut, Message, Owner, Published, Publishing, Session as BrokerSession,
 };
+use crate::logging::PeerLog;
+use crate::peer_log;
 use crate::things::feed::{self, ThingTopic};
 use crate::tr50::dispatch::Caller;
 
@@ -542,7 +544,7 @@ impl LoggedIn {
         feed::may_read(&server.app.things, &self.session, &thing, topic).unwrap_or(false)
     }
 
-    /// Publishes a message. It is acknowledged when what is to be kept of it is stored.
+    /// Publishes a message, if the client may. It is acknowledged when what is to be kept of it is stored.
     fn forward(
         &mut self,
         server: &Arc<MqttServer>,
@@ -552,11 +554,20 @@ impl LoggedIn {
         owed: &mut Owed,
     ) -> Result<(), Closing> {
         let (qos, pkid) = (publish.qos, publish.pkid);
+        let own = self.session.who().own_key();
+        let (org, allowed) = self.session.with_context(|context| {
+            let access = &context.access;
+            (access.org.id, access.topic_publish.allows(publish.topic, own))
+        });
+        if !allowed {
+            self.log_refused(server, qos, publish.topic);
+            return self.acknowledge(qos, pkid, reason::NOT_AUTHORIZED, out);
+        }
         let about = (qos, publish.retain);
         let message = Message::new(publish.topic, publish.payload, about, &publish.properties, now);
         server.app.metrics.broker_received();
         let batch = self.take_id(server, qos, pkid)?;
-        let (org, broker) = (self.session.org_id(), &server.app.broker);
+        let broker = &server.app.broker;
         let from: Option<&BrokerSession> =
             self.topics.as_ref().map(|topics| &*topics.link().session);
         if qos != QoS::AtMostOnce && from.is_some() && !std::mem::replace(&mut self.had_turn, true)
@@ -593,6 +604,15 @@ impl LoggedIn {
                 self.acknowledge_stored(server, (qos, pkid), lost, out, owed)
             }
         }
+    }
+
+    /// A client before MQTT 5 does not learn that it may not publish there.
+    fn log_refused(&self, server: &MqttServer, qos: QoS, topic: &str) {
+        static LOG: PeerLog = PeerLog::new(5);
+        server.app.metrics.publish_refused(qos, "not_authorized");
+        let (peer, who) = (self.caller.conn.remote_addr, self.session.who().name());
+        let topic = excerpt(topic);
+        peer_log!(LOG, %peer, who, topic, "no right to publish to this topic");
     }
 
     fn acknowledged(&mut self, server: &Arc<MqttServer>, ack: Ack, out: &mut Vec<u8>) {
@@ -680,6 +700,13 @@ impl LoggedIn {
     fn write_unsuback(&self, pkid: u16, codes: &[u8], out: &mut Vec<u8>) {
         let written = encode::unsuback(out, self.options.version, pkid, codes);
         debug_assert!(written.is_ok(), "an UNSUBACK is shorter than its UNSUBSCRIBE");
+    }
+
+    /// Gives up the subscriptions to which the rights are gone.
+    pub fn follow_access(&mut self) {
+        if let Some(topics) = &mut self.topics {
+            topics.follow_access();
+        }
     }
 
     /// Writes what the broker delivers, as long as the client takes it; whether there is more.

@@ -15,6 +15,7 @@ use ::mqtt::packet::{RetainHandling, Subscribe};
 use ::mqtt::{PublishProperties, QoS, reason};
 use base::{OrgId, Timestamp, limits, topic};
 use rules::directory::{Outbox, Session, Who};
+use rules::identity::Access;
 use store::{Receipt, StoreError};
 
 use self::served_by::ServedBy;
@@ -48,6 +49,8 @@ pub struct Topics {
     server: Arc<MqttServer>,
     subscriber: Subscriber,
     link: Link,
+    /// The rights with which the subscriptions are held.
+    access: Arc<Access>,
     /// The subscriptions that changes of things fall under.
     feed: Vec<(Box<str>, feed::Subscription)>,
     watcher: Option<Arc<Watcher>>,
@@ -149,6 +152,7 @@ impl Topics {
         let inflight = Inflight::new(options.receive_max);
         Self {
             server,
+            access: subscriber.session.access(),
             subscriber,
             link,
             feed: Vec::new(),
@@ -162,6 +166,7 @@ impl Topics {
 
     /// Takes up the subscriptions that an earlier connection has left.
     pub fn resume(&mut self) {
+        self.narrow();
         let held = self.link.session.with_subscriptions(<[Subscription]>::to_vec);
         // What was not kept while the client was away is not sent later; rights are asked for with
         // each message.
@@ -215,6 +220,7 @@ impl Topics {
     }
 
     fn grant(&mut self, wishes: impl Iterator<Item = Wish>) -> Vec<u8> {
+        self.follow_access();
         self.follow_org();
         let mut codes = Vec::new();
         for wish in wishes {
@@ -326,13 +332,18 @@ impl Topics {
     }
 
     /// Where the broker has a filter: with the thing's key for `self`. None if the client may not
-    /// subscribe to it: a user has no thing of its own, and who may read no topic of any thing has
+    /// subscribe to it: it matches ordinary topics to which it has no right; a user has no thing of its own, and who may read no topic of any thing has
     /// no use for a filter of theirs. Filters that match more are granted, and what the client may
     /// not read is left out of what they bring.
     fn in_broker(&self, filter: &str) -> Option<Place> {
         let session = &self.subscriber.session;
         let inner = unshared(filter);
-        let Some(below) = inner.strip_prefix("thing/") else { return Some(Place::Filter) };
+        let Some(below) = inner.strip_prefix("thing/") else {
+            // That of a topic of the server's own is refused for everybody.
+            let may = inner.starts_with('$')
+                || self.access.topic_subscribe.covers(inner, session.who().own_key());
+            return may.then_some(Place::Filter);
+        };
         if !feed::may_subscribe(session, inner) {
             return None;
         }
@@ -345,12 +356,47 @@ impl Topics {
         Some(Place::As(format!("{before}{thing_key}{rest}").into()))
     }
 
+    /// Follows a change of rights: what may no longer be held ends.
+    pub fn follow_access(&mut self) {
+        let changed = self.subscriber.session.with_context(|context| {
+            let same = Arc::ptr_eq(&context.access, &self.access);
+            (!same).then(|| context.access.clone())
+        });
+        if let Some(access) = changed {
+            self.access = access;
+            self.narrow();
+        }
+    }
+
+    /// Lets go the subscriptions to ordinary topics that the client may no longer hold.
+    fn narrow(&mut self) {
+        if self.link.session.org() != self.access.org.id {
+            return;
+        }
+        let lost = self.server.app.broker.narrow(&self.link.session, &self.access);
+        if lost.is_empty() {
+            return;
+        }
+        self.feed.retain(|(filter, _)| !lost.contains(filter));
+        self.replays.retain(|replay| !lost.iter().any(|lost| **lost == *replay.filter()));
+        self.watch();
+        let session = self.link.session.clone();
+        tracing::info!(
+            who = self.subscriber.session.who().name(),
+            filters = lost.len(),
+            "subscriptions ended with the rights to them"
+        );
+        if let Err(error) = self.server.app.broker.store_session(&session) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "that subscriptions ended was not stored");
+        }
+    }
+
     /// A user who switched the organisation leaves the subscriptions behind, but for those to reply
     /// topics; so does a client whose session was ended.
     fn follow_org(&mut self) {
-        let org = self.subscriber.session.org_id();
         let broker = &self.server.app.broker;
-        if self.link.session.org() == org && broker.has(&self.link) {
+        if self.link.session.org() == self.access.org.id && broker.has(&self.link) {
             return;
         }
         // What is on its way is of the session that is left; its packet ids stay in use.
@@ -488,7 +534,8 @@ impl Topics {
             if unsent + out.len() >= limits::READ_BYTES {
                 return Ok(true);
             }
-            if self.link.session.org() != self.subscriber.session.org_id() {
+            self.follow_access();
+            if self.link.session.org() != self.access.org.id {
                 self.follow_org();
             }
             let (mut queued, room) = (Vec::new(), limits::READ_BYTES - unsent - out.len());
@@ -615,11 +662,14 @@ impl Topics {
     }
 
     /// The name to show for a delivery's topic, if it is another one; none if the client is not to
-    /// get it: a topic of a thing that it may not read, or that it gets from the feed.
+    /// get it: a topic that it may not read, or one of a thing that it gets from the feed.
     fn shown_name(&self, delivery: &Delivery) -> Option<Option<String>> {
         let name = delivery.message.topic();
         if !name.starts_with("thing/") {
-            return Some(None);
+            let own = self.subscriber.session.who().own_key();
+            let may = self.access.topic_subscribe.allows(name, own)
+                && self.link.session.still_wants(name);
+            return may.then_some(None);
         }
         if self.check_feed(name).is_err() {
             return None;

@@ -220,9 +220,10 @@ impl Left {
     }
 }
 
-/// Publishes the message of a will, unless its owner is gone: then what it left is gone, too.
+/// Publishes the message of a will, unless its owner is gone or may not publish there now: then what
+/// it left is gone, too.
 fn publish_message(server: &MqttServer, org: OrgId, session: &Session, message: &Message) {
-    if server.app.is_there(session).unwrap_or(true) {
+    if server.app.may_publish_now(session, message.topic()).unwrap_or(true) {
         server.app.broker.publish_detached(org, message.published_at(Timestamp::now()));
     }
 }

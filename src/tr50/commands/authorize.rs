@@ -72,7 +72,7 @@ pub(super) fn resolve_org(call: &Call<'_>, id: Option<OrgId>) -> Result<Arc<Org>
 }
 
 /// Fails unless the caller holds all of these permissions, for all things.
-pub(super) fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failure> {
+fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failure> {
     let access = call.session.access();
     let own = access.permissions;
     if access.restricted_to_self && *wanted != PermissionSet::EMPTY {
@@ -89,6 +89,37 @@ pub(super) fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(),
     let (who, missing) = (call.session.who().name(), missing.unwrap_or_default());
     let sentence = format!("{who} can't grant {missing}, which {who} does not hold.");
     Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
+/// Fails unless the caller holds all that a role grants.
+pub(super) fn check_role(call: &Call<'_>, granted: &Granted) -> Result<(), Failure> {
+    check_grant(call, &granted.permissions)?;
+    check_topics(call, granted.topic_publish(), granted.topic_subscribe())
+}
+
+/// Fails unless the caller may publish and subscribe to all ordinary topics that these filters of a
+/// role give to anybody.
+pub(super) fn check_topics(
+    call: &Call<'_>,
+    publish: &[String],
+    subscribe: &[String],
+) -> Result<(), Failure> {
+    let access = call.session.access();
+    let own = call.session.who().own_key();
+    let lists = [
+        ("publish", publish, &access.topic_publish),
+        ("subscribe", subscribe, &access.topic_subscribe),
+    ];
+    for (what, filters, held) in lists {
+        // Who is restricted to one thing grants nothing.
+        let may = |filter: &&String| !access.restricted_to_self && held.covers_of_all(filter, own);
+        let Some(missing) = filters.iter().find(|filter| !may(filter)) else { continue };
+        let (who, missing) = (call.session.who().name(), excerpt(missing));
+        let sentence =
+            format!("{who} can't grant to {what} to \"{missing}\", which {who} may not.");
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
+    Ok(())
 }
 
 /// Fails unless the caller may grant these flags.
@@ -114,7 +145,7 @@ pub(super) fn resolve_roles(
     let mut roles = Vec::with_capacity(named.len());
     for name in named.iter().filter(|name| !name.is_empty()) {
         let granted = resolve_role(call, org, name)?;
-        check_grant(call, &granted.permissions)?;
+        check_role(call, &granted)?;
         if !roles.contains(&granted.role.id) {
             roles.push(granted.role.id);
         }
@@ -138,7 +169,7 @@ pub(super) fn resolve_role(
 pub(super) fn check_held(call: &Call<'_>, org: OrgId, roles: &[RoleId]) -> Result<(), Failure> {
     for role in roles {
         if let Some(granted) = call.app.identity().role_within(*role, org) {
-            check_grant(call, &granted.permissions)?;
+            check_role(call, &granted)?;
         }
     }
     Ok(())

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt};
-use rules::identity::Granted;
 use rules::identity::model::Role;
 use rules::identity::permission::PermissionSet;
+use rules::identity::{Granted, TOPIC_FILTER_RULE, is_topic_filter};
 use serde::Serialize;
 
 use super::authorize::{self, Edit, Made, NewKey, Unset};
@@ -49,6 +49,11 @@ params! {
             "Names of commands, or of families such as `thing`, which stand for all their commands.";
         optional view_tags: Vec<String> = "viewTags", "Security tags; kept, without effect here.";
         optional update_tags: Vec<String> = "updateTags", "Security tags; kept, without effect here.";
+        optional topic_publish: Vec<String> = "topicPublish",
+            "Filters of the ordinary MQTT topics to publish to, with the permission `topic.publish`; \
+             `%thingKey%` and `%user%` are the session's own. None by default.";
+        optional topic_subscribe: Vec<String> = "topicSubscribe",
+            "The same for subscriptions, with `topic.subscribe`.";
     }
 }
 
@@ -79,6 +84,8 @@ pub struct RoleView {
     perms: Vec<String>,
     view_tags: Vec<String>,
     update_tags: Vec<String>,
+    topic_publish: Vec<String>,
+    topic_subscribe: Vec<String>,
     read_only: bool,
     created_by: String,
     created_on: Timestamp,
@@ -95,6 +102,8 @@ const FIELDS: &[&str] = &[
     "perms",
     "viewTags",
     "updateTags",
+    "topicPublish",
+    "topicSubscribe",
     "readOnly",
     "createdBy",
     "createdOn",
@@ -115,6 +124,8 @@ impl RoleView {
             perms: role.permissions.clone(),
             view_tags: role.view_tags.clone(),
             update_tags: role.update_tags.clone(),
+            topic_publish: role.topic_publish.clone(),
+            topic_subscribe: role.topic_subscribe.clone(),
             read_only: role.org != org,
             created_by: role.created_by.clone(),
             created_on: role.created_on,
@@ -125,19 +136,44 @@ impl RoleView {
 }
 
 impl UpdateParams {
+    /// Changes a role, and fails if it then grants what the caller does not hold.
     fn apply(self, call: &Call<'_>, role: &mut Role, edit: &Edit) -> Result<(), Failure> {
+        let grants = self.perms.is_some();
+        let topics = self.topic_publish.is_some() || self.topic_subscribe.is_some();
+        self.write(role, edit)?;
+        if grants {
+            authorize::check_role(call, &role.clone().into())?;
+        }
+        if topics {
+            // Whether or not the permission switches them on yet.
+            authorize::check_topics(call, &role.topic_publish, &role.topic_subscribe)?;
+        }
+        Ok(())
+    }
+
+    fn write(self, role: &mut Role, edit: &Edit) -> Result<(), Failure> {
         if let Some(name) = self.name {
             authorize::check_name("name", &name)?;
             role.name = name;
         }
         if let Some(perms) = self.perms {
             authorize::check_list("perms", &perms)?;
-            authorize::check_grant(call, &PermissionSet::from_names(&perms))?;
             role.permissions = perms;
         }
         edit.text("desc", &mut role.desc, self.desc)?;
         edit.list("viewTags", &mut role.view_tags, self.view_tags)?;
-        edit.list("updateTags", &mut role.update_tags, self.update_tags)
+        edit.list("updateTags", &mut role.update_tags, self.update_tags)?;
+        for (name, value) in
+            [("topicPublish", &self.topic_publish), ("topicSubscribe", &self.topic_subscribe)]
+        {
+            let fit = |filter: &String| filter.is_empty() || is_topic_filter(filter);
+            let fit = value.iter().flatten().all(fit);
+            if !fit {
+                return Err(authorize::invalid_param(name, TOPIC_FILTER_RULE));
+            }
+        }
+        edit.list("topicPublish", &mut role.topic_publish, self.topic_publish)?;
+        edit.list("topicSubscribe", &mut role.topic_subscribe, self.topic_subscribe)
     }
 }
 
@@ -181,6 +217,8 @@ pub fn create(
         desc: String::new(),
         view_tags: Vec::new(),
         update_tags: Vec::new(),
+        topic_publish: Vec::new(),
+        topic_subscribe: Vec::new(),
         created_on: call.now,
         created_by: authorize::author(call),
         updated: None,

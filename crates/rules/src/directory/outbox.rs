@@ -117,6 +117,11 @@ impl Outbox {
         self.waker.wake();
     }
 
+    /// Has the task look at its session, whose rights have changed.
+    pub fn note_rights(&self) {
+        self.wake();
+    }
+
     /// Whether something has come, or may have. Mostly there is nothing: a look costs less than
     /// [`Outbox::take`].
     #[inline]

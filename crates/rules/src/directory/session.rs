@@ -51,6 +51,14 @@ impl Who {
         }
     }
 
+    /// The key of the session's own thing.
+    pub fn own_key(&self) -> Option<&str> {
+        match self {
+            Self::User(_) => None,
+            Self::Application { thing_key, .. } => Some(thing_key.as_str()),
+        }
+    }
+
     /// The name for people: e-mail address or thing key.
     pub fn name(&self) -> &str {
         match self {
@@ -76,6 +84,16 @@ pub enum PrincipalId {
     User(UserId),
     /// An application.
     Application(ApplicationId),
+}
+
+impl Principal {
+    /// The key of the thing, if it is one.
+    pub fn own_key(&self) -> Option<&str> {
+        match self {
+            Self::User(_) => None,
+            Self::Thing(_, key) => Some(key.as_str()),
+        }
+    }
 }
 
 /// The two kinds of session.
@@ -428,6 +446,11 @@ impl Session {
     /// The current organisation's id.
     pub fn org_id(&self) -> OrgId {
         self.context.read().access.org.id
+    }
+
+    /// Whether it may publish to an ordinary topic now.
+    pub fn may_publish(&self, topic: &str) -> bool {
+        self.context.read().access.topic_publish.allows(topic, self.who.own_key())
     }
 
     /// How it ended; none while it lives.

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::query::{Filter, Query, SortKey};
 use super::wheel::Wheel;
 use super::*;
+use crate::identity::TopicRights;
 use crate::identity::permission::PermissionSet;
 
 const TTL_S: u64 = 100;
@@ -35,6 +36,8 @@ fn access(org: u8) -> Arc<Access> {
     Arc::new(Access {
         org: Arc::new(serde_json::from_value(org).expect("an organisation")),
         permissions: PermissionSet::ALL,
+        topic_publish: TopicRights::all(),
+        topic_subscribe: TopicRights::all(),
         super_admin: false,
         super_ops: false,
         org_admin: false,

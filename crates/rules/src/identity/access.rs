@@ -7,7 +7,8 @@ use base::{OrgId, RoleId};
 use super::Identity;
 use super::model::{Application, Membership, Org, User};
 use super::permission::PermissionSet;
-use super::registry::Registry;
+use super::registry::{Granted, Registry};
+use super::topic_rights::TopicRights;
 
 /// What everyone who is logged in may do. Of users, to themselves.
 pub const EVERYONE: &[&str] = &[
@@ -47,6 +48,10 @@ pub struct Access {
     pub org: Arc<Org>,
     /// What may be done in it.
     pub permissions: PermissionSet,
+    /// The ordinary topics that may be published to.
+    pub topic_publish: TopicRights,
+    /// Those that may be subscribed to.
+    pub topic_subscribe: TopicRights,
     /// `hasSuperAdmin`: everything, everywhere.
     pub super_admin: bool,
     /// `hasSuperOps`: sees everything, everywhere.
@@ -78,16 +83,19 @@ impl Identity {
         let org_admin = !user.super_admin && reaching().any(|held| held.org_admin);
         let everything = user.super_admin || org_admin;
         let roles = reaching().flat_map(|held| held.roles.iter().copied());
-        let (granted, role_keys) = granted(&registry, roles, org.id, everything);
+        let grants = Grants::of(&registry, roles, org.id, everything, Some(user));
+        let grants = if user.super_ops { grants.and_reading() } else { grants };
         let below = || reaching().any(|held| held.sub_orgs || held.org_admin);
         Some(Access {
             org: org.clone(),
-            permissions: if user.super_ops { granted.union(&READING_SET) } else { granted },
+            permissions: grants.permissions,
+            topic_publish: grants.topic_publish,
+            topic_subscribe: grants.topic_subscribe,
             super_admin: user.super_admin,
             super_ops: user.super_ops,
             org_admin,
             restricted_to_self: false,
-            role_keys,
+            role_keys: grants.role_keys,
             allow_sub_org_access: (!user.super_admin && !user.super_ops).then(below),
         })
     }
@@ -98,15 +106,25 @@ impl Identity {
         let org = registry.org(application.org)?.clone();
         let roles = application.roles.iter().copied();
         let everything = application.org_admin || application.super_admin;
-        let (granted, role_keys) = granted(&registry, roles, org.id, everything);
+        let mut grants = Grants::of(&registry, roles, org.id, everything, None);
+        if application.super_ops {
+            grants = grants.and_reading();
+        }
+        let restricted = application.restrict_access_to_self && !everything;
+        if restricted {
+            grants.topic_publish = grants.topic_publish.below_own_key();
+            grants.topic_subscribe = grants.topic_subscribe.below_own_key();
+        }
         Some(Access {
             org,
-            permissions: if application.super_ops { granted.union(&READING_SET) } else { granted },
+            permissions: grants.permissions,
+            topic_publish: grants.topic_publish,
+            topic_subscribe: grants.topic_subscribe,
             super_admin: application.super_admin,
             super_ops: application.super_ops,
             org_admin: application.org_admin && !application.super_admin,
-            restricted_to_self: application.restrict_access_to_self && !everything,
-            role_keys,
+            restricted_to_self: restricted,
+            role_keys: grants.role_keys,
             allow_sub_org_access: None,
         })
     }
@@ -134,25 +152,57 @@ fn reaches(registry: &Registry, held: &Membership, org: OrgId) -> bool {
     held.org == org || (held.org_admin || held.sub_orgs) && registry.is_within(org, held.org)
 }
 
-/// What the roles grant in `org`, and their keys.
-fn granted(
-    registry: &Registry,
-    roles: impl Iterator<Item = RoleId>,
-    org: OrgId,
-    everything: bool,
-) -> (PermissionSet, Vec<String>) {
-    if everything {
-        return (PermissionSet::ALL, Vec::new());
+/// What roles grant in an organisation.
+struct Grants {
+    permissions: PermissionSet,
+    topic_publish: TopicRights,
+    topic_subscribe: TopicRights,
+    /// Their keys.
+    role_keys: Vec<String>,
+}
+
+impl Grants {
+    /// What these roles grant in `org`, to a user or to an application.
+    fn of(
+        registry: &Registry,
+        roles: impl Iterator<Item = RoleId>,
+        org: OrgId,
+        everything: bool,
+        user: Option<&User>,
+    ) -> Self {
+        if everything {
+            return Self {
+                permissions: PermissionSet::ALL,
+                topic_publish: TopicRights::all(),
+                topic_subscribe: TopicRights::all(),
+                role_keys: Vec::new(),
+            };
+        }
+        let roles: Vec<_> = roles.filter_map(|id| registry.role_within(id, org)).collect();
+        let mut permissions = *EVERYONE_SET;
+        for granted in &roles {
+            permissions = permissions.union(&granted.permissions);
+        }
+        let mut role_keys: Vec<_> = roles.iter().map(|role| role.role.key.clone()).collect();
+        role_keys.sort_unstable();
+        role_keys.dedup();
+        let filters = |of: fn(&Granted) -> &[String]| {
+            let filters = roles.iter().flat_map(|role| of(role));
+            TopicRights::new(filters.map(String::as_str), user)
+        };
+        Self {
+            permissions,
+            topic_publish: filters(Granted::topic_publish),
+            topic_subscribe: filters(Granted::topic_subscribe),
+            role_keys,
+        }
     }
-    let mut permissions = *EVERYONE_SET;
-    let mut keys = Vec::new();
-    for granted in roles.filter_map(|id| registry.role_within(id, org)) {
-        permissions = permissions.union(&granted.permissions);
-        keys.push(granted.role.key.clone());
+
+    /// The same, and all that reads.
+    fn and_reading(self) -> Self {
+        let permissions = self.permissions.union(&READING_SET);
+        Self { permissions, topic_subscribe: TopicRights::all(), ..self }
     }
-    keys.sort_unstable();
-    keys.dedup();
-    (permissions, keys)
 }
 
 /// Whether the command named so changes nothing, by the habit of TR50's names: the last word says
@@ -178,6 +228,7 @@ fn only_reads(name: &str) -> bool {
         "perms",
         "search",
         "stats",
+        "subscribe",
         "summary",
         "types",
         "within",
@@ -243,6 +294,34 @@ mod tests {
         assert_eq!(access.permissions.names().collect::<Vec<_>>(), EVERYONE);
         assert_eq!(access.allow_sub_org_access, Some(false));
         assert!(!allows(&access, "session.list"));
+        assert!(
+            !access.topic_subscribe.covers("a", None) && !access.topic_publish.allows("a", None)
+        );
+    }
+
+    #[test]
+    fn a_role_gives_topics_with_its_permission_only() {
+        let identity = demo();
+        let basic = org(&identity, "BasicOrg");
+        let device = identity.role_by_key(basic.id, "device").expect("a role of the demo");
+        let check = |names: &[&str], lists: [&[&str]; 2], expected: [bool; 2]| {
+            let mut role = device.role.clone();
+            let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+            role.permissions = owned(names);
+            [role.topic_publish, role.topic_subscribe] = lists.map(owned);
+            identity.apply(identity.turn().put(role));
+            let application = identity.application_by_token("demo-token-basicorg");
+            let application = application.expect("the application of the demo");
+            let access = identity.application_access(&application).expect("it exists");
+            let found = [&access.topic_publish, &access.topic_subscribe];
+            let found = found.map(|rights| rights.allows("m/a", Some("m")));
+            assert_eq!(found, expected, "{names:?} {lists:?}");
+        };
+        check(&["topic.publish"], [&["#"], &["#"]], [true, false]);
+        check(&["topic.subscribe"], [&["#"], &["%thingKey%/#"]], [false, true]);
+        check(&["Topic"], [&["n/#"], &["m/+"]], [false, true]);
+        check(&["topic.publish", "topic.subscribe"], [&[], &[]], [false, false]);
+        check(&["thing"], [&["#"], &["#"]], [false, false]);
     }
 
     #[test]
@@ -275,6 +354,9 @@ mod tests {
             assert!(!allows(&access, name), "{name}");
         }
         assert!(access.super_ops && !access.super_admin && !access.org_admin);
+        assert!(
+            access.topic_subscribe.covers("#", None) && !access.topic_publish.allows("a", None)
+        );
     }
 
     #[test]

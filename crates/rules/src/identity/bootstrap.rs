@@ -12,6 +12,7 @@ use super::model::{Application, Membership, Org, Role, User, system};
 use super::password::{hash_password, is_usable_hash};
 use super::record::Records;
 use super::standard_role::StandardRole;
+use super::topic_rights::{TOPIC_FILTER_RULE, is_topic_filter};
 
 /// What is wrong with a bootstrap file: a part of a sentence that names the culprit, never a
 /// password or a token.
@@ -98,6 +99,8 @@ struct RoleEntry {
     name: Option<String>,
     org: String,
     permissions: Option<Vec<String>>,
+    topic_publish: Option<Vec<String>>,
+    topic_subscribe: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -253,6 +256,20 @@ impl Reader<'_> {
         let id = entry.id.unwrap_or_else(|| RoleId::from_bytes(self.random_bytes()));
         self.claim("role id", &id.to_string())?;
         let standard = StandardRole::named(&entry.key);
+        let lists =
+            [("topic_publish", &entry.topic_publish), ("topic_subscribe", &entry.topic_subscribe)];
+        for (what, list) in lists {
+            let few = list.iter().flatten().count() <= limits::RECORD_LIST_MAX;
+            let fit = few && list.iter().flatten().all(|filter| is_topic_filter(filter));
+            check(fit, holder, what, TOPIC_FILTER_RULE)?;
+        }
+        // Who says nothing of a standard role means all that it has.
+        let whole = standard.filter(|_| entry.permissions.is_none());
+        let topics = |list: Option<Vec<String>>| {
+            list.or_else(|| Some(whole?.topic_filters())).unwrap_or_default()
+        };
+        let (topic_publish, topic_subscribe) =
+            (topics(entry.topic_publish), topics(entry.topic_subscribe));
         let permissions = entry.permissions.or_else(|| Some(standard?.permissions()));
         let Some(permissions) = permissions else {
             let rule = "only device, automation and developer have some of their own";
@@ -268,6 +285,8 @@ impl Reader<'_> {
             desc: String::new(),
             view_tags: Vec::new(),
             update_tags: Vec::new(),
+            topic_publish,
+            topic_subscribe,
             created_on: self.now,
             created_by: system(),
             updated: None,

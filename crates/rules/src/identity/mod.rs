@@ -23,6 +23,7 @@ mod record;
 mod registry;
 mod standard_role;
 mod thing_def;
+mod topic_rights;
 
 pub use access::{Access, EVERYONE};
 pub use authority::Authority;
@@ -37,6 +38,7 @@ pub use record::{Record, Records};
 pub use registry::Granted;
 pub use standard_role::{STANDARD_ROLES, StandardRole};
 pub use thing_def::ThingDef;
+pub use topic_rights::{TOPIC_FILTER_RULE, TopicRights, is_topic_filter};
 
 use registry::Registry;
 

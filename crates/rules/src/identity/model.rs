@@ -70,6 +70,13 @@ pub struct Role {
     /// Security tags of things that its holders may change. Kept, and without effect here.
     #[serde(default)]
     pub update_tags: Vec<String>,
+    /// Filters of the ordinary topics that its holders may publish to, with the permission
+    /// `topic.publish`.
+    #[serde(default)]
+    pub topic_publish: Vec<String>,
+    /// The same for subscriptions, with `topic.subscribe`.
+    #[serde(default)]
+    pub topic_subscribe: Vec<String>,
     /// When it was made.
     #[serde(default = "long_ago")]
     pub created_on: Timestamp,
@@ -79,6 +86,19 @@ pub struct Role {
     /// When it was last changed, and by whom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated: Option<(Timestamp, String)>,
+}
+
+impl Role {
+    /// Gives its holders all ordinary topics: what everybody had before topics had rights.
+    pub fn give_all_topics(&mut self) {
+        for name in ["topic.publish", "topic.subscribe"] {
+            if !self.permissions.iter().any(|held| held.eq_ignore_ascii_case(name)) {
+                self.permissions.push(name.to_owned());
+            }
+        }
+        self.topic_publish = vec!["#".to_owned()];
+        self.topic_subscribe = vec!["#".to_owned()];
+    }
 }
 
 /// What a user is in one organisation.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base::{ApplicationId, OrgId, RoleId, ThingDefId, UserId, limits};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 
 use super::lookalike::outlines;
 use super::model::{Application, Org, Role, User};
-use super::permission::PermissionSet;
+use super::permission::{Permission, PermissionSet};
 use super::record::{Record, Records};
 use super::{Identity, ThingDef};
 
@@ -65,6 +65,34 @@ pub struct Granted {
     pub role: Role,
     /// What its names grant.
     pub permissions: PermissionSet,
+}
+
+static PUBLISH: LazyLock<Option<Permission>> = LazyLock::new(|| Permission::named("topic.publish"));
+
+static SUBSCRIBE: LazyLock<Option<Permission>> =
+    LazyLock::new(|| Permission::named("topic.subscribe"));
+
+impl Granted {
+    /// Filters of the ordinary topics that may be published to.
+    pub fn topic_publish(&self) -> &[String] {
+        self.with(*PUBLISH, &self.role.topic_publish)
+    }
+
+    /// Filters of those that may be subscribed to.
+    pub fn topic_subscribe(&self) -> &[String] {
+        self.with(*SUBSCRIBE, &self.role.topic_subscribe)
+    }
+
+    fn with<'f>(&self, switch: Option<Permission>, filters: &'f [String]) -> &'f [String] {
+        let on = switch.is_some_and(|permission| self.permissions.allows(permission));
+        if on { filters } else { &[] }
+    }
+}
+
+impl From<Role> for Granted {
+    fn from(role: Role) -> Self {
+        Self { permissions: PermissionSet::from_names(&role.permissions), role }
+    }
 }
 
 impl Registry {
@@ -136,8 +164,7 @@ impl Registry {
     }
 
     fn put_role(&mut self, role: Role) {
-        let permissions = PermissionSet::from_names(&role.permissions);
-        let granted = Arc::new(Granted { role, permissions });
+        let granted = Arc::new(Granted::from(role));
         let list = self.roles_of.entry(granted.role.org).or_default();
         insert(list, &granted, |granted| &granted.role.key);
         self.roles.insert(granted.role.id, granted);

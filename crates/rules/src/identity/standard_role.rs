@@ -103,15 +103,18 @@ const AUTOMATION_ALONE: &[&str] = &[
     "thing_def: column_map",
 ];
 
+/// Ours: ordinary topics of the organisation, which the vendor's roles do not know.
+const TOPICS: &[&str] = &["topic: publish subscribe"];
+
 /// The standard roles.
 pub const STANDARD_ROLES: &[StandardRole] = &[
-    StandardRole { key: "device", name: "Device", families: &[DEVICE] },
+    StandardRole { key: "device", name: "Device", families: &[DEVICE, TOPICS] },
     StandardRole {
         key: "automation",
         name: "Automation",
-        families: &[DEVELOPER, AUTOMATION_ALONE],
+        families: &[DEVELOPER, AUTOMATION_ALONE, TOPICS],
     },
-    StandardRole { key: "developer", name: "Developer", families: &[DEVELOPER] },
+    StandardRole { key: "developer", name: "Developer", families: &[DEVELOPER, TOPICS] },
 ];
 
 impl StandardRole {
@@ -131,10 +134,17 @@ impl StandardRole {
             desc: String::new(),
             view_tags: Vec::new(),
             update_tags: Vec::new(),
+            topic_publish: self.topic_filters(),
+            topic_subscribe: self.topic_filters(),
             created_on: now,
             created_by: system(),
             updated: None,
         }
+    }
+
+    /// Filters of the ordinary topics that it has: all.
+    pub fn topic_filters(&self) -> Vec<String> {
+        vec!["#".to_owned()]
     }
 
     /// Its permissions, sorted.
@@ -174,8 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn they_have_as_many_as_are_published() {
-        let count = |key| StandardRole::named(key).map(|role| role.permissions().len());
+    fn they_have_as_many_as_are_published_and_topics() {
+        let published = |role: &StandardRole| {
+            let names = role.permissions().into_iter();
+            names.filter(|name| !name.starts_with("topic.")).count()
+        };
+        let count = |key| StandardRole::named(key).map(published);
         assert_eq!(
             (count("DEVELOPER"), count("automation"), count("nobody")),
             (Some(147), Some(160), None)

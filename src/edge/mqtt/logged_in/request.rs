@@ -151,7 +151,8 @@ impl LoggedIn {
         now: Timestamp,
     ) -> Result<Cow<'p, [u8]>, (Failure, bool)> {
         if let Some(name) = publish.properties.response_topic
-            && !may_respond_on(name)
+            && !(may_respond_on(name)
+                && (Destination::of(name) != Destination::Broker || self.session.may_publish(name)))
         {
             let sentence = format!(
                 "The response topic \"{}\" is not one that this session may publish to.",
@@ -266,6 +267,10 @@ impl LoggedIn {
 
     /// Sends a response to an application topic, to whoever subscribed to it.
     fn respond_through_broker(&self, server: &Arc<MqttServer>, reply: Reply, name: String) {
+        if !self.session.may_publish(&name) {
+            // Its rights have changed since it asked.
+            return self.log_refused(server, reply.to.qos, &name);
+        }
         let properties = PublishProperties {
             correlation_data: reply.to.correlation_data.as_deref(),
             ..PublishProperties::default()

@@ -67,11 +67,37 @@ fn standard_roles_need_no_permissions() {
     let records = read_text(&[ORGS, ROLE, &role("Developer")].concat()).expect("right");
     assert_eq!(
         (records.roles[1].name.as_str(), records.roles[1].permissions.len()),
-        ("Developer", 147)
+        ("Developer", 149)
+    );
+    assert_eq!(records.roles[1].topic_publish, ["#"]);
+    assert!(
+        records.roles[0].topic_publish.is_empty() && records.roles[0].topic_subscribe.is_empty()
     );
     let unfit =
         r#"the role "clerk" has an unfit permissions: only device, automation and developer"#;
     check_refused(&role("clerk"), &format!("{unfit} have some of their own"));
+}
+
+#[test]
+fn roles_say_which_topics_they_give() {
+    let role =
+        |key: &str, more: &str| format!("[[role]]\nkey = '{key}'\norg = 'BasicOrg'\n{more}\n");
+    let lists = "topic_publish = ['%thingKey%/#']\ntopic_subscribe = []";
+    let clerk = role("clerk", &["permissions = ['topic']", lists].join("\n"));
+    let device = role("device", lists);
+    let automation = role("automation", "permissions = ['topic']");
+    let records = read_text(&[ORGS, &clerk, &device, &automation].concat()).expect("right");
+    let topics = |index: usize| {
+        let role = &records.roles[index];
+        (role.topic_publish.join(" "), role.topic_subscribe.join(" "))
+    };
+    assert_eq!(topics(0), ("%thingKey%/#".to_owned(), String::new()));
+    assert_eq!(topics(1), topics(0));
+    assert_eq!(topics(2), Default::default(), "not of a role with permissions of its own");
+    let unfit = r#"the role "device" has an unfit topic_subscribe: a topic filter"#;
+    for filter in ["a/#/b", "$SYS/#", "%thing%/#"] {
+        check_refused(&role("device", &format!("topic_subscribe = ['{filter}']")), unfit);
+    }
 }
 
 #[test]

@@ -1,0 +1,391 @@
+//! Which ordinary MQTT topics somebody may publish or subscribe to: the filters of roles, joined.
+
+use std::collections::BTreeMap;
+
+use base::{limits, topic};
+use smallvec::{SmallVec, smallvec};
+
+use super::model::User;
+
+/// Stands for the key of the session's thing in a filter of a role.
+const THING_KEY: &str = "%thingKey%";
+
+/// Stands for the user of the session: for the id and for the e-mail address.
+const USER: &str = "%user%";
+
+/// The rule of the filters of roles.
+pub const TOPIC_FILTER_RULE: &str = "a topic filter of at most 1024 bytes that does not begin with \
+                                     \"$\", and has \"%\" in %thingKey% and %user% only";
+
+/// Whether a role may have this filter.
+pub fn is_topic_filter(text: &str) -> bool {
+    let filter = filter_of(text, "x");
+    text.len() <= limits::FILTER_BYTES_MAX
+        && topic::valid_filter(&filter)
+        && !filter.starts_with('$')
+        && !filter.contains('%')
+}
+
+/// The filter with something in the place of what stands for the session's own names.
+fn filter_of(text: &str, own: &str) -> String {
+    text.replace(THING_KEY, own).replace(USER, own)
+}
+
+/// The topics that somebody may publish to, or subscribe to. Ordinary topics never begin with `$`.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct TopicRights {
+    /// All of them.
+    all: bool,
+    /// Of the others only those below the key of the session's own thing.
+    below_own_key: bool,
+    filters: Node,
+}
+
+/// The filters that begin with the levels that lead here.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct Node {
+    texts: BTreeMap<Box<str>, Self>,
+    /// Levels with the key of the session's thing in them: the texts around it.
+    keyed: Vec<(Box<[Box<str>]>, Self)>,
+    any: Option<Box<Self>>,
+    /// Whether a filter ends here.
+    here: bool,
+    /// Whether one ends with `#` behind this.
+    below: bool,
+}
+
+/// The nodes that a filter has come to.
+type Nodes<'n> = SmallVec<[&'n Node; 8]>;
+
+impl TopicRights {
+    /// Every topic.
+    pub fn all() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
+    /// What these filters of roles allow; `user`: the holder, if it is one.
+    pub fn new<'f>(filters: impl IntoIterator<Item = &'f str>, user: Option<&User>) -> Self {
+        let mut rights = Self::default();
+        for filter in filters {
+            match user {
+                _ if filter == "#" => return Self::all(),
+                // A user has no thing.
+                Some(_) if filter.contains(THING_KEY) => {}
+                // Each name in a filter of its own, so that none has a part of both.
+                Some(user) if filter.contains(USER) => {
+                    let id = user.id.to_string();
+                    for name in [id.as_str(), &user.email] {
+                        if is_level(name) {
+                            rights.filters.add(filter.split('/'), Some(name));
+                        }
+                    }
+                }
+                None if filter.contains(USER) => {}
+                _ => rights.filters.add(filter.split('/'), None),
+            }
+        }
+        rights.all = rights.covers("#", None);
+        rights
+    }
+
+    /// The same, but only below the key of the session's own thing.
+    #[must_use]
+    pub fn below_own_key(mut self) -> Self {
+        if std::mem::take(&mut self.all) {
+            self.filters.below = true;
+        }
+        self.below_own_key = true;
+        self
+    }
+
+    /// Whether the topic is among them. `own`: the key of the session's thing. Free of allocations,
+    /// and one branch for who may everything.
+    pub fn allows(&self, name: &str, own: Option<&str>) -> bool {
+        self.all || self.covers_some(name, own)
+    }
+
+    /// Whether all ordinary topics are among them that a filter matches, which is not shared.
+    pub fn covers(&self, filter: &str, own: Option<&str>) -> bool {
+        self.all || self.covers_some(filter, own)
+    }
+
+    /// Whether they are as many as a filter of a role gives to whoever may hold it.
+    pub fn covers_of_all(&self, filter: &str, own: Option<&str>) -> bool {
+        let widest = |level: &str| match level.contains(THING_KEY) || level.contains(USER) {
+            true => "+".to_owned(),
+            false => level.to_owned(),
+        };
+        self.covers(&filter.split('/').map(widest).collect::<Vec<_>>().join("/"), own)
+    }
+
+    fn covers_some(&self, filter: &str, own: Option<&str>) -> bool {
+        let own = own.filter(|own| is_level(own));
+        if self.below_own_key {
+            let first = filter.split('/').next();
+            if own.is_none() || first != own {
+                return false;
+            }
+        }
+        self.filters.covers(filter, own)
+    }
+}
+
+/// Whether a name can be a level of a topic, or a part of one: then it makes no filter wider.
+fn is_level(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '+', '#', '\0'])
+}
+
+impl Node {
+    fn add<'l>(&mut self, levels: impl Iterator<Item = &'l str>, user: Option<&str>) {
+        let mut node = self;
+        for level in levels {
+            node = match level {
+                "#" => return node.below = true,
+                "+" => node.any.get_or_insert_default(),
+                keyed if keyed.contains(THING_KEY) => {
+                    let around: Box<[Box<str>]> = keyed.split(THING_KEY).map(Into::into).collect();
+                    node.at_key(around)
+                }
+                text => {
+                    let text = user.map_or(text.into(), |user| text.replace(USER, user));
+                    node.texts.entry(text.into()).or_default()
+                }
+            };
+        }
+        node.here = true;
+    }
+
+    fn at_key(&mut self, around: Box<[Box<str>]>) -> &mut Self {
+        let known = self.keyed.iter().position(|(known, _)| *known == around);
+        let index = known.unwrap_or_else(|| {
+            self.keyed.push((around, Self::default()));
+            self.keyed.len() - 1
+        });
+        &mut self.keyed[index].1
+    }
+
+    /// Whether all names that a filter matches fall under filters from here on. A wildcard of one
+    /// level stands for a text that none of them has: what matches that matches every text.
+    fn covers(&self, filter: &str, own: Option<&str>) -> bool {
+        // A name has a level at least.
+        let filter = if filter == "#" { "+/#" } else { filter };
+        let mut nodes: Nodes<'_> = smallvec![self];
+        for level in filter.split('/') {
+            if nodes.iter().any(|node| node.below) {
+                return true;
+            }
+            if level == "#" {
+                return cover_rest(nodes);
+            }
+            nodes = nodes.iter().flat_map(|node| node.behind(level, own)).collect();
+        }
+        nodes.iter().any(|node| node.here || node.below)
+    }
+
+    /// The nodes behind a level of a filter.
+    fn behind<'n>(&'n self, level: &str, own: Option<&str>) -> impl Iterator<Item = &'n Self> {
+        let exact = level != "+";
+        let text = self.texts.get(level).filter(|_| exact);
+        let is =
+            |around: &[Box<str>]| own.is_some_and(|own| exact && is_around(level, around, own));
+        let keyed = self.keyed.iter().filter(move |(around, _)| is(around)).map(|(_, node)| node);
+        let keyed: Nodes<'_> = keyed.collect();
+        text.into_iter().chain(keyed).chain(self.any.as_deref())
+    }
+}
+
+/// Whether all names that go on from one of these nodes fall under a filter.
+fn cover_rest(mut nodes: Nodes<'_>) -> bool {
+    loop {
+        if nodes.iter().any(|node| node.below) {
+            return true;
+        }
+        if !nodes.iter().any(|node| node.here) {
+            return false;
+        }
+        nodes = nodes.iter().filter_map(|node| node.any.as_deref()).collect();
+    }
+}
+
+/// Whether a level is these texts with the key between them.
+fn is_around(level: &str, around: &[Box<str>], key: &str) -> bool {
+    let mut rest = level;
+    for (index, text) in around.iter().enumerate() {
+        let begin = if index == 0 { Some(rest) } else { rest.strip_prefix(key) };
+        let Some(left) = begin.and_then(|left| left.strip_prefix(&**text)) else { return false };
+        rest = left;
+    }
+    rest.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::demo;
+    use super::*;
+
+    fn rights(filters: &[&str]) -> TopicRights {
+        TopicRights::new(filters.iter().copied(), None)
+    }
+
+    #[test]
+    fn a_filter_is_covered_by_what_matches_all_of_it() {
+        let check = |filters: &[&str], filter: &str, expected: bool| {
+            assert_eq!(rights(filters).covers(filter, None), expected, "{filters:?} {filter}");
+        };
+        for all in [&["#"][..], &["+/#"], &["+", "+/+/#"], &["+", "+/+", "+/+/#"]] {
+            for filter in ["#", "+", "a", "+/+", "a/#", "/", "+/#"] {
+                check(all, filter, true);
+            }
+        }
+        check(&[], "#", false);
+        check(&[], "a", false);
+        check(&["a"], "a", true);
+        check(&["a"], "a/#", false);
+        check(&["a"], "+", false);
+        check(&["a"], "a/b", false);
+        check(&["a/#"], "a", true);
+        check(&["a/#"], "a/#", true);
+        check(&["a/#"], "a/+/b", true);
+        check(&["a/#"], "#", false);
+        check(&["a/#"], "+/b", false);
+        check(&["a/#"], "ab/c", false);
+        check(&["a/+"], "a/+", true);
+        check(&["a/+"], "a/", true);
+        check(&["a/+"], "a", false);
+        check(&["a/+"], "a/#", false);
+        check(&["a/+"], "a/b/c", false);
+        check(&["a", "a/+/#"], "a/#", true);
+        check(&["a", "a/+", "a/+/+/#"], "a/#", true);
+        check(&["a", "a/+/+/#"], "a/#", false);
+        check(&["a/+/c", "+/b/+"], "a/b/+", true);
+        check(&["a/+/c", "+/b/+"], "a/+/+", false);
+        check(&["a/b", "+/c"], "+/b", false);
+        check(&["+"], "#", false);
+        check(&["+/+"], "a", false);
+        assert_eq!(rights(&["+", "+/+/#"]), TopicRights { all: true, ..rights(&["+", "+/+/#"]) });
+    }
+
+    #[test]
+    fn own_names_make_no_filter_wider() {
+        let keyed = rights(&["%thingKey%/#", "dev-%thingKey%-x/%thingKey%/+", "all"]);
+        let check = |own: Option<&str>, filter: &str, expected: bool| {
+            assert_eq!(keyed.covers(filter, own), expected, "{own:?} {filter}");
+        };
+        check(Some("m1"), "m1/#", true);
+        check(Some("m1"), "m1", true);
+        check(Some("m1"), "m10/#", false);
+        check(Some("m1"), "m2/#", false);
+        check(Some("m1"), "+/#", false);
+        check(Some("m1"), "dev-m1-x/m1/+", true);
+        check(Some("m1"), "dev-m2-x/m1/+", false);
+        check(Some("m1"), "dev-m1-xm1/m1/+", false);
+        check(Some("a%thingKey%"), "a%thingKey%/b", true);
+        check(Some("%user%"), "x/b", false);
+        check(None, "m1/a", false);
+        check(None, "all", true);
+        for own in ["", "+", "#", "a/b", "a+", "a\0"] {
+            check(Some(own), "+/x", false);
+            check(Some(own), "a/b/c", false);
+            check(Some(own), &format!("{own}/x"), false);
+        }
+        assert!(!rights(&["u/%user%/#"]).covers("u/%user%/a", Some("m")));
+    }
+
+    #[test]
+    fn a_user_is_meant_by_id_and_by_address() {
+        let identity = demo();
+        let viewer = identity.user_by_email("viewer@basicorg.example").expect("a user");
+        let check = |user: &User, name: &str, expected: bool| {
+            let rights = TopicRights::new(["u/%user%/#", "%thingKey%/#"], Some(user));
+            assert_eq!(rights.covers(&format!("u/{name}/#"), Some(name)), expected, "{name}");
+            assert!(!rights.covers(&format!("{name}/#"), Some(name)));
+        };
+        check(&viewer, "viewer@basicorg.example", true);
+        check(&viewer, &viewer.id.to_string(), true);
+        check(&viewer, "operator@basicorg.example", false);
+        for email in ["a+b@c", "a/b@c", "#@c", "+", "%thingKey%@b"] {
+            let user = User { email: email.to_owned(), ..User::clone(&viewer) };
+            check(&user, email, email == "%thingKey%@b");
+            check(&user, "+", false);
+            check(&user, &viewer.id.to_string(), true);
+        }
+    }
+
+    #[test]
+    fn who_is_restricted_has_what_is_below_the_own_key() {
+        for given in [&["#"][..], &["+/#"]] {
+            let rights = rights(given).below_own_key();
+            for (filter, expected) in
+                [("m/#", true), ("m", true), ("m/a", true), ("n/a", false), ("#", false)]
+            {
+                assert_eq!(rights.covers(filter, Some("m")), expected, "{filter}");
+                assert!(!rights.covers(filter, None));
+            }
+            assert!(!rights.covers("+/a", Some("+")) && !rights.covers("+/a", Some("m")));
+        }
+        let some = rights(&["m/a", "n/a"]).below_own_key();
+        assert!(some.allows("m/a", Some("m")) && !some.allows("n/a", Some("m")));
+        assert!(!some.allows("m/b", Some("m")));
+        assert!(!TopicRights::default().below_own_key().allows("m/b", Some("m")));
+    }
+
+    #[test]
+    fn nobody_gives_more_than_there_is_of_all() {
+        let check = |held: &[&str], given: &str, expected: bool| {
+            assert_eq!(rights(held).covers_of_all(given, Some("m")), expected, "{held:?} {given}");
+        };
+        check(&["#"], "%thingKey%/#", true);
+        check(&["+/#"], "%thingKey%/#", true);
+        check(&["a/+/#"], "a/%user%/b", true);
+        check(&["%thingKey%/#"], "%thingKey%/#", false);
+        check(&["%thingKey%/#"], "m/#", true);
+        check(&["a/x-%thingKey%"], "a/x-%thingKey%", false);
+    }
+
+    #[test]
+    fn filters_of_roles_have_a_rule() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(is_topic_filter(text), expected, "{text}");
+        };
+        for good in ["#", "a/+/#", "%thingKey%/#", "u/%user%", "x%thingKey%y/%user%", "/"] {
+            check(good, true);
+        }
+        for bad in ["", "a/#/b", "a+", "$SYS/#", "$share/g/a", "%thingkey%/#", "100%", "a\0"] {
+            check(bad, false);
+        }
+        check(&"x".repeat(1025), false);
+    }
+
+    proptest! {
+        /// Covered is what has no name that the filter matches and the filters do not, among names
+        /// of a few levels of texts that they know and one that they do not.
+        #[test]
+        fn covering_is_what_matching_says(
+            held in proptest::collection::vec("([ab+]/){0,2}[ab+#]", 0..5),
+            filter in "([ab+]/){0,2}[ab+#]",
+        ) {
+            let rights = TopicRights::new(held.iter().map(String::as_str), None);
+            let mut names = vec![String::new()];
+            let mut all = Vec::new();
+            for _ in 0..5 {
+                let longer = |name: &String| {
+                    let slash = if name.is_empty() { "" } else { "/" };
+                    ["a", "b", "x"].map(|level| format!("{name}{slash}{level}"))
+                };
+                names = names.iter().flat_map(longer).collect();
+                all.extend(names.iter().cloned());
+            }
+            let matched = |filters: &[String], name: &str| {
+                filters.iter().any(|filter| topic::matches(filter, name))
+            };
+            let matching = all.iter().filter(|name| topic::matches(&filter, name));
+            let expected = matching.clone().all(|name| matched(&held, name));
+            prop_assert_eq!(rights.covers(&filter, None), expected);
+            for name in &all {
+                prop_assert_eq!(rights.allows(name, None), matched(&held, name));
+            }
+        }
+    }
+}
