@@ -42,6 +42,7 @@ mod own_roles;
 mod paho;
 mod password_changes;
 mod pasts;
+mod permissions;
 mod plaintext;
 mod readme;
 mod regressions;
