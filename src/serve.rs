@@ -7,9 +7,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use base::{ConnInfo, ConnectionId, Door, Failure, Protocol, Timestamp, limits};
+use base::{ConnInfo, ConnectionId, Door, Failure, Protocol, TimeSource, limits};
 use bytes::Bytes;
 use hyper::header::HeaderMap;
 use hyper::{Request, Response};
@@ -144,6 +144,18 @@ impl Server {
     ///
     /// Whatever is in the way, in one sentence.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_by(config, None).await
+    }
+
+    /// The same, by a clock of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub async fn start_by(
+        config: Config,
+        clock: Option<Arc<dyn TimeSource>>,
+    ) -> Result<Self, StartError> {
         config.check_exposure()?;
         let wants_tls = [&config.mqtt.tls_listen, &config.tcp.tls_listen, &config.http.tls_listen];
         let tls = match wants_tls.iter().any(|address| address.is_some()) {
@@ -151,7 +163,7 @@ impl Server {
             false => None,
         };
         let listeners = bind(&config)?;
-        let (app, store, control) = open(config)?;
+        let (app, store, control) = open(config, clock)?;
         let app = Arc::new(app);
         let config = &app.config;
         let shares = Shares::of_process(config.limits.connections);
@@ -246,7 +258,7 @@ impl Server {
         let Shared { app, stop, tasks, .. } = &*self.shared;
         stop.cancel();
         app.mailbox.stop_calls();
-        app.end_bound(Timestamp::now());
+        app.end_bound(app.clock.now());
         tasks.close();
         if tokio::time::timeout(limits::STOP_WAIT, tasks.wait()).await.is_err() {
             tracing::warn!(connections = tasks.len(), "some connections did not end in time");
@@ -262,7 +274,7 @@ fn note_expiry(app: &App, tls: Option<&Tls>) {
     if let Some(end) = tls::expiry(tls) {
         app.metrics.certificate_ends(end);
     }
-    if let Some(warning) = tls::expiry_warning(tls, Timestamp::now()) {
+    if let Some(warning) = tls::expiry_warning(tls, app.clock.shown(app.clock.now())) {
         tracing::warn!("{warning}");
     }
 }
@@ -272,12 +284,12 @@ type Opened = (App, Arc<DiskStore>, Control);
 
 /// Opens the store, loads who there is, and recovers the sessions. A data directory that was made
 /// for it goes again when that fails.
-fn open(config: Config) -> Result<Opened, StartError> {
+fn open(config: Config, clock: Option<Arc<dyn TimeSource>>) -> Result<Opened, StartError> {
     let data_dir = config.server.data_dir.clone();
     let missing: Vec<&Path> = data_dir.ancestors().take_while(|dir| !dir.exists()).collect();
     let min_free = config.server.min_free_bytes;
     let opened = open_store(&data_dir, min_free).and_then(|disk| {
-        let opened = open_on(disk.clone(), &data_dir, config);
+        let opened = open_on(disk.clone(), &data_dir, config, clock);
         if opened.is_err() {
             close(disk);
         }
@@ -311,7 +323,10 @@ fn open_store(data_dir: &Path, min_free: Option<u64>) -> Result<Arc<DiskStore>, 
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
     disk::make_private(data_dir, &[backup::FILES]).map_err(OpenError::from)?;
     backup::check_restored(data_dir)?;
-    Ok(Arc::new(DiskStore::open_kept(data_dir, min_free).map_err(OpenError::from)?))
+    let start = Instant::now();
+    let disk = DiskStore::open_kept(data_dir, min_free).map_err(OpenError::from)?;
+    tracing::info!(ms = start.elapsed().as_millis(), "store opened");
+    Ok(Arc::new(disk))
 }
 
 /// Closes the store of a start that failed. The writer's thread lets go of it a little later than
@@ -326,9 +341,14 @@ fn close(disk: Arc<DiskStore>) {
     }
 }
 
-fn open_on(disk: Arc<DiskStore>, data_dir: &Path, config: Config) -> Result<Opened, StartError> {
+fn open_on(
+    disk: Arc<DiskStore>,
+    data_dir: &Path,
+    config: Config,
+    clock: Option<Arc<dyn TimeSource>>,
+) -> Result<Opened, StartError> {
     let commands: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
-    let app = App::open(config, disk.clone(), &commands, Timestamp::now())?;
+    let app = App::open(config, disk.clone(), &commands, clock)?;
     let failed = |source| StartError::Control { path: data_dir.to_owned(), source };
     let control = Control::bind(data_dir).map_err(failed)?;
     Ok((app, disk, control))
@@ -556,7 +576,7 @@ impl HttpService for Web {
             return exchange::server_full().to_json();
         }
         let app = &self.shared.app;
-        let reply = exchange::over_http(app, &body, session, info, Timestamp::now()).await;
+        let reply = exchange::over_http(app, &body, session, info, app.clock.now()).await;
         reply.send(|text| text)
     }
 
@@ -570,7 +590,8 @@ impl HttpService for Web {
         if self.full {
             return exchange::server_full().to_json();
         }
-        let (app, now) = (&self.shared.app, Timestamp::now());
+        let app = &self.shared.app;
+        let now = app.clock.now();
         let reply = exchange::form(app, command, &fields, session, info, now).await;
         reply.send(|text| text)
     }
@@ -579,7 +600,8 @@ impl HttpService for Web {
         if self.full {
             return Err(exchange::server_full());
         }
-        exchange::form_login(&self.shared.app, &fields, info, Timestamp::now()).await
+        let app = &self.shared.app;
+        exchange::form_login(app, &fields, info, app.clock.now()).await
     }
 
     async fn dialect(
@@ -588,7 +610,8 @@ impl HttpService for Web {
         request: Request<Bytes>,
         info: ConnInfo,
     ) -> Response<Bytes> {
-        let (app, now) = (&self.shared.app, Timestamp::now());
+        let app = &self.shared.app;
+        let now = app.clock.now();
         match dialect {
             Dialect::Cognite => cognite::answer(app, request, info, self.full, now).await,
             Dialect::Element => element::answer(app, request, info, self.full, now).await,
@@ -635,7 +658,8 @@ impl HttpService for Web {
     }
 
     fn file_stored(&self, stored: &Stored) {
-        self.shared.app.note_stored(stored, Timestamp::now());
+        let app = &self.shared.app;
+        app.note_stored(stored, app.clock.shown(app.clock.now()));
     }
 
     fn ready(&self) -> bool {
@@ -660,13 +684,15 @@ async fn housekeeping(shared: Arc<Shared>) {
     const SWEEP_EVERY: u64 = 4;
     const EXPIRE_EVERY_S: u64 = 3600;
     const PRUNE_EVERY: u64 = 20;
+    const TIME_EVERY: u64 = 40;
     let (mut pruning, mut sweeping) = (None::<JoinHandle<()>>, None::<JoinHandle<()>>);
-    let mut expire_at = Timestamp::now();
+    let mut expire_at = shared.app.clock.now();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for tick in 0_u64.. {
         ticks.tick().await;
-        let now = Timestamp::now();
+        let now = shared.app.clock.now();
+        shared.app.look_at_clock();
         shared.app.expire(now).await;
         if let Err(error) = shared.app.expire_mail(now).await {
             store::report(&error, "mails did not expire");
@@ -690,6 +716,9 @@ async fn housekeeping(shared: Arc<Shared>) {
             let app = shared.app.clone();
             pruning = Some(tokio::spawn(async move { app.prune_mail(now).await }));
         }
+        if tick % TIME_EVERY == 0 {
+            shared.app.store_time();
+        }
         if tick % COUNTERS_EVERY == 0 {
             keep_files(&shared.app);
             expire_topics(&shared.app);
@@ -704,10 +733,11 @@ async fn housekeeping(shared: Arc<Shared>) {
 /// disk.
 fn expire_topics(app: &Arc<App>) {
     app.metrics.topics(&app.broker.load());
-    let (broker, handle) = (app.broker.clone(), tokio::runtime::Handle::current());
+    let (broker, now) = (app.broker.clone(), app.clock.now());
+    let handle = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         let _runtime = handle.enter();
-        if let Err(error) = broker.expire(Timestamp::now()) {
+        if let Err(error) = broker.expire(now) {
             store::report(&error, "what is over of MQTT topics was not removed");
         }
     });
@@ -719,7 +749,7 @@ fn keep_files(app: &Arc<App>) {
     app.metrics.files(moving, bytes);
     let files = app.files.clone();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = files.housekeeping(Timestamp::now()) {
+        if let Err(error) = files.housekeeping(files.clock().now()) {
             store::report(&error, "files that are over were not removed");
         }
     });

@@ -42,6 +42,18 @@ fn the_language_knows_no_socket_no_clock_and_no_chance() {
     }
 }
 
+/// Parts that have an `App` ask its clock; the wall clock can be set (`docs/decisions/0010-two-times.md`).
+#[test]
+fn what_is_due_goes_by_the_clock_of_the_app() {
+    for room in ["app", "broker", "dialects", "edge", "things", "tr50"] {
+        for (path, text) in sources(&format!("src/{room}")) {
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let is_test = path.ends_with("tests.rs");
+            assert!(is_test || !code.contains("Timestamp::now"), "{}", path.display());
+        }
+    }
+}
+
 /// What else the rules must not use is in their clippy.toml.
 #[test]
 fn the_rules_have_no_tokio_and_no_getrandom() {

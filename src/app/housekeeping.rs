@@ -2,15 +2,41 @@
 
 use std::sync::Arc;
 
-use base::{Failure, Timestamp, limits};
+use base::{Failure, Jump, LastTime, Timestamp, limits};
 use rules::directory::{Event, Session};
-use store::{Batch, Receipt, StoreError};
+use store::{Batch, Receipt, Store, StoreError, Table};
 
 use super::App;
 use super::journal;
 use super::turns::Worker;
 
+/// Where the last time is, in [`Table::Meta`].
+const TIME_KEY: &[u8] = b"time";
+
+/// The last time of the last run; none in a new store, or one of an older program.
+pub(super) fn last_time(store: &dyn Store) -> Result<Option<LastTime>, StoreError> {
+    let row = store.read(Table::Meta, TIME_KEY)?;
+    Ok(row.as_deref().and_then(LastTime::from_bytes))
+}
+
 impl App {
+    /// Looks whether the wall clock was set; a jump is stored with the time.
+    pub fn look_at_clock(&self) {
+        if let Some(Jump { by_ms }) = self.clock.look() {
+            let seconds = by_ms / 1000;
+            tracing::warn!(seconds, "the wall clock jumped; what is due does not move with it");
+            self.store_time();
+        }
+    }
+
+    /// Stores the time, which the next run goes on from.
+    pub fn store_time(&self) {
+        let mut batch = Batch::default();
+        batch.put(Table::Meta, TIME_KEY, self.clock.last_time().to_bytes());
+        // Lost or refused, the next one is as good.
+        let _ = self.tables.submit(batch);
+    }
+
     /// Expires what is due, in steps between which other work gets its turn, and forgets ended
     /// sessions that are too old, and tokens whose time is over.
     pub async fn expire(&self, now: Timestamp) {
@@ -101,7 +127,7 @@ impl App {
     ) -> Result<(), Failure> {
         let app = self.clone();
         let work = move || {
-            let months = if expire { app.telemetry.expire(now)? } else { 0 };
+            let months = if expire { app.telemetry.expire(app.clock.settled(now))? } else { 0 };
             if months > 0 {
                 tracing::info!(months, "telemetry that is too old was dropped");
             }

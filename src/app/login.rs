@@ -372,7 +372,7 @@ impl App {
         let access = self.records.application_access(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
         let fresh = ThingId::from_bytes(random()?);
-        let found = self.things.log_in(&application, key, app_id, now, fresh)?;
+        let found = self.things.log_in(&application, key, app_id, self.clock.shown(now), fresh)?;
         let (thing, registration) = found.ok_or(Refusal::UnknownThing)?;
         let access = self.share_access(application.id, access);
         let who = Who::Application { application, thing_id: thing.id, thing_key: thing.key };

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use base::{ApplicationId, Code, Failure, Timestamp};
+use base::{ApplicationId, Clock, Code, Failure, Timestamp};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rules::directory::{Directory, DirectoryWriter, Lifetime, Session};
@@ -65,6 +65,8 @@ use passwords::Passwords;
 pub struct App {
     /// The configuration in force.
     pub config: Config,
+    /// The time that the server goes by.
+    pub clock: Clock,
     /// The things themselves.
     pub things: Things,
     /// What is counted.
@@ -143,6 +145,7 @@ impl App {
     /// Stores everything and closes the store.
     pub async fn stop(&self) {
         let stored = self.store_counters().await;
+        self.store_time();
         for result in [stored, self.tables.writer().stop().await] {
             if let Err(error) = result {
                 store::report(&error, "the last changes were not stored");
@@ -242,7 +245,8 @@ pub(crate) mod tests {
         config.server.bootstrap = Some(bootstrap);
         let store = Arc::new(Watched::default());
         let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
-        let app = App::open(config, store.clone(), &names, NOW).expect("the demo's file is right");
+        let app = App::open(config, store.clone(), &names, Some(Arc::new(NOW)));
+        let app = app.expect("the demo's file is right");
         store.largest.store(0, Ordering::Relaxed);
         (Arc::new(app), store)
     }

@@ -1,8 +1,10 @@
 //! Building an [`App`] from the store and the configuration.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Instant;
 
-use base::{Timestamp, chain, limits};
+use base::{Clock, TimeSource, Timestamp, chain, limits};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rules::directory::{DirectoryConfig, DirectoryWriter, Who};
@@ -14,7 +16,7 @@ use super::connections::Connections;
 use super::passwords::Passwords;
 use super::turns::Turns;
 use super::unauthenticated::Unauthenticated;
-use super::{App, IdentityError, idle, journal, records, secret};
+use super::{App, IdentityError, housekeeping, idle, journal, records, secret};
 use crate::broker::{Broker, BrokerConfig, Scope};
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -41,7 +43,8 @@ pub enum OpenError {
 
 impl App {
     /// Loads who there is, recovers the sessions that survive a restart, and puts files and mails
-    /// in order. `commands` are the names under which commands are counted.
+    /// in order. `commands` are the names under which commands are counted; `clock`: what
+    /// to read the time from, none for the system.
     ///
     /// # Errors
     ///
@@ -50,21 +53,25 @@ impl App {
         config: Config,
         store: Arc<dyn Store>,
         commands: &[&'static str],
-        now: Timestamp,
+        clock: Option<Arc<dyn TimeSource>>,
     ) -> Result<Self, OpenError> {
+        let mut loading = Loading::begin();
         let tables = Tables::new(store, config.server.durability);
         let store = tables.store();
+        let clock = start_clock(store, clock)?;
+        let now = clock.now();
         let bootstrap = config.server.bootstrap.as_deref();
-        let records = records::load(store, bootstrap, now, &mut |bytes| {
+        let records = records::load(store, bootstrap, clock.shown(now), &mut |bytes| {
             // Ids of a few records in a file that is read once, when the program starts.
             getrandom::fill(bytes).expect("the system has random numbers when the program starts");
         })?;
         let records = IdentityWriter::new(records);
+        loading.done("records");
         let sessions = DirectoryWriter::new(directory_config(&config), now);
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
             sessions.set_ttl_s(ttl_s);
         }
-        let files = Arc::new(Files::new(tables.clone(), files_config(&config)));
+        let files = Arc::new(Files::new(tables.clone(), files_config(&config), clock.clone()));
         // Grows from start to start, unless more than a thousand points a second were recorded.
         let arrival = now.as_millis() as u32;
         let mailbox_config = MailboxConfig {
@@ -78,6 +85,10 @@ impl App {
         // Half the cores: a flood of logins leaves the others to those who are in.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let metrics = Metrics::new(commands);
+        let things = Things::open(tables.clone())?;
+        loading.done("things");
+        let broker = Broker::open(tables.clone(), broker_config, now)?;
+        loading.done("MQTT sessions");
         let app = Self {
             unauthenticated: Arc::new(Unauthenticated::new(
                 config.limits.unauthenticated_bytes,
@@ -87,11 +98,12 @@ impl App {
             telemetry: Telemetry::new(tables.clone(), arrival, config.telemetry.retention_months),
             mailbox: Mailbox::new(tables.clone(), mailbox_config),
             config,
+            clock,
             metrics,
-            things: Things::open(tables.clone())?,
+            things,
             files,
             feed: Arc::<Feed>::default(),
-            broker: Broker::open(tables.clone(), broker_config, now)?,
+            broker,
             long_answers: Arc::new(Semaphore::new(limits::ELEMENT_LONG_ANSWERS_MAX)),
             certificates: Arc::default(),
             connections: Connections::default(),
@@ -110,11 +122,12 @@ impl App {
             presence_turn: Mutex::default(),
             turns: Turns::new(cores),
         };
-        app.recover(now)?;
+        app.recover(now, &mut loading)?;
+        loading.log();
         Ok(app)
     }
 
-    fn recover(&self, now: Timestamp) -> Result<(), OpenError> {
+    fn recover(&self, now: Timestamp, loading: &mut Loading) -> Result<(), OpenError> {
         let live = journal::recover(
             self.tables.store(),
             &self.records,
@@ -129,12 +142,55 @@ impl App {
             }
         }
         tracing::info!(live, "sessions recovered");
+        loading.done("sessions");
         self.follow_kept_sessions(&Scope::All);
+        loading.done("owners of MQTT sessions");
         self.files.recover()?;
+        loading.done("files");
         let waiting = self.mailbox.load()?;
+        loading.done("mails");
         tracing::info!(waiting, "mails loaded");
         Ok(())
     }
+}
+
+/// What the parts of a start took, for those who wait for one.
+struct Loading {
+    since: Instant,
+    parts: String,
+}
+
+impl Loading {
+    fn begin() -> Self {
+        Self { since: Instant::now(), parts: String::new() }
+    }
+
+    fn done(&mut self, part: &str) {
+        let comma = if self.parts.is_empty() { "" } else { ", " };
+        // Writing to a String can't fail.
+        let _ = write!(self.parts, "{comma}{part} {} ms", self.since.elapsed().as_millis());
+        self.since = Instant::now();
+    }
+
+    fn log(&self) {
+        tracing::info!(parts = self.parts, "loaded what is stored");
+    }
+}
+
+/// The clock, which goes on from the last run.
+fn start_clock(
+    store: &dyn Store,
+    source: Option<Arc<dyn TimeSource>>,
+) -> Result<Clock, StoreError> {
+    let clock = Clock::start(source, housekeeping::last_time(store)?);
+    match clock.behind_ms() {
+        0 => {}
+        behind_ms => tracing::warn!(
+            behind_ms,
+            "the wall clock is behind the end of the last run; time goes on from there"
+        ),
+    }
+    Ok(clock)
 }
 
 /// What the configuration says about sessions.

@@ -37,7 +37,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// `sessionId` or of a bearer token, with an application's token as bearer, or as a user with
 /// Basic.
 pub async fn may_read_metrics(app: &App, headers: &HeaderMap, conn: ConnInfo) -> bool {
-    let now = Timestamp::now();
+    let now = app.clock.now();
     let access = access(app, headers, conn, now).await;
     let permission = Permission::named("metrics");
     access.zip(permission).is_some_and(|(access, permission)| {

@@ -60,6 +60,9 @@ pub trait Peer: Send + Sized {
         owed: &mut Owed<Self>,
     ) -> Result<usize, Self::Closing>;
 
+    /// The server's time.
+    fn now(&self) -> Timestamp;
+
     /// Takes what came of work, or a reply that is there.
     fn finish(
         &mut self,
@@ -228,7 +231,7 @@ impl<P: Peer> Connection<P> {
                 continue;
             }
             if std::mem::take(&mut self.paused) {
-                if let Err(closing) = self.receive_kept(Timestamp::now(), output) {
+                if let Err(closing) = self.receive_kept(self.peer.now(), output) {
                     return Poll::Ready(closing);
                 }
                 continue;
@@ -263,7 +266,7 @@ impl<P: Peer> Connection<P> {
                 self.timer.as_mut().reset(self.last_bytes + timeout);
             }
             if !self.owed.is_blocked() {
-                self.receive_kept(Timestamp::now(), output)?;
+                self.receive_kept(self.peer.now(), output)?;
             }
         }
         self.note_login();
@@ -325,7 +328,7 @@ impl<P: Peer> Connection<P> {
             self.at_end = true;
             return Poll::Ready(Ok(()));
         }
-        let now = Timestamp::now();
+        let now = self.peer.now();
         self.last_bytes = Instant::now();
         self.peer.on_bytes(now);
         if self.partial.is_empty() {
@@ -525,6 +528,10 @@ mod tests {
 
         // Long enough for a busy machine that moves a hundred megabytes.
         const STALL_WAIT: Duration = Duration::from_secs(1);
+
+        fn now(&self) -> Timestamp {
+            Timestamp::default()
+        }
 
         fn receive(
             &mut self,

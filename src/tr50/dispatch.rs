@@ -395,9 +395,11 @@ fn try_begin(
     let row = admit(app, caller, &body.command, now)?;
     let step = match (&row.info.handler, &caller.session) {
         (Handler::InSession(handler), Some(session)) => {
+            let now = app.clock.shown(now);
             handler(&Call { app, session, now }, body.params, out)
         }
         (Handler::Open(handler), _) => {
+            let now = app.clock.shown(now);
             handler(&OpenCall { app, conn: caller.conn, now }, body.params, out)
         }
         (Handler::InSession(_), None) => Err(Failure::authentication_missing()),

@@ -53,7 +53,7 @@ pub struct Call<'a> {
     pub app: &'a Arc<App>,
     /// Who asks.
     pub session: &'a Arc<Session>,
-    /// When.
+    /// When, as it is shown: for records of what happened. What is due goes by `app.clock`.
     pub now: Timestamp,
 }
 
@@ -63,7 +63,7 @@ pub struct OpenCall<'a> {
     pub app: &'a Arc<App>,
     /// From where.
     pub conn: ConnInfo,
-    /// When.
+    /// When, as it is shown.
     pub now: Timestamp,
 }
 

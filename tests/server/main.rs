@@ -5,6 +5,7 @@ mod backup;
 mod browsers;
 mod client_certificates;
 mod client_tls;
+mod clock;
 mod close_after_reply;
 mod cognite;
 mod cognite_sdk;

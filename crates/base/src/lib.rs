@@ -1,6 +1,7 @@
-//! Types that every part of the server and its client use. Nothing here does I/O or knows tokio.
+//! Types that every part of the server and its client use. Nothing here does I/O, but for reading the clock, or knows tokio.
 //!
 //! * `id`, `timestamp`: identifiers and points in time.
+//! * `clock`: the time that the server goes by, and what it shows.
 //! * `conn`, `trusted`, `origin`: what is known of a connection; which peers may speak for others;
 //!   which web pages may use the server.
 //! * `failure`: error codes and their texts.
@@ -9,6 +10,7 @@
 //! * [`shares`]: a bound that organisations share, and principals in them.
 //! * [`limits`]: every bound that the configuration does not set.
 
+mod clock;
 mod conn;
 mod failure;
 mod id;
@@ -21,6 +23,7 @@ pub mod topic;
 mod trusted;
 pub mod utf8;
 
+pub use clock::{Clock, Jump, LastTime, TimeSource};
 pub use conn::{ConnInfo, ConnectionId, Door, Protocol, network_of};
 pub use failure::{CODES, Code, CodeInfo, Failure, chain, excerpt};
 pub use id::*;

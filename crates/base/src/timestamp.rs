@@ -15,8 +15,8 @@ use time::{Date, Month, OffsetDateTime};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// What the system clock says. Only edges, `app` and `serve` may ask; everybody else
-    /// gets `now` as an argument.
+    /// What the wall clock says. For programs without a [`Clock`](crate::Clock), which is what a
+    /// server goes by; everybody else gets `now` as an argument.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
     pub fn now() -> Self {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{OrgId, SessionUuid, Timestamp, limits};
+use base::{Clock, OrgId, SessionUuid, Timestamp, limits};
 use rules::directory::{Principal, Session, Status, siblings::Mark};
 use rules::identity::model::{Org, User};
 use serde::{Deserialize, Serialize};
@@ -91,7 +91,7 @@ pub fn list(asked: &Asked<'_>, org: &str, principal: &str) -> Result<Page<LoginS
     let after = cursors.read(&asked.query)?.map(mark_of);
     let (sessions, next) = page(asked.app, &user, org.id, after, limit);
     Ok(Page {
-        items: sessions.iter().map(|session| LoginSession::of(session)).collect(),
+        items: sessions.iter().map(|session| LoginSession::of(session, &asked.app.clock)).collect(),
         next_cursor: next.map(|mark| cursors.write(&key_of(mark))),
     })
 }
@@ -213,14 +213,14 @@ fn mark_of(key: [u8; 24]) -> Mark {
 }
 
 impl LoginSession {
-    fn of(session: &Session) -> Self {
+    fn of(session: &Session, clock: &Clock) -> Self {
         // Asked once: it may end right now.
         let end = session.end();
         Self {
             id: session.uuid(),
-            created_time: millis(session.started()),
+            created_time: millis(clock.shown(session.started())),
             status: end.map_or(Status::Active, |end| end.reason.status()),
-            deactivated_time: end.map(|end| millis(end.at)),
+            deactivated_time: end.map(|end| millis(clock.shown(end.at))),
         }
     }
 }

@@ -155,11 +155,11 @@ async fn perform(
             let ended = end(app, vec![session], caller, now).await?;
             // Somebody else may have been faster.
             let session = ended.sessions().next().ok_or_else(sessions::no_such_session)?;
-            Ok(draft.finish(|out| sessions::write_ended(out, session)))
+            Ok(draft.finish(|out| sessions::write_ended(out, session, &app.clock)))
         }
         Task::End(wanted) => {
             let ended = end(app, wanted, caller, now).await?;
-            Ok(draft.finish(|out| sessions::write_all_ended(out, ended.sessions())))
+            Ok(draft.finish(|out| sessions::write_all_ended(out, ended.sessions(), &app.clock)))
         }
         Task::SetTimeout(seconds) => {
             app.set_ttl_s(seconds).await?;

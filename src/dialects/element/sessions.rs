@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use base::{
-    SessionUuid, ThingKey, Timestamp,
+    Clock, SessionUuid, ThingKey, Timestamp,
     json::{self, Key, ObjectWriter, key},
     limits,
 };
@@ -156,7 +156,7 @@ pub(super) fn write_list(
             // It may have ended, or gone to another organisation, since it was found.
             if session.end().is_none() && caller.sees_in(session, context.access.org.id) {
                 push_comma(out, &mut comma);
-                write(out, session, context);
+                write(out, session, context, &app.clock);
             }
         });
     }
@@ -192,9 +192,9 @@ fn found(app: &App, caller: &Caller, wanted: &Wanted) -> Result<Vec<Arc<Session>
 }
 
 /// The result of ending one session, as it was.
-pub(super) fn write_ended(out: &mut Vec<u8>, session: &Session) {
+pub(super) fn write_ended(out: &mut Vec<u8>, session: &Session, clock: &Clock) {
     out.extend_from_slice(br#"{"session":"#);
-    session.with_context(|context| write(out, session, context));
+    session.with_context(|context| write(out, session, context, clock));
     out.push(b'}');
 }
 
@@ -202,12 +202,13 @@ pub(super) fn write_ended(out: &mut Vec<u8>, session: &Session) {
 pub(super) fn write_all_ended<'s>(
     out: &mut Vec<u8>,
     sessions: impl Iterator<Item = &'s Arc<Session>>,
+    clock: &Clock,
 ) {
     out.extend_from_slice(br#"{"sessions":["#);
     let mut comma = false;
     for session in sessions {
         push_comma(out, &mut comma);
-        session.with_context(|context| write(out, session, context));
+        session.with_context(|context| write(out, session, context, clock));
     }
     out.extend_from_slice(b"]}");
 }
@@ -220,7 +221,7 @@ fn push_comma(out: &mut Vec<u8>, comma: &mut bool) {
 }
 
 /// An `AuthSessionInfo`.
-fn write(out: &mut Vec<u8>, session: &Session, context: &OrgContext) {
+fn write(out: &mut Vec<u8>, session: &Session, context: &OrgContext, clock: &Clock) {
     let access = &context.access;
     let end = match session.lifetime() {
         Lifetime::Connection => Timestamp::NEVER,
@@ -243,10 +244,10 @@ fn write(out: &mut Vec<u8>, session: &Session, context: &OrgContext) {
         }
     };
     object.string(key!("authMethod"), method);
-    write_time(&mut object, key!("finalTimeout"), end);
+    write_time(&mut object, key!("finalTimeout"), clock.shown(end));
     object.integer(key!("idpConfigVersion"), 0);
-    write_time(&mut object, key!("lastAccessTimeout"), session.deadline().0);
-    write_time(&mut object, key!("sessionCreationTime"), session.started());
+    write_time(&mut object, key!("lastAccessTimeout"), clock.shown(session.deadline().0));
+    write_time(&mut object, key!("sessionCreationTime"), clock.shown(session.started()));
     let uuid = object.name(key!("sessionID"));
     // Writing to a Vec can't fail.
     let _ = write!(uuid, "\"{}\"", session.uuid());

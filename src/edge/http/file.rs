@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::{TicketId, Timestamp, limits};
+use base::{TicketId, limits};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_util::{Stream, StreamExt, stream};
@@ -119,7 +119,7 @@ impl<S: HttpService> HttpConn<S> {
         ticket: TicketId,
         request: &Request<Incoming>,
     ) -> Result<Answer, FileRefusal> {
-        let record = offered(files, ticket, Timestamp::now())?;
+        let record = offered(files, ticket, files.clock().now())?;
         if !record.opens_with(credentials(request.headers()).as_ref()) {
             return Err(FileRefusal::Protected);
         }
@@ -135,7 +135,8 @@ impl<S: HttpService> HttpConn<S> {
             stream::empty().boxed()
         } else {
             let range = (start, end);
-            let download = Download::begin(files, ticket, &record, range, Timestamp::now()).await?;
+            let download =
+                Download::begin(files, ticket, &record, range, files.clock().now()).await?;
             self.write_wait.note_download();
             self.service.working(true);
             let has_length = framing != Framing::Chunks;
@@ -167,7 +168,7 @@ impl<S: HttpService> HttpConn<S> {
     ) -> Result<Stored, FileRefusal> {
         let stall = self.waits.stall;
         let length = body.size_hint().exact();
-        let mut upload = Upload::begin(files, ticket, length, Timestamp::now()).await?;
+        let mut upload = Upload::begin(files, ticket, length, files.clock().now()).await?;
         // Who has a ticket is no stranger.
         self.service.working(true);
         let started = Instant::now();
@@ -187,7 +188,7 @@ impl<S: HttpService> HttpConn<S> {
                 return Err(FileRefusal::Stalled);
             }
         }
-        Ok(upload.finish(Timestamp::now()).await?)
+        Ok(upload.finish(files.clock().now()).await?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use base::{OrgId, Protocol, TicketId, Timestamp, UserId};
+use base::{Clock, OrgId, Protocol, TicketId, UserId};
 use futures_util::{SinkExt, StreamExt};
 use prometheus_client::metrics::counter::Counter;
 use rules::directory::Principal;
@@ -451,7 +451,7 @@ fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
     let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
     let dir = dir.to_owned();
     let config = FilesConfig { dir, sync: false, bytes_max: 10, org_bytes_max: 0 };
-    let files = Files::new(tables, config);
+    let files = Files::new(tables, config, Clock::start(None, None));
     files.recover().expect("an empty directory");
     let owner = Owner { org: OrgId::from_bytes([1; 12]), thing: None };
     let put = Put {
@@ -467,7 +467,7 @@ fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
     };
     let ticket = TicketId::from_random([1; 12]);
     let asker = Principal::User(UserId::from_bytes([1; 12]));
-    files.announce(ticket, asker, owner, put, Timestamp::now()).expect("room");
+    files.announce(ticket, asker, owner, put, files.clock().now()).expect("room");
     Arc::new(files)
 }
 

@@ -247,6 +247,10 @@ impl Peer for Client {
     type Reply = Promise;
     type Closing = Closing;
 
+    fn now(&self) -> Timestamp {
+        self.server.app.clock.now()
+    }
+
     fn receive(
         &mut self,
         bytes: &[u8],

@@ -735,7 +735,7 @@ impl LoggedIn {
         unread: VecDeque<Push>,
         owed: Owed,
     ) {
-        let now = Timestamp::now();
+        let now = server.app.clock.now();
         let unclaimed = self.unclaimed.take().map(|unclaimed| unclaimed.recent());
         if let Some(topics) = self.topics.take() {
             topics.close(self.session.org_id(), self.options.expiry_s, now);

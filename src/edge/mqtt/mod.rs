@@ -19,7 +19,7 @@ mod will;
 use std::sync::Arc;
 
 use ::mqtt::{Malformed, PublishProperties, QoS};
-use base::{ConnInfo, OrgId, Timestamp};
+use base::{Clock, ConnInfo, OrgId};
 use reply::Watchers;
 use tokio_util::sync::CancellationToken;
 use will::Wills;
@@ -53,12 +53,12 @@ pub fn serve(
 }
 
 /// Changes of things for filters with wildcards.
-struct ByBroker(Broker);
+struct ByBroker(Broker, Clock);
 
 impl Wildcards for ByBroker {
     fn publish(&self, org: OrgId, topic: &str, payload: &str) {
         let about = (QoS::AtLeastOnce, false);
-        let (properties, now) = (PublishProperties::default(), Timestamp::now());
+        let (properties, now) = (PublishProperties::default(), self.1.now());
         let message = Message::new(topic, payload.as_bytes(), about, &properties, now);
         self.0.publish_detached(org, message);
     }
@@ -67,7 +67,7 @@ impl Wildcards for ByBroker {
 impl MqttServer {
     /// An edge without connections.
     pub fn new(app: Arc<App>) -> Self {
-        app.feed.forward_to(Box::new(ByBroker(app.broker.clone())));
+        app.feed.forward_to(Box::new(ByBroker(app.broker.clone(), app.clock.clone())));
         Self { app, watchers: Watchers::default(), wills: Wills::default() }
     }
 

@@ -281,7 +281,8 @@ impl Topics {
     }
 
     fn replay(&mut self, subscription: &Subscription) {
-        let (broker, now) = (&self.server.app.broker, Timestamp::now());
+        let app = &self.server.app;
+        let (broker, now) = (&app.broker, app.clock.now());
         match broker.replay(&self.link.session, subscription, now) {
             Ok(Some(replay)) => {
                 self.replays.retain(|other| other.filter() != replay.filter());
@@ -406,7 +407,7 @@ impl Topics {
         self.reading = None;
         let Ok(link) = begin(&self.server, &self.subscriber) else {
             // Nothing more comes from where the client is no longer.
-            broker.leave(self.link.clone(), 0, Vec::new(), Timestamp::now());
+            broker.leave(self.link.clone(), 0, Vec::new(), self.server.app.clock.now());
             return;
         };
         link.session.number_behind(&self.link.session);
@@ -419,7 +420,7 @@ impl Topics {
             // They take no room.
             let _ = broker.subscribe(&self.link.session, subscription);
         }
-        broker.leave(left, 0, Vec::new(), Timestamp::now());
+        broker.leave(left, 0, Vec::new(), self.server.app.clock.now());
     }
 
     /// Works on an UNSUBSCRIBE.
@@ -547,7 +548,7 @@ impl Topics {
                 self.replays.clear();
                 return Ok(false);
             }
-            let now = Timestamp::now();
+            let now = self.server.app.clock.now();
             let some = !queued.is_empty();
             for queued in queued {
                 match queued {

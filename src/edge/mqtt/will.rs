@@ -211,7 +211,8 @@ impl Left {
             Last::Command(command) => {
                 let conn = *self.session.conn();
                 let caller = Caller { session: Some(self.session), conn };
-                if let Begun::Later(judged) = command.begin(&server.app, &caller, Timestamp::now())
+                if let Begun::Later(judged) =
+                    command.begin(&server.app, &caller, server.app.clock.now())
                 {
                     judged.await;
                 }
@@ -223,7 +224,8 @@ impl Left {
 /// Publishes the message of a will, unless its owner is gone or may not publish there now: then what
 /// it left is gone, too.
 fn publish_message(server: &MqttServer, org: OrgId, session: &Session, message: &Message) {
-    if server.app.may_publish_now(session, message.topic()).unwrap_or(true) {
-        server.app.broker.publish_detached(org, message.published_at(Timestamp::now()));
+    let app = &server.app;
+    if app.may_publish_now(session, message.topic()).unwrap_or(true) {
+        app.broker.publish_detached(org, message.published_at(app.clock.now()));
     }
 }

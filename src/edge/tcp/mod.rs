@@ -299,7 +299,7 @@ impl Client {
 
     fn end_bound(&mut self, reason: Reason) {
         if let Some(session) = self.bound.take() {
-            self.app.end(&session, reason, Timestamp::now());
+            self.app.end(&session, reason, self.app.clock.now());
         }
     }
 }
@@ -334,6 +334,10 @@ impl Peer for Client {
     type Done = Done;
     type Reply = FromDevice;
     type Closing = Reason;
+
+    fn now(&self) -> Timestamp {
+        self.app.clock.now()
+    }
 
     fn receive(
         &mut self,
@@ -504,8 +508,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_connection_ends_whatever_its_session() {
-        let now = Timestamp::now();
         let (app, _) = demo();
+        let now = app.clock.now();
         let remote_addr = "192.0.2.1:5".parse().expect("an address");
         let conn = ConnInfo::new(Protocol::Tcp, remote_addr);
         let credentials = Credentials::Application {

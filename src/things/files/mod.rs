@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use base::{FileId, OrgId, ThingId, TicketId, Timestamp, limits};
+use base::{Clock, FileId, OrgId, ThingId, TicketId, Timestamp, limits};
 use blobs::{Blobs, Incoming};
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
@@ -201,6 +201,7 @@ pub struct Files {
     blobs: Blobs,
     tickets: Tickets,
     config: FilesConfig,
+    clock: Clock,
     /// Bytes in use, in blocks.
     used: Mutex<HashMap<OrgId, u64>>,
     doomed: Mutex<Vec<Doomed>>,
@@ -221,8 +222,9 @@ const fn room_of(length: u64) -> u64 {
 
 impl Files {
     /// The files in these tables. Nothing is touched before [`Files::recover`].
-    pub fn new(tables: Tables, config: FilesConfig) -> Self {
+    pub fn new(tables: Tables, config: FilesConfig, clock: Clock) -> Self {
         Self {
+            clock,
             tables,
             blobs: Blobs::new(config.dir.clone(), config.sync),
             tickets: Tickets::default(),
@@ -266,6 +268,11 @@ impl Files {
     /// Sets how many transfers may be under way at once.
     pub fn set_transfers_max(&self, most: usize) {
         self.tickets.set_transfers_max(most);
+    }
+
+    /// The clock that tickets and files with an end go by.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The bytes of all files.

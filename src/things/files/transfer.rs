@@ -76,7 +76,7 @@ impl Move {
 
 impl Drop for Move {
     fn drop(&mut self) {
-        self.files.tickets.end(self.ticket, Timestamp::now());
+        self.files.tickets.end(self.ticket, self.files.clock.now());
     }
 }
 
@@ -264,7 +264,8 @@ impl Download {
     pub async fn next(&mut self) -> Result<Option<Bytes>, TransferError> {
         if self.is_at_end() {
             if self.end == self.length {
-                self.moved.files.tickets.downloaded(self.moved.ticket, Timestamp::now());
+                let files = &self.moved.files;
+                files.tickets.downloaded(self.moved.ticket, files.clock.now());
             }
             return Ok(None);
         }
@@ -286,7 +287,7 @@ impl Download {
 mod tests {
     use std::path::PathBuf;
 
-    use base::{OrgId, UserId};
+    use base::{Clock, OrgId, UserId};
     use rules::directory::Principal;
     use store::{Durability, Tables, memory::MemoryStore};
 
@@ -298,7 +299,7 @@ mod tests {
     fn files(dir: PathBuf) -> Arc<Files> {
         let tables = Tables::new(Arc::new(MemoryStore::default()), Durability::Os);
         let config = FilesConfig { dir, sync: false, bytes_max: 1 << 30, org_bytes_max: 0 };
-        Arc::new(Files::new(tables, config))
+        Arc::new(Files::new(tables, config, Clock::start(Some(Arc::new(NOW)), None)))
     }
 
     #[tokio::test]

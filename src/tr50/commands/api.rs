@@ -41,7 +41,8 @@ pub fn ping(_: &OpenCall<'_>, _: NoParams) -> Result<Done, Failure> {
 /// `api.authenticate` as an ordinary command: starts a session that is bound to no connection.
 pub fn authenticate(call: &OpenCall<'_>, params: Authenticate) -> Result<Later, Failure> {
     let credentials = credentials(params, call.conn.certified)?;
-    let (app, conn, now) = (call.app.clone(), call.conn, call.now);
+    let (app, conn) = (call.app.clone(), call.conn);
+    let now = app.clock.now();
     Ok(Later::new(async move {
         let session = app.login_unbound(credentials, conn, now).await?;
         Ok(After(LoggedIn(session), Effects::default()))

@@ -301,7 +301,7 @@ pub fn create(
     authorize::check_room(identity.applications_of(org).len(), "applications")?;
     members.apply(call, &mut application, &Edit::new(None))?;
     if is_made {
-        call.app.remember_token(made.id, made.token.clone(), call.session, call.now);
+        call.app.remember_token(made.id, made.token.clone(), call.session, call.app.clock.now());
     }
     Ok(After(made, turn.put(application).into()))
 }
@@ -357,7 +357,7 @@ pub fn find(call: &Call<'_>, which: FindParams) -> Result<Found, Failure> {
         Who::User(_) => false,
     };
     let connected = call.app.directory().any_in_org(application.org, of_it);
-    let token = call.app.made_token(&application, call.session, call.now);
+    let token = call.app.made_token(&application, call.session, call.app.clock.now());
     let mut application = AppView::from(&application);
     application.token = Some(token.unwrap_or_default());
     Ok(Found { application, connected })

@@ -1,7 +1,7 @@
 //! `file.*`: records of files, and the ids under which they are moved over HTTP
 //! (`docs/protocol/tr50.md` 4.1 and 4.3).
 
-use base::{Code, Failure, FileId, TicketId, Timestamp, limits};
+use base::{Clock, Code, Failure, FileId, TicketId, Timestamp, limits};
 use serde::Serialize;
 
 use super::commands;
@@ -200,7 +200,7 @@ pub fn put(
         basic_auth: announced.basic_auth.and_then(|login| login.0),
     };
     let (id, asker) = (ticket_id()?, call.session.who().principal());
-    call.app.files.announce(id, asker, owner, put, call.now).map_err(too_many)?;
+    call.app.files.announce(id, asker, owner, put, call.app.clock.now()).map_err(too_many)?;
     Ok(Ticket { file_id: id.secret() })
 }
 
@@ -210,7 +210,7 @@ pub fn get(
     (target, (whose, name)): (Target, (Whose, Name)),
 ) -> Result<Offer, Failure> {
     let owner = whose.owner(&target, call)?;
-    let found = call.app.files.find(owner, &name.file_name, call.now)?;
+    let found = call.app.files.find(owner, &name.file_name, call.app.clock.now())?;
     let record = found.ok_or_else(|| not_found(&name))?;
     let id = ticket_id()?;
     let offer = Offer {
@@ -220,7 +220,7 @@ pub fn get(
         sha256: record.sha256.clone(),
     };
     let asker = call.session.who().principal();
-    call.app.files.lend(id, asker, owner, record, call.now).map_err(too_many)?;
+    call.app.files.lend(id, asker, owner, record, call.app.clock.now()).map_err(too_many)?;
     Ok(offer)
 }
 
@@ -231,10 +231,11 @@ pub fn list(
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let owner = whose.owner(&target, call)?;
-        let mut records = call.app.files.list(owner, call.now)?;
+        let mut records = call.app.files.list(owner, call.app.clock.now())?;
         let tags = wanted.tags.unwrap_or_default();
         records.retain(|record| tags.iter().all(|tag| record.tags.contains(tag)));
-        let views: Vec<_> = records.into_iter().map(FileView::from).collect();
+        let clock = &call.app.clock;
+        let views: Vec<_> = records.into_iter().map(|r| FileView::of(r, clock)).collect();
         // Unlike other lists, this one has no `fields` unless they are asked for.
         let hide_fields = view.hide_fields.or(Some(true));
         View { hide_fields, ..view }.apply(FIELDS, &views)
@@ -247,17 +248,17 @@ pub fn delete(
     (target, (whose, name)): (Target, (Whose, Name)),
 ) -> Result<After<Done>, Failure> {
     let owner = whose.owner_to_change(&target, call)?;
-    let deleted = call.app.files.delete(owner, &name.file_name, call.now)?;
+    let deleted = call.app.files.delete(owner, &name.file_name, call.app.clock.now())?;
     Ok(After(Done, deleted.ok_or_else(|| not_found(&name))?.into()))
 }
 
-impl From<FileRecord> for FileView {
-    fn from(record: FileRecord) -> Self {
+impl FileView {
+    fn of(record: FileRecord, clock: &Clock) -> Self {
         Self {
             id: record.id,
             file_name: record.name,
             length: record.length,
-            upload_date: record.upload_date,
+            upload_date: clock.shown(record.upload_date),
             public: record.public,
             tags: record.tags,
         }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use base::{
-    Code, Failure, OrgId, Protocol, SessionId, SessionRef, ThingKey, Timestamp, excerpt,
+    Clock, Code, Failure, OrgId, Protocol, SessionId, SessionRef, ThingKey, Timestamp, excerpt,
     json::{self, ObjectWriter, key},
     limits::{LISTED_AT_ONCE_MAX, LISTING_BYTES_RESERVED_MAX},
 };
 use rules::directory::query::{Filter, Listing, Query, SortKey};
-use rules::directory::{Kind, OrgContext, Principal, Session, Status, Who};
+use rules::directory::{Kind, OrgContext, OrgSwitch, Principal, Session, Status, Who};
 use rules::identity::Access;
 use rules::identity::model::{Application, Org};
 use rules::identity::permission::PermissionSet;
@@ -129,11 +129,13 @@ pub fn list(call: &Call<'_>, params: List) -> Result<Looked<SessionList>, Failur
     let shown = Shown::of(params.show.as_deref().unwrap_or_default(), params.hide_fields)?;
     let Some(query) = params.into_query(call, org)? else {
         let listing = Listing { count: 0, sessions: Vec::new() };
-        return Ok(Looked::Done(SessionList { org, listing, shown }));
+        let clock = call.app.clock.clone();
+        return Ok(Looked::Done(SessionList { org, listing, shown, clock }));
     };
     let long = !query.is_page() && call.app.directory().count(org) > LISTED_AT_ONCE_MAX;
     call.look(long, move |call| {
-        Ok(SessionList { org, listing: call.app.directory().list(org, &query), shown })
+        let (listing, clock) = (call.app.directory().list(org, &query), call.app.clock.clone());
+        Ok(SessionList { org, listing, shown, clock })
     })
 }
 
@@ -242,8 +244,8 @@ impl List {
             app_name: self.app_name,
             protocol,
             remote_addr: self.remote_addr,
-            started_after: self.started_after,
-            started_before: self.started_before,
+            started_after: self.started_after.map(|time| call.app.clock.of_shown(time)),
+            started_before: self.started_before.map(|time| call.app.clock.of_shown(time)),
             status,
         };
         let offset = usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX);
@@ -295,12 +297,13 @@ fn statuses(names: &[String]) -> Result<Vec<Status>, String> {
 /// `session.find`: one session of the current organisation, or one of the caller's own.
 pub fn find(call: &Call<'_>, params: FindParams) -> Result<SessionDetails, Failure> {
     let session = params.find(call)?.ok_or_else(|| missing("id"))?;
-    Ok(SessionDetails(session))
+    Ok(SessionDetails(session, call.app.clock.clone()))
 }
 
 /// `session.info`: the caller's own session.
 pub fn info(call: &Call<'_>, _: NoParams) -> Result<OwnSession, Failure> {
-    Ok(OwnSession { session: call.session.clone(), server_id: call.app.server_id.clone() })
+    let (session, server_id) = (call.session.clone(), call.app.server_id.clone());
+    Ok(OwnSession { session, server_id, clock: call.app.clock.clone() })
 }
 
 /// `session.end`: everybody may end the own sessions, an administrator any in the organisation.
@@ -443,11 +446,12 @@ pub struct SessionList {
     org: OrgId,
     listing: Listing,
     shown: Option<Shown>,
+    clock: Clock,
 }
 
 impl WriteReply for SessionList {
     fn write_reply(&self, out: &mut Vec<u8>) {
-        let mut texts = SharedTexts::default();
+        let mut texts = SharedTexts::new(&self.clock);
         out.extend_from_slice(br#"{"success":true,"params":{"count":"#);
         json::push_value(out, &self.listing.count);
         if let Some(shown) = self.shown.as_ref().filter(|shown| !shown.hides_fields) {
@@ -485,13 +489,13 @@ impl WriteReply for SessionList {
 }
 
 /// The reply of `session.find`.
-pub struct SessionDetails(Arc<Session>);
+pub struct SessionDetails(Arc<Session>, Clock);
 
 impl WriteReply for SessionDetails {
     fn write_reply(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"success":true,"params":"#);
         let mut object = ObjectWriter::new(out);
-        write_session(&mut object, &self.0);
+        write_session(&mut object, &self.0, &self.1);
         object.end();
         out.push(b'}');
     }
@@ -501,6 +505,7 @@ impl WriteReply for SessionDetails {
 pub struct OwnSession {
     session: Arc<Session>,
     server_id: Arc<str>,
+    clock: Clock,
 }
 
 impl WriteReply for OwnSession {
@@ -512,7 +517,7 @@ impl WriteReply for OwnSession {
             object.string(key!("id"), id.secret());
         }
         object.string(key!("serverId"), &self.server_id);
-        write_session(&mut object, session);
+        write_session(&mut object, session, &self.clock);
         if session.kind() == Kind::Application {
             object.string(key!("appId"), session.client_id());
         }
@@ -523,9 +528,10 @@ impl WriteReply for OwnSession {
     }
 }
 
-/// The texts that sessions of one listing mostly share: those that were written last.
-#[derive(Default)]
-struct SharedTexts {
+/// The texts that sessions of one listing mostly share, those that were written last; and the clock
+/// by which their times are shown.
+struct SharedTexts<'a> {
+    clock: &'a Clock,
     access: Option<StandingTexts>,
     application: Option<(Arc<Application>, Vec<u8>)>,
 }
@@ -539,7 +545,11 @@ struct StandingTexts {
     flags: usize,
 }
 
-impl SharedTexts {
+impl<'c> SharedTexts<'c> {
+    const fn new(clock: &'c Clock) -> Self {
+        Self { clock, access: None, application: None }
+    }
+
     fn of_standing<'a>(
         last: &'a mut Option<StandingTexts>,
         access: &Arc<Access>,
@@ -605,9 +615,9 @@ fn write_perms(out: &mut Vec<u8>, set: PermissionSet) {
 
 /// The members of the session object that `list`, `find` and `info` share (`docs/protocol/tr50.md`
 /// 3.3).
-fn write_session(object: &mut ObjectWriter<'_>, session: &Session) {
+fn write_session(object: &mut ObjectWriter<'_>, session: &Session, clock: &Clock) {
     session.with_context(|context| {
-        write_in_context(object, session, context, &mut SharedTexts::default())
+        write_in_context(object, session, context, &mut SharedTexts::new(clock))
     });
 }
 
@@ -615,7 +625,7 @@ fn write_in_context(
     object: &mut ObjectWriter<'_>,
     session: &Session,
     context: &OrgContext,
-    texts: &mut SharedTexts,
+    texts: &mut SharedTexts<'_>,
 ) {
     let access = &context.access;
     let shared = SharedTexts::of_standing(&mut texts.access, access);
@@ -639,15 +649,15 @@ fn write_in_context(
     object.integer(key!("ttl"), session.ttl_s());
     object.string(key!("locale"), locale);
     write_sub_org_access(object, access);
-    object.time(key!("startTime"), session.started());
-    json::push_value(object.name(key!("orgSwitches")), &context.switches);
+    object.time(key!("startTime"), texts.clock.shown(session.started()));
+    write_switches(object, context, texts.clock);
     object.integer(key!("commandCount"), session.command_count());
-    object.time(key!("lastAccessed"), session.last_accessed());
+    object.time(key!("lastAccessed"), texts.clock.shown(session.last_accessed()));
     object.flag(key!("allAgreementsSigned"), false);
     if let Some(end) = session.end() {
         object.string(key!("status"), end.reason.status().as_str());
         object.string(key!("endReason"), end.reason.as_str());
-        object.time(key!("endTime"), end.at);
+        object.time(key!("endTime"), texts.clock.shown(end.at));
     }
 }
 
@@ -657,7 +667,7 @@ fn write_shown(
     session: &Session,
     context: &OrgContext,
     shown: &Shown,
-    texts: &mut SharedTexts,
+    texts: &mut SharedTexts<'_>,
 ) {
     let access = &context.access;
     for field in shown.fields() {
@@ -675,20 +685,25 @@ fn write_shown(
             "connInfo" => write_conn(object, session),
             "ttl" => object.integer(key!("ttl"), session.ttl_s()),
             "allowSubOrgAccess" => write_sub_org_access(object, access),
-            "startTime" => object.time(key!("startTime"), session.started()),
-            "orgSwitches" => {
-                json::push_value(object.name(key!("orgSwitches")), &context.switches);
-            }
+            "startTime" => object.time(key!("startTime"), texts.clock.shown(session.started())),
+            "orgSwitches" => write_switches(object, context, texts.clock),
             "commandCount" => object.integer(key!("commandCount"), session.command_count()),
-            "lastAccessed" => object.time(key!("lastAccessed"), session.last_accessed()),
+            "lastAccessed" => {
+                object.time(key!("lastAccessed"), texts.clock.shown(session.last_accessed()))
+            }
             "allAgreementsSigned" => object.flag(key!("allAgreementsSigned"), false),
-            _ => write_shown_of_who(object, session, field),
+            _ => write_shown_of_who(object, session, field, texts.clock),
         }
     }
 }
 
 /// Writes a member that says whose session it is, or how it has ended, if the session has it.
-fn write_shown_of_who(object: &mut ObjectWriter<'_>, session: &Session, field: &str) {
+fn write_shown_of_who(
+    object: &mut ObjectWriter<'_>,
+    session: &Session,
+    field: &str,
+    clock: &Clock,
+) {
     match (field, session.who()) {
         ("whoAmI", who) => object.string(key!("whoAmI"), who.name()),
         ("locale", Who::User(user)) => object.string(key!("locale"), &user.locale),
@@ -712,11 +727,17 @@ fn write_shown_of_who(object: &mut ObjectWriter<'_>, session: &Session, field: &
             match field {
                 "status" => object.string(key!("status"), end.reason.status().as_str()),
                 "endReason" => object.string(key!("endReason"), end.reason.as_str()),
-                "endTime" => object.time(key!("endTime"), end.at),
+                "endTime" => object.time(key!("endTime"), clock.shown(end.at)),
                 _ => {}
             }
         }
     }
+}
+
+fn write_switches(object: &mut ObjectWriter<'_>, context: &OrgContext, clock: &Clock) {
+    let shown = |switch: &OrgSwitch| OrgSwitch { ts: clock.shown(switch.ts), ..switch.clone() };
+    let switches: Vec<_> = context.switches.iter().map(shown).collect();
+    json::push_value(object.name(key!("orgSwitches")), &switches);
 }
 
 fn write_sub_org_access(object: &mut ObjectWriter<'_>, access: &Access) {

@@ -491,7 +491,7 @@ impl Update {
         if let Some(password) = self.login.password {
             if let (true, Some(old)) = (self.is_own, self.login.old_password) {
                 let user = app.identity().user(self.id).ok_or_else(gone)?;
-                app.verify_password(&user, old, session, now).await?;
+                app.verify_password(&user, old, session, app.clock.now()).await?;
             }
             hash = Some(app.hash_password(password, session).await?);
         }

@@ -5,6 +5,7 @@
 //! environment, standard output, the log) has a [`ServerProcess`]. Both are [`Endpoints`].
 
 pub mod bootstrap;
+mod clock;
 mod endpoints;
 pub mod http;
 pub mod micro;
@@ -17,6 +18,7 @@ pub mod tcp;
 use std::time::{Duration, Instant};
 
 use client::{Client, Url};
+pub use clock::Hands;
 pub use endpoints::{Endpoints, settings};
 pub use process::{Program, ServerProcess};
 pub use rustix::process::Signal;

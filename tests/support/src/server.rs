@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 
+use base::TimeSource;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -21,7 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{fmt, registry};
 
 use crate::endpoints::{Endpoints, fresh_dir, settings};
-use crate::{SOON, bootstrap};
+use crate::{Hands, SOON, bootstrap};
 
 /// What is logged into the output of the test, which a failure shows; `RUST_LOG` says otherwise.
 const LOGGED: &str = "info,rumqttd=off,fjall=warn,lsm_tree=warn,tungstenite=warn";
@@ -77,13 +78,30 @@ impl TestServer {
     ///
     /// If it does not start.
     pub fn in_dir(data_dir: &Path, more: &[(&str, &str)]) -> Self {
+        Self::start_by(data_dir, more, None)
+    }
+
+    /// The same, by the clock of the test.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn by_clock(data_dir: &Path, more: &[(&str, &str)], hands: Arc<Hands>) -> Self {
+        Self::start_by(data_dir, more, Some(hands))
+    }
+
+    fn start_by(
+        data_dir: &Path,
+        more: &[(&str, &str)],
+        clock: Option<Arc<dyn TimeSource>>,
+    ) -> Self {
         prepare_process();
         // Read once, at the start.
         let bootstrap = bootstrap::cheap_copy(more);
         let more = [more, &[bootstrap::setting(&bootstrap)]].concat();
         let config = Config::demo(None, settings(data_dir, &more));
         let config = config.expect("settings that the server knows");
-        let running = Running::start(config);
+        let running = Running::start(config, clock);
         let (running, addresses) = running.unwrap_or_else(|why| panic!("no server: {why}"));
         let endpoints = Endpoints { addresses, data_dir: data_dir.to_owned() };
         Self { endpoints, running: Some(running), _dir: None }
@@ -124,7 +142,10 @@ impl Drop for TestServer {
 }
 
 impl Running {
-    fn start(config: Config) -> Result<(Self, BTreeMap<String, SocketAddr>), String> {
+    fn start(
+        config: Config,
+        clock: Option<Arc<dyn TimeSource>>,
+    ) -> Result<(Self, BTreeMap<String, SocketAddr>), String> {
         let panics = Arc::<Panics>::default();
         let (ready, started) = mpsc::channel();
         let (stop, wanted) = oneshot::channel();
@@ -132,7 +153,7 @@ impl Running {
         let watched = panics.clone();
         let work = move || {
             let runtime = runtime(&watched);
-            let left = runtime.block_on(serve(config, &ready, wanted));
+            let left = runtime.block_on(serve(config, clock, &ready, wanted));
             // Ends all tasks, and waits for what still runs on threads that may block.
             runtime.shutdown_timeout(SOON);
             if let Some(app) = left {
@@ -162,10 +183,11 @@ impl Running {
 /// without a stop.
 async fn serve(
     config: Config,
+    clock: Option<Arc<dyn TimeSource>>,
     ready: &mpsc::Sender<Started>,
     wanted: oneshot::Receiver<()>,
 ) -> Option<Arc<App>> {
-    let server = match Server::start(config).await {
+    let server = match Server::start_by(config, clock).await {
         Ok(server) => server,
         Err(error) => {
             let _ = ready.send(Err(error.to_string()));

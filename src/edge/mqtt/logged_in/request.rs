@@ -276,7 +276,8 @@ impl LoggedIn {
             ..PublishProperties::default()
         };
         let about = (reply.to.qos, false);
-        let message = Message::new(&name, &reply.body, about, &properties, Timestamp::now());
+        let now = server.app.clock.now();
+        let message = Message::new(&name, &reply.body, about, &properties, now);
         server.app.broker.publish_detached(self.session.org_id(), message);
     }
 

@@ -1,6 +1,6 @@
 //! `mailbox.find`, `.list`, `.summary` and `.purge`: looking at mails, and deleting them.
 
-use base::{Code, Failure, MailId, excerpt, limits};
+use base::{Clock, Code, Failure, MailId, excerpt, limits};
 use rules::directory::Kind;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -9,7 +9,7 @@ use store::StoreError;
 
 use super::{ended, may_see, not_found};
 use crate::things::mailbox::Scope;
-use crate::things::mailbox::mail::{Mail, Status};
+use crate::things::mailbox::mail::{Mail, Status, Step};
 use crate::tr50::commands::target::Target;
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Later};
@@ -38,7 +38,7 @@ params! {
 }
 
 /// A mail on the wire.
-pub(super) struct MailView(Mail);
+pub(super) struct MailView(Mail, Clock);
 
 /// The reply of `mailbox.list`.
 #[derive(Serialize)]
@@ -59,7 +59,10 @@ pub(super) struct Purged {
 
 impl Serialize for MailView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(Mail { message, history, outcome }) = self;
+        let Self(Mail { message, history, outcome }, clock) = self;
+        let shown = |step: &Step| Step { ts: clock.shown(step.ts), ..step.clone() };
+        let history: Vec<_> = history.iter().map(shown).collect();
+        let created = clock.shown(message.created);
         let mut view = serializer.serialize_struct("mail", 14)?;
         view.serialize_field("id", &message.id)?;
         view.serialize_field("thingKey", &message.thing_key)?;
@@ -70,8 +73,8 @@ impl Serialize for MailView {
             None => view.serialize_field("params", &Map::new())?,
         }
         view.serialize_field("from", &message.from)?;
-        view.serialize_field("createdOn", &message.created)?;
-        view.serialize_field("expires", &message.expires)?;
+        view.serialize_field("createdOn", &created)?;
+        view.serialize_field("expires", &message.expires.map(|time| clock.shown(time)))?;
         view.serialize_field("status", &self.0.status())?;
         if let Some(outcome) = outcome {
             view.serialize_field("errorCode", &outcome.code)?;
@@ -82,8 +85,8 @@ impl Serialize for MailView {
                 view.serialize_field("ackParams", params)?;
             }
         }
-        view.serialize_field("history", history)?;
-        let updated = history.last().map_or(message.created, |step| step.ts);
+        view.serialize_field("history", &history)?;
+        let updated = history.last().map_or(created, |step| step.ts);
         view.serialize_field("updated", &updated)?;
         view.end()
     }
@@ -104,7 +107,11 @@ impl Serialize for Summary {
 pub(super) fn find(call: &Call<'_>, Find { id }: Find) -> Result<MailView, Failure> {
     let mail = call.app.mailbox.find(call.session.org_id(), id)?;
     let mail = mail.ok_or_else(|| not_found(id))?;
-    if may_see(call, &mail)? { Ok(MailView(mail)) } else { Err(not_found(id)) }
+    if may_see(call, &mail)? {
+        Ok(MailView(mail, call.app.clock.clone()))
+    } else {
+        Err(not_found(id))
+    }
 }
 
 /// `mailbox.list`.
@@ -123,7 +130,7 @@ pub(super) fn list(call: &Call<'_>, (target, list): (Target, List)) -> Result<La
                 if (offset..end).contains(&reply.count) {
                     bytes += mail.bytes();
                     if bytes <= limits::REPLY_BYTES_MAX {
-                        reply.result.push(MailView(mail));
+                        reply.result.push(MailView(mail, call.app.clock.clone()));
                     }
                 }
                 reply.count += 1;
@@ -155,11 +162,11 @@ pub(super) fn purge(
     let mailbox = &call.app.mailbox;
     let Some(id) = id else {
         let subject = target.subject(call)?;
-        let (count, receipt) = mailbox.purge_thing(subject.id, call.now)?;
+        let (count, receipt) = mailbox.purge_thing(subject.id, call.app.clock.now())?;
         return Ok(After(Purged { count }, receipt.into()));
     };
     find(call, Find { id })?;
-    let receipt = mailbox.purge(id, call.now)?.ok_or_else(|| ended(id))?;
+    let receipt = mailbox.purge(id, call.app.clock.now())?.ok_or_else(|| ended(id))?;
     Ok(After(Purged { count: 1 }, receipt.into()))
 }
 

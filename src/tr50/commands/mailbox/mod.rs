@@ -125,11 +125,12 @@ fn check(
     };
     let (mailbox, session) = (&call.app.mailbox, call.session);
     let auto_complete = auto_complete.unwrap_or(false);
-    let fetched = mailbox.fetch(&things, session.number(), count_max, auto_complete, call.now)?;
+    let now = call.app.clock.now();
+    let fetched = mailbox.fetch(&things, session.number(), count_max, auto_complete, now)?;
     let Fetched { mails, receipt } = fetched;
     if session.end().is_some() {
         // It ended meanwhile, and may have given its mails back already.
-        call.app.return_mail_of(session, call.now);
+        call.app.return_mail_of(session, now);
     }
     let messages = Messages::of(call, mails);
     Ok(After(messages, Effects::from(receipt).and_then(notice_of_more(call, things))))
@@ -214,7 +215,7 @@ pub fn update(call: &Call<'_>, Update { id, msg }: Update) -> Result<After<Done>
         return Ok(After(Done, Effects::default()));
     }
     let msg = msg.map(shortened);
-    let receipt = call.app.mailbox.update(id, msg, call.now)?;
+    let receipt = call.app.mailbox.update(id, msg, call.app.clock.now())?;
     receipt.map(|receipt| After(Done, receipt.into())).ok_or_else(|| ended(id))
 }
 
@@ -228,7 +229,7 @@ pub fn ack(call: &Call<'_>, ack: Ack) -> Result<After<Done>, Failure> {
         message: ack.error_message,
         params: ack.params.map(sending::compact),
     };
-    let receipt = call.app.mailbox.complete(ack.id, outcome, call.now)?;
+    let receipt = call.app.mailbox.complete(ack.id, outcome, call.app.clock.now())?;
     receipt.map(|receipt| After(Done, receipt.into())).ok_or_else(|| ended(ack.id))
 }
 

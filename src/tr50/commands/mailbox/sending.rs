@@ -101,7 +101,7 @@ pub fn deliver(
 ) -> Result<FromDevice, Failure> {
     let wait_s = options.ack_timeout.unwrap_or(order.wait_s);
     let wait = (wait_s >= 1.0).then(|| Duration::from_secs_f64(wait_s.min(limits::ACK_WAIT_S_MAX)));
-    let cut = cut_wait(wait_s);
+    let (cut, now) = (cut_wait(wait_s), call.app.clock.now());
     let new = NewMessage {
         org: call.session.org_id(),
         thing: subject.id,
@@ -110,13 +110,13 @@ pub fn deliver(
         command: order.command,
         params: order.params,
         from: call.session.who().name().to_owned(),
-        expires: expires(options.ttl, wait, call.now),
+        expires: expires(options.ttl, wait, now),
         singleton: options.singleton.unwrap_or(false),
         wait,
     };
     let sent = call
         .app
-        .send_mail(new, call.session, call.now)
+        .send_mail(new, call.session, now)
         .map_err(|error| send_failure(error, &subject))?;
     Ok(FromDevice(Later::new(async move {
         sent.receipt.await?;

@@ -152,7 +152,7 @@ pub(super) fn unbind(call: &Call<'_>, params: Unbind) -> Result<After<Done>, Fai
     let found = found.filter(|thing| can_access(call, thing));
     let thing = found.ok_or_else(|| no_thing(call, &format!("\"{}\"", params.key)))?;
     let receipt = rebind(call, &thing.key, None)?;
-    call.app.mailbox.give_back(call.session.number(), thing.id, call.now);
+    call.app.mailbox.give_back(call.session.number(), thing.id, call.app.clock.now());
     call.app.announce_mail(thing.id);
     Ok(After(Done, receipt.into()))
 }

@@ -229,7 +229,7 @@ pub(super) fn delete(
     let thing = target.thing_by_key(by_key, call)?;
     // Before the thing: its removal is answered when this is durable, too.
     call.app.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
-    drop(call.app.mailbox.purge_thing(thing.id, call.now)?.1);
+    drop(call.app.mailbox.purge_thing(thing.id, call.app.clock.now())?.1);
     let forget = |thing: &Thing, batch: &mut Batch| call.app.telemetry.forget(batch, thing.id);
     let removed = call.app.things.remove(thing.org, &thing.key, forget)?;
     let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;

@@ -132,7 +132,7 @@ impl ThingObject {
             (live, ended) => live.or(ended),
         };
         let def = thing.def.and_then(|def| call.app.identity().thing_def(thing.org, def));
-        let session = call.session;
+        let (session, clock) = (call.session, &call.app.clock);
         let trusted = session.access().administers_here() || session.who().principal() == own;
         let (updated_on, updated_by) =
             last_change(thing.updated, thing.created_on, &thing.created_by);
@@ -154,8 +154,8 @@ impl ThingObject {
             aliases,
             connected: sessions.iter().any(|session| session.lifetime() == Lifetime::Connection),
             app_id: if trusted { thing.app_id } else { String::new() },
-            last_seen: seen.map_or(NEVER, |seen| seen.alive),
-            last_communication: seen.map_or(NEVER, |seen| seen.command),
+            last_seen: seen.map_or(NEVER, |seen| clock.shown(seen.alive)),
+            last_communication: seen.map_or(NEVER, |seen| clock.shown(seen.command)),
             bound_to,
             loc_enabled: thing.loc_enabled,
             proto: newest.map_or("", |session| session.conn().protocol.as_str()),

@@ -96,7 +96,7 @@ fn app() -> App {
     config.server.bootstrap = Some(file.path().into());
     let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
     let store = Arc::new(NoPoints::default());
-    App::open(config, store, &names, NOW).expect("the bootstrap file is right")
+    App::open(config, store, &names, Some(Arc::new(NOW))).expect("the bootstrap file is right")
 }
 
 /// The organisations, their tokens, and the demo's role of devices.
