@@ -4,7 +4,8 @@
 //! MQTT devices as the limit of open files lets have, 50,000 at most, from processes of their own
 //! and over several loopback addresses. `cargo bench --bench many -- --in-memory` has 50,000 of them
 //! in any case, as streams in memory that the real MQTT edge serves in this process, and measures
-//! what a connection takes, part by part.
+//! what a connection takes, part by part. `-- --start 1000000` connects nobody: it measures a start
+//! with so many things, sessions over HTTP and retained messages in the store.
 //!
 //! Fifty other devices send commands all the time; what they wait tells what a step costs others.
 //! Server and load are pinned to cores of their own where there are two and `taskset` is installed.
@@ -17,6 +18,7 @@ mod parts;
 mod probe;
 mod server;
 mod sockets;
+mod start;
 mod table;
 mod wire;
 mod worker_process;
@@ -46,6 +48,9 @@ struct Args {
     /// Streams in memory, and the server in this process: what a connection takes, by part
     #[arg(long, conflicts_with = "step")]
     in_memory: bool,
+    /// No connections: a start with so many things, sessions over HTTP and retained messages
+    #[arg(long, value_name = "N", conflicts_with_all = ["in_memory", "step", "connections"])]
+    start: Option<usize>,
     /// Only this step, and what it needs
     #[arg(long)]
     step: Option<Step>,
@@ -106,6 +111,9 @@ fn main() -> ExitCode {
         match args.part {
             Some(Part::Devices(args)) => devices::run(args).await,
             Some(Part::Probe(args)) => probe::run(args).await,
+            None if args.start.is_some() => {
+                start::run(args.start.unwrap_or_default(), cores.as_ref()).await
+            }
             None if args.in_memory => in_memory::run(args.connections.unwrap_or(CONNECTIONS)).await,
             None => {
                 let count = args.connections.unwrap_or_else(most);

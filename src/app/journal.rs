@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use base::{OrgId, SessionRef, ThingId, Timestamp};
 use data_encoding::HEXLOWER;
-use rules::directory::record::SessionRecord;
+use rules::directory::record::{Principals, SessionRecord};
 use rules::directory::{DirectoryWriter, End, Event, Events, Lifetime, Reason, Session, Who};
 use rules::identity::Identity;
 use store::{Batch, Row, Store, StoreError, Table};
@@ -14,6 +14,9 @@ use crate::things::registry::{Seen, Things};
 
 /// Rows read at once when the server starts.
 const SCAN_ROWS: usize = 1000;
+
+/// Threads that read sessions when the server starts: more of them wait for each other.
+const READERS_MAX: usize = 4;
 
 /// Changes stored at once when the server starts, some hundred kilobytes.
 const GROUP_CHANGES: usize = 1000;
@@ -110,43 +113,92 @@ pub(super) fn recover(
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     let mut surplus = Events::default();
-    scan(store, Table::History, |key, record| {
-        let serial = directory.take_serial();
-        match record.restore(identity, serial) {
+    let mut principals = Principals::new(identity);
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    scan(store, Table::History, all, |key, record| {
+        match record.restore(&mut principals) {
             Some(session) => surplus.append(directory.restore_ended(session)),
             None => store.commit(&[delete(Table::History, key)])?,
         }
         Ok(())
     })?;
     store.commit(&[batch_of(&surplus, &HashSet::new())?])?;
-    let (mut live, mut ends) = (0, Ends::default());
-    scan(store, Table::Sessions, |key, record| {
-        let serial = directory.take_serial();
-        let Some(mut session) = record.restore(identity, serial) else {
-            return store.commit(&[delete(Table::Sessions, key)]);
-        };
-        let (due, overdue) = session.deadline();
-        let reason = match session.lifetime() {
-            Lifetime::Connection => Reason::ServerStopped,
-            // Now, not at the wheel's next turn: a command before that would bring it to life.
-            Lifetime::Until(_) if due <= now => overdue,
-            Lifetime::Until(_) => {
-                directory.restore_live(session);
-                live += 1;
-                return Ok(());
-            }
-        };
+    let Stored { live, ended } = read_all(store, identity, now)?;
+    let count = live.len();
+    directory.restore_live(live);
+    let mut ends = Ends::default();
+    for (mut session, reason) in ended {
         session.end_unseen(End { reason, at: now });
-        ends.add(key, &session)?;
+        ends.add(&session)?;
         let surplus = directory.restore_ended(session);
         ends.batch.0.extend(batch_of(&surplus, &HashSet::new())?.0);
         if ends.batch.0.len() >= GROUP_CHANGES {
             ends.store(store, things)?;
         }
+    }
+    ends.store(store, things)?;
+    Ok(count)
+}
+
+/// The sessions that were not ended when the server stopped.
+#[derive(Default)]
+struct Stored {
+    live: Vec<Session>,
+    /// Those that have ended meanwhile, and why.
+    ended: Vec<(Session, Reason)>,
+}
+
+/// Reads the live sessions, on as many threads as there are cores: their refs are hashes, so each
+/// has its share of them.
+fn read_all(store: &dyn Store, identity: &Identity, now: Timestamp) -> Result<Stored, StoreError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
+    let cut = |part: usize| [u8::try_from(part * 256 / threads).unwrap_or(u8::MAX)];
+    let cuts: Vec<_> = (1..threads).map(cut).collect();
+    let part = |number: usize| {
+        let from = number.checked_sub(1).and_then(|before| cuts.get(before));
+        let from = from.map_or(Bound::Unbounded, |cut| Bound::Included(&cut[..]));
+        let to = cuts.get(number).map_or(Bound::Unbounded, |cut| Bound::Excluded(&cut[..]));
+        read_part(store, identity, (from, to), now)
+    };
+    let parts = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || part(number))).collect();
+        let first = part(0);
+        let others = others
+            .into_iter()
+            .map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        std::iter::once(first).chain(others).collect::<Vec<_>>()
+    });
+    let mut all = Stored::default();
+    for part in parts {
+        let Stored { live, ended } = part?;
+        all.live.extend(live);
+        all.ended.extend(ended);
+    }
+    Ok(all)
+}
+
+/// Reads the live sessions with refs in a range.
+fn read_part(
+    store: &dyn Store,
+    identity: &Identity,
+    range: (Bound<&[u8]>, Bound<&[u8]>),
+    now: Timestamp,
+) -> Result<Stored, StoreError> {
+    let (mut found, mut principals) = (Stored::default(), Principals::new(identity));
+    scan(store, Table::Sessions, range, |key, record| {
+        let Some(session) = record.restore(&mut principals) else {
+            return store.commit(&[delete(Table::Sessions, key)]);
+        };
+        let (due, overdue) = session.deadline();
+        match session.lifetime() {
+            Lifetime::Connection => found.ended.push((session, Reason::ServerStopped)),
+            // Now, not at the wheel's next turn: a command before that would bring it to life.
+            Lifetime::Until(_) if due <= now => found.ended.push((session, overdue)),
+            Lifetime::Until(_) => found.live.push(session),
+        }
         Ok(())
     })?;
-    ends.store(store, things)?;
-    Ok(live)
+    Ok(found)
 }
 
 /// Sessions that have ended with the server's stop, to be stored together: there may be as many as
@@ -158,8 +210,8 @@ struct Ends {
 }
 
 impl Ends {
-    fn add(&mut self, key: &[u8], session: &Session) -> Result<(), StoreError> {
-        self.batch.delete(Table::Sessions, key);
+    fn add(&mut self, session: &Session) -> Result<(), StoreError> {
+        self.batch.delete(Table::Sessions, *session.reference().as_bytes());
         put_ended(&mut self.batch, session)?;
         if let Who::Application { application, thing_id, .. } = session.who() {
             let seen = Seen::of(session);
@@ -186,14 +238,15 @@ fn delete(table: Table, key: &[u8]) -> Batch {
 fn scan(
     store: &dyn Store,
     table: Table,
+    (from, to): (Bound<&[u8]>, Bound<&[u8]>),
     mut visit: impl FnMut(&[u8], SessionRecord) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut from: Option<Vec<u8>> = None;
+    let mut last_read: Option<Vec<u8>> = None;
     loop {
-        let start = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rows: Vec<Row> = store.scan(table, start, Bound::Unbounded, SCAN_ROWS)?;
+        let start = last_read.as_deref().map_or(from, Bound::Excluded);
+        let rows: Vec<Row> = store.scan(table, start, to, SCAN_ROWS)?;
         let Some((last, _)) = rows.last() else { return Ok(()) };
-        from = Some(last.clone());
+        last_read = Some(last.clone());
         for (key, value) in &rows {
             let record = serde_json::from_slice(value).map_err(|source| StoreError::Record {
                 table: table.name(),

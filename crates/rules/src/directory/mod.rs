@@ -411,24 +411,33 @@ impl DirectoryWriter {
         self.history.lock().prune(now).into_iter().map(Event::Forgotten).collect()
     }
 
-    /// Puts a session back that lived when the server stopped.
-    pub fn restore_live(&self, session: Entry) -> Arc<Session> {
-        let session = Arc::new(session);
-        // Those of a login that may have fewer now go when it starts the next.
-        let _ = self.insert(&session, false, usize::MAX);
-        self.shares.lock().hold(session.org_id(), session.who.principal_id(), 1);
-        session
+    /// Puts sessions back that lived when the server stopped: all of them, in any order.
+    pub fn restore_live(&self, sessions: Vec<Entry>) {
+        // Those that started first come first: then each has its place at the end of every index.
+        let mut sessions: Vec<_> = sessions
+            .into_iter()
+            .map(|session| (session.started, session.reference, Arc::new(session)))
+            .collect();
+        sessions.sort_unstable_by_key(|(started, reference, _)| (*started, *reference));
+        for (_, _, mut session) in sessions {
+            if let Some(session) = Arc::get_mut(&mut session) {
+                session.serial = self.take_serial();
+            }
+            // Those of a login that may have fewer now go when it starts the next.
+            let _ = self.insert(&session, false, usize::MAX);
+            self.shares.lock().hold(session.org_id(), session.who.principal_id(), 1);
+        }
     }
 
     /// Puts an ended session back; they come in the order of their ends.
-    pub fn restore_ended(&self, session: Entry) -> Events {
+    pub fn restore_ended(&self, mut session: Entry) -> Events {
+        session.serial = self.take_serial();
         let org = session.org_id();
         let forgotten = self.history.lock().push(Arc::new(session), org);
         forgotten.into_iter().map(Event::Forgotten).collect()
     }
 
-    /// The next serial number, for a session that is restored.
-    pub fn take_serial(&self) -> u64 {
+    fn take_serial(&self) -> u64 {
         self.next_serial.fetch_add(1, Ordering::Relaxed)
     }
 

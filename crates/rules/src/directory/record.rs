@@ -1,5 +1,6 @@
 //! Sessions as they are stored.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +10,7 @@ use base::{
 use serde::{Deserialize, Serialize};
 
 use super::session::{End, Lifetime, OrgSwitch, Session, Start, Who};
+use crate::identity::model::{Application, User};
 use crate::identity::{Access, Identity};
 
 /// A session as it is stored. The secret id is not part of it.
@@ -62,11 +64,11 @@ impl SessionRecord {
     }
 
     /// The session, with the rights that its principal has now; none when the principal, or its
-    /// right to be in that organisation, is gone.
-    pub fn restore(self, identity: &Identity, serial: u64) -> Option<Session> {
-        let (who, access) = self.principal(identity)?;
+    /// right to be in that organisation, is gone. It gets its number where it is put.
+    pub fn restore(self, principals: &mut Principals<'_>) -> Option<Session> {
+        let (who, access) = principals.of(&self)?;
         let context = Start {
-            // Replaced below: the secret is not on disk.
+            // Not on disk, and not looked at.
             id: SessionId::from_random([0; 12]),
             who,
             client_id: self.client_id.into(),
@@ -75,9 +77,7 @@ impl SessionRecord {
             lifetime: self.lifetime,
             outbox: None,
         };
-        let mut session = Session::new(context, serial, self.ttl_s, self.started);
-        session.reference = self.reference;
-        session.id = OnceLock::new();
+        let mut session = Session::known(self.reference, context, self.ttl_s, self.started);
         session.context.get_mut().switches = self.switches;
         session.last_accessed.store(self.last_accessed.as_millis(), Ordering::Relaxed);
         session.last_active.store(self.last_accessed.as_millis(), Ordering::Relaxed);
@@ -87,21 +87,43 @@ impl SessionRecord {
         }
         Some(session)
     }
+}
 
-    fn principal(&self, identity: &Identity) -> Option<(Who, Arc<Access>)> {
-        match &self.who {
+/// Whose restored sessions are, and what they may do: looked up once, and shared by all of one
+/// application, or of one user in one organisation.
+pub struct Principals<'a> {
+    identity: &'a Identity,
+    users: HashMap<(UserId, OrgId), Option<(Arc<User>, Arc<Access>)>>,
+    applications: HashMap<ApplicationId, Option<(Arc<Application>, Arc<Access>)>>,
+}
+
+impl<'a> Principals<'a> {
+    /// Those of a directory that is filled; nobody changes records meanwhile.
+    pub fn new(identity: &'a Identity) -> Self {
+        Self { identity, users: HashMap::new(), applications: HashMap::new() }
+    }
+
+    fn of(&mut self, record: &SessionRecord) -> Option<(Who, Arc<Access>)> {
+        let identity = self.identity;
+        match &record.who {
             WhoRecord::User(id) => {
-                let user = identity.user(*id)?;
-                let org = identity.org(self.org)?;
-                let access = identity.user_access(&user, &org)?;
-                Some((Who::User(user), Arc::new(access)))
+                let found = self.users.entry((*id, record.org)).or_insert_with(|| {
+                    let user = identity.user(*id)?;
+                    let access = identity.user_access(&user, &identity.org(record.org)?)?;
+                    Some((user, Arc::new(access)))
+                });
+                let (user, access) = found.clone()?;
+                Some((Who::User(user), access))
             }
             WhoRecord::Application { application, thing_id, thing_key } => {
-                let application = identity.application(*application)?;
-                let access = identity.application_access(&application)?;
+                let found = self.applications.entry(*application).or_insert_with(|| {
+                    let application = identity.application(*application)?;
+                    let access = identity.application_access(&application)?;
+                    Some((application, Arc::new(access)))
+                });
+                let (application, access) = found.clone()?;
                 let (thing_id, thing_key) = (*thing_id, thing_key.clone());
-                let who = Who::Application { application, thing_id, thing_key };
-                Some((who, Arc::new(access)))
+                Some((Who::Application { application, thing_id, thing_key }, access))
             }
         }
     }

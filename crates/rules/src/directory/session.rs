@@ -314,11 +314,16 @@ pub struct Session {
 
 impl Session {
     pub(super) fn new(start: Start, serial: u64, ttl_s: u64, now: Timestamp) -> Self {
-        let reference = SessionRef::of(&start.id);
+        let (reference, id) = (SessionRef::of(&start.id), OnceLock::from(start.id));
+        Self { id, serial, ..Self::known(reference, start, ttl_s, now) }
+    }
+
+    /// A session with this handle, whose secret id and number are not known.
+    pub(super) fn known(reference: SessionRef, start: Start, ttl_s: u64, now: Timestamp) -> Self {
         Self {
             reference,
-            id: OnceLock::from(start.id),
-            serial,
+            id: OnceLock::new(),
+            serial: 0,
             who: start.who,
             client_id: start.client_id,
             conn: start.conn,
