@@ -22,6 +22,7 @@ mod environment;
 mod example_programs;
 mod files;
 mod fleet;
+mod full_disk;
 mod guesses;
 mod help_examples;
 mod host_header;

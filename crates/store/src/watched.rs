@@ -3,11 +3,25 @@
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::memory::MemoryStore;
 use super::{Batch, Month, Room, Row, Store, StoreError, Table};
+
+/// A step of storing at which a disk can be full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Before anything of a group is written.
+    Begin,
+    /// Behind its first batch.
+    Halfway,
+    /// When all is written, before the engine says so.
+    End,
+    /// When it is made to survive the loss of power.
+    Sync,
+}
 
 /// A store in memory whose commits wait for the gate, and fail on demand.
 #[derive(Default)]
@@ -19,10 +33,22 @@ pub struct Watched {
     pub commits: AtomicUsize,
     /// Syncs.
     pub syncs: AtomicUsize,
-    /// Whether commits fail.
+    /// Whether commits fail for good.
     pub failing: AtomicBool,
+    /// Where its disk is full until this is taken back: it recovers from that.
+    pub full: Mutex<Option<Step>>,
     /// The changes of the largest batch.
     pub largest: AtomicUsize,
+}
+
+impl Watched {
+    fn fail_at(&self, step: Step) -> Result<(), StoreError> {
+        if *self.full.lock() != Some(step) {
+            return Ok(());
+        }
+        let source = Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        Err(StoreError::Engine { doing: "write", source })
+    }
 }
 
 impl Store for Watched {
@@ -66,12 +92,23 @@ impl Store for Watched {
         }
         let largest = batches.iter().map(|batch| batch.0.len()).max().unwrap_or(0);
         self.largest.fetch_max(largest, Ordering::SeqCst);
-        self.inner.commit(batches)
+        self.fail_at(Step::Begin)?;
+        if let Some((first, rest)) = batches.split_first() {
+            self.inner.commit(std::slice::from_ref(first))?;
+            self.fail_at(Step::Halfway)?;
+            self.inner.commit(rest)?;
+        }
+        self.fail_at(Step::End)
     }
 
     fn sync(&self) -> Result<(), StoreError> {
         self.syncs.fetch_add(1, Ordering::SeqCst);
-        self.inner.sync()
+        self.fail_at(Step::Sync)
+    }
+
+    fn recovers(&self, wait: Duration) -> bool {
+        std::thread::sleep(wait / 100);
+        true
     }
 
     fn room(&self) -> &Arc<Room> {

@@ -110,14 +110,12 @@ impl Writer {
         self.queue(Batch::default())
     }
 
-    /// Whether a batch that adds something small would be taken now.
+    /// Whether the store takes something small that adds, as far as its disk and its engine are
+    /// concerned: for those who change their own state before they submit.
     ///
     /// # Errors
-    /// As [`Writer::submit`].
+    /// As [`Room::admit`].
     pub fn check(&self) -> Result<(), StoreError> {
-        if !self.has_room() {
-            return Err(StoreError::Busy);
-        }
         let mut batch = Batch::default();
         batch.put(Table::Sessions, "", "");
         self.room.admit(&batch, self.waiting.bytes.load(Ordering::Relaxed))
@@ -353,7 +351,7 @@ fn answer_all(answers: Vec<Answer>, outcome: &Result<(), Arc<StoreError>>) {
 mod tests {
     use super::*;
     use crate::Month;
-    use crate::watched::Watched;
+    use crate::watched::{Step, Watched};
 
     fn batch(key: &str) -> Batch {
         let mut batch = Batch::default();
@@ -456,6 +454,48 @@ mod tests {
         }
         store.failing.store(false, Ordering::SeqCst);
         writer.submit(batch("a")).expect("room").await.expect("the writer goes on");
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_is_stored_when_a_full_disk_has_room_again() {
+        for step in [Step::Begin, Step::Halfway, Step::End, Step::Sync] {
+            let store = Arc::new(Watched::default());
+            let writer = Writer::spawn(store.clone(), Durability::Disk);
+            *store.full.lock() = Some(step);
+            let value = |value: &str| {
+                let mut batch = Batch::default();
+                batch.put(Table::Things, "twice", value);
+                batch
+            };
+            let taken: Vec<_> = [batch("a"), value("1"), batch("b"), value("2")]
+                .into_iter()
+                .map(|batch| tokio::spawn(writer.submit(batch).expect("room")))
+                .collect();
+            while store.commits.load(Ordering::SeqCst) < 3 {
+                tokio::task::yield_now().await;
+            }
+            assert!(taken.iter().all(|stored| !stored.is_finished()), "{step:?}");
+            *store.full.lock() = None;
+            for stored in taken {
+                stored.await.expect("a task").expect("stored");
+            }
+            let read = |key: &[u8]| store.read(Table::Things, key).expect("read");
+            assert!(read(b"a").is_some() && read(b"b").is_some());
+            assert_eq!(read(b"twice"), Some(b"2".to_vec()), "in order");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_stops_although_its_store_fails() {
+        let store = Arc::new(Watched::default());
+        let writer = Writer::spawn(store.clone(), Durability::Os);
+        *store.full.lock() = Some(Step::Begin);
+        let lost = writer.submit(batch("a")).expect("room");
+        while store.commits.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        drop(writer.stop().await);
+        assert!(lost.await.is_err());
     }
 
     #[tokio::test]

@@ -87,14 +87,15 @@ pub(crate) fn fresh_dir() -> TempDir {
     dir.expect("a directory")
 }
 
-/// The settings of every test's server: state in this directory, ports that the system chooses, no
-/// limit of commands a second; then more of them.
+/// The settings of every test's server: state in this directory, however little room there is, ports
+/// that the system chooses, no limit of commands a second; then more of them.
 pub fn settings<'a>(
     data_dir: &Path,
     more: &'a [(&'a str, &'a str)],
 ) -> impl Iterator<Item = (String, String)> + use<'a> {
     let all = [
         ("TR50D_SERVER__DATA_DIR", data_dir.display().to_string()),
+        ("TR50D_SERVER__MIN_FREE_BYTES", "0".to_owned()),
         ("TR50D_MQTT__LISTEN", "127.0.0.1:0".to_owned()),
         ("TR50D_TCP__LISTEN", "127.0.0.1:0".to_owned()),
         ("TR50D_HTTP__LISTEN", "127.0.0.1:0".to_owned()),

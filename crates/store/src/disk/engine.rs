@@ -385,8 +385,12 @@ fn is_incomplete(error: &fjall::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
-            return matches!(error.kind(), NotFound | UnexpectedEof | InvalidData);
+            use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+            // Invalid: a position before the beginning of a file that is too short.
+            return matches!(
+                error.kind(),
+                NotFound | UnexpectedEof | InvalidData | InvalidInput
+            );
         }
         cause = error.source();
     }

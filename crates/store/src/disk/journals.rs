@@ -144,8 +144,14 @@ impl Journals {
         let mut bytes = text.into_bytes();
         bytes.resize(MARKS_BYTES, b'\n');
         let path = self.dir.join(MARKS_FILE);
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        file.write_all_at(&bytes, 0)
+        // Not made anew: whoever deletes the directory would find it there again.
+        File::options().write(true).open(path)?.write_all_at(&bytes, 0)
+    }
+
+    /// Makes the file of the lengths, if need be.
+    pub(super) fn make_file(&self) -> io::Result<()> {
+        let path = self.dir.join(MARKS_FILE);
+        File::options().append(true).create(true).mode(0o600).open(path).map(drop)
     }
 }
 
@@ -268,6 +274,12 @@ fn parse(bytes: &[u8]) -> Result<Found, usize> {
             return Err(end);
         }
         before = [before[1], Some(number)];
+        if next == written
+            && let [Some(first), Some(last)] = before
+            && is_flipped_at_end(first, last)
+        {
+            return Err(end);
+        }
         end = next;
     }
     Ok(Found { end, torn: 0 })
@@ -278,6 +290,18 @@ fn parse(bytes: &[u8]) -> Result<Found, usize> {
 fn is_flipped(before: u64, number: u64, after: u64) -> bool {
     let between = |number: u64| before < number && number < after;
     !between(number) && (0..u64::BITS).any(|bit| between(number ^ (1 << bit)))
+}
+
+/// The same of the last change. A higher number does no harm unless it is beyond all bounds; by a lower
+/// one, the change would not hold.
+fn is_flipped_at_end(before: u64, number: u64) -> bool {
+    const NEAR: u64 = 4096;
+    const FAR: u64 = 1 << 40;
+    let near = |number: u64| number.checked_sub(before).is_some_and(|by| (1..=NEAR).contains(&by));
+    match number.checked_sub(before) {
+        Some(1..) => number - before > FAR,
+        _ => (0..u64::BITS).any(|bit| near(number ^ (1 << bit))),
+    }
 }
 
 /// Whether nothing was written here.
@@ -308,8 +332,11 @@ fn change(bytes: &[u8], start: usize) -> Result<(usize, u64), Broken> {
                 }
                 let _table: [u8; 8] = take(bytes, &mut at)?;
                 let key = u16::from_le_bytes(take(bytes, &mut at)?);
-                let _value: [u8; 4] = take(bytes, &mut at)?;
+                let whole = u32::from_le_bytes(take(bytes, &mut at)?);
                 let value = u32::from_le_bytes(take(bytes, &mut at)?);
+                if compression == 0 && whole != value {
+                    return Err(Broken::At(tag + 1));
+                }
                 at = at.saturating_add(usize::from(key)).saturating_add(value as usize);
                 if at > bytes.len() {
                     return Err(Broken::Ended);

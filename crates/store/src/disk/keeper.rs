@@ -56,6 +56,8 @@ impl Keeper {
             held: false,
         };
         let (first, _) = limits::STORE_REOPEN_PAUSE;
+        // On a disk without room for it, there are no words about a later loss.
+        let _ = journals.make_file();
         Ok(Self {
             inner,
             identity,
