@@ -650,7 +650,9 @@ impl HttpService for Web {
     }
 
     fn metrics(&self) -> String {
-        self.shared.app.metrics.render()
+        let (room, metrics) = (self.shared.app.store_room(), &self.shared.app.metrics);
+        metrics.store(room.condition() == Condition::Good, room.free());
+        metrics.render()
     }
 
     fn files(&self) -> Option<&Arc<Files>> {
@@ -698,8 +700,6 @@ async fn housekeeping(shared: Arc<Shared>) {
             store::report(&error, "mails did not expire");
         }
         shared.app.metrics.store_queue(shared.app.store_queue());
-        let room = shared.app.store_room();
-        shared.app.metrics.store(room.condition() == Condition::Good, room.free());
         shared.app.metrics.unauthenticated(shared.app.unauthenticated.bytes());
         let (mails, callers) = shared.app.mailbox.counts();
         shared.app.metrics.mailbox(mails, callers);

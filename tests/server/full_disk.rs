@@ -103,9 +103,9 @@ impl Drop for SmallDisk {
 
 /// Publishes long values until one is refused.
 async fn publish_until_refused(client: &mut Client, taken: &mut BTreeSet<String>) {
-    for number in 0..20_000 {
-        let text: String = noise(7000).iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("{}-{number}", taken.len());
+    let text: String = noise(7000).iter().map(|byte| format!("{byte:02x}")).collect();
+    for _ in 0..20_000 {
+        let name = format!("{}", taken.len());
         let params = json!({ "key": name, "value": text }).to_string();
         let reply = reply(client, "attribute.publish", &params).await;
         if code(&reply) == UNAVAILABLE {
@@ -120,8 +120,10 @@ async fn publish_until_refused(client: &mut Client, taken: &mut BTreeSet<String>
 #[tokio::test]
 async fn a_disk_that_gets_full_costs_nothing_that_was_acknowledged() {
     let Some(disk) = SmallDisk::make(96) else {
-        eprintln!("no small disk can be mounted here: only the other tests of this file say how \
-                   a full disk is met");
+        eprintln!(
+            "no small disk can be mounted here: only the other tests of this file say how \
+                   a full disk is met"
+        );
         return;
     };
     let dir = tempfile::tempdir().expect("a directory");
@@ -131,6 +133,7 @@ async fn a_disk_that_gets_full_costs_nothing_that_was_acknowledged() {
     let mut server = disk.serve(&log, &settings);
     let mut thing = server.thing("mqtt", "mower-1").await;
     let mut line = server.thing("tcp", "mower-2").await;
+    server.thing("mqtt", "mower-3").await.close().await;
     let mut operator = server.operator("http").await;
     let id = put_id(&mut thing, json!({ "fileName": "old" })).await;
     assert_eq!(upload(&server, &id, &noise(100_000)).await.status, 200);
@@ -169,7 +172,8 @@ async fn a_disk_that_gets_full_costs_nothing_that_was_acknowledged() {
     let server = disk.serve(&log, &settings);
     let mut thing = server.thing("mqtt", "mower-1").await;
     for name in &taken {
-        let found = call(&mut thing, "attribute.current", &json!({ "key": name }).to_string()).await;
+        let found =
+            call(&mut thing, "attribute.current", &json!({ "key": name }).to_string()).await;
         assert!(found["value"].is_string(), "{name} is lost");
     }
     let id = get_id(&mut thing, json!({ "fileName": "kept" })).await;
@@ -179,12 +183,7 @@ async fn a_disk_that_gets_full_costs_nothing_that_was_acknowledged() {
 }
 
 /// What works below the mark, and what does not, over every door.
-async fn full_doors(
-    server: &Endpoints,
-    thing: &mut Client,
-    line: &mut Client,
-    announced: &str,
-) {
+async fn full_doors(server: &Endpoints, thing: &mut Client, line: &mut Client, announced: &str) {
     refused(thing, "property.publish", json!({ "key": "t", "value": 1 })).await;
     refused(line, "log.publish", json!({ "msg": "x" })).await;
     refused(thing, "file.put", json!({ "fileName": "new" })).await;
@@ -192,12 +191,11 @@ async fn full_doors(
     assert_eq!(answer.status, 507, "{}", answer.head);
     let login = r#""auth":{"command":"api.authenticate","params":{"username":
         "operator@basicorg.example","password":"demo-operator-password"}}"#;
-    let create = r#""1":{"command":"thing.create","params":{"key":"new","name":"n",
-        "defKey":"default"}}"#;
-    let text = post(server, &format!("{{{login},{create}}}")).await;
+    let update = r#""1":{"command":"thing.update","params":{"key":"mower-1","name":"n"}}"#;
+    let text = post(server, &format!("{{{login},{update}}}")).await;
     assert!(text.contains("-95017"), "{text}");
     // Live traffic, and logins, go on.
-    let mut again = server.thing("mqtt", "mower-1").await;
+    let mut again = server.thing("mqtt", "mower-3").await;
     call(&mut again, "diag.ping", "{}").await;
     call(line, "diag.ping", "{}").await;
     let list = r#""1":{"command":"session.list"}"#;
@@ -236,6 +234,45 @@ async fn an_upload_that_crosses_the_mark_leaves_nothing_behind() {
     let incoming = disk.dir.join("data/files/incoming");
     eventually("nothing is left of it", async || files_below(&incoming).is_empty()).await;
     call(&mut thing, "log.publish", r#"{"msg":"there is room for this"}"#).await;
+}
+
+/// Without a mark, the engine meets the full disk itself, and takes nothing from then on.
+#[tokio::test]
+async fn an_engine_that_met_a_full_disk_is_opened_anew_when_there_is_room() {
+    let Some(disk) = SmallDisk::make(64) else {
+        eprintln!("no small disk can be mounted here: the store's own tests open it anew");
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let mut server = disk.serve(&log, &[]);
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let mut taken = BTreeSet::new();
+    for round in 0..2 {
+        let name = format!("before-{round}");
+        let params = json!({ "key": name, "value": "1" }).to_string();
+        call(&mut thing, "attribute.publish", &params).await;
+        taken.insert(name);
+        disk.fill("ballast", 1 << 30);
+        publish_until_refused(&mut thing, &mut taken).await;
+        let why = readiness(&server).await;
+        assert!(why.contains("503") && why.contains("the store has failed"), "{why}");
+        call(&mut thing, "diag.ping", "{}").await;
+        disk.remove("ballast");
+        eventually("it is open again", async || is_ready(&server).await).await;
+        let params = json!({ "key": "after", "value": "1" }).to_string();
+        call(&mut thing, "attribute.publish", &params).await;
+    }
+    server.end(Signal::KILL).await;
+    let server = disk.serve(&log, &[]);
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    for name in &taken {
+        let found =
+            call(&mut thing, "attribute.current", &json!({ "key": name }).to_string()).await;
+        assert!(found["value"].is_string(), "{name} is lost");
+    }
+    let log = fs::read_to_string(&log).expect("a log");
+    assert!(log.len() < 20_000, "{} bytes of log: {log}", log.len());
 }
 
 /// Without a small disk: a mark that no disk has room for.

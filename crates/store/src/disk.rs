@@ -36,7 +36,7 @@ const LOCK_FILE: &str = "lock";
 pub struct DiskStore {
     inner: Arc<Inner>,
     /// The thread that looks after it.
-    keeper: Option<JoinHandle<()>>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the store and its keeper share.
@@ -73,7 +73,7 @@ impl DiskStore {
     /// # Errors
     /// As [`DiskStore::open`].
     pub fn open_kept(dir: &Path, min_free: Option<u64>) -> Result<Self, StoreError> {
-        let (mut store, journals) = Self::open_with_journals(dir)?;
+        let (store, journals) = Self::open_with_journals(dir)?;
         let (wake, woken) = sync_channel(1);
         *store.inner.wake.lock() = Some(wake);
         let mut keeper = Keeper::new(store.inner.clone(), min_free, journals)?;
@@ -82,7 +82,7 @@ impl DiskStore {
             .name("store-keeper".into())
             .spawn(move || keeper.run(&woken))
             .map_err(|source| failed("start its keeper", source))?;
-        store.keeper = Some(thread);
+        *store.keeper.lock() = Some(thread);
         Ok(store)
     }
 
@@ -104,7 +104,7 @@ impl DiskStore {
             lost: AtomicBool::new(false),
             wake: Mutex::default(),
         };
-        Ok((Self { inner: Arc::new(inner), keeper: None }, journals))
+        Ok((Self { inner: Arc::new(inner), keeper: Mutex::default() }, journals))
     }
 
     /// Whether there is a store in `dir`.
@@ -152,6 +152,15 @@ impl DiskStore {
         self.inner.engine()?.fill(table, rows)
     }
 
+    /// Ends the keeper, who notes how long the journals are.
+    fn end_keeper(&self) {
+        *self.inner.wake.lock() = None;
+        if let Some(keeper) = self.keeper.lock().take() {
+            // One that panicked has nothing to let go of.
+            let _ = keeper.join();
+        }
+    }
+
     /// Has the engine fail as it does when its disk is full, for tests of what comes then.
     #[cfg(any(test, feature = "testing"))]
     pub fn break_engine(&self) {
@@ -175,11 +184,7 @@ fn is_locked(dir: &Path) -> std::io::Result<bool> {
 
 impl Drop for DiskStore {
     fn drop(&mut self) {
-        *self.inner.wake.lock() = None;
-        if let Some(keeper) = self.keeper.take() {
-            // One that panicked has nothing to let go of.
-            let _ = keeper.join();
-        }
+        self.end_keeper();
     }
 }
 
@@ -251,6 +256,12 @@ impl Store for DiskStore {
     fn sync(&self) -> Result<(), StoreError> {
         let engine = self.inner.engine()?;
         self.inner.noting(engine.sync())
+    }
+
+    fn finish(&self) -> Result<(), StoreError> {
+        let synced = self.sync();
+        self.end_keeper();
+        synced
     }
 
     fn room(&self) -> &Arc<Room> {

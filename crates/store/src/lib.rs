@@ -13,14 +13,14 @@ use base::{Code, Failure};
 
 pub mod disk;
 pub mod memory;
+mod report;
+mod room;
 pub mod rows;
 #[cfg(test)]
 mod suite;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod watched;
-mod report;
-mod room;
 mod writer;
 
 pub use report::report;
@@ -332,15 +332,13 @@ impl StoreError {
     pub fn as_failure(&self) -> Failure {
         let unavailable = |why| Failure::new(Code::STORE_UNAVAILABLE, why);
         match self {
-            Self::Busy => {
-                Failure::new(Code::BUSY, "The store is behind with its work; try again.")
-            }
+            Self::Busy => Failure::new(Code::BUSY, "The store is behind with its work; try again."),
             Self::NoRoom => unavailable(
                 "The server's disk is nearly full: nothing more is stored, only deleted.",
             ),
-            Self::Unavailable => unavailable(
-                "The server's store has failed and is being opened again; try again.",
-            ),
+            Self::Unavailable => {
+                unavailable("The server's store has failed and is being opened again; try again.")
+            }
             Self::Held => unavailable(
                 "The server's store has failed; the change is stored when it works again, if the \
                  server does not end before.",
@@ -398,6 +396,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes all commits so far survive the loss of power.
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// Makes all commits survive the loss of power; no more will come.
+    fn finish(&self) -> Result<(), StoreError> {
+        self.sync()
+    }
 
     /// Its room and condition.
     fn room(&self) -> &Arc<Room>;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Batch, Change, Month, Room, Row, Store, StoreError, Table, check_keys, is_empty_range};
+use super::{
+    Batch, Change, Month, Room, Row, Store, StoreError, Table, check_keys, is_empty_range,
+};
 
 /// The rows of a table.
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;

@@ -49,7 +49,9 @@ impl std::fmt::Display for Condition {
             Self::Full { free, mark } => {
                 write!(f, "the disk has {free} free bytes, and server.min_free_bytes is {mark}")
             }
-            Self::Failing(why) => write!(f, "the store has failed and is being opened again: {why}"),
+            Self::Failing(why) => {
+                write!(f, "the store has failed and is being opened again: {why}")
+            }
             Self::Lost(why) => write!(f, "the store is lost: {why}"),
         }
     }

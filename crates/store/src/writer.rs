@@ -288,7 +288,7 @@ fn run(
         waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);
         answer_all(answers, &committed);
     }
-    let synced = store.sync().map_err(Arc::new);
+    let synced = store.finish().map_err(Arc::new);
     if let Err(error) = &synced {
         let error = &**error as &dyn std::error::Error;
         error!(target: LOG_TARGET, error, "the last changes may be lost");

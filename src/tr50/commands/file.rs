@@ -10,11 +10,11 @@ use super::target::{Target, is_restricted, restricted};
 use crate::random::random;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::TransferError;
-use store::StoreError;
 use crate::things::files::{Credentials, FileName, FileRecord, Owner, Put};
 use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{Value, has_replacement, optional, params};
 use crate::tr50::step::{After, Call, Done, Later};
+use store::StoreError;
 
 commands! {
     "file.delete" => delete, [NOT_FOUND],

@@ -387,10 +387,7 @@ fn is_incomplete(error: &fjall::Error) -> bool {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
             use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
             // Invalid: a position before the beginning of a file that is too short.
-            return matches!(
-                error.kind(),
-                NotFound | UnexpectedEof | InvalidData | InvalidInput
-            );
+            return matches!(error.kind(), NotFound | UnexpectedEof | InvalidData | InvalidInput);
         }
         cause = error.source();
     }

@@ -208,10 +208,7 @@ fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 /// Where the changes in a journal end of which `known` was read already. A change that is being
 /// written does not count.
-fn end_of(
-    path: &Path,
-    known: (u64, Option<SystemTime>),
-) -> io::Result<(u64, Option<SystemTime>)> {
+fn end_of(path: &Path, known: (u64, Option<SystemTime>)) -> io::Result<(u64, Option<SystemTime>)> {
     let modified = fs::metadata(path)?.modified().ok();
     if modified.is_some() && modified == known.1 {
         return Ok(known);

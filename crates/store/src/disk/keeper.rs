@@ -20,6 +20,9 @@ use crate::{Condition, LOG_TARGET, StoreError};
 /// The file whose bytes are for deletions.
 const RESERVE_FILE: &str = "reserve";
 
+/// What the largest request that adds may take, and an eighth of a small mark.
+const NEAR_BYTES: u64 = 4 * 1024 * 1024;
+
 /// For how long readers may hold an engine that is to be closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
@@ -114,10 +117,11 @@ impl Keeper {
     fn note(&mut self, disk: &Disk) {
         let unwritten = self.inner.engine().map_or(0, |engine| engine.unwritten());
         let room = &self.inner.room;
-        // Not back and forth at the mark.
+        // So near the mark, a burst is refused already. And not back and forth there.
+        let near = NEAR_BYTES.min(self.min_free / 8);
         let margin = match room.condition() {
-            Condition::Good => 0,
-            _ => self.min_free / 32,
+            Condition::Good => near,
+            _ => 2 * near,
         };
         let left = signed(disk.free) - signed(unwritten) - signed(self.min_free);
         let condition = match self.min_free > 0 && left < signed(margin) {
