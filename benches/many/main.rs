@@ -29,6 +29,7 @@ use cap::Cap;
 use clap::{Parser, Subcommand, ValueEnum};
 use devices::DevicesArgs;
 use probe::ProbeArgs;
+use tr50d::descriptors::{self, Shares};
 
 /// Says how much the program holds; the server in its own process has another one.
 #[global_allocator]
@@ -90,7 +91,7 @@ enum Part {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tr50d::descriptors::raise();
+    descriptors::raise();
     let cores = match &args.part {
         Some(Part::Probe(_)) => None,
         Some(Part::Devices(_)) => {
@@ -133,5 +134,5 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 /// As many as the server can have beside those that measure.
 fn most() -> usize {
     let others = 2 * probe::DEVICES;
-    tr50d::descriptors::connections_max(CONNECTIONS + others).saturating_sub(others)
+    Shares::of_process(CONNECTIONS + others).connections.saturating_sub(others)
 }

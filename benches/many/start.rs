@@ -58,7 +58,7 @@ pub(crate) async fn run(count: usize, cores: Option<&Cores>) -> Outcome<()> {
 /// A store like another, with so many of what is there once.
 fn multiply(one: &Path, many: &Path, count: usize) -> Outcome<()> {
     let (one, many) = (DiskStore::open(one)?, DiskStore::open(many)?);
-    let moment = one.moment();
+    let moment = one.moment()?;
     for table in moment.tables().into_iter().filter(|table| !MANY.contains(table)) {
         many.put_all(table, moment.rows(table))?;
     }
@@ -128,7 +128,7 @@ fn sessions<'a>(
     })
 }
 
-fn row_with(moment: &store::disk::Moment<'_>, table: Table, part: &[u8]) -> Outcome<Row> {
+fn row_with(moment: &store::disk::Moment, table: Table, part: &[u8]) -> Outcome<Row> {
     let found = moment.rows(table).find(|row| match row {
         Ok((key, _)) => part.is_empty() || key.ends_with(part),
         Err(_) => true,
