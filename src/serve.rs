@@ -126,7 +126,7 @@ impl Shared {
     fn reached_limits(&self) -> Vec<String> {
         let limits = &self.app.config.limits;
         let reached = [
-            ("limits.connections", self.app.connections.len(), self.connections_max),
+            ("limits.connections", self.app.connections.open(), self.connections_max),
             ("limits.sessions", self.app.directory().len(), limits.sessions),
             ("limits.broker_links", self.app.broker.load().kept_sessions, limits.broker_links),
             ("the store's queue", self.app.store_queue(), base::limits::STORE_QUEUE_MAX),

@@ -93,8 +93,8 @@ impl Connections {
         (id, room)
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
+    /// How many are open.
+    pub fn open(&self) -> usize {
         self.state.lock().open
     }
 

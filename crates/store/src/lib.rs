@@ -412,6 +412,12 @@ pub trait Store: Send + Sync + 'static {
     }
 }
 
+/// Waits, on a thread that serves no connection.
+#[expect(clippy::disallowed_methods, reason = "the store has threads of its own for what waits")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Refuses what no engine can keep, before anything is written.
 fn check_keys(batches: &[Batch]) -> Result<(), StoreError> {
     for change in batches.iter().flat_map(|batch| &batch.0) {

@@ -107,7 +107,7 @@ impl Store for Watched {
     }
 
     fn recovers(&self, wait: Duration) -> bool {
-        std::thread::sleep(wait / 100);
+        crate::pause(wait / 100);
         true
     }
 

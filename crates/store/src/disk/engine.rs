@@ -131,7 +131,7 @@ impl Engine {
     fn await_room(&self, keyspace: &Keyspace) -> Result<(), StoreError> {
         while keyspace.sealed_memtable_count() > UNWRITTEN_MAX {
             self.probe()?;
-            std::thread::sleep(Duration::from_millis(10));
+            crate::pause(Duration::from_millis(10));
         }
         Ok(())
     }

@@ -164,7 +164,8 @@ fn thin_out(marks: &mut Vec<Mark>) {
         let journal = |index: usize| marks.get(index).map(|mark| mark.journal);
         index > 0 && journal(index - 1) == journal(index) && journal(index + 1) == journal(index)
     };
-    let kept = |index: &usize| *index >= MARKS_MAX / 2 || index % 2 == 0 || !is_inner(*index);
+    let kept =
+        |index: &usize| *index >= MARKS_MAX / 2 || index.is_multiple_of(2) || !is_inner(*index);
     let mut thinned: Vec<_> = (0..marks.len()).filter(kept).map(|index| marks[index]).collect();
     // Of very many journals, the newest.
     let surplus = thinned.len().saturating_sub(MARKS_MAX);

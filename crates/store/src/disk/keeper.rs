@@ -74,11 +74,10 @@ impl Keeper {
 
     /// Checks from time to time, and when it is woken, until the store is dropped.
     pub(super) fn run(mut self, woken: &Receiver<()>) {
-        loop {
-            match woken.recv_timeout(limits::STORE_CHECK_EVERY) {
-                Ok(()) | Err(RecvTimeoutError::Timeout) => self.check(),
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
+        while let Ok(()) | Err(RecvTimeoutError::Timeout) =
+            woken.recv_timeout(limits::STORE_CHECK_EVERY)
+        {
+            self.check();
         }
         self.journals.mark();
     }
@@ -176,12 +175,12 @@ impl Keeper {
                 }
                 Err(shared) => {
                     engine = Some(shared);
-                    std::thread::sleep(Duration::from_millis(5));
+                    crate::pause(Duration::from_millis(5));
                 }
             }
         }
         while has_open_journals(&self.inner.dir) && since.elapsed() < CLOSE_WAIT {
-            std::thread::sleep(Duration::from_millis(5));
+            crate::pause(Duration::from_millis(5));
         }
         Ok(())
     }

@@ -97,7 +97,7 @@ fn wait_for(room: &Room, wanted: impl Fn(&Condition) -> bool) {
     let since = std::time::Instant::now();
     while !wanted(&room.condition()) {
         assert!(since.elapsed() < Duration::from_secs(60), "{}", room.condition());
-        std::thread::sleep(Duration::from_millis(10));
+        crate::pause(Duration::from_millis(10));
     }
 }
 
@@ -140,10 +140,9 @@ fn a_backup_does_not_keep_an_engine_from_being_opened_anew() {
     let store = DiskStore::open_kept(&dir.path().join("data"), Some(0)).expect("a new store");
     store.commit(&[put("a", 1), put("b", 1)]).expect("commit");
     let moment = store.moment().expect("open");
-    let rows = moment.rows(Table::Sessions).map(|row| {
+    let rows = moment.rows(Table::Sessions).inspect(|_| {
         store.break_engine();
         wait_for(store.room(), |_| store.moment().is_err());
-        row
     });
     let rows: Vec<_> = rows.collect();
     assert!(matches!(rows.as_slice(), [Ok(_), Err(StoreError::Unavailable)]), "{rows:?}");
