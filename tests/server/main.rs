@@ -29,6 +29,7 @@ mod host_header;
 mod http;
 mod ill_formed;
 mod init;
+mod invites;
 mod leniency;
 mod made_tokens;
 mod mailbox;

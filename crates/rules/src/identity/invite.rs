@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Membership;
 use super::permission::Permission;
+use super::topic_rights::TopicRights;
 use super::{Access, Identity};
 
 /// A membership that is offered to a user. It gives no rights, and shows the user's address alone
@@ -36,15 +37,21 @@ impl Identity {
     pub fn is_offered(&self, invite: &Invite) -> bool {
         let terms = &invite.terms;
         let access = self.inviting_access(invite);
-        let Some(access) = access.filter(|access| may_invite(access)) else { return false };
+        let Some(access) = access.filter(may_invite) else { return false };
         if access.administers_here() {
             return true;
         }
-        let held = terms.roles.iter().filter_map(|role| self.role_within(*role, terms.org));
-        let mut granted = held.map(|role| role.permissions);
+        let mut offered = terms.roles.iter().filter_map(|id| self.role_within(*id, terms.org));
+        let covers = |rights: &TopicRights, filters: &[String]| {
+            filters.iter().all(|filter| rights.covers_of_all(filter, None))
+        };
         !terms.org_admin
             && !terms.sub_orgs
-            && granted.all(|granted| access.permissions.contains(&granted))
+            && offered.all(|role| {
+                access.permissions.contains(&role.permissions)
+                    && covers(&access.topic_publish, role.topic_publish())
+                    && covers(&access.topic_subscribe, role.topic_subscribe())
+            })
     }
 
     /// What who invites is in the organisation now.
