@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::{ApplicationId, OrgId, Timestamp, limits};
-use rules::directory::{Events, Principal, Session, Who};
+use base::{ApplicationId, OrgId, ThingId, Timestamp, limits};
+use rules::directory::{Event, Events, Principal, Reason, Session, Who};
 use rules::identity::Access;
+use rules::identity::permission::Permission;
 use store::StoreError;
 
 use super::App;
@@ -65,6 +66,51 @@ impl App {
         match who {
             Who::User(_) => Ok(true),
             Who::Application { thing_id, .. } => self.things.has(org, *thing_id),
+        }
+    }
+
+    /// Whether who had a session, which may have ended long ago, may still use a command on a thing
+    /// of an organisation, or on the organisation itself. Who was thrown out may not.
+    pub fn may_still(
+        &self,
+        session: &Session,
+        (org, subject): (OrgId, Option<ThingId>),
+        command: &str,
+    ) -> bool {
+        if session.end().is_some_and(|end| end.reason == Reason::Revoked) {
+            return false;
+        }
+        let Some(permission) = Permission::named(command) else { return false };
+        let access = self.access_now(session.who(), org);
+        let Some(access) = access.filter(|access| access.permissions.allows(permission)) else {
+            return false;
+        };
+        let Who::Application { thing_id: own, .. } = session.who() else { return true };
+        // What can't be read is as it was.
+        let bound = |thing: ThingId| {
+            let found = self.things.by_id(org, thing);
+            found.map_or(true, |found| found.is_some_and(|found| found.bound_to == Some(*own)))
+        };
+        self.things.has(org, *own).unwrap_or(true)
+            && (!access.restricted_to_self
+                || subject.is_none_or(|thing| thing == *own || bound(thing)))
+    }
+
+    /// Ends the waiting for answers of devices of a session that was thrown out, or may no longer
+    /// ask them anything.
+    pub(super) fn hang_up(&self, events: &[Event]) {
+        for event in events {
+            let session = match event {
+                Event::Ended(session, Reason::Revoked)
+                | Event::Revoked(session)
+                | Event::RightsChanged(session) => session,
+                _ => continue,
+            };
+            let may = |name| Permission::named(name).is_some_and(|named| session.may(named));
+            let lives = session.end().is_none();
+            if !lives || !(may("method.exec") || may("mailbox.send")) {
+                self.mailbox.hang_up(session.number());
+            }
         }
     }
 

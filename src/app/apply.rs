@@ -156,6 +156,7 @@ impl App {
                 outbox.note_rights();
             }
         }
+        self.hang_up(events);
         self.count(events);
         self.return_mail(events);
         self.publish_presence(events);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use base::{Code, ConnInfo, Failure, Timestamp, excerpt, json, limits};
-use rules::directory::Session;
+use rules::directory::{Reason, Session};
 use serde_json::value::RawValue;
 
 use super::commands::{self, Row};
@@ -80,6 +80,8 @@ enum Work {
 struct Unsent {
     reply: Reply,
     waiting: Option<Unstored>,
+    /// Whether the caller was thrown out, or lost a right, while a command took its time.
+    is_cut_off: bool,
 }
 
 /// A command that waits for the store.
@@ -94,7 +96,7 @@ struct Unstored {
 
 impl Pending {
     fn stored(text: Vec<u8>, waiting: Option<Unstored>) -> Self {
-        let unsent = Unsent { reply: Reply::from_bytes(text), waiting };
+        let unsent = Unsent { reply: Reply::from_bytes(text), waiting, is_cut_off: false };
         Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false }
     }
 
@@ -230,7 +232,8 @@ pub fn execute(
             out.push(b'}');
             return Some(Pending::stored(out.split_off(start), waiting));
         }
-        let unsent = Unsent { reply: Reply::from_bytes(out.split_off(start)), waiting };
+        let unsent =
+            Unsent { reply: Reply::from_bytes(out.split_off(start)), waiting, is_cut_off: false };
         let waits_for_device = waits_for_device(commands.get(index..).unwrap_or_default());
         let rest = rest.iter().map(OwnedCommand::from).collect();
         let work = finish(app.clone(), caller.clone(), unsent, first, rest, now);
@@ -275,12 +278,18 @@ async fn finish(
     // What the store answers by scans knows only what is durable: each command sees those before it.
     unsent.stored().await;
     if let Some(first) = first {
-        unsent.wait_for(&app, first, &mut logins_left, now).await;
+        unsent.wait_for(&app, &caller, first, &mut logins_left, now).await;
     }
     for OwnedCommand { id, body } in rest {
         push_id(&mut unsent.reply.bytes, &id, true);
         if unsent.reply.bytes.len() > limits::REPLY_BYTES_MAX {
             reply_too_large().write(&mut unsent.reply.bytes);
+            continue;
+        }
+        if unsent.is_cut_off
+            && caller.session.as_ref().is_some_and(|session| session.end().is_some())
+        {
+            Failure::session_invalid("has ended.").write(&mut unsent.reply.bytes);
             continue;
         }
         let mark = unsent.reply.bytes.len();
@@ -299,7 +308,7 @@ async fn finish(
                 unsent.stored().await;
             }
             Begun::Later(row, later) => {
-                unsent.wait_for(&app, (row, later), &mut logins_left, now).await;
+                unsent.wait_for(&app, &caller, (row, later), &mut logins_left, now).await;
             }
         }
     }
@@ -312,6 +321,7 @@ impl Unsent {
     async fn wait_for(
         &mut self,
         app: &Arc<App>,
+        caller: &Caller,
         (row, later): (&'static Row, Later),
         logins_left: &mut usize,
         now: Timestamp,
@@ -324,7 +334,14 @@ impl Unsent {
             }
             *logins_left -= 1;
         }
-        let (text, effects) = match later.done().await {
+        let before = still_may(caller, row);
+        let mut done = later.done().await;
+        // What was lost in that time counts: nothing is changed and nothing told any more.
+        if let (Ok(()), Err(failure)) = (before, still_may(caller, row)) {
+            self.is_cut_off = true;
+            done = Err(failure);
+        }
+        let (text, effects) = match done {
             Ok(done) => done,
             Err(failure) => {
                 app.metrics.command(row.index, false);
@@ -444,9 +461,9 @@ pub fn execute_one(
                 .map(|unstored| Pending::stored(out.split_off(start), Some(unstored)))
         }
         Begun::Later(row, later) => {
-            let (app, mut unsent) = (app.clone(), Unsent::default());
+            let (app, caller, mut unsent) = (app.clone(), caller.clone(), Unsent::default());
             let work = Box::pin(async move {
-                unsent.wait_for(&app, (row, later), &mut 1, now).await;
+                unsent.wait_for(&app, &caller, (row, later), &mut 1, now).await;
                 unsent.reply
             });
             Some(Pending { work: Work::Later(work), waits_for_device: false })
@@ -484,6 +501,21 @@ impl Unstored {
     }
 }
 
+/// Fails if the caller's session was ended by somebody else, or may not use this command.
+fn still_may(caller: &Caller, row: &Row) -> Result<(), Failure> {
+    let Some(session) = &caller.session else { return Ok(()) };
+    if session.end().is_some_and(|end| end.reason == Reason::Revoked) {
+        return Err(Failure::session_invalid("has ended."));
+    }
+    if session.may(row.permission) { Ok(()) } else { Err(not_permitted(session, row)) }
+}
+
+fn not_permitted(session: &Session, row: &Row) -> Failure {
+    let (who, name) = (session.who().name(), row.info.name);
+    let sentence = format!("{who} has no permission for {name} in this organisation.");
+    Failure::new(Code::PERMISSION_DENIED, sentence)
+}
+
 /// The row of a command that may be executed.
 fn admit(app: &App, caller: &Caller, name: &str, now: Timestamp) -> Result<&'static Row, Failure> {
     if let Some(session) = &caller.session {
@@ -494,11 +526,7 @@ fn admit(app: &App, caller: &Caller, name: &str, now: Timestamp) -> Result<&'sta
     };
     match &caller.session {
         Some(session) if session.may(row.permission) => Ok(row),
-        Some(session) => {
-            let (who, name) = (session.who().name(), row.info.name);
-            let sentence = format!("{who} has no permission for {name} in this organisation.");
-            Err(Failure::new(Code::PERMISSION_DENIED, sentence))
-        }
+        Some(session) => Err(not_permitted(session, row)),
         None if row.info.is_open() => Ok(row),
         None => Err(Failure::authentication_missing()),
     }

@@ -246,6 +246,10 @@ async fn frame(outgoing: Option<Outgoing>) -> Option<(io::Result<Frame<Bytes>>, 
     match outgoing.next().await {
         Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(outgoing))),
         Ok(None) => None,
+        Err(TransferError::Ticket(error)) => {
+            tracing::info!(%error, "a download ended with the right to it");
+            Some((Err(io::Error::other(error)), None))
+        }
         Err(error) => {
             static LOG: PeerLog = PeerLog::new(1);
             if let Some(suppressed) = LOG.admit() {

@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
 use crate::app::Unauthenticated;
+use crate::things::files::ticket::Asker;
 use crate::things::files::{FileName, FilesConfig, Owner, Put};
 
 const BODY_BYTES_MAX: usize = 256;
@@ -466,7 +467,7 @@ fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
         basic_auth: None,
     };
     let ticket = TicketId::from_random([1; 12]);
-    let asker = Principal::User(UserId::from_bytes([1; 12]));
+    let asker = Asker::new(Principal::User(UserId::from_bytes([1; 12])), || true);
     files.announce(ticket, asker, owner, put, files.clock().now()).expect("room");
     Arc::new(files)
 }

@@ -21,7 +21,6 @@ use base::{Clock, FileId, OrgId, ThingId, TicketId, Timestamp, limits};
 use blobs::{Blobs, Incoming};
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
-use rules::directory::Principal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use store::{
@@ -29,7 +28,7 @@ use store::{
     rows::{decode, encode},
 };
 use subtle::ConstantTimeEq;
-use ticket::{Purpose, TicketError, Tickets};
+use ticket::{Asker, Purpose, TicketError, Tickets};
 use transfer::TransferError;
 
 /// Whose file it is.
@@ -352,7 +351,7 @@ impl Files {
     pub fn announce(
         &self,
         id: TicketId,
-        asker: Principal,
+        asker: Asker,
         owner: Owner,
         put: Put,
         now: Timestamp,
@@ -367,7 +366,7 @@ impl Files {
     pub fn lend(
         &self,
         id: TicketId,
-        asker: Principal,
+        asker: Asker,
         owner: Owner,
         record: FileRecord,
         now: Timestamp,
@@ -401,6 +400,7 @@ impl Files {
             credentials_hash: put.basic_auth.as_ref().map(|auth| auth.hash(incoming.id)),
             expires: put.ttl_s.map(|ttl_s| now.plus_seconds(ttl_s)),
         };
+        self.tickets.check(ticket)?;
         self.tickets.take(ticket)?;
         let placed = self.blobs.place(incoming).map_err(TransferError::from);
         let stored = placed.and_then(|()| self.put(owner, &record));

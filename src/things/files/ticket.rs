@@ -38,8 +38,23 @@ pub enum TicketError {
     Busy,
 }
 
+/// Who asked for a ticket.
+#[derive(Clone)]
+pub struct Asker {
+    principal: Principal,
+    /// Whether it may still do what the ticket is for.
+    may: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Asker {
+    /// A login, and whether it may still do what it asks for: asked whenever the ticket is used.
+    pub fn new(principal: Principal, may: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { principal, may: Arc::new(may) }
+    }
+}
+
 struct Ticket {
-    asker: Principal,
+    asker: Asker,
     owner: Owner,
     purpose: Purpose,
     issued: Timestamp,
@@ -89,7 +104,7 @@ impl State {
         self.tickets.retain(|_, ticket| {
             let kept = keep(ticket);
             if !kept {
-                release(askers, &ticket.asker);
+                release(askers, &ticket.asker.principal);
             }
             kept
         });
@@ -113,15 +128,19 @@ impl Tickets {
     pub fn issue(
         &self,
         id: TicketId,
-        asker: Principal,
+        asker: Asker,
         owner: Owner,
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<(), TicketError> {
+        let principal = asker.principal.clone();
         let state = &mut *self.0.lock();
         let full = |state: &State| {
             state.tickets.len() >= limits::FILE_TICKETS_MAX
-                || state.askers.get(&asker).is_some_and(|n| *n >= limits::FILE_TICKETS_OF_ONE_MAX)
+                || state
+                    .askers
+                    .get(&principal)
+                    .is_some_and(|n| *n >= limits::FILE_TICKETS_OF_ONE_MAX)
         };
         if full(state) {
             state.retain(|ticket| ticket.lives(now) && !ticket.used);
@@ -129,7 +148,7 @@ impl Tickets {
         if full(state) {
             return Err(TicketError::TooMany);
         }
-        *state.askers.entry(asker.clone()).or_insert(0) += 1;
+        *state.askers.entry(principal).or_insert(0) += 1;
         let expires = now.plus_seconds(limits::FILE_TICKET_S);
         let ticket = Ticket { asker, owner, purpose, issued: now, expires, moving: 0, used: false };
         state.tickets.insert(id, ticket);
@@ -141,6 +160,7 @@ impl Tickets {
     /// # Errors
     /// [`TicketError::Unknown`].
     pub fn look_up(&self, id: TicketId, now: Timestamp) -> Result<(Owner, Purpose), TicketError> {
+        self.check(id)?;
         let state = self.0.lock();
         let ticket = state.tickets.get(&id).filter(|t| t.lives(now) && t.serves(true));
         ticket.map(|t| (t.owner, t.purpose.clone())).ok_or(TicketError::Unknown)
@@ -149,6 +169,23 @@ impl Tickets {
     /// Sets how many transfers may be under way.
     pub fn set_transfers_max(&self, most: usize) {
         self.0.lock().transfers_max = most;
+    }
+
+    /// Fails when the ticket is gone, or its asker may no longer do what it is for: then it goes.
+    ///
+    /// # Errors
+    /// [`TicketError::Unknown`].
+    pub fn check(&self, id: TicketId) -> Result<(), TicketError> {
+        let may = self.0.lock().tickets.get(&id).map(|ticket| ticket.asker.may.clone());
+        // Without the lock: it looks at records.
+        if may.ok_or(TicketError::Unknown)?() {
+            return Ok(());
+        }
+        let state = &mut *self.0.lock();
+        if let Some(ticket) = state.tickets.remove(&id) {
+            release(&mut state.askers, &ticket.asker.principal);
+        }
+        Err(TicketError::Unknown)
     }
 
     /// Begins a transfer with a ticket; `rest`: of a download's rest, not of its whole. Every
@@ -183,7 +220,7 @@ impl Tickets {
                 ticket.expires = ticket.expires.max(again);
             }
             if ticket.moving == 0 && !ticket.serves(true) {
-                release(&mut state.askers, &ticket.asker);
+                release(&mut state.askers, &ticket.asker.principal);
                 state.tickets.remove(&id);
             }
         }
@@ -243,6 +280,8 @@ impl Tickets {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use base::{OrgId, UserId};
 
     use super::*;
@@ -256,8 +295,8 @@ mod tests {
         TicketId::from_random(bytes)
     }
 
-    fn asker(number: u8) -> Principal {
-        Principal::User(UserId::from_bytes([number; 12]))
+    fn asker(number: u8) -> Asker {
+        Asker::new(Principal::User(UserId::from_bytes([number; 12])), || true)
     }
 
     fn issue(tickets: &Tickets, number: u64, by: u8) -> Result<(), TicketError> {
@@ -299,6 +338,23 @@ mod tests {
         assert_eq!(tickets.downloads().len(), 1);
         tickets.sweep(day);
         assert!(tickets.downloads().is_empty() && tickets.0.lock().askers.is_empty());
+    }
+
+    #[test]
+    fn a_ticket_goes_with_the_right_of_its_asker() {
+        let (tickets, may) = (Tickets::default(), Arc::new(AtomicBool::new(true)));
+        let (asked, principal) = (may.clone(), Principal::User(UserId::from_bytes([1; 12])));
+        let asker = Asker::new(principal, move || asked.load(Ordering::Relaxed));
+        let purpose = Purpose::Download(Arc::new(FileRecord::example("a")));
+        tickets.issue(id(1), asker, OWNER, purpose, NOW).expect("room");
+        tickets.begin(id(1), false, NOW).expect("valid");
+        tickets.check(id(1)).expect("it may");
+        may.store(false, Ordering::Relaxed);
+        assert_eq!(tickets.check(id(1)), Err(TicketError::Unknown));
+        may.store(true, Ordering::Relaxed);
+        assert!(tickets.look_up(id(1), NOW).is_err(), "it is gone");
+        tickets.end(id(1), NOW);
+        assert!(tickets.0.lock().askers.is_empty());
     }
 
     #[test]

@@ -164,6 +164,7 @@ impl Upload {
             let broken = "an earlier write of the same file failed";
             return Err(TransferError::Disk(io::Error::other(broken)));
         };
+        self.moved.files.tickets.check(self.moved.ticket)?;
         let bytes = std::mem::take(&mut self.waiting);
         self.moved.files.take_disk(std::mem::take(&mut self.waiting_bytes))?;
         let written = offload(move || {
@@ -269,6 +270,7 @@ impl Download {
             }
             return Ok(None);
         }
+        self.moved.files.tickets.check(self.moved.ticket)?;
         let most = limits::FILE_READ_BYTES as u64;
         let count = (self.end - self.position).min(most) as usize;
         let (file, position) = (self.file.clone(), self.position);
@@ -291,6 +293,7 @@ mod tests {
     use rules::directory::Principal;
     use store::{Durability, Tables, memory::MemoryStore};
 
+    use super::super::ticket::Asker;
     use super::super::{FileName, FilesConfig};
     use super::*;
 
@@ -320,7 +323,8 @@ mod tests {
         };
         let (ticket, asker) = (TicketId::from_random([1; 12]), UserId::from_bytes([2; 12]));
         let owner = Owner { org: OrgId::from_bytes([3; 12]), thing: None };
-        files.announce(ticket, Principal::User(asker), owner, put, NOW).expect("room");
+        let asker = Asker::new(Principal::User(asker), || true);
+        files.announce(ticket, asker, owner, put, NOW).expect("room");
         let mut upload = Upload::begin(&files, ticket, None, NOW).await.expect("valid");
         for _ in 0..limits::FILE_WRITE_BYTES / 2 {
             upload.write(Bytes::from_static(b"x")).await.expect("written");

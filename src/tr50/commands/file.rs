@@ -1,14 +1,17 @@
 //! `file.*`: records of files, and the ids under which they are moved over HTTP
 //! (`docs/protocol/tr50.md` 4.1 and 4.3).
 
+use std::sync::Arc;
+
 use base::{Clock, Code, Failure, FileId, TicketId, Timestamp, limits};
 use serde::Serialize;
 
 use super::commands;
 use super::paging::View;
 use super::target::{Target, is_restricted, restricted};
+use crate::app::App;
 use crate::random::random;
-use crate::things::files::ticket::TicketError;
+use crate::things::files::ticket::{Asker, TicketError};
 use crate::things::files::transfer::TransferError;
 use crate::things::files::{Credentials, FileName, FileRecord, Owner, Put};
 use crate::tr50::envelope::{Members, Param, RawParams};
@@ -199,7 +202,7 @@ pub fn put(
         log_complete: announced.log_complete.unwrap_or(false),
         basic_auth: announced.basic_auth.and_then(|login| login.0),
     };
-    let (id, asker) = (ticket_id()?, call.session.who().principal());
+    let (id, asker) = (ticket_id()?, asker(call, owner, "file.put"));
     call.app.files.announce(id, asker, owner, put, call.app.clock.now()).map_err(too_many)?;
     Ok(Ticket { file_id: id.secret() })
 }
@@ -219,7 +222,7 @@ pub fn get(
         crc32: record.crc32,
         sha256: record.sha256.clone(),
     };
-    let asker = call.session.who().principal();
+    let asker = asker(call, owner, "file.get");
     call.app.files.lend(id, asker, owner, record, call.app.clock.now()).map_err(too_many)?;
     Ok(offer)
 }
@@ -263,6 +266,16 @@ impl FileView {
             tags: record.tags,
         }
     }
+}
+
+/// The caller, whose ticket for a file of this owner is good as long as it may use this command.
+fn asker(call: &Call<'_>, owner: Owner, command: &'static str) -> Asker {
+    // The tickets are in the app.
+    let (app, session) = (Arc::downgrade(call.app), call.session.clone());
+    Asker::new(session.who().principal(), move || {
+        let still = |app: Arc<App>| app.may_still(&session, (owner.org, owner.thing), command);
+        app.upgrade().is_some_and(still)
+    })
 }
 
 /// In the cloud's words (`docs/protocol/tr50.md` 4.3).
