@@ -36,6 +36,7 @@ pub struct Metrics {
     broker_out: Counter,
     broker_dropped: Counter,
     publishes_refused: Counters<2>,
+    publishes_withheld: Counter,
     kept_sessions: Gauge,
     kept_sessions_evicted: Counter,
     retained: Gauge,
@@ -102,6 +103,11 @@ impl Metrics {
                 r,
                 "mqtt_publishes_refused",
                 "MQTT publishes that were not carried out, by quality of service and reason",
+            ),
+            publishes_withheld: counter(
+                r,
+                "mqtt_publishes_withheld",
+                "MQTT publishes whose clients had to wait: over the rate, or without a store",
             ),
             kept_sessions: gauge(r, "mqtt_kept_sessions", "MQTT sessions that outlive connections"),
             kept_sessions_evicted: counter(
@@ -209,6 +215,11 @@ impl Metrics {
     pub fn publish_refused(&self, qos: QoS, reason: &'static str) {
         let qos = ["0", "1", "2"][qos as usize];
         self.publishes_refused.get_or_create(&[("qos", qos), ("reason", reason)]).inc();
+    }
+
+    /// A client has to wait with what follows a publish that can't be carried out now.
+    pub fn publish_withheld(&self) {
+        self.publishes_withheld.inc();
     }
 
     /// Notes points of telemetry that were taken.

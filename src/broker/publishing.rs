@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base::{OrgId, limits as bounds, topic};
 use mqtt::QoS;
 use store::{Batch, Receipt, StoreError};
+use tokio::time::Instant;
 
 use super::message::Message;
 use super::session::{Offered, Session};
@@ -120,7 +122,9 @@ impl Broker {
         };
         match self.publish(org, message, None, Batch::default()) {
             Some(Ok(FanOut::More(publishing))) => {
-                tokio::spawn(async move { publishing.finish().await.map_err(log) });
+                tokio::spawn(
+                    async move { publishing.finish(bounds::WITHHELD_WAIT).await.map_err(log) },
+                );
             }
             Some(Err(error)) => log(error),
             Some(Ok(FanOut::Published(_))) | None => {}
@@ -174,10 +178,14 @@ impl Publishing {
     /// Hands the message to all, when the store has room, and gives others their turn in between.
     ///
     /// # Errors
-    /// The store takes no more: who has the message kept may not get it.
-    pub async fn finish(mut self: Box<Self>) -> Result<Published, StoreError> {
+    /// The store takes no more, or had no room for `wait`: who has the message kept may not get it.
+    pub async fn finish(mut self: Box<Self>, wait: Duration) -> Result<Published, StoreError> {
         loop {
+            let until = Instant::now() + wait;
             while self.waits() {
+                if Instant::now() >= until {
+                    return Err(StoreError::Busy);
+                }
                 tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
             }
             if let Some(published) = self.run()? {

@@ -92,7 +92,9 @@ impl Rig {
         let fan_out = self.broker.publish(ORG, message, None, Batch::default());
         let published = match fan_out.expect("a topic").expect("stored") {
             FanOut::Published(published) => published,
-            FanOut::More(publishing) => publishing.finish().await.expect("stored"),
+            FanOut::More(publishing) => {
+                publishing.finish(bounds::WITHHELD_WAIT).await.expect("stored")
+            }
         };
         assert!(published.retained);
         published.receipt.await.expect("stored");

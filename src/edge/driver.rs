@@ -71,6 +71,18 @@ pub trait Peer: Send + Sized {
         owed: &mut Owed<Self>,
     ) -> Result<(), Self::Closing>;
 
+    /// Whether the work that the next bytes wait for may take long: some more are read meanwhile, for
+    /// [`Peer::look_ahead`], and silence does not count.
+    fn is_paused(&self) -> bool {
+        false
+    }
+
+    /// Answers what needs no order among bytes that wait; they come to [`Peer::receive`] later.
+    fn look_ahead(&mut self, _bytes: &[u8], _out: &mut Vec<u8>) {}
+
+    /// The connection closes: work that may take long comes to its end.
+    fn give_up(&self) {}
+
     /// Room for half a frame before the login; none if that needs none.
     fn lease(&self) -> Option<Lease> {
         None
@@ -223,6 +235,13 @@ impl<P: Peer> Connection<P> {
             if self.poll_write(cx, output).is_err() {
                 return Poll::Ready(self.peer.on_eof());
             }
+            if self.owed.is_blocked() && self.has_room() && self.peer.is_paused() {
+                match self.poll_ahead(cx, input, output) {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(closing)) => return Poll::Ready(closing),
+                    Poll::Pending => break,
+                }
+            }
             if self.owed.is_blocked() || !self.has_room() {
                 break;
             }
@@ -311,6 +330,32 @@ impl<P: Peer> Connection<P> {
         };
         let held = ready!(lease.poll_hold(cx, self.partial.capacity()));
         Poll::Ready(held.map_err(|_| self.peer.on_timeout()))
+    }
+
+    /// Reads a bounded part of what comes while the peer is paused. Ready while that may bring an
+    /// answer.
+    fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut [u8],
+        output: &mut Vec<u8>,
+    ) -> Poll<Result<(), P::Closing>> {
+        self.peer.look_ahead(&self.partial, output);
+        if !output.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.at_end || self.partial.len() >= limits::READ_BYTES {
+            return Poll::Pending;
+        }
+        let mut buffer = ReadBuf::new(input);
+        if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).is_err() {
+            return Poll::Ready(Err(self.peer.on_eof()));
+        }
+        let bytes = buffer.filled();
+        self.at_end = bytes.is_empty();
+        self.last_bytes = Instant::now();
+        self.partial.extend_from_slice(bytes);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_read(
@@ -430,6 +475,10 @@ impl<P: Peer> Connection<P> {
     /// Ends the connection when nothing has come for too long. The timer is not moved by every
     /// packet: when it rings, it is set again for what is left.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
+        if self.owed.is_blocked() && self.peer.is_paused() {
+            // It is not read, and so not silent; the timer is set when it is read again.
+            return Poll::Pending;
+        }
         loop {
             let Some(timeout) = self.peer.idle_timeout() else { return Poll::Pending };
             ready!(self.timer.as_mut().poll(cx));
@@ -445,6 +494,7 @@ impl<P: Peer> Connection<P> {
     async fn close(mut self, closing: P::Closing) {
         // The rest of a frame does not come any more.
         self.partial = Vec::new();
+        self.peer.give_up();
         let before = self.before_login.take();
         let is_stopped = before.is_some_and(|before| before.stop.now_or_never().is_some());
         let mut unsent = Vec::from(std::mem::take(&mut self.unsent));

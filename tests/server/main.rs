@@ -49,6 +49,7 @@ mod permissions;
 mod plaintext;
 mod readme;
 mod regressions;
+mod revocation;
 mod shape;
 mod shown_sessions;
 mod signals;
@@ -61,6 +62,7 @@ mod tls;
 mod topic_rights;
 mod two_servers;
 mod whole_objects;
+mod withheld;
 mod wrong_doors;
 
 use support::Program;

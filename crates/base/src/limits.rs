@@ -455,7 +455,19 @@ pub const TOPIC_ALIASES_SENT_MAX: u16 = 32;
 /// Bytes of a CONNECT: five texts of 65,535 bytes (MQTT 3.1.3), and properties.
 pub const CONNECT_BYTES_MAX: usize = 6 * 65_536;
 
-/// How long a publisher waits for room in the store, and how often it asks.
+/// How long a publish that can't be carried out now, over the rate or without room in the store, is
+/// tried; meanwhile its client is not read. Longer than a device's burst, and less than the keep-alive
+/// that most clients ask for.
+pub const WITHHELD_WAIT: Duration = Duration::from_secs(30);
+
+/// By how much longer at most, at random: a fleet whose connections close then, without the
+/// acknowledgement, does not come back all at once.
+pub const WITHHELD_SPREAD: Duration = Duration::from_secs(15);
+
+/// How often it is tried while the store takes nothing: nothing else tells of its recovery.
+pub const WITHHELD_POLL: Duration = Duration::from_millis(250);
+
+/// How often a publisher that waits for room in the store asks for it.
 pub const STORE_ROOM_POLL: Duration = Duration::from_millis(5);
 
 /// Wills that wait for their delay.

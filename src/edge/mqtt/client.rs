@@ -18,6 +18,7 @@ use super::connect::{self, Accepted, Login};
 use super::logged_in::LoggedIn;
 use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
+use super::thing_command::Outcome;
 use super::topics::TopicWork;
 use crate::app::Lease;
 use crate::edge::driver::{LastReplies, Peer};
@@ -94,15 +95,24 @@ pub enum Done {
         /// Whether it is a PUBREL.
         releases: bool,
     },
-    /// A command that was published to a topic, with its reason code.
+    /// A command that was published to a topic.
     Command {
         /// The quality of service of the PUBLISH.
         qos: QoS,
         /// Its packet id.
         pkid: u16,
         /// What became of it.
-        code: u8,
+        outcome: Outcome,
     },
+    /// A publish was withheld for too long.
+    Lost {
+        /// The quality of service of the PUBLISH.
+        qos: QoS,
+        /// Its packet id.
+        pkid: u16,
+    },
+    /// The connection closes, as all of those whose publishes were lost.
+    Closes,
 }
 
 /// What the connection of a client has still to send.
@@ -116,13 +126,15 @@ pub struct Client {
     version: Version,
     outbox: Arc<Outbox>,
     logged_in: Option<Box<LoggedIn>>,
+    /// Bytes of the next packets that were looked at already while one before them waits.
+    ahead: usize,
 }
 
 impl Client {
     /// A client that has said nothing yet.
     pub fn new(server: Arc<MqttServer>, info: ConnInfo, full: bool) -> Self {
         let outbox = Arc::new(Outbox::new(true));
-        Self { server, info, full, version: Version::V311, outbox, logged_in: None }
+        Self { server, info, full, version: Version::V311, outbox, logged_in: None, ahead: 0 }
     }
 
     /// Bytes of the largest frame that is accepted. Before the login it is small: there is no
@@ -268,17 +280,24 @@ impl Peer for Client {
         {
             match Frame::find(rest, self.version, self.frame_max()) {
                 Ok(Some(frame)) => {
+                    let answered = used < self.ahead;
                     used += frame.length;
-                    self.frame(&frame, now, out, owed)?;
+                    if !(answered && matches!(frame.packet(self.version), Ok(Packet::PingReq))) {
+                        self.frame(&frame, now, out, owed)?;
+                    }
                 }
                 Ok(None) => break,
                 Err(malformed) => return Err(self.refuse(malformed, out)),
             }
         }
+        self.ahead = self.ahead.saturating_sub(used);
         Ok(used)
     }
 
     fn finish(&mut self, done: Done, out: &mut Vec<u8>, owed: &mut Owed) -> Result<(), Closing> {
+        if let Some(logged_in) = self.logged_in.as_mut().filter(|_| !owed.is_blocked()) {
+            logged_in.resume_reading();
+        }
         match (done, &mut self.logged_in) {
             (Done::Login(accepted), _) => {
                 let Accepted { connack, logged_in } = *accepted;
@@ -290,7 +309,7 @@ impl Peer for Client {
                 logged_in.greet(&self.server, out);
             }
             (Done::Topics(work), Some(logged_in)) => {
-                logged_in.finish_topics(&self.server, work, out)?;
+                logged_in.finish_topics(&self.server, work, out, owed)?;
                 // What came meanwhile makes room for what the client sends next.
                 self.send_pushed(out.len() < limits::UNSENT_BYTES_MAX, out)?;
             }
@@ -303,12 +322,16 @@ impl Peer for Client {
             (Done::Again { ack, releases: false }, Some(logged_in)) => {
                 logged_in.taken(&self.server, ack, out, owed);
             }
-            (Done::Command { qos, pkid, code }, Some(logged_in)) => {
-                logged_in.acknowledge_later(&self.server, qos, pkid, Some(code), out)?;
+            (Done::Command { qos, pkid, outcome }, Some(logged_in)) => {
+                logged_in.finish_command(&self.server, (qos, pkid), outcome, out, owed)?;
             }
             (Done::Stored { qos, pkid, code }, Some(logged_in)) => {
-                logged_in.acknowledge_later(&self.server, qos, pkid, code, out)?;
+                logged_in.acknowledge_later(&self.server, qos, pkid, code, out, owed)?;
             }
+            (Done::Lost { qos, pkid }, Some(logged_in)) => {
+                return Err(logged_in.lost(&self.server, qos, pkid));
+            }
+            (Done::Closes, Some(_)) => return Err(Closing::broken(reason::UNSPECIFIED)),
             (Done::Taken { pkid }, Some(_)) => {
                 encode::pubrel(out, self.version, pkid, reason::SUCCESS);
             }
@@ -317,7 +340,31 @@ impl Peer for Client {
             }
             (_, None) => {}
         }
+        if let Some(logged_in) = &mut self.logged_in {
+            logged_in.try_withheld(&self.server, owed);
+        }
         Ok(())
+    }
+
+    fn is_paused(&self) -> bool {
+        self.logged_in.as_ref().is_some_and(|logged_in| logged_in.is_paused())
+    }
+
+    fn look_ahead(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        while let Some(rest) = bytes.get(self.ahead..).filter(|rest| !rest.is_empty())
+            && let Ok(Some(frame)) = Frame::find(rest, self.version, self.frame_max())
+        {
+            self.ahead += frame.length;
+            if matches!(frame.packet(self.version), Ok(Packet::PingReq)) {
+                encode::pingresp(out);
+            }
+        }
+    }
+
+    fn give_up(&self) {
+        if let Some(logged_in) = &self.logged_in {
+            logged_in.give_up();
+        }
     }
 
     fn lease(&self) -> Option<Lease> {

@@ -2,6 +2,7 @@
 
 mod acks;
 mod request;
+mod withheld;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,9 +15,12 @@ use ::mqtt::{Packet, Publish, QoS, Version, reason};
 use base::{ConnInfo, OrgId, Timestamp, excerpt, limits};
 use rules::directory::{Outbox, Principal, Push, Reason, Session};
 use store::{Batch, Receipt, StoreError};
+use tokio_util::sync::CancellationToken;
 
 use self::acks::Acks;
 use self::request::Unclaimed;
+pub(super) use self::withheld::carry_out;
+use self::withheld::{Withheld, may_succeed_later};
 use super::MqttServer;
 use super::client::{Closing, Done, Owed};
 use super::near_topic::{self, Did};
@@ -72,6 +76,10 @@ pub struct LoggedIn {
     /// Acknowledgements that wait for a command, and those behind them.
     acks: Acks,
     unclaimed: Option<Box<Unclaimed>>,
+    /// Commands that wait for another trial, each with its acknowledgement in `acks`.
+    withheld: VecDeque<Withheld>,
+    /// Set while the next packets wait for a publish that may take long; ends that wait.
+    paused: Option<CancellationToken>,
     /// Whether others had their turn since bytes came.
     had_turn: bool,
     /// Whether the log has a line on a topic that it most likely did not mean.
@@ -101,6 +109,8 @@ impl LoggedIn {
             aliases: Vec::new(),
             acks: Acks::default(),
             unclaimed: None,
+            withheld: VecDeque::new(),
+            paused: None,
             had_turn: false,
             noted: false,
         }
@@ -231,7 +241,7 @@ impl LoggedIn {
         }
         match Destination::of(publish.topic) {
             Destination::Dispatcher { compressed, suffix } => {
-                if self.accept(server, publish.qos, publish.pkid, out)? {
+                if self.accept(server, publish.qos, publish.pkid, out, owed)? {
                     self.request(server, publish, (compressed, suffix), now, out, owed);
                 }
                 Ok(())
@@ -239,6 +249,7 @@ impl LoggedIn {
             Destination::Thing(topic) => self.command(server, publish, topic, now, out, owed),
             Destination::Reserved => {
                 self.note(Did::Publish(publish.payload), publish.topic);
+                server.app.metrics.publish_refused(publish.qos, "not_authorized");
                 let code = reason::NOT_AUTHORIZED;
                 self.acknowledge(publish.qos, publish.pkid, code, out)
             }
@@ -305,12 +316,15 @@ impl LoggedIn {
         qos: QoS,
         pkid: u16,
         out: &mut Vec<u8>,
+        owed: &mut Owed,
     ) -> Result<bool, Closing> {
         let batch = self.take_id(server, qos, pkid)?;
         match server.app.broker.submit(batch) {
             // After a crash in between, a client that has no PUBREC asks again.
             Ok(receipt) => drop(receipt),
-            Err(_) => return self.acknowledge_lost(server, qos, pkid, out).map(|()| false),
+            Err(_) => {
+                return self.acknowledge_lost(server, qos, pkid, out, owed).map(|()| false);
+            }
         }
         self.acknowledge(qos, pkid, reason::SUCCESS, out).map(|()| true)
     }
@@ -338,7 +352,7 @@ impl LoggedIn {
             }
             Err(error) => {
                 not_stored(&error);
-                self.acknowledge_lost(server, qos, pkid, out)
+                self.acknowledge_lost(server, qos, pkid, out, owed)
             }
         }
     }
@@ -351,15 +365,24 @@ impl LoggedIn {
         qos: QoS,
         pkid: u16,
         out: &mut Vec<u8>,
+        owed: &mut Owed,
     ) -> Result<(), Closing> {
+        server.app.metrics.publish_refused(qos, "store");
         if qos == QoS::AtMostOnce {
             return Ok(());
         }
         self.give_back(server, qos, pkid, reason::UNSPECIFIED);
         if self.options.version != Version::V5 {
-            return Err(Closing::broken(reason::UNSPECIFIED));
+            return self.lose(owed);
         }
         self.acknowledge(qos, pkid, reason::UNSPECIFIED, out)
+    }
+
+    /// A publish was withheld for too long.
+    pub fn lost(&mut self, server: &MqttServer, qos: QoS, pkid: u16) -> Closing {
+        server.app.metrics.publish_refused(qos, "withheld");
+        self.give_back(server, qos, pkid, reason::UNSPECIFIED);
+        Closing::broken(reason::UNSPECIFIED)
     }
 
     /// Notes that a message with QoS 2 was taken, until its PUBREL comes; what is to be stored of
@@ -404,14 +427,18 @@ impl LoggedIn {
         pkid: u16,
         code: Option<u8>,
         out: &mut Vec<u8>,
+        owed: &mut Owed,
     ) -> Result<(), Closing> {
         self.give_back(server, qos, pkid, code.unwrap_or(reason::UNSPECIFIED));
+        if code.is_none() {
+            server.app.metrics.publish_refused(qos, "store");
+        }
         let code = match code {
             Some(code) => code,
             None if self.options.version == Version::V5 || qos == QoS::AtMostOnce => {
                 reason::UNSPECIFIED
             }
-            None => return Err(Closing::broken(reason::UNSPECIFIED)),
+            None => return self.lose(owed),
         };
         self.acks.keep(qos, pkid, code);
         while let Some((qos, pkid, code)) = self.acks.next() {
@@ -504,35 +531,45 @@ impl LoggedIn {
     ) -> Result<(), Closing> {
         let (qos, pkid) = (publish.qos, publish.pkid);
         let Some(command) = ThingCommand::read(topic, publish.payload) else {
+            server.app.metrics.publish_refused(qos, "payload");
             return self.acknowledge(qos, pkid, reason::PAYLOAD_FORMAT_INVALID, out);
         };
         // Before it is executed: it must not be executed and then be refused.
         let id = self.take_id(server, qos, pkid)?;
         let begun = command.begin(&server.app, &self.caller, now);
+        if let Begun::Failed(command, failure) = begun {
+            if self.knows_only_acks(qos) && may_succeed_later(&failure) {
+                self.expect_ack(qos, pkid)?;
+                self.withhold(server, Withheld { qos, pkid, command, failure, id }, owed);
+                return Ok(());
+            }
+            drop(server.app.broker.submit(id));
+            let code = self.judge(server, qos, &command, &failure);
+            self.give_back(server, qos, pkid, code);
+            return self.acknowledge(qos, pkid, code, out);
+        }
         // Behind what it changes: after a crash in between it is carried out twice, not lost.
         let stored = server.app.broker.submit(id);
-        let judged = match begun {
-            Begun::Done(code) if code >= reason::UNSPECIFIED => {
-                self.give_back(server, qos, pkid, code);
-                return self.acknowledge(qos, pkid, code, out);
-            }
-            Begun::Done(code) => {
-                return self.acknowledge_stored(server, (qos, pkid), (code, stored), out, owed);
-            }
-            Begun::Later(judged) => judged.and_stored(stored),
+        let Begun::Later(judged) = begun else {
+            let stored = (reason::SUCCESS, stored);
+            return self.acknowledge_stored(server, (qos, pkid), stored, out, owed);
         };
-        let bytes = publish.payload.len();
-        if !owed.has_room(bytes) {
-            owed.block(Box::pin(async move {
-                let code = Some(judged.await);
-                Done::Topics(TopicWork::Published { qos, pkid, code })
-            }));
-            return Ok(());
+        self.expect_ack(qos, pkid)?;
+        let (bytes, judged) = (publish.payload.len(), judged.and_stored(stored));
+        let promise = Promise::Command(qos, pkid, judged);
+        if owed.has_room(bytes) {
+            owed.push(bytes, promise);
+        } else {
+            owed.block(Box::pin(promise));
         }
+        Ok(())
+    }
+
+    /// Keeps the place of an acknowledgement that comes later.
+    fn expect_ack(&mut self, qos: QoS, pkid: u16) -> Result<(), Closing> {
         if qos != QoS::AtMostOnce && !self.acks.push(qos, pkid, None) {
             return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
         }
-        owed.push(bytes, Promise::Command(qos, pkid, judged));
         Ok(())
     }
 
@@ -577,6 +614,7 @@ impl LoggedIn {
             return Ok(());
         }
         let Some(fan_out) = broker.publish(org, message, from, batch) else {
+            server.app.metrics.publish_refused(qos, "topic");
             self.give_back(server, qos, pkid, reason::TOPIC_INVALID);
             return self.acknowledge(qos, pkid, reason::TOPIC_INVALID, out);
         };
@@ -596,7 +634,7 @@ impl LoggedIn {
                 self.acknowledge_stored(server, (qos, pkid), (code, stored), out, owed)
             }
             Ok(FanOut::More(publishing)) => {
-                publish_later(publishing, qos, pkid, owed);
+                self.publish_later(publishing, (qos, pkid), owed);
                 Ok(())
             }
             Err(error) => {
@@ -652,6 +690,7 @@ impl LoggedIn {
         server: &MqttServer,
         work: TopicWork,
         out: &mut Vec<u8>,
+        owed: &mut Owed,
     ) -> Result<(), Closing> {
         match work {
             TopicWork::Published { qos, pkid, code: Some(code) } => {
@@ -659,7 +698,11 @@ impl LoggedIn {
                 self.acknowledge(qos, pkid, code, out)
             }
             TopicWork::Published { qos, pkid, code: None } => {
-                self.acknowledge_lost(server, qos, pkid, out)
+                self.acknowledge_lost(server, qos, pkid, out, owed)
+            }
+            TopicWork::Publishing { qos, pkid, publishing } => {
+                self.publish_later(publishing, (qos, pkid), owed);
+                Ok(())
             }
             TopicWork::Yielded => Ok(()),
             TopicWork::Subscribed { topics, pkid, codes } => {
@@ -737,6 +780,9 @@ impl LoggedIn {
     ) {
         let now = server.app.clock.now();
         let unclaimed = self.unclaimed.take().map(|unclaimed| unclaimed.recent());
+        for withheld in std::mem::take(&mut self.withheld) {
+            self.give_back(server, withheld.qos, withheld.pkid, reason::UNSPECIFIED);
+        }
         if let Some(topics) = self.topics.take() {
             topics.close(self.session.org_id(), self.options.expiry_s, now);
         }
@@ -847,23 +893,18 @@ fn publish_in_turn(
         let code = match broker.publish(org, message, from.as_deref(), batch) {
             None => Some(reason::TOPIC_INVALID),
             Some(Ok(FanOut::Published(published))) => stored(published).await,
-            Some(Ok(FanOut::More(publishing))) => finished(publishing).await,
+            Some(Ok(FanOut::More(publishing))) => {
+                return Done::Topics(TopicWork::Publishing { qos, pkid, publishing });
+            }
             Some(Err(error)) => not_stored(&error),
         };
         Done::Topics(TopicWork::Published { qos, pkid, code })
     }));
 }
 
-/// Publishes to many subscribers, or when the store has room; meanwhile the client waits.
-fn publish_later(publishing: Box<Publishing>, qos: QoS, pkid: u16, owed: &mut Owed) {
-    owed.block(Box::pin(async move {
-        let code = finished(publishing).await;
-        Done::Topics(TopicWork::Published { qos, pkid, code })
-    }));
-}
-
-async fn finished(publishing: Box<Publishing>) -> Option<u8> {
-    match publishing.finish().await {
+/// Publishes as far as it goes; gives up when the store has had no room for so long.
+async fn finished(publishing: Box<Publishing>, wait: Duration) -> Option<u8> {
+    match publishing.finish(wait).await {
         Ok(published) => stored(published).await,
         Err(error) => not_stored(&error),
     }

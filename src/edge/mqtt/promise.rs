@@ -84,7 +84,7 @@ impl Future for Promise {
             }
             Self::Command(qos, pkid, judged) => {
                 let (qos, pkid) = (*qos, *pkid);
-                Pin::new(judged).poll(cx).map(|code| Done::Command { qos, pkid, code })
+                Pin::new(judged).poll(cx).map(|outcome| outcome.into_done(qos, pkid))
             }
         }
     }

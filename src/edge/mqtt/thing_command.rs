@@ -4,26 +4,24 @@
 //! the reason code says how. The retain flag means nothing here.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use ::mqtt::reason;
-use base::{Code, Failure, Timestamp, utf8};
+use ::mqtt::{QoS, reason};
+use base::{Failure, Timestamp, utf8};
 use smallvec::SmallVec;
 use store::{Receipt, StoreError};
 
+use super::client::Done;
 use crate::app::App;
-use crate::logging::PeerLog;
-use crate::peer_log;
 use crate::things::feed::{ThingTopic, Topic};
 use crate::tr50::dispatch::{Caller, Pending, execute_one};
 use crate::tr50::envelope::{Body, RawParams};
 
 /// A command that was published.
 #[derive(Clone, Debug)]
-pub(super) struct ThingCommand {
+pub struct ThingCommand {
     name: &'static str,
     /// The key of the thing; none for the session's own.
     thing: Option<String>,
@@ -36,20 +34,36 @@ pub(super) struct ThingCommand {
 
 /// How far a command got at once.
 pub(super) enum Begun {
-    /// It is done; its reason code.
-    Done(u8),
+    /// It is done.
+    Done,
+    /// It failed.
+    Failed(ThingCommand, Failure),
     /// It waits for the store.
     Later(Box<Judged>),
 }
 
-/// A command that waits for the store: resolves to its reason code.
+/// What became of a command.
+pub enum Outcome {
+    /// It is done, and its packet id is stored as this reason code says.
+    Stored(u8),
+    /// It failed.
+    Failed(ThingCommand, Failure),
+}
+
+impl Outcome {
+    /// The same, of the command in a packet.
+    pub(super) const fn into_done(self, qos: QoS, pkid: u16) -> Done {
+        Done::Command { qos, pkid, outcome: self }
+    }
+}
+
+/// A command that waits for the store.
 pub struct Judged {
-    name: &'static str,
-    peer: SocketAddr,
+    command: Option<ThingCommand>,
     pending: Pending,
     /// For its packet id, which is stored behind it.
     id: Receipt,
-    code: Option<u8>,
+    done: bool,
 }
 
 impl Judged {
@@ -62,19 +76,21 @@ impl Judged {
 }
 
 impl Future for Judged {
-    type Output = u8;
+    type Output = Outcome;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u8> {
-        if self.code.is_none() {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if !self.done {
             let mut reply = ready!(Pin::new(&mut self.pending).poll(cx));
             let failure = reply.failure.take();
             // There is nobody to send it to; what follows it is done.
             reply.send(drop);
-            self.code = Some(judge(self.name, self.peer, failure.map_or(Ok(()), Err)));
+            self.done = true;
+            if let Some((command, failure)) = self.command.take().zip(failure) {
+                return Poll::Ready(Outcome::Failed(command, failure));
+            }
         }
-        let stored = ready!(Pin::new(&mut self.id).poll(cx));
-        let code = self.code.unwrap_or(reason::SUCCESS);
-        Poll::Ready(if stored.is_ok() { code } else { reason::UNSPECIFIED })
+        let stored = ready!(Pin::new(&mut self.id).poll(cx)).is_ok();
+        Poll::Ready(Outcome::Stored(if stored { reason::SUCCESS } else { reason::UNSPECIFIED }))
     }
 }
 
@@ -102,38 +118,28 @@ impl ThingCommand {
         [("key", self.key.as_str()), (self.member, &self.value)].into_iter().chain(thing).collect()
     }
 
+    /// What the command is called.
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Executes the command; what it changes is changed when this returns.
-    pub(super) fn begin(&self, app: &Arc<App>, caller: &Caller, now: Timestamp) -> Begun {
-        let (name, peer) = (self.name, caller.conn.remote_addr);
-        let body = Body { command: name.into(), params: RawParams::Named(&self.texts()) };
-        match execute_one(app, caller, &body, now, &mut Vec::new()) {
+    pub(super) fn begin(self, app: &Arc<App>, caller: &Caller, now: Timestamp) -> Begun {
+        let begun = {
+            let params = RawParams::Named(&self.texts());
+            let body = Body { command: self.name.into(), params };
+            execute_one(app, caller, &body, now, &mut Vec::new())
+        };
+        match begun {
             Ok(Some(pending)) => Begun::Later(Box::new(Judged {
-                name,
-                peer,
+                command: Some(self),
                 pending,
                 id: Receipt::nothing(),
-                code: None,
+                done: false,
             })),
-            Ok(None) => Begun::Done(judge(name, peer, Ok(()))),
-            Err(failure) => Begun::Done(judge(name, peer, Err(failure))),
+            Ok(None) => Begun::Done,
+            Err(failure) => Begun::Failed(self, failure),
         }
-    }
-}
-
-/// The reason code for what became of a command. Clients before MQTT 5 do not learn of a failure,
-/// so it is in the log.
-fn judge(name: &str, peer: SocketAddr, outcome: Result<(), Failure>) -> u8 {
-    static LOG: PeerLog = PeerLog::new(5);
-    let Err(failure) = outcome else { return reason::SUCCESS };
-    let code = failure.code.0;
-    peer_log!(LOG, %peer, code, message = %failure.message, "{name} by a topic failed");
-    match failure.code {
-        Code::PERMISSION_DENIED | Code::WRONG_SESSION_KIND => reason::NOT_AUTHORIZED,
-        Code::NOT_FOUND | Code::PARAMETER_MISSING => reason::TOPIC_INVALID,
-        Code::PARAMETER_INVALID => reason::PAYLOAD_FORMAT_INVALID,
-        Code::RATE_LIMITED | Code::BUSY => reason::QUOTA_EXCEEDED,
-        Code::INTERNAL => reason::UNSPECIFIED,
-        _ => reason::IMPLEMENTATION_SPECIFIC,
     }
 }
 

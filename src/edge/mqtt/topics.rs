@@ -25,7 +25,7 @@ use super::inflight::{Inflight, Sent};
 use super::logged_in::ConnectOptions;
 use super::reply::Watcher;
 use crate::broker::{
-    Delivery, Identity, Link, Owner, Place, Queued, RELEASE_BYTES, Refusal, Replay,
+    Delivery, Identity, Link, Owner, Place, Publishing, Queued, RELEASE_BYTES, Refusal, Replay,
     Session as BrokerSession, Subscription, packet_id,
 };
 use crate::edge::pending::Work;
@@ -82,6 +82,15 @@ pub enum TopicWork {
         pkid: u16,
         /// The reason code for its acknowledgement; none: it was not stored, and may be sent again.
         code: Option<u8>,
+    },
+    /// A message goes to many, or waits for the store.
+    Publishing {
+        /// Its quality of service.
+        qos: QoS,
+        /// Its packet id.
+        pkid: u16,
+        /// The rest of the work.
+        publishing: Box<Publishing>,
     },
     /// Others had their turn.
     Yielded,

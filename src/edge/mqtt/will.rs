@@ -10,14 +10,13 @@ use ::mqtt::packet;
 use ::mqtt::reason;
 use base::{OrgId, Timestamp, limits, topic};
 use parking_lot::Mutex;
-use rules::directory::{Reason, Session};
+use rules::directory::{End, Reason, Session};
 use tokio::task::AbortHandle;
 
 use super::MqttServer;
-use super::logged_in::Destination;
-use super::thing_command::{Begun, ThingCommand};
+use super::logged_in::{Destination, carry_out};
+use super::thing_command::ThingCommand;
 use crate::broker::{Message, Owner};
-use crate::tr50::dispatch::Caller;
 
 /// A will, and how long to wait with it.
 pub(super) struct Will {
@@ -203,19 +202,15 @@ impl Left {
             Last::Message(message) => {
                 publish_message(server, self.org, &self.session, &message);
             }
-            // Who was thrown out, or whose thing was deleted, has nothing more to say of things.
-            Last::Command(_)
-                if self.session.end().is_some_and(|end| end.reason == Reason::Revoked) => {}
-            // While it waited, its rights may have gone.
-            Last::Command(_) if !server.app.has_access_of_then(&self.session).unwrap_or(false) => {}
+            // Who was thrown out, or whose thing was deleted, has nothing more to say of things; and
+            // while it waited, its rights may have gone.
             Last::Command(command) => {
-                let conn = *self.session.conn();
-                let caller = Caller { session: Some(self.session), conn };
-                if let Begun::Later(judged) =
-                    command.begin(&server.app, &caller, server.app.clock.now())
-                {
-                    judged.await;
-                }
+                let may = || {
+                    let revoked = |end: End| end.reason == Reason::Revoked;
+                    !self.session.end().is_some_and(revoked)
+                        && server.app.has_access_of_then(&self.session).unwrap_or(false)
+                };
+                carry_out(server, self.session.clone(), command, may).await;
             }
         }
     }

@@ -1,0 +1,304 @@
+//! Publishes that can't be carried out now but may be later: over the rate, or while the store takes
+//! nothing. A client of MQTT 5 is told so. An earlier one knows only the acknowledgement, which
+//! would be a lie: its connection is not read until the publish is carried out, and closes without
+//! the acknowledgement when that takes too long, so that the client sends it again.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::mqtt::{QoS, Version, reason};
+use base::{Code, Failure, Timestamp, limits};
+use rules::directory::Session;
+use store::Batch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::LoggedIn;
+use crate::broker::Publishing;
+use crate::edge::mqtt::MqttServer;
+use crate::edge::mqtt::client::{Closing, Done, Owed};
+use crate::edge::mqtt::thing_command::{Begun, Outcome, ThingCommand};
+use crate::edge::mqtt::topics::TopicWork;
+use crate::logging::PeerLog;
+use crate::peer_log;
+use crate::random::random;
+use crate::tr50::dispatch::Caller;
+
+/// A command that could not be carried out, and the packet that it came in.
+pub(super) struct Withheld {
+    pub qos: QoS,
+    pub pkid: u16,
+    pub command: ThingCommand,
+    pub failure: Failure,
+    /// What is to be stored with it.
+    pub id: Batch,
+}
+
+/// How long something is tried.
+pub(in crate::edge::mqtt) struct Trial {
+    until: Instant,
+}
+
+impl Trial {
+    pub(in crate::edge::mqtt) fn new() -> Self {
+        Self { until: Instant::now() + limits::WITHHELD_WAIT + spread() }
+    }
+
+    /// Waits until it may succeed; false when it was tried for long enough.
+    pub(in crate::edge::mqtt) async fn wait(&self, failure: &Failure, now: Timestamp) -> bool {
+        let now = now.as_millis();
+        let pause = match failure.code {
+            // Commands are counted by the second.
+            Code::RATE_LIMITED => Duration::from_millis((1000 - now.rem_euclid(1000)) as u64),
+            _ => limits::WITHHELD_POLL,
+        };
+        let over = Instant::now() + pause > self.until;
+        tokio::time::sleep_until((Instant::now() + pause).min(self.until)).await;
+        !over
+    }
+}
+
+/// Whether a publish that failed so is worth another trial: what the server failed at, too, for
+/// nothing is wrong with what was published.
+pub(in crate::edge::mqtt) const fn may_succeed_later(failure: &Failure) -> bool {
+    failure.is_temporary() || failure.code.0 == Code::INTERNAL.0
+}
+
+/// By how much longer a client waits, at random.
+fn spread() -> Duration {
+    let share = random::<2>().map_or(0, u16::from_be_bytes);
+    limits::WITHHELD_SPREAD * u32::from(share) / u32::from(u16::MAX)
+}
+
+impl LoggedIn {
+    /// Whether the acknowledgement is all that the client will know of a publish.
+    pub(super) fn knows_only_acks(&self, qos: QoS) -> bool {
+        qos != QoS::AtMostOnce && self.options.version != Version::V5
+    }
+
+    /// Takes what became of a command that was published.
+    pub fn finish_command(
+        &mut self,
+        server: &Arc<MqttServer>,
+        (qos, pkid): (QoS, u16),
+        outcome: Outcome,
+        out: &mut Vec<u8>,
+        owed: &mut Owed,
+    ) -> Result<(), Closing> {
+        match outcome {
+            Outcome::Stored(code) => {
+                self.acknowledge_later(server, qos, pkid, Some(code), out, owed)
+            }
+            Outcome::Failed(command, failure)
+                if self.knows_only_acks(qos) && may_succeed_later(&failure) =>
+            {
+                let id = Batch::default();
+                self.withhold(server, Withheld { qos, pkid, command, failure, id }, owed);
+                Ok(())
+            }
+            Outcome::Failed(command, failure) => {
+                let code = self.judge(server, qos, &command, &failure);
+                if qos == QoS::AtMostOnce {
+                    return Ok(());
+                }
+                self.acknowledge_later(server, qos, pkid, Some(code), out, owed)
+            }
+        }
+    }
+
+    /// The reason code for a command that failed, which is counted, and in the log: not everybody
+    /// learns of it.
+    pub(super) fn judge(
+        &self,
+        server: &MqttServer,
+        qos: QoS,
+        command: &ThingCommand,
+        failure: &Failure,
+    ) -> u8 {
+        static LOG: PeerLog = PeerLog::new(5);
+        let (peer, code) = (self.caller.conn.remote_addr, failure.code.0);
+        let (name, message) = (command.name(), &failure.message);
+        peer_log!(LOG, %peer, code, %message, "{name} by a topic failed");
+        let (code, why) = match failure.code {
+            Code::PERMISSION_DENIED | Code::WRONG_SESSION_KIND => {
+                (reason::NOT_AUTHORIZED, "not_authorized")
+            }
+            Code::NOT_FOUND | Code::PARAMETER_MISSING => (reason::TOPIC_INVALID, "topic"),
+            Code::PARAMETER_INVALID => (reason::PAYLOAD_FORMAT_INVALID, "payload"),
+            Code::RATE_LIMITED => (reason::QUOTA_EXCEEDED, "rate"),
+            Code::BUSY | Code::STORE_UNAVAILABLE => (reason::QUOTA_EXCEEDED, "store"),
+            Code::INTERNAL => (reason::UNSPECIFIED, "failure"),
+            _ => (reason::IMPLEMENTATION_SPECIFIC, "other"),
+        };
+        server.app.metrics.publish_refused(qos, why);
+        code
+    }
+
+    /// Tries a command again when it may succeed; its acknowledgement is among those that wait.
+    pub(super) fn withhold(&mut self, server: &MqttServer, withheld: Withheld, owed: &mut Owed) {
+        server.app.metrics.publish_withheld();
+        self.withheld.push_back(withheld);
+        self.try_withheld(server, owed);
+    }
+
+    /// Tries the first of the commands that are withheld, if nothing else is waited for.
+    pub fn try_withheld(&mut self, server: &MqttServer, owed: &mut Owed) {
+        if owed.is_blocked() {
+            return;
+        }
+        let Some(withheld) = self.withheld.pop_front() else { return };
+        let (app, caller) = (server.app.clone(), self.caller.clone());
+        let Withheld { qos, pkid, mut command, mut failure, id } = withheld;
+        let session = self.session.clone();
+        let work = async move {
+            let trial = Trial::new();
+            let code = loop {
+                // Who is thrown out has nothing more to say.
+                if !trial.wait(&failure, app.clock.now()).await || session.end().is_some() {
+                    break None;
+                }
+                let outcome = match command.begin(&app, &caller, app.clock.now()) {
+                    Begun::Done => Outcome::Stored(reason::SUCCESS),
+                    Begun::Failed(command, failure) => Outcome::Failed(command, failure),
+                    Begun::Later(judged) => judged.await,
+                };
+                (command, failure) = match outcome {
+                    Outcome::Stored(code) => break Some(Ok(code)),
+                    Outcome::Failed(command, failure) if !may_succeed_later(&failure) => {
+                        break Some(Err((command, failure)));
+                    }
+                    Outcome::Failed(command, failure) => (command, failure),
+                };
+            };
+            // Also when it failed: what is in memory is in the store then, and is taken back there.
+            let stored = match app.broker.submit(id) {
+                Ok(receipt) => receipt.await.is_ok(),
+                Err(_) => false,
+            };
+            match code {
+                Some(Ok(code)) => Outcome::Stored(if stored { code } else { reason::UNSPECIFIED }),
+                Some(Err((command, failure))) => Outcome::Failed(command, failure),
+                None => return Done::Lost { qos, pkid },
+            }
+            .into_done(qos, pkid)
+        };
+        self.pause(owed, Done::Lost { qos, pkid }, work);
+    }
+
+    /// Publishes to many subscribers, or when the store has room; meanwhile the client waits.
+    pub(super) fn publish_later(
+        &mut self,
+        publishing: Box<Publishing>,
+        (qos, pkid): (QoS, u16),
+        owed: &mut Owed,
+    ) {
+        let lost = TopicWork::Published { qos, pkid, code: None };
+        let wait = limits::WITHHELD_WAIT + spread();
+        self.pause(owed, Done::Topics(lost), async move {
+            let code = super::finished(publishing, wait).await;
+            Done::Topics(TopicWork::Published { qos, pkid, code })
+        });
+    }
+
+    /// A publish was not carried out, and its client will know only that by the missing
+    /// acknowledgement: the connection closes, but not together with those of all others.
+    pub(super) fn lose(&mut self, owed: &mut Owed) -> Result<(), Closing> {
+        if owed.is_blocked() {
+            return Err(Closing::broken(reason::UNSPECIFIED));
+        }
+        self.pause(owed, Done::Closes, async {
+            sleep(spread()).await;
+            Done::Closes
+        });
+        Ok(())
+    }
+
+    /// Lets the client wait for this; `given_up`: what it comes to when the connection closes.
+    fn pause(
+        &mut self,
+        owed: &mut Owed,
+        given_up: Done,
+        work: impl Future<Output = Done> + Send + 'static,
+    ) {
+        let paused = CancellationToken::new();
+        self.paused = Some(paused.clone());
+        owed.block(Box::pin(async move {
+            tokio::select! {
+                biased;
+                done = work => done,
+                () = paused.cancelled() => given_up,
+            }
+        }));
+    }
+
+    /// Whether the client waits for a publish that is withheld, or may take long.
+    pub const fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// Work is done: nothing is waited for.
+    pub fn resume_reading(&mut self) {
+        self.paused = None;
+    }
+
+    /// The connection closes.
+    pub fn give_up(&self) {
+        if let Some(paused) = &self.paused {
+            paused.cancel();
+        }
+    }
+}
+
+/// Carries out the command of a will, which nobody sends again, if `may` still says so.
+pub(in crate::edge::mqtt) async fn carry_out(
+    server: &MqttServer,
+    session: Arc<Session>,
+    mut command: ThingCommand,
+    may: impl Fn() -> bool,
+) {
+    let conn = *session.conn();
+    let (caller, trial) = (Caller { session: Some(session), conn }, Trial::new());
+    while may() {
+        let outcome = match command.begin(&server.app, &caller, server.app.clock.now()) {
+            Begun::Done => return,
+            Begun::Failed(command, failure) => Outcome::Failed(command, failure),
+            Begun::Later(judged) => judged.await,
+        };
+        let Outcome::Failed(failed, failure) = outcome else { return };
+        if !may_succeed_later(&failure) || !trial.wait(&failure, server.app.clock.now()).await {
+            let (name, message) = (failed.name(), &failure.message);
+            return tracing::info!(%message, "{name} of a will failed");
+        }
+        command = failed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_trial_comes_to_its_end() {
+        let failure = |code| Failure::new(code, "");
+        let over = Trial { until: Instant::now() };
+        assert!(!over.wait(&failure(Code::RATE_LIMITED), Timestamp::from_millis(1)).await);
+        assert!(!over.wait(&failure(Code::BUSY), Timestamp::from_millis(1)).await);
+        let before = Instant::now() + limits::WITHHELD_WAIT;
+        let new = Trial::new();
+        assert!(new.until >= before);
+        assert!(new.until <= Instant::now() + limits::WITHHELD_WAIT + limits::WITHHELD_SPREAD);
+        assert!(new.wait(&failure(Code::BUSY), Timestamp::from_millis(1)).await);
+    }
+
+    #[test]
+    fn only_what_time_mends_is_tried_again() {
+        let tried = |code| may_succeed_later(&Failure::new(code, ""));
+        for code in [Code::RATE_LIMITED, Code::BUSY, Code::STORE_UNAVAILABLE, Code::INTERNAL] {
+            assert!(tried(code), "{code:?}");
+        }
+        for code in [Code::PERMISSION_DENIED, Code::NOT_FOUND, Code::PARAMETER_INVALID] {
+            assert!(!tried(code), "{code:?}");
+        }
+    }
+}
