@@ -63,7 +63,7 @@ mod tests {
         };
         check(0, 0, 0);
         check(300, 97, 37);
-        check(1024, 451, 128);
+        check(1024, 443, 128);
         check(4096, 2924, 512);
         check(20_000, 18_340, 1000);
         check(u64::MAX, usize::MAX - 1660, 1000);
