@@ -14,6 +14,7 @@ use rules::identity::permission::PermissionSet;
 use rules::identity::{Granted, NAME_RULE, UNAMBIGUOUS_RULE, is_name, is_unambiguous, is_unseen};
 use serde::Serialize;
 
+use super::target::{is_restricted, restricted};
 use crate::tr50::params::params;
 use crate::tr50::step::Call;
 
@@ -186,12 +187,21 @@ pub(super) fn check_free(call: &Call<'_>, taken: Option<(Failure, bool)>) -> Res
     match taken {
         Some((failure, true)) => Err(failure),
         Some((failure, false)) => {
-            call.app.check_taken_names(call.session, call.now)?;
+            check_may_ask(call)?;
             call.app.note_taken_name(call.session, call.now);
             Err(failure)
         }
-        None => call.app.check_taken_names(call.session, call.now),
+        None => check_may_ask(call),
     }
+}
+
+/// Fails unless the caller may learn whether a name is taken by somebody whom they can't see: who
+/// makes users and organisations has to, a few times in a minute, and no token of a device.
+pub(super) fn check_may_ask(call: &Call<'_>) -> Result<(), Failure> {
+    if is_restricted(call) {
+        return Err(restricted());
+    }
+    call.app.check_taken_names(call.session, call.now)
 }
 
 /// The failure for a name that looks like one that is taken.

@@ -318,7 +318,7 @@ fn elsewhere(call: &Call<'_>, email: &str, home: OrgId) -> Result<Option<Arc<Use
     if user_invite::pending(call, None, Some(email), home).is_some() {
         return Err(authorize::already_exists("User", email));
     }
-    call.app.check_taken_names(call.session, call.now)?;
+    authorize::check_may_ask(call)?;
     Ok(Some(user))
 }
 

@@ -192,7 +192,7 @@ impl FindParams {
     fn invitable(&self, call: &Call<'_>) -> Result<Arc<User>, Failure> {
         let found = self.named(call);
         if found.as_ref().is_none_or(|user| !is_visible(call, user)) {
-            call.app.check_taken_names(call.session, call.now)?;
+            authorize::check_may_ask(call)?;
         }
         found.ok_or_else(|| self.not_found())
     }

@@ -392,7 +392,11 @@ org = "SYSTEM"
     );
     let families: Vec<_> = COMMAND_FAMILIES.iter().map(|name| format!("\"{name}\"")).collect();
     let all = families.join(", ");
-    let _ = write!(text, "[[role]]\nkey = \"all\"\norg = \"SYSTEM\"\npermissions = [{all}]\n");
+    let _ = write!(
+        text,
+        "[[role]]\nkey = \"all\"\norg = \"SYSTEM\"\npermissions = [{all}]\n\
+         topic_publish = [\"#\"]\ntopic_subscribe = [\"#\"]\n"
+    );
     let mut user = |email: &str, home: &str, flags: &str, membership: &str| {
         let _ = write!(
             text,
@@ -496,5 +500,6 @@ const COMMAND_FAMILIES: &[&str] = &[
     "sms.send",
     "thing",
     "thing_def",
+    "topic",
     "user",
 ];
