@@ -12,13 +12,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::{Timestamp, chain, limits};
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 use store::disk::DiskStore;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::app::{App, Deed};
 use crate::backup::{self, BackupError, Contents};
+use crate::events::{Actor, SERVER, Target};
 use crate::things::files::Files;
 
 const SOCKET: &str = "control";
@@ -79,8 +82,8 @@ impl Control {
     /// Takes orders until the server stops.
     pub async fn serve(
         self,
+        app: Arc<App>,
         store: Arc<DiskStore>,
-        files: Arc<Files>,
         stop: CancellationToken,
         tasks: TaskTracker,
     ) {
@@ -91,10 +94,10 @@ impl Control {
                 tokio::time::sleep(limits::CONTROL_PAUSE).await;
                 continue;
             };
-            let (store, files) = (store.clone(), files.clone());
+            let (app, store) = (app.clone(), store.clone());
             let (stop, turn) = (stop.clone(), turn.clone());
             tasks.spawn(async move {
-                if let Err(error) = take_order(stream, store, files, &stop, &turn).await {
+                if let Err(error) = take_order(stream, &app, store, &stop, &turn).await {
                     tracing::info!(%error, "an order through the control socket broke off");
                 }
             });
@@ -110,11 +113,12 @@ impl Drop for Control {
 
 async fn take_order(
     mut stream: tokio::net::UnixStream,
+    app: &App,
     store: Arc<DiskStore>,
-    files: Arc<Files>,
     stop: &CancellationToken,
     turn: &Semaphore,
 ) -> io::Result<()> {
+    let uid = stream.peer_cred().ok().map(|peer| peer.uid());
     let (reading, mut writing) = stream.split();
     let mut reading = tokio::io::BufReader::new(reading.take(limits::CONTROL_ORDER_BYTES_MAX));
     let mut line = Vec::new();
@@ -127,7 +131,9 @@ async fn take_order(
                     // It says nothing more: the end is all that can come.
                     let _ = reading.read(&mut rest).await;
                 };
-                back_up(store, files, dir, gone, stop).await
+                let made = back_up(store, app.files.clone(), dir.clone(), gone, stop).await;
+                note_backup(app, uid, &dir, &made);
+                made
             }
             Err(_) => Err(BackupError::Busy),
         }
@@ -137,6 +143,27 @@ async fn take_order(
     let mut answer = serde_json::to_vec(&outcome)?;
     answer.push(b'\n');
     writing.write_all(&answer).await
+}
+
+/// That somebody copied everything is in the trail.
+fn note_backup(app: &App, uid: Option<u32>, dir: &Path, made: &Result<Contents, BackupError>) {
+    let deed = Deed { actor: Actor::on_machine(uid), command: "backup" };
+    let name = dir.display().to_string();
+    let target = Target { kind: "server", id: String::new(), name };
+    let contents = made.as_ref().ok().map(|contents| serde_json::json!(contents));
+    let after = contents.and_then(|contents| contents.as_object().cloned()).unwrap_or_default();
+    let now = app.clock.shown(app.clock.now());
+    let mut event = app.act(&deed, SERVER, target, (Map::new(), after), now);
+    if let Err(error) = made {
+        for (_, row) in &mut event.rows {
+            row.insert("outcome".to_owned(), "failure".into());
+            row.insert("message".to_owned(), chain(error).into());
+        }
+    }
+    if let Err(error) = app.note_event(event) {
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(error, "the backup is not in the trail");
+    }
 }
 
 /// Makes a backup on a thread of its own, until the one who wants it is gone or the server stops.

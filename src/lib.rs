@@ -10,6 +10,7 @@
 //!   published.
 //! * [`broker`]: ordinary MQTT topics: subscriptions, sessions that outlive connections, retained
 //!   messages.
+//! * [`events`]: what happened, numbered and kept on disk.
 //! * [`backup`], [`control`]: copies of a running store, and the socket by which they are asked
 //!   for.
 //! * [`serve`]: start order, listeners, graceful stop; [`descriptors`]: how many connections fit.
@@ -28,6 +29,7 @@ pub mod control;
 pub mod descriptors;
 pub mod dialects;
 pub mod edge;
+pub mod events;
 pub mod logging;
 pub mod metrics;
 pub mod random;

@@ -256,6 +256,7 @@ fn reload(args: &ServeArgs, server: &Server, level: &LogLevel) {
     if let Err(error) = level.set(config.log.level) {
         tracing::error!(%error, "the log level stays as it is");
     }
+    server.app().events().reopen_log();
     match server.reload_tls(&config.tls) {
         Ok(()) => tracing::info!("certificates and log level were read again"),
         Err(error) => tracing::error!(%error, "the certificates stay as they are"),

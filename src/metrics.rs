@@ -13,6 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::broker::Load;
+use crate::events;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -50,6 +51,9 @@ pub struct Metrics {
     file_transfers: Gauge,
     file_bytes: Gauge,
     certificate_end: Gauges,
+    events: Counters<1>,
+    event_bytes: Gauges,
+    event_bytes_limit: Gauge,
     unauthenticated: Gauge,
 }
 
@@ -129,6 +133,9 @@ impl Metrics {
             mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
             file_transfers: gauge(r, "file_transfers", "Files being uploaded or downloaded"),
             file_bytes: gauge(r, "file_bytes", "Bytes of stored files, in blocks of 4096"),
+            events: counters(r, "events", "Events written into the trail, by class"),
+            event_bytes: gauges(r, "event_bytes", "Bytes of the trail on disk, by class"),
+            event_bytes_limit: gauge(r, "event_bytes_limit", "Bytes that the trail may take"),
             unauthenticated: gauge(
                 r,
                 "unauthenticated_bytes",
@@ -259,6 +266,18 @@ impl Metrics {
         count(&self.kept_sessions_evicted, load.evicted);
         self.kept_sessions.set(number(load.kept_sessions));
         self.retained.set(number(load.retained));
+    }
+
+    /// How much the trail has.
+    pub fn events(&self, load: &events::Load) {
+        for (class, written, bytes) in load.classes {
+            let label = [("class", class.as_str())];
+            let counter = self.events.get_or_create_owned(&label);
+            counter.inc_by(written.saturating_sub(counter.get()));
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.event_bytes.get_or_create(&label).set(bytes);
+        }
+        self.event_bytes_limit.set(i64::try_from(load.limit).unwrap_or(i64::MAX));
     }
 
     /// So many files are on their way, and so many bytes are stored.

@@ -194,8 +194,8 @@ impl Server {
                 listening.door,
             ));
         }
-        let (files, stop) = (shared.app.files.clone(), shared.stop.clone());
-        shared.tasks.spawn(control.serve(store, files, stop, shared.tasks.clone()));
+        let (app, stop) = (shared.app.clone(), shared.stop.clone());
+        shared.tasks.spawn(control.serve(app, store, stop, shared.tasks.clone()));
         let broker = shared.app.broker.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = broker.count_retained() {
@@ -687,8 +687,11 @@ async fn housekeeping(shared: Arc<Shared>) {
     const EXPIRE_EVERY_S: u64 = 3600;
     const PRUNE_EVERY: u64 = 20;
     const TIME_EVERY: u64 = 40;
+    const EVENTS_EVERY: u64 = 8;
     let (mut pruning, mut sweeping) = (None::<JoinHandle<()>>, None::<JoinHandle<()>>);
+    let mut keeping = None::<JoinHandle<()>>;
     let mut expire_at = shared.app.clock.now();
+    let mut expire_events_at = expire_at;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for tick in 0_u64.. {
@@ -711,6 +714,13 @@ async fn housekeeping(shared: Arc<Shared>) {
             // A failure is in the log already.
             let sweep = async move { app.sweep_telemetry(expire, now).await.unwrap_or_default() };
             sweeping = Some(tokio::spawn(sweep));
+        }
+        if tick % EVENTS_EVERY == 0 && keeping.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (app, expire) = (shared.app.clone(), now >= expire_events_at);
+            if expire {
+                expire_events_at = now.plus_seconds(EXPIRE_EVERY_S);
+            }
+            keeping = Some(tokio::spawn(async move { app.keep_events(expire, now).await }));
         }
         if tick % PRUNE_EVERY == 0 && pruning.as_ref().is_none_or(JoinHandle::is_finished) {
             let app = shared.app.clone();

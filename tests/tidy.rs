@@ -125,17 +125,18 @@ fn every_configuration_key_of_the_demo_is_one_of_the_template() {
 
 /// The rooms of `src`, and which others each may use: arrows point down only (ARCHITECTURE.md).
 const ARROWS: &[(&str, &[&str])] = &[
-    ("app", &["broker", "config", "metrics", "random", "things"]),
+    ("app", &["broker", "config", "events", "metrics", "random", "things"]),
     ("backup", &["things"]),
     ("broker", &[]),
     ("cli", &["backup", "config", "control", "random", "serve", "things"]),
     ("config", &["things"]),
-    ("control", &["backup", "things"]),
+    ("control", &["app", "backup", "events", "things"]),
     ("descriptors", &[]),
-    ("dialects", &["app", "random"]),
+    ("dialects", &["app", "events", "random"]),
     ("edge", &["app", "broker", "config", "logging", "metrics", "random", "things", "tr50"]),
+    ("events", &[]),
     ("logging", &["config"]),
-    ("metrics", &["broker"]),
+    ("metrics", &["broker", "events"]),
     ("random", &[]),
     (
         "serve",
@@ -153,7 +154,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("things", &["random"]),
-    ("tr50", &["app", "random", "things"]),
+    ("tr50", &["app", "events", "random", "things"]),
 ];
 
 #[test]

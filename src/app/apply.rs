@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use base::{SessionRef, Timestamp, limits};
 use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
-use rules::identity::RecordChanges;
+use rules::identity::{Record, RecordChange, RecordChanges};
 use store::{Receipt, StoreError};
 
 use crate::broker::Scope;
+use crate::events::NewEvent;
 
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
 use super::journal::Unsaved;
@@ -20,13 +21,21 @@ impl App {
     /// hold, unless many sessions change: those change on another thread. What it returns says when
     /// they are durable.
     pub fn apply(self: &Arc<Self>, effects: Effects, now: Timestamp) -> Applied {
-        let Effects { receipt, records, affected, gone, sessions, after_reply, closes_at_once } =
-            effects;
-        debug_assert!(after_reply.is_none(), "who sends the reply has taken what comes behind it");
+        let Effects { receipt, records, affected, gone, sessions, deed, .. } = effects;
+        let closes_at_once = effects.closes_at_once;
+        debug_assert!(
+            effects.after_reply.is_none(),
+            "who sends the reply has taken what comes behind it"
+        );
         if let Err(error) = self.check_room(&sessions) {
             return Applied::new(Err(error), Goodbyes::default());
         }
-        let stored = records.map_or(Ok(Receipt::nothing()), |records| self.change_records(records));
+        let acts = |deed: Box<_>| self.acts(&deed, records.as_ref(), &sessions, now);
+        let mut acts = deed.map_or_else(Vec::new, acts);
+        let stored = match records {
+            Some(records) => self.change_records(records, std::mem::take(&mut acts)),
+            None => Ok(Receipt::nothing()),
+        };
         let receipt = match stored {
             Ok(stored) => receipt.and(stored),
             Err(error) => return Applied::new(Err(error), Goodbyes::default()),
@@ -42,12 +51,13 @@ impl App {
         }
         let changes = self.expanded(affected, sessions);
         if changes.len() <= limits::EXPIRY_STEP {
-            return self.apply_to_sessions(changes, receipt, closes_at_once, now);
+            return self.apply_to_sessions((changes, acts), receipt, closes_at_once, now);
         }
         let app = self.clone();
         Applied::offloaded(async move {
             let shared = app.clone();
-            let work = move || shared.apply_to_sessions(changes, receipt, closes_at_once, now);
+            let work =
+                move || shared.apply_to_sessions((changes, acts), receipt, closes_at_once, now);
             match app.offload(Worker::Server, work).await {
                 Ok(applied) => applied.await,
                 Err(failure) => Outcome { stored: Err(failure), goodbyes: Goodbyes::default() },
@@ -66,7 +76,7 @@ impl App {
 
     fn apply_to_sessions(
         &self,
-        changes: Vec<SessionChange>,
+        (changes, acts): (Vec<SessionChange>, Vec<NewEvent>),
         receipt: Receipt,
         closes_at_once: bool,
         now: Timestamp,
@@ -76,7 +86,8 @@ impl App {
         if closes_at_once {
             goodbyes.close();
         }
-        Applied::new(self.record(&events).map(|recorded| receipt.and(recorded)), goodbyes)
+        let recorded = self.record_with(&events, acts);
+        Applied::new(recorded.map(|recorded| receipt.and(recorded)), goodbyes)
     }
 
     /// All changes of sessions that effects mean, one by one. Looked for behind the change of
@@ -146,6 +157,11 @@ impl App {
 
     /// Notifies all listeners of changes of sessions, and submits them to the store.
     pub(super) fn record(&self, events: &Events) -> Result<Receipt, StoreError> {
+        self.record_with(events, Vec::new())
+    }
+
+    /// The same, as what somebody did. If nothing has changed, nobody did anything.
+    fn record_with(&self, events: &Events, acts: Vec<NewEvent>) -> Result<Receipt, StoreError> {
         if events.is_empty() {
             return Ok(Receipt::nothing());
         }
@@ -161,14 +177,14 @@ impl App {
         self.return_mail(events);
         self.publish_presence(events);
         let mut unsaved = self.journal.lock();
-        let recorded = self.submit_events(events, &unsaved.begun);
+        let recorded = self.submit_events(events, &unsaved.begun, acts);
         let recorded = match recorded {
             // The ends go in all the same.
             Err(error @ StoreError::NoRoom) => {
                 let ends: Vec<_> = events.iter().filter(|event| is_end(event)).cloned().collect();
                 match ends.is_empty() {
                     true => Err((error, false)),
-                    false => match self.submit_events(&ends, &unsaved.begun) {
+                    false => match self.submit_events(&ends, &unsaved.begun, Vec::new()) {
                         // In order: what comes later waits for it, too.
                         Ok(receipt) => {
                             drop(receipt);
@@ -192,10 +208,15 @@ impl App {
         &self,
         events: &[Event],
         unsaved: &HashSet<SessionRef>,
+        acts: Vec<NewEvent>,
     ) -> Result<Receipt, StoreError> {
         let mut batch = journal::batch_of(events, unsaved)?;
         self.keep_seen(&mut batch, events, unsaved)?;
-        self.tables.submit(batch)
+        if acts.is_empty() {
+            return self.tables.submit(batch);
+        }
+        let numbered = self.events.add(&mut batch, acts);
+        numbered.settle(self.tables.submit(batch))
     }
 
     /// Remembers what the store has not of these events: with `refused` the beginnings, if it holds
@@ -231,7 +252,7 @@ impl App {
             return Ok(Receipt::nothing());
         }
         let ends = std::mem::take(&mut unsaved.ends);
-        let submitted = self.submit_events(&ends, &unsaved.begun);
+        let submitted = self.submit_events(&ends, &unsaved.begun, Vec::new());
         if submitted.is_err() {
             unsaved.ends = ends;
         }
@@ -239,8 +260,19 @@ impl App {
     }
 
     /// To the store first, then in memory: what the store does not take has not happened.
-    fn change_records(&self, records: RecordChanges) -> Result<Receipt, StoreError> {
-        let receipt = self.tables.submit(records::batch_of(&records))?;
+    fn change_records(
+        &self,
+        records: RecordChanges,
+        acts: Vec<NewEvent>,
+    ) -> Result<Receipt, StoreError> {
+        let mut batch = records::batch_of(&records);
+        for change in records.iter() {
+            if let RecordChange::Delete(Record::Org(org)) = change {
+                self.events.org_goes(&mut batch, org.id, org.parent);
+            }
+        }
+        let numbered = self.events.add(&mut batch, acts);
+        let receipt = numbered.settle(self.tables.submit(batch))?;
         self.records.apply(records);
         Ok(receipt)
     }

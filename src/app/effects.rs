@@ -12,6 +12,8 @@ use rules::identity::{Access, RecordChanges};
 use store::{Receipt, StoreError};
 use tokio::task::JoinHandle;
 
+use super::audit::Deed;
+
 /// All that a command did beside its reply. The reply waits until it is durable.
 #[derive(Default)]
 #[must_use = "nothing has changed and nobody knows of it until this is applied"]
@@ -26,6 +28,8 @@ pub struct Effects {
     pub(super) gone: Option<Principal>,
     /// Changes of sessions, in order.
     pub(super) sessions: Vec<SessionChange>,
+    /// Who does it by which command, if that is in the trail.
+    pub(super) deed: Option<Box<Deed>>,
     /// What is done behind the reply.
     pub(crate) after_reply: Option<AfterReply>,
     /// Whether the connections of ended sessions close as soon as that holds.
@@ -84,6 +88,12 @@ impl Effects {
     /// The same, with a change of rights that live sessions follow.
     pub fn followed_by(mut self, affected: Affected) -> Self {
         self.affected = Some(affected);
+        self
+    }
+
+    /// The same, as an act of an administrator, which is in the trail.
+    pub fn by(mut self, deed: Deed) -> Self {
+        self.deed = Some(Box::new(deed));
         self
     }
 

@@ -58,6 +58,32 @@ impl App {
         self.forget_tokens(now);
     }
 
+    /// Writes what was refused, and removes events that are too many or, with `expire`, too old. It
+    /// reads the disk, so it runs offload.
+    pub async fn keep_events(self: &Arc<Self>, expire: bool, now: Timestamp) {
+        let load = self.events.load();
+        self.metrics.events(&load);
+        let app = self.clone();
+        let (shown, settled) = (self.clock.shown(now), self.clock.settled(now));
+        let kept = self.offload(Worker::Server, move || {
+            // On a full disk these are refused, and the rest makes room.
+            let written = app.events.write_refusals(shown).map(drop);
+            let written = written.and(app.events.store_sums());
+            if expire {
+                app.events.expire(settled)?;
+            }
+            for _ in 0..limits::EVENTS_TRIMMED_STEPS {
+                if !app.events.trim()? {
+                    break;
+                }
+            }
+            written
+        });
+        if let Ok(Err(error)) = kept.await {
+            store::report(&error, "the trail was not kept in order");
+        }
+    }
+
     /// Ends the mails whose time is over, in steps between which other work gets its turn.
     ///
     /// # Errors

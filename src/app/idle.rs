@@ -3,9 +3,13 @@
 //! What was set is stored, and wins over `sessions.ttl_s` of the configuration from then on; only
 //! `sessions.max_age_s` bounds it.
 
+use base::Timestamp;
+use serde_json::Map;
 use store::{Batch, Store, StoreError, Table};
 
 use super::App;
+use crate::app::Deed;
+use crate::events::{SERVER, Target};
 
 /// Where it is in [`Table::Meta`]: seconds as a decimal number, 0 for never.
 const KEY: &[u8] = b"sessions_ttl_s";
@@ -17,12 +21,23 @@ impl App {
     /// # Errors
     ///
     /// The store failed. What can't be submitted does not hold.
-    pub async fn set_ttl_s(&self, ttl_s: u64) -> Result<(), StoreError> {
+    pub async fn set_ttl_s(
+        &self,
+        ttl_s: u64,
+        deed: &Deed,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.shown(now);
         let mut batch = Batch::default();
         batch.put(Table::Meta, KEY, ttl_s.to_string());
+        let name = "sessions.ttl_s".to_owned();
+        let target = Target { kind: "server", id: String::new(), name: name.clone() };
+        let value = |ttl_s: u64| Map::from_iter([(name.clone(), ttl_s.into())]);
         let receipt = {
             let _turn = self.tables.exclusive(KEY);
-            let receipt = self.tables.submit(batch)?;
+            let changed = (value(self.sessions.ttl_s()), value(ttl_s));
+            let numbered = self.add_event(&mut batch, self.act(deed, SERVER, target, changed, now));
+            let receipt = numbered.settle(self.tables.submit(batch))?;
             self.sessions.set_ttl_s(ttl_s);
             receipt
         };

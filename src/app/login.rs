@@ -11,6 +11,7 @@ use rules::identity::{Access, Refusal};
 use store::{Receipt, StoreError};
 
 use super::App;
+use super::audit::Claim;
 use super::certificates::Proof;
 use crate::random::{NoRandom, random};
 
@@ -32,6 +33,16 @@ pub enum Credentials {
         /// What the application calls itself.
         app_id: String,
     },
+}
+
+impl Credentials {
+    /// The name that is claimed.
+    fn name(&self) -> &str {
+        match self {
+            Self::User { name, .. } => name,
+            Self::Application { thing_key, .. } => thing_key,
+        }
+    }
 }
 
 /// How a login arrives on a connection.
@@ -98,6 +109,7 @@ impl App {
     ) -> Result<Arc<Session>, LoginError> {
         let admitted = self.admit(credentials, Some(&arrival.client_id), arrival.conn, now).await?;
         let client_id = admitted.client_id.unwrap_or(arrival.client_id);
+        let (who, conn) = (admitted.who.clone(), arrival.conn);
         let start = Start {
             id: SessionId::from_random(random()?),
             who: admitted.who,
@@ -107,10 +119,13 @@ impl App {
             lifetime: Lifetime::Connection,
             outbox: Some(arrival.outbox),
         };
-        admitted.registration.await?;
-        let session = self.start(start, arrival.takes_over, now)?;
-        self.follow_start(&session, now)?;
-        Ok(session)
+        let registered = admitted.registration.await.map_err(LoginError::from);
+        let started = registered.and_then(|()| {
+            let session = self.start(start, arrival.takes_over, now)?;
+            self.follow_start(&session, now)?;
+            Ok(session)
+        });
+        started.inspect_err(|error| self.note_login(Claim::Who(&who), conn, error, now))
     }
 
     /// Logs in and starts a session that is bound to no connection. When it returns, the session
@@ -136,6 +151,17 @@ impl App {
         now: Timestamp,
     ) -> Result<Arc<Session>, LoginError> {
         let admitted = self.admit(credentials, None, conn, now).await?;
+        let who = admitted.who.clone();
+        let started = self.start_admitted(admitted, conn, now).await;
+        started.inspect_err(|error| self.note_login(Claim::Who(&who), conn, error, now))
+    }
+
+    async fn start_admitted(
+        &self,
+        admitted: Admitted,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, LoginError> {
         let start = Start {
             id: SessionId::from_random(random()?),
             who: admitted.who,
@@ -200,6 +226,10 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Arc<User>, LoginError> {
+        let claim = match conn.certified {
+            true => Claim::Uncertified(name),
+            false => Claim::User(name),
+        };
         let credentials = Credentials::User { name: name.to_owned(), password };
         let user = match self.behind_certificate(credentials, conn) {
             Ok(Proof::Credentials(Credentials::User { name, password })) => {
@@ -217,6 +247,7 @@ impl App {
             if may { Ok(user) } else { Err(Refusal::NoAccess) }
         });
         let user = user.map_err(LoginError::from);
+        let user = user.inspect_err(|error| self.note_login(claim, conn, error, now));
         self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
         user
     }
@@ -293,23 +324,37 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
+        let note = |claim: Claim<'_>, error: &LoginError| self.note_login(claim, conn, error, now);
+        let claimed = conn.certified.then(|| credentials.name().to_owned()).unwrap_or_default();
         let admitted = match self.behind_certificate(credentials, conn) {
-            Err(refusal) => Err(refusal.into()),
+            Err(refusal) => {
+                Err(refusal.into()).inspect_err(|error| note(Claim::Uncertified(&claimed), error))
+            }
             Ok(Proof::User(name)) => {
-                self.certified(&name).and_then(|user| self.admit_user(user)).map_err(Into::into)
+                let admitted = self.certified(&name).and_then(|user| self.admit_user(user));
+                admitted
+                    .map_err(LoginError::from)
+                    .inspect_err(|error| note(Claim::Uncertified(&name), error))
             }
             Ok(Proof::Credentials(Credentials::User { name, password })) => {
                 let checked = self.check_password(&name, password, conn, now).await;
-                checked.and_then(|user| self.admit_user(user)).map_err(Into::into)
+                let admitted = checked.and_then(|user| self.admit_user(user));
+                admitted
+                    .map_err(LoginError::from)
+                    .inspect_err(|error| note(Claim::User(&name), error))
             }
             Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
                 let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
+                let claim = Claim::Thing { key: &thing_key, token: &token };
                 self.admit_application(&thing_key, &token, app_id, conn, now)
+                    .inspect_err(|error| note(claim, error))
             }
         };
         let admitted = match admitted {
             Ok(admitted) if !self.may_enter(&admitted.access, conn) => {
-                Err(Refusal::NoAccess.into())
+                let error = Refusal::NoAccess.into();
+                note(Claim::Who(&admitted.who), &error);
+                Err(error)
             }
             admitted => admitted,
         };
@@ -355,6 +400,19 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Arc<Application>, Refusal> {
+        let found = self.find_application(token, conn, now);
+        found.inspect_err(|refusal| {
+            self.note_login(Claim::Token(token), conn, &(*refusal).into(), now);
+        })
+    }
+
+    /// The same, for who says what was refused.
+    fn find_application(
+        &self,
+        token: &str,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Arc<Application>, Refusal> {
         let found = self.records.application_by_token(token);
         self.token_guesses.note(found.as_ref().map(|found| found.id), conn.network(), now)?;
         found.ok_or(Refusal::BadCredentials)
@@ -368,7 +426,7 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
-        let application = self.application_by_token(token, conn, now)?;
+        let application = self.find_application(token, conn, now)?;
         let access = self.records.application_access(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
         let fresh = ThingId::from_bytes(random()?);

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::things::feed::Feed;
 use crate::things::files::Files;
@@ -29,6 +30,7 @@ use crate::things::telemetry::{NewPoint, Telemetry};
 
 mod access;
 mod apply;
+mod audit;
 mod certificates;
 mod connections;
 mod delivery;
@@ -48,6 +50,7 @@ mod token_guesses;
 mod turns;
 mod unauthenticated;
 
+pub use audit::Deed;
 pub use certificates::{Certificates, ClientNames, Shown};
 pub use connections::{Connections, Counted, Room};
 pub use delivery::notice_to;
@@ -98,6 +101,8 @@ pub struct App {
     /// Who is connected.
     sessions: DirectoryWriter,
     tables: Tables,
+    /// What happened.
+    events: Events,
     passwords: Passwords,
     token_guesses: token_guesses::TokenGuesses,
     taken_names: taken_names::TakenNames,
@@ -145,8 +150,11 @@ impl App {
     /// Stores everything and closes the store.
     pub async fn stop(&self) {
         let stored = self.store_counters().await;
+        let events = self.events.write_refusals(self.clock.shown(self.clock.now())).map(drop);
+        let events = events.and_then(|()| self.events.store_sums());
+        self.events.flush_log();
         self.store_time();
-        for result in [stored, self.tables.writer().stop().await] {
+        for result in [stored, events, self.tables.writer().stop().await] {
             if let Err(error) = result {
                 store::report(&error, "the last changes were not stored");
             }

@@ -19,6 +19,7 @@ use super::unauthenticated::Unauthenticated;
 use super::{App, IdentityError, housekeeping, idle, journal, records, secret};
 use crate::broker::{Broker, BrokerConfig, Scope};
 use crate::config::Config;
+use crate::events::{Events, EventsConfig, EventsError};
 use crate::metrics::Metrics;
 use crate::things::feed::Feed;
 use crate::things::files::transfer::TransferError;
@@ -36,6 +37,9 @@ pub enum OpenError {
     /// The organisations and users can't be loaded.
     #[error("{}", chain(.0))]
     Identity(#[from] IdentityError),
+    /// The stream of events can't be opened.
+    #[error("{}", chain(.0))]
+    Events(#[from] EventsError),
     /// The files can't be put in order.
     #[error("can't put the stored files in order: {}", chain(.0))]
     Files(#[from] TransferError),
@@ -89,6 +93,13 @@ impl App {
         loading.done("things");
         let broker = Broker::open(tables.clone(), broker_config, now)?;
         loading.done("MQTT sessions");
+        let events = EventsConfig {
+            keep_days: config.events.keep_days,
+            max_bytes: config.events.max_bytes,
+            log: config.events.log.clone(),
+        };
+        let events = Events::open(tables.clone(), events)?;
+        loading.done("events");
         let app = Self {
             unauthenticated: Arc::new(Unauthenticated::new(
                 config.limits.unauthenticated_bytes,
@@ -112,6 +123,7 @@ impl App {
             records,
             sessions,
             tables,
+            events,
             passwords: Passwords::new(cores / 2),
             token_guesses: Default::default(),
             taken_names: Default::default(),

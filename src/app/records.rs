@@ -9,10 +9,13 @@ use rules::identity::model::Role;
 use rules::identity::{Record, RecordChange, RecordChanges, Records};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Map;
 use store::{
-    Batch, Store, StoreError, Table,
+    Batch, Change, Store, StoreError, Table,
     rows::{decode, encode, for_each_row, load_table},
 };
+
+use crate::events::{self, Act, Actor, Target};
 
 /// Why there are no records. Each is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +66,30 @@ pub(super) fn load(
     let records = read_file(path, now, random)?;
     let mut batch = Batch::default();
     records.iter().for_each(|record| put(&mut batch, &record));
+    batch.0.push(first_event(&records, path, now));
     store.commit(&[batch])?;
     store.sync()?;
     Ok(records)
+}
+
+/// That the store was filled, as an event.
+fn first_event(records: &Records, path: &Path, now: Timestamp) -> Change {
+    let counts = [
+        ("orgs", records.orgs.len()),
+        ("roles", records.roles.len()),
+        ("users", records.users.len()),
+        ("apps", records.applications.len()),
+    ];
+    let file = path.display().to_string();
+    let after = counts.map(|(name, count)| (name.to_owned(), count.into()));
+    let act = Act {
+        actor: &Actor::server(),
+        command: "bootstrap",
+        target: Target { kind: "server", id: String::new(), name: file },
+        before: Map::new(),
+        after: after.into_iter().collect(),
+    };
+    events::first_row(&act.into_row(now, None))
 }
 
 /// Whether a bootstrap file could be read into an empty store.

@@ -34,6 +34,9 @@ const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// [`base::limits::UNSENT_BYTES_MAX`].
 const LIST_LIMIT_MAX: usize = 10_000;
 
+/// The least room for events: some dozens of them.
+const EVENTS_BYTES_MIN: u64 = 16_384;
+
 /// One declaration of every section, key, type and default; the structs, their defaults and the
 /// look-up by name are made from it.
 macro_rules! sections {
@@ -205,6 +208,16 @@ sections! {
         max_bytes: u64 = 1_073_741_824,
         /// Bytes of all files of an organisation, in blocks of 4 KiB; 0 is no limit.
         org_max_bytes: u64 = 10_737_418_240,
+    }
+    /// `[events]`: the trail of what happened.
+    events: Events {
+        /// Days for which refusals are kept; what administrators do, ten times as long. 0 is no
+        /// limit.
+        keep_days: u32 = 90,
+        /// Bytes that all may take on disk; each organisation has its share.
+        max_bytes: u64 = 1_073_741_824,
+        /// File that gets a line of JSON for each.
+        log: Option<PathBuf> = None,
     }
     /// `[log]`: what is logged, and how.
     log: Log {
@@ -556,6 +569,7 @@ impl Config {
             ),
             (self.mailbox.waiting_max > 0, "mailbox.waiting_max must be at least 1"),
             (self.files.max_bytes > 0, "files.max_bytes must be at least 1"),
+            (self.events.max_bytes >= EVENTS_BYTES_MIN, "events.max_bytes must be at least 16384"),
             (
                 self.mqtt.keep_alive_max_s <= u16::MAX.into(),
                 "mqtt.keep_alive_max_s must be 0 to 65535",

@@ -15,7 +15,8 @@ use super::commands::{self, Row};
 use super::envelope::{Body, Command, RawParams, Request};
 use super::error_message;
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
-use crate::app::{AfterReply, App, Applied, Effects, Goodbyes, Outcome};
+use crate::app::{AfterReply, App, Applied, Deed, Effects, Goodbyes, Outcome};
+use crate::events::Actor;
 
 /// Who asks, from where.
 #[derive(Clone)]
@@ -92,6 +93,8 @@ struct Unstored {
     text: Range<usize>,
     applied: Applied,
     after_reply: Option<AfterReply>,
+    /// Who asks, if the command is in the trail.
+    asked: Option<Box<(Arc<Session>, ConnInfo, Timestamp)>>,
 }
 
 impl Pending {
@@ -151,6 +154,10 @@ impl Unsent {
         self.reply.goodbyes.append(goodbyes);
         self.reply.after_replies.extend(unstored.after_reply.filter(|_| stored.is_ok()));
         if let Err(failure) = stored {
+            if let Some((session, conn, now)) = unstored.asked.as_deref() {
+                let command = unstored.row.info.name;
+                unstored.app.note_refused(session, *conn, command, &failure, *now);
+            }
             self.reply.bytes.splice(unstored.text, failure.to_json());
             self.reply.failure = Some(failure);
         }
@@ -220,7 +227,7 @@ pub fn execute(
             Begun::Done => continue,
             Begun::After(row, effects) => {
                 let text = mark - start..out.len() - start;
-                match Unstored::unless_done(app, row, text, *effects, now) {
+                match Unstored::unless_done(app, caller, row, text, *effects, now) {
                     None => continue,
                     waiting => (waiting, None),
                 }
@@ -304,7 +311,7 @@ async fn finish(
             Begun::Done => {}
             Begun::After(row, effects) => {
                 let text = mark..unsent.reply.bytes.len();
-                unsent.waiting = Unstored::unless_done(&app, row, text, *effects, now);
+                unsent.waiting = Unstored::unless_done(&app, &caller, row, text, *effects, now);
                 unsent.stored().await;
             }
             Begun::Later(row, later) => {
@@ -345,6 +352,7 @@ impl Unsent {
             Ok(done) => done,
             Err(failure) => {
                 app.metrics.command(row.index, false);
+                note_refused(app, caller, row, &failure, now);
                 failure.write(&mut self.reply.bytes);
                 self.reply.failure = Some(failure);
                 return;
@@ -353,7 +361,7 @@ impl Unsent {
         let start = self.reply.bytes.len();
         self.reply.bytes.extend_from_slice(&text);
         let text = start..self.reply.bytes.len();
-        self.waiting = Some(Unstored::new(app, row, text, effects, now));
+        self.waiting = Some(Unstored::new(app, caller, row, text, effects, now));
         self.stored().await;
     }
 }
@@ -412,8 +420,8 @@ fn try_begin(
     let row = admit(app, caller, &body.command, now)?;
     let step = match (&row.info.handler, &caller.session) {
         (Handler::InSession(handler), Some(session)) => {
-            let now = app.clock.shown(now);
-            handler(&Call { app, session, now }, body.params, out)
+            let (conn, now) = (caller.conn, app.clock.shown(now));
+            handler(&Call { app, session, conn, now }, body.params, out)
         }
         (Handler::Open(handler), _) => {
             let now = app.clock.shown(now);
@@ -430,6 +438,7 @@ fn try_begin(
         Ok(Step::Later(later)) => Ok(Begun::Later(row, later)),
         Err(failure) => {
             app.metrics.command(row.index, false);
+            note_refused(app, caller, row, &failure, now);
             out.truncate(mark);
             Err(failure)
         }
@@ -457,7 +466,7 @@ pub fn execute_one(
         Begun::Done => None,
         Begun::After(row, effects) => {
             let text = 0..out.len() - start;
-            Unstored::unless_done(app, row, text, *effects, now)
+            Unstored::unless_done(app, caller, row, text, *effects, now)
                 .map(|unstored| Pending::stored(out.split_off(start), Some(unstored)))
         }
         Begun::Later(row, later) => {
@@ -475,12 +484,13 @@ impl Unstored {
     /// Carries effects out; none if there is nothing to wait for.
     fn unless_done(
         app: &Arc<App>,
+        caller: &Caller,
         row: &'static Row,
         text: Range<usize>,
         effects: Effects,
         now: Timestamp,
     ) -> Option<Self> {
-        let unstored = Self::new(app, row, text, effects, now);
+        let unstored = Self::new(app, caller, row, text, effects, now);
         if !unstored.applied.is_nothing() || unstored.after_reply.is_some() {
             return Some(unstored);
         }
@@ -490,14 +500,21 @@ impl Unstored {
 
     fn new(
         app: &Arc<App>,
+        caller: &Caller,
         row: &'static Row,
         text: Range<usize>,
         mut effects: Effects,
         now: Timestamp,
     ) -> Self {
         let after_reply = effects.after_reply.take();
+        let mut asked = None;
+        if let (true, Some(session)) = (row.info.is_act, &caller.session) {
+            let actor = Actor::of_session(session, caller.conn);
+            effects = effects.by(Deed { actor, command: row.info.name });
+            asked = Some(Box::new((session.clone(), caller.conn, now)));
+        }
         let applied = app.apply(effects, now);
-        Self { app: app.clone(), row, text, applied, after_reply }
+        Self { app: app.clone(), row, text, applied, after_reply, asked }
     }
 }
 
@@ -526,9 +543,20 @@ fn admit(app: &App, caller: &Caller, name: &str, now: Timestamp) -> Result<&'sta
     };
     match &caller.session {
         Some(session) if session.may(row.permission) => Ok(row),
-        Some(session) => Err(not_permitted(session, row)),
+        Some(session) => {
+            let failure = not_permitted(session, row);
+            note_refused(app, caller, row, &failure, now);
+            Err(failure)
+        }
         None if row.info.is_open() => Ok(row),
         None => Err(Failure::authentication_missing()),
+    }
+}
+
+/// Counts a command of an administrator that fails, for the trail.
+fn note_refused(app: &App, caller: &Caller, row: &Row, failure: &Failure, now: Timestamp) {
+    if let (true, Some(session)) = (row.info.is_act, &caller.session) {
+        app.note_refused(session, caller.conn, row.info.name, failure, now);
     }
 }
 

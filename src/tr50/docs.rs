@@ -57,6 +57,9 @@ fn command(text: &mut String, info: &CommandInfo) {
     if info.is_open() {
         text.push_str(" It can be sent without a login.");
     }
+    if info.is_act {
+        text.push_str(" It is in the trail ([trail.md](trail.md)).");
+    }
     text.push_str(match info.waits {
         Waits::No | Waits::Work => "",
         Waits::Durable => " The reply is sent when the change is durable.",

@@ -69,7 +69,7 @@ pub async fn over_http(
                 Err(failure) => return refused(&login_failed(&failure)),
             }
         }
-        Some(Auth::Session(id)) => match session_of(app, id, conn) {
+        Some(Auth::Session(id)) => match session_of(app, id, conn, now) {
             Ok(session) => Some(session),
             Err(failure) => return refused(&failure.to_json()),
         },
@@ -99,7 +99,8 @@ pub async fn form(
     now: Timestamp,
 ) -> Reply {
     let executed = async {
-        let session = session.map(|id| session_of(app, SessionId::parse(id), conn)).transpose()?;
+        let session =
+            session.map(|id| session_of(app, SessionId::parse(id), conn, now)).transpose()?;
         if session.is_none() && !is_open(command) {
             return Err(Failure::authentication_missing());
         }
@@ -154,11 +155,16 @@ pub enum TcpAuth {
 /// # Errors
 ///
 /// The member is wrong, or its session is gone; the request is not executed.
-pub fn tcp_auth(app: &App, request: &Request<'_>, conn: ConnInfo) -> Result<TcpAuth, Failure> {
+pub fn tcp_auth(
+    app: &App,
+    request: &Request<'_>,
+    conn: ConnInfo,
+    now: Timestamp,
+) -> Result<TcpAuth, Failure> {
     let certified = conn.certified;
     match request.auth.map(|auth| Auth::read(auth, certified)).transpose()? {
         None => Ok(TcpAuth::None),
-        Some(Auth::Session(id)) => session_of(app, id, conn).map(TcpAuth::Session),
+        Some(Auth::Session(id)) => session_of(app, id, conn, now).map(TcpAuth::Session),
         Some(Auth::Login { credentials, notify }) => Ok(TcpAuth::Login { credentials, notify }),
     }
 }
@@ -210,7 +216,14 @@ pub fn too_large(max: usize) -> Vec<u8> {
     Failure::new(Code::TOO_LARGE, format!("The request is larger than {max} bytes.")).to_json()
 }
 
-fn session_of(app: &App, id: Option<SessionId>, conn: ConnInfo) -> Result<Arc<Session>, Failure> {
-    id.and_then(|id| app.session(&id, conn))
-        .ok_or_else(|| Failure::session_invalid("is unknown, has ended or has expired."))
+fn session_of(
+    app: &App,
+    id: Option<SessionId>,
+    conn: ConnInfo,
+    now: Timestamp,
+) -> Result<Arc<Session>, Failure> {
+    id.and_then(|id| app.session(&id, conn)).ok_or_else(|| {
+        app.note_unknown_session(conn, now);
+        Failure::session_invalid("is unknown, has ended or has expired.")
+    })
 }

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::envelope::RawParams;
 use super::params::Field;
-use crate::app::{App, Effects, Worker};
+use crate::app::{App, Deed, Effects, Worker};
+use crate::events::Actor;
 
 /// A command of the language: everything that is known of it, in one place.
 pub struct CommandInfo {
@@ -27,6 +28,8 @@ pub struct CommandInfo {
     pub params: fn() -> Vec<Field>,
     /// What its reply waits for.
     pub waits: Waits,
+    /// Whether its use is in the trail.
+    pub is_act: bool,
     /// What it does, in code.
     pub handler: Handler,
 }
@@ -53,6 +56,8 @@ pub struct Call<'a> {
     pub app: &'a Arc<App>,
     /// Who asks.
     pub session: &'a Arc<Session>,
+    /// Over which connection.
+    pub conn: ConnInfo,
     /// When, as it is shown: for records of what happened. What is due goes by `app.clock`.
     pub now: Timestamp,
 }
@@ -190,6 +195,11 @@ impl Later {
 }
 
 impl Call<'_> {
+    /// Who asks, for the event of a command that puts it into the batch of its own change.
+    pub fn deed(&self, command: &'static str) -> Deed {
+        Deed { actor: Actor::of_session(self.session, self.conn), command }
+    }
+
     /// The user who asks, as known now: the session keeps the record with which it started. None
     /// for an application, or a user who has just been deleted.
     pub fn user(&self) -> Option<Arc<User>> {
@@ -227,12 +237,12 @@ impl Call<'_> {
         look: impl FnOnce(&Call<'_>) -> Result<R, Failure> + Send + 'static,
     ) -> Result<Later, Failure> {
         let (app, session, now) = (self.app.clone(), self.session.clone(), self.now);
-        let worker = self.worker();
+        let (worker, conn) = (self.worker(), self.conn);
         Ok(Later(Box::pin(async move {
             let work = {
                 let app = app.clone();
                 move || {
-                    let reply = look(&Call { app: &app, session: &session, now })?;
+                    let reply = look(&Call { app: &app, session: &session, conn, now })?;
                     let mut text = Vec::new();
                     reply.write_reply(&mut text);
                     Ok((text, Effects::default()))

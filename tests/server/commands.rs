@@ -31,6 +31,7 @@ macro_rules! replies {
 replies! {
     the_replies_of_logins: "login.txt";
     the_replies_of_app: "app.txt";
+    the_replies_of_audit: "audit.txt";
     the_replies_of_locale: "locale.txt";
     the_replies_of_module: "module.txt";
     the_replies_of_role: "role.txt";

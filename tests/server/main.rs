@@ -1,6 +1,7 @@
 //! The whole server, through its sockets.
 
 mod administration;
+mod audit;
 mod backup;
 mod browsers;
 mod client_certificates;

@@ -594,3 +594,48 @@ pub const ORGS_PAGE: usize = 1000;
 
 /// Bytes of a request's id that is sent back as it came; a UUID has 36.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Lines that wait to be written into the log of events (`events.log`), a few megabytes. More are
+/// lost, and counted: nobody waits for a slow disk.
+pub const EVENT_LOG_LINES_MAX: usize = 8192;
+
+/// Sums of events that are stored in one step.
+pub const EVENT_SUMS_STEP: usize = 4096;
+
+/// Events that are removed in one step, and read at once when they are counted: some hundred
+/// kilobytes.
+pub const EVENTS_TRIMMED_STEP: usize = 1000;
+
+/// Steps of removing events that follow each other before others get their turn: a million a second
+/// would not be behind.
+pub const EVENTS_TRIMMED_STEPS: usize = 16;
+
+/// Events that one request looks at: a tenth of a second of work on a thread of its own. Then it
+/// says where to go on.
+pub const EVENTS_LOOKED_AT_MAX: usize = 20_000;
+
+/// Bytes of one member of a record as it is kept in an event; a longer one is cut.
+pub const EVENT_TEXT_BYTES_MAX: usize = 8192;
+
+/// Sessions that one command ended and that each have an event; of the rest, the last says how many
+/// there are.
+pub const EVENT_SESSIONS_MAX: usize = 100;
+
+/// Names that are told apart when they are refused at one network, of one organisation: a house
+/// full of people who mistype. What is more is counted together.
+pub const REFUSED_NAMES_PER_NETWORK_MAX: usize = 100;
+
+/// Refusals that are told apart in one organisation.
+pub const REFUSALS_PER_ORG_MAX: usize = 2000;
+
+/// Refusals that are told apart in all, some 20 MB.
+pub const REFUSALS_COUNTED_MAX: usize = 20_000;
+
+/// After how long without another one a refusal is a new event, not one more of the same.
+pub const REFUSALS_TOGETHER_MS: u64 = 10 * 60 * 1000;
+
+/// After how long it is in any case.
+pub const REFUSALS_TOGETHER_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// Characters of a name that is refused, as it is kept.
+pub const REFUSED_NAME_CHARS_MAX: usize = 128;

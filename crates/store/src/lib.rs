@@ -36,9 +36,9 @@ const LOG_TARGET: &str = "tr50d::store";
 const MARK_BYTES_MAX: usize = 8;
 
 /// The version of the tables' layout that this program writes. Version 1 knew no more of things
-/// than that they exist, version 2 no sessions and messages of ordinary MQTT; their tables are read
-/// as they are.
-pub const SCHEMA_VERSION: u32 = 3;
+/// than that they exist, version 2 no sessions and messages of ordinary MQTT, version 3 no events; their
+/// tables are read as they are.
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// The longest key in bytes; the engine's own bound.
 pub const KEY_BYTES_MAX: usize = 65_535;
@@ -99,6 +99,12 @@ pub enum Table {
     /// Packet ids of messages with QoS 2 that they have taken and not released: the session's number
     /// (8 bytes), then the id (2 bytes).
     MqttReceived,
+    /// Events: the class (1 byte), organisation id (12 bytes, zero for the server's own), then the
+    /// number (8 bytes).
+    Events,
+    /// Their bytes by class and organisation, with which their keys begin; with a class of 0 what was
+    /// above an organisation that was deleted.
+    EventSums,
 }
 
 /// A calendar month in UTC, counted from January 1970; the partitions of telemetry.
@@ -107,7 +113,7 @@ pub struct Month(pub u16);
 
 impl Table {
     /// All tables but the partitions of telemetry, of which there are as many as there is data.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Meta,
         Self::Orgs,
         Self::Users,
@@ -131,6 +137,8 @@ impl Table {
         Self::MqttSessions,
         Self::MqttMessages,
         Self::MqttReceived,
+        Self::Events,
+        Self::EventSums,
     ];
 
     /// The name on disk.
@@ -160,13 +168,24 @@ impl Table {
             Self::MqttSessions => "mqtt_sessions",
             Self::MqttMessages => "mqtt_messages",
             Self::MqttReceived => "mqtt_received",
+            Self::Events => "events",
+            Self::EventSums => "event_sums",
         }
     }
 
     /// Whether it has rows of what has ended or goes elsewhere, which come with the removal of others:
     /// the outcome of a mail, when a thing was seen last, that the telemetry of a thing is to go.
     const fn keeps_ends(self) -> bool {
-        matches!(self, Self::History | Self::Seen | Self::Mails | Self::MqttMessages | Self::Meta)
+        matches!(
+            self,
+            Self::History
+                | Self::Seen
+                | Self::Mails
+                | Self::MqttMessages
+                | Self::Meta
+                | Self::Events
+                | Self::EventSums
+        )
     }
 
     /// Whether a read by key sees what waits for the writer. Nobody reads a point of telemetry, a
@@ -181,6 +200,8 @@ impl Table {
                 | Self::MqttSessions
                 | Self::MqttMessages
                 | Self::MqttReceived
+                | Self::Events
+                | Self::EventSums
         )
     }
 }

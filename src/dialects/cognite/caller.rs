@@ -16,15 +16,16 @@
 
 use std::sync::Arc;
 
-use base::{ConnInfo, OrgId, SessionId, Timestamp};
+use base::{ConnInfo, OrgId, SessionId, Timestamp, UserId};
 use hyper::HeaderMap;
-use rules::directory::{Session, Who};
+use rules::directory::{Principal, Session, Who};
 use rules::identity::model::{Application, Org, User};
 use rules::identity::{Authority, Identity, Refusal};
 
 use super::error::Error;
-use crate::app::App;
+use crate::app::{App, Deed};
 use crate::dialects::credentials;
+use crate::events::{Actor, Known};
 
 /// A principal as it is known now.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +56,7 @@ pub struct Caller {
     authority: Authority,
     /// Whether it is an application that is restricted to itself.
     restricted: bool,
+    session: Option<Arc<Session>>,
 }
 
 impl Caller {
@@ -85,12 +87,13 @@ impl Caller {
                 Self::of_application(app.identity(), found)
             }
         };
-        let caller = caller.ok_or_else(Error::unauthorized)?;
+        let mut caller = caller.ok_or_else(Error::unauthorized)?;
         if let Some(session) = session {
             if !session.admit(now, app.config.limits.commands_per_s) {
                 return Err(Error::too_many_requests());
             }
             app.touch(&session, now, 1);
+            caller.session = Some(session);
         }
         Ok(caller)
     }
@@ -104,6 +107,7 @@ impl Caller {
                     account: Account::User(user),
                     org: identity.org(session.org_id())?,
                     restricted: false,
+                    session: None,
                 })
             }
             Who::Application { application, .. } => {
@@ -120,7 +124,29 @@ impl Caller {
             account: Account::Application(application),
             org: access.org,
             restricted: access.restricted_to_self,
+            session: None,
         })
+    }
+
+    /// The caller as one who does something.
+    pub fn deed(&self, command: &'static str, conn: ConnInfo) -> Deed {
+        let actor = match (&self.session, &self.account) {
+            (Some(session), _) => Actor::of_session(session, conn),
+            (None, Account::User(user)) => Actor::of(&Known::User(user), conn),
+            (None, Account::Application(found)) => Actor::of(&Known::Application(found), conn),
+        };
+        Deed { actor, command }
+    }
+
+    /// The login of the caller's sessions; of a token alone, of all that use it.
+    pub fn principal(&self) -> Principal {
+        match (&self.session, &self.account) {
+            (Some(session), _) => session.who().principal(),
+            (None, Account::User(user)) => Principal::User(user.id),
+            (None, Account::Application(found)) => {
+                Principal::User(UserId::from_bytes(*found.id.as_bytes()))
+            }
+        }
     }
 
     /// Whether the caller may see the organisation and its principals.

@@ -20,6 +20,13 @@ pub struct Error {
     header: Option<(HeaderName, &'static str)>,
 }
 
+impl Error {
+    /// Its status and what it says.
+    pub fn described(&self) -> (u16, &str) {
+        (self.status.as_u16(), &self.message)
+    }
+}
+
 /// The body of every answer that is no success.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]

@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use std::future::ready;
 use std::sync::{Arc, LazyLock};
 
-use base::{ConnInfo, OrgId, Protocol, Timestamp, limits};
+use base::{ConnInfo, OrgId, Timestamp, limits};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::TryFutureExt;
@@ -96,7 +96,7 @@ pub struct Asked<'a> {
     caller: Caller,
     request: &'a Request<Bytes>,
     query: Query<'a>,
-    protocol: Protocol,
+    conn: ConnInfo,
     /// Of cursors.
     secret: &'a [u8],
     now: Timestamp,
@@ -162,8 +162,7 @@ async fn routed(
     let caller = Caller::recognise(app, request.headers(), conn, now)?;
     let secret = app.page_secret().await.map_err(|error| Error::internal(&error))?;
     let query = Query::read(request.uri().query());
-    let protocol = conn.protocol;
-    let asked = Asked { app, caller, request, query, protocol, secret, now };
+    let asked = Asked { app, caller, request, query, conn, secret, now };
     (route.handler)(&asked, &names).await
 }
 

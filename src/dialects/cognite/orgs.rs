@@ -240,7 +240,7 @@ impl Organization {
 
 /// This server as the caller addressed it; empty if the request does not say.
 fn own_url(asked: &Asked<'_>) -> String {
-    let scheme = if asked.protocol == Protocol::Https { "https" } else { "http" };
+    let scheme = if asked.conn.protocol == Protocol::Https { "https" } else { "http" };
     match authority(asked.request) {
         Some(authority) => format!("{scheme}://{authority}"),
         None => String::new(),

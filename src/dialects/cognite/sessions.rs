@@ -122,6 +122,20 @@ pub fn list(asked: &Asked<'_>, org: &str, principal: &str) -> Result<Page<LoginS
     )
 )]
 pub async fn revoke(asked: &Asked<'_>, org: &str, principal: &str) -> Result<(), Error> {
+    let revoked = try_revoke(asked, org, principal).await;
+    if let Err(error) = &revoked {
+        let who = (asked.caller.org.id, asked.caller.principal());
+        let deed = asked.caller.deed(REVOKE, asked.conn);
+        let (code, message) = error.described();
+        asked.app.note_refused_by(who, asked.conn, deed, (code.into(), message), asked.now);
+    }
+    revoked
+}
+
+/// What the trail calls it.
+const REVOKE: &str = "revokeLoginSessionsForUserPrincipal";
+
+async fn try_revoke(asked: &Asked<'_>, org: &str, principal: &str) -> Result<(), Error> {
     let org = asked.org_where(org, |caller, org| caller.may_revoke_in(org))?;
     let user = user_in(asked, &org, principal)?;
     let wanted: SessionReferences = asked.body()?;
@@ -148,7 +162,8 @@ pub async fn revoke(asked: &Asked<'_>, org: &str, principal: &str) -> Result<(),
         return Err(Error::not_found(message).with_missing(missing));
     }
     let effects = Effects::on_sessions(sessions.into_iter().map(SessionChange::Revoke));
-    Ok(asked.app.apply(effects.closing_at_once(), asked.now).await.stored?)
+    let deed = asked.caller.deed(REVOKE, asked.conn);
+    Ok(asked.app.apply(effects.closing_at_once().by(deed), asked.now).await.stored?)
 }
 
 /// The user with this id in the organisation.

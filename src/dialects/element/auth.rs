@@ -10,8 +10,9 @@ use rules::directory::{Principal, PrincipalId, Session};
 use rules::identity::Authority;
 use rules::identity::model::User;
 
-use crate::app::{App, LoginError, Worker};
+use crate::app::{App, Deed, LoginError, Worker};
 use crate::dialects::credentials;
+use crate::events::{Actor, Known};
 
 /// A user who calls, and what they may see: super administrators and super operators everything,
 /// administrators of organisations what is in these or below, everybody what is their own. Super
@@ -73,6 +74,11 @@ impl Caller {
     /// For whom a long listing is written.
     pub(super) fn worker(&self) -> Worker {
         Worker::Principal(self.user.home, PrincipalId::User(self.user.id))
+    }
+
+    /// The user as one who does something.
+    pub(super) fn deed(&self, method: &'static str, conn: ConnInfo) -> Deed {
+        Deed { actor: Actor::of(&Known::User(&self.user), conn), command: method }
     }
 
     /// The login of the user's sessions.

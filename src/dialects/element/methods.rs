@@ -36,6 +36,13 @@ pub(super) struct Method {
     pub handler: fn(&Call<'_>, &Params<'_>) -> Result<Task, Error>,
 }
 
+impl Method {
+    /// Whether its use is in the trail, if it concerns others.
+    pub(super) fn is_act(&self) -> bool {
+        self.name.starts_with("Delete") || self.name.starts_with("Set")
+    }
+}
+
 /// A parameter of a method.
 pub(super) struct Param {
     /// Its name, in exactly this case.

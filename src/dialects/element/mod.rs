@@ -14,7 +14,7 @@ use rules::identity::Refusal;
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::app::{App, Effects, Goodbyes, LoginError, SessionChange};
+use crate::app::{App, Deed, Effects, Goodbyes, LoginError, SessionChange};
 
 mod admins;
 mod auth;
@@ -73,7 +73,7 @@ pub async fn answer(
     let text = json::well_formed(request.body());
     let Body { id, request } = Body::parse(&text);
     let answered = match request {
-        Ok(request) => call(app, &caller, id, &request, now).await,
+        Ok(request) => call(app, &caller, id, &request, conn, now).await,
         Err(error) => Err(error),
     };
     answered.map_or_else(|error| failed(&error, id), page::json)
@@ -123,15 +123,25 @@ async fn call(
     caller: &Arc<Caller>,
     id: Option<&RawValue>,
     request: &request::Request<'_>,
+    conn: ConnInfo,
     now: Timestamp,
 ) -> Result<Bytes, Error> {
     let method = methods::find(&request.method).ok_or_else(|| {
         Error::new(error::UNKNOWN_METHOD, format!("method={}", excerpt(&request.method)))
     })?;
-    request.params.check(method)?;
-    let task = (method.handler)(&Call { app, caller }, &request.params)?;
-    let draft = Draft::new(id, &request.params, method);
-    perform(app, caller, task, draft, now).await
+    let answered = async {
+        request.params.check(method)?;
+        let task = (method.handler)(&Call { app, caller }, &request.params)?;
+        let draft = Draft::new(id, &request.params, method);
+        perform(app, caller, task, draft, (caller.deed(method.name, conn), now)).await
+    };
+    let answered = answered.await;
+    if let (true, Err(error)) = (method.is_act(), &answered) {
+        let (who, deed) =
+            ((caller.user().home, caller.principal()), caller.deed(method.name, conn));
+        app.note_refused_by(who, conn, deed, (error.name.into(), &error.message), now);
+    }
+    answered
 }
 
 async fn perform(
@@ -139,7 +149,7 @@ async fn perform(
     caller: &Arc<Caller>,
     task: Task,
     draft: Draft,
-    now: Timestamp,
+    (deed, now): (Deed, Timestamp),
 ) -> Result<Bytes, Error> {
     match task {
         Task::Answer(result) => Ok(draft.finish(|out| out.extend_from_slice(&result))),
@@ -152,17 +162,17 @@ async fn perform(
         }
         Task::ListAdmins => list(app, caller, draft, true, admins::write_list).await,
         Task::EndOne(session) => {
-            let ended = end(app, vec![session], caller, now).await?;
+            let ended = end(app, vec![session], caller, deed, now).await?;
             // Somebody else may have been faster.
             let session = ended.sessions().next().ok_or_else(sessions::no_such_session)?;
             Ok(draft.finish(|out| sessions::write_ended(out, session, &app.clock)))
         }
         Task::End(wanted) => {
-            let ended = end(app, wanted, caller, now).await?;
+            let ended = end(app, wanted, caller, deed, now).await?;
             Ok(draft.finish(|out| sessions::write_all_ended(out, ended.sessions(), &app.clock)))
         }
         Task::SetTimeout(seconds) => {
-            app.set_ttl_s(seconds).await?;
+            app.set_ttl_s(seconds, &deed, now).await?;
             Ok(draft.finish(|out| out.extend_from_slice(b"{}")))
         }
     }
@@ -173,11 +183,12 @@ async fn end(
     app: &Arc<App>,
     sessions: Vec<Arc<Session>>,
     caller: &Caller,
+    deed: Deed,
     now: Timestamp,
 ) -> Result<Goodbyes, Error> {
     let by = caller.principal();
     let ends = sessions.into_iter().map(|session| SessionChange::EndFor(session, by.clone()));
-    let effects = Effects::on_sessions(ends).closing_at_once();
+    let effects = Effects::on_sessions(ends).closing_at_once().by(deed);
     let outcome = app.apply(effects, now).await;
     outcome.stored?;
     Ok(outcome.goodbyes)
@@ -297,7 +308,8 @@ mod tests {
     async fn called(app: &Arc<App>, caller: &Arc<Caller>, text: &str) -> Result<Bytes, Error> {
         let body = Body::parse(text);
         let request = body.request.expect("a request");
-        call(app, caller, body.id, &request, NOW).await
+        let conn = ConnInfo::new(Protocol::Http, ([127, 0, 0, 1], 1).into());
+        call(app, caller, body.id, &request, conn, NOW).await
     }
 
     #[tokio::test]

@@ -217,7 +217,7 @@ impl Client {
         owed: &Pending<FromDevice>,
     ) -> Result<Option<dispatch::Pending>, Refusal> {
         let mut head: &[u8] = b"";
-        match exchange::tcp_auth(&self.app, request, self.caller.conn)? {
+        match exchange::tcp_auth(&self.app, request, self.caller.conn, now)? {
             TcpAuth::Login { credentials, notify } => {
                 return Err(Refusal::Login(credentials, notify));
             }

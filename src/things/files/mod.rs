@@ -440,20 +440,22 @@ impl Files {
         Ok(receipt)
     }
 
-    /// Deletes a file; none when there is no such file.
+    /// Deletes a file, with what `also` adds to the batch; none when there is no such file.
     pub fn delete(
         &self,
         owner: Owner,
         name: &FileName,
         now: Timestamp,
+        also: impl FnOnce(&FileRecord, &mut Batch),
     ) -> Result<Option<Receipt>, StoreError> {
-        self.delete_row(owner.row(name), |record| record.lives(now))
+        self.delete_row(owner.row(name), |record| record.lives(now), also)
     }
 
     fn delete_row(
         &self,
         row: Vec<u8>,
         is_wanted: impl FnOnce(&FileRecord) -> bool,
+        also: impl FnOnce(&FileRecord, &mut Batch),
     ) -> Result<Option<Receipt>, StoreError> {
         let _changing = self.tables.exclusive(&row);
         let Some(record) = self.record(&row)?.filter(is_wanted) else { return Ok(None) };
@@ -462,6 +464,7 @@ impl Files {
         if let Some(expires) = record.expires {
             batch.delete(Table::FileEnds, end_row(expires, &row));
         }
+        also(&record, &mut batch);
         let receipt = self.tables.submit(batch)?;
         if let Some(org) = row.first_chunk::<12>()
             && let Some(used) = self.used.lock().get_mut(&OrgId::from_bytes(*org))
@@ -483,7 +486,7 @@ impl Files {
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             for (row, _) in page {
-                let _ = self.delete_row(row, |_| true)?;
+                let _ = self.delete_row(row, |_| true, |_, _| ())?;
             }
         }
     }
@@ -496,7 +499,7 @@ impl Files {
         let due = self.tables.scan(Table::FileEnds, bounds.0, bounds.1, PAGE_ROWS)?;
         for (end, _) in due {
             let row = end.get(8..).unwrap_or_default().to_vec();
-            if self.delete_row(row, |record| !record.lives(now))?.is_none() {
+            if self.delete_row(row, |record| !record.lives(now), |_, _| ())?.is_none() {
                 // An end without its file would be looked at for ever.
                 let mut batch = Batch::default();
                 batch.delete(Table::FileEnds, end);

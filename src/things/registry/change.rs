@@ -34,7 +34,7 @@ impl Things {
         if self.get(thing.org, &thing.key)?.is_some() {
             return Err(ThingConflict::Key);
         }
-        self.put_checked(thing, None)
+        self.put_checked(thing, None, |_| ())
     }
 
     /// Changes a thing, if it is there: what it is then, and the receipt for it. Nothing is stored
@@ -48,6 +48,18 @@ impl Things {
         key: &ThingKey,
         edit: impl FnOnce(&mut Thing),
     ) -> Result<Option<(Thing, Receipt)>, ThingConflict> {
+        self.change_with(org, key, edit, |_, _, _| ())
+    }
+
+    /// The same, with what `also` adds to the batch, which gets to know the thing as it was and as
+    /// it is.
+    pub fn change_with(
+        &self,
+        org: OrgId,
+        key: &ThingKey,
+        edit: impl FnOnce(&mut Thing),
+        also: impl FnOnce(&Thing, &Thing, &mut Batch),
+    ) -> Result<Option<(Thing, Receipt)>, ThingConflict> {
         let _lock = self.lock(org, key);
         let Some(before) = self.get(org, key)? else { return Ok(None) };
         let mut thing = before.clone();
@@ -55,7 +67,8 @@ impl Things {
         if thing == before {
             return Ok(Some((thing, Receipt::nothing())));
         }
-        let receipt = self.put_checked(&thing, Some(&before))?;
+        let also = |batch: &mut Batch| also(&before, &thing, batch);
+        let receipt = self.put_checked(&thing, Some(&before), also)?;
         Ok(Some((thing, receipt)))
     }
 
@@ -111,7 +124,12 @@ impl Things {
     }
 
     /// Submits a thing that nobody else changes meanwhile; `before` is what it was.
-    fn put_checked(&self, thing: &Thing, before: Option<&Thing>) -> Result<Receipt, ThingConflict> {
+    fn put_checked(
+        &self,
+        thing: &Thing,
+        before: Option<&Thing>,
+        also: impl FnOnce(&mut Batch),
+    ) -> Result<Receipt, ThingConflict> {
         let had = |alias, value| before.and_then(|before| before.aliases.get(alias)) == Some(value);
         let mut claimed =
             thing.aliases.iter().filter(|(alias, value)| !had(alias, value)).peekable();
@@ -124,6 +142,7 @@ impl Things {
         }
         let mut batch = Batch::default();
         self.put(&mut batch, thing, before);
+        also(&mut batch);
         Ok(self.submit(batch, thing, before)?)
     }
 

@@ -22,12 +22,12 @@ use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done};
 
 commands! {
-    "app.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
+    act "app.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
         "Makes an application and its token in the current organisation. Without `token`, or with an \
          empty one, the server makes one of letters and digits, which the reply shows, and \
          `app.find` for ten minutes.",
         "`id`, `token`, `tokenId`";
-    "app.delete" => delete, [NOT_FOUND],
+    act "app.delete" => delete, [NOT_FOUND],
         "Deletes an application; the live sessions of its token end as revoked. Like a change of it, \
          only for those who may grant what it may do.",
         "";
@@ -38,7 +38,7 @@ commands! {
     "app.list" => list, [],
         "Lists the applications of the current organisation, by name, without their tokens.",
         "`count`, `fields`, `result`";
-    "app.update" => update, [NOT_FOUND, ALREADY_EXISTS],
+    act "app.update" => update, [NOT_FOUND, ALREADY_EXISTS],
         "Changes an application, found by `id`, or by `token` if there is such a token, or by \
          `name`. Its live sessions have the new rights when the reply comes; after a change of the \
          token they have ended as revoked.",

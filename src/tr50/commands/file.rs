@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use base::{Clock, Code, Failure, FileId, TicketId, Timestamp, limits};
+use rules::directory::Who;
 use serde::Serialize;
+use serde_json::Map;
 
 use super::commands;
 use super::paging::View;
 use super::target::{Target, is_restricted, restricted};
 use crate::app::App;
+use crate::events::{NewEvent, Target as EventTarget};
 use crate::random::random;
 use crate::things::files::ticket::{Asker, TicketError};
 use crate::things::files::transfer::TransferError;
@@ -20,7 +23,7 @@ use crate::tr50::step::{After, Call, Done, Later};
 use store::StoreError;
 
 commands! {
-    "file.delete" => delete, [NOT_FOUND],
+    act "file.delete" => delete, [NOT_FOUND],
         "Deletes a file. A download that has begun goes on.",
         "";
     "file.get" => get, [NOT_FOUND],
@@ -251,8 +254,32 @@ pub fn delete(
     (target, (whose, name)): (Target, (Whose, Name)),
 ) -> Result<After<Done>, Failure> {
     let owner = whose.owner_to_change(&target, call)?;
-    let deleted = call.app.files.delete(owner, &name.file_name, call.app.clock.now())?;
+    let now = call.app.clock.now();
+    let mut numbered = None;
+    let deleted = call.app.files.delete(owner, &name.file_name, now, |record, batch| {
+        if !is_own(call, &owner) {
+            numbered = Some(call.app.add_event(batch, deletion(call, &owner, record)));
+        }
+    });
+    let deleted = match numbered {
+        Some(numbered) => numbered.settle(deleted)?,
+        None => deleted?,
+    };
     Ok(After(Done, deleted.ok_or_else(|| not_found(&name))?.into()))
+}
+
+/// Whether a file is the caller's own.
+fn is_own(call: &Call<'_>, owner: &Owner) -> bool {
+    matches!(call.session.who(), Who::Application { thing_id, .. } if owner.thing == Some(*thing_id))
+}
+
+/// That a file was deleted which belongs to somebody else.
+fn deletion(call: &Call<'_>, owner: &Owner, record: &FileRecord) -> NewEvent {
+    let thing = owner.thing.map_or_else(String::new, |thing| thing.to_string());
+    let target = EventTarget { kind: "file", id: thing, name: record.name.as_str().to_owned() };
+    let mut before = Map::new();
+    before.insert("length".to_owned(), record.length.into());
+    call.app.act(&call.deed("file.delete"), owner.org, target, (before, Map::new()), call.now)
 }
 
 impl FileView {

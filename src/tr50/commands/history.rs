@@ -31,7 +31,7 @@ params! {
 /// (`docs/protocol/tr50.md` 2, "Durations"): numbers with units, `1h30m`, `1.5s`, and `d` for days
 /// besides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ago(i64);
+pub struct Ago(pub(super) i64);
 
 impl params::Value for Ago {
     const EXPECTED: &'static str = "a duration such as 90s, 1h30m or 7d";

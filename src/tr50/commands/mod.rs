@@ -15,6 +15,7 @@ pub mod alarm;
 pub mod api;
 pub mod app;
 pub mod attribute;
+pub mod audit;
 mod authorize;
 pub mod diag;
 pub mod file;
@@ -41,15 +42,17 @@ pub mod user_invite;
 pub mod user_org;
 
 /// The rows of a family: name, handler, codes of failures that not every command has; what it does;
-/// members of `params` in the reply. `open` stands before a command that needs no session. How the
-/// reply is waited for is said by the handler's type.
+/// members of `params` in the reply. `open` stands before a command that needs no session, `act` before
+/// one whose use is in the trail: what changes organisations, users, roles, applications and
+/// definitions, ends sessions of others, or removes what belongs to others. How the reply is waited
+/// for is said by the handler's type.
 macro_rules! commands {
-    ($($($open:ident)? $name:literal => $handler:path, [$($error:ident),*],
+    ($($($mark:ident)? $name:literal => $handler:path, [$($error:ident),*],
         $doc:literal, $reply:literal;)*) => {
         /// The family's rows in the table of commands.
         pub(in crate::tr50) const COMMANDS: &[$crate::tr50::step::CommandInfo] =
             &[$($crate::tr50::commands::command!(
-                $($open)? $name, $handler, $doc, $reply, [$($error),*]
+                $($mark)? $name, $handler, $doc, $reply, [$($error),*]
             )),*];
     };
 }
@@ -58,7 +61,15 @@ macro_rules! commands {
 macro_rules! command {
     ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
         $crate::tr50::commands::command!(
-            InSession, $name, $handler, $doc, $reply, [$($error),*],
+            InSession, false, $name, $handler, $doc, $reply, [$($error),*],
+            $crate::tr50::commands::fields_of($handler),
+            $crate::tr50::commands::waits_of($handler)
+        )
+    };
+    // A command whose use is in the trail.
+    (act $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+        $crate::tr50::commands::command!(
+            InSession, true, $name, $handler, $doc, $reply, [$($error),*],
             $crate::tr50::commands::fields_of($handler),
             $crate::tr50::commands::waits_of($handler)
         )
@@ -66,12 +77,12 @@ macro_rules! command {
     // A command that needs no session.
     (open $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
         $crate::tr50::commands::command!(
-            Open, $name, $handler, $doc, $reply, [$($error),*],
+            Open, false, $name, $handler, $doc, $reply, [$($error),*],
             $crate::tr50::commands::open_fields_of($handler),
             $crate::tr50::commands::open_waits_of($handler)
         )
     };
-    ($kind:ident, $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*],
+    ($kind:ident, $act:literal, $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*],
      $params:expr, $waits:expr) => {
         $crate::tr50::step::CommandInfo {
             name: $name,
@@ -80,6 +91,7 @@ macro_rules! command {
             errors: &[$(base::Code::$error),*],
             params: $params,
             waits: $waits,
+            is_act: $act,
             handler: $crate::tr50::step::Handler::$kind(|call, params, out| {
                 let done = $handler(call, $crate::tr50::params::Params::read(params)?)?;
                 Ok($crate::tr50::step::IntoStep::into_step(done, out))
@@ -92,11 +104,12 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 23] = [
+    let families: [&'static [CommandInfo]; 24] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
         attribute::COMMANDS,
+        audit::COMMANDS,
         diag::COMMANDS,
         file::COMMANDS,
         locale::COMMANDS,

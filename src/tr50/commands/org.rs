@@ -18,12 +18,12 @@ use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done};
 
 commands! {
-    "org.create" => create, [ALREADY_EXISTS, IN_USE, BUSY],
+    act "org.create" => create, [ALREADY_EXISTS, IN_USE, BUSY],
         "Makes an organisation below the current one. It owns the roles device, automation and \
          developer, copies of those of the organisation at the top. A key that looks like that of \
          another organisation is refused.",
         "`id`";
-    "org.delete" => delete, [NOT_FOUND, IN_USE],
+    act "org.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes an organisation below the current one, with its roles, definitions of things and \
          invitations. It must have no organisations below it, users, applications and things.",
         "";
@@ -33,7 +33,7 @@ commands! {
     "org.list" => list, [],
         "Lists the current organisation and, for a user, all that the user may work in; by key.",
         "`count`, `fields`, `result`";
-    "org.update" => update, [NOT_FOUND],
+    act "org.update" => update, [NOT_FOUND],
         "Changes an organisation; without a key the current one. Administrators can change those \
          below as well.",
         "";

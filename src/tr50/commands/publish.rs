@@ -285,10 +285,10 @@ pub fn batch<I: Item>(call: &Call<'_>, text: BatchText<I>) -> Result<Later, Fail
         return Ok(Later::new(take(call, &text)?.finish()));
     }
     let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
-    let worker = call.worker();
+    let (worker, conn) = (call.worker(), call.conn);
     Ok(Later::new(async move {
         let inner = app.clone();
-        let work = move || take(&Call { app: &inner, session: &session, now }, &text);
+        let work = move || take(&Call { app: &inner, session: &session, conn, now }, &text);
         app.offload(worker, work).await??.finish().await
     }))
 }

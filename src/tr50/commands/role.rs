@@ -18,10 +18,10 @@ use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done};
 
 commands! {
-    "role.create" => create, [ALREADY_EXISTS, BUSY],
+    act "role.create" => create, [ALREADY_EXISTS, BUSY],
         "Makes a role in the current organisation. Nobody can put into it what they do not hold.",
         "`id`";
-    "role.delete" => delete, [NOT_FOUND, IN_USE],
+    act "role.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a role of the current organisation that nobody holds.",
         "";
     "role.find" => find, [NOT_FOUND],
@@ -33,7 +33,7 @@ commands! {
     "role.perms" => perms, [],
         "Lists all permissions.",
         "for each family its commands";
-    "role.update" => update, [NOT_FOUND],
+    act "role.update" => update, [NOT_FOUND],
         "Changes a role of the current organisation, not one from above: role.create makes one of \
          its own with the same key, which a look-up by key finds first. Live sessions of those who \
          hold it have the new rights when the reply comes.",

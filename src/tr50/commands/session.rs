@@ -22,7 +22,7 @@ use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done, Looked, WriteReply};
 
 commands! {
-    "session.end" => end, [NOT_FOUND],
+    act "session.end" => end, [NOT_FOUND],
         "Ends a session; without parameters the caller's own.",
         "";
     "session.find" => find, [NOT_FOUND],

@@ -20,11 +20,11 @@ commands! {
     "thing_def.column_map" => column_map, [],
         "Shows the keys and names of all alarms, attributes and properties that are defined here.",
         "`result` with `alarms`, `attributes`, `properties`";
-    "thing_def.create" => create, [ALREADY_EXISTS, BUSY],
+    act "thing_def.create" => create, [ALREADY_EXISTS, BUSY],
         "Makes a definition of things in the current organisation. Members that the server does not \
          know are kept as they are.",
         "`id`";
-    "thing_def.delete" => delete, [NOT_FOUND, IN_USE],
+    act "thing_def.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a definition that neither things nor applications use; with lists of keys, only these \
          parts of it.",
         "";
@@ -37,7 +37,7 @@ commands! {
     "thing_def.list" => list, [],
         "Lists the definitions that are known in the current organisation, by name.",
         "`count`, `fields`, `result`";
-    "thing_def.update" => update, [NOT_FOUND],
+    act "thing_def.update" => update, [NOT_FOUND],
         "Changes a definition of the current organisation. Properties, attributes and the like are \
          added or replaced one by one; `unset` takes them away (`properties`, or `properties.temp`).",
         "";

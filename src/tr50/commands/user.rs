@@ -19,14 +19,14 @@ use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, Later};
 
 commands! {
-    "user.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
+    act "user.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
         "Makes a user, who is at home in the current organisation or in one below it and may do \
          little there before `user.org.add`. The reply is sent when the change is durable. With the \
          address of a user of another organisation it makes an invitation, which that user accepts \
          or declines (`user.invite.list`); password and names are not used then, and `id` is the \
          invitation's. An address that looks like that of another user is refused.",
         "`id`";
-    "user.delete" => delete, [NOT_FOUND, IN_USE],
+    act "user.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a user; the user's live sessions end as revoked. Administrators delete those at \
          home in their organisation and below, wherever else these are members. Of a user who is \
          invited and has not accepted, only the invitation goes. Nobody can delete themselves.",
@@ -39,7 +39,7 @@ commands! {
         "Lists the users of the current organisation, by e-mail address. Of those who are invited \
          and have not accepted, it shows `emailAddress` and `pending` alone.",
         "`count`, `fields`, `result`";
-    "user.update" => update, [NOT_FOUND, ALREADY_EXISTS, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
+    act "user.update" => update, [NOT_FOUND, ALREADY_EXISTS, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
         "Changes a user: everybody themselves, but for the e-mail address and the flags, and \
          administrators the users at home in their organisation and below, wherever else these are \
          members, unless they administer an organisation above. A new password ends the user's other \
@@ -395,7 +395,7 @@ pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<La
             created_by: session.who().name().to_owned(),
             updated: None,
         };
-        let call = Call { app: &app, session: &session, now };
+        let call = Call { app: &app, session: &session, conn: *session.conn(), now };
         let turn = app.identity().turn();
         // Again, for it took a while.
         authorize::resolve_org(&call, Some(home))?;
@@ -495,7 +495,7 @@ impl Update {
             }
             hash = Some(app.hash_password(password, session).await?);
         }
-        let call = Call { app, session, now };
+        let call = Call { app, session, conn: *session.conn(), now };
         let turn = app.identity().turn();
         let mut user = User::clone(&*app.identity().user(self.id).ok_or_else(gone)?);
         // Again, for it took a while.

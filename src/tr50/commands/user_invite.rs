@@ -19,12 +19,12 @@ use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done};
 
 commands! {
-    "user.invite.accept" => accept, [NOT_FOUND, WRONG_SESSION_KIND, BUSY],
+    act "user.invite.accept" => accept, [NOT_FOUND, WRONG_SESSION_KIND, BUSY],
         "Makes the caller a member of an organisation that invites them; without parameters, of the \
          only one that does. Roles that are gone meanwhile are left out. An invitation whose inviter \
          may not give any more what it offers is none.",
         "";
-    "user.invite.decline" => decline, [NOT_FOUND, WRONG_SESSION_KIND],
+    act "user.invite.decline" => decline, [NOT_FOUND, WRONG_SESSION_KIND],
         "Declines an invitation; without parameters, the only one. The organisation can invite again.",
         "";
     "user.invite.list" => list, [WRONG_SESSION_KIND],

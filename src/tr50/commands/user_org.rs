@@ -19,7 +19,7 @@ use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, WriteReply};
 
 commands! {
-    "user.org.add" => add, [NOT_FOUND, ALREADY_EXISTS, BUSY],
+    act "user.org.add" => add, [NOT_FOUND, ALREADY_EXISTS, BUSY],
         "Makes a user a member of an organisation, if the caller administers the user's home or is \
          the user. Any other is invited, and decides (`user.invite.list`); asked again, it changes \
          what is offered. Nobody can grant what they do not hold there.",
@@ -32,7 +32,7 @@ commands! {
         "Lists what a user is in all organisations that the caller can see; without parameters the \
          caller. Who administers the user's home sees all.",
         "`result`";
-    "user.org.remove" => remove, [NOT_FOUND, IN_USE],
+    act "user.org.remove" => remove, [NOT_FOUND, IN_USE],
         "Ends a user's membership of an organisation, or an invitation. The user's live sessions \
          there end as revoked. Who administers the user's home can do so anywhere. Who was at home \
          there is so in another organisation of theirs; it must not be the only one.",
@@ -41,7 +41,7 @@ commands! {
         "Moves the session to another organisation, as `session.org.switch`; the name of the API of \
          2012.",
         "";
-    "user.org.update" => update, [NOT_FOUND],
+    act "user.org.update" => update, [NOT_FOUND],
         "Changes what a user is in an organisation, or is to be by an invitation. The user's live \
          sessions have the new rights when the reply comes.",
         "";

@@ -8,7 +8,7 @@ use super::model::Application;
 
 /// Why a login is refused. For the log and for choosing an error code; a peer that failed must not
 /// learn more than that.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
     /// Unknown name, wrong password or wrong token.
     #[error("unknown name or wrong password")]

@@ -32,6 +32,8 @@ const NAMES: &[&str] = &[
     "attribute.delete",
     "attribute.history",
     "attribute.publish",
+    "audit",
+    "audit.list",
     "aws",
     "aws.kinesis.firehose.put_record",
     "aws.kinesis.stream.put_record",

@@ -9,9 +9,11 @@ use rules::directory::{Principal, Reason, Session, Who};
 use rules::identity::ThingDef;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, json};
 use store::{Batch, Receipt};
 
 use crate::app::{Effects, SessionChange};
+use crate::events::{Target as EventTarget, diff};
 use crate::random::random;
 use crate::things::files::Owner;
 use crate::things::registry::{Alias, Thing, ThingConflict, Things};
@@ -230,14 +232,38 @@ pub(super) fn delete(
     // Before the thing: its removal is answered when this is durable, too.
     call.app.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
     drop(call.app.mailbox.purge_thing(thing.id, call.app.clock.now())?.1);
-    let forget = |thing: &Thing, batch: &mut Batch| call.app.telemetry.forget(batch, thing.id);
-    let removed = call.app.things.remove(thing.org, &thing.key, forget)?;
+    let mut numbered = None;
+    let forget = |thing: &Thing, batch: &mut Batch| {
+        call.app.telemetry.forget(batch, thing.id);
+        let (before, after) = diff(shown(thing), Map::new());
+        let deed = call.deed("thing.delete");
+        let event = call.app.act(&deed, thing.org, target_of(thing), (before, after), call.now);
+        numbered = Some(call.app.add_event(batch, event));
+    };
+    let removed = call.app.things.remove(thing.org, &thing.key, forget);
+    let removed = match numbered {
+        Some(numbered) => numbered.settle(removed)?,
+        None => removed?,
+    };
     let (thing, receipt) = removed.ok_or_else(|| gone(&thing.key))?;
     // Behind the removal: a login that is let in now makes the thing anew, and is not meant.
     let sessions = sessions_of(call, &thing).into_iter();
     let ends = sessions.map(|session| SessionChange::End(session, Reason::Revoked));
     let principal = Principal::Thing(thing.org, thing.key.clone());
     Ok(After(Done, Effects::from(receipt).without(principal).and_sessions(ends)))
+}
+
+fn target_of(thing: &Thing) -> EventTarget {
+    EventTarget { kind: "thing", id: thing.id.to_string(), name: thing.key.to_string() }
+}
+
+/// What the trail shows of a thing that is gone.
+fn shown(thing: &Thing) -> Map<String, serde_json::Value> {
+    let members = json!({
+        "name": thing.name, "desc": thing.desc, "tags": thing.tags, "secTags": thing.sec_tags,
+        "defId": thing.def, "appId": thing.app_id,
+    });
+    members.as_object().cloned().unwrap_or_default()
 }
 
 fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<Arc<Session>> {
@@ -260,7 +286,27 @@ pub(super) fn reset_app_id(
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
     let thing = target.thing_by_key(by_key, call)?;
-    let receipt = change(call, &thing.key, |thing| thing.app_id.clear())?;
+    let mut numbered = None;
+    let note = |was: &Thing, is: &Thing, batch: &mut Batch| {
+        let app_id = |thing: &Thing| Map::from_iter([("appId".to_owned(), json!(thing.app_id))]);
+        let deed = call.deed("thing.appid.reset");
+        let event = call.app.act(&deed, is.org, target_of(is), (app_id(was), app_id(is)), call.now);
+        numbered = Some(call.app.add_event(batch, event));
+    };
+    let by = call.session.who().name();
+    let reset = |thing: &mut Thing| {
+        if !thing.app_id.is_empty() {
+            thing.app_id.clear();
+            thing.updated = Some((call.now, by.to_owned()));
+        }
+    };
+    let changed = call.app.things.change_with(thing.org, &thing.key, reset, note);
+    let changed = match numbered {
+        Some(numbered) => numbered.settle(changed),
+        None => changed,
+    };
+    let changed = changed.map_err(|conflict| conflict_failure(conflict, &thing.key))?;
+    let (_, receipt) = changed.ok_or_else(|| gone(&thing.key))?;
     Ok(After(Done, receipt.into()))
 }
 

@@ -10,7 +10,7 @@ mod query;
 mod tags;
 
 commands! {
-    "thing.appid.reset" => change::reset_app_id, [NOT_FOUND],
+    act "thing.appid.reset" => change::reset_app_id, [NOT_FOUND],
         "Forgets the application id that a thing last logged in with; for administrators.",
         "";
     "thing.bind" => bind::bind, [NOT_FOUND, WRONG_SESSION_KIND],
@@ -23,7 +23,7 @@ commands! {
     "thing.def.change" => change::change_def, [NOT_FOUND],
         "Gives a thing another definition.",
         "";
-    "thing.delete" => change::delete, [NOT_FOUND],
+    act "thing.delete" => change::delete, [NOT_FOUND],
         "Deletes a thing with all that belongs to it; its sessions end, things that are bound to \
          it are free.",
         "";

@@ -222,7 +222,8 @@ async fn edit_named(
     let shared = app.clone();
     let worker = Worker::Principal(session.org_id(), session.who().principal_id());
     let work = move || {
-        let call = Call { app: &shared, session: &session, now };
+        let conn = *session.conn();
+        let call = Call { app: &shared, session: &session, conn, now };
         let keys = things.named(&call)?;
         edit.apply_to(&shared, session.org_id(), &keys, (now, &by))
     };

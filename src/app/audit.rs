@@ -1,0 +1,443 @@
+//! What goes into the stream of events: acts of administrators, and what was refused.
+
+use std::sync::Arc;
+
+use base::{ConnInfo, Failure, OrgId, Timestamp, limits};
+use rules::directory::{Principal, Session, Who};
+use rules::identity::model::User;
+use rules::identity::{Record, RecordChange, RecordChanges, Refusal};
+use serde_json::{Map, Value};
+use store::{Batch, Receipt, StoreError};
+
+use super::App;
+use super::effects::SessionChange;
+use super::login::{LoginError, login_failure};
+use crate::events::{
+    Act, Actor, Attempt, Class, Events, MEMBERSHIPS, NewEvent, Numbered, Page, Query, Refused,
+    SERVER, Target, diff, members, only_memberships, shown_name,
+};
+
+/// Who does something by which command: goes with the effects of what is in the trail.
+pub struct Deed {
+    /// Who, from where.
+    pub actor: Actor,
+    /// The command.
+    pub command: &'static str,
+}
+
+/// Whom a login that was refused claimed to be.
+#[derive(Clone, Copy)]
+pub(super) enum Claim<'a> {
+    /// A user of this name.
+    User(&'a str),
+    /// A thing of this key, with an application's token.
+    Thing { key: &'a str, token: &'a str },
+    /// An application with this token alone.
+    Token(&'a str),
+    /// Somebody who has proved who it is.
+    Who(&'a Who),
+    /// Whoever had the session with an id that is unknown.
+    Session,
+    /// Another than the client's certificate says.
+    Uncertified(&'a str),
+}
+
+/// A change of a record: what it was, and what it is.
+type Changed = (Option<Record>, Option<Record>);
+
+impl App {
+    /// The stream of events.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The events of what somebody does. Asked for before it is done: what was before is in the
+    /// records still.
+    pub(super) fn acts(
+        &self,
+        deed: &Deed,
+        records: Option<&RecordChanges>,
+        sessions: &[SessionChange],
+        now: Timestamp,
+    ) -> Vec<NewEvent> {
+        let now = self.clock.shown(now);
+        let changes = records.into_iter().flat_map(RecordChanges::iter);
+        let changed: Vec<Changed> = changes.map(|change| self.changed(change)).collect();
+        let mut events: Vec<_> =
+            changed.iter().map(|change| self.act_on_record(deed, change, &changed, now)).collect();
+        let ended = |change: &SessionChange| match change {
+            SessionChange::EndFor(session, by) if session.who().principal() != *by => {
+                Some(session.clone())
+            }
+            SessionChange::Revoke(session) => Some(session.clone()),
+            _ => None,
+        };
+        let ended: Vec<_> = sessions.iter().filter_map(ended).collect();
+        let shown = ended.iter().take(limits::EVENT_SESSIONS_MAX);
+        events.extend(shown.map(|session| self.act_on_session(deed, session, None, now)));
+        if let Some(last) = ended.get(limits::EVENT_SESSIONS_MAX..).and_then(|rest| rest.last()) {
+            let more = ended.len() - limits::EVENT_SESSIONS_MAX;
+            events.push(self.act_on_session(deed, last, Some(more), now));
+        }
+        events
+    }
+
+    fn changed(&self, change: &RecordChange) -> Changed {
+        let (RecordChange::Put(record) | RecordChange::Delete(record)) = change;
+        let identity = &self.records;
+        let before = match record {
+            Record::Org(org) => identity.org(org.id).map(|found| Record::Org((*found).clone())),
+            Record::Role(role) => {
+                let found = identity.role_within(role.id, role.org);
+                found.map(|granted| Record::Role(granted.role.clone()))
+            }
+            Record::User(user) => {
+                identity.user(user.id).map(|found| Record::User((*found).clone()))
+            }
+            Record::Application(application) => {
+                let found = identity.application(application.id);
+                found.map(|found| Record::Application((*found).clone()))
+            }
+            Record::ThingDef(def) => {
+                let found = identity.thing_def(def.org, def.id);
+                found.map(|found| Record::ThingDef((*found).clone()))
+            }
+        };
+        match change {
+            RecordChange::Put(record) => (before, Some(record.clone())),
+            RecordChange::Delete(_) => (before, None),
+        }
+    }
+
+    fn act_on_record(
+        &self,
+        deed: &Deed,
+        change: &Changed,
+        all: &[Changed],
+        now: Timestamp,
+    ) -> NewEvent {
+        let (before, after) = change;
+        let map = |record: &Option<Record>| record.as_ref().map(members).unwrap_or_default();
+        let (was, is) = diff(map(before), map(after));
+        let either = after.as_ref().or(before.as_ref());
+        let target = either.map_or_else(
+            || Target { kind: "", id: String::new(), name: String::new() },
+            Target::of_record,
+        );
+        let row = |org: OrgId| {
+            let (mut before_here, mut after_here) = (was.clone(), is.clone());
+            let mut target = target.clone();
+            let user = |record: &'_ Record| match record {
+                Record::User(user) => Some(user.clone()),
+                _ => None,
+            };
+            let users: Vec<User> = [before, after].into_iter().flatten().filter_map(user).collect();
+            if !users.is_empty() {
+                let at_home = users.iter().any(|user| user.home == org);
+                for members in [&mut before_here, &mut after_here] {
+                    if !at_home {
+                        members.retain(|name, _| MEMBERSHIPS.contains(&&**name));
+                    }
+                    only_memberships(members, |other| self.records.is_within(other, org));
+                }
+                // Of who is only invited, the organisation knows the invitation and the address.
+                let is_member =
+                    users.iter().any(|user| user.memberships.iter().any(|held| held.org == org));
+                let mut invites = users.iter().flat_map(|user| &user.invites);
+                let invite = invites.find(|invite| invite.terms.org == org);
+                if let (false, false, Some(invite)) = (at_home, is_member, invite) {
+                    target.id = invite.id.to_string();
+                }
+            }
+            let command = deed.command;
+            let (actor, before, after) = (&deed.actor, before_here, after_here);
+            let act = Act { actor, command, target, before, after };
+            (org, act.into_row(now, self.key_of(org, all).as_deref()))
+        };
+        let rows = concerned(before.as_ref(), after.as_ref()).into_iter().map(row).collect();
+        NewEvent { class: Class::Administration, rows }
+    }
+
+    fn act_on_session(
+        &self,
+        deed: &Deed,
+        session: &Arc<Session>,
+        more: Option<usize>,
+        now: Timestamp,
+    ) -> NewEvent {
+        let mut after = Map::new();
+        after.insert("status".to_owned(), "REVOKED".into());
+        if let Some(more) = more {
+            after.insert("sessions".to_owned(), more.into());
+        }
+        let target = Target::of_session(session);
+        self.act(deed, session.org_id(), target, (Map::new(), after), now)
+    }
+
+    /// The event of one act on something that is no record of identity.
+    pub fn act(
+        &self,
+        deed: &Deed,
+        org: OrgId,
+        target: Target,
+        (before, after): (Map<String, Value>, Map<String, Value>),
+        now: Timestamp,
+    ) -> NewEvent {
+        let act = Act { actor: &deed.actor, command: deed.command, target, before, after };
+        let row = act.into_row(now, self.key_of(org, &[]).as_deref());
+        NewEvent { class: Class::Administration, rows: vec![(org, row)] }
+    }
+
+    /// Adds an event to a batch that is submitted at once.
+    pub fn add_event(&self, batch: &mut Batch, event: NewEvent) -> Numbered<'_> {
+        self.events.add(batch, [event])
+    }
+
+    /// Stores an event that goes with no other change.
+    ///
+    /// # Errors
+    ///
+    /// The store takes no more.
+    pub fn note_event(&self, event: NewEvent) -> Result<Receipt, StoreError> {
+        let mut batch = Batch::default();
+        let numbered = self.events.add(&mut batch, [event]);
+        numbered.settle(self.tables.submit(batch))
+    }
+
+    fn key_of(&self, org: OrgId, all: &[Changed]) -> Option<String> {
+        let made = || {
+            all.iter().find_map(|(_, after)| match after {
+                Some(Record::Org(made)) if made.id == org => Some(made.key.clone()),
+                _ => None,
+            })
+        };
+        self.records.org(org).map(|org| org.key.clone()).or_else(made)
+    }
+
+    /// Whether an organisation, which may have been deleted, is this one or below it.
+    pub fn was_within(&self, org: OrgId, top: OrgId) -> bool {
+        let mut org = org;
+        for _ in 0..limits::ORG_DEPTH_MAX {
+            match self.events.above_gone(org) {
+                _ if org == top => return true,
+                Some(Some(above)) => org = above,
+                Some(None) => return false,
+                None => break,
+            }
+        }
+        self.records.is_within(org, top)
+    }
+
+    /// Counts a command of an administrator that was refused or failed.
+    pub fn note_refused(
+        &self,
+        session: &Session,
+        conn: ConnInfo,
+        command: &'static str,
+        failure: &Failure,
+        now: Timestamp,
+    ) {
+        let who = (session.org_id(), session.who().principal());
+        let actor = Actor::of_session(session, conn);
+        let code = failure.code.0;
+        self.note_refused_by(
+            who,
+            conn,
+            Deed { actor, command },
+            (code.into(), &failure.message),
+            now,
+        );
+    }
+
+    /// The same of somebody without a session, in the words of a dialect.
+    pub fn note_refused_by(
+        &self,
+        (org, who): (OrgId, Principal),
+        conn: ConnInfo,
+        deed: Deed,
+        (code, message): (Value, &str),
+        now: Timestamp,
+    ) {
+        let now = self.clock.shown(now);
+        let command = deed.command;
+        let attempt = Attempt::Command { who, command, code: code.to_string().into() };
+        let row = self.refusal(deed.actor.into_row(), org, command, code, message);
+        self.events.refuse(Refused { org, attempt, from: conn.remote_addr, row }, now);
+    }
+
+    fn refusal(
+        &self,
+        mut row: Map<String, Value>,
+        org: OrgId,
+        command: &str,
+        code: Value,
+        message: &str,
+    ) -> Map<String, Value> {
+        let mut set = |name: &str, value: Value| drop(row.insert(name.to_owned(), value));
+        set("command", command.into());
+        set("outcome", "failure".into());
+        set("code", code);
+        set("message", shown_name(message).into());
+        if let Some(key) = self.key_of(org, &[]) {
+            set("orgKey", key.into());
+        }
+        row
+    }
+
+    /// Counts a login that was refused.
+    pub(super) fn note_login(
+        &self,
+        claim: Claim<'_>,
+        conn: ConnInfo,
+        error: &LoginError,
+        now: Timestamp,
+    ) {
+        let now = self.clock.shown(now);
+        let (kind, name) = match claim {
+            Claim::User(name) | Claim::Uncertified(name) => ("user", name),
+            Claim::Thing { key, .. } => ("thing", key),
+            Claim::Token(_) => ("token", ""),
+            Claim::Session => ("session", ""),
+            Claim::Who(who) => (who_kind(who), who.name()),
+        };
+        let application = match claim {
+            Claim::Thing { token, .. } | Claim::Token(token) => {
+                self.records.application_by_token(token)
+            }
+            Claim::Who(Who::Application { application, .. }) => Some(application.clone()),
+            _ => None,
+        };
+        let user = match claim {
+            Claim::User(name) | Claim::Uncertified(name) => self.records.user_by_email(name),
+            Claim::Who(Who::User(user)) => Some(user.clone()),
+            _ => None,
+        };
+        let org = user.as_ref().map(|user| user.home);
+        let org = org.or(application.as_ref().map(|found| found.org)).unwrap_or(SERVER);
+        let cause = cause(claim, error, user.is_some());
+        let name = shown_name(name);
+        let mut row = Map::new();
+        let mut set = |name: &str, value: Value| drop(row.insert(name.to_owned(), value));
+        set("kind", kind.into());
+        set("cause", cause.into());
+        set("protocol", conn.protocol.as_str().into());
+        if !name.is_empty() {
+            set("whoAmI", name.clone().into());
+        }
+        if let Some(application) = &application {
+            set("appName", application.name.clone().into());
+        }
+        let failure = match claim {
+            Claim::Session => Failure::session_invalid("is unknown, has ended or has expired."),
+            _ => failure_of(error),
+        };
+        let row = self.refusal(row, org, LOGIN, failure.code.0.into(), &failure.message);
+        let attempt = Attempt::Login { name: name.to_lowercase().into(), cause };
+        self.events.refuse(Refused { org, attempt, from: conn.remote_addr, row }, now);
+    }
+
+    /// Counts a request with the id of a session that there is not.
+    pub fn note_unknown_session(&self, conn: ConnInfo, now: Timestamp) {
+        self.note_login(Claim::Session, conn, &Refusal::BadCredentials.into(), now);
+    }
+
+    /// Writes what was refused, and waits until all events so far can be read.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub async fn settle_events(&self, now: Timestamp) -> Result<(), StoreError> {
+        // Without room for what was refused lately, what is there can be read all the same.
+        let written = self.events.write_refusals(now).unwrap_or_default();
+        written.and(self.tables.writer().barrier()?).await
+    }
+
+    /// Reads the stream, as [`Events::read`] says.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub fn read_events(
+        &self,
+        query: &Query<'_>,
+        visit: impl FnMut(crate::events::Entry) -> bool,
+    ) -> Result<Page, StoreError> {
+        self.events.read(query, visit)
+    }
+}
+
+/// What a login is called where commands stand.
+const LOGIN: &str = "login";
+
+/// What is said of a login that failed, without a line in the log of the server: who waits for the
+/// answer has one.
+fn failure_of(error: &LoginError) -> Failure {
+    match error {
+        LoginError::Store(_) | LoginError::Random(_) => {
+            Failure::new(base::Code::INTERNAL, "The server could not start a session.")
+        }
+        error => login_failure(error),
+    }
+}
+
+const fn who_kind(who: &Who) -> &'static str {
+    match who {
+        Who::User(_) => "user",
+        Who::Application { .. } => "thing",
+    }
+}
+
+/// Why a login was refused, in one word.
+const fn cause(claim: Claim<'_>, error: &LoginError, known: bool) -> &'static str {
+    match (claim, error) {
+        (Claim::Session, _) => "unknown_session",
+        (Claim::Uncertified(_), _) => "certificate",
+        (Claim::User(_), LoginError::Refused(Refusal::BadCredentials)) if known => "wrong_password",
+        (Claim::User(_), LoginError::Refused(Refusal::BadCredentials)) => "unknown_user",
+        (_, LoginError::Refused(refusal)) => match refusal {
+            Refusal::BadCredentials => "unknown_token",
+            Refusal::UnknownThing => "unknown_thing",
+            Refusal::BadThingKey => "bad_thing_key",
+            Refusal::NoAccess => "no_access",
+            Refusal::Busy => "busy",
+            Refusal::Locked { .. } => "locked",
+        },
+        (_, LoginError::Full(_)) => "full",
+        (_, LoginError::Store(_) | LoginError::Random(_)) => "failed",
+    }
+}
+
+/// The organisations that see a change of a record: that of the record; of a user home, and where
+/// memberships changed.
+fn concerned(before: Option<&Record>, after: Option<&Record>) -> Vec<OrgId> {
+    let user = |record: Option<&Record>| match record {
+        Some(Record::User(user)) => Some(user.clone()),
+        _ => None,
+    };
+    let (was, is) = (user(before), user(after));
+    let mut orgs = Vec::new();
+    for record in [after, before].into_iter().flatten() {
+        orgs.push(match record {
+            Record::Org(org) => org.id,
+            Record::Role(role) => role.org,
+            Record::User(user) => user.home,
+            Record::Application(application) => application.org,
+            Record::ThingDef(def) => def.org,
+        });
+    }
+    let held = |user: &Option<User>| {
+        let Some(user) = user else { return Vec::new() };
+        let invited = user.invites.iter().map(|invite| invite.terms.clone());
+        user.memberships.iter().cloned().chain(invited).collect()
+    };
+    let (was, is) = (held(&was), held(&is));
+    orgs.extend(was.iter().filter(|held| !is.contains(held)).map(|held| held.org));
+    orgs.extend(is.iter().filter(|held| !was.contains(held)).map(|held| held.org));
+    let mut seen = Vec::new();
+    orgs.retain(|org| {
+        let is_new = !seen.contains(org);
+        seen.push(*org);
+        is_new
+    });
+    orgs
+}

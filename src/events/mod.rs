@@ -1,0 +1,472 @@
+//! The numbered stream of events: what happened, in its order, kept on disk.
+//!
+//! An event gets its number while its batch goes to the store's writer, under one lock, so that
+//! numbers are in the order of the commits: whoever has seen number N, and asks for what came later,
+//! misses nothing. Numbers are never used again; some are left out. The row is in the same batch as
+//! the change that it describes: both are durable, or neither is.
+//!
+//! Rows are kept by class and organisation: each class for its own time, and of all together no
+//! more than `events.max_bytes`, in which every organisation has its share.
+
+mod acts;
+mod load;
+mod log;
+mod reader;
+mod refusals;
+mod shares;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use base::{OrgId, Timestamp, limits};
+use parking_lot::{Mutex, MutexGuard};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use store::{Batch, Change, StoreError, Table, Tables, rows::encode};
+
+pub use acts::{
+    Act, Actor, Known, MEMBERSHIPS, Target, diff, members, only_memberships, shown_name,
+};
+pub use load::EventsError;
+pub use reader::{Entry, Order, Page, Query};
+pub use refusals::{Attempt, Refused};
+
+use log::EventLog;
+use refusals::Counted;
+
+/// A kind of event: what is kept for the same time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Class {
+    /// What administrators do.
+    Administration,
+    /// Logins and administrators' commands that were refused, counted.
+    Refusals,
+}
+
+impl Class {
+    /// All, in the order of their bytes in keys.
+    pub const ALL: [Self; 2] = [Self::Administration, Self::Refusals];
+
+    /// What goes first when there is no room.
+    const LEAST_PRECIOUS_FIRST: [Self; 2] = [Self::Refusals, Self::Administration];
+
+    /// Its name for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Administration => "administration",
+            Self::Refusals => "refusals",
+        }
+    }
+
+    /// Its byte in keys, which stays the same for ever.
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Administration => 1,
+            Self::Refusals => 2,
+        }
+    }
+
+    fn of_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.byte() == byte)
+    }
+
+    /// For how many days it is kept when others are kept for `days`.
+    const fn keep_days(self, days: u32) -> u32 {
+        match self {
+            Self::Administration => days.saturating_mul(ADMINISTRATION_KEPT_TIMES),
+            Self::Refusals => days,
+        }
+    }
+}
+
+/// How much longer than others the acts of administrators are kept: who gave a right away is asked
+/// years later.
+const ADMINISTRATION_KEPT_TIMES: u32 = 10;
+
+/// Whose events are no organisation's: of the server itself, and refusals of names that nobody has.
+pub const SERVER: OrgId = OrgId::from_bytes([0; 12]);
+
+/// Where the last number is, in [`Table::EventSums`], for the case that its row is gone.
+const NUMBER_KEY: &[u8] = &[0xff];
+
+/// What the configuration says about events.
+#[derive(Clone, Debug)]
+pub struct EventsConfig {
+    /// Days for which events are kept, but the acts of administrators; 0 is no limit.
+    pub keep_days: u32,
+    /// Bytes that all may take.
+    pub max_bytes: u64,
+    /// The file of lines of JSON.
+    pub log: Option<PathBuf>,
+}
+
+/// The log of events can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("can't open {path:?} (events.log)")]
+pub struct LogError {
+    /// The file.
+    path: PathBuf,
+    /// Why not.
+    #[source]
+    source: io::Error,
+}
+
+/// What happened: one number, and what each organisation concerned sees of it.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// Its class.
+    pub class: Class,
+    /// The rows, without number, class and organisation.
+    pub rows: Vec<(OrgId, Map<String, Value>)>,
+}
+
+/// The stream.
+pub struct Events {
+    tables: Tables,
+    config: EventsConfig,
+    log: Option<EventLog>,
+    /// Before `state`, where both are taken.
+    refusals: Mutex<Counted>,
+    state: Mutex<State>,
+}
+
+/// What is known of the rows without reading them.
+#[derive(Default)]
+struct State {
+    /// The last number that was given away.
+    last: u64,
+    ranges: BTreeMap<(Class, OrgId), Range>,
+    /// Organisations that were deleted, and what was above each.
+    gone: HashMap<OrgId, Option<OrgId>>,
+    written: [u64; Class::ALL.len()],
+}
+
+/// The rows of a class and an organisation.
+#[derive(Clone, Copy, Default, Debug)]
+struct Range {
+    bytes: u64,
+    last: u64,
+    /// Whether its sum in the store is out of date.
+    stale: bool,
+}
+
+/// What is written, and how much room there is, for metrics.
+pub struct Load {
+    /// Class, events written since the start, bytes.
+    pub classes: [(Class, u64, u64); Class::ALL.len()],
+    /// Bytes that all may take.
+    pub limit: u64,
+}
+
+/// Events that have their numbers and are in a batch: held until that is in the writer's queue, for
+/// else the numbers would not be in the order of the commits.
+#[must_use = "to be settled as soon as the batch is submitted"]
+pub struct Numbered<'a> {
+    events: &'a Events,
+    state: MutexGuard<'a, State>,
+    added: Vec<(Class, OrgId, u64, Vec<u8>)>,
+}
+
+impl Numbered<'_> {
+    /// What became of the batch: without it there are no such events.
+    pub fn settle<T, E>(mut self, submitted: Result<T, E>) -> Result<T, E> {
+        match &submitted {
+            Ok(_) => {
+                for (class, _, _, line) in &mut self.added {
+                    self.state.written[class.index()] += 1;
+                    if let Some(log) = &self.events.log {
+                        log.line(std::mem::take(line));
+                    }
+                }
+            }
+            Err(_) => {
+                for (class, org, bytes, _) in &self.added {
+                    self.state.shrink(*class, *org, *bytes);
+                }
+            }
+        }
+        submitted
+    }
+
+    /// The number and the size of the last row that was added.
+    fn last(&self) -> Option<(u64, u64)> {
+        self.added.last().map(|(_, _, bytes, _)| (self.state.last, *bytes))
+    }
+}
+
+impl Class {
+    const fn index(self) -> usize {
+        match self {
+            Self::Administration => 0,
+            Self::Refusals => 1,
+        }
+    }
+}
+
+impl State {
+    fn shrink(&mut self, class: Class, org: OrgId, bytes: u64) {
+        if let Some(range) = self.ranges.get_mut(&(class, org)) {
+            range.bytes = range.bytes.saturating_sub(bytes);
+            range.stale = true;
+        }
+    }
+
+    /// Adds the sum of a class and organisation to a batch that removes a row of it: who counts
+    /// what came after an older sum would not know of that.
+    fn put_sum(&mut self, batch: &mut Batch, class: Class, org: OrgId) {
+        let last = self.last;
+        if let Some(range) = self.ranges.get_mut(&(class, org)) {
+            range.stale = false;
+            batch.put(Table::EventSums, sum_key(class, org), load::sum(range.bytes, last));
+        }
+    }
+
+    /// Adds the sums that are out of date to a batch, at most `most` of them.
+    fn put_sums(&mut self, batch: &mut Batch, most: usize) {
+        let last = self.last;
+        let stale = self.ranges.iter_mut().filter(|(_, range)| range.stale);
+        for ((class, org), range) in stale.take(most) {
+            range.stale = false;
+            batch.put(Table::EventSums, sum_key(*class, *org), load::sum(range.bytes, last));
+        }
+        if !batch.0.is_empty() {
+            batch.put(Table::EventSums, NUMBER_KEY, last.to_be_bytes());
+        }
+    }
+}
+
+impl Events {
+    /// Gives events their numbers and adds their rows to a batch, to be submitted at once.
+    pub fn add(
+        &self,
+        batch: &mut Batch,
+        events: impl IntoIterator<Item = NewEvent>,
+    ) -> Numbered<'_> {
+        let mut state = self.state.lock();
+        let mut added = Vec::new();
+        for NewEvent { class, rows } in events {
+            state.last += 1;
+            let number = state.last;
+            for (org, row) in rows {
+                let (key, value) = (key(class, org, number), encode(&row));
+                let bytes = (key.len() + value.len()) as u64;
+                batch.put(Table::Events, key, value);
+                let range = state.ranges.entry((class, org)).or_default();
+                (range.bytes, range.last, range.stale) = (range.bytes + bytes, number, true);
+                let line = self.log.as_ref().map(|_| line(class, org, number, row));
+                added.push((class, org, bytes, line.unwrap_or_default()));
+            }
+        }
+        Numbered { events: self, state, added }
+    }
+
+    /// Notes in a batch that an organisation goes, so that those above still see its events.
+    pub fn org_goes(&self, batch: &mut Batch, org: OrgId, above: Option<OrgId>) {
+        batch.put(Table::EventSums, gone_key(org), load::above(above));
+        self.state.lock().gone.insert(org, above);
+    }
+
+    /// What was above an organisation that was deleted; none if it was not, or has no event left.
+    pub fn above_gone(&self, org: OrgId) -> Option<Option<OrgId>> {
+        self.state.lock().gone.get(&org).copied()
+    }
+
+    /// What is written and how much room there is.
+    pub fn load(&self) -> Load {
+        let state = self.state.lock();
+        let bytes = |class| {
+            let of_class = state.ranges.iter().filter(|((other, _), _)| *other == class);
+            of_class.map(|(_, range)| range.bytes).sum()
+        };
+        let load = |class: Class| (class, state.written[class.index()], bytes(class));
+        Load { classes: Class::ALL.map(load), limit: self.config.max_bytes }
+    }
+
+    /// Has the log opened again by its name.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+    }
+
+    /// Waits, but not for long, until the log has what happened.
+    pub fn flush_log(&self) {
+        if let Some(log) = &self.log {
+            log.flush();
+        }
+    }
+
+    /// Stores the sums that are out of date, so that the next start need not count again.
+    pub fn store_sums(&self) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let mut batch = Batch::default();
+        state.put_sums(&mut batch, limits::EVENT_SUMS_STEP);
+        let submitted = self.tables.submit(batch);
+        if submitted.is_err() {
+            state.ranges.values_mut().for_each(|range| range.stale = true);
+        }
+        submitted.map(drop)
+    }
+
+    /// Removes some of what is too much: whether there is more. It reads the disk.
+    pub fn trim(&self) -> Result<bool, StoreError> {
+        let used: Vec<_> = {
+            let state = self.state.lock();
+            state.ranges.iter().map(|(key, range)| (*key, range.bytes)).collect()
+        };
+        let Some(excess) = shares::excess(&used, self.config.max_bytes) else { return Ok(false) };
+        let mut left = excess.bytes;
+        let removed = self.remove_oldest(excess.class, excess.org, |_, bytes| {
+            let wanted = left > 0;
+            left = left.saturating_sub(bytes);
+            wanted
+        })?;
+        if removed == 0 && self.tables.writer().waiting() == 0 {
+            // The sum was too high: rows of it were lost with a commit that failed.
+            if let Some(range) = self.state.lock().ranges.get_mut(&(excess.class, excess.org)) {
+                (range.bytes, range.stale) = (0, true);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes what is too old, in steps between which others get their turn. It reads the disk.
+    pub fn expire(&self, now: Timestamp) -> Result<(), StoreError> {
+        /// As far as is needed to tell when it was.
+        #[derive(Deserialize)]
+        struct When {
+            ts: Timestamp,
+        }
+        let ranges: Vec<_> = self.state.lock().ranges.keys().copied().collect();
+        for (class, org) in ranges {
+            let days = class.keep_days(self.config.keep_days);
+            if days == 0 {
+                continue;
+            }
+            let oldest = now.plus_millis(-i64::from(days) * 86_400_000);
+            let is_over = |value: &[u8], _| {
+                serde_json::from_slice(value).map_or(true, |when: When| when.ts < oldest)
+            };
+            while self.remove_oldest(class, org, is_over)? == limits::EVENTS_TRIMMED_STEP {}
+        }
+        self.forget_gone()
+    }
+
+    /// Removes the oldest rows of a class and organisation as long as they are `wanted`, in one
+    /// step: how many.
+    fn remove_oldest(
+        &self,
+        class: Class,
+        org: OrgId,
+        mut wanted: impl FnMut(&[u8], u64) -> bool,
+    ) -> Result<usize, StoreError> {
+        // A refusal that is counted further replaces its row: not meanwhile.
+        let mut refusals = (class == Class::Refusals).then(|| self.refusals.lock());
+        let prefix = sum_key(class, org);
+        let step = limits::EVENTS_TRIMMED_STEP;
+        let rows = self.tables.scan_prefix(Table::Events, &prefix, None, step)?;
+        let mut batch = Batch::default();
+        let (mut freed, mut upto) = (0, 0);
+        for (key, value) in rows {
+            let bytes = (key.len() + value.len()) as u64;
+            if !wanted(&value, bytes) {
+                break;
+            }
+            (freed, upto) = (freed + bytes, number_of(&key));
+            batch.delete(Table::Events, key);
+        }
+        let count = batch.0.len();
+        if count == 0 {
+            return Ok(0);
+        }
+        let mut state = self.state.lock();
+        state.shrink(class, org, freed);
+        state.put_sum(&mut batch, class, org);
+        batch.put(Table::EventSums, NUMBER_KEY, state.last.to_be_bytes());
+        if let Err(error) = self.tables.submit(batch) {
+            if let Some(range) = state.ranges.get_mut(&(class, org)) {
+                range.bytes += freed;
+            }
+            return Err(error);
+        }
+        if let Some(refusals) = &mut refusals {
+            refusals.forget_rows(org, upto);
+        }
+        Ok(count)
+    }
+
+    /// Forgets ranges without rows, and organisations that were deleted and have none.
+    fn forget_gone(&self) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let mut batch = Batch::default();
+        let State { last, ranges, gone, .. } = &mut *state;
+        ranges.retain(|(class, org), range| {
+            if range.bytes == 0 {
+                batch.delete(Table::EventSums, sum_key(*class, *org));
+            }
+            range.bytes > 0
+        });
+        // One that has others below it, which are gone too, shows to whom these belong.
+        let needed: Vec<_> = gone.values().flatten().copied().collect();
+        gone.retain(|org, _| {
+            let has = |class: Class| ranges.contains_key(&(class, *org));
+            let kept = needed.contains(org) || Class::ALL.into_iter().any(has);
+            if !kept {
+                batch.delete(Table::EventSums, gone_key(*org));
+            }
+            kept
+        });
+        if !batch.0.is_empty() {
+            batch.put(Table::EventSums, NUMBER_KEY, last.to_be_bytes());
+        }
+        self.tables.submit(batch).map(drop)
+    }
+}
+
+/// The row of the first event of a store, which is made with its first records.
+pub fn first_row(row: &Map<String, Value>) -> Change {
+    let key = key(Class::Administration, SERVER, 1);
+    Change::Put(Table::Events, key, encode(row))
+}
+
+/// Opens the log of events, if there is one.
+fn open_log(path: Option<&Path>) -> Result<Option<EventLog>, LogError> {
+    let Some(path) = path else { return Ok(None) };
+    let opened = EventLog::open(path);
+    opened.map(Some).map_err(|source| LogError { path: path.to_owned(), source })
+}
+
+/// An event as a line of the log.
+fn line(class: Class, org: OrgId, number: u64, mut row: Map<String, Value>) -> Vec<u8> {
+    reader::complete(&mut row, class, org, number);
+    encode(&row)
+}
+
+fn key(class: Class, org: OrgId, number: u64) -> Vec<u8> {
+    let mut key = sum_key(class, org);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The key of the sum of a class and organisation, with which the keys of its events begin.
+fn sum_key(class: Class, org: OrgId) -> Vec<u8> {
+    let mut key = vec![class.byte()];
+    key.extend_from_slice(org.as_bytes());
+    key
+}
+
+/// Where it is noted what was above an organisation that is gone.
+fn gone_key(org: OrgId) -> Vec<u8> {
+    let mut key = vec![0];
+    key.extend_from_slice(org.as_bytes());
+    key
+}
+
+/// The number in a key of [`Table::Events`].
+fn number_of(key: &[u8]) -> u64 {
+    key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! Refusals: who tries in vain again and again is one event with a count.
+//!
+//! They are counted in memory and written every few seconds. A count that grows gets a new row with
+//! a new number in the place of its old one. Whoever tries ever new names fills only what its
+//! address may have; behind that the names are counted together.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use base::{OrgId, Timestamp, limits, network_of};
+use rules::directory::Principal;
+use serde_json::{Map, Value};
+use store::{Batch, Receipt, StoreError, Table};
+
+use super::{Class, Events, NewEvent};
+
+/// What was refused, as far as it tells refusals apart.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Attempt {
+    /// A login.
+    Login {
+        /// The name that was claimed, as it is shown.
+        name: Box<str>,
+        /// Why it was refused, in one word.
+        cause: &'static str,
+    },
+    /// A command of somebody who is logged in.
+    Command {
+        /// Who.
+        who: Principal,
+        /// Which.
+        command: &'static str,
+        /// The code of its failure.
+        code: Box<str>,
+    },
+}
+
+/// A refusal.
+pub struct Refused {
+    /// Whose: of the one who tried, or [`super::SERVER`] if nobody is known.
+    pub org: OrgId,
+    /// What was refused.
+    pub attempt: Attempt,
+    /// From where.
+    pub from: SocketAddr,
+    /// What else is to be shown, of the last of several.
+    pub row: Map<String, Value>,
+}
+
+/// What is counted.
+#[derive(Default)]
+pub(super) struct Counted {
+    counts: HashMap<Key, Count>,
+    /// How many of an organisation, and of one network of these.
+    of_org: HashMap<OrgId, usize>,
+    of_network: HashMap<(OrgId, IpAddr), usize>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    org: OrgId,
+    /// None: of all networks.
+    network: Option<IpAddr>,
+    what: What,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum What {
+    One(Attempt),
+    /// All that there is no room for, by cause or command.
+    Others(&'static str),
+}
+
+struct Count {
+    first: Timestamp,
+    last: Timestamp,
+    count: u64,
+    row: Map<String, Value>,
+    /// Whether it has grown since it was written.
+    stale: bool,
+    /// The number and bytes of its row.
+    written: Option<(u64, u64)>,
+}
+
+impl Counted {
+    fn note(&mut self, refused: Refused, now: Timestamp) {
+        let Refused { org, attempt, from, mut row } = refused;
+        let network = network_of(from.ip());
+        let network = matches!(attempt, Attempt::Login { .. }).then_some(network);
+        let (Attempt::Login { cause, .. } | Attempt::Command { command: cause, .. }) = attempt;
+        let mut key = Key { org, network, what: What::One(attempt) };
+        if !self.counts.contains_key(&key) {
+            if !self.has_room(&key, limits::REFUSED_NAMES_PER_NETWORK_MAX) {
+                key.what = What::Others(cause);
+            }
+            if !self.counts.contains_key(&key) && !self.has_room(&key, usize::MAX) {
+                (key.network, key.what) = (None, What::Others(cause));
+            }
+        }
+        row.insert("remoteAddr".to_owned(), from.to_string().into());
+        if let What::Others(..) = key.what {
+            row.retain(|name, _| SHARED.contains(&name.as_str()));
+            row.insert("others".to_owned(), true.into());
+            if key.network.is_none() {
+                row.remove("remoteAddr");
+            }
+        }
+        if let Some(count) = self.counts.get_mut(&key) {
+            count.count += 1;
+            (count.last, count.row, count.stale) = (now, row, true);
+            return;
+        }
+        *self.of_org.entry(key.org).or_default() += 1;
+        if let Some(network) = key.network {
+            *self.of_network.entry((key.org, network)).or_default() += 1;
+        }
+        let count = Count { first: now, last: now, count: 1, row, stale: true, written: None };
+        self.counts.insert(key, count);
+    }
+
+    fn has_room(&self, key: &Key, of_network_max: usize) -> bool {
+        let of_network = key.network.and_then(|network| self.of_network.get(&(key.org, network)));
+        self.counts.len() < limits::REFUSALS_COUNTED_MAX
+            && self.of_org.get(&key.org).is_none_or(|count| *count < limits::REFUSALS_PER_ORG_MAX)
+            && of_network.is_none_or(|count| *count < of_network_max)
+    }
+
+    /// Forgets what is written and has not grown for a while, or for very long.
+    fn forget(&mut self, now: Timestamp) {
+        let Self { counts, of_org, of_network } = self;
+        counts.retain(|key, count| {
+            let idle = now.millis_since(count.last) >= limits::REFUSALS_TOGETHER_MS;
+            let old = now.millis_since(count.first) >= limits::REFUSALS_TOGETHER_MS_MAX;
+            let goes = !count.stale && (idle || old);
+            if goes {
+                take_one(of_org, &key.org);
+                if let Some(network) = key.network {
+                    take_one(of_network, &(key.org, network));
+                }
+            }
+            !goes
+        });
+    }
+
+    /// Forgets rows that were removed.
+    pub(super) fn forget_rows(&mut self, org: OrgId, upto: u64) {
+        let of_org = self.counts.iter_mut().filter(|(key, _)| key.org == org);
+        for (_, count) in of_org {
+            count.written = count.written.filter(|(number, _)| *number > upto);
+        }
+    }
+}
+
+/// What is shown of those that are counted together.
+const SHARED: [&str; 7] =
+    ["command", "cause", "code", "message", "outcome", "protocol", "remoteAddr"];
+
+fn take_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+impl Events {
+    /// Counts a refusal.
+    pub fn refuse(&self, refused: Refused, now: Timestamp) {
+        self.refusals.lock().note(refused, now);
+    }
+
+    /// Submits what has been counted since the last time.
+    ///
+    /// # Errors
+    ///
+    /// The store takes no more now; it is tried again the next time.
+    pub fn write_refusals(&self, now: Timestamp) -> Result<Receipt, StoreError> {
+        let mut receipt = Receipt::nothing();
+        let mut refusals = self.refusals.lock();
+        let stale: Vec<_> = {
+            let counts = refusals.counts.iter_mut();
+            counts.filter(|(_, count)| count.stale).collect()
+        };
+        for (key, count) in stale {
+            let mut row = count.row.clone();
+            row.insert("ts".to_owned(), time(count.last));
+            row.insert("first".to_owned(), time(count.first));
+            row.insert("last".to_owned(), time(count.last));
+            row.insert("count".to_owned(), count.count.into());
+            let mut batch = Batch::default();
+            let event = NewEvent { class: Class::Refusals, rows: vec![(key.org, row)] };
+            let mut numbered = self.add(&mut batch, [event]);
+            if let Some((number, bytes)) = count.written {
+                batch.delete(Table::Events, super::key(Class::Refusals, key.org, number));
+                numbered.state.shrink(Class::Refusals, key.org, bytes);
+                numbered.state.put_sum(&mut batch, Class::Refusals, key.org);
+            }
+            let written = numbered.last();
+            match numbered.settle(self.tables.submit(batch)) {
+                Ok(submitted) => receipt = receipt.and(submitted),
+                Err(error) => return Err(error),
+            }
+            (count.written, count.stale) = (written, false);
+        }
+        refusals.forget(now);
+        Ok(receipt)
+    }
+}
+
+fn time(at: Timestamp) -> Value {
+    serde_json::to_value(at).unwrap_or_default()
+}

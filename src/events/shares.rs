@@ -1,0 +1,129 @@
+//! Who makes room: the share of an organisation in what events may take on disk.
+
+use std::collections::BTreeMap;
+
+use base::OrgId;
+
+use super::Class;
+
+/// What is to be removed to get below the limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Excess {
+    /// The class that loses its oldest events.
+    pub class: Class,
+    /// Whose they are.
+    pub org: OrgId,
+    /// How many bytes are to go, of this class, before it is looked again.
+    pub bytes: u64,
+}
+
+/// What has to go first when all together take more than `limit`: of the organisation that is
+/// furthest above its fair share, the least precious class that has something.
+///
+/// The shares are max-min fair: who takes less than an equal share leaves the rest to the others,
+/// so an organisation alone may use everything, and none loses anything by what another one does
+/// as long as it is below its share.
+pub(super) fn excess(used: &[((Class, OrgId), u64)], limit: u64) -> Option<Excess> {
+    let mut of_orgs: BTreeMap<OrgId, u64> = BTreeMap::new();
+    for ((_, org), bytes) in used {
+        *of_orgs.entry(*org).or_default() += bytes;
+    }
+    let total: u64 = of_orgs.values().sum();
+    if total <= limit {
+        return None;
+    }
+    let share = share(of_orgs.values().copied().collect(), limit);
+    let (org, taken) = of_orgs.into_iter().max_by_key(|(_, bytes)| *bytes)?;
+    let of_class = |class: Class| {
+        let found = used.iter().find(|(key, bytes)| *key == (class, org) && *bytes > 0);
+        found.map(|(_, bytes)| (class, *bytes))
+    };
+    let (class, bytes) = Class::LEAST_PRECIOUS_FIRST.into_iter().find_map(of_class)?;
+    let above = taken.saturating_sub(share).min(total - limit).max(1);
+    Some(Excess { class, org, bytes: above.min(bytes) })
+}
+
+/// The most that anybody can have so that all, who take more, have no more than `limit`.
+fn share(mut used: Vec<u64>, limit: u64) -> u64 {
+    used.sort_unstable();
+    let (mut left, mut others) = (limit, used.len() as u64);
+    for bytes in used {
+        if bytes > left / others {
+            break;
+        }
+        left -= bytes;
+        others -= 1;
+    }
+    left / others.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn org(number: u8) -> OrgId {
+        OrgId::from_bytes([number; 12])
+    }
+
+    /// Removes until it fits, as housekeeping does.
+    fn trimmed(mut used: Vec<((Class, OrgId), u64)>, limit: u64) -> Vec<((Class, OrgId), u64)> {
+        while let Some(excess) = excess(&used, limit) {
+            let place = used.iter_mut().find(|(key, _)| *key == (excess.class, excess.org));
+            let (_, bytes) = place.expect("somebody who has something");
+            assert!((1..=*bytes).contains(&excess.bytes));
+            *bytes -= excess.bytes;
+        }
+        used
+    }
+
+    fn of(used: &[((Class, OrgId), u64)], class: Class, number: u8) -> u64 {
+        used.iter().filter(|(key, _)| *key == (class, org(number))).map(|(_, bytes)| bytes).sum()
+    }
+
+    #[test]
+    fn who_floods_loses_and_refusals_go_before_administration() {
+        use Class::{Administration, Refusals};
+        let used = vec![
+            ((Administration, org(1)), 300),
+            ((Refusals, org(1)), 5000),
+            ((Administration, org(2)), 200),
+            ((Refusals, org(2)), 100),
+        ];
+        let left = trimmed(used, 1000);
+        assert_eq!((of(&left, Administration, 2), of(&left, Refusals, 2)), (200, 100));
+        assert_eq!((of(&left, Administration, 1), of(&left, Refusals, 1)), (300, 400));
+    }
+
+    #[test]
+    fn alone_it_may_have_everything() {
+        assert_eq!(excess(&[((Class::Refusals, org(1)), 1000)], 1000), None);
+        assert_eq!(share(vec![100, 900, 900], 1000), 450);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_below_an_equal_share_loses_anything(
+            sizes in proptest::collection::vec((0_u64..1000, 0_u64..1000), 1..8),
+            limit in 1_u64..4000,
+        ) {
+            let used: Vec<_> = sizes.iter().enumerate().flat_map(|(index, (admin, refused))| {
+                let org = org(index as u8);
+                [((Class::Administration, org), *admin), ((Class::Refusals, org), *refused)]
+            }).collect();
+            let left = trimmed(used.clone(), limit);
+            prop_assert!(left.iter().map(|(_, bytes)| bytes).sum::<u64>() <= limit);
+            for (index, (admin, refused)) in sizes.iter().enumerate() {
+                let number = index as u8;
+                let now = [Class::Administration, Class::Refusals].map(|c| of(&left, c, number));
+                if admin + refused <= limit / sizes.len() as u64 {
+                    prop_assert_eq!(now, [*admin, *refused]);
+                }
+                if now[0] < *admin {
+                    prop_assert_eq!(now[1], 0, "administration goes last");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! `audit.*`: the trail of what administrators did and of what was refused (`docs/trail.md`).
+
+use base::{Code, Failure, OrgId, Timestamp, excerpt, limits};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::history::Ago;
+use super::target::is_restricted;
+use super::{authorize, commands};
+use crate::app::App;
+use crate::events::{Class, Entry, Order, Query};
+use crate::tr50::envelope::Members;
+use crate::tr50::params::{Field, Params, params};
+use crate::tr50::step::{After, Call, Later};
+
+commands! {
+    "audit.list" => list, [NOT_FOUND],
+        "Lists events of the trail, the newest first: those of the current organisation; for its \
+         administrators also of those below it, for super administrators and super operators of all. \
+         A parameter that is none of these is refused.",
+        "`result`, an array of events with `number`, `ts`, `class`, `command`, `outcome`, `whoAmI` \
+         and what else is known; `iterator` if there may be more; `truncated` if that is so because \
+         too many were looked at";
+}
+
+params! {
+    /// Which events.
+    pub struct ListParams {
+        optional org_id: OrgId = "orgId", "Only those of this organisation.";
+        optional_exact org_key: String = "orgKey", "The same, by its key.";
+        optional class: String = "class", "`administration` or `refusals`.";
+        optional user: String = "user",
+            "Only those of who has this name: e-mail address, thing key or application.";
+        optional command: String = "command",
+            "Only those of this command, or of a family such as `role`; `login` is a refused login.";
+        optional target: String = "target", "Only those on what has this id or name.";
+        optional outcome: String = "outcome", "`success` or `failure`.";
+        optional cause: String = "cause", "Only logins that were refused for this.";
+        optional protocol: String = "protocol", "Only those that came by this, such as `mqtts`.";
+        optional remote_addr: String = "remoteAddr", "Only those whose `ip:port` begins so.";
+        optional last: Ago = "last", "Those of this time until now.";
+        optional start: Timestamp = "start", "Those at this time or later.";
+        optional end: Timestamp = "end", "Those at this time or earlier.";
+        optional after: u64 = "after", "Only those with a greater number.";
+        optional before: u64 = "before", "Only those with a smaller number.";
+        optional sort: String = "sort",
+            "`-number` (default), the newest first, or `number`, the oldest first.";
+        optional limit: u64 = "limit",
+            "Events to return at most; 1000 by default, up to `sessions.list_limit`.";
+        optional iterator: String = "iterator", "What the reply before gave, to go on there.";
+    }
+}
+
+/// Parameters, of which none may be unknown: a filter that was mistyped would show too much.
+pub struct Strict<P>(P);
+
+impl<P: Params> Params for Strict<P> {
+    fn fields() -> Vec<Field> {
+        P::fields()
+    }
+
+    fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
+        let fields = P::fields();
+        let known = |name: &str| fields.iter().any(|field| field.name.eq_ignore_ascii_case(name));
+        match members.0.iter().find(|(name, _)| !known(name)) {
+            None => P::from_members(members).map(Self),
+            Some((name, _)) => {
+                let names: Vec<_> = fields.iter().map(|field| field.name).collect();
+                let (name, names) = (excerpt(name), names.join(", "));
+                let sentence = format!("Parameter \"{name}\" is unknown; there are {names}.");
+                Err(Failure::new(Code::PARAMETER_INVALID, sentence))
+            }
+        }
+    }
+}
+
+/// The reply of `audit.list`.
+#[derive(Serialize)]
+pub struct Trail {
+    result: Vec<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iterator: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+}
+
+/// Which events are wanted, after the parameters were looked at.
+struct Wanted {
+    scope: Scope,
+    classes: Vec<Class>,
+    order: Order,
+    after: u64,
+    before: u64,
+    limit: usize,
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+    params: ListParams,
+}
+
+/// Of which organisations.
+enum Scope {
+    All,
+    /// Of this one.
+    One(OrgId),
+    /// Of this one and those below it, deleted ones included.
+    Within(OrgId),
+}
+
+/// `audit.list`. What was refused a moment ago is written first, so that it is in the list.
+pub fn list(call: &Call<'_>, Strict(params): Strict<ListParams>) -> Result<Later, Failure> {
+    let wanted = Wanted::of(call, params)?;
+    let (app, now, worker) = (call.app.clone(), call.now, call.worker());
+    Ok(Later::new(async move {
+        app.settle_events(now).await?;
+        let inner = app.clone();
+        let trail = app.offload(worker, move || wanted.read(&inner)).await??;
+        Ok(After(trail, crate::app::Effects::default()))
+    }))
+}
+
+impl Wanted {
+    fn of(call: &Call<'_>, params: ListParams) -> Result<Self, Failure> {
+        if is_restricted(call) {
+            let sentence = "The application's token is restricted to its own thing.";
+            return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+        }
+        let classes = match params.class.as_deref().filter(|name| !name.is_empty()) {
+            None => Class::ALL.to_vec(),
+            Some(name) => vec![one_of("class", name, &Class::ALL, |class| class.as_str())?],
+        };
+        for (parameter, value, known) in [("outcome", &params.outcome, ["success", "failure"])] {
+            if let Some(value) = value {
+                one_of(parameter, value, &known, |name| *name)?;
+            }
+        }
+        let sort = params.sort.as_deref().filter(|sort| !sort.is_empty()).unwrap_or("-number");
+        let order = match one_of("sort", sort, &["-number", "number"], |name| *name)? {
+            "number" => Order::OldestFirst,
+            _ => Order::NewestFirst,
+        };
+        let (mut after, mut before) =
+            (params.after.unwrap_or(0), params.before.unwrap_or(u64::MAX));
+        if let Some(text) = params.iterator.as_deref().filter(|text| !text.is_empty()) {
+            let number = text
+                .parse::<u64>()
+                .map_err(|_| authorize::invalid_param("iterator", "what the last reply gave"))?;
+            match order {
+                Order::NewestFirst => before = before.min(number),
+                Order::OldestFirst => after = after.max(number),
+            }
+        }
+        let most = call.app.config.sessions.list_limit;
+        let asked = params.limit.filter(|limit| *limit > 0).unwrap_or(LIMIT_DEFAULT);
+        let limit = usize::try_from(asked).unwrap_or(most).min(most);
+        let since = params.last.as_ref().map(|Ago(millis)| call.now.plus_millis(-millis));
+        let (start, end) = (since.max(params.start), params.end);
+        let scope = scope(call, &params)?;
+        Ok(Self { scope, classes, order, after, before, limit, start, end, params })
+    }
+
+    fn read(&self, app: &App) -> Result<Trail, Failure> {
+        let sees = |org| match self.scope {
+            Scope::All => true,
+            Scope::One(one) => org == one,
+            Scope::Within(top) => app.was_within(org, top),
+        };
+        let query = Query {
+            after: self.after,
+            before: self.before,
+            order: self.order,
+            classes: &self.classes,
+            sees: &sees,
+        };
+        let (mut result, mut bytes, mut is_over) = (Vec::new(), 0, false);
+        let page = app.events().read(&query, |Entry { row, .. }| {
+            let ts = row.get("ts").and_then(Value::as_str).and_then(Timestamp::parse);
+            let ts = ts.unwrap_or(Timestamp::from_millis(0));
+            if self.order == Order::NewestFirst
+                && self.start.is_some_and(|start| ts.plus_seconds(CLOCK_MENDED_S) < start)
+            {
+                is_over = true;
+                return false;
+            }
+            if self.matches(&row, ts) {
+                bytes += serde_json::to_string(&row).map_or(0, |text| text.len());
+                result.push(row);
+            }
+            result.len() < self.limit && bytes < limits::REPLY_BYTES_MAX / 2
+        })?;
+        let iterator = page.next.filter(|_| !is_over).map(|number| number.to_string());
+        Ok(Trail { result, iterator, truncated: page.truncated })
+    }
+
+    fn matches(&self, row: &Map<String, Value>, ts: Timestamp) -> bool {
+        let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
+        let of_target = |name| row.get("target").and_then(|target| target.get(name));
+        let is = |wanted: &Option<String>, names: &[&str]| {
+            let same = |held: &str| {
+                wanted.as_ref().is_none_or(|wanted| held.to_lowercase() == wanted.to_lowercase())
+            };
+            names.iter().any(|name| same(text(name)))
+        };
+        let params = &self.params;
+        self.start.is_none_or(|start| ts >= start)
+            && self.end.is_none_or(|end| ts <= end)
+            && is(&params.user, &["whoAmI", "userId", "appName"])
+            && is(&params.outcome, &["outcome"])
+            && is(&params.cause, &["cause"])
+            && is(&params.protocol, &["protocol"])
+            && params.command.as_ref().is_none_or(|wanted| is_of(text("command"), wanted))
+            && params
+                .remote_addr
+                .as_ref()
+                .is_none_or(|from| text("remoteAddr").starts_with(&**from))
+            && params.target.as_ref().is_none_or(|wanted| {
+                ["id", "name"]
+                    .into_iter()
+                    .filter_map(of_target)
+                    .filter_map(Value::as_str)
+                    .any(|held| held.to_lowercase() == wanted.to_lowercase())
+            })
+    }
+}
+
+/// Events on a page that does not say how many.
+const LIMIT_DEFAULT: u64 = 1000;
+
+/// How far clocks are set back at most without a search by time missing something.
+const CLOCK_MENDED_S: u64 = 3600;
+
+/// Whether a command is the wanted one, or of the wanted family.
+fn is_of(command: &str, wanted: &str) -> bool {
+    let wanted = wanted.strip_suffix('.').unwrap_or(wanted);
+    let head = command.get(..wanted.len()).unwrap_or_default();
+    let rest = command.get(wanted.len()..).unwrap_or_default();
+    head.eq_ignore_ascii_case(wanted) && (rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The organisations that the caller may see, or the one of them that is asked for.
+fn scope(call: &Call<'_>, params: &ListParams) -> Result<Scope, Failure> {
+    let (app, access) = (call.app, call.session.access());
+    let (sees_all, here) = (access.authority().sees_all(), access.org.id);
+    let (named, wanted) = match (&params.org_key, params.org_id) {
+        (_, Some(id)) => (id.to_string(), Some(id)),
+        (Some(key), None) => (excerpt(key), app.identity().org_by_key(key).map(|org| org.id)),
+        (None, None) if sees_all => return Ok(Scope::All),
+        (None, None) if access.administers_here() => return Ok(Scope::Within(here)),
+        (None, None) => return Ok(Scope::One(here)),
+    };
+    let may = |org: &OrgId| {
+        let is_known =
+            || app.identity().org(*org).is_some() || app.events().above_gone(*org).is_some();
+        *org == here
+            || sees_all && is_known()
+            || access.administers_here() && app.was_within(*org, here)
+    };
+    let found = wanted.filter(may).map(Scope::One);
+    found.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))
+}
+
+fn one_of<T: Copy>(
+    parameter: &str,
+    value: &str,
+    known: &[T],
+    name: impl Fn(&T) -> &'static str,
+) -> Result<T, Failure> {
+    let found = known.iter().find(|known| name(known).eq_ignore_ascii_case(value));
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = known.iter().map(name).collect();
+        authorize::invalid_param(parameter, &format!("one of {}", names.join(", ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_not_the_beginning_of_a_name() {
+        let check = |command, wanted, expected| {
+            assert_eq!(is_of(command, wanted), expected, "{command} {wanted}");
+        };
+        check("user.org.add", "User", true);
+        check("user.org.add", "user.org.", true);
+        check("user.update", "user.org", false);
+        check("thing_def.create", "thing", false);
+        check("login", "login", true);
+        check("login", "", false);
+    }
+}
