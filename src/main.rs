@@ -249,6 +249,7 @@ fn serve_config(args: &ServeArgs) -> Result<Config, String> {
 /// Reads certificates and log level again. What can't be used is said in the log, and what was in
 /// use stays.
 fn reload(args: &ServeArgs, server: &Server, level: &LogLevel) {
+    server.app().events().reopen_log();
     let config = match serve_config(args) {
         Ok(config) => config,
         Err(error) => return tracing::error!(%error, "the configuration was not read again"),
@@ -256,7 +257,6 @@ fn reload(args: &ServeArgs, server: &Server, level: &LogLevel) {
     if let Err(error) = level.set(config.log.level) {
         tracing::error!(%error, "the log level stays as it is");
     }
-    server.app().events().reopen_log();
     match server.reload_tls(&config.tls) {
         Ok(()) => tracing::info!("certificates and log level were read again"),
         Err(error) => tracing::error!(%error, "the certificates stay as they are"),

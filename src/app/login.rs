@@ -325,7 +325,10 @@ impl App {
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
         let note = |claim: Claim<'_>, error: &LoginError| self.note_login(claim, conn, error, now);
-        let claimed = conn.certified.then(|| credentials.name().to_owned()).unwrap_or_default();
+        let claimed = match conn.certified {
+            true => credentials.name().to_owned(),
+            false => String::new(),
+        };
         let admitted = match self.behind_certificate(credentials, conn) {
             Err(refusal) => {
                 Err(refusal.into()).inspect_err(|error| note(Claim::Uncertified(&claimed), error))

@@ -301,8 +301,9 @@ fn cut(value: &mut Value) {
     }
     match value {
         Value::String(text) => {
-            let end = text.floor_char_boundary(most);
-            text.truncate(end);
+            let ends = text.char_indices().map(|(start, c)| start + c.len_utf8());
+            let end = ends.take_while(|end| *end <= most).last();
+            text.truncate(end.unwrap_or(0));
             text.push('…');
         }
         value => *value = format!("{bytes} bytes").into(),

@@ -165,7 +165,17 @@ pub struct Load {
 pub struct Numbered<'a> {
     events: &'a Events,
     state: MutexGuard<'a, State>,
-    added: Vec<(Class, OrgId, u64, Vec<u8>)>,
+    added: Vec<Added>,
+}
+
+/// A row of an event that is in a batch.
+struct Added {
+    class: Class,
+    org: OrgId,
+    number: u64,
+    bytes: u64,
+    /// For the log, if there is one.
+    line: Vec<u8>,
 }
 
 impl Numbered<'_> {
@@ -173,25 +183,20 @@ impl Numbered<'_> {
     pub fn settle<T, E>(mut self, submitted: Result<T, E>) -> Result<T, E> {
         match &submitted {
             Ok(_) => {
-                for (class, _, _, line) in &mut self.added {
-                    self.state.written[class.index()] += 1;
+                for added in std::mem::take(&mut self.added) {
+                    self.state.written[added.class.index()] += 1;
                     if let Some(log) = &self.events.log {
-                        log.line(std::mem::take(line));
+                        log.line(added.line);
                     }
                 }
             }
             Err(_) => {
-                for (class, org, bytes, _) in &self.added {
-                    self.state.shrink(*class, *org, *bytes);
+                for added in &self.added {
+                    self.state.shrink(added.class, added.org, added.bytes);
                 }
             }
         }
         submitted
-    }
-
-    /// The number and the size of the last row that was added.
-    fn last(&self) -> Option<(u64, u64)> {
-        self.added.last().map(|(_, _, bytes, _)| (self.state.last, *bytes))
     }
 }
 
@@ -243,19 +248,25 @@ impl Events {
         batch: &mut Batch,
         events: impl IntoIterator<Item = NewEvent>,
     ) -> Numbered<'_> {
+        // Before the lock, which all events pass.
+        let encoded = |(org, row)| (org, encode(&row), row);
+        let encoded = |event: NewEvent| {
+            (event.class, event.rows.into_iter().map(encoded).collect::<Vec<_>>())
+        };
+        let events: Vec<_> = events.into_iter().map(encoded).collect();
         let mut state = self.state.lock();
         let mut added = Vec::new();
-        for NewEvent { class, rows } in events {
+        for (class, rows) in events {
             state.last += 1;
             let number = state.last;
-            for (org, row) in rows {
-                let (key, value) = (key(class, org, number), encode(&row));
+            for (org, value, row) in rows {
+                let key = key(class, org, number);
                 let bytes = (key.len() + value.len()) as u64;
                 batch.put(Table::Events, key, value);
                 let range = state.ranges.entry((class, org)).or_default();
                 (range.bytes, range.last, range.stale) = (range.bytes + bytes, number, true);
                 let line = self.log.as_ref().map(|_| line(class, org, number, row));
-                added.push((class, org, bytes, line.unwrap_or_default()));
+                added.push(Added { class, org, number, bytes, line: line.unwrap_or_default() });
             }
         }
         Numbered { events: self, state, added }

@@ -4,7 +4,7 @@
 //! a new number in the place of its old one. Whoever tries ever new names fills only what its
 //! address may have; behind that the names are counted together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use base::{OrgId, Timestamp, limits, network_of};
@@ -170,41 +170,65 @@ impl Events {
         self.refusals.lock().note(refused, now);
     }
 
-    /// Submits what has been counted since the last time.
+    /// Submits what has been counted since the last time. On a full disk it waits in memory: the
+    /// room that is left is for what removes.
     ///
     /// # Errors
     ///
     /// The store takes no more now; it is tried again the next time.
     pub fn write_refusals(&self, now: Timestamp) -> Result<Receipt, StoreError> {
         let mut receipt = Receipt::nothing();
+        if !self.tables.store().room().fits(0) {
+            return Ok(receipt);
+        }
         let mut refusals = self.refusals.lock();
-        let stale: Vec<_> = {
+        let mut stale: Vec<_> = {
             let counts = refusals.counts.iter_mut();
             counts.filter(|(_, count)| count.stale).collect()
         };
-        for (key, count) in stale {
-            let mut row = count.row.clone();
-            row.insert("ts".to_owned(), time(count.last));
-            row.insert("first".to_owned(), time(count.first));
-            row.insert("last".to_owned(), time(count.last));
-            row.insert("count".to_owned(), count.count.into());
-            let mut batch = Batch::default();
-            let event = NewEvent { class: Class::Refusals, rows: vec![(key.org, row)] };
-            let mut numbered = self.add(&mut batch, [event]);
-            if let Some((number, bytes)) = count.written {
-                batch.delete(Table::Events, super::key(Class::Refusals, key.org, number));
-                numbered.state.shrink(Class::Refusals, key.org, bytes);
-                numbered.state.put_sum(&mut batch, Class::Refusals, key.org);
-            }
-            let written = numbered.last();
-            match numbered.settle(self.tables.submit(batch)) {
-                Ok(submitted) => receipt = receipt.and(submitted),
-                Err(error) => return Err(error),
-            }
-            (count.written, count.stale) = (written, false);
+        for step in stale.chunks_mut(limits::REFUSALS_WRITTEN_STEP) {
+            receipt = receipt.and(self.write_step(step)?);
         }
         refusals.forget(now);
         Ok(receipt)
+    }
+
+    /// Writes some counts, each in the place of its former row.
+    fn write_step(&self, counts: &mut [(&Key, &mut Count)]) -> Result<Receipt, StoreError> {
+        let event = |(key, count): &(&Key, &mut Count)| NewEvent {
+            class: Class::Refusals,
+            rows: vec![(key.org, count.row())],
+        };
+        let mut batch = Batch::default();
+        let mut numbered = self.add(&mut batch, counts.iter().map(event).collect::<Vec<_>>());
+        let mut orgs = BTreeSet::new();
+        for (key, count) in &mut *counts {
+            if let Some((number, bytes)) = count.written {
+                batch.delete(Table::Events, super::key(Class::Refusals, key.org, number));
+                numbered.state.shrink(Class::Refusals, key.org, bytes);
+                orgs.insert(key.org);
+            }
+        }
+        for org in orgs {
+            numbered.state.put_sum(&mut batch, Class::Refusals, org);
+        }
+        let rows: Vec<_> = numbered.added.iter().map(|row| (row.number, row.bytes)).collect();
+        let receipt = numbered.settle(self.tables.submit(batch))?;
+        for ((_, count), row) in counts.iter_mut().zip(rows) {
+            (count.written, count.stale) = (Some(row), false);
+        }
+        Ok(receipt)
+    }
+}
+
+impl Count {
+    fn row(&self) -> Map<String, Value> {
+        let mut row = self.row.clone();
+        row.insert("ts".to_owned(), time(self.last));
+        row.insert("first".to_owned(), time(self.first));
+        row.insert("last".to_owned(), time(self.last));
+        row.insert("count".to_owned(), self.count.into());
+        row
     }
 }
 

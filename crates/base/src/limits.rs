@@ -631,6 +631,9 @@ pub const REFUSALS_PER_ORG_MAX: usize = 2000;
 /// Refusals that are told apart in all, some 20 MB.
 pub const REFUSALS_COUNTED_MAX: usize = 20_000;
 
+/// Refusals that are written in one batch.
+pub const REFUSALS_WRITTEN_STEP: usize = 256;
+
 /// After how long without another one a refusal is a new event, not one more of the same.
 pub const REFUSALS_TOGETHER_MS: u64 = 10 * 60 * 1000;
 
