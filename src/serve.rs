@@ -321,8 +321,8 @@ fn open_store(data_dir: &Path, min_free: Option<u64>) -> Result<Arc<DiskStore>, 
     let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     // Hashes of passwords and the names of everybody are for this user only.
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
-    disk::make_private(data_dir, &[backup::FILES]).map_err(OpenError::from)?;
     backup::check_restored(data_dir)?;
+    disk::make_private(data_dir, &[backup::FILES]).map_err(OpenError::from)?;
     let start = Instant::now();
     let disk = DiskStore::open_kept(data_dir, min_free).map_err(OpenError::from)?;
     tracing::info!(ms = start.elapsed().as_millis(), "store opened");

@@ -32,6 +32,10 @@ const VERSION_FILE: &str = "version";
 /// The engine's lock, by which a directory is known again.
 const LOCK_FILE: &str = "lock";
 
+/// How often, and in which distance, the lock of a directory is tried.
+const LOCK_TRIES: usize = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Durable state in a directory.
 pub struct DiskStore {
     inner: Arc<Inner>,
@@ -175,11 +179,15 @@ fn is_locked(dir: &Path) -> std::io::Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    match lock.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(true),
-        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock_shared() {
+            Ok(()) => return Ok(false),
+            // One that was killed lets go of it a moment later.
+            Err(std::fs::TryLockError::WouldBlock) => super::pause(LOCK_PAUSE),
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
     }
+    Ok(true)
 }
 
 impl Drop for DiskStore {

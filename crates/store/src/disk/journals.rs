@@ -8,12 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use base::Timestamp;
+use rustix::fs::{SeekFrom, seek};
 
 use super::failed;
 use crate::{LOG_TARGET, StoreError};
@@ -62,7 +63,7 @@ impl Journals {
         let marks = read_marks(dir);
         let (mut ends, mut torn) = (BTreeMap::new(), BTreeMap::new());
         for (journal, path) in list(dir).map_err(unread)? {
-            let bytes = fs::read(&path).map_err(unread)?;
+            let bytes = read_written(&path).map_err(unread)?;
             let found = parse(&bytes).map_err(|at| StoreError::Damaged {
                 what: format!("{} does not read back at byte {at}", path.display()),
             })?;
@@ -207,6 +208,31 @@ fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// What is written of a journal: the engine makes it 64 MB long at once, most of which are no bytes on
+/// the disk.
+fn read_written(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut end = file.metadata()?.len();
+    if let Ok(mut hole) = seek(&file, SeekFrom::Hole(0)) {
+        while let Ok(data) = seek(&file, SeekFrom::Data(hole))
+            && let Ok(next) = seek(&file, SeekFrom::Hole(data))
+        {
+            hole = next;
+        }
+        end = end.min(hole);
+    }
+    seek(&file, SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    (&mut file).take(end).read_to_end(&mut bytes)?;
+    let zeros = [0; 4096];
+    while bytes.ends_with(&zeros) {
+        bytes.truncate(bytes.len() - zeros.len());
+    }
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.truncate(written);
+    Ok(bytes)
+}
+
 /// Where the changes in a journal end of which `known` was read already. A change that is being
 /// written does not count.
 fn end_of(path: &Path, known: (u64, Option<SystemTime>)) -> io::Result<(u64, Option<SystemTime>)> {
@@ -246,22 +272,21 @@ enum Broken {
     At(usize),
 }
 
-/// Reads the form of a journal: its changes' contents have checksums, which the engine checks.
+/// Reads the form of what is written of a journal: its changes' contents have checksums, which the engine checks.
 ///
 /// # Errors
 /// The byte at which it is damaged.
 fn parse(bytes: &[u8]) -> Result<Found, usize> {
-    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let (mut end, mut before) = (0, [None::<u64>; 2]);
-    while end < written {
+    while end < bytes.len() {
         let (next, number) = match change(bytes, end) {
             Ok(read) => read,
             Err(broken) => {
-                let torn = written - end;
+                let torn = bytes.len() - end;
                 return match broken {
                     Broken::At(at) if !is_hole(bytes, at) => Err(at),
                     // A change that has its end was not cut off by a kill.
-                    Broken::Ended if bytes[..written].ends_with(MAGIC) => Err(end),
+                    Broken::Ended if bytes.ends_with(MAGIC) => Err(end),
                     _ => Ok(Found { end, torn }),
                 };
             }
@@ -272,7 +297,7 @@ fn parse(bytes: &[u8]) -> Result<Found, usize> {
             return Err(end);
         }
         before = [before[1], Some(number)];
-        if next == written
+        if next == bytes.len()
             && let [Some(first), Some(last)] = before
             && is_flipped_at_end(first, last)
         {
