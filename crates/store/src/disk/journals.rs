@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use base::Timestamp;
 use rustix::fs::{SeekFrom, seek};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::failed;
 use crate::{LOG_TARGET, StoreError};
@@ -272,7 +273,7 @@ enum Broken {
     At(usize),
 }
 
-/// Reads the form of what is written of a journal: its changes' contents have checksums, which the engine checks.
+/// Reads what is written of a journal. The engine takes some of what does not read for its end.
 ///
 /// # Errors
 /// The byte at which it is damaged.
@@ -345,6 +346,7 @@ fn change(bytes: &[u8], start: usize) -> Result<(usize, u64), Broken> {
     }
     let items = u32::from_le_bytes(take(bytes, &mut at)?);
     let number = u64::from_le_bytes(take(bytes, &mut at)?);
+    let items_start = at;
     for _ in 0..items {
         let tag = at;
         match take(bytes, &mut at)? {
@@ -375,10 +377,13 @@ fn change(bytes: &[u8], start: usize) -> Result<(usize, u64), Broken> {
     if take::<1>(bytes, &mut at)? != [END] {
         return Err(Broken::At(tag));
     }
-    let _checksum: [u8; 8] = take(bytes, &mut at)?;
+    let checksum = u64::from_le_bytes(take(bytes, &mut at)?);
     let magic = at;
     let found: [u8; MAGIC.len()] = take(bytes, &mut at)?;
     match found.iter().zip(MAGIC).position(|(found, expected)| found != expected) {
+        None if xxh3_64(bytes.get(items_start..tag).unwrap_or_default()) != checksum => {
+            Err(Broken::At(start))
+        }
         None => Ok((at, number)),
         Some(wrong) => Err(Broken::At(magic + wrong)),
     }
