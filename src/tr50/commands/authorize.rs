@@ -188,7 +188,7 @@ pub(super) fn check_free(call: &Call<'_>, taken: Option<(Failure, bool)>) -> Res
         Some((failure, true)) => Err(failure),
         Some((failure, false)) => {
             check_may_ask(call)?;
-            call.app.note_taken_name(call.session, call.now);
+            call.app.note_taken_name(call.session, call.app.clock.now());
             Err(failure)
         }
         None => check_may_ask(call),
@@ -201,7 +201,7 @@ pub(super) fn check_may_ask(call: &Call<'_>) -> Result<(), Failure> {
     if is_restricted(call) {
         return Err(restricted());
     }
-    call.app.check_taken_names(call.session, call.now)
+    call.app.check_taken_names(call.session, call.app.clock.now())
 }
 
 /// The failure for a name that looks like one that is taken.

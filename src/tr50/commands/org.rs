@@ -306,7 +306,7 @@ fn free_slug(call: &Call<'_>, key: &str, wanted: Option<String>) -> Result<Strin
     };
     let slug = slug_of(key, taken);
     if hidden.get() {
-        call.app.note_taken_name(call.session, call.now);
+        call.app.note_taken_name(call.session, call.app.clock.now());
     }
     Ok(slug)
 }

@@ -405,7 +405,7 @@ pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<La
         let (id, user) = match known {
             None => (user.id, user),
             Some(known) => {
-                app.note_taken_name(&session, now);
+                app.note_taken_name(&session, app.clock.now());
                 user_invite::offer(&call, &known, authorize::new_membership(&call, home))?
             }
         };

@@ -316,7 +316,7 @@ pub fn add(
     }
     let (_, invited) = user_invite::offer(call, &user, held)?;
     if !is_visible(call, &user) && pending.is_none() {
-        call.app.note_taken_name(call.session, call.now);
+        call.app.note_taken_name(call.session, call.app.clock.now());
     }
     Ok(After(Added::Invited, turn.put(invited).into()))
 }
