@@ -36,6 +36,8 @@ pub struct Publishing {
     kept: Vec<Match>,
     /// What goes to the store with it.
     batch: Batch,
+    /// Whether anything of it is to be stored.
+    stores: bool,
     /// Whether it is still to take the place of what is retained. First of all: who subscribes before
     /// that gets it with the others, and who does later as a retained message.
     retains: bool,
@@ -97,6 +99,7 @@ impl Broker {
             org_id: org,
             from,
             org: found,
+            stores,
             retains: message.retain,
             message,
             matches,
@@ -176,15 +179,21 @@ impl Publishing {
     }
 
     /// Hands the message to all, when the store has room, and gives others their turn in between.
+    /// A store that takes nothing is waited for as long as `refused_wait` says.
     ///
     /// # Errors
-    /// The store takes no more, or had no room for `wait`: who has the message kept may not get it.
-    pub async fn finish(mut self: Box<Self>, wait: Duration) -> Result<Published, StoreError> {
+    /// The store takes no more, or had no room for so long: who has the message kept may not get it.
+    pub async fn finish(
+        mut self: Box<Self>,
+        refused_wait: Duration,
+    ) -> Result<Published, StoreError> {
         loop {
-            let until = Instant::now() + wait;
+            let since = Instant::now();
             while self.waits() {
-                if Instant::now() >= until {
-                    return Err(StoreError::Busy);
+                let refused = self.broker.0.tables.writer().check();
+                let wait = if refused.is_err() { refused_wait } else { bounds::WITHHELD_WAIT };
+                if since.elapsed() >= wait {
+                    return Err(refused.err().unwrap_or(StoreError::Busy));
                 }
                 tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
             }
@@ -195,9 +204,10 @@ impl Publishing {
         }
     }
 
-    /// Whether the store has no room for what is to be stored.
+    /// Whether the store takes nothing, or has no room for what is to be stored.
     fn waits(&self) -> bool {
-        (self.message.qos != QoS::AtMostOnce || self.message.retain) && !self.broker.has_room()
+        let writer = self.broker.0.tables.writer();
+        self.stores && (!self.broker.has_room() || writer.check().is_err())
     }
 
     fn org(&self) -> Arc<Org> {

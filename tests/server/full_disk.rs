@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use client::Client;
+use client::Version::{V5, V31, V311};
 use serde_json::{Value, json};
 use support::http::{Answer, dial, exchange, metrics, post, read_to_end};
+use support::mqtt::Connect;
 use support::{Endpoints, ServerProcess, Signal, call, eventually, reply};
 use tokio::io::AsyncWriteExt;
 
@@ -273,6 +275,56 @@ async fn an_engine_that_met_a_full_disk_is_opened_anew_when_there_is_room() {
     }
     let log = fs::read_to_string(&log).expect("a log");
     assert!(log.len() < 20_000, "{} bytes of log: {log}", log.len());
+}
+
+/// A client that would learn of nothing else waits for room; one that can be told is told.
+#[tokio::test]
+async fn publishes_wait_for_room_or_are_refused_by_name() {
+    let Some(disk) = SmallDisk::make(96) else {
+        eprintln!("no small disk can be mounted here: that publishes wait for room is not shown");
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = [("TR50D_SERVER__MIN_FREE_BYTES", "16777216")];
+    let server = disk.serve(&dir.path().join("log"), &settings);
+    let mut command = Connect::thing(V311, "command").open(&server).await;
+    let mut keeper = Connect::thing(V31, "keeper").open(&server).await;
+    let mut told = Connect::thing(V5, "told").open(&server).await;
+    disk.fill("beside", 1 << 30);
+    eventually("the disk is full", async || !is_ready(&server).await).await;
+
+    let (value, retained) = ("thing/self/property/t", "plant/kept");
+    command.send(&command.publish(2, 1, value, "1")).await;
+    command.expect_quiet().await;
+    keeper.send(&keeper.publish(3, 1, retained, "kept")).await;
+    keeper.send(&keeper.publish(2, 2, value, "2")).await;
+    keeper.expect_quiet().await;
+    for (flags, topic, code) in [(2, value, 0x97), (3, retained, 0x80)] {
+        told.send(&told.publish(flags, 1, topic, "3")).await;
+        let ack = told.frame().await.expect("an acknowledgement");
+        assert_eq!((ack[0], ack.get(4)), (0x40, Some(&code)), "{topic}");
+        told.send(&told.publish(flags & 1, 0, topic, "4")).await;
+    }
+    told.expect_quiet().await;
+    let counted = metrics(&server).await;
+    for line in [
+        r#"tr50d_mqtt_publishes_refused_total{qos="0",reason="store"} 2"#,
+        r#"tr50d_mqtt_publishes_refused_total{qos="1",reason="store"} 2"#,
+    ] {
+        assert!(counted.contains(line), "{counted}");
+    }
+
+    disk.remove("beside");
+    command.expect(&[0x40, 2, 0, 1]).await;
+    keeper.expect(&[0x40, 2, 0, 1]).await;
+    keeper.expect(&[0x40, 2, 0, 2]).await;
+    let mut operator = server.operator("http").await;
+    for (thing, value) in [("command", 1), ("keeper", 2)] {
+        let params = json!({ "thingKey": thing, "key": "t" }).to_string();
+        assert_eq!(call(&mut operator, "property.current", &params).await["value"], value);
+    }
+    assert_eq!(told.subscribe(retained, 0).await, 0);
+    assert_eq!(told.message().await.texts(), (retained, "kept"));
 }
 
 /// Without a small disk: a mark that no disk has room for.

@@ -92,15 +92,23 @@ impl Room {
     /// # Errors
     /// [`StoreError::NoRoom`] below the mark, [`StoreError::Unavailable`] without an engine.
     pub fn admit(&self, batch: &Batch, waiting: usize) -> Result<(), StoreError> {
+        self.admit_bytes(|| batch.adds(), batch.bytes() + waiting)
+    }
+
+    /// The same for so many bytes.
+    pub(crate) fn admit_bytes(
+        &self,
+        adds: impl Fn() -> bool,
+        bytes: usize,
+    ) -> Result<(), StoreError> {
         match self.state.load(Ordering::Relaxed) {
             FAILING => return Err(StoreError::Unavailable),
-            FULL if batch.adds() => return Err(StoreError::NoRoom),
+            FULL if adds() => return Err(StoreError::NoRoom),
             FULL => return Ok(()),
             _ => {}
         }
-        let waiting = COST * (waiting as i64 + batch.bytes() as i64);
         let left = self.budget.load(Ordering::Relaxed) - self.added.load(Ordering::Relaxed);
-        if left < waiting && batch.adds() { Err(StoreError::NoRoom) } else { Ok(()) }
+        if left < COST * bytes as i64 && adds() { Err(StoreError::NoRoom) } else { Ok(()) }
     }
 
     /// Whether so many bytes may be written beside the store.

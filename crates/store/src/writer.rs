@@ -116,9 +116,7 @@ impl Writer {
     /// # Errors
     /// As [`Room::admit`].
     pub fn check(&self) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        batch.put(Table::Sessions, "", "");
-        self.room.admit(&batch, self.waiting.bytes.load(Ordering::Relaxed))
+        self.room.admit_bytes(|| true, self.waiting.bytes.load(Ordering::Relaxed) + 1)
     }
 
     /// Whether a batch of ordinary size would find room in the queue now.

@@ -194,7 +194,12 @@ impl LoggedIn {
         owed: &mut Owed,
     ) {
         let lost = TopicWork::Published { qos, pkid, code: None };
-        let wait = limits::WITHHELD_WAIT + spread();
+        // A client of MQTT 5 can be told, and QoS 0 promises nothing.
+        let wait = if self.knows_only_acks(qos) {
+            limits::WITHHELD_WAIT + spread()
+        } else {
+            Duration::ZERO
+        };
         self.pause(owed, Done::Topics(lost), async move {
             let code = super::finished(publishing, wait).await;
             Done::Topics(TopicWork::Published { qos, pkid, code })
@@ -281,14 +286,15 @@ mod tests {
     #[tokio::test]
     async fn a_trial_comes_to_its_end() {
         let failure = |code| Failure::new(code, "");
+        let now = Timestamp::default();
         let over = Trial { until: Instant::now() };
-        assert!(!over.wait(&failure(Code::RATE_LIMITED), Timestamp::from_millis(1)).await);
-        assert!(!over.wait(&failure(Code::BUSY), Timestamp::from_millis(1)).await);
+        assert!(!over.wait(&failure(Code::RATE_LIMITED), now).await);
+        assert!(!over.wait(&failure(Code::BUSY), now).await);
         let before = Instant::now() + limits::WITHHELD_WAIT;
         let new = Trial::new();
         assert!(new.until >= before);
         assert!(new.until <= Instant::now() + limits::WITHHELD_WAIT + limits::WITHHELD_SPREAD);
-        assert!(new.wait(&failure(Code::BUSY), Timestamp::from_millis(1)).await);
+        assert!(new.wait(&failure(Code::BUSY), now).await);
     }
 
     #[test]
