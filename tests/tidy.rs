@@ -42,7 +42,7 @@ fn the_language_knows_no_socket_no_clock_and_no_chance() {
     }
 }
 
-/// Parts that have an `App` ask its clock; the wall clock can be set (`docs/decisions/0010-two-times.md`).
+/// Parts that have an `App` ask its clock; the wall clock can be set (`docs/decisions/0011-two-times.md`).
 #[test]
 fn what_is_due_goes_by_the_clock_of_the_app() {
     for room in ["app", "broker", "dialects", "edge", "things", "tr50"] {

@@ -4,7 +4,7 @@
 //! included, so a wall clock that jumps moves nothing that is due: sessions, tickets, locks, expiry.
 //! [`Clock::shown`] turns such a time into what the wall clock says, for people and for records of
 //! what happened. The two are the same until the wall clock jumps. See
-//! `docs/decisions/0010-two-times.md`.
+//! `docs/decisions/0011-two-times.md`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
