@@ -371,7 +371,8 @@ impl App {
     }
 
     fn admit_user(&self, user: Arc<User>) -> Result<Admitted, Refusal> {
-        let access = self.records.start_access(&user);
+        let home = self.records.org(user.home);
+        let access = home.and_then(|home| self.records.user_access(&user, &home));
         let access = Arc::new(access.ok_or(Refusal::NoAccess)?);
         Ok(Admitted {
             who: Who::User(user),

@@ -53,7 +53,8 @@ async fn access(
 ) -> Option<Arc<Access>> {
     if let Some((name, password)) = basic(headers) {
         let user = app.recognise(&name, password, conn, now).await.ok()?;
-        return app.identity().start_access(&user).map(Arc::new);
+        let home = app.identity().org(user.home)?;
+        return app.identity().user_access(&user, &home).map(Arc::new);
     }
     let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
     let shown = bearer(headers).or(header.map(str::trim))?;

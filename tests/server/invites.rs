@@ -115,7 +115,7 @@ async fn who_administers_the_home_administers_the_user() {
     let server = TestServer::start();
     let (mut admin, mut operator) = (server.admin("http").await, server.operator("http").await);
     make(&mut admin, "boss@yorkorg.example", Some(json!({"isOrgAdmin": true}))).await;
-    make(&mut admin, TO_ANNE, None).await;
+    make(&mut admin, TO_ANNE, Some(json!({}))).await;
     let (mut boss, mut anne) =
         (user(&server, "boss@yorkorg.example").await, user(&server, TO_ANNE).await);
     let join = async |operator: &mut Client, anne: &mut Client| {

@@ -163,7 +163,7 @@ impl UserView {
         Self {
             id: user.id,
             email_address: user.email.clone(),
-            default_org_id: user.start_org.unwrap_or(user.home),
+            default_org_id: user.home,
             first_name: user.first_name.clone(),
             last_name: user.last_name.clone(),
             company: user.company.clone(),
@@ -213,7 +213,9 @@ pub fn is_visible(call: &Call<'_>, user: &User) -> bool {
     let here =
         user.home == access.org.id || user.memberships.iter().any(|held| held.org == access.org.id);
     let own = call.session.who().principal() == Principal::User(user.id);
-    own || here || access.super_ops || authorize::may_act_in(call, user.home)
+    own || here
+        || access.super_ops
+        || [user.home, user.owner()].iter().any(|org| authorize::may_act_in(call, *org))
 }
 
 /// `user.find`.
@@ -275,15 +277,16 @@ impl UpdateParams {
         let identity = &call.app.identity();
         let enters = identity.org(org).and_then(|org| identity.user_access(user, &org)).is_some();
         let acts = authorize::resolve_org(call, Some(org));
-        // The home says who administers the user, which is nothing that users choose.
+        // Only administrators move users to others.
         if !is_own && acts.is_ok() {
-            (user.home, user.start_org) = (org, None);
+            (user.home, user.owner) = (org, None);
             return Ok(());
         }
         if !enters {
             acts?;
         }
-        user.start_org = Some(org).filter(|org| *org != user.home);
+        let owner = user.owner();
+        (user.home, user.owner) = (org, Some(owner).filter(|owner| *owner != org));
         Ok(())
     }
 }
@@ -342,7 +345,7 @@ fn check_manages(call: &Call<'_>, user: &User) -> Result<(), Failure> {
     if administers_home(call, user) {
         return Ok(());
     }
-    let mut orgs = user.memberships.iter().map(|held| held.org).chain([user.home]);
+    let mut orgs = user.memberships.iter().map(|held| held.org).chain([user.home, user.owner()]);
     if user.authority().sees_all()
         || user.authority().administers_any()
         || !orgs.all(|org| authorize::may_act_in(call, org))
@@ -360,7 +363,7 @@ pub(super) fn administers_home(call: &Call<'_>, user: &User) -> bool {
     let (access, authority) = (call.session.access(), user.authority());
     let is_above = authority.administers_above(call.app.identity(), access.org.id);
     let may_more = authority.sees_all() || is_above;
-    access.super_admin || access.org_admin && authorize::may_act_in(call, user.home) && !may_more
+    access.super_admin || access.org_admin && authorize::may_act_in(call, user.owner()) && !may_more
 }
 
 /// `user.create`.
@@ -382,7 +385,7 @@ pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<La
             last_name: String::new(),
             home,
             memberships: Vec::new(),
-            start_org: None,
+            owner: None,
             invites: Vec::new(),
             super_admin: false,
             super_ops: false,

@@ -307,7 +307,7 @@ pub fn add(
     authorize::check_room(user.memberships.len(), "members like this user")?;
     let mut held = authorize::new_membership(call, org.id);
     members.apply(call, &mut held)?;
-    if is_own(call, &user) || authorize::may_act_in(call, user.home) {
+    if is_own(call, &user) || authorize::may_act_in(call, user.owner()) {
         let mut user = User::clone(&user);
         user.invites.retain(|invite| invite.terms.org != org.id);
         user.memberships.push(held);
@@ -360,14 +360,16 @@ pub fn remove(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure
     };
     let removed = user.memberships.remove(place);
     if user.home == org.id {
-        let Some(other) = user.memberships.first() else {
+        let other = user.owner.or_else(|| user.memberships.first().map(|held| held.org));
+        let Some(other) = other else {
             let (email, key) = (&user.email, &org.key);
             let sentence = format!("{email} is at home in {key}; change `defaultOrgId`.");
             return Err(Failure::new(Code::IN_USE, sentence));
         };
-        user.home = other.org;
+        user.home = other;
     }
-    user.start_org = user.start_org.filter(|start| *start != org.id);
+    // Who sends its user away hands them over.
+    user.owner = user.owner.filter(|owner| *owner != user.home && *owner != org.id);
     authorize::check_may_grant(call, &removed)?;
     let affected = Affected::User(user.id);
     Ok(After(Done, Effects::from(turn.put(user)).followed_by(affected)))

@@ -129,13 +129,6 @@ impl Identity {
         })
     }
 
-    /// The organisation in which the user's sessions start, and what the user is there: the one
-    /// that the user has chosen, else the home.
-    pub fn start_access(&self, user: &User) -> Option<Access> {
-        let in_org = |org| self.user_access(user, &self.org(org)?);
-        user.start_org.and_then(in_org).or_else(|| in_org(user.home))
-    }
-
     /// The organisations that the user may enter, ordered by key.
     pub fn enterable_orgs(&self, user: &User) -> Vec<Arc<Org>> {
         let registry = self.registry.read();

@@ -53,6 +53,12 @@ impl Authority {
 }
 
 impl User {
+    /// The organisation whose administrators administer the user: the first home, which is nothing
+    /// that users choose.
+    pub fn owner(&self) -> OrgId {
+        self.owner.unwrap_or(self.home)
+    }
+
     /// Where the user is an administrator.
     pub fn authority(&self) -> Authority {
         let admin_of = self.memberships.iter().filter(|member| member.org_admin);

@@ -337,7 +337,7 @@ impl Reader<'_> {
             last_name: entry.last_name,
             home,
             memberships,
-            start_org: None,
+            owner: None,
             invites: Vec::new(),
             super_admin: entry.super_admin,
             super_ops: entry.super_ops,

@@ -140,9 +140,9 @@ pub struct User {
     pub home: OrgId,
     /// Organisations that the user may work in.
     pub memberships: Vec<Membership>,
-    /// Where sessions start, if the user has chosen another organisation than the home.
+    /// Whose administrators administer the user, if the user has chosen another home since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_org: Option<OrgId>,
+    pub owner: Option<OrgId>,
     /// Memberships that are offered and not accepted yet: they give no rights. One an organisation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invites: Vec<Invite>,

@@ -476,10 +476,10 @@ impl Identity {
     }
 }
 
-/// Where the user is listed: at home and wherever there is a membership.
+/// Where the user is listed: at home, wherever there is a membership, and where they are administered.
 fn orgs_of(user: &User) -> Vec<OrgId> {
     let mut orgs: Vec<OrgId> = user.memberships.iter().map(|held| held.org).collect();
-    orgs.push(user.home);
+    orgs.extend([user.home, user.owner()]);
     orgs.sort_unstable();
     orgs.dedup();
     orgs
