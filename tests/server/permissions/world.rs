@@ -483,6 +483,7 @@ const COMMAND_FAMILIES: &[&str] = &[
     "api",
     "app",
     "attribute",
+    "audit",
     "diag",
     "file",
     "locale",
