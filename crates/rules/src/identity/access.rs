@@ -292,6 +292,10 @@ mod tests {
         );
     }
 
+    fn owned(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
     #[test]
     fn a_role_gives_topics_with_its_permission_only() {
         let identity = demo();
@@ -299,7 +303,6 @@ mod tests {
         let device = identity.role_by_key(basic.id, "device").expect("a role of the demo");
         let check = |names: &[&str], lists: [&[&str]; 2], expected: [bool; 2]| {
             let mut role = device.role.clone();
-            let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
             role.permissions = owned(names);
             [role.topic_publish, role.topic_subscribe] = lists.map(owned);
             identity.apply(identity.turn().put(role));

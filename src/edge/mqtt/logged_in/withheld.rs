@@ -194,12 +194,9 @@ impl LoggedIn {
         owed: &mut Owed,
     ) {
         let lost = TopicWork::Published { qos, pkid, code: None };
-        // A client of MQTT 5 can be told, and QoS 0 promises nothing.
-        let wait = if self.knows_only_acks(qos) {
-            limits::WITHHELD_WAIT + spread()
-        } else {
-            Duration::ZERO
-        };
+        // A client of MQTT 5 can be told, and QoS 0 promises nothing. The end of others is spread
+        // when the message is lost.
+        let wait = if self.knows_only_acks(qos) { limits::WITHHELD_WAIT } else { Duration::ZERO };
         self.pause(owed, Done::Topics(lost), async move {
             let code = super::finished(publishing, wait).await;
             Done::Topics(TopicWork::Published { qos, pkid, code })
