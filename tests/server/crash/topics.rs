@@ -123,8 +123,9 @@ impl Writer {
 async fn answer(wire: &mut Wire, [kind, high, low]: [u8; 3]) -> Option<()> {
     let frame = wire.frame().await?;
     assert_eq!((frame[0], frame[2], frame[3]), (kind, high, low), "{frame:x?}");
-    // With a reason, it has to be a good one.
-    assert!(frame.get(4).is_none_or(|reason| *reason < 0x80), "{frame:x?}");
+    // With a reason, it has to be a good one; who releases again what was released is told so.
+    let is_good = |reason: &u8| *reason < 0x80 || (kind == 0x70 && *reason == 0x92);
+    assert!(frame.get(4).is_none_or(is_good), "{frame:x?}");
     Some(())
 }
 
