@@ -112,7 +112,7 @@ async fn a_new_organisation_owns_copies_of_those_at_the_top() {
     );
     assert_eq!(device["createdBy"], "admin@devicewise.com");
     let automation = call(&mut admin, "role.find", r#"{"key":"automation"}"#).await;
-    assert_eq!(automation["perms"].as_array().map(Vec::len), Some(160));
+    assert_eq!(automation["perms"].as_array().map(Vec::len), Some(162));
     call(&mut admin, "role.update", r#"{"key":"developer","perms":["thing"]}"#).await;
     // They go with it.
     switch(&mut admin, "BasicOrg").await;

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::{Batch, Condition, Month, Room, Row, Store, StoreError, Table};
 use engine::Engine;
 use journals::Journals;
-use keeper::Keeper;
+use keeper::{Keeper, Reserve};
 
 mod engine;
 mod journals;
@@ -51,6 +51,8 @@ struct Inner {
     /// The months that there were when it was closed.
     months: Mutex<Vec<Month>>,
     room: Arc<Room>,
+    /// What is set aside on the disk.
+    reserve: Mutex<Reserve>,
     /// Why the engine takes no changes, if it does not; notified when it does again.
     failure: Mutex<Option<String>>,
     recovered: Condvar,
@@ -103,6 +105,7 @@ impl DiskStore {
             dir: dir.to_path_buf(),
             months: Mutex::default(),
             room: Arc::default(),
+            reserve: Mutex::default(),
             failure: Mutex::default(),
             recovered: Condvar::new(),
             lost: AtomicBool::new(false),
@@ -212,6 +215,14 @@ impl Inner {
         let _ = wake.try_send(());
     }
 
+    /// Lets go of what is set aside if the disk has nothing else: others may have filled it since it
+    /// was measured last, and an engine that meets a full disk takes nothing more.
+    fn tend_reserve(&self) {
+        if let Ok(disk) = keeper::measure(&self.dir) {
+            self.reserve.lock().tend(disk.free);
+        }
+    }
+
     fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error @ StoreError::Engine { .. }) = &result {
             self.fail(&base::chain(error));
@@ -258,6 +269,9 @@ impl Store for DiskStore {
 
     fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
         let engine = self.inner.engine()?;
+        if self.inner.room.is_full() {
+            self.inner.tend_reserve();
+        }
         self.inner.noting(engine.commit(batches))
     }
 

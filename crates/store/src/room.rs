@@ -111,6 +111,11 @@ impl Room {
         if left < COST * bytes as i64 && adds() { Err(StoreError::NoRoom) } else { Ok(()) }
     }
 
+    /// Whether the disk has less room than the mark, as it was measured last.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == FULL
+    }
+
     /// Whether so many bytes may be written beside the store.
     pub fn fits(&self, bytes: u64) -> bool {
         let left = self.budget.load(Ordering::Relaxed) - self.added.load(Ordering::Relaxed);

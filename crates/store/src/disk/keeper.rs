@@ -23,6 +23,10 @@ const RESERVE_FILE: &str = "reserve";
 /// What the largest request that adds may take, and an eighth of a small mark.
 const NEAR_BYTES: u64 = 4 * 1024 * 1024;
 
+/// The least that an engine has to have for its files when it is opened, and for the changes that
+/// wait: with less it would fail again at once.
+const REOPEN_BYTES: u64 = 512 * 1024;
+
 /// For how long readers may hold an engine that is to be closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
@@ -36,7 +40,6 @@ pub(super) struct Keeper {
     identity: [(u64, u64); 2],
     /// The mark.
     min_free: u64,
-    reserve: Reserve,
     journals: Journals,
     /// When the engine may be opened anew, and the pause after that.
     next_try: Instant,
@@ -53,23 +56,16 @@ impl Keeper {
         let min_free = min_free
             .unwrap_or_else(|| limits::MIN_FREE_BYTES.min(disk.total / limits::MIN_FREE_PART));
         let identity = identity(&inner.dir).map_err(|s| failed("look at its directory", s))?;
-        let reserve = Reserve {
+        *inner.reserve.lock() = Reserve {
             path: inner.dir.join(RESERVE_FILE),
             bytes: limits::STORE_RESERVE_BYTES.min(min_free / 8),
+            mark: min_free,
             held: false,
         };
         let (first, _) = limits::STORE_REOPEN_PAUSE;
         // On a disk without room for it, there are no words about a later loss.
         let _ = journals.make_file();
-        Ok(Self {
-            inner,
-            identity,
-            min_free,
-            reserve,
-            journals,
-            next_try: Instant::now(),
-            pause: first,
-        })
+        Ok(Self { inner, identity, min_free, journals, next_try: Instant::now(), pause: first })
     }
 
     /// Checks from time to time, and when it is woken, until the store is dropped.
@@ -95,7 +91,7 @@ impl Keeper {
             }
         }
         let Ok(mut disk) = measure(&self.inner.dir) else { return };
-        if self.reserve.tend(disk.free, self.min_free) {
+        if self.inner.reserve.lock().tend(disk.free) {
             disk = measure(&self.inner.dir).unwrap_or(disk);
         }
         if let Ok(engine) = self.inner.engine()
@@ -106,8 +102,7 @@ impl Keeper {
         let failure = self.inner.failure.lock().clone();
         let Some(failure) = failure else { return self.note(&disk) };
         self.inner.room.set(Condition::Failing(failure));
-        let has_room = disk.free >= self.reserve.bytes / 4;
-        if has_room && Instant::now() >= self.next_try {
+        if disk.free >= REOPEN_BYTES && Instant::now() >= self.next_try {
             self.reopen();
         }
     }
@@ -194,20 +189,23 @@ impl Keeper {
 }
 
 /// Bytes that are set aside for deletions.
-struct Reserve {
+#[derive(Default)]
+pub(super) struct Reserve {
     path: PathBuf,
     bytes: u64,
+    /// They are taken where the disk has more room than this without them.
+    mark: u64,
     held: bool,
 }
 
 impl Reserve {
     /// Takes the bytes where there is room for them, and lets go of them where there is none; whether
     /// that changed anything.
-    fn tend(&mut self, free: u64, min_free: u64) -> bool {
+    pub(super) fn tend(&mut self, free: u64) -> bool {
         if self.bytes == 0 {
             return false;
         }
-        if !self.held && free >= min_free + self.bytes {
+        if !self.held && free >= self.mark + self.bytes {
             // Where the file system can't, the mark alone has to do.
             self.held = set_aside(&self.path, self.bytes).is_ok();
             return self.held;
@@ -230,12 +228,12 @@ fn set_aside(path: &Path, bytes: u64) -> std::io::Result<()> {
 }
 
 /// The disk of a directory, in bytes.
-struct Disk {
-    free: u64,
+pub(super) struct Disk {
+    pub(super) free: u64,
     total: u64,
 }
 
-fn measure(dir: &Path) -> std::io::Result<Disk> {
+pub(super) fn measure(dir: &Path) -> std::io::Result<Disk> {
     let found = statvfs(dir)?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
     Ok(Disk { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
