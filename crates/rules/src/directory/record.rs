@@ -93,9 +93,12 @@ impl SessionRecord {
 /// application, or of one user in one organisation.
 pub struct Principals<'a> {
     identity: &'a Identity,
-    users: HashMap<(UserId, OrgId), Option<(Arc<User>, Arc<Access>)>>,
-    applications: HashMap<ApplicationId, Option<(Arc<Application>, Arc<Access>)>>,
+    users: HashMap<(UserId, OrgId), Known<User>>,
+    applications: HashMap<ApplicationId, Known<Application>>,
 }
+
+/// A record and what its holder may do; none if that is nothing.
+type Known<T> = Option<(Arc<T>, Arc<Access>)>;
 
 impl<'a> Principals<'a> {
     /// Those of a directory that is filled; nobody changes records meanwhile.
