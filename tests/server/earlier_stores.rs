@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use client::Client;
 use client::Version::V5;
 use serde_json::json;
 use support::mqtt::Connect;
@@ -50,6 +51,28 @@ async fn check(archive: &Path) {
     if !archive.ends_with("schema-2.tar.gz") {
         check_ordinary_topics(&server).await;
     }
+    if !archive.ends_with("schema-2.tar.gz") && !archive.ends_with("schema-3.tar.gz") {
+        check_trail(&mut operator).await;
+    }
+}
+
+/// From schema 4 on: the trail, rights on ordinary topics, an invitation.
+async fn check_trail(operator: &mut Client) {
+    let role = call(operator, "role.find", r#"{"key":"auditor"}"#).await;
+    assert_eq!(role["topicSubscribe"], json!(["plant/#"]));
+    let update = r#"{"command":"role.update","target":"auditor"}"#;
+    let event = &call(operator, "audit.list", update).await["result"][0];
+    assert_eq!(
+        (&event["before"], &event["after"]),
+        (&json!({ "name": "Auditor" }), &json!({ "name": "The auditor" }))
+    );
+    let wrong = r#"{"class":"refusals","user":"viewer@basicorg.example"}"#;
+    let event = &call(operator, "audit.list", wrong).await["result"][0];
+    assert_eq!((&event["cause"], &event["count"]), (&json!("wrong_password"), &json!(1)));
+    let users = call(operator, "user.list", "{}").await;
+    let invited = json!({ "emailAddress": "admin@devicewise.com", "pending": true });
+    let rows = users["result"].as_array().expect("rows");
+    assert!(rows.contains(&invited), "{users}");
 }
 
 /// From schema 3 on: a session of MQTT 5 without end, what waits in it, and a retained message.
