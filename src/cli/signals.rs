@@ -19,7 +19,13 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Nobody waits for it: that it is listened to makes a write beyond the limit of a file's size
+    /// (`ulimit -f`) an error of that write, and not the end of the process.
+    _file_size: Signal,
 }
+
+/// SIGXFSZ, which has no name in tokio.
+const FILE_SIZE: i32 = 25;
 
 impl Signals {
     /// From now on these signals end nothing by themselves.
@@ -32,6 +38,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(FILE_SIZE))?,
         })
     }
 

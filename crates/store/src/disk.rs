@@ -2,6 +2,7 @@
 //! what is looked at around it: the room on the disk, the directory itself, the journals.
 
 use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +36,12 @@ const LOCK_FILE: &str = "lock";
 /// How often, and in which distance, the lock of a directory is tried.
 const LOCK_TRIES: usize = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where the engine keeps its tables, each in a directory with its number.
+const TABLES_DIR: &str = "keyspaces";
+
+/// What says which files of a table are in force.
+const CURRENT_FILE: &str = "current";
 
 /// Durable state in a directory.
 pub struct DiskStore {
@@ -94,11 +101,18 @@ impl DiskStore {
 
     fn open_with_journals(dir: &Path) -> Result<(Self, Journals), StoreError> {
         private::make_dir(dir).map_err(|source| failed("make its directory", source))?;
+        if Self::is_in(dir) {
+            // An empty file, which the engine takes for damage when it is missing.
+            let mut lock = std::fs::File::options();
+            lock.append(true).create(true).mode(0o600);
+            lock.open(dir.join(LOCK_FILE)).map_err(|source| failed("open its lock", source))?;
+        }
         // Of a store that another process has open, nothing is what it looks like.
         let locked = is_locked(dir).map_err(|source| failed("look at its lock", source))?;
         if locked {
             return Err(StoreError::InUse(dir.to_path_buf()));
         }
+        check_tables(dir)?;
         let journals = Journals::inspect(dir)?;
         let inner = Inner {
             engine: RwLock::new(Some(Arc::new(Engine::open(dir)?))),
@@ -175,6 +189,34 @@ impl DiskStore {
     }
 }
 
+/// Refuses a store of which a table is gone: the engine would begin it anew, empty. The table that
+/// came last may be one that was being made when the process was killed.
+///
+/// # Errors
+/// [`StoreError::Damaged`].
+fn check_tables(dir: &Path) -> Result<(), StoreError> {
+    if !DiskStore::is_in(dir) {
+        return Ok(());
+    }
+    let tables = dir.join(TABLES_DIR);
+    let gone = |table: &Path| {
+        let what = format!("{} is gone or has no file \"{CURRENT_FILE}\"", table.display());
+        StoreError::Damaged { what }
+    };
+    let entries = std::fs::read_dir(&tables).map_err(|_| gone(&tables))?;
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u64>().ok();
+    let mut numbers: Vec<_> = entries.flatten().filter_map(number).collect();
+    numbers.sort_unstable();
+    let last = numbers.pop().unwrap_or(0);
+    for number in std::iter::once(0).chain(numbers).chain((last == 0).then_some(0)) {
+        let table = tables.join(number.to_string());
+        if !table.join(CURRENT_FILE).exists() {
+            return Err(gone(&table));
+        }
+    }
+    Ok(())
+}
+
 /// Whether another process, or another part of this one, has the store of a directory open.
 fn is_locked(dir: &Path) -> std::io::Result<bool> {
     let lock = match std::fs::File::open(dir.join(LOCK_FILE)) {
@@ -217,9 +259,9 @@ impl Inner {
 
     /// Lets go of what is set aside if the disk has nothing else: others may have filled it since it
     /// was measured last, and an engine that meets a full disk takes nothing more.
-    fn tend_reserve(&self) {
+    fn let_go_of_reserve(&self) {
         if let Ok(disk) = keeper::measure(&self.dir) {
-            self.reserve.lock().tend(disk.free);
+            self.reserve.lock().let_go(disk.free);
         }
     }
 
@@ -270,7 +312,7 @@ impl Store for DiskStore {
     fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {
         let engine = self.inner.engine()?;
         if self.inner.room.is_full() {
-            self.inner.tend_reserve();
+            self.inner.let_go_of_reserve();
         }
         self.inner.noting(engine.commit(batches))
     }

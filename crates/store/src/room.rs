@@ -23,6 +23,8 @@ pub enum Condition {
     Full {
         /// Free bytes.
         free: u64,
+        /// Of these, what the engine has in memory and has yet to write.
+        unwritten: u64,
         /// The mark.
         mark: u64,
     },
@@ -46,9 +48,11 @@ impl std::fmt::Display for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Good => f.write_str("the store takes all changes"),
-            Self::Full { free, mark } => {
-                write!(f, "the disk has {free} free bytes, and server.min_free_bytes is {mark}")
-            }
+            Self::Full { free, unwritten, mark } => write!(
+                f,
+                "the disk has {free} free bytes, {unwritten} of which the store needs for what it \
+                 has in memory, and server.min_free_bytes is {mark}"
+            ),
             Self::Failing(why) => {
                 write!(f, "the store has failed and is being opened again: {why}")
             }
@@ -223,7 +227,7 @@ mod tests {
     #[test]
     fn below_the_mark_only_what_removes_is_taken() {
         let room = Room::default();
-        room.note(Condition::Full { free: 1, mark: 2 }, 1, -1);
+        room.note(Condition::Full { free: 1, unwritten: 0, mark: 2 }, 1, -1);
         assert!(matches!(room.admit(&adding(1), 0), Err(StoreError::NoRoom)));
         assert!(room.admit(&removing(), 0).is_ok());
         assert!(room.admit(&Batch::default(), 0).is_ok());

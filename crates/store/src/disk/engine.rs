@@ -94,7 +94,14 @@ impl Engine {
                 false => failed("open its files", other),
             },
         })?;
-        check_schema(&database)?;
+        let is_current = check_schema(&database)?;
+        if is_current
+            && let Some(gone) =
+                Table::ALL.iter().find(|table| !database.keyspace_exists(table.name()))
+        {
+            let what = format!("{}: the table {} is gone", dir.display(), gone.name());
+            return Err(StoreError::Damaged { what });
+        }
         let mut keyspaces = HashMap::new();
         for table in Table::ALL {
             keyspaces.insert(table, keyspace(&database, table.name())?);
@@ -120,6 +127,15 @@ impl Engine {
     /// What it said when it stopped to.
     pub(super) fn probe(&self) -> Result<(), StoreError> {
         self.database.persist(PersistMode::Buffer).map_err(|e| failed("write its journal", e))
+    }
+
+    /// Begins to write to tables what it has in memory.
+    pub(super) fn write_out(&self) {
+        let months: Vec<_> = self.months.read().values().cloned().collect();
+        for keyspace in self.keyspaces.values().chain(&months) {
+            // One that has failed says so where changes are written.
+            let _ = keyspace.rotate_memtable();
+        }
     }
 
     /// Bytes in memory that it has yet to write to tables.
@@ -234,8 +250,8 @@ fn keyspace(database: &Database, name: &str) -> Result<Keyspace, StoreError> {
 }
 
 /// Writes the schema version into a store that is new or of an older program; refuses a store of a
-/// newer one, before any other table is touched.
-fn check_schema(database: &Database) -> Result<(), StoreError> {
+/// newer one, before any other table is touched. Whether it was this version before.
+fn check_schema(database: &Database) -> Result<bool, StoreError> {
     let meta = keyspace(database, Table::Meta.name())?;
     let read = |e| failed("read its schema version", e);
     if let Some(value) = meta.get(SCHEMA_KEY).map_err(|e| failed("read its schema version", e))? {
@@ -244,12 +260,13 @@ fn check_schema(database: &Database) -> Result<(), StoreError> {
             Ordering::Greater => {
                 return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
             }
-            Ordering::Equal => return Ok(()),
+            Ordering::Equal => return Ok(true),
             Ordering::Less => {}
         }
     }
     let wrote = meta.insert(SCHEMA_KEY, SCHEMA_VERSION.to_be_bytes());
-    wrote.and_then(|()| database.persist(PersistMode::SyncAll)).map_err(|e| failed("write", e))
+    let synced = wrote.and_then(|()| database.persist(PersistMode::SyncAll));
+    synced.map(|()| false).map_err(|e| failed("write", e))
 }
 
 fn row(guard: fjall::Guard) -> Result<Row, StoreError> {

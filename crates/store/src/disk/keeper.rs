@@ -14,7 +14,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::engine::Engine;
 use super::journals::Journals;
-use super::{Inner, LOCK_FILE, failed};
+use super::{Inner, LOCK_FILE, TABLES_DIR, failed};
 use crate::{Condition, LOG_TARGET, StoreError};
 
 /// The file whose bytes are for deletions.
@@ -30,20 +30,25 @@ const REOPEN_BYTES: u64 = 512 * 1024;
 /// For how long readers may hold an engine that is to be closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
+/// The pause until the engine is asked again to write out what it has in memory.
+const WRITE_OUT_PAUSE: Duration = Duration::from_secs(5);
+
 /// After so long without a failure, the next one is a new one.
 const CALM: Duration = Duration::from_secs(60);
 
 /// Looks after a store.
 pub(super) struct Keeper {
     inner: Arc<Inner>,
-    /// Device and inode of the directory and of the engine's lock.
-    identity: [(u64, u64); 2],
+    /// Device and inode of the directory, of the engine's lock, and of its tables' directory.
+    identity: [(u64, u64); 3],
     /// The mark.
     min_free: u64,
     journals: Journals,
     /// When the engine may be opened anew, and the pause after that.
     next_try: Instant,
     pause: Duration,
+    /// When it may be asked again to write out its memory.
+    next_write_out: Instant,
 }
 
 impl Keeper {
@@ -60,12 +65,12 @@ impl Keeper {
             path: inner.dir.join(RESERVE_FILE),
             bytes: limits::STORE_RESERVE_BYTES.min(min_free / 8),
             mark: min_free,
-            held: false,
         };
         let (first, _) = limits::STORE_REOPEN_PAUSE;
         // On a disk without room for it, there are no words about a later loss.
         let _ = journals.make_file();
-        Ok(Self { inner, identity, min_free, journals, next_try: Instant::now(), pause: first })
+        let (next_try, next_write_out) = (Instant::now(), Instant::now());
+        Ok(Self { inner, identity, min_free, journals, next_try, pause: first, next_write_out })
     }
 
     /// Checks from time to time, and when it is woken, until the store is dropped.
@@ -91,7 +96,7 @@ impl Keeper {
             }
         }
         let Ok(mut disk) = measure(&self.inner.dir) else { return };
-        if self.inner.reserve.lock().tend(disk.free) {
+        if self.inner.reserve.lock().set_aside(disk.free) {
             disk = measure(&self.inner.dir).unwrap_or(disk);
         }
         if let Ok(engine) = self.inner.engine()
@@ -110,7 +115,7 @@ impl Keeper {
     /// Notes the room of a store that works.
     fn note(&mut self, disk: &Disk) {
         let unwritten = self.inner.engine().map_or(0, |engine| engine.unwritten());
-        let room = &self.inner.room;
+        let room = self.inner.room.clone();
         // So near the mark, a burst is refused already. And not back and forth there.
         let near = NEAR_BYTES.min(self.min_free / 8);
         let margin = match room.condition() {
@@ -118,13 +123,27 @@ impl Keeper {
             _ => 2 * near,
         };
         let left = signed(disk.free) - signed(unwritten) - signed(self.min_free);
+        if left < signed(margin) && left + signed(unwritten) >= signed(margin) {
+            self.write_out();
+        }
         let condition = match self.min_free > 0 && left < signed(margin) {
-            true => Condition::Full { free: disk.free, mark: self.min_free },
+            true => Condition::Full { free: disk.free, unwritten, mark: self.min_free },
             false => Condition::Good,
         };
         let budget = if self.min_free > 0 { left } else { i64::MAX / 2 };
         room.note(condition, disk.free, budget);
         self.journals.mark();
+    }
+
+    /// Has the engine write out what it has in memory, if there is room but for that: nothing else
+    /// would make it while what adds is refused.
+    fn write_out(&mut self) {
+        if Instant::now() >= self.next_write_out
+            && let Ok(engine) = self.inner.engine()
+        {
+            engine.write_out();
+            self.next_write_out = Instant::now() + WRITE_OUT_PAUSE;
+        }
     }
 
     /// Closes the engine and opens it anew.
@@ -195,29 +214,22 @@ pub(super) struct Reserve {
     bytes: u64,
     /// They are taken where the disk has more room than this without them.
     mark: u64,
-    held: bool,
 }
 
 impl Reserve {
-    /// Takes the bytes where there is room for them, and lets go of them where there is none; whether
-    /// that changed anything.
-    pub(super) fn tend(&mut self, free: u64) -> bool {
-        if self.bytes == 0 {
-            return false;
+    /// Takes the bytes where there is room for them; whether it did.
+    fn set_aside(&mut self, free: u64) -> bool {
+        let has_room = self.bytes > 0 && free >= self.mark + self.bytes;
+        // Where the file system can't, the mark alone has to do.
+        has_room && !self.path.exists() && set_aside(&self.path, self.bytes).is_ok()
+    }
+
+    /// Lets go of them where there is no other room. Only for changes that are to be written at once:
+    /// whoever has filled the disk would fill these bytes, too.
+    pub(super) fn let_go(&self, free: u64) {
+        if self.bytes > 0 && free < self.bytes && fs::remove_file(&self.path).is_ok() {
+            tracing::warn!(target: LOG_TARGET, "the reserve is let go of, to delete with");
         }
-        if !self.held && free >= self.mark + self.bytes {
-            // Where the file system can't, the mark alone has to do.
-            self.held = set_aside(&self.path, self.bytes).is_ok();
-            return self.held;
-        }
-        let lets_go = free < self.bytes && self.path.exists();
-        if lets_go {
-            self.held = fs::remove_file(&self.path).is_err();
-            if !self.held {
-                tracing::warn!(target: LOG_TARGET, "the reserve is let go of, to delete with");
-            }
-        }
-        lets_go
     }
 }
 
@@ -244,9 +256,9 @@ fn signed(bytes: u64) -> i64 {
 }
 
 /// What tells a directory and its store from others at the same place.
-fn identity(dir: &Path) -> std::io::Result<[(u64, u64); 2]> {
+fn identity(dir: &Path) -> std::io::Result<[(u64, u64); 3]> {
     let of = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    Ok([of(dir)?, of(&dir.join(LOCK_FILE))?])
+    Ok([of(dir)?, of(&dir.join(LOCK_FILE))?, of(&dir.join(TABLES_DIR))?])
 }
 
 /// Whether this process has a journal of the directory open.
