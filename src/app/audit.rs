@@ -133,7 +133,7 @@ impl App {
             };
             let users: Vec<User> = [before, after].into_iter().flatten().filter_map(user).collect();
             if !users.is_empty() {
-                let at_home = users.iter().any(|user| user.home == org);
+                let at_home = users.iter().any(|user| user.owner() == org);
                 for members in [&mut before_here, &mut after_here] {
                     if !at_home {
                         members.retain(|name, _| MEMBERSHIPS.contains(&&**name));
@@ -150,7 +150,14 @@ impl App {
                 }
             }
             let command = deed.command;
-            let (actor, before, after) = (&deed.actor, before_here, after_here);
+            // Of a user who has to do with several organisations, each knows its own people.
+            let is_ours = deed.actor.org().is_none_or(|from| {
+                self.records.is_within(from, org) || self.records.is_within(org, from)
+            });
+            let elsewhere = (!users.is_empty() && !is_ours)
+                .then(|| deed.actor.seen_from_elsewhere(&target.name));
+            let actor = elsewhere.as_ref().unwrap_or(&deed.actor);
+            let (before, after) = (before_here, after_here);
             let act = Act { actor, command, target, before, after };
             (org, act.into_row(now, self.key_of(org, all).as_deref()))
         };
@@ -228,6 +235,23 @@ impl App {
         self.records.is_within(org, top)
     }
 
+    /// The organisation below the top to which one belongs, deleted ones included: what is below it
+    /// has a part of its share.
+    pub(super) fn tenant_of(&self, org: OrgId) -> OrgId {
+        let above = |org: OrgId| match self.events.above_gone(org) {
+            Some(above) => above,
+            None => self.records.org(org).and_then(|found| found.parent),
+        };
+        let mut org = org;
+        for _ in 0..limits::ORG_DEPTH_MAX {
+            match above(org) {
+                Some(next) if above(next).is_some() => org = next,
+                _ => break,
+            }
+        }
+        org
+    }
+
     /// Counts a command of an administrator that was refused or failed.
     pub fn note_refused(
         &self,
@@ -260,7 +284,11 @@ impl App {
     ) {
         let now = self.clock.shown(now);
         let command = deed.command;
-        let attempt = Attempt::Command { who, command, code: code.to_string().into() };
+        // Whoever asks which names are taken leaves each of them.
+        let is_taken = code.as_i64() == Some(base::Code::ALREADY_EXISTS.0.into());
+        let name = if is_taken { shown_name(message) } else { String::new() };
+        let code_text = code.to_string();
+        let attempt = Attempt::Command { who, command, code: code_text.into(), name: name.into() };
         let row = self.refusal(deed.actor.into_row(), org, command, code, message);
         self.events.refuse(Refused { org, attempt, from: conn.remote_addr, row }, now);
     }
@@ -312,7 +340,7 @@ impl App {
             Claim::Who(Who::User(user)) => Some(user.clone()),
             _ => None,
         };
-        let org = user.as_ref().map(|user| user.home);
+        let org = user.as_ref().map(|user| user.owner());
         let org = org.or(application.as_ref().map(|found| found.org)).unwrap_or(SERVER);
         let cause = cause(claim, error, user.is_some());
         let name = shown_name(name);
@@ -407,8 +435,24 @@ const fn cause(claim: Claim<'_>, error: &LoginError, known: bool) -> &'static st
     }
 }
 
-/// The organisations that see a change of a record: that of the record; of a user home, and where
-/// memberships changed.
+/// Every word of [`cause`].
+pub const LOGIN_CAUSES: [&str; 12] = [
+    "wrong_password",
+    "unknown_user",
+    "unknown_token",
+    "unknown_thing",
+    "bad_thing_key",
+    "no_access",
+    "certificate",
+    "locked",
+    "busy",
+    "full",
+    "unknown_session",
+    "failed",
+];
+
+/// The organisations that see a change of a record: that of the record; of a user the one that
+/// administers it, and where memberships changed.
 fn concerned(before: Option<&Record>, after: Option<&Record>) -> Vec<OrgId> {
     let user = |record: Option<&Record>| match record {
         Some(Record::User(user)) => Some(user.clone()),
@@ -420,7 +464,7 @@ fn concerned(before: Option<&Record>, after: Option<&Record>) -> Vec<OrgId> {
         orgs.push(match record {
             Record::Org(org) => org.id,
             Record::Role(role) => role.org,
-            Record::User(user) => user.home,
+            Record::User(user) => user.owner(),
             Record::Application(application) => application.org,
             Record::ThingDef(def) => def.org,
         });

@@ -73,7 +73,7 @@ impl App {
                 app.events.expire(settled)?;
             }
             for _ in 0..limits::EVENTS_TRIMMED_STEPS {
-                if !app.events.trim()? {
+                if !app.events.trim(|org| app.tenant_of(org))? {
                     break;
                 }
             }

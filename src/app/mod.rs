@@ -50,7 +50,7 @@ mod token_guesses;
 mod turns;
 mod unauthenticated;
 
-pub use audit::Deed;
+pub use audit::{Deed, LOGIN_CAUSES};
 pub use certificates::{Certificates, ClientNames, Shown};
 pub use connections::{Connections, Counted, Room};
 pub use delivery::notice_to;

@@ -14,6 +14,8 @@ use serde_json::{Map, Value, json};
 pub struct Actor {
     /// Its members in the row.
     row: Map<String, Value>,
+    /// The organisation in which it acts; none for the server and who is on its machine.
+    org: Option<OrgId>,
 }
 
 /// Somebody who asks without a session.
@@ -37,6 +39,7 @@ impl Actor {
             }
         };
         actor.set("sessionRef", session.reference().to_string());
+        actor.org = Some(session.org_id());
         actor
     }
 
@@ -47,11 +50,13 @@ impl Actor {
             Known::User(user) => {
                 actor.set("whoAmI", &*user.email);
                 actor.set("userId", user.id.to_string());
+                actor.org = Some(user.owner());
             }
             Known::Application(application) => {
                 actor.set("whoAmI", &*application.name);
                 actor.set("appName", &*application.name);
                 actor.set("tokenId", application.token_id.to_string());
+                actor.org = Some(application.org);
             }
         }
         actor
@@ -73,7 +78,7 @@ impl Actor {
     }
 
     fn at(protocol: &str, from: Option<SocketAddr>) -> Self {
-        let mut actor = Self { row: Map::new() };
+        let mut actor = Self { row: Map::new(), org: None };
         actor.set("protocol", protocol);
         if let Some(from) = from {
             actor.set("remoteAddr", from.to_string());
@@ -83,6 +88,20 @@ impl Actor {
 
     fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.row.insert(name.to_owned(), value.into());
+    }
+
+    /// The organisation in which it acts.
+    pub const fn org(&self) -> Option<OrgId> {
+        self.org
+    }
+
+    /// What an organisation is told that it does not belong to: the name, if that is known there.
+    #[must_use]
+    pub fn seen_from_elsewhere(&self, known: &str) -> Self {
+        let mut row = self.row.clone();
+        let is_known = row.get("whoAmI").and_then(Value::as_str) == Some(known);
+        row.retain(|name, _| name == "whoAmI" && is_known || name == "protocol");
+        Self { row, org: self.org }
     }
 
     /// Its members in a row.
@@ -171,8 +190,8 @@ const RENAMED: [(&str, &str); 8] = [
 ];
 
 /// Members that say nothing of what was done: they are in the row already.
-const LEFT_OUT: [&str; 7] =
-    ["id", "org", "createdOn", "createdBy", "updated", "addedOn", "addedBy"];
+const LEFT_OUT: [&str; 8] =
+    ["id", "org", "owner", "createdOn", "createdBy", "updated", "addedOn", "addedBy"];
 
 /// Members of which only is told that they changed.
 const SECRET: [&str; 2] = ["passwordHash", "tokenHash"];

@@ -320,13 +320,15 @@ impl Events {
         submitted.map(drop)
     }
 
-    /// Removes some of what is too much: whether there is more. It reads the disk.
-    pub fn trim(&self) -> Result<bool, StoreError> {
+    /// Removes some of what is too much: whether there is more. Organisations of one tenant share
+    /// what it may have. It reads the disk.
+    pub fn trim(&self, tenant: impl Fn(OrgId) -> OrgId) -> Result<bool, StoreError> {
         let used: Vec<_> = {
             let state = self.state.lock();
             state.ranges.iter().map(|(key, range)| (*key, range.bytes)).collect()
         };
-        let Some(excess) = shares::excess(&used, self.config.max_bytes) else { return Ok(false) };
+        let excess = shares::excess(&used, tenant, self.config.max_bytes);
+        let Some(excess) = excess else { return Ok(false) };
         let mut left = excess.bytes;
         let removed = self.remove_oldest(excess.class, excess.org, |_, bytes| {
             let wanted = left > 0;

@@ -32,6 +32,8 @@ pub enum Attempt {
         command: &'static str,
         /// The code of its failure.
         code: Box<str>,
+        /// What was asked for, where each name counts for itself.
+        name: Box<str>,
     },
 }
 

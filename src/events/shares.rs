@@ -17,28 +17,37 @@ pub(super) struct Excess {
     pub bytes: u64,
 }
 
-/// What has to go first when all together take more than `limit`: of the organisation that is
-/// furthest above its fair share, the least precious class that has something.
+/// What has to go first when all together take more than `limit`: of the tenant that is furthest
+/// above its fair share, the least precious class that has something, and of this the organisation
+/// that has most. An organisation that makes others below it gets no more by that.
 ///
 /// The shares are max-min fair: who takes less than an equal share leaves the rest to the others,
 /// so an organisation alone may use everything, and none loses anything by what another one does
 /// as long as it is below its share.
-pub(super) fn excess(used: &[((Class, OrgId), u64)], limit: u64) -> Option<Excess> {
-    let mut of_orgs: BTreeMap<OrgId, u64> = BTreeMap::new();
-    for ((_, org), bytes) in used {
-        *of_orgs.entry(*org).or_default() += bytes;
-    }
-    let total: u64 = of_orgs.values().sum();
+pub(super) fn excess(
+    used: &[((Class, OrgId), u64)],
+    tenant: impl Fn(OrgId) -> OrgId,
+    limit: u64,
+) -> Option<Excess> {
+    let total: u64 = used.iter().map(|(_, bytes)| bytes).sum();
     if total <= limit {
         return None;
     }
-    let share = share(of_orgs.values().copied().collect(), limit);
-    let (org, taken) = of_orgs.into_iter().max_by_key(|(_, bytes)| *bytes)?;
-    let of_class = |class: Class| {
-        let found = used.iter().find(|(key, bytes)| *key == (class, org) && *bytes > 0);
-        found.map(|(_, bytes)| (class, *bytes))
+    let with_tenant = |((class, org), bytes): &_| (*class, *org, tenant(*org), *bytes);
+    let used: Vec<(Class, OrgId, OrgId, u64)> = used.iter().map(with_tenant).collect();
+    let mut of_tenants: BTreeMap<OrgId, u64> = BTreeMap::new();
+    for (_, _, tenant, bytes) in &used {
+        *of_tenants.entry(*tenant).or_default() += bytes;
+    }
+    let share = share(of_tenants.values().copied().collect(), limit);
+    let (most, taken) = of_tenants.into_iter().max_by_key(|(_, bytes)| *bytes)?;
+    let of_class = |wanted: Class| {
+        let theirs = used
+            .iter()
+            .filter(|(class, _, tenant, bytes)| *class == wanted && *tenant == most && *bytes > 0);
+        theirs.max_by_key(|(.., bytes)| *bytes).map(|(class, org, _, bytes)| (*class, *org, *bytes))
     };
-    let (class, bytes) = Class::LEAST_PRECIOUS_FIRST.into_iter().find_map(of_class)?;
+    let (class, org, bytes) = Class::LEAST_PRECIOUS_FIRST.into_iter().find_map(of_class)?;
     let above = taken.saturating_sub(share).min(total - limit).max(1);
     Some(Excess { class, org, bytes: above.min(bytes) })
 }
@@ -69,7 +78,7 @@ mod tests {
 
     /// Removes until it fits, as housekeeping does.
     fn trimmed(mut used: Vec<((Class, OrgId), u64)>, limit: u64) -> Vec<((Class, OrgId), u64)> {
-        while let Some(excess) = excess(&used, limit) {
+        while let Some(excess) = excess(&used, |org| org, limit) {
             let place = used.iter_mut().find(|(key, _)| *key == (excess.class, excess.org));
             let (_, bytes) = place.expect("somebody who has something");
             assert!((1..=*bytes).contains(&excess.bytes));
@@ -98,8 +107,23 @@ mod tests {
 
     #[test]
     fn alone_it_may_have_everything() {
-        assert_eq!(excess(&[((Class::Refusals, org(1)), 1000)], 1000), None);
+        assert_eq!(excess(&[((Class::Refusals, org(1)), 1000)], |org| org, 1000), None);
         assert_eq!(share(vec![100, 900, 900], 1000), 450);
+    }
+
+    #[test]
+    fn organisations_of_one_tenant_share_what_it_may_have() {
+        use Class::{Administration, Refusals};
+        let mut used = vec![((Administration, org(100)), 300)];
+        used.extend((0..50).map(|number| ((Administration, org(number)), 20)));
+        used.push(((Refusals, org(7)), 10));
+        let tenant = |number: OrgId| if number == org(100) { number } else { org(0) };
+        let first = excess(&used, tenant, 800).expect("too much");
+        assert_eq!((first.class, first.org, first.bytes), (Refusals, org(7), 10));
+        used.pop();
+        let next = excess(&used, tenant, 800).expect("too much");
+        assert!(next.org != org(100) && next.bytes == 20, "{next:?}");
+        assert_eq!(excess(&used, |org| org, 800).expect("too much").org, org(100));
     }
 
     proptest! {

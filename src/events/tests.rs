@@ -207,7 +207,8 @@ async fn commands_are_counted_by_who_which_and_why() {
     for number in 0..30 {
         let who = Principal::User(UserId::from_bytes([number % 2; 12]));
         let code = if number % 3 == 0 { "-95006" } else { "-90008" };
-        let attempt = Attempt::Command { who, command: "role.update", code: code.into() };
+        let attempt =
+            Attempt::Command { who, command: "role.update", code: code.into(), name: "".into() };
         let from = format!("192.0.2.{number}:7").parse().expect("an address");
         events.refuse(Refused { org: org(1), attempt, from, row: Map::new() }, NOW);
     }
@@ -227,7 +228,7 @@ async fn without_room_the_greedy_lose_their_oldest() {
         let class = if number < 40 { Class::Administration } else { Class::Refusals };
         put(&tables, &events, new(class, &[1], &format!("flood {number}"), NOW)).await;
         if number % 100 == 99 {
-            while events.trim().expect("removed") {
+            while events.trim(|org| org).expect("removed") {
                 tables.writer().barrier().expect("room").await.expect("stored");
             }
             check_bytes(&events, &store);

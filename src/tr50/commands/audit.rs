@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::history::Ago;
 use super::target::is_restricted;
 use super::{authorize, commands};
-use crate::app::App;
+use crate::app::{App, LOGIN_CAUSES};
 use crate::events::{Class, Entry, Order, Query};
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{Field, Params, params};
@@ -48,6 +48,29 @@ params! {
         optional limit: u64 = "limit",
             "Events to return at most; 1000 by default, up to `sessions.list_limit`.";
         optional iterator: String = "iterator", "What the reply before gave, to go on there.";
+    }
+}
+
+impl ListParams {
+    /// An empty text is no filter.
+    fn without_empty(mut self) -> Self {
+        let texts = [
+            &mut self.org_key,
+            &mut self.class,
+            &mut self.user,
+            &mut self.command,
+            &mut self.target,
+            &mut self.outcome,
+            &mut self.cause,
+            &mut self.protocol,
+            &mut self.remote_addr,
+            &mut self.sort,
+            &mut self.iterator,
+        ];
+        for text in texts {
+            text.take_if(|text| text.is_empty());
+        }
+        self
     }
 }
 
@@ -120,27 +143,33 @@ pub fn list(call: &Call<'_>, Strict(params): Strict<ListParams>) -> Result<Later
 
 impl Wanted {
     fn of(call: &Call<'_>, params: ListParams) -> Result<Self, Failure> {
+        let params = params.without_empty();
         if is_restricted(call) {
             let sentence = "The application's token is restricted to its own thing.";
             return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
         }
-        let classes = match params.class.as_deref().filter(|name| !name.is_empty()) {
+        let classes = match params.class.as_deref() {
             None => Class::ALL.to_vec(),
             Some(name) => vec![one_of("class", name, &Class::ALL, |class| class.as_str())?],
         };
-        for (parameter, value, known) in [("outcome", &params.outcome, ["success", "failure"])] {
+        let known: [(_, _, &[&'static str]); 3] = [
+            ("outcome", &params.outcome, &["success", "failure"]),
+            ("cause", &params.cause, &LOGIN_CAUSES),
+            ("protocol", &params.protocol, &PROTOCOLS),
+        ];
+        for (parameter, value, known) in known {
             if let Some(value) = value {
-                one_of(parameter, value, &known, |name| *name)?;
+                one_of(parameter, value, known, |name| *name)?;
             }
         }
-        let sort = params.sort.as_deref().filter(|sort| !sort.is_empty()).unwrap_or("-number");
+        let sort = params.sort.as_deref().unwrap_or("-number");
         let order = match one_of("sort", sort, &["-number", "number"], |name| *name)? {
             "number" => Order::OldestFirst,
             _ => Order::NewestFirst,
         };
         let (mut after, mut before) =
             (params.after.unwrap_or(0), params.before.unwrap_or(u64::MAX));
-        if let Some(text) = params.iterator.as_deref().filter(|text| !text.is_empty()) {
+        if let Some(text) = params.iterator.as_deref() {
             let number = text
                 .parse::<u64>()
                 .map_err(|_| authorize::invalid_param("iterator", "what the last reply gave"))?;
@@ -222,6 +251,10 @@ impl Wanted {
     }
 }
 
+/// By what an event can come: the protocols of sessions, this machine, and the server itself.
+const PROTOCOLS: [&str; 10] =
+    ["mqtt", "mqtts", "ws", "wss", "tcp", "tcps", "http", "https", "control", "server"];
+
 /// Events on a page that does not say how many.
 const LIMIT_DEFAULT: u64 = 1000;
 
@@ -241,6 +274,9 @@ fn scope(call: &Call<'_>, params: &ListParams) -> Result<Scope, Failure> {
     let (app, access) = (call.app, call.session.access());
     let (sees_all, here) = (access.authority().sees_all(), access.org.id);
     let (named, wanted) = match (&params.org_key, params.org_id) {
+        (Some(key), Some(id)) if app.identity().org_by_key(key).is_none_or(|org| org.id != id) => {
+            return Err(authorize::invalid_param("orgKey", "the key of orgId, if both are given"));
+        }
         (_, Some(id)) => (id.to_string(), Some(id)),
         (Some(key), None) => (excerpt(key), app.identity().org_by_key(key).map(|org| org.id)),
         (None, None) if sees_all => return Ok(Scope::All),

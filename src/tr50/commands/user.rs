@@ -241,12 +241,8 @@ pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListR
     let views = views.filter(|user| !only_admins || user.is_org_admin);
     let mut rows: Vec<_> = views.map(|user| Row::User(Box::new(user))).collect();
     if !shows_all && !only_admins {
-        let offered = |user: &&Arc<User>| {
-            let mut here = user.invites.iter().filter(|invite| invite.terms.org == org);
-            here.any(|invite| identity.is_offered(invite))
-        };
         let invited = identity.invited_to(org);
-        rows.extend(invited.iter().filter(offered).map(|user| Row::Pending(PendingView::of(user))));
+        rows.extend(invited.iter().map(|user| Row::Pending(PendingView::of(user))));
     }
     view.or_sorted_by("emailAddress").apply(FIELDS, &rows)
 }

@@ -306,6 +306,10 @@ pub fn add(
     authorize::check_room(identity.users_of(org.id).len(), "users")?;
     authorize::check_room(user.memberships.len(), "members like this user")?;
     let mut held = authorize::new_membership(call, org.id);
+    if let Some((_, invite)) = &pending {
+        // In its place: whoever may not change it may not put another there either.
+        authorize::check_may_grant(call, &invite.terms)?;
+    }
     members.apply(call, &mut held)?;
     if is_own(call, &user) || authorize::may_act_in(call, user.owner()) {
         let mut user = User::clone(&user);

@@ -519,11 +519,15 @@ pub fn is_slug(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// Whether the text looks like an e-mail address.
+/// Whether the text looks like an e-mail address that has one way to be written: without quotes,
+/// names for people, comments and lists, and without dots that lead nowhere (RFC 5322, 3.4.1).
 pub fn is_email(text: &str) -> bool {
-    let parts = text.split_once('@');
-    let plain = !text.chars().any(|c| c.is_control() || c.is_whitespace());
-    plain && text.len() <= 254 && parts.is_some_and(|(who, at)| !who.is_empty() && !at.is_empty())
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !r#""(),:;<>[\]"#.contains(c);
+    let dotted = |part: &str| part.split('.').all(|piece| !piece.is_empty());
+    let parts = text.split_once('@').filter(|(_, domain)| !domain.contains('@'));
+    text.len() <= 254
+        && text.chars().all(plain)
+        && parts.is_some_and(|(who, domain)| dotted(who) && dotted(domain))
 }
 
 /// Whether the text can be an application's token.
