@@ -248,6 +248,18 @@ async fn nobody_sees_the_trail_of_another_organisation() {
         assert_eq!(mine.as_i64().is_some_and(|code| code == -90008), expected, "{asked}");
         assert!(!trail(&mut admin, &json!({ (org): other })).await.is_empty());
     }
+    for wrong in [
+        r#"{"cause":"bad"}"#,
+        r#"{"protocol":"bad"}"#,
+        r#"{"outcome":"bad"}"#,
+        r#"{"orgId":"5cf885f41c5bd771c8065be8","orgKey":"YorkOrg"}"#,
+    ] {
+        let refused = reply(&mut admin, "audit.list", wrong).await;
+        assert_eq!(refused["errorCodes"][0], -95005, "{wrong}");
+    }
+    let all = call(&mut admin, "audit.list", "{}").await;
+    let empty = r#"{"cause":"","protocol":"","outcome":"","user":"","command":"","target":""}"#;
+    assert_eq!(call(&mut admin, "audit.list", empty).await["result"], all["result"]);
     let unknown = reply(&mut admin, "audit.list", r#"{"orgKey":"NoOrg"}"#).await;
     assert_eq!(unknown["errorCodes"][0], -90008);
     // Without the permission.
@@ -572,4 +584,55 @@ async fn with_little_room_every_organisation_keeps_its_share() {
     assert_eq!(left[0]["after"]["desc"], "change 199");
     let kept = trail(&mut boss, &json!({ "command": "role.create" })).await;
     assert_eq!(kept.len(), 5, "nothing of who is below its share");
+}
+
+#[tokio::test]
+async fn the_trail_of_a_user_is_that_of_who_administers_them() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let mut boss = york(&server, "boss-password").await;
+    let mover = "mover@york.example";
+    let user = json!({ "emailAddress": mover, "password": "mover-password" });
+    call(&mut boss, "user.create", &user.to_string()).await;
+    let offer = json!({ "emailAddress": mover, "isOrgAdmin": true });
+    call(&mut operator, "user.org.add", &offer.to_string()).await;
+
+    // Whoever may not give what is offered may not replace it.
+    let grant = json!({ "key": "clerk", "perms": ["user", "role.find"] });
+    call(&mut operator, "role.create", &grant.to_string()).await;
+    let clerk = json!({ "emailAddress": VIEWER, "roles": ["clerk"] });
+    call(&mut operator, "user.org.update", &clerk.to_string()).await;
+    let viewer = server.url("http", VIEWER, "demo-viewer-password");
+    let mut viewer = connect(&viewer).await;
+    let other = json!({ "emailAddress": mover }).to_string();
+    assert_eq!(reply(&mut viewer, "user.org.add", &other).await["errorCodes"][0], -95006);
+
+    let mut moved = connect(&server.url("http", mover, "mover-password")).await;
+    call(&mut moved, "user.invite.accept", "{}").await;
+    let home = json!({ "emailAddress": mover, "defaultOrgId": BASIC });
+    call(&mut moved, "user.update", &home.to_string()).await;
+    let reset = json!({ "emailAddress": mover, "password": "other-password", "firstName": "Ann" });
+    call(&mut boss, "user.update", &reset.to_string()).await;
+    let wrong = server.url("http", mover, "wrong-password");
+    assert!(Client::connect(&wrong).await.is_err());
+    call(&mut boss, "user.delete", &json!({ "emailAddress": mover }).to_string()).await;
+
+    let of_mover = json!({ "target": mover, "class": "administration", "sort": "number" });
+    let known = trail(&mut boss, &of_mover).await;
+    assert!(known.iter().any(|event| event["after"]["firstName"] == "Ann"), "{known:?}");
+    assert_eq!(column(&known, "command").last(), Some(&"user.delete"));
+    let refused = trail(&mut boss, &json!({ "class": "refusals", "user": mover })).await;
+    assert_eq!(column(&refused, "cause"), ["wrong_password"]);
+
+    let seen = trail(&mut operator, &of_mover).await;
+    let text = json!(seen).to_string();
+    assert!(!text.contains("Ann") && !text.contains("boss@york.example"), "{text}");
+    let accepted = seen.iter().find(|event| event["command"] == "user.invite.accept");
+    let accepted = accepted.expect("the organisation knows its members");
+    assert_eq!(accepted["whoAmI"], mover);
+    for hidden in ["userId", "sessionRef", "remoteAddr"] {
+        assert_eq!(accepted[hidden], Value::Null, "{hidden}");
+    }
+    let refused = trail(&mut operator, &json!({ "class": "refusals", "user": mover })).await;
+    assert!(refused.is_empty(), "{refused:?}");
 }

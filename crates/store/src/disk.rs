@@ -2,7 +2,6 @@
 //! what is looked at around it: the room on the disk, the directory itself, the journals.
 
 use std::ops::Bound;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,10 +101,13 @@ impl DiskStore {
     fn open_with_journals(dir: &Path) -> Result<(Self, Journals), StoreError> {
         private::make_dir(dir).map_err(|source| failed("make its directory", source))?;
         if Self::is_in(dir) {
-            // An empty file, which the engine takes for damage when it is missing.
-            let mut lock = std::fs::File::options();
-            lock.append(true).create(true).mode(0o600);
-            lock.open(dir.join(LOCK_FILE)).map_err(|source| failed("open its lock", source))?;
+            // Not made anew: a process that runs may have it, whatever became of the name.
+            let lock = dir.join(LOCK_FILE);
+            let remedy = "if no process works on this directory, make an empty file of that name";
+            if !lock.exists() {
+                let what = format!("{} is missing ({remedy})", lock.display());
+                return Err(StoreError::Damaged { what });
+            }
         }
         // Of a store that another process has open, nothing is what it looks like.
         let locked = is_locked(dir).map_err(|source| failed("look at its lock", source))?;

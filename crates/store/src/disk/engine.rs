@@ -94,13 +94,18 @@ impl Engine {
                 false => failed("open its files", other),
             },
         })?;
+        let gone = |table: &Table| {
+            let what = format!("{}: the table {} is gone", dir.display(), table.name());
+            Err(StoreError::Damaged { what })
+        };
+        let is_there = |table: &Table| database.keyspace_exists(table.name());
+        // It is made before all others.
+        if !is_there(&Table::Meta) && !database.list_keyspace_names().is_empty() {
+            return gone(&Table::Meta);
+        }
         let is_current = check_schema(&database)?;
-        if is_current
-            && let Some(gone) =
-                Table::ALL.iter().find(|table| !database.keyspace_exists(table.name()))
-        {
-            let what = format!("{}: the table {} is gone", dir.display(), gone.name());
-            return Err(StoreError::Damaged { what });
+        if let Some(table) = Table::ALL.iter().find(|table| is_current && !is_there(table)) {
+            return gone(table);
         }
         let mut keyspaces = HashMap::new();
         for table in Table::ALL {

@@ -339,3 +339,37 @@ fn what_others_could_read_is_mended() {
         assert!(error.to_string().contains("0.jnl"), "{error}");
     }
 }
+
+#[test]
+fn a_table_that_is_gone_is_not_begun_anew() {
+    let (dir, store) = fresh();
+    let mut batch = Batch::default();
+    batch.put(Table::Things, "a", "1");
+    store.commit(&[batch]).expect("commit");
+    drop(store);
+    let path = dir.path().join("data");
+    let refused = |what: &str| {
+        let error = DiskStore::open(&path).err();
+        assert!(matches!(error, Some(StoreError::Damaged { .. })), "{what}: {error:?}");
+    };
+    let aside = dir.path().join("aside");
+    let gone = [
+        "keyspaces",
+        "keyspaces/0",
+        "keyspaces/0/current",
+        "keyspaces/1",
+        "keyspaces/3/current",
+        "keyspaces/7",
+        LOCK_FILE,
+    ];
+    for name in gone {
+        std::fs::rename(path.join(name), &aside).expect("moved away");
+        refused(name);
+        // What a refused start has made in its place is none of it.
+        let _ = std::fs::remove_dir_all(path.join(name));
+        let _ = std::fs::remove_file(path.join(name));
+        std::fs::rename(&aside, path.join(name)).expect("back");
+    }
+    let store = DiskStore::open(&path).expect("all is there again");
+    assert_eq!(store.read(Table::Things, b"a").expect("read"), Some(b"1".to_vec()));
+}

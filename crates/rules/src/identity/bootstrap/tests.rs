@@ -211,3 +211,17 @@ fn rings_deep_trees_and_empty_files_are_refused() {
     assert!(matches!(read_text(&tree(limits::ORG_DEPTH_MAX + 1)), Err(Problem::Deep(_))));
     assert_eq!(read_text("").expect_err("empty"), Problem::NoOrg);
 }
+
+#[test]
+fn an_address_has_one_way_to_be_written() {
+    for good in ["a@b", "operator@basicorg.example", "first.last+tag@x-y.example", "ü@b.example"] {
+        assert!(is_email(good), "{good}");
+    }
+    let bad = [
+        "", "a", "@", "a@", "@b", "a@b@c", "a@@b", "a@b.", "a@.b", "a@b..c", ".a@b", "a.@b",
+        "a..b@c", "\"a\"@b", "<a@b>", "a@b;c@d", "a,b@c", "a b@c", "a@b\t", "a:b@c", "a@[::1]",
+    ];
+    for bad in bad {
+        assert!(!is_email(bad), "{bad}");
+    }
+}
