@@ -233,7 +233,9 @@ async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
             }
         }
     }
-    server.stop().await;
+    if !server.stop().await {
+        status = ExitCode::FAILURE;
+    }
     drop(demo);
     Ok(status)
 }

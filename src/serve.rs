@@ -253,8 +253,8 @@ impl Server {
     }
 
     /// Stops in order: no new connections, answers in flight go out, sessions that are bound to
-    /// connections end, state is on disk.
-    pub async fn stop(self) {
+    /// connections end, state is on disk; whether all of it is.
+    pub async fn stop(self) -> bool {
         let Shared { app, stop, tasks, .. } = &*self.shared;
         stop.cancel();
         app.mailbox.stop_calls();
@@ -264,7 +264,7 @@ impl Server {
             tracing::warn!(connections = tasks.len(), "some connections did not end in time");
         }
         self.housekeeping.abort();
-        app.stop().await;
+        app.stop().await
     }
 }
 

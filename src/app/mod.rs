@@ -147,18 +147,22 @@ impl App {
         }
     }
 
-    /// Stores everything and closes the store.
-    pub async fn stop(&self) {
+    /// Stores everything and closes the store; whether it took all that had been acknowledged or
+    /// was waiting.
+    pub async fn stop(&self) -> bool {
         let stored = self.store_counters().await;
         let events = self.events.write_refusals(self.clock.shown(self.clock.now())).map(drop);
         let events = events.and_then(|()| self.events.store_sums());
         self.events.flush_log();
         self.store_time();
-        for result in [stored, events, self.tables.writer().stop().await] {
+        let closed = self.tables.writer().stop().await;
+        let all = closed.is_ok();
+        for result in [stored, events, closed] {
             if let Err(error) = result {
                 store::report(&error, "the last changes were not stored");
             }
         }
+        all
     }
 
     /// Adds to its owner's log that a file has come, if that is wanted (`logComplete`).
