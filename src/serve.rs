@@ -409,6 +409,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol, 
             }
         }
         shared.tasks.spawn(connection(slot, stop, stream, peer, (protocol, door)));
+        // Of a crowd that comes at once, each behind what is ready by then.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -4,6 +4,7 @@
 mod certificate;
 pub mod driver;
 pub mod http;
+mod in_turn;
 pub mod mqtt;
 pub mod pending;
 pub mod proxy;

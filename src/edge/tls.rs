@@ -16,9 +16,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time;
 use tokio_rustls::TlsAcceptor;
 
+use super::in_turn::in_turn;
 use super::{Stream, certificate};
 use crate::app::ClientNames;
 use crate::config::{ClientLogin, Tls};
@@ -130,6 +132,8 @@ pub fn expiry_warning(files: &Tls, now: Timestamp) -> Option<String> {
 /// Takes TLS connections.
 pub struct Acceptor {
     current: RwLock<Current>,
+    /// Half of the cores work on handshakes: a storm of them leaves the others to those who are in.
+    turns: Semaphore,
 }
 
 /// What new connections get.
@@ -151,7 +155,9 @@ pub struct Accepted {
 impl Acceptor {
     /// An acceptor as `[tls]` describes it.
     pub fn new(files: &Tls) -> Result<Self, TlsError> {
-        Ok(Self { current: RwLock::new(Current::read(files)?) })
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Semaphore::new((cores / 2).max(1));
+        Ok(Self { current: RwLock::new(Current::read(files)?), turns })
     }
 
     /// Takes new connections as `[tls]` describes it from now on. Tickets of earlier ones are over:
@@ -166,7 +172,8 @@ impl Acceptor {
     /// milliseconds and waits for the peer.
     pub async fn accept(&self, stream: TcpStream) -> Result<Accepted, HandshakeError> {
         let Current { config, login } = self.current.read().clone();
-        match time::timeout(LOGIN_WAIT, TlsAcceptor::from(config).accept(stream)).await {
+        let handshake = in_turn(TlsAcceptor::from(config).accept(stream), &self.turns);
+        match time::timeout(LOGIN_WAIT, handshake).await {
             Ok(Ok(stream)) => {
                 let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let shown = chain.first().filter(|_| login != ClientLogin::None);
