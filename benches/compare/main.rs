@@ -128,8 +128,10 @@ enum Kind {
     Patterns,
     /// Ordinary MQTT: memory of a subscription, and of a kept session
     Memory,
-    /// Handshakes and echoes over TLS
+    /// CPU of handshakes and echoes over TLS
     Tls,
+    /// Others' time while handshakes are stalled, or come without end
+    Handshakes,
     /// Request and reply through a broker to a worker
     Worker,
     /// Memory of an idle connection, and what its CONNECT costs
@@ -151,7 +153,7 @@ impl Kind {
     /// clock has all cores for the server's threads, as it would have in use.
     const fn pinning(self) -> Pinning {
         match self {
-            Self::Batches | Self::Singles | Self::Expiry => Pinning::Shared,
+            Self::Batches | Self::Singles | Self::Expiry | Self::Handshakes => Pinning::Shared,
             _ => Pinning::Apart,
         }
     }
@@ -166,6 +168,7 @@ impl Kind {
             Self::Patterns => patterns::rows(bench).await,
             Self::Memory => memory::rows(bench).await,
             Self::Tls => tls::rows(bench).await,
+            Self::Handshakes => tls::others(bench).await,
             Self::Worker => worker::rows(bench).await,
             Self::Idle => idle::rows(bench).await,
             Self::List => listing::rows(bench).await,
