@@ -435,7 +435,7 @@ const fn cause(claim: Claim<'_>, error: &LoginError, known: bool) -> &'static st
     }
 }
 
-/// Every word of [`cause`].
+/// Why a login may have been refused, in one word each.
 pub const LOGIN_CAUSES: [&str; 12] = [
     "wrong_password",
     "unknown_user",
