@@ -5,10 +5,6 @@
 
 use std::time::Duration;
 
-/// Long work that waits for its turn, of all principals: some seconds of each core, were every one
-/// the longest listing. Who has most of it makes way.
-pub const LONG_WORK_WAITING_MAX: u64 = 1000;
-
 /// Commands in one request. The gateways' aggregator fills messages of 20,000 bytes
 /// (`docs/protocol/tr50.md` 0, fact 30); the shortest command takes 24 of them.
 pub const COMMANDS_PER_REQUEST: usize = 1000;
@@ -360,6 +356,10 @@ pub const EXPIRY_STEP: usize = 256;
 /// What closing a connection takes of one core (measured: 49 µs): expiry goes on when those that it
 /// closed have had so much.
 pub const CLOSE_WAIT: Duration = Duration::from_micros(60);
+
+/// Long work that waits for its turn, of all principals: some seconds of each core, were every one
+/// the longest listing. Who has most of it makes way.
+pub const LONG_WORK_WAITING_MAX: u64 = 1000;
 
 /// Sessions of an organisation that a listing with a filter or another order looks through at once;
 /// with more, some milliseconds' work, it runs apart from the connections.
