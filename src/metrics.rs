@@ -3,6 +3,7 @@
 //! Everything a command touches is a handle made at the start: one atomic addition, no look-up.
 //! Labels are `&'static str`, so that no peer can make new ones.
 
+use base::pool::{POOLS, Pools};
 use base::{Protocol, Timestamp};
 use mqtt::QoS;
 use prometheus_client::encoding::text;
@@ -55,6 +56,8 @@ pub struct Metrics {
     event_bytes: Gauges,
     event_bytes_limit: Gauge,
     unauthenticated: Gauge,
+    pools: [Gauges; 2],
+    pool_counts: [Counters<1>; 2],
 }
 
 /// The counters of one command.
@@ -141,6 +144,14 @@ impl Metrics {
                 "unauthenticated_bytes",
                 "Bytes held for half requests of those who have not logged in",
             ),
+            pools: [
+                gauges(r, "pool_used", "What is used of a pool (docs/limits.md)"),
+                gauges(r, "pool_limit", "How much there is of a pool"),
+            ],
+            pool_counts: [
+                counters(r, "pool_refused", "How often somebody got no more of a pool"),
+                counters(r, "pool_evicted", "How often somebody made way for others in a pool"),
+            ],
             certificate_end: gauges(
                 r,
                 "tls_certificate_end_timestamp_seconds",
@@ -172,6 +183,21 @@ impl Metrics {
     /// The counter of connections that are refused for this reason.
     pub fn refusals(&self, reason: &'static str) -> Counter {
         self.refused.get_or_create_owned(&[("reason", reason)])
+    }
+
+    /// How much is used of each pool.
+    pub fn pools(&self, pools: &Pools) {
+        for (pool, info) in POOLS {
+            let (usage, label) = (pools.usage(*pool), [("pool", info.name)]);
+            for (gauges, value) in self.pools.iter().zip([usage.used(), usage.max()]) {
+                gauges.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+            let counts = [usage.refused(), usage.evicted()];
+            for (counters, count) in self.pool_counts.iter().zip(counts) {
+                let counter = counters.get_or_create(&label);
+                counter.inc_by(count.saturating_sub(counter.get()));
+            }
+        }
     }
 
     /// So many bytes are held for peers that have not logged in.

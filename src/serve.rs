@@ -705,6 +705,7 @@ async fn housekeeping(shared: Arc<Shared>) {
             store::report(&error, "mails did not expire");
         }
         shared.app.metrics.store_queue(shared.app.store_queue());
+        shared.app.metrics.pools(&shared.app.pools);
         shared.app.metrics.unauthenticated(shared.app.unauthenticated.bytes());
         let (mails, callers) = shared.app.mailbox.counts();
         shared.app.metrics.mailbox(mails, callers);

@@ -273,6 +273,13 @@ impl App {
         }
         let numbered = self.events.add(&mut batch, acts);
         let receipt = numbered.settle(self.tables.submit(batch))?;
+        for change in records.iter() {
+            match change {
+                RecordChange::Put(Record::Org(org)) => self.pools.add_org(org.id, org.parent),
+                RecordChange::Delete(Record::Org(org)) => self.pools.remove_org(org.id),
+                _ => {}
+            }
+        }
         self.records.apply(records);
         Ok(receipt)
     }

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use base::pool::Pools;
 use base::{ApplicationId, Clock, Code, Failure, Timestamp};
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -117,6 +118,8 @@ pub struct App {
     journal: Mutex<journal::Unsaved>,
     /// Taken while subscribers are notified of a thing's connection.
     presence_turn: Mutex<()>,
+    /// How much is used of each pool.
+    pub pools: Arc<Pools>,
     /// Turns of [`App::offload`].
     turns: Arc<turns::Turns>,
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use base::pool::Pools;
 use base::{Clock, TimeSource, Timestamp, chain, limits};
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -69,9 +70,11 @@ impl App {
             // Ids of a few records in a file that is read once, when the program starts.
             getrandom::fill(bytes).expect("the system has random numbers when the program starts");
         })?;
+        let pools = Arc::<Pools>::default();
+        records.orgs.iter().for_each(|org| pools.add_org(org.id, org.parent));
         let records = IdentityWriter::new(records);
         loading.done("records");
-        let sessions = DirectoryWriter::new(directory_config(&config), now);
+        let sessions = DirectoryWriter::new(directory_config(&config), &pools, now);
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
             sessions.set_ttl_s(ttl_s);
         }
@@ -132,7 +135,8 @@ impl App {
             stale: Mutex::default(),
             journal: Mutex::default(),
             presence_turn: Mutex::default(),
-            turns: Turns::new(cores),
+            turns: Turns::new(cores, &pools),
+            pools,
         };
         app.recover(now, &mut loading)?;
         loading.log();

@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base::pool::{Pool, Pools};
 use base::shares::Shares;
 use base::{Code, Failure, OrgId, limits};
 use parking_lot::Mutex;
@@ -54,13 +55,13 @@ pub(super) struct Turn {
 
 impl Turns {
     /// That many at once.
-    pub(super) fn new(free: usize) -> Arc<Self> {
+    pub(super) fn new(free: usize, pools: &Arc<Pools>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 free,
                 waiting: BTreeMap::new(),
                 next: 0,
-                shares: Shares::that_make_way(limits::LONG_WORK_WAITING_MAX),
+                shares: Shares::new(Pool::LongWork, limits::LONG_WORK_WAITING_MAX, pools),
                 orgs: Flows::default(),
                 principals: HashMap::new(),
             }),
@@ -274,7 +275,7 @@ mod tests {
 
     impl Jobs {
         fn new() -> Self {
-            let turns = Turns::new(0);
+            let turns = Turns::new(0, &Arc::default());
             let turns = Arc::into_inner(turns).expect("the only one");
             Self { state: turns.state, waiting: Vec::new() }
         }
@@ -370,7 +371,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_that_is_given_back_goes_to_the_other_organisation() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, &Arc::default());
         let first = turns.take(worker(1, 1)).await.expect("a turn");
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut working = tokio::task::JoinSet::new();

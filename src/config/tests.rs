@@ -28,6 +28,17 @@ fn the_template_has_every_key_with_its_default() {
 }
 
 #[test]
+fn the_pools_name_keys_that_exist_and_their_defaults() {
+    let template: toml::Table = TEMPLATE.parse().expect("TOML");
+    for (_, info) in base::pool::POOLS {
+        let base::pool::Max::Key(name, default) = info.max else { continue };
+        let (section, key) = name.split_once('.').expect("a section and a key");
+        let value = template.get(section).and_then(|table| table.get(key));
+        assert_eq!(value.and_then(toml::Value::as_integer), i64::try_from(default).ok(), "{name}");
+    }
+}
+
+#[test]
 fn the_file_overrides_the_defaults_and_the_environment_the_file() {
     let text = "[mqtt]\nlisten = \"127.0.0.1:1\"\n[tcp]\nlisten = \"none\"\n[log]\n\
                 format = \"json\"\n[server]\ndurability = \"disk\"";

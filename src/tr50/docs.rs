@@ -1,8 +1,10 @@
-//! Writes `docs/commands.md` and `docs/errors.md` from the table of commands and the error codes.
+//! Writes `docs/commands.md`, `docs/errors.md` and `docs/limits.md` from the tables of commands, error
+//! codes and pools.
 
 use std::fmt::Write as _;
 
 use base::CODES;
+use base::pool::{MakesWay, Max, POOLS, PoolInfo};
 
 use super::commands::{COMMANDS, not_configured};
 use super::step::{CommandInfo, Waits};
@@ -111,6 +113,41 @@ pub fn errors() -> String {
     text
 }
 
+/// The text of `docs/limits.md`.
+pub fn limits() -> String {
+    let mut text = String::from(
+        "# Limits\n\n\
+         Of everything that somebody can use up there is a pool: a bound for all together, which is \
+         shared. Whoever is alone may\nhave nearly all of it. When others come, each tenant (an \
+         organisation directly below the topmost, with all that are\nbelow it) may have what it asks \
+         for up to an equal part, and what one does not use is the others'. In each tenant its\n\
+         organisations share in the same way, and in each organisation its principals: users, and \
+         applications with all things\nthat log in with their tokens.\n\n\
+         Where nothing makes way, what somebody has is never taken away: who is above the share can't \
+         add, and a sixteenth of the\npool (and of each part) is left for those who are below. Where \
+         something makes way, it is of whoever has most.\n\n\
+         A refusal names the limit and whose share is used up. For each pool `/metrics` has \
+         `tr50d_pool_used`, `tr50d_pool_limit`,\n`tr50d_pool_refused_total` (somebody got no more) and \
+         `tr50d_pool_evicted_total` (somebody made way) with its name as the label `pool`.\n\n\
+         | pool | what is counted | how much | why | what makes way | who gets no more sees |\n\
+         | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (_, info) in POOLS {
+        let max = match info.max {
+            Max::Key(key, default) => format!("`{key}`: {default}"),
+            Max::Fixed(max) => max.to_string(),
+        };
+        let makes_way = match info.makes_way {
+            MakesWay::Nobody => "nothing",
+            MakesWay::Holder(what) => what,
+        };
+        let PoolInfo { name, unit, reason, refused, .. } = info;
+        let _ =
+            writeln!(text, "| `{name}` | {unit} | {max} | {reason} | {makes_way} | {refused} |");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     /// Rewrites the file when `UPDATE_DOCS` is set, else compares.
@@ -128,5 +165,6 @@ mod tests {
     fn the_committed_documents_are_those_of_the_code() {
         check("commands.md", &super::commands());
         check("errors.md", &super::errors());
+        check("limits.md", &super::limits());
     }
 }

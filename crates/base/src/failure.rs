@@ -86,6 +86,8 @@ codes! {
         "Delete files; nothing was stored.", "ours";
     STORE_UNAVAILABLE = -95017, "The server stores nothing at the moment: its disk is nearly full, or its store has failed and is being opened again.",
         "Send again later; unless the message says otherwise, the command was not executed. What deletes works while the disk is nearly full.", "ours";
+    LIMIT_REACHED = -95018, "A pool of the server is used up, or the organisation or principal has its share of it.",
+        "The message says which limit and whose share; remove something, or ask the operator. docs/limits.md has the pools.", "ours";
     NO_ANSWER = -95020, "The thing has not answered in the time that the caller waits, or the mail expired or was purged before.",
         "Find out whether the thing is connected. A mail whose `ttl` lasts still waits for it; `mailbox.find` tells.", "ours";
     MAILBOX_FULL = -95021, "As many mails wait for the thing as `mailbox.waiting_max` allows.",

@@ -7,7 +7,8 @@
 //! * `failure`: error codes and their texts.
 //! * [`json`], [`utf8`]: writing JSON, and checking UTF-8.
 //! * [`topic`]: names and filters of MQTT topics.
-//! * [`shares`]: a bound that organisations share, and principals in them.
+//! * [`pool`], [`shares`]: what there is a bounded amount of, and how organisations, and principals in
+//!   them, share it.
 //! * [`limits`]: every bound that the configuration does not set.
 
 mod clock;
@@ -17,6 +18,7 @@ mod id;
 pub mod json;
 pub mod limits;
 mod origin;
+pub mod pool;
 pub mod shares;
 mod timestamp;
 pub mod topic;

@@ -1,4 +1,5 @@
-//! A bound that is shared max-min: between organisations, and in each between its principals.
+//! A pool that is shared max-min: between tenants, in each between its organisations, and in each
+//! of those between its principals.
 //!
 //! Nothing is first come, first served. Who is alone may hold nearly everything; as soon as others
 //! come, each gets what it asks for up to its equal part, and what one does not use is the others'.
@@ -7,42 +8,24 @@
 //! anybody: there a reserve stays, which only those below their part may use.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use crate::OrgId;
+use crate::pool::{MakesWay, OverShare, Pool, Pools, Usage, Whose};
 
-/// Of a bound that nobody makes way for, this part is for those below their share: an eighth.
-const RESERVED: u64 = 8;
-
-/// A bound, and who holds how much of it. `P` is a principal, or whoever acts in an organisation.
-#[derive(Debug)]
+/// A pool, and who holds how much of it. `P` is a principal, or whoever acts in an organisation.
 pub struct Shares<P> {
+    pool: Pool,
     max: u64,
-    reserved: bool,
-    orgs: Level<OrgId>,
+    pools: Arc<Pools>,
+    usage: Arc<Usage>,
+    tenants: Level<OrgId>,
+    orgs: HashMap<OrgId, Level<OrgId>>,
     principals: HashMap<OrgId, Level<P>>,
-}
-
-/// Why somebody gets no more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OverShare {
-    /// The organisation has its share.
-    Org,
-    /// The organisation has room, and the principal its share of that.
-    Principal,
-    /// All is taken. This one is below its share: somebody makes way, or nobody can.
-    Full,
-}
-
-impl fmt::Display for OverShare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Org => "your organisation has its share of it",
-            Self::Principal => "you have your share of what your organisation may have",
-            Self::Full => "all of it is taken",
-        })
-    }
+    /// The tenant of each organisation that holds something: it stays the same until all is given
+    /// back.
+    tenant_of: HashMap<OrgId, OrgId>,
 }
 
 /// Holders of one kind.
@@ -55,14 +38,20 @@ struct Level<K> {
 }
 
 impl<P: Copy + Ord + Hash> Shares<P> {
-    /// A bound of which holders make way when it is reached.
-    pub fn that_make_way(max: u64) -> Self {
-        Self { max, reserved: false, orgs: Level::default(), principals: HashMap::new() }
-    }
-
-    /// A bound of which nothing is taken away from anybody.
-    pub fn that_stay(max: u64) -> Self {
-        Self { reserved: true, ..Self::that_make_way(max) }
+    /// Nobody holds any of the pool's `max`.
+    pub fn new(pool: Pool, max: u64, pools: &Arc<Pools>) -> Self {
+        let usage = pools.usage(pool).clone();
+        usage.set_max(max);
+        Self {
+            pool,
+            max,
+            pools: pools.clone(),
+            usage,
+            tenants: Level::default(),
+            orgs: HashMap::new(),
+            principals: HashMap::new(),
+            tenant_of: HashMap::new(),
+        }
     }
 
     /// Takes so much.
@@ -71,30 +60,76 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     ///
     /// There is no room for it; nothing was taken.
     pub fn take(&mut self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
-        self.check(org, who, amount)?;
+        self.check(org, who, amount).inspect_err(|_| self.usage.count_refused())?;
+        self.hold(org, who, amount);
+        Ok(())
+    }
+
+    /// Takes so much of a pool whose holders make way: who has most loses some of it first, as
+    /// `evict` does, which returns how much went.
+    ///
+    /// # Errors
+    ///
+    /// Nobody has more than this one would have; nothing was taken.
+    pub fn take_from_most(
+        &mut self,
+        (org, who): (OrgId, P),
+        amount: u64,
+        mut evict: impl FnMut(OrgId, P) -> u64,
+    ) -> Result<(), OverShare> {
+        while let Err(over) = self.check(org, who, amount) {
+            let refused = || self.usage.count_refused();
+            let (loser, principal) =
+                self.makes_way(org, who, amount).ok_or(over).inspect_err(|_| refused())?;
+            let gone = evict(loser, principal);
+            if gone == 0 {
+                refused();
+                return Err(over);
+            }
+            self.give_back(loser, principal, gone);
+            self.usage.count_evicted();
+        }
         self.hold(org, who, amount);
         Ok(())
     }
 
     /// Notes what is held already, whatever the bound: found in the store, or allowed before.
     pub fn hold(&mut self, org: OrgId, who: P, amount: u64) {
-        self.orgs.add(org, amount);
+        if amount == 0 {
+            return;
+        }
+        let tenant = self.tenant(org);
+        self.tenant_of.insert(org, tenant);
+        self.tenants.add(tenant, amount);
+        self.orgs.entry(tenant).or_default().add(org, amount);
         self.principals.entry(org).or_default().add(who, amount);
+        self.usage.set_used(self.tenants.held);
     }
 
     /// Gives so much back.
     pub fn give_back(&mut self, org: OrgId, who: P, amount: u64) {
         let Some(principals) = self.principals.get_mut(&org) else { return };
         let amount = principals.remove(who, amount);
-        self.orgs.remove(org, amount);
-        if self.orgs.of(&org) == 0 {
+        if principals.held == 0 {
             self.principals.remove(&org);
         }
+        let Some(tenant) = self.tenant_of.get(&org).copied() else { return };
+        self.tenants.remove(tenant, amount);
+        if let Some(orgs) = self.orgs.get_mut(&tenant) {
+            orgs.remove(org, amount);
+            if orgs.of(&org) == 0 {
+                self.tenant_of.remove(&org);
+            }
+            if orgs.held == 0 {
+                self.orgs.remove(&tenant);
+            }
+        }
+        self.usage.set_used(self.tenants.held);
     }
 
     /// All that is held.
     pub const fn held(&self) -> u64 {
-        self.orgs.held
+        self.tenants.held
     }
 
     /// The bound.
@@ -104,46 +139,64 @@ impl<P: Copy + Ord + Hash> Shares<P> {
 
     /// What an organisation holds.
     pub fn held_by(&self, org: OrgId) -> u64 {
-        self.orgs.of(&org)
+        self.principals.get(&org).map_or(0, |principals| principals.held)
     }
 
-    /// Who loses some, so that this principal gets it: one of the organisation that holds most, or
-    /// of its own if no other holds more. None if everybody else has no more than it would have.
+    /// Who loses some, so that this principal gets it: one of the tenant that holds most, or of its
+    /// own if no other holds more; there and in the organisation it is found in the same way. None
+    /// if everybody else has no more than it would have.
     pub fn makes_way(&self, org: OrgId, who: P, amount: u64) -> Option<(OrgId, P)> {
-        let own = self.orgs.of(&org).saturating_add(amount);
-        let most = self.orgs.most().filter(|(held, most)| *most != org && *held > own);
-        if let Some((_, most)) = most {
+        let tenant = self.tenant(org);
+        if let Some(most) = self.tenants.above(&tenant, amount) {
+            let (_, org) = self.orgs.get(&most)?.most()?;
+            let (_, principal) = self.principals.get(&org)?.most()?;
+            return Some((org, principal));
+        }
+        if let Some(most) = self.orgs.get(&tenant)?.above(&org, amount) {
             let (_, principal) = self.principals.get(&most)?.most()?;
             return Some((most, principal));
         }
-        let principals = self.principals.get(&org)?;
-        let own = principals.of(&who).saturating_add(amount);
-        let (_, most) = principals.most().filter(|(held, most)| *most != who && *held > own)?;
-        Some((org, most))
+        Some((org, self.principals.get(&org)?.above(&who, amount)?))
+    }
+
+    fn tenant(&self, org: OrgId) -> OrgId {
+        self.tenant_of.get(&org).copied().unwrap_or_else(|| self.pools.tenant_of(org))
     }
 
     fn check(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
-        let reserve = if self.reserved { self.max / RESERVED } else { 0 };
-        let free = self.orgs.held.saturating_add(amount) <= self.max - reserve;
-        let share = self.max / self.orgs.parts_with(&org);
-        if !free && self.orgs.of(&org).saturating_add(amount) > share {
-            return Err(OverShare::Org);
+        let over = |whose| Err(OverShare { pool: self.pool, whose });
+        let stays = self.pool.info().makes_way == MakesWay::Nobody;
+        let tenant = self.tenant(org);
+        let Some(max) = self.tenants.may_have(&tenant, amount, self.max, stays) else {
+            return over(Whose::Org);
+        };
+        if self.tenants.held.saturating_add(amount) > self.max {
+            return over(Whose::Everybody);
         }
-        if self.orgs.held.saturating_add(amount) > self.max {
-            return Err(OverShare::Full);
-        }
-        if !self.reserved {
+        if !stays {
             return Ok(());
         }
-        let org_max = if free { self.max - reserve } else { share };
+        let nobody = Level::default();
+        let orgs = self.orgs.get(&tenant).unwrap_or(&nobody);
+        let Some(max) = orgs.may_have(&org, amount, max, stays) else {
+            return over(Whose::Org);
+        };
         let nobody = Level::default();
         let principals = self.principals.get(&org).unwrap_or(&nobody);
-        let free = principals.held.saturating_add(amount) <= org_max - org_max / RESERVED;
-        let share = org_max / principals.parts_with(&who);
-        match free || principals.of(&who).saturating_add(amount) <= share {
-            true => Ok(()),
-            false => Err(OverShare::Principal),
+        match principals.may_have(&who, amount, max, stays) {
+            Some(_) => Ok(()),
+            None => over(Whose::Principal),
         }
+    }
+}
+
+/// Of what nobody makes way for, this part is for those below their share: a sixteenth, and of a
+/// few at least one.
+const fn reserve(max: u64) -> u64 {
+    match max {
+        0..8 => 0,
+        8..16 => 1,
+        _ => max / 16,
     }
 }
 
@@ -156,6 +209,24 @@ impl<K> Default for Level<K> {
 impl<K: Copy + Ord + Hash> Level<K> {
     fn of(&self, key: &K) -> u64 {
         self.of.get(key).copied().unwrap_or(0)
+    }
+
+    /// How much of `max` is this one's to use if it may have so much more: what is free beside the
+    /// reserve, or its equal part. None if it may not.
+    fn may_have(&self, key: &K, amount: u64, max: u64, stays: bool) -> Option<u64> {
+        let usable = max - if stays { reserve(max) } else { 0 };
+        if self.held.saturating_add(amount) <= usable {
+            return Some(usable);
+        }
+        let share = max / self.parts_with(key);
+        (self.of(key).saturating_add(amount) <= share).then_some(share)
+    }
+
+    /// Who holds most, if that is more than this one would.
+    fn above(&self, key: &K, amount: u64) -> Option<K> {
+        let own = self.of(key).saturating_add(amount);
+        let (held, most) = self.most()?;
+        (most != *key && held > own).then_some(most)
     }
 
     /// Into how many equal parts it is shared: for all who hold something, for this one, and for the
@@ -203,11 +274,21 @@ mod tests {
         OrgId::from_bytes([number; 12])
     }
 
+    /// A pool of which nothing is taken away.
+    fn that_stay(max: u64) -> Shares<u8> {
+        Shares::new(Pool::Sessions, max, &Arc::default())
+    }
+
+    /// A pool of which holders make way.
+    fn that_make_way(max: u64) -> Shares<u8> {
+        Shares::new(Pool::LongWork, max, &Arc::default())
+    }
+
     /// Takes one after the other until it is refused.
-    fn fill(shares: &mut Shares<u8>, org: OrgId, who: u8) -> (u64, OverShare) {
+    fn fill(shares: &mut Shares<u8>, org: OrgId, who: u8) -> (u64, Whose) {
         for taken in 0.. {
             if let Err(over) = shares.take(org, who, 1) {
-                return (taken, over);
+                return (taken, over.whose);
             }
         }
         unreachable!("there is a bound")
@@ -215,22 +296,59 @@ mod tests {
 
     #[test]
     fn who_is_alone_may_hold_nearly_all_and_others_find_room() {
-        let mut shares = Shares::that_stay(6400);
-        // An eighth is left for other organisations, an eighth of the rest for its own people.
-        assert_eq!(fill(&mut shares, org(1), 1), (4900, OverShare::Principal));
-        assert_eq!(fill(&mut shares, org(1), 2), (700, OverShare::Org));
-        assert_eq!(fill(&mut shares, org(2), 1), (800, OverShare::Full));
-        assert_eq!(shares.take(org(1), 1, 1), Err(OverShare::Org));
-        shares.give_back(org(1), 1, 4900);
+        let mut shares = that_stay(4096);
+        // A sixteenth is left for other tenants, for other organisations, and for their people.
+        assert_eq!(fill(&mut shares, org(1), 1), (3375, Whose::Principal));
+        assert_eq!(fill(&mut shares, org(1), 2), (225, Whose::Org));
+        assert_eq!(fill(&mut shares, org(2), 1), (496, Whose::Everybody));
+        assert_eq!(shares.take(org(1), 1, 1).map_err(|over| over.whose), Err(Whose::Org));
+        shares.give_back(org(1), 1, 3375);
         assert!(shares.take(org(1), 2, 1).is_ok(), "there is room again");
-        assert_eq!((shares.held(), shares.held_by(org(2))), (1501, 800));
+        assert_eq!((shares.held(), shares.held_by(org(2))), (722, 496));
+    }
+
+    #[test]
+    fn who_makes_organisations_below_gets_no_more() {
+        let pools = Arc::<Pools>::default();
+        pools.add_org(org(1), Some(org(0)));
+        pools.add_org(org(2), Some(org(0)));
+        pools.add_org(org(0), Some(org(9)));
+        (10..30).for_each(|below| pools.add_org(org(below), Some(org(1))));
+        pools.add_org(org(1), Some(org(9)));
+        let mut shares = Shares::new(Pool::LongWork, 100, &pools);
+        for below in 10..30 {
+            (0..5).for_each(|_| shares.take(org(below), 0_u8, 1).expect("room"));
+        }
+        // The other tenant has its half against all twenty.
+        for _ in 0..50 {
+            let (loser, who) = shares.makes_way(org(2), 0, 1).expect("those have more");
+            shares.give_back(loser, who, 1);
+            shares.take(org(2), 0, 1).expect("room was made");
+        }
+        assert_eq!(shares.makes_way(org(2), 0, 1), None);
+        let (loser, _) = shares.makes_way(org(1), 0, 1).expect("of its own tenant's");
+        assert!((10..30).any(|below| org(below) == loser));
+    }
+
+    #[test]
+    fn room_is_made_until_it_suffices() {
+        let mut shares = that_make_way(10);
+        shares.hold(org(1), 1, 10);
+        let mut gone = 0;
+        let evict = |_, _| {
+            gone += 3;
+            3
+        };
+        assert_eq!(shares.take_from_most((org(2), 1), 5, evict), Ok(()));
+        assert_eq!((gone, shares.held_by(org(1)), shares.held()), (6, 4, 9));
+        assert!(shares.take_from_most((org(2), 1), 2, |_, _| 1).is_err());
     }
 
     #[test]
     fn who_holds_most_makes_way() {
-        let mut shares = Shares::that_make_way(10);
-        assert_eq!(fill(&mut shares, org(1), 1), (10, OverShare::Org));
-        assert_eq!(shares.take(org(2), 1, 1), Err(OverShare::Full));
+        let mut shares = that_make_way(10);
+        assert_eq!(fill(&mut shares, org(1), 1), (10, Whose::Org));
+        assert_eq!(shares.take(org(2), 1, 1).map_err(|over| over.whose), Err(Whose::Everybody));
         assert_eq!(shares.makes_way(org(1), 1, 1), None, "nobody loses for himself");
         assert_eq!(shares.makes_way(org(1), 2, 1), Some((org(1), 1)));
         assert_eq!(shares.makes_way(org(2), 1, 1), Some((org(1), 1)));
@@ -239,13 +357,14 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_who_gave_all_back() {
-        let mut shares = Shares::that_stay(10);
+        let mut shares = that_stay(10);
         shares.hold(org(1), 1, 100);
-        assert_eq!(shares.take(org(1), 1, 1), Err(OverShare::Org));
+        assert!(shares.take(org(1), 1, 1).is_err());
         shares.give_back(org(1), 1, 1000);
         shares.give_back(org(2), 1, 1);
         assert_eq!(shares.held(), 0);
-        assert!(shares.principals.is_empty() && shares.orgs.by_held.is_empty());
+        assert!(shares.principals.is_empty() && shares.orgs.is_empty());
+        assert!(shares.tenants.by_held.is_empty() && shares.tenant_of.is_empty());
     }
 
     /// What everybody gets of `max` who wants so much, shared max-min.
@@ -267,7 +386,7 @@ mod tests {
             wanted in proptest::collection::vec(0u64..40, 1..6),
             order in proptest::collection::vec(any::<prop::sample::Index>(), 0..400),
         ) {
-            let mut shares = Shares::that_make_way(60);
+            let mut shares = that_make_way(60);
             let mut missing = wanted.clone();
             let ask = |index: usize, shares: &mut Shares<u8>, missing: &mut Vec<u64>| {
                 let (org, who) = (org(index as u8), 0);
@@ -300,7 +419,7 @@ mod tests {
         fn who_is_below_the_share_gets_what_is_left(
             steps in proptest::collection::vec((0u8..4, 0u8..3, 1u64..30, any::<bool>()), 0..200),
         ) {
-            let mut shares = Shares::that_stay(200);
+            let mut shares = that_stay(200);
             let mut model: HashMap<(u8, u8), u64> = HashMap::new();
             for (number, who, amount, takes) in steps {
                 let held = model.entry((number, who)).or_default();

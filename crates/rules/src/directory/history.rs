@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use base::pool::{Pool, Pools};
 use base::shares::Shares;
 use base::{OrgId, SessionUuid, Timestamp};
 
@@ -27,11 +28,11 @@ type Owner = (OrgId, PrincipalId);
 
 impl History {
     /// An empty history of at most `max` sessions that ended at most `age_s` seconds ago.
-    pub fn new(max: usize, age_s: u64) -> Self {
+    pub fn new(max: usize, age_s: u64, pools: &Arc<Pools>) -> Self {
         Self {
             ended: BTreeMap::new(),
             next: 0,
-            shares: Shares::that_make_way(max as u64),
+            shares: Shares::new(Pool::EndedSessions, max as u64, pools),
             by_owner: HashMap::new(),
             by_uuid: HashMap::new(),
             by_principal: HashMap::new(),

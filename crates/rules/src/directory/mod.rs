@@ -9,7 +9,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use base::shares::{OverShare, Shares};
+use base::pool::{OverShare, Pool, Pools};
+use base::shares::Shares;
 use base::{OrgId, SessionId, SessionRef, SessionUuid, Timestamp};
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
@@ -63,7 +64,7 @@ pub struct DirectoryConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Full {
     /// In all.
-    #[error("of the sessions of limits.sessions {0}")]
+    #[error("{0}")]
     Sessions(OverShare),
     /// Of this login.
     #[error("this login has as many connections as limits.sessions_per_principal allows")]
@@ -98,7 +99,9 @@ impl Deref for DirectoryWriter {
 }
 
 impl Directory {
-    fn new(config: DirectoryConfig, now: Timestamp) -> Self {
+    fn new(config: DirectoryConfig, pools: &Arc<Pools>, now: Timestamp) -> Self {
+        let sessions_max = config.sessions_max as u64;
+        let history = History::new(config.history_max, config.history_age_s, pools);
         Self {
             config,
             ttl_s: AtomicU64::new(config.ttl_s),
@@ -106,8 +109,8 @@ impl Directory {
             by_org: DashMap::new(),
             by_principal: DashMap::new(),
             wheel: Mutex::new(Wheel::new(now.as_millis() / 1000)),
-            history: Mutex::new(History::new(config.history_max, config.history_age_s)),
-            shares: Mutex::new(Shares::that_stay(config.sessions_max as u64)),
+            history: Mutex::new(history),
+            shares: Mutex::new(Shares::new(Pool::Sessions, sessions_max, pools)),
             next_serial: AtomicU64::new(0),
         }
     }
@@ -205,8 +208,8 @@ impl Directory {
 
 impl DirectoryWriter {
     /// An empty directory.
-    pub fn new(config: DirectoryConfig, now: Timestamp) -> Self {
-        Self(Directory::new(config, now))
+    pub fn new(config: DirectoryConfig, pools: &Arc<Pools>, now: Timestamp) -> Self {
+        Self(Directory::new(config, pools, now))
     }
 
     /// Sets the idle time of sessions that start from now on. Those that live keep theirs, for

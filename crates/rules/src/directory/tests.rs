@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::pool::Whose;
 use base::{ConnInfo, OrgId, Protocol, SessionId, ThingId, ThingKey, UserId};
 use proptest::prelude::*;
 use serde_json::json;
@@ -146,7 +147,7 @@ fn nth(live: &[Remembered], nth: usize) -> Option<usize> {
 proptest! {
     #[test]
     fn it_does_what_a_naive_one_does(steps in prop::collection::vec(step(), 0..80)) {
-        let directory = DirectoryWriter::new(config(), at(0));
+        let directory = DirectoryWriter::new(config(), &Arc::default(), at(0));
         let mut live: Vec<Remembered> = Vec::new();
         let mut ended: Vec<Arc<Session>> = Vec::new();
         let mut now = at(0);
@@ -236,7 +237,7 @@ fn compare(directory: &Directory, live: &[Remembered]) -> Result<(), TestCaseErr
 
 #[test]
 fn the_history_keeps_the_last_that_ended() {
-    let directory = DirectoryWriter::new(config(), at(0));
+    let directory = DirectoryWriter::new(config(), &Arc::default(), at(0));
     for number in 0..8 {
         let start = start(number, user(1), 1, true, at(number as i64));
         let (session, _) = directory.start(start, false, at(number as i64)).expect("room");
@@ -254,7 +255,7 @@ fn the_history_keeps_the_last_that_ended() {
 
 #[test]
 fn who_logs_in_without_end_pushes_nobody_elses_end_out_of_the_history() {
-    let directory = DirectoryWriter::new(config(), at(0));
+    let directory = DirectoryWriter::new(config(), &Arc::default(), at(0));
     let end = |number: u64, who: u8, org: u8| {
         let start = start(number, user(who), org, true, at(number as i64));
         let (session, _) = directory.start(start, false, at(number as i64)).expect("room");
@@ -280,10 +281,15 @@ fn who_logs_in_without_end_pushes_nobody_elses_end_out_of_the_history() {
 
 #[test]
 fn an_organisation_and_a_principal_have_a_share_of_the_directory() {
-    let directory = DirectoryWriter::new(DirectoryConfig { sessions_max: 64, ..config() }, at(0));
+    let directory = DirectoryWriter::new(
+        DirectoryConfig { sessions_max: 64, ..config() },
+        &Arc::default(),
+        at(0),
+    );
     let begin = |number: u64, who: u8, org: u8| {
         directory.start(start(number, user(who), org, false, at(0)), false, at(0))
     };
+    let over = |whose| Full::Sessions(OverShare { pool: Pool::Sessions, whose });
     let mut begun = 0;
     let refused = loop {
         match begin(begun, 1, 1) {
@@ -291,7 +297,7 @@ fn an_organisation_and_a_principal_have_a_share_of_the_directory() {
             Err(full) => break full,
         }
     };
-    assert_eq!((begun, refused), (49, Full::Sessions(OverShare::Principal)));
+    assert_eq!((begun, refused), (54, over(Whose::Principal)));
     let (other, _) = begin(100, 2, 1).expect("the principal is below its share");
     let mut begun = 0;
     let refused = loop {
@@ -300,14 +306,14 @@ fn an_organisation_and_a_principal_have_a_share_of_the_directory() {
             Err(full) => break full,
         }
     };
-    assert_eq!((begun, refused), (14, Full::Sessions(OverShare::Full)));
+    assert_eq!((begun, refused), (9, over(Whose::Everybody)));
     drop(directory.end(&other, Reason::LoggedOut, at(0)));
     assert!(begin(300, 2, 2).is_ok(), "there is room again");
 }
 
 #[test]
 fn filters_and_sorts() {
-    let directory = DirectoryWriter::new(config(), at(0));
+    let directory = DirectoryWriter::new(config(), &Arc::default(), at(0));
     for number in 0..6_u64 {
         let who = if number % 2 == 0 { user(number as u8) } else { thing(number as u8) };
         let mut start = start(number, who, 1, true, at(0));
@@ -344,7 +350,11 @@ fn filters_and_sorts() {
 
 #[test]
 fn large_organisations_are_cut_into_chunks() {
-    let directory = DirectoryWriter::new(DirectoryConfig { sessions_max: 5000, ..config() }, at(0));
+    let directory = DirectoryWriter::new(
+        DirectoryConfig { sessions_max: 5000, ..config() },
+        &Arc::default(),
+        at(0),
+    );
     let mut sessions = Vec::new();
     for number in 0..3000_u64 {
         let start = start(number, user((number % 200) as u8), 1, true, at(0));
@@ -371,14 +381,18 @@ fn large_organisations_are_cut_into_chunks() {
 
 #[test]
 fn a_full_directory_takes_no_more() {
-    let directory = DirectoryWriter::new(DirectoryConfig { sessions_max: 1, ..config() }, at(0));
+    let directory = DirectoryWriter::new(
+        DirectoryConfig { sessions_max: 1, ..config() },
+        &Arc::default(),
+        at(0),
+    );
     assert!(directory.start(start(1, user(1), 1, true, at(0)), false, at(0)).is_ok());
     assert!(directory.start(start(2, user(2), 1, true, at(0)), false, at(0)).is_err());
 }
 
 #[test]
 fn a_session_follows_its_rights_where_it_is() {
-    let directory = DirectoryWriter::new(config(), at(0));
+    let directory = DirectoryWriter::new(config(), &Arc::default(), at(0));
     let (session, _) =
         directory.start(start(1, user(1), 1, false, at(0)), false, at(0)).expect("room");
     let org = OrgId::from_bytes([1; 12]);
@@ -405,7 +419,7 @@ fn a_session_follows_its_rights_where_it_is() {
 #[test]
 fn a_login_has_so_many_sessions_and_the_oldest_over_http_goes_first() {
     let config = DirectoryConfig { per_principal_max: 3, ..config() };
-    let directory = DirectoryWriter::new(config, at(0));
+    let directory = DirectoryWriter::new(config, &Arc::default(), at(0));
     let begin = |number: u64, bound, takes_over| {
         let now = at(number as i64);
         directory.start(start(number, user(1), 1, bound, now), takes_over, now)
@@ -483,7 +497,11 @@ proptest! {
 
 #[test]
 fn a_login_is_paged_through_while_its_sessions_come_and_go() {
-    let directory = DirectoryWriter::new(DirectoryConfig { history_max: 100, ..config() }, at(0));
+    let directory = DirectoryWriter::new(
+        DirectoryConfig { history_max: 100, ..config() },
+        &Arc::default(),
+        at(0),
+    );
     let begin = |number: u64| {
         let (session, _) = directory
             .start(
@@ -520,7 +538,11 @@ fn a_login_is_paged_through_while_its_sessions_come_and_go() {
 
 #[test]
 fn what_has_ended_can_be_revoked_and_keeps_its_time() {
-    let directory = DirectoryWriter::new(DirectoryConfig { history_max: 1, ..config() }, at(0));
+    let directory = DirectoryWriter::new(
+        DirectoryConfig { history_max: 1, ..config() },
+        &Arc::default(),
+        at(0),
+    );
     let begin = |number| {
         let start = start(number, user(1), 0, false, at(0));
         directory.start(start, false, at(0)).expect("room").0
@@ -546,7 +568,7 @@ fn what_has_ended_can_be_revoked_and_keeps_its_time() {
 
 #[test]
 fn sessions_keep_the_idle_time_with_which_they_began() {
-    let directory = DirectoryWriter::new(config(), at(0));
+    let directory = DirectoryWriter::new(config(), &Arc::default(), at(0));
     let begin = |number: u64, bound: bool| {
         let start = start(number, user(1), 1, bound, at(0));
         directory.start(start, false, at(0)).expect("room").0
@@ -570,7 +592,7 @@ fn sessions_keep_the_idle_time_with_which_they_began() {
 
 #[test]
 fn own_sessions_are_logged_out_and_others_revoked() {
-    let directory = DirectoryWriter::new(config(), at(0));
+    let directory = DirectoryWriter::new(config(), &Arc::default(), at(0));
     let begin = |number: u64, who: Who| {
         directory.start(start(number, who, 1, false, at(0)), false, at(0)).expect("room").0
     };

@@ -1,0 +1,278 @@
+//! The pools of the server: what there is a bounded amount of for all together, who makes way when
+//! one is used up, and how much of each is used. `docs/limits.md` and the metrics `tr50d_pool_…` are
+//! made from [`POOLS`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::{Code, Failure, OrgId, limits};
+
+/// One row of the table of pools.
+#[derive(Debug)]
+pub struct PoolInfo {
+    /// Its name: the label of its metrics, and what a refusal says.
+    pub name: &'static str,
+    /// What is counted, such as `sessions`.
+    pub unit: &'static str,
+    /// How much there is.
+    pub max: Max,
+    /// Why there is a bound.
+    pub reason: &'static str,
+    /// What goes when it is used up.
+    pub makes_way: MakesWay,
+    /// What somebody sees who gets no more.
+    pub refused: &'static str,
+}
+
+/// How much there is of a pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Max {
+    /// What the configuration says under this key; and what it says when nobody has set it.
+    Key(&'static str, u64),
+    /// Always so much.
+    Fixed(u64),
+}
+
+/// What goes when a pool is used up and somebody asks who is below the share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MakesWay {
+    /// Nothing that is held is taken away: who is above the share can't add, and a sixteenth is
+    /// kept for those below.
+    Nobody,
+    /// This, of whoever holds most.
+    Holder(&'static str),
+}
+
+/// Who has used up what there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// The organisation has its share.
+    Org,
+    /// The organisation has room, and the principal its share of that.
+    Principal,
+    /// All is taken. This one is below its share: somebody makes way, or nobody can.
+    Everybody,
+}
+
+/// Why somebody gets no more of a pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OverShare {
+    /// Of what.
+    pub pool: Pool,
+    /// Because of whom.
+    pub whose: Whose,
+}
+
+impl std::error::Error for OverShare {}
+
+impl fmt::Display for OverShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = self.pool.info();
+        let whose = match self.whose {
+            Whose::Org => "your organisation has its share",
+            Whose::Principal => "you have your share of what your organisation may have",
+            Whose::Everybody => "all is taken",
+        };
+        match info.max {
+            Max::Key(key, _) => write!(f, "the limit {key} is reached for {}: {whose}", info.unit),
+            Max::Fixed(_) => write!(f, "the limit of {} is reached: {whose}", info.unit),
+        }
+    }
+}
+
+impl From<OverShare> for Failure {
+    fn from(over: OverShare) -> Self {
+        let (code, advice) = match over.pool.info().makes_way {
+            MakesWay::Nobody => (Code::LIMIT_REACHED, "docs/limits.md says who may have how much"),
+            MakesWay::Holder(_) => (Code::BUSY, "send it again later"),
+        };
+        let sentence = over.to_string();
+        let mut letters = sentence.chars();
+        let first = letters.next().map(|first| first.to_ascii_uppercase()).unwrap_or_default();
+        Self::new(code, format!("{first}{}; {advice}.", letters.as_str()))
+    }
+}
+
+macro_rules! pools {
+    ($($name:ident: $row:expr;)*) => {
+        /// Something of which there is a bounded amount for all together.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Pool {
+            $(#[allow(missing_docs, reason = "the rows of POOLS say it")] $name,)*
+        }
+
+        /// Every pool with its row, in the order of [`Pool`].
+        pub const POOLS: &[(Pool, PoolInfo)] = &[$((Pool::$name, $row),)*];
+    };
+}
+
+pools! {
+    Sessions: PoolInfo {
+        name: "sessions",
+        unit: "sessions",
+        max: Max::Key("limits.sessions", 1_000_000),
+        reason: "Each live session takes about a kilobyte of memory.",
+        makes_way: MakesWay::Nobody,
+        refused: "The login fails with -95011; MQTT 5: CONNACK 0x97, before: 3.",
+    };
+    EndedSessions: PoolInfo {
+        name: "ended_sessions",
+        unit: "ended sessions",
+        max: Max::Key("sessions.history_max", 10_000),
+        reason: "Ended sessions are in memory, for the directory's lists.",
+        makes_way: MakesWay::Holder("the oldest ended session"),
+        refused: "Nothing: older ones are forgotten.",
+    };
+    LongWork: PoolInfo {
+        name: "long_work",
+        unit: "long commands that wait",
+        max: Max::Fixed(limits::LONG_WORK_WAITING_MAX),
+        reason: "Lists and searches that take long wait for a core; what waits for minutes is of no use.",
+        makes_way: MakesWay::Holder("the command that came last, before it has begun"),
+        refused: "-95011.",
+    };
+}
+
+impl Pool {
+    /// Its row.
+    pub const fn info(self) -> &'static PoolInfo {
+        &POOLS[self as usize].1
+    }
+}
+
+/// How much of one pool is used, for metrics.
+#[derive(Default, Debug)]
+pub struct Usage {
+    used: AtomicU64,
+    max: AtomicU64,
+    refused: AtomicU64,
+    evicted: AtomicU64,
+}
+
+impl Usage {
+    /// What is used.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// How much there is.
+    pub fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// How often somebody got no more.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How often somebody made way.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// So much is used now.
+    pub fn set_used(&self, used: u64) {
+        self.used.store(used, Ordering::Relaxed);
+    }
+
+    /// There is so much.
+    pub fn set_max(&self, max: u64) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    /// Somebody got no more.
+    pub fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody made way.
+    pub fn count_evicted(&self) {
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// How much is used of every pool, and which organisations share as one.
+#[derive(Debug)]
+pub struct Pools {
+    usages: Vec<Arc<Usage>>,
+    above: RwLock<HashMap<OrgId, OrgId>>,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        let usages = POOLS.iter().map(|_| Arc::default()).collect();
+        Self { usages, above: RwLock::default() }
+    }
+}
+
+impl Pools {
+    /// How much is used of one.
+    pub fn usage(&self, pool: Pool) -> &Arc<Usage> {
+        &self.usages[pool as usize]
+    }
+
+    /// Notes what is above an organisation, which is none for the topmost.
+    pub fn add_org(&self, org: OrgId, above: Option<OrgId>) {
+        if let Some(above) = above {
+            self.above.write().unwrap_or_else(PoisonError::into_inner).insert(org, above);
+        }
+    }
+
+    /// Forgets an organisation that was deleted.
+    pub fn remove_org(&self, org: OrgId) {
+        self.above.write().unwrap_or_else(PoisonError::into_inner).remove(&org);
+    }
+
+    /// The organisation directly below the topmost to which one belongs: all those below it share
+    /// as one, so that an organisation gets no more by making others below it.
+    pub fn tenant_of(&self, org: OrgId) -> OrgId {
+        let parents = self.above.read().unwrap_or_else(PoisonError::into_inner);
+        let above = |org: OrgId| parents.get(&org).copied();
+        let mut tenant = org;
+        for _ in 0..limits::ORG_DEPTH_MAX {
+            match above(tenant) {
+                Some(next) if above(next).is_some() => tenant = next,
+                _ => break,
+            }
+        }
+        tenant
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pool_has_its_row_and_a_name_of_its_own() {
+        let mut names: Vec<_> = POOLS.iter().map(|(_, info)| info.name).collect();
+        for (index, (pool, _)) in POOLS.iter().enumerate() {
+            assert_eq!(*pool as usize, index);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), POOLS.len());
+    }
+
+    #[test]
+    fn organisations_below_one_belong_to_it() {
+        let org = |number: u8| OrgId::from_bytes([number; 12]);
+        let pools = Pools::default();
+        pools.add_org(org(0), None);
+        for (below, above) in [(1, 0), (2, 1), (3, 2), (4, 0)] {
+            pools.add_org(org(below), Some(org(above)));
+        }
+        let tenants = [0, 1, 2, 3, 4, 9].map(|number| pools.tenant_of(org(number)));
+        assert_eq!(tenants, [0, 1, 1, 1, 4, 9].map(org));
+    }
+
+    #[test]
+    fn who_is_refused_hears_which_limit_and_whose() {
+        let failure = Failure::from(OverShare { pool: Pool::Sessions, whose: Whose::Org });
+        let sentence = "The limit limits.sessions is reached for sessions: your organisation has its \
+                        share; docs/limits.md says who may have how much.";
+        assert_eq!((failure.code, &*failure.message), (Code::LIMIT_REACHED, sentence));
+    }
+}
