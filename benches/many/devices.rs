@@ -7,10 +7,15 @@ use clap::Args;
 use client::Url;
 use client::fleet::{Fleet, Plan};
 use serde::{Deserialize, Serialize};
-use support::TOKEN;
 
 use crate::Outcome;
 use crate::worker_process::{self, WorkerProcess};
+
+/// The token of all of them, not of those that measure.
+const DEVICES_TOKEN: &str = "demo-basicorg-16";
+
+/// Its application.
+pub(crate) const DEVICES_APP: &str = "5cf885f41c5bd771c8065c03";
 
 /// Devices of one process: it has descriptors for them and its own.
 const DEVICES_MAX: usize = 10_000;
@@ -78,7 +83,7 @@ async fn connect(args: &DevicesArgs, per_second: u32) -> Outcome<(Fleet, Answer)
     let sources = args.devices.div_ceil(DEVICES_PER_SOURCE);
     let address = |source| IpAddr::V4(Ipv4Addr::new(127, 1, args.number as u8, source as u8 + 1));
     let plan = Plan {
-        token: Some(TOKEN.to_owned()),
+        token: Some(DEVICES_TOKEN.to_owned()),
         key_prefix: format!("devices-{}-", args.number),
         connect_rate: per_second,
         sources: (0..sources).map(address).collect(),

@@ -75,6 +75,8 @@ enum Step {
     Kill,
     /// All sessions are due in the same second
     Expire,
+    /// One command ends all sessions
+    End,
     /// People log in by password
     LoginFlood,
 }

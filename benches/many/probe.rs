@@ -41,6 +41,14 @@ pub(crate) struct Waited {
     pub lost: u64,
 }
 
+impl Waited {
+    /// How much longer they took than before.
+    pub(crate) fn beside(&self, before: &Self) -> String {
+        let ratio = self.p99_ms / before.p99_ms;
+        format!("p99 {ratio:.1} x that of {:.2} ms just before", before.p99_ms)
+    }
+}
+
 /// The devices' side: answers when they have connected, and, at the next order, how it was.
 pub(crate) async fn run(args: ProbeArgs) -> Outcome<()> {
     let mut orders = orders();

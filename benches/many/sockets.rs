@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::cpu_affinity::Cores;
-use crate::devices::Devices;
+use crate::devices::{DEVICES_APP, Devices};
 use crate::probe::{self, Probe, Waited};
 use crate::server::Server;
 use crate::table::{Table, each, rate, thousands};
@@ -48,7 +48,7 @@ pub(crate) async fn run(count: usize, step: Option<Step>, cores: Option<&Cores>)
         let addresses = server.addresses().clone();
         let mut run = Run { table, data_dir, cores, server, devices, addresses };
         run.begin().await?;
-        for next in [Step::List, Step::Lose, Step::Stop, Step::Kill, Step::Expire] {
+        for next in [Step::List, Step::Lose, Step::Stop, Step::Kill, Step::Expire, Step::End] {
             if step.is_none_or(|step| step == next) {
                 run.take(next).await?;
             }
@@ -70,6 +70,7 @@ impl Run<'_> {
             Step::Stop => self.restart(true).await,
             Step::Kill => self.restart(false).await,
             Step::Expire => self.expire().await,
+            Step::End => self.end().await,
             Step::LoginFlood => Ok(()),
         }
     }
@@ -141,8 +142,32 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// An operator ends all sessions by one command.
+    async fn end(&mut self) -> Outcome<()> {
+        self.reconnect("all again", 0).await?;
+        let mut operator = Client::connect(&self.server.operator("tcp")?).await?;
+        let before = self.watch(QUIET).await?;
+        let probe = Probe::start(&self.server.devices()?).await?;
+        let (start, cpu) = (Instant::now(), self.server.cpu()?);
+        let app = format!(r#"{{"id":"{DEVICES_APP}"}}"#);
+        operator.call("app.delete", Some(&app)).await?;
+        let answered = start.elapsed().as_secs_f64();
+        self.devices.closed().await?;
+        let (elapsed, cpu) = (start.elapsed(), self.server.cpu()? - cpu);
+        let report = probe.stop().await?;
+        let (each, seconds) = (each(cpu, self.devices.count), elapsed.as_secs_f64());
+        let measured = format!(
+            "{} ended, answered after {answered:.2} s, all closed after {seconds:.2} s, {each}; {}",
+            thousands(self.devices.count),
+            report.beside(&before),
+        );
+        self.table.row("one command ends all", &measured, Some(&report));
+        Ok(())
+    }
+
     /// All devices go at once, without a word.
     async fn lose(&mut self) -> Outcome<()> {
+        let before = self.watch(QUIET).await?;
         let mut operator = Client::connect(&self.server.operator("tcp")?).await?;
         let probe = Probe::start(&self.server.devices()?).await?;
         let (start, cpu) = (Instant::now(), self.server.cpu()?);
@@ -152,7 +177,11 @@ impl Run<'_> {
         let (elapsed, cpu) = (start.elapsed(), self.server.cpu()? - cpu);
         let report = probe.stop().await?;
         let (each, seconds) = (each(cpu, count), elapsed.as_secs_f64());
-        let measured = format!("{} ended in {seconds:.2} s, {each}", thousands(count));
+        let measured = format!(
+            "{} ended in {seconds:.2} s, {each}; {}",
+            thousands(count),
+            report.beside(&before),
+        );
         self.table.row("all are killed at once", &measured, Some(&report));
         self.reconnect("all again, known by now", 0).await
     }
@@ -192,18 +221,20 @@ impl Run<'_> {
         self.devices.connect(0).await?;
         let touched = self.devices.touch().await?;
         let (start, mqtt) = (Instant::now(), self.server.devices()?);
+        let before = self.watch(QUIET).await?;
         let due = Duration::from_secs(ttl_s).saturating_sub(Duration::from_secs(2));
-        tokio::time::sleep(due).await;
+        tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
         let probe = Probe::start(&mqtt).await?;
         let mut operator = Client::connect(&self.server.operator("tcp")?).await?;
         wait_for_few(&mut operator).await?;
         let late = start.elapsed().saturating_sub(Duration::from_secs(ttl_s));
         let report = probe.stop().await?;
         let measured = format!(
-            "{}, touched within {:.1} s, ended {:.1} s after the last was due",
+            "{}, touched within {:.1} s, ended {:.1} s after the last was due; {}",
             thousands(self.devices.count),
             touched.seconds,
             late.as_secs_f64(),
+            report.beside(&before),
         );
         self.table.row("all expire at once", &measured, Some(&report));
         Ok(())

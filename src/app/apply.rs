@@ -56,8 +56,7 @@ impl App {
         let app = self.clone();
         Applied::offloaded(async move {
             let shared = app.clone();
-            let work =
-                move || shared.apply_to_sessions((changes, acts), receipt, closes_at_once, now);
+            let work = move || shared.apply_in_steps((changes, acts), receipt, closes_at_once, now);
             match app.offload(Worker::Server, work).await {
                 Ok(applied) => applied.await,
                 Err(failure) => Outcome { stored: Err(failure), goodbyes: Goodbyes::default() },
@@ -82,12 +81,37 @@ impl App {
         now: Timestamp,
     ) -> Applied {
         let events = self.change_sessions(changes, now);
-        let goodbyes = Goodbyes::of(&events);
+        let mut goodbyes = Goodbyes::of(&events, &self.pace);
         if closes_at_once {
             goodbyes.close();
         }
         let recorded = self.record_with(&events, acts);
         Applied::new(recorded.map(|recorded| receipt.and(recorded)), goodbyes)
+    }
+
+    /// The same for many sessions, on a thread that serves no connection: each step is a commit of
+    /// its own, and what was done is in that of the first.
+    fn apply_in_steps(
+        &self,
+        (changes, mut acts): (Vec<SessionChange>, Vec<NewEvent>),
+        receipt: Receipt,
+        closes_at_once: bool,
+        now: Timestamp,
+    ) -> Applied {
+        let (mut stored, mut goodbyes) = (Ok(receipt), Goodbyes::default());
+        let mut changes = changes.into_iter().peekable();
+        while changes.peek().is_some() {
+            let step: Vec<_> = changes.by_ref().take(limits::ENDED_STEP).collect();
+            self.pace.wait_blocking(limits::END_WORK * step.len() as u32);
+            let events = self.change_sessions(step, now);
+            let recorded = self.record_with(&events, std::mem::take(&mut acts));
+            stored = stored.and_then(|before| Ok(recorded?.and(before)));
+            goodbyes.append(Goodbyes::of(&events, &self.pace));
+        }
+        if closes_at_once {
+            goodbyes.close();
+        }
+        Applied::new(stored, goodbyes)
     }
 
     /// All changes of sessions that effects mean, one by one. Looked for behind the change of
@@ -137,6 +161,7 @@ impl App {
 
     /// Ends every session that is bound to a connection; the connections close.
     pub fn end_bound(&self, now: Timestamp) {
+        self.pace.stop();
         let mut sessions = self.sessions.all();
         sessions.retain(|session| session.lifetime() == Lifetime::Connection);
         // Many in one batch: the writer's queue is shorter than a fleet is large.
@@ -151,7 +176,7 @@ impl App {
 
     /// Records what nobody waits for; connections of ended sessions close now.
     pub(super) fn notify(&self, events: &Events) {
-        let goodbyes = Goodbyes::of(events);
+        let goodbyes = Goodbyes::of(events, &self.pace);
         Applied::new(self.record(events), goodbyes).detach();
     }
 

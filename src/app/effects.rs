@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use base::{Code, Failure, OrgId, UserId};
+use base::{Code, Failure, OrgId, UserId, limits};
 use rules::directory::{Event, Events, Principal, Reason, Session};
 use rules::identity::{Access, RecordChanges};
 use store::{Receipt, StoreError};
 use tokio::task::JoinHandle;
 
 use super::audit::Deed;
+use super::pace::Pace;
 
 /// All that a command did beside its reply. The reply waits until it is durable.
 #[derive(Default)]
@@ -132,39 +133,65 @@ impl From<SessionChange> for Effects {
 /// Connections whose sessions have ended. They close when this is dropped: behind a reply if it
 /// goes with the reply, at once otherwise.
 #[derive(Default)]
-pub struct Goodbyes(Vec<(Arc<Session>, Reason)>);
+pub struct Goodbyes {
+    ended: Vec<(Arc<Session>, Reason)>,
+    pace: Option<Arc<Pace>>,
+    closed: bool,
+}
 
 impl Goodbyes {
-    pub(super) fn of(events: &Events) -> Self {
+    pub(super) fn of(events: &Events, pace: &Arc<Pace>) -> Self {
         let ended = |event: &Event| match event {
             Event::Ended(session, reason) => Some((session.clone(), *reason)),
             _ => None,
         };
-        Self(events.iter().filter_map(ended).collect())
+        let ended: Vec<_> = events.iter().filter_map(ended).collect();
+        // Most ends close no connection of others.
+        let pace = (!ended.is_empty()).then(|| pace.clone());
+        Self { ended, pace, closed: false }
     }
 
     /// Those of both.
     pub fn append(&mut self, mut other: Self) {
-        self.0.append(&mut other.0);
+        self.ended.append(&mut other.ended);
+        self.pace = self.pace.take().or(other.pace.take());
+        self.closed &= other.closed;
     }
 
-    /// Closes the connections before it is dropped.
-    pub(super) fn close(&self) {
-        for (session, reason) in &self.0 {
+    /// Closes the connections before it is dropped: of many, one after the other.
+    pub(super) fn close(&mut self) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let close = |(session, reason): &(Arc<Session>, Reason)| {
             if let Some(outbox) = session.outbox() {
                 outbox.close(*reason);
             }
+        };
+        let bound = |(session, _): &&(Arc<Session>, Reason)| session.outbox().is_some();
+        let later = (self.pace.clone(), tokio::runtime::Handle::try_current());
+        match later {
+            (Some(pace), Ok(runtime)) if self.ended.len() > limits::ENDED_STEP => {
+                let ended: Vec<_> = self.ended.iter().filter(bound).cloned().collect();
+                runtime.spawn(async move {
+                    for ended in &ended {
+                        pace.wait(limits::CLOSE_WORK).await;
+                        close(ended);
+                    }
+                });
+            }
+            _ => self.ended.iter().for_each(close),
         }
     }
 
     /// The sessions that have ended.
     pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.0.iter().map(|(session, _)| session)
+        self.ended.iter().map(|(session, _)| session)
     }
 
     /// Whether no session has ended.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ended.is_empty()
     }
 }
 

@@ -40,19 +40,16 @@ impl App {
     /// Expires what is due, in steps between which other work gets its turn, and forgets ended
     /// sessions that are too old, and tokens whose time is over.
     pub async fn expire(&self, now: Timestamp) {
-        loop {
-            let (events, more) = self.sessions.expire(now, limits::EXPIRY_STEP);
+        let mut more = true;
+        while more {
+            let (events, others) = self.sessions.expire(now, limits::ENDED_STEP);
             self.notify(&events);
-            if !more {
-                break;
-            }
+            more = others;
             // The tasks of closed connections wait in one queue with those that have commands:
-            // without a pause, commands would wait until all of them have closed.
+            // without turns, commands would wait until all of them have closed.
             let closed = events.iter().filter(|event| closes(event)).count() as u32;
-            match closed {
-                0 => tokio::task::yield_now().await,
-                _ => tokio::time::sleep(limits::CLOSE_WAIT * closed).await,
-            }
+            let ended = events.iter().count() as u32;
+            self.pace.wait(limits::CLOSE_WORK * closed + limits::END_WORK * ended).await;
         }
         self.notify(&self.sessions.prune(now));
         self.forget_tokens(now);

@@ -42,6 +42,7 @@ mod journal;
 mod login;
 mod made_tokens;
 mod open;
+mod pace;
 mod passwords;
 mod presence;
 mod records;
@@ -58,6 +59,7 @@ pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use login::{Arrival, Credentials, LoginError, login_failure};
 pub use open::OpenError;
+pub use pace::Pace;
 pub use records::{IdentityError, check_bootstrap};
 pub use secret::SecretError;
 pub use turns::Worker;
@@ -120,6 +122,8 @@ pub struct App {
     presence_turn: Mutex<()>,
     /// How much is used of each pool.
     pub pools: Arc<Pools>,
+    /// Turns of what comes all at once and nobody waits for.
+    pub pace: Arc<Pace>,
     /// Turns of [`App::offload`].
     turns: Arc<turns::Turns>,
 }

@@ -14,6 +14,7 @@ use store::{Durability, Store, StoreError, Tables};
 use tokio::sync::Semaphore;
 
 use super::connections::Connections;
+use super::pace::Pace;
 use super::passwords::Passwords;
 use super::turns::Turns;
 use super::unauthenticated::Unauthenticated;
@@ -137,6 +138,7 @@ impl App {
             presence_turn: Mutex::default(),
             turns: Turns::new(cores, &pools),
             pools,
+            pace: Arc::new(Pace::new(cores)),
         };
         app.recover(now, &mut loading)?;
         loading.log();

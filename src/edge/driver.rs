@@ -127,6 +127,12 @@ pub trait Peer: Send + Sized {
     /// The connection is gone, or the peer sends nothing more.
     fn on_eof(&self) -> Self::Closing;
 
+    /// When the end of the connection may begin: of many at once, each has its turn. None: now.
+    fn turn(&self) -> Option<Instant>;
+
+    /// Whether the session that is bound to it lives, which is to end with it.
+    fn has_session(&self) -> bool;
+
     /// Adds what is to be said before the connection closes.
     fn farewell(&mut self, closing: &Self::Closing, out: &mut Vec<u8>);
 
@@ -174,7 +180,11 @@ pub fn serve<P: Peer>(
     async move {
         let closing = std::future::poll_fn(|cx| connection.poll(cx)).await;
         // Boxed: an idle connection need not hold the room for its end.
-        Box::pin(connection.close(closing)).await;
+        Box::pin(async {
+            connection.wait_for_turn().await;
+            connection.close(closing).await;
+        })
+        .await;
     }
 }
 
@@ -490,6 +500,22 @@ impl<P: Peer> Connection<P> {
         }
     }
 
+    /// Waits until the connection may end. Not when somebody else ends its session meanwhile: one
+    /// that comes back, the server's stop.
+    async fn wait_for_turn(&mut self) {
+        if !self.peer.has_session() {
+            return;
+        }
+        let peer = &mut self.peer;
+        let Some(turn) = peer.turn() else { return };
+        let mut turn = Box::pin(tokio::time::sleep_until(turn));
+        std::future::poll_fn(move |cx| {
+            peer.set_waker(cx.waker());
+            if peer.has_session() { turn.as_mut().poll(cx) } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     async fn close(mut self, closing: P::Closing) {
         // The rest of a frame does not come any more.
@@ -660,6 +686,14 @@ mod tests {
         fn on_timeout(&self) {}
 
         fn on_eof(&self) {}
+
+        fn turn(&self) -> Option<Instant> {
+            None
+        }
+
+        fn has_session(&self) -> bool {
+            true
+        }
 
         fn farewell(&mut self, (): &(), _: &mut Vec<u8>) {}
 

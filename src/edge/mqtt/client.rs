@@ -428,6 +428,14 @@ impl Peer for Client {
         Closing::lost()
     }
 
+    fn turn(&self) -> Option<tokio::time::Instant> {
+        self.server.app.pace.turn(limits::CLOSE_WORK)
+    }
+
+    fn has_session(&self) -> bool {
+        self.logged_in.as_ref().is_some_and(|logged_in| logged_in.session().end().is_none())
+    }
+
     fn farewell(&mut self, closing: &Closing, out: &mut Vec<u8>) {
         // Only MQTT 5 knows a DISCONNECT from the server.
         if let (Some(code), Version::V5, true) = (closing.code, self.version, self.is_online()) {

@@ -481,6 +481,14 @@ impl Peer for Client {
         Reason::ConnectionLost
     }
 
+    fn turn(&self) -> Option<tokio::time::Instant> {
+        self.app.pace.turn(limits::CLOSE_WORK)
+    }
+
+    fn has_session(&self) -> bool {
+        self.bound.as_ref().is_some_and(|session| session.end().is_none())
+    }
+
     fn farewell(&mut self, reason: &Reason, out: &mut Vec<u8>) {
         let told = matches!(reason, Reason::ConnectionLost | Reason::ProtocolError);
         let notify = self.outbox.is_open();
