@@ -34,6 +34,7 @@ mod invites;
 mod leniency;
 mod made_tokens;
 mod mailbox;
+mod many_ends;
 mod mqtt;
 mod mqtt_five;
 mod ordinary_clients;
