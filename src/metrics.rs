@@ -40,7 +40,6 @@ pub struct Metrics {
     publishes_refused: Counters<2>,
     publishes_withheld: Counter,
     kept_sessions: Gauge,
-    kept_sessions_evicted: Counter,
     retained: Gauge,
     sms: Counter,
     points: Counter,
@@ -117,11 +116,6 @@ impl Metrics {
                 "MQTT publishes whose clients had to wait: over the rate, or without a store",
             ),
             kept_sessions: gauge(r, "mqtt_kept_sessions", "MQTT sessions that outlive connections"),
-            kept_sessions_evicted: counter(
-                r,
-                "mqtt_kept_sessions_evicted",
-                "MQTT sessions of clients that were away which ended to make room for others",
-            ),
             retained: gauge(r, "mqtt_retained_messages", "Retained MQTT messages"),
             sms: counter(r, "sms", "Text messages asked for by sms.send and written to the log"),
             points: counter(r, "telemetry_points", "Points of telemetry recorded"),
@@ -289,7 +283,6 @@ impl Metrics {
             counter.inc_by(total.saturating_sub(counter.get()));
         };
         count(&self.broker_dropped, load.dropped);
-        count(&self.kept_sessions_evicted, load.evicted);
         self.kept_sessions.set(number(load.kept_sessions));
         self.retained.set(number(load.retained));
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use base::pool::Pool;
 use base::{ConnInfo, ConnectionId, Door, Failure, Protocol, TimeSource, limits};
 use bytes::Bytes;
 use hyper::header::HeaderMap;
@@ -125,10 +126,11 @@ impl Shared {
     /// The limits of all together that are reached.
     fn reached_limits(&self) -> Vec<String> {
         let limits = &self.app.config.limits;
+        let mqtt_sessions = self.app.pools.usage(Pool::MqttSessions).used();
         let reached = [
             ("limits.connections", self.app.connections.open(), self.connections_max),
             ("limits.sessions", self.app.directory().len(), limits.sessions),
-            ("limits.broker_links", self.app.broker.load().kept_sessions, limits.broker_links),
+            ("limits.broker_links", mqtt_sessions as usize, limits.broker_links),
             ("the store's queue", self.app.store_queue(), base::limits::STORE_QUEUE_MAX),
         ];
         let reached = reached.into_iter().filter(|(_, count, max)| count >= max);
@@ -198,8 +200,8 @@ impl Server {
         shared.tasks.spawn(control.serve(app, store, stop, shared.tasks.clone()));
         let broker = shared.app.broker.clone();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = broker.count_retained() {
-                store::report(&error, "retained messages were not counted");
+            if let Err(error) = broker.count_stored() {
+                store::report(&error, "what is kept for MQTT clients was not counted");
             }
         });
         let housekeeping = tokio::spawn(housekeeping(shared.clone()));

@@ -89,13 +89,17 @@ impl App {
         let broker_config = BrokerConfig {
             filters_max: config.limits.broker_filters,
             sessions_max: config.limits.broker_links,
+            subscriptions_max: config.limits.subscriptions,
+            waiting_bytes_max: config.limits.kept_bytes,
+            retained_max: config.limits.retained_messages,
+            retained_bytes_max: config.limits.retained_bytes,
         };
         // Half the cores: a flood of logins leaves the others to those who are in.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let metrics = Metrics::new(commands);
         let things = Things::open(tables.clone())?;
         loading.done("things");
-        let broker = Broker::open(tables.clone(), broker_config, now)?;
+        let broker = Broker::open(tables.clone(), &broker_config, &pools, now)?;
         loading.done("MQTT sessions");
         let events = EventsConfig {
             keep_days: config.events.keep_days,

@@ -13,13 +13,11 @@ use super::session::{Owner, Session};
 #[derive(Default)]
 pub(super) struct KeptSessions {
     by_owner: BTreeMap<Owner, Arc<Session>>,
-    /// Those whose clients are away, the longest away first.
-    away: BTreeMap<(Timestamp, u64), Arc<Session>>,
-    /// Those of them that have an end, by it.
+    /// Those whose clients are away and that have an end, by it.
     due: BTreeMap<(Timestamp, u64), Arc<Session>>,
 }
 
-/// All places are taken, and nobody is away who could make room.
+/// The login has as many as it may.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -32,34 +30,32 @@ impl KeptSessions {
         self.by_owner.get(owner)
     }
 
-    /// Adds a session. Returns the one that makes room for it: the longest away, of the same login
-    /// if that has its share already.
-    pub(super) fn insert(&mut self, session: Arc<Session>) -> Result<Option<Arc<Session>>, Full> {
-        let principal = &session.owner().principal;
-        let own = self.of(principal);
-        let leaver = if own.len() >= limits::PRINCIPAL_KEPT_SESSIONS_MAX {
-            let away =
-                |session: &Arc<Session>| session.lock().kept.as_ref().and_then(|kept| kept.away);
-            let away = own.iter().filter_map(|session| Some((away(session)?, session.number())));
-            let oldest = away.min().ok_or(Full)?;
-            self.away.get(&oldest).cloned()
-        } else if self.len() >= limits::KEPT_SESSIONS_MAX {
-            Some(self.away.values().next().ok_or(Full)?.clone())
-        } else {
-            None
-        };
-        if let Some(leaver) = &leaver {
-            self.remove(leaver);
+    /// Adds a session, unless its login has as many as it may: what is kept is not taken away for what
+    /// comes.
+    pub(super) fn insert(&mut self, session: Arc<Session>) -> Result<(), Full> {
+        let own = self.of_login(&session.owner().principal).count();
+        if own >= limits::LOGIN_KEPT_SESSIONS_MAX {
+            return Err(Full);
         }
+        self.restore(session);
+        Ok(())
+    }
+
+    /// Adds one that was there before the program started.
+    pub(super) fn restore(&mut self, session: Arc<Session>) {
         self.by_owner.insert(session.owner().clone(), session);
-        Ok(leaver)
+    }
+
+    fn of_login(&self, principal: &Principal) -> impl Iterator<Item = &Arc<Session>> {
+        let from = Owner { principal: principal.clone(), client_id: "".into() };
+        let login = principal.clone();
+        let of = move |(owner, _): &(&Owner, _)| owner.principal == login;
+        self.by_owner.range(from..).take_while(of).map(|(_, session)| session)
     }
 
     /// Those of a login.
     pub(super) fn of(&self, principal: &Principal) -> Vec<Arc<Session>> {
-        let from = Owner { principal: principal.clone(), client_id: "".into() };
-        let of = |(owner, _): &(&Owner, _)| owner.principal == *principal;
-        self.by_owner.range(from..).take_while(of).map(|(_, session)| session.clone()).collect()
+        self.of_login(principal).cloned().collect()
     }
 
     /// Those in an organisation; all without one.
@@ -82,9 +78,6 @@ impl KeptSessions {
     pub(super) fn came(&mut self, session: &Arc<Session>) {
         let inner = session.lock();
         let Some(kept) = &inner.kept else { return };
-        if let Some(away) = kept.away {
-            self.away.remove(&(away, session.number()));
-        }
         if let Some(until) = kept.until() {
             self.due.remove(&(until, session.number()));
         }
@@ -98,9 +91,6 @@ impl KeptSessions {
         }
         let inner = session.lock();
         let Some(kept) = &inner.kept else { return };
-        if let Some(away) = kept.away {
-            self.away.insert((away, session.number()), session.clone());
-        }
         if let Some(until) = kept.until() {
             self.due.insert((until, session.number()), session.clone());
         }
@@ -127,8 +117,9 @@ mod tests {
     fn session(user: u8, number: u64) -> Arc<Session> {
         let principal = Principal::User(UserId::from_bytes([user; 12]));
         let owner = Owner { principal, client_id: number.to_string().into() };
-        let kept = Kept::new(Identity { thing: None, application: None }, 10);
-        Arc::new(Session::new(number, ORG, owner, Some(kept)))
+        let identity = Identity { thing: None, application: None };
+        let kept = Kept::new(identity, 10);
+        Arc::new(Session::new(number, (ORG, owner), identity, Some(kept), &Arc::default()))
     }
 
     fn leave(sessions: &mut KeptSessions, session: &Arc<Session>, at: i64) {
@@ -137,22 +128,19 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_away_of_a_login_makes_room() {
+    fn nobody_makes_room_for_a_login_that_has_its_hundred() {
         let mut sessions = KeptSessions::default();
-        let other = session(2, 1000);
-        assert_eq!(sessions.insert(other.clone()).map(|leaver| leaver.is_some()), Ok(false));
-        leave(&mut sessions, &other, 0);
-        let own: Vec<_> =
-            (0..limits::PRINCIPAL_KEPT_SESSIONS_MAX as u64).map(|n| session(1, n)).collect();
-        for session in &own {
-            assert!(sessions.insert(session.clone()).is_ok_and(|leaver| leaver.is_none()));
+        let max = limits::LOGIN_KEPT_SESSIONS_MAX as u64;
+        let own: Vec<_> = (0..max).map(|number| session(1, number)).collect();
+        for (at, session) in own.iter().enumerate() {
+            assert_eq!(sessions.insert(session.clone()), Ok(()));
+            leave(&mut sessions, session, at as i64);
         }
-        assert_eq!(sessions.insert(session(1, 500)).err(), Some(Full), "all are connected");
-        leave(&mut sessions, &own[7], 2);
-        leave(&mut sessions, &own[3], 1);
-        let leaver = sessions.insert(session(1, 500)).expect("room").expect("somebody");
-        assert_eq!(leaver.number(), 3);
-        assert!(sessions.get(other.owner()).is_some() && sessions.get(own[3].owner()).is_none());
+        assert_eq!(sessions.insert(session(1, 500)), Err(Full));
+        assert_eq!(sessions.insert(session(2, 501)), Ok(()), "another login");
+        assert_eq!(sessions.len(), own.len() + 1);
+        assert!(sessions.remove(&own[3]));
+        assert_eq!(sessions.insert(session(1, 500)), Ok(()));
     }
 
     #[test]
@@ -169,7 +157,7 @@ mod tests {
         assert!(sessions.take_due(Timestamp::from_millis(10_004)).is_none());
         let due = sessions.take_due(Timestamp::from_millis(10_005)).expect("the first");
         assert_eq!((due.number(), sessions.len()), (1, 1));
-        assert!(sessions.take_due(Timestamp::NEVER).is_none() && sessions.away.is_empty());
+        assert!(sessions.take_due(Timestamp::NEVER).is_none() && sessions.due.is_empty());
     }
 
     #[test]
@@ -179,6 +167,6 @@ mod tests {
         assert!(sessions.insert(session.clone()).is_ok());
         assert!(sessions.remove(&session));
         leave(&mut sessions, &session, 5);
-        assert!(sessions.take_due(Timestamp::NEVER).is_none() && sessions.away.is_empty());
+        assert!(sessions.take_due(Timestamp::NEVER).is_none() && sessions.due.is_empty());
     }
 }

@@ -33,37 +33,11 @@ pub(super) const PAGE_BYTES: usize = 1024 * 1024;
 /// Topics of retained messages that are looked at in one go for one filter with wildcards.
 pub(super) const PAGE_LOOKS: usize = 4096;
 
-/// Levels of all filters with wildcards of one organisation. A publish looks at those that its topic
-/// passes, so this bounds what a publish can cost: some milliseconds if a client sets its mind to it.
-pub(super) const WILDCARD_LEVELS_MAX: usize = 100_000;
-
 /// Levels of filters with wildcards from which on a publish lets others run before the next one.
 pub(super) const DEAR_LEVELS: usize = 500;
-
-/// Filters of one session, of `max` in all: a tenth, so that no client takes all of them; but ten,
-/// which any client may need, however few there are.
-pub(super) const fn session_filters_max(max: usize) -> usize {
-    if max / 10 > 10 { max / 10 } else { 10 }
-}
-
-/// Filters of one organisation, of `max` in all: half. One that has the broker to itself may have
-/// more, but a tenth stays free, so that another one can begin.
-pub(super) const fn org_filters_max(max: usize, alone: bool) -> usize {
-    if alone { max - max / 10 } else { max.div_ceil(2) }
-}
-
-/// Retained messages of all organisations. They are on the disk.
-pub(super) const RETAINED_MESSAGES_MAX: usize = 5_000_000;
-
-/// Bytes of all retained messages.
-pub(super) const RETAINED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// Bytes of the longest topic with a retained message: with the time of its end it is a key.
 pub(super) const RETAINED_TOPIC_BYTES_MAX: usize = 65_500;
 
-/// MQTT sessions that outlive their connections, those of connected clients among them; of those
-/// whose clients are away the longest away goes first.
-pub(super) const KEPT_SESSIONS_MAX: usize = 1_000_000;
-
-/// Of these, those of one login, whose client ids a client may make up.
-pub(super) const PRINCIPAL_KEPT_SESSIONS_MAX: usize = 100;
+/// Sessions that outlive their connections of one login, whose client ids a client may make up.
+pub(super) const LOGIN_KEPT_SESSIONS_MAX: usize = 100;

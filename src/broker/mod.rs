@@ -27,14 +27,16 @@ mod publishing;
 mod retained;
 mod rows;
 mod session;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod tree;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use base::pool::{OverShare, Pools};
 use base::{OrgId, Timestamp, limits as bounds, topic};
 use dashmap::DashMap;
 use mqtt::QoS;
@@ -42,28 +44,36 @@ use parking_lot::{Mutex, RwLock};
 use rules::directory::{Outbox, Principal};
 use rules::identity::Access;
 use store::{Batch, Receipt, StoreError, Table, Tables, rows::decode, rows::encode};
-use tokio::sync::Semaphore;
 
 pub use message::{Delivery, Message, SubscriptionIds, packet_id};
-pub use publishing::{FanOut, Published, Publishing};
+pub use publishing::{FanOut, Published, Publisher, Publishing};
+pub use retained::Unretained;
 pub use session::{Identity, Owner, Place, Queued, Session, Subscription, Taken};
 pub use tree::Shared;
 
 use kept::KeptSessions;
 use retained::Retained;
 use rows::SessionRow;
-use session::Kept;
+use session::{FoundRows, Kept};
+use shares::{BrokerShares, Found};
 use tree::Tree;
 
-/// How large the broker may get.
+/// How large the broker may get; each is shared by all (`docs/limits.md`).
 #[derive(Clone, Copy, Debug)]
 pub struct BrokerConfig {
     /// Different filters subscribed to at once, in all organisations; each member of a shared
-    /// subscription counts. A session gets a tenth of them (but ten), an organisation half, or
-    /// nine tenths while no other has any.
+    /// subscription counts.
     pub filters_max: usize,
     /// Sessions with subscriptions at once, with or without connection.
     pub sessions_max: usize,
+    /// Their subscriptions.
+    pub subscriptions_max: u64,
+    /// Bytes that wait in sessions that outlive their connections.
+    pub waiting_bytes_max: u64,
+    /// Retained messages.
+    pub retained_max: u64,
+    /// Their bytes.
+    pub retained_bytes_max: u64,
 }
 
 /// Why a filter was not granted.
@@ -72,9 +82,15 @@ pub enum Refusal {
     /// Not a filter, or one that begins with `$` and is not shared.
     #[error("the filter can not be subscribed to")]
     Filter,
-    /// Too many different filters, or sessions.
-    #[error("the broker has no room for another filter")]
-    Quota,
+    /// There is no room for it, or for the session.
+    #[error("{0}")]
+    Over(OverShare),
+    /// The login has as many sessions as it may that outlive their connections.
+    #[error(
+        "your login has {} kept sessions, and no more are kept",
+        limits::LOGIN_KEPT_SESSIONS_MAX
+    )]
+    KeptSessions,
     /// The session is over: another connection took its name with a clean start, or its owner is
     /// gone.
     #[error("the session is over")]
@@ -101,7 +117,6 @@ pub type IsCurrent<'a> = &'a dyn Fn() -> bool;
 #[derive(Default)]
 struct Counts {
     dropped: AtomicU64,
-    evicted: AtomicU64,
 }
 
 /// How much the broker has, and what it did not do.
@@ -113,8 +128,6 @@ pub struct Load {
     pub retained: usize,
     /// Messages that a subscriber lost because it did not keep up, since the start.
     pub dropped: u64,
-    /// Sessions that made room for others, since the start.
-    pub evicted: u64,
 }
 
 /// The broker. Clones are the same broker.
@@ -122,22 +135,14 @@ pub struct Load {
 pub struct Broker(Arc<Inner>);
 
 struct Inner {
-    config: BrokerConfig,
     tables: Tables,
     orgs: DashMap<OrgId, Arc<Org>>,
-    /// Different filters in all organisations.
-    filters: AtomicUsize,
-    /// Organisations with filters.
-    orgs_with_filters: AtomicUsize,
-    /// Sessions with subscriptions.
-    sessions: AtomicUsize,
+    shares: Arc<BrokerShares>,
     kept: Mutex<KeptSessions>,
     retained: Retained,
     numbers: AtomicU64,
     epochs: AtomicU64,
     counts: Counts,
-    /// Turns to look through many retained messages.
-    scans: Semaphore,
 }
 
 /// What an organisation has.
@@ -168,20 +173,21 @@ impl Broker {
     ///
     /// # Errors
     /// The store failed.
-    pub fn open(tables: Tables, config: BrokerConfig, now: Timestamp) -> Result<Self, StoreError> {
+    pub fn open(
+        tables: Tables,
+        config: &BrokerConfig,
+        pools: &Arc<Pools>,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
         let inner = Inner {
-            config,
-            retained: Retained::new(tables.clone()),
+            retained: Retained::new(tables.clone(), config, pools),
             tables,
             orgs: DashMap::new(),
-            filters: AtomicUsize::new(0),
-            orgs_with_filters: AtomicUsize::new(0),
-            sessions: AtomicUsize::new(0),
+            shares: Arc::new(BrokerShares::new(config, pools)),
             kept: Mutex::default(),
             numbers: AtomicU64::new(1),
             epochs: AtomicU64::new(1),
             counts: Counts::default(),
-            scans: Semaphore::new(1),
         };
         let broker = Self(Arc::new(inner));
         broker.restore(now)?;
@@ -198,7 +204,7 @@ impl Broker {
             }
             Ok(())
         })?;
-        let mut last = 0;
+        let (mut last, mut found) = (0, Found::default());
         store::rows::for_each_row(store, Table::MqttSessions, |(key, value)| {
             let number = key.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
             last = last.max(number);
@@ -209,23 +215,24 @@ impl Broker {
                 row.away.map_or(now, Timestamp::from_millis),
             );
             kept.received = received.remove(&number).unwrap_or_default();
-            let session = Arc::new(Session::new(number, row.org, row.owner(), Some(kept)));
+            let whose = (row.org, row.owner());
+            let session = Session::new(number, whose, row.identity, Some(kept), &self.0.shares);
+            let session = Arc::new(session);
             if row.narrowed {
                 session.note_narrowed();
             }
             if row.ended {
                 self.erase_later(session.clone());
-                session.lock().end();
+                session.end(&mut session.lock());
                 return Ok(());
             }
+            found.session(session.holder(), row.subscriptions.len());
             let org = self.org(row.org);
             let mut tree = org.tree.write();
             for subscription in row.subscriptions {
                 if let Some(filter) = subscription.in_tree() {
-                    let before = tree.filters();
                     // There was room when it was granted.
-                    let _ = tree.insert(filter, &session, subscription.options());
-                    self.count_filters(before, tree.filters());
+                    let _ = tree.insert(filter, &session, subscription.options(), &mut found);
                 }
                 let mut inner = session.lock();
                 let subscriptions = inner.subscriptions_mut();
@@ -233,13 +240,12 @@ impl Broker {
                 subscriptions.push(subscription);
             }
             drop(tree);
-            self.0.sessions.fetch_add(1, Ordering::Relaxed);
             let mut sessions = self.0.kept.lock();
-            // As many as there were.
-            let _ = sessions.insert(session.clone());
+            sessions.restore(session.clone());
             sessions.left(&session);
             Ok(())
         })?;
+        found.note(&self.0.shares);
         self.0.numbers.store(last + 1, Ordering::Relaxed);
         self.clear_behind(last)?;
         tracing::info!(sessions = self.0.kept.lock().len(), "MQTT sessions recovered");
@@ -262,13 +268,35 @@ impl Broker {
         }
     }
 
-    /// Counts the retained messages of the store; until that is done, there may be more of them
-    /// than is allowed. Reads all of them.
+    /// Counts the retained messages of the store, and what waits in sessions; until that is done,
+    /// there may be more of them than is allowed. Reads all of them.
     ///
     /// # Errors
     /// The store failed.
-    pub fn count_retained(&self) -> Result<(), StoreError> {
-        self.0.retained.count()
+    pub fn count_stored(&self) -> Result<(), StoreError> {
+        self.0.retained.count()?;
+        let sessions = self.0.kept.lock().within(None);
+        let sessions: HashMap<u64, Arc<Session>> =
+            sessions.into_iter().map(|session| (session.number(), session)).collect();
+        let learn = |number, found: &FoundRows| {
+            if let Some(session) = sessions.get(&number) {
+                session.learn_rows(found);
+            }
+        };
+        let mut current: Option<(u64, FoundRows)> = None;
+        rows::for_each_page(&self.0.tables, Table::MqttMessages, |page| {
+            for (key, value) in page {
+                let number = key.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+                if let Some((before, found)) = current.take_if(|(before, _)| *before != number) {
+                    learn(before, &found);
+                }
+                current.get_or_insert_with(|| (number, FoundRows::default())).1.add(key, value);
+            }
+        })?;
+        if let Some((number, found)) = current {
+            learn(number, &found);
+        }
+        Ok(())
     }
 
     /// How much there is.
@@ -277,7 +305,6 @@ impl Broker {
             kept_sessions: self.0.kept.lock().len(),
             retained: self.0.retained.messages(),
             dropped: self.0.counts.dropped.load(Ordering::Relaxed),
-            evicted: self.0.counts.evicted.load(Ordering::Relaxed),
         }
     }
 
@@ -286,21 +313,6 @@ impl Broker {
             return found.clone();
         }
         self.0.orgs.entry(org).or_default().clone()
-    }
-
-    fn count_filters(&self, before: usize, after: usize) {
-        let inner = &self.0;
-        match after.cmp(&before) {
-            std::cmp::Ordering::Greater => {
-                inner.filters.fetch_add(after - before, Ordering::Relaxed)
-            }
-            _ => inner.filters.fetch_sub(before - after, Ordering::Relaxed),
-        };
-        match (before, after) {
-            (0, 1..) => inner.orgs_with_filters.fetch_add(1, Ordering::Relaxed),
-            (1.., 0) => inner.orgs_with_filters.fetch_sub(1, Ordering::Relaxed),
-            _ => 0,
-        };
     }
 
     // Sessions.
@@ -358,49 +370,40 @@ impl Broker {
         expiry_s: u32,
         (outbox, is_current): (&Arc<Outbox>, IsCurrent<'_>),
     ) -> Result<Link, Refusal> {
-        if self.0.sessions.load(Ordering::Relaxed) >= self.0.config.sessions_max {
-            return Err(Refusal::Quota);
-        }
         let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
         let kept = (expiry_s > 0).then(|| Kept::new(identity, expiry_s));
-        let is_kept = kept.is_some();
-        let session = Arc::new(Session::new(number, org, owner.clone(), kept));
-        if is_kept {
-            let mut sessions = self.0.kept.lock();
-            if !is_current() {
-                return Err(Refusal::Gone);
-            }
-            let former = sessions.get(owner).cloned();
-            if let Some(former) = &former {
-                sessions.remove(former);
-            }
-            let leaver = sessions.insert(session.clone());
-            drop(sessions);
-            former.iter().for_each(|former| self.end(former));
-            if let Some(leaver) = leaver.map_err(|_| Refusal::Quota)? {
-                self.evict(&leaver);
-            }
+        let whose = (org, owner.clone());
+        let session = Arc::new(Session::new(number, whose, identity, kept, &self.0.shares));
+        let (org, who) = session.holder();
+        self.0.shares.sessions.lock().take(org, who, 1).map_err(Refusal::Over)?;
+        if session.is_kept() {
+            let entered = self.enter(&session, is_current);
+            entered.inspect_err(|_| self.0.shares.sessions.lock().give_back(org, who, 1))?;
         }
-        self.0.sessions.fetch_add(1, Ordering::Relaxed);
         let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
         session.attach(outbox.clone(), epoch);
         Ok(Link { session, epoch })
     }
 
+    /// Puts a session among those that are kept, in the place of the one that its owner has.
+    fn enter(&self, session: &Arc<Session>, is_current: IsCurrent<'_>) -> Result<(), Refusal> {
+        let mut sessions = self.0.kept.lock();
+        if !is_current() {
+            return Err(Refusal::Gone);
+        }
+        let former = sessions.get(session.owner()).cloned();
+        if let Some(former) = &former {
+            sessions.remove(former);
+        }
+        let entered = sessions.insert(session.clone());
+        drop(sessions);
+        former.iter().for_each(|former| self.end(former));
+        entered.map_err(|_| Refusal::KeptSessions)
+    }
+
     /// Whether a connection still has its session.
     pub fn has(&self, link: &Link) -> bool {
         link.session.is_of(link.epoch)
-    }
-
-    fn evict(&self, session: &Arc<Session>) {
-        self.0.counts.evicted.fetch_add(1, Ordering::Relaxed);
-        let owner = session.owner();
-        tracing::warn!(
-            owner = ?owner.principal,
-            client_id = &*owner.client_id,
-            "an MQTT session of a client that is away ended to make room for another"
-        );
-        self.end(session);
     }
 
     /// Ends the session that is kept for an owner, if any: for a clean start.
@@ -537,6 +540,24 @@ impl Broker {
     /// # Errors
     /// The store failed.
     pub fn forget_retained(&self, org: OrgId) -> Result<(), StoreError> {
+        self.forget_committed(org)?;
+        // What came last is not committed yet.
+        if self.0.retained.has_some(org)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let broker = self.clone();
+            runtime.spawn(async move {
+                let committed = broker.barrier().await;
+                let forget = move || committed.and_then(|()| broker.forget_committed(org));
+                if let Ok(Err(error)) = tokio::task::spawn_blocking(forget).await {
+                    store::report(&error, "retained messages were not forgotten");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn forget_committed(&self, org: OrgId) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             after = self.0.retained.forget(org, after.as_deref())?;
@@ -577,22 +598,22 @@ impl Broker {
         if inner.ended {
             return;
         }
-        let (subscriptions, queue) = inner.end();
+        let (subscriptions, queue) = session.end(&mut inner);
         inner.wake();
         let stored = inner
             .kept
             .as_ref()
             .is_some_and(|kept| kept.stored || !kept.is_empty() || !kept.received.is_empty());
         drop(inner);
-        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+        let ((org_id, who), shares) = (session.holder(), &*self.0.shares);
+        shares.sessions.lock().give_back(org_id, who, 1);
+        shares.subscriptions.lock().give_back(org_id, who, subscriptions.len() as u64);
         let mut tree = org.tree.write();
-        let before = tree.filters();
         for subscription in &subscriptions {
             if let Some(filter) = subscription.in_tree() {
-                tree.remove(filter, session);
+                tree.remove(filter, session, &mut &*shares);
             }
         }
-        self.count_filters(before, tree.filters());
         drop(tree);
         for queued in queue {
             if let Queued::Delivery(delivery) = queued {
@@ -702,31 +723,23 @@ impl Broker {
         if inner.ended {
             return Err(Refusal::Gone);
         }
+        if subscription.in_tree().is_some_and(|filter| !grantable(filter)) {
+            return Err(Refusal::Filter);
+        }
         let held = inner.subscriptions().iter().position(|held| held.filter == subscription.filter);
+        let ((org, who), shares) = (session.holder(), &*self.0.shares);
+        if held.is_none() {
+            shares.subscriptions.lock().take(org, who, 1).map_err(Refusal::Over)?;
+        }
         if let Some(filter) = subscription.in_tree() {
-            if !grantable(filter) {
-                return Err(Refusal::Filter);
-            }
-            let in_tree = inner.subscriptions().iter().filter(|held| held.in_tree().is_some());
-            let (max, own) = (self.0.config.filters_max, in_tree.count());
-            if held.is_none() && own >= limits::session_filters_max(max).min(max) {
-                return Err(Refusal::Quota);
-            }
-            let org = self.org(session.org());
-            let mut tree = org.tree.write();
-            let before = tree.filters();
-            let inserted = tree.insert(filter, session, subscription.options());
-            let after = tree.filters();
-            self.count_filters(before, after);
-            let others = self.0.orgs_with_filters.load(Ordering::Relaxed) > 1;
-            let full = self.0.filters.load(Ordering::Relaxed) > max
-                || after > limits::org_filters_max(max, !others);
-            if inserted.is_err() || (after > before && full) {
-                if inserted.is_ok() {
-                    tree.remove(filter, session);
-                    self.count_filters(after, tree.filters());
+            let options = subscription.options();
+            let inserted =
+                self.org(org).tree.write().insert(filter, session, options, &mut &*shares);
+            if let Err(over) = inserted {
+                if held.is_none() {
+                    shares.subscriptions.lock().give_back(org, who, 1);
                 }
-                return Err(Refusal::Quota);
+                return Err(Refusal::Over(over));
             }
         }
         let subscriptions = inner.subscriptions_mut();
@@ -754,11 +767,10 @@ impl Broker {
             && !subscriptions.iter().any(|held| held.in_tree() == Some(filter))
         {
             let org = self.org(session.org());
-            let mut tree = org.tree.write();
-            let before = tree.filters();
-            tree.remove(filter, session);
-            self.count_filters(before, tree.filters());
+            org.tree.write().remove(filter, session, &mut &*self.0.shares);
         }
+        let (org, who) = session.holder();
+        self.0.shares.subscriptions.lock().give_back(org, who, 1);
         true
     }
 
@@ -785,34 +797,37 @@ impl Broker {
         Ok(self.0.retained.may_have_some().then_some(replay))
     }
 
-    /// Has some more retained messages come; what is left of them.
+    /// Waits until what a subscription brings can be looked for with [`Broker::replay_page`].
     ///
     /// # Errors
     /// The store failed.
-    pub async fn replay_more(
-        &self,
-        session: Arc<Session>,
-        mut replay: Replay,
-        now: Timestamp,
-    ) -> Result<Option<Replay>, StoreError> {
+    pub async fn before_replay(&self, replay: &Replay) -> Result<(), StoreError> {
         if replay.after.is_none() {
             // What was acknowledged, or came from this client, is seen.
             self.barrier().await?;
         }
-        let _turn = self.0.scans.acquire().await.map_err(|_| StoreError::Closed)?;
         while !self.has_room() {
             tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
         }
-        let broker = self.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let after = replay.after.as_deref();
-            let page = broker.0.retained.page(session.org(), &replay.filter, after, now)?;
-            let names = page.messages.iter().map(Message::topic);
-            broker.deliver_retained(&session, &replay.subscription, names, now)?;
-            replay.after = page.after;
-            Ok(replay.after.is_some().then_some(replay))
-        });
-        read.await.map_err(|_| StoreError::Closed)?
+        Ok(())
+    }
+
+    /// Has some more retained messages come; what is left of them. Reads the disk.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn replay_page(
+        &self,
+        session: &Arc<Session>,
+        mut replay: Replay,
+        now: Timestamp,
+    ) -> Result<Option<Replay>, StoreError> {
+        let after = replay.after.as_deref();
+        let page = self.0.retained.page(session.org(), &replay.filter, after, now)?;
+        let names = page.messages.iter().map(Message::topic);
+        self.deliver_retained(session, &replay.subscription, names, now)?;
+        replay.after = page.after;
+        Ok(replay.after.is_some().then_some(replay))
     }
 
     /// Delivers what is retained now of these topics: in the order in which others take its place, so

@@ -106,7 +106,9 @@ impl Client {
             Step::Restart => {
                 self.rig.settle().await;
                 (self.link, self.restarted) = (None, self.published);
+                let held = self.rig.held();
                 self.rig = Rig::on(self.rig.store.clone());
+                assert_eq!(self.rig.held(), held);
             }
         }
     }
@@ -187,6 +189,7 @@ impl Client {
             }
         }
         assert_eq!(self.left, BTreeMap::new(), "lost");
+        assert_eq!(self.rig.held(), [1, 1, 0], "of sessions, subscriptions, bytes that wait");
         self.rig.broker.leave(
             self.link.take().expect("attached"),
             1000,
@@ -194,6 +197,8 @@ impl Client {
             super::tests::NOW,
         );
         self.rig.settle().await;
+        self.rig.broker.forget(&super::tests::owner("a"), &|| true);
+        assert_eq!(self.rig.held(), [0; 3]);
     }
 }
 

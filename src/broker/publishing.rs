@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use base::{OrgId, limits as bounds, topic};
 use mqtt::QoS;
+use rules::directory::PrincipalId;
 use store::{Batch, Receipt, StoreError};
 use tokio::time::Instant;
 
 use super::message::Message;
+use super::retained::Unretained;
 use super::session::{Offered, Session};
+use super::shares::NOBODY;
 use super::tree::{Match, Matches};
 use super::{Broker, Org, limits};
 
@@ -22,12 +25,36 @@ pub enum FanOut {
     More(Box<Publishing>),
 }
 
+/// Who publishes a message.
+#[derive(Clone, Copy)]
+pub struct Publisher<'a> {
+    /// The session, for No Local.
+    pub session: Option<&'a Session>,
+    /// For whom it is counted, if it is retained.
+    pub principal: PrincipalId,
+    /// Whether it hears that a message could not be retained.
+    pub hears: bool,
+}
+
+impl Publisher<'_> {
+    /// Nobody who waits for it, such as the will of a client that is gone.
+    pub const fn gone(principal: PrincipalId) -> Self {
+        Self { session: None, principal, hears: false }
+    }
+
+    /// The server itself.
+    pub const fn server() -> Self {
+        Self::gone(NOBODY)
+    }
+}
+
 /// A message on its way.
 pub struct Publishing {
     broker: Broker,
     org_id: OrgId,
     /// The publisher's session.
     from: Option<u64>,
+    by: Publisher<'static>,
     org: Option<Arc<Org>>,
     message: Arc<Message>,
     /// Those that get it, the first last.
@@ -41,7 +68,7 @@ pub struct Publishing {
     /// Whether it is still to take the place of what is retained. First of all: who subscribes before
     /// that gets it with the others, and who does later as a retained message.
     retains: bool,
-    retained: bool,
+    unretained: Option<Unretained>,
     crowded: bool,
     receipt: Receipt,
 }
@@ -50,8 +77,8 @@ pub struct Publishing {
 pub struct Published {
     /// Resolves when everything of it that is to be kept is durable.
     pub receipt: Receipt,
-    /// Whether it could be retained, if that was asked for.
-    pub retained: bool,
+    /// Why it is not retained, if that was asked for.
+    pub unretained: Option<Unretained>,
     /// Whether a subscriber has much waiting, or there were many filters to look at: others should have
     /// their turn before the next one.
     pub crowded: bool,
@@ -59,8 +86,7 @@ pub struct Published {
 
 impl Broker {
     /// Publishes to the subscribers of an organisation; none if the topic is not one that can be
-    /// published to. `from`: the publisher's session, for No Local; `batch`: what goes to the store
-    /// with the message, in one with it.
+    /// published to. `batch`: what goes to the store with the message, in one with it.
     ///
     /// # Errors
     /// The store takes no more: who has the message kept may not get it.
@@ -68,7 +94,7 @@ impl Broker {
         &self,
         org: OrgId,
         message: Message,
-        from: Option<&Session>,
+        by: Publisher<'_>,
         batch: Batch,
     ) -> Option<Result<FanOut, StoreError>> {
         let name = message.topic();
@@ -76,7 +102,7 @@ impl Broker {
             return None;
         }
         let found = self.0.orgs.get(&org).map(|found| found.clone());
-        let from = from.map(Session::number);
+        let from = by.session.map(Session::number);
         let (mut matches, mut looked_at) = (Matches::new(), 0);
         if let (Some(found), false) = (&found, message.retain) {
             looked_at = found.tree.read().collect(name, from, &mut matches);
@@ -92,12 +118,13 @@ impl Broker {
                 crowded |= self.offer(&found, &message);
             }
             let receipt = Receipt::nothing();
-            return Some(Ok(FanOut::Published(Published { receipt, retained: true, crowded })));
+            return Some(Ok(FanOut::Published(Published { receipt, unretained: None, crowded })));
         }
         let mut publishing = Box::new(Publishing {
             broker: self.clone(),
             org_id: org,
             from,
+            by: Publisher { session: None, ..by },
             org: found,
             stores,
             retains: message.retain,
@@ -105,7 +132,7 @@ impl Broker {
             matches,
             kept: Vec::new(),
             batch,
-            retained: true,
+            unretained: None,
             crowded: dear,
             receipt: Receipt::nothing(),
         });
@@ -119,11 +146,11 @@ impl Broker {
     }
 
     /// Publishes where nobody waits for it.
-    pub fn publish_detached(&self, org: OrgId, message: Message) {
+    pub fn publish_detached(&self, org: OrgId, message: Message, by: PrincipalId) {
         let log = |error: StoreError| {
             store::report(&error, "a message was not kept for all subscribers");
         };
-        match self.publish(org, message, None, Batch::default()) {
+        match self.publish(org, message, Publisher::gone(by), Batch::default()) {
             Some(Ok(FanOut::More(publishing))) => {
                 tokio::spawn(
                     async move { publishing.finish(bounds::WITHHELD_WAIT).await.map_err(log) },
@@ -173,7 +200,7 @@ impl Publishing {
         }
         Ok(Some(Published {
             receipt: std::mem::take(&mut self.receipt),
-            retained: self.retained,
+            unretained: self.unretained,
             crowded: self.crowded,
         }))
     }
@@ -221,9 +248,8 @@ impl Publishing {
         if !self.message.payload().is_empty() {
             self.broker.0.tables.writer().check()?;
         }
-        let (mut batch, retained) = (Batch::default(), &self.broker.0.retained);
-        self.retained = retained.change(self.org_id, &self.message, &mut batch)?.is_ok();
-        self.receipt = self.broker.0.tables.submit(batch)?;
+        (self.receipt, self.unretained) =
+            self.broker.0.retained.change(self.org_id, &self.message, &self.by)?;
         drop(order);
         org.tree.read().collect(self.message.topic(), self.from, &mut self.matches);
         Ok(())

@@ -1,12 +1,15 @@
 //! Sessions and what waits in them as rows of the store.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use base::{OrgId, ThingKey, UserId};
 use mqtt::QoS;
 use rules::directory::Principal;
 use serde::{Deserialize, Serialize};
+use store::{StoreError, Table, Tables};
 
+use super::limits;
 use super::message::{DELIVERY_IDS_MAX, Delivery, Message, SubscriptionIds};
 use super::session::{Identity, Owner, Subscription};
 
@@ -91,6 +94,22 @@ pub(super) fn received_key(session: u64, pkid: u16) -> Vec<u8> {
 pub(super) fn received(key: &[u8]) -> Option<(u64, u16)> {
     let (session, pkid) = key.split_first_chunk()?;
     Some((u64::from_be_bytes(*session), u16::from_be_bytes(*pkid.first_chunk()?)))
+}
+
+/// Reads a table page by page; a page is small, for its rows may be large.
+pub(super) fn for_each_page(
+    tables: &Tables,
+    table: Table,
+    mut visit: impl FnMut(&[(Vec<u8>, Vec<u8>)]),
+) -> Result<(), StoreError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = tables.scan(table, from, Bound::Unbounded, limits::PAGE_ROWS)?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        after = Some(last.clone());
+        visit(&rows);
+    }
 }
 
 /// What is in the store of a message for a session.

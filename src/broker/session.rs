@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base::{ApplicationId, OrgId, ThingId, Timestamp, topic};
 use mqtt::QoS;
 use parking_lot::{Mutex, MutexGuard};
-use rules::directory::{Outbox, Principal};
+use rules::directory::{Outbox, Principal, PrincipalId};
 use serde::{Deserialize, Serialize};
 use store::{Batch, StoreError, Table, Tables};
 
 use super::limits;
 use super::message::{Delivery, Message, packet_id};
 use super::rows::{self, MessageRow};
+use super::shares::{BrokerShares, Holder, principal_of, waiting_bytes};
 use super::tree::{Match, Options};
 
 /// Whose session: the login and the client id.
@@ -162,6 +163,10 @@ pub struct Session {
     number: u64,
     org: OrgId,
     owner: Owner,
+    /// For whom it is counted what it takes, as long as the program runs: the login's principal when
+    /// it began.
+    principal: PrincipalId,
+    shares: Arc<BrokerShares>,
     /// Whether it outlives its connection.
     is_kept: bool,
     /// Whether something may wait; spares the lock.
@@ -205,6 +210,8 @@ pub(super) struct Kept {
     pub stored: bool,
     /// Messages in the store and their bytes; none: nobody has looked since the start.
     waiting: Option<(usize, usize)>,
+    /// What of that is counted for its holder.
+    held_bytes: u64,
     /// The first message that is in the store only.
     backlog: Option<u64>,
     /// The last message that was sent.
@@ -224,6 +231,7 @@ impl Kept {
             received: Vec::new(),
             stored: false,
             waiting: Some((0, 0)),
+            held_bytes: 0,
             backlog: None,
             sent: 0,
             loaded: 0,
@@ -249,13 +257,43 @@ impl Kept {
     }
 }
 
+/// What the rows of a session say, when the program starts.
+#[derive(Default)]
+pub(super) struct FoundRows {
+    messages: usize,
+    bytes: usize,
+    last: u64,
+    sent: u64,
+}
+
+impl FoundRows {
+    pub(super) fn add(&mut self, key: &[u8], value: &[u8]) {
+        match rows::seq_of(key) {
+            0 => self.sent = rows::sent(value),
+            seq => {
+                self.last = seq;
+                self.messages += 1;
+                self.bytes += value.len();
+            }
+        }
+    }
+}
+
 impl Session {
-    pub(super) fn new(number: u64, org: OrgId, owner: Owner, kept: Option<Kept>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        (org, owner): (OrgId, Owner),
+        identity: Identity,
+        kept: Option<Kept>,
+        shares: &Arc<BrokerShares>,
+    ) -> Self {
         let kept = kept.map(Box::new);
         Self {
             number,
             org,
+            principal: principal_of(&owner, identity),
             owner,
+            shares: shares.clone(),
             is_kept: kept.is_some(),
             ready: AtomicBool::new(false),
             connected: AtomicBool::new(false),
@@ -266,10 +304,11 @@ impl Session {
     }
 
     #[cfg(test)]
-    pub(super) fn for_tests(number: u64) -> Self {
-        let principal = Principal::User(base::UserId::from_bytes([1; 12]));
+    pub(super) fn for_tests(number: u64, user: u8, shares: &Arc<BrokerShares>) -> Self {
+        let principal = Principal::User(base::UserId::from_bytes([user; 12]));
         let owner = Owner { principal, client_id: number.to_string().into() };
-        Self::new(number, OrgId::from_bytes([1; 12]), owner, None)
+        let identity = Identity { thing: None, application: None };
+        Self::new(number, (OrgId::from_bytes([1; 12]), owner), identity, None, shares)
     }
 
     /// Its number among all sessions.
@@ -285,6 +324,16 @@ impl Session {
     /// Whose it is.
     pub const fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// For whom it is counted what it takes.
+    pub(super) const fn holder(&self) -> Holder {
+        (self.org, self.principal)
+    }
+
+    /// The principal for whom it is counted what it takes.
+    pub const fn principal(&self) -> PrincipalId {
+        self.principal
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -463,7 +512,9 @@ impl Session {
         if messages >= limits::KEPT_MESSAGES_MAX || bytes + size > limits::KEPT_BYTES_MAX {
             return Ok(Offered::Dropped);
         }
-        kept.waiting = Some((messages + 1, bytes + size));
+        if !self.count_waiting(kept, (messages + 1, bytes + size)) {
+            return Ok(Offered::Dropped);
+        }
         // With QoS 2 not before it is durable: after a crash in between, another message would have
         // its packet id, and be taken for this one by a client that has it.
         let at_once = delivery.qos != QoS::ExactlyOnce;
@@ -494,34 +545,56 @@ impl Session {
 
     /// Looks at what is in the store since the start of the program, once.
     fn look(&self, inner: &mut Inner, tables: &Tables) -> Result<(), StoreError> {
-        let Some(kept) = inner.kept.as_mut().filter(|kept| kept.waiting.is_none()) else {
+        if inner.kept.as_ref().is_none_or(|kept| kept.waiting.is_some()) {
             return Ok(());
-        };
-        let (mut messages, mut bytes, mut last) = (0, 0, 0);
-        let mut after = None;
+        }
+        let (mut found, mut after) = (FoundRows::default(), None);
         loop {
             let prefix = self.number.to_be_bytes();
-            let found = tables.scan_prefix(Table::MqttMessages, &prefix, after.as_deref(), 1000)?;
-            for (key, value) in &found {
-                match rows::seq_of(key) {
-                    0 => kept.sent = rows::sent(value),
-                    seq => {
-                        last = seq;
-                        messages += 1;
-                        bytes += value.len();
-                    }
-                }
-            }
-            match found.into_iter().last() {
+            let rows = tables.scan_prefix(Table::MqttMessages, &prefix, after.as_deref(), 1000)?;
+            rows.iter().for_each(|(key, value)| found.add(key, value));
+            match rows.into_iter().last() {
                 Some((key, _)) => after = Some(key),
                 None => break,
             }
         }
-        kept.waiting = Some((messages, bytes));
-        kept.restored = last.max(kept.sent);
-        kept.backlog = kept.backlog.filter(|_| messages > 0);
-        inner.last_seq = inner.last_seq.max(kept.restored);
+        self.learn(inner, &found);
         Ok(())
+    }
+
+    /// Takes what was found in the store, if nobody has looked since the start: until somebody does,
+    /// it changes nothing there.
+    pub(super) fn learn_rows(&self, found: &FoundRows) {
+        self.learn(&mut self.lock(), found);
+    }
+
+    fn learn(&self, inner: &mut Inner, found: &FoundRows) {
+        let ended = inner.ended;
+        let unknown = |kept: &&mut Box<Kept>| !ended && kept.waiting.is_none();
+        let Some(kept) = inner.kept.as_mut().filter(unknown) else { return };
+        let waiting = (found.messages, found.bytes);
+        kept.waiting = Some(waiting);
+        kept.held_bytes = waiting_bytes(waiting);
+        self.shares.waiting.lock().hold(self.org, self.principal, kept.held_bytes);
+        kept.sent = found.sent;
+        kept.restored = found.last.max(found.sent);
+        kept.backlog = kept.backlog.filter(|_| found.messages > 0);
+        inner.last_seq = inner.last_seq.max(kept.restored);
+    }
+
+    /// So much waits from now on; false if there is no room for that, and then nothing has changed.
+    fn count_waiting(&self, kept: &mut Kept, waiting: (usize, usize)) -> bool {
+        let (before, now) = (kept.held_bytes, waiting_bytes(waiting));
+        if now > before {
+            let mut shares = self.shares.waiting.lock();
+            if shares.take(self.org, self.principal, now - before).is_err() {
+                return false;
+            }
+        } else if now < before {
+            self.shares.waiting.lock().give_back(self.org, self.principal, before - now);
+        }
+        (kept.held_bytes, kept.waiting) = (now, Some(waiting));
+        true
     }
 
     /// Whether a look for what waits may find something.
@@ -637,7 +710,7 @@ impl Session {
     /// On a former connection it means nothing: the message may come on the present one again.
     pub(super) fn acknowledged(&self, epoch: u64, bytes: usize) -> bool {
         let mut inner = self.lock();
-        inner.is_of(epoch) && inner.forget(bytes)
+        inner.is_of(epoch) && self.forget(&mut inner, bytes)
     }
 
     /// A message of so many bytes with QoS 2 was taken on a connection. True if its row is to say so.
@@ -647,15 +720,36 @@ impl Session {
             return false;
         }
         let Some(kept) = &mut inner.kept else { return false };
-        if let Some((_, waiting)) = &mut kept.waiting {
-            *waiting = (*waiting + rows::released().len()).saturating_sub(bytes);
+        if let Some((messages, waiting)) = kept.waiting {
+            let left = (waiting + rows::released().len()).saturating_sub(bytes);
+            self.count_waiting(kept, (messages, left));
         }
         true
     }
 
     /// A message of so many bytes went to another member of a group. True if its row is to be removed.
     pub(super) fn passed_on(&self, bytes: usize) -> bool {
-        self.lock().forget(bytes)
+        self.forget(&mut self.lock(), bytes)
+    }
+
+    /// Forgets a message of so many bytes; whether it has a row.
+    fn forget(&self, inner: &mut Inner, bytes: usize) -> bool {
+        let Some(kept) = inner.kept.as_mut().filter(|_| !inner.ended) else { return false };
+        if let Some((messages, waiting)) = kept.waiting {
+            let left = (messages.saturating_sub(1), waiting.saturating_sub(bytes));
+            self.count_waiting(kept, left);
+        }
+        true
+    }
+
+    /// Ends it: nothing more comes, and what waited is given back. Returns what has to be undone.
+    pub(super) fn end(&self, inner: &mut Inner) -> (Vec<Subscription>, VecDeque<Queued>) {
+        inner.ended = true;
+        if let Some(kept) = &mut inner.kept {
+            let held = mem::take(&mut kept.held_bytes);
+            self.shares.waiting.lock().give_back(self.org, self.principal, held);
+        }
+        (mem::take(&mut inner.subscriptions), inner.clear_queue())
     }
 }
 
@@ -673,16 +767,6 @@ impl Inner {
         !self.ended && self.connection.as_ref().is_some_and(|current| current.epoch == epoch)
     }
 
-    /// Forgets a message of so many bytes; whether it has a row.
-    fn forget(&mut self, bytes: usize) -> bool {
-        let Some(kept) = self.kept.as_mut().filter(|_| !self.ended) else { return false };
-        if let Some((messages, waiting)) = &mut kept.waiting {
-            *messages = messages.saturating_sub(1);
-            *waiting = waiting.saturating_sub(bytes);
-        }
-        true
-    }
-
     fn has_room(&self, size: usize, max: usize) -> bool {
         self.queued_bytes == 0 || self.queued_bytes + size <= max
     }
@@ -690,12 +774,6 @@ impl Inner {
     fn clear_queue(&mut self) -> VecDeque<Queued> {
         self.queued_bytes = 0;
         mem::take(&mut self.queue)
-    }
-
-    /// Ends it: nothing more comes. Returns what has to be undone.
-    pub(super) fn end(&mut self) -> (Vec<Subscription>, VecDeque<Queued>) {
-        self.ended = true;
-        (mem::take(&mut self.subscriptions), self.clear_queue())
     }
 
     /// Has the connection look, and find that the session is over.

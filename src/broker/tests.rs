@@ -13,7 +13,15 @@ use super::*;
 
 pub(super) const ORG: OrgId = OrgId::from_bytes([1; 12]);
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
-const CONFIG: BrokerConfig = BrokerConfig { filters_max: 10_000, sessions_max: 10_000 };
+pub(super) const CONFIG: BrokerConfig = BrokerConfig {
+    filters_max: 1_000_000,
+    sessions_max: 10_000,
+    subscriptions_max: 1_000_000,
+    waiting_bytes_max: 1 << 30,
+    retained_max: 1_000_000,
+    retained_bytes_max: 1 << 30,
+};
+const BY: Publisher<'_> = Publisher::server();
 const IDENTITY: Identity = Identity { thing: None, application: None };
 
 /// A broker on a store that outlives it.
@@ -28,9 +36,13 @@ impl Rig {
     }
 
     pub(super) fn on(store: Arc<Watched>) -> Self {
+        Self::with(store, &CONFIG)
+    }
+
+    fn with(store: Arc<Watched>, config: &BrokerConfig) -> Self {
         let tables = Tables::new(store.clone(), Durability::Os);
-        let broker = Broker::open(tables, CONFIG, NOW).expect("the store works");
-        broker.count_retained().expect("the store works");
+        let broker = Broker::open(tables, config, &Arc::default(), NOW).expect("the store works");
+        broker.count_stored().expect("the store works");
         Self { store, broker }
     }
 
@@ -50,6 +62,11 @@ impl Rig {
     /// All that was submitted is committed.
     pub(super) async fn settle(&self) {
         self.broker.0.tables.writer().barrier().expect("room").await.expect("committed");
+    }
+
+    /// What is held of sessions, subscriptions and bytes that wait.
+    pub(super) fn held(&self) -> [u64; 3] {
+        self.broker.0.shares.held()
     }
 
     fn rows(&self) -> usize {
@@ -89,14 +106,14 @@ impl Rig {
     pub(super) async fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) {
         let properties = PublishProperties::default();
         let message = Message::new(topic, payload, (qos, retain), &properties, NOW);
-        let fan_out = self.broker.publish(ORG, message, None, Batch::default());
+        let fan_out = self.broker.publish(ORG, message, BY, Batch::default());
         let published = match fan_out.expect("a topic").expect("stored") {
             FanOut::Published(published) => published,
             FanOut::More(publishing) => {
                 publishing.finish(bounds::WITHHELD_WAIT).await.expect("stored")
             }
         };
-        assert!(published.retained);
+        assert_eq!(published.unretained, None);
         published.receipt.await.expect("stored");
     }
 
@@ -141,7 +158,7 @@ async fn a_message_with_qos_2_is_sent_to_a_kept_session_when_it_is_durable() {
     let closed_gate = rig.close_gate();
     let properties = PublishProperties::default();
     let message = Message::new("t", b"x", (QoS::ExactlyOnce, false), &properties, NOW);
-    let published = rig.broker.publish(ORG, message, None, Batch::default());
+    let published = rig.broker.publish(ORG, message, BY, Batch::default());
     // A crash now would give its number, and with it its packet id, to another message, which the
     // client would take for the same.
     let mut queued = Vec::new();
@@ -321,13 +338,14 @@ async fn no_retained_message_comes_behind_the_one_that_took_its_place() {
     let subscription = link.session.with_subscriptions(|held| held[0].clone());
     let replay = rig.broker.replay(&link.session, &subscription, NOW).expect("read");
     let replay = replay.expect("wildcards");
-    let rest = rig.broker.replay_more(link.session.clone(), replay, NOW).await.expect("read");
+    rig.broker.before_replay(&replay).await.expect("room");
+    let rest = rig.broker.replay_page(&link.session, replay, NOW).expect("read");
     let closed_gate = rig.close_gate();
     let properties = PublishProperties::default();
     let message = Message::new(&last, b"new", (QoS::AtMostOnce, true), &properties, NOW);
-    let published = rig.broker.publish(ORG, message, None, Batch::default());
+    let published = rig.broker.publish(ORG, message, BY, Batch::default());
     let rest = rest.expect("another page");
-    rig.broker.replay_more(link.session.clone(), rest, NOW).await.expect("read");
+    rig.broker.replay_page(&link.session, rest, NOW).expect("read");
     drop(closed_gate);
     let queued = rig.take(&link, 0).await;
     let mut of_last = queued.iter().filter_map(delivery).filter(|d| d.message.topic() == last);
@@ -350,6 +368,60 @@ async fn who_was_taken_over_takes_nothing_from_its_successor() {
 }
 
 #[tokio::test]
+async fn what_came_last_of_an_organisation_that_is_gone_is_forgotten_too() {
+    let rig = Rig::new();
+    let closed_gate = rig.close_gate();
+    let properties = PublishProperties::default();
+    let message = Message::new("r", b"x", (QoS::AtMostOnce, true), &properties, NOW);
+    drop(rig.broker.publish(ORG, message, BY, Batch::default()));
+    rig.broker.forget_retained(ORG).expect("removed");
+    assert_eq!(rig.broker.load().retained, 1, "it is not committed");
+    drop(closed_gate);
+    while rig.broker.load().retained > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_above_the_share_keeps_what_waits_and_gets_no_more() {
+    let config = BrokerConfig { waiting_bytes_max: 64 * 4096, ..CONFIG };
+    let rig = Rig::with(Arc::default(), &config);
+    let kept = |name: &str, user: u8| {
+        let principal = Principal::User(UserId::from_bytes([user; 12]));
+        let owner = Owner { principal, client_id: name.into() };
+        let outbox = Arc::new(Outbox::new(true));
+        rig.broker.begin(&owner, (ORG, IDENTITY), 1000, (&outbox, &|| true)).expect("room")
+    };
+    let (greedy, other) = (kept("greedy", 1), kept("other", 2));
+    rig.subscribe(&greedy, "greedy", 1).await;
+    rig.subscribe(&other, "other", 1).await;
+    rig.broker.leave(greedy.clone(), 1000, Vec::new(), NOW);
+    rig.broker.leave(other.clone(), 1000, Vec::new(), NOW);
+    let payload = vec![0; 4096 - 128];
+    for _ in 0..80 {
+        rig.publish("greedy", &payload, QoS::AtLeastOnce, false).await;
+    }
+    let dropped = rig.broker.load().dropped;
+    assert!((20..40).contains(&dropped), "{dropped}");
+    rig.publish("other", &payload, QoS::AtLeastOnce, false).await;
+    assert_eq!(rig.broker.load().dropped, dropped, "the other one has room");
+    // After a restart it is as before, and what goes is room again.
+    let held = rig.held();
+    rig.settle().await;
+    let rig = Rig::with(rig.store, &config);
+    assert_eq!(rig.held(), held);
+    let link = rig.resume("greedy").expect("kept");
+    let queued = rig.take(&link, usize::MAX).await;
+    assert_eq!(queued.len() as u64, 80 - dropped);
+    for delivery in queued.iter().filter_map(delivery) {
+        rig.broker.acknowledged(&link, delivery.seq, delivery.row_len());
+    }
+    assert_eq!(rig.held(), [2, 2, 4096]);
+    rig.publish("greedy", &payload, QoS::AtLeastOnce, false).await;
+    assert_eq!(rig.broker.load().dropped, 0);
+}
+
+#[tokio::test]
 async fn retained_messages_of_an_organisation_that_is_gone_are_counted_once() {
     let rig = Rig::new();
     for number in 0..1200 {
@@ -358,7 +430,7 @@ async fn retained_messages_of_an_organisation_that_is_gone_are_counted_once() {
     let other = OrgId::from_bytes([2; 12]);
     let properties = PublishProperties::default();
     let message = Message::new("r", b"x", (QoS::AtMostOnce, true), &properties, NOW);
-    drop(rig.broker.publish(other, message, None, Batch::default()));
+    drop(rig.broker.publish(other, message, BY, Batch::default()));
     rig.settle().await;
     let closed_gate = rig.close_gate();
     rig.broker.forget_retained(ORG).expect("removed");

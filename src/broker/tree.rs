@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base::pool::OverShare;
 use base::topic;
 use mqtt::QoS;
 use smallvec::SmallVec;
 
-use super::limits;
 use super::message::SubscriptionIds;
 use super::session::Session;
+use super::shares::{Holder, InTree, Ledger};
 
 /// The options of a subscription that a publish asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +46,6 @@ pub(super) struct Match {
 /// Everybody who gets a message; mostly one.
 pub(super) type Matches = SmallVec<[Match; 2]>;
 
-/// The filters are not granted: there is no room in the tree.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooWild;
-
 /// The subscriptions of an organisation.
 #[derive(Default)]
 pub(super) struct Tree {
@@ -56,8 +53,15 @@ pub(super) struct Tree {
     wild: Node,
     /// Levels of filters with wildcards.
     levels: usize,
-    /// Different filters; each member of a group counts.
-    filters: usize,
+}
+
+/// For whom it is counted that a filter is there: for the session that has it longest.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Payers {
+    /// The filter itself; none if it is only shared: of that each member counts.
+    filter: Option<Holder>,
+    /// Its levels, if it has wildcards.
+    levels: Option<Holder>,
 }
 
 /// The filters that begin with the levels that lead here.
@@ -94,58 +98,78 @@ struct Group {
 }
 
 impl Tree {
-    /// How many different filters there are.
-    pub(super) const fn filters(&self) -> usize {
-        self.filters
-    }
-
     /// Adds a subscription, or changes its options.
+    ///
+    /// # Errors
+    /// There is no room for another filter; nothing has changed.
     pub(super) fn insert(
         &mut self,
         filter: &str,
         session: &Arc<Session>,
         options: Options,
-    ) -> Result<(), TooWild> {
+        ledger: &mut impl Ledger,
+    ) -> Result<(), OverShare> {
         let shared = topic::parse_shared(filter);
         let inner = shared.map_or(filter, |shared| shared.filter);
-        let subscribers = if !is_wild(inner) {
-            self.exact.entry(inner.into()).or_default()
-        } else {
-            let mut made = 0;
-            let room = limits::WILDCARD_LEVELS_MAX.saturating_sub(self.levels);
-            if inner.split('/').count() > room {
-                return Err(TooWild);
-            }
-            let subscribers = self.wild.at_or_made(inner, &mut made);
-            self.levels += made;
-            subscribers
+        let there = self.at(inner);
+        let before = there.map(Subscribers::payers).unwrap_or_default();
+        let is_new = match shared {
+            Some(shared) => !there.is_some_and(|there| there.has_member(shared.group, session)),
+            None => before.filter.is_none(),
         };
-        self.filters += match shared {
+        let new_levels = if before.levels.is_none() { wild_levels(inner) } else { 0 };
+        let new = InTree { filters: u64::from(is_new), levels: new_levels };
+        if new != InTree::default() {
+            ledger.take(session.holder(), new)?;
+        }
+        let subscribers = if is_wild(inner) {
+            self.wild.at_or_made(inner, &mut self.levels)
+        } else {
+            self.exact.entry(inner.into()).or_default()
+        };
+        match shared {
             Some(shared) => subscribers.join(shared, session, options),
             None => subscribers.members.insert(session, options),
-        };
+        }
+        let after = subscribers.payers();
+        // Who has it longer pays from now on.
+        let filter = before.filter.map(|before| (Some(before), after.filter));
+        let levels = before.levels.map(|before| (Some(before), after.levels));
+        pass_on(inner, filter.unwrap_or_default(), levels.unwrap_or_default(), ledger);
         Ok(())
     }
 
     /// Removes a subscription, if it is there.
-    pub(super) fn remove(&mut self, filter: &str, session: &Session) {
+    pub(super) fn remove(&mut self, filter: &str, session: &Session, ledger: &mut impl Ledger) {
         let shared = topic::parse_shared(filter);
         let inner = shared.map_or(filter, |shared| shared.filter);
-        let leave = |subscribers: &mut Subscribers| match shared {
-            Some(shared) => subscribers.leave(shared.group, session),
-            None => subscribers.members.remove(session.number()),
+        let mut leave = |subscribers: &mut Subscribers| {
+            let before = subscribers.payers();
+            match shared {
+                Some(shared) if subscribers.leave(shared.group, session) => {
+                    ledger.give_back(session.holder(), InTree { filters: 1, levels: 0 });
+                }
+                Some(_) => {}
+                None => subscribers.members.remove(session.number()),
+            }
+            let after = subscribers.payers();
+            let (filter, levels) = ((before.filter, after.filter), (before.levels, after.levels));
+            pass_on(inner, filter, levels, ledger);
         };
-        self.filters -= if !is_wild(inner) {
-            let Some(subscribers) = self.exact.get_mut(inner) else { return };
-            let gone = leave(subscribers);
+        if is_wild(inner) {
+            let mut levels = inner.split('/');
+            self.wild.remove(&mut levels, &mut self.levels, leave);
+        } else if let Some(subscribers) = self.exact.get_mut(inner) {
+            leave(subscribers);
             if subscribers.is_empty() {
                 self.exact.remove(inner);
             }
-            gone
-        } else {
-            let mut levels = inner.split('/');
-            self.wild.remove(&mut levels, &mut self.levels, leave)
-        };
+        }
+    }
+
+    /// Those of a filter, if there are any.
+    fn at(&self, filter: &str) -> Option<&Subscribers> {
+        if is_wild(filter) { self.wild.at(filter) } else { self.exact.get(filter) }
     }
 
     /// Collects everybody who gets a message with this topic; each once, and once more for each
@@ -168,11 +192,7 @@ impl Tree {
 
     /// Another member of a shared subscription.
     pub(super) fn other_member(&self, shared: &Shared, than: u64) -> Option<Match> {
-        let subscribers = match is_wild(&shared.filter) {
-            false => self.exact.get(&*shared.filter),
-            true => self.wild.at(&shared.filter),
-        };
-        let groups = &subscribers?.groups;
+        let groups = &self.at(&shared.filter)?.groups;
         groups.iter().find(|group| group.shared.group == shared.group)?.choose(Some(than))
     }
 }
@@ -188,6 +208,29 @@ struct Visit {
 
 fn is_wild(filter: &str) -> bool {
     filter.contains(['+', '#'])
+}
+
+/// What the levels of a filter count: each of them, even if others begin in the same way. Who has
+/// which is the same then whatever others do.
+fn wild_levels(filter: &str) -> u64 {
+    if is_wild(filter) { filter.split('/').count() as u64 } else { 0 }
+}
+
+/// Counts a filter, and its levels, for another one than before, or for nobody any more.
+fn pass_on(
+    filter: &str,
+    (before, after): (Option<Holder>, Option<Holder>),
+    (levels_before, levels_after): (Option<Holder>, Option<Holder>),
+    ledger: &mut impl Ledger,
+) {
+    let one = InTree { filters: 1, levels: 0 };
+    let levels = InTree { filters: 0, levels: wild_levels(filter) };
+    for (before, after, amount) in [(before, after, one), (levels_before, levels_after, levels)] {
+        if before != after && amount != InTree::default() {
+            before.inspect(|before| ledger.give_back(*before, amount));
+            after.inspect(|after| ledger.hold(*after, amount));
+        }
+    }
 }
 
 /// A client whose subscriptions overlap gets a message once, with the highest QoS and all
@@ -251,34 +294,30 @@ impl Node {
         &mut self,
         levels: &mut impl Iterator<Item = &'f str>,
         count: &mut usize,
-        leave: impl FnOnce(&mut Subscribers) -> usize,
-    ) -> usize {
+        mut leave: impl FnMut(&mut Subscribers),
+    ) {
         match levels.next() {
             None => leave(&mut self.here),
             Some("#") => {
-                let gone = leave(&mut self.below);
-                if gone > 0 && self.below.is_empty() {
-                    *count -= 1;
-                }
-                gone
+                let was_empty = self.below.is_empty();
+                leave(&mut self.below);
+                *count -= usize::from(!was_empty && self.below.is_empty());
             }
             Some("+") => {
-                let Some(node) = &mut self.plus else { return 0 };
-                let gone = node.remove(levels, count, leave);
+                let Some(node) = &mut self.plus else { return };
+                node.remove(levels, count, leave);
                 if node.is_empty() {
                     self.plus = None;
                     *count -= 1;
                 }
-                gone
             }
             Some(level) => {
-                let Some(node) = self.levels.get_mut(level) else { return 0 };
-                let gone = node.remove(levels, count, leave);
+                let Some(node) = self.levels.get_mut(level) else { return };
+                node.remove(levels, count, leave);
                 if node.is_empty() {
                     self.levels.remove(level);
                     *count -= 1;
                 }
-                gone
             }
         }
     }
@@ -324,41 +363,44 @@ impl Subscribers {
         matches!(self.members, Members::None) && self.groups.is_empty()
     }
 
-    /// How many filters are new with it.
-    fn join(
-        &mut self,
-        shared: topic::Shared<'_>,
-        session: &Arc<Session>,
-        options: Options,
-    ) -> usize {
-        let known = self.groups.iter().position(|group| *group.shared.group == *shared.group);
-        let index = known.unwrap_or_else(|| {
+    /// For whom it is counted that they are there.
+    fn payers(&self) -> Payers {
+        let filter = self.members.first().map(|session| session.holder());
+        let of_group = || self.groups.first()?.members.first().map(|(session, _)| session.holder());
+        Payers { filter, levels: filter.or_else(of_group) }
+    }
+
+    fn group(&self, name: &str) -> Option<usize> {
+        self.groups.iter().position(|known| *known.shared.group == *name)
+    }
+
+    fn has_member(&self, group: &str, session: &Session) -> bool {
+        let group = self.group(group).and_then(|index| self.groups.get(index));
+        let is = |(member, _): &(Arc<Session>, Options)| member.number() == session.number();
+        group.is_some_and(|group| group.members.iter().any(is))
+    }
+
+    fn join(&mut self, shared: topic::Shared<'_>, session: &Arc<Session>, options: Options) {
+        let index = self.group(shared.group).unwrap_or_else(|| {
             let shared =
                 Arc::new(Shared { group: shared.group.into(), filter: shared.filter.into() });
             self.groups.push(Group { shared, members: Vec::new(), next: AtomicUsize::new(0) });
             self.groups.len() - 1
         });
-        let Some(group) = self.groups.get_mut(index) else { return 0 };
+        let Some(group) = self.groups.get_mut(index) else { return };
         match group.members.iter_mut().find(|(member, _)| Arc::ptr_eq(member, session)) {
-            Some(member) => {
-                member.1 = options;
-                0
-            }
-            None => {
-                group.members.push((session.clone(), options));
-                1
-            }
+            Some(member) => member.1 = options,
+            None => group.members.push((session.clone(), options)),
         }
     }
 
-    fn leave(&mut self, group: &str, session: &Session) -> usize {
-        let Some(index) = self.groups.iter().position(|known| *known.shared.group == *group) else {
-            return 0;
-        };
-        let Some(group) = self.groups.get_mut(index) else { return 0 };
+    /// Whether it was a member.
+    fn leave(&mut self, group: &str, session: &Session) -> bool {
+        let Some(index) = self.group(group) else { return false };
+        let Some(group) = self.groups.get_mut(index) else { return false };
         let before = group.members.len();
         group.members.retain(|(member, _)| member.number() != session.number());
-        let gone = before - group.members.len();
+        let gone = group.members.len() < before;
         if group.members.is_empty() {
             self.groups.swap_remove(index);
         }
@@ -398,13 +440,18 @@ impl Match {
 }
 
 impl Members {
-    /// How many filters are new with it.
-    fn insert(&mut self, session: &Arc<Session>, options: Options) -> usize {
+    /// The one that is there longest.
+    fn first(&self) -> Option<&Arc<Session>> {
         match self {
-            Self::None => {
-                *self = Self::One(session.clone(), options);
-                return 1;
-            }
+            Self::None => None,
+            Self::One(session, _) => Some(session),
+            Self::Many(members) => members.values().next().map(|(session, _)| session),
+        }
+    }
+
+    fn insert(&mut self, session: &Arc<Session>, options: Options) {
+        match self {
+            Self::None => *self = Self::One(session.clone(), options),
             Self::One(first, held) if Arc::ptr_eq(first, session) => *held = options,
             Self::One(first, held) => {
                 let first = (first.number(), (first.clone(), *held));
@@ -415,25 +462,18 @@ impl Members {
                 members.insert(session.number(), (session.clone(), options));
             }
         }
-        0
     }
 
-    /// How many filters are gone with it.
-    fn remove(&mut self, number: u64) -> usize {
+    fn remove(&mut self, number: u64) {
         match self {
-            Self::One(session, _) if session.number() == number => {
-                *self = Self::None;
-                1
-            }
+            Self::One(session, _) if session.number() == number => *self = Self::None,
             Self::Many(members) => {
                 members.remove(&number);
-                let gone = members.is_empty();
-                if gone {
+                if members.is_empty() {
                     *self = Self::None;
                 }
-                usize::from(gone)
             }
-            Self::None | Self::One(..) => 0,
+            Self::None | Self::One(..) => {}
         }
     }
 }
@@ -463,8 +503,11 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
+    use base::limits;
+    use base::pool::{Pool, Whose};
     use proptest::prelude::*;
 
+    use super::super::shares::BrokerShares;
     use super::*;
 
     const OPTIONS: Options =
@@ -479,35 +522,38 @@ mod tests {
         found
     }
 
-    fn sessions(count: u64) -> Vec<Arc<Session>> {
-        (0..count).map(|number| Arc::new(Session::for_tests(number))).collect()
+    /// Of a user each, and where it is counted what they have.
+    fn sessions(count: u64) -> (Vec<Arc<Session>>, Arc<BrokerShares>) {
+        let shares = Arc::default();
+        let session = |number| Arc::new(Session::for_tests(number, number as u8, &shares));
+        ((0..count).map(session).collect(), shares)
     }
 
     #[test]
     fn who_subscribed_twice_gets_a_message_once_with_all_identifiers() {
         let mut tree = Tree::default();
-        let sessions = sessions(2);
+        let (sessions, shares) = sessions(2);
         for (id, filter) in [(1, "a/b"), (2, "a/+"), (3, "#"), (4, "a/b/#"), (5, "a/c")] {
             let options = Options { id: Some(id), ..OPTIONS };
-            assert_eq!(tree.insert(filter, &sessions[0], options), Ok(()));
+            assert_eq!(tree.insert(filter, &sessions[0], options, &mut &*shares), Ok(()));
         }
-        assert_eq!(tree.insert("$share/g/a/#", &sessions[0], OPTIONS), Ok(()));
+        assert_eq!(tree.insert("$share/g/a/#", &sessions[0], OPTIONS, &mut &*shares), Ok(()));
         let own = Options { no_local: true, ..OPTIONS };
-        assert_eq!(tree.insert("a/b", &sessions[1], own), Ok(()));
+        assert_eq!(tree.insert("a/b", &sessions[1], own, &mut &*shares), Ok(()));
         let mut found = matching(&tree, "a/b", None);
         found.iter_mut().for_each(|(_, ids)| ids.sort_unstable());
         assert_eq!(found, [(0, vec![]), (0, vec![1, 2, 3, 4]), (1, vec![])]);
         assert_eq!(matching(&tree, "a/b", Some(1)).len(), 2);
         assert_eq!(matching(&tree, "$x/b", None), []);
-        assert_eq!(tree.filters(), 6);
+        assert_eq!(shares.in_trees().filters, 6);
     }
 
     #[test]
     fn members_of_a_group_take_turns() {
         let mut tree = Tree::default();
-        let sessions = sessions(3);
+        let (sessions, shares) = sessions(3);
         for session in &sessions {
-            assert_eq!(tree.insert("$share/g/a/+", session, OPTIONS), Ok(()));
+            assert_eq!(tree.insert("$share/g/a/+", session, OPTIONS, &mut &*shares), Ok(()));
         }
         let turns: Vec<_> = (0..4).flat_map(|_| matching(&tree, "a/b", None)).collect();
         assert_eq!(turns.iter().map(|turn| turn.0).collect::<Vec<_>>(), [0, 1, 2, 0]);
@@ -519,24 +565,62 @@ mod tests {
             assert_ne!(other.session.number(), 1);
         }
         for session in &sessions {
-            tree.remove("$share/g/a/+", session);
+            tree.remove("$share/g/a/+", session, &mut &*shares);
         }
         assert!(tree.wild.is_empty() && tree.other_member(&shared, 1).is_none());
     }
 
     #[test]
-    fn wildcards_have_a_bound() {
+    fn wildcards_have_a_bound_and_nobody_takes_all_of_them() {
         let mut tree = Tree::default();
-        let session = &sessions(1)[0];
-        let mut granted = 0;
-        for number in 0.. {
-            match tree.insert(&format!("+/{number}{}", "/x".repeat(98)), session, OPTIONS) {
-                Ok(()) => granted += 1,
-                Err(TooWild) => break,
+        let (sessions, shares) = sessions(2);
+        let mut fill = |session: &Arc<Session>, prefix: &str| {
+            let filter = |number| format!("{prefix}/+/{number}{}", "/x".repeat(97));
+            (0..).find_map(|number| {
+                let ledger = &mut &*shares;
+                tree.insert(&filter(number), session, OPTIONS, ledger)
+                    .err()
+                    .map(|over| (number, over))
+            })
+        };
+        let over = |whose| OverShare { pool: Pool::WildcardLevels, whose };
+        let max = limits::ORG_WILDCARD_LEVELS_MAX;
+        let first = fill(&sessions[0], "a").expect("a bound");
+        assert_eq!(first, ((max - max / 16) / 100, over(Whose::Principal)));
+        let second = fill(&sessions[1], "b").expect("a bound");
+        assert_eq!((second.0 > 90, second.1), (true, over(Whose::Org)));
+        assert_eq!(tree.insert("a", &sessions[0], OPTIONS, &mut &*shares), Ok(()));
+    }
+
+    #[test]
+    fn who_has_a_filter_longest_pays_for_it() {
+        let mut tree = Tree::default();
+        let (sessions, shares) = sessions(3);
+        let check = |held: &[(u64, u64)]| {
+            let of = |session: &Arc<Session>| shares.in_trees_of(session.holder());
+            let found: Vec<_> = sessions.iter().map(|s| (of(s).filters, of(s).levels)).collect();
+            assert_eq!(found, held);
+        };
+        let steps: [(&str, usize, bool, [(u64, u64); 3]); 9] = [
+            ("a/+", 1, true, [(0, 0), (1, 2), (0, 0)]),
+            ("a/+", 2, true, [(0, 0), (1, 2), (0, 0)]),
+            ("a/+", 0, true, [(1, 2), (0, 0), (0, 0)]),
+            ("$share/g/a/+", 2, true, [(1, 2), (0, 0), (1, 0)]),
+            ("a/+", 0, false, [(0, 0), (1, 2), (1, 0)]),
+            ("a/+", 1, false, [(0, 0), (0, 0), (2, 2)]),
+            ("a/+", 2, false, [(0, 0), (0, 0), (1, 2)]),
+            ("a/+", 2, false, [(0, 0), (0, 0), (1, 2)]),
+            ("$share/g/a/+", 2, false, [(0, 0), (0, 0), (0, 0)]),
+        ];
+        for (filter, session, adds, expected) in steps {
+            let session = &sessions[session];
+            if adds {
+                assert_eq!(tree.insert(filter, session, OPTIONS, &mut &*shares), Ok(()));
+            } else {
+                tree.remove(filter, session, &mut &*shares);
             }
+            check(&expected);
         }
-        assert_eq!(granted, limits::WILDCARD_LEVELS_MAX / 99);
-        assert_eq!(tree.insert("a", session, OPTIONS), Ok(()));
     }
 
     proptest! {
@@ -548,19 +632,20 @@ mod tests {
             ),
             name in "([ab]|)/[ab]|a|a/b/a|a/b/b/b",
         ) {
-            let sessions = sessions(3);
+            let (sessions, shares) = sessions(3);
             let mut tree = Tree::default();
             let mut model: Vec<(String, u64)> = Vec::new();
             for (filter, session, add) in steps {
                 let known = model.iter().position(|(f, s)| *f == filter && *s == session);
                 let subscriber = &sessions[session as usize];
                 if add {
-                    prop_assert_eq!(tree.insert(&filter, subscriber, OPTIONS), Ok(()));
+                    let inserted = tree.insert(&filter, subscriber, OPTIONS, &mut &*shares);
+                    prop_assert_eq!(inserted, Ok(()));
                     if known.is_none() {
                         model.push((filter, session));
                     }
                 } else {
-                    tree.remove(&filter, subscriber);
+                    tree.remove(&filter, subscriber, &mut &*shares);
                     known.map(|position| model.remove(position));
                 }
             }
@@ -577,12 +662,13 @@ mod tests {
             let mut filters: Vec<_> = model.iter().map(|(filter, _)| filter).collect();
             filters.sort();
             filters.dedup();
-            prop_assert_eq!(tree.filters(), filters.len());
+            let levels = filters.iter().map(|filter| wild_levels(filter)).sum();
+            prop_assert_eq!(shares.in_trees(), InTree { filters: filters.len() as u64, levels });
             for (filter, session) in &model {
-                tree.remove(filter, &sessions[*session as usize]);
+                tree.remove(filter, &sessions[*session as usize], &mut &*shares);
             }
             prop_assert!(tree.wild.is_empty() && tree.exact.is_empty());
-            prop_assert_eq!((tree.filters(), tree.levels), (0, 0));
+            prop_assert_eq!((shares.in_trees(), tree.levels), (InTree::default(), 0));
         }
     }
 }

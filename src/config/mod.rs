@@ -196,11 +196,18 @@ sections! {
         sessions_per_principal: usize = 10_000,
         /// Commands a second for one session; a deflated request counts as one more. 0 is no limit.
         commands_per_s: u32 = 100,
-        /// Distinct filters of ordinary topics, of which a client gets a tenth (but ten) and an
-        /// organisation half when there are others; 0 refuses every subscription to them.
+        /// Distinct filters of ordinary topics; 0 refuses every subscription to them.
         broker_filters: usize = 1_000_000,
         /// MQTT sessions with subscriptions, those of clients that are away included.
         broker_links: usize = 1_000_000,
+        /// Subscriptions of MQTT sessions.
+        subscriptions: u64 = 4_000_000,
+        /// Retained messages.
+        retained_messages: u64 = 5_000_000,
+        /// Their bytes.
+        retained_bytes: u64 = 1_073_741_824,
+        /// Bytes that wait for MQTT clients that are away.
+        kept_bytes: u64 = 17_179_869_184,
     }
     /// `[files]`: what things and organisations may store.
     files: Files {

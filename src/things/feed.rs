@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use base::{OrgId, ThingKey, limits, topic};
+use base::{OrgId, ThingKey, topic};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rules::directory::{Push, Session, Who};
@@ -221,15 +221,15 @@ impl Feed {
         let _ = self.wildcards.set(wildcards);
     }
 
-    /// Subscribes a session's connection to one topic of a thing of its current organisation; none
-    /// when there are as many subscriptions as there may be. `name` is the topic to show.
+    /// Subscribes a session's connection to one topic of a thing of its current organisation. `name`
+    /// is the topic to show. How many there may be is said where subscriptions are granted.
     pub fn subscribe(
         self: &Arc<Self>,
         session: &Arc<Session>,
         thing: &ThingKey,
         topic: Topic<'_>,
         name: &str,
-    ) -> Option<Subscription> {
+    ) -> Subscription {
         let org = session.org_id();
         let reader = Arc::new(Reader { session: session.clone(), name: name.into() });
         let topic = name_of(thing, topic).into_boxed_str();
@@ -237,16 +237,13 @@ impl Feed {
     }
 
     /// Notes that somebody in the organisation has subscribed to this filter, which
-    /// [`may_match`]; none when there are as many subscriptions as there may be.
-    pub fn subscribe_wild(self: &Arc<Self>, org: OrgId, filter: &str) -> Option<Subscription> {
+    /// [`may_match`].
+    pub fn subscribe_wild(self: &Arc<Self>, org: OrgId, filter: &str) -> Subscription {
         self.add(org, What::Wild(filter.into()))
     }
 
-    fn add(self: &Arc<Self>, org: OrgId, what: What) -> Option<Subscription> {
+    fn add(self: &Arc<Self>, org: OrgId, what: What) -> Subscription {
         let mut orgs = self.orgs.write();
-        if self.subscriptions.load(Ordering::Relaxed) >= limits::FEED_SUBSCRIPTIONS_MAX {
-            return None;
-        }
         self.subscriptions.fetch_add(1, Ordering::Relaxed);
         let readers = orgs.entry(org).or_default();
         match &what {
@@ -255,7 +252,7 @@ impl Feed {
             }
             What::Wild(filter) => *readers.wild.entry(filter.clone()).or_default() += 1,
         }
-        Some(Subscription { feed: self.clone(), org, what })
+        Subscription { feed: self.clone(), org, what }
     }
 
     /// Whether anybody in the organisation has subscribed to anything.
@@ -462,8 +459,8 @@ mod tests {
         let publish = |org, value: &str| feed.publish(org, &thing, topic, || value.to_owned());
         feed.publish(org, &thing, topic, || unreachable!("nobody wants to know"));
 
-        let own = feed.subscribe(&one, &thing, topic, "thing/self/property/t").expect("room");
-        let other = feed.subscribe(&two, &thing, topic, "thing/one/property/t").expect("room");
+        let own = feed.subscribe(&one, &thing, topic, "thing/self/property/t");
+        let other = feed.subscribe(&two, &thing, topic, "thing/one/property/t");
         assert!(feed.is_watched(org));
         publish(org, "1");
         publish(OrgId::from_bytes([9; 12]), "2");
@@ -475,8 +472,8 @@ mod tests {
         feed.publish(org, &strange, topic, || unreachable!("that is everybody's own"));
         assert!(broker.take().is_empty());
 
-        let wild = feed.subscribe_wild(org, "thing/+/property/t").expect("room");
-        let again = feed.subscribe_wild(org, "thing/+/property/t").expect("room");
+        let wild = feed.subscribe_wild(org, "thing/+/property/t");
+        let again = feed.subscribe_wild(org, "thing/+/property/t");
         drop((own, wild));
         publish(org, "3");
         assert_eq!((pushed(&first).len(), pushed(&second).len(), broker.take().len()), (0, 1, 1));

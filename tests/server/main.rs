@@ -3,6 +3,7 @@
 mod administration;
 mod audit;
 mod backup;
+mod broker_shares;
 mod browsers;
 mod client_certificates;
 mod client_tls;

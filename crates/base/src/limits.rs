@@ -434,9 +434,6 @@ pub const FILTER_BYTES_MAX: usize = 1024;
 /// Subscriptions of one MQTT connection.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;
 
-/// Subscriptions to topics of things, of all connections; one costs about 300 bytes.
-pub const FEED_SUBSCRIPTIONS_MAX: usize = 1_000_000;
-
 /// Replies kept for a subscriber with the same login, in case the asker is gone.
 pub const UNCLAIMED_MAX: usize = 100;
 
@@ -483,7 +480,14 @@ pub const WITHHELD_POLL: Duration = Duration::from_millis(250);
 pub const STORE_ROOM_POLL: Duration = Duration::from_millis(5);
 
 /// Wills that wait for their delay.
-pub const DELAYED_WILLS_MAX: usize = 10_000;
+pub const DELAYED_WILLS_MAX: u64 = 10_000;
+
+/// Levels of all filters with wildcards: some 300 MB.
+pub const WILDCARD_LEVELS_MAX: u64 = 2_000_000;
+
+/// Of these, those of one organisation. A publish looks at those that its topic passes, so this bounds
+/// what a publish can cost: some milliseconds if a client sets its mind to it.
+pub const ORG_WILDCARD_LEVELS_MAX: u64 = 150_000;
 
 /// Points of telemetry in one `*.batch`. A frame of the default size holds half as many of the
 /// shortest kind.

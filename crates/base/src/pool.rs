@@ -125,6 +125,79 @@ pools! {
         makes_way: MakesWay::Holder("the oldest ended session"),
         refused: "Nothing: older ones are forgotten.",
     };
+    MqttSessions: PoolInfo {
+        name: "mqtt_sessions",
+        unit: "MQTT sessions with subscriptions",
+        max: Max::Key("limits.broker_links", 1_000_000),
+        reason: "The session of an MQTT client that subscribed takes a kilobyte or two of memory. Kept \
+                 sessions, whose clients may be away, are among them.",
+        makes_way: MakesWay::Nobody,
+        refused: "The client goes on without: SUBACK 0x97, before MQTT 5: 0x80.",
+    };
+    Subscriptions: PoolInfo {
+        name: "subscriptions",
+        unit: "subscriptions",
+        max: Max::Key("limits.subscriptions", 4_000_000),
+        reason: "Each subscription of each MQTT session, to topics of things and replies, too, takes \
+                 some hundred bytes of memory.",
+        makes_way: MakesWay::Nobody,
+        refused: "SUBACK 0x97, before MQTT 5: 0x80.",
+    };
+    TopicFilters: PoolInfo {
+        name: "topic_filters",
+        unit: "topic filters",
+        max: Max::Key("limits.broker_filters", 1_000_000),
+        reason: "Each different filter of an organisation (each member of a shared subscription) takes \
+                 some hundred bytes beside its subscriptions. It is counted for the session that has it \
+                 longest.",
+        makes_way: MakesWay::Nobody,
+        refused: "SUBACK 0x97, before MQTT 5: 0x80.",
+    };
+    WildcardLevels: PoolInfo {
+        name: "wildcard_levels",
+        unit: "levels of filters with wildcards",
+        max: Max::Fixed(limits::WILDCARD_LEVELS_MAX),
+        reason: "A publish looks at those that its topic passes: the levels of all filters with \
+                 wildcards bound what it can cost. Of one organisation there are 150,000 at most.",
+        makes_way: MakesWay::Nobody,
+        refused: "SUBACK 0x97, before MQTT 5: 0x80.",
+    };
+    RetainedMessages: PoolInfo {
+        name: "retained_messages",
+        unit: "retained messages",
+        max: Max::Key("limits.retained_messages", 5_000_000),
+        reason: "They are on the disk, and counted at each start.",
+        makes_way: MakesWay::Nobody,
+        refused: "The message goes to who is subscribed and is not retained: PUBACK or PUBREC 0x97. \
+                  Before MQTT 5 and with QoS 0, where nobody can be told, the topic has none then; the \
+                  log and tr50d_mqtt_publishes_refused_total say so.",
+    };
+    RetainedBytes: PoolInfo {
+        name: "retained_bytes",
+        unit: "bytes of retained messages",
+        max: Max::Key("limits.retained_bytes", 1024 * 1024 * 1024),
+        reason: "They are on the disk. One that takes the place of another adds what it is longer.",
+        makes_way: MakesWay::Nobody,
+        refused: "As with retained_messages.",
+    };
+    KeptBytes: PoolInfo {
+        name: "kept_bytes",
+        unit: "bytes that wait in kept MQTT sessions",
+        max: Max::Key("limits.kept_bytes", 16 * 1024 * 1024 * 1024),
+        reason: "Messages with QoS 1 and 2 for clients that are away are on the disk, in each session in \
+                 whole blocks of 4 KiB. They are counted for the client that they wait for.",
+        makes_way: MakesWay::Nobody,
+        refused: "What comes for the client is lost to it, and counted in \
+                  tr50d_broker_messages_dropped_total; the publisher sees nothing.",
+    };
+    DelayedWills: PoolInfo {
+        name: "delayed_wills",
+        unit: "wills that wait for their delay",
+        max: Max::Fixed(limits::DELAYED_WILLS_MAX),
+        reason: "Each is a message in memory, and a timer.",
+        makes_way: MakesWay::Nobody,
+        refused: "Its will is published at once.",
+    };
     LongWork: PoolInfo {
         name: "long_work",
         unit: "long commands that wait",

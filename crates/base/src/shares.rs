@@ -15,9 +15,12 @@ use crate::OrgId;
 use crate::pool::{MakesWay, OverShare, Pool, Pools, Usage, Whose};
 
 /// A pool, and who holds how much of it. `P` is a principal, or whoever acts in an organisation.
+#[derive(Debug)]
 pub struct Shares<P> {
     pool: Pool,
     max: u64,
+    /// Of that, what one organisation may have.
+    org_max: u64,
     pools: Arc<Pools>,
     usage: Arc<Usage>,
     tenants: Level<OrgId>,
@@ -45,6 +48,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         Self {
             pool,
             max,
+            org_max: u64::MAX,
             pools: pools.clone(),
             usage,
             tenants: Level::default(),
@@ -54,12 +58,22 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         }
     }
 
+    /// One organisation may have so much of it, and no more: what it has costs the organisation's own
+    /// people something. They share it as they share their organisation's part.
+    #[must_use]
+    pub fn with_org_max(self, org_max: u64) -> Self {
+        Self { org_max, ..self }
+    }
+
     /// Takes so much.
     ///
     /// # Errors
     ///
     /// There is no room for it; nothing was taken.
     pub fn take(&mut self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
+        if amount == 0 {
+            return Ok(());
+        }
         self.check(org, who, amount).inspect_err(|_| self.usage.count_refused())?;
         self.hold(org, who, amount);
         Ok(())
@@ -142,6 +156,11 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         self.principals.get(&org).map_or(0, |principals| principals.held)
     }
 
+    /// What a principal holds in an organisation.
+    pub fn held_by_principal(&self, org: OrgId, who: P) -> u64 {
+        self.principals.get(&org).map_or(0, |principals| principals.of(&who))
+    }
+
     /// Who loses some, so that this principal gets it: one of the tenant that holds most, or of its
     /// own if no other holds more; there and in the organisation it is found in the same way. None
     /// if everybody else has no more than it would have.
@@ -183,6 +202,10 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         };
         let nobody = Level::default();
         let principals = self.principals.get(&org).unwrap_or(&nobody);
+        if principals.held.saturating_add(amount) > self.org_max {
+            return over(Whose::Org);
+        }
+        let max = max.min(self.org_max);
         match principals.may_have(&who, amount, max, stays) {
             Some(_) => Ok(()),
             None => over(Whose::Principal),
@@ -305,6 +328,15 @@ mod tests {
         shares.give_back(org(1), 1, 3375);
         assert!(shares.take(org(1), 2, 1).is_ok(), "there is room again");
         assert_eq!((shares.held(), shares.held_by(org(2))), (722, 496));
+    }
+
+    #[test]
+    fn an_organisation_has_no_more_than_it_may() {
+        let mut shares = that_stay(4096).with_org_max(64);
+        assert_eq!(fill(&mut shares, org(1), 1), (60, Whose::Principal));
+        assert_eq!(fill(&mut shares, org(1), 2), (4, Whose::Org));
+        assert_eq!(shares.take(org(1), 1, 0), Ok(()), "nothing is always there");
+        assert_eq!(fill(&mut shares, org(2), 1), (60, Whose::Principal));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::packet::{Connect, RetainHandling, Subscription, Will};
 use super::properties::{
-    Block, ConnAckProperties, PublishProperties, SubscribeProperties, Variable,
+    AckProperties, Block, ConnAckProperties, PublishProperties, SubscribeProperties, Variable,
 };
 use super::{QoS, REMAINING_LENGTH_MAX, Version, kind, reason};
 
@@ -154,6 +154,25 @@ pub fn pubrec(out: &mut Vec<u8>, version: Version, pkid: u16, reason: u8) {
     ack(out, kind::PUBREC, version, pkid, reason);
 }
 
+/// PUBACK, or with QoS 2 PUBREC, of MQTT 5 that says in words, too, why a message was refused.
+///
+/// # Errors
+/// [`TooLong`] words.
+pub fn publish_refused(
+    out: &mut Vec<u8>,
+    qos: QoS,
+    pkid: u16,
+    code: u8,
+    why: &str,
+) -> Result<(), TooLong> {
+    let first = if qos == QoS::ExactlyOnce { kind::PUBREC } else { kind::PUBACK };
+    frame(out, first, &|body| {
+        body.put(&pkid.to_be_bytes());
+        body.put(&[code]);
+        put_reason(body, why);
+    })
+}
+
 /// PUBREL; before MQTT 5 without the reason. Its reserved flags are 0x02 ([MQTT-3.6.1-1]).
 pub fn pubrel(out: &mut Vec<u8>, version: Version, pkid: u16, reason: u8) {
     ack(out, kind::PUBREL | 0x02, version, pkid, reason);
@@ -176,6 +195,23 @@ pub fn suback(out: &mut Vec<u8>, version: Version, pkid: u16, codes: &[u8]) -> R
         for &code in codes {
             body.put(&[code.min(reason::UNSPECIFIED)]);
         }
+    })
+}
+
+/// SUBACK of MQTT 5 that says in words, too, why filters were refused.
+///
+/// # Errors
+/// [`TooLong`] words, or too many codes.
+pub fn subscribe_refused(
+    out: &mut Vec<u8>,
+    pkid: u16,
+    codes: &[u8],
+    why: &str,
+) -> Result<(), TooLong> {
+    frame(out, kind::SUBACK, &|body| {
+        body.put(&pkid.to_be_bytes());
+        put_reason(body, why);
+        body.put(codes);
     })
 }
 
@@ -383,6 +419,11 @@ fn put_block(out: &mut dyn Sink, block: &dyn Fn(&mut dyn Sink)) {
     block(&mut count);
     put_variable(out, count.bytes.min(REMAINING_LENGTH_MAX) as u32);
     block(out);
+}
+
+fn put_reason(out: &mut dyn Sink, why: &str) {
+    let properties = AckProperties { reason_string: Some(why), ..AckProperties::default() };
+    put_block(out, &|block| properties.put(block));
 }
 
 fn put_publish_properties(out: &mut dyn Sink, head: &PublishHead<'_>) {

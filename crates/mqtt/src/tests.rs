@@ -248,6 +248,23 @@ fn acknowledgements_come_back() {
 }
 
 #[test]
+fn refusals_say_why() {
+    let mut out = Vec::new();
+    encode::publish_refused(&mut out, QoS::AtLeastOnce, 1, 0x97, "no").expect("short");
+    assert_eq!(out, [0x40, 9, 0, 1, 0x97, 5, 0x1f, 0, 2, b'n', b'o']);
+    let Packet::PubAck(ack) = whole(&out, Version::V5) else { panic!("not a PUBACK") };
+    assert_eq!((ack.pkid, ack.reason), (1, 0x97));
+    out.clear();
+    encode::publish_refused(&mut out, QoS::ExactlyOnce, 1, 0x97, "no").expect("short");
+    assert_eq!(out, [0x50, 9, 0, 1, 0x97, 5, 0x1f, 0, 2, b'n', b'o']);
+    out.clear();
+    encode::subscribe_refused(&mut out, 7, &[1, 0x97], "no").expect("short");
+    assert_eq!(out, [0x90, 10, 0, 7, 5, 0x1f, 0, 2, b'n', b'o', 1, 0x97]);
+    let Packet::SubAck(acked) = whole(&out, Version::V5) else { panic!("not a SUBACK") };
+    assert_eq!((acked.pkid, acked.codes), (7, &[1, 0x97][..]));
+}
+
+#[test]
 fn subscription_options_come_back() {
     let filters = [
         Subscription {

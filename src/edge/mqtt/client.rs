@@ -15,7 +15,7 @@ use rules::directory::{Outbox, Reason};
 
 use super::MqttServer;
 use super::connect::{self, Accepted, Login};
-use super::logged_in::LoggedIn;
+use super::logged_in::{AckReason, LoggedIn};
 use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::thing_command::Outcome;
@@ -75,8 +75,8 @@ pub enum Done {
         qos: QoS,
         /// Its packet id.
         pkid: u16,
-        /// The reason code; none: it was not stored, and may be sent again.
-        code: Option<u8>,
+        /// None: it was not stored, and may be sent again.
+        reason: Option<AckReason>,
     },
     /// That the client has taken a message with QoS 2 is stored: it is released.
     Taken {
@@ -325,8 +325,8 @@ impl Peer for Client {
             (Done::Command { qos, pkid, outcome }, Some(logged_in)) => {
                 logged_in.finish_command(&self.server, (qos, pkid), outcome, out, owed)?;
             }
-            (Done::Stored { qos, pkid, code }, Some(logged_in)) => {
-                logged_in.acknowledge_later(&self.server, qos, pkid, code, out, owed)?;
+            (Done::Stored { qos, pkid, reason }, Some(logged_in)) => {
+                logged_in.acknowledge_later(&self.server, qos, pkid, reason, out, owed)?;
             }
             (Done::Lost { qos, pkid }, Some(logged_in)) => {
                 return Err(logged_in.lost(&self.server, qos, pkid));

@@ -92,6 +92,7 @@ impl Login {
                     .map_or(usize::MAX, |max| max.get() as usize),
                 receive_max: packet.properties.receive_max.map_or(u16::MAX, |max| max.get()),
                 topic_alias_max: packet.properties.topic_alias_max.unwrap_or(0),
+                reasons: v5 && packet.properties.request_problem_info.unwrap_or(true),
                 bridge: packet.bridge,
             },
             keep_alive_told,

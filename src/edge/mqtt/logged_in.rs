@@ -17,6 +17,7 @@ use rules::directory::{Outbox, Principal, Push, Reason, Session};
 use store::{Batch, Receipt, StoreError};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::acks::AckReason;
 use self::acks::Acks;
 use self::request::Unclaimed;
 pub(super) use self::withheld::carry_out;
@@ -27,9 +28,10 @@ use super::near_topic::{self, Did};
 use super::promise::Promise;
 use super::reply::Reply;
 use super::thing_command::{Begun, ThingCommand};
-use super::topics::{self, Subscriber, TopicWork, Topics};
+use super::topics::{self, Delivered, Subscriber, TopicWork, Topics};
 use crate::broker::{
-    Broker, FanOut, Message, Owner, Published, Publishing, Session as BrokerSession,
+    Broker, FanOut, Message, Owner, Published, Publisher, Publishing, Session as BrokerSession,
+    Unretained,
 };
 use crate::logging::PeerLog;
 use crate::peer_log;
@@ -49,6 +51,8 @@ pub struct ConnectOptions {
     pub receive_max: u16,
     /// Highest topic alias that it takes.
     pub topic_alias_max: u16,
+    /// Whether it takes reason strings: of MQTT 5 all that do not say otherwise.
+    pub reasons: bool,
     /// Whether it is the bridge of another broker.
     pub bridge: bool,
     /// Seconds for which its state is to outlive the connection; `u32::MAX`: for ever. A DISCONNECT
@@ -169,9 +173,9 @@ impl LoggedIn {
                 filters.for_each(|wanted| self.note(Did::Subscribe, wanted.filter));
                 match self.take_topics(server) {
                     Ok(topics) => owed.block(topics.subscribe(&packet)),
-                    Err(code) => {
+                    Err(AckReason { code, why }) => {
                         let codes = vec![code; packet.filters.count()];
-                        return self.write_suback(packet.pkid, codes, out);
+                        return self.write_suback(packet.pkid, codes, why, out);
                     }
                 }
             }
@@ -294,17 +298,17 @@ impl LoggedIn {
         &mut self,
         qos: QoS,
         pkid: u16,
-        code: u8,
+        reason: impl Into<AckReason>,
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         if qos == QoS::AtMostOnce {
             return Ok(());
         }
         if self.acks.is_empty() {
-            self.write_ack(qos, pkid, code, out);
+            self.write_ack(qos, pkid, &reason.into(), out);
             return Ok(());
         }
-        let room = self.acks.push(qos, pkid, Some(code));
+        let room = self.acks.push(qos, pkid, Some(reason.into()));
         if room { Ok(()) } else { Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED)) }
     }
 
@@ -334,19 +338,19 @@ impl LoggedIn {
         &mut self,
         server: &MqttServer,
         (qos, pkid): (QoS, u16),
-        (code, stored): (u8, Result<Receipt, StoreError>),
+        (reason, stored): (AckReason, Result<Receipt, StoreError>),
         out: &mut Vec<u8>,
         owed: &mut Owed,
     ) -> Result<(), Closing> {
         match stored {
             Ok(receipt) if receipt.is_nothing() || qos == QoS::AtMostOnce => {
-                self.acknowledge(qos, pkid, code, out)
+                self.acknowledge(qos, pkid, reason, out)
             }
             Ok(receipt) => {
                 if !self.acks.push(qos, pkid, None) {
                     return Err(Closing::broken(reason::RECEIVE_MAXIMUM_EXCEEDED));
                 }
-                let promise = Promise::Stored(qos, pkid, code, receipt);
+                let promise = Promise::Stored(qos, pkid, reason, receipt);
                 owe(owed, promise);
                 Ok(())
             }
@@ -425,24 +429,25 @@ impl LoggedIn {
         server: &MqttServer,
         qos: QoS,
         pkid: u16,
-        code: Option<u8>,
+        reason: Option<AckReason>,
         out: &mut Vec<u8>,
         owed: &mut Owed,
     ) -> Result<(), Closing> {
-        self.give_back(server, qos, pkid, code.unwrap_or(reason::UNSPECIFIED));
-        if code.is_none() {
+        let code = reason.as_ref().map_or(reason::UNSPECIFIED, |reason| reason.code);
+        self.give_back(server, qos, pkid, code);
+        if reason.is_none() {
             server.app.metrics.publish_refused(qos, "store");
         }
-        let code = match code {
-            Some(code) => code,
+        let reason = match reason {
+            Some(reason) => reason,
             None if self.options.version == Version::V5 || qos == QoS::AtMostOnce => {
-                reason::UNSPECIFIED
+                reason::UNSPECIFIED.into()
             }
             None => return self.lose(owed),
         };
-        self.acks.keep(qos, pkid, code);
-        while let Some((qos, pkid, code)) = self.acks.next() {
-            self.write_ack(qos, pkid, code, out);
+        self.acks.keep(qos, pkid, reason);
+        while let Some((qos, pkid, reason)) = self.acks.next() {
+            self.write_ack(qos, pkid, &reason, out);
         }
         Ok(())
     }
@@ -510,7 +515,18 @@ impl LoggedIn {
         }
     }
 
-    fn write_ack(&self, qos: QoS, pkid: u16, code: u8, out: &mut Vec<u8>) {
+    fn write_ack(&self, qos: QoS, pkid: u16, reason: &AckReason, out: &mut Vec<u8>) {
+        let (code, start) = (reason.code, out.len());
+        if let Some(why) = reason.why.as_deref().filter(|_| self.options.reasons)
+            && qos != QoS::AtMostOnce
+        {
+            let written = encode::publish_refused(out, qos, pkid, code, why);
+            if written.is_ok() && out.len() - start <= self.options.packet_max {
+                return;
+            }
+            // [MQTT-3.4.2-2] and [MQTT-3.5.2-2] of 5.
+            out.truncate(start);
+        }
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => encode::puback(out, self.options.version, pkid, code),
@@ -544,14 +560,14 @@ impl LoggedIn {
                 return Ok(());
             }
             drop(server.app.broker.submit(id));
-            let code = self.judge(server, qos, &command, &failure);
-            self.give_back(server, qos, pkid, code);
-            return self.acknowledge(qos, pkid, code, out);
+            let reason = self.judge(server, qos, &command, &failure);
+            self.give_back(server, qos, pkid, reason.code);
+            return self.acknowledge(qos, pkid, reason, out);
         }
         // Behind what it changes: after a crash in between it is carried out twice, not lost.
         let stored = server.app.broker.submit(id);
         let Begun::Later(judged) = begun else {
-            let stored = (reason::SUCCESS, stored);
+            let stored = (reason::SUCCESS.into(), stored);
             return self.acknowledge_stored(server, (qos, pkid), stored, out, owed);
         };
         self.expect_ack(qos, pkid)?;
@@ -607,13 +623,19 @@ impl LoggedIn {
         let broker = &server.app.broker;
         let from: Option<&BrokerSession> =
             self.topics.as_ref().map(|topics| &*topics.link().session);
+        let by = Publisher {
+            session: from,
+            principal: self.session.who().principal_id(),
+            hears: qos != QoS::AtMostOnce && self.options.version == Version::V5,
+        };
         if qos != QoS::AtMostOnce && from.is_some() && !std::mem::replace(&mut self.had_turn, true)
         {
             let from = self.topics.as_ref().map(|topics| topics.link().session.clone());
-            publish_in_turn(broker.clone(), (org, message, from, batch), pkid, owed);
+            let by = Publisher { session: None, ..by };
+            publish_in_turn(broker.clone(), (org, message, from, batch), (by, pkid), owed);
             return Ok(());
         }
-        let Some(fan_out) = broker.publish(org, message, from, batch) else {
+        let Some(fan_out) = broker.publish(org, message, by, batch) else {
             server.app.metrics.publish_refused(qos, "topic");
             self.give_back(server, qos, pkid, reason::TOPIC_INVALID);
             return self.acknowledge(qos, pkid, reason::TOPIC_INVALID, out);
@@ -626,20 +648,41 @@ impl LoggedIn {
                         Done::Topics(TopicWork::Yielded)
                     }));
                 }
-                let code = code_of(&published);
-                if code >= reason::UNSPECIFIED {
-                    self.give_back(server, qos, pkid, code);
+                let reason = self.reason_of(server, qos, published.unretained);
+                if reason.refuses() {
+                    self.give_back(server, qos, pkid, reason.code);
                 }
                 let stored = Ok(published.receipt);
-                self.acknowledge_stored(server, (qos, pkid), (code, stored), out, owed)
+                self.acknowledge_stored(server, (qos, pkid), (reason, stored), out, owed)
             }
             Ok(FanOut::More(publishing)) => {
                 self.publish_later(publishing, (qos, pkid), owed);
                 Ok(())
             }
             Err(error) => {
-                let lost = (reason::SUCCESS, Err(error));
+                let lost = (reason::SUCCESS.into(), Err(error));
                 self.acknowledge_stored(server, (qos, pkid), lost, out, owed)
+            }
+        }
+    }
+
+    /// The answer to a message, which is not refused but for that it is not retained. Who can't be
+    /// told finds it in the log, and counted.
+    fn reason_of(
+        &self,
+        server: &MqttServer,
+        qos: QoS,
+        unretained: Option<Unretained>,
+    ) -> AckReason {
+        static LOG: PeerLog = PeerLog::new(5);
+        match unretained {
+            None => reason::SUCCESS.into(),
+            Some(Unretained::Topic) => reason::QUOTA_EXCEEDED.into(),
+            Some(Unretained::Over(over)) => {
+                server.app.metrics.publish_refused(qos, "limit");
+                let (peer, who) = (self.caller.conn.remote_addr, self.session.who().name());
+                peer_log!(LOG, %peer, who, %over, "a message was not retained");
+                over.into()
             }
         }
     }
@@ -674,13 +717,13 @@ impl LoggedIn {
     ///
     /// # Errors
     ///
-    /// The reason code: there is no room for its session.
-    fn take_topics(&mut self, server: &Arc<MqttServer>) -> Result<Box<Topics>, u8> {
+    /// There is no room for its session.
+    fn take_topics(&mut self, server: &Arc<MqttServer>) -> Result<Box<Topics>, AckReason> {
         if let Some(topics) = self.topics.take() {
             return Ok(topics);
         }
         let subscriber = self.subscriber();
-        let link = topics::begin(server, &subscriber).map_err(topics::refusal_code)?;
+        let link = topics::begin(server, &subscriber).map_err(topics::refused)?;
         Ok(Box::new(Topics::new(server.clone(), subscriber, link)))
     }
 
@@ -693,11 +736,16 @@ impl LoggedIn {
         owed: &mut Owed,
     ) -> Result<(), Closing> {
         match work {
-            TopicWork::Published { qos, pkid, code: Some(code) } => {
-                self.give_back(server, qos, pkid, code);
-                self.acknowledge(qos, pkid, code, out)
+            TopicWork::Published { qos, pkid, done: Some(Delivered::To(unretained)) } => {
+                let reason = self.reason_of(server, qos, unretained);
+                self.give_back(server, qos, pkid, reason.code);
+                self.acknowledge(qos, pkid, reason, out)
             }
-            TopicWork::Published { qos, pkid, code: None } => {
+            TopicWork::Published { qos, pkid, done: Some(Delivered::Nowhere) } => {
+                self.give_back(server, qos, pkid, reason::TOPIC_INVALID);
+                self.acknowledge(qos, pkid, reason::TOPIC_INVALID, out)
+            }
+            TopicWork::Published { qos, pkid, done: None } => {
                 self.acknowledge_lost(server, qos, pkid, out, owed)
             }
             TopicWork::Publishing { qos, pkid, publishing } => {
@@ -705,9 +753,9 @@ impl LoggedIn {
                 Ok(())
             }
             TopicWork::Yielded => Ok(()),
-            TopicWork::Subscribed { topics, pkid, codes } => {
+            TopicWork::Subscribed { topics, pkid, codes, why } => {
                 self.topics = Some(topics);
-                self.write_suback(pkid, codes, out)
+                self.write_suback(pkid, codes, why, out)
             }
             TopicWork::Unsubscribed { topics, pkid, codes } => {
                 self.topics = Some(topics);
@@ -722,9 +770,22 @@ impl LoggedIn {
         &self,
         pkid: u16,
         mut codes: Vec<u8>,
+        why: Option<Box<str>>,
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
+        static LOG: PeerLog = PeerLog::new(5);
         let (version, start) = (self.options.version, out.len());
+        if let Some(why) = why {
+            let (peer, who) = (self.caller.conn.remote_addr, self.session.who().name());
+            peer_log!(LOG, %peer, who, %why, "a subscription was refused");
+            let written =
+                self.options.reasons && encode::subscribe_refused(out, pkid, &codes, &why).is_ok();
+            if written && out.len() - start <= self.options.packet_max {
+                return Ok(());
+            }
+            // [MQTT-3.9.2-1] of 5.
+            out.truncate(start);
+        }
         if version != Version::V5 {
             for code in codes.iter_mut().filter(|code| **code > reason::UNSPECIFIED) {
                 *code = reason::UNSPECIFIED;
@@ -884,46 +945,41 @@ fn again(ack: Ack, releases: bool, owed: &mut Owed) {
 fn publish_in_turn(
     broker: Broker,
     (org, message, from, batch): (OrgId, Message, Option<Arc<BrokerSession>>, Batch),
-    pkid: u16,
+    (by, pkid): (Publisher<'static>, u16),
     owed: &mut Owed,
 ) {
     owed.block(Box::pin(async move {
         tokio::task::yield_now().await;
         let qos = message.qos;
-        let code = match broker.publish(org, message, from.as_deref(), batch) {
-            None => Some(reason::TOPIC_INVALID),
+        let by = Publisher { session: from.as_deref(), ..by };
+        let done = match broker.publish(org, message, by, batch) {
+            None => Some(Delivered::Nowhere),
             Some(Ok(FanOut::Published(published))) => stored(published).await,
             Some(Ok(FanOut::More(publishing))) => {
                 return Done::Topics(TopicWork::Publishing { qos, pkid, publishing });
             }
             Some(Err(error)) => not_stored(&error),
         };
-        Done::Topics(TopicWork::Published { qos, pkid, code })
+        Done::Topics(TopicWork::Published { qos, pkid, done })
     }));
 }
 
 /// Publishes as far as it goes; gives up when the store has had no room for so long.
-async fn finished(publishing: Box<Publishing>, wait: Duration) -> Option<u8> {
+async fn finished(publishing: Box<Publishing>, wait: Duration) -> Option<Delivered> {
     match publishing.finish(wait).await {
         Ok(published) => stored(published).await,
         Err(error) => not_stored(&error),
     }
 }
 
-/// The reason code for a message when it is stored; none if it is not.
-async fn stored(published: Published) -> Option<u8> {
-    let code = code_of(&published);
-    published.receipt.await.is_ok().then_some(code)
+/// What became of a message when it is stored; none if it is not.
+async fn stored(published: Published) -> Option<Delivered> {
+    published.receipt.await.is_ok().then_some(Delivered::To(published.unretained))
 }
 
-fn not_stored(error: &StoreError) -> Option<u8> {
+fn not_stored(error: &StoreError) -> Option<Delivered> {
     store::report(error, "a message was not stored");
     None
-}
-
-/// The reason code for what became of a message.
-fn code_of(published: &Published) -> u8 {
-    if published.retained { reason::SUCCESS } else { reason::QUOTA_EXCEEDED }
 }
 
 fn take(ids: &mut Vec<u16>, id: u16) -> bool {

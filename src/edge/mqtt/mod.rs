@@ -26,7 +26,7 @@ use will::Wills;
 
 use self::client::Client;
 use crate::app::{App, LoginError};
-use crate::broker::{Broker, Message};
+use crate::broker::{Broker, Message, Publisher};
 use crate::edge::wrong_door::{self, Met};
 use crate::edge::{Stream, driver};
 use crate::logging::PeerLog;
@@ -60,7 +60,7 @@ impl Wildcards for ByBroker {
         let about = (QoS::AtLeastOnce, false);
         let (properties, now) = (PublishProperties::default(), self.1.now());
         let message = Message::new(topic, payload.as_bytes(), about, &properties, now);
-        self.0.publish_detached(org, message);
+        self.0.publish_detached(org, message, Publisher::server().principal);
     }
 }
 
@@ -68,7 +68,8 @@ impl MqttServer {
     /// An edge without connections.
     pub fn new(app: Arc<App>) -> Self {
         app.feed.forward_to(Box::new(ByBroker(app.broker.clone(), app.clock.clone())));
-        Self { app, watchers: Watchers::default(), wills: Wills::default() }
+        let wills = Wills::new(&app.pools);
+        Self { app, watchers: Watchers::default(), wills }
     }
 
     fn log_wrong_door(&self, info: &ConnInfo, met: Met) {

@@ -10,6 +10,7 @@ use store::Receipt;
 
 use super::client::Done;
 use super::compress;
+use super::logged_in::AckReason;
 use super::reply::ReplyTo;
 use super::thing_command::Judged;
 use crate::edge::pending::Work;
@@ -23,8 +24,8 @@ pub enum Promise {
     Deflated(Work<Done>),
     /// The acknowledgement of a command that was published to a topic.
     Command(QoS, u16, Box<Judged>),
-    /// The acknowledgement of a message, with this reason code, when it is stored.
-    Stored(QoS, u16, u8, Receipt),
+    /// The acknowledgement of a message, for this reason, when it is stored.
+    Stored(QoS, u16, AckReason, Receipt),
     /// The release of a message with QoS 2 that the client has.
     Taken(u16, Receipt),
     /// The completion of a message with QoS 2 that the client has released.
@@ -66,11 +67,11 @@ impl Future for Promise {
                 }
             }
             Self::Deflated(work) => work.as_mut().poll(cx),
-            Self::Stored(qos, pkid, code, receipt) => {
-                let (qos, pkid, code) = (*qos, *pkid, *code);
+            Self::Stored(qos, pkid, reason, receipt) => {
+                let (qos, pkid) = (*qos, *pkid);
                 Pin::new(receipt).poll(cx).map(|stored| {
-                    let code = stored.is_ok().then_some(code);
-                    Done::Stored { qos, pkid, code }
+                    let reason = stored.is_ok().then(|| reason.clone());
+                    Done::Stored { qos, pkid, reason }
                 })
             }
             Self::Taken(pkid, receipt) => {

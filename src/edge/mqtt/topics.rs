@@ -22,11 +22,12 @@ use self::served_by::ServedBy;
 use super::MqttServer;
 use super::client::{Closing, Done};
 use super::inflight::{Inflight, Sent};
-use super::logged_in::ConnectOptions;
+use super::logged_in::{AckReason, ConnectOptions};
 use super::reply::Watcher;
+use crate::app::Worker;
 use crate::broker::{
     Delivery, Identity, Link, Owner, Place, Publishing, Queued, RELEASE_BYTES, Refusal, Replay,
-    Session as BrokerSession, Subscription, packet_id,
+    Session as BrokerSession, Subscription, Unretained, packet_id,
 };
 use crate::edge::pending::Work;
 use crate::things::feed::{self, ThingTopic};
@@ -72,6 +73,15 @@ struct Aliases {
     by_topic: HashMap<Box<str>, u16>,
 }
 
+/// What became of a message.
+#[derive(Clone, Copy)]
+pub enum Delivered {
+    /// It went to the subscribers; why it is not retained, if that was asked for.
+    To(Option<Unretained>),
+    /// Nobody publishes to that topic.
+    Nowhere,
+}
+
 /// What came of work with the broker.
 pub enum TopicWork {
     /// A message was published, or not.
@@ -80,8 +90,8 @@ pub enum TopicWork {
         qos: QoS,
         /// Its packet id.
         pkid: u16,
-        /// The reason code for its acknowledgement; none: it was not stored, and may be sent again.
-        code: Option<u8>,
+        /// None: it was not stored, and may be sent again.
+        done: Option<Delivered>,
     },
     /// A message goes to many, or waits for the store.
     Publishing {
@@ -102,6 +112,8 @@ pub enum TopicWork {
         pkid: u16,
         /// A reason code for each filter.
         codes: Vec<u8>,
+        /// Why some were refused, in words.
+        why: Option<Box<str>>,
     },
     /// An UNSUBSCRIBE was worked on.
     Unsubscribed {
@@ -214,7 +226,7 @@ impl Topics {
         let bridge = self.subscriber.options.bridge;
         let wishes =
             packet.filters.map(|wanted| Wish::new(&wanted, packet.subscription_id, bridge));
-        let mut codes = self.grant(wishes);
+        let (mut codes, why) = self.grant(wishes);
         let pkid = packet.pkid;
         self.watch();
         Box::pin(async move {
@@ -224,43 +236,49 @@ impl Topics {
             {
                 codes.fill(reason::UNSPECIFIED);
             }
-            Done::Topics(TopicWork::Subscribed { topics: self, pkid, codes })
+            Done::Topics(TopicWork::Subscribed { topics: self, pkid, codes, why })
         })
     }
 
-    fn grant(&mut self, wishes: impl Iterator<Item = Wish>) -> Vec<u8> {
+    /// A reason code for each filter; and in words why one was refused.
+    fn grant(&mut self, wishes: impl Iterator<Item = Wish>) -> (Vec<u8>, Option<Box<str>>) {
         self.follow_access();
         self.follow_org();
-        let mut codes = Vec::new();
+        let (mut codes, mut why) = (Vec::new(), None);
         for wish in wishes {
             // Each is looked for among all that are held: a packet has room for 250,000.
             let code = match codes.len() >= limits::SUBSCRIPTIONS_MAX {
-                true => Err(reason::QUOTA_EXCEEDED),
+                true => Err(too_many()),
                 false => self.grant_one(wish),
             };
-            codes.push(code.unwrap_or_else(|code| code));
+            codes.push(code.unwrap_or_else(|refused| {
+                why = refused.why.or(why.take());
+                refused.code
+            }));
         }
-        codes
+        (codes, why)
     }
 
-    /// Grants one filter; the granted QoS, or the reason code why not.
-    fn grant_one(&mut self, wish: Wish) -> Result<u8, u8> {
+    /// Grants one filter; the granted QoS, or why not.
+    fn grant_one(&mut self, wish: Wish) -> Result<u8, AckReason> {
         let filter = &*wish.filter;
         if filter.len() > limits::FILTER_BYTES_MAX || !topic::valid_filter(filter) {
-            return Err(reason::FILTER_INVALID);
+            return Err(reason::FILTER_INVALID.into());
         }
         let full = |held: &[Subscription]| {
             held.len() >= limits::SUBSCRIPTIONS_MAX
                 && !held.iter().any(|held| *held.filter == *filter)
         };
         if self.link.session.with_subscriptions(full) {
-            return Err(reason::QUOTA_EXCEEDED);
+            return Err(too_many());
         }
         let place = match ServedBy::of(filter) {
-            ServedBy::Nobody if filter.starts_with("thing/") => return Err(reason::NOT_AUTHORIZED),
+            ServedBy::Nobody if filter.starts_with("thing/") => {
+                return Err(reason::NOT_AUTHORIZED.into());
+            }
             // It is no question of rights; no other code of MQTT 5 fits, and its interoperability
             // suite knows no other.
-            ServedBy::Nobody => return Err(reason::UNSPECIFIED),
+            ServedBy::Nobody => return Err(reason::UNSPECIFIED.into()),
             ServedBy::Edge => Place::Elsewhere,
             ServedBy::Feed => self.check_feed(filter).map(|()| Place::Elsewhere)?,
             ServedBy::Broker => self.in_broker(filter).ok_or(reason::NOT_AUTHORIZED)?,
@@ -273,10 +291,10 @@ impl Topics {
         let subscription = Wish { qos, ..wish }.at(place);
         let broker = &self.server.app.broker;
         let session = &self.link.session;
-        let new = broker.subscribe(session, subscription.clone()).map_err(refusal_code)?;
+        let new = broker.subscribe(session, subscription.clone()).map_err(refused)?;
         if let Err(code) = self.feed_in(&subscription) {
             self.server.app.broker.unsubscribe(&self.link.session, &subscription.filter);
-            return Err(code);
+            return Err(code.into());
         }
         let wanted = match handling {
             RetainHandling::Always => true,
@@ -335,7 +353,6 @@ impl Topics {
             }
             _ => return Ok(()),
         };
-        let subscription = subscription.ok_or(reason::QUOTA_EXCEEDED)?;
         self.feed.retain(|(held, _)| **held != *filter);
         self.feed.push((filter.into(), subscription));
         Ok(())
@@ -586,9 +603,14 @@ impl Topics {
             let load = async move { broker.load_more(link).await.map(|()| None) };
             self.reading = Some(Box::pin(load));
         } else if let Some(replay) = self.replays.pop() {
-            let session = self.link.session.clone();
-            self.reading =
-                Some(Box::pin(async move { broker.replay_more(session, replay, now).await }));
+            let (app, session) = (self.server.app.clone(), self.link.session.clone());
+            self.reading = Some(Box::pin(async move {
+                broker.before_replay(&replay).await?;
+                // What is retained may be much to look through: organisations take turns.
+                let worker = Worker::Begun(session.org(), session.principal());
+                let page = move || broker.replay_page(&session, replay, now);
+                app.offload(worker, page).await.map_err(|_| StoreError::Closed)?
+            }));
         }
     }
 
@@ -756,13 +778,17 @@ pub(super) fn identity_of(session: &Session) -> Identity {
     }
 }
 
-/// The reason code of a SUBACK for what the broker did not grant.
-pub(super) const fn refusal_code(refusal: Refusal) -> u8 {
+/// What a SUBACK says of what the broker did not grant.
+pub(super) fn refused(refusal: Refusal) -> AckReason {
     match refusal {
-        Refusal::Filter => reason::UNSPECIFIED,
-        Refusal::Quota => reason::QUOTA_EXCEEDED,
-        Refusal::Gone => reason::UNSPECIFIED,
+        Refusal::Filter | Refusal::Gone => reason::UNSPECIFIED.into(),
+        Refusal::Over(_) | Refusal::KeptSessions => AckReason::quota(&refusal.to_string()),
     }
+}
+
+fn too_many() -> AckReason {
+    let max = limits::SUBSCRIPTIONS_MAX;
+    AckReason::quota(&format!("you have {max} subscriptions, and no client has more"))
 }
 
 /// The filter of a shared subscription, or the filter itself.

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use ::mqtt::packet;
 use ::mqtt::reason;
+use base::pool::{Pool, Pools};
+use base::shares::Shares;
 use base::{OrgId, Timestamp, limits, topic};
 use parking_lot::Mutex;
-use rules::directory::{End, Reason, Session};
+use rules::directory::{End, PrincipalId, Reason, Session};
 use tokio::task::AbortHandle;
 
 use super::MqttServer;
@@ -63,13 +65,29 @@ impl Will {
 /// The wills of clients that are connected, and those that wait for their delay. They are here and
 /// not with their connections because a client that comes back decides on what it left, which may
 /// be still connected, ending or gone.
-#[derive(Default)]
-pub(super) struct Wills(Mutex<Inner>);
+pub(super) struct Wills {
+    inner: Mutex<Inner>,
+    /// Whose wills wait.
+    shares: Arc<Mutex<Shares<PrincipalId>>>,
+}
 
 #[derive(Default)]
 struct Inner {
     live: BTreeMap<Owner, Live>,
     waiting: BTreeMap<Owner, Waiting>,
+}
+
+/// The place of a will that waits; it is free again when this is dropped.
+struct Place {
+    shares: Arc<Mutex<Shares<PrincipalId>>>,
+    org: OrgId,
+    principal: PrincipalId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shares.lock().give_back(self.org, self.principal, 1);
+    }
 }
 
 /// The will of a client that is connected.
@@ -110,6 +128,18 @@ impl Live {
 }
 
 impl Wills {
+    pub(super) fn new(pools: &Arc<Pools>) -> Self {
+        let shares = Shares::new(Pool::DelayedWills, limits::DELAYED_WILLS_MAX, pools);
+        Self { inner: Mutex::default(), shares: Arc::new(Mutex::new(shares)) }
+    }
+
+    /// A place for a will to wait in; none if there is no room.
+    fn place(&self, left: &Left) -> Option<Place> {
+        let (org, principal) = (left.org, left.session.who().principal_id());
+        self.shares.lock().take(org, principal, 1).ok()?;
+        Some(Place { shares: self.shares.clone(), org, principal })
+    }
+
     /// A client has logged in, maybe with a will. The one that it left is published if it would
     /// not have waited, or if the client begins anew: then what it was has ended. If it goes on
     /// where it was before its will's time, the will is dropped (MQTT 5, 3.1.2.5 and 3.1.3.2.2).
@@ -122,7 +152,7 @@ impl Wills {
         (will, expiry_s): (Option<Box<Will>>, u32),
     ) {
         let due = {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner.lock();
             if session.end().is_some() {
                 // A newer connection has taken over already; what there is is its.
                 return;
@@ -150,7 +180,7 @@ impl Wills {
         session: &Arc<Session>,
         (wanted, expiry_s): (bool, u32),
     ) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if inner.live.get(owner).is_none_or(|live| !Arc::ptr_eq(&live.session, session)) {
             return;
         }
@@ -158,8 +188,8 @@ impl Wills {
         let live = Live { expiry_s, ..live };
         let delay = live.delay();
         let (server, left) = (server.clone(), live.left());
-        inner.waiting.retain(|_, will| !will.task.is_finished());
-        if delay.is_zero() || inner.waiting.len() >= limits::DELAYED_WILLS_MAX {
+        let place = if delay.is_zero() { None } else { self.place(&left) };
+        let Some(place) = place else {
             drop(inner);
             if let Last::Message(message) = left.last {
                 // At once: the server may be stopping.
@@ -168,13 +198,16 @@ impl Wills {
                 tokio::spawn(async move { left.publish(&server).await });
             }
             return;
-        }
-        let later = left.clone();
+        };
+        let (later, name) = (left.clone(), owner.clone());
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
-            if !later.done.swap(true, Ordering::AcqRel) {
+            let done = later.done.clone();
+            if !done.swap(true, Ordering::AcqRel) {
                 later.publish(&server).await;
             }
+            server.wills.inner.lock().forget(&name, &done);
+            drop(place);
         });
         let will = Waiting { left, task: task.abort_handle() };
         if let Some(former) = inner.waiting.insert(owner.clone(), will) {
@@ -185,6 +218,13 @@ impl Wills {
 }
 
 impl Inner {
+    /// Removes a will that has waited, if no other has taken its place.
+    fn forget(&mut self, owner: &Owner, done: &Arc<AtomicBool>) {
+        if self.waiting.get(owner).is_some_and(|will| Arc::ptr_eq(&will.left.done, done)) {
+            self.waiting.remove(owner);
+        }
+    }
+
     fn take_waiting(&mut self, owner: &Owner) -> Option<Waiting> {
         let will = self.waiting.remove(owner)?;
         // Its time may just have come: then it is being published.
@@ -221,6 +261,7 @@ impl Left {
 fn publish_message(server: &MqttServer, org: OrgId, session: &Session, message: &Message) {
     let app = &server.app;
     if app.may_publish_now(session, message.topic()).unwrap_or(true) {
-        app.broker.publish_detached(org, message.published_at(app.clock.now()));
+        let by = session.who().principal_id();
+        app.broker.publish_detached(org, message.published_at(app.clock.now()), by);
     }
 }

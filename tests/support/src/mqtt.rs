@@ -383,17 +383,40 @@ impl Wire {
 
     /// As [`Wire::subscribe`], with properties of MQTT 5.
     pub async fn subscribe_with(&mut self, filter: &str, options: u8, properties: &[u8]) -> u8 {
-        let properties = block(self.version, properties);
-        let parts: [&[u8]; 4] = [&[0, 7], &properties, &text(filter), &[options]];
-        self.send(&frame(0x82, &parts)).await;
+        let (codes, _) = self.subscribe_to([filter], options, properties).await;
+        codes[0]
+    }
+
+    /// Subscribes to filters with these options; the codes of the SUBACK, and what it says of those
+    /// that are refused.
+    pub async fn subscribe_to<F: AsRef<[u8]>>(
+        &mut self,
+        filters: impl IntoIterator<Item = F>,
+        options: u8,
+        properties: &[u8],
+    ) -> (Vec<u8>, String) {
+        let filters = filters.into_iter().flat_map(|filter| [text(filter), vec![options]].concat());
+        let parts = [vec![0, 7], block(self.version, properties), filters.collect()];
+        self.send(&frame(0x82, &[&parts[0], &parts[1], &parts[2]])).await;
         let suback = self.frame().await.expect("a SUBACK");
-        let (code, head) = suback.split_last().expect("a frame");
-        let expected: &[u8] = match self.version {
-            Version::V5 => &[0x90, 4, 0, 7, 0],
-            _ => &[0x90, 3, 0, 7],
-        };
-        assert_eq!(head, expected, "{filter}");
-        *code
+        assert_eq!(suback[0], 0x90, "{suback:x?}");
+        let mut rest = &suback[1..];
+        variable(&mut rest);
+        assert_eq!(take(&mut rest, 2), [0, 7]);
+        let why = if self.version == Version::V5 { take_why(&mut rest) } else { String::new() };
+        (rest.to_vec(), why)
+    }
+
+    /// The next frame has to be a PUBACK or PUBREC: its code, and what it says of a refusal.
+    pub async fn acknowledgement(&mut self) -> (u8, String) {
+        let ack = self.frame().await.expect("an acknowledgement");
+        assert!(matches!(ack[0], 0x40 | 0x50), "{ack:x?}");
+        let mut rest = &ack[4..];
+        if rest.is_empty() {
+            return (0, String::new());
+        }
+        let code = take(&mut rest, 1)[0];
+        (code, if rest.is_empty() { String::new() } else { take_why(&mut rest) })
     }
 
     /// Unsubscribes.
@@ -459,6 +482,13 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
     let (taken, after) = rest.split_at(length);
     *rest = after;
     taken
+}
+
+/// The reason string of a property block.
+fn take_why(rest: &mut &[u8]) -> String {
+    let length = variable(rest);
+    let why = values(take(rest, length), 0x1f).pop().unwrap_or_default();
+    String::from_utf8(why).expect("UTF-8")
 }
 
 fn take_text<'a>(rest: &mut &'a [u8]) -> &'a [u8] {

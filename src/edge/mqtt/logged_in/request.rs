@@ -278,7 +278,8 @@ impl LoggedIn {
         let about = (reply.to.qos, false);
         let now = server.app.clock.now();
         let message = Message::new(&name, &reply.body, about, &properties, now);
-        server.app.broker.publish_detached(self.session.org_id(), message);
+        let by = self.session.who().principal_id();
+        server.app.broker.publish_detached(self.session.org_id(), message, by);
     }
 
     /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet

@@ -14,7 +14,7 @@ use store::Batch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::LoggedIn;
+use super::{AckReason, LoggedIn};
 use crate::broker::Publishing;
 use crate::edge::mqtt::MqttServer;
 use crate::edge::mqtt::client::{Closing, Done, Owed};
@@ -88,7 +88,7 @@ impl LoggedIn {
     ) -> Result<(), Closing> {
         match outcome {
             Outcome::Stored(code) => {
-                self.acknowledge_later(server, qos, pkid, Some(code), out, owed)
+                self.acknowledge_later(server, qos, pkid, Some(code.into()), out, owed)
             }
             Outcome::Failed(command, failure)
                 if self.knows_only_acks(qos) && may_succeed_later(&failure) =>
@@ -107,7 +107,7 @@ impl LoggedIn {
         }
     }
 
-    /// The reason code for a command that failed, which is counted, and in the log: not everybody
+    /// The answer to a command that failed, which is counted, and in the log: not everybody
     /// learns of it.
     pub(super) fn judge(
         &self,
@@ -115,7 +115,7 @@ impl LoggedIn {
         qos: QoS,
         command: &ThingCommand,
         failure: &Failure,
-    ) -> u8 {
+    ) -> AckReason {
         static LOG: PeerLog = PeerLog::new(5);
         let (peer, code) = (self.caller.conn.remote_addr, failure.code.0);
         let (name, message) = (command.name(), &failure.message);
@@ -126,13 +126,17 @@ impl LoggedIn {
             }
             Code::NOT_FOUND | Code::PARAMETER_MISSING => (reason::TOPIC_INVALID, "topic"),
             Code::PARAMETER_INVALID => (reason::PAYLOAD_FORMAT_INVALID, "payload"),
+            Code::LIMIT_REACHED => (reason::QUOTA_EXCEEDED, "limit"),
             Code::RATE_LIMITED => (reason::QUOTA_EXCEEDED, "rate"),
             Code::BUSY | Code::STORE_UNAVAILABLE => (reason::QUOTA_EXCEEDED, "store"),
             Code::INTERNAL => (reason::UNSPECIFIED, "failure"),
             _ => (reason::IMPLEMENTATION_SPECIFIC, "other"),
         };
         server.app.metrics.publish_refused(qos, why);
-        code
+        match failure.code {
+            Code::LIMIT_REACHED => AckReason::quota(&failure.message),
+            _ => code.into(),
+        }
     }
 
     /// Tries a command again when it may succeed; its acknowledgement is among those that wait.
@@ -193,13 +197,13 @@ impl LoggedIn {
         (qos, pkid): (QoS, u16),
         owed: &mut Owed,
     ) {
-        let lost = TopicWork::Published { qos, pkid, code: None };
+        let lost = TopicWork::Published { qos, pkid, done: None };
         // A client of MQTT 5 can be told, and QoS 0 promises nothing. The end of others is spread
         // when the message is lost.
         let wait = if self.knows_only_acks(qos) { limits::WITHHELD_WAIT } else { Duration::ZERO };
         self.pause(owed, Done::Topics(lost), async move {
-            let code = super::finished(publishing, wait).await;
-            Done::Topics(TopicWork::Published { qos, pkid, code })
+            let done = super::finished(publishing, wait).await;
+            Done::Topics(TopicWork::Published { qos, pkid, done })
         });
     }
 
