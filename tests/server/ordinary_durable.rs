@@ -13,6 +13,9 @@ use support::{Endpoints, ServerProcess, Signal, TestServer, call};
 
 use crate::TR50D;
 
+const FAILURE: u8 = 0x80;
+const QUOTA_EXCEEDED: u8 = 0x97;
+
 /// How a server ends, and how the next one comes by its state.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum End {
@@ -325,33 +328,35 @@ async fn a_session_with_nothing_in_it_keeps_no_state() {
     }
 }
 
-/// A login has 100 kept sessions at most: the longest away makes room, with all that it holds.
+/// A login has 100 kept sessions at most; none of them makes room for another.
 #[tokio::test]
-async fn the_longest_away_makes_room() {
+async fn nobody_makes_room_for_a_login_with_a_hundred_sessions() {
     const MOST: usize = 100;
     let server = TestServer::start();
     let session = |number: usize| {
         let id = format!("client-{number}");
         Connect::thing(V311, "many").id(&id).resuming()
     };
-    for number in 0..=MOST {
+    for number in 0..MOST {
         let mut wire = session(number).open(&server).await;
         assert!(!wire.present());
         assert_eq!(wire.subscribe("$share/g/jobs", 1).await, 1);
         assert_eq!(wire.subscribe(&format!("end/{number}"), 1).await, 1);
-        if number == 0 {
-            assert_eq!(wire.subscribe("news", 1).await, 1);
-        }
         wire.leave().await;
     }
-    // All but the first are there; they take the jobs, one each.
+    let mut wire = session(MOST).open(&server).await;
+    assert_eq!(wire.subscribe("$share/g/jobs", 1).await, FAILURE);
+    let five = Connect::thing(V5, "many").id("five").resuming();
+    let (codes, why) = five.open(&server).await.subscribe_to(["a"], 1, b"").await;
+    assert_eq!(codes, [QUOTA_EXCEEDED]);
+    assert!(why.contains("100 kept sessions"), "{why}");
+    // All are there; they take the jobs, one each.
     let mut writer = thing(&server, "writer").await;
-    writer.tell("news", "for nobody").await;
     for number in 0..MOST {
         writer.tell("jobs", &number.to_string()).await;
     }
     let mut done = 0;
-    for number in 1..=MOST {
+    for number in 0..MOST {
         let mut wire = session(number).open(&server).await;
         assert!(wire.present(), "{number}");
         writer.tell(&format!("end/{number}"), "").await;
@@ -362,8 +367,9 @@ async fn the_longest_away_makes_room() {
         wire.leave().await;
     }
     assert_eq!(done, MOST);
-    let mut wire = session(0).open(&server).await;
-    assert!(!wire.present());
+    // Who begins anew with one of them gives that back.
+    drop(Connect::thing(V311, "many").id("client-0").open(&server).await);
+    let mut wire = session(MOST).open(&server).await;
     assert_eq!(wire.subscribe("end", 1).await, 1);
     writer.tell("end", "").await;
     assert_eq!(wire.message().await.topic, "end");

@@ -411,7 +411,9 @@ impl Wire {
     pub async fn acknowledgement(&mut self) -> (u8, String) {
         let ack = self.frame().await.expect("an acknowledgement");
         assert!(matches!(ack[0], 0x40 | 0x50), "{ack:x?}");
-        let mut rest = &ack[4..];
+        let mut rest = &ack[1..];
+        variable(&mut rest);
+        take(&mut rest, 2);
         if rest.is_empty() {
             return (0, String::new());
         }
