@@ -601,7 +601,7 @@ mod tests {
             let found: Vec<_> = sessions.iter().map(|s| (of(s).filters, of(s).levels)).collect();
             assert_eq!(found, held);
         };
-        let steps: [(&str, usize, bool, [(u64, u64); 3]); 9] = [
+        let steps = [
             ("a/+", 1, true, [(0, 0), (1, 2), (0, 0)]),
             ("a/+", 2, true, [(0, 0), (1, 2), (0, 0)]),
             ("a/+", 0, true, [(1, 2), (0, 0), (0, 0)]),
