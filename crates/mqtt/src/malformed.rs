@@ -109,15 +109,16 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// The reason code of MQTT 5 for DISCONNECT, or for CONNACK if CONNECT is at fault. Before
-    /// MQTT 5 there is nothing to send: close.
+    /// The reason code of MQTT 5 for DISCONNECT (MQTT 3.14.2.1), which knows no unsupported version:
+    /// who is connected must not send another CONNECT, of whatever protocol ([MQTT-3.1.0-2]).
+    /// Before MQTT 5 there is nothing to send: close.
     pub const fn reason(self) -> u8 {
         match self {
             Self::TooLarge { .. } => reason::PACKET_TOO_LARGE,
-            Self::UnknownProtocol { .. } => reason::UNSUPPORTED_VERSION,
             Self::TopicWildcard => reason::TOPIC_INVALID,
             Self::PropertyValue(0x23) => reason::TOPIC_ALIAS_INVALID,
-            Self::TopicEmpty
+            Self::UnknownProtocol { .. }
+            | Self::TopicEmpty
             | Self::FilterEmpty
             | Self::PacketIdZero
             | Self::ResponseTopic

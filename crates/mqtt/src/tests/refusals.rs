@@ -2,11 +2,19 @@
 
 use super::*;
 
+/// What a client that is connected gets for it is a DISCONNECT.
+fn check_goodbye(malformed: Malformed) {
+    let mut goodbye = Vec::new();
+    encode::disconnect(&mut goodbye, Version::V5, malformed.reason());
+    assert!(matches!(decode(&goodbye, Version::V5, MAX), Ok(Some(_))), "{malformed}");
+}
+
 #[test]
 fn what_the_specification_forbids_is_refused() {
     use Malformed as M;
     let check = |version, bytes: &[u8], expected| {
         assert_eq!(decode(bytes, version, 100), Err(expected), "{bytes:02x?}");
+        check_goodbye(expected);
     };
     let (v4, v5) = (Version::V311, Version::V5);
     check(v4, b"\x00", M::ReservedType(0));
@@ -67,6 +75,7 @@ fn bad_connects_are_refused_with_an_answer_where_one_is_understood() {
     let check = |bytes: &[u8], expected: Malformed, answer| {
         assert_eq!(decode(bytes, Version::V311, MAX), Err(expected), "{bytes:02x?}");
         assert_eq!(expected.connack(), answer);
+        check_goodbye(expected);
     };
     let v3 = Some((Version::V311, 0x01));
     let v5 = Some((Version::V5, 0x84));
