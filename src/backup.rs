@@ -3,14 +3,20 @@
 //! A backup is a directory with `store/` (a store of its own with the rows of one moment), `files/`
 //! (the bytes of the files that these rows name) and `backup.json`, which is written last. Bytes of
 //! files never change, so they are linked where the file system can, and copied elsewhere.
+//!
+//! What is put back is what was saved, byte for byte, or nothing: `backup.json` has a digest of each
+//! file of the store, and the rows have a checksum of each file's bytes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::Timestamp;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use store::{Row, SCHEMA_VERSION, StoreError, Table, disk::DiskStore, rows::decode};
 
 use crate::things::files::FileRecord;
@@ -58,6 +64,9 @@ struct Manifest {
     made: Timestamp,
     #[serde(flatten)]
     contents: Contents,
+    /// SHA-256 of the store's files, by their paths below it; earlier programs wrote none.
+    #[serde(default)]
+    store_sha256: Option<BTreeMap<String, String>>,
 }
 
 /// Why a backup is not made or not put back. Each is one sentence for the operator.
@@ -245,6 +254,7 @@ pub fn make(
         program: env!("CARGO_PKG_VERSION").to_owned(),
         made: now,
         contents,
+        store_sha256: Some(digests(&dir.join(STORE))?),
     };
     let path = dir.join(MANIFEST);
     let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from);
@@ -262,6 +272,10 @@ fn copy_bytes(
 ) -> Result<(), BackupError> {
     let record: FileRecord = decode(Table::Files, key, value)?;
     let (from, to) = (blobs.path(record.id), dir.join(FILES).join(relative_path(record.id)));
+    if !is_whole(&from, &record) {
+        contents.lost += 1;
+        return Ok(());
+    }
     let folder = to.parent().unwrap_or(dir);
     make_private(folder).map_err(failed("make", folder))?;
     let copied = fs::hard_link(&from, &to).or_else(|error| match error.kind() {
@@ -275,11 +289,51 @@ fn copy_bytes(
             contents.bytes += record.length;
             Ok(())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            contents.lost += 1;
-            Ok(())
-        }
         Err(error) => Err(failed("copy", &from)(error)),
+    }
+}
+
+/// Whether a file's bytes are there, and those that came.
+fn is_whole(path: &Path, record: &FileRecord) -> bool {
+    let mut sum = crc32fast::Hasher::new();
+    let read = each_part(path, |part| sum.update(part));
+    read.is_ok_and(|length| length == record.length) && sum.finalize() == record.crc32
+}
+
+/// SHA-256 of each file below `dir`, by its path from there.
+fn digests(dir: &Path) -> Result<BTreeMap<String, String>, BackupError> {
+    let mut digests = BTreeMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(failed("look into", &folder))? {
+            let path = entry.map_err(failed("look into", &folder))?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mut digest = Sha256::new();
+            each_part(&path, |part| digest.update(part)).map_err(failed("read", &path))?;
+            let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
+            digests.insert(name, HEXLOWER.encode(&digest.finalize()));
+        }
+    }
+    Ok(digests)
+}
+
+/// Reads a file, of whatever size, part by part; how many bytes it has.
+fn each_part(path: &Path, mut part: impl FnMut(&[u8])) -> io::Result<u64> {
+    let (mut file, mut length) = (File::open(path)?, 0);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(length),
+            Ok(count) => {
+                part(buffer.get(..count).unwrap_or_default());
+                length += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -290,7 +344,12 @@ fn copy_bytes(
 pub fn restore(dir: &Path, data_dir: &Path) -> Result<Contents, BackupError> {
     let manifest = read_manifest(dir)?;
     let filling = Filling::begin(data_dir, RESTORING)?;
-    copy_tree(&dir.join(STORE), data_dir)?;
+    let store = dir.join(STORE);
+    if !store.is_dir() {
+        return Err(BackupError::Damaged(format!("{} is missing", store.display())));
+    }
+    copy_tree(&store, data_dir)?;
+    check_digests(&manifest, data_dir)?;
     let files = dir.join(FILES);
     if files.exists() {
         copy_tree(&files, &data_dir.join(FILES))?;
@@ -298,11 +357,25 @@ pub fn restore(dir: &Path, data_dir: &Path) -> Result<Contents, BackupError> {
     let found = look_through(data_dir)?;
     if found != manifest.contents {
         let (found, wanted) = (found.rows, manifest.contents.rows);
-        let sentence = format!("it has {found} rows of {wanted}, or lacks bytes of files");
+        let sentence =
+            format!("it has {found} rows of {wanted}, or bytes of files are missing or wrong");
         return Err(BackupError::Damaged(sentence));
     }
     filling.complete()?;
     Ok(found)
+}
+
+/// Refuses a store that is not what was saved, before its engine reads it.
+fn check_digests(manifest: &Manifest, store: &Path) -> Result<(), BackupError> {
+    let Some(saved) = &manifest.store_sha256 else { return Ok(()) };
+    let mut found = digests(store)?;
+    // Of the restoring itself.
+    found.remove(RESTORING);
+    let names = saved.keys().chain(found.keys());
+    match names.into_iter().find(|name| saved.get(*name) != found.get(*name)) {
+        None => Ok(()),
+        Some(name) => Err(BackupError::Damaged(format!("{STORE}/{name} is not what was saved"))),
+    }
 }
 
 fn read_manifest(dir: &Path) -> Result<Manifest, BackupError> {
@@ -343,7 +416,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Reads all of a restored store, and measures the bytes of its files.
+/// Reads all of a restored store, and the bytes of its files.
 fn look_through(data_dir: &Path) -> Result<Contents, BackupError> {
     let store = DiskStore::open(data_dir)?;
     let blobs = Blobs::new(data_dir.join(FILES), false);
@@ -357,12 +430,11 @@ fn look_through(data_dir: &Path) -> Result<Contents, BackupError> {
                 continue;
             }
             let record: FileRecord = decode(table, &key, &value)?;
-            match fs::metadata(blobs.path(record.id)) {
-                Ok(found) if found.len() == record.length => {
-                    contents.files += 1;
-                    contents.bytes += record.length;
-                }
-                _ => contents.lost += 1,
+            if is_whole(&blobs.path(record.id), &record) {
+                contents.files += 1;
+                contents.bytes += record.length;
+            } else {
+                contents.lost += 1;
             }
         }
     }
@@ -413,6 +485,37 @@ mod tests {
         assert_eq!(store.months(), [Month(600)]);
         let points = store.moment().expect("open").rows(Table::Telemetry(Month(600))).count();
         assert_eq!(points, 500);
+    }
+
+    #[test]
+    fn a_wrong_byte_anywhere_in_the_store_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [data, copy, back] = ["data", "copy", "back"].map(|name| dir.path().join(name));
+        let store = filled(&data);
+        let blobs = Blobs::new(data.join(FILES), false);
+        make(&store, &blobs, &copy, Timestamp::default(), &AtomicBool::new(false)).expect("made");
+        let names: Vec<_> = digests(&copy.join(STORE)).expect("read").into_keys().collect();
+        assert!(names.len() > 3, "{names:?}");
+        for name in names {
+            let path = copy.join(STORE).join(&name);
+            let whole = fs::read(&path).expect("a file");
+            let mut wrong = whole.clone();
+            match wrong.last_mut() {
+                Some(last) => *last ^= 1,
+                None => wrong.push(0),
+            }
+            for wrong in [Some(wrong), None] {
+                match wrong {
+                    Some(wrong) => fs::write(&path, wrong).expect("written"),
+                    None => fs::remove_file(&path).expect("removed"),
+                }
+                let refused = restore(&copy, &back).expect_err("it is damaged").to_string();
+                assert!(refused.contains(&name), "{refused} about {name}");
+                assert!(!back.exists());
+            }
+            fs::write(&path, whole).expect("written");
+        }
+        restore(&copy, &back).expect("it is whole again");
     }
 
     #[test]
