@@ -5,13 +5,15 @@
 //! and over several loopback addresses. `cargo bench --bench many -- --in-memory` has 50,000 of them
 //! in any case, as streams in memory that the real MQTT edge serves in this process, and measures
 //! what a connection takes, part by part. `-- --start 1000000` connects nobody: it measures a start
-//! with so many things, sessions over HTTP and retained messages in the store.
+//! with so many things, sessions over HTTP and retained messages in the store. `-- hostile` has one
+//! principal take all that it can get, in each of many ways, and says what others notice.
 //!
 //! Fifty other devices send commands all the time; what they wait tells what a step costs others.
 //! Server and load are pinned to cores of their own where there are two and `taskset` is installed.
 
 mod cpu_affinity;
 mod devices;
+mod hostile;
 mod in_memory;
 mod login_flood;
 mod parts;
@@ -28,6 +30,7 @@ use std::process::ExitCode;
 use cap::Cap;
 use clap::{Parser, Subcommand, ValueEnum};
 use devices::DevicesArgs;
+use hostile::{HandsArgs, HostileArgs};
 use probe::ProbeArgs;
 use tr50d::descriptors::{self, Shares};
 
@@ -83,6 +86,11 @@ enum Step {
 
 #[derive(Subcommand)]
 enum Part {
+    /// What others notice of a principal that takes all it can get
+    Hostile(HostileArgs),
+    /// Somebody who does one thing all the time
+    #[command(hide = true)]
+    Hands(HandsArgs),
     /// A part of the devices, told over standard input what to do
     #[command(hide = true)]
     Devices(DevicesArgs),
@@ -95,7 +103,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     descriptors::raise();
     let cores = match &args.part {
-        Some(Part::Probe(_)) => None,
+        Some(Part::Probe(_) | Part::Hands(_)) => None,
         Some(Part::Devices(_)) => {
             // These must not keep those from the core that measure. Where it is not allowed, the
             // figures are a little worse.
@@ -103,7 +111,7 @@ fn main() -> ExitCode {
             None
         }
         None if args.in_memory => None,
-        None => cpu_affinity::pin_load(),
+        Some(Part::Hostile(_)) | None => cpu_affinity::pin_load(),
     };
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match built {
@@ -114,6 +122,8 @@ fn main() -> ExitCode {
         match args.part {
             Some(Part::Devices(args)) => devices::run(args).await,
             Some(Part::Probe(args)) => probe::run(args).await,
+            Some(Part::Hands(args)) => hostile::act(args).await,
+            Some(Part::Hostile(args)) => hostile::run(args, cores.as_ref()).await,
             None if args.start.is_some() => {
                 start::run(args.start.unwrap_or_default(), cores.as_ref()).await
             }

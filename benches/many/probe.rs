@@ -39,6 +39,8 @@ pub(crate) struct Waited {
     pub max_ms: f64,
     /// So many never came.
     pub lost: u64,
+    /// So many were refused.
+    pub refused: u64,
 }
 
 impl Waited {
@@ -60,7 +62,8 @@ pub(crate) async fn run(args: ProbeArgs) -> Outcome<()> {
     let stop = CancellationToken::new();
     let board = Arc::<Board>::default();
     let mut fleet = Fleet::connect_watched(&plan, board, stop.clone()).await?;
-    answer(&fleet.len())?;
+    let errors = fleet.report(Duration::ZERO).errors;
+    answer(&(fleet.len(), errors.into_keys().collect::<Vec<_>>().join(", ")))?;
     let mut load = Load::command("diag.ping", None, LONGEST)?;
     load.rate = RATE;
     let load = tokio::spawn(async move {
@@ -77,6 +80,7 @@ pub(crate) async fn run(args: ProbeArgs) -> Outcome<()> {
         p99_ms: latency.p99_ms,
         max_ms: latency.max_ms,
         lost: commands.sent - commands.answered,
+        refused: commands.failed,
     })
 }
 
@@ -87,8 +91,10 @@ impl Probe {
     /// Connects them and lets them send.
     pub(crate) async fn start(mqtt: &Url) -> Outcome<Self> {
         let mut process = WorkerProcess::spawn(&["probe", &mqtt.to_string()])?;
-        if process.answer::<usize>().await? < DEVICES {
-            return Err("the devices that measure could not connect".into());
+        let (connected, errors): (usize, String) = process.answer().await?;
+        if connected < DEVICES {
+            let missing = DEVICES - connected;
+            return Err(format!("{missing} that measure could not connect: {errors}").into());
         }
         Ok(Self(process))
     }

@@ -66,7 +66,12 @@ impl Server {
 
     /// A URL with the token of the demo's devices.
     pub(crate) fn devices(&self) -> Outcome<Url> {
-        self.url("mqtt", &format!(":{TOKEN}"))
+        self.thing_url(TOKEN)
+    }
+
+    /// A URL with this token of things.
+    pub(crate) fn thing_url(&self, token: &str) -> Outcome<Url> {
+        self.url("mqtt", &format!(":{token}"))
     }
 
     /// A URL with the login of the organisation's administrator.

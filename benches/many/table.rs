@@ -19,7 +19,7 @@ impl Table {
     /// Adds a row, and says it at once on standard error: the whole takes minutes.
     pub(crate) fn row(&mut self, what: &str, measured: &str, meanwhile: Option<&Waited>) {
         let waited = match meanwhile {
-            Some(Waited { p50_ms: p50, p99_ms: p99, max_ms: max, lost }) => {
+            Some(Waited { p50_ms: p50, p99_ms: p99, max_ms: max, lost, .. }) => {
                 let lost = if *lost > 0 { format!("; {lost} lost") } else { String::new() };
                 format!("{p50:.2}, {p99:.2}, {max:.1} ms{lost}")
             }

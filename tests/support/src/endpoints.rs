@@ -18,6 +18,11 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// A server with these listeners.
+    pub const fn new(addresses: BTreeMap<String, SocketAddr>, data_dir: PathBuf) -> Self {
+        Self { addresses, data_dir }
+    }
+
     /// The address of a listener: `mqtt`, `mqtts`, `tcp`, `tcps`, `http`, `https`.
     ///
     /// # Panics
