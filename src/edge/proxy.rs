@@ -102,15 +102,22 @@ async fn header_follows(stream: &TcpStream) -> Result<bool, ProxyError> {
 
 /// What is known from the first bytes of a header.
 #[derive(PartialEq, Eq, Debug)]
-enum Parsed {
-    /// At least so many bytes more belong to the header.
-    Incomplete { missing_min: usize },
+pub enum Parsed {
+    /// More bytes belong to the header.
+    Incomplete {
+        /// At least so many.
+        missing_min: usize,
+    },
     /// The header is complete. It names the peer, or none (`UNKNOWN`, `LOCAL`, a Unix socket).
     Done(Option<SocketAddr>),
 }
 
 /// Reads a header, of which `bytes` is the start or the whole.
-fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
+///
+/// # Errors
+///
+/// It breaks the protocol.
+pub fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
     if bytes.len() < V1_BYTES_MIN {
         return Ok(Parsed::Incomplete { missing_min: V1_BYTES_MIN - bytes.len() });
     }

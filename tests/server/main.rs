@@ -25,6 +25,7 @@ mod example_programs;
 mod files;
 mod fleet;
 mod full_disk;
+mod fuzz_corpora;
 mod guesses;
 mod help_examples;
 mod host_header;

@@ -7,6 +7,7 @@
 pub mod bootstrap;
 mod clock;
 mod endpoints;
+pub mod fuzz;
 pub mod http;
 pub mod micro;
 pub mod mqtt;

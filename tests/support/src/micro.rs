@@ -7,4 +7,5 @@ mod work;
 
 pub use device::Device;
 pub use setup::Setup;
+pub(crate) use setup::{NOW, conn};
 pub use work::{PAGE, PIECES, Piece, Step, expiry};

@@ -18,7 +18,7 @@ use tr50d::tr50::dispatch::Caller;
 use tr50d::tr50::exchange;
 
 /// When everything happens: nothing here looks at a clock.
-pub(super) const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
 
 /// The thing key of the device that asks.
 const ASKING: &str = "device-0";
@@ -71,6 +71,17 @@ impl Setup {
         if let Some(pending) = pending {
             self.runtime.block_on(pending).send(|text| out.extend_from_slice(&text));
         }
+    }
+
+    /// The reply to what any bytes ask in the device's session, if no device has to be waited for.
+    pub fn reply(&self, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let pending =
+            exchange::on_connection(&self.app, &self.caller, payload, false, NOW, &mut out);
+        if let Some(pending) = pending {
+            self.runtime.block_on(pending).send(|text| out.extend_from_slice(&text));
+        }
+        out
     }
 
     /// The session of the device that asks.
@@ -167,7 +178,7 @@ fn start_like(app: &App, like: &Session, number: usize) {
 }
 
 /// Where a device connects from.
-pub(super) fn conn(number: usize) -> ConnInfo {
+pub(crate) fn conn(number: usize) -> ConnInfo {
     let ip = Ipv4Addr::from(0x0a00_0000 + number as u32);
     let remote_addr = SocketAddr::new(IpAddr::V4(ip), 50_000);
     ConnInfo::new(Protocol::Mqtt, remote_addr)
