@@ -33,6 +33,8 @@ pub struct Metrics {
     sessions_started: Counters<1>,
     sessions_ended: Counters<2>,
     logins: Counters<1>,
+    over_rate: Counters<1>,
+    turns_waited: Counter,
     commands: Box<[Outcomes]>,
     broker_in: Counter,
     broker_out: Counter,
@@ -98,6 +100,16 @@ impl Metrics {
             sessions_started: counters(r, "sessions_started", "Sessions started, by kind"),
             sessions_ended: counters(r, "sessions_ended", "Sessions ended, by kind and reason"),
             logins: counters(r, "logins", "Logins, by outcome"),
+            over_rate: counters(
+                r,
+                "commands_over_rate",
+                "Commands over a rate: of a session, a principal or an organisation",
+            ),
+            turns_waited: counter(
+                r,
+                "turns_waited",
+                "Reads that waited: the cores were full, and their tenant was above its share",
+            ),
             broker_in: counter(r, "broker_messages_in", "Ordinary MQTT messages received"),
             broker_out: counter(r, "broker_messages_out", "Ordinary MQTT messages delivered"),
             broker_dropped: counter(
@@ -214,6 +226,16 @@ impl Metrics {
     /// A login came to its end: `success`, `bad_credentials`, `locked`, …
     pub fn login(&self, outcome: &'static str) {
         self.logins.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// A command was over the rate of a `session`, a `principal` or an `org`.
+    pub fn over_rate(&self, limit: &'static str) {
+        self.over_rate.get_or_create(&[("limit", limit)]).inc();
+    }
+
+    /// Counts what waited for its turn while the cores were full.
+    pub fn turns_waited(&self) -> Counter {
+        self.turns_waited.clone()
     }
 
     /// The command with this index was answered. An index beyond the table counts nothing.

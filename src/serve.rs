@@ -204,6 +204,8 @@ impl Server {
                 store::report(&error, "what is kept for MQTT clients was not counted");
             }
         });
+        let (cores, stop) = (shared.app.cores.clone(), shared.stop.clone());
+        shared.tasks.spawn(async move { stop.run_until_cancelled(cores.watch()).await });
         let housekeeping = tokio::spawn(housekeeping(shared.clone()));
         Ok(Self { shared, listening, housekeeping })
     }

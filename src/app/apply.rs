@@ -339,12 +339,25 @@ impl App {
         events
     }
 
+    /// Counts the device of a session that has started, or was found in the store.
+    pub(super) fn count_device(&self, session: &Session) {
+        if session.is_of_device() {
+            self.login_rates.started(session.who().principal_id(), session.started());
+        }
+    }
+
     fn count(&self, events: &[Event]) {
         for event in events {
             match event {
-                Event::Started(session) => self.metrics.session_started(session.kind().as_str()),
+                Event::Started(session) => {
+                    self.metrics.session_started(session.kind().as_str());
+                    self.count_device(session);
+                }
                 Event::Ended(session, reason) => {
                     self.metrics.session_ended(session.kind().as_str(), reason.as_str());
+                    if let (true, Some(end)) = (session.is_of_device(), session.end()) {
+                        self.login_rates.ended(session.who().principal_id(), end.at);
+                    }
                 }
                 Event::Switched(_)
                 | Event::RightsChanged(_)

@@ -430,13 +430,14 @@ const fn cause(claim: Claim<'_>, error: &LoginError, known: bool) -> &'static st
             Refusal::Busy => "busy",
             Refusal::Locked { .. } => "locked",
         },
+        (_, LoginError::TooMany(_)) => "rate",
         (_, LoginError::Full(_)) => "full",
         (_, LoginError::Store(_) | LoginError::Random(_)) => "failed",
     }
 }
 
 /// Why a login may have been refused, in one word each.
-pub const LOGIN_CAUSES: [&str; 12] = [
+pub const LOGIN_CAUSES: [&str; 13] = [
     "wrong_password",
     "unknown_user",
     "unknown_token",
@@ -446,6 +447,7 @@ pub const LOGIN_CAUSES: [&str; 12] = [
     "certificate",
     "locked",
     "busy",
+    "rate",
     "full",
     "unknown_session",
     "failed",

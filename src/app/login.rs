@@ -5,7 +5,9 @@ use std::sync::Arc;
 use base::{
     ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingId, ThingKey, Timestamp,
 };
-use rules::directory::{End, Full, Lifetime, Outbox, Reason, Session, Start, Who};
+use rules::directory::{
+    End, Full, Lifetime, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
+};
 use rules::identity::model::{Application, User};
 use rules::identity::{Access, Refusal};
 use store::{Receipt, StoreError};
@@ -13,6 +15,7 @@ use store::{Receipt, StoreError};
 use super::App;
 use super::audit::Claim;
 use super::certificates::Proof;
+use super::login_rates::{LoginBegun, TooManyLogins};
 use crate::random::{NoRandom, random};
 
 /// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
@@ -63,6 +66,9 @@ pub enum LoginError {
     /// Identity says no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The principal has logged in too often.
+    #[error(transparent)]
+    TooMany(#[from] TooManyLogins),
     /// The directory has no room for it.
     #[error(transparent)]
     Full(#[from] Full),
@@ -79,6 +85,7 @@ impl LoginError {
     const fn outcome(&self) -> &'static str {
         match self {
             Self::Refused(Refusal::Locked { .. }) => "locked",
+            Self::TooMany(_) => "rate",
             Self::Refused(Refusal::Busy) | Self::Full(_) => "busy",
             Self::Store(_) | Self::Random(_) => "failed",
             Self::Refused(_) => "refused",
@@ -93,6 +100,8 @@ struct Admitted {
     /// For the registration of its thing.
     registration: Receipt,
     client_id: Option<Box<str>>,
+    /// Counts it as a login under way.
+    begun: Option<LoginBegun>,
 }
 
 impl App {
@@ -108,6 +117,7 @@ impl App {
         now: Timestamp,
     ) -> Result<Arc<Session>, LoginError> {
         let admitted = self.admit(credentials, Some(&arrival.client_id), arrival.conn, now).await?;
+        let begun = admitted.begun;
         let client_id = admitted.client_id.unwrap_or(arrival.client_id);
         let (who, conn) = (admitted.who.clone(), arrival.conn);
         let start = Start {
@@ -122,6 +132,7 @@ impl App {
         let registered = admitted.registration.await.map_err(LoginError::from);
         let started = registered.and_then(|()| {
             let session = self.start(start, arrival.takes_over, now)?;
+            begun.map(LoginBegun::done);
             self.follow_start(&session, now)?;
             Ok(session)
         });
@@ -173,6 +184,7 @@ impl App {
         };
         admitted.registration.await?;
         let (session, events) = self.sessions.start(start, false, now)?;
+        admitted.begun.map(LoginBegun::done);
         let stored = match self.record(&events) {
             Ok(receipt) => receipt.await,
             // Whoever deletes something has to get in: it lasts until the server ends, and is stored
@@ -233,20 +245,22 @@ impl App {
         let credentials = Credentials::User { name: name.to_owned(), password };
         let user = match self.behind_certificate(credentials, conn) {
             Ok(Proof::Credentials(Credentials::User { name, password })) => {
-                self.check_password(&name, password, conn, now).await
+                self.check_password(&name, password, None, conn, now).await
             }
-            Ok(Proof::User(name)) => self.certified(&name),
-            Ok(Proof::Credentials(_)) => Err(Refusal::BadCredentials),
-            Err(refusal) => Err(refusal),
+            Ok(Proof::User(name)) => self.certified(&name).map_err(LoginError::from),
+            Ok(Proof::Credentials(_)) => Err(Refusal::BadCredentials.into()),
+            Err(refusal) => Err(refusal.into()),
         };
-        let user = user.and_then(|checked| self.as_now(&checked));
+        let user = user.and_then(|checked| {
+            self.begin_login(PrincipalId::User(checked.id), false, now)?;
+            Ok(self.as_now(&checked)?)
+        });
         let user = user.and_then(|user| {
             let home = self.records.org(user.home);
             let access = home.and_then(|home| self.records.user_access(&user, &home));
             let may = access.is_none_or(|access| self.may_enter(&access, conn));
-            if may { Ok(user) } else { Err(Refusal::NoAccess) }
+            if may { Ok(user) } else { Err(Refusal::NoAccess.into()) }
         });
-        let user = user.map_err(LoginError::from);
         let user = user.inspect_err(|error| self.note_login(claim, conn, error, now));
         self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
         user
@@ -317,6 +331,7 @@ impl App {
         self.config.http.admin_listen.is_none() || !is_bound || !is_admin
     }
 
+    /// Checks who logs in; `client_id`: of a connection to which the session is to be bound.
     async fn admit(
         &self,
         credentials: Credentials,
@@ -325,6 +340,12 @@ impl App {
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
         let note = |claim: Claim<'_>, error: &LoginError| self.note_login(claim, conn, error, now);
+        let is_bound = client_id.is_some();
+        let admit_user = |user: Arc<User>| {
+            let is_device = is_bound || !self.sessions.has(&Principal::User(user.id));
+            let begun = self.begin_login(PrincipalId::User(user.id), is_device, now)?;
+            Ok(Admitted { begun, ..self.admit_user(user)? })
+        };
         let claimed = match conn.certified {
             true => credentials.name().to_owned(),
             false => String::new(),
@@ -334,22 +355,19 @@ impl App {
                 Err(refusal.into()).inspect_err(|error| note(Claim::Uncertified(&claimed), error))
             }
             Ok(Proof::User(name)) => {
-                let admitted = self.certified(&name).and_then(|user| self.admit_user(user));
-                admitted
-                    .map_err(LoginError::from)
-                    .inspect_err(|error| note(Claim::Uncertified(&name), error))
+                let user = self.certified(&name).map_err(LoginError::from);
+                let admitted = user.and_then(admit_user);
+                admitted.inspect_err(|error| note(Claim::Uncertified(&name), error))
             }
             Ok(Proof::Credentials(Credentials::User { name, password })) => {
-                let checked = self.check_password(&name, password, conn, now).await;
-                let admitted = checked.and_then(|user| self.admit_user(user));
-                admitted
-                    .map_err(LoginError::from)
-                    .inspect_err(|error| note(Claim::User(&name), error))
+                let checked = self.check_password(&name, password, Some(is_bound), conn, now).await;
+                let admitted = checked.and_then(admit_user);
+                admitted.inspect_err(|error| note(Claim::User(&name), error))
             }
             Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
                 let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
                 let claim = Claim::Thing { key: &thing_key, token: &token };
-                self.admit_application(&thing_key, &token, app_id, conn, now)
+                self.admit_application(&thing_key, &token, app_id, is_bound, conn, now)
                     .inspect_err(|error| note(claim, error))
             }
         };
@@ -379,18 +397,38 @@ impl App {
             access,
             registration: Receipt::nothing(),
             client_id: None,
+            begun: None,
         })
     }
 
+    /// Checks a password, unless its user has logged in too often. That is looked at before, for a
+    /// check takes long, and counted when it is right: nobody's guesses keep the user out.
+    /// `is_bound`: whether the session is to be bound to a connection; none if there is to be none.
     async fn check_password(
         &self,
         name: &str,
         password: String,
+        is_bound: Option<bool>,
         conn: ConnInfo,
         now: Timestamp,
-    ) -> Result<Arc<User>, Refusal> {
+    ) -> Result<Arc<User>, LoginError> {
         let user = self.records.user_by_email(name);
-        self.passwords.verify(user, name, password, conn.remote_addr.ip(), now).await
+        if let Some(user) = &user {
+            let is_first = || !self.sessions.has(&Principal::User(user.id));
+            let is_device = is_bound.is_some_and(|is_bound| is_bound || is_first());
+            self.login_rates.check(PrincipalId::User(user.id), is_device, now)?;
+        }
+        Ok(self.passwords.verify(user, name, password, conn.remote_addr.ip(), now).await?)
+    }
+
+    /// Counts a login of somebody who has proved who it is.
+    fn begin_login(
+        &self,
+        who: PrincipalId,
+        is_device: bool,
+        now: Timestamp,
+    ) -> Result<Option<LoginBegun>, LoginError> {
+        Ok(self.login_rates.begin(who, is_device, now)?)
     }
 
     /// The application with this token, unless too many wrong ones came from the same network.
@@ -427,19 +465,23 @@ impl App {
         thing_key: &str,
         token: &str,
         app_id: &str,
+        is_bound: bool,
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
         let application = self.find_application(token, conn, now)?;
         let access = self.records.application_access(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
+        let is_device =
+            is_bound || !self.sessions.has(&Principal::Thing(application.org, key.clone()));
+        let begun = self.begin_login(PrincipalId::Application(application.id), is_device, now)?;
         let fresh = ThingId::from_bytes(random()?);
         let found = self.things.log_in(&application, key, app_id, self.clock.shown(now), fresh)?;
         let (thing, registration) = found.ok_or(Refusal::UnknownThing)?;
         let access = self.share_access(application.id, access);
         let who = Who::Application { application, thing_id: thing.id, thing_key: thing.key };
         let client_id = Some(app_id.into());
-        Ok(Admitted { who, access, registration, client_id })
+        Ok(Admitted { who, access, registration, client_id, begun })
     }
 
     /// The same value for all sessions of an application, as long as it does not change.
@@ -459,6 +501,10 @@ pub fn login_failure(error: &LoginError) -> Failure {
         LoginError::Refused(Refusal::Locked { seconds }) => {
             let sentence = format!("Too many failed logins; try again in {seconds} seconds.");
             Failure::new(Code::LOGIN_LOCKED, sentence)
+        }
+        LoginError::TooMany(too_many) => {
+            let sentence = format!("Login refused: {too_many}.");
+            Failure::new(Code::RATE_LIMITED, sentence)
         }
         LoginError::Full(full) => {
             let sentence = format!("The server can't take another login now: {full}; try again.");
@@ -502,7 +548,7 @@ mod tests {
         let conn = ConnInfo::new(base::Protocol::Tcp, remote_addr);
         let refused = |key: &str, token: &str| {
             let admitted =
-                app.admit_application(key, token, "app", conn, Timestamp::from_millis(0));
+                app.admit_application(key, token, "app", true, conn, Timestamp::from_millis(0));
             admitted.map(|_| "admitted").expect_err("refused")
         };
         let token = "demo-token-basicorg";

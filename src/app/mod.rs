@@ -34,17 +34,20 @@ mod apply;
 mod audit;
 mod certificates;
 mod connections;
+mod cores;
 mod delivery;
 mod effects;
 mod housekeeping;
 mod idle;
 mod journal;
 mod login;
+mod login_rates;
 mod made_tokens;
 mod open;
 mod pace;
 mod passwords;
 mod presence;
+mod rates;
 mod records;
 mod secret;
 mod taken_names;
@@ -55,9 +58,11 @@ mod unauthenticated;
 pub use audit::{Deed, LOGIN_CAUSES};
 pub use certificates::{Certificates, ClientNames, Shown};
 pub use connections::{Connections, Counted, Room};
+pub use cores::{Cores, Turn};
 pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use login::{Arrival, Credentials, LoginError, login_failure};
+pub use login_rates::TooManyLogins;
 pub use open::OpenError;
 pub use pace::Pace;
 pub use records::{IdentityError, check_bootstrap};
@@ -93,6 +98,8 @@ pub struct App {
     pub certificates: Arc<Certificates>,
     /// The places of open connections.
     pub connections: Connections,
+    /// The shares of the cores.
+    pub cores: Arc<Cores>,
     /// Room for half requests of those who have not logged in.
     pub unauthenticated: Arc<Unauthenticated>,
     /// The name of this server in `session.info`.
@@ -108,6 +115,8 @@ pub struct App {
     events: Events,
     passwords: Passwords,
     token_guesses: token_guesses::TokenGuesses,
+    login_rates: Arc<login_rates::LoginRates>,
+    org_rates: rates::OrgRates,
     taken_names: taken_names::TakenNames,
     page_secret: secret::PageSecret,
     /// What sessions of an application got last: those of a fleet share it.
@@ -283,7 +292,9 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn counters_are_stored_in_steps() {
-        let (app, store) = demo();
+        let mut config = Config::default();
+        config.limits.commands_per_s = 0;
+        let (app, store) = demo_with(config);
         let count = limits::EXPIRY_STEP * 2 + 1;
         for _ in 0..count {
             let session = login(&app).await.expect("welcome");

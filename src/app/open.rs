@@ -11,9 +11,12 @@ use parking_lot::Mutex;
 use rules::directory::{DirectoryConfig, DirectoryWriter, Who};
 use rules::identity::IdentityWriter;
 use store::{Durability, Store, StoreError, Tables};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::connections::Connections;
+use super::cores::Cores;
+use super::login_rates::LoginRates;
 use super::pace::Pace;
 use super::passwords::Passwords;
 use super::turns::Turns;
@@ -114,6 +117,9 @@ impl App {
                 config.limits.max_frame_bytes,
                 metrics.refusals("half_request"),
             )),
+            cores: Cores::new(threads(cores), &pools, metrics.turns_waited()),
+            login_rates: LoginRates::new(config.limits.logins_per_s()),
+            org_rates: Default::default(),
             telemetry: Telemetry::new(tables.clone(), arrival, config.telemetry.retention_months),
             mailbox: Mailbox::new(tables.clone(), mailbox_config),
             config,
@@ -159,6 +165,7 @@ impl App {
         )?;
         for session in self.sessions.all() {
             self.metrics.session_started(session.kind().as_str());
+            self.count_device(&session);
             if let Who::User(user) = session.who() {
                 self.passwords.note_known(&user.email, session.conn().remote_addr.ip());
             }
@@ -236,6 +243,11 @@ fn files_config(config: &Config) -> FilesConfig {
         bytes_max: config.files.max_bytes,
         org_bytes_max: config.files.org_max_bytes,
     }
+}
+
+/// The threads that serve connections.
+fn threads(cores: usize) -> usize {
+    Handle::try_current().map_or(cores, |runtime| runtime.metrics().num_workers())
 }
 
 /// The name of this machine, as `session.info` shows it in `serverId`.

@@ -196,6 +196,15 @@ sections! {
         sessions_per_principal: usize = 10_000,
         /// Commands a second for one session; a deflated request counts as one more. 0 is no limit.
         commands_per_s: u32 = 100,
+        /// The same for all sessions of one user or thing together; none: ten times as many. 0 is no
+        /// limit.
+        principal_commands_per_s: Option<u32> = None,
+        /// The same for all sessions in one organisation. 0 is no limit: its share when the cores
+        /// are full.
+        org_commands_per_s: u32 = 0,
+        /// Logins a second of one user, or with one token; none: a fifth of `commands_per_s`, but 20.
+        /// 0 is no limit.
+        logins_per_s: Option<u32> = None,
         /// Distinct filters of ordinary topics; 0 refuses every subscription to them.
         broker_filters: usize = 1_000_000,
         /// MQTT sessions with subscriptions, those of clients that are away included.
@@ -349,6 +358,22 @@ enum NotSet {
     UnknownSection,
     UnknownKey,
     WrongValue { expected: &'static str },
+}
+
+impl Limits {
+    /// Commands a second of all sessions of one login; 0 is no limit.
+    pub fn principal_commands_per_s(&self) -> u32 {
+        self.principal_commands_per_s.unwrap_or(self.commands_per_s.saturating_mul(10))
+    }
+
+    /// Logins a second of one principal; 0 is no limit. Who lifts the limit of commands for a fleet
+    /// or a test lifts this one, too, if it is not set.
+    pub fn logins_per_s(&self) -> u32 {
+        self.logins_per_s.unwrap_or(match self.commands_per_s {
+            0 => 0,
+            commands => (commands / 5).max(20),
+        })
+    }
 }
 
 impl Config {

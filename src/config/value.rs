@@ -98,23 +98,29 @@ impl Value for Option<PathBuf> {
     }
 }
 
-impl Value for Option<u64> {
-    const EXPECTED: &'static str = "a whole number, 0 or more, or \"auto\"";
+macro_rules! numbers_or_auto {
+    ($($Type:ty),*) => {$(
+        impl Value for Option<$Type> {
+            const EXPECTED: &'static str = "a whole number, 0 or more, or \"auto\"";
 
-    fn from_text(text: &str) -> Option<Self> {
-        match text {
-            "auto" => Some(None),
-            _ => text.parse().ok().map(Some),
-        }
-    }
+            fn from_text(text: &str) -> Option<Self> {
+                match text {
+                    "auto" => Some(None),
+                    _ => text.parse().ok().map(Some),
+                }
+            }
 
-    fn from_toml(value: &toml::Value) -> Option<Self> {
-        match value.as_integer() {
-            Some(number) => number.try_into().ok().map(Some),
-            None => Self::from_text(value.as_str()?),
+            fn from_toml(value: &toml::Value) -> Option<Self> {
+                match value.as_integer() {
+                    Some(number) => number.try_into().ok().map(Some),
+                    None => Self::from_text(value.as_str()?),
+                }
+            }
         }
-    }
+    )*};
 }
+
+numbers_or_auto!(u32, u64);
 
 impl Value for Option<SocketAddr> {
     const EXPECTED: &'static str = "an address and port such as \"127.0.0.1:1883\" or \

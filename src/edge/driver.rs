@@ -9,10 +9,11 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use base::{Timestamp, limits};
+use base::{OrgId, Timestamp, limits};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -21,7 +22,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Stream;
 use super::pending::Pending;
-use crate::app::Lease;
+use crate::app::{Cores, Lease, Turn};
 
 /// The replies that a connection of this peer has still to send.
 pub type Owed<P> = Pending<<P as Peer>::Reply>;
@@ -85,6 +86,16 @@ pub trait Peer: Send + Sized {
 
     /// Room for half a frame before the login; none if that needs none.
     fn lease(&self) -> Option<Lease> {
+        None
+    }
+
+    /// The cores, of which the peer's organisation has a share.
+    fn cores(&self) -> Option<&Arc<Cores>> {
+        None
+    }
+
+    /// The organisation; none before the login.
+    fn org(&self) -> Option<OrgId> {
         None
     }
 
@@ -171,6 +182,7 @@ pub fn serve<P: Peer>(
         held: false,
         unsent: BytesMut::new(),
         stalled: None,
+        turn: None,
         unflushed: false,
         owed: Pending::default(),
         at_end: false,
@@ -201,6 +213,8 @@ struct Connection<P: Peer> {
     unsent: BytesMut,
     /// Runs while the peer takes none of them.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Waits for a turn to read, while the cores are full of what others above their share do.
+    turn: Option<Pin<Box<dyn Future<Output = Turn> + Send>>>,
     /// Whether the stream holds written bytes back (TLS, WebSocket).
     unflushed: bool,
     owed: Owed<P>,
@@ -222,6 +236,18 @@ struct BeforeLogin {
 impl<P: Peer> Connection<P> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
         self.peer.set_waker(cx.waker());
+        if !self.peer.cores().is_some_and(|cores| cores.are_full()) {
+            return self.poll_by_scratch(cx);
+        }
+        let begun = Instant::now();
+        let polled = self.poll_by_scratch(cx);
+        if let (Some(cores), Some(org)) = (self.peer.cores(), self.peer.org()) {
+            cores.note(org, begun.elapsed());
+        }
+        polled
+    }
+
+    fn poll_by_scratch(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
         SCRATCH.with_borrow_mut(|Scratch { input, output }| {
             let polled = self.poll_with(cx, input, output);
             self.unsent.extend_from_slice(output);
@@ -238,6 +264,7 @@ impl<P: Peer> Connection<P> {
         input: &mut [u8],
         output: &mut Vec<u8>,
     ) -> Poll<P::Closing> {
+        let mut turn = None;
         loop {
             if let Err(closing) = self.advance(cx, output) {
                 return Poll::Ready(closing);
@@ -245,6 +272,8 @@ impl<P: Peer> Connection<P> {
             if self.poll_write(cx, output).is_err() {
                 return Poll::Ready(self.peer.on_eof());
             }
+            // What was done in the last turn is written.
+            drop(turn.take());
             if self.owed.is_blocked() && self.has_room() && self.peer.is_paused() {
                 match self.poll_ahead(cx, input, output) {
                     Poll::Ready(Ok(())) => continue,
@@ -258,6 +287,10 @@ impl<P: Peer> Connection<P> {
             // What waits for the peer to read comes when it has: then this task is woken.
             if std::mem::take(&mut self.held) && self.unsent.len() < limits::READ_BYTES {
                 continue;
+            }
+            match self.poll_turn(cx) {
+                Poll::Ready(ready) => turn = ready,
+                Poll::Pending => break,
             }
             if std::mem::take(&mut self.paused) {
                 if let Err(closing) = self.receive_kept(self.peer.now(), output) {
@@ -273,6 +306,8 @@ impl<P: Peer> Connection<P> {
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
                 Poll::Pending => break,
             }
+            let most = if turn.is_some() { limits::TURN_READ_BYTES } else { input.len() };
+            let input = input.get_mut(..most).unwrap_or_default();
             match self.poll_read(cx, input, output) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
@@ -340,6 +375,29 @@ impl<P: Peer> Connection<P> {
         };
         let held = ready!(lease.poll_hold(cx, self.partial.capacity()));
         Poll::Ready(held.map_err(|_| self.peer.on_timeout()))
+    }
+
+    /// Whether what the peer sends may be dealt with now, for which those above their share of full
+    /// cores need a turn.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Turn>> {
+        if self.turn.is_none() {
+            let Some(cores) = self.peer.cores().filter(|cores| cores.are_full()) else {
+                return Poll::Ready(None);
+            };
+            let Some(org) = self.peer.org().filter(|org| cores.is_above(*org)) else {
+                return Poll::Ready(None);
+            };
+            // Who has sent nothing needs none.
+            if let (Stream::Tcp(stream), false) = (&self.stream, self.paused || self.at_end) {
+                // What is wrong with it comes out when it is read.
+                let _ = ready!(stream.poll_read_ready(cx));
+            }
+            self.turn = Some(Box::pin(cores.clone().turn(org)));
+        }
+        let Some(turn) = &mut self.turn else { return Poll::Ready(None) };
+        let turn = ready!(turn.as_mut().poll(cx));
+        self.turn = None;
+        Poll::Ready(Some(turn))
     }
 
     /// Reads a bounded part of what comes while the peer is paused. Ready while that may bring an
@@ -485,7 +543,7 @@ impl<P: Peer> Connection<P> {
     /// Ends the connection when nothing has come for too long. The timer is not moved by every
     /// packet: when it rings, it is set again for what is left.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
-        if self.owed.is_blocked() && self.peer.is_paused() {
+        if self.turn.is_some() || self.owed.is_blocked() && self.peer.is_paused() {
             // It is not read, and so not silent; the timer is set when it is read again.
             return Poll::Pending;
         }

@@ -536,7 +536,7 @@ fn not_permitted(session: &Session, row: &Row) -> Failure {
 /// The row of a command that may be executed.
 fn admit(app: &App, caller: &Caller, name: &str, now: Timestamp) -> Result<&'static Row, Failure> {
     if let Some(session) = &caller.session {
-        charge(app, session, now)?;
+        app.charge(session, now)?;
     }
     let Some(row) = commands::find(name) else {
         return Err(not_executable(caller, name));
@@ -577,20 +577,6 @@ fn not_executable(caller: &Caller, name: &str) -> Failure {
         sentence += &format!(" Did you mean \"{near}\"?");
     }
     Failure::new(Code::UNKNOWN_COMMAND, sentence)
-}
-
-/// Counts a command of a session, or work that costs as much.
-///
-/// # Errors
-///
-/// The session sent too many in this second.
-pub fn charge(app: &App, session: &Session, now: Timestamp) -> Result<(), Failure> {
-    let limit = app.config.limits.commands_per_s;
-    if session.admit(now, limit) {
-        return Ok(());
-    }
-    let sentence = format!("The session sent more than {limit} commands in a second.");
-    Err(Failure::new(Code::RATE_LIMITED, sentence))
 }
 
 fn push_id(out: &mut Vec<u8>, id: &str, comma: bool) {

@@ -76,12 +76,16 @@ pub async fn over_http(
         None if all_open(&request.commands) => None,
         None => return refused(&Failure::authentication_missing().to_json()),
     };
+    let org = session.as_ref().map(|session| session.org_id());
     let caller = Caller { session, conn };
-    let mut out = Vec::with_capacity(256);
-    match execute_request(app, &caller, &request, &head, now, &mut out) {
-        None => Reply::from_bytes(out),
-        Some(pending) => pending.await,
-    }
+    let executed = async {
+        let mut out = Vec::with_capacity(256);
+        match execute_request(app, &caller, &request, &head, now, &mut out) {
+            None => Reply::from_bytes(out),
+            Some(pending) => pending.await,
+        }
+    };
+    app.cores.work(org, executed).await
 }
 
 /// The fields of a form, names and values in its order; of a field given twice the last counts.
@@ -104,13 +108,17 @@ pub async fn form(
         if session.is_none() && !is_open(command) {
             return Err(Failure::authentication_missing());
         }
-        let texts = texts(fields);
-        let body = Body { command: command.into(), params: RawParams::Named(&texts) };
-        let mut out = Vec::with_capacity(256);
-        match execute_one(app, &Caller { session, conn }, &body, now, &mut out)? {
-            None => Ok(Reply::from_bytes(out)),
-            Some(pending) => Ok(pending.await),
-        }
+        let org = session.as_ref().map(|session| session.org_id());
+        let executed = async {
+            let texts = texts(fields);
+            let body = Body { command: command.into(), params: RawParams::Named(&texts) };
+            let mut out = Vec::with_capacity(256);
+            match execute_one(app, &Caller { session, conn }, &body, now, &mut out)? {
+                None => Ok(Reply::from_bytes(out)),
+                Some(pending) => Ok(pending.await),
+            }
+        };
+        app.cores.work(org, executed).await
     };
     executed.await.unwrap_or_else(|failure| Reply::from_bytes(failure.to_json()))
 }

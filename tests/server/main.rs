@@ -51,6 +51,7 @@ mod password_changes;
 mod pasts;
 mod permissions;
 mod plaintext;
+mod rates;
 mod readme;
 mod regressions;
 mod revocation;

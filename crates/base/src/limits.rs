@@ -369,6 +369,45 @@ pub const PACED_STRETCH: f64 = 2.0;
 /// How far ahead of its turn such work may begin: what is little begins at once.
 pub const PACED_AT_ONCE: Duration = Duration::from_millis(2);
 
+/// Logins and organisations whose commands of the current second are remembered though nobody has a
+/// session, about a megabyte; above it, whoever ends a session begins anew.
+pub const WINDOWS_KEPT_MAX: usize = 10_000;
+
+/// Principals whose logins are counted, some megabytes. Above it, those are forgotten that logged in
+/// least.
+pub const LOGIN_BUCKETS_MAX: usize = 65_536;
+
+/// Seconds of `limits.logins_per_s` that may come at once: whoever runs a script that logs in for
+/// each command should not have to know of the limit.
+pub const LOGIN_BURST_S: u32 = 10;
+
+/// Seconds in which as many of a principal's devices may log in again as were connected at once
+/// lately, when the burst for that is used up: a fleet whose network flaps.
+pub const LOGIN_FLEET_S: f64 = 10.0;
+
+/// Seconds in which half is forgotten of how many sessions a principal had at once: a fleet comes
+/// back after an outage of minutes, and an hour later hardly more than a quarter counts.
+pub const LOGIN_PEAK_HALVES_S: f64 = 1800.0;
+
+/// How often it is looked whether the cores are full, and who uses them: half a batch of what is due
+/// to be noticed, a p99 of ten seconds.
+pub const CORES_LOOK: Duration = Duration::from_millis(50);
+
+/// The part of the time between two looks for which the threads were busy, in percent, from which
+/// the cores count as full: some wait is certain by then, and turns cost those above the share little.
+pub const CORES_FULL_PERCENT: u32 = 75;
+
+/// The same below which they are not full any more.
+pub const CORES_FREE_PERCENT: u32 = 50;
+
+/// The part of the time that all use, in percent, which is shared max-min to find out who uses more
+/// than a share: what is above the level that this fills.
+pub const CORES_SHARED_PERCENT: u64 = 75;
+
+/// Bytes that a connection of who is above the share may read in a turn: some fifty commands, about a
+/// tenth of a millisecond.
+pub const TURN_READ_BYTES: usize = 4096;
+
 /// Long work that waits for its turn, of all principals: some seconds of each core, were every one
 /// the longest listing. Who has most of it makes way.
 pub const LONG_WORK_WAITING_MAX: u64 = 1000;

@@ -148,6 +148,8 @@ pub mod reason {
     pub const ADMINISTRATIVE_ACTION: u8 = 0x98;
     /// Payload is not what its format indicator says.
     pub const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+    /// Too many connections in the time.
+    pub const CONNECTION_RATE_EXCEEDED: u8 = 0x9f;
     /// Authentication method not supported.
     pub const BAD_AUTHENTICATION_METHOD: u8 = 0x8c;
 

@@ -64,7 +64,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// There is no such session or application, or the session has sent too much.
+    /// There is no such session or application, or it has sent too much.
     pub fn recognise(
         app: &App,
         headers: &HeaderMap,
@@ -89,11 +89,12 @@ impl Caller {
         };
         let mut caller = caller.ok_or_else(Error::unauthorized)?;
         if let Some(session) = session {
-            if !session.admit(now, app.config.limits.commands_per_s) {
-                return Err(Error::too_many_requests());
-            }
+            app.charge(&session, now).map_err(|_| Error::too_many_requests())?;
             app.touch(&session, now, 1);
             caller.session = Some(session);
+        } else {
+            let charged = app.charge_login(caller.principal(), caller.org.id, now);
+            charged.map_err(|_| Error::too_many_requests())?;
         }
         Ok(caller)
     }

@@ -115,7 +115,8 @@ impl Error {
         Self { header, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message) }
     }
 
-    /// 429: the session has sent as many requests in this second as it may.
+    /// 429: the session, all of its login, or all in its organisation have sent as many requests in
+    /// this second as they may.
     pub fn too_many_requests() -> Self {
         let message = "Too many requests in this second; try again in the next.";
         let header = Some((RETRY_AFTER, "1"));

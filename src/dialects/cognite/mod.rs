@@ -162,8 +162,9 @@ async fn routed(
     let caller = Caller::recognise(app, request.headers(), conn, now)?;
     let secret = app.page_secret().await.map_err(|error| Error::internal(&error))?;
     let query = Query::read(request.uri().query());
+    let org = caller.org.id;
     let asked = Asked { app, caller, request, query, conn, secret, now };
-    (route.handler)(&asked, &names).await
+    app.cores.work(Some(org), async { (route.handler)(&asked, &names).await }).await
 }
 
 impl Route {

@@ -35,13 +35,16 @@ pub(super) enum Unknown {
     /// They are refused, or can't be checked now.
     #[error(transparent)]
     Refused(#[from] LoginError),
+    /// It is known who calls, and has called too often.
+    #[error("too many requests in this second")]
+    TooManyRequests,
 }
 
 /// Finds out who calls.
 ///
 /// # Errors
 ///
-/// The credentials are missing, wrong, or can't be checked now.
+/// The credentials are missing, wrong, or can't be checked now; or this is one request too many.
 pub(super) async fn caller(
     app: &App,
     headers: &HeaderMap,
@@ -50,6 +53,8 @@ pub(super) async fn caller(
 ) -> Result<Caller, Unknown> {
     let (name, password) = credentials::basic(headers).ok_or(Unknown::Missing)?;
     let user = app.recognise(&name, password, conn, now).await?;
+    let charged = app.charge_login(Principal::User(user.id), user.home, now);
+    charged.map_err(|_| Unknown::TooManyRequests)?;
     Ok(Caller::new(app, user))
 }
 

@@ -14,7 +14,7 @@ use rules::identity::Refusal;
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::app::{App, Deed, Effects, Goodbyes, LoginError, SessionChange};
+use crate::app::{App, Deed, Effects, Goodbyes, LoginError, SessionChange, TooManyLogins};
 
 mod admins;
 mod auth;
@@ -73,7 +73,10 @@ pub async fn answer(
     let text = json::well_formed(request.body());
     let Body { id, request } = Body::parse(&text);
     let answered = match request {
-        Ok(request) => call(app, &caller, id, &request, conn, now).await,
+        Ok(request) => {
+            let org = Some(caller.user().home);
+            app.cores.work(org, call(app, &caller, id, &request, conn, now)).await
+        }
         Err(error) => Err(error),
     };
     answered.map_or_else(|error| failed(&error, id), page::json)
@@ -86,6 +89,10 @@ fn refusal(unknown: &Unknown, body: &[u8]) -> Response<Bytes> {
         Unknown::Refused(LoginError::Refused(Refusal::Locked { seconds })) => {
             page::locked(*seconds)
         }
+        Unknown::Refused(LoginError::TooMany(TooManyLogins { seconds, .. })) => {
+            page::too_many(*seconds)
+        }
+        Unknown::TooManyRequests => page::too_many(1),
         Unknown::Refused(LoginError::Refused(Refusal::Busy)) => failed(&Error::busy()),
         Unknown::Refused(LoginError::Store(_)) => {
             failed(&Error::new(error::INTERNAL, "The credentials can't be checked."))

@@ -37,6 +37,13 @@ pub(super) fn locked(seconds: u64) -> Response<Bytes> {
     with_header(with_header(page, WWW_AUTHENTICATE, realm), RETRY_AFTER, seconds.into())
 }
 
+/// The user has sent too many requests, which are all logins.
+pub(super) fn too_many(seconds: u64) -> Response<Bytes> {
+    let sentence = format!("Too many requests; try again in {seconds} seconds.");
+    let page = page(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests", &sentence);
+    with_header(page, RETRY_AFTER, seconds.into())
+}
+
 /// The refusal of a request that is no call of a method: any version is good, as long as it is one.
 pub(super) fn refusal<T>(request: &Request<T>) -> Option<Response<Bytes>> {
     if !has_version(request.uri().path()) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ::mqtt::packet::Ack;
 use ::mqtt::{Frame, Malformed, Packet, QoS, Version, encode, reason};
-use base::{ConnInfo, Timestamp, limits};
+use base::{ConnInfo, OrgId, Timestamp, limits};
 use rules::directory::{Outbox, Reason};
 
 use super::MqttServer;
@@ -20,7 +20,7 @@ use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::thing_command::Outcome;
 use super::topics::TopicWork;
-use crate::app::Lease;
+use crate::app::{Cores, Lease};
 use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::Pending;
 use crate::edge::wrong_door::Met;
@@ -369,6 +369,14 @@ impl Peer for Client {
 
     fn lease(&self) -> Option<Lease> {
         Some(self.server.app.unauthenticated.lease(self.info.network()))
+    }
+
+    fn cores(&self) -> Option<&Arc<Cores>> {
+        Some(&self.server.app.cores)
+    }
+
+    fn org(&self) -> Option<OrgId> {
+        self.logged_in.as_ref().map(|logged_in| logged_in.session().org_id())
     }
 
     fn on_login(&self) {

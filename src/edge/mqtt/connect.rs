@@ -237,9 +237,10 @@ pub(super) fn refuse(version: Version, code: u8, out: &mut Vec<u8>) {
             reason::UNSUPPORTED_VERSION => reason::v3::UNSUPPORTED_VERSION,
             reason::CLIENT_ID_INVALID => reason::v3::CLIENT_ID_REFUSED,
             reason::BAD_LOGIN => reason::v3::BAD_LOGIN,
-            reason::SERVER_UNAVAILABLE | reason::SERVER_BUSY | reason::QUOTA_EXCEEDED => {
-                reason::v3::SERVER_UNAVAILABLE
-            }
+            reason::SERVER_UNAVAILABLE
+            | reason::SERVER_BUSY
+            | reason::QUOTA_EXCEEDED
+            | reason::CONNECTION_RATE_EXCEEDED => reason::v3::SERVER_UNAVAILABLE,
             // A malformed refusal code before MQTT 5: already in the old form.
             code if code < 0x80 => code,
             _ => reason::v3::NOT_AUTHORIZED,
@@ -262,6 +263,7 @@ pub(super) fn refusal_code(error: &LoginError) -> u8 {
             Refusal::NoAccess | Refusal::Locked { .. } => reason::NOT_AUTHORIZED,
             _ => reason::BAD_LOGIN,
         },
+        LoginError::TooMany(_) => reason::CONNECTION_RATE_EXCEEDED,
         LoginError::Full(_) => reason::SERVER_BUSY,
         LoginError::Store(_) | LoginError::Random(_) => reason::SERVER_UNAVAILABLE,
     }

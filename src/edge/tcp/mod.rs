@@ -11,14 +11,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use base::{
-    Code, ConnInfo, Failure, Timestamp,
+    Code, ConnInfo, Failure, OrgId, Timestamp,
     json::{ObjectWriter, key, push_string},
     limits,
 };
 use rules::directory::{Outbox, Push, Reason, Session};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, Arrival, Credentials, Lease, LoginError, login_failure};
+use crate::app::{App, Arrival, Cores, Credentials, Lease, LoginError, login_failure};
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
 use crate::edge::pending::{Pending, Work};
@@ -407,6 +407,14 @@ impl Peer for Client {
 
     fn lease(&self) -> Option<Lease> {
         Some(self.app.unauthenticated.lease(self.caller.conn.network()))
+    }
+
+    fn cores(&self) -> Option<&Arc<Cores>> {
+        Some(&self.app.cores)
+    }
+
+    fn org(&self) -> Option<OrgId> {
+        self.caller.session.as_ref().map(|session| session.org_id())
     }
 
     fn on_login(&self) {

@@ -29,6 +29,7 @@ pub mod siblings;
 #[cfg(test)]
 mod tests;
 pub mod wheel;
+pub mod window;
 
 pub use event::{Event, Events};
 pub use outbox::{Outbox, Push, Replied};
@@ -36,12 +37,14 @@ pub use session::{
     End, Kind, Lifetime, OrgContext, OrgSwitch, Principal, PrincipalId, Reason, Session, Start,
     Status, Who,
 };
+pub use window::Window;
 
 use history::History;
 use roster::Roster;
 use session::Session as Entry;
 use siblings::{Mark, Siblings};
 use wheel::Wheel;
+use window::Windows;
 
 /// The rules of time and number for sessions, from the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +87,8 @@ pub struct Directory {
     history: Mutex<History>,
     /// Live sessions, by the organisation in which they are.
     shares: Mutex<Shares<PrincipalId>>,
+    /// Of logins without sessions.
+    windows: Windows,
     next_serial: AtomicU64,
 }
 
@@ -111,6 +116,7 @@ impl Directory {
             wheel: Mutex::new(Wheel::new(now.as_millis() / 1000)),
             history: Mutex::new(history),
             shares: Mutex::new(Shares::new(Pool::Sessions, sessions_max, pools)),
+            windows: Windows::default(),
             next_serial: AtomicU64::new(0),
         }
     }
@@ -158,6 +164,22 @@ impl Directory {
     pub fn of_principal(&self, principal: &Principal) -> Vec<Arc<Session>> {
         let siblings = self.by_principal.get(principal);
         siblings.map_or_else(Vec::new, |siblings| siblings.iter().cloned().collect())
+    }
+
+    /// Whether a login has a live session.
+    pub fn has(&self, principal: &Principal) -> bool {
+        self.by_principal.contains_key(principal)
+    }
+
+    /// Whether one more command of a login fits into the current second, of which all its sessions
+    /// together may send `limit` (0: any number); for who asks without a session.
+    pub fn admit_login(&self, principal: Principal, now: Timestamp, limit: u32) -> bool {
+        if limit == 0 {
+            return true;
+        }
+        let siblings = self.by_principal.get(&principal);
+        let window = siblings.and_then(|siblings| siblings.window().cloned());
+        window.unwrap_or_else(|| self.windows.of(principal, now)).admit(now, limit)
     }
 
     /// At most `max` sessions of one login: those that live and those that ended lately, the last
@@ -283,6 +305,10 @@ impl DirectoryWriter {
             let oldest = siblings.iter().find(|other| !bound(other));
             older.push(oldest.ok_or(Full::Login)?.clone());
         }
+        let shared = siblings.window().cloned();
+        let first = || self.windows.take(&session.who.principal(), session.started);
+        let _ = session.login_window.set(shared.unwrap_or_else(first));
+        session.is_first.store(siblings.is_empty(), Ordering::Relaxed);
         siblings.insert(session.clone());
         Ok(older)
     }
@@ -303,6 +329,9 @@ impl DirectoryWriter {
         let principal = session.who.principal();
         self.by_principal.remove_if_mut(&principal, |_, siblings| {
             siblings.remove(session);
+            if let (true, Some(window)) = (siblings.is_empty(), session.login_window.get()) {
+                self.windows.keep(principal.clone(), window.clone(), now);
+            }
             siblings.is_empty()
         });
         drop(context);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outbox::Outbox;
 use super::siblings::Mark;
+use super::window::Window;
 use crate::identity::Access;
 use crate::identity::model::{Application, User};
 use crate::identity::permission::{Permission, PermissionSet, SharedPermissions};
@@ -308,8 +309,11 @@ pub struct Session {
     pub(super) last_accessed: AtomicI64,
     pub(super) last_active: AtomicI64,
     pub(super) command_count: AtomicU64,
-    /// The second (upper half) for which commands are counted (lower half).
-    window: AtomicU64,
+    window: Window,
+    /// That of all sessions of the login, while it is one of them.
+    pub(super) login_window: OnceLock<Arc<Window>>,
+    /// Whether its login had no other session when it started.
+    pub(super) is_first: AtomicBool,
 }
 
 impl Session {
@@ -340,7 +344,9 @@ impl Session {
             last_accessed: AtomicI64::new(now.as_millis()),
             last_active: AtomicI64::new(now.as_millis()),
             command_count: AtomicU64::new(0),
-            window: AtomicU64::new(0),
+            window: Window::default(),
+            login_window: OnceLock::new(),
+            is_first: AtomicBool::new(false),
         }
     }
 
@@ -400,6 +406,12 @@ impl Session {
     /// Idle time in seconds after which it expires; 0: never.
     pub const fn ttl_s(&self) -> u64 {
         self.ttl_s
+    }
+
+    /// Whether it came with one more device: over a connection of its own, or of a login that had no
+    /// session.
+    pub fn is_of_device(&self) -> bool {
+        self.lifetime == Lifetime::Connection || self.is_first.load(Ordering::Relaxed)
     }
 
     /// When it started.
@@ -490,16 +502,12 @@ impl Session {
     /// Whether one more command fits into the current second, of which at most `limit` are allowed
     /// (0: any number).
     pub fn admit(&self, now: Timestamp, limit: u32) -> bool {
-        if limit == 0 {
-            return true;
-        }
-        let second = (now.as_millis() / 1000) as u64 & 0xffff_ffff;
-        let count = |window: u64| if window >> 32 == second { window & 0xffff_ffff } else { 0 };
-        let step = |window| {
-            let counted = count(window);
-            (counted < u64::from(limit)).then_some(second << 32 | (counted + 1))
-        };
-        self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
+        self.window.admit(now, limit)
+    }
+
+    /// The same for all sessions of its login together.
+    pub fn admit_login(&self, now: Timestamp, limit: u32) -> bool {
+        self.login_window.get().is_none_or(|window| window.admit(now, limit))
     }
 
     /// When it expires if nothing more comes, and why.

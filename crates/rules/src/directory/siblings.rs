@@ -6,6 +6,7 @@ use base::{SessionUuid, Timestamp};
 use smallvec::SmallVec;
 
 use super::session::Session;
+use super::window::Window;
 
 /// A place in the order of one login's sessions. It stays the same over restarts of the server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,6 +30,11 @@ impl Siblings {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Counts the commands of all of them together.
+    pub fn window(&self) -> Option<&Arc<Window>> {
+        self.0.first()?.login_window.get()
     }
 
     /// Oldest first.

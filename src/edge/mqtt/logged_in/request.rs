@@ -18,7 +18,6 @@ use crate::edge::mqtt::promise::Promise;
 use crate::edge::mqtt::reply::{Reply, ReplyTo};
 use crate::edge::mqtt::{MqttServer, compress};
 use crate::tr50::Pending;
-use crate::tr50::dispatch::charge;
 use crate::tr50::exchange;
 
 /// Bytes of the longest suffix with which `reply` is a topic still; `api` is shorter.
@@ -165,10 +164,9 @@ impl LoggedIn {
         }
         let frame_max = server.app.config.limits.max_frame_bytes;
         // Whether or not it is a request: who sends only zeros pays for them.
-        charge(&server.app, &self.session, now)
-            .and_then(|()| compress::inflate(publish.payload, frame_max))
-            .map(Into::into)
-            .map_err(|failure| (failure, false))
+        let charged = server.app.charge(&self.session, now);
+        let payload = charged.and_then(|()| compress::inflate(publish.payload, frame_max));
+        payload.map(Into::into).map_err(|failure| (failure, false))
     }
 
     /// Sends a client the notice of mail that waits for it, right after its CONNACK: some never ask

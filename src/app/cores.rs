@@ -1,0 +1,356 @@
+//! The fair share of the cores: while they are full, tenants that use more than their share wait for
+//! their turn, and nobody else does.
+//!
+//! What waits is reading: nothing is refused, nothing is lost, and the peer is held back by its own
+//! connection. As many of those above the share work at once as there are threads, each on a few
+//! commands; whoever is below it finds a short queue. While the cores are not full, all of this is
+//! one look at a flag. The threads never rest for it: with nobody else there, a turn comes at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use base::pool::Pools;
+use base::{OrgId, limits};
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use tokio::runtime::{Handle, RuntimeMetrics};
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+
+/// Who may use the cores now.
+pub struct Cores {
+    full: AtomicBool,
+    pools: Arc<Pools>,
+    /// How often somebody waited.
+    waits: Counter,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Turns that nobody has.
+    free: usize,
+    tenants: HashMap<OrgId, Tenant>,
+}
+
+#[derive(Default)]
+struct Tenant {
+    /// Since the last look.
+    used: Duration,
+    /// In all, what was used long ago counting less.
+    lately: Duration,
+    is_above: bool,
+    waiting: VecDeque<oneshot::Sender<Turn>>,
+}
+
+/// The right to work, which goes to the next when this is dropped; of whoever needs none, nothing.
+#[derive(Default)]
+pub struct Turn(Option<Arc<Cores>>);
+
+impl Cores {
+    /// For a runtime of so many threads.
+    pub(super) fn new(threads: usize, pools: &Arc<Pools>, waits: Counter) -> Arc<Self> {
+        let state = State { free: threads.max(1), ..State::default() };
+        let (full, pools) = (AtomicBool::new(false), pools.clone());
+        Arc::new(Self { full, pools, waits, state: Mutex::new(state) })
+    }
+
+    /// Whether the cores are full.
+    pub fn are_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether an organisation waits for its turns now.
+    pub fn is_above(&self, org: OrgId) -> bool {
+        let tenant = self.pools.tenant_of(org);
+        self.are_full() && self.state.lock().tenants.get(&tenant).is_some_and(|t| t.is_above)
+    }
+
+    /// Notes for how long a thread worked for an organisation.
+    pub fn note(&self, org: OrgId, used: Duration) {
+        let tenant = self.pools.tenant_of(org);
+        self.state.lock().tenants.entry(tenant).or_default().used += used;
+    }
+
+    /// Waits for a turn, if the organisation is above its share.
+    pub async fn turn(self: Arc<Self>, org: OrgId) -> Turn {
+        let waiting = {
+            let tenant = self.pools.tenant_of(org);
+            let mut state = self.state.lock();
+            let State { free, tenants } = &mut *state;
+            let above = tenants.get_mut(&tenant).filter(|tenant| tenant.is_above);
+            let Some(tenant) = above.filter(|_| self.are_full()) else { return Turn(None) };
+            if *free > 0 {
+                *free -= 1;
+                drop(state);
+                return Turn(Some(self));
+            }
+            let (turn, waiting) = oneshot::channel();
+            tenant.waiting.push_back(turn);
+            waiting
+        };
+        self.waits.inc();
+        // The sender is dropped only with the server.
+        let turn = waiting.await.unwrap_or_default();
+        // Who is woken now would come next, before what the sockets have by now.
+        yield_now().await;
+        turn
+    }
+
+    /// Does work for an organisation, in its turn: the first piece, which is all of most.
+    pub async fn work<F: Future>(self: &Arc<Self>, org: Option<OrgId>, work: F) -> F::Output {
+        let Some(org) = org.filter(|_| self.are_full()) else { return work.await };
+        let mut turn = self.clone().turn(org).await;
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let begun = Instant::now();
+            let polled = work.as_mut().poll(cx);
+            self.note(org, begun.elapsed());
+            turn = Turn(None);
+            polled
+        })
+        .await
+    }
+
+    /// Looks from time to time whether the cores are full, and who is above the share.
+    pub async fn watch(&self) {
+        let runtime = Handle::current().metrics();
+        let (mut busy, mut looked) = (busy_of(&runtime), Instant::now());
+        loop {
+            tokio::time::sleep(limits::CORES_LOOK).await;
+            let (now_busy, now) = (busy_of(&runtime), Instant::now());
+            let all = (now - looked) * runtime.num_workers() as u32;
+            self.look(now_busy.saturating_sub(busy), all);
+            (busy, looked) = (now_busy, now);
+        }
+    }
+
+    /// The threads were busy for so much of all the time that passed.
+    fn look(&self, busy: Duration, all: Duration) {
+        let percent =
+            if self.are_full() { limits::CORES_FREE_PERCENT } else { limits::CORES_FULL_PERCENT };
+        let full = busy * 100 >= all * percent;
+        self.full.store(full, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        if full {
+            return state.judge();
+        }
+        let tenants = std::mem::take(&mut state.tenants);
+        drop(state);
+        for waiting in tenants.into_values().flat_map(|tenant| tenant.waiting) {
+            let _ = waiting.send(Turn(None));
+        }
+    }
+}
+
+/// For how long the threads of the runtime were busy since it began. One that has always work counts,
+/// whatever else the machine does.
+fn busy_of(runtime: &RuntimeMetrics) -> Duration {
+    (0..runtime.num_workers()).map(|thread| runtime.worker_total_busy_duration(thread)).sum()
+}
+
+impl State {
+    /// Finds out who is above the share.
+    fn judge(&mut self) {
+        for tenant in self.tenants.values_mut() {
+            tenant.lately = tenant.lately / 2 + std::mem::take(&mut tenant.used);
+        }
+        // A millisecond more or less makes nobody greedy.
+        self.tenants.retain(|_, tenant| tenant.lately > NOTHING || !tenant.waiting.is_empty());
+        let used: Vec<_> = self.tenants.values().map(|tenant| nanos(tenant.lately)).collect();
+        let level = level_above(&used);
+        for tenant in self.tenants.values_mut() {
+            tenant.is_above = nanos(tenant.lately) > level;
+        }
+    }
+
+    /// Of those who wait, the first of the tenant that used least lately.
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        let waiting = self.tenants.values_mut().filter(|tenant| !tenant.waiting.is_empty());
+        waiting.min_by_key(|tenant| tenant.lately + tenant.used)?.waiting.pop_front()
+    }
+}
+
+/// Less than that is as nothing: what a tenant used who has gone.
+const NOTHING: Duration = Duration::from_micros(10);
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The level above which somebody uses more than a share: that to which a part of what all use is
+/// shared max-min, and no less than an equal part. Who is alone is never above it.
+fn level_above(used: &[u64]) -> u64 {
+    let all: u64 = used.iter().sum();
+    let equal = all / used.len().max(1) as u64;
+    level(used, all / 100 * limits::CORES_SHARED_PERCENT).max(equal)
+}
+
+/// The level up to which each gets what it wants, if `room` is shared max-min.
+fn level(wanted: &[u64], mut room: u64) -> u64 {
+    let mut wanted = wanted.to_vec();
+    wanted.sort_unstable();
+    let mut left = wanted.len() as u64;
+    for want in wanted {
+        if want > room / left {
+            return room / left;
+        }
+        (room, left) = (room - want, left - 1);
+    }
+    u64::MAX
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(cores) = self.0.take() else { return };
+        loop {
+            let next = {
+                let mut state = cores.state.lock();
+                let next = state.next();
+                state.free += usize::from(next.is_none());
+                next
+            };
+            let Some(next) = next else { return };
+            match next.send(Turn(Some(cores.clone()))) {
+                Ok(()) => return,
+                // Its connection has closed meanwhile: the next.
+                Err(mut unused) => drop(unused.0.take()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn org(number: u8) -> OrgId {
+        OrgId::from_bytes([number; 12])
+    }
+
+    /// Full cores, of which each tenant has used so much.
+    fn full(threads: usize, used: &[(u8, u32)]) -> Arc<Cores> {
+        let cores = Cores::new(threads, &Arc::default(), Counter::default());
+        cores.look(MS, MS);
+        used.iter().for_each(|(tenant, ms)| cores.note(org(*tenant), MS * *ms));
+        cores.look(MS, MS);
+        cores
+    }
+
+    #[test]
+    fn who_uses_more_than_a_share_is_above_it() {
+        let check = |used: &[(u8, u32)], above: &[u8]| {
+            let cores = full(2, used);
+            let found = used.iter().map(|(tenant, _)| *tenant).filter(|t| cores.is_above(org(*t)));
+            assert_eq!(found.collect::<Vec<_>>(), above, "{used:?}");
+        };
+        check(&[], &[]);
+        check(&[(1, 100)], &[]);
+        check(&[(1, 99), (2, 1)], &[1]);
+        check(&[(1, 45), (2, 45), (3, 10)], &[1, 2]);
+        check(&[(1, 45), (2, 40), (3, 1), (4, 2), (5, 3), (6, 4)], &[1, 2]);
+        check(&[(1, 50), (2, 50)], &[]);
+    }
+
+    #[test]
+    fn the_cores_are_full_until_half_of_the_time_is_idle() {
+        let cores = Cores::new(2, &Arc::default(), Counter::default());
+        for (busy, full) in [(74, false), (75, true), (50, true), (49, false), (74, false)] {
+            cores.look(MS * busy, MS * 100);
+            assert_eq!(cores.are_full(), full, "{busy}");
+        }
+    }
+
+    #[tokio::test]
+    async fn turns_go_to_who_used_least_and_in_order() {
+        let cores = full(1, &[(1, 60), (2, 40), (3, 1)]);
+        assert!(cores.clone().turn(org(3)).await.0.is_none(), "it is below the share");
+        let first = cores.clone().turn(org(1)).await;
+        assert!(first.0.is_some());
+        let mut waiting = Vec::new();
+        for tenant in [1, 1, 2, 2] {
+            let mut turn = Box::pin(cores.clone().turn(org(tenant)));
+            assert!(futures_util::poll!(&mut turn).is_pending());
+            waiting.push(turn);
+        }
+        // One that has closed meanwhile is passed over.
+        drop(waiting.remove(2));
+        drop(first);
+        let mut order = Vec::new();
+        while !waiting.is_empty() {
+            for index in 0..waiting.len() {
+                // Once to get it, and once for the others.
+                let _ = futures_util::poll!(&mut waiting[index]);
+                if let std::task::Poll::Ready(turn) = futures_util::poll!(&mut waiting[index]) {
+                    drop((turn, waiting.remove(index)));
+                    order.push(index);
+                    break;
+                }
+            }
+        }
+        assert_eq!(order, [2, 0, 0]);
+        assert_eq!((cores.state.lock().free, cores.waits.get()), (1, 4));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_any_more_when_the_cores_are_free_again() {
+        let cores = full(1, &[(1, 60), (2, 40)]);
+        let held = cores.clone().turn(org(1)).await;
+        let mut waiting = Box::pin(cores.clone().turn(org(1)));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        cores.look(Duration::ZERO, MS);
+        assert!(waiting.await.0.is_none());
+        assert!(cores.clone().turn(org(1)).await.0.is_none());
+        drop(held);
+        assert_eq!(cores.state.lock().free, 1);
+        assert!(cores.state.lock().tenants.is_empty(), "nothing is left of them");
+    }
+
+    #[tokio::test]
+    async fn work_is_done_in_turn_and_counts() {
+        let cores = full(1, &[(1, 60), (2, 40)]);
+        let held = cores.clone().turn(org(1)).await;
+        let mut work = Box::pin(cores.work(Some(org(1)), async { 5 }));
+        assert!(futures_util::poll!(&mut work).is_pending());
+        drop(held);
+        assert_eq!(work.await, 5);
+        let state = cores.state.lock();
+        assert!(state.free == 1 && !state.tenants[&org(1)].used.is_zero());
+    }
+
+    proptest! {
+        /// What each gets up to the level fills the room, unless all get what they want.
+        #[test]
+        fn the_level_is_max_min(
+            wanted in proptest::collection::vec(0u64..1_000_000, 1..20),
+            room in 0u64..5_000_000,
+        ) {
+            let level = level(&wanted, room);
+            let got: u64 = wanted.iter().map(|want| *want.min(&level)).sum();
+            let above = wanted.iter().filter(|want| **want > level).count() as u64;
+            prop_assert!(got <= room);
+            prop_assert!(level == u64::MAX || room - got < above, "{level} {got}");
+            prop_assert_eq!(level == u64::MAX, wanted.iter().sum::<u64>() <= room);
+        }
+
+        /// Who uses most is above the share, and nobody is who uses no more than an equal part.
+        #[test]
+        fn who_uses_less_than_others_is_not_above(
+            used in proptest::collection::vec(100u64..1_000_000, 1..20),
+        ) {
+            let level = level_above(&used);
+            let (least, most) = (used.iter().min(), used.iter().max());
+            prop_assert_eq!(most.is_some_and(|most| *most > level), least != most);
+            let equal = used.iter().sum::<u64>() / used.len() as u64;
+            prop_assert!(level >= equal);
+        }
+    }
+}
