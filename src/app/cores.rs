@@ -47,6 +47,14 @@ struct Tenant {
     waiting: VecDeque<oneshot::Sender<Turn>>,
 }
 
+/// What somebody has who wants to work.
+enum Place {
+    /// No need of a turn.
+    None,
+    Turn,
+    Queue(oneshot::Receiver<Turn>),
+}
+
 /// The right to work, which goes to the next when this is dropped; of whoever needs none, nothing.
 #[derive(Default)]
 pub struct Turn(Option<Arc<Cores>>);
@@ -76,29 +84,35 @@ impl Cores {
         self.state.lock().tenants.entry(tenant).or_default().used += used;
     }
 
-    /// Waits for a turn, if the organisation is above its share.
+    /// Waits for a turn, if the organisation is above its share. Others that are ready come first:
+    /// those above the share are in the queue here, and not before them in that of the threads.
     pub async fn turn(self: Arc<Self>, org: OrgId) -> Turn {
-        let waiting = {
-            let tenant = self.pools.tenant_of(org);
-            let mut state = self.state.lock();
-            let State { free, tenants } = &mut *state;
-            let above = tenants.get_mut(&tenant).filter(|tenant| tenant.is_above);
-            let Some(tenant) = above.filter(|_| self.are_full()) else { return Turn(None) };
-            if *free > 0 {
-                *free -= 1;
-                drop(state);
-                return Turn(Some(self));
+        let turn = match self.enter(org) {
+            Place::None => return Turn(None),
+            Place::Turn => Turn(Some(self)),
+            Place::Queue(turn) => {
+                self.waits.inc();
+                // The sender is dropped only with the server.
+                turn.await.unwrap_or_default()
             }
-            let (turn, waiting) = oneshot::channel();
-            tenant.waiting.push_back(turn);
-            waiting
         };
-        self.waits.inc();
-        // The sender is dropped only with the server.
-        let turn = waiting.await.unwrap_or_default();
-        // Who is woken now would come next, before what the sockets have by now.
         yield_now().await;
         turn
+    }
+
+    fn enter(&self, org: OrgId) -> Place {
+        let tenant = self.pools.tenant_of(org);
+        let mut state = self.state.lock();
+        let State { free, tenants } = &mut *state;
+        let above = tenants.get_mut(&tenant).filter(|tenant| tenant.is_above);
+        let Some(tenant) = above.filter(|_| self.are_full()) else { return Place::None };
+        if *free > 0 {
+            *free -= 1;
+            return Place::Turn;
+        }
+        let (turn, waiting) = oneshot::channel();
+        tenant.waiting.push_back(turn);
+        Place::Queue(waiting)
     }
 
     /// Does work for an organisation, in its turn: the first piece, which is all of most.

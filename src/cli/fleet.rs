@@ -49,7 +49,8 @@ Examples:
       --source-addresses 127.0.0.2-127.0.0.5
 
 A server bounds the commands of one session (limits.commands_per_s, 100 a second if not set
-otherwise) and refuses those beyond; the report says so. Without --rate devices send as fast as they
+otherwise) and refuses those beyond, as it does logins of one token that come again and again
+(limits.logins_per_s); the report says so. Without --rate devices send as fast as they
 are answered, which is for a server without that bound (TR50D_LIMITS__COMMANDS_PER_S=0).
 Many connections need many file descriptors (`ulimit -n`).")]
 pub struct FleetArgs {
