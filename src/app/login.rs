@@ -132,7 +132,9 @@ impl App {
         let registered = admitted.registration.await.map_err(LoginError::from);
         let started = registered.and_then(|()| {
             let session = self.start(start, arrival.takes_over, now)?;
-            begun.map(LoginBegun::done);
+            if let Some(begun) = begun {
+                begun.done();
+            }
             self.follow_start(&session, now)?;
             Ok(session)
         });
@@ -184,7 +186,9 @@ impl App {
         };
         admitted.registration.await?;
         let (session, events) = self.sessions.start(start, false, now)?;
-        admitted.begun.map(LoginBegun::done);
+        if let Some(begun) = admitted.begun {
+            begun.done();
+        }
         let stored = match self.record(&events) {
             Ok(receipt) => receipt.await,
             // Whoever deletes something has to get in: it lasts until the server ends, and is stored

@@ -17,7 +17,7 @@ use super::{orgs, principals, sessions};
             token is the session id that a login at `/api` or `/rest/auth` answers, or an \
             application's token. Every failure has the body of `Error` and nothing beside it. \
             Beyond the answers below: 404 for an unknown path, 405 with `Allow`, 408, 413 and 415 \
-            for the body, 429 with `Retry-After` when a session sends too much in a second, 503 \
+            for the body, 429 with `Retry-After` when somebody sends too much in a second, 503 \
             when the server is full. Every answer but 408, 413 and 415 has the header \
             `x-request-id`: the caller's own, or a fresh one. Bodies may be compressed with gzip or \
             deflate.",

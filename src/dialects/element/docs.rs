@@ -12,7 +12,9 @@ pub fn methods() -> String {
          Every method at `POST /json-rpc/<version>`, with HTTP Basic: a user's e-mail address and \
          password. The version can be any; a body\nis `{\"method\":…,\"params\":{…},\"id\":…}`, the \
          answer `{\"id\":…,\"result\":{…}}` or `{\"id\":…,\"error\":{\"code\":500,\"name\":…,\
-         \"message\":…}}`.\nParameters that a method does not know come back under `unusedParameters`.\n\n\
+         \"message\":…}}`.\nParameters that a method does not know come back under `unusedParameters`.\n\
+         Each request is a login: a user who sends more than `limits.logins_per_s` allows gets status \
+         429 with `Retry-After`.\n\n\
          A user is a cluster administrator. `clusterAdminID` is the last 53 bits of the user's id. \
          Super administrators and super operators see\neverything, administrators of an \
          organisation the sessions that are in it or below it, everybody their own; what a caller \
