@@ -248,7 +248,7 @@ impl Topics {
         for wish in wishes {
             // Each is looked for among all that are held: a packet has room for 250,000.
             let code = match codes.len() >= limits::SUBSCRIPTIONS_MAX {
-                true => Err(too_many()),
+                true => Err(reason::QUOTA_EXCEEDED.into()),
                 false => self.grant_one(wish),
             };
             codes.push(code.unwrap_or_else(|refused| {
@@ -270,7 +270,7 @@ impl Topics {
                 && !held.iter().any(|held| *held.filter == *filter)
         };
         if self.link.session.with_subscriptions(full) {
-            return Err(too_many());
+            return Err(reason::QUOTA_EXCEEDED.into());
         }
         let place = match ServedBy::of(filter) {
             ServedBy::Nobody if filter.starts_with("thing/") => {
@@ -784,11 +784,6 @@ pub(super) fn refused(refusal: Refusal) -> AckReason {
         Refusal::Filter | Refusal::Gone => reason::UNSPECIFIED.into(),
         Refusal::Over(_) | Refusal::KeptSessions => AckReason::quota(&refusal.to_string()),
     }
-}
-
-fn too_many() -> AckReason {
-    let max = limits::SUBSCRIPTIONS_MAX;
-    AckReason::quota(&format!("you have {max} subscriptions, and no client has more"))
 }
 
 /// The filter of a shared subscription, or the filter itself.
