@@ -14,10 +14,10 @@ pub fn raise() {
 /// Who may have how many.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shares {
-    /// Connections. One beyond them is told that the server is full.
+    /// Connections.
     pub connections: usize,
-    /// Connections that are told so; any more are just closed.
-    pub told_full: usize,
+    /// Connections beyond them that get as far as their login; any more are just closed.
+    pub beyond: usize,
     /// Files that are moved.
     pub transfers: usize,
 }
@@ -42,12 +42,12 @@ impl Shares {
     fn of(descriptors: u64, wanted: usize) -> Self {
         let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let part = |most: usize, part: usize| most.min(all / part);
-        let (told_full, transfers) =
+        let (beyond, transfers) =
             (part(limits::TOLD_FULL_MAX, 16), part(limits::FILE_TRANSFERS_MAX, 8));
         let store = part(limits::STORE_FILES_MAX, 3);
         let rest = part(limits::OTHER_FILES_MAX, 6);
-        let connections = all - told_full - transfers - store - rest;
-        Self { connections: connections.min(wanted), told_full, transfers }
+        let connections = all - beyond - transfers - store - rest;
+        Self { connections: connections.min(wanted), beyond, transfers }
     }
 }
 

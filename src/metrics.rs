@@ -3,7 +3,7 @@
 //! Everything a command touches is a handle made at the start: one atomic addition, no look-up.
 //! Labels are `&'static str`, so that no peer can make new ones.
 
-use base::pool::{POOLS, Pools};
+use base::pool::{Max, POOLS, Pools};
 use base::{Protocol, Timestamp};
 use mqtt::QoS;
 use prometheus_client::encoding::text;
@@ -195,8 +195,11 @@ impl Metrics {
     pub fn pools(&self, pools: &Pools) {
         for (pool, info) in POOLS {
             let (usage, label) = (pools.usage(*pool), [("pool", info.name)]);
+            let counts_use = !matches!(info.max, Max::Each(..));
             for (gauges, value) in self.pools.iter().zip([usage.used(), usage.max()]) {
-                gauges.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+                if counts_use {
+                    gauges.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+                }
             }
             let counts = [usage.refused(), usage.evicted()];
             for (counters, count) in self.pool_counts.iter().zip(counts) {

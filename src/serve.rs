@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, Counted, Lease, OpenError, Room, Shown};
+use crate::app::{App, Counted, Lease, OpenError, Payer, SharedAccount, Shown};
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
@@ -117,7 +117,7 @@ struct Shared {
     tls: Option<tls::Acceptor>,
     http: Arc<HttpConfig>,
     connections_max: usize,
-    told_full: usize,
+    beyond: usize,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -170,6 +170,7 @@ impl Server {
         let config = &app.config;
         let shares = Shares::of_process(config.limits.connections);
         app.files.set_transfers_max(shares.transfers);
+        app.connections.set_max(shares.connections);
         let http = Arc::new(HttpConfig {
             body_bytes_max: config.limits.max_frame_bytes,
             trusted: config.proxy.trusted.clone(),
@@ -183,7 +184,7 @@ impl Server {
             tls,
             http,
             connections_max: shares.connections,
-            told_full: shares.told_full,
+            beyond: shares.beyond,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -405,13 +406,10 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol, 
             }
         };
         let stop = shared.stop.child_token();
-        let (slot, room) = Slot::new(&shared, &stop);
-        if room != Room::Free {
+        let Some(slot) = Slot::new(&shared, &stop) else {
             shared.app.metrics.connection_refused("full");
-            if room == Room::Crowded {
-                continue;
-            }
-        }
+            continue;
+        };
         shared.tasks.spawn(connection(slot, stop, stream, peer, (protocol, door)));
         // Of a crowd that comes at once, each behind what is ready by then.
         tokio::task::yield_now().await;
@@ -429,10 +427,12 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(shared: &Arc<Shared>, stop: &CancellationToken) -> (Self, Room) {
-        let (max, told) = (shared.connections_max, shared.told_full);
-        let (id, room) = shared.app.connections.enter(max, told, stop);
-        (Self { shared: shared.clone(), id, address: None, full: room != Room::Free }, room)
+    /// None if there are so many that nothing is said to this one.
+    fn new(shared: &Arc<Shared>, stop: &CancellationToken) -> Option<Self> {
+        let (max, more) = (shared.connections_max, shared.beyond);
+        let (id, fits) = shared.app.connections.enter(max, more, stop);
+        let slot = Self { shared: shared.clone(), id, address: None, full: false };
+        fits.then_some(slot)
     }
 
     /// Counts the connection for its address, unless that is a proxy, which speaks for many.
@@ -494,6 +494,8 @@ async fn connection(
         Protocol::Http | Protocol::Https => {
             let config = shared.http.clone();
             let works = AtomicBool::new(false);
+            let payer = Payer::stranger(&info);
+            let account = SharedAccount::new(&shared.app.memory, payer, stop.clone());
             let service = Web {
                 shared: shared.clone(),
                 full,
@@ -501,6 +503,7 @@ async fn connection(
                 address: slot.address,
                 stop: stop.clone(),
                 works,
+                account,
             };
             Box::pin(http::serve_connection(stream, info, Arc::new(service), config, stop)).await;
         }
@@ -574,6 +577,8 @@ struct Web {
     stop: CancellationToken,
     /// Whether somebody works on a request of this connection.
     works: AtomicBool,
+    /// For what it holds.
+    account: SharedAccount,
 }
 
 impl HttpService for Web {
@@ -637,11 +642,15 @@ impl HttpService for Web {
         self.shared.app.unauthenticated.lease(network)
     }
 
+    fn count(&self, bytes: Bytes) -> Bytes {
+        self.account.count(bytes)
+    }
+
     fn working(&self, working: bool) {
         let connections = &self.shared.app.connections;
         match (working, self.works.swap(working, Ordering::Relaxed)) {
             (true, false) => {
-                connections.settle(self.connection);
+                connections.begin(self.connection, self.stop.clone(), self.account.clone());
             }
             // One that is told that there is no room has no place to give.
             (false, true) if !self.full => {

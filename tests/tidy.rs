@@ -125,7 +125,7 @@ fn every_configuration_key_of_the_demo_is_one_of_the_template() {
 
 /// The rooms of `src`, and which others each may use: arrows point down only (ARCHITECTURE.md).
 const ARROWS: &[(&str, &[&str])] = &[
-    ("app", &["broker", "config", "events", "metrics", "random", "things"]),
+    ("app", &["broker", "config", "events", "logging", "metrics", "random", "things"]),
     ("backup", &["things"]),
     ("broker", &[]),
     ("cli", &["backup", "config", "control", "random", "serve", "things"]),

@@ -1,23 +1,43 @@
 //! The places of open connections. Those of one address are bounded, and when all are taken, who
-//! has not logged in makes room for others, the oldest first.
+//! has not logged in makes room for others, the oldest first. When there is nobody left who has not,
+//! places are shared: who logs in gets one if somebody has more, whose idlest connection closes.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use base::{ConnectionId, network_of};
+use base::pool::{Pool, Pools, Usage};
+use base::shares::Shares;
+use base::{ConnectionId, OrgId, limits, network_of};
 use parking_lot::Mutex;
+use rules::directory::{Outbox, PrincipalId, Reason};
 use tokio_util::sync::CancellationToken;
 
+use super::memory::SharedAccount;
+
+/// Whose connection it is: an organisation, and a principal there.
+pub(super) type Home = (OrgId, PrincipalId);
+
+/// Whether a connection has lost its place already.
+pub(super) type Lost<'a> = &'a dyn Fn(ConnectionId) -> bool;
+
 /// All open connections.
-#[derive(Default)]
 pub struct Connections {
+    usage: Arc<Usage>,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     open: usize,
+    /// Of those that are logged in.
+    shares: Shares<PrincipalId>,
+    /// Connections that are logged in without a session of their own.
+    guests: HashMap<ConnectionId, Guest>,
+    /// Those that made way and have not left yet: their places are others'.
+    made_way: HashSet<ConnectionId>,
+    window: Window,
     of: HashMap<Counted, Share>,
     last: u32,
     /// Those that have not logged in, the oldest first.
@@ -45,15 +65,54 @@ struct Stranger {
     stop: CancellationToken,
 }
 
-/// Whether there is room for a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Room {
-    /// There is.
-    Free,
-    /// There is none, which it may be told.
-    Full,
-    /// So many are told already that it is just closed.
-    Crowded,
+/// A connection that is logged in without a session of its own.
+struct Guest {
+    close: CloseGuest,
+    /// Of one over HTTP.
+    account: Option<SharedAccount>,
+    /// Who asks, if that is known.
+    home: Option<Home>,
+}
+
+/// How it is told to close.
+enum CloseGuest {
+    Token(CancellationToken),
+    Outbox(Arc<Outbox>),
+}
+
+/// How many have made way in the last second.
+#[derive(Default)]
+struct Window {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Window {
+    fn admits(&mut self, now: Instant) -> bool {
+        let is_over = |since| now.duration_since(since) >= Duration::from_secs(1);
+        if self.since.is_none_or(is_over) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        self.count < limits::CONNECTIONS_MADE_WAY_PER_S
+    }
+}
+
+/// All places are taken, and nobody who has more makes way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the server is full")]
+pub struct NoPlace;
+
+/// The place of a connection that is logged in; given back when this is dropped.
+pub struct Place {
+    connections: Arc<Connections>,
+    id: ConnectionId,
+    home: Home,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.state.lock().give_back(self.id, self.home);
+    }
 }
 
 /// An address for which connections are counted, or a /64 of IPv6; small, for every connection has
@@ -72,25 +131,101 @@ impl From<IpAddr> for Counted {
 }
 
 impl Connections {
-    /// Takes a place of `max`, at the cost of who has not logged in if need be; `told` more are
-    /// told that there is none. `stop` closes the connection as long as it has not logged in. The
-    /// place is taken until [`Connections::leave`], whatever the answer.
-    pub fn enter(&self, max: usize, told: usize, stop: &CancellationToken) -> (ConnectionId, Room) {
+    /// Nobody is connected.
+    pub fn new(max: usize, pools: &Arc<Pools>) -> Arc<Self> {
+        let state = State {
+            open: 0,
+            shares: Shares::new(Pool::Connections, max as u64, pools),
+            guests: HashMap::new(),
+            made_way: HashSet::new(),
+            window: Window::default(),
+            of: HashMap::new(),
+            last: 0,
+            strangers: BTreeMap::new(),
+            ages: HashMap::new(),
+            age: 0,
+            leaving: HashSet::new(),
+        };
+        let usage = pools.usage(Pool::Connections).clone();
+        Arc::new(Self { usage, state: Mutex::new(state) })
+    }
+
+    /// There are so many places.
+    pub fn set_max(&self, max: usize) {
+        self.state.lock().shares.set_max(max as u64);
+    }
+
+    /// Takes a place of `max`, at the cost of who has not logged in if need be; `more` can get as
+    /// far as their login without. Whether there is room. `stop` closes the connection as long as it
+    /// has not logged in. The place is taken until [`Connections::leave`], whatever the answer.
+    pub fn enter(&self, max: usize, more: usize, stop: &CancellationToken) -> (ConnectionId, bool) {
         let mut state = self.state.lock();
         let id = state.next_id();
-        let mut room = match state.open {
-            open if open < max => Room::Free,
-            open if open < max.saturating_add(told) => Room::Full,
-            _ => Room::Crowded,
-        };
-        if room == Room::Full && state.close_oldest(None) {
-            room = Room::Free;
+        let fits = state.open < max.saturating_add(more);
+        if fits && state.open >= max && state.close_oldest(None) {
+            self.usage.count_evicted();
         }
         state.open += 1;
-        if room == Room::Free {
+        if fits {
             state.add_stranger(id, None, stop.clone());
         }
-        (id, room)
+        (id, fits)
+    }
+
+    /// Counts a connection for who has logged in on it: it does not make room for strangers any
+    /// more. When all places are taken, who has most loses its idlest connection, which `idlest`
+    /// finds among those that have not lost theirs: the caller closes it. `replaces` says whether the
+    /// login takes over from another connection, whose place it gets.
+    ///
+    /// # Errors
+    ///
+    /// Nobody has more, or too many have just made way.
+    pub fn take<V>(
+        self: &Arc<Self>,
+        (id, home): (ConnectionId, Home),
+        replaces: impl FnOnce() -> bool,
+        idlest: impl Fn(Home, Lost<'_>) -> Option<(ConnectionId, V)>,
+    ) -> Result<(Place, Vec<V>), NoPlace> {
+        let mut state = self.state.lock();
+        let victims = state.take(home, replaces, idlest)?;
+        state.remove_stranger(id);
+        Ok((Place { connections: self.clone(), id, home }, victims))
+    }
+
+    /// The same for a connection without a session of its own, which `outbox` closes.
+    pub fn host(&self, id: ConnectionId, home: Home, outbox: Arc<Outbox>) {
+        let close = CloseGuest::Outbox(outbox);
+        let guest = Guest { close, account: None, home: Some(home) };
+        self.state.lock().guests.insert(id, guest);
+    }
+
+    /// Counts a connection over HTTP, on which somebody works, for who asks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connections::take`].
+    pub fn ask<V>(
+        &self,
+        (id, home): (ConnectionId, Home),
+        idlest: impl Fn(Home, Lost<'_>) -> Option<(ConnectionId, V)>,
+    ) -> Result<(Option<SharedAccount>, Vec<V>), NoPlace> {
+        let mut state = self.state.lock();
+        let none = Ok((None, Vec::new()));
+        let Some(guest) = state.guests.get(&id) else { return none };
+        let Some(account) = guest.account.clone().filter(|_| guest.home != Some(home)) else {
+            return none;
+        };
+        if state.made_way.contains(&id) {
+            return Err(NoPlace);
+        }
+        if let Some((org, principal)) = guest.home {
+            state.shares.give_back(org, principal, 1);
+        }
+        let taken = state.take(home, || false, idlest);
+        if let Some(guest) = state.guests.get_mut(&id) {
+            guest.home = taken.is_ok().then_some(home);
+        }
+        taken.map(|victims| (Some(account), victims))
     }
 
     /// How many are open.
@@ -121,27 +256,87 @@ impl Connections {
         let mut state = self.state.lock();
         state.open -= 1;
         state.remove_stranger(id);
+        state.end_guest(id);
+        state.made_way.remove(&id);
         if !state.leaving.remove(&id) {
             state.discount(address);
         }
     }
 
-    /// Notes that a connection has logged in, or that somebody works on its request: it does not
-    /// make room for others.
-    pub fn settle(&self, id: ConnectionId) {
-        self.state.lock().remove_stranger(id);
+    /// Notes that somebody works on a request over HTTP: the connection makes room for others only
+    /// as those do that have logged in, by `stop`.
+    pub fn begin(&self, id: ConnectionId, stop: CancellationToken, account: SharedAccount) {
+        let mut state = self.state.lock();
+        state.remove_stranger(id);
+        let close = CloseGuest::Token(stop);
+        state.guests.insert(id, Guest { close, account: Some(account), home: None });
     }
 
     /// Notes that a connection has nothing to do any more: as if it were new.
     pub fn release(&self, id: ConnectionId, address: Option<Counted>, stop: CancellationToken) {
         let mut state = self.state.lock();
-        if !state.leaving.contains(&id) {
+        state.end_guest(id);
+        if !state.leaving.contains(&id) && !state.made_way.contains(&id) {
             state.add_stranger(id, address, stop);
         }
     }
 }
 
 impl State {
+    fn take<V>(
+        &mut self,
+        home: Home,
+        replaces: impl FnOnce() -> bool,
+        idlest: impl Fn(Home, Lost<'_>) -> Option<(ConnectionId, V)>,
+    ) -> Result<Vec<V>, NoPlace> {
+        if self.shares.held() >= self.shares.max() && replaces() {
+            self.shares.hold(home.0, home.1, 1);
+            return Ok(Vec::new());
+        }
+        let Self { shares, guests, made_way, window, .. } = self;
+        let mut victims = Vec::new();
+        let now = Instant::now();
+        let evict = |org, principal| {
+            if !window.admits(now) {
+                return 0;
+            }
+            let loser = (org, principal);
+            let found = idlest(loser, &|id| made_way.contains(&id));
+            let id = match found {
+                Some((id, victim)) => {
+                    victims.push(victim);
+                    id
+                }
+                // All that it has are requests that are worked on: the oldest.
+                None => match oldest_guest(guests, loser, made_way) {
+                    Some(id) => id,
+                    None => return 0,
+                },
+            };
+            window.count += 1;
+            made_way.insert(id);
+            1
+        };
+        let taken = shares.take_from_most(home, 1, evict);
+        taken.map(|()| victims).map_err(|_| NoPlace)
+    }
+
+    fn give_back(&mut self, id: ConnectionId, home: Home) {
+        self.guests.remove(&id);
+        if !self.made_way.remove(&id) {
+            self.shares.give_back(home.0, home.1, 1);
+        }
+    }
+
+    /// Nobody works on the request of a connection over HTTP any more.
+    fn end_guest(&mut self, id: ConnectionId) {
+        if let Some(Guest { home: Some((org, principal)), .. }) = self.guests.remove(&id)
+            && !self.made_way.contains(&id)
+        {
+            self.shares.give_back(org, principal, 1);
+        }
+    }
+
     fn next_id(&mut self) -> ConnectionId {
         self.last = self.last.wrapping_add(1);
         ConnectionId::new(self.last)
@@ -198,66 +393,160 @@ impl State {
     }
 }
 
+/// Has the oldest of somebody's connections without a session close; which that is.
+fn oldest_guest(
+    guests: &HashMap<ConnectionId, Guest>,
+    home: Home,
+    made_way: &HashSet<ConnectionId>,
+) -> Option<ConnectionId> {
+    let of_home =
+        |(id, guest): &(&ConnectionId, &Guest)| guest.home == Some(home) && !made_way.contains(id);
+    let (id, guest) = guests.iter().filter(of_home).min_by_key(|(id, _)| **id)?;
+    match &guest.close {
+        CloseGuest::Token(token) => token.cancel(),
+        CloseGuest::Outbox(outbox) => outbox.close(Reason::MadeWay),
+    }
+    Some(*id)
+}
+
 #[cfg(test)]
 mod tests {
+    use base::{ApplicationId, UserId};
+
     use super::*;
+
+    fn connections(max: usize) -> Arc<Connections> {
+        Connections::new(max, &Arc::default())
+    }
+
+    fn home(org: u8, who: u8) -> Home {
+        (OrgId::from_bytes([org; 12]), PrincipalId::User(UserId::from_bytes([who; 12])))
+    }
+
+    /// Logs in; nobody makes way.
+    fn log_in(connections: &Arc<Connections>, id: ConnectionId, home: Home) -> Option<Place> {
+        let idlest = |_, _: Lost<'_>| None::<(ConnectionId, ())>;
+        connections.take((id, home), || false, idlest).ok().map(|(place, _)| place)
+    }
 
     #[test]
     fn strangers_make_room_in_the_order_of_their_age_and_others_do_not() {
-        let connections = Connections::default();
+        let connections = connections(3);
         let enter = || {
             let stop = CancellationToken::new();
-            let (id, room) = connections.enter(3, 2, &stop);
-            (id, room, stop)
+            let (id, fits) = connections.enter(3, 2, &stop);
+            (id, fits, stop)
         };
         let (first, second, third) = (enter(), enter(), enter());
-        assert!([&first, &second, &third].iter().all(|(_, room, _)| *room == Room::Free));
-        connections.settle(first.0);
+        assert!([&first, &second, &third].iter().all(|(_, fits, _)| *fits));
+        let first_place = log_in(&connections, first.0, home(1, 1));
         let fourth = enter();
-        assert_eq!(fourth.1, Room::Free);
-        let gone = |one: &(ConnectionId, Room, CancellationToken)| one.2.is_cancelled();
+        assert!(fourth.1);
+        let gone = |one: &(ConnectionId, bool, CancellationToken)| one.2.is_cancelled();
         assert_eq!([&first, &second, &third, &fourth].map(gone), [false, true, false, false]);
         connections.leave(second.0, None);
         // Who has become idle again is the youngest.
-        connections.settle(third.0);
+        let account = || {
+            let memory = crate::app::Memory::new(Some(0), &Arc::default());
+            let peer = "192.0.2.1:5".parse().expect("an address");
+            let info = base::ConnInfo::new(base::Protocol::Http, peer);
+            let payer = crate::app::Payer::stranger(&info);
+            SharedAccount::new(&memory, payer, CancellationToken::new())
+        };
+        connections.begin(third.0, third.2.clone(), account());
         connections.release(third.0, None, third.2.clone());
         let fifth = enter();
-        assert_eq!((gone(&third), gone(&fourth), fifth.1), (false, true, Room::Free));
+        assert_eq!((gone(&third), gone(&fourth), fifth.1), (false, true, true));
         connections.leave(fourth.0, None);
-        connections.settle(third.0);
-        connections.settle(fifth.0);
+        let places = [third.0, fifth.0].map(|id| log_in(&connections, id, home(1, 1)));
+        // Two more get as far as their login.
         let (sixth, seventh, eighth) = (enter(), enter(), enter());
-        assert_eq!((sixth.1, seventh.1, eighth.1), (Room::Full, Room::Full, Room::Crowded));
+        assert_eq!((sixth.1, seventh.1, eighth.1), (true, true, false));
+        assert!(log_in(&connections, seventh.0, home(1, 2)).is_none());
+        drop((first_place, places));
         for (id, ..) in [first, third, fifth, sixth, seventh, eighth] {
             connections.leave(id, None);
         }
         let state = connections.state.lock();
         assert_eq!((state.open, state.strangers.len(), state.ages.len()), (0, 0, 0));
+        assert_eq!((state.shares.held(), state.guests.len(), state.made_way.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_has_most_makes_way_for_who_has_less_and_not_all_at_once() {
+        let connections = connections(40);
+        let mut next = 0;
+        let mut id = || {
+            next += 1;
+            ConnectionId::new(next)
+        };
+        let greedy: Vec<_> = (0..40).map(|_| id()).collect();
+        let places: Vec<_> =
+            greedy.iter().map(|id| log_in(&connections, *id, home(1, 1)).expect("room")).collect();
+        // Those of the first that have not made way, the oldest first.
+        let idlest = |loser: Home, lost: Lost<'_>| {
+            assert_eq!(loser, home(1, 1));
+            greedy.iter().find(|id| !lost(**id)).map(|id| (*id, *id))
+        };
+        let mut take = |of| connections.take((id(), of), || false, idlest);
+        assert!(take(home(1, 1)).is_err(), "nobody makes way for himself");
+        let mut others = Vec::new();
+        for (number, of) in (0..10).map(|number| (number, home(2 - number % 2, 2))) {
+            let (place, gone) = take(of).expect("a place");
+            assert_eq!(gone, [greedy[usize::from(number)]]);
+            others.push(place);
+        }
+        assert!(take(home(2, 2)).is_err(), "too many in one second");
+        // Who comes again takes its own place.
+        let again = connections.take((id(), home(1, 1)), || true, idlest).expect("its own");
+        assert!(again.1.is_empty());
+        drop((again, places, others));
+        let state = connections.state.lock();
+        assert_eq!((state.shares.held(), state.made_way.len()), (0, 0));
+    }
+
+    #[test]
+    fn who_only_asks_counts_while_it_is_answered_and_makes_way_last() {
+        let connections = connections(2);
+        let application = PrincipalId::Application(ApplicationId::from_bytes([1; 12]));
+        let guest = (OrgId::from_bytes([1; 12]), application);
+        let idlest = |_, _: Lost<'_>| None::<(ConnectionId, ())>;
+        let outboxes = [1, 2].map(|number| {
+            let (id, outbox) = (ConnectionId::new(number), Arc::new(Outbox::new(false)));
+            let place = log_in(&connections, id, guest).expect("a place");
+            connections.host(id, guest, outbox.clone());
+            (place, outbox)
+        });
+        let other = connections.take((ConnectionId::new(3), home(2, 1)), || false, idlest);
+        assert!(other.is_ok());
+        let closed = outboxes.each_ref().map(|(_, outbox)| outbox.take(true).1);
+        assert_eq!(closed, [Some(Reason::MadeWay), None]);
+        drop((outboxes, other));
+        assert_eq!(connections.state.lock().shares.held(), 0);
     }
 
     #[test]
     fn an_address_has_its_bound() {
-        let connections = Connections::default();
+        let connections = connections(20);
         let address = |text: &str| Counted::from(text.parse::<IpAddr>().expect("an address"));
         let enter = |text: &str| {
             let stop = CancellationToken::new();
             let (id, room) = connections.enter(20, 2, &stop);
-            assert_eq!(room, Room::Free);
+            assert!(room);
             let fits = connections.count_for(id, address(text), 2);
             (id, fits, stop)
         };
         // Those who are logged in keep their places.
         let login = |text: &str| {
             let (id, fits, _) = enter(text);
-            connections.settle(id);
-            (id, fits)
+            (log_in(&connections, id, home(1, 1)).expect("a place"), fits, id)
         };
         let here = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"].map(login);
-        assert_eq!(here.map(|(_, fits)| fits), [true, true, false]);
+        assert_eq!(here.each_ref().map(|(_, fits, _)| *fits), [true, true, false]);
         let net = ["2001:db8::1", "2001:db8::2:0:0:1", "2001:db8::3", "2001:db8:0:1::1"];
         assert_eq!(net.map(|text| login(text).1), [true, true, false, true]);
         assert!(login("192.0.2.2").1);
-        for (id, _) in here {
+        for (.., id) in here {
             connections.leave(id, Some(address("192.0.2.1")));
         }
         assert!(!connections.state.lock().of.contains_key(&address("192.0.2.1")));

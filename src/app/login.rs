@@ -15,6 +15,7 @@ use store::{Receipt, StoreError};
 use super::App;
 use super::audit::Claim;
 use super::certificates::Proof;
+use super::connections::{NoPlace, Place};
 use super::login_rates::{LoginBegun, TooManyLogins};
 use crate::random::{NoRandom, random};
 
@@ -56,6 +57,8 @@ pub struct Arrival {
     pub client_id: Box<str>,
     /// Whether it replaces a connection with the same login and client id.
     pub takes_over: bool,
+    /// Whether an earlier login on the connection has taken a place for it.
+    pub has_place: bool,
     /// The connection that the session is bound to.
     pub outbox: Arc<Outbox>,
 }
@@ -72,6 +75,9 @@ pub enum LoginError {
     /// The directory has no room for it.
     #[error(transparent)]
     Full(#[from] Full),
+    /// There is no place for its connection.
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -86,7 +92,7 @@ impl LoginError {
         match self {
             Self::Refused(Refusal::Locked { .. }) => "locked",
             Self::TooMany(_) => "rate",
-            Self::Refused(Refusal::Busy) | Self::Full(_) => "busy",
+            Self::Refused(Refusal::Busy) | Self::Full(_) | Self::NoPlace(_) => "busy",
             Self::Store(_) | Self::Random(_) => "failed",
             Self::Refused(_) => "refused",
         }
@@ -105,7 +111,8 @@ struct Admitted {
 }
 
 impl App {
-    /// Logs in and starts a session that lives as long as its connection.
+    /// Logs in and starts a session that lives as long as its connection, which gets a place unless
+    /// it has one, or is none of a listener's.
     ///
     /// # Errors
     ///
@@ -115,11 +122,18 @@ impl App {
         credentials: Credentials,
         arrival: Arrival,
         now: Timestamp,
-    ) -> Result<Arc<Session>, LoginError> {
+    ) -> Result<(Arc<Session>, Option<Place>), LoginError> {
         let admitted = self.admit(credentials, Some(&arrival.client_id), arrival.conn, now).await?;
         let begun = admitted.begun;
         let client_id = admitted.client_id.unwrap_or(arrival.client_id);
         let (who, conn) = (admitted.who.clone(), arrival.conn);
+        let replaces = || arrival.takes_over && self.takes_over(&who, &client_id);
+        let place = match arrival.has_place {
+            true => Ok(None),
+            false => self.take_place(&conn, &who, replaces).map_err(LoginError::from),
+        };
+        let place =
+            place.inspect_err(|error| self.note_login(Claim::Who(&who), conn, error, now))?;
         let start = Start {
             id: SessionId::from_random(random()?),
             who: admitted.who,
@@ -136,9 +150,16 @@ impl App {
                 begun.done();
             }
             self.follow_start(&session, now)?;
-            Ok(session)
+            Ok((session, place))
         });
         started.inspect_err(|error| self.note_login(Claim::Who(&who), conn, error, now))
+    }
+
+    /// Whether a login with this client id takes over from a connection.
+    fn takes_over(&self, who: &Who, client_id: &str) -> bool {
+        let others = self.sessions.of_principal(&who.principal());
+        let is_bound = |other: &Session| other.lifetime() == Lifetime::Connection;
+        others.iter().any(|other| is_bound(other) && other.client_id() == client_id)
     }
 
     /// Logs in and starts a session that is bound to no connection. When it returns, the session
@@ -165,7 +186,10 @@ impl App {
     ) -> Result<Arc<Session>, LoginError> {
         let admitted = self.admit(credentials, None, conn, now).await?;
         let who = admitted.who.clone();
-        let started = self.start_admitted(admitted, conn, now).await;
+        let started = match self.count_asker(&conn, Self::home_of(&who), who.name()) {
+            Ok(()) => self.start_admitted(admitted, conn, now).await,
+            Err(full) => Err(full.into()),
+        };
         started.inspect_err(|error| self.note_login(Claim::Who(&who), conn, error, now))
     }
 
@@ -264,6 +288,10 @@ impl App {
             let access = home.and_then(|home| self.records.user_access(&user, &home));
             let may = access.is_none_or(|access| self.may_enter(&access, conn));
             if may { Ok(user) } else { Err(Refusal::NoAccess.into()) }
+        });
+        let user = user.and_then(|user| {
+            self.count_asker(&conn, (user.home, PrincipalId::User(user.id)), &user.email)?;
+            Ok(user)
         });
         let user = user.inspect_err(|error| self.note_login(claim, conn, error, now));
         self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
@@ -514,6 +542,7 @@ pub fn login_failure(error: &LoginError) -> Failure {
             let sentence = format!("The server can't take another login now: {full}; try again.");
             Failure::new(Code::BUSY, sentence)
         }
+        LoginError::NoPlace(_) => Failure::new(Code::BUSY, "The server is full; try again."),
         LoginError::Refused(Refusal::Busy) => {
             Failure::new(Code::BUSY, "The server can't take another login now; try again.")
         }

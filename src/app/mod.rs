@@ -43,9 +43,11 @@ mod journal;
 mod login;
 mod login_rates;
 mod made_tokens;
+mod memory;
 mod open;
 mod pace;
 mod passwords;
+mod places;
 mod presence;
 mod rates;
 mod records;
@@ -57,12 +59,13 @@ mod unauthenticated;
 
 pub use audit::{Deed, LOGIN_CAUSES};
 pub use certificates::{Certificates, ClientNames, Shown};
-pub use connections::{Connections, Counted, Room};
+pub use connections::{Connections, Counted, NoPlace, Place};
 pub use cores::{Cores, Turn};
 pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use login::{Arrival, Credentials, LoginError, login_failure};
 pub use login_rates::TooManyLogins;
+pub use memory::{Account, Memory, Payer, SharedAccount};
 pub use open::OpenError;
 pub use pace::Pace;
 pub use records::{IdentityError, check_bootstrap};
@@ -97,9 +100,11 @@ pub struct App {
     /// The certificates of clients whose connections are open.
     pub certificates: Arc<Certificates>,
     /// The places of open connections.
-    pub connections: Connections,
+    pub connections: Arc<Connections>,
     /// The shares of the cores.
     pub cores: Arc<Cores>,
+    /// What connections hold.
+    pub memory: Arc<Memory>,
     /// Room for half requests of those who have not logged in.
     pub unauthenticated: Arc<Unauthenticated>,
     /// The name of this server in `session.info`.

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::connections::Connections;
 use super::cores::Cores;
 use super::login_rates::LoginRates;
+use super::memory::Memory;
 use super::pace::Pace;
 use super::passwords::Passwords;
 use super::turns::Turns;
@@ -111,6 +112,8 @@ impl App {
         };
         let events = Events::open(tables.clone(), events)?;
         loading.done("events");
+        let memory_bytes = config.limits.memory_bytes;
+        let connections_max = config.limits.connections;
         let app = Self {
             unauthenticated: Arc::new(Unauthenticated::new(
                 config.limits.unauthenticated_bytes,
@@ -131,7 +134,8 @@ impl App {
             broker,
             long_answers: Arc::new(Semaphore::new(limits::ELEMENT_LONG_ANSWERS_MAX)),
             certificates: Arc::default(),
-            connections: Connections::default(),
+            connections: Connections::new(connections_max, &pools),
+            memory: Memory::new(memory_bytes, &pools),
             server_id: host_name(),
             made_tokens: Default::default(),
             records,

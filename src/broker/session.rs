@@ -10,6 +10,7 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base::limits::WAITING_STEP_BYTES;
 use base::{ApplicationId, OrgId, ThingId, Timestamp, topic};
 use mqtt::QoS;
 use parking_lot::{Mutex, MutexGuard};
@@ -194,6 +195,21 @@ pub(super) struct Inner {
 struct Connection {
     outbox: Arc<Outbox>,
     epoch: u64,
+    /// Bytes of the queue that it was told of.
+    told: usize,
+}
+
+impl Connection {
+    /// Tells it how many bytes wait, when that has changed by much; whether they are more.
+    fn tell(&mut self, queued: usize) -> bool {
+        let little = queued.abs_diff(self.told) < WAITING_STEP_BYTES;
+        if queued == self.told || (little && queued > 0) {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.told, queued);
+        self.outbox.note_waiting(before, queued);
+        queued > before
+    }
 }
 
 /// What a session has that outlives its connection.
@@ -383,7 +399,7 @@ impl Session {
     pub(super) fn attach(&self, outbox: Arc<Outbox>, epoch: u64) {
         let mut inner = self.lock();
         inner.clear_queue();
-        inner.connection = Some(Connection { outbox, epoch });
+        inner.connection = Some(Connection { outbox, epoch, told: 0 });
         if let Some(kept) = &mut inner.kept {
             kept.away = None;
             if !kept.is_empty() {
@@ -404,8 +420,11 @@ impl Session {
         now: Timestamp,
     ) -> Option<(Vec<Queued>, bool)> {
         let mut inner = self.lock();
-        inner.connection.take_if(|connection| connection.epoch == epoch)?;
+        if inner.connection.as_ref().is_none_or(|connection| connection.epoch != epoch) {
+            return None;
+        }
         let queue = inner.clear_queue();
+        inner.connection = None;
         let (subscribed, ended) = (!inner.subscriptions.is_empty(), inner.ended);
         let mut stays = false;
         if let Some(kept) = &mut inner.kept {
@@ -475,11 +494,13 @@ impl Session {
         if crowded {
             self.crowded.store(true, Ordering::Relaxed);
         }
-        // Who finds it ready has been woken, or is looking.
-        if !self.ready.swap(true, Ordering::AcqRel)
-            && let Some(connection) = &inner.connection
-        {
-            connection.outbox.wake_reader();
+        let queued = inner.queued_bytes;
+        if let Some(connection) = &mut inner.connection {
+            // Who finds it ready has been woken, or is looking.
+            let is_first = !self.ready.swap(true, Ordering::AcqRel);
+            if connection.tell(queued) || is_first {
+                connection.outbox.wake_reader();
+            }
         }
         Offered::Taken { crowded }
     }
@@ -646,6 +667,7 @@ impl Session {
             self.ready.store(true, Ordering::Release);
         }
         self.crowded.store(inner.queued_bytes > limits::CROWDED_BYTES, Ordering::Relaxed);
+        inner.tell();
         let empty = inner.queue.is_empty();
         let Some(kept) = &mut inner.kept else {
             return Taken { gone: false, stored: false, sent: None };
@@ -702,6 +724,7 @@ impl Session {
                 }
             });
         }
+        inner.tell();
         drop(guard);
         self.ready.store(true, Ordering::Release);
     }
@@ -771,8 +794,15 @@ impl Inner {
         self.queued_bytes == 0 || self.queued_bytes + size <= max
     }
 
+    /// Tells the connection how much waits.
+    fn tell(&mut self) -> bool {
+        let queued = self.queued_bytes;
+        self.connection.as_mut().is_some_and(|connection| connection.tell(queued))
+    }
+
     fn clear_queue(&mut self) -> VecDeque<Queued> {
         self.queued_bytes = 0;
+        self.tell();
         mem::take(&mut self.queue)
     }
 

@@ -34,6 +34,9 @@ const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// [`base::limits::UNSENT_BYTES_MAX`].
 const LIST_LIMIT_MAX: usize = 10_000;
 
+/// The least room for what connections hold: one request of the default size.
+const MEMORY_BYTES_MIN: u64 = 1024 * 1024;
+
 /// The least room for events: some dozens of them.
 const EVENTS_BYTES_MIN: u64 = 16_384;
 
@@ -186,6 +189,9 @@ sections! {
         max_frame_bytes: usize = 1_048_576,
         /// Bytes held for peers that have not logged in: half requests.
         unauthenticated_bytes: usize = 67_108_864,
+        /// Bytes that all connections may hold: what they do not read, and what is worked on for them.
+        /// None: half of what the machine has. 0 is no limit.
+        memory_bytes: Option<u64> = None,
         /// Connections open at once, over all listeners.
         connections: usize = 100_000,
         /// Those of one address; of IPv6 of one /64.
@@ -605,6 +611,10 @@ impl Config {
             (
                 self.mqtt.keep_alive_max_s <= u16::MAX.into(),
                 "mqtt.keep_alive_max_s must be 0 to 65535",
+            ),
+            (
+                limits.memory_bytes.is_none_or(|bytes| bytes == 0 || bytes >= MEMORY_BYTES_MIN),
+                "limits.memory_bytes must be 0 or at least 1048576",
             ),
             (limits.connections > 0, "limits.connections must be at least 1"),
             (

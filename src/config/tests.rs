@@ -31,7 +31,8 @@ fn the_template_has_every_key_with_its_default() {
 fn the_pools_name_keys_that_exist_and_their_defaults() {
     let template: toml::Table = TEMPLATE.parse().expect("TOML");
     for (_, info) in base::pool::POOLS {
-        let base::pool::Max::Key(name, default) = info.max else { continue };
+        use base::pool::Max::{Each, Key};
+        let (Key(name, default) | Each(name, default)) = info.max else { continue };
         let (section, key) = name.split_once('.').expect("a section and a key");
         let value = template.get(section).and_then(|table| table.get(key));
         assert_eq!(value.and_then(toml::Value::as_integer), i64::try_from(default).ok(), "{name}");

@@ -21,8 +21,8 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Stream;
-use super::pending::Pending;
-use crate::app::{Cores, Lease, Turn};
+use super::pending::{Held, Pending};
+use crate::app::{Account, Cores, Lease, Turn};
 
 /// The replies that a connection of this peer has still to send.
 pub type Owed<P> = Pending<<P as Peer>::Reply>;
@@ -41,7 +41,7 @@ pub enum LastReplies {
 /// One side of a conversation: a protocol without its socket and clock.
 pub trait Peer: Send + Sized {
     /// What comes of work and of a reply that takes time.
-    type Done: Send;
+    type Done: Send + Held;
     /// A reply that takes time.
     type Reply: Future<Output = Self::Done> + Send + Unpin;
     /// Why a connection closes, which it does when a function here fails.
@@ -99,8 +99,18 @@ pub trait Peer: Send + Sized {
         None
     }
 
-    /// Somebody is logged in.
-    fn on_login(&self) {}
+    /// Bytes that it holds itself, and that wait for it elsewhere.
+    fn held(&self) -> usize {
+        0
+    }
+
+    /// An account for what the connection holds; none if that need not be counted.
+    fn account(&self) -> Option<Account> {
+        None
+    }
+
+    /// The connection makes room for others, which holds more than they do.
+    fn on_made_way(&self) -> Self::Closing;
 
     /// Has the task woken when something comes from elsewhere. Asked for whenever the task runs,
     /// before it looks.
@@ -181,6 +191,8 @@ pub fn serve<P: Peer>(
         paused: false,
         held: false,
         unsent: BytesMut::new(),
+        unsent_room: 0,
+        account: None,
         stalled: None,
         turn: None,
         unflushed: false,
@@ -211,6 +223,10 @@ struct Connection<P: Peer> {
     held: bool,
     /// Answers that the peer has not taken yet.
     unsent: BytesMut,
+    /// The room that they take: more than is left of them, when some have gone.
+    unsent_room: usize,
+    /// For all that the connection holds; none while that is little.
+    account: Option<Box<Account>>,
     /// Runs while the peer takes none of them.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Waits for a turn to read, while the cores are full of what others above their share do.
@@ -250,12 +266,52 @@ impl<P: Peer> Connection<P> {
     fn poll_by_scratch(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
         SCRATCH.with_borrow_mut(|Scratch { input, output }| {
             let polled = self.poll_with(cx, input, output);
-            self.unsent.extend_from_slice(output);
+            self.keep_unsent(output);
             output.clear();
             // One listing of thousands must not keep its megabytes for ever.
             output.shrink_to(8 * limits::READ_BYTES);
-            polled
+            if polled.is_pending() { self.poll_account(cx) } else { polled }
         })
+    }
+
+    /// Counts what the connection holds. Ready if it has to make room for others.
+    fn poll_account(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
+        let held = self.partial.capacity() + self.unsent_room + self.owed.bytes();
+        let held = held + self.stream.held() + self.peer.held();
+        if Account::is_worth(self.account.as_deref(), held) {
+            if self.account.is_none() {
+                self.account = self.peer.account().map(Box::new);
+            }
+            if let Some(account) = &mut self.account {
+                account.set_waker(cx.waker());
+                account.set(held);
+            }
+            if held == 0 {
+                self.account = None;
+            }
+        }
+        match &self.account {
+            Some(account) if account.is_over() => Poll::Ready(self.peer.on_made_way()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Keeps what the peer does not take now.
+    fn keep_unsent(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.unsent.extend_from_slice(bytes);
+            self.unsent_room = self.unsent_room.max(self.unsent.capacity());
+        }
+    }
+
+    /// Gives back the room of what has gone, when that is most of it.
+    fn shrink_unsent(&mut self) {
+        if self.unsent.is_empty() {
+            (self.unsent, self.unsent_room) = (BytesMut::new(), 0);
+        } else if 2 * self.unsent.len() + limits::READ_BYTES < self.unsent_room {
+            self.unsent = BytesMut::from(&self.unsent[..]);
+            self.unsent_room = self.unsent.capacity();
+        }
     }
 
     fn poll_with(
@@ -318,7 +374,8 @@ impl<P: Peer> Connection<P> {
     }
 
     fn has_room(&self) -> bool {
-        self.unsent.len() < limits::UNSENT_BYTES_MAX
+        let waits = self.account.as_deref().is_some_and(Account::waits);
+        self.unsent.len() < limits::UNSENT_BYTES_MAX && !waits
     }
 
     /// Deals with everything but new bytes.
@@ -344,6 +401,7 @@ impl<P: Peer> Connection<P> {
             // What is there waits until the peer has read what was sent before.
             self.held = self.unsent.len() + output.len() >= limits::UNSENT_BYTES_MAX;
             if self.held {
+                self.owed.settle(cx);
                 break;
             }
             let Poll::Ready(Some(done)) = self.owed.poll_reply(cx, true) else { break };
@@ -359,7 +417,8 @@ impl<P: Peer> Connection<P> {
         let Some(before) = &mut self.before_login else { return };
         if before.lease.is_some() && self.peer.is_online() {
             before.lease = None;
-            self.peer.on_login();
+            // Whoever it is pays from now on.
+            self.account = None;
             self.stream.note_login();
         }
         if self.peer.is_bound() {
@@ -485,20 +544,20 @@ impl<P: Peer> Connection<P> {
             if output.len() - written > limits::READ_BYTES {
                 // A listing of thousands is megabytes: it is handed over as it is.
                 let whole = std::mem::replace(output, Vec::with_capacity(limits::READ_BYTES));
+                self.unsent_room = whole.capacity();
                 self.unsent = Bytes::from(whole).into();
                 self.unsent.advance(written);
             } else {
-                self.unsent.extend_from_slice(output.get(written..).unwrap_or_default());
+                self.keep_unsent(output.get(written..).unwrap_or_default());
             }
             written
         } else {
-            self.unsent.extend_from_slice(output);
+            self.keep_unsent(output);
             let mut unsent = std::mem::take(&mut self.unsent);
             let written = self.write_some(cx, &unsent)?;
             unsent.advance(written);
-            if !unsent.is_empty() {
-                self.unsent = unsent;
-            }
+            self.unsent = unsent;
+            self.shrink_unsent();
             written
         };
         output.clear();
@@ -578,11 +637,19 @@ impl<P: Peer> Connection<P> {
     async fn close(mut self, closing: P::Closing) {
         // The rest of a frame does not come any more.
         self.partial = Vec::new();
+        let made_way = self.account.as_deref().is_some_and(Account::is_over);
+        if made_way {
+            // The peer does not read it, and others need the room.
+            self.unsent = BytesMut::new();
+        }
         self.peer.give_up();
         let before = self.before_login.take();
         let is_stopped = before.is_some_and(|before| before.stop.now_or_never().is_some());
         let mut unsent = Vec::from(std::mem::take(&mut self.unsent));
-        let last = self.peer.last_replies(&closing, self.at_end);
+        let last = match made_way {
+            true => LastReplies::None,
+            false => self.peer.last_replies(&closing, self.at_end),
+        };
         // What was begun is answered, for better or worse: the connection closes anyway.
         let until = Instant::now() + limits::LAST_WORK_WAIT;
         while let Ok(Some(done)) = tokio::time::timeout_at(until, self.owed.worked()).await {
@@ -600,19 +667,25 @@ impl<P: Peer> Connection<P> {
         }
         // Who has only ended its own side (`nc -N`) is reading still, maybe over a slow link.
         let wait = if self.at_end { limits::SLOW_READER_WAIT } else { limits::LAST_WORDS_WAIT };
-        self.peer.farewell(&closing, &mut unsent);
-        let farewell = async {
-            self.stream.write_all(&unsent).await?;
-            self.stream.flush().await
-        };
-        // A peer that does not read them does without.
-        let _ = tokio::time::timeout(wait, farewell).await;
+        if !made_way {
+            self.peer.farewell(&closing, &mut unsent);
+            let farewell = async {
+                self.stream.write_all(&unsent).await?;
+                self.stream.flush().await
+            };
+            // A peer that does not read them does without.
+            let _ = tokio::time::timeout(wait, farewell).await;
+        }
         // A login may have started a session, and a SUBSCRIBE has the subscriptions with it: what is
         // given up half-way would never end.
         while let Some(done) = self.owed.worked().await {
             let _ = self.peer.finish(done, &mut Vec::new(), &mut self.owed);
         }
+        drop(unsent);
         self.peer.end(closing, self.owed).await;
+        if made_way {
+            return;
+        }
         // The end of the stream says that all of it is over: who connects again now begins anew.
         // Nobody waits for that when the server stops, or when others need the place.
         if self.at_end || last == LastReplies::All || is_stopped {
@@ -743,6 +816,8 @@ mod tests {
 
         fn on_timeout(&self) {}
 
+        fn on_made_way(&self) {}
+
         fn on_eof(&self) {}
 
         fn turn(&self) -> Option<Instant> {
@@ -756,6 +831,12 @@ mod tests {
         fn farewell(&mut self, (): &(), _: &mut Vec<u8>) {}
 
         async fn end(self, (): (), _: Owed<Self>) {}
+    }
+
+    impl Held for usize {
+        fn bytes(&self) -> usize {
+            *self
+        }
     }
 
     /// A connection whose peer's words come in pieces of `piece` bytes.

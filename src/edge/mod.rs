@@ -45,6 +45,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Bytes that it holds.
+    fn held(&self) -> usize {
+        match self {
+            Self::Held(stream) => stream.held(),
+            _ => 0,
+        }
+    }
+
     /// Notes that the peer has logged in: what is held for it needs no room of strangers.
     pub(crate) fn note_login(&mut self) {
         if let Self::Held(stream) = self {
@@ -57,6 +65,9 @@ impl Stream {
 pub trait HeldStream: ByteStream {
     /// Notes that the peer has logged in.
     fn note_login(&mut self);
+
+    /// Bytes that it holds.
+    fn held(&self) -> usize;
 }
 
 /// A byte stream that can be boxed.

@@ -9,6 +9,12 @@ use base::limits;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
+/// What takes memory until it is sent.
+pub trait Held {
+    /// Its bytes.
+    fn bytes(&self) -> usize;
+}
+
 /// Something that takes time and has to be finished before the next bytes are looked at.
 pub type Work<D> = Pin<Box<dyn Future<Output = D> + Send>>;
 
@@ -20,7 +26,11 @@ pub struct Pending<F: Future> {
     others: Option<Box<Others<F>>>,
 }
 
-struct Others<F> {
+struct Others<F: Future> {
+    /// Those that are there, for which there was no room: with the bytes of both.
+    ready: VecDeque<(usize, F::Output)>,
+    /// How many of those aside have begun.
+    begun: usize,
     /// In the order in which they were promised: the store answers in that order, so that only the
     /// first need be looked at.
     in_order: VecDeque<Promised<F>>,
@@ -47,16 +57,23 @@ impl<F: Future + Unpin> Future for Promised<F> {
     }
 }
 
-impl<F> Default for Others<F> {
+impl<F: Future> Default for Others<F> {
     fn default() -> Self {
-        Self { in_order: VecDeque::new(), aside: VecDeque::new(), from_devices: None, bytes: 0 }
+        Self {
+            ready: VecDeque::new(),
+            begun: 0,
+            in_order: VecDeque::new(),
+            aside: VecDeque::new(),
+            from_devices: None,
+            bytes: 0,
+        }
     }
 }
 
 impl<F: Future + Unpin> Others<F> {
     fn len(&self) -> usize {
         let from_devices = self.from_devices.as_ref().map_or(0, FuturesUnordered::len);
-        self.in_order.len() + self.aside.len() + from_devices
+        self.ready.len() + self.in_order.len() + self.aside.len() + from_devices
     }
 
     /// What the next reply is, and the bytes that were held for it; none if none is promised.
@@ -65,6 +82,9 @@ impl<F: Future + Unpin> Others<F> {
         cx: &mut Context<'_>,
         devices: bool,
     ) -> Poll<Option<(usize, F::Output)>> {
+        if let Some(done) = self.ready.pop_front() {
+            return Poll::Ready(Some(done));
+        }
         let mut waits = false;
         if let Some(first) = self.in_order.front_mut() {
             if let Poll::Ready(done) = Pin::new(first).poll(cx) {
@@ -73,14 +93,11 @@ impl<F: Future + Unpin> Others<F> {
             }
             waits = true;
         }
-        for index in 0..self.aside.len().min(limits::BEGUN_ASIDE_MAX) {
-            let polled = self.aside.get_mut(index).map(|reply| Pin::new(reply).poll(cx));
-            if let Some(Poll::Ready(done)) = polled {
-                self.aside.remove(index);
-                return Poll::Ready(Some(done));
-            }
-            waits = true;
+        self.begun = self.aside.len().min(limits::BEGUN_ASIDE_MAX);
+        if let Some(done) = self.poll_begun(cx) {
+            return Poll::Ready(Some(done));
         }
+        waits |= self.begun > 0;
         if let Some(replies) = self.from_devices.as_mut().filter(|replies| !replies.is_empty())
             && devices
         {
@@ -90,6 +107,36 @@ impl<F: Future + Unpin> Others<F> {
             waits = true;
         }
         if waits { Poll::Pending } else { Poll::Ready(None) }
+    }
+
+    /// One of those aside that have begun, if it is there.
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Option<(usize, F::Output)> {
+        for index in 0..self.begun {
+            let reply = self.aside.get_mut(index)?;
+            if let Poll::Ready(done) = Pin::new(reply).poll(cx) {
+                self.aside.remove(index);
+                self.begun -= 1;
+                return Some(done);
+            }
+        }
+        None
+    }
+}
+
+impl<F: Future<Output: Held> + Unpin> Others<F> {
+    /// Takes what is there of what has begun, so that it counts.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        while let Some((bytes, done)) = self.poll_begun(cx).or_else(|| self.poll_devices(cx)) {
+            self.bytes += done.bytes();
+            self.ready.push_back((bytes + done.bytes(), done));
+        }
+    }
+
+    fn poll_devices(&mut self, cx: &mut Context<'_>) -> Option<(usize, F::Output)> {
+        match self.from_devices.as_mut().map(|replies| replies.poll_next_unpin(cx)) {
+            Some(Poll::Ready(done)) => done,
+            Some(Poll::Pending) | None => None,
+        }
     }
 }
 
@@ -109,6 +156,11 @@ impl<F: Future + Unpin> Pending<F> {
     pub fn block(&mut self, work: Work<F::Output>) {
         debug_assert!(self.work.is_none(), "nothing is looked at meanwhile");
         self.work = Some(work);
+    }
+
+    /// Bytes that are held for those that are promised.
+    pub fn bytes(&self) -> usize {
+        self.others.as_ref().map_or(0, |others| others.bytes)
     }
 
     /// Whether one more may be promised that holds so many bytes: a client that sends faster than
@@ -168,6 +220,17 @@ impl<F: Future + Unpin> Pending<F> {
             self.others = None;
         }
         Poll::Ready(Some(done))
+    }
+
+    /// Takes replies that are there while there is no room for them: until then nobody knows how
+    /// much they are. No more are begun.
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>)
+    where
+        F::Output: Held,
+    {
+        if let Some(others) = &mut self.others {
+            others.settle(cx);
+        }
     }
 
     /// Waits for the next reply; none if none is promised.

@@ -39,6 +39,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Bytes of its text.
+    pub const fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// A reply that nothing follows.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self { bytes, ..Self::default() }

@@ -136,6 +136,8 @@ pub fn limits() -> String {
         let max = match info.max {
             Max::Key(key, default) => format!("`{key}`: {default}"),
             Max::Fixed(max) => max.to_string(),
+            Max::Machine(key, words) => format!("`{key}`: {words}"),
+            Max::Each(key, default) => format!("`{key}`: {default} for each"),
         };
         let makes_way = match info.makes_way {
             MakesWay::Nobody => "nothing",

@@ -66,6 +66,9 @@ pub async fn over_http(
                     push_login(&session, &mut head);
                     Some(session)
                 }
+                Err(failure) if failure == server_full() => {
+                    return Reply::from_bytes(failure.to_json());
+                }
                 Err(failure) => return refused(&login_failed(&failure)),
             }
         }
@@ -230,8 +233,10 @@ fn session_of(
     conn: ConnInfo,
     now: Timestamp,
 ) -> Result<Arc<Session>, Failure> {
-    id.and_then(|id| app.session(&id, conn)).ok_or_else(|| {
+    let session = id.and_then(|id| app.session(&id, conn)).ok_or_else(|| {
         app.note_unknown_session(conn, now);
         Failure::session_invalid("is unknown, has ended or has expired.")
-    })
+    })?;
+    app.count_session(&conn, &session).map_err(|_| server_full())?;
+    Ok(session)
 }

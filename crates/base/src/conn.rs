@@ -102,7 +102,7 @@ pub fn network_of(from: IpAddr) -> IpAddr {
 }
 
 /// The number of an open connection. After four billion they come again.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct ConnectionId(u32);
 
 impl ConnectionId {

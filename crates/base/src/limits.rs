@@ -34,8 +34,13 @@ pub const STORE_FILES_MAX: usize = 512;
 /// small limit it is a sixth.
 pub const OTHER_FILES_MAX: usize = 48;
 
-/// Connections above the limit that get an answer saying so, before any more are just closed.
+/// Connections above the limit that get as far as their login, before any more are just closed: then
+/// it is known whether another one makes way for them.
 pub const TOLD_FULL_MAX: usize = 100;
+
+/// Connections a second that make way for those of others who have less: a fleet that comes has its
+/// places in time, and none that is connected goes all at once.
+pub const CONNECTIONS_MADE_WAY_PER_S: u32 = 10;
 
 /// Addresses and extensions of a PROXY header of version 2 together. The largest in use (TLS names,
 /// cloud ids) have a few hundred bytes.
@@ -95,6 +100,17 @@ pub const BEGUN_ASIDE_MAX: usize = 4;
 /// Bytes of the requests of one connection that are worked on, and of the replies that wait there
 /// until it reads: four of the largest replies. A thousand of either would be gigabytes.
 pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes that a connection may hold before it counts in the budget of memory, and by which what it
+/// holds changes before that is noted: with 100,000 connections, 800 MB that nobody counts.
+pub const MEMORY_STEP_BYTES: usize = 8 * 1024;
+
+/// Of what waits for a client in a queue of the broker, the step in which its connection hears of it.
+pub const WAITING_STEP_BYTES: usize = 64 * 1024;
+
+/// The part of the machine's memory that connections may hold if the configuration does not say: a
+/// half. Sessions, the store and what is worked on have the other.
+pub const MEMORY_PART: u64 = 2;
 
 /// Bytes read from a socket at once; one such buffer serves a whole thread.
 pub const READ_BYTES: usize = 64 * 1024;

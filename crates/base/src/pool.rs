@@ -33,6 +33,11 @@ pub enum Max {
     Key(&'static str, u64),
     /// Always so much.
     Fixed(u64),
+    /// What the configuration says under this key, and else what the machine has: in these words.
+    Machine(&'static str, &'static str),
+    /// What the configuration says under this key, for each of those who share: nothing is added up,
+    /// so there is no metric of what is used.
+    Each(&'static str, u64),
 }
 
 /// What goes when a pool is used up and somebody asks who is below the share.
@@ -76,7 +81,9 @@ impl fmt::Display for OverShare {
             Whose::Everybody => "all is taken",
         };
         match info.max {
-            Max::Key(key, _) => write!(f, "the limit {key} is reached for {}: {whose}", info.unit),
+            Max::Key(key, _) | Max::Machine(key, _) | Max::Each(key, _) => {
+                write!(f, "the limit {key} is reached for {}: {whose}", info.unit)
+            }
             Max::Fixed(_) => write!(f, "the limit of {} is reached: {whose}", info.unit),
         }
     }
@@ -116,6 +123,14 @@ pools! {
         reason: "Each live session takes about a kilobyte of memory.",
         makes_way: MakesWay::Nobody,
         refused: "The login fails with -95011; MQTT 5: CONNACK 0x97, before: 3.",
+    };
+    SessionsOfLogin: PoolInfo {
+        name: "sessions_of_login",
+        unit: "sessions of one user or thing",
+        max: Max::Each("limits.sessions_per_principal", 10_000),
+        reason: "One login that starts sessions without end leaves room to the others of its organisation.",
+        makes_way: MakesWay::Holder("the oldest of its sessions over HTTP"),
+        refused: "Of a login whose sessions are all bound to connections: -95011; MQTT 5: CONNACK 0x89, before: 3.",
     };
     EndedSessions: PoolInfo {
         name: "ended_sessions",
@@ -189,6 +204,24 @@ pools! {
         makes_way: MakesWay::Nobody,
         refused: "What comes for the client is lost to it, and counted in \
                   tr50d_broker_messages_dropped_total; the publisher sees nothing.",
+    };
+    Connections: PoolInfo {
+        name: "connections",
+        unit: "connections of those who have logged in",
+        max: Max::Key("limits.connections", 100_000),
+        reason: "Each is a file descriptor and some kilobytes of memory.",
+        makes_way: MakesWay::Holder(
+            "the oldest that has not logged in; without one, the one that was idle longest, ten a second",
+        ),
+        refused: "-95011 \"The server is full\"; MQTT 5: CONNACK 0x89, before: 3.",
+    };
+    Memory: PoolInfo {
+        name: "memory",
+        unit: "bytes that are held for connections",
+        max: Max::Machine("limits.memory_bytes", "half of what the machine or the cgroup has"),
+        reason: "What peers do not read, and what is worked on for them, is in memory.",
+        makes_way: MakesWay::Holder("the connection that holds most, from seven eighths on"),
+        refused: "Its connection closes; the session ends as `made_way`.",
     };
     DelayedWills: PoolInfo {
         name: "delayed_wills",

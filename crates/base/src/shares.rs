@@ -120,6 +120,21 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         self.usage.set_used(self.tenants.held);
     }
 
+    /// Takes so much from somebody who makes way for others.
+    pub fn evict(&mut self, org: OrgId, who: P, amount: u64) {
+        self.give_back(org, who, amount);
+        self.usage.count_evicted();
+    }
+
+    /// Who holds most: of the tenant that holds most, there of the organisation that does, and there
+    /// the principal. None if nobody holds anything.
+    pub fn most(&self) -> Option<(OrgId, P)> {
+        let (_, tenant) = self.tenants.most()?;
+        let (_, org) = self.orgs.get(&tenant)?.most()?;
+        let (_, principal) = self.principals.get(&org)?.most()?;
+        Some((org, principal))
+    }
+
     /// Gives so much back.
     pub fn give_back(&mut self, org: OrgId, who: P, amount: u64) {
         let Some(principals) = self.principals.get_mut(&org) else { return };
@@ -139,6 +154,12 @@ impl<P: Copy + Ord + Hash> Shares<P> {
             }
         }
         self.usage.set_used(self.tenants.held);
+    }
+
+    /// Sets the bound: what is held stays, even if it is more.
+    pub fn set_max(&mut self, max: u64) {
+        self.max = max;
+        self.usage.set_max(max);
     }
 
     /// All that is held.
@@ -360,6 +381,22 @@ mod tests {
         assert_eq!(shares.makes_way(org(2), 0, 1), None);
         let (loser, _) = shares.makes_way(org(1), 0, 1).expect("of its own tenant's");
         assert!((10..30).any(|below| org(below) == loser));
+    }
+
+    #[test]
+    fn who_holds_most_is_found_in_the_tenant_that_does() {
+        let pools = Arc::<Pools>::default();
+        pools.add_org(org(0), Some(org(9)));
+        (1..4).for_each(|below| pools.add_org(org(below), Some(org(0))));
+        pools.add_org(org(4), Some(org(9)));
+        pools.add_org(org(9), None);
+        let mut shares = Shares::new(Pool::Memory, 100, &pools);
+        assert_eq!(shares.most(), None);
+        (1..4).for_each(|below| shares.hold(org(below), below, 20 + u64::from(below)));
+        shares.hold(org(4), 1, 50);
+        assert_eq!(shares.most(), Some((org(3), 3)));
+        shares.evict(org(3), 3, 23);
+        assert_eq!(shares.most(), Some((org(4), 1)));
     }
 
     #[test]

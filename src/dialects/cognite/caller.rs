@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use base::{ConnInfo, OrgId, SessionId, Timestamp, UserId};
 use hyper::HeaderMap;
-use rules::directory::{Principal, Session, Who};
+use rules::directory::{Principal, PrincipalId, Session, Who};
 use rules::identity::model::{Application, Org, User};
 use rules::identity::{Authority, Identity, Refusal};
 
@@ -73,8 +73,12 @@ impl Caller {
     ) -> Result<Self, Error> {
         let token = credentials::bearer(headers).ok_or_else(Error::unauthorized)?;
         let session = SessionId::parse(token).and_then(|id| app.session(&id, conn));
+        let mut counted = Ok(());
         let caller = match &session {
-            Some(session) => Self::of_session(app.identity(), session),
+            Some(session) => {
+                counted = app.count_session(&conn, session);
+                Self::of_session(app.identity(), session)
+            }
             None => {
                 let found = app.application_by_token(token, conn, now);
                 if let Err(Refusal::Locked { .. }) = found {
@@ -84,10 +88,15 @@ impl Caller {
                     let access = app.identity().application_access(found);
                     access.is_some_and(|access| app.may_enter(&access, conn))
                 });
+                if let Some(found) = &found {
+                    let home = (found.org, PrincipalId::Application(found.id));
+                    counted = app.count_asker(&conn, home, &found.name);
+                }
                 Self::of_application(app.identity(), found)
             }
         };
         let mut caller = caller.ok_or_else(Error::unauthorized)?;
+        counted.map_err(|_| Error::unavailable())?;
         if let Some(session) = session {
             app.charge(&session, now).map_err(|_| Error::too_many_requests())?;
             app.touch(&session, now, 1);

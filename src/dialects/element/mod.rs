@@ -93,7 +93,9 @@ fn refusal(unknown: &Unknown, body: &[u8]) -> Response<Bytes> {
             page::too_many(*seconds)
         }
         Unknown::TooManyRequests => page::too_many(1),
-        Unknown::Refused(LoginError::Refused(Refusal::Busy)) => failed(&Error::busy()),
+        Unknown::Refused(LoginError::Refused(Refusal::Busy) | LoginError::NoPlace(_)) => {
+            failed(&Error::busy())
+        }
         Unknown::Refused(LoginError::Store(_)) => {
             failed(&Error::new(error::INTERNAL, "The credentials can't be checked."))
         }

@@ -16,7 +16,7 @@ use base::{TicketId, limits};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_util::{Stream, StreamExt, stream};
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{BodyExt, Either};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{
     ACCEPT_RANGES, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE,
@@ -29,6 +29,7 @@ use tokio::time::{Instant, timeout};
 
 use super::HttpService;
 use super::routes::{Answer, HttpConn, Refusal, closing, error, with_header};
+use super::whole::Whole;
 use crate::logging::PeerLog;
 use crate::things::files::ticket::TicketError;
 use crate::things::files::transfer::{Download, Stored, TransferError, Upload, offered};
@@ -107,7 +108,7 @@ impl<S: HttpService> HttpConn<S> {
                 let body = request.into_body();
                 let stored = self.upload(files, ticket, body).await?;
                 self.service.file_stored(&stored);
-                Ok(Response::new(Either::Left(Full::default())))
+                Ok(Response::new(Either::Left(Whole::default())))
             }
             _ => Err(Refusal::Method { allowed: "GET, HEAD, POST, PUT" }),
         }

@@ -17,6 +17,7 @@ mod routes;
 mod stream;
 mod tunnel;
 mod websocket;
+mod whole;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -136,6 +137,9 @@ pub trait HttpService: Send + Sync + 'static {
 
     /// Room for half requests of a peer in this network that has not logged in.
     fn lease(&self, network: IpAddr) -> Lease;
+
+    /// Has bytes of a request or an answer count for as long as somebody holds them.
+    fn count(&self, bytes: Bytes) -> Bytes;
 
     /// Notes whether somebody works on a request: then the connection does not make room for
     /// others.

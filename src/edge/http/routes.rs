@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use base::{ConnInfo, Door};
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE, WWW_AUTHENTICATE,
@@ -19,6 +19,7 @@ use super::host::{self, BadHost};
 use super::one_chunk::Switch;
 use super::rest;
 use super::stream::{HeldBytes, WriteWait};
+use super::whole::Whole;
 use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, inflate, websocket};
 use crate::metrics;
 
@@ -41,7 +42,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 const FRONT_PAGE: &str = include_str!("front_page.html");
 
-pub(super) type Answer = Response<Either<Full<Bytes>, FileBody>>;
+pub(super) type Answer = Response<Either<Whole, FileBody>>;
 
 /// The edge of one connection.
 pub(super) struct HttpConn<S> {
@@ -126,11 +127,20 @@ impl<S: HttpService> HttpConn<S> {
         if guarded {
             browser::guard(answer.headers_mut());
         }
+        let answer = self.counted(answer);
         // Who fetches a file goes on with it.
         if matches!(answer.body(), Either::Left(_)) {
             self.service.working(false);
         }
         answer
+    }
+
+    /// The same answer, which counts until the peer has read it.
+    fn counted(&self, answer: Answer) -> Answer {
+        answer.map(|body| match body {
+            Either::Left(Whole(bytes)) => Either::Left(Whole(self.service.count(bytes))),
+            file => file,
+        })
     }
 
     async fn checked(&self, request: Request<Incoming>) -> Answer {
@@ -205,7 +215,7 @@ impl<S: HttpService> HttpConn<S> {
         let body =
             inflate::inflated(&head.headers, body, bytes_max).map_err(Refusal::Compressed)?;
         let answer = self.service.dialect(dialect, Request::from_parts(head, body), info).await;
-        Ok(answer.map(|body| Either::Left(Full::new(body))))
+        Ok(answer.map(|body| Either::Left(Whole(body))))
     }
 
     async fn rest_login(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
@@ -323,7 +333,7 @@ impl<S: HttpService> HttpConn<S> {
         match time::timeout(self.waits.body, read).await {
             Ok(Ok(body)) => {
                 self.service.working(true);
-                Ok(body)
+                Ok(self.service.count(body))
             }
             Ok(Err(body::Unread::TooLarge)) => Err(Refusal::TooLarge(self.service.too_large())),
             Ok(Err(body::Unread::Broken)) => Err(Refusal::BodyBroken),
@@ -404,14 +414,14 @@ impl Refusal {
 
 /// The answer to a preflight: what the page may, and no more.
 fn may(headers: HeaderMap) -> Answer {
-    let mut answer = Response::new(Either::Left(Full::default()));
+    let mut answer = Response::new(Either::Left(Whole::default()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     *answer.headers_mut() = headers;
     answer
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Either::Left(Full::new(body.into())));
+    let mut answer = Response::new(Either::Left(Whole(body.into())));
     *answer.status_mut() = status;
     with_header(answer, CONTENT_TYPE, content_type)
 }

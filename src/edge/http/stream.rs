@@ -170,6 +170,11 @@ impl HeldBytes {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// How many there are.
+    pub(super) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Notes that all of them are used.
     pub(super) fn note_used(&self) {
         self.0.store(0, Ordering::Relaxed);
@@ -188,6 +193,11 @@ impl<T> Counted<T> {
     /// `inner`, of which so much is held, in this room.
     pub(super) fn new(inner: T, held: Arc<HeldBytes>, lease: Lease) -> Self {
         Self { inner, held, lease: Some(lease) }
+    }
+
+    /// Bytes that came and are not used.
+    pub(super) fn held(&self) -> usize {
+        self.held.get()
     }
 
     /// Notes that what came is used.
@@ -214,7 +224,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Some(lease) = &mut this.lease
-            && let Err(error) = ready!(lease.poll_hold(cx, this.held.0.load(Ordering::Relaxed)))
+            && let Err(error) = ready!(lease.poll_hold(cx, this.held.get()))
         {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, error)));
         }

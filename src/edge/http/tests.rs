@@ -35,6 +35,10 @@ struct Echo {
 impl HttpService for Echo {
     fn working(&self, _: bool) {}
 
+    fn count(&self, bytes: Bytes) -> Bytes {
+        bytes
+    }
+
     async fn may_read_metrics(&self, headers: &HeaderMap, _: ConnInfo) -> bool {
         headers.contains_key("sessionid")
     }

@@ -78,7 +78,7 @@ pub(super) async fn byte_stream(
     let socket =
         WebSocketStream::from_partially_read(stream, unread.into(), Role::Server, Some(config))
             .await;
-    Stream::Held(Box::new(Payloads { socket, received: Bytes::new(), unsent: false }))
+    Stream::Held(Box::new(Payloads { socket, received: Bytes::new(), unsent: 0 }))
 }
 
 /// The request without its body, in which the lists `Connection` and `Upgrade` are one word each, if
@@ -118,15 +118,15 @@ fn sub_protocol(headers: &HeaderMap) -> Option<&'static str> {
 struct Payloads<T> {
     socket: WebSocketStream<Counted<T>>,
     received: Bytes,
-    /// Frames (pongs too) may wait in the socket's own buffer.
-    unsent: bool,
+    /// Bytes of frames (pongs too) that may wait in the socket's own buffer.
+    unsent: usize,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Payloads<T> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unsent {
+        if self.unsent > 0 {
             ready!(self.socket.poll_flush_unpin(cx)).map_err(into_io)?;
-            self.unsent = false;
+            self.unsent = 0;
         }
         Poll::Ready(Ok(()))
     }
@@ -135,6 +135,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Payloads<T> {
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> HeldStream for Payloads<T> {
     fn note_login(&mut self) {
         self.socket.get_mut().note_login();
+    }
+
+    fn held(&self) -> usize {
+        self.socket.get_ref().held() + self.received.len() + self.unsent
     }
 }
 
@@ -159,7 +163,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Payloads<T> {
                     let text = io::Error::new(io::ErrorKind::InvalidData, "text, not MQTT");
                     return Poll::Ready(Err(text));
                 }
-                Some(Ok(_)) => self.unsent = true,
+                Some(Ok(message)) => self.unsent += message.len().max(1),
                 Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
             }
         }
@@ -177,7 +181,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Payloads<T> {
         ready!(self.socket.poll_ready_unpin(cx)).map_err(into_io)?;
         let message = Message::Binary(Bytes::copy_from_slice(buf));
         self.socket.start_send_unpin(message).map_err(into_io)?;
-        self.unsent = true;
+        self.unsent = buf.len();
         // On a TCP stream a write needs no flush to leave; the edges rely on it.
         match self.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

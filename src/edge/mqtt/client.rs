@@ -20,9 +20,9 @@ use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::thing_command::Outcome;
 use super::topics::TopicWork;
-use crate::app::{Cores, Lease};
+use crate::app::{Account, Cores, Lease, Payer};
 use crate::edge::driver::{LastReplies, Peer};
-use crate::edge::pending::Pending;
+use crate::edge::pending::{Held, Pending};
 use crate::edge::wrong_door::Met;
 use crate::tr50;
 
@@ -54,6 +54,7 @@ impl Closing {
             Reason::Replaced => reason::TAKEN_OVER,
             Reason::KeepAlive => reason::KEEP_ALIVE_TIMEOUT,
             Reason::ServerStopped => reason::SHUTTING_DOWN,
+            Reason::MadeWay => reason::QUOTA_EXCEEDED,
             Reason::LoggedOut => reason::SUCCESS,
             _ => reason::ADMINISTRATIVE_ACTION,
         };
@@ -113,6 +114,15 @@ pub enum Done {
     },
     /// The connection closes, as all of those whose publishes were lost.
     Closes,
+}
+
+impl Held for Done {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Reply(_, reply) => reply.bytes(),
+            _ => 0,
+        }
+    }
 }
 
 /// What the connection of a client has still to send.
@@ -379,8 +389,21 @@ impl Peer for Client {
         self.logged_in.as_ref().map(|logged_in| logged_in.session().org_id())
     }
 
-    fn on_login(&self) {
-        self.server.app.connections.settle(self.info.connection);
+    fn held(&self) -> usize {
+        let logged_in = self.logged_in.as_ref().map_or(0, |logged_in| logged_in.held());
+        self.outbox.waiting() + logged_in
+    }
+
+    fn account(&self) -> Option<Account> {
+        let app = &self.server.app;
+        Some(match &self.logged_in {
+            Some(logged_in) => app.open_account(logged_in.session(), &self.info),
+            None => app.memory.open(Payer::stranger(&self.info)),
+        })
+    }
+
+    fn on_made_way(&self) -> Closing {
+        Closing::ended(Reason::MadeWay)
     }
 
     fn set_waker(&self, waker: &Waker) {

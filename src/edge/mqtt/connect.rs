@@ -79,7 +79,13 @@ impl Login {
         Ok(Self {
             version: packet.version,
             credentials: credentials(name, password),
-            arrival: Arrival { conn, client_id, takes_over, outbox: outbox.clone() },
+            arrival: Arrival {
+                conn,
+                client_id,
+                takes_over,
+                has_place: false,
+                outbox: outbox.clone(),
+            },
             assigned_id,
             clean: packet.clean,
             options: ConnectOptions {
@@ -126,9 +132,10 @@ impl Login {
     ) -> Result<Box<LoggedIn>, LoginError> {
         let conn = self.arrival.conn;
         let client_id: Arc<str> = self.arrival.client_id.as_ref().into();
-        let session = server.app.login_bound(self.credentials, self.arrival, now).await?;
+        let logged_in = server.app.login_bound(self.credentials, self.arrival, now).await?;
+        let (session, place) = logged_in;
         let owner = Owner { principal: session.who().principal(), client_id: client_id.clone() };
-        let has_will = self.will.is_some();
+        let will_bytes = self.will.as_ref().map_or(0, |will| will.bytes());
         let will = (self.will, self.options.expiry_s);
         server.wills.arrive(server, &owner, &session, self.clean, will).await;
         if self.clean {
@@ -136,7 +143,7 @@ impl Login {
         }
         let response_info = self.wants_response_info.then(|| response_topics(&client_id));
         let mut logged_in =
-            LoggedIn::new(session, conn, self.options, owner, has_will, self.outbox);
+            LoggedIn::new((session, place), conn, self.options, owner, will_bytes, self.outbox);
         let present = !self.clean && logged_in.resume(server, now);
         let max = u32::try_from(server.app.config.limits.max_frame_bytes).unwrap_or(u32::MAX);
         let properties = ConnAckProperties {
@@ -264,7 +271,7 @@ pub(super) fn refusal_code(error: &LoginError) -> u8 {
             _ => reason::BAD_LOGIN,
         },
         LoginError::TooMany(_) => reason::CONNECTION_RATE_EXCEEDED,
-        LoginError::Full(_) => reason::SERVER_BUSY,
+        LoginError::Full(_) | LoginError::NoPlace(_) => reason::SERVER_BUSY,
         LoginError::Store(_) | LoginError::Random(_) => reason::SERVER_UNAVAILABLE,
     }
 }

@@ -17,6 +17,10 @@ pub struct Inflight {
     /// Those of `sent` that are deliveries of the broker.
     deliveries: usize,
     waiting: VecDeque<Reply>,
+    /// Bytes of those.
+    waiting_bytes: usize,
+    /// Bytes of the messages that are kept because they may go to others.
+    shared_bytes: usize,
 }
 
 /// What was sent under a packet id.
@@ -39,11 +43,33 @@ pub enum Sent {
     },
 }
 
+impl Sent {
+    /// Bytes of the message that is kept.
+    fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Delivery { shared: Some(shared), .. } => shared.message.len(),
+            _ => 0,
+        }
+    }
+}
+
 impl Inflight {
     /// Nothing in flight, `max` at once.
     pub fn new(max: u16) -> Self {
         let (sent, waiting) = (HashMap::new(), VecDeque::new());
-        Self { max: usize::from(max), sent, deliveries: 0, waiting }
+        Self {
+            max: usize::from(max),
+            sent,
+            deliveries: 0,
+            waiting,
+            waiting_bytes: 0,
+            shared_bytes: 0,
+        }
+    }
+
+    /// Bytes of what is kept.
+    pub const fn held(&self) -> usize {
+        self.waiting_bytes + self.shared_bytes
     }
 
     /// Whether one more may be sent.
@@ -63,6 +89,7 @@ impl Inflight {
             return false;
         }
         self.deliveries += usize::from(matches!(sent, Sent::Delivery { .. }));
+        self.shared_bytes += sent.kept_bytes();
         self.sent.insert(pkid, sent);
         true
     }
@@ -81,6 +108,7 @@ impl Inflight {
     pub fn end(&mut self, pkid: u16) -> Option<Sent> {
         let sent = self.sent.remove(&pkid)?;
         self.deliveries -= usize::from(matches!(sent, Sent::Delivery { .. }));
+        self.shared_bytes -= sent.kept_bytes();
         Some(sent)
     }
 
@@ -91,7 +119,7 @@ impl Inflight {
             Sent::Delivery { shared, qos: QoS::AtLeastOnce, .. } => shared.map(|shared| *shared),
             _ => None,
         };
-        self.deliveries = 0;
+        (self.deliveries, self.shared_bytes) = (0, 0);
         let mut shared: Vec<_> = self.sent.drain().filter_map(|(_, sent)| shared(sent)).collect();
         shared.sort_by_key(|delivery| delivery.seq);
         shared
@@ -100,15 +128,16 @@ impl Inflight {
     /// Has the acknowledgements of deliveries mean nothing but that their packet ids are free.
     pub fn forget_deliveries(&mut self) {
         self.sent.values_mut().for_each(|sent| *sent = Sent::Reply);
-        self.deliveries = 0;
+        (self.deliveries, self.shared_bytes) = (0, 0);
     }
 
     /// Keeps a reply until there is room. False when too many wait.
     pub fn wait(&mut self, reply: Reply) -> bool {
-        let bytes: usize = self.waiting.iter().map(|reply| reply.body.len()).sum();
-        let room = self.waiting.len() < limits::OUTBOX_MESSAGES_MAX
-            && bytes + reply.body.len() <= limits::OUTBOX_BYTES_MAX;
+        let bytes = self.waiting_bytes + reply.body.len();
+        let room =
+            self.waiting.len() < limits::OUTBOX_MESSAGES_MAX && bytes <= limits::OUTBOX_BYTES_MAX;
         if room {
+            self.waiting_bytes = bytes;
             self.waiting.push_back(reply);
         }
         room
@@ -116,7 +145,9 @@ impl Inflight {
 
     /// The next reply that waits, when there is room for it.
     pub fn next_waiting(&mut self) -> Option<Reply> {
-        if self.has_room() { self.waiting.pop_front() } else { None }
+        let reply = if self.has_room() { self.waiting.pop_front() } else { None }?;
+        self.waiting_bytes -= reply.body.len();
+        Some(reply)
     }
 }
 

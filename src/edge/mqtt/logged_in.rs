@@ -29,6 +29,7 @@ use super::promise::Promise;
 use super::reply::Reply;
 use super::thing_command::{Begun, ThingCommand};
 use super::topics::{self, Delivered, Subscriber, TopicWork, Topics};
+use crate::app::Place;
 use crate::broker::{
     Broker, FanOut, Message, Owner, Published, Publisher, Publishing, Session as BrokerSession,
     Unretained,
@@ -66,10 +67,13 @@ pub struct LoggedIn {
     session: Arc<Session>,
     principal: Principal,
     options: ConnectOptions,
+    /// Its place among the connections.
+    _place: Option<Place>,
     outbox: Arc<Outbox>,
     /// Subscriptions and what comes of them; most devices have none.
     topics: Option<Box<Topics>>,
-    has_will: bool,
+    /// Of its will; 0: it has none.
+    will_bytes: usize,
     /// Login and client id, by which the client's state is known.
     name: Owner,
     /// Inbound QoS 2 messages that were taken and not released; those of a session that outlives the
@@ -93,11 +97,11 @@ pub struct LoggedIn {
 impl LoggedIn {
     /// A client without subscriptions.
     pub fn new(
-        session: Arc<Session>,
+        (session, place): (Arc<Session>, Option<Place>),
         conn: ConnInfo,
         options: ConnectOptions,
         name: Owner,
-        has_will: bool,
+        will_bytes: usize,
         outbox: Arc<Outbox>,
     ) -> Self {
         Self {
@@ -105,9 +109,10 @@ impl LoggedIn {
             principal: session.who().principal(),
             session,
             options,
+            _place: place,
             outbox,
             topics: None,
-            has_will,
+            will_bytes,
             name,
             qos2: Vec::new(),
             aliases: Vec::new(),
@@ -128,6 +133,14 @@ impl LoggedIn {
     /// The session.
     pub const fn session(&self) -> &Arc<Session> {
         &self.session
+    }
+
+    /// Bytes that are kept for the client, or for another one with its login.
+    pub fn held(&self) -> usize {
+        let topics = self.topics.as_ref().map_or(0, |topics| topics.inflight.held());
+        let unclaimed = self.unclaimed.as_ref().map_or(0, |unclaimed| unclaimed.bytes());
+        let aliases: usize = self.aliases.iter().map(|topic| topic.len()).sum();
+        topics + unclaimed + aliases + self.will_bytes
     }
 
     /// How long it may be silent.
@@ -856,7 +869,7 @@ impl LoggedIn {
             server.watchers.deliver(&self.principal, &push);
         }
         self.finish_without_client(server, owed);
-        if self.has_will {
+        if self.will_bytes > 0 {
             let last = (closing.will, self.options.expiry_s);
             server.wills.leave(server, &self.name, &self.session, last);
         }

@@ -24,6 +24,7 @@ use crate::broker::{Message, Owner};
 pub(super) struct Will {
     last: Last,
     delay_s: u32,
+    bytes: usize,
 }
 
 /// What is to happen.
@@ -58,7 +59,13 @@ impl Will {
                 return Err(reason::TOPIC_INVALID);
             }
         };
-        Ok(Some(Self { last, delay_s }))
+        let bytes = will.topic.len() + will.payload.len();
+        Ok(Some(Self { last, delay_s, bytes }))
+    }
+
+    /// The bytes of its topic and its message.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

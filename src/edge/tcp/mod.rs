@@ -18,10 +18,12 @@ use base::{
 use rules::directory::{Outbox, Push, Reason, Session};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, Arrival, Cores, Credentials, Lease, LoginError, login_failure};
+use crate::app::{
+    Account, App, Arrival, Cores, Credentials, Lease, LoginError, Payer, Place, login_failure,
+};
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
-use crate::edge::pending::{Pending, Work};
+use crate::edge::pending::{Held, Pending, Work};
 use crate::edge::wrong_door::{self, Met};
 use crate::tr50::dispatch::{self, Caller, Reply, execute_request, write_refusal};
 use crate::tr50::envelope::Request;
@@ -55,6 +57,8 @@ struct Client {
     /// The session that is bound to this connection; the caller may be in another one.
     bound: Option<Arc<Session>>,
     outbox: Arc<Outbox>,
+    /// Its place among those that are logged in.
+    place: Option<Place>,
     framing: Framing,
     refusals: u32,
 }
@@ -80,6 +84,15 @@ enum Done {
     Login(Login),
 }
 
+impl Held for Done {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Reply { reply, .. } => reply.bytes(),
+            Self::Login(login) => login.text.len(),
+        }
+    }
+}
+
 /// A session that has started and becomes the connection's own when its request is answered.
 struct LoggedIn {
     session: Arc<Session>,
@@ -89,7 +102,7 @@ struct LoggedIn {
 
 /// A login that was checked, and the request that it is part of.
 struct Login {
-    outcome: Result<Arc<Session>, LoginError>,
+    outcome: Result<(Arc<Session>, Option<Place>), LoginError>,
     /// Whether the client asked for messages.
     notify: bool,
     text: Vec<u8>,
@@ -104,6 +117,7 @@ impl Client {
             caller: Caller { session: None, conn },
             bound: None,
             outbox: Arc::new(Outbox::new(false)),
+            place: None,
             framing: Framing::default(),
             refusals: 0,
         }
@@ -135,6 +149,10 @@ impl Client {
                 write_refusal(&request, &failure.to_json(), out);
                 out.push(b'\n');
                 self.refused()?;
+            }
+            Err(Refusal::Full) => {
+                write_failure(&exchange::server_full(), out);
+                return Err(Reason::ProtocolError);
             }
         }
         Ok(())
@@ -222,6 +240,10 @@ impl Client {
                 return Err(Refusal::Login(credentials, notify));
             }
             TcpAuth::Session(session) => {
+                if self.place.is_none() {
+                    let hosted = self.app.host(&self.caller.conn, &session, &self.outbox);
+                    self.place = hosted.map_err(|_| Refusal::Full)?;
+                }
                 self.caller.session = Some(session);
                 head = br#""auth":{"success":true}"#;
             }
@@ -252,6 +274,7 @@ impl Client {
             conn: self.caller.conn,
             client_id: Box::default(),
             takes_over: false,
+            has_place: self.place.is_some(),
             outbox: self.outbox.clone(),
         };
         let app = self.app.clone();
@@ -273,7 +296,14 @@ impl Client {
         let mut mended = String::new();
         let request = Request::parse(&text, &mut mended).unwrap_or_default();
         let session = match outcome {
-            Ok(session) => session,
+            Ok((session, place)) => {
+                self.place = self.place.take().or(place);
+                session
+            }
+            Err(LoginError::NoPlace(_)) => {
+                write_failure(&exchange::server_full(), out);
+                return Err(Reason::ProtocolError);
+            }
             Err(error) => {
                 write_refusal(&request, &exchange::login_failed(&login_failure(&error)), out);
                 out.push(b'\n');
@@ -307,6 +337,8 @@ impl Client {
 /// Why a value is not executed at once.
 enum Refusal {
     Failure(Failure),
+    /// There is no place for the connection.
+    Full,
     Login(Credentials, bool),
 }
 
@@ -347,7 +379,7 @@ impl Peer for Client {
         owed: &mut Pending<FromDevice>,
     ) -> Result<usize, Reason> {
         if self.full {
-            write_failure(&Failure::new(Code::BUSY, "The server is full; try again."), out);
+            write_failure(&exchange::server_full(), out);
             return Err(Reason::ProtocolError);
         }
         let mut used = 0;
@@ -417,8 +449,20 @@ impl Peer for Client {
         self.caller.session.as_ref().map(|session| session.org_id())
     }
 
-    fn on_login(&self) {
-        self.app.connections.settle(self.caller.conn.connection);
+    fn held(&self) -> usize {
+        self.outbox.waiting()
+    }
+
+    fn account(&self) -> Option<Account> {
+        let (app, conn) = (&self.app, &self.caller.conn);
+        Some(match &self.caller.session {
+            Some(session) => app.open_account(session, conn),
+            None => app.memory.open(Payer::stranger(conn)),
+        })
+    }
+
+    fn on_made_way(&self) -> Reason {
+        Reason::MadeWay
     }
 
     fn set_waker(&self, waker: &Waker) {

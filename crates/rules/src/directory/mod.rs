@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use base::pool::{OverShare, Pool, Pools};
+use base::pool::{OverShare, Pool, Pools, Usage};
 use base::shares::Shares;
 use base::{OrgId, SessionId, SessionRef, SessionUuid, Timestamp};
 use dashmap::DashMap;
@@ -85,6 +85,8 @@ pub struct Directory {
     by_principal: DashMap<Principal, Siblings>,
     wheel: Mutex<Wheel>,
     history: Mutex<History>,
+    /// Sessions of one login that were refused, and that made way.
+    of_login: Arc<Usage>,
     /// Live sessions, by the organisation in which they are.
     shares: Mutex<Shares<PrincipalId>>,
     /// Of logins without sessions.
@@ -115,6 +117,7 @@ impl Directory {
             by_principal: DashMap::new(),
             wheel: Mutex::new(Wheel::new(now.as_millis() / 1000)),
             history: Mutex::new(history),
+            of_login: pools.usage(Pool::SessionsOfLogin).clone(),
             shares: Mutex::new(Shares::new(Pool::Sessions, sessions_max, pools)),
             windows: Windows::default(),
             next_serial: AtomicU64::new(0),
@@ -222,6 +225,19 @@ impl Directory {
         roster.is_some_and(|roster| roster.read().newest_first(None, None).any(|s| test(s)))
     }
 
+    /// The session in an organisation that passes the test on which nothing has come for longest. It
+    /// looks at all.
+    pub fn idlest_in_org(
+        &self,
+        org: OrgId,
+        test: impl Fn(&Session) -> bool,
+    ) -> Option<Arc<Session>> {
+        let roster = self.by_org.get(&org).map(|roster| roster.value().clone())?;
+        let roster = roster.read();
+        let fitting = roster.newest_first(None, None).filter(|session| test(session));
+        fitting.min_by_key(|session| (session.last_active(), session.serial)).cloned()
+    }
+
     /// How many live sessions an organisation has.
     pub fn count(&self, org: OrgId) -> usize {
         self.by_org.get(&org).map_or(0, |roster| roster.value().read().len())
@@ -303,7 +319,10 @@ impl DirectoryWriter {
         };
         if siblings.len() - older.len() >= siblings_max {
             let oldest = siblings.iter().find(|other| !bound(other));
-            older.push(oldest.ok_or(Full::Login)?.clone());
+            let oldest =
+                oldest.ok_or(Full::Login).inspect_err(|_| self.of_login.count_refused())?;
+            older.push(oldest.clone());
+            self.of_login.count_evicted();
         }
         let shared = siblings.window().cloned();
         let first = || self.windows.take(&session.who.principal(), session.started);

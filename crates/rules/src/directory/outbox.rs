@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use base::limits;
@@ -38,6 +38,11 @@ impl Push {
         Self { topic, payload, reply: None }
     }
 
+    /// The bytes that it takes.
+    fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len()
+    }
+
     /// The bytes that it takes if it is a reply; messages are small.
     fn reply_bytes(&self) -> usize {
         if self.reply.is_some() { self.payload.len() } else { 0 }
@@ -52,13 +57,17 @@ pub struct Outbox {
     open: AtomicBool,
     /// Whether `inner` has something for the connection; spares it the lock.
     filled: AtomicBool,
+    /// Bytes that wait for the connection, here and elsewhere.
+    waiting: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default, Debug)]
 struct Inner {
     pushes: VecDeque<Push>,
-    /// Bytes of the replies among them.
+    /// Their bytes.
+    bytes: usize,
+    /// Those of the replies among them.
     replies: usize,
     close: Option<Reason>,
 }
@@ -70,6 +79,7 @@ impl Outbox {
             waker: AtomicWaker::new(),
             open: AtomicBool::new(open),
             filled: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             inner: Mutex::default(),
         }
     }
@@ -106,6 +116,8 @@ impl Outbox {
             return false;
         }
         inner.replies += bytes;
+        inner.bytes += push.bytes();
+        self.waiting.fetch_add(push.bytes(), Ordering::Relaxed);
         inner.pushes.push_back(push);
         drop(inner);
         self.wake();
@@ -115,6 +127,17 @@ impl Outbox {
     /// Has the task look at what waits for its client elsewhere.
     pub fn wake_reader(&self) {
         self.waker.wake();
+    }
+
+    /// Bytes that wait for the connection: what was put in, and what [`Outbox::note_waiting`] told.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Notes that so many bytes wait for the client elsewhere, and no longer as many as before.
+    pub fn note_waiting(&self, before: usize, now: usize) {
+        self.waiting.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
     }
 
     /// Has the task look at its session, whose rights have changed.
@@ -136,6 +159,7 @@ impl Outbox {
         let pushes = if room { std::mem::take(&mut inner.pushes) } else { VecDeque::new() };
         if room {
             inner.replies = 0;
+            self.waiting.fetch_sub(std::mem::take(&mut inner.bytes), Ordering::Relaxed);
         }
         let more = !inner.pushes.is_empty() || inner.close.is_some();
         self.filled.store(more, Ordering::Release);
@@ -191,6 +215,19 @@ mod tests {
         assert!(outbox.push(message()), "messages are small");
         assert_eq!(outbox.take(true).0.len(), 5);
         assert!(outbox.push(reply()));
+    }
+
+    #[test]
+    fn what_waits_here_and_elsewhere_is_counted() {
+        let outbox = Outbox::new(true);
+        outbox.push(message());
+        outbox.note_waiting(0, 10);
+        assert_eq!(outbox.waiting(), 12);
+        outbox.take(true);
+        outbox.note_waiting(10, 4);
+        assert_eq!(outbox.waiting(), 4);
+        outbox.note_waiting(4, 0);
+        assert_eq!(outbox.waiting(), 0);
     }
 
     #[test]

@@ -192,11 +192,13 @@ pub enum Reason {
     ProtocolError,
     /// The server stopped.
     ServerStopped,
+    /// Its connection closed to make room for others.
+    MadeWay,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::LoggedOut,
         Self::ConnectionLost,
         Self::KeepAlive,
@@ -206,6 +208,7 @@ impl Reason {
         Self::Revoked,
         Self::ProtocolError,
         Self::ServerStopped,
+        Self::MadeWay,
     ];
 
     /// The name on the wire and in metrics.
@@ -220,6 +223,7 @@ impl Reason {
             Self::Revoked => "revoked",
             Self::ProtocolError => "protocol_error",
             Self::ServerStopped => "server_stopped",
+            Self::MadeWay => "made_way",
         }
     }
 

@@ -31,9 +31,15 @@ const REPLY_BYTES: usize = 32;
 pub(super) struct Unclaimed {
     since: Instant,
     replies: VecDeque<Reply>,
+    bytes: usize,
 }
 
 impl Unclaimed {
+    /// Bytes of the replies.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The replies, if the last of them is so young that the asker may have gone without it.
     pub(super) fn recent(self) -> VecDeque<Reply> {
         if self.since.elapsed() < limits::UNCLAIMED_WAIT { self.replies } else { VecDeque::new() }
@@ -79,7 +85,7 @@ impl LoggedIn {
         let app = &server.app;
         match exchange::on_connection(app, &self.caller, &payload, room, now, &mut body) {
             None if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
-                owe(owed, payload.len(), Promise::deflated(to, body));
+                owe(owed, payload.len() + body.len(), Promise::deflated(to, body));
             }
             None => {
                 let body = compress::deflate_if(compressed, body);
@@ -306,12 +312,16 @@ impl LoggedIn {
     }
 
     fn leave_unclaimed(&mut self, reply: Reply) {
-        let fresh = || Box::new(Unclaimed { since: Instant::now(), replies: VecDeque::new() });
+        let (since, replies) = (Instant::now(), VecDeque::new());
+        let fresh = || Box::new(Unclaimed { since, replies, bytes: 0 });
         let unclaimed = self.unclaimed.get_or_insert_with(fresh);
-        unclaimed.since = Instant::now();
-        if unclaimed.replies.len() >= limits::UNCLAIMED_MAX {
-            unclaimed.replies.pop_front();
+        unclaimed.since = since;
+        if unclaimed.replies.len() >= limits::UNCLAIMED_MAX
+            && let Some(oldest) = unclaimed.replies.pop_front()
+        {
+            unclaimed.bytes -= oldest.body.len();
         }
+        unclaimed.bytes += reply.body.len();
         unclaimed.replies.push_back(reply);
     }
 }

@@ -142,9 +142,10 @@ async fn login(app: &App, org: usize, thing_key: &str) -> Arc<Session> {
         conn: conn(org),
         client_id: "device-cloud".into(),
         takes_over: true,
+        has_place: false,
         outbox: nowhere(),
     };
-    app.login_bound(credentials, arrival, NOW).await.expect("the token is right")
+    app.login_bound(credentials, arrival, NOW).await.expect("the token is right").0
 }
 
 /// Starts the session of another device, as its login would.

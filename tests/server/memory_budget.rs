@@ -1,0 +1,208 @@
+//! What connections may hold of the server's memory, and who closes when it is used up.
+
+use std::net::SocketAddr;
+
+use client::Version;
+use support::http::metrics;
+use support::mqtt::{Connect, frame, text};
+use support::process::resident_of;
+use support::{Endpoints, SOON, ServerProcess, end_reason, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::TR50D;
+
+const MEBIBYTE: usize = 1024 * 1024;
+
+/// The budget in these tests.
+const BUDGET: usize = 64 * MEBIBYTE;
+
+/// The bytes of a large answer, each of them a `q`.
+const ANSWER: usize = 8 * MEBIBYTE;
+
+const DOORS: [&str; 4] = ["mqtt", "ws", "tcp", "http"];
+
+/// A server with the budget, and its log.
+fn start(more: &[(&str, &str)]) -> (ServerProcess, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (budget, frame) = (BUDGET.to_string(), (2 * ANSWER).to_string());
+    let limits =
+        [("TR50D_LIMITS__MEMORY_BYTES", &*budget), ("TR50D_LIMITS__MAX_FRAME_BYTES", &*frame)];
+    let settings = [&limits, more].concat();
+    (TR50D.serve_logging(&dir.path().join("log"), &settings), dir)
+}
+
+/// A figure of `/metrics`.
+async fn figure(server: &Endpoints, name: &str) -> usize {
+    let text = metrics(server).await;
+    // There is none before it is first looked at.
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.map_or(0, |line| line.trim().parse().expect("a number"))
+}
+
+async fn used(server: &Endpoints) -> usize {
+    figure(server, "tr50d_pool_used{pool=\"memory\"} ").await
+}
+
+async fn made_way(server: &Endpoints) -> usize {
+    figure(server, "tr50d_pool_evicted_total{pool=\"memory\"} ").await
+}
+
+/// A request with a large answer.
+fn request(auth: &str) -> String {
+    let comma = if auth.is_empty() { "" } else { "," };
+    let text = "q".repeat(ANSWER);
+    format!(r#"{{{auth}{comma}"e":{{"command":"diag.echo","params":{{"t":"{text}"}}}}}}"#)
+}
+
+/// A request that only logs in: a large one is taken only then.
+fn login(org: &str, key: &str) -> String {
+    format!("{{{}}}", auth(org, key))
+}
+
+fn auth(org: &str, key: &str) -> String {
+    let params = format!(r#"{{"appToken":"demo-token-{org}","thingKey":"{key}"}}"#);
+    format!(r#""auth":{{"command":"api.authenticate","params":{params}}}"#)
+}
+
+/// A client's frame of a WebSocket.
+fn masked(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82, 0xff];
+    frame.extend(u64::to_be_bytes(payload.len() as u64));
+    frame.extend([0; 4]);
+    [&frame, payload].concat()
+}
+
+/// What a peer sends to log in and to ask for a large answer.
+fn flood(door: &str, org: &str, key: &str) -> Vec<u8> {
+    let connect = Connect::login(Version::V311, key, key, &format!("demo-token-{org}")).frame();
+    let ask = frame(0x30, &[&text("api"), request("").as_bytes()]);
+    let mqtt = [connect, ask].concat();
+    match door {
+        "mqtt" => mqtt,
+        "ws" => {
+            let head = "GET /mqtt HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\
+                        \r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\
+                        \r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+            [head.as_bytes(), &masked(&mqtt)].concat()
+        }
+        "tcp" => format!("{}\n{}\n", login(org, key), request("")).into_bytes(),
+        _ => {
+            let body = request(&auth(org, key));
+            let head = "POST /api HTTP/1.1\r\nHost: h\r\nContent-Length: ";
+            format!("{head}{}\r\n\r\n{body}", body.len()).into_bytes()
+        }
+    }
+}
+
+async fn dial(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // What waits is in the server, not in the system.
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    socket.connect(address).await.expect("a connection")
+}
+
+/// A peer that asks for a large answer and does not read it.
+async fn greedy(server: &Endpoints, door: &str, org: &str, key: &str) -> TcpStream {
+    let mut stream = dial(server.address(if door == "ws" { "http" } else { door })).await;
+    // Who is closed meanwhile can't send the rest.
+    let _ = stream.write_all(&flood(door, org, key)).await;
+    stream
+}
+
+/// Reads a whole large answer.
+async fn read_answer(stream: &mut TcpStream) {
+    let (mut found, mut buffer) = (0, vec![0; MEBIBYTE]);
+    while found < ANSWER {
+        let count = timeout(SOON, stream.read(&mut buffer)).await.expect("in time").expect("read");
+        assert!(count > 0, "the connection closed after {found} bytes");
+        found += buffer[..count].iter().filter(|byte| **byte == b'q').count();
+    }
+}
+
+#[tokio::test]
+async fn peers_that_do_not_read_close_and_those_of_another_organisation_get_everything() {
+    let (server, dir) = start(&[]);
+    let pid = server.pid().to_string();
+    let before = resident_of(&pid).expect("a process");
+    for door in DOORS {
+        let evicted = made_way(&server).await;
+        let mut slow = greedy(&server, door, "yorkorg", &format!("slow-{door}")).await;
+        let mut peers = Vec::new();
+        for number in 0..12 {
+            let key = format!("greedy-{door}-{number}");
+            peers.push(greedy(&server, door, "basicorg", &key).await);
+        }
+        eventually("some close", async || made_way(&server).await >= evicted + 3).await;
+        assert!(used(&server).await <= BUDGET);
+        read_answer(&mut slow).await;
+        drop((peers, slow));
+        eventually("all is given back", async || used(&server).await == 0).await;
+    }
+    let log = std::fs::read_to_string(dir.path().join("log")).expect("a log");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("limits.memory_bytes")).collect();
+    assert!(
+        lines.iter().all(|line| line.contains("WARN") && line.contains("BasicOrg")),
+        "{lines:#?}"
+    );
+    let names_all = |line: &&str| line.contains("greedy-mqtt-") && line.contains("peer=127.0.0.1:");
+    assert!(lines.iter().any(names_all), "{lines:#?}");
+    let mut operator = server.operator("tcp").await;
+    for door in ["mqtt", "ws", "tcp"] {
+        let mut reasons = Vec::new();
+        for number in 0..12 {
+            reasons.push(end_reason(&mut operator, &format!("greedy-{door}-{number}")).await);
+        }
+        assert!(reasons.iter().any(|reason| reason == "made_way"), "{door}: {reasons:?}");
+    }
+    let slack = 48 * MEBIBYTE;
+    eventually("the memory is the system's again", async || {
+        resident_of(&pid).expect("a process") < before + slack
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_that_nobody_reads_count_with_their_subscriber() {
+    let (server, _dir) = start(&[]);
+    let subscriber = async |org: &str, key: &str, filter: &str| {
+        let token = format!("demo-token-{org}");
+        let mut stream = dial(server.address("mqtt")).await;
+        let connect = Connect::login(Version::V311, key, key, &token).frame();
+        let subscribe = frame(0x82, &[&[0, 1], &text(filter), &[1]]);
+        stream.write_all(&[connect, subscribe].concat()).await.expect("sent");
+        let mut acks = [0; 9];
+        timeout(SOON, stream.read_exact(&mut acks)).await.expect("in time").expect("SUBACK");
+        stream
+    };
+    let mut lazy = Vec::new();
+    for number in 0..8 {
+        lazy.push(subscriber("basicorg", &format!("lazy-{number}"), "big/#").await);
+    }
+    let mut publisher = Connect::thing(Version::V311, "publisher").open(&server).await;
+    let payload = vec![b'm'; 500_000];
+    eventually("some subscribers close", async || {
+        publisher.send(&publisher.publish(2, 7, "big/one", &payload)).await;
+        publisher.expect(&[0x40, 2, 0, 7]).await;
+        made_way(&server).await > 0
+    })
+    .await;
+    assert!(used(&server).await <= BUDGET);
+    drop(lazy);
+    eventually("all is given back", async || used(&server).await == 0).await;
+}
+
+#[tokio::test]
+async fn without_a_limit_nobody_closes() {
+    let (server, _dir) = start(&[("TR50D_LIMITS__MEMORY_BYTES", "0")]);
+    let mut peers = Vec::new();
+    for number in 0..12 {
+        peers.push(greedy(&server, "tcp", "basicorg", &format!("greedy-{number}")).await);
+    }
+    eventually("they hold much", async || used(&server).await > BUDGET).await;
+    for peer in &mut peers {
+        read_answer(peer).await;
+    }
+    assert_eq!(made_way(&server).await, 0);
+}
