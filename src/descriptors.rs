@@ -42,8 +42,8 @@ impl Shares {
     fn of(descriptors: u64, wanted: usize) -> Self {
         let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let part = |most: usize, part: usize| most.min(all / part);
-        let (beyond, transfers) =
-            (part(limits::TOLD_FULL_MAX, 16), part(limits::FILE_TRANSFERS_MAX, 8));
+        let beyond = part(limits::TOLD_FULL_MAX, 16);
+        let transfers = part(limits::FILE_TRANSFERS_MAX as usize, 8);
         let store = part(limits::STORE_FILES_MAX, 3);
         let rest = part(limits::OTHER_FILES_MAX, 6);
         let connections = all - beyond - transfers - store - rest;

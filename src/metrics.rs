@@ -141,7 +141,7 @@ impl Metrics {
             mails: gauge(r, "mails", "Mails waiting for things"),
             mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
             file_transfers: gauge(r, "file_transfers", "Files being uploaded or downloaded"),
-            file_bytes: gauge(r, "file_bytes", "Bytes of stored files, in blocks of 4096"),
+            file_bytes: gauge(r, "file_bytes", "Bytes of files and uploads, in blocks of 4096"),
             events: counters(r, "events", "Events written into the trail, by class"),
             event_bytes: gauges(r, "event_bytes", "Bytes of the trail on disk, by class"),
             event_bytes_limit: gauge(r, "event_bytes_limit", "Bytes that the trail may take"),
@@ -296,7 +296,7 @@ impl Metrics {
     }
 
     /// So many mails wait for things, and so many callers for their answers.
-    pub fn mailbox(&self, mails: usize, callers: usize) {
+    pub fn mailbox(&self, mails: usize, callers: u64) {
         self.mails.set(i64::try_from(mails).unwrap_or(i64::MAX));
         self.mail_callers.set(i64::try_from(callers).unwrap_or(i64::MAX));
     }
@@ -324,8 +324,8 @@ impl Metrics {
         self.event_bytes_limit.set(i64::try_from(load.limit).unwrap_or(i64::MAX));
     }
 
-    /// So many files are on their way, and so many bytes are stored.
-    pub fn files(&self, moving: usize, bytes: u64) {
+    /// So many files are on their way, and so many bytes are stored or have come.
+    pub fn files(&self, moving: u64, bytes: u64) {
         self.file_transfers.set(i64::try_from(moving).unwrap_or(i64::MAX));
         self.file_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }

@@ -291,13 +291,16 @@ impl App {
         acts: Vec<NewEvent>,
     ) -> Result<Receipt, StoreError> {
         let mut batch = records::batch_of(&records);
+        let taken = self.record_space.take(&records, &batch).map_err(StoreError::OverShare)?;
         for change in records.iter() {
             if let RecordChange::Delete(Record::Org(org)) = change {
                 self.events.org_goes(&mut batch, org.id, org.parent);
+                self.telemetry.forget(&mut batch, org.id.into());
             }
         }
         let numbered = self.events.add(&mut batch, acts);
         let receipt = numbered.settle(self.tables.submit(batch))?;
+        taken.keep();
         for change in records.iter() {
             match change {
                 RecordChange::Put(Record::Org(org)) => self.pools.add_org(org.id, org.parent),

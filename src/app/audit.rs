@@ -431,7 +431,7 @@ const fn cause(claim: Claim<'_>, error: &LoginError, known: bool) -> &'static st
             Refusal::Locked { .. } => "locked",
         },
         (_, LoginError::TooMany(_)) => "rate",
-        (_, LoginError::Full(_) | LoginError::NoPlace(_)) => "full",
+        (_, LoginError::Full(_) | LoginError::NoPlace(_) | LoginError::NoThing(_)) => "full",
         (_, LoginError::Store(_) | LoginError::Random(_)) => "failed",
     }
 }

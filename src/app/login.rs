@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base::pool::OverShare;
 use base::{
     ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingId, ThingKey, Timestamp,
 };
@@ -18,6 +19,7 @@ use super::certificates::Proof;
 use super::connections::{NoPlace, Place};
 use super::login_rates::{LoginBegun, TooManyLogins};
 use crate::random::{NoRandom, random};
+use crate::things::registry::NotAdded;
 
 /// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
 pub enum Credentials {
@@ -78,6 +80,9 @@ pub enum LoginError {
     /// There is no place for its connection.
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
+    /// There is no room for the thing that would register itself.
+    #[error(transparent)]
+    NoThing(#[from] OverShare),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -86,13 +91,24 @@ pub enum LoginError {
     Random(#[from] NoRandom),
 }
 
+impl From<NotAdded> for LoginError {
+    fn from(error: NotAdded) -> Self {
+        match error {
+            NotAdded::Full(over) => Self::NoThing(over),
+            NotAdded::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl LoginError {
     /// Its name in metrics.
     const fn outcome(&self) -> &'static str {
         match self {
             Self::Refused(Refusal::Locked { .. }) => "locked",
             Self::TooMany(_) => "rate",
-            Self::Refused(Refusal::Busy) | Self::Full(_) | Self::NoPlace(_) => "busy",
+            Self::Refused(Refusal::Busy) | Self::Full(_) | Self::NoPlace(_) | Self::NoThing(_) => {
+                "busy"
+            }
             Self::Store(_) | Self::Random(_) => "failed",
             Self::Refused(_) => "refused",
         }
@@ -319,9 +335,9 @@ impl App {
         session: &Session,
         now: Timestamp,
     ) -> Result<(), Failure> {
-        let (principal, from) = (session.who().principal(), session.conn().remote_addr.ip());
-        let user = user.clone();
-        match self.passwords.verify_to_change(user, password, principal, from, now).await {
+        let changer = (session.org_id(), session.who().principal());
+        let (user, from) = (user.clone(), session.conn().remote_addr.ip());
+        match self.passwords.verify_to_change(user, password, changer, from, now).await {
             Ok(_) => Ok(()),
             Err(Refusal::BadCredentials) => {
                 let sentence = "Parameter \"oldPassword\" is not the user's password.";
@@ -341,7 +357,8 @@ impl App {
         password: String,
         session: &Session,
     ) -> Result<String, Failure> {
-        let hash = self.passwords.hash(password, random()?, session.who().principal()).await;
+        let changer = (session.org_id(), session.who().principal());
+        let hash = self.passwords.hash(password, random()?, changer).await;
         hash.map_err(change_failure)
     }
 
@@ -488,7 +505,8 @@ impl App {
         now: Timestamp,
     ) -> Result<Arc<Application>, Refusal> {
         let found = self.records.application_by_token(token);
-        self.token_guesses.note(found.as_ref().map(|found| found.id), conn.network(), now)?;
+        let payer = found.as_ref().map(|found| (found.org, found.id));
+        self.token_guesses.note(payer, conn.network(), now)?;
         found.ok_or(Refusal::BadCredentials)
     }
 
@@ -543,8 +561,14 @@ pub fn login_failure(error: &LoginError) -> Failure {
             Failure::new(Code::BUSY, sentence)
         }
         LoginError::NoPlace(_) => Failure::new(Code::BUSY, "The server is full; try again."),
+        LoginError::NoThing(over) => {
+            let sentence = format!("The thing can't be registered: {over}.");
+            Failure::new(Code::BUSY, sentence)
+        }
         LoginError::Refused(Refusal::Busy) => {
-            Failure::new(Code::BUSY, "The server can't take another login now; try again.")
+            let sentence = "The server can't take another login now: too many passwords wait to be \
+                            checked; try again.";
+            Failure::new(Code::BUSY, sentence)
         }
         LoginError::Store(error) if error.is_temporary() => error.as_failure(),
         LoginError::Store(_) | LoginError::Random(_) => {
@@ -562,7 +586,8 @@ pub fn login_failure(error: &LoginError) -> Failure {
 fn change_failure(refusal: Refusal) -> Failure {
     match refusal {
         Refusal::Busy => {
-            let sentence = "The server can't take another change of a password now; try again.";
+            let sentence = "The server can't take another change of a password now: too many wait, \
+                            and of yours or your organisation's more than of others; try again.";
             Failure::new(Code::BUSY, sentence)
         }
         refusal => login_failure(&refusal.into()),

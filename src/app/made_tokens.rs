@@ -3,29 +3,67 @@
 //! 3.4). They are in memory only, for ten minutes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use base::{ApplicationId, SessionRef, Timestamp, limits};
+use base::pool::{Pool, Pools};
+use base::shares::Shares;
+use base::{ApplicationId, OrgId, SessionRef, Timestamp, limits};
 use parking_lot::Mutex;
-use rules::directory::Session;
+use rules::directory::{PrincipalId, Session};
 use rules::identity::model::Application;
 use sha2::{Digest, Sha256};
 
 use super::App;
 
-/// The tokens, the oldest first.
-#[derive(Default)]
-pub(super) struct MadeTokens(Mutex<VecDeque<MadeToken>>);
+/// The tokens.
+pub(super) struct MadeTokens(Mutex<State>);
+
+struct State {
+    /// The oldest first.
+    tokens: VecDeque<MadeToken>,
+    shares: Shares<PrincipalId>,
+}
 
 struct MadeToken {
     application: ApplicationId,
     token: String,
     maker: SessionRef,
+    /// Whose share it is.
+    payer: (OrgId, PrincipalId),
     until: Timestamp,
+}
+
+impl MadeTokens {
+    pub(super) fn new(pools: &Arc<Pools>) -> Self {
+        let shares = Shares::new(Pool::MadeTokens, limits::MADE_TOKENS_MAX, pools);
+        Self(Mutex::new(State { tokens: VecDeque::new(), shares }))
+    }
+}
+
+impl State {
+    /// Forgets the oldest of those.
+    fn forget_oldest(&mut self, is_one: impl Fn(&MadeToken) -> bool) {
+        let oldest = self.tokens.iter().position(is_one);
+        if let Some(made) = oldest.and_then(|oldest| self.tokens.remove(oldest)) {
+            self.shares.give_back(made.payer.0, made.payer.1, 1);
+        }
+    }
+
+    fn add(&mut self, made: MadeToken) {
+        let Self { tokens, shares } = self;
+        let taken = shares.take_from_most_or_own(made.payer, 1, |org, principal| {
+            let oldest = tokens.iter().position(|made| made.payer == (org, principal));
+            oldest.and_then(|oldest| tokens.remove(oldest)).map_or(0, |_| 1)
+        });
+        if taken.is_ok() {
+            tokens.push_back(made);
+        }
+    }
 }
 
 impl App {
     /// Remembers a token that was made for the session. Of a session that has many made, and of
-    /// all sessions together, the oldest are forgotten.
+    /// whoever has most of all, the oldest are forgotten.
     pub fn remember_token(
         &self,
         application: ApplicationId,
@@ -34,18 +72,14 @@ impl App {
         now: Timestamp,
     ) {
         let until = now.plus_seconds(limits::MADE_TOKEN_S);
+        let payer = (maker.org_id(), maker.who().principal_id());
         let maker = maker.reference();
-        let mut tokens = self.made_tokens.0.lock();
-        let of_maker = tokens.iter().filter(|made| made.maker == maker).count();
-        let full = if of_maker >= limits::MADE_TOKENS_PER_SESSION {
-            tokens.iter().position(|made| made.maker == maker)
-        } else {
-            (tokens.len() >= limits::MADE_TOKENS_MAX).then_some(0)
-        };
-        if let Some(oldest) = full {
-            tokens.remove(oldest);
+        let state = &mut *self.made_tokens.0.lock();
+        let of_maker = state.tokens.iter().filter(|made| made.maker == maker).count();
+        if of_maker >= limits::MADE_TOKENS_PER_SESSION {
+            state.forget_oldest(|made| made.maker == maker);
         }
-        tokens.push_back(MadeToken { application, token, maker, until });
+        state.add(MadeToken { application, token, maker, payer, until });
     }
 
     /// The application's token, if it was made for this session not long ago and has not been
@@ -56,8 +90,8 @@ impl App {
         session: &Session,
         now: Timestamp,
     ) -> Option<String> {
-        let tokens = self.made_tokens.0.lock();
-        let made = tokens.iter().find(|made| {
+        let state = self.made_tokens.0.lock();
+        let made = state.tokens.iter().find(|made| {
             made.application == application.id
                 && made.maker == session.reference()
                 && now < made.until
@@ -68,7 +102,10 @@ impl App {
 
     /// Forgets tokens whose time is over.
     pub(super) fn forget_tokens(&self, now: Timestamp) {
-        self.made_tokens.0.lock().retain(|made| now < made.until);
+        let state = &mut *self.made_tokens.0.lock();
+        while state.tokens.front().is_some_and(|made| made.until <= now) {
+            state.forget_oldest(|_| true);
+        }
     }
 }
 
@@ -120,7 +157,7 @@ mod tests {
         app.forget_tokens(NOW.plus_seconds(599));
         assert!(shown(&made, &maker, 0).is_some());
         app.forget_tokens(NOW.plus_seconds(600));
-        assert!(app.made_tokens.0.lock().is_empty());
+        assert!(app.made_tokens.0.lock().tokens.is_empty());
     }
 
     #[tokio::test]
@@ -133,7 +170,7 @@ mod tests {
             let made = application(number, "t");
             app.remember_token(made.id, "t".into(), &eager, NOW);
         }
-        assert_eq!(app.made_tokens.0.lock().len(), limits::MADE_TOKENS_PER_SESSION + 1);
+        assert_eq!(app.made_tokens.0.lock().tokens.len(), limits::MADE_TOKENS_PER_SESSION + 1);
         assert!(app.made_token(&first, &other, NOW).is_some());
         assert!(app.made_token(&application(5, "t"), &eager, NOW).is_none());
         assert!(app.made_token(&application(6, "t"), &eager, NOW).is_some());

@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use rules::directory::{Directory, DirectoryWriter, Lifetime, Session};
 use rules::identity::{Access, Identity, IdentityWriter};
 use store::Tables;
-use tokio::sync::Semaphore;
 
 use crate::broker::Broker;
 use crate::config::Config;
@@ -42,6 +41,7 @@ mod idle;
 mod journal;
 mod login;
 mod login_rates;
+mod long_answers;
 mod made_tokens;
 mod memory;
 mod open;
@@ -50,6 +50,7 @@ mod passwords;
 mod places;
 mod presence;
 mod rates;
+mod record_space;
 mod records;
 mod secret;
 mod taken_names;
@@ -65,6 +66,7 @@ pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use login::{Arrival, Credentials, LoginError, login_failure};
 pub use login_rates::TooManyLogins;
+pub use long_answers::{LongAnswerPlace, LongAnswers};
 pub use memory::{Account, Memory, Payer, SharedAccount};
 pub use open::OpenError;
 pub use pace::Pace;
@@ -96,7 +98,7 @@ pub struct App {
     /// Ordinary MQTT topics.
     pub broker: Broker,
     /// Places for long answers in Element's words, which are made or on their way.
-    pub long_answers: Arc<Semaphore>,
+    pub long_answers: Arc<LongAnswers>,
     /// The certificates of clients whose connections are open.
     pub certificates: Arc<Certificates>,
     /// The places of open connections.
@@ -113,6 +115,8 @@ pub struct App {
     made_tokens: made_tokens::MadeTokens,
     /// Who there is.
     records: IdentityWriter,
+    /// The room that the records take.
+    record_space: record_space::RecordSpace,
     /// Who is connected.
     sessions: DirectoryWriter,
     tables: Tables,
@@ -191,7 +195,9 @@ impl App {
         if !stored.put.log_complete {
             return;
         }
-        let owner = stored.owner.thing.map_or_else(|| stored.owner.org.into(), Into::into);
+        let (org, thing) = (stored.owner.org, stored.owner.thing);
+        let owner = thing.map_or_else(|| org.into(), Into::into);
+        let payer = || self.things.payer(org, thing);
         let msg = format!("File {} was uploaded.", stored.put.name.as_str()).into();
         let point = NewPoint {
             name: String::new(),
@@ -201,7 +207,7 @@ impl App {
             republish: false,
         };
         // The file is stored in any case; the writer says when it loses something.
-        if let Err(error) = self.telemetry.publish(owner, Kind::Log, &[point], now) {
+        if let Err(error) = self.telemetry.publish(owner, payer, Kind::Log, &[point], now) {
             store::report(&error, "the end of an upload was not logged");
         }
     }
@@ -495,7 +501,8 @@ pub(crate) mod tests {
             let key = ThingKey::parse(&format!("large-{number}")).expect("a key");
             let thing = Thing::new(id, session.org_id(), key, "", NOW);
             drop(app.things.create(&thing).expect("made"));
-            let stored = app.telemetry.publish(id.into(), Kind::Attribute, &points, NOW);
+            let payer = || Ok(thing.payer());
+            let stored = app.telemetry.publish(id.into(), payer, Kind::Attribute, &points, NOW);
             stored.expect("room").receipt.await.expect("stored");
         }
         let caller = Caller { session: Some(session.clone()), conn: *session.conn() };

@@ -1,6 +1,7 @@
 //! Building an [`App`] from the store and the configuration.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,17 +13,21 @@ use rules::directory::{DirectoryConfig, DirectoryWriter, Who};
 use rules::identity::IdentityWriter;
 use store::{Durability, Store, StoreError, Tables};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use super::connections::Connections;
 use super::cores::Cores;
 use super::login_rates::LoginRates;
+use super::long_answers::LongAnswers;
 use super::memory::Memory;
 use super::pace::Pace;
 use super::passwords::Passwords;
+use super::record_space::RecordSpace;
 use super::turns::Turns;
 use super::unauthenticated::Unauthenticated;
-use super::{App, IdentityError, housekeeping, idle, journal, records, secret};
+use super::{
+    App, IdentityError, housekeeping, idle, journal, made_tokens, records, secret, taken_names,
+    token_guesses,
+};
 use crate::broker::{Broker, BrokerConfig, Scope};
 use crate::config::Config;
 use crate::events::{Events, EventsConfig, EventsError};
@@ -77,18 +82,21 @@ impl App {
         })?;
         let pools = Arc::<Pools>::default();
         records.orgs.iter().for_each(|org| pools.add_org(org.id, org.parent));
+        let record_space = RecordSpace::new(&records, &pools);
         let records = IdentityWriter::new(records);
         loading.done("records");
         let sessions = DirectoryWriter::new(directory_config(&config), &pools, now);
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
             sessions.set_ttl_s(ttl_s);
         }
-        let files = Arc::new(Files::new(tables.clone(), files_config(&config), clock.clone()));
+        let files = Files::new(tables.clone(), files_config(&config), clock.clone(), &pools);
+        let files = Arc::new(files);
         // Grows from start to start, unless more than a thousand points a second were recorded.
         let arrival = now.as_millis() as u32;
         let mailbox_config = MailboxConfig {
             waiting_max: config.mailbox.waiting_max,
             keep_s: config.mailbox.keep_s,
+            bytes_max: limits::MAILS_BYTES_MAX,
         };
         let broker_config = BrokerConfig {
             filters_max: config.limits.broker_filters,
@@ -101,7 +109,9 @@ impl App {
         // Half the cores: a flood of logins leaves the others to those who are in.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let metrics = Metrics::new(commands);
-        let things = Things::open(tables.clone())?;
+        let things = Things::open(tables.clone(), config.limits.things, &pools)?;
+        let (months, series_max) = (config.telemetry.retention_months, config.limits.series);
+        let telemetry = Telemetry::open(tables.clone(), arrival, months, (series_max, &pools))?;
         loading.done("things");
         let broker = Broker::open(tables.clone(), &broker_config, &pools, now)?;
         loading.done("MQTT sessions");
@@ -110,7 +120,7 @@ impl App {
             max_bytes: config.events.max_bytes,
             log: config.events.log.clone(),
         };
-        let events = Events::open(tables.clone(), events)?;
+        let events = Events::open(tables.clone(), events, &pools)?;
         loading.done("events");
         let memory_bytes = config.limits.memory_bytes;
         let connections_max = config.limits.connections;
@@ -119,12 +129,13 @@ impl App {
                 config.limits.unauthenticated_bytes,
                 config.limits.max_frame_bytes,
                 metrics.refusals("half_request"),
+                &pools,
             )),
             cores: Cores::new(threads(cores), &pools, metrics.turns_waited()),
             login_rates: LoginRates::new(config.limits.logins_per_s()),
             org_rates: Default::default(),
-            telemetry: Telemetry::new(tables.clone(), arrival, config.telemetry.retention_months),
-            mailbox: Mailbox::new(tables.clone(), mailbox_config),
+            telemetry,
+            mailbox: Mailbox::new(tables.clone(), mailbox_config, &pools),
             config,
             clock,
             metrics,
@@ -132,19 +143,20 @@ impl App {
             files,
             feed: Arc::<Feed>::default(),
             broker,
-            long_answers: Arc::new(Semaphore::new(limits::ELEMENT_LONG_ANSWERS_MAX)),
+            long_answers: LongAnswers::new(&pools),
             certificates: Arc::default(),
             connections: Connections::new(connections_max, &pools),
             memory: Memory::new(memory_bytes, &pools),
             server_id: host_name(),
-            made_tokens: Default::default(),
+            made_tokens: made_tokens::MadeTokens::new(&pools),
             records,
+            record_space,
             sessions,
             tables,
             events,
-            passwords: Passwords::new(cores / 2),
-            token_guesses: Default::default(),
-            taken_names: Default::default(),
+            passwords: Passwords::new(cores / 2, &pools),
+            token_guesses: token_guesses::TokenGuesses::new(&pools),
+            taken_names: taken_names::TakenNames::new(&pools),
             page_secret: secret::PageSecret::default(),
             accesses: DashMap::new(),
             stale: Mutex::default(),
@@ -245,6 +257,10 @@ fn files_config(config: &Config) -> FilesConfig {
         dir: config.server.data_dir.join("files"),
         sync: config.server.durability == Durability::Disk,
         bytes_max: config.files.max_bytes,
+        total_bytes_max: config
+            .files
+            .total_max_bytes
+            .unwrap_or_else(|| half_of_disk(&config.server.data_dir)),
         org_bytes_max: config.files.org_max_bytes,
     }
 }
@@ -252,6 +268,12 @@ fn files_config(config: &Config) -> FilesConfig {
 /// The threads that serve connections.
 fn threads(cores: usize) -> usize {
     Handle::try_current().map_or(cores, |runtime| runtime.metrics().num_workers())
+}
+
+/// Half of the disk of this directory; without end if that is not known.
+fn half_of_disk(dir: &Path) -> u64 {
+    let disk = rustix::fs::statvfs(dir);
+    disk.map_or(i64::MAX as u64, |disk| disk.f_blocks.saturating_mul(disk.f_frsize) / 2)
 }
 
 /// The name of this machine, as `session.info` shows it in `serverId`.

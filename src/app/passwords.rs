@@ -11,7 +11,8 @@ use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use base::{Timestamp, limits, network_of};
+use base::pool::{Pool, Pools};
+use base::{OrgId, Timestamp, limits, network_of};
 use parking_lot::Mutex;
 use rules::directory::Principal;
 use rules::identity::Refusal;
@@ -26,6 +27,7 @@ use queue::{Asker, Key, Queue};
 pub(super) struct Passwords {
     logins: Queue<Work>,
     changes: Queue<Work>,
+    pools: Arc<Pools>,
     failures: Mutex<Failures>,
 }
 
@@ -37,12 +39,17 @@ enum Work {
 
 impl Passwords {
     /// Starts that many threads for logins, at least one, and one for changes.
-    pub(super) fn new(workers: usize) -> Self {
-        let logins =
-            (workers.max(1), limits::PASSWORD_QUEUE_MAX, limits::PASSWORDS_PER_NETWORK_MAX);
-        let changes = (1, limits::PASSWORD_CHANGES_MAX, limits::PASSWORD_CHANGES_PER_PRINCIPAL_MAX);
-        let queue = |(threads, room, most)| Queue::new(threads, room, most, work);
-        Self { logins: queue(logins), changes: queue(changes), failures: Mutex::default() }
+    pub(super) fn new(workers: usize, pools: &Arc<Pools>) -> Self {
+        let queue =
+            |pool, threads, room| Queue::new(threads, room, pools.usage(pool).clone(), work);
+        let logins = (limits::PASSWORD_QUEUE_MAX, limits::PASSWORDS_PER_NETWORK_MAX);
+        let changes = (limits::PASSWORD_CHANGES_MAX, limits::PASSWORD_CHANGES_PER_PRINCIPAL_MAX);
+        Self {
+            logins: queue(Pool::PasswordChecks, workers.max(1), logins),
+            changes: queue(Pool::PasswordChanges, 1, changes),
+            pools: pools.clone(),
+            failures: Mutex::default(),
+        }
     }
 
     /// Notes that the user of this name has logged in from there.
@@ -66,7 +73,7 @@ impl Passwords {
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
-        let place = key_of(b"network", network_of(from).to_string());
+        let place = Place { from: key_of(b"network", network_of(from).to_string()), tenant: None };
         self.check(&self.logins, place, user, name, password, from, now).await
     }
 
@@ -79,11 +86,11 @@ impl Passwords {
         &self,
         user: Arc<User>,
         password: String,
-        principal: Principal,
+        changer: (OrgId, Principal),
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
-        let (name, place) = (user.email.clone(), key_of_principal(&principal));
+        let (name, place) = (user.email.clone(), self.place_of(changer));
         self.check(&self.changes, place, Some(user), &name, password, from, now).await
     }
 
@@ -91,7 +98,7 @@ impl Passwords {
     async fn check(
         &self,
         queue: &Queue<Work>,
-        place: Key,
+        place: Place,
         user: Option<Arc<User>>,
         name: &str,
         password: String,
@@ -104,7 +111,8 @@ impl Passwords {
             failures.check(&source, now)?;
             failures.knows(&source)
         };
-        let asker = Asker { from: place, account: account_of(name), known };
+        let Place { from, tenant } = place;
+        let asker = Asker { from, account: account_of(name), tenant, known };
         let fits = password.len() <= limits::PASSWORD_BYTES_MAX;
         let user = user.filter(|_| fits);
         let password = if fits { password } else { String::new() };
@@ -134,19 +142,30 @@ impl Passwords {
     /// Makes the argon2id hash of a new password, in PHC form, as one of the changes that wait.
     ///
     /// # Errors
-    /// [`Refusal::Busy`] when too many changes wait, in all or of this principal.
+    /// [`Refusal::Busy`] when too many changes wait, in all or of this principal or tenant.
     pub(super) async fn hash(
         &self,
         password: String,
         salt: [u8; 16],
-        principal: Principal,
+        changer: (OrgId, Principal),
     ) -> Result<String, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let place = key_of_principal(&principal);
-        let asker = Asker { from: place, account: place, known: true };
+        let Place { from, tenant } = self.place_of(changer);
+        let asker = Asker { from, account: from, tenant, known: true };
         self.changes.submit(asker, Work::Hash { password, salt, answer })?;
         answered.await.map_err(|_| Refusal::Busy)
     }
+
+    fn place_of(&self, (org, principal): (OrgId, Principal)) -> Place {
+        let tenant = key_of(b"tenant", self.pools.tenant_of(org).as_bytes());
+        Place { from: key_of_principal(&principal), tenant: Some(tenant) }
+    }
+}
+
+/// From where somebody asks, or who is logged in; then, also the tenant.
+struct Place {
+    from: Key,
+    tenant: Option<Key>,
 }
 
 /// Does one thing. Who has hung up needs no answer, and must not cost 30 ms. The place is given
@@ -311,7 +330,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_opens() {
-        let passwords = Passwords::new(2);
+        let passwords = Passwords::new(2, &Arc::default());
         let user = viewer();
         let check = async |user: &Option<Arc<User>>, password: &str, welcome: bool| {
             let outcome = passwords.verify(user.clone(), NAME, password.into(), HERE, NOW).await;
@@ -328,9 +347,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_password_opens() {
-        let passwords = Passwords::new(1);
+        let passwords = Passwords::new(1, &Arc::default());
         let user = viewer().expect("a user of the demo");
-        let hash = passwords.hash("new password".into(), [3; 16], Principal::User(user.id)).await;
+        let hash = passwords
+            .hash("new password".into(), [3; 16], (user.home, Principal::User(user.id)))
+            .await;
         let hash = hash.expect("room");
         assert_eq!(hash, hash_password("new password", [3; 16]));
         let mut user = User::clone(&user);
@@ -346,7 +367,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_says_so() {
-        let passwords = Passwords::new(1);
+        let passwords = Passwords::new(1, &Arc::default());
         let checks: Vec<_> = (0..limits::PASSWORD_QUEUE_MAX + 8)
             .map(|number| {
                 let from = IpAddr::V4(Ipv4Addr::from_bits(number as u32));
@@ -360,7 +381,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_network_does_not_fill_the_queue() {
-        let passwords = Passwords::new(1);
+        let passwords = Passwords::new(1, &Arc::default());
         let user = viewer();
         let names: Vec<_> = (0..90).map(|number| number.to_string()).collect();
         let guesses =
@@ -379,19 +400,19 @@ mod tests {
 
     #[tokio::test]
     async fn changes_have_a_place_while_logins_fill_theirs() {
-        let passwords = Passwords::new(1);
+        let passwords = Passwords::new(1, &Arc::default());
         let user = viewer().expect("a user of the demo");
         let names: Vec<_> = (0..90).map(|number| number.to_string()).collect();
         let guesses =
             names.iter().map(|name| passwords.verify(None, name, String::new(), HERE, NOW));
         let guesses = futures_util::future::join_all(guesses);
-        let principal = || Principal::User(user.id);
+        let principal = || (user.home, Principal::User(user.id));
         let most = limits::PASSWORD_CHANGES_PER_PRINCIPAL_MAX;
         let hashes = (0..most - 1).map(|_| passwords.hash("new".into(), [3; 16], principal()));
         let hashes = futures_util::future::join_all(hashes);
         let old = passwords.verify_to_change(user.clone(), PASSWORD.into(), principal(), HERE, NOW);
         let more = passwords.hash("new".into(), [3; 16], principal());
-        let other = Principal::User(base::UserId::from_bytes([9; 12]));
+        let other = (user.home, Principal::User(base::UserId::from_bytes([9; 12])));
         let other = passwords.hash("new".into(), [3; 16], other);
         let all = tokio::join!(guesses, hashes, old, more, other);
         assert!(all.0.iter().any(|guess| matches!(guess, Err(Refusal::Busy))));
@@ -402,7 +423,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lock_is_no_help_to_the_right_password() {
-        let passwords = Passwords::new(2);
+        let passwords = Passwords::new(2, &Arc::default());
         let user = viewer();
         let verify = |password: &str, now| {
             passwords.verify(user.clone(), NAME, password.to_owned(), HERE, now)
@@ -493,7 +514,7 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_at_many_addresses_do_not_keep_out_who_was_there_before() {
-        let passwords = Passwords::new(1);
+        let passwords = Passwords::new(1, &Arc::default());
         let user = viewer();
         let login = || passwords.verify(user.clone(), NAME, PASSWORD.into(), HERE, NOW);
         login().await.expect("welcome");

@@ -163,14 +163,24 @@ fn load_roles(store: &dyn Store) -> Result<Vec<Role>, StoreError> {
 
 fn put(batch: &mut Batch, record: &Record) {
     let (table, key) = row(record);
-    let value = match record {
+    batch.put(table, key, value(record));
+}
+
+fn value(record: &Record) -> Vec<u8> {
+    match record {
         Record::Org(record) => encode(record),
         Record::Role(record) => encode(record),
         Record::User(record) => encode(record),
         Record::Application(record) => encode(record),
         Record::ThingDef(record) => encode(record),
-    };
-    batch.put(table, key, value);
+    }
+}
+
+/// Table and key of a record's row, and the bytes of key and value.
+pub(super) fn sized_row(record: &Record) -> (Table, Vec<u8>, u64) {
+    let (table, key) = row(record);
+    let bytes = (key.len() + value(record).len()) as u64;
+    (table, key, bytes)
 }
 
 fn row(record: &Record) -> (Table, Vec<u8>) {

@@ -5,16 +5,23 @@
 //! gets no answer at all for a while, whether a name is taken or not.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use base::pool::{Pool, Pools};
+use base::shares::Shares;
 use base::{Code, Failure, OrgId, Timestamp, limits};
 use parking_lot::Mutex;
-use rules::directory::{Principal, Session};
+use rules::directory::{Principal, PrincipalId, Session};
 
 use super::App;
 
 /// How many each has found lately.
-#[derive(Default)]
-pub(super) struct TakenNames(Mutex<HashMap<Asker, Found>>);
+pub(super) struct TakenNames(Mutex<State>);
+
+struct State {
+    found: HashMap<Asker, Found>,
+    shares: Shares<PrincipalId>,
+}
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Asker {
@@ -26,11 +33,17 @@ enum Asker {
 struct Found {
     count: u32,
     since: Timestamp,
+    /// Whose share it is.
+    payer: Payer,
 }
 
+/// In which organisation somebody asks, and who.
+type Payer = (OrgId, PrincipalId);
+
 impl Asker {
-    fn both(session: &Session) -> [Self; 2] {
-        [Self::Principal(session.who().principal()), Self::Org(session.org_id())]
+    fn both(session: &Session) -> ([Self; 2], Payer) {
+        let (org, who) = (session.org_id(), session.who());
+        ([Self::Principal(who.principal()), Self::Org(org)], (org, who.principal_id()))
     }
 
     const fn most(&self) -> u32 {
@@ -47,17 +60,38 @@ impl Found {
     }
 }
 
+impl State {
+    /// Whether those of them can be counted who are not yet.
+    fn has_room(&self, (askers, payer): &([Asker; 2], Payer)) -> bool {
+        let unknown = askers.iter().filter(|asker| !self.found.contains_key(*asker)).count();
+        unknown == 0 || self.shares.has_room(payer.0, payer.1, unknown as u64).is_ok()
+    }
+
+    fn forget_old(&mut self, now: Timestamp) {
+        let Self { found, shares } = self;
+        found.retain(|_, found| {
+            let recent = found.is_recent(now);
+            if !recent {
+                shares.give_back(found.payer.0, found.payer.1, 1);
+            }
+            recent
+        });
+    }
+}
+
 impl TakenNames {
+    pub(super) fn new(pools: &Arc<Pools>) -> Self {
+        let shares = Shares::new(Pool::TakenNames, limits::TAKEN_NAMES_ASKERS_MAX, pools);
+        Self(Mutex::new(State { found: HashMap::new(), shares }))
+    }
+
     /// For how many seconds these get no answer; none if they do.
-    fn closed_s(&self, askers: &[Asker], now: Timestamp) -> Option<u64> {
-        let mut found = self.0.lock();
-        let known = |found: &HashMap<_, _>| askers.iter().all(|asker| found.contains_key(asker));
-        let is_full = |found: &HashMap<_, _>| {
-            found.len() + askers.len() > limits::TAKEN_NAMES_ASKERS_MAX && !known(found)
-        };
-        if is_full(&found) {
-            found.retain(|_, found| found.is_recent(now));
+    fn closed_s(&self, asking: &([Asker; 2], Payer), now: Timestamp) -> Option<u64> {
+        let state = &mut *self.0.lock();
+        if !state.has_room(asking) {
+            state.forget_old(now);
         }
+        let (askers, found) = (&asking.0, &state.found);
         let closed = askers.iter().filter_map(|asker| {
             let of_asker = found.get(asker)?;
             let left = limits::TAKEN_NAMES_WITHIN_MS.checked_sub(now.millis_since(of_asker.since));
@@ -65,16 +99,18 @@ impl TakenNames {
         });
         let longest = closed.max().map(|left| left.div_ceil(1000));
         // Whoever can't be counted finds nothing.
-        longest.or(is_full(&found).then_some(limits::TAKEN_NAMES_WITHIN_MS / 1000))
+        longest.or((!state.has_room(asking)).then_some(limits::TAKEN_NAMES_WITHIN_MS / 1000))
     }
 
-    fn count(&self, askers: [Asker; 2], now: Timestamp) {
-        let mut found = self.0.lock();
+    fn count(&self, (askers, payer): ([Asker; 2], Payer), now: Timestamp) {
+        let state = &mut *self.0.lock();
+        state.forget_old(now);
         for asker in askers {
-            let of_asker = found.entry(asker).or_insert(Found { count: 0, since: now });
-            if !of_asker.is_recent(now) {
-                *of_asker = Found { count: 0, since: now };
-            }
+            let shares = &mut state.shares;
+            let of_asker = state.found.entry(asker).or_insert_with(|| {
+                shares.hold(payer.0, payer.1, 1);
+                Found { count: 0, since: now, payer }
+            });
             of_asker.count += 1;
         }
     }
@@ -113,14 +149,22 @@ mod tests {
     use super::super::tests::NOW;
     use super::*;
 
-    fn askers(user: u8, org: u8) -> [Asker; 2] {
-        let user = Principal::User(UserId::from_bytes([user; 12]));
-        [Asker::Principal(user), Asker::Org(OrgId::from_bytes([org; 12]))]
+    fn askers(user: u8, org: u8) -> ([Asker; 2], Payer) {
+        asking(UserId::from_bytes([user; 12]), OrgId::from_bytes([org; 12]))
+    }
+
+    fn asking(user: UserId, org: OrgId) -> ([Asker; 2], Payer) {
+        let askers = [Asker::Principal(Principal::User(user)), Asker::Org(org)];
+        (askers, (org, PrincipalId::User(user)))
+    }
+
+    fn names() -> TakenNames {
+        TakenNames::new(&Arc::default())
     }
 
     #[test]
     fn who_has_found_some_waits_and_so_does_the_organisation() {
-        let names = TakenNames::default();
+        let names = names();
         for _ in 0..limits::TAKEN_NAMES_PER_PRINCIPAL_MAX {
             assert_eq!(names.closed_s(&askers(1, 1), NOW), None);
             names.count(askers(1, 1), NOW);
@@ -140,20 +184,26 @@ mod tests {
     }
 
     #[test]
-    fn those_who_are_counted_are_bounded() {
-        let names = TakenNames::default();
-        let most = limits::TAKEN_NAMES_ASKERS_MAX;
-        for number in 0..most / 2 {
+    fn those_who_are_counted_are_bounded_and_others_are_counted_all_the_same() {
+        let names = names();
+        let org = OrgId::from_bytes([1; 12]);
+        let mut counted = 0;
+        for number in 0..limits::TAKEN_NAMES_ASKERS_MAX {
             let mut id = [0; 12];
             id[..8].copy_from_slice(&number.to_be_bytes());
-            let user = Asker::Principal(Principal::User(UserId::from_bytes(id)));
-            let askers = [user, Asker::Org(OrgId::from_bytes(id))];
-            assert_eq!(names.closed_s(&askers, NOW), None);
-            names.count(askers, NOW);
+            // Below one that has them made.
+            let asking = asking(UserId::from_bytes(id), org);
+            if names.closed_s(&asking, NOW).is_none() {
+                names.0.lock().found.remove(&asking.0[1]);
+                names.count(asking, NOW);
+                counted += 1;
+            }
         }
-        assert_eq!(names.closed_s(&askers(0xff, 0xff), NOW), Some(60));
+        assert!(counted < limits::TAKEN_NAMES_ASKERS_MAX);
+        assert_eq!(names.closed_s(&askers(0xfe, 1), NOW), Some(60));
+        assert_eq!(names.closed_s(&askers(0xff, 0xff), NOW), None, "of another organisation");
         let later = NOW.plus_millis(60_000);
-        assert_eq!(names.closed_s(&askers(0xff, 0xff), later), None);
-        assert!(names.0.lock().is_empty());
+        assert_eq!(names.closed_s(&askers(0xfe, 1), later), None);
+        assert!(names.0.lock().found.is_empty());
     }
 }

@@ -7,22 +7,30 @@
 use std::collections::hash_map::HashMap;
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use base::{ApplicationId, Timestamp, limits};
+use base::pool::{Pool, Pools};
+use base::shares::Shares;
+use base::{ApplicationId, OrgId, Timestamp, limits};
 use parking_lot::Mutex;
 use rules::identity::Refusal;
 
 /// What was guessed, and who is known.
-#[derive(Default)]
 pub(super) struct TokenGuesses(Mutex<State>);
 
-#[derive(Default)]
 struct State {
+    /// Whoever has many networks pushes others out, and learns no more by it than by guessing from
+    /// each of them.
     wrong: HashMap<IpAddr, Wrong>,
     oldest_first: VecDeque<IpAddr>,
+    /// The networks of each application, and in their order.
     known: HashSet<(IpAddr, ApplicationId)>,
-    oldest_known_first: VecDeque<(IpAddr, ApplicationId)>,
+    oldest_known_first: HashMap<Payer, VecDeque<IpAddr>>,
+    shares: Shares<ApplicationId>,
 }
+
+/// An application, and its organisation.
+type Payer = (OrgId, ApplicationId);
 
 struct Wrong {
     count: u32,
@@ -30,6 +38,17 @@ struct Wrong {
 }
 
 impl TokenGuesses {
+    pub(super) fn new(pools: &Arc<Pools>) -> Self {
+        let most = limits::TOKEN_NETWORKS_MAX as u64;
+        Self(Mutex::new(State {
+            wrong: HashMap::new(),
+            oldest_first: VecDeque::new(),
+            known: HashSet::new(),
+            oldest_known_first: HashMap::new(),
+            shares: Shares::new(Pool::KnownApplications, most, pools),
+        }))
+    }
+
     /// Notes what became of a token that was looked up: the application, or nothing.
     ///
     /// # Errors
@@ -38,18 +57,18 @@ impl TokenGuesses {
     /// wrong one.
     pub(super) fn note(
         &self,
-        found: Option<ApplicationId>,
+        found: Option<Payer>,
         network: IpAddr,
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let mut state = self.0.lock();
         if let Some(seconds) = state.locked_s(network, now) {
-            let known = found.is_some_and(|id| state.known.contains(&(network, id)));
+            let known = found.is_some_and(|(_, id)| state.known.contains(&(network, id)));
             return if known { Ok(()) } else { Err(Refusal::Locked { seconds }) };
         }
         match found {
-            Some(id) => {
-                state.know((network, id));
+            Some(payer) => {
+                state.know(network, payer);
                 Ok(())
             }
             None => {
@@ -85,17 +104,23 @@ impl State {
         wrong.count += 1;
     }
 
-    fn know(&mut self, pair: (IpAddr, ApplicationId)) {
-        if self.known.contains(&pair) {
+    fn know(&mut self, network: IpAddr, payer: Payer) {
+        let Self { known, oldest_known_first: orders, shares, .. } = self;
+        if known.contains(&(network, payer.1)) {
             return;
         }
-        if self.known.len() >= limits::TOKEN_NETWORKS_MAX
-            && let Some(oldest) = self.oldest_known_first.pop_front()
-        {
-            self.known.remove(&oldest);
+        let taken = shares.take_from_most_or_own(payer, 1, |org, application| {
+            let Some(order) = orders.get_mut(&(org, application)) else { return 0 };
+            let oldest = order.pop_front();
+            if order.is_empty() {
+                orders.remove(&(org, application));
+            }
+            oldest.map_or(0, |oldest| u64::from(known.remove(&(oldest, application))))
+        });
+        if taken.is_ok() {
+            known.insert((network, payer.1));
+            orders.entry(payer).or_default().push_back(network);
         }
-        self.known.insert(pair);
-        self.oldest_known_first.push_back(pair);
     }
 }
 
@@ -104,11 +129,15 @@ mod tests {
     use super::super::tests::NOW;
     use super::*;
 
+    fn payer(number: u8) -> Payer {
+        (OrgId::from_bytes([number; 12]), ApplicationId::from_bytes([number; 12]))
+    }
+
     #[test]
     fn after_many_wrong_tokens_only_those_who_are_known_come_in() {
-        let guesses = TokenGuesses::default();
+        let guesses = TokenGuesses::new(&Arc::default());
         let (here, there) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let [known, fresh] = [1, 2].map(|number| Some(ApplicationId::from_bytes([number; 12])));
+        let [known, fresh] = [1, 2].map(|number| Some(payer(number)));
         guesses.note(known, here, NOW).expect("welcome");
         for _ in 0..limits::TOKEN_FAILURES_MAX {
             let wrong = guesses.note(None, here, NOW);
@@ -126,9 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_for_networks_has_a_bound() {
-        let guesses = TokenGuesses::default();
-        let id = Some(ApplicationId::from_bytes([1; 12]));
+    fn the_memory_for_networks_has_a_bound_and_others_stay_known() {
+        let guesses = TokenGuesses::new(&Arc::default());
+        let other = IpAddr::from([192, 0, 2, 1]);
+        guesses.note(Some(payer(2)), other, NOW).expect("welcome");
+        let id = Some(payer(1));
         for number in 0..limits::TOKEN_NETWORKS_MAX as u32 + 10 {
             let network = IpAddr::from(number.to_be_bytes());
             guesses.note(id, network, NOW).expect("welcome");
@@ -137,6 +168,7 @@ mod tests {
         let state = guesses.0.lock();
         let most = limits::TOKEN_NETWORKS_MAX;
         assert_eq!((state.wrong.len(), state.oldest_first.len()), (most, most));
-        assert_eq!((state.known.len(), state.oldest_known_first.len()), (most, most));
+        assert_eq!((state.known.len(), state.shares.held()), (most, most as u64));
+        assert!(state.known.contains(&(other, payer(2).1)));
     }
 }

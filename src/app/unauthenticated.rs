@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use base::limits;
+use base::pool::{Pool, Pools, Usage};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -25,6 +26,7 @@ pub struct Unauthenticated {
     bytes_max: usize,
     /// Those that were cut off.
     cut: Counter,
+    usage: Arc<Usage>,
     state: Mutex<State>,
 }
 
@@ -74,9 +76,11 @@ pub struct Lease {
 impl Unauthenticated {
     /// A pool of so many bytes, of which one request of `request_max` can always be had. `cut`
     /// counts those that had to go.
-    pub fn new(bytes_max: usize, request_max: usize, cut: Counter) -> Self {
+    pub fn new(bytes_max: usize, request_max: usize, cut: Counter, pools: &Pools) -> Self {
         let bytes_max = bytes_max.max(request_max + limits::READ_BYTES);
-        Self { bytes_max, cut, state: Mutex::default() }
+        let usage = pools.usage(Pool::UnauthenticatedBytes).clone();
+        usage.set_max(bytes_max as u64);
+        Self { bytes_max, cut, usage, state: Mutex::default() }
     }
 
     /// What a peer in this network will hold, which is nothing yet.
@@ -91,11 +95,12 @@ impl Unauthenticated {
 }
 
 impl State {
-    fn change(&mut self, number: u64, bytes: usize) {
+    fn change(&mut self, number: u64, bytes: usize, pool: &Unauthenticated) {
         let Some(held) = self.held.get_mut(&number) else { return };
         let share = self.of.entry(held.network).or_default();
         *share = *share - held.bytes + bytes;
         self.bytes = self.bytes - held.bytes + bytes;
+        pool.usage.set_used(self.bytes as u64);
         let less = bytes < held.bytes;
         held.bytes = bytes;
         if bytes == 0 {
@@ -125,11 +130,12 @@ impl State {
         while self.bytes + bytes > pool.bytes_max {
             let Some(number) = self.longest(pool.bytes_max, oldest) else { return };
             pool.cut.inc();
+            pool.usage.count_evicted();
             if let Some(held) = self.held.get(&number) {
                 held.cut.off.store(true, Ordering::Release);
                 held.cut.waker.wake();
             }
-            self.change(number, 0);
+            self.change(number, 0, pool);
         }
     }
 
@@ -184,7 +190,7 @@ impl Lease {
             return Poll::Ready(Err(CutOff));
         }
         if small || more == 0 || state.bytes + more <= self.pool.bytes_max {
-            state.change(*number, bytes);
+            state.change(*number, bytes, &self.pool);
             if bytes == 0 {
                 self.held = None;
             }
@@ -232,7 +238,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some((number, _)) = &self.held {
-            self.pool.state.lock().change(*number, 0);
+            self.pool.state.lock().change(*number, 0, &self.pool);
         }
     }
 }
@@ -247,7 +253,12 @@ mod tests {
     const REQUEST: usize = 10 * SMALL;
 
     fn pool(requests: usize) -> Arc<Unauthenticated> {
-        Arc::new(Unauthenticated::new(requests * REQUEST, REQUEST, Counter::default()))
+        Arc::new(Unauthenticated::new(
+            requests * REQUEST,
+            REQUEST,
+            Counter::default(),
+            &Pools::default(),
+        ))
     }
 
     fn network(number: u32) -> IpAddr {
@@ -316,7 +327,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_largest_request_fits_into_the_smallest_pool() {
-        let pool = Arc::new(Unauthenticated::new(0, REQUEST, Counter::default()));
+        let pool =
+            Arc::new(Unauthenticated::new(0, REQUEST, Counter::default(), &Pools::default()));
         assert_eq!(now(&mut pool.lease(network(1)), REQUEST), Some(Ok(())));
     }
 }

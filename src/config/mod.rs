@@ -196,6 +196,11 @@ sections! {
         connections: usize = 100_000,
         /// Those of one address; of IPv6 of one /64.
         connections_per_address: usize = 25_000,
+        /// Things that there may be.
+        things: u64 = 10_000_000,
+        /// Series of telemetry that there may be: one for each property, alarm and attribute of a
+        /// thing that ever had a value.
+        series: u64 = 100_000_000,
         /// Sessions live at once.
         sessions: usize = 1_000_000,
         /// Sessions of one user or thing live at once; one more ends the oldest over HTTP.
@@ -228,7 +233,9 @@ sections! {
     files: Files {
         /// Bytes of one file.
         max_bytes: u64 = 1_073_741_824,
-        /// Bytes of all files of an organisation, in blocks of 4 KiB; 0 is no limit.
+        /// Bytes of all files, in blocks of 4 KiB; none: half of the disk.
+        total_max_bytes: Option<u64> = None,
+        /// Those of one organisation at the most; 0 is no limit.
         org_max_bytes: u64 = 10_737_418_240,
     }
     /// `[events]`: the trail of what happened.
@@ -607,6 +614,9 @@ impl Config {
             ),
             (self.mailbox.waiting_max > 0, "mailbox.waiting_max must be at least 1"),
             (self.files.max_bytes > 0, "files.max_bytes must be at least 1"),
+            (self.files.total_max_bytes != Some(0), "files.total_max_bytes must be at least 1"),
+            (limits.things > 0, "limits.things must be at least 1"),
+            (limits.series > 0, "limits.series must be at least 1"),
             (self.events.max_bytes >= EVENTS_BYTES_MIN, "events.max_bytes must be at least 16384"),
             (
                 self.mqtt.keep_alive_max_s <= u16::MAX.into(),

@@ -1,11 +1,14 @@
 //! The start: what is known of the stream, read from the store without reading all events.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
+use base::pool::{Pool, Pools};
 use base::{OrgId, limits};
 use parking_lot::Mutex;
 use store::{Store, StoreError, Table, Tables};
 
+use super::refusals::Counted;
 use super::{Class, Events, EventsConfig, LogError, NUMBER_KEY, Range, State, number_of, sum_key};
 
 /// Why the stream can't be opened.
@@ -26,11 +29,17 @@ impl Events {
     /// # Errors
     ///
     /// The store failed, or the log can't be opened.
-    pub fn open(tables: Tables, config: EventsConfig) -> Result<Self, EventsError> {
+    pub fn open(
+        tables: Tables,
+        config: EventsConfig,
+        pools: &Arc<Pools>,
+    ) -> Result<Self, EventsError> {
         let log = super::open_log(config.log.as_deref())?;
-        let state = read(tables.store())?;
-        let refusals = Mutex::default();
-        Ok(Self { tables, config, log, refusals, state: Mutex::new(state) })
+        let state = Mutex::new(read(tables.store())?);
+        let refusals = Mutex::new(Counted::new(pools));
+        let usage = pools.usage(Pool::Trail).clone();
+        usage.set_max(config.max_bytes);
+        Ok(Self { tables, config, log, refusals, usage, state })
     }
 }
 

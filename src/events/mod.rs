@@ -18,7 +18,9 @@ mod shares;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use base::pool::Usage;
 use base::{OrgId, Timestamp, limits};
 use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
@@ -126,6 +128,8 @@ pub struct Events {
     tables: Tables,
     config: EventsConfig,
     log: Option<EventLog>,
+    /// How much it has, for the table of pools.
+    usage: Arc<Usage>,
     /// Before `state`, where both are taken.
     refusals: Mutex<Counted>,
     state: Mutex<State>,
@@ -291,7 +295,9 @@ impl Events {
             of_class.map(|(_, range)| range.bytes).sum()
         };
         let load = |class: Class| (class, state.written[class.index()], bytes(class));
-        Load { classes: Class::ALL.map(load), limit: self.config.max_bytes }
+        let classes = Class::ALL.map(load);
+        self.usage.set_used(classes.iter().map(|(.., bytes)| bytes).sum());
+        Load { classes, limit: self.config.max_bytes }
     }
 
     /// Has the log opened again by its name.
@@ -341,6 +347,7 @@ impl Events {
                 (range.bytes, range.stale) = (0, true);
             }
         }
+        (0..removed).for_each(|_| self.usage.count_evicted());
         Ok(true)
     }
 

@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use base::pool::{Pool, Pools};
+use base::shares::Shares;
 use base::{OrgId, Timestamp, limits, network_of};
 use rules::directory::Principal;
 use serde_json::{Map, Value};
@@ -50,12 +53,10 @@ pub struct Refused {
 }
 
 /// What is counted.
-#[derive(Default)]
 pub(super) struct Counted {
     counts: HashMap<Key, Count>,
-    /// How many of an organisation, and of one network of these.
-    of_org: HashMap<OrgId, usize>,
-    of_network: HashMap<(OrgId, IpAddr), usize>,
+    /// How many there are of each organisation, and of each network there.
+    shares: Shares<Option<IpAddr>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -85,6 +86,12 @@ struct Count {
 }
 
 impl Counted {
+    /// Nothing yet.
+    pub(super) fn new(pools: &Arc<Pools>) -> Self {
+        let shares = Shares::new(Pool::Refusals, limits::REFUSALS_COUNTED_MAX, pools);
+        Self { counts: HashMap::new(), shares }
+    }
+
     fn note(&mut self, refused: Refused, now: Timestamp) {
         let Refused { org, attempt, from, mut row } = refused;
         let network = network_of(from.ip());
@@ -95,7 +102,7 @@ impl Counted {
             if !self.has_room(&key, limits::REFUSED_NAMES_PER_NETWORK_MAX) {
                 key.what = What::Others(cause);
             }
-            if !self.counts.contains_key(&key) && !self.has_room(&key, usize::MAX) {
+            if !self.counts.contains_key(&key) && !self.has_room(&key, u64::MAX) {
                 (key.network, key.what) = (None, What::Others(cause));
             }
         }
@@ -112,33 +119,27 @@ impl Counted {
             (count.last, count.row, count.stale) = (now, row, true);
             return;
         }
-        *self.of_org.entry(key.org).or_default() += 1;
-        if let Some(network) = key.network {
-            *self.of_network.entry((key.org, network)).or_default() += 1;
-        }
+        self.shares.hold(key.org, key.network, 1);
         let count = Count { first: now, last: now, count: 1, row, stale: true, written: None };
         self.counts.insert(key, count);
     }
 
-    fn has_room(&self, key: &Key, of_network_max: usize) -> bool {
-        let of_network = key.network.and_then(|network| self.of_network.get(&(key.org, network)));
-        self.counts.len() < limits::REFUSALS_COUNTED_MAX
-            && self.of_org.get(&key.org).is_none_or(|count| *count < limits::REFUSALS_PER_ORG_MAX)
-            && of_network.is_none_or(|count| *count < of_network_max)
+    fn has_room(&self, key: &Key, of_network_max: u64) -> bool {
+        let of_network = self.shares.held_by_principal(key.org, key.network);
+        self.shares.has_room(key.org, key.network, 1).is_ok()
+            && self.shares.held_by(key.org) < limits::REFUSALS_PER_ORG_MAX
+            && (key.network.is_none() || of_network < of_network_max)
     }
 
     /// Forgets what is written and has not grown for a while, or for very long.
     fn forget(&mut self, now: Timestamp) {
-        let Self { counts, of_org, of_network } = self;
+        let Self { counts, shares } = self;
         counts.retain(|key, count| {
             let idle = now.millis_since(count.last) >= limits::REFUSALS_TOGETHER_MS;
             let old = now.millis_since(count.first) >= limits::REFUSALS_TOGETHER_MS_MAX;
             let goes = !count.stale && (idle || old);
             if goes {
-                take_one(of_org, &key.org);
-                if let Some(network) = key.network {
-                    take_one(of_network, &(key.org, network));
-                }
+                shares.give_back(key.org, key.network, 1);
             }
             !goes
         });
@@ -156,15 +157,6 @@ impl Counted {
 /// What is shown of those that are counted together.
 const SHARED: [&str; 7] =
     ["command", "cause", "code", "message", "outcome", "protocol", "remoteAddr"];
-
-fn take_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
-}
 
 impl Events {
     /// Counts a refusal.

@@ -1,4 +1,9 @@
 //! Who makes room: the share of an organisation in what events may take on disk.
+//!
+//! This is not [`base::shares::Shares`], where whoever adds makes others lose something in that
+//! moment: here everything is added first, for an act and its event are one batch, and what is too
+//! much goes later, in steps. What goes is the least precious of all that a tenant has, whatever any
+//! of its principals did, who may be gone for years.
 
 use std::collections::BTreeMap;
 

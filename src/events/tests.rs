@@ -21,7 +21,7 @@ fn org(number: u8) -> OrgId {
 fn open(store: &Arc<MemoryStore>, max_bytes: u64) -> (Tables, Events) {
     let tables = Tables::new(store.clone(), Durability::Os);
     let config = EventsConfig { keep_days: 1, max_bytes, log: None };
-    let events = Events::open(tables.clone(), config).expect("opened");
+    let events = Events::open(tables.clone(), config, &Arc::default()).expect("opened");
     (tables, events)
 }
 
@@ -180,7 +180,7 @@ async fn ever_new_names_are_counted_together() {
     }
     events.refuse(refused("neighbour", "192.0.2.2"), NOW);
     events.write_refusals(NOW).expect("room").await.expect("stored");
-    assert_eq!(rows(&store).len(), limits::REFUSED_NAMES_PER_NETWORK_MAX + 2);
+    assert_eq!(rows(&store).len(), limits::REFUSED_NAMES_PER_NETWORK_MAX as usize + 2);
     let mut count = 0;
     let read = events.read(&query(Order::NewestFirst, &|_| true), |entry| {
         count += entry.row["count"].as_u64().expect("a number");
@@ -196,7 +196,7 @@ async fn ever_new_names_are_counted_together() {
         events.refuse(refused("a", &from.to_string()), NOW);
     }
     events.write_refusals(NOW).expect("room").await.expect("stored");
-    assert!(rows(&store).len() <= limits::REFUSALS_PER_ORG_MAX + 8);
+    assert!(rows(&store).len() <= limits::REFUSALS_PER_ORG_MAX as usize + 8);
     check_bytes(&events, &store);
 }
 

@@ -12,9 +12,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::pool::{OverShare, Pools};
 use base::{MailId, OrgId, ThingId, ThingKey, Timestamp, limits};
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
+use rules::directory::PrincipalId;
 use serde_json::value::RawValue;
 use store::{Batch, Receipt, Row, StoreError, Table, Tables};
 use tokio::time::Instant;
@@ -26,8 +28,8 @@ mod rows;
 mod tests;
 mod waiting;
 
-use callers::Callers;
 pub use callers::{Answer, Waiter};
+use callers::{Caller, Callers};
 use mail::{METHOD_EXEC, Mail, Message, Outcome, Status};
 use waiting::Waiting;
 
@@ -51,11 +53,12 @@ pub struct MailboxConfig {
     pub waiting_max: usize,
     /// Seconds for which a mail that is done is kept.
     pub keep_s: u64,
+    /// Bytes of all mails that wait.
+    pub bytes_max: u64,
 }
 
 /// Changed under one lock, which is held until the change is with the store's writer: so the order
 /// of the records is the order of the changes.
-#[derive(Default)]
 struct State {
     waiting: Waiting,
     callers: Callers,
@@ -77,6 +80,8 @@ pub struct NewMessage {
     pub params: Option<Box<RawValue>>,
     /// Who sends it.
     pub from: String,
+    /// Whose share it is.
+    pub sender: PrincipalId,
     /// When it expires; none: it waits until it is done.
     pub expires: Option<Timestamp>,
     /// Whether it is made only if none like it waits.
@@ -103,8 +108,11 @@ pub enum SendError {
     /// As many mails wait for the thing as may.
     #[error("{0} mails wait for the thing, as many as may")]
     Full(usize),
-    /// As many callers wait, or as many bytes of mail, as may in the whole server.
-    #[error("the server has no room for the mail or its caller")]
+    /// As many callers wait, or as many bytes of mail, as may, or somebody has the share of them.
+    #[error(transparent)]
+    OverShare(#[from] OverShare),
+    /// The server stops, or can't make a mail now.
+    #[error("the server takes no mail now")]
     Busy,
     /// The store failed.
     #[error(transparent)]
@@ -130,8 +138,10 @@ pub enum Scope {
 
 impl Mailbox {
     /// The mailboxes in these tables, without the mails that wait there.
-    pub fn new(tables: Tables, config: MailboxConfig) -> Self {
-        Self { tables, config, state: Arc::default() }
+    pub fn new(tables: Tables, config: MailboxConfig, pools: &Arc<Pools>) -> Self {
+        let waiting = Waiting::new(config.bytes_max, pools);
+        let state = State { waiting, callers: Callers::new(pools) };
+        Self { tables, config, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Reads the mails that are not done; how many there are.
@@ -166,9 +176,10 @@ impl Mailbox {
         now: Timestamp,
     ) -> Result<Sent, SendError> {
         let deadline = new.wait.map(|wait| Instant::now() + wait);
+        let caller = Caller { session, payer: (new.org, new.sender) };
         let mut state = self.state.lock();
-        if deadline.is_some() && !state.callers.has_room() {
-            return Err(SendError::Busy);
+        if deadline.is_some() {
+            state.callers.check(caller)?;
         }
         let twin = new.singleton.then(|| {
             let method = new.method.as_deref();
@@ -186,7 +197,7 @@ impl Mailbox {
             }
         };
         let waiter = deadline
-            .map(|deadline| state.callers.add(message.id, session, deadline, self.state.clone()));
+            .map(|deadline| state.callers.add(message.id, caller, deadline, self.state.clone()));
         Ok(Sent { message, is_new, receipt, waiter })
     }
 
@@ -209,16 +220,13 @@ impl Mailbox {
             method: new.method,
             params: new.params,
             from: new.from,
+            sender: Some(new.sender),
             created: now,
             expires: new.expires,
         };
-        let bytes = message.bytes();
-        if state.waiting.bytes() + bytes > limits::MAILS_BYTES_MAX
-            || state.waiting.org_bytes(message.org) + bytes > limits::ORG_MAILS_BYTES_MAX
-        {
-            return Err(SendError::Busy);
-        }
-        Ok(Mail::new(message))
+        let mail = Mail::new(message);
+        state.waiting.check(&mail)?;
+        Ok(mail)
     }
 
     /// Gives out the oldest new mails of these things to a session: at most `count_max`. They are
@@ -261,8 +269,8 @@ impl Mailbox {
         let mut state = self.state.lock();
         let Some(mut mail) = state.waiting.get(id).cloned() else { return Ok(None) };
         // That it works counts more than what it says.
-        let msg = msg.filter(|_| state.waiting.bytes() < limits::MAILS_BYTES_MAX);
-        mail.step(Status::InProgress, now, msg);
+        let room = state.waiting.has_room(&mail, msg.as_ref().map_or(0, String::len));
+        mail.step(Status::InProgress, now, msg.filter(|_| room), room);
         let receipt = self.tables.submit(rows::changed(&mail))?;
         state.waiting.work_on(mail);
         Ok(Some(receipt))
@@ -324,7 +332,7 @@ impl Mailbox {
         let mut batch = Batch::default();
         for mail in ids.iter().filter_map(|id| state.waiting.get(*id)) {
             let mut mail = mail.clone();
-            mail.step(status, now, None);
+            mail.step(status, now, None, true);
             mail.outcome.clone_from(&outcome);
             rows::finish(&mut batch, &mail, now);
         }
@@ -371,7 +379,7 @@ impl Mailbox {
     }
 
     /// How many mails wait, and how many callers.
-    pub fn counts(&self) -> (usize, usize) {
+    pub fn counts(&self) -> (usize, u64) {
         let state = self.state.lock();
         (state.waiting.len(), state.callers.len())
     }

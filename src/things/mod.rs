@@ -5,4 +5,7 @@ pub mod feed;
 pub mod files;
 pub mod mailbox;
 pub mod registry;
+mod tally;
 pub mod telemetry;
+
+pub use tally::{Maker, Payer};

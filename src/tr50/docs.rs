@@ -135,8 +135,8 @@ pub fn limits() -> String {
     for (_, info) in POOLS {
         let max = match info.max {
             Max::Key(key, default) => format!("`{key}`: {default}"),
+            Max::Auto(key, words) => format!("`{key}`: {words}"),
             Max::Fixed(max) => max.to_string(),
-            Max::Machine(key, words) => format!("`{key}`: {words}"),
             Max::Each(key, default) => format!("`{key}`: {default} for each"),
         };
         let makes_way = match info.makes_way {

@@ -58,6 +58,7 @@ mod readme;
 mod regressions;
 mod revocation;
 mod shape;
+mod shares;
 mod shown_sessions;
 mod signals;
 mod strangers;

@@ -82,7 +82,7 @@ codes! {
         "Do without it; docs/commands.md lists these commands.", "ours";
     ALREADY_EXISTS = -95015, "Something else has this key, name or identifier already.",
         "Choose another, or change the one that the message names.", "ours";
-    STORAGE_FULL = -95016, "The organisation's files take all the room of `files.org_max_bytes`.",
+    STORAGE_FULL = -95016, "The organisation's files take all the room of `files.org_max_bytes`, or of its share of `files.total_max_bytes`.",
         "Delete files; nothing was stored.", "ours";
     STORE_UNAVAILABLE = -95017, "The server stores nothing at the moment: its disk is nearly full, or its store has failed and is being opened again.",
         "Send again later; unless the message says otherwise, the command was not executed. What deletes works while the disk is nearly full.", "ours";

@@ -146,9 +146,10 @@ pub const FILE_REST_S: u64 = 30;
 
 /// Tickets for files, about 50 MB; 300 MB if all are for files with all that
 /// [`FILE_EXTRAS_BYTES_MAX`] allows.
-pub const FILE_TICKETS_MAX: usize = 100_000;
+pub const FILE_TICKETS_MAX: u64 = 100_000;
 
-/// Of these, those that one user or thing asked for.
+/// Of these, those that one user or thing asked for: a thing out of order takes none from the others
+/// that log in with its token.
 pub const FILE_TICKETS_OF_ONE_MAX: usize = 1000;
 
 /// Bytes of the tags, the security tags and the login of a file in all: each of its tickets holds
@@ -156,7 +157,7 @@ pub const FILE_TICKETS_OF_ONE_MAX: usize = 1000;
 pub const FILE_EXTRAS_BYTES_MAX: usize = 2048;
 
 /// Files moved at once: each takes a buffer on its way to or from the disk, together 256 MB.
-pub const FILE_TRANSFERS_MAX: usize = 1000;
+pub const FILE_TRANSFERS_MAX: u64 = 1000;
 
 /// Transfers at once with one ticket: a device that has lost its connection tries again before the
 /// server knows.
@@ -246,7 +247,9 @@ pub const FAILING_LOGINS_MAX: usize = 16_384;
 /// one try at each of them until a lock is over: people who travel mistype at one or two.
 pub const ACCOUNT_FAILURES_MAX: u32 = 20;
 
-/// Pairs of name and address that have logged in, some 6 MB: a year of a large staff.
+/// Pairs of name and address that have logged in, some 6 MB: a year of a large staff. Who has an
+/// account would have to log in from as many networks, with a check of 30 ms each, to push out those of
+/// others.
 pub const KNOWN_LOGINS_MAX: usize = 65_536;
 
 /// Wrong tokens from one network within [`TOKEN_FAILURES_WITHIN_MS`] after which only those are let
@@ -257,7 +260,7 @@ pub const TOKEN_FAILURES_MAX: u32 = 60;
 pub const TOKEN_FAILURES_WITHIN_MS: u64 = 60 * 1000;
 
 /// Networks whose wrong tokens are counted, and pairs of network and application that were let in:
-/// some megabytes each.
+/// some megabytes each. Of the first, the oldest goes: who has so many networks can guess from each.
 pub const TOKEN_NETWORKS_MAX: usize = 65_536;
 
 /// Names taken by those whom a caller can't see (e-mail addresses, keys, slugs, tokens) that one may
@@ -273,7 +276,7 @@ pub const TAKEN_NAMES_WITHIN_MS: u64 = 60 * 1000;
 
 /// Callers and organisations that are counted so, about a megabyte. Only those who may make users or
 /// organisations come here.
-pub const TAKEN_NAMES_ASKERS_MAX: usize = 8192;
+pub const TAKEN_NAMES_ASKERS_MAX: u64 = 8192;
 
 /// Bytes of an application id that are kept. Clients send up to 64 (`docs/protocol/tr50.md` 1.1);
 /// MQTT would allow 65,535.
@@ -288,6 +291,10 @@ pub const MODEM_TEXT_CHARS_MAX: usize = 200;
 /// Records of one kind (roles, users, applications, definitions, organisations directly below) that
 /// an organisation owns: all are in memory.
 pub const RECORDS_PER_ORG_MAX: usize = 10_000;
+
+/// Bytes of all records, by their rows; in memory they take about twice as much. It is a hundred
+/// thousand users with their applications, or four thousand of the largest definitions.
+pub const RECORDS_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// Invitations of one organisation that wait for those who are invited: a department of users who
 /// have a home elsewhere. Each is in the record of a user.
@@ -324,7 +331,7 @@ pub const MADE_TOKEN_S: u64 = 600;
 pub const MADE_TOKENS_PER_SESSION: usize = 100;
 
 /// Tokens that are remembered for all sessions: at most 300 bytes each, some three megabytes.
-pub const MADE_TOKENS_MAX: usize = 10_000;
+pub const MADE_TOKENS_MAX: u64 = 10_000;
 
 /// Levels of the tree of organisations. Real ones have three or four; the bound keeps every walk
 /// up the tree short, and finite should a damaged store hold a ring.
@@ -340,7 +347,8 @@ pub const STORE_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// the cause lasts.
 pub const STORE_HELD_WAIT: Duration = Duration::from_secs(10);
 
-/// Ends of sessions that wait for a store that has failed.
+/// Ends of sessions that wait for a store that has failed. Of more, sessions over HTTP live again after a
+/// restart in that state; those of connections end with it in any case.
 pub const UNSAVED_ENDS_MAX: usize = 100_000;
 
 /// The pause between two tries with an engine that fails again, from the first to the longest.
@@ -441,8 +449,8 @@ pub const LISTING_BYTES_RESERVED_MAX: usize = 8 * 1024 * 1024;
 pub const ELEMENT_LISTED_MAX: usize = 100_000;
 
 /// Such lists that are made or on their way, on a server with more than [`LISTED_AT_ONCE_MAX`]
-/// sessions: 160 MB, while their peers read.
-pub const ELEMENT_LONG_ANSWERS_MAX: usize = 4;
+/// sessions: 320 MB at the most, while their peers read.
+pub const ELEMENT_LONG_ANSWERS_MAX: u64 = 8;
 
 /// Sessions that one method of Element's ends: a second's work. Of one login it ends all, however
 /// many the configuration allows.
@@ -590,6 +598,10 @@ pub const SERIES_PER_COMMAND: usize = 100;
 /// Current values of one thing that are shown with it. Devices have some tens.
 pub const CURRENTS_MAX: usize = 10_000;
 
+/// Series of one thing: as many as are shown with it. Who names a new property with each point finds
+/// out before the disk is full of them.
+pub const SERIES_PER_THING_MAX: usize = CURRENTS_MAX;
+
 /// Bytes of the series of one thing that are shown with it: some hundred of the largest values, or
 /// [`CURRENTS_MAX`] of the usual ones.
 pub const CURRENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -609,10 +621,7 @@ pub const CHECKED_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes of all mails that wait, in memory: a hundred for each of ten thousand devices, of half a
 /// kilobyte each.
-pub const MAILS_BYTES_MAX: usize = 512 * 1024 * 1024;
-
-/// Of these, those of one organisation: nobody takes all the room from the others.
-pub const ORG_MAILS_BYTES_MAX: usize = MAILS_BYTES_MAX / 2;
+pub const MAILS_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// Steps of a mail's history that are kept: a thing may report its progress for ever.
 pub const MAIL_HISTORY_MAX: usize = 100;
@@ -625,7 +634,7 @@ pub const MAIL_TEXT_BYTES_MAX: usize = 1024;
 pub const MAILS_SEARCHED_MAX: usize = 100_000;
 
 /// Callers that wait for things' answers, about a kilobyte each.
-pub const WAITING_CALLS_MAX: usize = 100_000;
+pub const WAITING_CALLS_MAX: u64 = 100_000;
 
 /// The longest time in seconds for which a caller waits for a thing's answer
 /// (`docs/protocol/tr50.md` 2, "Limits").
@@ -694,13 +703,13 @@ pub const EVENT_SESSIONS_MAX: usize = 100;
 
 /// Names that are told apart when they are refused at one network, of one organisation: a house
 /// full of people who mistype. What is more is counted together.
-pub const REFUSED_NAMES_PER_NETWORK_MAX: usize = 100;
+pub const REFUSED_NAMES_PER_NETWORK_MAX: u64 = 100;
 
-/// Refusals that are told apart in one organisation.
-pub const REFUSALS_PER_ORG_MAX: usize = 2000;
+/// Refusals that are told apart in one organisation, however few the others have.
+pub const REFUSALS_PER_ORG_MAX: u64 = 2000;
 
 /// Refusals that are told apart in all, some 20 MB.
-pub const REFUSALS_COUNTED_MAX: usize = 20_000;
+pub const REFUSALS_COUNTED_MAX: u64 = 20_000;
 
 /// Refusals that are written in one batch.
 pub const REFUSALS_WRITTEN_STEP: usize = 256;

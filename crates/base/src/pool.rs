@@ -31,10 +31,11 @@ pub struct PoolInfo {
 pub enum Max {
     /// What the configuration says under this key; and what it says when nobody has set it.
     Key(&'static str, u64),
+    /// What the configuration says under this key; and, in words, how much it is when nobody has
+    /// set it.
+    Auto(&'static str, &'static str),
     /// Always so much.
     Fixed(u64),
-    /// What the configuration says under this key, and else what the machine has: in these words.
-    Machine(&'static str, &'static str),
     /// What the configuration says under this key, for each of those who share: nothing is added up,
     /// so there is no metric of what is used.
     Each(&'static str, u64),
@@ -81,7 +82,7 @@ impl fmt::Display for OverShare {
             Whose::Everybody => "all is taken",
         };
         match info.max {
-            Max::Key(key, _) | Max::Machine(key, _) | Max::Each(key, _) => {
+            Max::Key(key, _) | Max::Auto(key, _) | Max::Each(key, _) => {
                 write!(f, "the limit {key} is reached for {}: {whose}", info.unit)
             }
             Max::Fixed(_) => write!(f, "the limit of {} is reached: {whose}", info.unit),
@@ -218,7 +219,7 @@ pools! {
     Memory: PoolInfo {
         name: "memory",
         unit: "bytes that are held for connections",
-        max: Max::Machine("limits.memory_bytes", "half of what the machine or the cgroup has"),
+        max: Max::Auto("limits.memory_bytes", "half of what the machine or the cgroup has"),
         reason: "What peers do not read, and what is worked on for them, is in memory.",
         makes_way: MakesWay::Holder("the connection that holds most, from seven eighths on"),
         refused: "Its connection closes; the session ends as `made_way`.",
@@ -238,6 +239,154 @@ pools! {
         reason: "Lists and searches that take long wait for a core; what waits for minutes is of no use.",
         makes_way: MakesWay::Holder("the command that came last, before it has begun"),
         refused: "-95011.",
+    };
+    Records: PoolInfo {
+        name: "records",
+        unit: "bytes of organisations, users, applications, roles and definitions",
+        max: Max::Fixed(limits::RECORDS_BYTES_MAX),
+        reason: "All are in memory. An organisation counts for the one above it, which made it.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95018 for what is added or grows.",
+    };
+    Things: PoolInfo {
+        name: "things",
+        unit: "things",
+        max: Max::Key("limits.things", 10_000_000),
+        reason: "Each thing takes about a kilobyte of the disk, and a backup, a search and a migration \
+                 read all of them.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95018; the login of a device that would register itself fails with -95011 (MQTT 5: \
+                  CONNACK 0x97, before: 3), and the trail says `full`. Things that are there log in.",
+    };
+    Series: PoolInfo {
+        name: "series",
+        unit: "series of telemetry",
+        max: Max::Key("limits.series", 100_000_000),
+        reason: "The first point of a new property, alarm or attribute makes a series, which stays on \
+                 disk with its newest point until its thing is deleted.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95018 for a point of a new series. Points of series that are there are always taken, \
+                  in the same batch, too.",
+    };
+    MailBytes: PoolInfo {
+        name: "mail_bytes",
+        unit: "bytes of mail that waits",
+        max: Max::Fixed(limits::MAILS_BYTES_MAX),
+        reason: "Mails that are not done are in memory.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95011.",
+    };
+    Callers: PoolInfo {
+        name: "callers",
+        unit: "callers that wait for things' answers",
+        max: Max::Fixed(limits::WAITING_CALLS_MAX),
+        reason: "Each takes about a kilobyte of memory, for at most 300 seconds.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95011.",
+    };
+    FileBytes: PoolInfo {
+        name: "file_bytes",
+        unit: "bytes of files",
+        max: Max::Auto("files.total_max_bytes", "half of the disk of server.data_dir"),
+        reason: "Files, with what has come of uploads, are on the disk that everybody else needs, too; \
+                 `files.org_max_bytes` bounds those of one organisation.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95016; HTTP: 507.",
+    };
+    FileTickets: PoolInfo {
+        name: "file_tickets",
+        unit: "tickets for files",
+        max: Max::Fixed(limits::FILE_TICKETS_MAX),
+        reason: "Each takes 500 bytes to 3 kB of memory until it is used, for at most 300 seconds.",
+        makes_way: MakesWay::Holder("the oldest ticket without a transfer under way"),
+        refused: "HTTP 404 with a ticket that made way; -95011 when all of one's own are in use.",
+    };
+    FileTransfers: PoolInfo {
+        name: "file_transfers",
+        unit: "files that are being moved",
+        max: Max::Fixed(limits::FILE_TRANSFERS_MAX),
+        reason: "Each takes a buffer of up to 256 kB and two file descriptors; of a small limit \
+                 (`ulimit -Hn`) there are fewer. It counts for who asked for the ticket.",
+        makes_way: MakesWay::Nobody,
+        refused: "HTTP 503; the ticket stays good.",
+    };
+    PasswordChecks: PoolInfo {
+        name: "password_checks",
+        unit: "passwords of logins that wait to be checked",
+        max: Max::Fixed(limits::PASSWORD_QUEUE_MAX as u64),
+        reason: "Each takes 30 ms of a core. Shared by networks (IPv4: addresses, IPv6: /64) and \
+                 accounts, for nobody has logged in yet; one network has at most an eighth.",
+        makes_way: MakesWay::Holder("the login of an account that has never come from there, of the \
+                 network or account with most"),
+        refused: "The login fails with -95011.",
+    };
+    PasswordChanges: PoolInfo {
+        name: "password_changes",
+        unit: "changes of passwords that wait",
+        max: Max::Fixed(limits::PASSWORD_CHANGES_MAX as u64),
+        reason: "Each takes 30 ms of a core. One user or thing has at most an eighth.",
+        makes_way: MakesWay::Holder("the last change that came, before it has begun"),
+        refused: "-95011.",
+    };
+    UnauthenticatedBytes: PoolInfo {
+        name: "unauthenticated_bytes",
+        unit: "bytes of half requests before a login",
+        max: Max::Key("limits.unauthenticated_bytes", 67_108_864),
+        reason: "They are in memory for whoever connects. Shared by networks, for nobody has logged in \
+                 yet.",
+        makes_way: MakesWay::Holder("the half request that has waited longest, of the network with \
+                 most if that has an eighth"),
+        refused: "The connection closes, or is not read on while others wait.",
+    };
+    MadeTokens: PoolInfo {
+        name: "made_tokens",
+        unit: "tokens that are shown again",
+        max: Max::Fixed(limits::MADE_TOKENS_MAX),
+        reason: "Tokens that the server made are in memory for ten minutes, for who had them made.",
+        makes_way: MakesWay::Holder("the oldest token"),
+        refused: "Nothing: `app.find` does not show it any more.",
+    };
+    TakenNames: PoolInfo {
+        name: "taken_names",
+        unit: "callers whose finds of taken names are counted",
+        max: Max::Fixed(limits::TAKEN_NAMES_ASKERS_MAX),
+        reason: "Each is counted in memory for a minute.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95010: who can't be counted finds no name.",
+    };
+    KnownApplications: PoolInfo {
+        name: "known_applications",
+        unit: "networks from which applications have logged in",
+        max: Max::Fixed(limits::TOKEN_NETWORKS_MAX as u64),
+        reason: "Those log in while others guess tokens from the same network; each takes some 50 bytes \
+                 of memory.",
+        makes_way: MakesWay::Holder("the network from which an application came first"),
+        refused: "Nothing, unless many wrong tokens come from the same network: then -95008 for at most \
+                  a minute.",
+    };
+    LongAnswers: PoolInfo {
+        name: "long_answers",
+        unit: "long lists of Element's dialect",
+        max: Max::Fixed(limits::ELEMENT_LONG_ANSWERS_MAX),
+        reason: "A list without pages may take 40 MB of memory until its peer has read it.",
+        makes_way: MakesWay::Nobody,
+        refused: "HTTP 503.",
+    };
+    Refusals: PoolInfo {
+        name: "refusals",
+        unit: "refusals that are told apart",
+        max: Max::Fixed(limits::REFUSALS_COUNTED_MAX),
+        reason: "Each takes about a kilobyte of memory until ten minutes after the last one.",
+        makes_way: MakesWay::Nobody,
+        refused: "Nothing: the trail counts them together, with `others`.",
+    };
+    Trail: PoolInfo {
+        name: "trail",
+        unit: "bytes of the trail",
+        max: Max::Key("events.max_bytes", 1_073_741_824),
+        reason: "Events are on the disk for years.",
+        makes_way: MakesWay::Holder("the oldest refusals, then the oldest acts of administrators"),
+        refused: "Nothing: older ones are removed.",
     };
 }
 

@@ -79,6 +79,28 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         Ok(())
     }
 
+    /// Whether so much could be taken now.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it.
+    pub fn has_room(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
+        self.check(org, who, amount)
+    }
+
+    /// The most that could be taken now.
+    pub fn room(&self, org: OrgId, who: P) -> u64 {
+        let (mut fits, mut least_refused) = (0, self.max.saturating_add(1));
+        while least_refused - fits > 1 {
+            let middle = fits + (least_refused - fits) / 2;
+            match self.check(org, who, middle) {
+                Ok(()) => fits = middle,
+                Err(_) => least_refused = middle,
+            }
+        }
+        fits
+    }
+
     /// Takes so much of a pool whose holders make way: who has most loses some of it first, as
     /// `evict` does, which returns how much went.
     ///
@@ -87,14 +109,39 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     /// Nobody has more than this one would have; nothing was taken.
     pub fn take_from_most(
         &mut self,
+        owner: (OrgId, P),
+        amount: u64,
+        evict: impl FnMut(OrgId, P) -> u64,
+    ) -> Result<(), OverShare> {
+        self.take_evicting(owner, amount, false, evict)
+    }
+
+    /// The same of a pool in which what is new counts more than what is old: if nobody has more than
+    /// this one would have, it loses some of its own.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of it can go; nothing was taken.
+    pub fn take_from_most_or_own(
+        &mut self,
+        owner: (OrgId, P),
+        amount: u64,
+        evict: impl FnMut(OrgId, P) -> u64,
+    ) -> Result<(), OverShare> {
+        self.take_evicting(owner, amount, true, evict)
+    }
+
+    fn take_evicting(
+        &mut self,
         (org, who): (OrgId, P),
         amount: u64,
+        or_own: bool,
         mut evict: impl FnMut(OrgId, P) -> u64,
     ) -> Result<(), OverShare> {
         while let Err(over) = self.check(org, who, amount) {
             let refused = || self.usage.count_refused();
-            let (loser, principal) =
-                self.makes_way(org, who, amount).ok_or(over).inspect_err(|_| refused())?;
+            let most = self.makes_way(org, who, amount).or(or_own.then_some((org, who)));
+            let (loser, principal) = most.ok_or(over).inspect_err(|_| refused())?;
             let gone = evict(loser, principal);
             if gone == 0 {
                 refused();
@@ -156,12 +203,6 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         self.usage.set_used(self.tenants.held);
     }
 
-    /// Sets the bound: what is held stays, even if it is more.
-    pub fn set_max(&mut self, max: u64) {
-        self.max = max;
-        self.usage.set_max(max);
-    }
-
     /// All that is held.
     pub const fn held(&self) -> u64 {
         self.tenants.held
@@ -170,6 +211,12 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     /// The bound.
     pub const fn max(&self) -> u64 {
         self.max
+    }
+
+    /// Sets the bound. Who has more than it allows keeps it.
+    pub fn set_max(&mut self, max: u64) {
+        self.max = max;
+        self.usage.set_max(max);
     }
 
     /// What an organisation holds.
@@ -414,6 +461,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_new_may_take_the_place_of_ones_own() {
+        let mut shares = that_make_way(3);
+        shares.hold(org(1), 1, 3);
+        assert!(shares.take_from_most((org(1), 1), 1, |_, _| 1).is_err());
+        let mut gone = Vec::new();
+        let evict = |org, who| {
+            gone.push((org, who));
+            1
+        };
+        assert_eq!(shares.take_from_most_or_own((org(1), 1), 1, evict), Ok(()));
+        assert_eq!((gone, shares.held()), (vec![(org(1), 1)], 3));
+        assert!(shares.take_from_most_or_own((org(1), 1), 1, |_, _| 0).is_err(), "none can go");
+    }
+
+    #[test]
     fn who_holds_most_makes_way() {
         let mut shares = that_make_way(10);
         assert_eq!(fill(&mut shares, org(1), 1), (10, Whose::Org));
@@ -505,6 +567,9 @@ mod tests {
                     prop_assert!(!below || all + amount > 200, "{own} + {amount} of {all}");
                 }
                 prop_assert_eq!(shares.held(), model.values().sum::<u64>());
+                let room = shares.room(org(number), who);
+                prop_assert!(room == 0 || shares.has_room(org(number), who, room).is_ok());
+                prop_assert!(shares.has_room(org(number), who, room + 1).is_err());
                 prop_assert!(shares.held() <= 200);
             }
         }

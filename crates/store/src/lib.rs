@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::pool::OverShare;
 use base::{Code, Failure};
 
 pub mod disk;
@@ -314,6 +315,9 @@ pub enum StoreError {
     /// The disk has less room than `server.min_free_bytes`, and the change adds something.
     #[error("the disk of the store has no room")]
     NoRoom,
+    /// Whoever would own what the change adds has all the room that it may have.
+    #[error(transparent)]
+    OverShare(OverShare),
     /// The engine has failed and is being opened again: nothing was taken.
     #[error("the store has failed and is being opened again")]
     Unavailable,
@@ -354,6 +358,7 @@ impl StoreError {
         let unavailable = |why| Failure::new(Code::STORE_UNAVAILABLE, why);
         match self {
             Self::Busy => Failure::new(Code::BUSY, "The store is behind with its work; try again."),
+            Self::OverShare(over) => (*over).into(),
             Self::NoRoom => unavailable(
                 "The server's disk is nearly full: nothing more is stored, only deleted.",
             ),

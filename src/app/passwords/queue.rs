@@ -1,10 +1,14 @@
 //! The queue of password checks: fair by asker and by account, with those first who have logged in
-//! from the same address before.
+//! from the same address before; and of what those who are logged in want, first by tenant.
+//!
+//! This is not [`base::shares::Shares`]: who logs in belongs to no organisation yet, and a guess
+//! counts both for its network and for the account that it is about.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 
+use base::pool::Usage;
 use parking_lot::{Condvar, Mutex};
 use rules::identity::Refusal;
 
@@ -18,15 +22,17 @@ pub(super) struct Asker {
     pub from: Key,
     /// Whose password it is about.
     pub account: Key,
+    /// The tenant of who is logged in.
+    pub tenant: Option<Key>,
     /// Whether the account has logged in from there before.
     pub known: bool,
 }
 
 impl Asker {
-    /// The keys for which it counts: one, if it is its own account.
+    /// The keys for which it counts, each once: it may be its own account.
     fn keys(&self) -> impl Iterator<Item = Key> {
         let account = Some(self.account).filter(|account| *account != self.from);
-        std::iter::once(self.from).chain(account)
+        std::iter::once(self.from).chain(account).chain(self.tenant)
     }
 }
 
@@ -41,6 +47,7 @@ pub(super) struct Queue<W> {
 struct Shared<W> {
     state: Mutex<State<W>>,
     filled: Condvar,
+    usage: Arc<Usage>,
 }
 
 struct State<W> {
@@ -56,17 +63,18 @@ impl<W: Send + 'static> Queue<W> {
     /// Starts that many threads; each does one thing at a time.
     pub(super) fn new(
         threads: usize,
-        room: usize,
-        per_asker_max: usize,
+        (room, per_asker_max): (usize, usize),
+        usage: Arc<Usage>,
         work: fn(W, &dyn Fn()),
     ) -> Self {
+        usage.set_max(room as u64);
         let state = State {
             waiting: VecDeque::new(),
             held: HashMap::new(),
             done: HashMap::new(),
             closed: false,
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), filled: Condvar::new() });
+        let shared = Arc::new(Shared { state: Mutex::new(state), filled: Condvar::new(), usage });
         for _ in 0..threads {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
@@ -83,23 +91,22 @@ impl<W: Send + 'static> Queue<W> {
     /// # Errors
     /// [`Refusal::Busy`] when there is nobody of that kind, or so much waits from one place.
     pub(super) fn submit(&self, asker: Asker, work: W) -> Result<(), Refusal> {
-        let mut state = self.shared.state.lock();
+        let (mut state, usage) = (self.shared.state.lock(), &self.shared.usage);
         if state.held.get(&asker.from).is_some_and(|held| *held >= self.per_asker_max) {
+            usage.count_refused();
             return Err(Refusal::Busy);
         }
         if state.waiting.len() >= self.room {
-            let weight = |asker: &Asker, more| (!asker.known, state.share(asker) + more);
-            let waiting = state.waiting.iter().enumerate();
-            let most = waiting.max_by_key(|(_, (other, _))| weight(other, 0));
-            let (index, _) = most
-                .filter(|(_, (other, _))| weight(other, 0) > weight(&asker, 1))
-                .ok_or(Refusal::Busy)?;
-            if let Some((other, _)) = state.waiting.remove(index) {
+            let loser = state.loser(&asker).ok_or(Refusal::Busy);
+            let loser = loser.inspect_err(|_| usage.count_refused())?;
+            if let Some((other, _)) = state.waiting.remove(loser) {
                 state.give_back(&other);
+                usage.count_evicted();
             }
         }
         state.hold(&asker);
         state.waiting.push_back((asker, work));
+        usage.set_used(state.waiting.len() as u64);
         drop(state);
         self.shared.filled.notify_one();
         Ok(())
@@ -136,6 +143,7 @@ impl<W> Shared<W> {
                     None => self.filled.wait(&mut state),
                 }
             };
+            self.usage.set_used(state.waiting.len() as u64);
             drop(state);
             let given_back = std::cell::Cell::new(false);
             let give_back = || {
@@ -155,7 +163,10 @@ impl<W> State<W> {
     fn next(&mut self) -> Option<(Asker, W)> {
         let done = |key: &Key| self.done.get(key).copied().unwrap_or(0);
         let waiting = self.waiting.iter().enumerate();
-        let weight = |asker: &Asker| (!asker.known, done(&asker.from).max(done(&asker.account)));
+        let weight = |asker: &Asker| {
+            let of_tenant = asker.tenant.as_ref().map_or(0, done);
+            (!asker.known, of_tenant, done(&asker.from).max(done(&asker.account)))
+        };
         let (index, _) = waiting.min_by_key(|(_, (asker, _))| weight(asker))?;
         let (asker, work) = self.waiting.remove(index)?;
         for key in asker.keys() {
@@ -167,10 +178,35 @@ impl<W> State<W> {
         Some((asker, work))
     }
 
+    /// Where somebody is in the queue who has more than this one would have: first of another
+    /// tenant's, then of those of its own.
+    fn loser(&self, asker: &Asker) -> Option<usize> {
+        let of_tenant = |asker: &Asker| asker.tenant.map_or(0, |tenant| self.held_by(&tenant));
+        let weight = |other: &Asker| (!other.known, of_tenant(other), self.share(other));
+        let most = |own: bool| {
+            let waiting = self.waiting.iter().map(|(other, _)| other).enumerate();
+            let waiting = waiting.filter(|(_, other)| (other.tenant == asker.tenant) == own);
+            waiting.max_by_key(|(_, other)| weight(other))
+        };
+        let of_others = most(false).filter(|(_, other)| {
+            (!other.known, of_tenant(other)) > (!asker.known, of_tenant(asker) + 1)
+        });
+        let own = || {
+            let has_more = |other: &Asker| {
+                (!other.known, self.share(other)) > (!asker.known, self.share(asker) + 1)
+            };
+            most(true).filter(|(_, other)| has_more(other))
+        };
+        of_others.or_else(own).map(|(index, _)| index)
+    }
+
+    fn held_by(&self, key: &Key) -> usize {
+        self.held.get(key).copied().unwrap_or(0)
+    }
+
     /// The larger of what an asker's place and account have.
     fn share(&self, asker: &Asker) -> usize {
-        let held = |key: &Key| self.held.get(key).copied().unwrap_or(0);
-        held(&asker.from).max(held(&asker.account))
+        self.held_by(&asker.from).max(self.held_by(&asker.account))
     }
 
     fn hold(&mut self, asker: &Asker) {
@@ -207,12 +243,17 @@ mod tests {
     }
 
     fn asker(from: u8, account: u8, known: bool) -> Asker {
-        Asker { from: [from; 32], account: [account; 32], known }
+        Asker { from: [from; 32], account: [account; 32], tenant: None, known }
+    }
+
+    /// A principal that changes passwords.
+    fn changer(tenant: u8, from: u8) -> Asker {
+        Asker { tenant: Some([tenant; 32]), ..asker(from, from, true) }
     }
 
     /// A queue without threads, which a test works off.
     fn queue(room: usize) -> Queue<Job> {
-        Queue::new(0, room, 4, |_, _| ())
+        Queue::new(0, (room, 4), Arc::default(), |_, _| ())
     }
 
     fn order(queue: &Queue<Job>, told: &mpsc::Receiver<(u8, bool)>) -> Vec<u8> {
@@ -241,6 +282,24 @@ mod tests {
         submit(20, asker(20, 220, false));
         submit(21, asker(21, 200, true));
         assert_eq!(order(&queue, &told), [21, 0, 20, 1, 10, 2, 11, 12]);
+    }
+
+    #[test]
+    fn tenants_come_before_their_principals() {
+        let queue = queue(6);
+        let (tell, told) = mpsc::channel();
+        let submit = |number, asker| queue.submit(asker, Job(number, tell.clone(), false)).is_ok();
+        for number in 0..6 {
+            assert!(submit(number, changer(200, 100 + number)));
+        }
+        assert!(!submit(6, changer(200, 110)), "all of its tenant's have one each");
+        for number in 10..13 {
+            assert!(submit(number, changer(201, 120)), "at the cost of the other tenant");
+        }
+        assert!(submit(13, changer(201, 121)), "the other has no more now, but her colleague");
+        let done = order(&queue, &told);
+        let of_second = done.iter().take(4).filter(|number| **number >= 10).count();
+        assert_eq!((done.len(), of_second), (6, 2), "in turn: {done:?}");
     }
 
     #[test]

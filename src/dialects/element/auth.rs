@@ -78,7 +78,13 @@ impl Caller {
 
     /// For whom a long listing is written.
     pub(super) fn worker(&self) -> Worker {
-        Worker::Principal(self.user.home, PrincipalId::User(self.user.id))
+        let (org, principal) = self.payer();
+        Worker::Principal(org, principal)
+    }
+
+    /// Whose share the answers are.
+    pub(super) fn payer(&self) -> (OrgId, PrincipalId) {
+        (self.user.home, PrincipalId::User(self.user.id))
     }
 
     /// The user as one who does something.

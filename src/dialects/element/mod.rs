@@ -12,9 +12,10 @@ use hyper::{Request, Response};
 use rules::directory::Session;
 use rules::identity::Refusal;
 use serde_json::value::RawValue;
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::app::{App, Deed, Effects, Goodbyes, LoginError, SessionChange, TooManyLogins};
+use crate::app::{
+    App, Deed, Effects, Goodbyes, LoginError, LongAnswerPlace, SessionChange, TooManyLogins,
+};
 
 mod admins;
 mod auth;
@@ -36,7 +37,7 @@ use sessions::Wanted;
 /// has it.
 struct LongAnswer {
     bytes: Vec<u8>,
-    _place: OwnedSemaphorePermit,
+    _place: LongAnswerPlace,
 }
 
 impl AsRef<[u8]> for LongAnswer {
@@ -220,7 +221,7 @@ async fn list(
         return Ok(head.into());
     }
     let place = match all {
-        true => Some(app.long_answers.clone().try_acquire_owned().map_err(|_| Error::busy())?),
+        true => Some(app.long_answers.take(caller.payer()).map_err(|_| Error::busy())?),
         false => None,
     };
     let worker = caller.worker();
@@ -338,11 +339,11 @@ mod tests {
                 assert_eq!(text.matches("\"sessionID\"").count(), many);
                 assert!(text.starts_with(r#"{"result":{"sessions":[{"accessGroupList":"#));
                 assert!(text.ends_with(r#"}]},"unusedParameters":{"x":0}}"#));
-                held.truncate(limits::ELEMENT_LONG_ANSWERS_MAX - 2);
+                held.truncate(limits::ELEMENT_LONG_ANSWERS_MAX as usize - 3);
                 held.push(answer);
             }
         }
-        // One place is left; with it taken, the next list has to come again.
+        // Both have more than an equal part; with one more, the next list has to come again.
         held.push(called(&app, &admin, all).await.expect("a place"));
         let busy = called(&app, &admin, all).await.expect_err("no place");
         assert_eq!(failed(&busy, None).status(), StatusCode::SERVICE_UNAVAILABLE);

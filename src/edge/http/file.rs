@@ -331,6 +331,7 @@ impl FileRefusal {
                 }
                 TransferError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
                 TransferError::Full
+                | TransferError::OverShare(_)
                 | TransferError::DiskFull
                 | TransferError::Store(StoreError::NoRoom) => StatusCode::INSUFFICIENT_STORAGE,
                 TransferError::Checksum { .. } => StatusCode::UNPROCESSABLE_ENTITY,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use base::{Clock, OrgId, Protocol, TicketId, UserId};
 use futures_util::{SinkExt, StreamExt};
 use prometheus_client::metrics::counter::Counter;
-use rules::directory::Principal;
+use rules::directory::{Principal, PrincipalId};
 use store::{Durability, Tables, memory::MemoryStore};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -44,7 +44,12 @@ impl HttpService for Echo {
     }
 
     fn lease(&self, network: IpAddr) -> Lease {
-        let pool = Unauthenticated::new(1 << 20, BODY_BYTES_MAX, Counter::default());
+        let pool = Unauthenticated::new(
+            1 << 20,
+            BODY_BYTES_MAX,
+            Counter::default(),
+            &base::pool::Pools::default(),
+        );
         Arc::new(pool).lease(network)
     }
 
@@ -455,8 +460,9 @@ async fn a_stop_answers_what_is_in_flight() {
 fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
     let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
     let dir = dir.to_owned();
-    let config = FilesConfig { dir, sync: false, bytes_max: 10, org_bytes_max: 0 };
-    let files = Files::new(tables, config, Clock::start(None, None));
+    let (bytes_max, total_bytes_max) = (10, 1 << 20);
+    let config = FilesConfig { dir, sync: false, bytes_max, total_bytes_max, org_bytes_max: 0 };
+    let files = Files::new(tables, config, Clock::start(None, None), &Arc::default());
     files.recover().expect("an empty directory");
     let owner = Owner { org: OrgId::from_bytes([1; 12]), thing: None };
     let put = Put {
@@ -471,7 +477,8 @@ fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
         basic_auth: None,
     };
     let ticket = TicketId::from_random([1; 12]);
-    let asker = Asker::new(Principal::User(UserId::from_bytes([1; 12])), || true);
+    let user = UserId::from_bytes([1; 12]);
+    let asker = Asker::new(Principal::User(user), PrincipalId::User(user), || true);
     files.announce(ticket, asker, owner, put, files.clock().now()).expect("room");
     Arc::new(files)
 }

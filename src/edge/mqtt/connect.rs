@@ -271,7 +271,9 @@ pub(super) fn refusal_code(error: &LoginError) -> u8 {
             _ => reason::BAD_LOGIN,
         },
         LoginError::TooMany(_) => reason::CONNECTION_RATE_EXCEEDED,
-        LoginError::Full(_) | LoginError::NoPlace(_) => reason::SERVER_BUSY,
+        LoginError::Full(_) | LoginError::NoPlace(_) | LoginError::NoThing(_) => {
+            reason::SERVER_BUSY
+        }
         LoginError::Store(_) | LoginError::Random(_) => reason::SERVER_UNAVAILABLE,
     }
 }

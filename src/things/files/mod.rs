@@ -9,20 +9,23 @@
 //! store does.
 
 pub mod blobs;
+mod space;
 pub mod ticket;
 pub mod transfer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
+use base::pool::Pools;
 use base::{Clock, FileId, OrgId, ThingId, TicketId, Timestamp, limits};
 use blobs::{Blobs, Incoming};
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use space::{Reserved, Space, room_of};
 use store::{
     Batch, Receipt, StoreError, Table, Tables,
     rows::{decode, encode},
@@ -30,6 +33,8 @@ use store::{
 use subtle::ConstantTimeEq;
 use ticket::{Asker, Purpose, TicketError, Tickets};
 use transfer::TransferError;
+
+use super::Maker;
 
 /// Whose file it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -128,6 +133,9 @@ pub struct FileRecord {
     /// Their SHA-256 in hexadecimal, if it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// Whose share it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maker: Maker,
     /// When it was complete.
     pub upload_date: Timestamp,
     /// Whether other organisations may see it.
@@ -165,6 +173,7 @@ impl FileRecord {
             length: 3,
             crc32: 0,
             sha256: None,
+            maker: None,
             upload_date: Timestamp::default(),
             public: false,
             tags: Vec::new(),
@@ -184,7 +193,9 @@ pub struct FilesConfig {
     pub sync: bool,
     /// Bytes of one file.
     pub bytes_max: u64,
-    /// Bytes of all files of an organisation; 0 is no limit.
+    /// Bytes of all files.
+    pub total_bytes_max: u64,
+    /// Those of an organisation at the most; 0 is no limit.
     pub org_bytes_max: u64,
 }
 
@@ -201,34 +212,23 @@ pub struct Files {
     tickets: Tickets,
     config: FilesConfig,
     clock: Clock,
-    /// Bytes in use, in blocks.
-    used: Mutex<HashMap<OrgId, u64>>,
+    space: Space,
     doomed: Mutex<Vec<Doomed>>,
 }
 
 /// Rows read at once when all files are looked at: some hundred kilobytes.
 const PAGE_ROWS: usize = 1000;
 
-/// The unit of room.
-const BLOCK: u64 = 4096;
-
-/// What a file takes of its organisation's room: whole blocks, and at least one, so that many empty
-/// files are not free.
-const fn room_of(length: u64) -> u64 {
-    let blocks = length.div_ceil(BLOCK);
-    (if blocks == 0 { 1 } else { blocks }).saturating_mul(BLOCK)
-}
-
 impl Files {
     /// The files in these tables. Nothing is touched before [`Files::recover`].
-    pub fn new(tables: Tables, config: FilesConfig, clock: Clock) -> Self {
+    pub fn new(tables: Tables, config: FilesConfig, clock: Clock, pools: &Arc<Pools>) -> Self {
         Self {
+            space: Space::new((config.total_bytes_max, config.org_bytes_max), pools),
+            tickets: Tickets::new(pools),
             clock,
             tables,
             blobs: Blobs::new(config.dir.clone(), config.sync),
-            tickets: Tickets::default(),
             config,
-            used: Mutex::default(),
             doomed: Mutex::default(),
         }
     }
@@ -240,14 +240,15 @@ impl Files {
     /// What the store or the system reports.
     pub fn recover(&self) -> Result<(), TransferError> {
         self.blobs.clear_incoming()?;
-        let (mut known, mut used) = (HashSet::new(), HashMap::new());
+        let mut known = HashSet::new();
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.tables.scan_prefix(Table::Files, &[], after.as_deref(), PAGE_ROWS)?;
             for (row, value) in &page {
                 let record: FileRecord = decode(Table::Files, row, value)?;
                 if let Some(org) = row.first_chunk::<12>() {
-                    *used.entry(OrgId::from_bytes(*org)).or_insert(0) += room_of(record.length);
+                    let payer = (OrgId::from_bytes(*org), record.maker);
+                    self.space.hold(payer, room_of(record.length));
                 }
                 known.insert(record.id);
             }
@@ -256,7 +257,6 @@ impl Files {
                 None => break,
             }
         }
-        *self.used.lock() = used;
         let missing = self.blobs.keep_only(known)?.len();
         if missing > 0 {
             tracing::error!(missing, "files have lost their bytes; they can't be downloaded");
@@ -279,9 +279,9 @@ impl Files {
         &self.blobs
     }
 
-    /// How many transfers are under way, and how many bytes are stored, in blocks.
-    pub fn load(&self) -> (usize, u64) {
-        (self.tickets.moving(), self.used.lock().values().sum())
+    /// How many transfers are under way, and how many bytes are stored or have come, in blocks.
+    pub fn load(&self) -> (u64, u64) {
+        (self.tickets.moving(), self.space.held())
     }
 
     /// Bytes that one file may have.
@@ -289,21 +289,27 @@ impl Files {
         self.config.bytes_max
     }
 
-    /// Bytes that a file with this name may have before the organisation's room is full.
+    /// Bytes that a file with this name may have before the maker's room is full.
     ///
     /// # Errors
-    /// [`TransferError::Full`] if it is so already, [`TransferError::DiskFull`]; what the store reports.
-    pub fn room(&self, owner: Owner, name: &FileName) -> Result<u64, TransferError> {
+    /// [`TransferError::Full`] or [`TransferError::OverShare`] if it is so already,
+    /// [`TransferError::DiskFull`]; what the store reports.
+    pub fn room(&self, owner: Owner, name: &FileName, maker: Maker) -> Result<u64, TransferError> {
         self.check_disk(0)?;
-        if self.config.org_bytes_max == 0 {
-            return Ok(u64::MAX);
-        }
         let freed = self.record(&owner.row(name))?.map_or(0, |record| room_of(record.length));
-        let used = self.used.lock().get(&owner.org).copied().unwrap_or(0).saturating_sub(freed);
-        match self.config.org_bytes_max.saturating_sub(used) / BLOCK {
-            0 => Err(TransferError::Full),
-            blocks => Ok(blocks * BLOCK),
-        }
+        self.space.room((owner.org, maker), freed)
+    }
+
+    /// Room for an upload, which takes none yet.
+    fn reserve(
+        self: &Arc<Self>,
+        owner: Owner,
+        name: &FileName,
+        maker: Maker,
+    ) -> Result<Reserved, TransferError> {
+        let row = owner.row(name);
+        let freed = self.record(&row)?.map_or(0, |record| room_of(record.length));
+        Ok(Reserved::new(self, (owner.org, maker), row, freed))
     }
 
     /// Whether the disk has room for so many bytes.
@@ -347,7 +353,7 @@ impl Files {
     /// Issues the ticket for an upload.
     ///
     /// # Errors
-    /// [`TicketError::TooMany`].
+    /// As [`Tickets::issue`].
     pub fn announce(
         &self,
         id: TicketId,
@@ -362,7 +368,7 @@ impl Files {
     /// Issues the ticket for a download.
     ///
     /// # Errors
-    /// [`TicketError::TooMany`].
+    /// As [`Tickets::issue`].
     pub fn lend(
         &self,
         id: TicketId,
@@ -378,9 +384,9 @@ impl Files {
     fn store(
         &self,
         ticket: TicketId,
-        owner: Owner,
-        put: &Put,
+        (owner, put): (Owner, &Put),
         incoming: &Incoming,
+        mut reserved: Reserved,
         now: Timestamp,
     ) -> Result<Receipt, TransferError> {
         let digests = incoming.digests();
@@ -393,6 +399,7 @@ impl Files {
             length: digests.length,
             crc32: digests.crc32,
             sha256: digests.sha256,
+            maker: reserved.payer().1,
             upload_date: now,
             public: put.public,
             tags: put.tags.clone(),
@@ -403,7 +410,7 @@ impl Files {
         self.tickets.check(ticket)?;
         self.tickets.take(ticket)?;
         let placed = self.blobs.place(incoming).map_err(TransferError::from);
-        let stored = placed.and_then(|()| self.put(owner, &record));
+        let stored = placed.and_then(|()| self.put(owner, &record, &mut reserved));
         if stored.is_err() {
             self.blobs.remove(incoming.id);
             self.tickets.give_back(ticket);
@@ -412,17 +419,15 @@ impl Files {
     }
 
     /// Submits a file's record, in place of the one with its name.
-    fn put(&self, owner: Owner, record: &FileRecord) -> Result<Receipt, TransferError> {
+    fn put(
+        &self,
+        owner: Owner,
+        record: &FileRecord,
+        reserved: &mut Reserved,
+    ) -> Result<Receipt, TransferError> {
         let row = owner.row(&record.name);
         let _changing = self.tables.exclusive(&row);
         let before = self.record(&row)?;
-        let freed = before.as_ref().map_or(0, |before| room_of(before.length));
-        let mut used = self.used.lock();
-        let total = used.entry(owner.org).or_insert(0);
-        let after = total.saturating_sub(freed).saturating_add(room_of(record.length));
-        if self.config.org_bytes_max > 0 && after > self.config.org_bytes_max {
-            return Err(TransferError::Full);
-        }
         let mut batch = Batch::default();
         if let Some(expires) = before.as_ref().and_then(|before| before.expires) {
             batch.delete(Table::FileEnds, end_row(expires, &row));
@@ -431,9 +436,8 @@ impl Files {
             batch.put(Table::FileEnds, end_row(expires, &row), "");
         }
         batch.put(Table::Files, &*row, encode(record));
-        let receipt = self.tables.submit(batch)?;
-        *total = after;
-        drop(used);
+        let submit = || Ok(self.tables.submit(batch)?);
+        let receipt = reserved.store(record, before.as_ref(), submit)?;
         if let Some(before) = before {
             self.doomed.lock().push(Doomed { row, id: before.id });
         }
@@ -466,10 +470,9 @@ impl Files {
         }
         also(&record, &mut batch);
         let receipt = self.tables.submit(batch)?;
-        if let Some(org) = row.first_chunk::<12>()
-            && let Some(used) = self.used.lock().get_mut(&OrgId::from_bytes(*org))
-        {
-            *used = used.saturating_sub(room_of(record.length));
+        if let Some(org) = row.first_chunk::<12>() {
+            let payer = (OrgId::from_bytes(*org), record.maker);
+            self.space.give_back(payer, room_of(record.length));
         }
         self.doomed.lock().push(Doomed { row, id: record.id });
         Ok(Some(receipt))

@@ -7,11 +7,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use base::{FileId, TicketId, Timestamp, limits};
+use base::pool::OverShare;
+use base::{FileId, OrgId, TicketId, Timestamp, limits};
 use bytes::Bytes;
+use rules::directory::PrincipalId;
 use store::StoreError;
 
 use super::blobs::Incoming;
+use super::space::Reserved;
 use super::ticket::{Purpose, TicketError};
 use super::{FileRecord, Files, Owner, Put};
 use crate::random::{NoRandom, random};
@@ -31,9 +34,12 @@ pub enum TransferError {
     /// The upload is larger than a file may be.
     #[error("the file is larger than {0} bytes")]
     TooLarge(u64),
-    /// The organisation has no room.
-    #[error("the files of the organisation take all the room that it has")]
+    /// The organisation has all the room that one may have.
+    #[error("the files of the organisation take all the room that it has (files.org_max_bytes)")]
     Full,
+    /// There is no room, or somebody's share of it is used up.
+    #[error(transparent)]
+    OverShare(#[from] OverShare),
     /// The disk has no room.
     #[error("the server's disk is nearly full; nothing more is stored, only deleted")]
     DiskFull,
@@ -60,6 +66,7 @@ pub enum TransferError {
 struct Move {
     files: Arc<Files>,
     ticket: TicketId,
+    asker: (OrgId, PrincipalId),
 }
 
 impl Move {
@@ -69,14 +76,14 @@ impl Move {
         rest: bool,
         now: Timestamp,
     ) -> Result<Self, TransferError> {
-        files.tickets.begin(ticket, rest, now)?;
-        Ok(Self { files: files.clone(), ticket })
+        let asker = files.tickets.begin(ticket, rest, now)?;
+        Ok(Self { files: files.clone(), ticket, asker })
     }
 }
 
 impl Drop for Move {
     fn drop(&mut self) {
-        self.files.tickets.end(self.ticket, self.files.clock.now());
+        self.files.tickets.end(self.ticket, self.asker, self.files.clock.now());
     }
 }
 
@@ -96,6 +103,8 @@ pub struct Upload {
     /// Here but while a write is under way.
     incoming: Option<Incoming>,
     received: u64,
+    /// The room that it takes.
+    reserved: Reserved,
     /// Bytes for which there was room when it began.
     room: u64,
     /// What is not written yet.
@@ -120,7 +129,9 @@ impl Upload {
             (_, Purpose::Download(_)) => return Err(TransferError::OnlyDownload),
         };
         let moved = Move::begin(files, ticket, false, now)?;
-        let room = files.room(owner, &put.name)?;
+        let maker = Some(moved.asker.1);
+        let room = files.room(owner, &put.name, maker)?;
+        let reserved = files.reserve(owner, &put.name, maker)?;
         check_size(files, room, length.unwrap_or(0))?;
         files.check_disk(length.unwrap_or(0))?;
         let id = FileId::from_bytes(random()?);
@@ -132,6 +143,7 @@ impl Upload {
             put,
             incoming: Some(incoming),
             received: 0,
+            reserved,
             room,
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -165,6 +177,7 @@ impl Upload {
             return Err(TransferError::Disk(io::Error::other(broken)));
         };
         self.moved.files.tickets.check(self.moved.ticket)?;
+        self.reserved.grow(self.received)?;
         let bytes = std::mem::take(&mut self.waiting);
         self.moved.files.take_disk(std::mem::take(&mut self.waiting_bytes))?;
         let written = offload(move || {
@@ -183,10 +196,12 @@ impl Upload {
     /// was faster.
     pub async fn finish(mut self, now: Timestamp) -> Result<Stored, TransferError> {
         self.flush().await?;
-        let Self { moved, owner, put, incoming, .. } = self;
+        let Self { moved, owner, put, incoming, reserved, .. } = self;
         let stored = Stored { owner, put: put.clone() };
         let receipt = offload(move || match incoming {
-            Some(incoming) => moved.files.store(moved.ticket, owner, &put, &incoming, now),
+            Some(incoming) => {
+                moved.files.store(moved.ticket, (owner, &put), &incoming, reserved, now)
+            }
             None => Err(TicketError::Unknown.into()),
         });
         receipt.await?.await?;
@@ -301,8 +316,10 @@ mod tests {
 
     fn files(dir: PathBuf) -> Arc<Files> {
         let tables = Tables::new(Arc::new(MemoryStore::default()), Durability::Os);
-        let config = FilesConfig { dir, sync: false, bytes_max: 1 << 30, org_bytes_max: 0 };
-        Arc::new(Files::new(tables, config, Clock::start(Some(Arc::new(NOW)), None)))
+        let (bytes_max, total_bytes_max) = (1 << 30, 1 << 30);
+        let config = FilesConfig { dir, sync: false, bytes_max, total_bytes_max, org_bytes_max: 0 };
+        let clock = Clock::start(Some(Arc::new(NOW)), None);
+        Arc::new(Files::new(tables, config, clock, &Arc::default()))
     }
 
     #[tokio::test]
@@ -323,7 +340,7 @@ mod tests {
         };
         let (ticket, asker) = (TicketId::from_random([1; 12]), UserId::from_bytes([2; 12]));
         let owner = Owner { org: OrgId::from_bytes([3; 12]), thing: None };
-        let asker = Asker::new(Principal::User(asker), || true);
+        let asker = Asker::new(Principal::User(asker), PrincipalId::User(asker), || true);
         files.announce(ticket, asker, owner, put, NOW).expect("room");
         let mut upload = Upload::begin(&files, ticket, None, NOW).await.expect("valid");
         for _ in 0..limits::FILE_WRITE_BYTES / 2 {
@@ -332,5 +349,6 @@ mod tests {
             assert!(taken <= limits::FILE_WRITE_BYTES, "{taken}");
         }
         upload.finish(NOW).await.expect("stored");
+        assert_eq!(files.load(), (0, limits::FILE_WRITE_BYTES as u64 / 2));
     }
 }

@@ -4,14 +4,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use base::{MailId, limits};
+use base::pool::{Pool, Pools};
+use base::shares::Shares;
+use base::{MailId, OrgId, limits};
 use parking_lot::Mutex;
+use rules::directory::PrincipalId;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::State;
 use super::mail::Outcome;
+use super::{SendError, State};
 
 /// The outcome of a mail, for its sender.
 #[derive(Clone, Debug)]
@@ -33,19 +36,26 @@ pub enum Answer {
 }
 
 /// All who wait.
-#[derive(Default)]
 pub(super) struct Callers {
-    by_mail: HashMap<MailId, SmallVec<[Caller; 1]>>,
+    by_mail: HashMap<MailId, SmallVec<[Waits; 1]>>,
     by_session: HashMap<u64, BTreeSet<(MailId, u64)>>,
-    count: usize,
+    shares: Shares<PrincipalId>,
     next: u64,
     stopped: bool,
 }
 
+/// Who wants to wait.
+#[derive(Clone, Copy)]
+pub(super) struct Caller {
+    pub session: u64,
+    /// Whose share it is.
+    pub payer: (OrgId, PrincipalId),
+}
+
 /// One who waits.
-struct Caller {
+struct Waits {
     number: u64,
-    session: u64,
+    caller: Caller,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -59,41 +69,61 @@ pub struct Waiter {
 }
 
 impl Callers {
+    /// Nobody.
+    pub(super) fn new(pools: &Arc<Pools>) -> Self {
+        Self {
+            by_mail: HashMap::new(),
+            by_session: HashMap::new(),
+            shares: Shares::new(Pool::Callers, limits::WAITING_CALLS_MAX, pools),
+            next: 0,
+            stopped: false,
+        }
+    }
+
     /// Whether one more may wait.
-    pub(super) const fn has_room(&self) -> bool {
-        self.count < limits::WAITING_CALLS_MAX && !self.stopped
+    ///
+    /// # Errors
+    /// There is no room, or the server stops.
+    pub(super) fn check(&mut self, caller: Caller) -> Result<(), SendError> {
+        if self.stopped {
+            return Err(SendError::Busy);
+        }
+        let (org, principal) = caller.payer;
+        self.shares.take(org, principal, 1)?;
+        self.shares.give_back(org, principal, 1);
+        Ok(())
     }
 
     /// How many wait.
-    pub(super) const fn len(&self) -> usize {
-        self.count
+    pub(super) const fn len(&self) -> u64 {
+        self.shares.held()
     }
 
     /// Adds one who waits for a mail until the deadline.
     pub(super) fn add(
         &mut self,
         mail: MailId,
-        session: u64,
+        caller: Caller,
         deadline: Instant,
         state: Arc<Mutex<State>>,
     ) -> Waiter {
         let (sender, answer) = oneshot::channel();
         let number = self.next;
         self.next += 1;
-        self.count += 1;
-        let caller = Caller { number, session, answer: sender };
-        self.by_mail.entry(mail).or_default().push(caller);
-        self.by_session.entry(session).or_default().insert((mail, number));
+        self.shares.hold(caller.payer.0, caller.payer.1, 1);
+        self.by_session.entry(caller.session).or_default().insert((mail, number));
+        let waits = Waits { number, caller, answer: sender };
+        self.by_mail.entry(mail).or_default().push(waits);
         Waiter { mail, number, deadline, answer, state }
     }
 
     /// Takes out all who wait for a mail; the outcome is to be sent to them.
     pub(super) fn take(&mut self, mail: MailId) -> Released {
-        let callers = self.by_mail.remove(&mail).unwrap_or_default();
-        for caller in &callers {
-            self.forget(mail, caller.session, caller.number);
+        let all = self.by_mail.remove(&mail).unwrap_or_default();
+        for waits in &all {
+            self.forget(mail, waits);
         }
-        Released(callers)
+        Released(all)
     }
 
     /// Ends the waiting of all who called from a session that has no connection any more.
@@ -112,21 +142,22 @@ impl Callers {
     }
 
     fn remove(&mut self, mail: MailId, number: u64, answer: Answer) {
-        let Some(callers) = self.by_mail.get_mut(&mail) else { return };
-        let Some(index) = callers.iter().position(|caller| caller.number == number) else { return };
-        let caller = callers.swap_remove(index);
-        if callers.is_empty() {
+        let Some(all) = self.by_mail.get_mut(&mail) else { return };
+        let Some(index) = all.iter().position(|waits| waits.number == number) else { return };
+        let waits = all.swap_remove(index);
+        if all.is_empty() {
             self.by_mail.remove(&mail);
         }
-        self.forget(mail, caller.session, number);
+        self.forget(mail, &waits);
         // Who does not listen any more needs no answer.
-        let _ = caller.answer.send(answer);
+        let _ = waits.answer.send(answer);
     }
 
-    fn forget(&mut self, mail: MailId, session: u64, number: u64) {
-        self.count -= 1;
+    fn forget(&mut self, mail: MailId, waits: &Waits) {
+        let Caller { session, payer } = waits.caller;
+        self.shares.give_back(payer.0, payer.1, 1);
         if let Some(calls) = self.by_session.get_mut(&session) {
-            calls.remove(&(mail, number));
+            calls.remove(&(mail, waits.number));
             if calls.is_empty() {
                 self.by_session.remove(&session);
             }
@@ -136,7 +167,7 @@ impl Callers {
 
 /// Callers that wait no more and are to get the reason.
 #[must_use]
-pub(super) struct Released(SmallVec<[Caller; 1]>);
+pub(super) struct Released(SmallVec<[Waits; 1]>);
 
 impl Released {
     /// Whether there is nobody.
@@ -146,9 +177,9 @@ impl Released {
 
     /// Sends it to them.
     pub(super) fn send(self, answer: &Answer) {
-        for caller in self.0 {
+        for waits in self.0 {
             // Who does not listen any more needs no answer.
-            let _ = caller.answer.send(answer.clone());
+            let _ = waits.answer.send(answer.clone());
         }
     }
 }

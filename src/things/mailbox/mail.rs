@@ -6,6 +6,11 @@ use base::{MailId, OrgId, ThingId, ThingKey, Timestamp, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::things::{Maker, Payer};
+
+/// Steps of a mail's history that are kept in any case.
+const HISTORY_MIN: usize = 3;
+
 /// The command of a mail that was made by `method.exec`.
 pub const METHOD_EXEC: &str = "method.exec";
 
@@ -90,6 +95,9 @@ pub struct Message {
     pub params: Option<Box<RawValue>>,
     /// Who sent it: an e-mail address or a thing's key.
     pub from: String,
+    /// Whose share it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Maker,
     /// When.
     pub created: Timestamp,
     /// When it expires; none: it waits until it is done.
@@ -98,6 +106,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// Whose share it is.
+    pub const fn payer(&self) -> Payer {
+        (self.org, self.sender)
+    }
+
     /// Bytes that it takes, roughly.
     pub fn bytes(&self) -> usize {
         let params = self.params.as_ref().map_or(0, |params| params.get().len());
@@ -191,9 +204,11 @@ impl Mail {
         self.history.last().map_or(Status::New, |step| step.status)
     }
 
-    /// Notes what it became. Of a long history, the beginning is kept and the end.
-    pub fn step(&mut self, status: Status, ts: Timestamp, msg: Option<String>) {
-        if self.history.len() >= limits::MAIL_HISTORY_MAX {
+    /// Notes what it became. Of a long history, or where there is no `room` for one, the beginning
+    /// is kept and the end.
+    pub fn step(&mut self, status: Status, ts: Timestamp, msg: Option<String>, room: bool) {
+        let most = if room { limits::MAIL_HISTORY_MAX } else { HISTORY_MIN };
+        if self.history.len() >= most {
             self.history.remove(1);
         }
         self.history.push(Step { status, ts, msg });
@@ -220,7 +235,7 @@ impl Mail {
         let mut mail = Self { message: Arc::new(message), history, outcome: outcome.map(Arc::new) };
         if mail.status() == Status::InFlight {
             let ts = mail.history.last().map_or(mail.message.created, |step| step.ts);
-            mail.step(Status::New, ts, None);
+            mail.step(Status::New, ts, None, true);
         }
         Ok(mail)
     }

@@ -2,16 +2,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::UserId;
+use base::pool::{Pool, Whose};
 use proptest::prelude::*;
 use store::{Durability, memory::MemoryStore};
 
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
-const CONFIG: MailboxConfig = MailboxConfig { waiting_max: 4, keep_s: 60 };
+const CONFIG: MailboxConfig = MailboxConfig { waiting_max: 4, keep_s: 60, bytes_max: 64 << 20 };
 
 fn thing(number: u8) -> ThingId {
     ThingId::from_bytes([number; 12])
+}
+
+fn user(number: u8) -> PrincipalId {
+    PrincipalId::User(UserId::from_bytes([number; 12]))
 }
 
 fn new(number: u8, method: &str, ttl_s: Option<u64>) -> NewMessage {
@@ -23,6 +29,7 @@ fn new(number: u8, method: &str, ttl_s: Option<u64>) -> NewMessage {
         method: Some(method.to_owned()),
         params: None,
         from: "operator@basicorg.example".to_owned(),
+        sender: user(1),
         expires: ttl_s.map(|ttl_s| NOW.plus_seconds(ttl_s)),
         singleton: false,
         wait: None,
@@ -39,7 +46,7 @@ async fn reopened(tables: &Tables) -> Mailbox {
     let mut batch = Batch::default();
     batch.put(Table::Meta, "all before it is committed", "");
     tables.submit(batch).expect("room").await.expect("committed");
-    let mailbox = Mailbox::new(tables.clone(), CONFIG);
+    let mailbox = Mailbox::new(tables.clone(), CONFIG, &Arc::default());
     mailbox.load().expect("read");
     mailbox
 }
@@ -47,7 +54,7 @@ async fn reopened(tables: &Tables) -> Mailbox {
 #[tokio::test]
 async fn ids_of_one_millisecond_are_in_order_whatever_chance_says() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, CONFIG);
+    let mailbox = Mailbox::new(tables, CONFIG, &Arc::default());
     let mut last = None;
     for random in [[0xff; 6], [0; 6], [7; 6]] {
         let sent = mailbox.send(new(1, "m", None), random, 0, NOW).expect("room");
@@ -62,7 +69,7 @@ async fn ids_of_one_millisecond_are_in_order_whatever_chance_says() {
 #[tokio::test]
 async fn a_full_mailbox_is_one_thing_s_own() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, CONFIG);
+    let mailbox = Mailbox::new(tables, CONFIG, &Arc::default());
     for _ in 0..CONFIG.waiting_max {
         mailbox.send(new(1, "m", None), [0; 6], 0, NOW).expect("room");
     }
@@ -72,26 +79,55 @@ async fn a_full_mailbox_is_one_thing_s_own() {
 }
 
 #[tokio::test]
-async fn an_organisation_leaves_room_for_the_others() {
+async fn organisations_and_principals_leave_room_for_others() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, MailboxConfig { waiting_max: usize::MAX, ..CONFIG });
+    let config = MailboxConfig { waiting_max: usize::MAX, ..CONFIG };
+    let pools = Arc::<Pools>::default();
+    let mailbox = Mailbox::new(tables, config, &pools);
     let large = || serde_json::value::to_raw_value(&"x".repeat(1 << 20)).expect("JSON");
-    let new = |org| NewMessage { org, params: Some(large()), ..new(1, "m", None) };
+    let new = |org, sender| NewMessage {
+        org,
+        sender: user(sender),
+        params: Some(large()),
+        ..new(1, "m", None)
+    };
     let [one, other] = [1, 2].map(|number| OrgId::from_bytes([number; 12]));
-    let mut last = None;
-    while let Ok(sent) = mailbox.send(new(one), [0; 6], 0, NOW) {
-        last = Some(sent.message.id);
+    let mut sent = Vec::new();
+    let refused = loop {
+        match mailbox.send(new(one, 1), [0; 6], 0, NOW) {
+            Ok(mail) => sent.push(mail.message.id),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, SendError::OverShare(over) if over.whose == Whose::Principal));
+    assert!(mailbox.counts().0 > 48, "alone it may have nearly all");
+    let others = [(one, 2), (other, 1)];
+    for (org, sender) in others {
+        sent.push(mailbox.send(new(org, sender), [0; 6], 0, NOW).expect("room").message.id);
     }
-    assert!(mailbox.counts().0 <= limits::ORG_MAILS_BYTES_MAX >> 20);
-    mailbox.send(new(other), [0; 6], 0, NOW).expect("room for another organisation");
-    drop(mailbox.purge(last.expect("some"), NOW).expect("stored"));
-    mailbox.send(new(one), [0; 6], 0, NOW).expect("room again");
+    for _ in others {
+        drop(mailbox.purge(sent.remove(0), NOW).expect("stored"));
+    }
+    sent.push(mailbox.send(new(one, 1), [0; 6], 0, NOW).expect("room again").message.id);
+    // Without room what a thing says of its work is dropped, and nothing grows.
+    while mailbox.send(new(one, 1), [0; 6], 0, NOW).is_ok() {}
+    let used = || pools.usage(Pool::MailBytes).used();
+    let mut last = None;
+    for _ in 0..limits::MAIL_HISTORY_MAX {
+        let long = Some("x".repeat(limits::MAIL_TEXT_BYTES_MAX * 1024));
+        drop(mailbox.update(sent[0], long, NOW).expect("stored").expect("it waits"));
+        last = last.max(Some(used()));
+    }
+    assert!(last.is_some_and(|last| last <= config.bytes_max), "{last:?}");
+    let (purged, _) = mailbox.purge_thing(thing(1), NOW).expect("stored");
+    assert!(purged > 48);
+    assert_eq!(used(), 0);
 }
 
 #[tokio::test]
 async fn a_caller_is_told_when_the_answer_is_durable_and_only_once() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, CONFIG);
+    let mailbox = Mailbox::new(tables, CONFIG, &Arc::default());
     let waiting = |singleton| NewMessage {
         singleton,
         wait: Some(Duration::from_secs(300)),
@@ -115,7 +151,7 @@ async fn a_caller_is_told_when_the_answer_is_durable_and_only_once() {
 #[tokio::test]
 async fn a_singleton_is_sent_again_when_the_time_of_the_first_is_over() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, CONFIG);
+    let mailbox = Mailbox::new(tables, CONFIG, &Arc::default());
     let singleton = |ttl_s, now| {
         mailbox.send(NewMessage { singleton: true, ..new(1, "m", ttl_s) }, [0; 6], 0, now)
     };
@@ -130,7 +166,7 @@ async fn a_singleton_is_sent_again_when_the_time_of_the_first_is_over() {
 #[tokio::test]
 async fn who_stops_listening_is_forgotten() {
     let (tables, _) = tables();
-    let mailbox = Mailbox::new(tables, CONFIG);
+    let mailbox = Mailbox::new(tables, CONFIG, &Arc::default());
     let waiting = |wait| NewMessage { wait: Some(wait), ..new(1, "m", None) };
     let sent = mailbox.send(waiting(Duration::from_secs(300)), [0; 6], 7, NOW).expect("room");
     mailbox.hang_up(8);
@@ -155,7 +191,7 @@ async fn who_stops_listening_is_forgotten() {
 #[tokio::test]
 async fn what_is_forgotten_leaves_no_row() {
     let (tables, store) = tables();
-    let mailbox = Mailbox::new(tables.clone(), CONFIG);
+    let mailbox = Mailbox::new(tables.clone(), CONFIG, &Arc::default());
     let mut receipts = Vec::new();
     for number in 0..3 {
         let sent = mailbox.send(new(number, "m", Some(1)), [number; 6], 0, NOW).expect("room");
@@ -238,7 +274,7 @@ impl Models {
 
 async fn check_deeds(deeds: Vec<Deed>) {
     let (tables, _) = tables();
-    let mut mailbox = Mailbox::new(tables.clone(), CONFIG);
+    let mut mailbox = Mailbox::new(tables.clone(), CONFIG, &Arc::default());
     let (mut models, mut now) = (Models::default(), NOW);
     for deed in deeds {
         match deed {
@@ -368,7 +404,7 @@ async fn check_deeds(deeds: Vec<Deed>) {
         drop(mailbox.purge_thing(thing(number), now).expect("stored").1);
     }
     let state = mailbox.state.lock();
-    assert_eq!((state.waiting.len(), state.waiting.bytes()), (0, 0));
+    assert_eq!((state.waiting.len(), state.waiting.shares.held()), (0, 0));
     assert_eq!(format!("{:?}", state.waiting.due(Timestamp::from_millis(i64::MAX)).next()), "None");
 }
 

@@ -4,13 +4,16 @@
 //! comes first: nothing here changes a mail before its record is submitted.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use base::{MailId, OrgId, ThingId, Timestamp};
+use base::pool::{OverShare, Pool, Pools};
+use base::shares::Shares;
+use base::{MailId, ThingId, Timestamp};
 
-use super::mail::{Mail, Message, Status};
+use super::mail::{Mail, Message, Status, Step};
+use crate::things::Maker;
 
 /// All mails that are not done.
-#[derive(Default, Debug)]
 pub(super) struct Waiting {
     mails: HashMap<MailId, Waits>,
     boxes: HashMap<ThingId, Mailbox>,
@@ -20,9 +23,8 @@ pub(super) struct Waiting {
     due: BTreeSet<(Timestamp, MailId)>,
     /// The newest id so far.
     last: [u8; 12],
-    bytes: usize,
-    /// Bytes of what was sent to each organisation's things.
-    org_bytes: HashMap<OrgId, usize>,
+    /// Their bytes, by who sent them.
+    pub(super) shares: Shares<Maker>,
 }
 
 /// A mail, and the session that has it in flight.
@@ -41,6 +43,18 @@ struct Mailbox {
 }
 
 impl Waiting {
+    /// None, and room for so many bytes.
+    pub(super) fn new(bytes_max: u64, pools: &Arc<Pools>) -> Self {
+        Self {
+            mails: HashMap::new(),
+            boxes: HashMap::new(),
+            in_flight: HashMap::new(),
+            due: BTreeSet::new(),
+            last: [0; 12],
+            shares: Shares::new(Pool::MailBytes, bytes_max, pools),
+        }
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.mails.len()
@@ -51,14 +65,22 @@ impl Waiting {
         self.boxes.get(&thing).map_or(0, |mailbox| mailbox.all.len())
     }
 
-    /// Bytes of all of them, roughly.
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether there is room for a mail that is to be made.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn check(&mut self, mail: &Mail) -> Result<(), OverShare> {
+        let ((org, sender), bytes) = (mail.message.payer(), mail.bytes() as u64);
+        self.shares.take(org, sender, bytes)?;
+        self.shares.give_back(org, sender, bytes);
+        Ok(())
     }
 
-    /// Bytes of what was sent to an organisation's things and waits there.
-    pub(super) fn org_bytes(&self, org: OrgId) -> usize {
-        self.org_bytes.get(&org).copied().unwrap_or(0)
+    /// Whether there is room for one more step of a mail with so many bytes of text.
+    pub(super) fn has_room(&self, mail: &Mail, text: usize) -> bool {
+        let (org, sender) = mail.message.payer();
+        let bytes = size_of::<Step>() + text;
+        self.shares.has_room(org, sender, bytes as u64).is_ok()
     }
 
     /// The id of the next mail: the time, then random bits, but always behind the last one, so that
@@ -112,8 +134,8 @@ impl Waiting {
     pub(super) fn insert(&mut self, mail: Mail) {
         let (id, message) = (mail.id(), mail.message.clone());
         self.last = self.last.max(*id.as_bytes());
-        self.bytes += mail.bytes();
-        *self.org_bytes.entry(message.org).or_insert(0) += message.bytes();
+        let (org, sender) = message.payer();
+        self.shares.hold(org, sender, mail.bytes() as u64);
         let mailbox = self.boxes.entry(message.thing).or_default();
         mailbox.all.insert(id);
         if mail.status() == Status::New {
@@ -154,9 +176,7 @@ impl Waiting {
         if !mailbox.new.remove(&id) {
             return None;
         }
-        let before = waits.mail.bytes();
-        waits.mail.step(Status::InFlight, now, None);
-        self.bytes = self.bytes + waits.mail.bytes() - before;
+        step(&mut self.shares, &mut waits.mail, Status::InFlight, now);
         waits.holder = Some(session);
         self.in_flight.entry(session).or_default().insert(id);
         Some(waits.mail.clone())
@@ -176,9 +196,7 @@ impl Waiting {
         for id in &ids {
             self.let_go(*id);
             let Some(waits) = self.mails.get_mut(id) else { continue };
-            let before = waits.mail.bytes();
-            waits.mail.step(Status::New, now, None);
-            self.bytes = self.bytes + waits.mail.bytes() - before;
+            step(&mut self.shares, &mut waits.mail, Status::New, now);
             if let Some(mailbox) = self.boxes.get_mut(&waits.mail.message.thing) {
                 mailbox.new.insert(*id);
             }
@@ -191,7 +209,9 @@ impl Waiting {
         let id = mail.id();
         self.let_go(id);
         if let Some(waits) = self.mails.get_mut(&id) {
-            self.bytes = self.bytes + mail.bytes() - waits.mail.bytes();
+            let (org, sender) = mail.message.payer();
+            self.shares.give_back(org, sender, waits.mail.bytes() as u64);
+            self.shares.hold(org, sender, mail.bytes() as u64);
             waits.mail = mail;
         }
     }
@@ -201,10 +221,8 @@ impl Waiting {
         self.let_go(id);
         let Some(Waits { mail, .. }) = self.mails.remove(&id) else { return };
         let message = &mail.message;
-        self.bytes -= mail.bytes();
-        if let Some(bytes) = self.org_bytes.get_mut(&mail.message.org) {
-            *bytes = bytes.saturating_sub(mail.message.bytes());
-        }
+        let (org, sender) = message.payer();
+        self.shares.give_back(org, sender, mail.bytes() as u64);
         if let Some(expires) = message.expires {
             self.due.remove(&(expires, id));
         }
@@ -236,4 +254,13 @@ impl Waiting {
             }
         }
     }
+}
+
+/// Notes what a mail became, and what it takes then.
+fn step(shares: &mut Shares<Maker>, mail: &mut Mail, status: Status, now: Timestamp) {
+    let (org, sender) = mail.message.payer();
+    let room = shares.has_room(org, sender, size_of::<Step>() as u64).is_ok();
+    shares.give_back(org, sender, mail.bytes() as u64);
+    mail.step(status, now, None, room);
+    shares.hold(org, sender, mail.bytes() as u64);
 }

@@ -1,5 +1,6 @@
 //! Changes of things. A lock for each thing makes reading, checking and writing it one step.
 
+use base::pool::OverShare;
 use base::{OrgId, ThingId, ThingKey, limits};
 use store::{Batch, Receipt, StoreError};
 
@@ -19,16 +20,39 @@ pub enum ThingConflict {
         /// The identifier.
         value: String,
     },
+    /// There are as many things as there may be.
+    #[error(transparent)]
+    Full(#[from] OverShare),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why a thing is not added.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdded {
+    /// There are as many as there may be.
+    #[error(transparent)]
+    Full(#[from] OverShare),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<NotAdded> for ThingConflict {
+    fn from(error: NotAdded) -> Self {
+        match error {
+            NotAdded::Full(over) => Self::Full(over),
+            NotAdded::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl Things {
     /// Makes a thing.
     ///
     /// # Errors
-    /// Its key or one of its identifiers is taken, or the store failed.
+    /// Its key or one of its identifiers is taken, there is no room for it, or the store failed.
     pub fn create(&self, thing: &Thing) -> Result<Receipt, ThingConflict> {
         let _lock = self.lock(thing.org, &thing.key);
         if self.get(thing.org, &thing.key)?.is_some() {
@@ -85,13 +109,7 @@ impl Things {
         let mut batch = Batch::default();
         also(&thing, &mut batch);
         self.delete(&mut batch, &thing);
-        let mut receipt = match self.tables.submit(batch) {
-            Ok(receipt) => receipt,
-            Err(error) => {
-                *self.counts.lock().entry(org).or_insert(0) += 1;
-                return Err(error);
-            }
-        };
+        let mut receipt = self.tally.remove(thing.payer(), 1, &self.tables, batch)?;
         // One lock at a time: that of a child may be this one.
         drop(lock);
         // The thing is gone, so this must not fail any more: its sessions have to end. A child that
@@ -118,8 +136,10 @@ impl Things {
         match self.change(org, key, free) {
             Ok(changed) => Ok(changed.map(|(_, receipt)| receipt)),
             Err(ThingConflict::Store(error)) => Err(error),
-            // It claims no identifier.
-            Err(ThingConflict::Key | ThingConflict::Alias { .. }) => Ok(None),
+            // It claims no identifier, and was there before.
+            Err(ThingConflict::Key | ThingConflict::Alias { .. } | ThingConflict::Full(_)) => {
+                Ok(None)
+            }
         }
     }
 
@@ -146,24 +166,20 @@ impl Things {
         Ok(self.submit(batch, thing, before)?)
     }
 
-    /// Submits the batch of a thing, to which [`Things::put`] has added it. One that is
-    /// new is not counted if that fails.
+    /// Submits the batch of a thing, to which [`Things::put`] has added it.
     ///
     /// # Errors
-    /// The store takes no more changes.
+    /// It is new and there is no room for it, or the store takes no more changes.
     pub(super) fn submit(
         &self,
         batch: Batch,
         thing: &Thing,
         before: Option<&Thing>,
-    ) -> Result<Receipt, StoreError> {
-        self.tables.submit(batch).inspect_err(|_| {
-            if before.is_none()
-                && let Some(count) = self.counts.lock().get_mut(&thing.org)
-            {
-                *count = count.saturating_sub(1);
-            }
-        })
+    ) -> Result<Receipt, NotAdded> {
+        if before.is_some() {
+            return Ok(self.tables.submit(batch)?);
+        }
+        Ok(self.tally.take(thing.payer(), 1)?.submit(&self.tables, batch)?)
     }
 }
 

@@ -2,10 +2,11 @@
 //! "auto-registration").
 
 use base::{ThingId, ThingKey, Timestamp, limits};
+use rules::directory::PrincipalId;
 use rules::identity::model::Application;
-use store::{Batch, Receipt, StoreError};
+use store::{Batch, Receipt};
 
-use super::{Thing, Things};
+use super::{NotAdded, Thing, Things};
 
 impl Things {
     /// The thing with this key, for a device that logs in with the application's token. When it is
@@ -13,6 +14,9 @@ impl Things {
     /// and the token registers none.
     ///
     /// `fresh_id` is the id of the thing, should it register now.
+    ///
+    /// # Errors
+    /// It would register, and there is no room for it; or the store failed.
     pub fn log_in(
         &self,
         application: &Application,
@@ -20,7 +24,7 @@ impl Things {
         app_id: &str,
         now: Timestamp,
         fresh_id: ThingId,
-    ) -> Result<Option<(Thing, Receipt)>, StoreError> {
+    ) -> Result<Option<(Thing, Receipt)>, NotAdded> {
         let app_id = shortened(app_id, limits::APP_ID_BYTES_MAX);
         let _lock = self.lock(application.org, &key);
         let before = self.get(application.org, &key)?;
@@ -39,7 +43,7 @@ impl Things {
             self.put(&mut batch, &thing, before.as_ref());
             receipt = match (self.submit(batch, &thing, before.as_ref()), before) {
                 // It gets in all the same, and is known by its application's old id.
-                (Err(error), Some(before)) if error.is_temporary() => {
+                (Err(NotAdded::Store(error)), Some(before)) if error.is_temporary() => {
                     thing = before;
                     Receipt::nothing()
                 }
@@ -64,6 +68,7 @@ fn new_thing(application: &Application, key: ThingKey, now: Timestamp, id: Thing
         def: application.auto_register_def,
         tags: application.auto_register_tags.clone(),
         sec_tags: application.auto_register_sec_tags.clone(),
+        maker: Some(PrincipalId::Application(application.id)),
         ..Thing::new(id, application.org, key, "AUTOREG", now)
     }
 }
@@ -83,7 +88,8 @@ mod tests {
         let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
         let (app, _) = app::tests::demo();
         let application = app.identity().application_by_token("demo-token-basicorg");
-        (Things::open(tables).expect("empty"), application.expect("of the demo"))
+        let things = Things::open(tables, 1, &Arc::default()).expect("empty");
+        (things, application.expect("of the demo"))
     }
 
     fn id(number: u8) -> ThingId {
@@ -115,6 +121,20 @@ mod tests {
         let (third, _) = login(3);
         assert_eq!(third, first);
         assert_eq!(things.by_id(first.org, id(1)).expect("read"), Some(first));
+    }
+
+    #[test]
+    fn above_the_share_none_registers_and_known_ones_come_in() {
+        let (things, application) = demo();
+        let login = |key: &str| {
+            let key = ThingKey::parse(key).expect("a key");
+            things.log_in(&application, key, "app", NOW, id(1)).map(drop)
+        };
+        login("mower-1").expect("room");
+        assert!(matches!(login("mower-2"), Err(NotAdded::Full(_))));
+        login("mower-1").expect("it is there");
+        drop(things.remove(application.org, &key(), |_, _| ()).expect("stored").expect("there"));
+        login("mower-2").expect("room again");
     }
 
     #[test]

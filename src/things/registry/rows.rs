@@ -1,15 +1,16 @@
 //! Things in the store: by key, by id, in pages.
 
-use std::collections::HashMap;
 use std::ops::Bound;
 
 use base::{OrgId, ThingDefId, ThingId, ThingKey};
+use serde::Deserialize;
 use store::{
     Batch, Row, Store, StoreError, Table,
     rows::{decode, encode, for_each_row},
 };
 
 use super::{Alias, Thing, Things};
+use crate::things::{Maker, Payer};
 
 /// Rows read at once on the way to a page: a few hundred kilobytes.
 const SKIP_ROWS: usize = 1000;
@@ -32,6 +33,12 @@ impl Things {
     /// Whether there is a thing with this id in the organisation.
     pub fn has(&self, org: OrgId, id: ThingId) -> Result<bool, StoreError> {
         Ok(self.tables.read(Table::ThingIds, &id_row(org, id))?.is_some())
+    }
+
+    /// Whose share the series of a thing are, or, without one, those of the organisation.
+    pub fn payer(&self, org: OrgId, thing: Option<ThingId>) -> Result<Payer, StoreError> {
+        let thing = thing.map(|id| self.by_id(org, id)).transpose()?.flatten();
+        Ok(thing.map_or((org, None), |thing| thing.payer()))
     }
 
     /// The thing with this identifier in the organisation.
@@ -108,23 +115,29 @@ impl Things {
         self.tables.scan(Table::Things, from, to, limit)
     }
 
-    /// How many things the organisation has. Counted when the program starts and with every
-    /// registration; it does not touch the disk.
+    /// How many things the organisation has. It does not touch the disk.
     pub fn count(&self, org: OrgId) -> u64 {
-        self.counts.lock().get(&org).copied().unwrap_or(0)
+        self.tally.of(org)
     }
 }
 
-/// Counts the things of every organisation, once, by reading the index of ids.
-pub(super) fn count_all(store: &dyn Store) -> Result<HashMap<OrgId, u64>, StoreError> {
-    let mut counts = HashMap::new();
-    for_each_row(store, Table::ThingIds, |(row, _)| {
-        if let Some(org) = row.first_chunk::<12>() {
-            *counts.entry(OrgId::from_bytes(*org)).or_insert(0) += 1;
-        }
+/// Says of every thing whose share it is.
+pub(super) fn for_each_payer(
+    store: &dyn Store,
+    visit: &mut dyn FnMut(Payer),
+) -> Result<(), StoreError> {
+    /// As far as is needed.
+    #[derive(Deserialize)]
+    struct Whose {
+        org: OrgId,
+        #[serde(default)]
+        maker: Maker,
+    }
+    for_each_row(store, Table::Things, |(key, value)| {
+        let Whose { org, maker } = decode(Table::Things, key, value)?;
+        visit((org, maker));
         Ok(())
-    })?;
-    Ok(counts)
+    })
 }
 
 /// Changes of things. Who changes one holds `Things::lock` from its reading on.
@@ -138,8 +151,6 @@ impl Things {
     pub(super) fn put(&self, batch: &mut Batch, thing: &Thing, before: Option<&Thing>) {
         if let Some(before) = before {
             delete_indexes(batch, before);
-        } else {
-            *self.counts.lock().entry(thing.org).or_insert(0) += 1;
         }
         let key = thing.key.as_str().as_bytes();
         batch.put(Table::Things, thing_row(thing.org, key), encode(thing));
@@ -160,9 +171,6 @@ impl Things {
         delete_indexes(batch, thing);
         batch.delete(Table::Seen, *thing.id.as_bytes());
         batch.delete(Table::Things, thing_row(thing.org, thing.key.as_str().as_bytes()));
-        if let Some(count) = self.counts.lock().get_mut(&thing.org) {
-            *count = count.saturating_sub(1);
-        }
     }
 }
 
@@ -201,16 +209,18 @@ fn id_row(org: OrgId, id: ThingId) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use store::{Durability, Tables};
 
     use super::super::tests::{NOW, things};
     use super::*;
 
-    #[test]
-    fn things_are_read_by_key_by_id_and_in_pages_of_their_organisation() {
+    #[tokio::test]
+    async fn things_are_read_by_key_by_id_and_in_pages_of_their_organisation() {
         let (things, store) = things();
         let (one, other) = (OrgId::from_bytes([1; 12]), OrgId::from_bytes([2; 12]));
-        let mut batch = Batch::default();
+        let mut receipts = Vec::new();
         for number in 0..7_u8 {
             let key = ThingKey::parse(&format!("mower-{number}")).expect("a key");
             let org = if number == 6 { other } else { one };
@@ -219,9 +229,11 @@ mod tests {
             thing.aliases.insert(Alias::Imei, format!("35{number}"));
             thing.bound_to = (number == 2).then_some(ThingId::from_bytes([1; 12]));
             thing.def = (number == 3).then_some(ThingDefId::from_bytes([8; 12]));
-            things.put(&mut batch, &thing, None);
+            receipts.push(things.create(&thing).expect("room"));
         }
-        store.commit(&[batch]).expect("commit");
+        for receipt in receipts {
+            receipt.await.expect("stored");
+        }
 
         let key = ThingKey::parse("mower-3").expect("a key");
         let thing = things.get(one, &key).expect("read").expect("there");
@@ -237,7 +249,7 @@ mod tests {
         assert_eq!(children[0].1.as_str(), "mower-2");
 
         let tables = Tables::new(store.clone(), Durability::Os);
-        let again = Things::open(tables).expect("loads");
+        let again = Things::open(tables, 1000, &Arc::default()).expect("loads");
         assert_eq!((again.count(one), again.count(other)), (6, 1));
 
         let page = |offset, limit| -> Vec<u8> {
@@ -260,9 +272,8 @@ mod tests {
         assert_eq!(by_imei(one, "353"), None);
         assert_eq!(by_imei(one, "99"), Some(changed.clone()));
         assert!(!used(8) && used(9));
-        let mut batch = Batch::default();
-        things.delete(&mut batch, &changed);
-        store.commit(&[batch]).expect("commit");
+        let (_, removed) = things.remove(one, &key, |_, _| ()).expect("room").expect("there");
+        removed.await.expect("stored");
         assert_eq!(things.get(one, &key).expect("read"), None);
         assert_eq!(things.by_id(one, changed.id).expect("read"), None);
         assert_eq!((by_imei(one, "99"), things.count(one)), (None, 5));

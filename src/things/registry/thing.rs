@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use base::{OrgId, ThingDefId, ThingId, ThingKey, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::things::{Maker, Payer};
+
 /// A device, as the organisation knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Thing {
@@ -41,12 +43,20 @@ pub struct Thing {
     pub created_on: Timestamp,
     /// Who made it: `AUTOREG`, a thing's key, or a user's e-mail address.
     pub created_by: String,
+    /// Whose share it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maker: Maker,
     /// When it was last changed, and by whom, in the same words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated: Option<(Timestamp, String)>,
 }
 
 impl Thing {
+    /// Whose share it is, and that of its series.
+    pub const fn payer(&self) -> Payer {
+        (self.org, self.maker)
+    }
+
     /// A thing that has nothing but its names yet.
     pub fn new(id: ThingId, org: OrgId, key: ThingKey, created_by: &str, now: Timestamp) -> Self {
         Self {
@@ -64,6 +74,7 @@ impl Thing {
             app_id: String::new(),
             created_on: now,
             created_by: created_by.to_owned(),
+            maker: None,
             updated: None,
         }
     }

@@ -8,7 +8,7 @@ use store::{StoreError, Table};
 
 use super::point::{Location, Value};
 use super::series::{Series, kind_and_name};
-use super::{Damaged, Telemetry};
+use super::{Damaged, Telemetry, head};
 
 /// All current values of a thing, each with the members and names that the thing object has for
 /// them (`docs/protocol/tr50.md` 4.4).
@@ -109,12 +109,11 @@ impl Telemetry {
     pub fn currents(&self, thing: ThingId) -> Result<Currents, StoreError> {
         let mut currents = Currents::default();
         let prefix = thing.as_bytes();
-        let (mut after, mut bytes) = (None::<Vec<u8>>, 0);
+        let (mut after, mut bytes) = (head::row_key(prefix), 0);
         for _ in 0..limits::CURRENTS_MAX / PAGE_ROWS {
-            let after_key = after.as_deref();
-            let rows = self.tables.scan_prefix(Table::Series, prefix, after_key, PAGE_ROWS)?;
+            let rows = self.tables.scan_prefix(Table::Series, prefix, Some(&after), PAGE_ROWS)?;
             let Some((last, _)) = rows.last() else { break };
-            after = Some(last.clone());
+            after.clone_from(last);
             for (key, row) in rows {
                 bytes += key.len() + row.len();
                 if bytes > limits::CURRENTS_BYTES_MAX {

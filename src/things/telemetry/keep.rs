@@ -1,23 +1,24 @@
 //! Retention: months that are too old are dropped, and what deleted things have left is removed bit
 //! by bit.
 
-use base::{ThingId, Timestamp, limits};
+use base::{Timestamp, limits};
 use store::{Batch, Receipt, StoreError, Table};
 
-use super::Telemetry;
+use super::head::Head;
 use super::partition::OUTLIERS;
 use super::series::{Owner, POINT_KEY_BYTES, Series, kind_and_name};
+use super::{Telemetry, head};
 
 /// The beginning of the keys, in [`Table::Meta`], that name owners whose telemetry is to go.
 const FORGOTTEN: &[u8] = b"forgotten/";
 
 impl Telemetry {
-    /// Adds to the batch that all telemetry of a thing goes. With the batch the thing itself is
+    /// Adds to the batch that all telemetry of an owner goes. With the batch the owner itself is
     /// gone and nobody can name it; its series and points are removed by [`Telemetry::sweep`], in
-    /// steps, also after a restart. What a connection of the thing still publishes in that moment
+    /// steps, also after a restart. What a connection of a thing still publishes in that moment
     /// goes with it.
-    pub fn forget(&self, batch: &mut Batch, thing: ThingId) {
-        batch.put(Table::Meta, forgotten_key(thing.into()), "");
+    pub fn forget(&self, batch: &mut Batch, owner: Owner) {
+        batch.put(Table::Meta, forgotten_key(owner), "");
     }
 
     /// Drops the months that are older than telemetry is kept. Returns how many.
@@ -41,12 +42,12 @@ impl Telemetry {
     pub fn sweep(&self) -> Result<Option<Receipt>, StoreError> {
         let marks = self.tables.scan_prefix(Table::Meta, FORGOTTEN, None, 1)?;
         let Some((mark, _)) = marks.into_iter().next() else { return Ok(None) };
-        let owner = mark.get(FORGOTTEN.len()..).unwrap_or_default();
+        let owner = &mark.get(FORGOTTEN.len()..).unwrap_or_default().to_vec();
+        let head = head::row_key(owner);
         let mut batch = Batch::default();
-        let rows = self.tables.scan_prefix(Table::Series, owner, None, limits::SWEEP_SERIES)?;
-        if rows.is_empty() {
-            batch.delete(Table::Meta, mark);
-        }
+        let (step, after) = (limits::SWEEP_SERIES, Some(&head[..]));
+        let rows = self.tables.scan_prefix(Table::Series, owner, after, step)?;
+        let mut gone = Vec::new();
         for (key, row) in rows {
             let series = kind_and_name(&key).and_then(|(kind, _)| Series::from_row(kind, &row));
             if let Some(series) = series
@@ -54,9 +55,42 @@ impl Telemetry {
             {
                 break;
             }
+            gone.push(key);
+        }
+        // What is published meanwhile comes before or behind it as a whole.
+        let _order = self.tables.exclusive(owner);
+        self.sweep_rows(owner, gone, batch, mark).map(Some)
+    }
+
+    /// Removes these series and gives back their room; when there are none left, also the head and
+    /// the mark.
+    fn sweep_rows(
+        &self,
+        owner: &[u8],
+        gone: Vec<Vec<u8>>,
+        mut batch: Batch,
+        mark: Vec<u8>,
+    ) -> Result<Receipt, StoreError> {
+        let key = head::row_key(owner);
+        let head = self.tables.read(Table::Series, &key)?.and_then(|row| Head::from_row(&row));
+        let mut count = 0;
+        for series in gone {
+            count += u64::from(self.tables.read(Table::Series, &series)?.is_some());
+            batch.delete(Table::Series, series);
+        }
+        let Some(head) = head else {
+            if batch.0.is_empty() {
+                batch.delete(Table::Meta, mark);
+            }
+            return self.tables.submit(batch);
+        };
+        if batch.0.is_empty() {
             batch.delete(Table::Series, key);
         }
-        self.tables.submit(batch).map(Some)
+        match count {
+            0 => self.tables.submit(batch),
+            count => self.tally.remove(head.payer, count, &self.tables, batch),
+        }
     }
 
     /// Adds the removal of a series' points. False when there are more than there is room for.

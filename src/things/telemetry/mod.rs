@@ -9,13 +9,17 @@
 //! store does.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use base::Timestamp;
+use base::pool::{OverShare, Pools};
+use base::{Timestamp, limits};
+use smallvec::SmallVec;
 use store::{Batch, Month, Receipt, StoreError, Table, Tables};
 
 pub mod aggregate;
 mod currents;
+mod head;
 mod history;
 mod keep;
 mod partition;
@@ -27,13 +31,19 @@ pub use history::{Points, Span};
 pub use partition::MONTHS_BEFORE as RETENTION_MONTHS_MAX;
 pub use series::{Owner, Series, point_time};
 
+use head::Head;
 use point::{Kind, Value};
 use series::{Numbers, point_key, row_key};
+
+use super::Payer;
+use super::tally::{Taken, Tally};
 
 /// The telemetry of all things.
 pub struct Telemetry {
     tables: Tables,
     numbers: Numbers,
+    /// How many series there are.
+    tally: Tally,
     /// Tells points of one series and time apart, and keeps their order.
     arrival: AtomicU32,
     /// Whole months that are kept before the current one; 0 keeps everything.
@@ -62,6 +72,30 @@ pub struct Published {
     pub receipt: Receipt,
     /// Which of them, by their place, were not recorded because nothing had changed.
     pub unchanged: Vec<usize>,
+    /// Which were not because they are the first of their series, and why there may be no more.
+    pub refused: Option<(Vec<usize>, NoSeries)>,
+}
+
+impl Published {
+    /// Whether the point at this place was recorded.
+    pub fn has(&self, index: usize) -> bool {
+        let refused = self.refused.as_ref().map_or(&[][..], |(refused, _)| refused);
+        self.unchanged.binary_search(&index).is_err() && refused.binary_search(&index).is_err()
+    }
+}
+
+/// Why a series can't be added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoSeries {
+    /// The thing has as many as it may have.
+    #[error(
+        "the thing has {} properties, alarms and attributes, the most it may have",
+        limits::SERIES_PER_THING_MAX
+    )]
+    OfThing,
+    /// All together have, or whose share it is.
+    #[error(transparent)]
+    Full(OverShare),
 }
 
 /// Bytes of a point or a series that don't read back.
@@ -76,11 +110,17 @@ impl Damaged {
 }
 
 impl Telemetry {
-    /// The telemetry in these tables. `arrival` is where the count of arrivals begins; to keep the
+    /// The telemetry in these tables, with at most `series_max` series. `arrival` is where the count of arrivals begins; to keep the
     /// order of points with one time across a restart, it should grow from start to start.
-    pub fn new(tables: Tables, arrival: u32, retention_months: u32) -> Self {
-        let arrival = AtomicU32::new(arrival);
-        Self { tables, numbers: Numbers::default(), arrival, retention_months }
+    pub fn open(
+        tables: Tables,
+        arrival: u32,
+        retention_months: u32,
+        (series_max, pools): (u64, &Arc<Pools>),
+    ) -> Result<Self, StoreError> {
+        let tally = head::open_tally(&tables, series_max, pools)?;
+        let (numbers, arrival) = (Numbers::default(), AtomicU32::new(arrival));
+        Ok(Self { tables, numbers, tally, arrival, retention_months })
     }
 
     /// Whether a point of this time is young enough to be kept.
@@ -96,37 +136,34 @@ impl Telemetry {
     /// that is older than the newest is always recorded: it comes from a device that was off the
     /// line.
     ///
+    /// The first point of a series is refused where there may be no more of them; `payer` says whose
+    /// share it would be, and is asked for the first series of an owner.
+    ///
     /// # Errors
     /// What the store reports; nothing is recorded then.
     pub fn publish(
         &self,
         owner: Owner,
+        payer: impl FnOnce() -> Result<Payer, StoreError>,
         kind: Kind,
         points: &[NewPoint],
         now: Timestamp,
     ) -> Result<Published, StoreError> {
         let _order = self.tables.exclusive(owner.as_bytes());
+        let (mut open, places) = self.open_all(owner, kind, points)?;
+        let added = self.add_series(owner, payer, &mut open)?;
         let mut batch = Batch(Vec::with_capacity(points.len() + 1));
-        let (mut open, mut by_name) = (Vec::<Open>::new(), HashMap::<&str, usize>::new());
-        let mut unchanged = Vec::new();
-        for (index, point) in points.iter().enumerate() {
-            let at = match by_name.get(point.name.as_str()) {
-                Some(at) => *at,
-                None => {
-                    open.push(self.open(owner, kind, &point.name)?);
-                    by_name.insert(&point.name, open.len() - 1);
-                    open.len() - 1
-                }
-            };
+        let (mut unchanged, mut refused) = (Vec::new(), Vec::new());
+        for (index, (point, at)) in points.iter().zip(places).enumerate() {
             let Some(series) = open.get_mut(at) else { continue };
             let ts = point.ts.unwrap_or(now);
             if !point.republish && series.repeats(&batch, ts, &point.value) {
                 unchanged.push(index);
                 continue;
             }
-            let number = match series.number {
-                Some(number) => number,
-                None => *series.number.insert(self.numbers.next(&self.tables)?),
+            let Some(number) = series.number else {
+                refused.push(index);
+                continue;
             };
             let key = point_key(number, ts, self.arrival.fetch_add(1, Ordering::Relaxed));
             let value = point::encode(&point.value, point.corr_id.as_deref());
@@ -136,10 +173,73 @@ impl Telemetry {
         for series in &open {
             series.close(&mut batch);
         }
-        Ok(Published { receipt: self.tables.submit(batch)?, unchanged })
+        let (receipt, why) = match added {
+            None => (self.tables.submit(batch)?, None),
+            Some(Added { taken, why, .. }) if taken.count() == 0 => {
+                (self.tables.submit(batch)?, why)
+            }
+            Some(Added { head, taken, why }) => {
+                head.put(&mut batch, owner);
+                (taken.submit(&self.tables, batch)?, why)
+            }
+        };
+        Ok(Published { receipt, unchanged, refused: why.map(|why| (refused, why)) })
     }
 
-    fn open(&self, owner: Owner, kind: Kind, name: &str) -> Result<Open, StoreError> {
+    /// The series of these points, each once, and for each point where its series is.
+    fn open_all(
+        &self,
+        owner: Owner,
+        kind: Kind,
+        points: &[NewPoint],
+    ) -> Result<(Vec<Open>, SmallVec<[usize; 4]>), StoreError> {
+        let (mut open, mut by_name) = (Vec::<Open>::new(), HashMap::<&str, usize>::new());
+        let mut places = SmallVec::with_capacity(points.len());
+        for point in points {
+            let at = match by_name.get(point.name.as_str()) {
+                Some(at) => *at,
+                None => {
+                    open.push(self.open_one(owner, kind, &point.name)?);
+                    by_name.insert(&point.name, open.len() - 1);
+                    open.len() - 1
+                }
+            };
+            if let Some(series) = open.get_mut(at).filter(|series| !series.begins) {
+                series.begins = point.republish || point.value != Value::Attribute(None);
+            }
+            places.push(at);
+        }
+        Ok((open, places))
+    }
+
+    /// Gives numbers to series that are new, as far as there is room for them.
+    fn add_series(
+        &self,
+        owner: Owner,
+        payer: impl FnOnce() -> Result<Payer, StoreError>,
+        open: &mut [Open],
+    ) -> Result<Option<Added<'_>>, StoreError> {
+        let is_new = |series: &&mut Open| series.number.is_none() && series.begins;
+        let wanted = open.iter_mut().filter(is_new).count() as u64;
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let mut head = match Head::read(&self.tables, owner)? {
+            Some(head) => head,
+            None => Head { count: 0, payer: payer()? },
+        };
+        let of_thing = (limits::SERIES_PER_THING_MAX as u64).saturating_sub(head.count);
+        let (taken, over) = self.tally.take_some(head.payer, wanted.min(of_thing));
+        let count = taken.count();
+        for series in open.iter_mut().filter(is_new).take(count as usize) {
+            series.number = Some(self.numbers.next(&self.tables)?);
+        }
+        head.count += count;
+        let of_thing = (wanted > of_thing).then_some(NoSeries::OfThing);
+        Ok(Some(Added { head, taken, why: over.map(NoSeries::Full).or(of_thing) }))
+    }
+
+    fn open_one(&self, owner: Owner, kind: Kind, name: &str) -> Result<Open, StoreError> {
         let key = row_key(owner, kind, name);
         let series = self.series_at(kind, &key)?;
         Ok(match series {
@@ -149,6 +249,7 @@ impl Telemetry {
                 since: series.since,
                 ts: series.ts,
                 newest: Newest::Stored(kind, series.newest),
+                begins: true,
             },
             None => Open {
                 key,
@@ -156,6 +257,7 @@ impl Telemetry {
                 since: Timestamp::default(),
                 ts: Timestamp::default(),
                 newest: Newest::None,
+                begins: false,
             },
         })
     }
@@ -183,11 +285,23 @@ impl Telemetry {
     }
 }
 
+/// Series that points begin.
+struct Added<'a> {
+    /// The owner's head with them.
+    head: Head,
+    /// The room for them.
+    taken: Taken<'a>,
+    /// Why they are not all that were wanted.
+    why: Option<NoSeries>,
+}
+
 /// A series while points are recorded.
 struct Open {
     key: Vec<u8>,
-    /// None before its first point.
+    /// None before its first point, and where there is no room for it.
     number: Option<u64>,
+    /// Whether the points make it, if it is not there.
+    begins: bool,
     since: Timestamp,
     ts: Timestamp,
     newest: Newest,

@@ -1,16 +1,18 @@
 //! The rules of series and points, on a store in memory.
 
+use std::ops::Bound::Unbounded;
 use std::sync::Arc;
 
-use base::{ThingId, limits};
+use base::{OrgId, ThingId, limits};
 use proptest::prelude::*;
-use store::{Durability, memory::MemoryStore};
+use store::{Durability, Store as _, memory::MemoryStore};
 
 use super::point::Alarm;
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 const MINE: ThingId = ThingId::from_bytes([7; 12]);
+const ORG: OrgId = OrgId::from_bytes([8; 12]);
 const ALL: Span = Span {
     from: Timestamp::from_millis(i64::MIN),
     to: Timestamp::from_millis(i64::MAX),
@@ -31,13 +33,27 @@ impl Bench {
     fn on(store: Arc<MemoryStore>, retention_months: u32) -> Self {
         let tables = Tables::new(store.clone(), Durability::Os);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        Self { store, telemetry: Telemetry::new(tables, 5, retention_months), runtime }
+        let telemetry = Telemetry::open(tables, 5, retention_months, (1000, &Arc::default()));
+        Self { store, telemetry: telemetry.expect("read"), runtime }
     }
 
     fn publish(&self, kind: Kind, points: &[NewPoint]) -> Vec<usize> {
-        let published = self.telemetry.publish(MINE.into(), kind, points, NOW).expect("taken");
+        let (unchanged, refused) = self.publish_of(MINE, kind, points);
+        assert_eq!(refused, None);
+        unchanged
+    }
+
+    fn publish_of(
+        &self,
+        thing: ThingId,
+        kind: Kind,
+        points: &[NewPoint],
+    ) -> (Vec<usize>, Option<(Vec<usize>, NoSeries)>) {
+        let payer = || Ok((ORG, None));
+        let published = self.telemetry.publish(thing.into(), payer, kind, points, NOW);
+        let published = published.expect("taken");
         self.runtime.block_on(published.receipt).expect("stored");
-        published.unchanged
+        (published.unchanged, published.refused)
     }
 
     fn series(&self, kind: Kind, name: &str) -> Series {
@@ -166,12 +182,68 @@ fn nothing_is_left_of_a_thing_that_is_forgotten() {
     let series = bench.series(Kind::Property, "v");
     assert_eq!(bench.sweep(), 0);
     let mut batch = Batch::default();
-    bench.telemetry.forget(&mut batch, MINE);
+    bench.telemetry.forget(&mut batch, MINE.into());
     let receipt = bench.telemetry.tables.submit(batch).expect("room");
     bench.runtime.block_on(receipt).expect("stored");
-    assert_eq!(bench.sweep(), 2);
+    assert_eq!(bench.telemetry.tally.of(ORG), 2);
+    assert_eq!(bench.sweep(), 3);
+    assert_eq!(bench.telemetry.tally.of(ORG), 0);
+    assert_eq!(bench.store.scan(Table::Series, Unbounded, Unbounded, 9).expect("read"), []);
     assert_eq!(bench.telemetry.currents(MINE).expect("read"), Currents::default());
     assert_eq!(bench.telemetry.points(&series, ALL, 9).count(), 0);
+}
+
+#[test]
+fn above_the_share_no_series_is_added_and_those_that_are_there_go_on() {
+    let bench = Bench::new(0);
+    let names: Vec<_> = (0..1100).map(|n| property(&format!("v{n}"), 1, 1.0)).collect();
+    let (_, refused) = bench.publish_of(MINE, Kind::Property, &names);
+    let (refused, why) = refused.expect("there are too many");
+    assert!(matches!(why, NoSeries::Full(_)), "{why}");
+    let there = bench.telemetry.tally.of(ORG) as usize;
+    assert_eq!(refused, (there..1100).collect::<Vec<_>>());
+    // A known one behind a new one.
+    let mixed = [property("new", 2, 2.0), property("v0", 2, 2.0), property("new", 3, 2.0)];
+    let (_, refused) = bench.publish_of(MINE, Kind::Property, &mixed);
+    assert_eq!(refused.expect("no room").0, [0, 2]);
+    assert_eq!(pair(&bench.series(Kind::Property, "v0").into_newest_row()), (2, 2.0));
+    assert_eq!(bench.telemetry.tally.of(ORG) as usize, there);
+    // As it was, after a restart; and counted anew in a store of an older program.
+    for is_old in [false, true] {
+        if is_old {
+            let rows = bench.store.scan(Table::Meta, Unbounded, Unbounded, 99).expect("read");
+            let mut batch = Batch::default();
+            rows.into_iter().for_each(|(key, _)| batch.delete(Table::Meta, key));
+            batch.delete(Table::Series, head::row_key(MINE.as_bytes()));
+            batch.put(Table::ThingIds, [*ORG.as_bytes(), *MINE.as_bytes()].concat(), "m");
+            bench.store.commit(&[batch]).expect("committed");
+        }
+        let again = Bench::on(bench.store.clone(), 0);
+        assert_eq!(again.telemetry.tally.of(ORG) as usize, there);
+        let head = Head::read(&again.telemetry.tables, MINE.into()).expect("read");
+        assert_eq!(head.expect("there").count as usize, there);
+    }
+}
+
+#[test]
+fn a_thing_has_no_more_series_than_are_shown_with_it() {
+    let store = Arc::<MemoryStore>::default();
+    let tables = Tables::new(store.clone(), Durability::Os);
+    let head = Head { count: limits::SERIES_PER_THING_MAX as u64 - 1, payer: (ORG, None) };
+    let mut batch = Batch::default();
+    head.put(&mut batch, MINE.into());
+    drop(tables);
+    store.commit(&[batch]).expect("committed");
+    let bench = Bench::on(store, 0);
+    let points = [property("a", 1, 1.0), property("b", 1, 1.0)];
+    // The rebuild counts what is there: none.
+    assert_eq!(bench.publish_of(MINE, Kind::Property, &points).1, None);
+    let mut batch = Batch::default();
+    head.put(&mut batch, MINE.into());
+    bench.store.commit(&[batch]).expect("committed");
+    let points = [property("c", 1, 1.0), property("d", 1, 1.0), property("a", 2, 1.0)];
+    let (_, refused) = bench.publish_of(MINE, Kind::Property, &points);
+    assert_eq!(refused, Some((vec![1], NoSeries::OfThing)));
 }
 
 proptest! {

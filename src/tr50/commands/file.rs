@@ -193,7 +193,8 @@ pub fn put(
         Failure::new(Code::PARAMETER_INVALID, sentence)
     })?;
     announced.check()?;
-    call.app.files.room(owner, &name.file_name).map_err(no_room)?;
+    let maker = Some(call.session.who().principal_id());
+    call.app.files.room(owner, &name.file_name, maker).map_err(no_room)?;
     let put = Put {
         name: name.file_name,
         crc32,
@@ -299,7 +300,8 @@ impl FileView {
 fn asker(call: &Call<'_>, owner: Owner, command: &'static str) -> Asker {
     // The tickets are in the app.
     let (app, session) = (Arc::downgrade(call.app), call.session.clone());
-    Asker::new(session.who().principal(), move || {
+    let who = session.who().clone();
+    Asker::new(who.principal(), who.principal_id(), move || {
         let still = |app: Arc<App>| app.may_still(&session, (owner.org, owner.thing), command);
         app.upgrade().is_some_and(still)
     })
@@ -323,6 +325,9 @@ fn no_room(error: TransferError) -> Failure {
     match error {
         TransferError::Store(error) => error.into(),
         TransferError::DiskFull => StoreError::NoRoom.into(),
+        TransferError::OverShare(over) => {
+            Failure::new(Code::STORAGE_FULL, Failure::from(over).message)
+        }
         _ => {
             let sentence = "The files of the organisation take all the room that it has.";
             Failure::new(Code::STORAGE_FULL, sentence)
@@ -332,5 +337,8 @@ fn no_room(error: TransferError) -> Failure {
 
 fn too_many(error: TicketError) -> Failure {
     tracing::info!(%error, "a file id was refused");
-    Failure::new(Code::BUSY, "Too many transfers of files are waiting; try again later.")
+    match error {
+        TicketError::OverShare(over) => over.into(),
+        _ => Failure::new(Code::BUSY, "Too many transfers of files are waiting; try again later."),
+    }
 }

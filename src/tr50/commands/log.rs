@@ -9,7 +9,7 @@ use base::{
 use super::attribute::{limited, offset};
 use super::commands;
 use super::history::{self, Ago, Form, History, HistoryQuery, Range};
-use super::publish::{CorrId, Gate, Message};
+use super::publish::{self, CorrId, Gate, Message};
 use super::target::{Subject, Target, is_restricted, not_its_past, restricted, sees_past_of_all};
 use crate::things::telemetry::point::{Entry, Kind, Point, Value};
 use crate::things::telemetry::{NewPoint, Owner};
@@ -60,7 +60,13 @@ pub fn publish(
         republish: false,
     };
     Gate::open(call).admit(&point)?;
-    let published = call.app.telemetry.publish(logged.owner, Kind::Log, &[point], call.now)?;
+    let (org, thing) = (call.session.org_id(), logged.thing.as_ref().map(|(id, _)| *id));
+    let payer = || call.app.things.payer(org, thing);
+    let telemetry = &call.app.telemetry;
+    let published = telemetry.publish(logged.owner, payer, Kind::Log, &[point], call.now)?;
+    if let Some((_, why)) = published.refused {
+        return Err(publish::no_series(why));
+    }
     call.app.metrics.points_recorded(1);
     Ok(After(Done, published.receipt.into()))
 }

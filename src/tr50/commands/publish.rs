@@ -11,8 +11,8 @@ use store::Receipt;
 use super::target::{Subject, Target};
 use crate::app::Effects;
 use crate::things::feed::Topic;
-use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Location, Value};
+use crate::things::telemetry::{NewPoint, NoSeries};
 use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{self, Field, Params, missing};
 use crate::tr50::step::{After, Call, Done, Later};
@@ -195,7 +195,7 @@ pub fn point(
     point: NewPoint,
 ) -> Result<Receipt, Failure> {
     Gate::of(call, subject)?.admit(&point)?;
-    record(call, subject, kind, &[point])
+    record(call, subject, kind, &[point])?.whole()
 }
 
 /// The parameters of a batch.
@@ -314,18 +314,28 @@ fn take<I: Item>(call: &Call<'_>, text: &BatchText<I>) -> Result<Taken, Failure>
         items.sort_by_key(|item| item.ts.unwrap_or(call.now));
     }
     let gate = Gate::of(call, &subject)?;
-    let (mut points, mut failed) = (Vec::with_capacity(items.len()), None);
+    let (mut points, mut places) = (Vec::with_capacity(items.len()), Vec::new());
+    let mut failed = None;
+    let named = |index: usize, failure: Failure| {
+        Failure::new(failure.code, format!("data[{index}]: {}", failure.message))
+    };
     for BatchItem { index, point, .. } in items {
         match point.and_then(|point| gate.admit(&point).map(|()| point)) {
-            Ok(point) => points.push(point),
+            Ok(point) => {
+                points.push(point);
+                places.push(index);
+            }
             Err(failure) => {
-                let sentence = format!("data[{index}]: {}", failure.message);
-                failed = Some(Failure::new(failure.code, sentence));
+                failed = Some(named(index, failure));
                 break;
             }
         }
     }
-    Ok(Taken { receipt: record(call, &subject, I::KIND, &points)?, failed })
+    let Recorded { receipt, refused } = record(call, &subject, I::KIND, &points)?;
+    if let Some((index, failure)) = refused {
+        failed = Some(named(places.get(index).copied().unwrap_or(index), failure));
+    }
+    Ok(Taken { receipt, failed })
 }
 
 /// What a point has to pass before it is recorded.
@@ -383,6 +393,40 @@ impl<'c> Gate<'c> {
     }
 }
 
+/// Points that were submitted to the store.
+pub struct Recorded {
+    /// When they are durable.
+    pub receipt: Receipt,
+    /// The first of those that begin series of which there may be no more, by its place, and what it
+    /// is told. The others were recorded.
+    refused: Option<(usize, Failure)>,
+}
+
+impl Recorded {
+    /// The receipt for all points.
+    ///
+    /// # Errors
+    ///
+    /// There is one that was not recorded.
+    pub fn whole(self) -> Result<Receipt, Failure> {
+        self.refused.map_or(Ok(self.receipt), |(_, failure)| Err(failure))
+    }
+}
+
+/// What is told to a point that would begin one series too many.
+pub fn no_series(why: NoSeries) -> Failure {
+    match why {
+        NoSeries::Full(over) => over.into(),
+        NoSeries::OfThing => Failure::new(
+            Code::LIMIT_REACHED,
+            format!(
+                "The thing has {} properties, alarms and attributes, the most it may have.",
+                limits::SERIES_PER_THING_MAX
+            ),
+        ),
+    }
+}
+
 /// Records points of a thing and publishes them to those who subscribed.
 ///
 /// # Errors
@@ -393,18 +437,23 @@ pub fn record(
     subject: &Subject,
     kind: Kind,
     points: &[NewPoint],
-) -> Result<Receipt, Failure> {
-    let published = call.app.telemetry.publish(subject.id.into(), kind, points, call.now)?;
-    call.app.metrics.points_recorded(points.len() - published.unchanged.len());
-    let org = call.session.org_id();
+) -> Result<Recorded, Failure> {
+    let (app, org) = (call.app, call.session.org_id());
+    let payer = || app.things.payer(org, Some(subject.id));
+    let published = app.telemetry.publish(subject.id.into(), payer, kind, points, call.now)?;
+    let mut recorded = 0;
     for (index, point) in points.iter().enumerate() {
-        if published.unchanged.binary_search(&index).is_err()
-            && let Some(topic) = topic(point)
-        {
-            call.app.feed.publish(org, &subject.key, topic, || payload(&point.value));
+        if published.has(index) {
+            recorded += 1;
+            if let Some(topic) = topic(point) {
+                app.feed.publish(org, &subject.key, topic, || payload(&point.value));
+            }
         }
     }
-    Ok(published.receipt)
+    app.metrics.points_recorded(recorded);
+    let refused = published.refused.and_then(|(places, why)| Some((*places.first()?, why)));
+    let refused = refused.map(|(index, why)| (index, no_series(why)));
+    Ok(Recorded { receipt: published.receipt, refused })
 }
 
 /// The topic on which a point is published; a log's entry is not.

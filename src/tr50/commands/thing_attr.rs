@@ -81,5 +81,6 @@ pub fn unset(call: &Call<'_>, (target, which): (Target, Unset)) -> Result<After<
         corr_id: which.corr_id.map(|id| id.0),
         republish: false,
     };
-    Ok(After(Done, publish::record(call, &subject, Kind::Attribute, &[point])?.into()))
+    let recorded = publish::record(call, &subject, Kind::Attribute, &[point])?;
+    Ok(After(Done, recorded.whole()?.into()))
 }

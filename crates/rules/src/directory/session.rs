@@ -79,7 +79,8 @@ pub enum Principal {
 }
 
 /// A principal: a user, or an application with its token, for whatever things it speaks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PrincipalId {
     /// A user.
     User(UserId),

@@ -110,6 +110,7 @@ pub fn deliver(
         command: order.command,
         params: order.params,
         from: call.session.who().name().to_owned(),
+        sender: call.session.who().principal_id(),
         expires: expires(options.ttl, wait, now),
         singleton: options.singleton.unwrap_or(false),
         wait,
@@ -180,6 +181,7 @@ fn send_failure(error: SendError, subject: &Subject) -> Failure {
             let sentence = format!("{count} mails wait for thing \"{thing}\", as many as may.");
             Failure::new(Code::MAILBOX_FULL, sentence)
         }
+        SendError::OverShare(over) => Failure::new(Code::BUSY, Failure::from(over).message),
         SendError::Busy => {
             Failure::new(Code::BUSY, "The server has no room for another mail now; try again.")
         }

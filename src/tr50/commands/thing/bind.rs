@@ -134,6 +134,7 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
     thing.sec_tags = distinct(params.auto_def_sec_tags.clone().unwrap_or_default());
     thing.def = definition(call, params.auto_def_key.as_deref(), None)?.map(|def| def.id);
     thing.bound_to = Some(parent);
+    thing.maker = Some(call.session.who().principal_id());
     match call.app.things.create(&thing) {
         Ok(receipt) => {
             call.app.publish_binding(&thing, None)?;

@@ -95,6 +95,7 @@ pub(super) fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, 
     };
     edit.check()?;
     edit.apply(&mut thing);
+    thing.maker = Some(call.session.who().principal_id());
     let def = definition(call, params.def_key.as_deref(), params.def_id)?;
     thing.def = def.as_ref().map(|def| def.id);
     let attributes = read_attributes(params.attrs.as_deref(), def.as_deref())?;
@@ -104,7 +105,7 @@ pub(super) fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, 
         return Ok(After(Created { id }, receipt.into()));
     }
     let subject = Subject { id, key: thing.key };
-    let recorded = publish::record(call, &subject, Kind::Attribute, &attributes)?;
+    let recorded = publish::record(call, &subject, Kind::Attribute, &attributes)?.whole()?;
     Ok(After(Created { id }, receipt.and(recorded).into()))
 }
 
@@ -234,7 +235,7 @@ pub(super) fn delete(
     drop(call.app.mailbox.purge_thing(thing.id, call.app.clock.now())?.1);
     let mut numbered = None;
     let forget = |thing: &Thing, batch: &mut Batch| {
-        call.app.telemetry.forget(batch, thing.id);
+        call.app.telemetry.forget(batch, thing.id.into());
         let (before, after) = diff(shown(thing), Map::new());
         let deed = call.deed("thing.delete");
         let event = call.app.act(&deed, thing.org, target_of(thing), (before, after), call.now);
@@ -356,6 +357,7 @@ pub(super) fn conflict_failure(conflict: ThingConflict, key: &ThingKey) -> Failu
             let sentence = format!("Another thing has the {alias} \"{value}\" already.");
             Failure::new(Code::ALREADY_EXISTS, sentence)
         }
+        ThingConflict::Full(over) => over.into(),
         ThingConflict::Store(error) => error.into(),
     }
 }
