@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use client::Url;
 use client::fleet::{Board, Fleet, Load, Plan};
+use client::{Login, Url};
 use serde::{Deserialize, Serialize};
 use support::TOKEN;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ const LONGEST: Duration = Duration::from_secs(600);
 #[derive(Args)]
 pub(crate) struct ProbeArgs {
     url: Url,
+    /// The token of the devices
+    token: String,
 }
 
 /// How long the answers took, in milliseconds.
@@ -55,7 +57,7 @@ impl Waited {
 pub(crate) async fn run(args: ProbeArgs) -> Outcome<()> {
     let mut orders = orders();
     let plan = Plan {
-        token: Some(TOKEN.to_owned()),
+        token: Some(args.token),
         key_prefix: "probe-".to_owned(),
         ..Plan::new(args.url, DEVICES)
     };
@@ -90,7 +92,12 @@ pub(crate) struct Probe(WorkerProcess);
 impl Probe {
     /// Connects them and lets them send.
     pub(crate) async fn start(mqtt: &Url) -> Outcome<Self> {
-        let mut process = WorkerProcess::spawn(&["probe", &mqtt.to_string()])?;
+        let token = match &mqtt.login {
+            Login::Thing { token, .. } => token,
+            _ => TOKEN,
+        };
+        // The URL's text is without it.
+        let mut process = WorkerProcess::spawn(&["probe", &mqtt.to_string(), token])?;
         let (connected, errors): (usize, String) = process.answer().await?;
         if connected < DEVICES {
             let missing = DEVICES - connected;

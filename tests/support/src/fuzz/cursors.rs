@@ -10,7 +10,7 @@ use super::http_bodies::{Answer, Web};
 /// Lists of Cognite, whose cursors nobody else can make.
 const SEALED: [&str; 3] = [
     "/api/v1/orgs/basic-org/principals",
-    "/api/v1/orgs/system/orgs",
+    "/api/v1/orgs/basic-org/orgs",
     "/api/v1/orgs/basic-org/principals/5cf885f41c5bd771c8065bf1/sessions",
 ];
 
@@ -74,7 +74,8 @@ impl Target for Cursors {
         };
         match SEALED.get(list) {
             Some(path) => {
-                let good = text == *known;
+                // Of a list without a second page, none is right.
+                let good = text == *known && !known.is_empty();
                 let status = get(&mut self.web, path, &text).status;
                 assert_eq!(status, if good { 200 } else { 400 }, "{path} {text:?}");
             }
