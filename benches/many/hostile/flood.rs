@@ -68,10 +68,16 @@ impl Flood {
 
     /// Settings with which the pool is full within seconds.
     pub(crate) fn settings(self) -> Vec<(&'static str, String)> {
-        match self {
-            Self::Sessions => vec![("TR50D_LIMITS__SESSIONS", "10000".to_owned())],
-            _ => Vec::new(),
-        }
+        let small: &[(&str, usize)] = match self {
+            Self::Sessions => &[("TR50D_LIMITS__SESSIONS", 5000)],
+            Self::LoginChurn => &[("TR50D_SESSIONS__HISTORY_MAX", 2000)],
+            Self::Retained => &[("TR50D_LIMITS__RETAINED_MESSAGES", 5000)],
+            Self::Subscriptions => {
+                &[("TR50D_LIMITS__SUBSCRIPTIONS", 20_000), ("TR50D_LIMITS__BROKER_FILTERS", 20_000)]
+            }
+            _ => &[],
+        };
+        small.iter().map(|(name, max)| (*name, max.to_string())).collect()
     }
 }
 

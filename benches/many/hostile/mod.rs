@@ -148,6 +148,8 @@ async fn start(
     std::fs::write(&bootstrap, BOOTSTRAP)?;
     let mut settings = flood.settings();
     settings.push(("TR50D_SERVER__BOOTSTRAP", bootstrap.display().to_string()));
+    // As it is by default: servers of tests and benches have no limit.
+    settings.push(("TR50D_LIMITS__COMMANDS_PER_S", "100".to_owned()));
     for setting in &args.setting {
         let (name, value) = setting.split_once('=').ok_or("a setting is NAME=VALUE")?;
         settings.push((name, value.to_owned()));
