@@ -37,7 +37,7 @@ const OTHERS: [(&str, &str); 2] =
 const WORKERS: usize = 64;
 
 /// Acts a second of those who notice.
-const PACE: f64 = 20.0;
+const PACE: f64 = 10.0;
 
 /// How long others are watched without a flood.
 const QUIET: Duration = Duration::from_secs(3);
@@ -148,8 +148,10 @@ async fn start(
     std::fs::write(&bootstrap, BOOTSTRAP)?;
     let mut settings = flood.settings();
     settings.push(("TR50D_SERVER__BOOTSTRAP", bootstrap.display().to_string()));
-    // As it is by default: servers of tests and benches have no limit.
-    settings.push(("TR50D_LIMITS__COMMANDS_PER_S", "100".to_owned()));
+    // As by default; a session's own rate is not set, for those that measure catch up when they were
+    // kept waiting.
+    settings.push(("TR50D_LIMITS__PRINCIPAL_COMMANDS_PER_S", "1000".to_owned()));
+    settings.push(("TR50D_LIMITS__LOGINS_PER_S", "20".to_owned()));
     for setting in &args.setting {
         let (name, value) = setting.split_once('=').ok_or("a setting is NAME=VALUE")?;
         settings.push((name, value.to_owned()));

@@ -56,7 +56,7 @@ impl Target for Restore {
         for name in &self.files {
             let copy = changed.join(name);
             fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
-            fs::copy(backup.join(name), copy).expect("copied");
+            fs::hard_link(backup.join(name), copy).expect("linked");
         }
         let is_earlier = earlier & 1 != 0;
         if is_earlier {
@@ -82,6 +82,7 @@ fn drop_digests(manifest: &Path) {
     let text = fs::read(manifest).expect("a manifest");
     let mut value: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
     value.as_object_mut().expect("an object").remove("storeSha256").expect("digests");
+    fs::remove_file(manifest).expect("removed");
     fs::write(manifest, value.to_string()).expect("written");
 }
 
@@ -97,6 +98,8 @@ fn alter(path: &Path, change: &[u8]) {
         2 => return fs::remove_file(path).expect("removed"),
         _ => bytes.insert(at, change[4]),
     }
+    // It may be a link.
+    fs::remove_file(path).expect("removed");
     fs::write(path, bytes).expect("written");
 }
 

@@ -17,6 +17,9 @@ const ABOVE: [(u8, u8); 3] = [(3, 0), (4, 3), (5, 1)];
 
 const TOPMOST: u8 = 100;
 
+/// Steps of one input.
+const STEPS_MAX: usize = 200;
+
 /// A pool, made anew for each input: the first byte says how much there is, and whether holders make
 /// way. Each three bytes are a step: what it is, by whom, and how much.
 pub struct SharesSteps;
@@ -31,7 +34,7 @@ impl Target for SharesSteps {
     fn check(&mut self, data: &[u8]) {
         let Some((size, steps)) = data.split_first() else { return };
         let mut model = Model::new(*size);
-        for step in steps.chunks_exact(3).take(500) {
+        for step in steps.chunks_exact(3).take(STEPS_MAX) {
             let who = (step[1] % TENANTS.len() as u8, step[1] / TENANTS.len() as u8 % 3);
             model.step(step[0], who, u64::from(step[2] % 40) + 1);
             model.compare();
