@@ -66,12 +66,12 @@ impl Server {
 
     /// A URL with the token of the demo's devices.
     pub(crate) fn devices(&self) -> Outcome<Url> {
-        self.thing_url(TOKEN)
+        self.thing_url("", TOKEN)
     }
 
-    /// A URL with this token of things.
-    pub(crate) fn thing_url(&self, token: &str) -> Outcome<Url> {
-        self.url("mqtt", &format!(":{token}"))
+    /// A URL with this token, of a thing or of those that whoever uses it names.
+    pub(crate) fn thing_url(&self, key: &str, token: &str) -> Outcome<Url> {
+        self.url("mqtt", &format!("{key}:{token}"))
     }
 
     /// A URL with the login of the organisation's administrator.

@@ -107,7 +107,7 @@ async fn one(flood: Flood, args: &HostileArgs, cores: Option<&Cores>) -> Outcome
     }
     let mut watched = Vec::new();
     for (who, _) in OTHERS {
-        let url = server.thing_url(&format!("the-token-of-{who}"))?;
+        let url = server.thing_url("", &format!("the-token-of-{who}"))?;
         let hands = Hands::start((flood, who), 2, PACE, &at).await?;
         watched.push(Watched { url, hands });
     }
@@ -161,11 +161,11 @@ async fn start(
 
 /// Has the organisation of the flood many things.
 async fn make_things(server: &Server) -> Outcome<()> {
-    let url = server.thing_url(&format!("the-token-of-{LOUD}"))?;
+    let token = format!("the-token-of-{LOUD}");
     let makers = (0..WORKERS).map(|maker| {
-        let url = url.clone();
+        let url = server.thing_url(&format!("maker-{maker}"), &token);
         tokio::spawn(async move {
-            let mut client = Client::connect(&url).await?;
+            let mut client = Client::connect(&url?).await?;
             for number in 0..THINGS / WORKERS {
                 let params = format!(r#"{{"key":"many-{maker}-{number}","name":"x"}}"#);
                 client.call("thing.create", Some(&params)).await?.succeeded()?;
