@@ -49,8 +49,9 @@ impl Target for MqttStream {
         // Who names a version that there is not is answered as in MQTT 5.
         let version = if cut.starts_with(&[0x20, 3]) { Version::V5 } else { version };
         check_frames(&cut, version);
+        // Both get each stream, for what is retained comes to later ones.
+        let whole = converse(whole, &login, &[bytes], false);
         if !waits {
-            let whole = converse(whole, &login, &[bytes], false);
             assert_eq!(kinds(&whole, version), kinds(&cut, version), "as a whole, and in pieces");
         }
         self.inputs += 1;
