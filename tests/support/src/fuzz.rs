@@ -41,8 +41,9 @@ pub trait Target {
 
 /// Checks one input of many: the target is made with the first.
 pub fn run<T: Target + 'static>(data: &[u8]) {
+    type Check = Box<dyn FnMut(&[u8])>;
     thread_local! {
-        static CHECK: RefCell<Option<Box<dyn FnMut(&[u8])>>> = const { RefCell::new(None) };
+        static CHECK: RefCell<Option<Check>> = const { RefCell::new(None) };
     }
     CHECK.with_borrow_mut(|check| {
         check.get_or_insert_with(|| {
