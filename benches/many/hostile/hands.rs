@@ -58,6 +58,19 @@ impl Tally {
         let took = Histogram::new(3).expect("three digits are few");
         Self { took, refused: BTreeMap::new() }
     }
+
+    /// Counts an act that was due then.
+    fn count(&mut self, done: Result<(), String>, due: Instant) {
+        match done {
+            // It grows as it has to.
+            Ok(()) => drop(self.took.record(due.elapsed().as_micros() as u64)),
+            Err(why) => {
+                let known = self.refused.len() < REASONS_MAX || self.refused.contains_key(&why);
+                let why = if known { why } else { "others".to_owned() };
+                *self.refused.entry(why).or_default() += 1;
+            }
+        }
+    }
 }
 
 /// Different reasons that are kept.
@@ -115,17 +128,7 @@ async fn work(
             }
         }
         let done = actor.act().await;
-        let mut tally = tally.lock();
-        match done {
-            // It grows as it has to.
-            Ok(()) => drop(tally.took.record(due.elapsed().as_micros() as u64)),
-            Err(why) => {
-                let known = tally.refused.len() < REASONS_MAX || tally.refused.contains_key(&why);
-                let why = if known { why } else { "others".to_owned() };
-                *tally.refused.entry(why).or_default() += 1;
-            }
-        }
-        drop(tally);
+        tally.lock().count(done, due);
         tokio::task::yield_now().await;
     }
 }
