@@ -9,11 +9,13 @@
 //! * [`topic`]: names and filters of MQTT topics.
 //! * [`pool`], [`shares`]: what there is a bounded amount of, and how organisations, and principals in
 //!   them, share it.
+//! * [`histogram`]: counts of times.
 //! * [`limits`]: every bound that the configuration does not set.
 
 mod clock;
 mod conn;
 mod failure;
+pub mod histogram;
 mod id;
 pub mod json;
 pub mod limits;

@@ -711,6 +711,9 @@ pub const REFUSALS_PER_ORG_MAX: u64 = 2000;
 /// Refusals that are told apart in all, some 20 MB.
 pub const REFUSALS_COUNTED_MAX: u64 = 20_000;
 
+/// Seconds whose figures are kept for `stats.series`; one takes about 130 bytes.
+pub const SERIES_SECONDS: usize = 3600;
+
 /// Refusals that are written in one batch.
 pub const REFUSALS_WRITTEN_STEP: usize = 256;
 

@@ -330,6 +330,11 @@ impl Store for DiskStore {
         synced
     }
 
+    fn disk_bytes(&self) -> Vec<(&'static str, u64)> {
+        // What is being opened anew is asked the next time.
+        self.inner.engine().map_or_else(|_| Vec::new(), |engine| engine.disk_bytes())
+    }
+
     fn room(&self) -> &Arc<Room> {
         &self.inner.room
     }

@@ -27,7 +27,7 @@ mod writer;
 pub use report::report;
 pub use room::{Condition, Room};
 pub use tables::Tables;
-pub use writer::{Durability, Receipt, Writer};
+pub use writer::{Durability, Receipt, WriteError, Writer};
 
 /// Under which name the store logs: a filter for `tr50d` shows its lines too.
 const LOG_TARGET: &str = "tr50d::store";
@@ -40,6 +40,10 @@ const MARK_BYTES_MAX: usize = 8;
 /// than that they exist, version 2 no sessions and messages of ordinary MQTT, version 3 no events; their
 /// tables are read as they are.
 pub const SCHEMA_VERSION: u32 = 4;
+
+/// Names in [`Store::disk_bytes`] beside those of [`Table::ALL`]: all months of telemetry, and what
+/// the engine has yet to bring into tables.
+pub const MORE_DISK_BYTES: [&str; 2] = ["telemetry", "journal"];
 
 /// The longest key in bytes; the engine's own bound.
 pub const KEY_BYTES_MAX: usize = 65_535;
@@ -426,6 +430,12 @@ pub trait Store: Send + Sync + 'static {
     /// Makes all commits survive the loss of power; no more will come.
     fn finish(&self) -> Result<(), StoreError> {
         self.sync()
+    }
+
+    /// The bytes that each table takes on the disk, all months of telemetry as one, and what the
+    /// engine has for all of them. None where there is no disk.
+    fn disk_bytes(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
     }
 
     /// Its room and condition.

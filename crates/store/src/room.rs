@@ -74,6 +74,7 @@ pub struct Room {
     /// Bytes added since.
     added: AtomicI64,
     free: AtomicU64,
+    mark: AtomicU64,
     condition: watch::Sender<Condition>,
 }
 
@@ -85,6 +86,7 @@ impl Default for Room {
             budget: AtomicI64::new(i64::MAX / 2),
             added: AtomicI64::new(0),
             free: AtomicU64::new(u64::MAX),
+            mark: AtomicU64::new(0),
             condition: watch::Sender::new(Condition::Good),
         }
     }
@@ -150,6 +152,16 @@ impl Room {
     /// Free bytes of the disk, as they were measured last.
     pub fn free(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
+    }
+
+    /// The free bytes below which only what removes is taken.
+    pub fn mark(&self) -> u64 {
+        self.mark.load(Ordering::Relaxed)
+    }
+
+    /// Sets them.
+    pub(crate) fn set_mark(&self, mark: u64) {
+        self.mark.store(mark, Ordering::Relaxed);
     }
 
     /// Notes what was measured: the condition, the free bytes, and how many of them may be used up.

@@ -4,10 +4,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use base::histogram::Histogram;
 use base::limits;
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -47,9 +48,47 @@ struct Waiting {
     bytes: AtomicUsize,
     /// Whether the writer is to end even though the store fails.
     stopping: AtomicBool,
+    /// What commits took.
+    commits: Histogram,
+    /// Errors by [`WriteError`].
+    errors: [AtomicU64; WriteError::ALL.len()],
+}
+
+/// Why changes were not taken, or not committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteError {
+    /// The queue was full.
+    Busy,
+    /// The disk has no room.
+    NoRoom,
+    /// The engine does not work, or the writer has stopped.
+    Unavailable,
+    /// A commit failed. It may have been tried again.
+    Commit,
+}
+
+impl WriteError {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Busy, Self::NoRoom, Self::Unavailable, Self::Commit];
+
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::NoRoom => "no_room",
+            Self::Unavailable => "unavailable",
+            Self::Commit => "commit",
+        }
+    }
 }
 
 impl Waiting {
+    fn count_error(&self, error: WriteError) {
+        if let Some(count) = self.errors.get(error as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn add(&self, number: u64, batch: &Batch) {
         for change in &batch.0 {
             let (table, key, value) = match change {
@@ -126,6 +165,16 @@ impl Writer {
     }
 
     fn queue(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        self.try_queue(batch).inspect_err(|error| {
+            self.waiting.count_error(match error {
+                StoreError::Busy => WriteError::Busy,
+                StoreError::NoRoom => WriteError::NoRoom,
+                _ => WriteError::Unavailable,
+            });
+        })
+    }
+
+    fn try_queue(&self, batch: Batch) -> Result<Receipt, StoreError> {
         let (answer, answered) = oneshot::channel();
         let mut next = self.next.lock();
         let (bytes, waiting) = (batch.bytes(), self.waiting.bytes.load(Ordering::Relaxed));
@@ -154,6 +203,21 @@ impl Writer {
     /// How many batches wait.
     pub fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// The memory that those take which are not committed.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What commits of groups took, the sync included.
+    pub fn commit_times(&self) -> &Histogram {
+        &self.waiting.commits
+    }
+
+    /// How often this happened since the start.
+    pub fn errors(&self, error: WriteError) -> u64 {
+        self.waiting.errors.get(error as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// Commits what waits, makes it survive the loss of power, and ends the thread. Nothing is
@@ -306,10 +370,17 @@ fn commit_or_hold(
 ) -> Result<(), Arc<StoreError>> {
     let since = Instant::now();
     loop {
+        let begun = Instant::now();
         let error = match commit(store, durability, batches) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                if !batches.is_empty() {
+                    waiting.commits.note(begun.elapsed());
+                }
+                return Ok(());
+            }
             Err(error) => error,
         };
+        waiting.count_error(WriteError::Commit);
         let is_engine = matches!(error, StoreError::Engine { .. } | StoreError::Unavailable);
         let ends = waiting.stopping.load(Ordering::Relaxed);
         if ends || !is_engine || !store.recovers(limits::STORE_CHECK_EVERY) {

@@ -14,7 +14,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Sn
 use parking_lot::RwLock;
 
 use crate::{
-    Batch, Change, Month, Row, SCHEMA_VERSION, StoreError, Table, check_keys, is_empty_range,
+    Batch, Change, MORE_DISK_BYTES, Month, Row, SCHEMA_VERSION, StoreError, Table, check_keys,
+    is_empty_range,
 };
 
 /// Blocks of the tables' files kept in memory. What is hot (sessions, identity) is held by the
@@ -146,6 +147,17 @@ impl Engine {
     /// Bytes in memory that it has yet to write to tables.
     pub(super) fn unwritten(&self) -> u64 {
         self.database.write_buffer_size()
+    }
+
+    /// The bytes on the disk of each table and of the journals.
+    pub(super) fn disk_bytes(&self) -> Vec<(&'static str, u64)> {
+        let of_table =
+            |(table, keyspace): (&Table, &Keyspace)| (table.name(), keyspace.disk_space());
+        let mut bytes: Vec<_> = self.keyspaces.iter().map(of_table).collect();
+        let months = self.months.read().values().map(Keyspace::disk_space).sum();
+        let journals = self.database.journal_disk_space().unwrap_or(0);
+        bytes.extend(MORE_DISK_BYTES.into_iter().zip([months, journals]));
+        bytes
     }
 
     /// Waits until a keyspace has room in memory.

@@ -60,6 +60,7 @@ impl Keeper {
         let disk = measure(&inner.dir).map_err(|source| failed("measure its disk", source))?;
         let min_free = min_free
             .unwrap_or_else(|| limits::MIN_FREE_BYTES.min(disk.total / limits::MIN_FREE_PART));
+        inner.room.set_mark(min_free);
         let identity = identity(&inner.dir).map_err(|s| failed("look at its directory", s))?;
         *inner.reserve.lock() = Reserve {
             path: inner.dir.join(RESERVE_FILE),
