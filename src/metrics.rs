@@ -1,10 +1,14 @@
-//! Metrics for Prometheus at `/metrics`.
+//! Metrics for Prometheus at `/metrics`, and the same figures of each second of the last hour.
 //!
 //! Everything a command touches is a handle made at the start: one atomic addition, no look-up.
-//! Labels are `&'static str`, so that no peer can make new ones.
+//! Labels are `&'static str`, so that no peer can make new ones, and every value of a label is there
+//! from the start. Times of commands are in `times.rs`; what is only read for a scrape is set by
+//! `App::scrape`. The forms of the text are in `form.rs`, what the system knows of the process in
+//! `process.rs`.
 
-use base::pool::{Max, POOLS, Pools};
-use base::{Protocol, Timestamp};
+use base::histogram::Times;
+use base::pool::{MakesWay, Max, POOLS, Pools};
+use base::{Protocol, Timestamp, limits};
 use mqtt::QoS;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
@@ -12,24 +16,57 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use rules::directory::{Kind, Reason};
+use store::{Table, WriteError, Writer};
 
 use crate::broker::Load;
 use crate::events;
 
-/// The content type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+mod form;
+mod process;
+mod series;
+mod times;
+
+pub use form::Form;
+pub use series::{FIGURES, Figure, Second};
+pub use times::{LoginTimer, Timer};
+
+use form::Page;
+use series::{Seen, Series, Totals};
+use times::CommandTimes;
 
 type Label = (&'static str, &'static str);
 type Counters<const N: usize> = Family<[Label; N], Counter>;
 type Gauges = Family<[Label; 1], Gauge>;
 
+/// Why connections are refused.
+const REFUSED: [&str; 6] = ["full", "address", "tls", "proxy", "malformed", "half_request"];
+
+/// Why publishes are not carried out.
+const NOT_PUBLISHED: [&str; 9] = [
+    "not_authorized",
+    "topic",
+    "payload",
+    "rate",
+    "limit",
+    "store",
+    "withheld",
+    "failure",
+    "other",
+];
+
+/// Qualities of service.
+const QOS: [&str; 3] = ["0", "1", "2"];
+
 /// The counters and gauges of one server.
 pub struct Metrics {
     registry: Registry,
     connections: Gauges,
+    connections_limit: Gauge,
     accepted: Counters<1>,
     refused: Counters<1>,
     sessions: Gauges,
+    sessions_limit: Gauge,
     sessions_started: Counters<1>,
     sessions_ended: Counters<2>,
     logins: Counters<1>,
@@ -45,9 +82,11 @@ pub struct Metrics {
     retained: Gauge,
     sms: Counter,
     points: Counter,
-    store_queue: Gauge,
+    store_queue: [Gauge; 4],
+    store_errors: Counters<1>,
+    store_bytes: Gauges,
     store_available: Gauge,
-    store_free: Gauge,
+    store_free: [Gauge; 2],
     mails: Gauge,
     mail_callers: Gauge,
     file_transfers: Gauge,
@@ -57,8 +96,13 @@ pub struct Metrics {
     event_bytes: Gauges,
     event_bytes_limit: Gauge,
     unauthenticated: Gauge,
+    pool_info: Family<[Label; 2], Gauge>,
     pools: [Gauges; 2],
     pool_counts: [Counters<1>; 2],
+    login_count: Counter,
+    login_refusals: Counter,
+    times: CommandTimes,
+    series: Series,
 }
 
 /// The counters of one command.
@@ -91,12 +135,18 @@ impl Metrics {
             success: outcome(name, "success"),
             failure: outcome(name, "failure"),
         });
-        Self {
+        let metrics = Self {
             commands: handles.collect(),
             connections: gauges(r, "connections", "Connections open now, by protocol"),
+            connections_limit: gauge(
+                r,
+                "connections_limit",
+                "Connections that may be open: limits.connections, or what the process may have",
+            ),
             accepted: counters(r, "connections_accepted", "Connections accepted, by protocol"),
             refused: counters(r, "connections_refused", "Connections refused, by reason"),
             sessions: gauges(r, "sessions", "Sessions live now, by kind"),
+            sessions_limit: gauge(r, "sessions_limit", "Sessions that may live"),
             sessions_started: counters(r, "sessions_started", "Sessions started, by kind"),
             sessions_ended: counters(r, "sessions_ended", "Sessions ended, by kind and reason"),
             logins: counters(r, "logins", "Logins, by outcome"),
@@ -131,13 +181,31 @@ impl Metrics {
             retained: gauge(r, "mqtt_retained_messages", "Retained MQTT messages"),
             sms: counter(r, "sms", "Text messages asked for by sms.send and written to the log"),
             points: counter(r, "telemetry_points", "Points of telemetry recorded"),
-            store_queue: gauge(r, "store_queue", "Batches waiting for the store"),
+            store_queue: [
+                gauge(r, "store_queue", "Batches waiting for the store"),
+                gauge(r, "store_queue_limit", "Batches that may wait for the store"),
+                gauge(r, "store_queue_bytes", "Bytes of what the store has not committed"),
+                gauge(r, "store_queue_bytes_limit", "Bytes that the store may have to commit"),
+            ],
+            store_errors: counters(
+                r,
+                "store_errors",
+                "Changes that the store refused, and commits that failed, by error",
+            ),
+            store_bytes: gauges(r, "store_bytes", "Bytes of the store on its disk, by table"),
             store_available: gauge(
                 r,
                 "store_available",
                 "Whether the store takes all changes: 0 when its disk is full or its engine failed",
             ),
-            store_free: gauge(r, "store_free_bytes", "Free bytes of the store's disk"),
+            store_free: [
+                gauge(r, "store_free_bytes", "Free bytes of the store's disk"),
+                gauge(
+                    r,
+                    "store_free_bytes_limit",
+                    "Free bytes below which the store takes only what removes",
+                ),
+            ],
             mails: gauge(r, "mails", "Mails waiting for things"),
             mail_callers: gauge(r, "mail_callers", "Callers waiting for things' answers"),
             file_transfers: gauge(r, "file_transfers", "Files being uploaded or downloaded"),
@@ -150,6 +218,7 @@ impl Metrics {
                 "unauthenticated_bytes",
                 "Bytes held for half requests of those who have not logged in",
             ),
+            pool_info: pool_info(r),
             pools: [
                 gauges(r, "pool_used", "What is used of a pool (docs/limits.md)"),
                 gauges(r, "pool_limit", "How much there is of a pool"),
@@ -163,8 +232,57 @@ impl Metrics {
                 "tls_certificate_end_timestamp_seconds",
                 "When the certificate in tls.cert ends, in Unix seconds",
             ),
+            login_count: Counter::default(),
+            login_refusals: Counter::default(),
+            times: CommandTimes::new(command_names),
+            series: Series::default(),
             registry,
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    /// Makes every value of every label: what is missing can't be told from what never happens, and
+    /// a rate needs a zero before the first one.
+    fn begin_at_zero(&self) {
+        for protocol in Protocol::ALL {
+            let label = [("protocol", protocol.as_str())];
+            drop(self.connections.get_or_create(&label));
+            drop(self.accepted.get_or_create(&label));
         }
+        for reason in REFUSED {
+            drop(self.refused.get_or_create(&[("reason", reason)]));
+        }
+        for kind in Kind::ALL.map(Kind::as_str) {
+            drop(self.sessions.get_or_create(&[("kind", kind)]));
+            drop(self.sessions_started.get_or_create(&[("kind", kind)]));
+            for reason in Reason::ALL.map(Reason::as_str) {
+                drop(self.sessions_ended.get_or_create(&[("kind", kind), ("reason", reason)]));
+            }
+        }
+        for qos in QOS {
+            for reason in NOT_PUBLISHED {
+                drop(self.publishes_refused.get_or_create(&[("qos", qos), ("reason", reason)]));
+            }
+        }
+        for error in WriteError::ALL {
+            drop(self.store_errors.get_or_create(&[("error", error.as_str())]));
+        }
+        let tables = Table::ALL.map(Table::name).into_iter().chain(store::MORE_DISK_BYTES);
+        for table in tables {
+            drop(self.store_bytes.get_or_create(&[("table", table)]));
+        }
+        for outcome in ["success", "refused", "locked", "busy", "failed"] {
+            drop(self.logins.get_or_create(&[("outcome", outcome)]));
+        }
+        for (_, info) in POOLS {
+            let when_full = match info.makes_way {
+                MakesWay::Nobody => "refuses",
+                MakesWay::Holder(_) => "makes_room",
+            };
+            self.pool_info.get_or_create(&[("pool", info.name), ("when_full", when_full)]).set(1);
+        }
+        self.pools(&Pools::default());
     }
 
     /// The server's certificate ends then.
@@ -183,6 +301,7 @@ impl Metrics {
 
     /// A connection was refused before its login, for `reason`: `full`, `tls`, `proxy`, …
     pub fn connection_refused(&self, reason: &'static str) {
+        debug_assert!(REFUSED.contains(&reason), "{reason} has to be there from the start");
         self.refused.get_or_create(&[("reason", reason)]).inc();
     }
 
@@ -228,6 +347,7 @@ impl Metrics {
 
     /// A login came to its end: `success`, `bad_credentials`, `locked`, …
     pub fn login(&self, outcome: &'static str) {
+        if outcome == "success" { &self.login_count } else { &self.login_refusals }.inc();
         self.logins.get_or_create(&[("outcome", outcome)]).inc();
     }
 
@@ -265,7 +385,8 @@ impl Metrics {
 
     /// A publish of a client was not carried out: `not_authorized`, `topic`, `payload`, `rate`, …
     pub fn publish_refused(&self, qos: QoS, reason: &'static str) {
-        let qos = ["0", "1", "2"][qos as usize];
+        debug_assert!(NOT_PUBLISHED.contains(&reason), "{reason} has to be there from the start");
+        let qos = QOS[qos as usize];
         self.publishes_refused.get_or_create(&[("qos", qos), ("reason", reason)]).inc();
     }
 
@@ -284,15 +405,54 @@ impl Metrics {
         self.sms.inc();
     }
 
-    /// So many batches wait for the store.
-    pub fn store_queue(&self, batches: usize) {
-        self.store_queue.set(i64::try_from(batches).unwrap_or(i64::MAX));
+    /// The command with this index is done; `for_device`: whether it may have waited for one.
+    #[inline]
+    pub fn command_took(&self, index: usize, timer: Timer, for_device: bool) {
+        self.times.command(index, timer, for_device);
     }
 
-    /// Whether the store takes all changes, and the free bytes of its disk.
-    pub fn store(&self, available: bool, free: u64) {
+    /// A login begins, which ends when the answer is dropped.
+    pub fn login_begins(&self) -> LoginTimer<'_> {
+        self.times.login()
+    }
+
+    /// How many connections may be open, and how many sessions may live.
+    pub fn limits(&self, connections: usize, sessions: usize) {
+        self.connections_limit.set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self.sessions_limit.set(i64::try_from(sessions).unwrap_or(i64::MAX));
+    }
+
+    /// What waits for the store, and what it refused.
+    pub fn store_writer(&self, writer: &Writer) {
+        let figures = [
+            writer.waiting(),
+            limits::STORE_QUEUE_MAX,
+            writer.waiting_bytes(),
+            limits::STORE_QUEUE_BYTES_MAX,
+        ];
+        for (gauge, figure) in self.store_queue.iter().zip(figures) {
+            gauge.set(i64::try_from(figure).unwrap_or(i64::MAX));
+        }
+        for error in WriteError::ALL {
+            let counter = self.store_errors.get_or_create_owned(&[("error", error.as_str())]);
+            counter.inc_by(writer.errors(error).saturating_sub(counter.get()));
+        }
+    }
+
+    /// Whether the store takes all changes, the free bytes of its disk, and those that it needs.
+    pub fn store_room(&self, available: bool, free: u64, mark: u64) {
         self.store_available.set(available.into());
-        self.store_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+        for (gauge, bytes) in self.store_free.iter().zip([free, mark]) {
+            gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The bytes of the store's tables.
+    pub fn store_bytes(&self, tables: &[(&'static str, u64)]) {
+        for (table, bytes) in tables {
+            let bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);
+            self.store_bytes.get_or_create(&[("table", table)]).set(bytes);
+        }
     }
 
     /// So many mails wait for things, and so many callers for their answers.
@@ -330,12 +490,76 @@ impl Metrics {
         self.file_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// All of them in the OpenMetrics text form, [`CONTENT_TYPE`].
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        text::encode(&mut text, &self.registry).expect("writing to a String can't fail");
-        text
+    /// All of them; `commits`: what commits of the store took. It reads files of the system.
+    pub fn render(&self, form: Form, commits: Times) -> String {
+        let mut written = String::new();
+        text::encode_registry(&mut written, &self.registry).expect("a String takes everything");
+        let mut page = Page::begin(form, written);
+        page.histograms(
+            "tr50d_command_seconds",
+            "Time from a command's begin to its reply, by family. Of commands that are answered at \
+             once, each thread times the first four of a millisecond and every 16th of the others, \
+             which counts as 16",
+            "family",
+            self.times.by_family(),
+        );
+        let logins = [("", self.times.logins())];
+        let help = "Time from a login's credentials to its outcome, refused logins too";
+        page.histograms("tr50d_login_seconds", help, "", logins.into_iter());
+        let commits = [("", commits)];
+        let help = "Time of the store's commits, each of a group of changes";
+        page.histograms("tr50d_store_commit_seconds", help, "", commits.into_iter());
+        process::write(&mut page);
+        page.end()
     }
+
+    /// Notes the second that ends now. `commits`: what commits of the store took so far.
+    pub fn note_second(&self, at: Timestamp, load: &Load, commits: Times) {
+        let sum = |gauges: &Gauges, label: &'static str, values: &[&'static str]| {
+            let value = |value: &&'static str| gauges.get_or_create(&[(label, *value)]).get();
+            Some(values.iter().map(value).sum::<i64>() as f64)
+        };
+        let seen = Seen {
+            connections: sum(&self.connections, "protocol", &Protocol::ALL.map(Protocol::as_str)),
+            sessions: sum(&self.sessions, "kind", &Kind::ALL.map(Kind::as_str)),
+            store_queue: self.store_queue.first().map(|gauge| gauge.get() as f64),
+            mails: Some(self.mails.get() as f64),
+            memory_bytes: process::resident_bytes(),
+            ..Seen::default()
+        };
+        let of = |count: fn(&Outcomes) -> &Counter| {
+            self.commands.iter().map(|outcomes| count(outcomes).get()).sum::<u64>()
+        };
+        let failures = of(|outcomes| &outcomes.failure);
+        let totals = Totals {
+            commands: of(|outcomes| &outcomes.success) + failures,
+            failures,
+            logins: self.login_count.get(),
+            refused_logins: self.login_refusals.get(),
+            messages_in: self.broker_in.get(),
+            messages_out: self.broker_out.get(),
+            messages_dropped: load.dropped,
+            points: self.points.get(),
+            command_times: self.times.own(),
+            commit_times: commits,
+        };
+        self.series.note(at, seen, totals);
+    }
+
+    /// The newest `most` seconds of the last hour that are wanted, the oldest first.
+    pub fn seconds(&self, most: usize, wants: impl Fn(Timestamp) -> bool) -> Vec<Second> {
+        self.series.read(most, wants)
+    }
+}
+
+fn pool_info(registry: &mut Registry) -> Family<[Label; 2], Gauge> {
+    let family = Family::default();
+    registry.register(
+        "pool_info",
+        "What becomes of who asks when a pool is used up",
+        family.clone(),
+    );
+    family
 }
 
 fn counters<const N: usize>(
@@ -387,10 +611,12 @@ mod tests {
         metrics.broker_delivered();
         metrics.sms_logged();
         metrics.points_recorded(3);
-        metrics.store_queue(3);
-        metrics.store(true, 5);
+        metrics.store_room(true, 5, 4);
+        metrics.limits(7, 9);
+        metrics.store_bytes(&[("journal", 6)]);
         metrics.mailbox(5, 2);
-        let text = metrics.render();
+        drop(metrics.login_begins());
+        let text = metrics.render(Form::OpenMetrics, Times::default());
         let check = |line: &str| {
             assert!(text.lines().any(|have| have == line), "{text}\nlacks {line}");
         };
@@ -408,13 +634,25 @@ mod tests {
         check("tr50d_broker_messages_out_total 1");
         check("tr50d_sms_total 1");
         check("tr50d_telemetry_points_total 3");
-        check("tr50d_store_queue 3");
+        check("tr50d_connections_limit 7");
+        check("tr50d_sessions_limit 9");
+        check(r#"tr50d_store_bytes{table="journal"} 6"#);
+        check(r#"tr50d_store_errors_total{error="busy"} 0"#);
+        check("tr50d_login_seconds_count 1");
+        check(r#"tr50d_command_seconds_bucket{family="diag",le="+Inf"} 0"#);
+        check("# TYPE process_cpu_seconds counter");
+        check(r#"tr50d_sessions_ended_total{kind="application",reason="max_age"} 0"#);
+        check(r#"tr50d_pool_used{pool="sessions"} 0"#);
+        check("tr50d_store_free_bytes_limit 4");
         check("tr50d_store_available 1");
         check("tr50d_store_free_bytes 5");
         check("tr50d_mails 5");
         check("tr50d_mail_callers 2");
         check("# EOF");
         drop(open);
-        assert!(metrics.render().contains(r#"tr50d_connections{protocol="mqtt"} 0"#));
+        let text = metrics.render(Form::Text, Times::default());
+        assert!(text.contains("\ntr50d_connections{protocol=\"mqtt\"} 0\n"), "{text}");
+        assert!(text.contains("\n# TYPE process_cpu_seconds_total counter\n"), "{text}");
+        assert!(!text.contains("# EOF"), "{text}");
     }
 }

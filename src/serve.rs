@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, Counted, Lease, OpenError, Payer, SharedAccount, Shown};
+use crate::app::{App, Counted, Form, Lease, OpenError, Payer, SharedAccount, Shown};
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
@@ -171,6 +171,7 @@ impl Server {
         let shares = Shares::of_process(config.limits.connections);
         app.files.set_transfers_max(shares.transfers);
         app.connections.set_max(shares.connections);
+        app.metrics.limits(shares.connections, config.limits.sessions);
         let http = Arc::new(HttpConfig {
             body_bytes_max: config.limits.max_frame_bytes,
             trusted: config.proxy.trusted.clone(),
@@ -207,6 +208,8 @@ impl Server {
         });
         let (cores, stop) = (shared.app.cores.clone(), shared.stop.clone());
         shared.tasks.spawn(async move { stop.run_until_cancelled(cores.watch()).await });
+        let (app, stop) = (shared.app.clone(), shared.stop.clone());
+        shared.tasks.spawn(async move { stop.run_until_cancelled(note_seconds(app)).await });
         let housekeeping = tokio::spawn(housekeeping(shared.clone()));
         Ok(Self { shared, listening, housekeeping })
     }
@@ -664,10 +667,12 @@ impl HttpService for Web {
         !self.full && credentials::may_read_metrics(&self.shared.app, headers, info).await
     }
 
-    fn metrics(&self) -> String {
-        let (room, metrics) = (self.shared.app.store_room(), &self.shared.app.metrics);
-        metrics.store(room.condition() == Condition::Good, room.free());
-        metrics.render()
+    async fn metrics(&self, form: Form) -> String {
+        let app = self.shared.app.clone();
+        // Not in turn with long commands: what is wrong when those wait is to be seen.
+        let text = tokio::task::spawn_blocking(move || app.scrape(form)).await;
+        // Only when the server ends meanwhile.
+        text.unwrap_or_default()
     }
 
     fn files(&self) -> Option<&Arc<Files>> {
@@ -694,6 +699,16 @@ impl HttpService for Web {
     }
 }
 
+/// Keeps figures of each second, for `stats.series`.
+async fn note_seconds(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        app.note_second();
+    }
+}
+
 /// What has to be done from time to time.
 async fn housekeeping(shared: Arc<Shared>) {
     const TICK: Duration = Duration::from_millis(250);
@@ -717,11 +732,6 @@ async fn housekeeping(shared: Arc<Shared>) {
         if let Err(error) = shared.app.expire_mail(now).await {
             store::report(&error, "mails did not expire");
         }
-        shared.app.metrics.store_queue(shared.app.store_queue());
-        shared.app.metrics.pools(&shared.app.pools);
-        shared.app.metrics.unauthenticated(shared.app.unauthenticated.bytes());
-        let (mails, callers) = shared.app.mailbox.counts();
-        shared.app.metrics.mailbox(mails, callers);
         if tick % SWEEP_EVERY == 0 && sweeping.as_ref().is_none_or(JoinHandle::is_finished) {
             let (app, expire) = (shared.app.clone(), now >= expire_at);
             if expire {
@@ -758,7 +768,6 @@ async fn housekeeping(shared: Arc<Shared>) {
 /// Ends MQTT sessions and retained messages whose time is over, on a thread that may wait for the
 /// disk.
 fn expire_topics(app: &Arc<App>) {
-    app.metrics.topics(&app.broker.load());
     let (broker, now) = (app.broker.clone(), app.clock.now());
     let handle = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
@@ -771,8 +780,6 @@ fn expire_topics(app: &Arc<App>) {
 
 /// Lets go what is over of files, on a thread that may wait for the disk.
 fn keep_files(app: &Arc<App>) {
-    let (moving, bytes) = app.files.load();
-    app.metrics.files(moving, bytes);
     let files = app.files.clone();
     tokio::task::spawn_blocking(move || {
         if let Err(error) = files.housekeeping(files.clock().now()) {

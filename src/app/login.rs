@@ -282,6 +282,7 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Arc<User>, LoginError> {
+        let _timed = self.metrics.login_begins();
         let claim = match conn.certified {
             true => Claim::Uncertified(name),
             false => Claim::User(name),
@@ -388,6 +389,7 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
+        let _timed = self.metrics.login_begins();
         let note = |claim: Claim<'_>, error: &LoginError| self.note_login(claim, conn, error, now);
         let is_bound = client_id.is_some();
         let admit_user = |user: Arc<User>| {

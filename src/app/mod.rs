@@ -52,6 +52,7 @@ mod presence;
 mod rates;
 mod record_space;
 mod records;
+mod scrape;
 mod secret;
 mod taken_names;
 mod token_guesses;
@@ -73,6 +74,8 @@ pub use pace::Pace;
 pub use records::{IdentityError, check_bootstrap};
 pub use secret::SecretError;
 pub use turns::Worker;
+
+pub use crate::metrics::{FIGURES, Form, Second, Timer};
 pub use unauthenticated::{CutOff, Lease, Unauthenticated};
 
 use passwords::Passwords;

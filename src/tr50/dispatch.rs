@@ -2,7 +2,7 @@
 //! handler, and answered under the same names. It never knows which edge a command came from.
 
 use std::future::Future;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,7 +15,7 @@ use super::commands::{self, Row};
 use super::envelope::{Body, Command, RawParams, Request};
 use super::error_message;
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
-use crate::app::{AfterReply, App, Applied, Deed, Effects, Goodbyes, Outcome};
+use crate::app::{AfterReply, App, Applied, Deed, Effects, Goodbyes, Outcome, Timer};
 use crate::events::Actor;
 
 /// Who asks, from where.
@@ -90,10 +90,32 @@ struct Unsent {
     is_cut_off: bool,
 }
 
+/// A command that takes time, and since when.
+#[derive(Clone, Copy)]
+struct Running {
+    row: &'static Row,
+    timer: Timer,
+}
+
+impl Deref for Running {
+    type Target = Row;
+
+    fn deref(&self) -> &Row {
+        self.row
+    }
+}
+
+impl Running {
+    /// Its reply is there.
+    fn end(self, app: &App) {
+        app.metrics.command_took(self.index, self.timer, self.info.waits == Waits::Device);
+    }
+}
+
 /// A command that waits for the store.
 struct Unstored {
     app: Arc<App>,
-    row: &'static Row,
+    row: Running,
     /// Where its reply object is.
     text: Range<usize>,
     applied: Applied,
@@ -156,6 +178,7 @@ impl Unsent {
         let Outcome { stored, goodbyes } = ready!(Pin::new(&mut unstored.applied).poll(cx));
         let Some(unstored) = self.waiting.take() else { return Poll::Ready(()) };
         unstored.app.metrics.command(unstored.row.index, stored.is_ok());
+        unstored.row.end(&unstored.app);
         self.reply.goodbyes.append(goodbyes);
         self.reply.after_replies.extend(unstored.after_reply.filter(|_| stored.is_ok()));
         if let Err(failure) = stored {
@@ -282,7 +305,7 @@ async fn finish(
     app: Arc<App>,
     caller: Caller,
     mut unsent: Unsent,
-    first: Option<(&'static Row, Later)>,
+    first: Option<(Running, Later)>,
     rest: Vec<OwnedCommand>,
     now: Timestamp,
 ) -> Reply {
@@ -334,7 +357,7 @@ impl Unsent {
         &mut self,
         app: &Arc<App>,
         caller: &Caller,
-        (row, later): (&'static Row, Later),
+        (row, later): (Running, Later),
         logins_left: &mut usize,
         now: Timestamp,
     ) {
@@ -346,10 +369,10 @@ impl Unsent {
             }
             *logins_left -= 1;
         }
-        let before = still_may(caller, row);
+        let before = still_may(caller, &row);
         let mut done = later.done().await;
         // What was lost in that time counts: nothing is changed and nothing told any more.
-        if let (Ok(()), Err(failure)) = (before, still_may(caller, row)) {
+        if let (Ok(()), Err(failure)) = (before, still_may(caller, &row)) {
             self.is_cut_off = true;
             done = Err(failure);
         }
@@ -357,7 +380,8 @@ impl Unsent {
             Ok(done) => done,
             Err(failure) => {
                 app.metrics.command(row.index, false);
-                note_refused(app, caller, row, &failure, now);
+                row.end(app);
+                note_refused(app, caller, &row, &failure, now);
                 failure.write(&mut self.reply.bytes);
                 self.reply.failure = Some(failure);
                 return;
@@ -390,9 +414,9 @@ enum Begun {
     /// Its reply object is written.
     Done,
     /// The same, and these effects are to be carried out.
-    After(&'static Row, Box<Effects>),
+    After(Running, Box<Effects>),
     /// Nothing is written.
-    Later(&'static Row, Later),
+    Later(Running, Later),
 }
 
 /// Executes one command, as far as that goes at once; a failure is its reply.
@@ -423,6 +447,7 @@ fn try_begin(
 ) -> Result<Begun, Failure> {
     let mark = out.len();
     let row = admit(app, caller, &body.command, now)?;
+    let timer = Timer::begin(row.info.waits == Waits::No, now);
     let step = match (&row.info.handler, &caller.session) {
         (Handler::InSession(handler), Some(session)) => {
             let (conn, now) = (caller.conn, app.clock.shown(now));
@@ -437,16 +462,30 @@ fn try_begin(
     match step {
         Ok(Step::Done) => {
             app.metrics.command(row.index, true);
+            end_at_once(app, row, timer);
             Ok(Begun::Done)
         }
-        Ok(Step::After(effects)) => Ok(Begun::After(row, effects)),
-        Ok(Step::Later(later)) => Ok(Begun::Later(row, later)),
+        Ok(Step::After(effects)) => {
+            Ok(Begun::After(Running { row, timer: Timer::lasting(timer) }, effects))
+        }
+        Ok(Step::Later(later)) => {
+            Ok(Begun::Later(Running { row, timer: Timer::lasting(timer) }, later))
+        }
         Err(failure) => {
             app.metrics.command(row.index, false);
+            end_at_once(app, row, timer);
             note_refused(app, caller, row, &failure, now);
             out.truncate(mark);
             Err(failure)
         }
+    }
+}
+
+/// Notes what a command took that needed nothing that takes time, if it was timed.
+#[inline]
+fn end_at_once(app: &App, row: &'static Row, timer: Option<Timer>) {
+    if let Some(timer) = timer {
+        Running { row, timer }.end(app);
     }
 }
 
@@ -490,7 +529,7 @@ impl Unstored {
     fn unless_done(
         app: &Arc<App>,
         caller: &Caller,
-        row: &'static Row,
+        row: Running,
         text: Range<usize>,
         effects: Effects,
         now: Timestamp,
@@ -500,13 +539,14 @@ impl Unstored {
             return Some(unstored);
         }
         app.metrics.command(row.index, true);
+        row.end(app);
         None
     }
 
     fn new(
         app: &Arc<App>,
         caller: &Caller,
-        row: &'static Row,
+        row: Running,
         text: Range<usize>,
         mut effects: Effects,
         now: Timestamp,

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use super::Stream;
 use super::wrong_door::{self, Met};
 use crate::app::Lease;
+use crate::metrics::Form;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use crate::tr50::exchange::Fields;
@@ -153,8 +154,8 @@ pub trait HttpService: Send + Sync + 'static {
         info: ConnInfo,
     ) -> impl Future<Output = bool> + Send;
 
-    /// The metrics, in the form of [`crate::metrics::CONTENT_TYPE`].
-    fn metrics(&self) -> String;
+    /// The metrics.
+    fn metrics(&self, form: Form) -> impl Future<Output = String> + Send;
 
     /// The files that can be moved; none when this connection is one too many.
     fn files(&self) -> Option<&Arc<Files>>;

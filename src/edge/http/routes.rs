@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE, VARY,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
@@ -21,7 +22,7 @@ use super::rest;
 use super::stream::{HeldBytes, WriteWait};
 use super::whole::Whole;
 use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, inflate, websocket};
-use crate::metrics;
+use crate::metrics::Form;
 
 /// The header that can carry the session instead of the body (`docs/protocol/tr50.md` 1.3).
 const SESSION_HEADER: &str = "sessionid";
@@ -259,7 +260,6 @@ impl<S: HttpService> HttpConn<S> {
     /// The metrics: at their own listener for everybody; else for who is on this machine, and for
     /// those who may.
     async fn metrics(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
-        let text = |conn: &Self| conn.service.metrics();
         if self.info.door != Door::Metrics {
             if self.config.has_metrics_listener {
                 return Err(Refusal::NoSuchPath);
@@ -270,7 +270,14 @@ impl<S: HttpService> HttpConn<S> {
                 return Err(Refusal::Metrics);
             }
         }
-        self.page(request, metrics::CONTENT_TYPE, text)
+        let wanted = request.headers().get_all(ACCEPT);
+        let form = Form::accepted(wanted.iter().filter_map(|value| value.to_str().ok()));
+        let text = match *request.method() {
+            Method::GET | Method::HEAD => self.service.metrics(form).await,
+            _ => String::new(),
+        };
+        let answer = self.page(request, form.content_type(), |_| text)?;
+        Ok(with_header(answer, VARY, "Accept"))
     }
 
     /// Whether the peer is on this machine and no proxy speaks for somebody else.

@@ -101,8 +101,8 @@ impl HttpService for Echo {
         TOO_LARGE.into()
     }
 
-    fn metrics(&self) -> String {
-        "# EOF\n".to_owned()
+    async fn metrics(&self, form: Form) -> String {
+        format!("# {form:?}\n")
     }
 
     fn files(&self) -> Option<&Arc<Files>> {
@@ -259,7 +259,10 @@ async fn habits_of_real_clients() {
     check(&[b"HEAD /healthz HTTP/1.0\r\n\r\n"], &[ok, "Content-Length: 3"]).await;
     check(&[b"GET /healthz HTTP/1.0\r\n\r\n"], &[ok, "\r\n\r\nok\n"]).await;
     check(&[b"GET /readyz HTTP/1.0\r\n\r\n"], &["503 Service Unavailable", "not ready"]).await;
-    check(&[b"GET /metrics HTTP/1.0\r\n\r\n"], &[ok, "openmetrics-text", "# EOF"]).await;
+    check(&[b"GET /metrics HTTP/1.0\r\n\r\n"], &[ok, "version=0.0.4", "# Text"]).await;
+    let open = b"GET /metrics HTTP/1.0\r\nAccept: text/plain;q=0.1\r\n\
+                 Accept: application/openmetrics-text\r\n\r\n";
+    check(&[open], &[ok, "openmetrics-text; version=1.0.0", "Vary: Accept", "# OpenMetrics"]).await;
     check(&[b"GET /nowhere HTTP/1.0\r\n\r\n"], &["404 Not Found", r#"{"error":{"code":404"#]).await;
     check(&[b"GET /api HTTP/1.0\r\n\r\n"], &["405 Method", "Allow: POST", r#""code":405"#]).await;
     check(&[b"POST /metrics HTTP/1.0\r\n\r\n"], &["405 Method", "Allow: GET, HEAD"]).await;

@@ -108,6 +108,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::User, Self::Application];
+
     /// The name on the wire and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
