@@ -33,6 +33,7 @@ pub mod publish;
 pub mod role;
 pub mod session;
 pub mod sms;
+pub mod stats;
 mod target;
 pub mod thing;
 pub mod thing_attr;
@@ -104,7 +105,7 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 24] = [
+    let families: [&'static [CommandInfo]; 25] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
@@ -123,6 +124,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         role::COMMANDS,
         session::COMMANDS,
         sms::COMMANDS,
+        stats::COMMANDS,
         thing::COMMANDS,
         thing_attr::COMMANDS,
         thing_def::COMMANDS,

@@ -226,7 +226,7 @@ fn only_reads(name: &str) -> bool {
         "types",
         "within",
     ];
-    matches!(family, "diag" | "metrics") || reading.contains(&verb)
+    matches!(family, "diag" | "metrics" | "stats") || reading.contains(&verb)
 }
 
 #[cfg(test)]

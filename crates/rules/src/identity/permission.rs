@@ -168,6 +168,8 @@ const NAMES: &[&str] = &[
     "slack.send",
     "sms",
     "sms.send",
+    "stats",
+    "stats.series",
     "test",
     "thing",
     "thing.aggregate",
