@@ -1,6 +1,7 @@
 //! The whole server, through its sockets.
 
 mod administration;
+mod alerts;
 mod audit;
 mod backup;
 mod broker_shares;
@@ -39,6 +40,7 @@ mod made_tokens;
 mod mailbox;
 mod many_ends;
 mod memory_budget;
+mod metrics;
 mod mqtt;
 mod mqtt_five;
 mod ordinary_clients;
