@@ -37,7 +37,7 @@ impl App {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::fmt::Write as _;
 
     use super::*;
@@ -79,7 +79,7 @@ the last hour second by second ([commands.md](commands.md)).
         name: &'a str,
         kind: &'a str,
         help: &'a str,
-        labels: BTreeMap<&'a str, Vec<&'a str>>,
+        labels: BTreeMap<&'a str, BTreeSet<&'a str>>,
     }
 
     fn families(page: &str) -> Vec<Family<'_>> {
@@ -98,8 +98,8 @@ the last hour second by second ([commands.md](commands.md)).
                 for (label, value) in labels.split(',').filter_map(|label| label.split_once('=')) {
                     let values = family.labels.entry(label).or_default();
                     let value = value.trim_matches('"');
-                    if label != "le" && label != "version" && !values.contains(&value) {
-                        values.push(value);
+                    if label != "le" && label != "version" {
+                        values.insert(value);
                     }
                 }
             }
@@ -111,8 +111,11 @@ the last hour second by second ([commands.md](commands.md)).
     fn document(page: &str) -> String {
         let mut text = HEAD.to_owned();
         for Family { name, kind, help, labels } in families(page) {
-            let label = |(label, values): (&&str, &Vec<&str>)| match values.len() {
-                1..=VALUES_MAX => format!("`{label}`: {}", values.join(", ")),
+            let label = |(label, values): (&&str, &BTreeSet<&str>)| match values.len() {
+                1..=VALUES_MAX => {
+                    let values: Vec<_> = values.iter().copied().collect();
+                    format!("`{label}`: {}", values.join(", "))
+                }
                 _ => format!("`{label}`"),
             };
             let labels: Vec<_> = labels.iter().map(label).collect();
