@@ -722,6 +722,7 @@ async fn housekeeping(shared: Arc<Shared>) {
     let mut keeping = None::<JoinHandle<()>>;
     let mut expire_at = shared.app.clock.now();
     let mut expire_events_at = expire_at;
+    let mut released = (0, 0);
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for tick in 0_u64.. {
@@ -732,6 +733,7 @@ async fn housekeeping(shared: Arc<Shared>) {
         if let Err(error) = shared.app.expire_mail(now).await {
             store::report(&error, "mails did not expire");
         }
+        release_memory(&shared.app, &mut released);
         if tick % SWEEP_EVERY == 0 && sweeping.as_ref().is_none_or(JoinHandle::is_finished) {
             let (app, expire) = (shared.app.clone(), now >= expire_at);
             if expire {
@@ -761,6 +763,32 @@ async fn housekeeping(shared: Arc<Shared>) {
             if let Err(error) = shared.app.store_counters().await {
                 store::report(&error, "the sessions' counters were not stored");
             }
+        }
+    }
+}
+
+/// Has the allocator give back to the system what connections do not hold any more: `last` is what
+/// they held, and how often it is asked still. A thread of it looks at what was freed a second ago
+/// with each ten-thousandth block that is not small; threads that have nothing to do never look.
+fn release_memory(app: &App, last: &mut (u64, u32)) {
+    const MUCH: u64 = 1024 * 1024;
+    const BLOCK: usize = 2048;
+    const BLOCKS: usize = 10_000;
+    const TIMES: u32 = 8;
+    let held = app.pools.usage(Pool::Memory).used();
+    if held + MUCH < last.0 {
+        last.1 = TIMES;
+    }
+    last.0 = held;
+    if last.1 > 0 {
+        last.1 -= 1;
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        for _ in 0..2 * threads {
+            tokio::spawn(async {
+                for _ in 0..BLOCKS {
+                    drop(std::hint::black_box(Vec::<u8>::with_capacity(BLOCK)));
+                }
+            });
         }
     }
 }
