@@ -293,7 +293,9 @@ async fn nothing_acknowledged_is_lost_by_kills_at_any_moment() {
         let mut late = thing(&site.server, "late").await;
         assert_eq!(late.subscribe("count/2", 0).await, 0);
         if last[1] > 0 {
-            assert_eq!(late.message().await.texts().1, last[1].to_string());
+            // It goes to the store before what is kept: here, too, one more may have been stored.
+            let retained = late.message().await.texts().1.parse().expect("a number");
+            assert!((last[1]..=acknowledged + 1).contains(&retained), "{retained} of {last:?}");
         }
         // Both streams are level again, so that the next number follows on both.
         let mut writer = Connect::thing(V311, "writer").open(&site.server).await;
