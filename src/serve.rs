@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use base::pool::Pool;
-use base::{ConnInfo, ConnectionId, Door, Failure, Protocol, TimeSource, limits};
+use base::{
+    ConnInfo, ConnectionId, Door, Failure, Protocol, TimeSource, Tls as TlsVersion, limits,
+};
 use bytes::Bytes;
 use hyper::header::HeaderMap;
 use hyper::{Request, Response};
@@ -462,6 +464,16 @@ impl Drop for Slot {
     }
 }
 
+/// The version of TLS of a connection that has it.
+fn tls_of(stream: &Stream) -> Option<TlsVersion> {
+    let Stream::Tls(stream) = stream else { return None };
+    match stream.get_ref().1.protocol_version()? {
+        rustls::ProtocolVersion::TLSv1_2 => Some(TlsVersion::V12),
+        rustls::ProtocolVersion::TLSv1_3 => Some(TlsVersion::V13),
+        _ => None,
+    }
+}
+
 /// Serves a connection. Whatever is here when the protocol is served is held by every idle
 /// connection.
 async fn connection(
@@ -489,7 +501,8 @@ async fn connection(
     };
     let (shared, full) = (&slot.shared, slot.full);
     let certified = shown.is_some();
-    let info = ConnInfo { protocol, remote_addr, connection: slot.id, door, certified };
+    let tls = tls_of(&stream);
+    let info = ConnInfo { protocol, remote_addr, connection: slot.id, door, certified, tls };
     match protocol {
         Protocol::Tcp | Protocol::Tcps => {
             tcp::serve(shared.app.clone(), stream, info, full, stop).await;

@@ -131,6 +131,8 @@ fn start_of(app: &App, number: usize, access: &Arc<Access>) -> Outcome<Start> {
         client_id: key(number).into(),
         access: access.clone(),
         conn: ConnInfo::new(Protocol::Mqtt, here()),
+        link: rules::directory::Link::default(),
+        definition: None,
         lifetime: Lifetime::Connection,
         outbox: None,
     })

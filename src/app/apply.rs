@@ -164,6 +164,7 @@ impl App {
         self.pace.stop();
         let mut sessions = self.sessions.all();
         sessions.retain(|session| session.lifetime() == Lifetime::Connection);
+        self.note_stop(sessions.iter().map(|session| session.org_id()), now);
         // Many in one batch: the writer's queue is shorter than a fleet is large.
         for step in sessions.chunks(limits::EXPIRY_STEP) {
             let mut events = Events::default();
@@ -253,7 +254,9 @@ impl App {
                     unsaved.begun.insert(session.reference());
                     self.note_stale(session);
                 }
-                Event::Switched(session) if refused.is_some() => self.note_stale(session),
+                Event::Switched(session) | Event::Redefined(session) if refused.is_some() => {
+                    self.note_stale(session);
+                }
                 Event::Ended(session, _) | Event::Revoked(session) => {
                     let is_new = unsaved.begun.remove(&session.reference());
                     let room = unsaved.ends.len() < limits::UNSAVED_ENDS_MAX;
@@ -336,6 +339,9 @@ impl App {
                 SessionChange::Revoke(session) => sessions.revoke(&session, now),
                 SessionChange::Switch(session, access) => sessions.switch(&session, access, now),
                 SessionChange::Refresh(session) => self.refresh_access(&session, now),
+                SessionChange::Redefine(thing, definition) => {
+                    sessions.set_definition(&thing, definition)
+                }
                 SessionChange::EndOthers(..) => continue,
             });
         }
@@ -364,6 +370,7 @@ impl App {
                 }
                 Event::Switched(_)
                 | Event::RightsChanged(_)
+                | Event::Redefined(_)
                 | Event::Revoked(_)
                 | Event::Forgotten(_) => {}
             }

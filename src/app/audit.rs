@@ -1,5 +1,6 @@
 //! What goes into the stream of events: acts of administrators, and what was refused.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{ConnInfo, Failure, OrgId, Timestamp, limits};
@@ -80,6 +81,36 @@ impl App {
             events.push(self.act_on_session(deed, last, Some(more), now));
         }
         events
+    }
+
+    /// Notes that the server stopped, or had stopped, and how many sessions of each organisation
+    /// ended with that: one event.
+    pub(super) fn note_stop(&self, ended: impl Iterator<Item = OrgId>, now: Timestamp) {
+        let mut counts = BTreeMap::<OrgId, usize>::new();
+        ended.for_each(|org| *counts.entry(org).or_default() += 1);
+        if counts.is_empty() {
+            return;
+        }
+        let (now, actor) = (self.clock.shown(now), Actor::server());
+        let row = |(org, count): (OrgId, usize)| {
+            let name = self.server_id.to_string();
+            let after = [("sessions".to_owned(), count.into())];
+            let act = Act {
+                actor: &actor,
+                command: "server.stop",
+                target: Target { kind: "server", id: String::new(), name },
+                before: Map::new(),
+                after: after.into_iter().collect(),
+            };
+            (org, act.into_row(now, self.key_of(org, &[]).as_deref()))
+        };
+        let rows = counts.into_iter().map(row).collect();
+        let mut batch = Batch::default();
+        let numbered = self.add_event(&mut batch, NewEvent { class: Class::Administration, rows });
+        // The ends themselves are stored all the same.
+        if let Err(error) = numbered.settle(self.tables.submit(batch)) {
+            store::report(&error, "the stop of the server is not in the trail");
+        }
     }
 
     fn changed(&self, change: &RecordChange) -> Changed {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use base::{Code, Failure, OrgId, UserId, limits};
+use base::{Code, Failure, OrgId, ThingDefId, UserId, limits};
 use rules::directory::{Event, Events, Principal, Reason, Session};
 use rules::identity::{Access, RecordChanges};
 use store::{Receipt, StoreError};
@@ -64,6 +64,8 @@ pub enum SessionChange {
     Switch(Arc<Session>, Arc<Access>),
     /// It gets the rights that its principal has now.
     Refresh(Arc<Session>),
+    /// The thing of these sessions has another definition.
+    Redefine(Principal, Option<ThingDefId>),
     /// All sessions of a login but this one end as revoked.
     EndOthers(Principal, Arc<Session>),
 }

@@ -43,7 +43,7 @@ pub(super) fn batch_of(
     let mut batch = Batch::default();
     for event in events {
         match event {
-            Event::Started(session) | Event::Switched(session) => {
+            Event::Started(session) | Event::Switched(session) | Event::Redefined(session) => {
                 put_live(&mut batch, session)?;
             }
             // A record says who and where; rights follow from that.
@@ -100,7 +100,7 @@ fn record(session: &Session) -> Result<Vec<u8>, StoreError> {
 
 /// Fills a new directory from the store: sessions over HTTP live on if their time is not over,
 /// those that were bound to a connection have ended with the server's stop. Returns how many live
-/// on.
+/// on, and where those were that ended so.
 ///
 /// # Errors
 ///
@@ -111,7 +111,7 @@ pub(super) fn recover(
     things: &Things,
     directory: &DirectoryWriter,
     now: Timestamp,
-) -> Result<usize, StoreError> {
+) -> Result<(usize, Vec<OrgId>), StoreError> {
     let mut surplus = Events::default();
     let mut principals = Principals::new(identity);
     let all = (Bound::Unbounded, Bound::Unbounded);
@@ -126,8 +126,11 @@ pub(super) fn recover(
     let Stored { live, ended } = read_all(store, identity, now)?;
     let count = live.len();
     directory.restore_live(live);
-    let mut ends = Ends::default();
+    let (mut ends, mut stopped) = (Ends::default(), Vec::new());
     for (mut session, reason) in ended {
+        if reason == Reason::ServerStopped {
+            stopped.push(session.org_id());
+        }
         session.end_unseen(End { reason, at: now });
         ends.add(&session)?;
         let surplus = directory.restore_ended(session);
@@ -137,7 +140,7 @@ pub(super) fn recover(
         }
     }
     ends.store(store, things)?;
-    Ok(count)
+    Ok((count, stopped))
 }
 
 /// The sessions that were not ended when the server stopped.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use base::pool::OverShare;
 use base::{
-    ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingId, ThingKey, Timestamp,
+    ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingDefId, ThingId,
+    ThingKey, Timestamp,
 };
 use rules::directory::{
-    End, Full, Lifetime, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
+    End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
 };
 use rules::identity::model::{Application, User};
 use rules::identity::{Access, Refusal};
@@ -57,6 +58,8 @@ pub struct Arrival {
     pub conn: ConnInfo,
     /// MQTT client id, or application id.
     pub client_id: Box<str>,
+    /// What the client said of its connection.
+    pub link: Link,
     /// Whether it replaces a connection with the same login and client id.
     pub takes_over: bool,
     /// Whether an earlier login on the connection has taken a place for it.
@@ -124,6 +127,8 @@ struct Admitted {
     client_id: Option<Box<str>>,
     /// Counts it as a login under way.
     begun: Option<LoginBegun>,
+    /// The definition of its thing.
+    definition: Option<ThingDefId>,
 }
 
 impl App {
@@ -156,6 +161,8 @@ impl App {
             client_id,
             access: admitted.access,
             conn: arrival.conn,
+            link: arrival.link,
+            definition: admitted.definition,
             lifetime: Lifetime::Connection,
             outbox: Some(arrival.outbox),
         };
@@ -221,6 +228,8 @@ impl App {
             client_id: admitted.client_id.unwrap_or_default(),
             access: admitted.access,
             conn,
+            link: Link::default(),
+            definition: admitted.definition,
             lifetime: Lifetime::Until(now.plus_seconds(self.sessions.config().max_age_s)),
             outbox: None,
         };
@@ -449,6 +458,7 @@ impl App {
             registration: Receipt::nothing(),
             client_id: None,
             begun: None,
+            definition: None,
         })
     }
 
@@ -531,9 +541,9 @@ impl App {
         let found = self.things.log_in(&application, key, app_id, self.clock.shown(now), fresh)?;
         let (thing, registration) = found.ok_or(Refusal::UnknownThing)?;
         let access = self.share_access(application.id, access);
+        let (client_id, definition) = (Some(app_id.into()), thing.def);
         let who = Who::Application { application, thing_id: thing.id, thing_key: thing.key };
-        let client_id = Some(app_id.into());
-        Ok(Admitted { who, access, registration, client_id, begun })
+        Ok(Admitted { who, access, registration, client_id, begun, definition })
     }
 
     /// The same value for all sessions of an application, as long as it does not change.

@@ -54,6 +54,7 @@ mod record_space;
 mod records;
 mod scrape;
 mod secret;
+mod shared_looks;
 mod taken_names;
 mod token_guesses;
 mod turns;
@@ -79,6 +80,7 @@ pub use crate::metrics::{FIGURES, Form, Second, Timer};
 pub use unauthenticated::{CutOff, Lease, Unauthenticated};
 
 use passwords::Passwords;
+use shared_looks::{Asked, Found, SharedLooks};
 
 /// Everything that handlers and edges share.
 pub struct App {
@@ -147,6 +149,8 @@ pub struct App {
     pub pace: Arc<Pace>,
     /// Turns of [`App::offload`].
     turns: Arc<turns::Turns>,
+    /// Long looks that wait for their turn.
+    shared_looks: Arc<SharedLooks>,
 }
 
 impl App {
@@ -243,6 +247,31 @@ impl App {
             Ok::<_, Failure>(done.await)
         });
         done.await.map_err(|error| failed(&error))??.map_err(|error| failed(&error))
+    }
+
+    /// Looks for what `key` says, as [`App::offload`] does other work: once for all who ask for it
+    /// before that begins.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::offload`], or what comes of the look.
+    pub(crate) async fn look_shared(
+        &self,
+        worker: Worker,
+        key: String,
+        look: impl FnOnce() -> Found + Send + 'static,
+    ) -> Found {
+        match self.shared_looks.ask(key) {
+            Asked::First(first) => self.offload(worker, move || first.look(look)).await?,
+            Asked::Joined(mut found) => {
+                let found = found.wait_for(Option::is_some).await.ok().and_then(|f| f.clone());
+                match found {
+                    Some(found) => found,
+                    // Who came first was refused.
+                    None => self.offload(worker, look).await?,
+                }
+            }
+        }
     }
 
     /// The room of the store, and how it is.
@@ -342,7 +371,7 @@ pub(crate) mod tests {
             }
             String::from_utf8(out).expect("text")
         };
-        let sorted = r#""session.list","params":{"sort":"whoAmI","limit":1}"#;
+        let sorted = r#""session.list","params":{"sort":"lastAccessed","limit":1}"#;
         check(sorted, false).await;
         for number in 0..limits::LISTED_AT_ONCE_MAX as u64 {
             let mut id = [0; 12];
@@ -353,6 +382,8 @@ pub(crate) mod tests {
                 client_id: "".into(),
                 access: session.access(),
                 conn: *session.conn(),
+                link: rules::directory::Link::default(),
+                definition: None,
                 lifetime: session.lifetime(),
                 outbox: None,
             };
@@ -360,7 +391,8 @@ pub(crate) mod tests {
         }
         let reply = check(sorted, true).await;
         assert!(reply.contains(r#""count":10001,"result":[{"#), "{reply}");
-        check(r#""session.list","params":{"remoteAddr":"192.","limit":1}"#, true).await;
+        check(r#""session.list","params":{"query":"mower","limit":1}"#, true).await;
+        check(r#""session.list","params":{"remoteAddr":"192.","limit":1}"#, false).await;
         check(r#""session.list","params":{"limit":1}"#, false).await;
         check(r#""session.list","params":{"sort":"colour"}"#, false).await;
         check(r#""thing.list""#, true).await;
@@ -422,6 +454,8 @@ pub(crate) mod tests {
             client_id: number.to_string().into(),
             access: session.access(),
             conn: *session.conn(),
+            link: rules::directory::Link::default(),
+            definition: None,
             lifetime: Lifetime::Connection,
             outbox: Some(outbox.clone()),
         };

@@ -163,6 +163,7 @@ impl App {
             journal: Mutex::default(),
             presence_turn: Mutex::default(),
             turns: Turns::new(cores, &pools),
+            shared_looks: Arc::default(),
             pools,
             pace: Arc::new(Pace::new(cores)),
         };
@@ -172,7 +173,7 @@ impl App {
     }
 
     fn recover(&self, now: Timestamp, loading: &mut Loading) -> Result<(), OpenError> {
-        let live = journal::recover(
+        let (live, stopped) = journal::recover(
             self.tables.store(),
             &self.records,
             &self.things,
@@ -186,6 +187,7 @@ impl App {
                 self.passwords.note_known(&user.email, session.conn().remote_addr.ip());
             }
         }
+        self.note_stop(stopped.into_iter(), now);
         tracing::info!(live, "sessions recovered");
         loading.done("sessions");
         self.follow_kept_sessions(&Scope::All);

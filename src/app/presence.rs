@@ -30,6 +30,7 @@ impl App {
                 Event::Ended(session, _) => (session, false),
                 Event::Switched(_)
                 | Event::RightsChanged(_)
+                | Event::Redefined(_)
                 | Event::Revoked(_)
                 | Event::Forgotten(_) => continue,
             };

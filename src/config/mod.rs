@@ -167,7 +167,7 @@ sections! {
         /// Sessions in one answer of `session.list`.
         list_limit: usize = 5_000,
         /// Ended sessions that are kept; 0 keeps none.
-        history_max: usize = 10_000,
+        history_max: usize = 100_000,
         /// Seconds for which an ended session is kept.
         history_age_s: u64 = 604_800,
     }

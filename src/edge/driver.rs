@@ -139,8 +139,11 @@ pub trait Peer: Send + Sized {
     /// Whether a session is bound to the connection, which is told to close when the server stops.
     fn is_bound(&self) -> bool;
 
-    /// Bytes came.
-    fn on_bytes(&mut self, now: Timestamp);
+    /// So many bytes came.
+    fn on_bytes(&mut self, count: usize, now: Timestamp);
+
+    /// So many bytes went.
+    fn on_written(&self, count: usize);
 
     /// Nothing came for too long.
     fn on_timeout(&self) -> Self::Closing;
@@ -502,7 +505,7 @@ impl<P: Peer> Connection<P> {
         }
         let now = self.peer.now();
         self.last_bytes = Instant::now();
-        self.peer.on_bytes(now);
+        self.peer.on_bytes(bytes.len(), now);
         if self.partial.is_empty() {
             return Poll::Ready(self.receive(bytes, now, output));
         }
@@ -561,6 +564,9 @@ impl<P: Peer> Connection<P> {
             written
         };
         output.clear();
+        if written > 0 {
+            self.peer.on_written(written);
+        }
         self.watch_peer(cx, written > 0)?;
         if self.unflushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
             self.unflushed = false;
@@ -812,7 +818,9 @@ mod tests {
             true
         }
 
-        fn on_bytes(&mut self, _: Timestamp) {}
+        fn on_bytes(&mut self, _: usize, _: Timestamp) {}
+
+        fn on_written(&self, _: usize) {}
 
         fn on_timeout(&self) {}
 

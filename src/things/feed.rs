@@ -402,6 +402,8 @@ mod tests {
             },
             client_id: "".into(),
             conn: ConnInfo::new(Protocol::Mqtt, remote_addr),
+            link: rules::directory::Link::default(),
+            definition: None,
             lifetime: Lifetime::Connection,
             outbox: Some(outbox.clone()),
         };

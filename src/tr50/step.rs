@@ -227,6 +227,32 @@ impl Call<'_> {
         if long { self.look_later(look).map(Looked::Later) } else { look(self).map(Looked::Done) }
     }
 
+    /// As [`Call::look_later`]; others that ask with the same `key` before it begins get the same
+    /// reply. It says all that the reply depends on.
+    ///
+    /// # Errors
+    ///
+    /// None: it fails later.
+    pub fn look_shared<R: WriteReply + 'static>(
+        &self,
+        key: String,
+        look: impl FnOnce(&Call<'_>) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<Later, Failure> {
+        let (app, session, now) = (self.app.clone(), self.session.clone(), self.now);
+        let (worker, conn) = (self.worker(), self.conn);
+        Ok(Later(Box::pin(async move {
+            let shared = app.clone();
+            let work = move || {
+                let reply = look(&Call { app: &shared, session: &session, conn, now })?;
+                let mut text = Vec::new();
+                reply.write_reply(&mut text);
+                Ok(text.into())
+            };
+            let text = app.look_shared(worker, key, work).await?;
+            Ok((text.into(), Effects::default()))
+        })))
+    }
+
     /// As [`Call::look`], always on another thread; the reply is written there as well.
     ///
     /// # Errors

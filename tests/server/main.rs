@@ -36,6 +36,7 @@ mod ill_formed;
 mod init;
 mod invites;
 mod leniency;
+mod lists;
 mod made_tokens;
 mod mailbox;
 mod many_ends;

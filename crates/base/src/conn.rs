@@ -71,6 +71,30 @@ pub struct ConnInfo {
     /// Whether the client has shown a certificate by which logins go.
     #[serde(skip)]
     pub certified: bool,
+    /// The version of TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Tls {
+    /// 1.2.
+    #[serde(rename = "1.2")]
+    V12,
+    /// 1.3.
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+impl Tls {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V12 => "1.2",
+            Self::V13 => "1.3",
+        }
+    }
 }
 
 impl ConnInfo {
@@ -82,6 +106,7 @@ impl ConnInfo {
             connection: ConnectionId::NONE,
             door: Door::Usual,
             certified: false,
+            tls: None,
         }
     }
 

@@ -28,7 +28,7 @@ mod trusted;
 pub mod utf8;
 
 pub use clock::{Clock, Jump, LastTime, TimeSource};
-pub use conn::{ConnInfo, ConnectionId, Door, Protocol, network_of};
+pub use conn::{ConnInfo, ConnectionId, Door, Protocol, Tls, network_of};
 pub use failure::{CODES, Code, CodeInfo, Failure, chain, excerpt};
 pub use id::*;
 pub use origin::{AllowedAs, NotAnOrigin, Origins};

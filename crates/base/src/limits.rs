@@ -440,6 +440,9 @@ pub const LONG_WORK_WAITING_MAX: u64 = 1000;
 /// with more, some milliseconds' work, it runs apart from the connections.
 pub const LISTED_AT_ONCE_MAX: usize = 10_000;
 
+/// The same where one array of the organisation answers, some nanoseconds for each session.
+pub const LISTED_FACETS_AT_ONCE_MAX: usize = 200_000;
+
 /// Bytes for which a listing of sessions makes room before it is written: 5,000 sessions of the
 /// usual length. One very long session at its beginning must not ask for ten times as much.
 pub const LISTING_BYTES_RESERVED_MAX: usize = 8 * 1024 * 1024;

@@ -136,8 +136,8 @@ pools! {
     EndedSessions: PoolInfo {
         name: "ended_sessions",
         unit: "ended sessions",
-        max: Max::Key("sessions.history_max", 10_000),
-        reason: "Ended sessions are in memory, for the directory's lists.",
+        max: Max::Key("sessions.history_max", 100_000),
+        reason: "Ended sessions are in memory, about a kilobyte each, for the directory's lists.",
         makes_way: MakesWay::Holder("the oldest ended session"),
         refused: "Nothing: older ones are forgotten.",
     };

@@ -304,6 +304,8 @@ mod tests {
                 client_id: "".into(),
                 access: access.clone(),
                 conn: ConnInfo::new(Protocol::Http, ([127, 0, 0, 1], 1).into()),
+                link: rules::directory::Link::default(),
+                definition: None,
                 lifetime: Lifetime::Until(NOW.plus_seconds(1000)),
                 outbox: None,
             };

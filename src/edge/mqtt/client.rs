@@ -184,6 +184,7 @@ impl Client {
         if let Some(logged_in) = &mut self.logged_in {
             match frame.publish(self.version) {
                 Ok(Some(publish)) => {
+                    self.outbox.counters().add_message_in();
                     return logged_in.publish(&self.server, &publish, now, out, owed);
                 }
                 Ok(None) => {}
@@ -444,11 +445,16 @@ impl Peer for Client {
         self.is_online()
     }
 
-    fn on_bytes(&mut self, now: Timestamp) {
+    fn on_bytes(&mut self, count: usize, now: Timestamp) {
+        self.outbox.counters().add_bytes_in(count);
         if let Some(logged_in) = &mut self.logged_in {
             logged_in.on_bytes();
             logged_in.session().keep_alive(now);
         }
+    }
+
+    fn on_written(&self, count: usize) {
+        self.outbox.counters().add_bytes_out(count);
     }
 
     fn on_timeout(&self) -> Closing {

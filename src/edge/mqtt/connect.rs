@@ -8,7 +8,7 @@ use ::mqtt::packet::Connect;
 use ::mqtt::{ConnAckProperties, Version, encode, reason};
 use base::{ConnInfo, Timestamp, limits};
 use data_encoding::HEXLOWER;
-use rules::directory::Outbox;
+use rules::directory::{Link, Outbox};
 use rules::identity::Refusal;
 
 use super::MqttServer;
@@ -76,12 +76,19 @@ impl Login {
         let max = u16::try_from(config.keep_alive_max_s).unwrap_or(u16::MAX);
         let (seconds, keep_alive_told) = bounded_keep_alive(packet.version, packet.keep_alive, max);
         let takes_over = !assigned_id;
+        let mqtt_level = match packet.version {
+            Version::V31 => 3,
+            Version::V311 => 4,
+            Version::V5 => 5,
+        };
+        let link = Link { mqtt_level, keep_alive_s: seconds };
         Ok(Self {
             version: packet.version,
             credentials: credentials(name, password),
             arrival: Arrival {
                 conn,
                 client_id,
+                link,
                 takes_over,
                 has_place: false,
                 outbox: outbox.clone(),

@@ -668,6 +668,7 @@ impl Topics {
             return Ok(());
         }
         self.server.app.metrics.broker_delivered();
+        self.subscriber.outbox.counters().add_message_out();
         if qos == QoS::AtMostOnce {
             return Ok(());
         }

@@ -15,7 +15,7 @@ use base::{
     json::{ObjectWriter, key, push_string},
     limits,
 };
-use rules::directory::{Outbox, Push, Reason, Session};
+use rules::directory::{Link, Outbox, Push, Reason, Session};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{
@@ -132,6 +132,7 @@ impl Client {
         owed: &mut Pending<FromDevice>,
     ) -> Result<(), Reason> {
         let mut mended = String::new();
+        self.outbox.counters().add_message_in();
         let request = match Request::parse(text, &mut mended) {
             Ok(request) => request,
             Err(failure) => {
@@ -140,14 +141,14 @@ impl Client {
             }
         };
         match self.try_request(&request, text.len(), now, out, owed) {
-            Ok(None) => out.push(b'\n'),
+            Ok(None) => self.end_line(out),
             Ok(executed) => self.executed(executed, text.len(), None, out, owed),
             Err(Refusal::Login(credentials, notify)) => {
                 owed.block(self.login(credentials, notify, text.to_vec(), now));
             }
             Err(Refusal::Failure(failure)) => {
                 write_refusal(&request, &failure.to_json(), out);
-                out.push(b'\n');
+                self.end_line(out);
                 self.refused()?;
             }
             Err(Refusal::Full) => {
@@ -169,7 +170,7 @@ impl Client {
         owed: &mut Pending<FromDevice>,
     ) {
         match executed {
-            None => out.push(b'\n'),
+            None => self.end_line(out),
             Some(pending) if pending.waits_for_device => {
                 owed.push_from_device(bytes, FromDevice(pending));
             }
@@ -179,6 +180,11 @@ impl Client {
             }
         }
         self.bind(login, out);
+    }
+
+    fn end_line(&self, out: &mut Vec<u8>) {
+        out.push(b'\n');
+        self.outbox.counters().add_message_out();
     }
 
     /// Makes a session that has started the connection's own.
@@ -273,6 +279,7 @@ impl Client {
         let arrival = Arrival {
             conn: self.caller.conn,
             client_id: Box::default(),
+            link: Link::default(),
             takes_over: false,
             has_place: self.place.is_some(),
             outbox: self.outbox.clone(),
@@ -306,7 +313,7 @@ impl Client {
             }
             Err(error) => {
                 write_refusal(&request, &exchange::login_failed(&login_failure(&error)), out);
-                out.push(b'\n');
+                self.end_line(out);
                 // Counted even in a session: passwords could be guessed from there.
                 self.refusals += 1;
                 let few = self.refusals < limits::TCP_REFUSALS_MAX;
@@ -318,7 +325,7 @@ impl Client {
         if !owed.has_room(text.len()) && dispatch::waits_for_device(&request.commands) {
             self.bind(Some(LoggedIn { session, notify }), out);
             write_refusal(&request, &exchange::too_many_pending().to_json(), out);
-            out.push(b'\n');
+            self.end_line(out);
             return Ok(());
         }
         let caller = Caller { session: Some(session.clone()), conn: self.caller.conn };
@@ -428,7 +435,7 @@ impl Peer for Client {
             Done::Reply { reply, login } => {
                 reply.send(|text| {
                     out.extend_from_slice(&text);
-                    out.push(b'\n');
+                    self.end_line(out);
                 });
                 self.bind(login, out);
                 Ok(())
@@ -479,7 +486,10 @@ impl Peer for Client {
             return Ok(false);
         }
         let (messages, close) = self.outbox.take(unsent < limits::UNSENT_BYTES_MAX);
-        messages.iter().for_each(|message| push_notice(message, out));
+        for message in &messages {
+            push_notice(message, out);
+            self.outbox.counters().add_message_out();
+        }
         let Some(reason) = close else { return Ok(false) };
         // The order may have been meant for the session of an earlier login on this connection,
         // which the next login ended: what counts is how the present one is.
@@ -519,10 +529,15 @@ impl Peer for Client {
         self.bound.is_some()
     }
 
-    fn on_bytes(&mut self, now: Timestamp) {
+    fn on_bytes(&mut self, count: usize, now: Timestamp) {
+        self.outbox.counters().add_bytes_in(count);
         if let Some(session) = &self.bound {
             session.keep_alive(now);
         }
+    }
+
+    fn on_written(&self, count: usize) {
+        self.outbox.counters().add_bytes_out(count);
     }
 
     fn on_timeout(&self) -> Reason {

@@ -108,6 +108,34 @@ impl Things {
         rows.iter().map(|(key, value)| decode(Table::Things, key, value)).collect()
     }
 
+    /// At most `limit` things of the organisation whose keys begin so, ordered by key, after the one
+    /// with this key.
+    pub fn page_with_prefix(
+        &self,
+        org: OrgId,
+        prefix: &str,
+        after: Option<&ThingKey>,
+        limit: usize,
+    ) -> Result<Vec<Thing>, StoreError> {
+        let start = thing_row(org, prefix.as_bytes());
+        let after = after.map(|after| thing_row(org, after.as_str().as_bytes()));
+        let from = match &after {
+            Some(after) if *after >= start => Bound::Excluded(&after[..]),
+            _ => Bound::Included(&start[..]),
+        };
+        // Keys are UTF-8, which has no byte 0xff.
+        let end = [&start[..], &[0xff]].concat();
+        let rows = self.tables.scan(Table::Things, from, Bound::Excluded(&end[..]), limit)?;
+        rows.iter().map(|(key, value)| decode(Table::Things, key, value)).collect()
+    }
+
+    /// The keys of at most `limit` things that have this definition, in whatever organisations.
+    pub fn keys_of_def(&self, def: ThingDefId, limit: usize) -> Result<Vec<ThingKey>, StoreError> {
+        let rows = self.tables.scan_prefix(Table::ThingsOfDef, def.as_bytes(), None, limit)?;
+        let key = |(_, key): Row| ThingKey::parse(std::str::from_utf8(&key).ok()?).ok();
+        Ok(rows.into_iter().filter_map(key).collect())
+    }
+
     fn rows(&self, org: OrgId, after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         // Keys are UTF-8, which has no byte 0xff: this row is behind all of the organisation.
         let end = thing_row(org, &[0xff]);

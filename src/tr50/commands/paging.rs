@@ -11,6 +11,7 @@ use crate::tr50::params::params;
 
 params! {
     /// The page and form of a list: the parameters that all list commands but `session.list` take.
+    #[derive(Debug)]
     pub struct View {
         optional show: Vec<String> = "show", "The members to show; all by default.";
         optional offset: u64 = "offset", "Records to leave out at the beginning.";
@@ -25,6 +26,8 @@ params! {
 pub struct ListReply {
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<usize>,
+    #[serde(rename = "countAtLeast", skip_serializing_if = "Option::is_none")]
+    count_at_least: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,7 +39,13 @@ impl ListReply {
     /// Without the number of all records.
     #[must_use]
     pub fn without_count(self) -> Self {
-        Self { count: None, ..self }
+        Self { count: None, count_at_least: None, ..self }
+    }
+
+    /// As it is, but not all records were looked at: there are at least as many.
+    #[must_use]
+    pub fn with_count_at_least(self) -> Self {
+        Self { count: None, count_at_least: self.count, ..self }
     }
 
     /// With the text by which the client asks for the next page.
@@ -98,17 +107,26 @@ impl View {
     ///
     /// `sort` names no field.
     pub fn order(&self, fields: &[&str], rows: &mut [Map<String, Value>]) -> Result<(), Failure> {
-        let Some(sort) = self.sort() else { return Ok(()) };
-        let (descending, name) = match sort.strip_prefix('-') {
-            Some(name) => (true, name),
-            None => (false, sort.strip_prefix('+').unwrap_or(sort)),
-        };
-        let key = named(fields, name, "sort")?;
+        let Some((key, descending)) = self.sort_key(fields)? else { return Ok(()) };
         rows.sort_by(|a, b| {
             let order = compare(a.get(key), b.get(key));
             if descending { order.reverse() } else { order }
         });
         Ok(())
+    }
+
+    /// The member by which the client wants the list sorted, and whether the greatest comes first.
+    ///
+    /// # Errors
+    ///
+    /// `sort` names no field.
+    pub fn sort_key<'f>(&self, fields: &[&'f str]) -> Result<Option<(&'f str, bool)>, Failure> {
+        let Some(sort) = self.sort() else { return Ok(None) };
+        let (descending, name) = match sort.strip_prefix('-') {
+            Some(name) => (true, name),
+            None => (false, sort.strip_prefix('+').unwrap_or(sort)),
+        };
+        Ok(Some((named(fields, name, "sort")?, descending)))
     }
 
     /// The reply with a page that is cut already, of `count` records in all.
@@ -136,7 +154,7 @@ impl View {
         let fields = || shown.iter().map(|name| (*name).to_owned()).collect();
         let hidden = self.hide_fields.unwrap_or(false);
         let fields = (!hidden).then(fields);
-        Ok(ListReply { count: Some(count), fields, iterator: None, result })
+        Ok(ListReply { count: Some(count), count_at_least: None, fields, iterator: None, result })
     }
 
     /// Offset and limit; 0 and absent mean as many as allowed.
@@ -171,7 +189,7 @@ pub(super) fn members<T: Serialize>(item: &T) -> Option<Map<String, Value>> {
     }
 }
 
-fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
+pub(super) fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
     match (a, b) {
         (Some(Value::String(a)), Some(Value::String(b))) => a.to_lowercase().cmp(&b.to_lowercase()),
         (Some(Value::Number(a)), Some(Value::Number(b))) => {

@@ -15,6 +15,8 @@ pub enum Event {
     Switched(Arc<Session>),
     /// The rights of a session changed where it is.
     RightsChanged(Arc<Session>),
+    /// The thing of a session has another definition.
+    Redefined(Arc<Session>),
     /// A session ended.
     Ended(Arc<Session>, Reason),
     /// A session was revoked that had ended already, maybe in the same way.

@@ -2,25 +2,36 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base::pool::{Pool, Pools};
 use base::shares::Shares;
 use base::{OrgId, SessionUuid, Timestamp};
 
-use super::session::{Principal, PrincipalId, Session};
+use super::roster::Roster;
+use super::session::{Principal, PrincipalId, Reason, Session};
 use super::siblings::Siblings;
 
 /// Ended sessions, oldest end first. When there are too many, who has most of them loses the oldest:
-/// one that logs in without end pushes out nobody else's.
+/// one that logs in without end pushes out nobody else's. Those that ended with the server's stop
+/// push out nobody's at all: they are here as long as there is room.
 pub struct History {
-    ended: BTreeMap<u64, (Owner, Arc<Session>)>,
+    ended: BTreeMap<u64, Ended>,
     next: u64,
     shares: Shares<PrincipalId>,
     /// Where each one's are in `ended`.
     by_owner: HashMap<Owner, VecDeque<u64>>,
+    /// Where those are that ended with the server's stop.
+    stopped: VecDeque<u64>,
     by_uuid: HashMap<SessionUuid, Arc<Session>>,
     by_principal: HashMap<Principal, Siblings>,
+    by_org: HashMap<OrgId, Roster>,
     age_s: u64,
+}
+
+struct Ended {
+    owner: Owner,
+    session: Arc<Session>,
 }
 
 /// Whose share a session is: the organisation in which it ended, and its principal.
@@ -34,8 +45,10 @@ impl History {
             next: 0,
             shares: Shares::new(Pool::EndedSessions, max as u64, pools),
             by_owner: HashMap::new(),
+            stopped: VecDeque::new(),
             by_uuid: HashMap::new(),
             by_principal: HashMap::new(),
+            by_org: HashMap::new(),
             age_s,
         }
     }
@@ -43,18 +56,27 @@ impl History {
     /// Adds a session that has just ended in this organisation; returns those that have to go for
     /// it.
     pub fn push(&mut self, session: Arc<Session>, org: OrgId) -> Vec<Arc<Session>> {
-        let (org, principal) = (org, session.who.principal_id());
-        self.by_uuid.insert(session.uuid(), session.clone());
-        self.by_principal.entry(session.who.principal()).or_default().insert(session.clone());
+        let is_full = self.ended.len() as u64 >= self.shares.max();
+        if is_stopped(&session) {
+            if is_full {
+                return vec![session];
+            }
+            self.stopped.push_back(self.next);
+            self.add(session, org);
+            return Vec::new();
+        }
         let mut forgotten = Vec::new();
+        if is_full && let Some(number) = self.stopped.front().copied() {
+            forgotten.extend(self.take(number));
+        }
+        let principal = session.who.principal_id();
         if self.shares.take(org, principal, 1).is_err() {
             let most = self.shares.makes_way(org, principal, 1).unwrap_or((org, principal));
             forgotten.extend(self.oldest_of(most).and_then(|number| self.take(number)));
             self.shares.hold(org, principal, 1);
         }
         self.by_owner.entry((org, principal)).or_default().push_back(self.next);
-        self.ended.insert(self.next, ((org, principal), session));
-        self.next += 1;
+        self.add(session, org);
         // If nobody may have any, not this one either.
         if self.shares.held() > self.shares.max() {
             forgotten.extend(self.oldest_of((org, principal)).and_then(|number| self.take(number)));
@@ -62,24 +84,56 @@ impl History {
         forgotten
     }
 
+    fn add(&mut self, session: Arc<Session>, org: OrgId) {
+        let owner = (org, session.who.principal_id());
+        self.by_uuid.insert(session.uuid(), session.clone());
+        self.by_principal.entry(session.who.principal()).or_default().insert(session.clone());
+        let order = (ended_at(&session), self.next);
+        self.by_org.entry(org).or_default().insert(order, session.clone());
+        self.ended.insert(self.next, Ended { owner, session });
+        self.next += 1;
+    }
+
     /// Takes out what is too old.
     pub fn prune(&mut self, now: Timestamp) -> Vec<Arc<Session>> {
-        let old = |session: &Arc<Session>| {
-            session.end().is_some_and(|end| end.at.plus_seconds(self.age_s) <= now)
-        };
-        let numbers = self.ended.iter().take_while(|(_, (_, session))| old(session));
+        let old = |ended: &Ended| ended_at(&ended.session).plus_seconds(self.age_s) <= now;
+        let numbers = self.ended.iter().take_while(|(_, ended)| old(ended));
         let numbers: Vec<_> = numbers.map(|(number, _)| *number).collect();
         numbers.into_iter().filter_map(|number| self.take(number)).collect()
     }
 
-    /// All of them, the last that ended first.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.ended.values().rev().map(|(_, session)| session)
+    /// The number that the next one gets.
+    pub const fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    /// Those that ended in an organisation, in the order of their ends.
+    pub fn of_org(&self, org: OrgId) -> Option<&Roster> {
+        self.by_org.get(&org)
+    }
+
+    /// How many ended in an organisation.
+    pub fn count(&self, org: OrgId) -> usize {
+        self.by_org.get(&org).map_or(0, Roster::len)
     }
 
     /// The session with this UUID.
     pub fn get(&self, uuid: SessionUuid) -> Option<&Arc<Session>> {
         self.by_uuid.get(&uuid)
+    }
+
+    /// Notes that a session is revoked that had ended otherwise; false if it is not here.
+    pub(super) fn revoke(&mut self, session: &Session) -> bool {
+        if !self.by_uuid.contains_key(&session.uuid()) {
+            return false;
+        }
+        session.revoked.store(true, Ordering::Relaxed);
+        let facets = session.facets().with_reason(Some(Reason::Revoked));
+        session.set_facets(facets);
+        if let Some(roster) = self.by_org.get_mut(&session.org_id()) {
+            roster.set_facets_of(ended_at(session), session, facets);
+        }
+        true
     }
 
     /// Those of one login.
@@ -91,14 +145,18 @@ impl History {
         self.by_owner.get(&owner)?.front().copied()
     }
 
-    /// Takes one out: its owner's oldest.
+    /// Takes one out: its owner's oldest, or the oldest of those that ended with the server's stop.
     fn take(&mut self, number: u64) -> Option<Arc<Session>> {
-        let (owner, session) = self.ended.remove(&number)?;
-        self.shares.give_back(owner.0, owner.1, 1);
-        if let Some(numbers) = self.by_owner.get_mut(&owner) {
-            numbers.pop_front();
-            if numbers.is_empty() {
-                self.by_owner.remove(&owner);
+        let Ended { owner, session } = self.ended.remove(&number)?;
+        if self.stopped.front() == Some(&number) {
+            self.stopped.pop_front();
+        } else {
+            self.shares.give_back(owner.0, owner.1, 1);
+            if let Some(numbers) = self.by_owner.get_mut(&owner) {
+                numbers.pop_front();
+                if numbers.is_empty() {
+                    self.by_owner.remove(&owner);
+                }
             }
         }
         self.by_uuid.remove(&session.uuid());
@@ -109,6 +167,20 @@ impl History {
                 self.by_principal.remove(&principal);
             }
         }
+        if let Some(roster) = self.by_org.get_mut(&owner.0) {
+            roster.remove((ended_at(&session), number), &session);
+            if roster.is_empty() {
+                self.by_org.remove(&owner.0);
+            }
+        }
         Some(session)
     }
+}
+
+fn ended_at(session: &Session) -> Timestamp {
+    session.end.get().map_or(Timestamp::NEVER, |end| end.at)
+}
+
+fn is_stopped(session: &Session) -> bool {
+    session.end.get().is_some_and(|end| end.reason == Reason::ServerStopped)
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::pool::{OverShare, Pool, Pools, Usage};
 use base::shares::Shares;
-use base::{OrgId, SessionId, SessionRef, SessionUuid, Timestamp};
+use base::{OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, Timestamp};
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
@@ -19,7 +19,9 @@ use smallvec::SmallVec;
 use crate::identity::Access;
 
 pub mod event;
+mod facets;
 pub mod history;
+mod hot;
 pub mod outbox;
 pub mod query;
 pub mod record;
@@ -28,18 +30,21 @@ pub mod session;
 pub mod siblings;
 #[cfg(test)]
 mod tests;
+pub mod text;
 pub mod wheel;
 pub mod window;
 
 pub use event::{Event, Events};
-pub use outbox::{Outbox, Push, Replied};
+pub use outbox::{Counters, Outbox, Push, Replied, Traffic};
 pub use session::{
-    End, Kind, Lifetime, OrgContext, OrgSwitch, Principal, PrincipalId, Reason, Session, Start,
-    Status, Who,
+    End, Kind, Lifetime, Link, OrgContext, OrgSwitch, Principal, PrincipalId, Reason, Session,
+    Start, Status, Who,
 };
 pub use window::Window;
 
+use facets::Numbers;
 use history::History;
+use hot::HotArray;
 use roster::Roster;
 use session::Session as Entry;
 use siblings::{Mark, Siblings};
@@ -87,6 +92,10 @@ pub struct Directory {
     history: Mutex<History>,
     /// Sessions of one login that were refused, and that made way.
     of_login: Arc<Usage>,
+    /// Of the applications and definitions that known sessions have.
+    numbers: Numbers,
+    /// What changes with every command.
+    hot: HotArray,
     /// Live sessions, by the organisation in which they are.
     shares: Mutex<Shares<PrincipalId>>,
     /// Of logins without sessions.
@@ -118,6 +127,8 @@ impl Directory {
             wheel: Mutex::new(Wheel::new(now.as_millis() / 1000)),
             history: Mutex::new(history),
             of_login: pools.usage(Pool::SessionsOfLogin).clone(),
+            numbers: Numbers::default(),
+            hot: HotArray::default(),
             shares: Mutex::new(Shares::new(Pool::Sessions, sessions_max, pools)),
             windows: Windows::default(),
             next_serial: AtomicU64::new(0),
@@ -208,6 +219,13 @@ impl Directory {
         found
     }
 
+    /// How the last session of a login ended that is known.
+    pub fn last_end_of(&self, principal: &Principal) -> Option<End> {
+        let history = self.history.lock();
+        let ends = history.of_principal(principal)?.iter().filter_map(|session| session.end());
+        ends.max_by_key(|end| end.at)
+    }
+
     /// All live sessions, in no order. For the stop of the server and for tests: it visits all.
     pub fn all(&self) -> Vec<Arc<Session>> {
         self.sessions.iter().map(|entry| entry.value().clone()).collect()
@@ -222,7 +240,7 @@ impl Directory {
     /// Whether a live session in an organisation passes the test, which must be short.
     pub fn any_in_org(&self, org: OrgId, test: impl Fn(&Session) -> bool) -> bool {
         let roster = self.by_org.get(&org).map(|roster| roster.value().clone());
-        roster.is_some_and(|roster| roster.read().newest_first(None, None).any(|s| test(s)))
+        roster.is_some_and(|roster| roster.read().newest_first().any(|s| test(s)))
     }
 
     /// The session in an organisation that passes the test on which nothing has come for longest. It
@@ -234,7 +252,7 @@ impl Directory {
     ) -> Option<Arc<Session>> {
         let roster = self.by_org.get(&org).map(|roster| roster.value().clone())?;
         let roster = roster.read();
-        let fitting = roster.newest_first(None, None).filter(|session| test(session));
+        let fitting = roster.newest_first().filter(|session| test(session));
         fitting.min_by_key(|session| (session.last_active(), session.serial)).cloned()
     }
 
@@ -273,9 +291,14 @@ impl DirectoryWriter {
         let (org, principal) = (start.access.org.id, start.who.principal_id());
         self.shares.lock().take(org, principal, 1).map_err(Full::Sessions)?;
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new(start, serial, self.ttl_s(), now));
+        let mut session = Session::new(start, serial, self.ttl_s(), now);
+        self.enter(&mut session);
+        let session = Arc::new(session);
         let older = self.insert(&session, takes_over, self.config.per_principal_max);
-        let older = older.inspect_err(|_| self.shares.lock().give_back(org, principal, 1))?;
+        let older = older.inspect_err(|_| {
+            self.numbers.leave(session.facets());
+            self.shares.lock().give_back(org, principal, 1);
+        })?;
         let mut events = Events::default();
         for other in older {
             events.append(self.end(&other, Reason::Replaced, now));
@@ -296,7 +319,7 @@ impl DirectoryWriter {
         // waits until it is in the last.
         let context = session.context.write();
         let older = self.join(session, takes_over, siblings_max)?;
-        self.roster(context.access.org.id).write().insert(session.clone());
+        self.roster(context.access.org.id).write().insert(session.order(), session.clone());
         self.arm(session);
         self.sessions.insert(session.uuid(), session.clone());
         Ok(older)
@@ -338,12 +361,13 @@ impl DirectoryWriter {
         if session.end.set(End { reason, at: now }).is_err() {
             return Events::default();
         }
+        session.set_facets(session.facets().with_reason(Some(reason)));
         // First into the history: who looks for it here and there finds it.
         let org = context.access.org.id;
         let forgotten = self.history.lock().push(session.clone(), org);
         self.shares.lock().give_back(org, session.who.principal_id(), 1);
         self.sessions.remove(&session.uuid());
-        self.roster(org).write().remove(session);
+        self.roster(org).write().remove(session.order(), session);
         self.wheel.lock().remove(session);
         let principal = session.who.principal();
         self.by_principal.remove_if_mut(&principal, |_, siblings| {
@@ -355,7 +379,7 @@ impl DirectoryWriter {
         });
         drop(context);
         let ended = Event::Ended(session.clone(), reason);
-        std::iter::once(ended).chain(forgotten.into_iter().map(Event::Forgotten)).collect()
+        std::iter::once(ended).chain(self.forget(forgotten)).collect()
     }
 
     /// Ends a session for somebody: one of their own as logged out, any other as revoked.
@@ -369,13 +393,10 @@ impl DirectoryWriter {
     /// its end may be lost, or not stored yet.
     pub fn revoke(&self, session: &Arc<Session>, now: Timestamp) -> Events {
         let events = self.end(session, Reason::Revoked, now);
-        let history = self.history.lock();
         // Only what is still known: a record that was forgotten must not come back.
-        if !events.is_empty() || history.get(session.uuid()).is_none() {
+        if !events.is_empty() || !self.history.lock().revoke(session) {
             return events;
         }
-        session.revoked.store(true, Ordering::Relaxed);
-        drop(history);
         Event::Revoked(session.clone()).into()
     }
 
@@ -388,8 +409,8 @@ impl DirectoryWriter {
         let org = access.org.clone();
         let switch = OrgSwitch { org_id: org.id, org_key: org.key.clone(), ts: now };
         if context.access.org.id != org.id {
-            self.roster(context.access.org.id).write().remove(session);
-            self.roster(org.id).write().insert(session.clone());
+            self.roster(context.access.org.id).write().remove(session.order(), session);
+            self.roster(org.id).write().insert(session.order(), session.clone());
             let principal = session.who.principal_id();
             let mut shares = self.shares.lock();
             shares.give_back(context.access.org.id, principal, 1);
@@ -429,6 +450,35 @@ impl DirectoryWriter {
         }
     }
 
+    /// Notes that a thing has another definition: its live sessions are listed by it from now on.
+    pub fn set_definition(&self, thing: &Principal, definition: Option<ThingDefId>) -> Events {
+        let mut events = Events::default();
+        for session in self.of_principal(thing) {
+            let mut context = session.context.write();
+            if session.end.get().is_some() || context.definition == definition {
+                continue;
+            }
+            context.definition = definition;
+            let before = session.facets();
+            let number = self.numbers.exchange(before.definition(), definition);
+            let facets = before.with_definition(number);
+            session.set_facets(facets);
+            let roster = self.roster(context.access.org.id);
+            roster.write().set_facets(session.order(), facets);
+            drop(context);
+            events.push(Event::Redefined(session));
+        }
+        events
+    }
+
+    /// The events of ended sessions that left the history.
+    fn forget(&self, forgotten: Vec<Arc<Session>>) -> impl Iterator<Item = Event> {
+        forgotten.into_iter().map(|session| {
+            self.numbers.leave(session.facets());
+            Event::Forgotten(session)
+        })
+    }
+
     /// Ends at most `max` sessions whose time is over. Fewer than `max` were looked at when the
     /// flag is false: then nothing more is due.
     pub fn expire(&self, now: Timestamp, max: usize) -> (Events, bool) {
@@ -459,7 +509,8 @@ impl DirectoryWriter {
 
     /// Takes ended sessions out of the history that are too old.
     pub fn prune(&self, now: Timestamp) -> Events {
-        self.history.lock().prune(now).into_iter().map(Event::Forgotten).collect()
+        let forgotten = self.history.lock().prune(now);
+        self.forget(forgotten).collect()
     }
 
     /// Puts sessions back that lived when the server stopped: all of them, in any order.
@@ -473,19 +524,34 @@ impl DirectoryWriter {
         for (_, _, mut session) in sessions {
             if let Some(session) = Arc::get_mut(&mut session) {
                 session.serial = self.take_serial();
+                self.enter(session);
             }
             // Those of a login that may have fewer now go when it starts the next.
-            let _ = self.insert(&session, false, usize::MAX);
-            self.shares.lock().hold(session.org_id(), session.who.principal_id(), 1);
+            let _ = self.join(&session, false, usize::MAX);
+            let org = session.org_id();
+            self.roster(org).write().insert_unnamed(session.order(), session.clone());
+            self.arm(&session);
+            self.shares.lock().hold(org, session.who.principal_id(), 1);
+            self.sessions.insert(session.uuid(), session);
+        }
+        for roster in &self.by_org {
+            roster.write().name_all();
         }
     }
 
     /// Puts an ended session back; they come in the order of their ends.
     pub fn restore_ended(&self, mut session: Entry) -> Events {
         session.serial = self.take_serial();
+        self.enter(&mut session);
         let org = session.org_id();
         let forgotten = self.history.lock().push(Arc::new(session), org);
-        forgotten.into_iter().map(Event::Forgotten).collect()
+        self.forget(forgotten).collect()
+    }
+
+    /// Makes a session that is not known yet one that listings find.
+    fn enter(&self, session: &mut Session) {
+        self.numbers.enter(session);
+        self.hot.enter(&mut session.hot);
     }
 
     fn take_serial(&self) -> u64 {

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use base::limits;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::session::Reason;
 
@@ -49,10 +50,72 @@ impl Push {
     }
 }
 
+/// What has come and gone on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes that came, in the clear.
+    pub bytes_in: u64,
+    /// Bytes that went, in the clear.
+    pub bytes_out: u64,
+    /// Messages that came: PUBLISH packets, or JSON values.
+    pub messages_in: u64,
+    /// Messages that went.
+    pub messages_out: u64,
+}
+
+/// The same while it grows. Only the task of the connection writes it, so that an addition is an
+/// ordinary one.
+#[derive(Default, Debug)]
+pub struct Counters {
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    messages_in: AtomicU64,
+    messages_out: AtomicU64,
+}
+
+impl Counters {
+    fn add(counter: &AtomicU64, more: usize) {
+        let sum = counter.load(Ordering::Relaxed).wrapping_add(more as u64);
+        counter.store(sum, Ordering::Relaxed);
+    }
+
+    /// So many bytes came.
+    pub fn add_bytes_in(&self, bytes: usize) {
+        Self::add(&self.bytes_in, bytes);
+    }
+
+    /// So many bytes went.
+    pub fn add_bytes_out(&self, bytes: usize) {
+        Self::add(&self.bytes_out, bytes);
+    }
+
+    /// A message came.
+    pub fn add_message_in(&self) {
+        Self::add(&self.messages_in, 1);
+    }
+
+    /// A message went.
+    pub fn add_message_out(&self) {
+        Self::add(&self.messages_out, 1);
+    }
+
+    /// How it stands.
+    pub fn read(&self) -> Traffic {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Traffic {
+            bytes_in: read(&self.bytes_in),
+            bytes_out: read(&self.bytes_out),
+            messages_in: read(&self.messages_in),
+            messages_out: read(&self.messages_out),
+        }
+    }
+}
+
 /// What others put into a connection. Its task empties it.
 #[derive(Debug)]
 pub struct Outbox {
     waker: AtomicWaker,
+    counters: Counters,
     /// Whether messages are taken.
     open: AtomicBool,
     /// Whether `inner` has something for the connection; spares it the lock.
@@ -77,11 +140,22 @@ impl Outbox {
     pub fn new(open: bool) -> Self {
         Self {
             waker: AtomicWaker::new(),
+            counters: Counters::default(),
             open: AtomicBool::new(open),
             filled: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             inner: Mutex::default(),
         }
+    }
+
+    /// What has come and gone.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many messages wait for the connection's task.
+    pub fn messages_waiting(&self) -> usize {
+        if self.is_filled() { self.inner.lock().pushes.len() } else { 0 }
     }
 
     /// Has the task woken when something comes.

@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use base::{
-    ApplicationId, ConnInfo, OrgId, SessionId, SessionRef, ThingId, ThingKey, Timestamp, UserId,
+    ApplicationId, ConnInfo, OrgId, SessionId, SessionRef, ThingDefId, ThingId, ThingKey,
+    Timestamp, UserId,
 };
 use serde::{Deserialize, Serialize};
 
-use super::session::{End, Lifetime, OrgSwitch, Session, Start, Who};
+use super::outbox::Traffic;
+use super::session::{End, Lifetime, Link, OrgSwitch, Session, Start, Who};
 use crate::identity::model::{Application, User};
 use crate::identity::{Access, Identity};
 
@@ -28,6 +30,13 @@ pub struct SessionRecord {
     org: OrgId,
     switches: Vec<OrgSwitch>,
     end: Option<End>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link: Option<Link>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    definition: Option<ThingDefId>,
+    /// Once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traffic: Option<Traffic>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -60,6 +69,9 @@ impl SessionRecord {
             org: context.access.org.id,
             switches: context.switches,
             end: session.end(),
+            link: Some(session.link).filter(|link| *link != Link::default()),
+            definition: context.definition,
+            traffic: session.end().and_then(|_| session.traffic()),
         }
     }
 
@@ -74,14 +86,18 @@ impl SessionRecord {
             client_id: self.client_id.into(),
             access,
             conn: self.conn,
+            link: self.link.unwrap_or_default(),
+            definition: self.definition,
             lifetime: self.lifetime,
             outbox: None,
         };
         let mut session = Session::known(self.reference, context, self.ttl_s, self.started);
         session.context.get_mut().switches = self.switches;
-        session.last_accessed.store(self.last_accessed.as_millis(), Ordering::Relaxed);
-        session.last_active.store(self.last_accessed.as_millis(), Ordering::Relaxed);
-        session.command_count.store(self.command_count, Ordering::Relaxed);
+        session.traffic = self.traffic.map(Box::new);
+        let hot = session.hot.hot();
+        hot.last_accessed.store(self.last_accessed.as_millis(), Ordering::Relaxed);
+        hot.last_active.store(self.last_accessed.as_millis(), Ordering::Relaxed);
+        hot.command_count.store(self.command_count, Ordering::Relaxed);
         if let Some(end) = self.end {
             session.end = OnceLock::from(end);
         }

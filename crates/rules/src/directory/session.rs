@@ -1,16 +1,18 @@
 //! A session: who is connected, from where, since when, in which organisation, until when.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use base::{
-    ApplicationId, ConnInfo, OrgId, SessionId, SessionRef, SessionUuid, ThingId, ThingKey,
-    Timestamp, UserId, limits,
+    ApplicationId, ConnInfo, OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, ThingId,
+    ThingKey, Timestamp, UserId, limits,
 };
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::outbox::Outbox;
+use super::facets::Facets;
+use super::hot::{Hot, Place};
+use super::outbox::{Outbox, Traffic};
 use super::siblings::Mark;
 use super::window::Window;
 use crate::identity::Access;
@@ -269,6 +271,17 @@ pub struct OrgContext {
     pub access: Arc<Access>,
     /// The switches so far, oldest first.
     pub switches: Vec<OrgSwitch>,
+    /// The definition of its thing.
+    pub definition: Option<ThingDefId>,
+}
+
+/// What a client said of its connection when it came.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Link {
+    /// The level of MQTT in its CONNECT: 3, 4 or 5; 0: it does not speak MQTT.
+    pub mqtt_level: u8,
+    /// Seconds of its keep-alive; 0: none.
+    pub keep_alive_s: u16,
 }
 
 /// Everything that a new session is made of.
@@ -283,6 +296,10 @@ pub struct Start {
     pub access: Arc<Access>,
     /// How it is connected.
     pub conn: ConnInfo,
+    /// What its client said when it connected.
+    pub link: Link,
+    /// The definition of its thing.
+    pub definition: Option<ThingDefId>,
     /// How long it may live.
     pub lifetime: Lifetime,
     /// The live connection, for a session that is bound to one.
@@ -298,8 +315,10 @@ pub struct Session {
     /// Tells sessions that started in the same millisecond apart.
     pub(super) serial: u64,
     pub(super) who: Who,
-    pub(super) client_id: Box<str>,
+    /// Shared with others of its application that have the same.
+    pub(super) client_id: Arc<str>,
     pub(super) conn: ConnInfo,
+    pub(super) link: Link,
     pub(super) lifetime: Lifetime,
     pub(super) ttl_s: u64,
     pub(super) started: Timestamp,
@@ -310,13 +329,15 @@ pub struct Session {
     /// Whether it was revoked after it had ended otherwise.
     pub(super) revoked: AtomicBool,
     pub(super) outbox: Option<Arc<Outbox>>,
+    /// What had come and gone when it was stored.
+    pub(super) traffic: Option<Box<Traffic>>,
+    /// What listings ask first ([`Facets`]).
+    pub(super) facets: AtomicU64,
     /// Its entry in the timing wheel.
     pub(super) timer: AtomicU32,
     /// Whether the counters have changed since they were last stored.
     pub(super) stale: AtomicBool,
-    pub(super) last_accessed: AtomicI64,
-    pub(super) last_active: AtomicI64,
-    pub(super) command_count: AtomicU64,
+    pub(super) hot: Place,
     window: Window,
     /// That of all sessions of the login, while it is one of them.
     pub(super) login_window: OnceLock<Arc<Window>>,
@@ -337,21 +358,26 @@ impl Session {
             id: OnceLock::new(),
             serial: 0,
             who: start.who,
-            client_id: start.client_id,
+            client_id: start.client_id.into(),
             conn: start.conn,
+            link: start.link,
             lifetime: start.lifetime,
             ttl_s,
             started: now,
             permissions: start.access.permissions.into(),
-            context: RwLock::new(OrgContext { access: start.access, switches: Vec::new() }),
+            context: RwLock::new(OrgContext {
+                access: start.access,
+                switches: Vec::new(),
+                definition: start.definition,
+            }),
             end: OnceLock::new(),
             revoked: AtomicBool::new(false),
             outbox: start.outbox,
+            traffic: None,
+            facets: AtomicU64::new(0),
             timer: AtomicU32::new(super::wheel::NO_TIMER),
             stale: AtomicBool::new(false),
-            last_accessed: AtomicI64::new(now.as_millis()),
-            last_active: AtomicI64::new(now.as_millis()),
-            command_count: AtomicU64::new(0),
+            hot: Place::Own(Hot::new(now)),
             window: Window::default(),
             login_window: OnceLock::new(),
             is_first: AtomicBool::new(false),
@@ -406,6 +432,19 @@ impl Session {
         &self.conn
     }
 
+    /// What its client said when it connected.
+    pub const fn link(&self) -> Link {
+        self.link
+    }
+
+    /// What has come and gone on its connection; none if it is bound to none.
+    pub fn traffic(&self) -> Option<Traffic> {
+        match &self.outbox {
+            Some(outbox) => Some(outbox.counters().read()),
+            None => self.traffic.as_deref().copied(),
+        }
+    }
+
     /// Bound to its connection or not.
     pub const fn lifetime(&self) -> Lifetime {
         self.lifetime
@@ -429,17 +468,17 @@ impl Session {
 
     /// When its last command came.
     pub fn last_accessed(&self) -> Timestamp {
-        Timestamp::from_millis(self.last_accessed.load(Ordering::Relaxed))
+        self.hot.hot().last_accessed()
     }
 
     /// When its last sign of life came, be it a command or not.
     pub fn last_active(&self) -> Timestamp {
-        Timestamp::from_millis(self.last_active.load(Ordering::Relaxed))
+        self.hot.hot().last_active()
     }
 
     /// How many commands came.
     pub fn command_count(&self) -> u64 {
-        self.command_count.load(Ordering::Relaxed)
+        self.hot.hot().command_count.load(Ordering::Relaxed)
     }
 
     /// Its current organisation and rights.
@@ -497,14 +536,15 @@ impl Session {
 
     /// Notes that `commands` commands have come.
     pub fn touch(&self, now: Timestamp, commands: u64) {
-        self.last_accessed.store(now.as_millis(), Ordering::Relaxed);
-        self.last_active.store(now.as_millis(), Ordering::Relaxed);
-        self.command_count.fetch_add(commands, Ordering::Relaxed);
+        let hot = self.hot.hot();
+        hot.last_accessed.store(now.as_millis(), Ordering::Relaxed);
+        hot.last_active.store(now.as_millis(), Ordering::Relaxed);
+        hot.command_count.fetch_add(commands, Ordering::Relaxed);
     }
 
     /// Notes that the connection gave a sign of life that is no command.
     pub fn keep_alive(&self, now: Timestamp) {
-        self.last_active.store(now.as_millis(), Ordering::Relaxed);
+        self.hot.hot().last_active.store(now.as_millis(), Ordering::Relaxed);
     }
 
     /// Whether one more command fits into the current second, of which at most `limit` are allowed
@@ -543,6 +583,14 @@ impl Session {
     /// Notes that the counters are about to be stored as they are now.
     pub fn clear_stale(&self) {
         self.stale.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn facets(&self) -> Facets {
+        Facets(self.facets.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_facets(&self, facets: Facets) {
+        self.facets.store(facets.0, Ordering::Relaxed);
     }
 
     /// The key by which sessions are ordered: start, then serial number.

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::query::{Filter, Query, SortKey};
+use super::text::AddressPrefix;
 use super::wheel::Wheel;
 use super::*;
 use crate::identity::TopicRights;
@@ -17,7 +18,7 @@ use crate::identity::permission::PermissionSet;
 const TTL_S: u64 = 100;
 const MAX_AGE_S: u64 = 300;
 
-fn config() -> DirectoryConfig {
+pub(super) fn config() -> DirectoryConfig {
     DirectoryConfig {
         ttl_s: TTL_S,
         max_age_s: MAX_AGE_S,
@@ -28,7 +29,7 @@ fn config() -> DirectoryConfig {
     }
 }
 
-fn access(org: u8) -> Arc<Access> {
+pub(super) fn access(org: u8) -> Arc<Access> {
     let id = OrgId::from_bytes([org; 12]);
     let org = json!({
         "id": id, "key": format!("Org{org}"), "slug": "", "name": "", "parent": null,
@@ -48,7 +49,7 @@ fn access(org: u8) -> Arc<Access> {
     })
 }
 
-fn user(number: u8) -> Who {
+pub(super) fn user(number: u8) -> Who {
     let user = json!({
         "id": UserId::from_bytes([number; 12]), "email": format!("user{number}@example.com"),
         "password_hash": "", "first_name": "", "last_name": "",
@@ -58,7 +59,7 @@ fn user(number: u8) -> Who {
     Who::User(Arc::new(serde_json::from_value(user).expect("a user")))
 }
 
-fn thing(number: u8) -> Who {
+pub(super) fn thing(number: u8) -> Who {
     let application = json!({
         "id": base::ApplicationId::from_bytes([1; 12]), "name": "app",
         "org": OrgId::from_bytes([0; 12]), "token_id": base::TokenId::from_bytes([2; 12]),
@@ -77,7 +78,7 @@ fn conn(port: u16) -> ConnInfo {
     ConnInfo::new(Protocol::Mqtt, ([127, 0, 0, 1], port).into())
 }
 
-fn start(number: u64, who: Who, org: u8, bound: bool, now: Timestamp) -> Start {
+pub(super) fn start(number: u64, who: Who, org: u8, bound: bool, now: Timestamp) -> Start {
     let mut id = [0; 12];
     id[..8].copy_from_slice(&number.to_be_bytes());
     let lifetime = match bound {
@@ -90,12 +91,14 @@ fn start(number: u64, who: Who, org: u8, bound: bool, now: Timestamp) -> Start {
         client_id: "client".into(),
         access: access(org),
         conn: conn(1),
+        link: Link::default(),
+        definition: None,
         lifetime,
         outbox: None,
     }
 }
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_millis(second * 1000)
 }
 
@@ -334,7 +337,7 @@ fn filters_and_sorts() {
     check(Filter { principal: Some(user(2).principal()), ..all() }, &[2]);
     check(Filter { app_name: Some("APP".to_owned()), ..all() }, &[5, 3, 1]);
     check(Filter { protocol: Some(Protocol::Http), ..all() }, &[]);
-    check(Filter { remote_addr: Some("127.0.0.1:1003".to_owned()), ..all() }, &[3]);
+    check(Filter { remote_addr: Some(AddressPrefix::read("127.0.0.1:1003")), ..all() }, &[3]);
     check(Filter { started_after: Some(at(3)), ..all() }, &[5, 4]);
     check(Filter { started_before: Some(at(2)), ..all() }, &[1, 0]);
     check(Filter { started_after: Some(at(0)), started_before: Some(at(3)), ..all() }, &[2, 1]);

@@ -134,6 +134,7 @@ impl LoggedIn {
                     let body = out.get(body..).unwrap_or_default().to_vec();
                     self.leave_unclaimed(Reply { to: to(), body });
                 }
+                self.outbox.counters().add_message_out();
                 if begun.end(out).is_err() || out.len() - start > self.options.packet_max {
                     out.truncate(start);
                     self.put_too_large(&head, out);
@@ -289,6 +290,7 @@ impl LoggedIn {
     /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet
     /// of that size ([MQTT-3.1.2-24] of 5).
     fn put_limited(&self, head: &PublishHead<'_>, body: &[u8], out: &mut Vec<u8>) {
+        self.outbox.counters().add_message_out();
         let version = self.options.version;
         let start = out.len();
         let written = encode::publish(out, version, head, body).is_ok();

@@ -191,7 +191,8 @@ pub(super) fn change_def(
     let def = definition(call, Some(&params.new_def_key), None)?;
     let def = def.ok_or_else(|| missing("newDefKey"))?.id;
     let receipt = change(call, &thing.key, |thing| thing.def = Some(def))?;
-    Ok(After(Done, receipt.into()))
+    let redefine = SessionChange::Redefine(Principal::Thing(thing.org, thing.key), Some(def));
+    Ok(After(Done, Effects::from(receipt).and_sessions([redefine])))
 }
 
 /// `thing.update`. Identifiers are new values, so the thing is named by its key or id
@@ -451,7 +452,10 @@ pub(super) fn check_text(parameter: &str, text: &str) -> Result<(), Failure> {
 }
 
 /// Checks tags that are to be a thing's.
-pub(super) fn check_tags(parameter: &str, tags: &[String]) -> Result<(), Failure> {
+pub(in crate::tr50::commands) fn check_tags(
+    parameter: &str,
+    tags: &[String],
+) -> Result<(), Failure> {
     if tags.len() > limits::THING_TAGS_MAX {
         let most = limits::THING_TAGS_MAX;
         let sentence = format!("A thing can have {most} tags; parameter \"{parameter}\" has more.");

@@ -1,6 +1,6 @@
 //! `thing.find`, `thing.list` and `thing.search`.
 
-use base::{Code, Failure, OrgId, ThingKey, limits};
+use base::{Code, Failure, OrgId, ThingKey, Timestamp, limits};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,6 +9,7 @@ use store::StoreError;
 use super::change::check_tags;
 use super::object::{CurrentValues, FIELDS, FOREIGN_FIELDS, ThingObject};
 use super::query::Query;
+use super::traits::{GroupBy, Groups, Traits, sort_things};
 use crate::app::App;
 use crate::things::registry::Thing;
 use crate::things::telemetry::point::Kind;
@@ -19,9 +20,35 @@ use crate::tr50::step::{Call, Later};
 
 params! {
     /// The parameters of `thing.list` and `thing.search` beside those of every list.
+    #[derive(Debug)]
     pub(super) struct ListParams {
         optional tags: Vec<String> = "tags", "Only things that have all of these tags.";
         optional_exact keys: Vec<String> = "keys", "Only things with these keys.";
+        optional_exact prefix: String = "prefix", "Only things whose keys begin so.";
+        optional_exact who_am_i: String = "whoAmI",
+            "Only things with this key, in which `*` stands for any text.";
+        optional_exact def_key: String = "defKey", "Only things with this definition.";
+        optional_exact app_id: String = "appId",
+            "Only things with this application id; for administrators.";
+        optional connected: bool = "connected", "Only things that are connected; false: the others.";
+        optional protocol: String = "protocol", "Only things that are here by this protocol.";
+        optional remote_addr: String = "remoteAddr",
+            "Only things that are here from an `ip:port` that begins so.";
+        optional last_seen_after: Timestamp = "lastSeenAfter",
+            "Only things with a later sign of life.";
+        optional last_seen_before: Timestamp = "lastSeenBefore",
+            "Only things without a sign of life since then; those never seen, too.";
+        optional idle_longer_than: u64 = "idleLongerThan",
+            "Only things without a command for more than so many seconds.";
+        optional ended_after: Timestamp = "endedAfter",
+            "Only things whose last session that is known ended later.";
+        optional ended_before: Timestamp = "endedBefore",
+            "Only things whose last session that is known ended earlier.";
+        optional end_reason: Vec<String> = "endReason",
+            "Only things whose last session that is known ended so, such as `keep_alive`.";
+        optional group_by: String = "groupBy",
+            "Counts them by `definition`, `protocol`, `application` or `reason` instead of listing \
+             them.";
         optional has_loc: bool = "hasLoc", "Only things whose location is known; false: the others.";
         optional show_count: bool = "showCount", "False leaves `count` out of the reply.";
         optional iterator: String = "iterator",
@@ -41,7 +68,7 @@ params! {
 
 /// Which things a listing is about.
 #[derive(Clone, Default, Serialize, Deserialize)]
-pub(super) struct Selection {
+pub(in crate::tr50::commands) struct Selection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tags: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,6 +77,8 @@ pub(super) struct Selection {
     query: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     has_loc: Option<bool>,
+    #[serde(default, skip_serializing_if = "Traits::is_any")]
+    traits: Traits,
 }
 
 /// Where a listing in pages stands. The client keeps it, so that it costs nothing here and
@@ -87,7 +116,18 @@ pub(super) fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result
 
 /// `thing.list`: the things of the current organisation, ordered by key.
 pub(super) fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<Later, Failure> {
-    call.look_later(move |call| listing(call, view, wanted, None))
+    let key = shared_key(call, "list", &format!("{view:?} {wanted:?}"));
+    call.look_shared(key, move |call| listing(call, view, wanted, None))
+}
+
+/// By what askers are known who get the same: what a row shows depends on who asks, unless that is
+/// an administrator.
+fn shared_key(call: &Call<'_>, command: &str, question: &str) -> String {
+    let org = call.session.org_id();
+    match call.session.access().administers_here() {
+        true => format!("thing.{command} {org} {question}"),
+        false => format!("thing.{command} {org} {} {question}", call.session.reference()),
+    }
 }
 
 /// `thing.search`.
@@ -95,7 +135,8 @@ pub(super) fn search(
     call: &Call<'_>,
     (view, (wanted, search)): (View, (ListParams, Search)),
 ) -> Result<Later, Failure> {
-    call.look_later(move |call| listing(call, view, wanted, Some(search.query)))
+    let key = shared_key(call, "search", &format!("{view:?} {wanted:?} {}", search.query));
+    call.look_shared(key, move |call| listing(call, view, wanted, Some(search.query)))
 }
 
 fn listing(
@@ -103,19 +144,33 @@ fn listing(
     view: View,
     wanted: ListParams,
     query: Option<String>,
-) -> Result<ListReply, Failure> {
+) -> Result<Answer, Failure> {
     if is_restricted(call) {
         return Err(restricted());
     }
     let view = view.without_shown(FOREIGN_FIELDS);
+    let traits = Traits::of(call, &wanted)?;
     let mut selection = Selection::of(wanted.tags, wanted.keys, query);
-    selection.has_loc = wanted.has_loc;
+    (selection.has_loc, selection.traits) = (wanted.has_loc, traits);
     selection.check()?;
+    if let Some(by) = &wanted.group_by {
+        let by = GroupBy::named(by)?;
+        return Ok(Answer::Groups(Groups::of(call, &selection.things(call)?, by)));
+    }
     let reply = match &wanted.iterator {
         Some(iterator) => next_page(call, &view, selection, iterator)?,
         None => page(call, &view, &selection)?,
     };
-    Ok(if wanted.show_count == Some(false) { reply.without_count() } else { reply })
+    let hides_count = wanted.show_count == Some(false);
+    Ok(Answer::List(if hides_count { reply.without_count() } else { reply }))
+}
+
+/// The reply of `thing.list`.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    List(ListReply),
+    Groups(Groups),
 }
 
 fn page(call: &Call<'_>, view: &View, selection: &Selection) -> Result<ListReply, Failure> {
@@ -124,9 +179,18 @@ fn page(call: &Call<'_>, view: &View, selection: &Selection) -> Result<ListReply
         let page = rows(call, call.app.things.page(call.session.org_id(), offset, limit)?)?;
         return filled(call, view, selection.count(call)?, page);
     }
-    let things = selection.things(call)?;
+    if view.sort().is_none() && !selection.traits.is_any() && selection.keys.is_none() {
+        let (things, count, is_all) = selection.first(call, offset, limit)?;
+        let reply = filled(call, view, count, rows(call, things)?)?;
+        return Ok(if is_all { reply } else { reply.with_count_at_least() });
+    }
+    let mut things = selection.things(call)?;
     let count = things.len();
-    if view.sort().is_none() {
+    let sorted = match view.sort_key(FIELDS)? {
+        None => true,
+        Some((field, descending)) => sort_things(call, &mut things, field, descending)?,
+    };
+    if sorted {
         let page = things.into_iter().skip(offset).take(limit).collect();
         return filled(call, view, count, rows(call, page)?);
     }
@@ -196,7 +260,7 @@ fn next_page(
 
 impl Selection {
     fn is_all(&self) -> bool {
-        let unasked = self.tags.is_none() && self.keys.is_none();
+        let unasked = self.tags.is_none() && self.keys.is_none() && self.traits.is_any();
         unasked && self.query.is_none() && self.has_loc.is_none()
     }
 
@@ -220,12 +284,68 @@ impl Selection {
     }
 
     /// Things with these tags, with these keys, that a query finds.
-    pub(super) const fn of(
+    pub(in crate::tr50::commands) const fn of(
         tags: Option<Vec<String>>,
         keys: Option<Vec<String>>,
         query: Option<String>,
     ) -> Self {
-        Self { tags, keys, query, has_loc: None }
+        Self { tags, keys, query, has_loc: None, traits: Traits::ANY }
+    }
+
+    /// A page in the order of keys, how many there are, and whether that is all. When the page is
+    /// full, the rest of a large organisation is not looked through to count it.
+    fn first(
+        &self,
+        call: &Call<'_>,
+        offset: usize,
+        limit: usize,
+    ) -> Result<(Vec<Thing>, usize, bool), StoreError> {
+        const FEW: usize = limits::LISTED_AT_ONCE_MAX;
+        if let Some(def) = self.traits.def
+            && call.app.things.keys_of_def(def, FEW)?.len() < FEW
+        {
+            let things = self.things(call)?;
+            let count = things.len();
+            return Ok((things.into_iter().skip(offset).take(limit).collect(), count, true));
+        }
+        let (org, has) = (call.session.org_id(), self.filter(call.app));
+        let end = offset.saturating_add(limit);
+        let (mut page, mut count, mut looked) = (Vec::new(), 0, 0);
+        let mut after = None;
+        loop {
+            let things = self.step(call.app, org, after.as_ref(), STEP)?;
+            let is_last = things.len() < STEP;
+            looked += things.len();
+            after = things.last().map(|thing| thing.key.clone());
+            for thing in things.into_iter().filter(&has) {
+                if (offset..end).contains(&count) {
+                    page.push(thing);
+                }
+                count += 1;
+            }
+            if is_last || looked >= limits::THINGS_SEARCHED_MAX {
+                return Ok((page, count, is_last));
+            }
+            // Counted to the end only where that is little.
+            let is_large = call.app.things.count(org) > limits::LISTED_AT_ONCE_MAX as u64;
+            if count > end && is_large {
+                return Ok((page, count, false));
+            }
+        }
+    }
+
+    /// The next things that may be meant, by key.
+    fn step(
+        &self,
+        app: &App,
+        org: OrgId,
+        after: Option<&ThingKey>,
+        limit: usize,
+    ) -> Result<Vec<Thing>, StoreError> {
+        match self.traits.prefix() {
+            "" => app.things.page_after(org, after, limit),
+            prefix => app.things.page_with_prefix(org, prefix, after, limit),
+        }
     }
 
     fn things(&self, call: &Call<'_>) -> Result<Vec<Thing>, StoreError> {
@@ -234,7 +354,11 @@ impl Selection {
 
     /// All that it selects, by key; of a large organisation's things, the first
     /// [`limits::THINGS_SEARCHED_MAX`] are looked at.
-    pub(super) fn things_of(&self, app: &App, org: OrgId) -> Result<Vec<Thing>, StoreError> {
+    pub(in crate::tr50::commands) fn things_of(
+        &self,
+        app: &App,
+        org: OrgId,
+    ) -> Result<Vec<Thing>, StoreError> {
         let has = self.filter(app);
         if let Some(keys) = &self.keys {
             let mut keys: Vec<_> =
@@ -247,7 +371,14 @@ impl Selection {
             }
             return Ok(things);
         }
-        let mut things = app.things.page(org, 0, limits::THINGS_SEARCHED_MAX)?;
+        if let Some(def) = self.traits.def {
+            let mut keys = app.things.keys_of_def(def, limits::THINGS_SEARCHED_MAX)?;
+            keys.sort_unstable();
+            let found = keys.iter().map(|key| app.things.get(org, key));
+            let found = found.filter_map(|thing| thing.transpose());
+            return found.filter(|thing| thing.as_ref().map_or(true, &has)).collect();
+        }
+        let mut things = self.step(app, org, None, limits::THINGS_SEARCHED_MAX)?;
         things.retain(has);
         Ok(things)
     }
@@ -258,6 +389,7 @@ impl Selection {
             let has_tag = |tag: &String| thing.tags.contains(tag);
             self.tags.as_ref().is_none_or(|tags| tags.iter().all(has_tag))
                 && query.as_ref().is_none_or(|query| query.matches(thing))
+                && self.traits.are_of(app, thing)
                 && self.has_loc.is_none_or(|wanted| wanted == is_located(app, thing))
         }
     }
@@ -293,7 +425,7 @@ impl Iterator {
         let has = self.selection.filter(call.app);
         let mut found = Vec::new();
         for _ in 0..limits::THINGS_SEARCHED_MAX / STEP {
-            let things = call.app.things.page_after(org, self.after.as_ref(), STEP)?;
+            let things = self.selection.step(call.app, org, self.after.as_ref(), STEP)?;
             self.done = things.len() < STEP;
             for thing in things {
                 if found.len() == limit {

@@ -8,6 +8,10 @@ mod find;
 mod object;
 mod query;
 mod tags;
+mod traits;
+
+pub(super) use change::check_tags;
+pub(super) use find::Selection;
 
 commands! {
     act "thing.appid.reset" => change::reset_app_id, [NOT_FOUND],

@@ -286,6 +286,8 @@ fn start_of(number: u64, owner: u8, org: u8, bound: bool, now: Timestamp) -> Sta
         client_id: "client".into(),
         access: access(org),
         conn: ConnInfo::new(Protocol::Mqtt, ([127, 0, 0, 1], 1).into()),
+        link: rules::directory::Link::default(),
+        definition: None,
         lifetime,
         outbox: None,
     }

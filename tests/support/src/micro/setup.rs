@@ -143,6 +143,7 @@ async fn login(app: &App, org: usize, thing_key: &str) -> Arc<Session> {
         client_id: "device-cloud".into(),
         takes_over: true,
         has_place: false,
+        link: rules::directory::Link::default(),
         outbox: nowhere(),
     };
     app.login_bound(credentials, arrival, NOW).await.expect("the token is right").0
@@ -166,6 +167,8 @@ fn start_like(app: &App, like: &Session, number: usize) {
         // Every login makes its own.
         access: Arc::new((*like.access()).clone()),
         conn: conn(number),
+        link: rules::directory::Link::default(),
+        definition: None,
         lifetime: like.lifetime(),
         outbox: Some(nowhere()),
     };

@@ -1,0 +1,511 @@
+//! `session.list`: which sessions, and in which form.
+
+use base::{
+    Clock, Code, Failure, OrgId, Protocol, ThingDefId, ThingKey, Timestamp, excerpt,
+    json::{self, ObjectWriter},
+    limits::{self, LISTING_BYTES_RESERVED_MAX},
+};
+use rules::directory::query::{Common, Filter, GroupBy, Listing, Query, SortKey};
+use rules::directory::text::{AddressPrefix, Pattern, Words};
+use rules::directory::{Kind, Principal, Reason, Status};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::row::{SharedTexts, write_in_context, write_link, write_shown};
+use crate::tr50::commands::paging::named;
+use crate::tr50::commands::target::is_restricted;
+use crate::tr50::commands::thing::{Selection, check_tags};
+use crate::tr50::params::params;
+use crate::tr50::step::{Call, Looked, WriteReply};
+
+params! {
+    /// The parameters of `session.list`. The vendor's page knows none (`docs/protocol/tr50.md`
+    /// 3.5); all are optional.
+    #[derive(Clone, Debug)]
+    pub(in crate::tr50) struct List {
+        optional offset: u64 = "offset", "Sessions to leave out at the beginning.";
+        optional limit: u64 = "limit", "Sessions to return at most; 0 means as many as allowed.";
+        optional sort: String = "sort",
+            "`-startTime` (default), `startTime`, `endTime`, `lastAccessed`, `lastSeen`, `commandCount`, `whoAmI`; a leading `-` puts the greatest first.";
+        optional kind: String = "kind", "`user` or `application`.";
+        optional_exact user_name: String = "userName",
+            "Sessions of the user with this e-mail address.";
+        optional_exact thing_key: String = "thingKey", "Sessions of the thing with this key.";
+        optional app_name: String = "appName", "Sessions of applications with this name.";
+        optional protocol: String = "protocol",
+            "`mqtt`, `mqtts`, `ws`, `wss`, `tcp`, `tcps`, `http` or `https`.";
+        optional remote_addr: String = "remoteAddr", "Sessions whose `ip:port` begins so.";
+        optional started_after: Timestamp = "startedAfter", "Sessions that started later.";
+        optional started_before: Timestamp = "startedBefore", "Sessions that started earlier.";
+        optional_exact who_am_i: String = "whoAmI",
+            "Sessions of the user or thing with this name, in which `*` stands for any text.";
+        optional_exact prefix: String = "prefix", "Sessions whose `whoAmI` begins so.";
+        optional query: String = "query",
+            "Words that have to occur, in any case, in `whoAmI`, `appName` or `remoteAddr`.";
+        optional_exact app_id: String = "appId",
+            "Sessions with this application or client id; for administrators.";
+        optional_exact def_key: String = "defKey", "Sessions of things with this definition.";
+        optional tags: Vec<String> = "tags", "Sessions of things that have all of these tags.";
+        optional connected: bool = "connected",
+            "Sessions that an open connection holds; false: the others.";
+        optional last_seen_after: Timestamp = "lastSeenAfter",
+            "Sessions with a later sign of life.";
+        optional last_seen_before: Timestamp = "lastSeenBefore",
+            "Sessions without a sign of life since then.";
+        optional idle_longer_than: u64 = "idleLongerThan",
+            "Sessions without a command for more than so many seconds.";
+        optional ended_after: Timestamp = "endedAfter",
+            "Sessions that ended later; without `status`, of those that ended.";
+        optional ended_before: Timestamp = "endedBefore",
+            "Sessions that ended earlier; without `status`, of those that ended.";
+        optional end_reason: Vec<String> = "endReason",
+            "Sessions that ended so, such as `keep_alive`; without `status`, of those that ended.";
+        optional group_by: String = "groupBy",
+            "Counts them by `protocol`, `application`, `reason` or `definition` instead of listing them.";
+        optional status: Vec<String> = "status",
+            "`ACTIVE` (default), `LOGGED_OUT`, `EXPIRED`, `REVOKED`, `ENDED` (the last three) or `ALL`.";
+        optional show: Vec<String> = "show", "The members to show; all by default. `live`, `ended` or `all` among them says which sessions, as `status` does.";
+        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
+    }
+}
+
+/// The members of a session, as `show` may name them, in the order of the reply.
+const FIELDS: &[&str] = &[
+    "ref",
+    "orgId",
+    "orgKey",
+    "userId",
+    "userName",
+    "appName",
+    "tokenId",
+    "tokenName",
+    "thingKey",
+    "whoAmI",
+    "hasSuperAdmin",
+    "hasSuperOps",
+    "hasOrgAdmin",
+    "perms",
+    "connInfo",
+    "ttl",
+    "locale",
+    "allowSubOrgAccess",
+    "startTime",
+    "orgSwitches",
+    "commandCount",
+    "lastAccessed",
+    "allAgreementsSigned",
+    "status",
+    "endReason",
+    "endTime",
+    "tlsVersion",
+    "clientId",
+    "mqttVersion",
+    "keepAlive",
+    "lastSeen",
+    "bytesIn",
+    "bytesOut",
+    "messagesIn",
+    "messagesOut",
+    "outbox",
+    "outboxBytes",
+];
+
+/// `session.list`. What takes long is looked for on another thread, once for all who ask the same;
+/// what is wrong with the parameters is answered at once.
+pub(super) fn list(call: &Call<'_>, mut params: List) -> Result<Looked<Answer>, Failure> {
+    let org = call.session.org_id();
+    params.take_status_from_show();
+    let group_by = params.group_by.as_deref().map(group_of).transpose()?;
+    // The client id is a secret of the application (`docs/protocol/tr50.md` 1.1).
+    let administers = call.session.access().administers_here();
+    let shown = params.show.as_deref().unwrap_or_default();
+    let shown = Shown::of(shown, params.hide_fields, administers)?;
+    let key = format!("{org} {administers} {params:?}");
+    let key = match administers && !is_restricted(call) {
+        true => key,
+        false => format!("{key} {}", call.session.reference()),
+    };
+    let tags = params.tags.take().filter(|tags| !tags.is_empty());
+    check_tags("tags", tags.as_deref().unwrap_or_default())?;
+    let question = params.into_query(call, org)?;
+    let is_long = |query: &Query| tags.is_some() || call.app.directory().is_long(org, query);
+    let long = question.as_ref().is_some_and(is_long);
+    let answer = move |call: &Call<'_>| {
+        let Some(mut query) = question.clone() else { return Ok(Answer::none(call, org, shown)) };
+        if let Some(tags) = &tags {
+            let tagged = Selection::of(Some(tags.clone()), None, None);
+            let things = tagged.things_of(call.app, org)?;
+            query.filter.things = Some(things.into_iter().map(|thing| thing.id).collect());
+        }
+        let directory = call.app.directory();
+        if let Some((name, by)) = group_by {
+            let (count, groups) = directory.groups(org, &query.filter, by);
+            return Ok(Answer::Groups(Groups::of(call, org, name, count, groups)));
+        }
+        let (listing, clock) = (directory.list(org, &query), call.app.clock.clone());
+        Ok(Answer::Sessions(SessionList { org, listing, shown, clock }))
+    };
+    if long { call.look_shared(key, answer).map(Looked::Later) } else { call.look(false, answer) }
+}
+
+/// What `groupBy` may say, and how the member of a group is named.
+fn group_of(name: &str) -> Result<(&'static str, GroupBy), Failure> {
+    const NAMES: [(&str, &str, GroupBy); 7] = [
+        ("protocol", "protocol", GroupBy::Protocol),
+        ("application", "application", GroupBy::Application),
+        ("reason", "reason", GroupBy::Reason),
+        ("definition", "definition", GroupBy::Definition),
+        ("appName", "application", GroupBy::Application),
+        ("endReason", "reason", GroupBy::Reason),
+        ("defKey", "definition", GroupBy::Definition),
+    ];
+    let found = NAMES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name));
+    found
+        .map(|(_, member, by)| (*member, *by))
+        .ok_or_else(|| refused("groupBy", "protocol, application, reason, definition", name))
+}
+
+fn refused(name: &str, allowed: &str, value: &str) -> Failure {
+    let value = excerpt(value);
+    let sentence = format!("Parameter \"{name}\" must be one of {allowed}; it is \"{value}\".");
+    Failure::new(Code::PARAMETER_INVALID, sentence)
+}
+
+/// The members of sessions that a client asked for.
+#[derive(Clone)]
+pub(super) struct Shown {
+    /// As they are named in `fields`.
+    names: Vec<&'static str>,
+    /// Bit by bit, in the order of [`FIELDS`].
+    wanted: u64,
+    hides_fields: bool,
+    /// Whether the client id is among them.
+    pub(super) shows_client_id: bool,
+    /// Whether the client has named them; if not, all are shown, as on the vendor's page, and no
+    /// `fields`.
+    is_named: bool,
+}
+
+impl Shown {
+    fn of(
+        show: &[String],
+        hide_fields: Option<bool>,
+        shows_client_id: bool,
+    ) -> Result<Self, Failure> {
+        let names: Vec<_> = if show.is_empty() || show.iter().any(|name| name == "*") {
+            FIELDS.to_vec()
+        } else {
+            show.iter().map(|name| named(FIELDS, name, "show")).collect::<Result<_, _>>()?
+        };
+        let bits = FIELDS.iter().enumerate().filter(|(_, field)| names.contains(field));
+        let wanted = bits.fold(0, |bits, (index, _)| bits | 1 << index);
+        let (is_named, hides_fields) = (!show.is_empty(), hide_fields.unwrap_or(false));
+        Ok(Self { names, wanted, hides_fields, shows_client_id, is_named })
+    }
+
+    /// The fields, in the order of the reply.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &'static str> {
+        let wanted = |(index, _): &(usize, &&str)| self.wanted >> index & 1 == 1;
+        FIELDS.iter().enumerate().filter(wanted).map(|(_, field)| *field)
+    }
+}
+
+impl List {
+    /// `show` may say which sessions are shown; no member is named so.
+    fn take_status_from_show(&mut self) {
+        let Some(show) = &mut self.show else { return };
+        const WHICH: [(&str, &str); 3] = [("live", "ACTIVE"), ("ended", "ENDED"), ("all", "ALL")];
+        let which = |name: &str| WHICH.iter().find(|(word, _)| word.eq_ignore_ascii_case(name));
+        let statuses = show.iter().filter_map(|name| which(name));
+        let statuses: Vec<_> = statuses.map(|(_, status)| (*status).to_owned()).collect();
+        show.retain(|name| which(name).is_none());
+        if !statuses.is_empty() && self.status.as_ref().is_none_or(Vec::is_empty) {
+            self.status = Some(statuses);
+        }
+    }
+
+    /// The definition that is asked for, if any; none outside: there is none of this key.
+    fn definition(&self, call: &Call<'_>, org: OrgId) -> Option<Option<ThingDefId>> {
+        let Some(key) = &self.def_key else { return Some(None) };
+        call.app.identity().thing_def_by_key(org, key).map(|def| Some(def.id))
+    }
+
+    /// The question to the directory; none when it names a user or thing that can't exist.
+    fn into_query(self, call: &Call<'_>, org: OrgId) -> Result<Option<Query>, Failure> {
+        let most = call.app.config.sessions.list_limit;
+        let asked = self.limit.filter(|limit| *limit > 0);
+        let limit = asked.map_or(most, |limit| usize::try_from(limit).unwrap_or(most).min(most));
+        let (sort, ascending) = match self.sort.as_deref() {
+            None | Some("") => (SortKey::StartTime, false),
+            Some(text) => {
+                let allowed = || {
+                    format!(
+                        "{}, with - before it or not",
+                        SORT_KEYS.map(|(name, _)| name).join(", ")
+                    )
+                };
+                sort_key(text).ok_or_else(|| refused("sort", &allowed(), text))?
+            }
+        };
+        let kind = match self.kind.as_deref().map(str::to_ascii_lowercase).as_deref() {
+            None => None,
+            Some("user") => Some(Kind::User),
+            Some("application" | "app") => Some(Kind::Application),
+            Some(text) => return Err(refused("kind", "user, application", text)),
+        };
+        let protocol = match self.protocol.as_deref() {
+            None => None,
+            Some(text) => Some(protocol_named(text)?),
+        };
+        let definition = self.definition(call, org);
+        let status = match self.status.filter(|names| !names.is_empty()) {
+            None => None,
+            Some(names) => {
+                let known = Status::ALL.map(Status::as_str).join(", ");
+                let allowed = || format!("{known}, ENDED, ALL");
+                Some(statuses(&names).map_err(|name| refused("status", &allowed(), &name))?)
+            }
+        };
+        let principal = match (&self.thing_key, &self.user_name) {
+            // No session is both a thing's and a user's.
+            (Some(_), Some(_)) => return Ok(None),
+            (Some(key), None) => match ThingKey::parse(key) {
+                Ok(key) => Some(Principal::Thing(org, key)),
+                Err(_) => return Ok(None),
+            },
+            (None, Some(name)) => match call.app.identity().user_by_email(name) {
+                Some(user) => Some(Principal::User(user.id)),
+                None => return Ok(None),
+            },
+            (None, None) => None,
+        };
+        let principal = if is_restricted(call) {
+            let own = call.session.who().principal();
+            if principal.is_some_and(|named| named != own) {
+                return Ok(None);
+            }
+            Some(own)
+        } else {
+            principal
+        };
+        let Some(definition) = definition else { return Ok(None) };
+        if self.app_id.is_some() && !call.session.access().administers_here() {
+            return Ok(None);
+        }
+        let clock = &call.app.clock;
+        let of_shown = |time: Option<Timestamp>| time.map(|time| clock.of_shown(time));
+        let since = |seconds: u64| {
+            clock.now().plus_millis(-i64::try_from(seconds.min(IDLE_S_MAX) * 1000).unwrap_or(0))
+        };
+        let prefix = self.prefix.as_deref().map(Pattern::beginning);
+        let end_reasons = self.end_reason.filter(|names| !names.is_empty());
+        let filter = Filter {
+            principal,
+            kind,
+            app_name: self.app_name,
+            protocol,
+            remote_addr: self.remote_addr.as_deref().map(AddressPrefix::read),
+            started_after: of_shown(self.started_after),
+            started_before: of_shown(self.started_before),
+            status,
+            end_reasons: end_reasons.as_deref().map(reasons_named).transpose()?,
+            ended_after: of_shown(self.ended_after),
+            ended_before: of_shown(self.ended_before),
+            connected: self.connected,
+            who: self.who_am_i.as_deref().map(Pattern::read).into_iter().chain(prefix).collect(),
+            words: Words::read(&check_query(self.query.unwrap_or_default())?),
+            client_id: self.app_id,
+            definition,
+            things: None,
+            seen_after: of_shown(self.last_seen_after),
+            seen_before: of_shown(self.last_seen_before),
+            idle_since: self.idle_longer_than.map(since),
+        };
+        let offset = usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX);
+        Ok(Some(Query { offset, limit, sort, ascending, filter }))
+    }
+}
+
+/// By what sessions can be sorted.
+const SORT_KEYS: [(&str, SortKey); 8] = [
+    ("startTime", SortKey::StartTime),
+    ("endTime", SortKey::EndTime),
+    ("lastSeen", SortKey::LastSeen),
+    ("lastAccessed", SortKey::LastAccessed),
+    ("commandCount", SortKey::CommandCount),
+    ("whoAmI", SortKey::WhoAmI),
+    ("userName", SortKey::WhoAmI),
+    ("thingKey", SortKey::WhoAmI),
+];
+
+fn sort_key(text: &str) -> Option<(SortKey, bool)> {
+    let (ascending, name) = match text.strip_prefix('-') {
+        Some(name) => (false, name),
+        None => (true, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let found = SORT_KEYS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, key)| (*key, ascending))
+}
+
+const PROTOCOLS: [Protocol; 8] = {
+    use Protocol::{Http, Https, Mqtt, Mqtts, Tcp, Tcps, Ws, Wss};
+    [Mqtt, Mqtts, Ws, Wss, Tcp, Tcps, Http, Https]
+};
+
+/// The protocol that a client names.
+///
+/// # Errors
+///
+/// There is none of this name.
+pub(in crate::tr50::commands) fn protocol_named(text: &str) -> Result<Protocol, Failure> {
+    let found = PROTOCOLS.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(text));
+    let allowed = || PROTOCOLS.map(Protocol::as_str).join(", ");
+    found.ok_or_else(|| refused("protocol", &allowed(), text))
+}
+
+fn statuses(names: &[String]) -> Result<Vec<Status>, String> {
+    let mut statuses = Vec::new();
+    for name in names.iter().flat_map(|names| names.split(',')).map(str::trim) {
+        match Status::ALL.iter().find(|status| status.as_str().eq_ignore_ascii_case(name)) {
+            Some(status) => statuses.push(*status),
+            None if name.eq_ignore_ascii_case("ALL") => statuses.extend(Status::ALL),
+            None if name.eq_ignore_ascii_case("ENDED") => statuses.extend(&Status::ALL[1..]),
+            None => return Err(name.to_owned()),
+        }
+    }
+    Ok(statuses)
+}
+
+/// The reasons for an end that a client names.
+///
+/// # Errors
+///
+/// There is none of this name.
+pub(in crate::tr50::commands) fn reasons_named(names: &[String]) -> Result<Vec<Reason>, Failure> {
+    let names = names.iter().flat_map(|names| names.split(',')).map(str::trim);
+    let reason = |name: &str| {
+        let found = Reason::ALL.iter().find(|known| known.as_str().eq_ignore_ascii_case(name));
+        let allowed = || Reason::ALL.map(Reason::as_str).join(", ");
+        found.copied().ok_or_else(|| refused("endReason", &allowed(), name))
+    };
+    names.map(reason).collect()
+}
+
+/// Ten years; what is longer is as good.
+const IDLE_S_MAX: u64 = 315_360_000;
+
+fn check_query(query: String) -> Result<String, Failure> {
+    let most = limits::QUERY_BYTES_MAX;
+    if query.len() <= most {
+        return Ok(query);
+    }
+    let sentence = format!("The query has more than {most} bytes.");
+    Err(Failure::new(Code::PARAMETER_INVALID, sentence))
+}
+
+/// The reply of `session.list`.
+pub(in crate::tr50) enum Answer {
+    /// With sessions.
+    Sessions(SessionList),
+    /// With groups of them.
+    Groups(Groups),
+}
+
+impl Answer {
+    fn none(call: &Call<'_>, org: OrgId, shown: Shown) -> Self {
+        let listing = Listing { count: 0, sessions: Vec::new() };
+        Self::Sessions(SessionList { org, listing, shown, clock: call.app.clock.clone() })
+    }
+}
+
+impl WriteReply for Answer {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Sessions(sessions) => sessions.write_reply(out),
+            Self::Groups(groups) => groups.write_reply(out),
+        }
+    }
+}
+
+/// Groups of sessions, the largest first.
+#[derive(Serialize)]
+pub(in crate::tr50) struct Groups {
+    count: usize,
+    result: Vec<Map<String, Value>>,
+}
+
+impl Groups {
+    fn of(
+        call: &Call<'_>,
+        org: OrgId,
+        name: &'static str,
+        count: usize,
+        groups: Vec<(Common, usize)>,
+    ) -> Self {
+        let identity = call.app.identity();
+        let text = |common: Common| match common {
+            Common::Word(word) => word.into(),
+            Common::Application(name) => String::from(name).into(),
+            Common::Definition(id) => {
+                identity.thing_def(org, id).map_or(Value::Null, |def| def.key.clone().into())
+            }
+            Common::Nothing => Value::Null,
+        };
+        let group = |(common, count): (Common, usize)| {
+            [(name.to_owned(), text(common)), ("count".to_owned(), count.into())]
+                .into_iter()
+                .collect()
+        };
+        Self { count, result: groups.into_iter().map(group).collect() }
+    }
+}
+
+/// A page of sessions.
+pub(in crate::tr50) struct SessionList {
+    org: OrgId,
+    listing: Listing,
+    shown: Shown,
+    clock: Clock,
+}
+
+impl WriteReply for SessionList {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        let mut texts = SharedTexts::new(&self.clock);
+        out.extend_from_slice(br#"{"success":true,"params":{"count":"#);
+        json::push_value(out, &self.listing.count);
+        let shown = &self.shown;
+        if shown.is_named && !shown.hides_fields {
+            out.extend_from_slice(br#","fields":"#);
+            json::push_value(out, &shown.names);
+        }
+        out.extend_from_slice(br#","result":["#);
+        let mut comma = false;
+        for (index, session) in self.listing.sessions.iter().enumerate() {
+            let start = out.len();
+            session.with_context(|context| {
+                // It may have gone to another organisation since the page was taken.
+                if context.access.org.id != self.org {
+                    return;
+                }
+                if comma {
+                    out.push(b',');
+                }
+                comma = true;
+                let mut object = ObjectWriter::new(out);
+                if shown.is_named {
+                    write_shown(&mut object, session, context, shown, &mut texts);
+                } else {
+                    write_in_context(&mut object, session, context, &mut texts);
+                    write_link(&mut object, session, shown.shows_client_id, texts.clock);
+                }
+                object.end();
+            });
+            if index == 0 {
+                // Most are about as long as the first: the text need not move as it grows.
+                let all = (out.len() - start + 16) * self.listing.sessions.len();
+                out.reserve(all.min(LISTING_BYTES_RESERVED_MAX));
+            }
+        }
+        out.extend_from_slice(b"]}}");
+    }
+}
