@@ -123,7 +123,7 @@ pools! {
         max: Max::Key("limits.sessions", 1_000_000),
         reason: "Each live session takes about a kilobyte of memory.",
         makes_way: MakesWay::Nobody,
-        refused: "The login fails with -95011; MQTT 5: CONNACK 0x97, before: 3.",
+        refused: "The login fails with -95011; MQTT 5: CONNACK 0x89, before: 3.",
     };
     SessionsOfLogin: PoolInfo {
         name: "sessions_of_login",
@@ -256,7 +256,7 @@ pools! {
                  read all of them.",
         makes_way: MakesWay::Nobody,
         refused: "-95018; the login of a device that would register itself fails with -95011 (MQTT 5: \
-                  CONNACK 0x97, before: 3), and the trail says `full`. Things that are there log in.",
+                  CONNACK 0x89, before: 3), and the trail says `full`. Things that are there log in.",
     };
     Series: PoolInfo {
         name: "series",
