@@ -348,10 +348,12 @@ impl App {
         events
     }
 
-    /// Counts the device of a session that has started, or was found in the store.
-    pub(super) fn count_device(&self, session: &Session) {
-        if session.is_of_device() {
-            self.login_rates.started(session.who().principal_id(), session.started());
+    /// Notes how many connections of its login there are when one has come.
+    fn note_connection(&self, session: &Session) {
+        if session.lifetime() == Lifetime::Connection {
+            let principal = session.who().principal();
+            let live = self.sessions.bound_of(&principal).unwrap_or_default();
+            self.login_rates.started(&principal, live, session.started());
         }
     }
 
@@ -360,13 +362,10 @@ impl App {
             match event {
                 Event::Started(session) => {
                     self.metrics.session_started(session.kind().as_str());
-                    self.count_device(session);
+                    self.note_connection(session);
                 }
                 Event::Ended(session, reason) => {
                     self.metrics.session_ended(session.kind().as_str(), reason.as_str());
-                    if let (true, Some(end)) = (session.is_of_device(), session.end()) {
-                        self.login_rates.ended(session.who().principal_id(), end.at);
-                    }
                 }
                 Event::Switched(_)
                 | Event::RightsChanged(_)

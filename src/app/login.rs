@@ -18,7 +18,7 @@ use super::App;
 use super::audit::Claim;
 use super::certificates::Proof;
 use super::connections::{NoPlace, Place};
-use super::login_rates::{LoginBegun, TooManyLogins};
+use super::login_rates::{LoginBegun, TooManyLogins, Wish};
 use crate::random::{NoRandom, random};
 use crate::things::registry::NotAdded;
 
@@ -306,7 +306,7 @@ impl App {
             Err(refusal) => Err(refusal.into()),
         };
         let user = user.and_then(|checked| {
-            self.begin_login(PrincipalId::User(checked.id), false, now)?;
+            self.begin_login(Principal::User(checked.id), None, now)?;
             Ok(self.as_now(&checked)?)
         });
         let user = user.and_then(|user| {
@@ -402,8 +402,7 @@ impl App {
         let note = |claim: Claim<'_>, error: &LoginError| self.note_login(claim, conn, error, now);
         let is_bound = client_id.is_some();
         let admit_user = |user: Arc<User>| {
-            let is_device = is_bound || !self.sessions.has(&Principal::User(user.id));
-            let begun = self.begin_login(PrincipalId::User(user.id), is_device, now)?;
+            let begun = self.begin_login(Principal::User(user.id), Some(is_bound), now)?;
             Ok(Admitted { begun, ..self.admit_user(user)? })
         };
         let claimed = match conn.certified {
@@ -475,9 +474,8 @@ impl App {
     ) -> Result<Arc<User>, LoginError> {
         let user = self.records.user_by_email(name);
         if let Some(user) = &user {
-            let is_first = || !self.sessions.has(&Principal::User(user.id));
-            let is_device = is_bound.is_some_and(|is_bound| is_bound || is_first());
-            self.login_rates.check(PrincipalId::User(user.id), is_device, now)?;
+            let user = Principal::User(user.id);
+            self.login_rates.check(&user, self.wish(&user, is_bound), now)?;
         }
         Ok(self.passwords.verify(user, name, password, conn.remote_addr.ip(), now).await?)
     }
@@ -485,11 +483,19 @@ impl App {
     /// Counts a login of somebody who has proved who it is.
     fn begin_login(
         &self,
-        who: PrincipalId,
-        is_device: bool,
+        who: Principal,
+        is_bound: Option<bool>,
         now: Timestamp,
     ) -> Result<Option<LoginBegun>, LoginError> {
-        Ok(self.login_rates.begin(who, is_device, now)?)
+        let wish = self.wish(&who, is_bound);
+        Ok(self.login_rates.begin(who, wish, now)?)
+    }
+
+    /// `is_bound`: whether the session is to be bound to a connection; none if there is to be none.
+    fn wish(&self, who: &Principal, is_bound: Option<bool>) -> Wish {
+        let live = self.sessions.bound_of(who);
+        let is_more = is_bound.is_some_and(|is_bound| is_bound || live.is_none());
+        Wish { live: live.unwrap_or_default(), is_more }
     }
 
     /// The application with this token, unless too many wrong ones came from the same network.
@@ -534,9 +540,8 @@ impl App {
         let application = self.find_application(token, conn, now)?;
         let access = self.records.application_access(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
-        let is_device =
-            is_bound || !self.sessions.has(&Principal::Thing(application.org, key.clone()));
-        let begun = self.begin_login(PrincipalId::Application(application.id), is_device, now)?;
+        let thing = Principal::Thing(application.org, key.clone());
+        let begun = self.begin_login(thing, Some(is_bound), now)?;
         let fresh = ThingId::from_bytes(random()?);
         let found = self.things.log_in(&application, key, app_id, self.clock.shown(now), fresh)?;
         let (thing, registration) = found.ok_or(Refusal::UnknownThing)?;

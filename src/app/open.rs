@@ -182,7 +182,6 @@ impl App {
         )?;
         for session in self.sessions.all() {
             self.metrics.session_started(session.kind().as_str());
-            self.count_device(&session);
             if let Who::User(user) = session.who() {
                 self.passwords.note_known(&user.email, session.conn().remote_addr.ip());
             }

@@ -7,7 +7,7 @@ use client::Client;
 use client::Version::{V5, V31, V311};
 use serde_json::{Value, json};
 use support::mqtt::Connect;
-use support::{TestServer, call, connect, eventually, reply};
+use support::{TestServer, call, connect, end_reason, eventually, reply};
 
 /// The names of what is listed, in no order, after a look at the count.
 async fn names(client: &mut Client, command: &str, params: &str, member: &str) -> BTreeSet<String> {
@@ -43,6 +43,7 @@ async fn sessions_are_found_by_all_that_is_known_of_them() {
     let two = server.thing("tcp", "mower-2").await;
     let _web = server.thing("http", "other").await;
     server.thing("mqtt", "left").await.close().await;
+    end_reason(&mut operator, "left").await;
     let all = ["mower-1", "mower-2", "other", OPERATOR];
     check(&mut operator, "{}", &all).await;
     for (params, expected) in [
@@ -113,6 +114,7 @@ async fn sessions_and_things_are_counted_in_groups() {
     let _one = server.thing("mqtt", "m-1").await;
     let _two = server.thing("mqtt", "m-2").await;
     server.thing("tcp", "gone").await.close().await;
+    end_reason(&mut operator, "gone").await;
     let protocols = json!([{"protocol":"mqtt","count":2},{"protocol":"http","count":1}]);
     assert_eq!(grouped(&mut operator, "session.list", "protocol", "").await, (json!(3), protocols));
     let applications = json!([{"application":"demo-app","count":2},{"application":null,"count":1}]);

@@ -259,6 +259,25 @@ async fn who_connects_again_and_again_is_refused_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn a_thing_out_of_order_takes_no_logins_of_others_with_its_token() {
+    let server = TestServer::with(&LOGINS);
+    let mut refused = 0;
+    for number in 0..3 * BURST {
+        let flapper = Connect::thing(V5, "flapper");
+        let mut wire = Wire::open(&server, V5).await;
+        wire.send(&flapper.frame()).await;
+        refused += usize::from(wire.frame().await.expect("a CONNACK")[3] != 0);
+        // A fleet of things that connect, and leave at once.
+        let key = format!("sleepy-{number}");
+        let sleepy = Connect::thing(ALL[number % 3], &key).open(&server).await;
+        assert_eq!(sleepy.connack[3], 0, "{key}");
+        sleepy.leave().await;
+        log_in(&server, &format!("http-{number}"), TOKEN).await;
+    }
+    assert!(refused > 0, "the flapper itself is slowed");
+}
+
+#[tokio::test]
 async fn sessions_over_http_do_not_pile_up_for_nothing() {
     let server = TestServer::with(&LOGINS);
     let thing = auth_of_thing("piler", TOKEN);
@@ -300,7 +319,7 @@ async fn every_door_refuses_who_has_logged_in_too_often() {
     .await;
     let params = json!({ "username": name, "password": password });
     let auth = json!({ "auth": { "command": "api.authenticate", "params": params } }).to_string();
-    // The first session is a device; then each door refuses, until a second gives one login back.
+    // Each door refuses, until a second gives one login back.
     post(&server, &auth).await;
     eventually("HTTP says so", async || outcome(&post(&server, &auth).await).is_err()).await;
     let form = format!("name={}&password={password}", name.replace('@', "%40"));

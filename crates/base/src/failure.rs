@@ -69,7 +69,7 @@ codes! {
         "Wait as long as the message says.", "ours";
     WRONG_SESSION_KIND = -95009, "The command is for users, or for applications, and the session is the other.",
         "Log in the other way.", "ours";
-    RATE_LIMITED = -95010, "The session sent more than `limits.commands_per_s` commands in a second, all sessions of its login more than `limits.principal_commands_per_s`, or all in its organisation more than `limits.org_commands_per_s`; a user or token logged in more often than `limits.logins_per_s` allows; or somebody asked for too many names that are taken elsewhere.",
+    RATE_LIMITED = -95010, "The session sent more than `limits.commands_per_s` commands in a second, all sessions of its login more than `limits.principal_commands_per_s`, or all in its organisation more than `limits.org_commands_per_s`; a user or thing logged in more often than `limits.logins_per_s` allows; or somebody asked for too many names that are taken elsewhere.",
         "Send again later; this command was not executed.",
         "ours (limit: `docs/protocol/tr50.md` 1.1, \"rate\")";
     BUSY = -95011, "The server has too much to do for this command right now, or is full.",

@@ -397,19 +397,19 @@ pub const PACED_AT_ONCE: Duration = Duration::from_millis(2);
 /// session, about a megabyte; above it, whoever ends a session begins anew.
 pub const WINDOWS_KEPT_MAX: usize = 10_000;
 
-/// Principals whose logins are counted, some megabytes. Above it, those are forgotten that logged in
-/// least.
+/// Users and things whose logins are counted, some megabytes. Above it, those are forgotten that
+/// logged in least.
 pub const LOGIN_BUCKETS_MAX: usize = 65_536;
 
 /// Seconds of `limits.logins_per_s` that may come at once: whoever runs a script that logs in for
 /// each command should not have to know of the limit.
 pub const LOGIN_BURST_S: u32 = 10;
 
-/// Seconds in which as many of a principal's devices may log in again as were connected at once
-/// lately, when the burst for that is used up: a fleet whose network flaps.
+/// Seconds in which a login may open as many connections again as it had at once lately, when the
+/// burst for that is used up: a gateway whose network flaps.
 pub const LOGIN_FLEET_S: f64 = 10.0;
 
-/// Seconds in which half is forgotten of how many sessions a principal had at once: a fleet comes
+/// Seconds in which half is forgotten of how many connections a login had at once: a gateway comes
 /// back after an outage of minutes, and an hour later hardly more than a quarter counts.
 pub const LOGIN_PEAK_HALVES_S: f64 = 1800.0;
 

@@ -180,9 +180,9 @@ impl Directory {
         siblings.map_or_else(Vec::new, |siblings| siblings.iter().cloned().collect())
     }
 
-    /// Whether a login has a live session.
-    pub fn has(&self, principal: &Principal) -> bool {
-        self.by_principal.contains_key(principal)
+    /// How many live sessions of a login are bound to connections; none if it has no session at all.
+    pub fn bound_of(&self, principal: &Principal) -> Option<usize> {
+        self.by_principal.get(principal).map(|siblings| siblings.bound())
     }
 
     /// Whether one more command of a login fits into the current second, of which all its sessions
@@ -350,7 +350,6 @@ impl DirectoryWriter {
         let shared = siblings.window().cloned();
         let first = || self.windows.take(&session.who.principal(), session.started);
         let _ = session.login_window.set(shared.unwrap_or_else(first));
-        session.is_first.store(siblings.is_empty(), Ordering::Relaxed);
         siblings.insert(session.clone());
         Ok(older)
     }

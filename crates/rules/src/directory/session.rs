@@ -341,8 +341,6 @@ pub struct Session {
     window: Window,
     /// That of all sessions of the login, while it is one of them.
     pub(super) login_window: OnceLock<Arc<Window>>,
-    /// Whether its login had no other session when it started.
-    pub(super) is_first: AtomicBool,
 }
 
 impl Session {
@@ -380,7 +378,6 @@ impl Session {
             hot: Place::Own(Hot::new(now)),
             window: Window::default(),
             login_window: OnceLock::new(),
-            is_first: AtomicBool::new(false),
         }
     }
 
@@ -453,12 +450,6 @@ impl Session {
     /// Idle time in seconds after which it expires; 0: never.
     pub const fn ttl_s(&self) -> u64 {
         self.ttl_s
-    }
-
-    /// Whether it came with one more device: over a connection of its own, or of a login that had no
-    /// session.
-    pub fn is_of_device(&self) -> bool {
-        self.lifetime == Lifetime::Connection || self.is_first.load(Ordering::Relaxed)
     }
 
     /// When it started.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base::{SessionUuid, Timestamp};
 use smallvec::SmallVec;
 
-use super::session::Session;
+use super::session::{Lifetime, Session};
 use super::window::Window;
 
 /// A place in the order of one login's sessions. It stays the same over restarts of the server.
@@ -19,50 +19,61 @@ pub struct Mark {
 
 /// Sessions of one login, oldest first. Most logins have one.
 #[derive(Default)]
-pub struct Siblings(SmallVec<[Arc<Session>; 1]>);
+pub struct Siblings {
+    all: SmallVec<[Arc<Session>; 1]>,
+    /// How many of them are bound to connections.
+    bound: u32,
+}
 
 impl Siblings {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
+    }
+
+    /// How many of them are bound to connections.
+    pub const fn bound(&self) -> usize {
+        self.bound as usize
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// Counts the commands of all of them together.
     pub fn window(&self) -> Option<&Arc<Window>> {
-        self.0.first()?.login_window.get()
+        self.all.first()?.login_window.get()
     }
 
     /// Oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Session>> {
-        self.0.iter()
+        self.all.iter()
     }
 
     /// Adds a session.
     pub fn insert(&mut self, session: Arc<Session>) {
         let position = self.before(session.mark());
-        self.0.insert(position, session);
+        self.bound += u32::from(session.lifetime == Lifetime::Connection);
+        self.all.insert(position, session);
     }
 
     /// Takes a session out, if it is there.
     pub fn remove(&mut self, session: &Arc<Session>) {
         let position = self.before(session.mark());
-        if self.0.get(position).is_some_and(|other| Arc::ptr_eq(other, session)) {
-            self.0.remove(position);
+        if self.all.get(position).is_some_and(|other| Arc::ptr_eq(other, session)) {
+            self.all.remove(position);
+            self.bound -= u32::from(session.lifetime == Lifetime::Connection);
         }
     }
 
     /// Those that started before the mark, the newest of them first; without one, all.
     pub fn older_than(&self, mark: Option<Mark>) -> impl Iterator<Item = &Arc<Session>> {
-        let end = mark.map_or(self.0.len(), |mark| self.before(mark));
-        self.0[..end].iter().rev()
+        let end = mark.map_or(self.all.len(), |mark| self.before(mark));
+        self.all[..end].iter().rev()
     }
 
     fn before(&self, mark: Mark) -> usize {
-        self.0.partition_point(|other| other.mark() < mark)
+        self.all.partition_point(|other| other.mark() < mark)
     }
 }
