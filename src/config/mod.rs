@@ -34,8 +34,12 @@ const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// [`base::limits::UNSENT_BYTES_MAX`].
 const LIST_LIMIT_MAX: usize = 10_000;
 
-/// The least room for what connections hold: one request of the default size.
+/// The least room for what connections hold, however small requests are.
 const MEMORY_BYTES_MIN: u64 = 1024 * 1024;
+
+/// Requests of the largest kind for which connections have memory at least: one is copied as it is
+/// worked on, and so is its answer.
+const MEMORY_FRAMES_MIN: u64 = 4;
 
 /// The least room for events: some dozens of them.
 const EVENTS_BYTES_MIN: u64 = 16_384;
@@ -584,6 +588,7 @@ impl Config {
             ));
         }
         let frame = limits.max_frame_bytes;
+        let memory = limits.memory_bytes.filter(|bytes| *bytes > 0);
         let checks = [
             (tls.cert.is_some() == tls.key.is_some(), "tls.cert and tls.key need each other"),
             (tls.client_ca.is_none() || tls.cert.is_some(), "tls.client_ca needs tls.cert"),
@@ -623,8 +628,12 @@ impl Config {
                 "mqtt.keep_alive_max_s must be 0 to 65535",
             ),
             (
-                limits.memory_bytes.is_none_or(|bytes| bytes == 0 || bytes >= MEMORY_BYTES_MIN),
+                memory.is_none_or(|bytes| bytes >= MEMORY_BYTES_MIN),
                 "limits.memory_bytes must be 0 or at least 1048576",
+            ),
+            (
+                memory.is_none_or(|bytes| bytes / MEMORY_FRAMES_MIN >= frame as u64),
+                "limits.memory_bytes must be 0 or at least four times limits.max_frame_bytes",
             ),
             (limits.connections > 0, "limits.connections must be at least 1"),
             (

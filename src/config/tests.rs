@@ -125,6 +125,8 @@ fn contradictions_are_told_in_a_sentence() {
     check(&[("TR50D_SESSIONS__TTL_S", "259201")], "longer than sessions.max_age_s");
     check(&[("TR50D_SESSIONS__LIST_LIMIT", "0")], "sessions.list_limit");
     check(&[("TR50D_LIMITS__MAX_FRAME_BYTES", "0")], "limits.max_frame_bytes");
+    check(&[("TR50D_LIMITS__MEMORY_BYTES", "1048575")], "limits.memory_bytes must be 0 or");
+    check(&[("TR50D_LIMITS__MEMORY_BYTES", "4194303")], "four times limits.max_frame_bytes");
     check(&[("TR50D_LIMITS__CONNECTIONS", "0")], "limits.connections");
     check(&[("TR50D_LIMITS__CONNECTIONS_PER_ADDRESS", "0")], "limits.connections_per_address");
     check(&[("TR50D_LIMITS__SESSIONS_PER_PRINCIPAL", "0")], "limits.sessions_per_principal");
