@@ -5,6 +5,8 @@
 //! read go out in one write. A connection keeps bytes of its own only while half a frame has come
 //! or a slow peer has not read its replies.
 
+mod close;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -15,8 +17,7 @@ use std::time::Duration;
 
 use base::{OrgId, Timestamp, limits};
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -207,11 +208,7 @@ pub fn serve<P: Peer>(
     async move {
         let closing = std::future::poll_fn(|cx| connection.poll(cx)).await;
         // Boxed: an idle connection need not hold the room for its end.
-        Box::pin(async {
-            connection.wait_for_turn().await;
-            connection.close(closing).await;
-        })
-        .await;
+        Box::pin(connection.close(closing)).await;
     }
 }
 
@@ -255,6 +252,10 @@ struct BeforeLogin {
 impl<P: Peer> Connection<P> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
         self.peer.set_waker(cx.waker());
+        if let Some(account) = &self.account {
+            // Before anything looks whether it has to wait: what changes after that wakes.
+            account.set_waker(cx.waker());
+        }
         if !self.peer.cores().is_some_and(|cores| cores.are_full()) {
             return self.poll_by_scratch(cx);
         }
@@ -281,22 +282,22 @@ impl<P: Peer> Connection<P> {
     fn poll_account(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
         let held = self.partial.capacity() + self.unsent_room + self.owed.bytes();
         let held = held + self.stream.held() + self.peer.held();
-        if Account::is_worth(self.account.as_deref(), held) {
-            if self.account.is_none() {
-                self.account = self.peer.account().map(Box::new);
-            }
-            if let Some(account) = &mut self.account {
-                account.set_waker(cx.waker());
-                account.set(held);
-            }
-            if held == 0 {
-                self.account = None;
-            }
+        let is_worth = Account::is_worth(self.account.as_deref(), held);
+        if is_worth && self.account.is_none() {
+            self.account = self.peer.account().map(Box::new);
         }
-        match &self.account {
-            Some(account) if account.is_over() => Poll::Ready(self.peer.on_made_way()),
-            _ => Poll::Pending,
+        let Some(account) = &mut self.account else { return Poll::Pending };
+        account.set_waker(cx.waker());
+        if is_worth {
+            account.set(held);
         }
+        if account.is_over() {
+            return Poll::Ready(self.peer.on_made_way());
+        }
+        if held == 0 {
+            self.account = None;
+        }
+        Poll::Pending
     }
 
     /// Keeps what the peer does not take now.
@@ -304,6 +305,16 @@ impl<P: Peer> Connection<P> {
         if !bytes.is_empty() {
             self.unsent.extend_from_slice(bytes);
             self.unsent_room = self.unsent_room.max(self.unsent.capacity());
+        }
+    }
+
+    /// The same of bytes that need not be copied.
+    fn keep_whole(&mut self, bytes: Vec<u8>) {
+        if self.unsent.is_empty() {
+            self.unsent_room = bytes.capacity();
+            self.unsent = Bytes::from(bytes).into();
+        } else {
+            self.keep_unsent(&bytes);
         }
     }
 
@@ -547,8 +558,7 @@ impl<P: Peer> Connection<P> {
             if output.len() - written > limits::READ_BYTES {
                 // A listing of thousands is megabytes: it is handed over as it is.
                 let whole = std::mem::replace(output, Vec::with_capacity(limits::READ_BYTES));
-                self.unsent_room = whole.capacity();
-                self.unsent = Bytes::from(whole).into();
+                self.keep_whole(whole);
                 self.unsent.advance(written);
             } else {
                 self.keep_unsent(output.get(written..).unwrap_or_default());
@@ -622,84 +632,6 @@ impl<P: Peer> Connection<P> {
             self.timer.as_mut().reset(due);
         }
     }
-
-    /// Waits until the connection may end. Not when somebody else ends its session meanwhile: one
-    /// that comes back, the server's stop.
-    async fn wait_for_turn(&mut self) {
-        if !self.peer.has_session() {
-            return;
-        }
-        let peer = &mut self.peer;
-        let Some(turn) = peer.turn() else { return };
-        let mut turn = Box::pin(tokio::time::sleep_until(turn));
-        std::future::poll_fn(move |cx| {
-            peer.set_waker(cx.waker());
-            if peer.has_session() { turn.as_mut().poll(cx) } else { Poll::Ready(()) }
-        })
-        .await;
-    }
-
-    /// Sends what is still to be sent and ends everything that hangs on the connection.
-    async fn close(mut self, closing: P::Closing) {
-        // The rest of a frame does not come any more.
-        self.partial = Vec::new();
-        let made_way = self.account.as_deref().is_some_and(Account::is_over);
-        if made_way {
-            // The peer does not read it, and others need the room.
-            self.unsent = BytesMut::new();
-        }
-        self.peer.give_up();
-        let before = self.before_login.take();
-        let is_stopped = before.is_some_and(|before| before.stop.now_or_never().is_some());
-        let mut unsent = Vec::from(std::mem::take(&mut self.unsent));
-        let last = match made_way {
-            true => LastReplies::None,
-            false => self.peer.last_replies(&closing, self.at_end),
-        };
-        // What was begun is answered, for better or worse: the connection closes anyway.
-        let until = Instant::now() + limits::LAST_WORK_WAIT;
-        while let Ok(Some(done)) = tokio::time::timeout_at(until, self.owed.worked()).await {
-            let _ = self.peer.finish(done, &mut unsent, &mut self.owed);
-        }
-        if last != LastReplies::None {
-            let replies = async {
-                while let Some(done) = self.owed.next(last == LastReplies::All).await {
-                    let _ = self.peer.finish(done, &mut unsent, &mut self.owed);
-                }
-            };
-            let slow = last == LastReplies::All && self.at_end;
-            let until = if slow { until + limits::SLOW_READER_WAIT } else { until };
-            let _ = tokio::time::timeout_at(until, replies).await;
-        }
-        // Who has only ended its own side (`nc -N`) is reading still, maybe over a slow link.
-        let wait = if self.at_end { limits::SLOW_READER_WAIT } else { limits::LAST_WORDS_WAIT };
-        if !made_way {
-            self.peer.farewell(&closing, &mut unsent);
-            let farewell = async {
-                self.stream.write_all(&unsent).await?;
-                self.stream.flush().await
-            };
-            // A peer that does not read them does without.
-            let _ = tokio::time::timeout(wait, farewell).await;
-        }
-        // A login may have started a session, and a SUBSCRIBE has the subscriptions with it: what is
-        // given up half-way would never end.
-        while let Some(done) = self.owed.worked().await {
-            let _ = self.peer.finish(done, &mut Vec::new(), &mut self.owed);
-        }
-        drop(unsent);
-        self.peer.end(closing, self.owed).await;
-        if made_way {
-            return;
-        }
-        // The end of the stream says that all of it is over: who connects again now begins anew.
-        // Nobody waits for that when the server stops, or when others need the place.
-        if self.at_end || last == LastReplies::All || is_stopped {
-            let _ = tokio::time::timeout(limits::LAST_WORDS_WAIT, self.stream.shutdown()).await;
-        } else {
-            super::linger(self.stream).await;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -707,10 +639,13 @@ mod tests {
     use std::future::poll_fn;
     use std::sync::Arc;
 
+    use base::pool::{Pool, Pools};
+    use base::{ConnInfo, Protocol};
     use parking_lot::Mutex;
-    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
+    use crate::app::{Memory, Payer};
 
     const MEBIBYTE: usize = 1024 * 1024;
 
@@ -731,6 +666,7 @@ mod tests {
     struct Probe {
         seen: Arc<Mutex<Seen>>,
         works: bool,
+        memory: Option<Arc<Memory>>,
     }
 
     impl Peer for Probe {
@@ -791,6 +727,10 @@ mod tests {
             Ok(())
         }
 
+        fn account(&self) -> Option<Account> {
+            self.memory.as_ref().map(|memory| memory.open(stranger()))
+        }
+
         fn set_waker(&self, _: &Waker) {}
 
         fn poll_pushed(
@@ -847,12 +787,25 @@ mod tests {
         }
     }
 
+    fn stranger() -> Payer {
+        let peer = "192.0.2.1:5".parse().expect("an address");
+        Payer::stranger(&ConnInfo::new(Protocol::Tcp, peer))
+    }
+
     /// A connection whose peer's words come in pieces of `piece` bytes.
     fn probe(piece: usize) -> (DuplexStream, Arc<Mutex<Seen>>, impl Future<Output = ()>) {
+        probe_in(piece, None)
+    }
+
+    /// The same, which counts in this budget.
+    fn probe_in(
+        piece: usize,
+        memory: Option<Arc<Memory>>,
+    ) -> (DuplexStream, Arc<Mutex<Seen>>, impl Future<Output = ()>) {
         let (near, far) = tokio::io::duplex(piece);
         let seen = Arc::<Mutex<Seen>>::default();
         let served = serve(
-            Probe { seen: seen.clone(), works: false },
+            Probe { seen: seen.clone(), works: false, memory },
             Stream::Boxed(Box::new(far)),
             CancellationToken::new(),
         );
@@ -952,5 +905,60 @@ mod tests {
         };
         let (length, ()) = tokio::join!(read, served);
         assert_eq!(length, 4 * MEBIBYTE);
+    }
+    /// Lets all other tasks run until they wait.
+    async fn settle() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_memory_goes_on_however_often_it_is_short() {
+        let memory = Memory::new(Some(MEBIBYTE as u64), &Arc::default());
+        let (mut near, seen, served) = probe_in(MEBIBYTE, Some(memory.clone()));
+        let served = tokio::spawn(served);
+        near.write_all(&[b'x'; MEBIBYTE / 8]).await.expect("sent");
+        settle().await;
+        let mut large = memory.open(stranger());
+        large.set(MEBIBYTE);
+        assert!(large.is_over());
+        for _ in 0..3 {
+            large.set(2 * MEBIBYTE);
+            let before = seen.lock().places.len();
+            near.write_all(b"x").await.expect("sent");
+            settle().await;
+            assert_eq!(seen.lock().places.len(), before, "it waits");
+            large.set(MEBIBYTE / 2);
+            settle().await;
+            assert_eq!(seen.lock().places.len(), before + 1, "it goes on");
+        }
+        drop(near);
+        served.await.expect("served");
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_that_has_ended_its_own_side_does_not_read_counts() {
+        let pools = Arc::<Pools>::default();
+        let memory = Memory::new(Some(8 * MEBIBYTE as u64), &pools);
+        let (mut near, _, served) = probe_in(MEBIBYTE / 4, Some(memory.clone()));
+        let served = tokio::spawn(served);
+        near.write_all(b"####").await.expect("sent");
+        near.shutdown().await.expect("ended");
+        settle().await;
+        let used = || pools.usage(Pool::Memory).used() as usize;
+        assert!(used() > 3 * MEBIBYTE, "{} bytes", used());
+        near.read_exact(&mut vec![0; MEBIBYTE]).await.expect("a part");
+        settle().await;
+        assert!((2 * MEBIBYTE..7 * MEBIBYTE / 2).contains(&used()), "{} bytes", used());
+        let mut other = memory.open(stranger());
+        other.set(2 * MEBIBYTE);
+        let mut another = memory.open(stranger());
+        another.set(3 * MEBIBYTE);
+        settle().await;
+        assert!(served.is_finished() || another.is_over(), "the largest closes");
+        drop((other, another));
+        settle().await;
+        assert_eq!(used(), 0);
     }
 }

@@ -169,6 +169,31 @@ async fn peers_that_do_not_read_close_and_those_of_another_organisation_get_ever
 }
 
 #[tokio::test]
+async fn peers_that_have_ended_their_own_side_and_do_not_read_close_too() {
+    let (server, _dir) = start(&[]);
+    let mut peers = Vec::new();
+    let mut ask = async |number: usize| {
+        let mut peer = greedy(&server, "tcp", "basicorg", &format!("ended-{number}")).await;
+        // Who is closed meanwhile has nothing to end.
+        let _ = peer.shutdown().await;
+        peers.push(peer);
+    };
+    for number in 0..16 {
+        ask(number).await;
+    }
+    eventually("some close", async || made_way(&server).await >= 4).await;
+    // One is this question's.
+    let open = async || figure(&server, "tr50d_pool_used{pool=\"connections\"} ").await - 1;
+    eventually("they are gone", async || open().await + made_way(&server).await <= 16).await;
+    assert!(used(&server).await <= BUDGET);
+    // What they leave is somebody else's at once.
+    let mut slow = greedy(&server, "tcp", "yorkorg", "slow").await;
+    read_answer(&mut slow).await;
+    drop((peers, slow));
+    eventually("all is given back", async || used(&server).await == 0).await;
+}
+
+#[tokio::test]
 async fn messages_that_nobody_reads_count_with_their_subscriber() {
     let (server, _dir) = start(&[]);
     let subscriber = async |org: &str, key: &str, filter: &str| {
