@@ -18,7 +18,13 @@ use crate::config::{Log, LogFormat};
 
 /// What other crates may log. The store's engine tells of every step at info; the WebSocket's frames,
 /// which tungstenite shows at trace, hold passwords.
-const CRATES: &str = "fjall=warn,lsm_tree=warn,tungstenite=warn,tokio_tungstenite=warn";
+///
+/// Lines on who is watched come only when an administrator asks for them, whatever the level.
+const CRATES: &str = "fjall=warn,lsm_tree=warn,tungstenite=warn,tokio_tungstenite=warn,\
+                      tr50d::watched=debug";
+
+/// The target of lines on things and addresses that are watched (`server.log.watch`).
+pub const WATCHED: &str = "tr50d::watched";
 
 /// Logging can't start.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@
 
 use base::histogram::Times;
 use base::pool::{MakesWay, Max, POOLS, Pools};
-use base::{Protocol, Timestamp, limits};
+use base::{Code, Protocol, Timestamp, limits};
 use mqtt::QoS;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
@@ -20,7 +20,11 @@ use rules::directory::{Kind, Reason};
 use store::{Table, WriteError, Writer};
 
 use crate::broker::Load;
-use crate::events;
+use crate::events::{self, LoginCause};
+
+mod refusals;
+
+use refusals::{Failures, Logins};
 
 mod form;
 mod process;
@@ -69,7 +73,8 @@ pub struct Metrics {
     sessions_limit: Gauge,
     sessions_started: Counters<1>,
     sessions_ended: Counters<2>,
-    logins: Counters<1>,
+    logins: Logins,
+    failures: Failures,
     over_rate: Counters<1>,
     turns_waited: Counter,
     commands: Box<[Outcomes]>,
@@ -149,7 +154,8 @@ impl Metrics {
             sessions_limit: gauge(r, "sessions_limit", "Sessions that may live"),
             sessions_started: counters(r, "sessions_started", "Sessions started, by kind"),
             sessions_ended: counters(r, "sessions_ended", "Sessions ended, by kind and reason"),
-            logins: counters(r, "logins", "Logins, by outcome"),
+            logins: Logins::new(r),
+            failures: Failures::new(r),
             over_rate: counters(
                 r,
                 "commands_over_rate",
@@ -272,9 +278,6 @@ impl Metrics {
         for table in tables {
             drop(self.store_bytes.get_or_create(&[("table", table)]));
         }
-        for outcome in ["success", "refused", "locked", "busy", "failed"] {
-            drop(self.logins.get_or_create(&[("outcome", outcome)]));
-        }
         for (_, info) in POOLS {
             let when_full = match info.makes_way {
                 MakesWay::Nobody => "refuses",
@@ -345,10 +348,21 @@ impl Metrics {
         self.sessions.get_or_create(&[("kind", kind)]).dec();
     }
 
-    /// A login came to its end: `success`, `bad_credentials`, `locked`, …
-    pub fn login(&self, outcome: &'static str) {
-        if outcome == "success" { &self.login_count } else { &self.login_refusals }.inc();
-        self.logins.get_or_create(&[("outcome", outcome)]).inc();
+    /// Somebody logged in, by this protocol.
+    pub fn login(&self, door: Protocol) {
+        self.login_count.inc();
+        self.logins.success(door);
+    }
+
+    /// A login by this protocol was refused.
+    pub fn login_refused(&self, door: Protocol, cause: LoginCause) {
+        self.login_refusals.inc();
+        self.logins.refused(door, cause);
+    }
+
+    /// A command failed so, or all commands of a request.
+    pub fn command_failed(&self, code: Code) {
+        self.failures.note(code);
     }
 
     /// A command was over the rate of a `session`, a `principal` or an `org`.
@@ -527,12 +541,10 @@ impl Metrics {
             memory_bytes: process::resident_bytes(),
             ..Seen::default()
         };
-        let of = |count: fn(&Outcomes) -> &Counter| {
-            self.commands.iter().map(|outcomes| count(outcomes).get()).sum::<u64>()
-        };
-        let failures = of(|outcomes| &outcomes.failure);
+        let done = self.commands.iter().map(|outcomes| outcomes.success.get()).sum::<u64>();
+        let failures = self.failures.total();
         let totals = Totals {
-            commands: of(|outcomes| &outcomes.success) + failures,
+            commands: done + failures,
             failures,
             logins: self.login_count.get(),
             refused_logins: self.login_refusals.get(),
@@ -603,7 +615,10 @@ mod tests {
         metrics.session_started("user");
         metrics.session_started("user");
         metrics.session_ended("user", "expired");
-        metrics.login("success");
+        metrics.login(Protocol::Mqtt);
+        metrics.login_refused(Protocol::Ws, LoginCause::Locked);
+        metrics.command_failed(Code::NOT_FOUND);
+        metrics.command_failed(Code(1));
         metrics.command(1, true);
         metrics.command(1, false);
         metrics.command(7, true);
@@ -626,7 +641,12 @@ mod tests {
         check(r#"tr50d_sessions{kind="user"} 1"#);
         check(r#"tr50d_sessions_started_total{kind="user"} 2"#);
         check(r#"tr50d_sessions_ended_total{kind="user",reason="expired"} 1"#);
-        check(r#"tr50d_logins_total{outcome="success"} 1"#);
+        check(r#"tr50d_logins_total{outcome="success",cause="none",door="mqtt"} 1"#);
+        check(r#"tr50d_logins_total{outcome="success",cause="none",door="wss"} 0"#);
+        check(r#"tr50d_logins_total{outcome="locked",cause="locked",door="ws"} 1"#);
+        check(r#"tr50d_logins_total{outcome="refused",cause="unknown_token",door="tcp"} 0"#);
+        check(r#"tr50d_command_failures_total{code="-90008"} 1"#);
+        check(r#"tr50d_command_failures_total{code="-95010"} 0"#);
         check(r#"tr50d_commands_total{command="diag.ping",outcome="success"} 0"#);
         check(r#"tr50d_commands_total{command="session.list",outcome="success"} 1"#);
         check(r#"tr50d_commands_total{command="session.list",outcome="failure"} 1"#);

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use base::pool::Pool;
 use base::{
-    ConnInfo, ConnectionId, Door, Failure, Protocol, TimeSource, Tls as TlsVersion, limits,
+    ConnInfo, ConnectionId, Door, Failure, Protocol, TimeSource, Timestamp, Tls as TlsVersion,
+    limits,
 };
 use bytes::Bytes;
 use hyper::header::HeaderMap;
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, Counted, Form, Lease, OpenError, Payer, SharedAccount, Shown};
+use crate::app::{App, Counted, Form, Lease, LoginCause, OpenError, Payer, SharedAccount, Shown};
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
@@ -39,6 +40,7 @@ use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange::{self, Fields};
+use crate::watched_log;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +112,7 @@ pub struct Server {
     shared: Arc<Shared>,
     listening: Vec<Listening>,
     housekeeping: JoinHandle<()>,
+    started: Instant,
 }
 
 /// What every connection needs.
@@ -160,6 +163,7 @@ impl Server {
         config: Config,
         clock: Option<Arc<dyn TimeSource>>,
     ) -> Result<Self, StartError> {
+        let start = Instant::now();
         config.check_exposure()?;
         let wants_tls = [&config.mqtt.tls_listen, &config.tcp.tls_listen, &config.http.tls_listen];
         let tls = match wants_tls.iter().any(|address| address.is_some()) {
@@ -191,7 +195,7 @@ impl Server {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let listening = listeners.iter().map(|(_, listening)| *listening).collect();
+        let listening: Vec<_> = listeners.iter().map(|(_, listening)| *listening).collect();
         for (listener, listening) in listeners {
             shared.tasks.spawn(accept(
                 shared.clone(),
@@ -213,7 +217,8 @@ impl Server {
         let (app, stop) = (shared.app.clone(), shared.stop.clone());
         shared.tasks.spawn(async move { stop.run_until_cancelled(note_seconds(app)).await });
         let housekeeping = tokio::spawn(housekeeping(shared.clone()));
-        Ok(Self { shared, listening, housekeeping })
+        log_ready(&shared, &listening, start.elapsed());
+        Ok(Self { shared, listening, housekeeping, started: start })
     }
 
     /// The listeners, with the addresses that they really have.
@@ -266,6 +271,14 @@ impl Server {
     /// connections end, state is on disk; whether all of it is.
     pub async fn stop(self) -> bool {
         let Shared { app, stop, tasks, .. } = &*self.shared;
+        let start = Instant::now();
+        tracing::info!(
+            connections = app.connections.open(),
+            sessions = app.directory().len(),
+            store_queue = app.store_queue(),
+            seconds = self.started.elapsed().as_secs(),
+            "stopping"
+        );
         stop.cancel();
         app.mailbox.stop_calls();
         app.end_bound(app.clock.now());
@@ -274,8 +287,28 @@ impl Server {
             tracing::warn!(connections = tasks.len(), "some connections did not end in time");
         }
         self.housekeeping.abort();
-        app.stop().await
+        app.log_session_counts();
+        let stored = app.stop().await;
+        let ms = start.elapsed().as_millis();
+        tracing::info!(ms, stored, "stopped");
+        stored
     }
+}
+
+/// Logs where the server listens, and with what it begins.
+fn log_ready(shared: &Shared, listening: &[Listening], after: Duration) {
+    for one in listening {
+        let (listener, address) = (one.name(), one.address);
+        tracing::info!(listener, %address, "listening");
+    }
+    let app = &shared.app;
+    tracing::info!(
+        ms = after.as_millis(),
+        connections_max = shared.connections_max,
+        sessions = app.directory().len(),
+        organisations = app.identity().orgs().len(),
+        "ready"
+    );
 }
 
 /// Counts and says when the certificate ends, if the server has one.
@@ -335,6 +368,8 @@ fn open_store(data_dir: &Path, min_free: Option<u64>) -> Result<Arc<DiskStore>, 
     disk::make_private(data_dir, &[backup::FILES]).map_err(OpenError::from)?;
     let start = Instant::now();
     let disk = DiskStore::open_kept(data_dir, min_free).map_err(OpenError::from)?;
+    // Whoever is refused before gets one sentence and nothing else.
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "version");
     tracing::info!(ms = start.elapsed().as_millis(), "store opened");
     Ok(Arc::new(disk))
 }
@@ -503,6 +538,7 @@ async fn connection(
     let certified = shown.is_some();
     let tls = tls_of(&stream);
     let info = ConnInfo { protocol, remote_addr, connection: slot.id, door, certified, tls };
+    watched_log!(shared.app, None, &info, full, "a connection came");
     match protocol {
         Protocol::Tcp | Protocol::Tcps => {
             tcp::serve(shared.app.clone(), stream, info, full, stop).await;
@@ -597,10 +633,22 @@ struct Web {
     account: SharedAccount,
 }
 
+impl Web {
+    fn now(&self) -> Timestamp {
+        self.shared.app.clock.now()
+    }
+
+    /// Counts a request of which nothing was executed.
+    fn refused(&self, failure: Failure, info: ConnInfo) -> Failure {
+        self.shared.app.note_failure(None, &info, "", &failure, self.now());
+        failure
+    }
+}
+
 impl HttpService for Web {
     async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
         if self.full {
-            return exchange::server_full().to_json();
+            return self.refused(exchange::server_full(), info).to_json();
         }
         let app = &self.shared.app;
         let reply = exchange::over_http(app, &body, session, info, app.clock.now()).await;
@@ -615,7 +663,7 @@ impl HttpService for Web {
         info: ConnInfo,
     ) -> Vec<u8> {
         if self.full {
-            return exchange::server_full().to_json();
+            return self.refused(exchange::server_full(), info).to_json();
         }
         let app = &self.shared.app;
         let now = app.clock.now();
@@ -625,7 +673,8 @@ impl HttpService for Web {
 
     async fn form_login(&self, fields: Fields, info: ConnInfo) -> Result<String, Failure> {
         if self.full {
-            return Err(exchange::server_full());
+            self.shared.app.note_bad_login("", info.into(), LoginCause::Full, self.now());
+            return Err(self.refused(exchange::server_full(), info));
         }
         let app = &self.shared.app;
         exchange::form_login(app, &fields, info, app.clock.now()).await
@@ -645,8 +694,9 @@ impl HttpService for Web {
         }
     }
 
-    fn too_large(&self) -> Vec<u8> {
-        exchange::too_large(self.shared.app.config.limits.max_frame_bytes)
+    fn too_large(&self, info: ConnInfo) -> Vec<u8> {
+        let max = self.shared.app.config.limits.max_frame_bytes;
+        self.refused(exchange::too_large(max), info).to_json()
     }
 
     async fn mqtt(&self, stream: Stream, info: ConnInfo) {
@@ -730,6 +780,7 @@ async fn housekeeping(shared: Arc<Shared>) {
     const EXPIRE_EVERY_S: u64 = 3600;
     const PRUNE_EVERY: u64 = 20;
     const TIME_EVERY: u64 = 40;
+    const LOG_EVERY: u64 = 4;
     const EVENTS_EVERY: u64 = 8;
     let (mut pruning, mut sweeping) = (None::<JoinHandle<()>>, None::<JoinHandle<()>>);
     let mut keeping = None::<JoinHandle<()>>;
@@ -766,6 +817,10 @@ async fn housekeeping(shared: Arc<Shared>) {
         if tick % PRUNE_EVERY == 0 && pruning.as_ref().is_none_or(JoinHandle::is_finished) {
             let app = shared.app.clone();
             pruning = Some(tokio::spawn(async move { app.prune_mail(now).await }));
+        }
+        shared.app.watched.prune(now);
+        if tick % LOG_EVERY == 0 {
+            shared.app.log_session_counts();
         }
         if tick % TIME_EVERY == 0 {
             shared.app.store_time();

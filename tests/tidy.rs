@@ -173,7 +173,8 @@ fn arrows_point_down_only() {
         for used in code.split("crate::").skip(1) {
             let used: String =
                 used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            let fits = used == room || used == "peer_log" || may.contains(&used.as_str());
+            let is_macro = matches!(&*used, "peer_log" | "watched_log");
+            let fits = used == room || is_macro || may.contains(&used.as_str());
             assert!(fits, "{} uses {used}, which is not below it", path.display());
         }
     }
@@ -182,6 +183,25 @@ fn arrows_point_down_only() {
     while !left.is_empty() {
         let top = left.iter().position(|(room, _)| left.iter().all(|(_, may)| !may.contains(room)));
         left.remove(top.expect("a circle"));
+    }
+}
+
+/// A line of the log as JSON has the text under `message`, and these names beside it: a field of the same
+/// name would stand there twice.
+#[test]
+fn no_field_of_the_log_has_a_name_twice() {
+    const TAKEN: [&str; 4] = ["message", "level", "target", "timestamp"];
+    for (path, text) in sources("src").into_iter().chain(sources("crates")) {
+        let macros = ["peer_log!(", "watched_log!(", "info!(", "warn!(", "error!(", "debug!("];
+        for start in macros.iter().flat_map(|name| text.match_indices(name)) {
+            let call = text.get(start.0 + start.1.len()..).unwrap_or_default();
+            let call = call.split(");").next().unwrap_or_default();
+            for field in call.split([',', '(']) {
+                let name = field.split('=').next().unwrap_or_default();
+                let name = name.trim().trim_start_matches(['%', '?']);
+                assert!(!TAKEN.contains(&name), "{} logs {name}", path.display());
+            }
+        }
     }
 }
 

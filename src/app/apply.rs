@@ -200,6 +200,7 @@ impl App {
         }
         self.hang_up(events);
         self.count(events);
+        self.log_sessions(events);
         self.return_mail(events);
         self.publish_presence(events);
         let mut unsaved = self.journal.lock();

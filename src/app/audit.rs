@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{ConnInfo, Failure, OrgId, Timestamp, limits};
-use rules::directory::{Principal, Session, Who};
+use rules::directory::{Principal, Session};
 use rules::identity::model::User;
-use rules::identity::{Record, RecordChange, RecordChanges, Refusal};
+use rules::identity::{Record, RecordChange, RecordChanges};
 use serde_json::{Map, Value};
 use store::{Batch, Receipt, StoreError};
 
 use super::App;
 use super::effects::SessionChange;
-use super::login::{LoginError, login_failure};
 use crate::events::{
     Act, Actor, Attempt, Class, Events, MEMBERSHIPS, NewEvent, Numbered, Page, Query, Refused,
-    SERVER, Target, diff, members, only_memberships, shown_name,
+    Target, diff, members, only_memberships, shown_name,
 };
 
 /// Who does something by which command: goes with the effects of what is in the trail.
@@ -24,23 +23,6 @@ pub struct Deed {
     pub actor: Actor,
     /// The command.
     pub command: &'static str,
-}
-
-/// Whom a login that was refused claimed to be.
-#[derive(Clone, Copy)]
-pub(super) enum Claim<'a> {
-    /// A user of this name.
-    User(&'a str),
-    /// A thing of this key, with an application's token.
-    Thing { key: &'a str, token: &'a str },
-    /// An application with this token alone.
-    Token(&'a str),
-    /// Somebody who has proved who it is.
-    Who(&'a Who),
-    /// Whoever had the session with an id that is unknown.
-    Session,
-    /// Another than the client's certificate says.
-    Uncertified(&'a str),
 }
 
 /// A change of a record: what it was, and what it is.
@@ -321,10 +303,10 @@ impl App {
         let code_text = code.to_string();
         let attempt = Attempt::Command { who, command, code: code_text.into(), name: name.into() };
         let row = self.refusal(deed.actor.into_row(), org, command, code, message);
-        self.events.refuse(Refused { org, attempt, from: conn.remote_addr, row }, now);
+        self.events.refuse(Refused { org, attempt, from: conn, row }, now);
     }
 
-    fn refusal(
+    pub(super) fn refusal(
         &self,
         mut row: Map<String, Value>,
         org: OrgId,
@@ -341,63 +323,6 @@ impl App {
             set("orgKey", key.into());
         }
         row
-    }
-
-    /// Counts a login that was refused.
-    pub(super) fn note_login(
-        &self,
-        claim: Claim<'_>,
-        conn: ConnInfo,
-        error: &LoginError,
-        now: Timestamp,
-    ) {
-        let now = self.clock.shown(now);
-        let (kind, name) = match claim {
-            Claim::User(name) | Claim::Uncertified(name) => ("user", name),
-            Claim::Thing { key, .. } => ("thing", key),
-            Claim::Token(_) => ("token", ""),
-            Claim::Session => ("session", ""),
-            Claim::Who(who) => (who_kind(who), who.name()),
-        };
-        let application = match claim {
-            Claim::Thing { token, .. } | Claim::Token(token) => {
-                self.records.application_by_token(token)
-            }
-            Claim::Who(Who::Application { application, .. }) => Some(application.clone()),
-            _ => None,
-        };
-        let user = match claim {
-            Claim::User(name) | Claim::Uncertified(name) => self.records.user_by_email(name),
-            Claim::Who(Who::User(user)) => Some(user.clone()),
-            _ => None,
-        };
-        let org = user.as_ref().map(|user| user.owner());
-        let org = org.or(application.as_ref().map(|found| found.org)).unwrap_or(SERVER);
-        let cause = cause(claim, error, user.is_some());
-        let name = shown_name(name);
-        let mut row = Map::new();
-        let mut set = |name: &str, value: Value| drop(row.insert(name.to_owned(), value));
-        set("kind", kind.into());
-        set("cause", cause.into());
-        set("protocol", conn.protocol.as_str().into());
-        if !name.is_empty() {
-            set("whoAmI", name.clone().into());
-        }
-        if let Some(application) = &application {
-            set("appName", application.name.clone().into());
-        }
-        let failure = match claim {
-            Claim::Session => Failure::session_invalid("is unknown, has ended or has expired."),
-            _ => failure_of(error),
-        };
-        let row = self.refusal(row, org, LOGIN, failure.code.0.into(), &failure.message);
-        let attempt = Attempt::Login { name: name.to_lowercase().into(), cause };
-        self.events.refuse(Refused { org, attempt, from: conn.remote_addr, row }, now);
-    }
-
-    /// Counts a request with the id of a session that there is not.
-    pub fn note_unknown_session(&self, conn: ConnInfo, now: Timestamp) {
-        self.note_login(Claim::Session, conn, &Refusal::BadCredentials.into(), now);
     }
 
     /// Writes what was refused, and waits until all events so far can be read.
@@ -424,65 +349,6 @@ impl App {
         self.events.read(query, visit)
     }
 }
-
-/// What a login is called where commands stand.
-const LOGIN: &str = "login";
-
-/// What is said of a login that failed, without a line in the log of the server: who waits for the
-/// answer has one.
-fn failure_of(error: &LoginError) -> Failure {
-    match error {
-        LoginError::Store(_) | LoginError::Random(_) => {
-            Failure::new(base::Code::INTERNAL, "The server could not start a session.")
-        }
-        error => login_failure(error),
-    }
-}
-
-const fn who_kind(who: &Who) -> &'static str {
-    match who {
-        Who::User(_) => "user",
-        Who::Application { .. } => "thing",
-    }
-}
-
-/// Why a login was refused, in one word.
-const fn cause(claim: Claim<'_>, error: &LoginError, known: bool) -> &'static str {
-    match (claim, error) {
-        (Claim::Session, _) => "unknown_session",
-        (Claim::Uncertified(_), _) => "certificate",
-        (Claim::User(_), LoginError::Refused(Refusal::BadCredentials)) if known => "wrong_password",
-        (Claim::User(_), LoginError::Refused(Refusal::BadCredentials)) => "unknown_user",
-        (_, LoginError::Refused(refusal)) => match refusal {
-            Refusal::BadCredentials => "unknown_token",
-            Refusal::UnknownThing => "unknown_thing",
-            Refusal::BadThingKey => "bad_thing_key",
-            Refusal::NoAccess => "no_access",
-            Refusal::Busy => "busy",
-            Refusal::Locked { .. } => "locked",
-        },
-        (_, LoginError::TooMany(_)) => "rate",
-        (_, LoginError::Full(_) | LoginError::NoPlace(_) | LoginError::NoThing(_)) => "full",
-        (_, LoginError::Store(_) | LoginError::Random(_)) => "failed",
-    }
-}
-
-/// Why a login may have been refused, in one word each.
-pub const LOGIN_CAUSES: [&str; 13] = [
-    "wrong_password",
-    "unknown_user",
-    "unknown_token",
-    "unknown_thing",
-    "bad_thing_key",
-    "no_access",
-    "certificate",
-    "locked",
-    "busy",
-    "rate",
-    "full",
-    "unknown_session",
-    "failed",
-];
 
 /// The organisations that see a change of a record: that of the record; of a user the one that
 /// administers it, and where memberships changed.

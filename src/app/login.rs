@@ -15,10 +15,10 @@ use rules::identity::{Access, Refusal};
 use store::{Receipt, StoreError};
 
 use super::App;
-use super::audit::Claim;
 use super::certificates::Proof;
 use super::connections::{NoPlace, Place};
 use super::login_rates::{LoginBegun, TooManyLogins, Wish};
+use super::refused::{Claim, LoginPeer};
 use crate::random::{NoRandom, random};
 use crate::things::registry::NotAdded;
 
@@ -103,21 +103,6 @@ impl From<NotAdded> for LoginError {
     }
 }
 
-impl LoginError {
-    /// Its name in metrics.
-    const fn outcome(&self) -> &'static str {
-        match self {
-            Self::Refused(Refusal::Locked { .. }) => "locked",
-            Self::TooMany(_) => "rate",
-            Self::Refused(Refusal::Busy) | Self::Full(_) | Self::NoPlace(_) | Self::NoThing(_) => {
-                "busy"
-            }
-            Self::Store(_) | Self::Random(_) => "failed",
-            Self::Refused(_) => "refused",
-        }
-    }
-}
-
 /// A principal that has proved who it is.
 struct Admitted {
     who: Who,
@@ -144,38 +129,55 @@ impl App {
         arrival: Arrival,
         now: Timestamp,
     ) -> Result<(Arc<Session>, Option<Place>), LoginError> {
-        let admitted = self.admit(credentials, Some(&arrival.client_id), arrival.conn, now).await?;
+        let Arrival { conn, client_id, link, takes_over, has_place, outbox } = arrival;
+        let peer = LoginPeer { conn, client_id: &client_id, link };
+        let admitted = self.admit(credentials, peer, true, now).await?;
         let begun = admitted.begun;
-        let client_id = admitted.client_id.unwrap_or(arrival.client_id);
-        let (who, conn) = (admitted.who.clone(), arrival.conn);
-        let replaces = || arrival.takes_over && self.takes_over(&who, &client_id);
-        let place = match arrival.has_place {
+        let who = admitted.who.clone();
+        let named = admitted.client_id.unwrap_or_else(|| client_id.clone());
+        let replaces = || takes_over && self.takes_over(&who, &named);
+        let place = match has_place {
             true => Ok(None),
             false => self.take_place(&conn, &who, replaces).map_err(LoginError::from),
         };
         let place =
-            place.inspect_err(|error| self.note_login(Claim::Who(&who), conn, error, now))?;
+            place.inspect_err(|error| self.note_login(Claim::Who(&who), peer, error, now))?;
         let start = Start {
             id: SessionId::from_random(random()?),
             who: admitted.who,
-            client_id,
+            client_id: named,
             access: admitted.access,
-            conn: arrival.conn,
-            link: arrival.link,
+            conn,
+            link,
             definition: admitted.definition,
             lifetime: Lifetime::Connection,
-            outbox: Some(arrival.outbox),
+            outbox: Some(outbox),
         };
         let registered = admitted.registration.await.map_err(LoginError::from);
         let started = registered.and_then(|()| {
-            let session = self.start(start, arrival.takes_over, now)?;
+            let session = self.start(start, takes_over, now)?;
             if let Some(begun) = begun {
                 begun.done();
             }
             self.follow_start(&session, now)?;
             Ok((session, place))
         });
-        started.inspect_err(|error| self.note_login(Claim::Who(&who), conn, error, now))
+        self.note_outcome(started.as_ref().map(|_| ()), &who, peer, now);
+        started
+    }
+
+    /// Counts a login of who has proved who it is.
+    fn note_outcome(
+        &self,
+        started: Result<(), &LoginError>,
+        who: &Who,
+        peer: LoginPeer<'_>,
+        now: Timestamp,
+    ) {
+        match started {
+            Ok(()) => self.metrics.login(peer.conn.protocol),
+            Err(error) => self.note_login(Claim::Who(who), peer, error, now),
+        }
     }
 
     /// Whether a login with this client id takes over from a connection.
@@ -207,13 +209,19 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Arc<Session>, LoginError> {
-        let admitted = self.admit(credentials, None, conn, now).await?;
+        let client_id = match &credentials {
+            Credentials::Application { app_id, .. } => app_id.clone(),
+            Credentials::User { .. } => String::new(),
+        };
+        let peer = LoginPeer { conn, client_id: &client_id, link: Link::default() };
+        let admitted = self.admit(credentials, peer, false, now).await?;
         let who = admitted.who.clone();
         let started = match self.count_asker(&conn, Self::home_of(&who), who.name()) {
             Ok(()) => self.start_admitted(admitted, conn, now).await,
             Err(full) => Err(full.into()),
         };
-        started.inspect_err(|error| self.note_login(Claim::Who(&who), conn, error, now))
+        self.note_outcome(started.as_ref().map(|_| ()), &who, peer, now);
+        started
     }
 
     async fn start_admitted(
@@ -319,8 +327,10 @@ impl App {
             self.count_asker(&conn, (user.home, PrincipalId::User(user.id)), &user.email)?;
             Ok(user)
         });
-        let user = user.inspect_err(|error| self.note_login(claim, conn, error, now));
-        self.metrics.login(user.as_ref().map_or_else(LoginError::outcome, |_| "success"));
+        match &user {
+            Ok(_) => self.metrics.login(conn.protocol),
+            Err(error) => self.note_login(claim, conn.into(), error, now),
+        }
         user
     }
 
@@ -394,13 +404,21 @@ impl App {
     async fn admit(
         &self,
         credentials: Credentials,
-        client_id: Option<&str>,
-        conn: ConnInfo,
+        mut peer: LoginPeer<'_>,
+        is_bound: bool,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
         let _timed = self.metrics.login_begins();
-        let note = |claim: Claim<'_>, error: &LoginError| self.note_login(claim, conn, error, now);
-        let is_bound = client_id.is_some();
+        let conn = peer.conn;
+        // What an application calls itself, where no client id tells.
+        let named = match &credentials {
+            Credentials::Application { app_id, .. } if peer.client_id.is_empty() => app_id.clone(),
+            _ => String::new(),
+        };
+        if peer.client_id.is_empty() {
+            peer.client_id = &named;
+        }
+        let note = |claim: Claim<'_>, error: &LoginError| self.note_login(claim, peer, error, now);
         let admit_user = |user: Arc<User>| {
             let begun = self.begin_login(Principal::User(user.id), Some(is_bound), now)?;
             Ok(Admitted { begun, ..self.admit_user(user)? })
@@ -424,22 +442,20 @@ impl App {
                 admitted.inspect_err(|error| note(Claim::User(&name), error))
             }
             Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
-                let app_id = if app_id.is_empty() { client_id.unwrap_or("") } else { &app_id };
+                let app_id = if app_id.is_empty() { peer.client_id } else { &app_id };
                 let claim = Claim::Thing { key: &thing_key, token: &token };
                 self.admit_application(&thing_key, &token, app_id, is_bound, conn, now)
                     .inspect_err(|error| note(claim, error))
             }
         };
-        let admitted = match admitted {
+        match admitted {
             Ok(admitted) if !self.may_enter(&admitted.access, conn) => {
                 let error = Refusal::NoAccess.into();
                 note(Claim::Who(&admitted.who), &error);
                 Err(error)
             }
             admitted => admitted,
-        };
-        self.metrics.login(admitted.as_ref().map_or_else(LoginError::outcome, |_| "success"));
-        admitted
+        }
     }
 
     /// The user whom a certificate names.
@@ -498,21 +514,30 @@ impl App {
         Wish { live: live.unwrap_or_default(), is_more }
     }
 
-    /// The application with this token, unless too many wrong ones came from the same network.
+    /// The application with this token, if it may come by this connection, and unless too many
+    /// wrong ones came from the same network.
     ///
     /// # Errors
     ///
-    /// It is wrong, or can't be tried now.
+    /// It is wrong, may not come so, or can't be tried now.
     pub fn application_by_token(
         &self,
         token: &str,
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Arc<Application>, Refusal> {
-        let found = self.find_application(token, conn, now);
-        found.inspect_err(|refusal| {
-            self.note_login(Claim::Token(token), conn, &(*refusal).into(), now);
-        })
+        let found = self.find_application(token, conn, now).and_then(|found| {
+            let access = self.records.application_access(&found);
+            let may = access.is_some_and(|access| self.may_enter(&access, conn));
+            if may { Ok(found) } else { Err(Refusal::NoAccess) }
+        });
+        match &found {
+            Ok(_) => self.metrics.login(conn.protocol),
+            Err(refusal) => {
+                self.note_login(Claim::Token(token), conn.into(), &(*refusal).into(), now);
+            }
+        }
+        found
     }
 
     /// The same, for who says what was refused.

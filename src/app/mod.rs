@@ -52,15 +52,20 @@ mod presence;
 mod rates;
 mod record_space;
 mod records;
+mod refused;
 mod scrape;
 mod secret;
+mod session_log;
 mod shared_looks;
 mod taken_names;
 mod token_guesses;
 mod turns;
 mod unauthenticated;
+mod watched;
 
-pub use audit::{Deed, LOGIN_CAUSES};
+pub use crate::broker::KeptState;
+pub use crate::events::LoginCause;
+pub use audit::Deed;
 pub use certificates::{Certificates, ClientNames, Shown};
 pub use connections::{Connections, Counted, NoPlace, Place};
 pub use cores::{Cores, Turn};
@@ -73,11 +78,13 @@ pub use memory::{Account, Memory, Payer, SharedAccount};
 pub use open::OpenError;
 pub use pace::Pace;
 pub use records::{IdentityError, check_bootstrap};
+pub use refused::{LOGIN, LoginPeer};
 pub use secret::SecretError;
 pub use turns::Worker;
 
 pub use crate::metrics::{FIGURES, Form, Second, Timer};
 pub use unauthenticated::{CutOff, Lease, Unauthenticated};
+pub use watched::{Watch, Watched, Watching};
 
 use passwords::Passwords;
 use shared_looks::{Asked, Found, SharedLooks};
@@ -143,6 +150,9 @@ pub struct App {
     journal: Mutex<journal::Unsaved>,
     /// Taken while subscribers are notified of a thing's connection.
     presence_turn: Mutex<()>,
+    /// Of whom the log tells everything.
+    pub watched: Watched,
+    session_log: session_log::SessionLog,
     /// How much is used of each pool.
     pub pools: Arc<Pools>,
     /// Turns of what comes all at once and nobody waits for.

@@ -22,8 +22,10 @@ use super::memory::Memory;
 use super::pace::Pace;
 use super::passwords::Passwords;
 use super::record_space::RecordSpace;
+use super::session_log::SessionLog;
 use super::turns::Turns;
 use super::unauthenticated::Unauthenticated;
+use super::watched::Watched;
 use super::{
     App, IdentityError, housekeeping, idle, journal, made_tokens, records, secret, taken_names,
     token_guesses,
@@ -163,6 +165,8 @@ impl App {
             journal: Mutex::default(),
             presence_turn: Mutex::default(),
             turns: Turns::new(cores, &pools),
+            watched: Watched::default(),
+            session_log: SessionLog::default(),
             shared_looks: Arc::default(),
             pools,
             pace: Arc::new(Pace::new(cores)),

@@ -31,6 +31,7 @@ mod shares;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod waiting;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub use publishing::{FanOut, Published, Publisher, Publishing};
 pub use retained::Unretained;
 pub use session::{Identity, Owner, Place, Queued, Session, Subscription, Taken};
 pub use tree::Shared;
+pub use waiting::KeptState;
 
 use kept::KeptSessions;
 use retained::Retained;

@@ -295,6 +295,17 @@ impl FoundRows {
     }
 }
 
+impl Inner {
+    /// Messages that are in the store, if somebody has counted them since the start, and since when
+    /// the client is away.
+    pub(super) fn waiting(&self) -> (Option<usize>, Option<Timestamp>) {
+        match &self.kept {
+            Some(kept) => (kept.waiting.map(|(messages, _)| messages), kept.away),
+            None => (Some(self.queue.len()), None),
+        }
+    }
+}
+
 impl Session {
     pub(super) fn new(
         number: u64,

@@ -11,6 +11,7 @@
 mod acts;
 mod load;
 mod log;
+mod login_cause;
 mod reader;
 mod refusals;
 mod shares;
@@ -31,6 +32,7 @@ pub use acts::{
     Act, Actor, Known, MEMBERSHIPS, Target, diff, members, only_memberships, shown_name,
 };
 pub use load::EventsError;
+pub use login_cause::LoginCause;
 pub use reader::{Entry, Order, Page, Query};
 pub use refusals::{Attempt, Refused};
 

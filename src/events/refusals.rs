@@ -5,17 +5,17 @@
 //! address may have; behind that the names are counted together.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base::pool::{Pool, Pools};
 use base::shares::Shares;
-use base::{OrgId, Timestamp, limits, network_of};
+use base::{ConnInfo, OrgId, Protocol, Timestamp, limits};
 use rules::directory::Principal;
 use serde_json::{Map, Value};
 use store::{Batch, Receipt, StoreError, Table};
 
-use super::{Class, Events, NewEvent};
+use super::{Class, Events, LoginCause, NewEvent};
 
 /// What was refused, as far as it tells refusals apart.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -24,8 +24,8 @@ pub enum Attempt {
     Login {
         /// The name that was claimed, as it is shown.
         name: Box<str>,
-        /// Why it was refused, in one word.
-        cause: &'static str,
+        /// Why it was refused.
+        cause: LoginCause,
     },
     /// A command of somebody who is logged in.
     Command {
@@ -47,7 +47,7 @@ pub struct Refused {
     /// What was refused.
     pub attempt: Attempt,
     /// From where.
-    pub from: SocketAddr,
+    pub from: ConnInfo,
     /// What else is to be shown, of the last of several.
     pub row: Map<String, Value>,
 }
@@ -83,6 +83,8 @@ struct Count {
     stale: bool,
     /// The number and bytes of its row.
     written: Option<(u64, u64)>,
+    /// By which protocols it came since then, each with a bit: so much is said in the server's log.
+    said: (Timestamp, u16),
 }
 
 impl Counted {
@@ -92,11 +94,14 @@ impl Counted {
         Self { counts: HashMap::new(), shares }
     }
 
-    fn note(&mut self, refused: Refused, now: Timestamp) {
+    /// Counts one; whether it is the first of its kind in a while by its protocol.
+    fn note(&mut self, refused: Refused, now: Timestamp) -> bool {
         let Refused { org, attempt, from, mut row } = refused;
-        let network = network_of(from.ip());
-        let network = matches!(attempt, Attempt::Login { .. }).then_some(network);
-        let (Attempt::Login { cause, .. } | Attempt::Command { command: cause, .. }) = attempt;
+        let network = matches!(attempt, Attempt::Login { .. }).then(|| from.network());
+        let cause = match attempt {
+            Attempt::Login { cause, .. } => cause.as_str(),
+            Attempt::Command { command, .. } => command,
+        };
         let mut key = Key { org, network, what: What::One(attempt) };
         if !self.counts.contains_key(&key) {
             if !self.has_room(&key, limits::REFUSED_NAMES_PER_NETWORK_MAX) {
@@ -106,7 +111,7 @@ impl Counted {
                 (key.network, key.what) = (None, What::Others(cause));
             }
         }
-        row.insert("remoteAddr".to_owned(), from.to_string().into());
+        row.insert("remoteAddr".to_owned(), from.remote_addr.to_string().into());
         if let What::Others(..) = key.what {
             row.retain(|name, _| SHARED.contains(&name.as_str()));
             row.insert("others".to_owned(), true.into());
@@ -117,11 +122,14 @@ impl Counted {
         if let Some(count) = self.counts.get_mut(&key) {
             count.count += 1;
             (count.last, count.row, count.stale) = (now, row, true);
-            return;
+            return count.is_news(from.protocol, now);
         }
         self.shares.hold(key.org, key.network, 1);
-        let count = Count { first: now, last: now, count: 1, row, stale: true, written: None };
+        let said = (now, bit(from.protocol));
+        let count =
+            Count { first: now, last: now, count: 1, row, stale: true, written: None, said };
         self.counts.insert(key, count);
+        true
     }
 
     fn has_room(&self, key: &Key, of_network_max: u64) -> bool {
@@ -159,9 +167,10 @@ const SHARED: [&str; 7] =
     ["command", "cause", "code", "message", "outcome", "protocol", "remoteAddr"];
 
 impl Events {
-    /// Counts a refusal.
-    pub fn refuse(&self, refused: Refused, now: Timestamp) {
-        self.refusals.lock().note(refused, now);
+    /// Counts a refusal; whether it is the first of its kind in a while by its protocol, of which
+    /// the server's log tells.
+    pub fn refuse(&self, refused: Refused, now: Timestamp) -> bool {
+        self.refusals.lock().note(refused, now)
     }
 
     /// Submits what has been counted since the last time. On a full disk it waits in memory: the
@@ -216,6 +225,17 @@ impl Events {
 }
 
 impl Count {
+    /// Whether none came by this protocol for a while; noted.
+    fn is_news(&mut self, protocol: Protocol, now: Timestamp) -> bool {
+        let (since, said) = &mut self.said;
+        if now.millis_since(*since) >= limits::REFUSALS_TOGETHER_MS {
+            (*since, *said) = (now, 0);
+        }
+        let is_news = *said & bit(protocol) == 0;
+        *said |= bit(protocol);
+        is_news
+    }
+
     fn row(&self) -> Map<String, Value> {
         let mut row = self.row.clone();
         row.insert("ts".to_owned(), time(self.last));
@@ -224,6 +244,10 @@ impl Count {
         row.insert("count".to_owned(), self.count.into());
         row
     }
+}
+
+const fn bit(protocol: Protocol) -> u16 {
+    1 << protocol as u16
 }
 
 fn time(at: Timestamp) -> Value {

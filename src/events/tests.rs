@@ -1,10 +1,9 @@
 //! The stream on a store in memory: numbers, counts, restarts, room.
 
-use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use base::UserId;
+use base::{ConnInfo, Protocol, UserId};
 use rules::directory::Principal;
 use serde_json::json;
 use store::memory::MemoryStore;
@@ -66,8 +65,8 @@ fn check_bytes(events: &Events, store: &MemoryStore) {
 }
 
 fn refused(name: &str, from: &str) -> Refused {
-    let from: SocketAddr = format!("{from}:7").parse().expect("an address");
-    let attempt = Attempt::Login { name: name.into(), cause: "wrong_password" };
+    let from = ConnInfo::new(Protocol::Mqtt, format!("{from}:7").parse().expect("an address"));
+    let attempt = Attempt::Login { name: name.into(), cause: LoginCause::WrongPassword };
     let row = json!({ "whoAmI": name, "cause": "wrong_password" });
     Refused { org: org(1), attempt, from, row: row.as_object().cloned().expect("an object") }
 }
@@ -210,6 +209,7 @@ async fn commands_are_counted_by_who_which_and_why() {
         let attempt =
             Attempt::Command { who, command: "role.update", code: code.into(), name: "".into() };
         let from = format!("192.0.2.{number}:7").parse().expect("an address");
+        let from = ConnInfo::new(Protocol::Mqtt, from);
         events.refuse(Refused { org: org(1), attempt, from, row: Map::new() }, NOW);
     }
     events.write_refusals(NOW).expect("room").await.expect("stored");

@@ -378,6 +378,11 @@ impl Mailbox {
         self.state.lock().callers.stop();
     }
 
+    /// How many mails of a thing are not done.
+    pub fn waiting_for(&self, thing: ThingId) -> usize {
+        self.state.lock().waiting.count(thing)
+    }
+
     /// How many mails wait, and how many callers.
     pub fn counts(&self) -> (usize, u64) {
         let state = self.state.lock();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use base::{
-    Code, Failure, SessionId,
+    Code, ConnInfo, Failure, SessionId, Timestamp,
     json::{ObjectWriter, key},
 };
 use rules::directory::Session;
@@ -14,7 +14,8 @@ use super::commands::api::Authenticate;
 use super::envelope::{Members, Param, RawParams};
 use super::params::{Params, missing};
 use super::step::WriteReply;
-use crate::app::Credentials;
+use crate::app::{App, Credentials};
+use crate::events::LoginCause;
 
 /// What the member `auth` of a request says.
 pub enum Auth {
@@ -85,6 +86,13 @@ pub fn credentials(params: Authenticate, certified: bool) -> Result<Credentials,
         (Some(_), None) => Err(missing("thingKey")),
         (None, Some(_)) => Err(missing("appToken")),
         (None, None) => Err(missing("username")),
+    }
+}
+
+/// Counts a login that lacks something, if that is why it could not be read.
+pub fn note_incomplete(app: &App, failure: &Failure, conn: ConnInfo, now: Timestamp) {
+    if matches!(failure.code, Code::PARAMETER_MISSING | Code::PARAMETER_INVALID) {
+        app.note_bad_login("", conn.into(), LoginCause::NoCredentials, now);
     }
 }
 

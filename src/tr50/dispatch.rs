@@ -17,6 +17,7 @@ use super::error_message;
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
 use crate::app::{AfterReply, App, Applied, Deed, Effects, Goodbyes, Outcome, Timer};
 use crate::events::Actor;
+use crate::watched_log;
 
 /// Who asks, from where.
 #[derive(Clone)]
@@ -88,6 +89,9 @@ struct Unsent {
     waiting: Option<Unstored>,
     /// Whether the caller was thrown out, or lost a right, while a command took its time.
     is_cut_off: bool,
+    /// Whether it is of one command without an envelope, whose failure others count: they may try
+    /// it again.
+    is_single: bool,
 }
 
 /// A command that takes time, and since when.
@@ -120,13 +124,21 @@ struct Unstored {
     text: Range<usize>,
     applied: Applied,
     after_reply: Option<AfterReply>,
-    /// Who asks, if the command is in the trail.
-    asked: Option<Box<(Arc<Session>, ConnInfo, Timestamp)>>,
+    caller: Caller,
+    now: Timestamp,
 }
 
 impl Pending {
     fn stored(text: Vec<u8>, waiting: Option<Unstored>) -> Self {
-        let unsent = Unsent { reply: Reply::from_bytes(text), waiting, is_cut_off: false };
+        let unsent = Unsent { reply: Reply::from_bytes(text), waiting, ..Unsent::default() };
+        Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false }
+    }
+
+    /// The same of a command without an envelope.
+    fn single(text: Vec<u8>, unstored: Unstored) -> Self {
+        let reply = Reply::from_bytes(text);
+        let unsent =
+            Unsent { reply, waiting: Some(unstored), is_single: true, ..Unsent::default() };
         Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false }
     }
 
@@ -177,17 +189,20 @@ impl Unsent {
         let Some(unstored) = &mut self.waiting else { return Poll::Ready(()) };
         let Outcome { stored, goodbyes } = ready!(Pin::new(&mut unstored.applied).poll(cx));
         let Some(unstored) = self.waiting.take() else { return Poll::Ready(()) };
-        unstored.app.metrics.command(unstored.row.index, stored.is_ok());
-        unstored.row.end(&unstored.app);
+        let Unstored { app, row, text, after_reply, caller, now, .. } = unstored;
+        row.end(&app);
         self.reply.goodbyes.append(goodbyes);
-        self.reply.after_replies.extend(unstored.after_reply.filter(|_| stored.is_ok()));
-        if let Err(failure) = stored {
-            if let Some((session, conn, now)) = unstored.asked.as_deref() {
-                let command = unstored.row.info.name;
-                unstored.app.note_refused(session, *conn, command, &failure, *now);
+        self.reply.after_replies.extend(after_reply.filter(|_| stored.is_ok()));
+        match stored {
+            Ok(()) => app.metrics.command(row.index, true),
+            Err(failure) => {
+                note_refused(&app, &caller, &row, &failure, now);
+                if !self.is_single {
+                    note_failed(&app, &caller, row.info.name, &failure, now);
+                }
+                self.reply.bytes.splice(text, failure.to_json());
+                self.reply.failure = Some(failure);
             }
-            self.reply.bytes.splice(unstored.text, failure.to_json());
-            self.reply.failure = Some(failure);
         }
         Poll::Ready(())
     }
@@ -216,6 +231,17 @@ pub fn execute_request(
         }
         pending => pending,
     }
+}
+
+/// Counts a command that failed, and of which that is the answer. Without a command, nothing of a
+/// request was executed.
+pub fn note_failed(app: &App, caller: &Caller, command: &str, failure: &Failure, now: Timestamp) {
+    let row = commands::find(command);
+    if let Some(row) = row {
+        app.metrics.command(row.index, false);
+    }
+    let command = row.map_or(command, |row| row.info.name);
+    app.note_failure(caller.session.as_ref(), &caller.conn, command, failure, now);
 }
 
 /// Appends the failure of a request as a whole.
@@ -247,7 +273,7 @@ pub fn execute(
     for (index, command) in commands.iter().enumerate() {
         push_id(out, &command.id, out.len() > start + 1);
         if out.len() - start > limits::REPLY_BYTES_MAX {
-            reply_too_large().write(out);
+            fail(app, caller, command.name(), reply_too_large(), now, out);
             continue;
         }
         let mark = out.len();
@@ -267,8 +293,8 @@ pub fn execute(
             out.push(b'}');
             return Some(Pending::stored(out.split_off(start), waiting));
         }
-        let unsent =
-            Unsent { reply: Reply::from_bytes(out.split_off(start)), waiting, is_cut_off: false };
+        let reply = Reply::from_bytes(out.split_off(start));
+        let unsent = Unsent { reply, waiting, ..Unsent::default() };
         let waits_for_device = waits_for_device(commands.get(index..).unwrap_or_default());
         let rest = rest.iter().map(OwnedCommand::from).collect();
         let work = finish(app.clone(), caller.clone(), unsent, first, rest, now);
@@ -285,6 +311,19 @@ pub fn waits_for_device(commands: &[Command<'_>]) -> bool {
         row.is_some_and(|row| row.info.waits == Waits::Device)
     };
     commands.iter().any(waits)
+}
+
+/// A command's failure is its reply.
+fn fail(
+    app: &App,
+    caller: &Caller,
+    command: &str,
+    failure: Failure,
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) {
+    note_failed(app, caller, command, &failure, now);
+    failure.write(out);
 }
 
 /// The rest of a request, when it outlives the bytes it came in.
@@ -317,14 +356,16 @@ async fn finish(
     }
     for OwnedCommand { id, body } in rest {
         push_id(&mut unsent.reply.bytes, &id, true);
-        if unsent.reply.bytes.len() > limits::REPLY_BYTES_MAX {
-            reply_too_large().write(&mut unsent.reply.bytes);
-            continue;
-        }
-        if unsent.is_cut_off
-            && caller.session.as_ref().is_some_and(|session| session.end().is_some())
-        {
-            Failure::session_invalid("has ended.").write(&mut unsent.reply.bytes);
+        let is_thrown_out = unsent.is_cut_off
+            && caller.session.as_ref().is_some_and(|session| session.end().is_some());
+        let refused = if unsent.reply.bytes.len() > limits::REPLY_BYTES_MAX {
+            Some(reply_too_large())
+        } else {
+            is_thrown_out.then(|| Failure::session_invalid("has ended."))
+        };
+        if let Some(failure) = refused {
+            let name = body.as_ref().map_or("", |(name, _)| name);
+            fail(&app, &caller, name, failure, now, &mut unsent.reply.bytes);
             continue;
         }
         let mark = unsent.reply.bytes.len();
@@ -364,8 +405,8 @@ impl Unsent {
         // What is open to everybody and takes time is a login.
         if matches!(row.info.handler, Handler::Open(_)) {
             if *logins_left == 0 {
-                app.metrics.command(row.index, false);
-                return too_many_logins().write(&mut self.reply.bytes);
+                let bytes = &mut self.reply.bytes;
+                return fail(app, caller, row.info.name, too_many_logins(), now, bytes);
             }
             *logins_left -= 1;
         }
@@ -379,9 +420,11 @@ impl Unsent {
         let (text, effects) = match done {
             Ok(done) => done,
             Err(failure) => {
-                app.metrics.command(row.index, false);
                 row.end(app);
                 note_refused(app, caller, &row, &failure, now);
+                if !self.is_single {
+                    note_failed(app, caller, row.info.name, &failure, now);
+                }
                 failure.write(&mut self.reply.bytes);
                 self.reply.failure = Some(failure);
                 return;
@@ -434,7 +477,7 @@ fn begin(
         },
         Err(why) => Failure::new(Code::MALFORMED, *why),
     };
-    failure.write(out);
+    fail(app, caller, body.as_ref().map_or("", |body| &*body.command), failure, now, out);
     Begun::Done
 }
 
@@ -447,6 +490,13 @@ fn try_begin(
 ) -> Result<Begun, Failure> {
     let mark = out.len();
     let row = admit(app, caller, &body.command, now)?;
+    watched_log!(
+        app,
+        caller.session.as_deref(),
+        &caller.conn,
+        command = row.info.name,
+        "a command"
+    );
     let timer = Timer::begin(row.info.waits == Waits::No, now);
     let step = match (&row.info.handler, &caller.session) {
         (Handler::InSession(handler), Some(session)) => {
@@ -472,7 +522,6 @@ fn try_begin(
             Ok(Begun::Later(Running { row, timer: Timer::lasting(timer) }, later))
         }
         Err(failure) => {
-            app.metrics.command(row.index, false);
             end_at_once(app, row, timer);
             note_refused(app, caller, row, &failure, now);
             out.truncate(mark);
@@ -490,7 +539,8 @@ fn end_at_once(app: &App, row: &'static Row, timer: Option<Timer>) {
 }
 
 /// Executes a command that came without an envelope (a topic, a will, a form) and appends its
-/// reply object, unless that takes time.
+/// reply object, unless that takes time. Who asks counts its failure ([`note_failed`]), which it may
+/// get with the reply.
 ///
 /// # Errors
 ///
@@ -510,11 +560,12 @@ pub fn execute_one(
         Begun::Done => None,
         Begun::After(row, effects) => {
             let text = 0..out.len() - start;
-            Unstored::unless_done(app, caller, row, text, *effects, now)
-                .map(|unstored| Pending::stored(out.split_off(start), Some(unstored)))
+            let waiting = Unstored::unless_done(app, caller, row, text, *effects, now);
+            waiting.map(|unstored| Pending::single(out.split_off(start), unstored))
         }
         Begun::Later(row, later) => {
-            let (app, caller, mut unsent) = (app.clone(), caller.clone(), Unsent::default());
+            let (app, caller) = (app.clone(), caller.clone());
+            let mut unsent = Unsent { is_single: true, ..Unsent::default() };
             let work = Box::pin(async move {
                 unsent.wait_for(&app, &caller, (row, later), &mut 1, now).await;
                 unsent.reply
@@ -552,14 +603,12 @@ impl Unstored {
         now: Timestamp,
     ) -> Self {
         let after_reply = effects.after_reply.take();
-        let mut asked = None;
         if let (true, Some(session)) = (row.info.is_act, &caller.session) {
             let actor = Actor::of_session(session, caller.conn);
             effects = effects.by(Deed { actor, command: row.info.name });
-            asked = Some(Box::new((session.clone(), caller.conn, now)));
         }
         let applied = app.apply(effects, now);
-        Self { app: app.clone(), row, text, applied, after_reply, asked }
+        Self { app: app.clone(), row, text, applied, after_reply, caller: caller.clone(), now }
     }
 }
 

@@ -37,6 +37,13 @@ pub struct Command<'a> {
     pub body: Result<Body<'a>, &'static str>,
 }
 
+impl Command<'_> {
+    /// The command's name as it was sent; empty for what is no command.
+    pub fn name(&self) -> &str {
+        self.body.as_ref().map_or("", |body| &body.command)
+    }
+}
+
 /// What to do.
 #[derive(Debug)]
 pub struct Body<'a> {

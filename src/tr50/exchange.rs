@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use base::{Code, ConnInfo, Failure, SessionId, Timestamp};
 use rules::directory::Session;
+use serde_json::value::RawValue;
 
-use super::authenticate::{Auth, credentials, write_login};
+use super::authenticate::{Auth, credentials, note_incomplete, write_login};
 use super::commands::{self, api::Authenticate};
-use super::dispatch::{self, Caller, Pending, Reply, execute_one, execute_request, write_refusal};
+use super::dispatch::{
+    self, Caller, Pending, Reply, execute_one, execute_request, note_failed, write_refusal,
+};
 use super::envelope::{Body, Command, RawParams, Request};
 use super::params::Params;
 use crate::app::{App, Credentials};
@@ -28,8 +31,15 @@ pub fn on_connection(
         Ok(request) if room || !dispatch::waits_for_device(&request.commands) => {
             return execute_request(app, caller, &request, b"", now, out);
         }
-        Ok(request) => write_refusal(&request, &too_many_pending().to_json(), out),
-        Err(failure) => failure.write(out),
+        Ok(request) => {
+            let failure = too_many_pending();
+            note_failed(app, caller, "", &failure, now);
+            write_refusal(&request, &failure.to_json(), out);
+        }
+        Err(failure) => {
+            note_failed(app, caller, "", &failure, now);
+            failure.write(out);
+        }
     }
     None
 }
@@ -43,19 +53,25 @@ pub async fn over_http(
     now: Timestamp,
 ) -> Reply {
     let mut mended = String::new();
+    let note = |failure: &Failure| {
+        note_failed(app, &Caller { session: None, conn }, "", failure, now);
+    };
     let request = match Request::parse(body, &mut mended) {
         Ok(request) => request,
-        Err(failure) => return Reply::from_bytes(failure.to_json()),
+        Err(failure) => {
+            note(&failure);
+            return Reply::from_bytes(failure.to_json());
+        }
     };
-    let refused = |failure: &[u8]| {
-        let mut reply = Vec::with_capacity(failure.len());
-        write_refusal(&request, failure, &mut reply);
+    let refused = |failure: &Failure, text: &[u8]| {
+        note(failure);
+        let mut reply = Vec::with_capacity(text.len());
+        write_refusal(&request, text, &mut reply);
         Reply::from_bytes(reply)
     };
-    let certified = conn.certified;
-    let auth = match request.auth.map(|auth| Auth::read(auth, certified)) {
+    let auth = match request.auth.map(|auth| read_auth(app, auth, conn, now)) {
         Some(Ok(auth)) => Some(auth),
-        Some(Err(failure)) => return refused(&failure.to_json()),
+        Some(Err(failure)) => return refused(&failure, &failure.to_json()),
         None => header.map(|id| Auth::Session(SessionId::parse(id.trim()))),
     };
     let mut head = Vec::new();
@@ -67,17 +83,21 @@ pub async fn over_http(
                     Some(session)
                 }
                 Err(failure) if failure == server_full() => {
+                    note(&failure);
                     return Reply::from_bytes(failure.to_json());
                 }
-                Err(failure) => return refused(&login_failed(&failure)),
+                Err(failure) => return refused(&failure, &login_failed(&failure)),
             }
         }
         Some(Auth::Session(id)) => match session_of(app, id, conn, now) {
             Ok(session) => Some(session),
-            Err(failure) => return refused(&failure.to_json()),
+            Err(failure) => return refused(&failure, &failure.to_json()),
         },
         None if all_open(&request.commands) => None,
-        None => return refused(&Failure::authentication_missing().to_json()),
+        None => {
+            let failure = Failure::authentication_missing();
+            return refused(&failure, &failure.to_json());
+        }
     };
     let org = session.as_ref().map(|session| session.org_id());
     let caller = Caller { session, conn };
@@ -105,9 +125,12 @@ pub async fn form(
     conn: ConnInfo,
     now: Timestamp,
 ) -> Reply {
+    let mut caller = Caller { session: None, conn };
     let executed = async {
         let session =
             session.map(|id| session_of(app, SessionId::parse(id), conn, now)).transpose()?;
+        caller.session = session;
+        let session = &caller.session;
         if session.is_none() && !is_open(command) {
             return Err(Failure::authentication_missing());
         }
@@ -116,14 +139,18 @@ pub async fn form(
             let texts = texts(fields);
             let body = Body { command: command.into(), params: RawParams::Named(&texts) };
             let mut out = Vec::with_capacity(256);
-            match execute_one(app, &Caller { session, conn }, &body, now, &mut out)? {
+            match execute_one(app, &caller, &body, now, &mut out)? {
                 None => Ok(Reply::from_bytes(out)),
                 Some(pending) => Ok(pending.await),
             }
         };
         app.cores.work(org, executed).await
     };
-    executed.await.unwrap_or_else(|failure| Reply::from_bytes(failure.to_json()))
+    let executed: Result<Reply, Failure> = executed.await;
+    if let Some(failure) = executed.as_ref().map_or_else(Some, |reply| reply.failure.as_ref()) {
+        note_failed(app, &caller, command, failure, now);
+    }
+    executed.unwrap_or_else(|failure| Reply::from_bytes(failure.to_json()))
 }
 
 /// A login with the fields of a form: the id of the session.
@@ -137,9 +164,23 @@ pub async fn form_login(
     conn: ConnInfo,
     now: Timestamp,
 ) -> Result<String, Failure> {
-    let params = Authenticate::read(RawParams::Named(&texts(fields)))?;
-    let session = app.login_unbound(credentials(params, conn.certified)?, conn, now).await?;
-    Ok(session.id().map_or("", SessionId::secret).to_owned())
+    let login = async {
+        let params = Authenticate::read(RawParams::Named(&texts(fields)))?;
+        let read = credentials(params, conn.certified);
+        let credentials = read.inspect_err(|failure| note_incomplete(app, failure, conn, now))?;
+        let session = app.login_unbound(credentials, conn, now).await?;
+        Ok(session.id().map_or("", SessionId::secret).to_owned())
+    };
+    let login = login.await;
+    login.inspect_err(|failure| {
+        note_failed(app, &Caller { session: None, conn }, "api.authenticate", failure, now);
+    })
+}
+
+/// Reads the member `auth`; a login that lacks something is one that was refused.
+fn read_auth(app: &App, auth: &RawValue, conn: ConnInfo, now: Timestamp) -> Result<Auth, Failure> {
+    let read = Auth::read(auth, conn.certified);
+    read.inspect_err(|failure| note_incomplete(app, failure, conn, now))
 }
 
 fn texts(fields: &Fields) -> Vec<(&str, &str)> {
@@ -172,8 +213,7 @@ pub fn tcp_auth(
     conn: ConnInfo,
     now: Timestamp,
 ) -> Result<TcpAuth, Failure> {
-    let certified = conn.certified;
-    match request.auth.map(|auth| Auth::read(auth, certified)).transpose()? {
+    match request.auth.map(|auth| read_auth(app, auth, conn, now)).transpose()? {
         None => Ok(TcpAuth::None),
         Some(Auth::Session(id)) => session_of(app, id, conn, now).map(TcpAuth::Session),
         Some(Auth::Login { credentials, notify }) => Ok(TcpAuth::Login { credentials, notify }),
@@ -222,9 +262,9 @@ pub fn server_full() -> Failure {
     Failure::new(Code::BUSY, "The server is full; try again.")
 }
 
-/// The reply to a request of more than `max` bytes.
-pub fn too_large(max: usize) -> Vec<u8> {
-    Failure::new(Code::TOO_LARGE, format!("The request is larger than {max} bytes.")).to_json()
+/// The failure of a request of more than `max` bytes.
+pub fn too_large(max: usize) -> Failure {
+    Failure::new(Code::TOO_LARGE, format!("The request is larger than {max} bytes."))
 }
 
 fn session_of(

@@ -50,6 +50,7 @@ replies! {
     the_replies_of_log: "log.txt";
     the_replies_of_mailbox: "mailbox.txt";
     the_replies_of_method: "method.txt";
+    the_replies_of_operate: "operate.txt";
     the_replies_of_org: "org.txt";
     the_replies_of_what_is_not_configured: "not_configured.txt";
     the_replies_of_property: "property.txt";

@@ -386,8 +386,9 @@ async fn the_metrics_count_what_happened() {
     };
     assert_eq!(value("tr50d_sessions", &["application"]), "1");
     assert_eq!(value("tr50d_sessions", &["user"]), "1");
-    assert_eq!(value("tr50d_logins_total", &["success"]), "2");
-    assert_eq!(value("tr50d_logins_total", &["refused"]), "1");
+    assert_eq!(value("tr50d_logins_total", &["success", "\"tcp\""]), "1");
+    assert_eq!(value("tr50d_logins_total", &["success", "\"http\""]), "1");
+    assert_eq!(value("tr50d_logins_total", &["wrong_password", "\"http\""]), "1");
     assert_eq!(value("tr50d_commands_total", &["diag.ping", "success"]), "1");
     assert!(!metrics.contains(&id));
 }

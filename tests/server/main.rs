@@ -58,6 +58,7 @@ mod permissions;
 mod plaintext;
 mod rates;
 mod readme;
+mod refusals;
 mod regressions;
 mod revocation;
 mod shape;

@@ -245,7 +245,7 @@ async fn who_connects_again_and_again_is_refused_and_others_are_not() {
             }
         }
         assert!(refused > 0, "{version:?}");
-        let row = r#"tr50d_logins_total{outcome="rate"}"#;
+        let row = r#"tr50d_logins_total{outcome="rate",cause="rate",door="mqtt"}"#;
         assert_eq!(count(&server, row).await, refused, "{version:?}");
         // Another principal of the same organisation, and another organisation.
         drop(server.operator("mqtt").await);

@@ -27,7 +27,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them.
+    /// All of them, in their order.
     pub const ALL: [Self; 8] = [
         Self::Mqtt,
         Self::Mqtts,

@@ -98,6 +98,13 @@ codes! {
         "The message names what; change or delete that first.", "ours";
 }
 
+impl Code {
+    /// Its place in [`CODES`]; none for a number that this server does not send.
+    pub fn index(self) -> Option<usize> {
+        CODES.iter().position(|info| info.code == self)
+    }
+}
+
 /// Why a command failed: the code and text for the caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {

@@ -726,5 +726,12 @@ pub const REFUSALS_TOGETHER_MS: u64 = 10 * 60 * 1000;
 /// After how long it is in any case.
 pub const REFUSALS_TOGETHER_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
+/// Things and addresses of which the log tells everything at once: an operator looks at few.
+pub const WATCHED_MAX: usize = 16;
+
+/// Seconds for which the log tells everything of one at most, so that nobody need remember to end
+/// it.
+pub const WATCHED_S_MAX: u64 = 3600;
+
 /// Characters of a name that is refused, as it is kept.
 pub const REFUSED_NAME_CHARS_MAX: usize = 128;

@@ -84,10 +84,7 @@ impl Caller {
                 if let Err(Refusal::Locked { .. }) = found {
                     return Err(Error::too_many_requests());
                 }
-                let found = found.ok().filter(|found| {
-                    let access = app.identity().application_access(found);
-                    access.is_some_and(|access| app.may_enter(&access, conn))
-                });
+                let found = found.ok();
                 if let Some(found) = &found {
                     let home = (found.org, PrincipalId::Application(found.id));
                     counted = app.count_asker(&conn, home, &found.name);
@@ -136,6 +133,11 @@ impl Caller {
             restricted: access.restricted_to_self,
             session: None,
         })
+    }
+
+    /// The session whose id the bearer token is; none for an application's token.
+    pub const fn session(&self) -> Option<&Arc<Session>> {
+        self.session.as_ref()
     }
 
     /// The caller as one who does something.

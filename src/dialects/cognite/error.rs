@@ -134,6 +134,20 @@ impl Error {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed.")
     }
 
+    /// The failure of TR50 that means the same, by which it is counted.
+    pub fn as_failure(&self) -> Failure {
+        let code = match self.status.as_u16() {
+            400 | 405 => Code::PARAMETER_INVALID,
+            401 => Code::AUTHENTICATION_MISSING,
+            403 => Code::PERMISSION_DENIED,
+            404 => Code::NOT_FOUND,
+            429 => Code::RATE_LIMITED,
+            503 => Code::BUSY,
+            _ => Code::INTERNAL,
+        };
+        Failure::new(code, self.message.clone())
+    }
+
     /// The answer.
     pub fn into_response(self) -> Response<Bytes> {
         let code = self.status.as_u16();

@@ -27,6 +27,7 @@ use futures_util::future::BoxFuture;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use rules::directory::Session;
 use rules::identity::model::Org;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -137,10 +138,15 @@ pub async fn answer(
     full: bool,
     now: Timestamp,
 ) -> Response<Bytes> {
+    let mut session = None;
     let answer = match full {
         true => Err(Error::unavailable()),
-        false => routed(app, &request, conn, now).await,
+        false => routed(app, &request, conn, &mut session, now).await,
     };
+    if let Err(error) = &answer {
+        let path = request.uri().path();
+        app.note_failure(session.as_ref(), &conn, path, &error.as_failure(), now);
+    }
     let mut response = answer.unwrap_or_else(Error::into_response);
     response.headers_mut().insert(REQUEST_ID, request_id(request.headers()));
     response
@@ -150,6 +156,7 @@ async fn routed(
     app: &Arc<App>,
     request: &Request<Bytes>,
     conn: ConnInfo,
+    known: &mut Option<Arc<Session>>,
     now: Timestamp,
 ) -> Result<Response<Bytes>, Error> {
     let path = request.uri().path();
@@ -160,6 +167,7 @@ async fn routed(
     let (route, names) = found.ok_or_else(|| Error::not_found("There is nothing at this path."))?;
     takes(route.is_posted, request)?;
     let caller = Caller::recognise(app, request.headers(), conn, now)?;
+    *known = caller.session().cloned();
     let secret = app.page_secret().await.map_err(|error| Error::internal(&error))?;
     let query = Query::read(request.uri().query());
     let org = caller.org.id;

@@ -92,6 +92,22 @@ impl Error {
         Self::new(BUSY, "The server is busy; try again.")
     }
 
+    /// The code of TR50 that means the same, by which it is counted.
+    pub(super) fn code(&self) -> Code {
+        match self.name {
+            UNKNOWN_METHOD => Code::UNKNOWN_COMMAND,
+            PERMISSION_DENIED => Code::PERMISSION_DENIED,
+            UNRECOGNIZED_ENUM | INVALID_PARAMETER | INVALID_PARAMETER_TYPE => {
+                Code::PARAMETER_INVALID
+            }
+            INVALID_REQUEST => Code::MALFORMED,
+            EXCEEDED_LIMIT => Code::REPLY_TOO_LARGE,
+            NO_SUCH_SESSION | NO_SUCH_ADMIN => Code::NOT_FOUND,
+            BUSY => Code::BUSY,
+            _ => Code::INTERNAL,
+        }
+    }
+
     /// The member `error`.
     pub(super) fn to_json(&self) -> Vec<u8> {
         let detail = Detail { code: CODE, name: self.name, message: &self.message };

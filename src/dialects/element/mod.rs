@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use base::{ConnInfo, Timestamp, excerpt, json, limits};
+use base::{Code, ConnInfo, Failure, Timestamp, excerpt, json, limits};
 use bytes::Bytes;
 use hyper::{Request, Response};
 use rules::directory::Session;
@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::app::{
     App, Deed, Effects, Goodbyes, LoginError, LongAnswerPlace, SessionChange, TooManyLogins,
+    login_failure,
 };
 
 mod admins;
@@ -69,18 +70,38 @@ pub async fn answer(
     };
     let caller = match caller {
         Ok(caller) => Arc::new(caller),
-        Err(unknown) => return refusal(&unknown, request.body()),
+        Err(unknown) => {
+            note_unknown(app, &unknown, &conn, now);
+            return refusal(&unknown, request.body());
+        }
     };
     let text = json::well_formed(request.body());
     let Body { id, request } = Body::parse(&text);
-    let answered = match request {
+    let (method, answered) = match &request {
         Ok(request) => {
             let org = Some(caller.user().home);
-            app.cores.work(org, call(app, &caller, id, &request, conn, now)).await
+            let called = call(app, &caller, id, request, conn, now);
+            (&*request.method, app.cores.work(org, called).await)
         }
-        Err(error) => Err(error),
+        Err(_) => ("", request.map(|_| Bytes::new())),
     };
+    if let Err(error) = &answered {
+        let failure = Failure::new(error.code(), error.message.clone());
+        app.note_failure_of(&caller.user().email, &conn, method, &failure);
+    }
     answered.map_or_else(|error| failed(&error, id), page::json)
+}
+
+/// Counts a request of somebody who is not known.
+fn note_unknown(app: &App, unknown: &Unknown, conn: &ConnInfo, now: Timestamp) {
+    let failure = match unknown {
+        Unknown::Missing => Failure::authentication_missing(),
+        Unknown::TooManyRequests => {
+            Failure::new(Code::RATE_LIMITED, "Too many requests in this second.")
+        }
+        Unknown::Refused(error) => login_failure(error),
+    };
+    app.note_failure(None, conn, "", &failure, now);
 }
 
 /// The answer to a caller who is not known, or can't be checked now.

@@ -122,7 +122,7 @@ pub trait HttpService: Send + Sync + 'static {
 
     /// The failure of a whole request whose body is larger than [`HttpConfig::body_bytes_max`],
     /// in the form of [`HttpService::tr50`]'s answers.
-    fn too_large(&self) -> Vec<u8>;
+    fn too_large(&self, info: ConnInfo) -> Vec<u8>;
 
     /// Answers a request of another dialect, on a path of its own.
     /// The body is whole and not compressed any more.

@@ -342,7 +342,7 @@ impl<S: HttpService> HttpConn<S> {
                 self.service.working(true);
                 Ok(self.service.count(body))
             }
-            Ok(Err(body::Unread::TooLarge)) => Err(Refusal::TooLarge(self.service.too_large())),
+            Ok(Err(body::Unread::TooLarge)) => Err(Refusal::TooLarge(self.service.too_large(info))),
             Ok(Err(body::Unread::Broken)) => Err(Refusal::BodyBroken),
             Ok(Err(body::Unread::CutOff)) => Err(Refusal::BodyCutOff),
             Err(_) => Err(Refusal::BodyTimedOut),

@@ -97,7 +97,7 @@ impl HttpService for Echo {
         let _ = stream.shutdown().await;
     }
 
-    fn too_large(&self) -> Vec<u8> {
+    fn too_large(&self, _: ConnInfo) -> Vec<u8> {
         TOO_LARGE.into()
     }
 

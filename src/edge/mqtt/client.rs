@@ -14,13 +14,13 @@ use base::{ConnInfo, OrgId, Timestamp, limits};
 use rules::directory::{Outbox, Reason};
 
 use super::MqttServer;
-use super::connect::{self, Accepted, Login};
+use super::connect::{self, Accepted, Login, Unread};
 use super::logged_in::{AckReason, LoggedIn};
 use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::thing_command::Outcome;
 use super::topics::TopicWork;
-use crate::app::{Account, Cores, Lease, Payer};
+use crate::app::{Account, Cores, Lease, LoginCause, Payer};
 use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::{Held, Pending};
 use crate::edge::wrong_door::Met;
@@ -214,7 +214,10 @@ impl Client {
                     packet.password = packet.password.or(Some(b""));
                 }
                 self.version = packet.version;
+                let said = (packet.username.unwrap_or_default(), packet.client_id);
                 if self.full {
+                    let cause = LoginCause::Full;
+                    self.server.note_unread(&self.info, said, packet.version, cause);
                     connect::refuse_full(packet.version, out);
                     return Err(Closing::refused());
                 }
@@ -223,7 +226,8 @@ impl Client {
                         owed.block(Box::pin(login.run(self.server.clone(), now)));
                         Ok(())
                     }
-                    Err(code) => {
+                    Err(Unread { code, cause }) => {
+                        self.server.note_unread(&self.info, said, packet.version, cause);
                         connect::refuse(packet.version, code, out);
                         Err(Closing::refused())
                     }
@@ -257,6 +261,8 @@ impl Client {
         }
         match malformed.connack() {
             Some((version, code)) => {
+                let cause = LoginCause::Malformed;
+                self.server.note_unread(&self.info, ("", ""), version, cause);
                 connect::refuse(version, code, out);
                 Closing::refused()
             }

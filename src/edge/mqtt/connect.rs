@@ -15,8 +15,7 @@ use super::MqttServer;
 use super::client::Done;
 use super::logged_in::{ConnectOptions, LoggedIn};
 use super::will::Will;
-use crate::app::Credentials;
-use crate::app::{Arrival, LoginError};
+use crate::app::{Arrival, Credentials, LoginCause, LoginError};
 use crate::broker::Owner;
 use crate::random::random;
 
@@ -37,6 +36,14 @@ pub(super) struct Login {
     outbox: Arc<Outbox>,
 }
 
+/// Why a CONNECT is refused before anybody looks at its credentials.
+pub(super) struct Unread {
+    /// The reason code of MQTT 5.
+    pub code: u8,
+    /// The cause, as it is counted.
+    pub cause: LoginCause,
+}
+
 /// The answer to a CONNECT.
 pub struct Accepted {
     /// The CONNACK; empty if the client takes no packet of its size.
@@ -50,22 +57,36 @@ impl Login {
     ///
     /// # Errors
     ///
-    /// The reason code of MQTT 5 to refuse it with.
+    /// Why it is refused.
     pub(super) fn read(
         packet: &Connect<'_>,
         server: &MqttServer,
         conn: ConnInfo,
         outbox: &Arc<Outbox>,
-    ) -> Result<Self, u8> {
+    ) -> Result<Self, Unread> {
+        let unread = |cause| move |code| Unread { code, cause };
         if packet.properties.auth_method.is_some() {
-            return Err(reason::BAD_AUTHENTICATION_METHOD);
+            let code = reason::BAD_AUTHENTICATION_METHOD;
+            return Err(Unread { code, cause: LoginCause::BadAuthMethod });
         }
-        let (client_id, assigned_id) = client_id(packet)?;
+        let read = client_id(packet);
+        let (client_id, assigned_id) = read.map_err(unread(LoginCause::BadClientId))?;
         let (Some(name), Some(password)) = (packet.username, packet.password) else {
-            return Err(reason::NOT_AUTHORIZED);
+            let cause = LoginCause::NoCredentials;
+            return Err(Unread { code: reason::NOT_AUTHORIZED, cause });
         };
-        let password = std::str::from_utf8(password).map_err(|_| reason::BAD_LOGIN)?;
-        let will = packet.will.as_ref().map(Will::read).transpose()?.flatten().map(Box::new);
+        let password = std::str::from_utf8(password).map_err(|_| {
+            // Nobody has such a password, or such a token.
+            let known = server.app.identity().user_by_email(name).is_some();
+            let cause = match (name.contains('@'), known) {
+                (true, true) => LoginCause::WrongPassword,
+                (true, false) => LoginCause::UnknownUser,
+                (false, _) => LoginCause::UnknownToken,
+            };
+            Unread { code: reason::BAD_LOGIN, cause }
+        })?;
+        let will = packet.will.as_ref().map(Will::read).transpose();
+        let will = will.map_err(unread(LoginCause::BadWill))?.flatten().map(Box::new);
         let config = &server.app.config.mqtt;
         let v5 = packet.version == Version::V5;
         let expiry_s = match (v5, packet.clean) {
@@ -76,11 +97,7 @@ impl Login {
         let max = u16::try_from(config.keep_alive_max_s).unwrap_or(u16::MAX);
         let (seconds, keep_alive_told) = bounded_keep_alive(packet.version, packet.keep_alive, max);
         let takes_over = !assigned_id;
-        let mqtt_level = match packet.version {
-            Version::V31 => 3,
-            Version::V311 => 4,
-            Version::V5 => 5,
-        };
+        let (_, mqtt_level) = packet.version.name_and_level();
         let link = Link { mqtt_level, keep_alive_s: seconds };
         Ok(Self {
             version: packet.version,
@@ -117,15 +134,14 @@ impl Login {
 
     /// Logs in, and takes up what was left.
     pub(super) async fn run(self, server: Arc<MqttServer>, now: Timestamp) -> Done {
-        let (version, conn) = (self.version, self.arrival.conn);
+        let version = self.version;
         let mut connack = Vec::with_capacity(16);
         match self.try_run(&server, now, &mut connack).await {
             Ok(logged_in) => {
                 Done::Login(Box::new(Accepted { connack, logged_in: Some(logged_in) }))
             }
             Err(error) => {
-                let code = server.refused(&conn, &error);
-                refuse(version, code, &mut connack);
+                refuse(version, refusal_code(&error), &mut connack);
                 Done::Login(Box::new(Accepted { connack, logged_in: None }))
             }
         }
@@ -270,7 +286,7 @@ pub(super) fn refuse_full(version: Version, out: &mut Vec<u8>) {
 }
 
 /// The reason code of MQTT 5 for a failed login.
-pub(super) fn refusal_code(error: &LoginError) -> u8 {
+const fn refusal_code(error: &LoginError) -> u8 {
     match error {
         LoginError::Refused(refusal) => match refusal {
             Refusal::Busy => reason::SERVER_BUSY,

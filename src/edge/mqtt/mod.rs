@@ -18,14 +18,15 @@ mod will;
 
 use std::sync::Arc;
 
-use ::mqtt::{Malformed, PublishProperties, QoS};
+use ::mqtt::{Malformed, PublishProperties, QoS, Version};
 use base::{Clock, ConnInfo, OrgId};
 use reply::Watchers;
+use rules::directory::Link;
 use tokio_util::sync::CancellationToken;
 use will::Wills;
 
 use self::client::Client;
-use crate::app::{App, LoginError};
+use crate::app::{App, LoginCause, LoginPeer};
 use crate::broker::{Broker, Message, Publisher};
 use crate::edge::wrong_door::{self, Met};
 use crate::edge::{Stream, driver};
@@ -91,11 +92,17 @@ impl MqttServer {
         peer_log!(LOG, %peer, %malformed, "a connection sent what is not MQTT");
     }
 
-    /// The reason code of MQTT 5 for a login that failed.
-    fn refused(&self, info: &ConnInfo, error: &LoginError) -> u8 {
-        static LOG: PeerLog = PeerLog::new(5);
-        let peer = info.remote_addr;
-        peer_log!(LOG, %peer, %error, "a login was refused");
-        connect::refusal_code(error)
+    /// Counts a CONNECT that is refused before anybody looks at its credentials.
+    fn note_unread(
+        &self,
+        info: &ConnInfo,
+        (name, client_id): (&str, &str),
+        version: Version,
+        cause: LoginCause,
+    ) {
+        let (_, mqtt_level) = version.name_and_level();
+        let link = Link { mqtt_level, ..Link::default() };
+        let peer = LoginPeer { conn: *info, client_id, link };
+        self.app.note_bad_login(name, peer, cause, self.app.clock.now());
     }
 }

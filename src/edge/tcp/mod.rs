@@ -19,7 +19,8 @@ use rules::directory::{Link, Outbox, Push, Reason, Session};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{
-    Account, App, Arrival, Cores, Credentials, Lease, LoginError, Payer, Place, login_failure,
+    Account, App, Arrival, Cores, Credentials, Lease, LoginCause, LoginError, Payer, Place,
+    login_failure,
 };
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
@@ -136,7 +137,7 @@ impl Client {
         let request = match Request::parse(text, &mut mended) {
             Ok(request) => request,
             Err(failure) => {
-                write_failure(&failure, out);
+                self.fail(&failure, now, out);
                 return self.refused();
             }
         };
@@ -147,6 +148,7 @@ impl Client {
                 owed.block(self.login(credentials, notify, text.to_vec(), now));
             }
             Err(Refusal::Failure(failure)) => {
+                dispatch::note_failed(&self.app, &self.caller, "", &failure, now);
                 write_refusal(&request, &failure.to_json(), out);
                 self.end_line(out);
                 self.refused()?;
@@ -214,6 +216,12 @@ impl Client {
         if self.is_online() { max } else { max.min(limits::READ_BYTES) }
     }
 
+    /// Answers what is no request that could be executed.
+    fn fail(&self, failure: &Failure, now: Timestamp, out: &mut Vec<u8>) {
+        dispatch::note_failed(&self.app, &self.caller, "", failure, now);
+        write_failure(failure, out);
+    }
+
     /// Notes a failure that is no command's.
     fn refused(&mut self) -> Result<(), Reason> {
         self.refusals += u32::from(!self.is_online());
@@ -222,12 +230,12 @@ impl Client {
 
     /// Tells who has not logged in and speaks something else what is spoken here, and closes: other
     /// protocols have no line ends to wait for.
-    fn check_door(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
+    fn check_door(&self, bytes: &[u8], now: Timestamp, out: &mut Vec<u8>) -> Result<(), Reason> {
         let Some(met) = Met::of(bytes).filter(|met| *met != Met::Json) else { return Ok(()) };
         let conn = &self.caller.conn;
         self.app.metrics.connection_refused("malformed");
         wrong_door::log(conn, met);
-        write_failure(&Failure::new(Code::MALFORMED, met.sentence(conn.protocol)), out);
+        self.fail(&Failure::new(Code::MALFORMED, met.sentence(conn.protocol)), now, out);
         Err(Reason::ProtocolError)
     }
 
@@ -308,11 +316,14 @@ impl Client {
                 session
             }
             Err(LoginError::NoPlace(_)) => {
-                write_failure(&exchange::server_full(), out);
+                self.fail(&exchange::server_full(), now, out);
                 return Err(Reason::ProtocolError);
             }
             Err(error) => {
-                write_refusal(&request, &exchange::login_failed(&login_failure(&error)), out);
+                let failure = login_failure(&error);
+                let stranger = Caller { session: None, conn: self.caller.conn };
+                dispatch::note_failed(&self.app, &stranger, "", &failure, now);
+                write_refusal(&request, &exchange::login_failed(&failure), out);
                 self.end_line(out);
                 // Counted even in a session: passwords could be guessed from there.
                 self.refusals += 1;
@@ -324,7 +335,9 @@ impl Client {
         exchange::push_login(&session, &mut head);
         if !owed.has_room(text.len()) && dispatch::waits_for_device(&request.commands) {
             self.bind(Some(LoggedIn { session, notify }), out);
-            write_refusal(&request, &exchange::too_many_pending().to_json(), out);
+            let failure = exchange::too_many_pending();
+            dispatch::note_failed(&self.app, &self.caller, "", &failure, now);
+            write_refusal(&request, &failure.to_json(), out);
             self.end_line(out);
             return Ok(());
         }
@@ -386,7 +399,8 @@ impl Peer for Client {
         owed: &mut Pending<FromDevice>,
     ) -> Result<usize, Reason> {
         if self.full {
-            write_failure(&exchange::server_full(), out);
+            self.app.note_bad_login("", self.caller.conn.into(), LoginCause::Full, now);
+            self.fail(&exchange::server_full(), now, out);
             return Err(Reason::ProtocolError);
         }
         let mut used = 0;
@@ -394,7 +408,7 @@ impl Peer for Client {
             let max = self.frame_max();
             let rest = bytes.get(used..).unwrap_or_default();
             if !self.is_online() {
-                self.check_door(rest, out)?;
+                self.check_door(rest, now, out)?;
             }
             let next = self.framing.next(rest);
             let length = match next {
@@ -404,7 +418,7 @@ impl Peer for Client {
             };
             if length > max {
                 let sentence = format!("The value is larger than {max} bytes.");
-                write_failure(&Failure::new(Code::TOO_LARGE, sentence), out);
+                self.fail(&Failure::new(Code::TOO_LARGE, sentence), now, out);
                 return Err(Reason::ProtocolError);
             }
             match next {
@@ -416,7 +430,7 @@ impl Peer for Client {
                 Next::Garbage { end } => {
                     used += end;
                     let sentence = "The line is not one JSON object.";
-                    write_failure(&Failure::new(Code::MALFORMED, sentence), out);
+                    self.fail(&Failure::new(Code::MALFORMED, sentence), now, out);
                     self.refused()?;
                 }
                 Next::Nothing { start } => return Ok(used + start),

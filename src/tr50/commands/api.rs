@@ -4,7 +4,7 @@ use base::Failure;
 
 use super::commands;
 use crate::app::Effects;
-use crate::tr50::authenticate::{LoggedIn, credentials};
+use crate::tr50::authenticate::{LoggedIn, credentials, note_incomplete};
 use crate::tr50::params::{NoParams, params};
 use crate::tr50::step::{After, Done, Later, OpenCall};
 
@@ -40,9 +40,10 @@ pub fn ping(_: &OpenCall<'_>, _: NoParams) -> Result<Done, Failure> {
 
 /// `api.authenticate` as an ordinary command: starts a session that is bound to no connection.
 pub fn authenticate(call: &OpenCall<'_>, params: Authenticate) -> Result<Later, Failure> {
-    let credentials = credentials(params, call.conn.certified)?;
     let (app, conn) = (call.app.clone(), call.conn);
     let now = app.clock.now();
+    let read = credentials(params, conn.certified);
+    let credentials = read.inspect_err(|failure| note_incomplete(&app, failure, conn, now))?;
     Ok(Later::new(async move {
         let session = app.login_unbound(credentials, conn, now).await?;
         Ok(After(LoggedIn(session), Effects::default()))

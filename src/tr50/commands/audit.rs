@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::history::Ago;
 use super::target::is_restricted;
 use super::{authorize, commands};
-use crate::app::{App, LOGIN_CAUSES};
+use crate::app::{App, LoginCause};
 use crate::events::{Class, Entry, Order, Query};
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{Field, Params, params};
@@ -25,12 +25,14 @@ commands! {
 
 params! {
     /// Which events.
+    #[derive(Default)]
     pub struct ListParams {
         optional org_id: OrgId = "orgId", "Only those of this organisation.";
         optional_exact org_key: String = "orgKey", "The same, by its key.";
         optional class: String = "class", "`administration` or `refusals`.";
         optional user: String = "user",
-            "Only those of who has this name: e-mail address, thing key or application.";
+            "Only those of who has this name: e-mail address, thing key or application; `mower-*` \
+             stands for all names that begin so.";
         optional command: String = "command",
             "Only those of this command, or of a family such as `role`; `login` is a refused login.";
         optional target: String = "target", "Only those on what has this id or name.";
@@ -75,7 +77,7 @@ impl ListParams {
 }
 
 /// Parameters, of which none may be unknown: a filter that was mistyped would show too much.
-pub struct Strict<P>(P);
+pub struct Strict<P>(pub(super) P);
 
 impl<P: Params> Params for Strict<P> {
     fn fields() -> Vec<Field> {
@@ -100,7 +102,7 @@ impl<P: Params> Params for Strict<P> {
 /// The reply of `audit.list`.
 #[derive(Serialize)]
 pub struct Trail {
-    result: Vec<Map<String, Value>>,
+    pub(super) result: Vec<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iterator: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -108,7 +110,7 @@ pub struct Trail {
 }
 
 /// Which events are wanted, after the parameters were looked at.
-struct Wanted {
+pub(super) struct Wanted {
     scope: Scope,
     classes: Vec<Class>,
     order: Order,
@@ -118,6 +120,10 @@ struct Wanted {
     start: Option<Timestamp>,
     end: Option<Timestamp>,
     params: ListParams,
+    /// Whoever reads may want fewer.
+    pub(super) client_id: Option<String>,
+    /// Events to leave out before the first.
+    pub(super) offset: usize,
 }
 
 /// Of which organisations.
@@ -142,7 +148,12 @@ pub fn list(call: &Call<'_>, Strict(params): Strict<ListParams>) -> Result<Later
 }
 
 impl Wanted {
-    fn of(call: &Call<'_>, params: ListParams) -> Result<Self, Failure> {
+    /// Looks at the parameters.
+    ///
+    /// # Errors
+    ///
+    /// One is wrong, or the caller may not see the organisation.
+    pub(super) fn of(call: &Call<'_>, params: ListParams) -> Result<Self, Failure> {
         let params = params.without_empty();
         if is_restricted(call) {
             let sentence = "The application's token is restricted to its own thing.";
@@ -154,7 +165,7 @@ impl Wanted {
         };
         let known: [(_, _, &[&'static str]); 3] = [
             ("outcome", &params.outcome, &["success", "failure"]),
-            ("cause", &params.cause, &LOGIN_CAUSES),
+            ("cause", &params.cause, &LoginCause::ALL.map(LoginCause::as_str)),
             ("protocol", &params.protocol, &PROTOCOLS),
         ];
         for (parameter, value, known) in known {
@@ -184,10 +195,28 @@ impl Wanted {
         let since = params.last.as_ref().map(|Ago(millis)| call.now.plus_millis(-millis));
         let (start, end) = (since.max(params.start), params.end);
         let scope = scope(call, &params)?;
-        Ok(Self { scope, classes, order, after, before, limit, start, end, params })
+        let (client_id, offset) = (None, 0);
+        Ok(Self {
+            scope,
+            classes,
+            order,
+            after,
+            before,
+            limit,
+            start,
+            end,
+            params,
+            client_id,
+            offset,
+        })
     }
 
-    fn read(&self, app: &App) -> Result<Trail, Failure> {
+    /// Reads them.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub(super) fn read(&self, app: &App) -> Result<Trail, Failure> {
         let sees = |org| match self.scope {
             Scope::All => true,
             Scope::One(one) => org == one,
@@ -201,6 +230,7 @@ impl Wanted {
             sees: &sees,
         };
         let (mut result, mut bytes, mut is_over) = (Vec::new(), 0, false);
+        let mut left_out = 0;
         let page = app.events().read(&query, |Entry { row, .. }| {
             let ts = row.get("ts").and_then(Value::as_str).and_then(Timestamp::parse);
             let ts = ts.unwrap_or(Timestamp::from_millis(0));
@@ -210,7 +240,9 @@ impl Wanted {
                 is_over = true;
                 return false;
             }
-            if self.matches(&row, ts) {
+            if self.matches(&row, ts) && left_out < self.offset {
+                left_out += 1;
+            } else if self.matches(&row, ts) {
                 bytes += serde_json::to_string(&row).map_or(0, |text| text.len());
                 result.push(row);
             }
@@ -230,9 +262,14 @@ impl Wanted {
             names.iter().any(|name| same(text(name)))
         };
         let params = &self.params;
+        let is_user = |wanted: &Option<String>| match wanted.as_deref().and_then(beginning) {
+            Some(start) => text("whoAmI").to_lowercase().starts_with(&start.to_lowercase()),
+            None => is(wanted, &["whoAmI", "userId", "appName"]),
+        };
         self.start.is_none_or(|start| ts >= start)
             && self.end.is_none_or(|end| ts <= end)
-            && is(&params.user, &["whoAmI", "userId", "appName"])
+            && is_user(&params.user)
+            && is(&self.client_id, &["clientId"])
             && is(&params.outcome, &["outcome"])
             && is(&params.cause, &["cause"])
             && is(&params.protocol, &["protocol"])
@@ -257,6 +294,11 @@ const PROTOCOLS: [&str; 10] =
 
 /// Events on a page that does not say how many.
 const LIMIT_DEFAULT: u64 = 1000;
+
+/// What a name begins with, if it ends in a star.
+fn beginning(name: &str) -> Option<&str> {
+    name.strip_suffix('*')
+}
 
 /// How far clocks are set back at most without a search by time missing something.
 const CLOCK_MENDED_S: u64 = 3600;

@@ -23,6 +23,7 @@ mod history;
 pub mod locale;
 pub mod location;
 pub mod log;
+pub mod login;
 pub mod mailbox;
 pub mod method;
 pub mod module;
@@ -31,6 +32,7 @@ mod paging;
 pub mod property;
 pub mod publish;
 pub mod role;
+pub mod server;
 pub mod session;
 pub mod sms;
 pub mod stats;
@@ -105,7 +107,7 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 25] = [
+    let families: [&'static [CommandInfo]; 27] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
@@ -116,12 +118,14 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         locale::COMMANDS,
         location::COMMANDS,
         log::COMMANDS,
+        login::COMMANDS,
         mailbox::COMMANDS,
         method::COMMANDS,
         module::COMMANDS,
         org::COMMANDS,
         property::COMMANDS,
         role::COMMANDS,
+        server::COMMANDS,
         session::COMMANDS,
         sms::COMMANDS,
         stats::COMMANDS,

@@ -484,6 +484,8 @@ const COMMAND_FAMILIES: &[&str] = &[
     "app",
     "attribute",
     "audit",
+    "login",
+    "server",
     "diag",
     "file",
     "locale",

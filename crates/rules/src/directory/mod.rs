@@ -20,6 +20,7 @@ use crate::identity::Access;
 
 pub mod event;
 mod facets;
+pub mod failures;
 pub mod history;
 mod hot;
 pub mod outbox;
@@ -35,6 +36,7 @@ pub mod wheel;
 pub mod window;
 
 pub use event::{Event, Events};
+pub use failures::Failures;
 pub use outbox::{Counters, Outbox, Push, Replied, Traffic};
 pub use session::{
     End, Kind, Lifetime, Link, OrgContext, OrgSwitch, Principal, PrincipalId, Reason, Session,

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use base::{
-    ApplicationId, ConnInfo, OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, ThingId,
+    ApplicationId, Code, ConnInfo, OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, ThingId,
     ThingKey, Timestamp, UserId, limits,
 };
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::facets::Facets;
+use super::failures::Failures;
 use super::hot::{Hot, Place};
 use super::outbox::{Outbox, Traffic};
 use super::siblings::Mark;
@@ -284,6 +285,18 @@ pub struct Link {
     pub keep_alive_s: u16,
 }
 
+impl Link {
+    /// The version of MQTT as people write it, if it speaks MQTT.
+    pub const fn mqtt_version(self) -> Option<&'static str> {
+        match self.mqtt_level {
+            3 => Some("3.1"),
+            4 => Some("3.1.1"),
+            5 => Some("5"),
+            _ => None,
+        }
+    }
+}
+
 /// Everything that a new session is made of.
 pub struct Start {
     /// The secret id.
@@ -341,6 +354,8 @@ pub struct Session {
     window: Window,
     /// That of all sessions of the login, while it is one of them.
     pub(super) login_window: OnceLock<Arc<Window>>,
+    /// What failed; nothing is kept as long as nothing has.
+    failures: OnceLock<Box<Failures>>,
 }
 
 impl Session {
@@ -378,6 +393,7 @@ impl Session {
             hot: Place::Own(Hot::new(now)),
             window: Window::default(),
             login_window: OnceLock::new(),
+            failures: OnceLock::new(),
         }
     }
 
@@ -547,6 +563,23 @@ impl Session {
     /// The same for all sessions of its login together.
     pub fn admit_login(&self, now: Timestamp, limit: u32) -> bool {
         self.login_window.get().is_none_or(|window| window.admit(now, limit))
+    }
+
+    /// Notes that a command failed so; what failed so far.
+    pub fn note_failure(&self, code: Code, now: Timestamp) -> &Failures {
+        let failures = self.failures_kept();
+        failures.note(code, now);
+        failures
+    }
+
+    /// What failed so far; kept from now on.
+    pub fn failures_kept(&self) -> &Failures {
+        self.failures.get_or_init(Box::default)
+    }
+
+    /// What failed so far; none if nothing has.
+    pub fn failures(&self) -> Option<&Failures> {
+        self.failures.get().map(|failures| &**failures)
     }
 
     /// When it expires if nothing more comes, and why.

@@ -208,6 +208,8 @@ fn only_reads(name: &str) -> bool {
         "cloud",
         "count",
         "current",
+        "diagnose",
+        "failures",
         "fields",
         "find",
         "get",
@@ -224,6 +226,7 @@ fn only_reads(name: &str) -> bool {
         "subscribe",
         "summary",
         "types",
+        "watch",
         "within",
     ];
     matches!(family, "diag" | "metrics" | "stats") || reading.contains(&verb)

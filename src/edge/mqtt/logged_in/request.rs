@@ -18,6 +18,7 @@ use crate::edge::mqtt::promise::Promise;
 use crate::edge::mqtt::reply::{Reply, ReplyTo};
 use crate::edge::mqtt::{MqttServer, compress};
 use crate::tr50::Pending;
+use crate::tr50::dispatch::note_failed;
 use crate::tr50::exchange;
 
 /// Bytes of the longest suffix with which `reply` is a topic still; `api` is shorter.
@@ -74,6 +75,7 @@ impl LoggedIn {
         let payload = match self.check(server, publish, compressed, now) {
             Ok(payload) => payload,
             Err((failure, ignore_response_topic)) => {
+                note_failed(&server.app, &self.caller, "", &failure, now);
                 if ignore_response_topic {
                     to.response_topic = None;
                 }
@@ -137,7 +139,7 @@ impl LoggedIn {
                 self.outbox.counters().add_message_out();
                 if begun.end(out).is_err() || out.len() - start > self.options.packet_max {
                     out.truncate(start);
-                    self.put_too_large(&head, out);
+                    self.put_too_large(server, &head, out);
                 }
             }
             Some(pending) => {
@@ -221,7 +223,7 @@ impl LoggedIn {
             properties: &PublishProperties::default(),
             subscription_ids: &subscription_ids,
         };
-        self.put_limited(&head, &message.payload, out);
+        self.put_limited(server, &head, &message.payload, out);
     }
 
     /// Sends a reply to its asker, on the topic that was asked for.
@@ -264,7 +266,7 @@ impl LoggedIn {
             properties: &properties,
             subscription_ids: &subscription_ids,
         };
-        self.put_limited(&head, &reply.body, out);
+        self.put_limited(server, &head, &reply.body, out);
         if !claimed && server.watchers.has(&self.principal) {
             self.leave_unclaimed(reply);
         }
@@ -289,7 +291,13 @@ impl LoggedIn {
 
     /// Writes a PUBLISH, or a failure in its place when the client said that it takes no packet
     /// of that size ([MQTT-3.1.2-24] of 5).
-    fn put_limited(&self, head: &PublishHead<'_>, body: &[u8], out: &mut Vec<u8>) {
+    fn put_limited(
+        &self,
+        server: &MqttServer,
+        head: &PublishHead<'_>,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         self.outbox.counters().add_message_out();
         let version = self.options.version;
         let start = out.len();
@@ -298,14 +306,16 @@ impl LoggedIn {
             return;
         }
         out.truncate(start);
-        self.put_too_large(head, out);
+        self.put_too_large(server, head, out);
     }
 
     /// Writes the failure in place of a reply that is too large, if the client takes that.
-    fn put_too_large(&self, head: &PublishHead<'_>, out: &mut Vec<u8>) {
+    fn put_too_large(&self, server: &MqttServer, head: &PublishHead<'_>, out: &mut Vec<u8>) {
         let start = out.len();
         let sentence = "The reply is larger than the packets that the client accepts.";
-        let failure = Failure::new(Code::REPLY_TOO_LARGE, sentence).to_json();
+        let failure = Failure::new(Code::REPLY_TOO_LARGE, sentence);
+        note_failed(&server.app, &self.caller, "", &failure, server.app.clock.now());
+        let failure = failure.to_json();
         if encode::publish(out, self.options.version, head, &failure).is_err()
             || out.len() - start > self.options.packet_max
         {

@@ -20,10 +20,8 @@ use crate::edge::mqtt::MqttServer;
 use crate::edge::mqtt::client::{Closing, Done, Owed};
 use crate::edge::mqtt::thing_command::{Begun, Outcome, ThingCommand};
 use crate::edge::mqtt::topics::TopicWork;
-use crate::logging::PeerLog;
-use crate::peer_log;
 use crate::random::random;
-use crate::tr50::dispatch::Caller;
+use crate::tr50::dispatch::{Caller, note_failed};
 
 /// A command that could not be carried out, and the packet that it came in.
 pub(super) struct Withheld {
@@ -107,8 +105,7 @@ impl LoggedIn {
         }
     }
 
-    /// The answer to a command that failed, which is counted, and in the log: not everybody
-    /// learns of it.
+    /// The answer to a command that failed, which is counted.
     pub(super) fn judge(
         &self,
         server: &MqttServer,
@@ -116,10 +113,7 @@ impl LoggedIn {
         command: &ThingCommand,
         failure: &Failure,
     ) -> AckReason {
-        static LOG: PeerLog = PeerLog::new(5);
-        let (peer, code) = (self.caller.conn.remote_addr, failure.code.0);
-        let (name, message) = (command.name(), &failure.message);
-        peer_log!(LOG, %peer, code, %message, "{name} by a topic failed");
+        note_failed(&server.app, &self.caller, command.name(), failure, server.app.clock.now());
         let (code, why) = match failure.code {
             Code::PERMISSION_DENIED | Code::WRONG_SESSION_KIND => {
                 (reason::NOT_AUTHORIZED, "not_authorized")
@@ -142,6 +136,7 @@ impl LoggedIn {
     /// Tries a command again when it may succeed; its acknowledgement is among those that wait.
     pub(super) fn withhold(&mut self, server: &MqttServer, withheld: Withheld, owed: &mut Owed) {
         server.app.metrics.publish_withheld();
+        self.session.failures_kept().withhold(true);
         self.withheld.push_back(withheld);
         self.try_withheld(server, owed);
     }
@@ -154,7 +149,7 @@ impl LoggedIn {
         let Some(withheld) = self.withheld.pop_front() else { return };
         let (app, caller) = (server.app.clone(), self.caller.clone());
         let Withheld { qos, pkid, mut command, mut failure, id } = withheld;
-        let session = self.session.clone();
+        let (session, name) = (self.session.clone(), command.name());
         let work = async move {
             let trial = Trial::new();
             let code = loop {
@@ -175,6 +170,7 @@ impl LoggedIn {
                     Outcome::Failed(command, failure) => (command, failure),
                 };
             };
+            session.failures_kept().withhold(false);
             // Also when it failed: what is in memory is in the store then, and is taken back there.
             let stored = match app.broker.submit(id) {
                 Ok(receipt) => receipt.await.is_ok(),
@@ -183,7 +179,10 @@ impl LoggedIn {
             match code {
                 Some(Ok(code)) => Outcome::Stored(if stored { code } else { reason::UNSPECIFIED }),
                 Some(Err((command, failure))) => Outcome::Failed(command, failure),
-                None => return Done::Lost { qos, pkid },
+                None => {
+                    note_failed(&app, &caller, name, &failure, app.clock.now());
+                    return Done::Lost { qos, pkid };
+                }
             }
             .into_done(qos, pkid)
         };
@@ -273,8 +272,8 @@ pub(in crate::edge::mqtt) async fn carry_out(
         };
         let Outcome::Failed(failed, failure) = outcome else { return };
         if !may_succeed_later(&failure) || !trial.wait(&failure, server.app.clock.now()).await {
-            let (name, message) = (failed.name(), &failure.message);
-            return tracing::info!(%message, "{name} of a will failed");
+            let now = server.app.clock.now();
+            return note_failed(&server.app, &caller, failed.name(), &failure, now);
         }
         command = failed;
     }

@@ -164,7 +164,7 @@ pub(super) fn write_link(
     if shows_client_id {
         object.string(key!("clientId"), session.client_id());
     }
-    if let Some(version) = mqtt_version(session) {
+    if let Some(version) = session.link().mqtt_version() {
         object.string(key!("mqttVersion"), version);
         object.integer(key!("keepAlive"), session.link().keep_alive_s.into());
     }
@@ -177,15 +177,6 @@ pub(super) fn write_link(
     }
     write_waiting(object, session);
     write_waiting_bytes(object, session);
-}
-
-fn mqtt_version(session: &Session) -> Option<&'static str> {
-    match session.link().mqtt_level {
-        3 => Some("3.1"),
-        4 => Some("3.1.1"),
-        5 => Some("5"),
-        _ => None,
-    }
 }
 
 fn write_waiting(object: &mut ObjectWriter<'_>, session: &Session) {
@@ -233,7 +224,7 @@ fn write_of_link(
     if session.lifetime() != Lifetime::Connection {
         return;
     }
-    match (field, mqtt_version(session)) {
+    match (field, session.link().mqtt_version()) {
         ("clientId", _) if shows_client_id => {
             object.string(key!("clientId"), session.client_id());
         }

@@ -4,6 +4,7 @@ use super::commands;
 
 mod bind;
 mod change;
+mod diagnose;
 mod find;
 mod object;
 mod query;
@@ -31,6 +32,14 @@ commands! {
         "Deletes a thing with all that belongs to it; its sessions end, things that are bound to \
          it are free.",
         "";
+    "thing.diagnose" => diagnose::diagnose, [],
+        "Says why a thing can't connect, or what it is up to: whether it was ever seen, since when and from \
+         where it is connected, when and why it left, why its login was refused last, which limits \
+         it has reached, what waits for it, what its definition refuses, and whether a login would \
+         make it. A key that no thing has is answered, too.",
+        "`key`, `exists`, `connected`, `summary`, `findings`, `thing`, `connections`, `left`, \
+         `refused`, `failures`, `limits`, `waiting`, `definition`, `registration`; each part has a \
+         `text` for people";
     "thing.find" => find::find, [NOT_FOUND],
         "Shows one thing of the current organisation.",
         "the thing";

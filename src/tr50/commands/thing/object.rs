@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use store::StoreError;
 
-use crate::things::registry::{Alias, Seen, Thing};
+use crate::things::registry::{Alias, Seen, Thing, Things};
 use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
 use crate::tr50::commands::authorize::last_change;
 use crate::tr50::commands::paging::members;
@@ -126,11 +126,7 @@ impl ThingObject {
         let bound_to = parent.map(|parent| parent.key);
         let sessions = serving(call, &own, bound_to.as_ref());
         let newest = sessions.iter().max_by_key(|session| (session.started(), session.number()));
-        let seen = sessions.iter().map(|session| Seen::of(session)).reduce(Seen::latest);
-        let seen = match (seen, call.app.things.seen(thing.id)?) {
-            (Some(live), Some(ended)) => Some(live.latest(ended)),
-            (live, ended) => live.or(ended),
-        };
+        let seen = seen_of(&call.app.things, thing.id, &sessions)?;
         let def = thing.def.and_then(|def| call.app.identity().thing_def(thing.org, def));
         let (session, clock) = (call.session, &call.app.clock);
         let trusted = session.access().administers_here() || session.who().principal() == own;
@@ -217,6 +213,23 @@ impl CurrentValues {
         let alarms = self.alarms.iter().map(|(name, now)| name.len() + now.msg.len());
         attributes.chain(properties).chain(alarms).map(|bytes| bytes + EACH).sum()
     }
+}
+
+/// The last signs of life of a thing that has these live sessions.
+///
+/// # Errors
+///
+/// The store failed.
+pub(super) fn seen_of(
+    things: &Things,
+    thing: ThingId,
+    sessions: &[Arc<Session>],
+) -> Result<Option<Seen>, StoreError> {
+    let live = sessions.iter().map(|session| Seen::of(session)).reduce(Seen::latest);
+    Ok(match (live, things.seen(thing)?) {
+        (Some(live), Some(ended)) => Some(live.latest(ended)),
+        (live, ended) => live.or(ended),
+    })
 }
 
 /// The live sessions of a thing, and of the one that it is bound to (`docs/protocol/tr50.md` 0,

@@ -1,0 +1,128 @@
+//! `login.*`: logins that were refused, over whatever door (`docs/trail.md`).
+
+use base::{Failure, Timestamp};
+
+use super::audit::{ListParams, Strict, Trail, Wanted};
+use super::commands;
+use super::history::Ago;
+use crate::app::{Effects, LOGIN};
+use crate::events::Class;
+use crate::tr50::envelope::Param;
+use crate::tr50::params::{self, params};
+use crate::tr50::step::{After, Call, Later};
+
+commands! {
+    "login.failures" => failures, [NOT_FOUND],
+        "Lists the logins that were refused, over whatever door, the last first: those of the current \
+         organisation; for its administrators also of those below it, for super administrators and \
+         super operators of all, of names and tokens that there are not, too. The same login from \
+         one address for one cause is one of the list, with a count. A parameter that is none of \
+         these is refused.",
+        "`result`, an array of logins with `name`, `kind`, `cause`, `message`, `remoteAddr`, \
+         `protocol`, `count`, `first`, `last` and, as far as it is known, `appName`, `clientId`, \
+         `protocolVersion`, `orgId`; `iterator` if there may be more; `truncated` if that is so \
+         because too many were looked at";
+}
+
+/// Where a list begins or ends: at a time, or at a number.
+pub enum Mark {
+    /// The number of an event.
+    Number(u64),
+    /// A time.
+    Time(Timestamp),
+}
+
+impl params::Value for Mark {
+    const EXPECTED: &'static str = "a time such as 2026-03-02T08:15:00Z, or the number of an event";
+
+    fn read(param: Param<'_>) -> Option<Self> {
+        let number = u64::read(param).map(Self::Number);
+        number.or_else(|| Timestamp::read(param).map(Self::Time))
+    }
+}
+
+params! {
+    /// Which logins.
+    pub struct FailuresParams {
+        optional name: String = "name",
+            "Only those that claimed this name: thing key or e-mail address; or with tokens of an \
+             application of this name. `mower-*` stands for all names that begin so.";
+        optional address: String = "address", "Only those whose `ip:port` begins so.";
+        optional cause: String = "cause", "Only those that were refused for this.";
+        optional client_id: String = "clientId", "Only those with this client id.";
+        optional protocol: String = "protocol", "Only those that came by this, such as `mqtts`.";
+        optional org_id: base::OrgId = "orgId", "Only those of this organisation.";
+        optional_exact org_key: String = "orgKey", "The same, by its key.";
+        optional last: Ago = "last", "Those of this time until now.";
+        optional start: Timestamp = "start", "Those whose last one was at this time or later.";
+        optional end: Timestamp = "end", "Those whose last one was at this time or earlier.";
+        optional after: Mark = "after", "As `start`; or only those with a greater number.";
+        optional before: Mark = "before", "As `end`; or only those with a smaller number.";
+        optional sort: String = "sort",
+            "`-number` (default), the last first, or `number`, the first first.";
+        optional offset: u64 = "offset", "Leaves out so many.";
+        optional limit: u64 = "limit",
+            "Logins to return at most; 1000 by default, up to `sessions.list_limit`.";
+        optional iterator: String = "iterator", "What the reply before gave, to go on there.";
+    }
+}
+
+/// `login.failures`. What was refused a moment ago is written first, so that it is in the list.
+pub fn failures(call: &Call<'_>, Strict(params): Strict<FailuresParams>) -> Result<Later, Failure> {
+    let wanted = wanted(call, params)?;
+    let (app, now, worker) = (call.app.clone(), call.now, call.worker());
+    Ok(Later::new(async move {
+        app.settle_events(now).await?;
+        let inner = app.clone();
+        let trail = app.offload(worker, move || wanted.read(&inner)).await??;
+        Ok(After(shown(trail), Effects::default()))
+    }))
+}
+
+fn wanted(call: &Call<'_>, params: FailuresParams) -> Result<Wanted, Failure> {
+    let of_number = |mark: &Option<Mark>| match mark {
+        Some(Mark::Number(number)) => Some(*number),
+        _ => None,
+    };
+    let of_time = |mark: &Option<Mark>| match mark {
+        Some(Mark::Time(time)) => Some(*time),
+        _ => None,
+    };
+    let end = [params.end, of_time(&params.before)].into_iter().flatten().min();
+    let listed = ListParams {
+        org_id: params.org_id,
+        org_key: params.org_key,
+        class: Some(Class::Refusals.as_str().to_owned()),
+        user: params.name,
+        command: Some(LOGIN.to_owned()),
+        cause: params.cause,
+        protocol: params.protocol,
+        remote_addr: params.address,
+        last: params.last,
+        start: params.start.max(of_time(&params.after)),
+        end,
+        after: of_number(&params.after),
+        before: of_number(&params.before),
+        sort: params.sort,
+        limit: params.limit,
+        iterator: params.iterator,
+        ..ListParams::default()
+    };
+    let mut wanted = Wanted::of(call, listed)?;
+    wanted.client_id = params.client_id.filter(|id| !id.is_empty());
+    wanted.offset = usize::try_from(params.offset.unwrap_or(0)).unwrap_or(usize::MAX);
+    Ok(wanted)
+}
+
+/// The events as logins: what is the same of all is left out.
+fn shown(mut trail: Trail) -> Trail {
+    for row in &mut trail.result {
+        for same in ["class", "command", "outcome", "ts"] {
+            row.remove(same);
+        }
+        if let Some(name) = row.remove("whoAmI") {
+            row.insert("name".to_owned(), name);
+        }
+    }
+    trail
+}

@@ -1,0 +1,119 @@
+//! `server.*`: the server itself, for those who run it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use base::{Code, Failure, Timestamp, limits};
+use serde::Serialize;
+use serde_json::Map;
+
+use super::{authorize, commands};
+use crate::app::{Effects, Watch, Watching};
+use crate::events::{NewEvent, SERVER, Target};
+use crate::tr50::params::{missing, params};
+use crate::tr50::step::{After, Call};
+
+commands! {
+    act "server.log.watch" => watch, [LIMIT_REACHED],
+        "Has the server's log tell, for a while and at level debug, everything that one thing, one \
+         user or one address does; without either, it says who is watched. For super \
+         administrators and super operators.",
+        "`result`, an array of those who are watched, with `name` or `address`, `until`, `by`";
+}
+
+params! {
+    /// Whom to watch.
+    pub struct WatchParams {
+        optional name: String = "name", "A thing's key, or a user's e-mail address.";
+        optional thing_key: String = "thingKey", "The same.";
+        optional address: String = "address", "An IP address, instead.";
+        optional seconds: u64 = "seconds",
+            "For how long; 600 by default, 3600 at most. 0 ends it.";
+    }
+}
+
+/// Those who are watched.
+#[derive(Serialize)]
+pub struct Watched {
+    result: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    until: Timestamp,
+    by: String,
+}
+
+/// For how long somebody is watched who says nothing of it.
+const SECONDS: u64 = 600;
+
+/// `server.log.watch`.
+pub fn watch(call: &Call<'_>, params: WatchParams) -> Result<After<Watched>, Failure> {
+    if !call.session.access().authority().sees_all() {
+        let sentence = "The log of the server is for super administrators and super operators.";
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
+    let watched = &call.app.watched;
+    let name = params.name.or(params.thing_key).filter(|name| !name.is_empty());
+    let watch = match (name, params.address.filter(|address| !address.is_empty())) {
+        (Some(_), Some(_)) => {
+            return Err(authorize::invalid_param("address", "left out beside a name"));
+        }
+        (Some(name), None) => Some(Watch::Name(name)),
+        (None, Some(address)) => Some(Watch::Address(read_address(&address)?)),
+        (None, None) if params.seconds.is_some() => return Err(missing("name")),
+        (None, None) => None,
+    };
+    let mut effects = Effects::default();
+    if let Some(watch) = watch {
+        let seconds = params.seconds.unwrap_or(SECONDS);
+        let range = format!("a number of seconds from 0 to {}", limits::WATCHED_S_MAX);
+        if seconds > limits::WATCHED_S_MAX {
+            return Err(authorize::invalid_param("seconds", &range));
+        }
+        let by = call.session.who().name().to_owned();
+        tracing::info!(?watch, seconds, by, "the log watches somebody, or ends that");
+        let until = call.app.clock.now().plus_seconds(seconds);
+        let act = act(call, &watch, seconds);
+        if seconds == 0 {
+            watched.clear(&watch);
+        } else if !watched.set(Watching { watch, until, by }) {
+            let most = limits::WATCHED_MAX;
+            let sentence = format!("The log watches {most} already; end one with seconds 0.");
+            return Err(Failure::new(Code::LIMIT_REACHED, sentence));
+        }
+        effects = call.app.note_event(act)?.into();
+    }
+    let row = |one: Watching| {
+        let (name, address) = match one.watch {
+            Watch::Name(name) => (Some(name), None),
+            Watch::Address(address) => (None, Some(address)),
+        };
+        Row { name, address, until: call.app.clock.shown(one.until), by: one.by }
+    };
+    let watched = Watched { result: watched.list().into_iter().map(row).collect() };
+    Ok(After(watched, effects))
+}
+
+/// What the trail says of it.
+fn act(call: &Call<'_>, watch: &Watch, seconds: u64) -> NewEvent {
+    let name = match watch {
+        Watch::Name(name) => name.clone(),
+        Watch::Address(address) => address.to_string(),
+    };
+    let target = Target { kind: "log", id: name.clone(), name };
+    let after = Map::from_iter([("seconds".to_owned(), seconds.into())]);
+    let deed = call.deed("server.log.watch");
+    call.app.act(&deed, SERVER, target, (Map::new(), after), call.now)
+}
+
+/// An address, with or without a port.
+fn read_address(text: &str) -> Result<IpAddr, Failure> {
+    let alone = text.trim().parse::<IpAddr>();
+    let address = alone.or_else(|_| text.trim().parse::<SocketAddr>().map(|address| address.ip()));
+    let address = address.map_err(|_| authorize::invalid_param("address", "an IP address"))?;
+    Ok(address.to_canonical())
+}
