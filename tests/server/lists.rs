@@ -129,11 +129,6 @@ async fn sessions_and_things_are_counted_in_groups() {
         groups.as_array().expect("groups").iter().map(Value::to_string).collect();
     let expected = [json!({"definition":"pump","count":1}), json!({"definition":null,"count":1})];
     assert_eq!(groups, expected.iter().map(Value::to_string).collect());
-    eventually("it has ended", async || {
-        let ended = r#"{"thingKey":"gone","show":"ended"}"#;
-        call(&mut operator, "session.list", ended).await["count"] == 1
-    })
-    .await;
     let (count, _) = grouped(&mut operator, "session.list", "reason", r#","show":"ended""#).await;
     assert_eq!(count, 1);
     let (count, groups) = grouped(&mut operator, "thing.list", "protocol", "").await;
@@ -200,10 +195,15 @@ async fn rows_say_how_a_client_is_connected_and_what_came_and_went() {
         call(operator, "session.list", &params).await["result"][0].clone()
     };
     for (key, version) in [("a", "3.1"), ("b", "3.1.1"), ("c", "5")] {
+        // What went out counts when it is written, which the client may see before.
+        eventually("its CONNACK counts", async || {
+            row(&mut operator, key).await["bytesOut"].as_u64() >= Some(4)
+        })
+        .await;
         let row = row(&mut operator, key).await;
         assert_eq!(row["mqttVersion"], version, "{row}");
         assert_eq!((&row["keepAlive"], &row["clientId"]), (&json!(77), &json!("cloud")));
-        assert!(row["bytesIn"].as_u64() > Some(10) && row["bytesOut"].as_u64() >= Some(4), "{row}");
+        assert!(row["bytesIn"].as_u64() > Some(10), "{row}");
         assert_eq!((&row["messagesIn"], &row["outbox"]), (&json!(0), &json!(0)));
         assert!(row["lastSeen"].as_str() >= row["startTime"].as_str());
     }
