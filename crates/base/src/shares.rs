@@ -154,6 +154,11 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         Ok(())
     }
 
+    /// Counts that somebody got no more: by [`Shares::has_room`], or for a bound of the caller's.
+    pub fn count_refused(&self) {
+        self.usage.count_refused();
+    }
+
     /// Notes what is held already, whatever the bound: found in the store, or allowed before.
     pub fn hold(&mut self, org: OrgId, who: P, amount: u64) {
         if amount == 0 {

@@ -67,7 +67,10 @@ impl Space {
             }
         };
         match room / BLOCK {
-            0 => Err(over.err().unwrap_or(TransferError::Full)),
+            0 => {
+                state.shares.count_refused();
+                Err(over.err().unwrap_or(TransferError::Full))
+            }
             blocks => Ok(blocks * BLOCK),
         }
     }
@@ -82,8 +85,9 @@ impl State {
     }
 
     fn take(&mut self, payer: Payer, more: u64) -> Result<(), TransferError> {
-        self.check(payer, more)?;
-        Ok(self.shares.take(payer.0, payer.1, more)?)
+        self.check(payer, more).inspect_err(|_| self.shares.count_refused())?;
+        self.shares.hold(payer.0, payer.1, more);
+        Ok(())
     }
 }
 
@@ -108,6 +112,14 @@ impl Reserved {
     /// Whose share it is.
     pub(super) const fn payer(&self) -> Payer {
         self.payer
+    }
+
+    /// Why a file of so many bytes in all does not fit; it is counted as refused.
+    pub(super) fn refuse(&self, bytes: u64) -> TransferError {
+        let more = room_of(bytes).saturating_sub(self.freed.unwrap_or(0) + self.held);
+        let state = self.files.space.0.lock();
+        state.shares.count_refused();
+        state.check(self.payer, more).err().unwrap_or(TransferError::Full)
     }
 
     /// Takes room for so many bytes in all.

@@ -149,7 +149,11 @@ impl State {
                 }
             }
         }
-        if is_full(self) { Err(TicketError::TooMany) } else { Ok(()) }
+        if is_full(self) {
+            self.shares.count_refused();
+            return Err(TicketError::TooMany);
+        }
+        Ok(())
     }
 
     /// Takes room for one more ticket, if need be that of the oldest without a transfer of whoever
@@ -433,11 +437,13 @@ mod tests {
 
     #[test]
     fn one_asker_can_not_take_all_and_used_tickets_make_room() {
-        let tickets = tickets();
+        let pools = Arc::default();
+        let tickets = Tickets::new(&pools);
         for number in 0..limits::FILE_TICKETS_OF_ONE_MAX as u64 {
             issue(&tickets, number, 1).expect("room");
         }
         assert_eq!(issue(&tickets, 1_000_000, 1), Err(TicketError::TooMany));
+        assert_eq!(pools.usage(Pool::FileTickets).refused(), 1);
         issue(&tickets, 1_000_001, 2).expect("another one's");
         tickets.downloaded(id(0), NOW);
         issue(&tickets, 1_000_000, 1).expect("room again");

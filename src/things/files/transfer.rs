@@ -132,7 +132,7 @@ impl Upload {
         let maker = Some(moved.asker.1);
         let room = files.room(owner, &put.name, maker)?;
         let reserved = files.reserve(owner, &put.name, maker)?;
-        check_size(files, room, length.unwrap_or(0))?;
+        check_size(files, &reserved, room, length.unwrap_or(0))?;
         files.check_disk(length.unwrap_or(0))?;
         let id = FileId::from_bytes(random()?);
         let (files, with_sha256) = (files.clone(), put.with_sha256);
@@ -156,7 +156,7 @@ impl Upload {
     /// There are too many, or the disk fails.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), TransferError> {
         self.received += bytes.len() as u64;
-        check_size(&self.moved.files, self.room, self.received)?;
+        check_size(&self.moved.files, &self.reserved, self.room, self.received)?;
         // A piece takes room itself, and a peer may send its bytes one by one.
         self.waiting_bytes += bytes.len() + size_of::<Bytes>();
         self.waiting.push(bytes);
@@ -217,10 +217,15 @@ pub struct Stored {
     pub put: Arc<Put>,
 }
 
-fn check_size(files: &Files, room: u64, bytes: u64) -> Result<(), TransferError> {
+fn check_size(
+    files: &Files,
+    reserved: &Reserved,
+    room: u64,
+    bytes: u64,
+) -> Result<(), TransferError> {
     match files.bytes_max() {
         most if bytes > most => Err(TransferError::TooLarge(most)),
-        _ if bytes > room => Err(TransferError::Full),
+        _ if bytes > room => Err(reserved.refuse(bytes)),
         _ => Ok(()),
     }
 }

@@ -70,17 +70,22 @@ impl History {
             forgotten.extend(self.take(number));
         }
         let principal = session.who.principal_id();
-        if self.shares.take(org, principal, 1).is_err() {
-            let most = self.shares.makes_way(org, principal, 1).unwrap_or((org, principal));
-            forgotten.extend(self.oldest_of(most).and_then(|number| self.take(number)));
-            self.shares.hold(org, principal, 1);
+        let mut evicted = Vec::new();
+        let Self { shares, by_owner, .. } = self;
+        let taken = shares.take_from_most_or_own((org, principal), 1, |org, principal| {
+            let numbers = by_owner.get_mut(&(org, principal));
+            let Some(number) = numbers.and_then(VecDeque::pop_front) else { return 0 };
+            evicted.push(number);
+            1
+        });
+        forgotten.extend(evicted.into_iter().filter_map(|number| self.remove(number)));
+        // If nobody may have any, not this one either.
+        if taken.is_err() {
+            forgotten.push(session);
+            return forgotten;
         }
         self.by_owner.entry((org, principal)).or_default().push_back(self.next);
         self.add(session, org);
-        // If nobody may have any, not this one either.
-        if self.shares.held() > self.shares.max() {
-            forgotten.extend(self.oldest_of((org, principal)).and_then(|number| self.take(number)));
-        }
         forgotten
     }
 
@@ -141,23 +146,25 @@ impl History {
         self.by_principal.get(principal)
     }
 
-    fn oldest_of(&self, owner: Owner) -> Option<u64> {
-        self.by_owner.get(&owner)?.front().copied()
-    }
-
     /// Takes one out: its owner's oldest, or the oldest of those that ended with the server's stop.
     fn take(&mut self, number: u64) -> Option<Arc<Session>> {
-        let Ended { owner, session } = self.ended.remove(&number)?;
+        let owner = self.ended.get(&number)?.owner;
         if self.stopped.front() == Some(&number) {
             self.stopped.pop_front();
         } else {
             self.shares.give_back(owner.0, owner.1, 1);
             if let Some(numbers) = self.by_owner.get_mut(&owner) {
                 numbers.pop_front();
-                if numbers.is_empty() {
-                    self.by_owner.remove(&owner);
-                }
             }
+        }
+        self.remove(number)
+    }
+
+    /// Takes out one for which its owner pays no more.
+    fn remove(&mut self, number: u64) -> Option<Arc<Session>> {
+        let Ended { owner, session } = self.ended.remove(&number)?;
+        if self.by_owner.get(&owner).is_some_and(VecDeque::is_empty) {
+            self.by_owner.remove(&owner);
         }
         self.by_uuid.remove(&session.uuid());
         let principal = session.who.principal();
