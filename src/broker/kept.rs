@@ -33,12 +33,16 @@ impl KeptSessions {
     /// Adds a session, unless its login has as many as it may: what is kept is not taken away for what
     /// comes.
     pub(super) fn insert(&mut self, session: Arc<Session>) -> Result<(), Full> {
-        let own = self.of_login(&session.owner().principal).count();
-        if own >= limits::LOGIN_KEPT_SESSIONS_MAX {
+        if self.is_full(&session.owner().principal) {
             return Err(Full);
         }
         self.restore(session);
         Ok(())
+    }
+
+    /// Whether a login has as many as it may.
+    pub(super) fn is_full(&self, principal: &Principal) -> bool {
+        self.of_login(principal).count() >= limits::LOGIN_KEPT_SESSIONS_MAX
     }
 
     /// Adds one that was there before the program started.
@@ -94,6 +98,11 @@ impl KeptSessions {
         if let Some(until) = kept.until() {
             self.due.insert((until, session.number()), session.clone());
         }
+    }
+
+    /// Whether the time of one is over.
+    pub(super) fn has_due(&self, now: Timestamp) -> bool {
+        self.due.first_key_value().is_some_and(|((until, _), _)| *until <= now)
     }
 
     /// Takes out one whose time is over.

@@ -42,7 +42,7 @@ use base::{OrgId, Timestamp, limits as bounds, topic};
 use dashmap::DashMap;
 use mqtt::QoS;
 use parking_lot::{Mutex, RwLock};
-use rules::directory::{Outbox, Principal};
+use rules::directory::{Outbox, Principal, PrincipalId};
 use rules::identity::Access;
 use store::{Batch, Receipt, StoreError, Table, Tables, rows::decode, rows::encode};
 
@@ -590,6 +590,22 @@ impl Broker {
                 let _order = org.as_ref().map(|org| org.order.lock());
                 self.0.retained.end(&end, now)?;
             }
+        }
+    }
+
+    /// Ends sessions whose clients did not come back in time, if there is no room for another one of a
+    /// login, or for what it subscribes to: nobody is refused for what is over and has not ended yet.
+    pub fn make_room(&self, owner: &Owner, holder: (OrgId, PrincipalId), now: Timestamp) {
+        for _ in 0..bounds::MQTT_SESSIONS_ENDED_AT_ONCE {
+            let mut kept = self.0.kept.lock();
+            if !kept.has_due(now)
+                || (self.0.shares.has_room(holder) && !kept.is_full(&owner.principal))
+            {
+                return;
+            }
+            let due = kept.take_due(now);
+            drop(kept);
+            due.iter().for_each(|session| self.end(session));
         }
     }
 

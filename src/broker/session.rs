@@ -354,7 +354,7 @@ impl Session {
     }
 
     /// For whom it is counted what it takes.
-    pub(super) const fn holder(&self) -> Holder {
+    pub const fn holder(&self) -> Holder {
         (self.org, self.principal)
     }
 

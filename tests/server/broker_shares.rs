@@ -5,7 +5,7 @@ use client::Version::{self, V5, V311};
 use serde_json::json;
 use support::http::metrics;
 use support::mqtt::{Connect, DISCONNECT, Wire};
-use support::{Endpoints, TestServer, call, eventually};
+use support::{Endpoints, Hands, TestServer, call, eventually};
 
 const QUOTA_EXCEEDED: u8 = 0x97;
 const FAILURE: u8 = 0x80;
@@ -197,6 +197,35 @@ async fn who_fills_the_sessions_ends_none_of_others() {
     assert_eq!(greedy.subscribe("fill", 1).await, QUOTA_EXCEEDED);
     drop(open(&server, V5, "greedy-1", GREEDY).await);
     assert_eq!(greedy.subscribe("fill", 1).await, 1);
+}
+
+#[tokio::test]
+async fn sessions_that_are_over_take_no_room_from_others() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings = [("TR50D_LIMITS__BROKER_LINKS", "16")];
+    let hands = Hands::at(1_700_000_000_000);
+    let server = TestServer::by_clock(dir.path(), &settings, hands.clone());
+    // They outlive their connections by ten seconds.
+    let expiry = [0x11, 0, 0, 0, 10];
+    let kept = async |key: &str| {
+        let connect = Connect::login(V5, key, key, GREEDY).resuming().properties(&expiry);
+        connect.open(&server).await
+    };
+    let mut number = 0;
+    loop {
+        number += 1;
+        let mut wire = kept(&format!("kept-{number}")).await;
+        let code = wire.subscribe("fill", 1).await;
+        wire.leave().await;
+        if code != 1 {
+            assert_eq!(code, QUOTA_EXCEEDED);
+            break;
+        }
+    }
+    let mut late = kept("late").await;
+    assert_eq!(late.subscribe("fill", 1).await, QUOTA_EXCEEDED);
+    hands.pass(11);
+    assert_eq!(late.subscribe("fill", 1).await, 1);
 }
 
 #[tokio::test]

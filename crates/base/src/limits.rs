@@ -548,6 +548,9 @@ pub const STORE_ROOM_POLL: Duration = Duration::from_millis(5);
 /// Wills that wait for their delay.
 pub const DELAYED_WILLS_MAX: u64 = 10_000;
 
+/// MQTT sessions whose time is over that end at most before a client is refused for want of room.
+pub const MQTT_SESSIONS_ENDED_AT_ONCE: usize = 1_000;
+
 /// Levels of all filters with wildcards: some 300 MB.
 pub const WILDCARD_LEVELS_MAX: u64 = 2_000_000;
 
