@@ -31,7 +31,7 @@ mod waiting;
 pub use callers::{Answer, Waiter};
 use callers::{Caller, Callers};
 use mail::{METHOD_EXEC, Mail, Message, Outcome, Status};
-use waiting::Waiting;
+use waiting::{NoRoom, Waiting};
 
 /// Rows read at once from the store.
 const SCAN_ROWS: usize = 1000;
@@ -108,6 +108,9 @@ pub enum SendError {
     /// As many mails wait for the thing as may.
     #[error("{0} mails wait for the thing, as many as may")]
     Full(usize),
+    /// As many mails of the sender wait for the thing as it may have of those that may wait.
+    #[error("the sender has its share of the {0} mails that may wait for the thing")]
+    Share(usize),
     /// As many callers wait, or as many bytes of mail, as may, or somebody has the share of them.
     #[error(transparent)]
     OverShare(#[from] OverShare),
@@ -208,9 +211,12 @@ impl Mailbox {
         random: [u8; 6],
         now: Timestamp,
     ) -> Result<Mail, SendError> {
-        if state.waiting.count(new.thing) >= self.config.waiting_max {
-            return Err(SendError::Full(self.config.waiting_max));
-        }
+        let max = self.config.waiting_max;
+        let room = state.waiting.check_box(new.thing, Some(new.sender), max);
+        room.map_err(|why| match why {
+            NoRoom::Full => SendError::Full(max),
+            NoRoom::Share => SendError::Share(max),
+        })?;
         let message = Message {
             id: state.waiting.next_id(now, random),
             org: new.org,

@@ -589,7 +589,7 @@ async fn a_server_can_begin_with_a_store_of_many_mails() {
     let dir = tempfile::tempdir().expect("a directory");
     let data_dir: &Path = &dir.path().join("data");
     {
-        let server = TestServer::in_dir(data_dir, &[("TR50D_MAILBOX__WAITING_MAX", "3000")]);
+        let server = TestServer::in_dir(data_dir, &[("TR50D_MAILBOX__WAITING_MAX", "4000")]);
         register(&server, "mower").await;
         let commands: Vec<String> = (0..1000)
             .map(|number| {

@@ -90,7 +90,7 @@ codes! {
         "The message says which limit and whose share; remove something, or ask the operator. docs/limits.md has the pools.", "ours";
     NO_ANSWER = -95020, "The thing has not answered in the time that the caller waits, or the mail expired or was purged before.",
         "Find out whether the thing is connected. A mail whose `ttl` lasts still waits for it; `mailbox.find` tells.", "ours";
-    MAILBOX_FULL = -95021, "As many mails wait for the thing as `mailbox.waiting_max` allows.",
+    MAILBOX_FULL = -95021, "As many mails wait for the thing as `mailbox.waiting_max` allows, or as many of the sender's as it may have of these: the last eighth is for others.",
         "Wait until the thing has fetched its mail, or take it back by `mailbox.purge`.", "ours";
     MAIL_ENDED = -95022, "The mail is completed, expired or purged.",
         "Nothing; `mailbox.find` tells what became of it.", "ours";

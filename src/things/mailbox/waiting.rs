@@ -40,6 +40,17 @@ struct Mailbox {
     all: BTreeSet<MailId>,
     /// Those that are new.
     new: BTreeSet<MailId>,
+    /// How many each sender has.
+    of: HashMap<Maker, usize>,
+}
+
+/// Why a thing's mailbox takes no mail of a sender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NoRoom {
+    /// It is full.
+    Full,
+    /// The sender has its share of it.
+    Share,
 }
 
 impl Waiting {
@@ -60,9 +71,26 @@ impl Waiting {
         self.mails.len()
     }
 
-    /// How many a thing has.
-    pub(super) fn count(&self, thing: ThingId) -> usize {
-        self.boxes.get(&thing).map_or(0, |mailbox| mailbox.all.len())
+    /// Whether a thing, which may have `max`, takes one more of a sender. The last eighth is for
+    /// those who have less than an equal part: who sends without end leaves room for others.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn check_box(
+        &self,
+        thing: ThingId,
+        sender: Maker,
+        max: usize,
+    ) -> Result<(), NoRoom> {
+        let Some(mailbox) = self.boxes.get(&thing) else { return Ok(()) };
+        let (all, own) = (mailbox.all.len(), mailbox.of.get(&sender).copied().unwrap_or(0));
+        if all >= max {
+            return Err(NoRoom::Full);
+        }
+        // The sender, those who have some, and the next that comes.
+        let parts = mailbox.of.len() + usize::from(own == 0) + 1;
+        let has_room = all < max - max / 8 || own < max / parts;
+        if has_room { Ok(()) } else { Err(NoRoom::Share) }
     }
 
     /// Whether there is room for a mail that is to be made.
@@ -137,7 +165,9 @@ impl Waiting {
         let (org, sender) = message.payer();
         self.shares.hold(org, sender, mail.bytes() as u64);
         let mailbox = self.boxes.entry(message.thing).or_default();
-        mailbox.all.insert(id);
+        if mailbox.all.insert(id) {
+            *mailbox.of.entry(sender).or_default() += 1;
+        }
         if mail.status() == Status::New {
             mailbox.new.insert(id);
         }
@@ -227,7 +257,14 @@ impl Waiting {
             self.due.remove(&(expires, id));
         }
         if let Some(mailbox) = self.boxes.get_mut(&message.thing) {
-            mailbox.all.remove(&id);
+            if mailbox.all.remove(&id)
+                && let Some(count) = mailbox.of.get_mut(&sender)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    mailbox.of.remove(&sender);
+                }
+            }
             if mailbox.all.is_empty() {
                 self.boxes.remove(&message.thing);
             }

@@ -178,7 +178,17 @@ fn send_failure(error: SendError, subject: &Subject) -> Failure {
     match error {
         SendError::Full(count) => {
             let thing = &subject.key;
-            let sentence = format!("{count} mails wait for thing \"{thing}\", as many as may.");
+            let sentence = format!(
+                "{count} mails wait for thing \"{thing}\", as many as may (mailbox.waiting_max)."
+            );
+            Failure::new(Code::MAILBOX_FULL, sentence)
+        }
+        SendError::Share(count) => {
+            let thing = &subject.key;
+            let sentence = format!(
+                "You have your share of the {count} mails that may wait for thing \"{thing}\" \
+                 (mailbox.waiting_max); the rest is for others."
+            );
             Failure::new(Code::MAILBOX_FULL, sentence)
         }
         SendError::OverShare(over) => Failure::new(Code::BUSY, Failure::from(over).message),
