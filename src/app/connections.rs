@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::pool::{Pool, Pools, Usage};
+use base::pool::{OverShare, Pool, Pools, Usage, Whose};
 use base::shares::Shares;
-use base::{ConnectionId, OrgId, limits, network_of};
+use base::{Code, ConnectionId, Failure, OrgId, limits, network_of};
 use parking_lot::Mutex;
 use rules::directory::{Outbox, PrincipalId, Reason};
 use tokio_util::sync::CancellationToken;
@@ -99,8 +99,15 @@ impl Window {
 
 /// All places are taken, and nobody who has more makes way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the server is full")]
-pub struct NoPlace;
+#[error("the server is full: {0}")]
+pub struct NoPlace(OverShare);
+
+impl From<NoPlace> for Failure {
+    fn from(full: NoPlace) -> Self {
+        let NoPlace(over) = full;
+        Self::new(Code::BUSY, format!("The server is full: {over}; try again."))
+    }
+}
 
 /// The place of a connection that is logged in; given back when this is dropped.
 pub struct Place {
@@ -216,7 +223,8 @@ impl Connections {
             return none;
         };
         if state.made_way.contains(&id) {
-            return Err(NoPlace);
+            // It was that of who has most.
+            return Err(NoPlace(OverShare { pool: Pool::Connections, whose: Whose::Org }));
         }
         if let Some((org, principal)) = guest.home {
             state.shares.give_back(org, principal, 1);
@@ -318,7 +326,7 @@ impl State {
             1
         };
         let taken = shares.take_from_most(home, 1, evict);
-        taken.map(|()| victims).map_err(|_| NoPlace)
+        taken.map(|()| victims).map_err(NoPlace)
     }
 
     fn give_back(&mut self, id: ConnectionId, home: Home) {

@@ -192,18 +192,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// As [`App::login_bound`], in the words of TR50.
+    /// As [`App::login_bound`].
     pub async fn login_unbound(
-        &self,
-        credentials: Credentials,
-        conn: ConnInfo,
-        now: Timestamp,
-    ) -> Result<Arc<Session>, Failure> {
-        let start = self.start_unbound(credentials, conn, now).await;
-        start.map_err(|error| login_failure(&error))
-    }
-
-    async fn start_unbound(
         &self,
         credentials: Credentials,
         conn: ConnInfo,
@@ -587,6 +577,12 @@ impl App {
     }
 }
 
+impl From<LoginError> for Failure {
+    fn from(error: LoginError) -> Self {
+        login_failure(&error)
+    }
+}
+
 /// What TR50 says to a failed login.
 pub fn login_failure(error: &LoginError) -> Failure {
     match error {
@@ -602,7 +598,7 @@ pub fn login_failure(error: &LoginError) -> Failure {
             let sentence = format!("The server can't take another login now: {full}; try again.");
             Failure::new(Code::BUSY, sentence)
         }
-        LoginError::NoPlace(_) => Failure::new(Code::BUSY, "The server is full; try again."),
+        LoginError::NoPlace(full) => (*full).into(),
         LoginError::NoThing(over) => {
             let sentence = format!("The thing can't be registered: {over}.");
             Failure::new(Code::BUSY, sentence)

@@ -340,7 +340,7 @@ pub(crate) mod tests {
             token: "demo-token-basicorg".into(),
             app_id: String::new(),
         };
-        app.login_unbound(credentials, conn, NOW).await
+        Ok(app.login_unbound(credentials, conn, NOW).await?)
     }
 
     #[tokio::test]

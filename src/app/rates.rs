@@ -47,7 +47,10 @@ impl Over {
     fn sentence(self) -> String {
         match self {
             Self::Session(limit) => {
-                format!("The session sent more than {limit} commands in a second.")
+                format!(
+                    "The session sent more than {limit} commands in a second \
+                     (limits.commands_per_s)."
+                )
             }
             Self::Login(limit) => format!(
                 "All sessions of this login together sent more than {limit} commands in a second \

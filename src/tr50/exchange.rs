@@ -13,7 +13,7 @@ use super::dispatch::{
 };
 use super::envelope::{Body, Command, RawParams, Request};
 use super::params::Params;
-use crate::app::{App, Credentials};
+use crate::app::{App, Credentials, LoginError};
 
 /// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
 /// connection carries the session (`docs/protocol/tr50.md` 2). `room`: whether the connection can
@@ -82,11 +82,15 @@ pub async fn over_http(
                     push_login(&session, &mut head);
                     Some(session)
                 }
-                Err(failure) if failure == server_full() => {
+                Err(LoginError::NoPlace(full)) => {
+                    let failure = Failure::from(full);
                     note(&failure);
                     return Reply::from_bytes(failure.to_json());
                 }
-                Err(failure) => return refused(&failure, &login_failed(&failure)),
+                Err(error) => {
+                    let failure = Failure::from(error);
+                    return refused(&failure, &login_failed(&failure));
+                }
             }
         }
         Some(Auth::Session(id)) => match session_of(app, id, conn, now) {
@@ -257,9 +261,11 @@ pub fn too_many_pending() -> Failure {
     Failure::new(Code::BUSY, "Too many requests wait for their replies.")
 }
 
-/// The failure of any request when the server has no room for the connection.
-pub fn server_full() -> Failure {
-    Failure::new(Code::BUSY, "The server is full; try again.")
+/// The failure of any request of a peer whose address has as many connections as it may.
+pub fn address_full() -> Failure {
+    let sentence = "The server is full for your address: limits.connections_per_address, or nine \
+                    tenths of limits.connections, is reached; try again.";
+    Failure::new(Code::BUSY, sentence)
 }
 
 /// The failure of a request of more than `max` bytes.
@@ -277,6 +283,6 @@ fn session_of(
         app.note_unknown_session(conn, now);
         Failure::session_invalid("is unknown, has ended or has expired.")
     })?;
-    app.count_session(&conn, &session).map_err(|_| server_full())?;
+    app.count_session(&conn, &session)?;
     Ok(session)
 }

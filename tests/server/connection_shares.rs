@@ -18,8 +18,20 @@ const MADE_WAY: &[u8] = &[0xe0, 1, 0x97];
 
 const VIEWER: &str = r#"{"auth":{"command":"api.authenticate","params":{"username":"viewer@basicorg.example","password":"demo-viewer-password"}},"p":{"command":"api.ping"}}"#;
 
+/// What the CONNACK says of a refusal.
+fn why(connack: &[u8]) -> String {
+    // Its one property is a text, and ends the packet.
+    String::from_utf8_lossy(connack).into_owned()
+}
+
 /// A connection over MQTT 5 from one of several addresses, and the reason code of its CONNACK.
 async fn log_in(server: &Endpoints, org: &str, number: usize) -> (TcpStream, u8) {
+    let (stream, connack) = connect(server, org, number).await;
+    (stream, connack[1])
+}
+
+/// The same with all that the CONNACK has behind its length.
+async fn connect(server: &Endpoints, org: &str, number: usize) -> (TcpStream, Vec<u8>) {
     let socket = TcpSocket::new_v4().expect("a socket");
     let from = format!("127.0.0.{}:0", 2 + number % 5);
     socket.bind(from.parse().expect("an address")).expect("loopback");
@@ -27,12 +39,16 @@ async fn log_in(server: &Endpoints, org: &str, number: usize) -> (TcpStream, u8)
     let key = format!("{org}-{number}");
     let connect = Connect::login(Version::V5, &key, &key, &format!("demo-token-{org}"));
     stream.write_all(&connect.frame()).await.expect("sent");
-    let mut head = [0; 4];
+    let mut head = [0; 2];
     timeout(SOON, stream.read_exact(&mut head)).await.expect("in time").expect("a CONNACK");
     assert_eq!(&head[..1], ACCEPTED);
-    let mut rest = vec![0; usize::from(head[1]) - 2];
+    let mut length = usize::from(head[1] & 0x7f);
+    if head[1] >= 0x80 {
+        length += usize::from(stream.read_u8().await.expect("a length")) << 7;
+    }
+    let mut rest = vec![0; length];
     stream.read_exact(&mut rest).await.expect("the rest");
-    (stream, head[3])
+    (stream, rest)
 }
 
 async fn ping(stream: &mut TcpStream) {
@@ -64,8 +80,18 @@ async fn full() -> (TestServer, Vec<TcpStream>) {
 #[tokio::test]
 async fn another_organisation_gets_its_half_from_the_idlest() {
     let (server, mut things) = full().await;
-    let (mut late, code) = log_in(&server, "basicorg", PLACES).await;
-    assert_eq!(code, 0x89, "there is nobody who has more");
+    let (mut late, connack) = connect(&server, "basicorg", PLACES).await;
+    assert_eq!(connack[1], 0x89, "there is nobody who has more");
+    let sentence = "The server is full: the limit limits.connections is reached for connections of \
+                    those who have logged in: your organisation has its share; try again.";
+    assert!(why(&connack).ends_with(sentence), "{connack:?}");
+    let mut lines = Lines::connect(&server).await;
+    let login = r#"{"auth":{"command":"api.authenticate","params":{"appToken":"demo-token-basicorg","thingKey":"tcp"}}}"#;
+    lines.write(format!("{login}\n").as_bytes()).await;
+    let answers = [lines.rest().await.concat(), post(&server, login).await];
+    for answer in answers {
+        assert!(answer.contains("-95011") && answer.contains(sentence), "{answer}");
+    }
     assert_eq!(rest(&mut late).await, b"");
     // The first one has something to say, the second has not.
     ping(&mut things[0]).await;

@@ -68,7 +68,7 @@ fn a_fleet_says_why_commands_failed() {
     let address = server.address("mqtt");
     let http = server.address("http");
     let url = format!("mqtt://:demo-token-basicorg@{address}");
-    let sentence = "The session sent more than 5 commands in a second.";
+    let sentence = "The session sent more than 5 commands in a second (limits.commands_per_s).";
     let fleet = |more: &[&str]| {
         let mut fleet = Command::new(super::TR50D.0);
         fleet.args(["fleet", "--url", &url, "--devices", "2", "--duration", "0.5"]).args(more);

@@ -141,11 +141,11 @@ async fn publishes_to_things_over_the_rate_of_the_login_wait_or_are_told() {
         let (mut done, mut told) = (0, 0);
         for wire in &mut wires {
             for _ in 0..RATE {
-                let ack = wire.frame().await.expect("an acknowledgement");
-                match ack.get(4).copied().unwrap_or(0) {
-                    0 => done += 1,
-                    code => {
+                match wire.acknowledgement().await {
+                    (0, _) => done += 1,
+                    (code, why) => {
                         assert_eq!((version, code), (V5, QUOTA_EXCEEDED));
+                        assert!(why.contains("limits.principal_commands_per_s"), "{why}");
                         told += 1;
                     }
                 }
@@ -178,6 +178,8 @@ async fn requests_without_a_session_count_for_their_login() {
                 200 => false,
                 status => {
                     assert_eq!(status, 429, "{answer:?}");
+                    let text = answer.text();
+                    assert!(text.contains("limits.principal_commands_per_s"), "{text}");
                     refused = answer.header("retry-after").map(str::to_owned);
                     true
                 }
@@ -239,6 +241,8 @@ async fn who_connects_again_and_again_is_refused_and_others_are_not() {
                 code => {
                     let expected = if version == V5 { CONNECTION_RATE_EXCEEDED } else { 3 };
                     assert_eq!((answer[0], code), (0x20, expected), "{version:?}");
+                    let text = String::from_utf8_lossy(&answer);
+                    assert_eq!(text.contains("limits.logins_per_s"), version == V5, "{text}");
                     wire.expect_end().await;
                     refused += 1;
                 }
@@ -313,6 +317,7 @@ async fn every_door_refuses_who_has_logged_in_too_often() {
         if answer.status == 429 {
             let seconds = answer.header("retry-after").expect("a header").parse::<u64>();
             assert!((1..60).contains(&seconds.expect("seconds")), "{answer:?}");
+            assert!(answer.text().contains("limits.logins_per_s"), "{answer:?}");
         }
         answer.status == 429
     })

@@ -168,6 +168,7 @@ async fn who_stores_files_without_end_leaves_room_for_others() {
     let mut flood = device(&server, BASIC, "a").await.expect("welcome");
     assert_eq!(store(&mut flood, "too large".into(), total).await, 507);
     used_becomes(&server, "file_bytes", 0).await;
+    assert_eq!(pool(&server, "refused_total", "file_bytes").await, Some(1));
     let mut stored = 0;
     let refused = loop {
         match store(&mut flood, format!("f{stored}"), 4 * 4096).await {
@@ -177,6 +178,7 @@ async fn who_stores_files_without_end_leaves_room_for_others() {
     };
     assert!((11..15).contains(&stored), "{stored}");
     assert!(matches!(refused, 507 | -95016), "{refused}");
+    assert_eq!(pool(&server, "refused_total", "file_bytes").await, Some(2));
     // A file is replaced all the same, and by one upload at a time.
     assert_eq!(store(&mut flood, "f0".into(), 4 * 4096).await, 200);
     let mut colleague = device(&server, BASIC_TOO, "b").await.expect("welcome");
@@ -189,6 +191,56 @@ async fn who_stores_files_without_end_leaves_room_for_others() {
         call(&mut operator, "thing.delete", &json!({ "key": thing }).to_string()).await;
     }
     used_becomes(&server, "file_bytes", 4 * 4096).await;
+}
+
+#[tokio::test]
+async fn one_login_has_so_many_tickets_and_is_told() {
+    let server = TestServer::with(&[("TR50D_LIMITS__COMMANDS_PER_S", "0")]);
+    let mut flood = device(&server, BASIC, "a").await.expect("welcome");
+    for number in 0..1000 {
+        put_id(&mut flood, json!({ "fileName": number.to_string() })).await;
+    }
+    let refused = reply(&mut flood, "file.put", r#"{"fileName":"x"}"#).await;
+    assert_eq!(code(&refused), -95011);
+    let text = refused.to_string();
+    assert!(text.contains("you have 1000 tickets") && text.contains("file_tickets"), "{text}");
+    assert_eq!(pool(&server, "refused_total", "file_tickets").await, Some(1));
+    let mut colleague = device(&server, BASIC_TOO, "b").await.expect("welcome");
+    put_id(&mut colleague, json!({ "fileName": "x" })).await;
+}
+
+#[tokio::test]
+async fn who_fills_a_mailbox_leaves_room_for_others() {
+    let server = TestServer::with(&[("TR50D_MAILBOX__WAITING_MAX", "16")]);
+    let mut flood = device(&server, BASIC, "a").await.expect("welcome");
+    let send = r#"{"thingKey":"a","command":"c","ackTimeout":0,"ttl":-1}"#;
+    for _ in 0..14 {
+        call(&mut flood, "mailbox.send", send).await;
+    }
+    let refused = reply(&mut flood, "mailbox.send", send).await;
+    assert_eq!(code(&refused), -95021);
+    let text = refused.to_string();
+    assert!(text.contains("your share") && text.contains("mailbox.waiting_max"), "{text}");
+    let mut operator = server.operator("http").await;
+    for _ in 0..2 {
+        call(&mut operator, "mailbox.send", send).await;
+    }
+    let full = reply(&mut operator, "mailbox.send", send).await.to_string();
+    assert!(full.contains("as many as may (mailbox.waiting_max)"), "{full}");
+    // What is done makes room.
+    call(&mut flood, "mailbox.check", r#"{"limit":3,"autoComplete":true}"#).await;
+    call(&mut operator, "mailbox.send", send).await;
+}
+
+#[tokio::test]
+async fn ended_sessions_that_make_way_are_not_refused() {
+    let server = TestServer::with(&[("TR50D_SESSIONS__HISTORY_MAX", "4")]);
+    for number in 0..6 {
+        drop(device(&server, BASIC, &format!("a-{number}")).await.expect("welcome"));
+    }
+    let evicted = async || pool(&server, "evicted_total", "ended_sessions").await == Some(2);
+    eventually("two have made way", evicted).await;
+    assert_eq!(pool(&server, "refused_total", "ended_sessions").await, Some(0));
 }
 
 #[tokio::test]

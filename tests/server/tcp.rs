@@ -390,7 +390,10 @@ async fn a_value_over_the_limit_gets_an_error_line_and_the_connection_closes() {
 async fn a_full_server_says_so() {
     let server = TestServer::with(&[("TR50D_LIMITS__CONNECTIONS", "1")]);
     let mut first = Lines::logged_in(&server, OPERATOR_LOGIN).await;
-    let expected = failure!(-95011, "The server is full; try again.");
+    let expected = failure!(
+        -95011,
+        "The server is full for your address: limits.connections_per_address, or nine tenths of limits.connections, is reached; try again."
+    );
     let mut second = Lines::connect(&server).await;
     second.write(format!("{OPERATOR_LOGIN}\n").as_bytes()).await;
     assert_lines(&second.rest().await, &[expected]);

@@ -263,7 +263,8 @@ pools! {
         unit: "series of telemetry",
         max: Max::Key("limits.series", 100_000_000),
         reason: "The first point of a new property, alarm or attribute makes a series, which stays on \
-                 disk with its newest point until its thing is deleted.",
+                 disk with its newest point until its thing is deleted. Of one thing there are 10,000 at \
+                 most.",
         makes_way: MakesWay::Nobody,
         refused: "-95018 for a point of a new series. Points of series that are there are always taken, \
                   in the same batch, too.",
@@ -297,9 +298,11 @@ pools! {
         name: "file_tickets",
         unit: "tickets for files",
         max: Max::Fixed(limits::FILE_TICKETS_MAX),
-        reason: "Each takes 500 bytes to 3 kB of memory until it is used, for at most 300 seconds.",
+        reason: "Each takes 500 bytes to 3 kB of memory until it is used, for at most 300 seconds. One \
+                 login has at most 1,000.",
         makes_way: MakesWay::Holder("the oldest ticket without a transfer under way"),
-        refused: "HTTP 404 with a ticket that made way; -95011 when all of one's own are in use.",
+        refused: "HTTP 404 with a ticket that made way; -95011 when all of one's own are in use, or one \
+                  login has its 1,000.",
     };
     FileTransfers: PoolInfo {
         name: "file_transfers",

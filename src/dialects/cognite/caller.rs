@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use base::{ConnInfo, OrgId, SessionId, Timestamp, UserId};
+use base::{ConnInfo, Failure, OrgId, SessionId, Timestamp, UserId};
 use hyper::HeaderMap;
 use rules::directory::{Principal, PrincipalId, Session, Who};
 use rules::identity::model::{Application, Org, User};
@@ -82,7 +82,7 @@ impl Caller {
             None => {
                 let found = app.application_by_token(token, conn, now);
                 if let Err(Refusal::Locked { .. }) = found {
-                    return Err(Error::too_many_requests());
+                    return Err(Error::locked());
                 }
                 let found = found.ok();
                 if let Some(found) = &found {
@@ -93,14 +93,14 @@ impl Caller {
             }
         };
         let mut caller = caller.ok_or_else(Error::unauthorized)?;
-        counted.map_err(|_| Error::unavailable())?;
+        counted.map_err(|full| Error::unavailable(Failure::from(full).message))?;
         if let Some(session) = session {
-            app.charge(&session, now).map_err(|_| Error::too_many_requests())?;
+            app.charge(&session, now).map_err(|over| Error::too_many_requests(&over))?;
             app.touch(&session, now, 1);
             caller.session = Some(session);
         } else {
             let charged = app.charge_login(caller.principal(), caller.org.id, now);
-            charged.map_err(|_| Error::too_many_requests())?;
+            charged.map_err(|over| Error::too_many_requests(&over))?;
         }
         Ok(caller)
     }

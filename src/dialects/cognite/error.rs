@@ -11,6 +11,10 @@ use serde::Serialize;
 use store::StoreError;
 use utoipa::ToSchema;
 
+const TRY_AGAIN: &str = "The server is full; try again.";
+
+const TRY_NEXT_SECOND: &str = "Too many requests in this second; try again in the next.";
+
 /// A request that failed.
 #[derive(Debug)]
 pub struct Error {
@@ -116,16 +120,24 @@ impl Error {
     }
 
     /// 429: the session, all of its login, or all in its organisation have sent as many requests in
-    /// this second as they may.
-    pub fn too_many_requests() -> Self {
-        let message = "Too many requests in this second; try again in the next.";
+    /// this second as they may; the failure says which of them.
+    pub fn too_many_requests(failure: &Failure) -> Self {
+        Self::try_next_second(format!("{TRY_NEXT_SECOND} {}", failure.message))
+    }
+
+    /// 429: too many tokens were guessed.
+    pub fn locked() -> Self {
+        Self::try_next_second(TRY_NEXT_SECOND)
+    }
+
+    fn try_next_second(message: impl Into<Cow<'static, str>>) -> Self {
         let header = Some((RETRY_AFTER, "1"));
         Self { header, ..Self::new(StatusCode::TOO_MANY_REQUESTS, message) }
     }
 
     /// 503: there is no room; the clients try again.
-    pub fn unavailable() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "The server is full; try again.")
+    pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
     /// 500: the reason is for the log, where it is noted now.
@@ -168,7 +180,8 @@ impl Error {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure.code {
-            Code::BUSY | Code::STORE_UNAVAILABLE => Self::unavailable(),
+            Code::BUSY => Self::unavailable(failure.message),
+            Code::STORE_UNAVAILABLE => Self::unavailable(TRY_AGAIN),
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed."),
         }
     }
@@ -177,7 +190,7 @@ impl From<Failure> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            error if error.is_temporary() => Self::unavailable(),
+            error if error.is_temporary() => Self::unavailable(TRY_AGAIN),
             error => Self::internal(&error),
         }
     }

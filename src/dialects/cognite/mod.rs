@@ -36,6 +36,7 @@ use utoipa::openapi::HttpMethod;
 
 use crate::app::App;
 use crate::random::random;
+use crate::tr50::exchange::address_full;
 
 pub mod caller;
 pub mod cursor;
@@ -140,7 +141,7 @@ pub async fn answer(
 ) -> Response<Bytes> {
     let mut session = None;
     let answer = match full {
-        true => Err(Error::unavailable()),
+        true => Err(Error::unavailable(address_full().message)),
         false => routed(app, &request, conn, &mut session, now).await,
     };
     if let Err(error) = &answer {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use base::{ConnInfo, OrgId, Timestamp};
+use base::{ConnInfo, Failure, OrgId, Timestamp};
 use hyper::HeaderMap;
 use rules::directory::{Principal, PrincipalId, Session};
 use rules::identity::Authority;
@@ -36,8 +36,11 @@ pub(super) enum Unknown {
     #[error(transparent)]
     Refused(#[from] LoginError),
     /// It is known who calls, and has called too often.
-    #[error("too many requests in this second")]
-    TooManyRequests,
+    #[error("{}", .0.message)]
+    TooManyRequests(Failure),
+    /// The peer's address has as many connections as it may.
+    #[error("there are too many connections of this address")]
+    AddressFull,
 }
 
 /// Finds out who calls.
@@ -54,7 +57,7 @@ pub(super) async fn caller(
     let (name, password) = credentials::basic(headers).ok_or(Unknown::Missing)?;
     let user = app.recognise(&name, password, conn, now).await?;
     let charged = app.charge_login(Principal::User(user.id), user.home, now);
-    charged.map_err(|_| Unknown::TooManyRequests)?;
+    charged.map_err(Unknown::TooManyRequests)?;
     Ok(Caller::new(app, user))
 }
 

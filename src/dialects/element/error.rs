@@ -9,6 +9,8 @@ use store::StoreError;
 /// Python takes code 400 for a broken connection.
 const CODE: u16 = 500;
 
+const TRY_AGAIN: &str = "The server is busy; try again.";
+
 /// A name of errors.
 #[derive(Debug)]
 pub(super) struct NameInfo {
@@ -87,9 +89,9 @@ impl Error {
         Self::new(PERMISSION_DENIED, message)
     }
 
-    /// There is too much to do.
-    pub(super) fn busy() -> Self {
-        Self::new(BUSY, "The server is busy; try again.")
+    /// There is too much to do; the failure says of what.
+    pub(super) fn busy(why: &Failure) -> Self {
+        Self::new(BUSY, format!("{TRY_AGAIN} {}", why.message))
     }
 
     /// The code of TR50 that means the same, by which it is counted.
@@ -118,7 +120,8 @@ impl Error {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure.code {
-            Code::BUSY | Code::STORE_UNAVAILABLE => Self::busy(),
+            Code::BUSY => Self::busy(&failure),
+            Code::STORE_UNAVAILABLE => Self::new(BUSY, TRY_AGAIN),
             _ => Self::new(INTERNAL, failure.message),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use base::{Code, ConnInfo, Failure, Timestamp, excerpt, json, limits};
+use base::{ConnInfo, Failure, Timestamp, excerpt, json, limits};
 use bytes::Bytes;
 use hyper::{Request, Response};
 use rules::directory::Session;
@@ -17,6 +17,7 @@ use crate::app::{
     App, Deed, Effects, Goodbyes, LoginError, LongAnswerPlace, SessionChange, TooManyLogins,
     login_failure,
 };
+use crate::tr50::exchange::address_full;
 
 mod admins;
 mod auth;
@@ -65,7 +66,7 @@ pub async fn answer(
         return refused;
     }
     let caller = match full {
-        true => Err(Unknown::Refused(Refusal::Busy.into())),
+        true => Err(Unknown::AddressFull),
         false => auth::caller(app, request.headers(), conn, now).await,
     };
     let caller = match caller {
@@ -96,9 +97,8 @@ pub async fn answer(
 fn note_unknown(app: &App, unknown: &Unknown, conn: &ConnInfo, now: Timestamp) {
     let failure = match unknown {
         Unknown::Missing => Failure::authentication_missing(),
-        Unknown::TooManyRequests => {
-            Failure::new(Code::RATE_LIMITED, "Too many requests in this second.")
-        }
+        Unknown::TooManyRequests(failure) => failure.clone(),
+        Unknown::AddressFull => address_full(),
         Unknown::Refused(error) => login_failure(error),
     };
     app.note_failure(None, conn, "", &failure, now);
@@ -111,12 +111,13 @@ fn refusal(unknown: &Unknown, body: &[u8]) -> Response<Bytes> {
         Unknown::Refused(LoginError::Refused(Refusal::Locked { seconds })) => {
             page::locked(*seconds)
         }
-        Unknown::Refused(LoginError::TooMany(TooManyLogins { seconds, .. })) => {
-            page::too_many(*seconds)
+        Unknown::Refused(error @ LoginError::TooMany(TooManyLogins { seconds, .. })) => {
+            page::too_many(*seconds, &login_failure(error))
         }
-        Unknown::TooManyRequests => page::too_many(1),
-        Unknown::Refused(LoginError::Refused(Refusal::Busy) | LoginError::NoPlace(_)) => {
-            failed(&Error::busy())
+        Unknown::TooManyRequests(failure) => page::too_many(1, failure),
+        Unknown::AddressFull => failed(&Error::busy(&address_full())),
+        Unknown::Refused(error @ (LoginError::Refused(Refusal::Busy) | LoginError::NoPlace(_))) => {
+            failed(&Error::busy(&login_failure(error)))
         }
         Unknown::Refused(LoginError::Store(_)) => {
             failed(&Error::new(error::INTERNAL, "The credentials can't be checked."))
@@ -242,7 +243,9 @@ async fn list(
         return Ok(head.into());
     }
     let place = match all {
-        true => Some(app.long_answers.take(caller.payer()).map_err(|_| Error::busy())?),
+        true => {
+            Some(app.long_answers.take(caller.payer()).map_err(|over| Error::busy(&over.into()))?)
+        }
         false => None,
     };
     let worker = caller.worker();

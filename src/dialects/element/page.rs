@@ -1,6 +1,7 @@
 //! HTTP responses. What is refused before a method is known is an HTML page, as from an Element
 //! cluster (`docs/protocol/element.md` B4).
 
+use base::Failure;
 use bytes::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
@@ -38,8 +39,9 @@ pub(super) fn locked(seconds: u64) -> Response<Bytes> {
 }
 
 /// The user has sent too many requests, which are all logins.
-pub(super) fn too_many(seconds: u64) -> Response<Bytes> {
-    let sentence = format!("Too many requests; try again in {seconds} seconds.");
+pub(super) fn too_many(seconds: u64, why: &Failure) -> Response<Bytes> {
+    let why = &why.message;
+    let sentence = format!("Too many requests; try again in {seconds} seconds. {why}");
     let page = page(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests", &sentence);
     with_header(page, RETRY_AFTER, seconds.into())
 }

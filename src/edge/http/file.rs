@@ -76,7 +76,10 @@ pub(super) enum FileRefusal {
     #[error(transparent)]
     Transfer(#[from] TransferError),
     /// The connection is one too many.
-    #[error("the server is full; try again")]
+    #[error(
+        "the server is full for your address: limits.connections_per_address, or nine tenths of \
+         limits.connections, is reached; try again"
+    )]
     Full,
     /// The file was stored with a password.
     #[error("this file needs a user name and a password")]

@@ -218,7 +218,7 @@ impl Client {
                 if self.full {
                     let cause = LoginCause::Full;
                     self.server.note_unread(&self.info, said, packet.version, cause);
-                    connect::refuse_full(packet.version, out);
+                    connect::refuse_full(&packet, out);
                     return Err(Closing::refused());
                 }
                 match Login::read(&packet, &self.server, self.info, &self.outbox) {
@@ -228,7 +228,7 @@ impl Client {
                     }
                     Err(Unread { code, cause }) => {
                         self.server.note_unread(&self.info, said, packet.version, cause);
-                        connect::refuse(packet.version, code, out);
+                        connect::refuse(packet.version, code, None, out);
                         Err(Closing::refused())
                     }
                 }
@@ -263,7 +263,7 @@ impl Client {
             Some((version, code)) => {
                 let cause = LoginCause::Malformed;
                 self.server.note_unread(&self.info, ("", ""), version, cause);
-                connect::refuse(version, code, out);
+                connect::refuse(version, code, None, out);
                 Closing::refused()
             }
             None => Closing::lost(),

@@ -1,5 +1,6 @@
 //! CONNECT: the login, and the session state that an earlier connection has left (MQTT 3.1, 3.2).
 
+use std::borrow::Cow;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +16,15 @@ use super::MqttServer;
 use super::client::Done;
 use super::logged_in::{ConnectOptions, LoggedIn};
 use super::will::Will;
-use crate::app::{Arrival, Credentials, LoginCause, LoginError};
+use crate::app::{Arrival, Credentials, LoginCause, LoginError, login_failure};
 use crate::broker::Owner;
 use crate::random::random;
+use crate::tr50::exchange::address_full;
 
 const SECONDS_A_DAY: u32 = 86_400;
 
 /// A CONNECT that makes sense so far.
 pub(super) struct Login {
-    version: Version,
     credentials: Credentials,
     arrival: Arrival,
     assigned_id: bool,
@@ -100,7 +101,6 @@ impl Login {
         let (_, mqtt_level) = packet.version.name_and_level();
         let link = Link { mqtt_level, keep_alive_s: seconds };
         Ok(Self {
-            version: packet.version,
             credentials: credentials(name, password),
             arrival: Arrival {
                 conn,
@@ -134,14 +134,21 @@ impl Login {
 
     /// Logs in, and takes up what was left.
     pub(super) async fn run(self, server: Arc<MqttServer>, now: Timestamp) -> Done {
-        let version = self.version;
+        let options = self.options;
         let mut connack = Vec::with_capacity(16);
         match self.try_run(&server, now, &mut connack).await {
             Ok(logged_in) => {
                 Done::Login(Box::new(Accepted { connack, logged_in: Some(logged_in) }))
             }
             Err(error) => {
-                refuse(version, refusal_code(&error), &mut connack);
+                let code = refusal_code(&error);
+                let why = options.reasons.then(|| limit_reached(&error)).flatten();
+                refuse(options.version, code, why.as_deref(), &mut connack);
+                if connack.len() > options.packet_max {
+                    // [MQTT-3.2.2-19] of 5.
+                    connack.clear();
+                    refuse(options.version, code, None, &mut connack);
+                }
                 Done::Login(Box::new(Accepted { connack, logged_in: None }))
             }
         }
@@ -179,15 +186,21 @@ impl Login {
             ..ConnAckProperties::default()
         };
         // Its texts are made of a client id that came in a packet.
-        let written = encode::connack(connack, self.version, present, reason::SUCCESS, &properties);
+        let written =
+            encode::connack(connack, self.options.version, present, reason::SUCCESS, &properties);
         debug_assert!(written.is_ok());
         if connack.len() > self.options.packet_max {
             // [MQTT-3.1.2-24] of 5: the client does without what it has no room for, if it can.
             connack.clear();
             let assigned_client_id = properties.assigned_client_id;
             let properties = ConnAckProperties { assigned_client_id, ..Default::default() };
-            let written =
-                encode::connack(connack, self.version, present, reason::SUCCESS, &properties);
+            let written = encode::connack(
+                connack,
+                self.options.version,
+                present,
+                reason::SUCCESS,
+                &properties,
+            );
             debug_assert!(written.is_ok());
             if connack.len() > self.options.packet_max {
                 connack.clear();
@@ -259,8 +272,9 @@ fn keep_alive(version: Version, seconds: u16) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_millis(u64::from(seconds) * halves * 500))
 }
 
-/// Appends the CONNACK of a refusal, given as a reason code of MQTT 5.
-pub(super) fn refuse(version: Version, code: u8, out: &mut Vec<u8>) {
+/// Appends the CONNACK of a refusal, given as a reason code of MQTT 5; `why`: in words, too, for
+/// those who know them.
+pub(super) fn refuse(version: Version, code: u8, why: Option<&str>, out: &mut Vec<u8>) {
     let code = match version {
         Version::V5 => code,
         Version::V31 | Version::V311 => match code {
@@ -276,13 +290,30 @@ pub(super) fn refuse(version: Version, code: u8, out: &mut Vec<u8>) {
             _ => reason::v3::NOT_AUTHORIZED,
         },
     };
-    let written = encode::connack(out, version, false, code, &ConnAckProperties::default());
+    let properties = ConnAckProperties { reason_string: why, ..Default::default() };
+    let written = encode::connack(out, version, false, code, &properties);
     debug_assert!(written.is_ok());
 }
 
-/// Appends the CONNACK of a server that has no room.
-pub(super) fn refuse_full(version: Version, out: &mut Vec<u8>) {
-    refuse(version, reason::SERVER_BUSY, out);
+/// Appends the CONNACK of a server that has no room for another connection of the peer's address.
+pub(super) fn refuse_full(packet: &Connect<'_>, out: &mut Vec<u8>) {
+    let options = &packet.properties;
+    let why = address_full().message;
+    let is_told = options.request_problem_info.unwrap_or(true)
+        && options.packet_size_max.is_none_or(|max| max.get() as usize > why.len() + 16);
+    refuse(packet.version, reason::SERVER_BUSY, is_told.then_some(&*why), out);
+}
+
+/// Which limit a login has reached, and whose; none if it failed for something else.
+fn limit_reached(error: &LoginError) -> Option<Cow<'static, str>> {
+    match error {
+        LoginError::TooMany(_)
+        | LoginError::Full(_)
+        | LoginError::NoPlace(_)
+        | LoginError::NoThing(_)
+        | LoginError::Refused(Refusal::Busy) => Some(login_failure(error).message),
+        LoginError::Refused(_) | LoginError::Store(_) | LoginError::Random(_) => None,
+    }
 }
 
 /// The reason code of MQTT 5 for a failed login.

@@ -19,8 +19,8 @@ use rules::directory::{Link, Outbox, Push, Reason, Session};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{
-    Account, App, Arrival, Cores, Credentials, Lease, LoginCause, LoginError, Payer, Place,
-    login_failure,
+    Account, App, Arrival, Cores, Credentials, Lease, LoginCause, LoginError, NoPlace, Payer,
+    Place, login_failure,
 };
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
@@ -153,8 +153,8 @@ impl Client {
                 self.end_line(out);
                 self.refused()?;
             }
-            Err(Refusal::Full) => {
-                write_failure(&exchange::server_full(), out);
+            Err(Refusal::Full(full)) => {
+                write_failure(&full.into(), out);
                 return Err(Reason::ProtocolError);
             }
         }
@@ -256,7 +256,7 @@ impl Client {
             TcpAuth::Session(session) => {
                 if self.place.is_none() {
                     let hosted = self.app.host(&self.caller.conn, &session, &self.outbox);
-                    self.place = hosted.map_err(|_| Refusal::Full)?;
+                    self.place = hosted.map_err(Refusal::Full)?;
                 }
                 self.caller.session = Some(session);
                 head = br#""auth":{"success":true}"#;
@@ -315,8 +315,8 @@ impl Client {
                 self.place = self.place.take().or(place);
                 session
             }
-            Err(LoginError::NoPlace(_)) => {
-                self.fail(&exchange::server_full(), now, out);
+            Err(LoginError::NoPlace(full)) => {
+                self.fail(&full.into(), now, out);
                 return Err(Reason::ProtocolError);
             }
             Err(error) => {
@@ -358,7 +358,7 @@ impl Client {
 enum Refusal {
     Failure(Failure),
     /// There is no place for the connection.
-    Full,
+    Full(NoPlace),
     Login(Credentials, bool),
 }
 
@@ -400,7 +400,7 @@ impl Peer for Client {
     ) -> Result<usize, Reason> {
         if self.full {
             self.app.note_bad_login("", self.caller.conn.into(), LoginCause::Full, now);
-            self.fail(&exchange::server_full(), now, out);
+            self.fail(&exchange::address_full(), now, out);
             return Err(Reason::ProtocolError);
         }
         let mut used = 0;

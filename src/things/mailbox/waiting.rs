@@ -71,6 +71,11 @@ impl Waiting {
         self.mails.len()
     }
 
+    /// How many a thing has.
+    pub(super) fn count(&self, thing: ThingId) -> usize {
+        self.boxes.get(&thing).map_or(0, |mailbox| mailbox.all.len())
+    }
+
     /// Whether a thing, which may have `max`, takes one more of a sender. The last eighth is for
     /// those who have less than an equal part: who sends without end leaves room for others.
     ///

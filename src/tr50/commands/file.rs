@@ -339,6 +339,13 @@ fn too_many(error: TicketError) -> Failure {
     tracing::info!(%error, "a file id was refused");
     match error {
         TicketError::OverShare(over) => over.into(),
-        _ => Failure::new(Code::BUSY, "Too many transfers of files are waiting; try again later."),
+        _ => {
+            let most = limits::FILE_TICKETS_OF_ONE_MAX;
+            let sentence = format!(
+                "Too many transfers of files are waiting: you have {most} tickets for files \
+                 (file_tickets), as many as one login may; try again later."
+            );
+            Failure::new(Code::BUSY, sentence)
+        }
     }
 }

@@ -128,7 +128,9 @@ impl LoggedIn {
         };
         server.app.metrics.publish_refused(qos, why);
         match failure.code {
-            Code::LIMIT_REACHED => AckReason::quota(&failure.message),
+            Code::LIMIT_REACHED | Code::RATE_LIMITED | Code::BUSY => {
+                AckReason::quota(&failure.message)
+            }
             _ => code.into(),
         }
     }
