@@ -385,7 +385,9 @@ async fn a_request_is_a_command_of_its_session() {
         }
     }
     let refused = refused.expect("more than five in a second");
-    assert_eq!(refused.failure(429), "Too many requests in this second; try again in the next.");
+    let sentence = "Too many requests in this second; try again in the next. The session sent more \
+                    than 5 commands in a second (limits.commands_per_s).";
+    assert_eq!(refused.failure(429), sentence);
     assert_eq!(refused.header("retry-after").expect("a header"), "1");
     assert!(served >= 5, "{served}");
     eventually("the count grows", async || count(&mut mower).await == before + served).await;

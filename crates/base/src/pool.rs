@@ -208,7 +208,7 @@ pools! {
     };
     Connections: PoolInfo {
         name: "connections",
-        unit: "connections of those who have logged in",
+        unit: "connections",
         max: Max::Key("limits.connections", 100_000),
         reason: "Each is a file descriptor and some kilobytes of memory.",
         makes_way: MakesWay::Holder(

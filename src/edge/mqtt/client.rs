@@ -218,7 +218,7 @@ impl Client {
                 if self.full {
                     let cause = LoginCause::Full;
                     self.server.note_unread(&self.info, said, packet.version, cause);
-                    connect::refuse_full(&packet, out);
+                    connect::refuse_full(packet.version, out);
                     return Err(Closing::refused());
                 }
                 match Login::read(&packet, &self.server, self.info, &self.outbox) {

@@ -16,10 +16,9 @@ use super::MqttServer;
 use super::client::Done;
 use super::logged_in::{ConnectOptions, LoggedIn};
 use super::will::Will;
-use crate::app::{Arrival, Credentials, LoginCause, LoginError, login_failure};
+use crate::app::{Arrival, Credentials, LoginCause, LoginError};
 use crate::broker::Owner;
 use crate::random::random;
-use crate::tr50::exchange::address_full;
 
 const SECONDS_A_DAY: u32 = 86_400;
 
@@ -296,12 +295,8 @@ pub(super) fn refuse(version: Version, code: u8, why: Option<&str>, out: &mut Ve
 }
 
 /// Appends the CONNACK of a server that has no room for another connection of the peer's address.
-pub(super) fn refuse_full(packet: &Connect<'_>, out: &mut Vec<u8>) {
-    let options = &packet.properties;
-    let why = address_full().message;
-    let is_told = options.request_problem_info.unwrap_or(true)
-        && options.packet_size_max.is_none_or(|max| max.get() as usize > why.len() + 16);
-    refuse(packet.version, reason::SERVER_BUSY, is_told.then_some(&*why), out);
+pub(super) fn refuse_full(version: Version, out: &mut Vec<u8>) {
+    refuse(version, reason::SERVER_BUSY, None, out);
 }
 
 /// Which limit a login has reached, and whose; none if it failed for something else.
@@ -311,7 +306,7 @@ fn limit_reached(error: &LoginError) -> Option<Cow<'static, str>> {
         | LoginError::Full(_)
         | LoginError::NoPlace(_)
         | LoginError::NoThing(_)
-        | LoginError::Refused(Refusal::Busy) => Some(login_failure(error).message),
+        | LoginError::Refused(Refusal::Busy) => Some(error.to_string().into()),
         LoginError::Refused(_) | LoginError::Store(_) | LoginError::Random(_) => None,
     }
 }
