@@ -23,7 +23,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, Counted, Form, Lease, LoginCause, OpenError, Payer, SharedAccount, Shown};
+use crate::app::{
+    App, Counted, Form, Lease, LoginCause, OpenError, Payer, SharedAccount, Shown, address_full,
+};
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
@@ -648,7 +650,7 @@ impl Web {
 impl HttpService for Web {
     async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
         if self.full {
-            return self.refused(exchange::address_full(), info).to_json();
+            return self.refused(address_full(), info).to_json();
         }
         let app = &self.shared.app;
         let reply = exchange::over_http(app, &body, session, info, app.clock.now()).await;
@@ -663,7 +665,7 @@ impl HttpService for Web {
         info: ConnInfo,
     ) -> Vec<u8> {
         if self.full {
-            return self.refused(exchange::address_full(), info).to_json();
+            return self.refused(address_full(), info).to_json();
         }
         let app = &self.shared.app;
         let now = app.clock.now();
@@ -674,7 +676,7 @@ impl HttpService for Web {
     async fn form_login(&self, fields: Fields, info: ConnInfo) -> Result<String, Failure> {
         if self.full {
             self.shared.app.note_bad_login("", info.into(), LoginCause::Full, self.now());
-            return Err(self.refused(exchange::address_full(), info));
+            return Err(self.refused(address_full(), info));
         }
         let app = &self.shared.app;
         exchange::form_login(app, &fields, info, app.clock.now()).await

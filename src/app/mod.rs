@@ -71,7 +71,7 @@ pub use connections::{Connections, Counted, NoPlace, Place};
 pub use cores::{Cores, Turn};
 pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
-pub use login::{Arrival, Credentials, LoginError, login_failure};
+pub use login::{Arrival, Credentials, LoginError, address_full, login_failure};
 pub use login_rates::TooManyLogins;
 pub use long_answers::{LongAnswerPlace, LongAnswers};
 pub use memory::{Account, Memory, Payer, SharedAccount};

@@ -44,7 +44,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// As [`App::take_place`].
+    /// As `App::take_place`.
     pub fn host(
         &self,
         conn: &ConnInfo,
@@ -62,7 +62,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// As [`App::take_place`].
+    /// As `App::take_place`.
     pub fn count_asker(&self, conn: &ConnInfo, home: Home, name: &str) -> Result<(), NoPlace> {
         let asked = (conn.connection, home);
         let counted = self.connections.ask(asked, |home, lost| self.idlest(home, lost));
@@ -79,7 +79,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// As [`App::take_place`].
+    /// As `App::take_place`.
     pub fn count_session(&self, conn: &ConnInfo, session: &Session) -> Result<(), NoPlace> {
         self.count_asker(conn, Self::home_of(session.who()), session.who().name())
     }

@@ -261,13 +261,6 @@ pub fn too_many_pending() -> Failure {
     Failure::new(Code::BUSY, "Too many requests wait for their replies.")
 }
 
-/// The failure of any request of a peer whose address has as many connections as it may.
-pub fn address_full() -> Failure {
-    let sentence = "The server is full for your address: limits.connections_per_address, or nine \
-                    tenths of limits.connections, is reached; try again.";
-    Failure::new(Code::BUSY, sentence)
-}
-
 /// The failure of a request of more than `max` bytes.
 pub fn too_large(max: usize) -> Failure {
     Failure::new(Code::TOO_LARGE, format!("The request is larger than {max} bytes."))

@@ -34,9 +34,8 @@ use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 use utoipa::openapi::HttpMethod;
 
-use crate::app::App;
+use crate::app::{App, address_full};
 use crate::random::random;
-use crate::tr50::exchange::address_full;
 
 pub mod caller;
 pub mod cursor;

@@ -15,9 +15,8 @@ use serde_json::value::RawValue;
 
 use crate::app::{
     App, Deed, Effects, Goodbyes, LoginError, LongAnswerPlace, SessionChange, TooManyLogins,
-    login_failure,
+    address_full, login_failure,
 };
-use crate::tr50::exchange::address_full;
 
 mod admins;
 mod auth;

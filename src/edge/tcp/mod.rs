@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{
     Account, App, Arrival, Cores, Credentials, Lease, LoginCause, LoginError, NoPlace, Payer,
-    Place, login_failure,
+    Place, address_full, login_failure,
 };
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
@@ -400,7 +400,7 @@ impl Peer for Client {
     ) -> Result<usize, Reason> {
         if self.full {
             self.app.note_bad_login("", self.caller.conn.into(), LoginCause::Full, now);
-            self.fail(&exchange::address_full(), now, out);
+            self.fail(&address_full(), now, out);
             return Err(Reason::ProtocolError);
         }
         let mut used = 0;

@@ -20,7 +20,7 @@ const DONE: Duration = Duration::from_secs(20);
 
 /// Two servers that get the same streams: one as a whole, the other in pieces. The first byte chooses
 /// the version of a login that goes before, or none (3), and whether replies are awaited between the
-/// pieces (4); then [`cut`].
+/// pieces (4); then `cut`.
 pub struct MqttStream {
     servers: [Setup; 2],
     inputs: usize,

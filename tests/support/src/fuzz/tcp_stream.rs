@@ -24,7 +24,7 @@ const LOGIN: &[u8] = concat!(
 const WAITING: [&[u8]; 2] = [b"method", b"mailbox"];
 
 /// Two servers that get the same streams: one as a whole, the other in pieces. The first byte says
-/// whether a login goes before; then [`cut`].
+/// whether a login goes before; then `cut`.
 pub struct TcpStreams {
     servers: [Setup; 2],
     inputs: usize,
