@@ -243,8 +243,7 @@ impl<'a> ObjectWriter<'a> {
     pub fn hex<const BYTES: usize>(&mut self, key: Key, value: &[u8; BYTES]) {
         let out = self.name(key);
         out.push(b'"');
-        out.reserve(2 * BYTES);
-        value.iter().for_each(|byte| out.extend_from_slice(&HEX_PAIRS[usize::from(*byte)]));
+        out.extend_from_slice(value.map(|byte| HEX_PAIRS[usize::from(byte)]).as_flattened());
         out.push(b'"');
     }
 
