@@ -478,11 +478,11 @@ mod tests {
         let now = Timestamp::from_millis(1_628_604_970_976);
         let contents = make(&store, &blobs, &copy, now, &AtomicBool::new(false)).expect("made");
         assert_eq!((contents.rows, contents.files), (1001, 0));
-        store.drop_month(Month(600)).expect("dropped");
+        store.drop_month(Table::Telemetry(Month(600))).expect("dropped");
         drop(store);
         assert_eq!(restore(&copy, &back).expect("restored"), contents);
         let store = DiskStore::open(&back).expect("a store");
-        assert_eq!(store.months(), [Month(600)]);
+        assert_eq!(store.months(), [Table::Telemetry(Month(600))]);
         let points = store.moment().expect("open").rows(Table::Telemetry(Month(600))).count();
         assert_eq!(points, 500);
     }

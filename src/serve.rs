@@ -814,7 +814,10 @@ async fn housekeeping(shared: Arc<Shared>) {
             if expire {
                 expire_events_at = now.plus_seconds(EXPIRE_EVERY_S);
             }
-            keeping = Some(tokio::spawn(async move { app.keep_events(expire, now).await }));
+            keeping = Some(tokio::spawn(async move {
+                app.keep_events(expire, now).await;
+                app.keep_connections(expire, now).await;
+            }));
         }
         if tick % PRUNE_EVERY == 0 && pruning.as_ref().is_none_or(JoinHandle::is_finished) {
             let app = shared.app.clone();

@@ -203,6 +203,7 @@ impl App {
         self.log_sessions(events);
         self.return_mail(events);
         self.publish_presence(events);
+        self.count_usage(events);
         let mut unsaved = self.journal.lock();
         let recorded = self.submit_events(events, &unsaved.begun, acts);
         let recorded = match recorded {
@@ -237,13 +238,19 @@ impl App {
         unsaved: &HashSet<SessionRef>,
         acts: Vec<NewEvent>,
     ) -> Result<Receipt, StoreError> {
-        let mut batch = journal::batch_of(events, unsaved)?;
+        let mut batch = journal::batch_of(events, unsaved, &self.connection_history)?;
         self.keep_seen(&mut batch, events, unsaved)?;
-        if acts.is_empty() {
-            return self.tables.submit(batch);
+        let submitted = if acts.is_empty() {
+            self.tables.submit(batch)
+        } else {
+            let numbered = self.events.add(&mut batch, acts);
+            numbered.settle(self.tables.submit(batch))
+        };
+        if submitted.is_ok() {
+            let has_row = |session: &Session| !unsaved.contains(&session.reference());
+            self.connection_history.count(events, has_row);
         }
-        let numbered = self.events.add(&mut batch, acts);
-        numbered.settle(self.tables.submit(batch))
+        submitted
     }
 
     /// Remembers what the store has not of these events: with `refused` the beginnings, if it holds
@@ -255,7 +262,7 @@ impl App {
                     unsaved.begun.insert(session.reference());
                     self.note_stale(session);
                 }
-                Event::Switched(session) | Event::Redefined(session) if refused.is_some() => {
+                Event::Switched(session, _) | Event::Redefined(session) if refused.is_some() => {
                     self.note_stale(session);
                 }
                 Event::Ended(session, _) | Event::Revoked(session) => {
@@ -368,7 +375,7 @@ impl App {
                 Event::Ended(session, reason) => {
                     self.metrics.session_ended(session.kind().as_str(), reason.as_str());
                 }
-                Event::Switched(_)
+                Event::Switched(..)
                 | Event::RightsChanged(_)
                 | Event::Redefined(_)
                 | Event::Revoked(_)

@@ -79,6 +79,34 @@ impl App {
         }
     }
 
+    /// Stores figures and counts of the connection history, and removes what of it is too much or,
+    /// with `expire`, too old. It reads the disk, so it runs offload.
+    pub async fn keep_connections(self: &Arc<Self>, expire: bool, now: Timestamp) {
+        self.keep_figures(now);
+        let mut expires = expire.then(|| self.clock.settled(now));
+        for _ in 0..limits::EVENTS_TRIMMED_STEPS {
+            let (app, settled) = (self.clone(), expires.take());
+            let step = move || {
+                if let Some(settled) = settled {
+                    let months = app.connection_history.expire(settled)?;
+                    if months > 0 {
+                        tracing::info!(months, "connection history that is too old was dropped");
+                    }
+                }
+                app.connection_history.keep(|org| app.identity().org(org).is_some())
+            };
+            // What was removed must not be found again: the next step comes behind the commit.
+            let removed = match self.offload(Worker::Server, step).await {
+                Ok(Ok(Some(removed))) => removed.await,
+                Ok(Err(error)) => Err(error),
+                Ok(Ok(None)) | Err(_) => return,
+            };
+            if let Err(error) = removed {
+                return store::report(&error, "the connection history was not kept in order");
+            }
+        }
+    }
+
     /// Ends the mails whose time is over, in steps between which other work gets its turn.
     ///
     /// # Errors

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 
 use base::{OrgId, SessionRef, ThingId, Timestamp};
-use data_encoding::HEXLOWER;
 use rules::directory::record::{Principals, SessionRecord};
 use rules::directory::{DirectoryWriter, End, Event, Events, Lifetime, Reason, Session, Who};
 use rules::identity::Identity;
-use store::{Batch, Row, Store, StoreError, Table};
+use store::{Batch, Row, Store, StoreError, Table, rows};
 
+use super::connection_history::{self, ConnectionHistory};
 use crate::things::registry::{Seen, Things};
 
 /// Rows read at once when the server starts.
@@ -39,12 +39,19 @@ pub(super) struct Unsaved {
 pub(super) fn batch_of(
     events: &[Event],
     unsaved: &HashSet<SessionRef>,
+    connections: &ConnectionHistory,
 ) -> Result<Batch, StoreError> {
     let mut batch = Batch::default();
     for event in events {
         match event {
-            Event::Started(session) | Event::Switched(session) | Event::Redefined(session) => {
+            Event::Started(session) | Event::Redefined(session) => {
                 put_live(&mut batch, session)?;
+            }
+            Event::Switched(session, left) => {
+                put_live(&mut batch, session)?;
+                if let Some(left) = left {
+                    connections.put_left(&mut batch, session, *left)?;
+                }
             }
             // A record says who and where; rights follow from that.
             Event::RightsChanged(_) => {}
@@ -53,7 +60,7 @@ pub(super) fn batch_of(
             // Of an end whose event came before, the record may be lost.
             Event::Ended(session, _) | Event::Revoked(session) => {
                 batch.delete(Table::Sessions, *session.reference().as_bytes());
-                put_ended(&mut batch, session)?;
+                put_ended(&mut batch, session, connections)?;
             }
             Event::Forgotten(session) => {
                 if let Some(end) = session.end() {
@@ -77,11 +84,31 @@ pub(super) fn put_live(batch: &mut Batch, session: &Session) -> Result<(), Store
     Ok(())
 }
 
-fn put_ended(batch: &mut Batch, session: &Session) -> Result<(), StoreError> {
+/// Adds an ended session to a batch: its record is in the connection history, if there is one, and
+/// the key of that row is what the memory of ended sessions needs.
+fn put_ended(
+    batch: &mut Batch,
+    session: &Session,
+    connections: &ConnectionHistory,
+) -> Result<(), StoreError> {
     if let Some(end) = session.end() {
-        batch.put(Table::History, history_key(session, end), record(session)?);
+        let value = match connections.is_kept() {
+            true => connections.put(batch, session)?,
+            false => record(session)?,
+        };
+        batch.put(Table::History, history_key(session, end), value);
     }
     Ok(())
+}
+
+/// The record of an ended session: the row of an older program, and of a server without connection
+/// history, has it. None: the connection history has it no more.
+fn ended_record(store: &dyn Store, (key, value): &Row) -> Result<Option<Vec<u8>>, StoreError> {
+    if value.first() == Some(&b'{') {
+        return Ok(Some(value.clone()));
+    }
+    let end = key.first_chunk().map_or(0, |end| i64::from_be_bytes(*end));
+    store.read(connection_history::table(Timestamp::from_millis(end)), value)
 }
 
 fn history_key(session: &Session, end: End) -> Vec<u8> {
@@ -99,8 +126,8 @@ fn record(session: &Session) -> Result<Vec<u8>, StoreError> {
 }
 
 /// Fills a new directory from the store: sessions over HTTP live on if their time is not over,
-/// those that were bound to a connection have ended with the server's stop. Returns how many live
-/// on, and where those were that ended so.
+/// those that were bound to a connection have ended with the server's stop, when it or they gave the
+/// last sign of life. Returns how many live on, and where those were that ended so.
 ///
 /// # Errors
 ///
@@ -110,31 +137,38 @@ pub(super) fn recover(
     identity: &Identity,
     things: &Things,
     directory: &DirectoryWriter,
-    now: Timestamp,
+    connections: &ConnectionHistory,
+    (stopped_at, now): (Timestamp, Timestamp),
 ) -> Result<(usize, Vec<OrgId>), StoreError> {
     let mut surplus = Events::default();
     let mut principals = Principals::new(identity);
     let all = (Bound::Unbounded, Bound::Unbounded);
-    scan(store, Table::History, all, |key, record| {
-        match record.restore(&mut principals) {
+    scan(store, Table::History, all, |row| {
+        let record = ended_record(store, row)?;
+        let record = record
+            .map(|record| rows::decode::<SessionRecord>(Table::History, &row.0, &record))
+            .transpose()?;
+        match record.and_then(|record| record.restore(&mut principals)) {
             Some(session) => surplus.append(directory.restore_ended(session)),
-            None => store.commit(&[delete(Table::History, key)])?,
+            None => store.commit(&[delete(Table::History, &row.0)])?,
         }
         Ok(())
     })?;
-    store.commit(&[batch_of(&surplus, &HashSet::new())?])?;
+    store.commit(&[batch_of(&surplus, &HashSet::new(), connections)?])?;
     let Stored { live, ended } = read_all(store, identity, now)?;
     let count = live.len();
     directory.restore_live(live);
     let (mut ends, mut stopped) = (Ends::default(), Vec::new());
     for (mut session, reason) in ended {
+        let mut at = now;
         if reason == Reason::ServerStopped {
             stopped.push(session.org_id());
+            at = stopped_at.max(session.last_active()).min(now);
         }
-        session.end_unseen(End { reason, at: now });
-        ends.add(&session)?;
+        session.end_unseen(End { reason, at });
+        ends.add(&session, connections)?;
         let surplus = directory.restore_ended(session);
-        ends.batch.0.extend(batch_of(&surplus, &HashSet::new())?.0);
+        ends.batch.0.extend(batch_of(&surplus, &HashSet::new(), connections)?.0);
         if ends.batch.0.len() >= GROUP_CHANGES {
             ends.store(store, things)?;
         }
@@ -188,7 +222,8 @@ fn read_part(
     now: Timestamp,
 ) -> Result<Stored, StoreError> {
     let (mut found, mut principals) = (Stored::default(), Principals::new(identity));
-    scan(store, Table::Sessions, range, |key, record| {
+    scan(store, Table::Sessions, range, |(key, value)| {
+        let record: SessionRecord = rows::decode(Table::Sessions, key, value)?;
         let Some(session) = record.restore(&mut principals) else {
             return store.commit(&[delete(Table::Sessions, key)]);
         };
@@ -213,9 +248,14 @@ struct Ends {
 }
 
 impl Ends {
-    fn add(&mut self, session: &Session) -> Result<(), StoreError> {
+    fn add(
+        &mut self,
+        session: &Session,
+        connections: &ConnectionHistory,
+    ) -> Result<(), StoreError> {
         self.batch.delete(Table::Sessions, *session.reference().as_bytes());
-        put_ended(&mut self.batch, session)?;
+        put_ended(&mut self.batch, session, connections)?;
+        connections.count_ended(session);
         if let Who::Application { application, thing_id, .. } = session.who() {
             let seen = Seen::of(session);
             let entry = self.seen.entry((application.org, *thing_id)).or_insert(seen);
@@ -242,21 +282,14 @@ fn scan(
     store: &dyn Store,
     table: Table,
     (from, to): (Bound<&[u8]>, Bound<&[u8]>),
-    mut visit: impl FnMut(&[u8], SessionRecord) -> Result<(), StoreError>,
+    mut visit: impl FnMut(&Row) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut last_read: Option<Vec<u8>> = None;
     loop {
         let start = last_read.as_deref().map_or(from, Bound::Excluded);
-        let rows: Vec<Row> = store.scan(table, start, to, SCAN_ROWS)?;
-        let Some((last, _)) = rows.last() else { return Ok(()) };
+        let page: Vec<Row> = store.scan(table, start, to, SCAN_ROWS)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
         last_read = Some(last.clone());
-        for (key, value) in &rows {
-            let record = serde_json::from_slice(value).map_err(|source| StoreError::Record {
-                table: table.name(),
-                key: HEXLOWER.encode(key),
-                source,
-            })?;
-            visit(key, record)?;
-        }
+        page.iter().try_for_each(&mut visit)?;
     }
 }

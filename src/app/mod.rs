@@ -32,6 +32,7 @@ mod access;
 mod apply;
 mod audit;
 mod certificates;
+mod connection_history;
 mod connections;
 mod cores;
 mod delivery;
@@ -67,6 +68,7 @@ pub use crate::broker::KeptState;
 pub use crate::events::LoginCause;
 pub use audit::Deed;
 pub use certificates::{Certificates, ClientNames, Shown};
+pub use connection_history::{AsOf, Series, Then, Unit, UsageQuery};
 pub use connections::{Connections, Counted, NoPlace, Place};
 pub use cores::{Cores, Turn};
 pub use delivery::notice_to;
@@ -86,6 +88,7 @@ pub use crate::metrics::{FIGURES, Form, Second, Timer};
 pub use unauthenticated::{CutOff, Lease, Unauthenticated};
 pub use watched::{Watch, Watched, Watching};
 
+use connection_history::ConnectionHistory;
 use passwords::Passwords;
 use shared_looks::{Asked, Found, SharedLooks};
 
@@ -131,6 +134,8 @@ pub struct App {
     record_space: record_space::RecordSpace,
     /// Who is connected.
     sessions: DirectoryWriter,
+    /// Who was.
+    connection_history: ConnectionHistory,
     tables: Tables,
     /// What happened.
     events: Events,
@@ -196,10 +201,12 @@ impl App {
         let events = self.events.write_refusals(self.clock.shown(self.clock.now())).map(drop);
         let events = events.and_then(|()| self.events.store_sums());
         self.events.flush_log();
+        self.keep_figures(self.clock.now());
+        let connections = self.connection_history.store_counts();
         self.store_time();
         let closed = self.tables.writer().stop().await;
         let all = closed.is_ok();
-        for result in [stored, events, closed] {
+        for result in [stored, events, connections, closed] {
             if let Err(error) = result {
                 store::report(&error, "the last changes were not stored");
             }

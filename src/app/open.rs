@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use base::pool::Pools;
-use base::{Clock, TimeSource, Timestamp, chain, limits};
+use base::{Clock, LastTime, TimeSource, Timestamp, chain, limits};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rules::directory::{DirectoryConfig, DirectoryWriter, Who};
@@ -14,6 +14,7 @@ use rules::identity::IdentityWriter;
 use store::{Durability, Store, StoreError, Tables};
 use tokio::runtime::Handle;
 
+use super::connection_history::ConnectionHistory;
 use super::connections::Connections;
 use super::cores::Cores;
 use super::login_rates::LoginRates;
@@ -75,6 +76,7 @@ impl App {
         let mut loading = Loading::begin();
         let tables = Tables::new(store, config.server.durability);
         let store = tables.store();
+        let stopped_at = housekeeping::last_time(store)?.map(LastTime::now);
         let clock = start_clock(store, clock)?;
         let now = clock.now();
         let bootstrap = config.server.bootstrap.as_deref();
@@ -124,6 +126,9 @@ impl App {
         };
         let events = Events::open(tables.clone(), events, &pools)?;
         loading.done("events");
+        let kept =
+            (config.sessions.connection_history_days, config.sessions.connection_history_max);
+        let connection_history = ConnectionHistory::open(tables.clone(), kept, &pools, now)?;
         let memory_bytes = config.limits.memory_bytes;
         let connections_max = config.limits.connections;
         let app = Self {
@@ -154,6 +159,7 @@ impl App {
             records,
             record_space,
             sessions,
+            connection_history,
             tables,
             events,
             passwords: Passwords::new(cores / 2, &pools),
@@ -171,19 +177,25 @@ impl App {
             pools,
             pace: Arc::new(Pace::new(cores)),
         };
-        app.recover(now, &mut loading)?;
+        app.recover((stopped_at.unwrap_or(now), now), &mut loading)?;
         loading.log();
         Ok(app)
     }
 
-    fn recover(&self, now: Timestamp, loading: &mut Loading) -> Result<(), OpenError> {
+    fn recover(
+        &self,
+        (stopped_at, now): (Timestamp, Timestamp),
+        loading: &mut Loading,
+    ) -> Result<(), OpenError> {
         let (live, stopped) = journal::recover(
             self.tables.store(),
             &self.records,
             &self.things,
             &self.sessions,
-            now,
+            &self.connection_history,
+            (stopped_at, now),
         )?;
+        self.recover_usage(now)?;
         for session in self.sessions.all() {
             self.metrics.session_started(session.kind().as_str());
             if let Who::User(user) = session.who() {

@@ -28,7 +28,7 @@ impl App {
             let (session, came) = match event {
                 Event::Started(session) => (session, true),
                 Event::Ended(session, _) => (session, false),
-                Event::Switched(_)
+                Event::Switched(..)
                 | Event::RightsChanged(_)
                 | Event::Redefined(_)
                 | Event::Revoked(_)

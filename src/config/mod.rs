@@ -41,6 +41,9 @@ const MEMORY_BYTES_MIN: u64 = 1024 * 1024;
 /// worked on, and so is its answer.
 const MEMORY_FRAMES_MIN: u64 = 4;
 
+/// Ten years, as telemetry can be kept: what is older than that has no months of its own.
+const CONNECTION_HISTORY_DAYS_MAX: u32 = 3660;
+
 /// The least room for events: some dozens of them.
 const EVENTS_BYTES_MIN: u64 = 16_384;
 
@@ -174,6 +177,10 @@ sections! {
         history_max: usize = 100_000,
         /// Seconds for which an ended session is kept.
         history_age_s: u64 = 604_800,
+        /// Days for which the connection history is kept, on disk; 0 keeps none.
+        connection_history_days: u32 = 90,
+        /// Ended sessions in it.
+        connection_history_max: u64 = 2_000_000,
     }
     /// `[telemetry]`: what things have measured.
     telemetry: Telemetry {
@@ -608,6 +615,14 @@ impl Config {
             (
                 (1..=LIST_LIMIT_MAX).contains(&sessions.list_limit),
                 "sessions.list_limit must be 1 to 10000",
+            ),
+            (
+                sessions.connection_history_days <= CONNECTION_HISTORY_DAYS_MAX,
+                "sessions.connection_history_days must be 0 to 3660",
+            ),
+            (
+                sessions.connection_history_max > 0,
+                "sessions.connection_history_max must be at least 1",
             ),
             (
                 (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame),

@@ -46,6 +46,13 @@ async fn check(archive: &Path) {
     assert_eq!(role["name"], "Reader");
     let def = find("thing_def.find", r#"{"key":"mower"}"#).await;
     assert_eq!(def["name"], "Mower");
+    let past = find("session.list", r#"{"asOf":"2020-01-01T00:00:00Z"}"#).await;
+    assert_eq!((&past["count"], &past["truncated"]), (&json!(0), &json!(true)));
+    let usage = find("usage.thing.history", r#"{"last":1}"#).await;
+    assert_eq!(
+        (&usage["connected"], &usage["ts"].as_array().map(Vec::len)),
+        (&json!([0]), &Some(1))
+    );
     let log = find("log.list", r#"{"thingKey":"mower-1"}"#).await;
     assert!(log.to_string().contains("hello"), "{log}");
     if !archive.ends_with("schema-2.tar.gz") {

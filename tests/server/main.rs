@@ -14,6 +14,7 @@ mod cognite;
 mod cognite_sdk;
 mod command_line;
 mod commands;
+mod connection_history;
 mod connection_shares;
 mod cors;
 mod crash;

@@ -159,6 +159,11 @@ impl LastTime {
         if undone { 0 } else { ahead_ms }
     }
 
+    /// The server's time.
+    pub const fn now(self) -> Timestamp {
+        Timestamp::from_millis(self.now_ms)
+    }
+
     /// The form in the store.
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];

@@ -696,6 +696,22 @@ pub const EVENTS_TRIMMED_STEP: usize = 1000;
 /// would not be behind.
 pub const EVENTS_TRIMMED_STEPS: usize = 16;
 
+/// Rows of the connection history that are removed in one step.
+pub const CONNECTIONS_TRIMMED_STEP: usize = 1000;
+
+/// Hours that are written at once when nobody has counted for long: the process stood still.
+pub const USAGE_HOURS_FILLED_MAX: u32 = 48;
+
+/// Things that were connected today and are not any more, of which that is known: some thirty
+/// megabytes. Of more, those that come again count again.
+pub const USAGE_THINGS_MAX: usize = 1_000_000;
+
+/// Hours or days in one reply.
+pub const USAGE_POINTS_MAX: usize = 2_500;
+
+/// Figures that one reply is made of: a second of work on a thread of its own.
+pub const USAGE_FIGURES_MAX: usize = 1_000_000;
+
 /// Events that one request looks at: a tenth of a second of work on a thread of its own. Then it
 /// says where to go on.
 pub const EVENTS_LOOKED_AT_MAX: usize = 20_000;

@@ -141,6 +141,15 @@ pools! {
         makes_way: MakesWay::Holder("the oldest ended session"),
         refused: "Nothing: older ones are forgotten.",
     };
+    ConnectionHistory: PoolInfo {
+        name: "connection_history",
+        unit: "sessions in the connection history",
+        max: Max::Key("sessions.connection_history_max", 2_000_000),
+        reason: "Ended sessions are on the disk for months, some 400 bytes each before compression. They \
+                 are counted by organisation: of one's principals none has a share of its own.",
+        makes_way: MakesWay::Holder("the sessions that ended first, of the organisation with most"),
+        refused: "Nothing: older ones are removed, and `session.list` with `asOf` says `truncated` then.",
+    };
     MqttSessions: PoolInfo {
         name: "mqtt_sessions",
         unit: "MQTT sessions with subscriptions",

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::{Batch, Condition, Month, Room, Row, Store, StoreError, Table};
+use super::{Batch, Condition, Room, Row, Store, StoreError, Table};
 use engine::Engine;
 use journals::Journals;
 use keeper::{Keeper, Reserve};
@@ -54,8 +54,8 @@ struct Inner {
     dir: PathBuf,
     /// None while it is being opened anew.
     engine: RwLock<Option<Arc<Engine>>>,
-    /// The months that there were when it was closed.
-    months: Mutex<Vec<Month>>,
+    /// The partitions by month that there were when it was closed.
+    months: Mutex<Vec<Table>>,
     room: Arc<Room>,
     /// What is set aside on the disk.
     reserve: Mutex<Reserve>,
@@ -300,15 +300,15 @@ impl Store for DiskStore {
         self.inner.engine()?.scan_back(table, from, to, limit)
     }
 
-    fn months(&self) -> Vec<Month> {
+    fn months(&self) -> Vec<Table> {
         match self.inner.engine() {
             Ok(engine) => engine.months(),
             Err(_) => self.inner.months.lock().clone(),
         }
     }
 
-    fn drop_month(&self, month: Month) -> Result<(), StoreError> {
-        self.inner.engine()?.drop_month(month)
+    fn drop_month(&self, partition: Table) -> Result<(), StoreError> {
+        self.inner.engine()?.drop_month(partition)
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {

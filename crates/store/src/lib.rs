@@ -41,9 +41,9 @@ const MARK_BYTES_MAX: usize = 8;
 /// tables are read as they are.
 pub const SCHEMA_VERSION: u32 = 4;
 
-/// Names in [`Store::disk_bytes`] beside those of [`Table::ALL`]: all months of telemetry, and what
-/// the engine has yet to bring into tables.
-pub const MORE_DISK_BYTES: [&str; 2] = ["telemetry", "journal"];
+/// Names in [`Store::disk_bytes`] beside those of [`Table::ALL`]: all months of telemetry, all of
+/// connections, and what the engine has yet to bring into tables.
+pub const MORE_DISK_BYTES: [&str; 3] = ["telemetry", "connections", "journal"];
 
 /// The longest key in bytes; the engine's own bound.
 pub const KEY_BYTES_MAX: usize = 65_535;
@@ -90,8 +90,12 @@ pub enum Table {
     FileEnds,
     /// Live sessions, by ref.
     Sessions,
-    /// Ended sessions: time of the end (8 bytes, big-endian milliseconds), then ref.
+    /// Ended sessions that are in memory: time of the end (8 bytes, big-endian milliseconds), then
+    /// ref. Without a value the record is in `Connections`.
     History,
+    /// The connection history of one month: sessions that ended in it, and figures of its hours and
+    /// days.
+    Connections(Month),
     /// Retained messages: organisation id (12 bytes), then the topic.
     Retained,
     /// Retained messages with an end: its time (8 bytes, big-endian milliseconds), then the key in
@@ -112,12 +116,12 @@ pub enum Table {
     EventSums,
 }
 
-/// A calendar month in UTC, counted from January 1970; the partitions of telemetry.
+/// A calendar month in UTC, counted from January 1970; the partitions of telemetry and connections.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Month(pub u16);
 
 impl Table {
-    /// All tables but the partitions of telemetry, of which there are as many as there is data.
+    /// All tables but the partitions by month, of which there are as many as there is data.
     pub const ALL: [Self; 25] = [
         Self::Meta,
         Self::Orgs,
@@ -163,6 +167,7 @@ impl Table {
             Self::Seen => "seen",
             Self::Series => "series",
             Self::Telemetry(_) => "telemetry",
+            Self::Connections(_) => "connections",
             Self::Mails => "mails",
             Self::Files => "files",
             Self::FileEnds => "file_ends",
@@ -178,12 +183,32 @@ impl Table {
         }
     }
 
+    /// The name on disk before the number of the month, of a partition by month.
+    const fn month(self) -> Option<(&'static str, Month)> {
+        match self {
+            Self::Telemetry(month) => Some(("telemetry_", month)),
+            Self::Connections(month) => Some(("connections_", month)),
+            _ => None,
+        }
+    }
+
+    /// The partition by month with this name on disk.
+    fn of_month(name: &str) -> Option<Self> {
+        const KINDS: [(&str, fn(Month) -> Table); 2] =
+            [("telemetry_", Table::Telemetry), ("connections_", Table::Connections)];
+        KINDS.iter().find_map(|(prefix, table)| {
+            let month = name.strip_prefix(prefix)?.parse().ok()?;
+            Some(table(Month(month)))
+        })
+    }
+
     /// Whether it has rows of what has ended or goes elsewhere, which come with the removal of others:
     /// the outcome of a mail, when a thing was seen last, that the telemetry of a thing is to go.
     const fn keeps_ends(self) -> bool {
         matches!(
             self,
             Self::History
+                | Self::Connections(_)
                 | Self::Seen
                 | Self::Mails
                 | Self::MqttMessages
@@ -199,6 +224,7 @@ impl Table {
         !matches!(
             self,
             Self::Telemetry(_)
+                | Self::Connections(_)
                 | Self::Sessions
                 | Self::History
                 | Self::RetainedEnds
@@ -414,11 +440,11 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Row>, StoreError>;
 
-    /// The months that have telemetry, in order.
-    fn months(&self) -> Vec<Month>;
+    /// The partitions by month that there are, in order.
+    fn months(&self) -> Vec<Table>;
 
-    /// Drops all telemetry of a month at once.
-    fn drop_month(&self, month: Month) -> Result<(), StoreError>;
+    /// Drops a partition by month with all that is in it.
+    fn drop_month(&self, partition: Table) -> Result<(), StoreError>;
 
     /// Applies several batches, each atomically; when it returns they survive the end of this
     /// process (`kill -9`).

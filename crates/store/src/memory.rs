@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{
-    Batch, Change, Month, Room, Row, Store, StoreError, Table, check_keys, is_empty_range,
-};
+use super::{Batch, Change, Room, Row, Store, StoreError, Table, check_keys, is_empty_range};
 
 /// The rows of a table.
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -64,16 +62,12 @@ impl Store for MemoryStore {
         Ok(rows.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn months(&self) -> Vec<Month> {
-        let month = |table: &Table| match table {
-            Table::Telemetry(month) => Some(*month),
-            _ => None,
-        };
-        self.tables.read().keys().filter_map(month).collect()
+    fn months(&self) -> Vec<Table> {
+        self.tables.read().keys().copied().filter(|table| table.month().is_some()).collect()
     }
 
-    fn drop_month(&self, month: Month) -> Result<(), StoreError> {
-        self.tables.write().remove(&Table::Telemetry(month));
+    fn drop_month(&self, partition: Table) -> Result<(), StoreError> {
+        self.tables.write().remove(&partition);
         Ok(())
     }
 

@@ -87,7 +87,18 @@ impl Tables {
 
     /// The months that have telemetry, in order.
     pub fn months(&self) -> Vec<Month> {
-        self.store.months()
+        let months = self.store.months().into_iter();
+        months
+            .filter_map(|table| if let Table::Telemetry(m) = table { Some(m) } else { None })
+            .collect()
+    }
+
+    /// The months of the connection history, in order.
+    pub fn connection_months(&self) -> Vec<Month> {
+        let months = self.store.months().into_iter();
+        months
+            .filter_map(|table| if let Table::Connections(m) = table { Some(m) } else { None })
+            .collect()
     }
 
     /// Submits changes, as [`Writer::submit`] says.

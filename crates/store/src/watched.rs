@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::memory::MemoryStore;
-use super::{Batch, Month, Room, Row, Store, StoreError, Table};
+use super::{Batch, Room, Row, Store, StoreError, Table};
 
 /// A step of storing at which a disk can be full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,12 +76,12 @@ impl Store for Watched {
         self.inner.scan_back(table, from, to, limit)
     }
 
-    fn months(&self) -> Vec<Month> {
+    fn months(&self) -> Vec<Table> {
         self.inner.months()
     }
 
-    fn drop_month(&self, month: Month) -> Result<(), StoreError> {
-        self.inner.drop_month(month)
+    fn drop_month(&self, partition: Table) -> Result<(), StoreError> {
+        self.inner.drop_month(partition)
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {

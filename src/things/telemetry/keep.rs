@@ -31,7 +31,7 @@ impl Telemetry {
         let oldest = now.month() - i64::from(self.retention_months);
         let mut dropped = 0;
         for month in self.months().into_iter().filter(|month| i64::from(month.0) < oldest) {
-            self.tables.store().drop_month(month)?;
+            self.tables.store().drop_month(Table::Telemetry(month))?;
             dropped += 1;
         }
         Ok(dropped)

@@ -40,6 +40,7 @@ mod target;
 pub mod thing;
 pub mod thing_attr;
 pub mod thing_def;
+pub mod usage;
 pub mod user;
 pub mod user_invite;
 pub mod user_org;
@@ -107,7 +108,7 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 27] = [
+    let families: [&'static [CommandInfo]; 28] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
@@ -132,6 +133,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         thing::COMMANDS,
         thing_attr::COMMANDS,
         thing_def::COMMANDS,
+        usage::COMMANDS,
         user::COMMANDS,
         user_invite::COMMANDS,
         user_org::COMMANDS,

@@ -4,15 +4,15 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::session::{Reason, Session};
+use super::session::{Reason, Session, Stay};
 
 /// A change of the directory.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A session started.
     Started(Arc<Session>),
-    /// A session went to another organisation.
-    Switched(Arc<Session>),
+    /// A session went to another organisation; none: to the one where it is.
+    Switched(Arc<Session>, Option<Stay>),
     /// The rights of a session changed where it is.
     RightsChanged(Arc<Session>),
     /// The thing of a session has another definition.

@@ -117,6 +117,11 @@ impl History {
         self.by_org.get(&org)
     }
 
+    /// All of them, in the order of their ends.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.ended.values().map(|ended| &ended.session)
+    }
+
     /// How many ended in an organisation.
     pub fn count(&self, org: OrgId) -> usize {
         self.by_org.get(&org).map_or(0, Roster::len)

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use crate::identity::Access;
 
+pub mod as_of;
 pub mod event;
 mod facets;
 pub mod failures;
@@ -40,7 +41,7 @@ pub use failures::Failures;
 pub use outbox::{Counters, Outbox, Push, Replied, Traffic};
 pub use session::{
     End, Kind, Lifetime, Link, OrgContext, OrgSwitch, Principal, PrincipalId, Reason, Session,
-    Start, Status, Who,
+    Start, Status, Stay, Who,
 };
 pub use window::Window;
 
@@ -233,6 +234,11 @@ impl Directory {
         self.sessions.iter().map(|entry| entry.value().clone()).collect()
     }
 
+    /// All sessions that ended lately, in the order of their ends: for the start of the server.
+    pub fn ended(&self) -> Vec<Arc<Session>> {
+        self.history.lock().all().cloned().collect()
+    }
+
     /// The live sessions that are in an organisation, oldest first.
     pub fn in_org(&self, org: OrgId) -> Vec<Arc<Session>> {
         let roster = self.by_org.get(&org).map(|roster| roster.value().clone());
@@ -409,6 +415,7 @@ impl DirectoryWriter {
         }
         let org = access.org.clone();
         let switch = OrgSwitch { org_id: org.id, org_key: org.key.clone(), ts: now };
+        let mut left = None;
         if context.access.org.id != org.id {
             self.roster(context.access.org.id).write().remove(session.order(), session);
             self.roster(org.id).write().insert(session.order(), session.clone());
@@ -416,11 +423,14 @@ impl DirectoryWriter {
             let mut shares = self.shares.lock();
             shares.give_back(context.access.org.id, principal, 1);
             shares.hold(org.id, principal, 1);
+            let (org, since) = (context.access.org.id, context.since);
+            left = Some(Stay { org, since, until: now });
+            context.since = now;
         }
         session.set_access(&mut context, access);
         context.push_switch(switch);
         drop(context);
-        Event::Switched(session.clone()).into()
+        Event::Switched(session.clone(), left).into()
     }
 
     /// Gives a session the rights that it has now in its organisation, as `access_of` says; none:

@@ -183,8 +183,34 @@ impl Filter {
         of_statuses & of_reasons & of_connections
     }
 
+    /// Whether a session passes that lived at some time and is in no index. All of those were
+    /// active: the statuses that are asked for say nothing.
+    pub fn admits(&self, session: &Session) -> bool {
+        let end = session.end();
+        let connected = session.lifetime() == Lifetime::Connection;
+        let application = || match session.who() {
+            Who::Application { application, .. } => Some(&application.name),
+            Who::User(_) => None,
+        };
+        let reasons = self.end_reasons.as_deref();
+        reasons.is_none_or(|reasons| end.is_some_and(|end| reasons.contains(&end.reason)))
+            && self.kind.is_none_or(|kind| session.kind() == kind)
+            && self.protocol.is_none_or(|protocol| session.conn().protocol == protocol)
+            && self.connected.is_none_or(|wanted| wanted == connected)
+            && self.definition.is_none_or(|id| session.with_context(|c| c.definition) == Some(id))
+            && self.app_name.as_ref().is_none_or(|name| {
+                application().is_some_and(|known| known.eq_ignore_ascii_case(name))
+            })
+            && self.matches_but_connected(session)
+    }
+
     /// Whether a session passes what its facets do not say.
     fn matches(&self, session: &Session) -> bool {
+        self.connected.is_none_or(|connected| session.is_connected() == connected)
+            && self.matches_but_connected(session)
+    }
+
+    fn matches_but_connected(&self, session: &Session) -> bool {
         let started = session.started();
         let end = session.end.get().map(|end| end.at);
         self.started_after.is_none_or(|after| started > after)
@@ -197,7 +223,6 @@ impl Filter {
                 .as_ref()
                 .is_none_or(|prefix| prefix.begins(session.conn().remote_addr))
             && self.client_id.as_ref().is_none_or(|id| session.client_id() == id)
-            && self.connected.is_none_or(|connected| session.is_connected() == connected)
             && self.matches_who(session)
     }
 

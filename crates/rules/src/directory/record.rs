@@ -11,8 +11,8 @@ use base::{
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Traffic;
-use super::session::{End, Lifetime, Link, OrgSwitch, Session, Start, Who};
-use crate::identity::model::{Application, User};
+use super::session::{End, Lifetime, Link, OrgSwitch, Session, Start, Stay, Who};
+use crate::identity::model::{Application, Org, User};
 use crate::identity::{Access, Identity};
 
 /// A session as it is stored. The secret id is not part of it.
@@ -29,6 +29,9 @@ pub struct SessionRecord {
     command_count: u64,
     org: OrgId,
     switches: Vec<OrgSwitch>,
+    /// When it came into its organisation, if that was not with its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
     end: Option<End>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     link: Option<Link>,
@@ -37,6 +40,9 @@ pub struct SessionRecord {
     /// Once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traffic: Option<Traffic>,
+    /// Once it has ended: the name of user or application, for when that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -68,17 +74,60 @@ impl SessionRecord {
             command_count: session.command_count(),
             org: context.access.org.id,
             switches: context.switches,
+            since: Some(context.since).filter(|since| *since != session.started),
             end: session.end(),
             link: Some(session.link).filter(|link| *link != Link::default()),
             definition: context.definition,
             traffic: session.end().and_then(|_| session.traffic()),
+            name: session.end().map(|_| name_of(&session.who)),
         }
+    }
+
+    /// What is to be stored of its time in an organisation that it has left.
+    pub fn of_stay(session: &Session, stay: Stay) -> Self {
+        let mut record = Self::of(session);
+        record.org = stay.org;
+        record.since = Some(stay.since).filter(|since| *since != session.started);
+        record.switches.retain(|switch| switch.ts < stay.until);
+        (record.end, record.traffic) = (None, session.traffic());
+        record.name = Some(name_of(&session.who));
+        record
+    }
+
+    /// How it ended.
+    pub const fn end(&self) -> Option<End> {
+        self.end
     }
 
     /// The session, with the rights that its principal has now; none when the principal, or its
     /// right to be in that organisation, is gone. It gets its number where it is put.
     pub fn restore(self, principals: &mut Principals<'_>) -> Option<Session> {
         let (who, access) = principals.of(&self)?;
+        Some(self.restore_as(who, access))
+    }
+
+    /// The session, as a record of what was in this organisation: its principal may be gone, and has
+    /// no rights then.
+    pub fn restore_kept(self, principals: &mut Principals<'_>, org: &Arc<Org>) -> Session {
+        let (who, access) = principals.of(&self).unwrap_or_else(|| self.of_gone(org));
+        self.restore_as(who, access)
+    }
+
+    fn of_gone(&self, org: &Arc<Org>) -> (Who, Arc<Access>) {
+        let name = || self.name.clone().unwrap_or_default();
+        let who = match &self.who {
+            WhoRecord::User(id) => Who::User(Arc::new(User::gone(*id, name(), org.id))),
+            WhoRecord::Application { application, thing_id, thing_key } => Who::Application {
+                application: Arc::new(Application::gone(*application, name(), org.id)),
+                thing_id: *thing_id,
+                thing_key: thing_key.clone(),
+            },
+        };
+        (who, Arc::new(Access::nothing(org.clone())))
+    }
+
+    fn restore_as(self, who: Who, access: Arc<Access>) -> Session {
+        let since = self.since();
         let context = Start {
             // Not on disk, and not looked at.
             id: SessionId::from_random([0; 12]),
@@ -92,7 +141,8 @@ impl SessionRecord {
             outbox: None,
         };
         let mut session = Session::known(self.reference, context, self.ttl_s, self.started);
-        session.context.get_mut().switches = self.switches;
+        let context = session.context.get_mut();
+        (context.switches, context.since) = (self.switches, since);
         session.traffic = self.traffic.map(Box::new);
         let hot = session.hot.hot();
         hot.last_accessed.store(self.last_accessed.as_millis(), Ordering::Relaxed);
@@ -101,7 +151,20 @@ impl SessionRecord {
         if let Some(end) = self.end {
             session.end = OnceLock::from(end);
         }
-        Some(session)
+        session
+    }
+
+    /// When it came into its organisation. Older programs did not note it; then no switch can have
+    /// gone to where it was.
+    fn since(&self) -> Timestamp {
+        self.since.or(self.switches.last().map(|switch| switch.ts)).unwrap_or(self.started)
+    }
+}
+
+fn name_of(who: &Who) -> String {
+    match who {
+        Who::User(user) => user.email.clone(),
+        Who::Application { application, .. } => application.name.clone(),
     }
 }
 

@@ -265,11 +265,24 @@ pub struct OrgSwitch {
     pub ts: Timestamp,
 }
 
+/// The time of a session in an organisation that it has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stay {
+    /// The organisation.
+    pub org: OrgId,
+    /// When it came.
+    pub since: Timestamp,
+    /// When it went.
+    pub until: Timestamp,
+}
+
 /// Where a session is and what it may do there.
 #[derive(Clone, Debug)]
 pub struct OrgContext {
     /// The current organisation and the rights in it.
     pub access: Arc<Access>,
+    /// When it came here.
+    pub since: Timestamp,
     /// The switches so far, oldest first.
     pub switches: Vec<OrgSwitch>,
     /// The definition of its thing.
@@ -380,6 +393,7 @@ impl Session {
             permissions: start.access.permissions.into(),
             context: RwLock::new(OrgContext {
                 access: start.access,
+                since: now,
                 switches: Vec::new(),
                 definition: start.definition,
             }),
@@ -597,6 +611,13 @@ impl Session {
     /// Ends a session that came from the store and is in no directory.
     pub fn end_unseen(&mut self, end: End) {
         self.end = OnceLock::from(end);
+    }
+
+    /// The same session with its end, which was not known where it was read.
+    #[must_use]
+    pub fn with_end(mut self, end: End) -> Self {
+        self.end_unseen(end);
+        self
     }
 
     /// Notes that the counters have to be stored; false when that was noted already.

@@ -68,6 +68,24 @@ pub struct Access {
     pub allow_sub_org_access: Option<bool>,
 }
 
+impl Access {
+    /// What somebody is in an organisation who has no rights there.
+    pub fn nothing(org: Arc<Org>) -> Self {
+        Self {
+            org,
+            permissions: PermissionSet::EMPTY,
+            topic_publish: TopicRights::default(),
+            topic_subscribe: TopicRights::default(),
+            super_admin: false,
+            super_ops: false,
+            org_admin: false,
+            restricted_to_self: false,
+            role_keys: Vec::new(),
+            allow_sub_org_access: None,
+        }
+    }
+}
+
 impl Identity {
     /// What the user is in the organisation; none: the user may not enter it.
     ///

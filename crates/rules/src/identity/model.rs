@@ -174,6 +174,33 @@ pub struct User {
     pub updated: Option<(Timestamp, String)>,
 }
 
+impl User {
+    /// One of whom only this is known any more: without rights, and nobody can log in so.
+    pub(crate) fn gone(id: UserId, email: String, home: OrgId) -> Self {
+        Self {
+            id,
+            email,
+            password_hash: String::new(),
+            first_name: String::new(),
+            last_name: String::new(),
+            home,
+            memberships: Vec::new(),
+            owner: None,
+            invites: Vec::new(),
+            super_admin: false,
+            super_ops: false,
+            locale: String::new(),
+            company: String::new(),
+            title: String::new(),
+            office_phone: String::new(),
+            mobile_phone: String::new(),
+            created_on: long_ago(),
+            created_by: String::new(),
+            updated: None,
+        }
+    }
+}
+
 /// Without the password's hash, which has no place in a log.
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,6 +261,34 @@ pub struct Application {
     /// When it was last changed, and by whom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated: Option<(Timestamp, String)>,
+}
+
+impl Application {
+    /// One of which only this is known any more: without rights, and nobody can log in so.
+    pub(crate) fn gone(id: ApplicationId, name: String, org: OrgId) -> Self {
+        Self {
+            id,
+            name,
+            org,
+            token_id: TokenId::from_bytes([0; 12]),
+            token_name: String::new(),
+            token_hash: [0; 32],
+            roles: Vec::new(),
+            auto_register: false,
+            auto_register_def: None,
+            auto_register_tags: Vec::new(),
+            restrict_access_to_self: true,
+            org_admin: false,
+            super_admin: false,
+            super_ops: false,
+            desc: String::new(),
+            auto_register_sec_tags: Vec::new(),
+            license: String::new(),
+            created_on: long_ago(),
+            created_by: String::new(),
+            updated: None,
+        }
+    }
 }
 
 /// Without the token's hash, which has no place in a log.

@@ -49,9 +49,6 @@ fn open_files() -> usize {
 /// Where the schema version is, in [`Table::Meta`]: 4 bytes, big-endian.
 pub(super) const SCHEMA_KEY: &[u8] = b"schema";
 
-/// The names of telemetry's partitions, before the number of the month.
-const MONTH_PREFIX: &str = "telemetry_";
-
 /// Tables of one keyspace that wait to be written to files, beyond which a commit waits. The engine
 /// itself waits for ever at four, even when the threads that write them have failed.
 const UNWRITTEN_MAX: usize = 2;
@@ -60,8 +57,8 @@ const UNWRITTEN_MAX: usize = 2;
 pub(super) struct Engine {
     database: Database,
     keyspaces: HashMap<Table, Keyspace>,
-    /// The partitions of telemetry; they come with the first point of a month.
-    months: RwLock<BTreeMap<Month, Keyspace>>,
+    /// The partitions by month; they come with the first row of a month.
+    months: RwLock<BTreeMap<Table, Keyspace>>,
     /// Whether everybody is to let go of it.
     closing: AtomicBool,
 }
@@ -114,8 +111,8 @@ impl Engine {
         }
         let mut months = BTreeMap::new();
         for name in database.list_keyspace_names() {
-            if let Some(month) = name.strip_prefix(MONTH_PREFIX).and_then(|m| m.parse().ok()) {
-                months.insert(Month(month), keyspace(&database, &name)?);
+            if let Some(partition) = Table::of_month(&name) {
+                months.insert(partition, keyspace(&database, &name)?);
             }
         }
         let (months, closing) = (RwLock::new(months), AtomicBool::new(false));
@@ -154,9 +151,13 @@ impl Engine {
         let of_table =
             |(table, keyspace): (&Table, &Keyspace)| (table.name(), keyspace.disk_space());
         let mut bytes: Vec<_> = self.keyspaces.iter().map(of_table).collect();
-        let months = self.months.read().values().map(Keyspace::disk_space).sum();
         let journals = self.database.journal_disk_space().unwrap_or(0);
-        bytes.extend(MORE_DISK_BYTES.into_iter().zip([months, journals]));
+        let mut of_months = HashMap::from([("journal", journals)]);
+        for (table, keyspace) in self.months.read().iter() {
+            *of_months.entry(table.name()).or_default() += keyspace.disk_space();
+        }
+        let of = |name| (name, of_months.get(name).copied().unwrap_or(0));
+        bytes.extend(MORE_DISK_BYTES.into_iter().map(of));
         bytes
     }
 
@@ -169,11 +170,11 @@ impl Engine {
         Ok(())
     }
 
-    /// The keyspace of a table; none for a month without telemetry.
+    /// The keyspace of a table; none for a month without rows.
     fn keyspace(&self, table: Table) -> Option<Keyspace> {
-        match table {
-            Table::Telemetry(month) => self.months.read().get(&month).cloned(),
-            table => self.keyspaces.get(&table).cloned(),
+        match table.month() {
+            Some(_) => self.months.read().get(&table).cloned(),
+            None => self.keyspaces.get(&table).cloned(),
         }
     }
 
@@ -182,14 +183,11 @@ impl Engine {
         if let Some(keyspace) = self.keyspace(table) {
             return Ok(keyspace);
         }
-        let name = match table {
-            Table::Telemetry(Month(month)) => format!("{MONTH_PREFIX}{month}"),
-            table => table.name().to_owned(),
+        let Some((prefix, Month(month))) = table.month() else {
+            return keyspace(&self.database, table.name());
         };
-        let made = keyspace(&self.database, &name)?;
-        if let Table::Telemetry(month) = table {
-            self.months.write().insert(month, made.clone());
-        }
+        let made = keyspace(&self.database, &format!("{prefix}{month}"))?;
+        self.months.write().insert(table, made.clone());
         Ok(made)
     }
 
@@ -239,10 +237,9 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// All tables, the months of telemetry among them.
+    /// All tables, the partitions by month among them.
     pub fn tables(&self) -> Vec<Table> {
-        let months = self.engine.months().into_iter().map(Table::Telemetry);
-        Table::ALL.into_iter().chain(months).collect()
+        Table::ALL.into_iter().chain(self.engine.months()).collect()
     }
 
     /// The rows of a table, in the order of their keys. A month that was dropped meanwhile has none.
@@ -260,8 +257,8 @@ impl Moment {
 
 /// Opens a keyspace, or makes it.
 fn keyspace(database: &Database, name: &str) -> Result<Keyspace, StoreError> {
-    let is_month = name.starts_with(MONTH_PREFIX);
-    let bytes = if is_month { MONTH_MEMTABLE_BYTES } else { MEMTABLE_BYTES };
+    let has_points = matches!(Table::of_month(name), Some(Table::Telemetry(_)));
+    let bytes = if has_points { MONTH_MEMTABLE_BYTES } else { MEMTABLE_BYTES };
     let options = || KeyspaceCreateOptions::default().max_memtable_size(bytes);
     database.keyspace(name, options).map_err(|source| failed("open a table", source))
 }
@@ -319,12 +316,12 @@ impl Engine {
         rows.flat_map(Iterator::rev).take(limit).map(row).collect()
     }
 
-    pub(super) fn months(&self) -> Vec<Month> {
+    pub(super) fn months(&self) -> Vec<Table> {
         self.months.read().keys().copied().collect()
     }
 
-    pub(super) fn drop_month(&self, month: Month) -> Result<(), StoreError> {
-        let Some(keyspace) = self.months.write().remove(&month) else { return Ok(()) };
+    pub(super) fn drop_month(&self, partition: Table) -> Result<(), StoreError> {
+        let Some(keyspace) = self.months.write().remove(&partition) else { return Ok(()) };
         self.database.delete_keyspace(keyspace).map_err(|e| failed("drop a month", e))
     }
 
@@ -351,6 +348,9 @@ impl Engine {
                     }
                 }
                 Change::Put(table, key, value) => {
+                    if table.month().is_some() {
+                        self.keyspace_for_writing(*table)?;
+                    }
                     changes.insert((*table, key), Some(value));
                 }
                 Change::Delete(table, key) => {
@@ -369,7 +369,7 @@ impl Engine {
             match (value, self.keyspace(table)) {
                 (Some(value), Some(keyspace)) => record.insert(&keyspace, &key[..], &value[..]),
                 (None, Some(keyspace)) => record.remove(&keyspace, &key[..]),
-                // A month without telemetry has nothing to delete.
+                // A month without rows has nothing to delete.
                 (_, None) => {}
             }
         }

@@ -118,7 +118,7 @@ async fn an_engine_that_has_failed_is_opened_anew_and_nothing_is_lost() {
         wait_for(store.room(), |condition| *condition == Condition::Good);
         let after = writer.submit(put(&format!("after {round}"), 10)).expect("room");
         after.await.expect("committed");
-        assert_eq!(store.months(), [Month(600)]);
+        assert_eq!(store.months(), [Table::Telemetry(Month(600))]);
     }
     writer.stop().await.expect("synced");
     drop(writer);

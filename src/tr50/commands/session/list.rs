@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::row::{SharedTexts, write_in_context, write_link, write_shown};
+use crate::app::AsOf;
 use crate::tr50::commands::paging::named;
 use crate::tr50::commands::target::is_restricted;
 use crate::tr50::commands::thing::{Selection, check_tags};
@@ -60,6 +61,8 @@ params! {
             "Sessions that ended earlier; without `status`, of those that ended.";
         optional end_reason: Vec<String> = "endReason",
             "Sessions that ended so, such as `keep_alive`; without `status`, of those that ended.";
+        optional as_of: Timestamp = "asOf",
+            "The sessions that lived at this time, wherever they are now: of the connection history, as far as it goes back. Then `status` may only be `ACTIVE` or `ALL`, and of ends is asked what came since.";
         optional group_by: String = "groupBy",
             "Counts them by `protocol`, `application`, `reason` or `definition` instead of listing them.";
         optional status: Vec<String> = "status",
@@ -125,27 +128,53 @@ pub(super) fn list(call: &Call<'_>, mut params: List) -> Result<Looked<Answer>, 
         true => key,
         false => format!("{key} {}", call.session.reference()),
     };
+    let as_of = params.take_as_of(call, group_by.map(|(_, by)| by))?;
     let tags = params.tags.take().filter(|tags| !tags.is_empty());
     check_tags("tags", tags.as_deref().unwrap_or_default())?;
     let question = params.into_query(call, org)?;
     let is_long = |query: &Query| tags.is_some() || call.app.directory().is_long(org, query);
-    let long = question.as_ref().is_some_and(is_long);
+    let long = as_of.is_some() || question.as_ref().is_some_and(is_long);
     let answer = move |call: &Call<'_>| {
-        let Some(mut query) = question.clone() else { return Ok(Answer::none(call, org, shown)) };
+        let Some(mut query) = question.clone() else {
+            return Ok(Answer::none(call, org, shown, as_of.as_ref()));
+        };
         if let Some(tags) = &tags {
             let tagged = Selection::of(Some(tags.clone()), None, None);
             let things = tagged.things_of(call.app, org)?;
             query.filter.things = Some(things.into_iter().map(|thing| thing.id).collect());
         }
+        if let Some(as_of) = &as_of {
+            return answer_as_of(call, &query, (as_of, group_by.map(|(name, _)| name)), shown);
+        }
         let directory = call.app.directory();
         if let Some((name, by)) = group_by {
             let (count, groups) = directory.groups(org, &query.filter, by);
-            return Ok(Answer::Groups(Groups::of(call, org, name, count, groups)));
+            return Ok(Answer::Groups(Groups::of(call, org, (name, count, groups), None)));
         }
         let (listing, clock) = (directory.list(org, &query), call.app.clock.clone());
-        Ok(Answer::Sessions(SessionList { org, listing, shown, clock }))
+        Ok(Answer::Sessions(SessionList { org, listing, shown, clock, then: None }))
     };
     if long { call.look_shared(key, answer).map(Looked::Later) } else { call.look(false, answer) }
+}
+
+/// The answer of those that lived at a time.
+fn answer_as_of(
+    call: &Call<'_>,
+    query: &Query,
+    (as_of, group_name): (&AsOf, Option<&'static str>),
+    shown: Shown,
+) -> Result<Answer, Failure> {
+    let org = call.session.access().org.clone();
+    let then = call.app.sessions_as_of(&org, query, as_of, call.now)?;
+    let at = call.app.clock.shown(as_of.at);
+    let (asked, count) = (Some((at, then.truncated)), then.listing.count);
+    Ok(match group_name {
+        Some(name) => Answer::Groups(Groups::of(call, org.id, (name, count, then.groups), asked)),
+        None => {
+            let (listing, clock) = (then.listing, call.app.clock.clone());
+            Answer::Sessions(SessionList { org: org.id, listing, shown, clock, then: asked })
+        }
+    })
 }
 
 /// What `groupBy` may say, and how the member of a group is named.
@@ -222,6 +251,39 @@ impl List {
         if !statuses.is_empty() && self.status.as_ref().is_none_or(Vec::is_empty) {
             self.status = Some(statuses);
         }
+    }
+
+    /// The time of which is asked, if it is not now; what can't be said of another time is refused.
+    fn take_as_of(
+        &mut self,
+        call: &Call<'_>,
+        group_by: Option<GroupBy>,
+    ) -> Result<Option<AsOf>, Failure> {
+        let Some(shown) = self.as_of.take() else { return Ok(None) };
+        let now = call.app.clock.shown(call.now);
+        if shown > now {
+            let sentence = format!("Parameter \"asOf\" is a time to come; it is {now}.");
+            return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+        }
+        let life = [
+            ("lastSeenAfter", self.last_seen_after.is_some()),
+            ("lastSeenBefore", self.last_seen_before.is_some()),
+            ("idleLongerThan", self.idle_longer_than.is_some()),
+        ];
+        if let Some((name, _)) = life.iter().find(|(_, given)| *given) {
+            let sentence = format!(
+                "Parameter \"{name}\" can't stand beside \"asOf\": signs of life are not kept."
+            );
+            return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+        }
+        let allowed = |name: &&str| ["ACTIVE", "ALL"].iter().any(|a| a.eq_ignore_ascii_case(name));
+        for name in self.status.take().iter().flatten().flat_map(|names| names.split(',')) {
+            let name = name.trim();
+            if !allowed(&name) {
+                return Err(refused("status", "ACTIVE, ALL with \"asOf\"", name));
+            }
+        }
+        Ok(Some(AsOf { at: call.app.clock.of_shown(shown), group_by }))
     }
 
     /// The definition that is asked for, if any; none outside: there is none of this key.
@@ -412,9 +474,13 @@ pub(in crate::tr50) enum Answer {
 }
 
 impl Answer {
-    fn none(call: &Call<'_>, org: OrgId, shown: Shown) -> Self {
+    fn none(call: &Call<'_>, org: OrgId, shown: Shown, as_of: Option<&AsOf>) -> Self {
         let listing = Listing { count: 0, sessions: Vec::new() };
-        Self::Sessions(SessionList { org, listing, shown, clock: call.app.clock.clone() })
+        let clock = call.app.clock.clone();
+        let then = as_of.map(|as_of| {
+            (clock.shown(as_of.at), call.app.is_history_truncated(org, as_of.at, call.now))
+        });
+        Self::Sessions(SessionList { org, listing, shown, clock, then })
     }
 }
 
@@ -430,6 +496,10 @@ impl WriteReply for Answer {
 /// Groups of sessions, the largest first.
 #[derive(Serialize)]
 pub(in crate::tr50) struct Groups {
+    #[serde(rename = "asOf", skip_serializing_if = "Option::is_none")]
+    as_of: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<bool>,
     count: usize,
     result: Vec<Map<String, Value>>,
 }
@@ -438,9 +508,8 @@ impl Groups {
     fn of(
         call: &Call<'_>,
         org: OrgId,
-        name: &'static str,
-        count: usize,
-        groups: Vec<(Common, usize)>,
+        (name, count, groups): (&'static str, usize, Vec<(Common, usize)>),
+        then: Option<(Timestamp, bool)>,
     ) -> Self {
         let identity = call.app.identity();
         let text = |common: Common| match common {
@@ -456,7 +525,8 @@ impl Groups {
                 .into_iter()
                 .collect()
         };
-        Self { count, result: groups.into_iter().map(group).collect() }
+        let (as_of, truncated) = then.unzip();
+        Self { as_of, truncated, count, result: groups.into_iter().map(group).collect() }
     }
 }
 
@@ -466,6 +536,8 @@ pub(in crate::tr50) struct SessionList {
     listing: Listing,
     shown: Shown,
     clock: Clock,
+    /// At which time they lived, and whether some may be missing; none: they are as they are now.
+    then: Option<(Timestamp, bool)>,
 }
 
 impl WriteReply for SessionList {
@@ -477,6 +549,12 @@ impl WriteReply for SessionList {
         if shown.is_named && !shown.hides_fields {
             out.extend_from_slice(br#","fields":"#);
             json::push_value(out, &shown.names);
+        }
+        if let Some((at, truncated)) = self.then {
+            out.extend_from_slice(br#","asOf":"#);
+            json::push_value(out, &at);
+            out.extend_from_slice(br#","truncated":"#);
+            json::push_value(out, &truncated);
         }
         out.extend_from_slice(br#","result":["#);
         let mut comma = false;

@@ -103,7 +103,7 @@ impl Model {
                 let org = more % ORGS;
                 let one = &mut self.live[nth];
                 let events = self.directory.switch(&one.session, access(org), self.now);
-                assert!(matches!(&*events, [Event::Switched(_)]), "{events:?}");
+                assert!(matches!(&*events, [Event::Switched(..)]), "{events:?}");
                 one.org = org;
             }
             (5, Some(_)) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use base::{ConnInfo, Protocol, SessionId, ThingId, ThingKey, Timestamp};
 use rules::directory::{Outbox, Session, Start, Who};
-use store::{Batch, Change, Month, Room, Row, Store, StoreError, Table, memory::MemoryStore};
+use store::{Batch, Change, Room, Row, Store, StoreError, Table, memory::MemoryStore};
 use tokio::runtime::{Builder, Runtime};
 use tr50d::app::{App, Arrival, Credentials};
 use tr50d::config::Config;
@@ -222,12 +222,12 @@ impl Store for NoPoints {
         self.0.scan_back(table, from, to, limit)
     }
 
-    fn months(&self) -> Vec<Month> {
+    fn months(&self) -> Vec<Table> {
         self.0.months()
     }
 
-    fn drop_month(&self, month: Month) -> Result<(), StoreError> {
-        self.0.drop_month(month)
+    fn drop_month(&self, partition: Table) -> Result<(), StoreError> {
+        self.0.drop_month(partition)
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<(), StoreError> {

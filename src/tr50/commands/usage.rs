@@ -1,0 +1,245 @@
+//! How many were connected in the hours or days of a time: `usage.connection.history`,
+//! `usage.thing.history`.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use base::{Code, Failure, OrgId, Timestamp, excerpt, limits};
+use rules::directory::Who;
+use rules::identity::model::Org;
+use rules::identity::permission::Permission;
+
+use super::authorize::invalid_param;
+use super::commands;
+use super::history::Ago;
+use super::target::is_restricted;
+use crate::app::{Series, Unit, UsageQuery};
+use crate::tr50::envelope::Param;
+use crate::tr50::params::{self, params};
+use crate::tr50::step::{Call, Later, WriteReply};
+
+commands! {
+    "usage.connection.history" => connections, [],
+        "Shows how many sessions there were in each hour or day of a time, in UTC. Without `last`, `start` \
+         and `end`, it is of the last 24 hours or 30 days.",
+        "`ts`, an array of the beginnings of the hours or days, the oldest first; `connected`, an array \
+         of how many sessions a connection held at some time in each, and `total`, of how many there \
+         were, those over HTTP among them. The last one is counted up to now";
+    "usage.thing.history" => things, [],
+        "Shows how many things were connected in each hour or day of a time, in UTC. Without `last`, \
+         `start` and `end`, it is of the last 24 hours or 30 days.",
+        "`ts`, an array of the beginnings of the hours or days, the oldest first; `connected`, an array \
+         of how many different things had a connection at some time in each, and `total`, of how many \
+         things there were. The last one is counted up to now";
+}
+
+params! {
+    /// Which hours or days, and whose figures.
+    pub struct UsageParams {
+        optional series: String = "series", "`hour` (default) or `day`.";
+        optional last: Last = "last",
+            "The time until now, such as `24h` or `7d`; a number means so many hours or days of `series`.";
+        optional start: Timestamp = "start", "The first time.";
+        optional end: Timestamp = "end", "The last time; now by default.";
+        optional include_sub_orgs: bool = "includeSubOrgs",
+            "Together with those of all organisations below, for who may see those.";
+        optional show_all: bool = "showAll", "Without effect: all are counted.";
+    }
+}
+
+/// A time until now: a duration, or a number of hours or days.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Last {
+    /// So many milliseconds.
+    Span(i64),
+    /// So many hours or days, the one that goes on among them.
+    Units(u64),
+}
+
+impl params::Value for Last {
+    const EXPECTED: &'static str = "a duration such as 24h or 7d, or a whole number";
+
+    fn read(param: Param<'_>) -> Option<Self> {
+        let units = <u64 as params::Value>::read(param).map(Self::Units);
+        units.or_else(|| Ago::read(param).map(|Ago(millis)| Self::Span(millis)))
+    }
+}
+
+/// `usage.connection.history`.
+pub fn connections(call: &Call<'_>, params: UsageParams) -> Result<Later, Failure> {
+    usage(call, &params, false)
+}
+
+/// `usage.thing.history`.
+pub fn things(call: &Call<'_>, params: UsageParams) -> Result<Later, Failure> {
+    usage(call, &params, true)
+}
+
+fn usage(call: &Call<'_>, params: &UsageParams, things: bool) -> Result<Later, Failure> {
+    if is_restricted(call) {
+        let sentence = "The figures are of all things, and this session may only see its own.";
+        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    }
+    let unit = match params.series.as_deref().map(str::trim) {
+        None | Some("") => Unit::Hour,
+        Some(name) if name.eq_ignore_ascii_case("hour") => Unit::Hour,
+        Some(name) if name.eq_ignore_ascii_case("day") => Unit::Day,
+        Some(name) => {
+            let expected = format!("hour or day; it is \"{}\"", excerpt(name));
+            return Err(invalid_param("series", &expected));
+        }
+    };
+    let now = call.app.clock.shown(call.now);
+    let (first, count) = params.span(unit, now)?;
+    let with_below = params.include_sub_orgs.unwrap_or(false);
+    call.look_later(move |call| {
+        let orgs = if with_below { orgs_below(call, things) } else { HashSet::new() };
+        let orgs: HashSet<_> = orgs.into_iter().chain([call.session.org_id()]).collect();
+        if orgs.len().saturating_mul(count) > limits::USAGE_FIGURES_MAX {
+            let (asked, most) = (orgs.len(), limits::USAGE_FIGURES_MAX);
+            let sentence = format!(
+                "The time is too long for {asked} organisations: a reply is made of {most} figures at most."
+            );
+            return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+        }
+        let query = UsageQuery { orgs, unit, first, count, things };
+        Ok(call.app.usage(&query, call.now)?)
+    })
+}
+
+impl UsageParams {
+    /// When the first hour or day begins, and how many there are.
+    fn span(&self, unit: Unit, now: Timestamp) -> Result<(Timestamp, usize), Failure> {
+        let wrong = |sentence: String| Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+        if self.last.is_some() && (self.start.is_some() || self.end.is_some()) {
+            return wrong("There is either \"last\" or \"start\" and \"end\".".into());
+        }
+        let back = |units: i64| now.plus_millis(-units.saturating_mul(unit.millis()));
+        let default = if unit == Unit::Hour { 24 } else { 30 };
+        let end = self.end.unwrap_or(now);
+        let start = match (self.last, self.start) {
+            (Some(Last::Units(0) | Last::Span(0)), _) => {
+                return Err(invalid_param("last", "a time that is not 0"));
+            }
+            // So many, the one that goes on among them.
+            (Some(Last::Units(units)), _) => back(i64::try_from(units - 1).unwrap_or(i64::MAX)),
+            (Some(Last::Span(millis)), _) => now.plus_millis(-millis),
+            (None, Some(start)) => start,
+            (None, None) => end.plus_millis(-(default - 1) * unit.millis()),
+        };
+        if end < start {
+            return wrong("\"end\" is before \"start\".".into());
+        }
+        if start > now {
+            return wrong("The time has not come yet.".into());
+        }
+        let (first, last) = (unit.begin(start), unit.begin(end.min(now)));
+        let count = last.millis_since(first) / unit.millis() as u64 + 1;
+        let most = limits::USAGE_POINTS_MAX;
+        match usize::try_from(count) {
+            Ok(count) if count <= most => Ok((first, count)),
+            _ => wrong(format!("The time has more than {most} hours or days of \"series\".")),
+        }
+    }
+}
+
+/// The organisations below the caller's whose figures the caller may see, too.
+fn orgs_below(call: &Call<'_>, things: bool) -> HashSet<OrgId> {
+    let access = call.session.access();
+    let identity = call.app.identity();
+    let name = if things { "usage.thing.history" } else { "usage.connection.history" };
+    let permission = Permission::named(name);
+    let sees = |org: &Arc<Org>| match call.session.who() {
+        _ if access.authority().sees_all() || access.org_admin => true,
+        Who::User(user) => {
+            let access = identity.user(user.id).and_then(|user| identity.user_access(&user, org));
+            access.zip(permission).is_some_and(|(access, name)| access.permissions.allows(name))
+        }
+        Who::Application { .. } => false,
+    };
+    let (mut found, mut next) = (HashSet::new(), vec![access.org.id]);
+    while let Some(org) = next.pop() {
+        for below in identity.orgs_below(org) {
+            next.push(below.id);
+            if sees(&below) {
+                found.insert(below.id);
+            }
+        }
+    }
+    found
+}
+
+impl WriteReply for Series {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        let mut text = String::from(r#"{"success":true,"params":{"connected":["#);
+        push_numbers(&mut text, &self.connected);
+        text.push_str(r#"],"total":["#);
+        push_numbers(&mut text, &self.total);
+        text.push_str(r#"],"ts":["#);
+        for (index, at) in self.ts.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            // Writing to a String can't fail.
+            let _ = write!(text, "{comma}\"{at}\"");
+        }
+        text.push_str("]}}");
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn push_numbers(text: &mut String, numbers: &[u64]) {
+    for (index, number) in numbers.iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        // Writing to a String can't fail.
+        let _ = write!(text, "{comma}{number}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_whole_hours_and_days() {
+        fn time(text: &str) -> Timestamp {
+            Timestamp::parse(text).expect("a time")
+        }
+        let now = time("2021-08-10T14:16:10Z");
+        let span = |last, start, end: Option<&str>, unit| {
+            let params = UsageParams {
+                series: None,
+                last,
+                start,
+                end: end.map(time),
+                include_sub_orgs: None,
+                show_all: None,
+            };
+            let span = params.span(unit, now).map_err(|failure| failure.message);
+            span.map(|(first, count)| (first.to_string(), count))
+        };
+        let check = |last, start: Option<&str>, end, unit, first: &str, count| {
+            let got = span(last, start.map(time), end, unit);
+            assert_eq!(got, Ok((first.to_owned(), count)));
+        };
+        use Unit::{Day, Hour};
+        check(None, None, None, Hour, "2021-08-09T15:00:00.000Z", 24);
+        check(None, None, None, Day, "2021-07-12T00:00:00.000Z", 30);
+        check(Some(Last::Units(1)), None, None, Hour, "2021-08-10T14:00:00.000Z", 1);
+        check(Some(Last::Span(3_600_000)), None, None, Hour, "2021-08-10T13:00:00.000Z", 2);
+        let (start, end) = (Some("2021-08-09T23:59:59Z"), Some("2021-08-10T00:00:00Z"));
+        check(None, start, end, Day, "2021-08-09T00:00:00.000Z", 2);
+        check(None, start, Some("2031-08-10T00:00:00Z"), Hour, "2021-08-09T23:00:00.000Z", 16);
+        check(None, None, end, Day, "2021-07-12T00:00:00.000Z", 30);
+        for (last, start, end) in [
+            (Some(Last::Units(1)), start, None),
+            (Some(Last::Units(1)), None, end),
+            (Some(Last::Units(0)), None, None),
+            (Some(Last::Units(u64::MAX)), None, None),
+            (None, end, start),
+            (None, Some("2021-08-10T15:00:00Z"), None),
+            (None, Some("0001-01-01T00:00:00Z"), None),
+        ] {
+            assert!(span(last, start.map(time), end, Hour).is_err(), "{last:?} {start:?} {end:?}");
+        }
+    }
+}
