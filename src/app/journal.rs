@@ -126,8 +126,8 @@ fn record(session: &Session) -> Result<Vec<u8>, StoreError> {
 }
 
 /// Fills a new directory from the store: sessions over HTTP live on if their time is not over,
-/// those that were bound to a connection have ended with the server's stop, when it or they gave the
-/// last sign of life. Returns how many live on, and where those were that ended so.
+/// those that were bound to a connection have ended with the server's stop, which was at the last sign of
+/// life that is known of it. Returns how many live on, and where those were that ended so.
 ///
 /// # Errors
 ///
@@ -156,6 +156,10 @@ pub(super) fn recover(
     })?;
     store.commit(&[batch_of(&surplus, &HashSet::new(), connections)?])?;
     let Stored { live, ended } = read_all(store, identity, now)?;
+    // The last sign of life of the server is as good as that of a session.
+    let signs =
+        live.iter().chain(ended.iter().map(|(session, _)| session)).map(Session::last_active);
+    let stopped_at = signs.fold(stopped_at, Timestamp::max).min(now);
     let count = live.len();
     directory.restore_live(live);
     let (mut ends, mut stopped) = (Ends::default(), Vec::new());
@@ -163,7 +167,7 @@ pub(super) fn recover(
         let mut at = now;
         if reason == Reason::ServerStopped {
             stopped.push(session.org_id());
-            at = stopped_at.max(session.last_active()).min(now);
+            at = stopped_at;
         }
         session.end_unseen(End { reason, at });
         ends.add(&session, connections)?;

@@ -147,6 +147,8 @@ pub(super) struct Usage {
     hour: u32,
     orgs: HashMap<OrgId, OrgUsage>,
     things: HashMap<ThingId, ThingUsage>,
+    /// Figures of what ended last, which may wait for the store.
+    ended: Rows,
 }
 
 /// Figures that are to be stored.
@@ -154,7 +156,8 @@ type Rows = Vec<(Unit, Timestamp, OrgId, Figures)>;
 
 impl Usage {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { hour: hour_of(now), orgs: HashMap::new(), things: HashMap::new() }
+        let (orgs, things) = (HashMap::new(), HashMap::new());
+        Self { hour: hour_of(now), orgs, things, ended: Rows::new() }
     }
 
     fn begin(&self, unit: Unit) -> Timestamp {
@@ -310,18 +313,25 @@ impl App {
         }
         let now = self.clock.shown(self.clock.now());
         let mut usage = self.connection_history.usage.lock();
-        let ended = usage.go_on(now);
+        self.go_on(&mut usage, now);
         events.iter().for_each(|event| usage.apply(event));
-        // In the order in which they are counted.
-        self.store_figures(ended);
-        drop(usage);
+    }
+
+    /// Goes on to the hour of this time.
+    fn go_on(&self, usage: &mut Usage, now: Timestamp) {
+        let mut ended = usage.go_on(now);
+        if !ended.is_empty() {
+            ended.iter_mut().for_each(|(.., org, f)| f.all_things = self.things.count(*org));
+            self.store_figures(&ended);
+            usage.ended = ended;
+        }
     }
 
     /// Counts the sessions that a start of the server has found.
     pub(in crate::app) fn recover_usage(&self, now: Timestamp) -> Result<(), StoreError> {
         let now = self.clock.shown(now);
         let mut usage = self.connection_history.usage.lock();
-        usage.go_on(now);
+        self.go_on(&mut usage, now);
         for session in self.sessions.ended() {
             if let Some(end) = session.end() {
                 usage.had_ended(&session, self.clock.shown(end.at));
@@ -347,25 +357,30 @@ impl App {
     /// Stores the figures that have changed.
     pub(in crate::app) fn keep_figures(&self, now: Timestamp) {
         let mut usage = self.connection_history.usage.lock();
-        let mut rows = usage.go_on(self.clock.shown(now));
+        self.go_on(&mut usage, self.clock.shown(now));
+        let mut rows = Rows::new();
         let (hour, day) = (usage.begin(Unit::Hour), usage.begin(Unit::Day));
         for (id, org) in usage.orgs.iter_mut().filter(|(_, org)| org.stale) {
             org.stale = false;
-            rows.extend([(Unit::Hour, hour, *id, org.hour), (Unit::Day, day, *id, org.day)]);
+            let all_things = self.things.count(*id);
+            for (unit, begin, figures) in [(Unit::Hour, hour, org.hour), (Unit::Day, day, org.day)]
+            {
+                rows.push((unit, begin, *id, Figures { all_things, ..figures }));
+            }
         }
-        self.store_figures(rows);
+        // In the order in which they are counted.
+        self.store_figures(&rows);
         drop(usage);
     }
 
-    fn store_figures(&self, rows: Rows) {
+    fn store_figures(&self, rows: &Rows) {
         if rows.is_empty() || !self.connection_history.is_kept() {
             return;
         }
         let mut batch = Batch::default();
         for (unit, begin, org, figures) in rows {
-            let figures = Figures { all_things: self.things.count(org), ..figures };
-            let key = row::figures_key(unit.key(), begin, org);
-            batch.put(row::table(begin), key, figures.to_row());
+            let key = row::figures_key(unit.key(), *begin, *org);
+            batch.put(row::table(*begin), key, figures.to_row());
         }
         // Lost or refused, the next ones are as good; of an hour that has ended, the last ones.
         let _ = self.tables.submit(batch);
@@ -401,9 +416,18 @@ impl App {
                 }
             })?;
         }
-        if let Some(index) = index_of(query.unit.begin(self.clock.shown(now))) {
-            self.add_current(query, index, now, &mut figures);
+        let mut usage = self.connection_history.usage.lock();
+        self.go_on(&mut usage, self.clock.shown(now));
+        for (unit, begin, org, ended) in &usage.ended {
+            let wanted = *unit == query.unit && query.orgs.contains(org);
+            if let Some(index) = index_of(*begin).filter(|_| wanted) {
+                figures.insert((index, *org), *ended);
+            }
         }
+        if let Some(index) = index_of(usage.begin(query.unit)) {
+            self.add_current(query, index, &usage, &mut figures);
+        }
+        drop(usage);
         Ok(series(query, figures))
     }
 
@@ -412,11 +436,9 @@ impl App {
         &self,
         query: &UsageQuery,
         index: usize,
-        now: Timestamp,
+        usage: &Usage,
         figures: &mut BTreeMap<(usize, OrgId), Figures>,
     ) {
-        let mut usage = self.connection_history.usage.lock();
-        let ended = usage.go_on(self.clock.shown(now));
         for org in &query.orgs {
             let known = usage.orgs.get(org);
             let current = known.map_or_else(Figures::default, |known| match query.unit {
@@ -426,8 +448,6 @@ impl App {
             let all_things = self.things.count(*org);
             figures.insert((index, *org), Figures { all_things, ..current });
         }
-        self.store_figures(ended);
-        drop(usage);
     }
 
     fn visit_figures(
