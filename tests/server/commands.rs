@@ -62,6 +62,7 @@ replies! {
     the_replies_of_tcp: "tcp.txt";
     the_replies_of_thing: "thing.txt";
     the_replies_of_thing_attr: "thing_attr.txt";
+    the_replies_of_usage: "usage.txt";
     the_replies_of_user: "user.txt";
 }
 

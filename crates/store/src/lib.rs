@@ -194,12 +194,13 @@ impl Table {
 
     /// The partition by month with this name on disk.
     fn of_month(name: &str) -> Option<Self> {
-        const KINDS: [(&str, fn(Month) -> Table); 2] =
-            [("telemetry_", Table::Telemetry), ("connections_", Table::Connections)];
-        KINDS.iter().find_map(|(prefix, table)| {
-            let month = name.strip_prefix(prefix)?.parse().ok()?;
-            Some(table(Month(month)))
-        })
+        let (kind, month) = name.rsplit_once('_')?;
+        let month = Month(month.parse().ok()?);
+        match kind {
+            "telemetry" => Some(Self::Telemetry(month)),
+            "connections" => Some(Self::Connections(month)),
+            _ => None,
+        }
     }
 
     /// Whether it has rows of what has ended or goes elsewhere, which come with the removal of others:

@@ -504,5 +504,6 @@ const COMMAND_FAMILIES: &[&str] = &[
     "thing",
     "thing_def",
     "topic",
+    "usage",
     "user",
 ];
