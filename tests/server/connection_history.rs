@@ -356,7 +356,7 @@ async fn hours_and_days_have_the_sums_of_those_that_were_connected() {
     let stays = running.thing("mqtt", "mower-3").await;
     let things =
         async |client: &mut Client, params: &str| call(client, "usage.thing.history", params).await;
-    let usage = things(&mut operator, r#"{"last":"1h"}"#).await;
+    let usage = things(&mut operator, r#"{"last":"2h"}"#).await;
     let hour =
         |index: i64| Timestamp::from_millis(START_MS - 600_000 + index * 3_600_000).to_string();
     let expected = json!({"connected":[0, 3], "total":[0, 3], "ts":[hour(-1), hour(0)]});
@@ -375,7 +375,7 @@ async fn hours_and_days_have_the_sums_of_those_that_were_connected() {
     hands.pass(2 * 3600);
     let usage = things(&mut operator, &format!(r#"{{"start":"{}"}}"#, hour(0))).await;
     assert_eq!((&usage["connected"], &usage["total"]), (&json!([3, 1, 1]), &json!([3, 3, 3])));
-    let days = things(&mut operator, r#"{"series":"day","last":"1d"}"#).await;
+    let days = things(&mut operator, r#"{"series":"day","last":"2d"}"#).await;
     assert_eq!((&days["connected"], &days["total"]), (&json!([0, 3]), &json!([0, 3])));
     assert!(days["ts"][1].as_str().is_some_and(|ts| ts.ends_with("T00:00:00.000Z")), "{days}");
     let default = things(&mut operator, "{}").await;

@@ -39,9 +39,9 @@ params! {
     pub struct UsageParams {
         optional series: String = "series", "`hour` (default) or `day`.";
         optional last: Last = "last",
-            "The time until now, such as `24h` or `7d`; a number means so many hours or days of `series`.";
+            "So many hours or days of `series`, the one that goes on among them: a number, or a time such as `24h` or `7d`.";
         optional start: Timestamp = "start", "The first time.";
-        optional end: Timestamp = "end", "The last time; now by default.";
+        optional end: Timestamp = "end", "The time before which it ends; now by default.";
         optional include_sub_orgs: bool = "includeSubOrgs",
             "Together with those of all organisations below, for who may see those.";
         optional show_all: bool = "showAll", "Without effect: all are counted.";
@@ -115,30 +115,37 @@ impl UsageParams {
         if self.last.is_some() && (self.start.is_some() || self.end.is_some()) {
             return wrong("There is either \"last\" or \"start\" and \"end\".".into());
         }
-        let back = |units: i64| now.plus_millis(-units.saturating_mul(unit.millis()));
-        let default = if unit == Unit::Hour { 24 } else { 30 };
-        let end = self.end.unwrap_or(now);
-        let start = match (self.last, self.start) {
-            (Some(Last::Units(0) | Last::Span(0)), _) => {
-                return Err(invalid_param("last", "a time that is not 0"));
-            }
-            // So many, the one that goes on among them.
-            (Some(Last::Units(units)), _) => back(i64::try_from(units - 1).unwrap_or(i64::MAX)),
-            (Some(Last::Span(millis)), _) => now.plus_millis(-millis),
-            (None, Some(start)) => start,
-            (None, None) => end.plus_millis(-(default - 1) * unit.millis()),
-        };
-        if end < start {
-            return wrong("\"end\" is before \"start\".".into());
-        }
-        if start > now {
+        if self.start.is_some_and(|start| start > now) {
             return wrong("The time has not come yet.".into());
         }
-        let (first, last) = (unit.begin(start), unit.begin(end.min(now)));
-        let count = last.millis_since(first) / unit.millis() as u64 + 1;
+        if self.start.zip(self.end).is_some_and(|(start, end)| end < start) {
+            return wrong("\"end\" is before \"start\".".into());
+        }
+        // What ends with an hour has nothing of the next one.
+        let last = unit.begin(match self.end {
+            Some(end) if end > now => now,
+            Some(end) if self.start != Some(end) => end.plus_millis(-1),
+            Some(end) => end,
+            None => now,
+        });
+        let units = match self.last {
+            None if unit == Unit::Hour => 24,
+            None => 30,
+            Some(Last::Units(units)) => units,
+            Some(Last::Span(millis)) => (millis.max(0) as u64).div_ceil(unit.millis() as u64),
+        };
+        if units == 0 {
+            return Err(invalid_param("last", "a time that is not 0"));
+        }
+        let count = match self.start {
+            Some(start) => last.millis_since(unit.begin(start)) / unit.millis() as u64 + 1,
+            None => units,
+        };
         let most = limits::USAGE_POINTS_MAX;
         match usize::try_from(count) {
-            Ok(count) if count <= most => Ok((first, count)),
+            Ok(count) if count <= most => {
+                Ok((last.plus_millis(-(count as i64 - 1) * unit.millis()), count))
+            }
             _ => wrong(format!("The time has more than {most} hours or days of \"series\".")),
         }
     }
@@ -225,11 +232,13 @@ mod tests {
         check(None, None, None, Hour, "2021-08-09T15:00:00.000Z", 24);
         check(None, None, None, Day, "2021-07-12T00:00:00.000Z", 30);
         check(Some(Last::Units(1)), None, None, Hour, "2021-08-10T14:00:00.000Z", 1);
-        check(Some(Last::Span(3_600_000)), None, None, Hour, "2021-08-10T13:00:00.000Z", 2);
+        check(Some(Last::Span(3_600_000)), None, None, Hour, "2021-08-10T14:00:00.000Z", 1);
+        check(Some(Last::Span(3_600_001)), None, None, Hour, "2021-08-10T13:00:00.000Z", 2);
         let (start, end) = (Some("2021-08-09T23:59:59Z"), Some("2021-08-10T00:00:00Z"));
-        check(None, start, end, Day, "2021-08-09T00:00:00.000Z", 2);
+        check(None, start, end, Day, "2021-08-09T00:00:00.000Z", 1);
+        check(None, start, start, Hour, "2021-08-09T23:00:00.000Z", 1);
         check(None, start, Some("2031-08-10T00:00:00Z"), Hour, "2021-08-09T23:00:00.000Z", 16);
-        check(None, None, end, Day, "2021-07-12T00:00:00.000Z", 30);
+        check(None, None, end, Day, "2021-07-11T00:00:00.000Z", 30);
         for (last, start, end) in [
             (Some(Last::Units(1)), start, None),
             (Some(Last::Units(1)), None, end),

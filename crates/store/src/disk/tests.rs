@@ -1,8 +1,7 @@
 //! The store in a directory, its engine's failures, and damage.
 
 use super::*;
-use crate::Month;
-use crate::{SCHEMA_VERSION, suite};
+use crate::{Month, SCHEMA_VERSION, suite};
 
 fn fresh() -> (tempfile::TempDir, DiskStore) {
     let dir = tempfile::tempdir().expect("a directory");
