@@ -20,18 +20,48 @@ impl App {
         self.sessions.refresh(session, now, |who, org| self.access_now(who, org))
     }
 
-    /// What a principal is in an organisation now; none if it may not be there.
-    fn access_now(&self, who: &Who, org: OrgId) -> Option<Access> {
+    /// What a principal is in an organisation now; or why it may not be there. Of an application's
+    /// thing nothing is asked.
+    fn access_now(&self, who: &Who, org: OrgId) -> Result<Access, Reason> {
         let identity = &self.records;
+        let now = self.clock.now();
         match who {
-            Who::User(user) => identity.user_access(&*identity.user(user.id)?, &identity.org(org)?),
+            Who::User(user) => match identity.user(user.id) {
+                Some(user) if user.ban.is_banned(now) => Err(Reason::Banned),
+                Some(user) => {
+                    let access =
+                        identity.org(org).and_then(|org| identity.user_access(&user, &org));
+                    access.ok_or(Reason::Revoked)
+                }
+                None => Err(Reason::Revoked),
+            },
             Who::Application { application: before, .. } => {
-                let now = identity.application(before.id)?;
                 // Another token: who has the old one is not welcome any more.
-                let same = now.token_hash == before.token_hash;
-                same.then(|| identity.application_access(&now))?
+                let found = identity.application(before.id);
+                let found = found.filter(|now| now.token_hash == before.token_hash);
+                match found {
+                    Some(found) if found.ban.is_banned(now) => Err(Reason::Banned),
+                    Some(found) => identity.application_access(&found).ok_or(Reason::Revoked),
+                    None => Err(Reason::Revoked),
+                }
             }
         }
+    }
+
+    /// Whether the thing of a session is there and not disabled; users have none.
+    fn has_welcome_thing(&self, who: &Who) -> Result<bool, StoreError> {
+        self.thing_of(who).map(|found| found.is_ok())
+    }
+
+    /// Nothing if the thing of a session is welcome, or why it is not; users have none.
+    pub(super) fn thing_of(&self, who: &Who) -> Result<Result<(), Reason>, StoreError> {
+        let Who::Application { application, thing_id, thing_key } = who else { return Ok(Ok(())) };
+        let found = self.things.get(application.org, thing_key)?;
+        Ok(match found.filter(|thing| thing.id == *thing_id) {
+            Some(thing) if thing.ban.is_banned(self.clock.now()) => Err(Reason::Banned),
+            Some(_) => Ok(()),
+            None => Err(Reason::Revoked),
+        })
     }
 
     /// Whether who had a session, which may have ended long ago, still has the rights of then: the
@@ -42,13 +72,10 @@ impl App {
     /// What the store reports, which is asked for an application's thing.
     pub fn has_access_of_then(&self, session: &Session) -> Result<bool, StoreError> {
         let then = session.access();
-        if self.access_now(session.who(), then.org.id).is_none_or(|now| now != *then) {
+        if self.access_now(session.who(), then.org.id).map_or(true, |now| now != *then) {
             return Ok(false);
         }
-        match session.who() {
-            Who::User(_) => Ok(true),
-            Who::Application { thing_id, .. } => self.things.has(then.org.id, *thing_id),
-        }
+        self.has_welcome_thing(session.who())
     }
 
     /// Whether who had a session, which may have ended long ago, may publish to an ordinary topic of
@@ -60,13 +87,10 @@ impl App {
     pub fn may_publish_now(&self, session: &Session, topic: &str) -> Result<bool, StoreError> {
         let (who, org) = (session.who(), session.org_id());
         let access = self.access_now(who, org);
-        if !access.is_some_and(|access| access.topic_publish.allows(topic, who.own_key())) {
+        if !access.is_ok_and(|access| access.topic_publish.allows(topic, who.own_key())) {
             return Ok(false);
         }
-        match who {
-            Who::User(_) => Ok(true),
-            Who::Application { thing_id, .. } => self.things.has(org, *thing_id),
-        }
+        self.has_welcome_thing(who)
     }
 
     /// Whether who had a session, which may have ended long ago, may still use a command on a thing
@@ -77,21 +101,20 @@ impl App {
         (org, subject): (OrgId, Option<ThingId>),
         command: &str,
     ) -> bool {
-        if session.end().is_some_and(|end| end.reason == Reason::Revoked) {
+        if session.end().is_some_and(|end| end.reason.is_revocation()) {
             return false;
         }
         let Some(permission) = Permission::named(command) else { return false };
         let access = self.access_now(session.who(), org);
-        let Some(access) = access.filter(|access| access.permissions.allows(permission)) else {
-            return false;
-        };
+        let access = access.ok().filter(|access| access.permissions.allows(permission));
+        let Some(access) = access else { return false };
         let Who::Application { thing_id: own, .. } = session.who() else { return true };
         // What can't be read is as it was.
         let bound = |thing: ThingId| {
             let found = self.things.by_id(org, thing);
             found.map_or(true, |found| found.is_some_and(|found| found.bound_to == Some(*own)))
         };
-        self.things.has(org, *own).unwrap_or(true)
+        self.has_welcome_thing(session.who()).unwrap_or(true)
             && (!access.restricted_to_self
                 || subject.is_none_or(|thing| thing == *own || bound(thing)))
     }
@@ -101,9 +124,8 @@ impl App {
     pub(super) fn hang_up(&self, events: &[Event]) {
         for event in events {
             let session = match event {
-                Event::Ended(session, Reason::Revoked)
-                | Event::Revoked(session)
-                | Event::RightsChanged(session) => session,
+                Event::Ended(session, reason) if reason.is_revocation() => session,
+                Event::Revoked(session) | Event::RightsChanged(session) => session,
                 _ => continue,
             };
             let may = |name| Permission::named(name).is_some_and(|named| session.may(named));

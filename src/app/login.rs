@@ -11,7 +11,7 @@ use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
 };
 use rules::identity::model::{Application, User};
-use rules::identity::{Access, Refusal};
+use rules::identity::{Access, Ban, Refusal};
 use store::{Receipt, StoreError};
 
 use super::App;
@@ -20,7 +20,7 @@ use super::connections::{NoPlace, Place};
 use super::login_rates::{LoginBegun, TooManyLogins, Wish};
 use super::refused::{Claim, LoginPeer};
 use crate::random::{NoRandom, random};
-use crate::things::registry::NotAdded;
+use crate::things::registry::{Found, NotAdded};
 
 /// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
 pub enum Credentials {
@@ -74,6 +74,9 @@ pub enum LoginError {
     /// Identity says no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It is disabled.
+    #[error(transparent)]
+    Banned(#[from] Banned),
     /// The principal has logged in too often.
     #[error(transparent)]
     TooMany(#[from] TooManyLogins),
@@ -93,6 +96,34 @@ pub enum LoginError {
     #[error(transparent)]
     Random(#[from] NoRandom),
 }
+
+/// Why somebody who has proved who it is may not log in: it is disabled.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("this {what} is disabled{}", why(.reason))]
+pub struct Banned {
+    what: &'static str,
+    /// For users; a device has nobody to read it.
+    reason: String,
+}
+
+fn why(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+impl Banned {
+    /// Fails if the ban holds.
+    fn check(what: &'static str, ban: &Ban, now: Timestamp) -> Result<(), Self> {
+        if !ban.is_banned(now) {
+            return Ok(());
+        }
+        let reason = if what == USER { ban.reason.clone() } else { String::new() };
+        Err(Self { what, reason })
+    }
+}
+
+const USER: &str = "user";
+const THING: &str = "thing";
+const APPLICATION: &str = "application";
 
 impl From<NotAdded> for LoginError {
     fn from(error: NotAdded) -> Self {
@@ -265,13 +296,15 @@ impl App {
         {
             self.end(session, Reason::Revoked, now);
         }
-        if let Who::Application { application, thing_id, .. } = session.who()
-            && !self.things.has(application.org, *thing_id)?
-        {
-            self.end(session, Reason::Revoked, now);
+        if let Err(reason) = self.thing_of(session.who())? {
+            self.end(session, reason, now);
         }
         match session.end() {
             Some(End { reason: Reason::Revoked, .. }) => Err(Refusal::NoAccess.into()),
+            Some(End { reason: Reason::Banned, .. }) => {
+                let what = if matches!(session.who(), Who::User(_)) { USER } else { THING };
+                Err(Banned { what, reason: String::new() }.into())
+            }
             _ => Ok(()),
         }
     }
@@ -305,7 +338,9 @@ impl App {
         };
         let user = user.and_then(|checked| {
             self.begin_login(Principal::User(checked.id), None, now)?;
-            Ok(self.as_now(&checked)?)
+            let user = self.as_now(&checked)?;
+            Banned::check(USER, &user.ban, now)?;
+            Ok(user)
         });
         let user = user.and_then(|user| {
             let home = self.records.org(user.home);
@@ -411,6 +446,7 @@ impl App {
         let note = |claim: Claim<'_>, error: &LoginError| self.note_login(claim, peer, error, now);
         let admit_user = |user: Arc<User>| {
             let begun = self.begin_login(Principal::User(user.id), Some(is_bound), now)?;
+            Banned::check(USER, &user.ban, now)?;
             Ok(Admitted { begun, ..self.admit_user(user)? })
         };
         let claimed = match conn.certified {
@@ -515,17 +551,15 @@ impl App {
         token: &str,
         conn: ConnInfo,
         now: Timestamp,
-    ) -> Result<Arc<Application>, Refusal> {
+    ) -> Result<Arc<Application>, LoginError> {
         let found = self.find_application(token, conn, now).and_then(|found| {
             let access = self.records.application_access(&found);
             let may = access.is_some_and(|access| self.may_enter(&access, conn));
-            if may { Ok(found) } else { Err(Refusal::NoAccess) }
+            if may { Ok(found) } else { Err(Refusal::NoAccess.into()) }
         });
         match &found {
             Ok(_) => self.metrics.login(conn.protocol),
-            Err(refusal) => {
-                self.note_login(Claim::Token(token), conn.into(), &(*refusal).into(), now);
-            }
+            Err(error) => self.note_login(Claim::Token(token), conn.into(), error, now),
         }
         found
     }
@@ -536,11 +570,13 @@ impl App {
         token: &str,
         conn: ConnInfo,
         now: Timestamp,
-    ) -> Result<Arc<Application>, Refusal> {
+    ) -> Result<Arc<Application>, LoginError> {
         let found = self.records.application_by_token(token);
         let payer = found.as_ref().map(|found| (found.org, found.id));
         self.token_guesses.note(payer, conn.network(), now)?;
-        found.ok_or(Refusal::BadCredentials)
+        let found = found.ok_or(Refusal::BadCredentials)?;
+        Banned::check(APPLICATION, &found.ban, now)?;
+        Ok(found)
     }
 
     fn admit_application(
@@ -558,8 +594,15 @@ impl App {
         let thing = Principal::Thing(application.org, key.clone());
         let begun = self.begin_login(thing, Some(is_bound), now)?;
         let fresh = ThingId::from_bytes(random()?);
-        let found = self.things.log_in(&application, key, app_id, self.clock.shown(now), fresh)?;
-        let (thing, registration) = found.ok_or(Refusal::UnknownThing)?;
+        let shown = self.clock.shown(now);
+        let (thing, registration) =
+            match self.things.log_in(&application, key, app_id, (now, shown), fresh)? {
+                Found::Thing(thing, registration) => (*thing, registration),
+                Found::Banned => {
+                    return Err(Banned { what: THING, reason: String::new() }.into());
+                }
+                Found::Nothing => return Err(Refusal::UnknownThing.into()),
+            };
         let access = self.share_access(application.id, access);
         let (client_id, definition) = (Some(app_id.into()), thing.def);
         let who = Who::Application { application, thing_id: thing.id, thing_key: thing.key };
@@ -599,6 +642,9 @@ pub fn login_failure(error: &LoginError) -> Failure {
             Failure::new(Code::BUSY, sentence)
         }
         LoginError::NoPlace(full) => (*full).into(),
+        LoginError::Banned(banned) => {
+            Failure::new(Code::LOGIN_REFUSED, format!("Login refused: {banned}."))
+        }
         LoginError::NoThing(over) => {
             let sentence = format!("The thing can't be registered: {over}.");
             Failure::new(Code::BUSY, sentence)

@@ -501,7 +501,7 @@ pub(crate) mod tests {
     fn permit_all(app: &App, session: &Arc<Session>) {
         let permissions = rules::identity::permission::PermissionSet::ALL;
         let access = Access { permissions, ..Access::clone(&session.access()) };
-        drop(app.sessions.refresh(session, NOW, |_, _| Some(access)));
+        drop(app.sessions.refresh(session, NOW, |_, _| Ok(access)));
     }
 
     #[tokio::test]

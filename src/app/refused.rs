@@ -308,6 +308,7 @@ const fn cause(claim: Claim<'_>, error: &LoginError, known: bool) -> LoginCause 
             Refusal::Busy => LoginCause::Busy,
             Refusal::Locked { .. } => LoginCause::Locked,
         },
+        (_, LoginError::Banned(_)) => LoginCause::Banned,
         (_, LoginError::TooMany(_)) => LoginCause::Rate,
         (_, LoginError::Full(_) | LoginError::NoPlace(_) | LoginError::NoThing(_)) => {
             LoginCause::Full

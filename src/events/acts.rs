@@ -221,6 +221,10 @@ fn named(value: Value) -> Map<String, Value> {
     let mut named = Map::new();
     for (name, value) in members {
         let name = camel_case(&name);
+        if let ("ban", Value::Object(ban)) = (&*name, &value) {
+            named.extend(ban.clone());
+            continue;
+        }
         let value = match (&*name, value) {
             ("memberships", Value::Array(held)) => by_org(held).into(),
             ("invites", Value::Array(offered)) => {

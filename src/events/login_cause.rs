@@ -44,6 +44,7 @@ causes! {
         "there is no such thing, and the application registers none";
     BadThingKey = "bad_thing_key", refused, "what was sent as the thing's key can't be one";
     NoAccess = "no_access", refused, "it may not enter the organisation, or not by this listener";
+    Banned = "banned", refused, "it is disabled: the user, the thing or its application";
     Certificate = "certificate", refused, "the client's certificate names somebody else";
     NoCredentials = "no_credentials", refused, "name, password, thing key or token is missing";
     BadClientId = "bad_client_id", refused, "MQTT: the client id is empty, too long or ill-formed";

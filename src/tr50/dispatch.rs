@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use base::{Code, ConnInfo, Failure, Timestamp, excerpt, json, limits};
-use rules::directory::{Reason, Session};
+use rules::directory::Session;
 use serde_json::value::RawValue;
 
 use super::commands::{self, Row};
@@ -615,7 +615,7 @@ impl Unstored {
 /// Fails if the caller's session was ended by somebody else, or may not use this command.
 fn still_may(caller: &Caller, row: &Row) -> Result<(), Failure> {
     let Some(session) = &caller.session else { return Ok(()) };
-    if session.end().is_some_and(|end| end.reason == Reason::Revoked) {
+    if session.end().is_some_and(|end| end.reason.is_revocation()) {
         return Err(Failure::session_invalid("has ended."));
     }
     if session.may(row.permission) { Ok(()) } else { Err(not_permitted(session, row)) }

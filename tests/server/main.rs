@@ -4,6 +4,7 @@ mod administration;
 mod alerts;
 mod audit;
 mod backup;
+mod bans;
 mod broker_shares;
 mod browsers;
 mod client_certificates;

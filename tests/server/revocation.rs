@@ -30,7 +30,7 @@ struct Site {
     app: String,
 }
 
-const ENDS: [End; 8] = [
+const ENDS: [End; 11] = [
     End {
         name: "the user is deleted",
         who: Who::User,
@@ -65,6 +65,21 @@ const ENDS: [End; 8] = [
         name: "the application loses the role",
         who: Who::Device,
         ask: |site| vec![("app.update", json!({"name": site.app, "roles": []}))],
+    },
+    End {
+        name: "the user is disabled",
+        who: Who::User,
+        ask: |site| vec![("user.update", json!({"emailAddress": site.email, "disabled": true}))],
+    },
+    End {
+        name: "the thing is disabled",
+        who: Who::Device,
+        ask: |_| vec![("thing.update", json!({"key": "worker", "disabled": true}))],
+    },
+    End {
+        name: "the application is disabled",
+        who: Who::Device,
+        ask: |site| vec![("app.update", json!({"name": site.app, "disabled": true}))],
     },
     End {
         name: "the role loses the permissions, of devices",

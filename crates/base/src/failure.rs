@@ -94,6 +94,8 @@ codes! {
         "Wait until the thing has fetched its mail, or take it back by `mailbox.purge`.", "ours";
     MAIL_ENDED = -95022, "The mail is completed, expired or purged.",
         "Nothing; `mailbox.find` tells what became of it.", "ours";
+    THING_DISABLED = -95023, "The thing is disabled: nothing is published in its name.",
+        "Nothing; `thing.find` tells why and until when, `thing.update` with `disabled` false ends it.", "ours";
     IN_USE = -95030, "The object can't go, or change so, while something else needs it.",
         "The message names what; change or delete that first.", "ours";
 }

@@ -122,6 +122,8 @@ pub mod reason {
     pub const SERVER_UNAVAILABLE: u8 = 0x88;
     /// Server busy.
     pub const SERVER_BUSY: u8 = 0x89;
+    /// Banned by an operator.
+    pub const BANNED: u8 = 0x8a;
     /// Server shutting down.
     pub const SHUTTING_DOWN: u8 = 0x8b;
     /// No packet came within the keep-alive time.

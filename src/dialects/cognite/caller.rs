@@ -23,7 +23,7 @@ use rules::identity::model::{Application, Org, User};
 use rules::identity::{Authority, Identity, Refusal};
 
 use super::error::Error;
-use crate::app::{App, Deed};
+use crate::app::{App, Deed, LoginError};
 use crate::dialects::credentials;
 use crate::events::{Actor, Known};
 
@@ -81,7 +81,7 @@ impl Caller {
             }
             None => {
                 let found = app.application_by_token(token, conn, now);
-                if let Err(Refusal::Locked { .. }) = found {
+                if let Err(LoginError::Refused(Refusal::Locked { .. })) = found {
                     return Err(Error::locked());
                 }
                 let found = found.ok();

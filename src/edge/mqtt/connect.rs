@@ -141,7 +141,7 @@ impl Login {
             }
             Err(error) => {
                 let code = refusal_code(&error);
-                let why = options.reasons.then(|| limit_reached(&error)).flatten();
+                let why = options.reasons.then(|| told_reason(&error)).flatten();
                 refuse(options.version, code, why.as_deref(), &mut connack);
                 if connack.len() > options.packet_max {
                     // [MQTT-3.2.2-19] of 5.
@@ -299,10 +299,12 @@ pub(super) fn refuse_full(version: Version, out: &mut Vec<u8>) {
     refuse(version, reason::SERVER_BUSY, None, out);
 }
 
-/// Which limit a login has reached, and whose; none if it failed for something else.
-fn limit_reached(error: &LoginError) -> Option<Cow<'static, str>> {
+/// Which limit a login has reached, and whose, or that it is disabled; none if it failed for
+/// something else.
+fn told_reason(error: &LoginError) -> Option<Cow<'static, str>> {
     match error {
-        LoginError::TooMany(_)
+        LoginError::Banned(_)
+        | LoginError::TooMany(_)
         | LoginError::Full(_)
         | LoginError::NoPlace(_)
         | LoginError::NoThing(_)
@@ -319,6 +321,7 @@ const fn refusal_code(error: &LoginError) -> u8 {
             Refusal::NoAccess | Refusal::Locked { .. } => reason::NOT_AUTHORIZED,
             _ => reason::BAD_LOGIN,
         },
+        LoginError::Banned(_) => reason::BANNED,
         LoginError::TooMany(_) => reason::CONNECTION_RATE_EXCEEDED,
         LoginError::Full(_) | LoginError::NoPlace(_) | LoginError::NoThing(_) => {
             reason::SERVER_BUSY

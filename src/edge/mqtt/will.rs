@@ -12,7 +12,7 @@ use base::pool::{Pool, Pools};
 use base::shares::Shares;
 use base::{OrgId, Timestamp, limits, topic};
 use parking_lot::Mutex;
-use rules::directory::{End, PrincipalId, Reason, Session};
+use rules::directory::{End, PrincipalId, Session};
 use tokio::task::AbortHandle;
 
 use super::MqttServer;
@@ -253,7 +253,7 @@ impl Left {
             // while it waited, its rights may have gone.
             Last::Command(command) => {
                 let may = || {
-                    let revoked = |end: End| end.reason == Reason::Revoked;
+                    let revoked = |end: End| end.reason.is_revocation();
                     !self.session.end().is_some_and(revoked)
                         && server.app.has_access_of_then(&self.session).unwrap_or(false)
                 };

@@ -104,12 +104,30 @@ impl Things {
         key: &ThingKey,
         also: impl FnOnce(&Thing, &mut Batch),
     ) -> Result<Option<(Thing, Receipt)>, StoreError> {
+        self.replace(org, key, |_| None, also)
+    }
+
+    /// The same, but a thing of the same key may take its place, which is in the share of the first.
+    pub fn replace(
+        &self,
+        org: OrgId,
+        key: &ThingKey,
+        heir: impl FnOnce(&Thing) -> Option<Thing>,
+        also: impl FnOnce(&Thing, &mut Batch),
+    ) -> Result<Option<(Thing, Receipt)>, StoreError> {
         let lock = self.lock(org, key);
         let Some(thing) = self.get(org, key)? else { return Ok(None) };
         let mut batch = Batch::default();
         also(&thing, &mut batch);
         self.delete(&mut batch, &thing);
-        let mut receipt = self.tally.remove(thing.payer(), 1, &self.tables, batch)?;
+        let mut receipt = match heir(&thing) {
+            Some(mut heir) => {
+                heir.maker = thing.maker;
+                self.put(&mut batch, &heir, None);
+                self.tables.submit(batch)?
+            }
+            None => self.tally.remove(thing.payer(), 1, &self.tables, batch)?,
+        };
         // One lock at a time: that of a child may be this one.
         drop(lock);
         // The thing is gone, so this must not fail any more: its sessions have to end. A child that

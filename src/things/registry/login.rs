@@ -8,12 +8,32 @@ use store::{Batch, Receipt};
 
 use super::{NotAdded, Thing, Things};
 
+/// What a device that logs in finds of its thing.
+pub enum Found {
+    /// The thing, and the receipt for what changed of it.
+    Thing(Box<Thing>, Receipt),
+    /// It is disabled.
+    Banned,
+    /// It is unknown, and the token registers none.
+    Nothing,
+}
+
+#[cfg(test)]
+impl Found {
+    fn thing(self) -> (Thing, Receipt) {
+        match self {
+            Self::Thing(thing, receipt) => (*thing, receipt),
+            Self::Banned | Self::Nothing => panic!("no thing"),
+        }
+    }
+}
+
 impl Things {
     /// The thing with this key, for a device that logs in with the application's token. When it is
-    /// new or has another application id than before, the receipt is for that. None: it is unknown,
-    /// and the token registers none.
+    /// new or has another application id than before, the receipt is for that.
     ///
-    /// `fresh_id` is the id of the thing, should it register now.
+    /// `fresh_id` is the id of the thing, should it register now, which it does at the second time,
+    /// as it is shown.
     ///
     /// # Errors
     /// It would register, and there is no room for it; or the store failed.
@@ -22,16 +42,17 @@ impl Things {
         application: &Application,
         key: ThingKey,
         app_id: &str,
-        now: Timestamp,
+        (now, shown): (Timestamp, Timestamp),
         fresh_id: ThingId,
-    ) -> Result<Option<(Thing, Receipt)>, NotAdded> {
+    ) -> Result<Found, NotAdded> {
         let app_id = shortened(app_id, limits::APP_ID_BYTES_MAX);
         let _lock = self.lock(application.org, &key);
         let before = self.get(application.org, &key)?;
         let mut thing = match &before {
+            Some(thing) if thing.ban.is_banned(now) => return Ok(Found::Banned),
             Some(thing) => thing.clone(),
-            None if application.auto_register => new_thing(application, key, now, fresh_id),
-            None => return Ok(None),
+            None if application.auto_register => new_thing(application, key, shown, fresh_id),
+            None => return Ok(Found::Nothing),
         };
         // A client that sends no application id has not changed it.
         if !app_id.is_empty() {
@@ -50,7 +71,7 @@ impl Things {
                 (submitted, _) => submitted?,
             };
         }
-        Ok(Some((thing, receipt)))
+        Ok(Found::Thing(Box::new(thing), receipt))
     }
 }
 
@@ -104,8 +125,8 @@ mod tests {
     async fn an_unknown_thing_registers_once() {
         let (things, application) = demo();
         let login = |number| {
-            let login = things.log_in(&application, key(), "app", NOW, id(number));
-            login.expect("stored").expect("it registers")
+            let login = things.log_in(&application, key(), "app", (NOW, NOW), id(number));
+            login.expect("stored").thing()
         };
         let (first, stored) = login(1);
         assert_eq!(first.name, "auto:mower-1");
@@ -128,7 +149,7 @@ mod tests {
         let (things, application) = demo();
         let login = |key: &str| {
             let key = ThingKey::parse(key).expect("a key");
-            things.log_in(&application, key, "app", NOW, id(1)).map(drop)
+            things.log_in(&application, key, "app", (NOW, NOW), id(1)).map(drop)
         };
         login("mower-1").expect("room");
         assert!(matches!(login("mower-2"), Err(NotAdded::Full(_))));
@@ -141,8 +162,8 @@ mod tests {
     fn an_unknown_thing_stays_out_if_the_token_registers_none() {
         let (things, application) = demo();
         let strict = Application { auto_register: false, ..Application::clone(&application) };
-        let login = things.log_in(&strict, key(), "app", NOW, id(1)).expect("read");
-        assert!(login.is_none());
+        let login = things.log_in(&strict, key(), "app", (NOW, NOW), id(1)).expect("read");
+        assert!(matches!(login, Found::Nothing));
         assert_eq!(things.count(strict.org), 0);
     }
 
@@ -150,7 +171,7 @@ mod tests {
     async fn a_thing_that_the_store_does_not_take_is_not_counted() {
         let (things, application) = demo();
         things.tables.writer().stop().await.expect("stopped");
-        assert!(things.log_in(&application, key(), "app", NOW, id(1)).is_err());
+        assert!(things.log_in(&application, key(), "app", (NOW, NOW), id(1)).is_err());
         assert_eq!(things.count(application.org), 0);
     }
 
@@ -158,8 +179,8 @@ mod tests {
     fn another_application_id_is_kept() {
         let (things, application) = demo();
         let login = |app_id: &str| {
-            let login = things.log_in(&application, key(), app_id, NOW, id(1));
-            login.expect("stored").expect("it registers").0.app_id
+            let login = things.log_in(&application, key(), app_id, (NOW, NOW), id(1));
+            login.expect("stored").thing().0.app_id
         };
         assert_eq!(login("first"), "first");
         assert_eq!(login("second"), "second");

@@ -22,6 +22,7 @@ mod seen;
 mod thing;
 
 pub use change::{NotAdded, ThingConflict};
+pub use login::Found;
 pub use seen::Seen;
 pub use thing::{Alias, Thing};
 

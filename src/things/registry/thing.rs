@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base::{OrgId, ThingDefId, ThingId, ThingKey, Timestamp};
+use rules::identity::Ban;
 use serde::{Deserialize, Serialize};
 
 use crate::things::{Maker, Payer};
@@ -46,6 +47,9 @@ pub struct Thing {
     /// Whose share it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maker: Maker,
+    /// Whether its logins are refused.
+    #[serde(default, skip_serializing_if = "Ban::is_none")]
+    pub ban: Ban,
     /// When it was last changed, and by whom, in the same words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated: Option<(Timestamp, String)>,
@@ -75,6 +79,7 @@ impl Thing {
             created_on: now,
             created_by: created_by.to_owned(),
             maker: None,
+            ban: Ban::default(),
             updated: None,
         }
     }

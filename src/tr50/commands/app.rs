@@ -6,14 +6,17 @@
 
 use std::sync::Arc;
 
-use base::{ApplicationId, Failure, RoleId, ThingDefId, Timestamp, TokenId, excerpt, limits};
+use base::{
+    ApplicationId, Clock, Failure, RoleId, ThingDefId, Timestamp, TokenId, excerpt, limits,
+};
 use rules::directory::{Session, Who};
-use rules::identity::is_token;
 use rules::identity::model::Application;
+use rules::identity::{Ban, is_token};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::authorize::{self, Edit, Unset};
+use super::ban::{BanParams, BanView};
 use super::commands;
 use super::paging::{ListReply, View};
 use crate::app::{Affected, Effects};
@@ -38,10 +41,11 @@ commands! {
     "app.list" => list, [],
         "Lists the applications of the current organisation, by name, without their tokens.",
         "`count`, `fields`, `result`";
-    act "app.update" => update, [NOT_FOUND, ALREADY_EXISTS],
+    act "app.update" => update, [NOT_FOUND, ALREADY_EXISTS, IN_USE],
         "Changes an application, found by `id`, or by `token` if there is such a token, or by \
          `name`. Its live sessions have the new rights when the reply comes; after a change of the \
-         token they have ended as revoked.",
+         token they have ended as revoked. Disabled, it loses its sessions, and logins with its \
+         token are refused; none disables itself.",
         "";
 }
 
@@ -104,6 +108,8 @@ pub struct AppView {
     is_org_admin: bool,
     restrict_access_to_self: bool,
     license: String,
+    #[serde(flatten)]
+    ban: BanView,
     created_by: String,
     created_on: Timestamp,
     updated_by: String,
@@ -126,6 +132,9 @@ const FIELDS: &[&str] = &[
     "isOrgAdmin",
     "restrictAccessToSelf",
     "license",
+    "disabled",
+    "reason",
+    "disabledUntil",
     "createdBy",
     "createdOn",
     "updatedBy",
@@ -140,8 +149,8 @@ pub struct Found {
     connected: bool,
 }
 
-impl From<&Arc<Application>> for AppView {
-    fn from(application: &Arc<Application>) -> Self {
+impl AppView {
+    fn of(application: &Application, clock: &Clock) -> Self {
         let (updated_on, updated_by) = authorize::last_change(
             application.updated.clone(),
             application.created_on,
@@ -164,6 +173,7 @@ impl From<&Arc<Application>> for AppView {
             is_org_admin: application.org_admin,
             restrict_access_to_self: application.restrict_access_to_self,
             license: application.license.clone(),
+            ban: BanView::of(&application.ban, clock),
             created_by: application.created_by.clone(),
             created_on: application.created_on,
             updated_by,
@@ -292,6 +302,7 @@ pub fn create(
         desc: String::new(),
         auto_register_sec_tags: Vec::new(),
         license: String::new(),
+        ban: Ban::default(),
         created_on: call.now,
         created_by: authorize::author(call),
         updated: None,
@@ -358,7 +369,7 @@ pub fn find(call: &Call<'_>, which: FindParams) -> Result<Found, Failure> {
     };
     let connected = call.app.directory().any_in_org(application.org, of_it);
     let token = call.app.made_token(&application, call.session, call.app.clock.now());
-    let mut application = AppView::from(&application);
+    let mut application = AppView::of(&application, &call.app.clock);
     application.token = Some(token.unwrap_or_default());
     Ok(Found { application, connected })
 }
@@ -366,14 +377,15 @@ pub fn find(call: &Call<'_>, which: FindParams) -> Result<Found, Failure> {
 /// `app.list`.
 pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
     let applications = call.app.identity().applications_of(call.session.org_id());
-    let applications: Vec<_> = applications.iter().map(AppView::from).collect();
+    let applications: Vec<_> =
+        applications.iter().map(|found| AppView::of(found, &call.app.clock)).collect();
     view.or_sorted_by("name").apply(FIELDS, &applications)
 }
 
 /// `app.update`.
 pub fn update(
     call: &Call<'_>,
-    (which, members, unset): (FindParams, UpdateParams, Unset),
+    (which, (members, ban), unset): (FindParams, (UpdateParams, BanParams), Unset),
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let before = which.find(call)?;
@@ -392,7 +404,15 @@ pub fn update(
         application.token_name = name;
     }
     check_names(call, &application, new_token.as_ref())?;
-    members.apply(call, &mut application, &Edit::new(unset.unset))?;
+    let edit = Edit::new(unset.unset);
+    let own = match call.session.who() {
+        Who::Application { application: own, .. } => own.id == application.id,
+        Who::User(_) => false,
+    };
+    if let Some(ban) = ban.apply(call, &application.ban, &edit, own)? {
+        application.ban = ban;
+    }
+    members.apply(call, &mut application, &edit)?;
     application.updated = authorize::stamp(call);
     let affected = Affected::Org(application.org);
     Ok(After(Done, Effects::from(turn.put(application)).followed_by(affected)))

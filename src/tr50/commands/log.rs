@@ -51,7 +51,7 @@ pub fn publish(
         let sentence = "Parameter \"level\" must be 0, 1 or 2.";
         return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
     };
-    let logged = Logged::of(call, &target, entry.global, Target::subject)?;
+    let logged = Logged::of(call, &target, entry.global, Target::speaker)?;
     let point = NewPoint {
         name: String::new(),
         ts: entry.ts,

@@ -17,6 +17,7 @@ pub mod app;
 pub mod attribute;
 pub mod audit;
 mod authorize;
+mod ban;
 pub mod diag;
 pub mod file;
 mod history;

@@ -179,7 +179,7 @@ pub fn one<I: Item>(
     call: &Call<'_>,
     (target, one): (Target, One<I>),
 ) -> Result<After<Done>, Failure> {
-    let subject = target.subject(call)?;
+    let subject = target.speaker(call)?;
     Ok(After(Done, point(call, &subject, I::KIND, one.0)?.into()))
 }
 
@@ -309,7 +309,7 @@ impl Taken {
 fn take<I: Item>(call: &Call<'_>, text: &BatchText<I>) -> Result<Taken, Failure> {
     let params = RawParams::Json(text.0.as_deref());
     let (target, Many(mut items, _)) = <(Target, Many<I>)>::read(params)?;
-    let subject = target.subject(call)?;
+    let subject = target.speaker(call)?;
     if I::SORTED {
         items.sort_by_key(|item| item.ts.unwrap_or(call.now));
     }

@@ -59,6 +59,23 @@ impl Target {
         self.thing(call).map(|thing| Subject { id: thing.id, key: thing.key })
     }
 
+    /// The thing for which something is published. A disabled one says nothing, not even by others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::subject`], or it is disabled.
+    pub fn speaker(&self, call: &Call<'_>) -> Result<Subject, Failure> {
+        if let Who::Application { thing_id, thing_key, .. } = call.session.who()
+            && self.is_or_defaults_to(*thing_id, thing_key)
+        {
+            // Its session would have ended.
+            return Ok(Subject { id: *thing_id, key: thing_key.clone() });
+        }
+        let thing = self.thing(call)?;
+        check_not_banned(call, &thing)?;
+        Ok(Subject { id: thing.id, key: thing.key })
+    }
+
     /// The thing whose past is asked for. Applications have their own and what is bound to it; their
     /// role opens the others' with `thing.list`, and so do administrator rights.
     ///
@@ -152,6 +169,15 @@ impl Target {
     }
 }
 
+/// Fails for what nobody may do in the name of a thing that is disabled.
+pub(super) fn check_not_banned(call: &Call<'_>, thing: &Thing) -> Result<(), Failure> {
+    if !thing.ban.is_banned(call.app.clock.now()) {
+        return Ok(());
+    }
+    let sentence = format!("Thing \"{}\" is disabled.", thing.key);
+    Err(Failure::new(Code::THING_DISABLED, sentence))
+}
+
 /// Whether the caller may name this thing: every thing of its organisation, or, with a restricted
 /// token, its own and those that are bound to it.
 pub(super) fn can_access(call: &Call<'_>, thing: &Thing) -> bool {
@@ -210,6 +236,12 @@ pub(super) fn served(call: &Call<'_>) -> Result<Vec<Subject>, Failure> {
     };
     let mut served = vec![Subject { id: *thing_id, key: thing_key.clone() }];
     let children = call.app.things.children(*thing_id, limits::CHILDREN_MAX)?;
-    served.extend(children.into_iter().map(|(id, key)| Subject { id, key }));
+    for (id, key) in children {
+        // What is disabled gets nothing.
+        let found = call.app.things.get(call.session.org_id(), &key)?;
+        if found.is_none_or(|thing| check_not_banned(call, &thing).is_ok()) {
+            served.push(Subject { id, key });
+        }
+    }
     Ok(served)
 }

@@ -73,7 +73,7 @@ params! {
 
 /// `thing.attr.unset`. An attribute that has no value stays as it is.
 pub fn unset(call: &Call<'_>, (target, which): (Target, Unset)) -> Result<After<Done>, Failure> {
-    let subject = target.subject(call)?;
+    let subject = target.speaker(call)?;
     let point = NewPoint {
         name: which.key.0,
         ts: None,

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use base::{Code, Failure, OrgId, Timestamp, UserId, excerpt, limits};
+use base::{Clock, Code, Failure, OrgId, Timestamp, UserId, excerpt, limits};
 use rules::directory::{Principal, Session};
 use rules::identity::model::User;
-use rules::identity::{Invite, is_email};
+use rules::identity::{Ban, Invite, is_email};
 use serde::Serialize;
 
 use super::authorize::{self, Edit, Made};
+use super::ban::{BanParams, BanView};
 use super::commands;
 use super::paging::{ListReply, View};
 use super::user_invite::{self, PendingView};
@@ -39,11 +40,12 @@ commands! {
         "Lists the users of the current organisation, by e-mail address. Of those who are invited \
          and have not accepted, it shows `emailAddress` and `pending` alone.",
         "`count`, `fields`, `result`";
-    act "user.update" => update, [NOT_FOUND, ALREADY_EXISTS, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
+    act "user.update" => update, [NOT_FOUND, ALREADY_EXISTS, IN_USE, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
         "Changes a user: everybody themselves, but for the e-mail address and the flags, and \
          administrators the users at home in their organisation and below, wherever else these are \
          members, unless they administer an organisation above. A new password ends the user's other \
-         sessions as revoked. The reply is sent when the change is durable.",
+         sessions as revoked. Disabled, the user loses all sessions and logs in no more; nobody \
+         disables themselves, nor the last super administrator. The reply is sent when the change is durable.",
         "";
 }
 
@@ -118,6 +120,8 @@ pub struct UserView {
     is_super_admin: bool,
     is_super_ops: bool,
     is_org_admin: bool,
+    #[serde(flatten)]
+    ban: BanView,
     created_by: String,
     created_on: Timestamp,
     updated_by: String,
@@ -148,6 +152,9 @@ const FIELDS: &[&str] = &[
     "isSuperAdmin",
     "isSuperOps",
     "isOrgAdmin",
+    "disabled",
+    "reason",
+    "disabledUntil",
     "createdBy",
     "createdOn",
     "updatedBy",
@@ -156,7 +163,7 @@ const FIELDS: &[&str] = &[
 ];
 
 impl UserView {
-    fn of(user: &User, org: OrgId) -> Self {
+    fn of(user: &User, org: OrgId, clock: &Clock) -> Self {
         let membership = user.memberships.iter().find(|membership| membership.org == org);
         let (updated_on, updated_by) =
             authorize::last_change(user.updated.clone(), user.created_on, &user.created_by);
@@ -174,6 +181,7 @@ impl UserView {
             is_super_admin: user.super_admin,
             is_super_ops: user.super_ops,
             is_org_admin: membership.is_some_and(|membership| membership.org_admin),
+            ban: BanView::of(&user.ban, clock),
             created_by: user.created_by.clone(),
             created_on: user.created_on,
             updated_by,
@@ -221,7 +229,9 @@ pub fn is_visible(call: &Call<'_>, user: &User) -> bool {
 /// `user.find`.
 pub fn find(call: &Call<'_>, which: FindParams) -> Result<Row, Failure> {
     match which.find(call) {
-        Ok(user) => Ok(Row::User(Box::new(UserView::of(&user, call.session.org_id())))),
+        Ok(user) => {
+            Ok(Row::User(Box::new(UserView::of(&user, call.session.org_id(), &call.app.clock))))
+        }
         Err(failure) => {
             let pending = which.pending(call);
             let row = pending.map(|(user, _)| Row::Pending(PendingView::of(&user)));
@@ -237,7 +247,7 @@ pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListR
     let shows_all = wanted.show_all == Some(true) && access.authority().sees_all();
     let users = if shows_all { identity.users() } else { identity.users_of(org) };
     let only_admins = wanted.admins.unwrap_or(false);
-    let views = users.iter().map(|user| UserView::of(user, org));
+    let views = users.iter().map(|user| UserView::of(user, org, &call.app.clock));
     let views = views.filter(|user| !only_admins || user.is_org_admin);
     let mut rows: Vec<_> = views.map(|user| Row::User(Box::new(user))).collect();
     if !shows_all && !only_admins {
@@ -390,6 +400,7 @@ pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<La
             title: String::new(),
             office_phone: String::new(),
             mobile_phone: String::new(),
+            ban: Ban::default(),
             created_on: now,
             created_by: session.who().name().to_owned(),
             updated: None,
@@ -415,7 +426,7 @@ pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<La
 /// `user.update`; without an id or an e-mail address the caller.
 pub fn update(
     call: &Call<'_>,
-    (which, login, members): (FindParams, Login, UpdateParams),
+    (which, (login, ban), members): (FindParams, (Login, BanParams), UpdateParams),
 ) -> Result<Later, Failure> {
     let named = which.id.is_some() || which.email_address.is_some() || which.username.is_some();
     let found = if named { which.find(call) } else { own(call) };
@@ -442,7 +453,10 @@ pub fn update(
             return Err(missing("oldPassword"));
         }
     }
-    let change = Update { id: user.id, is_own, email, login, members };
+    // What is wrong with it is told before the password is looked at.
+    let unset = Edit::new(login.unset.clone());
+    ban.clone().apply(call, &user.ban, &unset, is_own)?;
+    let change = Update { id: user.id, is_own, email, login, ban, members };
     let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
     Ok(Later::new(async move { Ok(After(Done, change.run(&app, &session, now).await?)) }))
 }
@@ -474,6 +488,7 @@ struct Update {
     is_own: bool,
     email: Option<String>,
     login: Login,
+    ban: BanParams,
     members: UpdateParams,
 }
 
@@ -508,7 +523,12 @@ impl Update {
             }
             user.email = email;
         }
-        self.members.apply(&call, &mut user, &Edit::new(self.login.unset), self.is_own)?;
+        let edit = Edit::new(self.login.unset);
+        if let Some(ban) = self.ban.apply(&call, &user.ban, &edit, self.is_own)? {
+            user.ban = ban;
+            check_leaves_admin(&call, &user)?;
+        }
+        self.members.apply(&call, &mut user, &edit, self.is_own)?;
         user.password_hash = hash.unwrap_or(user.password_hash);
         user.updated = authorize::stamp(&call);
         let effects = Effects::from(turn.put(user)).followed_by(Affected::User(self.id));
@@ -517,6 +537,21 @@ impl Update {
             .then(|| SessionChange::EndOthers(Principal::User(self.id), session.clone()));
         Ok(effects.and_sessions(others))
     }
+}
+
+/// Fails if this user is disabled and no other super administrator could log in then.
+fn check_leaves_admin(call: &Call<'_>, user: &User) -> Result<(), Failure> {
+    if !user.super_admin || user.ban.is_none() {
+        return Ok(());
+    }
+    let may = |other: &Arc<User>| {
+        other.id != user.id && other.super_admin && !other.ban.is_banned(call.app.clock.now())
+    };
+    if call.app.identity().users().iter().any(may) {
+        return Ok(());
+    }
+    let sentence = format!("{} is the last super administrator who can log in.", user.email);
+    Err(Failure::new(Code::IN_USE, sentence))
 }
 
 /// `user.delete`.

@@ -433,8 +433,8 @@ impl DirectoryWriter {
         Event::Switched(session.clone(), left).into()
     }
 
-    /// Gives a session the rights that it has now in its organisation, as `access_of` says; none:
-    /// it may not be there any more, and ends as revoked.
+    /// Gives a session the rights that it has now in its organisation, as `access_of` says. If it
+    /// may not be there any more, it ends for the reason that it says.
     ///
     /// Rights are asked for while nobody else can set them: of two changes at the same time, the
     /// later one wins.
@@ -442,21 +442,21 @@ impl DirectoryWriter {
         &self,
         session: &Arc<Session>,
         now: Timestamp,
-        access_of: impl FnOnce(&Who, OrgId) -> Option<Access>,
+        access_of: impl FnOnce(&Who, OrgId) -> Result<Access, Reason>,
     ) -> Events {
         let mut context = session.context.write();
         if session.end.get().is_some() {
             return Events::default();
         }
         match access_of(&session.who, context.access.org.id) {
-            Some(access) if access == *context.access => Events::default(),
-            Some(access) => {
+            Ok(access) if access == *context.access => Events::default(),
+            Ok(access) => {
                 session.set_access(&mut context, Arc::new(access));
                 Event::RightsChanged(session.clone()).into()
             }
-            None => {
+            Err(reason) => {
                 drop(context);
-                self.end(session, Reason::Revoked, now)
+                self.end(session, reason, now)
             }
         }
     }

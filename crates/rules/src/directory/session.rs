@@ -201,11 +201,13 @@ pub enum Reason {
     ServerStopped,
     /// Its connection closed to make room for others.
     MadeWay,
+    /// Its user, application or thing was disabled.
+    Banned,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::LoggedOut,
         Self::ConnectionLost,
         Self::KeepAlive,
@@ -216,6 +218,7 @@ impl Reason {
         Self::ProtocolError,
         Self::ServerStopped,
         Self::MadeWay,
+        Self::Banned,
     ];
 
     /// The name on the wire and in metrics.
@@ -231,14 +234,20 @@ impl Reason {
             Self::ProtocolError => "protocol_error",
             Self::ServerStopped => "server_stopped",
             Self::MadeWay => "made_way",
+            Self::Banned => "banned",
         }
+    }
+
+    /// Whether somebody took away the right to the session: what hangs on the right ends with it.
+    pub const fn is_revocation(self) -> bool {
+        matches!(self, Self::Revoked | Self::Banned)
     }
 
     /// The status of a session that ended so.
     pub const fn status(self) -> Status {
         match self {
             Self::Idle | Self::MaxAge | Self::KeepAlive => Status::Expired,
-            Self::Revoked => Status::Revoked,
+            Self::Revoked | Self::Banned => Status::Revoked,
             _ => Status::LoggedOut,
         }
     }

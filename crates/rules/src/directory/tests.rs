@@ -408,15 +408,15 @@ fn a_session_follows_its_rights_where_it_is() {
         })
     };
     let same = Access::clone(&session.access());
-    assert!(refresh(Some(same.clone())).is_empty());
+    assert!(refresh(Ok(same.clone())).is_empty());
     let less = Access { permissions: PermissionSet::EMPTY, ..same };
-    let changes = refresh(Some(less.clone()));
+    let changes = refresh(Ok(less.clone()));
     assert!(matches!(&changes[..], [Event::RightsChanged(_)]));
     assert_eq!(*session.access(), less);
-    let changes = refresh(None);
+    let changes = refresh(Err(Reason::Revoked));
     assert!(matches!(&changes[..], [Event::Ended(_, Reason::Revoked)]));
     assert!(directory.in_org(org).is_empty() && session.status() == Status::Revoked);
-    assert!(directory.refresh(&session, at(6), |_, _| None).is_empty());
+    assert!(directory.refresh(&session, at(6), |_, _| Err(Reason::Revoked)).is_empty());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::Ban;
 use super::model::{Application, Membership, Org, Role, User, system};
 use super::password::{hash_password, is_usable_hash};
 use super::record::Records;
@@ -346,6 +347,7 @@ impl Reader<'_> {
             title: String::new(),
             office_phone: String::new(),
             mobile_phone: String::new(),
+            ban: Ban::default(),
             created_on: self.now,
             created_by: system(),
             updated: None,
@@ -387,6 +389,7 @@ impl Reader<'_> {
             desc: String::new(),
             auto_register_sec_tags: Vec::new(),
             license: String::new(),
+            ban: Ban::default(),
             created_on: self.now,
             created_by: system(),
             updated: None,

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 mod access;
 mod authority;
+mod ban;
 pub mod bootstrap;
 mod change;
 mod invite;
@@ -27,6 +28,7 @@ mod topic_rights;
 
 pub use access::{Access, EVERYONE};
 pub use authority::Authority;
+pub use ban::Ban;
 pub use bootstrap::{
     NAME_RULE, Problem, SLUG_RULE, is_email, is_name, is_slug, is_token, is_unseen,
 };

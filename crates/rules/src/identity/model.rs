@@ -5,7 +5,7 @@ use std::fmt;
 use base::{ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::Invite;
+use super::{Ban, Invite};
 
 /// An organisation. The organisations form a tree by `parent`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -164,6 +164,9 @@ pub struct User {
     /// The mobile telephone.
     #[serde(default)]
     pub mobile_phone: String,
+    /// Whether logins are refused.
+    #[serde(default, skip_serializing_if = "Ban::is_none")]
+    pub ban: Ban,
     /// When it was made.
     pub created_on: Timestamp,
     /// By whom: an e-mail address, a thing's key, or `SYSTEM`.
@@ -253,6 +256,9 @@ pub struct Application {
     /// A text that goes with it. Kept, and without effect here.
     #[serde(default)]
     pub license: String,
+    /// Whether logins with its token are refused.
+    #[serde(default, skip_serializing_if = "Ban::is_none")]
+    pub ban: Ban,
     /// When it was made.
     pub created_on: Timestamp,
     /// By whom: an e-mail address, a thing's key, or `SYSTEM`.

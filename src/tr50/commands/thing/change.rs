@@ -19,11 +19,13 @@ use crate::things::files::Owner;
 use crate::things::registry::{Alias, Thing, ThingConflict, Things};
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
+use crate::tr50::commands::authorize;
+use crate::tr50::commands::ban::BanParams;
 use crate::tr50::commands::publish::{self, AttributeText};
 use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted, restricted};
 use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Value as _, missing, params};
-use crate::tr50::step::{After, Call, Done};
+use crate::tr50::step::{After, Call, Done, WriteReply};
 
 params! {
     /// The parameters of `thing.create`.
@@ -198,7 +200,10 @@ pub(super) fn change_def(
 /// `thing.update`. Identifiers are new values, so the thing is named by its key or id
 /// (`docs/protocol/tr50.md` 4.1); a user who names none means the thing that has the first of the
 /// identifiers.
-pub(super) fn update(call: &Call<'_>, params: Update) -> Result<After<Done>, Failure> {
+pub(super) fn update(
+    call: &Call<'_>,
+    (params, ban): (Update, BanParams),
+) -> Result<After<Done>, Failure> {
     let aliases =
         named([params.iccid, params.esn, params.imei, params.meid, params.imsi, params.msisdn]);
     let mut target = Target {
@@ -218,18 +223,90 @@ pub(super) fn update(call: &Call<'_>, params: Update) -> Result<After<Done>, Fai
         loc_enabled: params.loc_enabled,
         aliases,
     };
-    for member in params.unset.unwrap_or_default() {
-        edit.unset(&member)?;
+    let unset = params.unset.unwrap_or_default();
+    let ban_edit = authorize::Edit::new(Some(unset.clone()));
+    let is_ban = |member: &String| BAN_MEMBERS.iter().any(|name| name.eq_ignore_ascii_case(member));
+    for member in unset.iter().filter(|member| !is_ban(member)) {
+        edit.unset(member)?;
     }
     edit.check()?;
-    change(call, &thing.key, |thing| edit.apply(thing)).map(|receipt| After(Done, receipt.into()))
+    let own = call.session.who().own_key() == Some(thing.key.as_str());
+    let Some(ban) = ban.apply(call, &thing.ban, &ban_edit, own)? else {
+        let changed = change(call, &thing.key, |thing| edit.apply(thing));
+        return changed.map(|receipt| After(Done, receipt.into()));
+    };
+    let edit = move |thing: &mut Thing| {
+        edit.apply(thing);
+        thing.ban = ban;
+    };
+    let (thing, receipt) = change_in_trail(call, "thing.update", &thing.key, edit, banned)?;
+    // Behind the change: whoever logs in meanwhile finds it.
+    let is_banned = thing.ban.is_banned(call.app.clock.now());
+    let sessions = if is_banned { sessions_of(call, &thing) } else { Vec::new() };
+    let ends = sessions.into_iter().map(|session| SessionChange::End(session, Reason::Banned));
+    Ok(After(Done, Effects::from(receipt).and_sessions(ends)))
 }
 
-/// `thing.delete`: the thing, what it measured and stored, and its live sessions.
+const BAN_MEMBERS: [&str; 3] = ["disabled", "reason", "disabledUntil"];
+
+/// What the trail shows of a ban.
+fn banned(thing: &Thing) -> Map<String, serde_json::Value> {
+    json!(thing.ban).as_object().cloned().unwrap_or_default()
+}
+
+/// Changes a thing and notes who did it, in the trail with what `shown` says of it, too.
+fn change_in_trail(
+    call: &Call<'_>,
+    command: &'static str,
+    key: &ThingKey,
+    edit: impl FnOnce(&mut Thing),
+    shown: impl Fn(&Thing) -> Map<String, serde_json::Value>,
+) -> Result<(Thing, Receipt), Failure> {
+    let mut numbered = None;
+    let note = |was: &Thing, is: &Thing, batch: &mut Batch| {
+        let changed = diff(shown(was), shown(is));
+        let event = call.app.act(&call.deed(command), is.org, target_of(is), changed, call.now);
+        numbered = Some(call.app.add_event(batch, event));
+    };
+    let by = call.session.who().name();
+    let edit = |thing: &mut Thing| {
+        let before = thing.clone();
+        edit(thing);
+        if *thing != before {
+            thing.updated = Some((call.now, by.to_owned()));
+        }
+    };
+    let changed = call.app.things.change_with(call.session.org_id(), key, edit, note);
+    let changed = match numbered {
+        Some(numbered) => numbered.settle(changed),
+        None => changed,
+    };
+    let changed = changed.map_err(|conflict| conflict_failure(conflict, key))?;
+    changed.ok_or_else(|| gone(key))
+}
+
+/// The reply of `thing.delete`.
+pub(super) enum Deleted {
+    Thing,
+    /// All but its key and the ban.
+    AllButBan,
+}
+
+impl WriteReply for Deleted {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Thing => Done.write_reply(out),
+            Self::AllButBan => json!({"disabled": true}).write_reply(out),
+        }
+    }
+}
+
+/// `thing.delete`: the thing, what it measured and stored, and its live sessions. Of one that is
+/// disabled a thing with nothing but the key and the ban stays: otherwise it would register anew.
 pub(super) fn delete(
     call: &Call<'_>,
     (by_key, target): (ByKey, Target),
-) -> Result<After<Done>, Failure> {
+) -> Result<After<Deleted>, Failure> {
     let thing = target.thing_by_key(by_key, call)?;
     // Before the thing: its removal is answered when this is durable, too.
     call.app.files.forget(Owner { org: thing.org, thing: Some(thing.id) })?;
@@ -242,7 +319,17 @@ pub(super) fn delete(
         let event = call.app.act(&deed, thing.org, target_of(thing), (before, after), call.now);
         numbered = Some(call.app.add_event(batch, event));
     };
-    let removed = call.app.things.remove(thing.org, &thing.key, forget);
+    let fresh = ThingId::from_bytes(random()?);
+    let mut deleted = Deleted::Thing;
+    let heir = |thing: &Thing| {
+        if !thing.ban.is_banned(call.app.clock.now()) {
+            return None;
+        }
+        deleted = Deleted::AllButBan;
+        let new = Thing::new(fresh, thing.org, thing.key.clone(), &thing.created_by, call.now);
+        Some(Thing { ban: thing.ban.clone(), ..new })
+    };
+    let removed = call.app.things.replace(thing.org, &thing.key, heir, forget);
     let removed = match numbered {
         Some(numbered) => numbered.settle(removed)?,
         None => removed?,
@@ -252,7 +339,7 @@ pub(super) fn delete(
     let sessions = sessions_of(call, &thing).into_iter();
     let ends = sessions.map(|session| SessionChange::End(session, Reason::Revoked));
     let principal = Principal::Thing(thing.org, thing.key.clone());
-    Ok(After(Done, Effects::from(receipt).without(principal).and_sessions(ends)))
+    Ok(After(deleted, Effects::from(receipt).without(principal).and_sessions(ends)))
 }
 
 fn target_of(thing: &Thing) -> EventTarget {
@@ -288,27 +375,9 @@ pub(super) fn reset_app_id(
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
     let thing = target.thing_by_key(by_key, call)?;
-    let mut numbered = None;
-    let note = |was: &Thing, is: &Thing, batch: &mut Batch| {
-        let app_id = |thing: &Thing| Map::from_iter([("appId".to_owned(), json!(thing.app_id))]);
-        let deed = call.deed("thing.appid.reset");
-        let event = call.app.act(&deed, is.org, target_of(is), (app_id(was), app_id(is)), call.now);
-        numbered = Some(call.app.add_event(batch, event));
-    };
-    let by = call.session.who().name();
-    let reset = |thing: &mut Thing| {
-        if !thing.app_id.is_empty() {
-            thing.app_id.clear();
-            thing.updated = Some((call.now, by.to_owned()));
-        }
-    };
-    let changed = call.app.things.change_with(thing.org, &thing.key, reset, note);
-    let changed = match numbered {
-        Some(numbered) => numbered.settle(changed),
-        None => changed,
-    };
-    let changed = changed.map_err(|conflict| conflict_failure(conflict, &thing.key))?;
-    let (_, receipt) = changed.ok_or_else(|| gone(&thing.key))?;
+    let app_id = |thing: &Thing| Map::from_iter([("appId".to_owned(), json!(thing.app_id))]);
+    let reset = |thing: &mut Thing| thing.app_id.clear();
+    let (_, receipt) = change_in_trail(call, "thing.appid.reset", &thing.key, reset, app_id)?;
     Ok(After(Done, receipt.into()))
 }
 

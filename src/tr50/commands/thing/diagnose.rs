@@ -190,6 +190,7 @@ impl Diagnosis {
         let refused = self.refused.sentences().map(str::to_owned);
         let is_refused_since = self.refused.is_later_than(self.left.as_ref().map(|left| left.at));
         let found = &mut self.findings;
+        found.push(self.thing.ban_text.clone());
         found.extend(connected);
         if is_refused_since {
             found.extend(refused);

@@ -46,6 +46,7 @@ params! {
             "Only things whose last session that is known ended earlier.";
         optional end_reason: Vec<String> = "endReason",
             "Only things whose last session that is known ended so, such as `keep_alive`.";
+        optional disabled: bool = "disabled", "Only things that are disabled; false: the others.";
         optional group_by: String = "groupBy",
             "Counts them by `definition`, `protocol`, `application` or `reason` instead of listing \
              them.";

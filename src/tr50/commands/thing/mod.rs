@@ -30,8 +30,9 @@ commands! {
         "";
     act "thing.delete" => change::delete, [NOT_FOUND],
         "Deletes a thing with all that belongs to it; its sessions end, things that are bound to \
-         it are free.",
-        "";
+         it are free. Of one that is disabled, key and ban stay, so that it does not register \
+         anew: the reply says so by `disabled`, and when the ban is lifted it can be deleted again.",
+        "`disabled` if the ban stays";
     "thing.diagnose" => diagnose::diagnose, [],
         "Says why a thing can't connect, or what it is up to: whether it was ever seen, since when and from \
          where it is connected, when and why it left, why its login was refused last, which limits \
@@ -70,7 +71,9 @@ commands! {
     "thing.unbind" => bind::unbind, [NOT_FOUND],
         "Frees a thing that is bound to another one.",
         "";
-    "thing.update" => change::update, [NOT_FOUND, ALREADY_EXISTS],
-        "Changes a thing.",
+    "thing.update" => change::update, [NOT_FOUND, ALREADY_EXISTS, IN_USE],
+        "Changes a thing. Disabled, it loses its sessions, logs in no more, and others publish nothing \
+         in its name; what it has stays, and what is sent to it waits as for one that is not \
+         connected. Nobody disables themselves.",
         "";
 }

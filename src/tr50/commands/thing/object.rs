@@ -12,6 +12,7 @@ use store::StoreError;
 use crate::things::registry::{Alias, Seen, Thing, Things};
 use crate::things::telemetry::{AlarmNow, AttributeNow, LocationNow, PropertyNow};
 use crate::tr50::commands::authorize::last_change;
+use crate::tr50::commands::ban::BanView;
 use crate::tr50::commands::paging::members;
 use crate::tr50::step::Call;
 
@@ -48,6 +49,9 @@ pub(super) const FIELDS: &[&str] = &[
     "alarms",
     "proto",
     "remoteAddr",
+    "disabled",
+    "reason",
+    "disabledUntil",
     "createdBy",
     "createdOn",
     "updatedBy",
@@ -104,6 +108,8 @@ pub(super) struct ThingObject {
     loc_enabled: bool,
     proto: &'static str,
     remote_addr: String,
+    #[serde(flatten)]
+    ban: BanView,
     created_by: String,
     created_on: Timestamp,
     updated_by: String,
@@ -157,6 +163,7 @@ impl ThingObject {
             proto: newest.map_or("", |session| session.conn().protocol.as_str()),
             remote_addr: newest
                 .map_or_else(String::new, |session| session.conn().remote_addr.to_string()),
+            ban: BanView::of(&thing.ban, clock),
             created_by: thing.created_by,
             created_on: thing.created_on,
             updated_by,

@@ -33,6 +33,8 @@ pub(super) struct Traits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connected: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    disabled: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     protocol: Option<Protocol>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<String>,
@@ -61,6 +63,7 @@ impl Traits {
         def: None,
         app_id: None,
         connected: None,
+        disabled: None,
         protocol: None,
         address: None,
         seen_after: None,
@@ -94,6 +97,7 @@ impl Traits {
             def: def.flatten(),
             app_id: params.app_id.clone(),
             connected: params.connected,
+            disabled: params.disabled,
             protocol: params.protocol.as_deref().map(protocol_named).transpose()?,
             address: text(&params.remote_addr),
             seen_after: of_shown(params.last_seen_after),
@@ -116,6 +120,7 @@ impl Traits {
             && self.pattern.is_none()
             && self.def.is_none()
             && self.app_id.is_none()
+            && self.disabled.is_none()
             && !self.nothing
             && !self.asks_of_sessions()
             && !self.asks_of_end()
@@ -150,6 +155,7 @@ impl Traits {
             || self.pattern.as_ref().is_some_and(|text| !Pattern::read(text).matches(key))
             || self.def.is_some_and(|def| thing.def != Some(def))
             || self.app_id.as_ref().is_some_and(|app_id| thing.app_id != *app_id)
+            || self.disabled.is_some_and(|wanted| wanted != thing.ban.is_banned(app.clock.now()))
         {
             return false;
         }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use base::pool::POOLS;
 use base::{CODES, Code, Failure, Timestamp, excerpt};
 use rules::directory::{End, Lifetime, Principal, Reason, Session};
+use rules::identity::model::Application;
 use serde::Serialize;
 
 use super::Look;
 use crate::things::registry::{Seen, Thing};
+use crate::tr50::commands::ban::BanView;
 
 /// Names that are listed of a definition, and applications.
 const NAMES: usize = 50;
@@ -26,6 +28,11 @@ pub(super) struct ThingPart {
     created_on: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<Timestamp>,
+    #[serde(flatten)]
+    ban: BanView,
+    /// What people are told of the ban; empty if there is none.
+    #[serde(skip)]
+    pub(super) ban_text: String,
     pub(super) text: String,
 }
 
@@ -41,7 +48,9 @@ impl ThingPart {
             let text = format!(
                 "Never seen: there is no thing with the key \"{named}\" in this organisation."
             );
-            return Self { id: None, name: None, created_on: None, last_seen: None, text };
+            let (ban, ban_text) = (BanView::default(), String::new());
+            let (id, name, created_on, last_seen) = (None, None, None, None);
+            return Self { id, name, created_on, last_seen, ban, ban_text, text };
         };
         let last_seen = seen.map(|seen| look.shown(seen.alive));
         let (on, by) = (thing.created_on, &thing.created_by);
@@ -49,11 +58,14 @@ impl ThingPart {
             Some(last) => format!("It was made on {on} by {by}, and last seen at {last}."),
             None => format!("Never seen: it was made on {on} by {by}, and has never connected."),
         };
+        let ban = BanView::of(&thing.ban, &look.app.clock);
         Self {
             id: Some(thing.id.to_string()),
             name: Some(thing.name.clone()),
             created_on: Some(on),
             last_seen,
+            ban_text: ban.sentence(),
+            ban,
             text,
         }
     }
@@ -146,6 +158,7 @@ impl Left {
             Reason::Revoked => "somebody ended it, or its rights went (audit.list says who)",
             Reason::ProtocolError => "the device broke the protocol",
             Reason::ServerStopped => "the server stopped",
+            Reason::Banned => "it, or its application, was disabled",
             Reason::MadeWay => "its connection was closed to make room for others",
         };
         Self {
@@ -447,7 +460,9 @@ pub(super) struct Registration {
 impl Registration {
     pub(super) fn of(look: &Look<'_>, named: &str, can_be: bool, exists: bool) -> Self {
         let all = look.app.identity().applications_of(look.asker.org);
-        let registering = all.iter().filter(|application| application.auto_register);
+        let now = look.app.clock.now();
+        let registers = |app: &&Arc<Application>| app.auto_register && !app.ban.is_banned(now);
+        let registering = all.iter().filter(registers);
         let applications: Vec<String> =
             registering.map(|application| application.name.clone()).take(NAMES).collect();
         let possible = can_be && !applications.is_empty();
