@@ -21,7 +21,7 @@ impl App {
     /// hold, unless many sessions change: those change on another thread. What it returns says when
     /// they are durable.
     pub fn apply(self: &Arc<Self>, effects: Effects, now: Timestamp) -> Applied {
-        let Effects { receipt, records, affected, gone, sessions, deed, .. } = effects;
+        let Effects { receipt, records, affected, gone, sessions, deed, found_by, .. } = effects;
         let closes_at_once = effects.closes_at_once;
         debug_assert!(
             effects.after_reply.is_none(),
@@ -30,7 +30,10 @@ impl App {
         if let Err(error) = self.check_room(&sessions) {
             return Applied::new(Err(error), Goodbyes::default());
         }
-        let acts = |deed: Box<_>| self.acts(&deed, records.as_ref(), &sessions, now);
+        let acts = |deed: Box<_>| match found_by {
+            Some(found_by) => self.act_on_many(&deed, found_by, &sessions, now),
+            None => self.acts(&deed, records.as_ref(), &sessions, now),
+        };
         let mut acts = deed.map_or_else(Vec::new, acts);
         let stored = match records {
             Some(records) => self.change_records(records, std::mem::take(&mut acts)),

@@ -178,6 +178,36 @@ impl App {
         NewEvent { class: Class::Administration, rows }
     }
 
+    /// The event of the end of many sessions of others, found by a filter: one for each organisation.
+    pub(super) fn act_on_many(
+        &self,
+        deed: &Deed,
+        found_by: Map<String, Value>,
+        sessions: &[SessionChange],
+        now: Timestamp,
+    ) -> Vec<NewEvent> {
+        let mut counts = BTreeMap::<OrgId, usize>::new();
+        for change in sessions {
+            if let SessionChange::EndFor(session, by) = change
+                && session.who().principal() != *by
+            {
+                *counts.entry(session.org_id()).or_default() += 1;
+            }
+        }
+        let now = self.clock.shown(now);
+        let event = |(org, count): (OrgId, usize)| {
+            let members = [
+                ("status".to_owned(), "REVOKED".into()),
+                ("filter".to_owned(), found_by.clone().into()),
+                ("sessions".to_owned(), count.into()),
+            ];
+            let target = Target { kind: "session", id: String::new(), name: String::new() };
+            let changed = diff(Map::new(), members.into_iter().collect());
+            self.act(deed, org, target, changed, now)
+        };
+        counts.into_iter().map(event).collect()
+    }
+
     fn act_on_session(
         &self,
         deed: &Deed,

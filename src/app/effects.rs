@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use base::{Code, Failure, OrgId, ThingDefId, UserId, limits};
 use rules::directory::{Event, Events, Principal, Reason, Session};
 use rules::identity::{Access, RecordChanges};
+use serde_json::{Map, Value};
 use store::{Receipt, StoreError};
 use tokio::task::JoinHandle;
 
@@ -31,6 +32,8 @@ pub struct Effects {
     pub(super) sessions: Vec<SessionChange>,
     /// Who does it by which command, if that is in the trail.
     pub(super) deed: Option<Box<Deed>>,
+    /// By what the sessions were found that end, if all of that is one event.
+    pub(super) found_by: Option<Map<String, Value>>,
     /// What is done behind the reply.
     pub(crate) after_reply: Option<AfterReply>,
     /// Whether the connections of ended sessions close as soon as that holds.
@@ -97,6 +100,12 @@ impl Effects {
     /// The same, as an act of an administrator, which is in the trail.
     pub fn by(mut self, deed: Deed) -> Self {
         self.deed = Some(Box::new(deed));
+        self
+    }
+
+    /// The same, as one event, which says by what the sessions were found.
+    pub fn as_one(mut self, found_by: Map<String, Value>) -> Self {
+        self.found_by = Some(found_by);
         self
     }
 

@@ -95,6 +95,14 @@ type Written = (Vec<u8>, Effects);
 /// wait for it.
 pub struct FromDevice(pub Later);
 
+/// A reply that is sent when what the command did is durable, or one for which much is done.
+pub enum AfterOrLater<R> {
+    /// Little.
+    After(After<R>),
+    /// Much.
+    Later(Later),
+}
+
 /// A reply that comes at once, or later if there is much to look through.
 pub enum Looked<R> {
     /// Little.
@@ -157,6 +165,17 @@ impl IntoStep for FromDevice {
 
     fn into_step(self, _: &mut Vec<u8>) -> Step {
         Step::Later(self.0)
+    }
+}
+
+impl<R: WriteReply> IntoStep for AfterOrLater<R> {
+    const WAITS: Waits = Waits::Durable;
+
+    fn into_step(self, out: &mut Vec<u8>) -> Step {
+        match self {
+            Self::After(after) => after.into_step(out),
+            Self::Later(later) => later.into_step(out),
+        }
     }
 }
 

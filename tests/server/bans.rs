@@ -118,7 +118,7 @@ async fn a_disabled_thing_is_out_over_every_door_and_keeps_what_it_has() {
     let logins = told["refused"]["logins"].as_array().expect("a list").clone();
     assert!(logins.iter().any(|login| login["cause"] == "banned"), "{told}");
     assert_eq!(told["connected"], false);
-    let failures = call(&mut operator, "login.failures", r#"{"query":"mower"}"#).await;
+    let failures = call(&mut operator, "login.failures", r#"{"name":"mower"}"#).await;
     assert!(failures.to_string().contains(r#""cause":"banned""#), "{failures}");
     let metrics = support::http::metrics(&server).await;
     assert!(metrics.contains(r#"cause="banned""#));

@@ -24,6 +24,7 @@ mod downloads;
 mod durability;
 mod earlier_stores;
 mod element;
+mod end_many;
 mod environment;
 mod example_programs;
 mod files;

@@ -75,6 +75,10 @@ pub const LAST_WORK_WAIT: Duration = Duration::from_millis(1500);
 /// Time for the last words to a peer whose connection closes.
 pub const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
 
+/// For so long nothing more may close before a command that ended many sessions is answered: longer
+/// than a connection takes for its last work and words.
+pub const LAST_CLOSE_WAIT: Duration = Duration::from_secs(5);
+
 /// Time for the last answers to a peer that has ended its own side and may read slowly.
 pub const SLOW_READER_WAIT: Duration = Duration::from_secs(30);
 

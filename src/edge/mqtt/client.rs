@@ -491,6 +491,7 @@ impl Peer for Client {
         if let Some(logged_in) = self.logged_in {
             logged_in.end(&self.server, closing, unread, owed).await;
         }
+        self.outbox.note_gone();
     }
 }
 

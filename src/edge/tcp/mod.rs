@@ -585,6 +585,7 @@ impl Peer for Client {
 
     async fn end(mut self, reason: Reason, _: Pending<FromDevice>) {
         self.end_bound(reason);
+        self.outbox.note_gone();
     }
 }
 

@@ -16,16 +16,23 @@ use crate::app::{Effects, SessionChange};
 use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done, WriteReply};
 
+mod end;
 mod list;
+mod mine;
 mod row;
 
 pub(super) use list::{protocol_named, reasons_named};
 use row::write_session;
 
 commands! {
-    act "session.end" => end, [NOT_FOUND],
-        "Ends a session; without parameters the caller's own.",
-        "";
+    act "session.end" => end::end, [NOT_FOUND],
+        "Ends a session; without parameters the caller's own. With filters, which are those of \
+         `session.list`, it ends all sessions of the current organisation that they find, never the \
+         caller's own, and the reply comes when they are gone: `count` were found, of which it \
+         `closed` some, others were `alreadyGone`, and those that are `refused` the caller may not \
+         end; `closing` says how many peers have not read that. `dryRun` only counts. Who has no \
+         permission for `session.list` ends own sessions only.",
+        "of one, none; of many `count`, `closed`, `alreadyGone`, `refused`, `tookMs`";
     "session.find" => find, [NOT_FOUND],
         "Shows one session of the current organisation; to a restricted token, one of its own thing.",
         "the session";
@@ -35,6 +42,10 @@ commands! {
     "session.list" => list::list, [],
         "Lists the sessions of the current organisation; to a restricted token, those of its own thing.",
         "`count`, with `show` also `fields`, `result`; with `groupBy` each group with its `count`";
+    "session.mine" => mine::mine, [],
+        "Lists the caller's own live sessions, the newest first: of the same user, in whatever \
+         organisation, or of the same application on the same thing.",
+        "`count`, `result`: sessions, each with `current`";
     "session.org.list" => org_list, [WRONG_SESSION_KIND],
         "Lists the organisations the user may work in.",
         "`result`, `recentOrgs`";
@@ -78,18 +89,6 @@ pub fn find(call: &Call<'_>, params: FindParams) -> Result<SessionDetails, Failu
 pub fn info(call: &Call<'_>, _: NoParams) -> Result<OwnSession, Failure> {
     let (session, server_id) = (call.session.clone(), call.app.server_id.clone());
     Ok(OwnSession { session, server_id, clock: call.app.clock.clone() })
-}
-
-/// `session.end`: everybody may end the own sessions, an administrator any in the organisation.
-pub fn end(call: &Call<'_>, params: FindParams) -> Result<After<Done>, Failure> {
-    let session = params.find(call)?.unwrap_or_else(|| call.session.clone());
-    let own = session.who().principal() == call.session.who().principal();
-    if !own && !call.session.access().administers_here() {
-        let sentence = "Only an administrator of the organisation may end sessions of others.";
-        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
-    }
-    let by = call.session.who().principal();
-    Ok(After(Done, SessionChange::EndFor(session, by).into()))
 }
 
 impl FindParams {

@@ -120,6 +120,8 @@ pub struct Outbox {
     open: AtomicBool,
     /// Whether `inner` has something for the connection; spares it the lock.
     filled: AtomicBool,
+    /// Whether the connection is gone.
+    gone: AtomicBool,
     /// Bytes that wait for the connection, here and elsewhere.
     waiting: AtomicUsize,
     inner: Mutex<Inner>,
@@ -143,6 +145,7 @@ impl Outbox {
             counters: Counters::default(),
             open: AtomicBool::new(open),
             filled: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             inner: Mutex::default(),
         }
@@ -245,6 +248,16 @@ impl Outbox {
         let mut inner = self.inner.lock();
         self.set_open(false);
         std::mem::take(&mut inner.pushes)
+    }
+
+    /// Notes that the connection is gone, but for the end of its stream.
+    pub fn note_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     fn wake(&self) {

@@ -166,6 +166,7 @@ const NAMES: &[&str] = &[
     "session.find",
     "session.info",
     "session.list",
+    "session.mine",
     "session.org.list",
     "session.org.switch",
     "slack",

@@ -20,14 +20,27 @@ use crate::tr50::params::params;
 use crate::tr50::step::{Call, Looked, WriteReply};
 
 params! {
-    /// The parameters of `session.list`. The vendor's page knows none (`docs/protocol/tr50.md`
-    /// 3.5); all are optional.
+    /// What `session.list` takes beside filters. The vendor's page knows no parameters
+    /// (`docs/protocol/tr50.md` 3.5); all are optional.
     #[derive(Clone, Debug)]
-    pub(in crate::tr50) struct List {
+    pub(in crate::tr50) struct Page {
         optional offset: u64 = "offset", "Sessions to leave out at the beginning.";
         optional limit: u64 = "limit", "Sessions to return at most; 0 means as many as allowed.";
         optional sort: String = "sort",
             "`-startTime` (default), `startTime`, `endTime`, `lastAccessed`, `lastSeen`, `commandCount`, `whoAmI`; a leading `-` puts the greatest first.";
+        optional as_of: Timestamp = "asOf",
+            "The sessions that lived at this time, wherever they are now: of the connection history, as far as it goes back. Then `status` may only be `ACTIVE` or `ALL`, and of ends is asked what came since.";
+        optional group_by: String = "groupBy",
+            "Counts them by `protocol`, `application`, `reason` or `definition` instead of listing them.";
+        optional show: Vec<String> = "show", "The members to show; all by default. `live`, `ended` or `all` among them says which sessions, as `status` does.";
+        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
+    }
+}
+
+params! {
+    /// Which sessions `session.list` shows, and `session.end` ends.
+    #[derive(Clone, Debug)]
+    pub(in crate::tr50) struct Filters {
         optional kind: String = "kind", "`user` or `application`.";
         optional_exact user_name: String = "userName",
             "Sessions of the user with this e-mail address.";
@@ -61,14 +74,8 @@ params! {
             "Sessions that ended earlier; without `status`, of those that ended.";
         optional end_reason: Vec<String> = "endReason",
             "Sessions that ended so, such as `keep_alive`; without `status`, of those that ended.";
-        optional as_of: Timestamp = "asOf",
-            "The sessions that lived at this time, wherever they are now: of the connection history, as far as it goes back. Then `status` may only be `ACTIVE` or `ALL`, and of ends is asked what came since.";
-        optional group_by: String = "groupBy",
-            "Counts them by `protocol`, `application`, `reason` or `definition` instead of listing them.";
         optional status: Vec<String> = "status",
             "`ACTIVE` (default), `LOGGED_OUT`, `EXPIRED`, `REVOKED`, `ENDED` (the last three) or `ALL`.";
-        optional show: Vec<String> = "show", "The members to show; all by default. `live`, `ended` or `all` among them says which sessions, as `status` does.";
-        optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
     }
 }
 
@@ -115,23 +122,28 @@ const FIELDS: &[&str] = &[
 
 /// `session.list`. What takes long is looked for on another thread, once for all who ask the same;
 /// what is wrong with the parameters is answered at once.
-pub(super) fn list(call: &Call<'_>, mut params: List) -> Result<Looked<Answer>, Failure> {
+pub(super) fn list(
+    call: &Call<'_>,
+    (mut page, mut filters): (Page, Filters),
+) -> Result<Looked<Answer>, Failure> {
     let org = call.session.org_id();
-    params.take_status_from_show();
-    let group_by = params.group_by.as_deref().map(group_of).transpose()?;
+    page.give_status_to(&mut filters);
+    let group_by = page.group_by.as_deref().map(group_of).transpose()?;
     // The client id is a secret of the application (`docs/protocol/tr50.md` 1.1).
     let administers = call.session.access().administers_here();
-    let shown = params.show.as_deref().unwrap_or_default();
-    let shown = Shown::of(shown, params.hide_fields, administers)?;
-    let key = format!("{org} {administers} {params:?}");
+    let shown = page.show.as_deref().unwrap_or_default();
+    let shown = Shown::of(shown, page.hide_fields, administers)?;
+    let key = format!("{org} {administers} {page:?} {filters:?}");
     let key = match administers && !is_restricted(call) {
         true => key,
         false => format!("{key} {}", call.session.reference()),
     };
-    let as_of = params.take_as_of(call, group_by.map(|(_, by)| by))?;
-    let tags = params.tags.take().filter(|tags| !tags.is_empty());
-    check_tags("tags", tags.as_deref().unwrap_or_default())?;
-    let question = params.into_query(call, org)?;
+    let as_of = page.take_as_of(call, &mut filters, group_by.map(|(_, by)| by))?;
+    filters.check()?;
+    let tags = filters.tags.take().filter(|tags| !tags.is_empty());
+    let (offset, limit, sort, ascending) = page.range(call)?;
+    let filter = filters.into_filter(call, org)?;
+    let question = filter.map(|filter| Query { offset, limit, sort, ascending, filter });
     let is_long = |query: &Query| tags.is_some() || call.app.directory().is_long(org, query);
     let long = as_of.is_some() || question.as_ref().is_some_and(is_long);
     let answer = move |call: &Call<'_>| {
@@ -239,17 +251,17 @@ impl Shown {
     }
 }
 
-impl List {
+impl Page {
     /// `show` may say which sessions are shown; no member is named so.
-    fn take_status_from_show(&mut self) {
+    fn give_status_to(&mut self, filters: &mut Filters) {
         let Some(show) = &mut self.show else { return };
         const WHICH: [(&str, &str); 3] = [("live", "ACTIVE"), ("ended", "ENDED"), ("all", "ALL")];
         let which = |name: &str| WHICH.iter().find(|(word, _)| word.eq_ignore_ascii_case(name));
         let statuses = show.iter().filter_map(|name| which(name));
         let statuses: Vec<_> = statuses.map(|(_, status)| (*status).to_owned()).collect();
         show.retain(|name| which(name).is_none());
-        if !statuses.is_empty() && self.status.as_ref().is_none_or(Vec::is_empty) {
-            self.status = Some(statuses);
+        if !statuses.is_empty() && filters.status.as_ref().is_none_or(Vec::is_empty) {
+            filters.status = Some(statuses);
         }
     }
 
@@ -257,6 +269,7 @@ impl List {
     fn take_as_of(
         &mut self,
         call: &Call<'_>,
+        filters: &mut Filters,
         group_by: Option<GroupBy>,
     ) -> Result<Option<AsOf>, Failure> {
         let Some(shown) = self.as_of.take() else { return Ok(None) };
@@ -266,9 +279,9 @@ impl List {
             return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
         }
         let life = [
-            ("lastSeenAfter", self.last_seen_after.is_some()),
-            ("lastSeenBefore", self.last_seen_before.is_some()),
-            ("idleLongerThan", self.idle_longer_than.is_some()),
+            ("lastSeenAfter", filters.last_seen_after.is_some()),
+            ("lastSeenBefore", filters.last_seen_before.is_some()),
+            ("idleLongerThan", filters.idle_longer_than.is_some()),
         ];
         if let Some((name, _)) = life.iter().find(|(_, given)| *given) {
             let sentence = format!(
@@ -277,7 +290,7 @@ impl List {
             return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
         }
         let allowed = |name: &&str| ["ACTIVE", "ALL"].iter().any(|a| a.eq_ignore_ascii_case(name));
-        for name in self.status.take().iter().flatten().flat_map(|names| names.split(',')) {
+        for name in filters.status.take().iter().flatten().flat_map(|names| names.split(',')) {
             let name = name.trim();
             if !allowed(&name) {
                 return Err(refused("status", "ACTIVE, ALL with \"asOf\"", name));
@@ -286,14 +299,8 @@ impl List {
         Ok(Some(AsOf { at: call.app.clock.of_shown(shown), group_by }))
     }
 
-    /// The definition that is asked for, if any; none outside: there is none of this key.
-    fn definition(&self, call: &Call<'_>, org: OrgId) -> Option<Option<ThingDefId>> {
-        let Some(key) = &self.def_key else { return Some(None) };
-        call.app.identity().thing_def_by_key(org, key).map(|def| Some(def.id))
-    }
-
-    /// The question to the directory; none when it names a user or thing that can't exist.
-    fn into_query(self, call: &Call<'_>, org: OrgId) -> Result<Option<Query>, Failure> {
+    /// How many to leave out, how many to show, and in which order.
+    fn range(&self, call: &Call<'_>) -> Result<(usize, usize, SortKey, bool), Failure> {
         let most = call.app.config.sessions.list_limit;
         let asked = self.limit.filter(|limit| *limit > 0);
         let limit = asked.map_or(most, |limit| usize::try_from(limit).unwrap_or(most).min(most));
@@ -309,6 +316,60 @@ impl List {
                 sort_key(text).ok_or_else(|| refused("sort", &allowed(), text))?
             }
         };
+        let offset = usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX);
+        Ok((offset, limit, sort, ascending))
+    }
+}
+
+impl Filters {
+    /// Fails if there are too many tags, or too long ones.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        check_tags("tags", self.tags.as_deref().unwrap_or_default())
+    }
+
+    /// Whether fewer than all live sessions may be meant.
+    pub(super) fn narrows(&self) -> bool {
+        let has = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.trim().is_empty());
+        let any = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        let not_all = |text: &Option<String>| {
+            text.as_ref().is_some_and(|text| text.chars().any(|c| c != '*'))
+        };
+        self.kind.is_some()
+            || self.user_name.is_some()
+            || self.thing_key.is_some()
+            || self.app_name.is_some()
+            || self.protocol.is_some()
+            || self.app_id.is_some()
+            || self.def_key.is_some()
+            || has(&self.remote_addr)
+            || self.started_after.is_some()
+            || self.started_before.is_some()
+            || not_all(&self.who_am_i)
+            || self.prefix.as_ref().is_some_and(|prefix| !prefix.is_empty())
+            || has(&self.query)
+            || any(&self.tags)
+            || self.connected.is_some()
+            || self.last_seen_after.is_some()
+            || self.last_seen_before.is_some()
+            || self.idle_longer_than.is_some()
+            || self.ended_after.is_some()
+            || self.ended_before.is_some()
+            || any(&self.end_reason)
+    }
+
+    /// The definition that is asked for, if any; none outside: there is none of this key.
+    fn definition(&self, call: &Call<'_>, org: OrgId) -> Option<Option<ThingDefId>> {
+        let Some(key) = &self.def_key else { return Some(None) };
+        call.app.identity().thing_def_by_key(org, key).map(|def| Some(def.id))
+    }
+
+    /// What they ask of the directory, but for tags; none when they name a user or thing that can't
+    /// exist.
+    pub(super) fn into_filter(
+        self,
+        call: &Call<'_>,
+        org: OrgId,
+    ) -> Result<Option<Filter>, Failure> {
         let kind = match self.kind.as_deref().map(str::to_ascii_lowercase).as_deref() {
             None => None,
             Some("user") => Some(Kind::User),
@@ -361,7 +422,7 @@ impl List {
         };
         let prefix = self.prefix.as_deref().map(Pattern::beginning);
         let end_reasons = self.end_reason.filter(|names| !names.is_empty());
-        let filter = Filter {
+        Ok(Some(Filter {
             principal,
             kind,
             app_name: self.app_name,
@@ -382,9 +443,7 @@ impl List {
             seen_after: of_shown(self.last_seen_after),
             seen_before: of_shown(self.last_seen_before),
             idle_since: self.idle_longer_than.map(since),
-        };
-        let offset = usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX);
-        Ok(Some(Query { offset, limit, sort, ascending, filter }))
+        }))
     }
 }
 
