@@ -10,7 +10,7 @@ use rules::identity::model::Application;
 use store::Receipt;
 use support::TOKEN;
 use tr50d::app::App;
-use tr50d::things::registry::Thing;
+use tr50d::things::registry::{Found, Thing};
 
 use crate::in_memory::{InMemory, here, until};
 use crate::table::{Table, thousands};
@@ -143,8 +143,10 @@ fn thing_of(app: &App, application: &Application, number: usize) -> Outcome<(Thi
     let id = ThingId::from_bytes(tr50d::random::random()?);
     let app_id = key(number);
     let key = ThingKey::parse(&app_id)?;
-    let found = app.things.log_in(application, key, &app_id, now(), id)?;
-    Ok(found.ok_or("the token registers none")?)
+    match app.things.log_in(application, key, &app_id, (now(), now()), id)? {
+        Found::Thing(thing, receipt) => Ok((*thing, receipt)),
+        Found::Banned | Found::Nothing => Err("the token registers none".into()),
+    }
 }
 
 async fn stored(app: &App) -> Outcome<()> {

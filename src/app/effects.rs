@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use base::{Code, Failure, OrgId, ThingDefId, UserId, limits};
 use rules::directory::{Event, Events, Principal, Reason, Session};
@@ -12,6 +13,7 @@ use rules::identity::{Access, RecordChanges};
 use serde_json::{Map, Value};
 use store::{Receipt, StoreError};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::audit::Deed;
 use super::pace::Pace;
@@ -192,6 +194,26 @@ impl Goodbyes {
                 });
             }
             _ => self.ended.iter().for_each(close),
+        }
+    }
+
+    /// Waits until the connections are closed, as long as that goes on; how many are not: their peers
+    /// do not read the last words.
+    pub async fn gone(mut self) -> usize {
+        const LOOK: Duration = Duration::from_millis(10);
+        self.close();
+        let mut ended = std::mem::take(&mut self.ended);
+        let mut progress = Instant::now();
+        loop {
+            let before = ended.len();
+            ended.retain(|(session, _)| session.outbox().is_some_and(|outbox| !outbox.is_gone()));
+            if ended.len() < before {
+                progress = Instant::now();
+            }
+            if ended.is_empty() || progress.elapsed() > limits::LAST_CLOSE_WAIT {
+                return ended.len();
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

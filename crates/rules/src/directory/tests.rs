@@ -401,7 +401,7 @@ fn a_session_follows_its_rights_where_it_is() {
     let org = OrgId::from_bytes([1; 12]);
     assert_eq!(directory.in_org(org).len(), 1);
     assert!(directory.any_in_org(org, |s| s.number() == session.number()));
-    let refresh = |access: Option<Access>| {
+    let refresh = |access: Result<Access, Reason>| {
         directory.refresh(&session, at(5), |who, asked| {
             assert_eq!((who.name(), asked), ("user1@example.com", org));
             access

@@ -1,9 +1,9 @@
 //! `session.end`: one session as the vendor's clients end it, or all that filters find.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use base::{Code, Failure, limits};
+use base::{Code, Failure};
 use rules::directory::query::{Filter, Query, SortKey};
 use rules::directory::{Session, Who};
 use rules::identity::permission::Permission;
@@ -200,10 +200,10 @@ impl Many {
                 let effects = Effects::on_sessions(ends).by(deed).as_one(many.named);
                 let outcome = app.apply(effects.closing_at_once(), app.clock.now()).await;
                 outcome.stored?;
-                let closed: Vec<_> = outcome.goodbyes.sessions().cloned().collect();
-                ended.already_gone += ended.closed - closed.len().min(ended.closed);
-                ended.closed = closed.len();
-                ended.closing = Some(wait_for_close(closed).await).filter(|open| *open > 0);
+                let closed = outcome.goodbyes.sessions().count();
+                ended.already_gone += ended.closed - closed.min(ended.closed);
+                ended.closed = closed;
+                ended.closing = Some(outcome.goodbyes.gone().await).filter(|open| *open > 0);
             }
             ended.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
             Ok(After(ended, Effects::default()))
@@ -263,23 +263,4 @@ fn list_all(call: &Call<'_>, org: base::OrgId, filter: Filter) -> Vec<Arc<Sessio
     let query =
         Query { offset: 0, limit: usize::MAX, sort: SortKey::StartTime, ascending: true, filter };
     call.app.directory().list(org, &query).sessions
-}
-
-/// Waits until the connections of ended sessions are closed, as long as that goes on; how many are
-/// not: their peers do not read the last words.
-async fn wait_for_close(mut ended: Vec<Arc<Session>>) -> usize {
-    const LOOK: Duration = Duration::from_millis(10);
-    let is_open = |session: &Arc<Session>| session.outbox().is_some_and(|outbox| !outbox.is_gone());
-    let mut progress = Instant::now();
-    loop {
-        let before = ended.len();
-        ended.retain(is_open);
-        if ended.len() < before {
-            progress = Instant::now();
-        }
-        if ended.is_empty() || progress.elapsed() > limits::LAST_CLOSE_WAIT {
-            return ended.len();
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
