@@ -1,7 +1,6 @@
 //! `session.end`: one session as the vendor's clients end it, or all that filters find.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use base::{Code, Failure};
 use rules::directory::query::{Filter, Query, SortKey};
@@ -160,13 +159,13 @@ struct Ended {
     /// reads nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     closing: Option<usize>,
-    took_ms: u64,
+    took_ms: i64,
 }
 
 impl Many {
     /// Finds them aside, and ends them in turns with what else comes all at once.
     fn end(self, call: &Call<'_>) -> Result<Later, Failure> {
-        let start = Instant::now();
+        let start = call.app.clock.now();
         let (app, session, conn, now) =
             (call.app.clone(), call.session.clone(), call.conn, call.now);
         let worker = call.worker();
@@ -205,7 +204,7 @@ impl Many {
                 ended.closed = closed;
                 ended.closing = Some(outcome.goodbyes.gone().await).filter(|open| *open > 0);
             }
-            ended.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            ended.took_ms = app.clock.now().as_millis() - start.as_millis();
             Ok(After(ended, Effects::default()))
         }))
     }
