@@ -200,6 +200,7 @@ impl User {
             created_on: long_ago(),
             created_by: String::new(),
             updated: None,
+            ban: Ban::default(),
         }
     }
 }
@@ -293,6 +294,7 @@ impl Application {
             created_on: long_ago(),
             created_by: String::new(),
             updated: None,
+            ban: Ban::default(),
         }
     }
 }
