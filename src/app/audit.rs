@@ -30,7 +30,7 @@ type Changed = (Option<Record>, Option<Record>);
 
 impl App {
     /// The stream of events.
-    pub fn events(&self) -> &Events {
+    pub fn events(&self) -> &Arc<Events> {
         &self.events
     }
 

@@ -58,6 +58,7 @@ mod scrape;
 mod secret;
 mod session_log;
 mod shared_looks;
+mod sight;
 mod taken_names;
 mod token_guesses;
 mod turns;
@@ -82,6 +83,7 @@ pub use pace::Pace;
 pub use records::{IdentityError, check_bootstrap};
 pub use refused::{LOGIN, LoginPeer};
 pub use secret::SecretError;
+pub use sight::{News, Sight};
 pub use turns::Worker;
 
 pub use crate::metrics::{FIGURES, Form, Second, Timer};
@@ -138,7 +140,7 @@ pub struct App {
     connection_history: ConnectionHistory,
     tables: Tables,
     /// What happened.
-    events: Events,
+    events: Arc<Events>,
     passwords: Passwords,
     token_guesses: token_guesses::TokenGuesses,
     login_rates: Arc<login_rates::LoginRates>,

@@ -124,7 +124,7 @@ impl App {
             max_bytes: config.events.max_bytes,
             log: config.events.log.clone(),
         };
-        let events = Events::open(tables.clone(), events, &pools)?;
+        let events = Arc::new(Events::open(tables.clone(), events, &pools)?);
         loading.done("events");
         let kept =
             (config.sessions.connection_history_days, config.sessions.connection_history_max);

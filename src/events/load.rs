@@ -8,8 +8,11 @@ use base::{OrgId, limits};
 use parking_lot::Mutex;
 use store::{Store, StoreError, Table, Tables};
 
+use super::live::Ring;
 use super::refusals::Counted;
-use super::{Class, Events, EventsConfig, LogError, NUMBER_KEY, Range, State, number_of, sum_key};
+use super::{
+    Class, Events, EventsConfig, FLOOR_KEY, LogError, NUMBER_KEY, Range, State, number_of, sum_key,
+};
 
 /// Why the stream can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +42,14 @@ impl Events {
         let refusals = Mutex::new(Counted::new(pools));
         let usage = pools.usage(Pool::Trail).clone();
         usage.set_max(config.max_bytes);
-        Ok(Self { tables, config, log, refusals, usage, state })
+        Ok(Self { tables, config, log, refusals, usage, state, ring: Ring::default() })
     }
 }
 
-/// The value of a sum: bytes of all rows up to and with a number.
-pub(super) fn sum(bytes: u64, last: u64) -> Vec<u8> {
-    [bytes.to_be_bytes(), last.to_be_bytes()].concat()
+/// The value of a sum: bytes of all rows up to and with a number; then, which older stores have
+/// not, the last number that was removed.
+pub(super) fn sum(range: &Range, last: u64) -> Vec<u8> {
+    [range.bytes, last, range.trimmed].map(u64::to_be_bytes).concat()
 }
 
 /// The value that says what was above an organisation that is gone.
@@ -62,7 +66,9 @@ fn read(store: &dyn Store) -> Result<State, StoreError> {
             Some(class) => {
                 let numbers = value.as_chunks::<8>().0;
                 let number = |at: usize| numbers.get(at).map_or(0, |n| u64::from_be_bytes(*n));
-                sums.insert((class, org), (number(0), number(1)));
+                let range =
+                    Range { bytes: number(0), last: number(1), trimmed: number(2), stale: false };
+                sums.insert((class, org), range);
             }
             None if class == 0 => {
                 let above = value.first_chunk().map(|above| OrgId::from_bytes(*above));
@@ -75,6 +81,9 @@ fn read(store: &dyn Store) -> Result<State, StoreError> {
     if let Some(last) = store.read(Table::EventSums, NUMBER_KEY)? {
         state.last = number_of(&last);
     }
+    if let Some(floor) = store.read(Table::EventSums, FLOOR_KEY)? {
+        state.floor = number_of(&floor);
+    }
     let mut from = Vec::new();
     loop {
         // One row of each class and organisation, whatever it has.
@@ -83,8 +92,8 @@ fn read(store: &dyn Store) -> Result<State, StoreError> {
         let Some((key, _)) = rows.first() else { break };
         let Some((class, org)) = split(key) else { break };
         if let Some(known) = Class::of_byte(class) {
-            let (bytes, through) = sums.get(&(known, org)).copied().unwrap_or_default();
-            let range = counted(store, known, org, Range { bytes, last: through, stale: false })?;
+            let summed = sums.get(&(known, org)).copied().unwrap_or_default();
+            let range = counted(store, known, org, summed)?;
             state.last = state.last.max(range.last);
             state.ranges.insert((known, org), range);
         }

@@ -9,6 +9,10 @@
 //! more than `events.max_bytes`, in which every organisation has its share.
 
 mod acts;
+mod class;
+mod filter;
+mod kinds;
+mod live;
 mod load;
 mod log;
 mod login_cause;
@@ -26,73 +30,33 @@ use base::{OrgId, Timestamp, limits};
 use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 use store::{Batch, Change, StoreError, Table, Tables, rows::encode};
 
 pub use acts::{
     Act, Actor, Known, MEMBERSHIPS, Target, diff, members, only_memberships, shown_name,
 };
+pub use class::Class;
+pub use filter::{BadType, EVENTS_TOPIC, Filter, Scope, Seen, TypeFilter};
+pub use kinds::{Event, KINDS, Kind, KindInfo, class_of};
+pub use live::{Listener, Live};
 pub use load::EventsError;
 pub use login_cause::LoginCause;
 pub use reader::{Entry, Order, Page, Query};
 pub use refusals::{Attempt, Refused};
 
+use live::Ring;
 use log::EventLog;
 use refusals::Counted;
-
-/// A kind of event: what is kept for the same time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Class {
-    /// What administrators do.
-    Administration,
-    /// Logins and administrators' commands that were refused, counted.
-    Refusals,
-}
-
-impl Class {
-    /// All, in the order of their bytes in keys.
-    pub const ALL: [Self; 2] = [Self::Administration, Self::Refusals];
-
-    /// What goes first when there is no room.
-    const LEAST_PRECIOUS_FIRST: [Self; 2] = [Self::Refusals, Self::Administration];
-
-    /// Its name for people.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Administration => "administration",
-            Self::Refusals => "refusals",
-        }
-    }
-
-    /// Its byte in keys, which stays the same for ever.
-    const fn byte(self) -> u8 {
-        match self {
-            Self::Administration => 1,
-            Self::Refusals => 2,
-        }
-    }
-
-    fn of_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| class.byte() == byte)
-    }
-
-    /// For how many days it is kept when others are kept for `days`.
-    const fn keep_days(self, days: u32) -> u32 {
-        match self {
-            Self::Administration => days.saturating_mul(ADMINISTRATION_KEPT_TIMES),
-            Self::Refusals => days,
-        }
-    }
-}
-
-/// How much longer than others the acts of administrators are kept: who gave a right away is asked
-/// years later.
-const ADMINISTRATION_KEPT_TIMES: u32 = 10;
 
 /// Whose events are no organisation's: of the server itself, and refusals of names that nobody has.
 pub const SERVER: OrgId = OrgId::from_bytes([0; 12]);
 
 /// Where the last number is, in [`Table::EventSums`], for the case that its row is gone.
 const NUMBER_KEY: &[u8] = &[0xff];
+
+/// Where [`State::floor`] is, in [`Table::EventSums`].
+const FLOOR_KEY: &[u8] = &[0xfe];
 
 /// What the configuration says about events.
 #[derive(Clone, Debug)]
@@ -135,6 +99,7 @@ pub struct Events {
     /// Before `state`, where both are taken.
     refusals: Mutex<Counted>,
     state: Mutex<State>,
+    ring: Ring,
 }
 
 /// What is known of the rows without reading them.
@@ -142,6 +107,8 @@ pub struct Events {
 struct State {
     /// The last number that was given away.
     last: u64,
+    /// Up to this number, rows of ranges are gone that are forgotten.
+    floor: u64,
     ranges: BTreeMap<(Class, OrgId), Range>,
     /// Organisations that were deleted, and what was above each.
     gone: HashMap<OrgId, Option<OrgId>>,
@@ -153,6 +120,8 @@ struct State {
 struct Range {
     bytes: u64,
     last: u64,
+    /// The last number of which the row was removed to make room, or because it was old.
+    trimmed: u64,
     /// Whether its sum in the store is out of date.
     stale: bool,
 }
@@ -180,38 +149,34 @@ struct Added {
     org: OrgId,
     number: u64,
     bytes: u64,
-    /// For the log, if there is one.
-    line: Vec<u8>,
+    /// For the log and for those who listen, if there are any.
+    row: Vec<u8>,
 }
 
 impl Numbered<'_> {
     /// What became of the batch: without it there are no such events.
     pub fn settle<T, E>(mut self, submitted: Result<T, E>) -> Result<T, E> {
-        match &submitted {
-            Ok(_) => {
-                for added in std::mem::take(&mut self.added) {
-                    self.state.written[added.class.index()] += 1;
-                    if let Some(log) = &self.events.log {
-                        log.line(added.line);
-                    }
-                }
+        let added = std::mem::take(&mut self.added);
+        if submitted.is_err() {
+            for added in &added {
+                self.state.shrink(added.class, added.org, added.bytes);
             }
-            Err(_) => {
-                for added in &self.added {
-                    self.state.shrink(added.class, added.org, added.bytes);
-                }
+            return submitted;
+        }
+        for added in &added {
+            self.state.written[added.class.index()] += 1;
+            if let Some(log) = &self.events.log {
+                let Added { class, org, number, row, .. } = added;
+                log.line(filter::complete_text(*class, *org, *number, None, row));
             }
+        }
+        if self.events.ring.is_heard() {
+            for rows in added.chunk_by(|one, other| one.number == other.number) {
+                self.events.hear(rows);
+            }
+            self.events.ring.wake(self.state.last);
         }
         submitted
-    }
-}
-
-impl Class {
-    const fn index(self) -> usize {
-        match self {
-            Self::Administration => 0,
-            Self::Refusals => 1,
-        }
     }
 }
 
@@ -229,7 +194,7 @@ impl State {
         let last = self.last;
         if let Some(range) = self.ranges.get_mut(&(class, org)) {
             range.stale = false;
-            batch.put(Table::EventSums, sum_key(class, org), load::sum(range.bytes, last));
+            batch.put(Table::EventSums, sum_key(class, org), load::sum(range, last));
         }
     }
 
@@ -239,7 +204,7 @@ impl State {
         let stale = self.ranges.iter_mut().filter(|(_, range)| range.stale);
         for ((class, org), range) in stale.take(most) {
             range.stale = false;
-            batch.put(Table::EventSums, sum_key(*class, *org), load::sum(range.bytes, last));
+            batch.put(Table::EventSums, sum_key(*class, *org), load::sum(range, last));
         }
         if !batch.0.is_empty() {
             batch.put(Table::EventSums, NUMBER_KEY, last.to_be_bytes());
@@ -249,33 +214,51 @@ impl State {
 
 impl Events {
     /// Gives events their numbers and adds their rows to a batch, to be submitted at once.
-    pub fn add(
+    pub fn add<E: Into<Event>>(
         &self,
         batch: &mut Batch,
-        events: impl IntoIterator<Item = NewEvent>,
+        events: impl IntoIterator<Item = E>,
     ) -> Numbered<'_> {
-        // Before the lock, which all events pass.
-        let encoded = |(org, row)| (org, encode(&row), row);
-        let encoded = |event: NewEvent| {
-            (event.class, event.rows.into_iter().map(encoded).collect::<Vec<_>>())
-        };
-        let events: Vec<_> = events.into_iter().map(encoded).collect();
+        // Rows are made before the lock, which all events pass.
+        let events: SmallVec<[Event; 2]> = events.into_iter().map(Into::into).collect();
         let mut state = self.state.lock();
-        let mut added = Vec::new();
-        for (class, rows) in events {
+        let mut added = Vec::with_capacity(events.len());
+        let is_shown = self.log.is_some() || self.ring.is_heard();
+        for Event { class, rows } in events {
             state.last += 1;
             let number = state.last;
-            for (org, value, row) in rows {
+            for (org, value) in rows {
                 let key = key(class, org, number);
                 let bytes = (key.len() + value.len()) as u64;
+                let row = if is_shown { value.clone() } else { Vec::new() };
                 batch.put(Table::Events, key, value);
                 let range = state.ranges.entry((class, org)).or_default();
                 (range.bytes, range.last, range.stale) = (range.bytes + bytes, number, true);
-                let line = self.log.as_ref().map(|_| line(class, org, number, row));
-                added.push(Added { class, org, number, bytes, line: line.unwrap_or_default() });
+                added.push(Added { class, org, number, bytes, row });
             }
         }
         Numbered { events: self, state, added }
+    }
+
+    /// The last number that was given away.
+    pub fn last(&self) -> u64 {
+        self.state.lock().last
+    }
+
+    /// The last number up to which something of these classes and organisations is not kept any
+    /// more; 0 if all of it is.
+    pub fn gone_until(&self, classes: &[Class], sees: &dyn Fn(OrgId) -> bool) -> u64 {
+        let (floor, trimmed) = {
+            let state = self.state.lock();
+            let of_class = state
+                .ranges
+                .iter()
+                .filter(|((class, _), range)| range.trimmed > 0 && classes.contains(class));
+            let trimmed: Vec<_> = of_class.map(|((_, org), range)| (*org, range.trimmed)).collect();
+            (state.floor, trimmed)
+        };
+        let seen = trimmed.into_iter().filter(|(org, _)| sees(*org));
+        seen.map(|(_, number)| number).fold(floor, u64::max)
     }
 
     /// Notes in a batch that an organisation goes, so that those above still see its events.
@@ -404,6 +387,9 @@ impl Events {
         }
         let mut state = self.state.lock();
         state.shrink(class, org, freed);
+        if let Some(range) = state.ranges.get_mut(&(class, org)) {
+            range.trimmed = range.trimmed.max(upto);
+        }
         state.put_sum(&mut batch, class, org);
         batch.put(Table::EventSums, NUMBER_KEY, state.last.to_be_bytes());
         if let Err(error) = self.tables.submit(batch) {
@@ -422,10 +408,11 @@ impl Events {
     fn forget_gone(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let mut batch = Batch::default();
-        let State { last, ranges, gone, .. } = &mut *state;
+        let State { last, floor, ranges, gone, .. } = &mut *state;
         ranges.retain(|(class, org), range| {
             if range.bytes == 0 {
                 batch.delete(Table::EventSums, sum_key(*class, *org));
+                *floor = (*floor).max(range.trimmed);
             }
             range.bytes > 0
         });
@@ -441,6 +428,7 @@ impl Events {
         });
         if !batch.0.is_empty() {
             batch.put(Table::EventSums, NUMBER_KEY, last.to_be_bytes());
+            batch.put(Table::EventSums, FLOOR_KEY, floor.to_be_bytes());
         }
         self.tables.submit(batch).map(drop)
     }
@@ -457,12 +445,6 @@ fn open_log(path: Option<&Path>) -> Result<Option<EventLog>, LogError> {
     let Some(path) = path else { return Ok(None) };
     let opened = EventLog::open(path);
     opened.map(Some).map_err(|source| LogError { path: path.to_owned(), source })
-}
-
-/// An event as a line of the log.
-fn line(class: Class, org: OrgId, number: u64, mut row: Map<String, Value>) -> Vec<u8> {
-    reader::complete(&mut row, class, org, number);
-    encode(&row)
 }
 
 fn key(class: Class, org: OrgId, number: u64) -> Vec<u8> {

@@ -8,9 +8,11 @@ use std::vec::IntoIter;
 
 use base::{OrgId, limits};
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 use store::{Row, StoreError, Table, rows::decode};
 
-use super::{Class, Events, SERVER, key, number_of};
+use super::filter::merged;
+use super::{Class, Events, SERVER, Seen, key, number_of};
 
 /// Which events are wanted.
 pub struct Query<'a> {
@@ -41,6 +43,14 @@ pub struct Entry {
     pub number: u64,
     /// Its members, with number, class and organisation.
     pub row: Map<String, Value>,
+}
+
+/// What an organisation sees of an event, as it is stored.
+pub(super) struct FoundRow {
+    pub(super) class: Class,
+    pub(super) org: OrgId,
+    key: Vec<u8>,
+    pub(super) value: Vec<u8>,
 }
 
 /// How far a reader got.
@@ -95,19 +105,76 @@ impl Events {
         query: &Query<'_>,
         mut visit: impl FnMut(Entry) -> bool,
     ) -> Result<Page, StoreError> {
+        let mut failed = None;
+        let page = self.read_rows(query, |number, rows| {
+            let mut decoded = rows.iter().map(|row| read_row(row, number));
+            let merged = decoded.try_fold(None, |all: Option<Map<_, _>>, row| {
+                let row = row?;
+                Ok::<_, StoreError>(Some(match all {
+                    Some(mut all) => {
+                        merge(&mut all, row);
+                        all
+                    }
+                    None => row,
+                }))
+            });
+            match merged {
+                Ok(Some(row)) => visit(Entry { number, row }),
+                Ok(None) => true,
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            }
+        })?;
+        failed.map_or(Ok(page), Err)
+    }
+
+    /// The same as readers of all types get them; an event that can't be read is left out.
+    ///
+    /// # Errors
+    ///
+    /// The store failed, for `visit` or here.
+    pub fn read_seen(
+        &self,
+        query: &Query<'_>,
+        mut visit: impl FnMut(Seen) -> Result<bool, StoreError>,
+    ) -> Result<Page, StoreError> {
+        let mut failed = None;
+        let page = self.read_rows(query, |number, rows| {
+            let seen =
+                rows.iter().filter_map(|row| Seen::of_row(row.class, row.org, number, &row.value));
+            let Some(seen) = merged(seen.collect()) else { return true };
+            visit(seen).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            })
+        })?;
+        failed.map_or(Ok(page), Err)
+    }
+
+    /// The same with the rows as they are, one for each organisation that sees the event.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub(super) fn read_rows(
+        &self,
+        query: &Query<'_>,
+        mut visit: impl FnMut(u64, &[FoundRow]) -> bool,
+    ) -> Result<Page, StoreError> {
         let mut cursors = self.cursors(query);
         let ranked = |(index, cursor): (usize, &Cursor)| Reverse((query.rank(cursor.at), index));
         let mut heap: BinaryHeap<_> = cursors.iter().enumerate().map(ranked).collect();
         let mut looked = 0;
-        let mut current: Option<Entry> = None;
+        let (mut current, mut rows) = (None::<u64>, SmallVec::<[FoundRow; 1]>::new());
         while let Some(Reverse((_, index))) = heap.pop() {
             let Some(cursor) = cursors.get_mut(index) else { continue };
             // Whatever comes now is behind the one that was put together.
-            if current.as_ref().is_some_and(|entry| entry.number != cursor.at)
-                && let Some(entry) = current.take()
-            {
-                let number = entry.number;
-                if !visit(entry) {
+            if let Some(number) = current.take_if(|number| *number != cursor.at) {
+                let goes_on = visit(number, &rows);
+                rows.clear();
+                if !goes_on {
                     return Ok(Page { next: Some(number), truncated: false });
                 }
             }
@@ -122,12 +189,9 @@ impl Events {
             looked += 1;
             match cursor.front.take() {
                 None => self.read_on(query, cursor)?,
-                Some(row) => {
-                    let row = read_row(&row, cursor)?;
-                    match &mut current {
-                        Some(entry) => merge(&mut entry.row, row),
-                        None => current = Some(Entry { number: cursor.at, row }),
-                    }
+                Some((key, value)) => {
+                    current = Some(cursor.at);
+                    rows.push(FoundRow { class: cursor.class, org: cursor.org, key, value });
                     cursor.front = cursor.rows.next();
                     cursor.at = match &cursor.front {
                         Some((key, _)) => number_of(key),
@@ -140,8 +204,8 @@ impl Events {
                 heap.push(Reverse((query.rank(cursor.at), index)));
             }
         }
-        if let Some(entry) = current {
-            visit(entry);
+        if let Some(number) = current {
+            visit(number, &rows);
         }
         Ok(Page { next: None, truncated: false })
     }
@@ -192,14 +256,14 @@ impl Events {
     }
 }
 
-fn read_row((key, value): &Row, cursor: &Cursor) -> Result<Map<String, Value>, StoreError> {
-    let mut row = decode(Table::Events, key, value)?;
-    complete(&mut row, cursor.class, cursor.org, number_of(key));
+fn read_row(found: &FoundRow, number: u64) -> Result<Map<String, Value>, StoreError> {
+    let mut row = decode(Table::Events, &found.key, &found.value)?;
+    complete(&mut row, found.class, found.org, number);
     Ok(row)
 }
 
 /// Adds what is in the key of a row.
-pub(super) fn complete(row: &mut Map<String, Value>, class: Class, org: OrgId, number: u64) {
+fn complete(row: &mut Map<String, Value>, class: Class, org: OrgId, number: u64) {
     row.insert("number".to_owned(), number.into());
     row.insert("class".to_owned(), class.as_str().into());
     if org != SERVER {
@@ -208,7 +272,7 @@ pub(super) fn complete(row: &mut Map<String, Value>, class: Class, org: OrgId, n
 }
 
 /// Adds what others see of the same event: members that are missing, in objects too.
-fn merge(row: &mut Map<String, Value>, other: Map<String, Value>) {
+pub(super) fn merge(row: &mut Map<String, Value>, other: Map<String, Value>) {
     for (name, value) in other {
         match (row.get_mut(&name), value) {
             (Some(Value::Object(inner)), Value::Object(other)) => merge(inner, other),

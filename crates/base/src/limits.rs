@@ -720,6 +720,14 @@ pub const USAGE_FIGURES_MAX: usize = 1_000_000;
 /// says where to go on.
 pub const EVENTS_LOOKED_AT_MAX: usize = 20_000;
 
+/// Bytes of events on one page, or read at once for somebody who follows the stream: more pieces
+/// keep nobody waiting, and each is in memory until its reader has taken it.
+pub const EVENTS_PAGE_BYTES: usize = 512 * 1024;
+
+/// Bytes of the newest events that are in memory while somebody follows the stream: seconds of ten
+/// thousand events a second. Who is further behind reads the disk.
+pub const EVENTS_LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Bytes of one member of a record as it is kept in an event; a longer one is cut.
 pub const EVENT_TEXT_BYTES_MAX: usize = 8192;
 

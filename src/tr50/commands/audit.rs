@@ -160,8 +160,8 @@ impl Wanted {
             return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
         }
         let classes = match params.class.as_deref() {
-            None => Class::ALL.to_vec(),
-            Some(name) => vec![one_of("class", name, &Class::ALL, |class| class.as_str())?],
+            None => Class::TRAIL.to_vec(),
+            Some(name) => vec![one_of("class", name, &Class::TRAIL, |class| class.as_str())?],
         };
         let known: [(_, _, &[&'static str]); 3] = [
             ("outcome", &params.outcome, &["success", "failure"]),

@@ -69,6 +69,8 @@ const NAMES: &[&str] = &[
     "diag.time",
     "email",
     "email.send",
+    "event",
+    "event.list",
     "export",
     "export.export_thing",
     "file",
