@@ -9,9 +9,10 @@ use rules::identity::{Record, RecordChange, RecordChanges};
 use store::{Receipt, StoreError};
 
 use crate::broker::Scope;
-use crate::events::NewEvent;
+use crate::events::{Event as StreamEvent, NewEvent};
 
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
+use super::happened::{Acts, By};
 use super::journal::Unsaved;
 use super::turns::Worker;
 use super::{App, journal, records};
@@ -34,9 +35,11 @@ impl App {
             Some(found_by) => self.act_on_many(&deed, found_by, &sessions, now),
             None => self.acts(&deed, records.as_ref(), &sessions, now),
         };
-        let mut acts = deed.map_or_else(Vec::new, acts);
+        let by = deed.as_ref().and_then(|deed| deed.actor.by());
+        let by = by.map(|(name, reference)| By { name, reference });
+        let mut acts = Acts { events: deed.map_or_else(Vec::new, acts), by };
         let stored = match records {
-            Some(records) => self.change_records(records, std::mem::take(&mut acts)),
+            Some(records) => self.change_records(records, std::mem::take(&mut acts.events)),
             None => Ok(Receipt::nothing()),
         };
         let receipt = match stored {
@@ -78,7 +81,7 @@ impl App {
 
     fn apply_to_sessions(
         &self,
-        (changes, acts): (Vec<SessionChange>, Vec<NewEvent>),
+        (changes, acts): (Vec<SessionChange>, Acts),
         receipt: Receipt,
         closes_at_once: bool,
         now: Timestamp,
@@ -96,7 +99,7 @@ impl App {
     /// its own, and what was done is in that of the first.
     fn apply_in_steps(
         &self,
-        (changes, mut acts): (Vec<SessionChange>, Vec<NewEvent>),
+        (changes, mut acts): (Vec<SessionChange>, Acts),
         receipt: Receipt,
         closes_at_once: bool,
         now: Timestamp,
@@ -107,7 +110,7 @@ impl App {
             let step: Vec<_> = changes.by_ref().take(limits::ENDED_STEP).collect();
             self.pace.wait_blocking(limits::END_WORK * step.len() as u32);
             let events = self.change_sessions(step, now);
-            let recorded = self.record_with(&events, std::mem::take(&mut acts));
+            let recorded = self.record_with(&events, acts.first());
             stored = stored.and_then(|before| Ok(recorded?.and(before)));
             goodbyes.append(Goodbyes::of(&events, &self.pace));
         }
@@ -186,11 +189,11 @@ impl App {
 
     /// Notifies all listeners of changes of sessions, and submits them to the store.
     pub(super) fn record(&self, events: &Events) -> Result<Receipt, StoreError> {
-        self.record_with(events, Vec::new())
+        self.record_with(events, Acts::default())
     }
 
     /// The same, as what somebody did. If nothing has changed, nobody did anything.
-    fn record_with(&self, events: &Events, acts: Vec<NewEvent>) -> Result<Receipt, StoreError> {
+    fn record_with(&self, events: &Events, acts: Acts) -> Result<Receipt, StoreError> {
         if events.is_empty() {
             return Ok(Receipt::nothing());
         }
@@ -207,6 +210,7 @@ impl App {
         self.return_mail(events);
         self.publish_presence(events);
         self.count_usage(events);
+        let by = acts.by.clone();
         let mut unsaved = self.journal.lock();
         let recorded = self.submit_events(events, &unsaved.begun, acts);
         let recorded = match recorded {
@@ -215,7 +219,11 @@ impl App {
                 let ends: Vec<_> = events.iter().filter(|event| is_end(event)).cloned().collect();
                 match ends.is_empty() {
                     true => Err((error, false)),
-                    false => match self.submit_events(&ends, &unsaved.begun, Vec::new()) {
+                    false => match self.submit_events(
+                        &ends,
+                        &unsaved.begun,
+                        Acts { by, ..Acts::default() },
+                    ) {
                         // In order: what comes later waits for it, too.
                         Ok(receipt) => {
                             drop(receipt);
@@ -239,14 +247,16 @@ impl App {
         &self,
         events: &[Event],
         unsaved: &HashSet<SessionRef>,
-        acts: Vec<NewEvent>,
+        Acts { events: acts, by }: Acts,
     ) -> Result<Receipt, StoreError> {
         let mut batch = journal::batch_of(events, unsaved, &self.connection_history)?;
         self.keep_seen(&mut batch, events, unsaved)?;
-        let submitted = if acts.is_empty() {
+        let happened = self.of_sessions(events, by.as_ref());
+        let submitted = if acts.is_empty() && happened.is_empty() {
             self.tables.submit(batch)
         } else {
-            let numbered = self.events.add(&mut batch, acts);
+            let acts = acts.into_iter().map(StreamEvent::from);
+            let numbered = self.events.add(&mut batch, acts.chain(happened));
             numbered.settle(self.tables.submit(batch))
         };
         if submitted.is_ok() {
@@ -291,7 +301,7 @@ impl App {
             return Ok(Receipt::nothing());
         }
         let ends = std::mem::take(&mut unsaved.ends);
-        let submitted = self.submit_events(&ends, &unsaved.begun, Vec::new());
+        let submitted = self.submit_events(&ends, &unsaved.begun, Acts::default());
         if submitted.is_err() {
             unsaved.ends = ends;
         }
@@ -317,7 +327,10 @@ impl App {
         taken.keep();
         for change in records.iter() {
             match change {
-                RecordChange::Put(Record::Org(org)) => self.pools.add_org(org.id, org.parent),
+                RecordChange::Put(Record::Org(org)) => {
+                    self.pools.add_org(org.id, org.parent);
+                    self.events.name_org(org.id, &org.key);
+                }
                 RecordChange::Delete(Record::Org(org)) => self.pools.remove_org(org.id),
                 _ => {}
             }

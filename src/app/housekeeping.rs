@@ -63,6 +63,7 @@ impl App {
         let kept = self.offload(Worker::Server, move || {
             // On a full disk these are refused, and the rest makes room.
             let written = app.events.write_refusals(shown).map(drop);
+            let written = written.and(app.note_limits(now).map(drop));
             let written = written.and(app.events.store_sums());
             if expire {
                 app.events.expire(settled)?;

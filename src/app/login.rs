@@ -12,15 +12,16 @@ use rules::directory::{
 };
 use rules::identity::model::{Application, User};
 use rules::identity::{Access, Ban, Refusal};
-use store::{Receipt, StoreError};
+use store::{Batch, Receipt, StoreError};
 
 use super::App;
 use super::certificates::Proof;
 use super::connections::{NoPlace, Place};
 use super::login_rates::{LoginBegun, TooManyLogins, Wish};
 use super::refused::{Claim, LoginPeer};
+use crate::events::Kind;
 use crate::random::{NoRandom, random};
-use crate::things::registry::{Found, NotAdded};
+use crate::things::registry::{Found, NotAdded, Thing};
 
 /// Who somebody claims to be, and the proof. Never printed: it has no `Debug`.
 pub enum Credentials {
@@ -594,15 +595,22 @@ impl App {
         let thing = Principal::Thing(application.org, key.clone());
         let begun = self.begin_login(thing, Some(is_bound), now)?;
         let fresh = ThingId::from_bytes(random()?);
-        let shown = self.clock.shown(now);
-        let (thing, registration) =
-            match self.things.log_in(&application, key, app_id, (now, shown), fresh)? {
-                Found::Thing(thing, registration) => (*thing, registration),
-                Found::Banned => {
-                    return Err(Banned { what: THING, reason: String::new() }.into());
-                }
-                Found::Nothing => return Err(Refusal::UnknownThing.into()),
-            };
+        let (shown, mut numbered) = (self.clock.shown(now), None);
+        let registers = |thing: &Thing, batch: &mut Batch| {
+            let made = (Kind::ThingCreated, thing);
+            numbered = Some(self.add_thing_event(batch, made, &application.name, shown));
+        };
+        let found =
+            self.things.log_in(&application, key, app_id, (now, shown), fresh, registers);
+        let found = match numbered {
+            Some(numbered) => numbered.settle(found)?,
+            None => found?,
+        };
+        let (thing, registration) = match found {
+            Found::Thing(thing, registration) => (*thing, registration),
+            Found::Banned => return Err(Banned { what: THING, reason: String::new() }.into()),
+            Found::Nothing => return Err(Refusal::UnknownThing.into()),
+        };
         let access = self.share_access(application.id, access);
         let (client_id, definition) = (Some(app_id.into()), thing.def);
         let who = Who::Application { application, thing_id: thing.id, thing_key: thing.key };

@@ -37,6 +37,7 @@ mod connections;
 mod cores;
 mod delivery;
 mod effects;
+mod happened;
 mod housekeeping;
 mod idle;
 mod journal;
@@ -146,6 +147,7 @@ pub struct App {
     login_rates: Arc<login_rates::LoginRates>,
     org_rates: rates::OrgRates,
     taken_names: taken_names::TakenNames,
+    limits_reached: Mutex<happened::Reached>,
     page_secret: secret::PageSecret,
     /// What sessions of an application got last: those of a fleet share it.
     accesses: DashMap<ApplicationId, Arc<Access>>,

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use super::connection_history::ConnectionHistory;
 use super::connections::Connections;
 use super::cores::Cores;
+use super::happened::MethodEvents;
 use super::login_rates::LoginRates;
 use super::long_answers::LongAnswers;
 use super::memory::Memory;
@@ -125,10 +126,17 @@ impl App {
             log: config.events.log.clone(),
         };
         let events = Arc::new(Events::open(tables.clone(), events, &pools)?);
+        records.orgs().iter().for_each(|org| events.name_org(org.id, &org.key));
         loading.done("events");
         let kept =
             (config.sessions.connection_history_days, config.sessions.connection_history_max);
         let connection_history = ConnectionHistory::open(tables.clone(), kept, &pools, now)?;
+        let mailbox = Mailbox::new(tables.clone(), mailbox_config, &pools);
+        mailbox.record_in(Box::new(MethodEvents {
+            events: events.clone(),
+            tables: tables.clone(),
+            clock: clock.clone(),
+        }));
         let memory_bytes = config.limits.memory_bytes;
         let connections_max = config.limits.connections;
         let app = Self {
@@ -142,7 +150,7 @@ impl App {
             login_rates: LoginRates::new(config.limits.logins_per_s()),
             org_rates: Default::default(),
             telemetry,
-            mailbox: Mailbox::new(tables.clone(), mailbox_config, &pools),
+            mailbox,
             config,
             clock,
             metrics,
@@ -165,6 +173,7 @@ impl App {
             passwords: Passwords::new(cores / 2, &pools),
             token_guesses: token_guesses::TokenGuesses::new(&pools),
             taken_names: taken_names::TakenNames::new(&pools),
+            limits_reached: Mutex::default(),
             page_secret: secret::PageSecret::default(),
             accesses: DashMap::new(),
             stale: Mutex::default(),

@@ -95,6 +95,12 @@ impl Actor {
         self.org
     }
 
+    /// Its name, and the ref of its session if it has one.
+    pub fn by(&self) -> Option<(String, Option<String>)> {
+        let text = |name: &str| Some(self.row.get(name)?.as_str()?.to_owned());
+        Some((text("whoAmI")?, text("sessionRef")))
+    }
+
     /// What an organisation is told that it does not belong to: the name, if that is known there.
     #[must_use]
     pub fn seen_from_elsewhere(&self, known: &str) -> Self {

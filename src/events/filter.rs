@@ -1,5 +1,7 @@
 //! Which events a reader wants, and what one is asked for that.
 
+use std::sync::Arc;
+
 use base::{OrgId, Timestamp, topic};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -169,7 +171,11 @@ struct TargetFacts {
 
 impl Seen {
     /// The event of a row; none of one that can't be read.
-    pub(super) fn of_row(class: Class, org: OrgId, number: u64, row: &[u8]) -> Option<Self> {
+    pub(super) fn of_row(
+        (class, org, org_key): (Class, OrgId, Option<Arc<str>>),
+        number: u64,
+        row: &[u8],
+    ) -> Option<Self> {
         let facts: Facts = serde_json::from_slice(row).ok()?;
         let untold = facts.kind.is_none();
         let command = facts.command.as_deref().unwrap_or_default();
@@ -186,7 +192,8 @@ impl Seen {
             (Class::Administration, false) => (None, target.name.or(facts.who_am_i)),
             _ => (facts.thing_key, facts.who_am_i),
         };
-        let text = complete_text(class, org, number, untold.then_some(&*kind), row).into();
+        let place = (class, org, org_key);
+        let text = complete_text(place, number, untold.then_some(&*kind), row).into();
         let ts = facts.ts.unwrap_or_default();
         Some(Self { number, class, kind, org, ts, thing, who, text })
     }
@@ -214,8 +221,7 @@ fn topic_level(name: &str) -> String {
 
 /// A row with what is in its key, as one line of JSON.
 pub(super) fn complete_text(
-    class: Class,
-    org: OrgId,
+    (class, org, org_key): (Class, OrgId, Option<Arc<str>>),
     number: u64,
     kind: Option<&str>,
     row: &[u8],
@@ -229,6 +235,10 @@ pub(super) fn complete_text(
     text.extend_from_slice(format!(",\"class\":\"{}\"", class.as_str()).as_bytes());
     if org != SERVER {
         text.extend_from_slice(format!(",\"orgId\":\"{org}\"").as_bytes());
+    }
+    if let Some(org_key) = org_key {
+        text.extend_from_slice(b",\"orgKey\":");
+        base::json::push_string(&mut text, &org_key);
     }
     match row.get(1..) {
         Some(rest) if rest.first() != Some(&b'}') => {
@@ -283,14 +293,14 @@ mod tests {
     fn rows_are_completed_and_read() {
         let row = br#"{"ts":"2026-03-02T08:15:04.117Z","type":"alarm.changed","thingKey":"a/b+"}"#;
         let org = OrgId::from_bytes([1; 12]);
-        let seen = Seen::of_row(Class::Alarms, org, 7, row).expect("a row");
+        let seen = Seen::of_row((Class::Alarms, org, None), 7, row).expect("a row");
         assert_eq!((&*seen.kind, seen.thing.as_deref()), ("alarm.changed", Some("a/b+")));
         assert_eq!(seen.topic(), "$events/alarm/changed/a_b_");
         let text = String::from_utf8(seen.text.to_vec()).expect("text");
         assert!(text.starts_with(r#"{"number":7,"class":"alarms","orgId":"010101"#), "{text}");
         assert!(text.ends_with(r#","thingKey":"a/b+"}"#), "{text}");
         let login = br#"{"command":"login","whoAmI":"x"}"#;
-        let seen = Seen::of_row(Class::Refusals, SERVER, 8, login).expect("a row");
+        let seen = Seen::of_row((Class::Refusals, SERVER, None), 8, login).expect("a row");
         assert_eq!(&*seen.kind, "login.refused");
         assert!(
             seen.text.starts_with(br#"{"number":8,"type":"login.refused","class":"refusals","#)

@@ -51,23 +51,25 @@ kinds! {
         "those of `session.started`; `by` and `byRef`";
     ThingCreated: "thing.created", Things,
         "A thing was made, or has registered itself.",
-        "`thingKey`, `thingId`, `defId`, `whoAmI` and `by`: a user, a thing or an application";
+        "`thingKey`, `thingId`, `defId`, `whoAmI` (who made it)";
     ThingDeleted: "thing.deleted", Things, "A thing was deleted.",
-        "`thingKey`, `thingId`, `whoAmI`";
+        "`thingKey`, `thingId`, `defId`, `whoAmI` (who deleted it)";
     AlarmChanged: "alarm.changed", Alarms,
         "An alarm of a thing has another state than before.",
-        "`thingKey`, `alarm`, `state`, `msg`, `at` (the time of the state), `whoAmI`";
+        "`thingKey`, `thingId`, `alarm`, `state`, `msg`, `at` (the time of the state), `whoAmI`";
     MethodCalled: "method.called", Methods, "A method of a thing was called.",
-        "`thingKey`, `method`, `id` (of the mail), `whoAmI`";
+        "`thingKey`, `method`, `id` (of the mail), `whoAmI` (who called), `status` (of the mail)";
     MethodCompleted: "method.completed", Methods, "A thing has answered a call.",
-        "`thingKey`, `method`, `id`, `code`, `msg`";
+        "those of `method.called`; `code` and `msg` as the thing gave them";
     MethodExpired: "method.expired", Methods,
         "A call of a method was not answered in time.",
-        "`thingKey`, `method`, `id`";
+        "those of `method.called`";
+    MethodPurged: "method.purged", Methods, "A call of a method was taken back.",
+        "those of `method.called`";
     LimitReached: "limit.reached", Limits,
         "A pool has refused something to the organisation (docs/limits.md): at most one event a \
          minute for each of both.",
-        "`pool`, `limit`, `refused` (how often in that time)";
+        "`pool`, `unit`, `refused` (how often since the last event)";
     LoginRefused: "login.refused", Refusals, "Logins were refused, which are counted.",
         "those of docs/trail.md";
     CommandRefused: "command.refused", Refusals,

@@ -144,7 +144,7 @@ impl Events {
     /// Adds an event that has its number to those in memory.
     pub(super) fn hear(&self, rows: &[Added]) {
         let Some(number) = rows.first().map(|row| row.number) else { return };
-        let seen = |row: &Added| Seen::of_row(row.class, row.org, number, &row.row);
+        let seen = |row: &Added| self.seen((row.class, row.org), number, &row.row);
         self.ring.push(number, rows.iter().filter_map(seen).collect());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::pool::{Pool, Pools};
 use base::{OrgId, limits};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use store::{Store, StoreError, Table, Tables};
 
 use super::live::Ring;
@@ -42,7 +42,16 @@ impl Events {
         let refusals = Mutex::new(Counted::new(pools));
         let usage = pools.usage(Pool::Trail).clone();
         usage.set_max(config.max_bytes);
-        Ok(Self { tables, config, log, refusals, usage, state, ring: Ring::default() })
+        Ok(Self {
+            tables,
+            config,
+            log,
+            refusals,
+            usage,
+            state,
+            ring: Ring::default(),
+            keys: RwLock::default(),
+        })
     }
 }
 

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use base::pool::Usage;
 use base::{OrgId, Timestamp, limits};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
@@ -100,6 +100,8 @@ pub struct Events {
     refusals: Mutex<Counted>,
     state: Mutex<State>,
     ring: Ring,
+    /// The keys of organisations, for readers.
+    keys: RwLock<HashMap<OrgId, Arc<str>>>,
 }
 
 /// What is known of the rows without reading them.
@@ -167,7 +169,8 @@ impl Numbered<'_> {
             self.state.written[added.class.index()] += 1;
             if let Some(log) = &self.events.log {
                 let Added { class, org, number, row, .. } = added;
-                log.line(filter::complete_text(*class, *org, *number, None, row));
+                let org_key = self.events.key_of(*class, *org);
+                log.line(filter::complete_text((*class, *org, org_key), *number, None, row));
             }
         }
         if self.events.ring.is_heard() {
@@ -238,6 +241,21 @@ impl Events {
             }
         }
         Numbered { events: self, state, added }
+    }
+
+    /// Notes how an organisation is called, which its events show from now on.
+    pub fn name_org(&self, org: OrgId, key: &str) {
+        self.keys.write().insert(org, key.into());
+    }
+
+    /// The key of an organisation, where the rows of a class have none.
+    fn key_of(&self, class: Class, org: OrgId) -> Option<Arc<str>> {
+        if Class::TRAIL.contains(&class) { None } else { self.keys.read().get(&org).cloned() }
+    }
+
+    /// An event as readers get it; none of a row that can't be read.
+    fn seen(&self, (class, org): (Class, OrgId), number: u64, row: &[u8]) -> Option<Seen> {
+        Seen::of_row((class, org, self.key_of(class, org)), number, row)
     }
 
     /// The last number that was given away.

@@ -143,7 +143,7 @@ impl Events {
         let mut failed = None;
         let page = self.read_rows(query, |number, rows| {
             let seen =
-                rows.iter().filter_map(|row| Seen::of_row(row.class, row.org, number, &row.value));
+                rows.iter().filter_map(|row| self.seen((row.class, row.org), number, &row.value));
             let Some(seen) = merged(seen.collect()) else { return true };
             visit(seen).unwrap_or_else(|error| {
                 failed = Some(error);

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::pool::{OverShare, Pools};
@@ -44,6 +44,16 @@ pub struct Mailbox {
     tables: Tables,
     config: MailboxConfig,
     state: Arc<Mutex<State>>,
+    journal: OnceLock<Box<dyn Journal>>,
+}
+
+/// Who keeps a record of mails, in the batch of each change.
+pub trait Journal: Send + Sync {
+    /// Submits a batch in which these mails are made or end.
+    ///
+    /// # Errors
+    /// The store takes no more.
+    fn submit(&self, batch: Batch, mails: &[&Mail], now: Timestamp) -> Result<Receipt, StoreError>;
 }
 
 /// What the configuration says of mailboxes.
@@ -144,7 +154,21 @@ impl Mailbox {
     pub fn new(tables: Tables, config: MailboxConfig, pools: &Arc<Pools>) -> Self {
         let waiting = Waiting::new(config.bytes_max, pools);
         let state = State { waiting, callers: Callers::new(pools) };
-        Self { tables, config, state: Arc::new(Mutex::new(state)) }
+        let journal = OnceLock::new();
+        Self { tables, config, state: Arc::new(Mutex::new(state)), journal }
+    }
+
+    /// Has mails that are made and that end recorded there from now on.
+    pub fn record_in(&self, journal: Box<dyn Journal>) {
+        // There is one, for good.
+        let _ = self.journal.set(journal);
+    }
+
+    fn submit(&self, batch: Batch, mails: &[&Mail], now: Timestamp) -> Result<Receipt, StoreError> {
+        match self.journal.get() {
+            Some(journal) => journal.submit(batch, mails, now),
+            None => self.tables.submit(batch),
+        }
     }
 
     /// Reads the mails that are not done; how many there are.
@@ -194,7 +218,7 @@ impl Mailbox {
             None => {
                 let mail = self.make(&mut state, new, random, now)?;
                 let message = mail.message.clone();
-                let receipt = self.tables.submit(rows::created(&mail))?;
+                let receipt = self.submit(rows::created(&mail), &[&mail], now)?;
                 state.waiting.insert(mail);
                 (message, receipt, true)
             }
@@ -335,14 +359,16 @@ impl Mailbox {
         outcome: Option<Arc<Outcome>>,
         now: Timestamp,
     ) -> Result<Receipt, StoreError> {
-        let mut batch = Batch::default();
+        let (mut batch, mut ended) = (Batch::default(), Vec::with_capacity(ids.len()));
         for mail in ids.iter().filter_map(|id| state.waiting.get(*id)) {
             let mut mail = mail.clone();
             mail.step(status, now, None, true);
             mail.outcome.clone_from(&outcome);
             rows::finish(&mut batch, &mail, now);
+            ended.push(mail);
         }
-        let mut receipt = self.tables.submit(batch)?;
+        let ended: Vec<_> = ended.iter().collect();
+        let mut receipt = self.submit(batch, &ended, now)?;
         let answer = match (status, outcome) {
             (Status::Expired, _) => Answer::Expired,
             (Status::Purged, _) => Answer::Purged,

@@ -731,6 +731,15 @@ pub const EVENTS_LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one member of a record as it is kept in an event; a longer one is cut.
 pub const EVENT_TEXT_BYTES_MAX: usize = 8192;
 
+/// Bytes of a message or a name as a device gave it, as an event shows it.
+pub const EVENT_MESSAGE_BYTES_MAX: usize = 256;
+
+/// Between two events that say that an organisation has reached one limit.
+pub const LIMIT_EVENTS_EVERY_MS: u64 = 60_000;
+
+/// Pools and organisations of which is noted that something was refused, until the next event.
+pub const LIMITS_NOTED_MAX: usize = 10_000;
+
 /// Sessions that one command ended and that each have an event; of the rest, the last says how many
 /// there are.
 pub const EVENT_SESSIONS_MAX: usize = 100;

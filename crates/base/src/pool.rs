@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::{Code, Failure, OrgId, limits};
 
@@ -464,13 +464,15 @@ impl Usage {
 #[derive(Debug)]
 pub struct Pools {
     usages: Vec<Arc<Usage>>,
+    /// Who got no more of what, and how often, since somebody took this.
+    refused: Mutex<HashMap<(Pool, OrgId), u64>>,
     above: RwLock<HashMap<OrgId, OrgId>>,
 }
 
 impl Default for Pools {
     fn default() -> Self {
         let usages = POOLS.iter().map(|_| Arc::default()).collect();
-        Self { usages, above: RwLock::default() }
+        Self { usages, refused: Mutex::default(), above: RwLock::default() }
     }
 }
 
@@ -478,6 +480,25 @@ impl Pools {
     /// How much is used of one.
     pub fn usage(&self, pool: Pool) -> &Arc<Usage> {
         &self.usages[pool as usize]
+    }
+
+    /// An organisation got no more of one.
+    pub fn note_refused(&self, pool: Pool, org: OrgId) {
+        self.usage(pool).count_refused();
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = refused.len() < limits::LIMITS_NOTED_MAX;
+        if let Some(count) = refused.get_mut(&(pool, org)) {
+            *count += 1;
+        } else if has_room {
+            refused.insert((pool, org), 1);
+        }
+    }
+
+    /// Which organisations got no more of what since the last time, and how often.
+    pub fn take_refused(&self) -> Vec<(Pool, OrgId, u64)> {
+        let refused =
+            std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner));
+        refused.into_iter().map(|((pool, org), count)| (pool, org, count)).collect()
     }
 
     /// Notes what is above an organisation, which is none for the topmost.

@@ -74,7 +74,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         if amount == 0 {
             return Ok(());
         }
-        self.check(org, who, amount).inspect_err(|_| self.usage.count_refused())?;
+        self.check(org, who, amount).inspect_err(|_| self.count_refused(org))?;
         self.hold(org, who, amount);
         Ok(())
     }
@@ -139,7 +139,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         mut evict: impl FnMut(OrgId, P) -> u64,
     ) -> Result<(), OverShare> {
         while let Err(over) = self.check(org, who, amount) {
-            let refused = || self.usage.count_refused();
+            let refused = || self.count_refused(org);
             let most = self.makes_way(org, who, amount).or(or_own.then_some((org, who)));
             let (loser, principal) = most.ok_or(over).inspect_err(|_| refused())?;
             let gone = evict(loser, principal);
@@ -155,8 +155,8 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     }
 
     /// Counts that somebody got no more: by [`Shares::has_room`], or for a bound of the caller's.
-    pub fn count_refused(&self) {
-        self.usage.count_refused();
+    pub fn count_refused(&self, org: OrgId) {
+        self.pools.note_refused(self.pool, org);
     }
 
     /// Notes what is held already, whatever the bound: found in the store, or allowed before.

@@ -68,7 +68,7 @@ impl Space {
         };
         match room / BLOCK {
             0 => {
-                state.shares.count_refused();
+                state.shares.count_refused(payer.0);
                 Err(over.err().unwrap_or(TransferError::Full))
             }
             blocks => Ok(blocks * BLOCK),
@@ -85,7 +85,8 @@ impl State {
     }
 
     fn take(&mut self, payer: Payer, more: u64) -> Result<(), TransferError> {
-        self.check(payer, more).inspect_err(|_| self.shares.count_refused())?;
+        let check = self.check(payer, more);
+        check.inspect_err(|_| self.shares.count_refused(payer.0))?;
         self.shares.hold(payer.0, payer.1, more);
         Ok(())
     }
@@ -118,7 +119,7 @@ impl Reserved {
     pub(super) fn refuse(&self, bytes: u64) -> TransferError {
         let more = room_of(bytes).saturating_sub(self.freed.unwrap_or(0) + self.held);
         let state = self.files.space.0.lock();
-        state.shares.count_refused();
+        state.shares.count_refused(self.payer.0);
         state.check(self.payer, more).err().unwrap_or(TransferError::Full)
     }
 

@@ -137,7 +137,11 @@ impl State {
     }
 
     /// Makes sure that a login may have one more; tickets that are over make room.
-    fn check_login(&mut self, login: &Principal, now: Timestamp) -> Result<(), TicketError> {
+    fn check_login(
+        &mut self,
+        (org, login): (OrgId, &Principal),
+        now: Timestamp,
+    ) -> Result<(), TicketError> {
         let is_full = |state: &Self| {
             let tickets = state.logins.get(login);
             tickets.is_some_and(|tickets| tickets.len() >= limits::FILE_TICKETS_OF_ONE_MAX)
@@ -150,7 +154,7 @@ impl State {
             }
         }
         if is_full(self) {
-            self.shares.count_refused();
+            self.shares.count_refused(org);
             return Err(TicketError::TooMany);
         }
         Ok(())
@@ -202,7 +206,7 @@ impl Tickets {
         now: Timestamp,
     ) -> Result<(), TicketError> {
         let state = &mut *self.0.lock();
-        state.check_login(&asker.login, now)?;
+        state.check_login((owner.org, &asker.login), now)?;
         state.make_room((owner.org, asker.principal))?;
         state.logins.entry(asker.login.clone()).or_default().push(id);
         let (number, expires) = (state.next, now.plus_seconds(limits::FILE_TICKET_S));

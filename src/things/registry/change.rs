@@ -54,11 +54,23 @@ impl Things {
     /// # Errors
     /// Its key or one of its identifiers is taken, there is no room for it, or the store failed.
     pub fn create(&self, thing: &Thing) -> Result<Receipt, ThingConflict> {
+        self.create_with(thing, |_| ())
+    }
+
+    /// The same, with what `also` adds to the batch.
+    ///
+    /// # Errors
+    /// As [`Things::create`].
+    pub fn create_with(
+        &self,
+        thing: &Thing,
+        also: impl FnOnce(&mut Batch),
+    ) -> Result<Receipt, ThingConflict> {
         let _lock = self.lock(thing.org, &thing.key);
         if self.get(thing.org, &thing.key)?.is_some() {
             return Err(ThingConflict::Key);
         }
-        self.put_checked(thing, None, |_| ())
+        self.put_checked(thing, None, also)
     }
 
     /// Changes a thing, if it is there: what it is then, and the receipt for it. Nothing is stored

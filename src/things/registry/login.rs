@@ -33,7 +33,7 @@ impl Things {
     /// new or has another application id than before, the receipt is for that.
     ///
     /// `fresh_id` is the id of the thing, should it register now, which it does at the second time,
-    /// as it is shown.
+    /// as it is shown; `registers` adds to the batch then.
     ///
     /// # Errors
     /// It would register, and there is no room for it; or the store failed.
@@ -44,6 +44,7 @@ impl Things {
         app_id: &str,
         (now, shown): (Timestamp, Timestamp),
         fresh_id: ThingId,
+        registers: impl FnOnce(&Thing, &mut Batch),
     ) -> Result<Found, NotAdded> {
         let app_id = shortened(app_id, limits::APP_ID_BYTES_MAX);
         let _lock = self.lock(application.org, &key);
@@ -62,6 +63,9 @@ impl Things {
         if before.as_ref() != Some(&thing) {
             let mut batch = Batch::default();
             self.put(&mut batch, &thing, before.as_ref());
+            if before.is_none() {
+                registers(&thing, &mut batch);
+            }
             receipt = match (self.submit(batch, &thing, before.as_ref()), before) {
                 // It gets in all the same, and is known by its application's old id.
                 (Err(NotAdded::Store(error)), Some(before)) if error.is_temporary() => {
@@ -125,7 +129,7 @@ mod tests {
     async fn an_unknown_thing_registers_once() {
         let (things, application) = demo();
         let login = |number| {
-            let login = things.log_in(&application, key(), "app", (NOW, NOW), id(number));
+            let login = things.log_in(&application, key(), "app", (NOW, NOW), id(number), |_, _| ());
             login.expect("stored").thing()
         };
         let (first, stored) = login(1);
@@ -149,7 +153,7 @@ mod tests {
         let (things, application) = demo();
         let login = |key: &str| {
             let key = ThingKey::parse(key).expect("a key");
-            things.log_in(&application, key, "app", (NOW, NOW), id(1)).map(drop)
+            things.log_in(&application, key, "app", (NOW, NOW), id(1), |_, _| ()).map(drop)
         };
         login("mower-1").expect("room");
         assert!(matches!(login("mower-2"), Err(NotAdded::Full(_))));
@@ -162,7 +166,7 @@ mod tests {
     fn an_unknown_thing_stays_out_if_the_token_registers_none() {
         let (things, application) = demo();
         let strict = Application { auto_register: false, ..Application::clone(&application) };
-        let login = things.log_in(&strict, key(), "app", (NOW, NOW), id(1)).expect("read");
+        let login = things.log_in(&strict, key(), "app", (NOW, NOW), id(1), |_, _| ()).expect("read");
         assert!(matches!(login, Found::Nothing));
         assert_eq!(things.count(strict.org), 0);
     }
@@ -171,7 +175,7 @@ mod tests {
     async fn a_thing_that_the_store_does_not_take_is_not_counted() {
         let (things, application) = demo();
         things.tables.writer().stop().await.expect("stopped");
-        assert!(things.log_in(&application, key(), "app", (NOW, NOW), id(1)).is_err());
+        assert!(things.log_in(&application, key(), "app", (NOW, NOW), id(1), |_, _| ()).is_err());
         assert_eq!(things.count(application.org), 0);
     }
 
@@ -179,7 +183,7 @@ mod tests {
     fn another_application_id_is_kept() {
         let (things, application) = demo();
         let login = |app_id: &str| {
-            let login = things.log_in(&application, key(), app_id, (NOW, NOW), id(1));
+            let login = things.log_in(&application, key(), app_id, (NOW, NOW), id(1), |_, _| ());
             login.expect("stored").thing().0.app_id
         };
         assert_eq!(login("first"), "first");

@@ -149,11 +149,27 @@ impl Telemetry {
         points: &[NewPoint],
         now: Timestamp,
     ) -> Result<Published, StoreError> {
+        self.publish_with((owner, kind), payer, points, now, |_, _| ())
+    }
+
+    /// The same, with what `also` adds to the batch, which gets to know the places of those alarms
+    /// that have another state than before; it is not called if there are none.
+    ///
+    /// # Errors
+    /// As [`Telemetry::publish`].
+    pub fn publish_with(
+        &self,
+        (owner, kind): (Owner, Kind),
+        payer: impl FnOnce() -> Result<Payer, StoreError>,
+        points: &[NewPoint],
+        now: Timestamp,
+        also: impl FnOnce(&mut Batch, &[usize]),
+    ) -> Result<Published, StoreError> {
         let _order = self.tables.exclusive(owner.as_bytes());
         let (mut open, places) = self.open_all(owner, kind, points)?;
         let added = self.add_series(owner, payer, &mut open)?;
         let mut batch = Batch(Vec::with_capacity(points.len() + 1));
-        let (mut unchanged, mut refused) = (Vec::new(), Vec::new());
+        let (mut unchanged, mut refused, mut alarms) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (point, at)) in points.iter().zip(places).enumerate() {
             let Some(series) = open.get_mut(at) else { continue };
             let ts = point.ts.unwrap_or(now);
@@ -167,11 +183,17 @@ impl Telemetry {
             };
             let key = point_key(number, ts, self.arrival.fetch_add(1, Ordering::Relaxed));
             let value = point::encode(&point.value, point.corr_id.as_deref());
+            if kind == Kind::Alarm && series.changes(&batch, ts, &point.value) {
+                alarms.push(index);
+            }
             series.advance(&batch, ts, &point.value);
             batch.put(Table::Telemetry(partition::of(ts, now)), key, value);
         }
         for series in &open {
             series.close(&mut batch);
+        }
+        if !alarms.is_empty() {
+            also(&mut batch, &alarms);
         }
         let (receipt, why) = match added {
             None => (self.tables.submit(batch)?, None),
@@ -335,6 +357,14 @@ impl Open {
                 ts >= self.ts && self.newest(batch).is_some_and(|newest| same(&newest, value))
             }
             _ => false,
+        }
+    }
+
+    /// Whether a point says something else than what held until now.
+    fn changes(&self, batch: &Batch, ts: Timestamp, value: &Value<'_>) -> bool {
+        match self.newest(batch) {
+            Some(newest) => ts >= self.ts && !same(&newest, value),
+            None => true,
         }
     }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use base::{Code, Failure, Timestamp, excerpt, json, limits};
 use rules::identity::ThingDef;
 use serde_json::value::RawValue;
-use store::Receipt;
+use store::{Batch, Receipt, StoreError};
 
 use super::target::{Subject, Target};
 use crate::app::Effects;
+use crate::things::Payer;
 use crate::things::feed::Topic;
 use crate::things::telemetry::point::{Kind, Location, Value};
-use crate::things::telemetry::{NewPoint, NoSeries};
+use crate::things::telemetry::{NewPoint, NoSeries, Published};
 use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{self, Field, Params, missing};
 use crate::tr50::step::{After, Call, Done, Later};
@@ -440,7 +441,11 @@ pub fn record(
 ) -> Result<Recorded, Failure> {
     let (app, org) = (call.app, call.session.org_id());
     let payer = || app.things.payer(org, Some(subject.id));
-    let published = app.telemetry.publish(subject.id.into(), payer, kind, points, call.now)?;
+    let owner = subject.id.into();
+    let published = match kind {
+        Kind::Alarm => record_alarms(call, subject, payer, points)?,
+        _ => app.telemetry.publish(owner, payer, kind, points, call.now)?,
+    };
     let mut recorded = 0;
     for (index, point) in points.iter().enumerate() {
         if published.has(index) {
@@ -454,6 +459,38 @@ pub fn record(
     let refused = published.refused.and_then(|(places, why)| Some((*places.first()?, why)));
     let refused = refused.map(|(index, why)| (index, no_series(why)));
     Ok(Recorded { receipt: published.receipt, refused })
+}
+
+/// Records states of alarms; those that have changed are in the stream of events, too.
+fn record_alarms(
+    call: &Call<'_>,
+    subject: &Subject,
+    payer: impl FnOnce() -> Result<Payer, StoreError>,
+    points: &[NewPoint],
+) -> Result<Published, StoreError> {
+    let (app, now, mut numbered) = (call.app, call.now, None);
+    let changed = |batch: &mut Batch, places: &[usize]| {
+        let alarm = |point: &'_ NewPoint| match &point.value {
+            Value::Alarm(alarm) => Some((alarm.state, alarm.msg.clone())),
+            _ => None,
+        };
+        let states: Vec<_> = places
+            .iter()
+            .filter_map(|place| points.get(*place))
+            .filter_map(|point| Some((point, alarm(point)?)))
+            .collect();
+        let states = states
+            .iter()
+            .map(|(point, (state, msg))| (point.name.as_str(), *state, msg.as_deref(), point.ts));
+        let of = (&**call.session, subject.id, &subject.key);
+        numbered = Some(app.add_alarm_events(batch, of, states, now));
+    };
+    let owner = (subject.id.into(), Kind::Alarm);
+    let published = app.telemetry.publish_with(owner, payer, points, now, changed);
+    match numbered {
+        Some(numbered) => numbered.settle(published),
+        None => published,
+    }
 }
 
 /// The topic on which a point is published; a log's entry is not.

@@ -5,6 +5,7 @@ use base::{Code, Failure, ThingId, ThingKey, limits};
 use rules::directory::Who;
 use store::Receipt;
 
+use super::change::make as create;
 use super::change::{change, check_tags, check_text, conflict_failure, definition, distinct};
 use crate::app::Effects;
 use crate::random::random;
@@ -135,7 +136,7 @@ fn make(call: &Call<'_>, params: &Bind, parent: ThingId) -> Result<Receipt, Fail
     thing.def = definition(call, params.auto_def_key.as_deref(), None)?.map(|def| def.id);
     thing.bound_to = Some(parent);
     thing.maker = Some(call.session.who().principal_id());
-    match call.app.things.create(&thing) {
+    match create(call, &thing) {
         Ok(receipt) => {
             call.app.publish_binding(&thing, None)?;
             Ok(receipt)

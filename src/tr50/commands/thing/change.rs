@@ -13,7 +13,7 @@ use serde_json::{Map, json};
 use store::{Batch, Receipt};
 
 use crate::app::{Effects, SessionChange};
-use crate::events::{Target as EventTarget, diff};
+use crate::events::{Kind as EventKind, Target as EventTarget, diff};
 use crate::random::random;
 use crate::things::files::Owner;
 use crate::things::registry::{Alias, Thing, ThingConflict, Things};
@@ -101,7 +101,7 @@ pub(super) fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, 
     let def = definition(call, params.def_key.as_deref(), params.def_id)?;
     thing.def = def.as_ref().map(|def| def.id);
     let attributes = read_attributes(params.attrs.as_deref(), def.as_deref())?;
-    let receipt = call.app.things.create(&thing);
+    let receipt = make(call, &thing);
     let receipt = receipt.map_err(|conflict| conflict_failure(conflict, &thing.key))?;
     if attributes.is_empty() {
         return Ok(After(Created { id }, receipt.into()));
@@ -109,6 +109,20 @@ pub(super) fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, 
     let subject = Subject { id, key: thing.key };
     let recorded = publish::record(call, &subject, Kind::Attribute, &attributes)?.whole()?;
     Ok(After(Created { id }, receipt.and(recorded).into()))
+}
+
+/// Makes a thing, as the caller.
+pub(super) fn make(call: &Call<'_>, thing: &Thing) -> Result<Receipt, ThingConflict> {
+    let mut numbered = None;
+    let by = call.session.who().name();
+    let made = call.app.things.create_with(thing, |batch| {
+        let made = (EventKind::ThingCreated, thing);
+        numbered = Some(call.app.add_thing_event(batch, made, by, call.now));
+    });
+    match numbered {
+        Some(numbered) => numbered.settle(made),
+        None => made,
+    }
 }
 
 /// The definition that a command names, if it names one.
@@ -317,7 +331,9 @@ pub(super) fn delete(
         let (before, after) = diff(shown(thing), Map::new());
         let deed = call.deed("thing.delete");
         let event = call.app.act(&deed, thing.org, target_of(thing), (before, after), call.now);
-        numbered = Some(call.app.add_event(batch, event));
+        let by = call.session.who().name();
+        let gone = call.app.thing_event(EventKind::ThingDeleted, thing, by, call.now);
+        numbered = Some(call.app.events().add(batch, [event.into(), gone]));
     };
     let fresh = ThingId::from_bytes(random()?);
     let mut deleted = Deleted::Thing;
