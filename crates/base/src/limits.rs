@@ -731,6 +731,9 @@ pub const EVENTS_LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one member of a record as it is kept in an event; a longer one is cut.
 pub const EVENT_TEXT_BYTES_MAX: usize = 8192;
 
+/// Types of events, or keys of things, that one filter names.
+pub const EVENT_TYPES_MAX: usize = 100;
+
 /// Bytes of a message or a name as a device gave it, as an event shows it.
 pub const EVENT_MESSAGE_BYTES_MAX: usize = 256;
 

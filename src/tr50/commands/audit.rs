@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::history::Ago;
 use super::target::is_restricted;
 use super::{authorize, commands};
-use crate::app::{App, LoginCause};
-use crate::events::{Class, Entry, Order, Query};
+use crate::app::{App, LoginCause, Sight};
+use crate::events::{Class, Entry, Order, Query, Scope};
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{Field, Params, params};
 use crate::tr50::step::{After, Call, Later};
@@ -124,15 +124,6 @@ pub(super) struct Wanted {
     pub(super) client_id: Option<String>,
     /// Events to leave out before the first.
     pub(super) offset: usize,
-}
-
-/// Of which organisations.
-enum Scope {
-    All,
-    /// Of this one.
-    One(OrgId),
-    /// Of this one and those below it, deleted ones included.
-    Within(OrgId),
 }
 
 /// `audit.list`. What was refused a moment ago is written first, so that it is in the list.
@@ -293,7 +284,7 @@ const PROTOCOLS: [&str; 10] =
     ["mqtt", "mqtts", "ws", "wss", "tcp", "tcps", "http", "https", "control", "server"];
 
 /// Events on a page that does not say how many.
-const LIMIT_DEFAULT: u64 = 1000;
+pub(super) const LIMIT_DEFAULT: u64 = 1000;
 
 /// What a name begins with, if it ends in a star.
 fn beginning(name: &str) -> Option<&str> {
@@ -301,7 +292,7 @@ fn beginning(name: &str) -> Option<&str> {
 }
 
 /// How far clocks are set back at most without a search by time missing something.
-const CLOCK_MENDED_S: u64 = 3600;
+pub(super) const CLOCK_MENDED_S: u64 = 3600;
 
 /// Whether a command is the wanted one, or of the wanted family.
 fn is_of(command: &str, wanted: &str) -> bool {
@@ -313,17 +304,29 @@ fn is_of(command: &str, wanted: &str) -> bool {
 
 /// The organisations that the caller may see, or the one of them that is asked for.
 fn scope(call: &Call<'_>, params: &ListParams) -> Result<Scope, Failure> {
+    let named = named_org(call, params.org_id, params.org_key.as_deref())?;
+    Ok(named.map_or_else(|| Sight::of(call.session).scope(), Scope::One))
+}
+
+/// The organisation that is asked for, if one is; the caller may see its events.
+///
+/// # Errors
+///
+/// There is none, or none that the caller may see.
+pub(super) fn named_org(
+    call: &Call<'_>,
+    id: Option<OrgId>,
+    key: Option<&str>,
+) -> Result<Option<OrgId>, Failure> {
     let (app, access) = (call.app, call.session.access());
     let (sees_all, here) = (access.authority().sees_all(), access.org.id);
-    let (named, wanted) = match (&params.org_key, params.org_id) {
+    let (named, wanted) = match (key, id) {
         (Some(key), Some(id)) if app.identity().org_by_key(key).is_none_or(|org| org.id != id) => {
             return Err(authorize::invalid_param("orgKey", "the key of orgId, if both are given"));
         }
         (_, Some(id)) => (id.to_string(), Some(id)),
         (Some(key), None) => (excerpt(key), app.identity().org_by_key(key).map(|org| org.id)),
-        (None, None) if sees_all => return Ok(Scope::All),
-        (None, None) if access.administers_here() => return Ok(Scope::Within(here)),
-        (None, None) => return Ok(Scope::One(here)),
+        (None, None) => return Ok(None),
     };
     let may = |org: &OrgId| {
         let is_known =
@@ -332,11 +335,11 @@ fn scope(call: &Call<'_>, params: &ListParams) -> Result<Scope, Failure> {
             || sees_all && is_known()
             || access.administers_here() && app.was_within(*org, here)
     };
-    let found = wanted.filter(may).map(Scope::One);
-    found.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))
+    let found = wanted.filter(may);
+    found.map(Some).ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))
 }
 
-fn one_of<T: Copy>(
+pub(super) fn one_of<T: Copy>(
     parameter: &str,
     value: &str,
     known: &[T],

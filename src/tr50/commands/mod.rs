@@ -19,6 +19,7 @@ pub mod audit;
 mod authorize;
 mod ban;
 pub mod diag;
+pub mod event;
 pub mod file;
 mod history;
 pub mod locale;
@@ -116,6 +117,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         attribute::COMMANDS,
         audit::COMMANDS,
         diag::COMMANDS,
+        event::COMMANDS,
         file::COMMANDS,
         locale::COMMANDS,
         location::COMMANDS,

@@ -1,0 +1,258 @@
+//! `event.*`: the stream of what happened (`docs/events.md`).
+
+use base::{Code, Failure, OrgId, ThingKey, Timestamp, excerpt, json, limits};
+
+use super::audit::{CLOCK_MENDED_S, LIMIT_DEFAULT, Strict, named_org, one_of};
+use super::history::Ago;
+use super::{authorize, commands};
+use crate::app::{App, Effects, Sight};
+use crate::events::{Class, Filter, Order, Query, Scope, Seen, TypeFilter};
+use crate::tr50::params::params;
+use crate::tr50::step::{After, Call, Later, WriteReply};
+
+commands! {
+    "event.list" => list, [NOT_FOUND],
+        "Lists events of the stream that the caller may see: those of the current organisation; for \
+         its administrators also of those below it, for super administrators and super operators of \
+         all. With `after` the oldest first, as one follows the stream, otherwise the newest first. \
+         Each type needs the permission of what it is about (docs/events.md). A parameter that is \
+         none of these is refused.",
+        "`result`, an array of events with `number`, `ts`, `type`, `class` and what else is known; \
+         `last`, a number behind which there is nothing of it yet: `after` the next time; \
+         `iterator` if there may be more; `truncated` if that is so because too many were looked \
+         at; `resync` if something behind `after` is not kept any more, with `first`, from which on \
+         everything is";
+}
+
+params! {
+    /// Which events.
+    #[derive(Default)]
+    pub struct ListParams {
+        optional org_id: OrgId = "orgId", "Only those of this organisation.";
+        optional_exact org_key: String = "orgKey", "The same, by its key.";
+        optional include_sub_orgs: bool = "includeSubOrgs",
+            "Also those of the organisations below it; true by default if none is named.";
+        optional types: Vec<String> = "types",
+            "Only those of these types, such as `session.started`, or of families such as \
+             `session.*`.";
+        optional class: String = "class",
+            "Only those of this class, such as `sessions` or `alarms`.";
+        optional thing_key: Vec<String> = "thingKey", "Only those about these things.";
+        optional key: String = "key", "The same, of one thing.";
+        optional last: Ago = "last", "Those of this time until now.";
+        optional start: Timestamp = "start", "Those at this time or later.";
+        optional end: Timestamp = "end", "Those at this time or earlier.";
+        optional after: u64 = "after", "Only those with a greater number.";
+        optional before: u64 = "before", "Only those with a smaller number.";
+        optional sort: String = "sort",
+            "`number`, the oldest first (default with `after`), or `-number`, the newest first.";
+        optional limit: u64 = "limit",
+            "Events to return at most; 1000 by default, up to `sessions.list_limit`.";
+        optional iterator: String = "iterator", "What the reply before gave, to go on there.";
+    }
+}
+
+/// The reply of `event.list`.
+struct Listed {
+    result: Vec<Seen>,
+    last: u64,
+    iterator: Option<u64>,
+    truncated: bool,
+    /// From which number on everything is there, if something is missing before it.
+    first: Option<u64>,
+}
+
+/// Which events are wanted, after the parameters were looked at.
+struct Wanted {
+    filter: Filter,
+    classes: Vec<Class>,
+    sight: Sight,
+    order: Order,
+    /// What was asked for, of which may be told that it is gone.
+    asked_after: Option<u64>,
+    after: u64,
+    before: u64,
+    limit: usize,
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+}
+
+/// `event.list`. What was refused a moment ago is written first, so that it is in the list.
+pub fn list(call: &Call<'_>, Strict(params): Strict<ListParams>) -> Result<Later, Failure> {
+    let wanted = Wanted::of(call, params)?;
+    let (app, now, worker) = (call.app.clone(), call.now, call.worker());
+    Ok(Later::new(async move {
+        app.settle_events(now).await?;
+        let inner = app.clone();
+        let listed = app.offload(worker, move || wanted.read(&inner)).await??;
+        Ok(After(listed, Effects::default()))
+    }))
+}
+
+/// The types that a parameter names.
+pub fn types_named(names: &[String]) -> Result<Vec<TypeFilter>, Failure> {
+    let mut types = Vec::new();
+    for name in names {
+        let read = TypeFilter::parse_list(name);
+        types.extend(read.map_err(|bad| authorize::invalid_param("types", &bad.to_string()))?);
+    }
+    if types.len() > limits::EVENT_TYPES_MAX {
+        let most = format!("at most {} types", limits::EVENT_TYPES_MAX);
+        return Err(authorize::invalid_param("types", &most));
+    }
+    Ok(types)
+}
+
+/// The keys of things that a parameter names.
+pub fn things_named(keys: Vec<String>) -> Result<Vec<String>, Failure> {
+    let mut things = Vec::new();
+    for key in keys.into_iter().filter(|key| !key.is_empty()) {
+        if ThingKey::parse(&key).is_err() {
+            let sentence = format!("Parameter \"thingKey\" names no thing: \"{}\".", excerpt(&key));
+            return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
+        }
+        things.push(key);
+    }
+    if things.len() > limits::EVENT_TYPES_MAX {
+        let most = format!("at most {} keys", limits::EVENT_TYPES_MAX);
+        return Err(authorize::invalid_param("thingKey", &most));
+    }
+    Ok(things)
+}
+
+impl Wanted {
+    fn of(call: &Call<'_>, params: ListParams) -> Result<Self, Failure> {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let mut keys = params.thing_key.unwrap_or_default();
+        keys.extend(params.key);
+        let scope = scope(call, params.org_id, params.org_key, params.include_sub_orgs)?;
+        let filter = Filter {
+            types: types_named(&params.types.unwrap_or_default())?,
+            things: things_named(keys)?,
+            scope,
+        };
+        let mut classes = filter.classes();
+        if let Some(name) = given(params.class) {
+            let class = one_of("class", &name, &Class::ALL, |class| class.as_str())?;
+            classes.retain(|other| *other == class);
+        }
+        let sight = Sight::of(call.session);
+        classes.retain(|class| sight.sees_class(*class));
+        let usual = if params.after.is_some() { "number" } else { "-number" };
+        let sort = given(params.sort);
+        let sort = sort.as_deref().unwrap_or(usual);
+        let order = match one_of("sort", sort, &["-number", "number"], |name| *name)? {
+            "number" => Order::OldestFirst,
+            _ => Order::NewestFirst,
+        };
+        let mut after = params.after.unwrap_or(0);
+        let mut before = params.before.unwrap_or(u64::MAX);
+        if let Some(text) = given(params.iterator) {
+            let number = text
+                .parse::<u64>()
+                .map_err(|_| authorize::invalid_param("iterator", "what the last reply gave"))?;
+            match order {
+                Order::NewestFirst => before = before.min(number),
+                Order::OldestFirst => after = after.max(number),
+            }
+        }
+        let most = call.app.config.sessions.list_limit;
+        let asked = params.limit.filter(|limit| *limit > 0).unwrap_or(LIMIT_DEFAULT);
+        let limit = usize::try_from(asked).unwrap_or(most).min(most);
+        let since = params.last.as_ref().map(|Ago(millis)| call.now.plus_millis(-millis));
+        let (start, end) = (since.max(params.start), params.end);
+        let asked_after = params.after.map(|_| after);
+        Ok(Self { filter, classes, sight, order, asked_after, after, before, limit, start, end })
+    }
+
+    fn read(&self, app: &App) -> Result<Listed, Failure> {
+        let last = app.events().last();
+        let sees = |org| app.sees_org(&self.sight, self.filter.scope, org);
+        // Numbers of another store, or that a crash took back.
+        let is_ahead = self.asked_after.is_some_and(|after| after > last);
+        let gone = match self.asked_after {
+            Some(after) if after > 0 => app.events().gone_until(&self.classes, &sees),
+            _ => 0,
+        };
+        let first = match is_ahead {
+            true => Some(last + 1),
+            false => (gone > self.after).then_some(gone + 1),
+        };
+        let (mut result, mut bytes, mut is_over) = (Vec::new(), 0, false);
+        let query = Query {
+            after: self.after,
+            before: self.before.min(last.saturating_add(1)),
+            order: self.order,
+            classes: &self.classes,
+            sees: &sees,
+        };
+        let page = app.events().read_seen(&query, |seen| {
+            if self.order == Order::NewestFirst
+                && self.start.is_some_and(|start| seen.ts.plus_seconds(CLOCK_MENDED_S) < start)
+            {
+                is_over = true;
+                return Ok(false);
+            }
+            let in_time = self.start.is_none_or(|start| seen.ts >= start)
+                && self.end.is_none_or(|end| seen.ts <= end);
+            let (class, thing) = (seen.class, seen.thing.as_deref());
+            if in_time && self.filter.wants(&seen) && app.sees_about(&self.sight, class, thing)? {
+                bytes += seen.text.len();
+                result.push(seen);
+            }
+            Ok(result.len() < self.limit && bytes < limits::REPLY_BYTES_MAX / 2)
+        })?;
+        let iterator = page.next.filter(|_| !is_over);
+        // Whoever goes on behind it misses nothing of what was asked for.
+        let reached = match self.order {
+            Order::OldestFirst => iterator.unwrap_or(last),
+            Order::NewestFirst => last,
+        };
+        Ok(Listed { result, last: reached, iterator, truncated: page.truncated, first })
+    }
+}
+
+/// Of which organisations events are wanted.
+fn scope(
+    call: &Call<'_>,
+    id: Option<OrgId>,
+    key: Option<String>,
+    include_sub_orgs: Option<bool>,
+) -> Result<Scope, Failure> {
+    let named = named_org(call, id, key.filter(|key| !key.is_empty()).as_deref())?;
+    let here = call.session.org_id();
+    Ok(match (named, include_sub_orgs) {
+        (Some(org), Some(true)) => Scope::Within(org),
+        (Some(org), _) => Scope::One(org),
+        (None, Some(false)) => Scope::One(here),
+        // What is seen of it says the caller's sight.
+        (None, _) => Scope::All,
+    })
+}
+
+impl WriteReply for Listed {
+    fn write_reply(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"success":true,"params":{"result":["#);
+        for (index, seen) in self.result.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&seen.text);
+        }
+        out.push(b']');
+        let mut object = json::ObjectWriter::further(out);
+        object.integer(json::key!("last"), self.last);
+        if let Some(number) = self.iterator {
+            object.string(json::key!("iterator"), &number.to_string());
+        }
+        if self.truncated {
+            object.flag(json::key!("truncated"), true);
+        }
+        if let Some(first) = self.first {
+            object.flag(json::key!("resync"), true);
+            object.integer(json::key!("first"), first);
+        }
+        object.end();
+        out.push(b'}');
+    }
+}
