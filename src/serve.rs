@@ -31,7 +31,7 @@ use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
 use crate::descriptors::Shares;
 use crate::dialects::{cognite, credentials, element};
-use crate::edge::http::{self, Dialect, HttpConfig, HttpService};
+use crate::edge::http::{self, Dialect, EventsRefusal, HttpConfig, HttpService};
 use crate::edge::mqtt::{self, MqttServer};
 use crate::edge::tls::{self, TlsError};
 use crate::edge::wrong_door::{self, Met};
@@ -42,6 +42,7 @@ use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange::{self, Fields};
+use crate::tr50::sse::{Asked, Following};
 use crate::watched_log;
 
 /// Why the server does not start.
@@ -730,6 +731,23 @@ impl HttpService for Web {
 
     async fn may_read_metrics(&self, headers: &HeaderMap, info: ConnInfo) -> bool {
         !self.full && credentials::may_read_metrics(&self.shared.app, headers, info).await
+    }
+
+    async fn follow_events(
+        &self,
+        headers: &HeaderMap,
+        session: Option<&str>,
+        asked: Asked,
+        info: ConnInfo,
+    ) -> Result<Following, EventsRefusal> {
+        if self.full {
+            return Err(EventsRefusal::Full);
+        }
+        let app = &self.shared.app;
+        let viewer = credentials::viewer(app, headers, session, info).await;
+        let viewer = viewer.ok_or(EventsRefusal::Stranger)?;
+        let following = Following::begin(app, viewer, info, asked, self.stop.clone());
+        following.map_err(EventsRefusal::Failure)
     }
 
     async fn metrics(&self, form: Form) -> String {

@@ -64,6 +64,7 @@ mod taken_names;
 mod token_guesses;
 mod turns;
 mod unauthenticated;
+mod viewer;
 mod watched;
 
 pub use crate::broker::KeptState;
@@ -89,6 +90,7 @@ pub use turns::Worker;
 
 pub use crate::metrics::{FIGURES, Form, Second, Timer};
 pub use unauthenticated::{CutOff, Lease, Unauthenticated};
+pub use viewer::{EventReaderPlace, EventReaders, Viewer};
 pub use watched::{Watch, Watched, Watching};
 
 use connection_history::ConnectionHistory;
@@ -117,6 +119,8 @@ pub struct App {
     pub broker: Broker,
     /// Places for long answers in Element's words, which are made or on their way.
     pub long_answers: Arc<LongAnswers>,
+    /// Places of those who follow the stream of events over HTTP.
+    pub event_readers: Arc<EventReaders>,
     /// The certificates of clients whose connections are open.
     pub certificates: Arc<Certificates>,
     /// The places of open connections.

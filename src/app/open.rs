@@ -27,6 +27,7 @@ use super::record_space::RecordSpace;
 use super::session_log::SessionLog;
 use super::turns::Turns;
 use super::unauthenticated::Unauthenticated;
+use super::viewer::EventReaders;
 use super::watched::Watched;
 use super::{
     App, IdentityError, housekeeping, idle, journal, made_tokens, records, secret, taken_names,
@@ -159,6 +160,7 @@ impl App {
             feed: Arc::<Feed>::default(),
             broker,
             long_answers: LongAnswers::new(&pools),
+            event_readers: EventReaders::new(&pools),
             certificates: Arc::default(),
             connections: Connections::new(connections_max, &pools),
             memory: Memory::new(memory_bytes, &pools),

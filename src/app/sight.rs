@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use base::{Failure, OrgId, ThingId, ThingKey};
+use base::{Failure, OrgId, ThingId, ThingKey, limits};
 use rules::directory::{Session, Who};
 use rules::identity::Access;
 use rules::identity::permission::Permission;
@@ -52,10 +52,7 @@ impl Sight {
 
     /// What somebody with these rights sees who is no thing.
     pub fn of_access(access: Arc<Access>) -> Self {
-        let may = |name: &str| {
-            let permission = Permission::named(name);
-            permission.is_some_and(|permission| access.permissions.allows(permission))
-        };
+        let may = |name: &str| may(&access, name);
         let restricted = access.restricted_to_self;
         let sees = |class: Class| {
             let of_things =
@@ -69,6 +66,16 @@ impl Sight {
     /// The organisation from which it looks.
     pub fn org(&self) -> OrgId {
         self.access.org.id
+    }
+
+    /// The rights by which it sees.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Whether it may ask for events at all.
+    pub fn may_look(&self) -> bool {
+        may(&self.access, "event.list")
     }
 
     /// Whether events of this class are seen at all.
@@ -85,6 +92,11 @@ impl Sight {
             here => Scope::One(here),
         }
     }
+}
+
+fn may(access: &Access, name: &str) -> bool {
+    let permission = Permission::named(name);
+    permission.is_some_and(|permission| access.permissions.allows(permission))
 }
 
 impl App {
@@ -113,7 +125,9 @@ impl App {
         if !sight.sees_class(class) {
             return Ok(false);
         }
-        let Some((own_id, own_key)) = &sight.own else { return Ok(true) };
+        let Some((own_id, own_key)) = &sight.own else {
+            return Ok(!sight.access.restricted_to_self);
+        };
         let Some(thing) = thing else { return Ok(false) };
         // As the lists of both: of sessions only its own.
         if thing == own_key.as_str() || class == Class::Sessions {
@@ -162,8 +176,7 @@ impl App {
         max: usize,
     ) -> Result<Option<News>, StoreError> {
         let Some(live) = self.events.live_after(after, max) else { return Ok(None) };
-        let more = live.len() == max;
-        let next = live.last().map_or(after, |event| event.number());
+        let (mut more, mut next, mut bytes) = (live.len() == max, after, 0);
         let mut orgs: Vec<(OrgId, bool)> = Vec::new();
         let mut sees_org = |org: OrgId| match orgs.iter().find(|(known, _)| *known == org) {
             Some((_, sees)) => *sees,
@@ -175,9 +188,15 @@ impl App {
         };
         let mut events = Vec::new();
         for event in live {
+            if bytes >= limits::EVENTS_PAGE_BYTES {
+                more = true;
+                break;
+            }
+            next = event.number();
             if let Some(seen) = event.seen(|org| sees_org(org))
                 && self.is_wanted(filter, sight, &seen)?
             {
+                bytes += seen.text.len();
                 events.push(seen);
             }
         }
@@ -214,7 +233,7 @@ impl App {
                 bytes += seen.text.len();
                 events.push(seen);
             }
-            Ok(events.len() < max && bytes < base::limits::EVENTS_PAGE_BYTES)
+            Ok(events.len() < max && bytes < limits::EVENTS_PAGE_BYTES)
         })?;
         let next = page.next.unwrap_or(last);
         let more = page.next.is_some() || self.events.last() > last;

@@ -9,7 +9,7 @@ use hyper::header::AUTHORIZATION;
 use rules::identity::Access;
 use rules::identity::permission::Permission;
 
-use crate::app::App;
+use crate::app::{App, Viewer};
 
 /// Name and password of a Basic header (RFC 7617). Not all clients write UTF-8: `requests` for
 /// Python has Latin-1.
@@ -43,6 +43,33 @@ pub async fn may_read_metrics(app: &App, headers: &HeaderMap, conn: ConnInfo) ->
     access.zip(permission).is_some_and(|(access, permission)| {
         access.permissions.allows(permission) && !access.restricted_to_self
     })
+}
+
+/// Who wants to follow the stream of events: with the session of the header `sessionId`, of a
+/// bearer token or of the parameter `sessionId`, which web pages use that can set no header; with an
+/// application's token as bearer; or as a user with Basic. None: nobody who is known.
+pub async fn viewer(
+    app: &App,
+    headers: &HeaderMap,
+    parameter: Option<&str>,
+    conn: ConnInfo,
+) -> Option<Viewer> {
+    let now = app.clock.now();
+    if let Some((name, password)) = basic(headers) {
+        let user = app.recognise(&name, password, conn, now).await.ok()?;
+        return Some(Viewer::user(&user));
+    }
+    let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
+    let shown = bearer(headers).or(header.map(str::trim)).or(parameter)?;
+    if let Some(session) = SessionId::parse(shown).and_then(|id| app.session(&id, conn)) {
+        return Some(Viewer::Session(session));
+    }
+    let Some(token) = bearer(headers) else {
+        app.note_unknown_session(conn, now);
+        return None;
+    };
+    let application = app.application_by_token(token, conn, now).ok()?;
+    Some(Viewer::application(&application))
 }
 
 async fn access(

@@ -11,6 +11,7 @@ pub mod envelope;
 mod error_message;
 pub mod exchange;
 pub mod params;
+pub mod sse;
 pub mod step;
 
 pub use dispatch::{Pending, Reply};

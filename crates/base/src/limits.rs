@@ -731,6 +731,22 @@ pub const EVENTS_LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one member of a record as it is kept in an event; a longer one is cut.
 pub const EVENT_TEXT_BYTES_MAX: usize = 8192;
 
+/// Readers of the stream of events over HTTP.
+pub const EVENT_READERS_MAX: u64 = 1000;
+
+/// Between two signs of life to a reader of events that has none for it.
+pub const EVENT_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// How long a reader of events that has read all waits for more behind the first that comes: in a
+/// flood they come together, and readers are not woken for each.
+pub const EVENTS_TOGETHER: Duration = Duration::from_millis(20);
+
+/// Events that are looked at for a reader in one step.
+pub const EVENTS_AT_ONCE: usize = 256;
+
+/// What one event takes of a core for one reader.
+pub const EVENT_WORK: Duration = Duration::from_micros(1);
+
 /// Types of events, or keys of things, that one filter names.
 pub const EVENT_TYPES_MAX: usize = 100;
 

@@ -384,6 +384,15 @@ pools! {
         makes_way: MakesWay::Nobody,
         refused: "HTTP 503.",
     };
+    EventReaders: PoolInfo {
+        name: "event_readers",
+        unit: "readers of events over HTTP",
+        max: Max::Fixed(limits::EVENT_READERS_MAX),
+        reason: "Each event is looked at for each of them, and half a megabyte may wait for one that \
+                 reads slowly.",
+        makes_way: MakesWay::Nobody,
+        refused: "HTTP 503.",
+    };
     Refusals: PoolInfo {
         name: "refusals",
         unit: "refusals that are told apart",

@@ -24,7 +24,7 @@ const EXPOSED: &str = "Accept-Ranges, Allow, Content-Disposition, Content-Length
                        Retry-After, Www-Authenticate, X-Request-Id";
 
 /// Headers of requests that mean something here, but `Authorization`.
-const REQUEST_HEADERS: &str = "Content-Type, sessionId, Range, Content-Encoding";
+const REQUEST_HEADERS: &str = "Content-Type, sessionId, Range, Content-Encoding, Last-Event-ID";
 
 /// The paths that pages of other origins may be allowed to use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +35,8 @@ pub(super) enum Place {
     Rest,
     /// `/file/<id>`.
     File,
+    /// `/events`.
+    Events,
     /// `/json-rpc/<version>`.
     Element,
     /// `/api/v1/…`.
@@ -50,6 +52,7 @@ impl Place {
         }
         match path {
             "/api" | "/api/" => Some(Self::Api),
+            "/events" | "/events/" => Some(Self::Events),
             _ if path.starts_with("/rest/") => Some(Self::Rest),
             _ if path.starts_with("/file/") => Some(Self::File),
             _ => None,
@@ -59,6 +62,7 @@ impl Place {
     const fn methods(self) -> &'static str {
         match self {
             Self::Api | Self::Rest | Self::Element => "POST",
+            Self::Events => "GET",
             Self::File => "GET, HEAD, POST, PUT",
             Self::Cognite => "GET, HEAD, POST",
         }

@@ -42,6 +42,13 @@ pub(super) struct FileBody {
     length: Option<u64>,
 }
 
+impl FileBody {
+    /// A body of these pieces, whose length nobody knows.
+    pub(super) fn of(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self { frames: pieces.map(|bytes| Ok(Frame::data(bytes))).boxed(), length: None }
+    }
+}
+
 impl Body for FileBody {
     type Data = Bytes;
     type Error = io::Error;

@@ -8,6 +8,7 @@
 mod body;
 mod browser;
 mod cors;
+mod events;
 mod file;
 mod host;
 mod inflate;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use base::{ConnInfo, Door, Failure, Origins, Trusted, limits};
 use bytes::{Buf, Bytes, BytesMut};
+pub use events::EventsRefusal;
 use hyper::header::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -47,6 +49,7 @@ use crate::metrics::Form;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use crate::tr50::exchange::Fields;
+use crate::tr50::sse::{Asked, Following};
 
 /// The dialects beside TR50 that have paths of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,6 +156,15 @@ pub trait HttpService: Send + Sync + 'static {
         headers: &HeaderMap,
         info: ConnInfo,
     ) -> impl Future<Output = bool> + Send;
+
+    /// Has somebody follow the stream of events who shows these headers, or this session.
+    fn follow_events(
+        &self,
+        headers: &HeaderMap,
+        session: Option<&str>,
+        asked: Asked,
+        info: ConnInfo,
+    ) -> impl Future<Output = Result<Following, EventsRefusal>> + Send;
 
     /// The metrics.
     fn metrics(&self, form: Form) -> impl Future<Output = String> + Send;

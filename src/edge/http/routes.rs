@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::time;
 
 use super::cors::{self, Preflight};
+use super::events::EventsRefusal;
 use super::file::{FileBody, FileRefusal};
 use super::host::{self, BadHost};
 use super::one_chunk::Switch;
@@ -86,6 +87,7 @@ pub(super) enum Refusal {
     BodyCutOff,
     BodyBroken,
     File(FileRefusal),
+    Events(EventsRefusal),
 }
 
 impl From<FileRefusal> for Refusal {
@@ -176,6 +178,7 @@ impl<S: HttpService> HttpConn<S> {
             "/mqtt" | "/mqtt-ssl" => self.upgrade(&request),
             "/rest/auth" | "/rest/auth/" => self.rest_login(request).await,
             "/metrics" => self.metrics(&request).await,
+            "/events" | "/events/" => self.events(&request).await,
             "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
             "/readyz" => self.readiness(&request),
             "/" => self.page(&request, "text/html; charset=utf-8", |_| FRONT_PAGE.to_owned()),
@@ -327,7 +330,7 @@ impl<S: HttpService> HttpConn<S> {
         Ok((session, info, body))
     }
 
-    fn conn_info(&self, headers: &HeaderMap) -> ConnInfo {
+    pub(super) fn conn_info(&self, headers: &HeaderMap) -> ConnInfo {
         let values: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
         let values = values.iter().filter_map(|value| value.to_str().ok());
         let remote_addr = self.config.trusted.forwarded(self.info.remote_addr, values);
@@ -362,6 +365,7 @@ impl Refusal {
     fn into_answer(self) -> Answer {
         match self {
             Self::File(refusal) => refusal.into_answer(),
+            Self::Events(refusal) => refusal.into_answer(),
             Self::Host(bad) => closing(error(StatusCode::BAD_REQUEST, &bad.to_string())),
             Self::Origin => {
                 let message = "http.cors_origins does not allow this origin here";

@@ -39,6 +39,16 @@ impl HttpService for Echo {
         bytes
     }
 
+    async fn follow_events(
+        &self,
+        _: &HeaderMap,
+        _: Option<&str>,
+        _: Asked,
+        _: ConnInfo,
+    ) -> Result<Following, EventsRefusal> {
+        Err(EventsRefusal::Stranger)
+    }
+
     async fn may_read_metrics(&self, headers: &HeaderMap, _: ConnInfo) -> bool {
         headers.contains_key("sessionid")
     }

@@ -1,6 +1,7 @@
 //! `audit.*`: the trail of what administrators did and of what was refused (`docs/trail.md`).
 
 use base::{Code, Failure, OrgId, Timestamp, excerpt, limits};
+use rules::identity::Access;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -304,7 +305,8 @@ fn is_of(command: &str, wanted: &str) -> bool {
 
 /// The organisations that the caller may see, or the one of them that is asked for.
 fn scope(call: &Call<'_>, params: &ListParams) -> Result<Scope, Failure> {
-    let named = named_org(call, params.org_id, params.org_key.as_deref())?;
+    let asked = (params.org_id, params.org_key.as_deref());
+    let named = named_org(call.app, &call.session.access(), asked)?;
     Ok(named.map_or_else(|| Sight::of(call.session).scope(), Scope::One))
 }
 
@@ -314,11 +316,10 @@ fn scope(call: &Call<'_>, params: &ListParams) -> Result<Scope, Failure> {
 ///
 /// There is none, or none that the caller may see.
 pub(super) fn named_org(
-    call: &Call<'_>,
-    id: Option<OrgId>,
-    key: Option<&str>,
+    app: &App,
+    access: &Access,
+    (id, key): (Option<OrgId>, Option<&str>),
 ) -> Result<Option<OrgId>, Failure> {
-    let (app, access) = (call.app, call.session.access());
     let (sees_all, here) = (access.authority().sees_all(), access.org.id);
     let (named, wanted) = match (key, id) {
         (Some(key), Some(id)) if app.identity().org_by_key(key).is_none_or(|org| org.id != id) => {

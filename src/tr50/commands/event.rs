@@ -125,7 +125,9 @@ impl Wanted {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let mut keys = params.thing_key.unwrap_or_default();
         keys.extend(params.key);
-        let scope = scope(call, params.org_id, params.org_key, params.include_sub_orgs)?;
+        let (sight, org_key) = (Sight::of(call.session), given(params.org_key));
+        let named = (params.org_id, org_key.as_deref());
+        let scope = scope_asked(call.app, &sight, named, params.include_sub_orgs)?;
         let filter = Filter {
             types: types_named(&params.types.unwrap_or_default())?,
             things: things_named(keys)?,
@@ -136,7 +138,6 @@ impl Wanted {
             let class = one_of("class", &name, &Class::ALL, |class| class.as_str())?;
             classes.retain(|other| *other == class);
         }
-        let sight = Sight::of(call.session);
         classes.retain(|class| sight.sees_class(*class));
         let usual = if params.after.is_some() { "number" } else { "-number" };
         let sort = given(params.sort);
@@ -212,15 +213,19 @@ impl Wanted {
     }
 }
 
-/// Of which organisations events are wanted.
-fn scope(
-    call: &Call<'_>,
-    id: Option<OrgId>,
-    key: Option<String>,
+/// Of which organisations events are wanted, if one is named by id or key.
+///
+/// # Errors
+///
+/// There is none, or none whose events are seen.
+pub fn scope_asked(
+    app: &App,
+    sight: &Sight,
+    named: (Option<OrgId>, Option<&str>),
     include_sub_orgs: Option<bool>,
 ) -> Result<Scope, Failure> {
-    let named = named_org(call, id, key.filter(|key| !key.is_empty()).as_deref())?;
-    let here = call.session.org_id();
+    let named = named_org(app, sight.access(), named)?;
+    let here = sight.org();
     Ok(match (named, include_sub_orgs) {
         (Some(org), Some(true)) => Scope::Within(org),
         (Some(org), _) => Scope::One(org),

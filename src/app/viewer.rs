@@ -1,0 +1,114 @@
+//! Who follows the stream of events for long: what it sees is asked again and again.
+
+use std::sync::Arc;
+
+use base::pool::{OverShare, Pool, Pools};
+use base::shares::Shares;
+use base::{ApplicationId, ConnInfo, OrgId, UserId, limits};
+use parking_lot::Mutex;
+use rules::directory::{PrincipalId, Session};
+use rules::identity::model::{Application, User};
+
+use super::{App, Sight, Worker};
+
+/// Who follows the stream.
+pub enum Viewer {
+    /// Somebody with a session, until that ends.
+    Session(Arc<Session>),
+    /// A user who has shown the password, until that changes.
+    User(UserId, Box<str>),
+    /// An application by its token, until that changes.
+    Application(ApplicationId, [u8; 32]),
+}
+
+impl Viewer {
+    /// A user, with the password of now.
+    pub fn user(user: &User) -> Self {
+        Self::User(user.id, user.password_hash.as_str().into())
+    }
+
+    /// An application, with the token of now.
+    pub fn application(application: &Application) -> Self {
+        Self::Application(application.id, application.token_hash)
+    }
+
+    fn principal(&self) -> PrincipalId {
+        match self {
+            Self::Session(session) => session.who().principal_id(),
+            Self::User(id, _) => PrincipalId::User(*id),
+            Self::Application(id, _) => PrincipalId::Application(*id),
+        }
+    }
+
+    /// For whom its pieces are read.
+    pub fn worker(&self, org: OrgId) -> Worker {
+        Worker::Principal(org, self.principal())
+    }
+}
+
+/// The places of those who follow the stream over HTTP, and who has them.
+pub struct EventReaders(Mutex<Shares<PrincipalId>>);
+
+/// A place; it is free again when this is dropped.
+pub struct EventReaderPlace {
+    places: Arc<EventReaders>,
+    payer: (OrgId, PrincipalId),
+}
+
+impl EventReaders {
+    pub(super) fn new(pools: &Arc<Pools>) -> Arc<Self> {
+        let most = limits::EVENT_READERS_MAX;
+        Arc::new(Self(Mutex::new(Shares::new(Pool::EventReaders, most, pools))))
+    }
+
+    /// Takes a place.
+    ///
+    /// # Errors
+    ///
+    /// There is none for it.
+    pub fn take(
+        self: &Arc<Self>,
+        org: OrgId,
+        viewer: &Viewer,
+    ) -> Result<EventReaderPlace, OverShare> {
+        let payer = (org, viewer.principal());
+        self.0.lock().take(payer.0, payer.1, 1)?;
+        Ok(EventReaderPlace { places: self.clone(), payer })
+    }
+}
+
+impl Drop for EventReaderPlace {
+    fn drop(&mut self) {
+        self.places.0.lock().give_back(self.payer.0, self.payer.1, 1);
+    }
+}
+
+impl App {
+    /// What somebody sees of the stream now over this connection; none if it is nobody any more.
+    pub fn sight_of(&self, viewer: &Viewer, conn: ConnInfo) -> Option<Sight> {
+        let identity = self.identity();
+        let (sight, access) = match viewer {
+            Viewer::Session(session) => {
+                if session.end().is_some() {
+                    return None;
+                }
+                (Sight::of(session), session.access())
+            }
+            Viewer::User(id, password) => {
+                let user = identity.user(*id)?;
+                let same = user.password_hash.as_str() == &**password;
+                let home = identity.org(user.home).filter(|_| same)?;
+                let access = Arc::new(identity.user_access(&user, &home)?);
+                (Sight::of_access(access.clone()), access)
+            }
+            Viewer::Application(id, token) => {
+                let application = identity.application(*id)?;
+                let same = application.token_hash == *token;
+                let access = same.then(|| identity.application_access(&application))??;
+                let access = Arc::new(access);
+                (Sight::of_access(access.clone()), access)
+            }
+        };
+        self.may_enter(&access, conn).then_some(sight)
+    }
+}

@@ -1,0 +1,89 @@
+//! `GET /events`: the stream of events, as long as the reader stays.
+
+use base::{Code, Failure};
+use futures_util::stream;
+use http_body_util::Either;
+use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::HttpService;
+use super::file::FileBody;
+use super::routes::{Answer, HttpConn, Refusal, error, with_header};
+use crate::tr50::sse::Asked;
+
+/// By this header a browser that connects anew says where it was.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Keeps nginx from waiting for more before it passes an event on.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Why nobody follows the stream.
+pub enum EventsRefusal {
+    /// The connection is one too many.
+    Full,
+    /// Nobody knows who asks.
+    Stranger,
+    /// Who asks may not, or not so.
+    Failure(Failure),
+}
+
+impl<S: HttpService> HttpConn<S> {
+    /// Has the peer follow the stream.
+    pub(super) async fn events(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+        if *request.method() != Method::GET {
+            return Err(Refusal::Method { allowed: "GET" });
+        }
+        let headers = request.headers();
+        let query = request.uri().query().unwrap_or_default();
+        let parameters = || form_urlencoded::parse(query.as_bytes());
+        let session = parameters().find(|(name, _)| name.eq_ignore_ascii_case("sessionid"));
+        let session = session.map(|(_, id)| id);
+        let last_event_id = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
+        let asked = Asked::read(parameters(), last_event_id);
+        let asked = asked.map_err(|failure| Refusal::Events(EventsRefusal::Failure(failure)))?;
+        let info = self.conn_info(headers);
+        let following = self.service.follow_events(headers, session.as_deref(), asked, info);
+        let following = following.await.map_err(Refusal::Events)?;
+        // Who follows goes on with it: the connection does not make room as an idle one does.
+        self.service.working(true);
+        let service = self.service.clone();
+        let pieces = stream::unfold((following, service), async |(mut following, service)| {
+            let bytes = following.next().await?;
+            let counted = service.count(bytes);
+            Some((counted, (following, service)))
+        });
+        let answer = Response::new(Either::Right(FileBody::of(pieces)));
+        let answer = with_header(answer, CONTENT_TYPE, "text/event-stream");
+        let answer = with_header(answer, CACHE_CONTROL, "no-store");
+        Ok(with_header(answer, ACCEL_BUFFERING, "no"))
+    }
+}
+
+impl EventsRefusal {
+    pub(super) fn into_answer(self) -> Answer {
+        match self {
+            Self::Full => {
+                let message = "the server is full for your address: limits.connections_per_address, \
+                               or nine tenths of limits.connections, is reached; try again";
+                error(StatusCode::SERVICE_UNAVAILABLE, message)
+            }
+            Self::Stranger => {
+                let message = "events are for those who log in: with the header sessionId, with \
+                               Basic, or with a bearer token";
+                let refused = error(StatusCode::UNAUTHORIZED, message);
+                with_header(refused, WWW_AUTHENTICATE, "Bearer")
+            }
+            Self::Failure(failure) => {
+                let status = match failure.code {
+                    Code::PERMISSION_DENIED => StatusCode::FORBIDDEN,
+                    Code::NOT_FOUND => StatusCode::NOT_FOUND,
+                    Code::SESSION_INVALID => StatusCode::UNAUTHORIZED,
+                    Code::PARAMETER_INVALID => StatusCode::BAD_REQUEST,
+                    _ => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                error(status, &failure.message)
+            }
+        }
+    }
+}
