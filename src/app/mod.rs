@@ -37,6 +37,7 @@ mod connections;
 mod cores;
 mod delivery;
 mod effects;
+mod event_topics;
 mod happened;
 mod housekeeping;
 mod idle;
@@ -76,6 +77,7 @@ pub use connections::{Connections, Counted, NoPlace, Place};
 pub use cores::{Cores, Turn};
 pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
+pub use event_topics::{EventSubscription, EventTopics, is_event_filter};
 pub use login::{Arrival, Credentials, LoginError, address_full, login_failure};
 pub use login_rates::TooManyLogins;
 pub use long_answers::{LongAnswerPlace, LongAnswers};
@@ -119,6 +121,8 @@ pub struct App {
     pub broker: Broker,
     /// Places for long answers in Element's words, which are made or on their way.
     pub long_answers: Arc<LongAnswers>,
+    /// Who has subscribed to topics of events.
+    pub event_topics: Arc<EventTopics>,
     /// Places of those who follow the stream of events over HTTP.
     pub event_readers: Arc<EventReaders>,
     /// The certificates of clients whose connections are open.

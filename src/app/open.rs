@@ -161,6 +161,7 @@ impl App {
             broker,
             long_answers: LongAnswers::new(&pools),
             event_readers: EventReaders::new(&pools),
+            event_topics: Arc::default(),
             certificates: Arc::default(),
             connections: Connections::new(connections_max, &pools),
             memory: Memory::new(memory_bytes, &pools),

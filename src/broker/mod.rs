@@ -111,6 +111,9 @@ pub struct Link {
 /// Bytes of the release of a message with QoS 2 in the store.
 pub const RELEASE_BYTES: usize = 1;
 
+/// Topics on which only the server publishes, and which clients may subscribe to.
+const OWN_TOPICS: &str = "$events/";
+
 /// Whether a connection is still the one of its client: asked for when all others are kept from
 /// taking its session up.
 pub type IsCurrent<'a> = &'a dyn Fn() -> bool;
@@ -1076,5 +1079,6 @@ fn put_session(session: &Session, inner: &session::Inner, batch: &mut Batch) {
 
 fn grantable(filter: &str) -> bool {
     let inner = topic::parse_shared(filter).map_or(filter, |shared| shared.filter);
-    topic::valid_filter(filter) && !inner.starts_with('$')
+    let of_server = inner.starts_with('$') && !filter.starts_with(OWN_TOPICS);
+    topic::valid_filter(filter) && !of_server
 }

@@ -145,6 +145,19 @@ impl Broker {
         }))
     }
 
+    /// Publishes one of the server's own messages, with QoS 0, to those who are connected and keep
+    /// up; how many there are.
+    pub fn publish_live(&self, org: OrgId, message: Message) -> u32 {
+        let Some(found) = self.0.orgs.get(&org).map(|found| found.clone()) else { return 0 };
+        let mut matches = Matches::new();
+        found.tree.read().collect(message.topic(), None, &mut matches);
+        let message = Arc::new(message);
+        for found in &matches {
+            self.offer(found, &message);
+        }
+        matches.len() as u32
+    }
+
     /// Publishes where nobody waits for it.
     pub fn publish_detached(&self, org: OrgId, message: Message, by: PrincipalId) {
         let log = |error: StoreError| {

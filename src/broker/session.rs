@@ -96,11 +96,11 @@ impl Subscription {
     }
 
     /// The filter whose topics its holder must have the right to, without the group of a shared one;
-    /// none for topics of things, which have rights of their own.
+    /// none for topics of things and of events, which have rights of their own.
     pub fn ordinary(&self) -> Option<&str> {
         let filter = self.in_tree()?;
         let filter = topic::parse_shared(filter).map_or(filter, |shared| shared.filter);
-        (!filter.starts_with("thing/")).then_some(filter)
+        (!filter.starts_with("thing/") && !filter.starts_with('$')).then_some(filter)
     }
 
     /// The quality of service granted.

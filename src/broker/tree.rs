@@ -181,8 +181,17 @@ impl Tree {
             subscribers.collect(from, matches);
             visit.filters += 1;
         }
-        if self.levels > 0 && !name.starts_with('$') {
-            self.wild.collect(name, matches, &mut visit);
+        if self.levels > 0 {
+            match name.split_once('/') {
+                // No wildcard stands for such a first level ([MQTT-4.7.2-1]).
+                Some((first, rest)) if first.starts_with('$') => {
+                    if let Some(node) = self.wild.levels.get(first) {
+                        node.collect(rest, matches, &mut visit);
+                    }
+                }
+                None if name.starts_with('$') => {}
+                _ => self.wild.collect(name, matches, &mut visit),
+            }
         }
         if visit.filters > 1 && matches.len() > 1 {
             merge(matches);

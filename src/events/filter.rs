@@ -210,6 +210,22 @@ impl Seen {
 /// What the topics of events begin with.
 pub const EVENTS_TOPIC: &str = "$events/";
 
+/// The class of the event of a topic; none for other topics.
+pub fn topic_class(topic: &str) -> Option<Class> {
+    let (kind, _) = topic.strip_prefix(EVENTS_TOPIC)?.rsplit_once('/')?;
+    let same = |name: &str| {
+        name.len() == kind.len()
+            && name.bytes().zip(kind.bytes()).all(|(n, k)| n == k || n == b'.' && k == b'/')
+    };
+    let known = KINDS.iter().find(|info| same(info.name));
+    Some(known.map_or(Class::Administration, |info| info.class))
+}
+
+/// The thing that the text of an event, which is none of administration, is about.
+pub fn thing_of_text(text: &[u8]) -> Option<Box<str>> {
+    serde_json::from_slice::<Facts>(text).ok()?.thing_key
+}
+
 fn topic_level(name: &str) -> String {
     let level: String = name
         .chars()
@@ -296,6 +312,9 @@ mod tests {
         let seen = Seen::of_row((Class::Alarms, org, None), 7, row).expect("a row");
         assert_eq!((&*seen.kind, seen.thing.as_deref()), ("alarm.changed", Some("a/b+")));
         assert_eq!(seen.topic(), "$events/alarm/changed/a_b_");
+        assert_eq!(topic_class(&seen.topic()), Some(Class::Alarms));
+        assert_eq!(topic_class("$events/role/update/x"), Some(Class::Administration));
+        assert_eq!(topic_class("events/alarm/changed/x"), None);
         let text = String::from_utf8(seen.text.to_vec()).expect("text");
         assert!(text.starts_with(r#"{"number":7,"class":"alarms","orgId":"010101"#), "{text}");
         assert!(text.ends_with(r#","thingKey":"a/b+"}"#), "{text}");

@@ -89,6 +89,11 @@ impl Live {
         self.number
     }
 
+    /// What each organisation concerned sees of it.
+    pub fn rows(&self) -> &[Seen] {
+        &self.rows
+    }
+
     /// What those see of it who see these organisations.
     pub fn seen(&self, mut sees: impl FnMut(OrgId) -> bool) -> Option<Seen> {
         merged(self.rows.iter().filter(|row| sees(row.org)).cloned().collect())

@@ -37,7 +37,9 @@ pub use acts::{
     Act, Actor, Known, MEMBERSHIPS, Target, diff, members, only_memberships, shown_name,
 };
 pub use class::Class;
-pub use filter::{BadType, EVENTS_TOPIC, Filter, Scope, Seen, TypeFilter};
+pub use filter::{
+    BadType, EVENTS_TOPIC, Filter, Scope, Seen, TypeFilter, thing_of_text, topic_class,
+};
 pub use kinds::{Event, KINDS, Kind, KindInfo, class_of};
 pub use live::{Listener, Live};
 pub use load::EventsError;

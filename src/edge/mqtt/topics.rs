@@ -24,7 +24,7 @@ use super::client::{Closing, Done};
 use super::inflight::{Inflight, Sent};
 use super::logged_in::{AckReason, ConnectOptions};
 use super::reply::Watcher;
-use crate::app::Worker;
+use crate::app::{EventSubscription, Sight, Worker, is_event_filter};
 use crate::broker::{
     Delivery, Identity, Link, Owner, Place, Publishing, Queued, RELEASE_BYTES, Refusal, Replay,
     Session as BrokerSession, Subscription, Unretained, packet_id,
@@ -53,7 +53,9 @@ pub struct Topics {
     /// The rights with which the subscriptions are held.
     access: Arc<Access>,
     /// The subscriptions that changes of things fall under.
-    feed: Vec<(Box<str>, feed::Subscription)>,
+    feed: Vec<(Box<str>, Fed)>,
+    /// What of events may be read with `access`, once one has come.
+    sight: Option<Sight>,
     watcher: Option<Arc<Watcher>>,
     /// Messages that the client has not acknowledged.
     pub inflight: Inflight,
@@ -62,6 +64,16 @@ pub struct Topics {
     /// Reads what comes next from the store.
     reading: Option<Reading>,
     aliases: Option<Box<Aliases>>,
+}
+
+/// What brings messages of the server's own, as long as it is held.
+enum Fed {
+    /// Changes of things.
+    #[expect(dead_code, reason = "it is held")]
+    Things(feed::Subscription),
+    /// Events.
+    #[expect(dead_code, reason = "it is held")]
+    Events(EventSubscription),
 }
 
 /// Reads from the store; none, or what is left of retained messages.
@@ -177,6 +189,7 @@ impl Topics {
             subscriber,
             link,
             feed: Vec::new(),
+            sight: None,
             watcher: None,
             inflight,
             replays: Vec::new(),
@@ -281,12 +294,20 @@ impl Topics {
             ServedBy::Nobody => return Err(reason::UNSPECIFIED.into()),
             ServedBy::Edge => Place::Elsewhere,
             ServedBy::Feed => self.check_feed(filter).map(|()| Place::Elsewhere)?,
+            ServedBy::Events if !Sight::of(&self.subscriber.session).may_look() => {
+                return Err(reason::NOT_AUTHORIZED.into());
+            }
+            ServedBy::Events => Place::Filter,
             ServedBy::Broker => self.in_broker(filter).ok_or(reason::NOT_AUTHORIZED)?,
         };
         let (mut qos, handling) = (wish.qos, wish.retain_handling);
         if place == Place::Elsewhere {
             // The server's own messages come with QoS 1 at most.
             qos = qos.min(QoS::AtLeastOnce);
+        }
+        if is_event_filter(filter) {
+            // They are live; the stream keeps them for who was away.
+            qos = QoS::AtMostOnce;
         }
         let subscription = Wish { qos, ..wish }.at(place);
         let broker = &self.server.app.broker;
@@ -346,11 +367,14 @@ impl Topics {
         let (feed, filter) = (&self.server.app.feed, &*held.filter);
         let subscription = match (held.in_tree().map(unshared), ThingTopic::parse(filter)) {
             (Some(mapped), _) if feed::may_match(mapped) => {
-                feed.subscribe_wild(session.org_id(), mapped)
+                Fed::Things(feed.subscribe_wild(session.org_id(), mapped))
+            }
+            (Some(mapped), _) if is_event_filter(mapped) => {
+                Fed::Events(self.server.app.event_topics.subscribe(session.org_id()))
             }
             (None, Some(name)) if ServedBy::of(filter) == ServedBy::Feed => {
                 let Some(thing) = name.key(session) else { return Err(reason::NOT_AUTHORIZED) };
-                feed.subscribe(session, &thing, name.topic, filter)
+                Fed::Things(feed.subscribe(session, &thing, name.topic, filter))
             }
             _ => return Ok(()),
         };
@@ -391,7 +415,7 @@ impl Topics {
             (!same).then(|| context.access.clone())
         });
         if let Some(access) = changed {
-            self.access = access;
+            (self.access, self.sight) = (access, None);
             self.narrow();
         }
     }
@@ -633,6 +657,9 @@ impl Topics {
         now: Timestamp,
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
+        if is_event_filter(delivery.message.topic()) && self.sight.is_none() {
+            self.sight = Some(Sight::of(&self.subscriber.session));
+        }
         let Some(name) = self.shown_name(&delivery).filter(|_| !delivery.message.expired(now))
         else {
             self.skip(&delivery);
@@ -699,6 +726,12 @@ impl Topics {
     /// get it: a topic that it may not read, or one of a thing that it gets from the feed.
     fn shown_name(&self, delivery: &Delivery) -> Option<Option<String>> {
         let name = delivery.message.topic();
+        if let (true, Some(sight)) = (is_event_filter(name), &self.sight) {
+            let message = &delivery.message;
+            let may = sight.org() == self.link.session.org()
+                && self.server.app.may_read_event(sight, name, message.payload());
+            return may.then_some(None);
+        }
         if !name.starts_with("thing/") {
             let own = self.subscriber.session.who().own_key();
             let may = self.access.topic_subscribe.allows(name, own)

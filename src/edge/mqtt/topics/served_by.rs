@@ -2,6 +2,7 @@
 
 use base::topic;
 
+use crate::app::is_event_filter;
 use crate::things::feed::ThingTopic;
 
 /// Who serves a filter.
@@ -13,6 +14,8 @@ pub(super) enum ServedBy {
     Feed,
     /// The broker; also for topics of things, if there are wildcards.
     Broker,
+    /// The broker, for events.
+    Events,
     /// Nobody: it is not for clients to read.
     Nobody,
 }
@@ -31,6 +34,7 @@ impl ServedBy {
                 Some("reply" | "replyz" | "notify" | "api" | "apiz") => Self::Nobody,
                 _ => Self::Broker,
             },
+            "$events" if is_event_filter(filter) => Self::Events,
             first if first.starts_with('$') => Self::Nobody,
             _ => Self::Broker,
         }
@@ -49,6 +53,8 @@ mod tests {
         check("notify/mailbox_activity", ServedBy::Edge);
         check("api/#", ServedBy::Nobody);
         check("$SYS/#", ServedBy::Nobody);
+        check("$events/#", ServedBy::Events);
+        check("$events", ServedBy::Nobody);
         check("$share/g/a/b", ServedBy::Broker);
         check("#", ServedBy::Broker);
         check("replies/1", ServedBy::Broker);
