@@ -150,6 +150,22 @@ pub fn limits() -> String {
     text
 }
 
+/// The page on events with the table of their types.
+#[cfg(test)]
+fn events(page: &str) -> String {
+    const MARKS: [&str; 2] = ["<!-- types -->\n", "<!-- end of types -->"];
+    let (before, rest) = page.split_once(MARKS[0]).expect("where the table begins");
+    let (_, after) = rest.split_once(MARKS[1]).expect("where it ends");
+    let row = |info: &crate::events::KindInfo| {
+        let (name, class, doc) = (info.name, info.class.as_str(), info.doc);
+        format!("| `{name}` | {class} | {doc} | {} |\n", info.members)
+    };
+    let rows: String = crate::events::KINDS.iter().map(row).collect();
+    let head = "| type | class | what has happened | members |\n| --- | --- | --- | --- |\n";
+    let acts = "| the command's name | administration | what an administrator did | those of docs/trail.md |\n";
+    format!("{before}{}{head}{rows}{acts}{}{after}", MARKS[0], MARKS[1])
+}
+
 #[cfg(test)]
 mod tests {
     /// Rewrites the file when `UPDATE_DOCS` is set, else compares.
@@ -168,5 +184,6 @@ mod tests {
         check("commands.md", &super::commands());
         check("errors.md", &super::errors());
         check("limits.md", &super::limits());
+        check("events.md", &super::events(include_str!("../../docs/events.md")));
     }
 }

@@ -45,6 +45,7 @@ replies! {
     the_replies_of_alarm: "alarm.txt";
     the_replies_of_attribute: "attribute.txt";
     the_replies_of_diag: "diag.txt";
+    the_replies_of_event: "event.txt";
     the_replies_of_file: "file.txt";
     the_replies_of_location: "location.txt";
     the_replies_of_log: "log.txt";

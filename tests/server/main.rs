@@ -26,6 +26,7 @@ mod earlier_stores;
 mod element;
 mod end_many;
 mod environment;
+mod events;
 mod example_programs;
 mod files;
 mod fleet;

@@ -406,7 +406,9 @@ pools! {
         unit: "bytes of the trail",
         max: Max::Key("events.max_bytes", 1_073_741_824),
         reason: "Events are on the disk for years.",
-        makes_way: MakesWay::Holder("the oldest refusals, then the oldest acts of administrators"),
+        makes_way: MakesWay::Holder(
+            "the oldest events of methods, then of alarms, sessions, things, limits, then refusals, then the acts of administrators",
+        ),
         refused: "Nothing: older ones are removed.",
     };
 }

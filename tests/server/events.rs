@@ -1,0 +1,237 @@
+//! The stream of events: `event.list`, `GET /events` and the topics below `$events/`.
+
+use client::Version;
+use serde_json::{Value, json};
+use support::http::{dial, exchange, log_in};
+use support::mqtt::Connect;
+use support::{Endpoints, SOON, TestServer, call, connect, reply};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const OPERATOR: (&str, &str) = ("operator@basicorg.example", "demo-operator-password");
+
+/// A reader of `/events`.
+struct Reader {
+    stream: TcpStream,
+    text: String,
+}
+
+impl Reader {
+    async fn open(server: &Endpoints, query: &str, headers: &str) -> Self {
+        let mut stream = dial(server).await;
+        let request = format!("GET /events{query} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut reader = Self { stream, text: String::new() };
+        reader.until("\r\n\r\n").await;
+        reader
+    }
+
+    /// Everything up to what is looked for, and with it.
+    async fn until(&mut self, part: &str) -> String {
+        loop {
+            if let Some(at) = self.text.find(part) {
+                let rest = self.text.split_off(at + part.len());
+                return std::mem::replace(&mut self.text, rest);
+            }
+            let mut bytes = [0; 4096];
+            let count = timeout(SOON, self.stream.read(&mut bytes)).await.expect("in time");
+            let count = count.expect("read");
+            assert!(count > 0, "the end came before {part:?}: {}", self.text);
+            self.text.push_str(std::str::from_utf8(&bytes[..count]).expect("text"));
+        }
+    }
+
+    /// The next event of this type.
+    async fn event(&mut self, kind: &str) -> Value {
+        self.until(&format!("event: {kind}\ndata: ")).await;
+        let line = self.until("\n").await;
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    async fn end(mut self) {
+        let mut rest = Vec::new();
+        let read = self.stream.read_to_end(&mut rest);
+        timeout(SOON, read).await.expect("in time").expect("closed");
+    }
+}
+
+async fn session_id(server: &Endpoints) -> String {
+    log_in(server, OPERATOR.0, OPERATOR.1).await
+}
+
+#[tokio::test]
+async fn what_happens_is_in_the_stream_and_can_be_gone_on_from() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let before = call(&mut operator, "event.list", "{}").await["last"].as_u64().expect("a number");
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    let alarm = |state: u8| json!({ "key": "fire", "state": state, "msg": "hot" }).to_string();
+    for state in [1, 1, 0] {
+        call(&mut mower, "alarm.publish", &alarm(state)).await;
+    }
+    let ask = json!({ "thingKey": "mower-1", "method": "mow", "ackTimeout": 0 }).to_string();
+    call(&mut operator, "method.exec", &ask).await;
+    call(&mut operator, "thing.delete", r#"{"key":"mower-1"}"#).await;
+    let page = json!({ "after": before, "limit": 3 }).to_string();
+    let mut page = call(&mut operator, "event.list", &page).await;
+    let mut events = Vec::new();
+    loop {
+        events.extend(page["result"].as_array().expect("a list").clone());
+        if page["iterator"].is_null() {
+            break;
+        }
+        let next = json!({ "after": page["last"], "limit": 3 }).to_string();
+        page = call(&mut operator, "event.list", &next).await;
+    }
+    let kinds: Vec<_> = events.iter().map(|event| event["type"].as_str().expect("one")).collect();
+    assert_eq!(
+        kinds,
+        [
+            "thing.created",
+            "session.started",
+            "alarm.changed",
+            "alarm.changed",
+            "method.called",
+            "method.purged",
+            "thing.delete",
+            "thing.deleted",
+            "session.ended",
+            "session.revoked",
+        ]
+    );
+    let ended = &events[8];
+    assert_eq!(
+        (&ended["endReason"], &ended["by"], &ended["thingKey"], &ended["orgKey"]),
+        (&json!("revoked"), &json!(OPERATOR.0), &json!("mower-1"), &json!("BasicOrg"))
+    );
+    let numbers: Vec<_> = events.iter().map(|event| event["number"].as_u64()).collect();
+    assert!(numbers.is_sorted() && events[1].get("sessionId").is_none());
+    let some = json!({ "types": ["session.*", "alarm"], "last": "1h", "thingKey": "mower-1" });
+    let found = call(&mut operator, "event.list", &some.to_string()).await;
+    let found = found["result"].as_array().expect("a list");
+    assert_eq!((found.len(), &found[0]["type"]), (5, &json!("session.revoked")));
+    let ahead = call(&mut operator, "event.list", r#"{"after":99999999}"#).await;
+    assert_eq!((&ahead["resync"], &ahead["result"]), (&json!(true), &json!([])));
+    for wrong in [r#"{"typs":"x"}"#, r#"{"types":"a b"}"#, r#"{"orgKey":"YorkOrg"}"#] {
+        assert_eq!(reply(&mut operator, "event.list", wrong).await["success"], json!(false));
+    }
+}
+
+#[tokio::test]
+async fn who_follows_over_http_gets_what_it_may_see_until_its_session_ends() {
+    let server = TestServer::start();
+    let id = session_id(&server).await;
+    let header = format!("sessionId: {id}\r\n");
+    let mut reader =
+        Reader::open(&server, "?types=session,alarm.*&thingKey=mower-1", &header).await;
+    reader.until("\nid: ").await;
+    let mut mower = server.thing("mqtt", "mower-1").await;
+    drop(server.thing("mqtt", "mower-2").await);
+    let started = reader.event("session.started").await;
+    assert_eq!(started["whoAmI"], "mower-1");
+    call(&mut mower, "alarm.publish", r#"{"key":"fire","state":2}"#).await;
+    let alarm = reader.event("alarm.changed").await;
+    assert_eq!((&alarm["alarm"], &alarm["state"]), (&json!("fire"), &json!(2)));
+    drop(reader);
+
+    // Who comes back goes on where it was.
+    let back = format!("{header}Last-Event-ID: {}\r\n", started["number"]);
+    let mut reader = Reader::open(&server, "?types=alarm", &back).await;
+    assert_eq!(reader.event("alarm.changed").await["number"], alarm["number"]);
+    // A number that is not there yet.
+    let ahead = format!("{header}Last-Event-ID: 9999999\r\n");
+    assert!(Reader::open(&server, "", &ahead).await.event("resync").await["first"].is_u64());
+
+    // Basic, and by the parameter of pages that can set no header.
+    let own = format!("?sessionId={id}&types=role");
+    let mut other = Reader::open(&server, &own, "").await;
+    let mut operator = server.operator("mqtt").await;
+    let role = r#"{"key":"seer","perms":["event.list","thing.list"]}"#;
+    call(&mut operator, "role.create", role).await;
+    assert_eq!(other.event("role.create").await["class"], "administration");
+
+    let end = format!(
+        "POST /api HTTP/1.1\r\nHost: x\r\nConnection: close\r\nsessionId: {id}\r\nContent-Length: 38\r\n\r\n\
+         {{\"cmd\":{{\"command\":\"session.end\"}}}}    "
+    );
+    assert!(exchange(&server, end.as_bytes()).await.contains("true"));
+    reader.end().await;
+    other.end().await;
+
+    for (request, status) in [
+        ("GET /events HTTP/1.1\r\n", "401"),
+        ("POST /events HTTP/1.1\r\nContent-Length: 0\r\n", "405"),
+        ("HEAD /events HTTP/1.1\r\n", "405"),
+        ("GET /events?nothing=1 HTTP/1.1\r\n", "400"),
+    ] {
+        let request = format!("{request}Host: x\r\nConnection: close\r\n\r\n");
+        let answer = exchange(&server, request.as_bytes()).await;
+        assert_eq!(&answer[9..12], status, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn topics_of_events_bring_what_may_be_read() {
+    let server = TestServer::start();
+    let login = |id: &str, user: (&str, &str)| Connect::login(Version::V5, id, user.0, user.1);
+    let mut wire = login("reader", OPERATOR).open(&server).await;
+    let mut all = login("all", OPERATOR).open(&server).await;
+    assert_eq!(wire.subscribe("$events/session/+/mower-1", 1).await, 0);
+    assert_eq!(all.subscribe("#", 0).await, 0);
+    assert_eq!(all.subscribe("+/session/#", 0).await, 0);
+    let viewer = ("viewer@basicorg.example", "demo-viewer-password");
+    let mut viewer = login("viewer", viewer).open(&server).await;
+    assert_eq!(viewer.subscribe("$events/#", 0).await, 0x87);
+
+    let mower = server.thing("mqtt", "mower-1").await;
+    let message = wire.message().await;
+    let (topic, payload) = message.texts();
+    assert_eq!(topic, "$events/session/started/mower-1");
+    let event: Value = serde_json::from_str(payload).expect("JSON");
+    assert_eq!((&event["whoAmI"], &event["class"]), (&json!("mower-1"), &json!("sessions")));
+    drop(mower);
+    assert_eq!(wire.message().await.texts().0, "$events/session/ended/mower-1");
+    // Nobody publishes there, and no wildcard stands for the first level.
+    wire.send(&wire.publish(0x02, 7, "$events/session/ended/mower-1", "x")).await;
+    assert_eq!(wire.acknowledgement().await.0, 0x87);
+    all.tell("plain", "x").await;
+    assert_eq!(all.message().await.texts(), ("plain", "x"));
+}
+
+#[tokio::test]
+async fn rights_are_asked_for_each_event() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let role = r#"{"key":"seer","perms":["event.list","alarm.current"]}"#;
+    call(&mut operator, "role.create", role).await;
+    let user = json!({
+        "emailAddress": "seer@basicorg.example", "password": "a-seer-password-1",
+        "defaultOrgId": "5cf885f41c5bd771c8065be8",
+    });
+    let made = call(&mut operator, "user.create", &user.to_string()).await;
+    let place = json!({
+        "userId": made["id"], "orgId": "5cf885f41c5bd771c8065be8", "roles": ["seer"],
+    });
+    call(&mut operator, "user.org.add", &place.to_string()).await;
+    let mut seer = connect(&server.url("mqtt", "seer@basicorg.example", "a-seer-password-1")).await;
+    let mut mower = server.thing("tcp", "mower-1").await;
+    let alarm = |state: u8| json!({ "key": "fire", "state": state }).to_string();
+    call(&mut mower, "alarm.publish", &alarm(1)).await;
+    let seen = call(&mut seer, "event.list", "{}").await;
+    let kinds: Vec<_> = seen["result"].as_array().expect("a list").iter().collect();
+    assert_eq!((kinds.len(), &kinds[0]["type"]), (1, &json!("alarm.changed")));
+
+    // A right that is taken away ends the flow at once.
+    let id = log_in(&server, "seer@basicorg.example", "a-seer-password-1").await;
+    let header = format!("sessionId: {id}\r\n");
+    let mut reader = Reader::open(&server, "", &header).await;
+    call(&mut mower, "alarm.publish", &alarm(2)).await;
+    assert_eq!(reader.event("alarm.changed").await["state"], 2);
+    let less = r#"{"key":"seer","perms":["event.list","session.list"]}"#;
+    call(&mut operator, "role.update", less).await;
+    call(&mut mower, "alarm.publish", &alarm(3)).await;
+    drop(server.thing("mqtt", "mower-2").await);
+    let text = reader.until("event: session.started").await;
+    assert!(!text.contains("alarm.changed"), "{text}");
+}
