@@ -143,7 +143,7 @@ fn thing_of(app: &App, application: &Application, number: usize) -> Outcome<(Thi
     let id = ThingId::from_bytes(tr50d::random::random()?);
     let app_id = key(number);
     let key = ThingKey::parse(&app_id)?;
-    match app.things.log_in(application, key, &app_id, (now(), now()), id)? {
+    match app.things.log_in(application, key, &app_id, (now(), now()), id, |_, _| ())? {
         Found::Thing(thing, receipt) => Ok((*thing, receipt)),
         Found::Banned | Found::Nothing => Err("the token registers none".into()),
     }

@@ -61,7 +61,7 @@ impl App {
                     }
                 }
                 Change::Revoked(session) => events.push(self.revocation_of(session, by)),
-                Change::Switched(session) => events.push(self.switch_of(session)),
+                Change::Switched(session, _) => events.push(self.switch_of(session)),
                 Change::RightsChanged(_) | Change::Redefined(_) | Change::Forgotten(_) => {}
             }
         }

@@ -152,13 +152,13 @@ impl App {
         worker: Worker,
         max: usize,
     ) -> Result<News, Failure> {
-        if let Some(news) = self.live_events(after, filter, sight, max)? {
-            return Ok(news);
-        }
         let last = self.events.last();
         if after > last {
             // Numbers of another store, or of one that a crash took back.
             return Ok(News { events: Vec::new(), next: last, more: false, gone: Some(last + 1) });
+        }
+        if let Some(news) = self.live_events(after, filter, sight, max)? {
+            return Ok(news);
         }
         // Up to this number all can be read then.
         self.tables.writer().barrier()?.await?;
