@@ -36,3 +36,4 @@ pub mod random;
 pub mod serve;
 pub mod things;
 pub mod tr50;
+pub mod webhooks;

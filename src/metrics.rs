@@ -21,6 +21,7 @@ use store::{Table, WriteError, Writer};
 
 use crate::broker::Load;
 use crate::events::{self, LoginCause};
+use crate::webhooks::{Answer, Cause};
 
 mod refusals;
 
@@ -58,6 +59,9 @@ const NOT_PUBLISHED: [&str; 9] = [
     "failure",
     "other",
 ];
+
+/// Outcomes of deliveries of webhooks, beside [`Cause`]: the receiver says so.
+const DELIVERED: [&str; 2] = ["success", "status"];
 
 /// Qualities of service.
 const QOS: [&str; 3] = ["0", "1", "2"];
@@ -100,6 +104,9 @@ pub struct Metrics {
     events: Counters<1>,
     event_bytes: Gauges,
     event_bytes_limit: Gauge,
+    webhook_deliveries: Counters<1>,
+    webhook_lag: Gauge,
+    webhooks_not_delivered: [Gauge; 2],
     unauthenticated: Gauge,
     pool_info: Family<[Label; 2], Gauge>,
     pools: [Gauges; 2],
@@ -219,6 +226,16 @@ impl Metrics {
             events: counters(r, "events", "Events written into the trail, by class"),
             event_bytes: gauges(r, "event_bytes", "Bytes of the trail on disk, by class"),
             event_bytes_limit: gauge(r, "event_bytes_limit", "Bytes that the trail may take"),
+            webhook_deliveries: counters(r, "webhook_deliveries", "Tries of webhooks, by outcome"),
+            webhook_lag: gauge(
+                r,
+                "webhook_lag_events",
+                "Numbers of the stream of events before the webhook that is furthest behind",
+            ),
+            webhooks_not_delivered: [
+                gauge(r, "webhooks_failing", "Webhooks whose last try failed"),
+                gauge(r, "webhooks_switched_off", "Webhooks that the server has switched off"),
+            ],
             unauthenticated: gauge(
                 r,
                 "unauthenticated_bytes",
@@ -270,6 +287,9 @@ impl Metrics {
             for reason in NOT_PUBLISHED {
                 drop(self.publishes_refused.get_or_create(&[("qos", qos), ("reason", reason)]));
             }
+        }
+        for outcome in DELIVERED.into_iter().chain(Cause::ALL.map(Cause::as_str)) {
+            drop(self.webhook_deliveries.get_or_create(&[("outcome", outcome)]));
         }
         for error in WriteError::ALL {
             drop(self.store_errors.get_or_create(&[("error", error.as_str())]));
@@ -498,14 +518,35 @@ impl Metrics {
         self.event_bytes_limit.set(i64::try_from(load.limit).unwrap_or(i64::MAX));
     }
 
+    /// A delivery of a webhook was tried.
+    pub fn webhook_answered(&self, answer: &Answer) {
+        let [success, status] = DELIVERED;
+        let outcome = match answer {
+            Answer::Taken(_) => success,
+            Answer::Refused(..) => status,
+            Answer::Failed(cause, _) => cause.as_str(),
+        };
+        self.webhook_deliveries.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// How webhooks are.
+    pub fn webhooks(&self, lag: u64, [failing, switched_off]: [u64; 2]) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.webhook_lag.set(number(lag));
+        for (gauge, count) in self.webhooks_not_delivered.iter().zip([failing, switched_off]) {
+            gauge.set(number(count));
+        }
+    }
+
     /// So many files are on their way, and so many bytes are stored or have come.
     pub fn files(&self, moving: u64, bytes: u64) {
         self.file_transfers.set(i64::try_from(moving).unwrap_or(i64::MAX));
         self.file_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// All of them; `commits`: what commits of the store took. It reads files of the system.
-    pub fn render(&self, form: Form, commits: Times) -> String {
+    /// All of them; `commits` and `deliveries`: what commits of the store and tries of webhooks took.
+    /// It reads files of the system.
+    pub fn render(&self, form: Form, commits: Times, deliveries: Times) -> String {
         let mut written = String::new();
         text::encode_registry(&mut written, &self.registry).expect("a String takes everything");
         let mut page = Page::begin(form, written);
@@ -523,6 +564,9 @@ impl Metrics {
         let commits = [("", commits)];
         let help = "Time of the store's commits, each of a group of changes";
         page.histograms("tr50d_store_commit_seconds", help, "", commits.into_iter());
+        let deliveries = [("", deliveries)];
+        let help = "Time of the tries of webhooks, from the look-up of the name to the answer";
+        page.histograms("tr50d_webhook_delivery_seconds", help, "", deliveries.into_iter());
         process::write(&mut page);
         page.end()
     }
@@ -631,7 +675,7 @@ mod tests {
         metrics.store_bytes(&[("journal", 6)]);
         metrics.mailbox(5, 2);
         drop(metrics.login_begins());
-        let text = metrics.render(Form::OpenMetrics, Times::default());
+        let text = metrics.render(Form::OpenMetrics, Times::default(), Times::default());
         let check = |line: &str| {
             assert!(text.lines().any(|have| have == line), "{text}\nlacks {line}");
         };
@@ -670,7 +714,7 @@ mod tests {
         check("tr50d_mail_callers 2");
         check("# EOF");
         drop(open);
-        let text = metrics.render(Form::Text, Times::default());
+        let text = metrics.render(Form::Text, Times::default(), Times::default());
         assert!(text.contains("\ntr50d_connections{protocol=\"mqtt\"} 0\n"), "{text}");
         assert!(text.contains("\n# TYPE process_cpu_seconds_total counter\n"), "{text}");
         assert!(!text.contains("# EOF"), "{text}");

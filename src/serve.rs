@@ -221,6 +221,8 @@ impl Server {
         shared.tasks.spawn(async move { stop.run_until_cancelled(note_seconds(app)).await });
         let (app, stop) = (shared.app.clone(), shared.stop.clone());
         shared.tasks.spawn(async move { stop.run_until_cancelled(app.publish_events()).await });
+        let (app, stop) = (shared.app.clone(), shared.stop.clone());
+        shared.tasks.spawn(async move { stop.run_until_cancelled(app.run_webhooks()).await });
         let housekeeping = tokio::spawn(housekeeping(shared.clone()));
         log_ready(&shared, &listening, start.elapsed());
         Ok(Self { shared, listening, housekeeping, started: start })

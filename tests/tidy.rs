@@ -125,7 +125,7 @@ fn every_configuration_key_of_the_demo_is_one_of_the_template() {
 
 /// The rooms of `src`, and which others each may use: arrows point down only (ARCHITECTURE.md).
 const ARROWS: &[(&str, &[&str])] = &[
-    ("app", &["broker", "config", "events", "logging", "metrics", "random", "things"]),
+    ("app", &["broker", "config", "events", "logging", "metrics", "random", "things", "webhooks"]),
     ("backup", &["things"]),
     ("broker", &[]),
     ("cli", &["backup", "config", "control", "random", "serve", "things"]),
@@ -136,7 +136,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("edge", &["app", "broker", "config", "logging", "metrics", "random", "things", "tr50"]),
     ("events", &[]),
     ("logging", &["config"]),
-    ("metrics", &["broker", "events"]),
+    ("metrics", &["broker", "events", "webhooks"]),
     ("random", &[]),
     (
         "serve",
@@ -154,7 +154,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("things", &["random"]),
-    ("tr50", &["app", "events", "random", "things"]),
+    ("tr50", &["app", "events", "random", "things", "webhooks"]),
+    ("webhooks", &[]),
 ];
 
 #[test]

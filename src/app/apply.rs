@@ -322,9 +322,11 @@ impl App {
                 self.telemetry.forget(&mut batch, org.id.into());
             }
         }
+        self.webhooks.prepare(&records, &mut batch, &self.tables)?;
         let numbered = self.events.add(&mut batch, acts);
         let receipt = numbered.settle(self.tables.submit(batch))?;
         taken.keep();
+        self.webhooks.follow(&records);
         for change in records.iter() {
             match change {
                 RecordChange::Put(Record::Org(org)) => {

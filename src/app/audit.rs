@@ -115,6 +115,10 @@ impl App {
                 let found = identity.thing_def(def.org, def.id);
                 found.map(|found| Record::ThingDef((*found).clone()))
             }
+            Record::Webhook(webhook) => {
+                let found = identity.webhook(webhook.id);
+                found.map(|found| Record::Webhook((*found).clone()))
+            }
         };
         match change {
             RecordChange::Put(record) => (before, Some(record.clone())),
@@ -396,6 +400,7 @@ fn concerned(before: Option<&Record>, after: Option<&Record>) -> Vec<OrgId> {
             Record::User(user) => user.owner(),
             Record::Application(application) => application.org,
             Record::ThingDef(def) => def.org,
+            Record::Webhook(webhook) => webhook.org,
         });
     }
     let held = |user: &Option<User>| {

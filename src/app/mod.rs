@@ -67,6 +67,7 @@ mod turns;
 mod unauthenticated;
 mod viewer;
 mod watched;
+mod webhooks;
 
 pub use crate::broker::KeptState;
 pub use crate::events::LoginCause;
@@ -94,6 +95,7 @@ pub use crate::metrics::{FIGURES, Form, Second, Timer};
 pub use unauthenticated::{CutOff, Lease, Unauthenticated};
 pub use viewer::{EventReaderPlace, EventReaders, Viewer};
 pub use watched::{Watch, Watched, Watching};
+pub use webhooks::{LastFailure, Progress, WebhookLoad, WebhookState};
 
 use connection_history::ConnectionHistory;
 use passwords::Passwords;
@@ -156,6 +158,7 @@ pub struct App {
     org_rates: rates::OrgRates,
     taken_names: taken_names::TakenNames,
     limits_reached: Mutex<happened::Reached>,
+    webhooks: webhooks::Webhooks,
     page_secret: secret::PageSecret,
     /// What sessions of an application got last: those of a fleet share it.
     accesses: DashMap<ApplicationId, Arc<Access>>,
@@ -215,6 +218,7 @@ impl App {
         self.events.flush_log();
         self.keep_figures(self.clock.now());
         let connections = self.connection_history.store_counts();
+        self.webhooks.store(&self.tables);
         self.store_time();
         let closed = self.tables.writer().stop().await;
         let all = closed.is_ok();

@@ -29,6 +29,7 @@ use super::turns::Turns;
 use super::unauthenticated::Unauthenticated;
 use super::viewer::EventReaders;
 use super::watched::Watched;
+use super::webhooks::Webhooks;
 use super::{
     App, IdentityError, housekeeping, idle, journal, made_tokens, records, secret, taken_names,
     token_guesses,
@@ -138,6 +139,8 @@ impl App {
             tables: tables.clone(),
             clock: clock.clone(),
         }));
+        let allow_private = config.webhooks.allow_private;
+        let webhooks = Webhooks::open(records.webhooks(), &tables, allow_private, &pools)?;
         let memory_bytes = config.limits.memory_bytes;
         let connections_max = config.limits.connections;
         let app = Self {
@@ -177,6 +180,7 @@ impl App {
             token_guesses: token_guesses::TokenGuesses::new(&pools),
             taken_names: taken_names::TakenNames::new(&pools),
             limits_reached: Mutex::default(),
+            webhooks,
             page_secret: secret::PageSecret::default(),
             accesses: DashMap::new(),
             stale: Mutex::default(),

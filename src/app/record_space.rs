@@ -127,6 +127,7 @@ fn owner(record: &Record) -> OrgId {
         Record::User(user) => user.owner(),
         Record::Application(application) => application.org,
         Record::ThingDef(def) => def.org,
+        Record::Webhook(webhook) => webhook.org,
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base::Timestamp;
 use rules::identity::bootstrap::{self, Problem};
 use rules::identity::model::Role;
-use rules::identity::{Record, RecordChange, RecordChanges, Records};
+use rules::identity::{Record, RecordChange, RecordChanges, Records, Webhook};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Map;
@@ -138,6 +138,7 @@ fn read_all(store: &dyn Store) -> Result<Records, StoreError> {
         users: load_table(store, Table::Users)?,
         applications: load_table(store, Table::Applications)?,
         thing_defs: load_table(store, Table::ThingDefs)?,
+        webhooks: load_webhooks(store)?,
     })
 }
 
@@ -161,6 +162,21 @@ fn load_roles(store: &dyn Store) -> Result<Vec<Role>, StoreError> {
     Ok(roles)
 }
 
+/// What keys of webhooks begin with in [`Table::Meta`], where they are: a table of their own would
+/// be a new layout of the store.
+const WEBHOOK: &[u8] = b"webhook/";
+
+fn load_webhooks(store: &dyn Store) -> Result<Vec<Webhook>, StoreError> {
+    let mut webhooks = Vec::new();
+    for_each_row(store, Table::Meta, |(key, value)| {
+        if key.starts_with(WEBHOOK) {
+            webhooks.push(decode(Table::Meta, key, value)?);
+        }
+        Ok(())
+    })?;
+    Ok(webhooks)
+}
+
 fn put(batch: &mut Batch, record: &Record) {
     let (table, key) = row(record);
     batch.put(table, key, value(record));
@@ -173,6 +189,7 @@ fn value(record: &Record) -> Vec<u8> {
         Record::User(record) => encode(record),
         Record::Application(record) => encode(record),
         Record::ThingDef(record) => encode(record),
+        Record::Webhook(record) => encode(record),
     }
 }
 
@@ -194,6 +211,7 @@ fn row(record: &Record) -> (Table, Vec<u8>) {
         Record::ThingDef(def) => {
             (Table::ThingDefs, [*def.org.as_bytes(), *def.id.as_bytes()].concat())
         }
+        Record::Webhook(webhook) => (Table::Meta, [WEBHOOK, webhook.id.as_bytes()].concat()),
     }
 }
 

@@ -21,7 +21,10 @@ impl App {
         metrics.files(moving, bytes);
         metrics.topics(&self.broker.load());
         metrics.events(&self.events.load());
-        metrics.render(form, self.tables.writer().commit_times().times())
+        let webhooks = self.webhook_load();
+        metrics.webhooks(webhooks.lag, [webhooks.failing, webhooks.switched_off]);
+        let commits = self.tables.writer().commit_times().times();
+        metrics.render(form, commits, webhooks.times)
     }
 
     /// Notes the figures of the second that ends now.

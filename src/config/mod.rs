@@ -259,6 +259,11 @@ sections! {
         /// File that gets a line of JSON for each.
         log: Option<PathBuf> = None,
     }
+    /// `[webhooks]`: where events are sent.
+    webhooks: Webhooks {
+        /// Whether they may go to this machine and to networks that are not the Internet.
+        allow_private: bool = false,
+    }
     /// `[log]`: what is logged, and how.
     log: Log {
         /// The least important level that is logged.

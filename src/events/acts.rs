@@ -172,6 +172,7 @@ impl Target {
             Record::User(user) => ("user", user.id.to_string(), &user.email),
             Record::Application(app) => ("app", app.id.to_string(), &app.name),
             Record::ThingDef(def) => ("thing_def", def.id.to_string(), &def.key),
+            Record::Webhook(webhook) => ("webhook", webhook.id.to_string(), &webhook.name),
         };
         Self { kind, id, name: name.clone() }
     }
@@ -200,7 +201,7 @@ const LEFT_OUT: [&str; 8] =
     ["id", "org", "owner", "createdOn", "createdBy", "updated", "addedOn", "addedBy"];
 
 /// Members of which only is told that they changed.
-const SECRET: [&str; 2] = ["passwordHash", "tokenHash"];
+const SECRET: [&str; 3] = ["passwordHash", "secret", "tokenHash"];
 
 /// The members of a record by their names on the wire. Memberships and invitations are by
 /// organisation.
@@ -218,6 +219,7 @@ pub fn members(record: &Record) -> Map<String, Value> {
             }
             value
         }
+        Record::Webhook(record) => json!(record),
     };
     named(value)
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use base::{
     ApplicationId, Code, Failure, MailId, OrgId, RoleId, SessionRef, ThingDefId, ThingId, ThingKey,
-    Timestamp, UserId,
+    Timestamp, UserId, WebhookId,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -336,6 +336,7 @@ from_text! {
     RoleId, "a role id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     ApplicationId, "an application id of 24 hexadecimal digits",
         |text| Self::from_str(text).ok();
+    WebhookId, "a webhook id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     ThingDefId, "a thing definition id of 24 hexadecimal digits",
         |text| Self::from_str(text).ok();
     SessionRef, "a session ref of 64 hexadecimal digits", |text| Self::from_str(text).ok();

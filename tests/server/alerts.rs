@@ -25,6 +25,7 @@ use tr50d::tr50::exchange;
 
 use crate::TR50D;
 use crate::outside_clients::wanted;
+use crate::webhooks::receiver::Receiver;
 
 /// The alerts.
 pub(crate) fn rules() -> PathBuf {
@@ -423,4 +424,20 @@ async fn open_files_near_the_limit() {
     let most = Rlimit { current: Some(open + 1), maximum: Some(open + 1) };
     prlimit(Some(pid), Resource::Nofile, most).expect("of its own process");
     fires("Tr50dFilesNearLimit", &[Scrape::of(&server).await]);
+}
+
+#[tokio::test]
+async fn webhooks_that_fail_and_are_switched_off() {
+    let server = TestServer::with(&[("TR50D_WEBHOOKS__ALLOW_PRIVATE", "true")]);
+    let mut operator = server.operator("http").await;
+    let receiver = Receiver::start().await;
+    receiver.answers(&["500 Sorry", "410 Gone"]);
+    let hook = json!({ "name": "a", "url": receiver.url("/"), "types": "role" });
+    call(&mut operator, "webhook.create", &hook.to_string()).await;
+    call(&mut operator, "role.create", r#"{"key":"watcher"}"#).await;
+    let has = async |sample: &str| Scrape::of(&server).await.0[sample].0 == 1.0;
+    eventually("it fails", async || has("tr50d_webhooks_failing").await).await;
+    fires("Tr50dWebhooksFail", &[Scrape::of(&server).await]);
+    eventually("it is off", async || has("tr50d_webhooks_switched_off").await).await;
+    fires("Tr50dWebhookOff", &[Scrape::of(&server).await]);
 }

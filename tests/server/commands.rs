@@ -38,6 +38,7 @@ replies! {
     the_replies_of_thing_def: "thing_def.txt";
     the_replies_of_user_invite: "user_invite.txt";
     the_replies_of_user_org: "user_org.txt";
+    the_replies_of_webhook: "webhook.txt";
     the_replies_of_the_envelope: "envelope.txt";
     the_replies_of_a_full_disk: "full_disk.txt";
     the_replies_of_limits: "limits.txt";

@@ -77,6 +77,7 @@ mod things;
 mod tls;
 mod topic_rights;
 mod two_servers;
+mod webhooks;
 mod whole_objects;
 mod withheld;
 mod wrong_doors;

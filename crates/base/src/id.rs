@@ -85,6 +85,8 @@ object_ids! {
     ThingDefId;
     /// A file.
     FileId;
+    /// A webhook.
+    WebhookId;
     /// A mail: the milliseconds of its creation (6 bytes), then random bits, so that ids are in order.
     MailId;
 }

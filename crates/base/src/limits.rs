@@ -794,3 +794,62 @@ pub const WATCHED_S_MAX: u64 = 3600;
 
 /// Characters of a name that is refused, as it is kept.
 pub const REFUSED_NAME_CHARS_MAX: usize = 128;
+
+/// Webhooks of all organisations: whenever something happens, each is asked whether it wants it.
+pub const WEBHOOKS_MAX: u64 = 2000;
+
+/// Deliveries of webhooks that are under way at once. Of 64 receivers that take ten seconds each,
+/// every one gets six bodies a minute; those of other organisations wait for none of them.
+pub const WEBHOOK_DELIVERIES_MAX: u64 = 64;
+
+/// Bytes of the URL of a webhook.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2048;
+
+/// Events in one delivery of a webhook that does not say how many, and of one that does.
+pub const WEBHOOK_EVENTS: u32 = 100;
+/// The most that one may ask for.
+pub const WEBHOOK_EVENTS_MAX: u32 = 1000;
+
+/// Bytes of events in one delivery, unless a single event is longer.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// For how long a delivery is waited for, from the look-up of the name to the head of the answer.
+pub const WEBHOOK_WAIT: Duration = Duration::from_secs(10);
+
+/// For how long a connection to one of a receiver's addresses is waited for, so that there is time
+/// for another one.
+pub const WEBHOOK_CONNECT_WAIT: Duration = Duration::from_secs(4);
+
+/// Addresses of a receiver's name that are tried.
+pub const WEBHOOK_ADDRESSES_MAX: usize = 16;
+
+/// For how long the body of an answer is read, and how much of it: it says nothing to us, but a
+/// receiver that is cut off may log an error.
+pub const WEBHOOK_BODY_WAIT: Duration = Duration::from_secs(1);
+/// See above.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 4096;
+
+/// Bytes and headers of the head of an answer.
+pub const WEBHOOK_ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// See above.
+pub const WEBHOOK_ANSWER_HEADERS_MAX: usize = 64;
+
+/// Seconds until the second try of a delivery. Each time it fails, they are twice as many, up to
+/// the most, and up to a quarter is added by chance: receivers that come back are not stormed.
+pub const WEBHOOK_RETRY_S: u64 = 1;
+/// See above.
+pub const WEBHOOK_RETRY_S_MAX: u64 = 240;
+
+/// The longest time that a receiver may ask for with `Retry-After`.
+pub const WEBHOOK_RETRY_AFTER_S_MAX: u64 = 3600;
+
+/// How long a URL may fail before its webhook is switched off.
+pub const WEBHOOK_FAILING_S_MAX: u64 = 24 * 60 * 60;
+
+/// How long events are collected before those that wait for them are looked for: a storm of events
+/// is no storm of looks.
+pub const WEBHOOK_COLLECT: Duration = Duration::from_millis(50);
+
+/// Events that a webhook passes over, because they are not for it, before it is stored how far it
+/// has got; after a crash it looks at these again.
+pub const WEBHOOK_PASSED_OVER_MAX: u64 = 1000;

@@ -401,6 +401,22 @@ pools! {
         makes_way: MakesWay::Nobody,
         refused: "Nothing: the trail counts them together, with `others`.",
     };
+    Webhooks: PoolInfo {
+        name: "webhooks",
+        unit: "webhooks",
+        max: Max::Fixed(limits::WEBHOOKS_MAX),
+        reason: "Each may read every event, and is asked whether it wants it.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95018.",
+    };
+    WebhookDeliveries: PoolInfo {
+        name: "webhook_deliveries",
+        unit: "deliveries of webhooks under way",
+        max: Max::Fixed(limits::WEBHOOK_DELIVERIES_MAX),
+        reason: "Each holds a connection and a body of at most 256 kB for at most ten seconds.",
+        makes_way: MakesWay::Nobody,
+        refused: "Nothing: the delivery waits for its turn; its events stay in the stream.",
+    };
     Trail: PoolInfo {
         name: "trail",
         unit: "bytes of the trail",

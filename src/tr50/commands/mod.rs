@@ -46,6 +46,7 @@ pub mod usage;
 pub mod user;
 pub mod user_invite;
 pub mod user_org;
+pub mod webhook;
 
 /// The rows of a family: name, handler, codes of failures that not every command has; what it does;
 /// members of `params` in the reply. `open` stands before a command that needs no session, `act` before
@@ -140,6 +141,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         user::COMMANDS,
         user_invite::COMMANDS,
         user_org::COMMANDS,
+        webhook::COMMANDS,
     ];
     let mut commands: Vec<_> = families.into_iter().flatten().collect();
     commands.sort_unstable_by_key(|info| info.name);

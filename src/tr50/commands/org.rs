@@ -407,6 +407,8 @@ pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure
     let mut records: Vec<Record> = vec![Org::clone(&org).into()];
     records.extend(roles.map(|granted| granted.role.clone().into()));
     records.extend(defs.map(|def| Record::ThingDef((*def).clone())));
+    let webhooks = identity.webhooks_of(org.id);
+    records.extend(webhooks.iter().map(|webhook| Record::Webhook((**webhook).clone())));
     let mut changes: Vec<_> = records.into_iter().map(RecordChange::Delete).collect();
     changes.extend(identity.invited_to(org.id).iter().map(|user| {
         let mut user = User::clone(user);

@@ -177,6 +177,7 @@ impl World {
             ("<slug>", key.clone()),
             ("<role>", key.clone()),
             ("<def>", key.clone()),
+            ("<hook>", key.clone()),
             ("<orgId>", id_of("org", &key)),
             ("<userId>", id_of("user", &key)),
             ("<roleId>", id_of("role", &key)),
@@ -204,6 +205,15 @@ impl World {
                 false => id_in(&self.as_root(org, "thing_def.create", &params)),
             };
             names.push(("<defId>", id));
+        }
+        if has("<hookId>") || has("<hook>") {
+            let url = "https://hooks.example/";
+            let params = json!({ "name": key, "url": url, "enabled": false });
+            let id = match missing {
+                true => "00".repeat(12),
+                false => id_in(&self.as_root(org, "webhook.create", &params)),
+            };
+            names.push(("<hookId>", id));
         }
         if ["<session>", "<sessionId>", "<uuid>"].iter().any(|name| has(name)) {
             let token = format!("devices-of-{org}-1");
@@ -506,4 +516,5 @@ const COMMAND_FAMILIES: &[&str] = &[
     "topic",
     "usage",
     "user",
+    "webhook",
 ];

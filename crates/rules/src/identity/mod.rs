@@ -25,6 +25,7 @@ mod registry;
 mod standard_role;
 mod thing_def;
 mod topic_rights;
+mod webhook;
 
 pub use access::{Access, EVERYONE};
 pub use authority::Authority;
@@ -41,6 +42,7 @@ pub use registry::Granted;
 pub use standard_role::{STANDARD_ROLES, StandardRole};
 pub use thing_def::ThingDef;
 pub use topic_rights::{TOPIC_FILTER_RULE, TopicRights, is_topic_filter};
+pub use webhook::{SwitchedOff, Webhook, WebhookOwner, WebhookRights, WebhookStart};
 
 use registry::Registry;
 

@@ -259,6 +259,11 @@ const NAMES: &[&str] = &[
     "user.org.set",
     "user.org.update",
     "user.update",
+    "webhook",
+    "webhook.create",
+    "webhook.delete",
+    "webhook.list",
+    "webhook.update",
 ];
 
 /// 64-bit words in a set: a power of two, so that a masked index needs no bounds check.
@@ -318,6 +323,15 @@ impl PermissionSet {
         set
     }
 
+    /// The set of just these names: a family's bare name stands for itself alone.
+    pub fn from_exact_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Self {
+        let mut set = Self::EMPTY;
+        names.into_iter().filter_map(|name| Permission::named(name.as_ref())).for_each(|known| {
+            set.insert(known);
+        });
+        set
+    }
+
     /// The set of all permissions whose name passes the test.
     pub fn of_names_that(pass: impl Fn(&str) -> bool) -> Self {
         let mut set = Self::EMPTY;
@@ -337,6 +351,14 @@ impl PermissionSet {
     pub fn union(mut self, other: &Self) -> Self {
         for (word, more) in self.0.iter_mut().zip(other.0) {
             *word |= more;
+        }
+        self
+    }
+
+    /// What is in this set and in the other.
+    pub fn intersection(mut self, other: &Self) -> Self {
+        for (word, other) in self.0.iter_mut().zip(other.0) {
+            *word &= other;
         }
         self
     }

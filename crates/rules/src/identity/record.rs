@@ -1,7 +1,7 @@
 //! All records of identity as one value: what is stored, and what the registry is built from.
 
-use super::ThingDef;
 use super::model::{Application, Org, Role, User};
+use super::{ThingDef, Webhook};
 
 /// All records.
 #[derive(Default, Debug)]
@@ -16,6 +16,8 @@ pub struct Records {
     pub applications: Vec<Application>,
     /// The definitions of things.
     pub thing_defs: Vec<ThingDef>,
+    /// The webhooks.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// One of them.
@@ -31,6 +33,8 @@ pub enum Record {
     Application(Application),
     /// A definition of things.
     ThingDef(ThingDef),
+    /// A webhook.
+    Webhook(Webhook),
 }
 
 macro_rules! records {
@@ -43,7 +47,7 @@ macro_rules! records {
     )*};
 }
 
-records!(Org, Role, User, Application, ThingDef);
+records!(Org, Role, User, Application, ThingDef, Webhook);
 
 impl Records {
     /// Each of them, one after the other.
@@ -53,6 +57,7 @@ impl Records {
         let users = self.users.iter().cloned().map(Record::User);
         let applications = self.applications.iter().cloned().map(Record::Application);
         let thing_defs = self.thing_defs.iter().cloned().map(Record::ThingDef);
-        orgs.chain(roles).chain(users).chain(applications).chain(thing_defs)
+        let webhooks = self.webhooks.iter().cloned().map(Record::Webhook);
+        orgs.chain(roles).chain(users).chain(applications).chain(thing_defs).chain(webhooks)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, LazyLock};
 
-use base::{ApplicationId, OrgId, RoleId, ThingDefId, UserId, limits};
+use base::{ApplicationId, OrgId, RoleId, ThingDefId, UserId, WebhookId, limits};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
@@ -13,7 +13,7 @@ use super::lookalike::outlines;
 use super::model::{Application, Org, Role, User};
 use super::permission::{Permission, PermissionSet};
 use super::record::{Record, Records};
-use super::{Identity, ThingDef};
+use super::{Identity, ThingDef, Webhook};
 
 /// The records, indexed. A change keeps every index, so that nothing is ever built anew.
 ///
@@ -49,6 +49,8 @@ pub(super) struct Registry {
     thing_defs_of: HashMap<OrgId, Vec<Arc<ThingDef>>>,
     /// How many of these are closed; asked for every point of telemetry.
     closed_thing_defs: HashMap<OrgId, usize>,
+    webhooks: HashMap<WebhookId, Arc<Webhook>>,
+    webhooks_of: HashMap<OrgId, Vec<Arc<Webhook>>>,
 }
 
 /// Records by their organisation in the order of their ids, which no change of a name moves: whoever
@@ -104,6 +106,7 @@ impl Registry {
         records.users.sort_by_cached_key(|user| user.email.to_lowercase());
         records.applications.sort_by_cached_key(|application| application.name.to_lowercase());
         records.thing_defs.sort_by_cached_key(|def| def.key.to_lowercase());
+        records.webhooks.sort_by_cached_key(|webhook| webhook.name.to_lowercase());
         let mut registry = Self::default();
         records.orgs.into_iter().for_each(|org| registry.put_org(org));
         records.roles.into_iter().for_each(|role| registry.put_role(role));
@@ -112,6 +115,7 @@ impl Registry {
             registry.put_application(application);
         }
         records.thing_defs.into_iter().for_each(|def| registry.put_thing_def(def));
+        records.webhooks.into_iter().for_each(|webhook| registry.put_webhook(webhook));
         registry
     }
 
@@ -124,6 +128,7 @@ impl Registry {
             Record::User(user) => self.put_user(user),
             Record::Application(application) => self.put_application(application),
             Record::ThingDef(def) => self.put_thing_def(def),
+            Record::Webhook(webhook) => self.put_webhook(webhook),
         }
     }
 
@@ -135,6 +140,7 @@ impl Registry {
             Record::User(user) => self.remove_user(user.id),
             Record::Application(application) => self.remove_application(application.id),
             Record::ThingDef(def) => self.remove_thing_def(def.id),
+            Record::Webhook(webhook) => self.remove_webhook(webhook.id),
         }
     }
 
@@ -237,6 +243,18 @@ impl Registry {
         if let (true, Some(count)) = (def.is_closed(), self.closed_thing_defs.get_mut(&def.org)) {
             *count -= 1;
         }
+    }
+
+    fn put_webhook(&mut self, webhook: Webhook) {
+        let webhook = Arc::new(webhook);
+        let list = self.webhooks_of.entry(webhook.org).or_default();
+        insert(list, &webhook, |webhook| &webhook.name);
+        self.webhooks.insert(webhook.id, webhook);
+    }
+
+    fn remove_webhook(&mut self, id: WebhookId) {
+        let Some(webhook) = self.webhooks.remove(&id) else { return };
+        take_out(&mut self.webhooks_of, webhook.org, |other| other.id == id);
     }
 
     /// The organisation with this id.
@@ -467,6 +485,21 @@ impl Identity {
         let registry = self.registry.read();
         let mut line = registry.line_of(org);
         line.any(|org| registry.closed_thing_defs.get(&org).is_some_and(|count| *count > 0))
+    }
+
+    /// The webhook with this id.
+    pub fn webhook(&self, id: WebhookId) -> Option<Arc<Webhook>> {
+        self.registry.read().webhooks.get(&id).cloned()
+    }
+
+    /// The webhooks of the organisation, ordered by name.
+    pub fn webhooks_of(&self, org: OrgId) -> Vec<Arc<Webhook>> {
+        self.registry.read().webhooks_of.get(&org).cloned().unwrap_or_default()
+    }
+
+    /// All webhooks, in no order.
+    pub fn webhooks(&self) -> Vec<Arc<Webhook>> {
+        self.registry.read().webhooks.values().cloned().collect()
     }
 
     /// Whether an application registers things with the definition. It looks at all of them.
