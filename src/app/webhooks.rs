@@ -3,7 +3,7 @@
 //! A webhook has no queue: it has a number, up to which it has sent the stream of events, and reads
 //! on from there. One delivery at a time, in the order of the numbers, which is tried again as a
 //! whole: so events come in order, and a receiver that fails or is slow holds nothing but its own
-//! place (`docs/decisions/0014-webhooks.md`).
+//! place (`docs/decisions/0015-webhooks.md`).
 
 use std::collections::HashMap;
 use std::future::pending;

@@ -1,6 +1,6 @@
 //! The connection history: every session that has ended, on disk by months, by which one can say who
 //! was connected at a time (`as_of.rs`), and how many were, hour by hour (`usage.rs`). See
-//! `docs/decisions/0014-connection-history.md`.
+//! `docs/decisions/0016-connection-history.md`.
 //!
 //! A session's row is in the batch of its end. For the memory of ended sessions there is only the key
 //! of that row beside it. Where a function returns a [`StoreError`], the store failed.

@@ -111,7 +111,7 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 29] = [
+    let families: [&'static [CommandInfo]; 30] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
