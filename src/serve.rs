@@ -41,7 +41,8 @@ use crate::peer_log;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use crate::tr50::commands::COMMANDS;
-use crate::tr50::exchange::{self, Fields};
+use crate::tr50::exchange;
+use crate::tr50::over_http::{self, Answered, Claims, Given};
 use crate::tr50::sse::{Asked, Following};
 use crate::watched_log;
 
@@ -653,38 +654,34 @@ impl Web {
 }
 
 impl HttpService for Web {
-    async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
+    async fn tr50(&self, body: Bytes, claims: Claims, info: ConnInfo) -> Answered {
         if self.full {
-            return self.refused(address_full(), info).to_json();
+            return Answered::refused(self.refused(address_full(), info));
         }
-        let app = &self.shared.app;
-        let reply = exchange::over_http(app, &body, session, info, app.clock.now()).await;
-        reply.send(|text| text)
+        over_http::request(&self.shared.app, &body, &claims, info, self.now()).await
     }
 
-    async fn form(
+    async fn command(
         &self,
         command: &str,
-        fields: Fields,
-        session: Option<&str>,
+        given: Given,
+        claims: Claims,
         info: ConnInfo,
-    ) -> Vec<u8> {
+    ) -> Answered {
         if self.full {
-            return self.refused(address_full(), info).to_json();
+            return Answered::refused(self.refused(address_full(), info));
         }
         let app = &self.shared.app;
-        let now = app.clock.now();
-        let reply = exchange::form(app, command, &fields, session, info, now).await;
-        reply.send(|text| text)
+        over_http::command(app, command, &given, &claims, info, self.now()).await
     }
 
-    async fn form_login(&self, fields: Fields, info: ConnInfo) -> Result<String, Failure> {
+    async fn log_in(&self, given: Given, info: ConnInfo) -> Result<String, Failure> {
         if self.full {
             self.shared.app.note_bad_login("", info.into(), LoginCause::Full, self.now());
             return Err(self.refused(address_full(), info));
         }
         let app = &self.shared.app;
-        exchange::form_login(app, &fields, info, app.clock.now()).await
+        over_http::log_in(app, &given, info, app.clock.now()).await
     }
 
     async fn dialect(
@@ -701,9 +698,9 @@ impl HttpService for Web {
         }
     }
 
-    fn too_large(&self, info: ConnInfo) -> Vec<u8> {
+    fn too_large(&self, info: ConnInfo) -> Failure {
         let max = self.shared.app.config.limits.max_frame_bytes;
-        self.refused(exchange::too_large(max), info).to_json()
+        self.refused(exchange::too_large(max), info)
     }
 
     async fn mqtt(&self, stream: Stream, info: ConnInfo) {

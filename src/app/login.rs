@@ -639,11 +639,11 @@ pub fn login_failure(error: &LoginError) -> Failure {
     match error {
         LoginError::Refused(Refusal::Locked { seconds }) => {
             let sentence = format!("Too many failed logins; try again in {seconds} seconds.");
-            Failure::new(Code::LOGIN_LOCKED, sentence)
+            Failure::new(Code::LOGIN_LOCKED, sentence).after(*seconds)
         }
         LoginError::TooMany(too_many) => {
             let sentence = format!("Login refused: {too_many}.");
-            Failure::new(Code::RATE_LIMITED, sentence)
+            Failure::new(Code::RATE_LIMITED, sentence).after(too_many.seconds)
         }
         LoginError::Full(full) => {
             let sentence = format!("The server can't take another login now: {full}; try again.");

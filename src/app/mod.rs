@@ -31,6 +31,7 @@ use crate::things::telemetry::{NewPoint, Telemetry};
 mod access;
 mod apply;
 mod audit;
+mod bearer;
 mod certificates;
 mod connection_history;
 mod connections;
@@ -72,6 +73,7 @@ mod webhooks;
 pub use crate::broker::KeptState;
 pub use crate::events::LoginCause;
 pub use audit::Deed;
+pub use bearer::Bearer;
 pub use certificates::{Certificates, ClientNames, Shown};
 pub use connection_history::{AsOf, Series, Then, Unit, UsageQuery};
 pub use connections::{Connections, Counted, NoPlace, Place};
@@ -85,6 +87,7 @@ pub use long_answers::{LongAnswerPlace, LongAnswers};
 pub use memory::{Account, Memory, Payer, SharedAccount};
 pub use open::OpenError;
 pub use pace::Pace;
+pub use rates::Rate;
 pub use records::{IdentityError, check_bootstrap};
 pub use refused::{LOGIN, LoginPeer};
 pub use secret::SecretError;
@@ -391,7 +394,7 @@ pub(crate) mod tests {
         config.limits.commands_per_s = 0;
         let (app, _) = demo_with(config);
         let session = login(&app).await.expect("welcome");
-        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let caller = Caller::new(Some(session.clone()), *session.conn());
         let check = async |command: &str, apart: bool| {
             let request = format!(r#"{{"l":{{"command":{command}}}}}"#);
             let mut mended = String::new();
@@ -436,7 +439,7 @@ pub(crate) mod tests {
         let (app, _) = demo();
         let session = login(&app).await.expect("welcome");
         permit_all(&app, &session);
-        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let caller = Caller::new(Some(session.clone()), *session.conn());
         let apart = async |count: usize, tag: &str| {
             let keys = vec![r#""mower-1""#; count].join(",");
             let params = format!(r#"{{"thingKey":[{keys}],"tags":["{tag}"]}}"#);
@@ -535,7 +538,7 @@ pub(crate) mod tests {
             thing_key: thing_key.clone(),
         };
         let (newer, _) = connect_as(&app, &session, who, 1);
-        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let caller = Caller::new(Some(session.clone()), *session.conn());
         let mut mended = String::new();
         let request = br#"{"d":{"command":"thing.delete"}}"#;
         let request = Request::parse(request, &mut mended).expect("a request");
@@ -575,7 +578,7 @@ pub(crate) mod tests {
             let stored = app.telemetry.publish(id.into(), payer, Kind::Attribute, &points, NOW);
             stored.expect("room").receipt.await.expect("stored");
         }
-        let caller = Caller { session: Some(session.clone()), conn: *session.conn() };
+        let caller = Caller::new(Some(session.clone()), *session.conn());
         let list = async |params: &str| {
             let request = format!(r#"{{"l":{{"command":"thing.list","params":{params}}}}}"#);
             let mut mended = String::new();

@@ -3,6 +3,7 @@
 use base::{Code, Failure, OrgId, Timestamp, limits};
 use dashmap::DashMap;
 use rules::directory::{Principal, Session, Window};
+use smallvec::SmallVec;
 
 use super::App;
 
@@ -113,8 +114,40 @@ impl App {
 
     fn over(&self, over: Over) -> Failure {
         self.metrics.over_rate(over.name());
-        Failure::new(Code::RATE_LIMITED, over.sentence())
+        Failure::new(Code::RATE_LIMITED, over.sentence()).after(1)
     }
+
+    /// How much is left in this second of the limits that hold for a session; of those that are 0
+    /// nothing is said.
+    pub fn rates(&self, session: &Session, now: Timestamp) -> SmallVec<[Rate; 3]> {
+        let limits = &self.config.limits;
+        let (limit, of_login) = (limits.commands_per_s, limits.principal_commands_per_s());
+        let of_org = limits.org_commands_per_s;
+        let left_of_org = || {
+            let window = self.org_rates.0.get(&session.org_id());
+            window.map_or(of_org, |window| window.left(now, of_org))
+        };
+        let rate = |over: Over, limit, left| Rate { name: over.name(), limit, left };
+        [
+            rate(Over::Session(limit), limit, session.left(now, limit)),
+            rate(Over::Login(of_login), of_login, session.left_of_login(now, of_login)),
+            rate(Over::Org(of_org), of_org, left_of_org()),
+        ]
+        .into_iter()
+        .filter(|rate| rate.limit > 0)
+        .collect()
+    }
+}
+
+/// Commands that may come in a second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    /// Whose, as in metrics.
+    pub name: &'static str,
+    /// In a whole second.
+    pub limit: u32,
+    /// In the rest of this one.
+    pub left: u32,
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl App {
                 let sentence = format!(
                     "Too many names were asked for that are taken elsewhere; again in {seconds} s."
                 );
-                Err(Failure::new(Code::RATE_LIMITED, sentence))
+                Err(Failure::new(Code::RATE_LIMITED, sentence).after(seconds))
             }
         }
     }

@@ -9,7 +9,7 @@ use hyper::header::AUTHORIZATION;
 use rules::identity::Access;
 use rules::identity::permission::Permission;
 
-use crate::app::{App, Viewer};
+use crate::app::{App, Bearer, Viewer};
 
 /// Name and password of a Basic header (RFC 7617). Not all clients write UTF-8: `requests` for
 /// Python has Latin-1.
@@ -83,13 +83,14 @@ async fn access(
         let home = app.identity().org(user.home)?;
         return app.identity().user_access(&user, &home).map(Arc::new);
     }
-    let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
-    let shown = bearer(headers).or(header.map(str::trim))?;
-    if let Some(session) = SessionId::parse(shown).and_then(|id| app.session(&id, conn)) {
-        return Some(session.access());
+    let Some(token) = bearer(headers) else {
+        let id = headers.get("sessionid")?.to_str().ok()?;
+        return Some(app.session(&SessionId::parse(id.trim())?, conn)?.access());
+    };
+    match app.bearer(token, conn, now).ok()? {
+        Bearer::Session(session) => Some(session.access()),
+        Bearer::Application(found) => app.identity().application_access(&found).map(Arc::new),
     }
-    let application = app.application_by_token(bearer(headers)?, conn, now).ok()?;
-    app.identity().application_access(&application).map(Arc::new)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::ops::{Deref, Range};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use base::{Code, ConnInfo, Failure, Timestamp, excerpt, json, limits};
@@ -26,6 +26,21 @@ pub struct Caller {
     pub session: Option<Arc<Session>>,
     /// The connection.
     pub conn: ConnInfo,
+    /// Where it is noted why the first command failed that did, if somebody wants to know.
+    first_failure: Option<Arc<OnceLock<Failure>>>,
+}
+
+impl Caller {
+    /// Who asks, in this session, over this connection.
+    pub const fn new(session: Option<Arc<Session>>, conn: ConnInfo) -> Self {
+        Self { session, conn, first_failure: None }
+    }
+
+    /// The same, for an edge that says by more than the reply whether a command failed.
+    #[must_use]
+    pub fn noting(self, first_failure: &Arc<OnceLock<Failure>>) -> Self {
+        Self { first_failure: Some(first_failure.clone()), ..self }
+    }
 }
 
 /// A reply, and what follows it: connections whose sessions the request ended close when this is
@@ -239,6 +254,9 @@ pub fn note_failed(app: &App, caller: &Caller, command: &str, failure: &Failure,
     let row = commands::find(command);
     if let Some(row) = row {
         app.metrics.command(row.index, false);
+    }
+    if let Some(first) = &caller.first_failure {
+        first.get_or_init(|| failure.clone());
     }
     let command = row.map_or(command, |row| row.info.name);
     app.note_failure(caller.session.as_ref(), &caller.conn, command, failure, now);

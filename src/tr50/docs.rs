@@ -98,16 +98,16 @@ pub fn errors() -> String {
         "# Errors\n\n\
          A command that fails answers `{\"success\":false,\"errorCodes\":[code],\"errorMessages\":\
          [\"sentence\"]}` under its name; a\nrequest that fails as a whole answers the same at the \
-         root. Over HTTP the status is 200 in both cases. The sentence\nnames the culprit. Codes whose \
-         source is \"ours\" are this server's own; the others are the vendor's, as clients know\nthem, \
-         with the section of [protocol/tr50.md](protocol/tr50.md) that has them.\n\n\
-         | code | meaning | what to do | source |\n| --- | --- | --- | --- |\n",
+         root. Over HTTP the status is 200 in both cases, or for those who ask for\nit the one of the table ([http.md](http.md)). \
+         The sentence names the culprit. Codes whose source is \"ours\" are this\nserver's own; the others \
+         are the vendor's, as clients know them, with the section of [protocol/tr50.md](protocol/tr50.md) that has them.\n\n\
+         | code | HTTP | meaning | what to do | source |\n| --- | --- | --- | --- | --- |\n",
     );
     for info in CODES {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} |",
-            info.code.0, info.meaning, info.advice, info.source
+            "| {} | {} | {} | {} | {} |",
+            info.code.0, info.http_status, info.meaning, info.advice, info.source
         );
     }
     text

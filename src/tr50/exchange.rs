@@ -6,14 +6,11 @@ use base::{Code, ConnInfo, Failure, SessionId, Timestamp};
 use rules::directory::Session;
 use serde_json::value::RawValue;
 
-use super::authenticate::{Auth, credentials, note_incomplete, write_login};
-use super::commands::{self, api::Authenticate};
-use super::dispatch::{
-    self, Caller, Pending, Reply, execute_one, execute_request, note_failed, write_refusal,
-};
-use super::envelope::{Body, Command, RawParams, Request};
-use super::params::Params;
-use crate::app::{App, Credentials, LoginError};
+use super::authenticate::{Auth, note_incomplete, write_login};
+use super::commands;
+use super::dispatch::{self, Caller, Pending, execute_request, note_failed, write_refusal};
+use super::envelope::{Command, Request};
+use crate::app::{App, Credentials};
 
 /// A request on a connection that is logged in (MQTT). The member `auth` is not looked at: the
 /// connection carries the session (`docs/protocol/tr50.md` 2). `room`: whether the connection can
@@ -44,151 +41,15 @@ pub fn on_connection(
     None
 }
 
-/// A request over HTTP. `header` is the header `sessionId`; the member `auth` wins over it.
-pub async fn over_http(
-    app: &Arc<App>,
-    body: &[u8],
-    header: Option<&str>,
-    conn: ConnInfo,
-    now: Timestamp,
-) -> Reply {
-    let mut mended = String::new();
-    let note = |failure: &Failure| {
-        note_failed(app, &Caller { session: None, conn }, "", failure, now);
-    };
-    let request = match Request::parse(body, &mut mended) {
-        Ok(request) => request,
-        Err(failure) => {
-            note(&failure);
-            return Reply::from_bytes(failure.to_json());
-        }
-    };
-    let refused = |failure: &Failure, text: &[u8]| {
-        note(failure);
-        let mut reply = Vec::with_capacity(text.len());
-        write_refusal(&request, text, &mut reply);
-        Reply::from_bytes(reply)
-    };
-    let auth = match request.auth.map(|auth| read_auth(app, auth, conn, now)) {
-        Some(Ok(auth)) => Some(auth),
-        Some(Err(failure)) => return refused(&failure, &failure.to_json()),
-        None => header.map(|id| Auth::Session(SessionId::parse(id.trim()))),
-    };
-    let mut head = Vec::new();
-    let session = match auth {
-        Some(Auth::Login { credentials, .. }) => {
-            match app.login_unbound(credentials, conn, now).await {
-                Ok(session) => {
-                    push_login(&session, &mut head);
-                    Some(session)
-                }
-                Err(LoginError::NoPlace(full)) => {
-                    let failure = Failure::from(full);
-                    note(&failure);
-                    return Reply::from_bytes(failure.to_json());
-                }
-                Err(error) => {
-                    let failure = Failure::from(error);
-                    return refused(&failure, &login_failed(&failure));
-                }
-            }
-        }
-        Some(Auth::Session(id)) => match session_of(app, id, conn, now) {
-            Ok(session) => Some(session),
-            Err(failure) => return refused(&failure, &failure.to_json()),
-        },
-        None if all_open(&request.commands) => None,
-        None => {
-            let failure = Failure::authentication_missing();
-            return refused(&failure, &failure.to_json());
-        }
-    };
-    let org = session.as_ref().map(|session| session.org_id());
-    let caller = Caller { session, conn };
-    let executed = async {
-        let mut out = Vec::with_capacity(256);
-        match execute_request(app, &caller, &request, &head, now, &mut out) {
-            None => Reply::from_bytes(out),
-            Some(pending) => pending.await,
-        }
-    };
-    app.cores.work(org, executed).await
-}
-
-/// The fields of a form, names and values in its order; of a field given twice the last counts.
-pub type Fields = Vec<(String, String)>;
-
-/// A command as a form, in the session with this id (`docs/protocol/tr50.md` 1.3, "REST, portal
-/// style"). The fields are the parameters, as texts, which every command takes (fact 15). The reply
-/// is the command's reply object, or the failure for which it was not executed.
-pub async fn form(
-    app: &Arc<App>,
-    command: &str,
-    fields: &Fields,
-    session: Option<&str>,
-    conn: ConnInfo,
-    now: Timestamp,
-) -> Reply {
-    let mut caller = Caller { session: None, conn };
-    let executed = async {
-        let session =
-            session.map(|id| session_of(app, SessionId::parse(id), conn, now)).transpose()?;
-        caller.session = session;
-        let session = &caller.session;
-        if session.is_none() && !is_open(command) {
-            return Err(Failure::authentication_missing());
-        }
-        let org = session.as_ref().map(|session| session.org_id());
-        let executed = async {
-            let texts = texts(fields);
-            let body = Body { command: command.into(), params: RawParams::Named(&texts) };
-            let mut out = Vec::with_capacity(256);
-            match execute_one(app, &caller, &body, now, &mut out)? {
-                None => Ok(Reply::from_bytes(out)),
-                Some(pending) => Ok(pending.await),
-            }
-        };
-        app.cores.work(org, executed).await
-    };
-    let executed: Result<Reply, Failure> = executed.await;
-    if let Some(failure) = executed.as_ref().map_or_else(Some, |reply| reply.failure.as_ref()) {
-        note_failed(app, &caller, command, failure, now);
-    }
-    executed.unwrap_or_else(|failure| Reply::from_bytes(failure.to_json()))
-}
-
-/// A login with the fields of a form: the id of the session.
-///
-/// # Errors
-///
-/// A field is missing, or the login is refused.
-pub async fn form_login(
-    app: &Arc<App>,
-    fields: &Fields,
-    conn: ConnInfo,
-    now: Timestamp,
-) -> Result<String, Failure> {
-    let login = async {
-        let params = Authenticate::read(RawParams::Named(&texts(fields)))?;
-        let read = credentials(params, conn.certified);
-        let credentials = read.inspect_err(|failure| note_incomplete(app, failure, conn, now))?;
-        let session = app.login_unbound(credentials, conn, now).await?;
-        Ok(session.id().map_or("", SessionId::secret).to_owned())
-    };
-    let login = login.await;
-    login.inspect_err(|failure| {
-        note_failed(app, &Caller { session: None, conn }, "api.authenticate", failure, now);
-    })
-}
-
 /// Reads the member `auth`; a login that lacks something is one that was refused.
-fn read_auth(app: &App, auth: &RawValue, conn: ConnInfo, now: Timestamp) -> Result<Auth, Failure> {
+pub(super) fn read_auth(
+    app: &App,
+    auth: &RawValue,
+    conn: ConnInfo,
+    now: Timestamp,
+) -> Result<Auth, Failure> {
     let read = Auth::read(auth, conn.certified);
     read.inspect_err(|failure| note_incomplete(app, failure, conn, now))
-}
-
-fn texts(fields: &Fields) -> Vec<(&str, &str)> {
-    fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 /// What the member `auth` of a request on a TCP connection asks for, after it was read.
@@ -232,7 +93,7 @@ pub fn all_open(commands: &[Command<'_>]) -> bool {
 }
 
 /// Whether there is a command of this name that can be executed without a session.
-fn is_open(command: &str) -> bool {
+pub(super) fn is_open(command: &str) -> bool {
     commands::find(command).is_some_and(|row| row.info.is_open())
 }
 
@@ -266,7 +127,7 @@ pub fn too_large(max: usize) -> Failure {
     Failure::new(Code::TOO_LARGE, format!("The request is larger than {max} bytes."))
 }
 
-fn session_of(
+pub(super) fn session_of(
     app: &App,
     id: Option<SessionId>,
     conn: ConnInfo,
@@ -274,8 +135,13 @@ fn session_of(
 ) -> Result<Arc<Session>, Failure> {
     let session = id.and_then(|id| app.session(&id, conn)).ok_or_else(|| {
         app.note_unknown_session(conn, now);
-        Failure::session_invalid("is unknown, has ended or has expired.")
+        session_unknown()
     })?;
     app.count_session(&conn, &session)?;
     Ok(session)
+}
+
+/// The failure of a request in a session that nobody knows.
+pub(super) fn session_unknown() -> Failure {
+    Failure::session_invalid("is unknown, has ended or has expired.")
 }

@@ -1,7 +1,7 @@
 //! TR50 itself: envelope, errors, parameters, and the dispatcher that maps names to handlers.
 //!
-//! [`authenticate`] reads the member `auth`; [`exchange`] is what the edges call: one request in,
-//! one reply out.
+//! [`authenticate`] reads the member `auth`; [`exchange`] is what the edges call, over HTTP
+//! [`over_http`]: one request in, one reply out.
 
 pub mod authenticate;
 pub mod commands;
@@ -10,6 +10,7 @@ pub mod docs;
 pub mod envelope;
 mod error_message;
 pub mod exchange;
+pub mod over_http;
 pub mod params;
 pub mod sse;
 pub mod step;

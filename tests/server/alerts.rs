@@ -21,7 +21,7 @@ use tr50d::app::App;
 use tr50d::config::Config;
 use tr50d::metrics::Form;
 use tr50d::tr50::commands::COMMANDS;
-use tr50d::tr50::exchange;
+use tr50d::tr50::over_http::{self, Claims};
 
 use crate::TR50D;
 use crate::outside_clients::wanted;
@@ -231,9 +231,10 @@ impl Held {
     fn ask(&self, body: String) -> impl Future<Output = String> + Send + 'static {
         let (app, session, conn) = (self.app.clone(), self.session.clone(), self.conn);
         async move {
-            let (header, now) = (Some(&*session).filter(|id| !id.is_empty()), app.clock.now());
-            let reply = exchange::over_http(&app, body.as_bytes(), header, conn, now).await;
-            String::from_utf8(reply.send(|text| text)).expect("text")
+            let session = Some(session).filter(|id| !id.is_empty());
+            let (claims, now) = (Claims { session, ..Claims::default() }, app.clock.now());
+            let answered = over_http::request(&app, body.as_bytes(), &claims, conn, now).await;
+            String::from_utf8(answered.text).expect("text")
         }
     }
 

@@ -36,6 +36,7 @@ mod guesses;
 mod help_examples;
 mod host_header;
 mod http;
+mod http_applications;
 mod ill_formed;
 mod init;
 mod invites;

@@ -16,14 +16,14 @@
 
 use std::sync::Arc;
 
-use base::{ConnInfo, Failure, OrgId, SessionId, Timestamp, UserId};
+use base::{ConnInfo, Failure, OrgId, Timestamp, UserId};
 use hyper::HeaderMap;
 use rules::directory::{Principal, PrincipalId, Session, Who};
 use rules::identity::model::{Application, Org, User};
 use rules::identity::{Authority, Identity, Refusal};
 
 use super::error::Error;
-use crate::app::{App, Deed, LoginError};
+use crate::app::{App, Bearer, Deed, LoginError};
 use crate::dialects::credentials;
 use crate::events::{Actor, Known};
 
@@ -72,24 +72,22 @@ impl Caller {
         now: Timestamp,
     ) -> Result<Self, Error> {
         let token = credentials::bearer(headers).ok_or_else(Error::unauthorized)?;
-        let session = SessionId::parse(token).and_then(|id| app.session(&id, conn));
-        let mut counted = Ok(());
-        let caller = match &session {
-            Some(session) => {
-                counted = app.count_session(&conn, session);
-                Self::of_session(app.identity(), session)
+        let found = app.bearer(token, conn, now).map_err(|error| match error {
+            LoginError::Refused(Refusal::Locked { .. }) => Error::locked(),
+            _ => Error::unauthorized(),
+        })?;
+        let (mut session, identity) = (None, app.identity());
+        let (caller, counted) = match found {
+            Bearer::Session(found) => {
+                let counted = app.count_session(&conn, &found);
+                let caller = Self::of_session(identity, &found);
+                session = Some(found);
+                (caller, counted)
             }
-            None => {
-                let found = app.application_by_token(token, conn, now);
-                if let Err(LoginError::Refused(Refusal::Locked { .. })) = found {
-                    return Err(Error::locked());
-                }
-                let found = found.ok();
-                if let Some(found) = &found {
-                    let home = (found.org, PrincipalId::Application(found.id));
-                    counted = app.count_asker(&conn, home, &found.name);
-                }
-                Self::of_application(app.identity(), found)
+            Bearer::Application(found) => {
+                let home = (found.org, PrincipalId::Application(found.id));
+                let counted = app.count_asker(&conn, home, &found.name);
+                (Self::of_application(identity, Some(found)), counted)
             }
         };
         let mut caller = caller.ok_or_else(Error::unauthorized)?;

@@ -21,10 +21,13 @@ const MAX_AGE_S: &str = "600";
 
 /// Headers of answers that a page may read, beside those that it always may.
 const EXPOSED: &str = "Accept-Ranges, Allow, Content-Disposition, Content-Length, Content-Range, \
-                       Retry-After, Www-Authenticate, X-Request-Id";
+                       Preference-Applied, RateLimit, RateLimit-Limit, RateLimit-Policy, \
+                       RateLimit-Remaining, RateLimit-Reset, Retry-After, Www-Authenticate, \
+                       X-Request-Id";
 
 /// Headers of requests that mean something here, but `Authorization`.
-const REQUEST_HEADERS: &str = "Content-Type, sessionId, Range, Content-Encoding, Last-Event-ID";
+const REQUEST_HEADERS: &str =
+    "Content-Type, sessionId, Range, Content-Encoding, Last-Event-ID, Prefer";
 
 /// The paths that pages of other origins may be allowed to use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,7 +121,8 @@ impl Asked {
     /// asked for, which mean nothing. Not `Authorization` for everybody, unless it is for a token.
     fn request_headers(&self, allowed: AllowedAs, headers: &HeaderMap) -> String {
         let mut names = REQUEST_HEADERS.to_owned();
-        if allowed == AllowedAs::Listed || self.place == Place::Cognite {
+        let takes_tokens = matches!(self.place, Place::Api | Place::Rest | Place::Cognite);
+        if allowed == AllowedAs::Listed || takes_tokens {
             names.push_str(", Authorization");
         }
         let asked = headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();

@@ -5,6 +5,7 @@
 //! facts 10, 11 and 22 to 24): HTTP/1.0 that waits for the end of the connection, bytes after the
 //! counted body, any content type, and always status 200 for what TR50 answers.
 
+mod asked;
 mod body;
 mod browser;
 mod cors;
@@ -48,7 +49,7 @@ use crate::app::Lease;
 use crate::metrics::Form;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
-use crate::tr50::exchange::Fields;
+use crate::tr50::over_http::{Answered, Claims, Given};
 use crate::tr50::sse::{Asked, Following};
 
 /// The dialects beside TR50 that have paths of their own.
@@ -97,35 +98,33 @@ const WAITS: Waits = Waits {
 
 /// What the HTTP edge needs of the server.
 pub trait HttpService: Send + Sync + 'static {
-    /// Answers a TR50 request. `body` is the JSON text as it came, `session` the value of the
-    /// `sessionId` header. The answer is compact JSON; failures are in it (fact 11).
+    /// Answers a TR50 request. `body` is the JSON text as it came. The answer is compact JSON;
+    /// failures are in it (fact 11).
     fn tr50(
         &self,
         body: Bytes,
-        session: Option<&str>,
+        claims: Claims,
         info: ConnInfo,
-    ) -> impl Future<Output = Vec<u8>> + Send;
+    ) -> impl Future<Output = Answered> + Send;
 
-    /// Answers a command whose parameters are the fields of a form, in the session with this id,
-    /// with its reply object.
-    fn form(
+    /// Answers a command without an envelope with its reply object.
+    fn command(
         &self,
         command: &str,
-        fields: Fields,
-        session: Option<&str>,
+        given: Given,
+        claims: Claims,
         info: ConnInfo,
-    ) -> impl Future<Output = Vec<u8>> + Send;
+    ) -> impl Future<Output = Answered> + Send;
 
-    /// Logs in with the fields of a form and gives the session's id.
-    fn form_login(
+    /// Logs in with what is given, for the session's id.
+    fn log_in(
         &self,
-        fields: Fields,
+        given: Given,
         info: ConnInfo,
     ) -> impl Future<Output = Result<String, Failure>> + Send;
 
-    /// The failure of a whole request whose body is larger than [`HttpConfig::body_bytes_max`],
-    /// in the form of [`HttpService::tr50`]'s answers.
-    fn too_large(&self, info: ConnInfo) -> Vec<u8>;
+    /// The failure of a whole request whose body is larger than [`HttpConfig::body_bytes_max`].
+    fn too_large(&self, info: ConnInfo) -> Failure;
 
     /// Answers a request of another dialect, on a path of its own.
     /// The body is whole and not compressed any more.

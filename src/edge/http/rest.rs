@@ -4,7 +4,7 @@
 use base::utf8;
 use percent_encoding::{percent_decode, percent_decode_str};
 
-use crate::tr50::exchange::Fields;
+use crate::tr50::over_http::Fields;
 
 /// The fields of a body of the type `application/x-www-form-urlencoded`.
 pub(super) fn fields(form: &[u8]) -> Fields {

@@ -2,18 +2,19 @@
 
 use std::sync::{Arc, OnceLock};
 
-use base::{ConnInfo, Door};
+use base::{ConnInfo, Door, Failure};
 use bytes::Bytes;
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE, VARY,
-    WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    UPGRADE, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::time;
 
+use super::asked::{self, Kind, Wishes};
 use super::cors::{self, Preflight};
 use super::events::EventsRefusal;
 use super::file::{FileBody, FileRefusal};
@@ -24,9 +25,7 @@ use super::stream::{HeldBytes, WriteWait};
 use super::whole::Whole;
 use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, inflate, websocket};
 use crate::metrics::Form;
-
-/// The header that can carry the session instead of the body (`docs/protocol/tr50.md` 1.3).
-const SESSION_HEADER: &str = "sessionid";
+use crate::tr50::over_http::{Answered, Claims, Given};
 
 /// By these headers a proxy shows itself.
 const PROXY_HEADERS: [&str; 7] = [
@@ -39,7 +38,9 @@ const PROXY_HEADERS: [&str; 7] = [
     "x-forwarded-by",
 ];
 
-const JSON: &str = "application/json";
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+
+pub(super) const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 const FRONT_PAGE: &str = include_str!("front_page.html");
@@ -79,7 +80,9 @@ pub(super) enum Refusal {
     Upgrade,
     WebSocket(websocket::Refused),
     /// With TR50's failure of the whole request.
-    TooLarge(Vec<u8>),
+    TooLarge(Failure, Wishes),
+    /// It is of a type that nobody here reads.
+    ContentType,
     /// In a dialect that has statuses for it.
     ContentTooLarge,
     Compressed(inflate::Refused),
@@ -94,6 +97,16 @@ impl From<FileRefusal> for Refusal {
     fn from(refusal: FileRefusal) -> Self {
         Self::File(refusal)
     }
+}
+
+/// A POST that was read.
+struct Posted {
+    wishes: Wishes,
+    claims: Claims,
+    info: ConnInfo,
+    /// What the body is, if it is no envelope.
+    kind: Result<Kind, Refusal>,
+    body: Bytes,
 }
 
 #[derive(Serialize)]
@@ -202,9 +215,8 @@ impl<S: HttpService> HttpConn<S> {
     }
 
     async fn api(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
-        let (session, info, body) = self.posted(request).await?;
-        let reply = self.service.tr50(body, session.as_deref(), info).await;
-        Ok(answer(StatusCode::OK, JSON, reply))
+        let Posted { wishes, claims, info, body, .. } = self.posted(request).await?;
+        Ok(wishes.answer(self.service.tr50(body, claims, info).await))
     }
 
     async fn dialect(
@@ -214,7 +226,8 @@ impl<S: HttpService> HttpConn<S> {
     ) -> Result<Answer, Refusal> {
         let (head, body) = request.into_parts();
         let info = self.conn_info(&head.headers);
-        let body = self.read_body(body, info).await.map_err(Refusal::outside_tr50)?;
+        let wishes = Wishes::default();
+        let body = self.read_body(body, info, wishes).await.map_err(Refusal::outside_tr50)?;
         let bytes_max = self.config.body_bytes_max;
         let body =
             inflate::inflated(&head.headers, body, bytes_max).map_err(Refusal::Compressed)?;
@@ -223,10 +236,14 @@ impl<S: HttpService> HttpConn<S> {
     }
 
     async fn rest_login(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
-        let (_, info, form) = self.posted(request).await?;
-        Ok(match self.service.form_login(rest::fields(&form), info).await {
+        let Posted { wishes, info, kind, body, .. } = self.posted(request).await?;
+        let given = match kind? {
+            Kind::Form => Given::Form(rest::fields(&body)),
+            Kind::Json => Given::Json(body),
+        };
+        Ok(match self.service.log_in(given, info).await {
             Ok(session) => answer(StatusCode::OK, TEXT, session),
-            Err(failure) => answer(StatusCode::OK, JSON, failure.to_json()),
+            Err(failure) => wishes.answer(Answered::refused(failure)),
         })
     }
 
@@ -235,11 +252,16 @@ impl<S: HttpService> HttpConn<S> {
         command: &str,
         request: Request<Incoming>,
     ) -> Result<Answer, Refusal> {
-        let (header, info, form) = self.posted(request).await?;
-        let (session, fields) = rest::session_and_fields(&form);
-        let session = session.as_deref().or(header.as_deref().map(str::trim));
-        let reply = self.service.form(command, fields, session, info).await;
-        Ok(answer(StatusCode::OK, JSON, reply))
+        let Posted { wishes, mut claims, info, kind, body } = self.posted(request).await?;
+        let given = match kind? {
+            Kind::Json => Given::Json(body),
+            Kind::Form => {
+                let (session, fields) = rest::session_and_fields(&body);
+                claims.field = session;
+                Given::Form(fields)
+            }
+        };
+        Ok(wishes.answer(self.service.command(command, given, claims, info).await))
     }
 
     fn upgrade(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
@@ -315,19 +337,18 @@ impl<S: HttpService> HttpConn<S> {
         }
     }
 
-    /// The session header, the real peer and the body of a POST.
-    async fn posted(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<(Option<String>, ConnInfo, Bytes), Refusal> {
+    /// What there is to know of a POST.
+    async fn posted(&self, request: Request<Incoming>) -> Result<Posted, Refusal> {
         if request.method() != Method::POST {
             return Err(Refusal::Method { allowed: "POST" });
         }
-        let info = self.conn_info(request.headers());
-        let session = request.headers().get(SESSION_HEADER);
-        let session = session.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = self.read_body(request.into_body(), info).await?;
-        Ok((session, info, body))
+        let (head, body) = request.into_parts();
+        let info = self.conn_info(&head.headers);
+        let claims = asked::claims(&head.headers);
+        let wishes = Wishes::of(&head, &claims);
+        let kind = Kind::of(&head.headers);
+        let body = self.read_body(body, info, wishes).await?;
+        Ok(Posted { wishes, claims, info, kind, body })
     }
 
     pub(super) fn conn_info(&self, headers: &HeaderMap) -> ConnInfo {
@@ -337,7 +358,12 @@ impl<S: HttpService> HttpConn<S> {
         ConnInfo { remote_addr, ..self.info }
     }
 
-    async fn read_body(&self, body: Incoming, info: ConnInfo) -> Result<Bytes, Refusal> {
+    async fn read_body(
+        &self,
+        body: Incoming,
+        info: ConnInfo,
+        wishes: Wishes,
+    ) -> Result<Bytes, Refusal> {
         let lease = self.service.lease(info.network());
         let read = body::read(body, self.config.body_bytes_max, lease, &self.held);
         match time::timeout(self.waits.body, read).await {
@@ -345,7 +371,9 @@ impl<S: HttpService> HttpConn<S> {
                 self.service.working(true);
                 Ok(self.service.count(body))
             }
-            Ok(Err(body::Unread::TooLarge)) => Err(Refusal::TooLarge(self.service.too_large(info))),
+            Ok(Err(body::Unread::TooLarge)) => {
+                Err(Refusal::TooLarge(self.service.too_large(info), wishes))
+            }
             Ok(Err(body::Unread::Broken)) => Err(Refusal::BodyBroken),
             Ok(Err(body::Unread::CutOff)) => Err(Refusal::BodyCutOff),
             Err(_) => Err(Refusal::BodyTimedOut),
@@ -357,7 +385,7 @@ impl Refusal {
     /// The same for a dialect that is not TR50.
     fn outside_tr50(self) -> Self {
         match self {
-            Self::TooLarge(_) => Self::ContentTooLarge,
+            Self::TooLarge(..) => Self::ContentTooLarge,
             other => other,
         }
     }
@@ -394,8 +422,17 @@ impl Refusal {
                 with_header(with_header(refused, UPGRADE, "websocket"), CONNECTION, "upgrade")
             }
             Self::WebSocket(refused) => error(StatusCode::BAD_REQUEST, &refused.to_string()),
-            // Like every answer of TR50, with status 200 (fact 11).
-            Self::TooLarge(failure) => closing(answer(StatusCode::OK, JSON, failure)),
+            Self::TooLarge(failure, wishes) => closing(wishes.answer(Answered::refused(failure))),
+            Self::ContentType => {
+                let message = "this path takes a form (application/x-www-form-urlencoded) or JSON \
+                               in UTF-8 (application/json)";
+                let refused = error(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+                with_header(
+                    refused,
+                    ACCEPT_POST,
+                    "application/json, application/x-www-form-urlencoded",
+                )
+            }
             Self::ContentTooLarge => {
                 closing(error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))
             }
@@ -414,7 +451,8 @@ impl Refusal {
             }
             Self::BodyCutOff => {
                 let message = "there is no room for half a body; try again";
-                closing(error(StatusCode::SERVICE_UNAVAILABLE, message))
+                let refused = error(StatusCode::SERVICE_UNAVAILABLE, message);
+                closing(with_header(refused, RETRY_AFTER, "1"))
             }
             Self::BodyBroken => {
                 closing(error(StatusCode::BAD_REQUEST, "the body is not what its header says"))
@@ -431,7 +469,11 @@ fn may(headers: HeaderMap) -> Answer {
     answer
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(super) fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Answer {
     let mut answer = Response::new(Either::Left(Whole(body.into())));
     *answer.status_mut() = status;
     with_header(answer, CONTENT_TYPE, content_type)
@@ -447,11 +489,7 @@ pub(super) fn closing(answer: Answer) -> Answer {
     with_header(answer, CONNECTION, "close")
 }
 
-pub(super) fn with_header(
-    mut answer: Answer,
-    name: hyper::header::HeaderName,
-    value: &'static str,
-) -> Answer {
+pub(super) fn with_header(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
     answer.headers_mut().insert(name, HeaderValue::from_static(value));
     answer
 }

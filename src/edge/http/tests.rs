@@ -63,26 +63,35 @@ impl HttpService for Echo {
         Arc::new(pool).lease(network)
     }
 
-    async fn tr50(&self, body: Bytes, session: Option<&str>, info: ConnInfo) -> Vec<u8> {
+    async fn tr50(&self, body: Bytes, claims: Claims, info: ConnInfo) -> Answered {
         let text = String::from_utf8_lossy(&body);
         if text == "hold" {
             self.held.notify_one();
             self.release.notified().await;
         }
-        format!("[{text:?},{session:?},{}]", info.remote_addr.ip()).into_bytes()
+        let session = claims.session.as_deref();
+        let text = format!("[{text:?},{session:?},{}]", info.remote_addr.ip()).into_bytes();
+        Answered { text, ..Answered::default() }
     }
 
-    async fn form(
+    async fn command(
         &self,
         command: &str,
-        fields: Fields,
-        session: Option<&str>,
+        given: Given,
+        claims: Claims,
         info: ConnInfo,
-    ) -> Vec<u8> {
-        format!("[{command:?},{fields:?},{session:?},{}]", info.remote_addr.ip()).into_bytes()
+    ) -> Answered {
+        let fields = match given {
+            Given::Form(fields) => format!("{fields:?}"),
+            Given::Json(body) => format!("{body:?}"),
+        };
+        let session = claims.field.as_deref().or(claims.session.as_deref().map(str::trim));
+        let text = format!("[{command:?},{fields},{session:?},{}]", info.remote_addr.ip());
+        Answered { text: text.into_bytes(), ..Answered::default() }
     }
 
-    async fn form_login(&self, fields: Fields, _: ConnInfo) -> Result<String, Failure> {
+    async fn log_in(&self, given: Given, _: ConnInfo) -> Result<String, Failure> {
+        let Given::Form(fields) = given else { return Err(Failure::authentication_missing()) };
         let good = fields.iter().any(|(name, value)| name == "username" && value == "good");
         good.then(|| "5f".to_owned()).ok_or_else(Failure::authentication_missing)
     }
@@ -107,8 +116,8 @@ impl HttpService for Echo {
         let _ = stream.shutdown().await;
     }
 
-    fn too_large(&self, _: ConnInfo) -> Vec<u8> {
-        TOO_LARGE.into()
+    fn too_large(&self, _: ConnInfo) -> Failure {
+        Failure::new(base::Code(-1), "too large")
     }
 
     async fn metrics(&self, form: Form) -> String {

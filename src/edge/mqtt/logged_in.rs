@@ -105,7 +105,7 @@ impl LoggedIn {
         outbox: Arc<Outbox>,
     ) -> Self {
         Self {
-            caller: Caller { session: Some(session.clone()), conn },
+            caller: Caller::new(Some(session.clone()), conn),
             principal: session.who().principal(),
             session,
             options,

@@ -115,7 +115,7 @@ impl Client {
         Self {
             app,
             full,
-            caller: Caller { session: None, conn },
+            caller: Caller::new(None, conn),
             bound: None,
             outbox: Arc::new(Outbox::new(false)),
             place: None,
@@ -321,7 +321,7 @@ impl Client {
             }
             Err(error) => {
                 let failure = login_failure(&error);
-                let stranger = Caller { session: None, conn: self.caller.conn };
+                let stranger = Caller::new(None, self.caller.conn);
                 dispatch::note_failed(&self.app, &stranger, "", &failure, now);
                 write_refusal(&request, &exchange::login_failed(&failure), out);
                 self.end_line(out);
@@ -341,7 +341,7 @@ impl Client {
             self.end_line(out);
             return Ok(());
         }
-        let caller = Caller { session: Some(session.clone()), conn: self.caller.conn };
+        let caller = Caller::new(Some(session.clone()), self.caller.conn);
         let executed = execute_request(&self.app, &caller, &request, &head, now, out);
         self.executed(executed, text.len(), Some(LoggedIn { session, notify }), out, owed);
         Ok(())

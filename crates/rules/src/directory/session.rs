@@ -588,6 +588,16 @@ impl Session {
         self.login_window.get().is_none_or(|window| window.admit(now, limit))
     }
 
+    /// How many more commands fit into the current second, if at most `limit` are allowed.
+    pub fn left(&self, now: Timestamp, limit: u32) -> u32 {
+        self.window.left(now, limit)
+    }
+
+    /// The same for all sessions of its login together.
+    pub fn left_of_login(&self, now: Timestamp, limit: u32) -> u32 {
+        self.login_window.get().map_or(limit, |window| window.left(now, limit))
+    }
+
     /// Notes that a command failed so; what failed so far.
     pub fn note_failure(&self, code: Code, now: Timestamp) -> &Failures {
         let failures = self.failures_kept();

@@ -32,6 +32,13 @@ impl Window {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
     }
 
+    /// How many more fit into the current second, of which at most `limit` are allowed.
+    pub fn left(&self, now: Timestamp, limit: u32) -> u32 {
+        let window = self.0.load(Ordering::Relaxed);
+        let counted = if window >> 32 == second(now) { window as u32 } else { 0 };
+        limit.saturating_sub(counted)
+    }
+
     /// Whether something is counted in the current second: before and after it, it is as a new one.
     pub fn is_used(&self, now: Timestamp) -> bool {
         let window = self.0.load(Ordering::Relaxed);
@@ -114,6 +121,8 @@ mod tests {
         assert!(!window.is_used(now));
         let admitted = (0..10).filter(|_| window.admit(now, 3)).count();
         assert_eq!((admitted, window.is_used(now)), (3, true));
+        assert_eq!((window.left(now, 3), window.left(now, 5), window.left(now, 2)), (0, 2, 0));
+        assert_eq!(window.left(now.plus_seconds(1), 3), 3);
         assert!(window.admit(now, 0) && window.admit(now.plus_seconds(1), 3));
         assert!(!window.is_used(now));
     }

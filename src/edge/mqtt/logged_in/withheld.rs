@@ -265,7 +265,7 @@ pub(in crate::edge::mqtt) async fn carry_out(
     may: impl Fn() -> bool,
 ) {
     let conn = *session.conn();
-    let (caller, trial) = (Caller { session: Some(session), conn }, Trial::new());
+    let (caller, trial) = (Caller::new(Some(session), conn), Trial::new());
     while may() {
         let outcome = match command.begin(&server.app, &caller, server.app.clock.now()) {
             Begun::Done => return,

@@ -56,7 +56,8 @@ impl Setup {
             };
             start_like(&app, like, number);
         }
-        let caller = Caller { conn: *home.conn(), session: Some(home) };
+        let conn = *home.conn();
+        let caller = Caller::new(Some(home), conn);
         let entered = runtime.enter();
         let server = Arc::new(MqttServer::new(app.clone()));
         drop(entered);
