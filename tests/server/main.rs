@@ -61,6 +61,7 @@ mod password_changes;
 mod pasts;
 mod permissions;
 mod plaintext;
+mod points_once;
 mod rates;
 mod readme;
 mod refusals;

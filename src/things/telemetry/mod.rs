@@ -22,6 +22,7 @@ mod currents;
 mod head;
 mod history;
 mod keep;
+mod once;
 mod partition;
 pub mod point;
 mod series;
@@ -32,6 +33,7 @@ pub use partition::MONTHS_BEFORE as RETENTION_MONTHS_MAX;
 pub use series::{Owner, Series, point_time};
 
 use head::Head;
+use once::{Once, Place};
 use point::{Kind, Value};
 use series::{Numbers, point_key, row_key};
 
@@ -70,7 +72,8 @@ pub struct NewPoint {
 pub struct Published {
     /// Resolves when they are durable.
     pub receipt: Receipt,
-    /// Which of them, by their place, were not recorded because nothing had changed.
+    /// Which of them, by their place, were not recorded because nothing had changed, or because they
+    /// are there already.
     pub unchanged: Vec<usize>,
     /// Which were not because they are the first of their series, and why there may be no more.
     pub refused: Option<(Vec<usize>, NoSeries)>,
@@ -136,6 +139,9 @@ impl Telemetry {
     /// that is older than the newest is always recorded: it comes from a device that was off the
     /// line.
     ///
+    /// A point with a time and a word of its client that is there already was sent again, and is not
+    /// recorded either.
+    ///
     /// The first point of a series is refused where there may be no more of them; `payer` says whose
     /// share it would be, and is asked for the first series of an owner.
     ///
@@ -170,6 +176,7 @@ impl Telemetry {
         let added = self.add_series(owner, payer, &mut open)?;
         let mut batch = Batch(Vec::with_capacity(points.len() + 1));
         let (mut unchanged, mut refused, mut alarms) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut once, mut has_again) = (Once::default(), false);
         for (index, (point, at)) in points.iter().zip(places).enumerate() {
             let Some(series) = open.get_mut(at) else { continue };
             let ts = point.ts.unwrap_or(now);
@@ -181,7 +188,18 @@ impl Telemetry {
                 refused.push(index);
                 continue;
             };
-            let key = point_key(number, ts, self.arrival.fetch_add(1, Ordering::Relaxed));
+            let key = match once.place(&self.tables, &batch, number, point, now)? {
+                Place::Arrival => {
+                    let count = self.arrival.fetch_add(1, Ordering::Relaxed);
+                    point_key(number, ts, once::arrival(count))
+                }
+                Place::Word(key) => key,
+                Place::Taken => {
+                    has_again = true;
+                    unchanged.push(index);
+                    continue;
+                }
+            };
             let value = point::encode(&point.value, point.corr_id.as_deref());
             if kind == Kind::Alarm && series.changes(&batch, ts, &point.value) {
                 alarms.push(index);
@@ -196,6 +214,8 @@ impl Telemetry {
             also(&mut batch, &alarms);
         }
         let (receipt, why) = match added {
+            // What is there is as durable as the answer says.
+            None if has_again && batch.0.is_empty() => (self.tables.writer().barrier()?, None),
             None => (self.tables.submit(batch)?, None),
             Some(Added { taken, why, .. }) if taken.count() == 0 => {
                 (self.tables.submit(batch)?, why)

@@ -77,6 +77,102 @@ impl Bench {
     }
 }
 
+/// A value of a property with a word of its client.
+fn with_word(ts: i64, value: f64, word: &str) -> NewPoint {
+    NewPoint {
+        name: "p".into(),
+        ts: Some(NOW.plus_millis(ts)),
+        value: Value::Property(value),
+        corr_id: Some(word.into()),
+        republish: false,
+    }
+}
+
+#[test]
+fn a_point_that_is_sent_again_is_taken_once() {
+    let bench = Bench::new(0);
+    let far = 40 * 24 * 60 * 60 * 1000;
+    let sent = [with_word(1, 1.0, "a"), with_word(1, 2.0, "b"), with_word(far, 3.0, "a")];
+    assert_eq!(bench.publish(Kind::Property, &sent), [0; 0]);
+    assert_eq!(bench.publish(Kind::Property, &sent), [0, 1, 2]);
+    // Within a batch, beside others; who says nothing, or no time, is not compared.
+    let nameless = NewPoint { corr_id: None, ..with_word(1, 1.0, "") };
+    let timeless = NewPoint { ts: None, ..with_word(0, 5.0, "a") };
+    let batch = [
+        with_word(2, 4.0, "c"),
+        with_word(2, 4.0, "c"),
+        with_word(1, 9.0, "a"),
+        nameless.clone(),
+        nameless.clone(),
+        timeless.clone(),
+        timeless,
+        with_word(3, 6.0, ""),
+        with_word(3, 6.0, ""),
+    ];
+    assert_eq!(bench.publish(Kind::Property, &batch), [1, 2]);
+    let mut values = bench.values("p", ALL, 3);
+    values.iter_mut().for_each(|(ts, _)| *ts -= NOW.as_millis());
+    values.sort_by(|one, other| one.partial_cmp(other).expect("numbers"));
+    let expected = [
+        (0, 5.0),
+        (0, 5.0),
+        (1, 1.0),
+        (1, 1.0),
+        (1, 1.0),
+        (1, 2.0),
+        (2, 4.0),
+        (3, 6.0),
+        (3, 6.0),
+        (far, 3.0),
+    ];
+    assert_eq!(values, expected);
+    // It is found by whoever opens the store next.
+    let Bench { store, .. } = bench;
+    let bench = Bench::on(store, 0);
+    assert_eq!(bench.publish(Kind::Property, &sent), [0, 1, 2]);
+}
+
+#[test]
+fn a_point_is_found_where_it_was_when_a_month_has_begun() {
+    let bench = Bench::new(0);
+    let time = |text| Timestamp::parse(text).expect("a time");
+    let point = NewPoint { ts: Some(time("2021-10-05T00:00:00Z")), ..with_word(0, 1.0, "a") };
+    let publish = |now| {
+        let (payer, points) = (|| Ok((ORG, None)), [point.clone()]);
+        let published =
+            bench.telemetry.publish(MINE.into(), payer, Kind::Property, &points, time(now));
+        let published = published.expect("taken");
+        bench.runtime.block_on(published.receipt).expect("stored");
+        published.unchanged.len()
+    };
+    assert_eq!(publish("2021-08-31T12:00:00Z"), 0);
+    assert_eq!(publish("2021-09-01T11:00:00Z"), 1);
+}
+
+#[test]
+fn words_that_share_a_number_are_told_apart() {
+    // 100,000 words have some of 2^31 numbers in common; none is lost.
+    let bench = Bench::new(0);
+    let words: Vec<_> = (0..100_000).map(|word| with_word(1, 1.0, &format!("{word}"))).collect();
+    for part in words.chunks(10_000) {
+        assert_eq!(bench.publish(Kind::Property, part), [0; 0]);
+    }
+    assert_eq!(bench.values("p", ALL, 1000).len(), words.len());
+    assert_eq!(bench.publish(Kind::Property, &words[..10_000]).len(), 10_000);
+}
+
+#[test]
+fn entries_of_one_word_and_moment_that_differ_are_all_kept() {
+    let bench = Bench::new(0);
+    let entry = |msg: &'static str| NewPoint {
+        name: String::new(),
+        value: Value::Log(point::Entry { level: 2, msg: msg.into() }),
+        ..with_word(1, 0.0, "w")
+    };
+    assert_eq!(bench.publish(Kind::Log, &[entry("a"), entry("b"), entry("a")]), [2]);
+    assert_eq!(bench.publish(Kind::Log, &[entry("b"), entry("c")]), [0]);
+}
+
 fn pair(row: &store::Row) -> (i64, f64) {
     let point = Points::decode(Kind::Property, row).expect("a point");
     match point.value {

@@ -35,7 +35,7 @@ params! {
         required msg: Message = "msg", "The message.";
         optional level: u64 = "level", "0 error, 1 warning, 2 information (default).";
         optional ts: Timestamp = "ts", "When it happened; now by default.";
-        optional corr_id: CorrId = "corrId", "A word of the client by which entries belong together.";
+        optional corr_id: CorrId = "corrId", "A word of the client by which entries belong together. With `ts`, the same entry with the same word and time is taken once.";
         optional global: bool = "global", "Adds it to the organisation's log, not to a thing's.";
     }
 }
@@ -67,7 +67,7 @@ pub fn publish(
     if let Some((_, why)) = published.refused {
         return Err(publish::no_series(why));
     }
-    call.app.metrics.points_recorded(1);
+    call.app.metrics.points_recorded(usize::from(published.has(0)));
     Ok(After(Done, published.receipt.into()))
 }
 

@@ -158,7 +158,10 @@ pub const fn required_field<T: params::Value>(name: &'static str, doc: &'static 
 pub fn common_fields() -> [Field; 2] {
     [
         field::<Timestamp>("ts", "When it was measured; now by default."),
-        field::<CorrId>("corrId", "A word of the client by which points belong together."),
+        field::<CorrId>(
+            "corrId",
+            "A word of the client by which points belong together. With `ts`, a point with the same word and time is taken once.",
+        ),
     ]
 }
 
