@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use base::pool::Pool;
 use base::{
-    ConnInfo, ConnectionId, Door, Failure, Protocol, TimeSource, Timestamp, Tls as TlsVersion,
-    limits,
+    ConnInfo, ConnectionId, Door, Failure, OrgId, Protocol, TimeSource, Timestamp,
+    Tls as TlsVersion, limits,
 };
 use bytes::Bytes;
 use hyper::header::HeaderMap;
@@ -733,6 +733,10 @@ impl HttpService for Web {
     async fn may_read_metrics(&self, headers: &HeaderMap, info: ConnInfo) -> bool {
         !self.full && credentials::may_read_metrics(&self.shared.app, headers, info).await
     }
+    async fn gzip(&self, text: Bytes, org: Option<OrgId>) -> Option<Bytes> {
+        self.shared.app.gzip(text, org).await
+    }
+
 
     async fn follow_events(
         &self,

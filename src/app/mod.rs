@@ -40,6 +40,7 @@ mod delivery;
 mod effects;
 mod event_topics;
 mod happened;
+mod gzip;
 mod housekeeping;
 mod idle;
 mod journal;
@@ -180,6 +181,8 @@ pub struct App {
     pub pools: Arc<Pools>,
     /// Turns of what comes all at once and nobody waits for.
     pub pace: Arc<Pace>,
+    /// Places for long answers that are compressed.
+    gzips: Arc<tokio::sync::Semaphore>,
     /// Turns of [`App::offload`].
     turns: Arc<turns::Turns>,
     /// Long looks that wait for their turn.

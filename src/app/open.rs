@@ -186,6 +186,7 @@ impl App {
             stale: Mutex::default(),
             journal: Mutex::default(),
             presence_turn: Mutex::default(),
+            gzips: super::gzip::places(cores),
             turns: Turns::new(cores, &pools),
             watched: Watched::default(),
             session_log: SessionLog::default(),

@@ -200,7 +200,7 @@ async fn failures_have_a_status_for_those_who_ask() {
     check("diag.echo", &line, json!({"a": "x".repeat(4000)}), 413, -95002).await;
     let refused = json!({"username": OPERATOR.0, "password": "wrong"});
     check("api.authenticate", "X: y", refused, 401, -95007).await;
-    let taken = json!({"key": "taken", "name": "a", "defKey": "default"});
+    let taken = json!({"key": "taken", "name": "a"});
     let made = rest(&server, "thing.create", &[&line], &taken).await;
     assert_eq!(made.json()["success"], true, "{made:?}");
     check("thing.create", &line, taken, 409, -95015).await;

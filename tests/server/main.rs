@@ -35,6 +35,7 @@ mod fuzz_corpora;
 mod guesses;
 mod help_examples;
 mod host_header;
+mod gzip;
 mod http;
 mod http_applications;
 mod ill_formed;

@@ -213,6 +213,9 @@ pub const INFLATE_RATIO_MAX: usize = 100;
 /// that is little work, and 8,000 equal letters are no attack.
 pub const INFLATE_ALWAYS_BYTES: usize = 64 * 1024;
 
+/// Bytes of the shortest answer over HTTP that is compressed: a shorter one fits into a packet anyway.
+pub const GZIP_BYTES_MIN: usize = 1024;
+
 /// Bytes of the longest reply that is deflated at once, in a millisecond or two; longer ones are
 /// deflated on a thread of their own.
 pub const DEFLATE_AT_ONCE_BYTES: usize = 64 * 1024;

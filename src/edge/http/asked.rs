@@ -8,6 +8,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use smallvec::SmallVec;
 
+use super::gzip::MadeFor;
 use super::routes::{Answer, JSON, Refusal, answer};
 use crate::app::Rate;
 use crate::tr50::over_http::{Answered, Claims};
@@ -100,8 +101,9 @@ impl Wishes {
 
     /// The answer with a reply.
     pub(super) fn answer(self, answered: Answered) -> Answer {
-        let Answered { text, failure, rates, .. } = answered;
+        let Answered { text, failure, rates, org } = answered;
         let mut answer = answer(StatusCode::OK, JSON, text);
+        answer.extensions_mut().insert(MadeFor(org));
         if self.rates {
             tell_rates(answer.headers_mut(), &rates);
         }

@@ -11,6 +11,7 @@ mod browser;
 mod cors;
 mod events;
 mod file;
+mod gzip;
 mod host;
 mod inflate;
 mod one_chunk;
@@ -28,7 +29,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{ConnInfo, Door, Failure, Origins, Trusted, limits};
+use base::{ConnInfo, Door, Failure, OrgId, Origins, Trusted, limits};
 use bytes::{Buf, Bytes, BytesMut};
 pub use events::EventsRefusal;
 use hyper::header::HeaderMap;
@@ -143,6 +144,9 @@ pub trait HttpService: Send + Sync + 'static {
 
     /// Has bytes of a request or an answer count for as long as somebody holds them.
     fn count(&self, bytes: Bytes) -> Bytes;
+
+    /// An answer compressed with gzip, for this organisation; none if it is to stay as it is.
+    fn gzip(&self, text: Bytes, org: Option<OrgId>) -> impl Future<Output = Option<Bytes>> + Send;
 
     /// Notes whether somebody works on a request: then the connection does not make room for
     /// others.

@@ -23,7 +23,7 @@ use super::one_chunk::Switch;
 use super::rest;
 use super::stream::{HeldBytes, WriteWait};
 use super::whole::Whole;
-use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, inflate, websocket};
+use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, gzip, inflate, websocket};
 use crate::metrics::Form;
 use crate::tr50::over_http::{Answered, Claims, Given};
 
@@ -139,7 +139,8 @@ impl<S: HttpService> HttpConn<S> {
         // The head; the body needs room of its own.
         self.held.note_used();
         let guarded = browser::may_show(request.uri().path(), request.headers());
-        let mut answer = self.checked(request).await;
+        let taker = gzip::Taker::of(&request);
+        let mut answer = taker.give(&*self.service, self.checked(request).await).await;
         if guarded {
             browser::guard(answer.headers_mut());
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use base::{Clock, OrgId, Protocol, TicketId, UserId};
+use base::{Clock, Protocol, TicketId, UserId};
 use futures_util::{SinkExt, StreamExt};
 use prometheus_client::metrics::counter::Counter;
 use rules::directory::{Principal, PrincipalId};
@@ -47,6 +47,10 @@ impl HttpService for Echo {
         _: ConnInfo,
     ) -> Result<Following, EventsRefusal> {
         Err(EventsRefusal::Stranger)
+    }
+
+    async fn gzip(&self, _: Bytes, _: Option<OrgId>) -> Option<Bytes> {
+        None
     }
 
     async fn may_read_metrics(&self, headers: &HeaderMap, _: ConnInfo) -> bool {

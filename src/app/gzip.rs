@@ -1,0 +1,53 @@
+//! Compressed answers over HTTP. It is work that is done only while nobody needs the cores more: an
+//! answer that is not compressed is as good.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base::{OrgId, limits};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzEncoder;
+use tokio::sync::Semaphore;
+
+use super::App;
+
+/// How many long answers may be compressed at once: half of the cores stay for others.
+pub(super) fn places(cores: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new((cores / 2).max(1)))
+}
+
+impl App {
+    /// An answer compressed with gzip, for this organisation. None if it is to stay as it is: the cores
+    /// are full, as many long ones are being compressed as may, or it would not become shorter.
+    pub async fn gzip(&self, text: Bytes, org: Option<OrgId>) -> Option<Bytes> {
+        if self.cores.are_full() {
+            return None;
+        }
+        let (gzipped, used) = if text.len() <= limits::DEFLATE_AT_ONCE_BYTES {
+            timed(&text)
+        } else {
+            let place = self.gzips.clone().try_acquire_owned().ok()?;
+            let work = move || {
+                let _place = place;
+                timed(&text)
+            };
+            // It does not panic; when the server stops, nobody waits for the answer.
+            tokio::task::spawn_blocking(work).await.ok()?
+        };
+        if let Some(org) = org {
+            self.cores.note(org, used);
+        }
+        gzipped
+    }
+}
+
+fn timed(text: &[u8]) -> (Option<Bytes>, Duration) {
+    let begun = Instant::now();
+    let mut gzipped = Vec::with_capacity(text.len() / 4 + 64);
+    // Reading from memory does not fail.
+    let _ = GzEncoder::new(text, Compression::fast()).read_to_end(&mut gzipped);
+    let shorter = (gzipped.len() < text.len()).then(|| gzipped.into());
+    (shorter, begun.elapsed())
+}
