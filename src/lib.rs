@@ -32,6 +32,7 @@ pub mod edge;
 pub mod events;
 pub mod logging;
 pub mod metrics;
+pub mod openapi;
 pub mod random;
 pub mod serve;
 pub mod things;

@@ -37,6 +37,7 @@ use crate::edge::tls::{self, TlsError};
 use crate::edge::wrong_door::{self, Met};
 use crate::edge::{Stream, proxy, tcp};
 use crate::logging::PeerLog;
+use crate::openapi;
 use crate::peer_log;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
@@ -693,7 +694,9 @@ impl HttpService for Web {
         let app = &self.shared.app;
         let now = app.clock.now();
         match dialect {
-            Dialect::Cognite => cognite::answer(app, request, info, self.full, now).await,
+            Dialect::Cognite => {
+                cognite::answer(app, request, info, self.full, openapi::document, now).await
+            }
             Dialect::Element => element::answer(app, request, info, self.full, now).await,
         }
     }
@@ -730,13 +733,13 @@ impl HttpService for Web {
         }
     }
 
-    async fn may_read_metrics(&self, headers: &HeaderMap, info: ConnInfo) -> bool {
-        !self.full && credentials::may_read_metrics(&self.shared.app, headers, info).await
-    }
     async fn gzip(&self, text: Bytes, org: Option<OrgId>) -> Option<Bytes> {
         self.shared.app.gzip(text, org).await
     }
 
+    async fn may_read_metrics(&self, headers: &HeaderMap, info: ConnInfo) -> bool {
+        !self.full && credentials::may_read_metrics(&self.shared.app, headers, info).await
+    }
 
     async fn follow_events(
         &self,

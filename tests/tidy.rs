@@ -137,6 +137,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("events", &[]),
     ("logging", &["config"]),
     ("metrics", &["broker", "events", "webhooks"]),
+    ("openapi", &["dialects", "tr50"]),
     ("random", &[]),
     (
         "serve",
@@ -149,6 +150,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "dialects",
             "edge",
             "logging",
+            "openapi",
             "things",
             "tr50",
         ],

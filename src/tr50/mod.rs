@@ -10,6 +10,7 @@ pub mod docs;
 pub mod envelope;
 mod error_message;
 pub mod exchange;
+pub mod openapi;
 pub mod over_http;
 pub mod params;
 pub mod sse;

@@ -33,6 +33,7 @@ mod fleet;
 mod full_disk;
 mod fuzz_corpora;
 mod guesses;
+mod generated_clients;
 mod help_examples;
 mod host_header;
 mod gzip;

@@ -181,6 +181,10 @@ fn every_path_is_in_the_table() {
     }
     let document: Value = serde_json::from_str(&text("docs/openapi.json")).expect("JSON");
     for (path, methods) in document["paths"].as_object().expect("paths") {
+        // Of commands there is a table of its own.
+        if path.starts_with("/rest/_/") {
+            continue;
+        }
         for method in methods.as_object().expect("methods").keys() {
             let method = method.to_uppercase();
             assert!(

@@ -130,17 +130,22 @@ impl<T> Page<T> {
     }
 }
 
-/// Answers a request. With `full` the server has no room for the connection.
+/// Answers a request. With `full` the server has no room for the connection; `document` is what
+/// describes this and other paths.
 pub async fn answer(
     app: &Arc<App>,
     request: Request<Bytes>,
     conn: ConnInfo,
     full: bool,
+    document: fn() -> Bytes,
     now: Timestamp,
 ) -> Response<Bytes> {
     let mut session = None;
     let answer = match full {
         true => Err(Error::unavailable(address_full().message)),
+        false if request.uri().path() == DOCUMENT => {
+            takes(false, &request).map(|()| json(document()))
+        }
         false => routed(app, &request, conn, &mut session, now).await,
     };
     if let Err(error) = &answer {
@@ -160,9 +165,6 @@ async fn routed(
     now: Timestamp,
 ) -> Result<Response<Bytes>, Error> {
     let path = request.uri().path();
-    if path == DOCUMENT {
-        return takes(false, request).map(|()| json(openapi::document()));
-    }
     let found = ROUTES.iter().find_map(|route| Some((route, route.names(path)?)));
     let (route, names) = found.ok_or_else(|| Error::not_found("There is nothing at this path."))?;
     takes(route.is_posted, request)?;

@@ -18,7 +18,14 @@ use super::{Asked, Page};
 
 /// A principal of an organisation.
 #[derive(Serialize, ToSchema)]
-#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+#[serde(untagged)]
+#[schema(discriminator(
+    property_name = "type",
+    mapping(
+        ("USER" = "#/components/schemas/UserPrincipal"),
+        ("SERVICE_ACCOUNT" = "#/components/schemas/ServiceAccount"),
+    )
+))]
 pub enum Principal {
     /// A person.
     User(UserPrincipal),
@@ -30,6 +37,9 @@ pub enum Principal {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserPrincipal {
+    /// What kind of principal it is.
+    #[serde(rename = "type")]
+    kind: UserType,
     /// The user's id: 24 hexadecimal digits.
     #[schema(value_type = String)]
     id: UserId,
@@ -53,6 +63,9 @@ pub struct UserPrincipal {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccount {
+    /// What kind of principal it is.
+    #[serde(rename = "type")]
+    kind: ServiceAccountType,
     /// The application's id: 24 hexadecimal digits.
     #[schema(value_type = String)]
     id: ApplicationId,
@@ -74,6 +87,22 @@ pub struct ServiceAccount {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     description: Option<String>,
+}
+
+/// The type of a person.
+#[derive(Serialize, ToSchema)]
+enum UserType {
+    /// The only one.
+    #[serde(rename = "USER")]
+    User,
+}
+
+/// The type of an application.
+#[derive(Serialize, ToSchema)]
+enum ServiceAccountType {
+    /// The only one.
+    #[serde(rename = "SERVICE_ACCOUNT")]
+    ServiceAccount,
 }
 
 /// Who made a service account.
@@ -342,6 +371,7 @@ impl UserPrincipal {
         let given = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         let name = format!("{} {}", user.first_name, user.last_name).trim().to_owned();
         Self {
+            kind: UserType::User,
             id: user.id,
             name: if name.is_empty() { user.email.clone() } else { name },
             picture_url: "",
@@ -356,6 +386,7 @@ impl ServiceAccount {
     fn of(identity: &Identity, application: &Arc<Application>) -> Self {
         let updated = application.updated.as_ref().map_or(application.created_on, |(at, _)| *at);
         Self {
+            kind: ServiceAccountType::ServiceAccount,
             id: application.id,
             name: application.name.clone(),
             created_by: Creator::of(identity, application),
