@@ -12,6 +12,7 @@ mod error_message;
 pub mod exchange;
 pub mod openapi;
 pub mod over_http;
+pub mod pages;
 pub mod params;
 pub mod sse;
 pub mod step;

@@ -79,7 +79,17 @@ async fn what_a_browser_may_show_is_shown_alone_and_as_it_says_it_is() {
         assert!(headers == [headers[0]; 3], "{headers:?}");
         headers[0]
     };
-    let paths = ["/", "/metrics", "/healthz", "/readyz", "/openapi.json", "/nothing", "/api/v1/x"];
+    let paths = [
+        "/",
+        "/docs",
+        "/docs/session.list",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/nothing",
+        "/api/v1/x",
+    ];
     for path in paths {
         let answer = ask_at(&server, "http", &format!("GET {path}"), &[], "").await;
         assert!(is_guarded(&answer), "{path}");

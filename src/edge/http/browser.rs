@@ -15,6 +15,10 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const POLICY: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The same for pages of documentation, which have the style sheet of this server.
+pub(super) const DOCS_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; \
+                                      form-action 'none'; frame-ancestors 'none'";
+
 /// Whether a page of another site sends this request with what the browser adds by itself: Basic
 /// credentials that somebody once typed, a cookie, a certificate of the client (`certified`). Of
 /// listed origins it may.
@@ -55,10 +59,12 @@ fn is_own(headers: &HeaderMap) -> bool {
 
 /// Adds to an answer how a browser has to take it: as what it says it is, alone, and with nothing
 /// loaded.
+/// A page of documentation has a policy of its own.
 pub(super) fn guard(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    let policy = headers.entry(CONTENT_SECURITY_POLICY);
+    policy.or_insert(HeaderValue::from_static(POLICY));
 }
 
 /// Whether a browser may show the answer: to all but what devices ask for in their own words, and

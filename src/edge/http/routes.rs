@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-    UPGRADE, VARY, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, RETRY_AFTER, UPGRADE, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
@@ -26,6 +26,7 @@ use super::whole::Whole;
 use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, gzip, inflate, websocket};
 use crate::metrics::Form;
 use crate::tr50::over_http::{Answered, Claims, Given};
+use crate::tr50::pages::{self, Page};
 
 /// By these headers a proxy shows itself.
 const PROXY_HEADERS: [&str; 7] = [
@@ -41,6 +42,7 @@ const PROXY_HEADERS: [&str; 7] = [
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
 pub(super) const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 const FRONT_PAGE: &str = include_str!("front_page.html");
@@ -195,7 +197,7 @@ impl<S: HttpService> HttpConn<S> {
             "/events" | "/events/" => self.events(&request).await,
             "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
             "/readyz" => self.readiness(&request),
-            "/" => self.page(&request, "text/html; charset=utf-8", |_| FRONT_PAGE.to_owned()),
+            "/" => self.page(&request, HTML, |_| FRONT_PAGE.to_owned()),
             _ => self.below(request).await,
         }
     }
@@ -208,6 +210,14 @@ impl<S: HttpService> HttpConn<S> {
         }
         if let Some(id) = path.strip_prefix("/file/") {
             return self.file(id, request).await;
+        }
+        if let Some(page) = path.strip_prefix("/docs").and_then(pages::page) {
+            let (kind, text) = match page {
+                Page::Html(text) => (HTML, text),
+                Page::Style => ("text/css; charset=utf-8", pages::STYLE.to_owned()),
+            };
+            let answer = self.page(&request, kind, |_| text)?;
+            return Ok(with_header(answer, CONTENT_SECURITY_POLICY, browser::DOCS_POLICY));
         }
         match path.strip_prefix("/rest/_/").and_then(rest::command_name) {
             Some(command) => self.rest_command(&command, request).await,
