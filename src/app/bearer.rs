@@ -23,7 +23,12 @@ impl App {
     /// # Errors
     ///
     /// There is nobody who may come so, or too many wrong tokens came from the same network.
-    pub fn bearer(&self, token: &str, conn: ConnInfo, now: Timestamp) -> Result<Bearer, LoginError> {
+    pub fn bearer(
+        &self,
+        token: &str,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<Bearer, LoginError> {
         let id = SessionId::parse(token);
         if let Some(session) = id.as_ref().and_then(|id| self.session(id, conn)) {
             return Ok(Bearer::Session(session));

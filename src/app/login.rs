@@ -600,8 +600,7 @@ impl App {
             let made = (Kind::ThingCreated, thing);
             numbered = Some(self.add_thing_event(batch, made, &application.name, shown));
         };
-        let found =
-            self.things.log_in(&application, key, app_id, (now, shown), fresh, registers);
+        let found = self.things.log_in(&application, key, app_id, (now, shown), fresh, registers);
         let found = match numbered {
             Some(numbered) => numbered.settle(found)?,
             None => found?,

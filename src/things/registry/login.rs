@@ -129,7 +129,8 @@ mod tests {
     async fn an_unknown_thing_registers_once() {
         let (things, application) = demo();
         let login = |number| {
-            let login = things.log_in(&application, key(), "app", (NOW, NOW), id(number), |_, _| ());
+            let login =
+                things.log_in(&application, key(), "app", (NOW, NOW), id(number), |_, _| ());
             login.expect("stored").thing()
         };
         let (first, stored) = login(1);
@@ -166,7 +167,8 @@ mod tests {
     fn an_unknown_thing_stays_out_if_the_token_registers_none() {
         let (things, application) = demo();
         let strict = Application { auto_register: false, ..Application::clone(&application) };
-        let login = things.log_in(&strict, key(), "app", (NOW, NOW), id(1), |_, _| ()).expect("read");
+        let login =
+            things.log_in(&strict, key(), "app", (NOW, NOW), id(1), |_, _| ()).expect("read");
         assert!(matches!(login, Found::Nothing));
         assert_eq!(things.count(strict.org), 0);
     }
