@@ -44,7 +44,7 @@ use crate::things::files::transfer::Stored;
 use crate::tr50::commands::COMMANDS;
 use crate::tr50::exchange;
 use crate::tr50::over_http::{self, Answered, Claims, Given};
-use crate::tr50::sse::{Asked, Following};
+use crate::tr50::sse::Asked;
 use crate::watched_log;
 
 /// Why the server does not start.
@@ -754,7 +754,7 @@ impl HttpService for Web {
         let app = &self.shared.app;
         let viewer = credentials::viewer(app, headers, session, info).await;
         let viewer = viewer.ok_or(EventsRefusal::Stranger)?;
-        let following = Following::begin(app, viewer, info, asked, self.stop.clone());
+        let following = asked.follow(app, viewer, info, self.stop.clone());
         following.map_err(EventsRefusal::Failure)
     }
 

@@ -193,7 +193,7 @@ impl App {
                 break;
             }
             next = event.number();
-            if let Some(seen) = event.seen(|org| sees_org(org))
+            if let Some(seen) = event.seen(&mut sees_org)
                 && self.is_wanted(filter, sight, &seen)?
             {
                 bytes += seen.text.len();

@@ -46,12 +46,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Stream;
 use super::wrong_door::{self, Met};
-use crate::app::Lease;
+use crate::app::{Following, Lease};
 use crate::metrics::Form;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
 use crate::tr50::over_http::{Answered, Claims, Given};
-use crate::tr50::sse::{Asked, Following};
+use crate::tr50::sse::Asked;
 
 /// The dialects beside TR50 that have paths of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
