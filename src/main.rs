@@ -1,4 +1,4 @@
-//! The command line: `init`, `serve`, `call`, `fleet`, `check`, `backup`, `restore`.
+//! The command line: `init`, `serve`, `call`, `replay`, `fleet`, `check`, `backup`, `restore`.
 
 use std::fs::DirBuilder;
 use std::io::Write;
@@ -14,6 +14,7 @@ use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
 use tr50d::cli::init::{self, InitArgs};
+use tr50d::cli::replay::{self, ReplayArgs};
 use tr50d::cli::signals::{Asked, Signals};
 use tr50d::config::{Config, is_demo_dir, is_variable};
 use tr50d::descriptors;
@@ -40,6 +41,7 @@ enum Command {
     /// again.
     Serve(ServeArgs),
     Call(CallArgs),
+    Replay(ReplayArgs),
     Fleet(Box<FleetArgs>),
     /// Reads a configuration and says what is wrong with it.
     Check(CheckArgs),
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
             },
             Command::Serve(args) => serve(args).await.unwrap_or_else(|why| fail(&why)),
             Command::Call(args) => call::run(args).await,
+            Command::Replay(args) => replay::run(args).await,
             Command::Fleet(args) => fleet::run(*args).await,
             Command::Check(args) => check(&args),
             Command::Backup(args) => {

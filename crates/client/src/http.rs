@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -68,6 +68,32 @@ impl HttpConnection {
         let body = Limited::new(response.into_body(), REPLY_BYTES_MAX).collect().await;
         let body = body.map_err(|_| ClientError::Closed)?.to_bytes();
         if status.is_success() { Ok(body) } else { Err(ClientError::Status(status.as_u16())) }
+    }
+
+    /// The id of the session that was started.
+    pub(crate) fn session_id(&self) -> Option<&str> {
+        self.session_id.as_ref()?.to_str().ok()
+    }
+
+    /// Sends any request; the status and the body of its answer.
+    pub(crate) async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<(u16, Bytes), ClientError> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        let uri = path.parse();
+        *request.uri_mut() = uri.map_err(|_| ClientError::NotAReply(format!("path {path:?}")))?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(HOST, self.host.clone());
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), REPLY_BYTES_MAX).collect().await;
+        Ok((status, body.map_err(|_| ClientError::Closed)?.to_bytes()))
     }
 
     /// Stores the bytes of a file under the id of a `file.put` (`docs/protocol/tr50.md` 4.3).

@@ -8,6 +8,7 @@ mod connection;
 mod dial;
 pub mod fleet;
 mod http;
+pub mod replay;
 mod reply;
 mod tls;
 mod url;
