@@ -31,6 +31,7 @@ use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
 use crate::descriptors::Shares;
 use crate::dialects::{cognite, credentials, element};
+use crate::edge::http::traced::Exchange;
 use crate::edge::http::{self, Dialect, EventsRefusal, HttpConfig, HttpService};
 use crate::edge::mqtt::{self, MqttServer};
 use crate::edge::tls::{self, TlsError};
@@ -766,6 +767,15 @@ impl HttpService for Web {
         text.unwrap_or_default()
     }
 
+    fn recording(&self) -> Option<Timestamp> {
+        let app = &self.shared.app;
+        app.recorder.is_on().then(|| app.clock.shown(app.clock.now()))
+    }
+
+    fn record(&self, exchange: &Exchange) {
+        exchange.record(&self.shared.app);
+    }
+
     fn files(&self) -> Option<&Arc<Files>> {
         (!self.full).then_some(&self.shared.app.files)
     }
@@ -850,6 +860,7 @@ async fn housekeeping(shared: Arc<Shared>) {
             pruning = Some(tokio::spawn(async move { app.prune_mail(now).await }));
         }
         shared.app.watched.prune(now);
+        shared.app.tend_traces(now);
         if tick % LOG_EVERY == 0 {
             shared.app.log_session_counts();
         }

@@ -14,6 +14,7 @@ use crate::events::{Event as StreamEvent, NewEvent};
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
 use super::happened::{Acts, By};
 use super::journal::Unsaved;
+use super::recorder::TraceEnd;
 use super::turns::Worker;
 use super::{App, journal, records};
 
@@ -47,10 +48,14 @@ impl App {
             Err(error) => return Applied::new(Err(error), Goodbyes::default()),
         };
         if let Some(gone) = gone {
+            self.recorder.stop(&gone, TraceEnd::Deleted, self.clock.now());
             self.follow_kept_sessions(&Scope::Login(gone));
         }
         if let Some(affected) = affected {
             self.follow_kept_sessions_of(affected);
+            if self.recorder.is_on() {
+                self.tend_traces(self.clock.now());
+            }
         }
         if affected.is_none() && sessions.is_empty() {
             return Applied::new(Ok(receipt), Goodbyes::default());

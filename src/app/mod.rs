@@ -57,6 +57,7 @@ mod places;
 mod presence;
 mod rates;
 mod record_space;
+mod recorder;
 mod records;
 mod refused;
 mod scrape;
@@ -91,6 +92,7 @@ pub use memory::{Account, Memory, Payer, SharedAccount};
 pub use open::OpenError;
 pub use pace::Pace;
 pub use rates::Rate;
+pub use recorder::{Frame, Masker, Recorder, Tap, TraceEnd, TraceState, What};
 pub use records::{IdentityError, check_bootstrap};
 pub use refused::{LOGIN, LoginPeer};
 pub use secret::SecretError;
@@ -178,6 +180,8 @@ pub struct App {
     presence_turn: Mutex<()>,
     /// Of whom the log tells everything.
     pub watched: Watched,
+    /// What of things is traced.
+    pub recorder: Recorder,
     session_log: session_log::SessionLog,
     /// How much is used of each pool.
     pub pools: Arc<Pools>,

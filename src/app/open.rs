@@ -24,6 +24,7 @@ use super::memory::Memory;
 use super::pace::Pace;
 use super::passwords::Passwords;
 use super::record_space::RecordSpace;
+use super::recorder::Recorder;
 use super::session_log::SessionLog;
 use super::turns::Turns;
 use super::unauthenticated::Unauthenticated;
@@ -189,6 +190,7 @@ impl App {
             gzips: super::gzip::places(cores),
             turns: Turns::new(cores, &pools),
             watched: Watched::default(),
+            recorder: Recorder::new(&pools),
             session_log: SessionLog::default(),
             shared_looks: Arc::default(),
             pools,

@@ -143,6 +143,9 @@ pub trait Peer: Send + Sized {
     /// So many bytes came.
     fn on_bytes(&mut self, count: usize, now: Timestamp);
 
+    /// These frames go, or wait until the peer has read others.
+    fn note_out(&mut self, _frames: &[u8]) {}
+
     /// So many bytes went.
     fn on_written(&self, count: usize);
 
@@ -270,6 +273,9 @@ impl<P: Peer> Connection<P> {
     fn poll_by_scratch(&mut self, cx: &mut Context<'_>) -> Poll<P::Closing> {
         SCRATCH.with_borrow_mut(|Scratch { input, output }| {
             let polled = self.poll_with(cx, input, output);
+            if !output.is_empty() {
+                self.peer.note_out(output);
+            }
             self.keep_unsent(output);
             output.clear();
             // One listing of thousands must not keep its megabytes for ever.
@@ -553,6 +559,9 @@ impl<P: Peer> Connection<P> {
 
     /// Writes what has gathered in `output`; what the peer does not take stays in `unsent`.
     fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> io::Result<()> {
+        if !output.is_empty() {
+            self.peer.note_out(output);
+        }
         let written = if self.unsent.is_empty() {
             let written = self.write_some(cx, output)?;
             if output.len() - written > limits::READ_BYTES {

@@ -10,6 +10,7 @@ pub mod pending;
 pub mod proxy;
 pub mod tcp;
 pub mod tls;
+mod traced;
 pub mod wrong_door;
 
 use std::io;

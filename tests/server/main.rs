@@ -81,6 +81,7 @@ mod thing_topics;
 mod things;
 mod tls;
 mod topic_rights;
+mod trace;
 mod two_servers;
 mod webhooks;
 mod whole_objects;

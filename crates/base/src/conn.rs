@@ -150,4 +150,9 @@ impl ConnectionId {
     pub const fn new(number: u32) -> Self {
         Self(number)
     }
+
+    /// Its number.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
 }

@@ -856,3 +856,27 @@ pub const WEBHOOK_COLLECT: Duration = Duration::from_millis(50);
 /// Events that a webhook passes over, because they are not for it, before it is stored how far it
 /// has got; after a crash it looks at these again.
 pub const WEBHOOK_PASSED_OVER_MAX: u64 = 1000;
+
+/// Seconds for which the frames of a thing are kept at most, so that nobody need remember to end it.
+pub const TRACE_S_MAX: u64 = 3600;
+
+/// Seconds for which they are kept when nobody says for how long.
+pub const TRACE_S: u64 = 60;
+
+/// Bytes of the frames of one trace, with what each takes beside its bytes: then it ends.
+pub const TRACE_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a frame of a trace takes beside its bytes.
+pub const TRACED_FRAME_BYTES: usize = 128;
+
+/// Traces that run or can still be read, a megabyte each at most.
+pub const TRACES_MAX: u64 = 128;
+
+/// Those of one organisation.
+pub const TRACES_OF_ORG_MAX: u64 = 16;
+
+/// Seconds for which a trace that has ended can still be read.
+pub const TRACE_KEPT_S: u64 = 3600;
+
+/// Bytes of the longest word of a traced frame that is looked up among the tokens.
+pub const TRACED_WORD_BYTES_MAX: usize = 256;

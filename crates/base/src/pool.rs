@@ -233,6 +233,16 @@ pools! {
         makes_way: MakesWay::Holder("the connection that holds most, from seven eighths on"),
         refused: "Its connection closes; the session ends as `made_way`.",
     };
+    Traces: PoolInfo {
+        name: "traces",
+        unit: "traces of things",
+        max: Max::Fixed(limits::TRACES_MAX),
+        reason: "The frames of each take up to a megabyte of memory until an hour after its end; they \
+                 count in `memory`, too. One organisation has at most 16.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95018 for another `thing.trace`; before, the oldest of the organisation's that have \
+                  ended are forgotten.",
+    };
     DelayedWills: PoolInfo {
         name: "delayed_wills",
         unit: "wills that wait for their delay",

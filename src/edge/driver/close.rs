@@ -28,6 +28,7 @@ impl<P: Peer> Connection<P> {
         if !made_way {
             let mut farewell = Vec::new();
             self.peer.farewell(&closing, &mut farewell);
+            self.peer.note_out(&farewell);
             self.keep_whole(farewell);
             made_way = self.send_last().await;
         }
@@ -134,6 +135,7 @@ impl<P: Peer> Connection<P> {
     fn finish_last(&mut self, done: P::Done) {
         let mut output = Vec::new();
         let _ = self.peer.finish(done, &mut output, &mut self.owed);
+        self.peer.note_out(&output);
         self.keep_whole(output);
     }
 

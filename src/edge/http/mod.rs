@@ -18,6 +18,7 @@ mod one_chunk;
 mod rest;
 mod routes;
 mod stream;
+pub mod traced;
 mod tunnel;
 mod websocket;
 mod whole;
@@ -29,7 +30,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{ConnInfo, Door, Failure, OrgId, Origins, Trusted, limits};
+use base::{ConnInfo, Door, Failure, OrgId, Origins, Timestamp, Trusted, limits};
 use bytes::{Buf, Bytes, BytesMut};
 pub use events::EventsRefusal;
 use hyper::header::HeaderMap;
@@ -171,6 +172,14 @@ pub trait HttpService: Send + Sync + 'static {
 
     /// The metrics.
     fn metrics(&self, form: Form) -> impl Future<Output = String> + Send;
+
+    /// The time if exchanges of somebody are kept.
+    fn recording(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Keeps an exchange, if it is of a thing that is traced.
+    fn record(&self, _exchange: &traced::Exchange) {}
 
     /// The files that can be moved; none when this connection is one too many.
     fn files(&self) -> Option<&Arc<Files>>;

@@ -11,6 +11,7 @@ use hyper::header::{
     HeaderValue, RETRY_AFTER, UPGRADE, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time;
 
@@ -22,6 +23,7 @@ use super::host::{self, BadHost};
 use super::one_chunk::Switch;
 use super::rest;
 use super::stream::{HeldBytes, WriteWait};
+use super::traced::Exchange;
 use super::whole::Whole;
 use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, gzip, inflate, websocket};
 use crate::metrics::Form;
@@ -63,6 +65,8 @@ pub(super) struct HttpConn<S> {
     pub(super) held: Arc<HeldBytes>,
     /// For how long the peer may take nothing.
     pub(super) write_wait: Arc<WriteWait>,
+    /// The body of the request under way, if exchanges are kept.
+    pub(super) body: Mutex<Bytes>,
 }
 
 /// A request that is refused before anyone looks into it.
@@ -133,7 +137,8 @@ impl<S: HttpService> HttpConn<S> {
         let (websocket, one_chunk) = (OnceLock::new(), Arc::default());
         let write_wait = Arc::new(WriteWait::new(waits.write, waits.download));
         let held = Arc::default();
-        Self { service, config, info, waits, websocket, one_chunk, held, write_wait }
+        let body = Mutex::default();
+        Self { service, config, info, waits, websocket, one_chunk, held, write_wait, body }
     }
 
     /// Answers one request.
@@ -141,12 +146,21 @@ impl<S: HttpService> HttpConn<S> {
         // The head; the body needs room of its own.
         self.held.note_used();
         let guarded = browser::may_show(request.uri().path(), request.headers());
+        let kept = self.service.recording().map(|at| {
+            (at, request.method().clone(), request.uri().clone(), request.headers().clone())
+        });
         let taker = gzip::Taker::of(&request);
-        let mut answer = taker.give(&*self.service, self.checked(request).await).await;
+        let mut answer = self.checked(request).await;
         if guarded {
             browser::guard(answer.headers_mut());
         }
-        let answer = self.counted(answer);
+        if let Some((at, method, uri, headers)) = kept {
+            let body = std::mem::take(&mut *self.body.lock());
+            let info = self.conn_info(&headers);
+            let exchange = Exchange::new((at, info), (method, uri, headers, body), &answer);
+            self.service.record(&exchange);
+        }
+        let answer = self.counted(taker.give(&*self.service, answer).await);
         // Who fetches a file goes on with it.
         if matches!(answer.body(), Either::Left(_)) {
             self.service.working(false);
@@ -380,6 +394,9 @@ impl<S: HttpService> HttpConn<S> {
         match time::timeout(self.waits.body, read).await {
             Ok(Ok(body)) => {
                 self.service.working(true);
+                if self.service.recording().is_some() {
+                    self.body.lock().clone_from(&body);
+                }
                 Ok(self.service.count(body))
             }
             Ok(Err(body::Unread::TooLarge)) => {

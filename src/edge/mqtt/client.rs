@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ::mqtt::packet::Ack;
-use ::mqtt::{Frame, Malformed, Packet, QoS, Version, encode, reason};
+use ::mqtt::{Frame, Malformed, Packet, QoS, Version, decode, encode, reason};
 use base::{ConnInfo, OrgId, Timestamp, limits};
 use rules::directory::{Outbox, Reason};
 
@@ -20,9 +20,11 @@ use super::promise::Promise;
 use super::reply::{Reply, ReplyTo};
 use super::thing_command::Outcome;
 use super::topics::TopicWork;
+use super::traced;
 use crate::app::{Account, Cores, Lease, LoginCause, Payer};
 use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::{Held, Pending};
+use crate::edge::traced::Traced;
 use crate::edge::wrong_door::Met;
 use crate::tr50;
 
@@ -138,13 +140,15 @@ pub struct Client {
     logged_in: Option<Box<LoggedIn>>,
     /// Bytes of the next packets that were looked at already while one before them waits.
     ahead: usize,
+    traced: Traced,
 }
 
 impl Client {
     /// A client that has said nothing yet.
     pub fn new(server: Arc<MqttServer>, info: ConnInfo, full: bool) -> Self {
         let outbox = Arc::new(Outbox::new(true));
-        Self { server, info, full, version: Version::V311, outbox, logged_in: None, ahead: 0 }
+        let (version, traced) = (Version::V311, Traced::default());
+        Self { server, info, full, version, outbox, logged_in: None, ahead: 0, traced }
     }
 
     /// Bytes of the largest frame that is accepted. Before the login it is small: there is no
@@ -170,6 +174,29 @@ impl Client {
                 Err(Closing::lost())
             }
         }
+    }
+
+    /// Whether the frames of this connection are kept.
+    #[inline]
+    fn is_traced(&mut self) -> bool {
+        let session = self.logged_in.as_ref().map(|logged_in| &**logged_in.session());
+        self.traced.check(&self.server.app, session, &self.info)
+    }
+
+    /// Keeps a frame that came.
+    #[cold]
+    fn note_in(&mut self, frame: &[u8]) {
+        let (app, mut version) = (&self.server.app, self.version);
+        if self.logged_in.is_none()
+            && let Ok(Some((Packet::Connect(connect), _))) = decode(frame, version, usize::MAX)
+        {
+            version = connect.version;
+            let token = std::str::from_utf8(connect.password.unwrap_or_default());
+            let name = connect.username.unwrap_or_default();
+            self.traced.begin(app, (name, token.unwrap_or_default()), &self.info);
+            self.traced.hold(app, frame);
+        }
+        self.traced.record(app, false, frame, |masker, bytes| traced::mask(version, masker, bytes));
     }
 
     /// Deals with a frame.
@@ -291,12 +318,17 @@ impl Peer for Client {
             self.check_door(bytes)?;
         }
         let mut used = 0;
+        let traced =
+            self.is_traced() || (self.logged_in.is_none() && self.server.app.recorder.is_on());
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty())
             && out.len() < limits::UNSENT_BYTES_MAX
             && !owed.is_blocked()
         {
             match Frame::find(rest, self.version, self.frame_max()) {
                 Ok(Some(frame)) => {
+                    if traced {
+                        self.note_in(rest.get(..frame.length).unwrap_or_default());
+                    }
                     let answered = used < self.ahead;
                     used += frame.length;
                     if !(answered && matches!(frame.packet(self.version), Ok(Packet::PingReq))) {
@@ -304,7 +336,12 @@ impl Peer for Client {
                     }
                 }
                 Ok(None) => break,
-                Err(malformed) => return Err(self.refuse(malformed, out)),
+                Err(malformed) => {
+                    if traced {
+                        self.note_in(rest.get(..limits::READ_BYTES).unwrap_or(rest));
+                    }
+                    return Err(self.refuse(malformed, out));
+                }
             }
         }
         self.ahead = self.ahead.saturating_sub(used);
@@ -320,6 +357,13 @@ impl Peer for Client {
                 let Accepted { connack, logged_in } = *accepted;
                 out.extend_from_slice(&connack);
                 let logged_in = self.logged_in.insert(logged_in.ok_or(Closing::refused())?);
+                let version = self.version;
+                if self.server.app.recorder.is_on() {
+                    let (app, session) = (&self.server.app, logged_in.session());
+                    self.traced.logged_in(app, session, &self.info, |masker, bytes| {
+                        traced::mask(version, masker, bytes)
+                    });
+                }
                 if connack.is_empty() {
                     return Err(Closing::broken(reason::PACKET_TOO_LARGE));
                 }
@@ -456,6 +500,20 @@ impl Peer for Client {
         if let Some(logged_in) = &mut self.logged_in {
             logged_in.on_bytes();
             logged_in.session().keep_alive(now);
+        }
+    }
+
+    fn note_out(&mut self, frames: &[u8]) {
+        if !self.is_traced() {
+            return;
+        }
+        let (app, version) = (&self.server.app, self.version);
+        let mut rest = frames;
+        while let Ok(Some(frame)) = Frame::find(rest, version, usize::MAX) {
+            let (bytes, others) = rest.split_at(frame.length.min(rest.len()));
+            self.traced
+                .record(app, true, bytes, |masker, bytes| traced::mask(version, masker, bytes));
+            rest = others;
         }
     }
 

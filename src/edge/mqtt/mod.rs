@@ -14,6 +14,7 @@ mod promise;
 mod reply;
 mod thing_command;
 mod topics;
+mod traced;
 mod will;
 
 use std::sync::Arc;

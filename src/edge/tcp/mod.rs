@@ -25,12 +25,14 @@ use crate::app::{
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
 use crate::edge::pending::{Held, Pending, Work};
+use crate::edge::traced::Traced;
 use crate::edge::wrong_door::{self, Met};
 use crate::tr50::dispatch::{self, Caller, Reply, execute_request, write_refusal};
 use crate::tr50::envelope::Request;
 use crate::tr50::exchange::{self, TcpAuth};
 
 mod framing;
+mod traced;
 
 use framing::{Framing, Next};
 
@@ -62,6 +64,9 @@ struct Client {
     place: Option<Place>,
     framing: Framing,
     refusals: u32,
+    traced: Traced,
+    /// Bytes of what is to be written whose frames are kept already.
+    noted: usize,
 }
 
 /// A reply for which a device is waited.
@@ -121,6 +126,8 @@ impl Client {
             place: None,
             framing: Framing::default(),
             refusals: 0,
+            traced: Traced::default(),
+            noted: 0,
         }
     }
 
@@ -137,11 +144,17 @@ impl Client {
         let request = match Request::parse(text, &mut mended) {
             Ok(request) => request,
             Err(failure) => {
+                self.note_in(text, "malformed");
                 self.fail(&failure, now, out);
                 return self.refused();
             }
         };
-        match self.try_request(&request, text.len(), now, out, owed) {
+        let auth = exchange::tcp_auth(&self.app, &request, self.caller.conn, now);
+        self.note_request(text, &auth, out);
+        let auth = auth.map_err(Refusal::from);
+        let tried =
+            auth.and_then(|auth| self.try_request(&request, auth, text.len(), now, out, owed));
+        match tried {
             Ok(None) => self.end_line(out),
             Ok(executed) => self.executed(executed, text.len(), None, out, owed),
             Err(Refusal::Login(credentials, notify)) => {
@@ -196,6 +209,7 @@ impl Client {
         self.end_bound(Reason::LoggedOut);
         self.bound = Some(session);
         self.caller.session.clone_from(&self.bound);
+        self.follow_traces(out);
         self.outbox.set_open(notify);
         self.greet(out);
     }
@@ -243,13 +257,14 @@ impl Client {
     fn try_request(
         &mut self,
         request: &Request<'_>,
+        auth: TcpAuth,
         bytes: usize,
         now: Timestamp,
         out: &mut Vec<u8>,
         owed: &Pending<FromDevice>,
     ) -> Result<Option<dispatch::Pending>, Refusal> {
         let mut head: &[u8] = b"";
-        match exchange::tcp_auth(&self.app, request, self.caller.conn, now)? {
+        match auth {
             TcpAuth::Login { credentials, notify } => {
                 return Err(Refusal::Login(credentials, notify));
             }
@@ -325,6 +340,9 @@ impl Client {
                 dispatch::note_failed(&self.app, &stranger, "", &failure, now);
                 write_refusal(&request, &exchange::login_failed(&failure), out);
                 self.end_line(out);
+                if self.caller.session.is_some() {
+                    self.follow_traces(out);
+                }
                 // Counted even in a session: passwords could be guessed from there.
                 self.refusals += 1;
                 let few = self.refusals < limits::TCP_REFUSALS_MAX;
@@ -429,6 +447,7 @@ impl Peer for Client {
                 }
                 Next::Garbage { end } => {
                     used += end;
+                    self.note_in(rest.get(..end).unwrap_or_default(), "malformed");
                     let sentence = "The line is not one JSON object.";
                     self.fail(&Failure::new(Code::MALFORMED, sentence), now, out);
                     self.refused()?;
@@ -547,6 +566,13 @@ impl Peer for Client {
         self.outbox.counters().add_bytes_in(count);
         if let Some(session) = &self.bound {
             session.keep_alive(now);
+        }
+    }
+
+    fn note_out(&mut self, frames: &[u8]) {
+        let noted = std::mem::take(&mut self.noted);
+        if self.is_traced() {
+            traced::lines(&mut self.traced, &self.app, frames.get(noted..).unwrap_or_default());
         }
     }
 

@@ -245,6 +245,7 @@ fn only_reads(name: &str) -> bool {
         "stats",
         "subscribe",
         "summary",
+        "trace",
         "types",
         "watch",
         "within",

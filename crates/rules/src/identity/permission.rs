@@ -205,6 +205,7 @@ const NAMES: &[&str] = &[
     "thing.tag.add",
     "thing.tag.cloud",
     "thing.tag.delete",
+    "thing.trace",
     "thing.unbind",
     "thing.update",
     "thing_def",

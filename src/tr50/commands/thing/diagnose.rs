@@ -83,7 +83,7 @@ pub(super) fn diagnose(call: &Call<'_>, params: DiagnoseParams) -> Result<Later,
 }
 
 /// Whether a restricted token may ask for this thing: its own, or one that is bound to it.
-fn may_ask(call: &Call<'_>, key: &str) -> Result<bool, Failure> {
+pub(super) fn may_ask(call: &Call<'_>, key: &str) -> Result<bool, Failure> {
     if call.session.who().own_key() == Some(key) {
         return Ok(true);
     }

@@ -9,6 +9,7 @@ mod find;
 mod object;
 mod query;
 mod tags;
+mod trace;
 mod traits;
 
 pub(super) use change::check_tags;
@@ -68,6 +69,15 @@ commands! {
     "thing.tag.delete" => tags::delete, [NOT_FOUND],
         "Takes tags from things.",
         "";
+    act "thing.trace" => trace::trace, [NOT_FOUND, LIMIT_REACHED],
+        "Keeps the frames of one thing for a while, over whatever door it comes, both directions, \
+         without passwords, tokens, ids of sessions and codes: from now on, or from its next login. \
+         With `read` it shows them. It ends after its seconds, at one megabyte, with the thing, and \
+         with the right of who began it; its frames are in memory until an hour later.",
+        "`key`, `exists`, `connected`, `tracing`, `started`, `until`, `by`, `ended` and `reason` when it \
+         has, `bytes`; with `read`: `result`, an array of frames with `number`, `ts`, `direction` \
+         (`in`, `out`), `door`, `connection`, `packet`, `version`, `topic`, `payload`, `frame`, \
+         `encoding` (`text`, `base64`) and `redacted`, `last`, and `more` if there are more";
     "thing.unbind" => bind::unbind, [NOT_FOUND],
         "Frees a thing that is bound to another one.",
         "";
