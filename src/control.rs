@@ -1,5 +1,6 @@
 //! The control socket in the data directory, by which the command line reaches a running server:
-//! whoever may open it may use it. Its only command is to make a backup.
+//! whoever may open it may use it, without a password. It makes backups, opens locks of logins, and
+//! carries out any command as a super administrator: the door that is never full.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base::{Timestamp, chain, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
+use serde_json::value::RawValue;
 use store::disk::DiskStore;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -23,6 +25,7 @@ use crate::app::{App, Deed};
 use crate::backup::{self, BackupError, Contents};
 use crate::events::{Actor, SERVER, Target};
 use crate::things::files::Files;
+use crate::tr50::exchange;
 
 const SOCKET: &str = "control";
 
@@ -32,6 +35,18 @@ const SOCKET: &str = "control";
 enum Order {
     /// To copy its state to this directory.
     Backup(PathBuf),
+    /// To carry out a request.
+    Call(Box<CallOrder>),
+    /// To forget the failed logins of this name, or from this address.
+    Unlock(String),
+}
+
+/// A request, and where.
+#[derive(Serialize, Deserialize)]
+struct CallOrder {
+    /// The key of the organisation; none: the one above all.
+    org: Option<String>,
+    request: Box<RawValue>,
 }
 
 /// How it went.
@@ -39,6 +54,10 @@ enum Order {
 #[serde(rename_all = "camelCase")]
 enum Outcome {
     Done(Contents),
+    /// The reply to a request, with the failures of commands in it.
+    Reply(Box<RawValue>),
+    /// How many locks were opened.
+    Unlocked(usize),
     /// Why not, in one sentence.
     Failed(String),
 }
@@ -113,17 +132,26 @@ impl Drop for Control {
 
 async fn take_order(
     mut stream: tokio::net::UnixStream,
-    app: &App,
+    app: &Arc<App>,
     store: Arc<DiskStore>,
     stop: &CancellationToken,
     turn: &Semaphore,
 ) -> io::Result<()> {
     let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+    // The permissions of the socket say so, too; root may do everything anyway.
+    if !uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw()) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
     let (reading, mut writing) = stream.split();
     let mut reading = tokio::io::BufReader::new(reading.take(limits::CONTROL_ORDER_BYTES_MAX));
     let mut line = Vec::new();
     reading.read_until(b'\n', &mut line).await?;
     let outcome = match serde_json::from_slice(&line) {
+        Ok(Order::Call(order)) => {
+            let called = stop.run_until_cancelled(call(app, *order, uid)).await;
+            called.unwrap_or_else(|| Outcome::Failed("the server stops".to_owned()))
+        }
+        Ok(Order::Unlock(name)) => unlock(app, uid, &name),
         Ok(Order::Backup(dir)) => match turn.try_acquire() {
             Ok(_turn) => {
                 let mut rest = [0];
@@ -143,6 +171,34 @@ async fn take_order(
     let mut answer = serde_json::to_vec(&outcome)?;
     answer.push(b'\n');
     writing.write_all(&answer).await
+}
+
+/// Carries a request out.
+async fn call(app: &Arc<App>, order: CallOrder, uid: Option<u32>) -> Outcome {
+    let CallOrder { org, request } = order;
+    let who = (org.as_deref(), Actor::name_on_machine(uid));
+    let reply = exchange::on_machine(app, who, request.get().as_bytes(), app.clock.now()).await;
+    let text = reply.send(|text| text);
+    match serde_json::from_slice(&text) {
+        Ok(reply) => Outcome::Reply(reply),
+        Err(error) => Outcome::Failed(format!("the reply is no JSON: {error}")),
+    }
+}
+
+/// Opens locks of logins, which is in the trail.
+fn unlock(app: &App, uid: Option<u32>, name: &str) -> Outcome {
+    let count = app.unlock(name, app.clock.now());
+    let deed = Deed { actor: Actor::on_machine(uid), command: "unlock" };
+    let target = Target { kind: "login", id: String::new(), name: base::excerpt(name) };
+    let after = Map::from_iter([("locks".to_owned(), count.into())]);
+    let now = app.clock.shown(app.clock.now());
+    let event = app.act(&deed, SERVER, target, (Map::new(), after), now);
+    // On a full disk it is done all the same.
+    if let Err(error) = app.note_event(event) {
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(error, "that a lock was opened is not in the trail");
+    }
+    Outcome::Unlocked(count)
 }
 
 /// That somebody copied everything is in the trail.
@@ -205,6 +261,53 @@ async fn back_up(
 /// # Errors
 /// Why it was not made, in one sentence.
 pub fn ask_for_backup(data_dir: &Path, dir: &Path) -> Result<Option<Contents>, String> {
+    match ask(data_dir, &Order::Backup(dir.to_owned()))? {
+        None => Ok(None),
+        Some(Outcome::Done(contents)) => Ok(Some(contents)),
+        Some(Outcome::Failed(sentence)) => Err(sentence),
+        Some(_) => Err("the server ended before the backup was complete".to_owned()),
+    }
+}
+
+/// Has the server that works on this data directory carry out a request, in the organisation of
+/// this key or in the one above all; the text of the reply.
+///
+/// # Errors
+/// No server does, or it gave no reply; in one sentence.
+pub fn ask_for_call(data_dir: &Path, org: Option<&str>, request: &str) -> Result<String, String> {
+    let request = RawValue::from_string(request.to_owned()).map_err(|error| error.to_string())?;
+    let order = Order::Call(Box::new(CallOrder { org: org.map(str::to_owned), request }));
+    match ask(data_dir, &order)?.ok_or_else(|| no_server(data_dir))? {
+        Outcome::Reply(reply) => Ok(reply.get().to_owned()),
+        Outcome::Failed(sentence) => Err(sentence),
+        _ => Err("the server answered something else".to_owned()),
+    }
+}
+
+/// Has the server that works on this data directory forget failed logins; how many locks that
+/// opened.
+///
+/// # Errors
+/// As [`ask_for_call`].
+pub fn ask_to_unlock(data_dir: &Path, name: &str) -> Result<usize, String> {
+    let order = Order::Unlock(name.to_owned());
+    match ask(data_dir, &order)?.ok_or_else(|| no_server(data_dir))? {
+        Outcome::Unlocked(count) => Ok(count),
+        Outcome::Failed(sentence) => Err(sentence),
+        _ => Err("the server answered something else".to_owned()),
+    }
+}
+
+fn no_server(data_dir: &Path) -> String {
+    format!(
+        "no server runs with the data directory {}; `tr50d serve` with the same configuration starts \
+         one",
+        data_dir.display()
+    )
+}
+
+/// What the server answers to an order; none when no server works on this data directory.
+fn ask(data_dir: &Path, order: &Order) -> Result<Option<Outcome>, String> {
     let stream = match with_address(data_dir, |address| UnixStream::connect(address)) {
         Ok(stream) => stream,
         Err(error)
@@ -218,14 +321,11 @@ pub fn ask_for_backup(data_dir: &Path, dir: &Path) -> Result<Option<Contents>, S
         Err(error) => return Err(format!("can't reach the server of {data_dir:?}: {error}")),
     };
     let mut line = String::new();
-    let asked = serde_json::to_string(&Order::Backup(dir.to_owned()))
+    let asked = serde_json::to_string(order)
         .map_err(io::Error::from)
         .and_then(|order| writeln!(&stream, "{order}"))
         .and_then(|()| BufReader::new(&stream).read_line(&mut line));
     asked.map_err(|error| format!("the server did not answer: {error}"))?;
-    match serde_json::from_str(&line) {
-        Ok(Outcome::Done(contents)) => Ok(Some(contents)),
-        Ok(Outcome::Failed(sentence)) => Err(sentence),
-        Err(_) => Err("the server ended before the backup was complete".to_owned()),
-    }
+    let ended = || "the server ended before it had answered".to_owned();
+    serde_json::from_str(&line).map(Some).map_err(|_| ended())
 }

@@ -1,4 +1,5 @@
-//! The command line: `init`, `serve`, `call`, `replay`, `fleet`, `check`, `backup`, `restore`.
+//! The command line: `init`, `serve`, `call`, `replay`, `fleet`, `check`, `passwd`, `unlock`, `backup`,
+//! `restore`.
 
 use std::fs::DirBuilder;
 use std::io::Write;
@@ -14,6 +15,7 @@ use tr50d::cli::call::{self, CallArgs};
 use tr50d::cli::demo;
 use tr50d::cli::fleet::{self, FleetArgs};
 use tr50d::cli::init::{self, InitArgs};
+use tr50d::cli::passwd::{self, PasswdArgs, UnlockArgs};
 use tr50d::cli::replay::{self, ReplayArgs};
 use tr50d::cli::signals::{Asked, Signals};
 use tr50d::config::{Config, is_demo_dir, is_variable};
@@ -45,6 +47,8 @@ enum Command {
     Fleet(Box<FleetArgs>),
     /// Reads a configuration and says what is wrong with it.
     Check(CheckArgs),
+    Passwd(PasswdArgs),
+    Unlock(UnlockArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
 }
@@ -105,10 +109,20 @@ fn main() -> ExitCode {
                 Err(why) => fail(&why),
             },
             Command::Serve(args) => serve(args).await.unwrap_or_else(|why| fail(&why)),
+            Command::Call(args) if args.config.is_some() => match load(args.config.as_deref()) {
+                Ok(config) => call::run_on_machine(&args, &config),
+                Err(why) => fail(&why),
+            },
             Command::Call(args) => call::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Fleet(args) => fleet::run(*args).await,
             Command::Check(args) => check(&args),
+            Command::Passwd(args) => {
+                with_config(args.config.as_deref(), |config| passwd::set_password(&args, config))
+            }
+            Command::Unlock(args) => {
+                with_config(args.config.as_deref(), |config| passwd::unlock(&args, config))
+            }
             Command::Backup(args) => {
                 with_config(args.config.as_deref(), |config| backup::back_up(&args, config))
             }

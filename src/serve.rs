@@ -109,6 +109,7 @@ impl Listening {
             Door::Usual => self.protocol.as_str(),
             Door::Admin => "admin",
             Door::Metrics => "metrics",
+            Door::Control => "control",
         }
     }
 }
@@ -456,7 +457,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol, 
             }
         };
         let stop = shared.stop.child_token();
-        let Some(slot) = Slot::new(&shared, &stop) else {
+        let Some(slot) = Slot::new(&shared, door, &stop) else {
             shared.app.metrics.connection_refused("full");
             continue;
         };
@@ -478,17 +479,21 @@ struct Slot {
 
 impl Slot {
     /// None if there are so many that nothing is said to this one.
-    fn new(shared: &Arc<Shared>, stop: &CancellationToken) -> Option<Self> {
-        let (max, more) = (shared.connections_max, shared.beyond);
+    fn new(shared: &Arc<Shared>, door: Door, stop: &CancellationToken) -> Option<Self> {
+        // At the listener of administrators some get in when strangers have taken all that is kept
+        // for them.
+        let kept = if door == Door::Admin { limits::ADMIN_CONNECTIONS as usize } else { 0 };
+        let (max, more) = (shared.connections_max, shared.beyond + kept);
         let (id, fits) = shared.app.connections.enter(max, more, stop);
         let slot = Self { shared: shared.clone(), id, address: None, full: false };
         fits.then_some(slot)
     }
 
-    /// Counts the connection for its address, unless that is a proxy, which speaks for many.
-    fn count_for(&mut self, peer: SocketAddr) {
+    /// Counts the connection for its address, unless that is a proxy, which speaks for many, or it
+    /// came to the listener of administrators.
+    fn count_for(&mut self, peer: SocketAddr, door: Door) {
         let Shared { http, app, connections_max, .. } = &*self.shared;
-        if http.trusted.contains(peer.ip()) {
+        if door == Door::Admin || http.trusted.contains(peer.ip()) {
             return;
         }
         let address = Counted::from(peer.ip());
@@ -535,13 +540,13 @@ async fn connection(
     let is_prepared = is_over_tls(protocol) || slot.shared.http.trusted.contains(peer.ip());
     let (stream, remote_addr, shown) = if is_prepared {
         // Boxed: most connections need no room for it, and none does afterwards.
-        let prepared = Box::pin(prepare(&mut slot, stream, peer, protocol));
+        let prepared = Box::pin(prepare(&mut slot, stream, peer, (protocol, door)));
         match stop.run_until_cancelled(prepared).await {
             Some(Some(prepared)) => prepared,
             Some(None) | None => return,
         }
     } else {
-        slot.count_for(peer);
+        slot.count_for(peer, door);
         (Stream::Tcp(stream), peer, None)
     };
     let (shared, full) = (&slot.shared, slot.full);
@@ -582,7 +587,7 @@ async fn prepare(
     slot: &mut Slot,
     mut stream: TcpStream,
     peer: SocketAddr,
-    protocol: Protocol,
+    (protocol, door): (Protocol, Door),
 ) -> Option<(Stream, SocketAddr, Option<Box<Shown>>)> {
     static LOG: PeerLog = PeerLog::new(5);
     let shared = slot.shared.clone();
@@ -595,7 +600,7 @@ async fn prepare(
             return None;
         }
     };
-    slot.count_for(peer);
+    slot.count_for(peer, door);
     let Some(acceptor) = shared.tls.as_ref().filter(|_| is_over_tls(protocol)) else {
         return Some((Stream::Tcp(stream), peer, None));
     };

@@ -33,6 +33,10 @@ struct State {
     open: usize,
     /// Of those that are logged in.
     shares: Shares<PrincipalId>,
+    /// Those of administrators for which there was no other place.
+    reserve: Shares<PrincipalId>,
+    /// Whose they are.
+    reserved: HashMap<ConnectionId, Home>,
     /// Connections that are logged in without a session of their own.
     guests: HashMap<ConnectionId, Guest>,
     /// Those that made way and have not left yet: their places are others'.
@@ -143,6 +147,8 @@ impl Connections {
         let state = State {
             open: 0,
             shares: Shares::new(Pool::Connections, max as u64, pools),
+            reserve: Shares::new(Pool::AdminConnections, limits::ADMIN_CONNECTIONS, pools),
+            reserved: HashMap::new(),
             guests: HashMap::new(),
             made_way: HashSet::new(),
             window: Window::default(),
@@ -199,6 +205,42 @@ impl Connections {
         Ok((Place { connections: self.clone(), id, home }, victims))
     }
 
+    /// A place for an administrator to whom [`Connections::take`] gives none.
+    ///
+    /// # Errors
+    ///
+    /// Administrators have all that are kept for them: the same as before.
+    pub fn take_reserved(
+        self: &Arc<Self>,
+        (id, home): (ConnectionId, Home),
+        full: NoPlace,
+    ) -> Result<Place, NoPlace> {
+        let mut state = self.state.lock();
+        state.take_reserved(id, home, full)?;
+        state.remove_stranger(id);
+        Ok(Place { connections: self.clone(), id, home })
+    }
+
+    /// The same where [`Connections::ask`] gives none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connections::take_reserved`].
+    pub fn ask_reserved(
+        &self,
+        (id, home): (ConnectionId, Home),
+        full: NoPlace,
+    ) -> Result<Option<SharedAccount>, NoPlace> {
+        let mut state = self.state.lock();
+        if state.made_way.contains(&id) {
+            return Err(full);
+        }
+        state.take_reserved(id, home, full)?;
+        let Some(guest) = state.guests.get_mut(&id) else { return Ok(None) };
+        guest.home = Some(home);
+        Ok(guest.account.clone())
+    }
+
     /// The same for a connection without a session of its own, which `outbox` closes.
     pub fn host(&self, id: ConnectionId, home: Home, outbox: Arc<Outbox>) {
         let close = CloseGuest::Outbox(outbox);
@@ -226,7 +268,9 @@ impl Connections {
             // It was that of who has most.
             return Err(NoPlace(OverShare { pool: Pool::Connections, whose: Whose::Org }));
         }
-        if let Some((org, principal)) = guest.home {
+        if let Some((org, principal)) = guest.home
+            && !state.end_reserved(id)
+        {
             state.shares.give_back(org, principal, 1);
         }
         let taken = state.take(home, || false, idlest);
@@ -301,7 +345,7 @@ impl State {
             self.shares.hold(home.0, home.1, 1);
             return Ok(Vec::new());
         }
-        let Self { shares, guests, made_way, window, .. } = self;
+        let Self { shares, guests, made_way, reserved, window, .. } = self;
         let mut victims = Vec::new();
         let now = Instant::now();
         let evict = |org, principal| {
@@ -309,14 +353,15 @@ impl State {
                 return 0;
             }
             let loser = (org, principal);
-            let found = idlest(loser, &|id| made_way.contains(&id));
+            let stays = |id: ConnectionId| made_way.contains(&id) || reserved.contains_key(&id);
+            let found = idlest(loser, &stays);
             let id = match found {
                 Some((id, victim)) => {
                     victims.push(victim);
                     id
                 }
                 // All that it has are requests that are worked on: the oldest.
-                None => match oldest_guest(guests, loser, made_way) {
+                None => match oldest_guest(guests, loser, &stays) {
                     Some(id) => id,
                     None => return 0,
                 },
@@ -331,13 +376,40 @@ impl State {
 
     fn give_back(&mut self, id: ConnectionId, home: Home) {
         self.guests.remove(&id);
+        if self.end_reserved(id) {
+            return;
+        }
         if !self.made_way.remove(&id) {
             self.shares.give_back(home.0, home.1, 1);
         }
     }
 
+    fn take_reserved(
+        &mut self,
+        id: ConnectionId,
+        home: Home,
+        full: NoPlace,
+    ) -> Result<(), NoPlace> {
+        self.reserve.take(home.0, home.1, 1).map_err(|_| full)?;
+        self.reserved.insert(id, home);
+        Ok(())
+    }
+
+    /// Gives back a place that was kept for administrators; whether it was one.
+    fn end_reserved(&mut self, id: ConnectionId) -> bool {
+        let found = self.reserved.remove(&id);
+        if let Some((org, principal)) = found {
+            self.reserve.give_back(org, principal, 1);
+        }
+        found.is_some()
+    }
+
     /// Nobody works on the request of a connection over HTTP any more.
     fn end_guest(&mut self, id: ConnectionId) {
+        if self.end_reserved(id) {
+            self.guests.remove(&id);
+            return;
+        }
         if let Some(Guest { home: Some((org, principal)), .. }) = self.guests.remove(&id)
             && !self.made_way.contains(&id)
         {
@@ -405,10 +477,9 @@ impl State {
 fn oldest_guest(
     guests: &HashMap<ConnectionId, Guest>,
     home: Home,
-    made_way: &HashSet<ConnectionId>,
+    stays: Lost<'_>,
 ) -> Option<ConnectionId> {
-    let of_home =
-        |(id, guest): &(&ConnectionId, &Guest)| guest.home == Some(home) && !made_way.contains(id);
+    let of_home = |(id, guest): &(&ConnectionId, &Guest)| guest.home == Some(home) && !stays(**id);
     let (id, guest) = guests.iter().filter(of_home).min_by_key(|(id, _)| **id)?;
     match &guest.close {
         CloseGuest::Token(token) => token.cancel(),

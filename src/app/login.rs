@@ -1,5 +1,6 @@
 //! Logins: credentials become a session. Also the password check for requests without a session.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use base::pool::OverShare;
@@ -393,6 +394,13 @@ impl App {
         }
     }
 
+    /// Forgets the failed logins of a name, or those from an address: how many locks that opens.
+    pub fn unlock(&self, name_or_address: &str, now: Timestamp) -> usize {
+        let network = name_or_address.trim().parse().ok().map(base::network_of);
+        let names = self.passwords.unlock(name_or_address.trim(), network, now);
+        names + network.map_or(0, |network| usize::from(self.token_guesses.unlock(network, now)))
+    }
+
     /// Makes the hash of a new password for the session.
     ///
     /// # Errors
@@ -406,6 +414,42 @@ impl App {
         let changer = (session.org_id(), session.who().principal());
         let hash = self.passwords.hash(password, random()?, changer).await;
         hash.map_err(change_failure)
+    }
+
+    /// A session of who has the data directory, and so may do everything: in the organisation of this
+    /// key, or in the one above all. It is in no list, needs no room and ends with its request.
+    ///
+    /// # Errors
+    ///
+    /// There is no such organisation, or the system has no random numbers.
+    pub fn session_on_machine(
+        &self,
+        org_key: Option<&str>,
+        name: String,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Failure> {
+        let org = match org_key {
+            Some(key) => self.records.org_by_key(key),
+            None => self.records.orgs().into_iter().find(|org| org.parent.is_none()),
+        };
+        let named = org_key.unwrap_or_default();
+        let org = org.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))?;
+        let user = User::on_machine(name, org.id, self.clock.shown(now));
+        let access = self.records.user_access(&user, &org);
+        let access = access.ok_or_else(|| Failure::not_found("The organisation"))?;
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let start = Start {
+            id: SessionId::from_random(random()?),
+            who: Who::User(Arc::new(user)),
+            client_id: Box::default(),
+            access: Arc::new(access),
+            conn: ConnInfo { door: Door::Control, ..ConnInfo::new(Protocol::Tcp, here) },
+            link: Link::default(),
+            definition: None,
+            lifetime: Lifetime::Connection,
+            outbox: None,
+        };
+        Ok(Arc::new(Session::detached(start, now)))
     }
 
     /// The session with this id, if it may be used over this connection.
@@ -422,8 +466,7 @@ impl App {
             Protocol::Http | Protocol::Https | Protocol::Ws | Protocol::Wss
         );
         let is_bound = is_http && conn.door != Door::Admin;
-        let is_admin = access.super_admin || access.super_ops || access.org_admin;
-        self.config.http.admin_listen.is_none() || !is_bound || !is_admin
+        self.config.http.admin_listen.is_none() || !is_bound || !access.is_administrators()
     }
 
     /// Checks who logs in; `client_id`: of a connection to which the session is to be bound.

@@ -57,6 +57,22 @@ impl Passwords {
         self.failures.lock().know(Source::new(name, network_of(from)));
     }
 
+    /// Forgets what failed of this account, or at this network: how many names were locked.
+    pub(super) fn unlock(&self, name: &str, network: Option<IpAddr>, now: Timestamp) -> usize {
+        let account = account_of(name);
+        let mut failures = self.failures.lock();
+        failures.accounts.remove(&account);
+        let mut locked = 0;
+        for failing in failures.of.values_mut() {
+            let Some((of, from)) = failing.who else { continue };
+            if of == account || Some(from) == network {
+                locked += usize::from(failing.locked_until.is_some_and(|until| until > now));
+                (failing.count, failing.locked_until) = (0, None);
+            }
+        }
+        locked
+    }
+
     /// Checks the password of the user whom the caller found under `name`, and returns the user.
     /// Without a user it takes as long and fails.
     ///
@@ -105,7 +121,8 @@ impl Passwords {
         from: IpAddr,
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
-        let source = Source::new(name, network_of(from));
+        let network = network_of(from);
+        let source = Source::new(name, network);
         let known = {
             let failures = self.failures.lock();
             failures.check(&source, now)?;
@@ -131,7 +148,7 @@ impl Passwords {
                 Ok(user)
             }
             _ => {
-                failures.count(source, asker.account, now);
+                failures.count(source, (asker.account, network), now);
                 Err(Refusal::BadCredentials)
             }
         }
@@ -236,6 +253,8 @@ struct Failing {
     count: u32,
     since: Timestamp,
     locked_until: Option<Timestamp>,
+    /// Which account fails, and from which network; of an account's own count, none.
+    who: Option<(Key, IpAddr)>,
 }
 
 impl Failures {
@@ -264,7 +283,7 @@ impl Failures {
         self.known.insert(source);
     }
 
-    fn count(&mut self, source: Source, account: Key, now: Timestamp) {
+    fn count(&mut self, source: Source, (account, network): (Key, IpAddr), now: Timestamp) {
         let known = self.knows(&source);
         // Where the owner logs in, strangers elsewhere change nothing; and wherever there was no
         // failure yet, there is one try.
@@ -273,6 +292,7 @@ impl Failures {
             failing(of, order, account, now).count > limits::ACCOUNT_FAILURES_MAX
         };
         let failing = failing(&mut self.of, &mut self.oldest_first, source, now);
+        failing.who = Some((account, network));
         if attacked || failing.count >= limits::LOGIN_FAILURES_MAX {
             failing.locked_until = Some(now.plus_seconds(limits::LOGIN_LOCK_S));
         }
@@ -302,7 +322,7 @@ fn failing<'a, K: Clone + Eq + std::hash::Hash>(
         }
         oldest_first.push_back(key.clone());
     }
-    let fresh = || Failing { count: 0, since: now, locked_until: None };
+    let fresh = || Failing { count: 0, since: now, locked_until: None, who: None };
     let failing = of.entry(key).or_insert_with(fresh);
     let lapsed = failing.locked_until.is_some()
         || now.millis_since(failing.since) > limits::LOGIN_FAILURES_WITHIN_MS;
@@ -442,7 +462,7 @@ mod tests {
         let mut failures = Failures::default();
         let fail = |failures: &mut Failures, times, at: u64| {
             for _ in 0..times {
-                failures.count(source.clone(), account_of(NAME), NOW.plus_seconds(at));
+                failures.count(source.clone(), (account_of(NAME), HERE), NOW.plus_seconds(at));
             }
             failures.check(&source, NOW.plus_seconds(at)).is_err()
         };
@@ -476,7 +496,7 @@ mod tests {
         let mut failures = Failures::default();
         for number in 0..limits::FAILING_LOGINS_MAX + 100 {
             let name = number.to_string();
-            failures.count(Source::new(&name, HERE), account_of(&name), NOW);
+            failures.count(Source::new(&name, HERE), (account_of(&name), HERE), NOW);
         }
         assert_eq!(
             (failures.of.len(), failures.oldest_first.len()),
@@ -494,7 +514,7 @@ mod tests {
         let mut guess = |number: u32| {
             let free = failures.check(&source(number), NOW).is_ok();
             if free {
-                failures.count(source(number), account_of(NAME), NOW);
+                failures.count(source(number), (account_of(NAME), HERE), NOW);
             }
             free
         };

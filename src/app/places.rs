@@ -35,6 +35,11 @@ impl App {
         }
         let asked = (conn.connection, Self::home_of(who));
         let taken = self.connections.take(asked, replaces, |home, lost| self.idlest(home, lost));
+        let taken = taken.or_else(|full| {
+            let administers = self.is_administrator(asked.1);
+            let reserved = administers.then(|| self.connections.take_reserved(asked, full));
+            reserved.unwrap_or(Err(full)).map(|place| (place, Vec::new()))
+        });
         let (place, victims) = taken.inspect_err(|_| self.metrics.connection_refused("full"))?;
         self.close(victims);
         Ok(Some(place))
@@ -66,6 +71,11 @@ impl App {
     pub fn count_asker(&self, conn: &ConnInfo, home: Home, name: &str) -> Result<(), NoPlace> {
         let asked = (conn.connection, home);
         let counted = self.connections.ask(asked, |home, lost| self.idlest(home, lost));
+        let counted = counted.or_else(|full| {
+            let administers = self.is_administrator(home);
+            let reserved = administers.then(|| self.connections.ask_reserved(asked, full));
+            reserved.unwrap_or(Err(full)).map(|account| (account, Vec::new()))
+        });
         let (account, victims) =
             counted.inspect_err(|_| self.metrics.connection_refused("full"))?;
         if let Some(account) = account {
@@ -73,6 +83,15 @@ impl App {
         }
         self.close(victims);
         Ok(())
+    }
+
+    /// Whether a principal administers the server or an organisation.
+    fn is_administrator(&self, (_, principal): Home) -> bool {
+        let authority = match principal {
+            PrincipalId::User(id) => self.records.user(id).map(|user| user.authority()),
+            PrincipalId::Application(id) => self.records.application(id).map(|app| app.authority()),
+        };
+        authority.is_some_and(|held| held.sees_all() || held.administers_any())
     }
 
     /// The same for who asks in a session.

@@ -60,6 +60,10 @@ pub(super) fn load(
 ) -> Result<Records, IdentityError> {
     let stored = read_all(store)?;
     if !stored.orgs.is_empty() {
+        if let Some(path) = bootstrap {
+            let file = path.display();
+            tracing::info!(%file, "the bootstrap file is not read: the store is not empty");
+        }
         return Ok(stored);
     }
     let path = bootstrap.ok_or(IdentityError::NoBootstrap)?;

@@ -79,6 +79,18 @@ impl TokenGuesses {
     }
 }
 
+impl TokenGuesses {
+    /// Forgets the wrong tokens of a network; whether it was locked.
+    pub(super) fn unlock(&self, network: IpAddr, now: Timestamp) -> bool {
+        let mut state = self.0.lock();
+        let locked = state.locked_s(network, now).is_some();
+        if let Some(wrong) = state.wrong.get_mut(&network) {
+            wrong.count = 0;
+        }
+        locked
+    }
+}
+
 impl State {
     /// For how many seconds the network is locked; none if it is not.
     fn locked_s(&mut self, network: IpAddr, now: Timestamp) -> Option<u64> {

@@ -5,6 +5,7 @@ pub mod call;
 pub mod demo;
 pub mod fleet;
 pub mod init;
+pub mod passwd;
 pub mod replay;
 pub mod signals;
 

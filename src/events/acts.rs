@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use base::{ConnInfo, OrgId, limits};
+use base::{ConnInfo, Door, OrgId, limits};
 use rules::directory::{Session, Who};
 use rules::identity::Record;
 use rules::identity::model::{Application, User};
@@ -29,6 +29,9 @@ pub enum Known<'a> {
 impl Actor {
     /// Who has this session, over the connection of the request.
     pub fn of_session(session: &Session, conn: ConnInfo) -> Self {
+        if conn.door == Door::Control {
+            return Self::by_control(session.who().name());
+        }
         let mut actor = match session.who() {
             Who::User(user) => Self::of(&Known::User(user), conn),
             Who::Application { application, thing_key, .. } => {
@@ -64,8 +67,16 @@ impl Actor {
 
     /// Who has an account on this machine and came by the control socket.
     pub fn on_machine(uid: Option<u32>) -> Self {
+        Self::by_control(&Self::name_on_machine(uid))
+    }
+
+    /// The name of who has an account on this machine.
+    pub fn name_on_machine(uid: Option<u32>) -> String {
+        uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
+    }
+
+    fn by_control(name: &str) -> Self {
         let mut actor = Self::at("control", None);
-        let name = uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"));
         actor.set("whoAmI", name);
         actor
     }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use base::{Code, ConnInfo, Failure, Timestamp, excerpt, json, limits};
+use base::{Code, ConnInfo, Door, Failure, Timestamp, excerpt, json, limits};
 use rules::directory::Session;
 use serde_json::value::RawValue;
 
@@ -647,7 +647,9 @@ fn not_permitted(session: &Session, row: &Row) -> Failure {
 
 /// The row of a command that may be executed.
 fn admit(app: &App, caller: &Caller, name: &str, now: Timestamp) -> Result<&'static Row, Failure> {
-    if let Some(session) = &caller.session {
+    if let Some(session) = &caller.session
+        && caller.conn.door != Door::Control
+    {
         app.charge(session, now)?;
     }
     let Some(row) = commands::find(name) else {

@@ -41,6 +41,47 @@ pub fn on_connection(
     None
 }
 
+/// A request of who has the data directory, by the control socket; `name`: of the account on this
+/// machine. Nothing that is used up for others keeps it out.
+pub async fn on_machine(
+    app: &Arc<App>,
+    (org_key, name): (Option<&str>, String),
+    text: &[u8],
+    now: Timestamp,
+) -> Reply {
+    let mut mended = String::new();
+    let request = match Request::parse(text, &mut mended) {
+        Ok(request) => request,
+        Err(failure) => return Reply::from_bytes(failure.to_json()),
+    };
+    let switches = |command: &Command<'_>| {
+        let name = command.name();
+        ["session.org.switch", "api.authenticate"].iter().any(|no| name.eq_ignore_ascii_case(no))
+    };
+    let session = match request.commands.iter().find(|command| switches(command)) {
+        None => app.session_on_machine(org_key, name, now),
+        Some(command) => {
+            let name = command.name();
+            let sentence = format!("{name} has no use here: the option --org says where.");
+            Err(Failure::new(Code::WRONG_SESSION_KIND, sentence))
+        }
+    };
+    let session = match session {
+        Ok(session) => session,
+        Err(failure) => {
+            let mut reply = Vec::new();
+            write_refusal(&request, &failure.to_json(), &mut reply);
+            return Reply::from_bytes(reply);
+        }
+    };
+    let caller = Caller::new(Some(session.clone()), *session.conn());
+    let mut out = Vec::new();
+    match execute_request(app, &caller, &request, b"", now, &mut out) {
+        None => Reply::from_bytes(out),
+        Some(pending) => pending.await,
+    }
+}
+
 /// Reads the member `auth`; a login that lacks something is one that was refused.
 pub(super) fn read_auth(
     app: &App,

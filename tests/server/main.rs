@@ -45,6 +45,7 @@ mod init;
 mod invites;
 mod leniency;
 mod lists;
+mod machine;
 mod made_tokens;
 mod mailbox;
 mod many_ends;

@@ -126,6 +126,8 @@ pub enum Door {
     Admin,
     /// For metrics alone (`metrics.listen`).
     Metrics,
+    /// The control socket, for who has the data directory.
+    Control,
 }
 
 /// The network of one customer: whoever has an IPv6 address has its whole /64.

@@ -188,8 +188,8 @@ pub const FILE_UPLOAD_RATE_MIN: u64 = 256;
 /// Files of one owner that a listing looks through: some ten megabytes while it runs.
 pub const FILES_SEARCHED_MAX: usize = 100_000;
 
-/// Bytes of an order through the control socket: a path and a few words.
-pub const CONTROL_ORDER_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes of an order through the control socket: one request.
+pub const CONTROL_ORDER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Time until the control socket is tried again that could not take a connection.
 pub const CONTROL_PAUSE: Duration = Duration::from_millis(50);
@@ -856,6 +856,12 @@ pub const WEBHOOK_COLLECT: Duration = Duration::from_millis(50);
 /// Events that a webhook passes over, because they are not for it, before it is stored how far it
 /// has got; after a crash it looks at these again.
 pub const WEBHOOK_PASSED_OVER_MAX: u64 = 1000;
+/// Sessions that administrators can start when there is no other room for them.
+pub const ADMIN_SESSIONS: u64 = 64;
+
+/// Connections that administrators can have when there is no other place for them. Each is one of
+/// the descriptors that let strangers get as far as their login.
+pub const ADMIN_CONNECTIONS: u64 = 16;
 
 /// Seconds for which the frames of a thing are kept at most, so that nobody need remember to end it.
 pub const TRACE_S_MAX: u64 = 3600;

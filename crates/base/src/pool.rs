@@ -125,6 +125,14 @@ pools! {
         makes_way: MakesWay::Nobody,
         refused: "The login fails with -95011; MQTT 5: CONNACK 0x89, before: 3.",
     };
+    AdminSessions: PoolInfo {
+        name: "admin_sessions",
+        unit: "sessions of administrators for whom there is no other room",
+        max: Max::Fixed(limits::ADMIN_SESSIONS),
+        reason: "Who is to end sessions has to get in when there are as many as there may be.",
+        makes_way: MakesWay::Nobody,
+        refused: "As with sessions.",
+    };
     SessionsOfLogin: PoolInfo {
         name: "sessions_of_login",
         unit: "sessions of one user or thing",
@@ -224,6 +232,14 @@ pools! {
             "the oldest that has not logged in; without one, the one that was idle longest, ten a second",
         ),
         refused: "-95011 \"The server is full\"; MQTT 5: CONNACK 0x89, before: 3.",
+    };
+    AdminConnections: PoolInfo {
+        name: "admin_connections",
+        unit: "connections of administrators for which there is no other place",
+        max: Max::Fixed(limits::ADMIN_CONNECTIONS),
+        reason: "Who is to end connections has to get in when nobody makes way.",
+        makes_way: MakesWay::Nobody,
+        refused: "As with connections.",
     };
     Memory: PoolInfo {
         name: "memory",

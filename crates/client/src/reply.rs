@@ -28,7 +28,7 @@ struct Outcome {
 
 impl Reply {
     /// Reads the reply to [`request_text`](super::request_text).
-    pub(crate) fn of_command(text: &[u8]) -> Result<Self, ClientError> {
+    pub fn of_command(text: &[u8]) -> Result<Self, ClientError> {
         Self::parse(text, super::COMMAND_KEY)
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::pool::{OverShare, Pool, Pools, Usage};
 use base::shares::Shares;
-use base::{OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, Timestamp};
+use base::{OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, Timestamp, limits};
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
@@ -101,6 +101,8 @@ pub struct Directory {
     hot: HotArray,
     /// Live sessions, by the organisation in which they are.
     shares: Mutex<Shares<PrincipalId>>,
+    /// Those of administrators for whom there was no other room.
+    reserve: Mutex<Shares<PrincipalId>>,
     /// Of logins without sessions.
     windows: Windows,
     next_serial: AtomicU64,
@@ -133,6 +135,7 @@ impl Directory {
             numbers: Numbers::default(),
             hot: HotArray::default(),
             shares: Mutex::new(Shares::new(Pool::Sessions, sessions_max, pools)),
+            reserve: Mutex::new(Shares::new(Pool::AdminSessions, limits::ADMIN_SESSIONS, pools)),
             windows: Windows::default(),
             next_serial: AtomicU64::new(0),
         }
@@ -297,15 +300,24 @@ impl DirectoryWriter {
         now: Timestamp,
     ) -> Result<(Arc<Session>, Events), Full> {
         let (org, principal) = (start.access.org.id, start.who.principal_id());
-        self.shares.lock().take(org, principal, 1).map_err(Full::Sessions)?;
+        let taken = self.shares.lock().take(org, principal, 1);
+        let reserved = taken.is_err();
+        if let Err(over) = taken {
+            let may = start.access.is_administrators()
+                && self.reserve.lock().take(org, principal, 1).is_ok();
+            if !may {
+                return Err(Full::Sessions(over));
+            }
+        }
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let mut session = Session::new(start, serial, self.ttl_s(), now);
+        session.reserved = reserved;
         self.enter(&mut session);
         let session = Arc::new(session);
         let older = self.insert(&session, takes_over, self.config.per_principal_max);
         let older = older.inspect_err(|_| {
             self.numbers.leave(session.facets());
-            self.shares.lock().give_back(org, principal, 1);
+            self.pool_of(&session).lock().give_back(org, principal, 1);
         })?;
         let mut events = Events::default();
         for other in older {
@@ -313,6 +325,11 @@ impl DirectoryWriter {
         }
         events.push(Event::Started(session.clone()));
         Ok((session, events))
+    }
+
+    /// From which pool a session has its place.
+    fn pool_of(&self, session: &Session) -> &Mutex<Shares<PrincipalId>> {
+        if session.reserved { &self.reserve } else { &self.shares }
     }
 
     /// Puts a session into every index, or into none if its login has `siblings_max` sessions that
@@ -364,6 +381,9 @@ impl DirectoryWriter {
 
     /// Ends a session; does nothing when it has ended already.
     pub fn end(&self, session: &Arc<Session>, reason: Reason, now: Timestamp) -> Events {
+        if session.detached {
+            return Events::default();
+        }
         let context = session.context.write();
         if session.end.set(End { reason, at: now }).is_err() {
             return Events::default();
@@ -372,7 +392,7 @@ impl DirectoryWriter {
         // First into the history: who looks for it here and there finds it.
         let org = context.access.org.id;
         let forgotten = self.history.lock().push(session.clone(), org);
-        self.shares.lock().give_back(org, session.who.principal_id(), 1);
+        self.pool_of(session).lock().give_back(org, session.who.principal_id(), 1);
         self.sessions.remove(&session.uuid());
         self.roster(org).write().remove(session.order(), session);
         self.wheel.lock().remove(session);
@@ -410,7 +430,7 @@ impl DirectoryWriter {
     /// Moves a session to another organisation, with the rights it has there.
     pub fn switch(&self, session: &Arc<Session>, access: Arc<Access>, now: Timestamp) -> Events {
         let mut context = session.context.write();
-        if session.end.get().is_some() {
+        if session.detached || session.end.get().is_some() {
             return Events::default();
         }
         let org = access.org.clone();
@@ -420,7 +440,7 @@ impl DirectoryWriter {
             self.roster(context.access.org.id).write().remove(session.order(), session);
             self.roster(org.id).write().insert(session.order(), session.clone());
             let principal = session.who.principal_id();
-            let mut shares = self.shares.lock();
+            let mut shares = self.pool_of(session).lock();
             shares.give_back(context.access.org.id, principal, 1);
             shares.hold(org.id, principal, 1);
             let (org, since) = (context.access.org.id, context.since);

@@ -372,6 +372,10 @@ pub struct Session {
     pub(super) timer: AtomicU32,
     /// Whether the counters have changed since they were last stored.
     pub(super) stale: AtomicBool,
+    /// Whether its place is one of those that are kept for administrators.
+    pub(super) reserved: bool,
+    /// Whether it is in no directory.
+    pub(super) detached: bool,
     pub(super) hot: Place,
     window: Window,
     /// That of all sessions of the login, while it is one of them.
@@ -384,6 +388,12 @@ impl Session {
     pub(super) fn new(start: Start, serial: u64, ttl_s: u64, now: Timestamp) -> Self {
         let (reference, id) = (SessionRef::of(&start.id), OnceLock::from(start.id));
         Self { id, serial, ..Self::known(reference, start, ttl_s, now) }
+    }
+
+    /// A session that is in no directory: of who asks without a login. Nobody finds it, it has no
+    /// place and no end.
+    pub fn detached(start: Start, now: Timestamp) -> Self {
+        Self { detached: true, ..Self::new(start, 0, 0, now) }
     }
 
     /// A session with this handle, whose secret id and number are not known.
@@ -413,6 +423,8 @@ impl Session {
             facets: AtomicU64::new(0),
             timer: AtomicU32::new(super::wheel::NO_TIMER),
             stale: AtomicBool::new(false),
+            reserved: false,
+            detached: false,
             hot: Place::Own(Hot::new(now)),
             window: Window::default(),
             login_window: OnceLock::new(),

@@ -85,6 +85,11 @@ impl Access {
             allow_sub_org_access: None,
         }
     }
+
+    /// Whether it is that of an administrator, of the server or of the organisation.
+    pub const fn is_administrators(&self) -> bool {
+        self.super_admin || self.super_ops || self.org_admin
+    }
 }
 
 impl Identity {

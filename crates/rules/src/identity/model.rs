@@ -203,6 +203,17 @@ impl User {
             ban: Ban::default(),
         }
     }
+
+    /// Who has the server's data directory, as a super administrator that is no record and has no
+    /// password.
+    pub fn on_machine(name: String, home: OrgId, now: Timestamp) -> Self {
+        Self {
+            super_admin: true,
+            created_on: now,
+            created_by: system(),
+            ..Self::gone(UserId::from_bytes([0; 12]), name, home)
+        }
+    }
 }
 
 /// Without the password's hash, which has no place in a log.
