@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{
-    App, Counted, Form, Lease, LoginCause, OpenError, Payer, SharedAccount, Shown, address_full,
+    App, Counted, Following, Form, Lease, LoginCause, OpenError, Payer, SharedAccount, Shown,
+    address_full,
 };
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::authenticate::{Auth, note_incomplete, write_login};
 use super::commands;
-use super::dispatch::{self, Caller, Pending, execute_request, note_failed, write_refusal};
+use super::dispatch::{self, Caller, Pending, Reply, execute_request, note_failed, write_refusal};
 use super::envelope::{Command, Request};
 use crate::app::{App, Credentials};
 
