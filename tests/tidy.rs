@@ -130,7 +130,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("broker", &[]),
     ("cli", &["backup", "config", "control", "random", "serve", "things"]),
     ("config", &["things"]),
-    ("control", &["app", "backup", "events", "things"]),
+    ("control", &["app", "backup", "events", "things", "tr50"]),
     ("descriptors", &[]),
     ("dialects", &["app", "events", "random"]),
     ("edge", &["app", "broker", "config", "logging", "metrics", "random", "things", "tr50"]),
