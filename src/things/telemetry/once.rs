@@ -3,7 +3,7 @@
 //!
 //! Such a point has its place in the series by that word, and not by its arrival, so that the second is
 //! found there by one read, also after a restart and before the first is committed
-//! (`docs/decisions/0014-points-once.md`). A point without a time of its own or without a word costs
+//! (`docs/decisions/0017-points-once.md`). A point without a time of its own or without a word costs
 //! nothing more.
 
 use std::collections::HashMap;
