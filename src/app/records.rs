@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use base::Timestamp;
 use rules::identity::bootstrap::{self, Problem};
 use rules::identity::model::Role;
+use rules::identity::permission::Permission;
 use rules::identity::{Record, RecordChange, RecordChanges, Records, Webhook};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -160,6 +161,7 @@ fn load_roles(store: &dyn Store) -> Result<Vec<Role>, StoreError> {
         if known.topic_publish.is_none() {
             role.give_all_topics();
         }
+        warn_of_unknown(&role);
         roles.push(role);
         Ok(())
     })?;
@@ -179,6 +181,15 @@ fn load_webhooks(store: &dyn Store) -> Result<Vec<Webhook>, StoreError> {
         Ok(())
     })?;
     Ok(webhooks)
+}
+
+/// Says which permissions of a role that was stored before there is nothing for.
+fn warn_of_unknown(role: &Role) {
+    let unknown = |name: &&String| !name.is_empty() && Permission::named(name).is_none();
+    for permission in role.permissions.iter().filter(unknown) {
+        let (role, org) = (&role.key, role.org);
+        tracing::warn!(role, %org, permission, "a role has a permission that there is not");
+    }
 }
 
 fn put(batch: &mut Batch, record: &Record) {

@@ -8,6 +8,7 @@ use base::pool::{MakesWay, Max, POOLS, PoolInfo};
 
 use super::commands::{COMMANDS, not_configured};
 use super::step::{CommandInfo, Waits};
+use super::strict::without_effect;
 
 /// The text of `docs/commands.md`.
 pub fn commands() -> String {
@@ -62,6 +63,9 @@ fn command(text: &mut String, info: &CommandInfo) {
     if info.is_act {
         text.push_str(" It is in the trail ([trail.md](trail.md)).");
     }
+    if info.is_strict {
+        text.push_str(" A parameter that is none of these is refused.");
+    }
     text.push_str(match info.waits {
         Waits::No | Waits::Work => "",
         Waits::Durable => " The reply is sent when the change is durable.",
@@ -89,6 +93,11 @@ fn command(text: &mut String, info: &CommandInfo) {
             "| `{}` | {} | {required} | {} |",
             field.name, field.expected, field.doc
         );
+    }
+    let ignored: Vec<_> =
+        without_effect(info.name).iter().map(|name| format!("`{name}`")).collect();
+    if !ignored.is_empty() {
+        let _ = writeln!(text, "\nAccepted, without effect here: {}.", ignored.join(", "));
     }
 }
 

@@ -16,5 +16,6 @@ pub mod pages;
 pub mod params;
 pub mod sse;
 pub mod step;
+pub mod strict;
 
 pub use dispatch::{Pending, Reply};

@@ -29,6 +29,9 @@ pub struct Field {
 
 /// The parameters of a command.
 pub trait Params: Sized {
+    /// Whether a member that nobody knows is an error.
+    const IS_STRICT: bool = false;
+
     /// Their description.
     fn fields() -> Vec<Field>;
 

@@ -30,6 +30,8 @@ pub struct CommandInfo {
     pub waits: Waits,
     /// Whether its use is in the trail.
     pub is_act: bool,
+    /// Whether a parameter that nobody knows is an error.
+    pub is_strict: bool,
     /// What it does, in code.
     pub handler: Handler,
 }

@@ -76,6 +76,7 @@ mod shares;
 mod shown_sessions;
 mod signals;
 mod strangers;
+mod strict;
 mod tcp;
 mod telemetry;
 mod thing_topics;

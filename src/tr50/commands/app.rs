@@ -23,6 +23,7 @@ use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "app.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
@@ -196,10 +197,11 @@ impl UpdateParams {
         edit.list("autoRegTags", &mut application.auto_register_tags, self.auto_register_tags)?;
         let sec_tags = &mut application.auto_register_sec_tags;
         edit.list("autoRegSecTags", sec_tags, self.auto_register_sec_tags)?;
+        let (unsets_def, unsets_roles) = (edit.unsets("autoRegThingDefId"), edit.unsets("roles"));
         if let Some(def) = self.auto_register_def {
             application.auto_register_def = resolve_thing_def(call, &def)?;
             application.auto_register = application.auto_register_def.is_some();
-        } else if edit.unsets("autoRegThingDefId") {
+        } else if unsets_def {
             application.auto_register_def = None;
             application.auto_register = false;
         }
@@ -210,7 +212,7 @@ impl UpdateParams {
         edit.flag("restrictAccessToSelf", &mut application.restrict_access_to_self, self.restrict);
         if let Some(roles) = self.roles {
             application.roles = authorize::resolve_roles(call, application.org, &roles)?;
-        } else if edit.unsets("roles") {
+        } else if unsets_roles {
             application.roles.clear();
         }
         check_may_grant(call, application)
@@ -269,7 +271,7 @@ impl FindParams {
 /// `app.create`.
 pub fn create(
     call: &Call<'_>,
-    (which, members): (FindParams, UpdateParams),
+    Strict((which, members)): Strict<(FindParams, UpdateParams)>,
 ) -> Result<After<Made>, Failure> {
     let name = which.name.ok_or_else(|| missing("name"))?;
     let given = which.token.filter(|token| !token.is_empty());
@@ -361,7 +363,7 @@ fn new_token(length: usize, random: [u8; 2 * limits::TOKEN_BYTES_MAX]) -> String
 }
 
 /// `app.find`.
-pub fn find(call: &Call<'_>, which: FindParams) -> Result<Found, Failure> {
+pub fn find(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Found, Failure> {
     let application = which.find(call)?;
     let of_it = |session: &Session| match session.who() {
         Who::Application { application: other, .. } => other.id == application.id,
@@ -375,7 +377,7 @@ pub fn find(call: &Call<'_>, which: FindParams) -> Result<Found, Failure> {
 }
 
 /// `app.list`.
-pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
+pub fn list(call: &Call<'_>, Strict(view): Strict<View>) -> Result<ListReply, Failure> {
     let applications = call.app.identity().applications_of(call.session.org_id());
     let applications: Vec<_> =
         applications.iter().map(|found| AppView::of(found, &call.app.clock)).collect();
@@ -385,7 +387,7 @@ pub fn list(call: &Call<'_>, view: View) -> Result<ListReply, Failure> {
 /// `app.update`.
 pub fn update(
     call: &Call<'_>,
-    (which, (members, ban), unset): (FindParams, (UpdateParams, BanParams), Unset),
+    Strict((which, (members, ban), unset)): Strict<(FindParams, (UpdateParams, BanParams), Unset)>,
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let before = which.find(call)?;
@@ -413,13 +415,14 @@ pub fn update(
         application.ban = ban;
     }
     members.apply(call, &mut application, &edit)?;
+    edit.check()?;
     application.updated = authorize::stamp(call);
     let affected = Affected::Org(application.org);
     Ok(After(Done, Effects::from(turn.put(application)).followed_by(affected)))
 }
 
 /// `app.delete`.
-pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
+pub fn delete(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let application = which.find(call)?;
     check_may_grant(call, &application)?;

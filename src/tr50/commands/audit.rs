@@ -10,15 +10,14 @@ use super::target::is_restricted;
 use super::{authorize, commands};
 use crate::app::{App, LoginCause, Sight};
 use crate::events::{Class, Entry, Order, Query, Scope};
-use crate::tr50::envelope::Members;
-use crate::tr50::params::{Field, Params, params};
+use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Later};
+pub(super) use crate::tr50::strict::Strict;
 
 commands! {
     "audit.list" => list, [NOT_FOUND],
         "Lists events of the trail, the newest first: those of the current organisation; for its \
-         administrators also of those below it, for super administrators and super operators of all. \
-         A parameter that is none of these is refused.",
+         administrators also of those below it, for super administrators and super operators of all.",
         "`result`, an array of events with `number`, `ts`, `class`, `command`, `outcome`, `whoAmI` \
          and what else is known; `iterator` if there may be more; `truncated` if that is so because \
          too many were looked at";
@@ -74,29 +73,6 @@ impl ListParams {
             text.take_if(|text| text.is_empty());
         }
         self
-    }
-}
-
-/// Parameters, of which none may be unknown: a filter that was mistyped would show too much.
-pub struct Strict<P>(pub(super) P);
-
-impl<P: Params> Params for Strict<P> {
-    fn fields() -> Vec<Field> {
-        P::fields()
-    }
-
-    fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
-        let fields = P::fields();
-        let known = |name: &str| fields.iter().any(|field| field.name.eq_ignore_ascii_case(name));
-        match members.0.iter().find(|(name, _)| !known(name)) {
-            None => P::from_members(members).map(Self),
-            Some((name, _)) => {
-                let names: Vec<_> = fields.iter().map(|field| field.name).collect();
-                let (name, names) = (excerpt(name), names.join(", "));
-                let sentence = format!("Parameter \"{name}\" is unknown; there are {names}.");
-                Err(Failure::new(Code::PARAMETER_INVALID, sentence))
-            }
-        }
     }
 }
 

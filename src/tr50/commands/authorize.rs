@@ -5,18 +5,20 @@
 //! in the current organisation, super administrators everywhere. Nobody grants what they do not
 //! hold there.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt, limits};
 use rules::identity::model::{Membership, Org};
-use rules::identity::permission::PermissionSet;
+use rules::identity::permission::{Permission, PermissionSet};
 use rules::identity::{Granted, NAME_RULE, UNAMBIGUOUS_RULE, is_name, is_unambiguous, is_unseen};
 use serde::Serialize;
 
 use super::target::{is_restricted, restricted};
 use crate::tr50::params::params;
 use crate::tr50::step::Call;
+use crate::tr50::strict::nearest;
 
 params! {
     /// The key of a new record.
@@ -84,7 +86,7 @@ fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failure> {
         return Ok(());
     }
     let missing = wanted.names().find(|name| {
-        let permission = rules::identity::permission::Permission::named(name);
+        let permission = Permission::named(name);
         permission.is_some_and(|permission| !own.allows(permission))
     });
     let (who, missing) = (call.session.who().name(), missing.unwrap_or_default());
@@ -272,23 +274,64 @@ pub(super) fn already_exists(what: &str, name: &str) -> Failure {
     Failure::new(Code::ALREADY_EXISTS, sentence)
 }
 
+/// Fails if one of these is no permission: neither ours nor one of the vendor's
+/// (`docs/protocol/tr50.md`, Annex A). An empty text is none.
+pub(super) fn check_permissions(parameter: &str, names: &[String]) -> Result<(), Failure> {
+    let unknown = |name: &&String| !name.is_empty() && Permission::named(name).is_none();
+    let Some(name) = names.iter().find(unknown) else { return Ok(()) };
+    let near = nearest(name, PermissionSet::ALL.names());
+    let near = near.map_or_else(String::new, |near| format!(" Did you mean \"{near}\"?"));
+    let sentence = format!(
+        "Parameter \"{parameter}\" names \"{}\", which is no permission.{near}",
+        excerpt(name)
+    );
+    Err(Failure::new(Code::PARAMETER_INVALID, sentence))
+}
+
 /// A change of a record by the parameters that are there, and by `unset`, which empties what it
 /// names (`docs/protocol/tr50.md` 4.1).
 pub(super) struct Edit {
     /// In lower case.
     unset: HashSet<String>,
+    /// The members that can be emptied, as far as anybody has asked.
+    asked: RefCell<Vec<String>>,
 }
 
 impl Edit {
     /// With the members that `unset` names.
     pub(super) fn new(unset: Option<Vec<String>>) -> Self {
         let unset = unset.into_iter().flatten();
-        Self { unset: unset.map(|name| name.to_ascii_lowercase()).collect() }
+        let unset = unset.map(|name| name.to_ascii_lowercase()).collect();
+        Self { unset, asked: RefCell::default() }
     }
 
     /// Whether the member is to be emptied.
     pub(super) fn unsets(&self, name: &str) -> bool {
-        !self.unset.is_empty() && self.unset.contains(&name.to_ascii_lowercase())
+        if self.unset.is_empty() {
+            return false;
+        }
+        self.asked.borrow_mut().push(name.to_owned());
+        self.unset.contains(&name.to_ascii_lowercase())
+    }
+
+    /// Fails if a member is to be emptied that nobody has asked for: there is none of this name, or
+    /// it can't be empty.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let asked = self.asked.borrow();
+        let is_known = |name: &str| asked.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let Some(name) = self.unset.iter().filter(|name| !is_known(name)).min() else {
+            return Ok(());
+        };
+        let names = asked.iter().map(String::as_str);
+        let rest = match nearest(name, names.clone()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("there are {}.", names.collect::<Vec<_>>().join(", ")),
+        };
+        let sentence = format!(
+            "Parameter \"unset\" names \"{}\", which can't be emptied; {rest}",
+            excerpt(name)
+        );
+        Err(Failure::new(Code::PARAMETER_INVALID, sentence))
     }
 
     /// Changes a text.
@@ -302,10 +345,11 @@ impl Edit {
         field: &mut String,
         value: Option<String>,
     ) -> Result<(), Failure> {
+        let unsets = self.unsets(name);
         if let Some(value) = value {
             check_text(name, &value)?;
             *field = value;
-        } else if self.unsets(name) {
+        } else if unsets {
             field.clear();
         }
         Ok(())
@@ -339,11 +383,12 @@ impl Edit {
         field: &mut Vec<String>,
         value: Option<Vec<String>>,
     ) -> Result<(), Failure> {
+        let unsets = self.unsets(name);
         if let Some(mut value) = value {
             value.retain(|text| !text.is_empty());
             check_list(name, &value)?;
             *field = value;
-        } else if self.unsets(name) {
+        } else if unsets {
             field.clear();
         }
         Ok(())
@@ -351,9 +396,10 @@ impl Edit {
 
     /// Changes a flag.
     pub(super) fn flag(&self, name: &str, field: &mut bool, value: Option<bool>) {
+        let unsets = self.unsets(name);
         if let Some(value) = value {
             *field = value;
-        } else if self.unsets(name) {
+        } else if unsets {
             *field = false;
         }
     }

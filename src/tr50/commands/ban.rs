@@ -80,9 +80,10 @@ impl BanParams {
     ) -> Result<Option<Ban>, Failure> {
         let Self { disabled, reason, until } = self;
         let reason = reason.filter(|reason| !reason.is_empty());
-        let unsets = |name: &str| edit.unsets(name);
+        let names = ["disabled", "reason", "disabledUntil"];
+        let [unsets_all, unsets_reason, unsets_until] = names.map(|name| edit.unsets(name));
         let nothing = disabled.is_none() && reason.is_none() && until.is_none();
-        if nothing && !["disabled", "reason", "disabledUntil"].into_iter().any(unsets) {
+        if nothing && !(unsets_all || unsets_reason || unsets_until) {
             return Ok(None);
         }
         if is_restricted(call) {
@@ -90,7 +91,7 @@ impl BanParams {
         }
         let now = call.app.clock.now();
         let before = if ban.is_banned(now) { ban.clone() } else { Ban::default() };
-        let lifted = disabled == Some(false) || disabled.is_none() && unsets("disabled");
+        let lifted = disabled == Some(false) || disabled.is_none() && unsets_all;
         if lifted && (reason.is_some() || until.is_some()) {
             let sentence = "Parameters \"reason\" and \"disabledUntil\" go with \"disabled\":true.";
             return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
@@ -112,7 +113,7 @@ impl BanParams {
         if until.is_some_and(|until| until <= now) {
             return Err(authorize::invalid_param("disabledUntil", "a time to come"));
         }
-        let anew = disabled == Some(true) || unsets("disabledUntil");
+        let anew = disabled == Some(true) || unsets_until;
         let mut after = Ban {
             disabled: true,
             reason: before.reason.clone(),

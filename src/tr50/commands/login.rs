@@ -16,8 +16,7 @@ commands! {
         "Lists the logins that were refused, over whatever door, the last first: those of the current \
          organisation; for its administrators also of those below it, for super administrators and \
          super operators of all, of names and tokens that there are not, too. The same login from \
-         one address for one cause is one of the list, with a count. A parameter that is none of \
-         these is refused.",
+         one address for one cause is one of the list, with a count.",
         "`result`, an array of logins with `name`, `kind`, `cause`, `message`, `remoteAddr`, \
          `protocol`, `count`, `first`, `last` and, as far as it is known, `appName`, `clientId`, \
          `protocolVersion`, `orgId`; `iterator` if there may be more; `truncated` if that is so \

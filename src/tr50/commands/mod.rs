@@ -70,7 +70,8 @@ macro_rules! command {
         $crate::tr50::commands::command!(
             InSession, false, $name, $handler, $doc, $reply, [$($error),*],
             $crate::tr50::commands::fields_of($handler),
-            $crate::tr50::commands::waits_of($handler)
+            $crate::tr50::commands::waits_of($handler),
+            $crate::tr50::commands::is_strict($handler)
         )
     };
     // A command whose use is in the trail.
@@ -78,7 +79,8 @@ macro_rules! command {
         $crate::tr50::commands::command!(
             InSession, true, $name, $handler, $doc, $reply, [$($error),*],
             $crate::tr50::commands::fields_of($handler),
-            $crate::tr50::commands::waits_of($handler)
+            $crate::tr50::commands::waits_of($handler),
+            $crate::tr50::commands::is_strict($handler)
         )
     };
     // A command that needs no session.
@@ -86,11 +88,12 @@ macro_rules! command {
         $crate::tr50::commands::command!(
             Open, false, $name, $handler, $doc, $reply, [$($error),*],
             $crate::tr50::commands::open_fields_of($handler),
-            $crate::tr50::commands::open_waits_of($handler)
+            $crate::tr50::commands::open_waits_of($handler),
+            false
         )
     };
     ($kind:ident, $act:literal, $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*],
-     $params:expr, $waits:expr) => {
+     $params:expr, $waits:expr, $strict:expr) => {
         $crate::tr50::step::CommandInfo {
             name: $name,
             doc: $doc,
@@ -99,8 +102,9 @@ macro_rules! command {
             params: $params,
             waits: $waits,
             is_act: $act,
+            is_strict: $strict,
             handler: $crate::tr50::step::Handler::$kind(|call, params, out| {
-                let done = $handler(call, $crate::tr50::params::Params::read(params)?)?;
+                let done = $handler(call, $crate::tr50::strict::read($name, params)?)?;
                 Ok($crate::tr50::step::IntoStep::into_step(done, out))
             }),
         }
@@ -151,6 +155,11 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
 /// The parameters of a handler.
 const fn fields_of<P: Params, R>(_: fn(&Call<'_>, P) -> R) -> fn() -> Vec<Field> {
     P::fields
+}
+
+/// Whether a handler takes no unknown parameter.
+const fn is_strict<P: Params, R>(_: fn(&Call<'_>, P) -> R) -> bool {
+    P::IS_STRICT
 }
 
 /// What the reply of a handler waits for.

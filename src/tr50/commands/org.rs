@@ -16,6 +16,7 @@ use crate::random::random;
 use crate::things::files::Owner;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "org.create" => create, [ALREADY_EXISTS, IN_USE, BUSY],
@@ -199,7 +200,7 @@ impl FindParams {
 }
 
 /// `org.find`: one organisation that the caller can see.
-pub fn find(call: &Call<'_>, params: Find) -> Result<OrgView, Failure> {
+pub fn find(call: &Call<'_>, Strict(params): Strict<Find>) -> Result<OrgView, Failure> {
     let visible = visible(call);
     let find = |test: &dyn Fn(&Org) -> bool| visible.iter().find(|org| test(org));
     let (found, named) = if let Some(id) = params.id {
@@ -218,7 +219,10 @@ pub fn find(call: &Call<'_>, params: Find) -> Result<OrgView, Failure> {
 }
 
 /// `org.list`: the organisations that the caller can see, ordered by key.
-pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListReply, Failure> {
+pub fn list(
+    call: &Call<'_>,
+    Strict((view, wanted)): Strict<(View, ListParams)>,
+) -> Result<ListReply, Failure> {
     let mut orgs = visible(call);
     orgs.retain(|org| {
         wanted.can_have_sub_orgs.is_none_or(|can| can != org.no_sub_orgs)
@@ -240,7 +244,7 @@ fn visible(call: &Call<'_>) -> Vec<Arc<Org>> {
 /// `org.create`: below the current organisation, or one below that.
 pub fn create(
     call: &Call<'_>,
-    (new, members): (New, UpdateParams),
+    Strict((new, members)): Strict<(New, UpdateParams)>,
 ) -> Result<After<Made<OrgId>>, Failure> {
     authorize::check_name("key", &new.key)?;
     authorize::check_unambiguous("key", &new.key)?;
@@ -366,17 +370,19 @@ fn slug_of(key: &str, taken: impl Fn(&str) -> bool) -> String {
 /// `org.update`.
 pub fn update(
     call: &Call<'_>,
-    (which, members, unset): (FindParams, UpdateParams, Unset),
+    Strict((which, members, unset)): Strict<(FindParams, UpdateParams, Unset)>,
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let mut org = Org::clone(&*which.find(call)?);
-    members.apply(&mut org, &Edit::new(unset.unset))?;
+    let edit = Edit::new(unset.unset);
+    members.apply(&mut org, &edit)?;
+    edit.check()?;
     org.updated = authorize::stamp(call);
     Ok(After(Done, turn.put(org).into()))
 }
 
 /// `org.delete`: never the current organisation, whose session would go with it.
-pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
+pub fn delete(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<After<Done>, Failure> {
     if which.id.is_none() && which.key.is_none() {
         return Err(missing("id"));
     }

@@ -16,6 +16,7 @@ use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "role.create" => create, [ALREADY_EXISTS, BUSY],
@@ -158,6 +159,7 @@ impl UpdateParams {
         }
         if let Some(perms) = self.perms {
             authorize::check_list("perms", &perms)?;
+            authorize::check_permissions("perms", &perms)?;
             role.permissions = perms;
         }
         edit.text("desc", &mut role.desc, self.desc)?;
@@ -204,7 +206,7 @@ impl FindParams {
 /// `role.create`.
 pub fn create(
     call: &Call<'_>,
-    (new, members): (NewKey, UpdateParams),
+    Strict((new, members)): Strict<(NewKey, UpdateParams)>,
 ) -> Result<After<Made<RoleId>>, Failure> {
     authorize::check_name("key", &new.key)?;
     let (identity, org) = (&call.app.identity(), call.session.org_id());
@@ -234,12 +236,15 @@ pub fn create(
 }
 
 /// `role.find`.
-pub fn find(call: &Call<'_>, which: FindParams) -> Result<RoleView, Failure> {
+pub fn find(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<RoleView, Failure> {
     which.find(call).map(|granted| RoleView::of(&granted.role, call.session.org_id()))
 }
 
 /// `role.list`.
-pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListReply, Failure> {
+pub fn list(
+    call: &Call<'_>,
+    Strict((view, wanted)): Strict<(View, ListParams)>,
+) -> Result<ListReply, Failure> {
     let org = authorize::resolve_org(call, wanted.org_id)?.id;
     let roles = call.app.identity().roles_of(org);
     let roles: Vec<_> = roles.iter().map(|granted| RoleView::of(&granted.role, org)).collect();
@@ -249,19 +254,21 @@ pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListR
 /// `role.update`.
 pub fn update(
     call: &Call<'_>,
-    (which, members, unset): (FindParams, UpdateParams, Unset),
+    Strict((which, members, unset)): Strict<(FindParams, UpdateParams, Unset)>,
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let instead = "; role.create makes one with this key that is its own";
     let mut role = which.find_own(call, instead)?.role.clone();
-    members.apply(call, &mut role, &Edit::new(unset.unset))?;
+    let edit = Edit::new(unset.unset);
+    members.apply(call, &mut role, &edit)?;
+    edit.check()?;
     role.updated = authorize::stamp(call);
     let affected = Affected::Within(role.org);
     Ok(After(Done, Effects::from(turn.put(role)).followed_by(affected)))
 }
 
 /// `role.delete`.
-pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
+pub fn delete(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<After<Done>, Failure> {
     let identity = &call.app.identity();
     let turn = identity.turn();
     let role = which.find_own(call, "")?.role.clone();
@@ -275,7 +282,7 @@ pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure
 /// `role.perms`: every service with its methods.
 pub fn perms(
     _: &Call<'_>,
-    _: NoParams,
+    Strict(_): Strict<NoParams>,
 ) -> Result<BTreeMap<&'static str, Vec<&'static str>>, Failure> {
     let mut families: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (family, command) in PermissionSet::ALL.names().filter_map(|name| name.split_once('.')) {

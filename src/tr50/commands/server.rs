@@ -11,6 +11,7 @@ use crate::app::{Effects, Watch, Watching};
 use crate::events::{NewEvent, SERVER, Target};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "server.log.watch" => watch, [LIMIT_REACHED],
@@ -51,7 +52,10 @@ struct Row {
 const SECONDS: u64 = 600;
 
 /// `server.log.watch`.
-pub fn watch(call: &Call<'_>, params: WatchParams) -> Result<After<Watched>, Failure> {
+pub fn watch(
+    call: &Call<'_>,
+    Strict(params): Strict<WatchParams>,
+) -> Result<After<Watched>, Failure> {
     if !call.session.access().authority().sees_all() {
         let sentence = "The log of the server is for super administrators and super operators.";
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));

@@ -10,6 +10,7 @@ use super::{authorize, commands};
 use crate::app::{FIGURES, Second};
 use crate::tr50::params::params;
 use crate::tr50::step::{Call, WriteReply};
+use crate::tr50::strict::Strict;
 
 commands! {
     "stats.series" => series, [],
@@ -43,7 +44,7 @@ pub struct Series {
 }
 
 /// `stats.series`.
-pub fn series(call: &Call<'_>, params: SeriesParams) -> Result<Series, Failure> {
+pub fn series(call: &Call<'_>, Strict(params): Strict<SeriesParams>) -> Result<Series, Failure> {
     check_whole_server(call)?;
     let figures = match params.names {
         None => (0..FIGURES.len()).collect(),

@@ -18,6 +18,7 @@ use crate::app::{Affected, App, Effects, SessionChange};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, Later};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "user.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
@@ -227,7 +228,7 @@ pub fn is_visible(call: &Call<'_>, user: &User) -> bool {
 }
 
 /// `user.find`.
-pub fn find(call: &Call<'_>, which: FindParams) -> Result<Row, Failure> {
+pub fn find(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Row, Failure> {
     match which.find(call) {
         Ok(user) => {
             Ok(Row::User(Box::new(UserView::of(&user, call.session.org_id(), &call.app.clock))))
@@ -241,7 +242,10 @@ pub fn find(call: &Call<'_>, which: FindParams) -> Result<Row, Failure> {
 }
 
 /// `user.list`: the users of the current organisation, ordered by e-mail address.
-pub fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<ListReply, Failure> {
+pub fn list(
+    call: &Call<'_>,
+    Strict((view, wanted)): Strict<(View, ListParams)>,
+) -> Result<ListReply, Failure> {
     let (org, access) = (call.session.org_id(), call.session.access());
     let identity = &call.app.identity();
     let shows_all = wanted.show_all == Some(true) && access.authority().sees_all();
@@ -373,7 +377,10 @@ pub(super) fn administers_home(call: &Call<'_>, user: &User) -> bool {
 }
 
 /// `user.create`.
-pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<Later, Failure> {
+pub fn create(
+    call: &Call<'_>,
+    Strict((new, members)): Strict<(New, UpdateParams)>,
+) -> Result<Later, Failure> {
     if !is_email(&new.email_address) {
         return Err(not_an_address());
     }
@@ -426,7 +433,7 @@ pub fn create(call: &Call<'_>, (new, members): (New, UpdateParams)) -> Result<La
 /// `user.update`; without an id or an e-mail address the caller.
 pub fn update(
     call: &Call<'_>,
-    (which, (login, ban), members): (FindParams, (Login, BanParams), UpdateParams),
+    Strict((which, (login, ban), members)): Strict<(FindParams, (Login, BanParams), UpdateParams)>,
 ) -> Result<Later, Failure> {
     let named = which.id.is_some() || which.email_address.is_some() || which.username.is_some();
     let found = if named { which.find(call) } else { own(call) };
@@ -446,6 +453,9 @@ pub fn update(
     let email = which.id.and(which.email_address).filter(|email| *email != user.email);
     if is_own && email.is_some() {
         check_administers(call)?;
+    }
+    if login.password.is_none() && login.old_password.is_some() {
+        return Err(missing("password"));
     }
     if let Some(password) = &login.password {
         check_password(password)?;
@@ -529,6 +539,7 @@ impl Update {
             check_leaves_admin(&call, &user)?;
         }
         self.members.apply(&call, &mut user, &edit, self.is_own)?;
+        edit.check()?;
         user.password_hash = hash.unwrap_or(user.password_hash);
         user.updated = authorize::stamp(&call);
         let effects = Effects::from(turn.put(user)).followed_by(Affected::User(self.id));
@@ -555,7 +566,7 @@ fn check_leaves_admin(call: &Call<'_>, user: &User) -> Result<(), Failure> {
 }
 
 /// `user.delete`.
-pub fn delete(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
+pub fn delete(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let user = match which.find(call) {
         Ok(user) => user,

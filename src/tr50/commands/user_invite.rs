@@ -17,6 +17,7 @@ use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "user.invite.accept" => accept, [NOT_FOUND, WRONG_SESSION_KIND, BUSY],
@@ -77,7 +78,7 @@ impl PendingView {
 }
 
 /// `user.invite.list`.
-pub fn list(call: &Call<'_>, _: NoParams) -> Result<InviteList, Failure> {
+pub fn list(call: &Call<'_>, Strict(_): Strict<NoParams>) -> Result<InviteList, Failure> {
     let user = own(call)?;
     let identity = &call.app.identity();
     let view = |invite: &Invite| {
@@ -102,7 +103,7 @@ pub fn list(call: &Call<'_>, _: NoParams) -> Result<InviteList, Failure> {
 }
 
 /// `user.invite.accept`.
-pub fn accept(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
+pub fn accept(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<After<Done>, Failure> {
     let identity = &call.app.identity();
     let turn = identity.turn();
     let (mut user, invite) = which.take(call)?;
@@ -118,7 +119,7 @@ pub fn accept(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure
 }
 
 /// `user.invite.decline`.
-pub fn decline(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
+pub fn decline(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let (user, _) = which.take(call)?;
     Ok(After(Done, turn.put(user).into()))

@@ -11,12 +11,13 @@ use serde::Serialize;
 
 use super::authorize::{self, Edit};
 use super::commands;
-use super::session::org_switch;
+use super::session::{Switch, org_switch};
 use super::user::{administers_home, is_visible};
 use super::user_invite::{self, PendingView};
 use crate::app::{Affected, Effects};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, WriteReply};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "user.org.add" => add, [NOT_FOUND, ALREADY_EXISTS, BUSY],
@@ -37,7 +38,7 @@ commands! {
          there end as revoked. Who administers the user's home can do so anywhere. Who was at home \
          there is so in another organisation of theirs; it must not be the only one.",
         "";
-    "user.org.set" => org_switch, [NOT_FOUND, WRONG_SESSION_KIND],
+    "user.org.set" => set, [NOT_FOUND, WRONG_SESSION_KIND],
         "Moves the session to another organisation, as `session.org.switch`; the name of the API of \
          2012.",
         "";
@@ -211,19 +212,26 @@ impl FindParams {
     }
 }
 
+/// `user.org.set`: as `session.org.switch`.
+pub fn set(call: &Call<'_>, Strict(params): Strict<Switch>) -> Result<After<Done>, Failure> {
+    org_switch(call, params)
+}
+
 impl UpdateParams {
     /// Changes the membership. The caller must be able to grant what it was and what it becomes.
     fn apply(self, call: &Call<'_>, held: &mut Membership) -> Result<(), Failure> {
         authorize::check_may_grant(call, held)?;
         let edit = Edit::new(self.unset);
+        let unsets_roles = edit.unsets("roles");
         if let Some(roles) = self.roles {
             held.roles = authorize::resolve_roles(call, held.org, &roles)?;
-        } else if edit.unsets("roles") {
+        } else if unsets_roles {
             held.roles.clear();
         }
         edit.flag("isOrgAdmin", &mut held.org_admin, self.is_org_admin);
         edit.flag("allowSubOrgAccess", &mut held.sub_orgs, self.sub_orgs);
         edit.list("tags", &mut held.tags, self.tags)?;
+        edit.check()?;
         authorize::check_may_grant(call, held)
     }
 }
@@ -238,7 +246,7 @@ fn may_ask(call: &Call<'_>) -> bool {
 }
 
 /// `user.org.find`.
-pub fn find(call: &Call<'_>, which: FindParams) -> Result<Row, Failure> {
+pub fn find(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Row, Failure> {
     let id = which.org_id.unwrap_or_else(|| call.session.org_id());
     let user = match which.user(call) {
         Ok(user) => user,
@@ -267,7 +275,7 @@ fn is_member(user: &User, org: OrgId) -> bool {
 }
 
 /// `user.org.list`: of another user only what is in the caller's reach.
-pub fn list(call: &Call<'_>, which: FindParams) -> Result<AccessList, Failure> {
+pub fn list(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<AccessList, Failure> {
     let user = match which.user(call) {
         Ok(user) => user,
         Err(failure) => {
@@ -289,7 +297,7 @@ pub fn list(call: &Call<'_>, which: FindParams) -> Result<AccessList, Failure> {
 /// `user.org.add`.
 pub fn add(
     call: &Call<'_>,
-    (which, members): (FindParams, UpdateParams),
+    Strict((which, members)): Strict<(FindParams, UpdateParams)>,
 ) -> Result<After<Added>, Failure> {
     let identity = &call.app.identity();
     let turn = identity.turn();
@@ -328,7 +336,7 @@ pub fn add(
 /// `user.org.update`.
 pub fn update(
     call: &Call<'_>,
-    (which, members): (FindParams, UpdateParams),
+    Strict((which, members)): Strict<(FindParams, UpdateParams)>,
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let org = which.org(call)?;
@@ -348,7 +356,7 @@ pub fn update(
 /// `user.org.remove`. At home everyone may enter, so a membership there would be gone and the
 /// access not: a user who is a member elsewhere is at home there from then on. Otherwise nobody
 /// could be removed from an organisation that is their home.
-pub fn remove(call: &Call<'_>, which: FindParams) -> Result<After<Done>, Failure> {
+pub fn remove(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let org = match which.org(call) {
         Ok(org) => org,

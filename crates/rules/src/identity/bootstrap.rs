@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::Ban;
 use super::model::{Application, Membership, Org, Role, User, system};
 use super::password::{hash_password, is_usable_hash};
+use super::permission::Permission;
 use super::record::Records;
 use super::standard_role::StandardRole;
 use super::topic_rights::{TOPIC_FILTER_RULE, is_topic_filter};
@@ -276,6 +277,11 @@ impl Reader<'_> {
             let rule = "only device, automation and developer have some of their own";
             return Err(Problem::Unfit { holder: holder(), what: "permissions", rule });
         };
+        let unknown = |name: &&String| !name.is_empty() && Permission::named(name).is_none();
+        if let Some(name) = permissions.iter().find(unknown) {
+            let (what, name) = ("permission", name.clone());
+            return Err(Problem::Unknown { holder: holder(), what, name });
+        }
         let standard = standard.map(|standard| standard.name.to_owned());
         Ok(Role {
             id,

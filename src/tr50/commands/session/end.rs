@@ -16,6 +16,7 @@ use crate::tr50::commands::thing::Selection;
 use crate::tr50::envelope::Members;
 use crate::tr50::params::{Field, Params, params};
 use crate::tr50::step::{After, AfterOrLater, Call, Done, Later};
+use crate::tr50::strict::Strict;
 
 params! {
     /// What `session.end` takes beside one session and the filters of many.
@@ -64,7 +65,10 @@ impl Params for EndParams {
 }
 
 /// `session.end`: everybody may end the own sessions, an administrator any in the organisation.
-pub(super) fn end(call: &Call<'_>, params: EndParams) -> Result<AfterOrLater<Done>, Failure> {
+pub(super) fn end(
+    call: &Call<'_>,
+    Strict(params): Strict<EndParams>,
+) -> Result<AfterOrLater<Done>, Failure> {
     let EndParams { one, options, filters, named } = params;
     let Some(mut named) = named else { return end_one(call, &one).map(AfterOrLater::After) };
     if one.id.is_some() || one.reference.is_some() {

@@ -18,6 +18,7 @@ use crate::tr50::commands::target::is_restricted;
 use crate::tr50::commands::thing::{Selection, check_tags};
 use crate::tr50::params::params;
 use crate::tr50::step::{Call, Looked, WriteReply};
+use crate::tr50::strict::Strict;
 
 params! {
     /// What `session.list` takes beside filters. The vendor's page knows no parameters
@@ -124,7 +125,7 @@ const FIELDS: &[&str] = &[
 /// what is wrong with the parameters is answered at once.
 pub(super) fn list(
     call: &Call<'_>,
-    (mut page, mut filters): (Page, Filters),
+    Strict((mut page, mut filters)): Strict<(Page, Filters)>,
 ) -> Result<Looked<Answer>, Failure> {
     let org = call.session.org_id();
     page.give_status_to(&mut filters);

@@ -13,6 +13,7 @@ use super::end::own_sessions;
 use super::row::{SharedTexts, write_in_context, write_link};
 use crate::tr50::params::params;
 use crate::tr50::step::{Call, WriteReply};
+use crate::tr50::strict::Strict;
 
 params! {
     /// The parameters of `session.mine`.
@@ -32,7 +33,10 @@ pub(super) struct OwnSessions {
 }
 
 /// `session.mine`: the last that started first.
-pub(super) fn mine(call: &Call<'_>, params: MineParams) -> Result<OwnSessions, Failure> {
+pub(super) fn mine(
+    call: &Call<'_>,
+    Strict(params): Strict<MineParams>,
+) -> Result<OwnSessions, Failure> {
     let most = call.app.config.sessions.list_limit;
     let number = |asked: u64| usize::try_from(asked).unwrap_or(usize::MAX);
     let limit = params.limit.filter(|limit| *limit > 0).map_or(most, number).min(most);

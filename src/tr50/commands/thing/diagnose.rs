@@ -18,6 +18,7 @@ use crate::things::registry::Thing;
 use crate::tr50::commands::target::{can_access, is_restricted, restricted};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Later};
+use crate::tr50::strict::Strict;
 
 use parts::{Connection, Definition, Failed, Left, Limit, Registration, ThingPart, Waiting};
 use refused::Refusals;
@@ -60,7 +61,10 @@ const LOOKED_AT: usize = 100;
 const SHOWN: usize = 20;
 
 /// `thing.diagnose`. What was refused a moment ago is written first, so that it is known.
-pub(super) fn diagnose(call: &Call<'_>, params: DiagnoseParams) -> Result<Later, Failure> {
+pub(super) fn diagnose(
+    call: &Call<'_>,
+    Strict(params): Strict<DiagnoseParams>,
+) -> Result<Later, Failure> {
     let named = params.key.or(params.thing_key).filter(|key| !key.is_empty());
     let own = || call.session.who().own_key().map(str::to_owned);
     let key = named.or_else(own).ok_or_else(|| missing("key"))?;
