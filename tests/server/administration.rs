@@ -75,6 +75,7 @@ async fn who_loses_an_organisation_is_out_of_it_at_once() {
     call(&mut there, "session.org.switch", r#"{"key":"YorkOrg"}"#).await;
     let listed = call(&mut there, "session.list", "").await;
     assert_eq!(listed["count"], 1);
+    let place = json!({"userId": VIEWER_ID, "orgId": YORK}).to_string();
     call(&mut admin, "user.org.remove", &place).await;
     closed("the session in the lost organisation", &mut there).await;
     call(&mut home, "diag.ping", "").await;

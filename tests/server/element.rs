@@ -296,7 +296,7 @@ async fn a_session_is_shown_in_elements_words() {
 /// A super operator beside the users of the demo.
 async fn super_operator(server: &Endpoints) -> &'static str {
     let mut admin = server.admin("http").await;
-    let user = r#"{"emailAddress":"watch@basicorg.example","password":"watch-password","firstName":"W","lastName":"W","defaultOrgKey":"BasicOrg","isSuperOps":true}"#;
+    let user = r#"{"emailAddress":"watch@basicorg.example","password":"watch-password","firstName":"W","lastName":"W","isSuperOps":true}"#;
     let made = reply(&mut admin, "user.create", user).await;
     assert_eq!(made["success"], true, "{made}");
     call(&mut admin, "session.end", "").await;

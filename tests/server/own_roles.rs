@@ -96,7 +96,7 @@ async fn an_own_role_concerns_its_organisation_only() {
 async fn a_new_organisation_owns_copies_of_those_at_the_top() {
     let server = TestServer::start();
     let mut admin = server.admin("http").await;
-    let changed = r#"{"key":"device","perms":["thing.find","no.such"],"desc":"Ours"}"#;
+    let changed = r#"{"key":"device","perms":["thing.find","twilio"],"desc":"Ours"}"#;
     call(&mut admin, "role.update", changed).await;
     call(&mut admin, "role.delete", r#"{"key":"automation"}"#).await;
     switch(&mut admin, "BasicOrg").await;
@@ -108,7 +108,7 @@ async fn a_new_organisation_owns_copies_of_those_at_the_top() {
     let device = call(&mut admin, "role.find", r#"{"key":"device"}"#).await;
     assert_eq!(
         (&device["perms"], &device["desc"]),
-        (&json!(["thing.find", "no.such"]), &json!("Ours"))
+        (&json!(["thing.find", "twilio"]), &json!("Ours"))
     );
     assert_eq!(device["createdBy"], "admin@devicewise.com");
     let automation = call(&mut admin, "role.find", r#"{"key":"automation"}"#).await;

@@ -42,7 +42,7 @@ commands! {
     "app.list" => list, [],
         "Lists the applications of the current organisation, by name, without their tokens.",
         "`count`, `fields`, `result`";
-    act "app.update" => update, [NOT_FOUND, ALREADY_EXISTS, IN_USE],
+    act "app.update" => update, [NOT_FOUND, ALREADY_EXISTS],
         "Changes an application, found by `id`, or by `token` if there is such a token, or by \
          `name`. Its live sessions have the new rights when the reply comes; after a change of the \
          token they have ended as revoked. Disabled, it loses its sessions, and logins with its \

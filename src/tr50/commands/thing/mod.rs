@@ -81,7 +81,7 @@ commands! {
     "thing.unbind" => bind::unbind, [NOT_FOUND],
         "Frees a thing that is bound to another one.",
         "";
-    "thing.update" => change::update, [NOT_FOUND, ALREADY_EXISTS, IN_USE],
+    "thing.update" => change::update, [NOT_FOUND, ALREADY_EXISTS],
         "Changes a thing. Disabled, it loses its sessions, logs in no more, and others publish nothing \
          in its name; what it has stays, and what is sent to it waits as for one that is not \
          connected. Nobody disables themselves.",
