@@ -30,11 +30,11 @@ commands! {
          parameter that is none of these is refused.",
         "`id`; `secret`, which is shown only here; `after`, behind which number it begins";
     act "webhook.delete" => delete, [NOT_FOUND],
-        "Deletes a webhook: nothing more is sent. A parameter that is none of these is refused.",
+        "Deletes a webhook: nothing more is sent.",
         "";
     "webhook.list" => list, [],
         "Lists the webhooks of the current organisation, by name, without their secrets, and how \
-         they are. A parameter that is none of these is refused.",
+         they are.",
         "`count`, `fields`, `result`";
     act "webhook.update" => update, [NOT_FOUND, ALREADY_EXISTS],
         "Changes a webhook, found by `id`, or without it by `name`. From then on the rights of the \
