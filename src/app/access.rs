@@ -17,21 +17,29 @@ use crate::broker::{Identity, Scope};
 impl App {
     /// Gives a session the rights that its principal has now.
     pub(super) fn refresh_access(&self, session: &Arc<Session>, now: Timestamp) -> Events {
-        self.sessions.refresh(session, now, |who, org| self.access_now(who, org))
+        self.sessions.refresh(session, now, |_, org| self.access_now(session, org))
     }
 
-    /// What a principal is in an organisation now; or why it may not be there. Of an application's
-    /// thing nothing is asked.
-    fn access_now(&self, who: &Who, org: OrgId) -> Result<Access, Reason> {
+    /// Lets a session go on without a second factor that it is about to require of its own user: who
+    /// requires it is not cut off half-way. The next login needs it.
+    pub fn spare_enrolment(&self, session: &Session) {
+        self.sessions.spare_enrolment(session);
+    }
+
+    /// What a session's principal is in an organisation now; or why it may not be there. Of an
+    /// application's thing nothing is asked.
+    fn access_now(&self, session: &Session, org: OrgId) -> Result<Access, Reason> {
         let identity = &self.records;
         let now = self.clock.now();
-        match who {
+        match session.who() {
             Who::User(user) => match identity.user(user.id) {
                 Some(user) if user.ban.is_banned(now) => Err(Reason::Banned),
                 Some(user) => {
-                    let access =
-                        identity.org(org).and_then(|org| identity.user_access(&user, &org));
-                    access.ok_or(Reason::Revoked)
+                    let rights = |org| match session.is_spared_enrolment() {
+                        true => identity.user_rights(&user, &org),
+                        false => identity.user_access(&user, &org),
+                    };
+                    identity.org(org).and_then(rights).ok_or(Reason::Revoked)
                 }
                 None => Err(Reason::Revoked),
             },
@@ -72,7 +80,7 @@ impl App {
     /// What the store reports, which is asked for an application's thing.
     pub fn has_access_of_then(&self, session: &Session) -> Result<bool, StoreError> {
         let then = session.access();
-        if self.access_now(session.who(), then.org.id).map_or(true, |now| now != *then) {
+        if self.access_now(session, then.org.id).map_or(true, |now| now != *then) {
             return Ok(false);
         }
         self.has_welcome_thing(session.who())
@@ -86,7 +94,7 @@ impl App {
     /// What the store reports, which is asked for an application's thing.
     pub fn may_publish_now(&self, session: &Session, topic: &str) -> Result<bool, StoreError> {
         let (who, org) = (session.who(), session.org_id());
-        let access = self.access_now(who, org);
+        let access = self.access_now(session, org);
         if !access.is_ok_and(|access| access.topic_publish.allows(topic, who.own_key())) {
             return Ok(false);
         }
@@ -105,7 +113,7 @@ impl App {
             return false;
         }
         let Some(permission) = Permission::named(command) else { return false };
-        let access = self.access_now(session.who(), org);
+        let access = self.access_now(session, org);
         let access = access.ok().filter(|access| access.permissions.allows(permission));
         let Some(access) = access else { return false };
         let Who::Application { thing_id: own, .. } = session.who() else { return true };

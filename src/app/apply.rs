@@ -314,7 +314,7 @@ impl App {
     }
 
     /// To the store first, then in memory: what the store does not take has not happened.
-    fn change_records(
+    pub(super) fn change_records(
         &self,
         records: RecordChanges,
         acts: Vec<NewEvent>,

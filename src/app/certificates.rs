@@ -88,12 +88,12 @@ impl App {
                 let thing_key = named(&names.others, &thing_key, same)?.to_owned();
                 Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id }))
             }
-            (ClientLogin::User, Credentials::User { name, password }) => {
+            (ClientLogin::User, Credentials::User { name, password, code }) => {
                 let same = |email: &str| email.to_lowercase() == name.to_lowercase();
                 let name = named(&names.emails, &name, same)?.to_owned();
                 Ok(match password.is_empty() {
                     true => Proof::User(name),
-                    false => Proof::Credentials(Credentials::User { name, password }),
+                    false => Proof::Credentials(Credentials::User { name, password, code }),
                 })
             }
             // Who says nothing is who the certificate says.

@@ -53,6 +53,7 @@ impl App {
         }
         self.notify(&self.sessions.prune(now));
         self.forget_tokens(now);
+        self.second_factors.expire(now);
     }
 
     /// Writes what was refused, and removes events that are too many or, with `expire`, too old. It

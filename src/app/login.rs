@@ -20,6 +20,7 @@ use super::certificates::Proof;
 use super::connections::{NoPlace, Place};
 use super::login_rates::{LoginBegun, TooManyLogins, Wish};
 use super::refused::{Claim, LoginPeer};
+use super::second_factor::{CodeBy, same_login};
 use crate::events::Kind;
 use crate::random::{NoRandom, random};
 use crate::things::registry::{Found, NotAdded, Thing};
@@ -30,8 +31,10 @@ pub enum Credentials {
     User {
         /// E-mail address.
         name: String,
-        /// Password.
+        /// Password; or the code of the second factor, in a second call.
         password: String,
+        /// The code of the second factor, if it comes with the password.
+        code: Option<String>,
     },
     /// An application on a thing.
     Application {
@@ -294,7 +297,7 @@ impl App {
     ) -> Result<(), LoginError> {
         self.notify(&self.refresh_access(session, now));
         if let Who::User(before) = session.who()
-            && self.records.user(before.id).is_some_and(|u| u.password_hash != before.password_hash)
+            && self.records.user(before.id).is_some_and(|user| !same_login(&user, before))
         {
             self.end(session, Reason::Revoked, now);
         }
@@ -329,10 +332,11 @@ impl App {
             true => Claim::Uncertified(name),
             false => Claim::User(name),
         };
-        let credentials = Credentials::User { name: name.to_owned(), password };
+        let credentials = Credentials::User { name: name.to_owned(), password, code: None };
         let user = match self.behind_certificate(credentials, conn) {
-            Ok(Proof::Credentials(Credentials::User { name, password })) => {
-                self.check_password(&name, password, None, conn, now).await
+            Ok(Proof::Credentials(Credentials::User { name, password, .. })) => {
+                let secret = (password, CodeBy::Nothing);
+                self.check_password(&name, secret, None, conn, now).await
             }
             Ok(Proof::User(name)) => self.certified(&name).map_err(LoginError::from),
             Ok(Proof::Credentials(_)) => Err(Refusal::BadCredentials.into()),
@@ -347,8 +351,12 @@ impl App {
         let user = user.and_then(|user| {
             let home = self.records.org(user.home);
             let access = home.and_then(|home| self.records.user_access(&user, &home));
-            let may = access.is_none_or(|access| self.may_enter(&access, conn));
-            if may { Ok(user) } else { Err(Refusal::NoAccess.into()) }
+            match access {
+                // Nothing can be set up by this door.
+                Some(access) if access.limit.is_some() => Err(Refusal::CodeMissing.into()),
+                Some(access) if !self.may_enter(&access, conn) => Err(Refusal::NoAccess.into()),
+                _ => Ok(user),
+            }
         });
         let user = user.and_then(|user| {
             self.count_asker(&conn, (user.home, PrincipalId::User(user.id)), &user.email)?;
@@ -365,12 +373,12 @@ impl App {
     /// an administrator may have changed it meanwhile.
     fn as_now(&self, checked: &User) -> Result<Arc<User>, Refusal> {
         let now = self.records.user(checked.id);
-        let same = now.filter(|now| now.password_hash == checked.password_hash);
+        let same = now.filter(|now| same_login(now, checked));
         same.ok_or(Refusal::NoAccess)
     }
 
-    /// Checks the password that the session's user wants to change as a login does; the failures
-    /// count with those of logins.
+    /// Checks the password of the session's user, which came as this parameter, as a login does; the
+    /// failures count with those of logins.
     ///
     /// # Errors
     ///
@@ -378,7 +386,7 @@ impl App {
     pub async fn verify_password(
         &self,
         user: &Arc<User>,
-        password: String,
+        (parameter, password): (&str, String),
         session: &Session,
         now: Timestamp,
     ) -> Result<(), Failure> {
@@ -387,7 +395,7 @@ impl App {
         match self.passwords.verify_to_change(user, password, changer, from, now).await {
             Ok(_) => Ok(()),
             Err(Refusal::BadCredentials) => {
-                let sentence = "Parameter \"oldPassword\" is not the user's password.";
+                let sentence = format!("Parameter \"{parameter}\" is not the user's password.");
                 Err(Failure::new(Code::LOGIN_REFUSED, sentence))
             }
             Err(refusal) => Err(change_failure(refusal)),
@@ -506,8 +514,14 @@ impl App {
                 let admitted = user.and_then(admit_user);
                 admitted.inspect_err(|error| note(Claim::Uncertified(&name), error))
             }
-            Ok(Proof::Credentials(Credentials::User { name, password })) => {
-                let checked = self.check_password(&name, password, Some(is_bound), conn, now).await;
+            Ok(Proof::Credentials(Credentials::User { name, password, code })) => {
+                let code = match code {
+                    Some(code) => CodeBy::Given(code),
+                    None if peer.link.mqtt_level > 0 => CodeBy::Nothing,
+                    None => CodeBy::Call,
+                };
+                let secret = (password, code);
+                let checked = self.check_password(&name, secret, Some(is_bound), conn, now).await;
                 let admitted = checked.and_then(admit_user);
                 admitted.inspect_err(|error| note(Claim::User(&name), error))
             }
@@ -547,23 +561,38 @@ impl App {
         })
     }
 
-    /// Checks a password, unless its user has logged in too often. That is looked at before, for a
-    /// check takes long, and counted when it is right: nobody's guesses keep the user out.
+    /// Checks a password, and the second factor of who has one, unless the user has logged in too
+    /// often. That is looked at before, for a check takes long, and counted when it is right: nobody's
+    /// guesses keep the user out.
     /// `is_bound`: whether the session is to be bound to a connection; none if there is to be none.
     async fn check_password(
         &self,
         name: &str,
-        password: String,
+        (password, code): (String, CodeBy),
         is_bound: Option<bool>,
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Arc<User>, LoginError> {
         let user = self.records.user_by_email(name);
         if let Some(user) = &user {
-            let user = Principal::User(user.id);
-            self.login_rates.check(&user, self.wish(&user, is_bound), now)?;
+            let principal = Principal::User(user.id);
+            self.login_rates.check(&principal, self.wish(&principal, is_bound), now)?;
+            if matches!(code, CodeBy::Call) && self.is_second_call(user, &password, conn, now) {
+                return self.check_code(user, &password, conn, now).await;
+            }
         }
-        Ok(self.passwords.verify(user, name, password, conn.remote_addr.ip(), now).await?)
+        let from = conn.remote_addr.ip();
+        let user = self.passwords.verify(user, name, password, from, now).await?;
+        if !user.second_factor.is_active() {
+            return Ok(user);
+        }
+        // What comes to nothing is counted, too.
+        let begun = self.begin_login(Principal::User(user.id), is_bound, now)?;
+        let user = self.ask_for_code(&user, code, conn, now).await?;
+        if let Some(begun) = begun {
+            begun.forget();
+        }
+        Ok(user)
     }
 
     /// Counts a login of somebody who has proved who it is.
@@ -698,6 +727,11 @@ pub fn login_failure(error: &LoginError) -> Failure {
         LoginError::NoThing(over) => {
             let sentence = format!("The thing can't be registered: {over}.");
             Failure::new(Code::BUSY, sentence)
+        }
+        LoginError::Refused(Refusal::CodeWanted) => {
+            let sentence = "User name and password are right; log in again with the code of the \
+                            second factor as the password.";
+            Failure::new(Code::SECOND_FACTOR_WANTED, sentence)
         }
         LoginError::Refused(Refusal::Busy) => {
             let sentence = "The server can't take another login now: too many passwords wait to be \

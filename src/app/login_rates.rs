@@ -126,6 +126,16 @@ impl LoginRates {
 }
 
 impl LoginBegun {
+    /// It goes on as another one, which counts.
+    pub(super) fn forget(mut self) {
+        let rates = self.rates.clone();
+        let mut state = rates.state.lock();
+        if let (Some(bucket), true) = (state.buckets.get_mut(&self.who), self.is_counted) {
+            bucket.spent -= 1.0;
+        }
+        self.is_counted = true;
+    }
+
     /// The session lives.
     pub(super) fn done(mut self) {
         self.is_counted = true;

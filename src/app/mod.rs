@@ -61,6 +61,7 @@ mod recorder;
 mod records;
 mod refused;
 mod scrape;
+mod second_factor;
 mod secret;
 mod session_log;
 mod shared_looks;
@@ -149,6 +150,8 @@ pub struct App {
     pub server_id: Arc<str>,
     /// Tokens that the server made, for those who had them made.
     made_tokens: made_tokens::MadeTokens,
+    /// Who may send a code of a second factor.
+    second_factors: second_factor::SecondFactors,
     /// Who there is.
     records: IdentityWriter,
     /// The room that the records take.

@@ -171,6 +171,7 @@ impl App {
             memory: Memory::new(memory_bytes, &pools),
             server_id: host_name(),
             made_tokens: made_tokens::MadeTokens::new(&pools),
+            second_factors: Default::default(),
             records,
             record_space,
             sessions,

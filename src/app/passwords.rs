@@ -62,6 +62,7 @@ impl Passwords {
         let account = account_of(name);
         let mut failures = self.failures.lock();
         failures.accounts.remove(&account);
+        failures.accounts.remove(&codes_of(name));
         let mut locked = 0;
         for failing in failures.of.values_mut() {
             let Some((of, from)) = failing.who else { continue };
@@ -71,6 +72,54 @@ impl Passwords {
             }
         }
         locked
+    }
+
+    /// Notes that the user of this name has shown all that a login needs.
+    pub(super) fn note_right(&self, name: &str, from: IpAddr) {
+        let source = Source::new(name, network_of(from));
+        let mut failures = self.failures.lock();
+        failures.forgive(&source);
+        failures.know(source);
+    }
+
+    /// Counts a login that failed behind a right password.
+    pub(super) fn count_failure(&self, name: &str, from: IpAddr, now: Timestamp) {
+        let network = network_of(from);
+        let source = Source::new(name, network);
+        self.failures.lock().count(source, (account_of(name), network), now);
+    }
+
+    /// The same, for a wrong code.
+    pub(super) fn count_wrong_code(&self, name: &str, from: IpAddr, now: Timestamp) {
+        self.count_failure(name, from, now);
+        let failures = &mut *self.failures.lock();
+        let (of, order) = (&mut failures.accounts, &mut failures.oldest_accounts_first);
+        failing(of, order, codes_of(name), now);
+    }
+
+    /// Whether a code of the user of this name may be tried from there.
+    ///
+    /// # Errors
+    /// [`Refusal::Locked`] as for passwords; and where the user has never logged in, if many codes
+    /// were wrong lately, from wherever.
+    pub(super) fn check_code_lock(
+        &self,
+        name: &str,
+        from: IpAddr,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let source = Source::new(name, network_of(from));
+        let failures = self.failures.lock();
+        failures.check(&source, now)?;
+        let guessed = failures.accounts.get(&codes_of(name));
+        let guessed = guessed.filter(|guessed| guessed.count > limits::USER_CODE_FAILURES_MAX);
+        let age_ms = guessed.map(|guessed| now.millis_since(guessed.since));
+        match age_ms.and_then(|age_ms| limits::LOGIN_FAILURES_WITHIN_MS.checked_sub(age_ms)) {
+            Some(left_ms) if !failures.knows(&source) => {
+                Err(Refusal::Locked { seconds: left_ms.div_ceil(1000) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks the password of the user whom the caller found under `name`, and returns the user.
@@ -143,8 +192,11 @@ impl Passwords {
         failures.check(&source, now)?;
         match user {
             Some(user) if right => {
-                failures.forgive(&source);
-                failures.know(source);
+                // With a second factor, a right password is half of it.
+                if !user.second_factor.is_active() {
+                    failures.forgive(&source);
+                    failures.know(source);
+                }
                 Ok(user)
             }
             _ => {
@@ -223,6 +275,10 @@ fn account_of(name: &str) -> Key {
     key_of(b"account", name.to_lowercase())
 }
 
+fn codes_of(name: &str) -> Key {
+    key_of(b"codes", name.to_lowercase())
+}
+
 /// Who fails: a hash of name and network, so that long names cost no memory.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Source([u8; 32]);
@@ -241,7 +297,8 @@ impl Source {
 struct Failures {
     of: HashMap<Source, Failing>,
     oldest_first: VecDeque<Source>,
-    /// What fails of each account at addresses from which it has never logged in.
+    /// What fails of each account at addresses from which it has never logged in; and codes of second
+    /// factors that fail, wherever.
     accounts: HashMap<Key, Failing>,
     oldest_accounts_first: VecDeque<Key>,
     /// From where accounts have logged in.

@@ -203,7 +203,10 @@ impl App {
             // What a login was refused for has a line of its own.
             if !matches!(
                 failure.code,
-                Code::LOGIN_REFUSED | Code::LOGIN_LOCKED | Code::SESSION_INVALID
+                Code::LOGIN_REFUSED
+                    | Code::LOGIN_LOCKED
+                    | Code::SECOND_FACTOR_WANTED
+                    | Code::SESSION_INVALID
             ) {
                 say_failure(&STRANGERS, Asked::default(), conn, command, failure);
             }
@@ -305,6 +308,8 @@ const fn cause(claim: Claim<'_>, error: &LoginError, known: bool) -> LoginCause 
             Refusal::UnknownThing => LoginCause::UnknownThing,
             Refusal::BadThingKey => LoginCause::BadThingKey,
             Refusal::NoAccess => LoginCause::NoAccess,
+            Refusal::CodeWanted | Refusal::CodeMissing => LoginCause::SecondFactor,
+            Refusal::BadCode => LoginCause::WrongCode,
             Refusal::Busy => LoginCause::Busy,
             Refusal::Locked { .. } => LoginCause::Locked,
         },

@@ -220,7 +220,15 @@ pub fn members(record: &Record) -> Map<String, Value> {
     let value = match record {
         Record::Org(record) => json!(record),
         Record::Role(record) => json!(record),
-        Record::User(record) => json!(record),
+        Record::User(record) => {
+            let mut value = json!(record);
+            if let Some(user) = value.as_object_mut() {
+                // Of the secret, nothing at all.
+                user.remove("second_factor");
+                user.insert("mfa".to_owned(), record.second_factor.is_active().into());
+            }
+            value
+        }
         Record::Application(record) => json!(record),
         Record::ThingDef(record) => {
             let mut value = json!(record);

@@ -38,6 +38,10 @@ macro_rules! causes {
 
 causes! {
     WrongPassword = "wrong_password", refused, "the password is wrong";
+    SecondFactor = "second_factor", refused,
+        "the password is right, and the code of the second factor, or an API token, is missing";
+    WrongCode = "wrong_code", refused,
+        "the password is right, and the code of the second factor is wrong or was used before";
     UnknownUser = "unknown_user", refused, "there is no such user";
     UnknownToken = "unknown_token", refused, "there is no application with this token";
     UnknownThing = "unknown_thing", refused,

@@ -70,6 +70,7 @@ pub fn credentials(params: Authenticate, certified: bool) -> Result<Credentials,
         return Ok(Credentials::User {
             name,
             password: password.ok_or_else(|| missing("password"))?,
+            code: params.code,
         });
     }
     let token = params.app_token.or(params.application_token);

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use base::{Code, ConnInfo, Door, Failure, Timestamp, excerpt, json, limits};
 use rules::directory::Session;
+use rules::identity::Limit;
 use serde_json::value::RawValue;
 
 use super::commands::{self, Row};
@@ -641,7 +642,13 @@ fn still_may(caller: &Caller, row: &Row) -> Result<(), Failure> {
 
 fn not_permitted(session: &Session, row: &Row) -> Failure {
     let (who, name) = (session.who().name(), row.info.name);
-    let sentence = format!("{who} has no permission for {name} in this organisation.");
+    let sentence = match session.access().limit {
+        Some(Limit::Enrolment) => format!(
+            "{who} has to set up a second factor before {name}: user.mfa.enrol, then \
+             user.mfa.confirm."
+        ),
+        None => format!("{who} has no permission for {name} in this organisation."),
+    };
     Failure::new(Code::PERMISSION_DENIED, sentence)
 }
 

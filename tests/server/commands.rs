@@ -66,6 +66,7 @@ replies! {
     the_replies_of_thing_attr: "thing_attr.txt";
     the_replies_of_usage: "usage.txt";
     the_replies_of_user: "user.txt";
+    the_replies_of_user_mfa: "user_mfa.txt";
 }
 
 #[test]

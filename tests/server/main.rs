@@ -71,6 +71,7 @@ mod readme;
 mod refusals;
 mod regressions;
 mod revocation;
+mod second_factor;
 mod shape;
 mod shares;
 mod shown_sessions;

@@ -48,6 +48,9 @@ codes! {
         "Log in again.", "`docs/protocol/tr50.md` 2.1 (client code PX), text: 0, fact 21";
     NOT_FOUND = -90008 => 404, "The object that the command names does not exist here.",
         "Check the name; nothing was changed.", "`docs/protocol/tr50.md` 2.1 (client code PY)";
+    SECOND_FACTOR_WANTED = -90041 => 401, "User name and password are right, and the user has a second factor.",
+        "Log in again within two minutes, from the same address or over the same TCP connection, with the code as the password.",
+        "`docs/protocol/tr50.md` 2.1 (documentation and client code)";
     END_OF_RESULTS = -90058 => 404, "A listing with an iterator has no more to show.",
         "Stop; all was shown.", "`docs/protocol/tr50.md` 2.1 (documentation of thing.list)";
     ATTRIBUTE_MISSING = -91006 => 404, "The attribute has no value on that thing.",

@@ -324,6 +324,21 @@ pub const THING_DEF_BYTES_MAX: usize = 256 * 1024;
 /// bootstrap file are the operator's business.
 pub const PASSWORD_BYTES_MIN: usize = 8;
 
+/// For how long a code of a second factor may follow a right password: long enough to take a
+/// telephone out and wait for the next code.
+pub const CODE_WITHIN_S: u64 = 120;
+
+/// Codes that may be tried after one right password.
+pub const CODE_TRIES_MAX: u32 = 5;
+
+/// Addresses and connections from which a code of one user is awaited at a time.
+pub const CODES_AWAITED_MAX: usize = 16;
+
+/// Wrong codes of one user within [`LOGIN_FAILURES_WITHIN_MS`], from wherever, after which codes
+/// are taken only from where the user has logged in before: with one try at each address, whoever
+/// has the password and many addresses would find a code in the end.
+pub const USER_CODE_FAILURES_MAX: u32 = 50;
+
 /// The shortest token that an application may be given (`docs/protocol/tr50.md` 3.4).
 pub const TOKEN_BYTES_MIN: usize = 16;
 

@@ -105,6 +105,8 @@ impl Caller {
 
     fn of_session(identity: &Identity, session: &Session) -> Option<Self> {
         match session.who() {
+            // Who has to set up a second factor does that elsewhere.
+            Who::User(_) if session.access().limit.is_some() => None,
             Who::User(user) => {
                 let user = identity.user(user.id)?;
                 Some(Self {

@@ -235,7 +235,7 @@ fn client_id(packet: &Connect<'_>) -> Result<(Box<str>, bool), u8> {
 /// app login).
 fn credentials(name: &str, password: &str) -> Credentials {
     if name.contains('@') {
-        Credentials::User { name: name.to_owned(), password: password.to_owned() }
+        Credentials::User { name: name.to_owned(), password: password.to_owned(), code: None }
     } else {
         Credentials::Application {
             thing_key: name.to_owned(),

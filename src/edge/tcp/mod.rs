@@ -16,6 +16,7 @@ use base::{
     limits,
 };
 use rules::directory::{Link, Outbox, Push, Reason, Session};
+use rules::identity::Refusal as LoginRefusal;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{
@@ -343,8 +344,10 @@ impl Client {
                 if self.caller.session.is_some() {
                     self.follow_traces(out);
                 }
-                // Counted even in a session: passwords could be guessed from there.
-                self.refusals += 1;
+                // Counted even in a session: passwords could be guessed from there. Whose password is
+                // right goes on with a code.
+                let is_half = matches!(error, LoginError::Refused(LoginRefusal::CodeWanted));
+                self.refusals += u32::from(!is_half);
                 let few = self.refusals < limits::TCP_REFUSALS_MAX;
                 return if few { Ok(()) } else { Err(Reason::ProtocolError) };
             }
@@ -612,6 +615,7 @@ impl Peer for Client {
     async fn end(mut self, reason: Reason, _: Pending<FromDevice>) {
         self.end_bound(reason);
         self.outbox.note_gone();
+        self.app.forget_awaited_code(self.caller.conn);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::tr50::params::{NoParams, params};
 use crate::tr50::step::{After, Done, Later, OpenCall};
 
 commands! {
-    open "api.authenticate" => authenticate, [LOGIN_REFUSED, LOGIN_LOCKED, BUSY],
+    open "api.authenticate" => authenticate, [LOGIN_REFUSED, LOGIN_LOCKED, SECOND_FACTOR_WANTED, BUSY],
         "Logs a user or an application in and starts a session for use over HTTP.",
         "`sessionId`, `orgKey`";
     open "api.ping" => ping, [],
@@ -22,7 +22,9 @@ params! {
     /// 3.1).
     pub struct Authenticate {
         optional_exact username: String = "username", "The user's e-mail address.";
-        optional_exact password: String = "password", "The user's password.";
+        optional_exact password: String = "password", "The user's password; or, after a reply with -90041, the code of the second factor.";
+        optional_exact code: String = "code",
+            "The code of the second factor, beside the password, instead of a second call.";
         optional_exact thing_key: String = "thingKey", "The thing's key.";
         optional_exact app_token: String = "appToken", "The application's token.";
         optional_exact application_token: String = "applicationToken",

@@ -45,6 +45,7 @@ pub mod thing_def;
 pub mod usage;
 pub mod user;
 pub mod user_invite;
+pub mod user_mfa;
 pub mod user_org;
 pub mod webhook;
 
@@ -115,7 +116,7 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 30] = [
+    let families: [&'static [CommandInfo]; 31] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
@@ -144,6 +145,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         usage::COMMANDS,
         user::COMMANDS,
         user_invite::COMMANDS,
+        user_mfa::COMMANDS,
         user_org::COMMANDS,
         webhook::COMMANDS,
     ];

@@ -1,9 +1,11 @@
 //! `org.*`: organisations (`docs/protocol/tr50.md` 4.1).
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt, limits};
+use rules::directory::{Principal, Session};
 use rules::identity::model::{Org, Role, User};
 use rules::identity::{Record, RecordChange, SLUG_RULE, STANDARD_ROLES, StandardRole, is_slug};
 use serde::Serialize;
@@ -11,7 +13,7 @@ use serde::Serialize;
 use super::authorize::{self, Edit, Made, Unset};
 use super::commands;
 use super::paging::{ListReply, View};
-use crate::app::{Affected, Effects};
+use crate::app::{Affected, Effects, SessionChange};
 use crate::random::random;
 use crate::things::files::Owner;
 use crate::tr50::params::{missing, params};
@@ -90,6 +92,8 @@ params! {
         optional tags: Vec<String> = "tags", "Its tags.";
         optional allow_sub_orgs: bool = "allowSubOrgs",
             "Whether others can be made below it; true by default.";
+        optional mfa_required: bool = "mfaRequired",
+            "Whether whoever is at home or a member in it or below has to have a second factor, and can do nothing else without one.";
     }
 }
 
@@ -111,6 +115,7 @@ pub struct OrgView {
     customer_ref_id: String,
     tags: Vec<String>,
     allow_sub_orgs: bool,
+    mfa_required: bool,
     last_login_by: &'static str,
     last_login_on: Option<Timestamp>,
     created_by: String,
@@ -133,6 +138,7 @@ const FIELDS: &[&str] = &[
     "customerRefId",
     "tags",
     "allowSubOrgs",
+    "mfaRequired",
     "lastLoginBy",
     "lastLoginOn",
     "createdBy",
@@ -159,6 +165,7 @@ impl From<&Arc<Org>> for OrgView {
             customer_ref_id: org.customer_ref_id.clone(),
             tags: org.tags.clone(),
             allow_sub_orgs: !org.no_sub_orgs,
+            mfa_required: org.mfa_required,
             last_login_by: "",
             last_login_on: None,
             created_by: org.created_by.clone(),
@@ -182,6 +189,7 @@ impl UpdateParams {
         edit.list("tags", &mut org.tags, self.tags)?;
         let forbidden = self.allow_sub_orgs.map(|allowed| !allowed);
         edit.flag("allowSubOrgs", &mut org.no_sub_orgs, forbidden);
+        edit.flag("mfaRequired", &mut org.mfa_required, self.mfa_required);
         Ok(())
     }
 }
@@ -270,6 +278,7 @@ pub fn create(
         customer_ref_id: String::new(),
         tags: Vec::new(),
         no_sub_orgs: false,
+        mfa_required: false,
         created_on: call.now,
         created_by: authorize::author(call),
         updated: None,
@@ -373,12 +382,30 @@ pub fn update(
     Strict((which, members, unset)): Strict<(FindParams, UpdateParams, Unset)>,
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
-    let mut org = Org::clone(&*which.find(call)?);
+    let before = which.find(call)?;
+    let mut org = Org::clone(&before);
     let edit = Edit::new(unset.unset);
     members.apply(&mut org, &edit)?;
     edit.check()?;
     org.updated = authorize::stamp(call);
-    Ok(After(Done, turn.put(org).into()))
+    if org.mfa_required == before.mfa_required {
+        return Ok(After(Done, turn.put(org).into()));
+    }
+    call.app.spare_enrolment(call.session);
+    let elsewhere = sessions_elsewhere(call, org.id);
+    let affected = Affected::Within(org.id);
+    let effects = Effects::from(turn.put(org)).followed_by(affected);
+    Ok(After(Done, effects.and_sessions(elsewhere.map(SessionChange::Refresh))))
+}
+
+/// The live sessions in other organisations of those who are at home or members in this one or below.
+fn sessions_elsewhere(call: &Call<'_>, top: OrgId) -> impl Iterator<Item = Arc<Session>> {
+    let (identity, directory) = (call.app.identity(), call.app.directory());
+    let within = identity.orgs().into_iter().filter(|org| identity.is_within(org.id, top));
+    let users = within.flat_map(|org| identity.users_of(org.id));
+    let ids: BTreeSet<_> = users.map(|user| user.id).collect();
+    let sessions = ids.into_iter().flat_map(|id| directory.of_principal(&Principal::User(id)));
+    sessions.filter(move |session| !identity.is_within(session.org_id(), top))
 }
 
 /// `org.delete`: never the current organisation, whose session would go with it.

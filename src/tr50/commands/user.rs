@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::{Clock, Code, Failure, OrgId, Timestamp, UserId, excerpt, limits};
 use rules::directory::{Principal, Session};
 use rules::identity::model::User;
-use rules::identity::{Ban, Invite, is_email};
+use rules::identity::{Ban, Invite, SecondFactor, is_email};
 use serde::Serialize;
 
 use super::authorize::{self, Edit, Made};
@@ -52,6 +52,7 @@ commands! {
 
 params! {
     /// Which user.
+    #[derive(Default)]
     pub struct FindParams {
         optional_exact email_address: String = "emailAddress", "The user's e-mail address.";
         optional_exact username: String = "username", "The same, as older clients call it.";
@@ -101,6 +102,8 @@ params! {
         optional locale: String = "locale", "The locale, such as `en_US`.";
         optional is_super_admin: bool = "isSuperAdmin", "Everything in every organisation.";
         optional is_super_ops: bool = "isSuperOps", "Sees every organisation.";
+        optional mfa_required: bool = "mfaRequired",
+            "Whether the user has to have a second factor, and can do nothing else without one. Only administrators can change it.";
     }
 }
 
@@ -121,6 +124,8 @@ pub struct UserView {
     is_super_admin: bool,
     is_super_ops: bool,
     is_org_admin: bool,
+    mfa: bool,
+    mfa_required: bool,
     #[serde(flatten)]
     ban: BanView,
     created_by: String,
@@ -153,6 +158,8 @@ const FIELDS: &[&str] = &[
     "isSuperAdmin",
     "isSuperOps",
     "isOrgAdmin",
+    "mfa",
+    "mfaRequired",
     "disabled",
     "reason",
     "disabledUntil",
@@ -182,6 +189,8 @@ impl UserView {
             is_super_admin: user.super_admin,
             is_super_ops: user.super_ops,
             is_org_admin: membership.is_some_and(|membership| membership.org_admin),
+            mfa: user.second_factor.is_active(),
+            mfa_required: user.mfa_required,
             ban: BanView::of(&user.ban, clock),
             created_by: user.created_by.clone(),
             created_on: user.created_on,
@@ -282,6 +291,14 @@ impl UpdateParams {
         edit.flag("isSuperOps", &mut user.super_ops, self.is_super_ops);
         if before != (user.super_admin, user.super_ops) {
             authorize::check_flags(call, true, false)?;
+        }
+        let before = user.mfa_required;
+        edit.flag("mfaRequired", &mut user.mfa_required, self.mfa_required);
+        if before != user.mfa_required {
+            check_administers(call)?;
+            if is_own {
+                call.app.spare_enrolment(call.session);
+            }
         }
         let Some(org) = self.default_org_id else { return Ok(()) };
         let identity = &call.app.identity();
@@ -402,6 +419,8 @@ pub fn create(
             invites: Vec::new(),
             super_admin: false,
             super_ops: false,
+            second_factor: SecondFactor::default(),
+            mfa_required: false,
             locale: String::new(),
             company: String::new(),
             title: String::new(),
@@ -471,13 +490,36 @@ pub fn update(
     Ok(Later::new(async move { Ok(After(Done, change.run(&app, &session, now).await?)) }))
 }
 
+/// Whom a command means that everybody may use on themselves, and who may change users on these: the
+/// caller, if nobody is named.
+///
+/// # Errors
+///
+/// There is no such user, or the caller may not change them.
+pub(super) fn meant(call: &Call<'_>, which: &FindParams) -> Result<Arc<User>, Failure> {
+    let named = which.id.is_some() || which.email_address.is_some() || which.username.is_some();
+    if !named {
+        return own(call);
+    }
+    let found = which.find(call);
+    let is_self = |user: &Arc<User>| call.session.who().principal() == Principal::User(user.id);
+    if found.as_ref().is_ok_and(is_self) {
+        return found;
+    }
+    // First, so that who may change nobody else learns nothing of who exists.
+    check_administers(call)?;
+    let user = found?;
+    check_manages(call, &user)?;
+    Ok(user)
+}
+
 /// The failure for a change of a user who is invited.
 fn undecided(user: &User) -> Failure {
     let sentence = format!("{} is invited and has not accepted.", user.email);
     Failure::new(Code::PERMISSION_DENIED, sentence)
 }
 
-fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
+pub(super) fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
     call.user().ok_or_else(|| {
         let sentence = "An application is no user; name one.";
         Failure::new(Code::WRONG_SESSION_KIND, sentence)
@@ -515,7 +557,7 @@ impl Update {
         if let Some(password) = self.login.password {
             if let (true, Some(old)) = (self.is_own, self.login.old_password) {
                 let user = app.identity().user(self.id).ok_or_else(gone)?;
-                app.verify_password(&user, old, session, app.clock.now()).await?;
+                app.verify_password(&user, ("oldPassword", old), session, app.clock.now()).await?;
             }
             hash = Some(app.hash_password(password, session).await?);
         }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
+use base::Timestamp;
 use data_encoding::HEXLOWER;
 use rewrite::Changes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use support::http::{exchange, post_with};
 use support::tcp::Lines;
-use support::{Endpoints, TestServer};
+use support::{Endpoints, TestServer, totp};
 
 mod rewrite;
 
@@ -282,7 +283,14 @@ impl Names {
         let mut rest = text;
         while let Some((before, placeholder, after)) = next_placeholder(rest) {
             filled.push_str(before);
-            filled.push_str(self.0.get(placeholder).ok_or(format!("<{placeholder}> is unknown"))?);
+            let unknown = || format!("<{placeholder}> is unknown");
+            match placeholder.strip_prefix("code:") {
+                Some(name) => {
+                    let secret = self.0.get(&format!("secret:{name}")).ok_or_else(unknown)?;
+                    filled.push_str(&totp::code(secret, Timestamp::now().as_millis()));
+                }
+                None => filled.push_str(self.0.get(placeholder).ok_or_else(unknown)?),
+            }
             rest = after;
         }
         Ok(filled + rest)
@@ -342,6 +350,11 @@ fn length_of(kind: &str, text: &str) -> Option<usize> {
         "id" => (run(text, hex) == 24).then_some(24),
         "ref" => (run(text, hex) == 64).then_some(64),
         "token" => (run(text, u8::is_ascii_alphanumeric) == 16).then_some(16),
+        "secret" => (run(text, u8::is_ascii_alphanumeric) == 32).then_some(32),
+        "recovery" => {
+            let is_one = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+            (run(text, is_one) == 19).then_some(19)
+        }
         "millis" => (run(text, u8::is_ascii_digit) == 13).then_some(13),
         "number" => Some(run(text, u8::is_ascii_digit)).filter(|length| *length > 0),
         "host" => Some(run(text, |byte| *byte != b'"')).filter(|length| *length > 0),

@@ -15,6 +15,7 @@ pub mod process;
 pub mod replies;
 mod server;
 pub mod tcp;
+pub mod totp;
 
 use std::time::{Duration, Instant};
 

@@ -453,6 +453,13 @@ impl DirectoryWriter {
         Event::Switched(session.clone(), left).into()
     }
 
+    /// Lets a session go on without a second factor that its user has to have, unless it is kept
+    /// from all else already.
+    pub fn spare_enrolment(&self, session: &Session) {
+        let spared = session.access().limit.is_none();
+        session.spared_enrolment.fetch_or(spared, Ordering::Relaxed);
+    }
+
     /// Gives a session the rights that it has now in its organisation, as `access_of` says. If it
     /// may not be there any more, it ends for the reason that it says.
     ///

@@ -361,6 +361,8 @@ pub struct Session {
     /// Those of `context`, where every command can ask for its own without the lock.
     permissions: SharedPermissions,
     pub(super) end: OnceLock<End>,
+    /// Whether it goes on without a second factor that its user has to have.
+    pub(super) spared_enrolment: AtomicBool,
     /// Whether it was revoked after it had ended otherwise.
     pub(super) revoked: AtomicBool,
     pub(super) outbox: Option<Arc<Outbox>>,
@@ -417,6 +419,7 @@ impl Session {
                 definition: start.definition,
             }),
             end: OnceLock::new(),
+            spared_enrolment: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
             outbox: start.outbox,
             traffic: None,
@@ -440,6 +443,11 @@ impl Session {
     /// The secret id; none for a session from before a restart whose owner has not come back.
     pub fn id(&self) -> Option<&SessionId> {
         self.id.get()
+    }
+
+    /// Whether it goes on without a second factor that its user has to have.
+    pub fn is_spared_enrolment(&self) -> bool {
+        self.spared_enrolment.load(Ordering::Relaxed)
     }
 
     /// The public handle as Element and Cognite have it.

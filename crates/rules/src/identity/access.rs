@@ -7,7 +7,7 @@ use base::{OrgId, RoleId};
 use super::Identity;
 use super::model::{Application, Membership, Org, User};
 use super::permission::PermissionSet;
-use super::registry::{Granted, Registry};
+use super::registry::{Granted, Registry, orgs_of};
 use super::topic_rights::TopicRights;
 
 /// What everyone who is logged in may do. Of users, to themselves.
@@ -28,6 +28,9 @@ pub const EVERYONE: &[&str] = &[
     "user.invite.accept",
     "user.invite.decline",
     "user.invite.list",
+    "user.mfa.confirm",
+    "user.mfa.enrol",
+    "user.mfa.remove",
     "user.org.find",
     "user.org.list",
     "user.org.set",
@@ -36,6 +39,13 @@ pub const EVERYONE: &[&str] = &[
 
 static EVERYONE_SET: LazyLock<PermissionSet> =
     LazyLock::new(|| PermissionSet::from_names(EVERYONE));
+
+/// All that a user may do who needs a second factor and has none.
+static ENROLMENT_SET: LazyLock<PermissionSet> = LazyLock::new(|| {
+    let mut names: Vec<_> = EVERYONE.iter().filter(|name| name.starts_with("user.mfa.")).collect();
+    names.extend(&["api.authenticate", "api.ping", "session.end"]);
+    PermissionSet::from_names(names)
+});
 
 /// What super operators may do everywhere: all that reads, nothing that changes.
 static READING_SET: LazyLock<PermissionSet> =
@@ -67,6 +77,15 @@ pub struct Access {
     /// `allowSubOrgAccess`: whether a membership reaches below its organisation; none for those
     /// whose reach does not come from a membership.
     pub allow_sub_org_access: Option<bool>,
+    /// What keeps the session from all else that its principal may do.
+    pub limit: Option<Limit>,
+}
+
+/// What keeps a session from what its principal may do otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// The user needs a second factor and has none.
+    Enrolment,
 }
 
 impl Access {
@@ -83,6 +102,7 @@ impl Access {
             restricted_to_self: false,
             role_keys: Vec::new(),
             allow_sub_org_access: None,
+            limit: None,
         }
     }
 
@@ -96,8 +116,24 @@ impl Identity {
     /// What the user is in the organisation; none: the user may not enter it.
     ///
     /// A membership counts in its organisation and, for an administrator or with `sub_orgs`, in
-    /// all below. At home everyone may enter.
+    /// all below. At home everyone may enter. Who needs a second factor and has none may only set
+    /// it up.
     pub fn user_access(&self, user: &User, org: &Arc<Org>) -> Option<Access> {
+        let access = self.user_rights(user, org)?;
+        Some(if self.must_enrol(user) { access.for_enrolment() } else { access })
+    }
+
+    /// Whether the user needs a second factor and has none: the user's own record says so, or an
+    /// organisation in which the user is at home or a member, or one above such.
+    pub fn must_enrol(&self, user: &User) -> bool {
+        let registry = self.registry.read();
+        let requires = |org: OrgId| registry.org(org).is_some_and(|org| org.mfa_required);
+        let above = |org: &OrgId| registry.line_of(*org).any(requires);
+        !user.second_factor.is_active() && (user.mfa_required || orgs_of(user).iter().any(above))
+    }
+
+    /// The same as [`Identity::user_access`], whether or not the user needs a second factor.
+    pub fn user_rights(&self, user: &User, org: &Arc<Org>) -> Option<Access> {
         let registry = self.registry.read();
         let reaching = || user.memberships.iter().filter(|held| reaches(&registry, held, org.id));
         let enters = user.super_admin || user.super_ops || user.home == org.id;
@@ -121,6 +157,7 @@ impl Identity {
             restricted_to_self: false,
             role_keys: grants.role_keys,
             allow_sub_org_access: (!user.super_admin && !user.super_ops).then(below),
+            limit: None,
         })
     }
 
@@ -150,6 +187,7 @@ impl Identity {
             restricted_to_self: restricted,
             role_keys: grants.role_keys,
             allow_sub_org_access: None,
+            limit: None,
         })
     }
 
@@ -162,6 +200,19 @@ impl Identity {
             orgs.retain(|org| org.id == user.home || member(org.id));
         }
         orgs
+    }
+}
+
+impl Access {
+    /// What is left of it for who has to set up a second factor first.
+    fn for_enrolment(self) -> Self {
+        Self {
+            permissions: *ENROLMENT_SET,
+            topic_publish: TopicRights::default(),
+            topic_subscribe: TopicRights::default(),
+            limit: Some(Limit::Enrolment),
+            ..self
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::model::{Application, Membership, Org, Role, User, system};
 use super::password::{hash_password, is_usable_hash};
 use super::permission::Permission;
 use super::record::Records;
+use super::second_factor::SecondFactor;
 use super::standard_role::StandardRole;
 use super::topic_rights::{TOPIC_FILTER_RULE, is_topic_filter};
 
@@ -91,6 +92,8 @@ struct OrgEntry {
     slug: String,
     name: Option<String>,
     parent: Option<String>,
+    #[serde(default)]
+    mfa_required: bool,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +124,8 @@ struct UserEntry {
     super_admin: bool,
     #[serde(default)]
     super_ops: bool,
+    #[serde(default)]
+    mfa_required: bool,
     #[serde(default)]
     locale: String,
     #[serde(default)]
@@ -242,6 +247,7 @@ impl Reader<'_> {
                 customer_ref_id: String::new(),
                 tags: Vec::new(),
                 no_sub_orgs: false,
+                mfa_required: entry.mfa_required,
                 created_on: self.now,
                 created_by: system(),
                 updated: None,
@@ -348,6 +354,8 @@ impl Reader<'_> {
             invites: Vec::new(),
             super_admin: entry.super_admin,
             super_ops: entry.super_ops,
+            second_factor: SecondFactor::default(),
+            mfa_required: entry.mfa_required,
             locale: entry.locale,
             company: String::new(),
             title: String::new(),

@@ -22,6 +22,15 @@ pub enum Refusal {
     /// The principal may not enter the organisation.
     #[error("no access to the organisation")]
     NoAccess,
+    /// The password is right, and a code of the second factor is to follow.
+    #[error("the code of the second factor is wanted")]
+    CodeWanted,
+    /// The password is right, and who asks can't send a code.
+    #[error("a second factor is wanted, or an API token")]
+    CodeMissing,
+    /// The code of the second factor is wrong, or was taken before.
+    #[error("the code of the second factor is wrong")]
+    BadCode,
     /// Too many logins wait.
     #[error("too many logins wait to be checked")]
     Busy,

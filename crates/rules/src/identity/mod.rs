@@ -22,12 +22,13 @@ pub mod password;
 pub mod permission;
 mod record;
 mod registry;
+mod second_factor;
 mod standard_role;
 mod thing_def;
 mod topic_rights;
 mod webhook;
 
-pub use access::{Access, EVERYONE};
+pub use access::{Access, EVERYONE, Limit};
 pub use authority::Authority;
 pub use ban::Ban;
 pub use bootstrap::{
@@ -39,6 +40,7 @@ pub use login::Refusal;
 pub use lookalike::{UNAMBIGUOUS_RULE, is_unambiguous};
 pub use record::{Record, Records};
 pub use registry::Granted;
+pub use second_factor::{Accepted, RECOVERY_BYTES, RECOVERY_CODES, SECRET_BYTES, SecondFactor};
 pub use standard_role::{STANDARD_ROLES, StandardRole};
 pub use thing_def::ThingDef;
 pub use topic_rights::{TOPIC_FILTER_RULE, TopicRights, is_topic_filter};

@@ -5,7 +5,7 @@ use std::fmt;
 use base::{ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Ban, Invite};
+use super::{Ban, Invite, SecondFactor};
 
 /// An organisation. The organisations form a tree by `parent`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct Org {
     /// No organisation can be made below it.
     #[serde(default)]
     pub no_sub_orgs: bool,
+    /// Whoever is at home or a member here or below needs a second factor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mfa_required: bool,
     /// When it was made.
     pub created_on: Timestamp,
     /// By whom: an e-mail address, a thing's key, or `SYSTEM`.
@@ -150,6 +153,12 @@ pub struct User {
     pub super_admin: bool,
     /// May see every organisation and its sessions; changes nothing.
     pub super_ops: bool,
+    /// What logins need beside the password.
+    #[serde(default, skip_serializing_if = "SecondFactor::is_none")]
+    pub second_factor: SecondFactor,
+    /// Whether the user needs a second factor, whatever the organisations say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mfa_required: bool,
     /// `en_US`, or empty.
     pub locale: String,
     /// The employer, or empty, as all that follows.
@@ -192,6 +201,8 @@ impl User {
             invites: Vec::new(),
             super_admin: false,
             super_ops: false,
+            second_factor: SecondFactor::default(),
+            mfa_required: false,
             locale: String::new(),
             company: String::new(),
             title: String::new(),

@@ -510,7 +510,7 @@ impl Identity {
 }
 
 /// Where the user is listed: at home, wherever there is a membership, and where they are administered.
-fn orgs_of(user: &User) -> Vec<OrgId> {
+pub(super) fn orgs_of(user: &User) -> Vec<OrgId> {
     let mut orgs: Vec<OrgId> = user.memberships.iter().map(|held| held.org).collect();
     orgs.extend([user.home, user.owner()]);
     orgs.sort_unstable();

@@ -260,6 +260,7 @@ fn access(org: u8) -> Arc<Access> {
         restricted_to_self: false,
         role_keys: Vec::new(),
         allow_sub_org_access: None,
+        limit: None,
     })
 }
 
