@@ -72,14 +72,12 @@ async fn it_holds_over_every_door() {
         refused(&mut operator, "session.list", json!({"lmit": 1})).await;
     }
     let session = log_in(&server, "operator@basicorg.example", "demo-operator-password").await;
-    let head = format!(
-        "POST /rest/_/session.list HTTP/1.1\r\n\
-         Content-Type: application/x-www-form-urlencoded"
-    );
+    let head = "POST /rest/_/session.list HTTP/1.1\r\n\
+                Content-Type: application/x-www-form-urlencoded";
     let form = |field: &str| format!("sessionId={session}&{field}");
-    let told = send(&server, &head, form("lmit=1").as_bytes()).await;
+    let told = send(&server, head, form("lmit=1").as_bytes()).await;
     assert!(told.text().contains("Did you mean"), "{}", told.text());
-    let told = send(&server, &head, form("limit=1").as_bytes()).await;
+    let told = send(&server, head, form("limit=1").as_bytes()).await;
     assert!(told.text().contains("\"success\":true"), "{}", told.text());
     // The form of 2012.
     let old = json!({"auth": {"sessionId": session},
