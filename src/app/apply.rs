@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::{SessionRef, Timestamp, limits};
 use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
 use rules::identity::{Record, RecordChange, RecordChanges};
-use store::{Receipt, StoreError};
+use store::{Change, Receipt, StoreError};
 
 use crate::broker::Scope;
 use crate::events::{Event as StreamEvent, NewEvent};
@@ -256,7 +256,12 @@ impl App {
     ) -> Result<Receipt, StoreError> {
         let mut batch = journal::batch_of(events, unsaved, &self.connection_history)?;
         self.keep_seen(&mut batch, events, unsaved)?;
-        let happened = self.of_sessions(events, by.as_ref());
+        // On a full disk, what only tells of sessions is not kept: they end all the same.
+        let removes = batch.0.iter().any(|change| matches!(change, Change::Delete(..)));
+        let happened = match removes || self.tables.writer().check().is_ok() {
+            true => self.of_sessions(events, by.as_ref()),
+            false => Vec::new(),
+        };
         let submitted = if acts.is_empty() && happened.is_empty() {
             self.tables.submit(batch)
         } else {

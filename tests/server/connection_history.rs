@@ -218,7 +218,7 @@ async fn of_those_that_are_gone_the_history_remains() {
     let made = call(
         &mut admin,
         "user.create",
-        r#"{"emailAddress":"temp@basicorg.example","password":"a-long-password-1","orgAdmin":true}"#,
+        r#"{"emailAddress":"temp@basicorg.example","password":"a-long-password-1"}"#,
     );
     let id = made.await["id"].as_str().expect("an id").to_owned();
     let url = running.url("tcp", "temp@basicorg.example", "a-long-password-1");
