@@ -838,6 +838,7 @@ async fn housekeeping(shared: Arc<Shared>) {
         let now = shared.app.clock.now();
         shared.app.look_at_clock();
         shared.app.expire(now).await;
+        shared.app.expire_tokens(now);
         if let Err(error) = shared.app.expire_mail(now).await {
             store::report(&error, "mails did not expire");
         }

@@ -127,6 +127,7 @@ fn start_of(app: &App, number: usize, access: &Arc<Access>) -> Outcome<Start> {
     let (thing, _) = thing_of(app, &application, number)?;
     Ok(Start {
         id: SessionId::from_random(tr50d::random::random()?),
+        token: None,
         who: Who::Application { application, thing_id: thing.id, thing_key: thing.key },
         client_id: key(number).into(),
         access: access.clone(),

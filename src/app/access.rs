@@ -39,14 +39,18 @@ impl App {
                         true => identity.user_rights(&user, &org),
                         false => identity.user_access(&user, &org),
                     };
-                    identity.org(org).and_then(rights).ok_or(Reason::Revoked)
+                    let access = identity.org(org).and_then(rights).ok_or(Reason::Revoked)?;
+                    let Some(token) = session.token() else { return Ok(access) };
+                    user.check_token(token, now).map_err(|_| Reason::Revoked)?;
+                    Ok(access.by_token(token))
                 }
                 None => Err(Reason::Revoked),
             },
             Who::Application { application: before, .. } => {
-                // Another token: who has the old one is not welcome any more.
+                // Who has a token that is gone or over is not welcome any more.
+                let (token, first) = (session.token().map(|token| &**token), &before.token_hash);
                 let found = identity.application(before.id);
-                let found = found.filter(|now| now.token_hash == before.token_hash);
+                let found = found.filter(|found| found.check_token(token, first, now).is_ok());
                 match found {
                     Some(found) if found.ban.is_banned(now) => Err(Reason::Banned),
                     Some(found) => identity.application_access(&found).ok_or(Reason::Revoked),
@@ -156,11 +160,15 @@ impl App {
         };
         let ended = self.broker.sweep(scope, |owner, org, identity| {
             let access = match (&owner.principal, identity) {
-                (Principal::User(id), _) => {
+                (Principal::User(id), Identity { token, .. }) => {
                     let (user, org) = records.user(*id).zip(records.org(org))?;
-                    records.user_access(&user, &org).map(Arc::new)
+                    let access = records.user_access(&user, &org)?;
+                    let Some(token) = token else { return Some(Arc::new(access)) };
+                    let token = user.tokens.iter().find(|known| known.id == token)?;
+                    token.terms.check(self.clock.now()).ok()?;
+                    Some(Arc::new(access.by_token(token)))
                 }
-                (Principal::Thing(..), Identity { thing, application }) => {
+                (Principal::Thing(..), Identity { thing, application, .. }) => {
                     // What can't be read is there.
                     let there = thing.is_none_or(|id| self.things.has(org, id).unwrap_or(true));
                     application.filter(|_| there).and_then(of_application)

@@ -1,11 +1,12 @@
-//! What a bearer token over HTTP stands for (RFC 6750): a session's id, or an application's token.
+//! What a bearer token over HTTP stands for (RFC 6750): a session's id, an application's token, or a
+//! user's API token.
 
 use std::sync::Arc;
 
 use base::{ConnInfo, SessionId, Timestamp};
 use rules::directory::Session;
-use rules::identity::Refusal;
-use rules::identity::model::Application;
+use rules::identity::model::{Application, User};
+use rules::identity::{Access, Refusal, Token};
 
 use super::{App, LoginError};
 
@@ -13,8 +14,10 @@ use super::{App, LoginError};
 pub enum Bearer {
     /// Whoever has this session.
     Session(Arc<Session>),
-    /// An application, without a session.
-    Application(Arc<Application>),
+    /// An application, without a session; and its token unless that is the first.
+    Application(Arc<Application>, Option<Arc<Token>>),
+    /// A user by an API token, without a session.
+    User(Arc<User>, Arc<Token>),
 }
 
 impl App {
@@ -34,10 +37,28 @@ impl App {
             return Ok(Bearer::Session(session));
         }
         // Whoever goes on with a session that has ended guesses no tokens.
-        if id.is_some() && self.identity().application_by_token(token).is_none() {
+        let identity = self.identity();
+        let is_token = || {
+            identity.application_by_token(token).is_some()
+                || identity.token_of_user(token).is_some()
+        };
+        if id.is_some() && !is_token() {
             self.note_unknown_session(conn, now);
             return Err(Refusal::BadCredentials.into());
         }
-        self.application_by_token(token, conn, now).map(Bearer::Application)
+        self.by_token(token, conn, now)
+    }
+
+    /// What who shows it may do: an application in its organisation, a user at home.
+    pub fn access_of(&self, shown: &Bearer) -> Option<Arc<Access>> {
+        let identity = self.identity();
+        match shown {
+            Bearer::Session(session) => Some(session.access()),
+            Bearer::Application(found, _) => identity.application_access(found).map(Arc::new),
+            Bearer::User(user, token) => {
+                let access = identity.user_access(user, &identity.org(user.home)?)?;
+                Some(Arc::new(access.by_token(token)))
+            }
+        }
     }
 }

@@ -12,10 +12,11 @@ use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
 };
 use rules::identity::model::{Application, User};
-use rules::identity::{Access, Ban, Refusal};
+use rules::identity::{Access, Ban, Refusal, Token};
 use store::{Batch, Receipt, StoreError};
 
 use super::App;
+use super::bearer::Bearer;
 use super::certificates::Proof;
 use super::connections::{NoPlace, Place};
 use super::login_rates::{LoginBegun, TooManyLogins, Wish};
@@ -139,9 +140,14 @@ impl From<NotAdded> for LoginError {
     }
 }
 
+/// A user who has shown an API token.
+type UserByToken = (Arc<User>, Arc<Token>);
+
 /// A principal that has proved who it is.
 struct Admitted {
     who: Who,
+    /// The token it has shown, unless it is an application's first.
+    token: Option<Arc<Token>>,
     access: Arc<Access>,
     /// For the registration of its thing.
     registration: Receipt,
@@ -181,6 +187,7 @@ impl App {
         let start = Start {
             id: SessionId::from_random(random()?),
             who: admitted.who,
+            token: admitted.token,
             client_id: named,
             access: admitted.access,
             conn,
@@ -259,6 +266,7 @@ impl App {
         let start = Start {
             id: SessionId::from_random(random()?),
             who: admitted.who,
+            token: admitted.token,
             client_id: admitted.client_id.unwrap_or_default(),
             access: admitted.access,
             conn,
@@ -297,6 +305,7 @@ impl App {
     ) -> Result<(), LoginError> {
         self.notify(&self.refresh_access(session, now));
         if let Who::User(before) = session.who()
+            && session.token().is_none()
             && self.records.user(before.id).is_some_and(|user| !same_login(&user, before))
         {
             self.end(session, Reason::Revoked, now);
@@ -314,8 +323,8 @@ impl App {
         }
     }
 
-    /// Who a user is that shows e-mail address and password with every request; no session starts.
-    /// It counts as a login does.
+    /// Who a user is that shows e-mail address and password with every request, or an API token in
+    /// place of the password, which comes along; no session starts. It counts as a login does.
     ///
     /// # Errors
     ///
@@ -326,7 +335,7 @@ impl App {
         password: String,
         conn: ConnInfo,
         now: Timestamp,
-    ) -> Result<Arc<User>, LoginError> {
+    ) -> Result<(Arc<User>, Option<Arc<Token>>), LoginError> {
         let _timed = self.metrics.login_begins();
         let claim = match conn.certified {
             true => Claim::Uncertified(name),
@@ -335,32 +344,40 @@ impl App {
         let credentials = Credentials::User { name: name.to_owned(), password, code: None };
         let user = match self.behind_certificate(credentials, conn) {
             Ok(Proof::Credentials(Credentials::User { name, password, .. })) => {
-                let secret = (password, CodeBy::Nothing);
-                self.check_password(&name, secret, None, conn, now).await
+                match self.user_by_token(&name, &password, conn, now) {
+                    Some(found) => found.map(|(user, token)| (user, Some(token))),
+                    None => {
+                        let secret = (password, CodeBy::Nothing);
+                        let checked = self.check_password(&name, secret, None, conn, now).await;
+                        checked.map(|user| (user, None))
+                    }
+                }
             }
-            Ok(Proof::User(name)) => self.certified(&name).map_err(LoginError::from),
+            Ok(Proof::User(name)) => {
+                self.certified(&name).map(|user| (user, None)).map_err(LoginError::from)
+            }
             Ok(Proof::Credentials(_)) => Err(Refusal::BadCredentials.into()),
             Err(refusal) => Err(refusal.into()),
         };
-        let user = user.and_then(|checked| {
+        let user = user.and_then(|(checked, token)| {
             self.begin_login(Principal::User(checked.id), None, now)?;
-            let user = self.as_now(&checked)?;
+            let user = if token.is_some() { checked } else { self.as_now(&checked)? };
             Banned::check(USER, &user.ban, now)?;
-            Ok(user)
+            Ok((user, token))
         });
-        let user = user.and_then(|user| {
+        let user = user.and_then(|(user, token)| {
             let home = self.records.org(user.home);
             let access = home.and_then(|home| self.records.user_access(&user, &home));
             match access {
                 // Nothing can be set up by this door.
                 Some(access) if access.limit.is_some() => Err(Refusal::CodeMissing.into()),
                 Some(access) if !self.may_enter(&access, conn) => Err(Refusal::NoAccess.into()),
-                _ => Ok(user),
+                _ => Ok((user, token)),
             }
         });
-        let user = user.and_then(|user| {
+        let user = user.and_then(|(user, token)| {
             self.count_asker(&conn, (user.home, PrincipalId::User(user.id)), &user.email)?;
-            Ok(user)
+            Ok((user, token))
         });
         match &user {
             Ok(_) => self.metrics.login(conn.protocol),
@@ -448,6 +465,7 @@ impl App {
         let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let start = Start {
             id: SessionId::from_random(random()?),
+            token: None,
             who: Who::User(Arc::new(user)),
             client_id: Box::default(),
             access: Arc::new(access),
@@ -496,10 +514,10 @@ impl App {
             peer.client_id = &named;
         }
         let note = |claim: Claim<'_>, error: &LoginError| self.note_login(claim, peer, error, now);
-        let admit_user = |user: Arc<User>| {
+        let admit_user = |(user, token): (Arc<User>, Option<Arc<Token>>)| {
             let begun = self.begin_login(Principal::User(user.id), Some(is_bound), now)?;
             Banned::check(USER, &user.ban, now)?;
-            Ok(Admitted { begun, ..self.admit_user(user)? })
+            Ok(Admitted { begun, ..self.admit_user(user, token)? })
         };
         let claimed = match conn.certified {
             true => credentials.name().to_owned(),
@@ -510,8 +528,8 @@ impl App {
                 Err(refusal.into()).inspect_err(|error| note(Claim::Uncertified(&claimed), error))
             }
             Ok(Proof::User(name)) => {
-                let user = self.certified(&name).map_err(LoginError::from);
-                let admitted = user.and_then(admit_user);
+                let user = self.certified(&name).map(|user| (user, None));
+                let admitted = user.map_err(LoginError::from).and_then(admit_user);
                 admitted.inspect_err(|error| note(Claim::Uncertified(&name), error))
             }
             Ok(Proof::Credentials(Credentials::User { name, password, code })) => {
@@ -520,8 +538,14 @@ impl App {
                     None if peer.link.mqtt_level > 0 => CodeBy::Nothing,
                     None => CodeBy::Call,
                 };
-                let secret = (password, code);
-                let checked = self.check_password(&name, secret, Some(is_bound), conn, now).await;
+                let checked = match self.user_by_token(&name, &password, conn, now) {
+                    Some(found) => found.map(|(user, token)| (user, Some(token))),
+                    None => {
+                        let (secret, bound) = ((password, code), Some(is_bound));
+                        let checked = self.check_password(&name, secret, bound, conn, now).await;
+                        checked.map(|user| (user, None))
+                    }
+                };
                 let admitted = checked.and_then(admit_user);
                 admitted.inspect_err(|error| note(Claim::User(&name), error))
             }
@@ -547,13 +571,49 @@ impl App {
         self.records.user_by_email(name).ok_or(Refusal::BadCredentials)
     }
 
-    fn admit_user(&self, user: Arc<User>) -> Result<Admitted, Refusal> {
+    /// The user of this name with the API token that came as the password, if it is one.
+    fn user_by_token(
+        &self,
+        name: &str,
+        token: &str,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Option<Result<UserByToken, LoginError>> {
+        let (user, token) = self.records.token_of_user(token)?;
+        let is_its = user.email.to_lowercase() == name.to_lowercase();
+        is_its.then(|| self.use_token(user, token, conn, now))
+    }
+
+    /// Lets a user in who has shown an API token.
+    fn use_token(
+        &self,
+        user: Arc<User>,
+        token: Arc<Token>,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<UserByToken, LoginError> {
+        token.terms.check(now).map_err(Refusal::Lapsed)?;
+        Banned::check(USER, &user.ban, now)?;
+        // A token sets nothing up.
+        if self.records.must_enrol(&user) {
+            return Err(Refusal::CodeMissing.into());
+        }
+        self.note_token_use(token.id, conn, now);
+        Ok((user, token))
+    }
+
+    fn admit_user(&self, user: Arc<User>, token: Option<Arc<Token>>) -> Result<Admitted, Refusal> {
         let home = self.records.org(user.home);
         let access = home.and_then(|home| self.records.user_access(&user, &home));
-        let access = Arc::new(access.ok_or(Refusal::NoAccess)?);
+        let access = access.ok_or(Refusal::NoAccess)?;
+        let access = match &token {
+            Some(token) => access.by_token(token),
+            None => access,
+        };
         Ok(Admitted {
             who: Who::User(user),
-            access,
+            token,
+            access: Arc::new(access),
             registration: Receipt::nothing(),
             client_id: None,
             begun: None,
@@ -613,20 +673,28 @@ impl App {
         Wish { live: live.unwrap_or_default(), is_more }
     }
 
-    /// The application with this token, if it may come by this connection, and unless too many
-    /// wrong ones came from the same network.
+    /// Whose this token is, if they may come by this connection, and unless too many wrong ones came
+    /// from the same network.
     ///
     /// # Errors
     ///
     /// It is wrong, may not come so, or can't be tried now.
-    pub fn application_by_token(
+    pub fn by_token(
         &self,
         token: &str,
         conn: ConnInfo,
         now: Timestamp,
-    ) -> Result<Arc<Application>, LoginError> {
-        let found = self.find_application(token, conn, now).and_then(|found| {
-            let access = self.records.application_access(&found);
+    ) -> Result<Bearer, LoginError> {
+        let found = match self.records.token_of_user(token) {
+            Some((user, token)) => self
+                .use_token(user, token, conn, now)
+                .map(|(user, token)| Bearer::User(user, token)),
+            None => self
+                .find_application(token, conn, now)
+                .map(|(found, token)| Bearer::Application(found, token)),
+        };
+        let found = found.and_then(|found| {
+            let access = self.access_of(&found);
             let may = access.is_some_and(|access| self.may_enter(&access, conn));
             if may { Ok(found) } else { Err(Refusal::NoAccess.into()) }
         });
@@ -637,19 +705,24 @@ impl App {
         found
     }
 
-    /// The same, for who says what was refused.
+    /// The application with this token, for who says what was refused; and the token, unless it is
+    /// the first.
     fn find_application(
         &self,
         token: &str,
         conn: ConnInfo,
         now: Timestamp,
-    ) -> Result<Arc<Application>, LoginError> {
-        let found = self.records.application_by_token(token);
-        let payer = found.as_ref().map(|found| (found.org, found.id));
+    ) -> Result<(Arc<Application>, Option<Arc<Token>>), LoginError> {
+        let found = self.records.token_of_application(token);
+        let payer = found.as_ref().map(|(found, _)| (found.org, found.id));
         self.token_guesses.note(payer, conn.network(), now)?;
-        let found = found.ok_or(Refusal::BadCredentials)?;
+        let (found, token) = found.ok_or(Refusal::BadCredentials)?;
         Banned::check(APPLICATION, &found.ban, now)?;
-        Ok(found)
+        let terms = token.as_ref().map_or(&found.first_terms, |token| &token.terms);
+        terms.check(now).map_err(Refusal::Lapsed)?;
+        let id = token.as_ref().map_or(found.token_id, |token| token.id);
+        self.note_token_use(id, conn, now);
+        Ok((found, token))
     }
 
     fn admit_application(
@@ -661,7 +734,7 @@ impl App {
         conn: ConnInfo,
         now: Timestamp,
     ) -> Result<Admitted, LoginError> {
-        let application = self.find_application(token, conn, now)?;
+        let (application, token) = self.find_application(token, conn, now)?;
         let access = self.records.application_access(&application).ok_or(Refusal::NoAccess)?;
         let key = ThingKey::parse(thing_key).map_err(|_| Refusal::BadThingKey)?;
         let thing = Principal::Thing(application.org, key.clone());
@@ -685,7 +758,7 @@ impl App {
         let access = self.share_access(application.id, access);
         let (client_id, definition) = (Some(app_id.into()), thing.def);
         let who = Who::Application { application, thing_id: thing.id, thing_key: thing.key };
-        Ok(Admitted { who, access, registration, client_id, begun, definition })
+        Ok(Admitted { who, token, access, registration, client_id, begun, definition })
     }
 
     /// The same value for all sessions of an application, as long as it does not change.

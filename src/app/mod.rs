@@ -68,6 +68,7 @@ mod shared_looks;
 mod sight;
 mod taken_names;
 mod token_guesses;
+mod token_uses;
 mod turns;
 mod unauthenticated;
 mod viewer;
@@ -98,6 +99,7 @@ pub use records::{IdentityError, check_bootstrap};
 pub use refused::{LOGIN, LoginPeer};
 pub use secret::SecretError;
 pub use sight::{News, Sight};
+pub use token_uses::TokenUse;
 pub use turns::Worker;
 
 pub use crate::metrics::{FIGURES, Form, Second, Timer};
@@ -150,6 +152,8 @@ pub struct App {
     pub server_id: Arc<str>,
     /// Tokens that the server made, for those who had them made.
     made_tokens: made_tokens::MadeTokens,
+    /// When tokens were used.
+    token_uses: token_uses::TokenUses,
     /// Who may send a code of a second factor.
     second_factors: second_factor::SecondFactors,
     /// Who there is.
@@ -427,6 +431,7 @@ pub(crate) mod tests {
             let start = Start {
                 id: SessionId::from_random(id),
                 who: session.who().clone(),
+                token: None,
                 client_id: "".into(),
                 access: session.access(),
                 conn: *session.conn(),
@@ -499,6 +504,7 @@ pub(crate) mod tests {
         let start = Start {
             id: SessionId::from_random([number; 12]),
             who,
+            token: None,
             client_id: number.to_string().into(),
             access: session.access(),
             conn: *session.conn(),
@@ -654,7 +660,7 @@ pub(crate) mod tests {
         };
         let demote = || put(User { super_admin: false, ..User::clone(&admin) });
         let found = recognise("admin@devicewise.com", "demo-admin-password", &demote).await;
-        assert!(!found.expect("welcome").super_admin);
+        assert!(!found.expect("welcome").0.super_admin);
         let lock_out = || put(User { password_hash: String::new(), ..User::clone(&viewer) });
         let refused = recognise("viewer@basicorg.example", "demo-viewer-password", &lock_out).await;
         assert!(refused.is_err());

@@ -26,6 +26,7 @@ use super::passwords::Passwords;
 use super::record_space::RecordSpace;
 use super::recorder::Recorder;
 use super::session_log::SessionLog;
+use super::token_uses::TokenUses;
 use super::turns::Turns;
 use super::unauthenticated::Unauthenticated;
 use super::viewer::EventReaders;
@@ -92,6 +93,7 @@ impl App {
         records.orgs.iter().for_each(|org| pools.add_org(org.id, org.parent));
         let record_space = RecordSpace::new(&records, &pools);
         let records = IdentityWriter::new(records);
+        let token_uses = TokenUses::open(store, &records)?;
         loading.done("records");
         let sessions = DirectoryWriter::new(directory_config(&config), &pools, now);
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
@@ -171,6 +173,7 @@ impl App {
             memory: Memory::new(memory_bytes, &pools),
             server_id: host_name(),
             made_tokens: made_tokens::MadeTokens::new(&pools),
+            token_uses,
             second_factors: Default::default(),
             records,
             record_space,

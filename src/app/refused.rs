@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::{Code, ConnInfo, Failure, Timestamp};
 use rules::directory::{Link, Session, Who};
-use rules::identity::Refusal;
+use rules::identity::{Lapsed, Refusal};
 use serde_json::{Map, Value};
 
 use super::App;
@@ -87,6 +87,7 @@ impl App {
         };
         let user = match claim {
             Claim::User(name) | Claim::Uncertified(name) => self.records.user_by_email(name),
+            Claim::Token(token) => self.records.token_of_user(token).map(|(user, _)| user),
             Claim::Who(Who::User(user)) => Some(user.clone()),
             _ => None,
         };
@@ -310,6 +311,8 @@ const fn cause(claim: Claim<'_>, error: &LoginError, known: bool) -> LoginCause 
             Refusal::NoAccess => LoginCause::NoAccess,
             Refusal::CodeWanted | Refusal::CodeMissing => LoginCause::SecondFactor,
             Refusal::BadCode => LoginCause::WrongCode,
+            Refusal::Lapsed(Lapsed::Expired) => LoginCause::TokenExpired,
+            Refusal::Lapsed(Lapsed::Disabled) => LoginCause::TokenDisabled,
             Refusal::Busy => LoginCause::Busy,
             Refusal::Locked { .. } => LoginCause::Locked,
         },

@@ -7,6 +7,7 @@ use base::shares::Shares;
 use base::{ApplicationId, ConnInfo, OrgId, UserId, limits};
 use parking_lot::Mutex;
 use rules::directory::{PrincipalId, Session};
+use rules::identity::Token;
 use rules::identity::model::{Application, User};
 
 use super::{App, Sight, Worker};
@@ -15,28 +16,28 @@ use super::{App, Sight, Worker};
 pub enum Viewer {
     /// Somebody with a session, until that ends.
     Session(Arc<Session>),
-    /// A user who has shown the password, until that changes.
-    User(UserId, Box<str>),
-    /// An application by its token, until that changes.
-    Application(ApplicationId, [u8; 32]),
+    /// A user who has shown the password, until that changes; or an API token, until that ends.
+    User(UserId, Box<str>, Option<Arc<Token>>),
+    /// An application by a token, until that ends; the hash is that of its first one.
+    Application(ApplicationId, [u8; 32], Option<Arc<Token>>),
 }
 
 impl Viewer {
-    /// A user, with the password of now.
-    pub fn user(user: &User) -> Self {
-        Self::User(user.id, user.password_hash.as_str().into())
+    /// A user, with the password of now or an API token.
+    pub fn user(user: &User, token: Option<Arc<Token>>) -> Self {
+        Self::User(user.id, user.password_hash.as_str().into(), token)
     }
 
-    /// An application, with the token of now.
-    pub fn application(application: &Application) -> Self {
-        Self::Application(application.id, application.token_hash)
+    /// An application, with this token; none: its first one.
+    pub fn application(application: &Application, token: Option<Arc<Token>>) -> Self {
+        Self::Application(application.id, application.token_hash, token)
     }
 
     fn principal(&self) -> PrincipalId {
         match self {
             Self::Session(session) => session.who().principal_id(),
-            Self::User(id, _) => PrincipalId::User(*id),
-            Self::Application(id, _) => PrincipalId::Application(*id),
+            Self::User(id, ..) => PrincipalId::User(*id),
+            Self::Application(id, ..) => PrincipalId::Application(*id),
         }
     }
 
@@ -94,18 +95,23 @@ impl App {
                 }
                 (Sight::of(session), session.access())
             }
-            Viewer::User(id, password) => {
+            Viewer::User(id, password, token) => {
                 let user = identity.user(*id)?;
-                let same = user.password_hash.as_str() == &**password;
-                let home = identity.org(user.home).filter(|_| same)?;
-                let access = Arc::new(identity.user_access(&user, &home)?);
+                let access = identity.user_access(&user, &identity.org(user.home)?)?;
+                let access = Arc::new(match token {
+                    Some(token) => {
+                        user.check_token(token, self.clock.now()).ok()?;
+                        access.by_token(token)
+                    }
+                    None if user.password_hash.as_str() == &**password => access,
+                    None => return None,
+                });
                 (Sight::of_access(access.clone()), access)
             }
-            Viewer::Application(id, token) => {
+            Viewer::Application(id, first, token) => {
                 let application = identity.application(*id)?;
-                let same = application.token_hash == *token;
-                let access = same.then(|| identity.application_access(&application))??;
-                let access = Arc::new(access);
+                application.check_token(token.as_deref(), first, self.clock.now()).ok()?;
+                let access = Arc::new(identity.application_access(&application)?);
                 (Sight::of_access(access.clone()), access)
             }
         };

@@ -126,7 +126,7 @@ mod tests {
     fn session(user: u8, number: u64) -> Arc<Session> {
         let principal = Principal::User(UserId::from_bytes([user; 12]));
         let owner = Owner { principal, client_id: number.to_string().into() };
-        let identity = Identity { thing: None, application: None };
+        let identity = Identity { thing: None, application: None, token: None };
         let kept = Kept::new(identity, 10);
         Arc::new(Session::new(number, (ORG, owner), identity, Some(kept), &Arc::default()))
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::limits::WAITING_STEP_BYTES;
-use base::{ApplicationId, OrgId, ThingId, Timestamp, topic};
+use base::{ApplicationId, OrgId, ThingId, Timestamp, TokenId, topic};
 use mqtt::QoS;
 use parking_lot::{Mutex, MutexGuard};
 use rules::directory::{Outbox, Principal, PrincipalId};
@@ -42,6 +42,9 @@ pub struct Identity {
     /// The application whose token it had.
     #[serde(rename = "a")]
     pub application: Option<ApplicationId>,
+    /// The API token with which its user logged in.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
 }
 
 /// A subscription of a session.
@@ -334,7 +337,7 @@ impl Session {
     pub(super) fn for_tests(number: u64, user: u8, shares: &Arc<BrokerShares>) -> Self {
         let principal = Principal::User(base::UserId::from_bytes([user; 12]));
         let owner = Owner { principal, client_id: number.to_string().into() };
-        let identity = Identity { thing: None, application: None };
+        let identity = Identity { thing: None, application: None, token: None };
         Self::new(number, (OrgId::from_bytes([1; 12]), owner), identity, None, shares)
     }
 

@@ -22,7 +22,7 @@ pub(super) const CONFIG: BrokerConfig = BrokerConfig {
     retained_bytes_max: 1 << 30,
 };
 const BY: Publisher<'_> = Publisher::server();
-const IDENTITY: Identity = Identity { thing: None, application: None };
+const IDENTITY: Identity = Identity { thing: None, application: None, token: None };
 
 /// A broker on a store that outlives it.
 pub(super) struct Rig {

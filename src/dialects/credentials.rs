@@ -56,8 +56,8 @@ pub async fn viewer(
 ) -> Option<Viewer> {
     let now = app.clock.now();
     if let Some((name, password)) = basic(headers) {
-        let user = app.recognise(&name, password, conn, now).await.ok()?;
-        return Some(Viewer::user(&user));
+        let (user, token) = app.recognise(&name, password, conn, now).await.ok()?;
+        return Some(Viewer::user(&user, token));
     }
     let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
     let shown = bearer(headers).or(header.map(str::trim)).or(parameter)?;
@@ -68,8 +68,11 @@ pub async fn viewer(
         app.note_unknown_session(conn, now);
         return None;
     };
-    let application = app.application_by_token(token, conn, now).ok()?;
-    Some(Viewer::application(&application))
+    Some(match app.by_token(token, conn, now).ok()? {
+        Bearer::Session(session) => Viewer::Session(session),
+        Bearer::Application(found, token) => Viewer::application(&found, token),
+        Bearer::User(user, token) => Viewer::user(&user, Some(token)),
+    })
 }
 
 async fn access(
@@ -79,18 +82,20 @@ async fn access(
     now: Timestamp,
 ) -> Option<Arc<Access>> {
     if let Some((name, password)) = basic(headers) {
-        let user = app.recognise(&name, password, conn, now).await.ok()?;
+        let (user, token) = app.recognise(&name, password, conn, now).await.ok()?;
         let home = app.identity().org(user.home)?;
-        return app.identity().user_access(&user, &home).map(Arc::new);
+        let access = app.identity().user_access(&user, &home)?;
+        return Some(Arc::new(match token {
+            Some(token) => access.by_token(&token),
+            None => access,
+        }));
     }
     let Some(token) = bearer(headers) else {
         let id = headers.get("sessionid")?.to_str().ok()?;
         return Some(app.session(&SessionId::parse(id.trim())?, conn)?.access());
     };
-    match app.bearer(token, conn, now).ok()? {
-        Bearer::Session(session) => Some(session.access()),
-        Bearer::Application(found) => app.identity().application_access(&found).map(Arc::new),
-    }
+    let shown = app.bearer(token, conn, now).ok()?;
+    app.access_of(&shown)
 }
 
 #[cfg(test)]

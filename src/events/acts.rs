@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use base::{ConnInfo, Door, OrgId, limits};
 use rules::directory::{Session, Who};
-use rules::identity::Record;
 use rules::identity::model::{Application, User};
+use rules::identity::{Record, Token};
 use serde_json::{Map, Value, json};
 
 /// Who did something, from where.
@@ -41,6 +41,10 @@ impl Actor {
                 actor
             }
         };
+        if let Some(token) = session.token() {
+            actor.set("tokenId", token.id.to_string());
+            actor.set("tokenName", &*token.name);
+        }
         actor.set("sessionRef", session.reference().to_string());
         actor.org = Some(session.org_id());
         actor
@@ -226,10 +230,17 @@ pub fn members(record: &Record) -> Map<String, Value> {
                 // Of the secret, nothing at all.
                 user.remove("second_factor");
                 user.insert("mfa".to_owned(), record.second_factor.is_active().into());
+                user.insert("tokens".to_owned(), tokens(&record.tokens));
             }
             value
         }
-        Record::Application(record) => json!(record),
+        Record::Application(record) => {
+            let mut value = json!(record);
+            if let Some(application) = value.as_object_mut() {
+                application.insert("tokens".to_owned(), tokens(&record.tokens));
+            }
+            value
+        }
         Record::ThingDef(record) => {
             let mut value = json!(record);
             let inner = value.as_object_mut().and_then(|def| def.remove("members"));
@@ -241,6 +252,16 @@ pub fn members(record: &Record) -> Map<String, Value> {
         Record::Webhook(record) => json!(record),
     };
     named(value)
+}
+
+/// Tokens by their ids, without hashes.
+fn tokens(held: &[Token]) -> Value {
+    let entry = |token: &Token| {
+        let perms = &token.permissions;
+        let shown = json!({ "name": token.name, "perms": perms, "terms": token.terms });
+        (token.id.to_string(), shown)
+    };
+    Value::Object(held.iter().map(entry).collect())
 }
 
 fn named(value: Value) -> Map<String, Value> {

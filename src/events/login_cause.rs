@@ -44,6 +44,8 @@ causes! {
         "the password is right, and the code of the second factor is wrong or was used before";
     UnknownUser = "unknown_user", refused, "there is no such user";
     UnknownToken = "unknown_token", refused, "there is no application with this token";
+    TokenExpired = "token_expired", refused, "the token has expired";
+    TokenDisabled = "token_disabled", refused, "the token is disabled";
     UnknownThing = "unknown_thing", refused,
         "there is no such thing, and the application registers none";
     BadThingKey = "bad_thing_key", refused, "what was sent as the thing's key can't be one";

@@ -394,6 +394,7 @@ mod tests {
         let remote_addr = "192.0.2.1:5".parse().expect("an address");
         let start = Start {
             id: SessionId::from_random(id),
+            token: None,
             access: Arc::new(identity.application_access(&application).expect("the demo's")),
             who: Who::Application {
                 application,

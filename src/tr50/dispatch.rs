@@ -647,6 +647,9 @@ fn not_permitted(session: &Session, row: &Row) -> Failure {
             "{who} has to set up a second factor before {name}: user.mfa.enrol, then \
              user.mfa.confirm."
         ),
+        Some(Limit::Token | Limit::NarrowToken) => {
+            format!("{who} has no permission for {name} by this API token in this organisation.")
+        }
         None => format!("{who} has no permission for {name} in this organisation."),
     };
     Failure::new(Code::PERMISSION_DENIED, sentence)

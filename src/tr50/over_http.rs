@@ -114,7 +114,8 @@ impl Asking<'_> {
         }
         let session = match self.app.bearer(token, self.conn, self.now) {
             Ok(Bearer::Session(session)) => session,
-            Ok(Bearer::Application(_)) => return Err(no_thing()),
+            Ok(Bearer::Application(..)) => return Err(no_thing()),
+            Ok(Bearer::User(..)) => return Err(no_session()),
             Err(error @ LoginError::Refused(Refusal::Locked { .. })) => return Err(error.into()),
             Err(_) => return Err(session_unknown()),
         };
@@ -308,6 +309,13 @@ fn two_at_once() -> Failure {
     let sentence = "The request says in two ways who asks, and they differ: by a bearer token in \
                     Authorization, and by another, `auth` or `sessionId`. Send one.";
     Failure::new(Code::MALFORMED, sentence)
+}
+
+/// The failure of a user who shows an API token.
+fn no_session() -> Failure {
+    let sentence = "A user's API token alone is no session of TR50: log in with it as the password \
+                    (api.authenticate), and send the session's id as bearer token.";
+    Failure::new(Code::AUTHENTICATION_MISSING, sentence)
 }
 
 /// The failure of an application that shows its token and no thing.

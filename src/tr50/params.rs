@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use base::{
     ApplicationId, Code, Failure, MailId, OrgId, RoleId, SessionRef, ThingDefId, ThingId, ThingKey,
-    Timestamp, UserId, WebhookId,
+    Timestamp, TokenId, UserId, WebhookId,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -337,6 +337,7 @@ from_text! {
     MailId, "a mail id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     ThingId, "a thing id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     RoleId, "a role id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
+    TokenId, "a token id of 24 hexadecimal digits", |text| Self::from_str(text).ok();
     ApplicationId, "an application id of 24 hexadecimal digits",
         |text| Self::from_str(text).ok();
     WebhookId, "a webhook id of 24 hexadecimal digits", |text| Self::from_str(text).ok();

@@ -83,6 +83,7 @@ mod telemetry;
 mod thing_topics;
 mod things;
 mod tls;
+mod tokens;
 mod topic_rights;
 mod trace;
 mod two_servers;

@@ -342,6 +342,14 @@ pub const USER_CODE_FAILURES_MAX: u32 = 50;
 /// The shortest token that an application may be given (`docs/protocol/tr50.md` 3.4).
 pub const TOKEN_BYTES_MIN: usize = 16;
 
+/// Characters of tokens that `app.token.create` and `user.token.create` make: no vendor's tool reads
+/// them, and nobody types them.
+pub const FURTHER_TOKEN_CHARS: usize = 32;
+
+/// Tokens of one application beside its first, and of one user: programs and sites, and those that
+/// are being replaced.
+pub const TOKENS_PER_HOLDER_MAX: usize = 64;
+
 /// The longest token.
 pub const TOKEN_BYTES_MAX: usize = 256;
 

@@ -194,7 +194,10 @@ impl<'a> Masker<'a> {
         let Ok(text) = std::str::from_utf8(bytes) else { return false };
         let is_session =
             SessionId::parse(text).is_some_and(|id| self.app.directory().by_id(&id).is_some());
-        is_session || self.app.identity().application_by_token(text).is_some()
+        let identity = self.app.identity();
+        is_session
+            || identity.application_by_token(text).is_some()
+            || identity.token_of_user(text).is_some()
     }
 
     fn is_secret(&self, name: &str) -> bool {

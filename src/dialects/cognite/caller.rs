@@ -20,7 +20,7 @@ use base::{ConnInfo, Failure, OrgId, Timestamp, UserId};
 use hyper::HeaderMap;
 use rules::directory::{Principal, PrincipalId, Session, Who};
 use rules::identity::model::{Application, Org, User};
-use rules::identity::{Authority, Identity, Refusal};
+use rules::identity::{Authority, Identity, Limit, Refusal};
 
 use super::error::Error;
 use crate::app::{App, Bearer, Deed, LoginError};
@@ -84,10 +84,17 @@ impl Caller {
                 session = Some(found);
                 (caller, counted)
             }
-            Bearer::Application(found) => {
+            Bearer::Application(found, _) => {
                 let home = (found.org, PrincipalId::Application(found.id));
                 let counted = app.count_asker(&conn, home, &found.name);
                 (Self::of_application(identity, Some(found)), counted)
+            }
+            Bearer::User(user, token) => {
+                let home = (user.home, PrincipalId::User(user.id));
+                let counted = app.count_asker(&conn, home, &user.email);
+                let is_narrow = token.permissions.is_some();
+                let org = identity.org(user.home);
+                (org.map(|org| Self::of_user(user, org, is_narrow)), counted)
             }
         };
         let mut caller = caller.ok_or_else(Error::unauthorized)?;
@@ -105,22 +112,28 @@ impl Caller {
 
     fn of_session(identity: &Identity, session: &Session) -> Option<Self> {
         match session.who() {
-            // Who has to set up a second factor does that elsewhere.
-            Who::User(_) if session.access().limit.is_some() => None,
             Who::User(user) => {
                 let user = identity.user(user.id)?;
-                Some(Self {
-                    authority: user.authority(),
-                    account: Account::User(user),
-                    org: identity.org(session.org_id())?,
-                    restricted: false,
-                    session: None,
-                })
+                let limit = session.access().limit;
+                // Who has to set up a second factor does that elsewhere.
+                if limit == Some(Limit::Enrolment) {
+                    return None;
+                }
+                let org = identity.org(session.org_id())?;
+                Some(Self::of_user(user, org, limit == Some(Limit::NarrowToken)))
             }
             Who::Application { application, .. } => {
                 Self::of_application(identity, identity.application(application.id))
             }
         }
+    }
+
+    /// A user; `is_narrow`: by an API token that gives some permissions of TR50 only, of which none
+    /// is one here.
+    fn of_user(user: Arc<User>, org: Arc<Org>, is_narrow: bool) -> Self {
+        let authority = if is_narrow { Authority::default() } else { user.authority() };
+        let account = Account::User(user);
+        Self { account, org, authority, restricted: is_narrow, session: None }
     }
 
     fn of_application(identity: &Identity, found: Option<Arc<Application>>) -> Option<Self> {

@@ -55,10 +55,11 @@ pub(super) async fn caller(
     now: Timestamp,
 ) -> Result<Caller, Unknown> {
     let (name, password) = credentials::basic(headers).ok_or(Unknown::Missing)?;
-    let user = app.recognise(&name, password, conn, now).await?;
+    let (user, token) = app.recognise(&name, password, conn, now).await?;
     let charged = app.charge_login(Principal::User(user.id), user.home, now);
     charged.map_err(Unknown::TooManyRequests)?;
-    Ok(Caller::new(app, user))
+    let is_narrow = token.is_some_and(|token| token.permissions.is_some());
+    Ok(if is_narrow { Caller::without_authority(user) } else { Caller::new(app, user) })
 }
 
 impl Caller {
@@ -72,6 +73,12 @@ impl Caller {
             administered = orgs.filter(|org| authority.administers(identity, *org)).collect();
         }
         Self { user, authority, administered }
+    }
+
+    /// The user by an API token that gives some permissions of TR50 only, of which none is one here:
+    /// they see what is their own.
+    fn without_authority(user: Arc<User>) -> Self {
+        Self { user, authority: Authority::default(), administered: HashSet::new() }
     }
 
     /// The user.

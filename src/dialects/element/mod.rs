@@ -324,6 +324,7 @@ mod tests {
             let start = Start {
                 id: SessionId::from_random(id),
                 who: who(number),
+                token: None,
                 client_id: "".into(),
                 access: access.clone(),
                 conn: ConnInfo::new(Protocol::Http, ([127, 0, 0, 1], 1).into()),

@@ -808,9 +808,12 @@ pub(super) fn begin(server: &MqttServer, subscriber: &Subscriber) -> Result<Link
 /// What a session's state in the broker ends with.
 pub(super) fn identity_of(session: &Session) -> Identity {
     match session.who() {
-        Who::User(_) => Identity { thing: None, application: None },
+        Who::User(_) => {
+            let token = session.token().map(|token| token.id);
+            Identity { thing: None, application: None, token }
+        }
         Who::Application { application, thing_id, .. } => {
-            Identity { thing: Some(*thing_id), application: Some(application.id) }
+            Identity { thing: Some(*thing_id), application: Some(application.id), token: None }
         }
     }
 }

@@ -11,7 +11,7 @@ use base::{
 };
 use rules::directory::{Session, Who};
 use rules::identity::model::Application;
-use rules::identity::{Ban, is_token};
+use rules::identity::{Ban, Terms, is_token};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -220,7 +220,7 @@ impl UpdateParams {
 }
 
 /// Fails unless the caller may grant what the application may do, and so change or delete it.
-fn check_may_grant(call: &Call<'_>, application: &Application) -> Result<(), Failure> {
+pub(super) fn check_may_grant(call: &Call<'_>, application: &Application) -> Result<(), Failure> {
     let supers = application.super_admin || application.super_ops;
     authorize::check_flags(call, supers, application.org_admin)?;
     authorize::check_held(call, application.org, &application.roles)
@@ -293,6 +293,8 @@ pub fn create(
         org,
         token_id: made.token_id,
         token_hash: Sha256::digest(&made.token).into(),
+        first_terms: Terms::default(),
+        tokens: Vec::new(),
         roles: Vec::new(),
         auto_register: false,
         auto_register_def: None,
@@ -352,7 +354,7 @@ fn check_names(
 
 /// A token of letters and digits, which needs quotes nowhere. Each is chosen by two bytes, nearly
 /// evenly, and has 5.95 random bits: sixteen have 95.
-fn new_token(length: usize, random: [u8; 2 * limits::TOKEN_BYTES_MAX]) -> String {
+pub(super) fn new_token(length: usize, random: [u8; 2 * limits::TOKEN_BYTES_MAX]) -> String {
     const DIGITS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let (pairs, _) = random.as_chunks::<2>();
     let digit = |pair: &[u8; 2]| {
@@ -400,6 +402,7 @@ pub fn update(
     let new_token = token.filter(|_| application.token_hash != before.token_hash);
     if new_token.is_some() {
         application.token_id = TokenId::from_bytes(random()?);
+        application.first_terms = Terms::default();
     }
     if let Some(name) = which.name.filter(|name| *name != before.name) {
         application.name.clone_from(&name);

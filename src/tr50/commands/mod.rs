@@ -14,6 +14,7 @@ use super::step::{Call, CommandInfo, IntoStep, OpenCall, Waits};
 pub mod alarm;
 pub mod api;
 pub mod app;
+pub mod app_token;
 pub mod attribute;
 pub mod audit;
 mod authorize;
@@ -42,11 +43,13 @@ mod target;
 pub mod thing;
 pub mod thing_attr;
 pub mod thing_def;
+pub mod token;
 pub mod usage;
 pub mod user;
 pub mod user_invite;
 pub mod user_mfa;
 pub mod user_org;
+pub mod user_token;
 pub mod webhook;
 
 /// The rows of a family: name, handler, codes of failures that not every command has; what it does;
@@ -116,10 +119,11 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 31] = [
+    let families: [&'static [CommandInfo]; 33] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
+        app_token::COMMANDS,
         attribute::COMMANDS,
         audit::COMMANDS,
         diag::COMMANDS,
@@ -147,6 +151,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         user_invite::COMMANDS,
         user_mfa::COMMANDS,
         user_org::COMMANDS,
+        user_token::COMMANDS,
         webhook::COMMANDS,
     ];
     let mut commands: Vec<_> = families.into_iter().flatten().collect();

@@ -207,6 +207,10 @@ pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<After<Done>, Failur
     };
     // An organisation that the user may not enter does not exist for the user.
     let access = org.and_then(|org| identity.user_access(&user, &org));
+    let access = access.map(|access| match call.session.token() {
+        Some(token) => access.by_token(token),
+        None => access,
+    });
     let access = access.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))?;
     let switch = SessionChange::Switch(call.session.clone(), Arc::new(access));
     // What was changed since the rights were looked up did not find the session there.

@@ -421,6 +421,7 @@ pub fn create(
             super_ops: false,
             second_factor: SecondFactor::default(),
             mfa_required: false,
+            tokens: Vec::new(),
             locale: String::new(),
             company: String::new(),
             title: String::new(),

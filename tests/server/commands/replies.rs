@@ -350,6 +350,7 @@ fn length_of(kind: &str, text: &str) -> Option<usize> {
         "id" => (run(text, hex) == 24).then_some(24),
         "ref" => (run(text, hex) == 64).then_some(64),
         "token" => (run(text, u8::is_ascii_alphanumeric) == 16).then_some(16),
+        "key" => (run(text, u8::is_ascii_alphanumeric) == 32).then_some(32),
         "secret" => (run(text, u8::is_ascii_alphanumeric) == 32).then_some(32),
         "recovery" => {
             let is_one = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';

@@ -6,20 +6,22 @@ use std::sync::{Arc, OnceLock};
 
 use base::{
     ApplicationId, ConnInfo, OrgId, SessionId, SessionRef, ThingDefId, ThingId, ThingKey,
-    Timestamp, UserId,
+    Timestamp, TokenId, UserId,
 };
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Traffic;
 use super::session::{End, Lifetime, Link, OrgSwitch, Session, Start, Stay, Who};
 use crate::identity::model::{Application, Org, User};
-use crate::identity::{Access, Identity};
+use crate::identity::{Access, Identity, Token};
 
 /// A session as it is stored. The secret id is not part of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SessionRecord {
     reference: SessionRef,
     who: WhoRecord,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<TokenId>,
     client_id: String,
     conn: ConnInfo,
     lifetime: Lifetime,
@@ -65,6 +67,7 @@ impl SessionRecord {
                     thing_key: thing_key.clone(),
                 },
             },
+            token: session.token.as_ref().map(|token| token.id),
             client_id: session.client_id.to_string(),
             conn: session.conn,
             lifetime: session.lifetime,
@@ -103,14 +106,16 @@ impl SessionRecord {
     /// right to be in that organisation, is gone. It gets its number where it is put.
     pub fn restore(self, principals: &mut Principals<'_>) -> Option<Session> {
         let (who, access) = principals.of(&self)?;
-        Some(self.restore_as(who, access))
+        let (token, access) = with_token(&who, self.token, access)?;
+        Some(self.restore_as(who, token, access))
     }
 
     /// The session, as a record of what was in this organisation: its principal may be gone, and has
     /// no rights then.
     pub fn restore_kept(self, principals: &mut Principals<'_>, org: &Arc<Org>) -> Session {
         let (who, access) = principals.of(&self).unwrap_or_else(|| self.of_gone(org));
-        self.restore_as(who, access)
+        let token = with_token(&who, self.token, access.clone()).and_then(|(token, _)| token);
+        self.restore_as(who, token, access)
     }
 
     fn of_gone(&self, org: &Arc<Org>) -> (Who, Arc<Access>) {
@@ -126,12 +131,13 @@ impl SessionRecord {
         (who, Arc::new(Access::nothing(org.clone())))
     }
 
-    fn restore_as(self, who: Who, access: Arc<Access>) -> Session {
+    fn restore_as(self, who: Who, token: Option<Arc<Token>>, access: Arc<Access>) -> Session {
         let since = self.since();
         let context = Start {
             // Not on disk, and not looked at.
             id: SessionId::from_random([0; 12]),
             who,
+            token,
             client_id: self.client_id.into(),
             access,
             conn: self.conn,
@@ -165,6 +171,29 @@ fn name_of(who: &Who) -> String {
     match who {
         Who::User(user) => user.email.clone(),
         Who::Application { application, .. } => application.name.clone(),
+    }
+}
+
+/// The token of a restored session, and what it leaves of the rights of whose it is; none when the
+/// token is gone.
+fn with_token(
+    who: &Who,
+    id: Option<TokenId>,
+    access: Arc<Access>,
+) -> Option<(Option<Arc<Token>>, Arc<Access>)> {
+    let Some(id) = id else { return Some((None, access)) };
+    let find = |tokens: &[Token]| tokens.iter().find(|token| token.id == id).cloned().map(Arc::new);
+    match who {
+        Who::User(user) => {
+            let token = find(&user.tokens)?;
+            let access = Arc::new(Access::clone(&access).by_token(&token));
+            Some((Some(token), access))
+        }
+        // One that is the first by now.
+        Who::Application { application, .. } if application.token_id == id => {
+            Some((Some(Arc::new(application.first_token())), access))
+        }
+        Who::Application { application, .. } => Some((Some(find(&application.tokens)?), access)),
     }
 }
 

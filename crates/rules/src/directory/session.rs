@@ -16,9 +16,9 @@ use super::hot::{Hot, Place};
 use super::outbox::{Outbox, Traffic};
 use super::siblings::Mark;
 use super::window::Window;
-use crate::identity::Access;
 use crate::identity::model::{Application, User};
 use crate::identity::permission::{Permission, PermissionSet, SharedPermissions};
+use crate::identity::{Access, Token};
 
 /// Who a session belongs to.
 #[derive(Clone, Debug)]
@@ -327,6 +327,8 @@ pub struct Start {
     pub who: Who,
     /// MQTT client id, or the application id of a login over TCP or HTTP.
     pub client_id: Box<str>,
+    /// The token with which it began, unless it is an application's first.
+    pub token: Option<Arc<Token>>,
     /// The organisation it starts in, and the rights there.
     pub access: Arc<Access>,
     /// How it is connected.
@@ -350,6 +352,7 @@ pub struct Session {
     /// Tells sessions that started in the same millisecond apart.
     pub(super) serial: u64,
     pub(super) who: Who,
+    pub(super) token: Option<Arc<Token>>,
     /// Shared with others of its application that have the same.
     pub(super) client_id: Arc<str>,
     pub(super) conn: ConnInfo,
@@ -405,6 +408,7 @@ impl Session {
             id: OnceLock::new(),
             serial: 0,
             who: start.who,
+            token: start.token,
             client_id: start.client_id.into(),
             conn: start.conn,
             link: start.link,
@@ -463,6 +467,12 @@ impl Session {
     /// Whose it is.
     pub const fn who(&self) -> &Who {
         &self.who
+    }
+
+    /// The token with which it began, as it was then; none: an application's first, or a user's
+    /// password.
+    pub const fn token(&self) -> Option<&Arc<Token>> {
+        self.token.as_ref()
     }
 
     /// A number that no other session of this process has.

@@ -89,6 +89,7 @@ pub(super) fn start(number: u64, who: Who, org: u8, bound: bool, now: Timestamp)
     Start {
         id: SessionId::from_random(id),
         who,
+        token: None,
         client_id: "client".into(),
         access: access(org),
         conn: conn(1),

@@ -4,11 +4,11 @@ use std::sync::{Arc, LazyLock};
 
 use base::{OrgId, RoleId};
 
-use super::Identity;
 use super::model::{Application, Membership, Org, User};
-use super::permission::PermissionSet;
+use super::permission::{Permission, PermissionSet};
 use super::registry::{Granted, Registry, orgs_of};
 use super::topic_rights::TopicRights;
+use super::{Identity, Token};
 
 /// What everyone who is logged in may do. Of users, to themselves.
 pub const EVERYONE: &[&str] = &[
@@ -34,6 +34,10 @@ pub const EVERYONE: &[&str] = &[
     "user.org.find",
     "user.org.list",
     "user.org.set",
+    "user.token.create",
+    "user.token.delete",
+    "user.token.list",
+    "user.token.update",
     "user.update",
 ];
 
@@ -45,6 +49,13 @@ static ENROLMENT_SET: LazyLock<PermissionSet> = LazyLock::new(|| {
     let mut names: Vec<_> = EVERYONE.iter().filter(|name| name.starts_with("user.mfa.")).collect();
     names.extend(&["api.authenticate", "api.ping", "session.end"]);
     PermissionSet::from_names(names)
+});
+
+/// What no API token gives: whoever has one could make it last.
+static LOGIN_SET: LazyLock<PermissionSet> = LazyLock::new(|| {
+    PermissionSet::of_names_that(|name| {
+        name.starts_with("user.mfa.") || name.starts_with("user.token.")
+    })
 });
 
 /// What super operators may do everywhere: all that reads, nothing that changes.
@@ -86,6 +97,10 @@ pub struct Access {
 pub enum Limit {
     /// The user needs a second factor and has none.
     Enrolment,
+    /// It is by an API token, with all that the user may do but for the user's own login.
+    Token,
+    /// It is by an API token that gives some permissions only.
+    NarrowToken,
 }
 
 impl Access {
@@ -204,6 +219,33 @@ impl Identity {
 }
 
 impl Access {
+    /// What is left of a user's rights in a session by this API token. With permissions of its own,
+    /// it makes nobody an administrator: what these could grant would be more than it says.
+    #[must_use]
+    pub fn by_token(self, token: &Token) -> Self {
+        let allowed = PermissionSet::ALL.without(&LOGIN_SET);
+        if self.limit.is_some() {
+            return Self { permissions: self.permissions.intersection(&allowed), ..self };
+        }
+        let Some(names) = &token.permissions else {
+            let permissions = self.permissions.intersection(&allowed);
+            return Self { permissions, limit: Some(Limit::Token), ..self };
+        };
+        let given = PermissionSet::from_names(names).union(&EVERYONE_SET).intersection(&allowed);
+        let gives = |name| Permission::named(name).is_some_and(|topics| given.allows(topics));
+        let topics = |name, rights| if gives(name) { rights } else { TopicRights::default() };
+        Self {
+            permissions: self.permissions.intersection(&given),
+            topic_publish: topics("topic.publish", self.topic_publish),
+            topic_subscribe: topics("topic.subscribe", self.topic_subscribe),
+            super_admin: false,
+            super_ops: false,
+            org_admin: false,
+            limit: Some(Limit::NarrowToken),
+            ..self
+        }
+    }
+
     /// What is left of it for who has to set up a second factor first.
     fn for_enrolment(self) -> Self {
         Self {
@@ -311,7 +353,6 @@ fn only_reads(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::permission::Permission;
     use super::super::tests::demo;
     use super::*;
 

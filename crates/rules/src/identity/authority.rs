@@ -15,7 +15,7 @@ use super::model::{Application, User};
 use super::{Access, Identity};
 
 /// Where somebody is an administrator, whichever record says so.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Authority {
     /// Changes everything, everywhere.
     pub super_admin: bool,

@@ -15,6 +15,7 @@ use super::permission::Permission;
 use super::record::Records;
 use super::second_factor::SecondFactor;
 use super::standard_role::StandardRole;
+use super::token::Terms;
 use super::topic_rights::{TOPIC_FILTER_RULE, is_topic_filter};
 
 /// What is wrong with a bootstrap file: a part of a sentence that names the culprit, never a
@@ -356,6 +357,7 @@ impl Reader<'_> {
             super_ops: entry.super_ops,
             second_factor: SecondFactor::default(),
             mfa_required: entry.mfa_required,
+            tokens: Vec::new(),
             locale: entry.locale,
             company: String::new(),
             title: String::new(),
@@ -393,6 +395,8 @@ impl Reader<'_> {
             token_id,
             token_name: entry.token_name,
             token_hash,
+            first_terms: Terms::default(),
+            tokens: Vec::new(),
             auto_register: entry.auto_register,
             auto_register_def: entry.auto_register_def,
             auto_register_tags: entry.auto_register_tags,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Identity;
 use super::access::Access;
 use super::model::Application;
+use super::{Identity, Lapsed};
 
 /// Why a login is refused. For the log and for choosing an error code; a peer that failed must not
 /// learn more than that.
@@ -31,6 +31,9 @@ pub enum Refusal {
     /// The code of the second factor is wrong, or was taken before.
     #[error("the code of the second factor is wrong")]
     BadCode,
+    /// The token is known, and not taken.
+    #[error(transparent)]
+    Lapsed(#[from] Lapsed),
     /// Too many logins wait.
     #[error("too many logins wait to be checked")]
     Busy,

@@ -25,6 +25,7 @@ mod registry;
 mod second_factor;
 mod standard_role;
 mod thing_def;
+mod token;
 mod topic_rights;
 mod webhook;
 
@@ -39,10 +40,11 @@ pub use invite::{Invite, Inviter};
 pub use login::Refusal;
 pub use lookalike::{UNAMBIGUOUS_RULE, is_unambiguous};
 pub use record::{Record, Records};
-pub use registry::Granted;
+pub use registry::{Granted, TokenHolder};
 pub use second_factor::{Accepted, RECOVERY_BYTES, RECOVERY_CODES, SECRET_BYTES, SecondFactor};
 pub use standard_role::{STANDARD_ROLES, StandardRole};
 pub use thing_def::ThingDef;
+pub use token::{Lapsed, Terms, Token};
 pub use topic_rights::{TOPIC_FILTER_RULE, TopicRights, is_topic_filter};
 pub use webhook::{SwitchedOff, Webhook, WebhookOwner, WebhookRights, WebhookStart};
 

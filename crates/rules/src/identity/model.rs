@@ -5,7 +5,7 @@ use std::fmt;
 use base::{ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Ban, Invite, SecondFactor};
+use super::{Ban, Invite, SecondFactor, Terms, Token};
 
 /// An organisation. The organisations form a tree by `parent`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -159,6 +159,9 @@ pub struct User {
     /// Whether the user needs a second factor, whatever the organisations say.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mfa_required: bool,
+    /// Tokens with which programs log in as the user.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<Token>,
     /// `en_US`, or empty.
     pub locale: String,
     /// The employer, or empty, as all that follows.
@@ -203,6 +206,7 @@ impl User {
             super_ops: false,
             second_factor: SecondFactor::default(),
             mfa_required: false,
+            tokens: Vec::new(),
             locale: String::new(),
             company: String::new(),
             title: String::new(),
@@ -252,6 +256,12 @@ pub struct Application {
     pub token_name: String,
     /// SHA-256 of the token. The token itself is not kept.
     pub token_hash: [u8; 32],
+    /// Until when, and whether, this token is good.
+    #[serde(default, skip_serializing_if = "Terms::is_default")]
+    pub first_terms: Terms,
+    /// Further tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<Token>,
     /// The roles of every session of this token.
     pub roles: Vec<RoleId>,
     /// Registers unknown thing keys at their first login.
@@ -302,6 +312,8 @@ impl Application {
             token_id: TokenId::from_bytes([0; 12]),
             token_name: String::new(),
             token_hash: [0; 32],
+            first_terms: Terms::default(),
+            tokens: Vec::new(),
             roles: Vec::new(),
             auto_register: false,
             auto_register_def: None,

@@ -25,6 +25,10 @@ const NAMES: &[&str] = &[
     "app.delete",
     "app.find",
     "app.list",
+    "app.token.create",
+    "app.token.delete",
+    "app.token.list",
+    "app.token.update",
     "app.update",
     "attribute",
     "attribute.batch",
@@ -262,6 +266,10 @@ const NAMES: &[&str] = &[
     "user.org.remove",
     "user.org.set",
     "user.org.update",
+    "user.token.create",
+    "user.token.delete",
+    "user.token.list",
+    "user.token.update",
     "user.update",
     "webhook",
     "webhook.create",
@@ -355,6 +363,14 @@ impl PermissionSet {
     pub fn union(mut self, other: &Self) -> Self {
         for (word, more) in self.0.iter_mut().zip(other.0) {
             *word |= more;
+        }
+        self
+    }
+
+    /// What is in this set and not in the other.
+    pub fn without(mut self, other: &Self) -> Self {
+        for (word, less) in self.0.iter_mut().zip(other.0) {
+            *word &= !less;
         }
         self
     }

@@ -1,10 +1,12 @@
 //! The records of identity in memory, with an index for every way they are looked up.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, LazyLock};
 
-use base::{ApplicationId, OrgId, RoleId, ThingDefId, UserId, WebhookId, limits};
+use base::{
+    ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId, WebhookId, limits,
+};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
@@ -13,7 +15,7 @@ use super::lookalike::outlines;
 use super::model::{Application, Org, Role, User};
 use super::permission::{Permission, PermissionSet};
 use super::record::{Record, Records};
-use super::{Identity, ThingDef, Webhook};
+use super::{Identity, ThingDef, Token, Webhook};
 
 /// The records, indexed. A change keeps every index, so that nothing is ever built anew.
 ///
@@ -42,7 +44,11 @@ pub(super) struct Registry {
     users_by_outline: Outlines<UserId>,
     user_ids_of: ById<UserId, User>,
     applications: HashMap<ApplicationId, Arc<Application>>,
+    /// By each of their tokens.
     applications_by_token: HashMap<[u8; 32], Arc<Application>>,
+    users_by_token: HashMap<[u8; 32], Arc<User>>,
+    /// When tokens end, and whose these are.
+    token_ends: BTreeSet<(Timestamp, TokenHolder)>,
     applications_of: HashMap<OrgId, Vec<Arc<Application>>>,
     application_ids_of: ById<ApplicationId, Application>,
     thing_defs: HashMap<ThingDefId, Arc<ThingDef>>,
@@ -59,6 +65,15 @@ type ById<Id, T> = HashMap<OrgId, BTreeMap<Id, Arc<T>>>;
 
 /// Ids by what a name looks like. Those that were made before lookalikes were refused may share one.
 type Outlines<Id> = HashMap<String, SmallVec<[Id; 1]>>;
+
+/// Whose a token is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum TokenHolder {
+    /// A user's.
+    User(UserId),
+    /// An application's of this organisation.
+    Application(OrgId, ApplicationId),
+}
 
 /// A role, and what it grants.
 #[derive(Debug)]
@@ -192,6 +207,11 @@ impl Registry {
             insert(list, &user, |user| &user.email);
             self.users_by_invite.insert(invite.id, user.clone());
         }
+        for token in &user.tokens {
+            self.users_by_token.insert(token.hash, user.clone());
+        }
+        let holder = TokenHolder::User(user.id);
+        self.token_ends.extend(user.token_ends().map(|end| (end, holder)));
         insert_outlines(&mut self.users_by_outline, &user.email, user.id);
         self.users_by_email.insert(user.email.to_lowercase(), user.clone());
         self.users.insert(user.id, user);
@@ -207,6 +227,12 @@ impl Registry {
             take_out(&mut self.invited_to, invite.terms.org, |other| other.id == id);
             self.users_by_invite.remove(&invite.id);
         }
+        for token in &user.tokens {
+            self.users_by_token.remove(&token.hash);
+        }
+        for end in user.token_ends() {
+            self.token_ends.remove(&(end, TokenHolder::User(id)));
+        }
         take_out_outlines(&mut self.users_by_outline, &user.email, id);
         self.users_by_email.remove(&user.email.to_lowercase());
     }
@@ -217,7 +243,12 @@ impl Registry {
         insert(list, &application, |application| &application.name);
         let ids = self.application_ids_of.entry(application.org).or_default();
         ids.insert(application.id, application.clone());
-        self.applications_by_token.insert(application.token_hash, application.clone());
+        let further = application.tokens.iter().map(|token| token.hash);
+        for hash in further.chain([application.token_hash]) {
+            self.applications_by_token.insert(hash, application.clone());
+        }
+        let holder = TokenHolder::Application(application.org, application.id);
+        self.token_ends.extend(application.token_ends().map(|end| (end, holder)));
         self.applications.insert(application.id, application);
     }
 
@@ -225,7 +256,14 @@ impl Registry {
         let Some(application) = self.applications.remove(&id) else { return };
         take_out(&mut self.applications_of, application.org, |other| other.id == id);
         take_out_by_id(&mut self.application_ids_of, application.org, id);
-        self.applications_by_token.remove(&application.token_hash);
+        let further = application.tokens.iter().map(|token| token.hash);
+        for hash in further.chain([application.token_hash]) {
+            self.applications_by_token.remove(&hash);
+        }
+        let holder = TokenHolder::Application(application.org, id);
+        for end in application.token_ends() {
+            self.token_ends.remove(&(end, holder));
+        }
     }
 
     fn put_thing_def(&mut self, def: ThingDef) {
@@ -395,13 +433,55 @@ impl Identity {
         self.registry.read().applications.get(&id).cloned()
     }
 
-    /// The application with this token. The map is asked for the token's hash, which tells a
-    /// listener to our timing nothing about the token; the hashes are compared in constant time.
+    /// The application with this token, whether or not that is good.
     pub fn application_by_token(&self, token: &str) -> Option<Arc<Application>> {
+        self.token_of_application(token).map(|(application, _)| application)
+    }
+
+    /// The same, and the token unless it is the first. The map is asked for the token's hash, which
+    /// tells a listener to our timing nothing about the token; the hashes are compared in constant
+    /// time.
+    pub fn token_of_application(
+        &self,
+        token: &str,
+    ) -> Option<(Arc<Application>, Option<Arc<Token>>)> {
         let hash: [u8; 32] = Sha256::digest(token).into();
         let registry = self.registry.read();
         let application = registry.applications_by_token.get(&hash)?;
-        bool::from(application.token_hash.ct_eq(&hash)).then(|| application.clone())
+        if bool::from(application.token_hash.ct_eq(&hash)) {
+            return Some((application.clone(), None));
+        }
+        let token = application.token_by_hash(&hash)?;
+        Some((application.clone(), Some(token)))
+    }
+
+    /// The user with this API token, and the token, whether or not that is good.
+    pub fn token_of_user(&self, token: &str) -> Option<(Arc<User>, Arc<Token>)> {
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        let registry = self.registry.read();
+        let user = registry.users_by_token.get(&hash)?;
+        let same = |known: &&Token| bool::from(known.hash.ct_eq(&hash));
+        let token = user.tokens.iter().find(same)?;
+        Some((user.clone(), Arc::new(token.clone())))
+    }
+
+    /// Whose tokens have ended since `from`, up to `to`.
+    pub fn tokens_ended(&self, from: Timestamp, to: Timestamp) -> Vec<TokenHolder> {
+        let least = TokenHolder::User(UserId::from_bytes([0; 12]));
+        let registry = self.registry.read();
+        let ended = registry.token_ends.range((from, least)..);
+        ended.take_while(|(end, _)| *end <= to).map(|(_, holder)| *holder).collect()
+    }
+
+    /// The ids of all tokens.
+    pub fn token_ids(&self) -> HashSet<TokenId> {
+        let registry = self.registry.read();
+        let of_users = registry.users.values().flat_map(|user| &user.tokens).map(|t| t.id);
+        let applications = registry.applications.values();
+        let of_applications = applications.flat_map(|application| {
+            application.tokens.iter().map(|token| token.id).chain([application.token_id])
+        });
+        of_users.chain(of_applications).collect()
     }
 
     /// The applications of the organisation, ordered by name.

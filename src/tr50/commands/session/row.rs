@@ -120,10 +120,16 @@ pub(super) fn write_in_context(
         Who::User(user) => {
             object.hex(key!("userId"), user.id.as_bytes());
             object.string(key!("userName"), &user.email);
+            write_token(object, session);
             (user.email.as_str(), user.locale.as_str())
         }
         Who::Application { application, thing_key, .. } => {
-            object.members(SharedTexts::of_application(&mut texts.application, application));
+            if session.token().is_some() {
+                object.string(key!("appName"), &application.name);
+                write_token(object, session);
+            } else {
+                object.members(SharedTexts::of_application(&mut texts.application, application));
+            }
             object.string(key!("thingKey"), thing_key.as_str());
             (thing_key.as_str(), "")
         }
@@ -143,6 +149,14 @@ pub(super) fn write_in_context(
         object.string(key!("status"), end.reason.status().as_str());
         object.string(key!("endReason"), end.reason.as_str());
         object.time(key!("endTime"), texts.clock.shown(end.at));
+    }
+}
+
+/// Writes which token the session began with, unless that is an application's first.
+fn write_token(object: &mut ObjectWriter<'_>, session: &Session) {
+    if let Some(token) = session.token() {
+        object.hex(key!("tokenId"), token.id.as_bytes());
+        object.string(key!("tokenName"), &token.name);
     }
 }
 
@@ -296,6 +310,12 @@ fn write_shown_of_who(
     field: &str,
     clock: &Clock,
 ) {
+    if let (Some(token), "tokenId" | "tokenName") = (session.token(), field) {
+        return match field {
+            "tokenId" => object.hex(key!("tokenId"), token.id.as_bytes()),
+            _ => object.string(key!("tokenName"), &token.name),
+        };
+    }
     match (field, session.who()) {
         ("whoAmI", who) => object.string(key!("whoAmI"), who.name()),
         ("locale", Who::User(user)) => object.string(key!("locale"), &user.locale),

@@ -284,6 +284,7 @@ fn start_of(number: u64, owner: u8, org: u8, bound: bool, now: Timestamp) -> Sta
     Start {
         id: SessionId::from_random(id),
         who: user(owner),
+        token: None,
         client_id: "client".into(),
         access: access(org),
         conn: ConnInfo::new(Protocol::Mqtt, ([127, 0, 0, 1], 1).into()),

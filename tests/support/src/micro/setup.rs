@@ -159,6 +159,7 @@ fn start_like(app: &App, like: &Session, number: usize) {
     id[4..].copy_from_slice(&(number as u64).to_be_bytes());
     let start = Start {
         id: SessionId::from_random(id),
+        token: None,
         who: Who::Application {
             application: application.clone(),
             thing_id: ThingId::from_bytes(id),
