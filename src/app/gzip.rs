@@ -1,5 +1,5 @@
-//! Compressed answers over HTTP. It is work that is done only while nobody needs the cores more: an
-//! answer that is not compressed is as good.
+//! Compressed answers over HTTP. Long ones are compressed on other threads, on half of the cores at
+//! most: an answer that is not compressed is as good.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -19,12 +19,9 @@ pub(super) fn places(cores: usize) -> Arc<Semaphore> {
 }
 
 impl App {
-    /// An answer compressed with gzip, for this organisation. None if it is to stay as it is: the cores
-    /// are full, as many long ones are being compressed as may, or it would not become shorter.
+    /// An answer compressed with gzip, for this organisation. None if it is to stay as it is:
+    /// as many long ones are being compressed as may, or it would not become shorter.
     pub async fn gzip(&self, text: Bytes, org: Option<OrgId>) -> Option<Bytes> {
-        if self.cores.are_full() {
-            return None;
-        }
         let (gzipped, used) = if text.len() <= limits::DEFLATE_AT_ONCE_BYTES {
             timed(&text)
         } else {

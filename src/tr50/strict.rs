@@ -52,6 +52,9 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 7] = [
 /// Who made and changed a record.
 const RECORD: &[&str] = &["createdBy", "createdOn", "updatedBy", "updatedOn"];
 
+/// Who asks, in a body at `/rest/_/…`: no parameter of the command.
+const SESSION: &str = "sessionId";
+
 /// The members of a command that are accepted and have no effect.
 pub(super) fn without_effect(command: &str) -> &'static [&'static str] {
     let found = WITHOUT_EFFECT.iter().find(|(name, _)| *name == command);
@@ -76,6 +79,7 @@ fn check(command: &str, fields: &[Field], members: &Members<'_>) -> Result<(), F
     let known = |name: &str| {
         fields.iter().any(|field| is(field.name, name))
             || ignored.iter().any(|other| is(other, name))
+            || is(SESSION, name)
     };
     let Some((name, _)) = members.0.iter().find(|(name, _)| !known(name)) else { return Ok(()) };
     let names = fields.iter().map(|field| field.name);

@@ -16,7 +16,7 @@ const ROLE: &str = r#"
 [[role]]
 key = "device"
 org = "SYSTEM"
-permissions = ["session", "no.such.command"]
+permissions = ["session", "thing.list"]
 "#;
 
 fn read_text(text: &str) -> Result<Records, Problem> {
@@ -44,7 +44,7 @@ fn defaults_are_filled_in() {
     assert_eq!(basic.id.to_string(), "5cf885f41c5bd771c8065be8");
     assert_eq!((basic.name.as_str(), basic.parent), ("Basic", Some(system.id)));
     let (role, application) = (&records.roles[0], &records.applications[0]);
-    assert_eq!(role.permissions, ["session", "no.such.command"]);
+    assert_eq!(role.permissions, ["session", "thing.list"]);
     assert_eq!((application.org, &application.roles[..]), (basic.id, &[role.id][..]));
     assert_eq!(application.token_hash[..], Sha256::digest("secret-token-016")[..]);
     assert!(!application.auto_register && !application.org_admin);
