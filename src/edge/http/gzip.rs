@@ -16,7 +16,7 @@ use super::whole::Whole;
 
 /// Members of replies whose values are secrets.
 const SECRETS: [&str; 5] =
-    ["\"sessionId\":\"", "\"token\":\"", "\"appToken\":\"", "\"secret\":\"", "\"recoveryCodes\":"];
+    ["\"sessionId\":\"", "\"token\":\"", "\"appToken\":\"", "\"secret\":\"", "\"recoveryCodes\":["];
 
 /// Whom an answer is for, as an extension of it.
 #[derive(Clone, Copy)]
