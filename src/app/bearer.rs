@@ -55,10 +55,7 @@ impl App {
         match shown {
             Bearer::Session(session) => Some(session.access()),
             Bearer::Application(found, _) => identity.application_access(found).map(Arc::new),
-            Bearer::User(user, token) => {
-                let access = identity.user_access(user, &identity.org(user.home)?)?;
-                Some(Arc::new(access.by_token(token)))
-            }
+            Bearer::User(user, token) => identity.home_access(user, Some(token)).map(Arc::new),
         }
     }
 }

@@ -12,7 +12,7 @@ use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
 };
 use rules::identity::model::{Application, User};
-use rules::identity::{Access, Ban, Refusal, Token};
+use rules::identity::{Access, Ban, Limit, Refusal, Token};
 use store::{Batch, Receipt, StoreError};
 
 use super::App;
@@ -366,11 +366,11 @@ impl App {
             Ok((user, token))
         });
         let user = user.and_then(|(user, token)| {
-            let home = self.records.org(user.home);
-            let access = home.and_then(|home| self.records.user_access(&user, &home));
-            match access {
+            match self.records.home_access(&user, token.as_deref()) {
                 // Nothing can be set up by this door.
-                Some(access) if access.limit.is_some() => Err(Refusal::CodeMissing.into()),
+                Some(access) if access.limit == Some(Limit::Enrolment) => {
+                    Err(Refusal::CodeMissing.into())
+                }
                 Some(access) if !self.may_enter(&access, conn) => Err(Refusal::NoAccess.into()),
                 _ => Ok((user, token)),
             }
@@ -603,13 +603,8 @@ impl App {
     }
 
     fn admit_user(&self, user: Arc<User>, token: Option<Arc<Token>>) -> Result<Admitted, Refusal> {
-        let home = self.records.org(user.home);
-        let access = home.and_then(|home| self.records.user_access(&user, &home));
+        let access = self.records.home_access(&user, token.as_deref());
         let access = access.ok_or(Refusal::NoAccess)?;
-        let access = match &token {
-            Some(token) => access.by_token(token),
-            None => access,
-        };
         Ok(Admitted {
             who: Who::User(user),
             token,

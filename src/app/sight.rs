@@ -6,7 +6,6 @@ use std::sync::Arc;
 use base::{Failure, OrgId, ThingId, ThingKey, limits};
 use rules::directory::{Session, Who};
 use rules::identity::Access;
-use rules::identity::permission::Permission;
 use store::StoreError;
 
 use super::{App, Worker};
@@ -52,7 +51,7 @@ impl Sight {
 
     /// What somebody with these rights sees who is no thing.
     pub fn of_access(access: Arc<Access>) -> Self {
-        let may = |name: &str| may(&access, name);
+        let may = |name: &str| access.allows(name);
         let restricted = access.restricted_to_self;
         let sees = |class: Class| {
             let of_things =
@@ -75,7 +74,7 @@ impl Sight {
 
     /// Whether it may ask for events at all.
     pub fn may_look(&self) -> bool {
-        may(&self.access, "event.list")
+        self.access.allows("event.list")
     }
 
     /// Whether events of this class are seen at all.
@@ -92,11 +91,6 @@ impl Sight {
             here => Scope::One(here),
         }
     }
-}
-
-fn may(access: &Access, name: &str) -> bool {
-    let permission = Permission::named(name);
-    permission.is_some_and(|permission| access.permissions.allows(permission))
 }
 
 impl App {
@@ -218,7 +212,7 @@ impl App {
         let mut classes = filter.classes();
         classes.retain(|class| sight.sees_class(*class));
         let sees = |org| self.sees_org(sight, filter.scope, org);
-        let gone = if after == 0 { 0 } else { self.events.gone_until(&classes, &sees) };
+        let gone = self.events.first_kept((after, last), &classes, &sees);
         let query = Query {
             after,
             before: last.saturating_add(1),
@@ -237,6 +231,6 @@ impl App {
         })?;
         let next = page.next.unwrap_or(last);
         let more = page.next.is_some() || self.events.last() > last;
-        Ok(News { events, next, more, gone: (gone > after).then_some(gone + 1) })
+        Ok(News { events, next, more, gone })
     }
 }

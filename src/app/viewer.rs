@@ -87,7 +87,7 @@ impl Drop for EventReaderPlace {
 impl App {
     /// What somebody sees of the stream now over this connection; none if it is nobody any more.
     pub fn sight_of(&self, viewer: &Viewer, conn: ConnInfo) -> Option<Sight> {
-        let identity = self.identity();
+        let (identity, now) = (self.identity(), self.clock.now());
         let (sight, access) = match viewer {
             Viewer::Session(session) => {
                 if session.end().is_some() {
@@ -96,21 +96,19 @@ impl App {
                 (Sight::of(session), session.access())
             }
             Viewer::User(id, password, token) => {
-                let user = identity.user(*id)?;
-                let access = identity.user_access(&user, &identity.org(user.home)?)?;
-                let access = Arc::new(match token {
-                    Some(token) => {
-                        user.check_token(token, self.clock.now()).ok()?;
-                        access.by_token(token)
-                    }
-                    None if user.password_hash.as_str() == &**password => access,
+                let user = identity.user(*id).filter(|user| !user.ban.is_banned(now))?;
+                match token {
+                    Some(token) => user.check_token(token, now).ok()?,
+                    None if user.password_hash.as_str() == &**password => {}
                     None => return None,
-                });
+                }
+                let access = Arc::new(identity.home_access(&user, token.as_deref())?);
                 (Sight::of_access(access.clone()), access)
             }
             Viewer::Application(id, first, token) => {
-                let application = identity.application(*id)?;
-                application.check_token(token.as_deref(), first, self.clock.now()).ok()?;
+                let found = identity.application(*id);
+                let application = found.filter(|found| !found.ban.is_banned(now))?;
+                application.check_token(token.as_deref(), first, now).ok()?;
                 let access = Arc::new(identity.application_access(&application)?);
                 (Sight::of_access(access.clone()), access)
             }

@@ -328,7 +328,7 @@ impl App {
 
     /// Whether the rights count by which a webhook's events are sent.
     pub fn webhook_may_read(&self, webhook: &Webhook) -> bool {
-        let access = self.identity().webhook_access(webhook);
+        let access = self.identity().webhook_access(webhook, self.clock.now());
         access.is_some_and(|access| {
             let sight = Sight::of_access(access.into());
             Class::ALL.into_iter().any(|class| sight.sees_class(class))

@@ -7,7 +7,6 @@ use data_encoding::{BASE64, BASE64_NOPAD};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rules::identity::Access;
-use rules::identity::permission::Permission;
 
 use crate::app::{App, Bearer, Viewer};
 
@@ -39,10 +38,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub async fn may_read_metrics(app: &App, headers: &HeaderMap, conn: ConnInfo) -> bool {
     let now = app.clock.now();
     let access = access(app, headers, conn, now).await;
-    let permission = Permission::named("metrics");
-    access.zip(permission).is_some_and(|(access, permission)| {
-        access.permissions.allows(permission) && !access.restricted_to_self
-    })
+    access.is_some_and(|access| access.allows("metrics") && !access.restricted_to_self)
 }
 
 /// Who wants to follow the stream of events: with the session of the header `sessionId`, of a
@@ -59,16 +55,16 @@ pub async fn viewer(
         let (user, token) = app.recognise(&name, password, conn, now).await.ok()?;
         return Some(Viewer::user(&user, token));
     }
-    let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
-    let shown = bearer(headers).or(header.map(str::trim)).or(parameter)?;
-    if let Some(session) = SessionId::parse(shown).and_then(|id| app.session(&id, conn)) {
-        return Some(Viewer::Session(session));
-    }
     let Some(token) = bearer(headers) else {
-        app.note_unknown_session(conn, now);
-        return None;
+        let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
+        let shown = header.map(str::trim).or(parameter)?;
+        let found = SessionId::parse(shown).and_then(|id| app.session(&id, conn));
+        if found.is_none() {
+            app.note_unknown_session(conn, now);
+        }
+        return found.map(Viewer::Session);
     };
-    Some(match app.by_token(token, conn, now).ok()? {
+    Some(match app.bearer(token, conn, now).ok()? {
         Bearer::Session(session) => Viewer::Session(session),
         Bearer::Application(found, token) => Viewer::application(&found, token),
         Bearer::User(user, token) => Viewer::user(&user, Some(token)),
@@ -83,12 +79,7 @@ async fn access(
 ) -> Option<Arc<Access>> {
     if let Some((name, password)) = basic(headers) {
         let (user, token) = app.recognise(&name, password, conn, now).await.ok()?;
-        let home = app.identity().org(user.home)?;
-        let access = app.identity().user_access(&user, &home)?;
-        return Some(Arc::new(match token {
-            Some(token) => access.by_token(&token),
-            None => access,
-        }));
+        return app.identity().home_access(&user, token.as_deref()).map(Arc::new);
     }
     let Some(token) = bearer(headers) else {
         let id = headers.get("sessionid")?.to_str().ok()?;

@@ -112,11 +112,6 @@ impl Listener {
         // The sender lives as long as the stream, which this holds.
         let _ = self.last.changed().await;
     }
-
-    /// Notes that all events so far are known.
-    pub fn note_all(&mut self) {
-        self.last.mark_unchanged();
-    }
 }
 
 impl Drop for Listener {

@@ -265,9 +265,25 @@ impl Events {
         self.state.lock().last
     }
 
+    /// From which number on all events of these classes and organisations are there, if something
+    /// between the first number and the last one is not. Behind 0 everything that is kept is meant.
+    pub fn first_kept(
+        &self,
+        (after, last): (u64, u64),
+        classes: &[Class],
+        sees: &dyn Fn(OrgId) -> bool,
+    ) -> Option<u64> {
+        if after > last {
+            // A number of another store, or that a crash took back.
+            return Some(last + 1);
+        }
+        let gone = if after == 0 { 0 } else { self.gone_until(classes, sees) };
+        (gone > after).then_some(gone + 1)
+    }
+
     /// The last number up to which something of these classes and organisations is not kept any
     /// more; 0 if all of it is.
-    pub fn gone_until(&self, classes: &[Class], sees: &dyn Fn(OrgId) -> bool) -> u64 {
+    fn gone_until(&self, classes: &[Class], sees: &dyn Fn(OrgId) -> bool) -> u64 {
         let (floor, trimmed) = {
             let state = self.state.lock();
             let of_class = state

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const OPERATOR: (&str, &str) = ("operator@basicorg.example", "demo-operator-password");
+const BASIC: &str = "5cf885f41c5bd771c8065be8";
 
 /// A reader of `/events`.
 struct Reader {
@@ -119,6 +120,78 @@ async fn what_happens_is_in_the_stream_and_can_be_gone_on_from() {
     for wrong in [r#"{"typs":"x"}"#, r#"{"types":"a b"}"#, r#"{"orgKey":"YorkOrg"}"#] {
         assert_eq!(reply(&mut operator, "event.list", wrong).await["success"], json!(false));
     }
+}
+
+#[tokio::test]
+async fn a_ban_is_an_event_and_so_are_the_sessions_that_it_ends() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let _mower = server.thing("mqtt", "mower-1").await;
+    let before = call(&mut operator, "event.list", "{}").await["last"].as_u64().expect("a number");
+    for change in [
+        json!({ "disabled": true, "reason": "stolen" }),
+        json!({ "reason": "found broken" }),
+        json!({ "disabled": false }),
+        json!({ "name": "Mower" }),
+    ] {
+        let mut update = change;
+        update["key"] = json!("mower-1");
+        call(&mut operator, "thing.update", &update.to_string()).await;
+    }
+    let asked = json!({ "after": before, "types": ["thing.*", "session"] }).to_string();
+    let found = call(&mut operator, "event.list", &asked).await;
+    let events = found["result"].as_array().expect("a list");
+    let of_class = |class: &str| -> Vec<&Value> {
+        events.iter().filter(|event| event["class"] == class).collect()
+    };
+    let types = |class: &str| -> Vec<Value> {
+        of_class(class).iter().map(|event| event["type"].clone()).collect()
+    };
+    assert_eq!(types("things"), ["thing.banned", "thing.banned", "thing.unbanned"], "{found}");
+    let banned = of_class("things")[0];
+    assert_eq!((&banned["reason"], &banned["whoAmI"]), (&json!("stolen"), &json!(OPERATOR.0)));
+    assert_eq!(types("sessions"), ["session.ended", "session.revoked"], "{found}");
+    for event in of_class("sessions") {
+        assert_eq!(event["by"], json!(OPERATOR.0), "{event}");
+    }
+}
+
+#[tokio::test]
+async fn a_ban_ends_what_is_followed_without_a_session() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let user = json!({ "emailAddress": "new@basicorg.example", "password": "new-user-password" });
+    let id = call(&mut operator, "user.create", &user.to_string()).await["id"].clone();
+    let role = r#"{"key":"seer","perms":["event.list","thing.list"]}"#;
+    call(&mut operator, "role.create", role).await;
+    let place = json!({ "userId": id, "orgId": BASIC, "roles": ["seer"] });
+    call(&mut operator, "user.org.add", &place.to_string()).await;
+    let encoded = data_encoding::BASE64.encode(b"new@basicorg.example:new-user-password");
+    let basic = format!("Authorization: Basic {encoded}\r\n");
+    let mut reader = Reader::open(&server, "?types=thing", &basic).await;
+    call(&mut operator, "thing.create", r#"{"key":"shed-1"}"#).await;
+    assert_eq!(reader.event("thing.created").await["thingKey"], "shed-1");
+    let ban = json!({ "id": id, "disabled": true }).to_string();
+    call(&mut operator, "user.update", &ban).await;
+    call(&mut operator, "thing.create", r#"{"key":"shed-2"}"#).await;
+    let rest = reader.until("0\r\n\r\n").await;
+    assert!(!rest.contains("shed-2"), "{rest}");
+}
+
+#[tokio::test]
+async fn whoever_comes_back_with_a_session_that_has_ended_guesses_no_token() {
+    let server = TestServer::start();
+    let answer = async |token: &str| {
+        let head = "GET /events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+        let request = format!("{head}Authorization: Bearer {token}\r\n\r\n");
+        exchange(&server, request.as_bytes()).await
+    };
+    for _ in 0..300 {
+        let refused = answer("000000000000000000000001").await;
+        assert_eq!(&refused[9..12], "401", "{refused}");
+    }
+    let bearer = format!("Authorization: Bearer {}\r\n", support::TOKEN);
+    Reader::open(&server, "", &bearer).await;
 }
 
 #[tokio::test]

@@ -445,6 +445,17 @@ async fn rights_are_asked_for_each_event() {
     call(&mut operator, "role.update", &again.to_string()).await;
     happens(&mut operator, "third").await;
     assert_eq!(roles(&receiver.next().await), ["third"]);
+    // Nor is anything sent for who is banned.
+    let ban = |disabled: bool| {
+        json!({ "emailAddress": "new@basicorg.example", "disabled": disabled }).to_string()
+    };
+    call(&mut operator, "user.update", &ban(true)).await;
+    happens(&mut operator, "banned").await;
+    eventually("it is passed over", async || state(&mut operator).await["lag"] == 0).await;
+    assert_eq!(state(&mut operator).await["state"], "noRights");
+    call(&mut operator, "user.update", &ban(false)).await;
+    happens(&mut operator, "unbanned").await;
+    assert_eq!(roles(&receiver.next().await), ["unbanned"]);
     call(&mut operator, "user.delete", r#"{"emailAddress":"new@basicorg.example"}"#).await;
     happens(&mut operator, "fourth").await;
     eventually("it is passed over", async || state(&mut operator).await["lag"] == 0).await;

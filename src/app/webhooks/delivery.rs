@@ -67,7 +67,7 @@ impl Job {
     /// The next events that the webhook wants and its owner may see now.
     async fn read(&self, progress: &mut Progress) -> Result<Read, Failure> {
         let webhook = &*self.webhook;
-        let Some(access) = self.app.identity().webhook_access(webhook) else {
+        let Some(access) = self.app.identity().webhook_access(webhook, self.app.clock.now()) else {
             // Who may see nothing misses nothing.
             return Ok(Read { events: Vec::new(), cursor: self.last, more: false });
         };

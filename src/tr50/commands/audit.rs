@@ -1,18 +1,19 @@
 //! `audit.*`: the trail of what administrators did and of what was refused (`docs/trail.md`).
 
-use base::{Code, Failure, OrgId, Timestamp, excerpt, limits};
+use base::{Failure, OrgId, Timestamp, excerpt, limits};
 use rules::identity::Access;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::history::Ago;
-use super::target::is_restricted;
+use super::span::{Asked, Span, one_of};
+use super::target::{is_restricted, restricted};
 use super::{authorize, commands};
 use crate::app::{App, LoginCause, Sight};
-use crate::events::{Class, Entry, Order, Query, Scope};
+use crate::events::{Class, Entry, Query, Scope};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Later};
-pub(super) use crate::tr50::strict::Strict;
+use crate::tr50::strict::Strict;
 
 commands! {
     "audit.list" => list, [NOT_FOUND],
@@ -90,12 +91,7 @@ pub struct Trail {
 pub(super) struct Wanted {
     scope: Scope,
     classes: Vec<Class>,
-    order: Order,
-    after: u64,
-    before: u64,
-    limit: usize,
-    start: Option<Timestamp>,
-    end: Option<Timestamp>,
+    span: Span,
     params: ListParams,
     /// Whoever reads may want fewer.
     pub(super) client_id: Option<String>,
@@ -124,8 +120,7 @@ impl Wanted {
     pub(super) fn of(call: &Call<'_>, params: ListParams) -> Result<Self, Failure> {
         let params = params.without_empty();
         if is_restricted(call) {
-            let sentence = "The application's token is restricted to its own thing.";
-            return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+            return Err(restricted());
         }
         let classes = match params.class.as_deref() {
             None => Class::TRAIL.to_vec(),
@@ -141,42 +136,23 @@ impl Wanted {
                 one_of(parameter, value, known, |name| *name)?;
             }
         }
-        let sort = params.sort.as_deref().unwrap_or("-number");
-        let order = match one_of("sort", sort, &["-number", "number"], |name| *name)? {
-            "number" => Order::OldestFirst,
-            _ => Order::NewestFirst,
-        };
-        let (mut after, mut before) =
-            (params.after.unwrap_or(0), params.before.unwrap_or(u64::MAX));
-        if let Some(text) = params.iterator.as_deref() {
-            let number = text
-                .parse::<u64>()
-                .map_err(|_| authorize::invalid_param("iterator", "what the last reply gave"))?;
-            match order {
-                Order::NewestFirst => before = before.min(number),
-                Order::OldestFirst => after = after.max(number),
-            }
-        }
-        let most = call.app.config.sessions.list_limit;
-        let asked = params.limit.filter(|limit| *limit > 0).unwrap_or(LIMIT_DEFAULT);
-        let limit = usize::try_from(asked).unwrap_or(most).min(most);
-        let since = params.last.as_ref().map(|Ago(millis)| call.now.plus_millis(-millis));
-        let (start, end) = (since.max(params.start), params.end);
+        let span = Span::of(
+            call,
+            "-number",
+            Asked {
+                last: params.last.as_ref(),
+                start: params.start,
+                end: params.end,
+                after: params.after,
+                before: params.before,
+                sort: params.sort.as_deref(),
+                limit: params.limit,
+                iterator: params.iterator.as_deref(),
+            },
+        )?;
         let scope = scope(call, &params)?;
         let (client_id, offset) = (None, 0);
-        Ok(Self {
-            scope,
-            classes,
-            order,
-            after,
-            before,
-            limit,
-            start,
-            end,
-            params,
-            client_id,
-            offset,
-        })
+        Ok(Self { scope, classes, span, params, client_id, offset })
     }
 
     /// Reads them.
@@ -190,10 +166,11 @@ impl Wanted {
             Scope::One(one) => org == one,
             Scope::Within(top) => app.was_within(org, top),
         };
+        let span = &self.span;
         let query = Query {
-            after: self.after,
-            before: self.before,
-            order: self.order,
+            after: span.after,
+            before: span.before,
+            order: span.order,
             classes: &self.classes,
             sees: &sees,
         };
@@ -202,9 +179,7 @@ impl Wanted {
         let page = app.events().read(&query, |Entry { row, .. }| {
             let ts = row.get("ts").and_then(Value::as_str).and_then(Timestamp::parse);
             let ts = ts.unwrap_or(Timestamp::from_millis(0));
-            if self.order == Order::NewestFirst
-                && self.start.is_some_and(|start| ts.plus_seconds(CLOCK_MENDED_S) < start)
-            {
+            if span.is_over(ts) {
                 is_over = true;
                 return false;
             }
@@ -214,7 +189,7 @@ impl Wanted {
                 bytes += serde_json::to_string(&row).map_or(0, |text| text.len());
                 result.push(row);
             }
-            result.len() < self.limit && bytes < limits::REPLY_BYTES_MAX / 2
+            result.len() < span.limit && bytes < limits::REPLY_BYTES_MAX / 2
         })?;
         let iterator = page.next.filter(|_| !is_over).map(|number| number.to_string());
         Ok(Trail { result, iterator, truncated: page.truncated })
@@ -234,8 +209,7 @@ impl Wanted {
             Some(start) => text("whoAmI").to_lowercase().starts_with(&start.to_lowercase()),
             None => is(wanted, &["whoAmI", "userId", "appName"]),
         };
-        self.start.is_none_or(|start| ts >= start)
-            && self.end.is_none_or(|end| ts <= end)
+        self.span.has(ts)
             && is_user(&params.user)
             && is(&self.client_id, &["clientId"])
             && is(&params.outcome, &["outcome"])
@@ -260,16 +234,10 @@ impl Wanted {
 const PROTOCOLS: [&str; 10] =
     ["mqtt", "mqtts", "ws", "wss", "tcp", "tcps", "http", "https", "control", "server"];
 
-/// Events on a page that does not say how many.
-pub(super) const LIMIT_DEFAULT: u64 = 1000;
-
 /// What a name begins with, if it ends in a star.
 fn beginning(name: &str) -> Option<&str> {
     name.strip_suffix('*')
 }
-
-/// How far clocks are set back at most without a search by time missing something.
-pub(super) const CLOCK_MENDED_S: u64 = 3600;
 
 /// Whether a command is the wanted one, or of the wanted family.
 fn is_of(command: &str, wanted: &str) -> bool {
@@ -314,19 +282,6 @@ pub(super) fn named_org(
     };
     let found = wanted.filter(may);
     found.map(Some).ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))
-}
-
-pub(super) fn one_of<T: Copy>(
-    parameter: &str,
-    value: &str,
-    known: &[T],
-    name: impl Fn(&T) -> &'static str,
-) -> Result<T, Failure> {
-    let found = known.iter().find(|known| name(known).eq_ignore_ascii_case(value));
-    found.copied().ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(name).collect();
-        authorize::invalid_param(parameter, &format!("one of {}", names.join(", ")))
-    })
 }
 
 #[cfg(test)]

@@ -2,21 +2,22 @@
 
 use base::{Code, Failure, OrgId, ThingKey, Timestamp, excerpt, json, limits};
 
-use super::audit::{CLOCK_MENDED_S, LIMIT_DEFAULT, Strict, named_org, one_of};
+use super::audit::named_org;
 use super::history::Ago;
+use super::span::{Asked, Span, one_of};
 use super::{authorize, commands};
 use crate::app::{App, Effects, Sight};
 use crate::events::{Class, Filter, Order, Query, Scope, Seen, TypeFilter};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Later, WriteReply};
+use crate::tr50::strict::Strict;
 
 commands! {
     "event.list" => list, [NOT_FOUND],
         "Lists events of the stream that the caller may see: those of the current organisation; for \
          its administrators also of those below it, for super administrators and super operators of \
          all. With `after` the oldest first, as one follows the stream, otherwise the newest first. \
-         Each type needs the permission of what it is about (docs/events.md). A parameter that is \
-         none of these is refused.",
+         Each type needs the permission of what it is about (docs/events.md).",
         "`result`, an array of events with `number`, `ts`, `type`, `class` and what else is known; \
          `last`, a number behind which there is nothing of it yet: `after` the next time; \
          `iterator` if there may be more; `truncated` if that is so because too many were looked \
@@ -67,14 +68,9 @@ struct Wanted {
     filter: Filter,
     classes: Vec<Class>,
     sight: Sight,
-    order: Order,
+    span: Span,
     /// What was asked for, of which may be told that it is gone.
     asked_after: Option<u64>,
-    after: u64,
-    before: u64,
-    limit: usize,
-    start: Option<Timestamp>,
-    end: Option<Timestamp>,
 }
 
 /// `event.list`. What was refused a moment ago is written first, so that it is in the list.
@@ -140,72 +136,55 @@ impl Wanted {
         }
         classes.retain(|class| sight.sees_class(*class));
         let usual = if params.after.is_some() { "number" } else { "-number" };
-        let sort = given(params.sort);
-        let sort = sort.as_deref().unwrap_or(usual);
-        let order = match one_of("sort", sort, &["-number", "number"], |name| *name)? {
-            "number" => Order::OldestFirst,
-            _ => Order::NewestFirst,
-        };
-        let mut after = params.after.unwrap_or(0);
-        let mut before = params.before.unwrap_or(u64::MAX);
-        if let Some(text) = given(params.iterator) {
-            let number = text
-                .parse::<u64>()
-                .map_err(|_| authorize::invalid_param("iterator", "what the last reply gave"))?;
-            match order {
-                Order::NewestFirst => before = before.min(number),
-                Order::OldestFirst => after = after.max(number),
-            }
-        }
-        let most = call.app.config.sessions.list_limit;
-        let asked = params.limit.filter(|limit| *limit > 0).unwrap_or(LIMIT_DEFAULT);
-        let limit = usize::try_from(asked).unwrap_or(most).min(most);
-        let since = params.last.as_ref().map(|Ago(millis)| call.now.plus_millis(-millis));
-        let (start, end) = (since.max(params.start), params.end);
-        let asked_after = params.after.map(|_| after);
-        Ok(Self { filter, classes, sight, order, asked_after, after, before, limit, start, end })
+        let span = Span::of(
+            call,
+            usual,
+            Asked {
+                last: params.last.as_ref(),
+                start: params.start,
+                end: params.end,
+                after: params.after,
+                before: params.before,
+                sort: given(params.sort).as_deref(),
+                limit: params.limit,
+                iterator: given(params.iterator).as_deref(),
+            },
+        )?;
+        let asked_after = params.after.map(|_| span.after);
+        Ok(Self { filter, classes, sight, span, asked_after })
     }
 
     fn read(&self, app: &App) -> Result<Listed, Failure> {
-        let last = app.events().last();
+        let (span, last) = (&self.span, app.events().last());
         let sees = |org| app.sees_org(&self.sight, self.filter.scope, org);
-        // Numbers of another store, or that a crash took back.
-        let is_ahead = self.asked_after.is_some_and(|after| after > last);
-        let gone = match self.asked_after {
-            Some(after) if after > 0 => app.events().gone_until(&self.classes, &sees),
-            _ => 0,
-        };
-        let first = match is_ahead {
-            true => Some(last + 1),
-            false => (gone > self.after).then_some(gone + 1),
-        };
+        let kept = |after| app.events().first_kept((after, last), &self.classes, &sees);
+        let first = self.asked_after.and_then(kept);
         let (mut result, mut bytes, mut is_over) = (Vec::new(), 0, false);
         let query = Query {
-            after: self.after,
-            before: self.before.min(last.saturating_add(1)),
-            order: self.order,
+            after: span.after,
+            before: span.before.min(last.saturating_add(1)),
+            order: span.order,
             classes: &self.classes,
             sees: &sees,
         };
         let page = app.events().read_seen(&query, |seen| {
-            if self.order == Order::NewestFirst
-                && self.start.is_some_and(|start| seen.ts.plus_seconds(CLOCK_MENDED_S) < start)
-            {
+            if span.is_over(seen.ts) {
                 is_over = true;
                 return Ok(false);
             }
-            let in_time = self.start.is_none_or(|start| seen.ts >= start)
-                && self.end.is_none_or(|end| seen.ts <= end);
             let (class, thing) = (seen.class, seen.thing.as_deref());
-            if in_time && self.filter.wants(&seen) && app.sees_about(&self.sight, class, thing)? {
+            if span.has(seen.ts)
+                && self.filter.wants(&seen)
+                && app.sees_about(&self.sight, class, thing)?
+            {
                 bytes += seen.text.len();
                 result.push(seen);
             }
-            Ok(result.len() < self.limit && bytes < limits::REPLY_BYTES_MAX / 2)
+            Ok(result.len() < span.limit && bytes < limits::REPLY_BYTES_MAX / 2)
         })?;
         let iterator = page.next.filter(|_| !is_over);
         // Whoever goes on behind it misses nothing of what was asked for.
-        let reached = match self.order {
+        let reached = match span.order {
             Order::OldestFirst => iterator.unwrap_or(last),
             Order::NewestFirst => last,
         };

@@ -2,7 +2,7 @@
 
 use base::{Failure, Timestamp};
 
-use super::audit::{ListParams, Strict, Trail, Wanted};
+use super::audit::{ListParams, Trail, Wanted};
 use super::commands;
 use super::history::Ago;
 use crate::app::{Effects, LOGIN};
@@ -10,6 +10,7 @@ use crate::events::Class;
 use crate::tr50::envelope::Param;
 use crate::tr50::params::{self, params};
 use crate::tr50::step::{After, Call, Later};
+use crate::tr50::strict::Strict;
 
 commands! {
     "login.failures" => failures, [NOT_FOUND],

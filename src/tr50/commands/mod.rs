@@ -38,6 +38,7 @@ pub mod role;
 pub mod server;
 pub mod session;
 pub mod sms;
+mod span;
 pub mod stats;
 mod target;
 pub mod thing;

@@ -7,12 +7,9 @@ use std::sync::Arc;
 
 use base::{Code, Failure, ThingKey, Timestamp, WebhookId, excerpt, limits};
 use rules::directory::Who;
-use rules::identity::{
-    SwitchedOff, Webhook, WebhookOwner, WebhookRights, WebhookStart, permission::Permission,
-};
+use rules::identity::{SwitchedOff, Webhook, WebhookOwner, WebhookRights, WebhookStart};
 use serde::Serialize;
 
-use super::audit::Strict;
 use super::authorize::{self, Edit, Unset, invalid_param};
 use super::commands;
 use super::paging::{ListReply, View};
@@ -22,12 +19,12 @@ use crate::events::TypeFilter;
 use crate::random::random;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done};
+use crate::tr50::strict::Strict;
 use crate::webhooks::{SECRET_RULE, Secret, Target, URL_RULE};
 
 commands! {
     act "webhook.create" => create, [ALREADY_EXISTS],
-        "Has events of the current organisation sent to a URL, by the rights of the caller. A \
-         parameter that is none of these is refused.",
+        "Has events of the current organisation sent to a URL, by the rights of the caller.",
         "`id`; `secret`, which is shown only here; `after`, behind which number it begins";
     act "webhook.delete" => delete, [NOT_FOUND],
         "Deletes a webhook: nothing more is sent.",
@@ -38,8 +35,7 @@ commands! {
         "`count`, `fields`, `result`";
     act "webhook.update" => update, [NOT_FOUND, ALREADY_EXISTS],
         "Changes a webhook, found by `id`, or without it by `name`. From then on the rights of the \
-         caller count; what is under way begins anew, and so does the count of failures. A parameter \
-         that is none of these is refused.",
+         caller count; what is under way begins anew, and so does the count of failures.",
         "`secret`, if the server made a new one; `after`, behind which number it goes on";
 }
 
@@ -233,8 +229,7 @@ fn check_may_read(call: &Call<'_>, webhook: &Webhook) -> Result<(), Failure> {
     check_unrestricted(call)?;
     let access = call.session.access();
     let who = call.session.who().name();
-    let reads = Permission::named(READS).is_none_or(|reads| access.permissions.allows(reads));
-    let sentence = if !reads {
+    let sentence = if !access.allows(READS) {
         format!("{who} can't have events sent without the permission {READS}.")
     } else if webhook.include_sub_orgs && !access.administers_here() {
         "Only administrators can have events of organisations below sent (includeSubOrgs).".into()
@@ -420,7 +415,9 @@ pub fn update(
     if had {
         webhook.secret.clear();
     }
-    let secret = members.apply(call, &mut webhook, &Edit::new(unset.unset))?;
+    let edit = Edit::new(unset.unset);
+    let secret = members.apply(call, &mut webhook, &edit)?;
+    edit.check()?;
     (webhook.owner, webhook.rights) = (owner(call), WebhookRights::of(&call.session.access()));
     check_may_read(call, &webhook)?;
     check_free(call, &webhook)?;

@@ -121,6 +121,11 @@ impl Access {
         }
     }
 
+    /// Whether it has the permission of this name, if there is such a one.
+    pub fn allows(&self, name: &str) -> bool {
+        Permission::named(name).is_some_and(|permission| self.permissions.allows(permission))
+    }
+
     /// Whether it is that of an administrator, of the server or of the organisation.
     pub const fn is_administrators(&self) -> bool {
         self.super_admin || self.super_ops || self.org_admin
@@ -173,6 +178,15 @@ impl Identity {
             role_keys: grants.role_keys,
             allow_sub_org_access: (!user.super_admin && !user.super_ops).then(below),
             limit: None,
+        })
+    }
+
+    /// What a user is at home; by an API token, what that leaves of it.
+    pub fn home_access(&self, user: &User, token: Option<&Token>) -> Option<Access> {
+        let access = self.user_access(user, &self.org(user.home)?)?;
+        Some(match token {
+            Some(token) => access.by_token(token),
+            None => access,
         })
     }
 

@@ -120,15 +120,17 @@ pub struct WebhookStart {
 }
 
 impl Identity {
-    /// What the owner of a webhook may do in its organisation now; none: nothing.
-    pub fn webhook_access(&self, webhook: &Webhook) -> Option<Access> {
+    /// What the owner of a webhook may do in its organisation now; none: nothing, as long as it is
+    /// banned, too.
+    pub fn webhook_access(&self, webhook: &Webhook, now: Timestamp) -> Option<Access> {
         let access = match webhook.owner {
             WebhookOwner::User(id) => {
-                let (user, org) = (self.user(id)?, self.org(webhook.org)?);
+                let user = self.user(id).filter(|user| !user.ban.is_banned(now))?;
+                let org = self.org(webhook.org)?;
                 self.user_access(&user, &org)?
             }
             WebhookOwner::Application(id) => {
-                let application = self.application(id)?;
+                let application = self.application(id).filter(|found| !found.ban.is_banned(now))?;
                 let access = self.application_access(&application)?;
                 Some(access).filter(|access| access.org.id == webhook.org)?
             }
