@@ -9,7 +9,7 @@ use client::{Client, Version::V5};
 use serde_json::Value;
 use support::http::{log_in, post_with};
 use support::mqtt::Connect;
-use support::{Hands, TOKEN, TestServer, call, eventually};
+use support::{Hands, TOKEN, TestServer, call, eventually, reply};
 
 use crate::files;
 
@@ -179,6 +179,34 @@ async fn filters_by_time_mean_what_is_shown() {
         let params = format!(r#"{{"{filter}":"{middle}"}}"#);
         let listed = call(&mut client, "session.list", &params).await;
         assert_eq!(listed["count"], expected, "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_of_the_past_goes_by_the_wall_clock_after_a_jump() {
+    for by_ms in [DAYS_40_MS, -DAYS_40_MS] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let hands = Hands::at(START_MS);
+        let server = server(dir.path(), &hands);
+        let mut client = server.operator("tcp").await;
+        set_wall(&hands, &mut client, by_ms).await;
+        hands.pass(10);
+        let _device = server.thing("tcp", "mower-1").await;
+        hands.pass(10);
+        let now = START_MS + by_ms + 20_000;
+        let as_of = |ms: i64| {
+            let at = Timestamp::from_millis(ms);
+            format!(r#"{{"asOf":"{at}","thingKey":"mower-1"}}"#)
+        };
+        for (at, expected) in [(now - 5000, 1), (now - 15_000, 0)] {
+            assert_eq!(call(&mut client, "session.list", &as_of(at)).await["count"], expected);
+        }
+        let to_come = reply(&mut client, "session.list", &as_of(now + 60_000)).await;
+        assert_eq!(to_come["success"], false, "{to_come}");
+        let hours = call(&mut client, "usage.thing.history", r#"{"last":2}"#).await;
+        let ts = hours["ts"].as_array().and_then(|ts| ts.last()).expect("hours");
+        assert_eq!(time(ts), now - now.rem_euclid(3_600_000));
+        assert_eq!(hours["connected"][1], 1, "{hours}");
     }
 }
 

@@ -10,6 +10,7 @@ use std::ops::Bound;
 
 use base::{OrgId, ThingId, Timestamp, limits};
 use rules::directory::{Event, Lifetime, Session, Who};
+use serde::Serialize;
 use store::{Batch, StoreError, Table};
 
 use super::row;
@@ -65,14 +66,14 @@ pub struct UsageQuery {
 }
 
 /// How many there were, in each hour or day.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Series {
-    /// When each begins.
-    pub ts: Vec<Timestamp>,
-    /// That were connected at some time in it.
+    /// That were connected at some time in each.
     pub connected: Vec<u64>,
     /// That there were.
     pub total: Vec<u64>,
+    /// When each begins.
+    pub ts: Vec<Timestamp>,
 }
 
 /// Figures of an organisation in an hour or day.
@@ -143,7 +144,7 @@ struct ThingUsage {
 
 /// What is counted now.
 pub(super) struct Usage {
-    /// Since 1970, as the wall clock says. It never goes back.
+    /// Since 1970, as the wall clock says. Where that goes back by less than two hours, it stays.
     hour: u32,
     orgs: HashMap<OrgId, OrgUsage>,
     things: HashMap<ThingId, ThingUsage>,
@@ -168,28 +169,37 @@ impl Usage {
     fn go_on(&mut self, now: Timestamp) -> Rows {
         let mut rows = Rows::new();
         let hour = hour_of(now);
+        if hour.saturating_add(1) < self.hour {
+            // The clock was set back: what the store has of these hours is begun anew.
+            self.end_hour(&mut rows, true);
+            self.hour = hour;
+        }
         // Of a process that stood still, only the first hours are filled in.
         let last = hour.min(self.hour.saturating_add(limits::USAGE_HOURS_FILLED_MAX));
         while self.hour < hour {
             let next = if self.hour < last { self.hour + 1 } else { hour };
-            let new_day = next / 24 != self.hour / 24;
-            let (hour_began, day_began) = (self.begin(Unit::Hour), self.begin(Unit::Day));
-            for (id, org) in &mut self.orgs {
-                rows.push((Unit::Hour, hour_began, *id, org.hour));
-                org.hour = Figures::next(&org.live);
-                if new_day {
-                    rows.push((Unit::Day, day_began, *id, org.day));
-                    org.day = Figures::next(&org.live);
-                }
-                org.stale = true;
-            }
-            if new_day {
-                self.orgs.retain(|_, org| org.live.sessions > 0);
-                self.things.retain(|_, thing| thing.connections > 0);
-            }
+            self.end_hour(&mut rows, next / 24 != self.hour / 24);
             self.hour = next;
         }
         rows
+    }
+
+    /// Ends the hour, and maybe the day, that is counted.
+    fn end_hour(&mut self, rows: &mut Rows, ends_day: bool) {
+        let (hour_began, day_began) = (self.begin(Unit::Hour), self.begin(Unit::Day));
+        for (id, org) in &mut self.orgs {
+            rows.push((Unit::Hour, hour_began, *id, org.hour));
+            org.hour = Figures::next(&org.live);
+            if ends_day {
+                rows.push((Unit::Day, day_began, *id, org.day));
+                org.day = Figures::next(&org.live);
+            }
+            org.stale = true;
+        }
+        if ends_day {
+            self.orgs.retain(|_, org| org.live.sessions > 0);
+            self.things.retain(|_, thing| thing.connections > 0);
+        }
     }
 
     fn come(&mut self, org: OrgId, is_bound: bool) {

@@ -2,22 +2,20 @@
 //! `usage.thing.history`.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, Timestamp, excerpt, limits};
 use rules::directory::Who;
 use rules::identity::model::Org;
-use rules::identity::permission::Permission;
 
 use super::authorize::invalid_param;
 use super::commands;
 use super::history::Ago;
 use super::target::is_restricted;
-use crate::app::{Series, Unit, UsageQuery};
+use crate::app::{Unit, UsageQuery};
 use crate::tr50::envelope::Param;
 use crate::tr50::params::{self, params};
-use crate::tr50::step::{Call, Later, WriteReply};
+use crate::tr50::step::{Call, Later};
 
 commands! {
     "usage.connection.history" => connections, [],
@@ -90,8 +88,7 @@ fn usage(call: &Call<'_>, params: &UsageParams, things: bool) -> Result<Later, F
             return Err(invalid_param("series", &expected));
         }
     };
-    let now = call.app.clock.shown(call.now);
-    let (first, count) = params.span(unit, now)?;
+    let (first, count) = params.span(unit, call.now)?;
     let with_below = params.include_sub_orgs.unwrap_or(false);
     call.look_later(move |call| {
         let orgs = if with_below { orgs_below(call, things) } else { HashSet::new() };
@@ -104,7 +101,7 @@ fn usage(call: &Call<'_>, params: &UsageParams, things: bool) -> Result<Later, F
             return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
         }
         let query = UsageQuery { orgs, unit, first, count, things };
-        Ok(call.app.usage(&query, call.now)?)
+        Ok(call.app.usage(&query, call.app.clock.now())?)
     })
 }
 
@@ -156,12 +153,16 @@ fn orgs_below(call: &Call<'_>, things: bool) -> HashSet<OrgId> {
     let access = call.session.access();
     let identity = call.app.identity();
     let name = if things { "usage.thing.history" } else { "usage.connection.history" };
-    let permission = Permission::named(name);
     let sees = |org: &Arc<Org>| match call.session.who() {
         _ if access.authority().sees_all() || access.org_admin => true,
         Who::User(user) => {
             let access = identity.user(user.id).and_then(|user| identity.user_access(&user, org));
-            access.zip(permission).is_some_and(|(access, name)| access.permissions.allows(name))
+            let token = call.session.token();
+            let access = access.map(|access| match token {
+                Some(token) => access.by_token(token),
+                None => access,
+            });
+            access.is_some_and(|access| access.allows(name))
         }
         Who::Application { .. } => false,
     };
@@ -175,31 +176,6 @@ fn orgs_below(call: &Call<'_>, things: bool) -> HashSet<OrgId> {
         }
     }
     found
-}
-
-impl WriteReply for Series {
-    fn write_reply(&self, out: &mut Vec<u8>) {
-        let mut text = String::from(r#"{"success":true,"params":{"connected":["#);
-        push_numbers(&mut text, &self.connected);
-        text.push_str(r#"],"total":["#);
-        push_numbers(&mut text, &self.total);
-        text.push_str(r#"],"ts":["#);
-        for (index, at) in self.ts.iter().enumerate() {
-            let comma = if index > 0 { "," } else { "" };
-            // Writing to a String can't fail.
-            let _ = write!(text, "{comma}\"{at}\"");
-        }
-        text.push_str("]}}");
-        out.extend_from_slice(text.as_bytes());
-    }
-}
-
-fn push_numbers(text: &mut String, numbers: &[u64]) {
-    for (index, number) in numbers.iter().enumerate() {
-        let comma = if index > 0 { "," } else { "" };
-        // Writing to a String can't fail.
-        let _ = write!(text, "{comma}{number}");
-    }
 }
 
 #[cfg(test)]

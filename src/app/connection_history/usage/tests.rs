@@ -70,7 +70,21 @@ fn each_hour_that_passed_has_figures_and_a_day_begins_with_who_is_there() {
     assert_eq!(usage.things.len(), 1, "who was there yesterday only is forgotten");
     connect(&mut usage, 2, true);
     assert_eq!(now(&usage), [2, 2, 2, 2]);
-    assert!(usage.go_on(at(FIRST)).is_empty(), "it never goes back");
+    assert!(usage.go_on(at(FIRST + 24)).is_empty(), "by an hour it does not go back");
+    assert_eq!(now(&usage), [2, 2, 2, 2]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_begins_its_hour_and_day_anew() {
+    let mut usage = Usage::new(at(FIRST + 25));
+    connect(&mut usage, 1, true);
+    connect(&mut usage, 2, true);
+    connect(&mut usage, 2, false);
+    let ended = usage.go_on(at(FIRST));
+    assert_eq!(ended.len(), 2, "what was counted is kept");
+    assert_eq!(usage.begin(Unit::Hour), Unit::Hour.begin(at(FIRST)));
+    assert_eq!(now(&usage), [1, 1, 1, 1]);
+    connect(&mut usage, 2, true);
     assert_eq!(now(&usage), [2, 2, 2, 2]);
 }
 

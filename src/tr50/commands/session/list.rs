@@ -178,7 +178,7 @@ fn answer_as_of(
     shown: Shown,
 ) -> Result<Answer, Failure> {
     let org = call.session.access().org.clone();
-    let then = call.app.sessions_as_of(&org, query, as_of, call.now)?;
+    let then = call.app.sessions_as_of(&org, query, as_of, call.app.clock.now())?;
     let at = call.app.clock.shown(as_of.at);
     let (asked, count) = (Some((at, then.truncated)), then.listing.count);
     Ok(match group_name {
@@ -274,7 +274,7 @@ impl Page {
         group_by: Option<GroupBy>,
     ) -> Result<Option<AsOf>, Failure> {
         let Some(shown) = self.as_of.take() else { return Ok(None) };
-        let now = call.app.clock.shown(call.now);
+        let now = call.now;
         if shown > now {
             let sentence = format!("Parameter \"asOf\" is a time to come; it is {now}.");
             return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
