@@ -257,8 +257,8 @@ impl App {
         let mut batch = journal::batch_of(events, unsaved, &self.connection_history)?;
         self.keep_seen(&mut batch, events, unsaved)?;
         // On a full disk, what only tells of sessions is not kept: they end all the same.
-        let removes = batch.0.iter().any(|change| matches!(change, Change::Delete(..)));
-        let happened = match removes || self.tables.writer().check().is_ok() {
+        let removes = || batch.0.iter().any(|change| matches!(change, Change::Delete(..)));
+        let happened = match self.tables.writer().check().is_ok() || removes() {
             true => self.of_sessions(events, by.as_ref()),
             false => Vec::new(),
         };

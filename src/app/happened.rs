@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use base::json::{ObjectWriter, push_address};
 use base::pool::Pool;
-use base::{Clock, OrgId, ThingId, ThingKey, Timestamp, key, limits};
+use base::{Clock, OrgId, ThingId, ThingKey, Timestamp, beginning, key, limits};
 use rules::directory::{Event as Change, OrgContext, Reason, Session, Who};
 use store::{Batch, Receipt, StoreError, Tables};
 
@@ -54,9 +54,9 @@ impl App {
                 }
                 Change::Ended(_, Reason::ServerStopped) => {}
                 Change::Ended(session, reason) => {
-                    let by = by.filter(|_| *reason == Reason::Revoked);
+                    let by = by.filter(|_| reason.is_revocation());
                     events.push(self.end_of(session, by));
-                    if *reason == Reason::Revoked {
+                    if reason.is_revocation() {
                         events.push(self.revocation_of(session, by));
                     }
                 }
@@ -111,7 +111,7 @@ impl App {
         event.and_for(kind, before, now, |object| members(object, key!("left")))
     }
 
-    /// The event of a thing that was made or deleted.
+    /// The event of a thing that was made, deleted or banned; the time is as it is shown.
     pub fn thing_event(&self, kind: Kind, thing: &Thing, by: &str, now: Timestamp) -> Event {
         Event::new(kind, thing.org, now, |object| {
             object.string(key!("thingKey"), thing.key.as_str());
@@ -120,6 +120,12 @@ impl App {
                 object.hex(key!("defId"), def.as_bytes());
             }
             object.string(key!("whoAmI"), by);
+            if kind == Kind::ThingBanned {
+                object.string(key!("reason"), &thing.ban.reason);
+                if let Some(until) = thing.ban.until {
+                    object.time(key!("disabledUntil"), self.clock.shown(until));
+                }
+            }
         })
     }
 
@@ -265,9 +271,7 @@ fn start_org(session: &Session) -> OrgId {
 
 /// As much of a text as an event has room for.
 fn shortened(text: &str) -> &str {
-    let most = limits::EVENT_MESSAGE_BYTES_MAX.min(text.len());
-    let mut ends = (0..=most).rev();
-    ends.find_map(|end| text.get(..end)).unwrap_or_default()
+    beginning(text, limits::EVENT_MESSAGE_BYTES_MAX)
 }
 
 /// Has the calls of methods in the stream, each with its mail.

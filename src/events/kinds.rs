@@ -54,6 +54,11 @@ kinds! {
         "`thingKey`, `thingId`, `defId`, `whoAmI` (who made it)";
     ThingDeleted: "thing.deleted", Things, "A thing was deleted.",
         "`thingKey`, `thingId`, `defId`, `whoAmI` (who deleted it)";
+    ThingBanned: "thing.banned", Things, "A thing was disabled.",
+        "those of `thing.created`; `reason`, `disabledUntil`";
+    ThingUnbanned: "thing.unbanned", Things,
+        "A ban was lifted. One that ends at its time has no event of its own.",
+        "those of `thing.created`";
     AlarmChanged: "alarm.changed", Alarms,
         "An alarm of a thing has another state than before.",
         "`thingKey`, `thingId`, `alarm`, `state`, `msg`, `at` (the time of the state), `whoAmI`";

@@ -209,6 +209,12 @@ pub fn excerpt(text: &str) -> String {
     }
 }
 
+/// As much of a text as fits into so many bytes, in whole characters.
+pub fn beginning(text: &str, bytes_max: usize) -> &str {
+    let mut ends = (0..=bytes_max.min(text.len())).rev();
+    ends.find_map(|end| text.get(..end)).unwrap_or_default()
+}
+
 /// An error and its causes in one sentence.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut sentence = error.to_string();

@@ -29,7 +29,7 @@ pub mod utf8;
 
 pub use clock::{Clock, Jump, LastTime, TimeSource};
 pub use conn::{ConnInfo, ConnectionId, Door, Protocol, Tls, network_of};
-pub use failure::{CODES, Code, CodeInfo, Failure, chain, excerpt};
+pub use failure::{CODES, Code, CodeInfo, Failure, beginning, chain, excerpt};
 pub use id::*;
 pub use origin::{AllowedAs, NotAnOrigin, Origins};
 pub use timestamp::Timestamp;

@@ -1,7 +1,7 @@
 //! A device's login finds its thing, or registers it (`docs/protocol/tr50.md` 1.1,
 //! "auto-registration").
 
-use base::{ThingId, ThingKey, Timestamp, limits};
+use base::{ThingId, ThingKey, Timestamp, beginning, limits};
 use rules::directory::PrincipalId;
 use rules::identity::model::Application;
 use store::{Batch, Receipt};
@@ -46,7 +46,7 @@ impl Things {
         fresh_id: ThingId,
         registers: impl FnOnce(&Thing, &mut Batch),
     ) -> Result<Found, NotAdded> {
-        let app_id = shortened(app_id, limits::APP_ID_BYTES_MAX);
+        let app_id = beginning(app_id, limits::APP_ID_BYTES_MAX);
         let _lock = self.lock(application.org, &key);
         let before = self.get(application.org, &key)?;
         let mut thing = match &before {
@@ -77,12 +77,6 @@ impl Things {
         }
         Ok(Found::Thing(Box::new(thing), receipt))
     }
-}
-
-/// As much of the text as fits, in whole characters.
-fn shortened(text: &str, bytes_max: usize) -> &str {
-    let mut ends = (0..=bytes_max.min(text.len())).rev();
-    ends.find_map(|end| text.get(..end)).unwrap_or_default()
 }
 
 /// The thing that registers itself, named as deviceWISE does (`docs/protocol/tr50.md` 1.1,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::{
-    Code, Failure, MailId, ThingId,
+    Code, Failure, MailId, ThingId, beginning,
     json::{ObjectWriter, key},
     limits,
 };
@@ -235,11 +235,7 @@ pub fn ack(call: &Call<'_>, ack: Ack) -> Result<After<Done>, Failure> {
 
 /// A thing's text as far as it is kept.
 fn shortened(mut text: String) -> String {
-    let mut end = limits::MAIL_TEXT_BYTES_MAX.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
+    text.truncate(beginning(&text, limits::MAIL_TEXT_BYTES_MAX).len());
     text
 }
 

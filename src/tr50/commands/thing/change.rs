@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use base::{Code, Failure, ThingDefId, ThingId, ThingKey, Timestamp, excerpt, limits};
 use rules::directory::{Principal, Reason, Session, Who};
-use rules::identity::ThingDef;
+use rules::identity::{Ban, ThingDef};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, json};
@@ -258,7 +258,7 @@ pub(super) fn update(
     let is_banned = thing.ban.is_banned(call.app.clock.now());
     let sessions = if is_banned { sessions_of(call, &thing) } else { Vec::new() };
     let ends = sessions.into_iter().map(|session| SessionChange::End(session, Reason::Banned));
-    Ok(After(Done, Effects::from(receipt).and_sessions(ends)))
+    Ok(After(Done, Effects::from(receipt).and_sessions(ends).by(call.deed("thing.update"))))
 }
 
 const BAN_MEMBERS: [&str; 3] = ["disabled", "reason", "disabledUntil"];
@@ -266,6 +266,15 @@ const BAN_MEMBERS: [&str; 3] = ["disabled", "reason", "disabledUntil"];
 /// What the trail shows of a ban.
 fn banned(thing: &Thing) -> Map<String, serde_json::Value> {
     json!(thing.ban).as_object().cloned().unwrap_or_default()
+}
+
+/// The event of a change of a ban, if it is one; another reason or time is a ban anew.
+fn ban_kind((was, is): (&Ban, &Ban), now: Timestamp) -> Option<EventKind> {
+    match (was.is_banned(now), is.is_banned(now)) {
+        (_, true) if was != is => Some(EventKind::ThingBanned),
+        (true, false) => Some(EventKind::ThingUnbanned),
+        _ => None,
+    }
 }
 
 /// Changes a thing and notes who did it, in the trail with what `shown` says of it, too.
@@ -276,13 +285,15 @@ fn change_in_trail(
     edit: impl FnOnce(&mut Thing),
     shown: impl Fn(&Thing) -> Map<String, serde_json::Value>,
 ) -> Result<(Thing, Receipt), Failure> {
-    let mut numbered = None;
+    let (mut numbered, by) = (None, call.session.who().name());
     let note = |was: &Thing, is: &Thing, batch: &mut Batch| {
         let changed = diff(shown(was), shown(is));
-        let event = call.app.act(&call.deed(command), is.org, target_of(is), changed, call.now);
-        numbered = Some(call.app.add_event(batch, event));
+        let act = call.app.act(&call.deed(command), is.org, target_of(is), changed, call.now);
+        let kind = ban_kind((&was.ban, &is.ban), call.app.clock.now());
+        let of_ban = kind.map(|kind| call.app.thing_event(kind, is, by, call.now));
+        let events = [act.into()].into_iter().chain(of_ban);
+        numbered = Some(call.app.events().add(batch, events));
     };
-    let by = call.session.who().name();
     let edit = |thing: &mut Thing| {
         let before = thing.clone();
         edit(thing);
