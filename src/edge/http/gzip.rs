@@ -15,8 +15,14 @@ use super::routes::Answer;
 use super::whole::Whole;
 
 /// Members of replies whose values are secrets.
-const SECRETS: [&str; 5] =
-    ["\"sessionId\":\"", "\"token\":\"", "\"appToken\":\"", "\"secret\":\"", "\"recoveryCodes\":["];
+const SECRETS: [&str; 6] = [
+    "\"sessionId\":\"",
+    "\"token\":\"",
+    "\"appToken\":\"",
+    "\"secret\":\"",
+    "\"recoveryCodes\":[",
+    "\"fileId\":\"",
+];
 
 /// Whom an answer is for, as an extension of it.
 #[derive(Clone, Copy)]

@@ -7,13 +7,13 @@ use base::{ApplicationId, Code, Failure, TokenId, excerpt};
 use rules::identity::Token;
 use rules::identity::model::Application;
 
-use super::audit::Strict;
 use super::ban::BanParams;
 use super::token::{self, Made, New, TermsParams, Tokens};
 use super::{app, authorize, commands};
 use crate::app::{Affected, Effects};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "app.token.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],

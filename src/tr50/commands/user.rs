@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::{Clock, Code, Failure, OrgId, Timestamp, UserId, excerpt, limits};
 use rules::directory::{Principal, Session};
 use rules::identity::model::User;
-use rules::identity::{Ban, Invite, SecondFactor, is_email};
+use rules::identity::{Invite, is_email};
 use serde::Serialize;
 
 use super::authorize::{self, Edit, Made};
@@ -408,29 +408,10 @@ pub fn create(
     Ok(Later::new(async move {
         let password_hash = app.hash_password(new.password, &session).await?;
         let mut user = User {
-            id: UserId::from_bytes(random()?),
-            email: new.email_address,
             password_hash,
-            first_name: String::new(),
-            last_name: String::new(),
-            home,
-            memberships: Vec::new(),
-            owner: None,
-            invites: Vec::new(),
-            super_admin: false,
-            super_ops: false,
-            second_factor: SecondFactor::default(),
-            mfa_required: false,
-            tokens: Vec::new(),
-            locale: String::new(),
-            company: String::new(),
-            title: String::new(),
-            office_phone: String::new(),
-            mobile_phone: String::new(),
-            ban: Ban::default(),
             created_on: now,
             created_by: session.who().name().to_owned(),
-            updated: None,
+            ..User::bare(UserId::from_bytes(random()?), new.email_address, home)
         };
         let call = Call { app: &app, session: &session, conn: *session.conn(), now };
         let turn = app.identity().turn();
@@ -623,6 +604,7 @@ pub fn delete(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Afte
         return Err(Failure::new(Code::IN_USE, "Nobody can delete themselves."));
     }
     check_manages(call, &user)?;
+    call.app.forget_codes(user.id);
     let affected = Affected::User(user.id);
     let deleted = turn.delete([User::clone(&*user).into()]);
     Ok(After(Done, Effects::from(deleted).followed_by(affected)))

@@ -7,13 +7,13 @@ use rules::identity::model::User;
 use rules::identity::{RECOVERY_BYTES, RECOVERY_CODES, SecondFactor};
 use serde::Serialize;
 
-use super::audit::Strict;
 use super::user::{self, FindParams};
 use super::{authorize, commands};
 use crate::app::{Affected, Effects, SessionChange};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, Later};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "user.mfa.confirm" => confirm, [NOT_FOUND, LOGIN_REFUSED, WRONG_SESSION_KIND],

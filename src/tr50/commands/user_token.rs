@@ -5,7 +5,6 @@ use base::{Failure, TokenId};
 use rules::identity::Turn;
 use rules::identity::model::User;
 
-use super::audit::Strict;
 use super::ban::BanParams;
 use super::token::{self, Made, New, TermsParams, Tokens};
 use super::user::{self, FindParams};
@@ -13,6 +12,7 @@ use super::{authorize, commands};
 use crate::app::{Affected, Effects};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Done};
+use crate::tr50::strict::Strict;
 
 commands! {
     act "user.token.create" => create, [ALREADY_EXISTS, BUSY, WRONG_SESSION_KIND],

@@ -121,9 +121,9 @@ impl SessionRecord {
     fn of_gone(&self, org: &Arc<Org>) -> (Who, Arc<Access>) {
         let name = || self.name.clone().unwrap_or_default();
         let who = match &self.who {
-            WhoRecord::User(id) => Who::User(Arc::new(User::gone(*id, name(), org.id))),
+            WhoRecord::User(id) => Who::User(Arc::new(User::bare(*id, name(), org.id))),
             WhoRecord::Application { application, thing_id, thing_key } => Who::Application {
-                application: Arc::new(Application::gone(*application, name(), org.id)),
+                application: Arc::new(Application::bare(*application, name(), org.id)),
                 thing_id: *thing_id,
                 thing_key: thing_key.clone(),
             },

@@ -190,8 +190,8 @@ pub struct User {
 }
 
 impl User {
-    /// One of whom only this is known any more: without rights, and nobody can log in so.
-    pub(crate) fn gone(id: UserId, email: String, home: OrgId) -> Self {
+    /// One of whom only this is known: without rights, and nobody can log in so.
+    pub fn bare(id: UserId, email: String, home: OrgId) -> Self {
         Self {
             id,
             email,
@@ -226,7 +226,7 @@ impl User {
             super_admin: true,
             created_on: now,
             created_by: system(),
-            ..Self::gone(UserId::from_bytes([0; 12]), name, home)
+            ..Self::bare(UserId::from_bytes([0; 12]), name, home)
         }
     }
 }
@@ -303,8 +303,8 @@ pub struct Application {
 }
 
 impl Application {
-    /// One of which only this is known any more: without rights, and nobody can log in so.
-    pub(crate) fn gone(id: ApplicationId, name: String, org: OrgId) -> Self {
+    /// One of which only this is known: without rights, and nobody can log in so.
+    pub(crate) fn bare(id: ApplicationId, name: String, org: OrgId) -> Self {
         Self {
             id,
             name,

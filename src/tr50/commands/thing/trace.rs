@@ -12,11 +12,11 @@ use serde_json::Map;
 use super::diagnose::may_ask;
 use crate::app::{App, Effects, Frame, TraceEnd, TraceState};
 use crate::events::{NewEvent, Target};
-use crate::tr50::commands::audit::Strict;
 use crate::tr50::commands::authorize;
 use crate::tr50::commands::target::{is_restricted, restricted};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Later};
+use crate::tr50::strict::Strict;
 
 params! {
     /// Which thing, and what to do.
