@@ -116,6 +116,10 @@ impl App {
         if session.end().is_some_and(|end| end.reason.is_revocation()) {
             return false;
         }
+        if session.is_detached() {
+            // Of who has the data directory.
+            return true;
+        }
         let Some(permission) = Permission::named(command) else { return false };
         let access = self.access_now(session, org);
         let access = access.ok().filter(|access| access.permissions.allows(permission));

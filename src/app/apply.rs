@@ -333,9 +333,28 @@ impl App {
             }
         }
         self.webhooks.prepare(&records, &mut batch, &self.tables)?;
+        let before: Vec<_> = records.iter().map(|change| self.record_before(change)).collect();
+        let takes = |(change, before): (&RecordChange, &Option<Record>)| match change {
+            RecordChange::Put(record) => before.as_ref().is_some_and(|was| record.takes_from(was)),
+            RecordChange::Delete(_) => true,
+        };
+        let is_removal = records.iter().zip(&before).all(takes);
         let numbered = self.events.add(&mut batch, acts);
-        let receipt = numbered.settle(self.tables.submit(batch))?;
+        let receipt = numbered.settle(match is_removal {
+            true => self.tables.submit_removal(batch),
+            false => self.tables.submit(batch),
+        })?;
         taken.keep();
+        for (change, before) in records.iter().zip(before) {
+            let kept = match change {
+                RecordChange::Put(record) => record.token_ids(),
+                RecordChange::Delete(_) => Vec::new(),
+            };
+            let had = before.map_or_else(Vec::new, |before| before.token_ids());
+            had.into_iter()
+                .filter(|id| !kept.contains(id))
+                .for_each(|id| self.forget_token_use(id));
+        }
         self.webhooks.follow(&records);
         for change in records.iter() {
             match change {
@@ -349,6 +368,22 @@ impl App {
         }
         self.records.apply(records);
         Ok(receipt)
+    }
+
+    /// The record that a change replaces or takes out, if it may have what others log in with.
+    fn record_before(&self, change: &RecordChange) -> Option<Record> {
+        let (RecordChange::Put(record) | RecordChange::Delete(record)) = change;
+        let identity = &self.records;
+        match record {
+            Record::User(user) => identity.user(user.id).map(|was| Record::from((*was).clone())),
+            Record::Application(found) => {
+                identity.application(found.id).map(|was| Record::from((*was).clone()))
+            }
+            Record::Webhook(webhook) => {
+                identity.webhook(webhook.id).map(|was| Record::from((*was).clone()))
+            }
+            _ => None,
+        }
     }
 
     /// Every session whose rights may have changed. Those that begin later, or go to another

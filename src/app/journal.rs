@@ -232,6 +232,11 @@ fn read_part(
             return store.commit(&[delete(Table::Sessions, key)]);
         };
         let (due, overdue) = session.deadline();
+        if let (Some(reason), Lifetime::Until(_)) = (session.unwelcome(now), session.lifetime()) {
+            // The server was killed before all that a ban ended was stored.
+            found.ended.push((session, reason));
+            return Ok(());
+        }
         match session.lifetime() {
             Lifetime::Connection => found.ended.push((session, Reason::ServerStopped)),
             // Now, not at the wheel's next turn: a command before that would bring it to life.

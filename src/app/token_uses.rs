@@ -83,7 +83,7 @@ impl App {
     }
 
     /// Forgets the use of a token that is gone.
-    pub fn forget_token_use(&self, id: TokenId) {
+    pub(super) fn forget_token_use(&self, id: TokenId) {
         if self.token_uses.of.remove(&id).is_some() {
             let mut batch = Batch::default();
             batch.delete(Table::Meta, key_of(id));

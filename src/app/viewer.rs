@@ -4,30 +4,27 @@ use std::sync::Arc;
 
 use base::pool::{OverShare, Pool, Pools};
 use base::shares::Shares;
-use base::{ApplicationId, ConnInfo, OrgId, UserId, limits};
+use base::{ApplicationId, ConnInfo, OrgId, limits};
 use parking_lot::Mutex;
 use rules::directory::{PrincipalId, Session};
 use rules::identity::Token;
 use rules::identity::model::{Application, User};
 
+use super::second_factor::same_login;
 use super::{App, Sight, Worker};
 
 /// Who follows the stream.
 pub enum Viewer {
     /// Somebody with a session, until that ends.
     Session(Arc<Session>),
-    /// A user who has shown the password, until that changes; or an API token, until that ends.
-    User(UserId, Box<str>, Option<Arc<Token>>),
+    /// A user who has shown the password, until logins ask for something else; or an API token,
+    /// until that ends.
+    User(Arc<User>, Option<Arc<Token>>),
     /// An application by a token, until that ends; the hash is that of its first one.
     Application(ApplicationId, [u8; 32], Option<Arc<Token>>),
 }
 
 impl Viewer {
-    /// A user, with the password of now or an API token.
-    pub fn user(user: &User, token: Option<Arc<Token>>) -> Self {
-        Self::User(user.id, user.password_hash.as_str().into(), token)
-    }
-
     /// An application, with this token; none: its first one.
     pub fn application(application: &Application, token: Option<Arc<Token>>) -> Self {
         Self::Application(application.id, application.token_hash, token)
@@ -36,7 +33,7 @@ impl Viewer {
     fn principal(&self) -> PrincipalId {
         match self {
             Self::Session(session) => session.who().principal_id(),
-            Self::User(id, ..) => PrincipalId::User(*id),
+            Self::User(user, _) => PrincipalId::User(user.id),
             Self::Application(id, ..) => PrincipalId::Application(*id),
         }
     }
@@ -95,11 +92,11 @@ impl App {
                 }
                 (Sight::of(session), session.access())
             }
-            Viewer::User(id, password, token) => {
-                let user = identity.user(*id).filter(|user| !user.ban.is_banned(now))?;
+            Viewer::User(then, token) => {
+                let user = identity.user(then.id).filter(|user| !user.ban.is_banned(now))?;
                 match token {
                     Some(token) => user.check_token(token, now).ok()?,
-                    None if user.password_hash.as_str() == &**password => {}
+                    None if same_login(&user, then) => {}
                     None => return None,
                 }
                 let access = Arc::new(identity.home_access(&user, token.as_deref())?);

@@ -53,7 +53,7 @@ pub async fn viewer(
     let now = app.clock.now();
     if let Some((name, password)) = basic(headers) {
         let (user, token) = app.recognise(&name, password, conn, now).await.ok()?;
-        return Some(Viewer::user(&user, token));
+        return Some(Viewer::User(user, token));
     }
     let Some(token) = bearer(headers) else {
         let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
@@ -67,7 +67,7 @@ pub async fn viewer(
     Some(match app.bearer(token, conn, now).ok()? {
         Bearer::Session(session) => Viewer::Session(session),
         Bearer::Application(found, token) => Viewer::application(&found, token),
-        Bearer::User(user, token) => Viewer::user(&user, Some(token)),
+        Bearer::User(user, token) => Viewer::User(user, Some(token)),
     })
 }
 

@@ -166,6 +166,8 @@ impl Events {
         let mut cursors = self.cursors(query);
         let ranked = |(index, cursor): (usize, &Cursor)| Reverse((query.rank(cursor.at), index));
         let mut heap: BinaryHeap<_> = cursors.iter().enumerate().map(ranked).collect();
+        // The first look of each is none: else a page of many organisations would never end.
+        let most = limits::EVENTS_LOOKED_AT_MAX + cursors.len();
         let mut looked = 0;
         let (mut current, mut rows) = (None::<u64>, SmallVec::<[FoundRow; 1]>::new());
         while let Some(Reverse((_, index))) = heap.pop() {
@@ -178,7 +180,7 @@ impl Events {
                     return Ok(Page { next: Some(number), truncated: false });
                 }
             }
-            if looked >= limits::EVENTS_LOOKED_AT_MAX && current.is_none() {
+            if looked >= most && current.is_none() {
                 // Behind what is just before it.
                 let next = match query.order {
                     Order::NewestFirst => cursor.at.saturating_add(1),

@@ -57,6 +57,42 @@ fn rows(store: &MemoryStore) -> Vec<store::Row> {
     all.expect("read")
 }
 
+#[tokio::test]
+async fn a_page_of_very_many_organisations_goes_on() {
+    let (tables, events) = open(&Arc::default(), u64::MAX);
+    let count = limits::EVENTS_LOOKED_AT_MAX + 500;
+    let id = |number: usize| {
+        let mut id = [0; 12];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        OrgId::from_bytes(id)
+    };
+    let row = json!({ "ts": NOW });
+    let row = row.as_object().expect("an object");
+    let event = |number: usize| NewEvent {
+        class: Class::Administration,
+        rows: vec![(id(number + 1), row.clone())],
+    };
+    let mut batch = Batch::default();
+    let numbered = events.add(&mut batch, (0..count).map(event));
+    numbered.settle(tables.submit(batch)).expect("room").await.expect("stored");
+    for order in [Order::OldestFirst, Order::NewestFirst] {
+        let (mut found, mut after, mut before) = (0, 0, u64::MAX);
+        for _ in 0..10 {
+            let query = Query { after, before, ..query(order, &|_| true) };
+            let page = events.read(&query, |_| {
+                found += 1;
+                true
+            });
+            let Some(next) = page.expect("read").next else { break };
+            match order {
+                Order::OldestFirst => after = next,
+                Order::NewestFirst => before = next,
+            }
+        }
+        assert_eq!(found, count, "{order:?}");
+    }
+}
+
 /// What is counted is what is there.
 fn check_bytes(events: &Events, store: &MemoryStore) {
     let there: usize = rows(store).iter().map(|(key, value)| key.len() + value.len()).sum();

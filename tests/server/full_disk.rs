@@ -340,6 +340,11 @@ async fn below_the_mark_what_deletes_works_and_the_rest_is_refused() {
     let mut server = TR50D.serve(&data_dir, &[]);
     let mut thing = server.thing("mqtt", "mower-1").await;
     call(&mut server.thing("tcp", "mower-2").await, "diag.ping", "{}").await;
+    call(&mut server.thing("tcp", "gateway-9").await, "diag.ping", "{}").await;
+    let mut operator = server.operator("http").await;
+    let made = r#"{"appName":"demo-app","name":"second"}"#;
+    let made = call(&mut operator, "app.token.create", made).await;
+    let further = made["tokenId"].clone();
     let id = put_id(&mut thing, json!({ "fileName": "old" })).await;
     assert_eq!(upload(&server, &id, b"old").await.status, 200);
     server.end(Signal::TERM).await;
@@ -355,6 +360,14 @@ async fn below_the_mark_what_deletes_works_and_the_rest_is_refused() {
     let mut operator = server.operator("http").await;
     call(&mut operator, "file.delete", r#"{"thingKey":"mower-1","fileName":"old"}"#).await;
     call(&mut operator, "thing.delete", r#"{"key":"mower-2"}"#).await;
+    // Nor does a full disk keep anybody in.
+    let viewer = r#"{"emailAddress":"viewer@basicorg.example","disabled":true}"#;
+    call(&mut operator, "user.update", viewer).await;
+    call(&mut operator, "thing.update", r#"{"key":"gateway-9","disabled":true}"#).await;
+    let token = json!({ "appName": "demo-app", "tokenId": further }).to_string();
+    call(&mut operator, "app.token.delete", &token).await;
+    let name = r#"{"emailAddress":"viewer@basicorg.example","firstName":"V"}"#;
+    refused(&mut operator, "user.update", serde_json::from_str(name).expect("JSON")).await;
     call(&mut operator, "session.end", "{}").await;
     server.end(Signal::TERM).await;
 

@@ -69,6 +69,16 @@ async fn what_shows_a_secret_is_not_compressed() {
     assert_eq!(answer.header("content-encoding"), None, "{}", answer.head);
     let reply: Value = answer.json();
     assert_eq!(reply["auth"]["params"]["sessionId"].as_str().map(str::len), Some(24));
+    // The id of the session in its own words.
+    let id = &reply["auth"]["params"]["sessionId"];
+    let info = format!(
+        r#"{{"1":{{"command":"session.info"}},"2":{{"command":"diag.echo","params":{{"a":"{}"}}}}}}"#,
+        "a".repeat(5000)
+    );
+    let head = format!("POST /api HTTP/1.1\r\nsessionId: {}{TAKES}", id.as_str().expect("an id"));
+    let answer = send(&server, &head, info.as_bytes()).await;
+    assert_eq!(answer.header("content-encoding"), None, "{}", answer.head);
+    assert_eq!(&answer.json()["1"]["params"]["id"], id);
 }
 
 #[tokio::test]

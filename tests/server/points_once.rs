@@ -94,9 +94,11 @@ async fn the_first_value_stays_and_is_told_once() {
     let mut thing = server.thing("mqtt", "mower-1").await;
     let mut point = json!({"key": "p", "value": 1, "ts": TS, "corrId": "c"});
     // All are on their way at once.
-    let many: Vec<_> = (0..20)
-        .map(|at| format!(r#""{at}":{{"command":"property.publish","params":{point}}}"#))
-        .collect();
+    let mut many = Vec::new();
+    for at in 0..20 {
+        point["value"] = (at + 1).into();
+        many.push(format!(r#""{at}":{{"command":"property.publish","params":{point}}}"#));
+    }
     let id = log_in(&server, "mower-1", "demo-token-basicorg").await;
     let body = format!("{{{}}}", many.join(","));
     let reply = post_with(&server, &format!("sessionId: {id}\r\n"), &body).await;

@@ -310,6 +310,14 @@ async fn who_has_to_have_a_factor_can_only_set_it_up() {
     call(&mut operator, "user.list", "").await;
     let mut again = server.operator("http").await;
     assert_eq!(failure(&reply(&mut again, "user.list", "").await), DENIED);
+    // Nor does an administrator who has none yet touch others.
+    let others = json!({ "emailAddress": VIEWER }).to_string();
+    assert_eq!(failure(&reply(&mut again, "user.mfa.remove", &others).await), DENIED);
+    let mower = server.thing("tcp", "mower-1").await;
+    let listed = call(&mut operator, "session.list", r#"{"thingKey":"mower-1"}"#).await;
+    let end = json!({ "ref": listed["result"][0]["ref"] }).to_string();
+    assert_eq!(reply(&mut again, "session.end", &end).await["success"], false);
+    drop(mower);
     for door in ["mqtt", "tcp", "http"] {
         let mut viewer = connect(&server.url(door, VIEWER, PASSWORD)).await;
         let refused = reply(&mut viewer, "session.org.list", "").await;

@@ -468,6 +468,28 @@ async fn rights_are_asked_for_each_event() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_by_a_token_that_is_gone() {
+    let server = server();
+    let mut receiver = Receiver::start().await;
+    let mut member = member(&server, &SENDS).await;
+    let made = call(&mut member, "user.token.create", r#"{"name":"program"}"#).await;
+    let token = made["token"].as_str().expect("a token");
+    let mut program = connect(&server.url("http", "new@basicorg.example", token)).await;
+    call(&mut program, "session.org.switch", r#"{"key":"BasicOrg"}"#).await;
+    let url = receiver.url("/");
+    hook(&mut program, json!({ "name": "a", "url": url, "types": "role.create" })).await;
+    let mut operator = server.operator("http").await;
+    happens(&mut operator, "first").await;
+    assert_eq!(roles(&receiver.next().await), ["first"]);
+    let gone = json!({ "tokenId": made["tokenId"] }).to_string();
+    call(&mut member, "user.token.delete", &gone).await;
+    happens(&mut operator, "second").await;
+    eventually("it is passed over", async || state(&mut operator).await["lag"] == 0).await;
+    assert_eq!(state(&mut operator).await["state"], "noRights");
+    assert!(receiver.is_quiet());
+}
+
+#[tokio::test]
 async fn nothing_is_sent_by_rights_that_came_later() {
     let server = server();
     let mut receiver = Receiver::start().await;

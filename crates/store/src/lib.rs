@@ -219,13 +219,16 @@ impl Table {
         )
     }
 
-    /// Whether a read by key sees what waits for the writer. Nobody reads a point of telemetry, a
-    /// session or what waits in one by key, so they are spared the cost.
-    const fn shows_waiting(self) -> bool {
+    /// Whether a read by key sees what waits for the writer. Nobody reads a session, what waits in
+    /// one, or a point of telemetry by key, so they are spared the cost; but a point that its sender
+    /// has named (the highest bit of the last four bytes of its key) is looked for when it comes again.
+    fn shows_waiting(self, key: &[u8]) -> bool {
+        if let Self::Telemetry(_) = self {
+            return key.len() >= 4 && key[key.len() - 4] & 0x80 != 0;
+        }
         !matches!(
             self,
-            Self::Telemetry(_)
-                | Self::Connections(_)
+            Self::Connections(_)
                 | Self::Sessions
                 | Self::History
                 | Self::RetainedEnds

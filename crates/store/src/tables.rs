@@ -109,6 +109,14 @@ impl Tables {
         self.writer.submit(batch)
     }
 
+    /// Submits a change that takes something away, as [`Writer::submit_removal`] says.
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub fn submit_removal(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        self.writer.submit_removal(batch)
+    }
+
     /// Keeps others from changing what belongs to this owner: to be held from the reading of a
     /// record to the handing over of its change, never across an await, and only one at a time.
     pub fn exclusive(&self, owner: &[u8]) -> MutexGuard<'_, ()> {

@@ -95,7 +95,7 @@ impl Waiting {
                 Change::Put(table, key, value) => (table, key, Some(value)),
                 Change::Delete(table, key) => (table, key, None),
             };
-            if table.shows_waiting() {
+            if table.shows_waiting(key) {
                 self.values.insert((*table, key.clone()), (number, value.cloned()));
             }
         }
@@ -104,7 +104,7 @@ impl Waiting {
     fn remove(&self, number: u64, batch: Batch) {
         for change in batch.0 {
             let (Change::Put(table, key, _) | Change::Delete(table, key)) = change;
-            if table.shows_waiting() {
+            if table.shows_waiting(&key) {
                 self.values.remove_if(&(table, key), |_, (last, _)| *last == number);
             }
         }
@@ -137,7 +137,15 @@ impl Writer {
         if batch.0.is_empty() {
             return Ok(Receipt::nothing());
         }
-        self.queue(batch)
+        self.queue(batch, false)
+    }
+
+    /// The same for a change that takes something away though it puts a row: below the mark, too.
+    ///
+    /// # Errors
+    /// As [`Writer::submit`].
+    pub fn submit_removal(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        self.queue(batch, true)
     }
 
     /// A receipt that resolves when all that was submitted before is committed: from then on a scan
@@ -146,7 +154,7 @@ impl Writer {
     /// # Errors
     /// As [`Writer::submit`].
     pub fn barrier(&self) -> Result<Receipt, StoreError> {
-        self.queue(Batch::default())
+        self.queue(Batch::default(), false)
     }
 
     /// Whether the store takes something small that adds, as far as its disk and its engine are
@@ -164,8 +172,8 @@ impl Writer {
             && self.waiting.bytes.load(Ordering::Relaxed) < limits::STORE_QUEUE_BYTES_MAX / 2
     }
 
-    fn queue(&self, batch: Batch) -> Result<Receipt, StoreError> {
-        self.try_queue(batch).inspect_err(|error| {
+    fn queue(&self, batch: Batch, is_removal: bool) -> Result<Receipt, StoreError> {
+        self.try_queue(batch, is_removal).inspect_err(|error| {
             self.waiting.count_error(match error {
                 StoreError::Busy => WriteError::Busy,
                 StoreError::NoRoom => WriteError::NoRoom,
@@ -174,11 +182,11 @@ impl Writer {
         })
     }
 
-    fn try_queue(&self, batch: Batch) -> Result<Receipt, StoreError> {
+    fn try_queue(&self, batch: Batch, is_removal: bool) -> Result<Receipt, StoreError> {
         let (answer, answered) = oneshot::channel();
         let mut next = self.next.lock();
         let (bytes, waiting) = (batch.bytes(), self.waiting.bytes.load(Ordering::Relaxed));
-        self.room.admit(&batch, waiting)?;
+        self.room.admit_bytes(|| !is_removal && batch.adds(), bytes + waiting)?;
         // One that is larger than that goes alone.
         if waiting > 0 && waiting + bytes > limits::STORE_QUEUE_BYTES_MAX {
             return Err(StoreError::Busy);

@@ -188,7 +188,9 @@ impl<'a> Masker<'a> {
 
     /// Whether these bytes are a token, or the id of a live session.
     fn is_known(&self, bytes: &[u8]) -> bool {
-        if bytes.len() < SECRET_BYTES_MIN || bytes.len() > base::limits::TRACED_WORD_BYTES_MAX {
+        // What is shorter is neither; a frame may have very many words.
+        let lengths = base::limits::TOKEN_BYTES_MIN..=base::limits::TRACED_WORD_BYTES_MAX;
+        if !lengths.contains(&bytes.len()) {
             return false;
         }
         let Ok(text) = std::str::from_utf8(bytes) else { return false };

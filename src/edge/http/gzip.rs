@@ -15,13 +15,15 @@ use super::routes::Answer;
 use super::whole::Whole;
 
 /// Members of replies whose values are secrets.
-const SECRETS: [&str; 6] = [
+const SECRETS: [&str; 7] = [
     "\"sessionId\":\"",
     "\"token\":\"",
     "\"appToken\":\"",
     "\"secret\":\"",
     "\"recoveryCodes\":[",
     "\"fileId\":\"",
+    // Beside the id of the session itself, in `session.info`.
+    "\"serverId\":\"",
 ];
 
 /// Whom an answer is for, as an extension of it.

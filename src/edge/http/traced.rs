@@ -104,6 +104,10 @@ impl Exchange {
         if let Some(auth) = member(&body, "auth").filter(|auth| !auth.is_null()) {
             return claim_of(auth);
         }
+        let named = self.is_form().then(|| member(&body, "sessionId")).flatten();
+        if let Some(id) = named.and_then(Value::as_str) {
+            return Some(Claim::Session(id.to_owned()));
+        }
         let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(id) = header("sessionid") {
             return Some(Claim::Session(id.to_owned()));

@@ -206,8 +206,12 @@ impl Things {
         thing: &Thing,
         before: Option<&Thing>,
     ) -> Result<Receipt, NotAdded> {
-        if before.is_some() {
-            return Ok(self.tables.submit(batch)?);
+        if let Some(before) = before {
+            // A full disk keeps nobody from banning.
+            return Ok(match before.ban.is_none() && !thing.ban.is_none() {
+                true => self.tables.submit_removal(batch)?,
+                false => self.tables.submit(batch)?,
+            });
         }
         Ok(self.tally.take(thing.payer(), 1)?.submit(&self.tables, batch)?)
     }

@@ -165,6 +165,5 @@ pub fn delete(
         let sentence = "It is the application's only token; make another one, or disable it.";
         return Err(Failure::new(Code::IN_USE, sentence));
     }
-    call.app.forget_token_use(id);
     Ok(After(Done, changed(call, turn, application)))
 }

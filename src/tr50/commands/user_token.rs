@@ -105,6 +105,5 @@ pub fn delete(
     if user.tokens.len() == before {
         return Err(token::not_found(which.token_id));
     }
-    call.app.forget_token_use(which.token_id);
     Ok(After(Done, changed(turn, user)))
 }

@@ -227,6 +227,10 @@ fn check_unrestricted(call: &Call<'_>) -> Result<(), Failure> {
 /// Whoever has events sent has to be one who may read them.
 fn check_may_read(call: &Call<'_>, webhook: &Webhook) -> Result<(), Failure> {
     check_unrestricted(call)?;
+    if call.session.is_detached() {
+        let sentence = "Events are sent by the rights of a user or an application: log in as one.";
+        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
+    }
     let access = call.session.access();
     let who = call.session.who().name();
     let sentence = if !access.allows(READS) {
@@ -365,6 +369,7 @@ pub fn create(
         enabled: true,
         switched_off: None,
         owner: owner(call),
+        token: call.session.token().map(|token| token.id),
         rights: WebhookRights::of(&call.session.access()),
         // The first beginning: of none, nothing is known.
         start: WebhookStart { after: call.app.events().last(), epoch: 1 },
@@ -419,6 +424,7 @@ pub fn update(
     let secret = members.apply(call, &mut webhook, &edit)?;
     edit.check()?;
     (webhook.owner, webhook.rights) = (owner(call), WebhookRights::of(&call.session.access()));
+    webhook.token = call.session.token().map(|token| token.id);
     check_may_read(call, &webhook)?;
     check_free(call, &webhook)?;
     webhook.updated = authorize::stamp(call);

@@ -464,6 +464,24 @@ impl Session {
         Mark { started: self.started, uuid: self.uuid() }
     }
 
+    /// Whether it is in no directory: it is that of one request on the server's machine.
+    pub const fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    /// Why it may not go on, as far as the records of its principal tell that it was restored with.
+    pub fn unwelcome(&self, now: Timestamp) -> Option<Reason> {
+        let ban = match &self.who {
+            Who::User(user) => &user.ban,
+            Who::Application { application, .. } => &application.ban,
+        };
+        let lapsed = || self.token.as_ref().is_some_and(|token| token.terms.check(now).is_err());
+        match ban.is_banned(now) {
+            true => Some(Reason::Banned),
+            false => lapsed().then_some(Reason::Revoked),
+        }
+    }
+
     /// Whose it is.
     pub const fn who(&self) -> &Who {
         &self.who

@@ -12,7 +12,7 @@ use base::OrgId;
 use smallvec::SmallVec;
 
 use super::model::{Application, User};
-use super::{Access, Identity};
+use super::{Access, Identity, Limit};
 
 /// Where somebody is an administrator, whichever record says so.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -85,6 +85,9 @@ impl Access {
     /// Where the holder is an administrator, as far as the present organisation tells: a session
     /// acts there and below, wherever else its user may be an administrator.
     pub fn authority(&self) -> Authority {
+        if self.limit == Some(Limit::Enrolment) {
+            return Authority::default();
+        }
         Authority {
             super_admin: self.super_admin,
             super_ops: self.super_ops,
@@ -93,8 +96,8 @@ impl Access {
     }
 
     /// Whether the holder administers the present organisation.
-    pub const fn administers_here(&self) -> bool {
-        self.super_admin || self.org_admin
+    pub fn administers_here(&self) -> bool {
+        (self.super_admin || self.org_admin) && self.limit != Some(Limit::Enrolment)
     }
 }
 

@@ -91,6 +91,11 @@ impl Application {
         self.tokens.iter().find(|token| token.hash == *hash).cloned().map(Arc::new)
     }
 
+    /// All its tokens, the first one at the beginning.
+    pub fn all_tokens(&self) -> Vec<Token> {
+        [self.first_token()].into_iter().chain(self.tokens.iter().cloned()).collect()
+    }
+
     /// Whether a token with which somebody logged in is still good; none: the first one, whose hash
     /// was this.
     ///

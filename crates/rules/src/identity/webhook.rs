@@ -1,10 +1,11 @@
 //! Webhooks: which events go to which URL, and by whose rights.
 
-use base::{ApplicationId, OrgId, Timestamp, UserId, WebhookId};
+use base::{ApplicationId, OrgId, Timestamp, TokenId, UserId, WebhookId};
 use serde::{Deserialize, Serialize};
 
+use super::model::Application;
 use super::permission::PermissionSet;
-use super::{Access, Identity};
+use super::{Access, Identity, Token};
 
 /// A webhook. It belongs to an organisation and ends with it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -36,6 +37,10 @@ pub struct Webhook {
     pub switched_off: Option<SwitchedOff>,
     /// By whose rights events are sent: of who made or changed it last.
     pub owner: WebhookOwner,
+    /// The token by which the owner had logged in, unless it was an application's first one: without
+    /// it nothing is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
     /// What the owner might do then: events are never sent by more than that.
     pub rights: WebhookRights,
     /// Where it begins.
@@ -123,14 +128,24 @@ impl Identity {
     /// What the owner of a webhook may do in its organisation now; none: nothing, as long as it is
     /// banned, too.
     pub fn webhook_access(&self, webhook: &Webhook, now: Timestamp) -> Option<Access> {
+        let is_good = |tokens: &[Token]| {
+            let found = |id| tokens.iter().find(|token| token.id == id);
+            let good = |token: &Token| token.terms.check(now).is_ok();
+            webhook.token.is_none_or(|id| found(id).is_some_and(good))
+        };
         let access = match webhook.owner {
             WebhookOwner::User(id) => {
-                let user = self.user(id).filter(|user| !user.ban.is_banned(now))?;
+                let user = self
+                    .user(id)
+                    .filter(|user| !user.ban.is_banned(now) && is_good(&user.tokens))?;
                 let org = self.org(webhook.org)?;
                 self.user_access(&user, &org)?
             }
             WebhookOwner::Application(id) => {
-                let application = self.application(id).filter(|found| !found.ban.is_banned(now))?;
+                let found = self.application(id).filter(|found| !found.ban.is_banned(now));
+                // Its first token is not among the others; one that has become it is as good.
+                let is_first = |found: &Application| webhook.token == Some(found.token_id);
+                let application = found.filter(|a| is_first(a) || is_good(&a.tokens))?;
                 let access = self.application_access(&application)?;
                 Some(access).filter(|access| access.org.id == webhook.org)?
             }
