@@ -31,7 +31,7 @@ use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
 use crate::control::Control;
 use crate::descriptors::Shares;
-use crate::dialects::{cognite, credentials, element};
+use crate::dialects::{cognite, console, credentials, element};
 use crate::edge::http::traced::Exchange;
 use crate::edge::http::{self, Dialect, EventsRefusal, HttpConfig, HttpService};
 use crate::edge::mqtt::{self, MqttServer};
@@ -705,6 +705,7 @@ impl HttpService for Web {
                 cognite::answer(app, request, info, self.full, openapi::document, now).await
             }
             Dialect::Element => element::answer(app, request, info, self.full, now).await,
+            Dialect::Console => console::answer(app, request, info, self.full).await,
         }
     }
 

@@ -132,7 +132,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["things"]),
     ("control", &["app", "backup", "events", "things", "tr50"]),
     ("descriptors", &[]),
-    ("dialects", &["app", "events", "random"]),
+    ("dialects", &["app", "events", "random", "tr50"]),
     ("edge", &["app", "broker", "config", "logging", "metrics", "random", "things", "tr50"]),
     ("events", &[]),
     ("logging", &["config"]),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::{ApplicationId, OrgId, ThingId, Timestamp, limits};
-use rules::directory::{Event, Events, Principal, Reason, Session, Who};
+use rules::directory::{Event, Events, Kind, Principal, Reason, Session, Who};
 use rules::identity::Access;
 use rules::identity::permission::Permission;
 use store::StoreError;
@@ -103,6 +103,21 @@ impl App {
             return Ok(false);
         }
         self.has_welcome_thing(who)
+    }
+
+    /// A session as it would be in another organisation, without going there: for somebody who looks
+    /// at several at once. None if its principal has no rights there now, or it has ended.
+    pub fn session_seen_in(
+        &self,
+        session: &Arc<Session>,
+        org: OrgId,
+        now: Timestamp,
+    ) -> Option<Arc<Session>> {
+        if session.end().is_some() || session.kind() != Kind::User {
+            return None;
+        }
+        let access = self.access_now(session, org).ok()?;
+        Some(Arc::new(session.seen_with(Arc::new(access), now)))
     }
 
     /// Whether who had a session, which may have ended long ago, may still use a command on a thing

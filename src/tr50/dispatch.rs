@@ -29,12 +29,20 @@ pub struct Caller {
     pub conn: ConnInfo,
     /// Where it is noted why the first command failed that did, if somebody wants to know.
     first_failure: Option<Arc<OnceLock<Failure>>>,
+    /// Whether its commands are counted elsewhere.
+    is_counted: bool,
 }
 
 impl Caller {
     /// Who asks, in this session, over this connection.
     pub const fn new(session: Option<Arc<Session>>, conn: ConnInfo) -> Self {
-        Self { session, conn, first_failure: None }
+        Self { session, conn, first_failure: None, is_counted: false }
+    }
+
+    /// The same; the session's rate and its last access are somebody else's to keep.
+    #[must_use]
+    pub fn counted(self) -> Self {
+        Self { is_counted: true, ..self }
     }
 
     /// The same, for an edge that says by more than the reply whether a command failed.
@@ -571,7 +579,7 @@ pub fn execute_one(
     now: Timestamp,
     out: &mut Vec<u8>,
 ) -> Result<Option<Pending>, Failure> {
-    if let Some(session) = &caller.session {
+    if let Some(session) = caller.session.as_ref().filter(|_| !caller.is_counted) {
         app.touch(session, now, 1);
     }
     let start = out.len();
@@ -659,6 +667,7 @@ fn not_permitted(session: &Session, row: &Row) -> Failure {
 fn admit(app: &App, caller: &Caller, name: &str, now: Timestamp) -> Result<&'static Row, Failure> {
     if let Some(session) = &caller.session
         && caller.conn.door != Door::Control
+        && !caller.is_counted
     {
         app.charge(session, now)?;
     }

@@ -3,6 +3,7 @@
 //! [`authenticate`] reads the member `auth`; [`exchange`] is what the edges call, over HTTP
 //! [`over_http`]: one request in, one reply out.
 
+pub mod asker;
 pub mod authenticate;
 pub mod commands;
 pub mod dispatch;

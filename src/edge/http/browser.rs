@@ -41,6 +41,14 @@ pub(super) fn is_forged(origins: &Origins, headers: &HeaderMap, certified: bool)
     }
 }
 
+/// Whether a page of this server sends the request, as browsers say it.
+pub(super) fn is_same(headers: &HeaderMap) -> bool {
+    if headers.contains_key(ORIGIN) {
+        return is_own(headers);
+    }
+    headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "same-origin")
+}
+
 /// Whether the origin is this server by its name in the request. The scheme is not looked at: TLS
 /// may end before this server.
 fn is_own(headers: &HeaderMap) -> bool {

@@ -51,7 +51,7 @@ impl Place {
         match Dialect::of(path) {
             Some(Dialect::Element) => return Some(Self::Element),
             Some(Dialect::Cognite) if path.starts_with("/api/") => return Some(Self::Cognite),
-            Some(Dialect::Cognite) | None => {}
+            Some(Dialect::Cognite | Dialect::Console) | None => {}
         }
         match path {
             "/api" | "/api/" => Some(Self::Api),

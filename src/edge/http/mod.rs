@@ -61,6 +61,8 @@ pub enum Dialect {
     Cognite,
     /// `/json-rpc/<version>`: NetApp Element's.
     Element,
+    /// `/`, `/o/<slug>/…` and a few more: the console's pages.
+    Console,
 }
 
 impl Dialect {
@@ -68,9 +70,18 @@ impl Dialect {
         if path == "/openapi.json" || path == "/api/v1" || path.starts_with("/api/v1/") {
             return Some(Self::Cognite);
         }
-        (path == "/json-rpc" || path.starts_with("/json-rpc/")).then_some(Self::Element)
+        if path == "/json-rpc" || path.starts_with("/json-rpc/") {
+            return Some(Self::Element);
+        }
+        let is_page = CONSOLE_PATHS.contains(&path)
+            || ["/o/", "/me/"].iter().any(|above| path.starts_with(above));
+        is_page.then_some(Self::Console)
     }
 }
+
+/// The paths of the console, beside those below `/o/` and `/me/`.
+const CONSOLE_PATHS: [&str; 8] =
+    ["/", "/login", "/logout", "/me", "/o", "/search", "/console.css", "/console.js"];
 
 /// How long the edge waits for a peer.
 #[derive(Clone, Copy)]

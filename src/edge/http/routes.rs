@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use base::{ConnInfo, Door, Failure};
+use base::{ConnInfo, Door, Failure, Protocol};
 use bytes::Bytes;
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -47,8 +47,6 @@ pub(super) const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-const FRONT_PAGE: &str = include_str!("front_page.html");
-
 pub(super) type Answer = Response<Either<Whole, FileBody>>;
 
 /// The edge of one connection.
@@ -77,6 +75,8 @@ pub(super) enum Refusal {
     Origin,
     /// A page of another site sends it in somebody's name.
     Forged,
+    /// No page of this server sends it, and it is only for those.
+    OtherPage,
     /// Who may read them is said in the configuration.
     Metrics,
     NoSuchPath,
@@ -186,6 +186,9 @@ impl<S: HttpService> HttpConn<S> {
         if changes && browser::is_forged(&self.config.cors_origins, headers, self.info.certified) {
             return Refusal::Forged.into_answer();
         }
+        if changes && Dialect::of(path) == Some(Dialect::Console) && !browser::is_same(headers) {
+            return Refusal::OtherPage.into_answer();
+        }
         let Some(asked) = cors::Asked::read(&self.config.cors_origins, path, headers) else {
             return self.routed(request).await.unwrap_or_else(Refusal::into_answer);
         };
@@ -211,7 +214,6 @@ impl<S: HttpService> HttpConn<S> {
             "/events" | "/events/" => self.events(&request).await,
             "/healthz" => self.page(&request, TEXT, |_| "ok\n".to_owned()),
             "/readyz" => self.readiness(&request),
-            "/" => self.page(&request, HTML, |_| FRONT_PAGE.to_owned()),
             _ => self.below(request).await,
         }
     }
@@ -250,7 +252,10 @@ impl<S: HttpService> HttpConn<S> {
         request: Request<Incoming>,
     ) -> Result<Answer, Refusal> {
         let (head, body) = request.into_parts();
-        let info = self.conn_info(&head.headers);
+        let mut info = self.conn_info(&head.headers);
+        if dialect == Dialect::Console && self.is_over_tls(&head.headers) {
+            info.protocol = Protocol::Https;
+        }
         let wishes = Wishes::default();
         let body = self.read_body(body, info, wishes).await.map_err(Refusal::outside_tr50)?;
         let bytes_max = self.config.body_bytes_max;
@@ -328,6 +333,14 @@ impl<S: HttpService> HttpConn<S> {
         };
         let answer = self.page(request, form.content_type(), |_| text)?;
         Ok(with_header(answer, VARY, "Accept"))
+    }
+
+    /// Whether the browser's connection is encrypted: here, or up to a proxy that is trusted.
+    fn is_over_tls(&self, headers: &HeaderMap) -> bool {
+        let proto = headers.get("x-forwarded-proto").and_then(|proto| proto.to_str().ok());
+        let said = proto.is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"));
+        let is_trusted = || self.config.trusted.contains(self.info.remote_addr.ip());
+        self.info.protocol == Protocol::Https || (said && is_trusted())
     }
 
     /// Whether the peer is on this machine and no proxy speaks for somebody else.
@@ -430,6 +443,10 @@ impl Refusal {
             Self::Forged => {
                 let message = "pages of other sites may not send this with credentials of the \
                                browser; http.cors_origins lists those that may";
+                closing(error(StatusCode::FORBIDDEN, message))
+            }
+            Self::OtherPage => {
+                let message = "this path takes forms of this server's own pages only";
                 closing(error(StatusCode::FORBIDDEN, message))
             }
             Self::Metrics => {

@@ -381,6 +381,8 @@ pub struct Session {
     pub(super) reserved: bool,
     /// Whether it is in no directory.
     pub(super) detached: bool,
+    /// The session of the directory for which this one asks in another organisation.
+    original: Option<Arc<Self>>,
     pub(super) hot: Place,
     window: Window,
     /// That of all sessions of the login, while it is one of them.
@@ -399,6 +401,27 @@ impl Session {
     /// place and no end.
     pub fn detached(start: Start, now: Timestamp) -> Self {
         Self { detached: true, ..Self::new(start, 0, 0, now) }
+    }
+
+    /// The same session as it would be with this access, for somebody who looks at an organisation
+    /// without going there: it is in no directory, and ends with the original.
+    #[must_use]
+    pub fn seen_with(self: &Arc<Self>, access: Arc<Access>, now: Timestamp) -> Self {
+        let start = Start {
+            // Not looked at.
+            id: SessionId::from_random([0; 12]),
+            who: self.who.clone(),
+            client_id: Box::default(),
+            token: self.token.clone(),
+            access,
+            conn: self.conn,
+            link: self.link,
+            definition: None,
+            lifetime: self.lifetime,
+            outbox: None,
+        };
+        let known = Self::known(self.reference, start, self.ttl_s, now);
+        Self { original: Some(self.clone()), serial: self.serial, ..known }
     }
 
     /// A session with this handle, whose secret id and number are not known.
@@ -432,6 +455,7 @@ impl Session {
             stale: AtomicBool::new(false),
             reserved: false,
             detached: false,
+            original: None,
             hot: Place::Own(Hot::new(now)),
             window: Window::default(),
             login_window: OnceLock::new(),
@@ -597,6 +621,9 @@ impl Session {
 
     /// How it ended; none while it lives.
     pub fn end(&self) -> Option<End> {
+        if let Some(original) = &self.original {
+            return original.end();
+        }
         let end = *self.end.get()?;
         let revoked = self.revoked.load(Ordering::Relaxed);
         Some(if revoked { End { reason: Reason::Revoked, ..end } } else { end })

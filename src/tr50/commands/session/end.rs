@@ -229,7 +229,7 @@ impl Many {
                 found
             }
         };
-        found.retain(|session| !Arc::ptr_eq(session, own));
+        found.retain(|session| session.reference() != own.reference());
         Ok(found)
     }
 

@@ -62,7 +62,8 @@ impl WriteReply for OwnSessions {
                 let mut object = ObjectWriter::new(out);
                 write_in_context(&mut object, session, context, &mut texts);
                 write_link(&mut object, session, true, &self.clock);
-                object.flag(key!("current"), Arc::ptr_eq(session, &self.current));
+                let is_current = session.reference() == self.current.reference();
+                object.flag(key!("current"), is_current);
                 object.end();
             });
         }

@@ -1,0 +1,282 @@
+// What is live: windows that follow the stream, dialogs, keys. All else works without it.
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+/* Times: written by the server, kept true here, in the same units. */
+
+function span(ms) {
+  const s = Math.max(0, Math.floor(ms / 1000));
+  if (s < 100) return `${s} s`;
+  if (s < 6000) return `${Math.floor(s / 60)} min`;
+  if (s < 172800) return `${Math.floor(s / 3600)} h`;
+  return `${Math.floor(s / 86400)} d`;
+}
+
+// How far this machine's clock is behind the server's.
+let ahead = 0;
+const said = document.body.dataset.now;
+if (said) ahead = Date.parse(said) - Date.now();
+
+function tick() {
+  if (document.hidden) return;
+  for (const time of all("time:not(.clock)")) {
+    const text = span(Date.now() + ahead - Date.parse(time.dateTime));
+    if (time.textContent !== text) time.textContent = text;
+  }
+}
+setInterval(tick, 1000);
+
+/* A live table. While a row has focus, choice or pointer, the order stays: values go on. */
+
+class LiveTable {
+  constructor(table) {
+    this.table = table;
+    this.body = $("tbody", table);
+    this.view = table.dataset.view;
+    this.fresh = $("[data-fresh]");
+    this.pending = null;
+    this.paused = false;
+    for (const type of ["pointerleave", "focusout", "change"]) {
+      table.addEventListener(type, () => setTimeout(() => this.release()));
+    }
+    if (this.fresh) this.fresh.addEventListener("click", () => this.show());
+    const pause = $("[data-pause]");
+    if (pause) {
+      pause.hidden = false;
+      pause.addEventListener("click", () => {
+        this.paused = !this.paused;
+        pause.setAttribute("aria-pressed", this.paused);
+        this.release();
+      });
+    }
+  }
+
+  rows() {
+    return new Map(all("tr[data-id]", this.body).map((row) => [row.dataset.id, row]));
+  }
+
+  isHeld() {
+    return this.paused || this.table.matches(":hover") || this.table.contains(document.activeElement)
+      || !!$("input:checked", this.body);
+  }
+
+  apply(news) {
+    const rows = this.rows();
+    for (const [id, cells] of Object.entries(news.cells)) {
+      const row = rows.get(id);
+      if (row) this.fill(row, cells);
+    }
+    for (const id of news.over) rows.get(id)?.classList.add("over");
+    if (news.total) for (const place of all("[data-total]")) place.textContent = news.total;
+    if (news.order) {
+      const held = this.pending?.cells ?? {};
+      for (const [id, cells] of Object.entries(news.cells)) held[id] = { ...held[id], ...cells };
+      this.pending = { order: news.order, cells: held, over: news.over };
+      if (!this.isHeld()) return this.show();
+      const added = news.order.filter((id) => !rows.has(id)).length;
+      for (const [id, row] of rows) if (!news.order.includes(id)) row.classList.add("gone");
+      this.say(added);
+    } else if (this.pending) {
+      for (const [id, cells] of Object.entries(news.cells)) {
+        this.pending.cells[id] = { ...this.pending.cells[id], ...cells };
+      }
+    }
+  }
+
+  fill(row, cells) {
+    for (const [name, html] of Object.entries(cells)) {
+      const cell = $(`[data-cell="${name}"]`, row);
+      if (cell) cell.innerHTML = html;
+    }
+  }
+
+  say(count) {
+    if (!this.fresh) return;
+    this.fresh.hidden = count === 0;
+    const text = count ? `+${count} new` : "";
+    if (this.fresh.textContent !== text) this.fresh.textContent = text;
+  }
+
+  release() {
+    if (this.pending && !this.isHeld()) this.show();
+  }
+
+  show() {
+    if (!this.pending) return;
+    const { order, cells, over } = this.pending;
+    this.pending = null;
+    this.say(0);
+    const rows = this.rows();
+    const chosen = !!$("thead .choose", this.table);
+    const columns = all("thead [data-cell]", this.table).map((cell) => cell.dataset.cell);
+    const first = +(this.body.dataset.first ?? 2);
+    order.forEach((id, index) => {
+      let row = rows.get(id);
+      if (!row) {
+        row = document.createElement("tr");
+        row.dataset.id = id;
+        if (chosen) row.append(this.choice(id, cells[id]));
+        for (const name of columns) {
+          const cell = row.insertCell();
+          cell.dataset.cell = name;
+        }
+        this.fill(row, cells[id] ?? {});
+        if (over.includes(id)) row.className = "over";
+      }
+      row.classList.remove("gone");
+      row.setAttribute("aria-rowindex", first + index);
+      if (this.body.children[index] !== row) this.body.insertBefore(row, this.body.children[index] ?? null);
+    });
+    while (this.body.children.length > order.length) this.body.lastElementChild.remove();
+    const nothing = $(".empty");
+    if (nothing) nothing.hidden = order.length > 0;
+  }
+
+  choice(id, cells) {
+    const cell = document.createElement("td");
+    cell.className = "choose";
+    if (cells?.act) {
+      const box = document.createElement("input");
+      Object.assign(box, { type: "checkbox", name: "ref", value: id });
+      box.setAttribute("form", "chosen");
+      box.setAttribute("aria-label", "Choose this row");
+      cell.append(box);
+    }
+    return cell;
+  }
+}
+
+const tables = all("table[data-view]").map((table) => new LiveTable(table));
+
+/* One stream for all tabs: whoever has the lock follows for the others, who say what they show. */
+
+const me = Math.random().toString(36).slice(2);
+const channel = new BroadcastChannel("tr50d");
+const views = () => (document.hidden ? [] : tables.map((table) => table.view));
+const others = new Map();
+let source = null, followed = "", leads = false, last = "";
+
+function take(news) {
+  for (const table of tables) if (table.view === news.view) table.apply(news);
+}
+
+function say(what) {
+  channel.postMessage({ from: me, ...what });
+}
+
+function follow() {
+  if (!leads) return;
+  const now = Date.now();
+  for (const [id, other] of others) if (now - other.at > 15000) others.delete(id);
+  const wanted = [...new Set([...views(), ...[...others.values()].flatMap((other) => other.views)])].sort();
+  const address = wanted.map((view) => `view=${encodeURIComponent(view)}`).join("&");
+  if (address === followed && source?.readyState !== 2) return;
+  source?.close();
+  source = null;
+  followed = address;
+  if (!address) return;
+  source = new EventSource(`/events?${address}${last && `&after=${last}`}`);
+  source.addEventListener("window", (event) => {
+    last = event.lastEventId || last;
+    const news = JSON.parse(event.data);
+    take(news);
+    say({ news });
+    mark(true);
+  });
+  source.addEventListener("resync", () => { last = ""; });
+  source.addEventListener("ended", () => location.reload());
+  source.onopen = () => mark(true);
+  source.onerror = () => mark(false);
+}
+
+function mark(isLive) {
+  document.body.classList.toggle("stale", !isLive);
+  const place = $("[data-live]");
+  if (place) place.textContent = isLive ? "live" : "connecting again…";
+}
+
+channel.onmessage = ({ data }) => {
+  if (data.news) { take(data.news); mark(true); }
+  if (data.views) {
+    if (data.views.length) others.set(data.from, { views: data.views, at: Date.now() });
+    else others.delete(data.from);
+    follow();
+  }
+  if (data.who) tell();
+};
+
+function tell() {
+  if (leads) follow();
+  else say({ views: views() });
+}
+
+if (tables.length && navigator.locks) {
+  setInterval(tell, 5000);
+  document.addEventListener("visibilitychange", () => { tick(); tell(); });
+  addEventListener("pagehide", () => say({ views: [] }));
+  tell();
+  navigator.locks.request("tr50d-stream", () => {
+    leads = true;
+    say({ who: true });
+    follow();
+    return new Promise(() => {});
+  });
+} else if (tables.length) {
+  leads = true;
+  follow();
+}
+
+/* Dialogs: the same pages, shown above this one. */
+
+async function dialog(address, options) {
+  const answer = await fetch(address, { ...options, headers: { "X-Piece": "1" }, redirect: "manual" });
+  if (answer.type === "opaqueredirect") return location.reload();
+  const box = $("dialog") ?? document.body.appendChild(document.createElement("dialog"));
+  box.innerHTML = await answer.text();
+  const title = $("h1", box);
+  if (title) { title.id = "dialog-title"; box.setAttribute("aria-labelledby", title.id); }
+  if (!box.open) box.showModal();
+  ($("input:not([type=hidden]), button, a", box) ?? box).focus();
+}
+
+document.addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  const link = event.target.closest?.("a");
+  if (link?.hasAttribute("data-close") && link.closest("dialog")) {
+    event.preventDefault();
+    link.closest("dialog").close();
+  } else if (link?.hasAttribute("data-dialog")) {
+    event.preventDefault();
+    dialog(link.href);
+  } else if (link && link.closest("dialog") && link.pathname + link.search === location.pathname + location.search) {
+    event.preventDefault();
+    link.closest("dialog").close();
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  const data = new FormData(form);
+  if (form.id === "chosen" && form.method === "get") {
+    event.preventDefault();
+    if ([...data].length) dialog(`${form.action}?${new URLSearchParams(data)}`);
+  } else if (form.closest("dialog") && form.method === "post") {
+    event.preventDefault();
+    dialog(form.action, { method: "post", body: new URLSearchParams(data) });
+  }
+});
+
+/* Keys. */
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
+  const links = all("tbody a[href]:first-child").filter((link) => link.closest("td")?.dataset.cell === "who");
+  const at = links.indexOf(document.activeElement);
+  if (event.key === "/") $(".search input")?.focus();
+  else if (event.key === "?") dialog("/o?keys=1");
+  else if (event.key === "j") links[at + 1]?.focus();
+  else if (event.key === "k") links[Math.max(0, at - 1)]?.focus();
+  else return;
+  event.preventDefault();
+});

@@ -1,0 +1,195 @@
+//! The end of sessions: first what would end, then the end, then what became of each.
+
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::Answer;
+use super::asked::InOrg;
+use super::form::{Fields, Params};
+use super::layout::{self, Screen, csrf, facts, number};
+use super::respond::Refused;
+use super::sessions::{SessionRow, filters};
+use super::time::{ago, clock};
+
+/// The number of sessions from which on it has to be typed.
+const TYPED_FROM: u64 = 11;
+
+/// What `session.end` says of many.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Ended {
+    count: u64,
+    closed: u64,
+    already_gone: u64,
+    refused: u64,
+}
+
+impl Ended {
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.closed += other.closed;
+        self.already_gone += other.already_gone;
+        self.refused += other.refused;
+    }
+}
+
+/// Asks whether the sessions that the address names are to end: by `ref`, or by filters.
+pub(super) async fn confirmation(asked: &InOrg<'_>) -> Answer {
+    let refs: Vec<&str> = asked.query.all("ref").collect();
+    let body = match refs.as_slice() {
+        [] => of_filter(asked).await?,
+        [one] => of_one(asked, one).await?,
+        several => of_several(asked, several),
+    };
+    Ok(layout::page(asked, Screen::Sessions, "End sessions", &body))
+}
+
+async fn of_one(asked: &InOrg<'_>, reference: &str) -> Result<Markup, Refused> {
+    let params = Params::default().with("ref", reference);
+    let session: SessionRow = asked.ask("session.find", &params).await?;
+    let device = session.user_id.is_none();
+    Ok(html! {
+        h1 { "End this session?" }
+        (facts(&[
+            ("Who", Some(html! { bdi { (session.who_am_i) } })),
+            ("Protocol", Some(html! { (session.conn_info.protocol) })),
+            ("From", Some(html! { (session.conn_info.remote_addr) })),
+            ("Since", Some(clock(&session.start_time, asked.now))),
+            ("Last command", Some(ago(&session.last_accessed, asked.now))),
+        ]))
+        @if device {
+            p { "Its connection closes. A device may come back at once: to keep it out, ban it." }
+        } @else {
+            p { "Whoever has it has to log in again." }
+        }
+        form method="post" action=(asked.to("sessions/end")) {
+            (csrf(asked))
+            input type="hidden" name="ref" value=(reference);
+            (buttons(asked, "End this session"))
+        }
+    })
+}
+
+fn of_several(asked: &InOrg<'_>, refs: &[&str]) -> Markup {
+    let count = refs.len() as u64;
+    html! {
+        h1 { "End " (number(count)) " sessions?" }
+        p { "Their connections close. Devices may come back at once." }
+        form method="post" action=(asked.to("sessions/end")) {
+            (csrf(asked))
+            @for reference in refs { input type="hidden" name="ref" value=(reference); }
+            (typed(count))
+            (buttons(asked, &format!("End {} sessions", number(count))))
+        }
+    }
+}
+
+async fn of_filter(asked: &InOrg<'_>) -> Result<Markup, Refused> {
+    let params = many(&asked.query).with("dryRun", true);
+    let found: Ended = asked.ask("session.end", &params).await?;
+    let count = found.closed;
+    Ok(html! {
+        h1 { "End " (number(count)) @if count == 1 { " session?" } @else { " sessions?" } }
+        p {
+            "All live sessions that match now, but not your own. Their connections close; devices may \
+             come back at once."
+            @if found.refused > 0 { " " (number(found.refused)) " more are not yours to end." }
+        }
+        @if count == 0 { p { a class="button" href=(asked.to("sessions")) { "Back to the list" } } }
+        @else {
+            form method="post" action=(asked.to("sessions/end")) {
+                (csrf(asked))
+                @for (name, value) in asked.query.iter() {
+                    @if name != "csrf" { input type="hidden" name=(name) value=(value); }
+                }
+                input type="hidden" name="expected" value=(count);
+                (typed(count))
+                (buttons(asked, &format!("End {}", number(count))))
+            }
+        }
+    })
+}
+
+/// A field for the number, where that is more than a few.
+fn typed(count: u64) -> Markup {
+    html! { @if count >= TYPED_FROM {
+        label {
+            "Type " b { (count) } " to go on"
+            input name="typed" inputmode="numeric" autocomplete="off" required pattern=(count);
+        }
+    } }
+}
+
+fn buttons(asked: &InOrg<'_>, text: &str) -> Markup {
+    html! {
+        p class="buttons" {
+            button type="submit" class="danger" { (text) }
+            a class="button" href=(asked.to("sessions")) data-close { "Leave it" }
+        }
+    }
+}
+
+/// Filters as parameters of `session.end`; without one, all are meant.
+fn many(fields: &Fields) -> Params {
+    let params = filters(fields);
+    if params.is_empty() { params.with("all", true) } else { params }
+}
+
+/// Ends what the form names.
+pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
+    let refs: Vec<&str> = asked.form.all("ref").collect();
+    let expected = match refs.len() {
+        0 => asked.form.number("expected").unwrap_or_default(),
+        count => count as u64,
+    };
+    if expected >= TYPED_FROM && asked.form.number("typed") != Some(expected) {
+        let body = html! {
+            h1 { "Nothing was ended" }
+            p role="alert" { "The number that was typed is not " (expected) "." }
+            p { a class="button" href=(asked.to("sessions")) { "Back to the list" } }
+        };
+        return Ok(layout::page(asked, Screen::Sessions, "Nothing was ended", &body));
+    }
+    let mut ended = Ended::default();
+    let mut failures = Vec::new();
+    if refs.is_empty() {
+        ended = asked.ask("session.end", &many(&asked.form)).await?;
+    }
+    for reference in refs {
+        let one = end_one(asked, reference).await;
+        match one {
+            Ok(one) => ended.add(&one),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let body = html! {
+        h1 { "Ended " (number(ended.closed)) @if ended.closed == 1 { " session" } @else { " sessions" } }
+        (facts(&[
+            ("Ended", Some(html! { (number(ended.closed)) })),
+            ("Already gone", Some(html! { (number(ended.already_gone)) })),
+            ("Refused", Some(html! { (number(ended.refused)) })),
+        ]))
+        @for failure in failures { p class="notice bad" role="alert" { (failure) } }
+        p { a class="button" href=(asked.to("sessions")) { "Back to the list" } }
+    };
+    Ok(layout::page(asked, Screen::Sessions, "Ended", &body))
+}
+
+/// Ends one. Who asks is not among those: the page says how to log out.
+async fn end_one(asked: &InOrg<'_>, reference: &str) -> Result<Ended, String> {
+    if reference == asked.asker.session().reference().to_string() {
+        return Ok(Ended { count: 1, refused: 1, ..Ended::default() });
+    }
+    let params = Params::default().with("ref", reference);
+    let done = asked.ask::<serde::de::IgnoredAny>("session.end", &params).await;
+    match done {
+        Ok(_) => Ok(Ended { count: 1, closed: 1, ..Ended::default() }),
+        Err(failure) if failure.code == base::Code::NOT_FOUND => {
+            Ok(Ended { count: 1, already_gone: 1, ..Ended::default() })
+        }
+        Err(failure) if failure.code == base::Code::PERMISSION_DENIED => {
+            Ok(Ended { count: 1, refused: 1, ..Ended::default() })
+        }
+        Err(failure) => Err(failure.message.into_owned()),
+    }
+}

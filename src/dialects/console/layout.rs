@@ -1,0 +1,193 @@
+//! What all pages have: the frame, and the pieces that several are made of.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use hyper::Response;
+use maud::{DOCTYPE, Markup, html};
+use sha2::{Digest, Sha256};
+
+use super::asked::{Asked, InOrg};
+use super::respond;
+
+/// The style sheet.
+pub(super) const STYLE: &str = include_str!("console.css");
+
+/// The script.
+pub(super) const SCRIPT: &str = include_str!("console.js");
+
+/// The screens of the bar at the top.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Screen {
+    Sessions,
+    /// One of those that are in no organisation.
+    Own,
+}
+
+/// Screens of an organisation: where they are, their names, the permission that each needs.
+const SCREENS: [(Screen, &str, &str, &str); 1] =
+    [(Screen::Sessions, "sessions", "Sessions", "session.list")];
+
+/// The digest of the style sheet or the script, for its address.
+pub(super) fn digest(text: &'static str) -> &'static str {
+    static DIGESTS: LazyLock<[String; 2]> = LazyLock::new(|| {
+        [STYLE, SCRIPT].map(|text| HEXLOWER.encode(&Sha256::digest(text.as_bytes())[..8]))
+    });
+    if text == STYLE { &DIGESTS[0] } else { &DIGESTS[1] }
+}
+
+/// A page of an organisation.
+pub(super) fn page(
+    asked: &InOrg<'_>,
+    screen: Screen,
+    title: &str,
+    body: &Markup,
+) -> Response<Bytes> {
+    if asked.wants_piece() {
+        return respond::page(html! { (body) });
+    }
+    respond::page(framed(asked, screen, title, body))
+}
+
+/// The same with a secret on it.
+pub(super) fn page_with_secret(
+    asked: &InOrg<'_>,
+    screen: Screen,
+    title: &str,
+    body: &Markup,
+) -> Response<Bytes> {
+    respond::page_with_secret(framed(asked, screen, title, body))
+}
+
+fn framed(asked: &InOrg<'_>, screen: Screen, title: &str, body: &Markup) -> Markup {
+    let title = format!("{title} · {} · tr50d", asked.org.name);
+    let name = asked.asker.session().who().name();
+    let bar = html! {
+        a class="skip" href="#main" { "To the content" }
+        header class="bar" {
+            a class="brand" href="/" { "tr50d" }
+            a class="org" href=(format!("/o?from={}", asked.org.slug))
+                title="Other organisations" { bdi { (asked.org.name) } span aria-hidden="true" { " ▾" } }
+            nav aria-label="Screens" {
+                @for (own, path, name, permission) in SCREENS {
+                    @if asked.may(permission) {
+                        a href=(asked.to(path)) aria-current=[(own == screen).then_some("page")] {
+                            (name)
+                        }
+                    }
+                }
+            }
+            form class="search" role="search" action="/search" {
+                input type="search" name="q" placeholder="Search  /" aria-label="Search everywhere"
+                    value=[asked.query.get("q")];
+            }
+            details class="me" {
+                summary { bdi { (name) } }
+                div {
+                    a href="/me" { "My sessions" }
+                    a href="/docs" { "Commands" }
+                    form method="post" action="/logout" {
+                        (csrf(asked))
+                        button type="submit" { "Log out" }
+                    }
+                }
+            }
+        }
+    };
+    whole(&title, &html! { (bar) main id="main" tabindex="-1" { (body) } })
+}
+
+/// A page of nobody in particular.
+pub(super) fn plain(asked: &Asked, title: &str, body: &Markup) -> Markup {
+    if asked.wants_piece() {
+        return html! { (body) };
+    }
+    whole(&format!("{title} · tr50d"), &html! { main id="main" class="plain" { (body) } })
+}
+
+fn whole(title: &str, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                link rel="icon" href="data:,";
+                link rel="stylesheet" href=(format!("/console.css?v={}", digest(STYLE)));
+                script type="module" src=(format!("/console.js?v={}", digest(SCRIPT))) {}
+            }
+            body { (body) }
+        }
+    }
+}
+
+/// The token that a form of a change has to show.
+pub(super) fn csrf(asked: &Asked) -> Markup {
+    html! { input type="hidden" name="csrf" value=(asked.csrf()); }
+}
+
+/// What stands in place of a list that has nothing: what there is to do.
+pub(super) fn empty(title: &str, advice: &Markup) -> Markup {
+    html! { div class="empty" { p class="title" { (title) } p { (advice) } } }
+}
+
+/// Names and values of one thing; those without a value are left out.
+pub(super) fn facts(facts: &[(&str, Option<Markup>)]) -> Markup {
+    html! {
+        dl class="facts" {
+            @for (name, value) in facts {
+                @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
+            }
+        }
+    }
+}
+
+/// A short word in a frame; `kind`: good, bad, warn or none, which gives its colour beside the word.
+pub(super) fn badge(kind: &str, text: &str) -> Markup {
+    html! { span class=(format!("badge {kind}")) { (text) } }
+}
+
+/// A choice among values; the first is the one without a value.
+pub(super) fn select(
+    name: &str,
+    label: &str,
+    chosen: Option<&str>,
+    options: &[(&str, &str)],
+) -> Markup {
+    html! {
+        label {
+            (label)
+            select name=(name) {
+                @for (value, text) in options {
+                    option value=(value) selected[chosen.unwrap_or_default() == *value] { (text) }
+                }
+            }
+        }
+    }
+}
+
+/// A field for text.
+pub(super) fn input(name: &str, label: &str, value: Option<&str>, hint: &str) -> Markup {
+    html! {
+        label {
+            (label)
+            input name=(name) value=[value] placeholder=(hint);
+        }
+    }
+}
+
+/// A number with its thousands apart.
+pub(super) fn number(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,77 @@
+//! The console: pages for people, made of TR50's commands.
+//!
+//! Every page is complete without JavaScript; `console.js` adds what is live. What a page shows or
+//! does is a command of the caller's session ([`Asker`](crate::tr50::asker::Asker)): there is no
+//! other way to the data, and no right that a command does not ask for. The organisation is in the
+//! path, so that two tabs do not move each other.
+
+use std::sync::Arc;
+
+use base::ConnInfo;
+use bytes::Bytes;
+use hyper::{Method, Request, Response};
+
+use crate::app::{App, address_full};
+
+mod asked;
+mod cookie;
+mod csrf;
+mod end;
+mod form;
+mod layout;
+mod login;
+mod respond;
+mod sessions;
+mod time;
+mod window;
+
+use asked::{Asked, InOrg};
+use respond::Refused;
+
+/// A page, or why there is none.
+type Answer = Result<Response<Bytes>, Refused>;
+
+/// Answers a request. With `full` the server has no room for the connection.
+pub async fn answer(
+    app: &Arc<App>,
+    request: Request<Bytes>,
+    conn: ConnInfo,
+    full: bool,
+) -> Response<Bytes> {
+    let asked = Asked::read(app, request, conn).await;
+    if full {
+        return Refused::Failure(address_full()).into_response(&asked);
+    }
+    routed(&asked).await.unwrap_or_else(|refused| refused.into_response(&asked))
+}
+
+/// What everybody gets, then what is of one organisation.
+async fn routed(asked: &Asked) -> Answer {
+    let path: Vec<&str> = asked.path.split('/').skip(1).collect();
+    if asked.method == Method::POST && path != ["login"] {
+        asked.check_form()?;
+    }
+    match (&asked.method, path.as_slice()) {
+        (&Method::GET, ["console.css"]) => Ok(respond::asset(asked, layout::STYLE, "text/css")),
+        (&Method::GET, ["console.js"]) => {
+            Ok(respond::asset(asked, layout::SCRIPT, "text/javascript"))
+        }
+        (&Method::GET, [""]) => login::first(asked),
+        (&Method::GET, ["login"]) => Ok(login::page(asked, None)),
+        (&Method::POST, ["login"]) => login::log_in(asked).await,
+        (&Method::POST, ["logout"]) => login::log_out(asked).await,
+        (_, ["o", slug, rest @ ..]) => in_org(&asked.in_org(slug)?, rest).await,
+        _ => Err(Refused::NotFound),
+    }
+}
+
+/// The pages of an organisation.
+async fn in_org(asked: &InOrg<'_>, path: &[&str]) -> Answer {
+    match (&asked.method, path) {
+        (&Method::GET, [] | [""]) => Ok(respond::see(&asked.to("sessions"))),
+        (&Method::GET, ["sessions"]) => sessions::page(asked).await,
+        (&Method::GET, ["sessions", "end"]) => end::confirmation(asked).await,
+        (&Method::POST, ["sessions", "end"]) => end::end(asked).await,
+        _ => Err(Refused::NotFound),
+    }
+}

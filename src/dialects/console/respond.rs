@@ -1,0 +1,142 @@
+//! Answers: pages, files, other addresses, and why there is no page.
+
+use base::{Code, Failure};
+use bytes::Bytes;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION,
+    REFERRER_POLICY, SET_COOKIE,
+};
+use hyper::{Response, StatusCode};
+use maud::{Markup, html};
+
+use super::asked::Asked;
+use super::{cookie, layout, login};
+
+/// Nothing but this server's own style sheet, script, pictures and stream; no frames around it.
+const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; \
+                      base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// Why there is no page.
+pub(super) enum Refused {
+    /// Nobody is logged in; if there was a session, why it does not go on.
+    Stranger(Option<Failure>),
+    /// There is nothing at this path.
+    NotFound,
+    /// There is no such organisation, or no right in it.
+    NoOrg,
+    /// The form is not one of this session's pages.
+    Forged,
+    /// A command failed.
+    Failure(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        match failure.code {
+            Code::SESSION_INVALID => Self::Stranger(Some(failure)),
+            _ => Self::Failure(failure),
+        }
+    }
+}
+
+impl Refused {
+    pub(super) fn into_response(self, asked: &Asked) -> Response<Bytes> {
+        let (status, title, text) = match self {
+            Self::Stranger(failure) => return login::stranger(asked, failure.as_ref()),
+            Self::NotFound => {
+                (StatusCode::NOT_FOUND, "Nothing here", "There is no page at this address.".into())
+            }
+            Self::NoOrg => (
+                StatusCode::FORBIDDEN,
+                "No such organisation",
+                "There is no organisation at this address, or you have no right in it.".into(),
+            ),
+            Self::Forged => (
+                StatusCode::FORBIDDEN,
+                "Nothing was changed",
+                "This form is not of a page of your session. Go back, load the page anew, and \
+                 send it again."
+                    .into(),
+            ),
+            Self::Failure(failure) => {
+                let status = StatusCode::from_u16(failure.code.http_status());
+                let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                (status, "That did not work", failure.message)
+            }
+        };
+        let body = html! {
+            h1 { (title) }
+            p role="alert" { (text) }
+            p { a href="/" { "To the first screen" } }
+        };
+        let mut response = page(layout::plain(asked, title, &body));
+        *response.status_mut() = status;
+        response
+    }
+}
+
+/// A page.
+pub(super) fn page(text: Markup) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(text.into_string()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// A page with a secret on it: not compressed, so that its length tells nothing.
+pub(super) fn page_with_secret(text: Markup) -> Response<Bytes> {
+    let mut response = page(text);
+    let value = HeaderValue::from_static("no-store, no-transform");
+    response.headers_mut().insert(CACHE_CONTROL, value);
+    response
+}
+
+/// The style sheet or the script: its address has its digest, so that it can be kept for ever.
+pub(super) fn asset(asked: &Asked, text: &'static str, kind: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+    let digest = layout::digest(text);
+    let age = match asked.query.get("v") == Some(digest) {
+        true => "max-age=31536000, immutable",
+        false => "no-cache",
+    };
+    let headers = response.headers_mut();
+    let kind = match kind {
+        "text/css" => "text/css; charset=utf-8",
+        _ => "text/javascript; charset=utf-8",
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(age));
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{digest}\"")) {
+        headers.insert(ETAG, tag);
+    }
+    response
+}
+
+/// Sends the browser to another page, which it asks for with GET.
+pub(super) fn see(address: &str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let address = HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("/"));
+    response.headers_mut().insert(LOCATION, address);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The same answer, after which the browser shows this session; none: none any more.
+pub(super) fn with_session(
+    mut response: Response<Bytes>,
+    asked: &Asked,
+    id: &str,
+) -> Response<Bytes> {
+    if let Some(line) = cookie::set(&asked.conn, id) {
+        response.headers_mut().append(SET_COOKIE, line);
+    }
+    if id.is_empty() {
+        let name = HeaderName::from_static("clear-site-data");
+        response.headers_mut().insert(name, HeaderValue::from_static("\"cache\""));
+    }
+    response
+}

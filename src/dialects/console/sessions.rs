@@ -1,0 +1,274 @@
+//! The list of sessions, live and ended.
+
+use base::Timestamp;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::Answer;
+use super::asked::{InOrg, segment};
+use super::form::{Fields, Params};
+use super::layout::{self, Screen, badge, input, select};
+use super::respond::Refused;
+use super::time::{ago, clock};
+use super::window::{Column, PAGE, Row, Window};
+
+/// The filters, which are those of `session.list` and `session.end`, in their words.
+pub(super) const FILTERS: [&str; 21] = [
+    "kind",
+    "userName",
+    "thingKey",
+    "appName",
+    "protocol",
+    "remoteAddr",
+    "startedAfter",
+    "startedBefore",
+    "whoAmI",
+    "prefix",
+    "query",
+    "appId",
+    "defKey",
+    "tags",
+    "connected",
+    "lastSeenAfter",
+    "lastSeenBefore",
+    "idleLongerThan",
+    "endedAfter",
+    "endedBefore",
+    "endReason",
+];
+
+/// Filters that are times.
+const TIMES: [&str; 7] = [
+    "startedAfter",
+    "startedBefore",
+    "lastSeenAfter",
+    "lastSeenBefore",
+    "endedAfter",
+    "endedBefore",
+    "asOf",
+];
+
+const COLUMNS: &[Column] = &[
+    Column { key: "who", title: "Who", sort: "whoAmI" },
+    Column { key: "kind", title: "Kind", sort: "" },
+    Column { key: "protocol", title: "Protocol", sort: "" },
+    Column { key: "from", title: "From", sort: "" },
+    Column { key: "since", title: "Since", sort: "startTime" },
+    Column { key: "idle", title: "Idle", sort: "lastAccessed" },
+    Column { key: "commands", title: "Commands", sort: "commandCount" },
+    Column { key: "state", title: "State", sort: "endTime" },
+    Column { key: "act", title: "", sort: "" },
+];
+
+/// The members of a session that the list shows.
+const SHOW: [&str; 12] = [
+    "ref",
+    "whoAmI",
+    "userId",
+    "connInfo",
+    "startTime",
+    "lastAccessed",
+    "commandCount",
+    "status",
+    "endReason",
+    "endTime",
+    "appName",
+    "clientId",
+];
+
+/// A session, as `session.list` shows it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SessionRow {
+    #[serde(rename = "ref")]
+    pub(super) reference: String,
+    pub(super) who_am_i: String,
+    pub(super) user_id: Option<String>,
+    pub(super) conn_info: ConnInfoRow,
+    pub(super) start_time: String,
+    pub(super) last_accessed: String,
+    pub(super) command_count: u64,
+    pub(super) end_reason: Option<String>,
+    pub(super) end_time: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ConnInfoRow {
+    pub(super) protocol: String,
+    pub(super) remote_addr: String,
+}
+
+/// A list, as commands give it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Listed<T> {
+    pub(super) count: Option<u64>,
+    pub(super) count_at_least: Option<u64>,
+    pub(super) result: Vec<T>,
+}
+
+/// The filters of an address as parameters of a command.
+pub(super) fn filters(fields: &Fields) -> Params {
+    let mut params = fields.params(&FILTERS);
+    for name in TIMES {
+        params.set_some(name, fields.get(name).map(as_time));
+    }
+    let reasons: Vec<&str> = fields.all("endReason").collect();
+    params.set_some("endReason", (!reasons.is_empty()).then_some(reasons));
+    let tags: Vec<&str> = fields.all("tags").collect();
+    params.set_some("tags", (!tags.is_empty()).then_some(tags));
+    let status = match fields.get("state") {
+        Some("ended") => Some("ENDED"),
+        Some("all") => Some("ALL"),
+        _ => None,
+    };
+    params.set_some("status", status.map(|status| vec![status]));
+    params
+}
+
+/// A time as browsers write it in a field, without a zone: UTC is meant.
+fn as_time(text: &str) -> String {
+    match text.len() {
+        16 => format!("{text}:00Z"),
+        19 => format!("{text}Z"),
+        _ => text.to_owned(),
+    }
+}
+
+/// The part of the list that an address asks for.
+pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, Refused> {
+    let sort = query.get("sort").unwrap_or("-startTime").to_owned();
+    let offset = query.number("offset").unwrap_or(0);
+    let params = filters(query)
+        .with("show", SHOW.to_vec())
+        .with("hideFields", true)
+        .with("sort", sort.as_str())
+        .with("offset", offset)
+        .with("limit", PAGE);
+    let listed: Listed<SessionRow> = asked.ask("session.list", &params).await?;
+    let own = asked.asker.session().reference().to_string();
+    let can_end = asked.may("session.end");
+    let row = |session: SessionRow| {
+        let (is_own, is_over) = (session.reference == own, session.end_time.is_some());
+        Row {
+            cells: cells(asked, &session, is_own, asked.now),
+            id: session.reference,
+            is_over,
+            can_be_chosen: can_end && !is_own && !is_over,
+        }
+    };
+    Ok(Window {
+        caption: "Sessions",
+        nouns: ["session", "sessions"],
+        columns: COLUMNS,
+        total: listed.count.or(listed.count_at_least).unwrap_or_default(),
+        is_at_least: listed.count.is_none(),
+        rows: listed.result.into_iter().map(row).collect(),
+        offset,
+        limit: PAGE,
+        sort,
+    })
+}
+
+fn cells(asked: &InOrg<'_>, session: &SessionRow, is_own: bool, now: Timestamp) -> Vec<Markup> {
+    let path = asked.to(&format!("sessions/{}", segment(&session.reference)));
+    let end = asked.to(&format!("sessions/end?ref={}", segment(&session.reference)));
+    let is_user = session.user_id.is_some();
+    let ended = session.end_time.as_deref();
+    vec![
+        html! {
+            a href=(path) { bdi { (session.who_am_i) } }
+            @if is_own { " " (badge("", "you")) }
+        },
+        html! { @if is_user { "user" } @else { "application" } },
+        html! { (session.conn_info.protocol) },
+        html! { (session.conn_info.remote_addr) },
+        clock(&session.start_time, now),
+        ago(&session.last_accessed, now),
+        html! { (layout::number(session.command_count)) },
+        html! {
+            @match (&session.end_reason, ended) {
+                (Some(reason), Some(at)) => { (badge("bad", &reason.replace('_', " "))) " " (clock(at, now)) }
+                _ => { (badge("good", "live")) }
+            }
+        },
+        html! {
+            @if !is_own && ended.is_none() && asked.may("session.end") {
+                a class="button small" href=(end) data-dialog { "End" span class="hidden" { " " (session.who_am_i) } }
+            }
+        },
+    ]
+}
+
+/// The screen.
+pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
+    let window = window(asked, &asked.query).await?;
+    let view = format!("{}?{}", asked.path, asked.query.query_with(&[]));
+    let is_as_of = asked.query.get("asOf").is_some();
+    let many = asked.to(&format!("sessions/end?{}", asked.query.query_with(&[("offset", "")])));
+    let body = html! {
+        h1 { "Sessions" }
+        (filter_form(asked))
+        @if let Some(at) = asked.query.get("asOf") {
+            p class="notice" { "As it was at " (at) " UTC. " a href=(asked.to("sessions")) { "Back to now" } }
+        }
+        p class="fresh" role="status" aria-live="polite" data-fresh hidden {}
+        @if window.rows.is_empty() {
+            (layout::empty("No sessions", &html! {
+                "Nobody is connected who fits. "
+                @if !filters(&asked.query).is_empty() { a href=(asked.to("sessions")) { "Show all that are live" } }
+                @else { "A device appears here as soon as it logs in." }
+            }))
+        }
+        (window.table(asked, (!is_as_of).then_some(view.as_str())))
+        (window.foot(asked))
+        @if asked.may("session.end") && !window.rows.is_empty() {
+            form id="chosen" class="many" action=(asked.to("sessions/end")) {
+                button type="submit" { "End those chosen…" }
+                a class="button" href=(many) data-dialog { "End all " (window.count()) " that match…" }
+            }
+        }
+    };
+    Ok(layout::page(asked, Screen::Sessions, "Sessions", &body))
+}
+
+fn filter_form(asked: &InOrg<'_>) -> Markup {
+    let query = &asked.query;
+    let more = ["remoteAddr", "startedAfter", "endReason", "asOf", "defKey", "appName"];
+    let is_open = more.iter().any(|name| query.get(name).is_some());
+    html! {
+        form class="filter" action=(asked.path) {
+            (input("query", "Who, application or address", query.get("query"), "words"))
+            (select("state", "State", query.get("state"),
+                &[("", "live"), ("ended", "ended"), ("all", "all")]))
+            (select("kind", "Kind", query.get("kind"),
+                &[("", "any"), ("user", "user"), ("application", "application")]))
+            (select("protocol", "Protocol", query.get("protocol"), &[
+                ("", "any"), ("mqtt", "mqtt"), ("mqtts", "mqtts"), ("ws", "ws"), ("wss", "wss"),
+                ("tcp", "tcp"), ("tcps", "tcps"), ("http", "http"), ("https", "https"),
+            ]))
+            details open[is_open] {
+                summary { "More" }
+                div {
+                    (input("remoteAddr", "Address begins with", query.get("remoteAddr"), "10.2."))
+                    (input("appName", "Application", query.get("appName"), ""))
+                    (input("defKey", "Definition of the thing", query.get("defKey"), ""))
+                    label { "Started after, UTC"
+                        input type="datetime-local" name="startedAfter" value=[query.get("startedAfter")]; }
+                    label { "Who was connected at, UTC"
+                        input type="datetime-local" name="asOf" value=[query.get("asOf")]; }
+                    (select("endReason", "Ended by", query.get("endReason"), &[
+                        ("", "any"), ("logged_out", "logged out"), ("connection_lost", "connection lost"),
+                        ("keep_alive", "keep-alive"), ("replaced", "replaced"), ("idle", "idle"),
+                        ("max_age", "age"), ("revoked", "revoked"), ("protocol_error", "protocol error"),
+                        ("server_stopped", "server stopped"), ("made_way", "made way"),
+                        ("banned", "banned"),
+                    ]))
+                }
+            }
+            @if let Some(sort) = query.get("sort") { input type="hidden" name="sort" value=(sort); }
+            button type="submit" { "Show" }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A window: the part of a long list that a page shows. The same cells are on the page and in the
+//! stream that keeps it up to date.
+
+use maud::{Markup, html};
+
+use super::asked::InOrg;
+use super::form::Fields;
+use super::layout::number;
+
+/// A column of a list.
+#[derive(Clone, Copy)]
+pub(super) struct Column {
+    /// Its name in the stream.
+    pub(super) key: &'static str,
+    pub(super) title: &'static str,
+    /// By what of the command it is sorted; empty: not at all.
+    pub(super) sort: &'static str,
+}
+
+/// A row.
+pub(super) struct Row {
+    /// By which it is known again.
+    pub(super) id: String,
+    /// One for each column.
+    pub(super) cells: Vec<Markup>,
+    /// Whether it is over, such as an ended session.
+    pub(super) is_over: bool,
+    /// Whether it can be chosen for what is done with many.
+    pub(super) can_be_chosen: bool,
+}
+
+/// Part of a list.
+pub(super) struct Window {
+    pub(super) caption: &'static str,
+    /// One and many of what is listed.
+    pub(super) nouns: [&'static str; 2],
+    pub(super) columns: &'static [Column],
+    pub(super) rows: Vec<Row>,
+    /// How many there are in all.
+    pub(super) total: u64,
+    /// Whether there may be more than `total`.
+    pub(super) is_at_least: bool,
+    pub(super) offset: u64,
+    pub(super) limit: u64,
+    /// How it is sorted, in the command's words.
+    pub(super) sort: String,
+}
+
+/// Rows of one page.
+pub(super) const PAGE: u64 = 60;
+
+impl Window {
+    /// The list as a table. `view`: the address of its page, if the stream keeps it up to date.
+    pub(super) fn table(&self, asked: &InOrg<'_>, view: Option<&str>) -> Markup {
+        let can_choose = self.rows.iter().any(|row| row.can_be_chosen);
+        html! {
+            div class="scroll" {
+                table data-view=[view] aria-rowcount=(self.total + 1) {
+                    caption class="hidden" { (self.caption) }
+                    thead { tr aria-rowindex="1" {
+                        @if can_choose {
+                            th scope="col" class="choose" { span class="hidden" { "Choose" } }
+                        }
+                        @for column in self.columns { (self.head(&asked.query, &asked.path, column)) }
+                    } }
+                    tbody {
+                        @for (index, row) in self.rows.iter().enumerate() {
+                            tr data-id=(row.id) class=[row.is_over.then_some("over")]
+                                aria-rowindex=(self.offset + index as u64 + 2) {
+                                @if can_choose {
+                                    td class="choose" { @if row.can_be_chosen {
+                                        input type="checkbox" name="ref" value=(row.id) form="chosen"
+                                            aria-label="Choose this row";
+                                    } }
+                                }
+                                @for (column, cell) in self.columns.iter().zip(&row.cells) {
+                                    td data-cell=(column.key) { (cell) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn head(&self, query: &Fields, path: &str, column: &Column) -> Markup {
+        if column.sort.is_empty() {
+            return html! { th scope="col" data-cell=(column.key) { (column.title) } };
+        }
+        let (bare, falls) = match self.sort.strip_prefix('-') {
+            Some(bare) => (bare, true),
+            None => (self.sort.as_str(), false),
+        };
+        let is_sorted = bare == column.sort;
+        let direction = is_sorted.then_some(if falls { "descending" } else { "ascending" });
+        let next =
+            if is_sorted && falls { column.sort.into() } else { format!("-{}", column.sort) };
+        let href = format!("{path}?{}", query.query_with(&[("sort", &next), ("offset", "")]));
+        html! {
+            th scope="col" data-cell=(column.key) aria-sort=[direction] {
+                a href=(href) {
+                    (column.title)
+                    @if is_sorted { span aria-hidden="true" { @if falls { " ▾" } @else { " ▴" } } }
+                }
+            }
+        }
+    }
+
+    /// How much of it is shown, and the ways to the rest.
+    pub(super) fn foot(&self, asked: &InOrg<'_>) -> Markup {
+        let (first, last) = (self.offset + 1, self.offset + self.rows.len() as u64);
+        let at = |offset: u64| {
+            let offset = if offset == 0 { String::new() } else { offset.to_string() };
+            format!("{}?{}", asked.path, asked.query.query_with(&[("offset", &offset)]))
+        };
+        let has_more = self.is_at_least || last < self.total;
+        html! {
+            nav class="pages" aria-label="Pages" {
+                span class="count" data-total { (self.count()) }
+                @if !self.rows.is_empty() {
+                    span { " · " (number(first)) "–" (number(last)) }
+                }
+                @if self.offset > 0 {
+                    a rel="prev" href=(at(self.offset.saturating_sub(self.limit))) { "Previous" }
+                }
+                @if has_more && !self.rows.is_empty() {
+                    a rel="next" href=(at(self.offset + self.limit)) { "Next" }
+                }
+            }
+        }
+    }
+
+    /// How many there are, in words.
+    pub(super) fn count(&self) -> String {
+        let noun = if self.total == 1 { self.nouns[0] } else { self.nouns[1] };
+        let more = if self.is_at_least { "at least " } else { "" };
+        format!("{more}{} {noun}", number(self.total))
+    }
+}
