@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{
-    App, Counted, Following, Form, Lease, LoginCause, OpenError, Payer, SharedAccount, Shown,
-    address_full,
+    App, Counted, Following, Form, Lease, LoginCause, LoginFrom, OpenError, Payer, SharedAccount,
+    Shown, address_full,
 };
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
@@ -683,13 +683,13 @@ impl HttpService for Web {
         over_http::command(app, command, &given, &claims, info, self.now()).await
     }
 
-    async fn log_in(&self, given: Given, info: ConnInfo) -> Result<String, Failure> {
+    async fn log_in(&self, given: Given, from: LoginFrom) -> Result<String, Failure> {
         if self.full {
-            self.shared.app.note_bad_login("", info.into(), LoginCause::Full, self.now());
-            return Err(self.refused(address_full(), info));
+            self.shared.app.note_bad_login("", from.conn.into(), LoginCause::Full, self.now());
+            return Err(self.refused(address_full(), from.conn));
         }
         let app = &self.shared.app;
-        over_http::log_in(app, &given, info, app.clock.now()).await
+        over_http::log_in(app, &given, from, app.clock.now()).await
     }
 
     async fn dialect(

@@ -133,6 +133,7 @@ fn start_of(app: &App, number: usize, access: &Arc<Access>) -> Outcome<Start> {
         access: access.clone(),
         conn: ConnInfo::new(Protocol::Mqtt, here()),
         link: rules::directory::Link::default(),
+        user_agent: None,
         definition: None,
         lifetime: Lifetime::Connection,
         outbox: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::pool::OverShare;
 use base::{
     ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingDefId, ThingId,
-    ThingKey, Timestamp,
+    ThingKey, Timestamp, UserAgent,
 };
 use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
@@ -72,6 +72,20 @@ pub struct Arrival {
     pub has_place: bool,
     /// The connection that the session is bound to.
     pub outbox: Arc<Outbox>,
+}
+
+/// Where a login comes from that no connection is to hold.
+pub struct LoginFrom {
+    /// The connection.
+    pub conn: ConnInfo,
+    /// What its client over HTTP calls itself.
+    pub user_agent: Option<UserAgent>,
+}
+
+impl From<ConnInfo> for LoginFrom {
+    fn from(conn: ConnInfo) -> Self {
+        Self { conn, user_agent: None }
+    }
 }
 
 /// Why a login failed.
@@ -192,6 +206,7 @@ impl App {
             access: admitted.access,
             conn,
             link,
+            user_agent: None,
             definition: admitted.definition,
             lifetime: Lifetime::Connection,
             outbox: Some(outbox),
@@ -239,9 +254,11 @@ impl App {
     pub async fn login_unbound(
         &self,
         credentials: Credentials,
-        conn: ConnInfo,
+        from: impl Into<LoginFrom>,
         now: Timestamp,
     ) -> Result<Arc<Session>, LoginError> {
+        let from = from.into();
+        let conn = from.conn;
         let client_id = match &credentials {
             Credentials::Application { app_id, .. } => app_id.clone(),
             Credentials::User { .. } => String::new(),
@@ -250,7 +267,7 @@ impl App {
         let admitted = self.admit(credentials, peer, false, now).await?;
         let who = admitted.who.clone();
         let started = match self.count_asker(&conn, Self::home_of(&who), who.name()) {
-            Ok(()) => self.start_admitted(admitted, conn, now).await,
+            Ok(()) => self.start_admitted(admitted, from, now).await,
             Err(full) => Err(full.into()),
         };
         self.note_outcome(started.as_ref().map(|_| ()), &who, peer, now);
@@ -260,7 +277,7 @@ impl App {
     async fn start_admitted(
         &self,
         admitted: Admitted,
-        conn: ConnInfo,
+        LoginFrom { conn, user_agent }: LoginFrom,
         now: Timestamp,
     ) -> Result<Arc<Session>, LoginError> {
         let start = Start {
@@ -271,6 +288,7 @@ impl App {
             access: admitted.access,
             conn,
             link: Link::default(),
+            user_agent,
             definition: admitted.definition,
             lifetime: Lifetime::Until(now.plus_seconds(self.sessions.config().max_age_s)),
             outbox: None,
@@ -471,6 +489,7 @@ impl App {
             access: Arc::new(access),
             conn: ConnInfo { door: Door::Control, ..ConnInfo::new(Protocol::Tcp, here) },
             link: Link::default(),
+            user_agent: None,
             definition: None,
             lifetime: Lifetime::Connection,
             outbox: None,

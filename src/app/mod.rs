@@ -87,7 +87,7 @@ pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use event_topics::{EventSubscription, EventTopics, is_event_filter};
 pub use following::Following;
-pub use login::{Arrival, Credentials, LoginError, address_full, login_failure};
+pub use login::{Arrival, Credentials, LoginError, LoginFrom, address_full, login_failure};
 pub use login_rates::TooManyLogins;
 pub use long_answers::{LongAnswerPlace, LongAnswers};
 pub use memory::{Account, Memory, Payer, SharedAccount};
@@ -436,6 +436,7 @@ pub(crate) mod tests {
                 access: session.access(),
                 conn: *session.conn(),
                 link: rules::directory::Link::default(),
+                user_agent: None,
                 definition: None,
                 lifetime: session.lifetime(),
                 outbox: None,
@@ -509,6 +510,7 @@ pub(crate) mod tests {
             access: session.access(),
             conn: *session.conn(),
             link: rules::directory::Link::default(),
+            user_agent: None,
             definition: None,
             lifetime: Lifetime::Connection,
             outbox: Some(outbox.clone()),

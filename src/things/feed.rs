@@ -404,6 +404,7 @@ mod tests {
             client_id: "".into(),
             conn: ConnInfo::new(Protocol::Mqtt, remote_addr),
             link: rules::directory::Link::default(),
+            user_agent: None,
             definition: None,
             lifetime: Lifetime::Connection,
             outbox: Some(outbox.clone()),

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use base::{Code, ConnInfo, Door, Failure, Timestamp, excerpt, json, limits};
+use base::{Code, ConnInfo, Door, Failure, Timestamp, UserAgent, excerpt, json, limits};
 use rules::directory::Session;
 use rules::identity::Limit;
 use serde_json::value::RawValue;
@@ -27,6 +27,8 @@ pub struct Caller {
     pub session: Option<Arc<Session>>,
     /// The connection.
     pub conn: ConnInfo,
+    /// What the client over HTTP calls itself.
+    user_agent: Option<UserAgent>,
     /// Where it is noted why the first command failed that did, if somebody wants to know.
     first_failure: Option<Arc<OnceLock<Failure>>>,
     /// Whether its commands are counted elsewhere.
@@ -36,7 +38,7 @@ pub struct Caller {
 impl Caller {
     /// Who asks, in this session, over this connection.
     pub const fn new(session: Option<Arc<Session>>, conn: ConnInfo) -> Self {
-        Self { session, conn, first_failure: None, is_counted: false }
+        Self { session, conn, user_agent: None, first_failure: None, is_counted: false }
     }
 
     /// The same; the session's rate and its last access are somebody else's to keep.
@@ -49,6 +51,12 @@ impl Caller {
     #[must_use]
     pub fn noting(self, first_failure: &Arc<OnceLock<Failure>>) -> Self {
         Self { first_failure: Some(first_failure.clone()), ..self }
+    }
+
+    /// The same, of a client over HTTP that calls itself so.
+    #[must_use]
+    pub fn calling_itself(self, user_agent: Option<UserAgent>) -> Self {
+        Self { user_agent, ..self }
     }
 }
 
@@ -532,7 +540,8 @@ fn try_begin(
         }
         (Handler::Open(handler), _) => {
             let now = app.clock.shown(now);
-            handler(&OpenCall { app, conn: caller.conn, now }, body.params, out)
+            let (conn, user_agent) = (caller.conn, caller.user_agent.as_ref());
+            handler(&OpenCall { app, conn, user_agent, now }, body.params, out)
         }
         (Handler::InSession(_), None) => Err(Failure::authentication_missing()),
     };

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use base::{Code, ConnInfo, Failure, OrgId, SessionId, Timestamp, json};
+use base::{Code, ConnInfo, Failure, OrgId, SessionId, Timestamp, UserAgent, json};
 use bytes::Bytes;
 use rules::directory::Session;
 use rules::identity::Refusal;
@@ -19,9 +19,9 @@ use super::exchange::{
     all_open, is_open, login_failed, push_login, read_auth, session_of, session_unknown,
 };
 use super::params::Params;
-use crate::app::{App, Bearer, LoginError, Rate};
+use crate::app::{App, Bearer, LoginError, LoginFrom, Rate};
 
-/// What a request over HTTP shows of who asks, beside envelope and parameters.
+/// What a request over HTTP says of who asks, beside envelope and parameters.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Claims {
     /// The field `sessionId` of a form, which wins over the header.
@@ -30,11 +30,13 @@ pub struct Claims {
     pub session: Option<String>,
     /// Bearer tokens (RFC 6750); more than one is too many, unless they are the same.
     pub bearer: Vec<String>,
+    /// What the client calls itself, which proves nothing.
+    pub user_agent: Option<UserAgent>,
 }
 
 impl Claims {
     fn is_anything(&self) -> bool {
-        *self != Self::default()
+        self.field.is_some() || self.session.is_some() || !self.bearer.is_empty()
     }
 }
 
@@ -74,13 +76,24 @@ impl Answered {
 struct Asking<'a> {
     app: &'a Arc<App>,
     conn: ConnInfo,
+    user_agent: Option<&'a UserAgent>,
     now: Timestamp,
     first_failure: Arc<OnceLock<Failure>>,
 }
 
-impl Asking<'_> {
+impl<'a> Asking<'a> {
+    fn new(app: &'a Arc<App>, claims: &'a Claims, conn: ConnInfo, now: Timestamp) -> Self {
+        let user_agent = claims.user_agent.as_ref();
+        Self { app, conn, user_agent, now, first_failure: Arc::default() }
+    }
+
     fn caller(&self, session: Option<Arc<Session>>) -> Caller {
-        Caller::new(session, self.conn).noting(&self.first_failure)
+        let caller = Caller::new(session, self.conn).noting(&self.first_failure);
+        caller.calling_itself(self.user_agent.cloned())
+    }
+
+    fn login_from(&self) -> LoginFrom {
+        LoginFrom { conn: self.conn, user_agent: self.user_agent.cloned() }
     }
 
     fn note(&self, session: Option<&Arc<Session>>, command: &str, failure: &Failure) {
@@ -143,7 +156,8 @@ impl Asking<'_> {
                 return Err(plain(two_at_once()));
             }
             Some(Auth::Login { credentials, .. }) => {
-                let session = self.app.login_unbound(credentials, self.conn, self.now).await;
+                let session =
+                    self.app.login_unbound(credentials, self.login_from(), self.now).await;
                 let session = session.map_err(|error| {
                     let is_full = matches!(error, LoginError::NoPlace(_));
                     let failure = Failure::from(error);
@@ -169,7 +183,7 @@ pub async fn request(
     conn: ConnInfo,
     now: Timestamp,
 ) -> Answered {
-    let asking = Asking { app, conn, now, first_failure: Arc::default() };
+    let asking = Asking::new(app, claims, conn, now);
     let mut mended = String::new();
     let request = match Request::parse(body, &mut mended) {
         Ok(request) => request,
@@ -211,7 +225,7 @@ pub async fn command(
     conn: ConnInfo,
     now: Timestamp,
 ) -> Answered {
-    let asking = Asking { app, conn, now, first_failure: Arc::default() };
+    let asking = Asking::new(app, claims, conn, now);
     let mut caller = asking.caller(None);
     let executed = async {
         let read = Read::of(given);
@@ -252,15 +266,16 @@ pub async fn command(
 pub async fn log_in(
     app: &Arc<App>,
     given: &Given,
-    conn: ConnInfo,
+    from: LoginFrom,
     now: Timestamp,
 ) -> Result<String, Failure> {
+    let conn = from.conn;
     let login = async {
         let read = Read::of(given);
         let params = Authenticate::read(read.params()?)?;
         let read = credentials(params, conn.certified);
         let credentials = read.inspect_err(|failure| note_incomplete(app, failure, conn, now))?;
-        let session = app.login_unbound(credentials, conn, now).await?;
+        let session = app.login_unbound(credentials, from, now).await?;
         Ok(session.id().map_or("", SessionId::secret).to_owned())
     };
     let login = login.await;

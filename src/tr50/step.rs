@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use base::{Code, ConnInfo, Failure, Timestamp, json};
+use base::{Code, ConnInfo, Failure, Timestamp, UserAgent, json};
 use rules::directory::{Session, Who};
 use rules::identity::model::User;
 use serde::Serialize;
@@ -70,6 +70,8 @@ pub struct OpenCall<'a> {
     pub app: &'a Arc<App>,
     /// From where.
     pub conn: ConnInfo,
+    /// What the client over HTTP calls itself.
+    pub user_agent: Option<&'a UserAgent>,
     /// When, as it is shown.
     pub now: Timestamp,
 }

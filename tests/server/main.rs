@@ -72,6 +72,7 @@ mod refusals;
 mod regressions;
 mod revocation;
 mod second_factor;
+mod session_facts;
 mod shape;
 mod shares;
 mod shown_sessions;

@@ -2,8 +2,8 @@
 //!
 //! * `id`, `timestamp`: identifiers and points in time.
 //! * `clock`: the time that the server goes by, and what it shows.
-//! * `conn`, `trusted`, `origin`: what is known of a connection; which peers may speak for others;
-//!   which web pages may use the server.
+//! * `conn`, `user_agent`, `trusted`, `origin`: what is known of a connection, and of the client on
+//!   it; which peers may speak for others; which web pages may use the server.
 //! * `failure`: error codes and their texts.
 //! * [`json`], [`utf8`]: writing JSON, and checking UTF-8.
 //! * [`topic`]: names and filters of MQTT topics.
@@ -25,6 +25,7 @@ pub mod shares;
 mod timestamp;
 pub mod topic;
 mod trusted;
+mod user_agent;
 pub mod utf8;
 
 pub use clock::{Clock, Jump, LastTime, TimeSource};
@@ -34,3 +35,4 @@ pub use id::*;
 pub use origin::{AllowedAs, NotAnOrigin, Origins};
 pub use timestamp::Timestamp;
 pub use trusted::Trusted;
+pub use user_agent::UserAgent;

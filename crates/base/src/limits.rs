@@ -524,6 +524,10 @@ pub const CHILDREN_MAX: usize = 10_000;
 /// Entries of a session's `orgSwitches`; the oldest go first.
 pub const ORG_SWITCHES_MAX: usize = 100;
 
+/// Characters that a session keeps of what its client over HTTP calls itself. Browsers need about
+/// 120.
+pub const USER_AGENT_CHARS_MAX: usize = 200;
+
 /// Bytes of a topic filter. Real ones have some tens; a client's thousand may be kept for days.
 pub const FILTER_BYTES_MAX: usize = 1024;
 

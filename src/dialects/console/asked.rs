@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use base::{ConnInfo, Failure, Timestamp};
+use base::{ConnInfo, Failure, Timestamp, UserAgent};
 use bytes::Bytes;
 use hyper::header::{HeaderMap, USER_AGENT};
 use hyper::{Method, Request};
@@ -109,8 +109,8 @@ impl Asked {
     }
 
     /// What the browser calls itself.
-    pub(super) fn user_agent(&self) -> &str {
-        self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default()
+    pub(super) fn user_agent(&self) -> Option<UserAgent> {
+        UserAgent::read(self.headers.get(USER_AGENT)?.as_bytes())
     }
 
     /// Whether a page of this server asked for a piece of a page only, which it shows in its own.

@@ -9,7 +9,7 @@ use super::asked::Asked;
 use super::form::Params;
 use super::respond::{self, page as show, see, with_session};
 use super::{Answer, layout};
-use crate::app::Credentials;
+use crate::app::{Credentials, LoginFrom};
 
 /// The first screen; who is not logged in, logs in.
 pub(super) fn first(asked: &Asked) -> Answer {
@@ -104,7 +104,8 @@ pub(super) async fn log_in(asked: &Asked) -> Answer {
         }
         (_, credentials) => credentials,
     };
-    let session = asked.app.login_unbound(credentials, asked.conn, asked.app.clock.now()).await;
+    let from = LoginFrom { conn: asked.conn, user_agent: asked.user_agent() };
+    let session = asked.app.login_unbound(credentials, from, asked.app.clock.now()).await;
     let session = match session {
         Ok(session) => session,
         Err(error) => {

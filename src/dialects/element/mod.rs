@@ -329,6 +329,7 @@ mod tests {
                 access: access.clone(),
                 conn: ConnInfo::new(Protocol::Http, ([127, 0, 0, 1], 1).into()),
                 link: rules::directory::Link::default(),
+                user_agent: None,
                 definition: None,
                 lifetime: Lifetime::Until(NOW.plus_seconds(1000)),
                 outbox: None,

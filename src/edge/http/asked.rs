@@ -1,9 +1,11 @@
 //! What a request of TR50 over HTTP says in its head: who asks, what the body is, and whether
 //! failures are to have a status of their own, as applications expect them.
 
+use base::UserAgent;
 use hyper::StatusCode;
 use hyper::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+    WWW_AUTHENTICATE,
 };
 use hyper::http::request::Parts;
 use smallvec::SmallVec;
@@ -33,7 +35,13 @@ pub(super) fn claims(headers: &HeaderMap) -> Claims {
         let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
     });
-    Claims { field: None, session: session.map(str::to_owned), bearer: bearer.collect() }
+    let (session, bearer) = (session.map(str::to_owned), bearer.collect());
+    Claims { field: None, session, bearer, user_agent: user_agent(headers) }
+}
+
+/// What the client calls itself.
+pub(super) fn user_agent(headers: &HeaderMap) -> Option<UserAgent> {
+    UserAgent::read(headers.get(USER_AGENT)?.as_bytes())
 }
 
 /// What a body is that is no envelope.

@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Stream;
 use super::wrong_door::{self, Met};
-use crate::app::{Following, Lease};
+use crate::app::{Following, Lease, LoginFrom};
 use crate::metrics::Form;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
@@ -133,7 +133,7 @@ pub trait HttpService: Send + Sync + 'static {
     fn log_in(
         &self,
         given: Given,
-        info: ConnInfo,
+        from: LoginFrom,
     ) -> impl Future<Output = Result<String, Failure>> + Send;
 
     /// The failure of a whole request whose body is larger than [`HttpConfig::body_bytes_max`].

@@ -26,6 +26,7 @@ use super::stream::{HeldBytes, WriteWait};
 use super::traced::Exchange;
 use super::whole::Whole;
 use super::{Dialect, HttpConfig, HttpService, Waits, body, browser, gzip, inflate, websocket};
+use crate::app::LoginFrom;
 use crate::metrics::Form;
 use crate::tr50::over_http::{Answered, Claims, Given};
 use crate::tr50::pages::{self, Page};
@@ -266,15 +267,21 @@ impl<S: HttpService> HttpConn<S> {
     }
 
     async fn rest_login(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
-        let Posted { wishes, info, kind, body, .. } = self.posted(request).await?;
+        let Posted { wishes, claims, info, kind, body } = self.posted(request).await?;
         let given = match kind? {
             Kind::Form => Given::Form(rest::fields(&body)),
             Kind::Json => Given::Json(body),
         };
-        Ok(match self.service.log_in(given, info).await {
-            Ok(session) => answer(StatusCode::OK, TEXT, session),
-            Err(failure) => wishes.answer(Answered::refused(failure)),
-        })
+        Ok(
+            match self
+                .service
+                .log_in(given, LoginFrom { conn: info, user_agent: claims.user_agent })
+                .await
+            {
+                Ok(session) => answer(StatusCode::OK, TEXT, session),
+                Err(failure) => wishes.answer(Answered::refused(failure)),
+            },
+        )
     }
 
     async fn rest_command(

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
-use crate::app::Unauthenticated;
+use crate::app::{LoginFrom, Unauthenticated};
 use crate::things::files::ticket::Asker;
 use crate::things::files::{FileName, FilesConfig, Owner, Put};
 
@@ -94,7 +94,7 @@ impl HttpService for Echo {
         Answered { text: text.into_bytes(), ..Answered::default() }
     }
 
-    async fn log_in(&self, given: Given, _: ConnInfo) -> Result<String, Failure> {
+    async fn log_in(&self, given: Given, _: LoginFrom) -> Result<String, Failure> {
         let Given::Form(fields) = given else { return Err(Failure::authentication_missing()) };
         let good = fields.iter().any(|(name, value)| name == "username" && value == "good");
         good.then(|| "5f".to_owned()).ok_or_else(Failure::authentication_missing)

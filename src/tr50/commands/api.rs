@@ -3,7 +3,7 @@
 use base::Failure;
 
 use super::commands;
-use crate::app::Effects;
+use crate::app::{Effects, LoginFrom};
 use crate::tr50::authenticate::{LoggedIn, credentials, note_incomplete};
 use crate::tr50::params::{NoParams, params};
 use crate::tr50::step::{After, Done, Later, OpenCall};
@@ -46,8 +46,9 @@ pub fn authenticate(call: &OpenCall<'_>, params: Authenticate) -> Result<Later, 
     let now = app.clock.now();
     let read = credentials(params, conn.certified);
     let credentials = read.inspect_err(|failure| note_incomplete(&app, failure, conn, now))?;
+    let from = LoginFrom { conn, user_agent: call.user_agent.cloned() };
     Ok(Later::new(async move {
-        let session = app.login_unbound(credentials, conn, now).await?;
+        let session = app.login_unbound(credentials, from, now).await?;
         Ok(After(LoggedIn(session), Effects::default()))
     }))
 }

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use base::{
     ApplicationId, ConnInfo, OrgId, SessionId, SessionRef, ThingDefId, ThingId, ThingKey,
-    Timestamp, TokenId, UserId,
+    Timestamp, TokenId, UserAgent, UserId,
 };
 use serde::{Deserialize, Serialize};
 
 use super::outbox::Traffic;
-use super::session::{End, Lifetime, Link, OrgSwitch, Session, Start, Stay, Who};
+use super::session::{End, Lifetime, Link, OrgSwitch, Session, Start, Stay, Unbound, Who};
 use crate::identity::model::{Application, Org, User};
 use crate::identity::{Access, Identity, Token};
 
@@ -37,6 +37,8 @@ pub struct SessionRecord {
     end: Option<End>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     link: Option<Link>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_agent: Option<UserAgent>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     definition: Option<ThingDefId>,
     /// Once it has ended.
@@ -80,6 +82,7 @@ impl SessionRecord {
             since: Some(context.since).filter(|since| *since != session.started),
             end: session.end(),
             link: Some(session.link).filter(|link| *link != Link::default()),
+            user_agent: session.user_agent().cloned(),
             definition: context.definition,
             traffic: session.end().and_then(|_| session.traffic()),
             name: session.end().map(|_| name_of(&session.who)),
@@ -142,6 +145,7 @@ impl SessionRecord {
             access,
             conn: self.conn,
             link: self.link.unwrap_or_default(),
+            user_agent: None,
             definition: self.definition,
             lifetime: self.lifetime,
             outbox: None,
@@ -149,7 +153,7 @@ impl SessionRecord {
         let mut session = Session::known(self.reference, context, self.ttl_s, self.started);
         let context = session.context.get_mut();
         (context.switches, context.since) = (self.switches, since);
-        session.traffic = self.traffic.map(Box::new);
+        session.unbound = Unbound::of(self.traffic, self.user_agent);
         let hot = session.hot.hot();
         hot.last_accessed.store(self.last_accessed.as_millis(), Ordering::Relaxed);
         hot.last_active.store(self.last_accessed.as_millis(), Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use base::{
     ApplicationId, Code, ConnInfo, OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, ThingId,
-    ThingKey, Timestamp, UserId, limits,
+    ThingKey, Timestamp, UserAgent, UserId, limits,
 };
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -335,12 +335,29 @@ pub struct Start {
     pub conn: ConnInfo,
     /// What its client said when it connected.
     pub link: Link,
+    /// What its client over HTTP calls itself.
+    pub user_agent: Option<UserAgent>,
     /// The definition of its thing.
     pub definition: Option<ThingDefId>,
     /// How long it may live.
     pub lifetime: Lifetime,
     /// The live connection, for a session that is bound to one.
     pub outbox: Option<Arc<Outbox>>,
+}
+
+/// What is known of a session that no connection holds, or none any more: kept apart, so that those
+/// of devices need no room for it.
+pub(super) struct Unbound {
+    /// What had come and gone when it was stored.
+    pub(super) traffic: Option<Traffic>,
+    pub(super) user_agent: Option<UserAgent>,
+}
+
+impl Unbound {
+    pub(super) fn of(traffic: Option<Traffic>, user_agent: Option<UserAgent>) -> Option<Box<Self>> {
+        let is_known = traffic.is_some() || user_agent.is_some();
+        is_known.then(|| Box::new(Self { traffic, user_agent }))
+    }
 }
 
 /// A session. Only the counters change by themselves; everything else changes through the
@@ -369,8 +386,8 @@ pub struct Session {
     /// Whether it was revoked after it had ended otherwise.
     pub(super) revoked: AtomicBool,
     pub(super) outbox: Option<Arc<Outbox>>,
-    /// What had come and gone when it was stored.
-    pub(super) traffic: Option<Box<Traffic>>,
+    /// What only sessions have that no connection holds.
+    pub(super) unbound: Option<Box<Unbound>>,
     /// What listings ask first ([`Facets`]).
     pub(super) facets: AtomicU64,
     /// Its entry in the timing wheel.
@@ -416,6 +433,7 @@ impl Session {
             access,
             conn: self.conn,
             link: self.link,
+            user_agent: None,
             definition: None,
             lifetime: self.lifetime,
             outbox: None,
@@ -449,7 +467,7 @@ impl Session {
             spared_enrolment: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
             outbox: start.outbox,
-            traffic: None,
+            unbound: Unbound::of(None, start.user_agent),
             facets: AtomicU64::new(0),
             timer: AtomicU32::new(super::wheel::NO_TIMER),
             stale: AtomicBool::new(false),
@@ -549,8 +567,13 @@ impl Session {
     pub fn traffic(&self) -> Option<Traffic> {
         match &self.outbox {
             Some(outbox) => Some(outbox.counters().read()),
-            None => self.traffic.as_deref().copied(),
+            None => self.unbound.as_ref()?.traffic,
         }
+    }
+
+    /// What its client over HTTP calls itself.
+    pub fn user_agent(&self) -> Option<&UserAgent> {
+        self.unbound.as_ref()?.user_agent.as_ref()
     }
 
     /// Bound to its connection or not.

@@ -94,6 +94,7 @@ pub(super) fn start(number: u64, who: Who, org: u8, bound: bool, now: Timestamp)
         access: access(org),
         conn: conn(1),
         link: Link::default(),
+        user_agent: None,
         definition: None,
         lifetime,
         outbox: None,

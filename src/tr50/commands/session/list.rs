@@ -109,6 +109,7 @@ const FIELDS: &[&str] = &[
     "endReason",
     "endTime",
     "tlsVersion",
+    "userAgent",
     "clientId",
     "mqttVersion",
     "keepAlive",

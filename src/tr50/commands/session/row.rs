@@ -104,6 +104,7 @@ pub(super) fn write_session(object: &mut ObjectWriter<'_>, session: &Session, cl
     session.with_context(|context| {
         write_in_context(object, session, context, &mut SharedTexts::new(clock))
     });
+    write_user_agent(object, session);
 }
 
 pub(super) fn write_in_context(
@@ -173,7 +174,7 @@ pub(super) fn write_link(
         object.string(key!("tlsVersion"), tls.as_str());
     }
     if session.lifetime() != Lifetime::Connection {
-        return;
+        return write_user_agent(object, session);
     }
     if shows_client_id {
         object.string(key!("clientId"), session.client_id());
@@ -193,6 +194,12 @@ pub(super) fn write_link(
     write_waiting_bytes(object, session);
 }
 
+fn write_user_agent(object: &mut ObjectWriter<'_>, session: &Session) {
+    if let Some(user_agent) = session.user_agent() {
+        object.string(key!("userAgent"), user_agent.as_str());
+    }
+}
+
 fn write_waiting(object: &mut ObjectWriter<'_>, session: &Session) {
     if session.end().is_none() {
         let waiting = session.outbox().map_or(0, |outbox| outbox.messages_waiting());
@@ -208,8 +215,9 @@ fn write_waiting_bytes(object: &mut ObjectWriter<'_>, session: &Session) {
 }
 
 /// The members of [`write_link`].
-pub(super) const LINK_FIELDS: [&str; 11] = [
+pub(super) const LINK_FIELDS: [&str; 12] = [
     "tlsVersion",
+    "userAgent",
     "clientId",
     "mqttVersion",
     "keepAlive",
@@ -234,6 +242,9 @@ fn write_of_link(
             object.string(key!("tlsVersion"), tls.as_str());
         }
         return;
+    }
+    if field == "userAgent" {
+        return write_user_agent(object, session);
     }
     if session.lifetime() != Lifetime::Connection {
         return;

@@ -289,6 +289,7 @@ fn start_of(number: u64, owner: u8, org: u8, bound: bool, now: Timestamp) -> Sta
         access: access(org),
         conn: ConnInfo::new(Protocol::Mqtt, ([127, 0, 0, 1], 1).into()),
         link: rules::directory::Link::default(),
+        user_agent: None,
         definition: None,
         lifetime,
         outbox: None,

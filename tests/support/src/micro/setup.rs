@@ -170,6 +170,7 @@ fn start_like(app: &App, like: &Session, number: usize) {
         access: Arc::new((*like.access()).clone()),
         conn: conn(number),
         link: rules::directory::Link::default(),
+        user_agent: None,
         definition: None,
         lifetime: like.lifetime(),
         outbox: Some(nowhere()),
