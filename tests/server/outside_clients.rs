@@ -93,6 +93,15 @@ impl Running {
         self.lines.recv_timeout(SOON).expect("a line")
     }
 
+    /// The next line within this time; none if it has ended.
+    pub(crate) fn line_within(&self, wait: Duration) -> Option<String> {
+        match self.lines.recv_timeout(wait) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("it says nothing"),
+        }
+    }
+
     /// Waits for its end, without another line.
     pub(crate) fn ends_well(mut self) {
         let more = self.lines.recv_timeout(SOON);
