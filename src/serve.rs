@@ -15,6 +15,8 @@ use base::{
     Tls as TlsVersion, limits,
 };
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
 use hyper::header::HeaderMap;
 use hyper::{Request, Response};
 use store::{Condition, StoreError, disk, disk::DiskStore};
@@ -129,6 +131,7 @@ struct Shared {
     mqtt: Arc<MqttServer>,
     tls: Option<tls::Acceptor>,
     http: Arc<HttpConfig>,
+    windows: Arc<console::Windows>,
     connections_max: usize,
     beyond: usize,
     stop: CancellationToken,
@@ -194,6 +197,7 @@ impl Server {
         });
         note_expiry(&app, tls.is_some().then_some(&config.tls));
         let shared = Arc::new(Shared {
+            windows: Arc::default(),
             mqtt: Arc::new(MqttServer::new(app.clone())),
             app,
             tls,
@@ -764,6 +768,23 @@ impl HttpService for Web {
         let viewer = viewer.ok_or(EventsRefusal::Stranger)?;
         let following = asked.follow(app, viewer, info, self.stop.clone());
         following.map_err(EventsRefusal::Failure)
+    }
+
+    fn watch(
+        &self,
+        headers: &HeaderMap,
+        views: &[String],
+        info: ConnInfo,
+    ) -> Result<BoxStream<'static, Bytes>, EventsRefusal> {
+        if self.full {
+            return Err(EventsRefusal::Full);
+        }
+        let (app, windows) = (&self.shared.app, &self.shared.windows);
+        let watching = console::Watching::begin(app, windows, headers, views, info, self.stop.clone());
+        let watching = watching.map_err(EventsRefusal::Failure)?;
+        let pieces =
+            stream::unfold(watching, async |mut watching| Some((watching.next().await?, watching)));
+        Ok(pieces.boxed())
     }
 
     async fn metrics(&self, form: Form) -> String {

@@ -8,6 +8,7 @@ use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rules::identity::Access;
 
+use super::console;
 use crate::app::{App, Bearer, Viewer};
 
 /// Name and password of a Basic header (RFC 7617). Not all clients write UTF-8: `requests` for
@@ -42,8 +43,9 @@ pub async fn may_read_metrics(app: &App, headers: &HeaderMap, conn: ConnInfo) ->
 }
 
 /// Who wants to follow the stream of events: with the session of the header `sessionId`, of a
-/// bearer token or of the parameter `sessionId`, which web pages use that can set no header; with an
-/// application's token as bearer; or as a user with Basic. None: nobody who is known.
+/// bearer token or of the parameter `sessionId`, which web pages use that can set no header, or of the
+/// console's cookie; with an application's token as bearer; or as a user with Basic. None: nobody who
+/// is known.
 pub async fn viewer(
     app: &App,
     headers: &HeaderMap,
@@ -57,7 +59,8 @@ pub async fn viewer(
     }
     let Some(token) = bearer(headers) else {
         let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
-        let shown = header.map(str::trim).or(parameter)?;
+        let cookie = || console::session_id(headers, &conn);
+        let shown = header.map(str::trim).or(parameter).or_else(cookie)?;
         let found = SessionId::parse(shown).and_then(|id| app.session(&id, conn));
         if found.is_none() {
             app.note_unknown_session(conn, now);

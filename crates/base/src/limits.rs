@@ -767,6 +767,12 @@ pub const EVENT_READERS_MAX: u64 = 1000;
 /// Between two signs of life to a reader of events that has none for it.
 pub const EVENT_HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Windows that one stream of the console keeps up to date: more tabs than people look at.
+pub const VIEWS_MAX: usize = 32;
+
+/// Bytes of the address of such a window, with all filters.
+pub const VIEW_BYTES_MAX: usize = 4096;
+
 /// How long a reader of events that has read all waits for more behind the first that comes: in a
 /// flood they come together, and readers are not woken for each.
 pub const EVENTS_TOGETHER: Duration = Duration::from_millis(20);

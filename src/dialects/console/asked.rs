@@ -73,6 +73,37 @@ impl Asked {
         }
     }
 
+    /// What a page of this path asks for again and again; no form can be made of it.
+    pub(super) fn of_view(asker: Asker, path: String, query: Fields, conn: ConnInfo) -> Self {
+        let app = asker.app().clone();
+        Self {
+            method: Method::GET,
+            path,
+            query,
+            form: Fields::default(),
+            conn,
+            now: app.clock.shown(app.clock.now()),
+            headers: HeaderMap::new(),
+            who: Ok(asker),
+            secret: [0; 32],
+            app,
+        }
+    }
+
+    /// From now on it is asked now; that is a whole hour, for the script counts the seconds: cells do
+    /// not change because time passes.
+    pub(super) fn look_at_clock(&mut self) {
+        const HOUR_MS: i64 = 3_600_000;
+        let now = self.app.clock.shown(self.app.clock.now()).as_millis();
+        self.now = Timestamp::from_millis(now - now.rem_euclid(HOUR_MS));
+    }
+
+    /// The handle of the session of who asks.
+    pub(super) fn own_reference(&self) -> String {
+        let session = self.who.as_ref().map(Asker::session);
+        session.map_or(String::new(), |session| session.reference().to_string())
+    }
+
     /// Who asks.
     pub(super) fn who(&self) -> Result<&Asker, Refused> {
         self.who.as_ref().map_err(|failure| Refused::Stranger(failure.clone()))

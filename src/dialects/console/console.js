@@ -155,10 +155,13 @@ const me = Math.random().toString(36).slice(2);
 const channel = new BroadcastChannel("tr50d");
 const views = () => (document.hidden ? [] : tables.map((table) => table.view));
 const others = new Map();
-let source = null, followed = "", leads = false, last = "";
+let source = null, followed = "", leads = false;
 
 function take(news) {
-  for (const table of tables) if (table.view === news.view) table.apply(news);
+  const shown = tables.filter((table) => table.view === news.view || (news.ended && !news.view));
+  // The page that comes says why it is over.
+  if (news.ended && shown.length) location.reload();
+  else if (shown.length) { for (const table of shown) table.apply(news); tick(); }
 }
 
 function say(what) {
@@ -176,16 +179,15 @@ function follow() {
   source = null;
   followed = address;
   if (!address) return;
-  source = new EventSource(`/events?${address}${last && `&after=${last}`}`);
-  source.addEventListener("window", (event) => {
-    last = event.lastEventId || last;
-    const news = JSON.parse(event.data);
-    take(news);
+  source = new EventSource(`/events?${address}`);
+  const pass = (event) => {
+    const news = { ...JSON.parse(event.data), ended: event.type === "ended" };
     say({ news });
+    take(news);
     mark(true);
-  });
-  source.addEventListener("resync", () => { last = ""; });
-  source.addEventListener("ended", () => location.reload());
+  };
+  source.addEventListener("window", pass);
+  source.addEventListener("ended", pass);
   source.onopen = () => mark(true);
   source.onerror = () => mark(false);
 }

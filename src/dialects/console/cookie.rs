@@ -19,7 +19,7 @@ fn name(conn: &ConnInfo) -> &'static str {
 
 /// The id of the session that a request shows. A browser that sends two cookies of this name was
 /// given one by somebody else.
-pub(crate) fn session_id<'a>(headers: &'a HeaderMap, conn: &ConnInfo) -> Option<&'a str> {
+pub fn session_id<'a>(headers: &'a HeaderMap, conn: &ConnInfo) -> Option<&'a str> {
     let wanted = name(conn);
     let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
     let mut found = lines.flat_map(|line| line.split(';')).filter_map(|pair| {

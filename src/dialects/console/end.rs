@@ -177,7 +177,7 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
 
 /// Ends one. Who asks is not among those: the page says how to log out.
 async fn end_one(asked: &InOrg<'_>, reference: &str) -> Result<Ended, String> {
-    if reference == asked.asker.session().reference().to_string() {
+    if reference == asked.own_reference() {
         return Ok(Ended { count: 1, refused: 1, ..Ended::default() });
     }
     let params = Params::default().with("ref", reference);

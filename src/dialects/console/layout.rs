@@ -95,7 +95,7 @@ fn framed(asked: &InOrg<'_>, screen: Screen, title: &str, body: &Markup) -> Mark
             }
         }
     };
-    whole(&title, &html! { (bar) main id="main" tabindex="-1" { (body) } })
+    whole(asked, &title, &html! { (bar) main id="main" tabindex="-1" { (body) } })
 }
 
 /// A page of nobody in particular.
@@ -103,10 +103,10 @@ pub(super) fn plain(asked: &Asked, title: &str, body: &Markup) -> Markup {
     if asked.wants_piece() {
         return html! { (body) };
     }
-    whole(&format!("{title} · tr50d"), &html! { main id="main" class="plain" { (body) } })
+    whole(asked, &format!("{title} · tr50d"), &html! { main id="main" class="plain" { (body) } })
 }
 
-fn whole(title: &str, body: &Markup) -> Markup {
+fn whole(asked: &Asked, title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -119,7 +119,7 @@ fn whole(title: &str, body: &Markup) -> Markup {
                 link rel="stylesheet" href=(format!("/console.css?v={}", digest(STYLE)));
                 script type="module" src=(format!("/console.js?v={}", digest(SCRIPT))) {}
             }
-            body { (body) }
+            body data-now=(asked.now) { (body) }
         }
     }
 }

@@ -19,6 +19,7 @@ mod csrf;
 mod end;
 mod form;
 mod layout;
+mod live;
 mod login;
 mod respond;
 mod sessions;
@@ -26,6 +27,8 @@ mod time;
 mod window;
 
 use asked::{Asked, InOrg};
+pub use cookie::session_id;
+pub use live::{Watching, Windows};
 use respond::Refused;
 
 /// A page, or why there is none.

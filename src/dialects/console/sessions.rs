@@ -49,15 +49,15 @@ const TIMES: [&str; 7] = [
 ];
 
 const COLUMNS: &[Column] = &[
-    Column { key: "who", title: "Who", sort: "whoAmI" },
-    Column { key: "kind", title: "Kind", sort: "" },
-    Column { key: "protocol", title: "Protocol", sort: "" },
-    Column { key: "from", title: "From", sort: "" },
-    Column { key: "since", title: "Since", sort: "startTime" },
-    Column { key: "idle", title: "Idle", sort: "lastAccessed" },
-    Column { key: "commands", title: "Commands", sort: "commandCount" },
-    Column { key: "state", title: "State", sort: "endTime" },
-    Column { key: "act", title: "", sort: "" },
+    Column::sorted("who", "Who", "whoAmI").marked(),
+    Column::new("kind", "Kind"),
+    Column::new("protocol", "Protocol"),
+    Column::new("from", "From"),
+    Column::sorted("since", "Since", "startTime"),
+    Column::sorted("idle", "Idle", "lastAccessed"),
+    Column::sorted("commands", "Commands", "commandCount"),
+    Column::sorted("state", "State", "endTime"),
+    Column::new("act", "").marked(),
 ];
 
 /// The members of a session that the list shows.
@@ -147,15 +147,14 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
         .with("offset", offset)
         .with("limit", PAGE);
     let listed: Listed<SessionRow> = asked.ask("session.list", &params).await?;
-    let own = asked.asker.session().reference().to_string();
     let can_end = asked.may("session.end");
     let row = |session: SessionRow| {
-        let (is_own, is_over) = (session.reference == own, session.end_time.is_some());
+        let is_over = session.end_time.is_some();
         Row {
-            cells: cells(asked, &session, is_own, asked.now),
+            cells: cells(asked, &session, asked.now),
             id: session.reference,
             is_over,
-            can_be_chosen: can_end && !is_own && !is_over,
+            can_be_chosen: can_end && !is_over,
         }
     };
     Ok(Window {
@@ -171,7 +170,7 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
     })
 }
 
-fn cells(asked: &InOrg<'_>, session: &SessionRow, is_own: bool, now: Timestamp) -> Vec<Markup> {
+fn cells(asked: &InOrg<'_>, session: &SessionRow, now: Timestamp) -> Vec<Markup> {
     let path = asked.to(&format!("sessions/{}", segment(&session.reference)));
     let end = asked.to(&format!("sessions/end?ref={}", segment(&session.reference)));
     let is_user = session.user_id.is_some();
@@ -179,7 +178,6 @@ fn cells(asked: &InOrg<'_>, session: &SessionRow, is_own: bool, now: Timestamp) 
     vec![
         html! {
             a href=(path) { bdi { (session.who_am_i) } }
-            @if is_own { " " (badge("", "you")) }
         },
         html! { @if is_user { "user" } @else { "application" } },
         html! { (session.conn_info.protocol) },
@@ -194,21 +192,36 @@ fn cells(asked: &InOrg<'_>, session: &SessionRow, is_own: bool, now: Timestamp) 
             }
         },
         html! {
-            @if !is_own && ended.is_none() && asked.may("session.end") {
+            @if ended.is_none() && asked.may("session.end") {
                 a class="button small" href=(end) data-dialog { "End" span class="hidden" { " " (session.who_am_i) } }
             }
         },
     ]
 }
 
+/// Marks one's own session, which does not end by a list.
+fn mark_own(window: &mut Window, own: &str) {
+    let Some(row) = window.rows.iter_mut().find(|row| row.id == own) else { return };
+    row.can_be_chosen = false;
+    for (column, cell) in
+        window.columns.iter().zip(&mut row.cells).filter(|(column, _)| column.is_marked)
+    {
+        *cell = match column.key {
+            "who" => html! { (cell) " " (badge("", "you")) },
+            _ => Markup::default(),
+        };
+    }
+}
+
 /// The screen.
 pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
-    let window = window(asked, &asked.query).await?;
+    let mut window = window(asked, &asked.query).await?;
+    mark_own(&mut window, &asked.own_reference());
     let view = format!("{}?{}", asked.path, asked.query.query_with(&[]));
     let is_as_of = asked.query.get("asOf").is_some();
     let many = asked.to(&format!("sessions/end?{}", asked.query.query_with(&[("offset", "")])));
     let body = html! {
-        h1 { "Sessions" }
+        h1 { "Sessions" @if !is_as_of { " " span class="badge" data-live role="status" {} } }
         (filter_form(asked))
         @if let Some(at) = asked.query.get("asOf") {
             p class="notice" { "As it was at " (at) " UTC. " a href=(asked.to("sessions")) { "Back to now" } }

@@ -15,6 +15,26 @@ pub(super) struct Column {
     pub(super) title: &'static str,
     /// By what of the command it is sorted; empty: not at all.
     pub(super) sort: &'static str,
+    /// Whether it is otherwise in one's own row.
+    pub(super) is_marked: bool,
+}
+
+impl Column {
+    /// A column by which the list is not sorted.
+    pub(super) const fn new(key: &'static str, title: &'static str) -> Self {
+        Self { key, title, sort: "", is_marked: false }
+    }
+
+    /// One by which it can be.
+    pub(super) const fn sorted(key: &'static str, title: &'static str, sort: &'static str) -> Self {
+        Self { key, title, sort, is_marked: false }
+    }
+
+    /// The same, which is otherwise in one's own row.
+    #[must_use]
+    pub(super) const fn marked(self) -> Self {
+        Self { is_marked: true, ..self }
+    }
 }
 
 /// A row.
@@ -129,6 +149,11 @@ impl Window {
                 }
             }
         }
+    }
+
+    /// The rows, in their order.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().map(|row| row.id.as_str())
     }
 
     /// How many there are, in words.

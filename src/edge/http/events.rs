@@ -1,7 +1,8 @@
 //! `GET /events`: the stream of events, as long as the reader stays.
 
-use base::{Code, Failure};
-use futures_util::stream;
+use base::{Code, Failure, Protocol};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
@@ -37,6 +38,16 @@ impl<S: HttpService> HttpConn<S> {
         let headers = request.headers();
         let query = request.uri().query().unwrap_or_default();
         let parameters = || form_urlencoded::parse(query.as_bytes());
+        let views = parameters().filter(|(name, _)| name == "view");
+        let views: Vec<String> = views.map(|(_, address)| address.into_owned()).collect();
+        if !views.is_empty() {
+            let mut info = self.conn_info(headers);
+            if self.is_over_tls(headers) {
+                info.protocol = Protocol::Https;
+            }
+            let windows = self.service.watch(headers, &views, info).map_err(Refusal::Events)?;
+            return Ok(self.streamed(windows));
+        }
         let session = parameters().find(|(name, _)| name.eq_ignore_ascii_case("sessionid"));
         let session = session.map(|(_, id)| id);
         let last_event_id = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
@@ -45,18 +56,21 @@ impl<S: HttpService> HttpConn<S> {
         let info = self.conn_info(headers);
         let following = self.service.follow_events(headers, session.as_deref(), asked, info);
         let following = following.await.map_err(Refusal::Events)?;
+        let pieces = stream::unfold(following, async |mut following| {
+            Some((following.next().await?, following))
+        });
+        Ok(self.streamed(pieces))
+    }
+
+    fn streamed(&self, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
         // Who follows goes on with it: the connection does not make room as an idle one does.
         self.service.working(true);
         let service = self.service.clone();
-        let pieces = stream::unfold((following, service), async |(mut following, service)| {
-            let bytes = following.next().await?;
-            let counted = service.count(bytes);
-            Some((counted, (following, service)))
-        });
+        let pieces = pieces.map(move |bytes| service.count(bytes));
         let answer = Response::new(Either::Right(FileBody::of(pieces)));
         let answer = with_header(answer, CONTENT_TYPE, "text/event-stream");
         let answer = with_header(answer, CACHE_CONTROL, "no-store");
-        Ok(with_header(answer, ACCEL_BUFFERING, "no"))
+        with_header(answer, ACCEL_BUFFERING, "no")
     }
 }
 

@@ -33,6 +33,7 @@ use std::time::Duration;
 use base::{ConnInfo, Door, Failure, OrgId, Origins, Timestamp, Trusted, limits};
 use bytes::{Buf, Bytes, BytesMut};
 pub use events::EventsRefusal;
+use futures_util::stream::BoxStream;
 use hyper::header::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -180,6 +181,14 @@ pub trait HttpService: Send + Sync + 'static {
         asked: Asked,
         info: ConnInfo,
     ) -> impl Future<Output = Result<Following, EventsRefusal>> + Send;
+
+    /// Has somebody look at windows of the console, for as long as the stream is read.
+    fn watch(
+        &self,
+        headers: &HeaderMap,
+        views: &[String],
+        info: ConnInfo,
+    ) -> Result<BoxStream<'static, Bytes>, EventsRefusal>;
 
     /// The metrics.
     fn metrics(&self, form: Form) -> impl Future<Output = String> + Send;

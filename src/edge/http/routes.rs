@@ -343,7 +343,7 @@ impl<S: HttpService> HttpConn<S> {
     }
 
     /// Whether the browser's connection is encrypted: here, or up to a proxy that is trusted.
-    fn is_over_tls(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn is_over_tls(&self, headers: &HeaderMap) -> bool {
         let proto = headers.get("x-forwarded-proto").and_then(|proto| proto.to_str().ok());
         let said = proto.is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"));
         let is_trusted = || self.config.trusted.contains(self.info.remote_addr.ip());

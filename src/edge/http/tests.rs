@@ -49,6 +49,15 @@ impl HttpService for Echo {
         Err(EventsRefusal::Stranger)
     }
 
+    fn watch(
+        &self,
+        _: &HeaderMap,
+        _: &[String],
+        _: ConnInfo,
+    ) -> Result<BoxStream<'static, Bytes>, EventsRefusal> {
+        Err(EventsRefusal::Stranger)
+    }
+
     async fn gzip(&self, _: Bytes, _: Option<OrgId>) -> Option<Bytes> {
         None
     }
