@@ -21,12 +21,14 @@ mod form;
 mod layout;
 mod live;
 mod login;
+mod orgs;
 mod respond;
+mod session;
 mod sessions;
 mod time;
 mod window;
 
-use asked::{Asked, InOrg};
+use asked::{Asked, InOrg, decoded};
 pub use cookie::session_id;
 pub use live::{Watching, Windows};
 use respond::Refused;
@@ -63,6 +65,7 @@ async fn routed(asked: &Asked) -> Answer {
         (&Method::GET, ["login"]) => Ok(login::page(asked, None)),
         (&Method::POST, ["login"]) => login::log_in(asked).await,
         (&Method::POST, ["logout"]) => login::log_out(asked).await,
+        (&Method::GET, ["o"]) => orgs::page(asked).await,
         (_, ["o", slug, rest @ ..]) => in_org(&asked.in_org(slug)?, rest).await,
         _ => Err(Refused::NotFound),
     }
@@ -75,6 +78,7 @@ async fn in_org(asked: &InOrg<'_>, path: &[&str]) -> Answer {
         (&Method::GET, ["sessions"]) => sessions::page(asked).await,
         (&Method::GET, ["sessions", "end"]) => end::confirmation(asked).await,
         (&Method::POST, ["sessions", "end"]) => end::end(asked).await,
+        (&Method::GET, ["sessions", reference]) => session::page(asked, &decoded(reference)).await,
         _ => Err(Refused::NotFound),
     }
 }

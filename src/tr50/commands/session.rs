@@ -6,6 +6,7 @@ use base::{
     Clock, Code, Failure, OrgId, SessionId, SessionRef, excerpt,
     json::{self, ObjectWriter, key},
 };
+use rules::directory::text::Words;
 use rules::directory::{Kind, Session};
 use rules::identity::model::Org;
 use serde::Serialize;
@@ -48,7 +49,7 @@ commands! {
         "`count`, `result`: sessions, each with `current`";
     "session.org.list" => org_list, [WRONG_SESSION_KIND],
         "Lists the organisations the user may work in.",
-        "`result`, `recentOrgs`";
+        "`result`, `recentOrgs`; of a part of the list also `count`, and `slug` in each";
     "session.org.switch" => org_switch, [NOT_FOUND, WRONG_SESSION_KIND],
         "Moves the session to another organisation.",
         "";
@@ -68,6 +69,31 @@ params! {
         optional include_roles: bool = "includeRoles", "Shows the user's roles in each.";
         optional include_recent_orgs: bool = "includeRecentOrgs",
             "Adds the organisations that this session was in.";
+        optional query: String = "query",
+            "Only organisations in whose name, key or slug these words occur, in any case; without \
+             those below them.";
+        optional offset: u64 = "offset", "With `limit`: organisations to leave out at the beginning.";
+        optional limit: u64 = "limit",
+            "Organisations to return at most, by name and without those below them.";
+    }
+}
+
+impl OrgList {
+    /// Part of a list, in place of all of them as a forest.
+    fn page(&self, mut orgs: Vec<Arc<Org>>) -> Option<(usize, Vec<Arc<Org>>)> {
+        if self.query.is_none() && self.limit.is_none() && self.offset.is_none() {
+            return None;
+        }
+        if let Some(words) = &self.query {
+            let words = Words::read(words);
+            orgs.retain(|org| words.occur_in(&[&org.name, &org.key, &org.slug]));
+        }
+        orgs.sort_by(|a, b| (&a.name, &a.key).cmp(&(&b.name, &b.key)));
+        let number = |asked: u64| usize::try_from(asked).unwrap_or(usize::MAX);
+        let limit = self.limit.filter(|limit| *limit > 0).map_or(usize::MAX, number);
+        let count = orgs.len();
+        let offset = number(self.offset.unwrap_or(0));
+        Some((count, orgs.into_iter().skip(offset).take(limit).collect()))
     }
 }
 
@@ -128,9 +154,16 @@ pub fn org_list(call: &Call<'_>, params: OrgList) -> Result<OrgForest, Failure> 
         let access = access.and_then(|user| identity.user_access(user, org));
         wanted.then(|| access.map_or_else(Vec::new, |access| access.role_keys))
     };
-    let result = forest(&orgs, None, &roles);
     let wanted = params.include_recent_orgs.unwrap_or(false);
-    Ok(OrgForest { result, recent_orgs: wanted.then(|| recent_orgs(call)) })
+    let recent_orgs = wanted.then(|| recent_orgs(call));
+    let Some((count, page)) = params.page(orgs.clone()) else {
+        return Ok(OrgForest { count: None, result: forest(&orgs, None, &roles), recent_orgs });
+    };
+    let flat = |org: &Arc<Org>| OrgNode {
+        slug: Some(org.slug.to_string()),
+        ..OrgNode::new(org, Vec::new(), roles(org))
+    };
+    Ok(OrgForest { count: Some(count), result: page.iter().map(flat).collect(), recent_orgs })
 }
 
 /// One organisation of `session.org.list`.
@@ -140,15 +173,26 @@ pub struct OrgNode {
     org_id: OrgId,
     org_key: String,
     org_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slug: Option<String>,
     sub_orgs: Vec<OrgNode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Vec<String>>,
+}
+
+impl OrgNode {
+    fn new(org: &Org, sub_orgs: Vec<Self>, roles: Option<Vec<String>>) -> Self {
+        let (org_key, org_name) = (org.key.clone(), org.name.clone());
+        Self { org_id: org.id, org_key, org_name, slug: None, sub_orgs, roles }
+    }
 }
 
 /// The reply of `session.org.list`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrgForest {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<usize>,
     result: Vec<OrgNode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recent_orgs: Option<Vec<RecentOrg>>,
@@ -173,13 +217,7 @@ fn forest(
         Some(parent) => org.parent == Some(parent),
         None => org.parent.is_none_or(|above| !listed(above)),
     };
-    let node = |org: &Arc<Org>| OrgNode {
-        org_id: org.id,
-        org_key: org.key.clone(),
-        org_name: org.name.clone(),
-        sub_orgs: forest(orgs, Some(org.id), roles),
-        roles: roles(org),
-    };
+    let node = |org: &Arc<Org>| OrgNode::new(org, forest(orgs, Some(org.id), roles), roles(org));
     orgs.iter().filter(here).map(node).collect()
 }
 

@@ -1,0 +1,192 @@
+//! One session: what is known of it, its rights in words, where it was, and its login's others.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Answer;
+use super::asked::{InOrg, segment};
+use super::form::Params;
+use super::layout::{self, Screen, badge, facts, number};
+use super::sessions::{Listed, SessionRow};
+use super::time::{ago, clock};
+
+/// Other sessions of the same login that are shown.
+const OTHERS: u64 = 20;
+
+/// A session, as `session.find` shows it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    #[serde(flatten)]
+    row: SessionRow,
+    org_key: String,
+    user_name: Option<String>,
+    thing_key: Option<String>,
+    app_name: Option<String>,
+    token_name: Option<String>,
+    client_id: Option<String>,
+    mqtt_version: Option<String>,
+    keep_alive: Option<u64>,
+    tls_version: Option<String>,
+    user_agent: Option<String>,
+    last_seen: Option<String>,
+    bytes_in: Option<u64>,
+    bytes_out: Option<u64>,
+    messages_in: Option<u64>,
+    messages_out: Option<u64>,
+    outbox: Option<u64>,
+    ttl: u64,
+    has_super_admin: bool,
+    has_super_ops: bool,
+    has_org_admin: bool,
+    #[serde(default)]
+    perms: BTreeMap<String, Value>,
+    #[serde(default)]
+    org_switches: Vec<OrgSwitch>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OrgSwitch {
+    org_key: String,
+    ts: String,
+}
+
+/// The screen.
+pub(super) async fn page(asked: &InOrg<'_>, reference: &str) -> Answer {
+    let found: Found = asked.ask("session.find", &Params::default().with("ref", reference)).await?;
+    let is_own = found.row.reference == asked.own_reference();
+    let is_over = found.row.end_time.is_some();
+    let body = html! {
+        h1 {
+            bdi { (found.row.who_am_i) } " "
+            @if is_over { (badge("bad", "ended")) } @else { (badge("good", "live")) }
+            @if is_own { " " (badge("", "you")) }
+        }
+        (what_is_known(asked, &found))
+        @if !is_own && !is_over && asked.may("session.end") {
+            p class="buttons" {
+                a class="button" data-dialog
+                    href=(asked.to(&format!("sessions/end?ref={}", segment(reference)))) { "End…" }
+            }
+        }
+        @if is_own { p { "This is your own session. " a href="/me" { "All of yours" } } }
+        h2 { "Rights" }
+        (rights(&found))
+        @if !found.org_switches.is_empty() {
+            h2 { "Organisations" }
+            ol {
+                @for switch in &found.org_switches {
+                    li { (clock(&switch.ts, asked.now)) " to " bdi { (switch.org_key) } }
+                }
+            }
+        }
+        @if asked.may("session.list") {
+            h2 { "Other sessions of this login" }
+            (others(asked, &found).await?)
+        }
+    };
+    let title = format!("Session of {}", found.row.who_am_i);
+    Ok(layout::page(asked, Screen::Sessions, &title, &body))
+}
+
+fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
+    let text = |text: &Option<String>| text.as_ref().map(|text| html! { bdi { (text) } });
+    let count = |count: Option<u64>| count.map(|count| html! { (number(count)) });
+    let thing = found.thing_key.as_ref().map(|key| {
+        html! { a href=(asked.to(&format!("things/{}", segment(key)))) { bdi { (key) } } }
+    });
+    let kind = if found.row.user_id.is_some() { "user" } else { "application" };
+    let ended = found.row.end_time.as_ref().map(|at| {
+        let reason = found.row.end_reason.as_deref().unwrap_or_default().replace('_', " ");
+        html! { (clock(at, asked.now)) ", " (reason) }
+    });
+    facts(&[
+        ("Kind", Some(html! { (kind) })),
+        ("User", text(&found.user_name)),
+        ("Thing", thing),
+        ("Application", text(&found.app_name)),
+        ("Token", text(&found.token_name)),
+        ("Organisation", Some(html! { bdi { (found.org_key) } })),
+        (
+            "Protocol",
+            Some(html! {
+                (found.row.conn_info.protocol)
+                @if let Some(version) = &found.mqtt_version { ", MQTT " (version) }
+                @if let Some(version) = &found.tls_version { ", " (version) }
+            }),
+        ),
+        ("From", Some(html! { (found.row.conn_info.remote_addr) })),
+        ("With", text(&found.user_agent)),
+        ("Client id", text(&found.client_id)),
+        ("Since", Some(clock(&found.row.start_time, asked.now))),
+        ("Last command", Some(ago(&found.row.last_accessed, asked.now))),
+        ("Last sign of life", found.last_seen.as_ref().map(|seen| ago(seen, asked.now))),
+        ("Ended", ended),
+        ("Commands", count(Some(found.row.command_count))),
+        ("Keep-alive", found.keep_alive.map(|s| html! { (s) " s" })),
+        ("Expires when idle for", Some(html! { (number(found.ttl)) " s" })),
+        ("Bytes in", count(found.bytes_in)),
+        ("Bytes out", count(found.bytes_out)),
+        ("Messages in", count(found.messages_in)),
+        ("Messages out", count(found.messages_out)),
+        ("Waiting to be sent", count(found.outbox)),
+    ])
+}
+
+fn rights(found: &Found) -> Markup {
+    let flags = [
+        (found.has_super_admin, "super administrator: everything, everywhere"),
+        (found.has_super_ops, "super operator"),
+        (found.has_org_admin, "administrator of the organisation: everything in it"),
+    ];
+    let mut families = BTreeMap::<&str, Vec<&str>>::new();
+    for name in found.perms.keys() {
+        let family = name.split('.').next().unwrap_or(name);
+        families.entry(family).or_default().push(name);
+    }
+    html! {
+        @for (_, words) in flags.iter().filter(|(has, _)| *has) { p { (words) } }
+        @if !families.is_empty() {
+            dl class="facts" {
+                @for (family, names) in &families {
+                    div { dt { (family) } dd { @for name in names { (name) " " } } }
+                }
+            }
+        }
+    }
+}
+
+async fn others(asked: &InOrg<'_>, found: &Found) -> Result<Markup, super::respond::Refused> {
+    let mut params = Params::default()
+        .with("status", vec!["ALL"])
+        .with("limit", OTHERS + 1)
+        .with("hideFields", true);
+    params.set_some("userName", found.user_name.as_deref());
+    params.set_some("thingKey", found.thing_key.as_deref());
+    let listed: Listed<SessionRow> = asked.ask("session.list", &params).await?;
+    let others = listed.result.iter().filter(|row| row.reference != found.row.reference);
+    let others: Vec<_> = others.take(OTHERS as usize).collect();
+    Ok(html! {
+        @if others.is_empty() { p class="hint" { "None that is live or remembered." } }
+        @else { div class="scroll" { table {
+            caption class="hidden" { "Other sessions of this login" }
+            thead { tr {
+                th scope="col" { "Since" } th scope="col" { "From" } th scope="col" { "Protocol" }
+                th scope="col" { "Ended" } th scope="col" { "Why" }
+            } }
+            tbody { @for row in others { tr class=[row.end_time.is_some().then_some("over")] {
+                td { a href=(asked.to(&format!("sessions/{}", segment(&row.reference)))) {
+                    (clock(&row.start_time, asked.now))
+                } }
+                td { (row.conn_info.remote_addr) }
+                td { (row.conn_info.protocol) }
+                td { @if let Some(at) = &row.end_time { (clock(at, asked.now)) } @else { (badge("good", "live")) } }
+                td { @if let Some(reason) = &row.end_reason { (reason.replace('_', " ")) } }
+            } } }
+        } } }
+    })
+}
