@@ -71,6 +71,7 @@ mod readme;
 mod refusals;
 mod regressions;
 mod revocation;
+mod search;
 mod second_factor;
 mod shape;
 mod shares;
