@@ -8,13 +8,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use support::micro::{PAGE, PIECES, Setup, Step, expiry};
+use support::micro::{PAGE, PIECES, QUERIES, Setup, Step, expiry, search};
 
 /// As in the server.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SESSIONS: usize = 100_000;
+
+/// Things that are searched.
+const THINGS: usize = 100_000;
 
 /// A page costs the same with so many.
 const FEWER_SESSIONS: usize = 10_000;
@@ -46,5 +49,15 @@ fn expiries(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, steps, expiries);
+fn searches(criterion: &mut Criterion) {
+    let setup = Rc::new(Setup::with_things(THINGS));
+    let mut group = criterion.benchmark_group("search.omni");
+    group.sample_size(20);
+    for query in QUERIES {
+        group.bench_function(query, |bencher| bencher.iter(search(&setup, query)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, steps, expiries, searches);
 criterion_main!(benches);

@@ -72,6 +72,7 @@ mod readme;
 mod refusals;
 mod regressions;
 mod revocation;
+mod search;
 mod second_factor;
 mod session_facts;
 mod shape;

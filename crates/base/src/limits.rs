@@ -500,6 +500,23 @@ pub const THINGS_SEARCHED_MAX: usize = 100_000;
 /// thousand of them. People look for two or three.
 pub const QUERY_BYTES_MAX: usize = 256;
 
+/// Bytes that are kept in memory of what `search.omni` looks for in a thing, beside its key: of the
+/// name, identifiers and tags that are longer, the rest is not searched. Mostly they are some
+/// twenty.
+pub const SEARCHED_BYTES_MAX: usize = 512;
+
+/// Results of one `search.omni` if it does not say how many: as many as people look at.
+pub const SEARCH_RESULTS: u64 = 50;
+
+/// Results of one `search.omni` at most: for each thing among them some rows are read.
+pub const SEARCH_RESULTS_MAX: u64 = 200;
+
+/// Results that `offset` reaches. Who wants more has to say more.
+pub const SEARCH_DEPTH_MAX: usize = 2000;
+
+/// Things whose keys match of which `search.omni` looks whether they have sessions: a millisecond.
+pub const SEARCH_SESSIONS_OF_MAX: usize = 5000;
+
 /// Bytes of a name, description, tag or identifier of a thing: each is read whenever the thing is,
 /// and people write lines, not books.
 pub const THING_TEXT_BYTES_MAX: usize = 2048;

@@ -3,8 +3,8 @@
 use std::ops::Bound;
 
 use data_encoding::HEXLOWER;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{Row, Store, StoreError, Table};
 
@@ -25,10 +25,10 @@ pub fn encode(record: &impl Serialize) -> Vec<u8> {
 /// # Errors
 ///
 /// It can't be read; the error names it.
-pub fn decode<T: DeserializeOwned>(
+pub fn decode<'v, T: Deserialize<'v>>(
     table: Table,
     key: &[u8],
-    value: &[u8],
+    value: &'v [u8],
 ) -> Result<T, StoreError> {
     serde_json::from_slice(value).map_err(|source| StoreError::Record {
         table: table.name(),

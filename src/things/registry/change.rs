@@ -136,9 +136,15 @@ impl Things {
             Some(mut heir) => {
                 heir.maker = thing.maker;
                 self.put(&mut batch, &heir, None);
-                self.tables.submit(batch)?
+                let receipt = self.tables.submit(batch)?;
+                self.texts.put(&heir, Some(&thing));
+                receipt
             }
-            None => self.tally.remove(thing.payer(), 1, &self.tables, batch)?,
+            None => {
+                let receipt = self.tally.remove(thing.payer(), 1, &self.tables, batch)?;
+                self.texts.remove(org, key);
+                receipt
+            }
         };
         // One lock at a time: that of a child may be this one.
         drop(lock);
@@ -206,14 +212,16 @@ impl Things {
         thing: &Thing,
         before: Option<&Thing>,
     ) -> Result<Receipt, NotAdded> {
-        if let Some(before) = before {
+        let receipt = match before {
             // A full disk keeps nobody from banning.
-            return Ok(match before.ban.is_none() && !thing.ban.is_none() {
-                true => self.tables.submit_removal(batch)?,
-                false => self.tables.submit(batch)?,
-            });
-        }
-        Ok(self.tally.take(thing.payer(), 1)?.submit(&self.tables, batch)?)
+            Some(before) if before.ban.is_none() && !thing.ban.is_none() => {
+                self.tables.submit_removal(batch)?
+            }
+            Some(_) => self.tables.submit(batch)?,
+            None => self.tally.take(thing.payer(), 1)?.submit(&self.tables, batch)?,
+        };
+        self.texts.put(thing, before);
+        Ok(receipt)
     }
 }
 

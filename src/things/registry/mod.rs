@@ -2,28 +2,33 @@
 //! they were last seen.
 //!
 //! A fleet may have a million of them, so they stay in the store and are read when they are asked
-//! for; only their number is in memory, by whose share they are.
+//! for; in memory are their number, by whose share they are, and the texts by which people look
+//! for them.
 //!
 //! A function here that returns a `StoreError`, and says nothing of errors, fails only when the
 //! store does.
 
 use std::sync::Arc;
 
+use base::OrgId;
 use base::pool::{Pool, Pools};
 use parking_lot::Mutex;
 use store::{StoreError, Tables};
 
 use super::tally::Tally;
+use texts::Texts;
 
 mod change;
 mod login;
 mod rows;
 mod seen;
+mod texts;
 mod thing;
 
 pub use change::{NotAdded, ThingConflict};
 pub use login::Found;
 pub use seen::Seen;
+pub use texts::{FoundText, OrgTexts, thing_query};
 pub use thing::{Alias, Thing};
 
 /// The things of a store.
@@ -31,6 +36,8 @@ pub struct Things {
     tables: Tables,
     /// How many there are.
     tally: Tally,
+    /// By what people look for them.
+    texts: Texts,
     /// Held, behind the lock of a thing, while it claims identifiers that no other may have.
     aliases: Mutex<()>,
 }
@@ -40,7 +47,13 @@ impl Things {
     pub fn open(tables: Tables, max: u64, pools: &Arc<Pools>) -> Result<Self, StoreError> {
         let count = |found: &mut dyn FnMut(_)| rows::for_each_payer(tables.store(), found);
         let tally = Tally::open(&tables, (Pool::Things, max), pools, count)?;
-        Ok(Self { tables, tally, aliases: Mutex::default() })
+        let texts = Texts::open(&tables)?;
+        Ok(Self { tables, tally, texts, aliases: Mutex::default() })
+    }
+
+    /// What is searched of the things of an organisation. It does not touch the disk.
+    pub fn texts(&self, org: OrgId) -> OrgTexts {
+        self.texts.of(org)
     }
 }
 

@@ -35,6 +35,7 @@ mod paging;
 pub mod property;
 pub mod publish;
 pub mod role;
+pub mod search;
 pub mod server;
 pub mod session;
 pub mod sms;
@@ -120,7 +121,7 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 33] = [
+    let families: [&'static [CommandInfo]; 34] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
@@ -140,6 +141,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         org::COMMANDS,
         property::COMMANDS,
         role::COMMANDS,
+        search::COMMANDS,
         server::COMMANDS,
         session::COMMANDS,
         sms::COMMANDS,

@@ -22,6 +22,7 @@ mod list;
 mod mine;
 mod row;
 
+pub(super) use end::own_sessions;
 pub(super) use list::{protocol_named, reasons_named};
 use row::write_session;
 

@@ -8,4 +8,4 @@ mod work;
 pub use device::Device;
 pub use setup::Setup;
 pub(crate) use setup::{NOW, conn};
-pub use work::{PAGE, PIECES, Piece, Step, expiry};
+pub use work::{PAGE, PIECES, Piece, QUERIES, Step, expiry, search};

@@ -160,6 +160,8 @@ impl AddressPrefix {
     pub fn begins(&self, address: SocketAddr) -> bool {
         match address.ip() {
             IpAddr::V4(ip) => self.begins_v4(ip.octets(), address.port()),
+            // They are written in brackets, which takes longer than to see that one is missing.
+            IpAddr::V6(_) if !self.text.is_empty() && !self.text.starts_with('[') => false,
             IpAddr::V6(_) => {
                 let mut written = String::with_capacity(64);
                 // Writing to a text does not fail.

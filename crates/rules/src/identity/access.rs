@@ -20,6 +20,7 @@ pub const EVERYONE: &[&str] = &[
     "locale.get",
     "locale.list",
     "locale.set",
+    "search.omni",
     "session.end",
     "session.info",
     "session.mine",

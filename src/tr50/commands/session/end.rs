@@ -123,7 +123,7 @@ fn check_may_list(call: &Call<'_>) -> Result<(), Failure> {
 
 /// The live sessions of the caller, wherever they are: of the same user, or of the same application
 /// on the same thing.
-pub(super) fn own_sessions(call: &Call<'_>) -> Vec<Arc<Session>> {
+pub(in crate::tr50::commands) fn own_sessions(call: &Call<'_>) -> Vec<Arc<Session>> {
     let own = call.session.who();
     let mut sessions = call.app.directory().of_principal(&own.principal());
     sessions.retain(|other| match (own, other.who()) {

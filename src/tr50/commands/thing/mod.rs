@@ -14,6 +14,7 @@ mod traits;
 
 pub(super) use change::check_tags;
 pub(super) use find::Selection;
+pub(super) use object::ThingBrief;
 
 commands! {
     act "thing.appid.reset" => change::reset_app_id, [NOT_FOUND],

@@ -181,6 +181,43 @@ impl ThingObject {
     }
 }
 
+/// A thing among results of `search.omni`, as the vendor shows it, and whether it is connected.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::tr50::commands) struct ThingBrief {
+    id: ThingId,
+    key: ThingKey,
+    name: String,
+    def_key: String,
+    def_name: String,
+    connected: bool,
+    last_seen: Timestamp,
+    created_on: Timestamp,
+    updated_on: Timestamp,
+}
+
+impl ThingBrief {
+    /// What is known of a thing.
+    ///
+    /// # Errors
+    ///
+    /// As [`ThingObject::of`].
+    pub(in crate::tr50::commands) fn of(call: &Call<'_>, thing: Thing) -> Result<Self, StoreError> {
+        let thing = ThingObject::of(call, thing)?;
+        Ok(Self {
+            id: thing.id,
+            key: thing.key,
+            name: thing.name,
+            def_key: thing.def_key,
+            def_name: thing.def_name,
+            connected: thing.connected,
+            last_seen: thing.last_seen,
+            created_on: thing.created_on,
+            updated_on: thing.updated_on,
+        })
+    }
+}
+
 /// What a thing measured last (`docs/protocol/tr50.md` 4.4).
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

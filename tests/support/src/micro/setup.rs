@@ -13,12 +13,16 @@ use tokio::runtime::{Builder, Runtime};
 use tr50d::app::{App, Arrival, Credentials};
 use tr50d::config::Config;
 use tr50d::edge::mqtt::MqttServer;
+use tr50d::things::registry::{Alias, Thing};
 use tr50d::tr50::commands::COMMANDS;
 use tr50d::tr50::dispatch::Caller;
 use tr50d::tr50::exchange;
 
 /// When everything happens: nothing here looks at a clock.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_763_769_600_000);
+
+/// What the token of the administrator begins with.
+const DESK: &str = "the-token-of-the-desk";
 
 /// The thing key of the device that asks.
 const ASKING: &str = "device-0";
@@ -62,6 +66,34 @@ impl Setup {
         let server = Arc::new(MqttServer::new(app.clone()));
         drop(entered);
         Self { app, server, runtime, caller }
+    }
+
+    /// A server with so many things in one organisation, each second of which is connected, and an
+    /// application there that may do everything.
+    pub fn with_things(count: usize) -> Self {
+        let mut setup = Self::with_sessions(0);
+        let token = format!("{DESK}-of-org-0");
+        let desk = setup.runtime.block_on(login_with(&setup.app, token, 0, ASKING));
+        let like = setup.caller.session.take().expect("it has logged in");
+        setup.caller = Caller::new(Some(desk), *like.conn());
+        for number in 0..count {
+            let key = ThingKey::parse(&format!("mower-{number}")).expect("a key");
+            let mut id = [1; 12];
+            id[4..].copy_from_slice(&(number as u64).to_be_bytes());
+            let mut thing =
+                Thing::new(ThingId::from_bytes(id), like.org_id(), key, "AUTOREG", NOW);
+            thing.name = format!("Mower {number} of site {}", number % 100);
+            thing.aliases.insert(Alias::Imei, format!("{}", 356_938_000_000_000 + number));
+            thing.tags = vec![format!("site-{}", number % 100)];
+            drop(setup.app.things.create(&thing).expect("room"));
+            while setup.app.store_queue() >= 1000 {
+                std::thread::yield_now();
+            }
+            if number % 2 == 0 {
+                start_like(&setup.app, &like, number);
+            }
+        }
+        setup
     }
 
     /// Answers a request of the device as its MQTT connection would: `out` has the reply.
@@ -125,6 +157,12 @@ fn bootstrap() -> String {
         )
         .expect("a string takes it");
     }
+    write!(
+        text,
+        "[[application]]\nname = \"desk\"\norg = \"ORG-0\"\ntoken = \"{DESK}-of-org-0\"\n\
+         token_name = \"desk\"\nauto_register = true\norg_admin = true\n"
+    )
+    .expect("a string takes it");
     let demo: toml::Table = crate::bootstrap::DEMO.parse().expect("the demo");
     let role = demo["role"].as_array().and_then(|roles| roles.first()).expect("it has one role");
     let mut role = role.as_table().expect("a table").clone();
@@ -134,11 +172,12 @@ fn bootstrap() -> String {
 
 /// Logs a device in over MQTT.
 async fn login(app: &App, org: usize, thing_key: &str) -> Arc<Session> {
-    let credentials = Credentials::Application {
-        thing_key: thing_key.into(),
-        token: format!("the-token-of-org-{org}"),
-        app_id: String::new(),
-    };
+    login_with(app, format!("the-token-of-org-{org}"), org, thing_key).await
+}
+
+async fn login_with(app: &App, token: String, org: usize, thing_key: &str) -> Arc<Session> {
+    let thing_key = thing_key.into();
+    let credentials = Credentials::Application { thing_key, token, app_id: String::new() };
     let arrival = Arrival {
         conn: conn(org),
         client_id: "device-cloud".into(),

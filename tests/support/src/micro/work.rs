@@ -166,6 +166,18 @@ fn batch(setup: &Rc<Setup>) -> Step {
     request(setup, format!("{command}{}]}}}}}}", rows.join(",")))
 }
 
+/// What people type, and who it is good for: nothing, one thing, all of them, each in another way.
+pub const QUERIES: [&str; 7] =
+    ["nowhere", "356938000077777", "mower", "e", "mower 7 site", "m*7*site", "10.0.77."];
+
+/// One search, the whole command. It is on another thread in part.
+pub fn search(setup: &Rc<Setup>, query: &str) -> Step {
+    request(
+        setup,
+        format!(r#"{{"cmd":{{"command":"search.omni","params":{{"query":"{query}"}}}}}}"#),
+    )
+}
+
 /// A request, from its bytes to those of the reply, without the transport.
 fn request(setup: &Rc<Setup>, request: String) -> Step {
     let (setup, mut out) = (setup.clone(), Vec::with_capacity(limits::REPLY_BYTES_MAX / 8));
