@@ -33,6 +33,7 @@ mod apply;
 mod audit;
 mod bearer;
 mod certificates;
+mod connection_details;
 mod connection_history;
 mod connections;
 mod cores;
