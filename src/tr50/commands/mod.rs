@@ -50,6 +50,7 @@ pub mod user;
 pub mod user_invite;
 pub mod user_mfa;
 pub mod user_org;
+pub mod user_setting;
 pub mod user_token;
 pub mod webhook;
 
@@ -120,7 +121,7 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 33] = [
+    let families: [&'static [CommandInfo]; 34] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,
@@ -152,6 +153,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         user_invite::COMMANDS,
         user_mfa::COMMANDS,
         user_org::COMMANDS,
+        user_setting::COMMANDS,
         user_token::COMMANDS,
         webhook::COMMANDS,
     ];
