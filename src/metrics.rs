@@ -30,10 +30,12 @@ use refusals::{Failures, Logins};
 mod form;
 mod process;
 mod series;
+mod standing;
 mod times;
 
 pub use form::Form;
 pub use series::{FIGURES, Figure, Second};
+pub use standing::ByCause;
 pub use times::{LoginTimer, Timer};
 
 use form::Page;
@@ -596,6 +598,8 @@ impl Metrics {
             messages_out: self.broker_out.get(),
             messages_dropped: load.dropped,
             points: self.points.get(),
+            starts: self.starts(),
+            ends: Reason::ALL.map(|reason| self.ends_by(reason)),
             command_times: self.times.own(),
             commit_times: commits,
         };

@@ -33,6 +33,7 @@ mod apply;
 mod audit;
 mod bearer;
 mod certificates;
+mod connection_details;
 mod connection_history;
 mod connections;
 mod cores;
@@ -102,7 +103,7 @@ pub use sight::{News, Sight};
 pub use token_uses::TokenUse;
 pub use turns::Worker;
 
-pub use crate::metrics::{FIGURES, Form, Second, Timer};
+pub use crate::metrics::{ByCause, FIGURES, Form, Second, Timer};
 pub use unauthenticated::{CutOff, Lease, Unauthenticated};
 pub use viewer::{EventReaderPlace, EventReaders, Viewer};
 pub use watched::{Watch, Watched, Watching};

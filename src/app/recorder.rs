@@ -4,6 +4,7 @@
 //! kept is in memory only, and has no secrets in it: [`mask`] writes over them before.
 
 mod mask;
+mod value;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

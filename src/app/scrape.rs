@@ -27,6 +27,11 @@ impl App {
         metrics.render(form, commits, webhooks.times)
     }
 
+    /// The bytes that each table takes on the disk. It asks the disk.
+    pub fn store_bytes(&self) -> Vec<(&'static str, u64)> {
+        self.tables.store().disk_bytes()
+    }
+
     /// Notes the figures of the second that ends now.
     pub fn note_second(&self) {
         let writer = self.tables.writer();

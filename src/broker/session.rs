@@ -409,6 +409,11 @@ impl Session {
         look(&self.lock().subscriptions)
     }
 
+    /// How many messages wait; none if nobody has counted them since the start.
+    pub fn messages_waiting(&self) -> Option<usize> {
+        self.lock().waiting().0
+    }
+
     /// A connection takes the session, from whichever had it.
     pub(super) fn attach(&self, outbox: Arc<Outbox>, epoch: u64) {
         let mut inner = self.lock();

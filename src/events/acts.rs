@@ -229,6 +229,8 @@ pub fn members(record: &Record) -> Map<String, Value> {
             if let Some(user) = value.as_object_mut() {
                 // Of the secret, nothing at all.
                 user.remove("second_factor");
+                // The user's own affair.
+                user.remove("settings");
                 user.insert("mfa".to_owned(), record.second_factor.is_active().into());
                 user.insert("tokens".to_owned(), tokens(&record.tokens));
             }

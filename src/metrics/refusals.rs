@@ -38,6 +38,12 @@ impl Logins {
         }
     }
 
+    /// All that were refused for a cause.
+    pub(super) fn refused_by(&self, cause: LoginCause) -> u64 {
+        let counters = self.0.iter().filter_map(|door| door.refused.get(cause as usize));
+        counters.map(Counter::get).sum()
+    }
+
     pub(super) fn refused(&self, door: Protocol, cause: LoginCause) {
         let of_door = self.0.get(door as usize);
         if let Some(counter) = of_door.and_then(|door| door.refused.get(cause as usize)) {
@@ -61,6 +67,11 @@ impl Failures {
         if let Some(counter) = code.index().and_then(|index| self.0.get(index)) {
             counter.inc();
         }
+    }
+
+    /// Those of each code, in their order.
+    pub(super) fn counts(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(Counter::get)
     }
 
     /// All of them.

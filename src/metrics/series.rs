@@ -6,6 +6,7 @@ use std::time::Instant;
 use base::histogram::Times;
 use base::{Timestamp, limits};
 use parking_lot::Mutex;
+use rules::directory::Reason;
 
 /// A figure that is kept.
 pub struct Figure {
@@ -52,6 +53,13 @@ figures! {
          devices; null if there were none";
     commit_p99_ms: "commitP99Ms", "the same for commits of the store";
     memory_bytes: "memoryBytes", "memory that the process has";
+    command_p50_ms: "commandP50Ms", "as `commandP99Ms`, of half of the commands";
+    starts: "starts", "sessions started in a second";
+    ends: "ends", "sessions ended in a second, as those that follow";
+    ends_lost: "endsLost", "whose connection was lost";
+    ends_keep_alive: "endsKeepAlive", "that were silent for too long";
+    ends_logged_out: "endsLoggedOut", "that their owners ended";
+    ends_revoked: "endsRevoked", "that were revoked, or whose owners were disabled";
 }
 
 /// One second.
@@ -80,11 +88,14 @@ pub(super) struct Totals {
     pub(super) messages_out: u64,
     pub(super) messages_dropped: u64,
     pub(super) points: u64,
+    pub(super) starts: u64,
+    /// By reason.
+    pub(super) ends: [u64; Reason::ALL.len()],
     pub(super) command_times: Times,
     pub(super) commit_times: Times,
 }
 
-/// The seconds that are kept: an hour of them, some 450 kB.
+/// The seconds that are kept: an hour of them, some 650 kB.
 #[derive(Default)]
 pub(super) struct Series {
     state: Mutex<State>,
@@ -116,12 +127,25 @@ impl Series {
             seen.messages_out = rate(totals.messages_out, before.messages_out);
             seen.messages_dropped = rate(totals.messages_dropped, before.messages_dropped);
             seen.points = rate(totals.points, before.points);
-            let p99_ms = |now: &Times, before: &Times| {
-                let p99 = now.since(before).quantile(0.99)?;
-                Some((p99 * 1e6).round() / 1e3)
+            seen.starts = rate(totals.starts, before.starts);
+            let ended = |wanted: &dyn Fn(Reason) -> bool| {
+                let count = |totals: &Totals| {
+                    let counts = Reason::ALL.into_iter().zip(totals.ends);
+                    counts.filter(|(reason, _)| wanted(*reason)).map(|(_, count)| count).sum()
+                };
+                rate(count(&totals), count(before))
             };
-            seen.command_p99_ms = p99_ms(&totals.command_times, &before.command_times);
-            seen.commit_p99_ms = p99_ms(&totals.commit_times, &before.commit_times);
+            seen.ends = ended(&|_| true);
+            seen.ends_lost = ended(&|reason| reason == Reason::ConnectionLost);
+            seen.ends_keep_alive = ended(&|reason| reason == Reason::KeepAlive);
+            seen.ends_logged_out = ended(&|reason| reason == Reason::LoggedOut);
+            seen.ends_revoked = ended(&Reason::is_revocation);
+            let ms = |times: &Times, part: f64| Some((times.quantile(part)? * 1e6).round() / 1e3);
+            let commands = totals.command_times.since(&before.command_times);
+            let commits = totals.commit_times.since(&before.commit_times);
+            seen.command_p50_ms = ms(&commands, 0.5);
+            seen.command_p99_ms = ms(&commands, 0.99);
+            seen.commit_p99_ms = ms(&commits, 0.99);
             if state.seconds.len() >= limits::SERIES_SECONDS {
                 state.seconds.pop_front();
             }

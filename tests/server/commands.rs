@@ -67,6 +67,7 @@ replies! {
     the_replies_of_usage: "usage.txt";
     the_replies_of_user: "user.txt";
     the_replies_of_user_mfa: "user_mfa.txt";
+    the_replies_of_user_setting: "user_setting.txt";
     the_replies_of_user_token: "user_token.txt";
     the_replies_of_app_token: "app_token.txt";
 }

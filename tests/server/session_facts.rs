@@ -1,8 +1,12 @@
-//! What a session's row says beside who and where: what its client over HTTP calls itself.
+//! What is known of a session beside who and where: what its client over HTTP calls itself, what an
+//! MQTT connection tells, how often its login starts.
 
 use base::{SessionId, SessionRef};
+use client::Client;
+use client::Version::V5;
 use serde_json::{Value, json};
 use support::http::{Answer, log_in, send};
+use support::mqtt::{ALL, Connect, frame};
 use support::{Endpoints, Signal, TestServer, call};
 
 use crate::TR50D;
@@ -120,4 +124,123 @@ async fn it_survives_a_restart_and_the_end() {
         server.end(Signal::TERM).await;
         server = TR50D.serve(dir.path(), &[]);
     }
+}
+
+/// What `session.find` with these parameters says of the only session of a thing.
+async fn found(client: &mut Client, key: &str, params: Value) -> Value {
+    let rows = support::sessions(client, &json!({"thingKey": key}).to_string()).await;
+    let mut asked = json!({"ref": rows[0]["ref"]});
+    for (name, value) in params.as_object().expect("parameters") {
+        asked[name] = value.clone();
+    }
+    call(client, "session.find", &asked.to_string()).await
+}
+
+#[tokio::test]
+async fn a_connection_tells_what_it_subscribed_to_and_what_is_in_flight() {
+    let server = TestServer::start();
+    let mut operator = server.operator("tcp").await;
+    let plain = json!({"subscriptionCount": 0, "subscriptions": [], "waiting": 0,
+        "inFlight": {"out": {"qos1": 0, "qos2": 0}, "in": {"qos1": 0, "qos2": 0}}});
+    let names = ["subscriptionCount", "subscriptions", "inFlight", "waiting", "keptSession"];
+    for version in ALL {
+        let key = format!("plain-{version:?}");
+        let _wire = Connect::thing(version, &key).open(&server).await;
+        assert_eq!(found(&mut operator, &key, json!({"show": names})).await, plain, "{version:?}");
+    }
+
+    let mut wire = Connect::thing(V5, "mower").resuming().open(&server).await;
+    assert_eq!(wire.subscribe_with("plant/+", 1, &[0x0b, 7]).await, 1);
+    assert_eq!(wire.subscribe("hall/#", 2 | 4 | 8).await, 2);
+    let mut other = Connect::thing(V5, "other").open(&server).await;
+    other.tell("plant/a", "1").await;
+    other.tell_once(1, "hall/a", "2").await;
+    wire.unacknowledged().await;
+    wire.unacknowledged().await;
+    wire.send(&wire.publish(4, 9, "yard/a", "x")).await;
+    wire.expect(&frame(0x50, &[&[0, 9]])).await;
+    let shown = found(&mut operator, "mower", json!({"show": names})).await;
+    assert_eq!(shown["subscriptionCount"], 2);
+    let expected = json!([
+        {"filter": "plant/+", "qos": 1, "noLocal": false, "retainAsPublished": false, "id": 7},
+        {"filter": "hall/#", "qos": 2, "noLocal": true, "retainAsPublished": true},
+    ]);
+    assert_eq!(shown["subscriptions"], expected);
+    let flight = &shown["inFlight"];
+    assert_eq!(flight["out"], json!({"qos1": 1, "qos2": 1}));
+    assert_eq!(flight["in"], json!({"qos1": 0, "qos2": 1}));
+    assert!(flight["oldestMs"].is_u64(), "{flight}");
+    assert_eq!(shown["keptSession"], json!({"expiryS": 3600}));
+
+    // All of it beside the row, by `*`; what the vendor shows without.
+    let all = found(&mut operator, "mower", json!({"show": ["*"]})).await;
+    for name in ["whoAmI", "connInfo", "clientId", "lastSeen", "startsLastHour", "inFlight"] {
+        assert!(all.get(name).is_some(), "{name}: {all}");
+    }
+    let usual = found(&mut operator, "mower", json!({})).await;
+    assert!(usual.get("connInfo").is_some() && usual.get("clientId").is_none(), "{usual}");
+    // The client of the same login sees its own; so does who may find it, but for the filters.
+    let mut own = server.thing("http", "mower").await;
+    let mine = found(&mut own, "mower", json!({"show": ["subscriptionCount"]})).await;
+    assert!(mine.get("subscriptionCount").is_none(), "the newest is that over HTTP: {mine}");
+}
+
+#[tokio::test]
+async fn filters_are_shown_to_administrators_and_to_the_same_login() {
+    let server = TestServer::start();
+    let mut wire = Connect::thing(V5, "mower").open(&server).await;
+    assert_eq!(wire.subscribe("plant/+", 0).await, 0);
+    let mut operator = server.operator("tcp").await;
+    let rows = support::sessions(&mut operator, r#"{"thingKey":"mower"}"#).await;
+    let asked = json!({"ref": rows[0]["ref"], "show": ["subscriptions", "subscriptionCount"]});
+    let mut own = server.thing("tcp", "mower").await;
+    for client in [&mut operator, &mut own] {
+        let shown = call(client, "session.find", &asked.to_string()).await;
+        assert_eq!(shown["subscriptions"][0]["filter"], "plant/+");
+    }
+    let mut other = server.thing("tcp", "other").await;
+    let shown = call(&mut other, "session.find", &asked.to_string()).await;
+    assert_eq!(shown, json!({"subscriptionCount": 1}));
+}
+
+#[tokio::test]
+async fn ended_sessions_are_found_by_who_asks_for_them_and_starts_are_counted() {
+    let server = TestServer::start();
+    let mut operator = server.operator("tcp").await;
+    let mut references = Vec::new();
+    for _ in 0..3 {
+        let wire = Connect::thing(V5, "mower").open(&server).await;
+        let rows = support::sessions(&mut operator, r#"{"thingKey":"mower"}"#).await;
+        references.push(rows[0]["ref"].as_str().expect("a ref").to_owned());
+        wire.leave().await;
+        support::end_reason(&mut operator, "mower").await;
+    }
+    let _other = Connect::thing(V5, "other").open(&server).await;
+    for reference in &references {
+        let asked = json!({"ref": reference}).to_string();
+        let missing = support::reply(&mut operator, "session.find", &asked).await;
+        assert_eq!(missing["errorCodes"], json!([-90008]));
+        let asked = json!({"ref": reference, "ended": true, "show": ["*"]}).to_string();
+        let shown = call(&mut operator, "session.find", &asked).await;
+        assert_eq!((&shown["status"], &shown["whoAmI"]), (&json!("LOGGED_OUT"), &json!("mower")));
+        assert_eq!(shown["startsLastHour"], 3);
+        assert!(shown.get("inFlight").is_none() && shown.get("outbox").is_none(), "{shown}");
+    }
+    // Those of another organisation are not there at all.
+    let mut york = support::connect(&server.url("tcp", "y", "demo-token-yorkorg")).await;
+    let asked = json!({"ref": references[0], "ended": true}).to_string();
+    let missing = support::reply(&mut york, "session.find", &asked).await;
+    assert_eq!(missing["success"], false);
+
+    let params = json!({"show": ["whoAmI", "startsLastHour", "all"], "sort": "whoAmI"});
+    let listed = call(&mut operator, "session.list", &params.to_string()).await;
+    assert_eq!(listed["fields"], json!(["whoAmI", "startsLastHour"]));
+    let starts = |who: &str| -> Vec<Value> {
+        let rows = listed["result"].as_array().expect("rows").iter();
+        rows.filter(|row| row["whoAmI"] == who).map(|row| row["startsLastHour"].clone()).collect()
+    };
+    assert_eq!(starts("mower"), [json!(3), json!(3), json!(3)]);
+    assert_eq!(starts("other"), [json!(1)]);
+    let starred = call(&mut operator, "session.list", r#"{"show":["*"]}"#).await;
+    assert!(starred["result"][0].get("startsLastHour").is_none());
 }

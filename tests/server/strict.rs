@@ -27,7 +27,8 @@ async fn a_member_that_nobody_knows_is_an_error_with_the_near_name() {
     check("user.list", json!({"limt": 1}), "Did you mean \"limit\"?").await;
     check("app.create", json!({"name": "a", "autoRegistr": true}), "\"autoRegister\"?").await;
     check("role.update", json!({"key": "device", "permissions": []}), "there are ").await;
-    check("role.perms", json!({"key": "x"}), "the command takes none").await;
+    check("role.perms", json!({"key": "x"}), "there are docs").await;
+    check("server.status", json!({"key": "x"}), "the command takes none").await;
     check("org.create", json!({"key": "New", "templte": false}), "\"template\"?").await;
     check("session.list", json!({"thingkeys": "x"}), "\"thingKey\"?").await;
     check("session.end", json!({"appNam": "demo-app"}), "\"appName\"?").await;

@@ -541,6 +541,30 @@ pub const CHILDREN_MAX: usize = 10_000;
 /// Entries of a session's `orgSwitches`; the oldest go first.
 pub const ORG_SWITCHES_MAX: usize = 100;
 
+/// Questions to a connection about itself that wait for its task. Several people may look at one.
+pub const QUESTIONS_MAX: usize = 16;
+
+/// How long a connection may take to tell of itself. One that is healthy needs microseconds.
+pub const CONNECTION_DETAILS_WAIT: Duration = Duration::from_secs(2);
+
+/// Subscriptions of a connection that are shown. Devices have a handful.
+pub const SUBSCRIPTIONS_SHOWN_MAX: usize = 200;
+
+/// Settings of one user. A console keeps some views there.
+pub const SETTINGS_MAX: usize = 50;
+
+/// Bytes of the value of a setting.
+pub const SETTING_BYTES_MAX: usize = 4096;
+
+/// Bytes of the keys and values of all settings of one user, which are in memory.
+pub const SETTINGS_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of one part of `thing.dump`; a part that is longer is left out.
+pub const DUMP_PART_BYTES_MAX: usize = 1024 * 1024;
+
+/// Holders of a role that are named.
+pub const HOLDERS_SHOWN_MAX: usize = 100;
+
 /// Characters that a session keeps of what its client over HTTP calls itself. Browsers need about
 /// 120.
 pub const USER_AGENT_CHARS_MAX: usize = 200;

@@ -202,7 +202,7 @@ impl<'a> Masker<'a> {
             || identity.token_of_user(text).is_some()
     }
 
-    fn is_secret(&self, name: &str) -> bool {
+    pub(super) fn is_secret(&self, name: &str) -> bool {
         let plain = plain(name);
         SECRET_NAMES.contains(&plain.as_str())
             || SECRET_WORDS.iter().any(|word| plain.contains(word))

@@ -276,6 +276,11 @@ impl Client {
                 logged_in.send(&self.server, push, out);
             }
             logged_in.follow_access();
+            if !logged_in.is_at_work() {
+                for question in self.outbox.take_questions() {
+                    question.answer(logged_in.details(&self.server));
+                }
+            }
         }
         close.map_or(Ok(()), |reason| Err(Closing::ended(reason)))
     }

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use ::mqtt::QoS;
-use base::limits;
+use base::{Timestamp, limits};
+use rules::directory::details::Packets;
 
 use super::reply::Reply;
 use crate::broker::Delivery;
@@ -38,6 +39,8 @@ pub enum Sent {
         released: bool,
         /// Its quality of service.
         qos: QoS,
+        /// When it was sent.
+        at: Timestamp,
         /// The message itself, if it may go to another member of a shared subscription.
         shared: Option<Box<Delivery>>,
     },
@@ -92,6 +95,21 @@ impl Inflight {
         self.shared_bytes += sent.kept_bytes();
         self.sent.insert(pkid, sent);
         true
+    }
+
+    /// Packet ids in use, and when the oldest delivery among them was sent.
+    pub fn packets(&self) -> (Packets, Option<Timestamp>) {
+        let (mut packets, mut oldest) = (Packets::default(), None);
+        for sent in self.sent.values() {
+            match sent {
+                Sent::Delivery { qos: QoS::ExactlyOnce, .. } => packets.qos2 += 1,
+                Sent::Delivery { .. } | Sent::Reply => packets.qos1 += 1,
+            }
+            if let Sent::Delivery { at, .. } = sent {
+                oldest = oldest.map_or(Some(*at), |oldest: Timestamp| Some(oldest.min(*at)));
+            }
+        }
+        (packets, oldest)
     }
 
     /// Whether something was sent under a packet id.

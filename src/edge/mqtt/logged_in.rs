@@ -1,6 +1,7 @@
 //! An MQTT client that is logged in: every packet after CONNECT.
 
 mod acks;
+mod details;
 mod request;
 mod withheld;
 
@@ -90,6 +91,8 @@ pub struct LoggedIn {
     paused: Option<CancellationToken>,
     /// Whether others had their turn since bytes came.
     had_turn: bool,
+    /// Whether `topics` are with a SUBSCRIBE or UNSUBSCRIBE that is worked on.
+    at_work: bool,
     /// Whether the log has a line on a topic that it most likely did not mean.
     noted: bool,
 }
@@ -121,6 +124,7 @@ impl LoggedIn {
             withheld: VecDeque::new(),
             paused: None,
             had_turn: false,
+            at_work: false,
             noted: false,
         }
     }
@@ -185,7 +189,10 @@ impl LoggedIn {
                 let filters = packet.filters.take(limits::SUBSCRIPTIONS_MAX);
                 filters.for_each(|wanted| self.note(Did::Subscribe, wanted.filter));
                 match self.take_topics(server) {
-                    Ok(topics) => owed.block(topics.subscribe(&packet)),
+                    Ok(topics) => {
+                        self.at_work = true;
+                        owed.block(topics.subscribe(&packet));
+                    }
                     Err(AckReason { code, why }) => {
                         let codes = vec![code; packet.filters.count()];
                         return self.write_suback(packet.pkid, codes, why, out);
@@ -195,6 +202,7 @@ impl LoggedIn {
             Packet::Unsubscribe(packet) => match self.topics.take() {
                 Some(topics) => {
                     let filters = packet.filters.map(Into::into).collect();
+                    self.at_work = true;
                     owed.block(topics.unsubscribe(packet.pkid, filters));
                 }
                 None => {
@@ -767,11 +775,11 @@ impl LoggedIn {
             }
             TopicWork::Yielded => Ok(()),
             TopicWork::Subscribed { topics, pkid, codes, why } => {
-                self.topics = Some(topics);
+                (self.topics, self.at_work) = (Some(topics), false);
                 self.write_suback(pkid, codes, why, out)
             }
             TopicWork::Unsubscribed { topics, pkid, codes } => {
-                self.topics = Some(topics);
+                (self.topics, self.at_work) = (Some(topics), false);
                 self.write_unsuback(pkid, &codes, out);
                 Ok(())
             }

@@ -604,7 +604,7 @@ impl Topics {
             for queued in queued {
                 match queued {
                     Queued::Delivery(delivery) => self.write(delivery, now, out)?,
-                    Queued::Release(seq) => self.write_release(seq, out),
+                    Queued::Release(seq) => self.write_release(seq, now, out),
                 }
             }
             let mut begun = false;
@@ -705,6 +705,7 @@ impl Topics {
             bytes: delivery.row_len(),
             released: false,
             qos,
+            at: now,
             shared: delivery.shared.is_some().then(|| Box::new(delivery)),
         };
         match self.inflight.begin(pkid, sent) {
@@ -714,9 +715,10 @@ impl Topics {
     }
 
     /// Releases a message with QoS 2 that an earlier connection has delivered.
-    fn write_release(&mut self, seq: u64, out: &mut Vec<u8>) {
+    fn write_release(&mut self, seq: u64, at: Timestamp, out: &mut Vec<u8>) {
         let (pkid, qos) = (packet_id(seq), QoS::ExactlyOnce);
-        let sent = Sent::Delivery { seq, bytes: RELEASE_BYTES, released: true, qos, shared: None };
+        let (bytes, released, shared) = (RELEASE_BYTES, true, None);
+        let sent = Sent::Delivery { seq, bytes, released, qos, at, shared };
         if self.inflight.begin(pkid, sent) {
             encode::pubrel(out, self.subscriber.options.version, pkid, reason::SUCCESS);
         }

@@ -6,8 +6,8 @@ use base::{ThingId, Timestamp, json::whole, limits};
 use serde::Serialize;
 use store::{StoreError, Table};
 
-use super::point::{Location, Value};
-use super::series::{Series, kind_and_name};
+use super::point::{Kind, Location, Value};
+use super::series::{Series, kind_and_name, row_key};
 use super::{Damaged, Telemetry, head};
 
 /// All current values of a thing, each with the members and names that the thing object has for
@@ -125,6 +125,34 @@ impl Telemetry {
             }
         }
         Ok(currents)
+    }
+}
+
+impl Telemetry {
+    /// How many alarms of a thing are raised, which is in another state than 0, and the greatest state
+    /// of all; none: it has no alarm. Of very many, the first [`limits::CURRENTS_MAX`] count.
+    pub fn raised_alarms(&self, thing: ThingId) -> Result<(usize, Option<i64>), StoreError> {
+        let prefix = row_key(thing.into(), Kind::Alarm, "");
+        let (mut raised, mut worst) = (0, None);
+        let mut after: Option<Vec<u8>> = None;
+        for _ in 0..limits::CURRENTS_MAX / PAGE_ROWS {
+            let rows =
+                self.tables.scan_prefix(Table::Series, &prefix, after.as_deref(), PAGE_ROWS)?;
+            let is_last = rows.len() < PAGE_ROWS;
+            after = rows.last().map(|(key, _)| key.clone());
+            for (_, row) in rows {
+                let series = Series::from_row(Kind::Alarm, &row);
+                let series = series.ok_or_else(|| Damaged::error(0))?;
+                if let Value::Alarm(alarm) = series.newest_point()?.value {
+                    raised += usize::from(alarm.state != 0);
+                    worst = worst.max(Some(alarm.state));
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok((raised, worst))
     }
 }
 

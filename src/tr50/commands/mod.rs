@@ -51,6 +51,7 @@ pub mod user;
 pub mod user_invite;
 pub mod user_mfa;
 pub mod user_org;
+pub mod user_setting;
 pub mod user_token;
 pub mod webhook;
 
@@ -154,6 +155,7 @@ pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
         user_invite::COMMANDS,
         user_mfa::COMMANDS,
         user_org::COMMANDS,
+        user_setting::COMMANDS,
         user_token::COMMANDS,
         webhook::COMMANDS,
     ];

@@ -88,6 +88,11 @@ impl View {
         self.show.as_ref().is_none_or(|show| all(show) || named(show))
     }
 
+    /// Whether the client names this member, which is not shown otherwise.
+    pub fn names(&self, field: &str) -> bool {
+        self.show.iter().flatten().any(|name| name.eq_ignore_ascii_case(field))
+    }
+
     /// Sorts, cuts and projects `items`, whose members a client may name are `fields`.
     ///
     /// # Errors

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt};
+use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt, limits};
 use rules::identity::model::Role;
 use rules::identity::permission::PermissionSet;
-use rules::identity::{Granted, TOPIC_FILTER_RULE, is_topic_filter};
+use rules::identity::{Granted, Holders, TOPIC_FILTER_RULE, is_topic_filter};
 use serde::Serialize;
 
 use super::authorize::{self, Edit, Made, NewKey, Unset};
@@ -14,7 +14,7 @@ use super::commands;
 use super::paging::{ListReply, View};
 use crate::app::{Affected, Effects};
 use crate::random::random;
-use crate::tr50::params::{NoParams, missing, params};
+use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done};
 use crate::tr50::strict::Strict;
 
@@ -27,13 +27,15 @@ commands! {
         "";
     "role.find" => find, [NOT_FOUND],
         "Shows a role that is known in the current organisation: its own or one from above.",
-        "the role";
+        "the role; with `holders` also `holders`: `userCount`, `appCount` and, to who may use \
+         `user.list` and `app.list`, `users` and `apps`, the first 100 e-mail addresses and names";
     "role.list" => list, [NOT_FOUND],
         "Lists the roles that are known in an organisation, by key; `readOnly` are those from above.",
         "`count`, `fields`, `result`";
     "role.perms" => perms, [],
         "Lists all permissions.",
-        "for each family its commands";
+        "for each family its commands; with `docs` an array of objects with `name` and `doc`, which \
+         is empty for those that no command of this server asks for";
     act "role.update" => update, [NOT_FOUND],
         "Changes a role of the current organisation, not one from above: role.create makes one of \
          its own with the same key, which a look-up by key finds first. Live sessions of those who \
@@ -70,6 +72,22 @@ params! {
     /// The parameters of `role.list` beside those of every list.
     pub struct ListParams {
         optional org_id: OrgId = "orgId", "Another organisation, for administrators.";
+        optional holders: bool = "holders",
+            "Adds `userCount` and `appCount`: how many users and applications hold it there.";
+    }
+}
+
+params! {
+    /// What `role.find` shows beside the role.
+    pub struct HoldersParams {
+        optional holders: bool = "holders", "Adds who holds it in the current organisation.";
+    }
+}
+
+params! {
+    /// The parameters of `role.perms`.
+    pub struct PermsParams {
+        optional docs: bool = "docs", "Says of each what it is for.";
     }
 }
 
@@ -111,6 +129,58 @@ const FIELDS: &[&str] = &[
     "updatedBy",
     "updatedOn",
 ];
+
+/// Members that `role.list` adds with `holders`.
+const COUNTS: &[&str] = &["userCount", "appCount"];
+
+/// A role, and how many hold it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CountedRole {
+    #[serde(flatten)]
+    role: RoleView,
+    user_count: usize,
+    app_count: usize,
+}
+
+/// The reply of `role.find`.
+#[derive(Serialize)]
+pub struct FoundRole {
+    #[serde(flatten)]
+    role: RoleView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holders: Option<HoldersView>,
+}
+
+/// Who holds a role in an organisation, as far as the caller may list them.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HoldersView {
+    user_count: usize,
+    app_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    apps: Option<Vec<String>>,
+}
+
+impl HoldersView {
+    fn of(call: &Call<'_>, holders: &Holders) -> Self {
+        let named = |permission: &str, mut names: Vec<String>| {
+            names.sort_unstable();
+            names.truncate(limits::HOLDERS_SHOWN_MAX);
+            call.session.access().allows(permission).then_some(names)
+        };
+        let users = holders.users.iter().map(|user| user.email.clone()).collect();
+        let apps = holders.applications.iter().map(|found| found.name.clone()).collect();
+        Self {
+            user_count: holders.users.len(),
+            app_count: holders.applications.len(),
+            users: named("user.list", users),
+            apps: named("app.list", apps),
+        }
+    }
+}
 
 impl RoleView {
     fn of(role: &Role, org: OrgId) -> Self {
@@ -236,8 +306,16 @@ pub fn create(
 }
 
 /// `role.find`.
-pub fn find(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<RoleView, Failure> {
-    which.find(call).map(|granted| RoleView::of(&granted.role, call.session.org_id()))
+pub fn find(
+    call: &Call<'_>,
+    Strict((which, params)): Strict<(FindParams, HoldersParams)>,
+) -> Result<FoundRole, Failure> {
+    let (granted, org) = (which.find(call)?, call.session.org_id());
+    let holders = params.holders.unwrap_or(false).then(|| {
+        let mut all = call.app.identity().holders_in(org);
+        HoldersView::of(call, &all.remove(&granted.role.id).unwrap_or_default())
+    });
+    Ok(FoundRole { role: RoleView::of(&granted.role, org), holders })
 }
 
 /// `role.list`.
@@ -248,7 +326,19 @@ pub fn list(
     let org = authorize::resolve_org(call, wanted.org_id)?.id;
     let roles = call.app.identity().roles_of(org);
     let roles: Vec<_> = roles.iter().map(|granted| RoleView::of(&granted.role, org)).collect();
-    view.or_sorted_by("key").apply(FIELDS, &roles)
+    let view = view.or_sorted_by("key");
+    if !wanted.holders.unwrap_or(false) {
+        return view.apply(FIELDS, &roles);
+    }
+    let holders = call.app.identity().holders_in(org);
+    let counted = |role: RoleView| {
+        let held = holders.get(&role.id);
+        let user_count = held.map_or(0, |held| held.users.len());
+        let app_count = held.map_or(0, |held| held.applications.len());
+        CountedRole { role, user_count, app_count }
+    };
+    let roles: Vec<_> = roles.into_iter().map(counted).collect();
+    view.apply(&[FIELDS, COUNTS].concat(), &roles)
 }
 
 /// `role.update`.
@@ -282,11 +372,30 @@ pub fn delete(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Afte
 /// `role.perms`: every service with its methods.
 pub fn perms(
     _: &Call<'_>,
-    Strict(_): Strict<NoParams>,
-) -> Result<BTreeMap<&'static str, Vec<&'static str>>, Failure> {
+    Strict(params): Strict<PermsParams>,
+) -> Result<BTreeMap<&'static str, Vec<Method>>, Failure> {
+    let docs = params.docs.unwrap_or(false);
     let mut families: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (family, command) in PermissionSet::ALL.names().filter_map(|name| name.split_once('.')) {
-        families.entry(family).or_default().push(command);
+    for name in PermissionSet::ALL.names() {
+        let Some((family, method)) = name.split_once('.') else { continue };
+        let doc = super::find(name).map_or("", |row| row.info.doc);
+        let method = if docs { Method::Told { name: method, doc } } else { Method::Named(method) };
+        families.entry(family).or_default().push(method);
     }
     Ok(families)
+}
+
+/// A permission in its family.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Method {
+    /// Its name.
+    Named(&'static str),
+    /// Its name, and what it is for.
+    Told {
+        /// The name.
+        name: &'static str,
+        /// What its command does.
+        doc: &'static str,
+    },
 }

@@ -1,5 +1,7 @@
 //! `server.*`: the server itself, for those who run it.
 
+mod status;
+
 use std::net::{IpAddr, SocketAddr};
 
 use base::{Code, Failure, Timestamp, limits};
@@ -19,6 +21,14 @@ commands! {
          user or one address does; without either, it says who is watched. For super \
          administrators and super operators.",
         "`result`, an array of those who are watched, with `name` or `address`, `until`, `by`";
+    "server.status" => status::status, [],
+        "Shows what the server has and uses now: pools with their limits, the store and its disk, the \
+         certificate; and what ended and was refused since its start. For whom, as `stats.series`.",
+        "`serverId`, `version`, `ts`; `pools`, an array of `name`, `unit`, `used`, `limit`, `refused`, \
+         `evicted`; `store` with `available`, `problem`, `freeBytes`, `minFreeBytes`, `queue`, \
+         `bytes` by table; `certificates` with `key` and `notAfter`; `mails` that wait; `webhooks` with \
+         `lag`, `failing`, `switchedOff`; `sessionStarts`, `sessionEnds` by reason, \
+         `refusedConnections` by reason, `refusedLogins` by cause, `failedCommands` by code";
 }
 
 params! {

@@ -18,6 +18,7 @@ use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done, WriteReply};
 
 mod end;
+mod find;
 mod list;
 mod mine;
 mod row;
@@ -35,7 +36,7 @@ commands! {
          end; `closing` says how many peers have not read that. `dryRun` only counts. Who has no \
          permission for `session.list` ends own sessions only.",
         "of one, none; of many `count`, `closed`, `alreadyGone`, `refused`, `tookMs`";
-    "session.find" => find, [NOT_FOUND],
+    "session.find" => find::find, [NOT_FOUND],
         "Shows one session of the current organisation; to a restricted token, one of its own thing.",
         "the session";
     "session.info" => info, [],
@@ -106,12 +107,6 @@ params! {
     }
 }
 
-/// `session.find`: one session of the current organisation, or one of the caller's own.
-pub fn find(call: &Call<'_>, params: FindParams) -> Result<SessionDetails, Failure> {
-    let session = params.find(call)?.ok_or_else(|| missing("id"))?;
-    Ok(SessionDetails(session, call.app.clock.clone()))
-}
-
 /// `session.info`: the caller's own session.
 pub fn info(call: &Call<'_>, _: NoParams) -> Result<OwnSession, Failure> {
     let (session, server_id) = (call.session.clone(), call.app.server_id.clone());
@@ -122,9 +117,18 @@ impl FindParams {
     /// The session that is meant; none when neither parameter is there. What the caller may not
     /// see does not exist.
     fn find(&self, call: &Call<'_>) -> Result<Option<Arc<Session>>, Failure> {
+        self.find_among(call, false)
+    }
+
+    /// The same, if it is to be so also among those that ended lately.
+    fn find_among(&self, call: &Call<'_>, ended: bool) -> Result<Option<Arc<Session>>, Failure> {
         let Some(text) = self.reference.as_ref().or(self.id.as_ref()) else { return Ok(None) };
         let directory = &call.app.directory();
         let found = match (text.parse::<SessionRef>(), SessionId::parse(text)) {
+            (Ok(reference), _) if ended => {
+                let found = directory.by_uuid(reference.uuid());
+                found.filter(|session| session.reference() == reference)
+            }
             (Ok(reference), _) => directory.get(&reference),
             (_, Some(id)) => directory.by_id(&id),
             _ => None,
@@ -255,19 +259,6 @@ pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<After<Done>, Failur
     // What was changed since the rights were looked up did not find the session there.
     let refresh = SessionChange::Refresh(call.session.clone());
     Ok(After(Done, Effects::on_sessions([switch, refresh])))
-}
-
-/// The reply of `session.find`.
-pub struct SessionDetails(Arc<Session>, Clock);
-
-impl WriteReply for SessionDetails {
-    fn write_reply(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(br#"{"success":true,"params":"#);
-        let mut object = ObjectWriter::new(out);
-        write_session(&mut object, &self.0, &self.1);
-        object.end();
-        out.push(b'}');
-    }
 }
 
 /// The reply of `session.info`.

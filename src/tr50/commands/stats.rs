@@ -20,8 +20,9 @@ commands! {
         "`ts`, an array of the ends of the seconds, the oldest first; `series`, an object with an array \
          for each name: `connections`, `sessions`, `storeQueue`, `mails`, `memoryBytes` at these times, \
          `commands`, `failures`, `logins`, `refusedLogins`, `messagesIn`, `messagesOut`, \
-         `messagesDropped` and `points` in each second, `commandP99Ms` (commands that wait for devices \
-         aside) and `commitP99Ms` in milliseconds, null where there were none";
+         `messagesDropped`, `points`, `starts` and `ends` of sessions, and of these `endsLost`, \
+         `endsKeepAlive`, `endsLoggedOut` and `endsRevoked`, in each second, `commandP50Ms`, \
+         `commandP99Ms` (commands that wait for devices aside) and `commitP99Ms` in milliseconds, null where there were none";
 }
 
 params! {
@@ -68,7 +69,7 @@ pub fn series(call: &Call<'_>, Strict(params): Strict<SeriesParams>) -> Result<S
 }
 
 /// The figures are those of all organisations together.
-fn check_whole_server(call: &Call<'_>) -> Result<(), Failure> {
+pub(super) fn check_whole_server(call: &Call<'_>) -> Result<(), Failure> {
     let access = call.session.access();
     let is_topmost = access.org.parent.is_none() && !is_restricted(call);
     if access.authority().sees_all() || is_topmost {

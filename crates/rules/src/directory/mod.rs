@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::identity::Access;
 
 pub mod as_of;
+pub mod details;
 pub mod event;
 mod facets;
 pub mod failures;
@@ -184,6 +185,13 @@ impl Directory {
     pub fn of_principal(&self, principal: &Principal) -> Vec<Arc<Session>> {
         let siblings = self.by_principal.get(principal);
         siblings.map_or_else(Vec::new, |siblings| siblings.iter().cloned().collect())
+    }
+
+    /// How many sessions of a login have started since then, among those that live or ended lately.
+    pub fn started_since(&self, principal: &Principal, since: Timestamp) -> usize {
+        let live = self.by_principal.get(principal).map_or(0, |live| live.since(since));
+        let history = self.history.lock();
+        live + history.of_principal(principal).map_or(0, |ended| ended.since(since))
     }
 
     /// How many live sessions of a login are bound to connections; none if it has no session at all.

@@ -11,6 +11,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::details::Question;
 use super::session::Reason;
 
 /// A message that a connection did not ask for.
@@ -135,6 +136,7 @@ struct Inner {
     /// Those of the replies among them.
     replies: usize,
     close: Option<Reason>,
+    questions: Vec<Question>,
 }
 
 impl Outbox {
@@ -201,6 +203,24 @@ impl Outbox {
         true
     }
 
+    /// Asks the connection what it knows of itself; false if it is gone, or too many have asked. Who
+    /// drops the question has not answered.
+    pub fn ask(&self, question: Question) -> bool {
+        let mut inner = self.inner.lock();
+        if self.is_gone() || inner.questions.len() >= limits::QUESTIONS_MAX {
+            return false;
+        }
+        inner.questions.push(question);
+        drop(inner);
+        self.wake();
+        true
+    }
+
+    /// Takes the questions that were asked, to be looked for when something has come.
+    pub fn take_questions(&self) -> Vec<Question> {
+        std::mem::take(&mut self.inner.lock().questions)
+    }
+
     /// Has the task look at what waits for its client elsewhere.
     pub fn wake_reader(&self) {
         self.waker.wake();
@@ -238,7 +258,7 @@ impl Outbox {
             inner.replies = 0;
             self.waiting.fetch_sub(std::mem::take(&mut inner.bytes), Ordering::Relaxed);
         }
-        let more = !inner.pushes.is_empty() || inner.close.is_some();
+        let more = !inner.pushes.is_empty() || inner.close.is_some() || !inner.questions.is_empty();
         self.filled.store(more, Ordering::Release);
         (pushes, inner.close)
     }
@@ -247,6 +267,7 @@ impl Outbox {
     pub fn shut(&self) -> VecDeque<Push> {
         let mut inner = self.inner.lock();
         self.set_open(false);
+        inner.questions.clear();
         std::mem::take(&mut inner.pushes)
     }
 

@@ -67,6 +67,11 @@ impl Siblings {
         }
     }
 
+    /// How many started then or later.
+    pub fn since(&self, time: Timestamp) -> usize {
+        self.all.len() - self.all.partition_point(|other| other.started < time)
+    }
+
     /// Those that started before the mark, the newest of them first; without one, all.
     pub fn older_than(&self, mark: Option<Mark>) -> impl Iterator<Item = &Arc<Session>> {
         let end = mark.map_or(self.all.len(), |mark| self.before(mark));

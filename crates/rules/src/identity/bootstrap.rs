@@ -1,7 +1,7 @@
 //! The bootstrap file: the organisations, users, roles and applications of an empty store.
 //! `fixtures/demo.toml` shows its form and explains every key.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use base::{ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId, limits};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -363,6 +363,7 @@ impl Reader<'_> {
             title: String::new(),
             office_phone: String::new(),
             mobile_phone: String::new(),
+            settings: BTreeMap::new(),
             ban: Ban::default(),
             created_on: self.now,
             created_by: system(),

@@ -40,7 +40,7 @@ pub use invite::{Invite, Inviter};
 pub use login::Refusal;
 pub use lookalike::{UNAMBIGUOUS_RULE, is_unambiguous};
 pub use record::{Record, Records};
-pub use registry::{Granted, TokenHolder};
+pub use registry::{Granted, Holders, TokenHolder};
 pub use second_factor::{Accepted, RECOVERY_BYTES, RECOVERY_CODES, SECRET_BYTES, SecondFactor};
 pub use standard_role::{STANDARD_ROLES, StandardRole};
 pub use thing_def::ThingDef;

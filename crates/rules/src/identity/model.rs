@@ -1,5 +1,6 @@
 //! The records of identity: organisations, users, roles, applications.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base::{ApplicationId, OrgId, RoleId, ThingDefId, Timestamp, TokenId, UserId};
@@ -176,6 +177,9 @@ pub struct User {
     /// The mobile telephone.
     #[serde(default)]
     pub mobile_phone: String,
+    /// What programs of the user keep for the user, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
     /// Whether logins are refused.
     #[serde(default, skip_serializing_if = "Ban::is_none")]
     pub ban: Ban,
@@ -212,6 +216,7 @@ impl User {
             title: String::new(),
             office_phone: String::new(),
             mobile_phone: String::new(),
+            settings: BTreeMap::new(),
             created_on: long_ago(),
             created_by: String::new(),
             updated: None,

@@ -324,6 +324,15 @@ impl Registry {
 
 /// Reads of the records. They block for as long as another thread changes one, which is some
 /// microseconds.
+/// Those who hold a role in an organisation.
+#[derive(Default)]
+pub struct Holders {
+    /// Users.
+    pub users: Vec<Arc<User>>,
+    /// Applications.
+    pub applications: Vec<Arc<Application>>,
+}
+
 impl Identity {
     /// The organisation with this id.
     pub fn org(&self, id: OrgId) -> Option<Arc<Org>> {
@@ -536,6 +545,24 @@ impl Identity {
         let holds = |user: &Arc<User>| user.memberships.iter().any(|m| m.roles.contains(&role));
         registry.users.values().any(holds)
             || registry.applications.values().any(|held| held.roles.contains(&role))
+    }
+
+    /// Who holds roles in an organisation: users as members, applications as its own.
+    pub fn holders_in(&self, org: OrgId) -> HashMap<RoleId, Holders> {
+        let registry = self.registry.read();
+        let mut holders: HashMap<RoleId, Holders> = HashMap::new();
+        for user in registry.users.values() {
+            let here = user.memberships.iter().filter(|membership| membership.org == org);
+            for role in here.flat_map(|membership| &membership.roles) {
+                holders.entry(*role).or_default().users.push(user.clone());
+            }
+        }
+        for application in registry.applications.values().filter(|found| found.org == org) {
+            for role in &application.roles {
+                holders.entry(*role).or_default().applications.push(application.clone());
+            }
+        }
+        holders
     }
 
     /// The definition with this id, if it is known in `org`: owned there or above.

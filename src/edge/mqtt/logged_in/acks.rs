@@ -68,6 +68,11 @@ impl Acks {
         room
     }
 
+    /// How many wait of this quality of service.
+    pub(super) fn count(&self, qos: QoS) -> usize {
+        self.0.iter().filter(|ack| ack.qos == qos).count()
+    }
+
     /// Whether one waits for this packet.
     pub(super) fn waits(&self, qos: QoS, pkid: u16) -> bool {
         self.0.iter().any(|ack| ack.qos == qos && ack.pkid == pkid)

@@ -2,12 +2,12 @@
 
 use base::{
     Clock, Code, Failure, OrgId, Protocol, ThingDefId, ThingKey, Timestamp, excerpt,
-    json::{self, ObjectWriter},
+    json::{self, ObjectWriter, key},
     limits::{self, LISTING_BYTES_RESERVED_MAX},
 };
 use rules::directory::query::{Common, Filter, GroupBy, Listing, Query, SortKey};
 use rules::directory::text::{AddressPrefix, Pattern, Words};
-use rules::directory::{Kind, Principal, Reason, Status};
+use rules::directory::{Kind, Principal, Reason, Session, Status};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -33,7 +33,7 @@ params! {
             "The sessions that lived at this time, wherever they are now: of the connection history, as far as it goes back. Then `status` may only be `ACTIVE` or `ALL`, and of ends is asked what came since.";
         optional group_by: String = "groupBy",
             "Counts them by `protocol`, `application`, `reason` or `definition` instead of listing them.";
-        optional show: Vec<String> = "show", "The members to show; all by default. `live`, `ended` or `all` among them says which sessions, as `status` does.";
+        optional show: Vec<String> = "show", "The members to show; all by default, but for `startsLastHour`: how many sessions its login has started in the last hour, as far as they are not forgotten. `live`, `ended` or `all` among them says which sessions, as `status` does.";
         optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
     }
 }
@@ -122,6 +122,9 @@ const FIELDS: &[&str] = &[
     "outboxBytes",
 ];
 
+/// The member that is counted for each session, and shown to those who name it.
+pub(super) const STARTS: &str = "startsLastHour";
+
 /// `session.list`. What takes long is looked for on another thread, once for all who ask the same;
 /// what is wrong with the parameters is answered at once.
 pub(super) fn list(
@@ -134,7 +137,7 @@ pub(super) fn list(
     // The client id is a secret of the application (`docs/protocol/tr50.md` 1.1).
     let administers = call.session.access().administers_here();
     let shown = page.show.as_deref().unwrap_or_default();
-    let shown = Shown::of(shown, page.hide_fields, administers)?;
+    let shown = Shown::of((shown, &[STARTS]), page.hide_fields, administers)?;
     let key = format!("{org} {administers} {page:?} {filters:?}");
     let key = match administers && !is_restricted(call) {
         true => key,
@@ -165,8 +168,7 @@ pub(super) fn list(
             let (count, groups) = directory.groups(org, &query.filter, by);
             return Ok(Answer::Groups(Groups::of(call, org, (name, count, groups), None)));
         }
-        let (listing, clock) = (directory.list(org, &query), call.app.clock.clone());
-        Ok(Answer::Sessions(SessionList { org, listing, shown, clock, then: None }))
+        Ok(Answer::Sessions(SessionList::of(call, org, directory.list(org, &query), shown, None)))
     };
     if long { call.look_shared(key, answer).map(Looked::Later) } else { call.look(false, answer) }
 }
@@ -184,10 +186,7 @@ fn answer_as_of(
     let (asked, count) = (Some((at, then.truncated)), then.listing.count);
     Ok(match group_name {
         Some(name) => Answer::Groups(Groups::of(call, org.id, (name, count, then.groups), asked)),
-        None => {
-            let (listing, clock) = (then.listing, call.app.clock.clone());
-            Answer::Sessions(SessionList { org: org.id, listing, shown, clock, then: asked })
-        }
+        None => Answer::Sessions(SessionList::of(call, org.id, then.listing, shown, asked)),
     })
 }
 
@@ -230,20 +229,27 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    fn of(
-        show: &[String],
+    /// Those that `show` names, of which some are `further` members: none names all others.
+    pub(super) fn of(
+        (show, further): (&[String], &[&'static str]),
         hide_fields: Option<bool>,
         shows_client_id: bool,
     ) -> Result<Self, Failure> {
         let names: Vec<_> = if show.is_empty() || show.iter().any(|name| name == "*") {
             FIELDS.to_vec()
         } else {
-            show.iter().map(|name| named(FIELDS, name, "show")).collect::<Result<_, _>>()?
+            let all = [FIELDS, further].concat();
+            show.iter().map(|name| named(&all, name, "show")).collect::<Result<_, _>>()?
         };
         let bits = FIELDS.iter().enumerate().filter(|(_, field)| names.contains(field));
         let wanted = bits.fold(0, |bits, (index, _)| bits | 1 << index);
         let (is_named, hides_fields) = (!show.is_empty(), hide_fields.unwrap_or(false));
         Ok(Self { names, wanted, hides_fields, shows_client_id, is_named })
+    }
+
+    /// Whether this member is named.
+    pub(super) fn names(&self, member: &str) -> bool {
+        self.names.contains(&member)
     }
 
     /// The fields, in the order of the reply.
@@ -537,11 +543,11 @@ pub(in crate::tr50) enum Answer {
 impl Answer {
     fn none(call: &Call<'_>, org: OrgId, shown: Shown, as_of: Option<&AsOf>) -> Self {
         let listing = Listing { count: 0, sessions: Vec::new() };
-        let clock = call.app.clock.clone();
+        let clock = &call.app.clock;
         let then = as_of.map(|as_of| {
             (clock.shown(as_of.at), call.app.is_history_truncated(org, as_of.at, call.now))
         });
-        Self::Sessions(SessionList { org, listing, shown, clock, then })
+        Self::Sessions(SessionList::of(call, org, listing, shown, then))
     }
 }
 
@@ -599,6 +605,30 @@ pub(in crate::tr50) struct SessionList {
     clock: Clock,
     /// At which time they lived, and whether some may be missing; none: they are as they are now.
     then: Option<(Timestamp, bool)>,
+    /// How many sessions the login of each has started in the last hour, if that is asked for.
+    starts: Vec<usize>,
+}
+
+impl SessionList {
+    fn of(
+        call: &Call<'_>,
+        org: OrgId,
+        listing: Listing,
+        shown: Shown,
+        then: Option<(Timestamp, bool)>,
+    ) -> Self {
+        let starts = match shown.names(STARTS) {
+            true => listing.sessions.iter().map(|session| starts_of(call, session)).collect(),
+            false => Vec::new(),
+        };
+        Self { org, listing, shown, clock: call.app.clock.clone(), then, starts }
+    }
+}
+
+/// How many sessions the login of this one has started in the last hour.
+pub(super) fn starts_of(call: &Call<'_>, session: &Session) -> usize {
+    let since = call.app.clock.now().plus_millis(-3_600_000);
+    call.app.directory().started_since(&session.who().principal(), since)
 }
 
 impl WriteReply for SessionList {
@@ -633,6 +663,9 @@ impl WriteReply for SessionList {
                 let mut object = ObjectWriter::new(out);
                 if shown.is_named {
                     write_shown(&mut object, session, context, shown, &mut texts);
+                    if let Some(starts) = self.starts.get(index) {
+                        object.integer(key!("startsLastHour"), *starts as u64);
+                    }
                 } else {
                     write_in_context(&mut object, session, context, &mut texts);
                     write_link(&mut object, session, shown.shows_client_id, texts.clock);

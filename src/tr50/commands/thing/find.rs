@@ -9,7 +9,7 @@ use store::StoreError;
 use super::change::check_tags;
 use super::object::{CurrentValues, FIELDS, FOREIGN_FIELDS, ThingObject};
 use super::query::Query;
-use super::traits::{GroupBy, Groups, Traits, sort_things};
+use super::traits::{GroupBy, Groups, Traits, last_end, sort_things};
 use crate::app::App;
 use crate::things::registry::Thing;
 use crate::things::telemetry::point::Kind;
@@ -221,7 +221,42 @@ fn filled(
             row.extend(members(&values).unwrap_or_default());
         }
     }
-    view.reply(FIELDS, count, page.into_iter())
+    let further: Vec<_> = FURTHER.into_iter().filter(|field| view.names(field)).collect();
+    if !further.is_empty() {
+        for row in &mut page {
+            add_further(call, row, &further)?;
+        }
+    }
+    view.reply(&[FIELDS, &further].concat(), count, page.into_iter())
+}
+
+/// Members of a row that are looked for only if they are named.
+const FURTHER: [&str; 4] = ["endReason", "endTime", "alarmsRaised", "alarmState"];
+
+/// Adds to a row how the last session ended, and what the alarms come to.
+fn add_further(
+    call: &Call<'_>,
+    row: &mut Map<String, Value>,
+    further: &[&str],
+) -> Result<(), StoreError> {
+    let wants = |names: [&str; 2]| names.iter().any(|name| further.contains(name));
+    let key = row.get("key").and_then(|key| ThingKey::parse(key.as_str()?).ok());
+    if wants(["endReason", "endTime"])
+        && let Some(key) = key
+        && let Some(end) = last_end(call.app, call.session.org_id(), key)
+    {
+        row.insert("endReason".to_owned(), end.reason.as_str().into());
+        row.insert("endTime".to_owned(), call.app.clock.shown(end.at).to_string().into());
+    }
+    let id = row.get("id").and_then(|id| id.as_str()?.parse().ok());
+    if wants(["alarmsRaised", "alarmState"])
+        && let Some(id) = id
+    {
+        let (raised, worst) = call.app.telemetry.raised_alarms(id)?;
+        row.insert("alarmsRaised".to_owned(), raised.into());
+        row.insert("alarmState".to_owned(), worst.into());
+    }
+    Ok(())
 }
 
 fn too_much() -> Failure {

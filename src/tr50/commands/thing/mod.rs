@@ -5,6 +5,7 @@ use super::commands;
 mod bind;
 mod change;
 mod diagnose;
+mod dump;
 mod find;
 mod object;
 mod query;
@@ -43,11 +44,22 @@ commands! {
         "`key`, `exists`, `connected`, `summary`, `findings`, `thing`, `connections`, `left`, \
          `refused`, `failures`, `limits`, `waiting`, `definition`, `registration`; each part has a \
          `text` for people";
+    "thing.dump" => dump::dump, [],
+        "Shows all about one thing in one reply, as a file for its maker: what these commands show, \
+         each as far as the caller may use it, without passwords, tokens and client ids. A key that no \
+         thing has is answered, too.",
+        "`key`, `serverId`, `version`; `diagnose`, `thing` (`thing.find`), `definition` \
+         (`thing_def.find`), `sessions` (`session.list`, the last 20 of all), `mailbox` and `files` \
+         (their lists, the first 100), `log` (`log.list`, the last 100), `events` (`event.list`, the \
+         last 100); `leftOut`: for each part that is not there, why";
     "thing.find" => find::find, [NOT_FOUND],
         "Shows one thing of the current organisation.",
         "the thing";
     "thing.list" => find::list, [END_OF_RESULTS],
-        "Lists the things of the current organisation, by key, in the order of its bytes.",
+        "Lists the things of the current organisation, by key, in the order of its bytes. `show` may \
+         also name what is looked for then only: `endReason` and `endTime` of the last session that is \
+         known to have ended, `alarmsRaised`, how many alarms are in another state than 0, and \
+         `alarmState`, the greatest state.",
         "`count`, `fields`, `iterator`, `result`";
     "thing.search" => find::search, [END_OF_RESULTS],
         "Lists the things in which words occur, as `thing.list` does.",

@@ -5,9 +5,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{Code, Failure, Protocol, ThingDefId, Timestamp, excerpt};
+use base::{Code, Failure, OrgId, Protocol, ThingDefId, ThingKey, Timestamp, excerpt};
 use rules::directory::text::{AddressPrefix, Pattern};
-use rules::directory::{Lifetime, Principal, Reason, Session, Who};
+use rules::directory::{End, Lifetime, Principal, Reason, Session, Who};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use store::StoreError;
@@ -182,7 +182,7 @@ impl Traits {
     }
 
     fn is_of_end(&self, app: &App, thing: &Thing) -> bool {
-        let Some(end) = last_end(app, thing) else { return false };
+        let Some(end) = last_end(app, thing.org, thing.key.clone()) else { return false };
         self.ended_after.is_none_or(|after| end.at > after)
             && self.ended_before.is_none_or(|before| end.at < before)
             && self.end_reasons.as_ref().is_none_or(|reasons| reasons.contains(&end.reason))
@@ -220,9 +220,8 @@ fn seen(app: &App, thing: &Thing, sessions: &[Arc<Session>]) -> Result<Option<Se
 }
 
 /// How the last session of a thing ended that is known.
-fn last_end(app: &App, thing: &Thing) -> Option<rules::directory::End> {
-    let own = Principal::Thing(thing.org, thing.key.clone());
-    app.directory().last_end_of(&own)
+pub(super) fn last_end(app: &App, org: OrgId, key: ThingKey) -> Option<End> {
+    app.directory().last_end_of(&Principal::Thing(org, key))
 }
 
 /// Sorts things by a member of their rows, if that is in the thing itself or told by its sessions;
@@ -337,7 +336,9 @@ impl GroupBy {
                 Who::Application { application, .. } => Some(application.name.clone()),
                 Who::User(_) => None,
             },
-            Self::Reason => Some(last_end(app, thing)?.reason.as_str().to_owned()),
+            Self::Reason => {
+                Some(last_end(app, thing.org, thing.key.clone())?.reason.as_str().to_owned())
+            }
         }
     }
 }

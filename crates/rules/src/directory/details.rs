@@ -1,0 +1,90 @@
+//! What a connection tells of itself when somebody asks: only its task knows.
+
+use serde::Serialize;
+
+/// What is known of an MQTT connection beside its session.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionDetails {
+    /// How many subscriptions there are.
+    pub subscription_count: usize,
+    /// The first of them, in the order in which they came.
+    pub subscriptions: Vec<Subscribed>,
+    /// Messages with QoS 1 and 2 that are on their way.
+    pub in_flight: InFlight,
+    /// Messages that wait for the client in the broker, if somebody has counted them.
+    pub waiting: Option<usize>,
+    /// How the session outlives the connection; none: it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_session: Option<KeptSession>,
+}
+
+/// A subscription.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Subscribed {
+    /// The filter, as the client wrote it.
+    pub filter: Box<str>,
+    /// The quality of service granted.
+    pub qos: u8,
+    /// Not what the client published itself.
+    pub no_local: bool,
+    /// Keep the publisher's retain flag.
+    pub retain_as_published: bool,
+    /// Its identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+}
+
+/// What is on its way in both directions.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InFlight {
+    /// To the client, which has not acknowledged them.
+    pub out: Packets,
+    /// From the client: what is not acknowledged yet, or with QoS 2 not released.
+    #[serde(rename = "in")]
+    pub coming: Packets,
+    /// For how many milliseconds the oldest message to the client has been on its way; none: there
+    /// is none of the broker's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_ms: Option<u64>,
+}
+
+/// Packet ids in use.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Packets {
+    /// With QoS 1.
+    pub qos1: usize,
+    /// With QoS 2.
+    pub qos2: usize,
+}
+
+/// How a session outlives its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptSession {
+    /// For so many seconds; none: for ever.
+    pub expiry_s: Option<u32>,
+}
+
+/// Somebody who wants to know.
+pub struct Question(Box<dyn FnOnce(ConnectionDetails) + Send>);
+
+impl Question {
+    /// Whoever is told the answer by this.
+    pub fn new(tell: impl FnOnce(ConnectionDetails) + Send + 'static) -> Self {
+        Self(Box::new(tell))
+    }
+
+    /// Answers it.
+    pub fn answer(self, details: ConnectionDetails) {
+        (self.0)(details);
+    }
+}
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Question")
+    }
+}
