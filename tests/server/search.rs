@@ -55,12 +55,10 @@ async fn things_are_ranked_by_how_much_of_what_matches() {
         let expected: Vec<_> = expected.iter().map(|e| format!("thing BasicOrg {e}")).collect();
         assert_eq!(found(&mut operator, query).await, expected, "{query}");
     };
-    check("MOWER", &[
-        "exact key Mower",
-        "exact tags mower-10",
-        "prefix key mower-2",
-        "part key lawn-mower",
-    ])
+    check(
+        "MOWER",
+        &["exact key Mower", "exact tags mower-10", "prefix key mower-2", "part key lawn-mower"],
+    )
     .await;
     check("mower-*", &["prefix key mower-10", "prefix key mower-2"]).await;
     check("356938035643809", &["exact imei Mower"]).await;
@@ -116,21 +114,27 @@ async fn each_type_is_found_by_what_it_is_known_by() {
 
     let told = search(&mut operator, json!({"query": "mower"})).await;
     let lines: Vec<_> = told["result"].as_array().expect("a list").iter().map(line).collect();
-    assert_eq!(lines, [
-        "thing BasicOrg prefix key Mower-1",
-        "session BasicOrg prefix whoAmI Mower-1",
-        "thing_def BasicOrg prefix key mowers",
-    ]);
+    assert_eq!(
+        lines,
+        [
+            "thing BasicOrg prefix key Mower-1",
+            "session BasicOrg prefix whoAmI Mower-1",
+            "thing_def BasicOrg prefix key mowers",
+        ]
+    );
     assert_eq!(told["counts"], json!({"thing": 1, "session": 1, "thing_def": 1}));
     let (thing, session) = (&told["result"][0], &told["result"][1]);
     assert_eq!((&thing["connected"], &thing["name"]), (&json!(true), &json!("auto:Mower-1")));
     assert_eq!(thing["orgSlug"], "basic-org");
     assert_eq!((&session["kind"], &session["protocol"]), (&json!("application"), &json!("tcp")));
-    assert_eq!(found(&mut operator, "auto:mower-1").await, lines[..2]
-        .iter()
-        .filter(|line| line.starts_with("thing"))
-        .map(|line| line.replace("prefix", "exact"))
-        .collect::<Vec<_>>());
+    assert_eq!(
+        found(&mut operator, "auto:mower-1").await,
+        lines[..2]
+            .iter()
+            .filter(|line| line.starts_with("thing"))
+            .map(|line| line.replace("prefix", "exact"))
+            .collect::<Vec<_>>()
+    );
 
     let session_of = "session BasicOrg";
     let reference = session["ref"].as_str().expect("a handle").to_owned();
@@ -209,10 +213,7 @@ async fn who_may_not_list_finds_oneself_alone() {
     let grant = json!({"emailAddress": VIEWER, "orgId": "5cf885f41c5bd771c8065be8",
         "roles": ["lists"]});
     call(&mut operator, "user.org.update", &grant.to_string()).await;
-    assert_eq!(
-        found(&mut viewer_client, "user-").await,
-        ["thing BasicOrg prefix key user-mower"]
-    );
+    assert_eq!(found(&mut viewer_client, "user-").await, ["thing BasicOrg prefix key user-mower"]);
     call(&mut operator, "role.update", r#"{"key":"lists","perms":["session.list"]}"#).await;
     assert_eq!(
         found(&mut viewer_client, "user-").await,
@@ -232,17 +233,23 @@ async fn who_may_not_list_finds_oneself_alone() {
     call(&mut operator, "app.create", &all.to_string()).await;
     let mut narrow = connect(&server.url("mqtt", "user-narrow", "a-token-of-sixteen")).await;
     assert_eq!(found(&mut narrow, "user-").await, ["session BasicOrg prefix whoAmI user-narrow"]);
-    assert_eq!(found(&mut narrow, "127.0.0.1").await, ["session BasicOrg exact remoteAddr user-narrow"]);
+    assert_eq!(
+        found(&mut narrow, "127.0.0.1").await,
+        ["session BasicOrg exact remoteAddr user-narrow"]
+    );
 
     // The super administrator finds all, whatever organisation the session is in.
     let things = json!({"query": "user-", "types": ["thing"]});
     let told = search(&mut admin, things).await;
     let lines: Vec<_> = told["result"].as_array().expect("a list").iter().map(line).collect();
-    assert_eq!(lines, [
-        "thing BasicOrg prefix key user-mower",
-        "thing BasicOrg prefix key user-narrow",
-        "thing YorkOrg prefix key user-york",
-    ]);
+    assert_eq!(
+        lines,
+        [
+            "thing BasicOrg prefix key user-mower",
+            "thing BasicOrg prefix key user-narrow",
+            "thing YorkOrg prefix key user-york",
+        ]
+    );
     let told = search(&mut admin, json!({"query": "viewer@basicorg.example"})).await;
     assert_eq!(told["counts"], json!({"session": 2, "user": 1}));
 }
@@ -285,8 +292,10 @@ async fn of_who_is_invited_the_address_is_found() {
 async fn hostile_queries_find_nothing_and_break_nothing() {
     let server = TestServer::start();
     let mut operator = server.operator("http").await;
-    make_thing(&mut operator, "<script>alert(1)</script>", json!({"name": "\u{202e}txt.exe"})).await;
-    for query in ["", " ", "*", "** * **", "\u{0}\u{1}\t\n", "\u{202e}\u{200f}\u{feff}", "\u{300}"] {
+    make_thing(&mut operator, "<script>alert(1)</script>", json!({"name": "\u{202e}txt.exe"}))
+        .await;
+    for query in ["", " ", "*", "** * **", "\u{0}\u{1}\t\n", "\u{202e}\u{200f}\u{feff}", "\u{300}"]
+    {
         assert_eq!(found(&mut operator, query).await, [""; 0], "{query:?}");
     }
     let script = ["thing BasicOrg prefix key <script>alert(1)</script>"];
@@ -355,10 +364,10 @@ async fn all_organisations_of_the_caller_are_searched() {
         call(&mut operator, "user.org.add", &add.to_string()).await;
     }
     assert_eq!(found(&mut viewer, "pump").await, ["thing Branch 03 exact key pump"]);
-    assert_eq!(found(&mut viewer, "branch").await, [
-        "org Branch 03 prefix key Branch 03",
-        "org Branch 07 prefix key Branch 07",
-    ]);
+    assert_eq!(
+        found(&mut viewer, "branch").await,
+        ["org Branch 03 prefix key Branch 03", "org Branch 07 prefix key Branch 07",]
+    );
 }
 
 /// What was found before a restart is found after it.

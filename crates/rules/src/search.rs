@@ -264,7 +264,10 @@ fn match_at(entry: &[u8], found: Range<usize>) -> Match {
             Some(behind) if *behind < ENTRY => (*tag, Class::Prefix),
             _ => (*tag, Class::Exact),
         },
-        _ => (before.iter().rev().find(|byte| **byte >= ENTRY).copied().unwrap_or(ENTRY), Class::Part),
+        _ => (
+            before.iter().rev().find(|byte| **byte >= ENTRY).copied().unwrap_or(ENTRY),
+            Class::Part,
+        ),
     };
     Match { class, field: field - ENTRY }
 }

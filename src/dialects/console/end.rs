@@ -6,13 +6,23 @@ use serde::Deserialize;
 use super::Answer;
 use super::asked::InOrg;
 use super::form::{Fields, Params};
-use super::layout::{self, Screen, csrf, facts, number};
+use super::layout::{self, Screen, csrf, facts, input, number, select};
 use super::respond::Refused;
 use super::sessions::{SessionRow, filters};
 use super::time::{ago, clock};
 
 /// The number of sessions from which on it has to be typed.
 const TYPED_FROM: u64 = 11;
+
+/// For how long somebody is kept out.
+const BANS: [(&str, &str); 6] = [
+    ("", "not at all"),
+    ("600", "10 minutes"),
+    ("3600", "1 hour"),
+    ("86400", "1 day"),
+    ("604800", "7 days"),
+    ("always", "until it is lifted"),
+];
 
 /// What `session.end` says of many.
 #[derive(Deserialize, Default)]
@@ -22,6 +32,14 @@ struct Ended {
     closed: u64,
     already_gone: u64,
     refused: u64,
+}
+
+/// Whose a session is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Banned {
+    thing_key: Option<String>,
+    user_id: Option<String>,
 }
 
 impl Ended {
@@ -57,14 +75,15 @@ async fn of_one(asked: &InOrg<'_>, reference: &str) -> Result<Markup, Refused> {
             ("Since", Some(clock(&session.start_time, asked.now))),
             ("Last command", Some(ago(&session.last_accessed, asked.now))),
         ]))
-        @if device {
-            p { "Its connection closes. A device may come back at once: to keep it out, ban it." }
-        } @else {
-            p { "Whoever has it has to log in again." }
-        }
-        form method="post" action=(asked.to("sessions/end")) {
+        @if device { p { "Its connection closes. The device may come back at once, unless it is banned." } }
+        @else { p { "Whoever has it has to log in again." } }
+        form class="stack" method="post" action=(asked.to("sessions/end")) {
             (csrf(asked))
             input type="hidden" name="ref" value=(reference);
+            @if asked.may(if device { "thing.update" } else { "user.update" }) {
+                (select("ban", "And ban it for", None, &BANS))
+                (input("reason", "Reason", None, "shown to operators"))
+            }
             (buttons(asked, "End this session"))
         }
     })
@@ -152,10 +171,17 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
     }
     let mut ended = Ended::default();
     let mut failures = Vec::new();
-    if refs.is_empty() {
+    let banned = match refs.as_slice() {
+        [one] => ban(asked, one).await?,
+        _ => false,
+    };
+    if banned {
+        // That ends it.
+        ended = Ended { count: 1, closed: 1, ..ended };
+    } else if refs.is_empty() {
         ended = asked.ask("session.end", &many(&asked.form)).await?;
     }
-    for reference in refs {
+    for reference in refs.into_iter().filter(|_| !banned) {
         let one = end_one(asked, reference).await;
         match one {
             Ok(one) => ended.add(&one),
@@ -173,6 +199,30 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
         p { a class="button" href=(asked.to("sessions")) { "Back to the list" } }
     };
     Ok(layout::page(asked, Screen::Sessions, "Ended", &body))
+}
+
+/// Bans whoever has the session, if the form says so: first, so that nobody comes back in between.
+async fn ban(asked: &InOrg<'_>, reference: &str) -> Result<bool, Refused> {
+    let Some(lasts) = asked.form.get("ban") else { return Ok(false) };
+    let session: Banned =
+        asked.ask("session.find", &Params::default().with("ref", reference)).await?;
+    let mut params = Params::default().with("disabled", true);
+    params.set_some("reason", asked.form.get("reason"));
+    if let Ok(seconds) = lasts.parse() {
+        params.set("disabledUntil", asked.now.plus_seconds(seconds).to_string());
+    }
+    let command = match (&session.thing_key, &session.user_id) {
+        (Some(key), _) => {
+            params.set("key", key.as_str());
+            "thing.update"
+        }
+        (None, user) => {
+            params.set_some("id", user.as_deref());
+            "user.update"
+        }
+    };
+    asked.ask::<serde::de::IgnoredAny>(command, &params).await?;
+    Ok(true)
 }
 
 /// Ends one. Who asks is not among those: the page says how to log out.

@@ -21,13 +21,16 @@ pub(super) const SCRIPT: &str = include_str!("console.js");
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Screen {
     Sessions,
+    Events,
     /// One of those that are in no organisation.
     Own,
 }
 
 /// Screens of an organisation: where they are, their names, the permission that each needs.
-const SCREENS: [(Screen, &str, &str, &str); 1] =
-    [(Screen::Sessions, "sessions", "Sessions", "session.list")];
+const SCREENS: [(Screen, &str, &str, &str); 2] = [
+    (Screen::Sessions, "sessions", "Sessions", "session.list"),
+    (Screen::Events, "events", "Events", "event.list"),
+];
 
 /// The digest of the style sheet or the script, for its address.
 pub(super) fn digest(text: &'static str) -> &'static str {

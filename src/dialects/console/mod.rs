@@ -17,6 +17,7 @@ mod asked;
 mod cookie;
 mod csrf;
 mod end;
+mod events;
 mod form;
 mod layout;
 mod live;
@@ -78,6 +79,7 @@ async fn in_org(asked: &InOrg<'_>, path: &[&str]) -> Answer {
         (&Method::GET, ["sessions"]) => sessions::page(asked).await,
         (&Method::GET, ["sessions", "end"]) => end::confirmation(asked).await,
         (&Method::POST, ["sessions", "end"]) => end::end(asked).await,
+        (&Method::GET, ["events"]) => events::page(asked).await,
         (&Method::GET, ["sessions", reference]) => session::page(asked, &decoded(reference)).await,
         _ => Err(Refused::NotFound),
     }

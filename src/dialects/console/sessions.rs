@@ -128,7 +128,7 @@ pub(super) fn filters(fields: &Fields) -> Params {
 }
 
 /// A time as browsers write it in a field, without a zone: UTC is meant.
-fn as_time(text: &str) -> String {
+pub(super) fn as_time(text: &str) -> String {
     match text.len() {
         16 => format!("{text}:00Z"),
         19 => format!("{text}Z"),

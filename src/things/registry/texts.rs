@@ -146,7 +146,9 @@ impl Texts {
         let mut state = self.0.state.lock();
         loop {
             match &*state {
-                State::Loaded(orgs) => return OrgTexts(orgs.get(&org).cloned().unwrap_or_default()),
+                State::Loaded(orgs) => {
+                    return OrgTexts(orgs.get(&org).cloned().unwrap_or_default());
+                }
                 State::Loading(_) => self.0.loaded.wait(&mut state),
             }
         }
@@ -398,7 +400,8 @@ mod tests {
         let mut receipts = Vec::new();
         for number in (0..999).rev() {
             let mut thing = thing(&format!("Mower-{number}"));
-            thing.id = ThingId::from_bytes(std::array::from_fn(|at| (number >> (at % 2 * 8)) as u8));
+            thing.id =
+                ThingId::from_bytes(std::array::from_fn(|at| (number >> (at % 2 * 8)) as u8));
             thing.name = format!("number {number}");
             receipts.push(things.create(&thing).expect("room"));
         }

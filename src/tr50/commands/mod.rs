@@ -122,7 +122,7 @@ pub(crate) use {command, commands};
 
 /// Every command, in the order of its name. A family's rows are in its file.
 pub static COMMANDS: LazyLock<Vec<&'static CommandInfo>> = LazyLock::new(|| {
-    let families: [&'static [CommandInfo]; 34] = [
+    let families: [&'static [CommandInfo]; 35] = [
         alarm::COMMANDS,
         api::COMMANDS,
         app::COMMANDS,

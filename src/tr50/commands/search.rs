@@ -93,10 +93,8 @@ impl Type {
         let found = Self::ALL.into_iter().find(|it| it.as_str().eq_ignore_ascii_case(name));
         found.ok_or_else(|| {
             let all = Self::ALL.map(Self::as_str).join(", ");
-            let sentence = format!(
-                "Parameter \"types\" must be one of {all}; it is \"{}\".",
-                excerpt(name)
-            );
+            let sentence =
+                format!("Parameter \"types\" must be one of {all}; it is \"{}\".", excerpt(name));
             Failure::new(Code::PARAMETER_INVALID, sentence)
         })
     }

@@ -72,8 +72,7 @@ impl Looker<'_> {
             let may_list = |it| self.wants(it) && place.may_list(it) && !place.is_restricted;
             let lists = may_list(Type::Thing);
             let org = place.org.id;
-            let asks_sessions =
-                may_list(Type::Session) && self.call.app.directory().count(org) > 0;
+            let asks_sessions = may_list(Type::Session) && self.call.app.directory().count(org) > 0;
             if !lists && !asks_sessions {
                 continue;
             }

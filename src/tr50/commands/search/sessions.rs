@@ -112,8 +112,7 @@ impl Looker<'_> {
                 }
             }
             let Some(address) = &address else { continue };
-            let filter =
-                Filter { remote_addr: Some(address.prefix.clone()), ..Filter::default() };
+            let filter = Filter { remote_addr: Some(address.prefix.clone()), ..Filter::default() };
             let from_there = Query { limit: self.asked.depth(), filter, ..Query::default() };
             let listing = directory.list(org.id, &from_there);
             let others = listing.count - listing.sessions.len();

@@ -80,8 +80,7 @@ impl Setup {
             let key = ThingKey::parse(&format!("mower-{number}")).expect("a key");
             let mut id = [1; 12];
             id[4..].copy_from_slice(&(number as u64).to_be_bytes());
-            let mut thing =
-                Thing::new(ThingId::from_bytes(id), like.org_id(), key, "AUTOREG", NOW);
+            let mut thing = Thing::new(ThingId::from_bytes(id), like.org_id(), key, "AUTOREG", NOW);
             thing.name = format!("Mower {number} of site {}", number % 100);
             thing.aliases.insert(Alias::Imei, format!("{}", 356_938_000_000_000 + number));
             thing.tags = vec![format!("site-{}", number % 100)];

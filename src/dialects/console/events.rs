@@ -1,0 +1,204 @@
+//! The log of events, live: what happened, to whom, by whom.
+
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::Answer;
+use super::asked::{InOrg, segment};
+use super::form::{Fields, Params};
+use super::layout::{self, Screen, badge, input};
+use super::respond::Refused;
+use super::sessions::as_time;
+use super::time::clock;
+use super::window::{Column, Row, Window};
+
+/// Events on one page.
+const PAGE: u64 = 100;
+
+/// Families of types that can be chosen, with a name for people.
+const FAMILIES: [(&str, &str); 7] = [
+    ("session.*", "sessions"),
+    ("login.*", "refused logins"),
+    ("thing.*", "things"),
+    ("alarm.*", "alarms"),
+    ("method.*", "methods"),
+    ("limit.*", "limits"),
+    ("command.*", "refused commands"),
+];
+
+const COLUMNS: &[Column] = &[
+    Column::new("ts", "Time"),
+    Column::new("type", "Type"),
+    Column::new("who", "Who"),
+    Column::new("what", "What"),
+    Column::new("by", "By"),
+    Column::new("from", "From"),
+];
+
+/// Members that have columns of their own, or say nothing to people.
+const TOLD: [&str; 16] = [
+    "number",
+    "ts",
+    "type",
+    "class",
+    "orgId",
+    "thingId",
+    "userId",
+    "defId",
+    "ref",
+    "thingKey",
+    "whoAmI",
+    "remoteAddr",
+    "by",
+    "byRef",
+    "kind",
+    "name",
+];
+
+/// An event, as `event.list` shows it: what is known differs with the type.
+#[derive(Deserialize)]
+struct Event {
+    number: u64,
+    ts: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(flatten)]
+    members: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    result: Vec<Event>,
+    iterator: Option<String>,
+}
+
+impl Event {
+    fn text(&self, name: &str) -> Option<&str> {
+        self.members.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+}
+
+/// What an address asks for, as parameters of `event.list`.
+fn params(query: &Fields) -> Params {
+    let mut params = query.params(&["before", "iterator", "key"]);
+    params.set_some("end", query.get("end").map(as_time));
+    let types: Vec<&str> = query.all("types").flat_map(|types| types.split(',')).collect();
+    params.set_some("types", (!types.is_empty()).then_some(types));
+    params.with("limit", PAGE).with("sort", "-number")
+}
+
+async fn list(asked: &InOrg<'_>, query: &Fields) -> Result<(Window, Option<String>), Refused> {
+    let listed: Listed = asked.ask("event.list", &params(query)).await?;
+    let total = listed.result.len() as u64;
+    let rows = listed.result.iter().map(|event| Row {
+        id: event.number.to_string(),
+        cells: cells(asked, event),
+        is_over: false,
+        can_be_chosen: false,
+    });
+    let window = Window {
+        caption: "Events",
+        nouns: ["event", "events"],
+        columns: COLUMNS,
+        rows: rows.collect(),
+        total,
+        is_at_least: listed.iterator.is_some(),
+        offset: 0,
+        limit: PAGE,
+        sort: "-number".into(),
+    };
+    Ok((window, listed.iterator))
+}
+
+/// The newest events that fit.
+pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, Refused> {
+    Ok(list(asked, query).await?.0)
+}
+
+fn cells(asked: &InOrg<'_>, event: &Event) -> Vec<Markup> {
+    let (reference, thing) = (event.text("ref"), event.text("thingKey"));
+    let who = event.text("whoAmI").or(event.text("name"));
+    let to_session = |reference: &str| asked.to(&format!("sessions/{}", segment(reference)));
+    let is_bad = event.kind.ends_with("refused") || event.kind.ends_with("revoked");
+    let kind = if is_bad || event.kind == "limit.reached" { "bad" } else { "" };
+    vec![
+        clock(&event.ts, asked.now),
+        badge(kind, &event.kind),
+        html! {
+            @match (thing, reference, who) {
+                (Some(key), ..) => {
+                    a href=(asked.to(&format!("things/{}", segment(key)))) { bdi { (key) } }
+                }
+                (_, Some(reference), Some(who)) => { a href=(to_session(reference)) { bdi { (who) } } }
+                (.., Some(who)) => { bdi { (who) } }
+                _ => {}
+            }
+        },
+        html! {
+            @for (name, value) in event.members.iter().filter(|(name, _)| !TOLD.contains(&name.as_str())) {
+                span class="member" { span class="hint" { (name) " " } (said(value)) } " "
+            }
+        },
+        html! {
+            @if let Some(by) = event.text("by").or(thing.and(who).filter(|who| Some(*who) != thing)) {
+                bdi { (by) }
+            }
+        },
+        html! { @if let Some(from) = event.text("remoteAddr") { (from) } },
+    ]
+}
+
+/// A value in few words.
+fn said(value: &Value) -> Markup {
+    const SHOWN_MAX: usize = 200;
+    let text = match value {
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    let shown: String = text.chars().take(SHOWN_MAX).collect();
+    let cut = if shown.len() < text.len() { "…" } else { "" };
+    html! { bdi { (shown) (cut) } }
+}
+
+/// The screen.
+pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
+    let (window, iterator) = list(asked, &asked.query).await?;
+    let query = &asked.query;
+    let is_past = ["iterator", "before", "end"].iter().any(|name| query.get(name).is_some());
+    let view = format!("{}?{}", asked.path, query.query_with(&[]));
+    let chosen: Vec<&str> = query.all("types").flat_map(|types| types.split(',')).collect();
+    let older = iterator
+        .map(|iterator| format!("{}?{}", asked.path, query.query_with(&[("iterator", &iterator)])));
+    let body = html! {
+        h1 { "Events" @if !is_past { " " span class="badge" data-live role="status" {} } }
+        form class="filter" action=(asked.path) {
+            fieldset class="choices" {
+                legend { "Types" }
+                @for (types, name) in FAMILIES {
+                    label class="choice" {
+                        input type="checkbox" name="types" value=(types) checked[chosen.contains(&types)];
+                        (name)
+                    }
+                }
+            }
+            (input("key", "Thing", query.get("key"), "key"))
+            label { "Until, UTC"
+                input type="datetime-local" name="end" value=[query.get("end")]; }
+            button type="submit" { "Show" }
+            @if !is_past { button type="button" data-pause aria-pressed="false" hidden { "Pause" } }
+        }
+        p class="fresh" role="status" aria-live="polite" data-fresh hidden {}
+        @if window.rows.is_empty() {
+            (layout::empty("Nothing happened", &html! {
+                "There is no event that fits. " a href=(asked.path) { "Show all" }
+            }))
+        }
+        (window.table(asked, (!is_past).then_some(view.as_str())))
+        nav class="pages" aria-label="Pages" {
+            @if is_past { a href=(asked.path) { "The newest" } }
+            @if let Some(older) = older { a rel="next" href=(older) { "Older" } }
+        }
+    };
+    Ok(layout::page(asked, Screen::Events, "Events", &body))
+}
