@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response};
 use crate::app::{App, address_full};
 
 mod asked;
+mod chart;
 mod cookie;
 mod csrf;
 mod end;
