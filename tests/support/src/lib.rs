@@ -5,6 +5,7 @@
 //! environment, standard output, the log) has a [`ServerProcess`]. Both are [`Endpoints`].
 
 pub mod bootstrap;
+pub mod browser;
 mod clock;
 mod endpoints;
 pub mod fuzz;
