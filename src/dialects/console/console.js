@@ -184,13 +184,16 @@ function follow() {
     const news = { ...JSON.parse(event.data), ended: event.type === "ended" };
     say({ news });
     take(news);
-    mark(true);
   };
   source.addEventListener("window", pass);
   source.addEventListener("ended", pass);
-  source.onopen = () => mark(true);
-  source.onerror = () => mark(false);
+  source.onopen = source.onerror = () => {
+    mark(isOpen());
+    say({ live: isOpen() });
+  };
 }
+
+const isOpen = () => source?.readyState === 1;
 
 function mark(isLive) {
   document.body.classList.toggle("stale", !isLive);
@@ -199,11 +202,13 @@ function mark(isLive) {
 }
 
 channel.onmessage = ({ data }) => {
-  if (data.news) { take(data.news); mark(true); }
+  if (data.news) take(data.news);
+  if ("live" in data) mark(data.live);
   if (data.views) {
     if (data.views.length) others.set(data.from, { views: data.views, at: Date.now() });
     else others.delete(data.from);
     follow();
+    if (isOpen()) say({ live: true });
   }
   if (data.who) tell();
 };

@@ -221,7 +221,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let is_as_of = asked.query.get("asOf").is_some();
     let many = asked.to(&format!("sessions/end?{}", asked.query.query_with(&[("offset", "")])));
     let body = html! {
-        h1 { "Sessions" @if !is_as_of { " " span class="badge" data-live role="status" {} } }
+        h1 { "Sessions" @if !is_as_of { " " span class="badge" data-live {} } }
         (filter_form(asked))
         @if let Some(at) = asked.query.get("asOf") {
             p class="notice" { "As it was at " (at) " UTC. " a href=(asked.to("sessions")) { "Back to now" } }
@@ -239,7 +239,9 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
         @if asked.may("session.end") && !window.rows.is_empty() {
             form id="chosen" class="many" action=(asked.to("sessions/end")) {
                 button type="submit" { "End those chosen…" }
-                a class="button" href=(many) data-dialog { "End all " (window.count()) " that match…" }
+                a class="button" href=(many) data-dialog {
+                    "End all " span data-total { (window.count()) } " that match…"
+                }
             }
         }
     };

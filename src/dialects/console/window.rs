@@ -106,7 +106,13 @@ impl Window {
 
     fn head(&self, query: &Fields, path: &str, column: &Column) -> Markup {
         if column.sort.is_empty() {
-            return html! { th scope="col" data-cell=(column.key) { (column.title) } };
+            return html! {
+                th scope="col" data-cell=(column.key) {
+                    // A column of buttons says so to those who only hear it.
+                    @if column.title.is_empty() { span class="hidden" { "Actions" } }
+                    @else { (column.title) }
+                }
+            };
         }
         let (bare, falls) = match self.sort.strip_prefix('-') {
             Some(bare) => (bare, true),
