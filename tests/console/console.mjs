@@ -16,7 +16,7 @@ export async function fillLogin(page, { username, password }) {
 /** A page of a new profile in which somebody has logged in, at this path. */
 export async function at(path, login, options) {
   const page = await (await profile(options)).newPage();
-  await page.goto(path);
+  await page.goto(`/login?next=${encodeURIComponent(path)}`);
   await fillLogin(page, login);
   await page.waitForURL((found) => found.pathname + found.search === path);
   return page;

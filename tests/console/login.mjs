@@ -50,7 +50,7 @@ script(async () => {
 
   step("it is a session like others");
   const { result } = await call("session.list", { userName: OPERATOR.username });
-  const agents = result.map(({ connInfo }) => connInfo.userAgent ?? "");
+  const agents = result.map(({ userAgent }) => userAgent ?? "");
   assert.ok(agents.some((agent) => agent.includes("Chrome")), JSON.stringify(result));
 
   step("logout");

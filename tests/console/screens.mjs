@@ -1,6 +1,7 @@
 // Every screen can be read by everybody, with what is hard to show on it; the first is small.
 
 import assert from "node:assert/strict";
+import { gzipSync } from "node:zlib";
 
 import { isAccessible, profile, script, step, until } from "./browser.mjs";
 import { SESSIONS, at, listed } from "./console.mjs";
@@ -9,6 +10,8 @@ import { OPERATOR, device, fleet } from "./server.mjs";
 
 const FIRST_BYTES_MAX = 40_000;
 const FIRST_REQUESTS_MAX = 3;
+/** Compressed. */
+const SCRIPT_BYTES_MAX = 6_000;
 
 /** Their names, and where they are. */
 const SCREENS = [
@@ -46,6 +49,9 @@ script(async () => {
   const { requests, bytes, of } = loaded();
   assert.ok(requests <= FIRST_REQUESTS_MAX && bytes <= FIRST_BYTES_MAX, `${bytes} bytes: ${of}`);
   console.log(`- ${requests} requests, ${bytes} bytes`);
+
+  const source = await (await page.request.get("/console.js")).body();
+  assert.ok(gzipSync(source).length <= SCRIPT_BYTES_MAX, `${gzipSync(source).length} bytes of script`);
 
   for (const [name, path] of SCREENS) {
     step(name);

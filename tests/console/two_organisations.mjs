@@ -40,12 +40,12 @@ script(async () => {
 
   step("who has no right in the other sees nothing of it");
   const answers = [];
-  const viewer = await at("/me", VIEWER);
+  const viewer = await at("/docs", VIEWER);
   for (const path of ["/o/york-org/sessions", "/o/no-such/sessions"]) {
     const answer = await viewer.context().request.get(path);
     const text = await answer.text();
     assert.ok(!text.includes("york-1"), text);
-    answers.push([answer.status(), text.replaceAll(/york-org|no-such/g, "?")]);
+    answers.push([answer.status(), text.replaceAll(/york-org|no-such|data-now="[^"]*"/g, "?")]);
   }
   assert.equal(answers[0][0], 403);
   assert.deepEqual(answers[0], answers[1]);
