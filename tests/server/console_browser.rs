@@ -6,7 +6,8 @@
 //!
 //! [`outside_clients`]: super::outside_clients
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{ChildStdin, Command};
 
 use support::{Endpoints, SOON, TestServer};
 
@@ -32,19 +33,49 @@ async fn next_line(script: Running) -> (Running, Option<String>) {
     line.await.expect("it says something")
 }
 
+/// A script, and the lines that it has printed.
+struct Script {
+    running: Option<Running>,
+    input: ChildStdin,
+    lines: Vec<String>,
+}
+
+impl Script {
+    fn start(script: &str, server: &Endpoints) -> Self {
+        let (running, input) = Running::start_telling(command(script, server));
+        Self { running: Some(running), input, lines: Vec::new() }
+    }
+
+    /// Waits for an order, or for the end of the script, which has to have passed.
+    async fn order(&mut self) -> Option<String> {
+        loop {
+            let running = self.running.take().expect("it is put back");
+            let (running, line) = next_line(running).await;
+            self.running = Some(running);
+            let Some(line) = line else { break };
+            if let Some(order) = line.strip_prefix("! ") {
+                return Some(order.to_owned());
+            }
+            self.lines.push(line);
+        }
+        assert_eq!(self.lines.last().map(String::as_str), Some("passed"), "{:?}", self.lines);
+        None
+    }
+
+    /// Says that an order is carried out.
+    fn tell(&mut self, order: &str) {
+        writeln!(self.input, "{order}").expect("it listens");
+    }
+}
+
 /// Runs a script of `tests/console` against a demo server.
 async fn passes(script: &str) {
     if !wanted() {
         return;
     }
     let server = TestServer::start();
-    let mut running = Running::start(command(script, &server));
-    let mut steps = Vec::new();
-    while let (left, Some(step)) = next_line(running).await {
-        running = left;
-        steps.push(step);
-    }
-    assert_eq!(steps.last().map(String::as_str), Some("passed"), "{steps:?}");
+    let mut script = Script::start(script, &server);
+    assert_eq!(script.order().await, None);
 }
 
 #[tokio::test]
@@ -55,4 +86,78 @@ async fn what_a_page_must_not_do_is_seen() {
 #[tokio::test]
 async fn everybody_can_read_the_documentation() {
     passes("docs").await;
+}
+
+#[tokio::test]
+async fn a_user_logs_in_with_a_second_factor() {
+    passes("login").await;
+}
+
+#[tokio::test]
+async fn rows_of_a_live_list_come_and_go() {
+    passes("live").await;
+}
+
+#[tokio::test]
+async fn a_live_list_holds_while_somebody_is_at_a_row() {
+    passes("hold").await;
+}
+
+#[tokio::test]
+async fn one_session_ends_and_many_that_were_counted() {
+    passes("end_many").await;
+}
+
+#[tokio::test]
+async fn two_tabs_are_in_two_organisations() {
+    passes("two_organisations").await;
+}
+
+#[tokio::test]
+async fn eight_tabs_share_a_stream() {
+    passes("tabs").await;
+}
+
+#[tokio::test]
+async fn all_works_without_javascript() {
+    passes("without_javascript").await;
+}
+
+#[tokio::test]
+async fn everybody_can_read_every_screen() {
+    passes("screens").await;
+}
+
+#[tokio::test]
+async fn sessions_are_ended_by_keyboard_alone() {
+    passes("keyboard").await;
+}
+
+#[tokio::test]
+async fn a_page_that_follows_stays_small() {
+    passes("heap").await;
+}
+
+#[tokio::test]
+async fn readme_has_a_picture() {
+    passes("picture").await;
+}
+
+#[tokio::test]
+async fn a_page_comes_back_with_its_server() {
+    if !wanted() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = TestServer::in_dir(dir.path(), &[]);
+    let mut script = Script::start("restart", &server);
+    let restart = script.order().await;
+    assert_eq!(restart.as_deref(), Some("restart"), "{:?}", script.lines);
+    let listens = |name| server.address(name).to_string();
+    let (http, tcp) = (listens("http"), listens("tcp"));
+    server.stop().await;
+    let same = [("TR50D_HTTP__LISTEN", http.as_str()), ("TR50D_TCP__LISTEN", tcp.as_str())];
+    let _server = TestServer::in_dir(dir.path(), &same);
+    script.tell("restart");
+    assert_eq!(script.order().await, None);
 }

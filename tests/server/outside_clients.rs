@@ -2,7 +2,7 @@
 //! `TR50D_TEST_CLIENTS` is set, as `tests/run` does after installing them.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,20 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it.
     pub(crate) fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Starts it, with what it is told by.
+    pub(crate) fn start_telling(mut command: Command) -> (Self, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut running = Self::spawn(command);
+        let input = running.child.stdin.take().expect("piped");
+        (running, input)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let (sender, lines) = channel();

@@ -27,7 +27,7 @@ function tick() {
 }
 setInterval(tick, 1000);
 
-/* A live table. While a row has focus, choice or pointer, the order stays: values go on. */
+/* A live table. While a row has focus, choice, pointer or a dialog, the order stays: values go on. */
 
 class LiveTable {
   constructor(table) {
@@ -58,7 +58,7 @@ class LiveTable {
 
   isHeld() {
     return this.paused || this.table.matches(":hover") || this.table.contains(document.activeElement)
-      || !!$("input:checked", this.body);
+      || !!$("input:checked", this.body) || !!$("dialog[open]");
   }
 
   apply(news) {
@@ -184,13 +184,16 @@ function follow() {
     const news = { ...JSON.parse(event.data), ended: event.type === "ended" };
     say({ news });
     take(news);
-    mark(true);
   };
   source.addEventListener("window", pass);
   source.addEventListener("ended", pass);
-  source.onopen = () => mark(true);
-  source.onerror = () => mark(false);
+  source.onopen = source.onerror = () => {
+    mark(isOpen());
+    say({ live: isOpen() });
+  };
 }
+
+const isOpen = () => source?.readyState === 1;
 
 function mark(isLive) {
   document.body.classList.toggle("stale", !isLive);
@@ -199,11 +202,13 @@ function mark(isLive) {
 }
 
 channel.onmessage = ({ data }) => {
-  if (data.news) { take(data.news); mark(true); }
+  if (data.news) take(data.news);
+  if ("live" in data) mark(data.live);
   if (data.views) {
     if (data.views.length) others.set(data.from, { views: data.views, at: Date.now() });
     else others.delete(data.from);
     follow();
+    if (isOpen()) say({ live: true });
   }
   if (data.who) tell();
 };
@@ -231,10 +236,17 @@ if (tables.length && navigator.locks) {
 
 /* Dialogs: the same pages, shown above this one. */
 
+function makeDialog() {
+  const box = document.body.appendChild(document.createElement("dialog"));
+  // The focus is back where it was: then a row that has it stays.
+  box.addEventListener("close", () => { for (const table of tables) table.release(); });
+  return box;
+}
+
 async function dialog(address, options) {
   const answer = await fetch(address, { ...options, headers: { "X-Piece": "1" }, redirect: "manual" });
   if (answer.type === "opaqueredirect") return location.reload();
-  const box = $("dialog") ?? document.body.appendChild(document.createElement("dialog"));
+  const box = $("dialog") ?? makeDialog();
   box.innerHTML = await answer.text();
   const title = $("h1", box);
   if (title) { title.id = "dialog-title"; box.setAttribute("aria-labelledby", title.id); }

@@ -4,6 +4,7 @@
 //! few times a second, when something happened, and once for all who see the same of it: what a
 //! viewer costs does not grow with what happens.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +82,7 @@ struct News<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<String>,
     /// By row and column.
-    cells: HashMap<&'a str, HashMap<&'a str, &'a str>>,
+    cells: HashMap<&'a str, HashMap<&'a str, Cow<'a, str>>>,
     /// Rows that are over.
     over: Vec<&'a str>,
     /// All rows, if others are there now.
@@ -167,9 +168,10 @@ impl View {
             for (index, (column, cell)) in window.columns.iter().zip(&row.cells).enumerate() {
                 let before = before.and_then(|before| before.cells.get(index));
                 let same = before.is_some_and(|before| before.0 == cell.0);
-                // On the page, one's own session is marked where nothing changes.
-                if !same && !(row.id == own && column.is_marked) {
-                    changed.insert(column.key, cell.0.as_str());
+                let own = column.own.filter(|_| row.id == own);
+                if !same {
+                    let cell = own.map_or(Cow::Borrowed(&*cell.0), |own| own(cell).0.into());
+                    changed.insert(column.key, cell);
                 }
             }
             if !changed.is_empty() {

@@ -49,7 +49,7 @@ const TIMES: [&str; 7] = [
 ];
 
 const COLUMNS: &[Column] = &[
-    Column::sorted("who", "Who", "whoAmI").marked(),
+    Column::sorted("who", "Who", "whoAmI").with_own(|who| html! { (who) " " (badge("", "you")) }),
     Column::new("kind", "Kind"),
     Column::new("protocol", "Protocol"),
     Column::new("from", "From"),
@@ -57,7 +57,7 @@ const COLUMNS: &[Column] = &[
     Column::sorted("idle", "Idle", "lastAccessed"),
     Column::sorted("commands", "Commands", "commandCount"),
     Column::sorted("state", "State", "endTime"),
-    Column::new("act", "").marked(),
+    Column::new("act", "").with_own(|_| Markup::default()),
 ];
 
 /// The members of a session that the list shows.
@@ -203,13 +203,10 @@ fn cells(asked: &InOrg<'_>, session: &SessionRow, now: Timestamp) -> Vec<Markup>
 fn mark_own(window: &mut Window, own: &str) {
     let Some(row) = window.rows.iter_mut().find(|row| row.id == own) else { return };
     row.can_be_chosen = false;
-    for (column, cell) in
-        window.columns.iter().zip(&mut row.cells).filter(|(column, _)| column.is_marked)
-    {
-        *cell = match column.key {
-            "who" => html! { (cell) " " (badge("", "you")) },
-            _ => Markup::default(),
-        };
+    for (column, cell) in window.columns.iter().zip(&mut row.cells) {
+        if let Some(own) = column.own {
+            *cell = own(cell);
+        }
     }
 }
 
@@ -221,7 +218,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let is_as_of = asked.query.get("asOf").is_some();
     let many = asked.to(&format!("sessions/end?{}", asked.query.query_with(&[("offset", "")])));
     let body = html! {
-        h1 { "Sessions" @if !is_as_of { " " span class="badge" data-live role="status" {} } }
+        h1 { "Sessions" @if !is_as_of { " " span class="badge" data-live {} } }
         (filter_form(asked))
         @if let Some(at) = asked.query.get("asOf") {
             p class="notice" { "As it was at " (at) " UTC. " a href=(asked.to("sessions")) { "Back to now" } }
@@ -239,7 +236,9 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
         @if asked.may("session.end") && !window.rows.is_empty() {
             form id="chosen" class="many" action=(asked.to("sessions/end")) {
                 button type="submit" { "End those chosen…" }
-                a class="button" href=(many) data-dialog { "End all " (window.count()) " that match…" }
+                a class="button" href=(many) data-dialog {
+                    "End all " span data-total { (window.count()) } " that match…"
+                }
             }
         }
     };

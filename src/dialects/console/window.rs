@@ -15,25 +15,25 @@ pub(super) struct Column {
     pub(super) title: &'static str,
     /// By what of the command it is sorted; empty: not at all.
     pub(super) sort: &'static str,
-    /// Whether it is otherwise in one's own row.
-    pub(super) is_marked: bool,
+    /// What it shows in one's own row, made of what it shows in others'; none: the same.
+    pub(super) own: Option<fn(&Markup) -> Markup>,
 }
 
 impl Column {
     /// A column by which the list is not sorted.
     pub(super) const fn new(key: &'static str, title: &'static str) -> Self {
-        Self { key, title, sort: "", is_marked: false }
+        Self { key, title, sort: "", own: None }
     }
 
     /// One by which it can be.
     pub(super) const fn sorted(key: &'static str, title: &'static str, sort: &'static str) -> Self {
-        Self { key, title, sort, is_marked: false }
+        Self { key, title, sort, own: None }
     }
 
     /// The same, which is otherwise in one's own row.
     #[must_use]
-    pub(super) const fn marked(self) -> Self {
-        Self { is_marked: true, ..self }
+    pub(super) const fn with_own(self, own: fn(&Markup) -> Markup) -> Self {
+        Self { own: Some(own), ..self }
     }
 }
 
@@ -106,7 +106,13 @@ impl Window {
 
     fn head(&self, query: &Fields, path: &str, column: &Column) -> Markup {
         if column.sort.is_empty() {
-            return html! { th scope="col" data-cell=(column.key) { (column.title) } };
+            return html! {
+                th scope="col" data-cell=(column.key) {
+                    // A column of buttons says so to those who only hear it.
+                    @if column.title.is_empty() { span class="hidden" { "Actions" } }
+                    @else { (column.title) }
+                }
+            };
         }
         let (bare, falls) = match self.sort.strip_prefix('-') {
             Some(bare) => (bare, true),

@@ -1,0 +1,32 @@
+// What a page costs: bytes and requests of its first view, its heap, its main thread.
+
+/** Follows what a page loads, except the stream: how many requests, how many bytes of answers with their headers. */
+export async function wire(page) {
+  const client = await page.context().newCDPSession(page);
+  const loaded = new Map();
+  await client.send("Network.enable");
+  client.on("Network.responseReceived", ({ requestId, response }) => {
+    const { protocol, pathname } = new URL(response.url);
+    if (protocol.startsWith("http") && pathname !== "/events") loaded.set(requestId, { pathname, bytes: 0 });
+  });
+  client.on("Network.loadingFinished", ({ requestId, encodedDataLength }) => {
+    const found = loaded.get(requestId);
+    if (found) found.bytes = encodedDataLength;
+  });
+  return () => {
+    const all = [...loaded.values()];
+    const bytes = all.reduce((sum, one) => sum + one.bytes, 0);
+    return { requests: all.length, bytes, of: all.map((one) => `${one.pathname} ${one.bytes}`) };
+  };
+}
+
+/** Bytes that a page's heap has after a collection, and seconds of its main thread so far. */
+export async function figures(page) {
+  const client = await page.context().newCDPSession(page);
+  await client.send("Performance.enable");
+  await client.send("HeapProfiler.collectGarbage");
+  const { metrics } = await client.send("Performance.getMetrics");
+  await client.detach();
+  const value = (wanted) => metrics.find(({ name }) => name === wanted).value;
+  return { heap: value("JSHeapUsedSize"), busy_s: value("TaskDuration"), nodes: value("Nodes") };
+}

@@ -1,0 +1,92 @@
+// The whole way by keyboard alone: login, filter, choose, end, see that it has ended. The focus is always seen, and
+// never lost.
+
+import assert from "node:assert/strict";
+
+import { profile, script, step, until } from "./browser.mjs";
+import { SESSIONS, isLive, lists, row } from "./console.mjs";
+import { OPERATOR, fleet } from "./server.mjs";
+
+/** What has the focus: its role's own words, and whether one sees that it has it. */
+function focused(page) {
+  return page.evaluate(() => {
+    const element = document.activeElement;
+    const style = getComputedStyle(element);
+    const isSeen = style.outlineStyle !== "none" && Number.parseFloat(style.outlineWidth) > 0;
+    const label = element.labels?.[0]?.innerText ?? element.getAttribute("aria-label");
+    return { tag: element.localName, text: (label ?? element.innerText ?? "").trim(), isSeen };
+  });
+}
+
+/** Goes on with a key until what has the focus is like this. */
+async function goTo(page, tag, text, key = "Tab") {
+  const passed = [];
+  for (let presses = 0; presses < 80; presses += 1) {
+    await page.keyboard.press(key);
+    const now = await focused(page);
+    passed.push(`${now.tag} ${now.text}`);
+    if (now.tag !== "body") assert.ok(now.isSeen, `the focus on ${passed.at(-1)} is not seen`);
+    if (now.tag === tag && text.test(now.text)) return;
+  }
+  assert.fail(`no ${tag} ${text} on the way: ${passed.join(", ")}`);
+}
+
+script(async () => {
+  const [first, second] = await fleet("key", 2);
+  const page = await (await profile()).newPage();
+
+  step("login");
+  await page.goto(`${SESSIONS}?sort=whoAmI`);
+  assert.equal((await focused(page)).text, "E-mail address");
+  await page.keyboard.type(OPERATOR.username);
+  await goTo(page, "input", /Password/);
+  await page.keyboard.type(OPERATOR.password);
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Sessions" }).waitFor();
+  await isLive(page);
+
+  step("past the bar");
+  await page.keyboard.press("Tab");
+  assert.match((await focused(page)).text, /skip|content/i);
+  await page.keyboard.press("Enter");
+  await until("in the page", () => page.evaluate(() => document.activeElement.id === "main"));
+
+  step("filter");
+  await goTo(page, "input", /Who, application or address/);
+  await page.keyboard.type("key-");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/query=key-/);
+  await lists(page, ["key-1", "key-2"]);
+  await isLive(page);
+
+  step("end one in a dialog, which keeps the focus until it closes");
+  await goTo(page, "a", /^End\s+key-1/);
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").waitFor();
+  const isInside = () => page.evaluate(() => document.activeElement.closest("dialog") !== null);
+  await until("the focus is inside", isInside);
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  assert.match((await focused(page)).text, /^End\s+key-1/, "the focus is where it was");
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").waitFor();
+  await goTo(page, "button", /End this session/);
+  await page.keyboard.press("Enter");
+  await first.left;
+
+  step("end all that match");
+  await page.getByRole("dialog").getByText("Ended 1 session").waitFor();
+  await page.keyboard.press("Escape");
+  // The row stays while the focus is in it.
+  await until("its end is seen", async () =>
+    /gone|over/.test((await row(page, "key-1").getAttribute("class")) ?? ""),
+  );
+  await goTo(page, "a", /^End all/);
+  await lists(page, ["key-2"]);
+  assert.match((await focused(page)).text, /^End all 1 session /);
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").waitFor();
+  await goTo(page, "button", /^End 1/);
+  await page.keyboard.press("Enter");
+  await second.left;
+});

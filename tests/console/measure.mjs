@@ -1,0 +1,68 @@
+// What the list of sessions costs a browser, beside pages of the same size that nothing happens on:
+//
+//     node tests/console/measure.mjs HTTP_URL TCP_ADDRESS [SECONDS]
+//
+// against a server whose load is made elsewhere. `live` follows the stream; `past` is the same list as it was at a
+// time, which has the script but no stream; `bare` has no script. All three are open at once, each in a window of its
+// own, and their main threads are watched for the same time.
+
+import { profile, script, url } from "./browser.mjs";
+import { SESSIONS, at, isLive } from "./console.mjs";
+import { figures, wire } from "./figures.mjs";
+import { OPERATOR } from "./server.mjs";
+
+const seconds = Number(process.argv[4] ?? 30);
+
+/** Bytes and messages that the stream has brought so far. */
+async function stream(page) {
+  const client = await page.context().newCDPSession(page);
+  const found = { bytes: 0, messages: 0 };
+  const streams = new Set();
+  await client.send("Network.enable");
+  client.on("Network.responseReceived", ({ requestId, response }) => {
+    if (new URL(response.url).pathname === "/events") streams.add(requestId);
+  });
+  client.on("Network.dataReceived", ({ requestId, dataLength, encodedDataLength }) => {
+    if (streams.has(requestId)) found.bytes += encodedDataLength || dataLength;
+  });
+  client.on("Network.eventSourceMessageReceived", () => (found.messages += 1));
+  return found;
+}
+
+script(async () => {
+  const login = await at(SESSIONS, OPERATOR);
+  const storageState = await login.context().storageState();
+  await login.close();
+  const open = async (path, options) => {
+    const page = await (await profile({ storageState, ...options })).newPage();
+    const loaded = await wire(page);
+    const followed = await stream(page);
+    await page.goto(path, { waitUntil: "load" });
+    return { page, loaded, followed };
+  };
+  const past = new Date().toISOString().slice(0, 19);
+  const pages = {
+    live: await open(SESSIONS),
+    past: await open(`${SESSIONS}?asOf=${past}`),
+    bare: await open(SESSIONS, { javaScriptEnabled: false }),
+  };
+  await isLive(pages.live.page);
+  const { requests, bytes, of } = pages.live.loaded();
+  console.log(`first screen of ${url}: ${requests} requests, ${bytes} bytes (${of.join(", ")})`);
+  const before = {};
+  for (const [name, { page }] of Object.entries(pages)) before[name] = await figures(page);
+  const begun = { ...pages.live.followed };
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+  for (const [name, { page }] of Object.entries(pages)) {
+    const after = await figures(page);
+    const busy = ((after.busy_s - before[name].busy_s) / seconds) * 100;
+    const heap = (after.heap / 1e6).toFixed(2);
+    console.log(`${name}: main thread ${busy.toFixed(2)} %, heap ${heap} MB, ${after.nodes} nodes`);
+  }
+  const { bytes: streamed, messages } = pages.live.followed;
+  const perSecond = (value) => (value / seconds).toFixed(1);
+  console.log(
+    `stream: ${perSecond((streamed - begun.bytes) / 1000)} kB/s, ` +
+      `${perSecond(messages - begun.messages)} messages/s`,
+  );
+});

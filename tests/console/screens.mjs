@@ -1,0 +1,69 @@
+// Every screen can be read by everybody, with what is hard to show on it; the first is small.
+
+import assert from "node:assert/strict";
+import { gzipSync } from "node:zlib";
+
+import { isAccessible, profile, script, step, until } from "./browser.mjs";
+import { SESSIONS, at, listed } from "./console.mjs";
+import { wire } from "./figures.mjs";
+import { OPERATOR, device, fleet } from "./server.mjs";
+
+const FIRST_BYTES_MAX = 40_000;
+const FIRST_REQUESTS_MAX = 3;
+/** Compressed. */
+const SCRIPT_BYTES_MAX = 6_000;
+
+/** Their names, and where they are. */
+const SCREENS = [
+  ["sessions", SESSIONS],
+  ["ended sessions", `${SESSIONS}?state=all`],
+  ["no sessions", `${SESSIONS}?query=nobody-is-named-so`],
+  ["as it was", `${SESSIONS}?asOf=2026-01-01T00:00`],
+  ["end many", `${SESSIONS}/end?kind=application`],
+  ["not found", "/o/basic-org/no-such-page"],
+  ["no such organisation", "/o/no-such/sessions"],
+];
+
+/** Names that are hard to show. */
+const NAMES = [
+  "<img src=x onerror=missing()>",
+  "\u202eright-to-left\u202c",
+  "long-".repeat(24),
+  "名前-имя-اسم",
+];
+
+script(async () => {
+  await fleet("screen", 65);
+  const hard = [];
+  for (const name of NAMES) hard.push(await device(name));
+  await hard[1].leave();
+  const page = await at(SESSIONS, OPERATOR);
+
+  step("the first screen is small");
+  const fresh = await profile({ storageState: await page.context().storageState() });
+  const first = await fresh.newPage();
+  const loaded = await wire(first);
+  await first.goto(SESSIONS, { waitUntil: "load" });
+  assert.equal((await listed(first)).length, 60);
+  await until("all is loaded", () => loaded().of.length >= 3 && loaded().of.every((one) => !/ 0$/.test(one)));
+  const { requests, bytes, of } = loaded();
+  assert.ok(requests <= FIRST_REQUESTS_MAX && bytes <= FIRST_BYTES_MAX, `${bytes} bytes: ${of}`);
+  console.log(`- ${requests} requests, ${bytes} bytes`);
+
+  const source = await (await page.request.get("/console.js")).body();
+  assert.ok(gzipSync(source).length <= SCRIPT_BYTES_MAX, `${gzipSync(source).length} bytes of script`);
+
+  for (const [name, path] of SCREENS) {
+    step(name);
+    await page.goto(path);
+    await isAccessible(page, name);
+  }
+  step("one session");
+  const [reference] = await first.locator("tr[data-id] input[type=checkbox]").evaluateAll((boxes) =>
+    boxes.map((box) => box.value),
+  );
+  for (const path of [`${SESSIONS}/${reference}`, `${SESSIONS}/end?ref=${reference}`]) {
+    await page.goto(path);
+    await isAccessible(page, path);
+  }
+});

@@ -1,0 +1,68 @@
+// Without JavaScript every flow works by links and forms: filter, sort, pages, end one, those chosen, all that
+// match, logout.
+
+import assert from "node:assert/strict";
+
+import { script, step, until } from "./browser.mjs";
+import { SESSIONS, at, listed, lists, row } from "./console.mjs";
+import { OPERATOR, fleet } from "./server.mjs";
+
+const path = `${SESSIONS}?kind=application&sort=whoAmI`;
+
+script(async () => {
+  const fleets = [await fleet("a", 3), await fleet("b", 12)];
+  const page = await at(path, OPERATOR, { javaScriptEnabled: false });
+  assert.equal((await listed(page)).length, 15);
+
+  step("filter and sort");
+  await page.getByLabel("Who, application or address").fill("a-");
+  await page.getByRole("button", { name: "Show" }).click();
+  await lists(page, ["a-1", "a-2", "a-3"]);
+  await page.getByRole("link", { name: "Who" }).click();
+  assert.deepEqual(await listed(page), ["a-3", "a-2", "a-1"]);
+
+  step("one is ended");
+  await row(page, "a-2").getByRole("link", { name: /^End/ }).click();
+  await page.getByRole("heading", { name: "End this session?" }).waitFor();
+  assert.match(await page.locator("main").innerText(), /a-2[^]*tcp[^]*come back/);
+  await page.getByRole("button", { name: "End this session" }).click();
+  await page.getByRole("heading", { name: "Ended 1 session" }).waitFor();
+  await fleets[0][1].left;
+
+  step("those chosen");
+  await page.goto(path);
+  await row(page, "a-1").getByRole("checkbox").check();
+  await row(page, "a-3").getByRole("checkbox").check();
+  await page.getByRole("button", { name: "End those chosen" }).click();
+  await page.getByRole("heading", { name: "End 2 sessions?" }).waitFor();
+  await page.getByRole("button", { name: "End 2 sessions" }).click();
+  await page.getByRole("heading", { name: "Ended 2 sessions" }).waitFor();
+  await Promise.all([fleets[0][0].left, fleets[0][2].left]);
+
+  step("all that match, after their number was typed");
+  await page.goto(path);
+  await page.getByRole("link", { name: /^End all 12/ }).click();
+  await page.getByLabel("Type 12").fill("12");
+  await page.getByRole("button", { name: "End 12" }).click();
+  await page.getByRole("heading", { name: "Ended 12 sessions" }).waitFor();
+  await Promise.all(fleets[1].map(({ left }) => left));
+
+  step("pages");
+  await fleet("page", 65);
+  await page.goto(path);
+  await page.getByRole("link", { name: "Next" }).click();
+  assert.equal((await listed(page)).length, 5);
+  await page.getByRole("link", { name: "Previous" }).click();
+  assert.equal((await listed(page)).length, 60);
+
+  step("nothing that fits");
+  await page.goto(`${path}&query=nobody-is-named-so`);
+  await page.getByText("No sessions").waitFor();
+  await page.getByRole("link", { name: "Show all" }).click();
+  await until("all are shown", async () => (await listed(page)).length === 60);
+
+  step("logout");
+  await page.getByText(OPERATOR.username, { exact: true }).first().click();
+  await page.getByRole("button", { name: "Log out" }).click();
+  await page.getByLabel("Password").waitFor();
+});
