@@ -20,6 +20,7 @@ pub(super) const SCRIPT: &str = include_str!("console.js");
 /// The screens of the bar at the top.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Screen {
+    Overview,
     Sessions,
     Events,
     /// One of those that are in no organisation.
@@ -27,7 +28,8 @@ pub(super) enum Screen {
 }
 
 /// Screens of an organisation: where they are, their names, the permission that each needs.
-const SCREENS: [(Screen, &str, &str, &str); 2] = [
+const SCREENS: [(Screen, &str, &str, &str); 3] = [
+    (Screen::Overview, "", "Overview", "session.list"),
     (Screen::Sessions, "sessions", "Sessions", "session.list"),
     (Screen::Events, "events", "Events", "event.list"),
 ];

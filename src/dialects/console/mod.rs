@@ -24,10 +24,12 @@ mod layout;
 mod live;
 mod login;
 mod orgs;
+mod overview;
 mod respond;
 mod session;
 mod sessions;
 mod time;
+mod views;
 mod window;
 
 use asked::{Asked, InOrg, decoded};
@@ -76,10 +78,11 @@ async fn routed(asked: &Asked) -> Answer {
 /// The pages of an organisation.
 async fn in_org(asked: &InOrg<'_>, path: &[&str]) -> Answer {
     match (&asked.method, path) {
-        (&Method::GET, [] | [""]) => Ok(respond::see(&asked.to("sessions"))),
+        (&Method::GET, [] | [""]) => overview::page(asked).await,
         (&Method::GET, ["sessions"]) => sessions::page(asked).await,
         (&Method::GET, ["sessions", "end"]) => end::confirmation(asked).await,
         (&Method::POST, ["sessions", "end"]) => end::end(asked).await,
+        (&Method::POST, ["sessions", "views"]) => views::keep(asked).await,
         (&Method::GET, ["events"]) => events::page(asked).await,
         (&Method::GET, ["sessions", reference]) => session::page(asked, &decoded(reference)).await,
         _ => Err(Refused::NotFound),

@@ -4,13 +4,13 @@ use base::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::Answer;
 use super::asked::{InOrg, segment};
 use super::form::{Fields, Params};
 use super::layout::{self, Screen, badge, input, select};
 use super::respond::Refused;
 use super::time::{ago, clock};
 use super::window::{Column, PAGE, Row, Window};
+use super::{Answer, views};
 
 /// The filters, which are those of `session.list` and `session.end`, in their words.
 pub(super) const FILTERS: [&str; 21] = [
@@ -220,6 +220,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let body = html! {
         h1 { "Sessions" @if !is_as_of { " " span class="badge" data-live {} } }
         (filter_form(asked))
+        (views::list(asked).await?)
         @if let Some(at) = asked.query.get("asOf") {
             p class="notice" { "As it was at " (at) " UTC. " a href=(asked.to("sessions")) { "Back to now" } }
         }
