@@ -49,16 +49,21 @@ pub(super) fn line(label: &str, points: &[Point]) -> Markup {
     let thinned = thinned(points, &span);
     let place = |point: &Point| (span.x(point.at_ms), y(scale.at(point.value)));
     let line = path(thinned.iter().map(|point| Some(place(point))));
-    framed(label, &scale, &span, &html! {
-        path d=(line) fill="none" stroke="currentColor" stroke-width="1.5" stroke-linejoin="round"
-            stroke-linecap="round" {}
-        @if let (Some(last), true) = (points.last(), points.len() < 60) {
-            @for (x, y) in points.iter().map(place) {
-                circle cx=(short(x)) cy=(short(y)) r="2" fill="currentColor" {}
+    framed(
+        label,
+        &scale,
+        &span,
+        &html! {
+            path d=(line) fill="none" stroke="currentColor" stroke-width="1.5" stroke-linejoin="round"
+                stroke-linecap="round" {}
+            @if let (Some(last), true) = (points.last(), points.len() < 60) {
+                @for (x, y) in points.iter().map(place) {
+                    circle cx=(short(x)) cy=(short(y)) r="2" fill="currentColor" {}
+                }
+                circle cx=(short(place(last).0)) cy=(short(place(last).1)) r="3" fill="currentColor" {}
             }
-            circle cx=(short(place(last).0)) cy=(short(place(last).1)) r="3" fill="currentColor" {}
-        }
-    })
+        },
+    )
 }
 
 /// Bars from 0 on, each from its time to that of the next one; all as wide as the first. Each says
@@ -73,17 +78,22 @@ pub(super) fn bars(label: &str, points: &[Point]) -> Markup {
     let mut span = Span::of(points);
     span.to_ms = span.to_ms.saturating_add(width_ms);
     let ground = y(scale.at(0.0));
-    framed(label, &scale, &span, &html! {
-        @for point in points {
-            @let (from, to) = (span.x(point.at_ms), span.x(point.at_ms.saturating_add(width_ms)));
-            @let top = y(scale.at(point.value));
-            rect x=(short(from + 0.5)) y=(short(top.min(ground)))
-                width=(short((to - from - 1.0).max(0.5))) height=(short((ground - top).abs()))
-                fill="currentColor" {
-                title { (figure(point.value)) " · " (written(point.at_ms, 16)) }
+    framed(
+        label,
+        &scale,
+        &span,
+        &html! {
+            @for point in points {
+                @let (from, to) = (span.x(point.at_ms), span.x(point.at_ms.saturating_add(width_ms)));
+                @let top = y(scale.at(point.value));
+                rect x=(short(from + 0.5)) y=(short(top.min(ground)))
+                    width=(short((to - from - 1.0).max(0.5))) height=(short((ground - top).abs()))
+                    fill="currentColor" {
+                    title { (figure(point.value)) " · " (written(point.at_ms, 16)) }
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 /// The scales around what is drawn.
