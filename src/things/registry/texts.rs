@@ -330,6 +330,7 @@ mod tests {
     use base::ThingId;
     use proptest::prelude::*;
     use rules::search::Class;
+    use store::{Durability, memory::MemoryStore};
 
     use super::super::tests::{NOW, things};
     use super::*;
@@ -394,37 +395,52 @@ mod tests {
         assert_eq!(key_of(&entry), mower.key.as_str().as_bytes());
     }
 
+    /// So many that a start reads them behind itself.
     #[tokio::test]
     async fn they_are_as_the_store_is_after_every_change_and_a_start() {
-        let (things, store) = things();
-        let mut receipts = Vec::new();
-        for number in (0..999).rev() {
-            let mut thing = thing(&format!("Mower-{number}"));
-            thing.id =
-                ThingId::from_bytes(std::array::from_fn(|at| (number >> (at % 2 * 8)) as u8));
+        let store = Arc::new(MemoryStore::new());
+        let open = || {
+            let tables = Tables::new(store.clone(), Durability::Os);
+            Things::open(tables, 100_000, &Arc::default()).expect("loads")
+        };
+        let key = |number: u32| ThingKey::parse(&format!("Mower-{number}")).expect("a key");
+        let things = open();
+        for number in (0..2400_u32).rev() {
+            let mut thing = thing(key(number).as_str());
+            let digit = |at: usize| number.to_be_bytes()[at % 4];
+            thing.id = ThingId::from_bytes(std::array::from_fn(digit));
             thing.name = format!("number {number}");
-            receipts.push(things.create(&thing).expect("room"));
+            things.create(&thing).expect("room").await.expect("stored");
         }
-        for number in (0..999).step_by(3) {
-            let key = ThingKey::parse(&format!("Mower-{number}")).expect("a key");
+        let change = async |things: &Things, number: u32| {
             let rename = |thing: &mut Thing| thing.name = format!("renamed {number}");
-            let changed = things.change(ORG, &key, rename).expect("free").expect("there");
-            receipts.push(changed.1);
-            if number % 2 == 0 {
-                receipts.push(things.remove(ORG, &key, |_, _| ()).expect("read").expect("there").1);
-            }
+            let changed = things.change(ORG, &key(number), rename).expect("free").expect("there");
+            changed.1.await.expect("stored");
+        };
+        let remove = async |things: &Things, number: u32| {
+            let removed = things.remove(ORG, &key(number), |_, _| ()).expect("read");
+            removed.expect("there").1.await.expect("stored");
+        };
+        for number in (0..2400).step_by(3) {
+            change(&things, number).await;
         }
-        for receipt in receipts {
-            receipt.await.expect("stored");
+        for number in (0..2400).step_by(6) {
+            remove(&things, number).await;
         }
-        assert_eq!(found(&things.texts, "mower").len(), 999 - 167);
-        assert_eq!(found(&things.texts, "renamed").len(), 166);
-        assert_eq!(found(&things.texts, "renamed 3"), [("Mower-3".into(), Class::Exact, "name")]);
-        let tables = Tables::new(store, store::Durability::Os);
-        let again = Things::open(tables, 1000, &Arc::default()).expect("loads");
-        for query in ["mower", "renamed", "9*9", "number 1"] {
-            assert_eq!(found(&again.texts, query), found(&things.texts, query), "{query}");
-        }
+        assert_eq!(found(&things.texts, "mower").len(), 2400 - 400);
+        assert_eq!(found(&things.texts, "renamed").len(), 400);
+        assert_eq!(found(&things.texts, "renamed 2397").len(), 1);
+        let queries = ["mower", "renamed", "9*9", "number 1"];
+        let before = queries.map(|query| found(&things.texts, query));
+        drop(things);
+        assert_eq!(queries.map(|query| found(&open().texts, query)), before);
+        let again = open();
+        // While it may still read.
+        change(&again, 1).await;
+        remove(&again, 2).await;
+        again.create(&thing("Mower-0")).expect("room").await.expect("stored");
+        assert_eq!(found(&again.texts, "renamed 1")[0].0, "Mower-1");
+        assert_eq!(found(&again.texts, "mower").len(), 2400 - 400);
         assert!(again.texts.of(OrgId::from_bytes([2; 12])).0.is_empty());
     }
 
