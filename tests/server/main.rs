@@ -17,6 +17,7 @@ mod command_line;
 mod commands;
 mod connection_history;
 mod connection_shares;
+mod console;
 mod console_browser;
 mod cors;
 mod crash;

@@ -114,7 +114,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
 async fn sessions(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     let by_protocol = Params::default().with("groupBy", "protocol");
     let live: Groups = asked.ask("session.list", &by_protocol).await?;
-    let since = asked.now.plus_seconds(0).as_millis() - 3_600_000;
+    let since = asked.now.as_millis() - 3_600_000;
     let by_reason = Params::default()
         .with("groupBy", "reason")
         .with("endedAfter", Timestamp::from_millis(since).to_string());
@@ -199,7 +199,7 @@ fn figures(series: &Series) -> Markup {
         ("starts", "Sessions that start", "/s"),
         ("ends", "Sessions that end", "/s"),
         ("refusedLogins", "Refused logins", "/s"),
-        ("memoryBytes", "Memory", " bytes"),
+        ("memoryBytes", "Memory", ""),
     ];
     let one = |name: &str| series.series.get(name);
     let last = |values: &[Option<f64>]| values.iter().rev().flatten().next().copied();
@@ -209,6 +209,7 @@ fn figures(series: &Series) -> Markup {
                 dt { (title) }
                 dd {
                     @match last(values) {
+                        Some(value) if unit.is_empty() => { (bytes(value as u64)) " " }
                         Some(value) => { (chart::figure(value)) (unit) " " }
                         None => { "none yet " }
                     }
@@ -227,7 +228,10 @@ fn figures(series: &Series) -> Markup {
 }
 
 fn state(asked: &InOrg<'_>, status: &Status) -> Markup {
-    let mut pools: Vec<&PoolUse> = status.pools.iter().filter(|pool| pool.limit > 0).collect();
+    let used = |pool: &&PoolUse| pool.limit > 0 && (pool.used > 0 || pool.refused > 0);
+    let mut pools: Vec<&PoolUse> = status.pools.iter().filter(used).collect();
+    let unused = status.pools.iter().filter(|pool| !used(pool));
+    let unused: Vec<String> = unused.map(|pool| pool.name.replace('_', " ")).collect();
     let part = |pool: &PoolUse| pool.used as f64 / pool.limit as f64;
     pools.sort_by(|a, b| part(b).total_cmp(&part(a)));
     let stored: u64 = status.store.bytes.values().sum();
@@ -266,6 +270,7 @@ fn state(asked: &InOrg<'_>, status: &Status) -> Markup {
                 td { (number(pool.refused)) }
             } } }
         } }
+        p class="hint" { "Nothing is used of: " (unused.join(", ")) "." }
         h3 { "Since the start" }
         (facts(&[
             ("Sessions that ended", counted(&status.session_ends)),
