@@ -244,3 +244,14 @@ async fn ended_sessions_are_found_by_who_asks_for_them_and_starts_are_counted() 
     let starred = call(&mut operator, "session.list", r#"{"show":["*"]}"#).await;
     assert!(starred["result"][0].get("startsLastHour").is_none());
 }
+
+#[tokio::test]
+async fn a_connection_is_told_of_itself() {
+    let server = TestServer::start();
+    let mut mower = server.thing("mqtt", "mower").await;
+    let own = call(&mut mower, "session.info", "").await["ref"].clone();
+    let asked = json!({"ref": own, "show": ["whoAmI", "inFlight", "waiting"]}).to_string();
+    let shown = call(&mut mower, "session.find", &asked).await;
+    assert_eq!((&shown["whoAmI"], &shown["waiting"]), (&json!("mower"), &json!(0)));
+    assert!(shown["inFlight"]["out"]["qos1"].is_u64(), "{shown}");
+}
