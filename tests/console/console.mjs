@@ -46,7 +46,7 @@ export async function isLive(page) {
   await page.locator("[data-live]").filter({ hasText: /^live$/ }).waitFor();
 }
 
-/** Streams of events that are open: all that the pages of a profile have begun and not ended. */
+/** Counts the streams of events that are open: those that the pages of a profile have begun and not ended. */
 export function streams(context) {
   const open = new Set();
   context.on("request", (request) => {
@@ -55,5 +55,6 @@ export function streams(context) {
   for (const end of ["requestfinished", "requestfailed"]) {
     context.on(end, (request) => open.delete(request));
   }
-  return open;
+  // Nothing is said of the requests of a page that is closed.
+  return () => [...open].filter((request) => !request.frame().page().isClosed()).length;
 }

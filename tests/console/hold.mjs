@@ -21,7 +21,7 @@ script(async () => {
     added += 1;
     const name = `new-${added}`;
     await device(name);
-    const fresh = page.getByRole("status").filter({ hasText: /^\+1 new/ });
+    const fresh = page.getByRole("status").getByRole("button", { name: /^\+1 new/ });
     await fresh.waitFor();
     const commands = row(page, "hold-2").locator("[data-cell=commands]");
     const before = await commands.innerText();

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 
 import { profile, script, step, until } from "./browser.mjs";
 import { SESSIONS, isLive, lists, row } from "./console.mjs";
-import { OPERATOR, fleet } from "./server.mjs";
+import { OPERATOR, device, fleet } from "./server.mjs";
 
 /** What has the focus: its role's own words, and whether one sees that it has it. */
 function focused(page) {
@@ -59,6 +59,17 @@ script(async () => {
   await lists(page, ["key-1", "key-2"]);
   await isLive(page);
 
+  step("what is new while a row is chosen");
+  await goTo(page, "input", /Choose/);
+  await page.keyboard.press("Space");
+  await device("key-3");
+  await page.getByRole("button", { name: /^\+1 new/ }).waitFor();
+  await goTo(page, "button", /^\+1 new/, "Shift+Tab");
+  await page.keyboard.press("Enter");
+  await lists(page, ["key-1", "key-2", "key-3"]);
+  await goTo(page, "input", /Choose/);
+  await page.keyboard.press("Space");
+
   step("end one in a dialog, which keeps the focus until it closes");
   await goTo(page, "a", /^End\s+key-1/);
   await page.keyboard.press("Enter");
@@ -82,11 +93,11 @@ script(async () => {
     /gone|over/.test((await row(page, "key-1").getAttribute("class")) ?? ""),
   );
   await goTo(page, "a", /^End all/);
-  await lists(page, ["key-2"]);
-  assert.match((await focused(page)).text, /^End all 1 session /);
+  await lists(page, ["key-2", "key-3"]);
+  assert.match((await focused(page)).text, /^End all 2 sessions /);
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor();
-  await goTo(page, "button", /^End 1/);
+  await goTo(page, "button", /^End 2/);
   await page.keyboard.press("Enter");
   await second.left;
 });

@@ -20,6 +20,9 @@ const SCREENS = [
   ["no sessions", `${SESSIONS}?query=nobody-is-named-so`],
   ["as it was", `${SESSIONS}?asOf=2026-01-01T00:00`],
   ["end many", `${SESSIONS}/end?kind=application`],
+  ["overview", "/o/basic-org/"],
+  ["events", "/o/basic-org/events"],
+  ["organisations", "/o"],
   ["not found", "/o/basic-org/no-such-page"],
   ["no such organisation", "/o/no-such/sessions"],
 ];
@@ -58,6 +61,11 @@ script(async () => {
     await page.goto(path);
     await isAccessible(page, name);
   }
+  step("keys");
+  await page.goto(SESSIONS);
+  await page.keyboard.press("?");
+  await page.getByRole("dialog").waitFor();
+  await isAccessible(page, "keys");
   step("one session");
   const [reference] = await first.locator("tr[data-id] input[type=checkbox]").evaluateAll((boxes) =>
     boxes.map((box) => box.value),

@@ -36,7 +36,7 @@ script(async () => {
   const names = ["tab-1"];
   await device("tab-1");
   await Promise.all(pages.map((page) => lists(page, names)));
-  assert.equal(open.size, 1);
+  assert.equal(open(), 1);
 
   step("one that shows something else");
   const other = await context.newPage();
@@ -45,20 +45,20 @@ script(async () => {
 
   step("the one with the stream goes");
   await first.close();
-  await until("another has it", () => open.size === 1);
+  await until("another has it", () => open() === 1);
   await device("tab-2");
   names.push("tab-2");
   const rest = pages.slice(1);
   await Promise.all([...rest.map((page) => lists(page, names)), lists(other, ["tab-2"])]);
-  await until("only one has it", () => open.size === 1);
+  await until("only one has it", () => open() === 1);
 
   step("none is seen");
   await Promise.all([...rest, other].map((page) => hide(page, true)));
-  await until("no stream is open", () => open.size === 0);
+  await until("no stream is open", () => open() === 0);
   await device("tab-3");
   names.push("tab-3");
-  assert.equal(open.size, 0);
+  assert.equal(open(), 0);
   await hide(rest[2], false);
   await lists(rest[2], names);
-  await until("the stream is open again", () => open.size === 1);
+  await until("the stream is open again", () => open() === 1);
 });

@@ -55,6 +55,22 @@ script(async () => {
   await page.getByRole("link", { name: "Previous" }).click();
   assert.equal((await listed(page)).length, 60);
 
+  step("a view is kept");
+  const views = page.locator("details").filter({ hasText: "Views" });
+  await page.goto(`${path}&query=page-6`);
+  await views.locator("summary").click();
+  await page.getByLabel("Keep this view as").fill("sixties");
+  await page.getByRole("button", { name: "Keep" }).click();
+  await page.goto(SESSIONS);
+  await views.locator("summary").click();
+  await page.getByRole("link", { name: "sixties" }).click();
+  await lists(page, [60, 61, 62, 63, 64, 65, 6].map((number) => `page-${number}`));
+  await views.locator("summary").click();
+  await page.getByRole("button", { name: "Forget sixties" }).click();
+  await page.goto(SESSIONS);
+  await views.locator("summary").click();
+  await page.getByText("None is kept yet").waitFor();
+
   step("nothing that fits");
   await page.goto(`${path}&query=nobody-is-named-so`);
   await page.getByText("No sessions").waitFor();

@@ -109,6 +109,11 @@ async fn one_session_ends_and_many_that_were_counted() {
 }
 
 #[tokio::test]
+async fn events_are_shown_as_they_happen() {
+    passes("events").await;
+}
+
+#[tokio::test]
 async fn two_tabs_are_in_two_organisations() {
     passes("two_organisations").await;
 }

@@ -69,6 +69,7 @@ class LiveTable {
     }
     for (const id of news.over) rows.get(id)?.classList.add("over");
     if (news.total) for (const place of all("[data-total]")) place.textContent = news.total;
+    if (news.rows) this.table.setAttribute("aria-rowcount", news.rows);
     if (news.order) {
       const held = this.pending?.cells ?? {};
       for (const [id, cells] of Object.entries(news.cells)) held[id] = { ...held[id], ...cells };

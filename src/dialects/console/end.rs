@@ -114,7 +114,7 @@ async fn of_filter(asked: &InOrg<'_>) -> Result<Markup, Refused> {
              come back at once."
             @if found.refused > 0 { " " (number(found.refused)) " more are not yours to end." }
         }
-        @if count == 0 { p { a class="button" href=(asked.to("sessions")) { "Back to the list" } } }
+        @if count == 0 { p { a class="button" href=(asked.to("sessions")) data-close { "Back to the list" } } }
         @else {
             form method="post" action=(asked.to("sessions/end")) {
                 (csrf(asked))
@@ -165,7 +165,7 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
         let body = html! {
             h1 { "Nothing was ended" }
             p role="alert" { "The number that was typed is not " (expected) "." }
-            p { a class="button" href=(asked.to("sessions")) { "Back to the list" } }
+            p { a class="button" href=(asked.to("sessions")) data-close { "Back to the list" } }
         };
         return Ok(layout::page(asked, Screen::Sessions, "Nothing was ended", &body));
     }
@@ -196,7 +196,7 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
             ("Refused", Some(html! { (number(ended.refused)) })),
         ]))
         @for failure in failures { p class="notice bad" role="alert" { (failure) } }
-        p { a class="button" href=(asked.to("sessions")) { "Back to the list" } }
+        p { a class="button" href=(asked.to("sessions")) data-close { "Back to the list" } }
     };
     Ok(layout::page(asked, Screen::Sessions, "Ended", &body))
 }

@@ -171,7 +171,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let older = iterator
         .map(|iterator| format!("{}?{}", asked.path, query.query_with(&[("iterator", &iterator)])));
     let body = html! {
-        h1 { "Events" @if !is_past { " " span class="badge" data-live role="status" {} } }
+        h1 { "Events" @if !is_past { " " span class="badge" data-live {} } }
         form class="filter" action=(asked.path) {
             fieldset class="choices" {
                 legend { "Types" }
@@ -188,7 +188,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
             button type="submit" { "Show" }
             @if !is_past { button type="button" data-pause aria-pressed="false" hidden { "Pause" } }
         }
-        p class="fresh" role="status" aria-live="polite" data-fresh hidden {}
+        (layout::fresh())
         @if window.rows.is_empty() {
             (layout::empty("Nothing happened", &html! {
                 "There is no event that fits. " a href=(asked.path) { "Show all" }

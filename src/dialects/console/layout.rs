@@ -134,6 +134,15 @@ pub(super) fn csrf(asked: &Asked) -> Markup {
     html! { input type="hidden" name="csrf" value=(asked.csrf()); }
 }
 
+/// Where a live list that holds still says how many rows are new, and shows them when one wants to.
+pub(super) fn fresh() -> Markup {
+    html! {
+        p role="status" aria-live="polite" {
+            button type="button" class="fresh" data-fresh hidden {}
+        }
+    }
+}
+
 /// What stands in place of a list that has nothing: what there is to do.
 pub(super) fn empty(title: &str, advice: &Markup) -> Markup {
     html! { div class="empty" { p class="title" { (title) } p { (advice) } } }

@@ -81,6 +81,8 @@ struct News<'a> {
     view: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<i64>,
     /// By row and column.
     cells: HashMap<&'a str, HashMap<&'a str, Cow<'a, str>>>,
     /// Rows that are over.
@@ -189,6 +191,7 @@ impl View {
         let news = News {
             view: &self.address,
             total: total.then(|| window.count()),
+            rows: total.then(|| window.row_count()),
             cells,
             over,
             order: order.then(|| ids(window)),

@@ -224,7 +224,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
         @if let Some(at) = asked.query.get("asOf") {
             p class="notice" { "As it was at " (at) " UTC. " a href=(asked.to("sessions")) { "Back to now" } }
         }
-        p class="fresh" role="status" aria-live="polite" data-fresh hidden {}
+        (layout::fresh())
         @if window.rows.is_empty() {
             (layout::empty("No sessions", &html! {
                 "Nobody is connected who fits. "

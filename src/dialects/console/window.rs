@@ -75,7 +75,7 @@ impl Window {
         let can_choose = self.rows.iter().any(|row| row.can_be_chosen);
         html! {
             div class="scroll" {
-                table data-view=[view] aria-rowcount=(self.total + 1) {
+                table data-view=[view] aria-rowcount=(self.row_count()) {
                     caption class="hidden" { (self.caption) }
                     thead { tr aria-rowindex="1" {
                         @if can_choose {
@@ -160,6 +160,11 @@ impl Window {
     /// The rows, in their order.
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
         self.rows.iter().map(|row| row.id.as_str())
+    }
+
+    /// Rows of the whole table with its head, as `aria-rowcount` has it: -1 if nobody knows.
+    pub(super) fn row_count(&self) -> i64 {
+        if self.is_at_least { -1 } else { i64::try_from(self.total + 1).unwrap_or(-1) }
     }
 
     /// How many there are, in words.
