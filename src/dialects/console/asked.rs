@@ -85,6 +85,7 @@ impl Asked {
             path,
             query,
             form: Fields::default(),
+            file: None,
             conn,
             now: app.clock.shown(app.clock.now()),
             headers: HeaderMap::new(),

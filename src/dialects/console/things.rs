@@ -21,15 +21,15 @@ const FILTERS: [&str; 7] =
 const TIMES: [&str; 2] = ["lastSeenAfter", "lastSeenBefore"];
 
 const COLUMNS: &[Column] = &[
-    Column { key: "thing", title: "Thing", sort: "key" },
-    Column { key: "name", title: "Name", sort: "name" },
-    Column { key: "state", title: "State", sort: "connected" },
-    Column { key: "seen", title: "Last seen", sort: "lastSeen" },
-    Column { key: "left", title: "Left", sort: "" },
-    Column { key: "alarms", title: "Alarms", sort: "" },
-    Column { key: "from", title: "From", sort: "" },
-    Column { key: "def", title: "Definition", sort: "" },
-    Column { key: "tags", title: "Tags", sort: "" },
+    Column::sorted("thing", "Thing", "key"),
+    Column::sorted("name", "Name", "name"),
+    Column::sorted("state", "State", "connected"),
+    Column::sorted("seen", "Last seen", "lastSeen"),
+    Column::new("left", "Left"),
+    Column::new("alarms", "Alarms"),
+    Column::new("from", "From"),
+    Column::new("def", "Definition"),
+    Column::new("tags", "Tags"),
 ];
 
 /// The members that the list shows.
@@ -190,7 +190,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let window = window(asked, &asked.query).await?;
     let view = format!("{}?{}", asked.path, asked.query.query_with(&[]));
     let body = html! {
-        h1 { "Things" }
+        h1 { "Things " span class="badge" data-live role="status" {} }
         (filter_form(asked))
         p class="fresh" role="status" aria-live="polite" data-fresh hidden {}
         @if window.rows.is_empty() {
@@ -202,7 +202,8 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
                      that registers things."
                 }
             }))
-        } @else { (window.table(asked, Some(&view))) }
+        }
+        (window.table(asked, Some(&view)))
         (window.foot(asked))
         (usage(asked).await?)
     };
