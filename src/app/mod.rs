@@ -22,11 +22,9 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::things::feed::Feed;
 use crate::things::files::Files;
-use crate::things::files::transfer::Stored;
 use crate::things::mailbox::Mailbox;
 use crate::things::registry::Things;
-use crate::things::telemetry::point::{Entry, Kind, Value};
-use crate::things::telemetry::{NewPoint, Telemetry};
+use crate::things::telemetry::Telemetry;
 
 mod access;
 mod apply;
@@ -72,6 +70,7 @@ mod token_guesses;
 mod token_uses;
 mod turns;
 mod unauthenticated;
+mod uploads;
 mod viewer;
 mod watched;
 mod webhooks;
@@ -250,28 +249,6 @@ impl App {
         all
     }
 
-    /// Adds to its owner's log that a file has come, if that is wanted (`logComplete`).
-    pub fn note_stored(&self, stored: &Stored, now: Timestamp) {
-        if !stored.put.log_complete {
-            return;
-        }
-        let (org, thing) = (stored.owner.org, stored.owner.thing);
-        let owner = thing.map_or_else(|| org.into(), Into::into);
-        let payer = || self.things.payer(org, thing);
-        let msg = format!("File {} was uploaded.", stored.put.name.as_str()).into();
-        let point = NewPoint {
-            name: String::new(),
-            ts: None,
-            value: Value::Log(Entry { level: 2, msg }),
-            corr_id: None,
-            republish: false,
-        };
-        // The file is stored in any case; the writer says when it loses something.
-        if let Err(error) = self.telemetry.publish(owner, payer, Kind::Log, &[point], now) {
-            store::report(&error, "the end of an upload was not logged");
-        }
-    }
-
     /// Runs work that takes long on a thread that serves no connection. At most as much as there
     /// are cores runs at once, for each holds what it reads in memory; the rest waits, and
     /// organisations take turns.
@@ -352,6 +329,8 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::things::registry::Thing;
+    use crate::things::telemetry::NewPoint;
+    use crate::things::telemetry::point::{Kind, Value};
     use crate::tr50::commands::COMMANDS;
     use crate::tr50::dispatch::{Caller, execute};
     use crate::tr50::envelope::Request;

@@ -19,6 +19,7 @@ mod connection_history;
 mod connection_shares;
 mod console;
 mod console_browser;
+mod console_things;
 mod cors;
 mod crash;
 mod descriptors;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::{ConnInfo, Failure, Timestamp, UserAgent};
 use bytes::Bytes;
-use hyper::header::{HeaderMap, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
 use hyper::{Method, Request};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use rules::identity::model::Org;
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::cookie;
 use super::csrf;
-use super::form::{Fields, Params};
+use super::form::{Fields, Params, Sent};
 use super::respond::Refused;
 use crate::app::App;
 use crate::tr50::asker::Asker;
@@ -31,6 +31,8 @@ pub(super) struct Asked {
     pub(super) query: Fields,
     /// What a form says.
     pub(super) form: Fields,
+    /// The file that was sent with it.
+    pub(super) file: Option<Sent>,
     pub(super) conn: ConnInfo,
     pub(super) now: Timestamp,
     headers: HeaderMap,
@@ -52,10 +54,11 @@ impl Asked {
             None => Err(None),
             Some(id) => Asker::of_session(app, id, conn).map_err(Some),
         };
-        let (method, form) = match head.method {
-            Method::HEAD => (Method::GET, Fields::default()),
-            Method::POST => (Method::POST, Fields::read(&body)),
-            method => (method, Fields::default()),
+        let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let (method, (form, file)) = match head.method {
+            Method::HEAD => (Method::GET, Default::default()),
+            Method::POST => (Method::POST, Fields::of_form(kind, body).await),
+            method => (method, Default::default()),
         };
         // Without the store, no form is right.
         let secret = app.page_secret().await.copied().unwrap_or_default();
@@ -65,6 +68,7 @@ impl Asked {
             path: head.uri.path().to_owned(),
             query: Fields::read(head.uri.query().unwrap_or_default().as_bytes()),
             form,
+            file,
             conn,
             now: app.clock.shown(app.clock.now()),
             headers: head.headers,
@@ -81,6 +85,7 @@ impl Asked {
             path,
             query,
             form: Fields::default(),
+            file: None,
             conn,
             now: app.clock.shown(app.clock.now()),
             headers: HeaderMap::new(),
@@ -137,6 +142,11 @@ impl Asked {
         let who = self.who()?;
         let org = self.app.identity().org(who.session().org_id()).ok_or(Refused::NoOrg)?;
         Ok(InOrg { asked: self, asker: who.clone(), org })
+    }
+
+    /// A header that is text.
+    pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
 
     /// What the browser calls itself.

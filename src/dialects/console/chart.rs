@@ -23,6 +23,14 @@ const ABOVE: f64 = 8.0;
 /// could see.
 const COLUMNS: usize = 270;
 
+/// Values at times as replies have them; what is no time is left out.
+pub(super) fn points<'a>(times: impl Iterator<Item = &'a str>, values: &[f64]) -> Vec<Point> {
+    let both = times.zip(values).filter_map(|(time, value)| {
+        Some(Point { at_ms: Timestamp::parse(time)?.as_millis(), value: *value })
+    });
+    both.collect()
+}
+
 /// A line as high as a word, without scales; where there is no value, it has a gap.
 pub(super) fn sparkline(label: &str, values: &[Option<f64>]) -> Markup {
     let (width, height) = (96.0, 20.0);

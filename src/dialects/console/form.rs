@@ -1,12 +1,50 @@
 //! Fields of a form or of an address.
 
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::stream;
+use multer::Multipart;
 use serde::Serialize;
 
 /// Names and values, in their order.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Fields(Vec<(String, String)>);
 
+/// A file that came with a form.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// Its name where it was; empty if none was chosen.
+    pub(super) name: String,
+    pub(super) bytes: Bytes,
+}
+
+/// Parts that are read of a form with a file.
+const PARTS_MAX: usize = 32;
+
 impl Fields {
+    /// What a form of this content type says, and the file in it. Of one that is broken, what came
+    /// before that.
+    pub(super) async fn of_form(kind: Option<&str>, body: Bytes) -> (Self, Option<Sent>) {
+        let Some(boundary) = kind.and_then(|kind| multer::parse_boundary(kind).ok()) else {
+            return (Self::read(&body), None);
+        };
+        let whole = stream::once(async move { Ok::<_, Infallible>(body) });
+        let mut parts = Multipart::new(whole, boundary);
+        let (mut fields, mut file) = (Vec::new(), None);
+        for _ in 0..PARTS_MAX {
+            let Ok(Some(part)) = parts.next_field().await else { break };
+            let name = part.name().unwrap_or_default().to_owned();
+            let of_file = part.file_name().map(unquoted);
+            let Ok(bytes) = part.bytes().await else { break };
+            match of_file {
+                Some(name) => file = Some(Sent { name, bytes }),
+                None => fields.push((name, String::from_utf8_lossy(&bytes).into_owned())),
+            }
+        }
+        (Self(fields), file)
+    }
+
     pub(super) fn read(text: &[u8]) -> Self {
         Self(form_urlencoded::parse(text).into_owned().collect())
     }
@@ -66,6 +104,11 @@ impl Fields {
     }
 }
 
+/// The name of a file as browsers write it into the head of a part (HTML, "multipart/form-data").
+fn unquoted(name: &str) -> String {
+    name.replace("%22", "\"").replace("%0D", "\r").replace("%0A", "\n")
+}
+
 /// Parameters of a command.
 #[derive(Clone, Default, Debug, Serialize)]
 #[serde(transparent)]
@@ -91,5 +134,34 @@ impl Params {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn forms_come_with_files_and_without() {
+        let read = async |kind: &'static str, body: &'static str| {
+            let (fields, file) = Fields::of_form(Some(kind), body.into()).await;
+            let file = file.map(|file| (file.name, String::from_utf8_lossy(&file.bytes).into_owned()));
+            (fields.0, file)
+        };
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let urlencoded = "application/x-www-form-urlencoded";
+        assert_eq!(read(urlencoded, "a=1&b=x+y").await.0, [field("a", "1"), field("b", "x y")]);
+
+        let (multipart, part) = ("multipart/form-data; boundary=B", "--B\r\nContent-Disposition: ");
+        let body = format!(
+            "{part}form-data; name=\"csrf\"\r\n\r\nt\r\n{part}form-data; name=\"file\"; \
+             filename=\"a%22ü.bin\"\r\nContent-Type: text/plain\r\n\r\none\r\ntwo\r\n--B--\r\n"
+        );
+        let body: &'static str = body.leak();
+        let file = Some(field("a\"ü.bin", "one\r\ntwo"));
+        assert_eq!(read(multipart, body).await, (vec![field("csrf", "t")], file));
+        // One that ends too early has nothing of what is not whole.
+        assert_eq!(read(multipart, &body[..body.len() - 12]).await, (vec![field("csrf", "t")], None));
+        assert_eq!(read(multipart, "nothing").await, (vec![], None));
     }
 }

@@ -22,15 +22,17 @@ pub(super) const SCRIPT: &str = include_str!("console.js");
 pub(super) enum Screen {
     Overview,
     Sessions,
+    Things,
     Events,
     /// One of those that are in no organisation.
     Own,
 }
 
 /// Screens of an organisation: where they are, their names, the permission that each needs.
-const SCREENS: [(Screen, &str, &str, &str); 3] = [
+const SCREENS: [(Screen, &str, &str, &str); 4] = [
     (Screen::Overview, "", "Overview", "session.list"),
     (Screen::Sessions, "sessions", "Sessions", "session.list"),
+    (Screen::Things, "things", "Things", "thing.list"),
     (Screen::Events, "events", "Events", "event.list"),
 ];
 

@@ -22,7 +22,7 @@ use super::asked::{Asked, InOrg};
 use super::form::Fields;
 use super::respond::Refused;
 use super::window::Window;
-use super::{cookie, events, sessions};
+use super::{cookie, events, sessions, things};
 use crate::app::{App, EventReaderPlace, Viewer};
 use crate::events::Listener;
 use crate::tr50::asker::Asker;
@@ -205,6 +205,7 @@ async fn window(asked: &InOrg<'_>, path: &[&str]) -> Result<Window, Refused> {
     match path {
         ["sessions"] => sessions::window(asked, &asked.query).await,
         ["events"] => events::window(asked, &asked.query).await,
+        ["things"] => things::window(asked, &asked.query).await,
         _ => Err(Refused::NotFound),
     }
 }

@@ -28,6 +28,8 @@ mod overview;
 mod respond;
 mod session;
 mod sessions;
+mod thing;
+mod things;
 mod time;
 mod views;
 mod window;
@@ -85,6 +87,8 @@ async fn in_org(asked: &InOrg<'_>, path: &[&str]) -> Answer {
         (&Method::POST, ["sessions", "views"]) => views::keep(asked).await,
         (&Method::GET, ["events"]) => events::page(asked).await,
         (&Method::GET, ["sessions", reference]) => session::page(asked, &decoded(reference)).await,
+        (&Method::GET, ["things"]) => things::page(asked).await,
+        (_, ["things", key, rest @ ..]) => thing::answer(asked, key, rest).await,
         _ => Err(Refused::NotFound),
     }
 }

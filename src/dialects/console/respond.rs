@@ -3,13 +3,13 @@
 use base::{Code, Failure};
 use bytes::Bytes;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION,
     REFERRER_POLICY, SET_COOKIE,
 };
 use hyper::{Response, StatusCode};
 use maud::{Markup, html};
 
-use super::asked::Asked;
+use super::asked::{Asked, segment};
 use super::{cookie, layout, login};
 
 /// Nothing but this server's own style sheet, script, pictures and stream; no frames around it.
@@ -91,6 +91,20 @@ pub(super) fn page_with_secret(text: Markup) -> Response<Bytes> {
     let mut response = page(text);
     let value = HeaderValue::from_static("no-store, no-transform");
     response.headers_mut().insert(CACHE_CONTROL, value);
+    response
+}
+
+/// A file that is kept, not shown.
+pub(super) fn download(name: &str, kind: &'static str, bytes: Vec<u8>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A name that is no ASCII is written so (RFC 6266, 4.3).
+    let disposition = format!("attachment; filename*=UTF-8''{}", segment(name));
+    if let Ok(disposition) = HeaderValue::try_from(disposition) {
+        headers.insert(CONTENT_DISPOSITION, disposition);
+    }
     response
 }
 

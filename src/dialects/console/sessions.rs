@@ -76,6 +76,35 @@ const SHOW: [&str; 12] = [
     "clientId",
 ];
 
+/// Protocols, to choose from.
+pub(super) const PROTOCOLS: [(&str, &str); 9] = [
+    ("", "any"),
+    ("mqtt", "mqtt"),
+    ("mqtts", "mqtts"),
+    ("ws", "ws"),
+    ("wss", "wss"),
+    ("tcp", "tcp"),
+    ("tcps", "tcps"),
+    ("http", "http"),
+    ("https", "https"),
+];
+
+/// Why sessions end, to choose from.
+pub(super) const END_REASONS: [(&str, &str); 12] = [
+    ("", "any"),
+    ("logged_out", "logged out"),
+    ("connection_lost", "connection lost"),
+    ("keep_alive", "keep-alive"),
+    ("replaced", "replaced"),
+    ("idle", "idle"),
+    ("max_age", "age"),
+    ("revoked", "revoked"),
+    ("protocol_error", "protocol error"),
+    ("server_stopped", "server stopped"),
+    ("made_way", "made way"),
+    ("banned", "banned"),
+];
+
 /// A session, as `session.list` shows it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -257,10 +286,7 @@ fn filter_form(asked: &InOrg<'_>) -> Markup {
                 &[("", "live"), ("ended", "ended"), ("all", "all")]))
             (select("kind", "Kind", query.get("kind"),
                 &[("", "any"), ("user", "user"), ("application", "application")]))
-            (select("protocol", "Protocol", query.get("protocol"), &[
-                ("", "any"), ("mqtt", "mqtt"), ("mqtts", "mqtts"), ("ws", "ws"), ("wss", "wss"),
-                ("tcp", "tcp"), ("tcps", "tcps"), ("http", "http"), ("https", "https"),
-            ]))
+            (select("protocol", "Protocol", query.get("protocol"), &PROTOCOLS))
             details open[is_open] {
                 summary { "More" }
                 div {
@@ -271,13 +297,7 @@ fn filter_form(asked: &InOrg<'_>) -> Markup {
                         input type="datetime-local" name="startedAfter" value=[query.get("startedAfter")]; }
                     label { "Who was connected at, UTC"
                         input type="datetime-local" name="asOf" value=[query.get("asOf")]; }
-                    (select("endReason", "Ended by", query.get("endReason"), &[
-                        ("", "any"), ("logged_out", "logged out"), ("connection_lost", "connection lost"),
-                        ("keep_alive", "keep-alive"), ("replaced", "replaced"), ("idle", "idle"),
-                        ("max_age", "age"), ("revoked", "revoked"), ("protocol_error", "protocol error"),
-                        ("server_stopped", "server stopped"), ("made_way", "made way"),
-                        ("banned", "banned"),
-                    ]))
+                    (select("endReason", "Ended by", query.get("endReason"), &END_REASONS))
                 }
             }
             @if let Some(sort) = query.get("sort") { input type="hidden" name="sort" value=(sort); }

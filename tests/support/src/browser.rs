@@ -82,6 +82,22 @@ impl<'a> Browser<'a> {
         send(self.server, &head, body.finish().as_bytes()).await
     }
 
+    /// Sends a form with a file, as a browser does.
+    pub async fn upload(&self, path: &str, name: &str, bytes: &[u8]) -> Answer {
+        let head = format!(
+            "{}\r\nOrigin: http://x\r\nContent-Type: multipart/form-data; boundary=----B",
+            self.head("POST", path)
+        );
+        let begin = "------B\r\nContent-Disposition: form-data; name=";
+        let before = format!(
+            "{begin}\"csrf\"\r\n\r\n{}\r\n{begin}\"file\"; filename=\"{name}\"\r\n\
+             Content-Type: application/octet-stream\r\n\r\n",
+            self.csrf
+        );
+        let body = [before.as_bytes(), bytes, b"\r\n------B--\r\n"].concat();
+        send(self.server, &head, &body).await
+    }
+
     /// The first line of a request, and what a browser says with each.
     fn head(&self, method: &str, path: &str) -> String {
         let cookie = self.cookie.as_ref().map(|cookie| format!("\r\nCookie: {cookie}"));
