@@ -18,6 +18,7 @@ mod commands;
 mod connection_history;
 mod connection_shares;
 mod console_browser;
+mod console_me;
 mod cors;
 mod crash;
 mod descriptors;

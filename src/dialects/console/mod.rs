@@ -15,6 +15,7 @@ use crate::app::{App, address_full};
 
 mod asked;
 mod chart;
+mod change;
 mod cookie;
 mod csrf;
 mod end;
@@ -25,11 +26,16 @@ mod live;
 mod login;
 mod orgs;
 mod overview;
+mod me;
+mod perms;
+mod qr;
 mod respond;
 mod session;
 mod sessions;
 mod time;
 mod views;
+mod tokens;
+mod user_agent;
 mod window;
 
 use asked::{Asked, InOrg, decoded};
@@ -70,6 +76,7 @@ async fn routed(asked: &Asked) -> Answer {
         (&Method::POST, ["login"]) => login::log_in(asked).await,
         (&Method::POST, ["logout"]) => login::log_out(asked).await,
         (&Method::GET, ["o"]) => orgs::page(asked).await,
+        (_, ["me", rest @ ..]) => me::routed(&asked.at_home()?, rest).await,
         (_, ["o", slug, rest @ ..]) => in_org(&asked.in_org(slug)?, rest).await,
         _ => Err(Refused::NotFound),
     }
