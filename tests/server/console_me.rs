@@ -45,7 +45,8 @@ async fn everybody_sees_own_sessions_and_ends_them() {
     let mut viewer = connect(&server.url("http", VIEWER, PASSWORD)).await;
     let mine = call(&mut viewer, "session.mine", "").await;
     let rows = mine["result"].as_array().expect("a list");
-    let by_mqtt = rows.iter().find(|row| row["connInfo"]["protocol"] == "mqtt").expect("it is there");
+    let by_mqtt =
+        rows.iter().find(|row| row["connInfo"]["protocol"] == "mqtt").expect("it is there");
     let reference = by_mqtt["ref"].as_str().expect("a ref");
     let asked = browser.page(&format!("/me/end?ref={reference}")).await;
     assert!(asked.contains("End this session?") && asked.contains("mqtt"), "{asked}");
@@ -100,7 +101,11 @@ async fn the_second_factor_is_set_up_and_removed() {
     assert!(browser.page("/me").await.contains("Set it up"));
     let wrong = browser.post("/me/factor", &[("password", "wrong-password")]).await;
     assert!(wrong.status == 401 || wrong.status == 403, "{wrong:?}");
-    assert!(wrong.text().contains("not the user&#39;s password") || wrong.text().contains("not the user's password"), "{wrong:?}");
+    assert!(
+        wrong.text().contains("not the user&#39;s password")
+            || wrong.text().contains("not the user's password"),
+        "{wrong:?}"
+    );
     let shown = browser.post("/me/factor", &[("password", PASSWORD)]).await;
     check_secret_page(&shown);
     let text = shown.text();
@@ -165,7 +170,10 @@ async fn who_has_to_have_a_factor_can_set_it_up_and_no_more() {
     let code = totp::code(&secret, hands.wall_ms());
     check_secret_page(&browser.post("/me/factor/confirm", &[("code", &code)]).await);
     let page = browser.page("/me").await;
-    assert!(page.contains("/me/tokens") && page.contains("Your organisation requires it."), "{page}");
+    assert!(
+        page.contains("/me/tokens") && page.contains("Your organisation requires it."),
+        "{page}"
+    );
 }
 
 #[tokio::test]
@@ -173,7 +181,8 @@ async fn api_tokens_are_shown_once_and_give_no_more_than_chosen() {
     let server = TestServer::start();
     let browser = Browser::login(&server, OPERATOR.0, OPERATOR.1).await;
     let name = "<b>night & day";
-    let fields = [("name", name), ("narrow", "1"), ("perms", "thing.list"), ("perms", "session.list")];
+    let fields =
+        [("name", name), ("narrow", "1"), ("perms", "thing.list"), ("perms", "session.list")];
     let made = browser.post("/me/tokens", &fields).await;
     check_secret_page(&made);
     let token = part(made.text(), "<pre class=\"secret\">", "</pre>").expect("a token").to_owned();

@@ -17,6 +17,7 @@ mod command_line;
 mod commands;
 mod connection_history;
 mod connection_shares;
+mod console_access;
 mod console_browser;
 mod console_me;
 mod cors;

@@ -173,12 +173,6 @@ impl InOrg<'_> {
         self.asker.may(permission)
     }
 
-    /// The page of an organisation with this id.
-    pub(super) fn org_path(&self, id: &str) -> Option<String> {
-        let org = self.app.identity().org(id.parse().ok()?)?;
-        Some(format!("/o/{}/", org.slug))
-    }
-
     /// A path within the organisation.
     pub(super) fn to(&self, rest: &str) -> String {
         format!("/o/{}/{rest}", self.org.slug)

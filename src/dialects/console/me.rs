@@ -13,6 +13,7 @@ use super::change::{self, back, hidden};
 use super::form::Params;
 use super::layout::{self, Screen, csrf, number};
 use super::respond::{Refused, see};
+use super::sessions::Listed;
 use super::time::clock;
 
 mod factor;
@@ -20,7 +21,7 @@ mod own_sessions;
 mod own_tokens;
 
 /// Organisations that the page lists; the others are found by their names.
-const ORGS_SHOWN: usize = 50;
+const ORGS_SHOWN: u64 = 50;
 
 /// What the page says of changes.
 const WORDS: [(&str, &str); 8] = [
@@ -162,7 +163,10 @@ async fn invites(asked: &InOrg<'_>) -> Result<Markup, Refused> {
         @for invite in &invites { div class="card" {
             h3 { bdi { (invite.org_name) } }
             p {
-                "Invited by " bdi { (invite.invited_by) } " on " (clock(&invite.invited_on, asked.now))
+                "Invited by "
+                bdi { (invite.invited_by) }
+                " on "
+                (clock(&invite.invited_on, asked.now))
                 ". You would be "
                 @if invite.is_org_admin { "an administrator there and below." }
                 @else if invite.roles.is_empty() { "a member without a role." }
@@ -193,45 +197,26 @@ async fn answer_invite(asked: &InOrg<'_>) -> Answer {
     }
 }
 
-/// An organisation, as `session.org.list` shows it, with those below.
+/// An organisation, as `session.org.list` shows it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct OrgNode {
-    org_id: String,
+struct OrgRow {
     org_name: String,
-    sub_orgs: Vec<OrgNode>,
-}
-
-#[derive(Deserialize)]
-struct Forest {
-    result: Vec<OrgNode>,
-}
-
-impl Forest {
-    /// All of them, each before those below it, with how deep it is.
-    fn flat(self) -> Vec<(usize, OrgNode)> {
-        let mut left: Vec<_> = self.result.into_iter().rev().map(|org| (0, org)).collect();
-        let mut flat = Vec::new();
-        while let Some((depth, mut org)) = left.pop() {
-            let below = std::mem::take(&mut org.sub_orgs);
-            left.extend(below.into_iter().rev().map(|org| (depth + 1, org)));
-            flat.push((depth, org));
-        }
-        flat
-    }
+    slug: String,
 }
 
 async fn orgs(asked: &InOrg<'_>) -> Result<Markup, Refused> {
-    let forest: Option<Forest> = of_user(asked, "session.org.list").await?;
-    let orgs = forest.map_or_else(Vec::new, Forest::flat);
-    let more = orgs.len().saturating_sub(ORGS_SHOWN);
-    Ok(html! { @if !orgs.is_empty() {
+    if !is_user(asked) || !asked.may("session.org.list") {
+        return Ok(html! {});
+    }
+    let params = Params::default().with("limit", ORGS_SHOWN);
+    let orgs: Listed<OrgRow> = asked.ask("session.org.list", &params).await?;
+    let more = orgs.count.unwrap_or_default().saturating_sub(ORGS_SHOWN);
+    Ok(html! { @if !orgs.result.is_empty() {
         h2 { "Organisations" }
-        ul class="orgs" { @for (depth, org) in orgs.iter().take(ORGS_SHOWN) {
-            @if let Some(path) = asked.org_path(&org.org_id) {
-                li { @for _ in 0..*depth { span class="hint" aria-hidden="true" { "– " } } a href=(path) { bdi { (org.org_name) } } }
-            }
+        ul class="orgs" { @for org in &orgs.result {
+            li { a href=(format!("/o/{}/", org.slug)) { bdi { (org.org_name) } } }
         } }
-        @if more > 0 { p { a href="/o" { "And " (number(more as u64)) " more" } } }
+        @if more > 0 { p { a href="/o" { "And " (number(more)) " more" } } }
     } })
 }

@@ -13,9 +13,10 @@ use hyper::{Method, Request, Response};
 
 use crate::app::{App, address_full};
 
+mod access;
 mod asked;
-mod chart;
 mod change;
+mod chart;
 mod cookie;
 mod csrf;
 mod end;
@@ -24,18 +25,18 @@ mod form;
 mod layout;
 mod live;
 mod login;
+mod me;
 mod orgs;
 mod overview;
-mod me;
 mod perms;
 mod qr;
 mod respond;
 mod session;
 mod sessions;
 mod time;
-mod views;
 mod tokens;
 mod user_agent;
+mod views;
 mod window;
 
 use asked::{Asked, InOrg, decoded};
@@ -90,6 +91,7 @@ async fn in_org(asked: &InOrg<'_>, path: &[&str]) -> Answer {
         (&Method::GET, ["sessions", "end"]) => end::confirmation(asked).await,
         (&Method::POST, ["sessions", "end"]) => end::end(asked).await,
         (&Method::POST, ["sessions", "views"]) => views::keep(asked).await,
+        (_, ["access", rest @ ..]) => access::routed(asked, rest).await,
         (&Method::GET, ["events"]) => events::page(asked).await,
         (&Method::GET, ["sessions", reference]) => session::page(asked, &decoded(reference)).await,
         _ => Err(Refused::NotFound),

@@ -31,7 +31,11 @@ pub(super) fn choice(families: &Families, held: &[String]) -> Markup {
                 @let whole = held.contains(family.as_str());
                 @let chosen = members.iter().filter(|name| held.contains(name.as_str())).count();
                 details open[!whole && chosen > 0] {
-                    summary { b { (family) } " " span class="hint" { (said(whole, chosen, members.len())) } }
+                    summary {
+                        b { (family) }
+                        " "
+                        span class="hint" { (said(whole, chosen, members.len())) }
+                    }
                     fieldset {
                         legend class="hidden" { "Permissions of " (family) }
                         (check("perms", family, &html! { "all, also those to come" }, whole))

@@ -82,13 +82,18 @@ impl Holder {
                 thead { tr {
                     th scope="col" { "Name" } th scope="col" { "State" } th scope="col" { "Gives" }
                     th scope="col" { "Ends" } th scope="col" { "Last use" }
-                    th scope="col" class="number" { "Uses" } th scope="col" { span class="hidden" { "Actions" } }
+                    th scope="col" class="number" { "Uses" }
+                    th scope="col" { span class="hidden" { "Actions" } }
                 } }
                 tbody { @for token in tokens { tr class=[token.is_over().then_some("over")] {
                     td { bdi { (token.name) } }
                     td { (token.state()) }
                     td { (token.gives()) }
-                    td { @match &token.expires { Some(at) => (clock(at, asked.now)), None => "never" } }
+                    td {
+                        @match &token.expires {
+                            Some(at) => (clock(at, asked.now)), None => "never"
+                        }
+                    }
                     td { (token.last_use(asked)) }
                     td class="number" { (number(token.use_count)) }
                     td { @if may_change {
@@ -131,7 +136,10 @@ impl Holder {
         };
         let body = html! {
             h1 { "The new token" }
-            p { "It is shown here only, now. Put it where the program reads it; who has it can log in." }
+            p {
+                "It is shown here only, now. Put it where the program reads it; who has it can log \
+                 in."
+            }
             pre class="secret" { (made.token) }
             p { a class="button" href=(self.page) { "I have kept it" } }
         };
@@ -152,7 +160,9 @@ impl Holder {
             h1 { "Token " bdi { (token.name) } }
             (change::done(&asked.query, &[("token", "The change is stored, and holds at once.")]))
             (token.facts(asked))
-            @if let Some(perms) = &token.perms { h2 { "Gives no more than" } (super::perms::shown(perms)) }
+            @if let Some(perms) = &token.perms {
+                h2 { "Gives no more than" } (super::perms::shown(perms))
+            }
             h2 { "Name and end" }
             form class="stack" method="post" action=(at) {
                 (csrf(asked)) (hidden("what", "terms"))
@@ -165,7 +175,10 @@ impl Holder {
                 (csrf(asked)) (hidden("what", "enable"))
                 button type="submit" { "Take logins with it again" }
             } } @else {
-                p { "Live sessions that began with it end, and logins with it are refused until it is enabled again." }
+                p {
+                    "Live sessions that began with it end, and logins with it are refused until it \
+                     is enabled again."
+                }
                 form class="stack" method="post" action=(at) {
                     (csrf(asked)) (hidden("what", "disable"))
                     label { "Why, for people" input name="reason" maxlength="256"; }
@@ -205,7 +218,10 @@ impl Holder {
         let body = html! {
             h1 { "Delete the token " bdi { (token.name) } "?" }
             (token.facts(asked))
-            p { "Live sessions that began with it end now, and what uses it can't log in any more. There is no way back." }
+            p {
+                "Live sessions that began with it end now, and what uses it can't log in any more. \
+                 There is no way back."
+            }
             (confirm(asked, &format!("{at}/delete"), &html! {}, "Delete this token", &at))
         };
         Ok(layout::page(asked, self.screen, "Delete a token", &body))
@@ -267,7 +283,12 @@ impl TokenRow {
             ("State", Some(self.state())),
             ("Why", self.reason.as_ref().map(|reason| html! { bdi { (reason) } })),
             ("Disabled until", until),
-            ("Made", Some(html! { (clock(&self.created_on, asked.now)) " by " bdi { (self.created_by) } })),
+            (
+                "Made",
+                Some(
+                    html! { (clock(&self.created_on, asked.now)) " by " bdi { (self.created_by) } },
+                ),
+            ),
             ("Last use", Some(self.last_use(asked))),
             ("Uses", Some(html! { (number(self.use_count)) })),
             ("Gives", Some(self.gives())),

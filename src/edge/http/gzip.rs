@@ -7,7 +7,8 @@
 use base::OrgId;
 use http_body_util::Either;
 use hyper::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
+    HeaderValue, VARY,
 };
 use hyper::{Method, Request, StatusCode};
 

@@ -41,7 +41,10 @@ pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     let Some(factor) = factor else { return Ok(html! {}) };
     let left = factor.recovery_codes_left;
     Ok(html! {
-        h2 { "Second factor " @if factor.mfa { (badge("good", "on")) } @else { (badge("warn", "off")) } }
+        h2 {
+            "Second factor "
+            @if factor.mfa { (badge("good", "on")) } @else { (badge("warn", "off")) }
+        }
         @if factor.mfa {
             p {
                 "Logins need a code of your authenticator. Recovery codes left: " (left) "."
@@ -52,10 +55,17 @@ pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
                 (enrolment(asked))
             }
             @if factor.mfa_required { p class="hint" { "Your organisation requires it." } }
-            @else { p { a class="button" href="/me/factor/remove" data-dialog { "Remove the second factor…" } } }
+            @else {
+                p {
+                    a class="button" href="/me/factor/remove" data-dialog {
+                        "Remove the second factor…"
+                    }
+                }
+            }
         } @else if factor.mfa_required {
             p class="notice" {
-                "Your organisation requires a second factor. Set it up now: until then you can do nothing else."
+                "Your organisation requires a second factor. Set it up now: until then you can do \
+                 nothing else."
             }
             (enrolment(asked))
         } @else {
@@ -93,8 +103,14 @@ pub(super) async fn enrol(asked: &InOrg<'_>) -> Answer {
         ol class="steps" {
             li {
                 "Read this with your authenticator app:"
-                @if let Some(picture) = qr::picture(&enrolled.uri, "QR code of the secret") { (picture) }
-                p { "On this device " a href=(enrolled.uri) { "open the app" } ", or type the secret:" }
+                @if let Some(picture) = qr::picture(&enrolled.uri, "QR code of the secret") {
+                    (picture)
+                }
+                p {
+                    "On this device "
+                    a href=(enrolled.uri) { "open the app" }
+                    ", or type the secret:"
+                }
                 pre class="secret" { (grouped(&enrolled.secret)) }
                 p class="hint" { "It is shown here only, now." }
             }
@@ -138,7 +154,10 @@ pub(super) async fn confirm(asked: &InOrg<'_>) -> Answer {
         Ok(confirmed) => confirmed,
         Err(failure) => {
             let retry = html! {
-                p { "The secret in your authenticator is still good: wait for its next code, and try again." }
+                p {
+                    "The secret in your authenticator is still good: wait for its next code, and \
+                     try again."
+                }
                 (code_form(asked))
                 (back("/me"))
             };
@@ -149,7 +168,10 @@ pub(super) async fn confirm(asked: &InOrg<'_>) -> Answer {
         h1 { "The second factor is on" }
         p { "From now on logins need a code. Your other sessions have ended." }
         h2 { "Recovery codes" }
-        p { "Each is good for one login without the authenticator. They are shown here only, now: print them, or put them where you keep keys." }
+        p {
+            "Each is good for one login without the authenticator. They are shown here only, now: \
+             print them, or put them where you keep keys."
+        }
         ul class="codes" { @for code in &confirmed.recovery_codes { li { code { (code) } } } }
         p { a class="button" href="/" { "I have kept them" } }
     };

@@ -142,7 +142,9 @@ async fn ended(asked: &InOrg<'_>) -> Result<Markup, Refused> {
                 td { (session.conn_info.remote_addr) }
                 td { (clock(&session.start_time, asked.now)) }
                 td {
-                    @if let Some(reason) = &session.end_reason { (badge("bad", &reason.replace('_', " "))) " " }
+                    @if let Some(reason) = &session.end_reason {
+                        (badge("bad", &reason.replace('_', " "))) " "
+                    }
                     @if let Some(at) = &session.end_time { (clock(at, asked.now)) }
                 }
             } } }
@@ -192,6 +194,7 @@ async fn of_others(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     let many: Many = asked.ask("session.end", &params).await?;
     let count = number(many.closed);
     let noun = if many.closed == 1 { "session" } else { "sessions" };
+    let button = format!("End {count} {noun}");
     Ok(html! {
         @if many.closed == 0 {
             h1 { "There is no other session" }
@@ -199,7 +202,7 @@ async fn of_others(asked: &InOrg<'_>) -> Result<Markup, Refused> {
         } @else {
             h1 { "End your " (count) " other " (noun) "?" }
             p { "Wherever they are, in whatever organisation. This one stays." }
-            (confirm(asked, "/me/end", &hidden("others", "1"), &format!("End {count} {noun}"), "/me"))
+            (confirm(asked, "/me/end", &hidden("others", "1"), &button, "/me"))
         }
     })
 }

@@ -17,7 +17,12 @@ use super::is_user;
 pub(super) fn holder() -> Holder {
     Holder {
         screen: Screen::Own,
-        commands: ["user.token.list", "user.token.create", "user.token.update", "user.token.delete"],
+        commands: [
+            "user.token.list",
+            "user.token.create",
+            "user.token.update",
+            "user.token.delete",
+        ],
         which: Params::default(),
         page: "/me".into(),
         path: "/me/tokens".into(),
@@ -35,7 +40,8 @@ pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
         h2 { "API tokens" }
         @if tokens.is_empty() {
             (layout::empty("No tokens", &html! {
-                "A program that logs in as you has one in place of your password. Each can be ended alone."
+                "A program that logs in as you has one in place of your password. Each can be \
+                 ended alone."
             }))
         } @else { (holder.table(asked, &tokens)) }
         @if holder.may_create(asked) {
@@ -47,20 +53,27 @@ pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
 fn form(asked: &InOrg<'_>) -> Markup {
     let held: Vec<String> = asked.form.all("perms").map(str::to_owned).collect();
     let is_narrow = asked.form.get("narrow").is_some();
-    holder().form(asked, &html! {
-        fieldset class="choices" {
-            legend { "What it gives" }
-            label class="check" {
-                input type="radio" name="narrow" value="" checked[!is_narrow];
-                span { "All that I may do, but for tokens and the second factor" }
+    let choice = own_permissions(asked);
+    if choice.is_empty() {
+        return holder().form(asked, &html! {});
+    }
+    holder().form(
+        asked,
+        &html! {
+            fieldset class="choices" {
+                legend { "What it gives" }
+                label class="check" {
+                    input type="radio" name="narrow" value="" checked[!is_narrow];
+                    span { "All that I may do, but for tokens and the second factor" }
+                }
+                label class="check" {
+                    input type="radio" name="narrow" value="1" checked[is_narrow];
+                    span { "No more than what is chosen here:" }
+                }
+                (perms::choice(&choice, &held))
             }
-            label class="check" {
-                input type="radio" name="narrow" value="1" checked[is_narrow];
-                span { "No more than what is chosen here:" }
-            }
-            (perms::choice(&own_permissions(asked), &held))
-        }
-    })
+        },
+    )
 }
 
 /// What there is to choose from: what the caller may do and not everybody may.
