@@ -15,7 +15,7 @@ use super::time::{ago, clock};
 const TYPED_FROM: u64 = 11;
 
 /// For how long somebody is kept out.
-const BANS: [(&str, &str); 6] = [
+pub(super) const BANS: [(&str, &str); 6] = [
     ("", "not at all"),
     ("600", "10 minutes"),
     ("3600", "1 hour"),
@@ -201,16 +201,24 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
     Ok(layout::page(asked, Screen::Sessions, "Ended", &body))
 }
 
-/// Bans whoever has the session, if the form says so: first, so that nobody comes back in between.
-async fn ban(asked: &InOrg<'_>, reference: &str) -> Result<bool, Refused> {
-    let Some(lasts) = asked.form.get("ban") else { return Ok(false) };
-    let session: Banned =
-        asked.ask("session.find", &Params::default().with("ref", reference)).await?;
+/// A ban, as the fields `ban` and `reason` of a form say.
+pub(super) fn ban_params(asked: &InOrg<'_>) -> Params {
     let mut params = Params::default().with("disabled", true);
     params.set_some("reason", asked.form.get("reason"));
-    if let Ok(seconds) = lasts.parse() {
+    if let Some(seconds) = asked.form.get("ban").and_then(|lasts| lasts.parse().ok()) {
         params.set("disabledUntil", asked.now.plus_seconds(seconds).to_string());
     }
+    params
+}
+
+/// Bans whoever has the session, if the form says so: first, so that nobody comes back in between.
+async fn ban(asked: &InOrg<'_>, reference: &str) -> Result<bool, Refused> {
+    if asked.form.get("ban").is_none() {
+        return Ok(false);
+    }
+    let session: Banned =
+        asked.ask("session.find", &Params::default().with("ref", reference)).await?;
+    let mut params = ban_params(asked);
     let command = match (&session.thing_key, &session.user_id) {
         (Some(key), _) => {
             params.set("key", key.as_str());

@@ -132,6 +132,12 @@ impl Params {
         self
     }
 
+    /// The same with others.
+    #[must_use]
+    pub(super) fn and(&self, others: Self) -> Self {
+        Self(self.0.clone().into_iter().chain(others.0).collect())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

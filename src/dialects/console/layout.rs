@@ -24,16 +24,18 @@ pub(super) enum Screen {
     Sessions,
     Things,
     Events,
+    Access,
     /// One of those that are in no organisation.
     Own,
 }
 
-/// Screens of an organisation: where they are, their names, the permission that each needs.
-const SCREENS: [(Screen, &str, &str, &str); 4] = [
-    (Screen::Overview, "", "Overview", "session.list"),
-    (Screen::Sessions, "sessions", "Sessions", "session.list"),
-    (Screen::Things, "things", "Things", "thing.list"),
-    (Screen::Events, "events", "Events", "event.list"),
+/// Screens of an organisation: where they are, their names, the permissions of which each needs one.
+const SCREENS: [(Screen, &str, &str, &[&str]); 5] = [
+    (Screen::Overview, "", "Overview", &["session.list"]),
+    (Screen::Sessions, "sessions", "Sessions", &["session.list"]),
+    (Screen::Things, "things", "Things", &["thing.list"]),
+    (Screen::Events, "events", "Events", &["event.list"]),
+    (Screen::Access, "access", "Access", &["user.list", "role.list", "app.list", "audit.list"]),
 ];
 
 /// The digest of the style sheet or the script, for its address.
@@ -77,8 +79,8 @@ fn framed(asked: &InOrg<'_>, screen: Screen, title: &str, body: &Markup) -> Mark
             a class="org" href=(format!("/o?from={}", asked.org.slug))
                 title="Other organisations" { bdi { (asked.org.name) } span aria-hidden="true" { " ▾" } }
             nav aria-label="Screens" {
-                @for (own, path, name, permission) in SCREENS {
-                    @if asked.may(permission) {
+                @for (own, path, name, permissions) in SCREENS {
+                    @if permissions.iter().any(|permission| asked.may(permission)) {
                         a href=(asked.to(path)) aria-current=[(own == screen).then_some("page")] {
                             (name)
                         }

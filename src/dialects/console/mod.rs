@@ -13,7 +13,9 @@ use hyper::{Method, Request, Response};
 
 use crate::app::{App, address_full};
 
+mod access;
 mod asked;
+mod change;
 mod chart;
 mod cookie;
 mod csrf;
@@ -23,14 +25,19 @@ mod form;
 mod layout;
 mod live;
 mod login;
+mod me;
 mod orgs;
 mod overview;
+mod perms;
+mod qr;
 mod respond;
 mod session;
 mod sessions;
 mod thing;
 mod things;
 mod time;
+mod tokens;
+mod user_agent;
 mod views;
 mod window;
 
@@ -72,6 +79,7 @@ async fn routed(asked: &Asked) -> Answer {
         (&Method::POST, ["login"]) => login::log_in(asked).await,
         (&Method::POST, ["logout"]) => login::log_out(asked).await,
         (&Method::GET, ["o"]) => orgs::page(asked).await,
+        (_, ["me", rest @ ..]) => me::routed(&asked.at_home()?, rest).await,
         (_, ["o", slug, rest @ ..]) => in_org(&asked.in_org(slug)?, rest).await,
         _ => Err(Refused::NotFound),
     }
@@ -85,6 +93,7 @@ async fn in_org(asked: &InOrg<'_>, path: &[&str]) -> Answer {
         (&Method::GET, ["sessions", "end"]) => end::confirmation(asked).await,
         (&Method::POST, ["sessions", "end"]) => end::end(asked).await,
         (&Method::POST, ["sessions", "views"]) => views::keep(asked).await,
+        (_, ["access", rest @ ..]) => access::routed(asked, rest).await,
         (&Method::GET, ["events"]) => events::page(asked).await,
         (&Method::GET, ["sessions", reference]) => session::page(asked, &decoded(reference)).await,
         (&Method::GET, ["things"]) => things::page(asked).await,

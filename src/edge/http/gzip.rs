@@ -1,12 +1,14 @@
 //! Answers compressed with gzip for those who take it (RFC 9110, 8.4.1.3 and 12.5.3).
 //!
 //! Not what shows a secret: from the lengths of answers that have a secret and something of an
-//! attacker's choice in them, the secret can be found out (BREACH).
+//! attacker's choice in them, the secret can be found out (BREACH). Replies are looked through; a page
+//! says it itself, by `Cache-Control: no-transform`.
 
 use base::OrgId;
 use http_body_util::Either;
 use hyper::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
+    HeaderValue, VARY,
 };
 use hyper::{Method, Request, StatusCode};
 
@@ -69,6 +71,7 @@ impl Taker {
 fn may_be_compressed(answer: &Answer) -> bool {
     let headers = answer.headers();
     let Either::Left(Whole(text)) = answer.body() else { return false };
+    let stays = |value: &HeaderValue| value.as_bytes().ends_with(b"no-transform");
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     let is_text = (kind.starts_with("text/") && kind != "text/event-stream")
@@ -79,6 +82,7 @@ fn may_be_compressed(answer: &Answer) -> bool {
         && answer.status() != StatusCode::PARTIAL_CONTENT
         && !headers.contains_key(CONTENT_ENCODING)
         && !headers.contains_key(CONTENT_RANGE)
+        && !headers.get_all(CACHE_CONTROL).iter().any(stays)
 }
 
 fn shows_secret(text: &[u8]) -> bool {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use base::{
     ApplicationId, Clock, Failure, RoleId, ThingDefId, Timestamp, TokenId, excerpt, limits,
 };
+use rules::directory::text::Words;
 use rules::directory::{Session, Who};
 use rules::identity::model::Application;
 use rules::identity::{Ban, Terms, is_token};
@@ -76,6 +77,14 @@ params! {
         optional restrict: bool = "restrictAccessToSelf",
             "Commands may only name the session's own thing, and those bound to it.";
         optional license: String = "license", "A text; kept, without effect here.";
+    }
+}
+
+params! {
+    /// The parameters of `app.list` beside those of every list.
+    pub struct ListParams {
+        optional query: String = "query",
+            "Only applications in whose name or `desc` these words occur, in any case.";
     }
 }
 
@@ -379,10 +388,18 @@ pub fn find(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Found,
 }
 
 /// `app.list`.
-pub fn list(call: &Call<'_>, Strict(view): Strict<View>) -> Result<ListReply, Failure> {
+pub fn list(
+    call: &Call<'_>,
+    Strict((view, wanted)): Strict<(View, ListParams)>,
+) -> Result<ListReply, Failure> {
     let applications = call.app.identity().applications_of(call.session.org_id());
+    let words = wanted.query.as_deref().map(Words::read);
+    let has_words = |found: &&Arc<Application>| {
+        words.as_ref().is_none_or(|words| words.occur_in(&[&found.name, &found.desc]))
+    };
+    let applications = applications.iter().filter(has_words);
     let applications: Vec<_> =
-        applications.iter().map(|found| AppView::of(found, &call.app.clock)).collect();
+        applications.map(|found| AppView::of(found, &call.app.clock)).collect();
     view.or_sorted_by("name").apply(FIELDS, &applications)
 }
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use base::{Clock, Code, Failure, OrgId, Timestamp, UserId, excerpt, limits};
+use base::{Clock, Code, Failure, OrgId, RoleId, Timestamp, UserId, excerpt, limits};
+use rules::directory::text::Words;
 use rules::directory::{Principal, Session};
 use rules::identity::model::User;
 use rules::identity::{Invite, is_email};
@@ -66,6 +67,12 @@ params! {
         optional admins: bool = "admins", "Only administrators of the organisation.";
         optional show_all: bool = "showAll",
             "The users of all organisations, for super administrators and operators.";
+        optional query: String = "query",
+            "Only users in whose e-mail address or names these words occur, in any case.";
+        optional pending: bool = "pending",
+            "Only those who are invited and have not accepted; false: only the others.";
+        optional include_roles: bool = "includeRoles",
+            "Adds `roles`: the keys of the roles that each holds in the current organisation.";
     }
 }
 
@@ -132,6 +139,8 @@ pub struct UserView {
     created_on: Timestamp,
     updated_by: String,
     updated_on: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roles: Option<Vec<String>>,
 }
 
 /// A user in a list.
@@ -196,7 +205,18 @@ impl UserView {
             created_on: user.created_on,
             updated_by,
             updated_on,
+            roles: None,
         }
+    }
+
+    /// The same with the roles that the user holds in the organisation.
+    fn with_roles(self, call: &Call<'_>, user: &User) -> Self {
+        let (identity, org) = (&call.app.identity(), call.session.org_id());
+        let held = user.memberships.iter().filter(|held| held.org == org);
+        let key = |id: &RoleId| Some(identity.role_within(*id, org)?.role.key.clone());
+        let mut roles: Vec<_> = held.flat_map(|held| &held.roles).filter_map(key).collect();
+        roles.sort_unstable();
+        Self { roles: Some(roles), ..self }
     }
 }
 
@@ -260,14 +280,28 @@ pub fn list(
     let shows_all = wanted.show_all == Some(true) && access.authority().sees_all();
     let users = if shows_all { identity.users() } else { identity.users_of(org) };
     let only_admins = wanted.admins.unwrap_or(false);
-    let views = users.iter().map(|user| UserView::of(user, org, &call.app.clock));
-    let views = views.filter(|user| !only_admins || user.is_org_admin);
-    let mut rows: Vec<_> = views.map(|user| Row::User(Box::new(user))).collect();
-    if !shows_all && !only_admins {
-        let invited = identity.invited_to(org);
-        rows.extend(invited.iter().map(|user| Row::Pending(PendingView::of(user))));
+    let words = wanted.query.as_deref().map(Words::read);
+    let has_words = |texts: &[&str]| words.as_ref().is_none_or(|words| words.occur_in(texts));
+    let mut rows = Vec::new();
+    if wanted.pending != Some(true) {
+        let named = users.iter().filter(|user| {
+            has_words(&[&user.email, &user.first_name, &user.last_name, &user.company])
+        });
+        let views = named.map(|user| {
+            let view = UserView::of(user, org, &call.app.clock);
+            if wanted.include_roles == Some(true) { view.with_roles(call, user) } else { view }
+        });
+        let views = views.filter(|user| !only_admins || user.is_org_admin);
+        rows.extend(views.map(|user| Row::User(Box::new(user))));
     }
-    view.or_sorted_by("emailAddress").apply(FIELDS, &rows)
+    if !shows_all && !only_admins && wanted.pending != Some(false) {
+        let invited = identity.invited_to(org);
+        let named = invited.iter().filter(|user| has_words(&[&user.email]));
+        rows.extend(named.map(|user| Row::Pending(PendingView::of(user))));
+    }
+    let mut fields = FIELDS.to_vec();
+    fields.extend(wanted.include_roles.filter(|adds| *adds).map(|_| "roles"));
+    view.or_sorted_by("emailAddress").apply(&fields, &rows)
 }
 
 impl UpdateParams {

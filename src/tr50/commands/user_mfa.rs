@@ -26,6 +26,10 @@ commands! {
          counts when `user.mfa.confirm` is called with a code of it. A second factor that is there \
          already stays until then.",
         "`secret` in Base32, `uri` for a QR code";
+    "user.mfa.find" => find, [NOT_FOUND, WRONG_SESSION_KIND],
+        "Shows whether the caller has a second factor, or a user whom the caller may change with \
+         `user.update`: whether one is required, and how many recovery codes are left.",
+        "`mfa`, `mfaRequired`, `recoveryCodesLeft`";
     act "user.mfa.remove" => remove, [NOT_FOUND, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
         "Removes a second factor: the caller's own, with the password or a code, or, for those who \
          may change the user with `user.update`, another's.",
@@ -67,6 +71,28 @@ pub struct Enrolled {
 #[serde(rename_all = "camelCase")]
 pub struct Confirmed {
     recovery_codes: Vec<String>,
+}
+
+/// The reply of `user.mfa.find`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecondFactorView {
+    mfa: bool,
+    mfa_required: bool,
+    recovery_codes_left: usize,
+}
+
+/// `user.mfa.find`.
+pub fn find(
+    call: &Call<'_>,
+    Strict(which): Strict<FindParams>,
+) -> Result<SecondFactorView, Failure> {
+    let user = user::meant(call, &which)?;
+    Ok(SecondFactorView {
+        mfa: user.second_factor.is_active(),
+        mfa_required: call.app.identity().needs_second_factor(&user),
+        recovery_codes_left: user.second_factor.recovery_left(),
+    })
 }
 
 /// `user.mfa.enrol`.

@@ -50,6 +50,23 @@ impl<'a> Browser<'a> {
         cookie.split_once('=').expect("a value").1
     }
 
+    /// The public handle of the session.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended.
+    pub async fn reference(&self) -> String {
+        let body = r#"{"1":{"command":"session.info"}}"#;
+        let head = format!("POST /api HTTP/1.1\r\nsessionId: {}", self.session_id());
+        let info = send(self.server, &head, body.as_bytes()).await.json();
+        info["1"]["params"]["ref"].as_str().expect("a live session").to_owned()
+    }
+
+    /// The token that its forms carry.
+    pub fn csrf(&self) -> &str {
+        &self.csrf
+    }
+
     /// The same browser with another token in its forms.
     pub fn with_csrf(&self, csrf: &str) -> Self {
         Self { server: self.server, cookie: self.cookie.clone(), csrf: csrf.to_owned() }
@@ -108,6 +125,18 @@ impl<'a> Browser<'a> {
 
 /// The token in the forms of a page.
 fn csrf(page: &str) -> Option<String> {
-    let (_, rest) = page.split_once(r#"name="csrf" value=""#)?;
-    Some(rest.split('"').next()?.to_owned())
+    part(page, r#"name="csrf" value=""#, "\"").map(str::to_owned)
+}
+
+/// What stands on a page between the first place of one text and the next of another.
+pub fn part<'a>(page: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = page.split_once(before)?;
+    rest.split_once(after).map(|(part, _)| part)
+}
+
+/// The value of the first field with a name, as the page has it.
+pub fn input<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = page.split("<input ").skip(1).filter_map(|field| field.split('>').next());
+    let wanted = format!("name=\"{name}\"");
+    part(fields.find(|field| field.contains(&wanted))?, "value=\"", "\"")
 }

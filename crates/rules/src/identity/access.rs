@@ -31,6 +31,7 @@ pub const EVERYONE: &[&str] = &[
     "user.invite.list",
     "user.mfa.confirm",
     "user.mfa.enrol",
+    "user.mfa.find",
     "user.mfa.remove",
     "user.org.find",
     "user.org.list",
@@ -150,10 +151,15 @@ impl Identity {
     /// Whether the user needs a second factor and has none: the user's own record says so, or an
     /// organisation in which the user is at home or a member, or one above such.
     pub fn must_enrol(&self, user: &User) -> bool {
+        !user.second_factor.is_active() && self.needs_second_factor(user)
+    }
+
+    /// The same, whether or not the user has one.
+    pub fn needs_second_factor(&self, user: &User) -> bool {
         let registry = self.registry.read();
         let requires = |org: OrgId| registry.org(org).is_some_and(|org| org.mfa_required);
         let above = |org: &OrgId| registry.line_of(*org).any(requires);
-        !user.second_factor.is_active() && (user.mfa_required || orgs_of(user).iter().any(above))
+        user.mfa_required || orgs_of(user).iter().any(above)
     }
 
     /// The same as [`Identity::user_access`], whether or not the user needs a second factor.

@@ -261,6 +261,7 @@ const NAMES: &[&str] = &[
     "user.list",
     "user.mfa.confirm",
     "user.mfa.enrol",
+    "user.mfa.find",
     "user.mfa.remove",
     "user.org.add",
     "user.org.find",

@@ -79,6 +79,11 @@ impl SecondFactor {
         self.active.is_some()
     }
 
+    /// How many recovery codes are left.
+    pub fn recovery_left(&self) -> usize {
+        self.active.as_ref().map_or(0, |active| active.recovery.len())
+    }
+
     /// The same factor with a new secret, which counts when a code of it is confirmed; and that
     /// secret, in Base32. What was active stays so until then.
     pub fn enrol(&self, random: [u8; SECRET_BYTES]) -> (Self, String) {
