@@ -70,15 +70,20 @@ async fn without_a_right_there_are_neither_the_pages_nor_ways_to_them() {
     // An organisation in which one is nobody.
     refused(&viewer.get("/o/york-org/things").await, 403);
     // With some of the rights there are some of the parts.
-    tell(&mut operator, "role.create", json!({"key": "looker", "perms": ["thing.find", "thing.list"]}))
-        .await;
+    tell(
+        &mut operator,
+        "role.create",
+        json!({"key": "looker", "perms": ["thing.find", "thing.list"]}),
+    )
+    .await;
     let grant = json!({"emailAddress": VIEWER.0, "roles": ["looker"]});
     tell(&mut operator, "user.org.update", grant).await;
     let looker = browser(&server, VIEWER).await;
     has(&looker.page(THINGS).await, &["aria-current=\"page\"", "pump-1"]);
     let page = looker.page(&at("")).await;
     has(&page, &["Last values", "Pump"]);
-    for part in ["Ban…", "Delete…", "Run a method", "Mailbox", "Files", "Connections", "Diagnosis"] {
+    for part in ["Ban…", "Delete…", "Run a method", "Mailbox", "Files", "Connections", "Diagnosis"]
+    {
         assert!(!page.contains(part), "{part}: {page}");
     }
     refused(&looker.post(&at("/delete"), &[]).await, 403);
@@ -124,14 +129,17 @@ async fn empty_pages_say_what_to_do() {
     let mut client = server.operator("tcp").await;
     make(&mut client, "pump-1", "Pump").await;
     let page = operator.page(&format!("{THINGS}/pump-1")).await;
-    has(&page, &[
-        "not connected",
-        "no property yet",
-        "no alarm yet",
-        "Nothing waits for it",
-        "It has none.",
-        "None that is known",
-    ]);
+    has(
+        &page,
+        &[
+            "not connected",
+            "no property yet",
+            "no alarm yet",
+            "Nothing waits for it",
+            "It has none.",
+            "None that is known",
+        ],
+    );
     has(&operator.page(&format!("{THINGS}?query=zebra")).await, &["None fits.", "Show all"]);
     has(&operator.page(&format!("{THINGS}/pump-1/trace")).await, &["No trace"]);
     let history = format!("{THINGS}/pump-1/history?of=property&name=temp");
@@ -146,7 +154,8 @@ async fn what_people_typed_is_text() {
     let mut client = server.operator("tcp").await;
     let operator = browser(&server, OPERATOR).await;
     let script = "<script>alert(1)</script>\"'&";
-    let keys = ["<script>", "a b%20c", "ü-\u{202e}gpj", "q?x=1&y", "..", ".", "~..", "%2e%2e", "x;y=z"];
+    let keys =
+        ["<script>", "a b%20c", "ü-\u{202e}gpj", "q?x=1&y", "..", ".", "~..", "%2e%2e", "x;y=z"];
     for key in keys {
         make(&mut client, key, script).await;
         tell(&mut client, "thing.tag.add", json!({"thingKey": key, "tags": [script]})).await;
@@ -155,8 +164,11 @@ async fn what_people_typed_is_text() {
             ("attribute.publish", json!({"thingKey": key, "key": script, "value": long})),
             ("property.publish", json!({"thingKey": key, "key": script, "value": 1.5})),
             ("alarm.publish", json!({"thingKey": key, "key": script, "state": 2, "msg": script})),
-            ("mailbox.send", json!({"thingKey": key, "command": script, "ackTimeout": 0,
-                "params": {"a": script}})),
+            (
+                "mailbox.send",
+                json!({"thingKey": key, "command": script, "ackTimeout": 0,
+                "params": {"a": script}}),
+            ),
         ] {
             tell(&mut client, command, params).await;
         }
@@ -202,7 +214,10 @@ async fn the_list_filters_sorts_and_turns_pages() {
     let page = operator.page(THINGS).await;
     has(&page, &["71 things", "1–60", "rel=\"next\"", "aria-rowcount=\"72\"", "data-view="]);
     has(&page, &["3", "1 raised", "banned"]);
-    has(&operator.page(&format!("{THINGS}?offset=60")).await, &["61–71", "pump-69", "rel=\"prev\""]);
+    has(
+        &operator.page(&format!("{THINGS}?offset=60")).await,
+        &["61–71", "pump-69", "rel=\"prev\""],
+    );
     let only = async |filter: &str, expected: &str| {
         let page = operator.page(&format!("{THINGS}?{filter}")).await;
         has(&page, &["1 thing<", expected]);

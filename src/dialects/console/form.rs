@@ -151,7 +151,8 @@ mod tests {
     async fn forms_come_with_files_and_without() {
         let read = async |kind: &'static str, body: &'static str| {
             let (fields, file) = Fields::of_form(Some(kind), body.into()).await;
-            let file = file.map(|file| (file.name, String::from_utf8_lossy(&file.bytes).into_owned()));
+            let file =
+                file.map(|file| (file.name, String::from_utf8_lossy(&file.bytes).into_owned()));
             (fields.0, file)
         };
         let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -167,7 +168,10 @@ mod tests {
         let file = Some(field("a\"ü.bin", "one\r\ntwo"));
         assert_eq!(read(multipart, body).await, (vec![field("csrf", "t")], file));
         // One that ends too early has nothing of what is not whole.
-        assert_eq!(read(multipart, &body[..body.len() - 12]).await, (vec![field("csrf", "t")], None));
+        assert_eq!(
+            read(multipart, &body[..body.len() - 12]).await,
+            (vec![field("csrf", "t")], None)
+        );
         assert_eq!(read(multipart, "nothing").await, (vec![], None));
     }
 }

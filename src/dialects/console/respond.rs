@@ -3,8 +3,8 @@
 use base::{Code, Failure};
 use bytes::Bytes;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION,
-    REFERRER_POLICY, SET_COOKIE,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName,
+    HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
 };
 use hyper::{Response, StatusCode};
 use maud::{Markup, html};

@@ -253,8 +253,9 @@ fn banned(asked: &InOrg<'_>, found: &Found) -> Markup {
 }
 
 fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
-    let text =
-        |text: &str| Some(text).filter(|text| !text.is_empty()).map(|text| html! { bdi { (text) } });
+    let text = |text: &str| {
+        Some(text).filter(|text| !text.is_empty()).map(|text| html! { bdi { (text) } })
+    };
     let seen = |time: &str| Some(ever(time).map_or(html! { "never" }, |time| ago(time, asked.now)));
     let definition = match found.def_name.is_empty() || found.def_name == found.def_key {
         true => found.def_key.clone(),

@@ -10,7 +10,7 @@ use super::super::asked::{InOrg, decoded, segment};
 use super::super::change::{self, back, check, confirm, hidden};
 use super::super::end::{BANS, ban_params};
 use super::super::form::Params;
-use super::super::layout::{self, Screen, csrf, facts, input, select};
+use super::super::layout::{Screen, csrf, facts, input, select};
 use super::super::respond::Refused;
 use super::super::sessions::{Listed, SessionRow};
 use super::super::time::{ago, clock};

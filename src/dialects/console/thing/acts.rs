@@ -70,27 +70,30 @@ pub(super) fn need(asked: &InOrg<'_>, permission: &str) -> Result<(), Refused> {
 
 pub(super) fn ban_form(asked: &InOrg<'_>, key: &str) -> Answer {
     need(asked, "thing.update")?;
-    confirmation(asked, key, &html! { "Ban " bdi { (key) } "?" }, &html! {
-        p {
-            "Its connections close and its logins are refused. What it has stays, and what is sent to \
-             it waits."
-        }
-        form method="post" action=(path_of(asked, key, "ban")) class="stack" {
-            (csrf(asked))
-            (input("reason", "Why, for people", None, ""))
-            (select("hours", "For how long", None, &BANS))
-            label { "Or until, UTC" input type="datetime-local" name="until"; }
-            (confirm(asked, key, "Ban it"))
-        }
-    })
+    confirmation(
+        asked,
+        key,
+        &html! { "Ban " bdi { (key) } "?" },
+        &html! {
+            p {
+                "Its connections close and its logins are refused. What it has stays, and what is sent to \
+                 it waits."
+            }
+            form method="post" action=(path_of(asked, key, "ban")) class="stack" {
+                (csrf(asked))
+                (input("reason", "Why, for people", None, ""))
+                (select("hours", "For how long", None, &BANS))
+                label { "Or until, UTC" input type="datetime-local" name="until"; }
+                (confirm(asked, key, "Ban it"))
+            }
+        },
+    )
 }
 
 pub(super) async fn ban(asked: &InOrg<'_>, key: &str) -> Answer {
     let until = match (asked.form.get("until"), asked.form.number("hours")) {
         (Some(until), _) => Some(as_time(until)),
-        (None, Some(hours)) => {
-            Some(asked.now.plus_seconds(hours.saturating_mul(3600)).to_string())
-        }
+        (None, Some(hours)) => Some(asked.now.plus_seconds(hours.saturating_mul(3600)).to_string()),
         (None, None) => None,
     };
     let mut params = of(key).with("disabled", true);
@@ -108,16 +111,21 @@ pub(super) async fn unban(asked: &InOrg<'_>, key: &str) -> Answer {
 
 pub(super) fn delete_form(asked: &InOrg<'_>, key: &str) -> Answer {
     need(asked, "thing.delete")?;
-    confirmation(asked, key, &html! { "Delete " bdi { (key) } "?" }, &html! {
-        p {
-            "All that belongs to it goes: values, alarms, mails, files, its log. Its connections \
-             close. A device may come back at once and begin anew: to keep it out, ban it before."
-        }
-        form method="post" action=(path_of(asked, key, "delete")) {
-            (csrf(asked))
-            (confirm(asked, key, "Delete it with all it has"))
-        }
-    })
+    confirmation(
+        asked,
+        key,
+        &html! { "Delete " bdi { (key) } "?" },
+        &html! {
+            p {
+                "All that belongs to it goes: values, alarms, mails, files, its log. Its connections \
+                 close. A device may come back at once and begin anew: to keep it out, ban it before."
+            }
+            form method="post" action=(path_of(asked, key, "delete")) {
+                (csrf(asked))
+                (confirm(asked, key, "Delete it with all it has"))
+            }
+        },
+    )
 }
 
 pub(super) async fn delete(asked: &InOrg<'_>, key: &str) -> Answer {

@@ -71,7 +71,7 @@ pub(super) async fn part(asked: &InOrg<'_>, key: &str) -> Result<Markup, Refused
 }
 
 fn upload_forms(asked: &InOrg<'_>, key: &str) -> Markup {
-    let most = asked.app.config().limits.max_frame_bytes as u64;
+    let most = asked.app.config.limits.max_frame_bytes as u64;
     html! {
         form method="post" enctype="multipart/form-data" action=(path_of(asked, key, "file"))
             class="filter buttons" {

@@ -217,9 +217,8 @@ pub(super) async fn run_form(asked: &InOrg<'_>, key: &str, wrong: Option<&str>) 
 /// The methods that its definition has.
 fn methods(asked: &InOrg<'_>, key: &str, def: &Definition) -> Markup {
     let to = |method: &str| {
-        let query = form_urlencoded::Serializer::new(String::new())
-            .append_pair("method", method)
-            .finish();
+        let query =
+            form_urlencoded::Serializer::new(String::new()).append_pair("method", method).finish();
         path_of(asked, key, &format!("run?{query}"))
     };
     html! {
