@@ -21,8 +21,8 @@ const { chromium, errors } = require("playwright-core");
 /** Long enough for anything that happens at once on a busy machine. */
 export const SOON_MS = 20_000;
 
-/** Longer than any script takes; less than whoever started it waits for its next line. */
-const SCRIPT_MS = 100_000;
+/** Longer than any script takes. */
+const SCRIPT_MS = 300_000;
 
 /** The server, as the command line names it. */
 export const url = process.argv[2];

@@ -44,7 +44,9 @@ script(async () => {
   assert.equal(await dialog.getByRole("textbox").count(), 0);
   await dialog.getByRole("button", { name: "End 2" }).click();
   await Promise.all(fleets[0].map(({ left }) => left));
+  await dialog.getByRole("link", { name: "Back to the list" }).click();
   await lists(page, []);
+  assert.match(page.url(), /query=few-/, "the filter stays");
 
   step("more than ten, after their number was typed");
   await page.goto(`${SESSIONS}?sort=whoAmI`);
@@ -57,5 +59,6 @@ script(async () => {
   await number.fill("12");
   await number.press("Enter");
   await Promise.all(fleets[1].map(({ left }) => left));
+  await dialog.getByRole("link", { name: "Back to the list" }).click();
   await lists(page, [OPERATOR.username]);
 });

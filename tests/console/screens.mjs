@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { gzipSync } from "node:zlib";
 
-import { isAccessible, profile, script, step, until } from "./browser.mjs";
+import { isAccessible, profile, provokes, script, step, until } from "./browser.mjs";
 import { SESSIONS, at, listed } from "./console.mjs";
 import { wire } from "./figures.mjs";
 import { OPERATOR, device, fleet } from "./server.mjs";
@@ -56,6 +56,8 @@ script(async () => {
   const source = await (await page.request.get("/console.js")).body();
   assert.ok(gzipSync(source).length <= SCRIPT_BYTES_MAX, `${gzipSync(source).length} bytes of script`);
 
+  // Two of these are pages that say what is not there.
+  provokes(/status of 40[34]/);
   for (const [name, path] of SCREENS) {
     step(name);
     await page.goto(path);

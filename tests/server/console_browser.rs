@@ -41,8 +41,10 @@ struct Script {
 }
 
 impl Script {
-    fn start(script: &str, server: &Endpoints) -> Self {
-        let (running, input) = Running::start_telling(command(script, server));
+    fn start(script: &str, server: &Endpoints, args: &[&str]) -> Self {
+        let mut command = command(script, server);
+        command.args(args);
+        let (running, input) = Running::start_telling(command);
         Self { running: Some(running), input, lines: Vec::new() }
     }
 
@@ -70,11 +72,16 @@ impl Script {
 
 /// Runs a script of `tests/console` against a demo server.
 async fn passes(script: &str) {
+    passes_with(script, &[]).await;
+}
+
+/// The same with more of its arguments.
+async fn passes_with(script: &str, args: &[&str]) {
     if !wanted() {
         return;
     }
     let server = TestServer::start();
-    let mut script = Script::start(script, &server);
+    let mut script = Script::start(script, &server, args);
     assert_eq!(script.order().await, None);
 }
 
@@ -134,6 +141,26 @@ async fn everybody_can_read_every_screen() {
 }
 
 #[tokio::test]
+async fn everybody_can_read_what_there_is_of_things() {
+    passes_with("crawl", &["/o/basic-org/things"]).await;
+}
+
+#[tokio::test]
+async fn everybody_can_read_who_may_do_what() {
+    passes_with("crawl", &["/o/basic-org/access/users", "/o/basic-org/access"]).await;
+}
+
+#[tokio::test]
+async fn everybody_can_read_what_is_their_own() {
+    passes_with("crawl", &["/me"]).await;
+}
+
+#[tokio::test]
+async fn a_user_sets_up_a_second_factor_and_ends_other_sessions() {
+    passes("me").await;
+}
+
+#[tokio::test]
 async fn sessions_are_ended_by_keyboard_alone() {
     passes("keyboard").await;
 }
@@ -155,7 +182,7 @@ async fn a_page_comes_back_with_its_server() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let server = TestServer::in_dir(dir.path(), &[]);
-    let mut script = Script::start("restart", &server);
+    let mut script = Script::start("restart", &server, &[]);
     let restart = script.order().await;
     assert_eq!(restart.as_deref(), Some("restart"), "{:?}", script.lines);
     let listens = |name| server.address(name).to_string();
