@@ -35,6 +35,9 @@ async fn everybody_sees_own_sessions_and_ends_them() {
     let page = browser.page("/me").await;
     assert_eq!(page.matches("this one").count(), 1, "{page}");
     assert!(page.contains("Browser/1") && page.contains("1 session"), "{page}");
+    // What has no secret is compressed.
+    let zipped = browser.taking_gzip().get("/me").await;
+    assert_eq!(zipped.header("content-encoding"), Some("gzip"), "{}", zipped.head);
     assert!(!page.contains("End all others"), "{page}");
     // Somebody else's is none of them.
     let operator = Browser::login(&server, OPERATOR.0, OPERATOR.1).await;
@@ -106,7 +109,7 @@ async fn the_second_factor_is_set_up_and_removed() {
             || wrong.text().contains("not the user's password"),
         "{wrong:?}"
     );
-    let shown = browser.post("/me/factor", &[("password", PASSWORD)]).await;
+    let shown = browser.taking_gzip().post("/me/factor", &[("password", PASSWORD)]).await;
     check_secret_page(&shown);
     let text = shown.text();
     let (_, link) = text.split_once("secret=").expect("a link for the app");
@@ -122,7 +125,7 @@ async fn the_second_factor_is_set_up_and_removed() {
     assert!(refused.text().contains("not what the authenticator shows"), "{refused:?}");
     assert!(!refused.text().contains(secret), "{refused:?}");
     let spaced = format!("{} {}", &code[..3], &code[3..]);
-    let confirmed = browser.post("/me/factor/confirm", &[("code", &spaced)]).await;
+    let confirmed = browser.taking_gzip().post("/me/factor/confirm", &[("code", &spaced)]).await;
     check_secret_page(&confirmed);
     let codes: Vec<_> = confirmed.text().split("<code>").skip(1).collect();
     assert_eq!(codes.len(), 10, "{confirmed:?}");
@@ -183,7 +186,7 @@ async fn api_tokens_are_shown_once_and_give_no_more_than_chosen() {
     let name = "<b>night & day";
     let fields =
         [("name", name), ("narrow", "1"), ("perms", "thing.list"), ("perms", "session.list")];
-    let made = browser.post("/me/tokens", &fields).await;
+    let made = browser.taking_gzip().post("/me/tokens", &fields).await;
     check_secret_page(&made);
     let token = part(made.text(), "<pre class=\"secret\">", "</pre>").expect("a token").to_owned();
     assert_eq!(made.text().matches(&token).count(), 1);
