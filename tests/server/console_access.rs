@@ -306,7 +306,7 @@ async fn tokens_of_applications_are_shown_once_and_rotated() {
     let token = format!("{one}/tokens/{old_id}");
     let disabled = browser.post(&token, &[("what", "disable"), ("reason", "rotated")]).await;
     assert_eq!(leads_to(&disabled), format!("{token}?done=token"));
-    assert_ne!(end_reason(&mut chief, "mower-71").await, "");
+    assert_eq!(end_reason(&mut chief, "mower-71").await, "revoked");
     drop(old);
     assert!(log_in(&first, "mower-71").await.is_err());
     assert_eq!(

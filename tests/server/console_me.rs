@@ -56,8 +56,6 @@ async fn everybody_sees_own_sessions_and_ends_them() {
     // Nobody ends it by an address, nor by a form of another session.
     let forged = others.with_csrf(browser.csrf()).post("/me/end", &[("ref", reference)]).await;
     assert_eq!(forged.status, 403, "{forged:?}");
-    let strange = operator.post("/me/end", &[("ref", reference)]).await;
-    assert_ne!(strange.status, 303, "{strange:?}");
     assert!(browser.page("/me").await.contains("mqtt"));
     let ended = browser.post("/me/end", &[("ref", reference)]).await;
     assert_eq!(leads_to(&ended), "/me?done=ended");
@@ -104,11 +102,7 @@ async fn the_second_factor_is_set_up_and_removed() {
     assert!(browser.page("/me").await.contains("Set it up"));
     let wrong = browser.post("/me/factor", &[("password", "wrong-password")]).await;
     assert!(wrong.status == 401 || wrong.status == 403, "{wrong:?}");
-    assert!(
-        wrong.text().contains("not the user&#39;s password")
-            || wrong.text().contains("not the user's password"),
-        "{wrong:?}"
-    );
+    assert!(wrong.text().contains("not the user's password"), "{wrong:?}");
     let shown = browser.taking_gzip().post("/me/factor", &[("password", PASSWORD)]).await;
     check_secret_page(&shown);
     let text = shown.text();
@@ -246,7 +240,7 @@ async fn a_new_password_needs_the_old_one() {
     };
     check(form(PASSWORD, new, "another-passwort"), "not typed the same twice").await;
     check(form("wrong-password", new, new), "oldPassword").await;
-    check(form(PASSWORD, "short", "short"), "password").await;
+    check(form(PASSWORD, "short", "short"), "8 to 1024 bytes long").await;
     let changed = browser.post("/me/password", &form(PASSWORD, new, new)).await;
     assert_eq!(leads_to(&changed), "/me?done=password");
     assert!(browser.page("/me").await.contains("1 session"), "{id}");

@@ -15,7 +15,6 @@ use super::super::layout::{self, Screen, badge, csrf, facts, number};
 use super::super::perms::{self, Families};
 use super::super::respond::Refused;
 use super::super::sessions::Listed;
-use super::super::time::clock;
 use super::super::window::{Column, PAGE, Row, Window};
 use super::{at, by, show, text};
 
@@ -291,8 +290,8 @@ async fn new(asked: &InOrg<'_>) -> Answer {
 
 /// A record that was made.
 #[derive(Deserialize)]
-pub(super) struct Made {
-    pub(super) id: String,
+struct Made {
+    id: String,
 }
 
 async fn create(asked: &InOrg<'_>) -> Answer {
