@@ -35,6 +35,9 @@ async fn everybody_sees_own_sessions_and_ends_them() {
     let page = browser.page("/me").await;
     assert_eq!(page.matches("this one").count(), 1, "{page}");
     assert!(page.contains("Browser/1") && page.contains("1 session"), "{page}");
+    // What has no secret is compressed.
+    let zipped = browser.taking_gzip().get("/me").await;
+    assert_eq!(zipped.header("content-encoding"), Some("gzip"), "{}", zipped.head);
     assert!(!page.contains("End all others"), "{page}");
     // Somebody else's is none of them.
     let operator = Browser::login(&server, OPERATOR.0, OPERATOR.1).await;
@@ -53,8 +56,6 @@ async fn everybody_sees_own_sessions_and_ends_them() {
     // Nobody ends it by an address, nor by a form of another session.
     let forged = others.with_csrf(browser.csrf()).post("/me/end", &[("ref", reference)]).await;
     assert_eq!(forged.status, 403, "{forged:?}");
-    let strange = operator.post("/me/end", &[("ref", reference)]).await;
-    assert_ne!(strange.status, 303, "{strange:?}");
     assert!(browser.page("/me").await.contains("mqtt"));
     let ended = browser.post("/me/end", &[("ref", reference)]).await;
     assert_eq!(leads_to(&ended), "/me?done=ended");
@@ -101,12 +102,8 @@ async fn the_second_factor_is_set_up_and_removed() {
     assert!(browser.page("/me").await.contains("Set it up"));
     let wrong = browser.post("/me/factor", &[("password", "wrong-password")]).await;
     assert!(wrong.status == 401 || wrong.status == 403, "{wrong:?}");
-    assert!(
-        wrong.text().contains("not the user&#39;s password")
-            || wrong.text().contains("not the user's password"),
-        "{wrong:?}"
-    );
-    let shown = browser.post("/me/factor", &[("password", PASSWORD)]).await;
+    assert!(wrong.text().contains("not the user's password"), "{wrong:?}");
+    let shown = browser.taking_gzip().post("/me/factor", &[("password", PASSWORD)]).await;
     check_secret_page(&shown);
     let text = shown.text();
     let (_, link) = text.split_once("secret=").expect("a link for the app");
@@ -122,7 +119,7 @@ async fn the_second_factor_is_set_up_and_removed() {
     assert!(refused.text().contains("not what the authenticator shows"), "{refused:?}");
     assert!(!refused.text().contains(secret), "{refused:?}");
     let spaced = format!("{} {}", &code[..3], &code[3..]);
-    let confirmed = browser.post("/me/factor/confirm", &[("code", &spaced)]).await;
+    let confirmed = browser.taking_gzip().post("/me/factor/confirm", &[("code", &spaced)]).await;
     check_secret_page(&confirmed);
     let codes: Vec<_> = confirmed.text().split("<code>").skip(1).collect();
     assert_eq!(codes.len(), 10, "{confirmed:?}");
@@ -183,7 +180,7 @@ async fn api_tokens_are_shown_once_and_give_no_more_than_chosen() {
     let name = "<b>night & day";
     let fields =
         [("name", name), ("narrow", "1"), ("perms", "thing.list"), ("perms", "session.list")];
-    let made = browser.post("/me/tokens", &fields).await;
+    let made = browser.taking_gzip().post("/me/tokens", &fields).await;
     check_secret_page(&made);
     let token = part(made.text(), "<pre class=\"secret\">", "</pre>").expect("a token").to_owned();
     assert_eq!(made.text().matches(&token).count(), 1);
@@ -243,7 +240,7 @@ async fn a_new_password_needs_the_old_one() {
     };
     check(form(PASSWORD, new, "another-passwort"), "not typed the same twice").await;
     check(form("wrong-password", new, new), "oldPassword").await;
-    check(form(PASSWORD, "short", "short"), "password").await;
+    check(form(PASSWORD, "short", "short"), "8 to 1024 bytes long").await;
     let changed = browser.post("/me/password", &form(PASSWORD, new, new)).await;
     assert_eq!(leads_to(&changed), "/me?done=password");
     assert!(browser.page("/me").await.contains("1 session"), "{id}");

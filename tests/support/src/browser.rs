@@ -4,16 +4,18 @@ use crate::Endpoints;
 use crate::http::{Answer, send};
 
 /// Somebody's browser.
+#[derive(Clone)]
 pub struct Browser<'a> {
     server: &'a Endpoints,
     cookie: Option<String>,
     csrf: String,
+    takes_gzip: bool,
 }
 
 impl<'a> Browser<'a> {
     /// One in which nobody is logged in.
     pub const fn new(server: &'a Endpoints) -> Self {
-        Self { server, cookie: None, csrf: String::new() }
+        Self { server, cookie: None, csrf: String::new(), takes_gzip: false }
     }
 
     /// One in which somebody is logged in, by name and password.
@@ -69,7 +71,13 @@ impl<'a> Browser<'a> {
 
     /// The same browser with another token in its forms.
     pub fn with_csrf(&self, csrf: &str) -> Self {
-        Self { server: self.server, cookie: self.cookie.clone(), csrf: csrf.to_owned() }
+        Self { csrf: csrf.to_owned(), ..self.clone() }
+    }
+
+    /// The same browser, which takes answers that are compressed, too.
+    #[must_use]
+    pub fn taking_gzip(&self) -> Self {
+        Self { takes_gzip: true, ..self.clone() }
     }
 
     /// Asks for a page.
@@ -119,7 +127,8 @@ impl<'a> Browser<'a> {
     fn head(&self, method: &str, path: &str) -> String {
         let cookie = self.cookie.as_ref().map(|cookie| format!("\r\nCookie: {cookie}"));
         let cookie = cookie.unwrap_or_default();
-        format!("{method} {path} HTTP/1.1\r\nUser-Agent: Browser/1{cookie}")
+        let takes = if self.takes_gzip { "\r\nAccept-Encoding: gzip" } else { "" };
+        format!("{method} {path} HTTP/1.1\r\nUser-Agent: Browser/1{takes}{cookie}")
     }
 }
 

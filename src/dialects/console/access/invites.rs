@@ -9,7 +9,7 @@ use super::super::asked::{InOrg, segment};
 use super::super::change::{self, back, confirm, hidden};
 use super::super::form::Params;
 use super::super::layout::{self, Screen, csrf};
-use super::super::respond::Refused;
+use super::super::respond::{Refused, see};
 use super::super::sessions::Listed;
 use super::super::window::{Column, PAGE, Row, Window};
 use super::roles;
@@ -175,10 +175,7 @@ async fn withdraw(asked: &InOrg<'_>) -> Answer {
     // Whoever has accepted meanwhile is a member, of whom another page is.
     let found: UserRow = asked.ask("user.find", &params).await?;
     if !found.pending {
-        return Ok(super::super::respond::see(&at(
-            asked,
-            &format!("users/{}", segment(&found.id)),
-        )));
+        return Ok(see(&at(asked, &format!("users/{}", segment(&found.id)))));
     }
     match asked.ask::<IgnoredAny>("user.org.remove", &params).await {
         Ok(_) => Ok(change::saved(&list, "withdrawn")),

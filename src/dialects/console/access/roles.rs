@@ -290,8 +290,8 @@ async fn new(asked: &InOrg<'_>) -> Answer {
 
 /// A record that was made.
 #[derive(Deserialize)]
-pub(super) struct Made {
-    pub(super) id: String,
+struct Made {
+    id: String,
 }
 
 async fn create(asked: &InOrg<'_>) -> Answer {

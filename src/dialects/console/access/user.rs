@@ -102,7 +102,7 @@ async fn page(asked: &InOrg<'_>, id: &str, one: &str) -> Answer {
         @if is_own {
             p { "This is you. " a href="/me" { "Your sessions, second factor and tokens" } }
         }
-        (roles_section(asked, id, one).await?)
+        (roles_section(asked, &user, one).await?)
         @if administers && !is_own {
             h2 { "Login" }
             div class="buttons" {
@@ -153,8 +153,8 @@ async fn page(asked: &InOrg<'_>, id: &str, one: &str) -> Answer {
     show(asked, "users", &user.email_address, &body)
 }
 
-async fn roles_section(asked: &InOrg<'_>, id: &str, one: &str) -> Result<Markup, Refused> {
-    let params = Params::default().with("userId", id);
+async fn roles_section(asked: &InOrg<'_>, user: &UserRow, one: &str) -> Result<Markup, Refused> {
+    let params = Params::default().with("userId", user.id.as_str());
     let held: Held = match asked.ask("user.org.find", &params).await {
         Ok(held) => held,
         Err(failure) if failure.code == base::Code::NOT_FOUND => Held::default(),
@@ -163,6 +163,9 @@ async fn roles_section(asked: &InOrg<'_>, id: &str, one: &str) -> Result<Markup,
     let known = roles::known(asked).await?;
     let chosen: Vec<&RoleRow> = known.iter().filter(|role| held.roles.contains(&role.id)).collect();
     let added = Some(&held.added_on).filter(|at| !at.is_empty());
+    // Administrators reach what is below in any case.
+    let has_more = user.is_super_admin || user.is_super_ops || user.is_org_admin;
+    let sub_orgs = held.allow_sub_org_access && !has_more;
     Ok(html! {
         h2 { "Roles in " bdi { (asked.org.name) } }
         @if let Some(at) = added {
@@ -174,7 +177,7 @@ async fn roles_section(asked: &InOrg<'_>, id: &str, one: &str) -> Result<Markup,
             form class="stack" method="post" action=(format!("{one}/roles")) {
                 (csrf(asked))
                 (roles::choice(&known, &held.roles))
-                (flags_choice(held.is_org_admin, held.allow_sub_org_access))
+                (flags_choice(user.is_org_admin, sub_orgs))
                 button type="submit" { "Store the roles" }
             }
         } @else if chosen.is_empty() {

@@ -23,9 +23,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// A user, as commands show them; of one who is invited, the address alone.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 pub(super) struct UserRow {
     pub(super) id: String,
     pub(super) email_address: String,
