@@ -34,6 +34,9 @@ const WHOLE_FOR: Duration = Duration::from_millis(250);
 /// nothing happened but counters that went on.
 const FILTERED_FOR: Duration = Duration::from_secs(1);
 
+/// The screens with a window.
+const SCREENS: [&str; 3] = ["sessions", "events", "things"];
+
 /// What of an address only says which part of a list is shown.
 const PLAIN: [&str; 3] = ["sort", "offset", "columns"];
 
@@ -68,7 +71,7 @@ struct View {
     address: String,
     asked: Asked,
     slug: String,
-    rest: Vec<String>,
+    screen: &'static str,
     fresh_for: Duration,
     shared: Option<Arc<Shared>>,
     /// What the viewer has.
@@ -118,16 +121,16 @@ impl Windows {
 impl View {
     fn read(asker: &Asker, address: &str, conn: ConnInfo) -> Option<Self> {
         let (path, query) = address.split_once('?').unwrap_or((address, ""));
-        let mut rest = path.strip_prefix("/o/")?.split('/').map(str::to_owned);
-        let slug = rest.next()?;
+        let (slug, screen) = path.strip_prefix("/o/")?.split_once('/')?;
+        let screen = SCREENS.into_iter().find(|known| *known == screen)?;
         let query = Fields::read(query.as_bytes());
         let is_plain = query.iter().all(|(name, _)| PLAIN.contains(&name));
         let asked = Asked::of_view(asker.clone(), path.to_owned(), query, conn);
         Some(Self {
             address: address.to_owned(),
             asked,
-            slug,
-            rest: rest.collect(),
+            slug: slug.to_owned(),
+            screen,
             fresh_for: if is_plain { WHOLE_FOR } else { FILTERED_FOR },
             shared: None,
             seen: None,
@@ -145,8 +148,7 @@ impl View {
         let window = match &*made {
             Some((at, window)) if at.elapsed() < self.fresh_for => window.clone(),
             _ => {
-                let rest: Vec<&str> = self.rest.iter().map(String::as_str).collect();
-                let window = Arc::new(window(&in_org, &rest).await?);
+                let window = Arc::new(window(&in_org, self.screen).await?);
                 *made = Some((Instant::now(), window.clone()));
                 window
             }
@@ -200,13 +202,12 @@ impl View {
     }
 }
 
-/// The window that a path shows; the query is that of the request.
-async fn window(asked: &InOrg<'_>, path: &[&str]) -> Result<Window, Refused> {
-    match path {
-        ["sessions"] => sessions::window(asked, &asked.query).await,
-        ["events"] => events::window(asked, &asked.query).await,
-        ["things"] => things::window(asked, &asked.query).await,
-        _ => Err(Refused::NotFound),
+/// The window of a screen; the query is that of the request.
+async fn window(asked: &InOrg<'_>, screen: &str) -> Result<Window, Refused> {
+    match screen {
+        "sessions" => sessions::window(asked, &asked.query).await,
+        "events" => events::window(asked, &asked.query).await,
+        _ => things::window(asked, &asked.query).await,
     }
 }
 
