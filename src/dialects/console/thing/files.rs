@@ -74,7 +74,7 @@ fn upload_forms(asked: &InOrg<'_>, key: &str) -> Markup {
     let most = asked.app.config.limits.max_frame_bytes as u64;
     html! {
         form method="post" enctype="multipart/form-data" action=(path_of(asked, key, "file"))
-            class="filter buttons" {
+            class="filter" {
             (csrf(asked))
             label { "A file of up to about " (number(most)) " bytes"
                 input type="file" name="file" required; }
