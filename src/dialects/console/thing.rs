@@ -30,8 +30,8 @@ const DRAWN: usize = 12;
 /// Mails and sessions that are shown.
 const FEW: u64 = 10;
 
-/// Characters of a text that are shown at once.
-const SHORT: usize = 160;
+/// Characters of a text that are shown at once: what fits into a column.
+const SHORT: usize = 48;
 
 /// A thing, as `thing.find` shows it.
 #[derive(Deserialize)]
@@ -498,5 +498,5 @@ fn see(asked: &InOrg<'_>, key: &str, rest: &str) -> Answer {
 
 /// The way back from a page below that of a thing.
 fn back(asked: &InOrg<'_>, key: &str) -> Markup {
-    html! { p { a href=(path_of(asked, key, "")) { "Back to " bdi { (key) } } } }
+    html! { p class="pages" { a href=(path_of(asked, key, "")) { "Back to " bdi { (key) } } } }
 }
