@@ -24,14 +24,14 @@ mod history;
 mod mails;
 mod trace;
 
-/// Properties whose line is drawn; each takes a command.
-const DRAWN: usize = 24;
+/// Properties whose line is drawn: each takes a command, of which a session has so many a second.
+const DRAWN: usize = 12;
 
 /// Mails and sessions that are shown.
 const FEW: u64 = 10;
 
-/// Characters of a text that are shown at once.
-const SHORT: usize = 160;
+/// Characters of a text that are shown at once: what fits into a column.
+const SHORT: usize = 48;
 
 /// A thing, as `thing.find` shows it.
 #[derive(Deserialize)]
@@ -123,6 +123,9 @@ struct Definition {
 /// The pages of one thing.
 pub(super) async fn answer(asked: &InOrg<'_>, thing: &str, rest: &[&str]) -> Answer {
     let key = key_of(thing);
+    if key.is_empty() {
+        return Ok(respond::see(&asked.to("things")));
+    }
     match (&asked.method, rest) {
         (&Method::GET, []) => page(asked, &key).await,
         (&Method::GET, ["history"]) => history::page(asked, &key).await,
@@ -202,8 +205,8 @@ async fn page(asked: &InOrg<'_>, key: &str) -> Answer {
         h1 { bdi { (found.key) } " " (state(found.connected, found.disabled)) }
         @if let Some(diagnosis) = &diagnosis { p { bdi { (diagnosis.summary) } } }
         @if found.disabled { (banned(asked, &found)) }
-        (acts::buttons(asked, key, found.disabled))
         (what_is_known(asked, &found))
+        (acts::buttons(asked, key, found.disabled))
         (values(asked, &found, &def).await?)
         (alarms(asked, &found, &def))
         (attributes(asked, &found, &def))
@@ -295,23 +298,27 @@ fn defined<'a>(section: &'a BTreeMap<String, Value>, key: &str, member: &str) ->
     section.get(key)?.get(member)?.as_str().filter(|text| !text.is_empty())
 }
 
-/// A key with the name that people gave it.
-fn named(section: &BTreeMap<String, Value>, key: &str) -> Markup {
+/// A link to the history of a property, an attribute or an alarm, for who may see it, with the name
+/// that people gave it.
+fn history_of(
+    asked: &InOrg<'_>,
+    thing: &str,
+    of: &'static str,
+    name: &str,
+    section: &BTreeMap<String, Value>,
+) -> Markup {
+    let may = match of {
+        "property" => asked.may("property.history"),
+        "alarm" => asked.may("alarm.history"),
+        _ => asked.may("attribute.history"),
+    };
     html! {
-        bdi { (key) }
-        @if let Some(name) = defined(section, key, "name").filter(|name| *name != key) {
-            " " span class="hint" { bdi { (name) } }
+        @if may { a href=(history::path(asked, thing, of, name)) { bdi { (name) } } }
+        @else { bdi { (name) } }
+        @if let Some(title) = defined(section, name, "name").filter(|title| *title != name) {
+            " " span class="hint" { bdi { (title) } }
         }
     }
-}
-
-/// A link to a history.
-fn history_of(asked: &InOrg<'_>, thing: &str, of: &str, name: &str, text: &Markup) -> Markup {
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("of", of)
-        .append_pair("name", name)
-        .finish();
-    html! { a href=(path_of(asked, thing, &format!("history?{query}"))) { (text) } }
 }
 
 async fn values(asked: &InOrg<'_>, found: &Found, def: &Definition) -> Result<Markup, Refused> {
@@ -322,9 +329,8 @@ async fn values(asked: &InOrg<'_>, found: &Found, def: &Definition) -> Result<Ma
             true => history::sparkline(asked, &found.key, name).await?,
             false => html! {},
         };
-        let title = named(&def.properties, name);
         rows.push(vec![
-            if may { history_of(asked, &found.key, "property", name, &title) } else { title },
+            history_of(asked, &found.key, "property", name, &def.properties),
             html! {
                 (property.value)
                 @if let Some(unit) = defined(&def.properties, name, "unit") { " " bdi { (unit) } }
@@ -368,12 +374,8 @@ fn alarms(asked: &InOrg<'_>, found: &Found, def: &Definition) -> Markup {
     // Those that are raised come first.
     alarms.sort_by_key(|(_, alarm)| alarm.state == 0);
     let row = |(name, alarm): (&String, &Alarm)| {
-        let title = named(&def.alarms, name);
         vec![
-            match asked.may("alarm.history") {
-                true => history_of(asked, &found.key, "alarm", name, &title),
-                false => title,
-            },
+            history_of(asked, &found.key, "alarm", name, &def.alarms),
             alarm_state(def, name, alarm.state),
             html! { (span(age_ms(&alarm.since, asked.now))) },
             clock(&alarm.since, asked.now),
@@ -390,12 +392,8 @@ fn alarms(asked: &InOrg<'_>, found: &Found, def: &Definition) -> Markup {
 
 fn attributes(asked: &InOrg<'_>, found: &Found, def: &Definition) -> Markup {
     let row = |(name, attribute): (&String, &Attribute)| {
-        let title = named(&def.attributes, name);
         vec![
-            match asked.may("attribute.history") {
-                true => history_of(asked, &found.key, "attribute", name, &title),
-                false => title,
-            },
+            history_of(asked, &found.key, "attribute", name, &def.attributes),
             long(&attribute.value),
             ago(&attribute.ts, asked.now),
         ]
@@ -423,7 +421,7 @@ fn location(asked: &InOrg<'_>, key: &str, loc: &Location) -> Markup {
             ("Age", Some(ago(&loc.since, asked.now))),
         ]))
         @if asked.may("location.history") {
-            p { (history_of(asked, key, "location", "", &html! { "Where it was" })) }
+            p { a href=(history::path(asked, key, "location", "")) { "Where it was" } }
         }
     }
 }
@@ -500,5 +498,5 @@ fn see(asked: &InOrg<'_>, key: &str, rest: &str) -> Answer {
 
 /// The way back from a page below that of a thing.
 fn back(asked: &InOrg<'_>, key: &str) -> Markup {
-    html! { p { a href=(path_of(asked, key, "")) { "Back to " bdi { (key) } } } }
+    html! { p class="pages" { a href=(path_of(asked, key, "")) { "Back to " bdi { (key) } } } }
 }

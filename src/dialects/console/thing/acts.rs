@@ -118,7 +118,8 @@ pub(super) fn delete_form(asked: &InOrg<'_>, key: &str) -> Answer {
         &html! {
             p {
                 "All that belongs to it goes: values, alarms, mails, files, its log. Its connections \
-                 close. A device may come back at once and begin anew: to keep it out, ban it before."
+                 close. A device may come back at once and begin anew: to keep it out, ban it before. \
+                 Then its key and the ban stay."
             }
             form method="post" action=(path_of(asked, key, "delete")) {
                 (csrf(asked))

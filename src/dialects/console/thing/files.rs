@@ -74,7 +74,7 @@ fn upload_forms(asked: &InOrg<'_>, key: &str) -> Markup {
     let most = asked.app.config.limits.max_frame_bytes as u64;
     html! {
         form method="post" enctype="multipart/form-data" action=(path_of(asked, key, "file"))
-            class="filter buttons" {
+            class="filter" {
             (csrf(asked))
             label { "A file of up to about " (number(most)) " bytes"
                 input type="file" name="file" required; }
@@ -122,7 +122,7 @@ pub(super) async fn address(asked: &InOrg<'_>, key: &str) -> Answer {
     let ticket: Ticket = asked.ask("file.put", &of(key).with("fileName", name)).await?;
     let host = asked.header(&HOST).unwrap_or("localhost");
     let scheme = asked.conn.protocol.as_str();
-    let line = format!("curl -T - {scheme}://{host}/file/{} < FILE", ticket.file_id);
+    let line = format!("curl -T FILE {scheme}://{host}/file/{}", ticket.file_id);
     let body = html! {
         h1 { "An address for " bdi { (name) } }
         p {

@@ -11,6 +11,7 @@ use crate::dialects::console::chart;
 use crate::dialects::console::form::Params;
 use crate::dialects::console::layout::{self, Screen, number, select};
 use crate::dialects::console::respond::Refused;
+use crate::dialects::console::things::path_of;
 use crate::dialects::console::time::{clock, exact, span};
 use base::Timestamp;
 
@@ -64,6 +65,15 @@ struct Place {
     fix_type: Option<String>,
     speed: Option<f64>,
     ts: String,
+}
+
+/// Where a history is.
+pub(super) fn path(asked: &InOrg<'_>, thing: &str, of: &str, name: &str) -> String {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("of", of)
+        .append_pair("name", name)
+        .finish();
+    path_of(asked, thing, &format!("history?{query}"))
 }
 
 /// The course of a property in a line as high as a word.
