@@ -9,9 +9,9 @@ const OPERATOR: (&str, &str) = ("operator@basicorg.example", "demo-operator-pass
 const VIEWER: (&str, &str) = ("viewer@basicorg.example", "demo-viewer-password");
 const ACCESS: &str = "/o/basic-org/access";
 
-/// A name that would do harm in a page, and turn around what stands behind it.
-const HOSTILE: &str = "<script>alert(1)</script>\u{202e}\"'&";
-const ESCAPED: &str = "&lt;script&gt;alert(1)&lt;/script&gt;\u{202e}&quot;'&amp;";
+/// A name that would do harm in a page, with a letter that is written from right to left.
+const HOSTILE: &str = "<script>alert(1)</script>\u{5d0}\"'&";
+const ESCAPED: &str = "&lt;script&gt;alert(1)&lt;/script&gt;\u{5d0}&quot;'&amp;";
 
 async fn operator(server: &Endpoints) -> Browser<'_> {
     Browser::login(server, OPERATOR.0, OPERATOR.1).await
