@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::vec::IntoIter;
 
 use base::{OrgId, limits};
@@ -15,6 +16,7 @@ use super::filter::merged;
 use super::{Class, Events, SERVER, Seen, key, number_of};
 
 /// Which events are wanted.
+#[derive(Clone)]
 pub struct Query<'a> {
     /// Those behind this number.
     pub after: u64,
@@ -138,19 +140,66 @@ impl Events {
     pub fn read_seen(
         &self,
         query: &Query<'_>,
-        mut visit: impl FnMut(Seen) -> Result<bool, StoreError>,
+        mut visit: impl FnMut(Arc<Seen>) -> Result<bool, StoreError>,
     ) -> Result<Page, StoreError> {
+        let mut query = query.clone();
+        if let Some(page) = self.read_live(&mut query, &mut visit)? {
+            return Ok(page);
+        }
         let mut failed = None;
-        let page = self.read_rows(query, |number, rows| {
+        let page = self.read_rows(&query, |number, rows| {
             let seen =
                 rows.iter().filter_map(|row| self.seen((row.class, row.org), number, &row.value));
-            let Some(seen) = merged(seen.collect()) else { return true };
+            let Some(seen) = merged(seen.map(Arc::new).collect()) else { return true };
             visit(seen).unwrap_or_else(|error| {
                 failed = Some(error);
                 false
             })
         })?;
         failed.map_or(Ok(page), Err)
+    }
+
+    /// The same of what is in memory; none if something of the rest is not, which is behind
+    /// `query.after` then. A refusal may have been counted further since: the disk knows.
+    fn read_live(
+        &self,
+        query: &mut Query<'_>,
+        visit: &mut impl FnMut(Arc<Seen>) -> Result<bool, StoreError>,
+    ) -> Result<Option<Page>, StoreError> {
+        if query.order == Order::NewestFirst {
+            return Ok(None);
+        }
+        let (mut looked, classes) = (0, query.classes);
+        loop {
+            let Some(live) = self.live_after(query.after, limits::EVENTS_AT_ONCE) else {
+                return Ok(None);
+            };
+            let is_last = live.len() < limits::EVENTS_AT_ONCE;
+            for event in live {
+                if event.number() >= query.before {
+                    return Ok(Some(Page { next: None, truncated: false }));
+                }
+                if looked == limits::EVENTS_LOOKED_AT_MAX {
+                    return Ok(Some(Page { next: Some(query.after), truncated: true }));
+                }
+                let is_wanted = |row: &Arc<Seen>| classes.contains(&row.class);
+                if event.rows().iter().any(|row| row.class == Class::Refusals && is_wanted(row)) {
+                    return Ok(None);
+                }
+                looked += 1;
+                let goes_on = match event.rows().iter().any(is_wanted) {
+                    true => event.seen(query.sees).map_or(Ok(true), &mut *visit)?,
+                    false => true,
+                };
+                query.after = event.number();
+                if !goes_on {
+                    return Ok(Some(Page { next: Some(query.after), truncated: false }));
+                }
+            }
+            if is_last {
+                return Ok(Some(Page { next: None, truncated: false }));
+            }
+        }
     }
 
     /// The same with the rows as they are, one for each organisation that sees the event.

@@ -821,8 +821,28 @@ pub const EVENTS_TOGETHER: Duration = Duration::from_millis(20);
 /// Events that are looked at for a reader in one step.
 pub const EVENTS_AT_ONCE: usize = 256;
 
-/// What one event takes of a core for one reader.
-pub const EVENT_WORK: Duration = Duration::from_micros(1);
+/// What one event takes of a core for one subscriber of its topic, the way into the connection
+/// included.
+pub const EVENT_WORK: Duration = Duration::from_nanos(700);
+
+/// After so much of that, others get their turn.
+pub const EVENT_TURN_WORK: Duration = Duration::from_micros(500);
+
+/// What a piece of the stream takes of a core for one reader over HTTP, and beside that one event
+/// in it: the text is there mostly.
+pub const EVENT_PIECE_WORK: Duration = Duration::from_micros(10);
+/// What an event in it takes.
+pub const EVENT_SENT_WORK: Duration = Duration::from_nanos(100);
+
+/// For how long a piece of the stream is good for other readers: what they may see is asked anew,
+/// what there is below an organisation is not.
+pub const EVENT_PIECE_GOOD_FOR: Duration = Duration::from_millis(250);
+
+/// Pieces of the stream that are kept for other readers: of so many audiences some.
+pub const EVENT_PIECES_MAX: usize = 64;
+
+/// Bytes of those pieces.
+pub const EVENT_PIECES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Types of events, or keys of things, that one filter names.
 pub const EVENT_TYPES_MAX: usize = 100;

@@ -1,5 +1,7 @@
 //! `event.*`: the stream of what happened (`docs/events.md`).
 
+use std::sync::Arc;
+
 use base::{Code, Failure, OrgId, ThingKey, Timestamp, excerpt, json, limits};
 
 use super::audit::named_org;
@@ -55,7 +57,7 @@ params! {
 
 /// The reply of `event.list`.
 struct Listed {
-    result: Vec<Seen>,
+    result: Vec<Arc<Seen>>,
     last: u64,
     iterator: Option<u64>,
     truncated: bool,
