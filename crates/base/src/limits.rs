@@ -475,7 +475,7 @@ pub const LISTED_FACETS_AT_ONCE_MAX: usize = 200_000;
 
 /// Bytes for which a listing of sessions makes room before it is written: 5,000 sessions of the
 /// usual length. One very long session at its beginning must not ask for ten times as much.
-pub const LISTING_BYTES_RESERVED_MAX: usize = 8 * 1024 * 1024;
+pub const LISTING_BYTES_RESERVED_MAX: usize = 16 * 1024 * 1024;
 
 /// Sessions, or users, in one list in Element's words, which have no pages: some 40 MB. With more,
 /// the list is refused rather than cut.
