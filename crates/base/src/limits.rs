@@ -87,6 +87,9 @@ pub const SLOW_READER_WAIT: Duration = Duration::from_secs(30);
 /// over between cells is back in less.
 pub const WRITE_STALL_WAIT: Duration = Duration::from_secs(30);
 
+/// Bytes that are written to one peer before others have their turn: some fifty microseconds.
+pub const WRITE_AT_ONCE_BYTES: usize = 256 * 1024;
+
 /// Bytes that may wait for one slow peer before no more of its requests are looked at: one answer
 /// of the largest kind (`session.list` of 5,000 sessions is about 5 MB) and as much again.
 pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;

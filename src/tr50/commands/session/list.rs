@@ -145,8 +145,12 @@ pub(super) fn list(
     let (offset, limit, sort, ascending) = page.range(call)?;
     let filter = filters.into_filter(call, org)?;
     let question = filter.map(|filter| Query { offset, limit, sort, ascending, filter });
-    let is_long = |query: &Query| tags.is_some() || call.app.directory().is_long(org, query);
-    let long = as_of.is_some() || question.as_ref().is_some_and(is_long);
+    let is_long = |query: &Query| match &as_of {
+        _ if tags.is_some() => true,
+        Some(as_of) => call.app.is_as_of_long(org, query, as_of),
+        None => call.app.directory().is_long(org, query),
+    };
+    let long = question.as_ref().is_some_and(is_long);
     let answer = move |call: &Call<'_>| {
         let Some(mut query) = question.clone() else {
             return Ok(Answer::none(call, org, shown, as_of.as_ref()));
@@ -453,6 +457,7 @@ impl Filters {
             client_id: self.app_id,
             definition,
             things: None,
+            lived_at: None,
             seen_after: of_shown(self.last_seen_after),
             seen_before: of_shown(self.last_seen_before),
             idle_since: self.idle_longer_than.map(since),
