@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use store::{Row, StoreError, Table, rows::decode};
 
 use super::filter::merged;
-use super::{Class, Events, SERVER, Seen, key, number_of};
+use super::{Class, Events, Live, SERVER, Seen, key, number_of};
 
 /// Which events are wanted.
 #[derive(Clone)]
@@ -84,6 +84,12 @@ impl Query<'_> {
             Order::NewestFirst => u64::MAX - number,
             Order::OldestFirst => number,
         }
+    }
+
+    /// What is wanted of an event in memory.
+    fn seen(&self, live: &Live) -> Option<Arc<Seen>> {
+        let is_wanted = live.rows().iter().any(|row| self.classes.contains(&row.class));
+        if is_wanted { live.seen(self.sees) } else { None }
     }
 
     /// Where to go on behind this number.
@@ -169,35 +175,35 @@ impl Events {
         if query.order == Order::NewestFirst {
             return Ok(None);
         }
-        let (mut looked, classes) = (0, query.classes);
+        let (mut looked, mut enough) = (0, None::<u64>);
+        let end = |next| Ok(Some(Page { next, truncated: false }));
         loop {
             let Some(live) = self.live_after(query.after, limits::EVENTS_AT_ONCE) else {
-                return Ok(None);
+                return if enough.is_some() { end(enough) } else { Ok(None) };
             };
             let is_last = live.len() < limits::EVENTS_AT_ONCE;
             for event in live {
                 if event.number() >= query.before {
-                    return Ok(Some(Page { next: None, truncated: false }));
+                    return end(None);
                 }
-                if looked == limits::EVENTS_LOOKED_AT_MAX {
-                    return Ok(Some(Page { next: Some(query.after), truncated: true }));
+                match (query.seen(&event), enough) {
+                    // Where it goes on is said only if it does.
+                    (Some(_), Some(last)) => return end(Some(last)),
+                    (Some(seen), None) if seen.class == Class::Refusals => return Ok(None),
+                    (Some(seen), None) => {
+                        enough = (!visit(seen)?).then_some(event.number());
+                    }
+                    (None, _) => {}
                 }
-                let is_wanted = |row: &Arc<Seen>| classes.contains(&row.class);
-                if event.rows().iter().any(|row| row.class == Class::Refusals && is_wanted(row)) {
-                    return Ok(None);
-                }
-                looked += 1;
-                let goes_on = match event.rows().iter().any(is_wanted) {
-                    true => event.seen(query.sees).map_or(Ok(true), &mut *visit)?,
-                    false => true,
-                };
                 query.after = event.number();
-                if !goes_on {
-                    return Ok(Some(Page { next: Some(query.after), truncated: false }));
+                looked += 1;
+                if looked == limits::EVENTS_LOOKED_AT_MAX {
+                    let next = enough.or(Some(query.after));
+                    return Ok(Some(Page { next, truncated: enough.is_none() }));
                 }
             }
             if is_last {
-                return Ok(Some(Page { next: None, truncated: false }));
+                return end(None);
             }
         }
     }
