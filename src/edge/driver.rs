@@ -247,11 +247,11 @@ struct Connection<P: Peer> {
 
 /// How much of what is ready to go was offered to the peer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Written {
+enum Offered {
     /// All; it may not have taken all.
     All,
-    /// A part: the task is woken for the rest.
-    Some,
+    /// A part, which it has taken: the task is woken for the rest.
+    Part,
 }
 
 /// What only a connection without a session of its own needs.
@@ -355,9 +355,9 @@ impl<P: Peer> Connection<P> {
                 return Poll::Ready(closing);
             }
             match self.poll_write(cx, output) {
-                Ok(Written::All) => {}
-                // What is left comes when others had their turn.
-                Ok(Written::Some) => break,
+                Ok(Offered::All) => {}
+                // The rest when others had their turn.
+                Ok(Offered::Part) => break,
                 Err(_) => return Poll::Ready(self.peer.on_eof()),
             }
             // What was done in the last turn is written.
@@ -570,13 +570,12 @@ impl<P: Peer> Connection<P> {
     }
 
     /// Writes what has gathered in `output`; what the peer does not take stays in `unsent`.
-    fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> io::Result<Written> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> io::Result<Offered> {
         if !output.is_empty() {
             self.peer.note_out(output);
         }
-        let mut goes_on = Written::All;
-        let written = if self.unsent.is_empty() {
-            let written = self.write_some(cx, output, &mut goes_on)?;
+        let (written, offered) = if self.unsent.is_empty() {
+            let (written, offered) = self.write_some(cx, output)?;
             if output.len() - written > limits::READ_BYTES {
                 // A listing of thousands is megabytes: it is handed over as it is.
                 let whole = std::mem::replace(output, Vec::with_capacity(limits::READ_BYTES));
@@ -585,18 +584,18 @@ impl<P: Peer> Connection<P> {
             } else {
                 self.keep_unsent(output.get(written..).unwrap_or_default());
             }
-            written
+            (written, offered)
         } else {
             self.keep_unsent(output);
             let mut unsent = std::mem::take(&mut self.unsent);
-            let written = self.write_some(cx, &unsent, &mut goes_on)?;
+            let (written, offered) = self.write_some(cx, &unsent)?;
             unsent.advance(written);
             self.unsent = unsent;
             // What the peer takes is soon gone.
-            if goes_on == Written::All {
+            if offered == Offered::All {
                 self.shrink_unsent();
             }
-            written
+            (written, offered)
         };
         output.clear();
         if written > 0 {
@@ -606,7 +605,7 @@ impl<P: Peer> Connection<P> {
         if self.unflushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
             self.unflushed = false;
         }
-        Ok(goes_on)
+        Ok(offered)
     }
 
     /// Fails when the peer has taken nothing of what waits for it for too long.
@@ -625,16 +624,16 @@ impl<P: Peer> Connection<P> {
     }
 
     /// Writes as much as the peer takes, but of megabytes only a part at once.
-    fn write_some(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        goes_on: &mut Written,
-    ) -> io::Result<usize> {
+    fn write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<(usize, Offered)> {
         if bytes.is_empty() {
-            return Ok(0);
+            return Ok((0, Offered::All));
         }
-        let (mut written, most) = (0, bytes.len().min(limits::WRITE_AT_ONCE_BYTES));
+        let most = match self.stream {
+            // It makes a frame of what it is given.
+            Stream::Held(_) => bytes.len(),
+            _ => bytes.len().min(limits::WRITE_AT_ONCE_BYTES),
+        };
+        let mut written = 0;
         while let Some(rest) = bytes.get(written..most).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut self.stream).poll_write(cx, rest)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -643,12 +642,12 @@ impl<P: Peer> Connection<P> {
             }
         }
         self.unflushed |= !matches!(self.stream, Stream::Tcp(_));
-        if written == most && most < bytes.len() {
-            *goes_on = Written::Some;
-            // Woken behind all who wait, and those whose bytes have come meanwhile.
-            let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        if written < most || most == bytes.len() {
+            return Ok((written, Offered::All));
         }
-        Ok(written)
+        // Woken behind all who wait, and those whose bytes have come meanwhile.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        Ok((written, Offered::Part))
     }
 
     /// Ends the connection when nothing has come for too long. The timer is not moved by every
