@@ -6,13 +6,15 @@
 //! in any case, as streams in memory that the real MQTT edge serves in this process, and measures
 //! what a connection takes, part by part. `-- --start 1000000` connects nobody: it measures a start
 //! with so many things, sessions over HTTP and retained messages in the store. `-- hostile` has one
-//! principal take all that it can get, in each of many ways, and says what others notice.
+//! principal take all that it can get, in each of many ways, and says what others notice. `-- events`
+//! has a hundred readers follow ten thousand events a second, and says the same.
 //!
 //! Fifty other devices send commands all the time; what they wait tells what a step costs others.
 //! Server and load are pinned to cores of their own where there are two and `taskset` is installed.
 
 mod cpu_affinity;
 mod devices;
+mod events;
 mod hostile;
 mod in_memory;
 mod login_flood;
@@ -30,6 +32,7 @@ use std::process::ExitCode;
 use cap::Cap;
 use clap::{Parser, Subcommand, ValueEnum};
 use devices::DevicesArgs;
+use events::{EventsArgs, MakersArgs, ReadersArgs};
 use hostile::{HandsArgs, HostileArgs};
 use probe::ProbeArgs;
 use tr50d::descriptors::{self, Shares};
@@ -88,9 +91,17 @@ enum Step {
 enum Part {
     /// What others notice of a principal that takes all it can get
     Hostile(HostileArgs),
+    /// What others notice of those who follow a flood of events
+    Events(EventsArgs),
     /// Somebody who does one thing all the time
     #[command(hide = true)]
     Hands(HandsArgs),
+    /// Those who make events, told over standard input for how long
+    #[command(hide = true)]
+    Makers(MakersArgs),
+    /// Those who follow events, and say how many they got
+    #[command(hide = true)]
+    Readers(ReadersArgs),
     /// A part of the devices, told over standard input what to do
     #[command(hide = true)]
     Devices(DevicesArgs),
@@ -104,14 +115,14 @@ fn main() -> ExitCode {
     descriptors::raise();
     let cores = match &args.part {
         Some(Part::Probe(_) | Part::Hands(_)) => None,
-        Some(Part::Devices(_)) => {
+        Some(Part::Devices(_) | Part::Makers(_) | Part::Readers(_)) => {
             // These must not keep those from the core that measure. Where it is not allowed, the
             // figures are a little worse.
             let _ = rustix::process::nice(10);
             None
         }
         None if args.in_memory => None,
-        Some(Part::Hostile(_)) | None => cpu_affinity::pin_load(),
+        Some(Part::Hostile(_) | Part::Events(_)) | None => cpu_affinity::pin_load(),
     };
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match built {
@@ -124,6 +135,9 @@ fn main() -> ExitCode {
             Some(Part::Probe(args)) => probe::run(args).await,
             Some(Part::Hands(args)) => hostile::act(args).await,
             Some(Part::Hostile(args)) => hostile::run(args, cores.as_ref()).await,
+            Some(Part::Events(args)) => events::run(args, cores.as_ref()).await,
+            Some(Part::Makers(args)) => events::make(args).await,
+            Some(Part::Readers(args)) => events::read(args).await,
             None if args.start.is_some() => {
                 start::run(args.start.unwrap_or_default(), cores.as_ref()).await
             }

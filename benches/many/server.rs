@@ -35,7 +35,19 @@ impl Server {
         settings: &[(&str, String)],
         addresses: Option<&BTreeMap<String, SocketAddr>>,
     ) -> Outcome<(Self, Duration)> {
-        let mut command = Cores::command(cores, env!("CARGO_BIN_EXE_tr50d"));
+        let program = env!("CARGO_BIN_EXE_tr50d");
+        Self::start_program(program, data_dir, cores, settings, addresses).await
+    }
+
+    /// The same with a program that may be another one.
+    pub(crate) async fn start_program(
+        program: &str,
+        data_dir: &Path,
+        cores: Option<&Cores>,
+        settings: &[(&str, String)],
+        addresses: Option<&BTreeMap<String, SocketAddr>>,
+    ) -> Outcome<(Self, Duration)> {
+        let mut command = Cores::command(cores, program);
         let address = |protocol: &str| {
             let known = addresses.and_then(|addresses| addresses.get(protocol));
             known.map_or("127.0.0.1:0".to_owned(), SocketAddr::to_string)

@@ -2,13 +2,15 @@
 //! standard, 9.2), piece by piece, by the rights of each moment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{ConnInfo, limits};
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, EventReaderPlace, News, Viewer};
+use super::event_pieces::{Audience, Found, Piece};
+use super::{App, EventReaderPlace, Sight, Viewer};
 use crate::events::{Filter, Listener};
 
 /// Somebody who follows the stream.
@@ -17,10 +19,15 @@ pub struct Following {
     viewer: Viewer,
     conn: ConnInfo,
     filter: Filter,
+    /// What was seen last, for whoever sees the same.
+    audience: Option<Arc<Audience>>,
     after: u64,
     heard: Listener,
     /// What is sent before anything else.
     first: Option<Bytes>,
+    begun: Instant,
+    /// Whether something came the last time, and more is probably on its way.
+    flows: bool,
     /// When something is to be sent next, so that everybody knows that the connection is there.
     beat_at: Instant,
     /// Ends it.
@@ -42,15 +49,19 @@ impl Following {
         let heard = app.events().listen();
         let after = after.unwrap_or_else(|| app.events().last());
         let first = format!("retry: {RETRY_MS}\nid: {after}\n\n").into();
+        let begun = Instant::now();
         Self {
             app: app.clone(),
             viewer,
             conn,
             filter,
+            audience: None,
             after,
             heard,
             first: Some(first),
-            beat_at: Instant::now() + limits::EVENT_HEARTBEAT,
+            begun,
+            flows: false,
+            beat_at: begun + limits::EVENT_HEARTBEAT,
             stop,
             _place: place,
         }
@@ -62,74 +73,92 @@ impl Following {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
+        if std::mem::take(&mut self.flows) {
+            self.wait_for_more().await?;
+        }
         loop {
             if self.stop.is_cancelled() {
                 return None;
             }
-            let sight = self.app.sight_of(&self.viewer, self.conn)?;
-            let worker = self.viewer.worker(sight.org());
-            let read = self.app.events_after(
-                self.after,
-                &self.filter,
-                &sight,
-                worker,
-                limits::EVENTS_AT_ONCE,
-            );
-            let stop = self.stop.clone();
-            let news = tokio::select! {
-                news = read => news.ok()?,
-                () = stop.cancelled() => return None,
-            };
-            self.after = news.next;
-            let text = text_of(&news);
-            let work = limits::EVENT_WORK * (news.events.len() as u32 + 1);
-            if !text.is_empty() {
+            let piece = self.piece().await?;
+            self.after = piece.next;
+            let work = limits::EVENT_PIECE_WORK + limits::EVENT_SENT_WORK * piece.events;
+            if !piece.text.is_empty() {
                 // Others first: whoever reads events waits for them.
                 self.app.pace.wait(work).await;
                 self.beat_at = Instant::now() + limits::EVENT_HEARTBEAT;
-                return Some(text.into());
+                self.flows = !piece.more;
+                return Some(piece.text);
             }
-            if news.more {
+            if piece.more {
                 self.app.pace.wait(work).await;
                 continue;
             }
             tokio::select! {
-                // In a flood, many come in one piece.
-                () = self.heard.changed() => tokio::select! {
-                    () = sleep(limits::EVENTS_TOGETHER) => {}
-                    () = stop.cancelled() => return None,
-                },
+                () = self.heard.changed() => {}
                 () = sleep_until(self.beat_at) => {
                     self.beat_at += limits::EVENT_HEARTBEAT;
                     // Also how far it is: who connects anew goes on there.
                     self.app.sight_of(&self.viewer, self.conn)?;
                     return Some(format!(": heartbeat\nid: {}\n\n", self.after).into());
                 }
-                () = stop.cancelled() => return None,
+                () = self.stop.cancelled() => return None,
             }
+            self.wait_for_more().await?;
+        }
+    }
+
+    /// In a flood, many come in one piece. Readers that began at different times do not all come
+    /// back at the same one.
+    async fn wait_for_more(&self) -> Option<()> {
+        let together = limits::EVENTS_TOGETHER.as_nanos();
+        let over = self.begun.elapsed().as_nanos() % together;
+        let left = u64::try_from(together - over).unwrap_or(0);
+        let turn = Instant::now() + Duration::from_nanos(left);
+        tokio::select! {
+            () = sleep_until(turn) => Some(()),
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    /// What there is behind the number that was reached.
+    async fn piece(&mut self) -> Option<Piece> {
+        let sight = self.app.sight_of(&self.viewer, self.conn)?;
+        let Some(audience) = self.audience_of(&sight) else {
+            return self.read(&sight, None).await;
+        };
+        let now = Instant::now();
+        let upto = match self.app.event_pieces.find(&audience, self.after, now) {
+            Found::Piece(piece) => return Some(piece),
+            Found::Nothing(upto) => upto,
+        };
+        let piece = self.read(&sight, upto).await?;
+        self.app.event_pieces.keep(&audience, self.after, now, &piece);
+        Some(piece)
+    }
+
+    /// Who sees and wants the same; none: nobody else may.
+    fn audience_of(&mut self, sight: &Sight) -> Option<Arc<Audience>> {
+        let view = sight.view()?;
+        if let Some(known) = self.audience.as_ref().filter(|known| known.view == view) {
+            return Some(known.clone());
+        }
+        let audience = Arc::new(Audience { filter: self.filter.clone(), view });
+        self.audience = Some(audience.clone());
+        Some(audience)
+    }
+
+    async fn read(&self, sight: &Sight, upto: Option<u64>) -> Option<Piece> {
+        let worker = self.viewer.worker(sight.org());
+        let most = limits::EVENTS_AT_ONCE;
+        let wanted = (self.after, upto.unwrap_or(u64::MAX));
+        let read = self.app.events_between(wanted, &self.filter, sight, worker, most);
+        tokio::select! {
+            news = read => Some(Piece::of(&news.ok()?)),
+            () = self.stop.cancelled() => None,
         }
     }
 }
 
 /// After how long a browser connects anew.
 const RETRY_MS: u32 = 2000;
-
-fn text_of(news: &News) -> Vec<u8> {
-    let bytes: usize = news.events.iter().map(|event| event.text.len() + 96).sum();
-    let mut text = Vec::with_capacity(if bytes == 0 { 0 } else { bytes + 64 });
-    if let Some(first) = news.gone {
-        // Of numbers that are not there yet, the reader has to forget its own.
-        if news.events.is_empty() {
-            text.extend_from_slice(format!("id: {}\n", news.next).as_bytes());
-        }
-        let resync = format!("event: resync\ndata: {{\"first\":{first}}}\n\n");
-        text.extend_from_slice(resync.as_bytes());
-    }
-    for event in &news.events {
-        let head = format!("id: {}\nevent: {}\ndata: ", event.number, event.kind);
-        text.extend_from_slice(head.as_bytes());
-        text.extend_from_slice(&event.text);
-        text.extend_from_slice(b"\n\n");
-    }
-    text
-}

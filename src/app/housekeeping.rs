@@ -59,6 +59,7 @@ impl App {
     /// Writes what was refused, and removes events that are too many or, with `expire`, too old. It
     /// reads the disk, so it runs offload.
     pub async fn keep_events(self: &Arc<Self>, expire: bool, now: Timestamp) {
+        self.event_pieces.expire(tokio::time::Instant::now());
         let app = self.clone();
         let (shown, settled) = (self.clock.shown(now), self.clock.settled(now));
         let kept = self.offload(Worker::Server, move || {

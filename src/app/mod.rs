@@ -37,6 +37,7 @@ mod connections;
 mod cores;
 mod delivery;
 mod effects;
+mod event_pieces;
 mod event_topics;
 mod following;
 mod gzip;
@@ -167,6 +168,7 @@ pub struct App {
     tables: Tables,
     /// What happened.
     events: Arc<Events>,
+    event_pieces: event_pieces::EventPieces,
     passwords: Passwords,
     token_guesses: token_guesses::TokenGuesses,
     login_rates: Arc<login_rates::LoginRates>,

@@ -168,6 +168,7 @@ impl App {
             long_answers: LongAnswers::new(&pools),
             event_readers: EventReaders::new(&pools),
             event_topics: Arc::default(),
+            event_pieces: Default::default(),
             certificates: Arc::default(),
             connections: Connections::new(connections_max, &pools),
             memory: Memory::new(memory_bytes, &pools),

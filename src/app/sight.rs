@@ -22,11 +22,26 @@ pub struct Sight {
     classes: [bool; Class::ALL.len()],
 }
 
+/// What somebody sees who is no thing: all who have the same see the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct View {
+    scope: Scope,
+    classes: [bool; Class::ALL.len()],
+}
+
+#[cfg(test)]
+impl View {
+    /// All classes of these organisations.
+    pub(super) const fn of_all(scope: Scope) -> Self {
+        Self { scope, classes: [true; Class::ALL.len()] }
+    }
+}
+
 /// A piece of the stream.
 #[derive(Debug)]
 pub struct News {
     /// The events, in the order of their numbers.
-    pub events: Vec<Seen>,
+    pub events: Vec<Arc<Seen>>,
     /// Behind this number it goes on.
     pub next: u64,
     /// Whether there is more now.
@@ -80,6 +95,17 @@ impl Sight {
     /// Whether events of this class are seen at all.
     pub fn sees_class(&self, class: Class) -> bool {
         self.classes.get(class as usize).copied().unwrap_or(false)
+    }
+
+    /// What others see as well; none of somebody who sees only what concerns a thing.
+    pub(super) fn view(&self) -> Option<View> {
+        let is_shared = self.own.is_none() && !self.access.restricted_to_self;
+        is_shared.then(|| View { scope: self.scope(), classes: self.classes })
+    }
+
+    /// Whether it sees every class, whatever an event is about.
+    pub(super) fn sees_all_classes(&self) -> bool {
+        !self.access.restricted_to_self && self.classes.iter().all(|sees| *sees)
     }
 
     /// What is looked at if nobody says of which organisations: the current one; of administrators
@@ -146,12 +172,24 @@ impl App {
         worker: Worker,
         max: usize,
     ) -> Result<News, Failure> {
+        self.events_between((after, u64::MAX), filter, sight, worker, max).await
+    }
+
+    /// The same; of those in memory none behind the second number.
+    pub(super) async fn events_between(
+        self: &Arc<Self>,
+        (after, upto): (u64, u64),
+        filter: &Filter,
+        sight: &Sight,
+        worker: Worker,
+        max: usize,
+    ) -> Result<News, Failure> {
         let last = self.events.last();
         if after > last {
             // Numbers of another store, or of one that a crash took back.
             return Ok(News { events: Vec::new(), next: last, more: false, gone: Some(last + 1) });
         }
-        if let Some(news) = self.live_events(after, filter, sight, max)? {
+        if let Some(news) = self.live_events((after, upto), filter, sight, max)? {
             return Ok(news);
         }
         // Up to this number all can be read then.
@@ -164,7 +202,7 @@ impl App {
     /// The same of what is in memory; none if something of it is not.
     fn live_events(
         &self,
-        after: u64,
+        (after, upto): (u64, u64),
         filter: &Filter,
         sight: &Sight,
         max: usize,
@@ -182,7 +220,7 @@ impl App {
         };
         let mut events = Vec::new();
         for event in live {
-            if bytes >= limits::EVENTS_PAGE_BYTES {
+            if bytes >= limits::EVENTS_PAGE_BYTES || event.number() > upto {
                 more = true;
                 break;
             }

@@ -245,6 +245,15 @@ struct Connection<P: Peer> {
     last_bytes: Instant,
 }
 
+/// How much of what is ready to go was offered to the peer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Offered {
+    /// All; it may not have taken all.
+    All,
+    /// A part, which it has taken: the task is woken for the rest.
+    Part,
+}
+
 /// What only a connection without a session of its own needs.
 struct BeforeLogin {
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -345,8 +354,11 @@ impl<P: Peer> Connection<P> {
             if let Err(closing) = self.advance(cx, output) {
                 return Poll::Ready(closing);
             }
-            if self.poll_write(cx, output).is_err() {
-                return Poll::Ready(self.peer.on_eof());
+            match self.poll_write(cx, output) {
+                Ok(Offered::All) => {}
+                // The rest when others had their turn.
+                Ok(Offered::Part) => break,
+                Err(_) => return Poll::Ready(self.peer.on_eof()),
             }
             // What was done in the last turn is written.
             drop(turn.take());
@@ -558,12 +570,12 @@ impl<P: Peer> Connection<P> {
     }
 
     /// Writes what has gathered in `output`; what the peer does not take stays in `unsent`.
-    fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> io::Result<()> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> io::Result<Offered> {
         if !output.is_empty() {
             self.peer.note_out(output);
         }
-        let written = if self.unsent.is_empty() {
-            let written = self.write_some(cx, output)?;
+        let (written, offered) = if self.unsent.is_empty() {
+            let (written, offered) = self.write_some(cx, output)?;
             if output.len() - written > limits::READ_BYTES {
                 // A listing of thousands is megabytes: it is handed over as it is.
                 let whole = std::mem::replace(output, Vec::with_capacity(limits::READ_BYTES));
@@ -572,15 +584,18 @@ impl<P: Peer> Connection<P> {
             } else {
                 self.keep_unsent(output.get(written..).unwrap_or_default());
             }
-            written
+            (written, offered)
         } else {
             self.keep_unsent(output);
             let mut unsent = std::mem::take(&mut self.unsent);
-            let written = self.write_some(cx, &unsent)?;
+            let (written, offered) = self.write_some(cx, &unsent)?;
             unsent.advance(written);
             self.unsent = unsent;
-            self.shrink_unsent();
-            written
+            // What the peer takes is soon gone.
+            if offered == Offered::All {
+                self.shrink_unsent();
+            }
+            (written, offered)
         };
         output.clear();
         if written > 0 {
@@ -590,7 +605,7 @@ impl<P: Peer> Connection<P> {
         if self.unflushed && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
             self.unflushed = false;
         }
-        Ok(())
+        Ok(offered)
     }
 
     /// Fails when the peer has taken nothing of what waits for it for too long.
@@ -608,12 +623,18 @@ impl<P: Peer> Connection<P> {
         }
     }
 
-    fn write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+    /// Writes as much as the peer takes, but of megabytes only a part at once.
+    fn write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<(usize, Offered)> {
         if bytes.is_empty() {
-            return Ok(0);
+            return Ok((0, Offered::All));
         }
+        let most = match self.stream {
+            // It makes a frame of what it is given.
+            Stream::Held(_) => bytes.len(),
+            _ => bytes.len().min(limits::WRITE_AT_ONCE_BYTES),
+        };
         let mut written = 0;
-        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = bytes.get(written..most).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut self.stream).poll_write(cx, rest)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(count) => written += count,
@@ -621,7 +642,12 @@ impl<P: Peer> Connection<P> {
             }
         }
         self.unflushed |= !matches!(self.stream, Stream::Tcp(_));
-        Ok(written)
+        if written < most || most == bytes.len() {
+            return Ok((written, Offered::All));
+        }
+        // Woken behind all who wait, and those whose bytes have come meanwhile.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        Ok((written, Offered::Part))
     }
 
     /// Ends the connection when nothing has come for too long. The timer is not moved by every

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base::{OrgId, Timestamp, topic};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
 
 use super::{Class, KINDS, SERVER};
 
@@ -267,19 +268,19 @@ pub(super) fn complete_text(
 }
 
 /// One event of what several organisations see of it, which are those of the reader.
-pub(super) fn merged(mut rows: Vec<Seen>) -> Option<Seen> {
+pub(super) fn merged(mut rows: SmallVec<[Arc<Seen>; 1]>) -> Option<Arc<Seen>> {
     if rows.len() < 2 {
         return rows.pop();
     }
     let mut rows = rows.into_iter();
-    let mut first = rows.next()?;
+    let mut first = Arc::unwrap_or_clone(rows.next()?);
     let mut all: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(&first.text).ok()?;
     for row in rows {
         super::reader::merge(&mut all, serde_json::from_slice(&row.text).ok()?);
     }
     first.text = store::rows::encode(&all).into();
-    Some(first)
+    Some(Arc::new(first))
 }
 
 #[cfg(test)]

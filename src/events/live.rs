@@ -16,7 +16,7 @@ use super::{Added, Events, Seen};
 /// An event in memory: what each organisation concerned sees of it.
 pub struct Live {
     number: u64,
-    rows: SmallVec<[Seen; 1]>,
+    rows: SmallVec<[Arc<Seen>; 1]>,
     bytes: usize,
 }
 
@@ -55,7 +55,7 @@ impl Ring {
     }
 
     /// Puts an event here, in the order of the numbers.
-    pub(super) fn push(&self, number: u64, rows: SmallVec<[Seen; 1]>) {
+    pub(super) fn push(&self, number: u64, rows: SmallVec<[Arc<Seen>; 1]>) {
         let bytes = rows.iter().map(|row| row.text.len() + size_of::<Seen>()).sum();
         let mut kept = self.kept.lock();
         kept.bytes += bytes;
@@ -90,12 +90,12 @@ impl Live {
     }
 
     /// What each organisation concerned sees of it.
-    pub fn rows(&self) -> &[Seen] {
+    pub fn rows(&self) -> &[Arc<Seen>] {
         &self.rows
     }
 
     /// What those see of it who see these organisations.
-    pub fn seen(&self, mut sees: impl FnMut(OrgId) -> bool) -> Option<Seen> {
+    pub fn seen(&self, mut sees: impl FnMut(OrgId) -> bool) -> Option<Arc<Seen>> {
         merged(self.rows.iter().filter(|row| sees(row.org)).cloned().collect())
     }
 }
@@ -144,7 +144,7 @@ impl Events {
     /// Adds an event that has its number to those in memory.
     pub(super) fn hear(&self, rows: &[Added]) {
         let Some(number) = rows.first().map(|row| row.number) else { return };
-        let seen = |row: &Added| self.seen((row.class, row.org), number, &row.row);
+        let seen = |row: &Added| self.seen((row.class, row.org), number, &row.row).map(Arc::new);
         self.ring.push(number, rows.iter().filter_map(seen).collect());
     }
 }

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::vec::IntoIter;
 
 use base::{OrgId, limits};
@@ -12,9 +13,10 @@ use smallvec::SmallVec;
 use store::{Row, StoreError, Table, rows::decode};
 
 use super::filter::merged;
-use super::{Class, Events, SERVER, Seen, key, number_of};
+use super::{Class, Events, Live, SERVER, Seen, key, number_of};
 
 /// Which events are wanted.
+#[derive(Clone)]
 pub struct Query<'a> {
     /// Those behind this number.
     pub after: u64,
@@ -84,6 +86,12 @@ impl Query<'_> {
         }
     }
 
+    /// What is wanted of an event in memory.
+    fn seen(&self, live: &Live) -> Option<Arc<Seen>> {
+        let is_wanted = live.rows().iter().any(|row| self.classes.contains(&row.class));
+        if is_wanted { live.seen(self.sees) } else { None }
+    }
+
     /// Where to go on behind this number.
     const fn behind(&self, number: u64) -> u64 {
         match self.order {
@@ -138,19 +146,66 @@ impl Events {
     pub fn read_seen(
         &self,
         query: &Query<'_>,
-        mut visit: impl FnMut(Seen) -> Result<bool, StoreError>,
+        mut visit: impl FnMut(Arc<Seen>) -> Result<bool, StoreError>,
     ) -> Result<Page, StoreError> {
+        let mut query = query.clone();
+        if let Some(page) = self.read_live(&mut query, &mut visit)? {
+            return Ok(page);
+        }
         let mut failed = None;
-        let page = self.read_rows(query, |number, rows| {
+        let page = self.read_rows(&query, |number, rows| {
             let seen =
                 rows.iter().filter_map(|row| self.seen((row.class, row.org), number, &row.value));
-            let Some(seen) = merged(seen.collect()) else { return true };
+            let Some(seen) = merged(seen.map(Arc::new).collect()) else { return true };
             visit(seen).unwrap_or_else(|error| {
                 failed = Some(error);
                 false
             })
         })?;
         failed.map_or(Ok(page), Err)
+    }
+
+    /// The same of what is in memory; none if something of the rest is not, which is behind
+    /// `query.after` then. A refusal may have been counted further since: the disk knows.
+    fn read_live(
+        &self,
+        query: &mut Query<'_>,
+        visit: &mut impl FnMut(Arc<Seen>) -> Result<bool, StoreError>,
+    ) -> Result<Option<Page>, StoreError> {
+        if query.order == Order::NewestFirst {
+            return Ok(None);
+        }
+        let (mut looked, mut enough) = (0, None::<u64>);
+        let end = |next| Ok(Some(Page { next, truncated: false }));
+        loop {
+            let Some(live) = self.live_after(query.after, limits::EVENTS_AT_ONCE) else {
+                return if enough.is_some() { end(enough) } else { Ok(None) };
+            };
+            let is_last = live.len() < limits::EVENTS_AT_ONCE;
+            for event in live {
+                if event.number() >= query.before {
+                    return end(None);
+                }
+                match (query.seen(&event), enough) {
+                    // Where it goes on is said only if it does.
+                    (Some(_), Some(last)) => return end(Some(last)),
+                    (Some(seen), None) if seen.class == Class::Refusals => return Ok(None),
+                    (Some(seen), None) => {
+                        enough = (!visit(seen)?).then_some(event.number());
+                    }
+                    (None, _) => {}
+                }
+                query.after = event.number();
+                looked += 1;
+                if looked == limits::EVENTS_LOOKED_AT_MAX {
+                    let next = enough.or(Some(query.after));
+                    return Ok(Some(Page { next, truncated: enough.is_none() }));
+                }
+            }
+            if is_last {
+                return end(None);
+            }
+        }
     }
 
     /// The same with the rows as they are, one for each organisation that sees the event.

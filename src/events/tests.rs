@@ -180,6 +180,59 @@ async fn pages_follow_each_other_over_classes_and_organisations() {
 }
 
 #[tokio::test]
+async fn what_is_in_memory_is_read_as_what_is_on_the_disk() {
+    let store = Arc::default();
+    let (tables, events) = open(&store, u64::MAX);
+    let events = Arc::new(events);
+    let heard = events.listen();
+    for number in 0..700_u32 {
+        let class = [Class::Sessions, Class::Alarms, Class::Things][number as usize % 3];
+        let of: &[u8] = [&[1][..], &[2], &[1, 2]][number as usize % 5 % 3];
+        put(&tables, &events, new(class, of, &format!("e{number}"), NOW)).await;
+    }
+    let read = |(after, before), classes: &[Class], max: usize| {
+        let sees = |org: OrgId| org == OrgId::from_bytes([1; 12]);
+        let query = Query { after, before, order: Order::OldestFirst, classes, sees: &sees };
+        let mut found = Vec::new();
+        let page = events.read_seen(&query, |seen| {
+            found.push((seen.number, seen.kind.clone(), seen.text.clone()));
+            Ok(found.len() < max)
+        });
+        (found, page.expect("read"))
+    };
+    let asked = || {
+        let mut answers = Vec::new();
+        for between in [(0, u64::MAX), (0, 1), (3, 600), (250, 513), (699, u64::MAX), (700, 900)] {
+            for classes in [&Class::ALL[..], &[Class::Alarms], &[Class::Limits]] {
+                for max in [1, 7, 255, 256, 257, 1000] {
+                    answers.push(read(between, classes, max));
+                }
+            }
+        }
+        answers
+    };
+    let live = asked();
+    let all = live.iter().map(|(found, _)| found.len()).max();
+    assert!(all > Some(400), "{all:?}");
+    // Nobody listens, nothing is in memory.
+    drop(heard);
+    assert!(events.live_after(0, 1).is_none());
+    assert_eq!(live, asked());
+    // A refusal in memory may be counted further: the disk has it once.
+    let heard = events.listen();
+    let after = events.last();
+    for _ in 0..3 {
+        events.refuse(refused("a", "192.0.2.1"), NOW);
+        events.write_refusals(NOW).expect("room").await.expect("stored");
+    }
+    put(&tables, &events, new(Class::Alarms, &[1], "e", NOW)).await;
+    let live = read((after, u64::MAX), &Class::ALL, 100);
+    drop(heard);
+    assert_eq!(live, read((after, u64::MAX), &Class::ALL, 100));
+    assert_eq!(live.0.len(), 2, "{live:?}");
+}
+
+#[tokio::test]
 async fn five_hundred_wrong_passwords_are_one_row() {
     let store = Arc::new(MemoryStore::new());
     let (tables, events) = open(&store, u64::MAX);

@@ -195,6 +195,11 @@ impl<R: WriteReply> IntoStep for Looked<R> {
 }
 
 impl Later {
+    /// A reply that the work has written already, where it keeps nobody waiting.
+    pub fn written(work: impl Future<Output = Result<Vec<u8>, Failure>> + Send + 'static) -> Self {
+        Self(Box::pin(async move { Ok((work.await?, Effects::default())) }))
+    }
+
     /// What comes of this work.
     pub fn new<R: WriteReply>(
         work: impl Future<Output = Result<After<R>, Failure>> + Send + 'static,

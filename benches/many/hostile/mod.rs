@@ -26,7 +26,7 @@ use hands::{Acts, Hands};
 pub(crate) use hands::run as act;
 
 /// Who organisations and users are.
-const BOOTSTRAP: &str = include_str!("bootstrap.toml");
+pub(crate) const BOOTSTRAP: &str = include_str!("bootstrap.toml");
 
 /// Who floods, and who notices.
 const LOUD: &str = "flood";

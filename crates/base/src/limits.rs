@@ -87,6 +87,9 @@ pub const SLOW_READER_WAIT: Duration = Duration::from_secs(30);
 /// over between cells is back in less.
 pub const WRITE_STALL_WAIT: Duration = Duration::from_secs(30);
 
+/// Bytes that are written to one peer before others have their turn: some fifty microseconds.
+pub const WRITE_AT_ONCE_BYTES: usize = 256 * 1024;
+
 /// Bytes that may wait for one slow peer before no more of its requests are looked at: one answer
 /// of the largest kind (`session.list` of 5,000 sessions is about 5 MB) and as much again.
 pub const UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -475,7 +478,7 @@ pub const LISTED_FACETS_AT_ONCE_MAX: usize = 200_000;
 
 /// Bytes for which a listing of sessions makes room before it is written: 5,000 sessions of the
 /// usual length. One very long session at its beginning must not ask for ten times as much.
-pub const LISTING_BYTES_RESERVED_MAX: usize = 8 * 1024 * 1024;
+pub const LISTING_BYTES_RESERVED_MAX: usize = 16 * 1024 * 1024;
 
 /// Sessions, or users, in one list in Element's words, which have no pages: some 40 MB. With more,
 /// the list is refused rather than cut.
@@ -821,8 +824,28 @@ pub const EVENTS_TOGETHER: Duration = Duration::from_millis(20);
 /// Events that are looked at for a reader in one step.
 pub const EVENTS_AT_ONCE: usize = 256;
 
-/// What one event takes of a core for one reader.
-pub const EVENT_WORK: Duration = Duration::from_micros(1);
+/// What one event takes of a core for one subscriber of its topic, the way into the connection
+/// included.
+pub const EVENT_WORK: Duration = Duration::from_nanos(700);
+
+/// After so much of that, others get their turn.
+pub const EVENT_TURN_WORK: Duration = Duration::from_micros(500);
+
+/// What a piece of the stream takes of a core for one reader over HTTP, and beside that one event
+/// in it: the text is there mostly.
+pub const EVENT_PIECE_WORK: Duration = Duration::from_micros(10);
+/// What an event in it takes.
+pub const EVENT_SENT_WORK: Duration = Duration::from_nanos(100);
+
+/// For how long a piece of the stream is good for other readers: what they may see is asked anew,
+/// what there is below an organisation is not.
+pub const EVENT_PIECE_GOOD_FOR: Duration = Duration::from_millis(250);
+
+/// Pieces of the stream that are kept for other readers: of so many audiences some.
+pub const EVENT_PIECES_MAX: usize = 64;
+
+/// Bytes of those pieces.
+pub const EVENT_PIECES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Types of events, or keys of things, that one filter names.
 pub const EVENT_TYPES_MAX: usize = 100;

@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 use time::{Date, Month, OffsetDateTime};
 
+use crate::json::DIGIT_PAIRS;
+
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 ///
 /// TR50 writes it as RFC 3339 in UTC with milliseconds and `Z` (`docs/protocol/tr50.md` 2,
@@ -173,9 +175,13 @@ fn digits(digits: &[u8]) -> Option<i64> {
 }
 
 fn put_digits(field: &mut [u8], mut value: u64) {
-    for digit in field.iter_mut().rev() {
+    let mut pairs = field.rchunks_exact_mut(2);
+    for pair in &mut pairs {
+        pair.copy_from_slice(&DIGIT_PAIRS[(value % 100) as usize]);
+        value /= 100;
+    }
+    if let [digit] = pairs.into_remainder() {
         *digit = b'0' + (value % 10) as u8;
-        value /= 10;
     }
 }
 

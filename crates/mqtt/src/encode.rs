@@ -66,6 +66,9 @@ pub fn publish(
     Ok(())
 }
 
+/// Bytes for which room is made before it is known whether they come.
+const RESERVED_MAX: usize = 64 * 1024;
+
 /// A PUBLISH whose payload is being written behind its head.
 #[derive(Clone, Copy, Debug)]
 pub struct BegunPublish {
@@ -76,7 +79,8 @@ pub struct BegunPublish {
 }
 
 /// Begins a PUBLISH: everything but its payload, which the caller appends. If that has not just
-/// `expected` bytes, [`BegunPublish::end`] has to be called.
+/// `expected` bytes, [`BegunPublish::end`] has to be called. The payload of one with about as many
+/// need not be moved then.
 #[inline]
 pub fn begin_publish(
     out: &mut Vec<u8>,
@@ -98,7 +102,7 @@ pub fn begin_publish(
     if remaining > REMAINING_LENGTH_MAX {
         return Err(TooLong);
     }
-    out.reserve(5 + remaining);
+    out.reserve(5 + remaining.min(RESERVED_MAX));
     let flags = u8::from(head.dup) << 3 | (head.qos as u8) << 1 | u8::from(head.retain);
     out.push(kind::PUBLISH | flags);
     let length = out.len();

@@ -62,6 +62,9 @@ impl App {
         asked: &AsOf,
         now: Timestamp,
     ) -> Result<Then, StoreError> {
+        if let Some(then) = self.remembered(org, query, asked, now) {
+            return Ok(then);
+        }
         let mut search = Search::new(self, org, query, asked);
         // In this order: what ends meanwhile is in both rather than in none.
         let mut known = self.sessions.in_org(org.id);
@@ -81,6 +84,31 @@ impl App {
         search.into_answer(truncated)
     }
 
+    /// Whether the answer takes so long that it is looked for apart from connections: always if it
+    /// is on the disk.
+    pub fn is_as_of_long(&self, org: OrgId, query: &Query, asked: &AsOf) -> bool {
+        !self.sessions.remembers(org, asked.at)
+            || self.sessions.is_long(org, &in_memory(query, asked))
+    }
+
+    /// The answer if all that lived then is in memory.
+    fn remembered(&self, org: &Org, query: &Query, asked: &AsOf, now: Timestamp) -> Option<Then> {
+        if !self.sessions.remembers(org.id, asked.at) {
+            return None;
+        }
+        let query = in_memory(query, asked);
+        let (listing, groups) = match asked.group_by {
+            Some(by) => {
+                let (count, groups) = self.sessions.groups(org.id, &query.filter, by);
+                (Listing { count, sessions: Vec::new() }, groups)
+            }
+            None => (self.sessions.list(org.id, &query), Vec::new()),
+        };
+        let truncated = self.is_history_truncated(org.id, asked.at, now);
+        let then = Then { truncated, listing, groups };
+        self.sessions.remembers(org.id, asked.at).then_some(then)
+    }
+
     /// Whether the history does not go back to a time, or not with all that lived then.
     pub fn is_history_truncated(&self, org: OrgId, at: Timestamp, now: Timestamp) -> bool {
         self.connection_history.is_truncated(org, at, self.clock.settled(now))
@@ -95,6 +123,13 @@ impl App {
         });
         self.sessions.list(org, &query).sessions
     }
+}
+
+/// The question as the directory is asked.
+fn in_memory(query: &Query, asked: &AsOf) -> Query {
+    let mut query = query.clone();
+    query.filter.lived_at = Some(asked.at);
+    query
 }
 
 impl super::ConnectionHistory {

@@ -1,5 +1,6 @@
 //! One delivery: what is to be sent, by whose rights, and what comes of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base::{Failure, Timestamp, limits};
@@ -19,7 +20,7 @@ use crate::webhooks::{Answer, Post, Secret, Target};
 
 /// What is to be sent now.
 struct Read {
-    events: Vec<Seen>,
+    events: Vec<Arc<Seen>>,
     /// When these are sent, everything up to this number is.
     cursor: u64,
     /// Whether there is more now.
@@ -90,7 +91,7 @@ impl Job {
             (cursor, more) = (upto, true);
         }
         let mut bytes = 0;
-        let too_much = |event: &Seen| {
+        let too_much = |event: &Arc<Seen>| {
             bytes += event.text.len() + 1;
             bytes > limits::WEBHOOK_BODY_BYTES_MAX
         };
@@ -207,7 +208,7 @@ fn filter_of(webhook: &Webhook) -> Filter {
 }
 
 /// The JSON of a delivery.
-fn body(webhook: &Webhook, events: &[Seen], missed_after: Option<u64>) -> Bytes {
+fn body(webhook: &Webhook, events: &[Arc<Seen>], missed_after: Option<u64>) -> Bytes {
     let mut body = format!(r#"{{"webhook":"{}","#, webhook.id).into_bytes();
     if let Some(after) = missed_after {
         body.extend_from_slice(format!(r#""missed":true,"missedAfter":{after},"#).as_bytes());

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Connection, LastReplies, Peer};
+use super::{Connection, LastReplies, Offered, Peer};
 
 impl<P: Peer> Connection<P> {
     /// Sends what is still to be sent and ends everything that hangs on the connection.
@@ -142,10 +142,12 @@ impl<P: Peer> Connection<P> {
     /// Ready when everything has left.
     fn poll_last_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut unsent = std::mem::take(&mut self.unsent);
-        let written = self.write_some(cx, &unsent)?;
+        let (written, offered) = self.write_some(cx, &unsent)?;
         unsent.advance(written);
         self.unsent = unsent;
-        self.shrink_unsent();
+        if offered == Offered::All {
+            self.shrink_unsent();
+        }
         if !self.unsent.is_empty() {
             return Poll::Pending;
         }

@@ -89,6 +89,8 @@ pub struct LoggedIn {
     withheld: VecDeque<Withheld>,
     /// Set while the next packets wait for a publish that may take long; ends that wait.
     paused: Option<CancellationToken>,
+    /// Bytes of the last reply: the next is probably about as long.
+    reply_bytes: u32,
     /// Whether others had their turn since bytes came.
     had_turn: bool,
     /// Whether `topics` are with a SUBSCRIBE or UNSUBSCRIBE that is worked on.
@@ -123,6 +125,7 @@ impl LoggedIn {
             unclaimed: None,
             withheld: VecDeque::new(),
             paused: None,
+            reply_bytes: request::REPLY_BYTES,
             had_turn: false,
             at_work: false,
             noted: false,

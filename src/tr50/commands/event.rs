@@ -1,15 +1,17 @@
 //! `event.*`: the stream of what happened (`docs/events.md`).
 
+use std::sync::Arc;
+
 use base::{Code, Failure, OrgId, ThingKey, Timestamp, excerpt, json, limits};
 
 use super::audit::named_org;
 use super::history::Ago;
 use super::span::{Asked, Span, one_of};
 use super::{authorize, commands};
-use crate::app::{App, Effects, Sight};
+use crate::app::{App, Sight};
 use crate::events::{Class, Filter, Order, Query, Scope, Seen, TypeFilter};
 use crate::tr50::params::params;
-use crate::tr50::step::{After, Call, Later, WriteReply};
+use crate::tr50::step::{Call, Later, WriteReply};
 use crate::tr50::strict::Strict;
 
 commands! {
@@ -55,7 +57,7 @@ params! {
 
 /// The reply of `event.list`.
 struct Listed {
-    result: Vec<Seen>,
+    result: Vec<Arc<Seen>>,
     last: u64,
     iterator: Option<u64>,
     truncated: bool,
@@ -77,11 +79,15 @@ struct Wanted {
 pub fn list(call: &Call<'_>, Strict(params): Strict<ListParams>) -> Result<Later, Failure> {
     let wanted = Wanted::of(call, params)?;
     let (app, now, worker) = (call.app.clone(), call.now, call.worker());
-    Ok(Later::new(async move {
+    Ok(Later::written(async move {
         app.settle_events(now).await?;
         let inner = app.clone();
-        let listed = app.offload(worker, move || wanted.read(&inner)).await??;
-        Ok(After(listed, Effects::default()))
+        let write = move || {
+            let mut text = Vec::new();
+            wanted.read(&inner)?.write_reply(&mut text);
+            Ok(text)
+        };
+        app.offload(worker, write).await?
     }))
 }
 
@@ -216,6 +222,7 @@ pub fn scope_asked(
 
 impl WriteReply for Listed {
     fn write_reply(&self, out: &mut Vec<u8>) {
+        out.reserve(self.result.iter().map(|seen| seen.text.len() + 1).sum::<usize>() + 256);
         out.extend_from_slice(br#"{"success":true,"params":{"result":["#);
         for (index, seen) in self.result.iter().enumerate() {
             if index > 0 {

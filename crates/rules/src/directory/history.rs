@@ -27,6 +27,11 @@ pub struct History {
     by_principal: HashMap<Principal, Siblings>,
     by_org: HashMap<OrgId, Roster>,
     age_s: u64,
+    /// What was forgotten earlier is not known.
+    since: Timestamp,
+    /// Of each organisation, until when something lived in it that is not here: the last end of
+    /// what was forgotten, and the last time that a session came from elsewhere or went there.
+    unknown_until: HashMap<OrgId, Timestamp>,
 }
 
 struct Ended {
@@ -38,8 +43,9 @@ struct Ended {
 type Owner = (OrgId, PrincipalId);
 
 impl History {
-    /// An empty history of at most `max` sessions that ended at most `age_s` seconds ago.
-    pub fn new(max: usize, age_s: u64, pools: &Arc<Pools>) -> Self {
+    /// An empty history, from now on, of at most `max` sessions that ended at most `age_s` seconds
+    /// ago.
+    pub fn new((max, age_s): (usize, u64), pools: &Arc<Pools>, now: Timestamp) -> Self {
         Self {
             ended: BTreeMap::new(),
             next: 0,
@@ -50,7 +56,25 @@ impl History {
             by_principal: HashMap::new(),
             by_org: HashMap::new(),
             age_s,
+            since: now,
+            unknown_until: HashMap::new(),
         }
+    }
+
+    /// Whether everything that was in an organisation at a time lives or is here, and was nowhere
+    /// else since.
+    pub fn remembers(&self, org: OrgId, at: Timestamp) -> bool {
+        at >= self.since && self.unknown_until.get(&org).is_none_or(|until| at >= *until)
+    }
+
+    /// Notes that a session came to an organisation or left it for another one.
+    pub fn note_switch(&mut self, org: OrgId, now: Timestamp) {
+        let until = self.unknown_until.entry(org).or_insert(now);
+        *until = now.max(*until);
+    }
+
+    fn note_forgotten(&mut self, org: OrgId, session: &Session) {
+        self.note_switch(org, ended_at(session));
     }
 
     /// Adds a session that has just ended in this organisation; returns those that have to go for
@@ -59,6 +83,7 @@ impl History {
         let is_full = self.ended.len() as u64 >= self.shares.max();
         if is_stopped(&session) {
             if is_full {
+                self.note_forgotten(org, &session);
                 return vec![session];
             }
             self.stopped.push_back(self.next);
@@ -81,6 +106,7 @@ impl History {
         forgotten.extend(evicted.into_iter().filter_map(|number| self.remove(number)));
         // If nobody may have any, not this one either.
         if taken.is_err() {
+            self.note_forgotten(org, &session);
             forgotten.push(session);
             return forgotten;
         }
@@ -168,6 +194,7 @@ impl History {
     /// Takes out one for which its owner pays no more.
     fn remove(&mut self, number: u64) -> Option<Arc<Session>> {
         let Ended { owner, session } = self.ended.remove(&number)?;
+        self.note_forgotten(owner.0, &session);
         if self.by_owner.get(&owner).is_some_and(VecDeque::is_empty) {
             self.by_owner.remove(&owner);
         }

@@ -123,7 +123,7 @@ impl Deref for DirectoryWriter {
 impl Directory {
     fn new(config: DirectoryConfig, pools: &Arc<Pools>, now: Timestamp) -> Self {
         let sessions_max = config.sessions_max as u64;
-        let history = History::new(config.history_max, config.history_age_s, pools);
+        let history = History::new((config.history_max, config.history_age_s), pools, now);
         Self {
             config,
             ttl_s: AtomicU64::new(config.ttl_s),
@@ -445,6 +445,12 @@ impl DirectoryWriter {
         let switch = OrgSwitch { org_id: org.id, org_key: org.key.clone(), ts: now };
         let mut left = None;
         if context.access.org.id != org.id {
+            // Before it is moved: whoever looks for it meanwhile does not trust what is found.
+            let mut history = self.history.lock();
+            for org in [context.access.org.id, org.id] {
+                history.note_switch(org, now);
+            }
+            drop(history);
             self.roster(context.access.org.id).write().remove(session.order(), session);
             self.roster(org.id).write().insert(session.order(), session.clone());
             let principal = session.who.principal_id();

@@ -94,6 +94,8 @@ pub struct Filter {
     pub seen_before: Option<Timestamp>,
     /// Without a command since this time.
     pub idle_since: Option<Timestamp>,
+    /// That lived at this time, whatever became of them: right if [`Directory::remembers`] it.
+    pub lived_at: Option<Timestamp>,
 }
 
 /// The answer to a [`Query`].
@@ -132,6 +134,7 @@ impl Filter {
             && self.reasons() == LIVE
             && self.remote_addr.is_none()
             && self.client_id.is_none()
+            && self.lived_at.is_none()
             && !self.asks_of_life()
             && !self.is_deep()
     }
@@ -168,6 +171,7 @@ impl Filter {
         let of_statuses = match &self.status {
             Some(statuses) => statuses.iter().fold(0, |bits, status| bits | of_status(status)),
             None if asks_of_end => ENDED,
+            None if self.lived_at.is_some() => LIVE | ENDED,
             None => LIVE,
         };
         let of_reasons = match &self.end_reasons {
@@ -177,7 +181,7 @@ impl Filter {
         };
         let of_connections = match self.connected {
             // No connection of an ended session is open.
-            Some(true) => LIVE,
+            Some(true) if self.lived_at.is_none() => LIVE,
             _ => LIVE | ENDED,
         };
         of_statuses & of_reasons & of_connections
@@ -206,7 +210,11 @@ impl Filter {
 
     /// Whether a session passes what its facets do not say.
     fn matches(&self, session: &Session) -> bool {
-        self.connected.is_none_or(|connected| session.is_connected() == connected)
+        let connected = || match self.lived_at {
+            Some(_) => session.lifetime() == Lifetime::Connection,
+            None => session.is_connected(),
+        };
+        self.connected.is_none_or(|wanted| connected() == wanted)
             && self.matches_but_connected(session)
     }
 
@@ -217,6 +225,7 @@ impl Filter {
             && self.started_before.is_none_or(|before| started < before)
             && self.ended_after.is_none_or(|after| end.is_some_and(|end| end > after))
             && self.ended_before.is_none_or(|before| end.is_some_and(|end| end < before))
+            && self.lived_at.is_none_or(|at| started <= at && end.is_none_or(|end| end > at))
             && self.matches_life(session.hot.hot())
             && self
                 .remote_addr
@@ -326,12 +335,20 @@ impl Search<'_> {
         let filter = self.filter;
         let by_start = filter.started_after.is_some() || filter.started_before.is_some();
         let is_deep = self.is_deep || ended && by_start;
+        let at = filter.lived_at;
         let (after, before) = match ended {
-            true => (filter.ended_after, filter.ended_before),
-            false => (filter.started_after, filter.started_before),
+            true => (filter.ended_after.max(at), filter.ended_before),
+            false => {
+                let upto = at.map(|at| at.plus_millis(1));
+                let before = filter.started_before.into_iter().chain(upto).min();
+                (filter.started_after, before)
+            }
         };
+        let was_there =
+            |entry: &Entry| at.is_none_or(|at| !ended || self.hot_of(entry).started() <= at);
         let look = |entry: &'s Entry| {
             if self.wanted.admits(entry.facets)
+                && was_there(entry)
                 && self.admits_beside(entry)
                 && (!is_deep || filter.matches(&entry.session))
                 && !(ended && self.is_listed_live(entry))
@@ -370,7 +387,7 @@ impl Search<'_> {
         self.wanted.is_all(if ended { ENDED } else { LIVE })
             && filter.who.len() < 2
             && filter.who.iter().all(Pattern::is_prefix)
-            && times.iter().chain(&more).all(Option::is_none)
+            && times.iter().chain(&more).chain(&[filter.lived_at]).all(Option::is_none)
             && filter.remote_addr.is_none()
             && filter.client_id.is_none()
             && filter.things.is_none()
@@ -652,6 +669,12 @@ impl Directory {
         .unwrap_or(Common::Nothing)
     }
 
+    /// Whether everything that was in an organisation at a time is in memory still, and where it
+    /// was: asked again behind a search, for what is there is forgotten meanwhile.
+    pub fn remembers(&self, org: OrgId, at: Timestamp) -> bool {
+        self.history.lock().remembers(org, at)
+    }
+
     /// Whether an answer takes so long that it is looked for apart from connections.
     pub fn is_long(&self, org: OrgId, query: &Query) -> bool {
         let filter = &query.filter;
@@ -693,6 +716,7 @@ impl Directory {
         filter.kind.into_iter().for_each(|kind| wanted.kind(kind));
         filter.protocol.into_iter().for_each(|protocol| wanted.protocol(protocol));
         match filter.connected {
+            Some(bound) if filter.lived_at.is_some() => wanted.bound(bound),
             Some(true) => wanted.bound(true),
             // Those that have ended have no connection, whatever they had.
             Some(false) if filter.reasons() & ENDED == 0 => wanted.bound(false),
@@ -739,7 +763,7 @@ impl Directory {
             }
         }
         let is_deep = filter.is_deep()
-            || filter.connected == Some(false) && ended
+            || filter.connected == Some(false) && ended && filter.lived_at.is_none()
             || filter.principal.is_some();
         let hot = self.hot.view();
         let client_id = filter.client_id.as_deref();

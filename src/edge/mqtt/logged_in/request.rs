@@ -24,8 +24,8 @@ use crate::tr50::exchange;
 /// Bytes of the longest suffix with which `reply` is a topic still; `api` is shorter.
 const SUFFIX_BYTES_MAX: usize = topic::TOPIC_BYTES_MAX - "reply".len();
 
-/// Bytes that a short reply has, for which its packet is begun.
-const REPLY_BYTES: usize = 32;
+/// Bytes that a short reply has, for which the first packet is begun.
+pub(super) const REPLY_BYTES: u32 = 32;
 
 /// Replies that went to a client which may be gone already, while somebody with the same login
 /// waits for them.
@@ -125,7 +125,8 @@ impl LoggedIn {
             qos: publish.qos,
         };
         let start = out.len();
-        let Ok(begun) = begin_publish(out, self.options.version, &head, REPLY_BYTES) else {
+        let Ok(begun) = begin_publish(out, self.options.version, &head, self.reply_bytes as usize)
+        else {
             return;
         };
         let body = out.len();
@@ -137,6 +138,8 @@ impl LoggedIn {
                     self.leave_unclaimed(Reply { to: to(), body });
                 }
                 self.outbox.counters().add_message_out();
+                // Who asks for long lists mostly goes on so: the next need not be moved.
+                self.reply_bytes = (out.len() - body) as u32;
                 if begun.end(out).is_err() || out.len() - start > self.options.packet_max {
                     out.truncate(start);
                     self.put_too_large(server, &head, out);

@@ -138,19 +138,19 @@ pub(super) fn list(
     let administers = call.session.access().administers_here();
     let shown = page.show.as_deref().unwrap_or_default();
     let shown = Shown::of((shown, &[STARTS]), page.hide_fields, administers)?;
-    let key = format!("{org} {administers} {page:?} {filters:?}");
-    let key = match administers && !is_restricted(call) {
-        true => key,
-        false => format!("{key} {}", call.session.reference()),
-    };
+    let asked = (page.clone(), filters.clone());
     let as_of = page.take_as_of(call, &mut filters, group_by.map(|(_, by)| by))?;
     filters.check()?;
     let tags = filters.tags.take().filter(|tags| !tags.is_empty());
     let (offset, limit, sort, ascending) = page.range(call)?;
     let filter = filters.into_filter(call, org)?;
     let question = filter.map(|filter| Query { offset, limit, sort, ascending, filter });
-    let is_long = |query: &Query| tags.is_some() || call.app.directory().is_long(org, query);
-    let long = as_of.is_some() || question.as_ref().is_some_and(is_long);
+    let is_long = |query: &Query| match &as_of {
+        _ if tags.is_some() => true,
+        Some(as_of) => call.app.is_as_of_long(org, query, as_of),
+        None => call.app.directory().is_long(org, query),
+    };
+    let long = question.as_ref().is_some_and(is_long);
     let answer = move |call: &Call<'_>| {
         let Some(mut query) = question.clone() else {
             return Ok(Answer::none(call, org, shown, as_of.as_ref()));
@@ -170,7 +170,16 @@ pub(super) fn list(
         }
         Ok(Answer::Sessions(SessionList::of(call, org, directory.list(org, &query), shown, None)))
     };
-    if long { call.look_shared(key, answer).map(Looked::Later) } else { call.look(false, answer) }
+    if !long {
+        return call.look(false, answer);
+    }
+    let (page, filters) = asked;
+    let key = format!("{org} {administers} {page:?} {filters:?}");
+    let key = match administers && !is_restricted(call) {
+        true => key,
+        false => format!("{key} {}", call.session.reference()),
+    };
+    call.look_shared(key, answer).map(Looked::Later)
 }
 
 /// The answer of those that lived at a time.
@@ -448,6 +457,7 @@ impl Filters {
             client_id: self.app_id,
             definition,
             things: None,
+            lived_at: None,
             seen_after: of_shown(self.last_seen_after),
             seen_before: of_shown(self.last_seen_before),
             idle_since: self.idle_longer_than.map(since),
@@ -648,9 +658,15 @@ impl WriteReply for SessionList {
             json::push_value(out, &truncated);
         }
         out.extend_from_slice(br#","result":["#);
-        let mut comma = false;
+        let (mut comma, mut last_bytes) = (false, 0);
         for (index, session) in self.listing.sessions.iter().enumerate() {
             let start = out.len();
+            if out.capacity() - start < last_bytes {
+                // Those that are left are about as long as the last ones: the text moves once, if
+                // at all.
+                let left = self.listing.sessions.len() - index;
+                out.reserve((last_bytes * left).min(LISTING_BYTES_RESERVED_MAX));
+            }
             session.with_context(|context| {
                 // It may have gone to another organisation since the page was taken.
                 if context.access.org.id != self.org {
@@ -672,11 +688,7 @@ impl WriteReply for SessionList {
                 }
                 object.end();
             });
-            if index == 0 {
-                // Most are about as long as the first: the text need not move as it grows.
-                let all = (out.len() - start + 16) * self.listing.sessions.len();
-                out.reserve(all.min(LISTING_BYTES_RESERVED_MAX));
-            }
+            last_bytes = out.len() - start + 16;
         }
         out.extend_from_slice(b"]}}");
     }

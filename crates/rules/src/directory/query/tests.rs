@@ -48,8 +48,8 @@ fn definition_of(number: u8) -> Option<ThingDefId> {
 }
 
 /// A directory after these steps, and all sessions that it ever had.
-fn directory(steps: Vec<Step>) -> (DirectoryWriter, Vec<Arc<Session>>) {
-    let config = DirectoryConfig { history_max: 1000, ..config() };
+fn directory(steps: Vec<Step>, history_max: usize) -> (DirectoryWriter, Vec<Arc<Session>>) {
+    let config = DirectoryConfig { history_max, ..config() };
     let directory = DirectoryWriter::new(config, &Arc::default(), at(0));
     let mut all: Vec<Arc<Session>> = Vec::new();
     for (number, step) in steps.into_iter().enumerate() {
@@ -159,6 +159,7 @@ fn filter() -> impl Strategy<Value = Filter> {
             seen_after: times.4,
             seen_before: times.5,
             idle_since: times.6,
+            lived_at: None,
         }
     })
 }
@@ -236,7 +237,7 @@ proptest! {
         filters in prop::collection::vec(filter(), 1..6),
         (offset, limit) in (0..12_usize, 0..30_usize),
     ) {
-        let (directory, all) = directory(steps);
+        let (directory, all) = directory(steps, 1000);
         for filter in filters {
             let expected: Vec<_> = all.iter().filter(|s| belongs(&filter, s)).collect();
             for (sort, ascending) in [
@@ -272,6 +273,62 @@ proptest! {
             compare_groups(&directory, &filter, &expected)?;
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn those_that_lived_at_a_time_are_found_as_long_as_they_are_remembered(
+        steps in prop::collection::vec(step(), 1..90),
+        filters in prop::collection::vec(filter(), 1..6),
+        history_max in prop_oneof![Just(1000_usize), 0..6_usize],
+    ) {
+        let (directory, all) = directory(steps, history_max);
+        for (filter, at) in filters.iter().flat_map(|f| (-1..46).map(move |s| (f, at(s)))) {
+            if !directory.remembers(ORG, at) {
+                continue;
+            }
+            let filter = Filter { status: None, lived_at: Some(at), ..filter.clone() };
+            let belongs = |session: &&Arc<Session>| {
+                let asked = Filter { lived_at: None, ..filter.clone() };
+                session.org_id() == ORG && session.was_here(at) && asked.admits(session)
+            };
+            let expected: Vec<_> = all.iter().filter(belongs).collect();
+            for sort in [SortKey::StartTime, SortKey::WhoAmI, SortKey::EndTime] {
+                let query =
+                    Query { limit: usize::MAX, sort, filter: filter.clone(), ..Query::default() };
+                let found = directory.list(ORG, &query);
+                let numbers: HashSet<_> = found.sessions.iter().map(|s| s.number()).collect();
+                let wanted: HashSet<_> = expected.iter().map(|s| s.number()).collect();
+                prop_assert_eq!(numbers, wanted, "{:?}", filter);
+                prop_assert_eq!(found.count, expected.len());
+                let ranks: Vec<_> = found.sessions.iter().map(|s| s.rank(sort)).collect();
+                prop_assert!(ranks.iter().rev().is_sorted());
+            }
+            compare_groups(&directory, &filter, &expected)?;
+        }
+    }
+}
+
+#[test]
+fn what_was_forgotten_or_was_elsewhere_is_not_remembered() {
+    let config = DirectoryConfig { history_max: 2, ..config() };
+    let directory = DirectoryWriter::new(config, &Arc::default(), at(10));
+    let begin = |number: u64| {
+        let start = start(number, thing(number as u8), 1, true, at(number as i64));
+        directory.start(start, false, at(number as i64)).expect("room").0
+    };
+    assert!(!directory.remembers(ORG, at(9)) && directory.remembers(ORG, at(10)));
+    for number in 11..14 {
+        drop(directory.end(&begin(number), Reason::Idle, at(number as i64 + 5)));
+    }
+    assert!(!directory.remembers(ORG, at(15)), "the first that ended is gone");
+    assert!(directory.remembers(ORG, at(16)), "it did not live then");
+    drop(directory.switch(&begin(20), access(2), at(30)));
+    assert!(!directory.remembers(ORG, at(29)) && directory.remembers(ORG, at(30)));
+    let other = OrgId::from_bytes([2; 12]);
+    assert!(!directory.remembers(other, at(29)) && directory.remembers(other, at(30)));
 }
 
 fn compare_groups(
