@@ -173,7 +173,7 @@ impl Metrics {
             turns_waited: counter(
                 r,
                 "turns_waited",
-                "Reads that waited: the cores were full, and their tenant was above its share",
+                "Work that waited: the cores were full, and whoever sent it was above its share",
             ),
             broker_in: counter(r, "broker_messages_in", "Ordinary MQTT messages received"),
             broker_out: counter(r, "broker_messages_out", "Ordinary MQTT messages delivered"),

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use base::pool::Pool;
 use base::{
-    ConnInfo, ConnectionId, Door, Failure, OrgId, Protocol, TimeSource, Timestamp,
-    Tls as TlsVersion, limits,
+    ConnInfo, ConnectionId, Door, Failure, Protocol, TimeSource, Timestamp, Tls as TlsVersion,
+    limits,
 };
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{
-    App, Counted, Following, Form, Lease, LoginCause, LoginFrom, OpenError, Payer, SharedAccount,
-    Shown, address_full,
+    App, Asker, Cores, Counted, Following, Form, Lease, LoginCause, LoginFrom, OpenError, Payer,
+    SharedAccount, Shown, address_full,
 };
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
@@ -723,6 +723,10 @@ impl HttpService for Web {
         mqtt::serve(server, stream, info, self.full, stop).await;
     }
 
+    fn cores(&self) -> Option<&Arc<Cores>> {
+        Some(&self.shared.app.cores)
+    }
+
     fn lease(&self, network: IpAddr) -> Lease {
         self.shared.app.unauthenticated.lease(network)
     }
@@ -745,8 +749,8 @@ impl HttpService for Web {
         }
     }
 
-    async fn gzip(&self, text: Bytes, org: Option<OrgId>) -> Option<Bytes> {
-        self.shared.app.gzip(text, org).await
+    async fn gzip(&self, text: Bytes, asker: Option<Asker>) -> Option<Bytes> {
+        self.shared.app.gzip(text, asker).await
     }
 
     async fn may_read_metrics(&self, headers: &HeaderMap, info: ConnInfo) -> bool {

@@ -19,6 +19,7 @@ mod hostile;
 mod in_memory;
 mod login_flood;
 mod parts;
+mod priority;
 mod probe;
 mod server;
 mod sockets;

@@ -11,6 +11,7 @@ use support::TOKEN;
 use tokio_util::sync::CancellationToken;
 
 use crate::Outcome;
+use crate::priority;
 use crate::worker_process::{WorkerProcess, answer, orders};
 
 /// How many.
@@ -55,6 +56,7 @@ impl Waited {
 
 /// The devices' side: answers when they have connected, and, at the next order, how it was.
 pub(crate) async fn run(args: ProbeArgs) -> Outcome<()> {
+    priority::first();
     let mut orders = orders();
     let plan = Plan {
         token: Some(args.token),

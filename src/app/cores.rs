@@ -1,5 +1,5 @@
 //! The fair share of the cores: while they are full, tenants that use more than their share wait for
-//! their turn, and nobody else does.
+//! their turn, in them the principals that use most, and nobody else does.
 //!
 //! What waits is reading: nothing is refused, nothing is lost, and the peer is held back by its own
 //! connection. As many of those above the share work at once as there are threads, each on a few
@@ -8,9 +8,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::ready;
 use std::time::{Duration, Instant};
 
 use base::pool::Pools;
@@ -20,6 +21,8 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
+
+use super::holder::{Asker, Holder, STRANGERS};
 
 /// Who may use the cores now.
 pub struct Cores {
@@ -39,12 +42,24 @@ struct State {
 
 #[derive(Default)]
 struct Tenant {
+    uses: Uses,
+    members: HashMap<Holder, Member>,
+}
+
+#[derive(Default)]
+struct Member {
+    uses: Uses,
+    waiting: VecDeque<oneshot::Sender<Turn>>,
+}
+
+/// For how long somebody used the cores.
+#[derive(Default)]
+struct Uses {
     /// Since the last look.
     used: Duration,
     /// In all, what was used long ago counting less.
     lately: Duration,
     is_above: bool,
-    waiting: VecDeque<oneshot::Sender<Turn>>,
 }
 
 /// What somebody has who wants to work.
@@ -72,22 +87,27 @@ impl Cores {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Whether an organisation waits for its turns now.
-    pub fn is_above(&self, org: OrgId) -> bool {
-        let tenant = self.pools.tenant_of(org);
-        self.are_full() && self.state.lock().tenants.get(&tenant).is_some_and(|t| t.is_above)
+    /// Whether somebody waits for turns now.
+    pub fn is_above(&self, (org, holder): Asker) -> bool {
+        self.are_full() && {
+            let tenant = self.pools.tenant_of(org);
+            self.state.lock().above(tenant, holder).is_some()
+        }
     }
 
-    /// Notes for how long a thread worked for an organisation.
-    pub fn note(&self, org: OrgId, used: Duration) {
+    /// Notes for how long a thread worked for somebody.
+    pub fn note(&self, (org, holder): Asker, used: Duration) {
         let tenant = self.pools.tenant_of(org);
-        self.state.lock().tenants.entry(tenant).or_default().used += used;
+        let mut state = self.state.lock();
+        let tenant = state.tenants.entry(tenant).or_default();
+        tenant.uses.used += used;
+        tenant.members.entry(holder).or_default().uses.used += used;
     }
 
-    /// Waits for a turn, if the organisation is above its share. Others that are ready come first:
-    /// those above the share are in the queue here, and not before them in that of the threads.
-    pub async fn turn(self: Arc<Self>, org: OrgId) -> Turn {
-        let turn = match self.enter(org) {
+    /// Waits for a turn, if the asker is above its share. Others that are ready come first: those
+    /// above the share are in the queue here, and not before them in that of the threads.
+    pub async fn turn(self: Arc<Self>, asker: Asker) -> Turn {
+        let turn = match self.enter(asker) {
             Place::None => return Turn(None),
             Place::Turn => Turn(Some(self)),
             Place::Queue(turn) => {
@@ -100,34 +120,64 @@ impl Cores {
         turn
     }
 
-    fn enter(&self, org: OrgId) -> Place {
+    fn enter(&self, (org, holder): Asker) -> Place {
+        if !self.are_full() {
+            return Place::None;
+        }
         let tenant = self.pools.tenant_of(org);
         let mut state = self.state.lock();
-        let State { free, tenants } = &mut *state;
-        let above = tenants.get_mut(&tenant).filter(|tenant| tenant.is_above);
-        let Some(tenant) = above.filter(|_| self.are_full()) else { return Place::None };
-        if *free > 0 {
-            *free -= 1;
+        let is_free = state.free > 0;
+        let Some(member) = state.above(tenant, holder) else { return Place::None };
+        if is_free {
+            state.free -= 1;
             return Place::Turn;
         }
         let (turn, waiting) = oneshot::channel();
-        tenant.waiting.push_back(turn);
+        member.waiting.push_back(turn);
         Place::Queue(waiting)
     }
 
-    /// Does work for an organisation, in its turn: the first piece, which is all of most.
-    pub async fn work<F: Future>(self: &Arc<Self>, org: Option<OrgId>, work: F) -> F::Output {
-        let Some(org) = org.filter(|_| self.are_full()) else { return work.await };
-        let mut turn = self.clone().turn(org).await;
+    /// Does work for somebody, in its turn: the first piece, which is all of most.
+    pub async fn work<F: Future>(self: &Arc<Self>, asker: Option<Asker>, work: F) -> F::Output {
+        let Some(asker) = asker.filter(|_| self.are_full()) else { return work.await };
+        let mut turn = self.clone().turn(asker).await;
         let mut work = pin!(work);
         poll_fn(|cx| {
-            let begun = Instant::now();
-            let polled = work.as_mut().poll(cx);
-            self.note(org, begun.elapsed());
+            let polled = self.noted(asker, || work.as_mut().poll(cx));
             turn = Turn(None);
             polled
         })
         .await
+    }
+
+    /// Does work for somebody in turns: each time that it is woken it waits for one, if the asker is
+    /// above its share. The work must not wait for turns itself.
+    pub async fn pieces<F: Future>(self: &Arc<Self>, asker: Asker, work: F) -> F::Output {
+        let mut work = pin!(work);
+        let mut waiting: Option<Pin<Box<dyn Future<Output = Turn> + Send>>> = None;
+        poll_fn(|cx| {
+            if waiting.is_none() && self.is_above(asker) {
+                waiting = Some(Box::pin(self.clone().turn(asker)));
+            }
+            let _turn = match &mut waiting {
+                Some(turn) => Some(ready!(turn.as_mut().poll(cx))),
+                None => None,
+            };
+            waiting = None;
+            self.noted(asker, || work.as_mut().poll(cx))
+        })
+        .await
+    }
+
+    /// Notes what work takes, if that matters now.
+    pub fn noted<T>(&self, asker: Asker, work: impl FnOnce() -> T) -> T {
+        if !self.are_full() {
+            return work();
+        }
+        let begun = Instant::now();
+        let done = work();
+        self.note(asker, begun.elapsed());
+        done
     }
 
     /// Looks from time to time whether the cores are full, and who is above the share.
@@ -155,7 +205,8 @@ impl Cores {
         }
         let tenants = std::mem::take(&mut state.tenants);
         drop(state);
-        for waiting in tenants.into_values().flat_map(|tenant| tenant.waiting) {
+        let members = tenants.into_values().flat_map(|tenant| tenant.members.into_values());
+        for waiting in members.flat_map(|member| member.waiting) {
             let _ = waiting.send(Turn(None));
         }
     }
@@ -168,40 +219,88 @@ fn busy_of(runtime: &RuntimeMetrics) -> Duration {
 }
 
 impl State {
+    /// Who waits for turns: of a tenant above its share the members that use most of it.
+    fn above(&mut self, tenant: OrgId, holder: Holder) -> Option<&mut Member> {
+        let tenant = self.tenants.get_mut(&tenant).filter(|tenant| tenant.uses.is_above)?;
+        tenant.members.get_mut(&holder).filter(|member| member.uses.is_above)
+    }
+
     /// Finds out who is above the share.
     fn judge(&mut self) {
         for tenant in self.tenants.values_mut() {
-            tenant.lately = tenant.lately / 2 + std::mem::take(&mut tenant.used);
+            tenant.uses.halve();
+            tenant.members.values_mut().for_each(|member| member.uses.halve());
+            // A moment more or less makes nobody greedy.
+            let matters = |member: &Member| member.uses.matters() || !member.waiting.is_empty();
+            tenant.members.retain(|_, member| matters(member));
         }
-        // A millisecond more or less makes nobody greedy.
-        self.tenants.retain(|_, tenant| tenant.lately > NOTHING || !tenant.waiting.is_empty());
-        let used: Vec<_> = self.tenants.values().map(|tenant| nanos(tenant.lately)).collect();
-        let level = level_above(&used);
-        for tenant in self.tenants.values_mut() {
-            tenant.is_above = nanos(tenant.lately) > level;
+        self.tenants.retain(|_, tenant| tenant.uses.matters() || !tenant.members.is_empty());
+        // Who is alone but for a few strangers is alone.
+        let [all, logged_in] = [true, false].map(|strangers| {
+            let counts = |org: &OrgId| strangers || *org != STRANGERS;
+            let counted = self.tenants.iter().filter(|(org, _)| counts(org));
+            level_above(&counted.map(|(_, tenant)| tenant.uses.nanos()).collect::<Vec<_>>())
+        });
+        for (org, tenant) in &mut self.tenants {
+            let above = if *org == STRANGERS { all } else { logged_in };
+            tenant.uses.is_above = tenant.uses.nanos() > above;
+            let used: Vec<_> = tenant.members.values().map(|one| one.uses.nanos()).collect();
+            // All of a tenant, if all use the same: or many principals were no tenant above its share.
+            let most = level(&used, most_of(used.iter().sum()));
+            for member in tenant.members.values_mut() {
+                member.uses.is_above = member.uses.nanos() > most;
+            }
         }
     }
 
-    /// Of those who wait, the first of the tenant that used least lately.
+    /// Of those who wait, the first of the principal that used least lately, in the tenant that did.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let waiting = self.tenants.values_mut().filter(|tenant| !tenant.waiting.is_empty());
-        waiting.min_by_key(|tenant| tenant.lately + tenant.used)?.waiting.pop_front()
+        let waits = |tenant: &Tenant| tenant.members.values().any(Member::waits);
+        let waiting = self.tenants.values_mut().filter(|tenant| waits(tenant));
+        let tenant = waiting.min_by_key(|tenant| tenant.uses.all())?;
+        let waiting = tenant.members.values_mut().filter(|member| member.waits());
+        waiting.min_by_key(|member| member.uses.all())?.waiting.pop_front()
+    }
+}
+
+impl Member {
+    fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}
+
+impl Uses {
+    fn all(&self) -> Duration {
+        self.lately + self.used
+    }
+
+    fn halve(&mut self) {
+        self.lately = self.lately / 2 + std::mem::take(&mut self.used);
+    }
+
+    fn matters(&self) -> bool {
+        self.lately > NOTHING
+    }
+
+    fn nanos(&self) -> u64 {
+        u64::try_from(self.lately.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
 /// Less than that is as nothing: what a tenant used who has gone.
 const NOTHING: Duration = Duration::from_micros(10);
 
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// The level above which somebody uses more than a share: that to which a part of what all use is
 /// shared max-min, and no less than an equal part. Who is alone is never above it.
 fn level_above(used: &[u64]) -> u64 {
     let all: u64 = used.iter().sum();
     let equal = all / used.len().max(1) as u64;
-    level(used, all / 100 * limits::CORES_SHARED_PERCENT).max(equal)
+    level(used, most_of(all)).max(equal)
+}
+
+/// The part of what all use that is shared to find out who uses more than a share.
+const fn most_of(all: u64) -> u64 {
+    all / 100 * limits::CORES_SHARED_PERCENT
 }
 
 /// The level up to which each gets what it wants, if `room` is shared max-min.
@@ -240,14 +339,22 @@ impl Drop for Turn {
 
 #[cfg(test)]
 mod tests {
+    use base::UserId;
     use proptest::prelude::*;
+    use rules::directory::PrincipalId;
 
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn org(number: u8) -> OrgId {
-        OrgId::from_bytes([number; 12])
+    /// A principal of the organisation with this number.
+    fn of(org: u8, number: u8) -> Asker {
+        let principal = PrincipalId::User(UserId::from_bytes([number; 12]));
+        (OrgId::from_bytes([org; 12]), Holder::Principal(principal))
+    }
+
+    fn org(number: u8) -> Asker {
+        of(number, 1)
     }
 
     /// Full cores, of which each tenant has used so much.
@@ -337,7 +444,70 @@ mod tests {
         drop(held);
         assert_eq!(work.await, 5);
         let state = cores.state.lock();
-        assert!(state.free == 1 && !state.tenants[&org(1)].used.is_zero());
+        assert!(state.free == 1 && !state.tenants[&org(1).0].uses.used.is_zero());
+    }
+
+    #[test]
+    fn of_a_tenant_above_its_share_those_wait_who_use_most_of_it() {
+        let check = |used: &[(u8, u32)], above: &[u8]| {
+            let cores = full(1, &[(2, 1)]);
+            used.iter().for_each(|(who, ms)| cores.note(of(1, *who), MS * *ms));
+            cores.look(MS, MS);
+            let found = used.iter().map(|(who, _)| *who).filter(|who| cores.is_above(of(1, *who)));
+            assert_eq!(found.collect::<Vec<_>>(), above, "{used:?}");
+            assert!(!cores.is_above(of(2, 1)), "{used:?}");
+        };
+        check(&[(1, 100)], &[1]);
+        check(&[(1, 90), (2, 10)], &[1]);
+        check(&[(1, 10), (2, 50), (3, 60)], &[2, 3]);
+        // Many principals are not below the share because none is greedier than the others.
+        check(&[(1, 50), (2, 51), (3, 50)], &[1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn among_those_who_wait_principals_take_turns() {
+        let cores = full(1, &[(2, 1)]);
+        [(1, 60), (2, 40)].into_iter().for_each(|(who, ms)| cores.note(of(1, who), MS * ms));
+        cores.look(MS, MS);
+        let held = cores.clone().turn(of(1, 1)).await;
+        let mut waiting = Vec::new();
+        for who in [1, 1, 2] {
+            let mut turn = Box::pin(cores.clone().turn(of(1, who)));
+            assert!(futures_util::poll!(&mut turn).is_pending());
+            waiting.push(turn);
+        }
+        drop(held);
+        assert!(waiting.remove(2).await.0.is_some(), "it came last, and used less");
+    }
+
+    #[test]
+    fn strangers_wait_and_make_nobody_wait() {
+        let cores = Cores::new(2, &Arc::default(), Counter::default());
+        cores.look(MS, MS);
+        let stranger = (STRANGERS, of(1, 9).1);
+        [(stranger, 10), (org(1), 100)].into_iter().for_each(|(who, ms)| cores.note(who, MS * ms));
+        cores.look(MS, MS);
+        assert!(!cores.is_above(org(1)) && !cores.is_above(stranger));
+        cores.note(stranger, MS * 500);
+        cores.look(MS, MS);
+        assert!(!cores.is_above(org(1)) && cores.is_above(stranger));
+    }
+
+    #[tokio::test]
+    async fn pieces_wait_each_time_that_they_are_woken() {
+        let cores = full(1, &[(1, 100), (2, 1)]);
+        let held = cores.clone().turn(org(1)).await;
+        let (wake, woken) = oneshot::channel::<()>();
+        let mut pieces = pin!(cores.pieces(org(1), woken));
+        assert!(futures_util::poll!(&mut pieces).is_pending());
+        wake.send(()).expect("somebody waits");
+        assert!(futures_util::poll!(&mut pieces).is_pending(), "its turn has not come");
+        drop(held);
+        assert_eq!(pieces.await, Ok(()));
+        assert!(cores.state.lock().free == 1);
+        // Whoever is below the share waits for nothing.
+        let _held = cores.clone().turn(org(1)).await;
+        assert!(futures_util::poll!(pin!(cores.pieces(org(2), async {}))).is_ready());
     }
 
     proptest! {

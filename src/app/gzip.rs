@@ -5,13 +5,13 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::{OrgId, limits};
+use base::limits;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzEncoder;
 use tokio::sync::Semaphore;
 
-use super::App;
+use super::{App, Asker};
 
 /// How many long answers may be compressed at once: half of the cores stay for others.
 pub(super) fn places(cores: usize) -> Arc<Semaphore> {
@@ -19,9 +19,9 @@ pub(super) fn places(cores: usize) -> Arc<Semaphore> {
 }
 
 impl App {
-    /// An answer compressed with gzip, for this organisation. None if it is to stay as it is:
+    /// An answer compressed with gzip, for this asker. None if it is to stay as it is:
     /// as many long ones are being compressed as may, or it would not become shorter.
-    pub async fn gzip(&self, text: Bytes, org: Option<OrgId>) -> Option<Bytes> {
+    pub async fn gzip(&self, text: Bytes, asker: Option<Asker>) -> Option<Bytes> {
         let (gzipped, used) = if text.len() <= limits::DEFLATE_AT_ONCE_BYTES {
             timed(&text)
         } else {
@@ -33,8 +33,8 @@ impl App {
             // It does not panic; when the server stops, nobody waits for the answer.
             tokio::task::spawn_blocking(work).await.ok()?
         };
-        if let Some(org) = org {
-            self.cores.note(org, used);
+        if let Some(asker) = asker {
+            self.cores.note(asker, used);
         }
         gzipped
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::pool::OverShare;
 use base::{
     ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingDefId, ThingId,
-    ThingKey, Timestamp, UserAgent,
+    ThingKey, Timestamp, UserAgent, limits,
 };
 use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
@@ -19,6 +19,7 @@ use super::App;
 use super::bearer::Bearer;
 use super::certificates::Proof;
 use super::connections::{NoPlace, Place};
+use super::holder::Holder;
 use super::login_rates::{LoginBegun, TooManyLogins, Wish};
 use super::refused::{Claim, LoginPeer};
 use super::second_factor::{CodeBy, same_login};
@@ -266,10 +267,12 @@ impl App {
         let peer = LoginPeer { conn, client_id: &client_id, link: Link::default() };
         let admitted = self.admit(credentials, peer, false, now).await?;
         let who = admitted.who.clone();
-        let started = match self.count_asker(&conn, Self::home_of(&who), who.name()) {
-            Ok(()) => self.start_admitted(admitted, from, now).await,
-            Err(full) => Err(full.into()),
+        let home = Self::home_of(&who);
+        let start = async {
+            self.count_asker(&conn, home, who.name())?;
+            self.start_admitted(admitted, from, now).await
         };
+        let started = self.cores.work(Some((home.0, Holder::Principal(home.1))), start).await;
         self.note_outcome(started.as_ref().map(|_| ()), &who, peer, now);
         started
     }
@@ -571,6 +574,9 @@ impl App {
             Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
                 let app_id = if app_id.is_empty() { peer.client_id } else { &app_id };
                 let claim = Claim::Thing { key: &thing_key, token: &token };
+                if self.cores.are_full() {
+                    Box::pin(self.wait_in_turn(&token)).await;
+                }
                 self.admit_application(&thing_key, &token, app_id, is_bound, conn, now)
                     .inspect_err(|error| note(claim, error))
             }
@@ -737,6 +743,16 @@ impl App {
         let id = token.as_ref().map_or(found.token_id, |token| token.id);
         self.note_token_use(id, conn, now);
         Ok((found, token))
+    }
+
+    /// Waits for a turn, if whose token it is is above its share of full cores. It counts whatever
+    /// comes of it: a login that is refused is work, too.
+    async fn wait_in_turn(&self, token: &str) {
+        let Some(application) = self.records.application_by_token(token) else { return };
+        let principal = PrincipalId::Application(application.id);
+        let asker = (application.org, Holder::Principal(principal));
+        self.cores.note(asker, limits::LOGIN_WORK);
+        drop(self.cores.clone().turn(asker).await);
     }
 
     fn admit_application(

@@ -9,7 +9,7 @@ mod machine;
 mod shared;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
@@ -19,25 +19,15 @@ use base::shares::Shares;
 use base::{ConnInfo, OrgId, limits};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use rules::directory::{PrincipalId, Session};
+use rules::directory::Session;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::connections::Home;
+use super::holder::{Holder, stranger};
 use crate::logging::PeerLog;
 
 pub use shared::SharedAccount;
-
-/// The organisation of those who have not logged in: a tenant beside the others.
-const STRANGERS: OrgId = OrgId::from_bytes([0; 12]);
-
-/// Whose memory it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-enum Holder {
-    Principal(PrincipalId),
-    /// Those of this network who have not logged in.
-    Network(IpAddr),
-}
 
 /// For whom a connection holds memory: the principal's own organisation pays, wherever its sessions
 /// are.
@@ -54,13 +44,8 @@ pub struct Payer {
 impl Payer {
     /// Somebody who has not logged in.
     pub fn stranger(conn: &ConnInfo) -> Self {
-        Self {
-            org: STRANGERS,
-            holder: Holder::Network(conn.network()),
-            org_key: Box::default(),
-            name: Box::default(),
-            peer: conn.remote_addr,
-        }
+        let (org, holder) = stranger(conn);
+        Self { org, holder, org_key: Box::default(), name: Box::default(), peer: conn.remote_addr }
     }
 }
 
@@ -293,6 +278,7 @@ mod tests {
     const MEBIBYTE: usize = 1024 * 1024;
 
     fn payer(org: u8, who: u8) -> Payer {
+        use rules::directory::PrincipalId;
         let holder = Holder::Principal(PrincipalId::User(base::UserId::from_bytes([who; 12])));
         let peer = "192.0.2.1:5".parse().expect("an address");
         let org = OrgId::from_bytes([org; 12]);

@@ -42,12 +42,15 @@ mod event_topics;
 mod following;
 mod gzip;
 mod happened;
+mod holder;
 mod housekeeping;
 mod idle;
 mod journal;
+mod large_replies;
 mod login;
 mod login_rates;
 mod long_answers;
+mod long_work;
 mod made_tokens;
 mod memory;
 mod open;
@@ -88,6 +91,8 @@ pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use event_topics::{EventSubscription, EventTopics, is_event_filter};
 pub use following::Following;
+pub use holder::{Asker, Holder, asker, stranger};
+pub use large_replies::LargeReplies;
 pub use login::{Arrival, Credentials, LoginError, LoginFrom, address_full, login_failure};
 pub use login_rates::TooManyLogins;
 pub use long_answers::{LongAnswerPlace, LongAnswers};
@@ -200,6 +205,9 @@ pub struct App {
     gzips: Arc<tokio::sync::Semaphore>,
     /// Turns of [`App::offload`].
     turns: Arc<turns::Turns>,
+    long_work: long_work::LongWork,
+    /// Turns to send what that came to.
+    pub large_replies: LargeReplies,
     /// Long looks that wait for their turn.
     shared_looks: Arc<SharedLooks>,
 }
@@ -269,16 +277,17 @@ impl App {
             Failure::new(Code::INTERNAL, "The server failed.")
         };
         // A task of its own: a turn that comes is used, whether or not somebody still waits for it.
-        let turns = self.turns.clone();
+        let (turns, threads) = (self.turns.clone(), self.long_work.clone());
         let done = tokio::spawn(async move {
             let turn = turns.take(worker).await?;
-            let done = tokio::task::spawn_blocking(move || {
+            let work = move || {
                 let _turn = turn;
                 work()
-            });
-            Ok::<_, Failure>(done.await)
+            };
+            Ok::<_, Failure>(tokio::task::spawn_blocking(move || threads.run(work)).await)
         });
-        done.await.map_err(|error| failed(&error))??.map_err(|error| failed(&error))
+        let done = done.await.map_err(|error| failed(&error))??.map_err(|error| failed(&error))?;
+        done.map_err(|error| failed(&error))
     }
 
     /// Looks for what `key` says, as [`App::offload`] does other work: once for all who ask for it
@@ -295,14 +304,11 @@ impl App {
     ) -> Found {
         match self.shared_looks.ask(key) {
             Asked::First(first) => self.offload(worker, move || first.look(look)).await?,
-            Asked::Joined(mut found) => {
-                let found = found.wait_for(Option::is_some).await.ok().and_then(|f| f.clone());
-                match found {
-                    Some(found) => found,
-                    // Who came first was refused.
-                    None => self.offload(worker, look).await?,
-                }
-            }
+            Asked::Joined(found) => match found.await {
+                Ok(found) => found,
+                // Who came first was refused.
+                Err(_) => self.offload(worker, look).await?,
+            },
         }
     }
 

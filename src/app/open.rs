@@ -18,8 +18,10 @@ use super::connection_history::ConnectionHistory;
 use super::connections::Connections;
 use super::cores::Cores;
 use super::happened::MethodEvents;
+use super::large_replies::LargeReplies;
 use super::login_rates::LoginRates;
 use super::long_answers::LongAnswers;
+use super::long_work::LongWork;
 use super::memory::Memory;
 use super::pace::Pace;
 use super::passwords::Passwords;
@@ -194,6 +196,8 @@ impl App {
             presence_turn: Mutex::default(),
             gzips: super::gzip::places(cores),
             turns: Turns::new(cores, &pools),
+            long_work: LongWork::new(cores),
+            large_replies: LargeReplies::new(threads(cores)),
             watched: Watched::default(),
             recorder: Recorder::new(&pools),
             session_log: SessionLog::default(),

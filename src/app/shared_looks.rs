@@ -4,25 +4,26 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::Failure;
+use base::{Failure, limits};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
 
 /// What came of a look: a reply object, or why there is none.
 pub(crate) type Found = Result<Bytes, Failure>;
 
-/// The looks that have not begun, by what they look for.
+/// The looks that have not begun, by what they look for, and who has joined each.
 #[derive(Default)]
 pub(super) struct SharedLooks {
-    waiting: Mutex<HashMap<Arc<str>, watch::Receiver<Option<Found>>>>,
+    waiting: Mutex<HashMap<Arc<str>, Vec<oneshot::Sender<Found>>>>,
 }
 
 /// A look that is to begin: whoever asks the same until then has joined it.
 pub(super) struct Look {
     key: Arc<str>,
     looks: Arc<SharedLooks>,
-    done: watch::Sender<Option<Found>>,
+    has_begun: bool,
 }
 
 /// What somebody has who asks.
@@ -30,29 +31,33 @@ pub(super) enum Asked {
     /// Nobody asks the same: this one looks.
     First(Look),
     /// Somebody is about to look.
-    Joined(watch::Receiver<Option<Found>>),
+    Joined(oneshot::Receiver<Found>),
 }
 
 impl SharedLooks {
     /// Asks for what `key` says.
     pub(super) fn ask(self: &Arc<Self>, key: String) -> Asked {
         let mut waiting = self.waiting.lock();
-        if let Some(found) = waiting.get(key.as_str()) {
-            return Asked::Joined(found.clone());
+        if let Some(joined) = waiting.get_mut(key.as_str()) {
+            let (tell, told) = oneshot::channel();
+            joined.push(tell);
+            return Asked::Joined(told);
         }
-        let (done, found) = watch::channel(None);
         let key: Arc<str> = key.into();
-        waiting.insert(key.clone(), found);
-        Asked::First(Look { key, looks: self.clone(), done })
+        waiting.insert(key.clone(), Vec::new());
+        Asked::First(Look { key, looks: self.clone(), has_begun: false })
     }
 }
 
 impl Look {
     /// Looks; nobody joins any more.
-    pub(super) fn look(self, look: impl FnOnce() -> Found) -> Found {
-        self.looks.waiting.lock().remove(&self.key);
+    pub(super) fn look(mut self, look: impl FnOnce() -> Found) -> Found {
+        self.has_begun = true;
+        let joined = self.looks.waiting.lock().remove(&self.key).unwrap_or_default();
         let found = look();
-        self.done.send_replace(Some(found.clone()));
+        if !joined.is_empty() {
+            tokio::spawn(tell(joined, found.clone()));
+        }
         found
     }
 }
@@ -60,15 +65,28 @@ impl Look {
 impl Drop for Look {
     fn drop(&mut self) {
         // If it never began, the next who asks is the first again.
-        let mut waiting = self.looks.waiting.lock();
-        if waiting.get(&self.key).is_some_and(|found| self.done.subscribe().same_channel(found)) {
-            waiting.remove(&self.key);
+        if !self.has_begun {
+            self.looks.waiting.lock().remove(&self.key);
+        }
+    }
+}
+
+/// Tells those who have joined, a few at once: of thousands who are woken together, each is a piece of
+/// work for which others would wait.
+async fn tell(joined: Vec<oneshot::Sender<Found>>, found: Found) {
+    for (number, joined) in joined.into_iter().enumerate() {
+        // Who has gone meanwhile need not hear of it.
+        let _ = joined.send(found.clone());
+        if number % limits::TOLD_AT_ONCE == limits::TOLD_AT_ONCE - 1 {
+            yield_now().await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn first(asked: Asked) -> Look {
@@ -82,19 +100,46 @@ mod tests {
     async fn who_asks_before_it_begins_gets_the_same() {
         let looks = Arc::<SharedLooks>::default();
         let look = first(looks.ask("a".into()));
-        let Asked::Joined(mut joined) = looks.ask("a".into()) else { panic!("it waits") };
+        let Asked::Joined(joined) = looks.ask("a".into()) else { panic!("it waits") };
         let other = first(looks.ask("b".into()));
         let found = look.look(|| {
             // Who asks now may know of what this look has passed by.
             drop(first(looks.ask("a".into())));
             Ok(Bytes::from_static(b"text"))
         });
-        let got = joined.wait_for(Option::is_some).await.expect("it was looked for").clone();
-        assert_eq!((got, found.expect("found")), (Some(Ok(Bytes::from("text"))), "text".into()));
-        let Asked::Joined(mut joined) = looks.ask("b".into()) else { panic!("it waits") };
+        let got = joined.await.expect("it was looked for");
+        assert_eq!((got, found.expect("found")), (Ok(Bytes::from("text")), "text".into()));
+        let Asked::Joined(joined) = looks.ask("b".into()) else { panic!("it waits") };
         drop(other);
-        assert!(joined.wait_for(Option::is_some).await.is_err(), "its turn was refused");
+        assert!(joined.await.is_err(), "its turn was refused");
         drop(first(looks.ask("b".into())));
         assert!(looks.waiting.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn others_work_while_thousands_hear_of_it() {
+        let looks = Arc::<SharedLooks>::default();
+        let look = first(looks.ask("a".into()));
+        let told = Arc::new(AtomicUsize::new(0));
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..1000 {
+            let Asked::Joined(joined) = looks.ask("a".into()) else { panic!("it waits") };
+            let told = told.clone();
+            asking.spawn(async move {
+                joined.await.expect("told").expect("found");
+                told.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        yield_now().await;
+        look.look(|| Ok(Bytes::from_static(b"text"))).expect("found");
+        let mut most = 0;
+        while let before = told.load(Ordering::Relaxed)
+            && before < 1000
+        {
+            yield_now().await;
+            most = most.max(told.load(Ordering::Relaxed) - before);
+        }
+        assert!(most <= 4 * limits::TOLD_AT_ONCE, "{most} between two turns of another task");
+        while asking.join_next().await.is_some() {}
     }
 }

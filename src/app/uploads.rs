@@ -21,7 +21,7 @@ impl App {
         let ticket = TicketId::parse(ticket).ok_or(TicketError::Unknown);
         let stored = async {
             let length = bytes.len() as u64;
-            let mut upload = Upload::begin(&self.files, ticket?, Some(length), now).await?;
+            let mut upload = Upload::begin(&self.files, ticket?, Some(length), now)?;
             upload.write(bytes).await?;
             upload.finish(self.clock.now()).await
         };

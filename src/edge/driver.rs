@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use base::{OrgId, Timestamp, limits};
+use base::{Timestamp, limits};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Stream;
 use super::pending::{Held, Pending};
-use crate::app::{Account, Cores, Lease, Turn};
+use crate::app::{Account, Asker, Cores, Lease, Turn};
 
 /// The replies that a connection of this peer has still to send.
 pub type Owed<P> = Pending<<P as Peer>::Reply>;
@@ -53,7 +53,7 @@ pub trait Peer: Send + Sized {
 
     /// Deals with bytes. Returns how many were used; the others come again, with more behind them
     /// or when the work is done. Stops when `owed` is blocked, and when `out` holds
-    /// [`limits::UNSENT_BYTES_MAX`]: small requests can have large answers.
+    /// [`limits::PASS_WRITE_BYTES`]: small requests can have large answers.
     fn receive(
         &mut self,
         bytes: &[u8],
@@ -95,8 +95,8 @@ pub trait Peer: Send + Sized {
         None
     }
 
-    /// The organisation; none before the login.
-    fn org(&self) -> Option<OrgId> {
+    /// Who works, and in which organisation; before the login those of its network.
+    fn asker(&self) -> Option<Asker> {
         None
     }
 
@@ -268,13 +268,13 @@ impl<P: Peer> Connection<P> {
             // Before anything looks whether it has to wait: what changes after that wakes.
             account.set_waker(cx.waker());
         }
-        if !self.peer.cores().is_some_and(|cores| cores.are_full()) {
+        if !self.cores_are_full() {
             return self.poll_by_scratch(cx);
         }
         let begun = Instant::now();
         let polled = self.poll_by_scratch(cx);
-        if let (Some(cores), Some(org)) = (self.peer.cores(), self.peer.org()) {
-            cores.note(org, begun.elapsed());
+        if let (Some(cores), Some(asker)) = (self.peer.cores(), self.peer.asker()) {
+            cores.note(asker, begun.elapsed());
         }
         polled
     }
@@ -349,19 +349,27 @@ impl<P: Peer> Connection<P> {
         input: &mut [u8],
         output: &mut Vec<u8>,
     ) -> Poll<P::Closing> {
-        let mut turn = None;
+        let Poll::Ready(turn) = self.poll_turn(cx) else { return self.poll_timer(cx) };
+        let most = if turn.is_some() { limits::TURN_READ_BYTES } else { input.len() };
+        let input = input.get_mut(..most).unwrap_or_default();
+        let (mut came, mut went) = (0, 0);
         loop {
-            if let Err(closing) = self.advance(cx, output) {
-                return Poll::Ready(closing);
-            }
+            let later = match self.advance(cx, output) {
+                Ok(later) => later,
+                Err(closing) => return Poll::Ready(closing),
+            };
+            went += output.len();
             match self.poll_write(cx, output) {
                 Ok(Offered::All) => {}
                 // The rest when others had their turn.
                 Ok(Offered::Part) => break,
                 Err(_) => return Poll::Ready(self.peer.on_eof()),
             }
-            // What was done in the last turn is written.
-            drop(turn.take());
+            if later || came >= most || went >= limits::PASS_WRITE_BYTES {
+                // The rest comes behind what others have to do.
+                cx.waker().wake_by_ref();
+                break;
+            }
             if self.owed.is_blocked() && self.has_room() && self.peer.is_paused() {
                 match self.poll_ahead(cx, input, output) {
                     Poll::Ready(Ok(())) => continue,
@@ -376,13 +384,15 @@ impl<P: Peer> Connection<P> {
             if std::mem::take(&mut self.held) && self.unsent.len() < limits::READ_BYTES {
                 continue;
             }
-            match self.poll_turn(cx) {
-                Poll::Ready(ready) => turn = ready,
-                Poll::Pending => break,
+            if turn.is_some() && self.owed.has_many_aside() {
+                break;
             }
             if std::mem::take(&mut self.paused) {
-                if let Err(closing) = self.receive_kept(self.peer.now(), output) {
+                if let Err(closing) = self.receive_kept(self.peer.now(), output, true) {
                     return Poll::Ready(closing);
+                }
+                if self.cores_are_full() {
+                    came = most;
                 }
                 continue;
             }
@@ -394,10 +404,8 @@ impl<P: Peer> Connection<P> {
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
                 Poll::Pending => break,
             }
-            let most = if turn.is_some() { limits::TURN_READ_BYTES } else { input.len() };
-            let input = input.get_mut(..most).unwrap_or_default();
             match self.poll_read(cx, input, output) {
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(count)) => came += count,
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
                 Poll::Pending => break,
             }
@@ -410,16 +418,24 @@ impl<P: Peer> Connection<P> {
         self.unsent.len() < limits::UNSENT_BYTES_MAX && !waits
     }
 
-    /// Deals with everything but new bytes.
-    fn advance(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Result<(), P::Closing> {
+    /// Deals with everything but new bytes. True if kept bytes wait for a turn: while the cores are
+    /// full, hundreds of commands may have come with each login, and logins are done many at once.
+    fn advance(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Result<bool, P::Closing> {
+        let mut later = false;
         while self.owed.is_blocked() {
             let Poll::Ready(Some(done)) = self.owed.poll_work(cx) else { break };
             self.peer.finish(done, output, &mut self.owed)?;
             if let Some(timeout) = self.peer.idle_timeout() {
                 self.timer.as_mut().reset(self.last_bytes + timeout);
             }
-            if !self.owed.is_blocked() {
-                self.receive_kept(self.peer.now(), output)?;
+            if self.owed.is_blocked() {
+                continue;
+            }
+            later = !self.partial.is_empty() && self.cores_are_full();
+            if later {
+                self.paused = true;
+            } else {
+                self.receive_kept(self.peer.now(), output, false)?;
             }
         }
         self.note_login();
@@ -431,7 +447,7 @@ impl<P: Peer> Connection<P> {
         }
         loop {
             // What is there waits until the peer has read what was sent before.
-            self.held = self.unsent.len() + output.len() >= limits::UNSENT_BYTES_MAX;
+            self.held = self.unsent.len() + output.len() >= limits::READ_BYTES;
             if self.held {
                 self.owed.settle(cx);
                 break;
@@ -439,9 +455,8 @@ impl<P: Peer> Connection<P> {
             let Poll::Ready(Some(done)) = self.owed.poll_reply(cx, true) else { break };
             self.peer.finish(done, output, &mut self.owed)?;
         }
-        let more = self.peer.poll_pushed(cx, self.unsent.len(), output)?;
-        self.held |= more;
-        Ok(())
+        self.held |= self.peer.poll_pushed(cx, self.unsent.len(), output)?;
+        Ok(later)
     }
 
     /// Lets go what only strangers need.
@@ -468,22 +483,26 @@ impl<P: Peer> Connection<P> {
         Poll::Ready(held.map_err(|_| self.peer.on_timeout()))
     }
 
-    /// Whether what the peer sends may be dealt with now, for which those above their share of full
-    /// cores need a turn.
+    /// Whether the connection may work now, for which those above their share of full cores need a
+    /// turn: for what comes, and for answers that are ready. A login takes a turn itself, which would
+    /// not be given back while this waits for another.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Turn>> {
         if self.turn.is_none() {
+            if self.owed.is_blocked() {
+                return Poll::Ready(None);
+            }
             let Some(cores) = self.peer.cores().filter(|cores| cores.are_full()) else {
                 return Poll::Ready(None);
             };
-            let Some(org) = self.peer.org().filter(|org| cores.is_above(*org)) else {
+            let Some(asker) = self.peer.asker().filter(|asker| cores.is_above(*asker)) else {
                 return Poll::Ready(None);
             };
-            // Who has sent nothing needs none.
-            if let (Stream::Tcp(stream), false) = (&self.stream, self.paused || self.at_end) {
-                // What is wrong with it comes out when it is read.
-                let _ = ready!(stream.poll_read_ready(cx));
-            }
-            self.turn = Some(Box::pin(cores.clone().turn(org)));
+            self.turn = Some(Box::pin(cores.clone().turn(asker)));
+        }
+        // Ends have turns of their own: of thousands that are lost at once, the others of their
+        // principal would wait for each.
+        if self.partial.is_empty() && self.stream.has_gone(cx) {
+            self.turn = None;
         }
         let Some(turn) = &mut self.turn else { return Poll::Ready(None) };
         let turn = ready!(turn.as_mut().poll(cx));
@@ -522,24 +541,25 @@ impl<P: Peer> Connection<P> {
         cx: &mut Context<'_>,
         input: &mut [u8],
         output: &mut Vec<u8>,
-    ) -> Poll<Result<(), P::Closing>> {
+    ) -> Poll<Result<usize, P::Closing>> {
         let mut buffer = ReadBuf::new(input);
         if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).is_err() {
             return Poll::Ready(Err(self.peer.on_eof()));
         }
         let bytes = buffer.filled();
+        let count = bytes.len();
         if bytes.is_empty() {
             self.at_end = true;
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(0));
         }
         let now = self.peer.now();
         self.last_bytes = Instant::now();
         self.peer.on_bytes(bytes.len(), now);
         if self.partial.is_empty() {
-            return Poll::Ready(self.receive(bytes, now, output));
+            return Poll::Ready(self.receive(bytes, now, output).map(|()| count));
         }
         self.partial.extend_from_slice(bytes);
-        Poll::Ready(self.receive_kept(now, output))
+        Poll::Ready(self.receive_kept(now, output, false).map(|()| count))
     }
 
     /// Has new bytes dealt with and keeps what is left of them.
@@ -550,16 +570,36 @@ impl<P: Peer> Connection<P> {
         output: &mut Vec<u8>,
     ) -> Result<(), P::Closing> {
         let used = self.peer.receive(bytes, now, output, &mut self.owed)?;
-        self.paused = output.len() >= limits::UNSENT_BYTES_MAX;
+        self.paused = output.len() >= limits::PASS_WRITE_BYTES;
         self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
         Ok(())
     }
 
+    fn cores_are_full(&self) -> bool {
+        self.peer.cores().is_some_and(|cores| cores.are_full())
+    }
+
     /// Has the kept bytes dealt with. What is left of them stays where it is: a frame that comes
-    /// byte by byte must not be copied with every byte.
-    fn receive_kept(&mut self, now: Timestamp, output: &mut Vec<u8>) -> Result<(), P::Closing> {
-        let used = self.peer.receive(&self.partial, now, output, &mut self.owed)?;
-        self.paused = output.len() >= limits::UNSENT_BYTES_MAX;
+    /// byte by byte must not be copied with every byte. `in_parts`: while the cores are full, some
+    /// now and the rest later, for there may be hundreds of commands that came with a login, before
+    /// there was anybody to wait for a turn. A frame whose beginning was looked at is not cut.
+    fn receive_kept(
+        &mut self,
+        now: Timestamp,
+        output: &mut Vec<u8>,
+        in_parts: bool,
+    ) -> Result<(), P::Closing> {
+        let mut used = 0;
+        let in_parts = in_parts && self.cores_are_full();
+        let part = self.partial.get(..limits::TURN_READ_BYTES).filter(|_| in_parts);
+        if let Some(part) = part {
+            used = self.peer.receive(part, now, output, &mut self.owed)?;
+        }
+        let is_part = used > 0 || (part.is_some() && self.owed.is_blocked());
+        if !is_part {
+            used = self.peer.receive(&self.partial, now, output, &mut self.owed)?;
+        }
+        self.paused = is_part || output.len() >= limits::PASS_WRITE_BYTES;
         if used >= self.partial.len() {
             self.partial = Vec::new();
         } else if used > 0 {
@@ -689,7 +729,7 @@ mod tests {
     struct Seen {
         /// Where the bytes of each call were.
         places: Vec<usize>,
-        /// How many questions were answered.
+        /// How many questions were answered, and replies that came later.
         answers: usize,
         /// Whether the work was finished before the end.
         finished: bool,
@@ -758,7 +798,8 @@ mod tests {
             _: &mut Owed<Self>,
         ) -> Result<(), ()> {
             out.resize(out.len() + bytes, b'r');
-            self.seen.lock().finished = true;
+            let mut seen = self.seen.lock();
+            (seen.finished, seen.answers) = (true, seen.answers + 1);
             Ok(())
         }
 
@@ -900,6 +941,24 @@ mod tests {
             drop(near);
         };
         tokio::join!(read, served);
+    }
+
+    #[tokio::test]
+    async fn of_replies_that_nobody_reads_no_more_than_one_is_there() {
+        let (mut near, seen, served) = probe(MEBIBYTE);
+        near.write_all(b"*").await.expect("sent");
+        let mut served = std::pin::pin!(served);
+        for _ in 0..10 {
+            let pending = poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_pending())).await;
+            assert!(pending && seen.lock().answers <= 1);
+        }
+        let read = async {
+            let mut replies = vec![0; 3 * limits::UNSENT_BYTES_MAX];
+            near.read_exact(&mut replies).await.expect("all replies");
+            drop(near);
+        };
+        tokio::join!(read, served);
+        assert_eq!(seen.lock().answers, 3);
     }
 
     #[tokio::test]

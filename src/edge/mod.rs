@@ -54,6 +54,21 @@ impl Stream {
         }
     }
 
+    /// Whether the peer has gone and nothing of it is left to be read, as far as that shows. The task is
+    /// woken when it goes.
+    pub(crate) fn has_gone(&self, cx: &mut Context<'_>) -> bool {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Boxed(_) | Self::Held(_) => return false,
+        };
+        let mut byte = [0];
+        match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(peeked) => !matches!(peeked, Ok(1..)),
+            Poll::Pending => false,
+        }
+    }
+
     /// Notes that the peer has logged in: what is held for it needs no room of strangers.
     pub(crate) fn note_login(&mut self) {
         if let Self::Held(stream) = self {

@@ -158,9 +158,14 @@ impl<F: Future + Unpin> Pending<F> {
         self.work = Some(work);
     }
 
-    /// Bytes that are held for those that are promised.
+    /// Bytes that are held for those that are promised, and for the promises themselves.
     pub fn bytes(&self) -> usize {
-        self.others.as_ref().map_or(0, |others| others.bytes)
+        let held = |others: &Others<F>| {
+            let aside = others.aside.len();
+            let promises = (others.len() - aside) * limits::PROMISE_BYTES;
+            others.bytes + promises + aside * limits::PROMISE_ASIDE_BYTES
+        };
+        self.others.as_deref().map_or(0, held)
     }
 
     /// Whether one more may be promised that holds so many bytes: a client that sends faster than
@@ -171,6 +176,13 @@ impl<F: Future + Unpin> Pending<F> {
             // One that is larger than that goes alone.
             few && (others.bytes == 0 || others.bytes + bytes <= limits::OUTBOX_BYTES_MAX)
         })
+    }
+
+    /// Whether so many replies that take work are promised that who is above the share of full cores
+    /// waits with more.
+    pub fn has_many_aside(&self) -> bool {
+        let aside = self.others.as_ref().map_or(0, |others| others.aside.len());
+        aside >= limits::ASIDE_IN_TURN_MAX
     }
 
     /// Promises a reply that comes behind those promised so before.

@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::dispatch::{Caller, execute_one, note_failed};
 use super::envelope::{Body, RawParams};
 use super::exchange::session_of;
-use crate::app::App;
+use crate::app::{self, App};
 
 /// Somebody who asks in an organisation.
 #[derive(Clone)]
@@ -120,8 +120,8 @@ impl Asker {
                     }
                 }
             };
-            let org = Some(self.placed.org_id());
-            let text: Vec<u8> = self.app.cores.work(org, executed).await?;
+            let for_whom = Some(app::asker(&self.placed));
+            let text: Vec<u8> = self.app.cores.work(for_whom, executed).await?;
             let read = serde_json::from_slice::<Success>(&text).and_then(|success| {
                 let params = success.params.as_deref().map_or("null", RawValue::get);
                 serde_json::from_str(params)

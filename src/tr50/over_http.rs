@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use base::{Code, ConnInfo, Failure, OrgId, SessionId, Timestamp, UserAgent, json};
+use base::{Code, ConnInfo, Failure, SessionId, Timestamp, UserAgent, json};
 use bytes::Bytes;
 use rules::directory::Session;
 use rules::identity::Refusal;
@@ -19,7 +19,7 @@ use super::exchange::{
     all_open, is_open, login_failed, push_login, read_auth, session_of, session_unknown,
 };
 use super::params::Params;
-use crate::app::{App, Bearer, LoginError, LoginFrom, Rate};
+use crate::app::{App, Asker, Bearer, LoginError, LoginFrom, Rate, asker};
 
 /// What a request over HTTP says of who asks, beside envelope and parameters.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -62,7 +62,7 @@ pub struct Answered {
     /// How many commands may come in this second.
     pub rates: SmallVec<[Rate; 3]>,
     /// For whom it was made.
-    pub org: Option<OrgId>,
+    pub asker: Option<Asker>,
 }
 
 impl Answered {
@@ -106,7 +106,7 @@ impl<'a> Asking<'a> {
             text: reply.send(|text| text),
             failure: self.first_failure.get().cloned(),
             rates,
-            org: session.map(Session::org_id),
+            asker: session.map(asker),
         }
     }
 
@@ -202,7 +202,7 @@ pub async fn request(
             return asking.answered(Reply::from_bytes(reply), None);
         }
     };
-    let org = session.as_ref().map(|session| session.org_id());
+    let asker = session.as_deref().map(asker);
     let caller = asking.caller(session);
     let executed = async {
         let mut out = Vec::with_capacity(256);
@@ -211,7 +211,7 @@ pub async fn request(
             Some(pending) => pending.await,
         }
     };
-    let reply = app.cores.work(org, executed).await;
+    let reply = app.cores.work(asker, executed).await;
     asking.answered(reply, caller.session.as_deref())
 }
 
@@ -239,7 +239,7 @@ pub async fn command(
         if session.is_none() && !is_open(command) {
             return Err(Failure::authentication_missing());
         }
-        let org = session.as_ref().map(|session| session.org_id());
+        let asker = session.as_deref().map(asker);
         let executed = async {
             let body = Body { command: command.into(), params };
             let mut out = Vec::with_capacity(256);
@@ -248,7 +248,7 @@ pub async fn command(
                 Some(pending) => Ok(pending.await),
             }
         };
-        app.cores.work(org, executed).await
+        app.cores.work(asker, executed).await
     };
     let executed: Result<Reply, Failure> = executed.await;
     if let Some(failure) = executed.as_ref().map_or_else(Some, |reply| reply.failure.as_ref()) {

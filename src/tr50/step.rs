@@ -277,6 +277,7 @@ impl Call<'_> {
                 Ok(text.into())
             };
             let text = app.look_shared(worker, key, work).await?;
+            app.large_replies.wait(text.len()).await;
             Ok((text.into(), Effects::default()))
         })))
     }
@@ -299,10 +300,12 @@ impl Call<'_> {
                     let reply = look(&Call { app: &app, session: &session, conn, now })?;
                     let mut text = Vec::new();
                     reply.write_reply(&mut text);
-                    Ok((text, Effects::default()))
+                    Ok::<Written, Failure>((text, Effects::default()))
                 }
             };
-            app.offload(worker, work).await?
+            let written = app.offload(worker, work).await??;
+            app.large_replies.wait(written.0.len()).await;
+            Ok(written)
         })))
     }
 }

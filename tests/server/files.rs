@@ -206,7 +206,7 @@ async fn an_upload_that_breaks_leaves_nothing_and_may_be_tried_again() {
     assert_eq!(post(&server, &id, &bytes).await.status, 404);
     let new = get_id(&mut mower, json!({"fileName": "a"})).await;
     assert_eq!(get(&server, &new, "").await.body, bytes);
-    assert!(files_below(&incoming).is_empty());
+    eventually("nothing is left", async || files_below(&incoming).is_empty()).await;
     let data = server.data_dir().join("files");
     // The old bytes stay for those who hold a ticket that may fetch a lost rest.
     eventually("only the new bytes", async || files_below(&data).len() <= 2).await;

@@ -36,6 +36,7 @@ mod events;
 mod example_programs;
 mod files;
 mod fleet;
+mod full_cores;
 mod full_disk;
 mod fuzz_corpora;
 mod generated_clients;

@@ -66,6 +66,11 @@ impl Flood {
         matches!(self, Self::Searches | Self::LongLists | Self::Unread)
     }
 
+    /// Workers of those who notice: with fewer, acts that take a second would be late.
+    pub(crate) const fn watchers(self) -> usize {
+        if matches!(self, Self::Callers) { 20 } else { 2 }
+    }
+
     /// Settings with which the pool is full within seconds.
     pub(crate) fn settings(self) -> Vec<(&'static str, String)> {
         let small: &[(&str, usize)] = match self {

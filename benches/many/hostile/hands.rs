@@ -14,6 +14,7 @@ use support::Endpoints;
 
 use super::flood::{Actor, Flood};
 use crate::Outcome;
+use crate::priority;
 use crate::worker_process::{self, WorkerProcess};
 
 /// What the process is told at its start.
@@ -80,7 +81,7 @@ const REASONS_MAX: usize = 8;
 pub(crate) async fn run(args: HandsArgs) -> Outcome<()> {
     if args.per_second == 0.0 {
         // These must not keep those from the core that measure.
-        let _ = rustix::process::nice(10);
+        priority::last();
     }
     let mut addresses = BTreeMap::new();
     for at in &args.at {

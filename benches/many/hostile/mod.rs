@@ -8,8 +8,11 @@ mod flood;
 mod hands;
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
+use base::Timestamp;
 use clap::{Args, ValueEnum};
 use client::{Client, Url};
 use tempfile::TempDir;
@@ -43,7 +46,7 @@ const PACE: f64 = 10.0;
 const QUIET: Duration = Duration::from_secs(3);
 
 /// How long after a flood memory is looked at.
-const AFTER: Duration = Duration::from_secs(2);
+const AFTER: Duration = Duration::from_secs(5);
 
 /// At most so many times as long as without the flood.
 const GOAL: f64 = 2.0;
@@ -59,6 +62,9 @@ pub(crate) struct HostileArgs {
     /// Settings of the server, such as TR50D_LIMITS__LOGINS_PER_S=0
     #[arg(long, value_name = "NAME=VALUE")]
     setting: Vec<String>,
+    /// Puts the table into docs/performance.md
+    #[arg(long)]
+    write: bool,
 }
 
 /// Runs the floods and prints the table.
@@ -80,7 +86,26 @@ pub(crate) async fn run(args: HostileArgs, cores: Option<&Cores>) -> Outcome<()>
         table += &rows;
     }
     println!("\n{table}");
-    Ok(())
+    if args.write { write(&table) } else { Ok(()) }
+}
+
+/// Between these lines of the page is what the program writes.
+const BEGIN: &str = "<!-- cargo bench --bench many -- hostile --write: from here -->";
+const END: &str = "<!-- to here -->";
+
+/// Puts the table into `docs/performance.md`.
+fn write(table: &str) -> Outcome<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
+    let page = fs::read_to_string(&path)?;
+    let parts = page.split_once(BEGIN);
+    let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) = parts.ok_or("docs/performance.md has no place for it")?;
+    let now = Timestamp::now().to_string();
+    let date = now.get(..16).unwrap_or_default().replace('T', " ");
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split_whitespace().next().unwrap_or_default();
+    let head = format!("{date} UTC, load average at the end {load}, ");
+    Ok(fs::write(&path, format!("{before}{BEGIN}\n{head}{table}{END}{after}"))?)
 }
 
 /// Others, who ping and act.
@@ -108,7 +133,7 @@ async fn one(flood: Flood, args: &HostileArgs, cores: Option<&Cores>) -> Outcome
     let mut watched = Vec::new();
     for (who, _) in OTHERS {
         let url = server.thing_url("", &format!("the-token-of-{who}"))?;
-        let hands = Hands::start((flood, who), 2, PACE, &at).await?;
+        let hands = Hands::start((flood, who), flood.watchers(), PACE, &at).await?;
         watched.push(Watched { url, hands });
     }
     // Whoever acts has connected by then.
@@ -145,7 +170,7 @@ async fn start(
     cores: Option<&Cores>,
 ) -> Outcome<Server> {
     let bootstrap = dir.path().join("bootstrap.toml");
-    std::fs::write(&bootstrap, BOOTSTRAP)?;
+    fs::write(&bootstrap, BOOTSTRAP)?;
     let mut settings = flood.settings();
     settings.push(("TR50D_SERVER__BOOTSTRAP", bootstrap.display().to_string()));
     // As by default; a session's own rate is not set, for those that measure catch up when they were

@@ -104,6 +104,15 @@ pub const PENDING_MAX: usize = 1000;
 /// come to a reply of the largest kind before the peer reads it.
 pub const BEGUN_ASIDE_MAX: usize = 4;
 
+/// What a promised reply takes until it is there: one that waits for the store or a device, and one that
+/// takes work, with all that it needs for it (measured: 2 kB for a list of things).
+pub const PROMISE_BYTES: usize = 256;
+/// The latter.
+pub const PROMISE_ASIDE_BYTES: usize = 2048;
+
+/// Of the latter, so many are promised at once to who is above the share of full cores.
+pub const ASIDE_IN_TURN_MAX: usize = 16;
+
 /// Bytes of the requests of one connection that are worked on, and of the replies that wait there
 /// until it reads: four of the largest replies. A thousand of either would be gigabytes.
 pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -446,9 +455,9 @@ pub const LOGIN_FLEET_S: f64 = 10.0;
 /// back after an outage of minutes, and an hour later hardly more than a quarter counts.
 pub const LOGIN_PEAK_HALVES_S: f64 = 1800.0;
 
-/// How often it is looked whether the cores are full, and who uses them: half a batch of what is due
-/// to be noticed, a p99 of ten seconds.
-pub const CORES_LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked whether the cores are full, and who uses them: until then, others stand behind
+/// a flood that has begun.
+pub const CORES_LOOK: Duration = Duration::from_millis(20);
 
 /// The part of the time between two looks for which the threads were busy, in percent, from which
 /// the cores count as full: some wait is certain by then, and turns cost those above the share little.
@@ -464,6 +473,25 @@ pub const CORES_SHARED_PERCENT: u64 = 75;
 /// Bytes that a connection of who is above the share may read in a turn: some fifty commands, about a
 /// tenth of a millisecond.
 pub const TURN_READ_BYTES: usize = 4096;
+
+/// Bytes of replies that a connection makes and writes at once, before others have their turn; one that
+/// is larger goes whole.
+pub const PASS_WRITE_BYTES: usize = 256 * 1024;
+
+/// What a login takes beside the checks of who it is: a connection comes, is read, and closes. A
+/// measured 60 to 90 µs of a core.
+pub const LOGIN_WORK: Duration = Duration::from_micros(70);
+
+/// Bytes of a reply from which it waits for its turn to be sent: a tenth of a millisecond's work, as a
+/// turn of who is above the share. A list of 2,000 things is half a megabyte.
+pub const LARGE_REPLY_BYTES: usize = 64 * 1024;
+
+/// Of those who have asked for the same, as many are told at once what was found.
+pub const TOLD_AT_ONCE: usize = 8;
+
+/// The nice value of threads that do long work and check passwords: on a core that is full, they
+/// have a quarter of it beside one that serves connections.
+pub const LONG_WORK_NICE: i32 = 5;
 
 /// Long work that waits for its turn, of all principals: some seconds of each core, were every one
 /// the longest listing. Who has most of it makes way.

@@ -12,6 +12,8 @@ use base::pool::Usage;
 use parking_lot::{Condvar, Mutex};
 use rules::identity::Refusal;
 
+use crate::app::long_work::give_way;
+
 /// For whom work is done, by which it is shared: a hash of an address, a principal or an account.
 pub(super) type Key = [u8; 32];
 
@@ -79,7 +81,10 @@ impl<W: Send + 'static> Queue<W> {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name("password".into())
-                .spawn(move || shared.work_off(work))
+                .spawn(move || {
+                    give_way();
+                    shared.work_off(work);
+                })
                 .expect("the system has a thread left when the program starts");
         }
         Self { shared, room, per_asker_max }

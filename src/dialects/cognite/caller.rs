@@ -23,7 +23,7 @@ use rules::identity::model::{Application, Org, User};
 use rules::identity::{Authority, Identity, Limit, Refusal};
 
 use super::error::Error;
-use crate::app::{App, Bearer, Deed, LoginError};
+use crate::app::{App, Asker, Bearer, Deed, Holder, LoginError};
 use crate::dialects::credentials;
 use crate::events::{Actor, Known};
 
@@ -172,6 +172,15 @@ impl Caller {
                 Principal::User(UserId::from_bytes(*found.id.as_bytes()))
             }
         }
+    }
+
+    /// Whose work it is while the cores are full.
+    pub fn asker(&self) -> Asker {
+        let principal = match &self.account {
+            Account::User(user) => PrincipalId::User(user.id),
+            Account::Application(application) => PrincipalId::Application(application.id),
+        };
+        (self.org.id, Holder::Principal(principal))
     }
 
     /// Whether the caller may see the organisation and its principals.

@@ -172,9 +172,9 @@ async fn routed(
     *known = caller.session().cloned();
     let secret = app.page_secret().await.map_err(|error| Error::internal(&error))?;
     let query = Query::read(request.uri().query());
-    let org = caller.org.id;
+    let asker = Some(caller.asker());
     let asked = Asked { app, caller, request, query, conn, secret, now };
-    app.cores.work(Some(org), async { (route.handler)(&asked, &names).await }).await
+    app.cores.work(asker, async { (route.handler)(&asked, &names).await }).await
 }
 
 impl Route {

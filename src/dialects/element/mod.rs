@@ -14,8 +14,8 @@ use rules::identity::Refusal;
 use serde_json::value::RawValue;
 
 use crate::app::{
-    App, Deed, Effects, Goodbyes, LoginError, LongAnswerPlace, SessionChange, TooManyLogins,
-    address_full, login_failure,
+    App, Deed, Effects, Goodbyes, Holder, LoginError, LongAnswerPlace, SessionChange,
+    TooManyLogins, address_full, login_failure,
 };
 
 mod admins;
@@ -79,9 +79,10 @@ pub async fn answer(
     let Body { id, request } = Body::parse(&text);
     let (method, answered) = match &request {
         Ok(request) => {
-            let org = Some(caller.user().home);
+            let (org, principal) = caller.payer();
+            let asker = Some((org, Holder::Principal(principal)));
             let called = call(app, &caller, id, request, conn, now);
-            (&*request.method, app.cores.work(org, called).await)
+            (&*request.method, app.cores.work(asker, called).await)
         }
         Err(_) => ("", request.map(|_| Bytes::new())),
     };

@@ -109,9 +109,9 @@ impl Wishes {
 
     /// The answer with a reply.
     pub(super) fn answer(self, answered: Answered) -> Answer {
-        let Answered { text, failure, rates, org } = answered;
+        let Answered { text, failure, rates, asker } = answered;
         let mut answer = answer(StatusCode::OK, JSON, text);
-        answer.extensions_mut().insert(MadeFor(org));
+        answer.extensions_mut().insert(MadeFor(asker));
         if self.rates {
             tell_rates(answer.headers_mut(), &rates);
         }

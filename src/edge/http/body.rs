@@ -1,11 +1,12 @@
 //! Bodies as a whole: half a body of somebody who has not logged in needs room.
 
+use base::ConnInfo;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::stream::HeldBytes;
-use crate::app::Lease;
+use super::{HttpService, in_turns};
 
 /// What a piece of a body takes at least.
 const PIECE_BYTES: usize = 8 * 1024;
@@ -21,13 +22,14 @@ pub(super) enum Unread {
     CutOff,
 }
 
-/// Reads a body of at most so many bytes.
-pub(super) async fn read(
+/// Reads a body of at most so many bytes, which comes on this connection.
+pub(super) async fn read<S: HttpService>(
     mut body: Incoming,
     bytes_max: usize,
-    mut lease: Lease,
+    (service, conn): (&S, &ConnInfo),
     held: &HeldBytes,
 ) -> Result<Bytes, Unread> {
+    let mut lease = service.lease(conn.network());
     // Refused by its announced length, a body behind `Expect: 100-continue` is never sent.
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(Unread::TooLarge);
@@ -39,7 +41,7 @@ pub(super) async fn read(
     loop {
         let frame = tokio::select! {
             biased;
-            frame = body.frame() => frame,
+            frame = in_turns(service, conn, body.frame()) => frame,
             _ = lease.cut_off() => return Err(Unread::CutOff),
         };
         let Some(frame) = frame else { break };

@@ -179,7 +179,7 @@ impl<S: HttpService> HttpConn<S> {
     ) -> Result<Stored, FileRefusal> {
         let stall = self.waits.stall;
         let length = body.size_hint().exact();
-        let mut upload = Upload::begin(files, ticket, length, files.clock().now()).await?;
+        let mut upload = Upload::begin(files, ticket, length, files.clock().now())?;
         // Who has a ticket is no stranger.
         self.service.working(true);
         let started = Instant::now();

@@ -4,7 +4,6 @@
 //! attacker's choice in them, the secret can be found out (BREACH). Replies are looked through; a page
 //! says it itself, by `Cache-Control: no-transform`.
 
-use base::OrgId;
 use http_body_util::Either;
 use hyper::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
@@ -15,6 +14,7 @@ use hyper::{Method, Request, StatusCode};
 use super::HttpService;
 use super::routes::Answer;
 use super::whole::Whole;
+use crate::app::Asker;
 
 /// Members of replies whose values are secrets.
 const SECRETS: [&str; 7] = [
@@ -30,7 +30,7 @@ const SECRETS: [&str; 7] = [
 
 /// Whom an answer is for, as an extension of it.
 #[derive(Clone, Copy)]
-pub(super) struct MadeFor(pub(super) Option<OrgId>);
+pub(super) struct MadeFor(pub(super) Option<Asker>);
 
 /// What is known of a request when its answer is there.
 #[derive(Clone, Copy)]
@@ -58,8 +58,8 @@ impl Taker {
         if !self.takes || shows_secret(text) {
             return answer;
         }
-        let org = answer.extensions().get::<MadeFor>().and_then(|made| made.0);
-        if let Some(gzipped) = service.gzip(text.clone(), org).await {
+        let asker = answer.extensions().get::<MadeFor>().and_then(|made| made.0);
+        if let Some(gzipped) = service.gzip(text.clone(), asker).await {
             *answer.body_mut() = Either::Left(Whole(gzipped));
             answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }

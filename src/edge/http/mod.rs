@@ -28,9 +28,10 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
-use base::{ConnInfo, Door, Failure, OrgId, Origins, Timestamp, Trusted, limits};
+use base::{ConnInfo, Door, Failure, Origins, Timestamp, Trusted, limits};
 use bytes::{Buf, Bytes, BytesMut};
 pub use events::EventsRefusal;
 use futures_util::stream::BoxStream;
@@ -48,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Stream;
 use super::wrong_door::{self, Met};
-use crate::app::{Following, Lease, LoginFrom};
+use crate::app::{Asker, Cores, Following, Lease, LoginFrom, stranger};
 use crate::metrics::Form;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
@@ -155,11 +156,17 @@ pub trait HttpService: Send + Sync + 'static {
     /// Room for half requests of a peer in this network that has not logged in.
     fn lease(&self, network: IpAddr) -> Lease;
 
+    /// The shares of the cores, where there are any.
+    fn cores(&self) -> Option<&Arc<Cores>> {
+        None
+    }
+
     /// Has bytes of a request or an answer count for as long as somebody holds them.
     fn count(&self, bytes: Bytes) -> Bytes;
 
-    /// An answer compressed with gzip, for this organisation; none if it is to stay as it is.
-    fn gzip(&self, text: Bytes, org: Option<OrgId>) -> impl Future<Output = Option<Bytes>> + Send;
+    /// An answer compressed with gzip, for this asker; none if it is to stay as it is.
+    fn gzip(&self, text: Bytes, asker: Option<Asker>)
+    -> impl Future<Output = Option<Bytes>> + Send;
 
     /// Notes whether somebody works on a request: then the connection does not make room for
     /// others.
@@ -244,7 +251,8 @@ pub async fn serve_connection<S: HttpService>(
 
 async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: CancellationToken) {
     let lease = conn.service.lease(conn.info.network());
-    let first = time::timeout(conn.waits.login, read_first_head(&mut stream, lease));
+    let first = read_first_head(&mut stream, (&*conn.service, &conn.info), lease);
+    let first = time::timeout(conn.waits.login, first);
     let head = tokio::select! {
         () = stop.cancelled() => return,
         head = first => match head {
@@ -276,18 +284,34 @@ async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: Canc
             Box::pin(conn.service.mqtt(stream, *info)).await;
         }
         None if stop.is_cancelled() && conn.service.ready() => {}
-        None => super::linger(stream).await,
+        None => {
+            // Thousands may linger, and of each it is as much as a request.
+            drop(unread);
+            super::linger(stream).await;
+        }
+    }
+}
+
+/// Does work of somebody who has not logged in: while the cores are full, in turns.
+async fn in_turns<F: Future>(service: &impl HttpService, conn: &ConnInfo, work: F) -> F::Output {
+    match service.cores() {
+        Some(cores) => cores.pieces(stranger(conn), work).await,
+        None => work.await,
     }
 }
 
 /// Reads until the end of the first request's head, or until it is certain that hyper should see
 /// what there is: its head is too long, or it is no HTTP.
-async fn read_first_head(stream: &mut Stream, mut lease: Lease) -> io::Result<Bytes> {
+async fn read_first_head<S: HttpService>(
+    stream: &mut Stream,
+    (service, conn): (&S, &ConnInfo),
+    mut lease: Lease,
+) -> io::Result<Bytes> {
     let mut head = BytesMut::with_capacity(1024);
     loop {
         let count = tokio::select! {
             biased;
-            count = stream.read_buf(&mut head) => count?,
+            count = in_turns(service, conn, stream.read_buf(&mut head)) => count?,
             _ = lease.cut_off() => return Err(io::ErrorKind::TimedOut.into()),
         };
         if count == 0 {
@@ -329,8 +353,14 @@ async fn serve_requests<S: HttpService>(
         // libtr50 looks for exactly `Content-Length: ` (fact 19).
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), handler);
+    let (cores, asker) = (conn.service.cores(), stranger(&conn.info));
+    let mut served = |cx: &mut Context<'_>| match cores {
+        // What is done for somebody who has logged in counts for both.
+        Some(cores) => cores.noted(asker, || connection.poll_without_shutdown(cx)),
+        None => connection.poll_without_shutdown(cx),
+    };
     let ended = tokio::select! {
-        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
+        ended = poll_fn(&mut served) => Some(ended),
         () = stop.cancelled() => None,
     };
     let ended = match ended {

@@ -409,8 +409,8 @@ impl<S: HttpService> HttpConn<S> {
         info: ConnInfo,
         wishes: Wishes,
     ) -> Result<Bytes, Refusal> {
-        let lease = self.service.lease(info.network());
-        let read = body::read(body, self.config.body_bytes_max, lease, &self.held);
+        let of = (&*self.service, &info);
+        let read = body::read(body, self.config.body_bytes_max, of, &self.held);
         match time::timeout(self.waits.body, read).await {
             Ok(Ok(body)) => {
                 self.service.working(true);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use base::{Clock, Protocol, TicketId, UserId};
+use base::{Clock, OrgId, Protocol, TicketId, UserId};
 use futures_util::{SinkExt, StreamExt};
 use prometheus_client::metrics::counter::Counter;
 use rules::directory::{Principal, PrincipalId};
@@ -58,7 +58,7 @@ impl HttpService for Echo {
         Err(EventsRefusal::Stranger)
     }
 
-    async fn gzip(&self, _: Bytes, _: Option<OrgId>) -> Option<Bytes> {
+    async fn gzip(&self, _: Bytes, _: Option<crate::app::Asker>) -> Option<Bytes> {
         None
     }
 

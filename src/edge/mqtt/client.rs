@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ::mqtt::packet::Ack;
 use ::mqtt::{Frame, Malformed, Packet, QoS, Version, decode, encode, reason};
-use base::{ConnInfo, OrgId, Timestamp, limits};
+use base::{ConnInfo, Timestamp, limits};
 use rules::directory::{Outbox, Reason};
 
 use super::MqttServer;
@@ -21,7 +21,7 @@ use super::reply::{Reply, ReplyTo};
 use super::thing_command::Outcome;
 use super::topics::TopicWork;
 use super::traced;
-use crate::app::{Account, Cores, Lease, LoginCause, Payer};
+use crate::app::{Account, Asker, Cores, Lease, LoginCause, Payer, asker, stranger};
 use crate::edge::driver::{LastReplies, Peer};
 use crate::edge::pending::{Held, Pending};
 use crate::edge::traced::Traced;
@@ -326,7 +326,7 @@ impl Peer for Client {
         let traced =
             self.is_traced() || (self.logged_in.is_none() && self.server.app.recorder.is_on());
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty())
-            && out.len() < limits::UNSENT_BYTES_MAX
+            && out.len() < limits::PASS_WRITE_BYTES
             && !owed.is_blocked()
         {
             match Frame::find(rest, self.version, self.frame_max()) {
@@ -441,8 +441,9 @@ impl Peer for Client {
         Some(&self.server.app.cores)
     }
 
-    fn org(&self) -> Option<OrgId> {
-        self.logged_in.as_ref().map(|logged_in| logged_in.session().org_id())
+    fn asker(&self) -> Option<Asker> {
+        let session = self.logged_in.as_ref().map(|logged_in| logged_in.session());
+        Some(session.map_or_else(|| stranger(&self.info), |session| asker(session)))
     }
 
     fn held(&self) -> usize {

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use base::{
-    Code, ConnInfo, Failure, OrgId, Timestamp,
+    Code, ConnInfo, Failure, Timestamp,
     json::{ObjectWriter, key, push_string},
     limits,
 };
@@ -20,8 +20,8 @@ use rules::identity::Refusal as LoginRefusal;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{
-    Account, App, Arrival, Cores, Credentials, Lease, LoginCause, LoginError, NoPlace, Payer,
-    Place, address_full, login_failure,
+    Account, App, Arrival, Asker, Cores, Credentials, Lease, LoginCause, LoginError, NoPlace,
+    Payer, Place, address_full, asker, login_failure, stranger,
 };
 use crate::edge::Stream;
 use crate::edge::driver::{self, LastReplies, Peer};
@@ -425,7 +425,7 @@ impl Peer for Client {
             return Err(Reason::ProtocolError);
         }
         let mut used = 0;
-        while out.len() < limits::UNSENT_BYTES_MAX && !owed.is_blocked() {
+        while out.len() < limits::PASS_WRITE_BYTES && !owed.is_blocked() {
             let max = self.frame_max();
             let rest = bytes.get(used..).unwrap_or_default();
             if !self.is_online() {
@@ -488,8 +488,9 @@ impl Peer for Client {
         Some(&self.app.cores)
     }
 
-    fn org(&self) -> Option<OrgId> {
-        self.caller.session.as_ref().map(|session| session.org_id())
+    fn asker(&self) -> Option<Asker> {
+        let session = self.caller.session.as_deref();
+        Some(session.map_or_else(|| stranger(&self.caller.conn), asker))
     }
 
     fn held(&self) -> usize {

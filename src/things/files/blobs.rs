@@ -9,12 +9,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::FileId;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 
 /// Where uploads are put together.
 const INCOMING: &str = "incoming";
@@ -81,6 +83,7 @@ impl Blobs {
             id,
             path,
             file,
+            placed: AtomicBool::new(false),
             length: 0,
             crc32: crc32fast::Hasher::new(),
             sha256: with_sha256.then(Sha256::new),
@@ -96,6 +99,7 @@ impl Blobs {
             incoming.file.sync_all()?;
         }
         fs::rename(&incoming.path, &path)?;
+        incoming.placed.store(true, Ordering::Relaxed);
         if self.sync {
             File::open(folder)?.sync_all()?;
             File::open(&self.root)?.sync_all()?;
@@ -143,6 +147,8 @@ pub struct Incoming {
     pub id: FileId,
     path: PathBuf,
     file: File,
+    /// Whether there is nothing under this path any more.
+    placed: AtomicBool,
     length: u64,
     crc32: crc32fast::Hasher,
     sha256: Option<Sha256>,
@@ -184,7 +190,16 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        // After it was placed, there is nothing under this name.
-        let _ = fs::remove_file(&self.path);
+        if *self.placed.get_mut() {
+            return;
+        }
+        let path = std::mem::take(&mut self.path);
+        let remove = move || drop(fs::remove_file(path));
+        // Where connections are served, others would wait for the disk. What a stop leaves is removed
+        // at the next start.
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
     }
 }

@@ -95,13 +95,21 @@ async fn offload<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(TransferError::Disk(io::Error::other(error))))
 }
 
+/// What of an upload is on the disk.
+enum Written {
+    /// Nothing: who begins an upload and sends nothing has no file made. This will be its id.
+    Nothing(FileId),
+    Some(Incoming),
+    /// Its bytes are with a thread that writes, or that has failed to.
+    Elsewhere,
+}
+
 /// A file that comes in. What has come goes when this is dropped before it is finished.
 pub struct Upload {
     moved: Move,
     owner: Owner,
     put: Arc<Put>,
-    /// Here but while a write is under way.
-    incoming: Option<Incoming>,
+    written: Written,
     received: u64,
     /// The room that it takes.
     reserved: Reserved,
@@ -118,7 +126,7 @@ impl Upload {
     ///
     /// # Errors
     /// The ticket is not good for it, or there is no room.
-    pub async fn begin(
+    pub fn begin(
         files: &Arc<Files>,
         ticket: TicketId,
         length: Option<u64>,
@@ -134,14 +142,12 @@ impl Upload {
         let reserved = files.reserve(owner, &put.name, maker)?;
         check_size(files, &reserved, room, length.unwrap_or(0))?;
         files.check_disk(length.unwrap_or(0))?;
-        let id = FileId::from_bytes(random()?);
-        let (files, with_sha256) = (files.clone(), put.with_sha256);
-        let incoming = offload(move || Ok(files.blobs.create(id, with_sha256)?)).await?;
+        let written = Written::Nothing(FileId::from_bytes(random()?));
         Ok(Self {
             moved,
             owner,
             put,
-            incoming: Some(incoming),
+            written,
             received: 0,
             reserved,
             room,
@@ -172,19 +178,25 @@ impl Upload {
     }
 
     async fn flush(&mut self) -> Result<(), TransferError> {
-        let Some(mut incoming) = self.incoming.take() else {
-            let broken = "an earlier write of the same file failed";
-            return Err(TransferError::Disk(io::Error::other(broken)));
-        };
+        let written = std::mem::replace(&mut self.written, Written::Elsewhere);
         self.moved.files.tickets.check(self.moved.ticket)?;
         self.reserved.grow(self.received)?;
         let bytes = std::mem::take(&mut self.waiting);
         self.moved.files.take_disk(std::mem::take(&mut self.waiting_bytes))?;
+        let (files, with_sha256) = (self.moved.files.clone(), self.put.with_sha256);
         let written = offload(move || {
+            let mut incoming = match written {
+                Written::Nothing(id) => files.blobs.create(id, with_sha256)?,
+                Written::Some(incoming) => incoming,
+                Written::Elsewhere => {
+                    let broken = "an earlier write of the same file failed";
+                    return Err(TransferError::Disk(io::Error::other(broken)));
+                }
+            };
             incoming.append(&bytes)?;
             Ok(incoming)
         });
-        self.incoming = Some(written.await?);
+        self.written = Written::Some(written.await?);
         Ok(())
     }
 
@@ -196,13 +208,13 @@ impl Upload {
     /// was faster.
     pub async fn finish(mut self, now: Timestamp) -> Result<Stored, TransferError> {
         self.flush().await?;
-        let Self { moved, owner, put, incoming, reserved, .. } = self;
+        let Self { moved, owner, put, written, reserved, .. } = self;
         let stored = Stored { owner, put: put.clone() };
-        let receipt = offload(move || match incoming {
-            Some(incoming) => {
+        let receipt = offload(move || match written {
+            Written::Some(incoming) => {
                 moved.files.store(moved.ticket, (owner, &put), &incoming, reserved, now)
             }
-            None => Err(TicketError::Unknown.into()),
+            Written::Nothing(_) | Written::Elsewhere => Err(TicketError::Unknown.into()),
         });
         receipt.await?.await?;
         Ok(stored)
@@ -347,7 +359,7 @@ mod tests {
         let owner = Owner { org: OrgId::from_bytes([3; 12]), thing: None };
         let asker = Asker::new(Principal::User(asker), PrincipalId::User(asker), || true);
         files.announce(ticket, asker, owner, put, NOW).expect("room");
-        let mut upload = Upload::begin(&files, ticket, None, NOW).await.expect("valid");
+        let mut upload = Upload::begin(&files, ticket, None, NOW).expect("valid");
         for _ in 0..limits::FILE_WRITE_BYTES / 2 {
             upload.write(Bytes::from_static(b"x")).await.expect("written");
             let taken = upload.waiting.len() * size_of::<Bytes>();
