@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -50,7 +51,8 @@ pub fn start(log: &Log, rust_log: Option<String>) -> Result<LogLevel, LoggingErr
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     registry().with(lines).with(filter).try_init()?;
-    Ok(LogLevel { replace: Box::new(move |filter| handle.reload(filter)), rust_log })
+    let replace = Box::new(move |filter| handle.reload(filter));
+    Ok(LogLevel { replace, rust_log, now: Mutex::new(log.level) })
 }
 
 /// Puts another filter in the place of the present one.
@@ -60,16 +62,25 @@ type Replace = Box<dyn Fn(Targets) -> Result<(), reload::Error> + Send + Sync>;
 pub struct LogLevel {
     replace: Replace,
     rust_log: Option<String>,
+    now: Mutex<LevelFilter>,
 }
 
 impl LogLevel {
-    /// Logs what is of this level, with the directives of `RUST_LOG` on top as at the start.
+    /// Logs what is of this level, with the directives of `RUST_LOG` on top as at the start; the
+    /// level before.
     ///
     /// # Errors
     ///
     /// The process has stopped logging.
-    pub fn set(&self, level: LevelFilter) -> Result<(), LoggingError> {
-        Ok((self.replace)(filter(level, self.rust_log.as_deref())?)?)
+    pub fn set(&self, level: LevelFilter) -> Result<LevelFilter, LoggingError> {
+        let mut now = self.now.lock();
+        (self.replace)(filter(level, self.rust_log.as_deref())?)?;
+        Ok(std::mem::replace(&mut now, level))
+    }
+
+    /// The level.
+    pub fn now(&self) -> LevelFilter {
+        *self.now.lock()
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use base::{Timestamp, chain};
 use clap::{Args, Parser, Subcommand};
@@ -225,11 +226,13 @@ async fn serve(args: ServeArgs) -> Result<ExitCode, String> {
     let mut config = serve_config(&args)?;
     let rust_log = std::env::var("RUST_LOG").ok();
     let level = logging::start(&config.log, rust_log).map_err(|error| sentence(&error))?;
+    let level = Arc::new(level);
     let mut demo = match args.demo {
         true => Some(DemoDir::make(&mut config)?),
         false => None,
     };
     let server = Server::start(config).await.map_err(|error| sentence(&error))?;
+    server.app().set_log_level(level.clone());
     if let Some(demo) = &mut demo {
         demo.keep_if_named();
     }

@@ -4,10 +4,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::{ApplicationId, OrgId, ThingId, Timestamp, limits};
+use base::{ApplicationId, Door, OrgId, ThingId, Timestamp, limits};
 use rules::directory::{Event, Events, Kind, Principal, Reason, Session, Who};
-use rules::identity::Access;
-use rules::identity::permission::Permission;
+use rules::identity::{Access, Source};
 use store::StoreError;
 
 use super::App;
@@ -60,20 +59,28 @@ impl App {
         }
     }
 
-    /// Whether the thing of a session is there and not disabled; users have none.
-    fn has_welcome_thing(&self, who: &Who) -> Result<bool, StoreError> {
-        self.thing_of(who).map(|found| found.is_ok())
+    /// What gives a session rights where it is now.
+    pub fn sources_of(&self, session: &Session) -> Vec<Source> {
+        let (identity, org) = (&self.records, session.org_id());
+        match session.who() {
+            // Who is on the machine is in no records.
+            Who::User(user) if session.conn().door == Door::Control => {
+                identity.sources_of_user(user, org)
+            }
+            Who::User(user) => match identity.user(user.id) {
+                Some(user) => identity.sources_of_user(&user, org),
+                None => Vec::new(),
+            },
+            Who::Application { application, .. } => match identity.application(application.id) {
+                Some(application) => identity.sources_of_application(&application),
+                None => Vec::new(),
+            },
+        }
     }
 
-    /// Nothing if the thing of a session is welcome, or why it is not; users have none.
-    pub(super) fn thing_of(&self, who: &Who) -> Result<Result<(), Reason>, StoreError> {
-        let Who::Application { application, thing_id, thing_key } = who else { return Ok(Ok(())) };
-        let found = self.things.get(application.org, thing_key)?;
-        Ok(match found.filter(|thing| thing.id == *thing_id) {
-            Some(thing) if thing.ban.is_banned(self.clock.now()) => Err(Reason::Banned),
-            Some(_) => Ok(()),
-            None => Err(Reason::Revoked),
-        })
+    /// Whether the thing of a session is there and not disabled; users have none.
+    fn has_welcome_thing(&self, who: &Who) -> Result<bool, StoreError> {
+        self.things.unwelcome(who, self.clock.now()).map(|why| why.is_none())
     }
 
     /// Whether who had a session, which may have ended long ago, still has the rights of then: the
@@ -135,9 +142,8 @@ impl App {
             // Of who has the data directory.
             return true;
         }
-        let Some(permission) = Permission::named(command) else { return false };
         let access = self.access_now(session, org);
-        let access = access.ok().filter(|access| access.permissions.allows(permission));
+        let access = access.ok().filter(|access| access.allows(command));
         let Some(access) = access else { return false };
         let Who::Application { thing_id: own, .. } = session.who() else { return true };
         // What can't be read is as it was.
@@ -159,9 +165,9 @@ impl App {
                 Event::Revoked(session) | Event::RightsChanged(session) => session,
                 _ => continue,
             };
-            let may = |name| Permission::named(name).is_some_and(|named| session.may(named));
+            let access = session.access();
             let lives = session.end().is_none();
-            if !lives || !(may("method.exec") || may("mailbox.send")) {
+            if !lives || !(access.allows("method.exec") || access.allows("mailbox.send")) {
                 self.mailbox.hang_up(session.number());
             }
         }

@@ -155,7 +155,7 @@ pub(super) fn recover(
         Ok(())
     })?;
     store.commit(&[batch_of(&surplus, &HashSet::new(), connections)?])?;
-    let Stored { live, ended } = read_all(store, identity, now)?;
+    let Stored { live, ended } = read_all(store, (identity, things), now)?;
     // The last sign of life of the server is as good as that of a session.
     let signs =
         live.iter().chain(ended.iter().map(|(session, _)| session)).map(Session::last_active);
@@ -191,7 +191,11 @@ struct Stored {
 
 /// Reads the live sessions, on as many threads as there are cores: their refs are hashes, so each
 /// has its share of them.
-fn read_all(store: &dyn Store, identity: &Identity, now: Timestamp) -> Result<Stored, StoreError> {
+fn read_all(
+    store: &dyn Store,
+    records: (&Identity, &Things),
+    now: Timestamp,
+) -> Result<Stored, StoreError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
     let cut = |part: usize| [u8::try_from(part * 256 / threads).unwrap_or(u8::MAX)];
     let cuts: Vec<_> = (1..threads).map(cut).collect();
@@ -199,7 +203,7 @@ fn read_all(store: &dyn Store, identity: &Identity, now: Timestamp) -> Result<St
         let from = number.checked_sub(1).and_then(|before| cuts.get(before));
         let from = from.map_or(Bound::Unbounded, |cut| Bound::Included(&cut[..]));
         let to = cuts.get(number).map_or(Bound::Unbounded, |cut| Bound::Excluded(&cut[..]));
-        read_part(store, identity, (from, to), now)
+        read_part(store, records, (from, to), now)
     };
     let parts = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|number| scope.spawn(move || part(number))).collect();
@@ -221,7 +225,7 @@ fn read_all(store: &dyn Store, identity: &Identity, now: Timestamp) -> Result<St
 /// Reads the live sessions with refs in a range.
 fn read_part(
     store: &dyn Store,
-    identity: &Identity,
+    (identity, things): (&Identity, &Things),
     range: (Bound<&[u8]>, Bound<&[u8]>),
     now: Timestamp,
 ) -> Result<Stored, StoreError> {
@@ -232,16 +236,19 @@ fn read_part(
             return store.commit(&[delete(Table::Sessions, key)]);
         };
         let (due, overdue) = session.deadline();
-        if let (Some(reason), Lifetime::Until(_)) = (session.unwelcome(now), session.lifetime()) {
-            // The server was killed before all that a ban ended was stored.
-            found.ended.push((session, reason));
-            return Ok(());
-        }
-        match session.lifetime() {
-            Lifetime::Connection => found.ended.push((session, Reason::ServerStopped)),
-            // Now, not at the wheel's next turn: a command before that would bring it to life.
-            Lifetime::Until(_) if due <= now => found.ended.push((session, overdue)),
-            Lifetime::Until(_) => found.live.push(session),
+        let ended = match session.lifetime() {
+            Lifetime::Connection => Some(Reason::ServerStopped),
+            Lifetime::Until(_) => match session.unwelcome(now) {
+                // The server was killed before all that a ban or a deletion ended was stored.
+                Some(reason) => Some(reason),
+                // Now, not at the wheel's next turn: a command before that would bring it to life.
+                None if due <= now => Some(overdue),
+                None => things.unwelcome(session.who(), now)?,
+            },
+        };
+        match ended {
+            Some(reason) => found.ended.push((session, reason)),
+            None => found.live.push(session),
         }
         Ok(())
     })?;
@@ -300,5 +307,50 @@ fn scan(
         let Some((last, _)) = page.last() else { return Ok(()) };
         last_read = Some(last.clone());
         page.iter().try_for_each(&mut visit)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use base::{ConnInfo, Protocol, ThingKey};
+
+    use super::super::tests::{NOW, demo};
+    use super::super::{App, Credentials};
+    use super::*;
+    use crate::config::Config;
+
+    /// What is stored when the server is killed behind a ban or a deletion, before the ends that
+    /// follow from it.
+    #[tokio::test]
+    async fn sessions_of_things_that_were_banned_or_deleted_before_a_kill_have_ended() {
+        let (app, store) = demo();
+        let remote_addr = "192.0.2.1:5".parse().expect("an address");
+        let conn = ConnInfo::new(Protocol::Http, remote_addr);
+        let mut sessions = Vec::new();
+        for key in ["banned", "deleted", "welcome"] {
+            let credentials = Credentials::Application {
+                thing_key: key.into(),
+                token: "demo-token-basicorg".into(),
+                app_id: String::new(),
+            };
+            let session = app.login_unbound(credentials, conn, NOW).await.expect("welcome");
+            sessions.push(session.uuid());
+        }
+        let org = app.records.org_by_key("BasicOrg").expect("of the demo").id;
+        let key = |text| ThingKey::parse(text).expect("a key");
+        let banned = app.things.change(org, &key("banned"), |thing| thing.ban.disabled = true);
+        let (_, receipt) = banned.expect("no conflict").expect("it is there");
+        receipt.await.expect("stored");
+        let deleted = app.things.remove(org, &key("deleted"), |_, _| ());
+        let (_, receipt) = deleted.expect("read").expect("it is there");
+        receipt.await.expect("stored");
+        drop(app);
+
+        let app = App::open(Config::default(), store, &[], Some(Arc::new(NOW))).expect("opened");
+        let end = |uuid| app.sessions.by_uuid(uuid).expect("known").end().map(|end| end.reason);
+        let ends: Vec<_> = sessions.into_iter().map(end).collect();
+        assert_eq!(ends, [Some(Reason::Banned), Some(Reason::Revoked), None]);
     }
 }

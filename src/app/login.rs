@@ -331,7 +331,7 @@ impl App {
         {
             self.end(session, Reason::Revoked, now);
         }
-        if let Err(reason) = self.thing_of(session.who())? {
+        if let Some(reason) = self.things.unwelcome(session.who(), self.clock.now())? {
             self.end(session, reason, now);
         }
         match session.end() {
@@ -365,14 +365,7 @@ impl App {
         let credentials = Credentials::User { name: name.to_owned(), password, code: None };
         let user = match self.behind_certificate(credentials, conn) {
             Ok(Proof::Credentials(Credentials::User { name, password, .. })) => {
-                match self.user_by_token(&name, &password, conn, now) {
-                    Some(found) => found.map(|(user, token)| (user, Some(token))),
-                    None => {
-                        let secret = (password, CodeBy::Nothing);
-                        let checked = self.check_password(&name, secret, None, conn, now).await;
-                        checked.map(|user| (user, None))
-                    }
-                }
+                self.prove_user(&name, (password, CodeBy::Nothing), None, conn, now).await
             }
             Ok(Proof::User(name)) => {
                 self.certified(&name).map(|user| (user, None)).map_err(LoginError::from)
@@ -560,15 +553,9 @@ impl App {
                     None if peer.link.mqtt_level > 0 => CodeBy::Nothing,
                     None => CodeBy::Call,
                 };
-                let checked = match self.user_by_token(&name, &password, conn, now) {
-                    Some(found) => found.map(|(user, token)| (user, Some(token))),
-                    None => {
-                        let (secret, bound) = ((password, code), Some(is_bound));
-                        let checked = self.check_password(&name, secret, bound, conn, now).await;
-                        checked.map(|user| (user, None))
-                    }
-                };
-                let admitted = checked.and_then(admit_user);
+                let secret = (password, code);
+                let proved = self.prove_user(&name, secret, Some(is_bound), conn, now).await;
+                let admitted = proved.and_then(admit_user);
                 admitted.inspect_err(|error| note(Claim::User(&name), error))
             }
             Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
@@ -594,6 +581,23 @@ impl App {
     /// The user whom a certificate names.
     fn certified(&self, name: &str) -> Result<Arc<User>, Refusal> {
         self.records.user_by_email(name).ok_or(Refusal::BadCredentials)
+    }
+
+    /// The user of this name who shows a password, and a code where it needs one, or in place of the
+    /// password an API token, which comes along. `is_bound`: as for [`App::check_password`].
+    async fn prove_user(
+        &self,
+        name: &str,
+        (password, code): (String, CodeBy),
+        is_bound: Option<bool>,
+        conn: ConnInfo,
+        now: Timestamp,
+    ) -> Result<(Arc<User>, Option<Arc<Token>>), LoginError> {
+        if let Some(found) = self.user_by_token(name, &password, conn, now) {
+            return found.map(|(user, token)| (user, Some(token)));
+        }
+        let checked = self.check_password(name, (password, code), is_bound, conn, now).await;
+        checked.map(|user| (user, None))
     }
 
     /// The user of this name with the API token that came as the password, if it is one.

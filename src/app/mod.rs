@@ -6,7 +6,7 @@
 //! A function here that returns a `StoreError`, and says nothing of errors, fails only when the
 //! store does.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base::pool::Pools;
 use base::{ApplicationId, Clock, Code, Failure, Timestamp};
@@ -19,6 +19,7 @@ use store::Tables;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::events::Events;
+use crate::logging::LogLevel;
 use crate::metrics::Metrics;
 use crate::things::feed::Feed;
 use crate::things::files::Files;
@@ -192,6 +193,8 @@ pub struct App {
     journal: Mutex<journal::Unsaved>,
     /// Taken while subscribers are notified of a thing's connection.
     presence_turn: Mutex<()>,
+    /// The level of the log, if it is this server's: not in a program that has it for itself.
+    log_level: OnceLock<Arc<LogLevel>>,
     /// Of whom the log tells everything.
     pub watched: Watched,
     /// What of things is traced.
@@ -213,6 +216,16 @@ pub struct App {
 }
 
 impl App {
+    /// Has the level of the log be this one's.
+    pub fn set_log_level(&self, level: Arc<LogLevel>) {
+        let _ = self.log_level.set(level);
+    }
+
+    /// The level of the log; none in a program that has it for itself.
+    pub fn log_level(&self) -> Option<&LogLevel> {
+        self.log_level.get().map(|level| &**level)
+    }
+
     /// Who there is.
     pub fn identity(&self) -> &Identity {
         &self.records

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use base::pool::Pools;
@@ -198,6 +198,7 @@ impl App {
             turns: Turns::new(cores, &pools),
             long_work: LongWork::new(cores),
             large_replies: LargeReplies::new(threads(cores)),
+            log_level: OnceLock::new(),
             watched: Watched::default(),
             recorder: Recorder::new(&pools),
             session_log: SessionLog::default(),

@@ -445,10 +445,10 @@ impl Unsent {
             }
             *logins_left -= 1;
         }
-        let before = still_may(caller, &row);
+        let before = still_may(app, caller, &row, now);
         let mut done = later.done().await;
         // What was lost in that time counts: nothing is changed and nothing told any more.
-        if let (Ok(()), Err(failure)) = (before, still_may(caller, &row)) {
+        if let (Ok(()), Err(failure)) = (before, still_may(app, caller, &row, now)) {
             self.is_cut_off = true;
             done = Err(failure);
         }
@@ -649,12 +649,17 @@ impl Unstored {
 }
 
 /// Fails if the caller's session was ended by somebody else, or may not use this command.
-fn still_may(caller: &Caller, row: &Row) -> Result<(), Failure> {
+fn still_may(app: &Arc<App>, caller: &Caller, row: &Row, now: Timestamp) -> Result<(), Failure> {
     let Some(session) = &caller.session else { return Ok(()) };
     if session.end().is_some_and(|end| end.reason.is_revocation()) {
         return Err(Failure::session_invalid("has ended."));
     }
-    if session.may(row.permission) { Ok(()) } else { Err(not_permitted(session, row)) }
+    if !session.may(row.permission) {
+        return Err(not_permitted(session, row));
+    }
+    let call = Call { app, session, conn: caller.conn, now };
+    let always = row.info.needs.iter().filter(|need| need.part.is_empty());
+    always.map(|need| (need.check)(&call)).collect()
 }
 
 fn not_permitted(session: &Session, row: &Row) -> Failure {
@@ -681,7 +686,7 @@ fn admit(app: &App, caller: &Caller, name: &str, now: Timestamp) -> Result<&'sta
         app.charge(session, now)?;
     }
     let Some(row) = commands::find(name) else {
-        return Err(not_executable(caller, name));
+        return Err(not_executable(caller.session.is_some(), name));
     };
     match &caller.session {
         Some(session) if session.may(row.permission) => Ok(row),
@@ -704,15 +709,13 @@ fn note_refused(app: &App, caller: &Caller, row: &Row, failure: &Failure, now: T
 
 /// Why a name that is in no row can't be executed. What is not here needs no permission: nobody
 /// should ask an administrator for one in vain.
-fn not_executable(caller: &Caller, name: &str) -> Failure {
+pub(super) fn not_executable(is_logged_in: bool, name: &str) -> Failure {
     if commands::is_not_configured(name) {
-        return match caller.session {
-            Some(_) => {
-                let sentence = format!("{} is not configured here.", excerpt(name));
-                Failure::new(Code::NOT_CONFIGURED, sentence)
-            }
-            None => Failure::authentication_missing(),
-        };
+        if !is_logged_in {
+            return Failure::authentication_missing();
+        }
+        let sentence = format!("{} is not configured here.", excerpt(name));
+        return Failure::new(Code::NOT_CONFIGURED, sentence);
     }
     let mut sentence = format!("Unknown command \"{}\".", excerpt(name));
     if let Some(near) = commands::nearest(name) {

@@ -31,6 +31,8 @@ pub struct Field {
 pub trait Params: Sized {
     /// Whether a member that nobody knows is an error.
     const IS_STRICT: bool = false;
+    /// Whether they name a thing, and what has to be so of it.
+    const REACH: Reach = Reach::Nothing;
 
     /// Their description.
     fn fields() -> Vec<Field>;
@@ -49,6 +51,28 @@ pub trait Params: Sized {
     /// As [`Params::from_members`], or `params` is no object.
     fn read(params: RawParams<'_>) -> Result<Self, Failure> {
         Self::from_members(&Members::read(params)?)
+    }
+}
+
+/// What is asked of the thing that the parameters of a command name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// They name none.
+    Nothing,
+    /// That the caller may name it.
+    Thing,
+    /// The same, and that it is not disabled: something is said in its name.
+    Speaker,
+    /// That its past is for the caller.
+    Past,
+    /// That the caller may ask for what is known of it; it need not be there.
+    Name,
+}
+
+impl Reach {
+    /// Of two sets of parameters together.
+    const fn or(self, other: Self) -> Self {
+        if matches!(self, Self::Nothing) { other } else { self }
     }
 }
 
@@ -71,6 +95,8 @@ impl Params for NoParams {
 
 /// Those that commands have in common, and those of one command.
 impl<A: Params, B: Params> Params for (A, B) {
+    const REACH: Reach = A::REACH.or(B::REACH);
+
     fn fields() -> Vec<Field> {
         [A::fields(), B::fields()].concat()
     }
@@ -81,6 +107,8 @@ impl<A: Params, B: Params> Params for (A, B) {
 }
 
 impl<A: Params, B: Params, C: Params> Params for (A, B, C) {
+    const REACH: Reach = A::REACH.or(B::REACH).or(C::REACH);
+
     fn fields() -> Vec<Field> {
         [A::fields(), B::fields(), C::fields()].concat()
     }
@@ -108,7 +136,7 @@ pub trait Value: Sized {
 
 /// Declares the parameters of a command: a struct, how it is read, and its documentation.
 macro_rules! params {
-    ($(#[$meta:meta])* $visibility:vis struct $name:ident {
+    ($(#[$meta:meta])* $visibility:vis struct $name:ident $(of $reach:ident)? {
         $($presence:ident $field:ident: $type:ty = $wire:literal, $doc:literal;)*
     }) => {
         $(#[$meta])*
@@ -117,6 +145,8 @@ macro_rules! params {
         }
 
         impl $crate::tr50::params::Params for $name {
+            $(const REACH: $crate::tr50::params::Reach = $crate::tr50::params::Reach::$reach;)?
+
             fn fields() -> Vec<$crate::tr50::params::Field> {
                 vec![$($crate::tr50::params::Field {
                     name: $wire,

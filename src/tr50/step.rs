@@ -10,7 +10,7 @@ use rules::identity::model::User;
 use serde::Serialize;
 
 use super::envelope::RawParams;
-use super::params::Field;
+use super::params::{Field, Reach};
 use crate::app::{App, Deed, Effects, Worker};
 use crate::events::Actor;
 
@@ -32,8 +32,20 @@ pub struct CommandInfo {
     pub is_act: bool,
     /// Whether a parameter that nobody knows is an error.
     pub is_strict: bool,
+    /// What it needs beside the permission of its name.
+    pub needs: &'static [Need],
+    /// What is asked of the thing that its parameters name.
+    pub reach: Reach,
     /// What it does, in code.
     pub handler: Handler,
+}
+
+/// What a command needs beside the permission of its name.
+pub struct Need {
+    /// In what it is needed, such as "other users"; empty: always.
+    pub part: &'static str,
+    /// Fails for who may not. The dispatcher asks for what is always needed, the handler for the rest.
+    pub check: fn(&Call<'_>) -> Result<(), Failure>,
 }
 
 impl CommandInfo {

@@ -4,13 +4,14 @@
 use base::{Code, Failure, excerpt};
 
 use super::envelope::{Members, RawParams};
-use super::params::{Field, Params};
+use super::params::{Field, Params, Reach};
 
 /// Parameters, of which none may be unknown. A command whose handler takes these is strict.
 pub struct Strict<P>(pub P);
 
 impl<P: Params> Params for Strict<P> {
     const IS_STRICT: bool = true;
+    const REACH: Reach = P::REACH;
 
     fn fields() -> Vec<Field> {
         P::fields()

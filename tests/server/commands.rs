@@ -53,6 +53,7 @@ replies! {
     the_replies_of_mailbox: "mailbox.txt";
     the_replies_of_method: "method.txt";
     the_replies_of_operate: "operate.txt";
+    the_replies_of_explain: "explain.txt";
     the_replies_of_org: "org.txt";
     the_replies_of_what_is_not_configured: "not_configured.txt";
     the_replies_of_property: "property.txt";

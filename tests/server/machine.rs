@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use client::Client;
 use serde_json::{Value, json};
 use support::http::{log_in, post, post_with};
-use support::{Endpoints, TestServer, call, connect};
+use support::{Endpoints, Signal, TestServer, call, connect, eventually};
 
 use crate::TR50D;
 
@@ -235,8 +235,44 @@ async fn commands_on_the_machine_work_when_all_is_full() {
 }
 
 #[tokio::test]
+async fn the_level_of_the_log_is_set_until_the_next_sighup() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let server = TR50D.serve_logging(&log, &[("TR50D_LOG__LEVEL", "warn")]);
+    let text = || std::fs::read_to_string(&log).expect("a log");
+    let dir = configured(&server);
+    let level = async |params: &str| {
+        let ask = ["call", "server.log.level", params, "--config", "tr50d.toml"];
+        let out = succeeds(dir.path(), &ask, "").await;
+        serde_json::from_str::<Value>(&out).expect("JSON")["params"].clone()
+    };
+    drop(server.thing("tcp", "unseen-1").await);
+    assert_eq!(level("{}").await, json!({ "level": "warn" }));
+    let set = level(r#"{"level":"INFO"}"#).await;
+    assert_eq!(set, json!({ "level": "info", "before": "warn" }));
+    drop(server.thing("tcp", "seen-1").await);
+    assert!(text().contains("the log level was set") && text().contains("seen-1"), "{}", text());
+    assert!(!text().contains("unseen-1"));
+    // Over the other doors it is for super administrators.
+    let mut admin = server.admin("http").await;
+    assert_eq!(call(&mut admin, "server.log.level", "").await["level"], "info");
+    let trail = call(&mut admin, "audit.list", r#"{"command":"server.log.level"}"#).await;
+    let event = &trail["result"][0];
+    assert_eq!(
+        (&event["before"]["level"], &event["after"]["level"]),
+        (&json!("warn"), &json!("info"))
+    );
+    server.signal(Signal::HUP);
+    eventually("the level is that of the configuration", async || {
+        level("{}").await["level"] == "warn"
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_the_operators_page_says_of_getting_in_works() {
-    let server = TestServer::start();
+    // Of its own process, whose log it has.
+    let server = TR50D.start(&[]);
     let dir = configured(&server);
     let _mower = server.thing("mqtt", "mower-42").await;
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operate.md");

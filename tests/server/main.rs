@@ -34,6 +34,7 @@ mod end_many;
 mod environment;
 mod events;
 mod example_programs;
+mod explain;
 mod files;
 mod fleet;
 mod full_cores;

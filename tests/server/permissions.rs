@@ -1,6 +1,6 @@
 //! The reviewed table of who may what: `fixtures/permissions`, whose README.md describes its form.
 //! Every command and every path, for every kind of caller, on what is in the own organisation, in
-//! another one, and nowhere.
+//! another one, and nowhere. `session.explain` has to say beforehand what comes of each command.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -124,7 +124,8 @@ fn answers(
             (0..CALLERS.len()).map(|caller| ask(world, &row.request, caller, *target)).collect()
         })
         .collect();
-    let (mut lines, mut unlike) = (String::new(), String::new());
+    let mut lines = String::new();
+    let mut unlike: String = all.iter().flatten().map(|reply| reply.untrue.as_str()).collect();
     for (target, replies) in targets.iter().zip(&all) {
         let name = if targets.len() == 1 { "" } else { target.name() };
         let _ = write!(lines, "  {name:<8}");

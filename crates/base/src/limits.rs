@@ -307,6 +307,9 @@ pub const SMS_BYTES_MAX: usize = 1600;
 /// Characters that are kept of each text by which a modem registers; real ones have some twenty.
 pub const MODEM_TEXT_CHARS_MAX: usize = 200;
 
+/// Sources of rights, roles and filters that `session.explain` shows: an administrator looks at some.
+pub const EXPLAINED_SOURCES: usize = 100;
+
 /// Records of one kind (roles, users, applications, definitions, organisations directly below) that
 /// an organisation owns: all are in memory.
 pub const RECORDS_PER_ORG_MAX: usize = 10_000;

@@ -1,6 +1,6 @@
 //! `GET /events`: the stream of events, as long as the reader stays.
 
-use base::{Code, Failure, Protocol};
+use base::{Failure, Protocol};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http_body_util::Either;
@@ -89,14 +89,8 @@ impl EventsRefusal {
                 with_header(refused, WWW_AUTHENTICATE, "Bearer")
             }
             Self::Failure(failure) => {
-                let status = match failure.code {
-                    Code::PERMISSION_DENIED => StatusCode::FORBIDDEN,
-                    Code::NOT_FOUND => StatusCode::NOT_FOUND,
-                    Code::SESSION_INVALID => StatusCode::UNAUTHORIZED,
-                    Code::PARAMETER_INVALID => StatusCode::BAD_REQUEST,
-                    _ => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                error(status, &failure.message)
+                let status = StatusCode::from_u16(failure.code.http_status());
+                error(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &failure.message)
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use std::ops::Bound;
 
-use base::{OrgId, ThingDefId, ThingId, ThingKey};
+use base::{OrgId, ThingDefId, ThingId, ThingKey, Timestamp};
+use rules::directory::{Reason, Who};
 use serde::Deserialize;
 use store::{
     Batch, Row, Store, StoreError, Table,
@@ -28,6 +29,18 @@ impl Things {
             Some(key) => self.at(&thing_row(org, &key)),
             None => Ok(None),
         }
+    }
+
+    /// Why the thing of a session is not welcome, if it is not: it is disabled, or gone. Users have
+    /// none.
+    pub fn unwelcome(&self, who: &Who, now: Timestamp) -> Result<Option<Reason>, StoreError> {
+        let Who::Application { application, thing_id, thing_key } = who else { return Ok(None) };
+        let found = self.get(application.org, thing_key)?;
+        Ok(match found.filter(|thing| thing.id == *thing_id) {
+            Some(thing) if thing.ban.is_banned(now) => Some(Reason::Banned),
+            Some(_) => None,
+            None => Some(Reason::Revoked),
+        })
     }
 
     /// Whether there is a thing with this id in the organisation.

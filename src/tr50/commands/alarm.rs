@@ -5,7 +5,7 @@ use base::{Code, Failure, excerpt, json, limits};
 use super::commands;
 use super::history::{self, At, Form, History, HistoryQuery, Range, ValueAt};
 use super::publish::{self, Item, Message, Name, Source, field, required_field};
-use super::target::Target;
+use super::target::{Past, Target};
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Alarm as State, Kind, Value};
 use crate::tr50::params::{Field, params};
@@ -83,7 +83,7 @@ params! {
 /// `alarm.history`.
 pub fn history(
     call: &Call<'_>,
-    (target, (which, range)): (Target, (HistoryParams, Range)),
+    (target, (which, range)): (Past, (HistoryParams, Range)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let series = history::series_of(call, &target, Kind::Alarm, &which.key.0)?;
@@ -109,7 +109,7 @@ pub struct Histories(Vec<(String, History)>);
 /// under each key.
 pub fn history_multi(
     call: &Call<'_>,
-    (target, (which, range)): (Target, (WhichOfMany, Range)),
+    (target, (which, range)): (Past, (WhichOfMany, Range)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let WhichOfMany { mut keys, split } = which;
@@ -119,7 +119,7 @@ pub fn history_multi(
         }
         let mut seen = std::collections::HashSet::new();
         keys.retain(|key| seen.insert(key.clone()));
-        let owner = target.subject_of_past(call)?.id.into();
+        let owner = target.subject(call)?.id.into();
         let (span, mut limit) = range.span(call.now);
         let form = Form { split: split.unwrap_or(false), ..Form::default() };
         let asked = limit;

@@ -20,6 +20,7 @@ use super::authorize::{self, Edit, Unset};
 use super::ban::{BanParams, BanView};
 use super::commands;
 use super::paging::{ListReply, View};
+use super::target::check_unrestricted;
 use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::tr50::params::{missing, params};
@@ -31,11 +32,14 @@ commands! {
         "Makes an application and its token in the current organisation. Without `token`, or with an \
          empty one, the server makes one of letters and digits, which the reply shows, and \
          `app.find` for ten minutes.",
-        "`id`, `token`, `tokenId`";
+        "`id`, `token`, `tokenId`",
+        "roles and flags" where authorize::check_grants_all,
+        "tokens of one's own choice" where check_unrestricted;
     act "app.delete" => delete, [NOT_FOUND],
         "Deletes an application; the live sessions of its token end as revoked. Like a change of it, \
          only for those who may grant what it may do.",
-        "";
+        "",
+        "applications that may do more" where authorize::check_grants_all;
     "app.find" => find, [NOT_FOUND],
         "Shows an application of the current organisation. `token` is empty, but for the session \
          for which the server made it within the last ten minutes.",
@@ -48,7 +52,10 @@ commands! {
          `name`. Its live sessions have the new rights when the reply comes; after a change of the \
          token they have ended as revoked. Disabled, it loses its sessions, and logins with its \
          token are refused; none disables itself.",
-        "";
+        "",
+        "roles and flags" where authorize::check_grants_all,
+        "tokens of one's own choice" where check_unrestricted,
+        "`disabled`" where check_unrestricted;
 }
 
 params! {
@@ -253,10 +260,7 @@ impl FindParams {
     fn find(&self, call: &Call<'_>) -> Result<Arc<Application>, Failure> {
         let org = call.session.org_id();
         let identity = &call.app.identity();
-        let by_name = |name: &String| {
-            let all = identity.applications_of(org);
-            all.into_iter().find(|other| other.name.to_lowercase() == name.to_lowercase())
-        };
+        let by_name = |name: &String| identity.application_by_name(org, name);
         // Of another organisation there is none, as far as anybody here can tell.
         let by_token =
             |token: &String| identity.application_by_token(token).filter(|found| found.org == org);

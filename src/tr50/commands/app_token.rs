@@ -8,7 +8,7 @@ use rules::identity::Token;
 use rules::identity::model::Application;
 
 use super::ban::BanParams;
-use super::token::{self, Made, New, TermsParams, Tokens};
+use super::token::{self, Made, New, TermsParams, Tokens, WhichToken};
 use super::{app, authorize, commands};
 use crate::app::{Affected, Effects};
 use crate::tr50::params::{missing, params};
@@ -20,11 +20,13 @@ commands! {
         "Makes a further token of an application, which is shown in this reply only. Devices that log \
          in with it are the same things as those with the others. Only for those who may grant what \
          the application may do.",
-        "`tokenId`, `token`";
+        "`tokenId`, `token`",
+        "applications that may do more" where authorize::check_grants_all;
     act "app.token.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a token; the live sessions that began with it end as revoked. Of the application's \
          first token, the next one takes the place. The last one can't go.",
-        "";
+        "",
+        "applications that may do more" where authorize::check_grants_all;
     "app.token.list" => list, [NOT_FOUND],
         "Lists the tokens of an application, the first one, that of `app.create`, first: until when \
          they are good, and when, from where and how often they were used.",
@@ -32,7 +34,8 @@ commands! {
     act "app.token.update" => update, [NOT_FOUND, ALREADY_EXISTS],
         "Changes the name or the end of a token, or disables it: then the live sessions that began \
          with it end as revoked, and logins with it are refused.",
-        "";
+        "",
+        "applications that may do more" where authorize::check_grants_all;
 }
 
 params! {
@@ -40,13 +43,6 @@ params! {
     pub struct Which {
         optional app_id: ApplicationId = "appId", "The application's id.";
         optional_exact app_name: String = "appName", "Its name, instead.";
-    }
-}
-
-params! {
-    /// Which token.
-    pub struct WhichToken {
-        required token_id: TokenId = "tokenId", "The token's id.";
     }
 }
 
@@ -62,8 +58,8 @@ impl DeleteParams {
     /// The application of the token, and the token's id.
     fn find(&self, call: &Call<'_>, which: &Which) -> Result<(Application, TokenId), Failure> {
         let Some(name) = self.name.as_ref().filter(|_| self.token_id.is_none()) else {
-            let which = WhichToken { token_id: self.token_id.ok_or_else(|| missing("tokenId"))? };
-            return Ok((which.find(call)?, which.token_id));
+            let id = self.token_id.ok_or_else(|| missing("tokenId"))?;
+            return Ok((application_with(call, id)?, id));
         };
         let application = which.find(call)?;
         let same = |token: &Token| token.name.to_lowercase() == name.to_lowercase();
@@ -86,17 +82,12 @@ impl Which {
     }
 }
 
-impl WhichToken {
-    /// The application of the current organisation with this token.
-    fn find(&self, call: &Call<'_>) -> Result<Application, Failure> {
-        let applications = call.app.identity().applications_of(call.session.org_id());
-        let has = |application: &&Arc<Application>| {
-            all(application).any(|token| token.id == self.token_id)
-        };
-        let found = applications.iter().find(has);
-        let found = found.ok_or_else(|| token::not_found(self.token_id))?;
-        Ok(Application::clone(found))
-    }
+/// The application of the current organisation with this token.
+fn application_with(call: &Call<'_>, token: TokenId) -> Result<Application, Failure> {
+    let applications = call.app.identity().applications_of(call.session.org_id());
+    let has = |application: &&Arc<Application>| all(application).any(|known| known.id == token);
+    let found = applications.iter().find(has);
+    Ok(Application::clone(found.ok_or_else(|| token::not_found(token))?))
 }
 
 fn all(application: &Application) -> impl Iterator<Item = Token> {
@@ -136,7 +127,7 @@ pub fn update(
     Strict((which, terms, ban)): Strict<(WhichToken, TermsParams, BanParams)>,
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
-    let mut application = which.find(call)?;
+    let mut application = application_with(call, which.token_id)?;
     app::check_may_grant(call, &application)?;
     let others: Vec<_> = all(&application).collect();
     if application.token_id == which.token_id {

@@ -6,7 +6,7 @@ use base::{Code, Failure, excerpt, limits};
 use super::commands;
 use super::history::{self, At, Form, HistoryQuery, Range, ValueAt};
 use super::publish::{self, AttributeText, Item, Name, Source, field, required_field};
-use super::target::Target;
+use super::target::{Past, Target};
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::params::{Field, params};
@@ -78,7 +78,7 @@ params! {
 /// `attribute.history`.
 pub fn history(
     call: &Call<'_>,
-    (target, (which, range)): (Target, (HistoryParams, Range)),
+    (target, (which, range)): (Past, (HistoryParams, Range)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let newest_first = newest_first(which.sort.as_deref())?;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::history::Ago;
 use super::span::{Asked, Span, one_of};
-use super::target::{is_restricted, restricted};
+use super::target::check_unrestricted;
 use super::{authorize, commands};
 use crate::app::{App, LoginCause, Sight};
 use crate::events::{Class, Entry, Query, Scope};
@@ -16,7 +16,7 @@ use crate::tr50::step::{After, Call, Later};
 use crate::tr50::strict::Strict;
 
 commands! {
-    "audit.list" => list, [NOT_FOUND],
+    "audit.list" => list where check_unrestricted, [NOT_FOUND],
         "Lists events of the trail, the newest first: those of the current organisation; for its \
          administrators also of those below it, for super administrators and super operators of all.",
         "`result`, an array of events with `number`, `ts`, `class`, `command`, `outcome`, `whoAmI` \
@@ -119,9 +119,6 @@ impl Wanted {
     /// One is wrong, or the caller may not see the organisation.
     pub(super) fn of(call: &Call<'_>, params: ListParams) -> Result<Self, Failure> {
         let params = params.without_empty();
-        if is_restricted(call) {
-            return Err(restricted());
-        }
         let classes = match params.class.as_deref() {
             None => Class::TRAIL.to_vec(),
             Some(name) => vec![one_of("class", name, &Class::TRAIL, |class| class.as_str())?],

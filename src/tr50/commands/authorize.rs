@@ -15,7 +15,7 @@ use rules::identity::permission::{Permission, PermissionSet};
 use rules::identity::{Granted, NAME_RULE, UNAMBIGUOUS_RULE, is_name, is_unambiguous, is_unseen};
 use serde::Serialize;
 
-use super::target::{is_restricted, restricted};
+use super::target::check_unrestricted;
 use crate::tr50::params::params;
 use crate::tr50::step::Call;
 use crate::tr50::strict::nearest;
@@ -85,10 +85,7 @@ fn check_grant(call: &Call<'_>, wanted: &PermissionSet) -> Result<(), Failure> {
     if own.contains(wanted) {
         return Ok(());
     }
-    let missing = wanted.names().find(|name| {
-        let permission = Permission::named(name);
-        permission.is_some_and(|permission| !own.allows(permission))
-    });
+    let missing = wanted.names().find(|name| !own.allows_named(name));
     let (who, missing) = (call.session.who().name(), missing.unwrap_or_default());
     let sentence = format!("{who} can't grant {missing}, which {who} does not hold.");
     Err(Failure::new(Code::PERMISSION_DENIED, sentence))
@@ -123,6 +120,27 @@ pub(super) fn check_topics(
         return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
     }
     Ok(())
+}
+
+/// Fails where there are records of an organisation above, which can be changed only there.
+pub(super) fn check_owns_all(call: &Call<'_>) -> Result<(), Failure> {
+    if call.session.access().org.parent.is_none() {
+        return Ok(());
+    }
+    let sentence = "What belongs to an organisation above this one is changed there.";
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
+/// Fails unless the caller may grant everything, as only super administrators may: others grant what
+/// they hold.
+pub(super) fn check_grants_all(call: &Call<'_>) -> Result<(), Failure> {
+    check_grant(call, &PermissionSet::ALL).and_then(|()| check_flags(call, true, true)).map_err(|_| {
+        let who = call.session.who().name();
+        let sentence = format!(
+            "{who} can neither grant what {who} does not hold nor change who may do more than {who}."
+        );
+        Failure::new(Code::PERMISSION_DENIED, sentence)
+    })
 }
 
 /// Fails unless the caller may grant these flags.
@@ -200,9 +218,7 @@ pub(super) fn check_free(call: &Call<'_>, taken: Option<(Failure, bool)>) -> Res
 /// Fails unless the caller may learn whether a name is taken by somebody whom they can't see: who
 /// makes users and organisations has to, a few times in a minute, and no token of a device.
 pub(super) fn check_may_ask(call: &Call<'_>) -> Result<(), Failure> {
-    if is_restricted(call) {
-        return Err(restricted());
-    }
+    check_unrestricted(call)?;
     call.app.check_taken_names(call.session, call.app.clock.now())
 }
 
@@ -295,6 +311,8 @@ pub(super) struct Edit {
     unset: HashSet<String>,
     /// The members that can be emptied, as far as anybody has asked.
     asked: RefCell<Vec<String>>,
+    /// The members whose parts can be emptied, whichever they are.
+    with_parts: RefCell<Vec<&'static str>>,
 }
 
 impl Edit {
@@ -302,7 +320,7 @@ impl Edit {
     pub(super) fn new(unset: Option<Vec<String>>) -> Self {
         let unset = unset.into_iter().flatten();
         let unset = unset.map(|name| name.to_ascii_lowercase()).collect();
-        Self { unset, asked: RefCell::default() }
+        Self { unset, asked: RefCell::default(), with_parts: RefCell::default() }
     }
 
     /// Whether the member is to be emptied.
@@ -310,15 +328,30 @@ impl Edit {
         if self.unset.is_empty() {
             return false;
         }
-        self.asked.borrow_mut().push(name.to_owned());
+        let mut asked = self.asked.borrow_mut();
+        if !asked.iter().any(|known| known == name) {
+            asked.push(name.to_owned());
+        }
         self.unset.contains(&name.to_ascii_lowercase())
+    }
+
+    /// Has names such as `member.part` be right, whether or not there is such a part.
+    pub(super) fn may_unset_below(&self, member: &'static str) {
+        self.with_parts.borrow_mut().push(member);
     }
 
     /// Fails if a member is to be emptied that nobody has asked for: there is none of this name, or
     /// it can't be empty.
     pub(super) fn check(&self) -> Result<(), Failure> {
         let asked = self.asked.borrow();
-        let is_known = |name: &str| asked.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let with_parts = self.with_parts.borrow();
+        let is_part = |name: &str| {
+            let member = name.split_once('.').map(|(member, _)| member);
+            member.is_some_and(|one| with_parts.iter().any(|known| known.eq_ignore_ascii_case(one)))
+        };
+        let is_known = |name: &str| {
+            is_part(name) || asked.iter().any(|known| known.eq_ignore_ascii_case(name))
+        };
         let Some(name) = self.unset.iter().filter(|name| !is_known(name)).min() else {
             return Ok(());
         };

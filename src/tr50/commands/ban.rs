@@ -6,7 +6,7 @@ use rules::identity::Ban;
 use serde::Serialize;
 
 use super::authorize::{self, Edit};
-use super::target::{is_restricted, restricted};
+use super::target::check_unrestricted;
 use crate::tr50::params::params;
 use crate::tr50::step::Call;
 
@@ -86,9 +86,7 @@ impl BanParams {
         if nothing && !(unsets_all || unsets_reason || unsets_until) {
             return Ok(None);
         }
-        if is_restricted(call) {
-            return Err(restricted());
-        }
+        check_unrestricted(call)?;
         let now = call.app.clock.now();
         let before = if ban.is_banned(now) { ban.clone() } else { Ban::default() };
         let lifted = disabled == Some(false) || disabled.is_none() && unsets_all;

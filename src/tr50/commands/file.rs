@@ -10,7 +10,7 @@ use serde_json::Map;
 
 use super::commands;
 use super::paging::View;
-use super::target::{Target, is_restricted, restricted};
+use super::target::{Target, check_unrestricted};
 use crate::app::App;
 use crate::events::{NewEvent, Target as EventTarget};
 use crate::random::random;
@@ -25,7 +25,8 @@ use store::StoreError;
 commands! {
     act "file.delete" => delete, [NOT_FOUND],
         "Deletes a file. A download that has begun goes on.",
-        "";
+        "",
+        "files of the organisation" where check_unrestricted;
     "file.get" => get, [NOT_FOUND],
         "Reserves a file for one download: `GET /file/<fileId>`, within 300 seconds.",
         "`fileId`, `fileSize`, `crc32`, `sha256` if it was asked for";
@@ -35,7 +36,8 @@ commands! {
     "file.put" => put, [NOT_FOUND, STORAGE_FULL],
         "Announces one upload: `POST /file/<fileId>`, within 300 seconds. The file is there, in place \
          of an older one with its name, when that was answered.",
-        "`fileId`";
+        "`fileId`",
+        "files of the organisation" where check_unrestricted;
 }
 
 params! {
@@ -175,8 +177,8 @@ impl Whose {
     /// The same for a change. A token that is restricted to its own thing may read the
     /// organisation's files, for its firmware is among them, and change none.
     fn owner_to_change(&self, target: &Target, call: &Call<'_>) -> Result<Owner, Failure> {
-        if self.is_global() && is_restricted(call) {
-            return Err(restricted());
+        if self.is_global() {
+            check_unrestricted(call)?;
         }
         // A gateway does not go on for what is disabled; administrators may see to its files.
         if matches!(call.session.who(), Who::Application { .. }) && !self.is_global() {

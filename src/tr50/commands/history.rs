@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use store::Row;
 
 use super::publish::Name;
-use super::target::Target;
+use super::target::Past;
 use crate::things::telemetry::point::{Alarm, Kind, Location, Point, Value};
 use crate::things::telemetry::{LocationNow, Owner, Points, Series, Span};
 use crate::tr50::envelope::Param;
@@ -446,11 +446,11 @@ fn write_location(object: &mut ObjectWriter<'_>, location: &Location<'_>, addres
 /// There is no such thing, its past is not for the caller, or the store fails.
 pub(super) fn series_of(
     call: &Call<'_>,
-    target: &Target,
+    target: &Past,
     kind: Kind,
     name: &str,
 ) -> Result<Option<Series>, Failure> {
-    let owner = target.subject_of_past(call)?.id.into();
+    let owner = target.subject(call)?.id.into();
     Ok(call.app.telemetry.series(owner, kind, name)?)
 }
 

@@ -1,5 +1,7 @@
 //! `locale.*`: the language and country of a user (`docs/protocol/tr50.md` 4.1).
 
+use std::sync::Arc;
+
 use base::{Code, Failure};
 use rules::identity::model::User;
 use serde::Serialize;
@@ -15,7 +17,7 @@ commands! {
     "locale.list" => list, [],
         "Lists locales to choose from; any other of the form `ll` or `ll_CC` can be set as well.",
         "`result` with `locale` and `name`";
-    "locale.set" => set, [WRONG_SESSION_KIND],
+    "locale.set" => set where check_has_locale, [WRONG_SESSION_KIND],
         "Sets the locale of the user. Sessions show it from their next login on.",
         "";
 }
@@ -77,6 +79,15 @@ pub fn list(_: &Call<'_>, _: NoParams) -> Result<Choice, Failure> {
     Ok(Choice { result: LOCALES })
 }
 
+fn check_has_locale(call: &Call<'_>) -> Result<(), Failure> {
+    user_of(call).map(drop)
+}
+
+fn user_of(call: &Call<'_>) -> Result<Arc<User>, Failure> {
+    let sentence = "Only users have a locale.";
+    call.user().ok_or_else(|| Failure::new(Code::WRONG_SESSION_KIND, sentence))
+}
+
 /// `locale.set`.
 pub fn set(call: &Call<'_>, params: Set) -> Result<After<Done>, Failure> {
     if !is_locale(&params.locale) {
@@ -84,10 +95,7 @@ pub fn set(call: &Call<'_>, params: Set) -> Result<After<Done>, Failure> {
         return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
     }
     let turn = call.app.identity().turn();
-    let Some(user) = call.user() else {
-        let sentence = "Only users have a locale.";
-        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
-    };
+    let user = user_of(call)?;
     let user = User { locale: params.locale, ..User::clone(&*user) };
     Ok(After(Done, turn.put(user).into()))
 }

@@ -6,7 +6,7 @@ use super::attribute::{limited, offset};
 use super::commands;
 use super::history::{self, Form, HistoryQuery, Range, ValueAt};
 use super::publish::{self, Item, Line, Source, field, required_field};
-use super::target::Target;
+use super::target::{Past, Target};
 use crate::things::telemetry::point::{Kind, Location as Position, Point, Text, Value};
 use crate::things::telemetry::{LocationNow, NewPoint};
 use crate::tr50::params::{Field, params};
@@ -127,7 +127,7 @@ params! {
 /// `limit`.
 pub fn history(
     call: &Call<'_>,
-    (target, (which, range)): (Target, (HistoryParams, Range)),
+    (target, (which, range)): (Past, (HistoryParams, Range)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let series = history::series_of(call, &target, Kind::Location, "")?;

@@ -10,7 +10,7 @@ use super::attribute::{limited, offset};
 use super::commands;
 use super::history::{self, Ago, Form, History, HistoryQuery, Range};
 use super::publish::{self, CorrId, Gate, Message};
-use super::target::{Subject, Target, is_restricted, not_its_past, restricted, sees_past_of_all};
+use super::target::{Past, Speaker, Subject, check_unrestricted, not_its_past, sees_past_of_all};
 use crate::things::telemetry::point::{Entry, Kind, Point, Value};
 use crate::things::telemetry::{NewPoint, Owner};
 use crate::tr50::params::params;
@@ -20,10 +20,12 @@ commands! {
     "log.list" => list, [NOT_FOUND],
         "Lists entries of a thing's log, or of the organisation's, oldest first.",
         "`count`, `result`, an array of `id`, `ts`, `thingId`, `thingKey`, `thingName`, `type`, \
-         `corrId`, `level` and `msg`; what an entry has not is empty";
+         `corrId`, `level` and `msg`; what an entry has not is empty",
+        "the organisation's log" where check_reads_all;
     "log.publish" => publish, [NOT_FOUND],
         "Adds an entry to a thing's log, or to the organisation's.",
-        "";
+        "",
+        "the organisation's log" where check_unrestricted;
 }
 
 /// The level of an entry that does not say so: information.
@@ -43,7 +45,7 @@ params! {
 /// `log.publish`.
 pub fn publish(
     call: &Call<'_>,
-    (target, entry): (Target, NewEntry),
+    (target, entry): (Speaker, NewEntry),
 ) -> Result<After<Done>, Failure> {
     let level = entry.level.unwrap_or(LEVEL_DEFAULT);
     let Some(level) = u8::try_from(level).ok().filter(|level| u64::from(*level) <= LEVEL_DEFAULT)
@@ -51,7 +53,7 @@ pub fn publish(
         let sentence = "Parameter \"level\" must be 0, 1 or 2.";
         return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
     };
-    let logged = Logged::of(call, &target, entry.global, Target::speaker)?;
+    let logged = Logged::of(call, entry.global, || target.subject(call))?;
     let point = NewPoint {
         name: String::new(),
         ts: entry.ts,
@@ -81,17 +83,14 @@ struct Logged {
 impl Logged {
     fn of(
         call: &Call<'_>,
-        target: &Target,
         global: Option<bool>,
-        subject: impl FnOnce(&Target, &Call<'_>) -> Result<Subject, Failure>,
+        subject: impl FnOnce() -> Result<Subject, Failure>,
     ) -> Result<Self, Failure> {
         if !global.unwrap_or(false) {
-            let Subject { id, key } = subject(target, call)?;
+            let Subject { id, key } = subject()?;
             return Ok(Self { owner: id.into(), thing: Some((id, key)) });
         }
-        if is_restricted(call) {
-            return Err(restricted());
-        }
+        check_unrestricted(call)?;
         Ok(Self { owner: call.session.org_id().into(), thing: None })
     }
 }
@@ -119,16 +118,24 @@ pub struct Entries {
     thing_name: String,
 }
 
+/// Fails unless the caller may read the organisation's log.
+fn check_reads_all(call: &Call<'_>) -> Result<(), Failure> {
+    if !sees_past_of_all(call) {
+        return Err(not_its_past(call));
+    }
+    check_unrestricted(call)
+}
+
 /// `log.list`. Entries of other types than a thing's and the organisation's are not kept here: a
 /// list of them is empty.
-pub fn list(call: &Call<'_>, (target, which): (Target, HistoryParams)) -> Result<Later, Failure> {
+pub fn list(call: &Call<'_>, (target, which): (Past, HistoryParams)) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let kind = which.kind.as_deref().unwrap_or_default().to_ascii_lowercase();
         let global = which.global.unwrap_or(kind == "system");
-        if global && !sees_past_of_all(call) {
-            return Err(not_its_past(call));
+        if global {
+            check_reads_all(call)?;
         }
-        let logged = Logged::of(call, &target, Some(global), Target::subject_of_past)?;
+        let logged = Logged::of(call, Some(global), || target.subject(call))?;
         let series = call.app.telemetry.series(logged.owner, Kind::Log, "")?;
         let series = series.filter(|_| matches!(kind.as_str(), "" | "thing" | "system"));
         let range = Range { records: None, last: which.last, start: which.start, end: which.end };

@@ -5,6 +5,7 @@ use base::{Failure, Timestamp};
 use super::audit::{ListParams, Trail, Wanted};
 use super::commands;
 use super::history::Ago;
+use super::target::check_unrestricted;
 use crate::app::{Effects, LOGIN};
 use crate::events::Class;
 use crate::tr50::envelope::Param;
@@ -13,7 +14,7 @@ use crate::tr50::step::{After, Call, Later};
 use crate::tr50::strict::Strict;
 
 commands! {
-    "login.failures" => failures, [NOT_FOUND],
+    "login.failures" => failures where check_unrestricted, [NOT_FOUND],
         "Lists the logins that were refused, over whatever door, the last first: those of the current \
          organisation; for its administrators also of those below it, for super administrators and \
          super operators of all, of names and tokens that there are not, too. The same login from \

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use base::Failure;
 use rules::identity::permission::{Permission, PermissionSet};
 
-use super::params::{Field, Params};
+use super::params::{Field, Params, Reach};
 use super::step::{Call, CommandInfo, IntoStep, OpenCall, Waits};
 
 pub mod alarm;
@@ -58,49 +58,58 @@ pub mod webhook;
 /// The rows of a family: name, handler, codes of failures that not every command has; what it does;
 /// members of `params` in the reply. `open` stands before a command that needs no session, `act` before
 /// one whose use is in the trail: what changes organisations, users, roles, applications and
-/// definitions, ends sessions of others, or removes what belongs to others. How the reply is waited
-/// for is said by the handler's type.
+/// definitions, ends sessions of others, or removes what belongs to others. `where` says what every
+/// use needs beside the permission, and after the reply what some uses need, which the handler
+/// checks. How the reply is waited for is said by the handler's type.
 macro_rules! commands {
-    ($($($mark:ident)? $name:literal => $handler:path, [$($error:ident),*],
-        $doc:literal, $reply:literal;)*) => {
+    ($($($mark:ident)? $name:literal => $handler:path $(where $need:path)?, [$($error:ident),*],
+        $doc:literal, $reply:literal $(, $part:literal where $of_part:path)*;)*) => {
         /// The family's rows in the table of commands.
         pub(in crate::tr50) const COMMANDS: &[$crate::tr50::step::CommandInfo] =
             &[$($crate::tr50::commands::command!(
-                $($mark)? $name, $handler, $doc, $reply, [$($error),*]
+                $($mark)? $name, $handler, [$($need)?], $doc, $reply, [$($error),*],
+                [$($part, $of_part;)*]
             )),*];
     };
 }
 
 /// One row of [`commands`].
 macro_rules! command {
-    ($name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
-        $crate::tr50::commands::command!(
-            InSession, false, $name, $handler, $doc, $reply, [$($error),*],
-            $crate::tr50::commands::fields_of($handler),
-            $crate::tr50::commands::waits_of($handler),
-            $crate::tr50::commands::is_strict($handler)
-        )
+    ($name:literal, $($row:tt)*) => {
+        $crate::tr50::commands::command!(in_session false, $name, $($row)*)
     };
     // A command whose use is in the trail.
-    (act $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+    (act $name:literal, $($row:tt)*) => {
+        $crate::tr50::commands::command!(in_session true, $name, $($row)*)
+    };
+    (in_session $act:literal, $name:literal, $handler:path, [$($need:path)?], $doc:literal,
+     $reply:literal, [$($error:ident),*], [$($part:literal, $of_part:path;)*]) => {
         $crate::tr50::commands::command!(
-            InSession, true, $name, $handler, $doc, $reply, [$($error),*],
+            InSession, $act, $name, $handler, [$($need)?], $doc, $reply, [$($error),*],
+            &[
+                $($crate::tr50::step::Need { part: "", check: $need },)?
+                $($crate::tr50::step::Need { part: $part, check: $of_part },)*
+            ],
             $crate::tr50::commands::fields_of($handler),
             $crate::tr50::commands::waits_of($handler),
-            $crate::tr50::commands::is_strict($handler)
+            $crate::tr50::commands::is_strict($handler),
+            $crate::tr50::commands::reach_of($handler)
         )
     };
     // A command that needs no session.
-    (open $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*]) => {
+    (open $name:literal, $handler:path, [], $doc:literal, $reply:literal, [$($error:ident),*], []) => {
         $crate::tr50::commands::command!(
-            Open, false, $name, $handler, $doc, $reply, [$($error),*],
+            Open, false, $name, $handler, [], $doc, $reply, [$($error),*],
+            &[],
             $crate::tr50::commands::open_fields_of($handler),
             $crate::tr50::commands::open_waits_of($handler),
-            false
+            false,
+            $crate::tr50::params::Reach::Nothing
         )
     };
-    ($kind:ident, $act:literal, $name:literal, $handler:path, $doc:literal, $reply:literal, [$($error:ident),*],
-     $params:expr, $waits:expr, $strict:expr) => {
+    ($kind:ident, $act:literal, $name:literal, $handler:path, [$($need:path)?], $doc:literal,
+     $reply:literal, [$($error:ident),*],
+     $needs:expr, $params:expr, $waits:expr, $strict:expr, $reach:expr) => {
         $crate::tr50::step::CommandInfo {
             name: $name,
             doc: $doc,
@@ -110,8 +119,12 @@ macro_rules! command {
             waits: $waits,
             is_act: $act,
             is_strict: $strict,
+            needs: $needs,
+            reach: $reach,
             handler: $crate::tr50::step::Handler::$kind(|call, params, out| {
-                let done = $handler(call, $crate::tr50::strict::read($name, params)?)?;
+                let params = $crate::tr50::strict::read($name, params)?;
+                $($need(call)?;)?
+                let done = $handler(call, params)?;
                 Ok($crate::tr50::step::IntoStep::into_step(done, out))
             }),
         }
@@ -172,6 +185,11 @@ const fn fields_of<P: Params, R>(_: fn(&Call<'_>, P) -> R) -> fn() -> Vec<Field>
 /// Whether a handler takes no unknown parameter.
 const fn is_strict<P: Params, R>(_: fn(&Call<'_>, P) -> R) -> bool {
     P::IS_STRICT
+}
+
+/// What is asked of the thing that the parameters of a handler name.
+const fn reach_of<P: Params, R>(_: fn(&Call<'_>, P) -> R) -> Reach {
+    P::REACH
 }
 
 /// What the reply of a handler waits for.

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::authorize::{self, Edit, Made, Unset};
 use super::commands;
 use super::paging::{ListReply, View};
+use super::target::check_unrestricted;
 use crate::app::{Affected, Effects, SessionChange};
 use crate::random::random;
 use crate::things::files::Owner;
@@ -21,7 +22,7 @@ use crate::tr50::step::{After, Call, Done};
 use crate::tr50::strict::Strict;
 
 commands! {
-    act "org.create" => create, [ALREADY_EXISTS, IN_USE, BUSY],
+    act "org.create" => create where check_unrestricted, [ALREADY_EXISTS, IN_USE, BUSY],
         "Makes an organisation below the current one. It owns the roles device, automation and \
          developer, copies of those of the organisation at the top. A key that looks like that of \
          another organisation is refused.",

@@ -10,7 +10,7 @@ use store::Row;
 use super::commands;
 use super::history::{self, Ago, At, Form, HistoryQuery, Range, ValueAt};
 use super::publish::{self, Item, Name, Source, required_field};
-use super::target::Target;
+use super::target::{Past, Target};
 use crate::things::telemetry::aggregate::{Aggregation, Calc, Step};
 use crate::things::telemetry::point::{Kind, Value};
 use crate::things::telemetry::{NewPoint, Points, Span};
@@ -81,7 +81,7 @@ params! {
 /// `property.history`.
 pub fn history(
     call: &Call<'_>,
-    (target, (which, range)): (Target, (HistoryParams, Range)),
+    (target, (which, range)): (Past, (HistoryParams, Range)),
 ) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let series = history::series_of(call, &target, Kind::Property, &which.key.0)?;
@@ -142,10 +142,7 @@ pub struct Aggregated {
 
 /// `property.aggregate`. It is calculated from the points when it is asked for, whether or not the
 /// definition of the thing says `calcAggregates`.
-pub fn aggregate(
-    call: &Call<'_>,
-    (target, wanted): (Target, Calculation),
-) -> Result<Later, Failure> {
+pub fn aggregate(call: &Call<'_>, (target, wanted): (Past, Calculation)) -> Result<Later, Failure> {
     call.look_later(move |call| {
         let (calc, step) = (wanted.calc()?, wanted.step()?);
         let split = wanted.split.unwrap_or(false);

@@ -8,14 +8,14 @@ use rules::identity::ThingDef;
 use serde_json::value::RawValue;
 use store::{Batch, Receipt, StoreError};
 
-use super::target::{Subject, Target};
+use super::target::{Speaker, Subject};
 use crate::app::Effects;
 use crate::things::Payer;
 use crate::things::feed::Topic;
 use crate::things::telemetry::point::{Kind, Location, Value};
 use crate::things::telemetry::{NewPoint, NoSeries, Published};
 use crate::tr50::envelope::{Members, Param, RawParams};
-use crate::tr50::params::{self, Field, Params, missing};
+use crate::tr50::params::{self, Field, Params, Reach, missing};
 use crate::tr50::step::{After, Call, Done, Later};
 
 /// Declares texts with a bound: a newtype, and what a parameter of that type must be.
@@ -181,9 +181,9 @@ impl<I: Item> Params for One<I> {
 /// `*.publish`.
 pub fn one<I: Item>(
     call: &Call<'_>,
-    (target, one): (Target, One<I>),
+    (target, one): (Speaker, One<I>),
 ) -> Result<After<Done>, Failure> {
-    let subject = target.speaker(call)?;
+    let subject = target.subject(call)?;
     Ok(After(Done, point(call, &subject, I::KIND, one.0)?.into()))
 }
 
@@ -267,8 +267,10 @@ fn read_item<I: Item>(index: usize, item: &RawValue, defaults: &Members<'_>) -> 
 pub struct BatchText<I>(Option<Box<RawValue>>, PhantomData<fn() -> I>);
 
 impl<I: Item> Params for BatchText<I> {
+    const REACH: Reach = <(Speaker, Many<I>)>::REACH;
+
     fn fields() -> Vec<Field> {
-        <(Target, Many<I>)>::fields()
+        <(Speaker, Many<I>)>::fields()
     }
 
     fn from_members(_: &Members<'_>) -> Result<Self, Failure> {
@@ -312,8 +314,8 @@ impl Taken {
 
 fn take<I: Item>(call: &Call<'_>, text: &BatchText<I>) -> Result<Taken, Failure> {
     let params = RawParams::Json(text.0.as_deref());
-    let (target, Many(mut items, _)) = <(Target, Many<I>)>::read(params)?;
-    let subject = target.speaker(call)?;
+    let (target, Many(mut items, _)) = <(Speaker, Many<I>)>::read(params)?;
+    let subject = target.subject(call)?;
     if I::SORTED {
         items.sort_by_key(|item| item.ts.unwrap_or(call.now));
     }

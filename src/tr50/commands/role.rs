@@ -21,10 +21,12 @@ use crate::tr50::strict::Strict;
 commands! {
     act "role.create" => create, [ALREADY_EXISTS, BUSY],
         "Makes a role in the current organisation. Nobody can put into it what they do not hold.",
-        "`id`";
+        "`id`",
+        "permissions and topics" where authorize::check_grants_all;
     act "role.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a role of the current organisation that nobody holds.",
-        "";
+        "",
+        "roles from above" where authorize::check_owns_all;
     "role.find" => find, [NOT_FOUND],
         "Shows a role that is known in the current organisation: its own or one from above.",
         "the role; with `holders` also `holders`: `userCount`, `appCount` and, to who may use \
@@ -40,7 +42,9 @@ commands! {
         "Changes a role of the current organisation, not one from above: role.create makes one of \
          its own with the same key, which a look-up by key finds first. Live sessions of those who \
          hold it have the new rights when the reply comes.",
-        "";
+        "",
+        "permissions and topics" where authorize::check_grants_all,
+        "roles from above" where authorize::check_owns_all;
 }
 
 params! {

@@ -8,7 +8,7 @@ use base::{
 };
 use rules::directory::text::Words;
 use rules::directory::{Kind, Session};
-use rules::identity::model::Org;
+use rules::identity::model::{Org, User};
 use serde::Serialize;
 
 use super::commands;
@@ -18,6 +18,7 @@ use crate::tr50::params::{NoParams, missing, params};
 use crate::tr50::step::{After, Call, Done, WriteReply};
 
 mod end;
+mod explain;
 mod find;
 mod list;
 mod mine;
@@ -35,7 +36,23 @@ commands! {
          `closed` some, others were `alreadyGone`, and those that are `refused` the caller may not \
          end; `closing` says how many peers have not read that. `dryRun` only counts. Who has no \
          permission for `session.list` ends own sessions only.",
-        "of one, none; of many `count`, `closed`, `alreadyGone`, `refused`, `tookMs`";
+        "of one, none; of many `count`, `closed`, `alreadyGone`, `refused`, `tookMs`",
+        "sessions of others" where end::check_may_end,
+        "many sessions by filters" where end::check_may_list;
+    "session.explain" => explain::explain, [NOT_FOUND],
+        "Says which role, flag or membership gives a session a right, or what takes it away: of the \
+         caller's own session, or with `ref` or `id` of another one. Own sessions need no \
+         permission; for those of others it is that of `session.find`, and these are found as there. \
+         `reasons` are all that gives the permission of the command and, if it is denied, all that \
+         denies it: `kind` is `role`, `hasSuperAdmin`, `hasSuperOps`, `hasOrgAdmin` or `everyone`; \
+         or `noRole`, `apiToken`, `secondFactor`, `ownThing`, `needs`, `sessionKind`, `thing`, \
+         `banned`, `otherOrg`, `topic`, `unknownCommand`, `notConfigured`. `except` says what of the \
+         command is not allowed all the same, and `roles`, to who may list them, which roles would \
+         give it. Without `command`, `sources` are all that gives rights and what each gives, and \
+         `limits` what takes some away.",
+        "`ref`, `whoAmI`, `orgId`, `orgKey`; `command`, `allowed`, `reasons`, `except`, `roles`; or \
+         `sources`, `more`, `limits`",
+        "sessions of others" where explain::check_explains;
     "session.find" => find::find, [NOT_FOUND],
         "Shows one session of the current organisation; to a restricted token, one of its own thing.",
         "the session";
@@ -52,7 +69,7 @@ commands! {
     "session.org.list" => org_list, [WRONG_SESSION_KIND],
         "Lists the organisations the user may work in.",
         "`result`, `recentOrgs`; of a part of the list also `count`, and `slug` in each";
-    "session.org.switch" => org_switch, [NOT_FOUND, WRONG_SESSION_KIND],
+    "session.org.switch" => org_switch where check_switches, [NOT_FOUND, WRONG_SESSION_KIND],
         "Moves the session to another organisation.",
         "";
 }
@@ -236,12 +253,19 @@ fn recent_orgs(call: &Call<'_>) -> Vec<RecentOrg> {
     recent
 }
 
+/// Fails unless the caller is a user.
+pub(super) fn check_switches(call: &Call<'_>) -> Result<(), Failure> {
+    switcher(call).map(drop)
+}
+
+fn switcher(call: &Call<'_>) -> Result<Arc<User>, Failure> {
+    let sentence = "Only user sessions can switch the organisation.";
+    call.user().ok_or_else(|| Failure::new(Code::WRONG_SESSION_KIND, sentence))
+}
+
 /// `session.org.switch`: users only (`docs/protocol/tr50.md` 3.1).
 pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<After<Done>, Failure> {
-    let Some(user) = call.user() else {
-        let sentence = "Only user sessions can switch the organisation.";
-        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
-    };
+    let user = switcher(call)?;
     let identity = &call.app.identity();
     let (org, named) = match (&params.key, params.id) {
         (Some(key), _) => (identity.org_by_key(key), excerpt(key)),

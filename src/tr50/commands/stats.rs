@@ -13,7 +13,7 @@ use crate::tr50::step::{Call, WriteReply};
 use crate::tr50::strict::Strict;
 
 commands! {
-    "stats.series" => series, [],
+    "stats.series" => series where check_whole_server, [],
         "Shows figures of the whole server, second by second, of the last hour. It is for super \
          administrators, super operators, and who has the permission in the topmost organisation: \
          figures of single organisations are not kept. After a start of the server they begin anew.",
@@ -46,7 +46,6 @@ pub struct Series {
 
 /// `stats.series`.
 pub fn series(call: &Call<'_>, Strict(params): Strict<SeriesParams>) -> Result<Series, Failure> {
-    check_whole_server(call)?;
     let figures = match params.names {
         None => (0..FIGURES.len()).collect(),
         Some(names) => names.iter().map(|name| figure(name)).collect::<Result<Vec<_>, _>>()?,

@@ -1,21 +1,20 @@
 //! The parameters that name a thing (`docs/protocol/tr50.md` 2, "Thing identifier parameters").
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use base::{Code, Failure, ThingId, ThingKey, excerpt, limits};
 use rules::directory::Who;
-use rules::identity::permission::Permission;
 
 use crate::things::registry::{Alias, Thing};
-use crate::tr50::params::{missing, params};
+use crate::tr50::envelope::Members;
+use crate::tr50::params::{Field, Params, Reach, missing, params};
 use crate::tr50::step::Call;
 
 params! {
     /// The parameters by which a command names a thing. An application that gives none means its
     /// own; a user has to name one.
     #[derive(Default)]
-    pub struct Target {
+    pub struct Target of Thing {
         optional thing_key: ThingKey = "thingKey", "The thing's key; own thing by default.";
         optional thing_id: ThingId = "thingId", "Its id, instead.";
         optional iccid: String = "iccid", "Its ICCID, instead.";
@@ -59,12 +58,8 @@ impl Target {
         self.thing(call).map(|thing| Subject { id: thing.id, key: thing.key })
     }
 
-    /// The thing for which something is published. A disabled one says nothing, not even by others.
-    ///
-    /// # Errors
-    ///
-    /// As [`Target::subject`], or it is disabled.
-    pub fn speaker(&self, call: &Call<'_>) -> Result<Subject, Failure> {
+    /// As [`Speaker::subject`].
+    pub(super) fn speaker(&self, call: &Call<'_>) -> Result<Subject, Failure> {
         if let Who::Application { thing_id, thing_key, .. } = call.session.who()
             && self.is_or_defaults_to(*thing_id, thing_key)
         {
@@ -76,13 +71,8 @@ impl Target {
         Ok(Subject { id: thing.id, key: thing.key })
     }
 
-    /// The thing whose past is asked for. Applications have their own and what is bound to it; their
-    /// role opens the others' with `thing.list`, and so do administrator rights.
-    ///
-    /// # Errors
-    ///
-    /// As [`Target::subject`], or it is not for the caller.
-    pub fn subject_of_past(&self, call: &Call<'_>) -> Result<Subject, Failure> {
+    /// As [`Past::subject`].
+    fn subject_of_past(&self, call: &Call<'_>) -> Result<Subject, Failure> {
         let Who::Application { thing_id, thing_key, .. } = call.session.who() else {
             return self.subject(call);
         };
@@ -169,6 +159,77 @@ impl Target {
     }
 }
 
+/// The thing for which something is published.
+pub struct Speaker(Target);
+
+impl Speaker {
+    /// The thing. A disabled one says nothing, not even by others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::subject`], or it is disabled.
+    pub fn subject(&self, call: &Call<'_>) -> Result<Subject, Failure> {
+        self.0.speaker(call)
+    }
+}
+
+impl Params for Speaker {
+    const REACH: Reach = Reach::Speaker;
+
+    fn fields() -> Vec<Field> {
+        Target::fields()
+    }
+
+    fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
+        Target::from_members(members).map(Self)
+    }
+}
+
+/// The thing whose past is asked for.
+pub struct Past(Target);
+
+impl Past {
+    /// The thing. Applications may read of their own and of what is bound to it; their role opens the
+    /// others' with `thing.list`, and so do administrator rights.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::subject`], or it is not for the caller.
+    pub fn subject(&self, call: &Call<'_>) -> Result<Subject, Failure> {
+        self.0.subject_of_past(call)
+    }
+}
+
+impl Params for Past {
+    const REACH: Reach = Reach::Past;
+
+    fn fields() -> Vec<Field> {
+        Target::fields()
+    }
+
+    fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
+        Target::from_members(members).map(Self)
+    }
+}
+
+impl Reach {
+    /// Fails unless the caller may use a command on a thing that has this of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the command.
+    pub(super) fn check(self, call: &Call<'_>, key: &ThingKey) -> Result<(), Failure> {
+        let target = Target { thing_key: Some(key.clone()), ..Target::default() };
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Thing => target.subject(call).map(drop),
+            Self::Speaker => target.speaker(call).map(drop),
+            Self::Past => target.subject_of_past(call).map(drop),
+            Self::Name => check_may_ask(call, key.as_str()),
+        }
+    }
+}
+
 /// Fails for what nobody may do in the name of a thing that is disabled.
 pub(super) fn check_not_banned(call: &Call<'_>, thing: &Thing) -> Result<(), Failure> {
     if !thing.ban.is_banned(call.app.clock.now()) {
@@ -189,6 +250,17 @@ pub(super) fn can_access(call: &Call<'_>, thing: &Thing) -> bool {
     }
 }
 
+/// Fails for who may not ask for what is known of this key, of a thing that does not exist, too: a
+/// restricted token has its own thing, and those that are bound to it.
+pub(super) fn check_may_ask(call: &Call<'_>, key: &str) -> Result<(), Failure> {
+    if !is_restricted(call) || call.session.who().own_key() == Some(key) {
+        return Ok(());
+    }
+    let Ok(key) = ThingKey::parse(key) else { return Err(restricted()) };
+    let found = call.app.things.get(call.session.org_id(), &key)?;
+    if found.is_some_and(|thing| can_access(call, &thing)) { Ok(()) } else { Err(restricted()) }
+}
+
 /// The failure for a thing that is not there, or not for the caller: with a restricted token both
 /// are the same, so that nobody learns from it which things there are.
 pub(super) fn no_thing(call: &Call<'_>, named: &str) -> Failure {
@@ -203,10 +275,7 @@ pub(super) fn restricted() -> Failure {
 
 /// Whether the caller may ask for what was, of every thing and of the organisation.
 pub(super) fn sees_past_of_all(call: &Call<'_>) -> bool {
-    static THING_LIST: LazyLock<Option<Permission>> =
-        LazyLock::new(|| Permission::named("thing.list"));
-    let lists = || THING_LIST.is_some_and(|permission| call.session.may(permission));
-    matches!(call.session.who(), Who::User(_)) || lists()
+    matches!(call.session.who(), Who::User(_)) || call.session.access().allows("thing.list")
 }
 
 /// The failure for a past that is not for the caller.
@@ -219,9 +288,28 @@ pub(super) fn not_its_past(call: &Call<'_>) -> Failure {
     Failure::new(Code::PERMISSION_DENIED, sentence)
 }
 
+/// Fails for a token that is restricted to its own thing, which what is asked for goes beyond.
+pub(super) fn check_unrestricted(call: &Call<'_>) -> Result<(), Failure> {
+    if is_restricted(call) { Err(restricted()) } else { Ok(()) }
+}
+
 /// Whether the caller's token is restricted to its own thing, as it is now.
 pub(super) fn is_restricted(call: &Call<'_>) -> bool {
     call.session.access().restricted_to_self
+}
+
+/// Fails for users, who have no thing.
+pub(super) fn check_is_thing(call: &Call<'_>) -> Result<(), Failure> {
+    match call.session.who() {
+        Who::Application { .. } => Ok(()),
+        Who::User(_) => Err(no_thing_of_its_own()),
+    }
+}
+
+/// The failure for a user who asks for the own thing.
+pub(super) fn no_thing_of_its_own() -> Failure {
+    let sentence = "Only applications have a thing of their own.";
+    Failure::new(Code::WRONG_SESSION_KIND, sentence)
 }
 
 /// Keys and ids of the things that the caller's connection serves: its own, and those bound to it.
@@ -231,8 +319,7 @@ pub(super) fn is_restricted(call: &Call<'_>) -> bool {
 /// The caller is a user, or the store fails.
 pub(super) fn served(call: &Call<'_>) -> Result<Vec<Subject>, Failure> {
     let Who::Application { thing_id, thing_key, .. } = call.session.who() else {
-        let sentence = "Only applications have a thing of their own.";
-        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
+        return Err(no_thing_of_its_own());
     };
     let mut served = vec![Subject { id: *thing_id, key: thing_key.clone() }];
     let children = call.app.things.children(*thing_id, limits::CHILDREN_MAX)?;

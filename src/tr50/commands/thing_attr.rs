@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::attribute::Attribute;
 use super::commands;
 use super::publish::{self, CorrId, Name};
-use super::target::Target;
+use super::target::{Speaker, Target};
 use crate::things::telemetry::NewPoint;
 use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::params::params;
@@ -72,8 +72,8 @@ params! {
 }
 
 /// `thing.attr.unset`. An attribute that has no value stays as it is.
-pub fn unset(call: &Call<'_>, (target, which): (Target, Unset)) -> Result<After<Done>, Failure> {
-    let subject = target.speaker(call)?;
+pub fn unset(call: &Call<'_>, (target, which): (Speaker, Unset)) -> Result<After<Done>, Failure> {
+    let subject = target.subject(call)?;
     let point = NewPoint {
         name: which.key.0,
         ts: None,

@@ -27,7 +27,8 @@ commands! {
     act "thing_def.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a definition that neither things nor applications use; with lists of keys, only these \
          parts of it.",
-        "";
+        "",
+        "definitions from above" where authorize::check_owns_all;
     "thing_def.find" => find, [NOT_FOUND],
         "Shows a definition that is known in the current organisation: its own or one from above.",
         "the definition";
@@ -40,7 +41,8 @@ commands! {
     act "thing_def.update" => update, [NOT_FOUND],
         "Changes a definition of the current organisation. Properties, attributes and the like are \
          added or replaced one by one; `unset` takes them away (`properties`, or `properties.temp`).",
-        "";
+        "",
+        "definitions from above" where authorize::check_owns_all;
 }
 
 /// The parts of a definition that have keys of their own.
@@ -172,6 +174,9 @@ impl Definition {
         }
         def.members.retain(|name, _| !edit.unsets(name));
         for section in SECTIONS {
+            // Without parts it has nothing to lose.
+            edit.unsets(section);
+            edit.may_unset_below(section);
             if let Some(Value::Object(parts)) = def.members.get_mut(section) {
                 parts.retain(|key, _| !edit.unsets(&format!("{section}.{key}")));
             }
@@ -372,7 +377,9 @@ pub fn update(
 ) -> Result<After<Done>, Failure> {
     let turn = call.app.identity().turn();
     let mut def = ThingDef::clone(&*which.find_own(call)?);
-    definition.apply(&mut def, &Edit::new(unset.unset))?;
+    let edit = Edit::new(unset.unset);
+    definition.apply(&mut def, &edit)?;
+    edit.check()?;
     def.version = def.version.saturating_add(1);
     def.updated = authorize::stamp(call);
     Ok(After(Done, turn.put(def).into()))

@@ -14,6 +14,13 @@ use crate::tr50::params::{self, Value, params};
 use crate::tr50::step::Call;
 
 params! {
+    /// Which token.
+    pub struct WhichToken {
+        required token_id: TokenId = "tokenId", "The token's id.";
+    }
+}
+
+params! {
     /// What a token is to be.
     pub struct New {
         required_exact name: String = "name", "A name for people, such as where it is used.";

@@ -18,13 +18,13 @@ use crate::tr50::params::{self, params};
 use crate::tr50::step::{Call, Later};
 
 commands! {
-    "usage.connection.history" => connections, [],
+    "usage.connection.history" => connections where check_sees_all_things, [],
         "Shows how many sessions there were in each hour or day of a time, in UTC. Without `last`, `start` \
          and `end`, it is of the last 24 hours or 30 days.",
         "`ts`, an array of the beginnings of the hours or days, the oldest first; `connected`, an array \
          of how many sessions a connection held at some time in each, and `total`, of how many there \
          were, those over HTTP among them. The last one is counted up to now";
-    "usage.thing.history" => things, [],
+    "usage.thing.history" => things where check_sees_all_things, [],
         "Shows how many things were connected in each hour or day of a time, in UTC. Without `last`, \
          `start` and `end`, it is of the last 24 hours or 30 days.",
         "`ts`, an array of the beginnings of the hours or days, the oldest first; `connected`, an array \
@@ -74,11 +74,15 @@ pub fn things(call: &Call<'_>, params: UsageParams) -> Result<Later, Failure> {
     usage(call, &params, true)
 }
 
-fn usage(call: &Call<'_>, params: &UsageParams, things: bool) -> Result<Later, Failure> {
-    if is_restricted(call) {
-        let sentence = "The figures are of all things, and this session may only see its own.";
-        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+fn check_sees_all_things(call: &Call<'_>) -> Result<(), Failure> {
+    if !is_restricted(call) {
+        return Ok(());
     }
+    let sentence = "The figures are of all things, and this session may only see its own.";
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
+fn usage(call: &Call<'_>, params: &UsageParams, things: bool) -> Result<Later, Failure> {
     let unit = match params.series.as_deref().map(str::trim) {
         None | Some("") => Unit::Hour,
         Some(name) if name.eq_ignore_ascii_case("hour") => Unit::Hour,

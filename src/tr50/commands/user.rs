@@ -14,6 +14,7 @@ use super::authorize::{self, Edit, Made};
 use super::ban::{BanParams, BanView};
 use super::commands;
 use super::paging::{ListReply, View};
+use super::target::check_unrestricted;
 use super::user_invite::{self, PendingView};
 use crate::app::{Affected, App, Effects, SessionChange};
 use crate::random::random;
@@ -22,18 +23,20 @@ use crate::tr50::step::{After, Call, Done, Later};
 use crate::tr50::strict::Strict;
 
 commands! {
-    act "user.create" => create, [NOT_FOUND, ALREADY_EXISTS, BUSY],
+    act "user.create" => create where check_unrestricted, [NOT_FOUND, ALREADY_EXISTS, BUSY],
         "Makes a user, who is at home in the current organisation or in one below it and may do \
          little there before `user.org.add`. The reply is sent when the change is durable. With the \
          address of a user of another organisation it makes an invitation, which that user accepts \
          or declines (`user.invite.list`); password and names are not used then, and `id` is the \
          invitation's. An address that looks like that of another user is refused.",
-        "`id`";
+        "`id`",
+        "roles and flags" where authorize::check_grants_all;
     act "user.delete" => delete, [NOT_FOUND, IN_USE],
         "Deletes a user; the user's live sessions end as revoked. Administrators delete those at \
          home in their organisation and below, wherever else these are members. Of a user who is \
          invited and has not accepted, only the invitation goes. Nobody can delete themselves.",
-        "";
+        "",
+        "users who may do more, or elsewhere" where authorize::check_grants_all;
     "user.find" => find, [NOT_FOUND],
         "Shows one user of the current organisation; of one who is invited and has not accepted, \
          `emailAddress` and `pending` alone.",
@@ -48,7 +51,10 @@ commands! {
          members, unless they administer an organisation above. A new password ends the user's other \
          sessions as revoked. Disabled, the user loses all sessions and logs in no more; nobody \
          disables themselves, nor the last super administrator. The reply is sent when the change is durable.",
-        "";
+        "",
+        "other users, and e-mail addresses" where check_administers,
+        "users who may do more, or elsewhere, and what these may" where authorize::check_grants_all,
+        "`disabled`" where check_unrestricted;
 }
 
 params! {
@@ -535,6 +541,11 @@ fn undecided(user: &User) -> Failure {
     Failure::new(Code::PERMISSION_DENIED, sentence)
 }
 
+/// Fails for applications.
+pub(super) fn check_is_user(call: &Call<'_>) -> Result<(), Failure> {
+    own(call).map(drop)
+}
+
 pub(super) fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
     call.user().ok_or_else(|| {
         let sentence = "An application is no user; name one.";
@@ -542,7 +553,8 @@ pub(super) fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {
     })
 }
 
-fn check_administers(call: &Call<'_>) -> Result<(), Failure> {
+/// Fails unless the caller may change other users.
+pub(super) fn check_administers(call: &Call<'_>) -> Result<(), Failure> {
     if call.session.access().administers_here() {
         return Ok(());
     }

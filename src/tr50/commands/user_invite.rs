@@ -20,15 +20,15 @@ use crate::tr50::step::{After, Call, Done};
 use crate::tr50::strict::Strict;
 
 commands! {
-    act "user.invite.accept" => accept, [NOT_FOUND, WRONG_SESSION_KIND, BUSY],
+    act "user.invite.accept" => accept where check_is_user, [NOT_FOUND, WRONG_SESSION_KIND, BUSY],
         "Makes the caller a member of an organisation that invites them; without parameters, of the \
          only one that does. Roles that are gone meanwhile are left out. An invitation whose inviter \
          may not give any more what it offers is none.",
         "";
-    act "user.invite.decline" => decline, [NOT_FOUND, WRONG_SESSION_KIND],
+    act "user.invite.decline" => decline where check_is_user, [NOT_FOUND, WRONG_SESSION_KIND],
         "Declines an invitation; without parameters, the only one. The organisation can invite again.",
         "";
-    "user.invite.list" => list, [WRONG_SESSION_KIND],
+    "user.invite.list" => list where check_is_user, [WRONG_SESSION_KIND],
         "Lists the organisations that invite the caller, by key, and what they offer.",
         "`count`, `result`";
 }
@@ -123,6 +123,10 @@ pub fn decline(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Aft
     let turn = call.app.identity().turn();
     let (user, _) = which.take(call)?;
     Ok(After(Done, turn.put(user).into()))
+}
+
+fn check_is_user(call: &Call<'_>) -> Result<(), Failure> {
+    own(call).map(drop)
 }
 
 fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {

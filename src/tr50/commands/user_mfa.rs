@@ -16,12 +16,12 @@ use crate::tr50::step::{After, Call, Done, Later};
 use crate::tr50::strict::Strict;
 
 commands! {
-    act "user.mfa.confirm" => confirm, [NOT_FOUND, LOGIN_REFUSED, WRONG_SESSION_KIND],
+    act "user.mfa.confirm" => confirm where user::check_is_user, [NOT_FOUND, LOGIN_REFUSED, WRONG_SESSION_KIND],
         "Makes the secret of `user.mfa.enrol` the caller's second factor, by its first code. From now \
          on logins need a code; the caller's other sessions end as revoked. Each recovery code is \
          good for one login without the authenticator; they are shown in this reply only.",
         "`recoveryCodes`";
-    act "user.mfa.enrol" => enrol, [LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
+    act "user.mfa.enrol" => enrol where user::check_is_user, [LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
         "Makes a secret for the caller's authenticator (TOTP), which is shown in this reply only and \
          counts when `user.mfa.confirm` is called with a code of it. A second factor that is there \
          already stays until then.",
@@ -33,7 +33,9 @@ commands! {
     act "user.mfa.remove" => remove, [NOT_FOUND, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
         "Removes a second factor: the caller's own, with the password or a code, or, for those who \
          may change the user with `user.update`, another's.",
-        "";
+        "",
+        "other users" where user::check_administers,
+        "users who may do more, or elsewhere" where authorize::check_grants_all;
 }
 
 params! {

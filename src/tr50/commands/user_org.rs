@@ -6,12 +6,11 @@ use base::{Code, Failure, OrgId, RoleId, Timestamp, UserId, excerpt};
 use rules::directory::Principal;
 use rules::identity::Invite;
 use rules::identity::model::{Membership, Org, User};
-use rules::identity::permission::Permission;
 use serde::Serialize;
 
 use super::authorize::{self, Edit};
 use super::commands;
-use super::session::{Switch, org_switch};
+use super::session::{Switch, check_switches, org_switch};
 use super::user::{administers_home, is_visible};
 use super::user_invite::{self, PendingView};
 use crate::app::{Affected, Effects};
@@ -24,28 +23,33 @@ commands! {
         "Makes a user a member of an organisation, if the caller administers the user's home or is \
          the user. Any other is invited, and decides (`user.invite.list`); asked again, it changes \
          what is offered. Nobody can grant what they do not hold there.",
-        "of one who is invited: `pending`";
+        "of one who is invited: `pending`",
+        "roles and flags" where authorize::check_grants_all;
     "user.org.find" => find, [NOT_FOUND],
         "Shows what a user is in an organisation; of one who is invited, `emailAddress` and \
          `pending` alone.",
-        "`addedBy`, `addedOn`, `allowSubOrgAccess`, `orgId`, `orgKey`, `isOrgAdmin`, `roles`, `tags`";
+        "`addedBy`, `addedOn`, `allowSubOrgAccess`, `orgId`, `orgKey`, `isOrgAdmin`, `roles`, `tags`",
+        "other users" where check_finds_users;
     "user.org.list" => list, [NOT_FOUND],
         "Lists what a user is in all organisations that the caller can see; without parameters the \
          caller. Who administers the user's home sees all.",
-        "`result`";
+        "`result`",
+        "other users" where check_finds_users;
     act "user.org.remove" => remove, [NOT_FOUND, IN_USE],
         "Ends a user's membership of an organisation, or an invitation. The user's live sessions \
          there end as revoked. Who administers the user's home can do so anywhere. Who was at home \
          there is so in another organisation of theirs; it must not be the only one.",
-        "";
-    "user.org.set" => set, [NOT_FOUND, WRONG_SESSION_KIND],
+        "",
+        "roles and flags" where authorize::check_grants_all;
+    "user.org.set" => set where check_switches, [NOT_FOUND, WRONG_SESSION_KIND],
         "Moves the session to another organisation, as `session.org.switch`; the name of the API of \
          2012.",
         "";
     act "user.org.update" => update, [NOT_FOUND],
         "Changes what a user is in an organisation, or is to be by an invitation. The user's live \
          sessions have the new rights when the reply comes.",
-        "";
+        "",
+        "roles and flags" where authorize::check_grants_all;
 }
 
 params! {
@@ -152,9 +156,8 @@ impl FindParams {
         }
         let found = self.named(call).filter(|user| is_visible(call, user));
         let own = found.as_ref().is_some_and(|user| is_own(call, user));
-        if !own && !may_ask(call) {
-            let sentence = "Without permission for user.find, users can ask for themselves only.";
-            return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+        if !own {
+            check_finds_users(call)?;
         }
         found.ok_or_else(|| self.not_found())
     }
@@ -240,9 +243,13 @@ fn is_own(call: &Call<'_>, user: &User) -> bool {
     call.session.who().principal() == Principal::User(user.id)
 }
 
-/// Whether the caller can ask for others than themselves.
-fn may_ask(call: &Call<'_>) -> bool {
-    Permission::named("user.find").is_some_and(|find| call.session.may(find))
+/// Fails unless the caller can ask for others than themselves.
+fn check_finds_users(call: &Call<'_>) -> Result<(), Failure> {
+    if call.session.access().allows("user.find") {
+        return Ok(());
+    }
+    let sentence = "Without permission for user.find, users can ask for themselves only.";
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
 }
 
 /// `user.org.find`.
@@ -251,7 +258,10 @@ pub fn find(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Row, F
     let user = match which.user(call) {
         Ok(user) => user,
         Err(failure) => {
-            let pending = which.pending(call, id).filter(|_| may_ask(call)).ok_or(failure)?;
+            let pending = which
+                .pending(call, id)
+                .filter(|_| check_finds_users(call).is_ok())
+                .ok_or(failure)?;
             return Ok(Row::Pending(PendingView::of(&pending.0)));
         }
     };
@@ -280,7 +290,7 @@ pub fn list(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Access
         Ok(user) => user,
         Err(failure) => {
             let pending = which.pending(call, call.session.org_id());
-            let pending = pending.filter(|_| may_ask(call)).ok_or(failure)?;
+            let pending = pending.filter(|_| check_finds_users(call).is_ok()).ok_or(failure)?;
             return Ok(AccessList { result: vec![Row::Pending(PendingView::of(&pending.0))] });
         }
     };

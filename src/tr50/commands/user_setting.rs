@@ -14,13 +14,13 @@ use crate::tr50::step::{After, Call, Done};
 use crate::tr50::strict::Strict;
 
 commands! {
-    "user.setting.get" => get, [NOT_FOUND, WRONG_SESSION_KIND],
+    "user.setting.get" => get where check_has_settings, [NOT_FOUND, WRONG_SESSION_KIND],
         "Shows a setting of the caller.",
         "`key`, `value`";
-    "user.setting.list" => list, [WRONG_SESSION_KIND],
+    "user.setting.list" => list where check_has_settings, [WRONG_SESSION_KIND],
         "Lists the settings of the caller, by key.",
         "`count`, `result`, an array of `key` and `value`";
-    "user.setting.set" => set, [LIMIT_REACHED, WRONG_SESSION_KIND],
+    "user.setting.set" => set where check_has_settings, [LIMIT_REACHED, WRONG_SESSION_KIND],
         "Keeps a text for the caller, in all of the caller's sessions, until it is set anew. A user \
          has 50 settings of 4096 bytes at most, and 32768 bytes together.",
         "";
@@ -60,6 +60,10 @@ pub struct Setting {
 pub struct Settings {
     count: usize,
     result: Vec<Setting>,
+}
+
+fn check_has_settings(call: &Call<'_>) -> Result<(), Failure> {
+    own(call).map(drop)
 }
 
 fn own(call: &Call<'_>) -> Result<Arc<User>, Failure> {

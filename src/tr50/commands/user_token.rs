@@ -1,12 +1,12 @@
 //! `user.token.*`: API tokens of users, with which programs log in where nobody types a code
 //! (`docs/second-factor.md`).
 
-use base::{Failure, TokenId};
+use base::Failure;
 use rules::identity::Turn;
 use rules::identity::model::User;
 
 use super::ban::BanParams;
-use super::token::{self, Made, New, TermsParams, Tokens};
+use super::token::{self, Made, New, TermsParams, Tokens, WhichToken};
 use super::user::{self, FindParams};
 use super::{authorize, commands};
 use crate::app::{Affected, Effects};
@@ -15,7 +15,7 @@ use crate::tr50::step::{After, Call, Done};
 use crate::tr50::strict::Strict;
 
 commands! {
-    act "user.token.create" => create, [ALREADY_EXISTS, BUSY, WRONG_SESSION_KIND],
+    act "user.token.create" => create where user::check_is_user, [ALREADY_EXISTS, BUSY, WRONG_SESSION_KIND],
         "Makes an API token of the caller, which is shown in this reply only. Programs log in with \
          it in place of the password, and with no code of a second factor. At each use it gives what \
          the user may do then, but for `user.mfa.*` and `user.token.*`.",
@@ -23,16 +23,22 @@ commands! {
     act "user.token.delete" => delete, [NOT_FOUND, WRONG_SESSION_KIND],
         "Deletes an API token of the caller, or of a user whom the caller may change with \
          `user.update`; the live sessions that began with it end as revoked.",
-        "";
+        "",
+        "other users" where user::check_administers,
+        "users who may do more, or elsewhere" where authorize::check_grants_all;
     "user.token.list" => list, [NOT_FOUND, WRONG_SESSION_KIND],
         "Lists the API tokens of the caller, or of a user whom the caller may change with \
          `user.update`: until when they are good, and when, from where and how often they were used.",
-        "`count`, `result`";
+        "`count`, `result`",
+        "other users" where user::check_administers,
+        "users who may do more, or elsewhere" where authorize::check_grants_all;
     act "user.token.update" => update, [NOT_FOUND, ALREADY_EXISTS, WRONG_SESSION_KIND],
         "Changes the name or the end of an API token, or disables it: then the live sessions that \
          began with it end as revoked, and logins with it are refused. For whom, as for \
          `user.token.delete`.",
-        "";
+        "",
+        "other users" where user::check_administers,
+        "users who may do more, or elsewhere" where authorize::check_grants_all;
 }
 
 params! {
@@ -40,13 +46,6 @@ params! {
     pub struct PermsParams {
         optional permissions: Vec<String> = "perms",
             "Names of permissions, as roles have them, beyond which it gives nothing, and makes nobody an administrator; without it, all that the user may do.";
-    }
-}
-
-params! {
-    /// Which token.
-    pub struct WhichToken {
-        required token_id: TokenId = "tokenId", "The token's id.";
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::authorize::{self, Edit, Unset, invalid_param};
 use super::commands;
 use super::paging::{ListReply, View};
-use super::target::{is_restricted, restricted};
+use super::target::check_unrestricted;
 use crate::app::{App, Effects, LastFailure};
 use crate::events::TypeFilter;
 use crate::random::random;
@@ -23,20 +23,22 @@ use crate::tr50::strict::Strict;
 use crate::webhooks::{SECRET_RULE, Secret, Target, URL_RULE};
 
 commands! {
-    act "webhook.create" => create, [ALREADY_EXISTS],
+    act "webhook.create" => create where check_sends_events, [ALREADY_EXISTS],
         "Has events of the current organisation sent to a URL, by the rights of the caller.",
-        "`id`; `secret`, which is shown only here; `after`, behind which number it begins";
-    act "webhook.delete" => delete, [NOT_FOUND],
+        "`id`; `secret`, which is shown only here; `after`, behind which number it begins",
+        "`includeSubOrgs`" where check_may_include;
+    act "webhook.delete" => delete where check_unrestricted, [NOT_FOUND],
         "Deletes a webhook: nothing more is sent.",
         "";
-    "webhook.list" => list, [],
+    "webhook.list" => list where check_unrestricted, [],
         "Lists the webhooks of the current organisation, by name, without their secrets, and how \
          they are.",
         "`count`, `fields`, `result`";
-    act "webhook.update" => update, [NOT_FOUND, ALREADY_EXISTS],
+    act "webhook.update" => update where check_sends_events, [NOT_FOUND, ALREADY_EXISTS],
         "Changes a webhook, found by `id`, or without it by `name`. From then on the rights of the \
          caller count; what is under way begins anew, and so does the count of failures.",
-        "`secret`, if the server made a new one; `after`, behind which number it goes on";
+        "`secret`, if the server made a new one; `after`, behind which number it goes on",
+        "`includeSubOrgs`" where check_may_include;
 }
 
 params! {
@@ -197,7 +199,6 @@ fn owner_name(app: &App, owner: WebhookOwner) -> Option<String> {
 impl FindParams {
     /// The webhook of the current organisation.
     fn find(&self, call: &Call<'_>) -> Result<Arc<Webhook>, Failure> {
-        check_unrestricted(call)?;
         let (identity, org) = (call.app.identity(), call.session.org_id());
         let (found, named) = match (self.id, &self.name) {
             (Some(id), _) => {
@@ -205,9 +206,7 @@ impl FindParams {
                 (found, format!("Webhook \"{id}\""))
             }
             (None, Some(name)) => {
-                let all = identity.webhooks_of(org);
-                let same = |other: &Arc<Webhook>| is_same(&other.name, name);
-                (all.into_iter().find(same), format!("Webhook \"{}\"", excerpt(name)))
+                (identity.webhook_by_name(org, name), format!("Webhook \"{}\"", excerpt(name)))
             }
             (None, None) => return Err(missing("id")),
         };
@@ -215,32 +214,32 @@ impl FindParams {
     }
 }
 
-fn is_same(a: &str, b: &str) -> bool {
-    a.to_lowercase() == b.to_lowercase()
-}
-
-/// Webhooks are of the organisation, not of a thing.
-fn check_unrestricted(call: &Call<'_>) -> Result<(), Failure> {
-    if is_restricted(call) { Err(restricted()) } else { Ok(()) }
-}
-
 /// Whoever has events sent has to be one who may read them.
-fn check_may_read(call: &Call<'_>, webhook: &Webhook) -> Result<(), Failure> {
+fn check_sends_events(call: &Call<'_>) -> Result<(), Failure> {
     check_unrestricted(call)?;
     if call.session.is_detached() {
         let sentence = "Events are sent by the rights of a user or an application: log in as one.";
         return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
     }
-    let access = call.session.access();
-    let who = call.session.who().name();
-    let sentence = if !access.allows(READS) {
-        format!("{who} can't have events sent without the permission {READS}.")
-    } else if webhook.include_sub_orgs && !access.administers_here() {
-        "Only administrators can have events of organisations below sent (includeSubOrgs).".into()
-    } else {
+    if call.session.access().allows(READS) {
         return Ok(());
-    };
+    }
+    let who = call.session.who().name();
+    let sentence = format!("{who} can't have events sent without the permission {READS}.");
     Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
+fn check_may_include(call: &Call<'_>) -> Result<(), Failure> {
+    if call.session.access().administers_here() {
+        return Ok(());
+    }
+    let sentence =
+        "Only administrators can have events of organisations below sent (includeSubOrgs).";
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
+fn check_scope(call: &Call<'_>, webhook: &Webhook) -> Result<(), Failure> {
+    if webhook.include_sub_orgs { check_may_include(call) } else { Ok(()) }
 }
 
 /// The permission to read events.
@@ -330,10 +329,8 @@ fn check_types(types: &[String]) -> Result<(), Failure> {
 
 fn check_free(call: &Call<'_>, webhook: &Webhook) -> Result<(), Failure> {
     authorize::check_name("name", &webhook.name)?;
-    let others = call.app.identity().webhooks_of(webhook.org);
-    let taken =
-        |other: &Arc<Webhook>| other.id != webhook.id && is_same(&other.name, &webhook.name);
-    match others.iter().any(taken) {
+    let taken = call.app.identity().webhook_by_name(webhook.org, &webhook.name);
+    match taken.is_some_and(|other| other.id != webhook.id) {
         true => Err(authorize::already_exists("Webhook", &webhook.name)),
         false => Ok(()),
     }
@@ -378,7 +375,7 @@ pub fn create(
         updated: None,
     };
     members.apply(call, &mut webhook, &Edit::new(None))?;
-    check_may_read(call, &webhook)?;
+    check_scope(call, &webhook)?;
     check_free(call, &webhook)?;
     let (id, secret, after) = (webhook.id, webhook.secret.clone(), webhook.start.after);
     Ok(After(Made { id, secret, after }, turn.put(webhook).into()))
@@ -393,7 +390,6 @@ params! {
 
 /// `webhook.list`.
 pub fn list(call: &Call<'_>, Strict(view): Strict<View>) -> Result<ListReply, Failure> {
-    check_unrestricted(call)?;
     let webhooks = call.app.identity().webhooks_of(call.session.org_id());
     let webhooks: Vec<_> =
         webhooks.iter().map(|webhook| WebhookView::of(call.app, webhook)).collect();
@@ -425,7 +421,7 @@ pub fn update(
     edit.check()?;
     (webhook.owner, webhook.rights) = (owner(call), WebhookRights::of(&call.session.access()));
     webhook.token = call.session.token().map(|token| token.id);
-    check_may_read(call, &webhook)?;
+    check_scope(call, &webhook)?;
     check_free(call, &webhook)?;
     webhook.updated = authorize::stamp(call);
     let after = webhook.start.after;

@@ -73,6 +73,8 @@ pub(super) struct Reply {
     pub(super) outcome: String,
     /// All of it, with placeholders where it says what was named.
     pub(super) text: String,
+    /// Where `session.explain` says something else.
+    pub(super) untrue: String,
 }
 
 /// A server, its callers, and what they name.
@@ -276,8 +278,49 @@ impl World {
         (filled, used)
     }
 
-    /// Sends a command as a caller.
+    /// Sends a command as a caller, who has had it explained before.
     pub(super) fn command(&self, request: &str, caller: usize, target: Target) -> Reply {
+        let explained = self.explained(request, caller, target);
+        let reply = self.carried_out(request, caller, target);
+        let Some(told) = explained.filter(|_| reply.outcome != "login") else { return reply };
+        let thing = |reason: &Value| reason["kind"] == "thing";
+        let is_true = match (told["allowed"].as_bool(), &*reply.outcome) {
+            (Some(true), "denied" | "kind") => !told["except"].is_null(),
+            (Some(true), _) => true,
+            (Some(false), "denied" | "kind") => true,
+            (Some(false), "none") => {
+                told["reasons"].as_array().is_some_and(|reasons| reasons.iter().any(thing))
+            }
+            _ => false,
+        };
+        let (name, outcome) = (CALLERS[caller].name, &reply.outcome);
+        let untrue = match is_true {
+            true => String::new(),
+            false => {
+                format!("{request} of {name} ({}) is {outcome}: {told}\n", target.name())
+            }
+        };
+        Reply { untrue, ..reply }
+    }
+
+    /// What `session.explain` says of a command and the thing that it names.
+    fn explained(&self, request: &str, caller: usize, target: Target) -> Option<Value> {
+        let session = &self.sessions[caller];
+        if session.is_empty() {
+            return None;
+        }
+        let command = request.split(' ').next()?;
+        let mut params = json!({ "command": command });
+        if [r#"ey":"<thing>""#, "<thingId>"].iter().any(|named| request.contains(named)) {
+            params["thingKey"] = self.filled("<thing>", caller, target).0.into();
+        }
+        let body = json!({"1": {"command": "session.explain", "params": params}});
+        let reply = self.tr50(session, &body.to_string());
+        assert_eq!(reply["1"]["success"], true, "{body} {reply}");
+        Some(reply["1"]["params"].clone())
+    }
+
+    fn carried_out(&self, request: &str, caller: usize, target: Target) -> Reply {
         let (filled, used) = self.filled(request, caller, target);
         let (name, params) = filled.split_once(' ').unwrap_or((&filled, "{}"));
         let body = format!(r#"{{"1":{{"command":"{name}","params":{params}}}}}"#);
@@ -287,7 +330,7 @@ impl World {
             None => "ok".to_owned(),
             Some(code) => word_of(code),
         };
-        Reply { outcome, text: masked(&answer.to_string(), &used) }
+        Reply { outcome, text: masked(&answer.to_string(), &used), untrue: String::new() }
     }
 
     /// Sends a request to a path as a caller, with what the path takes for a login.
@@ -326,7 +369,8 @@ impl World {
             let _ = write!(outcome, "-{}", word_of(code));
         }
         outcome.truncate(11);
-        Reply { outcome, text: format!("{} {}", answer.status, masked(&text, &used)) }
+        let text = format!("{} {}", answer.status, masked(&text, &used));
+        Reply { outcome, text, untrue: String::new() }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use base::{OrgId, RoleId};
+use base::OrgId;
 
+use super::grants::{Grants, Source};
 use super::model::{Application, Membership, Org, User};
-use super::permission::{Permission, PermissionSet};
-use super::registry::{Granted, Registry, orgs_of};
+use super::permission::PermissionSet;
+use super::registry::{Registry, orgs_of};
 use super::topic_rights::TopicRights;
 use super::{Identity, Token};
 
@@ -22,6 +23,7 @@ pub const EVERYONE: &[&str] = &[
     "locale.set",
     "search.omni",
     "session.end",
+    "session.explain",
     "session.info",
     "session.mine",
     "session.org.list",
@@ -46,7 +48,7 @@ pub const EVERYONE: &[&str] = &[
     "user.update",
 ];
 
-static EVERYONE_SET: LazyLock<PermissionSet> =
+pub(super) static EVERYONE_SET: LazyLock<PermissionSet> =
     LazyLock::new(|| PermissionSet::from_names(EVERYONE));
 
 /// All that a user may do who needs a second factor and has none.
@@ -64,7 +66,7 @@ static LOGIN_SET: LazyLock<PermissionSet> = LazyLock::new(|| {
 });
 
 /// What super operators may do everywhere: all that reads, nothing that changes.
-static READING_SET: LazyLock<PermissionSet> =
+pub(super) static READING_SET: LazyLock<PermissionSet> =
     LazyLock::new(|| PermissionSet::of_names_that(only_reads).union(&EVERYONE_SET));
 
 /// What a principal is and may do in one organisation; the flags are those of the session object
@@ -128,7 +130,7 @@ impl Access {
 
     /// Whether it has the permission of this name, if there is such a one.
     pub fn allows(&self, name: &str) -> bool {
-        Permission::named(name).is_some_and(|permission| self.permissions.allows(permission))
+        self.permissions.allows_named(name)
     }
 
     /// Whether it is that of an administrator, of the server or of the organisation.
@@ -165,17 +167,12 @@ impl Identity {
     /// The same as [`Identity::user_access`], whether or not the user needs a second factor.
     pub fn user_rights(&self, user: &User, org: &Arc<Org>) -> Option<Access> {
         let registry = self.registry.read();
-        let reaching = || user.memberships.iter().filter(|held| reaches(&registry, held, org.id));
-        let enters = user.super_admin || user.super_ops || user.home == org.id;
-        if !enters && reaching().next().is_none() {
-            return None;
-        }
-        let org_admin = !user.super_admin && reaching().any(|held| held.org_admin);
-        let everything = user.super_admin || org_admin;
-        let roles = reaching().flat_map(|held| held.roles.iter().copied());
-        let grants = Grants::of(&registry, roles, org.id, everything, Some(user));
-        let grants = if user.super_ops { grants.and_reading() } else { grants };
-        let below = || reaching().any(|held| held.sub_orgs || held.org_admin);
+        let sources = Source::of_user(&registry, user, org.id)?;
+        let administers = |source: &Source| matches!(source, Source::OrgAdmin(_));
+        let org_admin = !user.super_admin && sources.iter().any(administers);
+        let grants = Grants::of(&sources, Some(user));
+        let mut reaching = user.memberships.iter().filter(|held| reaches(&registry, held, org.id));
+        let below = || reaching.any(|held| held.sub_orgs || held.org_admin);
         Some(Access {
             org: org.clone(),
             permissions: grants.permissions,
@@ -204,12 +201,8 @@ impl Identity {
     pub fn application_access(&self, application: &Application) -> Option<Access> {
         let registry = self.registry.read();
         let org = registry.org(application.org)?.clone();
-        let roles = application.roles.iter().copied();
+        let mut grants = Grants::of(&Source::of_application(&registry, application), None);
         let everything = application.org_admin || application.super_admin;
-        let mut grants = Grants::of(&registry, roles, org.id, everything, None);
-        if application.super_ops {
-            grants = grants.and_reading();
-        }
         let restricted = application.restrict_access_to_self && !everything;
         if restricted {
             grants.topic_publish = grants.topic_publish.below_own_key();
@@ -247,19 +240,20 @@ impl Access {
     /// it makes nobody an administrator: what these could grant would be more than it says.
     #[must_use]
     pub fn by_token(self, token: &Token) -> Self {
-        let allowed = PermissionSet::ALL.without(&LOGIN_SET);
+        let left = token.leaves();
+        let permissions = self.permissions.intersection(&left);
         if self.limit.is_some() {
-            return Self { permissions: self.permissions.intersection(&allowed), ..self };
+            return Self { permissions, ..self };
         }
-        let Some(names) = &token.permissions else {
-            let permissions = self.permissions.intersection(&allowed);
+        if token.permissions.is_none() {
             return Self { permissions, limit: Some(Limit::Token), ..self };
+        }
+        let topics = |name, rights| {
+            let gives = left.allows_named(name);
+            if gives { rights } else { TopicRights::default() }
         };
-        let given = PermissionSet::from_names(names).union(&EVERYONE_SET).intersection(&allowed);
-        let gives = |name| Permission::named(name).is_some_and(|topics| given.allows(topics));
-        let topics = |name, rights| if gives(name) { rights } else { TopicRights::default() };
         Self {
-            permissions: self.permissions.intersection(&given),
+            permissions,
             topic_publish: topics("topic.publish", self.topic_publish),
             topic_subscribe: topics("topic.subscribe", self.topic_subscribe),
             super_admin: false,
@@ -273,7 +267,7 @@ impl Access {
     /// What is left of it for who has to set up a second factor first.
     fn for_enrolment(self) -> Self {
         Self {
-            permissions: *ENROLMENT_SET,
+            permissions: self.permissions.intersection(&ENROLMENT_SET),
             topic_publish: TopicRights::default(),
             topic_subscribe: TopicRights::default(),
             limit: Some(Limit::Enrolment),
@@ -282,61 +276,32 @@ impl Access {
     }
 }
 
-fn reaches(registry: &Registry, held: &Membership, org: OrgId) -> bool {
+impl Limit {
+    /// What a session may have that is limited so; by a token, what that leaves.
+    pub fn leaves(self, token: Option<&Token>) -> PermissionSet {
+        let by_token = token.map_or(PermissionSet::ALL, Token::leaves);
+        match self {
+            Self::Enrolment => by_token.intersection(&ENROLMENT_SET),
+            Self::Token | Self::NarrowToken => by_token,
+        }
+    }
+}
+
+impl Token {
+    /// What a session by this API token of a user may have, whatever the user may.
+    fn leaves(&self) -> PermissionSet {
+        let lasting = PermissionSet::ALL.without(&LOGIN_SET);
+        match &self.permissions {
+            None => lasting,
+            Some(names) => {
+                PermissionSet::from_names(names).union(&EVERYONE_SET).intersection(&lasting)
+            }
+        }
+    }
+}
+
+pub(super) fn reaches(registry: &Registry, held: &Membership, org: OrgId) -> bool {
     held.org == org || (held.org_admin || held.sub_orgs) && registry.is_within(org, held.org)
-}
-
-/// What roles grant in an organisation.
-struct Grants {
-    permissions: PermissionSet,
-    topic_publish: TopicRights,
-    topic_subscribe: TopicRights,
-    /// Their keys.
-    role_keys: Vec<String>,
-}
-
-impl Grants {
-    /// What these roles grant in `org`, to a user or to an application.
-    fn of(
-        registry: &Registry,
-        roles: impl Iterator<Item = RoleId>,
-        org: OrgId,
-        everything: bool,
-        user: Option<&User>,
-    ) -> Self {
-        if everything {
-            return Self {
-                permissions: PermissionSet::ALL,
-                topic_publish: TopicRights::all(),
-                topic_subscribe: TopicRights::all(),
-                role_keys: Vec::new(),
-            };
-        }
-        let roles: Vec<_> = roles.filter_map(|id| registry.role_within(id, org)).collect();
-        let mut permissions = *EVERYONE_SET;
-        for granted in &roles {
-            permissions = permissions.union(&granted.permissions);
-        }
-        let mut role_keys: Vec<_> = roles.iter().map(|role| role.role.key.clone()).collect();
-        role_keys.sort_unstable();
-        role_keys.dedup();
-        let filters = |of: fn(&Granted) -> &[String]| {
-            let filters = roles.iter().flat_map(|role| of(role));
-            TopicRights::new(filters.map(String::as_str), user)
-        };
-        Self {
-            permissions,
-            topic_publish: filters(Granted::topic_publish),
-            topic_subscribe: filters(Granted::topic_subscribe),
-            role_keys,
-        }
-    }
-
-    /// The same, and all that reads.
-    fn and_reading(self) -> Self {
-        let permissions = self.permissions.union(&READING_SET);
-        Self { permissions, topic_subscribe: TopicRights::all(), ..self }
-    }
 }
 
 /// Whether the command named so changes nothing, by the habit of TR50's names: the last word says
@@ -379,6 +344,7 @@ fn only_reads(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::permission::Permission;
     use super::super::tests::demo;
     use super::*;
 

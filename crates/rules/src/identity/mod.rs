@@ -14,6 +14,7 @@ mod authority;
 mod ban;
 pub mod bootstrap;
 mod change;
+mod grants;
 mod invite;
 mod login;
 mod lookalike;
@@ -36,6 +37,7 @@ pub use bootstrap::{
     NAME_RULE, Problem, SLUG_RULE, is_email, is_name, is_slug, is_token, is_unseen,
 };
 pub use change::{RecordChange, RecordChanges, Turn};
+pub use grants::Source;
 pub use invite::{Invite, Inviter};
 pub use login::Refusal;
 pub use lookalike::{UNAMBIGUOUS_RULE, is_unambiguous};

@@ -166,10 +166,12 @@ const NAMES: &[&str] = &[
     "search",
     "search.omni",
     "server",
+    "server.log.level",
     "server.log.watch",
     "server.status",
     "session",
     "session.end",
+    "session.explain",
     "session.find",
     "session.info",
     "session.list",
@@ -363,6 +365,11 @@ impl PermissionSet {
     pub const fn allows(&self, permission: Permission) -> bool {
         let index = permission.0 as usize;
         self.0[(index / 64) & (WORDS - 1)] >> (index % 64) & 1 == 1
+    }
+
+    /// Whether the permission of this name is in the set, if there is such a one.
+    pub fn allows_named(&self, name: &str) -> bool {
+        Permission::named(name).is_some_and(|permission| self.allows(permission))
     }
 
     /// What is in this set or in the other.

@@ -604,6 +604,12 @@ impl Identity {
         self.registry.read().webhooks_of.get(&org).cloned().unwrap_or_default()
     }
 
+    /// The webhook of the organisation with this name, whatever its case.
+    pub fn webhook_by_name(&self, org: OrgId, name: &str) -> Option<Arc<Webhook>> {
+        let registry = self.registry.read();
+        find(registry.webhooks_of.get(&org)?, name, |webhook| &webhook.name)
+    }
+
     /// All webhooks, in no order.
     pub fn webhooks(&self) -> Vec<Arc<Webhook>> {
         self.registry.read().webhooks.values().cloned().collect()

@@ -13,7 +13,7 @@ use rules::identity::ThingDef;
 use serde_json::value::RawValue;
 
 use super::commands;
-use super::target::{can_access, is_restricted, served};
+use super::target::{can_access, check_is_thing, is_restricted, no_thing_of_its_own, served};
 use crate::app::notice_to;
 use crate::app::{AfterReply, Effects};
 use crate::things::mailbox::Fetched;
@@ -26,12 +26,12 @@ mod listing;
 pub mod sending;
 
 commands! {
-    "mailbox.ack" => ack, [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND],
+    "mailbox.ack" => ack where check_is_thing, [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND],
         "Completes a mail to the own thing, or to one that is bound to it. Whoever waits for the \
          mail's result gets code, text and parameters as they are. Of a mail that was completed by \
          being fetched, this changes nothing.",
         "";
-    "mailbox.check" => check, [WRONG_SESSION_KIND],
+    "mailbox.check" => check where check_is_thing, [WRONG_SESSION_KIND],
         "Fetches the new mails of the own thing and of those that are bound to it, the oldest \
          first. They are in flight then: nobody gets them again, unless the session ends before \
          they are completed. When more remain, a notice follows the reply.",
@@ -58,7 +58,7 @@ commands! {
     "mailbox.summary" => listing::summary, [NOT_FOUND],
         "Counts the mails that mailbox.list would list, by their status.",
         "`total` and one member for each status";
-    "mailbox.update" => update, [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND],
+    "mailbox.update" => update where check_is_thing, [NOT_FOUND, MAIL_ENDED, WRONG_SESSION_KIND],
         "Tells that the thing works on a mail. It is in progress then, and stays so when the \
          session ends.",
         "";
@@ -255,8 +255,7 @@ enum Waits {
 /// fetched.
 fn check_serves(call: &Call<'_>, id: MailId) -> Result<Waits, Failure> {
     let Who::Application { thing_id, .. } = call.session.who() else {
-        let sentence = "Only applications have a thing of their own.";
-        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
+        return Err(no_thing_of_its_own());
     };
     let org = call.session.org_id();
     let Some(mail) = call.app.mailbox.find(org, id)? else { return Err(not_found(id)) };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use base::{Code, Failure};
 use rules::directory::query::{Filter, Query, SortKey};
 use rules::directory::{Session, Who};
-use rules::identity::permission::Permission;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -95,22 +94,29 @@ pub(super) fn end(
 
 fn end_one(call: &Call<'_>, which: &FindParams) -> Result<After<Done>, Failure> {
     let session = which.find(call)?.unwrap_or_else(|| call.session.clone());
-    if !may_end(call, &session) {
-        let sentence = "Only an administrator of the organisation may end sessions of others.";
-        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
+    if !is_own(call, &session) {
+        check_may_end(call)?;
     }
     let by = call.session.who().principal();
     Ok(After(Done, SessionChange::EndFor(session, by).into()))
 }
 
-fn may_end(call: &Call<'_>, session: &Session) -> bool {
-    let own = session.who().principal() == call.session.who().principal();
-    own || call.session.access().administers_here()
+fn is_own(call: &Call<'_>, session: &Session) -> bool {
+    session.who().principal() == call.session.who().principal()
+}
+
+/// Fails unless the caller may end sessions of others.
+pub(super) fn check_may_end(call: &Call<'_>) -> Result<(), Failure> {
+    if call.session.access().administers_here() {
+        return Ok(());
+    }
+    let sentence = "Only an administrator of the organisation may end sessions of others.";
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
 }
 
 /// Fails unless the caller may know which sessions there are.
-fn check_may_list(call: &Call<'_>) -> Result<(), Failure> {
-    if Permission::named("session.list").is_some_and(|list| call.session.may(list)) {
+pub(super) fn check_may_list(call: &Call<'_>) -> Result<(), Failure> {
+    if call.session.access().allows("session.list") {
         return Ok(());
     }
     let who = call.session.who().name();
@@ -184,8 +190,9 @@ impl Many {
                 .await??;
             let call = Call { app: &app, session: &session, conn, now };
             let count = found.len();
+            let may_end = check_may_end(&call);
             let (mine, others): (Vec<_>, Vec<_>) =
-                found.into_iter().partition(|session| may_end(&call, session));
+                found.into_iter().partition(|session| may_end.is_ok() || is_own(&call, session));
             let (live, gone): (Vec<_>, Vec<_>) =
                 mine.into_iter().partition(|session| session.end().is_none());
             let mut ended = Ended {

@@ -79,11 +79,23 @@ fn bind_at_once(call: &Call<'_>, params: Bind) -> Result<(Option<ThingId>, Recei
     Ok((known.map(|thing| thing.id), receipt))
 }
 
+/// Fails for users.
+pub(super) fn check_binds(call: &Call<'_>) -> Result<(), Failure> {
+    match call.session.who() {
+        Who::Application { .. } => Ok(()),
+        Who::User(_) => Err(binds_nothing()),
+    }
+}
+
+fn binds_nothing() -> Failure {
+    let sentence = "Only applications bind things; users update them.";
+    Failure::new(Code::WRONG_SESSION_KIND, sentence)
+}
+
 /// The thing to bind to.
 fn parent(call: &Call<'_>, bind_to: Option<&ThingKey>) -> Result<Subject, Failure> {
     let Who::Application { thing_id, thing_key, .. } = call.session.who() else {
-        let sentence = "Only applications bind things; users update them.";
-        return Err(Failure::new(Code::WRONG_SESSION_KIND, sentence));
+        return Err(binds_nothing());
     };
     let Some(key) = bind_to.filter(|key| *key != thing_key) else {
         return Ok(Subject { id: *thing_id, key: thing_key.clone() });

@@ -22,7 +22,7 @@ use crate::things::telemetry::point::{Kind, Value};
 use crate::tr50::commands::authorize;
 use crate::tr50::commands::ban::BanParams;
 use crate::tr50::commands::publish::{self, AttributeText};
-use crate::tr50::commands::target::{ByKey, Subject, Target, is_restricted, restricted};
+use crate::tr50::commands::target::{ByKey, Subject, Target};
 use crate::tr50::envelope::{Members, Param};
 use crate::tr50::params::{Value as _, missing, params};
 use crate::tr50::step::{After, Call, Done, WriteReply};
@@ -80,9 +80,6 @@ pub(super) struct Created {
 
 /// `thing.create`.
 pub(super) fn create(call: &Call<'_>, params: Create) -> Result<After<Created>, Failure> {
-    if is_restricted(call) {
-        return Err(restricted());
-    }
     let id = ThingId::from_bytes(random()?);
     let (org, by) = (call.session.org_id(), call.session.who().name());
     let mut thing = Thing::new(id, org, params.key, by, call.now);
@@ -391,16 +388,21 @@ fn sessions_of(call: &Call<'_>, thing: &Thing) -> Vec<Arc<Session>> {
     sessions
 }
 
+/// Fails unless the caller is an administrator.
+pub(super) fn check_administers(call: &Call<'_>) -> Result<(), Failure> {
+    if call.session.access().administers_here() {
+        return Ok(());
+    }
+    let sentence = "Only an administrator of the organisation may reset an application id.";
+    Err(Failure::new(Code::PERMISSION_DENIED, sentence))
+}
+
 /// `thing.appid.reset`: forgets the application id that the thing last logged in with. For
 /// administrators only (`docs/protocol/tr50.md` 0, fact 29).
 pub(super) fn reset_app_id(
     call: &Call<'_>,
     (by_key, target): (ByKey, Target),
 ) -> Result<After<Done>, Failure> {
-    if !call.session.access().administers_here() {
-        let sentence = "Only an administrator of the organisation may reset an application id.";
-        return Err(Failure::new(Code::PERMISSION_DENIED, sentence));
-    }
     let thing = target.thing_by_key(by_key, call)?;
     let app_id = |thing: &Thing| Map::from_iter([("appId".to_owned(), json!(thing.app_id))]);
     let reset = |thing: &mut Thing| thing.app_id.clear();

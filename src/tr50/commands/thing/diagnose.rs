@@ -15,7 +15,7 @@ use store::Condition;
 use super::object::seen_of;
 use crate::app::{App, Effects};
 use crate::things::registry::Thing;
-use crate::tr50::commands::target::{can_access, is_restricted, restricted};
+use crate::tr50::commands::target::check_may_ask;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Later};
 use crate::tr50::strict::Strict;
@@ -25,7 +25,7 @@ use refused::Refusals;
 
 params! {
     /// Which thing.
-    pub(super) struct DiagnoseParams {
+    pub(super) struct DiagnoseParams of Name {
         optional key: String = "key", "The thing's key, of one that does not exist, too; own thing by default.";
         optional thing_key: String = "thingKey", "The same.";
     }
@@ -68,9 +68,7 @@ pub(super) fn diagnose(
     let named = params.key.or(params.thing_key).filter(|key| !key.is_empty());
     let own = || call.session.who().own_key().map(str::to_owned);
     let key = named.or_else(own).ok_or_else(|| missing("key"))?;
-    if is_restricted(call) && !may_ask(call, &key)? {
-        return Err(restricted());
-    }
+    check_may_ask(call, &key)?;
     let (app, now, worker) = (call.app.clone(), call.now, call.worker());
     let asker = Asker {
         org: call.session.org_id(),
@@ -84,16 +82,6 @@ pub(super) fn diagnose(
         let diagnosis = app.offload(worker, look).await??;
         Ok(After(diagnosis, Effects::default()))
     }))
-}
-
-/// Whether a restricted token may ask for this thing: its own, or one that is bound to it.
-pub(super) fn may_ask(call: &Call<'_>, key: &str) -> Result<bool, Failure> {
-    if call.session.who().own_key() == Some(key) {
-        return Ok(true);
-    }
-    let Ok(key) = ThingKey::parse(key) else { return Ok(false) };
-    let found = call.app.things.get(call.session.org_id(), &key)?;
-    Ok(found.is_some_and(|thing| can_access(call, &thing)))
 }
 
 /// Who wants to know.

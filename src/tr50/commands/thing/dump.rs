@@ -8,9 +8,8 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::diagnose::may_ask;
 use crate::app::{App, Effects, Worker};
-use crate::tr50::commands::target::{is_restricted, restricted};
+use crate::tr50::commands::target::check_may_ask;
 use crate::tr50::dispatch::{Caller, execute_one};
 use crate::tr50::envelope::{Body, RawParams};
 use crate::tr50::params::{missing, params};
@@ -19,7 +18,7 @@ use crate::tr50::strict::Strict;
 
 params! {
     /// Which thing.
-    pub(super) struct DumpParams {
+    pub(super) struct DumpParams of Name {
         optional key: String = "key", "The thing's key; own thing by default.";
         optional thing_key: String = "thingKey", "The same.";
     }
@@ -49,9 +48,7 @@ pub(super) fn dump(call: &Call<'_>, Strict(params): Strict<DumpParams>) -> Resul
     let named = params.key.or(params.thing_key).filter(|key| !key.is_empty());
     let own = || call.session.who().own_key().map(str::to_owned);
     let key = named.or_else(own).ok_or_else(|| missing("key"))?;
-    if is_restricted(call) && !may_ask(call, &key)? {
-        return Err(restricted());
-    }
+    check_may_ask(call, &key)?;
     let asker = Asker {
         app: call.app.clone(),
         session: call.session.clone(),

@@ -1,6 +1,7 @@
 //! `thing.*`: things (`docs/protocol/tr50.md` 4.1, 4.4 and 4.5).
 
 use super::commands;
+use super::target::check_unrestricted;
 
 mod bind;
 mod change;
@@ -18,14 +19,15 @@ pub(super) use find::Selection;
 pub(super) use object::ThingBrief;
 
 commands! {
-    act "thing.appid.reset" => change::reset_app_id, [NOT_FOUND],
+    act "thing.appid.reset" => change::reset_app_id where change::check_administers, [NOT_FOUND],
         "Forgets the application id that a thing last logged in with; for administrators.",
         "";
-    "thing.bind" => bind::bind, [NOT_FOUND, WRONG_SESSION_KIND],
+    "thing.bind" => bind::bind where bind::check_binds, [NOT_FOUND, WRONG_SESSION_KIND],
         "Binds a thing to the application's own: its connection serves both. An unknown one is \
          made.",
-        "";
-    "thing.create" => change::create, [ALREADY_EXISTS, NOT_FOUND],
+        "",
+        "things of others" where check_unrestricted;
+    "thing.create" => change::create where check_unrestricted, [ALREADY_EXISTS, NOT_FOUND],
         "Makes a thing.",
         "`id`";
     "thing.def.change" => change::change_def, [NOT_FOUND],
@@ -55,33 +57,37 @@ commands! {
     "thing.find" => find::find, [NOT_FOUND],
         "Shows one thing of the current organisation.",
         "the thing";
-    "thing.list" => find::list, [END_OF_RESULTS],
+    "thing.list" => find::list where check_unrestricted, [END_OF_RESULTS],
         "Lists the things of the current organisation, by key, in the order of its bytes. `show` may \
          also name what is looked for then only: `endReason` and `endTime` of the last session that is \
          known to have ended, `alarmsRaised`, how many alarms are in another state than 0, and \
          `alarmState`, the greatest state.",
         "`count`, `fields`, `iterator`, `result`";
-    "thing.search" => find::search, [END_OF_RESULTS],
+    "thing.search" => find::search where check_unrestricted, [END_OF_RESULTS],
         "Lists the things in which words occur, as `thing.list` does.",
         "`count`, `fields`, `iterator`, `result`";
     "thing.sectag.add" => tags::sec_add, [NOT_FOUND],
         "Adds security tags to things.",
-        "";
-    "thing.sectag.cloud" => tags::sec_cloud, [],
+        "",
+        "many things by filters" where check_unrestricted;
+    "thing.sectag.cloud" => tags::sec_cloud where check_unrestricted, [],
         "Counts the things with each security tag.",
         "`result`";
     "thing.sectag.delete" => tags::sec_delete, [NOT_FOUND],
         "Takes security tags from things.",
-        "";
+        "",
+        "many things by filters" where check_unrestricted;
     "thing.tag.add" => tags::add, [NOT_FOUND],
         "Adds tags to things.",
-        "";
-    "thing.tag.cloud" => tags::cloud, [],
+        "",
+        "many things by filters" where check_unrestricted;
+    "thing.tag.cloud" => tags::cloud where check_unrestricted, [],
         "Counts the things with each tag.",
         "`result`";
     "thing.tag.delete" => tags::delete, [NOT_FOUND],
         "Takes tags from things.",
-        "";
+        "",
+        "many things by filters" where check_unrestricted;
     act "thing.trace" => trace::trace, [NOT_FOUND, LIMIT_REACHED],
         "Keeps the frames of one thing for a while, over whatever door it comes, both directions, \
          without passwords, tokens, ids of sessions and codes: from now on, or from its next login. \
@@ -98,5 +104,6 @@ commands! {
         "Changes a thing. Disabled, it loses its sessions, logs in no more, and others publish nothing \
          in its name; what it has stays, and what is sent to it waits as for one that is not \
          connected. Nobody disables themselves.",
-        "";
+        "",
+        "`disabled`" where check_unrestricted;
 }

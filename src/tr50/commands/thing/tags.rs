@@ -12,7 +12,7 @@ use super::change::{change_as, check_tags, distinct};
 use super::find::Selection;
 use crate::app::{App, Effects, Worker};
 use crate::things::registry::Thing;
-use crate::tr50::commands::target::{Target, is_restricted, restricted};
+use crate::tr50::commands::target::{Target, check_unrestricted};
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done, Later};
 
@@ -163,9 +163,7 @@ impl Things {
         let (org, now) = (call.session.org_id(), call.now);
         let by = call.session.who().name().to_owned();
         if let Some(selection) = self.selection() {
-            if is_restricted(call) {
-                return Err(restricted());
-            }
+            check_unrestricted(call)?;
             selection.check()?;
             let (app, session) = (call.app.clone(), call.session.clone());
             return Ok(Later::new(edit_selected(app, session, selection, edit, (now, by))));
@@ -262,9 +260,6 @@ pub(super) fn sec_cloud(call: &Call<'_>, params: Cloud) -> Result<Later, Failure
 }
 
 fn count(call: &Call<'_>, params: Cloud, kind: Kind) -> Result<TagCloud, Failure> {
-    if is_restricted(call) {
-        return Err(restricted());
-    }
     let selection = Selection::of(params.tags, params.keys, None);
     selection.check()?;
     check_tags("secTags", params.sec_tags.as_deref().unwrap_or_default())?;

@@ -9,18 +9,17 @@ use rules::directory::{Lifetime, Principal};
 use serde::Serialize;
 use serde_json::Map;
 
-use super::diagnose::may_ask;
 use crate::app::{App, Effects, Frame, TraceEnd, TraceState};
 use crate::events::{NewEvent, Target};
 use crate::tr50::commands::authorize;
-use crate::tr50::commands::target::{is_restricted, restricted};
+use crate::tr50::commands::target::check_may_ask;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Later};
 use crate::tr50::strict::Strict;
 
 params! {
     /// Which thing, and what to do.
-    pub(super) struct TraceParams {
+    pub(super) struct TraceParams of Name {
         optional key: String = "key", "The thing's key, of one that does not exist yet, too; own thing by default.";
         optional thing_key: String = "thingKey", "The same.";
         optional seconds: u64 = "seconds",
@@ -96,9 +95,7 @@ pub(super) fn trace(
     let named = params.key.or(params.thing_key).filter(|key| !key.is_empty());
     let own = || call.session.who().own_key().map(str::to_owned);
     let named = named.or_else(own).ok_or_else(|| missing("key"))?;
-    if is_restricted(call) && !may_ask(call, &named)? {
-        return Err(restricted());
-    }
+    check_may_ask(call, &named)?;
     let key = ThingKey::parse(&named);
     let key = key.map_err(|_| authorize::invalid_param("key", "the key of a thing"))?;
     let effects = carry_out(call, &key, &wish)?;
@@ -169,10 +166,18 @@ fn carry_out(call: &Call<'_>, key: &ThingKey, wish: &Wish) -> Result<Effects, Fa
     );
     // What the trail can't take is not begun.
     let noted = app.note_event(act);
-    if noted.is_err() && matches!(wish, Wish::Start(_)) {
-        app.recorder.stop(&principal, TraceEnd::Stopped, app.clock.now());
+    match (noted, wish) {
+        (Err(failure), Wish::Start(_)) => {
+            app.recorder.stop(&principal, TraceEnd::Stopped, app.clock.now());
+            Err(failure.into())
+        }
+        // It has ended, whether or not the trail has room for that.
+        (Err(error), Wish::Stop) => {
+            store::report(&error, "the end of a trace is not in the trail");
+            Ok(Effects::default())
+        }
+        (noted, _) => Ok(noted?.into()),
     }
-    Ok(noted?.into())
 }
 
 fn show(
