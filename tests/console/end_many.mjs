@@ -45,6 +45,7 @@ script(async () => {
   await dialog.getByRole("button", { name: "End 2" }).click();
   await Promise.all(fleets[0].map(({ left }) => left));
   await dialog.getByRole("link", { name: "Back to the list" }).click();
+  await page.mouse.move(1, 1);
   await lists(page, []);
   assert.match(page.url(), /query=few-/, "the filter stays");
 
@@ -60,5 +61,7 @@ script(async () => {
   await number.press("Enter");
   await Promise.all(fleets[1].map(({ left }) => left));
   await dialog.getByRole("link", { name: "Back to the list" }).click();
+  // The pointer is above a row now, which holds the list.
+  await page.mouse.move(1, 1);
   await lists(page, [OPERATOR.username]);
 });
