@@ -20,13 +20,24 @@ export async function wire(page) {
   };
 }
 
-/** Bytes that a page's heap has after a collection, and seconds of its main thread so far. */
+/** By page: what is counted begins with the session of DevTools, so there is one. */
+const clients = new WeakMap();
+
+async function client(page) {
+  let client = clients.get(page);
+  if (!client) {
+    client = await page.context().newCDPSession(page);
+    await client.send("Performance.enable");
+    clients.set(page, client);
+  }
+  return client;
+}
+
+/** Bytes that a page's heap has after a collection, and seconds of its main thread since it was first asked. */
 export async function figures(page) {
-  const client = await page.context().newCDPSession(page);
-  await client.send("Performance.enable");
-  await client.send("HeapProfiler.collectGarbage");
-  const { metrics } = await client.send("Performance.getMetrics");
-  await client.detach();
+  const devtools = await client(page);
+  await devtools.send("HeapProfiler.collectGarbage");
+  const { metrics } = await devtools.send("Performance.getMetrics");
   const value = (wanted) => metrics.find(({ name }) => name === wanted).value;
   return { heap: value("JSHeapUsedSize"), busy_s: value("TaskDuration"), nodes: value("Nodes") };
 }
