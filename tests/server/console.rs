@@ -211,6 +211,12 @@ async fn many_end_by_the_filter_of_the_link_when_the_number_is_typed() {
         let answer = operator.post("/o/basic-org/sessions/end", &[&form[..], typed].concat()).await;
         refused(&answer, 200, "Nothing was ended");
     }
+    // More than somebody saw and agreed to, or nobody did.
+    for agreed in [&[][..], &[("expected", "5")], &[("expected", "11"), ("typed", "11")]] {
+        let form = [&[("prefix", "mower-")][..], agreed].concat();
+        let answer = operator.post("/o/basic-org/sessions/end", &form).await;
+        refused(&answer, 200, "Nothing was ended");
+    }
     let form = [&form[..], &[("typed", "12")]].concat();
     let ended = operator.post("/o/basic-org/sessions/end", &form).await;
     refused(&ended, 200, "Ended 12 sessions");

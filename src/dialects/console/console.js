@@ -138,10 +138,12 @@ class LiveTable {
     const cell = document.createElement("td");
     cell.className = "choose";
     if (cells?.act) {
+      const who = document.createElement("template");
+      who.innerHTML = cells.who ?? "";
       const box = document.createElement("input");
       Object.assign(box, { type: "checkbox", name: "ref", value: id });
       box.setAttribute("form", "chosen");
-      box.setAttribute("aria-label", "Choose this row");
+      box.setAttribute("aria-label", `Choose ${who.content.textContent.trim()}`);
       cell.append(box);
     }
     return cell;

@@ -1,5 +1,7 @@
 //! The end of sessions: first what would end, then the end, then what became of each.
 
+use bytes::Bytes;
+use hyper::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -162,12 +164,14 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
         count => count as u64,
     };
     if expected >= TYPED_FROM && asked.form.number("typed") != Some(expected) {
-        let body = html! {
-            h1 { "Nothing was ended" }
-            p role="alert" { "The number that was typed is not " (expected) "." }
-            p { a class="button" href=(asked.to("sessions")) data-close { "Back to the list" } }
-        };
-        return Ok(layout::page(asked, Screen::Sessions, "Nothing was ended", &body));
+        return Ok(nothing(asked, &format!("The number that was typed is not {expected}.")));
+    }
+    if refs.is_empty() {
+        let now: Ended = asked.ask("session.end", &many(&asked.form).with("dryRun", true)).await?;
+        if now.closed > expected {
+            let words = "sessions match now, more than you agreed to end. Look at the list again.";
+            return Ok(nothing(asked, &format!("{} {words}", number(now.closed))));
+        }
     }
     let mut ended = Ended::default();
     let mut failures = Vec::new();
@@ -199,6 +203,15 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
         p { a class="button" href=(asked.to("sessions")) data-close { "Back to the list" } }
     };
     Ok(layout::page(asked, Screen::Sessions, "Ended", &body))
+}
+
+fn nothing(asked: &InOrg<'_>, why: &str) -> Response<Bytes> {
+    let body = html! {
+        h1 { "Nothing was ended" }
+        p role="alert" { (why) }
+        p { a class="button" href=(asked.to("sessions")) data-close { "Back to the list" } }
+    };
+    layout::page(asked, Screen::Sessions, "Nothing was ended", &body)
 }
 
 /// A ban, as the fields `ban` and `reason` of a form say.

@@ -95,12 +95,13 @@ async fn list(asked: &InOrg<'_>, query: &Fields) -> Result<(Window, Option<Strin
         id: event.number.to_string(),
         cells: cells(asked, event),
         is_over: false,
-        can_be_chosen: false,
+        choice: None,
     });
     let window = Window {
         caption: "Events",
         nouns: ["event", "events"],
         columns: COLUMNS,
+        has_choice: false,
         rows: rows.collect(),
         total,
         is_at_least: listed.iterator.is_some(),

@@ -181,15 +181,16 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
         let is_over = session.end_time.is_some();
         Row {
             cells: cells(asked, &session, asked.now),
+            choice: (can_end && !is_over).then_some(session.who_am_i),
             id: session.reference,
             is_over,
-            can_be_chosen: can_end && !is_over,
         }
     };
     Ok(Window {
         caption: "Sessions",
         nouns: ["session", "sessions"],
         columns: COLUMNS,
+        has_choice: can_end,
         total: listed.count.or(listed.count_at_least).unwrap_or_default(),
         is_at_least: listed.count.is_none(),
         rows: listed.result.into_iter().map(row).collect(),
@@ -231,7 +232,7 @@ fn cells(asked: &InOrg<'_>, session: &SessionRow, now: Timestamp) -> Vec<Markup>
 /// Marks one's own session, which does not end by a list.
 fn mark_own(window: &mut Window, own: &str) {
     let Some(row) = window.rows.iter_mut().find(|row| row.id == own) else { return };
-    row.can_be_chosen = false;
+    row.choice = None;
     for (column, cell) in window.columns.iter().zip(&mut row.cells) {
         if let Some(own) = column.own {
             *cell = own(cell);
@@ -263,7 +264,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
         }
         (window.table(asked, (!is_as_of).then_some(view.as_str())))
         (window.foot(asked))
-        @if asked.may("session.end") && !window.rows.is_empty() {
+        @if asked.may("session.end") && !is_as_of {
             form id="chosen" class="many" action=(asked.to("sessions/end")) {
                 button type="submit" { "End those chosen…" }
                 a class="button" href=(many) data-dialog {

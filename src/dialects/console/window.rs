@@ -45,8 +45,8 @@ pub(super) struct Row {
     pub(super) cells: Vec<Markup>,
     /// Whether it is over, such as an ended session.
     pub(super) is_over: bool,
-    /// Whether it can be chosen for what is done with many.
-    pub(super) can_be_chosen: bool,
+    /// By which name it can be chosen for what is done with many.
+    pub(super) choice: Option<String>,
 }
 
 /// Part of a list.
@@ -55,6 +55,8 @@ pub(super) struct Window {
     /// One and many of what is listed.
     pub(super) nouns: [&'static str; 2],
     pub(super) columns: &'static [Column],
+    /// Whether rows can be chosen.
+    pub(super) has_choice: bool,
     pub(super) rows: Vec<Row>,
     /// How many there are in all.
     pub(super) total: u64,
@@ -72,7 +74,7 @@ pub(super) const PAGE: u64 = 60;
 impl Window {
     /// The list as a table. `view`: the address of its page, if the stream keeps it up to date.
     pub(super) fn table(&self, asked: &InOrg<'_>, view: Option<&str>) -> Markup {
-        let can_choose = self.rows.iter().any(|row| row.can_be_chosen);
+        let can_choose = self.has_choice;
         html! {
             div class="scroll" {
                 table data-view=[view] aria-rowcount=(self.row_count()) {
@@ -88,9 +90,9 @@ impl Window {
                             tr data-id=(row.id) class=[row.is_over.then_some("over")]
                                 aria-rowindex=(self.offset + index as u64 + 2) {
                                 @if can_choose {
-                                    td class="choose" { @if row.can_be_chosen {
+                                    td class="choose" { @if let Some(name) = &row.choice {
                                         input type="checkbox" name="ref" value=(row.id) form="chosen"
-                                            aria-label="Choose this row";
+                                            aria-label=(format!("Choose {name}"));
                                     } }
                                 }
                                 @for (column, cell) in self.columns.iter().zip(&row.cells) {

@@ -164,12 +164,13 @@ async fn page(asked: &InOrg<'_>) -> Answer {
         ],
         is_over: app.disabled,
         id: app.id,
-        can_be_chosen: false,
+        choice: None,
     };
     let window = Window {
         caption: "Applications",
         nouns: ["application", "applications"],
         columns: COLUMNS,
+        has_choice: false,
         total: listed.count.unwrap_or_default(),
         is_at_least: false,
         rows: listed.result.into_iter().map(row).collect(),

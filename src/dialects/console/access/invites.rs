@@ -53,13 +53,14 @@ async fn page(asked: &InOrg<'_>) -> Answer {
             ],
             id: user.email_address,
             is_over: false,
-            can_be_chosen: false,
+            choice: None,
         }
     };
     let window = Window {
         caption: "Invitations",
         nouns: ["invitation", "invitations"],
         columns: COLUMNS,
+        has_choice: false,
         total: listed.count.unwrap_or_default(),
         is_at_least: false,
         rows: listed.result.into_iter().map(row).collect(),

@@ -142,12 +142,13 @@ async fn page(asked: &InOrg<'_>) -> Answer {
         ],
         id: role.id,
         is_over: false,
-        can_be_chosen: false,
+        choice: None,
     };
     let window = Window {
         caption: "Roles",
         nouns: ["role", "roles"],
         columns: COLUMNS,
+        has_choice: false,
         total: listed.count.unwrap_or_default(),
         is_at_least: false,
         rows: listed.result.into_iter().map(row).collect(),

@@ -111,12 +111,13 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
         cells: user.cells(asked),
         is_over: user.disabled,
         id: user.id,
-        can_be_chosen: false,
+        choice: None,
     };
     let window = Window {
         caption: "Users",
         nouns: ["user", "users"],
         columns: COLUMNS,
+        has_choice: false,
         total: listed.count.unwrap_or_default(),
         is_at_least: false,
         rows: listed.result.into_iter().map(row).collect(),

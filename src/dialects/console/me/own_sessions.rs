@@ -92,12 +92,13 @@ pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
         cells: session.cells(asked),
         id: session.reference,
         is_over: false,
-        can_be_chosen: false,
+        choice: None,
     };
     let window = Window {
         caption: "My sessions",
         nouns: ["session", "sessions"],
         columns: COLUMNS,
+        has_choice: false,
         total: mine.count.unwrap_or_default(),
         is_at_least: false,
         rows: mine.result.into_iter().map(row).collect(),
