@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::Answer;
 use super::asked::{InOrg, segment};
 use super::form::Params;
 use super::layout::{self, Screen, badge, facts, number};
+use super::respond::Refused;
 use super::sessions::{Listed, SessionRow};
 use super::time::{ago, clock};
 
@@ -39,11 +39,6 @@ struct Found {
     messages_out: Option<u64>,
     outbox: Option<u64>,
     ttl: u64,
-    has_super_admin: bool,
-    has_super_ops: bool,
-    has_org_admin: bool,
-    #[serde(default)]
-    perms: BTreeMap<String, Value>,
     #[serde(default)]
     org_switches: Vec<OrgSwitch>,
 }
@@ -53,6 +48,21 @@ struct Found {
 struct OrgSwitch {
     org_key: String,
     ts: String,
+}
+
+/// Rights, as `session.explain` says where they are from.
+#[derive(Deserialize)]
+struct Explained {
+    sources: Vec<Source>,
+    more: bool,
+    limits: Vec<Source>,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    text: String,
+    #[serde(default)]
+    perms: Vec<String>,
 }
 
 /// The screen.
@@ -75,7 +85,7 @@ pub(super) async fn page(asked: &InOrg<'_>, reference: &str) -> Answer {
         }
         @if is_own { p { "This is your own session. " a href="/me" { "All of yours" } } }
         h2 { "Rights" }
-        (rights(&found))
+        (rights(asked, &found.row.reference).await?)
         @if !found.org_switches.is_empty() {
             h2 { "Organisations" }
             ol {
@@ -137,30 +147,41 @@ fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
     ])
 }
 
-fn rights(found: &Found) -> Markup {
-    let flags = [
-        (found.has_super_admin, "super administrator: everything, everywhere"),
-        (found.has_super_ops, "super operator"),
-        (found.has_org_admin, "administrator of the organisation: everything in it"),
-    ];
-    let mut families = BTreeMap::<&str, Vec<&str>>::new();
-    for name in found.perms.keys() {
-        let family = name.split('.').next().unwrap_or(name);
-        families.entry(family).or_default().push(name);
-    }
-    html! {
-        @for (_, words) in flags.iter().filter(|(has, _)| *has) { p { (words) } }
-        @if !families.is_empty() {
-            dl class="facts" {
-                @for (family, names) in &families {
-                    div { dt { (family) } dd { @for name in names { (name) " " } } }
+/// Which role, flag or membership gives what, and what takes some away.
+async fn rights(asked: &InOrg<'_>, reference: &str) -> Result<Markup, Refused> {
+    let explained: Result<Explained, _> =
+        asked.ask("session.explain", &Params::default().with("ref", reference)).await;
+    let Ok(explained) = explained else {
+        return Ok(html! { p class="hint" { "They are told of sessions that live." } });
+    };
+    Ok(html! {
+        @for limit in &explained.limits { p class="notice" { (limit.text) } }
+        @for source in &explained.sources {
+            details class="part" {
+                summary { (source.text) " " span class="hint" { (number(source.perms.len() as u64)) " permissions" } }
+                @let families = by_family(&source.perms);
+                @if families.is_empty() { p class="hint" { "No single permissions." } }
+                dl class="facts" {
+                    @for (family, names) in &families {
+                        div { dt { (family) } dd { @for name in names { (name) " " } } }
+                    }
                 }
             }
         }
-    }
+        @if explained.more { p class="hint" { "And more." } }
+    })
 }
 
-async fn others(asked: &InOrg<'_>, found: &Found) -> Result<Markup, super::respond::Refused> {
+fn by_family(perms: &[String]) -> BTreeMap<&str, Vec<&str>> {
+    let mut families = BTreeMap::<&str, Vec<&str>>::new();
+    for name in perms {
+        let family = name.split('.').next().unwrap_or(name);
+        families.entry(family).or_default().push(name);
+    }
+    families
+}
+
+async fn others(asked: &InOrg<'_>, found: &Found) -> Result<Markup, Refused> {
     let mut params = Params::default()
         .with("status", vec!["ALL"])
         .with("limit", OTHERS + 1)
