@@ -21,6 +21,7 @@ mod console;
 mod console_access;
 mod console_browser;
 mod console_me;
+mod console_search;
 mod console_things;
 mod cors;
 mod crash;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
 use hyper::{Method, Request};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use rules::directory::Who;
 use rules::identity::model::Org;
 use serde::de::DeserializeOwned;
 
@@ -107,6 +108,14 @@ impl Asked {
     pub(super) fn own_reference(&self) -> String {
         let session = self.who.as_ref().map(Asker::session);
         session.map_or(String::new(), |session| session.reference().to_string())
+    }
+
+    /// The id of the user who asks; none of an application.
+    pub(super) fn own_user_id(&self) -> Option<String> {
+        match self.who.as_ref().ok()?.session().who() {
+            Who::User(user) => Some(user.id.to_string()),
+            Who::Application { .. } => None,
+        }
     }
 
     /// Who asks.

@@ -31,6 +31,7 @@ mod overview;
 mod perms;
 mod qr;
 mod respond;
+mod search;
 mod session;
 mod sessions;
 mod thing;
@@ -80,6 +81,7 @@ async fn routed(asked: &Asked) -> Answer {
         (&Method::POST, ["logout"]) => login::log_out(asked).await,
         (&Method::GET, ["o"]) => orgs::page(asked).await,
         (_, ["me", rest @ ..]) => me::routed(&asked.at_home()?, rest).await,
+        (&Method::GET, ["search"]) => search::page(asked).await,
         (_, ["o", slug, rest @ ..]) => in_org(&asked.in_org(slug)?, rest).await,
         _ => Err(Refused::NotFound),
     }
