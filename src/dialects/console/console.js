@@ -245,8 +245,9 @@ function makeDialog() {
 }
 
 async function dialog(address, options) {
-  const answer = await fetch(address, { ...options, headers: { "X-Piece": "1" }, redirect: "manual" });
-  if (answer.type === "opaqueredirect") return location.reload();
+  const answer = await fetch(address, { ...options, headers: { "X-Piece": "1" } });
+  // To a page that says what was done, or to the login.
+  if (answer.redirected) return location.assign(answer.url);
   const box = $("dialog") ?? makeDialog();
   box.innerHTML = await answer.text();
   const title = $("h1", box);
