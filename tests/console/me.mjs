@@ -34,7 +34,7 @@ script(async () => {
   assert.equal(await page.locator("tr[data-id]").count(), 2);
   await page.getByRole("link", { name: /^End all others/ }).click();
   await page.getByRole("dialog").getByRole("button", { name: /^End/ }).click();
-  await page.waitForURL(/done=others/);
+  await page.getByText("Your other sessions have ended.").waitFor();
   assert.equal(await page.locator("tr[data-id]").count(), 1);
   await elsewhere.reload();
   await elsewhere.getByLabel("Password").waitFor();
