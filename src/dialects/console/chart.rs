@@ -23,6 +23,9 @@ const ABOVE: f64 = 8.0;
 /// could see.
 const COLUMNS: usize = 270;
 
+/// Tenths are not exact: what is so many steps from the edge is at the edge.
+const NEARLY: f64 = 1e-9;
+
 /// Values at times as replies have them; what is no time is left out.
 pub(super) fn points<'a>(times: impl Iterator<Item = &'a str>, values: &[f64]) -> Vec<Point> {
     let both = times.zip(values).filter_map(|(time, value)| {
@@ -196,20 +199,21 @@ impl Scale {
         if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.5 }
     }
 
-    /// Round values at which lines are drawn: three to six, if numbers are exact enough for that.
+    /// Round values at which lines are drawn: two to seven.
     fn ticks(&self) -> Vec<f64> {
-        let raw = (self.greatest / 2.0 - self.least / 2.0) / 2.0;
+        let raw = (self.greatest / 2.0 - self.least / 2.0) / 3.0;
         let power = 10f64.powf(raw.log10().floor());
         let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
         let step = steps.into_iter().find(|step| *step >= raw).unwrap_or(raw);
         if !step.is_finite() || step <= 0.0 {
             return vec![self.least, self.greatest];
         }
-        let first = (self.least / step).ceil();
+        let first = (self.least / step - NEARLY).ceil();
         let ticks = (0..8).map(|index| (first + f64::from(index)) * step);
         // Without a zero that is a remainder of calculation, or is negative.
         let ticks = ticks.map(|tick| if tick.abs() < step / 1e6 { 0.0 } else { tick });
-        ticks.take_while(|tick| *tick <= self.greatest).collect()
+        let last = self.greatest + step * NEARLY;
+        ticks.take_while(|tick| tick.is_finite() && *tick <= last).collect()
     }
 }
 
@@ -360,11 +364,11 @@ mod tests {
             assert!(scale.ticks().iter().all(|tick| (0.0..=1.0).contains(&scale.at(*tick))));
         };
         check(0.0, 4.0, &["0", "1", "2", "3", "4"]);
-        check(-20.5, 21.5, &["-20", "0", "20"]);
+        check(-20.5, 21.5, &["-20", "-10", "0", "10", "20"]);
         check(0.1, 0.3, &["0.1", "0.15", "0.2", "0.25", "0.3"]);
         check(21.5, 21.5, &["20", "21", "22", "23"]);
         check(0.0, 0.0, &["-1", "-0.5", "0", "0.5", "1"]);
-        check(0.0, 3e9, &["0", "1e9", "2e9", "3e9"]);
+        check(0.0, 3e9, &["0", "5e8", "1e9", "1.5e9", "2e9", "2.5e9", "3e9"]);
         check(-1.7e308, 1.7e308, &["-1e308", "0", "1e308"]);
     }
 
