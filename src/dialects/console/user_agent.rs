@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn browsers_have_names() {
-        let check = |text, expected: &str| assert_eq!(named(text), expected, "{text}");
+        let check = |text: &str, expected: &str| assert_eq!(named(text), expected, "{text}");
         let chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
                       Chrome/131.0.0.0 Safari/537.36";
         check(chrome, "Chrome on Linux");

@@ -74,7 +74,7 @@ pub fn level(
         Failure::new(Code::INTERNAL, "The process has stopped logging.")
     })?;
     let by = call.session.who().name();
-    tracing::info!(level = %wanted, %before, by, "the log level was set");
+    tracing::info!(set_to = %wanted, %before, by, "the log level was set");
     let member =
         |level: LevelFilter| Map::from_iter([("level".to_owned(), json!(level.to_string()))]);
     let target = Target { kind: "log", id: "level".to_owned(), name: "level".to_owned() };
