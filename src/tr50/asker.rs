@@ -54,7 +54,9 @@ impl Asker {
             true => self.session.clone(),
             false => self.app.session_seen_in(&self.session, org, self.app.clock.now())?,
         };
-        Some(Self { placed, ..self.clone() })
+        // Who administers there may have to come by another listener.
+        let may_enter = self.app.may_enter(&placed.access(), self.conn);
+        may_enter.then(|| Self { placed, ..self.clone() })
     }
 
     /// The same for one who looks on again and again: that neither uses up the session's rate nor

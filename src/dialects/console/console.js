@@ -88,7 +88,12 @@ class LiveTable {
   fill(row, cells) {
     for (const [name, html] of Object.entries(cells)) {
       const cell = $(`[data-cell="${name}"]`, row);
-      if (cell) cell.innerHTML = html;
+      if (!cell) continue;
+      // A time that goes on keeps its place, so that nothing is laid out anew.
+      const time = /^<time datetime="([^"]*)" title="([^"]*)">[^<]*<\/time>$/.exec(html);
+      const shown = cell.children.length === 1 && cell.firstElementChild;
+      if (time && shown && shown.localName === "time") [shown.dateTime, shown.title] = [time[1], time[2]];
+      else cell.innerHTML = html;
     }
   }
 
