@@ -287,7 +287,7 @@ async fn habits_of_real_clients() {
         &[ok, "[\"abc\",None"],
     )
     .await;
-    check(&[b"GET / HTTP/1.0\n\n"], &[ok, "text/html", "/rest/auth"]).await;
+    check(&[b"GET / HTTP/1.0\n\n"], &[ok, "Console GET / "]).await;
     check(&[b"HEAD /healthz HTTP/1.0\r\n\r\n"], &[ok, "Content-Length: 3"]).await;
     check(&[b"GET /healthz HTTP/1.0\r\n\r\n"], &[ok, "\r\n\r\nok\n"]).await;
     check(&[b"GET /readyz HTTP/1.0\r\n\r\n"], &["503 Service Unavailable", "not ready"]).await;

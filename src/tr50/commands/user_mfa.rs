@@ -29,7 +29,8 @@ commands! {
     "user.mfa.find" => find, [NOT_FOUND, WRONG_SESSION_KIND],
         "Shows whether the caller has a second factor, or a user whom the caller may change with \
          `user.update`: whether one is required, and how many recovery codes are left.",
-        "`mfa`, `mfaRequired`, `recoveryCodesLeft`";
+        "`mfa`, `mfaRequired`, `recoveryCodesLeft`",
+        "other users" where user::check_administers;
     act "user.mfa.remove" => remove, [NOT_FOUND, LOGIN_REFUSED, LOGIN_LOCKED, BUSY, WRONG_SESSION_KIND],
         "Removes a second factor: the caller's own, with the password or a code, or, for those who \
          may change the user with `user.update`, another's.",
