@@ -39,8 +39,41 @@ struct Found {
     messages_out: Option<u64>,
     outbox: Option<u64>,
     ttl: u64,
+    starts_last_hour: Option<u64>,
+    subscription_count: Option<u64>,
+    #[serde(default)]
+    subscriptions: Vec<Subscription>,
+    in_flight: Option<InFlight>,
+    waiting: Option<u64>,
+    kept_session: Option<Kept>,
     #[serde(default)]
     org_switches: Vec<OrgSwitch>,
+}
+
+#[derive(Deserialize)]
+struct Subscription {
+    filter: String,
+    qos: u8,
+}
+
+/// Packets that are not acknowledged.
+#[derive(Deserialize)]
+struct InFlight {
+    qos1: Packets,
+    qos2: Packets,
+}
+
+#[derive(Deserialize)]
+struct Packets {
+    out: u64,
+    #[serde(rename = "in")]
+    inwards: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    expiry_s: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +100,9 @@ struct Source {
 
 /// The screen.
 pub(super) async fn page(asked: &InOrg<'_>, reference: &str) -> Answer {
-    let found: Found = asked.ask("session.find", &Params::default().with("ref", reference)).await?;
+    let params =
+        Params::default().with("ref", reference).with("show", vec!["*"]).with("ended", true);
+    let found: Found = asked.ask("session.find", &params).await?;
     let is_own = found.row.reference == asked.own_reference();
     let is_over = found.row.end_time.is_some();
     let body = html! {
@@ -86,6 +121,7 @@ pub(super) async fn page(asked: &InOrg<'_>, reference: &str) -> Answer {
         @if is_own { p { "This is your own session. " a href="/me" { "All of yours" } } }
         h2 { "Rights" }
         (rights(asked, &found.row.reference).await?)
+        @if found.subscription_count.is_some_and(|count| count > 0) { (subscriptions(&found)) }
         @if !found.org_switches.is_empty() {
             h2 { "Organisations" }
             ol {
@@ -144,7 +180,37 @@ fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
         ("Messages in", count(found.messages_in)),
         ("Messages out", count(found.messages_out)),
         ("Waiting to be sent", count(found.outbox)),
+        ("Waiting in the broker", count(found.waiting)),
+        (
+            "Not acknowledged",
+            found.in_flight.as_ref().map(|flight| {
+                let (one, two) = (&flight.qos1, &flight.qos2);
+                html! {
+                    "QoS 1: " (one.out) " out, " (one.inwards) " in; QoS 2: " (two.out) " out, "
+                    (two.inwards) " in"
+                }
+            }),
+        ),
+        (
+            "Outlives the connection",
+            found.kept_session.as_ref().map(|kept| match kept.expiry_s {
+                Some(seconds) => html! { "for " (number(seconds)) " s" },
+                None => html! { "for ever" },
+            }),
+        ),
+        ("Sessions of this login in the last hour", count(found.starts_last_hour)),
     ])
+}
+
+fn subscriptions(found: &Found) -> Markup {
+    let count = found.subscription_count.unwrap_or_default();
+    html! {
+        h2 { "Subscriptions" }
+        ul class="plain-list" {
+            @for one in &found.subscriptions { li { code { bdi { (one.filter) } } " QoS " (one.qos) } }
+        }
+        @if count > found.subscriptions.len() as u64 { p class="hint" { (number(count)) " in all." } }
+    }
 }
 
 /// Which role, flag or membership gives what, and what takes some away.

@@ -61,7 +61,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// The members of a session that the list shows.
-const SHOW: [&str; 12] = [
+const SHOW: [&str; 11] = [
     "ref",
     "whoAmI",
     "userId",
@@ -72,9 +72,11 @@ const SHOW: [&str; 12] = [
     "status",
     "endReason",
     "endTime",
-    "appName",
-    "clientId",
+    "startsLastHour",
 ];
+
+/// Sessions that a login starts in an hour, from which on that is worth a word.
+const MANY_STARTS: u64 = 3;
 
 /// Protocols, to choose from.
 pub(super) const PROTOCOLS: [(&str, &str); 9] = [
@@ -119,6 +121,8 @@ pub(super) struct SessionRow {
     pub(super) command_count: u64,
     pub(super) end_reason: Option<String>,
     pub(super) end_time: Option<String>,
+    #[serde(default)]
+    starts_last_hour: u64,
 }
 
 #[derive(Deserialize)]
@@ -204,10 +208,12 @@ fn cells(asked: &InOrg<'_>, session: &SessionRow, now: Timestamp) -> Vec<Markup>
     let path = asked.to(&format!("sessions/{}", segment(&session.reference)));
     let end = asked.to(&format!("sessions/end?ref={}", segment(&session.reference)));
     let is_user = session.user_id.is_some();
+    let is_flapping = !is_user && session.starts_last_hour >= MANY_STARTS;
     let ended = session.end_time.as_deref();
     vec![
         html! {
             a href=(path) { bdi { (session.who_am_i) } }
+            @if is_flapping { " " (badge("warn", &format!("⚠ {}×/h", session.starts_last_hour))) }
         },
         html! { @if is_user { "user" } @else { "application" } },
         html! { (session.conn_info.protocol) },
