@@ -79,8 +79,12 @@ async fn what_a_browser_may_show_is_shown_alone_and_as_it_says_it_is() {
         assert!(headers == [headers[0]; 3], "{headers:?}");
         headers[0]
     };
+    // The console loads what is its own.
+    let console = ask_at(&server, "http", "GET /", &[], "").await;
+    let policy = console.header("content-security-policy").unwrap_or_default();
+    assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"));
+    assert_eq!(console.header("x-frame-options"), Some("DENY"));
     let paths = [
-        "/",
         "/docs",
         "/docs/session.list",
         "/metrics",

@@ -61,6 +61,7 @@ replies! {
     the_replies_of_session_list: "session_list.txt";
     the_replies_of_sms: "sms.txt";
     the_replies_of_stats: "stats.txt";
+    the_replies_of_search: "search.txt";
     the_replies_of_taken_names: "taken_names.txt";
     the_replies_of_tcp: "tcp.txt";
     the_replies_of_thing: "thing.txt";

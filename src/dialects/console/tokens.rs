@@ -194,7 +194,7 @@ impl Holder {
 
     /// Changes one.
     pub(super) async fn update(&self, asked: &InOrg<'_>, id: &str) -> Answer {
-        let params = self.which.clone().with("tokenId", id);
+        let params = Params::default().with("tokenId", id);
         let params = match asked.form.get("what") {
             Some("enable") => params.with("disabled", false),
             Some("disable") => {

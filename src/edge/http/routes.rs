@@ -187,7 +187,8 @@ impl<S: HttpService> HttpConn<S> {
         if changes && browser::is_forged(&self.config.cors_origins, headers, self.info.certified) {
             return Refusal::Forged.into_answer();
         }
-        if changes && Dialect::of(path) == Some(Dialect::Console) && !browser::is_same(headers) {
+        let is_form = *request.method() == Method::POST && self.info.door != Door::Metrics;
+        if is_form && Dialect::of(path) == Some(Dialect::Console) && !browser::is_same(headers) {
             return Refusal::OtherPage.into_answer();
         }
         let Some(asked) = cors::Asked::read(&self.config.cors_origins, path, headers) else {
