@@ -251,10 +251,9 @@ async fn nothing_acknowledged_is_lost_by_kills_at_any_moment() {
     reader.leave().await;
     let (mut said, mut seen) = (0_u32, 0_u32);
     for _ in 0..KILLS {
-        let server = Endpoints::clone(&site.server);
         let first = said + 1;
+        let mut writer = Connect::thing(V311, "writer").open(&site.server).await;
         let load = tokio::spawn(async move {
-            let mut writer = Connect::thing(V311, "writer").open(&server).await;
             let mut acknowledged = first - 1;
             for number in first.. {
                 let text = number.to_string();
