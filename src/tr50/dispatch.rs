@@ -658,8 +658,8 @@ fn still_may(app: &Arc<App>, caller: &Caller, row: &Row, now: Timestamp) -> Resu
         return Err(not_permitted(session, row));
     }
     let call = Call { app, session, conn: caller.conn, now };
-    let always = row.info.needs.iter().filter(|need| need.part.is_empty());
-    always.map(|need| (need.check)(&call)).collect()
+    let mut always = row.info.needs.iter().filter(|need| need.part.is_empty());
+    always.try_for_each(|need| (need.check)(&call))
 }
 
 fn not_permitted(session: &Session, row: &Row) -> Failure {
