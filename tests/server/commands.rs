@@ -105,7 +105,9 @@ fn every_command_is_shown_with_its_success_and_each_of_its_failures() {
     for command in tr50d::tr50::commands::COMMANDS.iter() {
         let none = BTreeSet::new();
         let shown = shown.get(command.name).unwrap_or(&none);
-        assert!(shown.contains(&0), "no success of {}", command.name);
+        // These servers run inside of this program, whose log is its own (`machine.rs` has its own).
+        let has_own_log = command.name == "server.log.level";
+        assert!(has_own_log || shown.contains(&0), "no success of {}", command.name);
         for code in command.errors.iter().filter(|code| !elsewhere.contains(code)) {
             assert!(shown.contains(&code.0.into()), "{} does not fail with {code:?}", command.name);
         }
