@@ -111,10 +111,15 @@ impl Windows {
             return shared.clone();
         }
         of_address.retain(is_seen);
-        let shared =
-            Arc::new(Shared { access: access.clone(), made: tokio::sync::Mutex::default() });
+        let shared = Arc::new(Shared::of(access));
         of_address.push(shared.clone());
         shared
+    }
+}
+
+impl Shared {
+    fn of(access: &Arc<Access>) -> Self {
+        Self { access: access.clone(), made: tokio::sync::Mutex::default() }
     }
 }
 
@@ -143,7 +148,11 @@ impl View {
         let in_org = self.asked.in_org(&self.slug)?;
         let access = in_org.asker.placed().access();
         let known = self.shared.take().filter(|shared| shared.access == access);
-        let shared = known.unwrap_or_else(|| windows.of(&self.address, &access));
+        // What is seen with such rights depends on whose thing it is.
+        let shared = known.unwrap_or_else(|| match access.restricted_to_self {
+            true => Arc::new(Shared::of(&access)),
+            false => windows.of(&self.address, &access),
+        });
         let mut made = shared.made.lock().await;
         let window = match &*made {
             Some((at, window)) if at.elapsed() < self.fresh_for => window.clone(),
