@@ -41,12 +41,17 @@ pub(super) fn is_forged(origins: &Origins, headers: &HeaderMap, certified: bool)
     }
 }
 
-/// Whether a page of this server sends the request, as browsers say it.
+/// Whether a page of this server sends the request, as browsers say it: in `Sec-Fetch-Site`, which
+/// also knows the scheme and the name of this server outside of a proxy; older ones, and all
+/// without TLS, by `Origin`. A page that a browser brings back at its start is from nowhere.
 pub(super) fn is_same(headers: &HeaderMap) -> bool {
-    if headers.contains_key(ORIGIN) {
-        return is_own(headers);
+    let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
+    match (sites.next(), sites.next()) {
+        (Some(site), None) if site == "same-origin" => true,
+        (Some(site), None) if site == "none" => is_own(headers),
+        (None, _) => is_own(headers),
+        _ => false,
     }
-    headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "same-origin")
 }
 
 /// Whether the origin is this server by its name in the request. The scheme is not looked at: TLS
