@@ -21,9 +21,10 @@ fn name(conn: &ConnInfo) -> &'static str {
 /// given one by somebody else.
 pub fn session_id<'a>(headers: &'a HeaderMap, conn: &ConnInfo) -> Option<&'a str> {
     let wanted = name(conn);
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut found = lines.flat_map(|line| line.split(';')).filter_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
+    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    // Neighbours' cookies beside it may be anything.
+    let mut found = lines.flat_map(|line| line.split(|byte| *byte == b';')).filter_map(|pair| {
+        let (name, value) = std::str::from_utf8(pair).ok()?.split_once('=')?;
         (name.trim() == wanted).then_some(value.trim())
     });
     let first = found.next()?;

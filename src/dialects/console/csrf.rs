@@ -33,6 +33,9 @@ pub(super) fn token(secret: &[u8; 32], session: &Session) -> String {
 pub(super) fn is_right(secret: &[u8; 32], session: &Session, shown: &str) -> bool {
     let Ok(bytes) = BASE64URL_NOPAD.decode(shown.as_bytes()) else { return false };
     let Some((mask, masked)) = bytes.split_at_checked(size_of::<Token>()) else { return false };
+    if masked.len() != mask.len() {
+        return false;
+    }
     let token: Vec<u8> = mask.iter().zip(masked).map(|(mask, byte)| mask ^ byte).collect();
     token.ct_eq(&of_session(secret, session)).into()
 }

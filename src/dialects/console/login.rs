@@ -4,6 +4,7 @@ use base::{Code, Failure, Protocol, SessionId};
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use maud::html;
+use serde::de::IgnoredAny;
 
 use super::asked::Asked;
 use super::form::Params;
@@ -14,8 +15,7 @@ use crate::app::{Credentials, LoginFrom};
 /// The first screen; who is not logged in, logs in.
 pub(super) fn first(asked: &Asked) -> Answer {
     let Ok(at_home) = asked.at_home() else { return Ok(page(asked, None)) };
-    let first = if at_home.may("session.list") { at_home.to("sessions") } else { "/me".to_owned() };
-    Ok(see(&first))
+    Ok(see(&layout::first(&at_home)))
 }
 
 /// The page with the form. `failure`: of a login before.
@@ -34,7 +34,7 @@ pub(super) fn page(asked: &Asked, failure: Option<&Failure>) -> Response<Bytes> 
                 }
             }
             @if let Some(failure) = failure {
-                p class="notice bad" role="alert" { (failure.message) }
+                p class="notice bad" role="alert" { bdi { (failure.message) } }
             }
             form method="post" action="/login" {
                 @if let Some(next) = next { input type="hidden" name="next" value=(next); }
@@ -117,6 +117,10 @@ pub(super) async fn log_in(asked: &Asked) -> Answer {
             return Ok(response);
         }
     };
+    // The browser forgets the session before: nobody else is to have it.
+    if let Ok(before) = asked.who() {
+        let _ = before.ask::<IgnoredAny>("session.end", &Params::default()).await;
+    }
     let next = asked.form.get("next").filter(|next| is_local(next)).unwrap_or("/");
     Ok(with_session(see(next), asked, session.id().map_or("", SessionId::secret)))
 }
@@ -124,7 +128,7 @@ pub(super) async fn log_in(asked: &Asked) -> Answer {
 /// Ends the session.
 pub(super) async fn log_out(asked: &Asked) -> Answer {
     let who = asked.who()?;
-    who.ask::<serde::de::IgnoredAny>("session.end", &Params::default()).await?;
+    who.ask::<IgnoredAny>("session.end", &Params::default()).await?;
     Ok(with_session(respond::see("/login"), asked, ""))
 }
 
@@ -137,5 +141,5 @@ fn status(failure: &Failure) -> StatusCode {
 fn is_local(address: &str) -> bool {
     address.starts_with('/')
         && !address.starts_with("//")
-        && !address.contains(['\\', '\r', '\n', '\t'])
+        && !address.contains(|c: char| c == '\\' || c.is_control())
 }

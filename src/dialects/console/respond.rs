@@ -8,6 +8,7 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 use maud::{Markup, html};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::asked::{Asked, segment};
 use super::{cookie, layout, login};
@@ -15,6 +16,9 @@ use super::{cookie, layout, login};
 /// Nothing but this server's own style sheet, script, pictures and stream; no frames around it.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; \
                       base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// What is written with percent signs in an address, beside what is no ASCII.
+const NOT_IN_ADDRESS: &AsciiSet = &CONTROLS.add(b' ');
 
 /// Why there is no page.
 pub(super) enum Refused {
@@ -66,7 +70,7 @@ impl Refused {
         };
         let body = html! {
             h1 { (title) }
-            p role="alert" { (text) }
+            p role="alert" { bdi { (text) } }
             p { a href="/" { "To the first screen" } }
         };
         let mut response = page(layout::plain(asked, title, &body));
@@ -133,6 +137,7 @@ pub(super) fn asset(asked: &Asked, text: &'static str, kind: &'static str) -> Re
 pub(super) fn see(address: &str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SEE_OTHER;
+    let address = utf8_percent_encode(address, NOT_IN_ADDRESS).to_string();
     let address = HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("/"));
     response.headers_mut().insert(LOCATION, address);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
