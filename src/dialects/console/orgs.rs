@@ -66,7 +66,7 @@ pub(super) async fn page(asked: &Asked) -> Answer {
             nav class="pages" aria-label="Pages" {
                 span { (layout::number(count)) @if count == 1 { " organisation" } @else { " organisations" } }
                 @if offset > 0 { a rel="prev" href=(at(offset.saturating_sub(PAGE))) { "Previous" } }
-                @if offset + shown < count { a rel="next" href=(at(offset + PAGE)) { "Next" } }
+                @if offset.saturating_add(shown) < count { a rel="next" href=(at(offset + PAGE)) { "Next" } }
             }
         }
     };

@@ -1,6 +1,7 @@
 //! A window: the part of a long list that a page shows. The same cells are on the page and in the
 //! stream that keeps it up to date.
 
+use base::limits;
 use maud::{Markup, html};
 
 use super::asked::InOrg;
@@ -75,8 +76,12 @@ impl Window {
     /// The list as a table. `view`: the address of its page, if the stream keeps it up to date.
     pub(super) fn table(&self, asked: &InOrg<'_>, view: Option<&str>) -> Markup {
         let can_choose = self.has_choice;
+        // One that the stream refuses would end it for all tabs.
+        let view = view.filter(|view| view.len() <= limits::VIEW_BYTES_MAX);
+        let by_keys = self.columns.iter().all(|column| column.sort.is_empty());
         html! {
-            div class="scroll" {
+            div class="scroll" tabindex=[by_keys.then_some("0")] role=[by_keys.then_some("group")]
+                aria-label=[by_keys.then_some(self.caption)] {
                 table data-view=[view] aria-rowcount=(self.row_count()) {
                     caption class="hidden" { (self.caption) }
                     thead { tr aria-rowindex="1" {
@@ -137,7 +142,8 @@ impl Window {
 
     /// How much of it is shown, and the ways to the rest.
     pub(super) fn foot(&self, asked: &InOrg<'_>) -> Markup {
-        let (first, last) = (self.offset + 1, self.offset + self.rows.len() as u64);
+        let last = self.offset.saturating_add(self.rows.len() as u64);
+        let first = self.offset.saturating_add(1);
         let at = |offset: u64| {
             let offset = if offset == 0 { String::new() } else { offset.to_string() };
             format!("{}?{}", asked.path, asked.query.query_with(&[("offset", &offset)]))
