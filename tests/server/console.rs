@@ -218,6 +218,17 @@ async fn many_end_by_the_filter_of_the_link_when_the_number_is_typed() {
         refused(&answer, 200, "Nothing was ended");
     }
     let form = [&form[..], &[("typed", "12")]].concat();
+    // A list that has ended ones as well means those that live.
+    let all = operator.page("/o/basic-org/sessions/end?state=all&sort=whoAmI").await;
+    assert!(all.contains("End 13 sessions?"), "{all}");
+    let all = operator.page("/o/basic-org/sessions/end?state=all&prefix=mower-").await;
+    assert!(all.contains("End 12 sessions?"), "{all}");
+    let ended = operator.page("/o/basic-org/sessions?state=ended").await;
+    assert!(!ended.contains("End all") && !ended.contains("End those"), "{ended}");
+    let refs: Vec<_> = (0..1001).map(|_| ("ref", "x")).collect();
+    let refs = [&refs[..], &[("typed", "1001")]].concat();
+    let many = operator.post("/o/basic-org/sessions/end", &refs).await;
+    refused(&many, 200, "At most 1,000 can be chosen");
     let ended = operator.post("/o/basic-org/sessions/end", &form).await;
     refused(&ended, 200, "Ended 12 sessions");
     for mower in &mut fleet {

@@ -192,6 +192,11 @@ impl InOrg<'_> {
         self.asker.may(permission)
     }
 
+    /// Whether who asks may end sessions of others; one's own are ended elsewhere.
+    pub(super) fn may_end_sessions(&self) -> bool {
+        self.may("session.end") && self.asker.placed().access().administers_here()
+    }
+
     /// A path within the organisation.
     pub(super) fn to(&self, rest: &str) -> String {
         format!("/o/{}/{rest}", self.org.slug)

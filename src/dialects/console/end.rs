@@ -1,5 +1,6 @@
 //! The end of sessions: first what would end, then the end, then what became of each.
 
+use base::limits;
 use bytes::Bytes;
 use hyper::Response;
 use maud::{Markup, html};
@@ -150,9 +151,14 @@ fn buttons(asked: &InOrg<'_>, text: &str) -> Markup {
     }
 }
 
-/// Filters as parameters of `session.end`; without one, all are meant.
+/// Filters as parameters of `session.end`; without one, all are meant. Only what lives can end: of
+/// a list that shows ended ones as well, the others are meant.
 fn many(fields: &Fields) -> Params {
-    let params = filters(fields);
+    let fields = match fields.get("state") {
+        Some("all") => fields.without("state"),
+        _ => fields.clone(),
+    };
+    let params = filters(&fields);
     if params.is_empty() { params.with("all", true) } else { params }
 }
 
@@ -163,6 +169,11 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
         0 => asked.form.number("expected").unwrap_or_default(),
         count => count as u64,
     };
+    if refs.len() > limits::COMMANDS_PER_REQUEST {
+        let words =
+            format!("At most {} can be chosen.", number(limits::COMMANDS_PER_REQUEST as u64));
+        return Ok(nothing(asked, &words));
+    }
     if expected >= TYPED_FROM && asked.form.number("typed") != Some(expected) {
         return Ok(nothing(asked, &format!("The number that was typed is not {expected}.")));
     }
@@ -192,6 +203,7 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
             Err(failure) => failures.push(failure),
         }
     }
+    failures.dedup();
     let body = html! {
         h1 { "Ended " (number(ended.closed)) @if ended.closed == 1 { " session" } @else { " sessions" } }
         (facts(&[
@@ -199,7 +211,7 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
             ("Already gone", Some(html! { (number(ended.already_gone)) })),
             ("Refused", Some(html! { (number(ended.refused)) })),
         ]))
-        @for failure in failures { p class="notice bad" role="alert" { (failure) } }
+        @for failure in failures { p class="notice bad" role="alert" { bdi { (failure) } } }
         p { a class="button" href=(asked.to("sessions")) data-close { "Back to the list" } }
     };
     Ok(layout::page(asked, Screen::Sessions, "Ended", &body))

@@ -78,6 +78,11 @@ impl Fields {
         fields.filter(|(_, value)| !value.is_empty())
     }
 
+    /// The others than that of this name.
+    pub(super) fn without(&self, name: &str) -> Self {
+        Self(self.0.iter().filter(|(own, _)| own != name).cloned().collect())
+    }
+
     /// As the query of an address, with these fields in place of those of the same names; without a
     /// value a field is left out.
     pub(super) fn query_with(&self, fields: &[(&str, &str)]) -> String {

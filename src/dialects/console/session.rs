@@ -112,7 +112,7 @@ pub(super) async fn page(asked: &InOrg<'_>, reference: &str) -> Answer {
             @if is_own { " " (badge("", "you")) }
         }
         (what_is_known(asked, &found))
-        @if !is_own && !is_over && asked.may("session.end") {
+        @if !is_own && !is_over && asked.may_end_sessions() {
             p class="buttons" {
                 a class="button" data-dialog
                     href=(asked.to(&format!("sessions/end?ref={}", segment(reference)))) { "End…" }
@@ -224,7 +224,7 @@ async fn rights(asked: &InOrg<'_>, reference: &str) -> Result<Markup, Refused> {
         @for limit in &explained.limits { p class="notice" { (limit.text) } }
         @for source in &explained.sources {
             details class="part" {
-                summary { (source.text) " " span class="hint" { (number(source.perms.len() as u64)) " permissions" } }
+                summary { bdi { (source.text) } " " span class="hint" { (number(source.perms.len() as u64)) " permissions" } }
                 @let families = by_family(&source.perms);
                 @if families.is_empty() { p class="hint" { "No single permissions." } }
                 dl class="facts" {

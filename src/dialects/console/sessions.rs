@@ -180,7 +180,7 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
         .with("offset", offset)
         .with("limit", PAGE);
     let listed: Listed<SessionRow> = asked.ask("session.list", &params).await?;
-    let can_end = asked.may("session.end");
+    let can_end = asked.may_end_sessions();
     let row = |session: SessionRow| {
         let is_over = session.end_time.is_some();
         Row {
@@ -228,8 +228,8 @@ fn cells(asked: &InOrg<'_>, session: &SessionRow, now: Timestamp) -> Vec<Markup>
             }
         },
         html! {
-            @if ended.is_none() && asked.may("session.end") {
-                a class="button small" href=(end) data-dialog { "End" span class="hidden" { " " (session.who_am_i) } }
+            @if ended.is_none() && asked.may_end_sessions() {
+                a class="button small" href=(end) data-dialog { "End" span class="hidden" { " " bdi { (session.who_am_i) } } }
             }
         },
     ]
@@ -270,7 +270,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
         }
         (window.table(asked, (!is_as_of).then_some(view.as_str())))
         (window.foot(asked))
-        @if asked.may("session.end") && !is_as_of {
+        @if asked.may_end_sessions() && !is_as_of && asked.query.get("state") != Some("ended") {
             form id="chosen" class="many" action=(asked.to("sessions/end")) {
                 button type="submit" { "End those chosen…" }
                 a class="button" href=(many) data-dialog {

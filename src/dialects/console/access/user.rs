@@ -255,7 +255,7 @@ async fn sessions(asked: &InOrg<'_>, user: &UserRow) -> Result<Markup, Refused> 
         } }
         p class="buttons" {
             a class="button" href=(all) { "All sessions" }
-            @if asked.may("session.end") { a class="button" href=(end) data-dialog { "End them…" } }
+            @if asked.may_end_sessions() { a class="button" href=(end) data-dialog { "End them…" } }
         }
     })
 }
