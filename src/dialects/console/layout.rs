@@ -38,6 +38,15 @@ const SCREENS: [(Screen, &str, &str, &[&str]); 5] = [
     (Screen::Access, "access", "Access", &["user.list", "role.list", "app.list", "audit.list"]),
 ];
 
+/// The first screen of an organisation that shows something to who asks: the list of sessions, if
+/// that is one; else what is one's own.
+pub(super) fn first(asked: &InOrg<'_>) -> String {
+    let may_see = |permissions: &[&str]| permissions.iter().any(|one| asked.may(one));
+    let lists = SCREENS.iter().filter(|(own, ..)| *own != Screen::Overview);
+    let found = lists.into_iter().find(|(.., permissions)| may_see(permissions));
+    found.map_or_else(|| "/me".to_owned(), |(_, path, ..)| asked.to(path))
+}
+
 /// The digest of the style sheet or the script, for its address.
 pub(super) fn digest(text: &'static str) -> &'static str {
     static DIGESTS: LazyLock<[String; 2]> = LazyLock::new(|| {

@@ -11,7 +11,7 @@ use super::asked::InOrg;
 use super::chart::{self, Point};
 use super::form::Params;
 use super::layout::{self, Screen, badge, facts, number};
-use super::respond::Refused;
+use super::respond::{Refused, see};
 use super::time::{ago, clock, exact};
 
 /// Seconds of the ring that are shown.
@@ -101,6 +101,10 @@ struct Certificate {
 
 /// The screen.
 pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
+    let parts = ["session.list", "usage.connection.history", "login.failures", "stats.series"];
+    if !parts.iter().any(|permission| asked.may(permission)) {
+        return Ok(see(&layout::first(asked)));
+    }
     let body = html! {
         h1 { "Overview" }
         @if asked.may("session.list") { (sessions(asked).await?) }
@@ -159,7 +163,7 @@ async fn refusals(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     Ok(html! {
         h2 { "Logins refused in the last day" }
         @if refused.result.is_empty() { p class="hint" { "None." } }
-        @else { div class="scroll" { table {
+        @else { div class="scroll" tabindex="0" role="group" aria-label="Logins refused in the last day" { table {
             caption class="hidden" { "Logins refused in the last day" }
             thead { tr {
                 th scope="col" { "Last" } th scope="col" { "Who" } th scope="col" { "From" }
@@ -255,7 +259,7 @@ fn state(asked: &InOrg<'_>, status: &Status) -> Markup {
             p { "Certificate " code { (certificate.key) } " ends " (exact(&certificate.not_after)) (near(asked, certificate)) }
         }
         h3 { "Limits" }
-        div class="scroll" { table {
+        div class="scroll" tabindex="0" role="group" aria-label="Limits and what is used of them" { table {
             caption class="hidden" { "Limits and what is used of them" }
             thead { tr {
                 th scope="col" { "Limit" } th scope="col" { "Used" } th scope="col" { "Of" }
