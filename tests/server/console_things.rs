@@ -259,13 +259,13 @@ async fn a_thing_shows_what_it_measured_and_how_it_was() {
     let operator = browser(&server, OPERATOR).await;
     let page = operator.page(&format!("{THINGS}/m-1")).await;
     has(&page, &["19.25", "°C", "Temperature", "<svg class=\"spark\"", "the last 3 values"]);
-    has(&page, &["1 stuck", "grass", "Berlin", "Mower (mower)", "52.5, 13.25"]);
+    has(&page, &["1 <bdi>stuck<", "grass", "Berlin", "Mower (mower)", "52.5, 13.25"]);
     assert!(!page.contains(" style=") && !page.contains("onclick"), "{page}");
     let property = format!("{THINGS}/m-1/history?of=property&name=temp&last=1h");
     let page = operator.page(&property).await;
     has(&page, &["<svg class=\"chart\"", "<title>", "<td>20.5</td>", "<td>21", "3 values"]);
     let alarm = operator.page(&format!("{THINGS}/m-1/history?of=alarm&name=blade")).await;
-    has(&alarm, &["0 fine", "1 stuck", "grass"]);
+    has(&alarm, &["0 <bdi>fine<", "1 <bdi>stuck<", "grass"]);
     has(&operator.page(&format!("{THINGS}/m-1/history?of=location")).await, &["13.25"]);
     let run = operator.page(&format!("{THINGS}/m-1/run?method=cut")).await;
     has(&run, &["value=\"cut\"", "&quot;height&quot;: null"]);

@@ -49,7 +49,7 @@ pub(super) fn unchanged(
     let title = "Nothing was changed";
     let body = html! {
         h1 { (title) }
-        p class="notice bad" role="alert" { (why) }
+        p class="notice bad" role="alert" { bdi { (why) } }
         (retry)
     };
     let mut response = layout::page(asked, screen, title, &body);

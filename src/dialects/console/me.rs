@@ -171,7 +171,7 @@ async fn invites(asked: &InOrg<'_>) -> Result<Markup, Refused> {
                 @if invite.is_org_admin { "an administrator there and below." }
                 @else if invite.roles.is_empty() { "a member without a role." }
                 @else {
-                    "a member with " (invite.roles.join(", "))
+                    "a member with " bdi { (invite.roles.join(", ")) }
                     @if invite.allow_sub_org_access { ", also in the organisations below" } "."
                 }
             }

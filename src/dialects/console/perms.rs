@@ -32,15 +32,15 @@ pub(super) fn choice(families: &Families, held: &[String]) -> Markup {
                 @let chosen = members.iter().filter(|name| held.contains(name.as_str())).count();
                 details open[!whole && chosen > 0] {
                     summary {
-                        b { (family) }
+                        b { bdi { (family) } }
                         " "
                         span class="hint" { (said(whole, chosen, members.len())) }
                     }
                     fieldset {
-                        legend class="hidden" { "Permissions of " (family) }
+                        legend class="hidden" { "Permissions of " bdi { (family) } }
                         (check("perms", family, &html! { "all, also those to come" }, whole))
                         @for name in members {
-                            (check("perms", name, &html! { (name) }, held.contains(name.as_str())))
+                            (check("perms", name, &html! { bdi { (name) } }, held.contains(name.as_str())))
                         }
                     }
                 }

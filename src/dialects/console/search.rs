@@ -96,8 +96,8 @@ pub(super) async fn page(asked: &Asked) -> Answer {
         }
         @match (&found, words) {
             (Some(Ok(found)), Some(words)) => (results(asked, found, words, kind, offset)),
-            (Some(Err(failure)), _) => p role="alert" { (failure.message) },
-            _ => (nothing("What do you look for?")),
+            (Some(Err(failure)), _) => p role="alert" { bdi { (failure.message) } },
+            _ => (nothing(&html! { "What do you look for?" })),
         }
     };
     Ok(layout::page(&at_home, Screen::Own, "Search", &body))
@@ -120,15 +120,15 @@ fn choices() -> Vec<(&'static str, &'static str)> {
 }
 
 /// What stands there without results.
-fn nothing(title: &str) -> Markup {
-    layout::empty(
-        title,
-        &html! {
+fn nothing(title: &Markup) -> Markup {
+    html! { div class="empty" {
+        p class="title" { (title) }
+        p {
             "Things by key, name, IMEI, ICCID and tags; sessions by who they are, address and handle; "
             "users by name, address and telephone; organisations, applications and definitions by "
             "name. Capitals do not matter, and " kbd { "*" } " stands for any text."
-        },
-    )
+        }
+    } }
 }
 
 fn results(
@@ -146,7 +146,7 @@ fn results(
     let shown = found.result.len() as u64;
     html! {
         @if found.result.is_empty() {
-            (nothing(&format!("Nothing is found for “{words}”")))
+            (nothing(&html! { "Nothing is found for “" bdi { (words) } "”" }))
         }
         @for (name, title) in TYPES {
             @let hits = of(name);

@@ -357,11 +357,9 @@ fn state_name<'a>(def: &'a Definition, alarm: &str, state: i64) -> Option<&'a st
 }
 
 fn alarm_state(def: &Definition, alarm: &str, state: i64) -> Markup {
-    let text = match state_name(def, alarm, state) {
-        Some(name) => format!("{state} {name}"),
-        None => state.to_string(),
-    };
-    badge(if state == 0 { "good" } else { "bad" }, &text)
+    let kind = if state == 0 { "badge good" } else { "badge bad" };
+    let name = state_name(def, alarm, state);
+    html! { span class=(kind) { (state) @if let Some(name) = name { " " bdi { (name) } } } }
 }
 
 /// How long ago a time was, without a word for it.
@@ -483,8 +481,10 @@ fn table(caption: &str, heads: &[&str], rows: &[Vec<Markup>]) -> Markup {
     html! {
         div class="scroll" tabindex="0" role="group" aria-label=(caption) {
             table {
-                caption class="hidden" { (caption) }
-                thead { tr { @for head in heads { th scope="col" { (head) } } } }
+                caption class="hidden" { bdi { (caption) } }
+                thead { tr { @for head in heads { th scope="col" {
+                    @if head.is_empty() { span class="hidden" { "Actions" } } @else { (head) }
+                } } } }
                 tbody { @for row in rows { tr { @for cell in row { td { (cell) } } } } }
             }
         }

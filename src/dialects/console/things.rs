@@ -193,7 +193,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let body = html! {
         h1 { "Things " span class="badge" data-live role="status" {} }
         (filter_form(asked))
-        p class="fresh" role="status" aria-live="polite" data-fresh hidden {}
+        (layout::fresh())
         @if window.rows.is_empty() {
             (layout::empty("No things", &html! {
                 @if !filters(&asked.query).is_empty() {

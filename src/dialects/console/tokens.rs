@@ -77,7 +77,7 @@ impl Holder {
     pub(super) fn table(&self, asked: &InOrg<'_>, tokens: &[TokenRow]) -> Markup {
         let may_change = asked.may(self.commands[Self::UPDATE]);
         html! {
-            div class="scroll" { table {
+            div class="scroll" tabindex="0" role="group" aria-label="Tokens" { table {
                 caption class="hidden" { "Tokens" }
                 thead { tr {
                     th scope="col" { "Name" } th scope="col" { "State" } th scope="col" { "Gives" }
@@ -98,7 +98,7 @@ impl Holder {
                     td class="number" { (number(token.use_count)) }
                     td { @if may_change {
                         a class="button small" href=(self.of(token)) {
-                            "Change" span class="hidden" { " " (token.name) }
+                            "Change" span class="hidden" { " " bdi { (token.name) } }
                         }
                     } }
                 } } }

@@ -40,7 +40,7 @@ pub(super) async fn list(asked: &InOrg<'_>) -> Result<Markup, Refused> {
                         (csrf(asked))
                         input type="hidden" name="name" value=(name);
                         button type="submit" class="small" name="forget" value="1" {
-                            "Forget" span class="hidden" { " " (name) }
+                            "Forget" span class="hidden" { " " bdi { (name) } }
                         }
                     }
                 }

@@ -120,7 +120,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
             (layout::empty("Nothing in the trail", &html! {
                 "No change and no refusal fits. " a href=(asked.path) { "Show all that is kept" }
             }))
-        } @else { div class="scroll" { table {
+        } @else { div class="scroll" tabindex="0" role="group" aria-label="Trail, the newest first" { table {
             caption class="hidden" { "Trail, the newest first" }
             thead { tr {
                 th scope="col" { "When" } th scope="col" { "Who" } th scope="col" { "Command" }

@@ -47,7 +47,7 @@ async fn page(asked: &InOrg<'_>) -> Answer {
                 html! { bdi { (user.email_address) } },
                 html! { @if asked.may("user.org.remove") {
                     a class="button small" href=(withdraw) data-dialog {
-                        "Withdraw" span class="hidden" { " that of " (user.email_address) }
+                        "Withdraw" span class="hidden" { " that of " bdi { (user.email_address) } }
                     }
                 } },
             ],

@@ -131,7 +131,7 @@ async fn ended(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     let listed: Listed<OwnSession> = asked.ask("session.list", &params).await?;
     Ok(html! { @if !listed.result.is_empty() {
         h2 { "Ended lately in " bdi { (asked.org.name) } }
-        div class="scroll" { table {
+        div class="scroll" tabindex="0" role="group" aria-label="My sessions that ended" { table {
             caption class="hidden" { "My sessions that ended" }
             thead { tr {
                 th scope="col" { "With" } th scope="col" { "Protocol" } th scope="col" { "From" }

@@ -49,13 +49,13 @@ pub(super) async fn part(asked: &InOrg<'_>, key: &str) -> Result<Markup, Refused
             html! {
                 @if asked.may("file.get") {
                     a class="button small" href=(path_of(asked, key, &format!("file?{query}"))) {
-                        "Download" span class="hidden" { " " (name) }
+                        "Download" span class="hidden" { " " bdi { (name) } }
                     }
                 }
                 @if asked.may("file.delete") {
                     " " a class="button small" data-dialog
                         href=(path_of(asked, key, &format!("file/delete?{query}"))) {
-                        "Delete" span class="hidden" { " " (name) }
+                        "Delete" span class="hidden" { " " bdi { (name) } }
                     }
                 }
             },

@@ -195,7 +195,7 @@ pub(super) async fn run_form(asked: &InOrg<'_>, key: &str, wrong: Option<&str>) 
     let wait = asked.form.get("ttl").unwrap_or("3600");
     let body = html! {
         h1 { "Run a method on " bdi { (key) } }
-        @if let Some(wrong) = wrong { p class="notice bad" role="alert" { (wrong) } }
+        @if let Some(wrong) = wrong { p class="notice bad" role="alert" { bdi { (wrong) } } }
         @if !def.methods.is_empty() { (methods(asked, key, &def)) }
         form method="post" action=(path_of(asked, key, "run")) class="stack" {
             (csrf(asked))
