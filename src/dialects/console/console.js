@@ -195,10 +195,17 @@ function follow() {
   };
   source.addEventListener("window", pass);
   source.addEventListener("ended", pass);
-  source.onopen = source.onerror = () => {
+  source.onopen = source.onerror = ({ target }) => {
     mark(isOpen());
     say({ live: isOpen() });
+    if (target.readyState === 2) look();
   };
+}
+
+// A stream that is refused: if the session is over, the page that comes says so.
+async function look() {
+  const answer = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => null);
+  if (answer?.type === "opaqueredirect") location.reload();
 }
 
 const isOpen = () => source?.readyState === 1;
@@ -242,7 +249,14 @@ if (tables.length && navigator.locks) {
   follow();
 }
 
+// What the browser has kept of a page may be another user's.
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
 /* Dialogs: the same pages, shown above this one. */
+
+const NO_ANSWER = `<h1>No answer</h1>
+  <p role="alert">The server can't be reached, and nobody knows whether it has done what was asked.</p>
+  <p><a class="button" href="" data-close>Close</a></p>`;
 
 function makeDialog() {
   const box = document.body.appendChild(document.createElement("dialog"));
@@ -252,11 +266,12 @@ function makeDialog() {
 }
 
 async function dialog(address, options) {
-  const answer = await fetch(address, { ...options, headers: { "X-Piece": "1" } });
+  const asked = fetch(address, { ...options, headers: { "X-Piece": "1" } });
+  const answer = await asked.catch(() => null);
   // What was done is said on another page, or the session has ended.
-  if (answer.redirected) return location.assign(answer.url);
+  if (answer?.redirected) return location.assign(answer.url);
   const box = $("dialog") ?? makeDialog();
-  box.innerHTML = await answer.text();
+  box.innerHTML = answer ? await answer.text() : NO_ANSWER;
   const title = $("h1", box);
   if (title) { title.id = "dialog-title"; box.setAttribute("aria-labelledby", title.id); }
   if (!box.open) box.showModal();
@@ -280,11 +295,19 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  const data = new FormData(form);
-  if (form.id === "chosen" && form.method === "get") {
+  const data = new FormData(form, event.submitter);
+  // Not the property: a field may have its name.
+  const isPost = form.getAttribute("method") === "post";
+  if (isPost) {
+    // Sent twice, it would be done twice.
+    if (form.dataset.sent) return event.preventDefault();
+    form.dataset.sent = "1";
+    setTimeout(() => delete form.dataset.sent, 5000);
+  }
+  if (form.id === "chosen" && !isPost) {
     event.preventDefault();
     if ([...data].length) dialog(`${form.action}?${new URLSearchParams(data)}`);
-  } else if (form.closest("dialog") && form.method === "post") {
+  } else if (isPost && form.closest("dialog")) {
     event.preventDefault();
     dialog(form.action, { method: "post", body: new URLSearchParams(data) });
   }
@@ -293,8 +316,8 @@ document.addEventListener("submit", (event) => {
 /* Keys. */
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
-  const links = all("tbody a[href]:first-child").filter((link) => link.closest("td")?.dataset.cell === "who");
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea") || $("dialog[open]")) return;
+  const links = all("main tbody tr").map((row) => $("a[href]", row)).filter(Boolean);
   const at = links.indexOf(document.activeElement);
   if (event.key === "/") $(".search input")?.focus();
   else if (event.key === "?") dialog("/o?keys=1");
