@@ -161,6 +161,26 @@ async fn a_user_sets_up_a_second_factor_and_ends_other_sessions() {
 }
 
 #[tokio::test]
+async fn everything_is_found_from_every_page() {
+    passes("search").await;
+}
+
+#[tokio::test]
+async fn a_thing_is_looked_after_on_its_page() {
+    passes("thing").await;
+}
+
+#[tokio::test]
+async fn who_may_do_what_is_changed_in_the_console() {
+    passes("access").await;
+}
+
+#[tokio::test]
+async fn a_page_of_a_session_that_is_over_becomes_the_login() {
+    passes("over").await;
+}
+
+#[tokio::test]
 async fn sessions_are_ended_by_keyboard_alone() {
     passes("keyboard").await;
 }
