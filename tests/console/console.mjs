@@ -29,7 +29,7 @@ export function row(page, who) {
 
 /** Who is listed, from top to bottom. */
 export function listed(page) {
-  return page.locator("tr[data-id] bdi").allInnerTexts();
+  return page.locator("tr[data-id]").evaluateAll((rows) => rows.map((row) => row.querySelector("bdi").innerText));
 }
 
 /** Waits until exactly these are listed, in any order. */
@@ -57,4 +57,14 @@ export function streams(context) {
   }
   // Nothing is said of the requests of a page that is closed.
   return () => [...open].filter((request) => !request.frame().page().isClosed()).length;
+}
+
+/** As if another tab or window were before a page: headless, all are seen. */
+export function hide(page, hidden) {
+  return page.evaluate((hidden) => {
+    const state = hidden ? "hidden" : "visible";
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
 }

@@ -97,7 +97,63 @@ script(async () => {
   assert.match((await focused(page)).text, /^End all 2 sessions /);
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor();
+  await until("the focus is inside", isInside);
   await goTo(page, "button", /^End 2/);
   await page.keyboard.press("Enter");
   await second.left;
+  await page.getByRole("dialog").getByText("Ended 2 sessions").waitFor();
+  await until("the focus stays inside", isInside);
+  assert.equal((await focused(page)).text, "Back to the list");
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  assert.match((await focused(page)).text, /^End all/, "the focus is where it was");
+
+  step("end those chosen");
+  const fleets = await fleet("many", 12);
+  await page.goto(`${SESSIONS}?query=many-&sort=whoAmI`);
+  await isLive(page);
+  await goTo(page, "input", /^Choose many-1$/);
+  await page.keyboard.press("Space");
+  await goTo(page, "input", /^Choose many-11$/);
+  await page.keyboard.press("Space");
+  await goTo(page, "button", /^End those chosen/);
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog", { name: "End 2 sessions?" }).waitFor();
+  await goTo(page, "button", /^End 2 sessions/);
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").getByText("Ended 2 sessions").waitFor();
+  await page.keyboard.press("Escape");
+  assert.match((await focused(page)).text, /^End those chosen/, "the focus is where it was");
+  await Promise.all([fleets[0].left, fleets[10].left]);
+
+  step("more than ten, by their number");
+  await fleet("many-more", 2);
+  await page.reload();
+  await isLive(page);
+  await goTo(page, "a", /^End all 12/);
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog", { name: "End 12 sessions?" }).waitFor();
+  // It is the first that there is to do.
+  assert.match((await focused(page)).text, /Type 12/);
+  await page.keyboard.type("1");
+  await page.keyboard.press("Enter");
+  assert.match((await focused(page)).text, /Type 12/, "what is wrong has the focus");
+  await page.keyboard.type("2");
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog").getByText("Ended 12 sessions").waitFor();
+  await Promise.all(fleets.map(({ left }) => left));
+
+  step("from row to row in every list");
+  for (const path of [SESSIONS, "/o/basic-org/things", "/o/basic-org/events?types=session.*", "/o/basic-org/access/users"]) {
+    await page.goto(path);
+    const names = [];
+    for (const key of ["j", "j", "k"]) {
+      await page.keyboard.press(key);
+      const { tag, text, isSeen } = await focused(page);
+      assert.ok(tag === "a" && isSeen, `${path}: ${tag} ${text}`);
+      names.push(text);
+    }
+    assert.equal(names[0], names[2], path);
+    assert.ok(await page.evaluate(() => document.activeElement.closest("tbody tr:first-child")), path);
+  }
 });

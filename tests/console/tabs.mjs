@@ -4,21 +4,11 @@
 import assert from "node:assert/strict";
 
 import { script, step, until } from "./browser.mjs";
-import { SESSIONS, at, isLive, lists, streams } from "./console.mjs";
+import { SESSIONS, at, hide, isLive, lists, streams } from "./console.mjs";
 import { OPERATOR, device } from "./server.mjs";
 
 const TABS = 8;
 const path = `${SESSIONS}?kind=application&sort=whoAmI`;
-
-/** As if another tab or window were before it: headless, all are seen. */
-function hide(page, hidden) {
-  return page.evaluate((hidden) => {
-    const state = hidden ? "hidden" : "visible";
-    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
-    Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
-    document.dispatchEvent(new Event("visibilitychange"));
-  }, hidden);
-}
 
 script(async () => {
   const first = await at(path, OPERATOR);
