@@ -129,7 +129,7 @@ pub(super) async fn address(asked: &InOrg<'_>, key: &str) -> Answer {
             "For one upload, within five minutes, by whoever knows it. The file is there when the \
              upload was answered."
         }
-        pre { code { (line) } }
+        pre class="secret" { (line) }
         (back(asked, key))
     };
     Ok(layout::page_with_secret(asked, Screen::Things, "An address for a file", &body))
