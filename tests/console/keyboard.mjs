@@ -134,10 +134,10 @@ script(async () => {
   await page.keyboard.press("Enter");
   await page.getByRole("dialog", { name: "End 12 sessions?" }).waitFor();
   // It is the first that there is to do.
-  assert.match((await focused(page)).text, /Type 12/);
+  assert.match((await focused(page)).text, /Type\s+12/);
   await page.keyboard.type("1");
   await page.keyboard.press("Enter");
-  assert.match((await focused(page)).text, /Type 12/, "what is wrong has the focus");
+  assert.match((await focused(page)).text, /Type\s+12/, "what is wrong has the focus");
   await page.keyboard.type("2");
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").getByText("Ended 12 sessions").waitFor();

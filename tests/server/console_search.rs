@@ -80,7 +80,7 @@ async fn nobody_sees_what_is_not_theirs_and_odd_words_are_told() {
     let text = page(&server, &id, "?q=viewer").await.text().to_owned();
     assert!(text.contains(r#"href="/me""#) && text.contains("Plain User"), "{text}");
     let text = page(&server, &id, "?q=mower").await.text().to_owned();
-    assert!(text.contains("Nothing is found for “mower”"), "{text}");
+    assert!(text.contains("Nothing is found for “<bdi>mower</bdi>”"), "{text}");
     assert!(!text.contains("mower-1"), "{text}");
     for query in ["", "?q=", "?q=%20&type=nothing"] {
         let answer = page(&server, &id, query).await;
