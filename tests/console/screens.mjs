@@ -18,6 +18,7 @@ const SCREENS = [
   ["sessions", SESSIONS],
   ["ended sessions", `${SESSIONS}?state=all`],
   ["no sessions", `${SESSIONS}?query=nobody-is-named-so`],
+  ["other columns", `${SESSIONS}?columns=who,seen,org,app,clientId,mqtt,tls,with,keepAlive,bytesIn,outbox,starts`],
   ["as it was", `${SESSIONS}?asOf=2026-01-01T00:00`],
   ["end many", `${SESSIONS}/end?kind=application`],
   ["overview", "/o/basic-org/"],

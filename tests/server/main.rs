@@ -20,6 +20,8 @@ mod connection_shares;
 mod console;
 mod console_access;
 mod console_browser;
+mod console_edit;
+mod console_list;
 mod console_me;
 mod console_search;
 mod console_things;

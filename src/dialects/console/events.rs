@@ -100,7 +100,7 @@ async fn list(asked: &InOrg<'_>, query: &Fields) -> Result<(Window, Option<Strin
     let window = Window {
         caption: "Events",
         nouns: ["event", "events"],
-        columns: COLUMNS,
+        columns: COLUMNS.into(),
         has_choice: false,
         rows: rows.collect(),
         total,

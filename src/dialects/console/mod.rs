@@ -74,6 +74,16 @@ async fn routed(asked: &Asked) -> Answer {
         (&Method::GET, ["console.css"]) => Ok(respond::asset(asked, layout::STYLE, "text/css")),
         (&Method::GET, ["console.js"]) => {
             Ok(respond::asset(asked, layout::SCRIPT, "text/javascript"))
+    if !matches!(asked.method, Method::GET | Method::POST) {
+        return Err(Refused::Method);
+    }
+    if asked.method == Method::GET
+        && !asked.wants_piece()
+        && let Some(query) = sessions::in_order(&asked.query)
+    {
+        let joint = if query.is_empty() { "" } else { "?" };
+        return Ok(respond::see(&format!("{}{joint}{query}", asked.path)));
+    }
         }
         (&Method::GET, [""]) => login::first(asked),
         (&Method::GET, ["login"]) => Ok(login::page(asked, None)),

@@ -140,7 +140,7 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
     Ok(Window {
         caption: "Things",
         nouns: ["thing", "things"],
-        columns: COLUMNS,
+        columns: COLUMNS.into(),
         has_choice: false,
         total: listed.count.or(listed.count_at_least).unwrap_or_default(),
         is_at_least: listed.count.is_none(),
