@@ -2,10 +2,12 @@
 //! and that every refusal is a page.
 
 use client::Version::{V5, V311};
+use percent_encoding::percent_decode_str;
+use serde_json::json;
 use support::browser::Browser;
 use support::http::dial;
 use support::mqtt::Connect;
-use support::{Endpoints, SOON, TestServer};
+use support::{Endpoints, SOON, TestServer, call};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const OPERATOR: (&str, &str) = ("operator@basicorg.example", "demo-operator-password");
@@ -141,4 +143,71 @@ async fn the_columns_of_an_address_are_live() {
     let news = until(">mower-1<").await;
     let news = news + &until("\n\n").await;
     assert!(news.contains("\"mqtt\":\"") && !news.contains("\"kind\":"), "{news}");
+}
+
+#[tokio::test]
+async fn links_lead_to_what_they_name() {
+    let server = TestServer::start();
+    let operator = operator(&server).await;
+    let mut client = server.operator("tcp").await;
+    let keys =
+        ["..", ".", "~..", "%2e%2e", "..%2F", "a?b=c&d", "ä & ö", "<b>", "\"'", "a b;c", "~", "\\"];
+    let mut connected = Vec::new();
+    for key in keys {
+        connected.push(Connect::thing(V311, key).open(&server).await);
+        let role = json!({"key": key, "perms": ["thing.list"]}).to_string();
+        call(&mut client, "role.create", &role).await;
+        call(&mut client, "thing_def.create", &json!({"key": key}).to_string()).await;
+    }
+    let mut pages: Vec<String> = [
+        "/o/basic-org/",
+        SESSIONS,
+        "/o/basic-org/events",
+        "/o/basic-org/things",
+        "/o/basic-org/access/roles",
+        "/o/basic-org/access/audit",
+    ]
+    .map(str::to_owned)
+    .into();
+    for key in keys {
+        let words: String = form_urlencoded::byte_serialize(key.as_bytes()).collect();
+        pages.push(format!("/search?q={words}"));
+    }
+    let sessions = operator.page(SESSIONS).await;
+    pages.extend(links(&sessions).into_iter().filter(|link| !link.contains('?')));
+    let mut things = std::collections::BTreeSet::new();
+    for path in pages {
+        let page = operator.page(&path).await;
+        for link in links(&page) {
+            let bare = link.split(['?', '#']).next().unwrap_or_default();
+            for segment in bare.split('/') {
+                // A browser reads encoded dots as dots.
+                let segment = segment.to_ascii_lowercase().replace("%2e", ".");
+                assert!(segment != "." && segment != "..", "{path}: {link}");
+            }
+            if bare.starts_with("/o/basic-org/things/") || bare.contains("/access/roles/") {
+                things.insert(bare.to_owned());
+            }
+        }
+    }
+    let of_things = things.iter().filter(|link| link.contains("/things/"));
+    assert_eq!(of_things.count(), keys.len(), "{things:?}");
+    for link in &things {
+        let page = operator.page(link).await;
+        if let Some(segment) = link.strip_prefix("/o/basic-org/things/") {
+            let name = percent_decode_str(segment).decode_utf8_lossy();
+            let key = keys.iter().find(|key| **key == name || format!("~{key}") == *name);
+            let key = key.unwrap_or_else(|| panic!("{link}"));
+            let shown = key.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let shown = shown.replace('"', "&quot;");
+            assert!(page.contains(&format!("<h1><bdi>{shown}</bdi>")), "{link}: {page}");
+        }
+    }
+}
+
+/// The addresses on this server that a page links to.
+fn links(page: &str) -> Vec<String> {
+    let links = page.split("href=\"").skip(1).filter_map(|link| link.split('"').next());
+    let links = links.filter(|link| link.starts_with('/'));
+    links.map(|link| link.replace("&amp;", "&")).collect()
 }

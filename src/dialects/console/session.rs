@@ -11,6 +11,7 @@ use super::form::Params;
 use super::layout::{self, Screen, badge, facts, number};
 use super::respond::Refused;
 use super::sessions::{Listed, SessionRow};
+use super::things::path_of;
 use super::time::{ago, clock};
 
 /// Other sessions of the same login that are shown.
@@ -127,7 +128,7 @@ fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
     let text = |text: &Option<String>| text.as_ref().map(|text| html! { bdi { (text) } });
     let count = |count: Option<u64>| count.map(|count| html! { (number(count)) });
     let thing = found.thing_key.as_ref().map(|key| {
-        html! { a href=(asked.to(&format!("things/{}", segment(key)))) { bdi { (key) } } }
+        html! { a href=(path_of(asked, key, "")) { bdi { (key) } } }
     });
     let kind = if found.row.user_id.is_some() { "user" } else { "application" };
     let ended = found.row.end_time.as_ref().map(|at| {

@@ -83,7 +83,14 @@ struct Usage {
 pub(super) fn path_of(asked: &InOrg<'_>, key: &str, rest: &str) -> String {
     let tilde = if is_dots(key) { "~" } else { "" };
     let slash = if rest.is_empty() { "" } else { "/" };
-    asked.to(&format!("things/{tilde}{}{slash}{rest}", segment(key)))
+    asked.to(&format!("things/{}{slash}{rest}", segment_of(key)))
+}
+
+/// A key as a segment of a path. A segment `.` or `..` is not a name but a way (RFC 3986, 3.3), also
+/// where its dots are encoded: such keys have a tilde before them there.
+pub(super) fn segment_of(key: &str) -> String {
+    let tilde = if is_dots(key) { "~" } else { "" };
+    format!("{tilde}{}", segment(key))
 }
 
 /// The key that a segment of a path stands for.
@@ -280,8 +287,7 @@ mod tests {
     #[test]
     fn a_segment_stands_for_its_key() {
         for key in [".", "..", "~.", "~", "~a", "a b", "ü%", "?&=", "...", "~~.."] {
-            let tilde = if is_dots(key) { "~" } else { "" };
-            let written = format!("{tilde}{}", segment(key));
+            let written = segment_of(key);
             assert!(written != "." && written != "..", "{key}");
             assert_eq!(key_of(&written), key);
         }
