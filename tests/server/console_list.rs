@@ -5,7 +5,7 @@ use client::Version::{V5, V311};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 use support::browser::Browser;
-use support::http::dial;
+use support::http::{dial, send};
 use support::mqtt::Connect;
 use support::{Endpoints, SOON, TestServer, call};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -210,4 +210,49 @@ fn links(page: &str) -> Vec<String> {
     let links = page.split("href=\"").skip(1).filter_map(|link| link.split('"').next());
     let links = links.filter(|link| link.starts_with('/'));
     links.map(|link| link.replace("&amp;", "&")).collect()
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_page() {
+    let server = TestServer::with(&[("TR50D_LIMITS__MAX_FRAME_BYTES", "20000")]);
+    let operator = operator(&server).await;
+    let cookie = format!("Origin: http://x\r\nCookie: tr50d={}", operator.session_id());
+    let big = vec![b'x'; 30_000];
+    let path = "/o/basic-org/things/pump-1/file";
+    let answer = operator.upload(path, "a.bin", &big).await;
+    assert_eq!(answer.status, 413, "{answer:?}");
+    assert!(answer.text().contains("20,000 bytes"), "{answer:?}");
+    let mut answers = vec![(413, answer)];
+    let mut ask = async |status: u16, head: &str, body: &[u8]| {
+        answers.push((status, send(&server, head, body).await));
+    };
+    for path in ["/o/basic-org/sessions", "/me", "/login", "/", "/search", "/o/x/y"] {
+        for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "LOOK"] {
+            ask(405, &format!("{method} {path} HTTP/1.1\r\n{cookie}"), b"").await;
+        }
+    }
+    for path in ["/o/basic-org/nothing", "/o/basic-org/sessions/end/x", "/me/nothing"] {
+        ask(404, &format!("GET {path} HTTP/1.1\r\n{cookie}"), b"").await;
+    }
+    let other = cookie.replace("http://x", "http://evil.example");
+    ask(403, &format!("POST /logout HTTP/1.1\r\n{other}"), b"csrf=x").await;
+    ask(403, &format!("POST /logout HTTP/1.1\r\n{cookie}"), b"csrf=x").await;
+    let broken = format!("POST /logout HTTP/1.1\r\nContent-Encoding: gzip\r\n{cookie}");
+    ask(400, &broken, b"no gzip").await;
+    ask(415, &broken.replace("gzip", "br"), b"x").await;
+    ask(400, &format!("GET /me HTTP/1.1\r\nHost: a b\r\n{cookie}"), b"").await;
+    ask(400, &format!("GET {SESSIONS}?sort=nothing HTTP/1.1\r\n{cookie}"), b"").await;
+    for (status, answer) in answers {
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"), "{answer:?}");
+        let policy = answer.header("content-security-policy").expect("a policy");
+        assert!(policy.starts_with("default-src 'self'"), "{policy}");
+        assert!(answer.text().contains("<h1>") && answer.text().contains("/console.css"));
+        if status == 405 {
+            assert_eq!(answer.header("allow"), Some("GET, HEAD, POST"));
+        }
+    }
+    // What is for programs stays for programs.
+    let answer = send(&server, "PUT /api HTTP/1.1", b"").await;
+    assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
 }

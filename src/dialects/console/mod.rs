@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use base::ConnInfo;
 use bytes::Bytes;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 
 use crate::app::{App, address_full};
 
@@ -65,6 +65,12 @@ pub async fn answer(
 }
 
 /// What everybody gets, then what is of one organisation.
+/// The page for a request that was refused with this status before anyone read it.
+pub fn refusal(app: &App, status: StatusCode) -> Response<Bytes> {
+    let now = app.clock.shown(app.clock.now());
+    respond::unread(now, status, app.config.limits.max_frame_bytes as u64)
+}
+
 async fn routed(asked: &Asked) -> Answer {
     let path: Vec<&str> = asked.path.split('/').skip(1).collect();
     if asked.method == Method::POST && path != ["login"] {
