@@ -23,6 +23,7 @@ mod console_browser;
 mod console_edit;
 mod console_list;
 mod console_me;
+mod console_overview;
 mod console_search;
 mod console_things;
 mod cors;

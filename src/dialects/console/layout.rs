@@ -203,6 +203,13 @@ pub(super) fn input(name: &str, label: &str, value: Option<&str>, hint: &str) ->
     }
 }
 
+/// A word as it begins a line.
+pub(super) fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string());
+    first.unwrap_or_default() + letters.as_str()
+}
+
 /// A number with its thousands apart.
 pub(super) fn number(value: u64) -> String {
     let digits = value.to_string();
