@@ -143,3 +143,32 @@ async fn a_thing_is_changed_by_who_may_and_from_its_page() {
     assert_eq!(find(&mut client).await, before);
     assert_eq!(tagger.post(&format!("{EDIT}/tag"), &[("tag", "x")]).await.status, 303);
 }
+
+#[tokio::test]
+async fn things_are_on_a_map() {
+    let server = TestServer::start();
+    let mut client = server.operator("tcp").await;
+    for (key, lat, lng) in [("..", 52.5, 13.25), ("<b>", 48.1, 11.5), ("mower-3", 50.0, 8.5)] {
+        tell(&mut client, "thing.create", json!({"key": key, "name": "Here"})).await;
+        let place = json!({"thingKey": key, "lat": lat, "lng": lng});
+        tell(&mut client, "location.publish", place).await;
+    }
+    tell(&mut client, "thing.create", json!({"key": "pump-1"})).await;
+    let operator = browser(&server, OPERATOR).await;
+    has(&operator.page(THINGS).await, &["href=\"/o/basic-org/things?map=1\""]);
+    let page = operator.page(&format!("{THINGS}?map=1")).await;
+    has(&page, &["<svg", "° N", "° E", "<caption", "52.5", "&lt;b&gt; · not connected · 20"]);
+    has(&page, &["href=\"/o/basic-org/things/~..\"", "name=\"map\" value=\"1\""]);
+    assert_eq!(page.matches("<circle ").count(), 3, "{page}");
+    assert!(
+        !page.contains("pump-1") && !page.contains("<b>") && !page.contains("style="),
+        "{page}"
+    );
+    let one = operator.page(&format!("{THINGS}?prefix=mower&map=1")).await;
+    assert_eq!(one.matches("<circle ").count(), 1, "{one}");
+    has(&one, &["href=\"/o/basic-org/things?prefix=mower\""]);
+    let none = operator.page(&format!("{THINGS}?prefix=pump&map=1")).await;
+    has(&none, &["No locations"]);
+    let viewer = browser(&server, VIEWER).await;
+    assert_eq!(viewer.get(&format!("{THINGS}?map=1")).await.status, 403);
+}
