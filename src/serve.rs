@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use hyper::header::HeaderMap;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use store::{Condition, StoreError, disk, disk::DiskStore};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -711,6 +711,10 @@ impl HttpService for Web {
             Dialect::Element => element::answer(app, request, info, self.full, now).await,
             Dialect::Console => console::answer(app, request, info, self.full).await,
         }
+    }
+
+    fn refusal_page(&self, status: StatusCode) -> Response<Bytes> {
+        console::refusal(&self.shared.app, status)
     }
 
     fn too_large(&self, info: ConnInfo) -> Failure {

@@ -61,6 +61,18 @@ script(async () => {
   await lists(all, [OPERATOR.username, "live-2", "live-3"]);
   await all.close();
 
+  step("columns that were chosen are live");
+  const chosen = await page.context().newPage();
+  await chosen.goto(`${SESSIONS}?kind=application&columns=who,app,outbox`);
+  await isLive(chosen);
+  const late = await device("late-1");
+  await row(chosen, "late-1").locator("[data-cell=app]").getByText("demo-app").waitFor();
+  await row(chosen, "late-1").locator("[data-cell=outbox]").getByText("0", { exact: true }).waitFor();
+  assert.equal(await row(chosen, "late-1").locator("[data-cell]").count(), 4);
+  await late.leave();
+  await row(chosen, "late-1").waitFor({ state: "detached" });
+  await chosen.close();
+
   step("ended ones are as visible");
   await page.getByLabel("Who, application or address").fill("live-1");
   await page.getByLabel("State").selectOption("ended");

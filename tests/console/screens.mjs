@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import { isAccessible, profile, provokes, script, step, until } from "./browser.mjs";
 import { SESSIONS, at, listed } from "./console.mjs";
 import { wire } from "./figures.mjs";
-import { OPERATOR, device, fleet } from "./server.mjs";
+import { OPERATOR, device, fleet, logIn } from "./server.mjs";
 
 const FIRST_BYTES_MAX = 40_000;
 const FIRST_REQUESTS_MAX = 3;
@@ -18,9 +18,12 @@ const SCREENS = [
   ["sessions", SESSIONS],
   ["ended sessions", `${SESSIONS}?state=all`],
   ["no sessions", `${SESSIONS}?query=nobody-is-named-so`],
+  ["other columns", `${SESSIONS}?columns=who,seen,org,app,clientId,mqtt,tls,with,keepAlive,bytesIn,outbox,starts`],
   ["as it was", `${SESSIONS}?asOf=2026-01-01T00:00`],
   ["end many", `${SESSIONS}/end?kind=application`],
   ["overview", "/o/basic-org/"],
+  ["refused logins", "/o/basic-org/logins"],
+  ["no refused logins", "/o/basic-org/logins?by=name&name=nobody-is-named-so"],
   ["events", "/o/basic-org/events"],
   ["organisations", "/o"],
   ["not found", "/o/basic-org/no-such-page"],
@@ -40,6 +43,9 @@ script(async () => {
   const hard = [];
   for (const name of NAMES) hard.push(await device(name));
   await hard[1].leave();
+  for (let tries = 0; tries < 3; tries += 1) {
+    await assert.rejects(logIn({ ...OPERATOR, password: "wrong" }));
+  }
   const page = await at(SESSIONS, OPERATOR);
 
   step("the first screen is small");

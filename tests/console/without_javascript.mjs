@@ -1,5 +1,5 @@
-// Without JavaScript every flow works by links and forms: filter, sort, pages, end one, those chosen, all that
-// match, logout.
+// Without JavaScript every flow works by links and forms: filter, sort, columns, pages, end one, those chosen, all
+// that match, logout. What nobody filled in is in no address.
 
 import assert from "node:assert/strict";
 
@@ -20,6 +20,25 @@ script(async () => {
   await lists(page, ["a-1", "a-2", "a-3"]);
   await page.getByRole("link", { name: "Who" }).click();
   assert.deepEqual(await listed(page), ["a-3", "a-2", "a-1"]);
+
+  const query = () => new URL(page.url()).search;
+  assert.equal(query(), "?query=a-&kind=application&sort=-whoAmI");
+
+  step("columns");
+  const heads = () => page.locator("thead [data-cell]").evaluateAll((cells) => cells.map((cell) => cell.dataset.cell));
+  const choose = async (...labels) => {
+    await page.locator("summary", { hasText: "Columns" }).click();
+    for (const label of labels) await page.getByLabel(label, { exact: true }).click();
+    await page.getByRole("button", { name: "Show" }).click();
+  };
+  await choose("Kind", "From", "Since", "Idle", "State", "Keep-alive");
+  assert.equal(query(), "?query=a-&kind=application&columns=who,protocol,commands,keepAlive&sort=-whoAmI");
+  assert.deepEqual(await heads(), ["who", "protocol", "commands", "keepAlive", "act"]);
+  await page.getByRole("link", { name: "Who" }).click();
+  assert.deepEqual(await listed(page), ["a-1", "a-2", "a-3"]);
+  assert.deepEqual(await heads(), ["who", "protocol", "commands", "keepAlive", "act"]);
+  await choose("Kind", "From", "Since", "Idle", "State", "Keep-alive");
+  assert.equal(query(), "?query=a-&kind=application&sort=whoAmI");
 
   step("one is ended");
   await row(page, "a-2").getByRole("link", { name: /^End/ }).click();

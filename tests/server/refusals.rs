@@ -222,12 +222,42 @@ async fn every_refused_login_counts_with_its_door_and_cause() {
     assert!(later.is_empty());
     let newer = failures(&mut admin, json!({ "after": mower["number"] })).await;
     assert!(newer.iter().all(|row| row["number"].as_u64() > mower["number"].as_u64()));
+    // Counted by what they have in common, the ports of an address aside.
+    let count = |row: &Value| row["count"].as_u64().expect("a count");
+    let sum = all.iter().map(count).sum::<u64>();
+    for (by, groups) in [("address", 1), ("name", 0), ("cause", 0), ("protocol", 0)] {
+        let listed =
+            call(&mut admin, "login.failures", &json!({ "groupBy": by }).to_string()).await;
+        let rows = listed["result"].as_array().expect("a list");
+        assert_eq!(listed["count"], rows.len(), "{listed}");
+        assert!(groups == 0 || rows.len() == groups, "{by}: {listed}");
+        assert_eq!(rows.iter().map(count).sum::<u64>(), sum, "{by}: {listed}");
+        assert!(rows.is_sorted_by_key(|row| std::cmp::Reverse(count(row))), "{by}: {listed}");
+        assert!(rows.iter().all(|row| row["first"].as_str() <= row["last"].as_str()), "{listed}");
+    }
+    let by_address = failures(&mut admin, json!({ "groupBy": "Address", "limit": 1 })).await;
+    let [address] = &by_address[..] else { panic!("{by_address:?}") };
+    assert_eq!(address["address"], "127.0.0.1");
+    let has = |member: &str, text: &str| {
+        address[member].as_array().is_some_and(|texts| texts.contains(&json!(text)))
+    };
+    assert!(has("causes", "unknown_token") && has("protocols", "mqtt"), "{address}");
+    assert!(address["addresses"].is_null(), "{address}");
+    let named = json!({ "groupBy": "name", "name": "mower-7", "cause": "unknown_token" });
+    let by_name = failures(&mut admin, named).await;
+    assert_eq!((&by_name[0]["name"], count(&by_name[0])), (&json!("mower-7"), 3), "{by_name:?}");
+    assert_eq!(by_name[0]["addresses"], json!(["127.0.0.1"]));
+    assert!(failures(&mut admin, json!({ "groupBy": "cause", "offset": 99 })).await.is_empty());
+    let wrong = reply(&mut admin, "login.failures", r#"{"groupBy":"colour"}"#).await;
+    assert_eq!(wrong["errorCodes"], json!([-95005]));
     let wrong = reply(&mut admin, "login.failures", r#"{"nmae":"x"}"#).await;
     assert_eq!(wrong["errorCodes"], json!([-95005]));
     // An organisation sees its own users and applications, and not what is nobody's.
     let mut operator = server.operator("tcp").await;
     let own = failures(&mut operator, json!({})).await;
     assert!(own.iter().all(|row| row["name"] == OPERATOR), "{own:?}");
+    let groups = failures(&mut operator, json!({ "groupBy": "name" })).await;
+    assert!(groups.iter().all(|row| row["name"] == OPERATOR), "{groups:?}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use super::form::{Fields, Params};
 use super::layout::{self, Screen, badge, input};
 use super::respond::Refused;
 use super::sessions::as_time;
+use super::things::path_of;
 use super::time::clock;
 use super::window::{Column, Row, Window};
 
@@ -100,7 +101,7 @@ async fn list(asked: &InOrg<'_>, query: &Fields) -> Result<(Window, Option<Strin
     let window = Window {
         caption: "Events",
         nouns: ["event", "events"],
-        columns: COLUMNS,
+        columns: COLUMNS.into(),
         has_choice: false,
         rows: rows.collect(),
         total,
@@ -129,7 +130,7 @@ fn cells(asked: &InOrg<'_>, event: &Event) -> Vec<Markup> {
         html! {
             @match (thing, reference, who) {
                 (Some(key), ..) => {
-                    a href=(asked.to(&format!("things/{}", segment(key)))) { bdi { (key) } }
+                    a href=(path_of(asked, key, "")) { bdi { (key) } }
                 }
                 (_, Some(reference), Some(who)) => { a href=(to_session(reference)) { bdi { (who) } } }
                 (.., Some(who)) => { bdi { (who) } }

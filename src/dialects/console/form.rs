@@ -87,15 +87,21 @@ impl Fields {
     /// value a field is left out.
     pub(super) fn query_with(&self, fields: &[(&str, &str)]) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        for (name, value) in self.iter() {
-            if fields.iter().all(|(other, _)| *other != name) {
+        for (name, value) in self.0.iter().filter(|(_, value)| !value.trim().is_empty()) {
+            if fields.iter().all(|(other, _)| other != name) {
                 query.append_pair(name, value);
             }
         }
         for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
             query.append_pair(name, value);
         }
-        query.finish()
+        // A comma stands for nothing but itself there, and people read addresses.
+        query.finish().replace("%2C", ",")
+    }
+
+    /// Whether some field is empty, as a form without script sends those that nobody filled in.
+    pub(super) fn has_empty(&self) -> bool {
+        self.0.iter().any(|(_, value)| value.trim().is_empty())
     }
 
     /// Those of these names as parameters of a command: texts, which commands read as what they
@@ -151,6 +157,18 @@ impl Params {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_what_is_not_empty() {
+        let fields = Fields::read(b"who=&kind=user&a=1&a=+2,3+&b=%20&%26=%3D%2C");
+        assert!(fields.has_empty());
+        let query = fields.query_with(&[]);
+        assert_eq!(query, "kind=user&a=1&a=+2,3+&%26=%3D,");
+        let again = Fields::read(query.as_bytes());
+        assert!(!again.has_empty());
+        assert_eq!(again.query_with(&[]), query);
+        assert_eq!(again.query_with(&[("a", ""), ("c", "x&y")]), "kind=user&%26=%3D,&c=x%26y");
+    }
 
     #[tokio::test]
     async fn forms_come_with_files_and_without() {

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use base::Timestamp;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use hyper::Response;
@@ -113,7 +114,7 @@ fn framed(asked: &InOrg<'_>, screen: Screen, title: &str, body: &Markup) -> Mark
             }
         }
     };
-    whole(asked, &title, &html! { (bar) main id="main" tabindex="-1" { (body) } })
+    whole(asked.now, &title, &html! { (bar) main id="main" tabindex="-1" { (body) } })
 }
 
 /// A page of nobody in particular.
@@ -121,10 +122,15 @@ pub(super) fn plain(asked: &Asked, title: &str, body: &Markup) -> Markup {
     if asked.wants_piece() {
         return html! { (body) };
     }
-    whole(asked, &format!("{title} · tr50d"), &html! { main id="main" class="plain" { (body) } })
+    bare(asked.now, title, body)
 }
 
-fn whole(asked: &Asked, title: &str, body: &Markup) -> Markup {
+/// The same, whoever asks for it.
+pub(super) fn bare(now: Timestamp, title: &str, body: &Markup) -> Markup {
+    whole(now, &format!("{title} · tr50d"), &html! { main id="main" class="plain" { (body) } })
+}
+
+fn whole(now: Timestamp, title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -137,7 +143,7 @@ fn whole(asked: &Asked, title: &str, body: &Markup) -> Markup {
                 link rel="stylesheet" href=(format!("/console.css?v={}", digest(STYLE)));
                 script type="module" src=(format!("/console.js?v={}", digest(SCRIPT))) {}
             }
-            body data-now=(asked.now) { (body) }
+            body data-now=(now) { (body) }
         }
     }
 }
@@ -204,6 +210,13 @@ pub(super) fn input(name: &str, label: &str, value: Option<&str>, hint: &str) ->
             input name=(name) value=[value] placeholder=(hint);
         }
     }
+}
+
+/// A word as it begins a line.
+pub(super) fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string());
+    first.unwrap_or_default() + letters.as_str()
 }
 
 /// A number with its thousands apart.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use base::ConnInfo;
 use bytes::Bytes;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 
 use crate::app::{App, address_full};
 
@@ -25,6 +25,7 @@ mod form;
 mod layout;
 mod live;
 mod login;
+mod logins;
 mod me;
 mod orgs;
 mod overview;
@@ -64,9 +65,25 @@ pub async fn answer(
     routed(&asked).await.unwrap_or_else(|refused| refused.into_response(&asked))
 }
 
+/// The page for a request that was refused with this status before anyone read it.
+pub fn refusal(app: &App, status: StatusCode) -> Response<Bytes> {
+    let now = app.clock.shown(app.clock.now());
+    respond::unread(now, status, app.config.limits.max_frame_bytes as u64)
+}
+
 /// What everybody gets, then what is of one organisation.
 async fn routed(asked: &Asked) -> Answer {
     let path: Vec<&str> = asked.path.split('/').skip(1).collect();
+    if !matches!(asked.method, Method::GET | Method::POST) {
+        return Err(Refused::Method);
+    }
+    if asked.method == Method::GET
+        && !asked.wants_piece()
+        && let Some(query) = sessions::in_order(&asked.query)
+    {
+        let joint = if query.is_empty() { "" } else { "?" };
+        return Ok(respond::see(&format!("{}{joint}{query}", asked.path)));
+    }
     if asked.method == Method::POST && path != ["login"] {
         asked.check_form()?;
     }
@@ -97,6 +114,7 @@ async fn in_org(asked: &InOrg<'_>, path: &[&str]) -> Answer {
         (&Method::POST, ["sessions", "views"]) => views::keep(asked).await,
         (_, ["access", rest @ ..]) => access::routed(asked, rest).await,
         (&Method::GET, ["events"]) => events::page(asked).await,
+        (&Method::GET, ["logins"]) => logins::page(asked).await,
         (&Method::GET, ["sessions", reference]) => session::page(asked, &decoded(reference)).await,
         (&Method::GET, ["things"]) => things::page(asked).await,
         (_, ["things", key, rest @ ..]) => thing::answer(asked, key, rest).await,

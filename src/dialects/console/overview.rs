@@ -6,13 +6,15 @@ use base::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::Answer;
 use super::asked::InOrg;
 use super::chart::{self, Point};
 use super::form::Params;
 use super::layout::{self, Screen, badge, facts, number};
 use super::respond::{Refused, see};
 use super::time::{ago, clock, exact};
+use super::{Answer, logins};
+
+mod minutes;
 
 /// Seconds of the ring that are shown.
 const SECONDS: u64 = 900;
@@ -141,6 +143,7 @@ async fn sessions(asked: &InOrg<'_>) -> Result<Markup, Refused> {
                 } " "
             } }
         }
+        (minutes::of_org(asked).await?)
     })
 }
 
@@ -163,7 +166,7 @@ async fn refusals(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     Ok(html! {
         h2 { "Logins refused in the last day" }
         @if refused.result.is_empty() { p class="hint" { "None." } }
-        @else { div class="scroll" tabindex="0" role="group" aria-label="Logins refused in the last day" { table {
+        @else { (logins::by_cause(asked).await?) div class="scroll" tabindex="0" role="group" aria-label="Logins refused in the last day" { table {
             caption class="hidden" { "Logins refused in the last day" }
             thead { tr {
                 th scope="col" { "Last" } th scope="col" { "Who" } th scope="col" { "From" }
@@ -177,7 +180,7 @@ async fn refusals(asked: &InOrg<'_>) -> Result<Markup, Refused> {
                 td { (number(login.count)) }
             } } }
         } } }
-        p { a href=(asked.to("events?types=login.*")) { "All of them" } }
+        p { a href=(asked.to("logins")) { "Login failures by address" span aria-hidden="true" { " ▸" } } }
     })
 }
 
@@ -190,6 +193,7 @@ async fn server(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     Ok(html! {
         h2 { "Server" }
         (figures(&series))
+        (minutes::of_server(&series.series))
         @if let Ok(status) = status { (state(asked, &status)) }
     })
 }

@@ -1,10 +1,10 @@
 //! Answers: pages, files, other addresses, and why there is no page.
 
-use base::{Code, Failure};
+use base::{Code, Failure, Timestamp};
 use bytes::Bytes;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName,
-    HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
+    ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
 };
 use hyper::{Response, StatusCode};
 use maud::{Markup, html};
@@ -26,6 +26,8 @@ pub(super) enum Refused {
     Stranger(Option<Failure>),
     /// There is nothing at this path.
     NotFound,
+    /// Pages are asked for and forms are sent; nothing else is done here.
+    Method,
     /// There is no such organisation, or no right in it.
     NoOrg,
     /// The form is not one of this session's pages.
@@ -50,6 +52,11 @@ impl Refused {
             Self::NotFound => {
                 (StatusCode::NOT_FOUND, "Nothing here", "There is no page at this address.".into())
             }
+            Self::Method => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Nothing was changed",
+                "Pages are asked for with GET, and forms are sent with POST.".into(),
+            ),
             Self::NoOrg => (
                 StatusCode::FORBIDDEN,
                 "No such organisation",
@@ -68,15 +75,63 @@ impl Refused {
                 (status, "That did not work", failure.message)
             }
         };
-        let body = html! {
-            h1 { (title) }
-            p role="alert" { bdi { (text) } }
-            p { a href="/" { "To the first screen" } }
-        };
-        let mut response = page(layout::plain(asked, title, &body));
+        let mut response = page(layout::plain(asked, title, &why(title, &text)));
         *response.status_mut() = status;
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+        }
         response
     }
+}
+
+fn why(title: &str, text: &str) -> Markup {
+    html! {
+        h1 { (title) }
+        p role="alert" { bdi { (text) } }
+        p { a href="/" { "To the first screen" } }
+    }
+}
+
+/// The page for a request that was refused before anyone read it. `bytes_max`: how large one may be.
+pub(super) fn unread(now: Timestamp, status: StatusCode, bytes_max: u64) -> Response<Bytes> {
+    let (title, text) = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => (
+            "That is too large",
+            format!(
+                "Nothing was changed: what was sent has more than {} bytes. For a larger file, the page \
+                 of its thing makes an address.",
+                layout::number(bytes_max)
+            ),
+        ),
+        StatusCode::FORBIDDEN => (
+            "Nothing was changed",
+            "This form is not of a page of this server. Go to the page and send it from there."
+                .into(),
+        ),
+        StatusCode::REQUEST_TIMEOUT => (
+            "Nothing was changed",
+            "What was sent did not come in time, or not all of it. Send it again.".into(),
+        ),
+        StatusCode::SERVICE_UNAVAILABLE => (
+            "There is no room for it now",
+            "Nothing was changed. Send it again in a moment.".into(),
+        ),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => (
+            "Nothing was changed",
+            "What was sent is compressed in a way that this server does not read.".into(),
+        ),
+        status => (
+            "That did not work",
+            format!(
+                "Nothing was changed: {} ({}).",
+                status.canonical_reason().unwrap_or("the request is wrong").to_lowercase(),
+                status.as_u16()
+            ),
+        ),
+    };
+    let mut response = page(layout::bare(now, title, &why(title, &text)));
+    *response.status_mut() = status;
+    response
 }
 
 /// A page.

@@ -6,11 +6,11 @@ use base::{Code, Failure};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::Answer;
 use super::asked::{Asked, segment};
 use super::form::Params;
 use super::layout::{self, Screen, badge, number, select};
 use super::time::{ago, clock};
+use super::{Answer, things};
 
 /// Results of each type, as long as no type is chosen.
 const EACH: u64 = 8;
@@ -213,7 +213,7 @@ impl Hit {
     fn path(&self, asked: &Asked) -> String {
         let id = segment(self.id.as_deref().unwrap_or_default());
         let rest = match self.kind.as_str() {
-            "thing" => format!("things/{}", segment(self.title())),
+            "thing" => format!("things/{}", things::segment_of(self.title())),
             "session" => {
                 format!("sessions/{}", segment(self.reference.as_deref().unwrap_or_default()))
             }

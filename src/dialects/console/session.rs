@@ -11,6 +11,7 @@ use super::form::Params;
 use super::layout::{self, Screen, badge, facts, number};
 use super::respond::Refused;
 use super::sessions::{Listed, SessionRow};
+use super::things::path_of;
 use super::time::{ago, clock};
 
 /// Other sessions of the same login that are shown.
@@ -22,24 +23,8 @@ const OTHERS: u64 = 20;
 struct Found {
     #[serde(flatten)]
     row: SessionRow,
-    org_key: String,
     user_name: Option<String>,
     thing_key: Option<String>,
-    app_name: Option<String>,
-    token_name: Option<String>,
-    client_id: Option<String>,
-    mqtt_version: Option<String>,
-    keep_alive: Option<u64>,
-    tls_version: Option<String>,
-    user_agent: Option<String>,
-    last_seen: Option<String>,
-    bytes_in: Option<u64>,
-    bytes_out: Option<u64>,
-    messages_in: Option<u64>,
-    messages_out: Option<u64>,
-    outbox: Option<u64>,
-    ttl: u64,
-    starts_last_hour: Option<u64>,
     subscription_count: Option<u64>,
     #[serde(default)]
     subscriptions: Vec<Subscription>,
@@ -143,7 +128,7 @@ fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
     let text = |text: &Option<String>| text.as_ref().map(|text| html! { bdi { (text) } });
     let count = |count: Option<u64>| count.map(|count| html! { (number(count)) });
     let thing = found.thing_key.as_ref().map(|key| {
-        html! { a href=(asked.to(&format!("things/{}", segment(key)))) { bdi { (key) } } }
+        html! { a href=(path_of(asked, key, "")) { bdi { (key) } } }
     });
     let kind = if found.row.user_id.is_some() { "user" } else { "application" };
     let ended = found.row.end_time.as_ref().map(|at| {
@@ -154,32 +139,32 @@ fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
         ("Kind", Some(html! { (kind) })),
         ("User", text(&found.user_name)),
         ("Thing", thing),
-        ("Application", text(&found.app_name)),
-        ("Token", text(&found.token_name)),
-        ("Organisation", Some(html! { bdi { (found.org_key) } })),
+        ("Application", text(&found.row.app_name)),
+        ("Token", text(&found.row.token_name)),
+        ("Organisation", text(&found.row.org_key)),
         (
             "Protocol",
             Some(html! {
                 (found.row.conn_info.protocol)
-                @if let Some(version) = &found.mqtt_version { ", MQTT " (version) }
-                @if let Some(version) = &found.tls_version { ", " (version) }
+                @if let Some(version) = &found.row.mqtt_version { ", MQTT " (version) }
+                @if let Some(version) = &found.row.tls_version { ", " (version) }
             }),
         ),
         ("From", Some(html! { (found.row.conn_info.remote_addr) })),
-        ("With", text(&found.user_agent)),
-        ("Client id", text(&found.client_id)),
+        ("With", text(&found.row.user_agent)),
+        ("Client id", text(&found.row.client_id)),
         ("Since", Some(clock(&found.row.start_time, asked.now))),
         ("Last command", Some(ago(&found.row.last_accessed, asked.now))),
-        ("Last sign of life", found.last_seen.as_ref().map(|seen| ago(seen, asked.now))),
+        ("Last sign of life", found.row.last_seen.as_ref().map(|seen| ago(seen, asked.now))),
         ("Ended", ended),
         ("Commands", count(Some(found.row.command_count))),
-        ("Keep-alive", found.keep_alive.map(|s| html! { (s) " s" })),
-        ("Expires when idle for", Some(html! { (number(found.ttl)) " s" })),
-        ("Bytes in", count(found.bytes_in)),
-        ("Bytes out", count(found.bytes_out)),
-        ("Messages in", count(found.messages_in)),
-        ("Messages out", count(found.messages_out)),
-        ("Waiting to be sent", count(found.outbox)),
+        ("Keep-alive", found.row.keep_alive.map(|s| html! { (s) " s" })),
+        ("Expires when idle for", found.row.ttl.map(|s| html! { (number(s)) " s" })),
+        ("Bytes in", count(found.row.bytes_in)),
+        ("Bytes out", count(found.row.bytes_out)),
+        ("Messages in", count(found.row.messages_in)),
+        ("Messages out", count(found.row.messages_out)),
+        ("Waiting to be sent", count(found.row.outbox)),
         ("Waiting in the broker", count(found.waiting)),
         (
             "Not acknowledged",
@@ -198,7 +183,7 @@ fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
                 None => html! { "for ever" },
             }),
         ),
-        ("Sessions of this login in the last hour", count(found.starts_last_hour)),
+        ("Sessions of this login in the last hour", count(found.row.starts_last_hour)),
     ])
 }
 

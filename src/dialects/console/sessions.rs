@@ -1,16 +1,18 @@
 //! The list of sessions, live and ended.
 
-use base::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::asked::{InOrg, segment};
+use super::asked::InOrg;
 use super::form::{Fields, Params};
-use super::layout::{self, Screen, badge, input, select};
+use super::layout::{self, Screen, input, select};
 use super::respond::Refused;
-use super::time::{ago, clock};
-use super::window::{Column, PAGE, Row, Window};
+use super::window::{PAGE, Row, Window};
 use super::{Answer, views};
+
+mod columns;
+
+use columns::Chosen;
 
 /// The filters, which are those of `session.list` and `session.end`, in their words.
 pub(super) const FILTERS: [&str; 21] = [
@@ -48,19 +50,7 @@ const TIMES: [&str; 7] = [
     "asOf",
 ];
 
-const COLUMNS: &[Column] = &[
-    Column::sorted("who", "Who", "whoAmI").with_own(|who| html! { (who) " " (badge("", "you")) }),
-    Column::new("kind", "Kind"),
-    Column::new("protocol", "Protocol"),
-    Column::new("from", "From"),
-    Column::sorted("since", "Since", "startTime"),
-    Column::sorted("idle", "Idle", "lastAccessed"),
-    Column::sorted("commands", "Commands", "commandCount"),
-    Column::sorted("state", "State", "endTime"),
-    Column::new("act", "").with_own(|_| Markup::default()),
-];
-
-/// The members of a session that the list shows.
+/// The members of a session that every row needs.
 const SHOW: [&str; 11] = [
     "ref",
     "whoAmI",
@@ -121,8 +111,23 @@ pub(super) struct SessionRow {
     pub(super) command_count: u64,
     pub(super) end_reason: Option<String>,
     pub(super) end_time: Option<String>,
-    #[serde(default)]
-    starts_last_hour: u64,
+    pub(super) starts_last_hour: Option<u64>,
+    pub(super) org_key: Option<String>,
+    pub(super) app_name: Option<String>,
+    pub(super) token_name: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) mqtt_version: Option<String>,
+    pub(super) keep_alive: Option<u64>,
+    pub(super) tls_version: Option<String>,
+    pub(super) user_agent: Option<String>,
+    pub(super) last_seen: Option<String>,
+    pub(super) ttl: Option<u64>,
+    pub(super) bytes_in: Option<u64>,
+    pub(super) bytes_out: Option<u64>,
+    pub(super) messages_in: Option<u64>,
+    pub(super) messages_out: Option<u64>,
+    pub(super) outbox: Option<u64>,
+    pub(super) outbox_bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +165,15 @@ pub(super) fn filters(fields: &Fields) -> Params {
     params
 }
 
+/// The query of an address as links have it, if this one is otherwise: what a form without script adds
+/// to it, fields that are empty and one for each column, is nothing to keep or to hand on.
+pub(super) fn in_order(fields: &Fields) -> Option<String> {
+    let named = Chosen::of(fields).named();
+    let mut given = fields.all(columns::FIELD);
+    let is_so = given.next().unwrap_or_default() == named && given.next().is_none();
+    (!is_so || fields.has_empty()).then(|| fields.query_with(&[(columns::FIELD, &named)]))
+}
+
 /// A time as browsers write it in a field, without a zone: UTC is meant.
 pub(super) fn as_time(text: &str) -> String {
     match text.len() {
@@ -173,8 +187,10 @@ pub(super) fn as_time(text: &str) -> String {
 pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, Refused> {
     let sort = query.get("sort").unwrap_or("-startTime").to_owned();
     let offset = query.number("offset").unwrap_or(0);
+    let chosen = Chosen::of(query);
+    let show: Vec<&str> = SHOW.into_iter().chain(chosen.members()).collect();
     let params = filters(query)
-        .with("show", SHOW.to_vec())
+        .with("show", show)
         .with("hideFields", true)
         .with("sort", sort.as_str())
         .with("offset", offset)
@@ -184,7 +200,7 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
     let row = |session: SessionRow| {
         let is_over = session.end_time.is_some();
         Row {
-            cells: cells(asked, &session, asked.now),
+            cells: chosen.cells(asked, &session),
             choice: (can_end && !is_over).then_some(session.who_am_i),
             id: session.reference,
             is_over,
@@ -193,7 +209,7 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
     Ok(Window {
         caption: "Sessions",
         nouns: ["session", "sessions"],
-        columns: COLUMNS,
+        columns: chosen.columns().into(),
         has_choice: can_end,
         total: listed.count.or(listed.count_at_least).unwrap_or_default(),
         is_at_least: listed.count.is_none(),
@@ -202,37 +218,6 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
         limit: PAGE,
         sort,
     })
-}
-
-fn cells(asked: &InOrg<'_>, session: &SessionRow, now: Timestamp) -> Vec<Markup> {
-    let path = asked.to(&format!("sessions/{}", segment(&session.reference)));
-    let end = asked.to(&format!("sessions/end?ref={}", segment(&session.reference)));
-    let is_user = session.user_id.is_some();
-    let is_flapping = !is_user && session.starts_last_hour >= MANY_STARTS;
-    let ended = session.end_time.as_deref();
-    vec![
-        html! {
-            a href=(path) { bdi { (session.who_am_i) } }
-            @if is_flapping { " " (badge("warn", &format!("⚠ {}×/h", session.starts_last_hour))) }
-        },
-        html! { @if is_user { "user" } @else { "application" } },
-        html! { (session.conn_info.protocol) },
-        html! { (session.conn_info.remote_addr) },
-        clock(&session.start_time, now),
-        ago(&session.last_accessed, now),
-        html! { (layout::number(session.command_count)) },
-        html! {
-            @match (&session.end_reason, ended) {
-                (Some(reason), Some(at)) => { (badge("bad", &reason.replace('_', " "))) " " (clock(at, now)) }
-                _ => { (badge("good", "live")) }
-            }
-        },
-        html! {
-            @if ended.is_none() && asked.may_end_sessions() {
-                a class="button small" href=(end) data-dialog { "End" span class="hidden" { " " bdi { (session.who_am_i) } } }
-            }
-        },
-    ]
 }
 
 /// Marks one's own session, which does not end by a list.
@@ -252,7 +237,8 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     mark_own(&mut window, &asked.own_reference());
     let view = format!("{}?{}", asked.path, asked.query.query_with(&[]));
     let is_as_of = asked.query.get("asOf").is_some();
-    let many = asked.to(&format!("sessions/end?{}", asked.query.query_with(&[("offset", "")])));
+    let filter = asked.query.query_with(&[("offset", ""), ("sort", ""), (columns::FIELD, "")]);
+    let many = asked.to(&format!("sessions/end?{}", filter));
     let body = html! {
         h1 { "Sessions" @if !is_as_of { " " span class="badge" data-live {} } }
         (filter_form(asked))
@@ -307,6 +293,7 @@ fn filter_form(asked: &InOrg<'_>) -> Markup {
                     (select("endReason", "Ended by", query.get("endReason"), &END_REASONS))
                 }
             }
+            (Chosen::of(query).boxes())
             @if let Some(sort) = query.get("sort") { input type="hidden" name="sort" value=(sort); }
             button type="submit" { "Show" }
         }

@@ -19,6 +19,7 @@ use super::things::{ever, key_of, path_of, state, tags};
 use super::time::{ago, clock, span};
 
 mod acts;
+mod edit;
 mod files;
 mod history;
 mod mails;
@@ -128,6 +129,8 @@ pub(super) async fn answer(asked: &InOrg<'_>, thing: &str, rest: &[&str]) -> Ans
     }
     match (&asked.method, rest) {
         (&Method::GET, []) => page(asked, &key).await,
+        (&Method::GET, ["edit"]) => edit::page(asked, &key, None).await,
+        (&Method::POST, ["edit", what]) => edit::change(asked, &key, what).await,
         (&Method::GET, ["history"]) => history::page(asked, &key).await,
         (&Method::GET, ["dump"]) => acts::dump(asked, &key).await,
         (&Method::GET, ["ban"]) => acts::ban_form(asked, &key),

@@ -13,6 +13,8 @@ use super::sessions::{END_REASONS, Listed, PROTOCOLS, as_time};
 use super::time::{ago, clock};
 use super::window::{Column, PAGE, Row, Window};
 
+mod map;
+
 /// Filters, in the words of `thing.list`, that are taken as they are.
 const FILTERS: [&str; 7] =
     ["prefix", "connected", "defKey", "disabled", "protocol", "remoteAddr", "hasLoc"];
@@ -78,12 +80,17 @@ struct Usage {
     connected: Vec<f64>,
 }
 
-/// Where the page of a thing is, or one below it. A segment `.` or `..` is not a name but a way
-/// (RFC 3986, 3.3), also where its dots are encoded: such keys have a tilde before them there.
+/// Where the page of a thing is, or one below it.
 pub(super) fn path_of(asked: &InOrg<'_>, key: &str, rest: &str) -> String {
-    let tilde = if is_dots(key) { "~" } else { "" };
     let slash = if rest.is_empty() { "" } else { "/" };
-    asked.to(&format!("things/{tilde}{}{slash}{rest}", segment(key)))
+    asked.to(&format!("things/{}{slash}{rest}", segment_of(key)))
+}
+
+/// A key as a segment of a path. A segment `.` or `..` is not a name but a way (RFC 3986, 3.3), also
+/// where its dots are encoded: such keys have a tilde before them there.
+pub(super) fn segment_of(key: &str) -> String {
+    let tilde = if is_dots(key) { "~" } else { "" };
+    format!("{tilde}{}", segment(key))
 }
 
 /// The key that a segment of a path stands for.
@@ -118,6 +125,11 @@ fn filters(fields: &Fields) -> Params {
     params
 }
 
+/// The command that looks for what an address asks for.
+fn command(query: &Fields) -> &'static str {
+    if query.get("query").is_some() { "thing.search" } else { "thing.list" }
+}
+
 /// The part of the list that an address asks for.
 pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, Refused> {
     let sort = query.get("sort").unwrap_or("key");
@@ -129,8 +141,7 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
         .with("limit", PAGE);
     // That is their order, for which not all of them have to be looked at.
     params.set_some("sort", Some(sort).filter(|sort| *sort != "key"));
-    let command = if query.get("query").is_some() { "thing.search" } else { "thing.list" };
-    let listed: Listed<ThingRow> = asked.ask(command, &params).await?;
+    let listed: Listed<ThingRow> = asked.ask(command(query), &params).await?;
     let row = |thing: ThingRow| Row {
         cells: cells(asked, &thing),
         id: thing.key,
@@ -140,7 +151,7 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
     Ok(Window {
         caption: "Things",
         nouns: ["thing", "things"],
-        columns: COLUMNS,
+        columns: COLUMNS.into(),
         has_choice: false,
         total: listed.count.or(listed.count_at_least).unwrap_or_default(),
         is_at_least: listed.count.is_none(),
@@ -188,10 +199,20 @@ pub(super) fn tags(tags: &[String]) -> Markup {
 
 /// The screen.
 pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
+    if asked.query.get("map").is_some() {
+        let body = html! {
+            h1 { "Things" }
+            (tabs(asked, true))
+            (filter_form(asked))
+            (map::part(asked).await?)
+        };
+        return Ok(layout::page(asked, Screen::Things, "Map of things", &body));
+    }
     let window = window(asked, &asked.query).await?;
     let view = format!("{}?{}", asked.path, asked.query.query_with(&[]));
     let body = html! {
         h1 { "Things " span class="badge" data-live role="status" {} }
+        (tabs(asked, false))
         (filter_form(asked))
         (layout::fresh())
         @if window.rows.is_empty() {
@@ -209,6 +230,20 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
         (usage(asked).await?)
     };
     Ok(layout::page(asked, Screen::Things, "Things", &body))
+}
+
+/// The list and the map of what fits.
+fn tabs(asked: &InOrg<'_>, is_map: bool) -> Markup {
+    let to = |map: &str| {
+        let query = asked.query.query_with(&[("map", map), ("offset", ""), ("sort", "")]);
+        format!("{}?{query}", asked.path).trim_end_matches('?').to_owned()
+    };
+    html! {
+        nav class="tabs" aria-label="Things" {
+            a href=(to("")) aria-current=[(!is_map).then_some("page")] { "List" }
+            a href=(to("1")) aria-current=[is_map.then_some("page")] { "Map" }
+        }
+    }
 }
 
 /// How many were connected in each hour of a day.
@@ -267,7 +302,9 @@ fn filter_form(asked: &InOrg<'_>) -> Markup {
                     (select("endReason", "Left by", query.get("endReason"), &END_REASONS))
                 }
             }
-            @if let Some(sort) = query.get("sort") { input type="hidden" name="sort" value=(sort); }
+            @for name in ["sort", "map"] { @if let Some(value) = query.get(name) {
+                input type="hidden" name=(name) value=(value);
+            } }
             button type="submit" { "Show" }
         }
     }
@@ -280,8 +317,7 @@ mod tests {
     #[test]
     fn a_segment_stands_for_its_key() {
         for key in [".", "..", "~.", "~", "~a", "a b", "ü%", "?&=", "...", "~~.."] {
-            let tilde = if is_dots(key) { "~" } else { "" };
-            let written = format!("{tilde}{}", segment(key));
+            let written = segment_of(key);
             assert!(written != "." && written != "..", "{key}");
             assert_eq!(key_of(&written), key);
         }

@@ -3,11 +3,11 @@
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::Answer;
 use super::asked::InOrg;
-use super::form::Params;
+use super::form::{Fields, Params};
 use super::layout::csrf;
 use super::respond::{Refused, see};
+use super::{Answer, sessions};
 
 /// Settings that are views begin so.
 const PREFIX: &str = "view.sessions.";
@@ -62,7 +62,10 @@ pub(super) async fn keep(asked: &InOrg<'_>) -> Answer {
     let name = asked.form.get("name").unwrap_or("view");
     let mut params = Params::default().with("key", format!("{PREFIX}{name}"));
     let query = asked.form.get("query").filter(|_| asked.form.get("forget").is_none());
-    params.set_some("value", query);
+    let query = query.map(|query| {
+        sessions::in_order(&Fields::read(query.as_bytes())).unwrap_or_else(|| query.to_owned())
+    });
+    params.set_some("value", query.as_deref());
     asked.ask::<serde::de::IgnoredAny>("user.setting.set", &params).await?;
     let query = query.map_or(String::new(), |query| format!("?{query}"));
     Ok(see(&asked.to(&format!("sessions{query}"))))

@@ -1,6 +1,8 @@
 //! A window: the part of a long list that a page shows. The same cells are on the page and in the
 //! stream that keeps it up to date.
 
+use std::borrow::Cow;
+
 use base::limits;
 use maud::{Markup, html};
 
@@ -55,7 +57,7 @@ pub(super) struct Window {
     pub(super) caption: &'static str,
     /// One and many of what is listed.
     pub(super) nouns: [&'static str; 2],
-    pub(super) columns: &'static [Column],
+    pub(super) columns: Cow<'static, [Column]>,
     /// Whether rows can be chosen.
     pub(super) has_choice: bool,
     pub(super) rows: Vec<Row>,
@@ -88,7 +90,7 @@ impl Window {
                         @if can_choose {
                             th scope="col" class="choose" { span class="hidden" { "Choose" } }
                         }
-                        @for column in self.columns { (self.head(&asked.query, &asked.path, column)) }
+                        @for column in self.columns.iter() { (self.head(&asked.query, &asked.path, column)) }
                     } }
                     tbody {
                         @for (index, row) in self.rows.iter().enumerate() {

@@ -38,7 +38,7 @@ use futures_util::stream::BoxStream;
 use hyper::header::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use one_chunk::OneChunk;
 use routes::HttpConn;
@@ -149,6 +149,9 @@ pub trait HttpService: Send + Sync + 'static {
         request: Request<Bytes>,
         info: ConnInfo,
     ) -> impl Future<Output = Response<Bytes>> + Send;
+
+    /// The console's page for a request that is refused with this status before anyone reads it.
+    fn refusal_page(&self, status: StatusCode) -> Response<Bytes>;
 
     /// Serves MQTT on `stream` until its end, from the CONNECT on.
     fn mqtt(&self, stream: Stream, info: ConnInfo) -> impl Future<Output = ()> + Send;

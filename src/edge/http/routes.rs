@@ -178,29 +178,44 @@ impl<S: HttpService> HttpConn<S> {
     }
 
     async fn checked(&self, request: Request<Incoming>) -> Answer {
-        if let Err(bad) = host::check(&request) {
-            return Refusal::Host(bad).into_answer();
-        }
         let (path, headers) = (request.uri().path(), request.headers());
+        let is_page =
+            Dialect::of(path) == Some(Dialect::Console) && self.info.door != Door::Metrics;
+        let refused = |refusal: Refusal| match is_page {
+            true => self.in_words(refusal.into_answer()),
+            false => refusal.into_answer(),
+        };
+        if let Err(bad) = host::check(&request) {
+            return refused(Refusal::Host(bad));
+        }
         let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
             || headers.contains_key(UPGRADE);
         if changes && browser::is_forged(&self.config.cors_origins, headers, self.info.certified) {
-            return Refusal::Forged.into_answer();
+            return refused(Refusal::Forged);
         }
-        let is_form = *request.method() == Method::POST && self.info.door != Door::Metrics;
-        if is_form && Dialect::of(path) == Some(Dialect::Console) && !browser::is_same(headers) {
-            return Refusal::OtherPage.into_answer();
+        if is_page && *request.method() == Method::POST && !browser::is_same(headers) {
+            return refused(Refusal::OtherPage);
         }
         let Some(asked) = cors::Asked::read(&self.config.cors_origins, path, headers) else {
-            return self.routed(request).await.unwrap_or_else(Refusal::into_answer);
+            return self.routed(request).await.unwrap_or_else(refused);
         };
         let mut answer = match asked.preflight(request.method(), headers) {
-            Preflight::None => self.routed(request).await.unwrap_or_else(Refusal::into_answer),
+            Preflight::None => self.routed(request).await.unwrap_or_else(refused),
             Preflight::Allowed(headers) => may(headers),
-            Preflight::Refused => Refusal::Origin.into_answer(),
+            Preflight::Refused => refused(Refusal::Origin),
         };
         asked.mark(&mut answer);
         answer
+    }
+
+    /// A refusal as a page for people, with what else its head says.
+    fn in_words(&self, refusal: Answer) -> Answer {
+        let (head, _) = refusal.into_parts();
+        let mut page = self.service.refusal_page(head.status);
+        for (name, value) in &head.headers {
+            page.headers_mut().entry(name).or_insert_with(|| value.clone());
+        }
+        page.map(|body| Either::Left(Whole(body)))
     }
 
     async fn routed(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {

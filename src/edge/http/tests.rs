@@ -129,6 +129,12 @@ impl HttpService for Echo {
         let _ = stream.shutdown().await;
     }
 
+    fn refusal_page(&self, status: StatusCode) -> Response<Bytes> {
+        let mut page = Response::new("a page".into());
+        *page.status_mut() = status;
+        page
+    }
+
     fn too_large(&self, _: ConnInfo) -> Failure {
         Failure::new(base::Code(-1), "too large")
     }

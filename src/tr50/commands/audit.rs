@@ -10,7 +10,7 @@ use super::span::{Asked, Span, one_of};
 use super::target::check_unrestricted;
 use super::{authorize, commands};
 use crate::app::{App, LoginCause, Sight};
-use crate::events::{Class, Entry, Query, Scope};
+use crate::events::{Class, Entry, Page, Query, Scope};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Later};
 use crate::tr50::strict::Strict;
@@ -158,6 +158,35 @@ impl Wanted {
     ///
     /// The store failed.
     pub(super) fn read(&self, app: &App) -> Result<Trail, Failure> {
+        let (mut result, mut bytes, mut left_out) = (Vec::new(), 0, 0);
+        let page = self.each(app, |row| {
+            if left_out < self.offset {
+                left_out += 1;
+                return true;
+            }
+            bytes += serde_json::to_string(&row).map_or(0, |text| text.len());
+            result.push(row);
+            result.len() < self.span.limit && bytes < limits::REPLY_BYTES_MAX / 2
+        })?;
+        let iterator = page.next.map(|number| number.to_string());
+        Ok(Trail { result, iterator, truncated: page.truncated })
+    }
+
+    /// How many may be shown.
+    pub(super) const fn limit(&self) -> usize {
+        self.span.limit
+    }
+
+    /// Has each of them looked at, in their order, as long as `take` wants another one.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub(super) fn each(
+        &self,
+        app: &App,
+        mut take: impl FnMut(Map<String, Value>) -> bool,
+    ) -> Result<Page, Failure> {
         let sees = |org| match self.scope {
             Scope::All => true,
             Scope::One(one) => org == one,
@@ -171,25 +200,14 @@ impl Wanted {
             classes: &self.classes,
             sees: &sees,
         };
-        let (mut result, mut bytes, mut is_over) = (Vec::new(), 0, false);
-        let mut left_out = 0;
+        let mut is_over = false;
         let page = app.events().read(&query, |Entry { row, .. }| {
             let ts = row.get("ts").and_then(Value::as_str).and_then(Timestamp::parse);
             let ts = ts.unwrap_or(Timestamp::from_millis(0));
-            if span.is_over(ts) {
-                is_over = true;
-                return false;
-            }
-            if self.matches(&row, ts) && left_out < self.offset {
-                left_out += 1;
-            } else if self.matches(&row, ts) {
-                bytes += serde_json::to_string(&row).map_or(0, |text| text.len());
-                result.push(row);
-            }
-            result.len() < span.limit && bytes < limits::REPLY_BYTES_MAX / 2
+            is_over = span.is_over(ts);
+            !is_over && (!self.matches(&row, ts) || take(row))
         })?;
-        let iterator = page.next.filter(|_| !is_over).map(|number| number.to_string());
-        Ok(Trail { result, iterator, truncated: page.truncated })
+        Ok(Page { next: page.next.filter(|_| !is_over), ..page })
     }
 
     fn matches(&self, row: &Map<String, Value>, ts: Timestamp) -> bool {

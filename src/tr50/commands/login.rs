@@ -1,6 +1,8 @@
 //! `login.*`: logins that were refused, over whatever door (`docs/trail.md`).
 
 use base::{Failure, Timestamp};
+use groups::{GroupBy, Groups};
+use serde::Serialize;
 
 use super::audit::{ListParams, Trail, Wanted};
 use super::commands;
@@ -13,6 +15,8 @@ use crate::tr50::params::{self, params};
 use crate::tr50::step::{After, Call, Later};
 use crate::tr50::strict::Strict;
 
+mod groups;
+
 commands! {
     "login.failures" => failures where check_unrestricted, [NOT_FOUND],
         "Lists the logins that were refused, over whatever door, the last first: those of the current \
@@ -22,7 +26,9 @@ commands! {
         "`result`, an array of logins with `name`, `kind`, `cause`, `message`, `remoteAddr`, \
          `protocol`, `count`, `first`, `last` and, as far as it is known, `appName`, `clientId`, \
          `protocolVersion`, `orgId`; `iterator` if there may be more; `truncated` if that is so \
-         because too many were looked at";
+         because too many were looked at. With `groupBy`: `count` of the groups, and as `result` each \
+         with its `count` of logins, `first`, `last`, and of what it is not grouped by the last ten: \
+         `addresses`, `names`, `causes`, `protocols`; `truncated` if there may be more logins";
 }
 
 /// Where a list begins or ends: at a time, or at a number.
@@ -61,23 +67,40 @@ params! {
         optional before: Mark = "before", "As `end`; or only those with a smaller number.";
         optional sort: String = "sort",
             "`-number` (default), the last first, or `number`, the first first.";
+        optional group_by: String = "groupBy",
+            "Counts them by `address` (without the port), `name`, `cause` or `protocol` instead of \
+             listing them; the group with most comes first.";
         optional offset: u64 = "offset", "Leaves out so many.";
         optional limit: u64 = "limit",
-            "Logins to return at most; 1000 by default, up to `sessions.list_limit`.";
+            "Logins or groups to return at most; 1000 by default, up to `sessions.list_limit`.";
         optional iterator: String = "iterator", "What the reply before gave, to go on there.";
     }
 }
 
 /// `login.failures`. What was refused a moment ago is written first, so that it is in the list.
 pub fn failures(call: &Call<'_>, Strict(params): Strict<FailuresParams>) -> Result<Later, Failure> {
+    let group_by = params.group_by.as_deref().filter(|name| !name.is_empty());
+    let group_by = group_by.map(GroupBy::read).transpose()?;
     let wanted = wanted(call, params)?;
     let (app, now, worker) = (call.app.clone(), call.now, call.worker());
     Ok(Later::new(async move {
         app.settle_events(now).await?;
         let inner = app.clone();
-        let trail = app.offload(worker, move || wanted.read(&inner)).await??;
-        Ok(After(shown(trail), Effects::default()))
+        let read = move || match group_by {
+            Some(by) => Groups::read(&inner, &wanted, by).map(Answer::Groups),
+            None => wanted.read(&inner).map(|trail| Answer::Logins(shown(trail))),
+        };
+        let answer = app.offload(worker, read).await??;
+        Ok(After(answer, Effects::default()))
     }))
+}
+
+/// The reply of `login.failures`.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Logins(Trail),
+    Groups(Groups),
 }
 
 fn wanted(call: &Call<'_>, params: FailuresParams) -> Result<Wanted, Failure> {

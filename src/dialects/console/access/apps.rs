@@ -169,7 +169,7 @@ async fn page(asked: &InOrg<'_>) -> Answer {
     let window = Window {
         caption: "Applications",
         nouns: ["application", "applications"],
-        columns: COLUMNS,
+        columns: COLUMNS.into(),
         has_choice: false,
         total: listed.count.unwrap_or_default(),
         is_at_least: false,

@@ -116,7 +116,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let window = Window {
         caption: "Users",
         nouns: ["user", "users"],
-        columns: COLUMNS,
+        columns: COLUMNS.into(),
         has_choice: false,
         total: listed.count.unwrap_or_default(),
         is_at_least: false,

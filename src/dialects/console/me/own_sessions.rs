@@ -97,7 +97,7 @@ pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     let window = Window {
         caption: "My sessions",
         nouns: ["session", "sessions"],
-        columns: COLUMNS,
+        columns: COLUMNS.into(),
         has_choice: false,
         total: mine.count.unwrap_or_default(),
         is_at_least: false,

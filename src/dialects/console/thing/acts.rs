@@ -27,6 +27,7 @@ pub(super) fn buttons(asked: &InOrg<'_>, key: &str, is_banned: bool) -> Markup {
     let to = |rest: &str| path_of(asked, key, rest);
     html! {
         div class="buttons" {
+            @if super::edit::may(asked) { a class="button" href=(to("edit")) { "Change…" } }
             @if asked.may("method.exec") { a class="button" href=(to("run")) { "Run a method…" } }
             @if asked.may("thing.update") {
                 @if is_banned {
