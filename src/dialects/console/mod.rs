@@ -78,6 +78,7 @@ async fn routed(asked: &Asked) -> Answer {
         return Err(Refused::Method);
     }
     if asked.method == Method::GET
+        && path.first() == Some(&"o")
         && !asked.wants_piece()
         && let Some(query) = sessions::in_order(&asked.query)
     {

@@ -179,7 +179,7 @@ impl Page<'_> {
                     span class="badge" { bdi { (tag) } }
                     @if self.asked.may("thing.tag.delete") {
                         button type="submit" class="small" {
-                            "Take away" span class="hidden" { " the tag " (tag) }
+                            "Take away" span class="hidden" { " the tag " bdi { (tag) } }
                         }
                     }
                 }
@@ -224,11 +224,11 @@ impl Page<'_> {
                         }
                     }
                     @if may_set {
-                        button type="submit" { "Set" span class="hidden" { " " (name) } }
+                        button type="submit" { "Set" span class="hidden" { " " bdi { (name) } } }
                     }
                     @if may_unset {
                         button type="submit" formaction=(self.path("unset")) {
-                            "Unset" span class="hidden" { " " (name) }
+                            "Unset" span class="hidden" { " " bdi { (name) } }
                         }
                     }
                 }
