@@ -75,7 +75,7 @@ script(async () => {
 
   step("ended ones are as visible");
   await page.getByLabel("Who, application or address").fill("live-1");
-  await page.getByLabel("State").selectOption("ended");
+  await page.getByRole("combobox", { name: "State" }).selectOption("ended");
   await page.getByRole("button", { name: "Show" }).click();
   await page.waitForURL(/state=ended/);
   await lists(page, ["live-1"]);

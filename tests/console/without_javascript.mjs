@@ -32,7 +32,7 @@ script(async () => {
     await page.getByRole("button", { name: "Show" }).click();
   };
   await choose("Kind", "From", "Since", "Idle", "State", "Keep-alive");
-  assert.equal(query(), "?query=a-&kind=application&columns=who,protocol,commands,keepAlive&sort=-whoAmI");
+  assert.equal(query(), "?query=a-&kind=application&sort=-whoAmI&columns=who,protocol,commands,keepAlive");
   assert.deepEqual(await heads(), ["who", "protocol", "commands", "keepAlive", "act"]);
   await page.getByRole("link", { name: "Who" }).click();
   assert.deepEqual(await listed(page), ["a-1", "a-2", "a-3"]);

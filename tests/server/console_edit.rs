@@ -64,7 +64,7 @@ async fn a_thing_is_changed_by_forms() {
     for tag in ["red, blue", "<i>"] {
         done(&operator, "tag", &[("tag", tag)]).await;
     }
-    assert_eq!(find(&mut client).await["tags"], json!(["<i>", "red, blue"]));
+    assert_eq!(find(&mut client).await["tags"], json!(["red, blue", "<i>"]));
     let page = done(&operator, "untag", &[("tag", "red, blue")]).await;
     has(&page, &["The tag was taken away.", "&lt;i&gt;"]);
     assert_eq!(find(&mut client).await["tags"], json!(["<i>"]));

@@ -27,7 +27,7 @@ fn columns(page: &str) -> Vec<&str> {
 
 /// The cell of a column in the row of which the text says something.
 fn cell<'a>(page: &'a str, row: &str, column: &str) -> &'a str {
-    let row = page.split("<tr data-id=").find(|text| text.contains(row)).expect("a row");
+    let row = page.split("<tr data-id=").skip(1).find(|text| text.contains(row)).expect("a row");
     let (_, cell) = row.split_once(&format!("data-cell=\"{column}\">")).expect("a cell");
     cell.split("</td>").next().unwrap_or_default()
 }
@@ -40,7 +40,7 @@ async fn an_address_chooses_columns() {
     let page = operator.page(SESSIONS).await;
     let usual = ["who", "kind", "protocol", "from", "since", "idle", "commands", "state", "act"];
     assert_eq!(columns(&page), usual);
-    let chosen = "columns=who,app,mqtt,keepAlive,bytesIn,outbox,org";
+    let chosen = "columns=who,org,app,mqtt,keepAlive,bytesIn,outbox";
     let page = operator.page(&format!("{SESSIONS}?{chosen}")).await;
     let expected = ["who", "org", "app", "mqtt", "keepAlive", "bytesIn", "outbox", "act"];
     assert_eq!(columns(&page), expected);
@@ -100,7 +100,6 @@ async fn a_form_leads_to_an_address_of_what_was_filled_in() {
             "types=session.*&types=login.*&key=&end=".into(),
             "?types=session.*&types=login.*",
         ),
-        ("/search", "q=x&type=".into(), "?q=x"),
     ] {
         let answer = operator.get(&format!("{path}?{asked}")).await;
         assert_eq!(answer.status, 303, "{asked}: {answer:?}");
@@ -165,7 +164,7 @@ async fn links_lead_to_what_they_name() {
         "/o/basic-org/events",
         "/o/basic-org/things",
         "/o/basic-org/access/roles",
-        "/o/basic-org/access/audit",
+        "/o/basic-org/access/trail",
     ]
     .map(str::to_owned)
     .into();
@@ -196,7 +195,9 @@ async fn links_lead_to_what_they_name() {
         let page = operator.page(link).await;
         if let Some(segment) = link.strip_prefix("/o/basic-org/things/") {
             let name = percent_decode_str(segment).decode_utf8_lossy();
-            let key = keys.iter().find(|key| **key == name || format!("~{key}") == *name);
+            let is_way = |key: &str| matches!(key.trim_start_matches('~'), "." | "..");
+            let named = |key: &str| if is_way(key) { format!("~{key}") } else { key.to_owned() };
+            let key = keys.iter().find(|key| named(key) == name);
             let key = key.unwrap_or_else(|| panic!("{link}"));
             let shown = key.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
             let shown = shown.replace('"', "&quot;");

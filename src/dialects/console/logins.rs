@@ -130,7 +130,7 @@ fn filter_form(query: &Fields, path: &str, by: &str) -> Markup {
 fn table(asked: &InOrg<'_>, groups: &[Group], by: &str, title: &str) -> Markup {
     let has = |other: &str| by != other;
     html! {
-        div class="scroll" { table {
+        div class="scroll" tabindex="0" role="group" aria-label="Refused logins" { table {
             caption class="hidden" { "Refused logins by " (title) }
             thead { tr {
                 th scope="col" { (layout::capital(title)) }

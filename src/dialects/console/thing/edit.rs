@@ -95,7 +95,14 @@ pub(super) async fn change(asked: &InOrg<'_>, key: &str, what: &str) -> Answer {
         "unset" => of(key).with("key", text("attribute")),
         _ => of(key).with("newDefKey", text("definition").trim()),
     };
-    match asked.ask::<IgnoredAny>(command, &params).await {
+    let asking = async {
+        // The command takes no tag at all for success.
+        if form == "tag" && text("tag").trim().is_empty() {
+            return Err(Failure::new(Code::PARAMETER_INVALID, "The tag is empty."));
+        }
+        asked.ask::<IgnoredAny>(command, &params).await
+    };
+    match asking.await {
         Ok(_) => see(asked, key, &format!("edit?done={form}")),
         // What can be mended in the form is said beside it.
         Err(failure) if is_of_form(form, &failure) => {

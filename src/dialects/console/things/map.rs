@@ -151,7 +151,7 @@ fn title(thing: &Located, loc: &Location) -> String {
 
 fn table(asked: &InOrg<'_>, located: &[(Located, Location)]) -> Markup {
     html! {
-        div class="scroll" { table {
+        div class="scroll" tabindex="0" role="group" aria-label="Locations of things" { table {
             caption class="hidden" { "Locations of things" }
             thead { tr {
                 th scope="col" { "Thing" } th scope="col" { "Name" } th scope="col" { "State" }
