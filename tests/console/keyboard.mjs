@@ -107,6 +107,7 @@ script(async () => {
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor({ state: "hidden" });
   assert.match((await focused(page)).text, /^End all/, "the focus is where it was");
+  await lists(page, []);
 
   step("end those chosen");
   const fleets = await fleet("many", 12);
