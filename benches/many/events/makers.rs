@@ -66,7 +66,8 @@ impl Tally {
 pub(crate) async fn run(args: MakersArgs) -> Outcome<()> {
     let server = endpoints(&args.at)?;
     let mut alarmed = Vec::new();
-    for number in 0..if args.alarms > 0 { ALARMED } else { 0 } {
+    let alarmed_things = if args.alarms > 0 { ALARMED } else { 0 };
+    for number in 0..alarmed_things {
         let url = server.url("mqtt", &format!("a{number}"), &args.token);
         alarmed.push(Client::connect(&url).await?);
     }

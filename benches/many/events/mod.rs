@@ -272,8 +272,36 @@ fn summary(rounds: &[(f64, f64, f64)]) -> String {
          readers | ratio of the medians | goal |\n| --- | --- | --- | --- | --- | --- |\n| | {} | {} | \
          {} | {ratio:.2} × | within the spread without readers, or ≤ {GOAL:.2} ×: {met} |",
         rounds.len(),
-        spread(quiet),
-        spread(without),
-        spread(with),
+        quiet.ms(),
+        without.ms(),
+        with.ms(),
     )
+}
+
+/// What is the same in all rounds, more or less.
+pub(crate) struct Spread {
+    pub(crate) least: f64,
+    pub(crate) median: f64,
+    pub(crate) most: f64,
+}
+
+impl Spread {
+    /// Of these.
+    pub(crate) fn of(all: impl Iterator<Item = f64>) -> Self {
+        let mut all: Vec<_> = all.collect();
+        all.sort_by(f64::total_cmp);
+        let at = |index: usize| all.get(index).copied().unwrap_or(0.0);
+        Self { least: at(0), median: at(all.len() / 2), most: at(all.len().saturating_sub(1)) }
+    }
+
+    /// Whether it reaches the goal beside what is without.
+    pub(crate) fn is_within(&self, without: &Self) -> bool {
+        self.median / without.median <= GOAL || self.median <= without.most
+    }
+
+    /// As milliseconds.
+    pub(crate) fn ms(&self) -> String {
+        let Self { least, median, most } = self;
+        format!("{median:.2} ms ({least:.2} to {most:.2})")
+    }
 }

@@ -17,20 +17,22 @@ const CONNECTIONS: usize = 32;
 pub(crate) async fn log_in(http: SocketAddr, count: usize) -> Outcome<()> {
     let mut logging_in = JoinSet::new();
     for connection in 0..CONNECTIONS {
-        logging_in.spawn(async move {
-            let mut stream = TcpStream::connect(http).await?;
-            for number in (connection..count).step_by(CONNECTIONS) {
-                let answer = authenticate(&mut stream, number).await?;
-                if memmem::find(&answer, b"\"sessionId\"").is_none() {
-                    return Err(String::from_utf8_lossy(&answer).into());
-                }
-            }
-            Ok(())
-        });
+        logging_in.spawn(log_in_some(http, connection, count));
     }
     for done in logging_in.join_all().await {
-        let done: Outcome<()> = done;
         done?;
+    }
+    Ok(())
+}
+
+/// Over one connection, its share of them.
+async fn log_in_some(http: SocketAddr, connection: usize, count: usize) -> Outcome<()> {
+    let mut stream = TcpStream::connect(http).await?;
+    for number in (connection..count).step_by(CONNECTIONS) {
+        let answer = authenticate(&mut stream, number).await?;
+        if memmem::find(&answer, b"\"sessionId\"").is_none() {
+            return Err(String::from_utf8_lossy(&answer).into_owned().into());
+        }
     }
     Ok(())
 }

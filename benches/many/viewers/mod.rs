@@ -1,6 +1,6 @@
 //! What people who look at the console cost the server, and what others notice of them.
 //!
-//! There are 100,000 sessions over HTTP; things connect, stay a moment and go. A hundred people who have
+//! There are 100,000 sessions over HTTP; things connect, stay a while and go. A hundred people who have
 //! logged in look at the list of sessions, in rounds with and without them, while things of another
 //! organisation send diag.ping all the time. `--browser` has a browser look besides, and says what
 //! that costs its main thread and its heap.
@@ -27,8 +27,8 @@ pub(crate) use watchers::{WatchersArgs, run as watch};
 /// The token of the others, who are in an organisation beside.
 const OTHERS_TOKEN: &str = "demo-token-yorkorg";
 
-/// How long a thing stays that connects and goes.
-const STAY: Duration = Duration::from_secs(1);
+/// How long things that connect and go are away.
+const AWAY_MS: u64 = 200;
 
 /// Longer than what comes of a login, or of the first look at a list.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -48,7 +48,10 @@ pub(crate) struct ViewersArgs {
     /// Session starts and ends a second
     #[arg(long, value_name = "N", default_value_t = 1000)]
     rate: u32,
-    /// Sessions that stay
+    /// How long those that start stay, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    stay: u64,
+    /// Sessions that stay all the time
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     sessions: usize,
     /// Who looks
@@ -98,14 +101,20 @@ pub(crate) async fn run(args: ViewersArgs, cores: Option<&Cores>) -> Outcome<()>
         server.addresses().iter().map(|(name, address)| format!("{name}={address}")).collect();
     let http = *server.addresses().get("http").ok_or("the server does not listen")?;
     fill::log_in(http, args.sessions).await?;
-    // Each stays a second, and comes again a fifth of it later.
-    let visitors = (args.rate / 2 * 6 / 5).max(1);
-    let making = Making { token: TOKEN, sessions: args.rate, visitors, stay: STAY, alarms: 0 };
+    let visitors = u64::from(args.rate / 2) * (args.stay + AWAY_MS) / 1000;
+    let making = Making {
+        token: TOKEN,
+        sessions: args.rate,
+        visitors: u32::try_from(visitors)?.max(1),
+        stay: Duration::from_millis(args.stay),
+        alarms: 0,
+    };
     let makers = Makers::start(&making, &at).await?;
     let watchers = Watchers::start(args.viewers, args.parts, &at).await?;
     let mut bench = Bench { args: &args, server, makers, watchers };
     let pinned = cores.map_or("not pinned".to_owned(), ToString::to_string);
-    println!("{pinned}; {} sessions stay\n", thousands(args.sessions));
+    let stay = thousands(args.sessions);
+    println!("{pinned}; {stay} sessions stay all the time, others {} ms\n", args.stay);
     if args.rounds > 0 {
         bench.rounds().await?;
     }
@@ -172,7 +181,10 @@ impl Bench<'_> {
         let ended = tokio::task::spawn_blocking(move || node.wait());
         let making = async {
             loop {
-                self.makers.make(Duration::from_secs(self.args.seconds)).await?;
+                let made = self.makers.make(Duration::from_secs(self.args.seconds)).await;
+                if let Err(error) = made {
+                    break error;
+                }
             }
         };
         tokio::select! {
@@ -180,7 +192,7 @@ impl Bench<'_> {
                 true => Ok(()),
                 false => Err("the browser failed".into()),
             },
-            failed = making => failed,
+            error = making => Err(error),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What keeps pages up to date: the cells of windows that have changed, as server-sent events.
 //!
 //! A stream follows several windows, for all tabs of a browser share one. A window is made when
-//! something happened, less often while it changes all the time, and once for all who see the same of
-//! it ([`Shared`]): what a viewer costs does not grow with what happens.
+//! something happened, less often while it changes all the time, and once for all who see the same
+//! of it ([`Shared`]): what a viewer costs does not grow with what happens.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Windows that several look at: each is made once for all who see the same of it, and so is what has
-//! changed in it.
+//! Windows that several look at: each is made once for all who see the same of it, and so is what
+//! has changed in it.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -19,14 +19,14 @@ use super::window::{Row, Window};
 /// How long a window of a whole list is good when it was the same for a while.
 pub(super) const WHOLE_FOR: Duration = Duration::from_millis(250);
 
-/// How long a window is good for which a list is looked through, and at most one that changes all the
-/// time.
+/// How long a window is good for which a list is looked through, and at most one that changes all
+/// the time.
 pub(super) const CHANGING_FOR: Duration = Duration::from_secs(1);
 
 /// The same if most rows are others each time, faster than anybody reads.
 const TORRENT_FOR: Duration = Duration::from_secs(4);
 
-/// Differences that are kept of a window: most viewers have seen the one before it, some those before.
+/// Differences that are kept of a window: most viewers have seen the one before it.
 const NEWS_KEPT: usize = 4;
 
 /// Windows that several look at.
@@ -262,7 +262,7 @@ fn news(address: &str, seen: Option<&Window>, window: &Window, own: &str) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use maud::{Markup, PreEscaped, html};
+    use maud::{PreEscaped, html};
 
     use super::super::window::{Column, PAGE};
     use super::*;
