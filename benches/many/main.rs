@@ -7,7 +7,8 @@
 //! what a connection takes, part by part. `-- --start 1000000` connects nobody: it measures a start
 //! with so many things, sessions over HTTP and retained messages in the store. `-- hostile` has one
 //! principal take all that it can get, in each of many ways, and says what others notice. `-- events`
-//! has a hundred readers follow ten thousand events a second, and says the same.
+//! has a hundred readers follow ten thousand events a second, and says the same. `-- viewers` has a
+//! hundred people look at the console's list of 100,000 sessions, of which 1,000 a second start or end.
 //!
 //! Fifty other devices send commands all the time; what they wait tells what a step costs others.
 //! Server and load are pinned to cores of their own where there are two and `taskset` is installed.
@@ -25,6 +26,7 @@ mod server;
 mod sockets;
 mod start;
 mod table;
+mod viewers;
 mod wire;
 mod worker_process;
 
@@ -37,6 +39,7 @@ use events::{EventsArgs, MakersArgs, ReadersArgs};
 use hostile::{HandsArgs, HostileArgs};
 use probe::ProbeArgs;
 use tr50d::descriptors::{self, Shares};
+use viewers::{ViewersArgs, WatchersArgs};
 
 /// Says how much the program holds; the server in its own process has another one.
 #[global_allocator]
@@ -94,6 +97,8 @@ enum Part {
     Hostile(HostileArgs),
     /// What others notice of those who follow a flood of events
     Events(EventsArgs),
+    /// What people who look at the console cost, and what others notice of them
+    Viewers(ViewersArgs),
     /// Somebody who does one thing all the time
     #[command(hide = true)]
     Hands(HandsArgs),
@@ -103,6 +108,9 @@ enum Part {
     /// Those who follow events, and say how many they got
     #[command(hide = true)]
     Readers(ReadersArgs),
+    /// Those who look at a list of the console, told over standard input when
+    #[command(hide = true)]
+    Watchers(WatchersArgs),
     /// A part of the devices, told over standard input what to do
     #[command(hide = true)]
     Devices(DevicesArgs),
@@ -116,14 +124,16 @@ fn main() -> ExitCode {
     descriptors::raise();
     let cores = match &args.part {
         Some(Part::Probe(_) | Part::Hands(_)) => None,
-        Some(Part::Devices(_) | Part::Makers(_) | Part::Readers(_)) => {
+        Some(Part::Devices(_) | Part::Makers(_) | Part::Readers(_) | Part::Watchers(_)) => {
             // These must not keep those from the core that measure. Where it is not allowed, the
             // figures are a little worse.
             let _ = rustix::process::nice(10);
             None
         }
         None if args.in_memory => None,
-        Some(Part::Hostile(_) | Part::Events(_)) | None => cpu_affinity::pin_load(),
+        Some(Part::Hostile(_) | Part::Events(_) | Part::Viewers(_)) | None => {
+            cpu_affinity::pin_load()
+        }
     };
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match built {
@@ -139,6 +149,8 @@ fn main() -> ExitCode {
             Some(Part::Events(args)) => events::run(args, cores.as_ref()).await,
             Some(Part::Makers(args)) => events::make(args).await,
             Some(Part::Readers(args)) => events::read(args).await,
+            Some(Part::Viewers(args)) => viewers::run(args, cores.as_ref()).await,
+            Some(Part::Watchers(args)) => viewers::watch(args).await,
             None if args.start.is_some() => {
                 start::run(args.start.unwrap_or_default(), cores.as_ref()).await
             }

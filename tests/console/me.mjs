@@ -3,8 +3,8 @@
 
 import assert from "node:assert/strict";
 
-import { isAccessible, profile, provokes, script, step } from "./browser.mjs";
-import { at, fillLogin } from "./console.mjs";
+import { isAccessible, profile, provokes, script, step, until } from "./browser.mjs";
+import { at, fillLogin, isLive } from "./console.mjs";
 import { OPERATOR, VIEWER, code, logIn } from "./server.mjs";
 
 /** A second factor is set up, asked for and removed. */
@@ -39,7 +39,11 @@ async function factor(javaScriptEnabled) {
   await accessible(page, "recovery codes");
   const recovery = await page.locator(".codes li").first().innerText();
 
-  step("logins ask for it");
+  step("logins ask for it, and are seen at once");
+  await page.goto("/me");
+  if (javaScriptEnabled) await isLive(page);
+  const rows = page.locator("tr[data-id]");
+  assert.equal(await rows.count(), 1);
   const elsewhere = await (await profile({ javaScriptEnabled })).newPage();
   await elsewhere.goto("/login?next=/me");
   await fillLogin(elsewhere, VIEWER);
@@ -47,16 +51,21 @@ async function factor(javaScriptEnabled) {
   await elsewhere.keyboard.press("Enter");
   await elsewhere.getByRole("heading", { name: "My sessions" }).waitFor();
 
+  if (javaScriptEnabled) {
+    await until("it is listed", async () => (await rows.count()) === 2);
+    await isLive(elsewhere);
+  }
+
   step("the other one ends");
-  await page.goto("/me");
-  assert.equal(await page.locator("tr[data-id]").count(), 2);
+  await page.reload();
+  assert.equal(await rows.count(), 2);
   await page.getByRole("link", { name: /^End all others/ }).click();
   const shown = javaScriptEnabled ? page.getByRole("dialog") : page.locator("main");
   await accessible(page, "the end of all others");
   await shown.getByRole("button", { name: /^End/ }).click();
   await page.getByText("Your other sessions have ended.").waitFor();
-  assert.equal(await page.locator("tr[data-id]").count(), 1);
-  await elsewhere.reload();
+  assert.equal(await rows.count(), 1);
+  if (!javaScriptEnabled) await elsewhere.reload();
   await elsewhere.getByLabel("Password").waitFor();
 
   step("it is removed, by a proof");

@@ -55,9 +55,13 @@ script(async () => {
   await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
   for (const [name, { page }] of Object.entries(pages)) {
     const after = await figures(page);
-    const busy = ((after.busy_s - before[name].busy_s) / seconds) * 100;
+    const share = (of) => `${(((of(after) - of(before[name])) / seconds) * 100).toFixed(2)} %`;
+    const parts = Object.keys(after.parts_s).map((part) => `${part} ${share(({ parts_s }) => parts_s[part])}`);
     const heap = (after.heap / 1e6).toFixed(2);
-    console.log(`${name}: main thread ${busy.toFixed(2)} %, heap ${heap} MB, ${after.nodes} nodes`);
+    console.log(
+      `${name}: main thread ${share(({ busy_s }) => busy_s)} (${parts.join(", ")}), ` +
+        `heap ${heap} MB, ${after.nodes} nodes`,
+    );
   }
   const { bytes: streamed, messages } = pages.live.followed;
   const perSecond = (value) => (value / seconds).toFixed(1);

@@ -78,6 +78,27 @@ async fn everybody_sees_own_sessions_and_ends_them() {
 }
 
 #[tokio::test]
+async fn own_sessions_are_live_and_nobody_elses() {
+    let server = TestServer::start();
+    let browser = Browser::login(&server, VIEWER, PASSWORD).await;
+    let page = browser.page("/me?done=ended").await;
+    assert!(page.contains(r#"data-view="/me?""#), "{page}");
+    let mut own = browser.watch("/me?").await;
+    let first = own.until("\"order\":").await;
+    assert!(first.contains("this one") && first.contains("1 session"), "{first}");
+    // Same rights, another session: what is this one's is not that one's.
+    let other = Browser::login(&server, VIEWER, PASSWORD).await;
+    let mut others = other.watch("/me?").await;
+    let both = others.until("\"2 sessions\"").await;
+    let news = own.until("\"2 sessions\"").await;
+    assert!(!news.contains("this one"), "{news}");
+    assert_eq!(both.matches("this one").count(), 1, "{both}");
+    other.post("/logout", &[]).await;
+    others.until("event: ended").await;
+    own.until("\"1 session\"").await;
+}
+
+#[tokio::test]
 async fn who_is_out_loses_the_page_at_once() {
     let server = TestServer::start();
     let browser = Browser::login(&server, VIEWER, PASSWORD).await;

@@ -10,15 +10,11 @@ use client::{Client, Options, Target};
 use serde::{Deserialize, Serialize};
 use support::Endpoints;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::TOKEN;
 use super::readers::endpoints;
 use crate::Outcome;
 use crate::worker_process::{self, WorkerProcess};
-
-/// Things that connect and go, one session after the other: three of ten events are theirs.
-const VISITORS: u32 = 24;
 
 /// Things with an alarm, the other events.
 const ALARMED: u32 = 20;
@@ -26,8 +22,16 @@ const ALARMED: u32 = 20;
 /// What the process is told at its start.
 #[derive(Args)]
 pub(crate) struct MakersArgs {
-    /// Events a second
-    rate: u32,
+    /// Whose token all log in with
+    token: String,
+    /// Session starts and ends a second
+    sessions: u32,
+    /// Things that connect and go, one session after the other
+    visitors: u32,
+    /// How long each stays, in milliseconds
+    stay_ms: u64,
+    /// Changes of alarms a second
+    alarms: u32,
     /// The listeners, such as `mqtt=127.0.0.1:1883`
     at: Vec<String>,
 }
@@ -62,18 +66,21 @@ impl Tally {
 pub(crate) async fn run(args: MakersArgs) -> Outcome<()> {
     let server = endpoints(&args.at)?;
     let mut alarmed = Vec::new();
-    for number in 0..ALARMED {
-        alarmed.push(Client::connect(&server.url("mqtt", &format!("a{number}"), TOKEN)).await?);
+    let alarmed_things = if args.alarms > 0 { ALARMED } else { 0 };
+    for number in 0..alarmed_things {
+        let url = server.url("mqtt", &format!("a{number}"), &args.token);
+        alarmed.push(Client::connect(&url).await?);
     }
     // Whoever visits is known by then.
     let mut visits = Vec::new();
-    for number in 0..VISITORS {
-        let mut visitor = Visitor::new(&server, number).await?;
-        visitor.visit().await?;
+    for number in 0..args.visitors {
+        let mut visitor = Visitor::new(&server, number, &args.token).await?;
+        visitor.visit(Duration::ZERO).await?;
         visits.push(visitor);
     }
-    let sessions = f64::from(args.rate) * 0.15;
-    let alarms = f64::from(args.rate) * 0.7;
+    let visit_pace = pace_of(args.visitors, f64::from(args.sessions) / 2.0);
+    let alarm_pace = pace_of(ALARMED, f64::from(args.alarms));
+    let stay = Duration::from_millis(args.stay_ms);
     worker_process::answer(&())?;
     let mut orders = worker_process::orders();
     while let Some(line) = orders.recv().await {
@@ -82,19 +89,20 @@ pub(crate) async fn run(args: MakersArgs) -> Outcome<()> {
         let start = Instant::now();
         let (mut visiting, mut alarming) = (JoinSet::new(), JoinSet::new());
         for mut visitor in visits.drain(..) {
-            let (tally, pace) = (tally.clone(), pace_of(VISITORS, sessions));
+            let (tally, pace) = (tally.clone(), visit_pace);
+            let share = f64::from(visitor.number) / f64::from(args.visitors);
             visiting.spawn(async move {
-                let mut due = start + pace.mul_f64(f64::from(visitor.number) / f64::from(VISITORS));
+                let mut due = start + pace.mul_f64(share);
                 while due < start + length {
                     sleep_until(due).await;
-                    tally.count(visitor.visit().await.is_ok(), 2);
+                    tally.count(visitor.visit(stay).await.is_ok(), 2);
                     due += pace;
                 }
                 visitor
             });
         }
         for (number, mut client) in (0_u32..).zip(alarmed.drain(..)) {
-            let (tally, pace) = (tally.clone(), pace_of(ALARMED, alarms));
+            let (tally, pace) = (tally.clone(), alarm_pace);
             alarming.spawn(async move {
                 let mut due = start + pace.mul_f64(f64::from(number) / f64::from(ALARMED));
                 let mut state = 0;
@@ -119,9 +127,9 @@ pub(crate) async fn run(args: MakersArgs) -> Outcome<()> {
     Ok(())
 }
 
-/// How often each acts if all together act so many times a second.
+/// How often each acts if all together act so many times a second, or hardly ever.
 fn pace_of(makers: u32, per_second: f64) -> Duration {
-    Duration::from_secs_f64(f64::from(makers) / per_second)
+    Duration::from_secs_f64(f64::from(makers) / per_second.max(0.001))
 }
 
 /// A thing that connects and goes again and again.
@@ -133,21 +141,37 @@ struct Visitor {
 }
 
 impl Visitor {
-    async fn new(server: &Endpoints, number: u32) -> Outcome<Self> {
-        let url = server.url("mqtt", &format!("v{number}"), TOKEN);
+    async fn new(server: &Endpoints, number: u32, token: &str) -> Outcome<Self> {
+        let url = server.url("mqtt", &format!("v{number}"), token);
         Ok(Self { target: Target::resolve(&url).await?, url, number, visits: 0 })
     }
 
-    async fn visit(&mut self) -> Outcome<()> {
+    async fn visit(&mut self, stay: Duration) -> Outcome<()> {
         self.visits += 1;
         // A port that was used can't be used again for a minute.
         let [_, _, high, low] = (self.visits / 400).to_be_bytes();
-        let block = 20 + self.number.to_be_bytes()[3];
+        let block = 20 + (self.number % 200) as u8;
         let source = IpAddr::V4(Ipv4Addr::new(127, block, high, low.max(1)));
         let options = Options { source: Some(source), ..Options::default() };
-        Client::connect_to(&self.target, &self.url, &options).await?.close().await;
+        let client = Client::connect_to(&self.target, &self.url, &options).await?;
+        sleep(stay).await;
+        client.close().await;
         Ok(())
     }
+}
+
+/// What is made, as the process is told.
+pub(crate) struct Making<'a> {
+    /// Whose token all log in with.
+    pub(crate) token: &'a str,
+    /// Session starts and ends a second.
+    pub(crate) sessions: u32,
+    /// Things that connect and go.
+    pub(crate) visitors: u32,
+    /// How long each stays.
+    pub(crate) stay: Duration,
+    /// Changes of alarms a second.
+    pub(crate) alarms: u32,
 }
 
 /// A process that makes events.
@@ -155,10 +179,15 @@ pub(crate) struct Makers(WorkerProcess);
 
 impl Makers {
     /// Starts it; nothing happens yet.
-    pub(crate) async fn start(rate: u32, at: &[String]) -> Outcome<Self> {
-        let rate = rate.to_string();
-        let mut args = vec!["makers", &rate];
-        args.extend(at.iter().map(String::as_str));
+    pub(crate) async fn start(making: &Making<'_>, at: &[String]) -> Outcome<Self> {
+        let numbers = [
+            making.sessions.to_string(),
+            making.visitors.to_string(),
+            making.stay.as_millis().to_string(),
+            making.alarms.to_string(),
+        ];
+        let mut args = vec!["makers", making.token];
+        args.extend(numbers.iter().chain(at).map(String::as_str));
         let mut process = WorkerProcess::spawn(&args)?;
         process.answer::<()>().await?;
         Ok(Self(process))

@@ -22,10 +22,9 @@ use crate::hostile::BOOTSTRAP;
 use crate::probe::{Probe, Waited};
 use crate::server::Server;
 use crate::table::thousands;
-use makers::{Made, Makers};
-pub(crate) use makers::{MakersArgs, run as make};
+pub(crate) use makers::{Made, Makers, MakersArgs, Making, run as make};
 use readers::{Got, Readers};
-pub(crate) use readers::{ReadersArgs, run as read};
+pub(crate) use readers::{ReadersArgs, endpoints, run as read};
 
 /// The token of those who make and follow events.
 const TOKEN: &str = "the-token-of-flood";
@@ -33,14 +32,17 @@ const TOKEN: &str = "the-token-of-flood";
 /// The token of the others.
 const OTHERS_TOKEN: &str = "the-token-of-other";
 
+/// Things that connect and go: three of ten events are theirs.
+const VISITORS: u32 = 24;
+
 /// At most so many times as long as without readers, if not within the spread without them.
-const GOAL: f64 = 1.1;
+pub(crate) const GOAL: f64 = 1.1;
 
 /// How long readers may take for what they have not read when no more events come.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
 /// Rates that are none of what is measured.
-const RATES: [&str; 4] = [
+pub(crate) const RATES: [&str; 4] = [
     "TR50D_LIMITS__COMMANDS_PER_S",
     "TR50D_LIMITS__PRINCIPAL_COMMANDS_PER_S",
     "TR50D_LIMITS__ORG_COMMANDS_PER_S",
@@ -112,7 +114,10 @@ pub(crate) async fn run(args: EventsArgs, cores: Option<&Cores>) -> Outcome<()> 
     let (server, _) = Server::start_program(program, &data, cores, &settings, None).await?;
     let at: Vec<_> =
         server.addresses().iter().map(|(name, address)| format!("{name}={address}")).collect();
-    let makers = Makers::start(args.rate, &at).await?;
+    let sessions = args.rate * 3 / 10;
+    let (visitors, alarms) = (VISITORS, args.rate - sessions);
+    let making = Making { token: TOKEN, sessions, visitors, stay: Duration::ZERO, alarms };
+    let makers = Makers::start(&making, &at).await?;
     let length = Duration::from_secs(args.seconds);
     let mut bench = Bench { args: &args, server, at, makers, length };
     let mut rounds = Vec::new();
@@ -258,26 +263,45 @@ fn row_of(
 
 /// What all rounds together say.
 fn summary(rounds: &[(f64, f64, f64)]) -> String {
-    let sorted = |of: fn(&(f64, f64, f64)) -> f64| {
-        let mut all: Vec<_> = rounds.iter().map(of).collect();
-        all.sort_by(f64::total_cmp);
-        let at = |index: usize| all.get(index).copied().unwrap_or(0.0);
-        (at(0), at(all.len() / 2), at(all.len().saturating_sub(1)))
-    };
-    let (quiet, without, with) =
-        (sorted(|round| round.0), sorted(|round| round.1), sorted(|round| round.2));
-    let ratio = with.1 / without.1;
-    let met = if ratio <= GOAL || with.1 <= without.2 { "met" } else { "**missed**" };
-    let spread = |(least, median, most): (f64, f64, f64)| {
-        format!("{median:.2} ms ({least:.2} to {most:.2})")
-    };
+    let of = |of: fn(&(f64, f64, f64)) -> f64| Spread::of(rounds.iter().map(of));
+    let (quiet, without, with) = (of(|round| round.0), of(|round| round.1), of(|round| round.2));
+    let ratio = with.median / without.median;
+    let met = if with.is_within(&without) { "met" } else { "**missed**" };
     format!(
         "| p99 of diag.ping of others, of {} rounds | nobody makes events | events, no readers | with \
          readers | ratio of the medians | goal |\n| --- | --- | --- | --- | --- | --- |\n| | {} | {} | \
          {} | {ratio:.2} × | within the spread without readers, or ≤ {GOAL:.2} ×: {met} |",
         rounds.len(),
-        spread(quiet),
-        spread(without),
-        spread(with),
+        quiet.ms(),
+        without.ms(),
+        with.ms(),
     )
+}
+
+/// What is the same in all rounds, more or less.
+pub(crate) struct Spread {
+    pub(crate) least: f64,
+    pub(crate) median: f64,
+    pub(crate) most: f64,
+}
+
+impl Spread {
+    /// Of these.
+    pub(crate) fn of(all: impl Iterator<Item = f64>) -> Self {
+        let mut all: Vec<_> = all.collect();
+        all.sort_by(f64::total_cmp);
+        let at = |index: usize| all.get(index).copied().unwrap_or(0.0);
+        Self { least: at(0), median: at(all.len() / 2), most: at(all.len().saturating_sub(1)) }
+    }
+
+    /// Whether it reaches the goal beside what is without.
+    pub(crate) fn is_within(&self, without: &Self) -> bool {
+        self.median / without.median <= GOAL || self.median <= without.most
+    }
+
+    /// As milliseconds.
+    pub(crate) fn ms(&self) -> String {
+        let Self { least, median, most } = self;
+        format!("{median:.2} ms ({least:.2} to {most:.2})")
+    }
 }

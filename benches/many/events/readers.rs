@@ -113,7 +113,7 @@ pub(crate) async fn run(args: ReadersArgs) -> Outcome<()> {
 }
 
 /// The listeners that a process was told of.
-pub(super) fn endpoints(at: &[String]) -> Outcome<Endpoints> {
+pub(crate) fn endpoints(at: &[String]) -> Outcome<Endpoints> {
     let mut addresses = BTreeMap::new();
     for at in at {
         let (name, address) = at.split_once('=').ok_or("no listener")?;

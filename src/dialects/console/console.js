@@ -2,6 +2,8 @@
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+// What is the same already costs nothing.
+const put = (element, name, value) => element.getAttribute(name) === value || element.setAttribute(name, value);
 
 /* Times: written by the server, kept true here, in the same units. */
 
@@ -18,14 +20,37 @@ let ahead = 0;
 const said = document.body.dataset.now;
 if (said) ahead = Date.parse(said) - Date.now();
 
-function tick() {
-  if (document.hidden) return;
-  for (const time of all("time:not(.clock)")) {
-    const text = span(Date.now() + ahead - Date.parse(time.dateTime));
-    if (time.textContent !== text) time.textContent = text;
-  }
+function age(time) {
+  const text = span(Date.now() + ahead - Date.parse(time.dateTime));
+  if (time.textContent !== text) time.textContent = text;
 }
-setInterval(tick, 1000);
+
+const ages = (root) => all("time:not(.clock)", root).forEach(age);
+
+/* Gives an element the content of another. What is there of it stays: a link keeps its focus and is not
+   lost between press and release, and only what differs is laid out anew. */
+
+function become(shown, wanted) {
+  const [old, now] = [shown.childNodes, wanted.childNodes];
+  const isAlike = old.length === now.length
+    && [...now].every((like, index) => like.nodeName === old[index].nodeName);
+  if (!isAlike) {
+    shown.replaceChildren(...now);
+    return ages(shown);
+  }
+  now.forEach((like, index) => {
+    const node = old[index];
+    if (like.nodeType === 3) {
+      if (node.data !== like.data) node.data = like.data;
+      return;
+    }
+    const names = like.getAttributeNames();
+    for (const name of names) put(node, name, like.getAttribute(name));
+    for (const name of node.getAttributeNames()) if (!names.includes(name)) node.removeAttribute(name);
+    if (node.localName !== "time" || node.className) become(node, like);
+    else age(node);
+  });
+}
 
 /* A live table. While a row has focus, choice, pointer or a dialog, the order stays: values go on. */
 
@@ -34,6 +59,12 @@ class LiveTable {
     this.table = table;
     this.body = $("tbody", table);
     this.view = table.dataset.view;
+    this.heads = all("thead th", table);
+    this.places = new Map(this.heads.map((cell, index) => [cell.dataset.cell, index]));
+    this.rows = new Map(all("tr[data-id]", this.body).map((row) => [row.dataset.id, row]));
+    this.first = +(this.body.rows[0]?.getAttribute("aria-rowindex") ?? 2);
+    this.made = document.createElement("template");
+    this.totals = all("[data-total]");
     this.fresh = $("[data-fresh]");
     this.pending = null;
     this.paused = false;
@@ -52,48 +83,37 @@ class LiveTable {
     }
   }
 
-  rows() {
-    return new Map(all("tr[data-id]", this.body).map((row) => [row.dataset.id, row]));
-  }
-
   isHeld() {
     return this.paused || this.table.matches(":hover") || this.table.contains(document.activeElement)
       || !!$("input:checked", this.body) || !!$("dialog[open]");
   }
 
   apply(news) {
-    const rows = this.rows();
+    const held = this.pending?.cells ?? {};
     for (const [id, cells] of Object.entries(news.cells)) {
-      const row = rows.get(id);
+      const row = this.rows.get(id);
       if (row) this.fill(row, cells);
+      held[id] = { ...held[id], ...cells };
     }
-    for (const id of news.over) rows.get(id)?.classList.add("over");
-    if (news.total) for (const place of all("[data-total]")) place.textContent = news.total;
+    for (const id of news.over) this.rows.get(id)?.classList.add("over");
+    if (news.total) for (const place of this.totals) place.textContent = news.total;
     if (news.rows) this.table.setAttribute("aria-rowcount", news.rows);
     if (news.order) {
-      const held = this.pending?.cells ?? {};
-      for (const [id, cells] of Object.entries(news.cells)) held[id] = { ...held[id], ...cells };
       this.pending = { order: news.order, cells: held, over: news.over };
       if (!this.isHeld()) return this.show();
-      const added = news.order.filter((id) => !rows.has(id)).length;
-      for (const [id, row] of rows) if (!news.order.includes(id)) row.classList.add("gone");
-      this.say(added);
-    } else if (this.pending) {
-      for (const [id, cells] of Object.entries(news.cells)) {
-        this.pending.cells[id] = { ...this.pending.cells[id], ...cells };
-      }
+      const stays = new Set(news.order);
+      for (const [id, row] of this.rows) row.classList.toggle("gone", !stays.has(id));
+      this.say(news.order.filter((id) => !this.rows.has(id)).length);
     }
   }
 
   fill(row, cells) {
     for (const [name, html] of Object.entries(cells)) {
-      const cell = $(`[data-cell="${name}"]`, row);
-      if (!cell) continue;
-      // A time that goes on keeps its place, so that nothing is laid out anew.
-      const time = /^<time datetime="([^"]*)" title="([^"]*)">[^<]*<\/time>$/.exec(html);
-      const shown = cell.children.length === 1 && cell.firstElementChild;
-      if (time && shown && shown.localName === "time") [shown.dateTime, shown.title] = [time[1], time[2]];
-      else cell.innerHTML = html;
+      const cell = row.cells[this.places.get(name)];
+      if (!cell || cell.html === html) continue;
+      cell.html = html;
+      this.made.innerHTML = html;
+      become(cell, this.made.content);
     }
   }
 
@@ -113,45 +133,49 @@ class LiveTable {
     const { order, cells, over } = this.pending;
     this.pending = null;
     this.say(0);
-    const rows = this.rows();
-    const chosen = !!$("thead .choose", this.table);
-    const columns = all("thead [data-cell]", this.table).map((cell) => cell.dataset.cell);
-    const first = +(this.body.dataset.first ?? 2);
+    const [before, ended] = [this.rows, new Set(over)];
+    this.rows = new Map();
+    for (const id of order) if (before.has(id)) this.rows.set(id, before.get(id));
+    // Rows that are gone become those that are new: then hardly anything is laid out anew.
+    const gone = [...before].filter(([id]) => !this.rows.has(id)).map(([, row]) => row);
     order.forEach((id, index) => {
-      let row = rows.get(id);
+      let row = this.rows.get(id);
       if (!row) {
-        row = document.createElement("tr");
-        row.dataset.id = id;
-        if (chosen) row.append(this.choice(id, cells[id]));
-        for (const name of columns) {
-          const cell = row.insertCell();
-          cell.dataset.cell = name;
-        }
-        this.fill(row, cells[id] ?? {});
-        if (over.includes(id)) row.className = "over";
+        row = gone.shift() ?? this.blank();
+        this.become(row, id, cells[id] ?? {});
+        this.rows.set(id, row);
       }
       row.classList.remove("gone");
-      row.setAttribute("aria-rowindex", first + index);
-      if (this.body.children[index] !== row) this.body.insertBefore(row, this.body.children[index] ?? null);
+      row.classList.toggle("over", ended.has(id));
+      put(row, "aria-rowindex", `${this.first + index}`);
+      const there = this.body.rows[index];
+      if (there !== row) this.body.insertBefore(row, there ?? null);
     });
-    while (this.body.children.length > order.length) this.body.lastElementChild.remove();
+    for (const row of gone) row.remove();
     const nothing = $(".empty");
     if (nothing) nothing.hidden = order.length > 0;
   }
 
-  choice(id, cells) {
-    const cell = document.createElement("td");
-    cell.className = "choose";
-    if (cells?.act) {
-      const who = document.createElement("template");
-      who.innerHTML = cells.who ?? "";
-      const box = document.createElement("input");
-      Object.assign(box, { type: "checkbox", name: "ref", value: id });
-      box.setAttribute("form", "chosen");
-      box.setAttribute("aria-label", `Choose ${who.content.textContent.trim()}`);
-      cell.append(box);
+  blank() {
+    const row = document.createElement("tr");
+    for (const { dataset, className } of this.heads) {
+      const cell = row.insertCell();
+      cell.className = className;
+      if (dataset.cell) cell.dataset.cell = dataset.cell;
     }
-    return cell;
+    return row;
+  }
+
+  become(row, id, cells) {
+    row.dataset.id = id;
+    this.fill(row, cells);
+    const choice = $("td.choose", row);
+    if (!choice) return;
+    if (!cells.act) return choice.replaceChildren();
+    const box = choice.firstChild ?? choice.appendChild(document.createElement("input"));
+    Object.assign(box, { type: "checkbox", name: "ref", value: id, checked: false });
+    put(box, "form", "chosen");
+    put(box, "aria-label", `Choose ${$("td[data-cell=who]", row).textContent.trim()}`);
   }
 }
 
@@ -165,12 +189,30 @@ const views = () => (document.hidden ? [] : tables.map((table) => table.view));
 const others = new Map();
 let source = null, followed = "", leads = false;
 
+// What has come and is not shown. When much comes, all of a second is shown at once, with the times that go on.
+let waiting = [];
+let shownAt = 0;
+
 function take(news) {
   const shown = tables.filter((table) => table.view === news.view || (news.ended && !news.view));
   // The page that comes says why it is over.
-  if (news.ended && shown.length) location.reload();
-  else if (shown.length) { for (const table of shown) table.apply(news); tick(); }
+  if (news.ended && shown.length) return location.reload();
+  for (const table of shown) waiting.push([table, news]);
+  if (Date.now() - shownAt > 1000) show();
 }
+
+function show() {
+  if (!waiting.length) return;
+  shownAt = Date.now();
+  for (const [table, news] of waiting) table.apply(news);
+  waiting = [];
+}
+
+function tick() {
+  show();
+  if (!document.hidden) ages();
+}
+setInterval(tick, 1000);
 
 function say(what) {
   channel.postMessage({ from: me, ...what });
@@ -190,7 +232,7 @@ function follow() {
   source = new EventSource(`/events?${address}`);
   const pass = (event) => {
     const news = { ...JSON.parse(event.data), ended: event.type === "ended" };
-    say({ news });
+    if (others.size || news.ended) say({ news });
     take(news);
   };
   source.addEventListener("window", pass);

@@ -20,6 +20,8 @@ mod factor;
 mod own_sessions;
 mod own_tokens;
 
+pub(super) use own_sessions::window;
+
 /// Organisations that the page lists; the others are found by their names.
 const ORGS_SHOWN: u64 = 50;
 
@@ -78,7 +80,7 @@ async fn of_user<R: DeserializeOwned>(
 async fn page(asked: &InOrg<'_>) -> Answer {
     let name = asked.asker.session().who().name();
     let body = html! {
-        h1 { "My sessions" }
+        h1 { "My sessions" @if asked.may("session.mine") { " " span class="badge" data-live {} } }
         p class="hint" { "You are " bdi { (name) } "." }
         (change::done(&asked.query, &WORDS))
         (own_sessions::section(asked).await?)

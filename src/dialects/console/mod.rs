@@ -35,6 +35,7 @@ mod respond;
 mod search;
 mod session;
 mod sessions;
+mod shared_windows;
 mod thing;
 mod things;
 mod time;
@@ -45,8 +46,9 @@ mod window;
 
 use asked::{Asked, InOrg, decoded};
 pub use cookie::session_id;
-pub use live::{Watching, Windows};
+pub use live::Watching;
 use respond::Refused;
+pub use shared_windows::Windows;
 
 /// A page, or why there is none.
 type Answer = Result<Response<Bytes>, Refused>;

@@ -52,6 +52,13 @@ pub(super) struct Row {
     pub(super) choice: Option<String>,
 }
 
+impl Row {
+    /// A cell.
+    pub(super) fn cell(&self, index: usize) -> Option<&String> {
+        Some(&self.cells.get(index)?.0)
+    }
+}
+
 /// Part of a list.
 pub(super) struct Window {
     pub(super) caption: &'static str,
@@ -170,6 +177,22 @@ impl Window {
     /// The rows, in their order.
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
         self.rows.iter().map(|row| row.id.as_str())
+    }
+
+    /// The row with this id.
+    pub(super) fn row(&self, id: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.id == id)
+    }
+
+    /// Whether another one of the same list says the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let is_same = |(own, other): (&Row, &Row)| {
+            let mut cells = own.cells.iter().zip(&other.cells);
+            own.is_over == other.is_over && cells.all(|(own, other)| own.0 == other.0)
+        };
+        self.count() == other.count()
+            && self.ids().eq(other.ids())
+            && self.rows.iter().zip(&other.rows).all(is_same)
     }
 
     /// Rows of the whole table with its head, as `aria-rowcount` has it: -1 if nobody knows.

@@ -1,7 +1,11 @@
 //! A browser without a screen: it asks for the console's pages, keeps the cookie and sends forms.
 
-use crate::Endpoints;
-use crate::http::{Answer, send};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::http::{Answer, dial, send};
+use crate::{Endpoints, SOON};
 
 /// Somebody's browser.
 #[derive(Clone)]
@@ -96,6 +100,19 @@ impl<'a> Browser<'a> {
         answer.text().to_owned()
     }
 
+    /// Follows the window of an address.
+    ///
+    /// # Panics
+    ///
+    /// If the server is not there.
+    pub async fn watch(&self, address: &str) -> Watch {
+        let view: String = form_urlencoded::byte_serialize(address.as_bytes()).collect();
+        let head = self.head("GET", &format!("/events?view={view}"));
+        let mut stream = dial(self.server).await;
+        stream.write_all(format!("{head}\r\nHost: x\r\n\r\n").as_bytes()).await.expect("sent");
+        Watch { stream, text: String::new() }
+    }
+
     /// Sends a form, with the token of the session's pages.
     pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let head = format!(
@@ -129,6 +146,31 @@ impl<'a> Browser<'a> {
         let cookie = cookie.unwrap_or_default();
         let takes = if self.takes_gzip { "\r\nAccept-Encoding: gzip" } else { "" };
         format!("{method} {path} HTTP/1.1\r\nUser-Agent: Browser/1{takes}{cookie}")
+    }
+}
+
+/// The stream that keeps a page of a browser up to date.
+pub struct Watch {
+    stream: TcpStream,
+    text: String,
+}
+
+impl Watch {
+    /// All that has come when these words are there, which is forgotten then.
+    ///
+    /// # Panics
+    ///
+    /// If they do not come [`SOON`].
+    pub async fn until(&mut self, words: &str) -> String {
+        let mut bytes = [0; 4096];
+        while !self.text.contains(words) {
+            let read = timeout(SOON, self.stream.read(&mut bytes)).await;
+            let count = read.unwrap_or_else(|_| panic!("no {words}: {}", self.text));
+            let count = count.expect("read");
+            assert!(count > 0, "it ended: {}", self.text);
+            self.text += &String::from_utf8_lossy(&bytes[..count]);
+        }
+        std::mem::take(&mut self.text)
     }
 }
 

@@ -9,6 +9,7 @@ use super::super::asked::{InOrg, segment};
 use super::super::change::{self, back, confirm, hidden};
 use super::super::form::Params;
 use super::super::layout::{self, Screen, badge, facts, number};
+use super::super::live::OWN;
 use super::super::login;
 use super::super::respond::Refused;
 use super::super::sessions::{ConnInfoRow, Listed};
@@ -80,11 +81,8 @@ impl OwnSession {
     }
 }
 
-/// The part of the page.
-pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
-    if !asked.may("session.mine") {
-        return Ok(html! {});
-    }
+/// The part of the list that an address asks for.
+pub(in super::super) async fn window(asked: &InOrg<'_>) -> Result<Window, Refused> {
     let offset = asked.query.number("offset").unwrap_or(0);
     let params = Params::default().with("offset", offset).with("limit", PAGE);
     let mine: Listed<OwnSession> = asked.ask("session.mine", &params).await?;
@@ -94,7 +92,7 @@ pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
         is_over: false,
         choice: None,
     };
-    let window = Window {
+    Ok(Window {
         caption: "My sessions",
         nouns: ["session", "sessions"],
         columns: COLUMNS.into(),
@@ -105,9 +103,19 @@ pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
         offset,
         limit: PAGE,
         sort: String::new(),
-    };
+    })
+}
+
+/// The part of the page.
+pub(super) async fn section(asked: &InOrg<'_>) -> Result<Markup, Refused> {
+    if !asked.may("session.mine") {
+        return Ok(html! {});
+    }
+    let window = window(asked).await?;
+    let view = format!("{OWN}?{}", asked.query.query_with(&[("done", "")]));
     Ok(html! {
-        (window.table(asked, None))
+        (layout::fresh())
+        (window.table(asked, Some(&view)))
         (window.foot(asked))
         @if window.total > 1 {
             p class="buttons" {
