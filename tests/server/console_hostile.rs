@@ -190,7 +190,7 @@ async fn crawl(browser: &Browser<'_>, starts: &[&str]) -> Found {
                 let is_known = ["#main", "data:,", "otpauth://"];
                 let is_known = is_known.iter().any(|known| target.starts_with(known));
                 assert!(is_own || is_known, "{address}: {name} {target}");
-                if name == "action" {
+                if matches!(name.as_str(), "action" | "formaction") {
                     found.forms.insert(target.split('?').next().unwrap_or_default().to_owned());
                 } else if is_own && !target.starts_with("/docs") && !target.starts_with("/console.")
                 {
