@@ -10,6 +10,8 @@ import { OPERATOR, VIEWER, device, logIn } from "./server.mjs";
 const path = `${SESSIONS}?kind=application&sort=whoAmI`;
 
 script(async () => {
+  // The stream is refused, and the next user may see nothing of that page.
+  provokes(/status of 40[13]/);
   const call = await logIn(OPERATOR);
   await device("over-1");
   const page = await at(path, OPERATOR);
@@ -39,8 +41,6 @@ script(async () => {
   assert.equal(new URL(page.url()).search, new URL(path, page.url()).search);
 
   step("one that was hidden meanwhile");
-  // The stream is refused, and the next user may see nothing of that page.
-  provokes(/status of 40[13]/);
   const open = [page];
   await other.close();
   await Promise.all(open.map((one) => hide(one, true)));
