@@ -19,6 +19,7 @@ mod memory;
 mod patterns;
 mod pings;
 mod process;
+mod questions;
 mod report;
 mod round_trips;
 mod sessions;
@@ -138,6 +139,8 @@ enum Kind {
     Idle,
     /// session.list
     List,
+    /// Lists with filters, orders and groups, and searches
+    Questions,
     /// Telemetry in batches
     Batches,
     /// Durable publishes, one value each
@@ -172,6 +175,7 @@ impl Kind {
             Self::Worker => worker::rows(bench).await,
             Self::Idle => idle::rows(bench).await,
             Self::List => listing::rows(bench).await,
+            Self::Questions => questions::rows(bench).await,
             Self::Batches => writes::batches(bench).await,
             Self::Singles => writes::singles(bench).await,
             Self::Expiry | Self::ExpiryApart => expiry::rows(bench).await,

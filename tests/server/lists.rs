@@ -274,3 +274,40 @@ async fn a_stop_is_one_event_with_a_count_and_pushes_nobody_out() {
     assert_eq!(stops.len(), 1, "{trail}");
     assert_eq!(stops[0]["after"], json!({"sessions": 7}), "{}", stops[0]);
 }
+
+#[tokio::test]
+async fn a_row_is_the_same_among_others_and_alone() {
+    let server = TestServer::start();
+    let mut operator = server.operator("http").await;
+    let mut things = Vec::new();
+    for (number, listener) in
+        ["mqtt", "tcp", "mqtt", "http", "mqtt", "tcp", "http"].into_iter().enumerate()
+    {
+        let mut thing = server.thing(listener, &format!("mower-{number}")).await;
+        for _ in 0..number {
+            call(&mut thing, "diag.ping", "").await;
+        }
+        things.push(thing);
+    }
+    for key in ["mower-0", "mower-4"] {
+        let ended = things.remove(if key == "mower-0" { 0 } else { 3 });
+        ended.close().await;
+        end_reason(&mut operator, key).await;
+    }
+    for more in [
+        "",
+        r#","show":["ref","whoAmI","thingKey","connInfo","perms","endTime","endReason","bytesIn"]"#,
+        r#","show":["startTime","whoAmI","clientId","startsLastHour","orgSwitches","lastSeen"]"#,
+        r#","show":["startsLastHour","whoAmI"],"sort":"whoAmI""#,
+    ] {
+        let among = format!(r#"{{"kind":"application","status":["ALL"]{more}}}"#);
+        let among = call(&mut operator, "session.list", &among).await;
+        assert_eq!(among["count"], 7, "{among}");
+        for row in among["result"].as_array().expect("rows") {
+            let key = row["whoAmI"].as_str().expect("a name");
+            let alone = format!(r#"{{"thingKey":"{key}","status":["ALL"]{more}}}"#);
+            let alone = call(&mut operator, "session.list", &alone).await;
+            assert_eq!(alone["result"], json!([row]), "{more}");
+        }
+    }
+}

@@ -2,13 +2,13 @@
 //! blanks, and reading text with ill-formed Unicode.
 
 use std::borrow::Cow;
-use std::io::Write as _;
-use std::net::SocketAddr;
 
 use memchr::memchr;
 use serde::Serialize;
 
 use crate::utf8;
+
+mod object;
 
 /// JSON text whose Unicode may be ill-formed, as Go's decoder reads it (`docs/protocol/tr50.md` 2):
 /// each byte that is not part of well-formed UTF-8, and each escape of a surrogate without its
@@ -153,8 +153,20 @@ pub fn push_unsigned(out: &mut Vec<u8>, value: u64) {
             let ([a, b], [c, d]) = (pair(value / 100), pair(value));
             out.extend_from_slice(&[a, b, c, d]);
         }
-        _ => push_value(out, &value),
+        _ => push_large(out, value),
     }
+}
+
+/// The same from 10,000 on.
+fn push_large(out: &mut Vec<u8>, value: u64) {
+    let (mut digits, mut begin, mut rest) = ([b'0'; 20], 20, value);
+    while rest > 0 {
+        begin -= 2;
+        digits[begin..begin + 2].copy_from_slice(&DIGIT_PAIRS[(rest % 100) as usize]);
+        rest /= 100;
+    }
+    begin += usize::from(digits[begin] == b'0');
+    out.extend_from_slice(&digits[begin..]);
 }
 
 /// Appends a number, a whole one without a fraction, as Go writes it. What is no number in JSON
@@ -199,123 +211,7 @@ macro_rules! key {
 
 pub use key;
 
-/// The name of a member, made by `key!`. Names are ours and need no escapes.
-#[derive(Clone, Copy)]
-pub struct Key(pub &'static str);
-
-/// Writes the members of one JSON object straight into the reply.
-pub struct ObjectWriter<'a> {
-    out: &'a mut Vec<u8>,
-    empty: bool,
-}
-
-/// The two digits of each byte. A row of a listing has 76 of them: data-encoding, which everything
-/// else uses, takes twice the instructions (docs/decisions/0008-which-libraries.md).
-const HEX_PAIRS: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut pairs = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0x0f]];
-        byte += 1;
-    }
-    pairs
-};
-
-impl<'a> ObjectWriter<'a> {
-    /// Begins an object.
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, empty: true }
-    }
-
-    /// Goes on with an object that has members already.
-    pub const fn further(out: &'a mut Vec<u8>) -> Self {
-        Self { out, empty: false }
-    }
-
-    /// Members that [`ObjectWriter::further`] has written, behind at least one other.
-    pub fn members(&mut self, written: &[u8]) {
-        self.out.extend_from_slice(written);
-    }
-
-    /// Ends the object.
-    pub fn end(self) {
-        self.out.push(b'}');
-    }
-
-    /// Writes a member's name; the value is appended to what is returned.
-    // A row of a listing has some thirty: where the length is known, copying is a few moves.
-    #[inline]
-    pub fn name(&mut self, key: Key) -> &mut Vec<u8> {
-        if self.empty {
-            return self.first_name(key);
-        }
-        self.out.extend_from_slice(key.0.as_bytes());
-        self.out
-    }
-
-    fn first_name(&mut self, key: Key) -> &mut Vec<u8> {
-        self.empty = false;
-        self.out.extend_from_slice(key.0.as_bytes().get(1..).unwrap_or_default());
-        self.out
-    }
-
-    /// A member that is a string.
-    #[inline]
-    pub fn string(&mut self, key: Key, value: &str) {
-        push_string(self.name(key), value);
-    }
-
-    /// A member that is a whole number.
-    #[inline]
-    pub fn integer(&mut self, key: Key, value: u64) {
-        push_unsigned(self.name(key), value);
-    }
-
-    /// A member that is a number.
-    pub fn number(&mut self, key: Key, value: f64) {
-        push_number(self.name(key), value);
-    }
-
-    /// A member that is true or false.
-    #[inline]
-    pub fn flag(&mut self, key: Key, value: bool) {
-        self.name(key).extend_from_slice(if value { b"true" } else { b"false" });
-    }
-
-    /// A member that is identifying bytes in hexadecimal.
-    #[inline]
-    pub fn hex<const BYTES: usize>(&mut self, key: Key, value: &[u8; BYTES]) {
-        let out = self.name(key);
-        out.reserve(2 * BYTES + 2);
-        out.push(b'"');
-        out.extend_from_slice(value.map(|byte| HEX_PAIRS[usize::from(byte)]).as_flattened());
-        out.push(b'"');
-    }
-
-    /// A member that is a point in time.
-    #[inline]
-    pub fn time(&mut self, key: Key, value: crate::timestamp::Timestamp) {
-        let mut text = [b'"'; 26];
-        text[1..25].copy_from_slice(&value.to_rfc3339());
-        self.name(key).extend_from_slice(&text);
-    }
-}
-
-/// Appends `ip:port`, or `[ip]:port`, without the machinery of `fmt` for the usual kind.
-pub fn push_address(out: &mut Vec<u8>, address: SocketAddr) {
-    let SocketAddr::V4(address) = address else {
-        // Writing to a Vec can't fail.
-        let _ = write!(out, "{address}");
-        return;
-    };
-    for (octet, end) in address.ip().octets().into_iter().zip(*b"...:") {
-        push_unsigned(out, octet.into());
-        out.push(end);
-    }
-    push_unsigned(out, address.port().into());
-}
+pub use object::{Key, ObjectWriter, push_address, push_hex, push_time};
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,7 @@ mod find;
 mod list;
 mod mine;
 mod row;
+mod template;
 
 pub(super) use end::own_sessions;
 pub(super) use list::{protocol_named, reasons_named};

@@ -112,6 +112,9 @@ impl Wanted {
     }
 
     pub(super) fn applications(&mut self, mut numbers: Vec<u32>) {
+        if let [only] = numbers[..] {
+            return self.field(APPLICATION, NUMBER_BITS, only.into());
+        }
         numbers.sort_unstable();
         self.applications = Some(numbers);
     }
@@ -127,6 +130,19 @@ impl Wanted {
 
     pub(super) const fn has_reason(&self, reasons: u16) -> bool {
         self.reasons & reasons != 0
+    }
+
+    /// How many of these it admits, of which each has one of these reasons.
+    pub(super) fn count(&self, all: &[Facets], reasons: u16) -> usize {
+        if self.is_all(reasons) {
+            return all.len();
+        }
+        if self.applications.is_some() || self.reasons & reasons != reasons {
+            return all.iter().filter(|facets| self.admits(**facets)).count();
+        }
+        // Several in one step.
+        let admits = |facets: &Facets| usize::from(facets.0 & self.mask == self.value);
+        all.iter().map(admits).sum()
     }
 
     #[inline]

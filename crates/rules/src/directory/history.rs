@@ -120,7 +120,7 @@ impl History {
         self.by_uuid.insert(session.uuid(), session.clone());
         self.by_principal.entry(session.who.principal()).or_default().insert(session.clone());
         let order = (ended_at(&session), self.next);
-        self.by_org.entry(org).or_default().insert(order, session.clone());
+        self.by_org.entry(org).or_insert_with(Roster::by_end).insert(order, session.clone());
         self.ended.insert(self.next, Ended { owner, session });
         self.next += 1;
     }

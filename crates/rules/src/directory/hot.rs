@@ -15,27 +15,17 @@ pub(super) struct Hot {
     pub(super) last_accessed: AtomicI64,
     pub(super) last_active: AtomicI64,
     pub(super) command_count: AtomicU64,
-    /// The same for ever.
-    pub(super) started: AtomicI64,
 }
 
 impl Hot {
     pub(super) fn new(now: Timestamp) -> Self {
         let time = || AtomicI64::new(now.as_millis());
-        Self {
-            last_accessed: time(),
-            last_active: time(),
-            command_count: AtomicU64::new(0),
-            started: time(),
-        }
+        Self { last_accessed: time(), last_active: time(), command_count: AtomicU64::new(0) }
     }
 
     fn copy(&self, from: &Self) {
-        let times = [
-            (&self.last_accessed, &from.last_accessed),
-            (&self.last_active, &from.last_active),
-            (&self.started, &from.started),
-        ];
+        let times =
+            [(&self.last_accessed, &from.last_accessed), (&self.last_active, &from.last_active)];
         for (to, from) in times {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -49,10 +39,6 @@ impl Hot {
     pub(super) fn last_active(&self) -> Timestamp {
         Timestamp::from_millis(self.last_active.load(Ordering::Relaxed))
     }
-
-    pub(super) fn started(&self) -> Timestamp {
-        Timestamp::from_millis(self.started.load(Ordering::Relaxed))
-    }
 }
 
 const CHUNK: usize = 512;
@@ -64,7 +50,7 @@ const APART: usize = 64;
 /// A part of the array. It stays where it is.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    places: Box<[Hot]>,
+    places: Box<[Hot; CHUNK]>,
     /// Of the whole array.
     free: Arc<Mutex<Vec<u32>>>,
 }
@@ -129,7 +115,7 @@ impl HotArray {
         if free.is_empty() {
             let mut chunks = self.chunks.write();
             let first = chunks.len() * CHUNK;
-            let places = (0..CHUNK).map(|_| Hot::default()).collect();
+            let places = Box::new(std::array::from_fn(|_| Hot::default()));
             chunks.push(Arc::new(Chunk { places, free: self.free.clone() }));
             let spread = |n: usize| n % (CHUNK / APART) * APART + n / (CHUNK / APART);
             // The last is the first to be taken.
@@ -148,6 +134,6 @@ impl HotView {
     #[inline]
     pub(super) fn get(&self, number: u32) -> Option<&Hot> {
         let chunk = self.0.get(number as usize / CHUNK)?;
-        chunk.places.get(number as usize % CHUNK)
+        Some(&chunk.places[number as usize % CHUNK])
     }
 }

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::identity::Access;
 
 pub mod as_of;
+mod chunks;
 pub mod details;
 pub mod event;
 mod facets;

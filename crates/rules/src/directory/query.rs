@@ -1,22 +1,25 @@
 //! Listings of an organisation's sessions: which ones, in which order, which page of them.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use base::{Protocol, ThingDefId, ThingId, Timestamp, limits};
 
 use super::facets::Wanted;
-use super::hot::{Hot, HotView};
-use super::roster::{Chunks, Entry, Named, Roster, short_hash};
+use super::hot::Hot;
+use super::roster::{Roster, short_hash};
 use super::session::{Kind, Lifetime, Principal, Reason, Session, Status, Who};
 use super::siblings::Siblings;
 use super::text::{AddressPrefix, Pattern, Words};
 use super::{Directory, OrgId};
 
+mod pages;
+mod search;
 #[cfg(test)]
 mod tests;
+
+use search::{Place, Search, Source};
 
 /// What a listing is sorted by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -261,314 +264,6 @@ impl Filter {
     }
 }
 
-/// Where sessions are looked for.
-enum Source {
-    /// In their order: of starts, or of ends.
-    Ordered { entries: Chunks<Entry>, ended: bool },
-    /// By name.
-    Named { names: Chunks<Named>, ended: bool },
-    /// These.
-    List(Vec<Arc<Session>>),
-}
-
-/// A question with all that is looked up for it once.
-struct Search<'a> {
-    org: OrgId,
-    filter: &'a Filter,
-    wanted: Wanted,
-    is_deep: bool,
-    sources: Vec<Source>,
-    hot: HotView,
-    /// The client id that is asked for: its hash, and the applications whose sessions share it.
-    client_id: Option<(&'a str, u16, Vec<u32>)>,
-    /// Ended sessions from this number on may be among the live ones, too.
-    ended_meanwhile: u64,
-}
-
-impl Search<'_> {
-    /// Visits all that match, in the order of each source: the newest first, or by name the last,
-    /// unless `forward`. What stands beside a session comes along where it is at hand.
-    fn visit<'s>(
-        &'s self,
-        forward: bool,
-        mut visit: impl FnMut(&'s Arc<Session>, Option<&'s Entry>),
-    ) {
-        for source in &self.sources {
-            match source {
-                Source::Ordered { entries, ended } => {
-                    self.visit_ordered(entries, *ended, forward, &mut visit);
-                }
-                Source::Named { names, ended } => {
-                    let all = self.takes_all_named(*ended);
-                    let visit = |session: &'s Arc<Session>| {
-                        let admits = || self.wanted.admits(session.facets());
-                        if all || admits() && self.filter.matches(session) {
-                            visit(session, None);
-                        }
-                    };
-                    let found = names.with_prefix(self.filter.prefix().unwrap_or_default());
-                    match forward {
-                        true => found.map(|named| &named.session).for_each(visit),
-                        false => backwards(found, visit),
-                    }
-                }
-                Source::List(sessions) => {
-                    let matches = |session: &&Arc<Session>| {
-                        self.wanted.admits(session.facets())
-                            && session.org_id() == self.org
-                            && self.filter.matches(session)
-                    };
-                    let found = sessions.iter().rev().filter(matches);
-                    found.for_each(|session| visit(session, None));
-                }
-            }
-        }
-    }
-
-    fn visit_ordered<'s>(
-        &self,
-        entries: &'s Chunks<Entry>,
-        ended: bool,
-        forward: bool,
-        mut visit: impl FnMut(&'s Arc<Session>, Option<&'s Entry>),
-    ) {
-        let filter = self.filter;
-        let by_start = filter.started_after.is_some() || filter.started_before.is_some();
-        let is_deep = self.is_deep || ended && by_start;
-        let at = filter.lived_at;
-        let (after, before) = match ended {
-            true => (filter.ended_after.max(at), filter.ended_before),
-            false => {
-                let upto = at.map(|at| at.plus_millis(1));
-                let before = filter.started_before.into_iter().chain(upto).min();
-                (filter.started_after, before)
-            }
-        };
-        let was_there =
-            |entry: &Entry| at.is_none_or(|at| !ended || self.hot_of(entry).started() <= at);
-        let look = |entry: &'s Entry| {
-            if self.wanted.admits(entry.facets)
-                && was_there(entry)
-                && self.admits_beside(entry)
-                && (!is_deep || filter.matches(&entry.session))
-                && !(ended && self.is_listed_live(entry))
-            {
-                visit(&entry.session, Some(entry));
-            }
-        };
-        let found = entries.between(after, before);
-        if forward { found.for_each(look) } else { found.rev().for_each(look) }
-    }
-
-    /// Whether what stands beside a session is what is asked for.
-    #[inline]
-    fn admits_beside(&self, entry: &Entry) -> bool {
-        let filter = self.filter;
-        filter.remote_addr.as_ref().is_none_or(|prefix| entry.comes_from(prefix))
-            && self.client_id.as_ref().is_none_or(|(id, hash, sharing)| {
-                match entry.facets.shares_client_id() {
-                    true => sharing.binary_search(&entry.facets.application()).is_ok(),
-                    false => entry.has_client_id(id, *hash),
-                }
-            })
-            && (!filter.asks_of_life() || filter.matches_life(self.hot_of(entry)))
-    }
-
-    #[inline]
-    fn hot_of<'s>(&'s self, entry: &'s Entry) -> &'s Hot {
-        self.hot.get(entry.hot).unwrap_or_else(|| entry.session.hot.hot())
-    }
-
-    /// Whether of a session that is found by its name nothing else is asked.
-    fn takes_all_named(&self, ended: bool) -> bool {
-        let filter = self.filter;
-        let times = [filter.started_after, filter.started_before, filter.seen_after];
-        let more = [filter.seen_before, filter.idle_since, filter.ended_after, filter.ended_before];
-        self.wanted.is_all(if ended { ENDED } else { LIVE })
-            && filter.who.len() < 2
-            && filter.who.iter().all(Pattern::is_prefix)
-            && times.iter().chain(&more).chain(&[filter.lived_at]).all(Option::is_none)
-            && filter.remote_addr.is_none()
-            && filter.client_id.is_none()
-            && filter.things.is_none()
-            && filter.words.is_empty()
-    }
-
-    /// Whether an ended session was taken among the live ones, too, having ended in between.
-    fn is_listed_live(&self, entry: &Entry) -> bool {
-        let live = |source: &Source| match source {
-            Source::Ordered { entries, ended: false } => entries.has(entry.session.order()),
-            _ => false,
-        };
-        entry.order.1 >= self.ended_meanwhile && self.sources.iter().any(live)
-    }
-
-    /// Whether the one source is in this order already.
-    fn is_in_order(&self, sort: SortKey) -> bool {
-        match (&self.sources[..], sort) {
-            ([Source::Ordered { ended, .. }], SortKey::StartTime) => !ended,
-            ([Source::Ordered { ended, .. }], SortKey::EndTime) => *ended,
-            ([Source::Named { .. }], SortKey::WhoAmI) => true,
-            _ => false,
-        }
-    }
-
-    /// A page of what is in order already.
-    fn page(&self, query: &Query) -> Listing {
-        let end = query.offset.saturating_add(query.limit);
-        let (mut count, mut sessions) = (0, Vec::new());
-        self.visit(query.ascending, |session, _| {
-            if (query.offset..end).contains(&count) {
-                sessions.push(session.clone());
-            }
-            count += 1;
-        });
-        Listing { count, sessions }
-    }
-
-    /// A page of what has to be sorted. The counters go on changing: each is read once.
-    fn sorted<'s, K: Ord + Copy>(
-        &'s self,
-        query: &Query,
-        key: impl Fn(&'s Arc<Session>, Option<&'s Entry>) -> K,
-    ) -> Listing {
-        let mut first = First::new(query.offset.saturating_add(query.limit), query.ascending);
-        self.visit(false, |session, entry| first.add(key(session, entry), session));
-        let (count, found) = first.into_sorted();
-        let sessions = found.into_iter().skip(query.offset).cloned().collect();
-        Listing { count, sessions }
-    }
-
-    /// The same, sorted by what changes with every command.
-    fn sorted_by_life<'s, K: Ord + Copy>(
-        &'s self,
-        query: &Query,
-        key: impl Fn(&'s Hot) -> K,
-    ) -> Listing {
-        self.sorted(query, |session, entry| {
-            key(entry.map_or_else(|| session.hot.hot(), |entry| self.hot_of(entry)))
-        })
-    }
-
-    fn listing(&self, query: &Query) -> Listing {
-        if self.is_in_order(query.sort) {
-            return self.page(query);
-        }
-        let end = |session: &Arc<Session>| session.end.get().map_or(Timestamp::NEVER, |e| e.at);
-        match query.sort {
-            SortKey::StartTime => self.sorted(query, |session, entry| {
-                let hot = entry.map_or_else(|| session.hot.hot(), |entry| self.hot_of(entry));
-                Started(hot.started(), session)
-            }),
-            SortKey::LastAccessed => {
-                self.sorted_by_life(query, |hot| hot.last_accessed.load(Relaxed))
-            }
-            SortKey::LastSeen => self.sorted_by_life(query, |hot| hot.last_active.load(Relaxed)),
-            SortKey::CommandCount => {
-                self.sorted_by_life(query, |hot| hot.command_count.load(Relaxed))
-            }
-            SortKey::EndTime => self.sorted(query, |session, entry| match entry {
-                Some(entry) if entry.facets.reason() == 0 => Timestamp::NEVER,
-                Some(entry) => entry.order.0,
-                None => end(session),
-            }),
-            SortKey::WhoAmI => self.sorted(query, |session, _| session.who().name()),
-        }
-    }
-}
-
-/// A start; of those in the same millisecond, the session tells which was first.
-#[derive(Clone, Copy)]
-struct Started<'s>(Timestamp, &'s Session);
-
-impl PartialEq for Started<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Started<'_> {}
-
-impl PartialOrd for Started<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Started<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.cmp(&other.0).then_with(|| self.1.serial.cmp(&other.1.serial))
-    }
-}
-
-/// Visits sessions by name, the last first; of those with the same name, the newest first.
-fn backwards<'a>(
-    names: impl DoubleEndedIterator<Item = &'a Named>,
-    mut visit: impl FnMut(&'a Arc<Session>),
-) {
-    let mut same: Vec<&Named> = Vec::new();
-    for named in names.rev() {
-        if same.first().is_some_and(|first| !first.has_name_of(named)) {
-            same.drain(..).rev().for_each(|named| visit(&named.session));
-        }
-        same.push(named);
-    }
-    same.into_iter().rev().for_each(|named| visit(&named.session));
-}
-
-/// The first few of many in some order: no more of them are kept than twice as many.
-struct First<'s, K> {
-    max: usize,
-    ascending: bool,
-    count: usize,
-    /// With the number in which each was added: of equals, the first come first.
-    kept: Vec<(K, usize, &'s Arc<Session>)>,
-    /// What is not in front of this is not among the first.
-    last: Option<K>,
-}
-
-impl<'s, K: Ord + Copy> First<'s, K> {
-    const fn new(max: usize, ascending: bool) -> Self {
-        Self { max, ascending, count: 0, kept: Vec::new(), last: None }
-    }
-
-    fn compare(ascending: bool, a: &K, b: &K) -> Ordering {
-        if ascending { a.cmp(b) } else { b.cmp(a) }
-    }
-
-    fn add(&mut self, key: K, session: &'s Arc<Session>) {
-        let number = self.count;
-        self.count += 1;
-        let is_behind = |last: &K| Self::compare(self.ascending, &key, last).is_ge();
-        if self.max == 0 || self.last.as_ref().is_some_and(is_behind) {
-            return;
-        }
-        self.kept.push((key, number, session));
-        if self.kept.len() >= self.max.saturating_mul(2).saturating_add(64) {
-            self.cut();
-        }
-    }
-
-    /// Lets go of all but the first.
-    fn cut(&mut self) {
-        let (ascending, max) = (self.ascending, self.max);
-        if self.kept.len() > max && max > 0 {
-            self.kept.select_nth_unstable_by(max - 1, |a, b| {
-                Self::compare(ascending, &a.0, &b.0).then(a.1.cmp(&b.1))
-            });
-            self.kept.truncate(max);
-            self.last = self.kept.last().map(|(key, ..)| *key);
-        }
-    }
-
-    fn into_sorted(mut self) -> (usize, Vec<&'s Arc<Session>>) {
-        self.cut();
-        let ascending = self.ascending;
-        self.kept.sort_unstable_by(|a, b| Self::compare(ascending, &a.0, &b.0).then(a.1.cmp(&b.1)));
-        (self.count, self.kept.into_iter().map(|(.., session)| session).collect())
-    }
-}
-
 /// By what sessions are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum GroupBy {
@@ -623,30 +318,30 @@ impl Directory {
         filter: &Filter,
         by: GroupBy,
     ) -> (usize, Vec<(Common, usize)>) {
-        let (mut all, mut counts) = (0, HashMap::<u32, usize>::new());
+        // By number: those that are given out are the smallest that are free.
+        let (mut all, mut counts) = (0, Vec::<usize>::new());
         if let Some(search) = self.search(org, filter, SortKey::StartTime) {
-            // Mostly the same as the last one.
-            let mut last = (0, 0);
-            search.visit(false, |session, entry| {
-                let facets = entry.map_or_else(|| session.facets(), |entry| entry.facets);
+            search.visit(false, |session, place| {
+                let facets = match place {
+                    Place::Ordered(found) => found.facets(),
+                    _ => session.facets(),
+                };
                 let number = match by {
-                    GroupBy::Protocol => facets.protocol() as u32,
-                    GroupBy::Reason => facets.reason() as u32,
-                    GroupBy::Application => facets.application(),
-                    GroupBy::Definition => facets.definition(),
+                    GroupBy::Protocol => facets.protocol(),
+                    GroupBy::Reason => facets.reason(),
+                    GroupBy::Application => facets.application() as usize,
+                    GroupBy::Definition => facets.definition() as usize,
                 };
                 all += 1;
-                if last.0 != number {
-                    *counts.entry(last.0).or_default() += last.1;
-                    last = (number, 0);
+                if number >= counts.len() {
+                    counts.resize(number + 1, 0);
                 }
-                last.1 += 1;
+                counts[number] += 1;
             });
-            *counts.entry(last.0).or_default() += last.1;
         }
         let mut groups = BTreeMap::<Common, usize>::new();
-        for (number, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            *groups.entry(self.common(by, number)).or_default() += count;
+        for (number, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            *groups.entry(self.common(by, number as u32)).or_default() += count;
         }
         let mut groups: Vec<_> = groups.into_iter().collect();
         groups.sort_by(|(a, more), (b, fewer)| fewer.cmp(more).then(a.cmp(b)));
@@ -742,7 +437,8 @@ impl Directory {
         };
         let mut sources = Vec::new();
         // In this order: what ends meanwhile is in both rather than in none.
-        let ended_meanwhile = self.history.lock().next_number();
+        let before = self.history.lock().next_number();
+        let mut ended_meanwhile = None;
         if let (true, Some(principal)) = (live, &filter.principal) {
             sources.push(Source::List(self.of_principal(principal)));
         } else if live && let Some(roster) = self.by_org.get(&org).map(|r| r.value().clone()) {
@@ -750,6 +446,7 @@ impl Directory {
         }
         if ended {
             let history = self.history.lock();
+            ended_meanwhile = (live && history.next_number() > before).then_some(before);
             if let Some(principal) = &filter.principal {
                 let is_new = |session: &&Arc<Session>| match sources.first() {
                     Some(Source::List(live)) => !live.iter().any(|l| Arc::ptr_eq(l, session)),

@@ -1,24 +1,20 @@
 //! The sessions of one organisation in order, and by name.
 //!
-//! Sorted sequences cut into chunks: new sessions go to the end, an end or a switch moves at most
-//! one chunk's entries, and a page far down the list skips whole chunks. A million sessions are
-//! two thousand chunks, so any page costs its own length and a few microseconds.
+//! A page far down the list skips whole chunks. A million sessions are two thousand chunks, so any
+//! page costs its own length and a few microseconds.
 //!
-//! Who looks through all of them takes the chunks as they are and lets go of the lock: whoever
-//! changes one of these meanwhile changes a copy.
+//! Who looks through all of them takes the chunks as they are and lets go of the lock.
 
 use std::cmp::{Ordering, Reverse};
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use base::Timestamp;
 
+use super::chunks::{Beside, Chunk, Chunks, Item, Part};
 use super::facets::Facets;
 use super::session::Session;
 use super::text::AddressPrefix;
-
-const CHUNK_MAX: usize = 512;
 
 /// By what a roster is ordered: a time, and a number that tells those of the same time apart.
 pub type Order = (Timestamp, u64);
@@ -27,13 +23,92 @@ pub type Order = (Timestamp, u64);
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) order: Order,
-    pub(super) facets: Facets,
     pub(super) session: Arc<Session>,
+}
+
+/// What listings ask of each session of a chunk, one thing beside the other.
+#[derive(Clone, Default)]
+pub(super) struct Columns {
+    pub(super) facets: Vec<Facets>,
+    details: Vec<Details>,
+    /// When each started, where that is not their order.
+    started: Vec<Timestamp>,
+}
+
+#[derive(Clone, Copy)]
+struct Details {
+    /// The number of its counters.
+    hot: u32,
+    client_id: u16,
     /// The address of its peer if that is one of IPv4, otherwise 0.0.0.0:0.
     v4: ([u8; 4], u16),
-    client_id: u16,
-    /// The number of its counters.
-    pub(super) hot: u32,
+}
+
+impl Item for Entry {
+    type Beside = Columns;
+}
+
+impl Beside for Columns {
+    /// A session, and whether it stands in the order of its start.
+    type Row = (Arc<Session>, bool);
+
+    fn insert(&mut self, at: usize, (session, by_start): Self::Row) {
+        self.facets.insert(at, session.facets());
+        self.details.insert(at, Details::of(&session));
+        if !by_start {
+            self.started.insert(at, session.started);
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.facets.remove(at);
+        self.details.remove(at);
+        if at < self.started.len() {
+            self.started.remove(at);
+        }
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        Self {
+            facets: self.facets.split_off(at),
+            details: self.details.split_off(at),
+            started: self.started.split_off(at.min(self.started.len())),
+        }
+    }
+
+    fn append(&mut self, behind: &Self) {
+        self.facets.extend_from_slice(&behind.facets);
+        self.details.extend_from_slice(&behind.details);
+        self.started.extend_from_slice(&behind.started);
+    }
+}
+
+/// When each of a chunk started.
+impl Beside for Vec<Timestamp> {
+    type Row = Timestamp;
+
+    fn insert(&mut self, at: usize, started: Timestamp) {
+        Self::insert(self, at, started);
+    }
+
+    fn remove(&mut self, at: usize) {
+        Self::remove(self, at);
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        Self::split_off(self, at)
+    }
+
+    fn append(&mut self, behind: &Self) {
+        self.extend_from_slice(behind);
+    }
+}
+
+/// An entry with what stands beside it.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'c> {
+    chunk: &'c Chunk<Entry>,
+    at: usize,
 }
 
 /// The first bytes of a name, by which most comparisons are decided, and the session.
@@ -45,14 +120,8 @@ pub(super) struct Named {
 
 const HEAD: usize = 16;
 
-/// A sorted sequence in chunks.
-#[derive(Clone)]
-pub(super) struct Chunks<T>(Vec<Arc<Vec<T>>>);
-
-impl<T> Default for Chunks<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
+impl Item for Named {
+    type Beside = Vec<Timestamp>;
 }
 
 /// The sessions of an organisation, oldest first.
@@ -61,130 +130,76 @@ pub struct Roster {
     entries: Chunks<Entry>,
     names: Chunks<Named>,
     len: usize,
-}
-
-impl<T: Clone> Chunks<T> {
-    /// All that is already in order.
-    fn of_sorted(items: impl IntoIterator<Item = T>) -> Self {
-        let mut chunks: Vec<Vec<T>> = Vec::new();
-        for item in items {
-            match chunks.last_mut() {
-                Some(chunk) if chunk.len() < CHUNK_MAX => chunk.push(item),
-                _ => chunks.push(vec![item]),
-            }
-        }
-        Self(chunks.into_iter().map(Arc::new).collect())
-    }
-
-    /// The chunk that holds, or would hold, this position: the last one whose first element is not
-    /// behind it, else the first.
-    fn chunk_of(&self, compare: impl Fn(&T) -> Ordering) -> usize {
-        let begins =
-            |chunk: &Arc<Vec<T>>| chunk.first().is_some_and(|first| compare(first).is_le());
-        self.0.partition_point(begins).saturating_sub(1)
-    }
-
-    /// Adds an element; `compare` says how another one stands to it.
-    fn insert(&mut self, item: T, compare: impl Fn(&T) -> Ordering) {
-        let mut index = self.chunk_of(&compare);
-        if self.0.get(index).is_some_and(|chunk| chunk.len() >= CHUNK_MAX) {
-            // Before it would grow beyond its room. At the end of the sequence a new chunk begins, so
-            // that full chunks stay full; elsewhere a chunk is halved.
-            let is_behind = self.0[index].last().is_some_and(|last| compare(last).is_lt());
-            if is_behind && index + 1 == self.0.len() {
-                self.0.push(Arc::new(vec![item]));
-                return;
-            }
-            let rest = Arc::make_mut(&mut self.0[index]).split_off(CHUNK_MAX / 2);
-            self.0.insert(index + 1, Arc::new(rest));
-            index = self.chunk_of(&compare);
-        }
-        let Some(chunk) = self.0.get_mut(index) else {
-            self.0.push(Arc::new(vec![item]));
-            return;
-        };
-        let chunk = Arc::make_mut(chunk);
-        let position = chunk.partition_point(|other| compare(other).is_lt());
-        chunk.insert(position, item);
-    }
-
-    /// Takes the element out for which `compare` says equal.
-    fn remove(&mut self, compare: impl Fn(&T) -> Ordering) -> bool {
-        let index = self.chunk_of(&compare);
-        let Some(chunk) = self.0.get_mut(index) else { return false };
-        let Ok(position) = chunk.binary_search_by(compare) else { return false };
-        Arc::make_mut(chunk).remove(position);
-        let len = chunk.len();
-        let next = self.0.get(index + 1).map_or(usize::MAX, |next| next.len());
-        if len == 0 {
-            self.0.remove(index);
-        } else if next < CHUNK_MAX / 2 - len.min(CHUNK_MAX / 2) {
-            let rest = self.0.remove(index + 1);
-            Arc::make_mut(&mut self.0[index]).extend(rest.iter().cloned());
-        }
-        true
-    }
-
-    /// The element for which `compare` says equal, to be changed in its place.
-    fn get_mut(&mut self, compare: impl Fn(&T) -> Ordering) -> Option<&mut T> {
-        let index = self.chunk_of(&compare);
-        let chunk = self.0.get_mut(index)?;
-        let position = chunk.binary_search_by(compare).ok()?;
-        Arc::make_mut(chunk).get_mut(position)
-    }
-
-    /// Those in a range of the sequence, of which `is_before` and `is_behind` tell the others.
-    pub(super) fn within(
-        &self,
-        is_before: impl Fn(&T) -> bool,
-        is_behind: impl Fn(&T) -> bool,
-    ) -> impl DoubleEndedIterator<Item = &T> {
-        let first = self.0.partition_point(|chunk| chunk.last().is_some_and(&is_before));
-        let begins_within = |chunk: &Arc<Vec<T>>| chunk.first().is_some_and(|x| !is_behind(x));
-        let last = self.0.partition_point(begins_within).max(first);
-        let part = move |chunk: &Arc<Vec<T>>| -> Range<usize> {
-            let from = chunk.partition_point(&is_before);
-            from..chunk.partition_point(|item| !is_behind(item)).max(from)
-        };
-        let chunks = self.0.get(first..last).unwrap_or_default();
-        chunks.iter().flat_map(move |chunk| chunk[part(chunk)].iter())
-    }
-
-    /// All of them.
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
-        self.0.iter().flat_map(|chunk| chunk.iter())
-    }
+    /// Whether they are in the order of their ends, and not of their starts.
+    is_by_end: bool,
 }
 
 impl Entry {
-    fn new(order: Order, session: Arc<Session>) -> Self {
-        let (facets, hot) = (session.facets(), session.hot.number());
-        let client_id = short_hash(&session.client_id);
+    fn at(order: Order) -> impl Fn(&Self) -> Ordering {
+        move |other| other.order.cmp(&order)
+    }
+}
+
+impl Details {
+    fn of(session: &Session) -> Self {
         let address = session.conn.remote_addr;
         let v4 = match address.ip() {
             IpAddr::V4(ip) => (ip.octets(), address.port()),
             IpAddr::V6(_) => ([0; 4], 0),
         };
-        Self { order, facets, session, v4, client_id, hot }
+        Self { hot: session.hot.number(), client_id: short_hash(&session.client_id), v4 }
+    }
+}
+
+impl<'c> Found<'c> {
+    /// All entries of a part, in order.
+    #[inline]
+    pub(super) fn each(part: Part<'c, Entry>) -> impl DoubleEndedIterator<Item = Self> {
+        let chunk = part.chunk;
+        part.range.map(move |at| Self { chunk, at })
+    }
+
+    #[inline]
+    pub(super) fn session(self) -> &'c Arc<Session> {
+        &self.chunk.items[self.at].session
+    }
+
+    #[inline]
+    pub(super) fn order(self) -> Order {
+        self.chunk.items[self.at].order
+    }
+
+    #[inline]
+    pub(super) fn facets(self) -> Facets {
+        self.chunk.beside.facets[self.at]
+    }
+
+    #[inline]
+    pub(super) fn started(self) -> Timestamp {
+        let started = self.chunk.beside.started.get(self.at);
+        started.copied().unwrap_or_else(|| self.order().0)
+    }
+
+    /// The number of its counters.
+    #[inline]
+    pub(super) fn hot(self) -> u32 {
+        self.chunk.beside.details[self.at].hot
     }
 
     /// Whether the peer's address begins so.
     #[inline]
-    pub(super) fn comes_from(&self, prefix: &AddressPrefix) -> bool {
-        match self.v4 {
-            ([0, 0, 0, 0], 0) => prefix.begins(self.session.conn.remote_addr),
+    pub(super) fn comes_from(self, prefix: &AddressPrefix) -> bool {
+        match self.chunk.beside.details[self.at].v4 {
+            ([0, 0, 0, 0], 0) => prefix.begins(self.session().conn.remote_addr),
             (octets, port) => prefix.begins_v4(octets, port),
         }
     }
 
     /// Whether it has this client id, if it does not share one.
     #[inline]
-    pub(super) fn has_client_id(&self, id: &str, hash: u16) -> bool {
-        self.client_id == hash && *self.session.client_id == *id
-    }
-
-    fn at(order: Order) -> impl Fn(&Self) -> Ordering {
-        move |other| other.order.cmp(&order)
+    pub(super) fn has_client_id(self, id: &str, hash: u16) -> bool {
+        let known = self.chunk.beside.details[self.at].client_id;
+        known == hash && *self.session().client_id == *id
     }
 }
 
@@ -198,6 +213,14 @@ impl Named {
         let names = || self.session.who.name().cmp(session.who.name());
         let order = || Reverse(self.session.order()).cmp(&Reverse(session.order()));
         self.head.cmp(head).then_with(names).then_with(order)
+    }
+
+    /// All names of a part, in order, and when their sessions started.
+    pub(super) fn each<'c>(
+        part: Part<'c, Self>,
+    ) -> impl DoubleEndedIterator<Item = (&'c Self, &'c Timestamp)> + ExactSizeIterator {
+        let started = part.chunk.beside.get(part.range.clone());
+        part.items().iter().zip(started.unwrap_or_default())
     }
 
     pub(super) fn has_name_of(&self, other: &Self) -> bool {
@@ -226,6 +249,16 @@ pub(super) fn short_hash(text: &str) -> u16 {
     (hash >> 16 ^ hash & 0xffff) as u16
 }
 
+/// Sessions whose memory is fetched at the same time.
+const FETCHED: usize = 32;
+
+/// Reads the counts of these, of which nobody waits for the one before: to count one up waits for
+/// its memory, and for nothing else.
+fn fetch(entries: &[Entry]) {
+    let counts = entries.iter().map(|entry| Arc::strong_count(&entry.session));
+    std::hint::black_box(counts.fold(0, |all, count| all ^ count));
+}
+
 fn head(name: &str) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     for (to, from) in head.iter_mut().zip(name.bytes()) {
@@ -236,7 +269,10 @@ fn head(name: &str) -> [u8; HEAD] {
 
 impl Chunks<Named> {
     /// Those whose name begins so, by name.
-    pub(super) fn with_prefix(&self, prefix: &str) -> impl DoubleEndedIterator<Item = &Named> {
+    pub(super) fn with_prefix(
+        &self,
+        prefix: &str,
+    ) -> impl DoubleEndedIterator<Item = Part<'_, Named>> {
         self.within(
             move |named| named.compare_prefix(prefix).is_lt(),
             move |named| named.compare_prefix(prefix).is_gt(),
@@ -250,7 +286,7 @@ impl Chunks<Entry> {
         &self,
         after: Option<Timestamp>,
         before: Option<Timestamp>,
-    ) -> impl DoubleEndedIterator<Item = &Entry> {
+    ) -> impl DoubleEndedIterator<Item = Part<'_, Entry>> {
         self.within(
             move |entry| after.is_some_and(|after| entry.order.0 <= after),
             move |entry| before.is_some_and(|before| entry.order.0 >= before),
@@ -258,13 +294,17 @@ impl Chunks<Entry> {
     }
 
     /// Whether there is one in this place.
-    pub(super) fn has(&self, order: Order) -> bool {
-        let chunk = self.0.get(self.chunk_of(Entry::at(order)));
-        chunk.is_some_and(|chunk| chunk.binary_search_by(Entry::at(order)).is_ok())
+    pub(super) fn has_at(&self, order: Order) -> bool {
+        self.has(Entry::at(order))
     }
 }
 
 impl Roster {
+    /// An empty one in the order of ends.
+    pub fn by_end() -> Self {
+        Self { is_by_end: true, ..Self::default() }
+    }
+
     /// How many sessions there are.
     pub const fn len(&self) -> usize {
         self.len
@@ -279,22 +319,27 @@ impl Roster {
     pub fn insert(&mut self, order: Order, session: Arc<Session>) {
         let named = Named::of(session.clone());
         let (head, session_named) = (named.head, session.clone());
-        self.names.insert(named, |other| other.compare(&head, &session_named));
+        let started = session.started;
+        self.names.insert(named, started, |other| other.compare(&head, &session_named));
         self.insert_unnamed(order, session);
     }
 
     /// The same for one of many: [`Roster::name_all`] comes behind the last.
     pub fn insert_unnamed(&mut self, order: Order, session: Arc<Session>) {
-        self.entries.insert(Entry::new(order, session), Entry::at(order));
+        let entry = Entry { order, session: session.clone() };
+        self.entries.insert(entry, (session, !self.is_by_end), Entry::at(order));
         self.len += 1;
     }
 
     /// Puts all into their order by name.
     pub fn name_all(&mut self) {
-        let mut named: Vec<_> =
-            self.entries.iter().map(|entry| Named::of(entry.session.clone())).collect();
+        let entries = self.entries.all().flat_map(|chunk| &chunk.items);
+        let mut named: Vec<_> = entries.map(|entry| Named::of(entry.session.clone())).collect();
         named.sort_unstable_by(|a, b| a.compare(&b.head, &b.session));
-        self.names = Chunks::of_sorted(named);
+        self.names = Chunks::of_sorted(named.into_iter().map(|named| {
+            let started = named.session.started;
+            (named, started)
+        }));
     }
 
     /// Takes a session out, if it is there.
@@ -310,17 +355,19 @@ impl Roster {
 
     /// Notes that the facets of a session have changed.
     pub(super) fn set_facets(&mut self, order: Order, facets: Facets) {
-        if let Some(entry) = self.entries.get_mut(Entry::at(order)) {
-            entry.facets = facets;
+        if let Some((columns, at)) = self.entries.beside_mut(Entry::at(order)) {
+            columns.facets[at] = facets;
         }
     }
 
     /// The same for a session of which only the time of its place is known.
     pub(super) fn set_facets_of(&mut self, time: Timestamp, session: &Session, facets: Facets) {
-        let found = self.entries.within(|e| e.order.0 < time, |e| e.order.0 > time);
-        let found = found.filter(|entry| std::ptr::eq(&*entry.session, session));
-        let found = found.map(|entry| entry.order).next();
-        if let Some(order) = found {
+        let parts = self.entries.within(|e| e.order.0 < time, |e| e.order.0 > time);
+        let mut entries = parts.flat_map(|part| part.items());
+        let found = entries.find(|entry| std::ptr::eq(&*entry.session, session));
+        let order = found.map(|entry| entry.order);
+        drop(entries);
+        if let Some(order) = order {
             self.set_facets(order, facets);
         }
     }
@@ -339,25 +386,33 @@ impl Roster {
     pub fn page(&self, newest_first: bool, offset: usize, limit: usize) -> Vec<Arc<Session>> {
         let mut page = Vec::with_capacity(limit.min(self.len.saturating_sub(offset)));
         let mut skip = offset;
-        let mut take = |chunk: &Arc<Vec<Entry>>| {
-            if skip >= chunk.len() {
-                skip -= chunk.len();
+        let mut take = |chunk: &Chunk<Entry>| {
+            let entries = &chunk.items;
+            if skip >= entries.len() {
+                skip -= entries.len();
                 return true;
             }
-            let wanted = limit - page.len();
-            let session = |entry: &Entry| entry.session.clone();
+            let wanted = (limit - page.len()).min(entries.len() - skip);
+            let begin = if newest_first { entries.len() - skip - wanted } else { skip };
+            let entries = entries.get(begin..begin + wanted).unwrap_or_default();
             if newest_first {
-                page.extend(chunk.iter().rev().skip(skip).take(wanted).map(session));
+                for part in entries.rchunks(FETCHED) {
+                    fetch(part);
+                    page.extend(part.iter().rev().map(|entry| entry.session.clone()));
+                }
             } else {
-                page.extend(chunk.iter().skip(skip).take(wanted).map(session));
+                for part in entries.chunks(FETCHED) {
+                    fetch(part);
+                    page.extend(part.iter().map(|entry| entry.session.clone()));
+                }
             }
             skip = 0;
             page.len() < limit
         };
         // `all` stops at the chunk that fills the page.
         match (limit > 0, newest_first) {
-            (true, true) => self.entries.0.iter().rev().all(&mut take),
-            (true, false) => self.entries.0.iter().all(&mut take),
+            (true, true) => self.entries.all().rev().all(&mut take),
+            (true, false) => self.entries.all().all(&mut take),
             (false, _) => true,
         };
         page
@@ -365,6 +420,10 @@ impl Roster {
 
     /// All sessions, newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.entries.iter().rev().map(|entry| &entry.session)
+        self.entries
+            .all()
+            .rev()
+            .flat_map(|chunk| chunk.items.iter().rev())
+            .map(|entry| &entry.session)
     }
 }

@@ -571,6 +571,33 @@ impl Session {
         }
     }
 
+    /// Whether that is known: for ever, or never.
+    pub fn has_traffic(&self) -> bool {
+        self.outbox.is_some() || self.unbound.as_ref().is_some_and(|it| it.traffic.is_some())
+    }
+
+    /// Reads something from each part of the memory that a row of it needs; the result says
+    /// nothing. Who calls this for several, one after the other, waits for the memory of all of
+    /// them at the same time, and then writes their rows.
+    pub fn fetch(&self) -> u64 {
+        let name = self.who.name().as_bytes().first().copied().unwrap_or_default();
+        let counters = self.outbox.as_ref().map_or(0, |outbox| outbox.counters().read().bytes_in);
+        let parts = [
+            name.into(),
+            counters,
+            self.hot.hot().command_count.load(Ordering::Relaxed),
+            self.reference.as_bytes()[0].into(),
+            self.conn.remote_addr.port().into(),
+            self.context.is_locked().into(),
+            self.end.get().is_some().into(),
+            self.unbound.is_some().into(),
+            self.client_id.len() as u64,
+            self.link.keep_alive_s.into(),
+            self.serial,
+        ];
+        parts.into_iter().fold(0, |all, part| all ^ part)
+    }
+
     /// What its client over HTTP calls itself.
     pub fn user_agent(&self) -> Option<&UserAgent> {
         self.unbound.as_ref()?.user_agent.as_ref()

@@ -89,33 +89,36 @@ pub struct AddressPrefix {
 
 #[derive(Clone, Debug)]
 struct V4Prefix {
-    /// The octets that are there in full.
-    octets: ([u8; 4], usize),
-    /// The beginning of the next one, or of the port behind four.
+    /// The octets that are there in full, behind them zeros; and how many they are.
+    octets: (u32, usize),
+    /// What the next one, or behind four the port, begins with.
     next: NumberPrefix,
 }
 
-/// The beginning of a decimal number, which may be nothing.
+/// The beginning of a decimal number: the numbers of one digit to five that begin so, from the first
+/// to the last of each length.
 #[derive(Clone, Copy, Debug)]
-struct NumberPrefix(Option<u32>);
+struct NumberPrefix([(u32, u32); 5]);
 
 impl NumberPrefix {
     fn read(text: &str) -> Option<Self> {
+        const NONE: (u32, u32) = (1, 0);
         if text.is_empty() {
-            return Some(Self(None));
+            return Some(Self([(0, u32::MAX), NONE, NONE, NONE, NONE]));
         }
         let plain = text.bytes().all(|byte| byte.is_ascii_digit());
         let plain = plain && text.len() <= 5 && (text.len() == 1 || !text.starts_with('0'));
-        plain.then(|| text.parse().ok().map(|number| Self(Some(number))))?
+        let begin: u32 = text.parse().ok().filter(|_| plain)?;
+        // Nothing but 0 begins with 0.
+        let longer = |power| if begin == 0 && power > 1 { NONE } else { (begin, begin + 1) };
+        Some(Self([1, 10, 100, 1000, 10_000].map(|power| match longer(power) {
+            NONE => NONE,
+            (from, to) => (from * power, to * power - 1),
+        })))
     }
 
-    const fn begins(self, mut number: u32) -> bool {
-        let Some(wanted) = self.0 else { return true };
-        // Nothing but 0 begins with 0.
-        while number > wanted && wanted > 0 {
-            number /= 10;
-        }
-        number == wanted
+    fn begins(&self, number: u32) -> bool {
+        self.0.iter().any(|(from, to)| (*from..=*to).contains(&number))
     }
 }
 
@@ -135,13 +138,14 @@ impl V4Prefix {
             *octet = part.parse().ok().filter(|octet: &u8| octet.to_string() == *part)?;
         }
         let next = NumberPrefix::read(port.unwrap_or(parts[parts.len() - 1]))?;
-        Some(Self { octets: (octets, full), next })
+        Some(Self { octets: (u32::from_be_bytes(octets), full), next })
     }
 
     fn begins(&self, octets: [u8; 4], port: u16) -> bool {
-        let (wanted, full) = &self.octets;
-        let next = octets.get(*full).map_or(u32::from(port), |octet| u32::from(*octet));
-        octets[..*full] == wanted[..*full] && self.next.begins(next)
+        let (wanted, full) = self.octets;
+        let mask = u32::MAX.checked_shl(32 - 8 * full as u32).unwrap_or_default();
+        let next = octets.get(full).map_or(u32::from(port), |octet| u32::from(*octet));
+        u32::from_be_bytes(octets) & mask == wanted && self.next.begins(next)
     }
 }
 

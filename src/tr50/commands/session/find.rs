@@ -11,7 +11,7 @@ use rules::directory::details::ConnectionDetails;
 
 use super::FindParams;
 use super::list::{STARTS, Shown, starts_of};
-use super::row::{SharedTexts, write_session, write_shown};
+use super::row::{Row, ended, write_session};
 use crate::app::Effects;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Later, Looked, WriteReply};
@@ -105,7 +105,7 @@ impl WriteReply for Found {
 impl ShownDetails {
     fn write(&self, object: &mut ObjectWriter<'_>, session: &Session, clock: &Clock) {
         session.with_context(|context| {
-            write_shown(object, session, context, &self.shown, &mut SharedTexts::new(clock));
+            Row::new(object, session, context, clock, ended(session)).write_shown(&self.shown);
         });
         if let Some(starts) = self.starts {
             object.integer(key!("startsLastHour"), starts as u64);

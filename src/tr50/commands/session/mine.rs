@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use base::{
     Clock, Failure,
-    json::{self, ObjectWriter, key},
+    json::{self, key},
 };
 use rules::directory::Session;
 
 use super::end::own_sessions;
-use super::row::{SharedTexts, write_in_context, write_link};
+use super::template::{Members, Rows};
 use crate::tr50::params::params;
 use crate::tr50::step::{Call, WriteReply};
 use crate::tr50::strict::Strict;
@@ -50,7 +50,7 @@ pub(super) fn mine(
 
 impl WriteReply for OwnSessions {
     fn write_reply(&self, out: &mut Vec<u8>) {
-        let mut texts = SharedTexts::new(&self.clock);
+        let mut rows = Rows::new(Members::All { with_client_id: true }, &self.clock);
         out.extend_from_slice(br#"{"success":true,"params":{"count":"#);
         json::push_value(out, &self.count);
         out.extend_from_slice(br#","result":["#);
@@ -59,9 +59,7 @@ impl WriteReply for OwnSessions {
                 out.push(b',');
             }
             session.with_context(|context| {
-                let mut object = ObjectWriter::new(out);
-                write_in_context(&mut object, session, context, &mut texts);
-                write_link(&mut object, session, true, &self.clock);
+                let mut object = rows.begin(out, session, context);
                 let is_current = session.reference() == self.current.reference();
                 object.flag(key!("current"), is_current);
                 object.end();

@@ -204,8 +204,8 @@ fn start_like(app: &App, like: &Session, number: usize) {
             thing_key: ThingKey::parse(&format!("mower-{number}")).expect("a key"),
         },
         client_id: "device-cloud".into(),
-        // Every login makes its own.
-        access: Arc::new((*like.access()).clone()),
+        // Logins of one application share theirs.
+        access: like.access(),
         conn: conn(number),
         link: rules::directory::Link::default(),
         user_agent: None,
