@@ -75,7 +75,9 @@ async fn a_thing_is_changed_by_forms() {
     assert_eq!(find(&mut client).await["attrs"]["a \"b\""]["value"], "\n<script>\n  2");
     done(&operator, "set", &[("attribute", "a \"b\""), ("value", "null")]).await;
     assert_eq!(find(&mut client).await["attrs"]["a \"b\""]["value"], "null");
-    done(&operator, "unset", &[("attribute", "a \"b\""), ("value", "null")]).await;
+    let unset = [("attribute", "a \"b\""), ("value", "null"), ("unset", "1")];
+    let answer = operator.post(&format!("{EDIT}/set"), &unset).await;
+    assert_eq!(answer.header("location"), Some(&*format!("{EDIT}?done=unset")), "{answer:?}");
     assert_eq!(find(&mut client).await["attrs"]["a \"b\""], Value::Null);
     done(&operator, "definition", &[("definition", "mower")]).await;
     assert_eq!(find(&mut client).await["defKey"], "mower");

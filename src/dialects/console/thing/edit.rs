@@ -75,6 +75,8 @@ pub(super) async fn page(asked: &InOrg<'_>, key: &str, wrong: Option<Wrong>) -> 
 
 /// Does what a form says.
 pub(super) async fn change(asked: &InOrg<'_>, key: &str, what: &str) -> Answer {
+    // Both are of one form, and its button says which.
+    let what = if what == "set" && asked.form.get("unset").is_some() { "unset" } else { what };
     let found = FORMS.into_iter().find(|(form, ..)| *form == what);
     let (form, command, _) = found.ok_or(Refused::NotFound)?;
     let text = |name: &str| asked.form.exact(name);
@@ -234,7 +236,7 @@ impl Page<'_> {
                         button type="submit" { "Set" span class="hidden" { " " bdi { (name) } } }
                     }
                     @if may_unset {
-                        button type="submit" formaction=(self.path("unset")) {
+                        button type="submit" name="unset" value="1" {
                             "Unset" span class="hidden" { " " bdi { (name) } }
                         }
                     }
