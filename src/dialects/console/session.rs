@@ -44,15 +44,15 @@ struct Subscription {
 /// Packets that are not acknowledged.
 #[derive(Deserialize)]
 struct InFlight {
-    qos1: Packets,
-    qos2: Packets,
+    out: Packets,
+    #[serde(rename = "in")]
+    inwards: Packets,
 }
 
 #[derive(Deserialize)]
 struct Packets {
-    out: u64,
-    #[serde(rename = "in")]
-    inwards: u64,
+    qos1: u64,
+    qos2: u64,
 }
 
 #[derive(Deserialize)]
@@ -169,10 +169,10 @@ fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
         (
             "Not acknowledged",
             found.in_flight.as_ref().map(|flight| {
-                let (one, two) = (&flight.qos1, &flight.qos2);
+                let (out, inwards) = (&flight.out, &flight.inwards);
                 html! {
-                    "QoS 1: " (one.out) " out, " (one.inwards) " in; QoS 2: " (two.out) " out, "
-                    (two.inwards) " in"
+                    "QoS 1: " (out.qos1) " out, " (inwards.qos1) " in; QoS 2: " (out.qos2) " out, "
+                    (inwards.qos2) " in"
                 }
             }),
         ),
