@@ -39,7 +39,11 @@ pub fn make_private(dir: &Path, deep: &[&str]) -> Result<(), StoreError> {
 
 fn below(dir: &Path, skips: &dyn Fn(&str) -> bool, mended: &mut usize) -> Result<(), StoreError> {
     let unread = |error: io::Error| not_private(dir, error.to_string());
-    for entry in fs::read_dir(dir).map_err(unread)? {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(unread)?,
+    };
+    for entry in entries {
         let entry = entry.map_err(unread)?;
         let path = entry.path();
         let kind = entry.file_type().map_err(unread)?;
@@ -54,22 +58,24 @@ fn below(dir: &Path, skips: &dyn Fn(&str) -> bool, mended: &mut usize) -> Result
     Ok(())
 }
 
-/// Whether others could do something with it.
+/// Whether others could do something with it. What goes meanwhile, as files of the engine do, needs
+/// no mending.
 fn mend(path: &Path, mended: &mut usize) -> Result<bool, StoreError> {
-    let found = match fs::metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(not_private(path, error.to_string())),
+    let is_there = |done: io::Result<_>| match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(not_private(path, error.to_string())),
     };
+    let Some(found) = is_there(fs::metadata(path))? else { return Ok(false) };
     check_owner(path, &found)?;
     let mode = found.permissions().mode();
     if mode & OTHERS == 0 {
         return Ok(false);
     }
-    let closed = fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS));
-    closed.map_err(|error| not_private(path, error.to_string()))?;
+    let closed = Permissions::from_mode(mode & 0o7777 & !OTHERS);
+    let closed = fs::set_permissions(path, closed).and_then(|()| fs::metadata(path));
+    let Some(after) = is_there(closed)? else { return Ok(false) };
     // Some file systems take it and do nothing.
-    let after = fs::metadata(path).map_err(|error| not_private(path, error.to_string()))?;
     if after.permissions().mode() & OTHERS != 0 {
         return Err(not_private(path, "the file system keeps no permissions".to_owned()));
     }

@@ -1,5 +1,7 @@
 //! The store in a directory, its engine's failures, and damage.
 
+use std::sync::atomic;
+
 use super::*;
 use crate::{Month, SCHEMA_VERSION, suite};
 
@@ -338,6 +340,32 @@ fn what_others_could_read_is_mended() {
         let error = make_private(&path, &["files"]).expect_err("not ours");
         assert!(error.to_string().contains("0.jnl"), "{error}");
     }
+}
+
+#[test]
+fn files_that_go_while_others_are_looked_at_are_nothing_to_mend() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let coming = dir.path().join("keyspaces/0/tables");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(atomic::Ordering::Relaxed) {
+                std::fs::create_dir_all(&coming).expect("made");
+                for number in 0..20 {
+                    let file = coming.join(number.to_string());
+                    std::fs::write(&file, "x").expect("written");
+                    let permissions = std::fs::Permissions::from_mode(0o644);
+                    std::fs::set_permissions(&file, permissions).expect("open to all");
+                }
+                std::fs::remove_dir_all(dir.path().join("keyspaces")).expect("removed");
+            }
+        });
+        for _ in 0..2000 {
+            make_private(dir.path(), &[]).expect("all is private, or gone");
+        }
+        done.store(true, atomic::Ordering::Relaxed);
+    });
 }
 
 #[test]
