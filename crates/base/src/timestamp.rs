@@ -80,15 +80,30 @@ impl Timestamp {
     pub fn to_rfc3339(self) -> [u8; 24] {
         let millis = self.0.clamp(Self::FIRST, Self::LAST);
         let (seconds, fraction) = (millis.div_euclid(1000), millis.rem_euclid(1000) as u64);
-        let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400) as u64);
-        let mut text = *b"0000-00-00T00:00:00.000Z";
-        text[0..10].copy_from_slice(&date_of(days));
-        put_digits(&mut text[11..13], second / 3600);
-        put_digits(&mut text[14..16], second / 60 % 60);
-        put_digits(&mut text[17..19], second % 60);
+        let mut text = second_of(seconds);
         put_digits(&mut text[20..23], fraction);
         text
     }
+}
+
+/// A second without its milliseconds. The last one is remembered: in a listing, many follow of the
+/// same one.
+fn second_of(seconds: i64) -> [u8; 24] {
+    thread_local! {
+        static LAST: Cell<(i64, [u8; 24])> = const { Cell::new((0, *b"1970-01-01T00:00:00.000Z")) };
+    }
+    let (known, text) = LAST.get();
+    if known == seconds {
+        return text;
+    }
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400) as u64);
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    text[0..10].copy_from_slice(&date_of(days));
+    put_digits(&mut text[11..13], second / 3600);
+    put_digits(&mut text[14..16], second / 60 % 60);
+    put_digits(&mut text[17..19], second % 60);
+    LAST.set((seconds, text));
+    text
 }
 
 /// The ten characters of a day counted from 1970-01-01. The last one is remembered: the times of a

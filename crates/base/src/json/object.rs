@@ -16,19 +16,6 @@ pub struct ObjectWriter<'a> {
     empty: bool,
 }
 
-/// The two digits of each byte. A row of a listing has 76 of them: data-encoding, which everything
-/// else uses, takes twice the instructions (docs/decisions/0008-which-libraries.md).
-const HEX_PAIRS: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut pairs = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0x0f]];
-        byte += 1;
-    }
-    pairs
-};
-
 impl<'a> ObjectWriter<'a> {
     /// Begins an object.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
@@ -104,12 +91,16 @@ impl<'a> ObjectWriter<'a> {
     }
 }
 
-/// Appends identifying bytes in hexadecimal, as a string.
+/// Appends identifying bytes in hexadecimal, as a string. A row of a listing has 76 of them:
+/// data-encoding, which everything else uses, takes twice the instructions
+/// (docs/decisions/0008-which-libraries.md). Without a table, several are made in one step.
 #[inline]
 pub fn push_hex<const BYTES: usize>(out: &mut Vec<u8>, value: &[u8; BYTES]) {
+    let digit = |nibble: u8| nibble + b'0' + (b'a' - b'0' - 10) * u8::from(nibble > 9);
+    let digits = value.map(|byte| [digit(byte >> 4), digit(byte & 0x0f)]);
     out.reserve(2 * BYTES + 2);
     out.push(b'"');
-    out.extend_from_slice(value.map(|byte| HEX_PAIRS[usize::from(byte)]).as_flattened());
+    out.extend_from_slice(digits.as_flattened());
     out.push(b'"');
 }
 
