@@ -10,7 +10,7 @@ use super::super::facets::Wanted;
 use super::super::hot::{Hot, HotView};
 use super::super::roster::{Entry, Found, Named};
 use super::super::session::Session;
-use super::super::text::{AddressPrefix, Pattern};
+use super::super::text::Pattern;
 use super::pages::{First, Page, Started, compare};
 use super::{ENDED, Filter, LIVE, Listing, Query, SortKey};
 
@@ -36,41 +36,6 @@ pub(super) struct Search<'a> {
     pub(super) client_id: Option<(&'a str, u16, Vec<u32>)>,
     /// Ended sessions from this number on may be among the live ones, too; none: there are no such.
     pub(super) ended_meanwhile: Option<u64>,
-}
-
-/// What is asked beside facets: looked up once for all sessions of a chunk.
-#[derive(Clone, Copy)]
-struct Rest<'a> {
-    search: &'a Search<'a>,
-    lived_at: Option<Timestamp>,
-    address: Option<&'a AddressPrefix>,
-    client_id: Option<(&'a str, u16, &'a [u32])>,
-    asks_of_life: bool,
-    is_deep: bool,
-    may_be_listed_live: bool,
-}
-
-impl Rest<'_> {
-    const fn is_nothing(self) -> bool {
-        self.lived_at.is_none()
-            && self.address.is_none()
-            && self.client_id.is_none()
-            && !(self.asks_of_life || self.is_deep || self.may_be_listed_live)
-    }
-
-    #[inline]
-    fn admits(self, found: Found<'_>) -> bool {
-        let Self { search, lived_at, address, client_id, .. } = self;
-        lived_at.is_none_or(|at| found.started() <= at)
-            && address.is_none_or(|prefix| found.comes_from(prefix))
-            && client_id.is_none_or(|(id, hash, sharing)| match found.facets().shares_client_id() {
-                true => sharing.contains(&found.facets().application()),
-                false => found.has_client_id(id, hash),
-            })
-            && (!self.asks_of_life || search.filter.matches_life(search.hot_of(found)))
-            && (!self.is_deep || search.filter.matches(found.session()))
-            && !(self.may_be_listed_live && search.is_listed_live(found))
-    }
 }
 
 /// Where a session was found, and what stands beside it there.
@@ -186,14 +151,16 @@ impl Search<'_> {
         forward: bool,
         mut visit: impl FnMut(Found<'s>),
     ) {
+        let is_plain = self.is_plain(ended);
         // Several are looked at in one step, and mostly all are wanted, or none.
         let wanted = self.count_wanted(&part, ended);
         if wanted == 0 {
             return;
         }
-        let (all, rest) = (wanted == part.len(), self.rest(ended));
+        let all = wanted == part.len();
         let look = |found: Found<'s>| {
-            if (all || self.wanted.admits(found.facets())) && rest.admits(found) {
+            let admits = all || self.wanted.admits(found.facets());
+            if admits && (is_plain || self.admits_rest(found, ended)) {
                 visit(found);
             }
         };
@@ -207,26 +174,42 @@ impl Search<'_> {
         self.wanted.count(facets.unwrap_or_default(), if ended { ENDED } else { LIVE })
     }
 
+    /// Whether of a session of an ordered source, beside its time, nothing is asked but its facets.
+    fn is_plain(&self, ended: bool) -> bool {
+        let filter = self.filter;
+        !self.is_deep_in(ended)
+            && filter.remote_addr.is_none()
+            && self.client_id.is_none()
+            && !filter.asks_of_life()
+            && !(ended && (filter.lived_at.is_some() || self.ended_meanwhile.is_some()))
+    }
+
     fn is_deep_in(&self, ended: bool) -> bool {
         let filter = self.filter;
         self.is_deep || ended && (filter.started_after.is_some() || filter.started_before.is_some())
     }
 
-    /// What is asked of sessions of an ordered source beside their facets.
-    fn rest(&self, ended: bool) -> Rest<'_> {
+    /// Whether it is what is asked for beside its facets.
+    fn admits_rest(&self, found: Found<'_>, ended: bool) -> bool {
+        let at = self.filter.lived_at.filter(|_| ended);
+        at.is_none_or(|at| found.started() <= at)
+            && self.admits_beside(found)
+            && (!self.is_deep_in(ended) || self.filter.matches(found.session()))
+            && !(ended && self.is_listed_live(found))
+    }
+
+    /// Whether what stands beside a session is what is asked for.
+    #[inline]
+    fn admits_beside(&self, found: Found<'_>) -> bool {
         let filter = self.filter;
-        Rest {
-            search: self,
-            lived_at: filter.lived_at.filter(|_| ended),
-            address: filter.remote_addr.as_ref(),
-            client_id: self
-                .client_id
-                .as_ref()
-                .map(|(id, hash, sharing)| (*id, *hash, &sharing[..])),
-            asks_of_life: filter.asks_of_life(),
-            is_deep: self.is_deep_in(ended),
-            may_be_listed_live: ended && self.ended_meanwhile.is_some(),
-        }
+        filter.remote_addr.as_ref().is_none_or(|prefix| found.comes_from(prefix))
+            && self.client_id.as_ref().is_none_or(|(id, hash, sharing)| {
+                match found.facets().shares_client_id() {
+                    true => sharing.contains(&found.facets().application()),
+                    false => found.has_client_id(id, *hash),
+                }
+            })
+            && (!filter.asks_of_life() || filter.matches_life(self.hot_of(found)))
     }
 
     #[inline]
@@ -279,7 +262,7 @@ impl Search<'_> {
         let mut page = Page::new(offset, limit);
         match source {
             Source::Ordered { entries, ended } => {
-                let is_plain = self.rest(*ended).is_nothing();
+                let is_plain = self.is_plain(*ended);
                 let add = |part: Part<'s, Entry>| {
                     // What is on another page need only be counted.
                     if !is_plain || !page.pass(self.count_wanted(&part, *ended)) {
@@ -371,11 +354,13 @@ impl Search<'_> {
         for source in &self.sources {
             match source {
                 Source::Ordered { entries, ended } => {
-                    let rest = self.rest(*ended);
+                    let is_plain = self.is_plain(*ended);
                     for part in self.parts(entries, *ended) {
                         let found = Found::each(part).step_by(SAMPLED);
-                        let found =
-                            found.filter(|f| self.wanted.admits(f.facets()) && rest.admits(*f));
+                        let found = found.filter(|found| {
+                            self.wanted.admits(found.facets())
+                                && (is_plain || self.admits_rest(*found, *ended))
+                        });
                         keys.extend(found.map(|f| key(f.session(), Place::Ordered(f))));
                     }
                 }
