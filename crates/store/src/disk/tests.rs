@@ -344,28 +344,25 @@ fn what_others_could_read_is_mended() {
 
 #[test]
 fn files_that_go_while_others_are_looked_at_are_nothing_to_mend() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("a directory");
-    let coming = dir.path().join("keyspaces/0/tables");
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(atomic::Ordering::Relaxed) {
-                std::fs::create_dir_all(&coming).expect("made");
-                for number in 0..20 {
-                    let file = coming.join(number.to_string());
-                    std::fs::write(&file, "x").expect("written");
-                    let permissions = std::fs::Permissions::from_mode(0o644);
-                    std::fs::set_permissions(&file, permissions).expect("open to all");
-                }
-                std::fs::remove_dir_all(dir.path().join("keyspaces")).expect("removed");
+    let (dir, done) = (&dir, &AtomicBool::new(false));
+    let looks = std::thread::scope(|scope| {
+        // As the engine's, names are not used again.
+        let goes_on = |_: &u32| !done.load(atomic::Ordering::Relaxed);
+        scope.spawn(move || {
+            for number in (0..).take_while(goes_on) {
+                let file = dir.path().join(number.to_string());
+                std::fs::write(&file, "x").expect("written");
+                std::fs::remove_file(&file).expect("removed");
             }
         });
-        for _ in 0..2000 {
-            make_private(dir.path(), &[]).expect("all is private, or gone");
-        }
+        let looks: Vec<_> = (0..20_000).map(|_| make_private(dir.path(), &[])).collect();
         done.store(true, atomic::Ordering::Relaxed);
+        looks
     });
+    for look in looks {
+        look.expect("all is private, or gone");
+    }
 }
 
 #[test]
