@@ -61,10 +61,12 @@ impl Pace {
         (begin > now + early).then(|| Duration::from_nanos(begin))
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn. Others that are ready come first in any case: work that takes longer than
+    /// it was thought to never gets ahead of its turns.
     pub async fn wait(&self, work: Duration) {
-        if let Some(turn) = self.turn(work) {
-            tokio::time::sleep_until(turn).await;
+        match self.turn(work) {
+            Some(turn) => tokio::time::sleep_until(turn).await,
+            None => tokio::task::yield_now().await,
         }
     }
 
@@ -83,6 +85,12 @@ mod tests {
     use super::*;
 
     const WORK: Duration = Duration::from_micros(50);
+
+    #[tokio::test]
+    async fn others_that_are_ready_come_before_a_turn_that_begins_at_once() {
+        let pace = Pace::new(1);
+        assert!(futures_util::poll!(std::pin::pin!(pace.wait(Duration::ZERO))).is_pending());
+    }
 
     #[test]
     fn few_begin_at_once_and_many_one_after_the_other() {
