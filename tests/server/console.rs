@@ -3,10 +3,9 @@
 use client::Version::V311;
 use serde_json::{Value, json};
 use support::browser::Browser;
-use support::http::{Answer, dial, post_with, send};
+use support::http::{Answer, post_with, send};
 use support::mqtt::Connect;
-use support::{SOON, TestServer, call, sessions};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::{TestServer, call, sessions};
 
 const OPERATOR: (&str, &str) = ("operator@basicorg.example", "demo-operator-password");
 const VIEWER: (&str, &str) = ("viewer@basicorg.example", "demo-viewer-password");
@@ -262,36 +261,19 @@ async fn a_list_is_kept_up_to_date_by_the_cells_that_change() {
     let mut client = server.operator("tcp").await;
     let own = sessions(&mut client, r#"{"protocol":"http"}"#).await;
     let commands = own[0]["commandCount"].clone();
-    let mut stream = dial(&server).await;
-    let view: String = form_urlencoded::byte_serialize(b"/o/basic-org/sessions?").collect();
-    let head = format!(
-        "GET /events?view={view} HTTP/1.1\r\nHost: x\r\nCookie: tr50d={}\r\n\r\n",
-        operator.session_id()
-    );
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    let mut text = String::new();
-    let mut until = async |words: &str| {
-        let mut bytes = [0; 4096];
-        while !text.contains(words) {
-            let read = tokio::time::timeout(SOON, stream.read(&mut bytes)).await;
-            let count = read.unwrap_or_else(|_| panic!("no {words}: {text}")).expect("read");
-            assert!(count > 0, "it ended: {text}");
-            text += &String::from_utf8_lossy(&bytes[..count]);
-        }
-        std::mem::take(&mut text)
-    };
-    let head = until("\"order\":").await;
+    let mut stream = operator.watch("/o/basic-org/sessions?").await;
+    let head = stream.until("\"order\":").await;
     assert!(head.contains("text/event-stream") && head.contains("X-Accel-Buffering: no"), "{head}");
     let mower = Connect::thing(V311, "mower-1").open(&server).await;
-    let news = until(">mower-1<").await;
+    let news = stream.until(">mower-1<").await;
     assert!(news.contains("\"total\":\"3 sessions\""), "{news}");
     drop(mower);
-    until("\"total\":\"2 sessions\"").await;
+    stream.until("\"total\":\"2 sessions\"").await;
     // Looking on is no command, and ends with the session.
     let own = sessions(&mut client, r#"{"protocol":"http"}"#).await;
     assert_eq!(own[0]["commandCount"], commands, "{own:?}");
     operator.post("/logout", &[]).await;
-    until("event: ended").await;
+    stream.until("event: ended").await;
     let operator = browser(&server, OPERATOR).await;
     for view in ["/o/basic-org/nothing", "/o/basic-org/sessions/end", "/api", "x", ""] {
         let head =

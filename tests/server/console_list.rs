@@ -5,10 +5,9 @@ use client::Version::{V5, V311};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 use support::browser::Browser;
-use support::http::{dial, send};
+use support::http::send;
 use support::mqtt::Connect;
-use support::{Endpoints, SOON, TestServer, call};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::{Endpoints, TestServer, call};
 
 const OPERATOR: (&str, &str) = ("operator@basicorg.example", "demo-operator-password");
 
@@ -118,29 +117,11 @@ async fn a_form_leads_to_an_address_of_what_was_filled_in() {
 async fn the_columns_of_an_address_are_live() {
     let server = TestServer::start();
     let operator = operator(&server).await;
-    let mut stream = dial(&server).await;
-    let view = format!("{SESSIONS}?columns=who,mqtt");
-    let view: String = form_urlencoded::byte_serialize(view.as_bytes()).collect();
-    let head = format!(
-        "GET /events?view={view} HTTP/1.1\r\nHost: x\r\nCookie: tr50d={}\r\n\r\n",
-        operator.session_id()
-    );
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    let mut text = String::new();
-    let mut until = async |words: &str| {
-        let mut bytes = [0; 4096];
-        while !text.contains(words) {
-            let read = tokio::time::timeout(SOON, stream.read(&mut bytes)).await;
-            let count = read.unwrap_or_else(|_| panic!("no {words}: {text}")).expect("read");
-            assert!(count > 0, "it ended: {text}");
-            text += &String::from_utf8_lossy(&bytes[..count]);
-        }
-        std::mem::take(&mut text)
-    };
-    until("\"order\":").await;
+    let mut stream = operator.watch(&format!("{SESSIONS}?columns=who,mqtt")).await;
+    stream.until("\"order\":").await;
     let _mower = Connect::thing(V311, "mower-1").open(&server).await;
-    let news = until(">mower-1<").await;
-    let news = news + &until("\n\n").await;
+    let news = stream.until(">mower-1<").await;
+    let news = news + &stream.until("\n\n").await;
     assert!(news.contains("\"mqtt\":\"") && !news.contains("\"kind\":"), "{news}");
 }
 
