@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 
 import { isAccessible, profile, provokes, script, step, until } from "./browser.mjs";
-import { at, fillLogin } from "./console.mjs";
+import { asksForLogin, at, fillLogin } from "./console.mjs";
 import { ADMIN, OPERATOR, device, logIn } from "./server.mjs";
 
 const ACCESS = "/o/basic-org/access";
@@ -137,5 +137,5 @@ script(async () => {
   await changes("without-script", false);
   const page = await (await profile()).newPage();
   await page.goto(`${ACCESS}/users`);
-  await page.getByLabel("Password").waitFor();
+  await asksForLogin(page);
 });

@@ -13,6 +13,12 @@ export async function fillLogin(page, { username, password }) {
   await page.getByRole("button", { name: "Log in" }).click();
 }
 
+/** Waits until a page asks for a login. The one before it may have fields for passwords, too. */
+export async function asksForLogin(page) {
+  await page.waitForURL((found) => found.pathname === "/login");
+  await page.getByLabel("Password").waitFor();
+}
+
 /** A page of a new profile in which somebody has logged in, at this path. */
 export async function at(path, login, options) {
   const page = await (await profile(options)).newPage();

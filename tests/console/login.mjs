@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { isAccessible, profile, provokes, script, step } from "./browser.mjs";
-import { SESSIONS, fillLogin } from "./console.mjs";
+import { SESSIONS, asksForLogin, fillLogin } from "./console.mjs";
 import { OPERATOR, code, logIn } from "./server.mjs";
 
 script(async () => {
@@ -15,7 +15,7 @@ script(async () => {
   const context = await profile();
   const page = await context.newPage();
   await page.goto(`${SESSIONS}?kind=user`);
-  await page.getByLabel("Password").waitFor();
+  await asksForLogin(page);
   assert.ok(await page.getByText("not encrypted").isVisible());
   await isAccessible(page, "login");
 
@@ -56,7 +56,7 @@ script(async () => {
   step("logout");
   await page.getByText(OPERATOR.username, { exact: true }).first().click();
   await page.getByRole("button", { name: "Log out" }).click();
-  await page.getByLabel("Password").waitFor();
+  await asksForLogin(page);
   await page.goto(SESSIONS);
-  await page.getByLabel("Password").waitFor();
+  await asksForLogin(page);
 });

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 
 import { isAccessible, profile, provokes, script, step, until } from "./browser.mjs";
-import { at, fillLogin, isLive } from "./console.mjs";
+import { asksForLogin, at, fillLogin, isLive } from "./console.mjs";
 import { OPERATOR, VIEWER, code, logIn } from "./server.mjs";
 
 /** A second factor is set up, asked for and removed. */
@@ -66,7 +66,7 @@ async function factor(javaScriptEnabled) {
   await page.getByText("Your other sessions have ended.").waitFor();
   assert.equal(await rows.count(), 1);
   if (!javaScriptEnabled) await elsewhere.reload();
-  await elsewhere.getByLabel("Password").waitFor();
+  await asksForLogin(elsewhere);
 
   step("it is removed, by a proof");
   await page.getByRole("link", { name: "Remove the second factor…" }).click();

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 
 import { isAccessible, provokes, script, step, until } from "./browser.mjs";
-import { SESSIONS, at, fillLogin, hide, isLive, listed, lists } from "./console.mjs";
+import { SESSIONS, asksForLogin, at, fillLogin, hide, isLive, listed, lists } from "./console.mjs";
 import { OPERATOR, VIEWER, device, logIn } from "./server.mjs";
 
 const path = `${SESSIONS}?kind=application&sort=whoAmI`;
@@ -24,7 +24,6 @@ script(async () => {
     assert.ok(others.length > 0, JSON.stringify(result));
     for (const { ref } of others) await call("session.end", { ref });
   };
-  const asksForLogin = (where) => where.getByLabel("Password").waitFor();
 
   step("a page that is followed");
   const other = await context.newPage();

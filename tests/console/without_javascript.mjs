@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 
 import { script, step, until } from "./browser.mjs";
-import { SESSIONS, at, listed, lists, row } from "./console.mjs";
+import { SESSIONS, asksForLogin, at, listed, lists, row } from "./console.mjs";
 import { OPERATOR, fleet } from "./server.mjs";
 
 const path = `${SESSIONS}?kind=application&sort=whoAmI`;
@@ -99,5 +99,5 @@ script(async () => {
   step("logout");
   await page.getByText(OPERATOR.username, { exact: true }).first().click();
   await page.getByRole("button", { name: "Log out" }).click();
-  await page.getByLabel("Password").waitFor();
+  await asksForLogin(page);
 });
