@@ -256,7 +256,7 @@ impl App {
     pub async fn stop(&self) -> bool {
         let stored = self.store_counters().await;
         let events = self.events.write_refusals(self.clock.shown(self.clock.now())).map(drop);
-        let events = events.and_then(|()| self.events.store_sums());
+        let events = events.and_then(|()| self.events.close());
         self.events.flush_log();
         self.keep_figures(self.clock.now());
         let connections = self.connection_history.store_counts();

@@ -16,6 +16,7 @@ mod live;
 mod load;
 mod log;
 mod login_cause;
+mod numbered;
 mod reader;
 mod refusals;
 mod shares;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 
 use base::pool::Usage;
 use base::{OrgId, Timestamp, limits};
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
@@ -44,17 +45,19 @@ pub use kinds::{Event, KINDS, Kind, KindInfo, class_of};
 pub use live::{Listener, Live};
 pub use load::EventsError;
 pub use login_cause::LoginCause;
+pub use numbered::Numbered;
 pub use reader::{Entry, Order, Page, Query};
 pub use refusals::{Attempt, Refused};
 
 use live::Ring;
 use log::EventLog;
+use numbered::Added;
 use refusals::Counted;
 
 /// Whose events are no organisation's: of the server itself, and refusals of names that nobody has.
 pub const SERVER: OrgId = OrgId::from_bytes([0; 12]);
 
-/// Where the last number is, in [`Table::EventSums`], for the case that its row is gone.
+/// Where [`State::reserved`] is, in [`Table::EventSums`].
 const NUMBER_KEY: &[u8] = &[0xff];
 
 /// Where [`State::floor`] is, in [`Table::EventSums`].
@@ -111,6 +114,9 @@ pub struct Events {
 struct State {
     /// The last number that was given away.
     last: u64,
+    /// The next start begins behind this number, whose row may be lost in a crash when somebody has
+    /// seen it, or gone.
+    reserved: u64,
     /// Up to this number, rows of ranges are gone that are forgotten.
     floor: u64,
     ranges: BTreeMap<(Class, OrgId), Range>,
@@ -138,53 +144,6 @@ pub struct Load {
     pub limit: u64,
 }
 
-/// Events that have their numbers and are in a batch: held until that is in the writer's queue, for
-/// else the numbers would not be in the order of the commits.
-#[must_use = "to be settled as soon as the batch is submitted"]
-pub struct Numbered<'a> {
-    events: &'a Events,
-    state: MutexGuard<'a, State>,
-    added: Vec<Added>,
-}
-
-/// A row of an event that is in a batch.
-struct Added {
-    class: Class,
-    org: OrgId,
-    number: u64,
-    bytes: u64,
-    /// For the log and for those who listen, if there are any.
-    row: Vec<u8>,
-}
-
-impl Numbered<'_> {
-    /// What became of the batch: without it there are no such events.
-    pub fn settle<T, E>(mut self, submitted: Result<T, E>) -> Result<T, E> {
-        let added = std::mem::take(&mut self.added);
-        if submitted.is_err() {
-            for added in &added {
-                self.state.shrink(added.class, added.org, added.bytes);
-            }
-            return submitted;
-        }
-        for added in &added {
-            self.state.written[added.class.index()] += 1;
-            if let Some(log) = &self.events.log {
-                let Added { class, org, number, row, .. } = added;
-                let org_key = self.events.key_of(*class, *org);
-                log.line(filter::complete_text((*class, *org, org_key), *number, None, row));
-            }
-        }
-        if self.events.ring.is_heard() {
-            for rows in added.chunk_by(|one, other| one.number == other.number) {
-                self.events.hear(rows);
-            }
-            self.events.ring.wake(self.state.last);
-        }
-        submitted
-    }
-}
-
 impl State {
     fn shrink(&mut self, class: Class, org: OrgId, bytes: u64) {
         if let Some(range) = self.ranges.get_mut(&(class, org)) {
@@ -210,9 +169,6 @@ impl State {
         for ((class, org), range) in stale.take(most) {
             range.stale = false;
             batch.put(Table::EventSums, sum_key(*class, *org), load::sum(range, last));
-        }
-        if !batch.0.is_empty() {
-            batch.put(Table::EventSums, NUMBER_KEY, last.to_be_bytes());
         }
     }
 }
@@ -242,7 +198,11 @@ impl Events {
                 added.push(Added { class, org, number, bytes, row });
             }
         }
-        Numbered { events: self, state, added }
+        if state.reserved < state.last + limits::EVENT_NUMBERS_AHEAD / 2 {
+            state.reserved = state.last + limits::EVENT_NUMBERS_AHEAD;
+            batch.put(Table::EventSums, NUMBER_KEY, state.reserved.to_be_bytes());
+        }
+        Numbered::new(self, state, added)
     }
 
     /// Notes how an organisation is called, which its events show from now on.
@@ -274,7 +234,7 @@ impl Events {
         sees: &dyn Fn(OrgId) -> bool,
     ) -> Option<u64> {
         if after > last {
-            // A number of another store, or that a crash took back.
+            // A number of another store.
             return Some(last + 1);
         }
         let gone = if after == 0 { 0 } else { self.gone_until(classes, sees) };
@@ -345,6 +305,16 @@ impl Events {
             state.ranges.values_mut().for_each(|range| range.stale = true);
         }
         submitted.map(drop)
+    }
+
+    /// The same at the end, and that no number is lost: the next start goes on behind the last one.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.store_sums()?;
+        let mut state = self.state.lock();
+        state.reserved = state.last;
+        let mut batch = Batch::default();
+        batch.put(Table::EventSums, NUMBER_KEY, state.reserved.to_be_bytes());
+        self.tables.submit(batch).map(drop)
     }
 
     /// Removes some of what is too much: whether there is more. Organisations of one tenant share
@@ -427,7 +397,6 @@ impl Events {
             range.trimmed = range.trimmed.max(upto);
         }
         state.put_sum(&mut batch, class, org);
-        batch.put(Table::EventSums, NUMBER_KEY, state.last.to_be_bytes());
         if let Err(error) = self.tables.submit(batch) {
             if let Some(range) = state.ranges.get_mut(&(class, org)) {
                 range.bytes += freed;
@@ -444,7 +413,7 @@ impl Events {
     fn forget_gone(&self) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let mut batch = Batch::default();
-        let State { last, floor, ranges, gone, .. } = &mut *state;
+        let State { floor, ranges, gone, .. } = &mut *state;
         ranges.retain(|(class, org), range| {
             if range.bytes == 0 {
                 batch.delete(Table::EventSums, sum_key(*class, *org));
@@ -463,7 +432,6 @@ impl Events {
             kept
         });
         if !batch.0.is_empty() {
-            batch.put(Table::EventSums, NUMBER_KEY, last.to_be_bytes());
             batch.put(Table::EventSums, FLOOR_KEY, floor.to_be_bytes());
         }
         self.tables.submit(batch).map(drop)

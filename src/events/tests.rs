@@ -117,12 +117,43 @@ async fn numbers_go_on_after_a_restart_even_when_the_last_events_are_gone() {
     put(&tables, &events, new(Class::Refusals, &[2], "b", NOW)).await;
     let later = NOW.plus_seconds(2 * 86_400);
     events.expire(later).expect("removed");
+    events.close().expect("room");
     tables.writer().barrier().expect("room").await.expect("stored");
     assert_eq!(rows(&store).len(), 3, "what administrators do is kept for longer");
     let (tables, events) = open(&store, u64::MAX);
     check_bytes(&events, &store);
     put(&tables, &events, new(Class::Administration, &[3], "c", NOW)).await;
     assert_eq!(numbers(&events, &query(Order::NewestFirst, &|_| true)), [5, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_number_that_a_crash_took_back_is_no_other_events() {
+    let store = Arc::new(MemoryStore::new());
+    let (tables, events) = open(&store, u64::MAX);
+    put(&tables, &events, new(Class::Administration, &[1], "a", NOW)).await;
+    let lost = [new(Class::Administration, &[1], "seen, and not stored", NOW)];
+    events.add(&mut Batch::default(), lost).settle(Ok::<_, ()>(())).expect("taken");
+    let seen = events.last();
+    for _ in 0..2 {
+        let (tables, events) = open(&store, u64::MAX);
+        assert!(events.last() > seen);
+        put(&tables, &events, new(Class::Administration, &[1], "later", NOW)).await;
+        let sees = |_| true;
+        let later = Query { after: seen, ..query(Order::OldestFirst, &sees) };
+        assert!(!numbers(&events, &later).is_empty(), "whoever has seen it misses nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_reserves_no_numbers() {
+    let store = Arc::new(MemoryStore::new());
+    let (tables, events) = open(&store, u64::MAX);
+    let refused = [new(Class::Administration, &[1], "refused", NOW)];
+    events.add(&mut Batch::default(), refused).settle(Err::<(), _>(())).expect_err("refused");
+    put(&tables, &events, new(Class::Administration, &[1], "a", NOW)).await;
+    let last = events.last();
+    let (_, events) = open(&store, u64::MAX);
+    assert!(events.last() > last);
 }
 
 #[tokio::test]

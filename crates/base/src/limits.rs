@@ -794,6 +794,11 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// lost, and counted: nobody waits for a slow disk.
 pub const EVENT_LOG_LINES_MAX: usize = 8192;
 
+/// Numbers of events that are reserved on disk before they are given away, so that one which somebody
+/// has seen and a crash took back is never another event's: twice as many as the store's queue has
+/// room for.
+pub const EVENT_NUMBERS_AHEAD: u64 = 1_000_000;
+
 /// Sums of events that are stored in one step.
 pub const EVENT_SUMS_STEP: usize = 4096;
 
