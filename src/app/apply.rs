@@ -113,11 +113,13 @@ impl App {
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
             let step: Vec<_> = changes.by_ref().take(limits::ENDED_STEP).collect();
-            self.pace.wait_blocking(limits::END_WORK * step.len() as u32);
+            let begun = tokio::time::Instant::now();
+            let thought = limits::END_WORK * step.len() as u32;
             let events = self.change_sessions(step, now);
             let recorded = self.record_with(&events, acts.first());
             stored = stored.and_then(|before| Ok(recorded?.and(before)));
             goodbyes.append(Goodbyes::of(&events, &self.pace));
+            self.pace.wait_blocking(thought.max(begun.elapsed()));
         }
         if closes_at_once {
             goodbyes.close();
