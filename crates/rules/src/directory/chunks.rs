@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Few in tests, so that they have many chunks.
-const CHUNK_MAX: usize = if cfg!(test) { 8 } else { 512 };
+pub(super) const CHUNK_MAX: usize = if cfg!(test) { 8 } else { 512 };
 
 /// An element of a sequence.
 pub(super) trait Item: Clone {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use base::{ApplicationId, Protocol, ThingDefId};
 use parking_lot::Mutex;
 
+use super::marks::Marks;
 use super::session::{Kind, Lifetime, Reason, Session, Who};
 
 const KIND: u32 = 0;
@@ -81,8 +82,40 @@ pub(super) struct Wanted {
     value: u64,
     /// Bit by bit, as [`Facets::reason`] numbers them.
     reasons: u16,
-    /// Sorted; none: any.
-    applications: Option<Vec<u32>>,
+    /// None: any.
+    applications: Option<NumberSet>,
+}
+
+/// Some of the numbers that [`Numbers`] gives.
+#[derive(Clone, Debug)]
+pub(super) struct NumberSet {
+    /// If there are few, with what is no number behind them: all are compared in one step.
+    few: [u32; FEW],
+    /// If there are more, all of them, sorted.
+    many: Vec<u32>,
+}
+
+const FEW: usize = 4;
+
+impl NumberSet {
+    fn of(mut numbers: Vec<u32>) -> Self {
+        let mut few = [u32::MAX; FEW];
+        if let Some(begin) = few.get_mut(..numbers.len()) {
+            begin.copy_from_slice(&numbers);
+            return Self { few, many: Vec::new() };
+        }
+        numbers.sort_unstable();
+        Self { few, many: numbers }
+    }
+
+    /// Whether this number is one of them.
+    #[inline]
+    pub(super) fn contains(&self, number: u32) -> bool {
+        match self.many.is_empty() {
+            true => self.few.iter().fold(false, |found, known| found | (*known == number)),
+            false => self.many.binary_search(&number).is_ok(),
+        }
+    }
 }
 
 impl Wanted {
@@ -111,12 +144,11 @@ impl Wanted {
         self.field(DEFINITION, NUMBER_BITS, u64::from(number));
     }
 
-    pub(super) fn applications(&mut self, mut numbers: Vec<u32>) {
+    pub(super) fn applications(&mut self, numbers: Vec<u32>) {
         if let [only] = numbers[..] {
             return self.field(APPLICATION, NUMBER_BITS, only.into());
         }
-        numbers.sort_unstable();
-        self.applications = Some(numbers);
+        self.applications = Some(NumberSet::of(numbers));
     }
 
     pub(super) const fn reasons(&mut self, reasons: u16) {
@@ -145,6 +177,19 @@ impl Wanted {
         all.iter().map(admits).sum()
     }
 
+    /// Keeps the marks of those that it admits, of which each has one of these reasons.
+    pub(super) fn keep(&self, marks: &mut Marks, all: &[Facets], reasons: u16) {
+        if self.mask != 0 {
+            marks.keep(all, |facets| facets.0 & self.mask == self.value);
+        }
+        if self.reasons & reasons != reasons {
+            marks.keep(all, |facets| self.reasons >> facets.reason() & 1 == 1);
+        }
+        if let Some(numbers) = &self.applications {
+            marks.keep(all, |facets| numbers.contains(facets.application()));
+        }
+    }
+
     #[inline]
     pub(super) fn admits(&self, facets: Facets) -> bool {
         facets.0 & self.mask == self.value
@@ -152,7 +197,7 @@ impl Wanted {
             && self
                 .applications
                 .as_ref()
-                .is_none_or(|numbers| numbers.binary_search(&facets.application()).is_ok())
+                .is_none_or(|numbers| numbers.contains(facets.application()))
     }
 }
 
@@ -287,12 +332,10 @@ impl Numbers {
     }
 
     /// The numbers of the applications whose sessions share this client id.
-    pub(super) fn sharing(&self, client_id: &str) -> Vec<u32> {
+    pub(super) fn sharing(&self, client_id: &str) -> NumberSet {
         let inner = self.inner.lock();
         let shared = inner.client_ids.iter().filter(|(_, shared)| ***shared == *client_id);
-        let mut numbers: Vec<u32> = shared.map(|(number, _)| *number).collect();
-        numbers.sort_unstable();
-        numbers
+        NumberSet::of(shared.map(|(number, _)| *number).collect())
     }
 
     /// The numbers of the applications with this name, without regard to case.

@@ -50,7 +50,7 @@ const APART: usize = 64;
 /// A part of the array. It stays where it is.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    places: Box<[Hot; CHUNK]>,
+    places: [Hot; CHUNK],
     /// Of the whole array.
     free: Arc<Mutex<Vec<u32>>>,
 }
@@ -115,7 +115,7 @@ impl HotArray {
         if free.is_empty() {
             let mut chunks = self.chunks.write();
             let first = chunks.len() * CHUNK;
-            let places = Box::new(std::array::from_fn(|_| Hot::default()));
+            let places = std::array::from_fn(|_| Hot::default());
             chunks.push(Arc::new(Chunk { places, free: self.free.clone() }));
             let spread = |n: usize| n % (CHUNK / APART) * APART + n / (CHUNK / APART);
             // The last is the first to be taken.

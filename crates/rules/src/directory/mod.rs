@@ -26,6 +26,7 @@ mod facets;
 pub mod failures;
 pub mod history;
 mod hot;
+mod marks;
 pub mod outbox;
 pub mod query;
 pub mod record;

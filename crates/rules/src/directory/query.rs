@@ -14,6 +14,7 @@ use super::siblings::Siblings;
 use super::text::{AddressPrefix, Pattern, Words};
 use super::{Directory, OrgId};
 
+mod matching;
 mod pages;
 mod search;
 #[cfg(test)]
@@ -152,11 +153,13 @@ impl Filter {
         self.seen_after.is_some() || self.seen_before.is_some() || self.idle_since.is_some()
     }
 
-    fn matches_life(&self, hot: &Hot) -> bool {
-        let (seen, used) = (hot.last_active.load(Relaxed), hot.last_accessed.load(Relaxed));
-        self.seen_after.is_none_or(|after| seen > after.as_millis())
-            && self.seen_before.is_none_or(|before| seen < before.as_millis())
-            && self.idle_since.is_none_or(|since| used < since.as_millis())
+    fn life(&self) -> Life {
+        let before = |time: Option<Timestamp>| time.unwrap_or(Timestamp::NEVER).as_millis();
+        Life {
+            seen_after: self.seen_after.map_or(i64::MIN, Timestamp::as_millis),
+            seen_before: before(self.seen_before),
+            idle_since: before(self.idle_since),
+        }
     }
 
     /// Which ends it wants, bit by bit as the facets number them.
@@ -229,7 +232,7 @@ impl Filter {
             && self.ended_after.is_none_or(|after| end.is_some_and(|end| end > after))
             && self.ended_before.is_none_or(|before| end.is_some_and(|end| end < before))
             && self.lived_at.is_none_or(|at| started <= at && end.is_none_or(|end| end > at))
-            && self.matches_life(session.hot.hot())
+            && self.life().has(session.hot.hot())
             && self
                 .remote_addr
                 .as_ref()
@@ -261,6 +264,23 @@ impl Filter {
     /// The longest text with which every name begins.
     fn prefix(&self) -> Option<&str> {
         self.who.iter().map(Pattern::prefix).max_by_key(|prefix| prefix.len())
+    }
+}
+
+/// What a filter asks of the counters.
+#[derive(Clone, Copy)]
+struct Life {
+    seen_after: i64,
+    seen_before: i64,
+    idle_since: i64,
+}
+
+impl Life {
+    /// Whether these are so: many are looked at, so all are compared.
+    #[inline]
+    fn has(&self, hot: &Hot) -> bool {
+        let (seen, used) = (hot.last_active.load(Relaxed), hot.last_accessed.load(Relaxed));
+        (seen > self.seen_after) & (seen < self.seen_before) & (used < self.idle_since)
     }
 }
 
@@ -321,7 +341,7 @@ impl Directory {
         // By number: those that are given out are the smallest that are free.
         let (mut all, mut counts) = (0, Vec::<usize>::new());
         if let Some(search) = self.search(org, filter, SortKey::StartTime) {
-            search.visit(false, |session, place| {
+            search.visit(|session, place| {
                 let facets = match place {
                     Place::Ordered(found) => found.facets(),
                     _ => session.facets(),
@@ -465,7 +485,18 @@ impl Directory {
         let hot = self.hot.view();
         let client_id = filter.client_id.as_deref();
         let client_id = client_id.map(|id| (id, short_hash(id), self.numbers.sharing(id)));
-        Some(Search { org, filter, wanted, is_deep, sources, hot, client_id, ended_meanwhile })
+        let life = filter.life();
+        Some(Search {
+            org,
+            filter,
+            wanted,
+            is_deep,
+            sources,
+            hot,
+            client_id,
+            life,
+            ended_meanwhile,
+        })
     }
 }
 

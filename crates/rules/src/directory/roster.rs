@@ -14,7 +14,6 @@ use base::Timestamp;
 use super::chunks::{Beside, Chunk, Chunks, Item, Part};
 use super::facets::Facets;
 use super::session::Session;
-use super::text::AddressPrefix;
 
 /// By what a roster is ordered: a time, and a number that tells those of the same time apart.
 pub type Order = (Timestamp, u64);
@@ -30,18 +29,23 @@ pub(super) struct Entry {
 #[derive(Clone, Default)]
 pub(super) struct Columns {
     pub(super) facets: Vec<Facets>,
-    details: Vec<Details>,
+    /// The numbers of their counters.
+    hot: Vec<u32>,
+    /// Hashes of their client ids.
+    client_ids: Vec<u16>,
+    /// The addresses of their peers if those are of IPv4, otherwise 0.0.0.0:0.
+    ips: Vec<u32>,
+    ports: Vec<u16>,
     /// When each started, where that is not their order.
-    started: Vec<Timestamp>,
+    started: Starts,
 }
 
-#[derive(Clone, Copy)]
-struct Details {
-    /// The number of its counters.
-    hot: u32,
-    client_id: u16,
-    /// The address of its peer if that is one of IPv4, otherwise 0.0.0.0:0.
-    v4: ([u8; 4], u16),
+/// When each of a chunk started.
+#[derive(Clone, Default)]
+pub(super) struct Starts {
+    each: Vec<Timestamp>,
+    /// None started before the first of these, and none after the second.
+    span: Option<(Timestamp, Timestamp)>,
 }
 
 impl Item for Entry {
@@ -53,8 +57,16 @@ impl Beside for Columns {
     type Row = (Arc<Session>, bool);
 
     fn insert(&mut self, at: usize, (session, by_start): Self::Row) {
+        let address = session.conn.remote_addr;
+        let (ip, port) = match address.ip() {
+            IpAddr::V4(ip) => (ip.to_bits(), address.port()),
+            IpAddr::V6(_) => (0, 0),
+        };
         self.facets.insert(at, session.facets());
-        self.details.insert(at, Details::of(&session));
+        self.hot.insert(at, session.hot.number());
+        self.client_ids.insert(at, short_hash(&session.client_id));
+        self.ips.insert(at, ip);
+        self.ports.insert(at, port);
         if !by_start {
             self.started.insert(at, session.started);
         }
@@ -62,8 +74,11 @@ impl Beside for Columns {
 
     fn remove(&mut self, at: usize) {
         self.facets.remove(at);
-        self.details.remove(at);
-        if at < self.started.len() {
+        self.hot.remove(at);
+        self.client_ids.remove(at);
+        self.ips.remove(at);
+        self.ports.remove(at);
+        if at < self.started.each.len() {
             self.started.remove(at);
         }
     }
@@ -71,36 +86,112 @@ impl Beside for Columns {
     fn split_off(&mut self, at: usize) -> Self {
         Self {
             facets: self.facets.split_off(at),
-            details: self.details.split_off(at),
-            started: self.started.split_off(at.min(self.started.len())),
+            hot: self.hot.split_off(at),
+            client_ids: self.client_ids.split_off(at),
+            ips: self.ips.split_off(at),
+            ports: self.ports.split_off(at),
+            started: self.started.split_off(at.min(self.started.each.len())),
         }
     }
 
     fn append(&mut self, behind: &Self) {
         self.facets.extend_from_slice(&behind.facets);
-        self.details.extend_from_slice(&behind.details);
-        self.started.extend_from_slice(&behind.started);
+        self.hot.extend_from_slice(&behind.hot);
+        self.client_ids.extend_from_slice(&behind.client_ids);
+        self.ips.extend_from_slice(&behind.ips);
+        self.ports.extend_from_slice(&behind.ports);
+        self.started.append(&behind.started);
     }
 }
 
-/// When each of a chunk started.
-impl Beside for Vec<Timestamp> {
+impl Starts {
+    fn of(each: Vec<Timestamp>) -> Self {
+        let span = each.iter().min().copied().zip(each.iter().max().copied());
+        Self { each, span }
+    }
+}
+
+impl Beside for Starts {
     type Row = Timestamp;
 
     fn insert(&mut self, at: usize, started: Timestamp) {
-        Self::insert(self, at, started);
+        self.each.insert(at, started);
+        let (first, last) = self.span.unwrap_or((started, started));
+        self.span = Some((first.min(started), last.max(started)));
     }
 
     fn remove(&mut self, at: usize) {
-        Self::remove(self, at);
+        self.each.remove(at);
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        Self::split_off(self, at)
+        let behind = Self::of(self.each.split_off(at));
+        *self = Self::of(std::mem::take(&mut self.each));
+        behind
     }
 
     fn append(&mut self, behind: &Self) {
-        self.extend_from_slice(behind);
+        self.each.extend_from_slice(&behind.each);
+        let spans = self.span.into_iter().chain(behind.span);
+        self.span = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+    }
+}
+
+/// Elements of which it is known when each started.
+pub(super) trait HasStarts {
+    /// When each of them started; none if that is their order.
+    fn started(&self) -> Option<&[Timestamp]>;
+
+    /// A time before which none of them started, and one after which none did.
+    fn span(&self) -> Option<(Timestamp, Timestamp)>;
+}
+
+impl HasStarts for Part<'_, Entry> {
+    fn started(&self) -> Option<&[Timestamp]> {
+        self.chunk.beside.started.each.get(self.range.clone())
+    }
+
+    fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        self.chunk.beside.started.span
+    }
+}
+
+impl HasStarts for Part<'_, Named> {
+    fn started(&self) -> Option<&[Timestamp]> {
+        self.chunk.beside.each.get(self.range.clone())
+    }
+
+    fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        self.chunk.beside.span
+    }
+}
+
+impl<'c> Part<'c, Entry> {
+    pub(super) fn facets(&self) -> &'c [Facets] {
+        self.chunk.beside.facets.get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// The numbers of their counters.
+    pub(super) fn hot(&self) -> &'c [u32] {
+        self.chunk.beside.hot.get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// Hashes of their client ids.
+    pub(super) fn client_ids(&self) -> &'c [u16] {
+        self.chunk.beside.client_ids.get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// The addresses of their peers, and the ports; 0 and 0 for what is not of IPv4.
+    pub(super) fn addresses(&self) -> (&'c [u32], &'c [u16]) {
+        let (ips, ports) = (&self.chunk.beside.ips, &self.chunk.beside.ports);
+        let ips = ips.get(self.range.clone()).unwrap_or_default();
+        (ips, ports.get(self.range.clone()).unwrap_or_default())
+    }
+
+    /// One of them, with what stands beside it.
+    #[inline]
+    pub(super) const fn found(&self, at: usize) -> Found<'c> {
+        Found { chunk: self.chunk, at: self.range.start + at }
     }
 }
 
@@ -121,7 +212,7 @@ pub(super) struct Named {
 const HEAD: usize = 16;
 
 impl Item for Named {
-    type Beside = Vec<Timestamp>;
+    type Beside = Starts;
 }
 
 /// The sessions of an organisation, oldest first.
@@ -140,25 +231,7 @@ impl Entry {
     }
 }
 
-impl Details {
-    fn of(session: &Session) -> Self {
-        let address = session.conn.remote_addr;
-        let v4 = match address.ip() {
-            IpAddr::V4(ip) => (ip.octets(), address.port()),
-            IpAddr::V6(_) => ([0; 4], 0),
-        };
-        Self { hot: session.hot.number(), client_id: short_hash(&session.client_id), v4 }
-    }
-}
-
 impl<'c> Found<'c> {
-    /// All entries of a part, in order.
-    #[inline]
-    pub(super) fn each(part: Part<'c, Entry>) -> impl DoubleEndedIterator<Item = Self> {
-        let chunk = part.chunk;
-        part.range.map(move |at| Self { chunk, at })
-    }
-
     #[inline]
     pub(super) fn session(self) -> &'c Arc<Session> {
         &self.chunk.items[self.at].session
@@ -176,30 +249,14 @@ impl<'c> Found<'c> {
 
     #[inline]
     pub(super) fn started(self) -> Timestamp {
-        let started = self.chunk.beside.started.get(self.at);
+        let started = self.chunk.beside.started.each.get(self.at);
         started.copied().unwrap_or_else(|| self.order().0)
     }
 
     /// The number of its counters.
     #[inline]
     pub(super) fn hot(self) -> u32 {
-        self.chunk.beside.details[self.at].hot
-    }
-
-    /// Whether the peer's address begins so.
-    #[inline]
-    pub(super) fn comes_from(self, prefix: &AddressPrefix) -> bool {
-        match self.chunk.beside.details[self.at].v4 {
-            ([0, 0, 0, 0], 0) => prefix.begins(self.session().conn.remote_addr),
-            (octets, port) => prefix.begins_v4(octets, port),
-        }
-    }
-
-    /// Whether it has this client id, if it does not share one.
-    #[inline]
-    pub(super) fn has_client_id(self, id: &str, hash: u16) -> bool {
-        let known = self.chunk.beside.details[self.at].client_id;
-        known == hash && *self.session().client_id == *id
+        self.chunk.beside.hot[self.at]
     }
 }
 
@@ -213,14 +270,6 @@ impl Named {
         let names = || self.session.who.name().cmp(session.who.name());
         let order = || Reverse(self.session.order()).cmp(&Reverse(session.order()));
         self.head.cmp(head).then_with(names).then_with(order)
-    }
-
-    /// All names of a part, in order, and when their sessions started.
-    pub(super) fn each<'c>(
-        part: Part<'c, Self>,
-    ) -> impl DoubleEndedIterator<Item = (&'c Self, &'c Timestamp)> + ExactSizeIterator {
-        let started = part.chunk.beside.get(part.range.clone());
-        part.items().iter().zip(started.unwrap_or_default())
     }
 
     pub(super) fn has_name_of(&self, other: &Self) -> bool {

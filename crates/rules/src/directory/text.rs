@@ -117,8 +117,11 @@ impl NumberPrefix {
         })))
     }
 
+    #[inline]
     fn begins(&self, number: u32) -> bool {
-        self.0.iter().any(|(from, to)| (*from..=*to).contains(&number))
+        // All in one step.
+        let has = |(from, to): &(u32, u32)| (*from <= number) & (number <= *to);
+        self.0.iter().fold(false, |begins, range| begins | has(range))
     }
 }
 
@@ -141,11 +144,15 @@ impl V4Prefix {
         Some(Self { octets: (u32::from_be_bytes(octets), full), next })
     }
 
-    fn begins(&self, octets: [u8; 4], port: u16) -> bool {
+    #[inline]
+    fn begins(&self, ip: u32, port: u16) -> bool {
         let (wanted, full) = self.octets;
         let mask = u32::MAX.checked_shl(32 - 8 * full as u32).unwrap_or_default();
-        let next = octets.get(full).map_or(u32::from(port), |octet| u32::from(*octet));
-        u32::from_be_bytes(octets) & mask == wanted && self.next.begins(next)
+        let next = match full {
+            0..4 => ip >> (24 - 8 * full) & 0xff,
+            _ => u32::from(port),
+        };
+        (ip & mask == wanted) & self.next.begins(next)
     }
 }
 
@@ -156,14 +163,15 @@ impl AddressPrefix {
     }
 
     /// Whether an address of IPv4 begins so.
-    pub(super) fn begins_v4(&self, octets: [u8; 4], port: u16) -> bool {
-        self.v4.as_ref().is_some_and(|prefix| prefix.begins(octets, port))
+    #[inline]
+    pub(super) fn begins_v4(&self, ip: u32, port: u16) -> bool {
+        self.v4.as_ref().is_some_and(|prefix| prefix.begins(ip, port))
     }
 
     /// Whether the address begins so.
     pub fn begins(&self, address: SocketAddr) -> bool {
         match address.ip() {
-            IpAddr::V4(ip) => self.begins_v4(ip.octets(), address.port()),
+            IpAddr::V4(ip) => self.begins_v4(ip.to_bits(), address.port()),
             // They are written in brackets, which takes longer than to see that one is missing.
             IpAddr::V6(_) if !self.text.is_empty() && !self.text.starts_with('[') => false,
             IpAddr::V6(_) => {

@@ -65,6 +65,25 @@ impl Ord for Started<'_> {
     }
 }
 
+/// By what sessions are sorted.
+pub(super) trait SortValue: Ord + Copy {
+    /// The start, where it is what decides first.
+    fn start(&self) -> Option<Timestamp> {
+        None
+    }
+}
+
+impl SortValue for i64 {}
+impl SortValue for u64 {}
+impl SortValue for &str {}
+impl SortValue for Timestamp {}
+
+impl SortValue for Started<'_> {
+    fn start(&self) -> Option<Timestamp> {
+        Some(self.0)
+    }
+}
+
 pub(super) fn compare<K: Ord>(ascending: bool, a: &K, b: &K) -> Ordering {
     if ascending { a.cmp(b) } else { b.cmp(a) }
 }
@@ -76,16 +95,48 @@ pub(super) struct First<'s, K> {
     pub(super) count: usize,
     /// With the number in which each was added: of equals, the first come first.
     kept: Vec<(K, usize, &'s Arc<Session>)>,
+    next: usize,
     /// What is behind this is not among the first.
     last: Option<K>,
     /// Nor is what equals it: as many are kept as there may be.
     is_last_kept: bool,
 }
 
-impl<'s, K: Ord + Copy> First<'s, K> {
-    /// `bound`: what is behind it is not among the first.
-    pub(super) const fn new(max: usize, ascending: bool, bound: Option<K>) -> Self {
-        Self { max, ascending, count: 0, kept: Vec::new(), last: bound, is_last_kept: false }
+impl<'s, K: SortValue> First<'s, K> {
+    pub(super) const fn new(max: usize, ascending: bool) -> Self {
+        Self {
+            max,
+            ascending,
+            count: 0,
+            kept: Vec::new(),
+            next: 0,
+            last: None,
+            is_last_kept: false,
+        }
+    }
+
+    pub(super) const fn is_ascending(&self) -> bool {
+        self.ascending
+    }
+
+    /// Whether it is known behind what nothing is among the first.
+    pub(super) const fn is_bound(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// What is behind this is not among the first.
+    pub(super) const fn set_bound(&mut self, bound: K) {
+        (self.last, self.is_last_kept) = (Some(bound), false);
+    }
+
+    /// What started behind this is not among the first; none: it is not known, or does not decide.
+    pub(super) fn last_start(&self) -> Option<Timestamp> {
+        self.last.as_ref()?.start()
+    }
+
+    /// Counts so many.
+    pub(super) const fn pass(&mut self, count: usize) {
+        self.count += count;
     }
 
     /// Whether there are fewer than there should be.
@@ -95,8 +146,13 @@ impl<'s, K: Ord + Copy> First<'s, K> {
 
     #[inline]
     pub(super) fn add(&mut self, key: K, session: &'s Arc<Session>) {
-        let number = self.count;
-        self.count += 1;
+        self.pass(1);
+        self.keep(key, session);
+    }
+
+    /// Keeps one that is counted already, if it may be among the first.
+    #[inline]
+    pub(super) fn keep(&mut self, key: K, session: &'s Arc<Session>) {
         let is_behind = |last: &K| match compare(self.ascending, &key, last) {
             Ordering::Less => false,
             Ordering::Equal => self.is_last_kept,
@@ -105,7 +161,8 @@ impl<'s, K: Ord + Copy> First<'s, K> {
         if self.max == 0 || self.last.as_ref().is_some_and(is_behind) {
             return;
         }
-        self.kept.push((key, number, session));
+        self.kept.push((key, self.next, session));
+        self.next += 1;
         if self.kept.len() >= self.max.saturating_mul(2).saturating_add(64) {
             self.cut();
         }
@@ -114,7 +171,7 @@ impl<'s, K: Ord + Copy> First<'s, K> {
     /// Lets go of all but the first.
     pub(super) fn cut(&mut self) {
         let (ascending, max) = (self.ascending, self.max);
-        if self.kept.len() > max && max > 0 {
+        if self.kept.len() >= max && max > 0 {
             self.kept.select_nth_unstable_by(max - 1, |a, b| {
                 compare(ascending, &a.0, &b.0).then(a.1.cmp(&b.1))
             });

@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use base::{OrgId, Timestamp};
 
-use super::super::chunks::{Chunks, Part};
-use super::super::facets::Wanted;
+use super::super::chunks::{Chunks, Item, Part};
+use super::super::facets::{NumberSet, Wanted};
 use super::super::hot::{Hot, HotView};
-use super::super::roster::{Entry, Found, Named};
+use super::super::roster::{Entry, Found, HasStarts, Named};
 use super::super::session::Session;
-use super::super::text::Pattern;
-use super::pages::{First, Page, Started, compare};
-use super::{ENDED, Filter, LIVE, Listing, Query, SortKey};
+use super::matching::{Matches, Matching};
+use super::pages::{First, Page, SortValue, Started, compare};
+use super::{Filter, Life, Listing, Query, SortKey};
 
 /// Where sessions are looked for.
 pub(super) enum Source {
@@ -33,7 +33,9 @@ pub(super) struct Search<'a> {
     pub(super) sources: Vec<Source>,
     pub(super) hot: HotView,
     /// The client id that is asked for: its hash, and the applications whose sessions share it.
-    pub(super) client_id: Option<(&'a str, u16, Vec<u32>)>,
+    pub(super) client_id: Option<(&'a str, u16, NumberSet)>,
+    /// What is asked of the counters.
+    pub(super) life: Life,
     /// Ended sessions from this number on may be among the live ones, too; none: there are no such.
     pub(super) ended_meanwhile: Option<u64>,
 }
@@ -60,186 +62,27 @@ impl Place<'_> {
 }
 
 impl Search<'_> {
-    /// Visits all that match, in the order of each source: the newest first, or by name the last,
-    /// unless `forward`.
-    pub(super) fn visit<'s>(
-        &'s self,
-        forward: bool,
-        mut visit: impl FnMut(&'s Arc<Session>, Place<'s>),
-    ) {
+    /// Visits all that match, in the order of each source: the newest first, or by name the last.
+    pub(super) fn visit<'s>(&'s self, mut visit: impl FnMut(&'s Arc<Session>, Place<'s>)) {
         for source in &self.sources {
-            self.visit_source(source, forward, &mut visit);
-        }
-    }
-
-    fn visit_source<'s>(
-        &'s self,
-        source: &'s Source,
-        forward: bool,
-        visit: &mut impl FnMut(&'s Arc<Session>, Place<'s>),
-    ) {
-        match source {
-            Source::Ordered { entries, ended } => {
-                let look = |part| {
-                    self.visit_part(part, *ended, forward, |found| {
+            match self.matching(source) {
+                Matching::Ordered(all) => all.iter().rev().for_each(|matches| {
+                    matches.each().rev().for_each(|at| {
+                        let found = matches.part.found(at);
                         visit(found.session(), Place::Ordered(found));
                     });
-                };
-                let parts = self.parts(entries, *ended);
-                if forward { parts.for_each(look) } else { parts.rev().for_each(look) }
-            }
-            Source::Named { names, ended } => {
-                let all = self.takes_all_named(*ended);
-                let mut visit = |(named, started): (&'s Named, &'s Timestamp)| {
-                    let session = &named.session;
-                    let admits = || self.wanted.admits(session.facets());
-                    if all || admits() && self.filter.matches(session) {
-                        visit(session, Place::Named(*started));
-                    }
-                    true
-                };
-                let mut found = self.named(names).flat_map(Named::each);
-                if forward {
-                    found.all(visit);
-                } else {
-                    backwards(found, &mut visit);
+                }),
+                Matching::Named(all) => all.iter().rev().for_each(|matches| {
+                    matches.each().rev().for_each(|at| {
+                        let (named, started) = matches.named(at);
+                        visit(&named.session, Place::Named(started));
+                    });
+                }),
+                Matching::List(all) => {
+                    all.into_iter().for_each(|session| visit(session, Place::Alone));
                 }
             }
-            Source::List(sessions) => {
-                let matches = |session: &&Arc<Session>| {
-                    self.wanted.admits(session.facets())
-                        && session.org_id() == self.org
-                        && self.filter.matches(session)
-                };
-                let found = sessions.iter().rev().filter(matches);
-                found.for_each(|session| visit(session, Place::Alone));
-            }
         }
-    }
-
-    /// The parts of the names that begin as it is asked.
-    fn named<'s>(
-        &'s self,
-        names: &'s Chunks<Named>,
-    ) -> impl DoubleEndedIterator<Item = Part<'s, Named>> {
-        names.with_prefix(self.filter.prefix().unwrap_or_default())
-    }
-
-    /// The parts of an ordered source that the times of the filter leave.
-    fn parts<'s>(
-        &self,
-        entries: &'s Chunks<Entry>,
-        ended: bool,
-    ) -> impl DoubleEndedIterator<Item = Part<'s, Entry>> + use<'s> {
-        let filter = self.filter;
-        let at = filter.lived_at;
-        let (after, before) = match ended {
-            true => (filter.ended_after.max(at), filter.ended_before),
-            false => {
-                let upto = at.map(|at| at.plus_millis(1));
-                let before = filter.started_before.into_iter().chain(upto).min();
-                (filter.started_after, before)
-            }
-        };
-        entries.between(after, before)
-    }
-
-    fn visit_part<'s>(
-        &self,
-        part: Part<'s, Entry>,
-        ended: bool,
-        forward: bool,
-        mut visit: impl FnMut(Found<'s>),
-    ) {
-        let is_plain = self.is_plain(ended);
-        // Several are looked at in one step, and mostly all are wanted, or none.
-        let wanted = self.count_wanted(&part, ended);
-        if wanted == 0 {
-            return;
-        }
-        let all = wanted == part.len();
-        let look = |found: Found<'s>| {
-            let admits = all || self.wanted.admits(found.facets());
-            if admits && (is_plain || self.admits_rest(found, ended)) {
-                visit(found);
-            }
-        };
-        let found = Found::each(part);
-        if forward { found.for_each(look) } else { found.rev().for_each(look) }
-    }
-
-    /// How many of these have the facets that are asked for.
-    fn count_wanted(&self, part: &Part<'_, Entry>, ended: bool) -> usize {
-        let facets = part.chunk.beside.facets.get(part.range.clone());
-        self.wanted.count(facets.unwrap_or_default(), if ended { ENDED } else { LIVE })
-    }
-
-    /// Whether of a session of an ordered source, beside its time, nothing is asked but its facets.
-    fn is_plain(&self, ended: bool) -> bool {
-        let filter = self.filter;
-        !self.is_deep_in(ended)
-            && filter.remote_addr.is_none()
-            && self.client_id.is_none()
-            && !filter.asks_of_life()
-            && !(ended && (filter.lived_at.is_some() || self.ended_meanwhile.is_some()))
-    }
-
-    fn is_deep_in(&self, ended: bool) -> bool {
-        let filter = self.filter;
-        self.is_deep || ended && (filter.started_after.is_some() || filter.started_before.is_some())
-    }
-
-    /// Whether it is what is asked for beside its facets.
-    fn admits_rest(&self, found: Found<'_>, ended: bool) -> bool {
-        let at = self.filter.lived_at.filter(|_| ended);
-        at.is_none_or(|at| found.started() <= at)
-            && self.admits_beside(found)
-            && (!self.is_deep_in(ended) || self.filter.matches(found.session()))
-            && !(ended && self.is_listed_live(found))
-    }
-
-    /// Whether what stands beside a session is what is asked for.
-    #[inline]
-    fn admits_beside(&self, found: Found<'_>) -> bool {
-        let filter = self.filter;
-        filter.remote_addr.as_ref().is_none_or(|prefix| found.comes_from(prefix))
-            && self.client_id.as_ref().is_none_or(|(id, hash, sharing)| {
-                match found.facets().shares_client_id() {
-                    true => sharing.contains(&found.facets().application()),
-                    false => found.has_client_id(id, *hash),
-                }
-            })
-            && (!filter.asks_of_life() || filter.matches_life(self.hot_of(found)))
-    }
-
-    #[inline]
-    fn hot_of<'s>(&'s self, found: Found<'s>) -> &'s Hot {
-        self.hot.get(found.hot()).unwrap_or_else(|| found.session().hot.hot())
-    }
-
-    /// Whether of a session that is found by its name nothing else is asked.
-    fn takes_all_named(&self, ended: bool) -> bool {
-        let filter = self.filter;
-        let times = [filter.started_after, filter.started_before, filter.seen_after];
-        let more = [filter.seen_before, filter.idle_since, filter.ended_after, filter.ended_before];
-        self.wanted.is_all(if ended { ENDED } else { LIVE })
-            && filter.who.len() < 2
-            && filter.who.iter().all(Pattern::is_prefix)
-            && times.iter().chain(&more).chain(&[filter.lived_at]).all(Option::is_none)
-            && filter.remote_addr.is_none()
-            && filter.client_id.is_none()
-            && filter.things.is_none()
-            && filter.words.is_empty()
-    }
-
-    /// Whether an ended session was taken among the live ones, too, having ended in between.
-    fn is_listed_live(&self, found: Found<'_>) -> bool {
-        let live = |source: &Source| match source {
-            Source::Ordered { entries, ended: false } => entries.has_at(found.session().order()),
-            _ => false,
-        };
-        self.ended_meanwhile.is_some_and(|number| found.order().1 >= number)
-            && self.sources.iter().any(live)
     }
 
     /// Whether the one source is in this order already.
@@ -265,123 +108,98 @@ impl Search<'_> {
                 let is_plain = self.is_plain(*ended);
                 let add = |part: Part<'s, Entry>| {
                     // What is on another page need only be counted.
-                    if !is_plain || !page.pass(self.count_wanted(&part, *ended)) {
-                        let add = |found: Found<'s>| page.add(found.session());
-                        self.visit_part(part, *ended, ascending, add);
+                    if is_plain && page.pass(self.count_wanted(&part, *ended)) {
+                        return;
+                    }
+                    let matches = self.matches(part, *ended);
+                    if page.pass(matches.count) {
+                        return;
+                    }
+                    let mut add = |at| page.add(matches.part.found(at).session());
+                    if ascending {
+                        matches.each().for_each(&mut add);
+                    } else {
+                        matches.each().rev().for_each(&mut add);
                     }
                 };
                 let parts = self.parts(entries, *ended);
                 if ascending { parts.for_each(add) } else { parts.rev().for_each(add) }
             }
-            Source::Named { names, ended } if self.takes_all_named(*ended) => {
-                if ascending {
-                    for part in self.named(names) {
-                        if !page.pass(part.len()) {
-                            part.items().iter().for_each(|named| page.add(&named.session));
-                        }
+            Source::Named { names, ended } if ascending => {
+                for matches in self.names_matching(names, *ended) {
+                    if !page.pass(matches.count) {
+                        let named = |at: usize| &matches.part.items()[at].session;
+                        matches.each().for_each(|at| page.add(named(at)));
                     }
-                } else {
-                    let mut add = |(named, _): (&'s Named, &'s Timestamp)| {
-                        page.add(&named.session);
-                        !page.is_full()
-                    };
-                    backwards(self.named(names).flat_map(Named::each), &mut add);
-                    page.count = self.named(names).map(|part| part.len()).sum();
                 }
             }
-            _ => self.visit_source(source, ascending, &mut |session, _| page.add(session)),
+            Source::Named { names, ended } => {
+                let all: Vec<_> = self.names_matching(names, *ended).collect();
+                let mut add = |named: &'s Named| {
+                    page.add(&named.session);
+                    !page.is_full()
+                };
+                backwards(&all, &mut add);
+                page.count = all.iter().map(|matches| matches.count).sum();
+            }
+            Source::List(_) => self.visit(|session, _| page.add(session)),
         }
         page
     }
 
     /// A page of what has to be sorted. The counters go on changing: each is read once.
-    fn sorted<'s, K: Ord + Copy>(
+    fn sorted<'s, K: SortValue>(
         &'s self,
         query: &Query,
         key: impl Fn(&'s Arc<Session>, Place<'s>) -> K,
     ) -> Listing {
         let end = query.offset.saturating_add(query.limit);
-        let bound = self.bound(end, query, &key);
-        let mut first = self.first(query, bound, &key);
-        if bound.is_some() && first.is_short() {
+        let first_of = |in_order: &[(bool, &'s Source)]| {
+            let mut first = First::new(end, query.ascending);
+            for (ascending, source) in in_order {
+                let page = self.page(source, *ascending, (0, end));
+                page.sessions.iter().for_each(|s| first.add(key(s, Place::Alone), s));
+                first.pass(page.count - page.sessions.len());
+            }
+            first.cut();
+            first
+        };
+        // Of those that live, none but the first few can be among the first of all: they are in the
+        // order of their starts, and none of them has an end.
+        let (mut in_order, mut others) = (Vec::new(), Vec::new());
+        for source in &self.sources {
+            match (source, query.sort) {
+                (Source::Ordered { ended: false, .. }, SortKey::StartTime) => {
+                    in_order.push((query.ascending, source));
+                }
+                (Source::Ordered { ended: false, .. }, SortKey::EndTime) => {
+                    in_order.push((false, source));
+                }
+                _ => others.push(self.matching(source)),
+            }
+        }
+        let mut first = first_of(&in_order);
+        let is_bound = first.is_bound()
+            || match bound(end, query.ascending, &others, &key) {
+                Some(bound) => {
+                    first.set_bound(bound);
+                    true
+                }
+                None => false,
+            };
+        others.iter().for_each(|matching| add_matching(&mut first, matching, &key));
+        if is_bound && first.is_short() {
             // The counters of those by which the bound was found have changed since.
-            first = self.first(query, None, &key);
+            first = first_of(&in_order);
+            others.iter().for_each(|matching| add_matching(&mut first, matching, &key));
         }
         let (count, found) = first.into_sorted();
         let sessions = found.into_iter().skip(query.offset).cloned().collect();
         Listing { count, sessions }
     }
 
-    fn first<'s, K: Ord + Copy>(
-        &'s self,
-        query: &Query,
-        bound: Option<K>,
-        key: &impl Fn(&'s Arc<Session>, Place<'s>) -> K,
-    ) -> First<'s, K> {
-        let end = query.offset.saturating_add(query.limit);
-        let mut first = First::new(end, query.ascending, bound);
-        for source in &self.sources {
-            // Of those that live, none but the first few can be among the first of all: they are in
-            // the order of their starts, and none of them has an end.
-            let ascending = match (source, query.sort) {
-                (Source::Ordered { ended: false, .. }, SortKey::StartTime) => Some(query.ascending),
-                (Source::Ordered { ended: false, .. }, SortKey::EndTime) => Some(false),
-                _ => None,
-            };
-            if let Some(ascending) = ascending {
-                let page = self.page(source, ascending, (0, end));
-                let mut add = |session| first.add(key(session, Place::Alone), session);
-                page.sessions.iter().for_each(|session| add(*session));
-                first.count += page.count - page.sessions.len();
-            } else {
-                let mut add = |session, place| first.add(key(session, place), session);
-                self.visit_source(source, false, &mut add);
-            }
-        }
-        first
-    }
-
-    /// What of many sessions is not before this is not among the first `end`: the last of the first
-    /// ones of a sample. Without it, each session would come before those looked at so far where
-    /// they are in the opposite order.
-    fn bound<'s, K: Ord + Copy>(
-        &'s self,
-        end: usize,
-        query: &Query,
-        key: &impl Fn(&'s Arc<Session>, Place<'s>) -> K,
-    ) -> Option<K> {
-        let mut keys = Vec::new();
-        for source in &self.sources {
-            match source {
-                Source::Ordered { entries, ended } => {
-                    let is_plain = self.is_plain(*ended);
-                    for part in self.parts(entries, *ended) {
-                        let found = Found::each(part).step_by(SAMPLED);
-                        let found = found.filter(|found| {
-                            self.wanted.admits(found.facets())
-                                && (is_plain || self.admits_rest(*found, *ended))
-                        });
-                        keys.extend(found.map(|f| key(f.session(), Place::Ordered(f))));
-                    }
-                }
-                Source::Named { names, ended } if self.takes_all_named(*ended) => {
-                    let found =
-                        self.named(names).flat_map(|part| Named::each(part).step_by(SAMPLED));
-                    let key = |(named, started): (&'s Named, &'s Timestamp)| {
-                        key(&named.session, Place::Named(*started))
-                    };
-                    keys.extend(found.map(key));
-                }
-                _ => {}
-            }
-        }
-        let last = end.checked_sub(1).filter(|last| *last < keys.len())?;
-        keys.select_nth_unstable_by(last, |a, b| compare(query.ascending, a, b));
-        keys.get(last).copied()
-    }
-
     /// The same, sorted by what changes with every command.
-    fn sorted_by_life<'s, K: Ord + Copy>(
+    fn sorted_by_life<'s, K: SortValue>(
         &'s self,
         query: &Query,
         key: impl Fn(&'s Hot) -> K,
@@ -427,20 +245,100 @@ impl Search<'_> {
 /// One in so many sessions is in the sample by which others are left out.
 const SAMPLED: usize = if cfg!(test) { 4 } else { 64 };
 
+/// What of many sessions is not before this is not among the first `end`: the last of the first
+/// ones of a sample. Without it, each session would come before those looked at so far where they
+/// are in the opposite order.
+fn bound<'s, K: SortValue>(
+    end: usize,
+    ascending: bool,
+    all: &[Matching<'s>],
+    key: impl Fn(&'s Arc<Session>, Place<'s>) -> K,
+) -> Option<K> {
+    let mut keys = Vec::new();
+    for matching in all {
+        match matching {
+            Matching::Ordered(all) => keys.extend(all.iter().flat_map(|matches| {
+                let found = matches.sample(SAMPLED).map(|at| matches.part.found(at));
+                found.map(|found| key(found.session(), Place::Ordered(found)))
+            })),
+            Matching::Named(all) => keys.extend(all.iter().flat_map(|matches| {
+                let found = matches.sample(SAMPLED).map(|at| matches.named(at));
+                found.map(|(named, started)| key(&named.session, Place::Named(started)))
+            })),
+            Matching::List(_) => {}
+        }
+    }
+    let last = end.checked_sub(1).filter(|last| *last < keys.len())?;
+    keys.select_nth_unstable_by(last, |a, b| compare(ascending, a, b));
+    keys.get(last).copied()
+}
+
+fn add_matching<'s, K: SortValue>(
+    first: &mut First<'s, K>,
+    matching: &Matching<'s>,
+    key: impl Fn(&'s Arc<Session>, Place<'s>) -> K,
+) {
+    match matching {
+        Matching::Ordered(all) => {
+            for matches in all.iter().rev() {
+                add_matches(first, matches, |at| {
+                    let found = matches.part.found(at);
+                    let session = found.session();
+                    (key(session, Place::Ordered(found)), session)
+                });
+            }
+        }
+        Matching::Named(all) => {
+            for matches in all.iter().rev() {
+                add_matches(first, matches, |at| {
+                    let (named, started) = matches.named(at);
+                    (key(&named.session, Place::Named(started)), &named.session)
+                });
+            }
+        }
+        Matching::List(all) => {
+            all.iter().for_each(|session| first.add(key(session, Place::Alone), session));
+        }
+    }
+}
+
+fn add_matches<'s, K: SortValue, T: Item>(
+    first: &mut First<'s, K>,
+    matches: &Matches<'s, T>,
+    of: impl Fn(usize) -> (K, &'s Arc<Session>),
+) where
+    Part<'s, T>: HasStarts,
+{
+    first.pass(matches.count);
+    let add = |first: &mut First<'s, K>, at| {
+        let (key, session) = of(at);
+        first.keep(key, session);
+    };
+    let Some(last) = first.last_start() else {
+        return matches.each().rev().for_each(|at| add(first, at));
+    };
+    // Of most chunks none started so that it is among the first, and of the others few did.
+    let ascending = first.is_ascending();
+    let may_be = |started| compare(ascending, &started, &last).is_le();
+    if matches.part.span().is_some_and(|(oldest, newest)| !may_be(oldest) && !may_be(newest)) {
+        return;
+    }
+    matches.visit_started(matches.part.started(), may_be, |at| add(first, at));
+}
+
 /// Visits sessions by name, the last first; of those with the same name, the newest first. It goes
 /// on as long as `visit` says so.
-fn backwards<'a>(
-    names: impl DoubleEndedIterator<Item = (&'a Named, &'a Timestamp)>,
-    visit: &mut impl FnMut((&'a Named, &'a Timestamp)) -> bool,
-) {
-    let mut same: Vec<(&Named, &Timestamp)> = Vec::new();
-    for (named, started) in names.rev() {
-        if same.first().is_some_and(|(first, _)| !first.has_name_of(named))
-            && !same.drain(..).rev().all(&mut *visit)
-        {
-            return;
+fn backwards<'s>(all: &[Matches<'s, Named>], visit: &mut impl FnMut(&'s Named) -> bool) {
+    let mut same: Vec<&Named> = Vec::new();
+    for matches in all.iter().rev() {
+        for named in matches.each().rev().map(|at| &matches.part.items()[at]) {
+            if same.first().is_some_and(|first| !first.has_name_of(named))
+                && !same.drain(..).rev().all(&mut *visit)
+            {
+                return;
+            }
+            same.push(named);
         }
-        same.push((named, started));
     }
     same.into_iter().rev().all(visit);
 }
