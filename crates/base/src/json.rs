@@ -211,7 +211,7 @@ macro_rules! key {
 
 pub use key;
 
-pub use object::{Key, ObjectWriter, push_address, push_hex, push_time};
+pub use object::{Key, ObjectWriter, address_text, hex_digits, push_address, push_hex, push_time};
 
 #[cfg(test)]
 mod tests {

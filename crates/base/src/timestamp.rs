@@ -78,11 +78,22 @@ impl Timestamp {
 
     /// The 24 characters `2021-08-10T14:16:10.976Z`. Years outside 0..=9999 are clamped.
     pub fn to_rfc3339(self) -> [u8; 24] {
+        let mut text = [0; 24];
+        self.write_over(&mut text, None);
+        text
+    }
+
+    /// Writes the same over the text of a time in the second `known`, counted from 1970, if there is
+    /// one; returns its own second.
+    #[inline]
+    pub fn write_over(self, text: &mut [u8; 24], known: Option<i64>) -> i64 {
         let millis = self.0.clamp(Self::FIRST, Self::LAST);
         let (seconds, fraction) = (millis.div_euclid(1000), millis.rem_euclid(1000) as u64);
-        let mut text = second_of(seconds);
+        if known != Some(seconds) {
+            *text = second_of(seconds);
+        }
         put_digits(&mut text[20..23], fraction);
-        text
+        seconds
     }
 }
 

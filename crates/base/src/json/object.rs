@@ -1,9 +1,9 @@
 //! Objects written member by member, and values that listings have many of.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 
-use super::{push_number, push_string, push_unsigned};
+use super::{DIGIT_PAIRS, push_number, push_string, push_unsigned};
 use crate::timestamp::Timestamp;
 
 /// The name of a member, made by `key!`. Names are ours and need no escapes.
@@ -91,13 +91,19 @@ impl<'a> ObjectWriter<'a> {
     }
 }
 
-/// Appends identifying bytes in hexadecimal, as a string. A row of a listing has 76 of them:
-/// data-encoding, which everything else uses, takes twice the instructions
-/// (docs/decisions/0008-which-libraries.md). Without a table, several are made in one step.
+/// Identifying bytes in hexadecimal. A row of a listing has 32 of its own: data-encoding, which
+/// everything else uses, takes twice the instructions (docs/decisions/0008-which-libraries.md).
+/// Without a table, several are made in one step.
+#[inline]
+pub fn hex_digits<const BYTES: usize>(value: &[u8; BYTES]) -> [[u8; 2]; BYTES] {
+    let digit = |nibble: u8| nibble + b'0' + (b'a' - b'0' - 10) * u8::from(nibble > 9);
+    value.map(|byte| [digit(byte >> 4), digit(byte & 0x0f)])
+}
+
+/// Appends identifying bytes in hexadecimal, as a string.
 #[inline]
 pub fn push_hex<const BYTES: usize>(out: &mut Vec<u8>, value: &[u8; BYTES]) {
-    let digit = |nibble: u8| nibble + b'0' + (b'a' - b'0' - 10) * u8::from(nibble > 9);
-    let digits = value.map(|byte| [digit(byte >> 4), digit(byte & 0x0f)]);
+    let digits = hex_digits(value);
     out.reserve(2 * BYTES + 2);
     out.push(b'"');
     out.extend_from_slice(digits.as_flattened());
@@ -119,15 +125,27 @@ pub fn push_address(out: &mut Vec<u8>, address: SocketAddr) {
         let _ = write!(out, "{address}");
         return;
     };
+    let (text, len) = address_text(address);
+    out.extend_from_slice(text.get(..len).unwrap_or_default());
+}
+
+/// `ip:port`, and how many bytes that is.
+#[inline]
+pub fn address_text(address: SocketAddrV4) -> ([u8; 24], usize) {
+    let (mut text, mut len) = ([0; 24], 0);
     for octet in address.ip().octets() {
-        let (text, len) = OCTETS[usize::from(octet)];
-        out.extend_from_slice(&text);
-        out.truncate(out.len() - (text.len() - len));
+        let (digits, bytes) = OCTETS[usize::from(octet)];
+        text[len..len + 4].copy_from_slice(&digits);
+        len += bytes;
     }
-    if let Some(end) = out.last_mut() {
-        *end = b':';
-    }
-    push_unsigned(out, address.port().into());
+    text[len - 1] = b':';
+    let port = usize::from(address.port());
+    let ([b, c], [d, e]) = (DIGIT_PAIRS[port / 100 % 100], DIGIT_PAIRS[port % 100]);
+    let zeros = [10, 100, 1000, 10_000].iter().filter(|least| port < **least).count();
+    // Those in front are shifted out.
+    let digits = u64::from_le_bytes([b'0' + (port / 10_000) as u8, b, c, d, e, 0, 0, 0]);
+    text[len..len + 8].copy_from_slice(&(digits >> (8 * zeros)).to_le_bytes());
+    (text, len + 5 - zeros)
 }
 
 /// The decimal digits of each byte with a dot behind them, and how many bytes that is.

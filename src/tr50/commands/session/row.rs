@@ -1,7 +1,7 @@
 //! The session object of replies (`docs/protocol/tr50.md` 3.3).
 
 use base::{
-    Clock,
+    Clock, Timestamp,
     json::{self, ObjectWriter, key},
 };
 use rules::directory::{Lifetime, OrgContext, OrgSwitch, Reason, Session, Who};
@@ -37,6 +37,17 @@ pub(super) enum Own {
 }
 
 impl Own {
+    /// The time that it is, if it is one.
+    pub(super) fn time(self, session: &Session) -> Option<Timestamp> {
+        match self {
+            Self::StartTime => Some(session.started()),
+            Self::LastAccessed => Some(session.last_accessed()),
+            Self::EndTime => Some(session.end().map(|end| end.at).unwrap_or_default()),
+            Self::LastSeen => Some(session.last_active()),
+            _ => None,
+        }
+    }
+
     /// Writes the value.
     pub(super) fn write(
         self,
@@ -45,7 +56,9 @@ impl Own {
         context: &OrgContext,
         clock: &Clock,
     ) {
-        let time = |out: &mut Vec<u8>, time| json::push_time(out, clock.shown(time));
+        if let Some(time) = self.time(session) {
+            return json::push_time(out, clock.shown(time));
+        }
         match self {
             Self::Ref => json::push_hex(out, session.reference().as_bytes()),
             Self::UserId => match session.who() {
@@ -58,22 +71,19 @@ impl Own {
                 Who::Application { .. } => json::push_string(out, ""),
             },
             Self::RemoteAddr => json::push_address(out, session.conn().remote_addr),
-            Self::StartTime => time(out, session.started()),
             Self::OrgSwitches => {
                 let shown = |s: &OrgSwitch| OrgSwitch { ts: clock.shown(s.ts), ..s.clone() };
                 let switches: Vec<_> = context.switches.iter().map(shown).collect();
                 json::push_value(out, &switches);
             }
             Self::CommandCount => json::push_unsigned(out, session.command_count()),
-            Self::LastAccessed => time(out, session.last_accessed()),
-            Self::EndTime => time(out, session.end().map(|end| end.at).unwrap_or_default()),
             Self::UserAgent => {
                 let user_agent = session.user_agent().map_or("", |agent| agent.as_str());
                 json::push_string(out, user_agent);
             }
             Self::ClientId => json::push_string(out, session.client_id()),
             Self::KeepAlive => json::push_unsigned(out, session.link().keep_alive_s.into()),
-            Self::LastSeen => time(out, session.last_active()),
+            Self::StartTime | Self::LastAccessed | Self::EndTime | Self::LastSeen => {}
             Self::BytesIn | Self::BytesOut | Self::MessagesIn | Self::MessagesOut => {
                 let traffic = session.traffic().unwrap_or_default();
                 json::push_unsigned(

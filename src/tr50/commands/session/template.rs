@@ -1,9 +1,11 @@
-//! The rows of a listing of sessions. Most differ from others in a few values only: what a row has
-//! in common with one before it is copied, and only what its session has of its own is written.
+//! The rows of a listing of sessions. Most differ from others in a few values only: a row is the one
+//! before it of the same kind, in which what its session has of its own is written over.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use base::{Clock, Protocol, Tls, json::ObjectWriter};
+use base::json::{self, ObjectWriter};
+use base::{Clock, Protocol, Timestamp, Tls};
 use rules::directory::{Lifetime, OrgContext, Reason, Session, Who};
 use rules::identity::model::Application;
 use rules::identity::{Access, Token};
@@ -32,7 +34,7 @@ pub(super) struct Rows<'a> {
     last: usize,
 }
 
-/// A row without what its session has of its own.
+/// A row, and what of it its session has of its own.
 struct Template {
     traits: Traits,
     access: Arc<Access>,
@@ -40,25 +42,22 @@ struct Template {
     token: Option<Arc<Token>>,
     parts: Vec<Part>,
     /// What is behind the last value of the session's own.
-    rest: Text,
+    rest: Box<[u8]>,
+    /// The last row that was written; its end may be followed by what is none of it.
+    row: Vec<u8>,
+    /// For a value that is written elsewhere first.
+    spare: Vec<u8>,
 }
 
 /// A text, and the value behind it.
 struct Part {
-    text: Text,
+    text: Box<[u8]>,
     own: Own,
-}
-
-/// A text that is copied many times. To copy a number of bytes that is known to the compiler takes a
-/// few moves, and any other takes a call: short texts are copied with what is behind them.
-struct Text {
-    short: [u8; SHORT],
+    /// Bytes of the value in the last row.
     len: usize,
-    /// The whole text if it is long.
-    long: Box<[u8]>,
+    /// Of a time, its second in the last row; none: it is not known.
+    second: Option<i64>,
 }
-
-const SHORT: usize = 32;
 
 /// On what it depends which members a session has, and what those say that are not of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -142,8 +141,9 @@ impl<'a> Rows<'a> {
         let (mut parts, mut at) = (Vec::with_capacity(row.places.len()), start);
         let places = row.places;
         for place in places {
-            let text = Text::of(out.get(at..place.start).unwrap_or_default());
-            parts.push(Part { text, own: place.own });
+            let text = out.get(at..place.start).unwrap_or_default().into();
+            let (own, len) = (place.own, place.end - place.start);
+            parts.push(Part { text, own, len, second: None });
             at = place.end;
         }
         let application = match session.who() {
@@ -151,8 +151,10 @@ impl<'a> Rows<'a> {
             Who::User(_) => None,
         };
         let (access, token) = (context.access.clone(), session.token().cloned());
-        let rest = Text::of(out.get(at..).unwrap_or_default());
-        let template = Template { traits, access, application, token, parts, rest };
+        let rest = out.get(at..).unwrap_or_default().into();
+        let row = out.get(start..).unwrap_or_default().to_vec();
+        let spare = Vec::new();
+        let template = Template { traits, access, application, token, parts, rest, row, spare };
         // Of too many, each takes the place of another in turn.
         if self.templates.len() < TEMPLATES {
             self.last = self.templates.len();
@@ -180,32 +182,127 @@ impl Template {
         self.traits == traits && is_of_application() && has_token() && self.access == context.access
     }
 
-    fn fill(&self, out: &mut Vec<u8>, session: &Session, context: &OrgContext, clock: &Clock) {
-        for part in &self.parts {
-            part.text.push(out);
-            part.own.write(out, session, context, clock);
+    /// Appends the row of this session, which has the same texts.
+    fn fill(&mut self, out: &mut Vec<u8>, session: &Session, context: &OrgContext, clock: &Clock) {
+        let source = Source { session, context, clock };
+        // What is behind a value of another length than in the last row is at another place.
+        let (mut at, mut moves) = (0, false);
+        for part in &mut self.parts {
+            let start = at + part.text.len();
+            if moves {
+                put(&mut self.row, at, &part.text);
+            }
+            let len = part.put(&mut self.row, start, moves, &source, &mut self.spare);
+            moves |= len != part.len;
+            part.len = len;
+            at = start + len;
         }
-        self.rest.push(out);
+        if moves {
+            put(&mut self.row, at, &self.rest);
+        }
+        at += self.rest.len();
+        out.extend_from_slice(self.row.get(..at).unwrap_or_default());
     }
 }
 
-impl Text {
-    fn of(text: &[u8]) -> Self {
-        let (mut short, len) = ([0; SHORT], text.len());
-        if let Some(begin) = short.get_mut(..len) {
-            begin.copy_from_slice(text);
-            return Self { short, len, long: Box::default() };
-        }
-        Self { short, len, long: text.into() }
+/// Of what a row tells.
+struct Source<'a> {
+    session: &'a Session,
+    context: &'a OrgContext,
+    clock: &'a Clock,
+}
+
+impl Part {
+    /// Writes the value into the row, over that of the last one if that is in the same place, and
+    /// over nothing else; returns its length.
+    fn put(
+        &mut self,
+        row: &mut Vec<u8>,
+        at: usize,
+        moves: bool,
+        source: &Source<'_>,
+        spare: &mut Vec<u8>,
+    ) -> usize {
+        let Source { session, context, clock } = source;
+        let written = match self.own {
+            Own::Ref => {
+                let digits = json::hex_digits(session.reference().as_bytes());
+                Some(put_quoted(row, at, digits.as_flattened()))
+            }
+            Own::Name => put_plain(row, at, session.who().name()),
+            Own::ClientId => put_plain(row, at, session.client_id()),
+            Own::RemoteAddr => match session.conn().remote_addr {
+                SocketAddr::V4(address) => {
+                    let (text, len) = json::address_text(address);
+                    Some(put(row, at, text.get(..len).unwrap_or_default()))
+                }
+                SocketAddr::V6(_) => None,
+            },
+            own => own.time(session).map(|time| {
+                let known = self.second.filter(|_| !moves);
+                self.put_time(row, at, known, clock.shown(time))
+            }),
+        };
+        written.unwrap_or_else(|| {
+            spare.clear();
+            self.own.write(spare, session, context, clock);
+            put(row, at, spare)
+        })
     }
 
-    #[inline]
-    fn push(&self, out: &mut Vec<u8>) {
-        if self.len <= SHORT {
-            out.extend_from_slice(&self.short);
-            out.truncate(out.len() - (SHORT - self.len));
-        } else {
-            out.extend_from_slice(&self.long);
+    /// Writes a time over one of the second `known`.
+    fn put_time(
+        &mut self,
+        row: &mut Vec<u8>,
+        at: usize,
+        known: Option<i64>,
+        time: Timestamp,
+    ) -> usize {
+        const LEN: usize = 24;
+        make_room(row, at + LEN + 2);
+        let field = row.get_mut(at..).and_then(|row| row.split_first_mut());
+        if let Some((quote, rest)) = field
+            && let Some((text, [end, ..])) = rest.split_first_chunk_mut::<LEN>()
+        {
+            (*quote, *end) = (b'"', b'"');
+            self.second = Some(time.write_over(text, known));
         }
+        LEN + 2
     }
+}
+
+/// How much longer a row is made than it has to be.
+const ROOM: usize = 256;
+
+fn make_room(row: &mut Vec<u8>, end: usize) {
+    if row.len() < end {
+        row.resize(end + ROOM, 0);
+    }
+}
+
+/// Writes a text into the row; returns its length.
+fn put(row: &mut Vec<u8>, at: usize, text: &[u8]) -> usize {
+    let end = at + text.len();
+    make_room(row, end);
+    if let Some(field) = row.get_mut(at..end) {
+        field.copy_from_slice(text);
+    }
+    text.len()
+}
+
+/// The same for a string that needs no escapes.
+fn put_quoted(row: &mut Vec<u8>, at: usize, text: &[u8]) -> usize {
+    let end = at + text.len() + 2;
+    make_room(row, end);
+    if let Some([begin, field @ .., end]) = row.get_mut(at..end) {
+        (*begin, *end) = (b'"', b'"');
+        field.copy_from_slice(text);
+    }
+    text.len() + 2
+}
+
+/// The same for any string; none: it needs escapes.
+fn put_plain(row: &mut Vec<u8>, at: usize, text: &str) -> Option<usize> {
+    let text = text.as_bytes();
+    json::first_special(text).is_none().then(|| put_quoted(row, at, text))
 }
