@@ -97,7 +97,11 @@ impl<'a> ObjectWriter<'a> {
 #[inline]
 pub fn hex_digits<const BYTES: usize>(value: &[u8; BYTES]) -> [[u8; 2]; BYTES] {
     let digit = |nibble: u8| nibble + b'0' + (b'a' - b'0' - 10) * u8::from(nibble > 9);
-    value.map(|byte| [digit(byte >> 4), digit(byte & 0x0f)])
+    let mut digits = [[0; 2]; BYTES];
+    for (pair, byte) in digits.iter_mut().zip(value) {
+        *pair = [digit(byte >> 4), digit(byte & 0x0f)];
+    }
+    digits
 }
 
 /// Appends identifying bytes in hexadecimal, as a string.

@@ -86,35 +86,28 @@ pub(super) struct Wanted {
     applications: Option<NumberSet>,
 }
 
-/// Some of the numbers that [`Numbers`] gives.
+/// Some of the numbers that [`Numbers`] gives, bit by bit: those are the smallest that are free.
 #[derive(Clone, Debug)]
-pub(super) struct NumberSet {
-    /// If there are few, with what is no number behind them: all are compared in one step.
-    few: [u32; FEW],
-    /// If there are more, all of them, sorted.
-    many: Vec<u32>,
+pub(super) struct NumberSet(Vec<u64>);
+
+impl FromIterator<u32> for NumberSet {
+    fn from_iter<I: IntoIterator<Item = u32>>(numbers: I) -> Self {
+        let mut words = Vec::new();
+        for number in numbers {
+            let word = number as usize / 64;
+            words.resize(words.len().max(word + 1), 0);
+            words[word] |= 1 << (number % 64);
+        }
+        Self(words)
+    }
 }
 
-const FEW: usize = 4;
-
 impl NumberSet {
-    fn of(mut numbers: Vec<u32>) -> Self {
-        let mut few = [u32::MAX; FEW];
-        if let Some(begin) = few.get_mut(..numbers.len()) {
-            begin.copy_from_slice(&numbers);
-            return Self { few, many: Vec::new() };
-        }
-        numbers.sort_unstable();
-        Self { few, many: numbers }
-    }
-
     /// Whether this number is one of them.
     #[inline]
     pub(super) fn contains(&self, number: u32) -> bool {
-        match self.many.is_empty() {
-            true => self.few.iter().fold(false, |found, known| found | (*known == number)),
-            false => self.many.binary_search(&number).is_ok(),
-        }
+        let word = self.0.get(number as usize / 64).copied().unwrap_or_default();
+        word >> (number % 64) & 1 == 1
     }
 }
 
@@ -148,7 +141,7 @@ impl Wanted {
         if let [only] = numbers[..] {
             return self.field(APPLICATION, NUMBER_BITS, only.into());
         }
-        self.applications = Some(NumberSet::of(numbers));
+        self.applications = Some(numbers.into_iter().collect());
     }
 
     pub(super) const fn reasons(&mut self, reasons: u16) {
@@ -335,7 +328,7 @@ impl Numbers {
     pub(super) fn sharing(&self, client_id: &str) -> NumberSet {
         let inner = self.inner.lock();
         let shared = inner.client_ids.iter().filter(|(_, shared)| ***shared == *client_id);
-        NumberSet::of(shared.map(|(number, _)| *number).collect())
+        shared.map(|(number, _)| *number).collect()
     }
 
     /// The numbers of the applications with this name, without regard to case.

@@ -69,7 +69,7 @@ pub(super) struct HotView(Vec<Arc<Chunk>>);
 #[derive(Debug)]
 pub(super) enum Place {
     /// With it, before a directory has it.
-    Own(Hot),
+    Own(Box<Hot>),
     /// In the array.
     Shared(Arc<Chunk>, u32),
 }

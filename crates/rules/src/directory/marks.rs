@@ -12,9 +12,6 @@ pub(super) struct Marks {
     len: usize,
 }
 
-/// What matches where nothing is asked.
-pub(super) static ALL: Marks = Marks { of_each: [1; CHUNK_MAX], len: CHUNK_MAX };
-
 impl Marks {
     /// All of so many entries.
     pub(super) fn all(len: usize) -> Self {
@@ -62,15 +59,29 @@ impl Marks {
         }
     }
 
-    /// Those of the first `len` entries that have one.
-    pub(super) fn each(&self, len: usize) -> impl DoubleEndedIterator<Item = usize> {
+    /// Visits those that have one, the first of them first or the last.
+    #[inline]
+    pub(super) fn visit(&self, forward: bool, mut visit: impl FnMut(usize)) {
         let (steps, _) = self.of_each.as_chunks::<STEP>();
-        let steps = steps.get(..len.div_ceil(STEP)).unwrap_or(steps).iter().enumerate();
-        steps.filter(|(_, marks)| **marks != [0; STEP]).flat_map(move |(step, marks)| {
-            let begin = step * STEP;
-            let end = (begin + STEP).min(len);
-            (begin..end).filter(move |at| marks[at % STEP] != 0)
-        })
+        let word = |step: usize| steps.get(step).map_or(0, |marks| u64::from_le_bytes(*marks));
+        let count = self.len.div_ceil(STEP);
+        if forward {
+            for step in 0..count {
+                let mut marks = word(step);
+                while marks != 0 {
+                    visit(step * STEP + marks.trailing_zeros() as usize / 8);
+                    marks &= marks - 1;
+                }
+            }
+        } else {
+            for step in (0..count).rev() {
+                let mut marks = word(step);
+                while let Some(bit) = marks.checked_ilog2() {
+                    visit(step * STEP + bit as usize / 8);
+                    marks ^= 1 << bit;
+                }
+            }
+        }
     }
 }
 
@@ -89,13 +100,14 @@ mod tests {
             assert!(at != 2 && at != 5, "it has none");
             at != 0
         });
-        let each: Vec<_> = marks.each(CHUNK_MAX).collect();
-        let expected: Vec<_> = (1..CHUNK_MAX - 1).filter(|at| !matches!(at, 2 | 5)).collect();
-        assert_eq!(each, expected);
+        let mut expected: Vec<_> = (1..CHUNK_MAX - 1).filter(|at| !matches!(at, 2 | 5)).collect();
+        for forward in [true, false] {
+            let mut visited = Vec::new();
+            marks.visit(forward, |at| visited.push(at));
+            assert_eq!(visited, expected);
+            expected.reverse();
+        }
         assert_eq!(marks.count(), expected.len());
-        let backwards: Vec<_> = marks.each(4).rev().collect();
-        assert_eq!(backwards, [3, 1]);
-        assert_eq!(ALL.each(3).collect::<Vec<_>>(), [0, 1, 2]);
         assert!(marks.has(1) && !marks.has(0) && !marks.has(CHUNK_MAX));
     }
 }

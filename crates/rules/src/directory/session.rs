@@ -474,7 +474,7 @@ impl Session {
             reserved: false,
             detached: false,
             original: None,
-            hot: Place::Own(Hot::new(now)),
+            hot: Place::Own(Box::new(Hot::new(now))),
             window: Window::default(),
             login_window: OnceLock::new(),
             failures: OnceLock::new(),

@@ -6,7 +6,7 @@ use base::Timestamp;
 
 use super::super::chunks::{Chunks, Item, Part};
 use super::super::hot::Hot;
-use super::super::marks::{self, Marks};
+use super::super::marks::Marks;
 use super::super::roster::{Entry, Found, HasStarts as _, Named};
 use super::super::session::Session;
 use super::super::text::Pattern;
@@ -39,35 +39,47 @@ impl<'s, T: Item> Matches<'s, T> {
         Self { part, marks, count }
     }
 
-    fn marks(&self) -> &Marks {
-        self.marks.as_deref().unwrap_or(&marks::ALL)
+    #[inline]
+    fn has(&self, at: usize) -> bool {
+        self.marks.as_ref().is_none_or(|marks| marks.has(at))
     }
 
-    /// Where those are that match.
-    pub(super) fn each(&self) -> impl DoubleEndedIterator<Item = usize> {
-        self.marks().each(if self.count == 0 { 0 } else { self.part.len() })
+    /// Visits where those are that match, in their order or from the last on.
+    #[inline]
+    pub(super) fn visit(&self, forward: bool, visit: impl FnMut(usize)) {
+        match &self.marks {
+            Some(marks) => marks.visit(forward, visit),
+            None if forward => (0..self.part.len()).for_each(visit),
+            None => (0..self.part.len()).rev().for_each(visit),
+        }
+    }
+
+    /// Where those are that match, from the last on.
+    pub(super) fn backwards(&self) -> impl Iterator<Item = usize> {
+        (0..self.part.len()).rev().filter(|at| self.has(*at))
     }
 
     /// Where those of one in `step` are that match.
     pub(super) fn sample(&self, step: usize) -> impl Iterator<Item = usize> {
-        let marks = self.marks();
-        (0..self.part.len()).step_by(step).filter(|at| marks.has(*at))
+        (0..self.part.len()).step_by(step).filter(|at| self.has(*at))
     }
 
-    /// Calls `visit` with those whose start is wanted, or all if it is not known beside them: nobody
-    /// else need be looked at. No other start than those of `span` is to come.
+    /// Visits those whose start is wanted, or all if starts do not stand beside them, from the last
+    /// on.
     pub(super) fn visit_started(
         &self,
         started: Option<&[Timestamp]>,
         is_wanted: impl Fn(Timestamp) -> bool,
         mut visit: impl FnMut(usize),
     ) {
-        let Some(started) = started else { return self.each().rev().for_each(visit) };
+        let Some(started) = started else { return self.visit(false, visit) };
         let mut marks = Marks::all(self.part.len());
         marks.keep(started, is_wanted);
-        let known = self.marks();
-        let wanted = marks.each(self.part.len()).rev().filter(|at| known.has(*at));
-        wanted.for_each(&mut visit);
+        marks.visit(false, |at| {
+            if self.has(at) {
+                visit(at);
+            }
+        });
     }
 }
 
@@ -163,7 +175,8 @@ impl Search<'_> {
         let wanted = self.count_wanted(&part, ended);
         let has_all = wanted == part.len();
         if wanted == 0 {
-            return Matches { part, marks: None, count: 0 };
+            let none = part.range.start..part.range.start;
+            return Matches::all(Part { range: none, ..part });
         }
         if has_all && self.is_plain(ended) {
             return Matches::all(part);

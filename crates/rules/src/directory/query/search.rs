@@ -64,23 +64,29 @@ impl Place<'_> {
 impl Search<'_> {
     /// Visits all that match, in the order of each source: the newest first, or by name the last.
     pub(super) fn visit<'s>(&'s self, mut visit: impl FnMut(&'s Arc<Session>, Place<'s>)) {
-        for source in &self.sources {
-            match self.matching(source) {
-                Matching::Ordered(all) => all.iter().rev().for_each(|matches| {
-                    matches.each().rev().for_each(|at| {
-                        let found = matches.part.found(at);
-                        visit(found.session(), Place::Ordered(found));
-                    });
-                }),
-                Matching::Named(all) => all.iter().rev().for_each(|matches| {
-                    matches.each().rev().for_each(|at| {
-                        let (named, started) = matches.named(at);
-                        visit(&named.session, Place::Named(started));
-                    });
-                }),
-                Matching::List(all) => {
-                    all.into_iter().for_each(|session| visit(session, Place::Alone));
-                }
+        self.sources.iter().for_each(|source| self.visit_source(source, &mut visit));
+    }
+
+    fn visit_source<'s>(
+        &'s self,
+        source: &'s Source,
+        visit: &mut impl FnMut(&'s Arc<Session>, Place<'s>),
+    ) {
+        match self.matching(source) {
+            Matching::Ordered(all) => all.iter().rev().for_each(|matches| {
+                matches.visit(false, |at| {
+                    let found = matches.part.found(at);
+                    visit(found.session(), Place::Ordered(found));
+                });
+            }),
+            Matching::Named(all) => all.iter().rev().for_each(|matches| {
+                matches.visit(false, |at| {
+                    let (named, started) = matches.named(at);
+                    visit(&named.session, Place::Named(started));
+                });
+            }),
+            Matching::List(all) => {
+                all.into_iter().for_each(|session| visit(session, Place::Alone));
             }
         }
     }
@@ -115,12 +121,7 @@ impl Search<'_> {
                     if page.pass(matches.count) {
                         return;
                     }
-                    let mut add = |at| page.add(matches.part.found(at).session());
-                    if ascending {
-                        matches.each().for_each(&mut add);
-                    } else {
-                        matches.each().rev().for_each(&mut add);
-                    }
+                    matches.visit(ascending, |at| page.add(matches.part.found(at).session()));
                 };
                 let parts = self.parts(entries, *ended);
                 if ascending { parts.for_each(add) } else { parts.rev().for_each(add) }
@@ -129,7 +130,7 @@ impl Search<'_> {
                 for matches in self.names_matching(names, *ended) {
                     if !page.pass(matches.count) {
                         let named = |at: usize| &matches.part.items()[at].session;
-                        matches.each().for_each(|at| page.add(named(at)));
+                        matches.visit(true, |at| page.add(named(at)));
                     }
                 }
             }
@@ -142,7 +143,7 @@ impl Search<'_> {
                 backwards(&all, &mut add);
                 page.count = all.iter().map(|matches| matches.count).sum();
             }
-            Source::List(_) => self.visit(|session, _| page.add(session)),
+            Source::List(_) => self.visit_source(source, &mut |session, _| page.add(session)),
         }
         page
     }
@@ -165,7 +166,7 @@ impl Search<'_> {
             first
         };
         // Of those that live, none but the first few can be among the first of all: they are in the
-        // order of their starts, and none of them has an end.
+        // order of their starts, and none of them has an end. Those that ended are in that order.
         let (mut in_order, mut others) = (Vec::new(), Vec::new());
         for source in &self.sources {
             match (source, query.sort) {
@@ -174,6 +175,9 @@ impl Search<'_> {
                 }
                 (Source::Ordered { ended: false, .. }, SortKey::EndTime) => {
                     in_order.push((false, source));
+                }
+                (Source::Ordered { ended: true, .. }, SortKey::EndTime) => {
+                    in_order.push((query.ascending, source));
                 }
                 _ => others.push(self.matching(source)),
             }
@@ -315,7 +319,7 @@ fn add_matches<'s, K: SortValue, T: Item>(
         first.keep(key, session);
     };
     let Some(last) = first.last_start() else {
-        return matches.each().rev().for_each(|at| add(first, at));
+        return matches.visit(false, |at| add(first, at));
     };
     // Of most chunks none started so that it is among the first, and of the others few did.
     let ascending = first.is_ascending();
@@ -331,7 +335,7 @@ fn add_matches<'s, K: SortValue, T: Item>(
 fn backwards<'s>(all: &[Matches<'s, Named>], visit: &mut impl FnMut(&'s Named) -> bool) {
     let mut same: Vec<&Named> = Vec::new();
     for matches in all.iter().rev() {
-        for named in matches.each().rev().map(|at| &matches.part.items()[at]) {
+        for named in matches.backwards().map(|at| &matches.part.items()[at]) {
             if same.first().is_some_and(|first| !first.has_name_of(named))
                 && !same.drain(..).rev().all(&mut *visit)
             {
