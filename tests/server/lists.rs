@@ -280,19 +280,20 @@ async fn a_row_is_the_same_among_others_and_alone() {
     let server = TestServer::start();
     let mut operator = server.operator("http").await;
     let mut things = Vec::new();
+    // Names and counts of different lengths.
+    let name = |number: usize| format!("mower-{number}{}", "x".repeat(5 * number % 7));
     for (number, listener) in
         ["mqtt", "tcp", "mqtt", "http", "mqtt", "tcp", "http"].into_iter().enumerate()
     {
-        let mut thing = server.thing(listener, &format!("mower-{number}")).await;
-        for _ in 0..number {
+        let mut thing = server.thing(listener, &name(number)).await;
+        for _ in 0..5 * number {
             call(&mut thing, "diag.ping", "").await;
         }
         things.push(thing);
     }
-    for key in ["mower-0", "mower-4"] {
-        let ended = things.remove(if key == "mower-0" { 0 } else { 3 });
-        ended.close().await;
-        end_reason(&mut operator, key).await;
+    for (number, at) in [(0, 0), (4, 3)] {
+        things.remove(at).close().await;
+        end_reason(&mut operator, &name(number)).await;
     }
     for more in [
         "",

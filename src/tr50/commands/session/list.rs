@@ -228,7 +228,7 @@ pub(super) struct Shown {
     /// As they are named in `fields`.
     names: Vec<&'static str>,
     /// Bit by bit, in the order of [`FIELDS`].
-    wanted: u64,
+    pub(super) wanted: u64,
     hides_fields: bool,
     /// Whether the client id is among them.
     pub(super) shows_client_id: bool,
@@ -244,21 +244,22 @@ impl Shown {
         hide_fields: Option<bool>,
         shows_client_id: bool,
     ) -> Result<Self, Failure> {
-        let names: Vec<_> = if show.is_empty() || show.iter().any(|name| name == "*") {
-            FIELDS.to_vec()
-        } else {
-            let all = [FIELDS, further].concat();
-            show.iter().map(|name| named(&all, name, "show")).collect::<Result<_, _>>()?
-        };
+        let (is_named, hides_fields) = (!show.is_empty(), hide_fields.unwrap_or(false));
+        let shown = |names, wanted| Self { names, wanted, hides_fields, shows_client_id, is_named };
+        if !is_named || show.iter().any(|name| name == "*") {
+            return Ok(shown(FIELDS.to_vec(), (1 << FIELDS.len()) - 1));
+        }
+        let all = [FIELDS, further].concat();
+        let names = show.iter().map(|name| named(&all, name, "show"));
+        let names = names.collect::<Result<Vec<_>, _>>()?;
         let bits = FIELDS.iter().enumerate().filter(|(_, field)| names.contains(field));
         let wanted = bits.fold(0, |bits, (index, _)| bits | 1 << index);
-        let (is_named, hides_fields) = (!show.is_empty(), hide_fields.unwrap_or(false));
-        Ok(Self { names, wanted, hides_fields, shows_client_id, is_named })
+        Ok(shown(names, wanted))
     }
 
     /// Whether this member is named.
     pub(super) fn names(&self, member: &str) -> bool {
-        self.names.contains(&member)
+        self.is_named && self.names.contains(&member)
     }
 
     /// The fields, in the order of the reply.

@@ -1,6 +1,7 @@
 //! The rows of a listing of sessions. Most differ from others in a few values only: a row is the one
 //! before it of the same kind, in which what its session has of its own is written over.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,6 +24,21 @@ pub(super) enum Members<'a> {
     All { with_client_id: bool },
     /// Those that are asked for.
     Shown(&'a Shown),
+}
+
+impl Members<'_> {
+    /// Tells these from others: which members of [`Members::Shown`], and the client id or not.
+    const fn shape(self) -> (Option<u64>, bool) {
+        match self {
+            Self::All { with_client_id } => (None, with_client_id),
+            Self::Shown(shown) => (Some(shown.wanted), shown.shows_client_id),
+        }
+    }
+}
+
+thread_local! {
+    /// The templates of this thread's last listing: the next one is probably of the same kind.
+    static LAST: Cell<Vec<Template>> = const { Cell::new(Vec::new()) };
 }
 
 /// Writes the rows of one listing.
@@ -62,6 +78,8 @@ struct Part {
 /// On what it depends which members a session has, and what those say that are not of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Traits {
+    /// That of the [`Members`].
+    shape: (Option<u64>, bool),
     protocol: Protocol,
     tls: Option<Tls>,
     bound: bool,
@@ -74,9 +92,10 @@ struct Traits {
 }
 
 impl Traits {
-    fn of(session: &Session, context: &OrgContext) -> Self {
+    fn of(members: Members<'_>, session: &Session, context: &OrgContext) -> Self {
         let conn = session.conn();
         Self {
+            shape: members.shape(),
             protocol: conn.protocol,
             tls: conn.tls,
             bound: session.lifetime() == Lifetime::Connection,
@@ -92,8 +111,8 @@ impl Traits {
 
 impl<'a> Rows<'a> {
     /// For a listing with these members.
-    pub(super) const fn new(members: Members<'a>, clock: &'a Clock) -> Self {
-        Self { members, clock, templates: Vec::new(), last: 0 }
+    pub(super) fn new(members: Members<'a>, clock: &'a Clock) -> Self {
+        Self { members, clock, templates: LAST.take(), last: 0 }
     }
 
     /// Begins the row of a session. More members may follow, and the caller ends the object.
@@ -103,7 +122,7 @@ impl<'a> Rows<'a> {
         session: &Session,
         context: &OrgContext,
     ) -> ObjectWriter<'o> {
-        let traits = Traits::of(session, context);
+        let traits = Traits::of(self.members, session, context);
         let fits = |template: &Template| template.fits(traits, session, context);
         let last = self.templates.get(self.last).is_some_and(fits).then_some(self.last);
         match last.or_else(|| self.templates.iter().position(fits)) {
@@ -163,6 +182,12 @@ impl<'a> Rows<'a> {
             self.last = (self.last + 1) % TEMPLATES;
             self.templates[self.last] = template;
         }
+    }
+}
+
+impl Drop for Rows<'_> {
+    fn drop(&mut self) {
+        LAST.set(std::mem::take(&mut self.templates));
     }
 }
 
