@@ -590,10 +590,14 @@ impl Session {
             self.conn.remote_addr.port().into(),
             self.context.is_locked().into(),
             self.end.get().is_some().into(),
-            self.unbound.is_some().into(),
+            self.unbound.as_ref().is_some_and(|unbound| unbound.traffic.is_some()).into(),
             self.client_id.len() as u64,
             self.link.keep_alive_s.into(),
             self.serial,
+            self.ttl_s,
+            self.started.as_millis() as u64,
+            self.token.is_some().into(),
+            self.outbox.is_some().into(),
         ];
         parts.into_iter().fold(0, |all, part| all ^ part)
     }
