@@ -178,14 +178,15 @@ impl Search<'_> {
             let none = part.range.start..part.range.start;
             return Matches::all(Part { range: none, ..part });
         }
-        if has_all && self.is_plain(ended) {
+        let starts = || !ended || self.wants_all_starts(&part);
+        if has_all && (self.is_plain(ended) || self.asks_starts_only(ended) && starts()) {
             return Matches::all(part);
         }
         let mut marks = Marks::all(part.len());
         if !has_all {
             self.wanted.keep(&mut marks, part.facets(), if ended { ENDED } else { LIVE });
         }
-        if ended {
+        if !starts() {
             self.keep_started(&mut marks, &part);
         }
         self.keep_addresses(&mut marks, &part);
@@ -205,15 +206,23 @@ impl Search<'_> {
         Matches::of(part, marks)
     }
 
-    fn keep_started(&self, marks: &mut Marks, part: &Part<'_, Entry>) {
+    /// Which starts are asked for of those that ended.
+    fn is_start_wanted(&self) -> impl Fn(Timestamp) -> bool + use<> {
         let filter = self.filter;
         let after = filter.started_after.unwrap_or(Timestamp::from_millis(i64::MIN));
         let upto = filter.started_before.map(|before| before.plus_millis(-1));
         let upto = upto.into_iter().chain(filter.lived_at).min().unwrap_or(Timestamp::NEVER);
-        let within = |started: Timestamp| (started > after) & (started <= upto);
-        let all = part.span().is_some_and(|(first, last)| within(first) && within(last));
-        if let Some(started) = part.started().filter(|_| !all) {
-            marks.keep(started, within);
+        move |started| (started > after) & (started <= upto)
+    }
+
+    fn wants_all_starts(&self, part: &Part<'_, Entry>) -> bool {
+        let is_wanted = self.is_start_wanted();
+        part.span().is_some_and(|(first, last)| is_wanted(first) && is_wanted(last))
+    }
+
+    fn keep_started(&self, marks: &mut Marks, part: &Part<'_, Entry>) {
+        if let Some(started) = part.started() {
+            marks.keep(started, self.is_start_wanted());
         }
     }
 
@@ -248,15 +257,17 @@ impl Search<'_> {
     /// Whether of a session of an ordered source, beside its time, nothing is asked but its facets.
     pub(super) fn is_plain(&self, ended: bool) -> bool {
         let filter = self.filter;
-        let asks_start = || {
-            let times = [filter.lived_at, filter.started_after, filter.started_before];
-            times.iter().any(Option::is_some)
-        };
+        let times = [filter.lived_at, filter.started_after, filter.started_before];
+        self.asks_starts_only(ended) && !(ended && times.iter().any(Option::is_some))
+    }
+
+    /// Whether nothing is asked but these and its start.
+    fn asks_starts_only(&self, ended: bool) -> bool {
         !self.is_deep
-            && filter.remote_addr.is_none()
+            && self.filter.remote_addr.is_none()
             && self.client_id.is_none()
-            && !filter.asks_of_life()
-            && !(ended && (asks_start() || self.ended_meanwhile.is_some()))
+            && !self.filter.asks_of_life()
+            && !(ended && self.ended_meanwhile.is_some())
     }
 
     #[inline]
