@@ -67,8 +67,8 @@ impl Following {
         }
     }
 
-    /// The next bytes for the reader; none at the end: its session or the server has ended, or the
-    /// store failed.
+    /// The next bytes for the reader; none at the end: its session, the right to events or the server
+    /// has ended, or the store failed.
     pub async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
@@ -99,7 +99,7 @@ impl Following {
                 () = sleep_until(self.beat_at) => {
                     self.beat_at += limits::EVENT_HEARTBEAT;
                     // Also how far it is: who connects anew goes on there.
-                    self.app.sight_of(&self.viewer, self.conn)?;
+                    self.sight()?;
                     return Some(format!(": heartbeat\nid: {}\n\n", self.after).into());
                 }
                 () = self.stop.cancelled() => return None,
@@ -121,9 +121,14 @@ impl Following {
         }
     }
 
+    /// What may be seen now; none: the session has ended, or the right to events was taken away.
+    fn sight(&self) -> Option<Sight> {
+        self.app.sight_of(&self.viewer, self.conn).filter(Sight::may_look)
+    }
+
     /// What there is behind the number that was reached.
     async fn piece(&mut self) -> Option<Piece> {
-        let sight = self.app.sight_of(&self.viewer, self.conn)?;
+        let sight = self.sight()?;
         let Some(audience) = self.audience_of(&sight) else {
             return self.read(&sight, None).await;
         };

@@ -326,6 +326,11 @@ impl App {
         self.webhooks.sender.may_send_to(target)
     }
 
+    /// Whether webhooks may reach this machine and private networks.
+    pub fn webhooks_allow_private(&self) -> bool {
+        self.webhooks.sender.allows_private()
+    }
+
     /// Whether the rights count by which a webhook's events are sent.
     pub fn webhook_may_read(&self, webhook: &Webhook) -> bool {
         let access = self.identity().webhook_access(webhook, self.clock.now());

@@ -9,6 +9,21 @@ use rules::identity::model::{Application, User};
 use rules::identity::{Record, Token};
 use serde_json::{Map, Value, json};
 
+/// Names of acts that are no command's: of the server, of the control socket, and those of the
+/// dialects.
+pub const ACTS: [&str; 10] = [
+    "DeleteAuthSession",
+    "DeleteAuthSessionsByClusterAdmin",
+    "DeleteAuthSessionsByUsername",
+    "SetLoginSessionInfo",
+    "backup",
+    "bootstrap",
+    "revokeLoginSessionsForUserPrincipal",
+    "server.stop",
+    "unlock",
+    "webhook.disabled",
+];
+
 /// Who did something, from where.
 #[derive(Clone, Debug)]
 pub struct Actor {

@@ -72,10 +72,11 @@ impl TypeFilter {
         text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(Self::parse).collect()
     }
 
-    /// Whether a type is this one, or of this family.
+    /// Whether a type is this one, or of this family. Some acts have capitals in their names.
     pub fn matches(&self, kind: &str) -> bool {
-        let rest = kind.strip_prefix(&*self.0);
-        self.0.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        let (name, kind) = (self.0.as_bytes(), kind.as_bytes());
+        let begins = kind.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        name.is_empty() || begins && matches!(kind.get(name.len()), None | Some(b'.'))
     }
 
     /// Whether an event of this class may be of such a type.
@@ -300,6 +301,9 @@ mod tests {
         check("thing", "thing_def.create", false);
         check("*", "alarm.changed", true);
         check("user.org.*", "user.org.add", true);
+        check("SetLoginSessionInfo", "SetLoginSessionInfo", true);
+        check("setlogin", "SetLoginSessionInfo", false);
+        check("session.startedx", "session.started", false);
         for bad in ["", ".", "a..b", "a*", "session.", "a b", "a/b"] {
             assert_eq!(TypeFilter::parse(bad), Err(BadType), "{bad}");
         }

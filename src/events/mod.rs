@@ -35,7 +35,7 @@ use smallvec::SmallVec;
 use store::{Batch, Change, StoreError, Table, Tables, rows::encode};
 
 pub use acts::{
-    Act, Actor, Known, MEMBERSHIPS, Target, diff, members, only_memberships, shown_name,
+    ACTS, Act, Actor, Known, MEMBERSHIPS, Target, diff, members, only_memberships, shown_name,
 };
 pub use class::Class;
 pub use filter::{

@@ -106,6 +106,11 @@ impl Sender {
         Self { allow_private, tls: OnceCell::new() }
     }
 
+    /// Whether it may reach this machine and private networks.
+    pub const fn allows_private(&self) -> bool {
+        self.allow_private
+    }
+
     /// Whether it may send to this host, as far as that can be said before its name is resolved.
     pub fn may_send_to(&self, target: &Target) -> bool {
         match &target.host {

@@ -214,6 +214,12 @@ async fn sessions_that_somebody_ends_are_there_in_every_dialect() {
     let mut admin = server.admin("http").await;
     let events = trail(&mut admin, &json!({ "command": "SetLoginSessionInfo" })).await;
     assert_eq!(events[0]["after"], json!({ "sessions.ttl_s": 3600 }));
+    // Types of events are found in any case, those with capitals in their names, too.
+    for name in ["SetLoginSessionInfo", "setloginsessioninfo"] {
+        let params = json!({ "types": name }).to_string();
+        let events = call(&mut admin, "event.list", &params).await;
+        assert_eq!(events["result"][0]["type"], "SetLoginSessionInfo", "{name}: {events}");
+    }
     let first = trail(&mut admin, &json!({ "sort": "number", "limit": 1 })).await;
     assert_eq!((&first[0]["command"], &first[0]["number"]), (&json!("bootstrap"), &json!(1)));
 }
@@ -469,6 +475,8 @@ async fn filters_and_pages() {
     check(json!({ "before": number, "command": "role.create" }), 3).await;
     check(json!({ "user": OPERATOR.to_uppercase(), "protocol": "mqtt" }), 26).await;
     check(json!({ "user": VIEWER }), 0).await;
+    check(json!({ "before": number, "command": "role.*" }), 3).await;
+    check(json!({ "remoteAddr": "::" }), 0).await;
     check(json!({ "remoteAddr": "127.0.0.1:" }), 26).await;
     check(json!({ "start": first["ts"], "end": first["ts"], "target": "r3" }), 1).await;
     check(json!({ "last": "1h", "outcome": "success" }), 26).await;

@@ -117,7 +117,13 @@ async fn what_happens_is_in_the_stream_and_can_be_gone_on_from() {
     assert_eq!((found.len(), &found[0]["type"]), (5, &json!("session.revoked")));
     let ahead = call(&mut operator, "event.list", r#"{"after":99999999}"#).await;
     assert_eq!((&ahead["resync"], &ahead["result"]), (&json!(true), &json!([])));
-    for wrong in [r#"{"typs":"x"}"#, r#"{"types":"a b"}"#, r#"{"orgKey":"YorkOrg"}"#] {
+    for wrong in [
+        r#"{"typs":"x"}"#,
+        r#"{"types":"a b"}"#,
+        r#"{"types":"sessions"}"#,
+        r#"{"types":["alarm","session.start"]}"#,
+        r#"{"orgKey":"YorkOrg"}"#,
+    ] {
         assert_eq!(reply(&mut operator, "event.list", wrong).await["success"], json!(false));
     }
 }
@@ -315,4 +321,9 @@ async fn rights_are_asked_for_each_event() {
     drop(server.thing("mqtt", "mower-2").await);
     let text = reader.until("event: session.started").await;
     assert!(!text.contains("alarm.changed"), "{text}");
+    // Without the right to any, there is nothing to follow.
+    let none = r#"{"key":"seer","perms":["session.list","alarm.current"]}"#;
+    call(&mut operator, "role.update", none).await;
+    call(&mut mower, "alarm.publish", &alarm(4)).await;
+    reader.end().await;
 }

@@ -349,6 +349,9 @@ async fn what_is_wrong_is_refused() {
         (json!({ "name": "a", "url": format!("{url}/{}", "x".repeat(2048)) }), -95005),
         (json!({ "name": "a", "url": url, "types": "no type!" }), -95005),
         (json!({ "name": "a", "url": url, "types": "7..5" }), -95005),
+        (json!({ "name": "a", "url": url, "types": "alarms" }), -95005),
+        (json!({ "name": "a", "url": url, "types": ["alarm", "session.begin"] }), -95005),
+        (json!({ "name": "a", "url": url, "types": ["alarm,session"] }), -95005),
         (json!({ "name": "a", "url": url, "types": {} }), -95005),
         (json!({ "name": "a", "url": url, "types": vec!["a"; 2000] }), -95005),
         (json!({ "name": "a", "url": url, "thingKey": "a/b" }), -95005),
@@ -369,6 +372,10 @@ async fn what_is_wrong_is_refused() {
         assert!(!refused.to_string().contains("whsec_no"), "{refused}");
     }
     assert_eq!(call(&mut operator, "webhook.list", "").await["count"], 1);
+    // Why this address is none is not that a setting is missing.
+    let nobody = r#"{"name":"a","url":"http://0.0.0.0/"}"#;
+    let refused = reply(&mut operator, "webhook.create", nobody).await;
+    assert!(!refused.to_string().contains("allow_private"), "{refused}");
     let unknown = json!({ "name": "taken", "colour": "red" }).to_string();
     for command in ["webhook.update", "webhook.delete"] {
         let refused = reply(&mut operator, command, &unknown).await;

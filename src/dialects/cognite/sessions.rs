@@ -239,3 +239,13 @@ impl LoginSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_is_a_type_of_event() {
+        assert!(crate::events::ACTS.contains(&REVOKE));
+    }
+}

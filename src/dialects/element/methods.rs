@@ -225,4 +225,10 @@ mod tests {
     fn the_table_is_sorted_and_has_no_name_twice() {
         assert!(METHODS.is_sorted_by(|a, b| a.name < b.name));
     }
+
+    #[test]
+    fn acts_are_types_of_events() {
+        let mut acts = METHODS.iter().filter(|method| method.is_act());
+        assert!(acts.all(|method| crate::events::ACTS.contains(&method.name)));
+    }
 }

@@ -9,7 +9,7 @@ use super::history::Ago;
 use super::span::{Asked, Span, one_of};
 use super::{authorize, commands};
 use crate::app::{App, Sight};
-use crate::events::{Class, Filter, Order, Query, Scope, Seen, TypeFilter};
+use crate::events::{ACTS, Class, Filter, KINDS, Order, Query, Scope, Seen, TypeFilter};
 use crate::tr50::params::params;
 use crate::tr50::step::{Call, Later, WriteReply};
 use crate::tr50::strict::Strict;
@@ -91,12 +91,33 @@ pub fn list(call: &Call<'_>, Strict(params): Strict<ListParams>) -> Result<Later
     }))
 }
 
+/// The names that acts of administrators and of the server may have.
+pub(super) fn acts() -> impl Iterator<Item = &'static str> {
+    super::COMMANDS.iter().map(|info| info.name).chain(ACTS)
+}
+
 /// The types that a parameter names.
+///
+/// # Errors
+///
+/// One is none, or there are too many.
 pub fn types_named(names: &[String]) -> Result<Vec<TypeFilter>, Failure> {
     let mut types = Vec::new();
     for name in names {
         let read = TypeFilter::parse_list(name);
         types.extend(read.map_err(|bad| authorize::invalid_param("types", &bad.to_string()))?);
+    }
+    let kinds = || KINDS.iter().map(|info| info.name);
+    let is_known = |kind: &&TypeFilter| kinds().chain(acts()).any(|name| kind.matches(name));
+    if let Some(unknown) = types.iter().find(|kind| !is_known(kind)) {
+        let kinds: Vec<_> = kinds().collect();
+        let sentence = format!(
+            "Parameter \"types\" names no type of event: \"{}\"; there are {}, the names of \
+             commands, and families of these.",
+            excerpt(unknown.as_str()),
+            kinds.join(", ")
+        );
+        return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
     }
     if types.len() > limits::EVENT_TYPES_MAX {
         let most = format!("at most {} types", limits::EVENT_TYPES_MAX);

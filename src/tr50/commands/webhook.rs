@@ -12,10 +12,10 @@ use serde::Serialize;
 
 use super::authorize::{self, Edit, Unset, invalid_param};
 use super::commands;
+use super::event::types_named;
 use super::paging::{ListReply, View};
 use super::target::check_unrestricted;
 use crate::app::{App, Effects, LastFailure};
-use crate::events::TypeFilter;
 use crate::random::random;
 use crate::tr50::params::{missing, params};
 use crate::tr50::step::{After, Call, Done};
@@ -313,18 +313,19 @@ fn check_url(app: &App, url: &str) -> Result<(), Failure> {
     if app.webhook_may_reach(&target) {
         return Ok(());
     }
-    let rule = "of a host on the Internet: webhooks.allow_private is not set";
+    let rule = match app.webhooks_allow_private() {
+        true => "of one host: this address is nobody's or that of many",
+        false => "of a host on the Internet: webhooks.allow_private is not set",
+    };
     Err(invalid_param("url", rule))
 }
 
+/// Each is one type, as it is kept.
 fn check_types(types: &[String]) -> Result<(), Failure> {
-    for text in types.iter().filter(|text| !text.is_empty()) {
-        TypeFilter::parse(text).map_err(|error| {
-            let sentence = format!("Parameter \"types\" is wrong: {error}.");
-            Failure::new(Code::PARAMETER_INVALID, sentence)
-        })?;
+    if types.iter().any(|text| text.contains(',')) {
+        return Err(invalid_param("types", "one type in each text"));
     }
-    Ok(())
+    types_named(types).map(drop)
 }
 
 fn check_free(call: &Call<'_>, webhook: &Webhook) -> Result<(), Failure> {
