@@ -1,15 +1,17 @@
 //! `audit.*`: the trail of what administrators did and of what was refused (`docs/trail.md`).
 
 use base::{Failure, OrgId, Timestamp, excerpt, limits};
+use rules::directory::text::{AddressPrefix, Pattern};
 use rules::identity::Access;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::event::acts;
 use super::history::Ago;
 use super::span::{Asked, Span, one_of};
 use super::target::check_unrestricted;
 use super::{authorize, commands};
-use crate::app::{App, LoginCause, Sight};
+use crate::app::{App, LOGIN, LoginCause, Sight};
 use crate::events::{Class, Entry, Page, Query, Scope};
 use crate::tr50::params::params;
 use crate::tr50::step::{After, Call, Later};
@@ -32,8 +34,8 @@ params! {
         optional_exact org_key: String = "orgKey", "The same, by its key.";
         optional class: String = "class", "`administration` or `refusals`.";
         optional user: String = "user",
-            "Only those of who has this name: e-mail address, thing key or application; `mower-*` \
-             stands for all names that begin so.";
+            "Only those of who has this name: e-mail address, thing key or application; in it `*` \
+             stands for any text.";
         optional command: String = "command",
             "Only those of this command, or of a family such as `role`; `login` is a refused login.";
         optional target: String = "target", "Only those on what has this id or name.";
@@ -93,6 +95,9 @@ pub(super) struct Wanted {
     classes: Vec<Class>,
     span: Span,
     params: ListParams,
+    from: Option<AddressPrefix>,
+    /// The names of `user`, in lower case, if a star stands for others.
+    named: Option<Pattern>,
     /// Whoever reads may want fewer.
     pub(super) client_id: Option<String>,
     /// Events to leave out before the first.
@@ -133,6 +138,11 @@ impl Wanted {
                 one_of(parameter, value, known, |name| *name)?;
             }
         }
+        if let Some(command) = params.command.as_deref().filter(|name| !is_act(name)) {
+            let rule =
+                format!("a command, a family of them, or login; it is \"{}\"", excerpt(command));
+            return Err(authorize::invalid_param("command", &rule));
+        }
         let span = Span::of(
             call,
             "-number",
@@ -148,8 +158,11 @@ impl Wanted {
             },
         )?;
         let scope = scope(call, &params)?;
+        let from = params.remote_addr.as_deref().map(AddressPrefix::read);
+        let named = params.user.as_deref().filter(|name| name.contains('*'));
+        let named = named.map(|name| Pattern::read(&name.to_lowercase()));
         let (client_id, offset) = (None, 0);
-        Ok(Self { scope, classes, span, params, client_id, offset })
+        Ok(Self { scope, classes, span, params, from, named, client_id, offset })
     }
 
     /// Reads them.
@@ -220,8 +233,8 @@ impl Wanted {
             names.iter().any(|name| same(text(name)))
         };
         let params = &self.params;
-        let is_user = |wanted: &Option<String>| match wanted.as_deref().and_then(beginning) {
-            Some(start) => text("whoAmI").to_lowercase().starts_with(&start.to_lowercase()),
+        let is_user = |wanted: &Option<String>| match &self.named {
+            Some(pattern) => pattern.matches(&text("whoAmI").to_lowercase()),
             None => is(wanted, &["whoAmI", "userId", "appName"]),
         };
         self.span.has(ts)
@@ -231,10 +244,10 @@ impl Wanted {
             && is(&params.cause, &["cause"])
             && is(&params.protocol, &["protocol"])
             && params.command.as_ref().is_none_or(|wanted| is_of(text("command"), wanted))
-            && params
-                .remote_addr
-                .as_ref()
-                .is_none_or(|from| text("remoteAddr").starts_with(&**from))
+            && self.from.as_ref().is_none_or(|from| {
+                let address = text("remoteAddr").parse();
+                address.is_ok_and(|address| from.begins(address))
+            })
             && params.target.as_ref().is_none_or(|wanted| {
                 ["id", "name"]
                     .into_iter()
@@ -249,13 +262,14 @@ impl Wanted {
 const PROTOCOLS: [&str; 10] =
     ["mqtt", "mqtts", "ws", "wss", "tcp", "tcps", "http", "https", "control", "server"];
 
-/// What a name begins with, if it ends in a star.
-fn beginning(name: &str) -> Option<&str> {
-    name.strip_suffix('*')
+/// Whether there can be an act of this name, or of this family.
+fn is_act(wanted: &str) -> bool {
+    acts().chain([LOGIN]).any(|act| is_of(act, wanted))
 }
 
 /// Whether a command is the wanted one, or of the wanted family.
 fn is_of(command: &str, wanted: &str) -> bool {
+    let wanted = wanted.strip_suffix('*').unwrap_or(wanted);
     let wanted = wanted.strip_suffix('.').unwrap_or(wanted);
     let head = command.get(..wanted.len()).unwrap_or_default();
     let rest = command.get(wanted.len()..).unwrap_or_default();
@@ -310,6 +324,7 @@ mod tests {
         };
         check("user.org.add", "User", true);
         check("user.org.add", "user.org.", true);
+        check("user.org.add", "user.*", true);
         check("user.update", "user.org", false);
         check("thing_def.create", "thing", false);
         check("login", "login", true);

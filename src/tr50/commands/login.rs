@@ -53,7 +53,7 @@ params! {
     pub struct FailuresParams {
         optional name: String = "name",
             "Only those that claimed this name: thing key or e-mail address; or with tokens of an \
-             application of this name. `mower-*` stands for all names that begin so.";
+             application of this name. In it `*` stands for any text.";
         optional address: String = "address", "Only those whose `ip:port` begins so.";
         optional cause: String = "cause", "Only those that were refused for this.";
         optional client_id: String = "clientId", "Only those with this client id.";

@@ -157,9 +157,14 @@ impl V4Prefix {
 }
 
 impl AddressPrefix {
-    /// Reads the beginning of an address; every text is one.
+    /// Reads the beginning of an address; every text is one. That of an address of IPv6 may lack the
+    /// bracket before it: `2001:db8::` as well as `[2001:db8::`.
     pub fn read(text: &str) -> Self {
-        Self { text: text.into(), v4: V4Prefix::read(text) }
+        let v4 = V4Prefix::read(text);
+        let text = text.to_ascii_lowercase();
+        let is_bare = v4.is_none() && is_bare_v6(&text);
+        let text = if is_bare { format!("[{text}") } else { text };
+        Self { text: text.into(), v4 }
     }
 
     /// Whether an address of IPv4 begins so.
@@ -182,6 +187,11 @@ impl AddressPrefix {
             }
         }
     }
+}
+
+/// Whether an address of IPv6 could begin so, without a bracket.
+fn is_bare_v6(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
 }
 
 #[cfg(test)]
@@ -229,6 +239,17 @@ mod tests {
         assert!(Words::read(" ").is_empty() && Words::read("").occur_in(&[]));
     }
 
+    #[test]
+    fn an_address_of_ipv6_begins_with_its_bracket_or_without() {
+        let address = "[2001:db8::1]:443".parse().expect("an address");
+        for prefix in ["2001:db8::1", "2001:DB8:", "2001:", "[2001:db8", "[2001:db8::1]:4", ""] {
+            assert!(AddressPrefix::read(prefix).begins(address), "{prefix}");
+        }
+        for prefix in ["2001:db9", "[2001:db8::1]:5", "2001:db8::1:443", "2", "127.", "x"] {
+            assert!(!AddressPrefix::read(prefix).begins(address), "{prefix}");
+        }
+    }
+
     proptest! {
         #[test]
         fn an_address_begins_as_its_text_does(
@@ -247,7 +268,10 @@ mod tests {
             let prefix = &text[..length.min(text.len())];
             prop_assert!(AddressPrefix::read(prefix).begins(address), "{text} {prefix}");
             for wrong in [format!("{prefix}{other}"), other] {
-                let expected = text.starts_with(&wrong);
+                let is_bare = V4Prefix::read(&wrong).is_none() && is_bare_v6(&wrong);
+                let bare = text.strip_prefix('[').filter(|_| is_bare);
+                let expected =
+                    text.starts_with(&wrong) || bare.is_some_and(|bare| bare.starts_with(&wrong));
                 let begins = AddressPrefix::read(&wrong).begins(address);
                 prop_assert_eq!(begins, expected, "{} {}", text, wrong);
             }

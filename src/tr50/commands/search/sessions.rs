@@ -67,10 +67,7 @@ impl Address {
         if !text.contains(['.', ':']) || !text.chars().all(fits) {
             return None;
         }
-        // As it is written beside a port.
-        let is_bare_v6 = text.matches(':').count() > 1 && !text.starts_with('[');
-        let written = if is_bare_v6 { format!("[{text}") } else { text.to_owned() };
-        Some(Self { text: text.to_owned(), prefix: AddressPrefix::read(&written) })
+        Some(Self { text: text.to_owned(), prefix: AddressPrefix::read(text) })
     }
 
     fn find(&self, session: &Session) -> Option<(Match, &'static str)> {
